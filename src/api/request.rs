@@ -1,0 +1,125 @@
+//! A request as a value: what to send, and how to read what comes back.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Operation;
+
+/// The HTTP method of an operation. The VMM's API uses only these two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// Reads without changing anything.
+    Get,
+    /// Changes something.
+    Put,
+}
+
+impl Method {
+    /// The method's name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Put => "PUT",
+        }
+    }
+}
+
+/// One request of the VMM's API: an operation, its body, and the way to decode its answer as a `T`.
+///
+/// Built by the functions of [`api`](crate::api), sent by [`Client::send`](crate::client::Client::send).
+#[derive(Clone, Debug)]
+pub struct Request<T> {
+    operation: Operation,
+    body: Option<Bytes>,
+    decode: fn(&[u8]) -> Result<T, serde_json::Error>,
+}
+
+impl<T> Request<T> {
+    /// Which operation this asks for.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// The JSON body, for the operations that have one.
+    pub fn body(&self) -> Option<&Bytes> {
+        self.body.as_ref()
+    }
+
+    /// Reads the body of a successful answer (status 200 or 204).
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] when the body isn't what the operation promises.
+    pub fn decode(&self, body: &[u8]) -> Result<T, DecodeError> {
+        (self.decode)(body).map_err(|source| DecodeError {
+            operation: self.operation,
+            source,
+        })
+    }
+}
+
+impl Request<()> {
+    /// A request whose success has no body.
+    pub(super) fn empty(operation: Operation) -> Self {
+        Request {
+            operation,
+            body: None,
+            decode: |_| Ok(()),
+        }
+    }
+}
+
+impl<T: DeserializeOwned> Request<T> {
+    /// A request whose success carries a `T`.
+    pub(super) fn json(operation: Operation) -> Self {
+        Request {
+            operation,
+            body: None,
+            decode: |body| serde_json::from_slice(body),
+        }
+    }
+}
+
+impl<T: DeserializeOwned> Request<Option<T>> {
+    /// A request whose success carries a `T` (200) or nothing (204).
+    pub(super) fn json_or_empty(operation: Operation) -> Self {
+        Request {
+            operation,
+            body: None,
+            decode: |body| match body {
+                [] => Ok(None),
+                body => serde_json::from_slice(body).map(Some),
+            },
+        }
+    }
+}
+
+impl<T> Request<T> {
+    /// The same request with `body` as its JSON body.
+    pub(super) fn with_body<B: Serialize>(mut self, body: &B) -> Self {
+        let body = serde_json::to_vec(body)
+            .expect("the API's types have string keys and no fallible serialiser");
+        self.body = Some(body.into());
+        self
+    }
+}
+
+impl Request<Option<Value>> {
+    /// A request by operation, with a body that is sent as it is: for tools that pass bodies through.
+    pub fn raw(operation: Operation, body: Option<Bytes>) -> Self {
+        Request {
+            body,
+            ..Request::json_or_empty(operation)
+        }
+    }
+}
+
+/// The answer to a request that succeeded couldn't be decoded.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer to {operation} is not what the API promises")]
+pub struct DecodeError {
+    operation: Operation,
+    source: serde_json::Error,
+}

@@ -1,0 +1,3 @@
+//! The dispatcher that runs inside the guest.
+
+fn main() {}

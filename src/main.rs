@@ -1,0 +1,3 @@
+//! The command `chv-sandbox`.
+
+fn main() {}
