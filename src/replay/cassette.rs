@@ -1,0 +1,397 @@
+//! The cassette: what a VMM was asked and what it answered, as a JSON file that diffs well.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Error;
+use super::file::{WireExchange, WireFile};
+
+/// The exchanges of one client with one VMM, in the order in which they happened.
+///
+/// As a file it is JSON with sorted keys:
+///
+/// ```json
+/// {
+///   "format": 1,
+///   "release": "v53.0",
+///   "notes": "what was recorded and how",
+///   "exchanges": [
+///     {
+///       "request": { "method": "PUT", "path": "/api/v1/vm.boot" },
+///       "response": { "status": 404, "body": ["Error from API", "VM is not created"] }
+///     }
+///   ]
+/// }
+/// ```
+///
+/// A request has a `body` (JSON), a `raw` body (text that is not JSON), or a `length` (a body of that many
+/// bytes, larger than a VMM reads, so that its bytes don't matter), or none of them. A response has a `body`
+/// (JSON), a `text` (kept byte for byte), or neither, and `headers` only where they are not what a VMM always
+/// sends. `"closed": true` in place of `response` means that the VMM closed the connection without an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cassette {
+    /// The release of the VMM that answered, for example `v53.0`.
+    pub release: String,
+    /// What a reader should know of this recording.
+    pub notes: Option<String>,
+    /// The exchanges in their order.
+    pub exchanges: Vec<Exchange>,
+}
+
+/// One request and what came of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "WireExchange", into = "WireExchange")]
+pub struct Exchange {
+    /// What was asked.
+    pub request: RecordedRequest,
+    /// What came back.
+    pub answer: Answer,
+}
+
+/// What was asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordedRequest {
+    /// The HTTP method as it was sent.
+    pub method: String,
+    /// The path as it was sent, with its query if there was one.
+    pub path: String,
+    /// The body.
+    pub body: RequestBody,
+}
+
+/// The body of a recorded request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RequestBody {
+    /// There was none, or an empty one.
+    None,
+    /// Valid JSON; compared by value, not by its text.
+    Json(Value),
+    /// Text that is not valid JSON; compared byte for byte.
+    Text(String),
+    /// More bytes than a VMM takes: only how many there were was kept.
+    Length(u64),
+}
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// A response.
+    Response(RecordedResponse),
+    /// The end of the connection instead of a response.
+    Closed,
+}
+
+/// A response of the VMM.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordedResponse {
+    /// The HTTP status.
+    pub status: u16,
+    /// The header lines (`Name: value`) other than `Content-Length`, if they are not those of every answer of
+    /// a VMM. The answers to requests that aren't HTTP are the known case: another `Server`.
+    pub headers: Option<Vec<String>>,
+    /// The body.
+    pub body: ResponseBody,
+}
+
+/// The body of a recorded response.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ResponseBody {
+    /// There was none, or an empty one.
+    Empty,
+    /// Valid JSON; sent in compact form with sorted keys.
+    Json(Value),
+    /// Text that is not valid JSON; sent byte for byte.
+    Text(String),
+}
+
+/// Why a text is not a cassette.
+#[derive(Debug, thiserror::Error)]
+pub enum CassetteError {
+    /// It ends in the middle.
+    #[error("cut short: it ends at line {line}, column {column}, in the middle of a value")]
+    Truncated {
+        /// The line on which it ends, from 1.
+        line: usize,
+        /// The column at which it ends.
+        column: usize,
+    },
+    /// It is not JSON, or not what a cassette has. The cause names line and column.
+    #[error("not a cassette")]
+    Malformed(#[source] serde_json::Error),
+    /// It was written by a later version of this crate.
+    #[error("format {found}, where this version reads format {}", FORMAT)]
+    Format {
+        /// The format that it claims.
+        found: u64,
+    },
+    /// It is larger than a cassette may be.
+    #[error(
+        "larger than the {} bytes that a cassette may have",
+        Cassette::MAX_BYTES
+    )]
+    TooLarge,
+    /// It is not a regular file.
+    #[error("not a regular file")]
+    NotAFile,
+}
+
+pub(super) const FORMAT: u64 = 1;
+
+impl Cassette {
+    /// The most bytes that a cassette may have.
+    pub const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+    /// Reads a cassette's file. Blocks for the time of a small file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`] when the file can't be read, [`Error::Cassette`] when it is not a cassette.
+    pub fn read(path: impl AsRef<Path>) -> Result<Cassette, Error> {
+        let path = path.as_ref();
+        let unreadable = |source| Error::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let invalid = |source| Error::Cassette {
+            path: path.to_owned(),
+            source,
+        };
+        // Looked at before it is opened: opening a named pipe would wait for a writer.
+        let metadata = std::fs::metadata(path).map_err(unreadable)?;
+        if !metadata.is_file() {
+            return Err(invalid(CassetteError::NotAFile));
+        }
+        let mut text = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(Self::MAX_BYTES + 1).read_to_end(&mut text))
+            .map_err(unreadable)?;
+        Self::from_slice(&text).map_err(invalid)
+    }
+
+    /// Reads a cassette from the bytes of its file.
+    ///
+    /// # Errors
+    ///
+    /// Every [`CassetteError`] but [`CassetteError::NotAFile`].
+    pub fn from_slice(text: &[u8]) -> Result<Cassette, CassetteError> {
+        if text.len() as u64 > Self::MAX_BYTES {
+            return Err(CassetteError::TooLarge);
+        }
+        // The format comes first: what a later format adds must not be called a mistake.
+        let Format { format } = serde_json::from_slice(text).map_err(CassetteError::from_json)?;
+        if format != FORMAT {
+            return Err(CassetteError::Format { found: format });
+        }
+        let file: WireFile = serde_json::from_slice(text).map_err(CassetteError::from_json)?;
+        Ok(Cassette {
+            release: file.release,
+            notes: file.notes,
+            exchanges: file.exchanges,
+        })
+    }
+
+    /// Writes a cassette's file: mode 0600, and under its name only once it is complete. Blocks for the time
+    /// of a small file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`] when the file can't be written.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            file.write_all(self.to_string().as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(path).map_err(|error| error.error)?;
+            Ok(())
+        };
+        write().map_err(|source| Error::Write {
+            path: path.to_owned(),
+            source,
+        })
+    }
+}
+
+impl FromStr for Cassette {
+    type Err = CassetteError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::from_slice(text.as_bytes())
+    }
+}
+
+/// The text of the file, with a newline at its end.
+impl std::fmt::Display for Cassette {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let file = WireFile {
+            format: FORMAT,
+            release: self.release.clone(),
+            notes: self.notes.clone(),
+            exchanges: self.exchanges.clone(),
+        };
+        let text = serde_json::to_string_pretty(&file).map_err(|_| std::fmt::Error)?;
+        writeln!(f, "{text}")
+    }
+}
+
+impl CassetteError {
+    fn from_json(error: serde_json::Error) -> Self {
+        if error.is_eof() {
+            CassetteError::Truncated {
+                line: error.line(),
+                column: error.column(),
+            }
+        } else {
+            CassetteError::Malformed(error)
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Format {
+    format: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{
+  "format": 1,
+  "release": "v53.0",
+  "exchanges": [
+    {
+      "request": {
+        "method": "PUT",
+        "path": "/api/v1/vm.create",
+        "body": null
+      },
+      "response": {
+        "status": 400,
+        "text": "{ \"error\": \"a\nb\" }"
+      }
+    },
+    {
+      "request": {
+        "method": "PUT",
+        "path": "/api/v1/vm.boot"
+      },
+      "closed": true
+    }
+  ]
+}
+"#;
+
+    #[test]
+    fn a_cassette_reads_and_writes_the_same_text() {
+        // The newline inside `text` is an escape in the file.
+        let good = GOOD.replace("a\nb", "a\\nb");
+        let cassette: Cassette = good.parse().unwrap();
+        assert_eq!(
+            cassette.exchanges[0].request.body,
+            RequestBody::Json(Value::Null)
+        );
+        assert_eq!(cassette.exchanges[1].answer, Answer::Closed);
+        assert_eq!(cassette.to_string(), good);
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let error = text.parse::<Cassette>().unwrap_err();
+        let mut said = error.to_string();
+        if let Some(source) = std::error::Error::source(&error) {
+            said = format!("{said}: {source}");
+        }
+        assert!(said.contains(expected), "{said}");
+    }
+
+    #[test]
+    fn what_is_not_a_cassette_is_refused() {
+        let exchange =
+            |text: &str| format!(r#"{{"format":1,"release":"v53.0","exchanges":[{text}]}}"#);
+        let request = r#""request":{"method":"GET","path":"/"}"#;
+        let cases = [
+            ("".to_owned(), "cut short"),
+            ("[]".to_owned(), "not a cassette"),
+            (r#"{"format":2,"more":1}"#.to_owned(), "format 2"),
+            (
+                r#"{"format":1,"release":"v53.0","exchanges":[],"more":1}"#.to_owned(),
+                "unknown field `more`",
+            ),
+            (
+                exchange(r#"{"request":{"method":"GET"},"closed":true}"#),
+                "missing field `path`",
+            ),
+            (exchange(&format!("{{{request}}}")), "neither"),
+            (
+                exchange(&format!(r#"{{{request},"closed":false}}"#)),
+                "neither",
+            ),
+            (
+                exchange(&format!(
+                    r#"{{{request},"closed":true,"response":{{"status":204}}}}"#
+                )),
+                "both",
+            ),
+            (
+                exchange(&format!(
+                    r#"{{{request},"response":{{"status":204,"body":1,"text":"1"}}}}"#
+                )),
+                "at most one",
+            ),
+            (
+                exchange(&format!(r#"{{{request},"response":{{"status":99}}}}"#)),
+                "status 99",
+            ),
+        ];
+        for (text, expected) in cases {
+            check(&text, expected);
+        }
+    }
+
+    #[test]
+    fn a_cassette_cut_at_any_byte_is_refused_with_the_place() {
+        let good = GOOD.replace("a\nb", "a\\nb");
+        for end in 0..good.trim_end().len() {
+            let error = good[..end].parse::<Cassette>().unwrap_err();
+            assert!(
+                matches!(error, CassetteError::Truncated { .. }),
+                "{end}: {error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_is_private_and_replaced_whole() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        std::fs::write(&path, "old").unwrap();
+        let cassette = Cassette {
+            release: "v53.0".to_owned(),
+            notes: Some("a note".to_owned()),
+            exchanges: Vec::new(),
+        };
+        cassette.write(&path).unwrap();
+        assert_eq!(Cassette::read(&path).unwrap(), cassette);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_not_a_file_is_refused_before_it_is_opened() {
+        let error = Cassette::read("/dev/zero").unwrap_err();
+        assert!(error.to_string().contains("/dev/zero"), "{error}");
+        let error = Cassette::read("/nowhere/a.json").unwrap_err();
+        assert!(matches!(error, Error::Read { .. }), "{error}");
+    }
+}

@@ -1,0 +1,381 @@
+//! The scripted server: a cassette on a Unix socket.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Mutex;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::cassette::{Answer, Cassette, RecordedResponse, ResponseBody};
+use super::wire::{RawRequest, Reader};
+use super::{Error, Script};
+
+/// What a hook failed with.
+pub type HookError = Box<dyn std::error::Error + Send + Sync>;
+
+type Hook =
+    dyn Fn(Played) -> Pin<Box<dyn Future<Output = Result<(), HookError>> + Send>> + Send + Sync;
+
+/// Serves a cassette on a Unix socket, as the VMM that was recorded would.
+///
+/// Many players can run in one process, each with its own socket. [`finish`](Player::finish) says whether
+/// everything was asked for and nothing else; a player that is dropped without it removes its socket and logs a
+/// warning.
+#[derive(Debug)]
+pub struct Player {
+    socket: PathBuf,
+    stage: Arc<Stage>,
+    server: JoinHandle<()>,
+    finished: bool,
+}
+
+/// How to play a cassette.
+#[derive(Default)]
+pub struct PlayerOptions {
+    socket: PathBuf,
+    substitutions: BTreeMap<String, String>,
+    faults: BTreeMap<usize, Fault>,
+    hook: Option<Box<Hook>>,
+}
+
+/// How a player misbehaves at a step, in place of the recorded answer. The step counts as played.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The answer comes in pieces, cut at these offsets in bytes, with a pause before each but the first.
+    Torn {
+        /// Where it is cut; an offset at or beyond the end cuts nothing.
+        at: Vec<usize>,
+        /// How long it waits between two pieces.
+        pause: Duration,
+    },
+    /// The answer comes late.
+    Late(Duration),
+    /// No answer, and the connection stays open.
+    Silent,
+    /// The connection is closed after this many bytes of the answer.
+    Close {
+        /// How many bytes are sent before.
+        after: usize,
+    },
+    /// These bytes come in place of the answer.
+    Bytes(Vec<u8>),
+}
+
+/// A step that was just played, as a hook sees it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Played {
+    /// The step's number, from 1.
+    pub step: usize,
+    /// The HTTP method.
+    pub method: String,
+    /// The path, for example `/api/v1/vm.boot`.
+    pub path: String,
+    /// The status of the answer that is about to be sent; `None` when the connection is about to be closed.
+    pub status: Option<u16>,
+}
+
+impl PlayerOptions {
+    /// Serve on `socket`, which must not exist yet.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        PlayerOptions {
+            socket: socket.into(),
+            ..Default::default()
+        }
+    }
+
+    /// Let `value` stand wherever the cassette has `${name}`.
+    #[must_use]
+    pub fn substitute(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.substitutions.insert(name.into(), value.into());
+        self
+    }
+
+    /// Misbehave at a step. Steps count from 1.
+    #[must_use]
+    pub fn fault(mut self, step: usize, fault: Fault) -> Self {
+        self.faults.insert(step, fault);
+        self
+    }
+
+    /// Call `hook` for each step that matched, and send the answer only when it is done.
+    ///
+    /// A VMM does more than answer: it binds the vsock socket on `vm.boot`, say. A hook does that in its place.
+    /// While it runs no other request is looked at. If it fails the answer is a 500, and
+    /// [`finish`](Player::finish) fails with [`Error::Hook`].
+    #[must_use]
+    pub fn on_exchange<F, Done>(mut self, hook: F) -> Self
+    where
+        F: Fn(Played) -> Done + Send + Sync + 'static,
+        Done: Future<Output = Result<(), HookError>> + Send + 'static,
+    {
+        self.hook = Some(Box::new(move |played| Box::pin(hook(played))));
+        self
+    }
+}
+
+impl fmt::Debug for PlayerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlayerOptions")
+            .field("socket", &self.socket)
+            .field("substitutions", &self.substitutions)
+            .field("faults", &self.faults)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Player {
+    /// Starts to serve `cassette`. When this returns, its socket takes connections.
+    ///
+    /// Must be called within a tokio runtime, on which it goes on until it is finished or dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Placeholder`] if a placeholder has no value, [`Error::Listen`] if the socket can't be bound (a
+    /// file is at its path, or the path has 108 bytes or more).
+    pub async fn start(cassette: Cassette, options: PlayerOptions) -> Result<Player, Error> {
+        let script = Script::new(cassette, &options.substitutions)?;
+        let listener = UnixListener::bind(&options.socket).map_err(|source| Error::Listen {
+            socket: options.socket.clone(),
+            source,
+        })?;
+        let stage = Arc::new(Stage {
+            socket: options.socket.clone(),
+            state: Mutex::new(State {
+                script,
+                failed_hook: None,
+            }),
+            faults: options.faults,
+            hook: options.hook,
+        });
+        let server = tokio::spawn(serve(listener, stage.clone()));
+        Ok(Player {
+            socket: options.socket,
+            stage,
+            server,
+            finished: false,
+        })
+    }
+
+    /// The socket on which it serves.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Stops serving, removes the socket, and says whether the replay was complete.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Hook`] if a hook failed, [`Error::Mismatch`] if something was asked that was not recorded at that
+    /// place, [`Error::Leftover`] if not everything was asked for.
+    pub async fn finish(mut self) -> Result<(), Error> {
+        self.finished = true;
+        self.server.abort();
+        let mut state = self.stage.state.lock().await;
+        if let Some((step, source)) = state.failed_hook.take() {
+            return Err(Error::Hook { step, source });
+        }
+        state.script.finish()
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        self.server.abort();
+        remove_socket(&self.socket);
+        if !self.finished {
+            tracing::warn!(
+                socket = %self.socket.display(),
+                "a replay was dropped without asking whether it was complete"
+            );
+        }
+    }
+}
+
+/// What the connections of one player share.
+struct Stage {
+    socket: PathBuf,
+    state: Mutex<State>,
+    faults: BTreeMap<usize, Fault>,
+    hook: Option<Box<Hook>>,
+}
+
+struct State {
+    script: Script,
+    failed_hook: Option<(usize, HookError)>,
+}
+
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stage").finish_non_exhaustive()
+    }
+}
+
+/// What to send for one request.
+enum Cue {
+    Answer(Vec<u8>, Option<Fault>),
+    Close,
+    /// The VMM ended here: nobody listens any more.
+    Exit,
+}
+
+/// As many connections as a VMM takes.
+const MAX_CONNECTIONS: usize = 10;
+
+async fn serve(listener: UnixListener, stage: Arc<Stage>) {
+    // The connections live in this set, so that they end with the server.
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(ended) = connections.join_next() => match ended {
+                Ok(Ended::Exit) => return remove_socket(&stage.socket),
+                Ok(Ended::Connection) | Err(_) => continue,
+            },
+        };
+        match accepted {
+            Ok((mut stream, _)) if connections.len() >= MAX_CONNECTIONS => {
+                let answer = refusal(503, vec!["Too many open connections".to_owned()]);
+                let _ = stream.try_write(&answer);
+                let _ = stream.shutdown().await;
+            }
+            Ok((stream, _)) => {
+                connections.spawn(converse(stream, stage.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(socket = %stage.socket.display(), %error, "a replay stops listening");
+                return;
+            }
+        }
+    }
+}
+
+enum Ended {
+    Connection,
+    Exit,
+}
+
+async fn converse(stream: UnixStream, stage: Arc<Stage>) -> Ended {
+    let mut reader = Reader::new(stream);
+    loop {
+        let request = match reader.request().await {
+            Ok(Some(request)) => request,
+            Ok(None) => return Ended::Connection,
+            Err(error) => {
+                tracing::warn!(socket = %stage.socket.display(), %error, "a client sent no request");
+                return Ended::Connection;
+            }
+        };
+        let sent = match stage.play(request).await {
+            Cue::Close => return Ended::Connection,
+            Cue::Exit => return Ended::Exit,
+            Cue::Answer(bytes, None) => reader.get_mut().write_all(&bytes).await.map(|()| true),
+            Cue::Answer(bytes, Some(fault)) => misbehave(reader.get_mut(), &bytes, fault).await,
+        };
+        // A client that went away before its answer is the client's affair.
+        if !sent.unwrap_or(false) {
+            return Ended::Connection;
+        }
+    }
+}
+
+impl Stage {
+    async fn play(&self, request: RawRequest) -> Cue {
+        let RawRequest {
+            method, path, body, ..
+        } = request;
+        let mut state = self.state.lock().await;
+        let (step, answer) = match state.script.play(&method, &path, &body) {
+            Ok((step, exchange)) => (step, exchange.answer.clone()),
+            Err(mismatch) => {
+                tracing::warn!(socket = %self.socket.display(), "{mismatch}");
+                let lines = vec!["This was not recorded".to_owned(), mismatch.to_string()];
+                return Cue::Answer(refusal(500, lines), None);
+            }
+        };
+        let status = match &answer {
+            Answer::Response(response) => Some(response.status),
+            Answer::Closed => None,
+        };
+        if let Some(hook) = &self.hook {
+            let played = Played {
+                step,
+                method,
+                path,
+                status,
+            };
+            if let Err(error) = hook(played).await {
+                let lines = vec!["The hook failed".to_owned(), error.to_string()];
+                state.failed_hook.get_or_insert((step, error));
+                return Cue::Answer(refusal(500, lines), None);
+            }
+        }
+        match answer {
+            Answer::Response(response) => {
+                Cue::Answer(response.to_bytes(), self.faults.get(&step).cloned())
+            }
+            Answer::Closed if state.script.peek().is_none() => Cue::Exit,
+            Answer::Closed => Cue::Close,
+        }
+    }
+}
+
+/// Sends an answer wrongly; `false` when the connection is to be closed.
+async fn misbehave(stream: &mut UnixStream, answer: &[u8], fault: Fault) -> io::Result<bool> {
+    match fault {
+        Fault::Torn { at, pause } => {
+            let mut sent = 0;
+            for cut in at.into_iter().chain([answer.len()]) {
+                if sent < cut && cut <= answer.len() {
+                    if sent > 0 {
+                        tokio::time::sleep(pause).await;
+                    }
+                    stream.write_all(&answer[sent..cut]).await?;
+                    sent = cut;
+                }
+            }
+            Ok(true)
+        }
+        Fault::Late(delay) => {
+            tokio::time::sleep(delay).await;
+            stream.write_all(answer).await.map(|()| true)
+        }
+        Fault::Silent => {
+            // Until the client gives up, reading what else it sends.
+            while stream.read(&mut [0; 1024]).await? > 0 {}
+            Ok(false)
+        }
+        Fault::Close { after } => {
+            let end = after.min(answer.len());
+            stream.write_all(&answer[..end]).await.map(|()| false)
+        }
+        Fault::Bytes(bytes) => stream.write_all(&bytes).await.map(|()| true),
+    }
+}
+
+/// An answer of the player's own, in the form of a VMM's error.
+fn refusal(status: u16, lines: Vec<String>) -> Vec<u8> {
+    RecordedResponse {
+        status,
+        headers: None,
+        body: ResponseBody::Json(lines.into()),
+    }
+    .to_bytes()
+}
+
+fn remove_socket(socket: &Path) {
+    if let Err(error) = std::fs::remove_file(socket)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(socket = %socket.display(), %error, "can't remove a replay's socket");
+    }
+}
