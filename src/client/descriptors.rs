@@ -1,0 +1,209 @@
+//! Open files sent with a request, by `SCM_RIGHTS`.
+//!
+//! The server takes them with any byte of a request; here they go with the first, and hyper writes head and
+//! body in one piece, so that all of it is one `sendmsg`.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde::Deserialize;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+
+use super::{ErrorKind, Release};
+use crate::api::Operation;
+
+/// The kernel's limit for one message, and the server's.
+const MOST_DESCRIPTORS: usize = 253;
+
+/// Since which release `operation` takes descriptors, if that isn't all supported ones.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotSupported`] when it takes none, or not `count` of them.
+pub(super) fn taken_since(
+    operation: Operation,
+    count: usize,
+) -> Result<Option<Release>, ErrorKind> {
+    if count > MOST_DESCRIPTORS {
+        return Err(never(format!(
+            "{operation} with more than {MOST_DESCRIPTORS} descriptors"
+        )));
+    }
+    match operation {
+        Operation::VmAddNet | Operation::VmRestore => Ok(None),
+        Operation::VmAddDevice => Ok(Some(Release::new(53, 0))),
+        _ => Err(never(format!("{operation} with descriptors"))),
+    }
+}
+
+/// Refuses a `vm.create` whose network devices name descriptors: the server answers 204 and drops them. They are
+/// added afterwards, by `vm.add-net`.
+pub(super) fn refuse_in_body(operation: Operation, body: Option<&Bytes>) -> Result<(), ErrorKind> {
+    #[derive(Deserialize)]
+    struct VmConfig {
+        #[serde(default)]
+        net: Option<Vec<NetConfig>>,
+    }
+    #[derive(Deserialize)]
+    struct NetConfig {
+        #[serde(default)]
+        fds: Option<Vec<serde::de::IgnoredAny>>,
+    }
+
+    let (Operation::VmCreate, Some(body)) = (operation, body) else {
+        return Ok(());
+    };
+    // A body of another shape is the server's to refuse.
+    let Ok(config) = serde_json::from_slice::<VmConfig>(body) else {
+        return Ok(());
+    };
+    let nets = config.net.unwrap_or_default();
+    match nets
+        .iter()
+        .any(|net| net.fds.as_ref().is_some_and(|f| !f.is_empty()))
+    {
+        true => Err(never(format!("{operation} with net[].fds"))),
+        false => Ok(()),
+    }
+}
+
+/// What no release supports.
+fn never(what: String) -> ErrorKind {
+    ErrorKind::NotSupported {
+        what,
+        since: None,
+        server: None,
+    }
+}
+
+/// A Unix stream whose first write carries descriptors.
+pub(super) struct DescriptorStream {
+    stream: TokioIo<UnixStream>,
+    /// Closed as soon as they are sent: the receiver has duplicates.
+    unsent: Vec<OwnedFd>,
+}
+
+impl DescriptorStream {
+    /// `fds` go out with the first byte that is written.
+    pub(super) fn new(stream: UnixStream, fds: Vec<OwnedFd>) -> DescriptorStream {
+        DescriptorStream {
+            stream: TokioIo::new(stream),
+            unsent: fds,
+        }
+    }
+}
+
+impl Write for DescriptorStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.unsent.is_empty() {
+            return Pin::new(&mut self.stream).poll_write(cx, buffer);
+        }
+        let stream = self.stream.inner();
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            match stream.try_io(Interest::WRITABLE, || {
+                send(stream.as_fd(), buffer, &self.unsent)
+            }) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(count) => {
+                    self.unsent.clear();
+                    return Poll::Ready(Ok(count));
+                }
+            }
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Read for DescriptorStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+fn send(socket: BorrowedFd<'_>, buffer: &[u8], fds: &[OwnedFd]) -> io::Result<usize> {
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+    let rights = SendAncillaryMessage::ScmRights(&fds);
+    let mut space = vec![MaybeUninit::uninit(); rights.size()];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(rights) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let count = sendmsg(
+        socket,
+        &[IoSlice::new(buffer)],
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    )?;
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_three_operations_take_descriptors() {
+        let taking: Vec<_> = Operation::ALL
+            .iter()
+            .filter_map(|&operation| Some((operation.name(), taken_since(operation, 1).ok()?)))
+            .collect();
+        assert_eq!(
+            taking,
+            [
+                ("vm.add-device", Some(Release::new(53, 0))),
+                ("vm.add-net", None),
+                ("vm.restore", None),
+            ]
+        );
+        assert!(taken_since(Operation::VmAddNet, MOST_DESCRIPTORS).is_ok());
+        assert!(taken_since(Operation::VmAddNet, MOST_DESCRIPTORS + 1).is_err());
+    }
+
+    #[test]
+    fn a_created_vm_takes_no_descriptors() {
+        let check = |operation: Operation, body: &'static str, refused: bool| {
+            let body = Bytes::from_static(body.as_bytes());
+            assert_eq!(
+                refuse_in_body(operation, Some(&body)).is_err(),
+                refused,
+                "{operation} {body:?}"
+            );
+        };
+        check(
+            Operation::VmCreate,
+            r#"{"net":[{"mac":"x"},{"fds":[3]}]}"#,
+            true,
+        );
+        check(Operation::VmCreate, r#"{"net":[{"fds":[]}]}"#, false);
+        check(Operation::VmCreate, r#"{"net":[{"fds":null}]}"#, false);
+        check(Operation::VmCreate, r#"{"net":null}"#, false);
+        check(Operation::VmCreate, r#"{}"#, false);
+        check(Operation::VmCreate, r#"{"net":"#, false);
+        check(Operation::VmAddNet, r#"{"net":[{"fds":[3]}]}"#, false);
+    }
+}

@@ -1,0 +1,295 @@
+//! What went wrong with a call, by what the caller can do next.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::transport::{Answer, Failure};
+use super::{Release, classify, messages};
+use crate::api::{Method, Operation};
+
+/// A call that failed: its [`kind`](Error::kind) says what to do next, the rest is the evidence.
+#[derive(Debug)]
+pub struct Error(Box<Evidence>);
+
+#[derive(Debug)]
+struct Evidence {
+    kind: ErrorKind,
+    operation: Operation,
+    socket: PathBuf,
+    status: Option<u16>,
+    messages: Vec<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What a failed call means for the caller.
+///
+/// The same on every supported release, although their statuses differ: see `classify.rs`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// There is no VM. `vm.create` or `vm.restore` comes first.
+    ///
+    /// `vm.reboot` of a VM that is created but not booted is answered so too.
+    #[error("no VM is created")]
+    NotCreated,
+    /// There is a VM already. `vm.delete` comes first.
+    #[error("a VM is created already")]
+    AlreadyCreated,
+    /// The VM is not in a state that allows this; `vm.info` tells the state. Without any VM, the calls that need
+    /// a running one (such as `vm.pause` and `vm.counters`) are answered so.
+    #[error("the VM's state does not allow it")]
+    WrongState,
+    /// The VMM can't take this now: an earlier resize is not done, the VM is migrating, or too many connections
+    /// are open. Nothing was changed; try again later.
+    #[error("the VMM is busy; try again later")]
+    Busy,
+    /// Another process, often a VMM that was thought dead, holds the lock of a disk image.
+    #[error("a disk image is locked by another process")]
+    LockConflict,
+    /// The VMM refused or failed the request for a reason of its own; the messages say which. After a failed
+    /// `vm.boot`, delete the VM and create it again: the device that failed is gone from the stored configuration.
+    #[error("the VMM refused it")]
+    Rejected,
+    /// The VMM can't do this at all, or would ignore it without a word.
+    #[error("{what} is not supported{}", Versions(.since, .server))]
+    NotSupported {
+        /// What was asked for.
+        what: String,
+        /// The first release that has it; none if no release has it, or if that isn't known.
+        since: Option<Release>,
+        /// The release of the VMM that was asked, where it had to be known.
+        server: Option<Release>,
+    },
+    /// The request's body is larger than what the server reads; it was not sent.
+    #[error("the request's body has {length} bytes, and the server reads at most {limit}")]
+    BodyTooLarge {
+        /// In bytes.
+        length: usize,
+        /// In bytes: [`BODY_LIMIT`](super::BODY_LIMIT).
+        limit: usize,
+    },
+    /// Nobody listens on the socket, the connection ended before a whole answer, or the VMM said that its own
+    /// threads are gone. A call that changes something may still have been done; `vmm.shutdown` may well have.
+    #[error("the VMM is gone or ended the connection")]
+    VmmGone,
+    /// The socket couldn't be connected to for a reason on this side, such as a missing permission or too
+    /// many open files. Nothing was sent.
+    #[error("the api-socket can't be connected to")]
+    Connect,
+    /// The call's time ran out. The connection was dropped.
+    #[error("the deadline passed; {outcome}")]
+    Deadline {
+        /// What is known of the request.
+        outcome: Outcome,
+    },
+    /// An answer came and can't be read. Of a call that changes something, a status of 200 or 204 says that it
+    /// was done.
+    #[error("the answer can't be read")]
+    Decode,
+}
+
+/// What is known of a request whose deadline passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing of it was sent. It can be sent again.
+    NotSent,
+    /// It was sent, and only reads. It can be sent again.
+    ReadOnly,
+    /// It was sent, changes something, and may or may not have been done. Ask (`vm.info`) before anything else.
+    Unknown,
+}
+
+impl Outcome {
+    pub(super) fn of(operation: Operation, sent: bool) -> Outcome {
+        match (sent, operation.method()) {
+            (false, _) => Outcome::NotSent,
+            (true, Method::Get) => Outcome::ReadOnly,
+            (true, Method::Put) => Outcome::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::NotSent => "nothing was sent",
+            Outcome::ReadOnly => "nothing was changed",
+            Outcome::Unknown => "whether it was done is unknown",
+        })
+    }
+}
+
+impl Error {
+    /// What to do next.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// What was asked.
+    pub fn operation(&self) -> Operation {
+        self.0.operation
+    }
+
+    /// Of whom.
+    pub fn socket(&self) -> &Path {
+        &self.0.socket
+    }
+
+    /// The HTTP status, when an answer came. It differs among releases for the same error: decide by
+    /// [`kind`](Error::kind).
+    pub fn status(&self) -> Option<u16> {
+        self.0.status
+    }
+
+    /// The server's own words, outermost cause first; empty when it said nothing.
+    pub fn messages(&self) -> &[String] {
+        &self.0.messages
+    }
+
+    /// Whether the same request may be sent again as it is: it was not done, and may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self.0.kind {
+            ErrorKind::Busy => true,
+            ErrorKind::Deadline { outcome } => outcome != Outcome::Unknown,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Evidence {
+            kind,
+            operation,
+            socket,
+            ..
+        } = &*self.0;
+        write!(f, "{operation} on {}: {kind}", socket.display())?;
+        if let Some(status) = self.0.status {
+            write!(f, " (status {status}")?;
+            for message in &self.0.messages {
+                write!(f, ": {message}")?;
+            }
+            write!(f, ")")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        let source = self.0.source.as_deref()?;
+        Some(source)
+    }
+}
+
+/// A path that can't be the address of a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the socket's path {} has {} bytes, and a Unix socket's must have fewer than 108; use a shorter directory",
+    socket.display(), socket.as_os_str().len()
+)]
+pub struct SocketPathTooLong {
+    /// The path.
+    pub socket: PathBuf,
+}
+
+/// What every error of one call carries.
+pub(super) struct Context<'a> {
+    pub(super) operation: Operation,
+    pub(super) socket: &'a Path,
+    pub(super) limit: Duration,
+}
+
+impl Context<'_> {
+    /// The request is refused here, before anything is sent.
+    pub(super) fn refuse(&self, kind: ErrorKind) -> Error {
+        self.error(kind, None, Vec::new(), None)
+    }
+
+    /// No connection could be made.
+    pub(super) fn connect(&self, error: io::Error) -> Error {
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ErrorKind::VmmGone,
+            // The listener's queue is full.
+            io::ErrorKind::WouldBlock => ErrorKind::Busy,
+            _ => ErrorKind::Connect,
+        };
+        self.error(kind, None, Vec::new(), Some(error.into()))
+    }
+
+    /// The deadline passed.
+    pub(super) fn deadline(&self, outcome: Outcome) -> Error {
+        let elapsed = Elapsed { limit: self.limit };
+        let kind = ErrorKind::Deadline { outcome };
+        self.error(kind, None, Vec::new(), Some(elapsed.into()))
+    }
+
+    /// No whole answer came.
+    pub(super) fn broken(&self, failure: Failure) -> Error {
+        let kind = match failure {
+            Failure::Ended(_) => ErrorKind::VmmGone,
+            Failure::Malformed(_) | Failure::TooLarge => ErrorKind::Decode,
+        };
+        self.error(kind, None, Vec::new(), Some(failure.into()))
+    }
+
+    /// The VMM answered with an error.
+    pub(super) fn refused(&self, answer: &Answer) -> Error {
+        let messages = messages::parse(&answer.body);
+        let kind = classify::classify(self.operation, answer.status, &messages);
+        self.error(kind, Some(answer.status), messages, None)
+    }
+
+    /// The VMM answered with a success that can't be read.
+    pub(super) fn decode(
+        &self,
+        status: u16,
+        error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        let kind = ErrorKind::Decode;
+        self.error(kind, Some(status), Vec::new(), Some(error.into()))
+    }
+
+    fn error(
+        &self,
+        kind: ErrorKind,
+        status: Option<u16>,
+        messages: Vec<String>,
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        Error(Box::new(Evidence {
+            kind,
+            operation: self.operation,
+            socket: self.socket.to_owned(),
+            status,
+            messages,
+            source,
+        }))
+    }
+}
+
+/// The cause of [`ErrorKind::Deadline`].
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {limit:?}")]
+struct Elapsed {
+    limit: Duration,
+}
+
+/// The end of the sentence of [`ErrorKind::NotSupported`].
+struct Versions<'a>(&'a Option<Release>, &'a Option<Release>);
+
+impl fmt::Display for Versions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Versions(since, server) = self;
+        if let Some(server) = server {
+            write!(f, " by {server}")?;
+        }
+        if let Some(since) = since {
+            write!(f, "; it came with {since}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,117 @@
+//! The server's words in the body of an error.
+//!
+//! Three forms are in use: a JSON array of strings, outermost cause first (since v48); plain text (v44); and,
+//! from the HTTP layer itself, `{ "error": "..." }` with a raw newline inside the string, which isn't JSON.
+//! An empty body says nothing.
+
+use bytes::Bytes;
+
+/// More than any chain that was seen; the rest of a longer one is cut off.
+const MOST_MESSAGES: usize = 32;
+
+/// In bytes; the rest of a longer message is cut off.
+const LONGEST_MESSAGE: usize = 4096;
+
+/// The message chain in an error's body, outermost cause first. Never fails: what isn't understood is kept as
+/// one message.
+pub(super) fn parse(body: &Bytes) -> Vec<String> {
+    let mut messages = serde_json::from_slice::<Vec<String>>(body)
+        .unwrap_or_else(|_| one_message(&String::from_utf8_lossy(body)));
+    messages.truncate(MOST_MESSAGES);
+    for message in &mut messages {
+        shorten(message);
+    }
+    messages
+}
+
+/// Whether the body is of the form that the HTTP layer sends when it couldn't parse a request. It drops what
+/// followed, so the connection is of no more use.
+pub(super) fn is_of_http_layer(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"{")
+}
+
+fn one_message(text: &str) -> Vec<String> {
+    let text = in_error_object(text).unwrap_or(text);
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
+    match lines.is_empty() {
+        true => Vec::new(),
+        false => vec![lines.join(" ")],
+    }
+}
+
+fn shorten(message: &mut String) {
+    let mut end = LONGEST_MESSAGE.min(message.len());
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    message.truncate(end);
+}
+
+/// What stands between the quotes of `{ "error": "..." }`.
+fn in_error_object(text: &str) -> Option<&str> {
+    let value = text
+        .trim()
+        .strip_prefix('{')?
+        .strip_suffix('}')?
+        .trim()
+        .strip_prefix("\"error\"")?
+        .trim_start()
+        .strip_prefix(':')?;
+    value.trim().strip_prefix('"')?.strip_suffix('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_each_form() {
+        let check = |body: &'static str, expected: &[&str]| {
+            assert_eq!(
+                parse(&Bytes::from_static(body.as_bytes())),
+                expected,
+                "{body}"
+            );
+        };
+        check("", &[]);
+        check(" \n", &[]);
+        check("[]", &[]);
+        check(
+            r#"["Error from API","The VM could not boot","VM config is missing"]"#,
+            &[
+                "Error from API",
+                "The VM could not boot",
+                "VM config is missing",
+            ],
+        );
+        check(
+            "{ \"error\": \"Invalid HTTP Method: Unsupported HTTP method.\nAll previous unanswered requests will be dropped.\" }",
+            &[
+                "Invalid HTTP Method: Unsupported HTTP method. All previous unanswered requests will be dropped.",
+            ],
+        );
+        check("Error from API", &["Error from API"]);
+        check(r#"["torn"#, &[r#"["torn"#]);
+        check("{\"error\":", &["{\"error\":"]);
+        check("{\"error\": \"", &["{\"error\": \""]);
+        check("[1, 2]", &["[1, 2]"]);
+    }
+
+    #[test]
+    fn keeps_what_is_not_text() {
+        assert_eq!(parse(&Bytes::from_static(b"\xff!")), ["\u{fffd}!"]);
+    }
+
+    #[test]
+    fn is_bounded() {
+        let long = "é".repeat(LONGEST_MESSAGE);
+        let chain = vec![long; MOST_MESSAGES + 1];
+        let messages = parse(&serde_json::to_vec(&chain).unwrap().into());
+        assert_eq!(messages.len(), MOST_MESSAGES);
+        assert!(messages.iter().all(|m| m.len() <= LONGEST_MESSAGE));
+    }
+}

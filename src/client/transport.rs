@@ -1,0 +1,239 @@
+//! Opens the Unix stream, and exchanges one request and its answer on it through hyper's HTTP/1 connection.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::Request;
+use hyper::body::Body;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use hyperlocal::UnixConnector;
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+
+use super::descriptors::DescriptorStream;
+use super::messages;
+use crate::api::{Method, Operation};
+
+/// In bytes. `vm.info` of a VM with hundreds of devices has some hundred KiB.
+const ANSWER_LIMIT: usize = 16 << 20;
+
+/// In bytes: bounds the head of an answer. A request with the largest body fits too, so that it is written in one
+/// piece.
+const BUFFER_LIMIT: usize = 64 << 10;
+
+/// One connection to the VMM. Dropping it closes it, whatever is still owed.
+pub(super) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    /// Whether the kernel took anything of the current request.
+    sent: Arc<AtomicBool>,
+    /// Drives the connection; ends when this is dropped.
+    _driver: JoinSet<()>,
+}
+
+/// What the VMM answered.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The other end closed or reset the connection.
+    #[error("the connection ended without a whole answer")]
+    Ended(#[source] hyper::Error),
+    /// What came isn't HTTP.
+    #[error("the answer is not HTTP")]
+    Malformed(#[source] hyper::Error),
+    /// The body is larger than [`ANSWER_LIMIT`].
+    #[error("the answer's body is larger than {ANSWER_LIMIT} bytes")]
+    TooLarge,
+}
+
+impl Connection {
+    /// Connects to `socket`. The first request carries `fds`.
+    pub(super) async fn open(socket: &Path, fds: Vec<OwnedFd>) -> io::Result<Connection> {
+        match socket.to_str() {
+            // hyperlocal's stream doesn't lend its descriptor.
+            _ if !fds.is_empty() => {
+                let stream = UnixStream::connect(socket).await?;
+                Connection::on(DescriptorStream::new(stream, fds)).await
+            }
+            Some(path) => {
+                let uri = hyperlocal::Uri::new(path, "/").into();
+                let stream = TowerToHyperService::new(UnixConnector).call(uri).await?;
+                Connection::on(stream).await
+            }
+            // hyperlocal's connector would replace what isn't UTF-8.
+            None => {
+                let stream = UnixStream::connect(socket).await?;
+                Connection::on(TokioIo::new(stream)).await
+            }
+        }
+    }
+
+    async fn on<S>(stream: S) -> io::Result<Connection>
+    where
+        S: Read + Write + Unpin + Send + 'static,
+    {
+        let sent = Arc::new(AtomicBool::new(false));
+        let stream = Observed {
+            stream,
+            sent: Arc::clone(&sent),
+        };
+        let (sender, driver) = http1::Builder::new()
+            .writev(false)
+            .max_buf_size(BUFFER_LIMIT)
+            .handshake(stream)
+            .await
+            .map_err(io::Error::other)?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(%error, "a connection to the VMM ended");
+            }
+        });
+        Ok(Connection {
+            sender,
+            sent,
+            _driver: tasks,
+        })
+    }
+
+    /// Sends a request and reads its answer whole. Neither a time limit nor a second attempt: both are the
+    /// caller's.
+    pub(super) async fn exchange(
+        &mut self,
+        operation: Operation,
+        body: Bytes,
+    ) -> Result<Answer, Failure> {
+        self.sent.store(false, Ordering::Relaxed);
+        self.sender.ready().await.map_err(Failure::of)?;
+        let response = self
+            .sender
+            .send_request(request(operation, body))
+            .await
+            .map_err(Failure::of)?;
+        let status = response.status().as_u16();
+        let body = response.into_body();
+        // Told at once instead of when the limit is reached, which may never be.
+        if body.size_hint().lower() > ANSWER_LIMIT as u64 {
+            return Err(Failure::TooLarge);
+        }
+        let body = Limited::new(body, ANSWER_LIMIT)
+            .collect()
+            .await
+            .map_err(Failure::of_body)?
+            .to_bytes();
+        Ok(Answer { status, body })
+    }
+
+    /// Whether the kernel took anything of the last request: if not, the VMM never saw it.
+    pub(super) fn has_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether the other end was still there when last heard of.
+    pub(super) fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+}
+
+/// The request as the server's small HTTP parser wants it: `Host: localhost`, and `Content-Length` (which hyper
+/// writes for every `PUT`, 0 included), never chunked, no `Expect`.
+fn request(operation: Operation, body: Bytes) -> Request<Full<Bytes>> {
+    let method = match operation.method() {
+        Method::Get => hyper::Method::GET,
+        Method::Put => hyper::Method::PUT,
+    };
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
+    *request.uri_mut() = hyper::Uri::from_static(operation.path());
+    request.headers_mut().insert(
+        hyper::header::HOST,
+        hyper::header::HeaderValue::from_static("localhost"),
+    );
+    request
+}
+
+impl Answer {
+    /// Whether the request was done.
+    pub(super) fn is_success(&self) -> bool {
+        matches!(self.status, 200..=299)
+    }
+
+    /// Whether the connection can serve another request after this answer.
+    ///
+    /// 503 comes from a server that has too many connections and closes this one.
+    pub(super) fn keeps_connection(&self) -> bool {
+        self.is_success() || (self.status != 503 && !messages::is_of_http_layer(&self.body))
+    }
+}
+
+impl Failure {
+    fn of(error: hyper::Error) -> Failure {
+        match error.is_parse() {
+            true => Failure::Malformed(error),
+            false => Failure::Ended(error),
+        }
+    }
+
+    fn of_body(error: Box<dyn std::error::Error + Send + Sync>) -> Failure {
+        match error.downcast::<hyper::Error>() {
+            Ok(error) => Failure::of(*error),
+            Err(other) => {
+                debug_assert!(other.is::<LengthLimitError>());
+                Failure::TooLarge
+            }
+        }
+    }
+}
+
+/// A stream that notes when the kernel has taken something to send.
+struct Observed<S> {
+    stream: S,
+    sent: Arc<AtomicBool>,
+}
+
+impl<S: Read + Unpin> Read for Observed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: Write + Unpin> Write for Observed<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buffer);
+        if matches!(written, Poll::Ready(Ok(count)) if count > 0) {
+            self.sent.store(true, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
