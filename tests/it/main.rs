@@ -2,3 +2,4 @@
 
 #[path = "../codegen/mod.rs"]
 mod codegen;
+mod vsock;
