@@ -153,7 +153,6 @@ pub fn guest_beside_executable() -> Result<PathBuf, Error> {
 ///   [`Error::UnexpectedFilesystem`].
 pub fn pack(spec: &ImageSpec) -> Result<Image, Error> {
     spec.check()?;
-    let mke2fs = Mke2fs::find(&spec.search_path)?;
     let kernel = Kernel::read(&spec.kernel)?;
     let modules = spec
         .modules
@@ -167,6 +166,7 @@ pub fn pack(spec: &ImageSpec) -> Result<Image, Error> {
         .as_deref()
         .map(|path| input::read(path, TOOLS_LIMIT))
         .transpose()?;
+    let mke2fs = Mke2fs::find(&spec.search_path)?;
 
     // Beside the destination, so that the last step is a rename; removed, with whatever it holds, on every way out.
     let parent = parent(&spec.out);
