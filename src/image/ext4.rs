@@ -10,6 +10,11 @@ use super::{
     tree::{self, Extent},
 };
 
+/// The ids of the two file systems: fixed, and not the same, since overlayfs does less for layers that it can't tell
+/// apart.
+const ROOT_UUID: &str = "0f6f3c5e-7a1b-4a53-b6a4-2f1a3c9d7e10";
+const OVERLAY_UUID: &str = "d2a8b7c4-3e5f-4d16-8c9b-51e07f6a2b43";
+
 /// What every group of blocks costs beside contents, and the file system itself, with room to spare.
 const ROOT_RESERVE_MIB: u64 = 2;
 const INODE_LEN: u64 = 256;
@@ -41,6 +46,7 @@ impl DiskMaker<'_> {
             &Filesystem {
                 image,
                 tree,
+                uuid: ROOT_UUID,
                 size_mib,
                 inodes,
             },
@@ -59,6 +65,7 @@ impl DiskMaker<'_> {
             &Filesystem {
                 image,
                 tree: &tree,
+            uuid: OVERLAY_UUID,
                 size_mib,
                 inodes,
             },

@@ -19,9 +19,8 @@ use super::{Error, input::MIB};
 /// The time that every file system was made at: 2020-01-01. It must not be 0, which means now.
 pub(super) const EPOCH: u32 = 1_577_836_800;
 
-/// Seed of directory hashes and id of the file system. They only have to be the same each time.
+/// Seed of directory hashes. It only has to be the same each time.
 const HASH_SEED: &str = "6ba31a2c-54d7-4a0a-9c65-8d1d5bb0a7e1";
-const UUID: &str = "0f6f3c5e-7a1b-4a53-b6a4-2f1a3c9d7e10";
 
 /// What an image's file systems have, and nothing that the host's mke2fs.conf would add. No journal: a disk that is
 /// put back after use needs no recovery. No metadata checksums: the whole disk is digested from outside.
@@ -38,6 +37,7 @@ pub(super) struct Filesystem<'a> {
     pub(super) image: &'a Path,
     /// The tree to copy into it.
     pub(super) tree: &'a Path,
+    pub(super) uuid: &'a str,
     pub(super) size_mib: u64,
     pub(super) inodes: u64,
 }
@@ -84,7 +84,7 @@ impl Mke2fs {
             .args([
                 "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0", "-O", FEATURES,
             ])
-            .args(["-U", UUID, "-L", "", "-E"])
+            .args(["-U", filesystem.uuid, "-L", "", "-E"])
             .arg(format!(
                 "hash_seed={HASH_SEED},root_owner=0:0,lazy_itable_init=0,nodiscard"
             ))
