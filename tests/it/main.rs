@@ -3,3 +3,5 @@
 #[path = "../codegen/mod.rs"]
 mod codegen;
 mod vsock;
+mod idle_kernel;
+mod image;
