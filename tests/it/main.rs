@@ -5,3 +5,4 @@ mod codegen;
 mod vsock;
 mod idle_kernel;
 mod image;
+mod overlay;
