@@ -1,1 +1,198 @@
-//! (being written)
+//! The VMM process: started, watched, stopped, and cleared away when an earlier agent left it behind.
+//!
+//! ```text
+//!              spawn                 ping answered
+//!   (nothing) ───────▶ starting ─────────────────────▶ running ──┐ shutdown: vmm.shutdown,
+//!                         │                              │       │ then SIGTERM, then SIGKILL
+//!                         │ died, or silent too long     │ died  │
+//!                         ▼                              ▼       ▼
+//!                       Error (log tail)               ended (exit, log tail) ──▶ run directory removed
+//! ```
+//!
+//! One VMM process serves one [`Vmm`]. It lives in a private run directory (mode 0700) below the run root:
+//!
+//! | file | what |
+//! |---|---|
+//! | `lock` | locked as long as the agent that made the directory lives |
+//! | `vmm.json` | who the process is: what a later start needs to know it again |
+//! | `api.sock` | the api-socket; the listener is bound by us and handed over open |
+//! | `vmm.log` | what the VMM wrote to its standard output and error |
+//! | [`VSOCK_SOCKET`], [`SERIAL_LOG`] | names that are free for the VM's vsock socket and serial log |
+//!
+//! # No orphan
+//!
+//! The VMM asks the kernel for SIGKILL when its parent dies. That is best effort: the kernel drops the request for a
+//! binary with file capabilities, which is how a VMM is often installed. The guarantee is [`reclaim`], which every
+//! spawn calls first: it finds the run directories whose agent is gone, kills what is provably still theirs, and
+//! removes them.
+
+mod binary;
+mod child;
+mod config;
+mod error;
+mod events;
+mod exit;
+mod identity;
+mod log;
+mod open_files;
+mod process;
+mod procfs;
+mod ready;
+mod reclaim;
+mod run_dir;
+mod run_root;
+mod shutdown;
+mod spawner;
+
+use std::future::Future;
+use std::path::Path;
+
+use tokio::sync::{OnceCell, broadcast, watch};
+
+use crate::client::Client;
+
+pub use config::{Limits, VmmConfig};
+pub use error::Error;
+pub use events::Event;
+pub use exit::{Ended, Exit};
+pub use open_files::OpenFile;
+pub use process::Process;
+pub use reclaim::{Action, LeftAlone, Reclaimed, reclaim};
+pub use run_dir::{SERIAL_LOG, VSOCK_SOCKET};
+pub use shutdown::{ShutdownReport, ShutdownStep};
+
+use spawner::Running;
+
+/// One VMM: its process, the client of its API, and its events.
+///
+/// Dropping a `Vmm` that was spawned kills its process with SIGKILL and removes its run directory;
+/// [`shutdown`](Vmm::shutdown) is the orderly way. Dropping one that was attached leaves the VMM alone.
+///
+/// A `Vmm` isn't bound to the async runtime that spawned it: the process is watched and reaped by a thread
+/// of its own.
+#[derive(Debug)]
+pub struct Vmm {
+    client: Client,
+    limits: Limits,
+    running: Option<Running>,
+    events: broadcast::Receiver<Event>,
+    shutdown: OnceCell<ShutdownReport>,
+}
+
+impl Vmm {
+    /// Starts a VMM and returns when it has answered `vmm.ping`.
+    ///
+    /// Clears first what earlier, dead agents left below the run root (see [`reclaim`]). If the returned future is
+    /// dropped, the process is killed and the run directory removed.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::BinaryNotFound`], [`Error::NotExecutable`], [`Error::Spawn`]: there is no such VMM to start.
+    /// - [`Error::RunRoot`], [`Error::PathTooLong`], [`Error::RunDir`]: there is no place for its sockets and log.
+    /// - [`Error::DiedAtStart`], [`Error::NotReady`]: it started and never answered. Both carry the end of its log.
+    pub async fn spawn(config: &VmmConfig) -> Result<Vmm, Error> {
+        let running = spawner::spawn(config).await?;
+        let client = Client::new(running.run_dir.api_socket())
+            .map_err(|source| Error::client(&running.run_dir.api_socket(), source))?;
+        ready::wait(&client, &running, config.limits.ready).await?;
+        tracing::info!(
+            pid = running.process.pid(),
+            run_dir = %running.run_dir.path().display(),
+            "the VMM is ready"
+        );
+        Ok(Vmm {
+            client,
+            limits: config.limits.clone(),
+            events: running.events.resubscribe(),
+            running: Some(running),
+            shutdown: OnceCell::new(),
+        })
+    }
+
+    /// Takes a VMM that somebody else started, or a stand-in that plays one, by its api-socket.
+    ///
+    /// There is no process to watch: [`process`](Vmm::process) and [`run_dir`](Vmm::run_dir) are `None`,
+    /// [`ended`](Vmm::ended) never resolves, there are no events, and nothing is killed on drop.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Client`] when the path is too long for a socket or `vmm.ping` isn't answered.
+    pub async fn attach(api_socket: &Path) -> Result<Vmm, Error> {
+        let client = Client::new(api_socket).map_err(|source| Error::client(api_socket, source))?;
+        ready::ping(&client)
+            .await
+            .map_err(|source| Error::client(api_socket, source))?;
+        let (_, events) = broadcast::channel(1);
+        Ok(Vmm {
+            client,
+            limits: Limits::default(),
+            running: None,
+            events,
+            shutdown: OnceCell::new(),
+        })
+    }
+
+    /// The client of this VMM's API.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The private directory of this VMM (mode 0700); `None` when attached. It is gone after
+    /// [`shutdown`](Vmm::shutdown).
+    pub fn run_dir(&self) -> Option<&Path> {
+        self.running.as_ref().map(|running| running.run_dir.path())
+    }
+
+    /// The process; `None` when attached.
+    pub fn process(&self) -> Option<&Process> {
+        self.running.as_ref().map(|running| &running.process)
+    }
+
+    /// The VMM's events from now on.
+    ///
+    /// They are hints, never state: the VMM drops or tears them when they aren't read fast enough, and there is none
+    /// for a failure. A receiver that lags loses the oldest. The stream closes when the process has died; it is closed
+    /// from the start when attached.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.resubscribe()
+    }
+
+    /// Resolves when the process has died, for any number of waiters; never when attached.
+    ///
+    /// The future holds nothing of the `Vmm` and may outlive it.
+    pub fn ended(&self) -> impl Future<Output = Ended> + Send + 'static {
+        let ended = self.running.as_ref().map(|running| running.ended.clone());
+        async move {
+            match ended {
+                Some(ended) => exit::wait(ended).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The last 16 KiB of what the VMM wrote to its standard output and error, as text; empty when attached.
+    pub fn log_tail(&self) -> String {
+        self.running
+            .as_ref()
+            .map(|running| running.log.tail())
+            .unwrap_or_default()
+    }
+
+    /// Stops the VMM: `vmm.shutdown`, then SIGTERM, then SIGKILL, each with its limit from [`Limits`]; then removes
+    /// the run directory.
+    ///
+    /// Legal at any time and safe to call again or at once from several tasks: all get the same report. It uses a
+    /// connection of its own, so it works while another call on [`client`](Vmm::client) waits for its answer.
+    /// It never fails: what it couldn't do is in the report.
+    pub async fn shutdown(&self) -> ShutdownReport {
+        self.shutdown
+            .get_or_init(|| {
+                shutdown::run(self.client.socket(), self.running.as_ref(), &self.limits)
+            })
+            .await
+            .clone()
+    }
+}
+
+/// The state of the process as it is known without asking anyone.
+type EndedReceiver = watch::Receiver<Option<Ended>>;

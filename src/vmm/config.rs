@@ -1,0 +1,100 @@
+//! What can be chosen about a VMM process.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::run_root;
+
+/// How to start a VMM.
+///
+/// Its `Debug` output shows the names of the extra environment and never the values: they may be secrets.
+#[derive(Clone)]
+pub struct VmmConfig {
+    /// The VMM's executable: a bare name is looked up in `PATH`, anything with a `/` is a path.
+    /// Default: `cloud-hypervisor`.
+    pub binary: PathBuf,
+    /// Environment variables for the VMM, over those that it inherits from this process.
+    ///
+    /// `MALLOC_ARENA_MAX=1` is always set, unless it is given here: releases built against glibc have a seccomp filter
+    /// that kills the VMM, or hangs it for ever, when a thread's own malloc arena is trimmed. With one arena there
+    /// is none to trim.
+    pub env: Vec<(OsString, OsString)>,
+    /// The directory below which each VMM gets its private run directory. Created with mode 0700 if missing; it must
+    /// belong to this user, and nobody else may be able to write to it.
+    ///
+    /// Default: `$XDG_RUNTIME_DIR/chv-sandbox`, else `chv-sandbox-<uid>` in the directory for temporary files. It must
+    /// be short: a socket's path has less than 108 bytes.
+    pub run_root: PathBuf,
+    /// How much the VMM writes to its log: how often `-v` is passed, 0 (warnings; the default) to 3.
+    pub verbosity: u8,
+    /// How long each step may take.
+    pub limits: Limits,
+}
+
+impl Default for VmmConfig {
+    fn default() -> Self {
+        VmmConfig {
+            binary: PathBuf::from("cloud-hypervisor"),
+            env: Vec::new(),
+            run_root: run_root::default_path(),
+            verbosity: 0,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl fmt::Debug for VmmConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.env.iter().map(|(name, _)| name).collect();
+        f.debug_struct("VmmConfig")
+            .field("binary", &self.binary)
+            .field("env", &format_args!("{names:?} (values not shown)"))
+            .field("run_root", &self.run_root)
+            .field("verbosity", &self.verbosity)
+            .field("limits", &self.limits)
+            .finish()
+    }
+}
+
+/// How long each step of a VMM process may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From the start of the process to its answer to `vmm.ping`. Default: 10 s (milliseconds are usual; an emulated
+    /// machine needs seconds).
+    pub ready: Duration,
+    /// From the sending of `vmm.shutdown` to the end of the process. Default: 5 s.
+    pub api_shutdown: Duration,
+    /// From SIGTERM to the end of the process. Default: 3 s.
+    pub terminate: Duration,
+    /// From SIGKILL to the end of the process: the kernel may have much memory to give back. Default: 10 s.
+    pub kill: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            ready: Duration::from_secs(10),
+            api_shutdown: Duration::from_secs(5),
+            terminate: Duration::from_secs(3),
+            kill: Duration::from_secs(10),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::VmmConfig;
+
+    #[test]
+    fn debug_shows_no_value_of_the_environment() {
+        let config = VmmConfig {
+            env: vec![("TOKEN".into(), "hunter2".into())],
+            ..VmmConfig::default()
+        };
+        let debug = format!("{config:?}");
+        assert!(debug.contains("TOKEN"), "{debug}");
+        assert!(!debug.contains("hunter2"), "{debug}");
+    }
+}

@@ -1,0 +1,158 @@
+//! What can go wrong with a VMM process.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Ended;
+use super::exit::LogTail;
+use crate::client;
+
+/// Why a VMM couldn't be started, reached or looked at.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configured executable doesn't exist.
+    #[error(
+        "there is no VMM binary {}{}: install cloud-hypervisor or name its path",
+        .binary.display(),
+        if *.searched_path { " in PATH" } else { "" }
+    )]
+    BinaryNotFound {
+        /// As configured.
+        binary: PathBuf,
+        /// Whether it was a bare name, so that `PATH` was searched.
+        searched_path: bool,
+    },
+    /// The configured executable is there and can't be run.
+    #[error("the VMM binary {} can't be executed: check its mode and owner", .binary.display())]
+    NotExecutable {
+        /// As configured.
+        binary: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The run root isn't a directory that only this user can change.
+    #[error("the run root {} can't be used: {problem}", .path.display())]
+    RunRoot {
+        /// The run root.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+        /// What the kernel says, if it was asked.
+        source: Option<io::Error>,
+    },
+    /// The sockets in the run directory would have paths that the kernel doesn't take.
+    #[error(
+        "the socket path {} has {length} bytes and must have less than {limit}: choose a shorter run root",
+        .path.display()
+    )]
+    PathTooLong {
+        /// The longest path that would be needed.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: usize,
+        /// The length at which a path is too long.
+        limit: usize,
+    },
+    /// A step of preparing the run directory failed.
+    #[error("failed to {action} {}", .path.display())]
+    RunDir {
+        /// The step, as an infinitive.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The process couldn't be started.
+    #[error("failed to start the VMM {}", .binary.display())]
+    Spawn {
+        /// The executable.
+        binary: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The thread that starts and reaps VMMs isn't there.
+    #[error("the thread that starts VMMs isn't running")]
+    NoSpawner {
+        /// Why it couldn't be started, if that was tried.
+        source: Option<io::Error>,
+    },
+    /// The process ended before it answered `vmm.ping`.
+    #[error("the VMM {} died at its start: {ended}", .binary.display())]
+    DiedAtStart {
+        /// The executable.
+        binary: PathBuf,
+        /// How it ended, with the end of its log.
+        ended: Box<Ended>,
+    },
+    /// The process lives and didn't answer `vmm.ping` in time; it was killed.
+    #[error(
+        "the VMM (pid {pid}) didn't answer vmm.ping on {} within {limit:?}{}",
+        .socket.display(), LogTail(log_tail)
+    )]
+    NotReady {
+        /// Its process id.
+        pid: u32,
+        /// Its api-socket.
+        socket: PathBuf,
+        /// The readiness limit.
+        limit: Duration,
+        /// The end of its log.
+        log_tail: String,
+        /// What the last attempt came to, if it came to anything.
+        source: Option<Box<client::Error>>,
+    },
+    /// The API of the VMM couldn't be used.
+    #[error("the VMM at {} can't be used", .socket.display())]
+    Client {
+        /// Its api-socket.
+        socket: PathBuf,
+        /// What the client says.
+        source: Box<client::Error>,
+    },
+    /// The process isn't there any more.
+    #[error("the VMM (pid {pid}) has ended")]
+    ProcessEnded {
+        /// Its process id.
+        pid: u32,
+    },
+    /// What the kernel knows of the process couldn't be read.
+    #[error("failed to read {} of the VMM (pid {pid})", .path.display())]
+    Inspect {
+        /// Its process id.
+        pid: u32,
+        /// The file below `/proc`.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The process has more descriptors open than a VMM ever needs.
+    #[error("the VMM (pid {pid}) has more than {limit} descriptors open")]
+    TooManyOpenFiles {
+        /// Its process id.
+        pid: u32,
+        /// How many are looked at.
+        limit: usize,
+    },
+}
+
+impl Error {
+    pub(super) fn client(socket: &Path, source: client::Error) -> Self {
+        Error::Client {
+            socket: socket.to_owned(),
+            source: Box::new(source),
+        }
+    }
+
+    /// For `map_err`: the step `action` on `path` failed.
+    pub(super) fn run_dir(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Error::RunDir {
+            action,
+            path,
+            source,
+        }
+    }
+}

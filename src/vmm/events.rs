@@ -1,0 +1,198 @@
+//! The events that a VMM writes to its event monitor: JSON objects, pretty-printed, with a blank line after each.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// How many events a subscriber can lag behind before it loses the oldest.
+pub(super) const BACKLOG: usize = 256;
+
+/// How long an event may be, in bytes. Those of v53.0 have less than 1 KiB.
+const MAX_EVENT: usize = 64 * 1024;
+
+/// Something that happened in the VMM. A hint, never state: events get lost, and failures have none.
+///
+/// Seen from v51.2 to v53.0: source `vmm` with `starting` and `shutdown`; source `vm` with `booting`, `booted`,
+/// `pausing`, `paused`, `resuming`, `resumed`, `snapshotting`, `snapshotted` (before the files are written),
+/// `restoring`, `restored`, `resizing`, `resized`, `rebooting`, `rebooted`, `shutdown`, `deleted`; and the VM's devices
+/// as sources of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct Event {
+    /// The time since the start of the VMM process.
+    #[serde(deserialize_with = "timestamp")]
+    pub timestamp: Duration,
+    /// What it happened to.
+    pub source: String,
+    /// What happened.
+    pub event: String,
+    /// More about it, if the event has more.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub properties: BTreeMap<String, String>,
+}
+
+fn timestamp<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    #[derive(Deserialize)]
+    struct Timestamp {
+        secs: u64,
+        nanos: u32,
+    }
+    let Timestamp { secs, nanos } = Timestamp::deserialize(deserializer)?;
+    // Unlike `Duration::new`, this can't overflow whatever the VMM says.
+    Ok(Duration::from_secs(secs).saturating_add(Duration::from_nanos(nanos.into())))
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Cuts the bytes of an event monitor into events.
+///
+/// What isn't an event is left out: the VMM tears an event when its pipe is full, and the next blank line is
+/// where the stream makes sense again.
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    buffer: Vec<u8>,
+    /// The event that is being read is too long; its bytes are dropped up to the next blank line.
+    overlong: bool,
+}
+
+impl Decoder {
+    /// The events that `bytes` complete, in order.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
+        let mut events = Vec::new();
+        // Pieces no longer than the limit, so that the buffer never holds more than twice as much.
+        for piece in bytes.chunks(MAX_EVENT) {
+            self.buffer.extend_from_slice(piece);
+            let mut start = 0;
+            // JSON has no raw newline inside a string: two in a row are always the end of an event.
+            while let Some(length) = blank_line(&self.buffer[start..]) {
+                let event = &self.buffer[start..start + length];
+                if !std::mem::take(&mut self.overlong) {
+                    events.extend(decode(event));
+                }
+                start += length + 2;
+            }
+            self.buffer.drain(..start);
+            if self.buffer.len() > MAX_EVENT {
+                tracing::debug!(
+                    limit = MAX_EVENT,
+                    "an event of the VMM is too long; left out"
+                );
+                // The last byte may be the first half of the blank line.
+                self.buffer.drain(..self.buffer.len() - 1);
+                self.overlong = true;
+            }
+        }
+        events
+    }
+}
+
+fn blank_line(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(2).position(|pair| pair == b"\n\n")
+}
+
+fn decode(bytes: &[u8]) -> Option<Event> {
+    if bytes.trim_ascii().is_empty() {
+        return None;
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(event) => Some(event),
+        Err(error) => {
+            tracing::debug!(%error, length = bytes.len(), "an event of the VMM is torn; left out");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Decoder, Event, MAX_EVENT};
+
+    const STARTING: &str = "{\n  \"timestamp\": {\n    \"secs\": 0,\n    \"nanos\": 5\n  },\n  \
+        \"source\": \"vmm\",\n  \"event\": \"starting\",\n  \"properties\": null\n}\n\n";
+    const REMOVED: &str = "{\"timestamp\":{\"secs\":2,\"nanos\":0},\"source\":\"vm\",\
+        \"event\":\"device-removed\",\"properties\":{\"id\":\"_disk0\"}}\n\n";
+
+    fn names(events: &[Event]) -> Vec<&str> {
+        events.iter().map(|event| event.event.as_str()).collect()
+    }
+
+    #[test]
+    fn an_event_is_read_whole() {
+        let events = Decoder::default().push(format!("{STARTING}{REMOVED}").as_bytes());
+        assert_eq!(names(&events), ["starting", "device-removed"]);
+        assert_eq!(events[0].timestamp, Duration::from_nanos(5));
+        assert_eq!(events[0].source, "vmm");
+        assert!(events[0].properties.is_empty());
+        assert_eq!(events[1].properties["id"], "_disk0");
+    }
+
+    #[test]
+    fn any_split_gives_the_same_events() {
+        let stream = format!("{STARTING}{REMOVED}{STARTING}");
+        for size in 1..stream.len() {
+            let mut decoder = Decoder::default();
+            let mut events = Vec::new();
+            for piece in stream.as_bytes().chunks(size) {
+                events.extend(decoder.push(piece));
+            }
+            assert_eq!(
+                names(&events),
+                ["starting", "device-removed", "starting"],
+                "in pieces of {size}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_event_is_left_out_and_the_next_one_is_read() {
+        fn check(garbage: &[u8]) {
+            let mut stream = garbage.to_vec();
+            stream.extend_from_slice(STARTING.as_bytes());
+            let events = Decoder::default().push(&stream);
+            assert_eq!(
+                names(&events),
+                ["starting"],
+                "after {} bytes",
+                garbage.len()
+            );
+        }
+
+        check(b"");
+        check(b"\n\n");
+        check(b"\n\n\n\n\n");
+        check(b"{\"timestamp\": {\"secs\": 1\n\n");
+        check(b"\xff\xfe\n\n");
+        check(b"[]\n\n");
+        check(b"{\"timestamp\":{\"secs\":18446744073709551615,\"nanos\":4294967295},\"source\":1}\n\n");
+        let mut overlong = vec![b'x'; MAX_EVENT + 1];
+        overlong.extend_from_slice(b"\n\n");
+        check(&overlong);
+        let mut much = vec![b'x'; 5 * MAX_EVENT];
+        much.extend_from_slice(b"\n\n");
+        check(&much);
+    }
+
+    #[test]
+    fn the_buffer_is_bounded() {
+        let mut decoder = Decoder::default();
+        for _ in 0..10 {
+            decoder.push(&vec![b'x'; MAX_EVENT]);
+            assert!(decoder.buffer.len() <= MAX_EVENT);
+        }
+    }
+
+    #[test]
+    fn a_time_out_of_range_is_no_panic() {
+        let stream = REMOVED
+            .replace("\"secs\":2", "\"secs\":18446744073709551615")
+            .replace("\"nanos\":0", "\"nanos\":4294967295");
+        assert_eq!(Decoder::default().push(stream.as_bytes()).len(), 1);
+    }
+}

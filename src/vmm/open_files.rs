@@ -1,0 +1,146 @@
+//! The descriptors of a process, as `/proc` shows them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::procfs;
+
+/// How many descriptors are looked at. A VMM with many queues has some hundreds.
+pub(super) const LIMIT: usize = 4096;
+
+/// Something that a process has open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFile {
+    /// The number of the descriptor in that process.
+    pub fd: u32,
+    /// The device of the file (`st_dev`).
+    pub device: u64,
+    /// The file's inode (`st_ino`); with the device, the identity of the file whatever its name is now.
+    pub inode: u64,
+    /// Whether it is open for writing.
+    pub writable: bool,
+    /// Whether the process holds a lock on the file through this descriptor.
+    pub locked: bool,
+}
+
+/// The descriptors of the process; `None` if there are more than [`LIMIT`].
+pub(super) fn read(pid: u32) -> io::Result<Option<Vec<OpenFile>>> {
+    let process = procfs::directory(pid);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(process.join("fd")).map_err(procfs::gone_is_not_found)? {
+        let entry = entry.map_err(procfs::gone_is_not_found)?;
+        let Some(fd) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        if files.len() == LIMIT {
+            return Ok(None);
+        }
+        match read_one(&process, fd) {
+            Ok(file) => files.push(file),
+            // Closed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(procfs::gone_is_not_found(error)),
+        }
+    }
+    Ok(Some(files))
+}
+
+fn read_one(process: &Path, fd: u32) -> io::Result<OpenFile> {
+    // Through the link of `/proc`, this is the open file itself, not what has its name now.
+    let file = fs::metadata(process.join("fd").join(fd.to_string()))?;
+    let info = fs::read_to_string(process.join("fdinfo").join(fd.to_string()))?;
+    let info = parse_info(&info).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(OpenFile {
+        fd,
+        device: file.dev(),
+        inode: file.ino(),
+        writable: info.writable,
+        locked: info.locked,
+    })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Info {
+    writable: bool,
+    locked: bool,
+}
+
+fn parse_info(info: &str) -> Option<Info> {
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    let flags = i32::from_str_radix(flags.trim(), 8).ok()?;
+    Some(Info {
+        writable: matches!(flags & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR),
+        // A waiting request for a lock (`lock: 1: -> ...`) isn't shown here, only what is held.
+        locked: info.lines().any(|line| line.starts_with("lock:")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, OpenOptions};
+    use std::os::fd::AsRawFd;
+
+    use rustix::fs::FlockOperation;
+
+    use super::*;
+
+    #[test]
+    fn access_and_lock_are_read_from_fdinfo() {
+        fn check(info: &str, expected: Option<(bool, bool)>) {
+            let expected = expected.map(|(writable, locked)| Info { writable, locked });
+            assert_eq!(parse_info(info), expected, "{info}");
+        }
+
+        check(
+            "pos:\t0\nflags:\t0100000\nmnt_id:\t1\n",
+            Some((false, false)),
+        );
+        check("pos:\t0\nflags:\t0100001\n", Some((true, false)));
+        check("pos:\t0\nflags:\t02100002\n", Some((true, false)));
+        check(
+            "flags:\t0100002\nlock:\t1: OFDLCK  ADVISORY  WRITE -1 00:2a:9 0 EOF\n",
+            Some((true, true)),
+        );
+        check("pos:\t0\n", None);
+        check("flags:\tnine\n", None);
+        check("", None);
+    }
+
+    #[test]
+    fn a_file_is_known_by_its_inode_after_it_was_renamed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let disk = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
+        rustix::fs::flock(&disk, FlockOperation::LockExclusive).unwrap();
+        let reader = File::open(&path).unwrap();
+        let identity = disk.metadata().unwrap();
+        fs::write(dir.path().join("other"), "").unwrap();
+        fs::rename(dir.path().join("other"), &path).unwrap();
+
+        let files = read(std::process::id()).unwrap().unwrap();
+        let find = |file: &File| {
+            let fd = file.as_raw_fd() as u32;
+            *files.iter().find(|open| open.fd == fd).unwrap()
+        };
+        for (file, writable) in [(&disk, true), (&reader, false)] {
+            let found = find(file);
+            assert_eq!(
+                (found.device, found.inode),
+                (identity.dev(), identity.ino())
+            );
+            assert_eq!(found.writable, writable);
+            assert_eq!(found.locked, writable);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Stopping a VMM: politely first, in the end certainly.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::time::timeout;
+
+use super::spawner::Running;
+use super::{Ended, Exit, Limits, exit};
+use crate::api::{Operation, Request};
+use crate::client::{self, Client};
+
+/// What stopping a VMM came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// What worked.
+    pub step: ShutdownStep,
+    /// How the process ended; `None` if it isn't known to have ended, as with an attached VMM.
+    pub exit: Option<Exit>,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// The last 16 KiB of the VMM's log; empty when attached.
+    pub log_tail: String,
+}
+
+/// The steps of the ladder, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ShutdownStep {
+    /// The process had ended by itself.
+    AlreadyEnded,
+    /// `vmm.shutdown` did it.
+    Api,
+    /// SIGTERM did it.
+    Terminate,
+    /// SIGKILL did it.
+    Kill,
+    /// Nothing is known to have done it: the kernel didn't end the process within the limit, or an attached VMM
+    /// didn't confirm `vmm.shutdown`.
+    NotConfirmed,
+}
+
+/// Climbs the ladder until the process has ended, then removes the run directory.
+pub(super) async fn run(
+    api_socket: &Path,
+    running: Option<&Running>,
+    limits: &Limits,
+) -> ShutdownReport {
+    let start = Instant::now();
+    let (step, ended) = match running {
+        Some(running) => stop(api_socket, running, limits).await,
+        None => (ask_attached(api_socket, limits).await, None),
+    };
+    if let (Some(running), Some(_)) = (running, &ended) {
+        running.run_dir.remove();
+    }
+    let report = ShutdownReport {
+        step,
+        exit: ended.as_ref().map(|ended| ended.exit),
+        elapsed: start.elapsed(),
+        log_tail: ended.map_or_else(
+            || {
+                running
+                    .map(|running| running.log.tail())
+                    .unwrap_or_default()
+            },
+            |ended| ended.log_tail,
+        ),
+    };
+    tracing::info!(step = ?report.step, exit = ?report.exit, elapsed = ?report.elapsed, "the VMM was stopped");
+    report
+}
+
+async fn stop(
+    api_socket: &Path,
+    running: &Running,
+    limits: &Limits,
+) -> (ShutdownStep, Option<Ended>) {
+    let ended = || exit::wait(running.ended.clone());
+    if let Some(ended) = running.ended.borrow().clone() {
+        return (ShutdownStep::AlreadyEnded, Some(ended));
+    }
+    let by_api = async {
+        tokio::select! {
+            ended = ended() => Some(ended),
+            answer = ask(api_socket) => match answer {
+                // It lives and refuses: no use in waiting.
+                Err(error) if error.status().is_some() => None,
+                // It may have exited before the answer was out: without one, this is a possible success.
+                Ok(()) | Err(_) => Some(exit::wait(running.ended.clone()).await),
+            },
+        }
+    };
+    if let Ok(Some(ended)) = timeout(limits.api_shutdown, by_api).await {
+        return (ShutdownStep::Api, Some(ended));
+    }
+    for (step, signal, limit) in [
+        (ShutdownStep::Terminate, Signal::TERM, limits.terminate),
+        (ShutdownStep::Kill, Signal::KILL, limits.kill),
+    ] {
+        if let Err(error) = running.process.signal(signal) {
+            tracing::error!(pid = running.process.pid(), ?signal, %error, "the VMM couldn't be signalled");
+        }
+        if let Ok(ended) = timeout(limit, ended()).await {
+            return (step, Some(ended));
+        }
+        tracing::warn!(
+            pid = running.process.pid(),
+            ?signal,
+            ?limit,
+            "the VMM survived a signal"
+        );
+    }
+    (ShutdownStep::NotConfirmed, None)
+}
+
+async fn ask_attached(api_socket: &Path, limits: &Limits) -> ShutdownStep {
+    match timeout(limits.api_shutdown, ask(api_socket)).await {
+        Ok(Ok(())) => ShutdownStep::Api,
+        Ok(Err(_)) | Err(_) => ShutdownStep::NotConfirmed,
+    }
+}
+
+/// Sends `vmm.shutdown` on a connection of its own: another call may be waiting on the usual one.
+async fn ask(api_socket: &Path) -> Result<(), client::Error> {
+    let request = Request::raw(Operation::VmmShutdown, None);
+    let answer = Client::new(api_socket)?.send(request).await;
+    if let Err(error) = &answer {
+        tracing::debug!(%error, "vmm.shutdown was not confirmed");
+    }
+    answer.map(drop)
+}

@@ -1,0 +1,284 @@
+//! The one thread that starts VMMs, and reaps them.
+//!
+//! The kernel sends the parent-death signal when the *thread* that started a child ends, not the process: a VMM that was
+//! started from a runtime's worker or blocking thread would die with that thread. So one thread starts them all and
+//! never ends. Since it lives that long, it also looks after its children, which makes a [`Vmm`](super::Vmm)
+//! independent of any async runtime.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::FdFlags;
+use rustix::process::Signal;
+use tokio::sync::{broadcast, oneshot, watch};
+
+use super::child::{Child, EventPipe};
+use super::identity::Record;
+use super::log::Log;
+use super::run_dir::{RemovedOnDrop, RunDir};
+use super::{
+    EndedReceiver, Error, Event, Process, VmmConfig, binary, events, procfs, reclaim, run_root,
+};
+
+/// A VMM that was started. Dropping it kills the process and removes the run directory.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// The executable.
+    pub(super) binary: PathBuf,
+    pub(super) process: Process,
+    pub(super) log: Arc<Log>,
+    /// Never read: others subscribe through it.
+    pub(super) events: broadcast::Receiver<Event>,
+    pub(super) ended: EndedReceiver,
+    pub(super) run_dir: RemovedOnDrop,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Err(error) = self.process.signal(Signal::KILL) {
+            tracing::error!(pid = self.process.pid(), %error, "a VMM couldn't be killed");
+        }
+    }
+}
+
+/// Starts a VMM; see [`Vmm::spawn`](super::Vmm::spawn). The process isn't ready yet.
+pub(super) async fn spawn(config: &VmmConfig) -> Result<Running, Error> {
+    let config = config.clone();
+    let launch = tokio::task::spawn_blocking(move || Launch::prepare(config))
+        .await
+        .map_err(|stopped| Error::NoSpawner {
+            source: Some(stopped.into()),
+        })??;
+    let (reply, answer) = oneshot::channel();
+    submit(Request { launch, reply })?;
+    // Dropped here, the answer finds nobody and its drop clears everything away.
+    answer
+        .await
+        .map_err(|_| Error::NoSpawner { source: None })?
+}
+
+/// All that is there before the process.
+struct Launch {
+    binary: PathBuf,
+    config: VmmConfig,
+    listener: UnixListener,
+    record: Record,
+    run_dir: RemovedOnDrop,
+}
+
+impl Launch {
+    fn prepare(config: VmmConfig) -> Result<Launch, Error> {
+        let binary = binary::find(&config.binary)?;
+        let root = run_root::prepare(&config.run_root)?;
+        reclaim(&root)?;
+        let run_dir = RunDir::create(&root)?;
+        let listener = run_dir.bind_api_socket()?;
+        let path = run_dir.record();
+        let record = procfs::socket_inode(&listener)
+            .and_then(|inode| Record::before_spawn(&binary, inode))
+            .and_then(|record| record.write(&path).map(|()| record))
+            .map_err(Error::run_dir("write the record", &path))?;
+        Ok(Launch {
+            binary,
+            config,
+            listener,
+            record,
+            run_dir,
+        })
+    }
+
+    /// Starts the process. Runs on the spawner thread.
+    fn start(self) -> Result<(Running, Child), Error> {
+        let Launch {
+            binary,
+            config,
+            listener,
+            mut record,
+            run_dir,
+        } = self;
+        let log_path = run_dir.log();
+        let log = Log::create(&log_path).map_err(Error::run_dir("create the log", &log_path))?;
+        let (event_sender, events) = broadcast::channel(events::BACKLOG);
+        let failed = |source| Error::Spawn {
+            binary: binary.clone(),
+            source,
+        };
+        let (event_pipe, event_writer) = EventPipe::new(event_sender).map_err(failed)?;
+
+        let mut command = Command::new(&binary);
+        command
+            .arg("--api-socket")
+            .arg(format!("fd={}", listener.as_raw_fd()))
+            .arg("--event-monitor")
+            .arg(format!("fd={}", event_writer.as_raw_fd()))
+            .args((0..config.verbosity).map(|_| "-v"))
+            .env("MALLOC_ARENA_MAX", "1")
+            .envs(config.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.writer().map_err(failed)?)
+            .stderr(log.writer().map_err(failed)?)
+            .process_group(0);
+        hand_over(&mut command, [listener.into(), event_writer]);
+        #[expect(
+            clippy::zombie_processes,
+            reason = "reaped through its pidfd, by `Child::reap`"
+        )]
+        let child = command.spawn().map_err(failed)?;
+        // With it go our copies of the listener and of the pipe's writing end: from now on connecting to a dead VMM is
+        // refused, and its events end when it does.
+        drop(command);
+
+        let process = match Process::open(child.id(), record.listener_inode) {
+            Ok(process) => process,
+            Err(source) => {
+                // Nobody else reaps it, so the id is still the child's.
+                let mut child = child;
+                let _ = child.kill().and_then(|()| child.wait());
+                return Err(failed(source));
+            }
+        };
+        let (ended_sender, ended) = watch::channel(None);
+        let log = Arc::new(log);
+        let child = Child {
+            process: process.clone(),
+            events: Some(event_pipe),
+            log: Arc::clone(&log),
+            ended: ended_sender,
+        };
+        record.vmm = Some(process.stamp);
+        let record_path = run_dir.record();
+        let running = Running {
+            binary,
+            process,
+            log,
+            events,
+            ended,
+            run_dir,
+        };
+        if let Err(error) = record.write(&record_path) {
+            // The first record is still there, and enough to find the process again.
+            tracing::warn!(path = %record_path.display(), %error, "the VMM's process id couldn't be recorded");
+        }
+        Ok((running, child))
+    }
+}
+
+/// Lets the child have these descriptors under the numbers that they have here, and ties it to this thread.
+///
+/// The numbers stay: a `dup2` to fixed ones could hit the pipe over which the standard library reports a failed exec.
+fn hand_over(command: &mut Command, descriptors: [OwnedFd; 2]) {
+    let parent = rustix::process::getpid();
+    let before_exec = move || {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // If the parent died before that, the signal will never come.
+        if rustix::process::getppid() != Some(parent) {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        for descriptor in &descriptors {
+            rustix::io::fcntl_setfd(descriptor, FdFlags::empty())?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure runs between fork and exec, where only what is async-signal-safe is allowed. It makes four
+    // kinds of bare system calls (prctl, getppid, fcntl), and allocates nothing: an `io::Error` made from a number
+    // is just the number.
+    unsafe {
+        command.pre_exec(before_exec);
+    }
+}
+
+struct Request {
+    launch: Launch,
+    reply: oneshot::Sender<Result<Running, Error>>,
+}
+
+/// The way to the thread.
+struct Spawner {
+    requests: mpsc::Sender<Request>,
+    /// Wakes the thread from its poll.
+    wake: Arc<OwnedFd>,
+}
+
+/// Started with the first request.
+static SPAWNER: Mutex<Option<Spawner>> = Mutex::new(None);
+
+fn submit(request: Request) -> Result<(), Error> {
+    let mut spawner = SPAWNER.lock().unwrap_or_else(PoisonError::into_inner);
+    let spawner = match &mut *spawner {
+        Some(spawner) => spawner,
+        none => none.insert(start_thread().map_err(|source| Error::NoSpawner {
+            source: Some(source),
+        })?),
+    };
+    spawner
+        .requests
+        .send(request)
+        .map_err(|_| Error::NoSpawner { source: None })?;
+    wake(&spawner.wake).map_err(|source| Error::NoSpawner {
+        source: Some(source),
+    })
+}
+
+fn wake(eventfd: &OwnedFd) -> io::Result<()> {
+    match rustix::io::write(eventfd, &1_u64.to_ne_bytes()) {
+        // A full counter wakes just as well.
+        Ok(_) | Err(rustix::io::Errno::AGAIN) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn start_thread() -> io::Result<Spawner> {
+    let (requests, incoming) = mpsc::channel();
+    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let woken = Arc::clone(&wake);
+    thread::Builder::new()
+        .name("vmm-spawner".to_owned())
+        .spawn(move || run(&incoming, &woken))?;
+    Ok(Spawner { requests, wake })
+}
+
+/// The thread: waits for requests, ends of children and events, and never ends itself.
+fn run(requests: &mpsc::Receiver<Request>, woken: &OwnedFd) {
+    let mut children: Vec<Child> = Vec::new();
+    loop {
+        wait_for_anything(&children, woken);
+        let _ = rustix::io::read(woken, &mut [0; 8]);
+        for request in requests.try_iter() {
+            let answer = request.launch.start().map(|(running, child)| {
+                children.push(child);
+                running
+            });
+            // If nobody wants it any more, it is dropped here, which kills the process; it is reaped as any other.
+            let _ = request.reply.send(answer);
+        }
+        for child in &mut children {
+            child.read_events();
+        }
+        children.retain_mut(|child| !child.reap());
+    }
+}
+
+fn wait_for_anything(children: &[Child], woken: &OwnedFd) {
+    let mut descriptors = vec![PollFd::new(woken, PollFlags::IN)];
+    for child in children {
+        descriptors.push(PollFd::new(&child.process, PollFlags::IN));
+        if let Some(events) = &child.events {
+            descriptors.push(PollFd::new(events, PollFlags::IN));
+        }
+    }
+    match poll(&mut descriptors, None) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(error) => {
+            // Out of memory is all that is left. Look at everything, after a breath.
+            tracing::error!(%error, "waiting for VMMs failed");
+            thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+}
