@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::Error;
 use super::file::{WireExchange, WireFile};
+use crate::client::Release;
 
 /// The exchanges of one client with one VMM, in the order in which they happened.
 ///
@@ -34,8 +35,8 @@ use super::file::{WireExchange, WireFile};
 /// sends. `"closed": true` in place of `response` means that the VMM closed the connection without an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cassette {
-    /// The release of the VMM that answered, for example `v53.0`.
-    pub release: String,
+    /// The release of the VMM that answered.
+    pub release: Release,
     /// What a reader should know of this recording.
     pub notes: Option<String>,
     /// The exchanges in their order.
@@ -233,7 +234,7 @@ impl std::fmt::Display for Cassette {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let file = WireFile {
             format: FORMAT,
-            release: self.release.clone(),
+            release: self.release,
             notes: self.notes.clone(),
             exchanges: self.exchanges.clone(),
         };
@@ -327,6 +328,10 @@ mod tests {
                 "unknown field `more`",
             ),
             (
+                r#"{"format":1,"release":"tip","exchanges":[]}"#.to_owned(),
+                "\"tip\" is not a release",
+            ),
+            (
                 exchange(r#"{"request":{"method":"GET"},"closed":true}"#),
                 "missing field `path`",
             ),
@@ -376,7 +381,7 @@ mod tests {
         let path = folder.path().join("a.json");
         std::fs::write(&path, "old").unwrap();
         let cassette = Cassette {
-            release: "v53.0".to_owned(),
+            release: Release::new(53, 0),
             notes: Some("a note".to_owned()),
             exchanges: Vec::new(),
         };

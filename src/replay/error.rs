@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::client::{self, SocketPathTooLong};
+
 use super::{CassetteError, HookError, Mismatch};
 
 /// Why recording or replaying failed.
@@ -41,6 +43,14 @@ pub enum Error {
         /// The placeholder's name.
         name: String,
     },
+    /// Something can't be the name of a placeholder, or stands for the empty text.
+    #[error(
+        "{name:?} can't be a placeholder: it takes capital letters, digits and underscores, for a text that isn't empty"
+    )]
+    PlaceholderName {
+        /// The name.
+        name: String,
+    },
     /// The Unix socket to serve on can't be bound.
     #[error("can't listen on {}", socket.display())]
     Listen {
@@ -66,6 +76,28 @@ pub enum Error {
         step: usize,
         /// What it expected: method and path.
         expected: String,
+    },
+    /// The VMM that is to be recorded can't be asked for its release.
+    #[error("the VMM to be recorded does not say its release")]
+    Vmm {
+        /// Why.
+        source: Box<client::Error>,
+    },
+    /// The path of the VMM's api-socket can't be a socket's.
+    #[error("the VMM to be recorded can't be reached")]
+    VmmSocket {
+        /// Why.
+        source: SocketPathTooLong,
+    },
+    /// An exchange can't stand in a cassette.
+    #[error("step {step} ({request}) can't be recorded: {reason}")]
+    Unrecordable {
+        /// The step, from 1.
+        step: usize,
+        /// Method and path.
+        request: String,
+        /// Why.
+        reason: &'static str,
     },
     /// The function given to [`on_exchange`](super::PlayerOptions::on_exchange) failed.
     #[error("the hook failed at step {step}")]

@@ -8,12 +8,14 @@ use serde_json::Value;
 use super::cassette::{
     Answer, Exchange, RecordedRequest, RecordedResponse, RequestBody, ResponseBody,
 };
+use crate::client::Release;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WireFile {
     pub(super) format: u64,
-    pub(super) release: String,
+    #[serde(with = "release")]
+    pub(super) release: Release,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) notes: Option<String>,
     pub(super) exchanges: Vec<Exchange>,
@@ -60,6 +62,26 @@ struct WireResponse {
     body: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<String>,
+}
+
+mod release {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use super::Release;
+
+    pub(super) fn serialize<S: Serializer>(
+        release: &Release,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(release)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Release, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
 }
 
 /// `null` is a body, other than a body that is not there.

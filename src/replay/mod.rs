@@ -64,6 +64,7 @@ mod cassette;
 mod error;
 mod file;
 mod player;
+mod recorder;
 mod script;
 mod substitution;
 mod wire;
@@ -74,4 +75,5 @@ pub use cassette::{
 };
 pub use error::Error;
 pub use player::{Fault, HookError, Played, Player, PlayerOptions};
+pub use recorder::{Recorder, RecorderOptions};
 pub use script::{Mismatch, Script};

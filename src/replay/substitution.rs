@@ -50,6 +50,16 @@ pub(super) fn fill<'a>(
     Ok(filled)
 }
 
+/// Whether a text has something that would be read as a placeholder.
+pub(super) fn has_placeholder(text: &str) -> bool {
+    next_placeholder(text).is_some()
+}
+
+/// Whether a text is a placeholder and nothing else.
+pub(super) fn is_placeholder(text: &str) -> bool {
+    matches!(next_placeholder(text), Some(("", _, "")))
+}
+
 /// The text before the first placeholder, its name, and the text after it.
 fn next_placeholder(text: &str) -> Option<(&str, &str, &str)> {
     let mut from = 0;
@@ -66,7 +76,7 @@ fn next_placeholder(text: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// Whether a character may be in a placeholder's name.
-pub(super) fn is_name(c: char) -> bool {
+fn is_name(c: char) -> bool {
     c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'
 }
 

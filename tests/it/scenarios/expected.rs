@@ -1,0 +1,73 @@
+//! What is expected of one call.
+
+use chv_sandbox::client::{Error, ErrorKind, Release};
+use serde_json::Value;
+
+/// What is expected of one call.
+pub(crate) enum Expected {
+    /// Success without a body.
+    Done,
+    /// Success with at least these fields.
+    Fields(Value),
+    /// An error of this kind (of a kind with fields, any).
+    Error(ErrorKind),
+    /// Past the client: this status.
+    Status(u16),
+    /// Success on some releases, on others an error of this kind: says which releases succeed, from the first.
+    DoneSince(Release, ErrorKind),
+}
+
+impl Expected {
+    /// Checks what the client returned; what is wrong is the error.
+    pub(crate) fn check(&self, release: Release, got: Result<Option<Value>, Error>) -> Result<(), String> {
+        match (self, got) {
+            (Expected::Done, Ok(None)) => Ok(()),
+            (Expected::DoneSince(since, _), Ok(None)) if release >= *since => Ok(()),
+            (Expected::Fields(fields), Ok(Some(answer))) => match missing(fields, &answer) {
+                None => Ok(()),
+                Some(place) => Err(format!("{place} differs in {answer}")),
+            },
+            (Expected::Error(kind), Err(error)) if same_kind(kind, error.kind()) => Ok(()),
+            (Expected::DoneSince(since, kind), Err(error))
+                if release < *since && same_kind(kind, error.kind()) =>
+            {
+                Ok(())
+            }
+            (_, Ok(answer)) => Err(format!("expected {}, got {answer:?}", self.describe())),
+            (_, Err(error)) => Err(format!(
+                "expected {}, got {:?}: {error}",
+                self.describe(),
+                error.kind()
+            )),
+        }
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Expected::Done => "success without a body".to_owned(),
+            Expected::Fields(fields) => format!("success with {fields}"),
+            Expected::Error(kind) => format!("{kind:?}"),
+            Expected::Status(status) => format!("status {status}"),
+            Expected::DoneSince(since, kind) => format!("success since {since}, before it {kind:?}"),
+        }
+    }
+}
+
+/// Whether two errors are of one kind, whatever their fields.
+pub(crate) fn same_kind(expected: &ErrorKind, got: &ErrorKind) -> bool {
+    std::mem::discriminant(expected) == std::mem::discriminant(got)
+}
+
+/// The first place at which `answer` doesn't have what `fields` has.
+fn missing(fields: &Value, answer: &Value) -> Option<String> {
+    match (fields, answer) {
+        (Value::Object(fields), Value::Object(answer)) => fields.iter().find_map(|(name, value)| {
+            match answer.get(name) {
+                None => Some(format!("/{name}")),
+                Some(found) => missing(value, found).map(|place| format!("/{name}{place}")),
+            }
+        }),
+        _ if fields == answer => None,
+        _ => Some(String::new()),
+    }
+}

@@ -1,0 +1,90 @@
+//! Every call that a VM's state does not allow.
+
+use super::bodies::*;
+use super::*;
+use ErrorKind::{AlreadyCreated, NotCreated, Rejected, WrongState};
+use Operation::*;
+
+pub(super) fn created() -> Scenario {
+    Scenario {
+        name: "illegal-created",
+        about: "What a VM that is created and not booted refuses.",
+        steps: vec![
+            call_with(VmCreate, idle_vm(), Expected::Done),
+            call(VmInfo, Expected::Fields(json!({ "state": "Created" }))),
+            call_with(VmCreate, idle_vm(), fails(AlreadyCreated)),
+            call(VmPause, fails(WrongState)),
+            call(VmResume, fails(WrongState)),
+            call(VmShutdown, fails(WrongState)),
+            call(VmReboot, fails(NotCreated)),
+            call(VmCounters, fails(WrongState)),
+            call(VmNmi, fails(WrongState)),
+            call(VmPowerButton, fails(WrongState)),
+            call_with(VmSnapshot, snapshot(), fails(WrongState)),
+            call_with(VmRestore, restore(), fails(AlreadyCreated)),
+            call_with(VmResizeDisk, resize_disk(), fails(WrongState)),
+            call_with(VmResizeZone, resize_zone(), fails(WrongState)),
+            call_with(VmRemoveDevice, remove("nothing"), fails(Rejected)),
+            call_with(VmSendMigration, send(), fails(WrongState)),
+            call_with(VmReceiveMigration, receive(), fails(Rejected)),
+            call_with(VmCoredump, coredump(), fails(not_supported())),
+            call(VmInfo, Expected::Fields(json!({ "state": "Created" }))),
+            call(VmDelete, Expected::Done),
+            call(VmmShutdown, Expected::Done),
+        ],
+    }
+}
+
+pub(super) fn running() -> Scenario {
+    Scenario {
+        name: "illegal-running",
+        about: "What a running VM refuses.",
+        steps: vec![
+            call_with(VmCreate, idle_vm(), Expected::Done),
+            call(VmBoot, Expected::Done),
+            call(VmInfo, Expected::Fields(json!({ "state": "Running" }))),
+            call_with(VmCreate, idle_vm(), fails(AlreadyCreated)),
+            call(VmBoot, fails(WrongState)),
+            call(VmResume, fails(WrongState)),
+            call_with(VmSnapshot, snapshot(), fails(WrongState)),
+            call_with(VmRestore, restore(), fails(AlreadyCreated)),
+            call_with(VmResizeZone, resize_zone(), fails(Rejected)),
+            call_with(VmRemoveDevice, remove("nothing"), fails(Rejected)),
+            call_with(VmSendMigration, send(), fails(Rejected)),
+            call_with(VmReceiveMigration, receive(), fails(Rejected)),
+            call_with(VmCoredump, coredump(), fails(not_supported())),
+            call(VmNmi, Expected::Done),
+            call(VmPowerButton, Expected::Done),
+            call(VmInfo, Expected::Fields(json!({ "state": "Running" }))),
+            call(VmDelete, Expected::Done),
+            call(VmInfo, fails(NotCreated)),
+            call(VmmShutdown, Expected::Done),
+        ],
+    }
+}
+
+pub(super) fn paused() -> Scenario {
+    Scenario {
+        name: "illegal-paused",
+        about: "What a paused VM refuses, and what it allows although it is paused.",
+        steps: vec![
+            call_with(VmCreate, idle_vm(), Expected::Done),
+            call(VmBoot, Expected::Done),
+            call(VmPause, Expected::Done),
+            call(VmInfo, Expected::Fields(json!({ "state": "Paused" }))),
+            call_with(VmCreate, idle_vm(), fails(AlreadyCreated)),
+            call(VmBoot, fails(WrongState)),
+            call(VmPause, fails(WrongState)),
+            call_with(VmRestore, restore(), fails(AlreadyCreated)),
+            call_with(VmResizeZone, resize_zone(), fails(Rejected)),
+            call_with(VmRemoveDevice, remove("nothing"), fails(Rejected)),
+            call_with(VmReceiveMigration, receive(), fails(Rejected)),
+            call(VmCounters, Expected::Fields(json!({}))),
+            call(VmInfo, Expected::Fields(json!({ "state": "Paused" }))),
+            call(VmResume, Expected::Done),
+            call(VmInfo, Expected::Fields(json!({ "state": "Running" }))),
+            call(VmDelete, Expected::Done),
+            call(VmmShutdown, Expected::Done),
+        ],
+    }
+}
