@@ -6,3 +6,4 @@ mod vsock;
 mod idle_kernel;
 mod image;
 mod overlay;
+mod guest;
