@@ -1,5 +1,6 @@
 //! Every integration test, in one binary, so that it links once.
 
+mod api;
 #[path = "../codegen/mod.rs"]
 mod codegen;
 mod vsock;
@@ -7,3 +8,4 @@ mod idle_kernel;
 mod image;
 mod overlay;
 mod guest;
+mod spec;
