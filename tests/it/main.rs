@@ -9,3 +9,4 @@ mod image;
 mod overlay;
 mod guest;
 mod spec;
+mod vmm;
