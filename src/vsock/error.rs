@@ -154,6 +154,24 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether the guest said nothing where it should have spoken: no handshake, no answer, a channel that ended.
+    /// A guest that said something wrong isn't silent.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Error::Handshake { source, .. } => !matches!(
+                source,
+                HandshakeError::PathTooLong { .. } | HandshakeError::BadReply { .. }
+            ),
+            Error::Closed { source, .. } => !matches!(source, CloseCause::Us),
+            Error::PartialFrameTimeout { .. }
+            | Error::ToolTimeout { .. }
+            | Error::NoAnswer { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// Who closed a channel that had no bad frame.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CloseCause {
