@@ -5,6 +5,7 @@
     reason = "a command talks to people"
 )]
 
+mod api;
 mod spec;
 
 use std::process::ExitCode;
@@ -21,12 +22,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Api(api::Args),
     Spec(spec::Args),
 }
 
 /// Runs the command that the process was started with.
 pub(crate) async fn run() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Api(args) => api::run(args).await,
         Command::Spec(args) => spec::run(args).await,
     };
     done.unwrap_or_else(|error| {

@@ -2,3 +2,5 @@
 
 #[path = "../codegen/mod.rs"]
 mod codegen;
+
+mod client;
