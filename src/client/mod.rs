@@ -175,7 +175,7 @@ impl Client {
         let ping = api::vmm_ping();
         let call = self.call(&ping);
         let mut turn = call.turn(&self.shared).await?;
-        if let Some(kept) = turn.as_ref()
+        if let Some(kept) = turn.as_mut()
             && let Some(release) = kept.release
             && kept.connection.is_open()
         {

@@ -193,6 +193,7 @@ async fn the_release_is_learnt_once_a_connection() {
         let mut stream = accept(listener);
         answer(&mut stream, NO_CONTENT);
         answer(&mut stream, &ping("53.0.0"));
+        wait_for_end(&mut stream);
     });
     let client = Client::new(server.socket()).unwrap();
     assert_eq!(client.release().await.unwrap(), Release::new(52, 0));
@@ -200,6 +201,7 @@ async fn the_release_is_learnt_once_a_connection() {
     client.send(api::vm_pause()).await.unwrap();
     assert_eq!(client.release().await.unwrap(), Release::new(53, 0));
     assert_eq!(client.release().await.unwrap(), Release::new(53, 0));
+    drop(client);
     server.finish();
 }
 
