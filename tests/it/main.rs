@@ -10,3 +10,5 @@ mod overlay;
 mod guest;
 mod spec;
 mod vmm;
+
+mod client;
