@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::time::{Instant, interval};
 use uuid::Uuid;
 
-use super::{BaselineError, Baselines, Error, Golden, GoldenDisk, GuestFacts, Manifest, SNAPSHOT};
 use super::manifest::FILE;
+use super::{BaselineError, Baselines, Error, Golden, GoldenDisk, GuestFacts, Manifest, SNAPSHOT};
 use crate::guest::protocol::Extension;
 use crate::machine::{self, Machine, MachineConfig, VmShape};
 
@@ -192,7 +192,8 @@ struct Folder {
 
 impl Folder {
     fn create(path: PathBuf) -> Result<Self, MintError> {
-        let path = std::path::absolute(&path).map_err(|source| MintError::Folder { path, source })?;
+        let path =
+            std::path::absolute(&path).map_err(|source| MintError::Folder { path, source })?;
         create_private(&path)?;
         Ok(Folder { path, keep: false })
     }

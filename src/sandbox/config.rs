@@ -213,14 +213,22 @@ impl SandboxConfig {
 
     fn check_numbers(&self) -> Result<(), ConfigError> {
         let (field, reason) = match *self {
-            SandboxConfig { cid: cid @ 0..3, .. } => ("cid", format!("is {cid}; 0 to 2 are reserved")),
-            SandboxConfig { cid: u32::MAX, .. } => ("cid", "means any CID, and is reserved".to_owned()),
+            SandboxConfig {
+                cid: cid @ 0..3, ..
+            } => ("cid", format!("is {cid}; 0 to 2 are reserved")),
+            SandboxConfig { cid: u32::MAX, .. } => {
+                ("cid", "means any CID, and is reserved".to_owned())
+            }
             SandboxConfig { vcpus: 0, .. } => ("vcpus", "is 0".to_owned()),
             // Memory that doesn't hold a kernel makes the VMM end, not fail.
-            SandboxConfig { memory_mib: mib @ 0..16, .. } => ("memory_mib", format!("is {mib}, less than 16")),
-            SandboxConfig { memory_mib, .. } if memory_mib > u64::MAX >> 20 => {
-                ("memory_mib", "does not fit into a number of bytes".to_owned())
-            }
+            SandboxConfig {
+                memory_mib: mib @ 0..16,
+                ..
+            } => ("memory_mib", format!("is {mib}, less than 16")),
+            SandboxConfig { memory_mib, .. } if memory_mib > u64::MAX >> 20 => (
+                "memory_mib",
+                "does not fit into a number of bytes".to_owned(),
+            ),
             _ => return Ok(()),
         };
         Err(ConfigError::invalid(field, reason))
@@ -260,7 +268,9 @@ impl SandboxConfig {
             ..VmmConfig::default()
         };
         let env = self.vmm_env.iter();
-        config.env = env.map(|(name, value)| (name.into(), value.into())).collect();
+        config.env = env
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
         if let Some(run_root) = &self.run_root {
             config.run_root = run_root.clone();
         }
@@ -308,13 +318,19 @@ mod tests {
         check("golden = '/g'\ntimeouts = { query_ms = 5000 }", Ok(()));
         check("", Err("golden is missing"));
         check("scaffold = true", Err("kernel is missing"));
-        check("scaffold = true\nkernel = '/k'", Err("root_disk is missing"));
+        check(
+            "scaffold = true\nkernel = '/k'",
+            Err("root_disk is missing"),
+        );
         check("golden = '/g'\nscaffold = true", Err("exclude each other"));
         check("golden = '/g'\ncid = 2", Err("cid is 2"));
         check("golden = '/g'\ncid = 4294967295", Err("reserved"));
         check("golden = '/g'\nvcpus = 0", Err("vcpus"));
         check("golden = '/g'\nmemory_mib = 1", Err("memory_mib"));
-        check("golden = '/g'\nmemory_mib = 18446744073709551", Err("memory_mib"));
+        check(
+            "golden = '/g'\nmemory_mib = 18446744073709551",
+            Err("memory_mib"),
+        );
         check("golden = '/g'\nmemmory = 3", Err("memmory"));
         check("golden = ", Err("Malformed").or(Err("TOML")));
     }

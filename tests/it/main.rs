@@ -3,12 +3,12 @@
 mod api;
 #[path = "../codegen/mod.rs"]
 mod codegen;
-mod vsock;
+mod guest;
 mod idle_kernel;
 mod image;
 mod overlay;
-mod guest;
 mod spec;
 mod vmm;
+mod vsock;
 
 mod client;

@@ -70,7 +70,11 @@ pub(super) struct Stage {
 }
 
 /// Plays it all, and says so in `program`. An error if anything came out otherwise than it should.
-pub(super) async fn play(place: &Place, stage: Stage, program: &mut Program) -> Result<(), Failure> {
+pub(super) async fn play(
+    place: &Place,
+    stage: Stage,
+    program: &mut Program,
+) -> Result<(), Failure> {
     let golden = place.path().join("golden");
     let root = stage.disks[0].origin.clone();
     let sandbox = sandbox(place, &golden, &stage)?;
@@ -96,7 +100,11 @@ pub(super) async fn play(place: &Place, stage: Stage, program: &mut Program) -> 
     played
 }
 
-async fn with_sandbox(sandbox: &ChvSandbox, root: &Path, program: &mut Program) -> Result<(), Failure> {
+async fn with_sandbox(
+    sandbox: &ChvSandbox,
+    root: &Path,
+    program: &mut Program,
+) -> Result<(), Failure> {
     let since = Instant::now();
     sandbox.boot().await?;
     program.booted(since);

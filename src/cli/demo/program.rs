@@ -60,7 +60,11 @@ impl Program {
 
     pub(super) fn tool_ran(&mut self, since: Instant, execution: &ToolExecution) {
         self.result("tool", json!(execution));
-        let what = format!("exit {}: {:?}", execution.exit_code, execution.stdout.trim_end());
+        let what = format!(
+            "exit {}: {:?}",
+            execution.exit_code,
+            execution.stdout.trim_end()
+        );
         self.step("tool: echo", since, &what);
     }
 
@@ -74,18 +78,28 @@ impl Program {
         self.result("tampered", json!({ "disk": disk, "offset": offset }));
         let name = disk.file_name().unwrap_or_default().to_string_lossy();
         let what = format!("one bit of {name}, the read-only disk, at byte {offset}");
-        self.line(format_args!("  {BOLD}{:<16}{BOLD:#} {:>10}  {what}", "tamper", ""));
+        self.line(format_args!(
+            "  {BOLD}{:<16}{BOLD:#} {:>10}  {what}",
+            "tamper", ""
+        ));
     }
 
     pub(super) fn reset_halted(&mut self, since: Instant, failed: &FailedReset) {
         let mut result = reset(&failed.outcome);
         result["evidence"] = json!(failed.evidence);
         self.result("tampered_reset", result);
-        self.step("reset", since, &format!("{BAD}halted{BAD:#}: a source disagrees"));
+        self.step(
+            "reset",
+            since,
+            &format!("{BAD}halted{BAD:#}: a source disagrees"),
+        );
         self.checks(&failed.outcome);
         if let Some(evidence) = &failed.evidence {
             let evidence = evidence.display();
-            self.line(format_args!("{:>31}{DIM}evidence kept in {evidence}{DIM:#}", ""));
+            self.line(format_args!(
+                "{:>31}{DIM}evidence kept in {evidence}{DIM:#}",
+                ""
+            ));
         }
     }
 
@@ -103,16 +117,20 @@ impl Program {
         }
         if self.json {
             self.results.insert("passed".to_owned(), json!(passed));
-            self.results.insert("steps".to_owned(), Value::Array(self.steps));
+            self.results
+                .insert("steps".to_owned(), Value::Array(self.steps));
             println!("{:#}", Value::Object(self.results));
         }
     }
 
     fn step(&mut self, name: &str, since: Instant, what: &str) {
         let elapsed = since.elapsed();
-        self.steps.push(json!({ "name": name, "micros": elapsed.as_micros() as u64 }));
+        self.steps
+            .push(json!({ "name": name, "micros": elapsed.as_micros() as u64 }));
         let time = millis(elapsed);
-        self.line(format_args!("  {BOLD}{name:<16}{BOLD:#} {time:>10}  {what}"));
+        self.line(format_args!(
+            "  {BOLD}{name:<16}{BOLD:#} {time:>10}  {what}"
+        ));
     }
 
     /// Each check on a line of its own: who said what.
@@ -126,7 +144,10 @@ impl Program {
             };
             let name = source(check);
             let found = said(check);
-            self.line(format_args!("{:>31}{name:<18} {style}{word:<14}{style:#} {found}", ""));
+            self.line(format_args!(
+                "{:>31}{name:<18} {style}{word:<14}{style:#} {found}",
+                ""
+            ));
         }
         let steps = outcome.report.steps.iter();
         let steps: Vec<_> = steps.map(|step| step.to_string()).collect();
@@ -160,7 +181,11 @@ fn source(check: &Check) -> &'static str {
 
 fn said(check: &Check) -> String {
     match check.outcome {
-        Outcome::Disagreed => format!("{} instead of {}", short(&check.found), short(&check.expected)),
+        Outcome::Disagreed => format!(
+            "{} instead of {}",
+            short(&check.found),
+            short(&check.expected)
+        ),
         _ => short(&check.found),
     }
 }

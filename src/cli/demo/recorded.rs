@@ -71,8 +71,15 @@ pub(super) async fn play(place: &Place, program: &mut Program) -> Result<(), Fai
 }
 
 /// What a VMM does besides answering: its vsock socket and its guest come and go, and a snapshot has files.
-fn act(played: &Played, guest: &Mutex<Guest>, golden: &Path, config: &Value) -> Result<(), HookError> {
-    let mut guest = guest.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+fn act(
+    played: &Played,
+    guest: &Mutex<Guest>,
+    golden: &Path,
+    config: &Value,
+) -> Result<(), HookError> {
+    let mut guest = guest
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     match played.path.rsplit('/').next() {
         Some("vm.boot" | "vm.restore") => guest.start()?,
         Some("vm.delete") => guest.stop(),
@@ -117,7 +124,10 @@ fn lay_out(image: &Path, root: &Path) -> std::io::Result<()> {
     fs::write(root, pattern.collect::<Vec<_>>())?;
     let overlay = image.join("overlay.img");
     fs::write(&overlay, "an overlay with one line and a large hole\n")?;
-    fs::File::options().write(true).open(overlay)?.set_len(OVERLAY_BYTES)
+    fs::File::options()
+        .write(true)
+        .open(overlay)?
+        .set_len(OVERLAY_BYTES)
 }
 
 fn disks(image: &Path, root: &Path) -> Vec<Disk> {
@@ -135,6 +145,8 @@ fn disks(image: &Path, root: &Path) -> Vec<Disk> {
 }
 
 fn text(path: &Path) -> Result<String, Failure> {
-    let text = path.to_str().ok_or("the temporary folder's path is not UTF-8")?;
+    let text = path
+        .to_str()
+        .ok_or("the temporary folder's path is not UTF-8")?;
     Ok(text.to_owned())
 }

@@ -112,7 +112,9 @@ fn serve(stream: &UnixStream, dispatcher: &Dispatcher) -> Result<(), Box<dyn std
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// What a guest's kernel would say, made up.
