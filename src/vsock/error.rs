@@ -64,7 +64,7 @@ pub enum Error {
         origin: Origin,
         /// Which rule it breaks; `None` when its length was 0.
         #[source]
-        source: Option<Arc<DecodeError>>,
+        source: Option<DecodeError>,
     },
     /// A frame stopped on its way. The channel is closed.
     #[error(
@@ -267,7 +267,7 @@ impl Error {
             }
             ReadError::Decode(source) => Error::FrameMalformed {
                 origin,
-                source: Some(Arc::new(source)),
+                source: Some(source),
             },
             ReadError::Stalled { received, waited } => Error::PartialFrameTimeout {
                 origin,
