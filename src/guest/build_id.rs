@@ -10,6 +10,19 @@ pub const BUILD_ID: &str = match std::str::from_utf8(&HEX) {
     Err(_) => panic!("hexadecimal digits are ASCII"),
 };
 
+/// What stands before the id in the guest's program, and before nothing else in it: how an image's packer finds
+/// the id of a program that it can't run. A zero byte stands behind the id.
+pub const BUILD_ID_MARKER: &str = "chv-guest-build-id=";
+
+/// [`BUILD_ID_MARKER`], [`BUILD_ID`] and a zero byte: what `chv-guest` keeps in its data.
+pub const MARKED_BUILD_ID: [u8; BUILD_ID_MARKER.len() + HEX.len() + 1] = {
+    let mut marked = [0; _];
+    let (marker, id) = marked.split_at_mut(BUILD_ID_MARKER.len());
+    marker.copy_from_slice(BUILD_ID_MARKER.as_bytes());
+    id.split_at_mut(HEX.len()).0.copy_from_slice(&HEX);
+    marked
+};
+
 /// Pairs each file's name, relative to `src/guest/`, with its content.
 macro_rules! sources {
     ($($name:literal),+ $(,)?) => { &[$(($name, include_bytes!($name))),+] };
@@ -19,7 +32,22 @@ macro_rules! sources {
 const SOURCES: &[(&str, &[u8])] = sources![
     "../bin/chv-guest.rs",
     "build_id.rs",
+    "dispatcher/confinement.rs",
+    "dispatcher/listener.rs",
+    "dispatcher/mod.rs",
+    "dispatcher/processes.rs",
+    "dispatcher/run.rs",
+    "dispatcher/seccomp.rs",
+    "dispatcher/session.rs",
+    "dispatcher/system.rs",
+    "dispatcher/toolbox/file.rs",
+    "dispatcher/toolbox/mod.rs",
     "frame.rs",
+    "init/cmdline.rs",
+    "init/disks.rs",
+    "init/mod.rs",
+    "init/modules.rs",
+    "init/mounts.rs",
     "mod.rs",
     "protocol/closed.rs",
     "protocol/extension.rs",
@@ -114,6 +142,12 @@ mod tests {
         ] {
             assert_ne!(original, changed);
         }
+    }
+
+    #[test]
+    fn the_marked_id_ends_in_a_zero_byte() {
+        let expected = format!("chv-guest-build-id={BUILD_ID}\0");
+        assert_eq!(MARKED_BUILD_ID, expected.as_bytes());
     }
 
     #[test]

@@ -4,7 +4,11 @@
 //! channel is [`vsock`](crate::vsock).
 
 mod build_id;
+#[cfg(feature = "guest")]
+pub mod dispatcher;
 pub mod frame;
+#[cfg(feature = "guest")]
+pub mod init;
 pub mod protocol;
 
-pub use build_id::BUILD_ID;
+pub use build_id::{BUILD_ID, BUILD_ID_MARKER, MARKED_BUILD_ID};

@@ -1,4 +1,5 @@
 //! Every integration test, in one binary, so that it links once.
 
+mod guest;
 mod idle_kernel;
 mod image;
