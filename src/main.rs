@@ -1,3 +1,10 @@
 //! The command `chv-sandbox`.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    cli::run().await
+}

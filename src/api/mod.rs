@@ -1,10 +1,18 @@
 //! The API of the VMM as values: types and request builders, without any input or output.
 //!
-//! Everything under `generated` is written by the generator in `tests/codegen/` from the contracts in
-//! `api-spec/`. A [`Request`] is sent by [`client`](crate::client).
+//! There is one function an operation ([`vm_info`], [`vm_add_disk`]), which builds a [`Request`]; it is sent by
+//! [`client`](crate::client). Everything under `generated` is written by the generator in `tests/codegen/` from the
+//! contracts in `api-spec/`, after the corrections beside them.
+//!
+//! A type's required fields are plain, its optional ones are `Option` and are not sent when `None`. A newer server never
+//! breaks reading: fields that a type doesn't have are kept in its `unknown`, and a value that an enum doesn't have is
+//! its `Unknown`.
 
+#[rustfmt::skip]
+mod generated;
 mod operation;
 mod request;
 
-pub use operation::Operation;
+pub use generated::*;
+pub use operation::UnknownOperation;
 pub use request::{DecodeError, Method, Request};

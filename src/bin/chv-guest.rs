@@ -1,3 +1,112 @@
-//! The dispatcher that runs inside the guest.
+//! The program inside the guest: as the first process it prepares the system, else it is the dispatcher.
+//!
+//! Built static, since nothing else is in the initramfs:
+//! `cargo rustc --release --bin chv-guest -- -C target-feature=+crt-static`
 
-fn main() {}
+use std::error::Error;
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use chv_sandbox::guest::dispatcher::{
+    Confinement, Dispatcher, LinuxSystem, Toolbox, VsockListener,
+};
+use chv_sandbox::guest::protocol::DEFAULT_PORT;
+use chv_sandbox::guest::{self, init};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Metadata, Subscriber, span};
+
+/// Says which build this is to whoever packs the program into an image.
+#[used]
+static BUILD_ID: [u8; guest::MARKED_BUILD_ID.len()] = guest::MARKED_BUILD_ID;
+
+/// The image's own list of tools, below the tools' root.
+const TOOLS_FILE: &str = "etc/chv-tools.json";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    tracing::subscriber::set_global_default(Console)?;
+    if std::process::id() == 1 {
+        init::run();
+    }
+    let options = Options::parse(std::env::args_os().skip(1))?;
+    let root = options.root.as_deref().unwrap_or(Path::new("/"));
+    let toolbox = Toolbox::load(&root.join(TOOLS_FILE))?;
+    let confinement = if rustix::process::geteuid().is_root() {
+        Confinement {
+            limits: toolbox.limits().clone(),
+            ..Confinement::for_guest(options.root)
+        }
+    } else {
+        Confinement::in_process()
+    };
+    let dispatcher = Dispatcher::new(toolbox, &confinement, LinuxSystem::new())?;
+    let listener = VsockListener::bind(options.port)?;
+    writeln!(std::io::stderr(), "CHV-GUEST READY")?;
+    listener.serve(&dispatcher)
+}
+
+/// `chv-guest [--port PORT] [--root DIRECTORY]`
+struct Options {
+    port: u32,
+    root: Option<PathBuf>,
+}
+
+impl Options {
+    fn parse(
+        mut arguments: impl Iterator<Item = std::ffi::OsString>,
+    ) -> Result<Options, Box<dyn Error>> {
+        let mut options = Options {
+            port: DEFAULT_PORT,
+            root: None,
+        };
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().ok_or(USAGE)?;
+            match name.to_str() {
+                Some("--port") => options.port = value.to_str().ok_or(USAGE)?.parse()?,
+                Some("--root") => options.root = Some(value.into()),
+                _ => return Err(USAGE.into()),
+            }
+        }
+        Ok(options)
+    }
+}
+
+const USAGE: &str = "usage: chv-guest [--port PORT] [--root DIRECTORY]";
+
+/// Writes events to standard error, which is the guest's console.
+struct Console;
+
+impl Subscriber for Console {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::INFO
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(format!("chv-guest: {}:", event.metadata().level()));
+        event.record(&mut line);
+        // There is nowhere to say that the console can't be written.
+        let _ = writeln!(std::io::stderr(), "{}", line.0);
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// An event's message, then its fields as `name=value`.
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a string doesn't fail.
+        let _ = match field.name() {
+            "message" => write!(self.0, " {value:?}"),
+            name => write!(self.0, " {name}={value:?}"),
+        };
+    }
+}

@@ -230,6 +230,7 @@ impl Context<'_> {
     /// No whole answer came.
     pub(super) fn broken(&self, failure: Failure) -> Error {
         let kind = match failure {
+            Failure::TurnedAway(_) => ErrorKind::Busy,
             Failure::Ended(_) => ErrorKind::VmmGone,
             Failure::Malformed(_) | Failure::TooLarge => ErrorKind::Decode,
         };

@@ -244,7 +244,8 @@ impl Call<'_> {
                     return Ok(answer);
                 }
                 Err(error)
-                    if *error.kind() == ErrorKind::VmmGone && !kept.connection.has_sent() =>
+                    if !kept.connection.has_sent()
+                        && !matches!(error.kind(), ErrorKind::Deadline { .. }) =>
                 {
                     tracing::debug!(socket = %self.context.socket.display(), "the kept connection was closed");
                 }

@@ -37,6 +37,8 @@ pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     /// Whether the kernel took anything of the current request.
     sent: Arc<AtomicBool>,
+    /// Whether an exchange on it succeeded.
+    proven: bool,
     /// Drives the connection; ends when this is dropped.
     _driver: JoinSet<()>,
 }
@@ -50,6 +52,10 @@ pub(super) struct Answer {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
+    /// The other end closed a new connection before it took anything: it has too many. (Most often its 503 is
+    /// read as an answer; not when it arrives before the request is sent.)
+    #[error("the server turned the connection away")]
+    TurnedAway(#[source] hyper::Error),
     /// The other end closed or reset the connection.
     #[error("the connection ended without a whole answer")]
     Ended(#[source] hyper::Error),
@@ -107,6 +113,7 @@ impl Connection {
         Ok(Connection {
             sender,
             sent,
+            proven: false,
             _driver: tasks,
         })
     }
@@ -119,10 +126,25 @@ impl Connection {
         body: Bytes,
     ) -> Result<Answer, Failure> {
         self.sent.store(false, Ordering::Relaxed);
+        match self.answer_to(request(operation, body)).await {
+            Ok(answer) => {
+                self.proven = true;
+                Ok(answer)
+            }
+            Err(Failure::Ended(error) | Failure::Malformed(error))
+                if !self.proven && !self.has_sent() =>
+            {
+                Err(Failure::TurnedAway(error))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn answer_to(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
         self.sender.ready().await.map_err(Failure::of)?;
         let response = self
             .sender
-            .send_request(request(operation, body))
+            .send_request(request)
             .await
             .map_err(Failure::of)?;
         let status = response.status().as_u16();

@@ -1,1 +1,262 @@
-//! (being written)
+//! One VMM with its VM, its channel and its disks: cold boot, revert to a snapshot, readings.
+//!
+//! Minting a golden snapshot and resetting a sandbox both go through this module, so that a baseline is
+//! read in exactly the way in which it is later compared.
+//!
+//! ```text
+//!            start            boot                         pause
+//!   (nothing) ----> empty slot ----> running, channel open ----> paused --snapshot--> paused
+//!                      |   ^                 |                      |
+//!               revert |   | delete          | delete               | delete
+//!                      v   |                 v                      v
+//!               running, channel open    empty slot             empty slot
+//! ```
+//!
+//! The guest never writes to a file that somebody gave us: each writable disk is a private working copy in
+//! the machine's own directory, made from its *origin* (an image's overlay, or the copy that a golden
+//! snapshot keeps), and put back from there at each revert.
+
+mod boot;
+mod disk;
+mod error;
+mod layout;
+mod readings;
+mod revert;
+mod snapshot;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::client::{Client, Release};
+use crate::vmm::{ShutdownReport, Vmm, VmmConfig};
+use crate::vsock::{Channel, ChannelConfig, GuestHello};
+
+pub use boot::VmShape;
+pub use disk::{Disk, DiskRole};
+pub use error::Error;
+pub use readings::{DiskReading, GuestReading, Readings, Reading, Step, VmmFile};
+pub use snapshot::SNAPSHOT_FILES;
+
+use disk::WorkingDisk;
+use layout::Layout;
+use readings::Steps;
+
+/// Where the VMM of a machine comes from.
+#[derive(Clone, Debug)]
+pub enum VmmSource {
+    /// A process that is spawned, and owned until it ends.
+    Spawn(VmmConfig),
+    /// A VMM that somebody else runs (a player of recordings). What needs its process can't be checked.
+    Attach {
+        /// Its api-socket.
+        api_socket: PathBuf,
+        /// An existing private directory for what the machine writes: the working disks, the vsock socket.
+        directory: PathBuf,
+    },
+}
+
+/// How long a machine waits for its guest. The VMM's own limits are the client's
+/// ([`Deadlines`](crate::client::Deadlines)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From the VM's boot to an open channel. 30 s unless set.
+    pub boot: Duration,
+    /// One attempt of the vsock handshake. 5 s unless set.
+    pub handshake: Duration,
+    /// After a revert, all that the guest is asked: channel, greeting, renewal, count. 5 s unless set.
+    pub settle: Duration,
+    /// One query to the guest. 1 s unless set.
+    pub query: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            boot: Duration::from_secs(30),
+            handshake: Duration::from_secs(5),
+            settle: Duration::from_secs(5),
+            query: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a machine is made of, apart from the VM that it holds at the moment.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// Where its VMM comes from.
+    pub vmm: VmmSource,
+    /// Its disks in the order in which the VM has them: the root first, then the overlay if there is one.
+    pub disks: Vec<Disk>,
+    /// The vsock port on which the guest's dispatcher listens.
+    pub port: u32,
+    /// How long to wait for the guest.
+    pub limits: Limits,
+}
+
+/// One VMM with at most one VM in it. See the [module](self) for its states.
+///
+/// Dropping it kills the VMM and removes what it wrote; [`shutdown`](Machine::shutdown) does the same in order.
+#[derive(Debug)]
+pub struct Machine {
+    vmm: Vmm,
+    layout: Layout,
+    disks: Vec<WorkingDisk>,
+    port: u32,
+    limits: Limits,
+    channel: Option<Channel>,
+}
+
+impl Machine {
+    /// Starts (or attaches to) the VMM, and makes a working copy of each writable disk. The VM slot is empty
+    /// then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Vmm`] when the VMM can't be started, [`Error::Disk`] when a disk can't be copied.
+    pub async fn start(config: MachineConfig) -> Result<Machine, Error> {
+        let (vmm, directory) = match config.vmm {
+            VmmSource::Spawn(vmm) => {
+                let vmm = Vmm::spawn(&vmm).await.map_err(Error::Vmm)?;
+                let directory = vmm.run_dir().map(Path::to_owned);
+                (vmm, directory.expect("a spawned VMM has a run directory"))
+            }
+            VmmSource::Attach {
+                api_socket,
+                directory,
+            } => (Vmm::attach(&api_socket).await.map_err(Error::Vmm)?, directory),
+        };
+        let layout = Layout::new(directory)?;
+        let mut disks = Vec::with_capacity(config.disks.len());
+        for disk in config.disks {
+            disks.push(WorkingDisk::prepare(disk, &layout).await?);
+        }
+        Ok(Machine {
+            vmm,
+            layout,
+            disks,
+            port: config.port,
+            limits: config.limits,
+            channel: None,
+        })
+    }
+
+    /// The VMM, for what concerns its process.
+    pub fn vmm(&self) -> &Vmm {
+        &self.vmm
+    }
+
+    /// The client of the VMM's API.
+    pub fn client(&self) -> &Client {
+        self.vmm.client()
+    }
+
+    /// The channel to the guest, while there is one.
+    pub fn channel(&self) -> Option<&Channel> {
+        self.channel.as_ref()
+    }
+
+    /// The file that the VM has for `role`, if it has such a disk.
+    pub fn disk_path(&self, role: DiskRole) -> Option<&Path> {
+        let disk = self.disks.iter().find(|disk| disk.role == role)?;
+        Some(&disk.path)
+    }
+
+    /// The last part of what the guest wrote to its console, for messages.
+    pub fn console_tail(&self) -> String {
+        self.layout.console_tail()
+    }
+
+    /// Deletes the VM, whatever state it is in, and closes the channel. The slot is empty then. Does nothing
+    /// harmful to an empty slot.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Api`] when the VMM refused; then the VMM is of no further use.
+    pub async fn delete(&mut self) -> Result<(), Error> {
+        self.close_channel();
+        self.call("delete the VM", crate::api::vm_delete()).await?;
+        // The VMM unlinks its vsock socket at delete; one that an earlier failure left would stop the next boot.
+        self.layout.remove_vsock()
+    }
+
+    /// Pauses the running VM.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Api`], with kind `WrongState` when it isn't running.
+    pub async fn pause(&self) -> Result<(), Error> {
+        self.call("pause the VM", crate::api::vm_pause()).await
+    }
+
+    /// The release of the VMM.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Api`].
+    pub async fn release(&self) -> Result<Release, Error> {
+        let action = "tell its release";
+        let release = self.client().release().await;
+        release.map_err(|source| Error::Api { action, source })
+    }
+
+    /// Gives the guest a secret that it keeps in memory only, by which it is known after a revert.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Channel`].
+    pub async fn imprint(&self, nonce: &str) -> Result<(), Error> {
+        let imprinted = self.open()?.imprint(nonce, self.limits.query).await;
+        imprinted.map_err(Error::Channel)
+    }
+
+    /// The guest's open descriptors, over all processes, without sockets.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Channel`].
+    pub async fn open_fd_count(&self) -> Result<u64, Error> {
+        let count = self.open()?.open_fd_count(self.limits.query).await;
+        count.map_err(Error::Channel)
+    }
+
+    fn open(&self) -> Result<&Channel, Error> {
+        self.channel.as_ref().ok_or(Error::NoChannel)
+    }
+
+    /// Closes the channel to the guest. What is in flight on it fails.
+    pub fn close_channel(&mut self) {
+        if let Some(channel) = self.channel.take() {
+            channel.close();
+        }
+    }
+
+    /// Stops the VMM and removes what the machine wrote.
+    pub async fn shutdown(mut self) -> ShutdownReport {
+        self.close_channel();
+        let report = self.vmm.shutdown().await;
+        self.layout.remove();
+        report
+    }
+
+    /// Opens the channel within `limit` and greets the guest. `None`: a guest older than the greeting.
+    async fn open_channel(&mut self, limit: Duration) -> Result<Option<GuestHello>, Error> {
+        let config = ChannelConfig {
+            socket: self.layout.vsock(),
+            port: self.port,
+            handshake: self.limits.handshake.min(limit),
+            connect: limit,
+            ..ChannelConfig::default()
+        };
+        let channel = Channel::open(&config).await.map_err(Error::Channel)?;
+        let hello = channel.hello(self.limits.query).await;
+        self.channel = Some(channel);
+        hello.map_err(Error::Channel)
+    }
+
+    async fn call<T>(&self, action: &'static str, request: crate::api::Request<T>) -> Result<T, Error> {
+        self.client()
+            .send(request)
+            .await
+            .map_err(|source| Error::Api { action, source })
+    }
+}

@@ -1,1 +1,28 @@
-//! (being written)
+//! The disk's bytes: what they are (a digest), and putting back what they were.
+//!
+//! [`sha256`] digests a file exactly as `sha256sum` does. It maps the file where a read lease proves that nobody has
+//! it open for writing, and reads it otherwise; either way a file that changed meanwhile is an error, never a digest.
+//! [`put_back`] replaces a writable overlay by a new file with the bytes of its golden copy, and [`copy_private`]
+//! makes that golden copy in the first place.
+//!
+//! Everything here blocks, on the disk and for as long as the file is large. Call it from a thread that may block
+//! (`tokio::task::spawn_blocking`).
+
+mod beside;
+mod copy;
+mod digest;
+mod error;
+mod file;
+mod filesystem;
+mod hash;
+mod lease;
+mod put_back;
+mod read;
+
+pub use copy::CopyMethod;
+pub use digest::{Digest, ParseDigestError};
+pub use error::{Change, Error};
+pub use file::FileIdentity;
+pub use hash::{AccessPolicy, Hashed, sha256};
+pub use put_back::{Copied, copy_private, put_back};
+pub use read::Access;

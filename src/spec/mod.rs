@@ -1,1 +1,34 @@
-//! (being written)
+//! The VMM's API contract as data: reading an OpenAPI document, its canonical form, and the reviewed corrections
+//! where the server differs from its document.
+//!
+//! ```text
+//! upstream YAML --read--> Contract --canonical--> api-spec/v53.0.json --read--> Contract
+//!                                                                                  |
+//!                                             api-spec/corrections.toml --apply--> Contract as the server has it
+//! ```
+//!
+//! A [`Contract`] holds facts only: paths, methods, schemas, property names, types, formats, bounds, defaults and
+//! statuses. Descriptions, summaries and operation identifiers are dropped when a document is read. This module uses
+//! nothing else of the crate.
+
+mod canonical;
+mod contract;
+mod correct;
+mod error;
+mod fields;
+mod load;
+mod references;
+mod release;
+mod sources;
+mod tree;
+
+pub use contract::{Body, Content, Contract, Endpoint, Method, Response, Schema, Shape};
+pub use correct::{
+    Applied, Change, Correction, CorrectionError, Corrections, ParseTargetError,
+    Problem as CorrectionProblem, Target,
+};
+pub use error::{Error, Invalid, Problem};
+pub use load::{read, read_import};
+pub use release::{ParseReleaseError, Release};
+pub use sources::{Source, Sources, import};
+pub use tree::MAX_DOCUMENT_BYTES;

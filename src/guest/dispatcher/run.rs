@@ -1,0 +1,221 @@
+//! One run of a tool: start, output, deadline, end.
+
+use std::io;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
+use rustix::process::{Pid, PidfdFlags};
+
+use super::confinement::Prepared;
+use super::processes;
+use super::toolbox::CommandLine;
+
+/// Most bytes kept of each of stdout and stderr; the rest is read and dropped, so that the tool doesn't block.
+///
+/// JSON writes a control character with six bytes, so that two streams of this size still fit a frame of 16 MiB.
+pub const MAX_OUTPUT: usize = 1024 * 1024;
+
+/// The search path of tools, for the built-in ones and for what scripts run.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
+/// How long a killed tool is waited for. One in an uninterruptible system call dies when that ends.
+const DEATH: Duration = Duration::from_secs(5);
+
+/// What became of a tool.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It ended by itself: its exit code, or 128 and the number of the signal that killed it.
+    Ended(i32),
+    /// It was killed at the deadline.
+    DeadlineExceeded,
+}
+
+/// What a tool wrote, up to [`MAX_OUTPUT`] bytes each.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: Vec<u8>,
+}
+
+/// Runs a tool until it ends or `deadline` has passed.
+///
+/// Processes that a tool leaves behind when it ends by itself go on running until the reset; that they hold
+/// its output open doesn't delay the result. At the deadline everything that the tool started is killed.
+pub(super) fn run(
+    line: &CommandLine,
+    deadline: Duration,
+    confinement: &Arc<Prepared>,
+) -> io::Result<(Outcome, Output)> {
+    let end = Instant::now() + deadline;
+    let mut command = Command::new(&line.program);
+    command
+        .args(&line.arguments)
+        .env_clear()
+        .envs([("PATH", PATH), ("HOME", "/tmp"), ("LANG", "C.UTF-8")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    confinement.confine(&mut command);
+    let mut tool = Running::new(command.spawn()?)?;
+    while !tool.has_ended(end)? {
+        if Instant::now() >= end {
+            tool.kill();
+            return Ok((Outcome::DeadlineExceeded, tool.output()));
+        }
+    }
+    tool.drain()?;
+    let status = tool.child.wait()?;
+    Ok((Outcome::Ended(exit_code(status)), tool.output()))
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => 128 + signal,
+        (None, None) => 128,
+    }
+}
+
+struct Running {
+    child: Child,
+    pid: Pid,
+    pidfd: OwnedFd,
+    stdout: Stream,
+    stderr: Stream,
+}
+
+impl Running {
+    fn new(mut child: Child) -> io::Result<Running> {
+        // Both are always there: the command was given pipes, and a child that was spawned has a pid.
+        let stdout = Stream::new(child.stdout.take().map(OwnedFd::from));
+        let stderr = Stream::new(child.stderr.take().map(OwnedFd::from));
+        let pid = Pid::from_child(&child);
+        let opened = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+            .map_err(io::Error::from)
+            .and_then(|pidfd| Ok((pidfd, stdout?, stderr?)));
+        match opened {
+            Ok((pidfd, stdout, stderr)) => Ok(Running {
+                child,
+                pid,
+                pidfd,
+                stdout,
+                stderr,
+            }),
+            Err(error) => {
+                processes::kill_all_of(pid);
+                child.wait()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits for output, the tool's end, or `end`, and takes what there is. True once the tool has ended.
+    fn has_ended(&mut self, end: Instant) -> io::Result<bool> {
+        let left = end.saturating_duration_since(Instant::now());
+        let limit = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut polled = vec![PollFd::new(&self.pidfd, PollFlags::IN)];
+        for stream in [&self.stdout, &self.stderr] {
+            if let Some(pipe) = &stream.pipe {
+                polled.push(PollFd::new(pipe, PollFlags::IN));
+            }
+        }
+        match rustix::event::poll(&mut polled, Some(&limit)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ended = !polled[0].revents().is_empty();
+        self.stdout.read_some()?;
+        self.stderr.read_some()?;
+        Ok(ended)
+    }
+
+    /// Takes what the pipes hold, and no more: somebody else may hold them open, and write.
+    fn drain(&mut self) -> io::Result<()> {
+        self.stdout.drain()?;
+        self.stderr.drain()
+    }
+
+    /// Kills everything that the tool started and reaps the tool.
+    fn kill(&mut self) {
+        processes::kill_all_of(self.pid);
+        let gone = Instant::now() + DEATH;
+        while let Ok(false) = self.has_ended(gone) {
+            if Instant::now() >= gone {
+                tracing::warn!(pid = self.pid.as_raw_nonzero(), "a killed tool doesn't end");
+                return;
+            }
+        }
+        if let Err(error) = self.child.wait() {
+            tracing::warn!(%error, "a killed tool could not be reaped");
+        }
+    }
+
+    fn output(self) -> Output {
+        Output {
+            stdout: self.stdout.kept,
+            stderr: self.stderr.kept,
+        }
+    }
+}
+
+/// The reading end of a tool's output, and what is kept of it.
+struct Stream {
+    /// `None` after its end.
+    pipe: Option<std::fs::File>,
+    kept: Vec<u8>,
+}
+
+impl Stream {
+    fn new(pipe: Option<OwnedFd>) -> io::Result<Stream> {
+        if let Some(pipe) = &pipe {
+            rustix::fs::fcntl_setfl(pipe.as_fd(), OFlags::NONBLOCK)?;
+        }
+        Ok(Stream {
+            pipe: pipe.map(std::fs::File::from),
+            kept: Vec::new(),
+        })
+    }
+
+    /// Reads once; returns how many bytes there were.
+    fn read_some(&mut self) -> io::Result<usize> {
+        let Some(pipe) = &mut self.pipe else {
+            return Ok(0);
+        };
+        let mut buffer = [0; 64 * 1024];
+        match pipe.read(&mut buffer) {
+            Ok(0) => {
+                self.pipe = None;
+                Ok(0)
+            }
+            Ok(read) => {
+                let room = MAX_OUTPUT - self.kept.len();
+                self.kept.extend_from_slice(&buffer[..read.min(room)]);
+                Ok(read)
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn drain(&mut self) -> io::Result<()> {
+        let Some(pipe) = &self.pipe else {
+            return Ok(());
+        };
+        let mut left = rustix::pipe::fcntl_getpipe_size(pipe)?;
+        while left > 0 {
+            match self.read_some()? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! The system calls that no tool needs, refused.
+//!
+//! A list of what is refused and not of what is allowed: tools are any programs of the image. What protects the
+//! host is the VMM; this protects the dispatcher, and so the guest's answers, from its own tools.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch,
+};
+
+/// Refused with EPERM whatever the arguments.
+const REFUSED: &[i64] = &[
+    // Mounts and roots.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_quotactl,
+    // Namespaces.
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    // Other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    // The kernel itself.
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_reboot,
+    libc::SYS_syslog,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_acct,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    // Large and seldom needed parts of the kernel.
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_fanotify_init,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+];
+
+/// Socket families that are refused: a tool must not speak to the host as if it were the dispatcher, and needs
+/// no kernel cryptography or raw packets.
+const REFUSED_FAMILIES: &[i32] = &[libc::AF_VSOCK, libc::AF_ALG, libc::AF_PACKET];
+
+/// Flags of `clone` that make a namespace.
+const REFUSED_CLONE_FLAGS: &[i32] = &[
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWCGROUP,
+];
+
+/// The filters, to be applied in order.
+///
+/// `clone3` has its flags in memory, where no filter sees them. It gets ENOSYS, upon which the C libraries fall
+/// back to `clone`; as a filter has one answer only, that takes a second one.
+pub(super) fn filters() -> Result<Vec<BpfProgram>, BackendError> {
+    let mut refused: BTreeMap<i64, Vec<SeccompRule>> =
+        REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+    let families = REFUSED_FAMILIES
+        .iter()
+        .map(|family| rule(SeccompCmpOp::Eq, *family));
+    refused.insert(libc::SYS_socket, families.collect::<Result<_, _>>()?);
+    let flags = REFUSED_CLONE_FLAGS
+        .iter()
+        .map(|flag| rule(SeccompCmpOp::MaskedEq(*flag as u64), *flag));
+    refused.insert(libc::SYS_clone, flags.collect::<Result<_, _>>()?);
+    let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    Ok(vec![
+        program(refused, libc::EPERM)?,
+        program(unknown, libc::ENOSYS)?,
+    ])
+}
+
+/// A condition on the first argument's low 32 bits: the kernel looks at no more of a family or of clone's flags.
+fn rule(operator: SeccompCmpOp, value: i32) -> Result<SeccompRule, BackendError> {
+    let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, operator, value as u64)?;
+    SeccompRule::new(vec![condition])
+}
+
+fn program(calls: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<BpfProgram, BackendError> {
+    let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
+    SeccompFilter::new(
+        calls,
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno as u32),
+        architecture,
+    )?
+    .try_into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_compile_within_the_kernel_limit() {
+        let filters = filters().unwrap();
+        assert_eq!(filters.len(), 2);
+        for filter in filters {
+            assert!((1..=4096).contains(&filter.len()), "{}", filter.len());
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! What the dispatcher reads from, and changes in, the system that it runs on.
+
+use std::fs::{self, File};
+use std::io;
+use std::num::NonZeroU32;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{Dir, OFlags};
+use rustix::time::{ClockId, Timespec};
+
+use super::processes;
+use crate::guest::protocol::{GuestProcess, MAX_PROCESSES, MemUsage};
+
+/// Most characters of a process's name that are reported.
+const MAX_NAME: usize = 64;
+
+/// The system around a dispatcher: the kernel's own answers in a guest ([`LinuxSystem`]), a stand-in's elsewhere.
+pub trait System: Send + Sync {
+    /// The number of descriptors that are open in all processes together, sockets left out: a restore changes
+    /// sockets by its nature.
+    ///
+    /// # Errors
+    ///
+    /// What reading them failed with.
+    fn open_fd_count(&self) -> io::Result<u64>;
+
+    /// How much memory is in use.
+    ///
+    /// # Errors
+    ///
+    /// What reading it failed with.
+    fn mem_usage(&self) -> io::Result<MemUsage>;
+
+    /// The processes, at most [`MAX_PROCESSES`], by pid.
+    ///
+    /// # Errors
+    ///
+    /// What reading them failed with.
+    fn process_list(&self) -> io::Result<Vec<GuestProcess>>;
+
+    /// Mixes `seed` into the kernel's random pool and makes its generator start anew from it.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused it with; only root may.
+    fn reseed(&self, seed: &[u8; 32]) -> io::Result<()>;
+
+    /// Sets the clock to `now`, a time since 1970-01-01 UTC.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused it with; only root may.
+    fn set_clock(&self, now: Duration) -> io::Result<()>;
+
+    /// What the clock says, as time since 1970-01-01 UTC.
+    fn clock(&self) -> Duration {
+        // A clock before 1970 counts as 1970: it is wrong by decades either way.
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+    }
+}
+
+/// The Linux that this process runs on.
+#[derive(Debug, Default)]
+pub struct LinuxSystem {
+    /// Held while descriptors are counted: two counts at the same time would count each other's.
+    counting: Mutex<()>,
+}
+
+impl LinuxSystem {
+    /// The Linux that this process runs on.
+    pub fn new() -> LinuxSystem {
+        LinuxSystem::default()
+    }
+}
+
+impl System for LinuxSystem {
+    /// Counts the entries of every `/proc/<pid>/fd`, except those that counting itself opens.
+    fn open_fd_count(&self) -> io::Result<u64> {
+        let _counting = self.counting.lock();
+        let mut count = 0;
+        for pid in processes::pids()? {
+            // A process that ends meanwhile has none.
+            match count_fds(Path::new(&format!("/proc/{pid}/fd"))) {
+                Ok(open) => count += open,
+                Err(error) if has_ended(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(count)
+    }
+
+    /// `MemTotal`, and that without `MemAvailable`, from `/proc/meminfo`.
+    fn mem_usage(&self) -> io::Result<MemUsage> {
+        parse_meminfo(&fs::read_to_string("/proc/meminfo")?)
+            .ok_or_else(|| io::Error::other("/proc/meminfo has no MemTotal and MemAvailable in kB"))
+    }
+
+    /// Every process but the kernel's own threads, which are many, and the same in every reset.
+    fn process_list(&self) -> io::Result<Vec<GuestProcess>> {
+        let processes = processes::all()?.into_iter();
+        Ok(processes
+            .filter(|process| !process.is_kernel_thread)
+            .filter_map(|process| {
+                Some(GuestProcess {
+                    name: process.name.chars().take(MAX_NAME).collect(),
+                    pid: NonZeroU32::new(process.pid)?,
+                })
+            })
+            .take(MAX_PROCESSES)
+            .collect())
+    }
+
+    fn reseed(&self, seed: &[u8; 32]) -> io::Result<()> {
+        random::reseed(seed)
+    }
+
+    fn set_clock(&self, now: Duration) -> io::Result<()> {
+        let now = Timespec::try_from(now).map_err(io::Error::other)?;
+        Ok(rustix::time::clock_settime(ClockId::Realtime, now)?)
+    }
+}
+
+/// The descriptors in a `/proc/<pid>/fd`, without sockets, and without the one that reads this directory.
+fn count_fds(directory: &Path) -> io::Result<u64> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(directory, flags, rustix::fs::Mode::empty())?;
+    let mut entries = Dir::new(opened)?;
+    let reading = entries.fd()?.as_raw_fd();
+    let is_own_process = directory == own_fds();
+    let mut count = 0;
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        let fd: Option<i32> = entry
+            .file_name()
+            .to_str()
+            .ok()
+            .and_then(|name| name.parse().ok());
+        if fd.is_none() || (is_own_process && fd == Some(reading)) {
+            continue;
+        }
+        match rustix::fs::readlinkat(entries.fd()?, entry.file_name(), Vec::new()) {
+            Ok(target) => count += u64::from(!target.to_bytes().starts_with(b"socket:")),
+            Err(error) if has_ended(&error.into()) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(count)
+}
+
+fn own_fds() -> PathBuf {
+    PathBuf::from(format!("/proc/{}/fd", std::process::id()))
+}
+
+/// Whether a process, or its descriptor, was gone by the time that it was looked at.
+fn has_ended(error: &io::Error) -> bool {
+    matches!(
+        rustix::io::Errno::from_io_error(error),
+        Some(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH)
+    )
+}
+
+fn parse_meminfo(meminfo: &str) -> Option<MemUsage> {
+    let bytes = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        let kib: u64 = line
+            .strip_prefix(':')?
+            .strip_suffix("kB")?
+            .trim()
+            .parse()
+            .ok()?;
+        kib.checked_mul(1024)
+    };
+    let bytes_total = bytes("MemTotal")?;
+    Some(MemUsage {
+        bytes_used: bytes_total.saturating_sub(bytes("MemAvailable")?),
+        bytes_total,
+    })
+}
+
+mod random {
+    //! The two ioctls of `/dev/urandom` that renew the kernel's random pool.
+
+    use super::*;
+    use rustix::ioctl::{NoArg, Opcode, Setter, opcode};
+
+    /// `struct rand_pool_info` of `linux/random.h`, with its buffer.
+    #[repr(C)]
+    struct Entropy {
+        /// How many bits of entropy the buffer is worth.
+        entropy_count: i32,
+        /// The buffer's size, in bytes.
+        buf_size: i32,
+        buf: [u8; 32],
+    }
+
+    /// `RNDADDENTROPY`; its number is made from the header's size alone.
+    const ADD_ENTROPY: Opcode = opcode::write::<[i32; 2]>(b'R', 0x03);
+    /// `RNDRESEEDCRNG`.
+    const RESEED: Opcode = opcode::none(b'R', 0x07);
+
+    pub(super) fn reseed(seed: &[u8; 32]) -> io::Result<()> {
+        let pool = File::options().write(true).open("/dev/urandom")?;
+        let entropy = Entropy {
+            entropy_count: 8 * 32,
+            buf_size: 32,
+            buf: *seed,
+        };
+        // SAFETY: RNDADDENTROPY reads a `struct rand_pool_info` and as many bytes behind it as its
+        // `buf_size` says; `Entropy` is both.
+        unsafe { rustix::ioctl::ioctl(&pool, Setter::<ADD_ENTROPY, Entropy>::new(entropy)) }?;
+        // SAFETY: RNDRESEEDCRNG takes no argument.
+        unsafe { rustix::ioctl::ioctl(&pool, NoArg::<RESEED>::new()) }?;
+        Ok(())
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn the_numbers_are_those_of_the_header() {
+            assert_eq!(ADD_ENTROPY, 0x4008_5203);
+            assert_eq!(RESEED, 0x5207);
+            assert_eq!(size_of::<Entropy>(), 40);
+        }
+
+        #[test]
+        fn the_kernel_takes_a_seed_from_root_only() {
+            let expected = match rustix::process::geteuid().is_root() {
+                true => None,
+                false => Some(io::ErrorKind::PermissionDenied),
+            };
+            assert_eq!(reseed(&[7; 32]).err().map(|error| error.kind()), expected);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counting_leaves_out_sockets_and_itself() {
+        // Other tests open and close descriptors meanwhile, so a count by count of one process is compared with
+        // what was opened on purpose, as a lower bound, and a child that nobody else touches exactly.
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "read line"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let directory = format!("/proc/{}/fd", child.id());
+        let counted = count_fds(Path::new(&directory)).unwrap();
+        let listed = fs::read_dir(&directory).unwrap().count() as u64;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(counted, listed);
+        assert!(has_ended(&count_fds(Path::new(&directory)).unwrap_err()));
+        assert!(count_fds(&own_fds()).unwrap() >= 3);
+    }
+
+    #[test]
+    fn meminfo_is_read() {
+        #[track_caller]
+        fn check(meminfo: &str, expected: Option<(u64, u64)>) {
+            let expected = expected.map(|(bytes_used, bytes_total)| MemUsage {
+                bytes_used,
+                bytes_total,
+            });
+            assert_eq!(parse_meminfo(meminfo), expected, "{meminfo}");
+        }
+        let good = "MemTotal:  100 kB\nMemFree: 10 kB\nMemAvailable:   40 kB\n";
+        check(good, Some((60 * 1024, 100 * 1024)));
+        check("MemAvailable: 9 kB\nMemTotal: 5 kB", Some((0, 5 * 1024)));
+        check("MemTotal: 5 kB", None);
+        check("MemTotal: 5\nMemAvailable: 9", None);
+        check("MemTotal: x kB\nMemAvailable: 9 kB", None);
+        check(
+            "MemTotal: 99999999999999999999 kB\nMemAvailable: 9 kB",
+            None,
+        );
+        let usage = LinuxSystem::new().mem_usage().unwrap();
+        assert!(usage.bytes_used <= usage.bytes_total && usage.bytes_total > 0);
+    }
+
+    #[test]
+    fn this_process_is_listed_and_kernel_threads_are_not() {
+        let list = LinuxSystem::new().process_list().unwrap();
+        assert!(list.len() <= MAX_PROCESSES);
+        assert!(list.iter().all(|process| process.name != "kthreadd"));
+    }
+}

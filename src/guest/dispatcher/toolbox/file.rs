@@ -1,0 +1,295 @@
+//! The image's own file of tools: strict, bounded JSON.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{Argument, Limits, Tool, Toolbox, is_name};
+
+/// Most bytes that are read of a tools file.
+pub(super) const MAX_TOOLS_FILE: u64 = 64 * 1024;
+const MAX_TOOLS: usize = 64;
+const MAX_ARGUMENTS: usize = 32;
+const MAX_TEXT: usize = 4096;
+
+/// A tools file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolsFileError {
+    /// The file could not be read.
+    #[error("the tools file {} cannot be read", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It has more than 64 KiB.
+    #[error("the tools file has more than {MAX_TOOLS_FILE} bytes; declare fewer tools")]
+    TooLarge,
+    /// It is not JSON, or not of this shape.
+    #[error("the tools file is not of the expected shape")]
+    Shape(#[source] serde_json::Error),
+    /// One of its tools can't be offered.
+    #[error("the tools file declares {tool:?}, which cannot be offered: {reason}")]
+    Tool {
+        /// The tool's name.
+        tool: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct ToolsFile {
+    sh: bool,
+    tools: BTreeMap<String, DeclaredTool>,
+    limits: DeclaredLimits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeclaredTool {
+    program: String,
+    #[serde(default)]
+    arguments: Vec<String>,
+    #[serde(default)]
+    choices: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct DeclaredLimits {
+    memory_mib: Option<u64>,
+    processes: Option<u64>,
+    open_files: Option<u64>,
+    file_size_mib: Option<u64>,
+}
+
+impl Toolbox {
+    /// The built-in tools, and those of the tools file at `path` if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Toolbox::from_json`], and [`ToolsFileError::Read`] for a file that is there but can't be read.
+    pub fn load(path: &Path) -> Result<Toolbox, ToolsFileError> {
+        let read = |source| ToolsFileError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let file = match std::fs::File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Toolbox::built_in());
+            }
+            Err(error) => return Err(read(error)),
+        };
+        let mut json = Vec::new();
+        file.take(MAX_TOOLS_FILE + 1)
+            .read_to_end(&mut json)
+            .map_err(read)?;
+        Toolbox::from_json(&json)
+    }
+
+    /// The built-in tools and those that a tools file declares:
+    ///
+    /// ```json
+    /// {
+    ///   "sh": true,
+    ///   "tools": {
+    ///     "count": {
+    ///       "program": "/usr/bin/wc",
+    ///       "arguments": ["{unit}", "--", "{path}"],
+    ///       "choices": { "unit": ["-c", "-l"] }
+    ///     }
+    ///   },
+    ///   "limits": { "memory_mib": 256, "processes": 16, "open_files": 64, "file_size_mib": 16 }
+    /// }
+    /// ```
+    ///
+    /// Every field but `program` may be left out. A value that begins with `-` is taken only after a `--`, behind
+    /// a prefix (`--file={path}`), or from `choices`.
+    ///
+    /// # Errors
+    ///
+    /// [`ToolsFileError`] for anything unknown, repeated in meaning, or out of bounds: nothing of it is used then.
+    pub fn from_json(json: &[u8]) -> Result<Toolbox, ToolsFileError> {
+        if json.len() as u64 > MAX_TOOLS_FILE {
+            return Err(ToolsFileError::TooLarge);
+        }
+        let file: ToolsFile = serde_json::from_slice(json).map_err(ToolsFileError::Shape)?;
+        let mut toolbox = Toolbox::built_in();
+        if file.sh {
+            toolbox = toolbox.with_shell();
+        }
+        let refuse = |tool: &str, reason| ToolsFileError::Tool {
+            tool: tool.to_owned(),
+            reason,
+        };
+        for (name, declared) in file.tools {
+            if !is_name(&name) {
+                return Err(refuse(&name, "names have 1 to 64 of a-z, 0-9, _ and -"));
+            }
+            if name == "sh" || toolbox.tools.contains_key(&name) {
+                return Err(refuse(&name, "a built-in tool has this name"));
+            }
+            if toolbox.tools.len() == MAX_TOOLS {
+                return Err(refuse(&name, "there are more than 64 tools"));
+            }
+            let tool = declared.check().map_err(|reason| refuse(&name, reason))?;
+            toolbox.tools.insert(name, tool);
+        }
+        let defaults = Limits::default();
+        toolbox.limits = Limits {
+            memory_mib: file.limits.memory_mib.or(defaults.memory_mib),
+            processes: file.limits.processes.or(defaults.processes),
+            open_files: file.limits.open_files.or(defaults.open_files),
+            file_size_mib: file.limits.file_size_mib.or(defaults.file_size_mib),
+        };
+        Ok(toolbox)
+    }
+}
+
+impl DeclaredTool {
+    fn check(self) -> Result<Tool, &'static str> {
+        if !self.program.starts_with('/') {
+            return Err("its program is not an absolute path");
+        }
+        if self.program.contains('\0') || self.program.len() > MAX_TEXT {
+            return Err("its program has a NUL byte or more than 4096 bytes");
+        }
+        if self.arguments.len() > MAX_ARGUMENTS {
+            return Err("it has more than 32 arguments");
+        }
+        if self.arguments.iter().any(|text| text.len() > MAX_TEXT) {
+            return Err("an argument has more than 4096 bytes");
+        }
+        let arguments: Option<Vec<_>> = self.arguments.iter().map(|a| Argument::parse(a)).collect();
+        let tool = Tool {
+            program: self.program,
+            arguments: arguments
+                .ok_or("an argument is neither plain text nor text and one {param} at its end")?,
+            choices: self.choices,
+        };
+        let params = tool.params();
+        if !tool
+            .choices
+            .keys()
+            .all(|name| params.contains(name.as_str()))
+        {
+            return Err("it has choices for a parameter that it doesn't take");
+        }
+        if tool.choices.values().any(Vec::is_empty) {
+            return Err("it has an empty list of choices");
+        }
+        Ok(tool)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn declared_tools_are_offered() {
+        let json = br#"{
+            "sh": true,
+            "tools": {"count": {
+                "program": "/usr/bin/wc",
+                "arguments": ["{unit}", "--total={when}", "{path}"],
+                "choices": {"unit": ["-c", "-l"]}
+            }},
+            "limits": {"processes": 3}
+        }"#;
+        let toolbox = Toolbox::from_json(json).unwrap();
+        let params = json!({"unit": "-l", "when": "-always", "path": "/x"});
+        let line = toolbox.command_line("count", &params).unwrap();
+        assert_eq!(line.program, "/usr/bin/wc");
+        assert_eq!(line.arguments, ["-l", "--total=-always", "/x"]);
+        assert!(
+            toolbox
+                .command_line("sh", &json!({"script": "true"}))
+                .is_ok()
+        );
+        assert!(toolbox.command_line("whoami", &json!({})).is_ok());
+        assert_eq!(toolbox.limits().processes, Some(3));
+        assert_eq!(toolbox.limits().memory_mib, Limits::default().memory_mib);
+        let option = json!({"unit": "-l", "when": "x", "path": "-x"});
+        assert!(toolbox.command_line("count", &option).is_err());
+    }
+
+    #[test]
+    fn no_file_means_the_built_in_tools() {
+        let toolbox = Toolbox::load(Path::new("/nonexistent/chv-tools.json")).unwrap();
+        assert!(toolbox.command_line("whoami", &json!({})).is_ok());
+        assert!(
+            toolbox
+                .command_line("sh", &json!({"script": "true"}))
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        #[track_caller]
+        fn check(json: &str, expected: &str) {
+            let error = Toolbox::from_json(json.as_bytes()).unwrap_err();
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            let message = format!("{error} {}", source.unwrap_or_default());
+            assert!(message.contains(expected), "{json}: {message}");
+        }
+        let tool = |name: &str, tool: &str| format!(r#"{{"tools": {{"{name}": {tool}}}}}"#);
+        check("", "EOF");
+        check("[]", "expected shape");
+        check("{\"shell\": true}", "unknown field");
+        check("{\"sh\": 1}", "invalid type");
+        check("{\"limits\": {\"memory\": 1}}", "unknown field");
+        check("{\"limits\": {\"processes\": -1}}", "invalid value");
+        check(&tool("x", "{}"), "missing field `program`");
+        check(
+            &tool("x", r#"{"program": "/x", "env": {}}"#),
+            "unknown field",
+        );
+        check(&tool("x", r#"{"program": "x"}"#), "not an absolute path");
+        check(&tool("x", r#"{"program": "/\u0000"}"#), "NUL");
+        check(
+            &tool("x", r#"{"program": "/x", "arguments": ["{a}{b}"]}"#),
+            "neither",
+        );
+        check(
+            &tool("x", r#"{"program": "/x", "choices": {"a": ["b"]}}"#),
+            "doesn't take",
+        );
+        check(
+            &tool(
+                "x",
+                r#"{"program": "/x", "arguments": ["{a}"], "choices": {"a": []}}"#,
+            ),
+            "empty list",
+        );
+        check(&tool("echo", r#"{"program": "/x"}"#), "built-in");
+        check(&tool("sh", r#"{"program": "/x"}"#), "built-in");
+        check(&tool("a b", r#"{"program": "/x"}"#), "names have");
+        check(&" ".repeat(64 * 1024 + 1), "more than 65536 bytes");
+        let many: Vec<String> = (0..64)
+            .map(|n| format!(r#""t{n}": {{"program": "/x"}}"#))
+            .collect();
+        check(
+            &format!(r#"{{"tools": {{{}}}}}"#, many.join(",")),
+            "more than 64",
+        );
+        let arguments = vec![r#""a""#; 33].join(",");
+        check(
+            &tool(
+                "x",
+                &format!(r#"{{"program": "/x", "arguments": [{arguments}]}}"#),
+            ),
+            "more than 32",
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! The guest's first process: prepares the system, starts the dispatcher, reaps.
+//!
+//! ```text
+//! kernel -> init: mounts, modules, disks, tools' root -> dispatcher (a child of init)
+//!             ^                                               |
+//!             +---------- it ended: after a pause, a new one -+
+//! ```
+//!
+//! The dispatcher is a process of its own. So it waits for its tools itself, while everything else that ends is reaped
+//! here; and whatever happens to it, the first process stays, whose end would be the kernel's.
+
+mod cmdline;
+mod disks;
+mod modules;
+mod mounts;
+
+use std::panic;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions};
+
+/// How long the dispatcher isn't started again after its end, so that a lasting failure doesn't spin.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What the dispatcher is told: its command line is `chv-guest --port PORT [--root DIRECTORY]`.
+#[derive(Debug)]
+struct Prepared {
+    port: u32,
+    root: Option<PathBuf>,
+}
+
+/// The guest's life as its first process. What can't be prepared is said on the console, and then nothing is
+/// served: the host's boot limit ends such a guest.
+pub fn run() -> ! {
+    match panic::catch_unwind(prepare) {
+        Ok(Ok(prepared)) => loop {
+            // Only a defect gets here; the loop outlives it.
+            if panic::catch_unwind(|| supervise(&prepared)).is_err() {
+                tracing::error!("the first process panicked");
+            }
+        },
+        Ok(Err(error)) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(cause, "{error}");
+        }
+        Err(_) => tracing::error!("the first process panicked"),
+    }
+    loop {
+        thread::park();
+    }
+}
+
+fn prepare() -> Result<Prepared, InitError> {
+    mounts::kernel_file_systems()?;
+    let port = cmdline::port()?;
+    modules::load()?;
+    let root = disks::tools_root()?;
+    if let Some(root) = &root {
+        mounts::inside_tools_root(root)?;
+    }
+    Ok(Prepared { port, root })
+}
+
+/// Keeps a dispatcher running and reaps whatever else ends.
+fn supervise(prepared: &Prepared) -> ! {
+    loop {
+        match start_dispatcher(prepared) {
+            Ok(dispatcher) => {
+                reap_until(dispatcher);
+                tracing::error!("the dispatcher ended");
+            }
+            Err(error) => tracing::error!(%error, "the dispatcher could not be started"),
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn start_dispatcher(prepared: &Prepared) -> std::io::Result<Pid> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("--port").arg(prepared.port.to_string());
+    if let Some(root) = &prepared.root {
+        command.arg("--root").arg(root);
+    }
+    let dispatcher = command.stdin(Stdio::null()).env_clear().spawn()?;
+    Ok(Pid::from_child(&dispatcher))
+}
+
+/// Reaps every child, own or adopted, until `last` has ended.
+fn reap_until(last: Pid) {
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, _))) if pid == last => return,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => {
+                tracing::error!(%error, "no child could be waited for");
+                return;
+            }
+        }
+    }
+}
+
+/// The guest could not be prepared.
+#[derive(Debug, thiserror::Error)]
+enum InitError {
+    /// A file or directory of the guest could not be used.
+    #[error("{} could not be {what}", path.display())]
+    File {
+        what: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// A file system could not be mounted.
+    #[error("{kind} could not be mounted on {}", at.display())]
+    Mount {
+        kind: &'static str,
+        at: PathBuf,
+        source: Errno,
+    },
+    /// The kernel's command line asks for a port that there is not.
+    #[error("the kernel's command line says chv.port={value}, which is not a port")]
+    Port { value: String },
+}

@@ -1,0 +1,163 @@
+//! Frames that came after the first protocol: identity and renewal of a restored guest.
+//!
+//! All of them stand behind [`Hello`]: a host sends them only to a guest whose own hello lists the extension. A guest
+//! that is older answers the hello with an [`ErrorEvent`](super::ErrorEvent), and the host goes on without.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use uuid::Uuid;
+
+use super::PROTOCOL_VERSION;
+use super::closed::{at_most, uuid_v4};
+use super::tool::base64_bytes;
+
+/// The most extensions that a hello may list.
+const MAX_EXTENSIONS: usize = 64;
+
+/// What the sender can do. The host opens with it, and the guest answers with its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    /// The version of the protocol.
+    pub protocol: u32,
+    /// The sender's [`BUILD_ID`](crate::guest::BUILD_ID).
+    pub build_id: String,
+    /// The extensions that the sender knows, by name. Names that the other side doesn't know mean nothing to it.
+    #[serde(deserialize_with = "extensions")]
+    pub extensions: Vec<String>,
+    /// The nonce that was imprinted on this guest. The host never sends one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
+}
+
+impl Hello {
+    /// What this build can do.
+    pub fn of_this_build() -> Hello {
+        Hello {
+            protocol: PROTOCOL_VERSION,
+            build_id: crate::guest::BUILD_ID.to_owned(),
+            extensions: Extension::ALL
+                .map(|extension| extension.name().to_owned())
+                .to_vec(),
+            nonce: None,
+        }
+    }
+
+    /// Whether the sender knows `extension`.
+    pub fn supports(&self, extension: Extension) -> bool {
+        self.extensions.iter().any(|name| name == extension.name())
+    }
+
+    /// Whether the sender was built from the same guest sources as this build.
+    pub fn is_same_build(&self) -> bool {
+        self.build_id == crate::guest::BUILD_ID
+    }
+}
+
+/// What a guest may be able to do beyond the first protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Extension {
+    /// [`Imprint`]: keep a nonce in memory.
+    Nonce,
+    /// [`Renew`]: reseed the kernel's random pool.
+    Reseed,
+    /// [`Renew`]: set the clock.
+    Clock,
+}
+
+impl Extension {
+    /// Every extension that this build knows.
+    pub const ALL: [Extension; 3] = [Extension::Nonce, Extension::Reseed, Extension::Clock];
+
+    /// The extension's name in a [`Hello`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            Extension::Nonce => "nonce",
+            Extension::Reseed => "reseed",
+            Extension::Clock => "clock",
+        }
+    }
+}
+
+/// Asks the guest to keep a nonce, in memory only: a guest that has rebooted has none, a restored one has the
+/// golden snapshot's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Imprint {
+    /// Names this request in its answer; a random UUID.
+    #[serde(deserialize_with = "uuid_v4")]
+    pub request_id: Uuid,
+    /// What to keep.
+    pub nonce: String,
+}
+
+/// The nonce is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Imprinted {
+    /// The request that this answers.
+    #[serde(deserialize_with = "uuid_v4")]
+    pub request_id: Uuid,
+}
+
+/// Asks a restored guest to renew what all restored guests would otherwise share: randomness and clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renew {
+    /// Names this request in its answer; a random UUID.
+    #[serde(deserialize_with = "uuid_v4")]
+    pub request_id: Uuid,
+    /// Fresh randomness for the kernel's pool.
+    pub seed: Seed,
+    /// The time, in nanoseconds since 1970-01-01 UTC.
+    pub unix_nanos: u64,
+}
+
+/// What was renewed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renewed {
+    /// The request that this answers.
+    #[serde(deserialize_with = "uuid_v4")]
+    pub request_id: Uuid,
+    /// The nonce that was imprinted on this guest, if one was.
+    #[serde(default)]
+    pub nonce: Option<String>,
+    /// Whether the kernel's random pool was reseeded.
+    pub reseeded: bool,
+    /// Whether the clock was set.
+    pub clock_set: bool,
+    /// How far the guest's clock was behind the host's, in milliseconds; negative when it was ahead.
+    pub clock_offset_ms: i64,
+}
+
+/// 32 bytes of randomness (base64 on the wire), which `Debug` doesn't show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Seed(pub [u8; 32]);
+
+impl fmt::Debug for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seed(..)")
+    }
+}
+
+impl Serialize for Seed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        base64_bytes::serialize(&self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Seed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = base64_bytes::deserialize(deserializer)?;
+        bytes
+            .try_into()
+            .map(Seed)
+            .map_err(|_| de::Error::custom("a seed has 32 bytes"))
+    }
+}
+
+fn extensions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    at_most::<MAX_EXTENSIONS, String, D>(deserializer)
+}

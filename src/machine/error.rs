@@ -1,0 +1,85 @@
+//! What can go wrong with a machine.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::{client, overlay, vmm, vsock};
+
+/// A machine couldn't do what was asked of it. The causes chain.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The VMM couldn't be started or reached.
+    #[error("the VMM cannot be used")]
+    Vmm(#[source] vmm::Error),
+    /// The VMM didn't do what the API was asked for.
+    #[error("the VMM did not {action}")]
+    Api {
+        /// What was asked, as a verb: `boot the VM`.
+        action: &'static str,
+        /// The answer.
+        source: client::Error,
+    },
+    /// The guest didn't speak, or not as it should.
+    #[error("the guest cannot be spoken to")]
+    Channel(#[source] vsock::Error),
+    /// Something was to be asked of the guest while no channel to it is open.
+    #[error("no channel to the guest is open")]
+    NoChannel,
+    /// The VM started, but its guest never opened the channel.
+    #[error("the VM runs, but its guest never answered; its console ended with: {console}")]
+    GuestSilent {
+        /// The last part of the console.
+        console: String,
+        /// How the last attempt failed.
+        source: vsock::Error,
+    },
+    /// A disk couldn't be hashed or put back.
+    #[error("the {role} disk cannot be used")]
+    Disk {
+        /// Which disk.
+        role: super::DiskRole,
+        /// Why, with its path.
+        source: overlay::Error,
+    },
+    /// A file of the machine couldn't be used.
+    #[error("cannot {action} {}", path.display())]
+    File {
+        /// What was tried, as a verb: `read`.
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A path that has to stand in a JSON body isn't UTF-8, so the VMM can't be told of it.
+    #[error("the path of the {what} is not UTF-8, which the VMM's API needs: {}", path.display())]
+    NotUtf8 {
+        /// What the path is of.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
+    /// The description of the VM in a snapshot doesn't fit the machine.
+    #[error("the snapshot in {} does not fit: {reason}", path.display())]
+    Snapshot {
+        /// The snapshot's folder or file.
+        path: PathBuf,
+        /// What doesn't fit.
+        reason: String,
+    },
+    /// The VMM's open files couldn't be read.
+    #[error("the open files of the VMM cannot be read")]
+    OpenFiles(#[source] vmm::Error),
+}
+
+impl Error {
+    pub(super) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::File {
+            action,
+            path,
+            source,
+        }
+    }
+}

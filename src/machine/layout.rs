@@ -1,0 +1,94 @@
+//! The files of one machine, by name, in its own private directory.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::{DiskRole, Error};
+
+/// How much of the console goes into a message, in bytes.
+const CONSOLE_TAIL: u64 = 2048;
+
+/// Names the files of one machine.
+#[derive(Debug)]
+pub(super) struct Layout {
+    directory: PathBuf,
+}
+
+impl Layout {
+    /// Uses `directory`, whose path has to be UTF-8 since it goes into the VMM's JSON.
+    pub(super) fn new(directory: PathBuf) -> Result<Self, Error> {
+        utf8("machine's directory", &directory)?;
+        Ok(Layout { directory })
+    }
+
+    pub(super) fn vsock(&self) -> PathBuf {
+        self.directory.join("vsock.sock")
+    }
+
+    pub(super) fn console(&self) -> PathBuf {
+        self.directory.join("console.log")
+    }
+
+    pub(super) fn disk(&self, role: DiskRole) -> PathBuf {
+        self.directory.join(format!("{role}.img"))
+    }
+
+    /// The snapshot as this machine sees it: the paths in its description are the machine's own.
+    pub(super) fn snapshot(&self) -> PathBuf {
+        self.directory.join("snapshot")
+    }
+
+    pub(super) fn remove_vsock(&self) -> Result<(), Error> {
+        let path = self.vsock();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::file("remove", path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn console_tail(&self) -> String {
+        let tail = || -> io::Result<Vec<u8>> {
+            let mut file = File::open(self.console())?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(CONSOLE_TAIL)))?;
+            let mut tail = Vec::new();
+            file.take(CONSOLE_TAIL).read_to_end(&mut tail)?;
+            Ok(tail)
+        };
+        match tail() {
+            Ok(tail) => String::from_utf8_lossy(&tail).trim().to_owned(),
+            Err(error) => format!("(no console: {error})"),
+        }
+    }
+
+    /// Removes what the machine wrote. A spawned VMM's directory is gone already; an attached one's stays,
+    /// since somebody else made it.
+    pub(super) fn remove(&self) {
+        let files = [
+            self.vsock(),
+            self.console(),
+            self.disk(DiskRole::Root),
+            self.disk(DiskRole::Overlay),
+        ];
+        let removed = files.iter().map(fs::remove_file);
+        for result in removed.chain([fs::remove_dir_all(self.snapshot())]) {
+            match result {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(directory = %self.directory.display(), %error, "a file of the machine stays");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// `path` as it goes into a JSON body.
+pub(super) fn utf8<'a>(what: &'static str, path: &'a Path) -> Result<&'a str, Error> {
+    path.to_str().ok_or_else(|| Error::NotUtf8 {
+        what,
+        path: path.to_owned(),
+    })
+}

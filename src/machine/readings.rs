@@ -1,0 +1,139 @@
+//! What a machine reads from its three sources, and what each step cost.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::{DiskRole, Error};
+use crate::api::types::VmState;
+use crate::guest::protocol::Renewed;
+use crate::overlay::{Access, Digest, FileIdentity};
+use crate::vsock::GuestHello;
+
+/// What a source said, or that it said nothing in time.
+///
+/// Silence is not an answer: it never counts as agreeing, and is not the same as disagreeing.
+#[derive(Clone, Debug)]
+pub enum Reading<T> {
+    /// The source answered.
+    Answered(T),
+    /// It didn't, for this reason.
+    Silent(Arc<Error>),
+}
+
+impl<T> Reading<T> {
+    /// The answer, if there is one.
+    pub fn answered(&self) -> Option<&T> {
+        match self {
+            Reading::Answered(answer) => Some(answer),
+            Reading::Silent(_) => None,
+        }
+    }
+}
+
+/// Everything that a revert learns about the machine afterwards.
+#[derive(Clone, Debug)]
+pub struct Readings {
+    /// Each disk's bytes.
+    pub disks: Vec<DiskReading>,
+    /// What the guest said.
+    pub guest: Reading<GuestReading>,
+    /// The VM's state as the API has it.
+    pub vm_state: Reading<VmState>,
+    /// Each step with its time, in order.
+    pub steps: Vec<Step>,
+}
+
+/// One disk as it was found after a revert.
+#[derive(Clone, Debug)]
+pub struct DiskReading {
+    /// Which disk.
+    pub role: DiskRole,
+    /// The SHA-256 of its bytes.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub length: u64,
+    /// How it was read.
+    pub access: Access,
+    /// How long the hashing took.
+    pub elapsed: Duration,
+    /// Whether what was hashed is what the VMM has open.
+    pub vmm_file: VmmFile,
+}
+
+/// Whether the file that was hashed is the file that the VMM has open, by device and inode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VmmFile {
+    /// It is.
+    Same,
+    /// The VMM has no such file open: what it serves to the guest is something else.
+    NotOpen(FileIdentity),
+    /// There is no process to look into.
+    NotApplicable,
+}
+
+/// What the guest says after a revert.
+#[derive(Clone, Debug)]
+pub struct GuestReading {
+    /// Its greeting; `None` from a guest that is older than the greeting.
+    pub hello: Option<GuestHello>,
+    /// What became of its random pool and its clock, and its nonce; `None` where it can't do that.
+    pub renewed: Option<Renewed>,
+    /// Its open descriptors, over all processes, without sockets.
+    pub open_fd_count: u64,
+}
+
+/// One step and its time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Step {
+    /// Its name.
+    pub name: &'static str,
+    /// How long it took, in microseconds.
+    pub micros: u64,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:.1} ms", self.name, self.micros as f64 / 1000.0)
+    }
+}
+
+/// A stopwatch with a lap for each step.
+pub(super) struct Steps {
+    done: Vec<Step>,
+    since: Instant,
+}
+
+impl Steps {
+    pub(super) fn start() -> Self {
+        Steps {
+            done: Vec::with_capacity(10),
+            since: Instant::now(),
+        }
+    }
+
+    /// The step `name` ends here.
+    pub(super) fn end(&mut self, name: &'static str) {
+        let now = Instant::now();
+        let micros = now.duration_since(self.since).as_micros() as u64;
+        tracing::debug!(step = name, micros, "done");
+        self.done.push(Step { name, micros });
+        self.since = now;
+    }
+
+    pub(super) fn finish(self) -> Vec<Step> {
+        self.done
+    }
+}
+
+/// Runs what blocks on a thread for that.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is going away, and this task with it.
+        Err(_) => std::future::pending().await,
+    }
+}

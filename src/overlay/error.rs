@@ -1,0 +1,95 @@
+//! What can go wrong with a file's bytes, by what the caller can do next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a file could not be digested or copied. Nothing that was there before is lost by any of these.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The system refused an operation: see the cause.
+    #[error("could not {operation} {path:?}")]
+    Io {
+        /// What was asked of the system, as a verb.
+        operation: &'static str,
+        /// The file or directory it was asked of.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The path leads to a directory, a pipe, a device or a socket: its bytes aren't a disk's.
+    #[error("{path:?} is not a regular file")]
+    NotRegular {
+        /// The path that was given.
+        path: PathBuf,
+    },
+    /// The file changed while it was read, so no digest and no copy of it would be true. Try again once nobody
+    /// writes to it.
+    #[error("{path:?} changed while it was read: {change}")]
+    Changed {
+        /// The file that was read.
+        path: PathBuf,
+        /// What was seen to change.
+        change: Change,
+    },
+    /// The overlay and its golden copy are one file, by two names or one: there is nothing to put back from.
+    #[error("the overlay {overlay:?} and its golden copy {golden:?} are the same file")]
+    SameFile {
+        /// The path of the golden copy.
+        golden: PathBuf,
+        /// The path of the overlay.
+        overlay: PathBuf,
+    },
+    /// A copy would replace something that is there already.
+    #[error("{path:?} exists already")]
+    AlreadyExists {
+        /// The path that the copy was to have.
+        path: PathBuf,
+    },
+    /// The filesystem, or the owner's quota on it, has no room for the copy. What was written of it is gone again.
+    #[error("no space for the copy of {length} bytes in {directory:?}")]
+    NoSpace {
+        /// The directory of the copy.
+        directory: PathBuf,
+        /// The length of the file that was to be copied, in bytes. A sparse one needs less.
+        length: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What was seen to change in a file while it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Change {
+    /// It was cut off or grew. Files without a length of their own, such as those of `/proc`, look the same.
+    #[error("its length is no longer {before} bytes")]
+    Length {
+        /// Its length when it was opened, in bytes.
+        before: u64,
+    },
+    /// The path leads to another file now, or to none.
+    #[error("the path leads to another file now, or to none")]
+    Replaced,
+    /// Its timestamps moved: it was written to, or its metadata was changed.
+    #[error("it was written to")]
+    Written,
+}
+
+impl Error {
+    /// For `map_err`: an operation on `path` that the system refused.
+    pub(super) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(super) fn changed(path: &Path, change: Change) -> Error {
+        Error::Changed {
+            path: path.to_owned(),
+            change,
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Which filesystems are known to keep the promises that mapping and sparse copies rest on.
+
+use std::fs::File;
+
+/// Whether `file` lies on ext4 (2, 3), xfs, btrfs or tmpfs.
+///
+/// There a read lease really keeps writers out, and `SEEK_DATA` and `SEEK_HOLE` tell the truth. On a network or
+/// user-space filesystem a lease says nothing of what its server does, and on those not listed nobody has checked.
+pub(super) fn is_known(file: &File) -> bool {
+    const EXT: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    const BTRFS: u64 = 0x9123_683e;
+    const TMPFS: u64 = 0x0102_1994;
+    let Ok(status) = rustix::fs::fstatfs(file) else {
+        return false;
+    };
+    // The type of the field depends on the platform, and may be signed.
+    #[expect(
+        clippy::cast_lossless,
+        reason = "the width of the field depends on the platform"
+    )]
+    let kind = (status.f_type as u32) as u64;
+    matches!(kind, EXT | XFS | BTRFS | TMPFS)
+}

@@ -1,0 +1,190 @@
+//! The sandbox on Cloud Hypervisor.
+
+mod boot;
+mod reset;
+mod status;
+mod watch;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Mutex, MutexGuard, broadcast, watch as watched};
+
+use super::{
+    Backend, ConfigError, Error, Event, Reset, Sandbox, SandboxConfig, SandboxState, ToolExecution,
+    ToolInvocation,
+};
+use crate::golden::Golden;
+use crate::machine::{Machine, VmmSource};
+use crate::vsock;
+use status::{Abandoned, Status};
+use watch::Watcher;
+
+/// How many events a slow listener may fall behind.
+const EVENTS: usize = 256;
+
+/// A sandbox in a microVM on Cloud Hypervisor.
+///
+/// With a golden snapshot, `boot` restores and verifies it just as `reset` does. Dropping the sandbox kills its
+/// VMM and removes what it wrote; `shutdown` does the same in order.
+pub struct ChvSandbox {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: SandboxConfig,
+    source: VmmSource,
+    status: Status,
+    /// Held for as long as the machine is changed: one boot, reset or shutdown at a time.
+    machine: Mutex<Option<Running>>,
+    /// Counts the shutdowns; a boot or reset that sees it change gives up.
+    shutdowns: watched::Sender<u64>,
+}
+
+/// What there is between boot and shutdown.
+struct Running {
+    machine: Machine,
+    /// Absent in scaffold mode.
+    golden: Option<Golden>,
+    watcher: Watcher,
+}
+
+/// The right to change the machine. If its holder gives up on the way, the sandbox has failed: nobody knows
+/// how far it came.
+struct Turn<'a> {
+    machine: MutexGuard<'a, Option<Running>>,
+    shutdowns: watched::Receiver<u64>,
+    abandoned: Abandoned<'a>,
+}
+
+impl ChvSandbox {
+    /// A sandbox as configured, on a VMM that it spawns itself. Nothing is started yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`].
+    pub fn new(config: SandboxConfig) -> Result<Self, ConfigError> {
+        let source = VmmSource::Spawn(config.vmm_config());
+        Self::with_vmm(config, source)
+    }
+
+    /// A sandbox on a VMM that somebody else runs: a player of recordings, in tests. What needs the VMM's
+    /// process is reported as not applicable. The configuration's `vmm`, `vmm_env` and `run_root` aren't used.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`].
+    pub fn attached(
+        config: SandboxConfig,
+        api_socket: PathBuf,
+        directory: PathBuf,
+    ) -> Result<Self, ConfigError> {
+        let source = VmmSource::Attach {
+            api_socket,
+            directory,
+        };
+        Self::with_vmm(config, source)
+    }
+
+    fn with_vmm(config: SandboxConfig, source: VmmSource) -> Result<Self, ConfigError> {
+        config.check()?;
+        Ok(ChvSandbox {
+            shared: Arc::new(Shared {
+                config,
+                source,
+                status: Status::new(EVENTS),
+                machine: Mutex::new(None),
+                shutdowns: watched::Sender::new(0),
+            }),
+        })
+    }
+}
+
+impl Shared {
+    /// Waits until nobody else changes the machine.
+    async fn turn(&self) -> Turn<'_> {
+        let shutdowns = self.shutdowns.subscribe();
+        let machine = self.machine.lock().await;
+        Turn {
+            machine,
+            shutdowns,
+            abandoned: self.status.fail_unless_finished(),
+        }
+    }
+
+    fn grace(&self) -> Duration {
+        Duration::from_millis(self.config.timeouts.grace_ms)
+    }
+}
+
+#[async_trait]
+impl Sandbox for ChvSandbox {
+    async fn boot(&self) -> Result<(), Error> {
+        let mut turn = self.shared.turn().await;
+        let result = tokio::select! {
+            result = self.shared.boot(&mut turn.machine) => result,
+            _ = turn.shutdowns.changed() => Err(Error::ShutDown),
+        };
+        turn.abandoned.finished();
+        result
+    }
+
+    async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error> {
+        let deadline = Duration::from_millis(invocation.deadline_ms);
+        let dispatch = invocation.try_into()?;
+        let (channel, generation) = self.shared.status.channel_for_tool()?;
+        let result = channel.dispatch(dispatch, self.shared.grace()).await;
+        result.map(ToolExecution::from).map_err(|source| match source {
+            source @ vsock::Error::ToolTimeout { .. } => {
+                self.shared.status.demand_reset(generation);
+                Error::ToolTimeout { deadline, source }
+            }
+            source => Error::Channel(source),
+        })
+    }
+
+    async fn reset(&self) -> Result<Reset, Error> {
+        let mut turn = self.shared.turn().await;
+        let result = tokio::select! {
+            result = self.shared.reset(&mut turn.machine) => result,
+            _ = turn.shutdowns.changed() => Err(Error::ShutDown),
+        };
+        turn.abandoned.finished();
+        result
+    }
+
+    async fn shutdown(&self) {
+        self.shared.shutdowns.send_modify(|count| *count += 1);
+        let mut machine = self.shared.machine.lock().await;
+        self.shared.status.close_channel();
+        if let Some(running) = machine.take() {
+            let report = running.stop().await;
+            tracing::debug!(?report, "the VMM has ended");
+        }
+        self.shared.status.rest();
+    }
+
+    fn state(&self) -> SandboxState {
+        self.shared.status.state()
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Chv
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.shared.status.subscribe()
+    }
+}
+
+impl fmt::Debug for ChvSandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChvSandbox")
+            .field("state", &self.state())
+            .field("config", &self.shared.config)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,109 @@
+//! Reset in place: revert, read, compare; halt on the first doubt.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Running, Shared};
+use crate::golden::{Golden, vmm_api_state};
+use crate::machine::{Machine, Reading};
+use crate::sandbox::verify::{Verdict, verify};
+use crate::sandbox::{
+    Error, Event, FailedReset, Reset, ResetOutcome, ResetReport, SandboxState, VmmApiState,
+    evidence,
+};
+
+/// A source that was silent is asked once more, by a whole further revert.
+const ATTEMPTS: u32 = 2;
+
+impl Shared {
+    pub(super) async fn reset(
+        self: &Arc<Self>,
+        slot: &mut Option<Running>,
+    ) -> Result<Reset, Error> {
+        let running = match slot {
+            Some(running) if !self.status.is_halted() => running,
+            _ => return Err(self.status.not_ready("be reset")),
+        };
+        self.status.begin(SandboxState::Resetting);
+        let result = match running.golden.clone() {
+            Some(golden) => self.reset_to(running, &golden).await,
+            None => self.reset_scaffold(running).await,
+        };
+        match &result {
+            Ok(reset) => {
+                self.adopt_channel(running);
+                self.status
+                    .tell(Event::Reset(Arc::new(reset.outcome().clone())));
+            }
+            Err(_) if self.status.is_halted() => {}
+            Err(_) => self.status.failed(),
+        }
+        result
+    }
+
+    async fn reset_to(&self, running: &mut Running, golden: &Golden) -> Result<Reset, Error> {
+        let machine = &mut running.machine;
+        let mut attempt = 1;
+        loop {
+            let readings = machine.revert(&golden.snapshot()).await;
+            let readings = readings.map_err(Error::ResetFailed)?;
+            let verification = verify(readings, golden.manifest(), attempt);
+            let outcome = ResetOutcome {
+                state: verification.state,
+                report: verification.report,
+            };
+            let halt: fn(Box<FailedReset>) -> Error = match verification.verdict {
+                Verdict::Passed => return Ok(Reset::Verified(outcome)),
+                Verdict::Silent if attempt < ATTEMPTS => {
+                    attempt += 1;
+                    continue;
+                }
+                Verdict::Silent => Error::ResetTimeout,
+                Verdict::Diverged => Error::ResetDivergence,
+            };
+            return Err(halt(self.halt(machine, outcome).await));
+        }
+    }
+
+    /// Stops a machine that isn't what it should be, and keeps what shows it.
+    async fn halt(&self, machine: &mut Machine, outcome: ResetOutcome) -> Box<FailedReset> {
+        self.status.halt();
+        machine.close_channel();
+        if let Err(error) = machine.pause().await {
+            tracing::warn!(%error, "the VM that diverged could not be paused");
+        }
+        let evidence = self.keep_evidence(machine, &outcome).await;
+        self.status.tell(Event::Reset(Arc::new(outcome.clone())));
+        Box::new(FailedReset { outcome, evidence })
+    }
+
+    pub(super) async fn keep_evidence(
+        &self,
+        machine: &Machine,
+        outcome: &ResetOutcome,
+    ) -> Option<PathBuf> {
+        let beside = || {
+            let golden = self.config.golden.as_deref()?;
+            Some(golden.parent()?.join("evidence"))
+        };
+        let directory = self.config.evidence_dir.clone().or_else(beside)?;
+        let kept = evidence::keep(&directory, machine, outcome).await;
+        if let Some(folder) = &kept {
+            self.status.tell(Event::EvidenceKept(folder.clone()));
+        }
+        kept
+    }
+
+    async fn reset_scaffold(&self, running: &mut Running) -> Result<Reset, Error> {
+        tracing::warn!("scaffold mode: the sandbox is reverted, and nothing is verified");
+        let shape = self.config.shape().expect("checked: scaffold mode has a kernel");
+        let rebooted = running.machine.reboot_cold(&shape).await;
+        let (steps, state) = rebooted.map_err(Error::ResetFailed)?;
+        let live = match &state {
+            Reading::Answered(state) => vmm_api_state(state),
+            Reading::Silent(_) => VmmApiState::Error,
+        };
+        let report = ResetReport::unverified("cold_boot", steps);
+        Ok(Reset::Scaffold(ResetOutcome::unverified(live, report)))
+    }
+}

@@ -1,0 +1,196 @@
+//! Where a sandbox stands, for those who may not wait for the machine: tools, listeners, the watcher.
+
+use std::sync::{Mutex, MutexGuard};
+
+use tokio::sync::broadcast;
+
+use crate::sandbox::{Error, Event, SandboxState};
+use crate::vsock::Channel;
+
+/// The state, the tools' channel, and the listeners.
+pub(super) struct Status {
+    inner: Mutex<Inner>,
+    events: broadcast::Sender<Event>,
+}
+
+struct Inner {
+    state: SandboxState,
+    /// Set for good by a divergence or a silence, until the next shutdown.
+    halted: bool,
+    /// The VMM has ended by itself, so nothing can become ready before the next boot.
+    vmm_ended: bool,
+    /// Why no tool is taken although the sandbox is ready.
+    needs_reset: Option<&'static str>,
+    channel: Option<Channel>,
+    /// Counts the channels, so that a tool of an earlier one can't say anything of the present one.
+    generation: u64,
+}
+
+impl Status {
+    pub(super) fn new(events: usize) -> Self {
+        Status {
+            inner: Mutex::new(Inner {
+                state: SandboxState::NotBooted,
+                halted: false,
+                vmm_ended: false,
+                needs_reset: None,
+                channel: None,
+                generation: 0,
+            }),
+            events: broadcast::Sender::new(events),
+        }
+    }
+
+    /// Nothing that holds this lock can leave it half-changed, so a panic elsewhere doesn't matter.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    pub(super) fn tell(&self, event: Event) {
+        // Nobody has to listen.
+        let _ = self.events.send(event);
+    }
+
+    pub(super) fn state(&self) -> SandboxState {
+        self.lock().state
+    }
+
+    pub(super) fn is_halted(&self) -> bool {
+        self.lock().halted
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
+        let mut inner = self.lock();
+        let before = inner.state;
+        change(&mut inner);
+        let after = inner.state;
+        drop(inner);
+        if before != after {
+            tracing::debug!(%before, %after, "the sandbox's state changed");
+            self.tell(Event::State(after));
+        }
+    }
+
+    /// The sandbox is booting or resetting: what is in flight ends, and no tool is taken.
+    pub(super) fn begin(&self, state: SandboxState) {
+        self.close_channel();
+        self.change(|inner| {
+            inner.state = state;
+            if state == SandboxState::Booting {
+                inner.vmm_ended = false;
+            }
+        });
+    }
+
+    /// The VMM has ended by itself.
+    pub(super) fn vmm_ended(&self) {
+        self.change(|inner| inner.vmm_ended = true);
+        self.failed();
+    }
+
+    /// The sandbox is ready, and tools go to `channel`.
+    pub(super) fn ready(&self, channel: Channel) {
+        self.change(|inner| {
+            if inner.vmm_ended {
+                inner.state = SandboxState::Failed;
+                return;
+            }
+            inner.state = SandboxState::Ready;
+            inner.needs_reset = None;
+            inner.channel = Some(channel);
+            inner.generation += 1;
+        });
+    }
+
+    pub(super) fn failed(&self) {
+        self.close_channel();
+        self.change(|inner| inner.state = SandboxState::Failed);
+    }
+
+    pub(super) fn halt(&self) {
+        self.close_channel();
+        self.change(|inner| {
+            inner.state = SandboxState::Failed;
+            inner.halted = true;
+        });
+    }
+
+    /// Everything was released.
+    pub(super) fn rest(&self) {
+        self.change(|inner| {
+            inner.state = SandboxState::NotBooted;
+            inner.halted = false;
+            inner.needs_reset = None;
+        });
+    }
+
+    pub(super) fn close_channel(&self) {
+        if let Some(channel) = self.lock().channel.take() {
+            channel.close();
+        }
+    }
+
+    pub(super) fn not_ready(&self, action: &'static str) -> Error {
+        let inner = self.lock();
+        Error::NotReady {
+            action,
+            state: inner.state,
+            halted: inner.halted,
+        }
+    }
+
+    /// The channel on which a tool may run, with its generation.
+    pub(super) fn channel_for_tool(&self) -> Result<(Channel, u64), Error> {
+        let inner = self.lock();
+        let channel = match (inner.state, &inner.channel) {
+            (SandboxState::Ready, Some(channel)) => channel,
+            _ => {
+                drop(inner);
+                return Err(self.not_ready("run a tool"));
+            }
+        };
+        match inner.needs_reset {
+            Some(reason) => Err(Error::NeedsReset { reason }),
+            None if channel.is_poisoned() => Err(Error::NeedsReset {
+                reason: "the channel to the guest broke",
+            }),
+            None => Ok((channel.clone(), inner.generation)),
+        }
+    }
+
+    /// A tool ran out of time on the channel of `generation`: who knows what it still does.
+    pub(super) fn demand_reset(&self, generation: u64) {
+        let mut inner = self.lock();
+        if inner.generation == generation {
+            inner.needs_reset = Some("a tool gave no answer in time");
+        }
+    }
+
+    /// Until [`finished`](Abandoned::finished) is called on it, its end means that the sandbox has failed.
+    pub(super) fn fail_unless_finished(&self) -> Abandoned<'_> {
+        Abandoned { status: Some(self) }
+    }
+}
+
+/// Fails the sandbox when a boot or a reset is dropped half-way.
+pub(super) struct Abandoned<'a> {
+    status: Option<&'a Status>,
+}
+
+impl Abandoned<'_> {
+    pub(super) fn finished(mut self) {
+        self.status = None;
+    }
+}
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        if let Some(status) = self.status {
+            status.failed();
+        }
+    }
+}

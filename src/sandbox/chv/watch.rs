@@ -1,0 +1,74 @@
+//! What a sandbox notices by itself: the VMM's events and its end, and what the guest says unasked.
+
+use std::sync::{Arc, Weak};
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::AbortHandle;
+
+use super::Shared;
+use crate::machine::Machine;
+use crate::sandbox::Event;
+use crate::vsock::Channel;
+
+/// The task that watches a VMM. It ends with this.
+pub(super) struct Watcher(AbortHandle);
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Shared {
+    /// Watches the VMM until it ends. Its end, unless it was asked for, fails the sandbox at once and not at
+    /// the next call.
+    pub(super) fn watch(self: &Arc<Self>, machine: &Machine) -> Watcher {
+        let shared = Arc::downgrade(self);
+        let mut events = machine.vmm().events();
+        let ended = machine.vmm().ended();
+        let watcher = tokio::spawn(async move {
+            let forwarded = Weak::clone(&shared);
+            let forward = async move {
+                loop {
+                    match events.recv().await {
+                        Ok(event) => tell(&forwarded, Event::Vmm(event)),
+                        Err(RecvError::Lagged(_)) => {}
+                        // The end itself is another matter than the end of the events.
+                        Err(RecvError::Closed) => std::future::pending().await,
+                    }
+                }
+            };
+            let ended = tokio::select! {
+                ended = ended => ended,
+                () = forward => unreachable!("forwarding never ends"),
+            };
+            if let Some(shared) = shared.upgrade() {
+                tracing::error!(%ended, "the VMM ended by itself");
+                shared.status.vmm_ended();
+                shared.status.tell(Event::VmmEnded(ended));
+            }
+        });
+        Watcher(watcher.abort_handle())
+    }
+
+    /// Passes on what happens on the channel, until it closes.
+    pub(super) fn watch_channel(self: &Arc<Self>, channel: &Channel) {
+        let shared = Arc::downgrade(self);
+        let mut events = channel.events();
+        tokio::spawn(async move {
+            loop {
+                match events.recv().await {
+                    Ok(event) => tell(&shared, Event::Channel(event)),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => break,
+                }
+            }
+        });
+    }
+}
+
+fn tell(shared: &Weak<Shared>, event: Event) {
+    if let Some(shared) = shared.upgrade() {
+        shared.status.tell(event);
+    }
+}

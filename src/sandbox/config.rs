@@ -1,0 +1,334 @@
+//! The configuration of a sandbox, as a struct or as a TOML file.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::machine::{Disk, DiskRole, Limits, VmShape};
+use crate::vmm::VmmConfig;
+
+/// A configuration has a few hundred bytes.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// How a sandbox is made. Every field has a default but the one that says what it is reset to:
+/// [`golden`](Self::golden), or, asked for by name, [`scaffold`](Self::scaffold).
+///
+/// In a TOML file the fields have the same names; paths are taken as they stand. Further fields are refused.
+///
+/// ```
+/// let config = chv_sandbox::sandbox::SandboxConfig::from_toml(r#"
+///     vmm = "/usr/bin/cloud-hypervisor"
+///     golden = "/var/lib/agent/golden"
+/// "#)?;
+/// # Ok::<_, chv_sandbox::sandbox::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SandboxConfig {
+    /// The VMM's executable; a bare name is looked up in `PATH`. `cloud-hypervisor` unless set.
+    pub vmm: PathBuf,
+    /// Extra environment for the VMM's process. Its values are never logged.
+    pub vmm_env: BTreeMap<String, String>,
+    /// Where the private directory of each VMM is made. Unless set, in the user's runtime directory.
+    pub run_root: Option<PathBuf>,
+    /// The golden snapshot to which every reset returns. With one, boot restores it, and nothing of a VM's
+    /// shape needs to be given.
+    pub golden: Option<PathBuf>,
+    /// Runs without baselines: the sandbox boots cold, a reset boots it again from the disks as they were
+    /// given, and **nothing is verified**. Needs `kernel` and `root_disk`.
+    pub scaffold: bool,
+    /// Where the evidence of a divergence is kept. Unless set, `evidence` beside the golden snapshot.
+    pub evidence_dir: Option<PathBuf>,
+    /// The kernel, for a cold boot.
+    pub kernel: Option<PathBuf>,
+    /// The initramfs, for a kernel that needs one.
+    pub initramfs: Option<PathBuf>,
+    /// The kernel's command line. For a distribution's root unless set.
+    pub cmdline: String,
+    /// A raw image of the root disk.
+    pub root_disk: Option<PathBuf>,
+    /// Whether the guest may not write to the root disk. True unless set.
+    pub root_readonly: bool,
+    /// A raw image of a second, writable disk. Where there is none, the root disk is the one that is hashed.
+    pub overlay_path: Option<PathBuf>,
+    /// vCPUs. 2 unless set.
+    pub vcpus: u32,
+    /// Memory in MiB. 1024 unless set.
+    pub memory_mib: u64,
+    /// The guest's vsock CID, 3 or more. 3 unless set.
+    pub cid: u32,
+    /// The vsock port of the guest's dispatcher. 1024 unless set.
+    pub port: u32,
+    /// How long to wait for what.
+    pub timeouts: Timeouts,
+}
+
+/// How long to wait for what, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// The whole boot, to the open channel. 30,000 unless set.
+    pub boot_ms: u64,
+    /// One attempt of the vsock handshake. 5,000 unless set.
+    pub handshake_ms: u64,
+    /// What a guest may take to answer after a reset before it counts as silent. 5,000 unless set.
+    pub settle_ms: u64,
+    /// One query to the guest. 1,000 unless set; emulated guests need more.
+    pub query_ms: u64,
+    /// What a tool may take beyond its deadline for the guest's own answer. 2,000 unless set.
+    pub grace_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            boot_ms: 30_000,
+            handshake_ms: 5_000,
+            settle_ms: 5_000,
+            query_ms: 1_000,
+            grace_ms: 2_000,
+        }
+    }
+}
+
+impl Default for SandboxConfig {
+    fn default() -> Self {
+        SandboxConfig {
+            vmm: "cloud-hypervisor".into(),
+            vmm_env: BTreeMap::new(),
+            run_root: None,
+            golden: None,
+            scaffold: false,
+            evidence_dir: None,
+            kernel: None,
+            initramfs: None,
+            cmdline: "console=hvc0 root=/dev/vda rootfstype=ext4 ro".to_owned(),
+            root_disk: None,
+            root_readonly: true,
+            overlay_path: None,
+            vcpus: 2,
+            memory_mib: 1024,
+            cid: 3,
+            port: 1024,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+/// A configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It isn't TOML of this shape.
+    #[error("the configuration is not understood")]
+    Malformed(#[source] Box<toml::de::Error>),
+    /// A value can't be.
+    #[error("the configuration's {field} {reason}")]
+    Invalid {
+        /// Which one.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl ConfigError {
+    fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        ConfigError::Invalid { field, reason }
+    }
+}
+
+impl SandboxConfig {
+    /// A sandbox that is reset to the golden snapshot in `directory`.
+    pub fn with_golden(directory: impl Into<PathBuf>) -> Self {
+        SandboxConfig {
+            golden: Some(directory.into()),
+            ..SandboxConfig::default()
+        }
+    }
+
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Malformed`] with line and column, [`ConfigError::Invalid`].
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let config: SandboxConfig =
+            toml::from_str(text).map_err(|error| ConfigError::Malformed(Box::new(error)))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads a configuration from a file of at most 64 KiB.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`from_toml`](Self::from_toml), and [`ConfigError::Read`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let failed = |source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let mut text = String::new();
+        let file = File::open(path).map_err(failed)?;
+        let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);
+        if read.map_err(failed)? as u64 > MAX_BYTES {
+            let reason = format!("larger than {MAX_BYTES} bytes");
+            return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
+        }
+        Self::from_toml(&text)
+    }
+
+    /// Checks what can be checked without touching anything.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`], for the first field that can't be.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let invalid = ConfigError::invalid;
+        match (&self.golden, self.scaffold) {
+            (Some(_), true) => Err(invalid("scaffold", "and golden exclude each other")),
+            (None, false) => Err(invalid(
+                "golden",
+                "is missing: give the golden snapshot, or scaffold = true to run without verification",
+            )),
+            (None, true) if self.kernel.is_none() => Err(invalid("kernel", "is missing")),
+            (None, true) if self.root_disk.is_none() => Err(invalid("root_disk", "is missing")),
+            _ => self.check_numbers(),
+        }
+    }
+
+    fn check_numbers(&self) -> Result<(), ConfigError> {
+        let invalid = ConfigError::invalid;
+        match self {
+            config if config.cid < 3 => {
+                Err(invalid("cid", format!("is {}; 0 to 2 are reserved", self.cid)))
+            }
+            config if config.cid == u32::MAX => Err(invalid("cid", "means any CID, and is reserved")),
+            config if config.vcpus == 0 => Err(invalid("vcpus", "is 0")),
+            // A machine whose memory doesn't hold a kernel makes the VMM end, not fail.
+            config if config.memory_mib < 16 => {
+                Err(invalid("memory_mib", format!("is {}, less than 16", self.memory_mib)))
+            }
+            config if config.memory_mib > u64::MAX >> 20 => {
+                Err(invalid("memory_mib", "does not fit into a number of bytes"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The VM of a cold boot, if the configuration has one.
+    pub fn shape(&self) -> Option<VmShape> {
+        Some(VmShape {
+            kernel: self.kernel.clone()?,
+            initramfs: self.initramfs.clone(),
+            cmdline: self.cmdline.clone(),
+            vcpus: self.vcpus,
+            memory_mib: self.memory_mib,
+            cid: self.cid,
+        })
+    }
+
+    /// The disks of a cold boot, in the VM's order; none where no root disk is given.
+    pub fn disks(&self) -> Vec<Disk> {
+        let root = self.root_disk.iter().map(|origin| Disk {
+            role: DiskRole::Root,
+            origin: origin.clone(),
+            readonly: self.root_readonly,
+        });
+        let overlay = self.overlay_path.iter().map(|origin| Disk {
+            role: DiskRole::Overlay,
+            origin: origin.clone(),
+            readonly: false,
+        });
+        root.chain(overlay).collect()
+    }
+
+    /// The VMM's process.
+    pub fn vmm_config(&self) -> VmmConfig {
+        let mut config = VmmConfig {
+            binary: self.vmm.clone(),
+            ..VmmConfig::default()
+        };
+        let env = self.vmm_env.iter();
+        config.env = env.map(|(name, value)| (name.into(), value.into())).collect();
+        if let Some(run_root) = &self.run_root {
+            config.run_root = run_root.clone();
+        }
+        config
+    }
+
+    /// How long a machine waits for its guest.
+    pub fn limits(&self) -> Limits {
+        let Timeouts {
+            boot_ms,
+            handshake_ms,
+            settle_ms,
+            query_ms,
+            grace_ms: _,
+        } = self.timeouts;
+        Limits {
+            boot: Duration::from_millis(boot_ms),
+            handshake: Duration::from_millis(handshake_ms),
+            settle: Duration::from_millis(settle_ms),
+            query: Duration::from_millis(query_ms),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(toml: &str, expected: Result<(), &str>) {
+        let result = SandboxConfig::from_toml(toml).map(drop);
+        match (result, expected) {
+            (Ok(()), Ok(())) => {}
+            (Err(error), Err(part)) => {
+                let text = format!("{error}: {:?}", std::error::Error::source(&error));
+                assert!(text.contains(part), "{toml}: {text}");
+            }
+            (result, expected) => panic!("{toml}: {result:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn what_can_be_configured_and_what_not() {
+        check("golden = '/g'", Ok(()));
+        check("scaffold = true\nkernel = '/k'\nroot_disk = '/r'", Ok(()));
+        check("golden = '/g'\ntimeouts = { query_ms = 5000 }", Ok(()));
+        check("", Err("golden is missing"));
+        check("scaffold = true", Err("kernel is missing"));
+        check("scaffold = true\nkernel = '/k'", Err("root_disk is missing"));
+        check("golden = '/g'\nscaffold = true", Err("exclude each other"));
+        check("golden = '/g'\ncid = 2", Err("cid is 2"));
+        check("golden = '/g'\ncid = 4294967295", Err("reserved"));
+        check("golden = '/g'\nvcpus = 0", Err("vcpus"));
+        check("golden = '/g'\nmemory_mib = 1", Err("memory_mib"));
+        check("golden = '/g'\nmemory_mib = 18446744073709551", Err("memory_mib"));
+        check("golden = '/g'\nmemmory = 3", Err("memmory"));
+        check("golden = ", Err("Malformed").or(Err("TOML")));
+    }
+
+    #[test]
+    fn the_defaults_are_the_protocols() {
+        let config = SandboxConfig::default();
+        assert_eq!((config.vcpus, config.memory_mib), (2, 1024));
+        assert_eq!((config.cid, config.port), (3, 1024));
+        assert!(config.root_readonly);
+        assert_eq!(config.vmm, Path::new("cloud-hypervisor"));
+    }
+}

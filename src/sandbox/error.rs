@@ -1,0 +1,141 @@
+//! What can go wrong with a sandbox, by the codes of the agent's protocol.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Outcome, ResetOutcome, SandboxState};
+use crate::guest::protocol::ToolNameError;
+use crate::{golden, machine, vsock};
+
+/// A sandbox couldn't do what was asked of it. [`code`](Error::code) is stable.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No sandbox can run here: no KVM, no VMM, a release that doesn't fit.
+    #[error("no sandbox can run here: {reason}")]
+    NotAvailable {
+        /// What is missing.
+        reason: String,
+        /// Why, if there is more to it.
+        source: Option<Box<Error>>,
+    },
+    /// The sandbox isn't in a state for this.
+    #[error("the sandbox is {state}, so it cannot {action}{}", if *halted { "; it halted after a reset that was not verified, and takes nothing but shutdown" } else { "" })]
+    NotReady {
+        /// What was asked, as a verb.
+        action: &'static str,
+        /// Where it stands.
+        state: SandboxState,
+        /// Whether it has halted for good.
+        halted: bool,
+    },
+    /// The sandbox can't take a tool before it is reset.
+    #[error("the sandbox takes no tool until it is reset: {reason}")]
+    NeedsReset {
+        /// What happened.
+        reason: &'static str,
+    },
+    /// The VM didn't come up. What had been started is cleaned up.
+    #[error("the sandbox did not boot")]
+    BootFailed(#[source] BootFailure),
+    /// The tool gave no answer within its deadline and the grace.
+    #[error("the tool gave no answer within its {} ms and the grace", deadline.as_millis())]
+    ToolTimeout {
+        /// The invocation's own deadline.
+        deadline: Duration,
+        /// What the channel saw.
+        source: vsock::Error,
+    },
+    /// The tool's name can't be one.
+    #[error("no tool can have this name")]
+    NotATool {
+        /// What is wrong with it.
+        source: ToolNameError,
+    },
+    /// A source disagrees with its baseline. The sandbox has halted.
+    #[error("the reset is not to be believed: {0}")]
+    ResetDivergence(Box<FailedReset>),
+    /// A source was silent, twice. The sandbox has halted.
+    #[error("the reset could not be verified: {0}")]
+    ResetTimeout(Box<FailedReset>),
+    /// The revert itself failed, so nothing could be verified. It may be tried again.
+    #[error("the sandbox could not be reverted")]
+    ResetFailed(#[source] machine::Error),
+    /// The channel to the guest failed. It is mended by a reset.
+    #[error("the channel to the guest failed")]
+    Channel(#[source] vsock::Error),
+    /// The call was ended by a shutdown.
+    #[error("the sandbox was shut down meanwhile")]
+    ShutDown,
+}
+
+/// Why a sandbox didn't boot.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BootFailure {
+    /// The machine didn't come up.
+    #[error("the machine did not come up")]
+    Machine(#[source] machine::Error),
+    /// The golden snapshot can't be used.
+    #[error("the golden snapshot cannot be used")]
+    Golden(#[source] golden::Error),
+    /// It came up, but isn't what the golden snapshot says.
+    #[error("the restored machine is not what its baselines say")]
+    Unverified(#[source] Box<Error>),
+}
+
+/// A reset that was made and not believed.
+#[derive(Debug)]
+pub struct FailedReset {
+    /// What it found.
+    pub outcome: ResetOutcome,
+    /// Where the evidence is kept: the overlay as it was found, the report, the VMM's log. `None` when that
+    /// couldn't be written; the log says why.
+    pub evidence: Option<PathBuf>,
+}
+
+impl std::fmt::Display for FailedReset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let checks = self.outcome.report.checks.iter();
+        let bad = checks.filter(|check| {
+            matches!(check.outcome, Outcome::Disagreed | Outcome::Silent)
+        });
+        for (n, check) in bad.enumerate() {
+            let separator = if n == 0 { "" } else { "; " };
+            let (source, found, expected) = (check.source, &check.found, &check.expected);
+            write!(f, "{separator}{source:?} said \"{found}\" instead of \"{expected}\"")?;
+        }
+        match &self.evidence {
+            Some(path) => write!(f, " (evidence in {})", path.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error {
+    /// The code in the agent's protocol.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::NotAvailable { .. }
+            | Error::NotReady { .. }
+            | Error::NeedsReset { .. }
+            | Error::ShutDown => "SANDBOX_NOT_AVAILABLE",
+            Error::BootFailed(_) => "SANDBOX_BOOT_FAILED",
+            Error::ToolTimeout { .. } => "SANDBOX_TOOL_TIMEOUT",
+            Error::NotATool { .. } => "SANDBOX_TOOL_ERROR",
+            Error::ResetDivergence(_) => "SANDBOX_RESET_DIVERGENCE",
+            Error::ResetTimeout(_) => "SANDBOX_RESET_TIMEOUT",
+            Error::ResetFailed(_) => "SANDBOX_RESET_FAILED",
+            Error::Channel(error) => error.code(),
+        }
+    }
+
+    /// What the reset that failed had found, for a divergence or a time-out.
+    pub fn failed_reset(&self) -> Option<&FailedReset> {
+        match self {
+            Error::ResetDivergence(failed) | Error::ResetTimeout(failed) => Some(failed),
+            Error::BootFailed(BootFailure::Unverified(error)) => error.failed_reset(),
+            _ => None,
+        }
+    }
+}

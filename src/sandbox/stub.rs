@@ -1,0 +1,108 @@
+//! A sandbox made of nothing, for the development of an agent where no VM can run.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+
+use super::{
+    Backend, Error, Event, Reset, ResetOutcome, ResetReport, Sandbox, SandboxState, ToolExecution,
+    ToolInvocation, VmmApiState,
+};
+
+/// How many events a slow listener may fall behind.
+const EVENTS: usize = 64;
+
+/// A sandbox that runs no VM. It answers the tool `echo`, knows no other, and isolates nothing. Its resets are
+/// [`Reset::Scaffold`], never verified.
+#[derive(Debug)]
+pub struct StubSandbox {
+    state: Mutex<SandboxState>,
+    events: broadcast::Sender<Event>,
+}
+
+impl Default for StubSandbox {
+    fn default() -> Self {
+        StubSandbox {
+            state: Mutex::new(SandboxState::NotBooted),
+            events: broadcast::Sender::new(EVENTS),
+        }
+    }
+}
+
+impl StubSandbox {
+    fn set(&self, state: SandboxState) {
+        let mut current = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if *current != state {
+            *current = state;
+            // Nobody has to listen.
+            let _ = self.events.send(Event::State(state));
+        }
+    }
+
+    fn check_ready(&self, action: &'static str) -> Result<(), Error> {
+        match self.state() {
+            SandboxState::Ready => Ok(()),
+            state => Err(Error::NotReady {
+                action,
+                state,
+                halted: false,
+            }),
+        }
+    }
+}
+
+#[async_trait]
+impl Sandbox for StubSandbox {
+    async fn boot(&self) -> Result<(), Error> {
+        self.set(SandboxState::Ready);
+        Ok(())
+    }
+
+    async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error> {
+        self.check_ready("run a tool")?;
+        let message = match invocation.tool.as_str() {
+            "echo" => invocation.params["message"].as_str(),
+            _ => None,
+        };
+        Ok(match message {
+            Some(message) => ToolExecution {
+                exit_code: 0,
+                stdout: format!("{message}\n"),
+                stderr: String::new(),
+                evidence_hash: None,
+            },
+            None => ToolExecution {
+                exit_code: 127,
+                stdout: String::new(),
+                stderr: "the stub knows no tool but echo {message}\n".to_owned(),
+                evidence_hash: None,
+            },
+        })
+    }
+
+    async fn reset(&self) -> Result<Reset, Error> {
+        self.check_ready("be reset")?;
+        self.set(SandboxState::Resetting);
+        let report = ResetReport::unverified("none", Vec::new());
+        let outcome = ResetOutcome::unverified(VmmApiState::Running, report);
+        self.set(SandboxState::Ready);
+        Ok(Reset::Scaffold(outcome))
+    }
+
+    async fn shutdown(&self) {
+        self.set(SandboxState::NotBooted);
+    }
+
+    fn state(&self) -> SandboxState {
+        *self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Stub
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+}

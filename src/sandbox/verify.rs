@@ -1,0 +1,200 @@
+//! The comparison of what was read with the baselines. Three sources, no quorum.
+
+use jiff::Timestamp;
+
+use super::{
+    Check, DivergenceAction, FsHash, HashedDisk, Outcome, ResetReport, ResetState, Source,
+    VerificationDetails, VmmApiState,
+};
+use crate::golden::{GoldenDisk, Manifest, vmm_api_state};
+use crate::machine::{DiskReading, Reading, Readings, VmmFile};
+
+/// What the comparison says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Every source that can be asked agreed.
+    Passed,
+    /// At least one disagreed.
+    Diverged,
+    /// None disagreed, but at least one was silent.
+    Silent,
+}
+
+/// The outcome of one comparison.
+#[derive(Debug)]
+pub(super) struct Verification {
+    pub(super) verdict: Verdict,
+    pub(super) state: ResetState,
+    pub(super) report: ResetReport,
+}
+
+/// Compares `readings` with what the golden snapshot's manifest says they have to be.
+pub(super) fn verify(readings: Readings, manifest: &Manifest, attempt: u32) -> Verification {
+    let mut checks: Vec<Check> = Vec::with_capacity(8);
+    let disks = || readings.disks.iter().zip(&manifest.disks);
+    checks.extend(disks().map(|(disk, golden)| check_digest(disk, golden)));
+    checks.push(check_fd_count(&readings, manifest));
+    checks.push(check_vm_state(&readings, manifest));
+    checks.extend(readings.disks.iter().map(check_identity));
+    checks.push(check_nonce(&readings, manifest));
+
+    let any = |outcome| checks.iter().any(|check| check.outcome == outcome);
+    let verdict = match (any(Outcome::Disagreed), any(Outcome::Silent)) {
+        (true, _) => Verdict::Diverged,
+        (false, true) => Verdict::Silent,
+        (false, false) => Verdict::Passed,
+    };
+    let guest = readings.guest.answered();
+    let renewed = guest.and_then(|guest| guest.renewed.as_ref());
+    let report = ResetReport {
+        strategy: "in_place",
+        attempt,
+        disks: readings.disks.iter().map(hashed_disk).collect(),
+        micros: readings.steps.iter().map(|step| step.micros).sum(),
+        steps: readings.steps.clone(),
+        reseeded: renewed.is_some_and(|renewed| renewed.reseeded),
+        clock_set: renewed.is_some_and(|renewed| renewed.clock_set),
+        checks,
+    };
+    Verification {
+        verdict,
+        state: reset_state(&readings, manifest, verdict),
+        report,
+    }
+}
+
+fn check_digest(disk: &DiskReading, golden: &GoldenDisk) -> Check {
+    let same = disk.digest == golden.sha256 && disk.length == golden.length;
+    let show = |digest, length| format!("{} disk {digest}, {length} bytes", disk.role);
+    Check {
+        source: Source::FsHash,
+        outcome: agreed(same),
+        expected: show(golden.sha256, golden.length),
+        found: show(disk.digest, disk.length),
+    }
+}
+
+fn check_fd_count(readings: &Readings, manifest: &Manifest) -> Check {
+    let baseline = manifest.baselines.open_fd_count;
+    let (outcome, found) = match &readings.guest {
+        Reading::Answered(guest) => (
+            agreed(guest.open_fd_count == baseline),
+            guest.open_fd_count.to_string(),
+        ),
+        Reading::Silent(why) => (Outcome::Silent, chain(why)),
+    };
+    Check {
+        source: Source::OpenFdCount,
+        outcome,
+        expected: baseline.to_string(),
+        found,
+    }
+}
+
+fn check_vm_state(readings: &Readings, manifest: &Manifest) -> Check {
+    let baseline = manifest.baselines.vmm_api_state;
+    let (outcome, found) = match &readings.vm_state {
+        Reading::Answered(state) => {
+            let state = vmm_api_state(state);
+            (agreed(state == baseline), format!("{state:?}"))
+        }
+        Reading::Silent(why) => (Outcome::Silent, chain(why)),
+    };
+    Check {
+        source: Source::VmmApiState,
+        outcome,
+        expected: format!("{baseline:?}"),
+        found,
+    }
+}
+
+fn check_identity(disk: &DiskReading) -> Check {
+    let (outcome, found) = match disk.vmm_file {
+        VmmFile::Same => (Outcome::Agreed, "the same file"),
+        VmmFile::NotOpen(_) => (Outcome::Disagreed, "another file"),
+        VmmFile::NotApplicable => (Outcome::NotApplicable, "no VMM process to look into"),
+    };
+    Check {
+        source: Source::DiskIdentity,
+        outcome,
+        expected: format!("the VMM has the {} disk open that was hashed", disk.role),
+        found: found.to_owned(),
+    }
+}
+
+/// The nonce itself is a secret between host and guest, so the report doesn't show it.
+fn check_nonce(readings: &Readings, manifest: &Manifest) -> Check {
+    let expected = manifest.guest.nonce.as_deref();
+    let found = readings.guest.answered().map(|guest| {
+        let hello = guest.hello.as_ref();
+        hello.and_then(|hello| hello.nonce.as_deref())
+    });
+    let (outcome, found) = match (expected, found) {
+        (None, _) => (Outcome::NotApplicable, "the golden snapshot's guest holds no nonce"),
+        (Some(_), None) => (Outcome::Silent, "no answer"),
+        (Some(_), Some(None)) => (Outcome::Disagreed, "no nonce: this guest was booted, not restored"),
+        (Some(expected), Some(Some(found))) if expected == found => (Outcome::Agreed, "the same nonce"),
+        (Some(_), Some(Some(_))) => (Outcome::Disagreed, "another nonce"),
+    };
+    Check {
+        source: Source::GuestNonce,
+        outcome,
+        expected: "the nonce of the golden snapshot".to_owned(),
+        found: found.to_owned(),
+    }
+}
+
+fn reset_state(readings: &Readings, manifest: &Manifest, verdict: Verdict) -> ResetState {
+    let mut disks = readings.disks.iter().zip(&manifest.disks);
+    let differs = |(disk, golden): &(&DiskReading, &GoldenDisk)| disk.digest != golden.sha256;
+    // The overlay speaks for the file system, unless another disk is the one that disagrees.
+    let (disk, golden) = disks
+        .clone()
+        .find(differs)
+        .or_else(|| disks.next_back())
+        .expect("a machine has a root disk");
+    let guest = readings.guest.answered();
+    let vmm_api_state = readings.vm_state.answered().map_or(VmmApiState::Error, vmm_api_state);
+    let passed = verdict == Verdict::Passed;
+    ResetState {
+        reset_at: Timestamp::now(),
+        golden_hash: FsHash::Digest(manifest.baselines.fs_hash),
+        verification_passed: passed,
+        verification_details: VerificationDetails {
+            fs_hash: FsHash::Digest(disk.digest),
+            fs_hash_baseline: FsHash::Digest(golden.sha256),
+            fs_hash_match: disk.digest == golden.sha256,
+            open_fd_count: guest.map_or(0, |guest| guest.open_fd_count),
+            open_fd_count_baseline: manifest.baselines.open_fd_count,
+            vmm_api_state,
+            expected_vmm_api_state: manifest.baselines.vmm_api_state,
+            divergence_action: match passed {
+                true => DivergenceAction::None,
+                false => DivergenceAction::Halt,
+            },
+        },
+    }
+}
+
+pub(super) fn hashed_disk(disk: &DiskReading) -> HashedDisk {
+    HashedDisk {
+        role: disk.role,
+        digest: disk.digest,
+        length: disk.length,
+        access: disk.access,
+        micros: disk.elapsed.as_micros() as u64,
+    }
+}
+
+fn agreed(same: bool) -> Outcome {
+    match same {
+        true => Outcome::Agreed,
+        false => Outcome::Disagreed,
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

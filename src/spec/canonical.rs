@@ -1,0 +1,140 @@
+//! The canonical form: an OpenAPI document in JSON, sorted, without prose, the same bytes for the same contract.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::{Body, Content, Contract, Endpoint, Response, Schema, Shape};
+
+impl Contract {
+    /// The contract as an OpenAPI 3.0 document in JSON. Reading it back with [`read`](super::read) gives an equal
+    /// contract, and writing that gives the same bytes.
+    ///
+    /// `title` and `description` are there, and empty of meaning, only where OpenAPI requires them.
+    pub fn canonical(&self) -> String {
+        let mut text = format!("{:#}", sorted(self.document()));
+        text.push('\n');
+        text
+    }
+
+    fn document(&self) -> Value {
+        let paths = self.paths.iter().map(|(path, methods)| {
+            let methods = methods
+                .iter()
+                .map(|(method, endpoint)| (method.key().to_owned(), self::endpoint(endpoint)));
+            (path.clone(), Value::Object(methods.collect()))
+        });
+        let schemas = self
+            .schemas
+            .iter()
+            .map(|(name, schema)| (name.clone(), self::schema(schema)));
+        json!({
+            "openapi": "3.0.1",
+            "info": { "title": "VMM API", "version": self.release.to_string() },
+            "servers": [{ "url": self.server }],
+            "paths": paths.collect::<Map<_, _>>(),
+            "components": { "schemas": schemas.collect::<Map<_, _>>() },
+        })
+    }
+}
+
+fn endpoint(endpoint: &Endpoint) -> Value {
+    let responses = endpoint
+        .responses
+        .iter()
+        .map(|(status, Response { content })| {
+            let mut response = json!({ "description": "" });
+            if !content.is_empty() {
+                response["content"] = self::content(content);
+            }
+            (status.to_string(), response)
+        });
+    let mut value = json!({ "responses": responses.collect::<Map<_, _>>() });
+    if let Some(Body { required, content }) = &endpoint.body {
+        value["requestBody"] = json!({ "content": self::content(content), "required": required });
+    }
+    value
+}
+
+fn content(content: &Content) -> Value {
+    let content = content.iter().map(|(media_type, schema)| {
+        (
+            media_type.clone(),
+            json!({ "schema": self::schema(schema) }),
+        )
+    });
+    Value::Object(content.collect())
+}
+
+/// One schema as a document has it.
+pub(super) fn schema(schema: &Schema) -> Value {
+    let mut value = shape(&schema.shape);
+    if let Some(default) = &schema.default {
+        value["default"] = default.clone();
+    }
+    if schema.nullable {
+        value["nullable"] = true.into();
+    }
+    if schema.deprecated {
+        value["deprecated"] = true.into();
+    }
+    value
+}
+
+fn shape(shape: &Shape) -> Value {
+    let mut value = match shape {
+        Shape::Any => json!({}),
+        Shape::Reference(name) => json!({ "$ref": format!("#/components/schemas/{name}") }),
+        Shape::Map(values) => json!({ "type": "object", "additionalProperties": schema(values) }),
+        other => json!({ "type": other.kind() }),
+    };
+    let mut set = |keyword: &str, fact: Option<Value>| {
+        if let Some(fact) = fact {
+            value[keyword] = fact;
+        }
+    };
+    match shape {
+        Shape::Integer {
+            format,
+            minimum,
+            maximum,
+        }
+        | Shape::Number {
+            format,
+            minimum,
+            maximum,
+        } => {
+            set("format", format.clone().map(Value::from));
+            set("minimum", minimum.clone().map(Value::from));
+            set("maximum", maximum.clone().map(Value::from));
+        }
+        Shape::String { format, values } => {
+            set("format", format.clone().map(Value::from));
+            set("enum", list(values));
+        }
+        Shape::Array(items) => set("items", Some(schema(items))),
+        Shape::Object {
+            properties,
+            required,
+        } => {
+            let properties = properties
+                .iter()
+                .map(|(name, property)| (name.clone(), schema(property)));
+            set("properties", Some(Value::Object(properties.collect())));
+            set("required", list(required));
+        }
+        Shape::Any | Shape::Boolean | Shape::Map(_) | Shape::Reference(_) => {}
+    }
+    value
+}
+
+/// The texts as a list, unless there are none: an empty `required` is not allowed.
+fn list(texts: &BTreeSet<String>) -> Option<Value> {
+    (!texts.is_empty()).then(|| texts.iter().cloned().collect())
+}
+
+/// Sorted even where another crate of the build has asked serde_json to keep keys in the order of insertion.
+fn sorted(mut document: Value) -> Value {
+    document.sort_all_objects();
+    document
+}

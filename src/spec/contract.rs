@@ -1,0 +1,189 @@
+//! The contract of one release.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde_json::{Number, Value};
+
+use super::Release;
+
+/// The API of one release: what can be asked, with what, and what comes back.
+///
+/// Everything is kept in ordered maps, so two contracts compare and print the same way on every machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contract {
+    /// The release that this is the contract of. An upstream document does not say: its `info.version` is `0.3.0` in
+    /// every release, so the importer names it.
+    pub release: Release,
+    /// The address that every path is relative to: `http://localhost/api/v1`.
+    pub server: String,
+    /// The endpoints by path (`/vm.info`) and method.
+    pub paths: BTreeMap<String, BTreeMap<Method, Endpoint>>,
+    /// The named schemas.
+    pub schemas: BTreeMap<String, Schema>,
+}
+
+/// An HTTP method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Method {
+    /// `DELETE`
+    Delete,
+    /// `GET`
+    Get,
+    /// `PATCH`
+    Patch,
+    /// `POST`
+    Post,
+    /// `PUT`
+    Put,
+}
+
+impl Method {
+    /// Every method that a document may name.
+    pub const ALL: [Method; 5] = [
+        Method::Delete,
+        Method::Get,
+        Method::Patch,
+        Method::Post,
+        Method::Put,
+    ];
+
+    /// The key of the method in an OpenAPI document: `get`.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Method::Delete => "delete",
+            Method::Get => "get",
+            Method::Patch => "patch",
+            Method::Post => "post",
+            Method::Put => "put",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.key().to_ascii_uppercase())
+    }
+}
+
+/// One method of one path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The request's body, for an endpoint that takes one.
+    pub body: Option<Body>,
+    /// The responses by HTTP status.
+    pub responses: BTreeMap<u16, Response>,
+}
+
+/// The body of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// Whether the endpoint refuses a request without it.
+    pub required: bool,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// The response with one status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Response {
+    /// What it holds; empty for a response without a body.
+    pub content: Content,
+}
+
+/// Schemas by media type (`application/json`).
+pub type Content = BTreeMap<String, Schema>;
+
+/// What a value may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schema {
+    /// The kind of value, with the facts that belong to that kind.
+    pub shape: Shape,
+    /// The value that the server takes when none is given.
+    pub default: Option<Value>,
+    /// Whether `null` is allowed too.
+    pub nullable: bool,
+    /// Whether the document advises against it.
+    pub deprecated: bool,
+}
+
+impl Schema {
+    /// A schema of `shape` with no other facts.
+    pub fn new(shape: Shape) -> Schema {
+        Schema {
+            shape,
+            default: None,
+            nullable: false,
+            deprecated: false,
+        }
+    }
+
+    /// A reference to the named schema `name`.
+    pub fn reference(name: impl Into<String>) -> Schema {
+        Schema::new(Shape::Reference(name.into()))
+    }
+}
+
+/// The kind of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Any JSON value.
+    Any,
+    /// `true` or `false`.
+    Boolean,
+    /// A whole number.
+    Integer {
+        /// Its width: `int64`, `uint8`; absent where the document leaves it open.
+        format: Option<String>,
+        /// The least value.
+        minimum: Option<Number>,
+        /// The greatest value.
+        maximum: Option<Number>,
+    },
+    /// A number that need not be whole.
+    Number {
+        /// Its precision: `float`, `double`.
+        format: Option<String>,
+        /// The least value.
+        minimum: Option<Number>,
+        /// The greatest value.
+        maximum: Option<Number>,
+    },
+    /// A text.
+    String {
+        /// How the text is to be read, for instance `date-time`.
+        format: Option<String>,
+        /// The only values allowed; empty when every text is.
+        values: BTreeSet<String>,
+    },
+    /// A list of values of one schema.
+    Array(Box<Schema>),
+    /// An object with named properties.
+    Object {
+        /// The properties by their name on the wire.
+        properties: BTreeMap<String, Schema>,
+        /// The names that must be present. A document may name one here that it has no property for (v52 does).
+        required: BTreeSet<String>,
+    },
+    /// An object with any keys, whose values all have one schema.
+    Map(Box<Schema>),
+    /// The schema of this name in [`Contract::schemas`].
+    Reference(String),
+}
+
+impl Shape {
+    /// The name of the kind, as the document spells it.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Shape::Any => "any",
+            Shape::Boolean => "boolean",
+            Shape::Integer { .. } => "integer",
+            Shape::Number { .. } => "number",
+            Shape::String { .. } => "string",
+            Shape::Array(_) => "array",
+            Shape::Object { .. } => "object",
+            Shape::Map(_) => "map",
+            Shape::Reference(_) => "reference",
+        }
+    }
+}

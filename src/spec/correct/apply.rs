@@ -1,0 +1,220 @@
+//! Applying one change.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::super::fields::Place;
+use super::super::{Contract, Endpoint, Response, Schema, Shape, load};
+use super::{Change, Problem, Target};
+
+impl Change {
+    /// Applies the change at each of its places, and says of each how that went.
+    pub(super) fn apply(&self, contract: &mut Contract) -> Vec<(String, Result<(), Problem>)> {
+        let mut at =
+            |places: &[Target], change: &dyn Fn(&mut Contract, &Target) -> Result<(), Problem>| {
+                places
+                    .iter()
+                    .map(|place| (place.to_string(), change(contract, place)))
+                    .collect()
+            };
+        match self {
+            Change::AddSchema { name, schema } => {
+                vec![(name.clone(), add_schema(contract, name, schema))]
+            }
+            Change::AddProperty { of, schema } => {
+                at(of, &|contract, place| add_property(contract, place, schema))
+            }
+            Change::RemoveProperty { of } => at(of, &remove_property),
+            Change::RenameProperty { of, to } => {
+                let renamed = of
+                    .split()
+                    .map_or_else(|_| to.clone(), |(object, _)| format!("{object}.{to}"));
+                vec![(renamed, rename_property(contract, of, to))]
+            }
+            Change::SetSchema { of, schema } => at(of, &|contract, place| {
+                let schema = read(schema)?;
+                replace(place.find(contract)?, schema)
+            }),
+            Change::SetFormat { of, format } => at(of, &|contract, place| {
+                set_format(&mut place.find(contract)?.shape, format)
+            }),
+            Change::Require { of } => at(of, &require),
+            Change::MakeOptional { of } => at(of, &make_optional),
+            Change::AddValue { of, value } => at(of, &|contract, place| {
+                add_value(&mut place.find(contract)?.shape, value)
+            }),
+            Change::SetDefault { of, default } => at(of, &|contract, place| {
+                let schema = place.find(contract)?;
+                // A document can't say it beside a reference; the referenced schema is the place for it.
+                match schema.shape {
+                    Shape::Reference(_) => Err(Problem::WrongKind(schema.shape.kind())),
+                    _ => replace(&mut schema.default, Some(default.clone())),
+                }
+            }),
+            Change::RemoveDefault { of } => at(of, &|contract, place| {
+                place
+                    .find(contract)?
+                    .default
+                    .take()
+                    .map(drop)
+                    .ok_or(Problem::NothingToChange)
+            }),
+            Change::AddStatus { of, status } => {
+                responses(contract, of, |responses| {
+                    match responses.insert(*status, Response::default()) {
+                        None => Ok(()),
+                        Some(_) => Err(Problem::Present),
+                    }
+                })
+            }
+            Change::RemoveStatus { of, status } => responses(contract, of, |responses| {
+                responses
+                    .remove(status)
+                    .map(drop)
+                    .ok_or(Problem::NothingToChange)
+            }),
+            Change::MoveStatus { of, from, to } => {
+                responses(contract, of, |responses| move_status(responses, *from, *to))
+            }
+        }
+    }
+}
+
+fn read(schema: &Value) -> Result<Schema, Problem> {
+    load::schema(&Place::root(schema)).map_err(Problem::Schema)
+}
+
+/// Puts `new` where something else was.
+fn replace<T: PartialEq>(old: &mut T, new: T) -> Result<(), Problem> {
+    if *old == new {
+        return Err(Problem::NothingToChange);
+    }
+    *old = new;
+    Ok(())
+}
+
+fn add_schema(contract: &mut Contract, name: &str, schema: &Value) -> Result<(), Problem> {
+    let schema = read(schema)?;
+    match contract.schemas.insert(name.to_owned(), schema) {
+        None => Ok(()),
+        Some(_) => Err(Problem::Present),
+    }
+}
+
+/// The properties and the required names of an object.
+type Members<'c> = (&'c mut BTreeMap<String, Schema>, &'c mut BTreeSet<String>);
+
+/// The object that holds `place`, and the property's name in it.
+fn holder<'c, 't>(
+    contract: &'c mut Contract,
+    place: &'t Target,
+) -> Result<(Members<'c>, &'t str), Problem> {
+    let (object, name) = place.split()?;
+    match &mut object.find(contract)?.shape {
+        Shape::Object {
+            properties,
+            required,
+        } => Ok(((properties, required), name)),
+        other => Err(Problem::WrongKind(other.kind())),
+    }
+}
+
+fn add_property(contract: &mut Contract, place: &Target, schema: &Value) -> Result<(), Problem> {
+    let schema = read(schema)?;
+    let ((properties, _), name) = holder(contract, place)?;
+    match properties.insert(name.to_owned(), schema) {
+        None => Ok(()),
+        Some(_) => Err(Problem::Present),
+    }
+}
+
+fn remove_property(contract: &mut Contract, place: &Target) -> Result<(), Problem> {
+    let ((properties, required), name) = holder(contract, place)?;
+    required.remove(name);
+    properties.remove(name).map(drop).ok_or(Problem::Absent)
+}
+
+fn rename_property(contract: &mut Contract, place: &Target, to: &str) -> Result<(), Problem> {
+    let ((properties, required), name) = holder(contract, place)?;
+    if properties.contains_key(to) {
+        return Err(Problem::Present);
+    }
+    let schema = properties.remove(name).ok_or(Problem::Absent)?;
+    properties.insert(to.to_owned(), schema);
+    if required.remove(name) {
+        required.insert(to.to_owned());
+    }
+    Ok(())
+}
+
+fn set_format(shape: &mut Shape, new: &str) -> Result<(), Problem> {
+    match shape {
+        Shape::Integer { format, .. }
+        | Shape::Number { format, .. }
+        | Shape::String { format, .. } => replace(format, Some(new.to_owned())),
+        other => Err(Problem::WrongKind(other.kind())),
+    }
+}
+
+fn require(contract: &mut Contract, place: &Target) -> Result<(), Problem> {
+    let ((properties, required), name) = holder(contract, place)?;
+    match (
+        properties.contains_key(name),
+        required.insert(name.to_owned()),
+    ) {
+        (false, _) => Err(Problem::Absent),
+        (true, false) => Err(Problem::NothingToChange),
+        (true, true) => Ok(()),
+    }
+}
+
+fn make_optional(contract: &mut Contract, place: &Target) -> Result<(), Problem> {
+    let ((_, required), name) = holder(contract, place)?;
+    if required.remove(name) {
+        Ok(())
+    } else {
+        Err(Problem::NothingToChange)
+    }
+}
+
+fn add_value(shape: &mut Shape, value: &str) -> Result<(), Problem> {
+    match shape {
+        // Without values every text is allowed: to add one would forbid all the others.
+        Shape::String { values, .. } if !values.is_empty() => {
+            if values.insert(value.to_owned()) {
+                Ok(())
+            } else {
+                Err(Problem::Present)
+            }
+        }
+        other => Err(Problem::WrongKind(other.kind())),
+    }
+}
+
+type Responses = BTreeMap<u16, Response>;
+
+/// Changes the responses of each path's one endpoint.
+fn responses(
+    contract: &mut Contract,
+    paths: &[String],
+    change: impl Fn(&mut Responses) -> Result<(), Problem>,
+) -> Vec<(String, Result<(), Problem>)> {
+    let mut at = |path: &str| {
+        let methods = contract.paths.get_mut(path).ok_or(Problem::Absent)?;
+        let mut endpoints = methods.values_mut();
+        match (endpoints.next(), endpoints.next()) {
+            (Some(Endpoint { responses, .. }), None) => change(responses),
+            _ => Err(Problem::WrongKind("path with several methods")),
+        }
+    };
+    paths.iter().map(|path| (path.clone(), at(path))).collect()
+}
+
+fn move_status(responses: &mut Responses, from: u16, to: u16) -> Result<(), Problem> {
+    let response = responses.remove(&from).ok_or(Problem::Absent)?;
+    match responses.insert(to, response.clone()) {
+        Some(there) if there != response => Err(Problem::Present),
+        _ => Ok(()),
+    }
+}

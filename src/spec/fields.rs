@@ -1,0 +1,155 @@
+//! Taking a mapping apart so that no keyword is overlooked.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::{Invalid, Problem};
+
+/// A place in a document: a value with its JSON pointer.
+#[derive(Clone)]
+pub(super) struct Place<'a> {
+    pub(super) value: &'a Value,
+    pub(super) pointer: String,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn root(value: &'a Value) -> Self {
+        Place {
+            value,
+            pointer: String::new(),
+        }
+    }
+
+    /// The place at `key` below this one, whose value is `value`.
+    pub(super) fn child(&self, key: &str, value: &'a Value) -> Place<'a> {
+        let key = key.replace('~', "~0").replace('/', "~1");
+        Place {
+            value,
+            pointer: format!("{}/{key}", self.pointer),
+        }
+    }
+
+    pub(super) fn invalid(&self, problem: Problem) -> Invalid {
+        Invalid {
+            pointer: self.pointer.clone(),
+            problem,
+        }
+    }
+
+    fn expected(&self, expected: &'static str) -> Invalid {
+        let found = match self.value {
+            Value::Null => "nothing".to_owned(),
+            Value::Array(_) => "a list".to_owned(),
+            Value::Object(_) => "a mapping".to_owned(),
+            // Enough to recognise it by, and not a whole file of it.
+            scalar => format!("`{:.60}`", scalar.to_string()),
+        };
+        self.invalid(Problem::Expected { expected, found })
+    }
+
+    pub(super) fn mapping(&self) -> Result<&'a Map<String, Value>, Invalid> {
+        self.value
+            .as_object()
+            .ok_or_else(|| self.expected("a mapping"))
+    }
+
+    /// The entries of a mapping with free keys.
+    pub(super) fn entries(&self) -> Result<impl Iterator<Item = (&'a str, Place<'a>)>, Invalid> {
+        let mapping = self.mapping()?;
+        Ok(mapping
+            .iter()
+            .map(|(key, value)| (key.as_str(), self.child(key, value))))
+    }
+
+    /// The mapping's keywords, to be taken one by one.
+    pub(super) fn fields(&self) -> Result<Fields<'a>, Invalid> {
+        Ok(Fields {
+            mapping: self.mapping()?,
+            place: self.clone(),
+            taken: BTreeSet::new(),
+        })
+    }
+
+    pub(super) fn text(&self) -> Result<&'a str, Invalid> {
+        self.value.as_str().ok_or_else(|| self.expected("a text"))
+    }
+
+    pub(super) fn flag(&self) -> Result<bool, Invalid> {
+        self.value
+            .as_bool()
+            .ok_or_else(|| self.expected("true or false"))
+    }
+
+    pub(super) fn number(&self) -> Result<&'a serde_json::Number, Invalid> {
+        self.value
+            .as_number()
+            .ok_or_else(|| self.expected("a number"))
+    }
+
+    /// A list of texts, each of which may be there once.
+    pub(super) fn texts(&self) -> Result<BTreeSet<String>, Invalid> {
+        let list = self
+            .value
+            .as_array()
+            .ok_or_else(|| self.expected("a list of texts"))?;
+        let mut texts = BTreeSet::new();
+        for (index, value) in list.iter().enumerate() {
+            let place = self.child(&index.to_string(), value);
+            if !texts.insert(place.text()?.to_owned()) {
+                return Err(place.expected("a text that is not in the list before"));
+            }
+        }
+        Ok(texts)
+    }
+
+    pub(super) fn status(&self, key: &str) -> Result<u16, Invalid> {
+        key.parse()
+            .ok()
+            .filter(|status| (100..600).contains(status))
+            .ok_or_else(|| {
+                let found = format!("`{key:.60}`");
+                self.invalid(Problem::Expected {
+                    expected: "an HTTP status as the key",
+                    found,
+                })
+            })
+    }
+}
+
+/// The keywords of one mapping. [`finish`](Fields::finish) fails when one was never taken.
+pub(super) struct Fields<'a> {
+    mapping: &'a Map<String, Value>,
+    place: Place<'a>,
+    taken: BTreeSet<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn take(&mut self, keyword: &'static str) -> Option<Place<'a>> {
+        self.taken.insert(keyword);
+        self.mapping
+            .get(keyword)
+            .map(|value| self.place.child(keyword, value))
+    }
+
+    pub(super) fn need(&mut self, keyword: &'static str) -> Result<Place<'a>, Invalid> {
+        self.take(keyword)
+            .ok_or_else(|| self.place.invalid(Problem::MissingKeyword(keyword)))
+    }
+
+    /// Takes keywords that hold no fact, whatever their value.
+    pub(super) fn drop_prose(&mut self, keywords: &'static [&'static str]) {
+        self.taken.extend(keywords);
+    }
+
+    pub(super) fn finish(self) -> Result<(), Invalid> {
+        match self
+            .mapping
+            .keys()
+            .find(|key| !self.taken.contains(key.as_str()))
+        {
+            None => Ok(()),
+            Some(keyword) => Err(self.place.invalid(Problem::UnknownKeyword(keyword.clone()))),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The generator of `src/api/generated/`: from the contracts in `api-spec/`, after their corrections.
+//!
+//! The output is committed. A test writes it again in memory and fails if a file differs; `UPDATE=1 cargo test codegen`
+//! rewrites the files. The text is laid out by `prettyplease`, so it does not depend on the toolchain's rustfmt.
+
+mod api;
+mod calls;
+mod enums;
+mod layout;
+mod names;
+mod operation;
+mod structs;
+mod types;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use api::Api;
+use quote::quote;
+
+/// Every generated file by its path below `src/api/generated/`.
+fn generate(api: &Api) -> BTreeMap<PathBuf, String> {
+    let mut files = BTreeMap::new();
+    let mut add = |path: &str, text: String| files.insert(PathBuf::from(path), text);
+    add(
+        "operation.rs",
+        layout::file("The operations of the API.", operation::items(api)),
+    );
+    add(
+        "calls.rs",
+        layout::file(
+            "One function an operation, each building a request.",
+            calls::items(api),
+        ),
+    );
+    for (module, about, items) in types::modules(api) {
+        add(&format!("types/{module}.rs"), layout::file(about, items));
+    }
+    let modules = types::MODULES
+        .iter()
+        .map(|(module, _)| names::ident(module));
+    let uses = modules.clone();
+    add(
+        "types/mod.rs",
+        layout::file(
+            "The types of the API's bodies, named as their schemas.",
+            vec![
+                quote! { #(mod #modules;)* },
+                quote! { #(pub use #uses::*;)* },
+            ],
+        ),
+    );
+    add(
+        "mod.rs",
+        layout::file(
+            &format!(
+                "The API of {} after the corrections of `api-spec/corrections.toml`.",
+                api.contract.release
+            ),
+            vec![
+                quote! {
+                    mod calls;
+                    mod operation;
+                    pub mod types;
+                },
+                quote! {
+                    pub use calls::*;
+                    pub use operation::Operation;
+                },
+            ],
+        ),
+    );
+    files
+}
+
+#[test]
+fn codegen_is_fresh() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = root.join("src/api/generated");
+    let generated = generate(&Api::read(&root.join("api-spec")));
+    if std::env::var_os("UPDATE").is_some() {
+        for (path, text) in &generated {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().expect("a file is in a folder"))
+                .expect("the folder can be made");
+            fs::write(path, text).expect("the file can be written");
+        }
+    }
+    let mut committed = BTreeMap::new();
+    collect(&folder, &folder, &mut committed);
+    for (path, text) in &generated {
+        assert!(
+            committed.remove(path).as_ref() == Some(text),
+            "src/api/generated/{} is not what the generator writes: run `UPDATE=1 cargo test codegen`",
+            path.display()
+        );
+    }
+    assert!(
+        committed.is_empty(),
+        "the generator does not write these: {:?}",
+        committed.keys()
+    );
+}
+
+/// The files below `folder` by their path below `root`.
+fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<PathBuf, String>) {
+    for entry in fs::read_dir(folder).expect("the folder can be listed") {
+        let path = entry.expect("the folder can be listed").path();
+        if path.is_dir() {
+            collect(root, &path, files);
+        } else {
+            let name = path
+                .strip_prefix(root)
+                .expect("it is below the root")
+                .to_owned();
+            files.insert(
+                name,
+                fs::read_to_string(&path).expect("generated files are text"),
+            );
+        }
+    }
+}

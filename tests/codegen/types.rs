@@ -1,0 +1,264 @@
+//! The types of bodies: which there are, in which file each is, and how a schema is spelt in Rust.
+
+use std::collections::BTreeSet;
+
+use chv_sandbox::spec::{Schema, Shape};
+use proc_macro2::{TokenStream, TokenTree};
+use quote::quote;
+
+use super::api::{Api, json};
+use super::{enums, layout, names, structs};
+
+/// The files below `types/`, with what each holds.
+pub(super) const MODULES: &[(&str, &str)] = &[
+    ("answers", "What only the VMM sends."),
+    (
+        "bodies",
+        "The bodies of requests that are no part of a VM's configuration.",
+    ),
+    (
+        "config",
+        "The configuration of a VM, sent with `vm.create` and found in `vm.info`.",
+    ),
+    (
+        "devices",
+        "The configuration of devices, also sent with the `vm.add-` operations.",
+    ),
+];
+
+/// Each file with its items.
+pub(super) fn modules(api: &Api) -> Vec<(&'static str, &'static str, Vec<TokenStream>)> {
+    MODULES
+        .iter()
+        .map(|&(module, about)| {
+            let types: Vec<TokenStream> = api
+                .contract
+                .schemas
+                .iter()
+                .filter(|(name, _)| module_of(api, name) == module)
+                .flat_map(|(name, schema)| items(api, name, schema))
+                .collect();
+            let mut items = vec![imports(api, module, &types)];
+            items.extend(types);
+            (module, about, items)
+        })
+        .collect()
+}
+
+/// The file that a type belongs in, by who can reach it.
+fn module_of(api: &Api, name: &str) -> &'static str {
+    let reached_by = |starts: &[&str]| {
+        let mut reached = BTreeSet::new();
+        starts
+            .iter()
+            .for_each(|start| api.reach(&Schema::reference(*start), &mut reached));
+        reached.contains(name)
+    };
+    let added: Vec<&str> = api
+        .operations()
+        .filter(|op| op.name.starts_with("vm.add-"))
+        .filter_map(|op| {
+            op.endpoint
+                .body
+                .as_ref()
+                .and_then(|body| json(&body.content))
+        })
+        .filter_map(|schema| match &schema.shape {
+            Shape::Reference(name) => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    if reached_by(&added) {
+        "devices"
+    } else if reached_by(&["VmConfig"]) {
+        "config"
+    } else if api.answered.contains(name) {
+        "answers"
+    } else {
+        "bodies"
+    }
+}
+
+fn items(api: &Api, name: &str, schema: &Schema) -> Vec<TokenStream> {
+    match &schema.shape {
+        Shape::String { values, .. } if !values.is_empty() => {
+            enums::items(api, name, schema, values)
+        }
+        Shape::Object {
+            properties,
+            required,
+        } => structs::items(api, name, schema, properties, required),
+        _ => {
+            let (alias, rust) = (names::ident(name), rust(schema));
+            let doc = layout::doc(&about(api, name, schema));
+            vec![quote! { #doc pub type #alias = #rust; }]
+        }
+    }
+}
+
+/// The imports that the items of `module` need.
+fn imports(api: &Api, module: &str, items: &[TokenStream]) -> TokenStream {
+    let mut words = BTreeSet::new();
+    items
+        .iter()
+        .for_each(|item| collect_words(item.clone(), &mut words));
+    let map = words
+        .contains("BTreeMap")
+        .then(|| quote! { use std::collections::BTreeMap; });
+    let value = words
+        .contains("Value")
+        .then(|| quote! { use serde_json::Value; });
+    let mut others = api
+        .contract
+        .schemas
+        .keys()
+        .filter(|name| words.contains(*name) && module_of(api, name) != module);
+    let others = others
+        .by_ref()
+        .map(|name| names::ident(name))
+        .collect::<Vec<_>>();
+    let others = (!others.is_empty()).then(|| quote! { use super::{#(#others),*}; });
+    quote! {
+        #map
+        use serde::{Deserialize, Serialize};
+        #value
+        #others
+    }
+}
+
+/// Every identifier in `tokens`.
+fn collect_words(tokens: TokenStream, words: &mut BTreeSet<String>) {
+    for token in tokens {
+        match token {
+            TokenTree::Ident(ident) => {
+                words.insert(ident.to_string());
+            }
+            TokenTree::Group(group) => collect_words(group.stream(), words),
+            TokenTree::Punct(_) | TokenTree::Literal(_) => {}
+        }
+    }
+}
+
+/// What a type is for, from the facts of the contract.
+pub(super) fn about(api: &Api, name: &str, schema: &Schema) -> Vec<String> {
+    let mut uses = Vec::new();
+    for op in api.operations() {
+        let takes = op
+            .endpoint
+            .body
+            .as_ref()
+            .and_then(|body| json(&body.content));
+        let gives = op
+            .endpoint
+            .responses
+            .values()
+            .find_map(|response| json(&response.content));
+        for (schema, role) in [(takes, "the body of"), (gives, "the answer to")] {
+            if schema.is_some_and(|schema| schema.shape == Shape::Reference(name.to_owned())) {
+                uses.push(format!(
+                    "{role} [`{0}`](crate::api::{1})",
+                    op.name, op.function
+                ));
+            }
+        }
+    }
+    let mut owners = BTreeSet::new();
+    for (owner, schema) in &api.contract.schemas {
+        if mentions(schema, name) {
+            owners.insert(format!("[`{owner}`](super::{owner})"));
+        }
+    }
+    if !owners.is_empty() {
+        uses.push(format!(
+            "part of {}",
+            owners.into_iter().collect::<Vec<_>>().join(", ")
+        ));
+    }
+    let uses = match uses.len() {
+        0..=3 => uses.join("; "),
+        more => format!("{}; and {} more", uses[..2].join("; "), more - 2),
+    };
+    let mut lines = vec![format!("`{name}`: {uses}.")];
+    if let Some(default) = &schema.default {
+        lines.extend([
+            String::new(),
+            format!("The server's default is `{default}`."),
+        ]);
+    }
+    if let Some(correction) = api.undocumented_schema(name) {
+        lines.extend([
+            String::new(),
+            format!("Not in the document (correction `{correction}`)."),
+        ]);
+    }
+    lines
+}
+
+/// Whether `schema` refers to `name` without another named schema in between.
+fn mentions(schema: &Schema, name: &str) -> bool {
+    match &schema.shape {
+        Shape::Reference(other) => other == name,
+        Shape::Array(inner) | Shape::Map(inner) => mentions(inner, name),
+        Shape::Object { properties, .. } => {
+            properties.values().any(|property| mentions(property, name))
+        }
+        _ => false,
+    }
+}
+
+/// The Rust type of a schema.
+pub(super) fn rust(schema: &Schema) -> TokenStream {
+    let plain = match &schema.shape {
+        Shape::Any => quote! { Value },
+        Shape::Boolean => quote! { bool },
+        Shape::Integer { format, .. } => integer(format.as_deref()),
+        Shape::String { values, .. } if values.is_empty() => quote! { String },
+        Shape::Array(items) => {
+            let items = rust(items);
+            quote! { Vec<#items> }
+        }
+        Shape::Map(values) => {
+            let values = rust(values);
+            quote! { BTreeMap<String, #values> }
+        }
+        Shape::Reference(name) => {
+            let name = names::ident(name);
+            quote! { #name }
+        }
+        Shape::Number { .. } => {
+            panic!("no number of this API has a fraction: a correction has to say what it is")
+        }
+        Shape::String { .. } | Shape::Object { .. } => {
+            panic!("it needs a name: a correction has to give it one")
+        }
+    };
+    if schema.nullable {
+        quote! { Option<#plain> }
+    } else {
+        plain
+    }
+}
+
+fn integer(format: Option<&str>) -> TokenStream {
+    match format {
+        Some("int8") => quote! { i8 },
+        Some("int16") => quote! { i16 },
+        Some("int32") => quote! { i32 },
+        Some("int64") => quote! { i64 },
+        Some("uint8") => quote! { u8 },
+        Some("uint16") => quote! { u16 },
+        Some("uint32") => quote! { u32 },
+        Some("uint64") => quote! { u64 },
+        other => {
+            panic!("an integer of width {other:?}: a correction has to say which the server has")
+        }
+    }
+}
+
+/// A schema as a doc link, for one that has a name.
+pub(super) fn linked(schema: &Schema) -> String {
+    match &schema.shape {
+        Shape::Reference(name) => format!("[`{name}`]"),
+        _ => panic!("an answer without a name"),
+    }
+}
