@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Ended;
 use super::exit::LogTail;
+use super::run_dir::SOCKET_PATH_LIMIT;
 use crate::client;
 
 /// Why a VMM couldn't be started, reached or looked at.
@@ -42,13 +43,13 @@ pub enum Error {
         /// What the kernel says, if it was asked.
         source: Option<io::Error>,
     },
-    /// The sockets in the run directory would have paths that the kernel doesn't take.
+    /// A socket would have a path that the kernel doesn't take.
     #[error(
-        "the socket path {} has {length} bytes and must have less than {limit}: choose a shorter run root",
+        "the socket path {} has {length} bytes and must have less than {limit}: choose a shorter directory",
         .path.display()
     )]
     PathTooLong {
-        /// The longest path that would be needed.
+        /// The path; below a run root, the longest one that would be needed.
         path: PathBuf,
         /// Its length in bytes.
         length: usize,
@@ -139,13 +140,6 @@ pub enum Error {
 }
 
 impl Error {
-    pub(super) fn client(socket: &Path, source: client::Error) -> Self {
-        Error::Client {
-            socket: socket.to_owned(),
-            source: Box::new(source),
-        }
-    }
-
     /// For `map_err`: the step `action` on `path` failed.
     pub(super) fn run_dir(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
@@ -153,6 +147,16 @@ impl Error {
             action,
             path,
             source,
+        }
+    }
+}
+
+impl From<client::SocketPathTooLong> for Error {
+    fn from(client::SocketPathTooLong { socket }: client::SocketPathTooLong) -> Self {
+        Error::PathTooLong {
+            length: socket.as_os_str().len(),
+            limit: SOCKET_PATH_LIMIT,
+            path: socket,
         }
     }
 }

@@ -90,10 +90,10 @@ impl Vmm {
     /// - [`Error::BinaryNotFound`], [`Error::NotExecutable`], [`Error::Spawn`]: there is no such VMM to start.
     /// - [`Error::RunRoot`], [`Error::PathTooLong`], [`Error::RunDir`]: there is no place for its sockets and log.
     /// - [`Error::DiedAtStart`], [`Error::NotReady`]: it started and never answered. Both carry the end of its log.
+    /// - [`Error::Client`]: it answered what no VMM answers.
     pub async fn spawn(config: &VmmConfig) -> Result<Vmm, Error> {
         let running = spawner::spawn(config).await?;
-        let client = Client::new(running.run_dir.api_socket())
-            .map_err(|source| Error::client(&running.run_dir.api_socket(), source))?;
+        let client = Client::new(running.run_dir.api_socket())?;
         ready::wait(&client, &running, config.limits.ready).await?;
         tracing::info!(
             pid = running.process.pid(),
@@ -116,12 +116,13 @@ impl Vmm {
     ///
     /// # Errors
     ///
-    /// [`Error::Client`] when the path is too long for a socket or `vmm.ping` isn't answered.
+    /// [`Error::PathTooLong`] when the path can't be a socket's, and [`Error::Client`] when `vmm.ping` isn't answered.
     pub async fn attach(api_socket: &Path) -> Result<Vmm, Error> {
-        let client = Client::new(api_socket).map_err(|source| Error::client(api_socket, source))?;
-        ready::ping(&client)
-            .await
-            .map_err(|source| Error::client(api_socket, source))?;
+        let client = Client::new(api_socket)?;
+        ready::ping(&client).await.map_err(|source| Error::Client {
+            socket: api_socket.to_owned(),
+            source: Box::new(source),
+        })?;
         let (_, events) = broadcast::channel(1);
         Ok(Vmm {
             client,

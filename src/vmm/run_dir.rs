@@ -24,7 +24,7 @@ const LOG: &str = "vmm.log";
 const RECORD: &str = "vmm.json";
 
 /// The kernel's limit for a socket's path with the zero byte that ends it (`sun_path`).
-const SOCKET_PATH_LIMIT: usize = 108;
+pub(super) const SOCKET_PATH_LIMIT: usize = 108;
 
 /// A name is taken or reclaimed under our hands once in a blue moon; this often in a row means that something is wrong.
 const ATTEMPTS: usize = 16;

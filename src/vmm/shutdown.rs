@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::spawner::Running;
 use super::{Ended, Exit, Limits, exit};
 use crate::api::{Operation, Request};
-use crate::client::{self, Client};
+use crate::client::{Client, ErrorKind};
 
 /// What stopping a VMM came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,14 +81,9 @@ async fn stop(
         return (ShutdownStep::AlreadyEnded, Some(ended));
     }
     let by_api = async {
-        tokio::select! {
-            ended = ended() => Some(ended),
-            answer = ask(api_socket) => match answer {
-                // It lives and refuses: no use in waiting.
-                Err(error) if error.status().is_some() => None,
-                // It may have exited before the answer was out: without one, this is a possible success.
-                Ok(()) | Err(_) => Some(exit::wait(running.ended.clone()).await),
-            },
+        match ask(api_socket).await {
+            Asked::Confirmed | Asked::Unanswered => Some(ended().await),
+            Asked::Refused => None,
         }
     };
     if let Ok(Some(ended)) = timeout(limits.api_shutdown, by_api).await {
@@ -116,17 +111,35 @@ async fn stop(
 
 async fn ask_attached(api_socket: &Path, limits: &Limits) -> ShutdownStep {
     match timeout(limits.api_shutdown, ask(api_socket)).await {
-        Ok(Ok(())) => ShutdownStep::Api,
-        Ok(Err(_)) | Err(_) => ShutdownStep::NotConfirmed,
+        Ok(Asked::Confirmed) => ShutdownStep::Api,
+        Ok(Asked::Unanswered | Asked::Refused) | Err(_) => ShutdownStep::NotConfirmed,
     }
 }
 
+/// What came of `vmm.shutdown`.
+enum Asked {
+    /// The VMM says that it ends.
+    Confirmed,
+    /// No answer. The VMM may exit before its answer is out, so this is a possible success.
+    Unanswered,
+    /// It lives and doesn't do it.
+    Refused,
+}
+
 /// Sends `vmm.shutdown` on a connection of its own: another call may be waiting on the usual one.
-async fn ask(api_socket: &Path) -> Result<(), client::Error> {
+async fn ask(api_socket: &Path) -> Asked {
+    let Ok(client) = Client::new(api_socket) else {
+        return Asked::Refused;
+    };
     let request = Request::raw(Operation::VmmShutdown, None);
-    let answer = Client::new(api_socket)?.send(request).await;
-    if let Err(error) = &answer {
-        tracing::debug!(%error, "vmm.shutdown was not confirmed");
+    match client.send(request).await {
+        Ok(_) => Asked::Confirmed,
+        Err(error) => {
+            tracing::debug!(%error, "vmm.shutdown was not confirmed");
+            match error.kind() {
+                ErrorKind::VmmGone | ErrorKind::Deadline { .. } => Asked::Unanswered,
+                _ => Asked::Refused,
+            }
+        }
     }
-    answer.map(drop)
 }

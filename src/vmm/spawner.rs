@@ -126,11 +126,7 @@ impl Launch {
             .stderr(log.writer().map_err(failed)?)
             .process_group(0);
         hand_over(&mut command, [listener.into(), event_writer]);
-        #[expect(
-            clippy::zombie_processes,
-            reason = "reaped through its pidfd, by `Child::reap`"
-        )]
-        let child = command.spawn().map_err(failed)?;
+        let mut child = command.spawn().map_err(failed)?;
         // With it go our copies of the listener and of the pipe's writing end: from now on connecting to a dead VMM is
         // refused, and its events end when it does.
         drop(command);
@@ -138,8 +134,6 @@ impl Launch {
         let process = match Process::open(child.id(), record.listener_inode) {
             Ok(process) => process,
             Err(source) => {
-                // Nobody else reaps it, so the id is still the child's.
-                let mut child = child;
                 let _ = child.kill().and_then(|()| child.wait());
                 return Err(failed(source));
             }
@@ -186,9 +180,9 @@ fn hand_over(command: &mut Command, descriptors: [OwnedFd; 2]) {
         }
         Ok(())
     };
-    // SAFETY: the closure runs between fork and exec, where only what is async-signal-safe is allowed. It makes four
-    // kinds of bare system calls (prctl, getppid, fcntl), and allocates nothing: an `io::Error` made from a number
-    // is just the number.
+    // SAFETY: the closure runs between fork and exec, where only what is async-signal-safe is allowed. It makes
+    // bare system calls (prctl, getppid, fcntl) and allocates nothing: an `io::Error` made from a number is just
+    // the number.
     unsafe {
         command.pre_exec(before_exec);
     }
