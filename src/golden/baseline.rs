@@ -71,7 +71,9 @@ pub enum BaselineError {
         role: DiskRole,
     },
     /// The guest that answered isn't the one that was paused.
-    #[error("the guest after the revert does not have the nonce that it was given before the snapshot")]
+    #[error(
+        "the guest after the revert does not have the nonce that it was given before the snapshot"
+    )]
     AnotherGuest,
     /// Two reverts gave different readings, so neither is a baseline.
     #[error("two reverts differ: {first:?}, then {second:?}; let the guest settle longer")]
@@ -127,7 +129,10 @@ fn check_disk(disk: &DiskReading, kept: &GoldenDisk) -> Result<(), BaselineError
 }
 
 fn check_guest(guest: &GuestReading, nonce: Option<&str>) -> Result<(), BaselineError> {
-    let found = guest.hello.as_ref().and_then(|hello| hello.nonce.as_deref());
+    let found = guest
+        .hello
+        .as_ref()
+        .and_then(|hello| hello.nonce.as_deref());
     if nonce.is_some() && found != nonce {
         return Err(BaselineError::AnotherGuest);
     }

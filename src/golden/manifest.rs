@@ -125,13 +125,15 @@ impl Manifest {
 
     /// The record of the disk whose digest is the `fs_hash`: the overlay, or the root where there is none.
     pub fn hashed_disk(&self) -> &GoldenDisk {
-        self.disks.last().expect("a manifest without disks is refused")
+        self.disks
+            .last()
+            .expect("a manifest without disks is refused")
     }
 
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
         let mut bytes = Vec::new();
-        let read = File::open(path)
-            .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+        let read =
+            File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
         read.map_err(|source| Error::Missing {
             path: path.to_owned(),
             source,
@@ -155,15 +157,26 @@ impl Manifest {
     /// What a manifest of ours always fulfils, and one from elsewhere may not.
     fn check(&self) -> Result<(), String> {
         if self.format != FORMAT {
-            return Err(format!("its format is {}, this version reads {FORMAT}", self.format));
+            return Err(format!(
+                "its format is {}, this version reads {FORMAT}",
+                self.format
+            ));
         }
         let roles: Vec<_> = self.disks.iter().map(|disk| disk.role).collect();
-        if !matches!(roles[..], [DiskRole::Root] | [DiskRole::Root, DiskRole::Overlay]) {
-            return Err(format!("its disks are {roles:?}, not a root and at most an overlay"));
+        if !matches!(
+            roles[..],
+            [DiskRole::Root] | [DiskRole::Root, DiskRole::Overlay]
+        ) {
+            return Err(format!(
+                "its disks are {roles:?}, not a root and at most an overlay"
+            ));
         }
         for disk in &self.disks {
             if disk.sha256 == Digest::OF_NOTHING {
-                return Err(format!("the digest of its {} disk is that of no bytes", disk.role));
+                return Err(format!(
+                    "the digest of its {} disk is that of no bytes",
+                    disk.role
+                ));
             }
             let kept = disk.path == Path::new(&format!("{}.img", disk.role));
             if !kept && !(disk.readonly && disk.path.is_absolute()) {
@@ -186,7 +199,11 @@ impl Manifest {
     /// Writes the manifest as a new file, on the disk when this returns.
     pub(super) fn write(&self, path: &Path) -> Result<(), Error> {
         let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)?;
             let mut text = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
             text.push(b'\n');
             file.write_all(&text)?;

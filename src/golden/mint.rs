@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::time::{Instant, interval};
 use uuid::Uuid;
 
-use super::{BaselineError, Baselines, Error, Golden, GoldenDisk, GuestFacts, Manifest, SNAPSHOT};
 use super::manifest::FILE;
+use super::{BaselineError, Baselines, Error, Golden, GoldenDisk, GuestFacts, Manifest, SNAPSHOT};
 use crate::machine::{self, Machine, MachineConfig, VmShape};
 
 /// How often the guest is asked whether it has settled.

@@ -58,7 +58,10 @@ impl Machine {
     /// # Errors
     ///
     /// Those of [`boot`](Self::boot).
-    pub async fn reboot_cold(&mut self, shape: &VmShape) -> Result<(Vec<Step>, Reading<VmState>), Error> {
+    pub async fn reboot_cold(
+        &mut self,
+        shape: &VmShape,
+    ) -> Result<(Vec<Step>, Reading<VmState>), Error> {
         let mut steps = Steps::start();
         self.delete().await?;
         steps.end("delete");
@@ -78,7 +81,10 @@ impl Machine {
         let config = self.vm_config(shape)?;
         self.call("create the VM", api::vm_create(&config)).await?;
         self.call("boot the VM", api::vm_boot()).await?;
-        match self.open_channel(self.limits.boot.saturating_sub(started.elapsed())).await {
+        match self
+            .open_channel(self.limits.boot.saturating_sub(started.elapsed()))
+            .await
+        {
             Err(Error::Channel(source)) if source.is_silence() => Err(Error::GuestSilent {
                 console: self.console_tail(),
                 source,

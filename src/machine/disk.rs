@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::Error;
 use super::layout::Layout;
 use super::readings::blocking;
-use super::Error;
 use crate::overlay::{self, AccessPolicy, Hashed, PutBack};
 
 /// What a disk is for.
@@ -91,7 +91,8 @@ impl WorkingDisk {
 
     /// Hashes the file that the disk comes from.
     pub(super) async fn hash_origin(&self) -> Result<Hashed, Error> {
-        self.hash_file(&self.origin, AccessPolicy::PreferMapped).await
+        self.hash_file(&self.origin, AccessPolicy::PreferMapped)
+            .await
     }
 
     async fn hash_file(&self, path: &Path, policy: AccessPolicy) -> Result<Hashed, Error> {

@@ -34,7 +34,7 @@ use crate::vsock::{Channel, ChannelConfig, GuestHello};
 pub use boot::VmShape;
 pub use disk::{Disk, DiskRole};
 pub use error::Error;
-pub use readings::{DiskReading, GuestReading, Readings, Reading, Step, VmmFile};
+pub use readings::{DiskReading, GuestReading, Reading, Readings, Step, VmmFile};
 pub use snapshot::SNAPSHOT_FILES;
 
 use disk::WorkingDisk;
@@ -123,7 +123,10 @@ impl Machine {
             VmmSource::Attach {
                 api_socket,
                 directory,
-            } => (Vmm::attach(&api_socket).await.map_err(Error::Vmm)?, directory),
+            } => (
+                Vmm::attach(&api_socket).await.map_err(Error::Vmm)?,
+                directory,
+            ),
         };
         let layout = Layout::new(directory)?;
         let mut disks = Vec::with_capacity(config.disks.len());
@@ -253,7 +256,11 @@ impl Machine {
         hello.map_err(Error::Channel)
     }
 
-    async fn call<T>(&self, action: &'static str, request: crate::api::Request<T>) -> Result<T, Error> {
+    async fn call<T>(
+        &self,
+        action: &'static str,
+        request: crate::api::Request<T>,
+    ) -> Result<T, Error> {
         self.client()
             .send(request)
             .await

@@ -108,7 +108,9 @@ impl Machine {
         let channel = self.channel.as_ref().expect("it was opened just now");
         let renewed = match &hello {
             Some(hello) if hello.can_renew() => {
-                let seed = blocking(fresh_seed).await.map_err(Error::file("read", "the random pool"))?;
+                let seed = blocking(fresh_seed)
+                    .await
+                    .map_err(Error::file("read", "the random pool"))?;
                 let renewed = channel.renew(&seed, SystemTime::now(), query).await;
                 Some(renewed.map_err(Error::Channel)?)
             }
@@ -140,9 +142,8 @@ fn vmm_file(open: Option<&[OpenFile]>, hashed: &Hashed) -> VmmFile {
     match open {
         None => VmmFile::NotApplicable,
         Some(open) => {
-            let same = |file: &OpenFile| {
-                file.device == identity.device && file.inode == identity.inode
-            };
+            let same =
+                |file: &OpenFile| file.device == identity.device && file.inode == identity.inode;
             match open.iter().any(same) {
                 true => VmmFile::Same,
                 false => VmmFile::NotOpen(identity),
@@ -156,7 +157,8 @@ fn fresh_seed() -> std::io::Result<[u8; 32]> {
     let mut seed = [0; 32];
     let mut filled = 0;
     while filled < seed.len() {
-        filled += rustix::rand::getrandom(&mut seed[filled..], rustix::rand::GetRandomFlags::empty())?;
+        filled +=
+            rustix::rand::getrandom(&mut seed[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
     Ok(seed)
 }

@@ -73,7 +73,11 @@ impl Machine {
 
 /// Lays a folder in the machine's directory from which the snapshot in `golden` restores with the machine's
 /// own paths. The URL of that folder, for the API.
-pub(super) fn adapt(golden: &Path, layout: &Layout, disks: &[WorkingDisk]) -> Result<String, Error> {
+pub(super) fn adapt(
+    golden: &Path,
+    layout: &Layout,
+    disks: &[WorkingDisk],
+) -> Result<String, Error> {
     let folder = layout.snapshot();
     match fs::remove_dir_all(&folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -90,7 +94,11 @@ pub(super) fn adapt(golden: &Path, layout: &Layout, disks: &[WorkingDisk]) -> Re
         reason,
     })?;
     let path = folder.join(CONFIG);
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path);
     file.and_then(|mut file| file.write_all(config.to_string().as_bytes()))
         .map_err(Error::file("write", path))?;
 
@@ -107,20 +115,27 @@ fn read_config(path: &Path) -> Result<Value, Error> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(Error::file("open", path))?;
     let mut file = file.take(MAX_CONFIG_BYTES + 1);
-    file.read_to_end(&mut bytes).map_err(Error::file("read", path))?;
+    file.read_to_end(&mut bytes)
+        .map_err(Error::file("read", path))?;
     let refused = |reason| Error::Snapshot {
         path: path.to_owned(),
         reason,
     };
     if bytes.len() as u64 > MAX_CONFIG_BYTES {
-        return Err(refused(format!("it is larger than {MAX_CONFIG_BYTES} bytes")));
+        return Err(refused(format!(
+            "it is larger than {MAX_CONFIG_BYTES} bytes"
+        )));
     }
     serde_json::from_slice(&bytes).map_err(|error| refused(format!("it is not JSON: {error}")))
 }
 
 /// Puts the machine's paths into a VM's description, and refuses one that isn't of such a machine.
 fn rewrite(config: &mut Value, layout: &Layout, disks: &[WorkingDisk]) -> Result<(), String> {
-    let path = |path: &Path| path.to_str().map(str::to_owned).ok_or("a path is not UTF-8");
+    let path = |path: &Path| {
+        path.to_str()
+            .map(str::to_owned)
+            .ok_or("a path is not UTF-8")
+    };
     let stored = config.pointer_mut("/disks").and_then(Value::as_array_mut);
     let stored = stored.ok_or("it has no disks")?;
     if stored.len() != disks.len() {
@@ -136,7 +151,9 @@ fn rewrite(config: &mut Value, layout: &Layout, disks: &[WorkingDisk]) -> Result
         }
         entry["path"] = path(&disk.path)?.into();
     }
-    let vsock = config.pointer_mut("/vsock/socket").ok_or("it has no vsock")?;
+    let vsock = config
+        .pointer_mut("/vsock/socket")
+        .ok_or("it has no vsock")?;
     *vsock = path(&layout.vsock())?.into();
     for device in ["/serial", "/console"] {
         if let Some(device) = config.pointer_mut(device)

@@ -214,15 +214,19 @@ impl SandboxConfig {
     fn check_numbers(&self) -> Result<(), ConfigError> {
         let invalid = ConfigError::invalid;
         match self {
-            config if config.cid < 3 => {
-                Err(invalid("cid", format!("is {}; 0 to 2 are reserved", self.cid)))
+            config if config.cid < 3 => Err(invalid(
+                "cid",
+                format!("is {}; 0 to 2 are reserved", self.cid),
+            )),
+            config if config.cid == u32::MAX => {
+                Err(invalid("cid", "means any CID, and is reserved"))
             }
-            config if config.cid == u32::MAX => Err(invalid("cid", "means any CID, and is reserved")),
             config if config.vcpus == 0 => Err(invalid("vcpus", "is 0")),
             // A machine whose memory doesn't hold a kernel makes the VMM end, not fail.
-            config if config.memory_mib < 16 => {
-                Err(invalid("memory_mib", format!("is {}, less than 16", self.memory_mib)))
-            }
+            config if config.memory_mib < 16 => Err(invalid(
+                "memory_mib",
+                format!("is {}, less than 16", self.memory_mib),
+            )),
             config if config.memory_mib > u64::MAX >> 20 => {
                 Err(invalid("memory_mib", "does not fit into a number of bytes"))
             }
@@ -264,7 +268,9 @@ impl SandboxConfig {
             ..VmmConfig::default()
         };
         let env = self.vmm_env.iter();
-        config.env = env.map(|(name, value)| (name.into(), value.into())).collect();
+        config.env = env
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
         if let Some(run_root) = &self.run_root {
             config.run_root = run_root.clone();
         }
@@ -312,13 +318,19 @@ mod tests {
         check("golden = '/g'\ntimeouts = { query_ms = 5000 }", Ok(()));
         check("", Err("golden is missing"));
         check("scaffold = true", Err("kernel is missing"));
-        check("scaffold = true\nkernel = '/k'", Err("root_disk is missing"));
+        check(
+            "scaffold = true\nkernel = '/k'",
+            Err("root_disk is missing"),
+        );
         check("golden = '/g'\nscaffold = true", Err("exclude each other"));
         check("golden = '/g'\ncid = 2", Err("cid is 2"));
         check("golden = '/g'\ncid = 4294967295", Err("reserved"));
         check("golden = '/g'\nvcpus = 0", Err("vcpus"));
         check("golden = '/g'\nmemory_mib = 1", Err("memory_mib"));
-        check("golden = '/g'\nmemory_mib = 18446744073709551", Err("memory_mib"));
+        check(
+            "golden = '/g'\nmemory_mib = 18446744073709551",
+            Err("memory_mib"),
+        );
         check("golden = '/g'\nmemmory = 3", Err("memmory"));
         check("golden = ", Err("Malformed").or(Err("TOML")));
     }

@@ -97,13 +97,15 @@ pub struct FailedReset {
 impl std::fmt::Display for FailedReset {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let checks = self.outcome.report.checks.iter();
-        let bad = checks.filter(|check| {
-            matches!(check.outcome, Outcome::Disagreed | Outcome::Silent)
-        });
+        let bad =
+            checks.filter(|check| matches!(check.outcome, Outcome::Disagreed | Outcome::Silent));
         for (n, check) in bad.enumerate() {
             let separator = if n == 0 { "" } else { "; " };
             let (source, found, expected) = (check.source, &check.found, &check.expected);
-            write!(f, "{separator}{source:?} said \"{found}\" instead of \"{expected}\"")?;
+            write!(
+                f,
+                "{separator}{source:?} said \"{found}\" instead of \"{expected}\""
+            )?;
         }
         match &self.evidence {
             Some(path) => write!(f, " (evidence in {})", path.display()),

@@ -26,7 +26,10 @@ pub(super) async fn keep(
     outcome: &ResetOutcome,
 ) -> Option<PathBuf> {
     let time = outcome.state.reset_at.strftime("%Y%m%dT%H%M%SZ");
-    let folder = directory.join(format!("{time}-{}", &Uuid::new_v4().simple().to_string()[..8]));
+    let folder = directory.join(format!(
+        "{time}-{}",
+        &Uuid::new_v4().simple().to_string()[..8]
+    ));
     match write(&folder, machine, outcome).await {
         Ok(()) => Some(folder),
         Err(error) => {
@@ -38,7 +41,10 @@ pub(super) async fn keep(
 }
 
 async fn write(folder: &Path, machine: &Machine, outcome: &ResetOutcome) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
     let record = Record {
         state: &outcome.state,
         report: &outcome.report,
@@ -46,12 +52,19 @@ async fn write(folder: &Path, machine: &Machine, outcome: &ResetOutcome) -> io::
     let record = serde_json::to_vec_pretty(&record).map_err(io::Error::other)?;
     write_private(&folder.join("reset.json"), &record)?;
     write_private(&folder.join("vmm.log"), machine.vmm().log_tail().as_bytes())?;
-    write_private(&folder.join("console.log"), machine.console_tail().as_bytes())?;
+    write_private(
+        &folder.join("console.log"),
+        machine.console_tail().as_bytes(),
+    )?;
     machine.keep_disks(folder).await.map_err(io::Error::other)
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

@@ -77,7 +77,10 @@ impl<'de> Deserialize<'de> for FsHash {
         let text = String::deserialize(deserializer)?;
         match text.as_str() {
             NOT_CONFIGURED => Ok(FsHash::NotConfigured),
-            text => text.parse().map(FsHash::Digest).map_err(serde::de::Error::custom),
+            text => text
+                .parse()
+                .map(FsHash::Digest)
+                .map_err(serde::de::Error::custom),
         }
     }
 }

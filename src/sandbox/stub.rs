@@ -32,7 +32,10 @@ impl Default for StubSandbox {
 
 impl StubSandbox {
     fn set(&self, state: SandboxState) {
-        let mut current = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut current = self
+            .state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         if *current != state {
             *current = state;
             // Nobody has to listen.
@@ -95,7 +98,10 @@ impl Sandbox for StubSandbox {
     }
 
     fn state(&self) -> SandboxState {
-        *self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        *self
+            .state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn backend(&self) -> Backend {

@@ -130,10 +130,18 @@ fn check_nonce(readings: &Readings, manifest: &Manifest) -> Check {
         hello.and_then(|hello| hello.nonce.as_deref())
     });
     let (outcome, found) = match (expected, found) {
-        (None, _) => (Outcome::NotApplicable, "the golden snapshot's guest holds no nonce"),
+        (None, _) => (
+            Outcome::NotApplicable,
+            "the golden snapshot's guest holds no nonce",
+        ),
         (Some(_), None) => (Outcome::Silent, "no answer"),
-        (Some(_), Some(None)) => (Outcome::Disagreed, "no nonce: this guest was booted, not restored"),
-        (Some(expected), Some(Some(found))) if expected == found => (Outcome::Agreed, "the same nonce"),
+        (Some(_), Some(None)) => (
+            Outcome::Disagreed,
+            "no nonce: this guest was booted, not restored",
+        ),
+        (Some(expected), Some(Some(found))) if expected == found => {
+            (Outcome::Agreed, "the same nonce")
+        }
         (Some(_), Some(Some(_))) => (Outcome::Disagreed, "another nonce"),
     };
     Check {
@@ -154,7 +162,10 @@ fn reset_state(readings: &Readings, manifest: &Manifest, verdict: Verdict) -> Re
         .or_else(|| disks.next_back())
         .expect("a machine has a root disk");
     let guest = readings.guest.answered();
-    let vmm_api_state = readings.vm_state.answered().map_or(VmmApiState::Error, vmm_api_state);
+    let vmm_api_state = readings
+        .vm_state
+        .answered()
+        .map_or(VmmApiState::Error, vmm_api_state);
     let passed = verdict == Verdict::Passed;
     ResetState {
         reset_at: Timestamp::now(),

@@ -27,7 +27,11 @@ use crate::relay::Relay;
 use crate::scenarios::{self, Expected, Request, Scenario, Step};
 
 /// The releases that are supported, each with a folder of cassettes.
-const RELEASES: [Release; 3] = [Release::new(51, 2), Release::new(52, 0), Release::new(53, 0)];
+const RELEASES: [Release; 3] = [
+    Release::new(51, 2),
+    Release::new(52, 0),
+    Release::new(53, 0),
+];
 
 /// The folder of a replayed run. Nothing is there: a replay touches no file of it.
 const REPLAYED_RUN: &str = "/replayed/run";
@@ -36,9 +40,10 @@ const REPLAYED_RUN: &str = "/replayed/run";
 async fn every_cassette_is_played_by_the_scripted_server() {
     for (scenario, release) in recorded() {
         let folder = tempfile::tempdir().unwrap();
-        let options =
-            PlayerOptions::new(folder.path().join("s")).substitute("RUN", REPLAYED_RUN);
-        let player = Player::start(cassette(&scenario, release), options).await.unwrap();
+        let options = PlayerOptions::new(folder.path().join("s")).substitute("RUN", REPLAYED_RUN);
+        let player = Player::start(cassette(&scenario, release), options)
+            .await
+            .unwrap();
         expect(&scenario, release, player.socket(), REPLAYED_RUN).await;
         player.finish().await.unwrap();
     }
@@ -68,7 +73,12 @@ fn every_cassette_is_of_a_scenario_and_a_release() {
     found.sort();
     assert_eq!(found, expected);
     for (scenario, release) in recorded() {
-        assert_eq!(cassette(&scenario, release).release, release, "{}", scenario.name);
+        assert_eq!(
+            cassette(&scenario, release).release,
+            release,
+            "{}",
+            scenario.name
+        );
     }
 }
 
@@ -88,7 +98,12 @@ async fn a_real_vmm_answers_as_recorded() {
             cassette.write(file(&scenario, release)).unwrap();
         } else if RELEASES.contains(&release) {
             let known = self::cassette(&scenario, release);
-            assert_eq!(outline(&cassette), outline(&known), "{} on {release}", scenario.name);
+            assert_eq!(
+                outline(&cassette),
+                outline(&known),
+                "{} on {release}",
+                scenario.name
+            );
         }
     }
 }
@@ -104,7 +119,10 @@ fn outline(cassette: &Cassette) -> Vec<String> {
                 Answer::Response(response) => response.status.to_string(),
                 Answer::Closed => "closed".to_owned(),
             };
-            format!("{} {} {:?} -> {answer}", request.method, request.path, request.body)
+            format!(
+                "{} {} {:?} -> {answer}",
+                request.method, request.path, request.body
+            )
         })
         .collect()
 }
@@ -123,7 +141,9 @@ async fn record(scenario: &Scenario, binary: &Path) -> Cassette {
         config.env.push(("LD_PRELOAD".into(), library));
     }
     let vmm = Vmm::spawn(&config).await.unwrap();
-    let run = run.to_str().expect("the folder for temporary files is UTF-8");
+    let run = run
+        .to_str()
+        .expect("the folder for temporary files is UTF-8");
     let options = RecorderOptions::new(vmm.client().socket(), folder.path().join("s"))
         .placeholder(run, "RUN")
         .notes(scenario.about);
@@ -139,20 +159,27 @@ fn prepare(run: &Path) {
     fs::create_dir_all(run.join("snapshot")).unwrap();
     idle_kernel::write(&run.join("kernel")).unwrap();
     for (name, mebibytes) in [("disk.img", 1), ("extra.img", 1), ("pmem.img", 2)] {
-        File::create(run.join(name)).unwrap().set_len(mebibytes << 20).unwrap();
+        File::create(run.join(name))
+            .unwrap()
+            .set_len(mebibytes << 20)
+            .unwrap();
     }
 }
 
 /// Runs a scenario against whatever serves on `socket`; panics with everything that was not as expected.
 async fn expect(scenario: &Scenario, release: Release, socket: &Path, run: &str) {
-    let client = Client::new(socket).unwrap().with_deadlines(Deadlines::default());
+    let client = Client::new(socket)
+        .unwrap()
+        .with_deadlines(Deadlines::default());
     let mut wrong = Vec::new();
     for (index, step) in scenario.steps.iter().enumerate() {
         let said = match &step.request {
             Request::Call(operation, body) => {
                 let body = body.as_ref().map(|body| body.replace("${RUN}", run).into());
                 let got = client.send(api::Request::raw(*operation, body)).await;
-                expected(step, release).check(release, got).map_err(|said| (operation.to_string(), said))
+                expected(step, release)
+                    .check(release, got)
+                    .map_err(|said| (operation.to_string(), said))
             }
             Request::Wire { method, path, body } => {
                 let status = exchange(socket, method, path, body).await;
@@ -169,7 +196,12 @@ async fn expect(scenario: &Scenario, release: Release, socket: &Path, run: &str)
             wrong.push(format!("step {}, {call}: {said}", index + 1));
         }
     }
-    assert!(wrong.is_empty(), "{} on {release}:\n{}", scenario.name, wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} on {release}:\n{}",
+        scenario.name,
+        wrong.join("\n")
+    );
 }
 
 /// What this release is expected to say.
@@ -199,14 +231,18 @@ async fn exchange(socket: &Path, method: &str, path: &str, body: &[u8]) -> u16 {
         stream.read_exact(&mut status).await.unwrap();
         String::from_utf8_lossy(&status[9..]).parse().unwrap()
     };
-    tokio::time::timeout(Duration::from_secs(30), answer).await.expect("an answer in time")
+    tokio::time::timeout(Duration::from_secs(30), answer)
+        .await
+        .expect("an answer in time")
 }
 
 /// Every scenario on every release.
 fn recorded() -> impl Iterator<Item = (Scenario, Release)> {
-    RELEASES
-        .into_iter()
-        .flat_map(|release| scenarios::all().into_iter().map(move |scenario| (scenario, release)))
+    RELEASES.into_iter().flat_map(|release| {
+        scenarios::all()
+            .into_iter()
+            .map(move |scenario| (scenario, release))
+    })
 }
 
 fn cassette(scenario: &Scenario, release: Release) -> Cassette {
@@ -214,7 +250,10 @@ fn cassette(scenario: &Scenario, release: Release) -> Cassette {
 }
 
 fn file(scenario: &Scenario, release: Release) -> PathBuf {
-    fixtures().join(release.to_string()).join(scenario.name).with_extension("json")
+    fixtures()
+        .join(release.to_string())
+        .join(scenario.name)
+        .with_extension("json")
 }
 
 fn fixtures() -> PathBuf {

@@ -26,7 +26,10 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    pub(crate) async fn start(cassette: Cassette, substitutions: &BTreeMap<String, String>) -> Relay {
+    pub(crate) async fn start(
+        cassette: Cassette,
+        substitutions: &BTreeMap<String, String>,
+    ) -> Relay {
         let script = Arc::new(Mutex::new(Script::new(cassette, substitutions).unwrap()));
         let mock = MockServer::start().await;
         // Tried first: a mock server closes in place of an answer only for a mock that does nothing else.
@@ -78,8 +81,15 @@ async fn serve(listener: UnixListener, mock: SocketAddr) {
 
 /// Plays the step if it is one without an answer.
 fn close_next(script: &mut Script, request: &Request) -> bool {
-    matches!(script.peek(), Some(Exchange { answer: Answer::Closed, .. }))
-        && script.play(request.method.as_str(), &target(request), &request.body).is_ok()
+    matches!(
+        script.peek(),
+        Some(Exchange {
+            answer: Answer::Closed,
+            ..
+        })
+    ) && script
+        .play(request.method.as_str(), &target(request), &request.body)
+        .is_ok()
 }
 
 struct Scripted(Arc<Mutex<Script>>);

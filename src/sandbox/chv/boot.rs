@@ -108,7 +108,10 @@ impl Shared {
     /// Scaffold mode.
     async fn boot_cold(&self, machine: &mut Machine) -> Result<(), Error> {
         check_release(machine, None).await?;
-        let shape = self.config.shape().expect("checked: scaffold mode has a kernel");
+        let shape = self
+            .config
+            .shape()
+            .expect("checked: scaffold mode has a kernel");
         let hello = machine.boot(&shape).await;
         let hello = hello.map_err(|error| failed(BootFailure::Machine(error)))?;
         if let Some(hello) = hello
@@ -122,7 +125,11 @@ impl Shared {
 
     /// Lets tools run on the machine's channel.
     pub(super) fn adopt_channel(self: &std::sync::Arc<Self>, running: &Running) {
-        let channel = running.machine.channel().expect("the machine is up").clone();
+        let channel = running
+            .machine
+            .channel()
+            .expect("the machine is up")
+            .clone();
         self.watch_channel(&channel);
         self.status.ready(channel);
     }
@@ -179,7 +186,9 @@ async fn check_release(machine: &Machine, golden: Option<&Golden>) -> Result<(),
             format!("the VMM is {release}; {OLDEST_RELEASE} is the oldest that is supported")
         }
         Some(minted_by) if *minted_by != release.to_string() => {
-            format!("the VMM is {release}, the golden snapshot was minted by {minted_by}: mint it again")
+            format!(
+                "the VMM is {release}, the golden snapshot was minted by {minted_by}: mint it again"
+            )
         }
         _ => return Ok(()),
     };

@@ -137,13 +137,15 @@ impl Sandbox for ChvSandbox {
         let dispatch = invocation.try_into()?;
         let (channel, generation) = self.shared.status.channel_for_tool()?;
         let result = channel.dispatch(dispatch, self.shared.grace()).await;
-        result.map(ToolExecution::from).map_err(|source| match source {
-            source @ vsock::Error::ToolTimeout { .. } => {
-                self.shared.status.demand_reset(generation);
-                Error::ToolTimeout { deadline, source }
-            }
-            source => Error::Channel(source),
-        })
+        result
+            .map(ToolExecution::from)
+            .map_err(|source| match source {
+                source @ vsock::Error::ToolTimeout { .. } => {
+                    self.shared.status.demand_reset(generation);
+                    Error::ToolTimeout { deadline, source }
+                }
+                source => Error::Channel(source),
+            })
     }
 
     async fn reset(&self) -> Result<Reset, Error> {

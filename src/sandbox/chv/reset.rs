@@ -96,7 +96,10 @@ impl Shared {
 
     async fn reset_scaffold(&self, running: &mut Running) -> Result<Reset, Error> {
         tracing::warn!("scaffold mode: the sandbox is reverted, and nothing is verified");
-        let shape = self.config.shape().expect("checked: scaffold mode has a kernel");
+        let shape = self
+            .config
+            .shape()
+            .expect("checked: scaffold mode has a kernel");
         let rebooted = running.machine.reboot_cold(&shape).await;
         let (steps, state) = rebooted.map_err(Error::ResetFailed)?;
         let live = match &state {

@@ -43,7 +43,9 @@ impl Status {
 
     /// Nothing that holds this lock can leave it half-changed, so a panic elsewhere doesn't matter.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.inner
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<Event> {
