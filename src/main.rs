@@ -1,10 +1,10 @@
-//! The command `chv-sandbox`.
+//! The command `chv-sandbox`: see `chv-sandbox --help`, and [`chv_sandbox`] for the library.
 
 mod cli;
 
 use std::process::ExitCode;
 
-#[tokio::main(flavor = "current_thread")]
+#[tokio::main]
 async fn main() -> ExitCode {
     cli::run().await
 }

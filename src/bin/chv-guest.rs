@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chv_sandbox::guest::dispatcher::{
     Confinement, Dispatcher, LinuxSystem, Toolbox, VsockListener,
@@ -20,17 +20,16 @@ use tracing::{Event, Metadata, Subscriber, span};
 #[used]
 static BUILD_ID: [u8; guest::MARKED_BUILD_ID.len()] = guest::MARKED_BUILD_ID;
 
-/// The image's own list of tools, below the tools' root.
-const TOOLS_FILE: &str = "etc/chv-tools.json";
-
 fn main() -> Result<(), Box<dyn Error>> {
     tracing::subscriber::set_global_default(Console)?;
     if std::process::id() == 1 {
         init::run();
     }
     let options = Options::parse(std::env::args_os().skip(1))?;
-    let root = options.root.as_deref().unwrap_or(Path::new("/"));
-    let toolbox = Toolbox::load(&root.join(TOOLS_FILE))?;
+    let toolbox = match &options.tools {
+        Some(file) => Toolbox::load(file)?,
+        None => Toolbox::built_in(),
+    };
     let confinement = if rustix::process::geteuid().is_root() {
         Confinement {
             limits: toolbox.limits().clone(),
@@ -45,10 +44,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     listener.serve(&dispatcher)
 }
 
-/// `chv-guest [--port PORT] [--root DIRECTORY]`
+/// What the command line says; see [`USAGE`].
 struct Options {
     port: u32,
     root: Option<PathBuf>,
+    tools: Option<PathBuf>,
 }
 
 impl Options {
@@ -58,12 +58,14 @@ impl Options {
         let mut options = Options {
             port: DEFAULT_PORT,
             root: None,
+            tools: None,
         };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or(USAGE)?;
             match name.to_str() {
                 Some("--port") => options.port = value.to_str().ok_or(USAGE)?.parse()?,
                 Some("--root") => options.root = Some(value.into()),
+                Some("--tools") => options.tools = Some(value.into()),
                 _ => return Err(USAGE.into()),
             }
         }
@@ -71,7 +73,7 @@ impl Options {
     }
 }
 
-const USAGE: &str = "usage: chv-guest [--port PORT] [--root DIRECTORY]";
+const USAGE: &str = "usage: chv-guest [--port PORT] [--root DIRECTORY] [--tools FILE]";
 
 /// Writes events to standard error, which is the guest's console.
 struct Console;

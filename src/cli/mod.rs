@@ -1,19 +1,27 @@
-//! The command: it parses arguments, calls the library and prints.
+//! Commands for people. Each parses its arguments, calls the library and prints; the library decides.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a command talks to people"
 )]
 
+mod api;
+mod demo;
+mod golden;
+mod image;
+mod record;
 mod spec;
+mod vm;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
-/// Drives microVM sandboxes on Cloud Hypervisor.
+/// Boots, drives, resets and verifies microVM sandboxes on Cloud Hypervisor.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -21,21 +29,44 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Args),
+    Golden(golden::Args),
+    Image(image::Args),
+    Api(api::Args),
+    Record(record::Args),
     Spec(spec::Args),
 }
 
-/// Runs the command that the process was started with.
+/// What a command that can't go on says, and the status with which the process ends.
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Runs the command that the process was started with. Logs go to standard error, as `RUST_LOG` says.
 pub(crate) async fn run() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     let done = match Cli::parse().command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Golden(args) => golden::run(args).await,
+        Command::Image(args) => image::run(args).await,
+        Command::Api(args) => api::run(args).await,
+        Command::Record(args) => record::run(args).await,
         Command::Spec(args) => spec::run(args).await,
     };
     done.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            eprintln!("  because {error}");
-            cause = error.source();
-        }
+        explain(error.as_ref());
         ExitCode::FAILURE
     })
+}
+
+/// Prints an error with its whole chain of causes.
+fn explain(error: &(dyn Error + 'static)) {
+    eprintln!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprintln!("  because {error}");
+        cause = error.source();
+    }
 }

@@ -44,7 +44,7 @@ pub fn read_frame(reader: &mut impl Read) -> Result<Option<Frame>, FrameError> {
 ///
 /// # Errors
 ///
-/// [`FrameError::TooLarge`] before anything was written, or [`FrameError::Io`].
+/// [`FrameError::Length`] before anything was written, or [`FrameError::Io`].
 pub fn write_frame(writer: &mut impl Write, frame: &Frame) -> Result<(), FrameError> {
     writer.write_all(&encode(frame)?)?;
     Ok(writer.flush()?)
@@ -54,13 +54,14 @@ pub fn write_frame(writer: &mut impl Write, frame: &Frame) -> Result<(), FrameEr
 ///
 /// # Errors
 ///
-/// [`FrameError::TooLarge`] when the body would have more than [`MAX_FRAME`] bytes.
-pub fn encode(frame: &Frame) -> Result<Vec<u8>, FrameError> {
+/// [`LengthError::TooLarge`] when the body would have more than [`MAX_FRAME`] bytes.
+pub fn encode(frame: &Frame) -> Result<Vec<u8>, LengthError> {
     let mut bytes = vec![0; HEADER];
-    serde_json::to_writer(&mut bytes, frame).map_err(io::Error::from)?;
+    serde_json::to_writer(&mut bytes, frame)
+        .expect("frames have string keys, no fallible serialiser, and memory takes every byte");
     let length = bytes.len() - HEADER;
     if length > MAX_FRAME {
-        return Err(FrameError::TooLarge {
+        return Err(LengthError::TooLarge {
             length: length as u64,
         });
     }
@@ -72,33 +73,122 @@ pub fn encode(frame: &Frame) -> Result<Vec<u8>, FrameError> {
 ///
 /// # Errors
 ///
-/// [`FrameError::Empty`] or [`FrameError::TooLarge`].
-pub fn body_length(header: [u8; HEADER]) -> Result<usize, FrameError> {
+/// [`LengthError`] for any other length.
+pub fn body_length(header: [u8; HEADER]) -> Result<usize, LengthError> {
     match u32::from_be_bytes(header) as usize {
-        0 => Err(FrameError::Empty),
-        length if length > MAX_FRAME => Err(FrameError::TooLarge {
+        0 => Err(LengthError::Empty),
+        length if length > MAX_FRAME => Err(LengthError::TooLarge {
             length: length as u64,
         }),
         length => Ok(length),
     }
 }
 
-/// A frame could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum FrameError {
-    /// Its length is 0.
+/// A frame's length is out of bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LengthError {
+    /// It is 0.
     #[error("the frame has no body")]
     Empty,
-    /// Its length is above [`MAX_FRAME`].
+    /// It is above [`MAX_FRAME`].
     #[error("the frame has {length} bytes, more than {MAX_FRAME}")]
     TooLarge {
         /// The length, in bytes.
         length: u64,
     },
+}
+
+/// A frame could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// Its length is out of bounds.
+    #[error("the frame can't be carried")]
+    Length(#[from] LengthError),
     /// Its body isn't what the protocol allows.
     #[error("the frame is malformed")]
     Decode(#[from] DecodeError),
     /// The stream failed, or ended inside a frame.
     #[error("the stream failed")]
     Io(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::protocol::ErrorEvent;
+    use super::*;
+
+    fn event(message: usize) -> Frame {
+        Frame::ErrorEvent(ErrorEvent {
+            code: String::new(),
+            message: "m".repeat(message),
+        })
+    }
+
+    /// Gives one byte at a time.
+    struct Drip<'a>(&'a [u8]);
+
+    impl Read for Drip<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let one = into.len().min(1);
+            self.0.read(&mut into[..one])
+        }
+    }
+
+    #[test]
+    fn frames_come_back_as_they_were_written() {
+        let mut bytes = Vec::new();
+        for message in [0, 1, READ_STEP - 1, READ_STEP, 3 * READ_STEP] {
+            write_frame(&mut bytes, &event(message)).unwrap();
+        }
+        let mut reader = Drip(&bytes);
+        for message in [0, 1, READ_STEP - 1, READ_STEP, 3 * READ_STEP] {
+            assert_eq!(read_frame(&mut reader).unwrap(), Some(event(message)));
+        }
+        assert_eq!(read_frame(&mut reader).unwrap(), None);
+    }
+
+    #[test]
+    fn a_frame_as_long_as_allowed_passes_and_one_byte_more_does_not() {
+        let around = serde_json::to_vec(&event(0)).unwrap().len();
+        let longest = encode(&event(MAX_FRAME - around)).unwrap();
+        assert_eq!(longest.len(), HEADER + MAX_FRAME);
+        assert!(read_frame(&mut longest.as_slice()).unwrap().is_some());
+
+        let error = encode(&event(MAX_FRAME - around + 1)).unwrap_err();
+        assert!(
+            matches!(error, LengthError::TooLarge { length } if length == MAX_FRAME as u64 + 1)
+        );
+    }
+
+    #[test]
+    fn bad_lengths_and_torn_frames_are_errors() {
+        let check = |bytes: &[u8], expected: fn(&FrameError) -> bool| {
+            let error = read_frame(&mut { bytes }).unwrap_err();
+            assert!(expected(&error), "{bytes:?}: {error:?}");
+        };
+        check(&[0, 0, 0, 0], |e| {
+            matches!(e, FrameError::Length(LengthError::Empty))
+        });
+        check(&[0xff; 4], |e| {
+            matches!(e, FrameError::Length(LengthError::TooLarge { .. }))
+        });
+        check(&[1, 0, 0, 1], |e| {
+            matches!(e, FrameError::Length(LengthError::TooLarge { .. }))
+        });
+        check(&[0, 0], |e| matches!(e, FrameError::Io(_)));
+        check(&[0, 0, 0, 9, b'{'], |e| matches!(e, FrameError::Io(_)));
+        check(&[0, 0, 0, 1, b'{'], |e| matches!(e, FrameError::Decode(_)));
+    }
+
+    #[test]
+    fn after_a_frame_that_is_not_known_the_next_one_is_read() {
+        let mut bytes = b"\0\0\0\x0c{\"type\":\"x\"}".to_vec();
+        bytes.extend(encode(&event(1)).unwrap());
+        let mut reader = bytes.as_slice();
+        assert!(matches!(
+            read_frame(&mut reader),
+            Err(FrameError::Decode(_))
+        ));
+        assert_eq!(read_frame(&mut reader).unwrap(), Some(event(1)));
+    }
 }

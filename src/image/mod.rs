@@ -1,1 +1,41 @@
-//! (being written)
+//! Packs a bootable image from a distribution's kernel files and `chv-guest`, and opens one for use.
+//!
+//! An image is a directory (mode 0700) of five files (mode 0600):
+//!
+//! | file | what | the VM sees it as |
+//! |---|---|---|
+//! | `kernel` | uncompressed x86-64 ELF with a PVH entry | the payload's kernel |
+//! | `initramfs` | newc archive: `chv-guest` as `/init`, and the modules it loads | the payload's initramfs |
+//! | `root.img` | ext4 with the programs that tools run, never written to | `/dev/vda`, read-only |
+//! | `overlay.img` | empty ext4 that receives what tools write | `/dev/vdb` |
+//! | `image.json` | the [`Manifest`]: command line, guest build id, digest of every other file | - |
+//!
+//! [`pack`] makes one without root and without loop devices; the only program it runs is e2fsprogs' `mke2fs`. The
+//! same inputs packed twice on one machine give the same bytes: whatever names a time, an owner or a random id is
+//! fixed. [`Image::open`] reads one back.
+//!
+//! Everything here blocks on files; an asynchronous caller puts it on a blocking thread.
+
+mod compression;
+mod elf;
+mod error;
+mod ext4;
+mod guest;
+mod initramfs;
+mod inodes;
+mod input;
+mod kernel;
+mod manifest;
+mod mke2fs;
+mod modules;
+mod newc;
+mod open;
+mod pack;
+mod tree;
+
+pub use error::Error;
+pub use manifest::{FileRecord, MANIFEST_LIMIT, Manifest};
+pub use open::Image;
+pub use pack::{
+    DEFAULT_CMDLINE, DEFAULT_OVERLAY_MIB, ImageSpec, RootSource, guest_beside_executable, pack,
+};

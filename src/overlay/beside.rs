@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use uuid::Uuid;
 
 use super::{Error, FileIdentity};
@@ -65,8 +65,16 @@ impl Beside {
     }
 
     /// Gives the file its name, replacing what has that name, in one step.
+    ///
+    /// The two names are exchanged, and dropping this removes the old file: ext4 makes a plain rename over a file
+    /// wait until the new one's blocks are allocated and on their way to the disk, which for a large overlay takes
+    /// longer than writing it did.
     pub(super) fn replace(self, path: &Path) -> Result<(), Error> {
-        fs::rename(&self.path, path).map_err(Error::io("replace", path))
+        match renameat_with(CWD, &self.path, CWD, path, RenameFlags::EXCHANGE) {
+            Ok(()) => Ok(()),
+            // There is nothing to exchange it with, or the filesystem can't.
+            Err(_) => fs::rename(&self.path, path).map_err(Error::io("replace", path)),
+        }
     }
 
     /// Gives the file its name, unless something has that name.
@@ -84,7 +92,7 @@ impl Drop for Beside {
     fn drop(&mut self) {
         match fs::remove_file(&self.path) {
             Ok(()) => {}
-            // It was renamed.
+            // It has its own name now.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 tracing::warn!(path = %self.path.display(), %error, "an unfinished copy stays behind");
@@ -127,4 +135,60 @@ fn remove_if_abandoned(path: &Path) -> io::Result<bool> {
         return Ok(false);
     }
     fs::remove_file(path).map(|()| true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn it_goes_away_unless_it_was_given_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path();
+        drop(Beside::create(here).unwrap());
+        assert_eq!(names(here), [""; 0]);
+        let name = here.join("name");
+        Beside::create(here).unwrap().place(&name).unwrap();
+        assert_eq!(names(here), ["name"]);
+        let error = Beside::create(here).unwrap().place(&name).unwrap_err();
+        assert!(matches!(error, Error::AlreadyExists { .. }), "{error}");
+        Beside::create(here).unwrap().replace(&name).unwrap();
+        let other = here.join("other");
+        Beside::create(here).unwrap().replace(&other).unwrap();
+        assert_eq!(names(here), ["name", "other"]);
+    }
+
+    #[test]
+    fn leftovers_are_removed_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path();
+        let abandoned = {
+            let beside = Beside::create(here).unwrap();
+            fs::hard_link(beside.path(), here.join("kept")).unwrap();
+            beside.path().to_owned()
+        };
+        fs::rename(here.join("kept"), abandoned).unwrap();
+        let not_ours = [
+            ".chv-sandbox-.copy",
+            ".chv-sandbox-notes.copy",
+            "overlay.img",
+        ];
+        for name in not_ours {
+            fs::write(here.join(name), "").unwrap();
+        }
+        let in_the_making = Beside::create(here).unwrap();
+        let another = Beside::create(here).unwrap();
+        assert!(in_the_making.has_its_name() && another.has_its_name());
+        drop((in_the_making, another));
+        assert_eq!(names(here), not_ours);
+    }
 }

@@ -24,7 +24,7 @@ pub enum CopyMethod {
 /// Makes `to`, which is new and empty, equal to the `length` bytes of `from`. Returns how, and how many bytes were
 /// written.
 ///
-/// A `from` that ends early is [`io::ErrorKind::UnexpectedEof`].
+/// A `from` that ends early or late is [`io::ErrorKind::UnexpectedEof`], read from the original.
 pub(super) fn fill(to: &File, from: &File, length: u64) -> Result<(CopyMethod, u64), Failure> {
     match rustix::fs::ioctl_ficlone(to, from) {
         Ok(()) => return Ok((CopyMethod::Reflink, 0)),
@@ -46,6 +46,9 @@ pub(super) fn fill(to: &File, from: &File, length: u64) -> Result<(CopyMethod, u
     while let Some(data) = next_data(from, offset, length).map_err(Failure::Read)? {
         copied += copy_data(to, from, data.clone(), &mut buffer)?;
         offset = data.end;
+    }
+    if from.read_at(&mut [0], length).map_err(Failure::Read)? != 0 {
+        return Err(Failure::Read(io::ErrorKind::UnexpectedEof.into()));
     }
     Ok((CopyMethod::SparseCopy, copied))
 }
@@ -87,11 +90,18 @@ fn copy_data(to: &File, from: &File, data: Range<u64>, buffer: &mut [u8]) -> Res
         let block_end = (offset / BLOCK as u64 + 1) * BLOCK as u64;
         let bytes = &mut buffer[..(block_end.min(data.end) - offset) as usize];
         from.read_exact_at(bytes, offset).map_err(Failure::Read)?;
-        if bytes.iter().any(|&byte| byte != 0) {
+        if !is_zero(bytes) {
             to.write_all_at(bytes, offset).map_err(Failure::Write)?;
             copied += bytes.len() as u64;
         }
         offset += bytes.len() as u64;
     }
     Ok(copied)
+}
+
+/// In groups, each of which is looked at as a whole: that is many times faster than byte by byte.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes
+        .chunks(128)
+        .all(|group| group.iter().fold(0, |seen, byte| seen | byte) == 0)
 }

@@ -22,3 +22,19 @@ pub(super) fn is_known(file: &File) -> bool {
     let kind = (status.f_type as u32) as u64;
     matches!(kind, EXT | XFS | BTRFS | TMPFS)
 }
+
+/// A new directory on a filesystem of which [`is_known`] holds, or `None`, said on the terminal, where there is none
+/// to write to: a container's own, for one, is often another.
+#[cfg(test)]
+pub(super) fn known_directory() -> Option<tempfile::TempDir> {
+    let places = [std::env::temp_dir(), "/dev/shm".into()];
+    let found = places.iter().find_map(|place| {
+        let directory = tempfile::tempdir_in(place).ok()?;
+        let known = File::open(directory.path()).is_ok_and(|file| is_known(&file));
+        known.then_some(directory)
+    });
+    if found.is_none() {
+        tracing::warn!("skipped: no temporary directory on ext4, xfs, btrfs or tmpfs");
+    }
+    found
+}

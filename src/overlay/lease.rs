@@ -59,41 +59,60 @@ fn fcntl(file: &File, command: c_int, argument: c_int) -> io::Result<c_int> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::OpenOptions;
+    use std::fs::{self, OpenOptions};
     use std::os::unix::fs::OpenOptionsExt;
+    use std::path::PathBuf;
     use std::thread;
 
-    use super::*;
+    use tempfile::TempDir;
 
-    #[test]
-    fn a_lease_is_refused_while_a_writer_has_the_file_open() {
-        let written = tempfile::NamedTempFile::new().unwrap();
-        let file = File::open(written.path()).unwrap();
-        let error = Lease::take(&file).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        let path = written.into_temp_path();
-        assert!(Lease::take(&File::open(&path).unwrap()).unwrap().is_held());
+    use super::*;
+    use crate::overlay::filesystem::known_directory;
+
+    fn some_file() -> Option<(TempDir, PathBuf)> {
+        let directory = known_directory()?;
+        let path = directory.path().join("file");
+        fs::write(&path, "bytes").unwrap();
+        Some((directory, path))
+    }
+
+    /// Opens for writing, or fails at once where that would have to wait for a lease.
+    fn open_for_writing(path: &PathBuf) -> io::Result<File> {
+        OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
     }
 
     #[test]
-    fn a_writer_waits_for_the_lease_and_kills_nobody() {
-        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    fn it_is_refused_while_a_writer_has_the_file_open() {
+        let Some((_directory, path)) = some_file() else {
+            return;
+        };
+        let file = File::open(&path).unwrap();
+        let writer = open_for_writing(&path).unwrap();
+        let error = Lease::take(&file).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        drop(writer);
+        assert!(Lease::take(&file).unwrap().is_held());
+    }
+
+    #[test]
+    fn a_writer_waits_for_it_and_nobody_is_killed() {
+        let Some((_directory, path)) = some_file() else {
+            return;
+        };
         let file = File::open(&path).unwrap();
         let lease = Lease::take(&file).unwrap();
         assert!(lease.is_held());
 
-        let mut writer = OpenOptions::new();
-        writer.write(true);
-        let impatient = writer
-            .clone()
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&path)
-            .unwrap_err();
-        assert_eq!(impatient.kind(), io::ErrorKind::WouldBlock);
+        // From here on the signal has been sent, if it is sent at all.
+        let error = open_for_writing(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert!(!lease.is_held());
 
         thread::scope(|scope| {
-            let patient = scope.spawn(|| writer.open(&path));
+            let patient = scope.spawn(|| OpenOptions::new().write(true).open(&path));
             drop(lease);
             patient.join().unwrap().unwrap();
         });
@@ -101,14 +120,43 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_given_back_on_drop() {
-        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    fn cutting_the_file_off_waits_for_it_too() {
+        let Some((_directory, path)) = some_file() else {
+            return;
+        };
+        let file = File::open(&path).unwrap();
+        let lease = Lease::take(&file).unwrap();
+        thread::scope(|scope| {
+            let cut = scope.spawn(|| File::create(&path).unwrap());
+            while lease.is_held() {
+                thread::yield_now();
+            }
+            assert_eq!(file.metadata().unwrap().len(), 5);
+            drop(lease);
+            cut.join().unwrap();
+        });
+        assert_eq!(file.metadata().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn it_is_given_back_on_drop() {
+        let Some((_directory, path)) = some_file() else {
+            return;
+        };
         let file = File::open(&path).unwrap();
         drop(Lease::take(&file).unwrap());
-        OpenOptions::new()
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&path)
-            .unwrap();
+        open_for_writing(&path).unwrap();
+    }
+
+    #[test]
+    fn whoever_arrives_is_told_to_nobody() {
+        let Some((_directory, path)) = some_file() else {
+            return;
+        };
+        let file = File::open(&path).unwrap();
+        let _lease = Lease::take(&file).unwrap();
+        assert_eq!(fcntl(&file, libc::F_GETOWN, 0).unwrap(), 0);
+        const F_GETSIG: c_int = 11;
+        assert_eq!(fcntl(&file, F_GETSIG, 0).unwrap(), libc::SIGURG);
     }
 }

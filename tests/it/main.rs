@@ -3,8 +3,12 @@
 mod cassettes;
 #[path = "../codegen/mod.rs"]
 mod codegen;
+mod vsock;
 mod idle_kernel;
 mod player;
 mod recorder;
 mod relay;
 mod scenarios;
+mod image;
+mod overlay;
+mod guest;

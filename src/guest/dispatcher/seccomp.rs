@@ -126,6 +126,8 @@ fn program(calls: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<BpfProg
 
 #[cfg(test)]
 mod tests {
+    use rustix::mount::MountPropagationFlags;
+
     use super::*;
 
     #[test]
@@ -135,5 +137,42 @@ mod tests {
         for filter in filters {
             assert!((1..=4096).contains(&filter.len()), "{}", filter.len());
         }
+    }
+
+    /// What `call` does in a thread of its own, to which the filters apply.
+    fn filtered<T: Send + 'static>(call: fn() -> T) -> T {
+        let thread = std::thread::spawn(move || {
+            for filter in filters().unwrap() {
+                seccompiler::apply_filter(&filter).unwrap();
+            }
+            call()
+        });
+        thread.join().unwrap()
+    }
+
+    #[test]
+    fn what_no_tool_needs_is_refused_to_everyone() {
+        use rustix::io::Errno;
+        use rustix::net::{AddressFamily, SocketType, socket};
+
+        let vsock = || socket(AddressFamily::VSOCK, SocketType::STREAM, None).map(drop);
+        assert_eq!(filtered(vsock), Err(Errno::PERM));
+        let unix = || socket(AddressFamily::UNIX, SocketType::STREAM, None).map(drop);
+        assert_eq!(filtered(unix), Ok(()));
+        // Without the filter: ENOENT to root.
+        let mount = || rustix::mount::mount_change(c"/nonexistent", MountPropagationFlags::PRIVATE);
+        assert_eq!(filtered(mount), Err(Errno::PERM));
+    }
+
+    #[test]
+    fn threads_and_programs_still_start() {
+        let thread = || std::thread::spawn(|| 5).join().unwrap();
+        assert_eq!(filtered(thread), 5);
+        let program = || {
+            std::process::Command::new("/bin/sh")
+                .args(["-c", "true"])
+                .status()
+        };
+        assert!(filtered(program).unwrap().success());
     }
 }

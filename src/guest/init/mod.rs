@@ -15,7 +15,7 @@ mod modules;
 mod mounts;
 
 use std::panic;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -26,11 +26,17 @@ use rustix::process::{Pid, WaitOptions};
 /// How long the dispatcher isn't started again after its end, so that a lasting failure doesn't spin.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What the dispatcher is told: its command line is `chv-guest --port PORT [--root DIRECTORY]`.
+/// The image's own list of tools: in the initramfs, where no tool can reach it, else in the tools' root.
+const TOOLS_FILES: [&str; 2] = ["/tools.json", "etc/chv-tools.json"];
+
+/// What the dispatcher is told by its command line.
 #[derive(Debug)]
 struct Prepared {
     port: u32,
+    /// The directory that tools see as `/`.
     root: Option<PathBuf>,
+    /// The file that declares tools, if the image has one.
+    tools: Option<PathBuf>,
 }
 
 /// The guest's life as its first process. What can't be prepared is said on the console, and then nothing is
@@ -62,7 +68,10 @@ fn prepare() -> Result<Prepared, InitError> {
     if let Some(root) = &root {
         mounts::inside_tools_root(root)?;
     }
-    Ok(Prepared { port, root })
+    let base = root.as_deref().unwrap_or(Path::new("/"));
+    let mut files = TOOLS_FILES.iter().map(|file| base.join(file));
+    let tools = files.find(|file| file.exists());
+    Ok(Prepared { port, root, tools })
 }
 
 /// Keeps a dispatcher running and reaps whatever else ends.
@@ -84,6 +93,9 @@ fn start_dispatcher(prepared: &Prepared) -> std::io::Result<Pid> {
     command.arg("--port").arg(prepared.port.to_string());
     if let Some(root) = &prepared.root {
         command.arg("--root").arg(root);
+    }
+    if let Some(tools) = &prepared.tools {
+        command.arg("--tools").arg(tools);
     }
     let dispatcher = command.stdin(Stdio::null()).env_clear().spawn()?;
     Ok(Pid::from_child(&dispatcher))

@@ -34,6 +34,17 @@ pub enum QueryKind {
     ProcessList,
 }
 
+impl QueryKind {
+    /// The kind's name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            QueryKind::OpenFdCount => "OpenFdCount",
+            QueryKind::MemUsage => "MemUsage",
+            QueryKind::ProcessList => "ProcessList",
+        }
+    }
+}
+
 /// The guest's answer to a [`GuestQuery`].
 ///
 /// On the wire `query_kind` and `result` are fields of the frame; here the result's variant says the kind, so the two

@@ -1,10 +1,12 @@
 //! The image's own file of tools: strict, bounded JSON.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::{Argument, Limits, Tool, Toolbox, is_name};
 
@@ -41,13 +43,40 @@ pub enum ToolsFileError {
     },
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-#[derive(Default)]
 struct ToolsFile {
     sh: bool,
-    tools: BTreeMap<String, DeclaredTool>,
+    tools: Declared,
     limits: DeclaredLimits,
+}
+
+/// The declared tools in their order: a map would keep only the last of two of the same name.
+#[derive(Default)]
+struct Declared(Vec<(String, DeclaredTool)>);
+
+impl<'de> Deserialize<'de> for Declared {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Declared;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tools")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Declared, A::Error> {
+        let mut tools = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            tools.push(entry);
+        }
+        Ok(Declared(tools))
+    }
 }
 
 #[derive(Deserialize)]
@@ -129,12 +158,12 @@ impl Toolbox {
             tool: tool.to_owned(),
             reason,
         };
-        for (name, declared) in file.tools {
+        for (name, declared) in file.tools.0 {
             if !is_name(&name) {
                 return Err(refuse(&name, "names have 1 to 64 of a-z, 0-9, _ and -"));
             }
             if name == "sh" || toolbox.tools.contains_key(&name) {
-                return Err(refuse(&name, "a built-in tool has this name"));
+                return Err(refuse(&name, "there is a tool of this name already"));
             }
             if toolbox.tools.len() == MAX_TOOLS {
                 return Err(refuse(&name, "there are more than 64 tools"));
@@ -245,7 +274,7 @@ mod tests {
         }
         let tool = |name: &str, tool: &str| format!(r#"{{"tools": {{"{name}": {tool}}}}}"#);
         check("", "EOF");
-        check("[]", "expected shape");
+        check("1", "invalid type");
         check("{\"shell\": true}", "unknown field");
         check("{\"sh\": 1}", "invalid type");
         check("{\"limits\": {\"memory\": 1}}", "unknown field");
@@ -272,8 +301,10 @@ mod tests {
             ),
             "empty list",
         );
-        check(&tool("echo", r#"{"program": "/x"}"#), "built-in");
-        check(&tool("sh", r#"{"program": "/x"}"#), "built-in");
+        check(&tool("echo", r#"{"program": "/x"}"#), "of this name");
+        check(&tool("sh", r#"{"program": "/x"}"#), "of this name");
+        let twice = r#"{"tools": {"x": {"program": "/x"}, "x": {"program": "/y"}}}"#;
+        check(twice, "of this name");
         check(&tool("a b", r#"{"program": "/x"}"#), "names have");
         check(&" ".repeat(64 * 1024 + 1), "more than 65536 bytes");
         let many: Vec<String> = (0..64)

@@ -1,0 +1,95 @@
+//! `chv-sandbox golden`: golden snapshots.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use chv_sandbox::golden::{Golden, MintConfig, MintError, mint};
+use chv_sandbox::image::Image;
+use chv_sandbox::machine::{MachineConfig, VmmSource};
+
+use super::vm::{self, VmArgs};
+use super::{Failure, explain};
+
+/// Golden snapshots: the state to which every reset returns.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Mint(MintArgs),
+}
+
+/// Boots an image, lets it settle, takes its snapshot, and records the baselines.
+///
+/// Exit status: 0 done; 2 wrong usage; 3 the VM did not boot or settle; 4 the snapshot was not taken or cannot
+/// be reverted to; 5 the readings cannot serve as baselines; 1 anything else. Nothing is left of a mint that
+/// failed.
+#[derive(clap::Args)]
+struct MintArgs {
+    /// The VMM's executable; a bare name is looked up in PATH
+    #[arg(long, value_name = "BIN", env = "CLOUD_HYPERVISOR", default_value = "cloud-hypervisor")]
+    vmm: PathBuf,
+    /// An image that `chv-sandbox image` packed
+    #[arg(long, value_name = "DIR")]
+    image: PathBuf,
+    /// The folder to make; it must not exist
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    vm: VmArgs,
+}
+
+pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
+    match args.command {
+        Command::Mint(args) => run_mint(args).await,
+    }
+}
+
+async fn run_mint(args: MintArgs) -> Result<ExitCode, Failure> {
+    let image = Image::open(&args.image)?;
+    let config = MintConfig {
+        machine: MachineConfig {
+            vmm: VmmSource::Spawn(args.vm.vmm(args.vmm)),
+            disks: vm::disks(&image),
+            port: args.vm.port,
+            limits: args.vm.limits(),
+        },
+        shape: args.vm.shape(&image),
+        settle: args.vm.settle(),
+        into: args.out,
+    };
+    match mint(config).await {
+        Ok(golden) => {
+            print(&golden);
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            explain(&error);
+            Ok(exit_code(&error))
+        }
+    }
+}
+
+fn print(golden: &Golden) {
+    let manifest = golden.manifest();
+    println!("golden snapshot  {}", golden.directory().display());
+    println!("release          {}", manifest.release);
+    for disk in &manifest.disks {
+        let kind = if disk.readonly { "read-only" } else { "put back" };
+        println!("{:<16} {} ({kind}, {} bytes)", format!("{} disk", disk.role), disk.sha256, disk.length);
+    }
+    println!("open descriptors {}", manifest.baselines.open_fd_count);
+    println!("guest build      {}", manifest.guest.build_id.as_deref().unwrap_or("not told"));
+}
+
+fn exit_code(error: &MintError) -> ExitCode {
+    ExitCode::from(match error {
+        MintError::Boot(_) | MintError::Restless { .. } => 3,
+        MintError::Snapshot(_) | MintError::Revert(_) => 4,
+        MintError::Baseline(_) => 5,
+        _ => 1,
+    })
+}

@@ -1,0 +1,102 @@
+//! `chv-sandbox image`: packs a bootable image.
+
+use std::{error::Error, path::PathBuf, process::ExitCode};
+
+use chv_sandbox::{
+    guest,
+    image::{self, DEFAULT_CMDLINE, DEFAULT_OVERLAY_MIB, Image, ImageSpec, RootSource},
+};
+
+/// Packs a bootable image from a distribution's kernel files, chv-guest, and busybox or a directory tree.
+///
+/// Needs no root; the package e2fsprogs must be installed.
+#[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("content").required(true))]
+pub(crate) struct Args {
+    /// The kernel: a vmlinuz (bzImage), or an uncompressed vmlinux
+    #[arg(long, value_name = "FILE")]
+    kernel: PathBuf,
+    /// The kernel's lib/modules/VERSION; left out, the kernel must have all that it needs built in
+    #[arg(long, value_name = "DIR")]
+    modules: Option<PathBuf>,
+    /// Fill the root disk with this static busybox under its usual names
+    #[arg(long, value_name = "FILE", group = "content")]
+    busybox: Option<PathBuf>,
+    /// Fill the root disk with this directory tree
+    #[arg(long, value_name = "DIR", group = "content")]
+    tree: Option<PathBuf>,
+    /// The static chv-guest [default: beside this program]
+    #[arg(long, value_name = "FILE")]
+    guest: Option<PathBuf>,
+    /// The file that declares the image's own tools
+    #[arg(long, value_name = "FILE")]
+    tools: Option<PathBuf>,
+    /// The overlay disk's size in MiB
+    #[arg(long, value_name = "MIB", default_value_t = DEFAULT_OVERLAY_MIB)]
+    overlay_size: u64,
+    /// The root disk's size in MiB [default: what its content needs]
+    #[arg(long, value_name = "MIB")]
+    root_size: Option<u64>,
+    /// The kernel's command line
+    #[arg(long, default_value = DEFAULT_CMDLINE)]
+    cmdline: String,
+    /// Where the image goes: a directory that does not exist yet, or is empty
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// Packs the image and says what is in it.
+pub(crate) async fn run(args: Args) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+    let spec = args.into_spec()?;
+    let image = tokio::task::spawn_blocking(move || image::pack(&spec)).await??;
+    print(&image);
+    let packed = &image.manifest().guest_build_id;
+    if packed != guest::BUILD_ID {
+        eprintln!(
+            "warning: the packed chv-guest is build {packed}, and this program works with {}: build both from the same sources",
+            guest::BUILD_ID
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    fn into_spec(self) -> Result<ImageSpec, image::Error> {
+        let root = match (self.busybox, self.tree) {
+            (Some(busybox), _) => RootSource::Busybox(busybox),
+            // The parser requires one of the two.
+            (None, tree) => RootSource::Tree(tree.unwrap_or_default()),
+        };
+        let guest = self.guest.map_or_else(image::guest_beside_executable, Ok)?;
+        let mut spec = ImageSpec::new(self.kernel, guest, root, self.out);
+        spec.modules = self.modules;
+        spec.tools = self.tools;
+        spec.root_mib = self.root_size;
+        spec.overlay_mib = self.overlay_size;
+        spec.cmdline = self.cmdline;
+        Ok(spec)
+    }
+}
+
+fn print(image: &Image) {
+    let manifest = image.manifest();
+    println!("{}", image.dir().display());
+    println!(
+        "  kernel release  {}",
+        manifest
+            .kernel_release
+            .as_deref()
+            .unwrap_or("not a Linux kernel")
+    );
+    println!("  guest build     {}", manifest.guest_build_id);
+    println!("  modules         {}", manifest.modules.len());
+    println!("  command line    {}", manifest.cmdline);
+    for (name, file) in [
+        ("kernel", &manifest.kernel),
+        ("initramfs", &manifest.initramfs),
+        ("root.img", &manifest.root),
+        ("overlay.img", &manifest.overlay),
+    ] {
+        println!("  {name:<12} {:>12} bytes  {}", file.size, file.sha256);
+    }
+}

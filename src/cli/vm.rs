@@ -1,0 +1,98 @@
+//! The arguments of commands that start a VM from an image.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chv_sandbox::guest::protocol::DEFAULT_PORT;
+use chv_sandbox::image::Image;
+use chv_sandbox::machine::{Disk, DiskRole, Limits, VmShape};
+use chv_sandbox::vmm::VmmConfig;
+
+/// How the VM is made.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct VmArgs {
+    /// Memory, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..=1 << 24))]
+    pub(crate) memory: u64,
+    /// vCPUs
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=254))]
+    pub(crate) vcpus: u32,
+    /// The guest's vsock CID
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..u32::MAX as i64))]
+    pub(crate) cid: u32,
+    /// The vsock port of the guest's dispatcher
+    #[arg(long, default_value_t = DEFAULT_PORT)]
+    pub(crate) port: u32,
+    /// Extra environment of the VMM's process, as NAME=VALUE; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = environment)]
+    pub(crate) vmm_env: Vec<(OsString, OsString)>,
+    /// Where the VMM's private directory is made [default: in the user's runtime directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run_root: Option<PathBuf>,
+    /// Multiplies every time that the guest is given; an emulated guest needs 10 or so
+    #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) patience: u32,
+}
+
+fn environment(text: &str) -> Result<(OsString, OsString), &'static str> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("it is not NAME=VALUE"),
+    }
+}
+
+impl VmArgs {
+    pub(crate) fn vmm(&self, binary: PathBuf) -> VmmConfig {
+        let mut config = VmmConfig {
+            binary,
+            env: self.vmm_env.clone(),
+            ..VmmConfig::default()
+        };
+        if let Some(run_root) = &self.run_root {
+            config.run_root = run_root.clone();
+        }
+        config
+    }
+
+    pub(crate) fn shape(&self, image: &Image) -> VmShape {
+        VmShape {
+            kernel: image.kernel().to_owned(),
+            initramfs: Some(image.initramfs().to_owned()),
+            cmdline: image.manifest().cmdline.clone(),
+            vcpus: self.vcpus,
+            memory_mib: self.memory,
+            cid: self.cid,
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        let by_default = Limits::default();
+        Limits {
+            boot: by_default.boot * self.patience,
+            handshake: by_default.handshake * self.patience,
+            settle: by_default.settle * self.patience,
+            query: by_default.query * self.patience,
+        }
+    }
+
+    /// How long a guest may take to come to rest before its snapshot.
+    pub(crate) fn settle(&self) -> Duration {
+        Duration::from_secs(10) * self.patience
+    }
+}
+
+/// The disks of an image: a root that the guest can't write, and the overlay that takes its writes.
+pub(crate) fn disks(image: &Image) -> Vec<Disk> {
+    let root = Disk {
+        role: DiskRole::Root,
+        origin: image.root().to_owned(),
+        readonly: true,
+    };
+    let overlay = Disk {
+        role: DiskRole::Overlay,
+        origin: image.overlay().to_owned(),
+        readonly: false,
+    };
+    vec![root, overlay]
+}

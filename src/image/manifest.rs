@@ -1,0 +1,143 @@
+//! `image.json`: what an image is made of, read strictly.
+
+use std::{fs::File, io::Read, path::Path};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Error, guest::BUILD_ID_LIMIT, input};
+
+/// The format that is written, and the only one that is read.
+pub(super) const FORMAT: u32 = 1;
+/// The largest manifest that is read, in bytes.
+pub const MANIFEST_LIMIT: u64 = 64 * 1024;
+/// The longest command line that an x86 kernel takes, in bytes without the final NUL.
+pub(super) const CMDLINE_LIMIT: usize = 2047;
+
+/// What an image is made of: the content of its `image.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Manifest {
+    /// The version of this shape: 1.
+    pub format: u32,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// What `uname -r` says in the guest; absent for a kernel that isn't Linux.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_release: Option<String>,
+    /// The build id of the packed `chv-guest`, which it also says in its `Hello`.
+    pub guest_build_id: String,
+    /// The modules that the guest loads, in load order; empty when everything is built in.
+    pub modules: Vec<String>,
+    /// `kernel`: an uncompressed ELF with a PVH entry.
+    pub kernel: FileRecord,
+    /// `initramfs`: a newc archive.
+    pub initramfs: FileRecord,
+    /// `root.img`: the read-only ext4 that the guest sees as `/dev/vda`.
+    pub root: FileRecord,
+    /// `overlay.img`: the empty ext4 that the guest sees as `/dev/vdb` and writes to, as it was packed.
+    pub overlay: FileRecord,
+}
+
+/// Size and digest of one file of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct FileRecord {
+    /// Its length in bytes.
+    pub size: u64,
+    /// The digest of its bytes, as `sha256:` and 64 lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+impl FileRecord {
+    /// Reads a file to its end.
+    pub(super) fn of(path: &Path) -> Result<FileRecord, Error> {
+        let mut file = File::open(path).map_err(Error::io("open", path))?;
+        let mut hash = Sha256::new();
+        let mut size = 0;
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            match file.read(&mut buffer).map_err(Error::io("read", path))? {
+                0 => break,
+                read => {
+                    hash.update(&buffer[..read]);
+                    size += read as u64;
+                }
+            }
+        }
+        let hex: String = hash
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Ok(FileRecord {
+            size,
+            sha256: format!("sha256:{hex}"),
+        })
+    }
+}
+
+impl Manifest {
+    /// Reads and checks the manifest at `path`.
+    pub(super) fn read(path: &Path) -> Result<Manifest, Error> {
+        let bytes = input::read(path, MANIFEST_LIMIT)?;
+        let manifest: Manifest =
+            serde_json::from_slice(&bytes).map_err(|source| Error::ManifestShape {
+                path: path.into(),
+                source,
+            })?;
+        match manifest.problem() {
+            None => Ok(manifest),
+            Some(problem) => Err(Error::ManifestValue {
+                path: path.into(),
+                problem,
+            }),
+        }
+    }
+
+    /// The text of the file: sorted as declared, ending in a line feed.
+    pub(super) fn to_json(&self) -> String {
+        // Strings and numbers only: there is nothing that could fail to serialise.
+        let json = serde_json::to_string_pretty(self).unwrap_or_default();
+        format!("{json}\n")
+    }
+
+    fn problem(&self) -> Option<String> {
+        if self.format != FORMAT {
+            return Some(format!(
+                "its format is {}, and this program reads {FORMAT}",
+                self.format
+            ));
+        }
+        if let Some(problem) = cmdline_problem(&self.cmdline) {
+            return Some(format!("its cmdline {problem}"));
+        }
+        let id = &self.guest_build_id;
+        if id.is_empty() || id.len() > BUILD_ID_LIMIT || !id.chars().all(|c| c.is_ascii_graphic()) {
+            return Some("its guest_build_id is not 1 to 128 visible ASCII characters".to_owned());
+        }
+        [&self.kernel, &self.initramfs, &self.root, &self.overlay]
+            .into_iter()
+            .find(|record| !is_digest(&record.sha256))
+            .map(|record| format!("{:?} is no sha256 digest", record.sha256))
+    }
+}
+
+/// What is wrong with a command line, if anything.
+pub(super) fn cmdline_problem(cmdline: &str) -> Option<&'static str> {
+    if cmdline.len() > CMDLINE_LIMIT {
+        Some("has more than 2047 bytes")
+    } else if cmdline.chars().any(|c| c.is_control()) {
+        Some("holds a control character")
+    } else {
+        None
+    }
+}
+
+fn is_digest(text: &str) -> bool {
+    let is_hex =
+        |hex: &str| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    text.strip_prefix("sha256:").is_some_and(is_hex)
+}

@@ -1,0 +1,132 @@
+//! A packed image, opened for use.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{Error, FileRecord, Manifest};
+
+pub(super) const KERNEL: &str = "kernel";
+pub(super) const INITRAMFS: &str = "initramfs";
+pub(super) const ROOT: &str = "root.img";
+pub(super) const OVERLAY: &str = "overlay.img";
+pub(super) const MANIFEST: &str = "image.json";
+
+/// A packed image whose files are all there.
+#[derive(Clone, Debug)]
+pub struct Image {
+    dir: PathBuf,
+    manifest: Manifest,
+}
+
+impl Image {
+    /// Opens the image in `dir`: reads its manifest, and checks that its files exist, are regular, and have their
+    /// sizes. Their contents are not read; [`verify`](Image::verify) does that.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FileMissing`] when `image.json` or one of the files is not there; [`Error::ManifestShape`] and
+    /// [`Error::ManifestValue`] when the manifest is not one; [`Error::NotRegular`], [`Error::FileDiffers`] when a
+    /// file is not what it should be; [`Error::Io`] when the system refuses.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Image, Error> {
+        let dir = dir.into();
+        check_exists(&dir, MANIFEST)?;
+        let manifest = Manifest::read(&dir.join(MANIFEST))?;
+        let image = Image { dir, manifest };
+        for (file, record) in image.files() {
+            let found = check_exists(&image.dir, file)?.len();
+            differs(&image.dir.join(file), "size", found, record.size)?;
+        }
+        Ok(image)
+    }
+
+    /// Reads every file and compares its digest with the manifest's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FileDiffers`] for the first that was changed since the image was packed; an overlay that a VM wrote
+    /// to is one. [`Error::Io`] when a file can't be read.
+    pub fn verify(&self) -> Result<(), Error> {
+        self.files().into_iter().try_for_each(|(file, expected)| {
+            let path = self.dir.join(file);
+            let found = FileRecord::of(&path)?;
+            differs(&path, "size", found.size, expected.size)?;
+            differs(&path, "sha256", &found.sha256, &expected.sha256)
+        })
+    }
+
+    /// The directory that was opened.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What the image is made of.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The kernel's command line.
+    pub fn cmdline(&self) -> &str {
+        &self.manifest.cmdline
+    }
+
+    /// The kernel: an uncompressed ELF.
+    pub fn kernel(&self) -> PathBuf {
+        self.dir.join(KERNEL)
+    }
+
+    /// The initramfs.
+    pub fn initramfs(&self) -> PathBuf {
+        self.dir.join(INITRAMFS)
+    }
+
+    /// The root disk, to be given first and read-only.
+    pub fn root_disk(&self) -> PathBuf {
+        self.dir.join(ROOT)
+    }
+
+    /// The overlay disk, to be given second. A VM writes to it, so give it a copy.
+    pub fn overlay_disk(&self) -> PathBuf {
+        self.dir.join(OVERLAY)
+    }
+
+    fn files(&self) -> [(&'static str, &FileRecord); 4] {
+        [
+            (KERNEL, &self.manifest.kernel),
+            (INITRAMFS, &self.manifest.initramfs),
+            (ROOT, &self.manifest.root),
+            (OVERLAY, &self.manifest.overlay),
+        ]
+    }
+}
+
+fn check_exists(dir: &Path, file: &'static str) -> Result<fs::Metadata, Error> {
+    let path = dir.join(file);
+    match fs::symlink_metadata(&path) {
+        Ok(metadata) if metadata.is_file() => Ok(metadata),
+        Ok(_) => Err(Error::NotRegular { path }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::FileMissing {
+            dir: dir.into(),
+            file,
+        }),
+        Err(e) => Err(Error::io("examine", path)(e)),
+    }
+}
+
+fn differs<T: PartialEq + ToString>(
+    path: &Path,
+    field: &'static str,
+    found: T,
+    expected: T,
+) -> Result<(), Error> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::FileDiffers {
+        path: path.into(),
+        field,
+        found: found.to_string(),
+        expected: expected.to_string(),
+    })
+}

@@ -1,0 +1,282 @@
+//! Packing: from a specification to a directory that is complete or not there.
+
+use std::{
+    env,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Error, FileRecord, Image, Manifest,
+    ext4::DiskMaker,
+    guest::{self, Guest},
+    initramfs::Initramfs,
+    inodes::Modified,
+    input,
+    kernel::Kernel,
+    manifest::{self, FORMAT},
+    mke2fs::Mke2fs,
+    modules::{self, Module},
+    open, tree,
+};
+
+/// The kernel's command line unless another is asked for: say what goes wrong on the first serial port, and end the
+/// VM at a panic.
+pub const DEFAULT_CMDLINE: &str = "console=ttyS0 quiet panic=-1";
+/// The overlay disk's size unless another is asked for, in MiB.
+pub const DEFAULT_OVERLAY_MIB: u64 = 64;
+
+/// The smallest and the largest disk, in MiB.
+const DISK_MIB: std::ops::RangeInclusive<u64> = 4..=1024 * 1024;
+const TOOLS_LIMIT: u64 = 64 * 1024;
+
+/// Where the root disk's content comes from.
+#[derive(Clone, Debug)]
+pub enum RootSource {
+    /// A static busybox: its usual names in `/bin`, and the users `root` and `tool` (1000).
+    Busybox(PathBuf),
+    /// A directory tree, taken as it is: symbolic links stay links, modification times stay, files of the packing
+    /// user become root's. It must have the directories `dev`, `proc`, `sys` and `tmp`, and may hold no devices.
+    Tree(PathBuf),
+}
+
+/// What an image is to be packed from.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ImageSpec {
+    /// The kernel: a distribution's bzImage (`vmlinuz`), or an uncompressed ELF with a PVH entry.
+    pub kernel: PathBuf,
+    /// The kernel's `lib/modules/VERSION`, with depmod's lists; `None` if all that the guest needs is built in.
+    pub modules: Option<PathBuf>,
+    /// What is on the root disk.
+    pub root: RootSource,
+    /// The static `chv-guest`; see [`guest_beside_executable`].
+    pub guest: PathBuf,
+    /// The file that declares the image's own tools, if it has any; at most 64 KiB.
+    pub tools: Option<PathBuf>,
+    /// The root disk's size in MiB; `None` for as much as its content needs.
+    pub root_mib: Option<u64>,
+    /// The overlay disk's size in MiB.
+    pub overlay_mib: u64,
+    /// The kernel's command line, at most 2047 bytes without control characters.
+    pub cmdline: String,
+    /// Where the image goes: a directory that doesn't exist or is empty, in one that exists.
+    pub out: PathBuf,
+    /// The directories in which `mke2fs` is looked for.
+    pub search_path: Vec<PathBuf>,
+}
+
+impl ImageSpec {
+    /// A specification with the defaults: no modules, no tools file, [`DEFAULT_OVERLAY_MIB`], [`DEFAULT_CMDLINE`],
+    /// and `mke2fs` from `PATH` or the system's own directories.
+    pub fn new(
+        kernel: impl Into<PathBuf>,
+        guest: impl Into<PathBuf>,
+        root: RootSource,
+        out: impl Into<PathBuf>,
+    ) -> ImageSpec {
+        let path = env::var_os("PATH").unwrap_or_default();
+        // An ordinary user's PATH often lacks these.
+        let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+        ImageSpec {
+            kernel: kernel.into(),
+            modules: None,
+            root,
+            guest: guest.into(),
+            tools: None,
+            root_mib: None,
+            overlay_mib: DEFAULT_OVERLAY_MIB,
+            cmdline: DEFAULT_CMDLINE.to_owned(),
+            out: out.into(),
+            search_path: env::split_paths(&path)
+                .filter(|dir| dir.is_absolute())
+                .chain(system)
+                .collect(),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let sizes = [
+            ("overlay_mib", Some(self.overlay_mib)),
+            ("root_mib", self.root_mib),
+        ];
+        for (setting, size) in sizes
+            .into_iter()
+            .filter_map(|(setting, size)| Some((setting, size?)))
+        {
+            if !DISK_MIB.contains(&size) {
+                return Err(Error::OutOfRange {
+                    setting,
+                    value: size.to_string(),
+                    allowed: "4 to 1048576 MiB",
+                });
+            }
+        }
+        if let Some(problem) = manifest::cmdline_problem(&self.cmdline) {
+            return Err(Error::OutOfRange {
+                setting: "cmdline",
+                value: format!("one that {problem}"),
+                allowed: "at most 2047 bytes without control characters",
+            });
+        }
+        check_vacant(&self.out)
+    }
+}
+
+/// `chv-guest` in the directory of the running program, which is where cargo puts both.
+///
+/// # Errors
+///
+/// [`Error::Io`] when the system doesn't say which program runs.
+pub fn guest_beside_executable() -> Result<PathBuf, Error> {
+    let program = env::current_exe().map_err(Error::io("find", "the running program"))?;
+    Ok(program.with_file_name("chv-guest"))
+}
+
+/// Packs an image, all of it or nothing: it is put together beside `spec.out` and moved there at the end.
+///
+/// Needs no root. Takes about as long as reading the inputs and writing the disks.
+///
+/// # Errors
+///
+/// - About what was given: [`Error::Io`], [`Error::NotRegular`], [`Error::TooLarge`], [`Error::OutOfRange`],
+///   [`Error::OutputExists`].
+/// - The kernel: [`Error::NotKernel`], [`Error::KernelCompression`], [`Error::Decompress`], [`Error::NotElf`],
+///   [`Error::WrongMachine`], [`Error::NoPvhEntry`].
+/// - Its modules: [`Error::ModuleList`], [`Error::ModuleMissing`], [`Error::ModulesOfAnotherKernel`].
+/// - `chv-guest` and busybox: [`Error::NotElf`], [`Error::WrongMachine`], [`Error::NotStatic`], and
+///   [`Error::NoBuildId`].
+/// - A tree: [`Error::TreeLacks`], [`Error::TreeEntry`].
+/// - The disks: [`Error::Mke2fsMissing`], [`Error::Mke2fsFailed`], [`Error::Mke2fsTimeout`],
+///   [`Error::UnexpectedFilesystem`].
+pub fn pack(spec: &ImageSpec) -> Result<Image, Error> {
+    spec.check()?;
+    let kernel = Kernel::read(&spec.kernel)?;
+    let modules = spec
+        .modules
+        .as_deref()
+        .map(|dir| modules_of(dir, &kernel))
+        .transpose()?
+        .unwrap_or_default();
+    let guest = Guest::read(&spec.guest)?;
+    let tools = spec
+        .tools
+        .as_deref()
+        .map(|path| input::read(path, TOOLS_LIMIT))
+        .transpose()?;
+    let mke2fs = Mke2fs::find(&spec.search_path)?;
+
+    // Beside the destination, so that the last step is a rename; removed, with whatever it holds, on every way out.
+    let parent = parent(&spec.out);
+    let work = tempfile::Builder::new()
+        .prefix(".chv-image-")
+        .tempdir_in(parent)
+        .map_err(Error::io("create a directory in", parent))?;
+    let dir = work.path().join("image");
+    DirBuilder::new()
+        .mode(0o700)
+        .create(&dir)
+        .map_err(Error::io("create", &dir))?;
+
+    let module_names = modules.iter().map(|m| m.file_name.clone()).collect();
+    let write = |name: &str, content: &[u8]| {
+        let (path, mut file) = create(&dir, name)?;
+        file.write_all(content).map_err(Error::io("write", path))
+    };
+    write(open::KERNEL, &kernel.elf)?;
+    let (path, file) = create(&dir, open::INITRAMFS)?;
+    Initramfs {
+        init: guest.program,
+        modules,
+        tools,
+    }
+    .write(&file, &path)?;
+    write_disks(spec, &mke2fs, work.path(), &dir)?;
+
+    let record = |name| FileRecord::of(&dir.join(name));
+    let manifest = Manifest {
+        format: FORMAT,
+        cmdline: spec.cmdline.clone(),
+        kernel_release: kernel.release,
+        guest_build_id: guest.build_id,
+        modules: module_names,
+        kernel: record(open::KERNEL)?,
+        initramfs: record(open::INITRAMFS)?,
+        root: record(open::ROOT)?,
+        overlay: record(open::OVERLAY)?,
+    };
+    write(open::MANIFEST, manifest.to_json().as_bytes())?;
+
+    // Replaces an empty directory, and fails on any other.
+    fs::rename(&dir, &spec.out).map_err(Error::io("move the image to", &spec.out))?;
+    Image::open(&spec.out)
+}
+
+fn modules_of(dir: &Path, kernel: &Kernel) -> Result<Vec<Module>, Error> {
+    if let (Some(release), Ok(resolved)) = (&kernel.release, dir.canonicalize())
+        && resolved
+            .file_name()
+            .is_some_and(|name| name != release.as_str())
+    {
+        return Err(Error::ModulesOfAnotherKernel {
+            modules: dir.into(),
+            kernel: release.clone(),
+        });
+    }
+    modules::collect(dir)
+}
+
+fn write_disks(spec: &ImageSpec, mke2fs: &Mke2fs, scratch: &Path, dir: &Path) -> Result<(), Error> {
+    let maker = DiskMaker { mke2fs, scratch };
+    let (path, file) = create(dir, open::ROOT)?;
+    match &spec.root {
+        RootSource::Busybox(busybox) => {
+            let made = scratch.join("root");
+            tree::make(&made, &guest::busybox(busybox)?)?;
+            maker.root(&file, &path, &made, Modified::Fix, spec.root_mib)?;
+        }
+        RootSource::Tree(given) => {
+            tree::check_mount_points(given)?;
+            maker.root(&file, &path, given, Modified::Keep, spec.root_mib)?;
+        }
+    }
+    let (path, file) = create(dir, open::OVERLAY)?;
+    maker.overlay(&file, &path, spec.overlay_mib)
+}
+
+/// Makes a new file of the image that only its owner can read.
+fn create(dir: &Path, name: &str) -> Result<(PathBuf, File), Error> {
+    let path = dir.join(name);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(Error::io("create", &path))?;
+    Ok((path, file))
+}
+
+fn check_vacant(out: &Path) -> Result<(), Error> {
+    let occupied = || Error::OutputExists { path: out.into() };
+    match fs::symlink_metadata(out) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io("examine", out)(e)),
+        Ok(metadata) if !metadata.is_dir() => Err(occupied()),
+        Ok(_) => match fs::read_dir(out).map_err(Error::io("read", out))?.next() {
+            None => Ok(()),
+            Some(_) => Err(occupied()),
+        },
+    }
+}
+
+/// The directory that holds `path`; a bare name lies in the current one.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    }
+}

@@ -1,0 +1,232 @@
+//! The root tree: made around busybox, or given and checked.
+
+use std::{
+    fs,
+    os::unix::fs::{
+        DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink,
+    },
+    path::Path,
+};
+
+use super::{Error, input::MIB};
+
+/// What the guest mounts on inside the root.
+const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "sys", "tmp"];
+
+/// Busybox's names. A build that lacks one of them says so when it's called.
+const APPLETS: &str = "\
+    [ arch awk base64 basename cat chgrp chmod chown cksum clear cmp comm cp cut date dd df diff dirname du echo \
+    egrep env expand expr factor false fgrep find fold free getopt grep groups gunzip gzip head hexdump hostname id \
+    install kill less link ln ls md5sum mkdir mkfifo mktemp more mv nice nohup nproc od paste patch pgrep pidof \
+    printenv printf ps pwd readlink realpath renice rev rm rmdir sed seq setsid sh sha1sum sha256sum sha512sum shuf \
+    sleep sort split stat strings stty sync tac tail tar tee test timeout touch tr true truncate tsort tty uname \
+    unexpand uniq unlink uptime usleep vi watch wc which who whoami xargs xxd yes zcat";
+
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\ntool:x:1000:1000:tool:/tmp:/bin/sh\n";
+const GROUP: &str = "root:x:0:\ntool:x:1000:\n";
+
+/// The most entries and bytes of a root tree.
+const ENTRY_LIMIT: u64 = 1_000_000;
+const BYTES_LIMIT: u64 = 64 * 1024 * MIB;
+
+/// How much room a tree takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// Files, directories and symbolic links.
+    pub(super) entries: u64,
+    /// The contents, each rounded up to whole blocks of 4 KiB.
+    pub(super) bytes: u64,
+}
+
+/// Makes a tree around `busybox` in `dir`: its names in `/bin`, the users `root` and `tool` (1000), the mount points.
+pub(super) fn make(dir: &Path, busybox: &[u8]) -> Result<(), Error> {
+    for (name, mode) in [
+        ("", 0o755),
+        ("bin", 0o755),
+        ("dev", 0o755),
+        ("etc", 0o755),
+        ("proc", 0o755),
+        ("root", 0o700),
+        ("run", 0o755),
+        ("sys", 0o755),
+        ("tmp", 0o1777),
+    ] {
+        directory(&dir.join(name), mode)?;
+    }
+    file(&dir.join("bin/busybox"), busybox, 0o755)?;
+    for applet in APPLETS.split_whitespace() {
+        let link = dir.join("bin").join(applet);
+        symlink("busybox", &link).map_err(Error::io("create", link))?;
+    }
+    file(&dir.join("etc/group"), GROUP.as_bytes(), 0o644)?;
+    file(&dir.join("etc/passwd"), PASSWD.as_bytes(), 0o644)
+}
+
+/// Makes the tree of an empty overlay: where overlayfs keeps what is written, and its work directory.
+pub(super) fn make_overlay(dir: &Path) -> Result<(), Error> {
+    // The upper directory's mode becomes that of the guest's `/`.
+    ["", "upper", "work"]
+        .iter()
+        .try_for_each(|name| directory(&dir.join(name), 0o755))
+}
+
+/// Walks a tree: what it holds must be fit for a guest's root, and its extent is needed to size the disk.
+pub(super) fn measure(dir: &Path) -> Result<Extent, Error> {
+    let mut extent = Extent::default();
+    let mut pending = vec![dir.to_path_buf()];
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(&dir).map_err(Error::io("read", &dir))? {
+            let path = entry.map_err(Error::io("read", &dir))?.path();
+            let metadata = fs::symlink_metadata(&path).map_err(Error::io("examine", &path))?;
+            let kind = metadata.file_type();
+            if kind.is_dir() {
+                pending.push(path.clone());
+            } else if !kind.is_file() && !kind.is_symlink() {
+                return Err(Error::TreeEntry {
+                    path,
+                    kind: special(kind),
+                });
+            }
+            extent.entries += 1;
+            extent.bytes += metadata.size().next_multiple_of(4096);
+            let out_of_range = |setting, value: u64, allowed| {
+                Err(Error::OutOfRange {
+                    setting,
+                    value: format!("{value} or more"),
+                    allowed,
+                })
+            };
+            if extent.entries > ENTRY_LIMIT {
+                return out_of_range(
+                    "the number of entries of the tree",
+                    extent.entries,
+                    "at most 1,000,000",
+                );
+            }
+            if extent.bytes > BYTES_LIMIT {
+                return out_of_range(
+                    "the size in bytes of the tree",
+                    extent.bytes,
+                    "at most 64 GiB",
+                );
+            }
+        }
+    }
+    Ok(extent)
+}
+
+/// Checks that a given tree has the directories on which the guest mounts.
+pub(super) fn check_mount_points(dir: &Path) -> Result<(), Error> {
+    let is_directory = |name: &str| fs::symlink_metadata(dir.join(name)).is_ok_and(|m| m.is_dir());
+    let missing: Vec<_> = MOUNT_POINTS
+        .into_iter()
+        .filter(|name| !is_directory(name))
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::TreeLacks {
+            path: dir.into(),
+            missing,
+        })
+    }
+}
+
+fn special(kind: fs::FileType) -> &'static str {
+    match kind {
+        kind if kind.is_block_device() => "block device",
+        kind if kind.is_char_device() => "character device",
+        kind if kind.is_fifo() => "FIFO",
+        _ => "socket",
+    }
+}
+
+fn directory(path: &Path, mode: u32) -> Result<(), Error> {
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(path)
+        .map_err(Error::io("create", path))?;
+    set_mode(path, mode)
+}
+
+fn file(path: &Path, data: &[u8], mode: u32) -> Result<(), Error> {
+    use std::io::Write;
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(data))
+        .map_err(Error::io("write", path))?;
+    set_mode(path, mode)
+}
+
+/// Sets the mode that the guest will see, whatever the umask here.
+fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(Error::io("set the mode of", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn busybox_goes_by_many_names() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path().join("root");
+        make(&root, b"program").expect("made");
+        check_mount_points(&root).expect("complete");
+        for name in ["sh", "echo", "cat", "ls", "whoami", "uname", "env", "sleep"] {
+            assert_eq!(
+                fs::read(root.join("bin").join(name)).expect(name),
+                b"program"
+            );
+        }
+        let mode = |name: &str| fs::metadata(root.join(name)).expect(name).mode() & 0o7777;
+        assert_eq!(
+            (mode("tmp"), mode("root"), mode("bin/busybox")),
+            (0o1777, 0o700, 0o755)
+        );
+        let entries = 9 - 1 + 3 + APPLETS.split_whitespace().count() as u64;
+        assert_eq!(measure(&root).expect("measured").entries, entries);
+    }
+
+    #[test]
+    fn what_a_root_may_not_hold_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let listener = std::os::unix::net::UnixListener::bind(dir.path().join("s")).expect("bound");
+        let error = measure(dir.path()).expect_err("must fail");
+        assert!(
+            matches!(error, Error::TreeEntry { kind: "socket", .. }),
+            "{error}"
+        );
+        drop(listener);
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        symlink("/", dir.path().join("loop")).expect("linked");
+        fs::write(dir.path().join("f"), [0; 4097]).expect("written");
+        assert_eq!(
+            measure(dir.path()).expect("measured"),
+            Extent {
+                entries: 2,
+                bytes: 3 * 4096
+            }
+        );
+    }
+
+    #[test]
+    fn mount_points_must_be_directories() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("dev")).expect("made");
+        symlink("dev", dir.path().join("proc")).expect("linked");
+        let error = check_mount_points(dir.path()).expect_err("must fail");
+        assert!(
+            matches!(&error, Error::TreeLacks { missing, .. } if missing == &["proc", "sys", "tmp"]),
+            "{error}"
+        );
+    }
+}

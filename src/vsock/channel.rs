@@ -1,0 +1,336 @@
+//! The channel: requests to a guest, many in flight, each matched with its answer by id.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use super::codec::FrameReader;
+use super::connection::{Closer, Connection};
+use super::pending::Key;
+use super::{ChannelEvent, Error, Origin, handshake};
+use crate::guest::protocol::{
+    DEFAULT_PORT, Frame, GuestProcess, GuestQuery, GuestResponse, Hello, Imprint, MemUsage,
+    QueryKind, QueryResult, Renew, Renewed, Seed, ToolDispatch, ToolResult,
+};
+
+/// What a guest says of itself.
+pub type GuestHello = Hello;
+
+/// How to open a channel, and how long its steps may take.
+#[derive(Clone, Debug)]
+pub struct ChannelConfig {
+    /// The VM's hybrid-vsock socket, of at most 107 bytes.
+    pub socket: PathBuf,
+    /// The port that the guest listens on.
+    pub port: u32,
+    /// The limit for one attempt at the handshake. Default: 5 s.
+    pub handshake: Duration,
+    /// The limit for all attempts. Default: 30 s.
+    pub connect: Duration,
+    /// The limit for the next byte inside a frame. Default: 30 s.
+    pub frame_idle: Duration,
+    /// The limit for one whole frame. Default: 120 s.
+    pub frame_total: Duration,
+}
+
+impl ChannelConfig {
+    /// The protocol's defaults for the VM whose hybrid-vsock socket is `socket`.
+    pub fn new(socket: impl Into<PathBuf>) -> ChannelConfig {
+        ChannelConfig {
+            socket: socket.into(),
+            port: DEFAULT_PORT,
+            handshake: Duration::from_secs(5),
+            connect: Duration::from_secs(30),
+            frame_idle: Duration::from_secs(30),
+            frame_total: Duration::from_secs(120),
+        }
+    }
+}
+
+/// An open channel to a guest. Cheap to clone; closed when the last clone is dropped.
+///
+/// Every request can be dropped while it waits: the guest may still do what it was asked, and its answer is then a late
+/// arrival. All requests fail with the reason once the channel is closed.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    closer: Arc<Closer>,
+}
+
+impl Channel {
+    /// Connects to the guest, trying again while it comes up. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Handshake`] when `config.connect` has passed, or when trying again can't help.
+    pub async fn open(config: &ChannelConfig) -> Result<Channel, Error> {
+        static OPENED: AtomicU64 = AtomicU64::new(0);
+
+        let stream = handshake::connect(config).await?;
+        let origin = Origin {
+            channel: OPENED.fetch_add(1, Ordering::Relaxed) + 1,
+            socket: config.socket.as_path().into(),
+            port: config.port,
+        };
+        let (read, write) = stream.into_split();
+        let reader = FrameReader::new(read, config.frame_idle, config.frame_total);
+        let connection = Arc::new(Connection::new(origin, write));
+        tokio::spawn(
+            connection
+                .clone()
+                .serve(reader, config.frame_idle, config.frame_total),
+        );
+        Ok(Channel {
+            closer: Arc::new(Closer(connection)),
+        })
+    }
+
+    /// Tells the guest what this build can do, and returns what the guest can. `None` for a guest that is older than the
+    /// hello: it has none of the extensions. To be sent first, before any other request.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAnswer`], [`Error::DuplicateHello`], or why the channel is closed.
+    pub async fn hello(&self, limit: Duration) -> Result<Option<GuestHello>, Error> {
+        let read = |frame| match frame {
+            Frame::Hello(hello) => Some(Some(hello)),
+            Frame::ErrorEvent(_) => Some(None),
+            _ => None,
+        };
+        self.ask(
+            Key::Hello,
+            Frame::Hello(Hello::of_this_build()),
+            limit,
+            read,
+        )
+        .await
+    }
+
+    /// Runs a tool and waits for its result, for the dispatch's deadline and `grace`: within it the guest's own answer
+    /// for a tool that it killed may still come. A tool's exit code, whatever it is, is a result.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ToolTimeout`], [`Error::DuplicateRequest`] for an id that is in flight or timed out,
+    /// [`Error::RequestTooLarge`], or why the channel is closed.
+    pub async fn dispatch(
+        &self,
+        dispatch: ToolDispatch,
+        grace: Duration,
+    ) -> Result<ToolResult, Error> {
+        let connection = self.connection();
+        let waited = Duration::from_millis(dispatch.deadline_ms).saturating_add(grace);
+        let command_id = dispatch.command_id.clone();
+        let key = Key::Command(command_id.clone());
+        let read = |frame| match frame {
+            Frame::ToolResult(result) => Some(result),
+            _ => None,
+        };
+        connection
+            .request(key, &Frame::ToolDispatch(dispatch), waited, read)
+            .await?
+            .ok_or_else(|| Error::ToolTimeout {
+                origin: connection.origin().clone(),
+                command_id,
+                waited,
+            })
+    }
+
+    /// The guest's count of open descriptors that aren't sockets.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAnswer`], or why the channel is closed.
+    pub async fn open_fd_count(&self, limit: Duration) -> Result<u64, Error> {
+        let read = |frame| match reading(frame)? {
+            QueryResult::OpenFdCount(count) => Some(count.open_fd_count),
+            _ => None,
+        };
+        self.query(QueryKind::OpenFdCount, limit, read).await
+    }
+
+    /// The guest's use of its memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAnswer`], or why the channel is closed.
+    pub async fn mem_usage(&self, limit: Duration) -> Result<MemUsage, Error> {
+        let read = |frame| match reading(frame)? {
+            QueryResult::MemUsage(usage) => Some(usage),
+            _ => None,
+        };
+        self.query(QueryKind::MemUsage, limit, read).await
+    }
+
+    /// The guest's processes, at most 100.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAnswer`], or why the channel is closed.
+    pub async fn process_list(&self, limit: Duration) -> Result<Vec<GuestProcess>, Error> {
+        let read = |frame| match reading(frame)? {
+            QueryResult::ProcessList(list) => Some(list.processes),
+            _ => None,
+        };
+        self.query(QueryKind::ProcessList, limit, read).await
+    }
+
+    /// Sends a query that has an id of the caller's own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DuplicateQuery`] for an id that is in flight or timed out, [`Error::NoAnswer`], or why the channel is
+    /// closed.
+    pub async fn send_query(
+        &self,
+        query: GuestQuery,
+        limit: Duration,
+    ) -> Result<QueryResult, Error> {
+        let kind = query.query_kind;
+        let read = move |frame| reading(frame).filter(|result| result.kind() == kind);
+        self.ask(
+            Key::Query(query.query_id),
+            Frame::GuestQuery(query),
+            limit,
+            read,
+        )
+        .await
+    }
+
+    /// Gives the guest a nonce to keep in memory. For a guest whose hello lists
+    /// [`Nonce`](crate::guest::protocol::Extension::Nonce).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAnswer`], which is also what an older guest gives, or why the channel is closed.
+    pub async fn imprint(&self, nonce: &str, limit: Duration) -> Result<(), Error> {
+        let request_id = Uuid::new_v4();
+        let imprint = Imprint {
+            request_id,
+            nonce: nonce.to_owned(),
+        };
+        let read = |frame| matches!(frame, Frame::Imprinted(_)).then_some(());
+        self.ask(
+            Key::Request(request_id),
+            Frame::Imprint(imprint),
+            limit,
+            read,
+        )
+        .await
+    }
+
+    /// Gives a restored guest fresh randomness and the time. For a guest whose hello lists
+    /// [`Reseed`](crate::guest::protocol::Extension::Reseed) or [`Clock`](crate::guest::protocol::Extension::Clock);
+    /// what it did stands in its answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAnswer`], which is also what an older guest gives, or why the channel is closed.
+    pub async fn renew(
+        &self,
+        seed: &[u8; 32],
+        now: SystemTime,
+        limit: Duration,
+    ) -> Result<Renewed, Error> {
+        let request_id = Uuid::new_v4();
+        let since_epoch = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let renew = Renew {
+            request_id,
+            seed: Seed(*seed),
+            unix_nanos: u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX),
+        };
+        let read = |frame| match frame {
+            Frame::Renewed(renewed) => Some(renewed),
+            _ => None,
+        };
+        self.ask(Key::Request(request_id), Frame::Renew(renew), limit, read)
+            .await
+    }
+
+    /// Which channel this is.
+    pub fn origin(&self) -> &Origin {
+        self.connection().origin()
+    }
+
+    /// What happens from now on. A receiver that falls behind by more than 128 events loses the oldest.
+    pub fn events(&self) -> broadcast::Receiver<ChannelEvent> {
+        self.connection().subscribe()
+    }
+
+    /// Why the channel is closed, if it is.
+    pub fn closed(&self) -> Option<Error> {
+        self.connection().closed()
+    }
+
+    /// Whether the channel can carry nothing more: the guest broke the protocol, or it is closed for another reason.
+    /// [`closed`](Channel::closed) says which.
+    pub fn is_poisoned(&self) -> bool {
+        self.closed().is_some()
+    }
+
+    /// Closes the channel for all its clones. Requests in flight fail; a second call does nothing.
+    pub fn close(&self) {
+        self.connection().close_by_us();
+    }
+
+    fn connection(&self) -> &Connection {
+        &self.closer.0
+    }
+
+    /// Sends a query with an id of its own.
+    async fn query<T: Send + 'static>(
+        &self,
+        query_kind: QueryKind,
+        limit: Duration,
+        read: impl Fn(Frame) -> Option<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let query = GuestQuery {
+            query_id: Uuid::new_v4(),
+            query_kind,
+            ts: Timestamp::now(),
+        };
+        self.ask(
+            Key::Query(query.query_id),
+            Frame::GuestQuery(query),
+            limit,
+            read,
+        )
+        .await
+    }
+
+    /// Sends a request that isn't a tool.
+    async fn ask<T: Send + 'static>(
+        &self,
+        key: Key,
+        frame: Frame,
+        limit: Duration,
+        read: impl Fn(Frame) -> Option<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let connection = self.connection();
+        connection
+            .request(key, &frame, limit, read)
+            .await?
+            .ok_or_else(|| Error::NoAnswer {
+                origin: connection.origin().clone(),
+                request: match &frame {
+                    Frame::GuestQuery(query) => query.query_kind.name(),
+                    frame => frame.name(),
+                },
+                waited: limit,
+            })
+    }
+}
+
+/// The reading in an answer to a query.
+fn reading(frame: Frame) -> Option<QueryResult> {
+    match frame {
+        Frame::GuestResponse(GuestResponse { result, .. }) => Some(result),
+        _ => None,
+    }
+}

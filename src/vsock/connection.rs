@@ -1,0 +1,292 @@
+//! The machinery under a channel: one task that reads and writes, and the state that it shares with the requests.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, broadcast};
+use tokio::time::timeout;
+
+use super::codec::FrameReader;
+use super::outbox::Outbox;
+use super::pending::{Answered, Key, Pending, Refused};
+use super::{ChannelEvent, ChannelEventKind, CloseCause, Error, Origin, Violation};
+use crate::guest::frame::encode;
+use crate::guest::protocol::{ErrorEvent, Frame};
+
+/// How many events wait for a slow receiver.
+const EVENTS: usize = 128;
+
+/// How much of an error event's texts is kept, in characters.
+const ERROR_TEXT: usize = 4096;
+
+/// One connection to a guest.
+pub(super) struct Connection {
+    origin: Origin,
+    pending: Mutex<Pending>,
+    outbox: Outbox,
+    events: broadcast::Sender<ChannelEvent>,
+    closing: Notify,
+}
+
+/// Closes its connection when it is dropped.
+#[derive(Debug)]
+pub(super) struct Closer(pub(super) Arc<Connection>);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.0.close_by_us();
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("origin", &self.origin)
+            .field("closed", &self.closed())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    pub(super) fn new(origin: Origin, write: OwnedWriteHalf) -> Connection {
+        Connection {
+            origin,
+            pending: Mutex::default(),
+            outbox: Outbox::new(write),
+            events: broadcast::Sender::new(EVENTS),
+            closing: Notify::new(),
+        }
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<ChannelEvent> {
+        self.events.subscribe()
+    }
+
+    pub(super) fn closed(&self) -> Option<Error> {
+        self.pending().closed().cloned()
+    }
+
+    /// Reads and writes until the connection is closed, and holds the reading half of the stream until then.
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        reader: FrameReader<OwnedReadHalf>,
+        idle: Duration,
+        total: Duration,
+    ) {
+        // Should the runtime drop this task, requests must not wait for it.
+        let closer = Closer(self);
+        let connection = &closer.0;
+        let reason = tokio::select! {
+            reason = connection.receive(reader) => reason,
+            failure = connection.outbox.flush(idle, total) => Error::writing(&connection.origin, failure),
+            () = connection.closing.notified() => return,
+        };
+        connection.close(&reason);
+    }
+
+    /// Sends a frame and waits for what `read` makes of its answer; `None` when `limit` has passed.
+    pub(super) async fn request<T: Send + 'static>(
+        &self,
+        key: Key,
+        frame: &Frame,
+        limit: Duration,
+        read: impl Fn(Frame) -> Option<T> + Send + 'static,
+    ) -> Result<Option<T>, Error> {
+        let bytes = encode(frame).map_err(|source| Error::RequestTooLarge {
+            origin: self.origin.clone(),
+            source,
+        })?;
+        let registered = self.pending().register(key.clone(), read);
+        let receiver = registered.map_err(|refused| match refused {
+            Refused::Taken => self.taken(&key),
+            Refused::Closed(reason) => reason,
+        })?;
+        let _given_up_when_dropped = InFlight {
+            connection: self,
+            key,
+        };
+        let exchange = async {
+            self.outbox.send(bytes).await;
+            receiver.await
+        };
+        match timeout(limit, exchange).await {
+            Ok(Ok(answer)) => Ok(Some(answer)),
+            Ok(Err(_)) => Err(self
+                .closed()
+                .unwrap_or_else(|| self.closed_by(CloseCause::Us))),
+            Err(_) => Ok(None),
+        }
+    }
+
+    pub(super) fn close_by_us(&self) {
+        self.close(&self.closed_by(CloseCause::Us));
+    }
+
+    /// Closes the connection, unless it is closed already.
+    fn close(&self, reason: &Error) {
+        if !self.pending().close(reason) {
+            return;
+        }
+        tracing::debug!(origin = %self.origin, %reason, "channel closed");
+        self.outbox.close();
+        self.closing.notify_one();
+        self.report(ChannelEventKind::Closed(reason.clone()));
+    }
+
+    /// Takes frames in until there are no more; returns why.
+    async fn receive(&self, mut reader: FrameReader<OwnedReadHalf>) -> Error {
+        loop {
+            match reader.next().await {
+                Ok(Some(frame)) => {
+                    if let Err(source) = self.take_in(frame) {
+                        return Error::Protocol {
+                            origin: self.origin.clone(),
+                            source,
+                        };
+                    }
+                }
+                Ok(None) => return self.closed_by(CloseCause::Peer),
+                Err(failure) => return Error::reading(&self.origin, failure),
+            }
+        }
+    }
+
+    /// Takes one frame to where it belongs.
+    fn take_in(&self, frame: Frame) -> Result<(), Violation> {
+        let name = frame.name();
+        let key = match &frame {
+            Frame::ToolResult(result) => Key::Command(result.command_id.clone()),
+            Frame::GuestResponse(response) => Key::Query(response.query_id),
+            Frame::Imprinted(imprinted) => Key::Request(imprinted.request_id),
+            Frame::Renewed(renewed) => Key::Request(renewed.request_id),
+            Frame::Hello(_) => Key::Hello,
+            Frame::EvidenceChunk(chunk) => {
+                let key = Key::Command(chunk.command_id.clone());
+                return self.take_in_part(&key, frame);
+            }
+            Frame::ErrorEvent(event) => {
+                self.take_in_error(event);
+                return Ok(());
+            }
+            Frame::ResetAck(_) => {
+                self.report(ChannelEventKind::Frame(Arc::new(frame)));
+                return Ok(());
+            }
+            Frame::ToolDispatch(_)
+            | Frame::GuestQuery(_)
+            | Frame::ResetSignal(_)
+            | Frame::Imprint(_)
+            | Frame::Renew(_) => return Err(Violation::WrongDirection { frame: name }),
+        };
+        // A copy only where somebody listens; before the answer, so that who awaits it finds the event there.
+        if self.events.receiver_count() > 0 && self.pending().is_waiting(&key) {
+            self.report(ChannelEventKind::Frame(Arc::new(frame.clone())));
+        }
+        let answered = self.pending().answer(&key, frame);
+        let id = || key.shortened();
+        match answered {
+            Answered::Delivered => Ok(()),
+            Answered::Late(frame) => {
+                tracing::warn!(origin = %self.origin, frame = name, id = id(), "late arrival");
+                self.report(ChannelEventKind::LateArrival(Arc::new(frame)));
+                Ok(())
+            }
+            Answered::WrongKind => Err(Violation::WrongAnswer {
+                frame: name,
+                id: id(),
+            }),
+            Answered::NeverAsked => Err(Violation::NeverAsked {
+                frame: name,
+                id: id(),
+            }),
+        }
+    }
+
+    /// Takes in a frame that belongs to a request without answering it.
+    fn take_in_part(&self, key: &Key, frame: Frame) -> Result<(), Violation> {
+        let (waiting, given_up) = {
+            let pending = self.pending();
+            (pending.is_waiting(key), pending.has_given_up(key))
+        };
+        let name = frame.name();
+        let frame = Arc::new(frame);
+        match (waiting, given_up) {
+            (true, _) => self.report(ChannelEventKind::Frame(frame)),
+            (false, true) => self.report(ChannelEventKind::LateArrival(frame)),
+            (false, false) => {
+                return Err(Violation::NeverAsked {
+                    frame: name,
+                    id: key.shortened(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in an error event, which is also an old guest's answer to a hello.
+    fn take_in_error(&self, event: &ErrorEvent) {
+        let cut = |text: &str| text.chars().take(ERROR_TEXT).collect();
+        let event = ErrorEvent {
+            code: cut(&event.code),
+            message: cut(&event.message),
+        };
+        self.report(ChannelEventKind::GuestError(event.clone()));
+        let mut pending = self.pending();
+        if pending.is_waiting(&Key::Hello) {
+            pending.answer(&Key::Hello, Frame::ErrorEvent(event));
+        }
+    }
+
+    fn report(&self, kind: ChannelEventKind) {
+        // It fails when nobody listens, which is nobody's loss.
+        let _ = self.events.send(ChannelEvent {
+            origin: self.origin.clone(),
+            kind,
+        });
+    }
+
+    fn closed_by(&self, source: CloseCause) -> Error {
+        Error::Closed {
+            origin: self.origin.clone(),
+            source,
+        }
+    }
+
+    fn taken(&self, key: &Key) -> Error {
+        let origin = self.origin.clone();
+        match key {
+            Key::Command(command_id) => Error::DuplicateRequest {
+                origin,
+                command_id: command_id.clone(),
+            },
+            Key::Query(query_id) | Key::Request(query_id) => Error::DuplicateQuery {
+                origin,
+                query_id: *query_id,
+            },
+            Key::Hello => Error::DuplicateHello { origin },
+        }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        // Nothing panics while it holds the lock, and the tables are whole between any two statements.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that waits; gives it up when it is dropped unanswered.
+struct InFlight<'a> {
+    connection: &'a Connection,
+    key: Key,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.connection.pending().give_up(&self.key);
+    }
+}

@@ -1,0 +1,289 @@
+//! What can go wrong with a channel, each with its stable code.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Origin;
+use crate::guest::frame::LengthError;
+use crate::guest::protocol::{DecodeError, MAX_FRAME};
+
+/// A channel couldn't be opened, was closed, or a request on it failed.
+///
+/// Errors can be cloned because one reason to close is given to every request that was in flight.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection to the guest came about within the limit. Starts nothing, so it can be tried again.
+    #[error(
+        "no vsock channel to guest port {port} through {} after {attempts} attempts in {elapsed:.1?}",
+        socket.display()
+    )]
+    Handshake {
+        /// The hybrid-vsock socket.
+        socket: PathBuf,
+        /// The guest's port.
+        port: u32,
+        /// How many connections were tried.
+        attempts: u32,
+        /// How long it took in all.
+        elapsed: Duration,
+        /// Why the last attempt failed.
+        source: HandshakeError,
+    },
+    /// The channel is closed, without a fault of the guest's frames.
+    #[error("{origin} is closed")]
+    Closed {
+        /// The channel.
+        origin: Origin,
+        /// Who closed it.
+        source: CloseCause,
+    },
+    /// The guest announced a frame that is too large. The channel is closed.
+    #[error("{origin}: the guest announced a frame of {length} bytes, more than {MAX_FRAME}")]
+    FrameTooLarge {
+        /// The channel.
+        origin: Origin,
+        /// The frame's length, in bytes.
+        length: u64,
+    },
+    /// The request is too large to be sent. It was not sent, and the channel goes on.
+    #[error("{origin}: the request can't be sent")]
+    RequestTooLarge {
+        /// The channel.
+        origin: Origin,
+        /// How large it is.
+        source: LengthError,
+    },
+    /// The guest sent what is no frame of the protocol. The channel is closed.
+    #[error("{origin}: the guest sent a malformed frame")]
+    FrameMalformed {
+        /// The channel.
+        origin: Origin,
+        /// Which rule it breaks; `None` when its length was 0.
+        #[source]
+        source: Option<Arc<DecodeError>>,
+    },
+    /// A frame stopped on its way. The channel is closed.
+    #[error(
+        "{origin}: a frame {direction} stood still with {done} bytes done, {waited:.1?} after it began"
+    )]
+    PartialFrameTimeout {
+        /// The channel.
+        origin: Origin,
+        /// `from the guest` or `to the guest`.
+        direction: &'static str,
+        /// How many bytes of it had crossed, its length included.
+        done: usize,
+        /// How long ago it began.
+        waited: Duration,
+    },
+    /// The guest sent a frame that has no place here. The channel is closed.
+    #[error("{origin}: the guest broke the protocol")]
+    Protocol {
+        /// The channel.
+        origin: Origin,
+        /// What it did.
+        source: Violation,
+    },
+    /// A tool with this command id is in flight, or has timed out, on this channel. Nothing was sent.
+    #[error("{origin}: the command id {command_id:?} is taken")]
+    DuplicateRequest {
+        /// The channel.
+        origin: Origin,
+        /// The id.
+        command_id: String,
+    },
+    /// A query with this id is in flight, or has timed out, on this channel. Nothing was sent.
+    #[error("{origin}: the query id {query_id} is taken")]
+    DuplicateQuery {
+        /// The channel.
+        origin: Origin,
+        /// The id.
+        query_id: Uuid,
+    },
+    /// Another hello is in flight, or has timed out, on this channel. Nothing was sent.
+    #[error("{origin}: a hello was sent before and has no answer")]
+    DuplicateHello {
+        /// The channel.
+        origin: Origin,
+    },
+    /// A tool's result didn't come within its deadline and the grace. Whether it still runs isn't known.
+    #[error("{origin}: no result of command {command_id:?} within {waited:.1?}")]
+    ToolTimeout {
+        /// The channel.
+        origin: Origin,
+        /// The command.
+        command_id: String,
+        /// The deadline and the grace.
+        waited: Duration,
+    },
+    /// The guest didn't answer a query, or another request that isn't a tool, within its limit.
+    #[error("{origin}: no answer to {request} within {waited:.1?}")]
+    NoAnswer {
+        /// The channel.
+        origin: Origin,
+        /// What was asked.
+        request: &'static str,
+        /// The limit.
+        waited: Duration,
+    },
+}
+
+impl Error {
+    /// The protocol's stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Handshake { .. } => "SANDBOX_VSOCK_HANDSHAKE_FAILED",
+            Error::Closed { .. } => "SANDBOX_VSOCK_CLOSED",
+            Error::FrameTooLarge { .. } | Error::RequestTooLarge { .. } => {
+                "SANDBOX_VSOCK_FRAME_TOO_LARGE"
+            }
+            Error::FrameMalformed { .. } => "SANDBOX_FRAME_MALFORMED",
+            Error::PartialFrameTimeout { .. } => "SANDBOX_VSOCK_PARTIAL_FRAME_TIMEOUT",
+            Error::Protocol { .. } => "SANDBOX_VSOCK_PROTOCOL_ERROR",
+            Error::DuplicateRequest { .. } | Error::DuplicateHello { .. } => {
+                "SANDBOX_VSOCK_DUPLICATE_REQUEST"
+            }
+            Error::DuplicateQuery { .. } => "GUEST_QUERY_DUPLICATE",
+            Error::ToolTimeout { .. } => "SANDBOX_TOOL_TIMEOUT",
+            Error::NoAnswer { .. } => "GUEST_QUERY_TIMEOUT",
+        }
+    }
+}
+
+/// Who closed a channel that had no bad frame.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CloseCause {
+    /// This process did: [`Channel::close`](super::Channel::close), or the last clone was dropped.
+    #[error("closed by this process")]
+    Us,
+    /// The other end did, between two frames: the guest, or the VMM at a delete or a restore.
+    #[error("closed by the guest or its VMM")]
+    Peer,
+    /// The other end did, inside a frame.
+    #[error("closed by the guest or its VMM inside a frame, after {received} bytes of it")]
+    PeerInsideFrame {
+        /// How many bytes of the frame had come, its length included.
+        received: usize,
+    },
+    /// The stream failed.
+    #[error("the stream failed")]
+    Io(#[source] Arc<io::Error>),
+}
+
+/// Why an attempt to connect failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The socket's path doesn't fit into an address. Not tried.
+    #[error("the socket's path has {bytes} bytes, more than 107")]
+    PathTooLong {
+        /// The path's length, in bytes.
+        bytes: usize,
+    },
+    /// The socket couldn't be connected to.
+    #[error("connecting failed")]
+    Connect(#[source] Arc<io::Error>),
+    /// The connection failed before the reply was complete.
+    #[error("the connection failed during the handshake")]
+    Stream(#[source] Arc<io::Error>),
+    /// The VMM closed without a word: nothing listens on the port, or the guest isn't up yet.
+    #[error("the VMM closed without a reply: nothing listens on the guest's port")]
+    ClosedSilently,
+    /// No reply came: the guest has no vsock driver yet, or the VM is paused.
+    #[error("no reply within {limit:.1?}: the guest isn't up, or is paused")]
+    NoReply {
+        /// How long this attempt waited.
+        limit: Duration,
+    },
+    /// What answers is no hybrid vsock.
+    #[error("the reply {reply:?} is not `OK <port>`")]
+    BadReply {
+        /// Its first bytes.
+        reply: String,
+    },
+}
+
+/// How a guest broke the protocol. Ids are cut to 64 characters.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// It sent a frame that only the host sends.
+    #[error("{frame} goes to the guest only")]
+    WrongDirection {
+        /// The frame's type.
+        frame: &'static str,
+    },
+    /// It answered what nobody asked, or answered twice.
+    #[error("{frame} answers {id:?}, which waits for nothing")]
+    NeverAsked {
+        /// The frame's type.
+        frame: &'static str,
+        /// The id.
+        id: String,
+    },
+    /// Its answer is of another kind than the request.
+    #[error("{frame} for {id:?} is not the kind of answer that was asked for")]
+    WrongAnswer {
+        /// The frame's type.
+        frame: &'static str,
+        /// The id.
+        id: String,
+    },
+}
+
+impl Error {
+    /// The reason to close that a failed read is.
+    pub(super) fn reading(origin: &Origin, failure: super::codec::ReadError) -> Error {
+        use super::codec::ReadError;
+
+        let origin = origin.clone();
+        match failure {
+            ReadError::Length(LengthError::Empty) => Error::FrameMalformed {
+                origin,
+                source: None,
+            },
+            ReadError::Length(LengthError::TooLarge { length }) => {
+                Error::FrameTooLarge { origin, length }
+            }
+            ReadError::Decode(source) => Error::FrameMalformed {
+                origin,
+                source: Some(Arc::new(source)),
+            },
+            ReadError::Stalled { received, waited } => Error::PartialFrameTimeout {
+                origin,
+                direction: "from the guest",
+                done: received,
+                waited,
+            },
+            ReadError::Torn { received } => Error::Closed {
+                origin,
+                source: CloseCause::PeerInsideFrame { received },
+            },
+            ReadError::Io(error) => Error::Closed {
+                origin,
+                source: CloseCause::Io(Arc::new(error)),
+            },
+        }
+    }
+
+    /// The reason to close that a failed write is.
+    pub(super) fn writing(origin: &Origin, failure: super::outbox::WriteError) -> Error {
+        use super::outbox::WriteError;
+
+        let origin = origin.clone();
+        match failure {
+            WriteError::Stalled { written, waited } => Error::PartialFrameTimeout {
+                origin,
+                direction: "to the guest",
+                done: written,
+                waited,
+            },
+            WriteError::Io(error) => Error::Closed {
+                origin,
+                source: CloseCause::Io(Arc::new(error)),
+            },
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What a channel reports beside the answers to its requests.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Error;
+use crate::guest::protocol::{ErrorEvent, Frame};
+
+/// Something that happened on a channel.
+#[derive(Clone, Debug)]
+pub struct ChannelEvent {
+    /// The channel.
+    pub origin: Origin,
+    /// What happened.
+    pub kind: ChannelEventKind,
+}
+
+/// What happened on a channel. Every frame that came in is exactly one event.
+#[derive(Clone, Debug)]
+pub enum ChannelEventKind {
+    /// A frame came in, as the guest sent it.
+    Frame(Arc<Frame>),
+    /// A frame came in for a request that had already given up.
+    LateArrival(Arc<Frame>),
+    /// The guest reports an error that belongs to no request. Its texts are cut to a few KiB.
+    GuestError(ErrorEvent),
+    /// The channel is closed. This is its last event.
+    Closed(Error),
+}
+
+/// Which channel: every channel of a process has its own number, so that frames of two connections through one
+/// socket, before a reset and after it, can be told apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The channel's number, from 1, unique in this process.
+    pub channel: u64,
+    /// The hybrid-vsock socket.
+    pub socket: Arc<Path>,
+    /// The guest's port.
+    pub port: u32,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Origin {
+            channel,
+            socket,
+            port,
+        } = self;
+        write!(
+            f,
+            "vsock channel {channel} to guest port {port} through {}",
+            socket.display()
+        )
+    }
+}

@@ -1,0 +1,161 @@
+//! The hybrid-vsock handshake, tried again while the guest comes up.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{ChannelConfig, Error, HandshakeError};
+
+/// The longest path that an address of a Unix socket holds, its closing NUL aside.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// The longest reply, its newline included: `OK 4294967295\n` has 14 bytes.
+const MAX_REPLY: usize = 31;
+
+/// The pauses between attempts that failed fast: the first, and what doubling it stops at.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// Connects to the guest's port, again and again until `config.connect` has passed.
+///
+/// While the guest comes up there may be no socket yet, no listener, no reply, or a connection that the VMM closes
+/// without a word after some seconds; all of these are tried again. A path that is too long, a socket that may not be
+/// used, or a reply that no VMM gives is not.
+pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error> {
+    let begin = Instant::now();
+    let mut attempts = 0;
+    let failed = |attempts, source| Error::Handshake {
+        socket: config.socket.clone(),
+        port: config.port,
+        attempts,
+        elapsed: begin.elapsed(),
+        source,
+    };
+    let bytes = config.socket.as_os_str().as_bytes().len();
+    if bytes > MAX_SOCKET_PATH {
+        return Err(failed(attempts, HandshakeError::PathTooLong { bytes }));
+    }
+    let mut pause = PAUSES.0;
+    loop {
+        let limit = config
+            .handshake
+            .min(config.connect.saturating_sub(begin.elapsed()));
+        attempts += 1;
+        let cause = match timeout(limit, attempt(&config.socket, config.port)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(cause)) => cause,
+            Err(_) => HandshakeError::NoReply { limit },
+        };
+        tracing::trace!(socket = ?config.socket, port = config.port, attempts, %cause, "no channel yet");
+        if !may_pass(&cause) || begin.elapsed() + pause >= config.connect {
+            return Err(failed(attempts, cause));
+        }
+        sleep(pause).await;
+        pause = PAUSES.1.min(pause * 2);
+    }
+}
+
+/// Whether the same attempt may succeed a little later.
+fn may_pass(cause: &HandshakeError) -> bool {
+    match cause {
+        HandshakeError::Connect(error) => matches!(
+            error.kind(),
+            // The last is a full backlog.
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock
+        ),
+        HandshakeError::Stream(_)
+        | HandshakeError::ClosedSilently
+        | HandshakeError::NoReply { .. } => true,
+        HandshakeError::PathTooLong { .. } | HandshakeError::BadReply { .. } => false,
+    }
+}
+
+/// One connection: the line, and the reply up to its newline and not one byte more, because frames may follow at once.
+async fn attempt(socket: &Path, port: u32) -> Result<UnixStream, HandshakeError> {
+    let failed = |error| HandshakeError::Stream(Arc::new(error));
+    let mut stream = UnixStream::connect(socket)
+        .await
+        .map_err(|error| HandshakeError::Connect(Arc::new(error)))?;
+
+    // Some releases crash when a client closes before the line's end. A connection that has just come about takes
+    // the whole line, and there is no point in between where this future could be dropped.
+    let line = format!("CONNECT {port}\n");
+    let written = match stream.try_write(line.as_bytes()) {
+        Ok(written) => written,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        Err(error) => return Err(failed(error)),
+    };
+    stream
+        .write_all(&line.as_bytes()[written..])
+        .await
+        .map_err(failed)?;
+
+    let mut reply = Vec::with_capacity(MAX_REPLY);
+    loop {
+        let mut byte = [0];
+        match stream.read(&mut byte).await.map_err(failed)? {
+            0 if reply.is_empty() => return Err(HandshakeError::ClosedSilently),
+            0 => return Err(bad_reply(&reply)),
+            _ => reply.push(byte[0]),
+        }
+        if reply.ends_with(b"\n") {
+            break;
+        }
+        if reply.len() == MAX_REPLY {
+            return Err(bad_reply(&reply));
+        }
+    }
+    if is_ok(&reply) {
+        Ok(stream)
+    } else {
+        Err(bad_reply(&reply))
+    }
+}
+
+/// Whether a line is `OK <port>`.
+fn is_ok(line: &[u8]) -> bool {
+    let port = line
+        .strip_prefix(b"OK ")
+        .and_then(|rest| rest.strip_suffix(b"\n"));
+    port.is_some_and(|port| {
+        port.iter().all(u8::is_ascii_digit)
+            && std::str::from_utf8(port).is_ok_and(|port| port.parse::<u32>().is_ok())
+    })
+}
+
+fn bad_reply(reply: &[u8]) -> HandshakeError {
+    HandshakeError::BadReply {
+        reply: String::from_utf8_lossy(reply).into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ok_and_a_port_is_a_reply() {
+        let check = |line: &[u8], expected| {
+            assert_eq!(is_ok(line), expected, "{}", line.escape_ascii());
+        };
+        check(b"OK 1073741824\n", true);
+        check(b"OK 0\n", true);
+        check(b"OK 4294967295\n", true);
+        check(b"OK 4294967296\n", false);
+        check(b"OK \n", false);
+        check(b"OK\n", false);
+        check(b"OK +1\n", false);
+        check(b"OK 1 \n", false);
+        check(b"OK  1\n", false);
+        check(b"ok 1\n", false);
+        check(b"OK 1\r\n", false);
+        check(b"OK 1", false);
+        check(b"OK \xff\n", false);
+        check(b"\n", false);
+    }
+}

@@ -1,0 +1,229 @@
+//! Frames on their way to the guest.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+/// How many frames may wait for a guest that doesn't read; whoever sends one more waits too.
+const MAX_QUEUED: usize = 64;
+
+/// The sending half of a channel.
+///
+/// A frame is written at once, in one piece, where the socket takes it. What it doesn't take is queued and written by
+/// [`flush`](Outbox::flush), so that a caller who stops waiting never leaves half a frame behind.
+pub(super) struct Outbox {
+    queue: Mutex<Queue>,
+    filled: Notify,
+    room: Semaphore,
+}
+
+struct Queue {
+    /// `None` once closed.
+    stream: Option<Arc<OwnedWriteHalf>>,
+    frames: VecDeque<Vec<u8>>,
+    /// How many bytes of the first frame have been written.
+    written: usize,
+}
+
+impl Outbox {
+    pub(super) fn new(stream: OwnedWriteHalf) -> Outbox {
+        Outbox {
+            queue: Mutex::new(Queue {
+                stream: Some(Arc::new(stream)),
+                frames: VecDeque::new(),
+                written: 0,
+            }),
+            filled: Notify::new(),
+            room: Semaphore::new(MAX_QUEUED),
+        }
+    }
+
+    /// Hands over a whole frame, waiting only while too many are queued. A closed outbox takes nothing, silently: its
+    /// owner knows why.
+    pub(super) async fn send(&self, frame: Vec<u8>) {
+        let Ok(room) = self.room.acquire().await else {
+            return;
+        };
+        let mut queue = self.lock();
+        let Some(stream) = &queue.stream else {
+            return;
+        };
+        // An error is left for `flush` to meet again.
+        let written = match queue.frames.is_empty() {
+            true => stream.try_write(&frame).unwrap_or(0),
+            false => 0,
+        };
+        if written < frame.len() {
+            if queue.frames.is_empty() {
+                queue.written = written;
+            }
+            queue.frames.push_back(frame);
+            room.forget();
+            drop(queue);
+            self.filled.notify_one();
+        }
+    }
+
+    /// Writes what is queued, for as long as the channel lives; returns only why it can't go on. `idle` is the limit
+    /// for the next byte of a frame, `total` for the rest of one.
+    pub(super) async fn flush(&self, idle: Duration, total: Duration) -> WriteError {
+        loop {
+            self.filled.notified().await;
+            let mut began = Instant::now();
+            let mut moved = began;
+            loop {
+                let stream = match &*self.lock() {
+                    Queue {
+                        stream: Some(stream),
+                        frames,
+                        ..
+                    } if !frames.is_empty() => stream.clone(),
+                    _ => break,
+                };
+                match timeout_at((moved + idle).min(began + total), stream.writable()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return WriteError::Io(error),
+                    Err(_) => {
+                        return WriteError::Stalled {
+                            written: self.lock().written,
+                            waited: began.elapsed(),
+                        };
+                    }
+                }
+                match self.write_some(&stream) {
+                    Ok(Progress::Frame) => {
+                        self.room.add_permits(1);
+                        began = Instant::now();
+                        moved = began;
+                    }
+                    Ok(Progress::Part) => moved = Instant::now(),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return WriteError::Io(error),
+                }
+            }
+        }
+    }
+
+    /// Writes as much of the first frame as the socket takes.
+    fn write_some(&self, stream: &OwnedWriteHalf) -> io::Result<Progress> {
+        let mut queue = self.lock();
+        let Some(frame) = queue.frames.front() else {
+            return Ok(Progress::Part);
+        };
+        let length = frame.len();
+        let written = stream.try_write(&frame[queue.written..])?;
+        queue.written += written;
+        if queue.written < length {
+            return Ok(Progress::Part);
+        }
+        queue.frames.pop_front();
+        queue.written = 0;
+        Ok(Progress::Frame)
+    }
+
+    /// Drops what is queued and this half of the stream, and takes nothing more.
+    pub(super) fn close(&self) {
+        let mut queue = self.lock();
+        queue.stream = None;
+        queue.frames.clear();
+        self.room.close();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing panics while it holds the lock, and the queue is whole between any two statements.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Progress {
+    Part,
+    Frame,
+}
+
+/// Nothing more can be sent.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    /// The guest has stopped reading.
+    Stalled { written: usize, waited: Duration },
+    /// The stream failed.
+    Io(io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// More than the socket takes at once.
+    const LARGE: usize = 4 << 20;
+
+    #[tokio::test]
+    async fn frames_arrive_whole_and_in_order_though_their_senders_left() {
+        let (host, mut guest) = UnixStream::pair().unwrap();
+        let (_read, write) = host.into_split();
+        let outbox = Outbox::new(write);
+        let sizes = [10, LARGE, 20, LARGE, 30];
+        for (at, size) in sizes.into_iter().enumerate() {
+            // Nobody reads yet, and the sender doesn't wait for that.
+            outbox.send(vec![at as u8; size]).await;
+        }
+        let receive = async {
+            for (at, size) in sizes.into_iter().enumerate() {
+                let mut frame = vec![0; size];
+                guest.read_exact(&mut frame).await.unwrap();
+                assert!(frame.iter().all(|&byte| byte == at as u8), "frame {at}");
+            }
+        };
+        tokio::select! {
+            () = receive => {}
+            failure = outbox.flush(LIMIT, LIMIT) => panic!("{failure:?}"),
+        }
+        assert_eq!(outbox.room.available_permits(), MAX_QUEUED);
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_does_not_read_fills_the_queue_and_no_more() {
+        let (host, _guest) = UnixStream::pair().unwrap();
+        let (_read, write) = host.into_split();
+        let outbox = Outbox::new(write);
+        outbox.send(vec![0; LARGE]).await;
+        let mut queued = 1;
+        let short = Duration::from_millis(50);
+        while tokio::time::timeout(short, outbox.send(vec![0; 1]))
+            .await
+            .is_ok()
+        {
+            queued += 1;
+        }
+        assert_eq!(queued, MAX_QUEUED);
+
+        let failure = outbox.flush(short, LIMIT).await;
+        assert!(
+            matches!(failure, WriteError::Stalled { written, .. } if written > 0),
+            "{failure:?}"
+        );
+
+        outbox.close();
+        outbox.send(vec![0; 1]).await;
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_is_gone_is_noticed() {
+        let (host, guest) = UnixStream::pair().unwrap();
+        let (_read, write) = host.into_split();
+        let outbox = Outbox::new(write);
+        drop(guest);
+        outbox.send(vec![0; 1]).await;
+        let failure = outbox.flush(LIMIT, LIMIT).await;
+        assert!(matches!(failure, WriteError::Io(_)), "{failure:?}");
+    }
+}

@@ -1,0 +1,236 @@
+//! Requests in flight, by id.
+
+use std::collections::{HashMap, VecDeque};
+
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::Error;
+use crate::guest::protocol::Frame;
+
+/// How many requests that have given up are remembered, so that their answers count as late and not as unasked.
+const MAX_GIVEN_UP: usize = 256;
+
+/// What an answer names its request by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    /// A tool's `command_id`.
+    Command(String),
+    /// A query's `query_id`.
+    Query(Uuid),
+    /// The `request_id` of an extension's frame.
+    Request(Uuid),
+    /// The hello has no id, so that only one can be in flight.
+    Hello,
+}
+
+impl Key {
+    /// The id as text, cut to 64 characters: the guest chose it.
+    pub(super) fn shortened(&self) -> String {
+        match self {
+            Key::Command(id) => id.chars().take(64).collect(),
+            Key::Query(id) | Key::Request(id) => id.to_string(),
+            Key::Hello => "hello".to_owned(),
+        }
+    }
+}
+
+/// Takes an answer to whom it is for; `false` when it is of the wrong kind, and then nothing was taken.
+type Deliver = Box<dyn FnMut(Frame) -> bool + Send>;
+
+/// The requests of one channel.
+#[derive(Default)]
+pub(super) struct Pending {
+    waiting: HashMap<Key, Deliver>,
+    given_up: VecDeque<Key>,
+    closed: Option<Error>,
+}
+
+/// Why a request can't be made.
+pub(super) enum Refused {
+    /// Its id is in flight, or has given up.
+    Taken,
+    /// The channel is closed.
+    Closed(Error),
+}
+
+/// What became of an answer.
+#[derive(Debug, PartialEq)]
+pub(super) enum Answered {
+    /// It was delivered.
+    Delivered,
+    /// Its request has given up.
+    Late(Frame),
+    /// It is not the kind of answer that was asked for.
+    WrongKind,
+    /// There was no such request.
+    NeverAsked,
+}
+
+impl Pending {
+    /// Registers a request; the receiver gets what `read` makes of its answer, or fails once the channel is closed.
+    ///
+    /// An id whose request has given up is refused too, for its late answer could be taken for the new one's.
+    pub(super) fn register<T: Send + 'static>(
+        &mut self,
+        key: Key,
+        read: impl Fn(Frame) -> Option<T> + Send + 'static,
+    ) -> Result<oneshot::Receiver<T>, Refused> {
+        if let Some(reason) = &self.closed {
+            return Err(Refused::Closed(reason.clone()));
+        }
+        if self.waiting.contains_key(&key) || self.given_up.contains(&key) {
+            return Err(Refused::Taken);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let mut sender = Some(sender);
+        let deliver = move |frame| match (read(frame), sender.take()) {
+            (Some(answer), Some(sender)) => {
+                // Whoever asked may have gone just now.
+                let _ = sender.send(answer);
+                true
+            }
+            (_, unused) => {
+                sender = unused;
+                false
+            }
+        };
+        self.waiting.insert(key, Box::new(deliver));
+        Ok(receiver)
+    }
+
+    /// Takes an answer to its request. One of the wrong kind leaves the request waiting for the channel's end.
+    pub(super) fn answer(&mut self, key: &Key, frame: Frame) -> Answered {
+        if let Some(deliver) = self.waiting.get_mut(key) {
+            if !deliver(frame) {
+                return Answered::WrongKind;
+            }
+            self.waiting.remove(key);
+            return Answered::Delivered;
+        }
+        match self.given_up.iter().position(|known| known == key) {
+            Some(at) => {
+                self.given_up.remove(at);
+                Answered::Late(frame)
+            }
+            None => Answered::NeverAsked,
+        }
+    }
+
+    /// Whether a request waits for its answer.
+    pub(super) fn is_waiting(&self, key: &Key) -> bool {
+        self.waiting.contains_key(key)
+    }
+
+    /// Whether a request has given up and its answer hasn't come since.
+    pub(super) fn has_given_up(&self, key: &Key) -> bool {
+        self.given_up.contains(key)
+    }
+
+    /// Gives a request up, if it still waits.
+    pub(super) fn give_up(&mut self, key: &Key) {
+        if self.waiting.remove(key).is_some() {
+            if self.given_up.len() == MAX_GIVEN_UP {
+                self.given_up.pop_front();
+            }
+            self.given_up.push_back(key.clone());
+        }
+    }
+
+    /// Ends every request with `reason`, unless there was an earlier one. Returns whether there was none.
+    pub(super) fn close(&mut self, reason: &Error) -> bool {
+        let first = self.closed.is_none();
+        self.closed.get_or_insert_with(|| reason.clone());
+        self.waiting.clear();
+        first
+    }
+
+    /// Why the channel is closed, if it is.
+    pub(super) fn closed(&self) -> Option<&Error> {
+        self.closed.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::protocol::{ErrorEvent, Imprinted};
+
+    fn answer() -> Frame {
+        Frame::Imprinted(Imprinted {
+            request_id: Uuid::nil(),
+        })
+    }
+
+    fn register(pending: &mut Pending, key: &Key) -> Option<oneshot::Receiver<()>> {
+        let read = |frame| matches!(frame, Frame::Imprinted(_)).then_some(());
+        pending.register(key.clone(), read).ok()
+    }
+
+    fn command(id: usize) -> Key {
+        Key::Command(id.to_string())
+    }
+
+    #[test]
+    fn an_answer_is_taken_once() {
+        let (mut pending, key) = (Pending::default(), command(1));
+        let mut receiver = register(&mut pending, &key).unwrap();
+        assert!(
+            register(&mut pending, &key).is_none(),
+            "taken while in flight"
+        );
+        assert_eq!(pending.answer(&key, answer()), Answered::Delivered);
+        assert!(receiver.try_recv().is_ok());
+        assert_eq!(pending.answer(&key, answer()), Answered::NeverAsked);
+        assert!(register(&mut pending, &key).is_some(), "free again");
+    }
+
+    #[test]
+    fn the_wrong_kind_of_answer_is_not_taken() {
+        let (mut pending, key) = (Pending::default(), command(1));
+        let mut receiver = register(&mut pending, &key).unwrap();
+        let wrong = Frame::ErrorEvent(ErrorEvent {
+            code: String::new(),
+            message: String::new(),
+        });
+        assert_eq!(pending.answer(&key, wrong), Answered::WrongKind);
+        assert_eq!(
+            receiver.try_recv(),
+            Err(oneshot::error::TryRecvError::Empty)
+        );
+    }
+
+    #[test]
+    fn a_late_answer_is_late_once_and_its_id_stays_taken_until_then() {
+        let (mut pending, key) = (Pending::default(), command(1));
+        let _receiver = register(&mut pending, &key);
+        pending.give_up(&key);
+        assert!(pending.has_given_up(&key));
+        assert!(register(&mut pending, &key).is_none());
+        assert_eq!(pending.answer(&key, answer()), Answered::Late(answer()));
+        assert_eq!(pending.answer(&key, answer()), Answered::NeverAsked);
+    }
+
+    #[test]
+    fn only_so_many_that_gave_up_are_remembered() {
+        let mut pending = Pending::default();
+        for id in 0..=MAX_GIVEN_UP {
+            let _receiver = register(&mut pending, &command(id));
+            pending.give_up(&command(id));
+        }
+        assert_eq!(pending.answer(&command(0), answer()), Answered::NeverAsked);
+        assert_eq!(
+            pending.answer(&command(1), answer()),
+            Answered::Late(answer())
+        );
+    }
+
+    #[test]
+    fn giving_up_what_was_answered_changes_nothing() {
+        let (mut pending, key) = (Pending::default(), command(1));
+        let _receiver = register(&mut pending, &key);
+        pending.answer(&key, answer());
+        pending.give_up(&key);
+        assert!(!pending.has_given_up(&key));
+    }
+}

@@ -1,0 +1,5 @@
+//! The guest's dispatcher, served over a socket pair as a host sees it.
+
+mod host;
+mod protocol;
+mod tools;

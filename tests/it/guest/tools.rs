@@ -1,0 +1,249 @@
+use std::time::{Duration, Instant};
+
+use chv_sandbox::guest::dispatcher::{Confinement, Limits, MAX_DEADLINE_MS, MAX_OUTPUT, Toolbox};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use serde_json::{Value, json};
+
+use super::host::{Host, LIMIT, StandIn};
+
+#[test]
+fn every_tool_runs() {
+    let host = Host::new();
+    let check = |tool: &str, params: Value, is_expected: fn(&str) -> bool| {
+        let result = host.run(tool, params);
+        assert_eq!(
+            (result.exit_code, result.stderr.as_str()),
+            (0, ""),
+            "{tool}"
+        );
+        assert!(is_expected(&result.stdout), "{tool}: {:?}", result.stdout);
+    };
+    check("echo", json!({"message": "-n %s\\n ü"}), |out| {
+        out == "-n %s\\n ü\n"
+    });
+    check("whoami", json!({}), |out| out.len() > 1);
+    check("uname", json!({"flag": "-s"}), |out| out == "Linux\n");
+    check("cat", json!({"path": "/proc/self/comm"}), |out| {
+        out == "cat\n"
+    });
+    check("ls", json!({"path": "/"}), |out| {
+        out.lines().any(|line| line == "proc")
+    });
+    check("env", json!({}), |out| {
+        let mut names: Vec<_> = out
+            .lines()
+            .filter_map(|line| line.split('=').next())
+            .collect();
+        names.sort_unstable();
+        names == ["HOME", "LANG", "PATH"]
+    });
+    check("sh", json!({"script": "pwd; umask >/dev/null"}), |out| {
+        out == "/\n"
+    });
+}
+
+#[test]
+fn exit_codes_and_standard_error_come_back() {
+    let host = Host::new();
+    let check = |script: &str, exit_code: i32, stdout: &str, stderr: &str| {
+        let result = host.script(script);
+        let actual = (
+            result.exit_code,
+            result.stdout.as_str(),
+            result.stderr.as_str(),
+        );
+        assert_eq!(actual, (exit_code, stdout, stderr), "{script}");
+        assert_eq!(result.evidence_hash, None);
+    };
+    check("exit 3", 3, "", "");
+    check("echo out; echo err >&2", 0, "out\n", "err\n");
+    check("kill -TERM $$", 143, "", "");
+    check("printf '\\377'", 0, "\u{fffd}", "");
+    check("cat", 0, "", "");
+}
+
+#[test]
+fn what_cannot_be_run_has_the_guests_own_exit_codes() {
+    let toolbox = r#"{"tools": {"absent": {"program": "/nonexistent/program"}}}"#;
+    let toolbox = Toolbox::from_json(toolbox.as_bytes()).unwrap();
+    let host = Host::with(toolbox, &Confinement::in_process(), StandIn::default());
+    let check = |tool: &str, params: Value, exit_code: i32, stderr: &str| {
+        let result = host.run(tool, params);
+        assert_eq!(result.exit_code, exit_code, "{tool}");
+        assert!(result.stderr.contains(stderr), "{tool}: {}", result.stderr);
+        assert_eq!(result.stdout, "");
+    };
+    check("sh", json!({"script": "true"}), 127, "\"sh\" is not known");
+    check("rm", json!({}), 127, "\"rm\" is not known");
+    check("echo", json!({}), 254, "\"message\" is missing");
+    check("echo", json!({"message": "\0"}), 254, "NUL");
+    check(
+        "absent",
+        json!({}),
+        254,
+        "/nonexistent/program could not be run",
+    );
+    let long = Duration::from_millis(MAX_DEADLINE_MS + 1);
+    host.dispatch("long", "whoami", json!({}), long);
+    assert_eq!(host.result().exit_code, 254);
+}
+
+#[test]
+fn at_the_deadline_everything_that_the_tool_started_is_killed() {
+    let host = Host::new();
+    let script =
+        "sleep 1000 & echo $!; setsid sleep 1000 & echo $!; sh -c 'sleep 1000; :' & echo $!; wait";
+    let started = Instant::now();
+    host.dispatch(
+        "late",
+        "sh",
+        json!({ "script": script }),
+        Duration::from_secs(2),
+    );
+    let result = host.result();
+    assert_eq!(
+        (result.exit_code, result.stderr.as_str()),
+        (137, "deadline_exceeded")
+    );
+    assert!(started.elapsed() >= Duration::from_secs(2));
+    let pids: Vec<i32> = result
+        .stdout
+        .lines()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    assert_eq!(pids.len(), 3, "{:?}", result.stdout);
+    for pid in pids {
+        assert!(ends(pid), "{pid} still runs");
+    }
+    assert_eq!(host.run("whoami", json!({})).exit_code, 0);
+}
+
+#[test]
+fn a_deadline_of_nothing_is_exceeded() {
+    let host = Host::new();
+    host.dispatch(
+        "none",
+        "sh",
+        json!({"script": "sleep 1000"}),
+        Duration::ZERO,
+    );
+    assert_eq!(host.result().exit_code, 137);
+}
+
+#[test]
+fn a_process_that_a_tool_leaves_runs_on_and_delays_nothing() {
+    let host = Host::new();
+    let result = host.script("sleep 1000 & echo $!");
+    assert_eq!(result.exit_code, 0);
+    let left = result.stdout.trim().parse().unwrap();
+    let pid = Pid::from_raw(left).unwrap();
+    rustix::process::test_kill_process(pid).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    assert!(ends(left));
+
+    // One that goes on writing: what it had written by the tool's end comes back, and no more.
+    let result = host.script("yes & echo $! >&2; sleep 0.1");
+    assert_eq!(result.exit_code, 0);
+    assert!(result.stdout.starts_with("y\n"));
+    assert!(
+        ends(result.stderr.trim().parse().unwrap()),
+        "its pipe is closed"
+    );
+}
+
+#[test]
+fn output_is_capped_and_the_rest_is_dropped() {
+    let host = Host::new();
+    let result = host.script("yes | head -c 3000000; yes n | head -c 3000000 >&2; exit 5");
+    assert_eq!(result.exit_code, 5);
+    assert_eq!(result.stdout, "y\n".repeat(MAX_OUTPUT / 2));
+    assert_eq!(result.stderr, "n\n".repeat(MAX_OUTPUT / 2));
+
+    // The longest that the two can become as JSON still fits a frame.
+    let result = host.script("head -c 2000000 /dev/zero; head -c 2000000 /dev/zero >&2");
+    assert_eq!(
+        (result.stdout.len(), result.stderr.len()),
+        (MAX_OUTPUT, MAX_OUTPUT)
+    );
+}
+
+#[test]
+fn limits_hold_inside_the_tool() {
+    let limits = Limits {
+        memory_mib: Some(300),
+        processes: None,
+        open_files: Some(50),
+        file_size_mib: Some(1),
+    };
+    let confinement = Confinement {
+        limits,
+        ..Confinement::in_process()
+    };
+    let toolbox = Toolbox::built_in().with_shell();
+    let host = Host::with(toolbox, &confinement, StandIn::default());
+    let result = host.script("ulimit -v; ulimit -n; ulimit -c");
+    assert_eq!(result.stdout, "307200\n50\n0\n");
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("large");
+    let script = format!("head -c 2000000 /dev/zero > '{}'", file.display());
+    assert_ne!(host.script(&script).exit_code, 0);
+    assert_eq!(file.metadata().unwrap().len(), 1024 * 1024);
+    let memory = host.script("head -c 400000000 /dev/zero | tail -c 400000000 | wc -c");
+    assert!(!memory.stdout.contains("400000000"), "{memory:?}");
+}
+
+#[test]
+fn privileges_are_given_up() {
+    let host = Host::new();
+    let status = host.run("cat", json!({"path": "/proc/self/status"})).stdout;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().trim_start_matches(':').trim()
+    };
+    assert_eq!((field("NoNewPrivs"), field("Seccomp")), ("1", "2"));
+    let mount = host.script("mount -t proc none /proc && echo mounted");
+    assert_ne!(mount.exit_code, 0);
+    assert_eq!(mount.stdout, "");
+}
+
+#[test]
+fn root_and_user_are_changed_by_a_dispatcher_that_is_root() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can change its user");
+        return;
+    }
+    let toolbox = || Toolbox::built_in().with_shell();
+    let confinement = Confinement {
+        root: None,
+        ..Confinement::for_guest(None)
+    };
+    let host = Host::with(toolbox(), &confinement, StandIn::default());
+    assert_eq!(
+        host.script("id -u; id -g; id -G").stdout,
+        "1000\n1000\n1000\n"
+    );
+
+    let empty = tempfile::tempdir().unwrap();
+    let confinement = Confinement::for_guest(Some(empty.path().to_owned()));
+    let host = Host::with(toolbox(), &confinement, StandIn::default());
+    let result = host.script("true");
+    assert_eq!(result.exit_code, 254);
+    assert!(
+        result.stderr.contains("sh could not be run: No such file"),
+        "{}",
+        result.stderr
+    );
+}
+
+/// Whether the process ends within the limit; one that is gone, or waits to be reaped, has.
+fn ends(pid: i32) -> bool {
+    let Ok(pidfd) = rustix::process::pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty())
+    else {
+        return true;
+    };
+    let limit = Timespec::try_from(LIMIT).unwrap();
+    let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
+    rustix::event::poll(&mut polled, Some(&limit)).unwrap() == 1
+}
