@@ -19,7 +19,11 @@ pub(crate) enum Expected {
 
 impl Expected {
     /// Checks what the client returned; what is wrong is the error.
-    pub(crate) fn check(&self, release: Release, got: Result<Option<Value>, Error>) -> Result<(), String> {
+    pub(crate) fn check(
+        &self,
+        release: Release,
+        got: Result<Option<Value>, Error>,
+    ) -> Result<(), String> {
         match (self, got) {
             (Expected::Done, Ok(None)) => Ok(()),
             (Expected::DoneSince(since, _), Ok(None)) if release >= *since => Ok(()),
@@ -48,7 +52,9 @@ impl Expected {
             Expected::Fields(fields) => format!("success with {fields}"),
             Expected::Error(kind) => format!("{kind:?}"),
             Expected::Status(status) => format!("status {status}"),
-            Expected::DoneSince(since, kind) => format!("success since {since}, before it {kind:?}"),
+            Expected::DoneSince(since, kind) => {
+                format!("success since {since}, before it {kind:?}")
+            }
         }
     }
 }
@@ -61,12 +67,14 @@ pub(crate) fn same_kind(expected: &ErrorKind, got: &ErrorKind) -> bool {
 /// The first place at which `answer` doesn't have what `fields` has.
 fn missing(fields: &Value, answer: &Value) -> Option<String> {
     match (fields, answer) {
-        (Value::Object(fields), Value::Object(answer)) => fields.iter().find_map(|(name, value)| {
-            match answer.get(name) {
-                None => Some(format!("/{name}")),
-                Some(found) => missing(value, found).map(|place| format!("/{name}{place}")),
-            }
-        }),
+        (Value::Object(fields), Value::Object(answer)) => {
+            fields
+                .iter()
+                .find_map(|(name, value)| match answer.get(name) {
+                    None => Some(format!("/{name}")),
+                    Some(found) => missing(value, found).map(|place| format!("/{name}{place}")),
+                })
+        }
         _ if fields == answer => None,
         _ => Some(String::new()),
     }

@@ -16,7 +16,11 @@ pub(super) fn scenario() -> Scenario {
             call_with(VmRemoveDevice, remove("pmem"), fails(Rejected)),
             call_with(VmResize, resize(), Expected::Done),
             call(VmBoot, Expected::Done),
-            call_with(VmAddDisk, disk(), Expected::Fields(json!({ "id": "extra" }))),
+            call_with(
+                VmAddDisk,
+                disk(),
+                Expected::Fields(json!({ "id": "extra" })),
+            ),
             call_with(VmAddDisk, disk(), fails(Rejected)),
             call_with(VmAddPmem, pmem(), Expected::Fields(json!({ "id": "pmem" }))),
             call_with(VmAddVsock, vsock(), fails(Rejected)),

@@ -32,7 +32,11 @@ pub(super) fn scenario() -> Scenario {
             call(VmInfo, state("Running")),
             call(VmDelete, Expected::Done),
             // v51.2 takes no notice of `resume`; said so here by asking for what every release does.
-            call_with(VmRestore, json!({ "source_url": "file://${RUN}/snapshot", "resume": false }), Expected::Done),
+            call_with(
+                VmRestore,
+                json!({ "source_url": "file://${RUN}/snapshot", "resume": false }),
+                Expected::Done,
+            ),
             call(VmResume, Expected::Done),
             call(VmReboot, Expected::Done),
             call(VmInfo, state("Running")),

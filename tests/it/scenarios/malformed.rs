@@ -34,9 +34,22 @@ pub(super) fn scenario() -> Scenario {
             // Not JSON although its type says so: a newline inside a string.
             wire("DELETE", "/api/v1/vm.boot", Vec::new(), 400),
             wire("PUT", "/api/v1/vm.create", vec![b' '; TOO_LARGE], 400),
-            call_with(VmCreate, json!({ "no_such_field": 1, "memory": { "size": 64 << 20, "nor_this": 2 } }), Expected::Done),
-            call(VmInfo, Expected::Fields(json!({ "config": { "memory": { "size": 64 << 20 } }, "state": "Created" }))),
-            call_with(VmAddDisk, json!({ "path": "${RUN}/disk.img", "rate_limiter_config": { "no_such_field": 1 } }), fails(Rejected)),
+            call_with(
+                VmCreate,
+                json!({ "no_such_field": 1, "memory": { "size": 64 << 20, "nor_this": 2 } }),
+                Expected::Done,
+            ),
+            call(
+                VmInfo,
+                Expected::Fields(
+                    json!({ "config": { "memory": { "size": 64 << 20 } }, "state": "Created" }),
+                ),
+            ),
+            call_with(
+                VmAddDisk,
+                json!({ "path": "${RUN}/disk.img", "rate_limiter_config": { "no_such_field": 1 } }),
+                fails(Rejected),
+            ),
             call(VmBoot, fails(Rejected)),
             call(VmDelete, Expected::Done),
             call(VmmShutdown, Expected::Done),

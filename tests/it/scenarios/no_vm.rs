@@ -29,7 +29,12 @@ pub(super) fn scenario() -> Scenario {
             call_with(VmAddDevice, device(), fails(NotCreated)),
             call_with(VmAddDisk, disk(), fails(NotCreated)),
             call_with(VmAddFs, fs(), fails(NotCreated)),
-            call_with(VmAddGenericVhostUser, generic_vhost_user(), fails(NotCreated)).since(Release::new(52, 0)),
+            call_with(
+                VmAddGenericVhostUser,
+                generic_vhost_user(),
+                fails(NotCreated),
+            )
+            .since(Release::new(52, 0)),
             call_with(VmAddNet, net(), fails(NotCreated)),
             call_with(VmAddPmem, pmem(), fails(NotCreated)),
             call_with(VmAddUserDevice, user_device(), fails(NotCreated)),

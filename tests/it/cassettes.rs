@@ -1,0 +1,261 @@
+//! The scenarios, replayed from the cassettes in `fixtures/`, and recorded from a real VMM.
+//!
+//! To record a release anew (a recording on which something unexpected happened is not written):
+//!
+//! ```text
+//! UPDATE=1 CLOUD_HYPERVISOR=path/to/cloud-hypervisor cargo test --test it -- --ignored cassettes
+//! ```
+//!
+//! Without `UPDATE` the same test says whether that VMM still answers as the cassettes of its release have it.
+//! `CLOUD_HYPERVISOR_PRELOAD` names a library to be preloaded into the VMM, for machines on which it can't
+//! snapshot by itself.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chv_sandbox::api;
+use chv_sandbox::client::{Client, Deadlines, ErrorKind, Release};
+use chv_sandbox::replay::{Answer, Cassette, Player, PlayerOptions, Recorder, RecorderOptions};
+use chv_sandbox::vmm::{Vmm, VmmConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::idle_kernel;
+use crate::relay::Relay;
+use crate::scenarios::{self, Expected, Request, Scenario, Step};
+
+/// The releases that are supported, each with a folder of cassettes.
+const RELEASES: [Release; 3] = [
+    Release::new(51, 2),
+    Release::new(52, 0),
+    Release::new(53, 0),
+];
+
+/// The folder of a replayed run. Nothing is there: a replay touches no file of it.
+const REPLAYED_RUN: &str = "/replayed/run";
+
+#[tokio::test]
+async fn every_cassette_is_played_by_the_scripted_server() {
+    for (scenario, release) in recorded() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = PlayerOptions::new(folder.path().join("s")).substitute("RUN", REPLAYED_RUN);
+        let player = Player::start(cassette(&scenario, release), options)
+            .await
+            .unwrap();
+        expect(&scenario, release, player.socket(), REPLAYED_RUN).await;
+        player.finish().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn every_cassette_is_played_by_the_mock_server() {
+    for (scenario, release) in recorded() {
+        let substitutions = BTreeMap::from([("RUN".to_owned(), REPLAYED_RUN.to_owned())]);
+        let relay = Relay::start(cassette(&scenario, release), &substitutions).await;
+        expect(&scenario, release, &relay.socket(), REPLAYED_RUN).await;
+        relay.finish().unwrap();
+    }
+}
+
+#[test]
+fn every_cassette_is_of_a_scenario_and_a_release() {
+    let mut expected: Vec<PathBuf> = recorded()
+        .map(|(scenario, release)| file(&scenario, release))
+        .collect();
+    let mut found: Vec<PathBuf> = RELEASES
+        .iter()
+        .flat_map(|release| fs::read_dir(fixtures().join(release.to_string())).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
+    for (scenario, release) in recorded() {
+        assert_eq!(
+            cassette(&scenario, release).release,
+            release,
+            "{}",
+            scenario.name
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real VMM: CLOUD_HYPERVISOR=path/to/cloud-hypervisor, and KVM"]
+async fn a_real_vmm_answers_as_recorded() {
+    let Some(binary) = std::env::var_os("CLOUD_HYPERVISOR") else {
+        eprintln!("skipped: CLOUD_HYPERVISOR is not set");
+        return;
+    };
+    let update = std::env::var_os("UPDATE").is_some();
+    for scenario in scenarios::all() {
+        let cassette = record(&scenario, Path::new(&binary)).await;
+        let release = cassette.release;
+        if update {
+            fs::create_dir_all(fixtures().join(release.to_string())).unwrap();
+            cassette.write(file(&scenario, release)).unwrap();
+        } else if RELEASES.contains(&release) {
+            let known = self::cassette(&scenario, release);
+            assert_eq!(
+                outline(&cassette),
+                outline(&known),
+                "{} on {release}",
+                scenario.name
+            );
+        }
+    }
+}
+
+/// What must be the same in every recording of a release. (Counters and the host's own sizes need not be.)
+fn outline(cassette: &Cassette) -> Vec<String> {
+    cassette
+        .exchanges
+        .iter()
+        .map(|exchange| {
+            let request = &exchange.request;
+            let answer = match &exchange.answer {
+                Answer::Response(response) => response.status.to_string(),
+                Answer::Closed => "closed".to_owned(),
+            };
+            format!(
+                "{} {} {:?} -> {answer}",
+                request.method, request.path, request.body
+            )
+        })
+        .collect()
+}
+
+/// Runs a scenario against a VMM of its own, through a recorder.
+async fn record(scenario: &Scenario, binary: &Path) -> Cassette {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    prepare(&run);
+    let mut config = VmmConfig {
+        binary: binary.to_owned(),
+        run_root: folder.path().join("vmm"),
+        ..VmmConfig::default()
+    };
+    if let Some(library) = std::env::var_os("CLOUD_HYPERVISOR_PRELOAD") {
+        config.env.push(("LD_PRELOAD".into(), library));
+    }
+    let vmm = Vmm::spawn(&config).await.unwrap();
+    let run = run
+        .to_str()
+        .expect("the folder for temporary files is UTF-8");
+    let options = RecorderOptions::new(vmm.client().socket(), folder.path().join("s"))
+        .placeholder(run, "RUN")
+        .notes(scenario.about);
+    let recorder = Recorder::start(options).await.unwrap();
+    expect(scenario, recorder.release(), recorder.socket(), run).await;
+    let cassette = recorder.finish().await.unwrap();
+    vmm.shutdown().await;
+    cassette
+}
+
+/// The files that the scenarios name.
+fn prepare(run: &Path) {
+    fs::create_dir_all(run.join("snapshot")).unwrap();
+    idle_kernel::write(&run.join("kernel")).unwrap();
+    for (name, mebibytes) in [("disk.img", 1), ("extra.img", 1), ("pmem.img", 2)] {
+        File::create(run.join(name))
+            .unwrap()
+            .set_len(mebibytes << 20)
+            .unwrap();
+    }
+}
+
+/// Runs a scenario against whatever serves on `socket`; panics with everything that was not as expected.
+async fn expect(scenario: &Scenario, release: Release, socket: &Path, run: &str) {
+    let client = Client::new(socket)
+        .unwrap()
+        .with_deadlines(Deadlines::default());
+    let mut wrong = Vec::new();
+    for (index, step) in scenario.steps.iter().enumerate() {
+        let said = match &step.request {
+            Request::Call(operation, body) => {
+                let body = body.as_ref().map(|body| body.replace("${RUN}", run).into());
+                let got = client.send(api::Request::raw(*operation, body)).await;
+                expected(step, release)
+                    .check(release, got)
+                    .map_err(|said| (operation.to_string(), said))
+            }
+            Request::Wire { method, path, body } => {
+                let status = exchange(socket, method, path, body).await;
+                match expected(step, release) {
+                    Expected::Status(expected) if *expected == status => Ok(()),
+                    expected => Err((
+                        format!("{method} {path}"),
+                        format!("expected {}, got status {status}", expected.describe()),
+                    )),
+                }
+            }
+        };
+        if let Err((call, said)) = said {
+            wrong.push(format!("step {}, {call}: {said}", index + 1));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} on {release}:\n{}",
+        scenario.name,
+        wrong.join("\n")
+    );
+}
+
+/// What this release is expected to say.
+fn expected(step: &Step, release: Release) -> &Expected {
+    static NOT_KNOWN: Expected = Expected::Error(ErrorKind::NotSupported {
+        what: String::new(),
+        since: None,
+        server: None,
+    });
+    match step.since {
+        Some(since) if release < since => &NOT_KNOWN,
+        _ => &step.expected,
+    }
+}
+
+/// One request past the client; the status of its answer.
+async fn exchange(socket: &Path, method: &str, path: &str, body: &[u8]) -> u16 {
+    let length = body.len();
+    let mut bytes =
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n")
+            .into_bytes();
+    bytes.extend_from_slice(body);
+    let answer = async {
+        let mut stream = UnixStream::connect(socket).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        let mut status = [0; "HTTP/1.1 200".len()];
+        stream.read_exact(&mut status).await.unwrap();
+        String::from_utf8_lossy(&status[9..]).parse().unwrap()
+    };
+    tokio::time::timeout(Duration::from_secs(30), answer)
+        .await
+        .expect("an answer in time")
+}
+
+/// Every scenario on every release.
+fn recorded() -> impl Iterator<Item = (Scenario, Release)> {
+    RELEASES.into_iter().flat_map(|release| {
+        scenarios::all()
+            .into_iter()
+            .map(move |scenario| (scenario, release))
+    })
+}
+
+fn cassette(scenario: &Scenario, release: Release) -> Cassette {
+    Cassette::read(file(scenario, release)).unwrap()
+}
+
+fn file(scenario: &Scenario, release: Release) -> PathBuf {
+    fixtures()
+        .join(release.to_string())
+        .join(scenario.name)
+        .with_extension("json")
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
