@@ -95,10 +95,8 @@ fn collect_macros(tokens: &[TokenTree], names: &mut Vec<String>) {
     let mut for_tests = false;
     for (index, token) in tokens.iter().enumerate() {
         match token {
-            TokenTree::Ident(ident) if is_punct(tokens.get(index + 1), '!') => {
-                if !for_tests {
-                    names.push(ident.to_string());
-                }
+            TokenTree::Ident(ident) if !for_tests && is_punct(tokens.get(index + 1), '!') => {
+                names.push(ident.to_string());
             }
             TokenTree::Group(group) if is_cfg_test(group) => for_tests = true,
             TokenTree::Group(group) if !for_tests => collect_macros(&inside(group), names),
