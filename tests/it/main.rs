@@ -17,3 +17,4 @@ mod vmm;
 mod vsock;
 
 mod client;
+mod tidy;
