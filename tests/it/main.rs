@@ -3,12 +3,10 @@
 mod cassettes;
 #[path = "../codegen/mod.rs"]
 mod codegen;
-mod vsock;
+
 mod idle_kernel;
+
 mod player;
 mod recorder;
 mod relay;
 mod scenarios;
-mod image;
-mod overlay;
-mod guest;
