@@ -3,10 +3,12 @@
 //! Built static, since nothing else is in the initramfs:
 //! `cargo rustc --release --bin chv-guest -- -C target-feature=+crt-static`
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use chv_sandbox::guest::dispatcher::{
     Confinement, Dispatcher, LinuxSystem, Toolbox, VsockListener,
@@ -20,11 +22,27 @@ use tracing::{Event, Metadata, Subscriber, span};
 #[used]
 static BUILD_ID: [u8; guest::MARKED_BUILD_ID.len()] = guest::MARKED_BUILD_ID;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    tracing::subscriber::set_global_default(Console)?;
+fn main() -> ExitCode {
+    // Fails only when there is one already.
+    let _ = tracing::subscriber::set_global_default(Console);
     if std::process::id() == 1 {
         init::run();
     }
+    let Err(error) = serve();
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        message.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    tracing::error!("{message}");
+    ExitCode::FAILURE
+}
+
+/// Serves for ever, unless it can't start.
+fn serve() -> Result<Infallible, Box<dyn Error>> {
+    // Started by the first process as /proc/self/exe, it would be listed as "exe".
+    rustix::thread::set_name(c"chv-guest")?;
     let options = Options::parse(std::env::args_os().skip(1))?;
     let toolbox = match &options.tools {
         Some(file) => Toolbox::load(file)?,

@@ -30,7 +30,12 @@ enum Command {
 #[derive(clap::Args)]
 struct MintArgs {
     /// The VMM's executable; a bare name is looked up in PATH
-    #[arg(long, value_name = "BIN", env = "CLOUD_HYPERVISOR", default_value = "cloud-hypervisor")]
+    #[arg(
+        long,
+        value_name = "BIN",
+        env = "CLOUD_HYPERVISOR",
+        default_value = "cloud-hypervisor"
+    )]
     vmm: PathBuf,
     /// An image that `chv-sandbox image` packed
     #[arg(long, value_name = "DIR")]
@@ -78,11 +83,23 @@ fn print(golden: &Golden) {
     println!("golden snapshot  {}", golden.directory().display());
     println!("release          {}", manifest.release);
     for disk in &manifest.disks {
-        let kind = if disk.readonly { "read-only" } else { "put back" };
-        println!("{:<16} {} ({kind}, {} bytes)", format!("{} disk", disk.role), disk.sha256, disk.length);
+        let kind = if disk.readonly {
+            "read-only"
+        } else {
+            "put back"
+        };
+        println!(
+            "{:<16} {} ({kind}, {} bytes)",
+            format!("{} disk", disk.role),
+            disk.sha256,
+            disk.length
+        );
     }
     println!("open descriptors {}", manifest.baselines.open_fd_count);
-    println!("guest build      {}", manifest.guest.build_id.as_deref().unwrap_or("not told"));
+    println!(
+        "guest build      {}",
+        manifest.guest.build_id.as_deref().unwrap_or("not told")
+    );
 }
 
 fn exit_code(error: &MintError) -> ExitCode {

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// The static chv-guest [default: beside this program]
     #[arg(long, value_name = "FILE")]
     guest: Option<PathBuf>,
-    /// The file that declares the image's own tools
+    /// The JSON file that declares the image's own tools
     #[arg(long, value_name = "FILE")]
     tools: Option<PathBuf>,
     /// The overlay disk's size in MiB

@@ -57,9 +57,9 @@ impl VmArgs {
 
     pub(crate) fn shape(&self, image: &Image) -> VmShape {
         VmShape {
-            kernel: image.kernel().to_owned(),
-            initramfs: Some(image.initramfs().to_owned()),
-            cmdline: image.manifest().cmdline.clone(),
+            kernel: image.kernel(),
+            initramfs: Some(image.initramfs()),
+            cmdline: image.cmdline().to_owned(),
             vcpus: self.vcpus,
             memory_mib: self.memory,
             cid: self.cid,
@@ -86,12 +86,12 @@ impl VmArgs {
 pub(crate) fn disks(image: &Image) -> Vec<Disk> {
     let root = Disk {
         role: DiskRole::Root,
-        origin: image.root().to_owned(),
+        origin: image.root_disk(),
         readonly: true,
     };
     let overlay = Disk {
         role: DiskRole::Overlay,
-        origin: image.overlay().to_owned(),
+        origin: image.overlay_disk(),
         readonly: false,
     };
     vec![root, overlay]

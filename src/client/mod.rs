@@ -8,13 +8,13 @@
 //! - [`Release`] is the VMM's version, learnt from `vmm.ping`.
 //!
 //! ```no_run
-//! use chv_sandbox::api::{Operation, Request};
+//! use chv_sandbox::api;
 //! use chv_sandbox::client::{Client, ErrorKind};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::new("/run/vmm/api.sock")?;
-//! match client.send(Request::raw(Operation::VmInfo, None)).await {
-//!     Ok(info) => println!("{info:?}"),
+//! match client.send(api::vm_info()).await {
+//!     Ok(info) => println!("{:?}", info.state),
 //!     Err(error) if *error.kind() == ErrorKind::NotCreated => println!("no VM yet"),
 //!     Err(error) => return Err(error.into()),
 //! }
@@ -37,11 +37,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout_at};
 
-use crate::api::{Operation, Request};
+use crate::api::{self, Request};
 
 pub use deadline::Deadlines;
 pub use error::{Error, ErrorKind, Outcome, SocketPathTooLong};
@@ -173,17 +172,21 @@ impl Client {
     ///
     /// As [`Client::send`]; [`ErrorKind::Decode`] when the version isn't one.
     pub async fn release(&self) -> Result<Release, Error> {
-        let ping = Request::raw(Operation::VmmPing, None);
+        let ping = api::vmm_ping();
         let call = self.call(&ping);
         let mut turn = call.turn(&self.shared).await?;
-        if let Some(kept) = turn.as_ref()
+        if let Some(kept) = turn.as_mut()
             && let Some(release) = kept.release
             && kept.connection.is_open()
         {
             return Ok(release);
         }
         let answer = call.on_kept(&mut turn).await?;
-        let release = call.release_in(&answer)?;
+        let release: Release = call
+            .finish(&ping, &answer)?
+            .version
+            .parse()
+            .map_err(|error: ParseReleaseError| call.context.decode(answer.status, error))?;
         if let Some(kept) = turn.as_mut() {
             kept.release = Some(release);
         }
@@ -287,22 +290,6 @@ impl Call<'_> {
         request
             .decode(&answer.body)
             .map_err(|error| self.context.decode(answer.status, error))
-    }
-
-    fn release_in(&self, answer: &Answer) -> Result<Release, Error> {
-        #[derive(Deserialize)]
-        struct Ping {
-            version: String,
-        }
-
-        if !answer.is_success() {
-            return Err(self.context.refused(answer));
-        }
-        let ping: Ping = serde_json::from_slice(&answer.body)
-            .map_err(|error| self.context.decode(answer.status, error))?;
-        ping.version
-            .parse()
-            .map_err(|error: ParseReleaseError| self.context.decode(answer.status, error))
     }
 }
 

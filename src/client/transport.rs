@@ -3,23 +3,24 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::future::{Either, Fuse, FutureExt, select};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::Request;
 use hyper::body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderValue};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::service::Service;
+use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use hyperlocal::UnixConnector;
 use tokio::net::UnixStream;
-use tokio::task::JoinSet;
 
 use super::descriptors::DescriptorStream;
 use super::messages;
@@ -39,8 +40,9 @@ pub(super) struct Connection {
     sent: Arc<AtomicBool>,
     /// Whether an exchange on it succeeded.
     proven: bool,
-    /// Drives the connection; ends when this is dropped.
-    _driver: JoinSet<()>,
+    /// hyper's side of the connection, which owns the stream. It's polled by the calls themselves and not by a task of
+    /// its own, so that dropping the connection closes it at once.
+    driver: Fuse<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
 }
 
 /// What the VMM answered.
@@ -104,17 +106,11 @@ impl Connection {
             .handshake(stream)
             .await
             .map_err(io::Error::other)?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            if let Err(error) = driver.await {
-                tracing::debug!(%error, "a connection to the VMM ended");
-            }
-        });
         Ok(Connection {
             sender,
             sent,
             proven: false,
-            _driver: tasks,
+            driver: (Box::pin(driver) as Pin<Box<dyn Future<Output = _> + Send>>).fuse(),
         })
     }
 
@@ -141,24 +137,12 @@ impl Connection {
     }
 
     async fn answer_to(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
-        self.sender.ready().await.map_err(Failure::of)?;
-        let response = self
-            .sender
-            .send_request(request)
-            .await
-            .map_err(Failure::of)?;
-        let status = response.status().as_u16();
-        let body = response.into_body();
-        // Told at once instead of when the limit is reached, which may never be.
-        if body.size_hint().lower() > ANSWER_LIMIT as u64 {
-            return Err(Failure::TooLarge);
+        let answer = pin!(answer_to(&mut self.sender, request));
+        match select(answer, &mut self.driver).await {
+            Either::Left((answer, _)) => answer,
+            // Whatever ended the connection has been told to `answer` too.
+            Either::Right((_, answer)) => answer.await,
         }
-        let body = Limited::new(body, ANSWER_LIMIT)
-            .collect()
-            .await
-            .map_err(Failure::of_body)?
-            .to_bytes();
-        Ok(Answer { status, body })
     }
 
     /// Whether the kernel took anything of the last request: if not, the VMM never saw it.
@@ -166,26 +150,46 @@ impl Connection {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Whether the other end was still there when last heard of.
-    pub(super) fn is_open(&self) -> bool {
+    /// Whether the other end is still there, as far as is known.
+    pub(super) fn is_open(&mut self) -> bool {
+        // Takes note of what has come in since the last call.
+        let _ended = (&mut self.driver).now_or_never();
         !self.sender.is_closed()
     }
 }
 
-/// The request as the server's small HTTP parser wants it: `Host: localhost`, and `Content-Length` (which hyper
-/// writes for every `PUT`, 0 included), never chunked, no `Expect`.
+async fn answer_to(
+    sender: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, Failure> {
+    sender.ready().await.map_err(Failure::of)?;
+    let response = sender.send_request(request).await.map_err(Failure::of)?;
+    let status = response.status().as_u16();
+    let body = response.into_body();
+    // Told at once instead of when the limit is reached, which may never be.
+    if body.size_hint().lower() > ANSWER_LIMIT as u64 {
+        return Err(Failure::TooLarge);
+    }
+    let body = Limited::new(body, ANSWER_LIMIT)
+        .collect()
+        .await
+        .map_err(Failure::of_body)?
+        .to_bytes();
+    Ok(Answer { status, body })
+}
+
+/// The request as the server's small HTTP parser wants it: `Host: localhost`, a `Content-Length` for every `PUT`,
+/// also of nothing, never chunked, no `Expect`.
 fn request(operation: Operation, body: Bytes) -> Request<Full<Bytes>> {
-    let method = match operation.method() {
-        Method::Get => hyper::Method::GET,
-        Method::Put => hyper::Method::PUT,
-    };
+    let length = body.len();
     let mut request = Request::new(Full::new(body));
-    *request.method_mut() = method;
-    *request.uri_mut() = hyper::Uri::from_static(operation.path());
-    request.headers_mut().insert(
-        hyper::header::HOST,
-        hyper::header::HeaderValue::from_static("localhost"),
-    );
+    *request.uri_mut() = Uri::from_static(operation.path());
+    let headers = request.headers_mut();
+    headers.insert(HOST, HeaderValue::from_static("localhost"));
+    if operation.method() == Method::Put {
+        headers.insert(CONTENT_LENGTH, length.into());
+        *request.method_mut() = hyper::Method::PUT;
+    }
     request
 }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::manifest::FILE;
 use super::{BaselineError, Baselines, Error, Golden, GoldenDisk, GuestFacts, Manifest, SNAPSHOT};
+use crate::guest::protocol::Extension;
 use crate::machine::{self, Machine, MachineConfig, VmShape};
 
 /// How often the guest is asked whether it has settled.
@@ -28,7 +29,8 @@ pub struct MintConfig {
     pub shape: VmShape,
     /// How long the guest may take to come to rest after its boot. 10 s is ample.
     pub settle: Duration,
-    /// The folder to make. It must not exist; it appears only when all has gone well.
+    /// The folder to make. It must not exist. Until its manifest is written, as the last step, it is no golden
+    /// snapshot.
     pub into: PathBuf,
 }
 
@@ -82,17 +84,17 @@ pub async fn mint(config: MintConfig) -> Result<Golden, MintError> {
         settle,
         into,
     } = config;
-    let staging = Staging::create(&into)?;
+    let folder = Folder::create(into)?;
     let port = machine.port;
     let mut machine = Machine::start(machine).await.map_err(MintError::Boot)?;
-    let minted = record(&mut machine, &shape, port, settle, &staging.path).await;
+    let minted = record(&mut machine, &shape, port, settle, &folder.path).await;
     let report = machine.shutdown().await;
     tracing::info!(?report, "the VMM of the mint has ended");
-    minted?
-        .write(&staging.path.join(FILE))
-        .map_err(MintError::Manifest)?;
-    staging.publish(&into)?;
-    Golden::open(&into).map_err(MintError::Manifest)
+    let written = minted?.write(&folder.path.join(FILE));
+    written.map_err(MintError::Manifest)?;
+    let golden = Golden::open(&folder.path).map_err(MintError::Manifest)?;
+    folder.keep();
+    Ok(golden)
 }
 
 async fn record(
@@ -104,7 +106,7 @@ async fn record(
 ) -> Result<Manifest, MintError> {
     let hello = machine.boot(shape).await.map_err(MintError::Boot)?;
     let nonce = match &hello {
-        Some(hello) if hello.can_hold_nonce() => {
+        Some(hello) if hello.supports(Extension::Nonce) => {
             let nonce = Uuid::new_v4().to_string();
             machine.imprint(&nonce).await.map_err(MintError::Boot)?;
             Some(nonce)
@@ -182,41 +184,29 @@ async fn wait_until_settled(machine: &Machine, limit: Duration) -> Result<(), Mi
     Ok(())
 }
 
-/// The folder while it is being made, beside the place where it will lie. Dropped, it is gone.
-struct Staging {
+/// The folder while it is being made. Dropped, it is gone.
+struct Folder {
     path: PathBuf,
+    keep: bool,
 }
 
-impl Staging {
-    fn create(into: &Path) -> Result<Self, MintError> {
-        let failed = |source| MintError::Folder {
-            path: into.to_owned(),
-            source,
-        };
-        let into = std::path::absolute(into).map_err(failed)?;
-        if fs::symlink_metadata(&into).is_ok() {
-            return Err(failed(io::ErrorKind::AlreadyExists.into()));
-        }
-        let mut name = into.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".minting-{}", Uuid::new_v4().simple()));
-        let path = into.with_file_name(name);
+impl Folder {
+    fn create(path: PathBuf) -> Result<Self, MintError> {
+        let path =
+            std::path::absolute(&path).map_err(|source| MintError::Folder { path, source })?;
         create_private(&path)?;
-        Ok(Staging { path })
+        Ok(Folder { path, keep: false })
     }
 
-    fn publish(self, into: &Path) -> Result<(), MintError> {
-        fs::rename(&self.path, into).map_err(|source| MintError::Folder {
-            path: into.to_owned(),
-            source,
-        })
+    fn keep(mut self) {
+        self.keep = true;
     }
 }
 
-impl Drop for Staging {
+impl Drop for Folder {
     fn drop(&mut self) {
-        // After `publish` there is nothing of this name any more.
-        if let Err(error) = fs::remove_dir_all(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
+        if !self.keep
+            && let Err(error) = fs::remove_dir_all(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "an unfinished golden snapshot stays");
         }

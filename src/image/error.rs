@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf, process::ExitStatus, time::Duration};
 
+use crate::guest::dispatcher::ToolsFileError;
+
 /// Why an image could not be packed or opened. Nothing half-made is left behind by any of them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -142,6 +144,15 @@ pub enum Error {
     NoBuildId {
         /// The program.
         path: PathBuf,
+    },
+
+    /// The guest could not use the tools file.
+    #[error("{} cannot be used as the image's tools", path.display())]
+    Tools {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ToolsFileError,
     },
 
     /// The root tree lacks directories on which the guest mounts.

@@ -65,7 +65,7 @@ impl DiskMaker<'_> {
             &Filesystem {
                 image,
                 tree: &tree,
-            uuid: OVERLAY_UUID,
+                uuid: OVERLAY_UUID,
                 size_mib,
                 inodes,
             },

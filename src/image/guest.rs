@@ -8,8 +8,7 @@ use super::{
     input::{self, MIB},
     kernel::find_all,
 };
-/// What `chv-guest` carries right before its build id and a NUL.
-const BUILD_ID_MARKER: &str = "chv-guest-build-id=";
+use crate::guest::BUILD_ID_MARKER;
 
 /// The largest program that is taken.
 const PROGRAM_LIMIT: u64 = 64 * MIB;

@@ -9,7 +9,7 @@ const MODULES: &str = "lib/modules";
 /// The file names of the modules, one a line, in load order.
 const LOAD_LIST: &str = "lib/modules/load";
 /// The image's own tools.
-const TOOLS: &str = "etc/chv-tools.json";
+const TOOLS: &str = "tools.json";
 /// What the guest mounts on first, and what programs expect to find. Where it puts its disks is its own matter.
 const DIRECTORIES: [&str; 7] = ["dev", "etc", "proc", "root", "run", "sys", "tmp"];
 

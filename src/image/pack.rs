@@ -21,6 +21,7 @@ use super::{
     modules::{self, Module},
     open, tree,
 };
+use crate::guest::dispatcher::Toolbox;
 
 /// The kernel's command line unless another is asked for: say what goes wrong on the first serial port, and end the
 /// VM at a panic.
@@ -54,7 +55,7 @@ pub struct ImageSpec {
     pub root: RootSource,
     /// The static `chv-guest`; see [`guest_beside_executable`].
     pub guest: PathBuf,
-    /// The file that declares the image's own tools, if it has any; at most 64 KiB.
+    /// The JSON file that declares the image's own tools, if it has any (see [`Toolbox::from_json`]).
     pub tools: Option<PathBuf>,
     /// The root disk's size in MiB; `None` for as much as its content needs.
     pub root_mib: Option<u64>,
@@ -147,7 +148,7 @@ pub fn guest_beside_executable() -> Result<PathBuf, Error> {
 ///   [`Error::WrongMachine`], [`Error::NoPvhEntry`].
 /// - Its modules: [`Error::ModuleList`], [`Error::ModuleMissing`], [`Error::ModulesOfAnotherKernel`].
 /// - `chv-guest` and busybox: [`Error::NotElf`], [`Error::WrongMachine`], [`Error::NotStatic`], and
-///   [`Error::NoBuildId`].
+///   [`Error::NoBuildId`]; the tools file: [`Error::Tools`].
 /// - A tree: [`Error::TreeLacks`], [`Error::TreeEntry`].
 /// - The disks: [`Error::Mke2fsMissing`], [`Error::Mke2fsFailed`], [`Error::Mke2fsTimeout`],
 ///   [`Error::UnexpectedFilesystem`].
@@ -161,11 +162,7 @@ pub fn pack(spec: &ImageSpec) -> Result<Image, Error> {
         .transpose()?
         .unwrap_or_default();
     let guest = Guest::read(&spec.guest)?;
-    let tools = spec
-        .tools
-        .as_deref()
-        .map(|path| input::read(path, TOOLS_LIMIT))
-        .transpose()?;
+    let tools = spec.tools.as_deref().map(read_tools).transpose()?;
     let mke2fs = Mke2fs::find(&spec.search_path)?;
 
     // Beside the destination, so that the last step is a rename; removed, with whatever it holds, on every way out.
@@ -226,6 +223,18 @@ fn modules_of(dir: &Path, kernel: &Kernel) -> Result<Vec<Module>, Error> {
         });
     }
     modules::collect(dir)
+}
+
+/// Reads a tools file, which the guest must be able to use: it would only say so when it boots.
+fn read_tools(path: &Path) -> Result<Vec<u8>, Error> {
+    let json = input::read(path, TOOLS_LIMIT)?;
+    match Toolbox::from_json(&json) {
+        Ok(_) => Ok(json),
+        Err(source) => Err(Error::Tools {
+            path: path.into(),
+            source,
+        }),
+    }
 }
 
 fn write_disks(spec: &ImageSpec, mke2fs: &Mke2fs, scratch: &Path, dir: &Path) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use super::layout::Layout;
 use super::readings::blocking;
-use crate::overlay::{self, AccessPolicy, Hashed, PutBack};
+use crate::overlay::{self, AccessPolicy, Copied, Hashed};
 
 /// What a disk is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -75,7 +75,7 @@ impl WorkingDisk {
 
     /// Makes the working copy of a writable disk equal to its origin, as a new file. A read-only disk is left
     /// as it is found.
-    pub(super) async fn put_back(&self) -> Result<Option<PutBack>, Error> {
+    pub(super) async fn put_back(&self) -> Result<Option<Copied>, Error> {
         if self.readonly {
             return Ok(None);
         }

@@ -39,7 +39,6 @@ pub use snapshot::SNAPSHOT_FILES;
 
 use disk::WorkingDisk;
 use layout::Layout;
-use readings::Steps;
 
 /// Where the VMM of a machine comes from.
 #[derive(Clone, Debug)]
@@ -233,10 +232,19 @@ impl Machine {
         }
     }
 
-    /// Stops the VMM and removes what the machine wrote.
-    pub async fn shutdown(mut self) -> ShutdownReport {
+    /// Stops the VMM and removes what the machine wrote. A VMM that somebody else runs goes on, without a VM,
+    /// and there is no report.
+    pub async fn shutdown(mut self) -> Option<ShutdownReport> {
         self.close_channel();
-        let report = self.vmm.shutdown().await;
+        let report = match self.vmm.process() {
+            Some(_) => Some(self.vmm.shutdown().await),
+            None => {
+                if let Err(error) = self.delete().await {
+                    tracing::warn!(%error, "a VM stays in the VMM that is not ours");
+                }
+                None
+            }
+        };
         self.layout.remove();
         report
     }
@@ -244,11 +252,10 @@ impl Machine {
     /// Opens the channel within `limit` and greets the guest. `None`: a guest older than the greeting.
     async fn open_channel(&mut self, limit: Duration) -> Result<Option<GuestHello>, Error> {
         let config = ChannelConfig {
-            socket: self.layout.vsock(),
             port: self.port,
             handshake: self.limits.handshake.min(limit),
             connect: limit,
-            ..ChannelConfig::default()
+            ..ChannelConfig::new(self.layout.vsock())
         };
         let channel = Channel::open(&config).await.map_err(Error::Channel)?;
         let hello = channel.hello(self.limits.query).await;

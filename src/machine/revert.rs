@@ -10,6 +10,7 @@ use super::{DiskReading, Error, GuestReading, Machine, Reading, Readings, VmmFil
 use crate::api;
 use crate::api::types::{RestoreConfig, VmState};
 use crate::client::ErrorKind;
+use crate::guest::protocol::Extension;
 use crate::overlay::{AccessPolicy, Hashed};
 use crate::vmm::OpenFile;
 
@@ -107,7 +108,7 @@ impl Machine {
         let hello = self.open_channel(self.limits.settle).await?;
         let channel = self.channel.as_ref().expect("it was opened just now");
         let renewed = match &hello {
-            Some(hello) if hello.can_renew() => {
+            Some(hello) if hello.supports(Extension::Reseed) => {
                 let seed = blocking(fresh_seed)
                     .await
                     .map_err(Error::file("read", "the random pool"))?;

@@ -212,26 +212,26 @@ impl SandboxConfig {
     }
 
     fn check_numbers(&self) -> Result<(), ConfigError> {
-        let invalid = ConfigError::invalid;
-        match self {
-            config if config.cid < 3 => Err(invalid(
-                "cid",
-                format!("is {}; 0 to 2 are reserved", self.cid),
-            )),
-            config if config.cid == u32::MAX => {
-                Err(invalid("cid", "means any CID, and is reserved"))
+        let (field, reason) = match *self {
+            SandboxConfig {
+                cid: cid @ 0..3, ..
+            } => ("cid", format!("is {cid}; 0 to 2 are reserved")),
+            SandboxConfig { cid: u32::MAX, .. } => {
+                ("cid", "means any CID, and is reserved".to_owned())
             }
-            config if config.vcpus == 0 => Err(invalid("vcpus", "is 0")),
-            // A machine whose memory doesn't hold a kernel makes the VMM end, not fail.
-            config if config.memory_mib < 16 => Err(invalid(
+            SandboxConfig { vcpus: 0, .. } => ("vcpus", "is 0".to_owned()),
+            // Memory that doesn't hold a kernel makes the VMM end, not fail.
+            SandboxConfig {
+                memory_mib: mib @ 0..16,
+                ..
+            } => ("memory_mib", format!("is {mib}, less than 16")),
+            SandboxConfig { memory_mib, .. } if memory_mib > u64::MAX >> 20 => (
                 "memory_mib",
-                format!("is {}, less than 16", self.memory_mib),
-            )),
-            config if config.memory_mib > u64::MAX >> 20 => {
-                Err(invalid("memory_mib", "does not fit into a number of bytes"))
-            }
-            _ => Ok(()),
-        }
+                "does not fit into a number of bytes".to_owned(),
+            ),
+            _ => return Ok(()),
+        };
+        Err(ConfigError::invalid(field, reason))
     }
 
     /// The VM of a cold boot, if the configuration has one.

@@ -244,6 +244,13 @@ fn shape(fields: &mut Fields<'_>, place: &Place<'_>) -> Result<Shape, Invalid> {
         }
         "array" => Shape::Array(Box::new(schema(&fields.need("items")?)?)),
         "object" => object(fields, place)?,
+        // A slip of v52.0, which can be read in one way only: the format stands where the type belongs.
+        width @ ("int8" | "int16" | "int32" | "int64" | "uint8" | "uint16" | "uint32"
+        | "uint64") => Shape::Integer {
+            format: Some(width.to_owned()),
+            minimum: None,
+            maximum: None,
+        },
         other => {
             let found = format!("`{other:.60}`");
             return Err(kind.invalid(Problem::Expected {

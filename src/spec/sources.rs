@@ -111,9 +111,13 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
     beside.push(".new");
     fs::write(&beside, text)
         .and_then(|()| fs::rename(&beside, path))
-        .map_err(|source| Error::File {
-            verb: "write",
-            path: path.to_owned(),
-            source,
+        .map_err(|source| {
+            // What is left of the attempt is of no use, and whether it goes is not the error to report.
+            let _ = fs::remove_file(&beside);
+            Error::File {
+                verb: "write",
+                path: path.to_owned(),
+                source,
+            }
         })
 }

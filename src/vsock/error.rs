@@ -64,7 +64,7 @@ pub enum Error {
         origin: Origin,
         /// Which rule it breaks; `None` when its length was 0.
         #[source]
-        source: Option<Arc<DecodeError>>,
+        source: Option<DecodeError>,
     },
     /// A frame stopped on its way. The channel is closed.
     #[error(
@@ -150,6 +150,24 @@ impl Error {
             Error::DuplicateQuery { .. } => "GUEST_QUERY_DUPLICATE",
             Error::ToolTimeout { .. } => "SANDBOX_TOOL_TIMEOUT",
             Error::NoAnswer { .. } => "GUEST_QUERY_TIMEOUT",
+        }
+    }
+}
+
+impl Error {
+    /// Whether the guest said nothing where it should have spoken: no handshake, no answer, a channel that ended.
+    /// A guest that said something wrong isn't silent.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Error::Handshake { source, .. } => !matches!(
+                source,
+                HandshakeError::PathTooLong { .. } | HandshakeError::BadReply { .. }
+            ),
+            Error::Closed { source, .. } => !matches!(source, CloseCause::Us),
+            Error::PartialFrameTimeout { .. }
+            | Error::ToolTimeout { .. }
+            | Error::NoAnswer { .. } => true,
+            _ => false,
         }
     }
 }
@@ -249,7 +267,7 @@ impl Error {
             }
             ReadError::Decode(source) => Error::FrameMalformed {
                 origin,
-                source: Some(Arc::new(source)),
+                source: Some(source),
             },
             ReadError::Stalled { received, waited } => Error::PartialFrameTimeout {
                 origin,

@@ -16,7 +16,8 @@ pub struct ChannelEvent {
     pub kind: ChannelEventKind,
 }
 
-/// What happened on a channel. Every frame that came in is exactly one event.
+/// What happened on a channel. Every frame that keeps the protocol is exactly one event; one that breaks it is the
+/// reason in [`Closed`](ChannelEventKind::Closed).
 #[derive(Clone, Debug)]
 pub enum ChannelEventKind {
     /// A frame came in, as the guest sent it.
@@ -25,7 +26,7 @@ pub enum ChannelEventKind {
     LateArrival(Arc<Frame>),
     /// The guest reports an error that belongs to no request. Its texts are cut to a few KiB.
     GuestError(ErrorEvent),
-    /// The channel is closed. This is its last event.
+    /// The channel is closed, for this reason.
     Closed(Error),
 }
 

@@ -41,6 +41,7 @@ pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error>
         return Err(failed(attempts, HandshakeError::PathTooLong { bytes }));
     }
     let mut pause = PAUSES.0;
+    let mut earlier = None;
     loop {
         let limit = config
             .handshake
@@ -49,12 +50,17 @@ pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error>
         let cause = match timeout(limit, attempt(&config.socket, config.port)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(cause)) => cause,
+            // An attempt that the end of all attempts cut short says less than the one before it.
+            Err(_) if limit < config.handshake => {
+                earlier.take().unwrap_or(HandshakeError::NoReply { limit })
+            }
             Err(_) => HandshakeError::NoReply { limit },
         };
         tracing::trace!(socket = ?config.socket, port = config.port, attempts, %cause, "no channel yet");
         if !may_pass(&cause) || begin.elapsed() + pause >= config.connect {
             return Err(failed(attempts, cause));
         }
+        earlier = Some(cause);
         sleep(pause).await;
         pause = PAUSES.1.min(pause * 2);
     }

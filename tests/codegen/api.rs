@@ -19,6 +19,8 @@ pub(super) struct Api {
     applied: Applied,
     /// The schemas that may be part of an answer.
     pub(super) answered: BTreeSet<String>,
+    /// The schemas that may be part of a request.
+    pub(super) asked: BTreeSet<String>,
 }
 
 /// One operation: an endpoint with its names.
@@ -50,17 +52,18 @@ impl Api {
             documented,
             applied,
             answered: BTreeSet::new(),
+            asked: BTreeSet::new(),
         };
-        let answers: Vec<Schema> = api
-            .operations()
-            .flat_map(|op| op.endpoint.responses.values())
-            .flat_map(|response| response.content.values().cloned())
-            .collect();
-        let mut answered = BTreeSet::new();
-        answers
-            .iter()
-            .for_each(|schema| api.reach(schema, &mut answered));
-        api.answered = answered;
+        let (mut answered, mut asked) = (BTreeSet::new(), BTreeSet::new());
+        for op in api.operations() {
+            for response in op.endpoint.responses.values() {
+                json(&response.content).inspect(|schema| api.reach(schema, &mut answered));
+            }
+            if let Some(body) = &op.endpoint.body {
+                json(&body.content).inspect(|schema| api.reach(schema, &mut asked));
+            }
+        }
+        (api.answered, api.asked) = (answered, asked);
         api
     }
 

@@ -101,10 +101,12 @@ fn field(api: &Api, owner: &str, wire: &str, schema: &Schema, required: bool) ->
 /// What the contract says of a property beyond its type.
 fn facts(api: &Api, owner: &str, wire: &str, schema: &Schema, required: bool) -> Vec<String> {
     let target = api.resolve(schema);
-    let mut facts = match (required, &target.default) {
-        (true, _) => "Required".to_owned(),
-        (false, Some(default)) => format!("`{default}` if absent"),
-        (false, None) => "Optional".to_owned(),
+    let mut facts = match (api.asked.contains(owner), required, &target.default) {
+        (false, true, _) => "Always sent".to_owned(),
+        (false, false, _) => "Sent where there is one".to_owned(),
+        (true, true, _) => "Required".to_owned(),
+        (true, false, Some(default)) => format!("`{default}` if absent"),
+        (true, false, None) => "Optional".to_owned(),
     };
     if let Shape::Integer {
         minimum, maximum, ..

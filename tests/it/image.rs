@@ -385,6 +385,12 @@ fn what_cannot_be_packed_is_refused_and_leaves_nothing() {
     check(guest(b"#!/bin/sh\n".to_vec()), &["ELF magic"]);
     check(guest(for_machine(183)), &["another machine", "183"]);
 
+    // The tools file.
+    check(
+        |inputs, spec| spec.tools = Some(inputs.write("tools", br#"{"tool": {}}"#)),
+        &["tools cannot be used"],
+    );
+
     // The root.
     check(
         |inputs, spec| spec.root = RootSource::Tree(inputs.path("none")),

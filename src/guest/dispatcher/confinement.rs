@@ -147,7 +147,7 @@ impl Prepared {
         }
         rustix::process::chdir(c"/")?;
         for (resource, limit) in &self.limits {
-            rustix::process::setrlimit(*resource, limit.clone())?;
+            rustix::process::setrlimit(*resource, *limit)?;
         }
         if let Some((user, group)) = self.user {
             rustix::thread::set_thread_groups(&[])?;

@@ -38,42 +38,57 @@ pub(super) fn pids() -> io::Result<Vec<u32>> {
 
 /// Kills what a tool started: its process group, its session, and the descendants that left both.
 ///
-/// A descendant that left the session and whose parents have all ended is not found; it stays until the reset
-/// that the host owes after a deadline.
+/// Everything is stopped before anything is killed. A process whose parent dies becomes the child of another, and
+/// could no longer be told from a stranger's. So what escapes is only a descendant that left the session and whose
+/// parent ended before; it stays until the reset that the host owes after a deadline.
 pub(super) fn kill_all_of(leader: Pid) {
-    // Nobody may be left to see an error: a group that is gone already is what is wanted.
-    let _ = rustix::process::kill_process_group(leader, Signal::KILL);
-    // A process may fork while the list is read, so until nothing new is found; the count bounds a fork bomb.
-    for _ in 0..8 {
-        let found = relatives_of(leader.as_raw_nonzero().get().unsigned_abs());
+    let mut family = vec![leader];
+    signal(leader, &family, Signal::STOP);
+    // A process may fork before it stops, so until nothing new is found; the count bounds what a fork bomb costs.
+    for _ in 0..16 {
+        let found = relatives_of(&family);
         if found.is_empty() {
-            return;
+            break;
         }
-        for pid in found {
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
-        }
+        signal(leader, &found, Signal::STOP);
+        family.extend(found);
+    }
+    signal(leader, &family, Signal::KILL);
+}
+
+/// Signals the leader's group, and each of `processes`. One that has ended meanwhile needs no signal any more.
+fn signal(leader: Pid, processes: &[Pid], signal: Signal) {
+    let _ = rustix::process::kill_process_group(leader, signal);
+    for pid in processes {
+        let _ = rustix::process::kill_process(*pid, signal);
     }
 }
 
-/// The processes of the leader's session and all descendants, without the leader.
-fn relatives_of(leader: u32) -> Vec<Pid> {
+/// The processes that belong to `family`, whose first member leads the session, and aren't in it: those of the
+/// session, and all descendants.
+fn relatives_of(family: &[Pid]) -> Vec<Pid> {
+    let mut known: Vec<u32> = family.iter().map(|pid| raw(*pid)).collect();
     let processes = all().unwrap_or_default();
-    let mut family = vec![leader];
+    let leader = known[0];
     let mut next = 0;
-    while next < family.len() {
-        let member = family[next];
+    while next < known.len() {
+        let member = known[next];
         next += 1;
         for process in &processes {
             let related = process.parent == member || process.session == leader;
-            if related && !family.contains(&process.pid) {
-                family.push(process.pid);
+            if related && !known.contains(&process.pid) {
+                known.push(process.pid);
             }
         }
     }
-    family[1..]
-        .iter()
+    let found = known[family.len()..].iter();
+    found
         .filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?))
         .collect()
+}
+
+fn raw(pid: Pid) -> u32 {
+    pid.as_raw_nonzero().get().unsigned_abs()
 }
 
 /// Reads a `stat` line. The name stands in parentheses and may itself contain any byte, parentheses included.

@@ -13,7 +13,7 @@ use super::{
     EXIT_DEADLINE, EXIT_GUEST_ERROR, EXIT_UNKNOWN_TOOL, MAX_DEADLINE_MS, MAX_IN_FLIGHT, ServeError,
     Shared, lock,
 };
-use crate::guest::frame::{FrameError, read_frame, write_frame};
+use crate::guest::frame::{FrameError, LengthError, read_frame, write_frame};
 use crate::guest::protocol::{
     DecodeError, ErrorEvent, Frame, GuestQuery, GuestResponse, Hello, Imprint, Imprinted,
     OpenFdCount, ProcessList, QueryKind, QueryResult, Renew, Renewed, ToolDispatch, ToolResult,
@@ -61,8 +61,8 @@ impl<W: Write + Send + 'static> Session<W> {
                     continue;
                 }
                 FrameError::Io(_) => return Err(error.into()),
-                FrameError::TooLarge { .. } => TOO_LARGE,
-                FrameError::Empty | FrameError::Decode(_) => MALFORMED,
+                FrameError::Length(LengthError::TooLarge { .. }) => TOO_LARGE,
+                FrameError::Length(LengthError::Empty) | FrameError::Decode(_) => MALFORMED,
             };
             self.writer.error(code, error.to_string())?;
             return Err(error.into());

@@ -153,20 +153,37 @@ fn tagged<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, DecodeError> {
 }
 
 /// The body of a frame isn't what the protocol allows.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// It isn't UTF-8.
     #[error("the frame is not UTF-8")]
     NotUtf8(#[from] std::str::Utf8Error),
     /// It isn't JSON, or not the object that its `type` promises.
-    #[error("the frame is not an object of the protocol")]
-    NotAFrame(#[from] serde_json::Error),
+    #[error("the frame is not an object of the protocol: {reason}")]
+    NotAFrame {
+        /// What the parser says, cut to 200 characters and without control characters: it may quote the frame.
+        reason: String,
+    },
     /// Its `type` is none that this build knows.
     #[error("the frame's type {name:?} is not known")]
     UnknownType {
         /// The first 64 characters of the type.
         name: String,
     },
+}
+
+impl From<serde_json::Error> for DecodeError {
+    fn from(error: serde_json::Error) -> Self {
+        let printable = |c: char| {
+            if c.is_control() {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        };
+        let reason = error.to_string().chars().take(200).map(printable).collect();
+        DecodeError::NotAFrame { reason }
+    }
 }
 
 #[cfg(test)]

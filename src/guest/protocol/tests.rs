@@ -263,6 +263,12 @@ fn what_is_wrong_is_said() {
         "]".repeat(100_000)
     );
     check(deep.as_bytes(), "recursion limit");
+    let field = format!(r#"{{"type":"ErrorEvent","\n{}":1}}"#, "y".repeat(1 << 20));
+    let error = Frame::decode(field.as_bytes()).unwrap_err();
+    assert!(
+        matches!(&error, DecodeError::NotAFrame { reason } if reason.chars().count() == 200 && !reason.contains('\n')),
+        "{error:.300}"
+    );
     let long = format!(r#"{{"type":"{}"}}"#, "y".repeat(1 << 20));
     let error = Frame::decode(long.as_bytes()).unwrap_err();
     assert!(matches!(error, DecodeError::UnknownType { name } if name.len() == 64));

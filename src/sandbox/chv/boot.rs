@@ -9,7 +9,7 @@ use crate::golden::Golden;
 use crate::machine::{self, Machine, MachineConfig, VmmSource};
 use crate::sandbox::verify::{Verdict, verify};
 use crate::sandbox::{BootFailure, Error, FailedReset, ResetOutcome, SandboxState};
-use crate::vmm::ShutdownReport;
+use crate::vmm::{self, ShutdownReport};
 
 /// The oldest release whose API is known to this crate.
 const OLDEST_RELEASE: Release = Release::new(44, 0);
@@ -136,7 +136,7 @@ impl Shared {
 }
 
 impl Running {
-    pub(super) async fn stop(self) -> ShutdownReport {
+    pub(super) async fn stop(self) -> Option<ShutdownReport> {
         let Running {
             machine, watcher, ..
         } = self;
@@ -170,7 +170,9 @@ fn check_kvm() -> Result<(), Error> {
 /// A VMM that isn't there is another matter than one that fails.
 fn not_available_or_failed(error: machine::Error) -> Error {
     match error {
-        machine::Error::Vmm(error) if error.is_missing_binary() => Error::NotAvailable {
+        machine::Error::Vmm(
+            error @ (vmm::Error::BinaryNotFound { .. } | vmm::Error::NotExecutable { .. }),
+        ) => Error::NotAvailable {
             reason: error.to_string(),
             source: None,
         },

@@ -6,7 +6,6 @@ mod status;
 mod watch;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,25 +70,15 @@ impl ChvSandbox {
         Self::with_vmm(config, source)
     }
 
-    /// A sandbox on a VMM that somebody else runs: a player of recordings, in tests. What needs the VMM's
-    /// process is reported as not applicable. The configuration's `vmm`, `vmm_env` and `run_root` aren't used.
+    /// A sandbox on a VMM that is described elsewhere: one that somebody else runs, such as a player of
+    /// recordings, or a process with more settings than a configuration has. The configuration's `vmm`, `vmm_env`
+    /// and `run_root` aren't used. On a VMM that somebody else runs, what needs its process is reported as not
+    /// applicable.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Invalid`].
-    pub fn attached(
-        config: SandboxConfig,
-        api_socket: PathBuf,
-        directory: PathBuf,
-    ) -> Result<Self, ConfigError> {
-        let source = VmmSource::Attach {
-            api_socket,
-            directory,
-        };
-        Self::with_vmm(config, source)
-    }
-
-    fn with_vmm(config: SandboxConfig, source: VmmSource) -> Result<Self, ConfigError> {
+    pub fn with_vmm(config: SandboxConfig, source: VmmSource) -> Result<Self, ConfigError> {
         config.check()?;
         Ok(ChvSandbox {
             shared: Arc::new(Shared {

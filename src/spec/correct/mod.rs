@@ -296,6 +296,3 @@ impl Correction {
         Ok(applied)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -211,7 +211,7 @@ fn privileges_are_given_up() {
 #[test]
 fn root_and_user_are_changed_by_a_dispatcher_that_is_root() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can change its user");
+        // Only root can change its root and its user.
         return;
     }
     let toolbox = || Toolbox::built_in().with_shell();

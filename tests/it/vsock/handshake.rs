@@ -127,9 +127,30 @@ async fn a_guest_that_never_answers_is_given_up_in_the_end() {
     let (attempts, cause) = fails(&config).await;
     assert!((2..=5).contains(&attempts), "{attempts}");
     assert!(
-        matches!(cause, HandshakeError::NoReply { limit } if limit <= SHORT),
+        matches!(cause, HandshakeError::NoReply { limit } if limit == SHORT),
         "{cause:?}"
     );
+}
+
+#[tokio::test]
+async fn the_cause_is_not_that_the_last_attempt_was_cut_short() {
+    let vm = Vm::new();
+    let listener = vm.listen();
+    let vmm = async {
+        Guest::accept(&listener).await;
+        let _silent = Guest::accept(&listener).await;
+        std::future::pending::<()>().await;
+    };
+    let config = ChannelConfig {
+        connect: 10 * SHORT,
+        ..vm.config()
+    };
+    let (attempts, cause) = tokio::select! {
+        failed = fails(&config) => failed,
+        () = vmm => unreachable!("it waits for ever"),
+    };
+    assert_eq!(attempts, 2);
+    assert!(matches!(cause, HandshakeError::ClosedSilently), "{cause:?}");
 }
 
 #[tokio::test]
@@ -171,17 +192,21 @@ async fn a_guest_that_comes_up_is_met() {
         for _ in 0..3 {
             Guest::accept(&listener).await;
         }
-        let silent = Guest::accept(&listener).await;
-        let (mut guest, _) = Guest::accept(&listener).await;
-        guest.send_bytes(b"OK 1\n").await;
-        drop(silent);
-        guest
+        let mut open = vec![Guest::accept(&listener).await.0];
+        loop {
+            let (mut guest, _) = Guest::accept(&listener).await;
+            guest.send_bytes(b"OK 1\n").await;
+            open.push(guest);
+        }
     };
     let config = ChannelConfig {
         handshake: SHORT,
         ..config
     };
-    let (channel, _guest) = tokio::join!(Channel::open(&config), come_up);
+    let channel = tokio::select! {
+        channel = Channel::open(&config) => channel,
+        () = come_up => unreachable!("it accepts for ever"),
+    };
     assert!(!channel.unwrap().is_poisoned());
 }
 
@@ -189,7 +214,7 @@ async fn a_guest_that_comes_up_is_met() {
 async fn what_is_not_there_is_said() {
     let vm = Vm::new();
     let config = ChannelConfig {
-        connect: SHORT,
+        connect: 4 * SHORT,
         ..vm.config()
     };
     let (attempts, cause) = fails(&config).await;

@@ -74,7 +74,7 @@ async fn every_request_in_flight_gets_the_one_reason() {
         later.unwrap_err(),
     ] {
         assert_eq!(error.code(), "SANDBOX_FRAME_MALFORMED");
-        let cause = error.source().and_then(|cause| cause.source());
+        let cause = error.source();
         assert!(
             cause.is_some_and(|cause| cause.to_string().contains("line 1 column 2")),
             "{error:?}"

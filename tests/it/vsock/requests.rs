@@ -396,6 +396,8 @@ async fn closing_ends_every_clone_and_request() {
     );
     assert!(by_us(&channel.closed().unwrap()) && channel.is_poisoned());
     assert!(matches!(next(&mut events).await, ChannelEventKind::Closed(reason) if by_us(&reason)));
+    drop((channel, clone));
+    assert!(events.recv().await.is_err(), "the reason is said once");
 }
 
 #[tokio::test]

@@ -9,16 +9,16 @@ use super::VmConfig;
 /// `DeviceNode`: part of [`VmInfo`](super::VmInfo).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct DeviceNode {
-    /// Required.
+    /// Always sent.
     pub children: Vec<String>,
-    /// Required.
+    /// Always sent.
     pub id: String,
-    /// Required.
+    /// Always sent.
     pub resources: Vec<Value>,
-    /// Optional; not in the document (correction `device-node`).
+    /// Sent where there is one; not in the document (correction `device-node`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
-    /// Optional.
+    /// Sent where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_bdf: Option<String>,
     /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
@@ -47,9 +47,9 @@ impl DeviceNode {
 /// `PciDeviceInfo`: the answer to [`vm.add-device`](crate::api::vm_add_device); the answer to [`vm.add-disk`](crate::api::vm_add_disk); and 7 more.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct PciDeviceInfo {
-    /// Required.
+    /// Always sent.
     pub bdf: String,
-    /// Required.
+    /// Always sent.
     pub id: String,
     /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
     #[serde(flatten)]
@@ -73,13 +73,13 @@ pub type VmCounters = BTreeMap<String, BTreeMap<String, u64>>;
 /// `VmInfo`: the answer to [`vm.info`](crate::api::vm_info).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct VmInfo {
-    /// Required.
+    /// Always sent.
     pub config: VmConfig,
-    /// Required.
+    /// Always sent.
     pub memory_actual_size: u64,
-    /// Required.
+    /// Always sent.
     pub state: VmState,
-    /// Optional.
+    /// Sent where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_tree: Option<BTreeMap<String, DeviceNode>>,
     /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
@@ -141,13 +141,13 @@ impl std::fmt::Display for VmState {
 /// `VmmPingResponse`: the answer to [`vmm.ping`](crate::api::vmm_ping).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct VmmPingResponse {
-    /// Required.
+    /// Always sent.
     pub build_version: String,
-    /// Required.
+    /// Always sent.
     pub features: Vec<String>,
-    /// Required.
+    /// Always sent.
     pub pid: i64,
-    /// Required.
+    /// Always sent.
     pub version: String,
     /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
     #[serde(flatten)]

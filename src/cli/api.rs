@@ -1,0 +1,112 @@
+//! `chv-sandbox api`: one call of the VMM's API, for people.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bytes::Bytes;
+use chv_sandbox::api::{Operation, Request};
+use chv_sandbox::client::{BODY_LIMIT, Client};
+
+/// Calls an operation of a VMM's API and prints what it answers.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Lists the operations: method, name, and whether one takes a body.
+    #[arg(long, exclusive = true)]
+    list: bool,
+    /// The VMM's api-socket.
+    #[arg(long, required_unless_present = "list")]
+    socket: Option<PathBuf>,
+    /// The operation, named as in the API's document: vmm.ping, vm.info.
+    #[arg(required_unless_present = "list", value_parser = operation)]
+    operation: Option<Operation>,
+    /// A file with the JSON body; `-` is standard input.
+    #[arg(long, value_name = "FILE|-")]
+    body: Option<PathBuf>,
+}
+
+/// Runs `chv-sandbox api`.
+pub(crate) async fn run(args: Args) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+    // Without `--list`, clap requires both.
+    let (Some(socket), Some(operation)) = (args.socket, args.operation) else {
+        list();
+        return Ok(ExitCode::SUCCESS);
+    };
+    let body = args.body.as_deref().map(read_body).transpose()?;
+    let client = Client::new(socket)?;
+    if let Some(answer) = client.send(Request::raw(operation, body)).await? {
+        println!("{answer:#}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list() {
+    for operation in Operation::ALL {
+        let body = if operation.takes_body() { "  body" } else { "" };
+        println!("{}  {:<26}{body}", operation.method().as_str(), operation);
+    }
+}
+
+fn operation(name: &str) -> Result<Operation, String> {
+    name.parse().map_err(|_| {
+        let near = near(name);
+        match near.is_empty() {
+            true => "no such operation; `chv-sandbox api --list` shows all".to_owned(),
+            false => format!("no such operation; near it: {}", near.join(", ")),
+        }
+    })
+}
+
+/// The operations that a person may have meant: those with a word that begins as a word of `name` does.
+fn near(name: &str) -> Vec<&'static str> {
+    let begin_alike =
+        |a: &str, b: &str| a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count() >= 3;
+    Operation::ALL
+        .iter()
+        .map(|operation| operation.name())
+        .filter(|known| {
+            known.split(['.', '-']).skip(1).any(|word| {
+                name.split(['.', '-', '_'])
+                    .any(|meant| begin_alike(word, meant))
+            })
+        })
+        .collect()
+}
+
+/// Reads the body, and of a larger one than the server takes no more than shows that.
+fn read_body(path: &Path) -> Result<Bytes, Box<dyn Error + Send + Sync>> {
+    let limit = BODY_LIMIT as u64 + 1;
+    let mut body = Vec::new();
+    let read = match path.to_str() {
+        Some("-") => io::stdin().lock().take(limit).read_to_end(&mut body),
+        _ => File::open(path).and_then(|file| file.take(limit).read_to_end(&mut body)),
+    };
+    read.map_err(|error| format!("the body can't be read from {}: {error}", path.display()))?;
+    if body.len() > BODY_LIMIT {
+        return Err(format!(
+            "the body in {} has more than {BODY_LIMIT} bytes, which is all the server reads",
+            path.display()
+        )
+        .into());
+    }
+    Ok(body.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_operation_is_answered_with_near_ones() {
+        let check = |name: &str, expected: &[&str]| assert_eq!(near(name), expected, "{name}");
+        check("info", &["vm.info"]);
+        check("vm.snap", &["vm.snapshot"]);
+        check("vm_boot", &["vm.boot"]);
+        check("ping", &["vmm.ping"]);
+        check("vm.shutdwn", &["vm.shutdown", "vmm.shutdown"]);
+        check("vm.é€x", &[]);
+        check("", &[]);
+    }
+}

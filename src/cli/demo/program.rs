@@ -1,0 +1,203 @@
+//! What the demo says while it plays: lines for people as it goes, or one JSON object at the end.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anstream::println;
+use anstyle::{AnsiColor, Style};
+use chv_sandbox::golden::Golden;
+use chv_sandbox::sandbox::{Check, FailedReset, Outcome, ResetOutcome, Source, ToolExecution};
+use serde_json::{Map, Value, json};
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// The part of a digest that is shown.
+const DIGEST_SHOWN: usize = "sha256:".len() + 12;
+
+/// Takes what happens.
+pub(super) struct Program {
+    json: bool,
+    results: Map<String, Value>,
+    steps: Vec<Value>,
+}
+
+impl Program {
+    pub(super) fn new(json: bool) -> Self {
+        Program {
+            json,
+            results: Map::new(),
+            steps: Vec::new(),
+        }
+    }
+
+    /// The play begins on this stage. What is not the real thing is said first.
+    pub(super) fn begin(&mut self, stage: &str, notes: &[&str]) {
+        self.result("stage", json!(stage));
+        self.result("notes", json!(notes));
+        self.line(format_args!("{BOLD}chv-sandbox demo{BOLD:#} on {stage}"));
+        for note in notes {
+            self.line(format_args!("  {DIM}- {note}{DIM:#}"));
+        }
+        self.line(format_args!(""));
+    }
+
+    pub(super) fn minted(&mut self, since: Instant, golden: &Golden) {
+        let manifest = golden.manifest();
+        self.result("baselines", json!(manifest.baselines));
+        let overlay = short(&manifest.baselines.fs_hash.to_string());
+        let count = manifest.baselines.open_fd_count;
+        let release = &manifest.release;
+        let what = format!("VMM {release}; overlay {overlay}, {count} descriptors");
+        self.step("golden snapshot", since, &what);
+    }
+
+    pub(super) fn booted(&mut self, since: Instant) {
+        self.step("boot", since, "restored and verified");
+    }
+
+    pub(super) fn tool_ran(&mut self, since: Instant, execution: &ToolExecution) {
+        self.result("tool", json!(execution));
+        let what = format!(
+            "exit {}: {:?}",
+            execution.exit_code,
+            execution.stdout.trim_end()
+        );
+        self.step("tool: echo", since, &what);
+    }
+
+    pub(super) fn reset_verified(&mut self, since: Instant, outcome: &ResetOutcome) {
+        self.result("clean_reset", reset(outcome));
+        self.step("reset", since, &format!("{GOOD}verified{GOOD:#}"));
+        self.checks(outcome);
+    }
+
+    pub(super) fn tampered(&mut self, disk: &Path, offset: u64) {
+        self.result("tampered", json!({ "disk": disk, "offset": offset }));
+        let name = disk.file_name().unwrap_or_default().to_string_lossy();
+        let what = format!("one bit of {name}, the read-only disk, at byte {offset}");
+        self.line(format_args!(
+            "  {BOLD}{:<16}{BOLD:#} {:>10}  {what}",
+            "tamper", ""
+        ));
+    }
+
+    pub(super) fn reset_halted(&mut self, since: Instant, failed: &FailedReset) {
+        let mut result = reset(&failed.outcome);
+        result["evidence"] = json!(failed.evidence);
+        self.result("tampered_reset", result);
+        self.step(
+            "reset",
+            since,
+            &format!("{BAD}halted{BAD:#}: a source disagrees"),
+        );
+        self.checks(&failed.outcome);
+        if let Some(evidence) = &failed.evidence {
+            let evidence = evidence.display();
+            self.line(format_args!(
+                "{:>31}{DIM}evidence kept in {evidence}{DIM:#}",
+                ""
+            ));
+        }
+    }
+
+    pub(super) fn shut_down(&mut self, since: Instant) {
+        self.step("shutdown", since, "nothing left running");
+    }
+
+    /// The play is over.
+    pub(super) fn end(mut self, passed: bool) {
+        self.line(format_args!(""));
+        if passed {
+            self.line(format_args!(
+                "{GOOD}passed{GOOD:#}: the clean reset was verified, the tampered one halted"
+            ));
+        }
+        if self.json {
+            self.results.insert("passed".to_owned(), json!(passed));
+            self.results
+                .insert("steps".to_owned(), Value::Array(self.steps));
+            println!("{:#}", Value::Object(self.results));
+        }
+    }
+
+    fn step(&mut self, name: &str, since: Instant, what: &str) {
+        let elapsed = since.elapsed();
+        self.steps
+            .push(json!({ "name": name, "micros": elapsed.as_micros() as u64 }));
+        let time = millis(elapsed);
+        self.line(format_args!(
+            "  {BOLD}{name:<16}{BOLD:#} {time:>10}  {what}"
+        ));
+    }
+
+    /// Each check on a line of its own: who said what.
+    fn checks(&self, outcome: &ResetOutcome) {
+        for check in &outcome.report.checks {
+            let (style, word) = match check.outcome {
+                Outcome::Agreed => (GOOD, "agrees"),
+                Outcome::Disagreed => (BAD, "DISAGREES"),
+                Outcome::Silent => (BAD, "silent"),
+                Outcome::NotApplicable => (DIM, "does not apply"),
+            };
+            let name = source(check);
+            let found = said(check);
+            self.line(format_args!(
+                "{:>31}{name:<18} {style}{word:<14}{style:#} {found}",
+                ""
+            ));
+        }
+        let steps = outcome.report.steps.iter();
+        let steps: Vec<_> = steps.map(|step| step.to_string()).collect();
+        self.line(format_args!("{:>31}{DIM}{}{DIM:#}", "", steps.join(", ")));
+    }
+
+    fn result(&mut self, name: &str, value: Value) {
+        self.results.insert(name.to_owned(), value);
+    }
+
+    fn line(&self, line: std::fmt::Arguments<'_>) {
+        if !self.json {
+            println!("{line}");
+        }
+    }
+}
+
+fn reset(outcome: &ResetOutcome) -> Value {
+    json!({ "state": outcome.state, "report": outcome.report })
+}
+
+fn source(check: &Check) -> &'static str {
+    match check.source {
+        Source::FsHash => "disk digest",
+        Source::OpenFdCount => "open descriptors",
+        Source::VmmApiState => "VM state",
+        Source::DiskIdentity => "disk is the VMM's",
+        Source::GuestNonce => "guest's nonce",
+    }
+}
+
+fn said(check: &Check) -> String {
+    match check.outcome {
+        Outcome::Disagreed => format!(
+            "{} instead of {}",
+            short(&check.found),
+            short(&check.expected)
+        ),
+        _ => short(&check.found),
+    }
+}
+
+/// Shortens the digest in a text.
+fn short(text: &str) -> String {
+    match text.find("sha256:") {
+        Some(at) if text.len() > at + DIGEST_SHOWN => format!("{}…", &text[..at + DIGEST_SHOWN]),
+        _ => text.to_owned(),
+    }
+}
+
+fn millis(elapsed: Duration) -> String {
+    format!("{:.1} ms", elapsed.as_secs_f64() * 1e3)
+}

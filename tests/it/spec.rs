@@ -1,0 +1,582 @@
+//! The contract as data: what is refused, what is kept, and that the corrections bite.
+
+use std::error::Error as _;
+use std::fs;
+use std::path::Path;
+
+use chv_sandbox::spec::{
+    self, CorrectionError, CorrectionProblem, Corrections, Error, MAX_DOCUMENT_BYTES, Release,
+    Shape, Sources,
+};
+
+/// A small document with everything that a contract keeps, and prose that it doesn't.
+const DOCUMENT: &str = r##"
+openapi: 3.0.1
+info:
+  title: PROSE
+  description: PROSE
+  license: { name: PROSE, url: "http://PROSE" }
+  version: 0.3.0
+servers:
+  - url: http://localhost/api/v1
+paths:
+  /vm.add-thing:
+    put:
+      summary: PROSE
+      operationId: PROSE
+      requestBody:
+        description: PROSE
+        required: true
+        content:
+          application/json:
+            schema:
+              $ref: "#/components/schemas/Thing"
+      responses:
+        200:
+          description: PROSE
+          content:
+            application/json:
+              schema:
+                $ref: "#/components/schemas/Thing"
+        "204":
+          description: PROSE
+components:
+  schemas:
+    Thing:
+      description: PROSE
+      required: [size]
+      type: object
+      properties:
+        size: { type: integer, format: int64, minimum: 1, maximum: 18446744073709551615 }
+        mode: { $ref: "#/components/schemas/Mode" }
+        description: { type: string, nullable: true, deprecated: true }
+        counters: { type: object, additionalProperties: { type: integer, format: int64 } }
+        parts: { type: array, items: { type: boolean, default: false } }
+        anything: {}
+    Mode:
+      type: string
+      enum: [Off, "On"]
+      default: Off
+"##;
+
+fn release() -> Release {
+    "v53.0".parse().unwrap()
+}
+
+/// Reads `document` as a file.
+fn read(document: impl AsRef<[u8]>) -> Result<spec::Contract, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("document.yaml");
+    fs::write(&path, document).unwrap();
+    spec::read_import(&path, release())
+}
+
+/// What `error` and its causes say.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        None => error.to_string(),
+        Some(source) => format!("{error}: {}", chain(source)),
+    }
+}
+
+#[test]
+fn facts_are_kept_and_prose_is_not() {
+    let contract = read(DOCUMENT).unwrap();
+    let text = contract.canonical();
+    assert!(!text.contains("PROSE"), "{text}");
+    let Shape::Object {
+        properties,
+        required,
+    } = &contract.schemas["Thing"].shape
+    else {
+        panic!("a thing is an object");
+    };
+    assert!(
+        properties.contains_key("description"),
+        "a property of that name is no prose"
+    );
+    assert!(required.contains("size"));
+    assert_eq!(contract.schemas["Mode"].default, Some("Off".into()));
+    let statuses: Vec<u16> = contract.paths["/vm.add-thing"][&spec::Method::Put]
+        .responses
+        .keys()
+        .copied()
+        .collect();
+    assert_eq!(statuses, [200, 204]);
+}
+
+#[test]
+fn the_canonical_form_is_read_back_to_the_same_bytes() {
+    fn check(contract: &spec::Contract) {
+        let text = contract.canonical();
+        let again = read(&text).unwrap();
+        assert_eq!(&again, contract);
+        assert_eq!(again.canonical(), text);
+    }
+    check(&read(DOCUMENT).unwrap());
+    check(&spec::read(&api_spec().join("v53.0.json")).unwrap());
+}
+
+#[test]
+fn what_is_not_understood_is_refused_with_its_place() {
+    /// Replaces `old` in the document; the error has to name `pointer` and `problem`.
+    fn check(old: &str, new: &str, pointer: &str, problem: &str) {
+        assert!(DOCUMENT.contains(old), "{old}");
+        let error = read(DOCUMENT.replacen(old, new, 1)).unwrap_err();
+        let Error::Invalid { source, .. } = &error else {
+            panic!("{}", chain(&error));
+        };
+        assert_eq!(source.pointer, pointer, "{source}");
+        assert!(source.problem.to_string().contains(problem), "{source}");
+    }
+    let thing = "/components/schemas/Thing";
+    check("openapi: 3.0.1", "swagger: 2.0", "", "`openapi` is missing");
+    check(
+        "openapi: 3.0.1",
+        "openapi: 3.1.0",
+        "/openapi",
+        "expected OpenAPI 3.0",
+    );
+    check("info:", "information:", "", "`info` is missing");
+    check(
+        "openapi: 3.0.1",
+        "openapi: 3.0.1\nwebhooks: {}",
+        "",
+        "`webhooks` is not known",
+    );
+    check(
+        "type: boolean, default",
+        "type: boolean, oneOf: [], default",
+        &format!("{thing}/properties/parts/items"),
+        "`oneOf`",
+    );
+    check(
+        "minimum: 1",
+        "exclusiveMinimum: 1",
+        &format!("{thing}/properties/size"),
+        "`exclusiveMinimum`",
+    );
+    check(
+        "minimum: 1",
+        "minimum: one",
+        &format!("{thing}/properties/size/minimum"),
+        "expected a number",
+    );
+    check(
+        "type: integer, format: int64, m",
+        "type: string, m",
+        &format!("{thing}/properties/size"),
+        "`maximum`",
+    );
+    check(
+        "type: string\n",
+        "type: 'enum [Off, On]'\n",
+        "/components/schemas/Mode/type",
+        "expected a type",
+    );
+    check(
+        "[Off, \"On\"]",
+        "[Off, \"Off\"]",
+        "/components/schemas/Mode/enum/1",
+        "not in the list before",
+    );
+    check(
+        "[Off, \"On\"]",
+        "[Off, 1]",
+        "/components/schemas/Mode/enum/1",
+        "expected a text",
+    );
+    check(
+        "[size]",
+        "size",
+        &format!("{thing}/required"),
+        "expected a list of texts",
+    );
+    check(
+        "type: object, additional",
+        "type: object, required: [x], additional",
+        &format!("{thing}/properties/counters"),
+        "does not go with",
+    );
+    check(
+        "items: { type: boolean, default: false }",
+        "minItems: 1",
+        &format!("{thing}/properties/parts"),
+        "`items` is missing",
+    );
+    check(
+        "schemas/Mode\" }",
+        "schemas/Mood\" }",
+        &format!("{thing}/properties/mode"),
+        "leads to no schema",
+    );
+    check(
+        "#/components/schemas/Mode",
+        "other.yaml#/Mode",
+        &format!("{thing}/properties/mode/$ref"),
+        "leads to no schema",
+    );
+    check(
+        "$ref: \"#/components/schemas/Mode\"",
+        "$ref: \"#/components/schemas/Mode\", default: Off",
+        &format!("{thing}/properties/mode"),
+        "`default`",
+    );
+    check(
+        "200:",
+        "2xx:",
+        "/paths/~1vm.add-thing/put/responses/2xx",
+        "expected an HTTP status",
+    );
+    check(
+        "200:",
+        "999:",
+        "/paths/~1vm.add-thing/put/responses/999",
+        "expected an HTTP status",
+    );
+    check(
+        "    put:",
+        "    parameters: []\n    put:",
+        "/paths/~1vm.add-thing",
+        "`parameters`",
+    );
+    check(
+        "      responses:",
+        "      security: []\n      responses:",
+        "/paths/~1vm.add-thing/put",
+        "`security`",
+    );
+    check(
+        "  schemas:",
+        "  securitySchemes: {}\n  schemas:",
+        "/components",
+        "`securitySchemes`",
+    );
+    check(
+        "    Mode:\n",
+        "    Chain: { $ref: \"#/components/schemas/Link\" }\n    Link: { $ref: \"#/components/schemas/Chain\" }\n    Mode:\n",
+        "/components/schemas/Chain",
+        "round in a circle",
+    );
+}
+
+#[test]
+fn what_is_no_mapping_is_refused() {
+    fn check(document: &str) {
+        let error = read(document).unwrap_err();
+        assert!(
+            chain(&error).contains("at the root: expected a mapping"),
+            "{}",
+            chain(&error)
+        );
+    }
+    check("");
+    check("just a text");
+    check("- a\n- list");
+    check("53");
+}
+
+#[test]
+fn the_parser_stops_at_what_is_malformed_doubled_or_too_much() {
+    fn check(document: impl AsRef<[u8]>, problem: &str) {
+        let error = read(document).unwrap_err();
+        assert!(matches!(error, Error::Syntax { .. }), "{error:?}");
+        assert!(chain(&error).contains(problem), "{}", chain(&error));
+    }
+    check("a: [1, 2", "");
+    check("\u{0}\u{1}\u{2}", "");
+    check([0xff, 0xfe, 0x80, 0x81], "");
+    check("a: 1\n---\na: 2", "");
+    check("a: .nan", "");
+    check("a: 1\na: 2", "duplicate");
+    check(DOCUMENT.replacen("\"204\":", "\"200\":", 1), "200");
+    check(DOCUMENT.replacen("    Mode:", "    Thing:", 1), "Thing");
+    check("base: &b { x: 1 }\ninfo:\n  <<: *b\n", "merge");
+    check("[".repeat(2_000) + &"]".repeat(2_000), "");
+    check(
+        (0..100)
+            .map(|depth| format!("{}a:\n", " ".repeat(depth)))
+            .collect::<String>(),
+        "",
+    );
+    check("- x\n".repeat(200_000), "");
+    check(alias_bomb(), "");
+}
+
+/// Ten levels of ten references each: ten thousand million values from 400 bytes.
+fn alias_bomb() -> String {
+    let mut bomb = "a0: &a0 [x]\n".to_owned();
+    for level in 1..=10 {
+        let below = vec![format!("*a{}", level - 1); 10].join(", ");
+        bomb += &format!("a{level}: &a{level} [{below}]\n");
+    }
+    bomb
+}
+
+#[test]
+fn a_file_that_is_too_large_is_not_parsed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.yaml");
+    let file = fs::File::create(&path).unwrap();
+    file.set_len(MAX_DOCUMENT_BYTES + 1).unwrap();
+    assert!(matches!(spec::read(&path), Err(Error::TooLarge { .. })));
+    // An endless file has no size to look at first.
+    assert!(matches!(
+        spec::read(Path::new("/dev/zero")),
+        Err(Error::TooLarge { .. })
+    ));
+    let absent = spec::read(&folder.path().join("absent.yaml")).unwrap_err();
+    assert!(absent.to_string().contains("absent.yaml") && absent.source().is_some());
+}
+
+#[test]
+fn an_import_writes_the_contract_and_its_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let (upstream, into) = (
+        folder.path().join("upstream.yaml"),
+        folder.path().join("api-spec"),
+    );
+    fs::write(&upstream, DOCUMENT).unwrap();
+    let commit = "9ed824d6d08df3e96f7d5f50795d9449ac99f431".to_owned();
+    let (_, path) = spec::import(&upstream, release(), Some(commit.clone()), &into).unwrap();
+    assert_eq!(path, into.join("v53.0.json"));
+    let first = fs::read(&path).unwrap();
+    let source = &Sources::read(&into).unwrap().release["v53.0"];
+    assert_eq!(
+        (source.tag, source.commit.as_ref()),
+        (release(), Some(&commit))
+    );
+    assert_eq!(source.sha256.len(), 64);
+
+    // Another release goes beside it; the canonical form is a source like any other.
+    spec::import(&path, "v54.0".parse().unwrap(), None, &into).unwrap();
+    assert_eq!(Sources::read(&into).unwrap().release.len(), 2);
+    let (_, again) = spec::import(&path, release(), None, &into).unwrap();
+    assert_eq!(fs::read(again).unwrap(), first);
+
+    // A bad document changes nothing.
+    let listed = fs::read(into.join("sources.toml")).unwrap();
+    fs::write(&upstream, "openapi: 3.0.1").unwrap();
+    assert!(spec::import(&upstream, release(), None, &into).is_err());
+    assert_eq!(fs::read(into.join("sources.toml")).unwrap(), listed);
+    assert_eq!(fs::read(&path).unwrap(), first);
+    assert_eq!(
+        fs::read_dir(&into).unwrap().count(),
+        3,
+        "two contracts and their sources, nothing else"
+    );
+}
+
+fn api_spec() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/api-spec"))
+}
+
+#[test]
+fn every_correction_applies_once() {
+    let corrections = Corrections::read(&api_spec().join("corrections.toml")).unwrap();
+    let mut contract = spec::read(&api_spec().join("v53.0.json")).unwrap();
+    corrections.apply(&mut contract).unwrap();
+    for entry in &corrections.entries {
+        assert!(
+            !entry.why.is_empty() && entry.evidence.contains(" at v"),
+            "{}",
+            entry.name
+        );
+        // Each change by itself, so that none hides behind the failure of another.
+        for change in &entry.changes {
+            let alone = spec::Correction {
+                changes: vec![change.clone()],
+                ..entry.clone()
+            };
+            let again = alone.apply(&mut contract.clone());
+            assert!(
+                matches!(&again, Err(CorrectionError::DoesNotApply { name, .. }) if *name == entry.name),
+                "{again:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_release_is_listed_with_its_source() {
+    let sources = Sources::read(api_spec()).unwrap();
+    assert!(!sources.release.is_empty());
+    for (name, source) in &sources.release {
+        let contract = spec::read(&api_spec().join(format!("{name}.json"))).unwrap();
+        assert_eq!(
+            (contract.release, &contract.release.to_string()),
+            (source.tag, name)
+        );
+        assert!(
+            source
+                .commit
+                .as_ref()
+                .is_some_and(|commit| commit.len() == 40)
+        );
+    }
+}
+
+#[test]
+fn a_change_that_does_not_fit_says_why() {
+    fn check(change: &str, place: &str, expected: &CorrectionProblem) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("corrections.toml");
+        let entry = "[[correction]]\nname = 'n'\nwhy = 'w'\nevidence = 'e'\nreleases = ['v53.0']\n[[correction.change]]\n";
+        fs::write(&path, format!("{entry}{change}")).unwrap();
+        let corrections = Corrections::read(&path).unwrap();
+        match corrections.apply(&mut read(DOCUMENT).unwrap()) {
+            Err(CorrectionError::DoesNotApply {
+                place: found,
+                problem,
+                ..
+            }) => {
+                assert_eq!((found.as_str(), &problem), (place, expected), "{change}");
+            }
+            other => panic!("{change}: {other:?}"),
+        }
+    }
+    use CorrectionProblem::{Absent, NothingToChange, Present, WrongKind};
+    check(
+        "kind = 'set-format'\nof = ['Thing.size']\nformat = 'int64'",
+        "Thing.size",
+        &NothingToChange,
+    );
+    check(
+        "kind = 'set-format'\nof = ['Thing.colour']\nformat = 'int64'",
+        "Thing.colour",
+        &Absent,
+    );
+    check(
+        "kind = 'set-format'\nof = ['Thing.parts']\nformat = 'int64'",
+        "Thing.parts",
+        &WrongKind("array"),
+    );
+    check(
+        "kind = 'set-format'\nof = ['Thing.counters{}']\nformat = 'int64'",
+        "Thing.counters{}",
+        &NothingToChange,
+    );
+    check(
+        "kind = 'add-property'\nof = ['Thing.size']\nschema = {}",
+        "Thing.size",
+        &Present,
+    );
+    check(
+        "kind = 'add-schema'\nname = 'Mode'\nschema = {}",
+        "Mode",
+        &Present,
+    );
+    check(
+        "kind = 'remove-property'\nof = ['Thing.colour']",
+        "Thing.colour",
+        &Absent,
+    );
+    check(
+        "kind = 'rename-property'\nof = 'Thing.size'\nto = 'mode'",
+        "Thing.mode",
+        &Present,
+    );
+    check(
+        "kind = 'rename-property'\nof = 'Thing.colour'\nto = 'color'",
+        "Thing.color",
+        &Absent,
+    );
+    check(
+        "kind = 'set-schema'\nof = ['Thing.anything']\nschema = {}",
+        "Thing.anything",
+        &NothingToChange,
+    );
+    check(
+        "kind = 'require'\nof = ['Thing.size']",
+        "Thing.size",
+        &NothingToChange,
+    );
+    check(
+        "kind = 'require'\nof = ['Thing.colour']",
+        "Thing.colour",
+        &Absent,
+    );
+    check(
+        "kind = 'make-optional'\nof = ['Thing.mode']",
+        "Thing.mode",
+        &NothingToChange,
+    );
+    check(
+        "kind = 'add-value'\nof = ['Mode']\nvalue = 'On'",
+        "Mode",
+        &Present,
+    );
+    check(
+        "kind = 'add-value'\nof = ['Thing.description']\nvalue = 'On'",
+        "Thing.description",
+        &WrongKind("string"),
+    );
+    check(
+        "kind = 'set-default'\nof = ['Mode']\ndefault = 'Off'",
+        "Mode",
+        &NothingToChange,
+    );
+    check(
+        "kind = 'set-default'\nof = ['Thing.mode']\ndefault = 'Off'",
+        "Thing.mode",
+        &WrongKind("reference"),
+    );
+    check(
+        "kind = 'remove-default'\nof = ['Thing.size']",
+        "Thing.size",
+        &NothingToChange,
+    );
+    check(
+        "kind = 'add-status'\nof = ['/vm.add-thing']\nstatus = 204",
+        "/vm.add-thing",
+        &Present,
+    );
+    check(
+        "kind = 'add-status'\nof = ['/vm.add']\nstatus = 204",
+        "/vm.add",
+        &Absent,
+    );
+    check(
+        "kind = 'remove-status'\nof = ['/vm.add-thing']\nstatus = 405",
+        "/vm.add-thing",
+        &NothingToChange,
+    );
+    check(
+        "kind = 'move-status'\nof = ['/vm.add-thing']\nfrom = 200\nto = 204",
+        "/vm.add-thing",
+        &Present,
+    );
+    check(
+        "kind = 'move-status'\nof = ['/vm.add-thing']\nfrom = 405\nto = 500",
+        "/vm.add-thing",
+        &Absent,
+    );
+}
+
+#[test]
+fn a_list_of_corrections_is_read_strictly() {
+    fn check(text: &str, problem: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("corrections.toml");
+        fs::write(&path, text).unwrap();
+        let error = Corrections::read(&path).unwrap_err();
+        assert!(chain(&error).contains(problem), "{}", chain(&error));
+    }
+    let entry = |releases: &str, change: &str| {
+        format!(
+            "[[correction]]\nname = 'n'\nwhy = 'w'\nevidence = 'e'\nreleases = [{releases}]\nchange = [{change}]\n"
+        )
+    };
+    check("[[corection]]", "unknown field");
+    check(&entry("", ""), "names no release");
+    check(&entry("'53'", ""), "not the tag of a release");
+    check(&entry("'v53.0'", "{ kind = 'forget' }"), "unknown variant");
+    check(
+        &entry("'v53.0'", "{ kind = 'require', of = ['A.'] }"),
+        "names no place",
+    );
+    check(
+        &entry("'v53.0'", "").repeat(2),
+        "two corrections called `n`",
+    );
+}

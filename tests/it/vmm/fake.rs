@@ -1,0 +1,113 @@
+//! A stand-in for the VMM process: the script `fake-vmm`, which hands over to this test binary.
+
+use std::env;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use chv_sandbox::vmm::VmmConfig;
+
+/// What the fake writes to its event monitor for each `vm.info`.
+const EVENTS: &str = "{\n  \"timestamp\": {\"secs\": 1, \"no more of th\n\n\
+    {\n  \"timestamp\": {\"secs\": 1, \"nanos\": 5},\n  \"source\": \"vm\",\n  \"event\": \"booted\",\n  \
+    \"properties\": {\"id\": \"_disk0\"}\n}\n\n";
+
+/// A configuration that starts a fake VMM, below `run_root`. The words say how it behaves:
+///
+/// - `die`: writes a line to standard error and exits with 1.
+/// - `silent`: takes connections, because the listener is ours, and never answers.
+/// - `refuse-shutdown`, `hang-shutdown`: answers `vmm.shutdown` with 500, or not at all.
+/// - `ignore-term`: ignores SIGTERM.
+/// - `survive`: outlives its parent.
+pub(super) fn config(run_root: &Path, words: &str) -> VmmConfig {
+    VmmConfig {
+        binary: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/vmm/fake-vmm"),
+        env: vec![
+            ("FAKE_VMM".into(), words.into()),
+            (
+                "FAKE_VMM_PLAYER".into(),
+                env::current_exe().unwrap().into_os_string(),
+            ),
+        ],
+        run_root: run_root.to_owned(),
+        ..VmmConfig::default()
+    }
+}
+
+/// The same, but what `survive`s is the real VMM.
+pub(super) fn surviving_real(run_root: &Path, real: &Path) -> VmmConfig {
+    let mut config = config(run_root, "survive");
+    config.env.push(("FAKE_VMM_REAL".into(), real.into()));
+    config
+}
+
+#[test]
+#[ignore = "plays a VMM for other tests"]
+fn serve() {
+    let (Ok(words), Ok(args)) = (env::var("FAKE_VMM"), env::var("FAKE_VMM_ARGS")) else {
+        println!("skipped: only of use to other tests");
+        return;
+    };
+    let has = |word| words.split(' ').any(|found| found == word);
+    let real = env::var_os("FAKE_VMM_REAL");
+    if has("survive") {
+        // The parent-death signal is an attribute of a thread, and a test never runs on the first one: what is executed
+        // from here is free of it, just as a binary with file capabilities would be.
+        let mut next = match &real {
+            Some(real) => Command::new(real),
+            None => Command::new("/proc/self/exe"),
+        };
+        if real.is_some() {
+            next.args(args.split(' '));
+        } else {
+            next.args(["--exact", "vmm::fake::serve", "--ignored", "--nocapture"]);
+        }
+        let error = next.env("FAKE_VMM", words.replace("survive", "")).exec();
+        panic!("{error}");
+    }
+    let descriptor = |option: &str| -> OwnedFd {
+        let mut args = args.split(' ').skip_while(|arg| *arg != option);
+        let number = args.nth(1).unwrap().strip_prefix("fd=").unwrap();
+        // SAFETY: the parent passed this descriptor to this process for this use, and it is taken once.
+        unsafe { OwnedFd::from_raw_fd(number.parse().unwrap()) }
+    };
+    let listener = UnixListener::from(descriptor("--api-socket"));
+    let events = Arc::new(Mutex::new(File::from(descriptor("--event-monitor"))));
+    eprintln!("the fake VMM serves");
+    for connection in listener.incoming() {
+        let (events, words) = (Arc::clone(&events), words.clone());
+        thread::spawn(move || answer(connection.unwrap(), &events, &words));
+    }
+}
+
+fn answer(mut connection: UnixStream, events: &Mutex<File>, words: &str) {
+    let requests = BufReader::new(connection.try_clone().unwrap()).lines();
+    for line in requests.map_while(Result::ok) {
+        let Some(path) = line.strip_suffix(" HTTP/1.1") else {
+            continue;
+        };
+        let (status, body) = match path {
+            "GET /api/v1/vmm.ping" => (200, "{\"version\": \"53.0.0\"}"),
+            "GET /api/v1/vm.info" => {
+                events.lock().unwrap().write_all(EVENTS.as_bytes()).unwrap();
+                (200, "{}")
+            }
+            "PUT /api/v1/vmm.shutdown" if words.contains("hang-shutdown") => continue,
+            "PUT /api/v1/vmm.shutdown" if words.contains("refuse-shutdown") => (500, "[\"no\"]"),
+            "PUT /api/v1/vmm.shutdown" => std::process::exit(0),
+            _ => (404, ""),
+        };
+        write!(
+            connection,
+            "HTTP/1.1 {status} \r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+    }
+}

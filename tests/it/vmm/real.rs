@@ -1,0 +1,144 @@
+//! With a real VMM, named by `CLOUD_HYPERVISOR`.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use chv_sandbox::vmm::{Action, Exit, Limits, ShutdownStep, Vmm, VmmConfig, reclaim};
+use tempfile::tempdir;
+use tokio::time::timeout;
+
+use super::agent::{Agent, runs};
+use super::left_behind::wait_until_gone;
+use super::{GENEROUS, SHORT, fake, is_empty};
+
+fn real_vmm() -> Option<PathBuf> {
+    let path = env::var_os("CLOUD_HYPERVISOR").map(PathBuf::from);
+    if path.is_none() {
+        println!("skipped: CLOUD_HYPERVISOR names no VMM");
+    }
+    path
+}
+
+fn config(run_root: &Path, binary: PathBuf) -> VmmConfig {
+    VmmConfig {
+        binary,
+        run_root: run_root.to_owned(),
+        ..VmmConfig::default()
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a real VMM in CLOUD_HYPERVISOR"]
+async fn it_starts_answers_and_is_stopped_by_each_step() {
+    let Some(binary) = real_vmm() else { return };
+    let root = tempdir().unwrap();
+    let check = async |limits: Limits, stopped: bool, step: ShutdownStep, exit: Exit| {
+        let config = VmmConfig {
+            limits,
+            ..config(root.path(), binary.clone())
+        };
+        let start = Instant::now();
+        let vmm = Vmm::spawn(&config).await.unwrap();
+        let release = vmm.client().release().await.unwrap();
+        let process = vmm.process().unwrap();
+        println!("{release} ready after {:?}", start.elapsed());
+        assert!(process.holds_listener().unwrap());
+        assert!(!process.open_files().unwrap().is_empty());
+        if stopped {
+            let pid = rustix::process::Pid::from_raw(process.pid() as i32).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        }
+        let report = vmm.shutdown().await;
+        println!("{release} {report:?}");
+        assert_eq!((report.step, report.exit), (step, Some(exit)));
+        assert!(is_empty(root.path()));
+        assert!(!runs(process.pid()));
+    };
+
+    let limits = Limits::default();
+    check(limits.clone(), false, ShutdownStep::Api, Exit::Code(0)).await;
+    let hasty = Limits {
+        api_shutdown: Duration::ZERO,
+        ..limits.clone()
+    };
+    check(hasty, false, ShutdownStep::Terminate, Exit::Code(0)).await;
+    // A process that is stopped stands for one that is stuck.
+    let stuck = Limits {
+        api_shutdown: SHORT,
+        terminate: SHORT,
+        ..limits
+    };
+    check(stuck, true, ShutdownStep::Kill, Exit::Signal(9)).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real VMM in CLOUD_HYPERVISOR"]
+async fn its_events_are_read() {
+    let Some(binary) = real_vmm() else { return };
+    let root = tempdir().unwrap();
+    let vmm = Vmm::spawn(&config(root.path(), binary)).await.unwrap();
+    let mut events = vmm.events();
+    vmm.shutdown().await;
+    let mut seen = Vec::new();
+    while let Ok(event) = timeout(GENEROUS, events.recv()).await.unwrap() {
+        println!("{event:?}");
+        seen.push((event.source, event.event));
+    }
+    assert!(
+        seen.contains(&("vmm".to_owned(), "shutdown".to_owned())),
+        "{seen:?}"
+    );
+}
+
+#[test]
+#[ignore = "needs a real VMM in CLOUD_HYPERVISOR"]
+fn it_outlives_the_runtime_that_spawned_it() {
+    let Some(binary) = real_vmm() else { return };
+    let root = tempdir().unwrap();
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let config = config(root.path(), binary);
+    let outer = runtime();
+    let spawned = outer.spawn_blocking(move || runtime().block_on(Vmm::spawn(&config)).unwrap());
+    let vmm = outer.block_on(spawned).unwrap();
+    drop(outer);
+    runtime().block_on(async {
+        timeout(SHORT, vmm.ended()).await.unwrap_err();
+        assert_eq!(vmm.shutdown().await.step, ShutdownStep::Api);
+    });
+}
+
+#[test]
+#[ignore = "needs a real VMM in CLOUD_HYPERVISOR"]
+fn nothing_is_left_of_it_after_its_agent_was_killed() {
+    let Some(binary) = real_vmm() else { return };
+    let root = tempdir().unwrap();
+    let mut agent = Agent::start(&config(root.path(), binary));
+    agent.kill();
+    wait_until_gone(agent.vmm);
+    let found = reclaim(root.path()).unwrap();
+    println!("{found:?}");
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].action, Action::Removed);
+    assert!(!runs(agent.vmm));
+    assert!(is_empty(root.path()));
+}
+
+#[test]
+#[ignore = "needs a real VMM in CLOUD_HYPERVISOR"]
+fn it_is_killed_if_it_survived_its_agent() {
+    let Some(binary) = real_vmm() else { return };
+    let root = tempdir().unwrap();
+    let mut agent = Agent::start(&fake::surviving_real(root.path(), &binary));
+    agent.kill();
+    assert!(runs(agent.vmm));
+    let found = reclaim(root.path()).unwrap();
+    assert_eq!(found[0].action, Action::Killed { pid: agent.vmm });
+    assert!(!runs(agent.vmm));
+    assert!(is_empty(root.path()));
+}
