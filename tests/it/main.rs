@@ -2,16 +2,17 @@
 
 mod api;
 mod cassettes;
+mod client;
 #[path = "../codegen/mod.rs"]
 mod codegen;
 mod guest;
 mod idle_kernel;
+mod image;
+mod overlay;
 mod player;
 mod recorder;
 mod relay;
 mod scenarios;
-mod image;
-mod overlay;
 mod spec;
 mod vmm;
 mod vsock;

@@ -1,8 +1,8 @@
 //! What is asked of a VMM to make the cassettes, and what is expected of it, as data.
 //!
 //! One list serves three times: it drives the recording, it is replayed by every `cargo test`, and it is held
-//! against a living VMM. It has no condition on the release except [`Step::since`]: the same kinds of error are
-//! expected of every release, although their statuses differ.
+//! against a living VMM. The same kinds of error are expected of every release, although their statuses differ;
+//! where a release really does something else, the step says so ([`Step::before`]).
 
 use chv_sandbox::api::Operation;
 use chv_sandbox::client::{ErrorKind, Release};
@@ -16,6 +16,9 @@ mod malformed;
 mod no_vm;
 
 pub(crate) use expected::Expected;
+
+const V52: Release = Release::new(52, 0);
+const V53: Release = Release::new(53, 0);
 
 /// A list of calls on a fresh VMM.
 pub(crate) struct Scenario {
@@ -31,8 +34,8 @@ pub(crate) struct Scenario {
 pub(crate) struct Step {
     pub(crate) request: Request,
     pub(crate) expected: Expected,
-    /// The first release that has this operation; earlier ones say that they don't.
-    pub(crate) since: Option<Release>,
+    /// What releases before this one do instead.
+    pub(crate) before: Option<(Release, Expected)>,
 }
 
 /// What is sent. `${RUN}` in a body is the folder of the run.
@@ -51,6 +54,7 @@ pub(crate) enum Request {
 pub(crate) fn all() -> Vec<Scenario> {
     vec![
         no_vm::scenario(),
+        no_vm::migration(),
         illegal::created(),
         illegal::running(),
         illegal::paused(),
@@ -61,11 +65,19 @@ pub(crate) fn all() -> Vec<Scenario> {
 }
 
 impl Step {
-    /// The same step, for an operation that came with a release.
-    fn since(self, release: Release) -> Step {
+    /// The same step, of which releases before `release` make something else.
+    fn before(self, release: Release, expected: Expected) -> Step {
         Step {
-            since: Some(release),
+            before: Some((release, expected)),
             ..self
+        }
+    }
+
+    /// What this release is expected to say.
+    pub(crate) fn expected(&self, release: Release) -> &Expected {
+        match &self.before {
+            Some((other, expected)) if release < *other => expected,
+            _ => &self.expected,
         }
     }
 }
@@ -84,7 +96,7 @@ fn send(operation: Operation, body: Option<String>, expected: Expected) -> Step 
     Step {
         request: Request::Call(operation, body),
         expected,
-        since: None,
+        before: None,
     }
 }
 
@@ -183,11 +195,11 @@ mod bodies {
     }
 
     /// An address that no release takes: a good one would wait for the other side, and the whole API with it.
-    pub(super) fn receive() -> Value {
+    pub(super) fn receive_migration() -> Value {
         json!({ "receiver_url": "nowhere" })
     }
 
-    pub(super) fn send() -> Value {
-        json!({ "destination_url": "nowhere" })
+    pub(super) fn send_migration() -> Value {
+        json!({ "destination_url": "unix:${RUN}/nobody.sock" })
     }
 }

@@ -1,6 +1,6 @@
 //! What is expected of one call.
 
-use chv_sandbox::client::{Error, ErrorKind, Release};
+use chv_sandbox::client::{Error, ErrorKind};
 use serde_json::Value;
 
 /// What is expected of one call.
@@ -13,30 +13,18 @@ pub(crate) enum Expected {
     Error(ErrorKind),
     /// Past the client: this status.
     Status(u16),
-    /// Success on some releases, on others an error of this kind: says which releases succeed, from the first.
-    DoneSince(Release, ErrorKind),
 }
 
 impl Expected {
     /// Checks what the client returned; what is wrong is the error.
-    pub(crate) fn check(
-        &self,
-        release: Release,
-        got: Result<Option<Value>, Error>,
-    ) -> Result<(), String> {
+    pub(crate) fn check(&self, got: Result<Option<Value>, Error>) -> Result<(), String> {
         match (self, got) {
             (Expected::Done, Ok(None)) => Ok(()),
-            (Expected::DoneSince(since, _), Ok(None)) if release >= *since => Ok(()),
             (Expected::Fields(fields), Ok(Some(answer))) => match missing(fields, &answer) {
                 None => Ok(()),
                 Some(place) => Err(format!("{place} differs in {answer}")),
             },
             (Expected::Error(kind), Err(error)) if same_kind(kind, error.kind()) => Ok(()),
-            (Expected::DoneSince(since, kind), Err(error))
-                if release < *since && same_kind(kind, error.kind()) =>
-            {
-                Ok(())
-            }
             (_, Ok(answer)) => Err(format!("expected {}, got {answer:?}", self.describe())),
             (_, Err(error)) => Err(format!(
                 "expected {}, got {:?}: {error}",
@@ -52,9 +40,6 @@ impl Expected {
             Expected::Fields(fields) => format!("success with {fields}"),
             Expected::Error(kind) => format!("{kind:?}"),
             Expected::Status(status) => format!("status {status}"),
-            Expected::DoneSince(since, kind) => {
-                format!("success since {since}, before it {kind:?}")
-            }
         }
     }
 }

@@ -65,6 +65,6 @@ fn wire(method: &'static str, path: &'static str, body: Vec<u8>, status: u16) ->
     Step {
         request: Request::Wire { method, path, body },
         expected: Expected::Status(status),
-        since: None,
+        before: None,
     }
 }

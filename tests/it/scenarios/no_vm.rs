@@ -2,7 +2,7 @@
 
 use super::bodies::*;
 use super::*;
-use ErrorKind::{NotCreated, Rejected, WrongState};
+use ErrorKind::{NotCreated, Rejected, VmmGone, WrongState};
 use Operation::*;
 
 pub(super) fn scenario() -> Scenario {
@@ -34,18 +34,29 @@ pub(super) fn scenario() -> Scenario {
                 generic_vhost_user(),
                 fails(NotCreated),
             )
-            .since(Release::new(52, 0)),
+            .before(V52, fails(not_supported())),
             call_with(VmAddNet, net(), fails(NotCreated)),
             call_with(VmAddPmem, pmem(), fails(NotCreated)),
             call_with(VmAddUserDevice, user_device(), fails(NotCreated)),
             call_with(VmAddVdpa, vdpa(), fails(NotCreated)),
             call_with(VmAddVsock, vsock(), fails(NotCreated)),
             call_with(VmRemoveDevice, remove("root"), fails(NotCreated)),
-            call_with(VmSendMigration, send(), fails(WrongState)),
-            call_with(VmReceiveMigration, receive(), fails(Rejected)),
+            call_with(VmReceiveMigration, receive_migration(), fails(Rejected)),
             call_with(VmCoredump, coredump(), fails(not_supported())),
             call(VmInfo, fails(NotCreated)),
             call(VmmShutdown, Expected::Done),
+        ],
+    }
+}
+
+pub(super) fn migration() -> Scenario {
+    Scenario {
+        name: "no-vm-migration",
+        about: "Sending a VM that isn't there: up to v52.0 this ends the VMM.",
+        steps: vec![
+            call(VmmPing, Expected::Fields(json!({}))),
+            call_with(VmSendMigration, send_migration(), fails(WrongState))
+                .before(V53, fails(VmmGone)),
         ],
     }
 }
