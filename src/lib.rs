@@ -1,5 +1,25 @@
 //! Boots, drives, resets and verifies microVM sandboxes on Cloud Hypervisor by talking to the VMM's own
 //! REST API on its api-socket.
+//!
+//! # Where things are
+//!
+//! From top to bottom; each uses only what stands below it.
+//!
+//! - [`sandbox`]: the sandbox as an agent sees it: boot, run a tool, reset with proof, shut down.
+//! - [`golden`]: golden snapshots, to which every reset returns, with the baselines that prove it.
+//! - [`machine`]: one VMM with its VM, its channel and its disks.
+//! - [`vmm`]: the VMM process: started, watched, stopped, and cleared away when an earlier agent left it.
+//! - [`vsock`]: the channel to the guest.
+//! - [`client`]: sends requests of the API over the api-socket and says what came of them.
+//! - [`overlay`]: the disk's bytes: their digest, and putting them back.
+//! - [`api`]: the requests and types of the API, as values.
+//! - [`guest`]: what host and guest share, and the dispatcher that runs inside the guest.
+//!
+//! Beside these:
+//!
+//! - [`spec`]: the contract of the API as data, from which `api` is generated.
+//! - [`replay`]: recorded exchanges with a VMM, for tests where there is no KVM.
+//! - [`image`]: packs a bootable image from a distribution's kernel files.
 
 pub mod api;
 pub mod client;

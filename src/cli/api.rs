@@ -45,7 +45,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Box<dyn Error + Send + S
 fn list() {
     for operation in Operation::ALL {
         let body = if operation.takes_body() { "  body" } else { "" };
-        println!("{}  {:<26}{body}", operation.method().as_str(), operation);
+        println!(
+            "{}  {:<24}{body}",
+            operation.method().as_str(),
+            operation.name()
+        );
     }
 }
 

@@ -40,6 +40,12 @@ pub enum Error {
         /// The output path.
         path: PathBuf,
     },
+    /// The output lies in the tree that the root disk is filled from.
+    #[error("the output lies in the tree {}, which would then hold itself; name one outside", tree.display())]
+    OutputInsideTree {
+        /// The tree.
+        tree: PathBuf,
+    },
     /// A setting of the specification is out of range.
     #[error("{setting} is {value}; it must be {allowed}")]
     OutOfRange {

@@ -1,6 +1,6 @@
 //! The kernel: taken out of a bzImage, or as it is, and checked to be one that the VMM boots.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use super::{
     Error,
@@ -49,8 +49,6 @@ impl Kernel {
 }
 
 /// The compressed kernel inside a bzImage, by the fields of its setup header (Documentation/arch/x86/boot.rst).
-///
-/// The last four bytes of the payload are its length when decompressed; they stay outside.
 fn payload(image: &[u8]) -> Option<&[u8]> {
     const SETUP_SECTORS: usize = 0x1f1;
     const MAGIC: usize = 0x202;
@@ -68,14 +66,15 @@ fn payload(image: &[u8]) -> Option<&[u8]> {
         sectors => usize::from(sectors),
     };
     let start = (sectors + 1) * 512 + u32_at(image, PAYLOAD_OFFSET)? as usize;
-    let len = (u32_at(image, PAYLOAD_LENGTH)? as usize).checked_sub(4)?;
+    let len = u32_at(image, PAYLOAD_LENGTH)? as usize;
     image.get(start..start.checked_add(len)?)
 }
 
+/// Decompresses a payload, whose last four bytes are the kernel's length modulo 2^32. They are the end of a gzip
+/// stream, which has it anyway; to other streams the kernel's build appends it.
 fn decompress(payload: &[u8], path: &Path) -> Result<Vec<u8>, Error> {
-    if payload.starts_with(elf::MAGIC) {
-        return Ok(payload.to_vec());
-    }
+    const LENGTH: usize = 4;
+
     let compression = Compression::detect(payload).ok_or_else(|| Error::KernelCompression {
         path: path.into(),
         found: match payload {
@@ -85,8 +84,22 @@ fn decompress(payload: &[u8], path: &Path) -> Result<Vec<u8>, Error> {
             other => format!("it begins with {:02x?}", &other[..other.len().min(6)]),
         },
     })?;
+    let appended = if compression == Compression::Gzip {
+        0
+    } else {
+        LENGTH
+    };
+    let stream = &payload[..payload.len().saturating_sub(appended)];
+    let expected = u32_at(payload, payload.len().saturating_sub(LENGTH));
     compression
-        .decompress(payload, KERNEL_LIMIT)
+        .decompress(stream, KERNEL_LIMIT)
+        .and_then(|elf| match expected {
+            Some(expected) if expected == elf.len() as u32 => Ok(elf),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("it has {} bytes, which is not what its end says", elf.len()),
+            )),
+        })
         .map_err(|source| Error::Decompress {
             what: "the kernel",
             path: path.into(),

@@ -149,7 +149,7 @@ pub fn guest_beside_executable() -> Result<PathBuf, Error> {
 /// - Its modules: [`Error::ModuleList`], [`Error::ModuleMissing`], [`Error::ModulesOfAnotherKernel`].
 /// - `chv-guest` and busybox: [`Error::NotElf`], [`Error::WrongMachine`], [`Error::NotStatic`], and
 ///   [`Error::NoBuildId`]; the tools file: [`Error::Tools`].
-/// - A tree: [`Error::TreeLacks`], [`Error::TreeEntry`].
+/// - A tree: [`Error::TreeLacks`], [`Error::TreeEntry`], [`Error::OutputInsideTree`].
 /// - The disks: [`Error::Mke2fsMissing`], [`Error::Mke2fsFailed`], [`Error::Mke2fsTimeout`],
 ///   [`Error::UnexpectedFilesystem`].
 pub fn pack(spec: &ImageSpec) -> Result<Image, Error> {
@@ -248,11 +248,21 @@ fn write_disks(spec: &ImageSpec, mke2fs: &Mke2fs, scratch: &Path, dir: &Path) ->
         }
         RootSource::Tree(given) => {
             tree::check_mount_points(given)?;
+            check_outside(dir, given)?;
             maker.root(&file, &path, given, Modified::Keep, spec.root_mib)?;
         }
     }
     let (path, file) = create(dir, open::OVERLAY)?;
     maker.overlay(&file, &path, spec.overlay_mib)
+}
+
+/// The disk must not lie in the tree that it's filled from: it would have to hold itself.
+fn check_outside(dir: &Path, tree: &Path) -> Result<(), Error> {
+    let real = |path: &Path| fs::canonicalize(path).map_err(Error::io("resolve", path));
+    if real(dir)?.starts_with(real(tree)?) {
+        return Err(Error::OutputInsideTree { tree: tree.into() });
+    }
+    Ok(())
 }
 
 /// Makes a new file of the image that only its owner can read.

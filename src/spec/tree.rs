@@ -1,6 +1,6 @@
 //! A document as a tree of values, read within limits.
 //!
-//! The upstream document has 41 KiB and about 6,000 nodes; the limits leave room for it to grow twentyfold.
+//! The upstream document has 41 KiB and a few thousand nodes; the limits leave room for it to grow twentyfold.
 
 use std::fmt;
 use std::fs::File;

@@ -64,7 +64,8 @@ pub struct Limits {
     /// From the start of the process to its answer to `vmm.ping`. Default: 10 s (milliseconds are usual; an emulated
     /// machine needs seconds).
     pub ready: Duration,
-    /// From the sending of `vmm.shutdown` to the end of the process. Default: 5 s.
+    /// From the sending of `vmm.shutdown` to the end of the process. Default: 5 s. Zero skips this
+    /// step of the shutdown.
     pub api_shutdown: Duration,
     /// From SIGTERM to the end of the process. Default: 3 s.
     pub terminate: Duration,

@@ -13,7 +13,7 @@ const MAX_EVENT: usize = 64 * 1024;
 
 /// Something that happened in the VMM. A hint, never state: events get lost, and failures have none.
 ///
-/// Seen from v51.2 to v53.0: source `vmm` with `starting` and `shutdown`; source `vm` with `booting`, `booted`,
+/// Seen from v51.2 to v53.0: source `vmm` with `starting` and `shutdown` (the VMM often exits before this one is out); source `vm` with `booting`, `booted`,
 /// `pausing`, `paused`, `resuming`, `resumed`, `snapshotting`, `snapshotted` (before the files are written),
 /// `restoring`, `restored`, `resizing`, `resized`, `rebooting`, `rebooted`, `shutdown`, `deleted`; and the VM's devices
 /// as sources of their own.

@@ -1,6 +1,6 @@
 //! Who a VMM process is, in a form that outlives the agent that started it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -9,83 +9,117 @@ use serde::{Deserialize, Serialize};
 
 use super::procfs;
 
-/// No record is longer than this, in bytes.
+/// No file that tells who a process is, is longer than this, in bytes.
 const MAX_RECORD: u64 = 64 * 1024;
 
 /// A process: ids are used again, but not by two processes that started in the same clock tick.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) pid: u32,
     /// Clock ticks since the boot.
     pub(super) start_time: u64,
 }
 
-/// The content of `vmm.json`.
+impl Stamp {
+    /// Reads fields 1 and 22 of what `/proc/<pid>/stat` says.
+    pub(super) fn parse(stat: &[u8]) -> Option<Stamp> {
+        // Field 2 is the name in parentheses. It can hold anything, parentheses too: the last one ends it.
+        let name_start = stat.iter().position(|&byte| byte == b'(')?;
+        let name_end = stat.iter().rposition(|&byte| byte == b')')?;
+        let pid = std::str::from_utf8(&stat[..name_start]).ok()?;
+        let fields = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
+        Some(Stamp {
+            pid: pid.trim().parse().ok()?,
+            start_time: fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?,
+        })
+    }
+
+    /// Reads the copy of `/proc/<pid>/stat` that the VMM's process left at `path`.
+    pub(super) fn read(path: &Path) -> io::Result<Stamp> {
+        Stamp::parse(&read_bounded(path)?).ok_or(io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// The content of `vmm.json`: what is known before the VMM is started.
 ///
-/// It is written twice: before the process is started, without [`vmm`](Record::vmm), and right after. An agent that is
-/// killed between the two leaves a VMM whose id nobody wrote down; the inode of its listener, which nobody else
-/// has open once the agent is gone, is then enough to find it.
+/// The rest is written by the process itself, between fork and exec: a copy of its `/proc/self/stat`, from which a
+/// [`Stamp`] is read. So there is no moment at which a VMM runs that isn't on record: before that copy is written, the
+/// parent-death signal holds for certain, because only exec can drop it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     /// The boot of the machine that the rest is about.
     pub(super) boot_id: String,
-    /// The process that starts the VMM.
-    pub(super) agent: Stamp,
     /// The inode of the api-socket's listener, as `/proc/<pid>/fd` shows it.
     pub(super) listener_inode: u64,
     /// The VMM's executable, for people.
     pub(super) binary: String,
-    /// The VMM, once it is started.
-    pub(super) vmm: Option<Stamp>,
 }
 
 impl Record {
     /// The record of a VMM that this process is about to start.
-    pub(super) fn before_spawn(binary: &Path, listener_inode: u64) -> io::Result<Record> {
+    pub(super) fn new(binary: &Path, listener_inode: u64) -> io::Result<Record> {
         Ok(Record {
             boot_id: procfs::boot_id()?,
-            agent: procfs::stamp(std::process::id())?,
             listener_inode,
             binary: binary.to_string_lossy().into_owned(),
-            vmm: None,
         })
     }
 
-    /// Writes the record to `path`, which has the old content or the new one at any time.
+    /// Writes the record to `path`.
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
-        let new = path.with_extension("json.new");
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?
-            .write_all(&serde_json::to_vec_pretty(self)?)?;
-        fs::rename(&new, path)
+        create_private(path)?.write_all(&serde_json::to_vec_pretty(self)?)
     }
 
     /// Reads the record at `path`.
     pub(super) fn read(path: &Path) -> io::Result<Record> {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(MAX_RECORD).read_to_end(&mut bytes)?;
-        Ok(serde_json::from_slice(&bytes)?)
+        Ok(serde_json::from_slice(&read_bounded(path)?)?)
     }
+}
+
+/// Creates a file for this user only.
+pub(super) fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_RECORD).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Record;
+    use super::*;
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vmm.json");
-        let mut record = Record::before_spawn("/bin/vmm".as_ref(), 7).unwrap();
+        let record = Record::new("/bin/vmm".as_ref(), 7).unwrap();
         record.write(&path).unwrap();
         assert_eq!(Record::read(&path).unwrap(), record);
-        record.vmm = Some(record.agent);
-        record.write(&path).unwrap();
-        assert_eq!(Record::read(&path).unwrap(), record);
-        assert_eq!(dir.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_stamp_is_fields_1_and_22_whatever_the_name() {
+        fn check(stat: &str, expected: Option<(u32, u64)>) {
+            let expected = expected.map(|(pid, start_time)| Stamp { pid, start_time });
+            assert_eq!(Stamp::parse(stat.as_bytes()), expected, "{stat}");
+        }
+
+        let rest = "S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 2222 23 24\n";
+        for name in ["(vmm)", "(a) b (c d)", "()", "(9 (8"] {
+            let stat = format!("7 {name}) {rest}");
+            check(&stat, Some((7, 2222)));
+        }
+        check(&format!("7 vmm {rest}"), None);
+        check(&format!("seven (vmm) {rest}"), None);
+        check("7 )vmm(", None);
+        check("7 (short) S 1 2", None);
+        check("", None);
     }
 }

@@ -14,7 +14,7 @@
 //! | file | what |
 //! |---|---|
 //! | `lock` | locked as long as the agent that made the directory lives |
-//! | `vmm.json` | who the process is: what a later start needs to know it again |
+//! | `vmm.json`, `vmm.stat` | who the process is: what a later start needs to know it again |
 //! | `api.sock` | the api-socket; the listener is bound by us and handed over open |
 //! | `vmm.log` | what the VMM wrote to its standard output and error |
 //! | [`VSOCK_SOCKET`], [`SERIAL_LOG`] | names that are free for the VM's vsock socket and serial log |

@@ -28,19 +28,12 @@ pub struct OpenFile {
 /// The descriptors of the process; `None` if there are more than [`LIMIT`].
 pub(super) fn read(pid: u32) -> io::Result<Option<Vec<OpenFile>>> {
     let process = procfs::directory(pid);
+    let descriptors = procfs::descriptors(pid)?;
+    if descriptors.len() > LIMIT {
+        return Ok(None);
+    }
     let mut files = Vec::new();
-    for entry in fs::read_dir(process.join("fd")).map_err(procfs::gone_is_not_found)? {
-        let entry = entry.map_err(procfs::gone_is_not_found)?;
-        let Some(fd) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        if files.len() == LIMIT {
-            return Ok(None);
-        }
+    for fd in descriptors {
         match read_one(&process, fd) {
             Ok(file) => files.push(file),
             // Closed meanwhile.
@@ -48,6 +41,8 @@ pub(super) fn read(pid: u32) -> io::Result<Option<Vec<OpenFile>>> {
             Err(error) => return Err(procfs::gone_is_not_found(error)),
         }
     }
+    // "Closed meanwhile" may have meant that it died meanwhile.
+    procfs::descriptors(pid)?;
     Ok(Some(files))
 }
 

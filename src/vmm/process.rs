@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -84,23 +85,35 @@ impl Process {
         if self.has_ended() {
             return Err(Error::ProcessEnded { pid });
         }
-        result.map_err(|source| Error::Inspect {
-            pid,
-            path: procfs::directory(pid).join(file),
-            source,
+        result.map_err(|source| match source.kind() {
+            // Its first thread has ended and the others are about to.
+            io::ErrorKind::NotFound => Error::ProcessEnded { pid },
+            _ => Error::Inspect {
+                pid,
+                path: procfs::directory(pid).join(file),
+                source,
+            },
         })
     }
 
     /// Whether the process has ended, reaped or not.
     pub(super) fn has_ended(&self) -> bool {
-        self.wait_until_ended(&Timespec::default())
+        self.wait_until_ended(Duration::ZERO)
     }
 
     /// Blocks until the process has ended; `false` if it hasn't within `limit`.
-    pub(super) fn wait_until_ended(&self, limit: &Timespec) -> bool {
+    pub(super) fn wait_until_ended(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        // Interrupted by a signal: not known to have ended.
-        poll(&mut fds, Some(limit)).is_ok_and(|ready| ready > 0)
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Limits are seconds: any fits.
+            let left = Timespec::try_from(left).unwrap_or_default();
+            match poll(&mut fds, Some(&left)) {
+                Err(rustix::io::Errno::INTR) => {}
+                result => return result.is_ok_and(|ready| ready > 0),
+            }
+        }
     }
 
     /// Sends a signal; one that has ended gets none, without an error.

@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::event::Timespec;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Signal;
 
@@ -15,10 +15,7 @@ use super::run_dir::RunDir;
 use super::{Error, Process, procfs, run_root};
 
 /// How long a VMM that was left behind may take to die of SIGKILL.
-const KILL_LIMIT: Timespec = Timespec {
-    tv_sec: 10,
-    tv_nsec: 0,
-};
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Something below the run root that no living agent owns, and what was done about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +74,7 @@ pub enum LeftAlone {
 /// An agent lives as long as the lock in its run directory is taken. A process is killed only if it is certainly
 /// the VMM of that directory: in this boot of the machine, with the process id and start time on record, and
 /// with the directory's api-socket listener among its descriptors. If its descriptors can't be seen, because its
-/// executable has file capabilities and this process has not, the listener must at least be alive. If the agent died
-/// before it could record the process id, the listener alone tells: nobody but the VMM has it open.
+/// executable has file capabilities and this process has not, the listener must at least be alive.
 ///
 /// Everything else is left as it is and reported; a directory whose agent lives isn't even mentioned. What is found
 /// is also logged as a warning with `tracing`. Called by every [`Vmm::spawn`](super::Vmm::spawn). A run root that doesn't
@@ -183,13 +179,15 @@ fn end_vmm(run_dir: &RunDir) -> Result<Option<u32>, LeftAlone> {
         })
     };
     let mut killed = None;
-    // A record that can't be read names nobody; the last check keeps that safe.
-    if let Ok(record) = Record::read(&run_dir.record()) {
-        for stamp in candidates(&record) {
-            if let Some(process) = identify(stamp, record.listener_inode, is_served()?) {
-                kill(&process)?;
-                killed = Some(process.pid());
+    if let Some((process, listener_inode)) = recorded(run_dir) {
+        match procfs::holds_socket(process.pid(), listener_inode) {
+            Ok(true) => killed = Some(kill(&process)?),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_served()? => {
+                killed = Some(kill(&process)?);
             }
+            // It is dying: its first thread is gone, and the others are about to close what they shared.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => wait_until_ended(&process)?,
+            Ok(false) | Err(_) => {}
         }
     }
     if is_served()? {
@@ -198,49 +196,39 @@ fn end_vmm(run_dir: &RunDir) -> Result<Option<u32>, LeftAlone> {
     Ok(killed)
 }
 
-/// Who may be the VMM of this record.
-fn candidates(record: &Record) -> Vec<Stamp> {
+/// The process that is on record if it is still there, held so that it can't be mistaken for another any more, and the
+/// inode of its listener.
+///
+/// A record that can't be read names nobody. The check for somebody who serves the api-socket keeps that safe.
+fn recorded(run_dir: &RunDir) -> Option<(Process, u64)> {
+    let record = Record::read(&run_dir.record()).ok()?;
+    let stamp = Stamp::read(&run_dir.stat()).ok()?;
     let this_boot = procfs::boot_id().is_ok_and(|boot_id| boot_id == record.boot_id);
-    match record.vmm {
-        _ if !this_boot => Vec::new(),
-        Some(vmm) => vec![vmm],
-        // The agent died between the start of the VMM and its recording.
-        None => procfs::socket_holders(record.listener_inode)
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|holder| holder.start_time >= record.agent.start_time)
-            .collect(),
-    }
+    let process = Process::open(stamp.pid, record.listener_inode).ok()?;
+    let is_the_same = this_boot && process.stamp == stamp && !process.has_ended();
+    is_the_same.then_some((process, record.listener_inode))
 }
 
-/// The process, held so that it can't be mistaken any more, if it is the one that is meant and has the listener.
-fn identify(stamp: Stamp, listener_inode: u64, is_served: bool) -> Option<Process> {
-    let process = Process::open(stamp.pid, listener_inode).ok()?;
-    // Checked after it is held: it can't have been replaced since.
-    let has_listener = match procfs::holds_socket(stamp.pid, listener_inode) {
-        Ok(holds) => holds,
-        Err(error) => error.kind() == io::ErrorKind::PermissionDenied && is_served,
-    };
-    (process.stamp == stamp && has_listener && !process.has_ended()).then_some(process)
-}
-
-fn kill(process: &Process) -> Result<(), LeftAlone> {
-    let stays = |reason: String| LeftAlone::VmmStays {
-        pid: process.pid(),
-        reason,
-    };
+fn kill(process: &Process) -> Result<u32, LeftAlone> {
     // Its group isn't signalled: when the VMM has ended, the group's id may be anybody's. A VMM starts no processes.
     process
         .signal(Signal::KILL)
-        .map_err(|error| stays(error.to_string()))?;
-    if process.wait_until_ended(&KILL_LIMIT) {
-        Ok(())
-    } else {
-        Err(stays(format!(
-            "it is alive {} s after SIGKILL",
-            KILL_LIMIT.tv_sec
-        )))
+        .map_err(|error| LeftAlone::VmmStays {
+            pid: process.pid(),
+            reason: error.to_string(),
+        })?;
+    wait_until_ended(process)?;
+    Ok(process.pid())
+}
+
+fn wait_until_ended(process: &Process) -> Result<(), LeftAlone> {
+    if process.wait_until_ended(KILL_LIMIT) {
+        return Ok(());
     }
+    Err(LeftAlone::VmmStays {
+        pid: process.pid(),
+        reason: format!("it is alive {KILL_LIMIT:?} after it was killed"),
+    })
 }
 
 /// Whether anybody has the listener of this socket open.

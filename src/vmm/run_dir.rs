@@ -22,6 +22,7 @@ const API_SOCKET: &str = "api.sock";
 const LOCK: &str = "lock";
 const LOG: &str = "vmm.log";
 const RECORD: &str = "vmm.json";
+const STAT: &str = "vmm.stat";
 
 /// The kernel's limit for a socket's path with the zero byte that ends it (`sun_path`).
 pub(super) const SOCKET_PATH_LIMIT: usize = 108;
@@ -104,6 +105,10 @@ impl RunDir {
 
     pub(super) fn record(&self) -> PathBuf {
         self.path.join(RECORD)
+    }
+
+    pub(super) fn stat(&self) -> PathBuf {
+        self.path.join(STAT)
     }
 
     /// Binds the api-socket, for this user only.

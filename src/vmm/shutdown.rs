@@ -86,7 +86,9 @@ async fn stop(
             Asked::Refused => None,
         }
     };
-    if let Ok(Some(ended)) = timeout(limits.api_shutdown, by_api).await {
+    if !limits.api_shutdown.is_zero()
+        && let Ok(Some(ended)) = timeout(limits.api_shutdown, by_api).await
+    {
         return (ShutdownStep::Api, Some(ended));
     }
     for (step, signal, limit) in [

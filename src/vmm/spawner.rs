@@ -5,6 +5,7 @@
 //! never ends. Since it lives that long, it also looks after its children, which makes a [`Vmm`](super::Vmm)
 //! independent of any async runtime.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -15,12 +16,13 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::process::Signal;
 use tokio::sync::{broadcast, oneshot, watch};
 
 use super::child::{Child, EventPipe};
-use super::identity::Record;
+use super::identity::{Record, create_private};
 use super::log::Log;
 use super::run_dir::{RemovedOnDrop, RunDir};
 use super::{
@@ -70,6 +72,8 @@ struct Launch {
     config: VmmConfig,
     listener: UnixListener,
     record: Record,
+    /// Where the process leaves a copy of its `/proc/self/stat`.
+    stat: File,
     run_dir: RemovedOnDrop,
 }
 
@@ -82,14 +86,17 @@ impl Launch {
         let listener = run_dir.bind_api_socket()?;
         let path = run_dir.record();
         let record = procfs::socket_inode(&listener)
-            .and_then(|inode| Record::before_spawn(&binary, inode))
+            .and_then(|inode| Record::new(&binary, inode))
             .and_then(|record| record.write(&path).map(|()| record))
             .map_err(Error::run_dir("write the record", &path))?;
+        let path = run_dir.stat();
+        let stat = create_private(&path).map_err(Error::run_dir("create the record", &path))?;
         Ok(Launch {
             binary,
             config,
             listener,
             record,
+            stat,
             run_dir,
         })
     }
@@ -100,7 +107,8 @@ impl Launch {
             binary,
             config,
             listener,
-            mut record,
+            record,
+            stat,
             run_dir,
         } = self;
         let log_path = run_dir.log();
@@ -125,7 +133,7 @@ impl Launch {
             .stdout(log.writer().map_err(failed)?)
             .stderr(log.writer().map_err(failed)?)
             .process_group(0);
-        hand_over(&mut command, [listener.into(), event_writer]);
+        before_exec(&mut command, [listener.into(), event_writer], stat);
         let mut child = command.spawn().map_err(failed)?;
         // With it go our copies of the listener and of the pipe's writing end: from now on connecting to a dead VMM is
         // refused, and its events end when it does.
@@ -146,8 +154,6 @@ impl Launch {
             log: Arc::clone(&log),
             ended: ended_sender,
         };
-        record.vmm = Some(process.stamp);
-        let record_path = run_dir.record();
         let running = Running {
             binary,
             process,
@@ -156,35 +162,40 @@ impl Launch {
             ended,
             run_dir,
         };
-        if let Err(error) = record.write(&record_path) {
-            // The first record is still there, and enough to find the process again.
-            tracing::warn!(path = %record_path.display(), %error, "the VMM's process id couldn't be recorded");
-        }
         Ok((running, child))
     }
 }
 
-/// Lets the child have these descriptors under the numbers that they have here, and ties it to this thread.
+/// What the child does between fork and exec: it ties its life to this thread, puts itself on record, and keeps
+/// `descriptors` open under the numbers that they have here.
 ///
 /// The numbers stay: a `dup2` to fixed ones could hit the pipe over which the standard library reports a failed exec.
-fn hand_over(command: &mut Command, descriptors: [OwnedFd; 2]) {
+fn before_exec(command: &mut Command, descriptors: [OwnedFd; 2], record: File) {
     let parent = rustix::process::getpid();
-    let before_exec = move || {
+    let steps = move || {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // If the parent died before that, the signal will never come.
         if rustix::process::getppid() != Some(parent) {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
+        let mut stat = [0; 1024];
+        let own_stat = rustix::fs::open(
+            c"/proc/self/stat",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let length = rustix::io::read(&own_stat, &mut stat)?;
+        rustix::io::write(&record, &stat[..length])?;
         for descriptor in &descriptors {
             rustix::io::fcntl_setfd(descriptor, FdFlags::empty())?;
         }
         Ok(())
     };
-    // SAFETY: the closure runs between fork and exec, where only what is async-signal-safe is allowed. It makes
-    // bare system calls (prctl, getppid, fcntl) and allocates nothing: an `io::Error` made from a number is just
-    // the number.
+    // SAFETY: the closure runs between fork and exec, where only what is async-signal-safe is allowed. It makes bare
+    // system calls (prctl, getppid, open, read, write, close, fcntl) on memory of its own, takes no lock and allocates
+    // nothing: an `io::Error` made from a number is just the number.
     unsafe {
-        command.pre_exec(before_exec);
+        command.pre_exec(steps);
     }
 }
 

@@ -93,10 +93,8 @@ impl Api {
     /// Adds every schema that can be reached from `schema`.
     pub(super) fn reach(&self, schema: &Schema, reached: &mut BTreeSet<String>) {
         match &schema.shape {
-            Shape::Reference(name) => {
-                if reached.insert(name.clone()) {
-                    self.reach(&self.contract.schemas[name], reached);
-                }
+            Shape::Reference(name) if reached.insert(name.clone()) => {
+                self.reach(&self.contract.schemas[name], reached);
             }
             Shape::Array(items) => self.reach(items, reached),
             Shape::Map(values) => self.reach(values, reached),

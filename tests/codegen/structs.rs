@@ -67,8 +67,9 @@ pub(super) fn items(
         let absent = optional.iter().map(|(wire, _)| names::field(wire));
         let unknown = unknown.map(|_| quote! { unknown: BTreeMap::new(), });
         let about = layout::doc(&[match optional.len() {
-            0 => "A value of these fields.".to_owned(),
-            _ => "A value of what is required, with nothing else set.".to_owned(),
+            0 => "A value of these fields, in their order.".to_owned(),
+            _ => "A value of what is required, in the order of the fields, with nothing else set."
+                .to_owned(),
         }]);
         items.push(quote! {
             impl #ident {

@@ -16,3 +16,6 @@ mod scenarios;
 mod spec;
 mod vmm;
 mod vsock;
+
+mod client;
+mod tidy;

@@ -242,6 +242,7 @@ fn an_overlay_that_is_no_file_is_refused() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "it says that it was skipped")]
 fn a_directory_that_takes_no_file_leaves_the_overlay_alone() {
     let disks = Disks::new();
     let set_mode = |mode| {
@@ -264,6 +265,55 @@ fn a_directory_that_takes_no_file_leaves_the_overlay_alone() {
         "{error}"
     );
     set_mode(0o700);
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "it says that it was skipped")]
+fn no_space_leaves_the_overlay_alone() {
+    let disks = Disks::new();
+    let small = disks.directory.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let overlay = small.join("overlay.img");
+    // In a thread of its own, whose mounts nobody else sees and which end with it.
+    let outcome: rustix::io::Result<_> = std::thread::scope(|scope| {
+        let put_back = || {
+            mount_half_a_mebibyte(&small)?;
+            fs::write(&overlay, TAMPERED).unwrap();
+            let error = put_back(&disks.golden, &overlay).unwrap_err();
+            let left = fs::read_dir(&small).unwrap().count();
+            Ok((error, fs::read(&overlay).unwrap(), left))
+        };
+        scope.spawn(put_back).join().unwrap()
+    });
+    match outcome {
+        Ok((error, overlay, left)) => {
+            assert!(
+                matches!(
+                    error,
+                    Error::NoSpace {
+                        length: 0x10_0000,
+                        ..
+                    }
+                ),
+                "{error}"
+            );
+            assert_eq!(overlay, TAMPERED);
+            assert_eq!(left, 1);
+        }
+        Err(error) => println!("skipped: mounting a small filesystem: {error}"),
+    }
+}
+
+fn mount_half_a_mebibyte(at: &Path) -> rustix::io::Result<()> {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    // SAFETY: this unshares mounts and the working directory, not descriptors, which is what would be unsafe.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )?;
+    mount("tmpfs", at, "tmpfs", MountFlags::empty(), c"size=512k")
 }
 
 #[test]
@@ -291,15 +341,15 @@ fn a_private_copy_replaces_nothing() {
 fn holes_stay_holes() {
     let disks = Disks::new();
     let golden = File::create(&disks.golden).unwrap();
-    golden.set_len(1 << 30).unwrap();
-    golden.write_all_at(&noise(70_000), 300 << 20).unwrap();
+    golden.set_len(256 << 20).unwrap();
+    golden.write_all_at(&noise(70_000), 100 << 20).unwrap();
     // Zeros that were written down need no room in the copy.
-    golden.write_all_at(&vec![0; 8 << 20], 500 << 20).unwrap();
+    golden.write_all_at(&vec![0; 8 << 20], 150 << 20).unwrap();
     let copied = disks.put_back().unwrap();
     let expected = sha256(&disks.golden, AccessPolicy::ReadOnly).unwrap();
     let found = sha256(&disks.overlay, AccessPolicy::ReadOnly).unwrap();
     assert_eq!(found.digest, expected.digest);
-    assert_eq!(copied.length, 1 << 30);
+    assert_eq!(copied.length, 256 << 20);
     assert!(copied.bytes_copied < 1 << 20, "{copied:?}");
     let blocks = |path: &Path| path.metadata().unwrap().blocks();
     assert!(blocks(&disks.overlay) <= blocks(&disks.golden));

@@ -226,7 +226,7 @@ async fn the_process_has_what_it_needs_and_no_more() {
     assert!(has("vmm.log"));
     // A VMM that survives its agent must not keep the agent's lock.
     assert!(!has("lock"));
-    for name in ["lock", "vmm.json", "vmm.log", "api.sock"] {
+    for name in ["lock", "vmm.json", "vmm.stat", "vmm.log", "api.sock"] {
         let mode = fs::metadata(run_dir.join(name)).unwrap().mode();
         assert_eq!(mode & 0o077, 0, "{name} {mode:o}");
     }

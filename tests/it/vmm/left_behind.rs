@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use chv_sandbox::vmm::{Action, LeftAlone, Vmm, reclaim};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, socket};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
@@ -48,7 +49,8 @@ async fn the_next_spawn_clears_away_what_is_left() {
     wait_until_gone(agent.vmm);
     let vmm = Vmm::spawn(&fake::config(root.path(), "")).await.unwrap();
     assert!(!runs(agent.vmm));
-    assert!(!agent.run_dir.exists());
+    let left = agent.run_dir.exists().then(|| reclaim(root.path()));
+    assert!(left.is_none(), "{left:?}");
     assert!(vmm.process().unwrap().holds_listener().unwrap());
 }
 
@@ -62,56 +64,50 @@ async fn what_a_living_agent_has_is_not_touched() {
     assert!(ours.process().unwrap().holds_listener().unwrap());
 }
 
-/// Changes the record of a survivor, says what then becomes of it, and clears it away.
-fn check_record(change: impl FnOnce(&mut Value), expected: impl FnOnce(u32) -> Action) {
-    let root = tempdir().unwrap();
-    let mut agent = Agent::start(&fake::config(root.path(), "survive"));
-    agent.kill();
-    let path = agent.run_dir.join("vmm.json");
-    let original = fs::read(&path).unwrap();
-    let mut record = serde_json::from_slice(&original).unwrap();
-    change(&mut record);
-    fs::write(&path, record.to_string()).unwrap();
+#[test]
+fn a_process_that_only_looks_like_it_is_not_killed() {
+    /// Changes one of the two files that tell who the VMM is.
+    fn check(file: &str, change: impl FnOnce(&str) -> String) {
+        let root = tempdir().unwrap();
+        let mut agent = Agent::start(&fake::config(root.path(), "survive"));
+        agent.kill();
+        let path = agent.run_dir.join(file);
+        let original = fs::read_to_string(&path).unwrap();
+        let changed = change(&original);
+        assert_ne!(changed, original);
+        fs::write(&path, changed).unwrap();
 
-    let expected = expected(agent.vmm);
-    let found = reclaim(root.path()).unwrap();
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0].action, expected);
-    let left_alone = matches!(expected, Action::LeftAlone(_));
-    assert_eq!(runs(agent.vmm), left_alone);
-    assert_eq!(agent.run_dir.exists(), left_alone);
-    if left_alone {
-        fs::write(&path, &original).unwrap();
-        assert_eq!(
-            reclaim(root.path()).unwrap()[0].action,
-            Action::Killed { pid: agent.vmm }
-        );
+        let found = reclaim(root.path()).unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].action, Action::LeftAlone(LeftAlone::UnknownServer));
+        assert!(runs(agent.vmm) && agent.run_dir.exists());
+
+        fs::write(&path, original).unwrap();
+        let found = reclaim(root.path()).unwrap();
+        assert_eq!(found[0].action, Action::Killed { pid: agent.vmm });
     }
-}
+    fn check_record(field: &str, value: Value) {
+        check("vmm.json", |original| {
+            let mut record: Value = serde_json::from_str(original).unwrap();
+            record[field] = value;
+            record.to_string()
+        });
+    }
 
-#[test]
-fn a_vmm_whose_id_was_not_recorded_yet_is_found_by_its_listener() {
-    check_record(
-        |record| record["vmm"] = Value::Null,
-        |pid| Action::Killed { pid },
-    );
-}
-
-#[test]
-fn a_process_that_only_has_the_same_id_is_not_killed() {
-    let unknown = |_| Action::LeftAlone(LeftAlone::UnknownServer);
-    check_record(|record| record["vmm"]["start_time"] = json!(1), unknown);
-    check_record(|record| record["listener_inode"] = json!(1), unknown);
-    check_record(|record| record["boot_id"] = json!("another"), unknown);
-    check_record(
-        |record| {
-            // Recorded in the window, by an agent that started after this process: it can't be its VMM.
-            record["vmm"] = Value::Null;
-            record["agent"]["start_time"] = json!(u64::MAX);
-        },
-        unknown,
-    );
-    check_record(|record| *record = json!("torn"), unknown);
+    check_record("boot_id", json!("another"));
+    check_record("listener_inode", json!(1));
+    check("vmm.json", |_| "{".to_owned());
+    check("vmm.stat", |stat| {
+        // Another process id, then another start time.
+        stat.replacen(|byte: char| byte.is_ascii_digit(), "", 1)
+    });
+    check("vmm.stat", |stat| {
+        let mut fields: Vec<_> = stat.split(' ').collect();
+        let start_time = fields.len() - (52 - 21);
+        fields[start_time] = "1";
+        fields.join(" ")
+    });
+    check("vmm.stat", |_| String::new());
 }
 
 #[test]
@@ -131,21 +127,27 @@ fn a_run_directory_without_a_vmm_is_removed() {
     check(|run_dir| fs::write(run_dir.join("lock"), "").unwrap());
     check(|run_dir| fs::write(run_dir.join("vmm.json"), "{").unwrap());
     check(|run_dir| {
-        // A socket file that nobody serves.
-        drop(std::os::unix::net::UnixListener::bind(run_dir.join("api.sock")).unwrap());
+        // A socket file that nobody serves. It never listens: a process that another test is just starting would have
+        // the listener, too, for a moment.
+        let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        bind(
+            &socket,
+            &SocketAddrUnix::new(run_dir.join("api.sock")).unwrap(),
+        )
+        .unwrap();
         fs::create_dir(run_dir.join("of the machine")).unwrap();
         fs::write(run_dir.join("of the machine/config.json"), "").unwrap();
     });
     check(|run_dir| {
-        // A process id that somebody else has now.
+        // A process that is there, and has nothing to do with it.
         let record = json!({
             "boot_id": fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim(),
-            "agent": {"pid": 1, "start_time": 0},
             "listener_inode": 1,
             "binary": "vmm",
-            "vmm": {"pid": std::process::id(), "start_time": 1},
         });
         fs::write(run_dir.join("vmm.json"), record.to_string()).unwrap();
+        let stat = fs::read("/proc/self/stat").unwrap();
+        fs::write(run_dir.join("vmm.stat"), stat).unwrap();
     });
 }
 

@@ -27,7 +27,7 @@ pub struct DeviceNode {
 }
 
 impl DeviceNode {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(
         children: Vec<String>,
         id: impl Into<String>,
@@ -57,7 +57,7 @@ pub struct PciDeviceInfo {
 }
 
 impl PciDeviceInfo {
-    /// A value of these fields.
+    /// A value of these fields, in their order.
     pub fn new(bdf: impl Into<String>, id: impl Into<String>) -> Self {
         Self {
             bdf: bdf.into(),
@@ -88,7 +88,7 @@ pub struct VmInfo {
 }
 
 impl VmInfo {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(config: VmConfig, memory_actual_size: u64, state: VmState) -> Self {
         Self {
             config,
@@ -155,7 +155,7 @@ pub struct VmmPingResponse {
 }
 
 impl VmmPingResponse {
-    /// A value of these fields.
+    /// A value of these fields, in their order.
     pub fn new(
         build_version: impl Into<String>,
         features: Vec<String>,

@@ -81,7 +81,7 @@ pub struct ReceiveMigrationData {
 }
 
 impl ReceiveMigrationData {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(receiver_url: impl Into<String>) -> Self {
         Self {
             receiver_url: receiver_url.into(),
@@ -111,7 +111,7 @@ pub struct RestoreConfig {
 }
 
 impl RestoreConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(source_url: impl Into<String>) -> Self {
         Self {
             source_url: source_url.into(),
@@ -139,7 +139,7 @@ pub struct RestoredNetConfig {
 }
 
 impl RestoredNetConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(id: impl Into<String>) -> Self {
         Self {
             id: id.into(),
@@ -178,7 +178,7 @@ pub struct SendMigrationData {
 }
 
 impl SendMigrationData {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(destination_url: impl Into<String>) -> Self {
         Self {
             destination_url: destination_url.into(),
@@ -233,7 +233,7 @@ pub struct VmCoredumpData {
 }
 
 impl VmCoredumpData {
-    /// A value of these fields.
+    /// A value of these fields, in their order.
     pub fn new(destination_url: impl Into<String>) -> Self {
         Self {
             destination_url: destination_url.into(),
@@ -249,7 +249,7 @@ pub struct VmRemoveDevice {
 }
 
 impl VmRemoveDevice {
-    /// A value of these fields.
+    /// A value of these fields, in their order.
     pub fn new(id: impl Into<String>) -> Self {
         Self { id: id.into() }
     }
@@ -279,7 +279,7 @@ pub struct VmResizeDisk {
 }
 
 impl VmResizeDisk {
-    /// A value of these fields.
+    /// A value of these fields, in their order.
     pub fn new(desired_size: u64, id: impl Into<String>) -> Self {
         Self {
             desired_size,
@@ -298,7 +298,7 @@ pub struct VmResizeZone {
 }
 
 impl VmResizeZone {
-    /// A value of these fields.
+    /// A value of these fields, in their order.
     pub fn new(desired_ram: u64, id: impl Into<String>) -> Self {
         Self { desired_ram, id: id.into() }
     }
@@ -312,7 +312,7 @@ pub struct VmSnapshotConfig {
 }
 
 impl VmSnapshotConfig {
-    /// A value of these fields.
+    /// A value of these fields, in their order.
     pub fn new(destination_url: impl Into<String>) -> Self {
         Self {
             destination_url: destination_url.into(),

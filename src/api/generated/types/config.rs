@@ -38,7 +38,7 @@ pub struct BalloonConfig {
 }
 
 impl BalloonConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(size: u64) -> Self {
         Self {
             size,
@@ -84,7 +84,7 @@ pub struct ConsoleConfig {
 }
 
 impl ConsoleConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(mode: ConsoleMode) -> Self {
         Self {
             mode,
@@ -188,7 +188,7 @@ pub struct CpuAffinity {
 }
 
 impl CpuAffinity {
-    /// A value of these fields.
+    /// A value of these fields, in their order.
     pub fn new(host_cpus: Vec<u64>, vcpu: u32) -> Self {
         Self {
             host_cpus,
@@ -257,7 +257,7 @@ pub struct CpuTopology {
 }
 
 impl CpuTopology {
-    /// A value of these fields.
+    /// A value of these fields, in their order.
     pub fn new(
         cores_per_die: u16,
         dies_per_package: u16,
@@ -313,7 +313,7 @@ pub struct CpusConfig {
 }
 
 impl CpusConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(boot_vcpus: u32, max_vcpus: u32) -> Self {
         Self {
             boot_vcpus,
@@ -350,7 +350,7 @@ pub struct DebugConsoleConfig {
 }
 
 impl DebugConsoleConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(mode: ConsoleMode) -> Self {
         Self {
             mode,
@@ -408,7 +408,7 @@ pub struct LandlockConfig {
 }
 
 impl LandlockConfig {
-    /// A value of these fields.
+    /// A value of these fields, in their order.
     pub fn new(access: impl Into<String>, path: impl Into<String>) -> Self {
         Self {
             access: access.into(),
@@ -464,7 +464,7 @@ pub struct MemoryConfig {
 }
 
 impl MemoryConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(size: u64) -> Self {
         Self {
             size,
@@ -527,7 +527,7 @@ pub struct MemoryZoneConfig {
 }
 
 impl MemoryZoneConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(id: impl Into<String>, size: u64) -> Self {
         Self {
             id: id.into(),
@@ -573,7 +573,7 @@ pub struct NumaConfig {
 }
 
 impl NumaConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(guest_numa_id: u32) -> Self {
         Self {
             guest_numa_id,
@@ -736,7 +736,7 @@ pub struct RngConfig {
 }
 
 impl RngConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(src: impl Into<String>) -> Self {
         Self {
             src: src.into(),
@@ -788,7 +788,7 @@ pub struct SerialConfig {
 }
 
 impl SerialConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(mode: ConsoleMode) -> Self {
         Self {
             mode,
@@ -810,7 +810,7 @@ pub struct TpmConfig {
 }
 
 impl TpmConfig {
-    /// A value of these fields.
+    /// A value of these fields, in their order.
     pub fn new(socket: impl Into<String>) -> Self {
         Self {
             socket: socket.into(),
@@ -842,7 +842,7 @@ pub struct UserDeviceConfig {
 }
 
 impl UserDeviceConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(socket: impl Into<String>) -> Self {
         Self {
             socket: socket.into(),

@@ -139,7 +139,7 @@ pub struct FsConfig {
 }
 
 impl FsConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(socket: impl Into<String>, tag: impl Into<String>) -> Self {
         Self {
             socket: socket.into(),
@@ -182,7 +182,7 @@ pub struct GenericVhostUserConfig {
 }
 
 impl GenericVhostUserConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(
         device_type: u32,
         queue_sizes: Vec<u16>,
@@ -372,7 +372,7 @@ pub struct PmemConfig {
 }
 
 impl PmemConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(file: impl Into<String>) -> Self {
         Self {
             file: file.into(),
@@ -417,7 +417,7 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(refill_time: u64, size: u64) -> Self {
         Self {
             refill_time,
@@ -454,7 +454,7 @@ pub struct VdpaConfig {
 }
 
 impl VdpaConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(path: impl Into<String>) -> Self {
         Self {
             path: path.into(),
@@ -515,7 +515,7 @@ pub struct VirtQueueAffinity {
 }
 
 impl VirtQueueAffinity {
-    /// A value of these fields.
+    /// A value of these fields, in their order.
     pub fn new(host_cpus: Vec<u64>, queue_index: u16) -> Self {
         Self {
             host_cpus,
@@ -545,7 +545,7 @@ pub struct VmAddUserDevice {
 }
 
 impl VmAddUserDevice {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(socket: impl Into<String>) -> Self {
         Self {
             socket: socket.into(),
@@ -582,7 +582,7 @@ pub struct VsockConfig {
 }
 
 impl VsockConfig {
-    /// A value of what is required, with nothing else set.
+    /// A value of what is required, in the order of the fields, with nothing else set.
     pub fn new(cid: u32, socket: impl Into<String>) -> Self {
         Self {
             cid,
