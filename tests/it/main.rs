@@ -14,8 +14,6 @@ mod recorder;
 mod relay;
 mod scenarios;
 mod spec;
+mod tidy;
 mod vmm;
 mod vsock;
-
-mod client;
-mod tidy;
