@@ -20,6 +20,16 @@ pub enum Error {
         /// The answer.
         source: client::Error,
     },
+    /// The VMM's process ended instead of doing it.
+    #[error("the VMM died when it was to {action}: {ended}")]
+    VmmDied {
+        /// What was asked, as a verb.
+        action: &'static str,
+        /// How it ended, with the end of its log.
+        ended: Box<vmm::Ended>,
+        /// What the client saw.
+        source: client::Error,
+    },
     /// The guest didn't speak, or not as it should.
     #[error("the guest cannot be spoken to")]
     Channel(#[source] vsock::Error),
