@@ -12,10 +12,9 @@ mod overlay;
 mod player;
 mod recorder;
 mod relay;
+mod sandbox;
 mod scenarios;
 mod spec;
+mod tidy;
 mod vmm;
 mod vsock;
-
-mod client;
-mod tidy;
