@@ -12,6 +12,7 @@ mod overlay;
 mod player;
 mod recorder;
 mod relay;
+mod sandbox;
 mod scenarios;
 mod spec;
 mod tidy;
