@@ -27,13 +27,16 @@ pub enum Error {
     #[error("no channel to the guest is open")]
     NoChannel,
     /// The VM started, but its guest never opened the channel.
-    #[error("the VM runs, but its guest never answered; its console ended with: {console}")]
+    #[error("the VM runs, but its guest never answered; its console ended with: {}", if console.is_empty() { "(nothing)" } else { console })]
     GuestSilent {
         /// The last part of the console.
         console: String,
         /// How the last attempt failed.
         source: vsock::Error,
     },
+    /// The VMM ended while its guest was waited for.
+    #[error("the VMM ended by itself: {0}")]
+    VmmEnded(vmm::Ended),
     /// A disk couldn't be hashed or put back.
     #[error("the {role} disk cannot be used")]
     Disk {

@@ -257,7 +257,11 @@ impl Machine {
             connect: limit,
             ..ChannelConfig::new(self.layout.vsock())
         };
-        let channel = Channel::open(&config).await.map_err(Error::Channel)?;
+        // A dead VMM's socket looks like that of a guest that is still coming up.
+        let channel = tokio::select! {
+            opened = Channel::open(&config) => opened.map_err(Error::Channel)?,
+            ended = self.vmm.ended() => return Err(Error::VmmEnded(ended)),
+        };
         let hello = channel.hello(self.limits.query).await;
         self.channel = Some(channel);
         hello.map_err(Error::Channel)

@@ -10,12 +10,11 @@ mod idle_kernel;
 mod image;
 mod overlay;
 mod player;
+mod real;
 mod recorder;
 mod relay;
 mod scenarios;
 mod spec;
+mod tidy;
 mod vmm;
 mod vsock;
-
-mod client;
-mod tidy;
