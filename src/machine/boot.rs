@@ -41,7 +41,8 @@ impl Machine {
     ///
     /// [`Error::Disk`] for a disk that can't be copied, [`Error::File`] for a kernel or initramfs that can't be opened, [`Error::NotUtf8`] for a path that the
     /// VMM can't be told of, [`Error::Api`] when the VMM refused, [`Error::GuestSilent`] when the guest didn't
-    /// come up in time, [`Error::Channel`] when it broke the protocol.
+    /// come up in time, [`Error::VmmDied`] when the VMM died meanwhile, [`Error::Channel`] when the guest broke
+    /// the protocol.
     pub async fn boot(&mut self, shape: &VmShape) -> Result<Option<GuestHello>, Error> {
         let booted = self.try_boot(shape).await;
         if booted.is_err()

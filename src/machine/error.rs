@@ -27,8 +27,8 @@ pub enum Error {
         action: &'static str,
         /// How it ended, with the end of its log.
         ended: Box<vmm::Ended>,
-        /// What the client saw.
-        source: client::Error,
+        /// What the client saw, if it was in a call.
+        source: Option<client::Error>,
     },
     /// The guest didn't speak, or not as it should.
     #[error("the guest cannot be spoken to")]
@@ -37,7 +37,7 @@ pub enum Error {
     #[error("no channel to the guest is open")]
     NoChannel,
     /// The VM started, but its guest never opened the channel.
-    #[error("the VM runs, but its guest never answered; its console ended with: {console}")]
+    #[error("the VM runs, but its guest never answered; its console ended with: {}", if console.is_empty() { "(nothing)" } else { console })]
     GuestSilent {
         /// The last part of the console.
         console: String,

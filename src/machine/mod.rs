@@ -261,7 +261,15 @@ impl Machine {
             connect: limit,
             ..ChannelConfig::new(self.layout.vsock())
         };
-        let channel = Channel::open(&config).await.map_err(Error::Channel)?;
+        // A dead VMM's socket looks like that of a guest that is still coming up.
+        let channel = tokio::select! {
+            opened = Channel::open(&config) => opened.map_err(Error::Channel)?,
+            ended = self.vmm.ended() => return Err(Error::VmmDied {
+                action: "open the channel to its guest",
+                ended: Box::new(ended),
+                source: None,
+            }),
+        };
         let hello = channel.hello(self.limits.query).await;
         self.channel = Some(channel);
         hello.map_err(Error::Channel)
@@ -286,7 +294,7 @@ impl Machine {
                 Ok(ended) => Error::VmmDied {
                     action,
                     ended: Box::new(ended),
-                    source,
+                    source: Some(source),
                 },
                 Err(_) => Error::Api { action, source },
             },
