@@ -1,7 +1,7 @@
 //! A stand-in for a VMM: the states, answers and files of v53.0, and what a test tells it to do otherwise.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -230,7 +230,9 @@ impl Shared {
         let config: Value = serde_json::from_str(&config.map_err(|_| "config.json is missing")?)
             .map_err(|_| "config.json is not JSON")?;
         let disks = config["disks"].as_array().ok_or("there are no disks")?;
-        let disks = disks.iter().map(|disk| disk["path"].as_str().map(PathBuf::from));
+        let disks = disks
+            .iter()
+            .map(|disk| disk["path"].as_str().map(PathBuf::from));
         let files = SNAPSHOT_FILES.iter().map(|name| Some(folder.join(name)));
         for path in files.chain(disks) {
             File::open(path.ok_or("a disk has no path")?).map_err(|_| "a file cannot be opened")?;
