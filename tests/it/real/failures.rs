@@ -47,13 +47,16 @@ async fn a_file_that_is_missing_is_named() {
 
     let mut config = rig.config(LONG);
     config.disks[1].origin = missing.clone();
-    match Machine::start(config).await.unwrap_err() {
+    let mut machine = Machine::start(config).await.unwrap();
+    let shape = idle_vm::shape(rig.folder());
+    match machine.boot(&shape).await.unwrap_err() {
         error @ Error::Disk { .. } => {
             let text = said(&error);
             assert!(text.contains(missing.to_str().unwrap()), "{text}");
         }
         error => panic!("{error:?}"),
     }
+    machine.shutdown().await.unwrap();
     assert_nothing_left(rig.folder());
 }
 
