@@ -127,19 +127,19 @@ impl Machine {
                 directory,
             ),
         };
-        let layout = Layout::new(directory)?;
-        let mut disks = Vec::with_capacity(config.disks.len());
-        for disk in config.disks {
-            disks.push(WorkingDisk::prepare(disk, &layout).await?);
-        }
-        Ok(Machine {
+        let mut machine = Machine {
             vmm,
-            layout,
-            disks,
+            layout: Layout::new(directory)?,
+            disks: Vec::with_capacity(config.disks.len()),
             port: config.port,
             limits: config.limits,
             channel: None,
-        })
+        };
+        for disk in config.disks {
+            let disk = WorkingDisk::prepare(disk, &machine.layout).await?;
+            machine.disks.push(disk);
+        }
+        Ok(machine)
     }
 
     /// The VMM, for what concerns its process.
@@ -236,7 +236,7 @@ impl Machine {
     /// and there is no report.
     pub async fn shutdown(mut self) -> Option<ShutdownReport> {
         self.close_channel();
-        let report = match self.vmm.process() {
+        match self.vmm.process() {
             Some(_) => Some(self.vmm.shutdown().await),
             None => {
                 if let Err(error) = self.delete().await {
@@ -244,9 +244,7 @@ impl Machine {
                 }
                 None
             }
-        };
-        self.layout.remove();
-        report
+        }
     }
 
     /// Opens the channel within `limit` and greets the guest. `None`: a guest older than the greeting.
@@ -272,5 +270,11 @@ impl Machine {
             .send(request)
             .await
             .map_err(|source| Error::Api { action, source })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.layout.remove();
     }
 }
