@@ -10,5 +10,7 @@ pub mod frame;
 #[cfg(feature = "guest")]
 pub mod init;
 pub mod protocol;
+#[cfg(feature = "guest")]
+pub mod stand_in;
 
 pub use build_id::{BUILD_ID, BUILD_ID_MARKER, MARKED_BUILD_ID};

@@ -51,7 +51,7 @@ pub(super) struct WorkingDisk {
 }
 
 impl WorkingDisk {
-    pub(super) async fn prepare(disk: Disk, layout: &Layout) -> Result<Self, Error> {
+    pub(super) fn new(disk: Disk, layout: &Layout) -> Result<Self, Error> {
         let Disk {
             role,
             origin,
@@ -63,14 +63,12 @@ impl WorkingDisk {
             true => origin.clone(),
             false => layout.disk(role),
         };
-        let disk = WorkingDisk {
+        Ok(WorkingDisk {
             role,
             origin,
             readonly,
             path,
-        };
-        disk.put_back().await?;
-        Ok(disk)
+        })
     }
 
     /// Makes the working copy of a writable disk equal to its origin, as a new file. A read-only disk is left

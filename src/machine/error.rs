@@ -20,6 +20,16 @@ pub enum Error {
         /// The answer.
         source: client::Error,
     },
+    /// The VMM's process ended instead of doing it.
+    #[error("the VMM died when it was to {action}: {ended}")]
+    VmmDied {
+        /// What was asked, as a verb.
+        action: &'static str,
+        /// How it ended, with the end of its log.
+        ended: Box<vmm::Ended>,
+        /// What the client saw, if it was in a call.
+        source: Option<client::Error>,
+    },
     /// The guest didn't speak, or not as it should.
     #[error("the guest cannot be spoken to")]
     Channel(#[source] vsock::Error),
@@ -34,9 +44,6 @@ pub enum Error {
         /// How the last attempt failed.
         source: vsock::Error,
     },
-    /// The VMM ended while its guest was waited for.
-    #[error("the VMM ended by itself: {0}")]
-    VmmEnded(vmm::Ended),
     /// A disk couldn't be hashed or put back.
     #[error("the {role} disk cannot be used")]
     Disk {

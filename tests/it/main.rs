@@ -13,6 +13,7 @@ mod player;
 mod real;
 mod recorder;
 mod relay;
+mod sandbox;
 mod scenarios;
 mod spec;
 mod tidy;

@@ -7,7 +7,6 @@ mod play;
 mod program;
 mod real;
 mod recorded;
-mod stand_in;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

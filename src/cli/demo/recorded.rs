@@ -2,16 +2,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::machine::{Disk, DiskRole, Limits, SNAPSHOT_FILES, VmShape, VmmSource};
 use chv_sandbox::replay::{Cassette, HookError, Played, Player, PlayerOptions, RequestBody};
 use serde_json::Value;
 
 use super::play::{Place, Stage, play as perform};
 use super::program::Program;
-use super::stand_in::Guest;
 use crate::cli::Failure;
 
 /// This very play, as a real VMM answered it. The README says how it was recorded.
@@ -36,7 +35,7 @@ pub(super) async fn play(place: &Place, program: &mut Program) -> Result<(), Fai
     let shape = shape(&config).ok_or("the recorded VM is not one of this demo")?;
     let title = format!("the recording of a real VMM, {}", cassette.release);
 
-    let guest = Arc::new(Mutex::new(Guest::new(machine.join("vsock.sock"))?));
+    let guest = StandIn::new(machine.join("vsock.sock"))?;
     let golden = place.path().join("golden/snapshot");
     let options = PlayerOptions::new(place.path().join("api.sock"))
         .substitute("WORK", work)
@@ -71,15 +70,7 @@ pub(super) async fn play(place: &Place, program: &mut Program) -> Result<(), Fai
 }
 
 /// What a VMM does besides answering: its vsock socket and its guest come and go, and a snapshot has files.
-fn act(
-    played: &Played,
-    guest: &Mutex<Guest>,
-    golden: &Path,
-    config: &Value,
-) -> Result<(), HookError> {
-    let mut guest = guest
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+fn act(played: &Played, guest: &StandIn, golden: &Path, config: &Value) -> Result<(), HookError> {
     match played.path.rsplit('/').next() {
         Some("vm.boot" | "vm.restore") => guest.start()?,
         Some("vm.delete") => guest.stop(),

@@ -11,6 +11,7 @@ use chv_sandbox::client::{Client, ErrorKind};
 use chv_sandbox::machine::{
     Disk, DiskRole, Limits, Machine, MachineConfig, Reading, VmmFile, VmmSource,
 };
+use chv_sandbox::overlay;
 use chv_sandbox::vmm::{ShutdownStep, VSOCK_SOCKET, Vmm};
 use serde_json::json;
 use tempfile::tempdir;
@@ -131,6 +132,8 @@ async fn a_machine_is_reverted_and_its_vmm_serves_the_disks_that_were_hashed() {
     .unwrap();
     let snapshot = folder.path().join("golden");
     fs::create_dir(&snapshot).unwrap();
+    let given = folder.path().join("given-overlay.img");
+    overlay::put_back(&given, machine.disk_path(DiskRole::Overlay).unwrap()).unwrap();
     boot_idle(&machine, folder.path()).await;
     machine.pause().await.unwrap();
     machine.snapshot(&snapshot).await.unwrap();

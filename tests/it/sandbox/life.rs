@@ -1,0 +1,242 @@
+//! Boot, shutdown, and what stands between them: states, events, calls that end each other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chv_sandbox::sandbox::{Backend, Error, Event, Sandbox, SandboxState};
+use tokio::time::timeout;
+
+use super::vmm::Act;
+use super::{PATIENCE, Scene, assert_echoed, echo, states};
+use SandboxState::{Booting, Failed, NotBooted, Ready, Resetting};
+
+#[tokio::test]
+async fn a_sandbox_boots_once_and_goes_through_its_states_in_order() {
+    let scene = Scene::minted().await;
+    let sandbox: Box<dyn Sandbox> = Box::new(scene.sandbox());
+    let mut events = sandbox.subscribe();
+    assert_eq!(sandbox.backend(), Backend::Chv);
+    assert_eq!(sandbox.state(), NotBooted);
+
+    sandbox.boot().await.unwrap();
+    assert_eq!(states(&mut events), [Booting, Ready]);
+    let asked = scene.vmm.take_asked();
+    assert!(asked.contains(&"vm.restore".to_owned()), "{asked:?}");
+
+    sandbox.boot().await.unwrap();
+    assert!(
+        scene.vmm.take_asked().is_empty(),
+        "a second boot does nothing"
+    );
+    assert!(events.is_empty());
+
+    assert_echoed(echo(&*sandbox, "one").await, "one");
+    sandbox.reset().await.unwrap();
+    assert_eq!(states(&mut events), [Resetting, Ready]);
+    assert_echoed(echo(&*sandbox, "two").await, "two");
+
+    sandbox.shutdown().await;
+    assert_eq!(states(&mut events), [NotBooted]);
+    scene.assert_machine_is_empty();
+
+    sandbox.shutdown().await;
+    assert!(events.is_empty(), "a second shutdown does nothing");
+    sandbox.boot().await.unwrap();
+    assert_echoed(echo(&*sandbox, "three").await, "three");
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_reset_is_told_to_those_who_listen() {
+    let (_scene, sandbox) = Scene::booted().await;
+    let mut events = sandbox.subscribe();
+    let reset = sandbox.reset().await.unwrap();
+    loop {
+        if let Event::Reset(told) = events.recv().await.unwrap() {
+            assert_eq!(told.state, reset.outcome().state);
+            break;
+        }
+    }
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_sandbox_that_was_never_booted_takes_a_shutdown_and_nothing_else() {
+    let scene = Scene::minted().await;
+    let sandbox = scene.sandbox();
+    let mut events = sandbox.subscribe();
+    sandbox.shutdown().await;
+    let refused = [
+        echo(&sandbox, "early").await.unwrap_err(),
+        sandbox.reset().await.unwrap_err(),
+    ];
+    for error in refused {
+        let not_booted = Error::NotReady {
+            action: "",
+            state: NotBooted,
+            halted: false,
+        };
+        assert_eq!(
+            std::mem::discriminant(&error),
+            std::mem::discriminant(&not_booted)
+        );
+        assert!(error.to_string().contains("not_booted"), "{error}");
+        assert_eq!(error.code(), "SANDBOX_NOT_AVAILABLE");
+    }
+    assert!(events.try_recv().is_err(), "nothing has happened");
+    assert!(scene.vmm.take_asked().is_empty());
+}
+
+/// Waits until the VMM was asked for `operation`.
+async fn asked_for(scene: &Scene, operation: &str) {
+    let asked = async {
+        while !scene
+            .vmm
+            .take_asked()
+            .iter()
+            .any(|asked| asked == operation)
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, asked).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_a_boot_that_hangs() {
+    for operation in [
+        "vmm.ping",
+        "vm.delete",
+        "vm.restore",
+        "vm.resume",
+        "vm.info",
+    ] {
+        let scene = Scene::minted().await;
+        scene.vmm.on(operation, 1, Act::Hang);
+        let sandbox = Arc::new(scene.sandbox());
+        let boot = tokio::spawn({
+            let sandbox = Arc::clone(&sandbox);
+            async move { sandbox.boot().await }
+        });
+        asked_for(&scene, operation).await;
+        timeout(PATIENCE, sandbox.shutdown()).await.unwrap();
+        let error = boot.await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::ShutDown), "{operation}: {error}");
+        assert_eq!(sandbox.state(), NotBooted, "{operation}");
+        sandbox.boot().await.unwrap();
+        assert_echoed(echo(&*sandbox, "after").await, "after");
+        sandbox.shutdown().await;
+        scene.assert_machine_is_empty();
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_a_reset_that_hangs() {
+    for operation in ["vm.delete", "vm.restore", "vm.resume", "vm.info"] {
+        let (scene, sandbox) = Scene::booted().await;
+        let mut events = sandbox.subscribe();
+        scene.vmm.on(operation, 1, Act::Hang);
+        let sandbox = Arc::new(sandbox);
+        let reset = tokio::spawn({
+            let sandbox = Arc::clone(&sandbox);
+            async move { sandbox.reset().await }
+        });
+        asked_for(&scene, operation).await;
+        timeout(PATIENCE, sandbox.shutdown()).await.unwrap();
+        let error = reset.await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::ShutDown), "{operation}: {error}");
+        assert_eq!(states(&mut events), [Resetting, NotBooted], "{operation}");
+        scene.assert_machine_is_empty();
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_the_tools_that_run() {
+    let (scene, sandbox) = Scene::booted().await;
+    scene
+        .guest
+        .behave(chv_sandbox::guest::stand_in::Behaviour::Silent);
+    // Not a reset: the connection that the tools use has to be a silent one.
+    sandbox.shutdown().await;
+    drop(sandbox);
+    scene
+        .guest
+        .behave(chv_sandbox::guest::stand_in::Behaviour::Dispatcher);
+}
+
+#[tokio::test]
+async fn shutdowns_at_once_are_one() {
+    let (scene, sandbox) = Scene::booted().await;
+    let mut events = sandbox.subscribe();
+    tokio::join!(sandbox.shutdown(), sandbox.shutdown(), sandbox.shutdown());
+    assert_eq!(states(&mut events), [NotBooted]);
+    scene.assert_machine_is_empty();
+}
+
+#[tokio::test]
+async fn a_reset_that_is_dropped_leaves_a_failed_sandbox_which_the_next_one_mends() {
+    let (scene, sandbox) = Scene::booted().await;
+    for operation in ["vm.delete", "vm.restore", "vm.resume", "vm.info"] {
+        scene.vmm.on(operation, 1, Act::Hang);
+        let reset = async {
+            tokio::select! {
+                result = sandbox.reset() => panic!("{operation} hangs: {result:?}"),
+                () = asked_for(&scene, operation) => {}
+            }
+        };
+        reset.await;
+        assert_eq!(sandbox.state(), Failed, "{operation}");
+        let error = echo(&sandbox, "abandoned").await.unwrap_err();
+        assert!(
+            matches!(error, Error::NotReady { halted: false, .. }),
+            "{error}"
+        );
+
+        assert!(sandbox.reset().await.unwrap().is_verified(), "{operation}");
+        assert_echoed(echo(&sandbox, "mended").await, "mended");
+    }
+
+    scene.vmm.on("vm.restore", 1, Act::Hang);
+    tokio::select! {
+        result = sandbox.reset() => panic!("it hangs: {result:?}"),
+        () = asked_for(&scene, "vm.restore") => {}
+    }
+    sandbox.shutdown().await;
+    sandbox.boot().await.unwrap();
+    assert_echoed(echo(&sandbox, "booted again").await, "booted again");
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_that_is_dropped_goes_on_to_its_end() {
+    let (scene, sandbox) = Scene::booted().await;
+    scene.vmm.before("vm.delete", || {
+        std::thread::sleep(Duration::from_millis(100));
+    });
+    tokio::select! {
+        () = sandbox.shutdown() => panic!("it takes longer"),
+        () = asked_for(&scene, "vm.delete") => {}
+    }
+    // What is asked now waits for it, and finds nothing that still runs.
+    sandbox.boot().await.unwrap();
+    assert_echoed(echo(&sandbox, "booted again").await, "booted again");
+    sandbox.shutdown().await;
+    scene.assert_machine_is_empty();
+}
+
+#[tokio::test]
+async fn a_sandbox_that_did_not_boot_can_be_booted_again() {
+    let scene = Scene::minted().await;
+    let sandbox = scene.sandbox();
+    let mut events = sandbox.subscribe();
+    scene.vmm.on("vm.restore", 1, Act::Refuse);
+    let error = sandbox.boot().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
+    assert_eq!(states(&mut events), [Booting, Failed]);
+    scene.assert_machine_is_empty();
+    assert!(matches!(sandbox.reset().await, Err(Error::NotReady { .. })));
+
+    sandbox.boot().await.unwrap();
+    assert_eq!(states(&mut events), [Booting, Ready]);
+    sandbox.shutdown().await;
+}

@@ -1,0 +1,261 @@
+//! The sandbox as an agent uses it, on a stand-in for the VMM with a stand-in for the guest and real disk files.
+
+mod bad_input;
+mod golden;
+mod life;
+mod outage;
+mod reset;
+mod scaffold;
+mod silence;
+mod tamper;
+mod tools;
+mod vmm;
+
+use std::error::Error as _;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chv_sandbox::golden::{Golden, MintConfig, MintError, mint};
+use chv_sandbox::guest::stand_in::StandIn;
+use chv_sandbox::machine::{Disk, DiskRole, Limits, MachineConfig, VmShape, VmmSource};
+use chv_sandbox::sandbox::{
+    ChvSandbox, Error, Event, Sandbox, SandboxConfig, SandboxState, Timeouts, ToolExecution,
+    ToolInvocation,
+};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::sync::broadcast;
+
+use vmm::Vmm;
+
+/// Generous: reached only when a test fails, or by a guest that a test made silent.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A VMM, a guest, and the files of an image, each where a test can get at it.
+struct Scene {
+    directory: TempDir,
+    vmm: Vmm,
+    guest: StandIn,
+    timeouts: Timeouts,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let directory = TempDir::with_prefix("sandbox-").unwrap();
+        let path = directory.path();
+        fs::create_dir(path.join("machine")).unwrap();
+        let pattern: Vec<u8> = (0..0x1_0000).map(|at| (at / 256 + at) as u8).collect();
+        fs::write(path.join("root.img"), &pattern).unwrap();
+        fs::write(path.join("overlay.img"), &pattern[0x100..]).unwrap();
+        fs::write(path.join("kernel"), "stands for a real one\n").unwrap();
+        let guest = StandIn::new(path.join("machine/vsock.sock")).unwrap();
+        let vmm = Vmm::start(path.join("api.sock"), guest.clone());
+        let patience = PATIENCE.as_millis() as u64;
+        Scene {
+            directory,
+            vmm,
+            guest,
+            timeouts: Timeouts {
+                boot_ms: patience,
+                handshake_ms: patience,
+                settle_ms: patience,
+                query_ms: patience,
+                grace_ms: patience,
+            },
+        }
+    }
+
+    /// One with a golden snapshot.
+    async fn minted() -> Scene {
+        let scene = Scene::new();
+        scene.mint().await.unwrap();
+        scene.vmm.take_asked();
+        scene
+    }
+
+    /// One with a golden snapshot, and a sandbox that has booted from it.
+    async fn booted() -> (Scene, ChvSandbox) {
+        let scene = Scene::minted().await;
+        let sandbox = scene.sandbox();
+        sandbox.boot().await.unwrap();
+        scene.vmm.take_asked();
+        (scene, sandbox)
+    }
+
+    /// From the next sandbox on, a guest that says nothing is waited for only this long.
+    fn hurry(&mut self) {
+        self.timeouts.settle_ms = 500;
+        self.timeouts.query_ms = 500;
+    }
+
+    async fn mint(&self) -> Result<Golden, MintError> {
+        mint(self.mint_config()).await
+    }
+
+    fn mint_config(&self) -> MintConfig {
+        MintConfig {
+            any_guest: false,
+            machine: MachineConfig {
+                vmm: self.source(),
+                disks: self.disks(),
+                port: 1024,
+                limits: Limits {
+                    boot: PATIENCE,
+                    handshake: PATIENCE,
+                    settle: PATIENCE,
+                    query: PATIENCE,
+                },
+            },
+            shape: VmShape {
+                kernel: self.path("kernel"),
+                initramfs: None,
+                cmdline: "console=hvc0".to_owned(),
+                vcpus: 1,
+                memory_mib: 128,
+                cid: 3,
+            },
+            settle: PATIENCE,
+            into: self.path("golden"),
+        }
+    }
+
+    fn disks(&self) -> Vec<Disk> {
+        let disk = |role, name, readonly| Disk {
+            role,
+            origin: self.path(name),
+            readonly,
+        };
+        vec![
+            disk(DiskRole::Root, "root.img", true),
+            disk(DiskRole::Overlay, "overlay.img", false),
+        ]
+    }
+
+    fn source(&self) -> VmmSource {
+        VmmSource::Attach {
+            api_socket: self.vmm.socket().to_owned(),
+            directory: self.path("machine"),
+        }
+    }
+
+    fn config(&self) -> SandboxConfig {
+        SandboxConfig {
+            evidence_dir: Some(self.path("evidence")),
+            timeouts: self.timeouts,
+            ..SandboxConfig::with_golden(self.path("golden"))
+        }
+    }
+
+    fn scaffold(&self) -> SandboxConfig {
+        SandboxConfig {
+            golden: None,
+            scaffold: true,
+            kernel: Some(self.path("kernel")),
+            root_disk: Some(self.path("root.img")),
+            overlay_path: Some(self.path("overlay.img")),
+            ..self.config()
+        }
+    }
+
+    fn sandbox(&self) -> ChvSandbox {
+        self.sandbox_of(self.config())
+    }
+
+    fn sandbox_of(&self, config: SandboxConfig) -> ChvSandbox {
+        ChvSandbox::with_vmm(config, self.source()).unwrap()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// What lies in the machine's directory.
+    #[track_caller]
+    fn assert_machine_is_empty(&self) {
+        let left = fs::read_dir(self.path("machine")).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.is_empty(), "{left:?} is left");
+        assert_eq!(self.vmm.state(), None, "no VM is left");
+    }
+}
+
+/// Changes one bit in the middle of a file.
+fn flip_a_bit(path: &Path) {
+    let file = fs::File::options().read(true).write(true).open(path);
+    let file = file.unwrap();
+    let offset = file.metadata().unwrap().len() / 2;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
+}
+
+fn invocation(command_id: &str, tool: &str) -> ToolInvocation {
+    ToolInvocation {
+        command_id: command_id.to_owned(),
+        tool: tool.to_owned(),
+        params: json!({ "message": command_id }),
+        deadline_ms: PATIENCE.as_millis() as u64,
+    }
+}
+
+async fn echo(sandbox: &dyn Sandbox, message: &str) -> Result<ToolExecution, Error> {
+    sandbox.execute_tool(invocation(message, "echo")).await
+}
+
+/// A tool runs, and says what it should.
+#[track_caller]
+fn assert_echoed(execution: Result<ToolExecution, Error>, message: &str) {
+    let execution = execution.unwrap();
+    assert_eq!(
+        (execution.exit_code, execution.stdout),
+        (0, format!("{message}\n"))
+    );
+}
+
+/// The states among the events so far, in order.
+fn states(events: &mut broadcast::Receiver<Event>) -> Vec<SandboxState> {
+    let mut states = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        if let Event::State(state) = event {
+            states.push(state);
+        }
+    }
+    states
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// The halted sandbox takes nothing but a shutdown, and can be booted after that.
+async fn assert_halted(sandbox: &ChvSandbox) {
+    assert_eq!(sandbox.state(), SandboxState::Failed);
+    let refused = [
+        sandbox.boot().await.unwrap_err(),
+        sandbox.reset().await.unwrap_err(),
+        echo(sandbox, "halted").await.unwrap_err(),
+    ];
+    for error in refused {
+        assert!(
+            matches!(error, Error::NotReady { halted: true, .. }),
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains("nothing but shutdown"),
+            "{error}"
+        );
+        assert_eq!(error.code(), "SANDBOX_NOT_AVAILABLE");
+        assert!(error.source().is_none());
+    }
+    sandbox.shutdown().await;
+    assert_eq!(sandbox.state(), SandboxState::NotBooted);
+}

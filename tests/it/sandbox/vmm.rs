@@ -1,0 +1,288 @@
+//! A stand-in for a VMM: the states, answers and files of v53.0, and what a test tells it to do otherwise.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use chv_sandbox::guest::stand_in::StandIn;
+use chv_sandbox::machine::SNAPSHOT_FILES;
+use serde_json::{Value, json};
+
+/// What happens to a call instead of, or before, what it asks for.
+pub(super) enum Act {
+    /// It is answered with 500, and not done.
+    Refuse,
+    /// It is never answered, and not done.
+    Hang,
+    /// The connection is closed without an answer, and it is not done.
+    Close,
+    /// It is answered as if it had been done, and not done.
+    Pretend,
+    /// This is done first; then the call as usual.
+    First(Box<dyn FnOnce() + Send>),
+}
+
+/// An api-socket with a VMM behind it. The VM's guest is a stand-in too.
+pub(super) struct Vmm {
+    socket: PathBuf,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    guest: StandIn,
+    version: Mutex<&'static str>,
+    vm: Mutex<Option<Vm>>,
+    plans: Mutex<Vec<Plan>>,
+    asked: Mutex<Vec<String>>,
+    ended: Mutex<bool>,
+}
+
+struct Vm {
+    config: Value,
+    state: &'static str,
+}
+
+struct Plan {
+    operation: &'static str,
+    /// How many calls of the operation are still left alone.
+    after: usize,
+    act: Act,
+}
+
+impl Vmm {
+    pub(super) fn start(socket: PathBuf, guest: StandIn) -> Vmm {
+        let listener = UnixListener::bind(&socket).unwrap();
+        let shared = Arc::new(Shared {
+            guest,
+            version: Mutex::new("53.0.0"),
+            vm: Mutex::default(),
+            plans: Mutex::default(),
+            asked: Mutex::default(),
+            ended: Mutex::default(),
+        });
+        let serving = Arc::clone(&shared);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if *lock(&serving.ended) {
+                    break;
+                }
+                let (stream, shared) = (stream.unwrap(), Arc::clone(&serving));
+                // The other end may be gone at any time.
+                thread::spawn(move || drop(shared.serve(stream)));
+            }
+        });
+        Vmm { socket, shared }
+    }
+
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// From now on, the `nth` call of `operation` meets `act`; 1 is the next.
+    pub(super) fn on(&self, operation: &'static str, nth: usize, act: Act) {
+        let after = nth.checked_sub(1).expect("calls are counted from 1");
+        let plan = Plan {
+            operation,
+            after,
+            act,
+        };
+        lock(&self.shared.plans).push(plan);
+    }
+
+    /// Before the next call of `operation` is done, `first` is.
+    pub(super) fn before(&self, operation: &'static str, first: impl FnOnce() + Send + 'static) {
+        self.on(operation, 1, Act::First(Box::new(first)));
+    }
+
+    pub(super) fn set_version(&self, version: &'static str) {
+        *lock(&self.shared.version) = version;
+    }
+
+    /// What was asked since the last time.
+    pub(super) fn take_asked(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.shared.asked))
+    }
+
+    /// The VM's state; `None` when there is none.
+    pub(super) fn state(&self) -> Option<&'static str> {
+        lock(&self.shared.vm).as_ref().map(|vm| vm.state)
+    }
+}
+
+impl Drop for Vmm {
+    fn drop(&mut self) {
+        *lock(&self.shared.ended) = true;
+        // Wakes the listener.
+        drop(UnixStream::connect(&self.socket));
+        self.shared.guest.stop();
+    }
+}
+
+impl Shared {
+    fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
+        let mut reader = BufReader::new(stream.try_clone()?);
+        while let Some((operation, body)) = read_request(&mut reader)? {
+            lock(&self.asked).push(operation.clone());
+            let answer = match self.planned(&operation) {
+                Some(Act::Close) => return Ok(()),
+                Some(Act::Hang) => return io::copy(&mut reader, &mut io::sink()).map(drop),
+                Some(Act::Refuse) => Err("The test refuses this"),
+                Some(Act::Pretend) => Ok(Value::Null),
+                Some(Act::First(first)) => {
+                    first();
+                    self.perform(&operation, &body)
+                }
+                None => self.perform(&operation, &body),
+            };
+            let (status, body) = match answer {
+                Ok(Value::Null) => ("204", String::new()),
+                Ok(body) => ("200", body.to_string()),
+                Err(why) => ("500", json!(["Error from API", why]).to_string()),
+            };
+            write!(
+                stream,
+                "HTTP/1.1 {status} \r\nServer: Cloud Hypervisor API\r\nConnection: keep-alive\r\n"
+            )?;
+            match body.len() {
+                0 => stream.write_all(b"\r\n")?,
+                length => write!(stream, "Content-Length: {length}\r\n\r\n{body}")?,
+            }
+        }
+        Ok(())
+    }
+
+    fn planned(&self, operation: &str) -> Option<Act> {
+        let mut plans = lock(&self.plans);
+        let mut due = None;
+        for (at, plan) in plans.iter_mut().enumerate() {
+            if plan.operation != operation {
+                continue;
+            }
+            match plan.after.checked_sub(1) {
+                Some(after) => plan.after = after,
+                None => due = due.or(Some(at)),
+            }
+        }
+        due.map(|at| plans.remove(at).act)
+    }
+
+    /// What a call does, with the words of v53.0 for what it refuses.
+    fn perform(&self, operation: &str, body: &str) -> Result<Value, &'static str> {
+        let mut vm = lock(&self.vm);
+        match (operation, vm.as_mut()) {
+            ("vmm.ping", _) => {
+                let version = *lock(&self.version);
+                return Ok(json!({
+                    "build_version": format!("v{version}"), "version": version, "pid": 1, "features": [],
+                }));
+            }
+            ("vm.info", Some(vm)) => {
+                return Ok(
+                    json!({ "config": vm.config, "state": vm.state, "memory_actual_size": 1 << 27 }),
+                );
+            }
+            ("vm.create" | "vm.restore", Some(_)) => return Err("VM is already created"),
+            ("vm.create", None) => {
+                let config = serde_json::from_str(body).map_err(|_| "the body is not JSON")?;
+                *vm = Some(Vm {
+                    config,
+                    state: "Created",
+                });
+            }
+            ("vm.boot", Some(vm)) if vm.state == "Created" => {
+                self.guest
+                    .start()
+                    .map_err(|_| "the vsock socket is in use")?;
+                vm.state = "Running";
+            }
+            ("vm.pause", Some(vm)) if vm.state == "Running" => vm.state = "Paused",
+            ("vm.resume", Some(vm)) if vm.state == "Paused" => vm.state = "Running",
+            ("vm.snapshot", Some(vm)) if vm.state == "Paused" => {
+                take_snapshot(body, &vm.config).map_err(|_| "the files cannot be written")?;
+            }
+            ("vm.restore", None) => {
+                let config = self.read_snapshot(body)?;
+                self.guest
+                    .start()
+                    .map_err(|_| "the vsock socket is in use")?;
+                *vm = Some(Vm {
+                    config,
+                    state: "Paused",
+                });
+            }
+            ("vm.delete", _) => {
+                self.guest.stop();
+                *vm = None;
+            }
+            (_, None) => return Err("VM is not created"),
+            (_, Some(_)) => return Err("VM is not running"),
+        }
+        Ok(Value::Null)
+    }
+
+    /// Opens everything that a restore opens, by the paths of the snapshot's own description.
+    fn read_snapshot(&self, body: &str) -> Result<Value, &'static str> {
+        let folder = folder_in(body, "source_url").ok_or("there is no source_url")?;
+        let config = fs::read_to_string(folder.join("config.json"));
+        let config: Value = serde_json::from_str(&config.map_err(|_| "config.json is missing")?)
+            .map_err(|_| "config.json is not JSON")?;
+        let disks = config["disks"].as_array().ok_or("there are no disks")?;
+        let disks = disks
+            .iter()
+            .map(|disk| disk["path"].as_str().map(PathBuf::from));
+        let files = SNAPSHOT_FILES.iter().map(|name| Some(folder.join(name)));
+        for path in files.chain(disks) {
+            File::open(path.ok_or("a disk has no path")?).map_err(|_| "a file cannot be opened")?;
+        }
+        match config["vsock"]["socket"].as_str() {
+            Some(socket) if Path::new(socket) == self.guest.socket() => Ok(config),
+            _ => Err("the vsock socket is not where the guest is"),
+        }
+    }
+}
+
+fn take_snapshot(body: &str, config: &Value) -> io::Result<()> {
+    let folder = folder_in(body, "destination_url").ok_or(io::ErrorKind::InvalidInput)?;
+    for name in SNAPSHOT_FILES {
+        File::create_new(folder.join(name))?.write_all(config.to_string().as_bytes())?;
+    }
+    Ok(())
+}
+
+fn folder_in(body: &str, field: &str) -> Option<PathBuf> {
+    let body: Value = serde_json::from_str(body).ok()?;
+    Some(body[field].as_str()?.strip_prefix("file://")?.into())
+}
+
+/// The last part of the path, and the body. `None` at the connection's end.
+fn read_request(reader: &mut impl BufRead) -> io::Result<Option<(String, String)>> {
+    let mut operation = None;
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        let line = line.trim_end().to_ascii_lowercase();
+        match (&operation, line.strip_prefix("content-length: ")) {
+            (None, _) => {
+                let path = line.split(' ').nth(1).ok_or(io::ErrorKind::InvalidData)?;
+                operation = path.rsplit('/').next().map(str::to_owned);
+            }
+            (_, Some(value)) => length = value.parse().map_err(io::Error::other)?,
+            _ if line.is_empty() => break,
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let body = String::from_utf8(body).map_err(io::Error::other)?;
+    Ok(operation.map(|operation| (operation, body)))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
