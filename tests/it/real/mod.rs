@@ -13,7 +13,8 @@ mod tap;
 use std::env;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use chv_sandbox::vmm::VmmConfig;
 
@@ -47,15 +48,24 @@ fn run_root(folder: &Path) -> PathBuf {
     folder.join("run")
 }
 
-/// Neither a run directory nor a process is left of any VMM that ran below `folder`.
+/// Neither a run directory nor a process is left of any VMM that ran below `folder`. One that was dropped has been
+/// killed, and may take a moment to die.
 fn assert_nothing_left(folder: &Path) {
-    let left: Vec<_> = match fs::read_dir(run_root(folder)) {
-        Ok(entries) => entries.map(|entry| entry.unwrap().path()).collect(),
-        Err(_) => Vec::new(),
-    };
-    assert!(left.is_empty(), "{left:?}");
-    let processes = processes_with_files_in(&run_root(folder));
-    assert!(processes.is_empty(), "{processes:?}");
+    let run_root = run_root(folder);
+    let deadline = Instant::now() + patient(Duration::from_secs(5));
+    loop {
+        let entries = fs::read_dir(&run_root).into_iter().flatten();
+        let files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        let processes = processes_with_files_in(&run_root);
+        if files.is_empty() && processes.is_empty() {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "left: {files:?}, processes {processes:?}"
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// The processes, this one aside, that have files open in `folder`: a VMM has its log there, removed or not.
