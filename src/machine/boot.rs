@@ -39,10 +39,10 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Error::Disk`] for a disk that can't be copied, [`Error::File`] for a kernel or initramfs that can't be opened, [`Error::NotUtf8`] for a path that the
-    /// VMM can't be told of, [`Error::Api`] when the VMM refused, [`Error::GuestSilent`] when the guest didn't
-    /// come up in time, [`Error::VmmDied`] when the VMM died meanwhile, [`Error::Channel`] when the guest broke
-    /// the protocol.
+    /// [`Error::Disk`] for a disk that can't be copied, [`Error::File`] for a kernel or initramfs that can't be
+    /// opened, [`Error::NotUtf8`] for a path that the VMM can't be told of, [`Error::Api`] when the VMM refused,
+    /// [`Error::GuestSilent`] when the guest didn't come up in time, [`Error::VmmDied`] when the VMM died
+    /// meanwhile, [`Error::Channel`] when the guest broke the protocol.
     pub async fn boot(&mut self, shape: &VmShape) -> Result<Option<GuestHello>, Error> {
         let booted = self.try_boot(shape).await;
         if booted.is_err()
@@ -53,8 +53,8 @@ impl Machine {
         booted
     }
 
-    /// Deletes the VM and boots again from nothing, with fresh copies of the writable disks: the steps with their times, and the
-    /// VM's state.
+    /// Deletes the VM and boots again from nothing, with fresh copies of the writable disks: the steps with their
+    /// times, and the VM's state.
     ///
     /// # Errors
     ///

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,9 @@ pub(super) struct WorkingDisk {
     pub(super) origin: PathBuf,
     pub(super) readonly: bool,
     pub(super) path: PathBuf,
+    /// Held while the working copy is made: a caller that gives up waiting for that leaves it going on, and it must
+    /// not end in the middle of what comes next.
+    copying: Arc<Mutex<()>>,
 }
 
 impl WorkingDisk {
@@ -68,6 +72,7 @@ impl WorkingDisk {
             origin,
             readonly,
             path,
+            copying: Arc::default(),
         })
     }
 
@@ -78,7 +83,12 @@ impl WorkingDisk {
             return Ok(None);
         }
         let (origin, path) = (self.origin.clone(), self.path.clone());
-        let done = blocking(move || overlay::put_back(&origin, &path)).await;
+        let copying = Arc::clone(&self.copying);
+        let done = blocking(move || {
+            let _alone = copying.lock().unwrap_or_else(PoisonError::into_inner);
+            overlay::put_back(&origin, &path)
+        });
+        let done = done.await;
         done.map(Some).map_err(|source| self.error(source))
     }
 

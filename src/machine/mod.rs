@@ -240,7 +240,7 @@ impl Machine {
     /// and there is no report.
     pub async fn shutdown(mut self) -> Option<ShutdownReport> {
         self.close_channel();
-        let report = match self.vmm.process() {
+        match self.vmm.process() {
             Some(_) => Some(self.vmm.shutdown().await),
             None => {
                 if let Err(error) = self.delete().await {
@@ -248,9 +248,7 @@ impl Machine {
                 }
                 None
             }
-        };
-        self.layout.remove();
-        report
+        }
     }
 
     /// Opens the channel within `limit` and greets the guest. `None`: a guest older than the greeting.
@@ -300,5 +298,11 @@ impl Machine {
             },
             false => Error::Api { action, source },
         }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.layout.remove();
     }
 }

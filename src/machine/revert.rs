@@ -9,7 +9,7 @@ use super::snapshot;
 use super::{DiskReading, Error, GuestReading, Machine, Reading, Readings, VmmFile};
 use crate::api;
 use crate::api::types::{RestoreConfig, VmState};
-use crate::client::ErrorKind;
+use crate::client::{Deadlines, ErrorKind};
 use crate::guest::protocol::Extension;
 use crate::overlay::{AccessPolicy, Hashed};
 use crate::vmm::OpenFile;
@@ -125,15 +125,23 @@ impl Machine {
         })
     }
 
+    /// Asks the VMM, within the settling time as well.
     pub(super) async fn read_vm_state(&self) -> Result<Reading<VmState>, Error> {
-        match self.call("tell the VM's state", api::vm_info()).await {
+        let client = self.client().clone().with_deadlines(Deadlines {
+            probe: self.limits.settle,
+            ..Deadlines::default()
+        });
+        let info = client.send(api::vm_info()).await;
+        let failed = |source| Error::Api {
+            action: "tell the VM's state",
+            source,
+        };
+        match info {
             Ok(info) => Ok(Reading::Answered(info.state)),
-            Err(Error::Api { action, source })
-                if matches!(source.kind(), ErrorKind::Deadline { .. }) =>
-            {
-                Ok(Reading::Silent(Arc::new(Error::Api { action, source })))
+            Err(error) if matches!(error.kind(), ErrorKind::Deadline { .. }) => {
+                Ok(Reading::Silent(Arc::new(failed(error))))
             }
-            Err(error) => Err(error),
+            Err(error) => Err(failed(error)),
         }
     }
 }

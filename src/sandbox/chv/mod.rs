@@ -54,9 +54,10 @@ struct Running {
 /// The right to change the machine. If its holder gives up on the way, the sandbox has failed: nobody knows
 /// how far it came.
 struct Turn<'a> {
+    /// Dropped first: what it says is said before anybody else has a turn.
+    abandoned: Abandoned<'a>,
     machine: MutexGuard<'a, Option<Running>>,
     shutdowns: watched::Receiver<u64>,
-    abandoned: Abandoned<'a>,
 }
 
 impl ChvSandbox {
@@ -98,10 +99,21 @@ impl Shared {
         let shutdowns = self.shutdowns.subscribe();
         let machine = self.machine.lock().await;
         Turn {
+            abandoned: self.status.fail_unless_finished(),
             machine,
             shutdowns,
-            abandoned: self.status.fail_unless_finished(),
         }
+    }
+
+    async fn shutdown(&self) {
+        self.shutdowns.send_modify(|count| *count += 1);
+        let mut machine = self.machine.lock().await;
+        self.status.close_channel();
+        if let Some(running) = machine.take() {
+            let report = running.stop().await;
+            tracing::debug!(?report, "the VMM has ended");
+        }
+        self.status.rest();
     }
 
     fn grace(&self) -> Duration {
@@ -148,14 +160,12 @@ impl Sandbox for ChvSandbox {
     }
 
     async fn shutdown(&self) {
-        self.shared.shutdowns.send_modify(|count| *count += 1);
-        let mut machine = self.shared.machine.lock().await;
-        self.shared.status.close_channel();
-        if let Some(running) = machine.take() {
-            let report = running.stop().await;
-            tracing::debug!(?report, "the VMM has ended");
+        let shared = Arc::clone(&self.shared);
+        // A task of its own, so that a shutdown goes on to its end although its caller gave up waiting.
+        let done = tokio::spawn(async move { shared.shutdown().await }).await;
+        if let Err(error) = done {
+            tracing::error!(%error, "the shutdown did not come to its end");
         }
-        self.shared.status.rest();
     }
 
     fn state(&self) -> SandboxState {

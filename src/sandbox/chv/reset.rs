@@ -65,23 +65,24 @@ impl Shared {
         }
     }
 
-    /// Stops a machine that isn't what it should be, and keeps what shows it.
+    /// From here on the sandbox takes nothing but a shutdown.
     async fn halt(&self, machine: &mut Machine, outcome: ResetOutcome) -> Box<FailedReset> {
         self.status.halt();
-        machine.close_channel();
-        if let Err(error) = machine.pause().await {
-            tracing::warn!(%error, "the VM that diverged could not be paused");
-        }
         let evidence = self.keep_evidence(machine, &outcome).await;
         self.status.tell(Event::Reset(Arc::new(outcome.clone())));
         Box::new(FailedReset { outcome, evidence })
     }
 
+    /// Stops a machine that isn't what it should be, and keeps what shows it: a guest that went on could change it.
     pub(super) async fn keep_evidence(
         &self,
-        machine: &Machine,
+        machine: &mut Machine,
         outcome: &ResetOutcome,
     ) -> Option<PathBuf> {
+        machine.close_channel();
+        if let Err(error) = machine.pause().await {
+            tracing::warn!(%error, "the VM that diverged could not be paused");
+        }
         let beside = || {
             let golden = self.config.golden.as_deref()?;
             Some(golden.parent()?.join("evidence"))

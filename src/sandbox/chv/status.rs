@@ -17,6 +17,8 @@ struct Inner {
     state: SandboxState,
     /// Set for good by a divergence or a silence, until the next shutdown.
     halted: bool,
+    /// Counts the VMMs, so that the end of an earlier one can't be taken for the end of the present one.
+    vmm: u64,
     /// The VMM has ended by itself, so nothing can become ready before the next boot.
     vmm_ended: bool,
     /// Why no tool is taken although the sandbox is ready.
@@ -32,6 +34,7 @@ impl Status {
             inner: Mutex::new(Inner {
                 state: SandboxState::NotBooted,
                 halted: false,
+                vmm: 0,
                 vmm_ended: false,
                 needs_reset: None,
                 channel: None,
@@ -83,15 +86,32 @@ impl Status {
         self.change(|inner| {
             inner.state = state;
             if state == SandboxState::Booting {
-                inner.vmm_ended = false;
+                inner.forget_vmm();
             }
         });
     }
 
-    /// The VMM has ended by itself.
-    pub(super) fn vmm_ended(&self) {
-        self.change(|inner| inner.vmm_ended = true);
-        self.failed();
+    /// Names the present VMM, for [`vmm_ended`](Self::vmm_ended).
+    pub(super) fn vmm(&self) -> u64 {
+        self.lock().vmm
+    }
+
+    /// The VMM of this name has ended by itself. Whether that means anything: an earlier one's end doesn't.
+    pub(super) fn vmm_ended(&self, vmm: u64) -> bool {
+        let mut channel = None;
+        let mut present = false;
+        self.change(|inner| {
+            present = inner.vmm == vmm;
+            if present {
+                inner.vmm_ended = true;
+                inner.state = SandboxState::Failed;
+                channel = inner.channel.take();
+            }
+        });
+        if let Some(channel) = channel {
+            channel.close();
+        }
+        present
     }
 
     /// The sandbox is ready, and tools go to `channel`.
@@ -124,6 +144,7 @@ impl Status {
     /// Everything was released.
     pub(super) fn rest(&self) {
         self.change(|inner| {
+            inner.forget_vmm();
             inner.state = SandboxState::NotBooted;
             inner.halted = false;
             inner.needs_reset = None;
@@ -175,6 +196,14 @@ impl Status {
     /// Until [`finished`](Abandoned::finished) is called on it, its end means that the sandbox has failed.
     pub(super) fn fail_unless_finished(&self) -> Abandoned<'_> {
         Abandoned { status: Some(self) }
+    }
+}
+
+impl Inner {
+    /// Whatever is still said of the present VMM is said of an earlier one.
+    fn forget_vmm(&mut self) {
+        self.vmm += 1;
+        self.vmm_ended = false;
     }
 }
 

@@ -24,6 +24,7 @@ impl Shared {
     /// the next call.
     pub(super) fn watch(self: &Arc<Self>, machine: &Machine) -> Watcher {
         let shared = Arc::downgrade(self);
+        let vmm = self.status.vmm();
         let mut events = machine.vmm().events();
         let ended = machine.vmm().ended();
         let watcher = tokio::spawn(async move {
@@ -42,9 +43,10 @@ impl Shared {
                 ended = ended => ended,
                 () = forward => unreachable!("forwarding never ends"),
             };
-            if let Some(shared) = shared.upgrade() {
+            if let Some(shared) = shared.upgrade()
+                && shared.status.vmm_ended(vmm)
+            {
                 tracing::error!(%ended, "the VMM ended by itself");
-                shared.status.vmm_ended();
                 shared.status.tell(Event::VmmEnded(ended));
             }
         });

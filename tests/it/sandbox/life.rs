@@ -87,6 +87,12 @@ async fn a_sandbox_that_was_never_booted_takes_a_shutdown_and_nothing_else() {
     assert!(scene.vmm.take_asked().is_empty());
 }
 
+/// The next call of `operation` hangs.
+fn hang(scene: &Scene, operation: &'static str) {
+    scene.vmm.take_asked();
+    scene.vmm.on(operation, 1, Act::Hang);
+}
+
 /// Waits until the VMM was asked for `operation`.
 async fn asked_for(scene: &Scene, operation: &str) {
     let asked = async {
@@ -112,7 +118,7 @@ async fn a_shutdown_ends_a_boot_that_hangs() {
         "vm.info",
     ] {
         let scene = Scene::minted().await;
-        scene.vmm.on(operation, 1, Act::Hang);
+        hang(&scene, operation);
         let sandbox = Arc::new(scene.sandbox());
         let boot = tokio::spawn({
             let sandbox = Arc::clone(&sandbox);
@@ -135,7 +141,7 @@ async fn a_shutdown_ends_a_reset_that_hangs() {
     for operation in ["vm.delete", "vm.restore", "vm.resume", "vm.info"] {
         let (scene, sandbox) = Scene::booted().await;
         let mut events = sandbox.subscribe();
-        scene.vmm.on(operation, 1, Act::Hang);
+        hang(&scene, operation);
         let sandbox = Arc::new(sandbox);
         let reset = tokio::spawn({
             let sandbox = Arc::clone(&sandbox);
@@ -151,20 +157,6 @@ async fn a_shutdown_ends_a_reset_that_hangs() {
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_the_tools_that_run() {
-    let (scene, sandbox) = Scene::booted().await;
-    scene
-        .guest
-        .behave(chv_sandbox::guest::stand_in::Behaviour::Silent);
-    // Not a reset: the connection that the tools use has to be a silent one.
-    sandbox.shutdown().await;
-    drop(sandbox);
-    scene
-        .guest
-        .behave(chv_sandbox::guest::stand_in::Behaviour::Dispatcher);
-}
-
-#[tokio::test]
 async fn shutdowns_at_once_are_one() {
     let (scene, sandbox) = Scene::booted().await;
     let mut events = sandbox.subscribe();
@@ -177,7 +169,7 @@ async fn shutdowns_at_once_are_one() {
 async fn a_reset_that_is_dropped_leaves_a_failed_sandbox_which_the_next_one_mends() {
     let (scene, sandbox) = Scene::booted().await;
     for operation in ["vm.delete", "vm.restore", "vm.resume", "vm.info"] {
-        scene.vmm.on(operation, 1, Act::Hang);
+        hang(&scene, operation);
         let reset = async {
             tokio::select! {
                 result = sandbox.reset() => panic!("{operation} hangs: {result:?}"),
@@ -196,7 +188,7 @@ async fn a_reset_that_is_dropped_leaves_a_failed_sandbox_which_the_next_one_mend
         assert_echoed(echo(&sandbox, "mended").await, "mended");
     }
 
-    scene.vmm.on("vm.restore", 1, Act::Hang);
+    hang(&scene, "vm.restore");
     tokio::select! {
         result = sandbox.reset() => panic!("it hangs: {result:?}"),
         () = asked_for(&scene, "vm.restore") => {}
@@ -210,6 +202,7 @@ async fn a_reset_that_is_dropped_leaves_a_failed_sandbox_which_the_next_one_mend
 #[tokio::test]
 async fn a_shutdown_that_is_dropped_goes_on_to_its_end() {
     let (scene, sandbox) = Scene::booted().await;
+    scene.vmm.take_asked();
     scene.vmm.before("vm.delete", || {
         std::thread::sleep(Duration::from_millis(100));
     });

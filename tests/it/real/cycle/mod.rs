@@ -88,6 +88,7 @@ impl Stage {
         let root = folder.path().join("given-root.img");
         overlay::copy_private(&image.root_disk(), &root).unwrap();
         let mint_config = MintConfig {
+            any_guest: false,
             machine: MachineConfig {
                 vmm: VmmSource::Spawn(vmm.clone()),
                 disks: vec![
