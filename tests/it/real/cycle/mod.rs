@@ -114,7 +114,6 @@ impl Stage {
                 memory_mib: 128,
                 cid: 3,
             },
-            any_guest: false,
             settle: patient(Duration::from_secs(10)),
             into: folder.path().join("golden"),
         };
