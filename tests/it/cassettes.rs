@@ -112,10 +112,6 @@ async fn a_real_vmm_answers_as_recorded() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "who runs the tests is told what was not tested"
-)]
 /// What must be the same in every recording of a release. (Counters and the host's own sizes need not be.)
 fn outline(scenario: &Scenario, cassette: &Cassette) -> Vec<String> {
     let steps = scenario.steps.iter().zip(&cassette.exchanges);
