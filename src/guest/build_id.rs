@@ -121,7 +121,10 @@ mod tests {
         found.retain(|name| name != "stand_in.rs");
         found.sort();
         let listed: Vec<_> = SOURCES.iter().map(|(name, _)| *name).collect();
-        assert_eq!(listed, found, "SOURCES names every file but the stand-in, sorted");
+        assert_eq!(
+            listed, found,
+            "SOURCES names every file but the stand-in, sorted"
+        );
     }
 
     #[test]

@@ -70,12 +70,7 @@ pub(super) async fn play(place: &Place, program: &mut Program) -> Result<(), Fai
 }
 
 /// What a VMM does besides answering: its vsock socket and its guest come and go, and a snapshot has files.
-fn act(
-    played: &Played,
-    guest: &StandIn,
-    golden: &Path,
-    config: &Value,
-) -> Result<(), HookError> {
+fn act(played: &Played, guest: &StandIn, golden: &Path, config: &Value) -> Result<(), HookError> {
     match played.path.rsplit('/').next() {
         Some("vm.boot" | "vm.restore") => guest.start()?,
         Some("vm.delete") => guest.stop(),

@@ -24,7 +24,10 @@ async fn a_sandbox_boots_once_and_goes_through_its_states_in_order() {
     assert!(asked.contains(&"vm.restore".to_owned()), "{asked:?}");
 
     sandbox.boot().await.unwrap();
-    assert!(scene.vmm.take_asked().is_empty(), "a second boot does nothing");
+    assert!(
+        scene.vmm.take_asked().is_empty(),
+        "a second boot does nothing"
+    );
     assert!(events.is_empty());
 
     assert_echoed(echo(&*sandbox, "one").await, "one");
@@ -73,7 +76,10 @@ async fn a_sandbox_that_was_never_booted_takes_a_shutdown_and_nothing_else() {
             state: NotBooted,
             halted: false,
         };
-        assert_eq!(std::mem::discriminant(&error), std::mem::discriminant(&not_booted));
+        assert_eq!(
+            std::mem::discriminant(&error),
+            std::mem::discriminant(&not_booted)
+        );
         assert!(error.to_string().contains("not_booted"), "{error}");
         assert_eq!(error.code(), "SANDBOX_NOT_AVAILABLE");
     }
@@ -90,7 +96,12 @@ fn hang(scene: &Scene, operation: &'static str) {
 /// Waits until the VMM was asked for `operation`.
 async fn asked_for(scene: &Scene, operation: &str) {
     let asked = async {
-        while !scene.vmm.take_asked().iter().any(|asked| asked == operation) {
+        while !scene
+            .vmm
+            .take_asked()
+            .iter()
+            .any(|asked| asked == operation)
+        {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -99,8 +110,14 @@ async fn asked_for(scene: &Scene, operation: &str) {
 
 #[tokio::test]
 async fn a_shutdown_ends_a_boot_that_hangs() {
-    for operation in ["vmm.ping", "vm.delete", "vm.restore", "vm.resume", "vm.info"] {
-        let scene = Scene::minted().await;
+    let scene = Scene::minted().await;
+    for operation in [
+        "vmm.ping",
+        "vm.delete",
+        "vm.restore",
+        "vm.resume",
+        "vm.info",
+    ] {
         hang(&scene, operation);
         let sandbox = Arc::new(scene.sandbox());
         let boot = tokio::spawn({
@@ -121,8 +138,10 @@ async fn a_shutdown_ends_a_boot_that_hangs() {
 
 #[tokio::test]
 async fn a_shutdown_ends_a_reset_that_hangs() {
+    let scene = Scene::minted().await;
     for operation in ["vm.delete", "vm.restore", "vm.resume", "vm.info"] {
-        let (scene, sandbox) = Scene::booted().await;
+        let sandbox = scene.sandbox();
+        sandbox.boot().await.unwrap();
         let mut events = sandbox.subscribe();
         hang(&scene, operation);
         let sandbox = Arc::new(sandbox);
@@ -162,7 +181,10 @@ async fn a_reset_that_is_dropped_leaves_a_failed_sandbox_which_the_next_one_mend
         reset.await;
         assert_eq!(sandbox.state(), Failed, "{operation}");
         let error = echo(&sandbox, "abandoned").await.unwrap_err();
-        assert!(matches!(error, Error::NotReady { halted: false, .. }), "{error}");
+        assert!(
+            matches!(error, Error::NotReady { halted: false, .. }),
+            "{error}"
+        );
 
         assert!(sandbox.reset().await.unwrap().is_verified(), "{operation}");
         assert_echoed(echo(&sandbox, "mended").await, "mended");

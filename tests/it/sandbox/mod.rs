@@ -207,7 +207,10 @@ async fn echo(sandbox: &dyn Sandbox, message: &str) -> Result<ToolExecution, Err
 #[track_caller]
 fn assert_echoed(execution: Result<ToolExecution, Error>, message: &str) {
     let execution = execution.unwrap();
-    assert_eq!((execution.exit_code, execution.stdout), (0, format!("{message}\n")));
+    assert_eq!(
+        (execution.exit_code, execution.stdout),
+        (0, format!("{message}\n"))
+    );
 }
 
 /// The states among the events so far, in order.
@@ -241,8 +244,14 @@ async fn assert_halted(sandbox: &ChvSandbox) {
         echo(sandbox, "halted").await.unwrap_err(),
     ];
     for error in refused {
-        assert!(matches!(error, Error::NotReady { halted: true, .. }), "{error}");
-        assert!(error.to_string().contains("nothing but shutdown"), "{error}");
+        assert!(
+            matches!(error, Error::NotReady { halted: true, .. }),
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains("nothing but shutdown"),
+            "{error}"
+        );
         assert_eq!(error.code(), "SANDBOX_NOT_AVAILABLE");
         assert!(error.source().is_none());
     }

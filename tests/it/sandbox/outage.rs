@@ -12,7 +12,10 @@ const RESET: [&str; 4] = ["vm.delete", "vm.restore", "vm.resume", "vm.info"];
 fn assert_names(error: &Error, operation: &str, scene: &Scene) {
     let text = chain(error);
     assert!(text.contains(operation), "{text}");
-    assert!(text.contains(scene.vmm.socket().to_str().unwrap()), "{text}");
+    assert!(
+        text.contains(scene.vmm.socket().to_str().unwrap()),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -41,7 +44,13 @@ async fn a_reset_whose_step_fails_is_typed_and_can_be_tried_again() {
 async fn a_boot_whose_step_fails_is_typed_and_leaves_nothing() {
     let scene = Scene::minted().await;
     let sandbox = scene.sandbox();
-    for operation in ["vmm.ping", "vm.delete", "vm.restore", "vm.resume", "vm.info"] {
+    for operation in [
+        "vmm.ping",
+        "vm.delete",
+        "vm.restore",
+        "vm.resume",
+        "vm.info",
+    ] {
         for act in [Act::Refuse, Act::Close] {
             scene.vmm.on(operation, 1, act);
             let error = sandbox.boot().await.unwrap_err();
@@ -99,6 +108,9 @@ async fn a_vmm_that_is_gone_for_good_fails_every_call_and_no_shutdown() {
     }
     sandbox.shutdown().await;
     assert_eq!(sandbox.state(), SandboxState::NotBooted);
-    assert_eq!(sandbox.boot().await.unwrap_err().code(), "SANDBOX_BOOT_FAILED");
+    assert_eq!(
+        sandbox.boot().await.unwrap_err().code(),
+        "SANDBOX_BOOT_FAILED"
+    );
     assert!(!machine.join("overlay.img").exists());
 }

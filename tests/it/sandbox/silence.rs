@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use chv_sandbox::guest::frame::encode;
 use chv_sandbox::guest::protocol::{ErrorEvent, Frame};
 use chv_sandbox::guest::stand_in::Behaviour;
-use chv_sandbox::sandbox::{
-    ChvSandbox, DivergenceAction, Outcome, Sandbox, Source, VmmApiState,
-};
+use chv_sandbox::sandbox::{ChvSandbox, DivergenceAction, Outcome, Sandbox, Source, VmmApiState};
 
 use super::vmm::Act;
 use super::{Scene, assert_echoed, assert_halted, echo};
@@ -93,7 +91,9 @@ async fn a_source_that_is_silent_once_is_asked_again() {
         let query = matches!(frame, Frame::GuestQuery(_));
         (query && queries.fetch_add(1, Ordering::Relaxed) == 0).then(Vec::new)
     };
-    scene.guest.behave(Behaviour::Intercepted(Arc::new(first_is_mute)));
+    scene
+        .guest
+        .behave(Behaviour::Intercepted(Arc::new(first_is_mute)));
     let reset = sandbox.reset().await.unwrap();
     assert!(reset.is_verified());
     assert_eq!(reset.outcome().report.attempt, 2);

@@ -38,7 +38,10 @@ async fn check(tamper: impl FnOnce(&Scene), sources: &[Source]) {
     let evidence = failed.evidence.as_deref().expect("the evidence is kept");
     assert!(evidence.starts_with(scene.path("evidence")));
     for name in ["reset.json", "vmm.log", "console.log", "overlay.img"] {
-        let mode = fs::metadata(evidence.join(name)).unwrap().permissions().mode();
+        let mode = fs::metadata(evidence.join(name))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
     let mode = fs::metadata(evidence).unwrap().permissions().mode();
@@ -48,7 +51,8 @@ async fn check(tamper: impl FnOnce(&Scene), sources: &[Source]) {
         fs::read(scene.path("machine/overlay.img")).unwrap(),
         "the overlay is kept as it was found"
     );
-    let record: Value = serde_json::from_slice(&fs::read(evidence.join("reset.json")).unwrap()).unwrap();
+    let record: Value =
+        serde_json::from_slice(&fs::read(evidence.join("reset.json")).unwrap()).unwrap();
     assert_eq!(record["state"], serde_json::to_value(state).unwrap());
     assert_eq!(scene.vmm.state(), Some("Paused"), "nothing goes on in it");
 
@@ -58,7 +62,11 @@ async fn check(tamper: impl FnOnce(&Scene), sources: &[Source]) {
 
 #[tokio::test]
 async fn a_byte_of_the_read_only_root() {
-    check(|scene| flip_a_bit(&scene.path("root.img")), &[Source::FsHash]).await;
+    check(
+        |scene| flip_a_bit(&scene.path("root.img")),
+        &[Source::FsHash],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -69,7 +77,11 @@ async fn a_root_that_is_longer_by_a_zero() {
 
 #[tokio::test]
 async fn the_golden_copy() {
-    check(|scene| flip_a_bit(&scene.path("golden/overlay.img")), &[Source::FsHash]).await;
+    check(
+        |scene| flip_a_bit(&scene.path("golden/overlay.img")),
+        &[Source::FsHash],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -134,10 +146,21 @@ async fn what_disagreed_stands_in_the_reset_state() {
     scene.guest.set_open_files(13);
     scene.vmm.on("vm.resume", 1, Act::Pretend);
     let error = sandbox.reset().await.unwrap_err();
-    let details = &error.failed_reset().unwrap().outcome.state.verification_details;
+    let details = &error
+        .failed_reset()
+        .unwrap()
+        .outcome
+        .state
+        .verification_details;
     assert!(!details.fs_hash_match);
-    assert_ne!(details.fs_hash, details.fs_hash_baseline, "they are the root's");
-    assert_eq!((details.open_fd_count, details.open_fd_count_baseline), (13, 12));
+    assert_ne!(
+        details.fs_hash, details.fs_hash_baseline,
+        "they are the root's"
+    );
+    assert_eq!(
+        (details.open_fd_count, details.open_fd_count_baseline),
+        (13, 12)
+    );
     assert_eq!(details.vmm_api_state, VmmApiState::Paused);
     assert_eq!(details.expected_vmm_api_state, VmmApiState::Running);
     sandbox.shutdown().await;
@@ -164,10 +187,20 @@ async fn a_boot_verifies_as_a_reset_does() {
     let sandbox = scene.sandbox();
     let error = sandbox.boot().await.unwrap_err();
     assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
-    assert!(matches!(error, Error::BootFailed(BootFailure::Unverified(_))));
+    assert!(matches!(
+        error,
+        Error::BootFailed(BootFailure::Unverified(_))
+    ));
     let failed = error.failed_reset().unwrap();
     assert!(!failed.outcome.state.verification_passed);
-    assert!(failed.evidence.as_ref().unwrap().join("overlay.img").exists());
+    assert!(
+        failed
+            .evidence
+            .as_ref()
+            .unwrap()
+            .join("overlay.img")
+            .exists()
+    );
     scene.assert_machine_is_empty();
 
     flip_a_bit(&scene.path("root.img"));

@@ -230,7 +230,9 @@ impl Shared {
         let config: Value = serde_json::from_str(&config.map_err(|_| "config.json is missing")?)
             .map_err(|_| "config.json is not JSON")?;
         let disks = config["disks"].as_array().ok_or("there are no disks")?;
-        let disks = disks.iter().map(|disk| disk["path"].as_str().map(PathBuf::from));
+        let disks = disks
+            .iter()
+            .map(|disk| disk["path"].as_str().map(PathBuf::from));
         let files = SNAPSHOT_FILES.iter().map(|name| Some(folder.join(name)));
         for path in files.chain(disks) {
             File::open(path.ok_or("a disk has no path")?).map_err(|_| "a file cannot be opened")?;
