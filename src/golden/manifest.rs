@@ -179,7 +179,8 @@ impl Manifest {
                 ));
             }
             let kept = disk.path == Path::new(&format!("{}.img", disk.role));
-            if !kept && !(disk.readonly && disk.path.is_absolute()) {
+            let elsewhere = disk.readonly && disk.path.is_absolute();
+            if !kept && !elsewhere {
                 return Err(format!(
                     "its {} disk lies at {}, outside the folder",
                     disk.role,

@@ -181,7 +181,8 @@ async fn a_restless_guest_is_not_minted() {
 
 #[tokio::test]
 async fn a_mint_whose_step_fails_says_which_and_leaves_nothing() {
-    let cases: [(&str, usize, fn(&MintError) -> bool); 9] = [
+    type Expected = fn(&MintError) -> bool;
+    let cases: [(&str, usize, Expected); 9] = [
         ("vmm.ping", 1, |error| matches!(error, MintError::Boot(_))),
         ("vm.create", 1, |error| matches!(error, MintError::Boot(_))),
         ("vm.boot", 1, |error| matches!(error, MintError::Boot(_))),
