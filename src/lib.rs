@@ -36,3 +36,7 @@ pub mod sandbox;
 pub mod spec;
 pub mod vmm;
 pub mod vsock;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -43,6 +43,9 @@ struct MintArgs {
     /// The folder to make; it must not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Take a guest whose dispatcher is of another build than this program
+    #[arg(long)]
+    any_guest: bool,
     #[command(flatten)]
     vm: VmArgs,
 }
@@ -63,6 +66,7 @@ async fn run_mint(args: MintArgs) -> Result<ExitCode, Failure> {
             limits: args.vm.limits(),
         },
         shape: args.vm.shape(&image),
+        any_guest: args.any_guest,
         settle: args.vm.settle(),
         into: args.out,
     };
@@ -104,7 +108,7 @@ fn print(golden: &Golden) {
 
 fn exit_code(error: &MintError) -> ExitCode {
     ExitCode::from(match error {
-        MintError::Boot(_) | MintError::Restless { .. } => 3,
+        MintError::Boot(_) | MintError::AnotherBuild { .. } | MintError::Restless { .. } => 3,
         MintError::Snapshot(_) | MintError::Revert(_) => 4,
         MintError::Baseline(_) => 5,
         _ => 1,

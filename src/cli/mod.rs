@@ -9,7 +9,7 @@ mod api;
 mod demo;
 mod golden;
 mod image;
-// mod record;
+mod record;
 mod spec;
 mod vm;
 
@@ -33,7 +33,7 @@ enum Command {
     Golden(golden::Args),
     Image(image::Args),
     Api(api::Args),
-    //     Record(record::Args),
+    Record(record::Args),
     Spec(spec::Args),
 }
 
@@ -52,7 +52,7 @@ pub(crate) async fn run() -> ExitCode {
         Command::Golden(args) => golden::run(args).await,
         Command::Image(args) => image::run(args).await,
         Command::Api(args) => api::run(args).await,
-        //         Command::Record(args) => record::run(args).await,
+        Command::Record(args) => record::run(args).await,
         Command::Spec(args) => spec::run(args).await,
     };
     done.unwrap_or_else(|error| {

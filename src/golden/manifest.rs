@@ -179,8 +179,8 @@ impl Manifest {
                 ));
             }
             let kept = disk.path == Path::new(&format!("{}.img", disk.role));
-            let elsewhere = disk.readonly && disk.path.is_absolute();
-            if !kept && !elsewhere {
+            let stays = disk.readonly && disk.path.is_absolute();
+            if !kept && !stays {
                 return Err(format!(
                     "its {} disk lies at {}, outside the folder",
                     disk.role,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::manifest::FILE;
 use super::{BaselineError, Baselines, Error, Golden, GoldenDisk, GuestFacts, Manifest, SNAPSHOT};
+use crate::guest::BUILD_ID;
 use crate::guest::protocol::Extension;
 use crate::machine::{self, Machine, MachineConfig, VmShape};
 
@@ -27,6 +28,9 @@ pub struct MintConfig {
     pub machine: MachineConfig,
     /// The VM.
     pub shape: VmShape,
+    /// Takes a guest whose dispatcher is of another build than this library. A stale image is a common mistake,
+    /// and looks like a working one.
+    pub any_guest: bool,
     /// How long the guest may take to come to rest after its boot. 10 s is ample.
     pub settle: Duration,
     /// The folder to make. It must not exist. Until its manifest is written, as the last step, it is no golden
@@ -49,6 +53,15 @@ pub enum MintError {
     /// The VM didn't boot.
     #[error("the VM did not boot")]
     Boot(#[source] machine::Error),
+    /// The guest's dispatcher was built from other sources than this library.
+    #[error(
+        "the guest's dispatcher is build {guest}, this library is {}: pack the image again",
+        BUILD_ID
+    )]
+    AnotherBuild {
+        /// The build that the guest says it is.
+        guest: String,
+    },
     /// The guest's descriptors kept changing.
     #[error("the guest did not come to rest within {} s; its descriptors still changed, lastly to {last}", limit.as_secs())]
     Restless {
@@ -78,16 +91,10 @@ pub enum MintError {
 ///
 /// [`MintError`] by the stage that failed. The VMM is stopped, and the folder isn't there, in each case.
 pub async fn mint(config: MintConfig) -> Result<Golden, MintError> {
-    let MintConfig {
-        machine,
-        shape,
-        settle,
-        into,
-    } = config;
-    let folder = Folder::create(into)?;
-    let port = machine.port;
-    let mut machine = Machine::start(machine).await.map_err(MintError::Boot)?;
-    let minted = record(&mut machine, &shape, port, settle, &folder.path).await;
+    let folder = Folder::create(&config.into)?;
+    let machine = Machine::start(config.machine.clone()).await;
+    let mut machine = machine.map_err(MintError::Boot)?;
+    let minted = record(&mut machine, &config, &folder.path).await;
     let report = machine.shutdown().await;
     tracing::info!(?report, "the VMM of the mint has ended");
     let written = minted?.write(&folder.path.join(FILE));
@@ -99,12 +106,17 @@ pub async fn mint(config: MintConfig) -> Result<Golden, MintError> {
 
 async fn record(
     machine: &mut Machine,
-    shape: &VmShape,
-    port: u32,
-    settle: Duration,
+    config: &MintConfig,
     folder: &Path,
 ) -> Result<Manifest, MintError> {
-    let hello = machine.boot(shape).await.map_err(MintError::Boot)?;
+    let hello = machine.boot(&config.shape).await.map_err(MintError::Boot)?;
+    if let Some(hello) = &hello
+        && !hello.is_same_build()
+        && !config.any_guest
+    {
+        let guest = hello.build_id.clone();
+        return Err(MintError::AnotherBuild { guest });
+    }
     let nonce = match &hello {
         Some(hello) if hello.supports(Extension::Nonce) => {
             let nonce = Uuid::new_v4().to_string();
@@ -113,7 +125,7 @@ async fn record(
         }
         _ => None,
     };
-    wait_until_settled(machine, settle).await?;
+    wait_until_settled(machine, config.settle).await?;
 
     // A connection would be part of the snapshot, and dies at each restore.
     machine.close_channel();
@@ -139,7 +151,7 @@ async fn record(
     }
     let release = machine.release().await.map_err(MintError::Revert)?;
     let guest = GuestFacts {
-        port,
+        port: config.machine.port,
         build_id: hello.map(|hello| hello.build_id),
         nonce,
     };
@@ -191,9 +203,11 @@ struct Folder {
 }
 
 impl Folder {
-    fn create(path: PathBuf) -> Result<Self, MintError> {
-        let path =
-            std::path::absolute(&path).map_err(|source| MintError::Folder { path, source })?;
+    fn create(path: &Path) -> Result<Self, MintError> {
+        let path = std::path::absolute(path).map_err(|source| MintError::Folder {
+            path: path.to_owned(),
+            source,
+        })?;
         create_private(&path)?;
         Ok(Folder { path, keep: false })
     }

@@ -39,9 +39,10 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Error::File`] for a kernel or initramfs that can't be opened, [`Error::NotUtf8`] for a path that the
-    /// VMM can't be told of, [`Error::Api`] when the VMM refused, [`Error::GuestSilent`] when the guest didn't
-    /// come up in time, [`Error::Channel`] when it broke the protocol.
+    /// [`Error::Disk`] for a disk that can't be copied, [`Error::File`] for a kernel or initramfs that can't be
+    /// opened, [`Error::NotUtf8`] for a path that the VMM can't be told of, [`Error::Api`] when the VMM refused,
+    /// [`Error::GuestSilent`] when the guest didn't come up in time, [`Error::VmmDied`] when the VMM died
+    /// meanwhile, [`Error::Channel`] when the guest broke the protocol.
     pub async fn boot(&mut self, shape: &VmShape) -> Result<Option<GuestHello>, Error> {
         let booted = self.try_boot(shape).await;
         if booted.is_err()
@@ -52,8 +53,8 @@ impl Machine {
         booted
     }
 
-    /// Deletes the VM, puts the disks back, and boots again from nothing: the steps with their times, and the
-    /// VM's state.
+    /// Deletes the VM and boots again from nothing, with fresh copies of the writable disks: the steps with their
+    /// times, and the VM's state.
     ///
     /// # Errors
     ///
@@ -65,10 +66,6 @@ impl Machine {
         let mut steps = Steps::start();
         self.delete().await?;
         steps.end("delete");
-        for disk in &self.disks {
-            disk.put_back().await?;
-        }
-        steps.end("disks");
         self.boot(shape).await?;
         steps.end("boot");
         let state = self.read_vm_state().await?;
@@ -79,6 +76,9 @@ impl Machine {
     async fn try_boot(&mut self, shape: &VmShape) -> Result<Option<GuestHello>, Error> {
         let started = Instant::now();
         let config = self.vm_config(shape)?;
+        for disk in &self.disks {
+            disk.put_back().await?;
+        }
         self.call("create the VM", api::vm_create(&config)).await?;
         self.call("boot the VM", api::vm_boot()).await?;
         match self

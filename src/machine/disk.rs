@@ -56,7 +56,7 @@ pub(super) struct WorkingDisk {
 }
 
 impl WorkingDisk {
-    pub(super) async fn prepare(disk: Disk, layout: &Layout) -> Result<Self, Error> {
+    pub(super) fn new(disk: Disk, layout: &Layout) -> Result<Self, Error> {
         let Disk {
             role,
             origin,
@@ -72,15 +72,13 @@ impl WorkingDisk {
             }
             false => layout.disk(role),
         };
-        let disk = WorkingDisk {
+        Ok(WorkingDisk {
             role,
             origin,
             readonly,
             path,
             copying: Arc::default(),
-        };
-        disk.put_back().await?;
-        Ok(disk)
+        })
     }
 
     /// Makes the working copy of a writable disk equal to its origin, as a new file. A read-only disk is left

@@ -20,6 +20,16 @@ pub enum Error {
         /// The answer.
         source: client::Error,
     },
+    /// The VMM's process ended instead of doing it.
+    #[error("the VMM died when it was to {action}: {ended}")]
+    VmmDied {
+        /// What was asked, as a verb.
+        action: &'static str,
+        /// How it ended, with the end of its log.
+        ended: Box<vmm::Ended>,
+        /// What the client saw, if it was in a call.
+        source: Option<client::Error>,
+    },
     /// The guest didn't speak, or not as it should.
     #[error("the guest cannot be spoken to")]
     Channel(#[source] vsock::Error),
@@ -27,7 +37,7 @@ pub enum Error {
     #[error("no channel to the guest is open")]
     NoChannel,
     /// The VM started, but its guest never opened the channel.
-    #[error("the VM runs, but its guest never answered; its console ended with: {console}")]
+    #[error("the VM runs, but its guest never answered; its console ended with: {}", if console.is_empty() { "(nothing)" } else { console })]
     GuestSilent {
         /// The last part of the console.
         console: String,

@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::{DiskRole, Error};
+use crate::vmm::VSOCK_SOCKET;
 
 /// How much of the console goes into a message, in bytes.
 const CONSOLE_TAIL: u64 = 2048;
@@ -23,7 +24,7 @@ impl Layout {
     }
 
     pub(super) fn vsock(&self) -> PathBuf {
-        self.directory.join("vsock.sock")
+        self.directory.join(VSOCK_SOCKET)
     }
 
     pub(super) fn console(&self) -> PathBuf {

@@ -14,7 +14,7 @@
 //!
 //! The guest never writes to a file that somebody gave us: each writable disk is a private working copy in
 //! the machine's own directory, made from its *origin* (an image's overlay, or the copy that a golden
-//! snapshot keeps), and put back from there at each revert.
+//! snapshot keeps) at each boot and each revert.
 
 mod boot;
 mod disk;
@@ -27,7 +27,9 @@ mod snapshot;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::client::{Client, Release};
+use tokio::time::timeout;
+
+use crate::client::{self, Client, ErrorKind, Release};
 use crate::vmm::{ShutdownReport, Vmm, VmmConfig};
 use crate::vsock::{Channel, ChannelConfig, GuestHello};
 
@@ -39,6 +41,9 @@ pub use snapshot::SNAPSHOT_FILES;
 
 use disk::WorkingDisk;
 use layout::Layout;
+
+/// How long the end of a VMM is waited for whose API is gone: it may still be writing its last words.
+const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// Where the VMM of a machine comes from.
 #[derive(Clone, Debug)]
@@ -106,12 +111,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts (or attaches to) the VMM, and makes a working copy of each writable disk. The VM slot is empty
-    /// then.
+    /// Starts (or attaches to) the VMM. The VM slot is empty then, or holds a VM of somebody else's.
     ///
     /// # Errors
     ///
-    /// [`Error::Vmm`] when the VMM can't be started, [`Error::Disk`] when a disk can't be copied.
+    /// [`Error::Vmm`] when the VMM can't be started, [`Error::NotUtf8`] when its directory can't be told to it.
     pub async fn start(config: MachineConfig) -> Result<Machine, Error> {
         let (vmm, directory) = match config.vmm {
             VmmSource::Spawn(vmm) => {
@@ -127,19 +131,19 @@ impl Machine {
                 directory,
             ),
         };
-        let mut machine = Machine {
+        let layout = Layout::new(directory)?;
+        let disks = config.disks.into_iter();
+        let disks = disks
+            .map(|disk| WorkingDisk::new(disk, &layout))
+            .collect::<Result<_, _>>()?;
+        Ok(Machine {
             vmm,
-            layout: Layout::new(directory)?,
-            disks: Vec::with_capacity(config.disks.len()),
+            layout,
+            disks,
             port: config.port,
             limits: config.limits,
             channel: None,
-        };
-        for disk in config.disks {
-            let disk = WorkingDisk::prepare(disk, &machine.layout).await?;
-            machine.disks.push(disk);
-        }
-        Ok(machine)
+        })
     }
 
     /// The VMM, for what concerns its process.
@@ -255,7 +259,15 @@ impl Machine {
             connect: limit,
             ..ChannelConfig::new(self.layout.vsock())
         };
-        let channel = Channel::open(&config).await.map_err(Error::Channel)?;
+        // A dead VMM's socket looks like that of a guest that is still coming up.
+        let channel = tokio::select! {
+            opened = Channel::open(&config) => opened.map_err(Error::Channel)?,
+            ended = self.vmm.ended() => return Err(Error::VmmDied {
+                action: "open the channel to its guest",
+                ended: Box::new(ended),
+                source: None,
+            }),
+        };
         let hello = channel.hello(self.limits.query).await;
         self.channel = Some(channel);
         hello.map_err(Error::Channel)
@@ -266,10 +278,26 @@ impl Machine {
         action: &'static str,
         request: crate::api::Request<T>,
     ) -> Result<T, Error> {
-        self.client()
-            .send(request)
-            .await
-            .map_err(|source| Error::Api { action, source })
+        match self.client().send(request).await {
+            Ok(answer) => Ok(answer),
+            Err(source) => Err(self.explain(action, source).await),
+        }
+    }
+
+    /// A VMM that is gone can't say why, but its exit and its log do.
+    async fn explain(&self, action: &'static str, source: client::Error) -> Error {
+        let gone = matches!(source.kind(), ErrorKind::VmmGone) && self.vmm.process().is_some();
+        match gone {
+            true => match timeout(END_LIMIT, self.vmm.ended()).await {
+                Ok(ended) => Error::VmmDied {
+                    action,
+                    ended: Box::new(ended),
+                    source: Some(source),
+                },
+                Err(_) => Error::Api { action, source },
+            },
+            false => Error::Api { action, source },
+        }
     }
 }
 

@@ -17,7 +17,7 @@
 //! | `vmm.json`, `vmm.stat` | who the process is: what a later start needs to know it again |
 //! | `api.sock` | the api-socket; the listener is bound by us and handed over open |
 //! | `vmm.log` | what the VMM wrote to its standard output and error |
-//! | [`VSOCK_SOCKET`], [`SERIAL_LOG`] | names that are free for the VM's vsock socket and serial log |
+//! | [`VSOCK_SOCKET`] | a name that is free for the VM's vsock socket |
 //!
 //! # No orphan
 //!
@@ -58,7 +58,7 @@ pub use exit::{Ended, Exit};
 pub use open_files::OpenFile;
 pub use process::Process;
 pub use reclaim::{Action, LeftAlone, Reclaimed, reclaim};
-pub use run_dir::{SERIAL_LOG, VSOCK_SOCKET};
+pub use run_dir::VSOCK_SOCKET;
 pub use shutdown::{ShutdownReport, ShutdownStep};
 
 use spawner::Running;

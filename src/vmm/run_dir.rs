@@ -15,9 +15,6 @@ use super::Error;
 /// The name in the run directory that is meant for the VM's vsock socket. The VMM binds it; nothing here touches it.
 pub const VSOCK_SOCKET: &str = "vsock.sock";
 
-/// The name in the run directory that is meant for the log of the VM's serial port.
-pub const SERIAL_LOG: &str = "serial.log";
-
 const API_SOCKET: &str = "api.sock";
 const LOCK: &str = "lock";
 const LOG: &str = "vmm.log";

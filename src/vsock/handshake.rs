@@ -71,8 +71,11 @@ fn may_pass(cause: &HandshakeError) -> bool {
     match cause {
         HandshakeError::Connect(error) => matches!(
             error.kind(),
-            // The last is a full backlog.
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock
+            // The last two: a listener that is going away, and one whose backlog is full.
+            io::ErrorKind::NotFound
+                | io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::WouldBlock
         ),
         HandshakeError::Stream(_)
         | HandshakeError::ClosedSilently

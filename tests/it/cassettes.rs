@@ -7,8 +7,6 @@
 //! ```
 //!
 //! Without `UPDATE` the same test says whether that VMM still answers as the cassettes of its release have it.
-//! `CLOUD_HYPERVISOR_PRELOAD` names a library to be preloaded into the VMM, for machines on which it can't
-//! snapshot by itself.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -23,6 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::idle_kernel;
+use crate::real;
 use crate::relay::Relay;
 use crate::scenarios::{self, Expected, Request, Scenario};
 
@@ -85,16 +84,15 @@ fn every_cassette_is_of_a_scenario_and_a_release() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a real VMM: CLOUD_HYPERVISOR=path/to/cloud-hypervisor, and KVM"]
+#[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
 async fn a_real_vmm_answers_as_recorded() {
-    let Some(binary) = std::env::var_os("CLOUD_HYPERVISOR") else {
-        eprintln!("skipped: CLOUD_HYPERVISOR is not set");
+    let Some(binary) = real::vmm_binary() else {
         return;
     };
     let update = std::env::var_os("UPDATE").is_some();
     let mut wrong = Vec::new();
     for scenario in scenarios::all() {
-        let (cassette, unexpected) = record(&scenario, Path::new(&binary)).await;
+        let (cassette, unexpected) = record(&scenario, &binary).await;
         let release = cassette.release;
         if !unexpected.is_empty() {
             wrong.extend(unexpected);
@@ -114,6 +112,10 @@ async fn a_real_vmm_answers_as_recorded() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[expect(
+    clippy::print_stderr,
+    reason = "who runs the tests is told what was not tested"
+)]
 /// What must be the same in every recording of a release. (Counters and the host's own sizes need not be.)
 fn outline(scenario: &Scenario, cassette: &Cassette) -> Vec<String> {
     let steps = scenario.steps.iter().zip(&cassette.exchanges);
@@ -137,14 +139,12 @@ async fn record(scenario: &Scenario, binary: &Path) -> (Cassette, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     prepare(&run);
-    let mut config = VmmConfig {
+    let config = VmmConfig {
+        env: real::snapshot_environment(binary).await,
         binary: binary.to_owned(),
         run_root: folder.path().join("vmm"),
         ..VmmConfig::default()
     };
-    if let Some(library) = std::env::var_os("CLOUD_HYPERVISOR_PRELOAD") {
-        config.env.push(("LD_PRELOAD".into(), library));
-    }
     let vmm = Vmm::spawn(&config).await.unwrap();
     let run = run
         .to_str()

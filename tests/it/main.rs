@@ -10,6 +10,7 @@ mod idle_kernel;
 mod image;
 mod overlay;
 mod player;
+mod real;
 mod recorder;
 mod relay;
 mod sandbox;

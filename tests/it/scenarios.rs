@@ -15,7 +15,7 @@ mod life_cycle;
 mod malformed;
 mod no_vm;
 
-pub(crate) use expected::Expected;
+pub(crate) use expected::{Expected, same_kind};
 
 const V52: Release = Release::new(52, 0);
 const V53: Release = Release::new(53, 0);

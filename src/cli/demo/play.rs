@@ -88,6 +88,7 @@ pub(super) async fn play(
             limits: stage.limits,
         },
         shape: stage.shape,
+        any_guest: false,
         settle: stage.settle,
         into: golden,
     });

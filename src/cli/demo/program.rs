@@ -77,7 +77,7 @@ impl Program {
     pub(super) fn tampered(&mut self, disk: &Path, offset: u64) {
         self.result("tampered", json!({ "disk": disk, "offset": offset }));
         let name = disk.file_name().unwrap_or_default().to_string_lossy();
-        let what = format!("one bit of {name}, the read-only disk, at byte {offset}");
+        let what = format!("byte {offset} of {name}, the read-only disk");
         self.line(format_args!(
             "  {BOLD}{:<16}{BOLD:#} {:>10}  {what}",
             "tamper", ""

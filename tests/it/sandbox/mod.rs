@@ -96,6 +96,7 @@ impl Scene {
 
     fn mint_config(&self) -> MintConfig {
         MintConfig {
+            any_guest: false,
             machine: MachineConfig {
                 vmm: self.source(),
                 disks: self.disks(),

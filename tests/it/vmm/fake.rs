@@ -93,7 +93,10 @@ fn answer(mut connection: UnixStream, events: &Mutex<File>, words: &str) {
             continue;
         };
         let (status, body) = match path {
-            "GET /api/v1/vmm.ping" => (200, "{\"version\": \"53.0.0\"}"),
+            "GET /api/v1/vmm.ping" => {
+                let ping = r#"{"build_version":"v53.0","version":"53.0.0","pid":1,"features":[]}"#;
+                (200, ping)
+            }
             "GET /api/v1/vm.info" => {
                 events.lock().unwrap().write_all(EVENTS.as_bytes()).unwrap();
                 (200, "{}")

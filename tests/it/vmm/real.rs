@@ -1,6 +1,5 @@
 //! With a real VMM, named by `CLOUD_HYPERVISOR`.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,14 +11,7 @@ use tokio::time::timeout;
 use super::agent::{Agent, runs};
 use super::left_behind::wait_until_gone;
 use super::{GENEROUS, SHORT, fake, is_empty};
-
-fn real_vmm() -> Option<PathBuf> {
-    let path = env::var_os("CLOUD_HYPERVISOR").map(PathBuf::from);
-    if path.is_none() {
-        println!("skipped: CLOUD_HYPERVISOR names no VMM");
-    }
-    path
-}
+use crate::real::vmm_binary;
 
 fn config(run_root: &Path, binary: PathBuf) -> VmmConfig {
     VmmConfig {
@@ -30,9 +22,9 @@ fn config(run_root: &Path, binary: PathBuf) -> VmmConfig {
 }
 
 #[tokio::test]
-#[ignore = "needs a real VMM in CLOUD_HYPERVISOR"]
+#[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
 async fn it_starts_answers_and_is_stopped_by_each_step() {
-    let Some(binary) = real_vmm() else { return };
+    let Some(binary) = vmm_binary() else { return };
     let root = tempdir().unwrap();
     let check = async |limits: Limits, stopped: bool, step: ShutdownStep, exit: Exit| {
         let config = VmmConfig {
@@ -74,9 +66,9 @@ async fn it_starts_answers_and_is_stopped_by_each_step() {
 }
 
 #[tokio::test]
-#[ignore = "needs a real VMM in CLOUD_HYPERVISOR"]
+#[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
 async fn its_events_are_read() {
-    let Some(binary) = real_vmm() else { return };
+    let Some(binary) = vmm_binary() else { return };
     let root = tempdir().unwrap();
     let vmm = Vmm::spawn(&config(root.path(), binary)).await.unwrap();
     let mut events = vmm.events();
@@ -100,9 +92,9 @@ async fn its_events_are_read() {
 }
 
 #[test]
-#[ignore = "needs a real VMM in CLOUD_HYPERVISOR"]
+#[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
 fn it_outlives_the_runtime_that_spawned_it() {
-    let Some(binary) = real_vmm() else { return };
+    let Some(binary) = vmm_binary() else { return };
     let root = tempdir().unwrap();
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
@@ -122,9 +114,9 @@ fn it_outlives_the_runtime_that_spawned_it() {
 }
 
 #[test]
-#[ignore = "needs a real VMM in CLOUD_HYPERVISOR"]
+#[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
 fn nothing_is_left_of_it_after_its_agent_was_killed() {
-    let Some(binary) = real_vmm() else { return };
+    let Some(binary) = vmm_binary() else { return };
     let root = tempdir().unwrap();
     let mut agent = Agent::start(&config(root.path(), binary));
     agent.kill();
@@ -138,9 +130,9 @@ fn nothing_is_left_of_it_after_its_agent_was_killed() {
 }
 
 #[test]
-#[ignore = "needs a real VMM in CLOUD_HYPERVISOR"]
+#[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
 fn it_is_killed_if_it_survived_its_agent() {
-    let Some(binary) = real_vmm() else { return };
+    let Some(binary) = vmm_binary() else { return };
     let root = tempdir().unwrap();
     let mut agent = Agent::start(&fake::surviving_real(root.path(), &binary));
     agent.kill();

@@ -1,0 +1,86 @@
+//! The VMM is killed behind the sandbox's back.
+
+use std::time::Duration;
+
+use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, SandboxState, ToolInvocation};
+use chv_sandbox::vmm::{Ended, Exit};
+use serde_json::json;
+use tokio::sync::broadcast::Receiver;
+use tokio::time::timeout;
+
+use super::{Stage, Stopwatch, patient};
+use crate::real::{assert_nothing_left, kill, processes_with_files_in};
+
+pub(super) async fn is_noticed_and_mended(stage: &Stage) {
+    let sandbox = stage.sandbox();
+    sandbox.boot().await.unwrap();
+
+    let mut events = sandbox.subscribe();
+    let pid = the_vmm(stage);
+    let watch = Stopwatch::start();
+    kill(pid);
+    let ended = end(&mut events).await;
+    watch.say("killed while idle: noticed");
+    assert_eq!((ended.pid, ended.exit), (pid, Exit::Signal(9)));
+    assert_eq!(sandbox.state(), SandboxState::Failed);
+    let refused = sandbox.execute_tool(echo()).await.unwrap_err();
+    assert_eq!(refused.code(), "SANDBOX_NOT_AVAILABLE");
+    boot_again(&sandbox).await;
+
+    let mut events = sandbox.subscribe();
+    let pid = the_vmm(stage);
+    let killed = async {
+        loop {
+            match events.recv().await.unwrap() {
+                Event::Vmm(event) if event.event == "restoring" => break kill(pid),
+                _ => {}
+            }
+        }
+    };
+    let (reset, ()) = tokio::join!(sandbox.reset(), killed);
+    let error = reset.unwrap_err();
+    println!("killed during a reset: {error:?}");
+    assert_eq!(error.code(), "SANDBOX_RESET_FAILED");
+    assert_eq!(sandbox.state(), SandboxState::Failed);
+    boot_again(&sandbox).await;
+
+    sandbox.shutdown().await;
+    assert_nothing_left(stage.folder());
+}
+
+/// The one VMM that runs.
+fn the_vmm(stage: &Stage) -> u32 {
+    match processes_with_files_in(&stage.vmm.run_root)[..] {
+        [pid] => pid,
+        ref pids => panic!("not one VMM: {pids:?}"),
+    }
+}
+
+async fn end(events: &mut Receiver<Event>) -> Ended {
+    let end = async {
+        loop {
+            if let Event::VmmEnded(ended) = events.recv().await.unwrap() {
+                break ended;
+            }
+        }
+    };
+    let limit = patient(Duration::from_secs(5));
+    timeout(limit, end).await.expect("it is noticed")
+}
+
+async fn boot_again(sandbox: &ChvSandbox) {
+    let watch = Stopwatch::start();
+    sandbox.boot().await.unwrap();
+    watch.say("booted again");
+    let answer = sandbox.execute_tool(echo()).await.unwrap();
+    assert_eq!(answer.stdout.trim(), "hello", "{answer:?}");
+}
+
+fn echo() -> ToolInvocation {
+    ToolInvocation {
+        command_id: uuid::Uuid::new_v4().to_string(),
+        tool: "echo".to_owned(),
+        params: json!({ "message": "hello" }),
+        deadline_ms: super::traces::deadline().as_millis() as u64,
+    }
+}

@@ -1,0 +1,178 @@
+//! The whole life of a sandbox with a real guest: minted, booted, used, reset again and again, killed, tampered with,
+//! shut down.
+//!
+//! `CHV_SANDBOX_IMAGE` names an image that was packed with the `sh` tool on, `CHV_SANDBOX_RESETS` says how many
+//! resets (100 unless set). All of it is one test in a process of its own, so that the descriptors and the memory that
+//! are counted are nobody else's.
+
+mod death;
+mod figures;
+mod resets;
+mod traces;
+mod writes;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use chv_sandbox::golden::{Golden, MintConfig, mint};
+use chv_sandbox::guest::protocol::DEFAULT_PORT;
+use chv_sandbox::image::Image;
+use chv_sandbox::machine::{Disk, DiskRole, Limits, MachineConfig, VmShape, VmmSource};
+use chv_sandbox::overlay;
+use chv_sandbox::sandbox::{ChvSandbox, SandboxConfig, Timeouts};
+use chv_sandbox::vmm::VmmConfig;
+use tempfile::TempDir;
+
+use super::{assert_nothing_left, patience, patient, run_root, vmm_binary};
+use figures::{Stopwatch, Usage};
+
+/// Set for the process that the cycle has for itself.
+const ALONE: &str = "CHV_SANDBOX_CYCLE_ALONE";
+
+#[test]
+#[ignore = "needs a real VMM and an image: set CLOUD_HYPERVISOR and CHV_SANDBOX_IMAGE"]
+fn a_sandbox_lives_is_reset_and_leaves_nothing() {
+    if vmm_binary().is_none() {
+        return;
+    }
+    if env::var_os("CHV_SANDBOX_IMAGE").is_none() {
+        println!("skipped: CHV_SANDBOX_IMAGE names no image with a guest");
+        return;
+    }
+    let status = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "real::cycle::alone", "--ignored", "--nocapture"])
+        .env(ALONE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "runs in a process of its own for another test"]
+async fn alone() {
+    if env::var_os(ALONE).is_none() {
+        println!("skipped: only of use to another test");
+        return;
+    }
+    let stage = Stage::set().await;
+    // Everything that is made once and stays is there now.
+    let before = Usage::now();
+    writes::land_on_the_disk_and_are_gone_after_a_revert(&stage).await;
+    death::is_noticed_and_mended(&stage).await;
+    resets::are_verified_until_a_byte_is_changed(&stage).await;
+    assert_nothing_left(stage.folder());
+    before.assert_descriptors_are_back().await;
+    println!("nothing is left: no process, no file below the run root, no descriptor here");
+}
+
+/// A VMM, the disks and a golden snapshot.
+struct Stage {
+    folder: TempDir,
+    vmm: VmmConfig,
+    golden: Golden,
+}
+
+impl Stage {
+    async fn set() -> Stage {
+        let folder = tempfile::tempdir().unwrap();
+        let vmm = VmmConfig {
+            binary: vmm_binary().expect("the other test has asked"),
+            run_root: run_root(folder.path()),
+            ..VmmConfig::default()
+        };
+        let image = env::var_os("CHV_SANDBOX_IMAGE").expect("the other test has asked");
+        let image = Image::open(image).unwrap();
+        // A byte of it will be changed, and the image is somebody's.
+        let root = folder.path().join("given-root.img");
+        overlay::copy_private(&image.root_disk(), &root).unwrap();
+        let mint_config = MintConfig {
+            any_guest: false,
+            machine: MachineConfig {
+                vmm: VmmSource::Spawn(vmm.clone()),
+                disks: vec![
+                    Disk {
+                        role: DiskRole::Root,
+                        origin: root,
+                        readonly: true,
+                    },
+                    Disk {
+                        role: DiskRole::Overlay,
+                        origin: image.overlay_disk(),
+                        readonly: false,
+                    },
+                ],
+                port: DEFAULT_PORT,
+                limits: limits(),
+            },
+            shape: VmShape {
+                kernel: image.kernel(),
+                initramfs: Some(image.initramfs()),
+                cmdline: image.cmdline().to_owned(),
+                vcpus: 1,
+                memory_mib: 128,
+                cid: 3,
+            },
+            settle: patient(Duration::from_secs(10)),
+            into: folder.path().join("golden"),
+        };
+        let watch = Stopwatch::start();
+        let golden = mint(mint_config).await.unwrap();
+        let release = &golden.manifest().release;
+        watch.say(format!("minted on {release}"));
+        assert_nothing_left(folder.path());
+        Stage {
+            folder,
+            vmm,
+            golden,
+        }
+    }
+
+    fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What the machine of a sandbox is made of.
+    fn machine(&self) -> MachineConfig {
+        MachineConfig {
+            vmm: VmmSource::Spawn(self.vmm.clone()),
+            disks: self.golden.disks(),
+            port: DEFAULT_PORT,
+            limits: limits(),
+        }
+    }
+
+    fn sandbox(&self) -> ChvSandbox {
+        let usual = Timeouts::default();
+        let factor = u64::from(patience());
+        let config = SandboxConfig {
+            vmm: self.vmm.binary.clone(),
+            run_root: Some(self.vmm.run_root.clone()),
+            evidence_dir: Some(self.evidence()),
+            timeouts: Timeouts {
+                boot_ms: usual.boot_ms * factor,
+                handshake_ms: usual.handshake_ms * factor,
+                settle_ms: usual.settle_ms * factor,
+                query_ms: usual.query_ms * factor,
+                grace_ms: usual.grace_ms * factor,
+            },
+            ..SandboxConfig::with_golden(self.golden.directory())
+        };
+        ChvSandbox::new(config).unwrap()
+    }
+
+    fn evidence(&self) -> PathBuf {
+        self.folder().join("evidence")
+    }
+}
+
+fn limits() -> Limits {
+    let usual = Limits::default();
+    Limits {
+        boot: patient(usual.boot),
+        handshake: patient(usual.handshake),
+        settle: patient(usual.settle),
+        query: patient(usual.query),
+    }
+}

@@ -1,0 +1,105 @@
+//! What a tool leaves behind, and how it is looked for.
+
+use std::time::Duration;
+
+use chv_sandbox::sandbox::{Sandbox, ToolInvocation};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::patient;
+
+/// What stands in the file that is left.
+pub(super) const TOKEN: &str = "left behind by a tool, and to be found on the disk";
+
+/// The process that is left.
+pub(super) const PROCESS: &str = "tail";
+
+/// The memory that is left in use, in KiB.
+pub(super) const MEMORY_KIB: u64 = 8 * 1024;
+
+/// What the guest's memory varies by from one look to the next, in KiB.
+pub(super) const SLACK_KIB: u64 = 3 * 1024;
+
+/// Leaves a process that holds memory, and a file; the file comes last, when the memory is in use.
+pub(super) fn leave() -> Value {
+    let bytes = MEMORY_KIB * 1024;
+    script(&format!(
+        "( (head -c {bytes} /dev/zero; echo '{TOKEN}' > /tmp/left; sleep 100000) | {PROCESS} -c {bytes} ) \
+         >/dev/null 2>&1 </dev/null &
+         until [ -s /tmp/left ]; do sleep 0.05; done"
+    ))
+}
+
+/// Looks for all three.
+fn look() -> Value {
+    // The brackets keep this script from finding itself.
+    let pattern = format!("[{}]{} -c", &PROCESS[..1], &PROCESS[1..]);
+    script(&format!(
+        r#"file=false; [ -e /tmp/left ] && file=true
+         processes=$(ps | grep -c '{pattern}')
+         available=$(grep MemAvailable /proc/meminfo | tr -dc 0-9)
+         echo "{{\"file\": $file, \"processes\": $processes, \"available_kib\": $available}}""#
+    ))
+}
+
+fn script(text: &str) -> Value {
+    json!({ "script": text })
+}
+
+/// What of a tool is in a guest.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Traces {
+    file: bool,
+    processes: u32,
+    available_kib: u64,
+}
+
+impl Traces {
+    /// Leaves all three in the sandbox's guest.
+    pub(super) async fn leave(sandbox: &dyn Sandbox) {
+        run(sandbox, leave()).await;
+    }
+
+    pub(super) async fn look(sandbox: &dyn Sandbox) -> Traces {
+        let found = run(sandbox, look()).await;
+        serde_json::from_str(&found).unwrap_or_else(|error| panic!("{error}: {found:?}"))
+    }
+
+    /// All three are there, compared with a clean guest.
+    pub(super) fn assert_left(&self, clean: &Traces) {
+        assert!(self.file && self.processes > 0, "{self:?}");
+        assert!(
+            self.available_kib + MEMORY_KIB < clean.available_kib + SLACK_KIB,
+            "{self:?}, clean it was {clean:?}"
+        );
+    }
+
+    /// None is there, compared with a clean guest.
+    pub(super) fn assert_gone(&self, clean: &Traces) {
+        assert!(!self.file && self.processes == 0, "{self:?}");
+        assert!(
+            self.available_kib + SLACK_KIB > clean.available_kib,
+            "{self:?}, clean it was {clean:?}"
+        );
+    }
+}
+
+/// Runs the tool `sh`; what it wrote to its standard output.
+async fn run(sandbox: &dyn Sandbox, params: Value) -> String {
+    let invocation = ToolInvocation {
+        command_id: uuid::Uuid::new_v4().to_string(),
+        tool: "sh".to_owned(),
+        params,
+        deadline_ms: deadline().as_millis() as u64,
+    };
+    let execution = sandbox.execute_tool(invocation).await.unwrap();
+    assert_eq!(
+        execution.exit_code, 0,
+        "the image needs the tool `sh`: {execution:?}"
+    );
+    execution.stdout
+}
+
+pub(super) fn deadline() -> Duration {
+    patient(Duration::from_secs(5))
+}

@@ -1,0 +1,218 @@
+//! What goes wrong before a guest ever answers, on a real VMM: an error that says what, and nothing left.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use chv_sandbox::machine::{
+    Disk, DiskRole, Error, Limits, Machine, MachineConfig, VmShape, VmmSource,
+};
+use chv_sandbox::sandbox::{
+    BootFailure, ChvSandbox, Error as SandboxError, Sandbox, SandboxConfig, SandboxState,
+};
+use chv_sandbox::vmm::VmmConfig;
+use tempfile::{TempDir, tempdir};
+
+use super::{assert_nothing_left, idle_vm, kill, run_root, vmm_binary};
+
+/// A guest that never answers gets this long.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// What is known to take no time isn't held up by any limit on the guest.
+const LONG: Duration = Duration::from_secs(600);
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
+async fn a_file_that_is_missing_is_named() {
+    let Some(rig) = Rig::new() else { return };
+    let missing = rig.folder().join("missing");
+
+    let mut machine = rig.start(LONG).await.unwrap();
+    let no_kernel = VmShape {
+        kernel: missing.clone(),
+        ..idle_vm::shape(rig.folder())
+    };
+    let no_initramfs = VmShape {
+        initramfs: Some(missing.clone()),
+        ..idle_vm::shape(rig.folder())
+    };
+    for shape in [no_kernel, no_initramfs] {
+        match machine.boot(&shape).await.unwrap_err() {
+            Error::File { path, .. } => assert_eq!(path, missing),
+            error => panic!("{error:?}"),
+        }
+    }
+    machine.shutdown().await.unwrap();
+    assert_nothing_left(rig.folder());
+
+    let mut config = rig.config(LONG);
+    config.disks[1].origin = missing.clone();
+    let mut machine = Machine::start(config).await.unwrap();
+    let shape = idle_vm::shape(rig.folder());
+    match machine.boot(&shape).await.unwrap_err() {
+        error @ Error::Disk { .. } => {
+            let text = said(&error);
+            assert!(text.contains(missing.to_str().unwrap()), "{text}");
+        }
+        error => panic!("{error:?}"),
+    }
+    machine.shutdown().await.unwrap();
+    assert_nothing_left(rig.folder());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
+async fn a_guest_that_never_answers_is_given_up() {
+    let Some(rig) = Rig::new() else { return };
+    let mut machine = rig.start(SILENCE).await.unwrap();
+    // The slot is empty after each, so that the next one can be tried.
+    for _ in 0..2 {
+        let started = Instant::now();
+        let error = machine
+            .boot(&idle_vm::shape(rig.folder()))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::GuestSilent { .. }), "{error:?}");
+        println!("after {:.1?}: {}", started.elapsed(), said(&error));
+    }
+    machine.shutdown().await.unwrap();
+    assert_nothing_left(rig.folder());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
+async fn a_sandbox_whose_guest_never_answers_fails_and_leaves_nothing() {
+    let Some(rig) = Rig::new() else { return };
+    let shape = idle_vm::shape(rig.folder());
+    let mut config = SandboxConfig {
+        vmm: rig.vmm.binary.clone(),
+        run_root: Some(run_root(rig.folder())),
+        scaffold: true,
+        kernel: Some(shape.kernel),
+        root_disk: Some(rig.disk(DiskRole::Root).origin),
+        vcpus: 1,
+        memory_mib: shape.memory_mib,
+        ..SandboxConfig::default()
+    };
+    config.timeouts.boot_ms = SILENCE.as_millis() as u64;
+    let sandbox = ChvSandbox::new(config).unwrap();
+    for _ in 0..2 {
+        let error = sandbox.boot().await.unwrap_err();
+        assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
+        let SandboxError::BootFailed(BootFailure::Machine(Error::GuestSilent { .. })) = error
+        else {
+            panic!("{error:?}");
+        };
+        assert_eq!(sandbox.state(), SandboxState::Failed);
+        assert_nothing_left(rig.folder());
+    }
+    sandbox.shutdown().await;
+    assert_eq!(sandbox.state(), SandboxState::NotBooted);
+}
+
+/// The VMM is killed as soon as it says how far it has come.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
+async fn a_vmm_that_dies_during_a_boot_is_noticed_at_every_step() {
+    let Some(rig) = Rig::new() else { return };
+    let check = async |step: Option<&str>| {
+        let mut machine = rig.start(LONG).await.unwrap();
+        let pid = machine.vmm().process().unwrap().pid();
+        let mut events = machine.vmm().events();
+        let shape = idle_vm::shape(rig.folder());
+        let error = match step {
+            None => {
+                kill(pid);
+                machine.boot(&shape).await.unwrap_err()
+            }
+            Some(step) => {
+                let killed = async {
+                    while events.recv().await.unwrap().event != step {}
+                    kill(pid);
+                };
+                let (booted, ()) = tokio::join!(machine.boot(&shape), killed);
+                booted.unwrap_err()
+            }
+        };
+        println!("killed at {}: {}", step.unwrap_or("rest"), said(&error));
+        assert!(has_ended(&error), "{step:?}: {error:?}");
+        machine.shutdown().await.unwrap();
+        assert_nothing_left(rig.folder());
+    };
+    check(None).await;
+    check(Some("booting")).await;
+    check(Some("booted")).await;
+
+    let mut machine = rig.start(LONG).await.unwrap();
+    let pid = machine.vmm().process().unwrap().pid();
+    let shape = idle_vm::shape(rig.folder());
+    let waiting = async {
+        tokio::time::sleep(SILENCE).await;
+        kill(pid);
+    };
+    let (booted, ()) = tokio::join!(machine.boot(&shape), waiting);
+    let error = booted.unwrap_err();
+    println!("killed while its guest is waited for: {}", said(&error));
+    assert!(has_ended(&error), "{error:?}");
+    machine.shutdown().await.unwrap();
+    assert_nothing_left(rig.folder());
+}
+
+fn has_ended(error: &Error) -> bool {
+    matches!(error, Error::VmmDied { .. })
+}
+
+/// A real VMM, and two disks for its VM.
+struct Rig {
+    folder: TempDir,
+    vmm: VmmConfig,
+}
+
+impl Rig {
+    fn new() -> Option<Rig> {
+        let folder = tempdir().unwrap();
+        let vmm = VmmConfig {
+            binary: vmm_binary()?,
+            run_root: run_root(folder.path()),
+            ..VmmConfig::default()
+        };
+        Some(Rig { folder, vmm })
+    }
+
+    fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn disk(&self, role: DiskRole) -> Disk {
+        let origin = self.folder().join(format!("given-{role}.img"));
+        File::create(&origin).unwrap().set_len(1 << 20).unwrap();
+        Disk {
+            role,
+            origin,
+            readonly: role == DiskRole::Root,
+        }
+    }
+
+    fn config(&self, boot: Duration) -> MachineConfig {
+        MachineConfig {
+            vmm: VmmSource::Spawn(self.vmm.clone()),
+            disks: vec![self.disk(DiskRole::Root), self.disk(DiskRole::Overlay)],
+            port: 1024,
+            limits: Limits {
+                boot,
+                ..Limits::default()
+            },
+        }
+    }
+
+    async fn start(&self, boot: Duration) -> Result<Machine, Error> {
+        Machine::start(self.config(boot)).await
+    }
+}
+
+/// The error with all its causes.
+fn said(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<_> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
+}

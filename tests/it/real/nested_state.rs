@@ -1,0 +1,95 @@
+//! Help for a machine whose KVM has no nested state to give, so that a VMM can't take a snapshot there.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use chv_sandbox::api;
+use chv_sandbox::api::types::VmSnapshotConfig;
+use chv_sandbox::client::Error;
+use chv_sandbox::vmm::{Vmm, VmmConfig};
+use tokio::sync::OnceCell;
+
+use super::idle_vm;
+
+/// The VMM's environment with which it can take snapshots on this machine: nothing, if its KVM is whole.
+///
+/// `CLOUD_HYPERVISOR_PRELOAD` decides, if it is set. Else it is tried once, and a library is built that helps.
+pub(crate) async fn environment(binary: &Path) -> Vec<(OsString, OsString)> {
+    static LIBRARY: OnceCell<Option<OsString>> = OnceCell::const_new();
+    let find = || async {
+        if let Some(library) = std::env::var_os("CLOUD_HYPERVISOR_PRELOAD") {
+            return Some(library);
+        }
+        let refused = snapshot(binary, Vec::new()).await.err()?;
+        // A backtrace may follow.
+        let text = refused.messages().join(": ");
+        let text = text.lines().next().unwrap_or_default();
+        assert!(
+            text.to_lowercase().contains("nested"),
+            "the VMM can't take a snapshot: {refused}"
+        );
+        println!(
+            "this machine's KVM has no nested state to give, so no snapshot can be taken: {text}"
+        );
+        let library = build();
+        println!(
+            "built {}, which helps; the VMM runs with it",
+            library.display()
+        );
+        Some(library.into())
+    };
+    let library = LIBRARY.get_or_init(find).await;
+    let preload = library.iter().cloned();
+    preload
+        .map(|library| ("LD_PRELOAD".into(), library))
+        .collect()
+}
+
+/// Takes a snapshot of an idle VM.
+async fn snapshot(binary: &Path, env: Vec<(OsString, OsString)>) -> Result<(), Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let config = VmmConfig {
+        binary: binary.to_owned(),
+        env,
+        run_root: folder.path().join("run"),
+        ..VmmConfig::default()
+    };
+    let vmm = Vmm::spawn(&config).await.unwrap();
+    let client = vmm.client();
+    client
+        .send(api::vm_create(&idle_vm::config(folder.path())))
+        .await?;
+    client.send(api::vm_boot()).await?;
+    client.send(api::vm_pause()).await?;
+    let into = idle_vm::snapshot_folder(folder.path());
+    let taken = client
+        .send(api::vm_snapshot(&VmSnapshotConfig::new(into)))
+        .await;
+    vmm.shutdown().await;
+    taken
+}
+
+/// Builds the library among what else was built for the tests.
+fn build() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    fs::create_dir_all(folder).unwrap();
+    let library = folder.join("nested_state.so");
+    // Under a name of its own first: another run may have the library loaded.
+    let fresh = folder.join(format!("nested_state.{}.so", std::process::id()));
+    let mut compiler = Command::new("cc")
+        .args(["-x", "c", "-shared", "-fPIC", "-O1", "-o"])
+        .arg(&fresh)
+        .arg("-")
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("a C compiler, which Rust needs too");
+    let mut source = compiler.stdin.take().unwrap();
+    source.write_all(include_bytes!("nested_state.c")).unwrap();
+    drop(source);
+    assert!(compiler.wait().unwrap().success());
+    fs::rename(&fresh, &library).unwrap();
+    library
+}
