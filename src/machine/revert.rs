@@ -132,16 +132,13 @@ impl Machine {
             ..Deadlines::default()
         });
         let info = client.send(api::vm_info()).await;
-        let failed = |source| Error::Api {
-            action: "tell the VM's state",
-            source,
-        };
+        let action = "tell the VM's state";
         match info {
             Ok(info) => Ok(Reading::Answered(info.state)),
-            Err(error) if matches!(error.kind(), ErrorKind::Deadline { .. }) => {
-                Ok(Reading::Silent(Arc::new(failed(error))))
+            Err(source) if matches!(source.kind(), ErrorKind::Deadline { .. }) => {
+                Ok(Reading::Silent(Arc::new(Error::Api { action, source })))
             }
-            Err(error) => Err(failed(error)),
+            Err(source) => Err(self.explain(action, source).await),
         }
     }
 }
