@@ -5,6 +5,7 @@ mod cassettes;
 mod client;
 #[path = "../codegen/mod.rs"]
 mod codegen;
+mod demo;
 mod guest;
 mod idle_kernel;
 mod image;
