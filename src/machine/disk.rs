@@ -1,6 +1,7 @@
 //! The disks of a machine: where each comes from, and the file that the VM gets.
 
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -64,7 +65,11 @@ impl WorkingDisk {
         // The VMM resolves a relative path against its own working directory, a snapshot for ever.
         let origin = std::path::absolute(&origin).map_err(Error::file("resolve", origin))?;
         let path = match readonly {
-            true => origin.clone(),
+            true => {
+                // The VMM's own message for a missing file doesn't name it.
+                File::open(&origin).map_err(Error::file("open", origin.as_path()))?;
+                origin.clone()
+            }
             false => layout.disk(role),
         };
         Ok(WorkingDisk {

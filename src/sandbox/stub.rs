@@ -1,6 +1,6 @@
 //! A sandbox made of nothing, for the development of an agent where no VM can run.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tokio::sync::broadcast;
@@ -9,6 +9,7 @@ use super::{
     Backend, Error, Event, Reset, ResetOutcome, ResetReport, Sandbox, SandboxState, ToolExecution,
     ToolInvocation, VmmApiState,
 };
+use crate::guest::protocol::ToolDispatch;
 
 /// How many events a slow listener may fall behind.
 const EVENTS: usize = 64;
@@ -64,8 +65,9 @@ impl Sandbox for StubSandbox {
 
     async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error> {
         self.check_ready("run a tool")?;
-        let message = match invocation.tool.as_str() {
-            "echo" => invocation.params["message"].as_str(),
+        let dispatch = ToolDispatch::try_from(invocation)?;
+        let message = match dispatch.tool.as_str() {
+            "echo" => dispatch.params["message"].as_str(),
             _ => None,
         };
         Ok(match message {
@@ -90,6 +92,8 @@ impl Sandbox for StubSandbox {
         let report = ResetReport::unverified("none", Vec::new());
         let outcome = ResetOutcome::unverified(VmmApiState::Running, report);
         self.set(SandboxState::Ready);
+        // Nobody has to listen.
+        let _ = self.events.send(Event::Reset(Arc::new(outcome.clone())));
         Ok(Reset::Scaffold(outcome))
     }
 

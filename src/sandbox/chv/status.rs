@@ -225,3 +225,39 @@ impl Drop for Abandoned<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_end_of_the_present_vmm_counts() {
+        let status = Status::new(8);
+        status.begin(SandboxState::Booting);
+        let first = status.vmm();
+        status.begin(SandboxState::Resetting);
+        assert_eq!(status.vmm(), first, "a reset keeps its VMM");
+
+        status.begin(SandboxState::Booting);
+        assert!(!status.vmm_ended(first));
+        assert_eq!(status.state(), SandboxState::Booting);
+
+        let second = status.vmm();
+        assert!(status.vmm_ended(second));
+        assert_eq!(status.state(), SandboxState::Failed);
+
+        status.rest();
+        assert!(!status.vmm_ended(second), "it was shut down");
+        assert_eq!(status.state(), SandboxState::NotBooted);
+    }
+
+    #[test]
+    fn what_is_dropped_half_way_has_failed() {
+        let status = Status::new(8);
+        let finished = status.fail_unless_finished();
+        finished.finished();
+        assert_eq!(status.state(), SandboxState::NotBooted);
+        drop(status.fail_unless_finished());
+        assert_eq!(status.state(), SandboxState::Failed);
+    }
+}

@@ -1,1 +1,189 @@
-//! bad_input
+//! What a sandbox can't be made of: each has its own error, and nothing is left.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use chv_sandbox::machine::VmmSource;
+use chv_sandbox::sandbox::{ChvSandbox, Error, Sandbox, SandboxConfig, SandboxState};
+
+use super::{Scene, chain};
+
+/// A cold boot of `config` fails with `parts` in its chain of causes.
+async fn check(scene: &Scene, config: SandboxConfig, parts: &[&str]) {
+    let sandbox = scene.sandbox_of(config);
+    let error = sandbox.boot().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
+    assert_eq!(sandbox.state(), SandboxState::Failed);
+    for part in parts {
+        assert!(chain(&error).contains(part), "{part}: {}", chain(&error));
+    }
+    scene.assert_machine_is_empty();
+}
+
+#[tokio::test]
+async fn files_that_are_not_there() {
+    let scene = Scene::new();
+    let missing = scene.path("missing");
+    let config = || scene.scaffold();
+    let kernel = SandboxConfig {
+        kernel: Some(missing.clone()),
+        ..config()
+    };
+    let initramfs = SandboxConfig {
+        initramfs: Some(missing.clone()),
+        ..config()
+    };
+    let root = SandboxConfig {
+        root_disk: Some(missing.clone()),
+        ..config()
+    };
+    let writable_root = SandboxConfig {
+        root_readonly: false,
+        ..root.clone()
+    };
+    let overlay = SandboxConfig {
+        overlay_path: Some(missing.clone()),
+        ..config()
+    };
+    // The copy of the root is there by the time that the overlay is missed.
+    let overlay_after_root = SandboxConfig {
+        root_readonly: false,
+        ..overlay.clone()
+    };
+    let path = missing.to_str().unwrap();
+    for config in [
+        kernel,
+        initramfs,
+        root,
+        writable_root,
+        overlay,
+        overlay_after_root,
+    ] {
+        check(&scene, config, &[path, "No such file"]).await;
+    }
+    let folder = SandboxConfig {
+        overlay_path: Some(scene.path("machine")),
+        ..config()
+    };
+    check(
+        &scene,
+        folder,
+        &["overlay disk", scene.path("machine").to_str().unwrap()],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn paths_that_the_vmm_cannot_be_told_of() {
+    let scene = Scene::new();
+    let name = OsStr::from_bytes(b"not-utf8-\xff");
+    let path = scene.directory.path().join(name);
+    fs::write(&path, "a kernel\n").unwrap();
+    let kernel = SandboxConfig {
+        kernel: Some(path.clone()),
+        ..scene.scaffold()
+    };
+    check(&scene, kernel, &["the path of the kernel is not UTF-8"]).await;
+    let disk = SandboxConfig {
+        root_disk: Some(path.clone()),
+        ..scene.scaffold()
+    };
+    check(&scene, disk, &["the path of the disk is not UTF-8"]).await;
+
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let error = boot_in(&scene, &path).await;
+    assert!(chain(&error).contains("is not UTF-8"), "{}", chain(&error));
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_directory_whose_vsock_socket_would_be_too_long() {
+    let scene = Scene::new();
+    let long = scene.path(&"x".repeat(100));
+    fs::create_dir(&long).unwrap();
+    let error = boot_in(&scene, &long).await;
+    assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
+    assert!(chain(&error).contains("107"), "{}", chain(&error));
+    assert_eq!(fs::read_dir(&long).unwrap().count(), 0);
+}
+
+/// The error of a boot with `directory` as the machine's.
+async fn boot_in(scene: &Scene, directory: &Path) -> Error {
+    let source = VmmSource::Attach {
+        api_socket: scene.vmm.socket().to_owned(),
+        directory: directory.to_owned(),
+    };
+    let sandbox = ChvSandbox::with_vmm(scene.scaffold(), source).unwrap();
+    sandbox.boot().await.unwrap_err()
+}
+
+#[tokio::test]
+async fn an_api_socket_that_is_not_there_or_cannot_be() {
+    let scene = Scene::new();
+    for (socket, expected) in [
+        (scene.path("nobody.sock"), "vmm.ping"),
+        (scene.path(&"x".repeat(108)), "must have"),
+    ] {
+        let source = VmmSource::Attach {
+            api_socket: socket.clone(),
+            directory: scene.path("machine"),
+        };
+        let sandbox = ChvSandbox::with_vmm(scene.scaffold(), source).unwrap();
+        let error = sandbox.boot().await.unwrap_err();
+        assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
+        let text = chain(&error);
+        assert!(text.contains(expected), "{text}");
+        assert!(text.contains(socket.to_str().unwrap()), "{text}");
+        scene.assert_machine_is_empty();
+    }
+}
+
+#[tokio::test]
+async fn a_vmm_binary_that_is_not_there_or_cannot_run() {
+    let scene = Scene::new();
+    for binary in ["missing", "kernel"] {
+        let config = SandboxConfig {
+            vmm: scene.path(binary),
+            run_root: Some(scene.path("run")),
+            ..scene.scaffold()
+        };
+        let sandbox = ChvSandbox::new(config).unwrap();
+        let error = sandbox.boot().await.unwrap_err();
+        // Where there is no KVM, that comes first.
+        assert!(matches!(error, Error::NotAvailable { .. }), "{error:?}");
+        assert_eq!(error.code(), "SANDBOX_NOT_AVAILABLE");
+        let text = error.to_string();
+        let named =
+            text.contains(scene.path(binary).to_str().unwrap()) || text.contains("/dev/kvm");
+        assert!(named, "{text}");
+        assert_eq!(sandbox.state(), SandboxState::Failed);
+        sandbox.shutdown().await;
+        let run = fs::read_dir(scene.path("run"));
+        assert_eq!(
+            run.map_or(0, Iterator::count),
+            0,
+            "no run directory is left"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_never_answers() {
+    let mut scene = Scene::new();
+    scene.timeouts.boot_ms = 200;
+    scene
+        .guest
+        .behave(chv_sandbox::guest::stand_in::Behaviour::NoListener);
+    let sandbox = scene.sandbox_of(scene.scaffold());
+    let error = sandbox.boot().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
+    assert!(
+        chain(&error).contains("its guest never answered"),
+        "{}",
+        chain(&error)
+    );
+    scene.assert_machine_is_empty();
+}

@@ -110,6 +110,7 @@ async fn asked_for(scene: &Scene, operation: &str) {
 
 #[tokio::test]
 async fn a_shutdown_ends_a_boot_that_hangs() {
+    let scene = Scene::minted().await;
     for operation in [
         "vmm.ping",
         "vm.delete",
@@ -117,7 +118,6 @@ async fn a_shutdown_ends_a_boot_that_hangs() {
         "vm.resume",
         "vm.info",
     ] {
-        let scene = Scene::minted().await;
         hang(&scene, operation);
         let sandbox = Arc::new(scene.sandbox());
         let boot = tokio::spawn({
@@ -138,8 +138,10 @@ async fn a_shutdown_ends_a_boot_that_hangs() {
 
 #[tokio::test]
 async fn a_shutdown_ends_a_reset_that_hangs() {
+    let scene = Scene::minted().await;
     for operation in ["vm.delete", "vm.restore", "vm.resume", "vm.info"] {
-        let (scene, sandbox) = Scene::booted().await;
+        let sandbox = scene.sandbox();
+        sandbox.boot().await.unwrap();
         let mut events = sandbox.subscribe();
         hang(&scene, operation);
         let sandbox = Arc::new(sandbox);

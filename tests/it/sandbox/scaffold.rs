@@ -1,1 +1,116 @@
-//! scaffold
+//! Sandboxes that verify nothing: scaffold mode, which has to be asked for, and the stub.
+
+use chv_sandbox::sandbox::{
+    Backend, ConfigError, Error, Event, Reset, Sandbox, SandboxConfig, SandboxState, StubSandbox,
+};
+use serde_json::json;
+
+use super::{Scene, assert_echoed, echo, invocation, states};
+
+/// It says of itself that nothing was verified, in the shape of the protocol.
+#[track_caller]
+fn assert_scaffold(reset: &Reset) {
+    let Reset::Scaffold(outcome) = reset else {
+        panic!("nothing can have been verified: {reset:?}");
+    };
+    assert!(!reset.is_verified());
+    assert!(outcome.report.checks.is_empty());
+    let mut state = serde_json::to_value(&outcome.state).unwrap();
+    state["reset_at"].take();
+    assert_eq!(
+        state,
+        json!({
+            "reset_at": null,
+            "golden_hash": "sha256:not-configured",
+            "verification_passed": true,
+            "verification_details": {
+                "fs_hash": "sha256:not-configured",
+                "fs_hash_baseline": "sha256:not-configured",
+                "fs_hash_match": true,
+                "open_fd_count": 0,
+                "open_fd_count_baseline": 0,
+                "vmm_api_state": "running",
+                "expected_vmm_api_state": "running",
+                "divergence_action": "none",
+            },
+        })
+    );
+}
+
+#[test]
+fn scaffold_mode_is_asked_for_by_name() {
+    let config = |scaffold| SandboxConfig {
+        scaffold,
+        kernel: Some("/kernel".into()),
+        root_disk: Some("/root".into()),
+        ..SandboxConfig::default()
+    };
+    assert!(matches!(
+        config(false).check(),
+        Err(ConfigError::Invalid {
+            field: "golden",
+            ..
+        })
+    ));
+    config(true).check().unwrap();
+}
+
+#[tokio::test]
+async fn scaffold_mode_boots_again_from_its_disks_and_verifies_nothing() {
+    let scene = Scene::new();
+    let sandbox = scene.sandbox_of(scene.scaffold());
+    sandbox.boot().await.unwrap();
+    assert_echoed(echo(&sandbox, "cold").await, "cold");
+    scene.vmm.take_asked();
+
+    let working = scene.path("machine/overlay.img");
+    super::flip_a_bit(&working);
+    // A change that a verified reset would find.
+    scene.guest.set_open_files(99);
+    let reset = sandbox.reset().await.unwrap();
+    assert_scaffold(&reset);
+    assert_eq!(reset.outcome().report.strategy, "cold_boot");
+    let asked = ["vm.delete", "vm.create", "vm.boot", "vm.info"];
+    assert_eq!(scene.vmm.take_asked(), asked);
+    assert_eq!(
+        std::fs::read(working).unwrap(),
+        std::fs::read(scene.path("overlay.img")).unwrap()
+    );
+    assert_echoed(echo(&sandbox, "again").await, "again");
+    sandbox.shutdown().await;
+    scene.assert_machine_is_empty();
+}
+
+#[tokio::test]
+async fn the_stub_answers_echo_and_verifies_nothing() {
+    let sandbox: Box<dyn Sandbox> = Box::new(StubSandbox::default());
+    let mut events = sandbox.subscribe();
+    assert_eq!(sandbox.backend(), Backend::Stub);
+    let early = echo(&*sandbox, "early").await.unwrap_err();
+    assert!(matches!(early, Error::NotReady { .. }));
+    assert!(matches!(sandbox.reset().await, Err(Error::NotReady { .. })));
+
+    sandbox.boot().await.unwrap();
+    sandbox.boot().await.unwrap();
+    assert_echoed(echo(&*sandbox, "hello").await, "hello");
+    let unknown = sandbox.execute_tool(invocation("1", "whoami")).await;
+    assert_eq!(unknown.unwrap().exit_code, 127);
+    let refused = sandbox.execute_tool(invocation("1", "")).await.unwrap_err();
+    assert_eq!(refused.code(), "SANDBOX_TOOL_ERROR");
+
+    let mut all = sandbox.subscribe();
+    let reset = sandbox.reset().await.unwrap();
+    assert_scaffold(&reset);
+    let mut told = false;
+    while let Ok(event) = all.try_recv() {
+        told |= matches!(event, Event::Reset(_));
+    }
+    assert!(
+        told,
+        "an agent's audit sees it as it would another back end's"
+    );
+    sandbox.shutdown().await;
+    sandbox.shutdown().await;
+    use SandboxState::{NotBooted, Ready, Resetting};
+    assert_eq!(states(&mut events), [Ready, Resetting, Ready, NotBooted]);
+}

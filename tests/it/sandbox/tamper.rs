@@ -1,1 +1,228 @@
-//! tamper
+//! What a reset must not believe: one source that disagrees is enough, whatever the others say.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+
+use chv_sandbox::guest::stand_in::Behaviour;
+use chv_sandbox::sandbox::{
+    BootFailure, DivergenceAction, Error, Outcome, Sandbox, SandboxState, Source, VmmApiState,
+};
+use serde_json::Value;
+
+use super::vmm::Act;
+use super::{Scene, assert_halted, flip_a_bit};
+
+/// After `tamper`, a reset diverges, by the checks of just these sources.
+async fn check(tamper: impl FnOnce(&Scene), sources: &[Source]) {
+    let (scene, sandbox) = Scene::booted().await;
+    sandbox.reset().await.unwrap();
+    tamper(&scene);
+    let error = sandbox.reset().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_RESET_DIVERGENCE");
+    assert_eq!(sandbox.state(), SandboxState::Failed);
+
+    let failed = error.failed_reset().unwrap();
+    let state = &failed.outcome.state;
+    assert!(!state.verification_passed);
+    let action = state.verification_details.divergence_action;
+    assert_eq!(action, DivergenceAction::Halt);
+    let disagree = failed.outcome.report.checks.iter();
+    let disagree = disagree.filter(|check| check.outcome == Outcome::Disagreed);
+    let disagree: Vec<_> = disagree.map(|check| check.source).collect();
+    assert_eq!(disagree, sources, "{error}");
+    assert_eq!(
+        failed.outcome.report.attempt, 1,
+        "a source that disagrees isn't asked again"
+    );
+
+    let evidence = failed.evidence.as_deref().expect("the evidence is kept");
+    assert!(evidence.starts_with(scene.path("evidence")));
+    for name in ["reset.json", "vmm.log", "console.log", "overlay.img"] {
+        let mode = fs::metadata(evidence.join(name))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let mode = fs::metadata(evidence).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    assert_eq!(
+        fs::read(evidence.join("overlay.img")).unwrap(),
+        fs::read(scene.path("machine/overlay.img")).unwrap(),
+        "the overlay is kept as it was found"
+    );
+    let record: Value =
+        serde_json::from_slice(&fs::read(evidence.join("reset.json")).unwrap()).unwrap();
+    assert_eq!(record["state"], serde_json::to_value(state).unwrap());
+    assert_eq!(scene.vmm.state(), Some("Paused"), "nothing goes on in it");
+
+    assert_halted(&sandbox).await;
+    scene.assert_machine_is_empty();
+}
+
+#[tokio::test]
+async fn a_byte_of_the_read_only_root() {
+    check(
+        |scene| flip_a_bit(&scene.path("root.img")),
+        &[Source::FsHash],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_root_that_is_longer_by_a_zero() {
+    let longer = |scene: &Scene| set_length(scene.path("root.img"), 0x1_0001);
+    check(longer, &[Source::FsHash]).await;
+}
+
+#[tokio::test]
+async fn the_golden_copy() {
+    check(
+        |scene| flip_a_bit(&scene.path("golden/overlay.img")),
+        &[Source::FsHash],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_overlay_after_it_was_put_back() {
+    let tampers: [fn(std::path::PathBuf); 4] = [
+        |path| flip_a_bit(&path),
+        |path| set_length(path, 0x8000),
+        |path| set_length(path, 0x2_0000),
+        |path| set_length(path, 0),
+    ];
+    for tamper in tampers {
+        let at_restore = |scene: &Scene| {
+            let overlay = scene.path("machine/overlay.img");
+            scene.vmm.before("vm.restore", move || tamper(overlay));
+        };
+        check(at_restore, &[Source::FsHash]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_descriptor_more_or_less() {
+    for count in [11, 13, 0, u64::MAX] {
+        let other = |scene: &Scene| scene.guest.set_open_files(count);
+        check(other, &[Source::OpenFdCount]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_was_booted_and_not_restored() {
+    check(|scene| scene.guest.forget().unwrap(), &[Source::GuestNonce]).await;
+}
+
+#[tokio::test]
+async fn a_vm_that_does_not_run() {
+    let pretends = |scene: &Scene| scene.vmm.on("vm.resume", 1, Act::Pretend);
+    check(pretends, &[Source::VmmApiState]).await;
+}
+
+#[tokio::test]
+async fn several_at_once() {
+    let all = |scene: &Scene| {
+        flip_a_bit(&scene.path("root.img"));
+        flip_a_bit(&scene.path("golden/overlay.img"));
+        scene.guest.set_open_files(99);
+        scene.guest.forget().unwrap();
+        scene.vmm.on("vm.resume", 1, Act::Pretend);
+    };
+    let sources = [
+        Source::FsHash,
+        Source::FsHash,
+        Source::OpenFdCount,
+        Source::VmmApiState,
+        Source::GuestNonce,
+    ];
+    check(all, &sources).await;
+}
+
+#[tokio::test]
+async fn what_disagreed_stands_in_the_reset_state() {
+    let (scene, sandbox) = Scene::booted().await;
+    flip_a_bit(&scene.path("root.img"));
+    scene.guest.set_open_files(13);
+    scene.vmm.on("vm.resume", 1, Act::Pretend);
+    let error = sandbox.reset().await.unwrap_err();
+    let details = &error
+        .failed_reset()
+        .unwrap()
+        .outcome
+        .state
+        .verification_details;
+    assert!(!details.fs_hash_match);
+    assert_ne!(
+        details.fs_hash, details.fs_hash_baseline,
+        "they are the root's"
+    );
+    assert_eq!(
+        (details.open_fd_count, details.open_fd_count_baseline),
+        (13, 12)
+    );
+    assert_eq!(details.vmm_api_state, VmmApiState::Paused);
+    assert_eq!(details.expected_vmm_api_state, VmmApiState::Running);
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_disagreement_counts_more_than_a_silence() {
+    let mut scene = Scene::minted().await;
+    scene.hurry();
+    let sandbox = scene.sandbox();
+    sandbox.boot().await.unwrap();
+    flip_a_bit(&scene.path("root.img"));
+    scene.guest.behave(Behaviour::Silent);
+    let error = sandbox.reset().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_RESET_DIVERGENCE");
+    assert_eq!(error.failed_reset().unwrap().outcome.report.attempt, 1);
+    assert_halted(&sandbox).await;
+}
+
+#[tokio::test]
+async fn a_boot_verifies_as_a_reset_does() {
+    let scene = Scene::minted().await;
+    flip_a_bit(&scene.path("root.img"));
+    let sandbox = scene.sandbox();
+    let error = sandbox.boot().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
+    assert!(matches!(
+        error,
+        Error::BootFailed(BootFailure::Unverified(_))
+    ));
+    let failed = error.failed_reset().unwrap();
+    assert!(!failed.outcome.state.verification_passed);
+    assert!(
+        failed
+            .evidence
+            .as_ref()
+            .unwrap()
+            .join("overlay.img")
+            .exists()
+    );
+    scene.assert_machine_is_empty();
+
+    flip_a_bit(&scene.path("root.img"));
+    sandbox.boot().await.unwrap();
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn evidence_that_cannot_be_kept_changes_nothing_of_the_halt() {
+    let scene = Scene::minted().await;
+    let mut config = scene.config();
+    config.evidence_dir = Some(scene.path("kernel").join("no folder"));
+    let sandbox = scene.sandbox_of(config);
+    sandbox.boot().await.unwrap();
+    scene.guest.set_open_files(13);
+    let error = sandbox.reset().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_RESET_DIVERGENCE");
+    assert!(error.failed_reset().unwrap().evidence.is_none());
+    assert_halted(&sandbox).await;
+}
+
+fn set_length(path: std::path::PathBuf, length: u64) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_len(length).unwrap();
+}

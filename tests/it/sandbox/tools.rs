@@ -1,1 +1,235 @@
-//! tools
+//! Tools: what is a result, what is an error, and what needs a reset.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chv_sandbox::guest::frame::encode;
+use chv_sandbox::guest::protocol::{Frame, ToolResult};
+use chv_sandbox::guest::stand_in::{Behaviour, Intercept};
+use chv_sandbox::sandbox::{ChvSandbox, Error, Event, Sandbox, SandboxState, ToolInvocation};
+use chv_sandbox::vsock::ChannelEventKind;
+use futures_util::future::join_all;
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::{PATIENCE, Scene, assert_echoed, echo, invocation};
+
+/// A booted sandbox whose guest answers a dispatch as `answer` says.
+async fn answering(
+    answer: impl Fn(&Frame) -> Option<Vec<u8>> + Send + Sync + 'static,
+) -> (Scene, ChvSandbox) {
+    let mut scene = Scene::minted().await;
+    scene.timeouts.grace_ms = 50;
+    let intercept: Intercept = Arc::new(move |frame| match frame {
+        Frame::ToolDispatch(_) => answer(frame),
+        _ => None,
+    });
+    scene.guest.behave(Behaviour::Intercepted(intercept));
+    let sandbox = scene.sandbox();
+    sandbox.boot().await.unwrap();
+    (scene, sandbox)
+}
+
+/// The sandbox takes no tool, although it is ready, until it is reset.
+async fn assert_mended_by_a_reset(scene: &Scene, sandbox: &ChvSandbox) {
+    assert_eq!(sandbox.state(), SandboxState::Ready);
+    let error = echo(sandbox, "next").await.unwrap_err();
+    assert!(matches!(error, Error::NeedsReset { .. }), "{error}");
+    assert_eq!(error.code(), "SANDBOX_NOT_AVAILABLE");
+    sandbox.boot().await.unwrap();
+    assert!(echo(sandbox, "boot mends nothing").await.is_err());
+
+    scene.guest.behave(Behaviour::Dispatcher);
+    assert!(sandbox.reset().await.unwrap().is_verified());
+    assert_echoed(echo(sandbox, "mended").await, "mended");
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_exit_code_is_a_result() {
+    let (_scene, sandbox) = Scene::booted().await;
+    let unknown = sandbox.execute_tool(invocation("1", "no such tool")).await;
+    assert_eq!(unknown.unwrap().exit_code, 127);
+    let failing = sandbox.execute_tool(ToolInvocation {
+        params: json!({ "path": "/no/such/file" }),
+        ..invocation("2", "cat")
+    });
+    let failing = failing.await.unwrap();
+    assert_eq!(failing.exit_code, 1);
+    assert!(
+        failing.stderr.contains("/no/such/file"),
+        "{}",
+        failing.stderr
+    );
+    let wrong = sandbox.execute_tool(ToolInvocation {
+        params: json!({ "message": 7 }),
+        ..invocation("3", "echo")
+    });
+    assert_eq!(wrong.await.unwrap().exit_code, 254);
+    assert_echoed(echo(&sandbox, "goes on").await, "goes on");
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_name_that_no_tool_can_have_is_refused_unsent() {
+    let (_scene, sandbox) = Scene::booted().await;
+    for name in ["", &"x".repeat(257)] {
+        let error = sandbox
+            .execute_tool(invocation("1", name))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::NotATool { .. }), "{error}");
+        assert_eq!(error.code(), "SANDBOX_TOOL_ERROR");
+    }
+    let longest = sandbox
+        .execute_tool(invocation("1", &"x".repeat(256)))
+        .await;
+    assert_eq!(longest.unwrap().exit_code, 127);
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn many_tools_run_at_once_and_each_gets_its_own_result() {
+    let (_scene, sandbox) = Scene::booted().await;
+    let messages: Vec<_> = (0..24).map(|number| format!("message {number}")).collect();
+    let executions = join_all(messages.iter().map(|message| echo(&sandbox, message))).await;
+    for (execution, message) in executions.into_iter().zip(&messages) {
+        assert_echoed(execution, message);
+    }
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn two_runs_of_one_name_at_once_are_refused_and_harm_nothing() {
+    let (_scene, sandbox) = Scene::booted().await;
+    let (first, second) = tokio::join!(echo(&sandbox, "same"), echo(&sandbox, "same"));
+    assert_echoed(first, "same");
+    let error = second.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_VSOCK_DUPLICATE_REQUEST");
+    assert_echoed(echo(&sandbox, "another").await, "another");
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_tool_that_gives_no_answer_needs_a_reset() {
+    let (scene, sandbox) = answering(|_| Some(Vec::new())).await;
+    let hanging = ToolInvocation {
+        deadline_ms: 50,
+        ..invocation("hanging", "echo")
+    };
+    let error = sandbox.execute_tool(hanging).await.unwrap_err();
+    assert!(matches!(error, Error::ToolTimeout { .. }), "{error}");
+    assert_eq!(error.code(), "SANDBOX_TOOL_TIMEOUT");
+    assert_mended_by_a_reset(&scene, &sandbox).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_too_late_is_told() {
+    let (scene, sandbox) = answering(|frame| {
+        let Frame::ToolDispatch(dispatch) = frame else {
+            unreachable!("only dispatches are shown");
+        };
+        // Longer than the deadline and the grace together; the guest's other answers wait behind it.
+        std::thread::sleep(Duration::from_millis(200));
+        let result = ToolResult {
+            command_id: dispatch.command_id.clone(),
+            exit_code: 0,
+            stdout: String::new(),
+            stderr: String::new(),
+            evidence_hash: None,
+        };
+        Some(encode(&Frame::ToolResult(result)).unwrap())
+    })
+    .await;
+    let mut events = sandbox.subscribe();
+    let late = sandbox.execute_tool(ToolInvocation {
+        deadline_ms: 20,
+        ..invocation("late", "echo")
+    });
+    assert_eq!(late.await.unwrap_err().code(), "SANDBOX_TOOL_TIMEOUT");
+    let told = async {
+        loop {
+            if let Event::Channel(event) = events.recv().await.unwrap()
+                && let ChannelEventKind::LateArrival(frame) = event.kind
+            {
+                break frame;
+            }
+        }
+    };
+    let frame = timeout(PATIENCE, told).await.unwrap();
+    assert!(matches!(&*frame, Frame::ToolResult(result) if result.command_id == "late"));
+    assert_mended_by_a_reset(&scene, &sandbox).await;
+}
+
+#[tokio::test]
+async fn a_guest_that_breaks_the_protocol_closes_the_channel_until_a_reset() {
+    let cases: [(&[u8], &str); 4] = [
+        (b"\0\0\0\x04junk", "SANDBOX_FRAME_MALFORMED"),
+        (b"\0\0\0\0", "SANDBOX_FRAME_MALFORMED"),
+        (b"\xff\xff\xff\xff", "SANDBOX_VSOCK_FRAME_TOO_LARGE"),
+        (
+            b"\0\0\0\x42{\"type\":\"GuestQuery\",\"query_id\":\"\",\"query_kind\":\"MemUsage\",\"ts\":\"\"}",
+            "SANDBOX_FRAME_MALFORMED",
+        ),
+    ];
+    for (garbage, code) in cases {
+        let (scene, sandbox) = answering(|_| Some(garbage.to_vec())).await;
+        let error = echo(&sandbox, "provokes it").await.unwrap_err();
+        assert!(matches!(error, Error::Channel(_)), "{error}");
+        assert_eq!(error.code(), code);
+        assert_mended_by_a_reset(&scene, &sandbox).await;
+    }
+}
+
+#[tokio::test]
+async fn a_reset_ends_the_tools_that_run() {
+    let (scene, sandbox) = answering(|_| Some(Vec::new())).await;
+    let mut events = sandbox.subscribe();
+    let reset = async {
+        // Once the dispatch is on its way.
+        tokio::task::yield_now().await;
+        scene.guest.behave(Behaviour::Dispatcher);
+        sandbox.reset().await
+    };
+    let (tool, reset) = tokio::join!(echo(&sandbox, "in flight"), reset);
+    assert!(reset.unwrap().is_verified());
+    let error = tool.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_VSOCK_CLOSED");
+    assert_echoed(echo(&sandbox, "in flight").await, "in flight");
+    let closed = |event: &Event| matches!(event, Event::Channel(event) if matches!(event.kind, ChannelEventKind::Closed(_)));
+    let mut seen = false;
+    while let Ok(event) = events.try_recv() {
+        seen |= closed(&event);
+    }
+    assert!(seen, "the end of the channel is told");
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_the_tools_that_run() {
+    let (scene, sandbox) = answering(|_| Some(Vec::new())).await;
+    let shutdown = async {
+        tokio::task::yield_now().await;
+        sandbox.shutdown().await;
+    };
+    let (tool, ()) = tokio::join!(echo(&sandbox, "in flight"), shutdown);
+    assert_eq!(tool.unwrap_err().code(), "SANDBOX_VSOCK_CLOSED");
+    scene.assert_machine_is_empty();
+}
+
+#[tokio::test]
+async fn the_frames_of_a_tool_are_told_with_their_channel() {
+    let (scene, sandbox) = Scene::booted().await;
+    let mut events = sandbox.subscribe();
+    assert_echoed(echo(&sandbox, "audited").await, "audited");
+    let channel = loop {
+        if let Event::Channel(event) = events.recv().await.unwrap()
+            && let ChannelEventKind::Frame(frame) = &event.kind
+            && matches!(&**frame, Frame::ToolResult(result) if result.command_id == "audited")
+        {
+            break event.origin;
+        }
+    };
+    assert_eq!(*channel.socket, *scene.guest.socket());
+    sandbox.shutdown().await;
+}
