@@ -74,17 +74,14 @@ impl Machine {
     }
 
     async fn try_boot(&mut self, shape: &VmShape) -> Result<Option<GuestHello>, Error> {
-        let started = Instant::now();
+        let until = Instant::now() + self.limits.boot;
         let config = self.vm_config(shape)?;
         for disk in &self.disks {
             disk.put_back().await?;
         }
         self.call("create the VM", api::vm_create(&config)).await?;
         self.call("boot the VM", api::vm_boot()).await?;
-        match self
-            .open_channel(self.limits.boot.saturating_sub(started.elapsed()))
-            .await
-        {
+        match self.open_channel(until).await {
             Err(Error::Channel(source)) if source.is_silence() => Err(Error::GuestSilent {
                 console: self.console_tail(),
                 source,

@@ -25,7 +25,7 @@ mod revert;
 mod snapshot;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
@@ -251,8 +251,9 @@ impl Machine {
         }
     }
 
-    /// Opens the channel within `limit` and greets the guest. `None`: a guest older than the greeting.
-    async fn open_channel(&mut self, limit: Duration) -> Result<Option<GuestHello>, Error> {
+    /// Opens the channel and greets the guest, all before `until`. `None`: a guest older than the greeting.
+    async fn open_channel(&mut self, until: Instant) -> Result<Option<GuestHello>, Error> {
+        let limit = until.saturating_duration_since(Instant::now());
         let config = ChannelConfig {
             port: self.port,
             handshake: self.limits.handshake.min(limit),
@@ -268,9 +269,15 @@ impl Machine {
                 source: None,
             }),
         };
-        let hello = channel.hello(self.limits.query).await;
+        let hello = channel.hello(self.query_limit(until)).await;
         self.channel = Some(channel);
         hello.map_err(Error::Channel)
+    }
+
+    /// How long one query may take when all of them have to be answered by `until`.
+    fn query_limit(&self, until: Instant) -> Duration {
+        let left = until.saturating_duration_since(Instant::now());
+        self.limits.query.min(left)
     }
 
     async fn call<T>(

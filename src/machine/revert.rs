@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::readings::{Steps, blocking};
 use super::snapshot;
@@ -104,20 +104,21 @@ impl Machine {
     }
 
     async fn ask_guest(&mut self) -> Result<GuestReading, Error> {
-        let query = self.limits.query;
-        let hello = self.open_channel(self.limits.settle).await?;
+        let until = Instant::now() + self.limits.settle;
+        let hello = self.open_channel(until).await?;
         let channel = self.channel.as_ref().expect("it was opened just now");
         let renewed = match &hello {
             Some(hello) if hello.supports(Extension::Reseed) => {
                 let seed = blocking(fresh_seed)
                     .await
                     .map_err(Error::file("read", "the random pool"))?;
-                let renewed = channel.renew(&seed, SystemTime::now(), query).await;
+                let limit = self.query_limit(until);
+                let renewed = channel.renew(&seed, SystemTime::now(), limit).await;
                 Some(renewed.map_err(Error::Channel)?)
             }
             _ => None,
         };
-        let open_fd_count = channel.open_fd_count(query).await;
+        let open_fd_count = channel.open_fd_count(self.query_limit(until)).await;
         Ok(GuestReading {
             hello,
             renewed,
@@ -132,16 +133,13 @@ impl Machine {
             ..Deadlines::default()
         });
         let info = client.send(api::vm_info()).await;
-        let failed = |source| Error::Api {
-            action: "tell the VM's state",
-            source,
-        };
+        let action = "tell the VM's state";
         match info {
             Ok(info) => Ok(Reading::Answered(info.state)),
-            Err(error) if matches!(error.kind(), ErrorKind::Deadline { .. }) => {
-                Ok(Reading::Silent(Arc::new(failed(error))))
+            Err(source) if matches!(source.kind(), ErrorKind::Deadline { .. }) => {
+                Ok(Reading::Silent(Arc::new(Error::Api { action, source })))
             }
-            Err(error) => Err(failed(error)),
+            Err(source) => Err(self.explain(action, source).await),
         }
     }
 }

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use chv_sandbox::golden::{BaselineError, Error as GoldenError, Golden, MintError, mint};
-use chv_sandbox::guest::protocol::Frame;
+use chv_sandbox::guest::frame::encode;
+use chv_sandbox::guest::protocol::{Frame, Hello};
 use chv_sandbox::guest::stand_in::Behaviour;
 use chv_sandbox::machine::SNAPSHOT_FILES;
 use chv_sandbox::sandbox::{Error, Sandbox};
@@ -177,6 +178,28 @@ async fn a_restless_guest_is_not_minted() {
     );
     // The guest holds itself through its own function.
     scene.guest.behave(Behaviour::Dispatcher);
+}
+
+#[tokio::test]
+async fn a_guest_of_another_build_is_minted_only_if_asked_for() {
+    let scene = Scene::new();
+    let stale = |frame: &Frame| {
+        let hello = Hello {
+            build_id: "0123456789abcdef".to_owned(),
+            extensions: Vec::new(),
+            ..Hello::of_this_build()
+        };
+        matches!(frame, Frame::Hello(_)).then(|| encode(&Frame::Hello(hello)).unwrap())
+    };
+    scene.guest.behave(Behaviour::Intercepted(Arc::new(stale)));
+    let error = assert_nothing_minted(&scene, scene.mint().await);
+    assert!(matches!(error, MintError::AnotherBuild { .. }), "{error:?}");
+
+    let mut config = scene.mint_config();
+    config.any_guest = true;
+    let golden = mint(config).await.unwrap();
+    let build = golden.manifest().guest.build_id.as_deref();
+    assert_eq!(build, Some("0123456789abcdef"));
 }
 
 #[tokio::test]
