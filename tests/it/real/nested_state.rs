@@ -12,7 +12,7 @@ use chv_sandbox::client::Error;
 use chv_sandbox::vmm::{Vmm, VmmConfig};
 use tokio::sync::OnceCell;
 
-use super::idle_vm;
+use super::{idle_vm, say};
 
 /// The VMM's environment with which it can take snapshots on this machine: nothing, if its KVM is whole.
 ///
@@ -31,14 +31,11 @@ pub(crate) async fn environment(binary: &Path) -> Vec<(OsString, OsString)> {
             text.to_lowercase().contains("nested"),
             "the VMM can't take a snapshot: {refused}"
         );
-        println!(
-            "this machine's KVM has no nested state to give, so no snapshot can be taken: {text}"
-        );
         let library = build();
-        println!(
-            "built {}, which helps; the VMM runs with it",
+        say(format!(
+            "this machine's KVM has no nested state to give ({text}), so the VMM runs with {}, which was built to help",
             library.display()
-        );
+        ));
         Some(library.into())
     };
     let library = LIBRARY.get_or_init(find).await;

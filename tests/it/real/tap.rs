@@ -10,7 +10,7 @@ use chv_sandbox::vmm::Vmm;
 use tempfile::tempdir;
 
 use super::native::send;
-use super::{assert_nothing_left, idle_vm, vmm_config};
+use super::{assert_nothing_left, idle_vm, skipped, vmm_config};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
@@ -22,7 +22,7 @@ async fn a_tap_is_handed_over_open() {
     let tap = match open_tap() {
         Ok(tap) => tap,
         Err(error) => {
-            println!("skipped: no tap can be made here: {error}");
+            skipped(format!("no tap can be made here: {error}"));
             return;
         }
     };

@@ -58,8 +58,9 @@ pub(super) struct Usage {
 
 impl Usage {
     pub(super) fn now() -> Usage {
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        // Counted page by page, where the count in `status` is put together now and then.
+        let maps = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+        let resident = maps.lines().find_map(|line| line.strip_prefix("Rss:"));
         let resident = resident.and_then(|text| text.trim().strip_suffix(" kB"));
         Usage {
             descriptors: fs::read_dir("/proc/self/fd").unwrap().count(),

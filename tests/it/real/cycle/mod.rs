@@ -25,7 +25,7 @@ use chv_sandbox::sandbox::{ChvSandbox, SandboxConfig, Timeouts};
 use chv_sandbox::vmm::VmmConfig;
 use tempfile::TempDir;
 
-use super::{assert_nothing_left, patience, patient, run_root, vmm_binary};
+use super::{assert_nothing_left, patience, patient, run_root, skipped, vmm_binary};
 use figures::{Stopwatch, Usage};
 
 /// Set for the process that the cycle has for itself.
@@ -38,7 +38,7 @@ fn a_sandbox_lives_is_reset_and_leaves_nothing() {
         return;
     }
     if env::var_os("CHV_SANDBOX_IMAGE").is_none() {
-        println!("skipped: CHV_SANDBOX_IMAGE names no image with a guest");
+        skipped("CHV_SANDBOX_IMAGE names no image with a guest");
         return;
     }
     let status = Command::new(env::current_exe().unwrap())
@@ -53,7 +53,7 @@ fn a_sandbox_lives_is_reset_and_leaves_nothing() {
 #[ignore = "runs in a process of its own for another test"]
 async fn alone() {
     if env::var_os(ALONE).is_none() {
-        println!("skipped: only of use to another test");
+        skipped("only of use to another test");
         return;
     }
     let stage = Stage::set().await;
