@@ -1,6 +1,7 @@
 //! The configuration of a sandbox, as a struct or as a TOML file.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ pub struct SandboxConfig {
     /// The VMM's executable; a bare name is looked up in `PATH`. `cloud-hypervisor` unless set.
     pub vmm: PathBuf,
     /// Extra environment for the VMM's process. Its values are never logged.
-    pub vmm_env: BTreeMap<String, String>,
+    pub vmm_env: VmmEnv,
     /// Where the private directory of each VMM is made. Unless set, in the user's runtime directory.
     pub run_root: Option<PathBuf>,
     /// The golden snapshot to which every reset returns. With one, boot restores it, and nothing of a VM's
@@ -67,6 +68,16 @@ pub struct SandboxConfig {
     pub timeouts: Timeouts,
 }
 
+/// Extra environment of a VMM's process, by name. Its values may be secrets, so `Debug` shows the names alone.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct VmmEnv(pub BTreeMap<String, String>);
+
+impl fmt::Debug for VmmEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 /// How long to wait for what, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -99,7 +110,7 @@ impl Default for SandboxConfig {
     fn default() -> Self {
         SandboxConfig {
             vmm: "cloud-hypervisor".into(),
-            vmm_env: BTreeMap::new(),
+            vmm_env: VmmEnv::default(),
             run_root: None,
             golden: None,
             scaffold: false,
@@ -267,7 +278,7 @@ impl SandboxConfig {
             binary: self.vmm.clone(),
             ..VmmConfig::default()
         };
-        let env = self.vmm_env.iter();
+        let env = self.vmm_env.0.iter();
         config.env = env
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
@@ -333,6 +344,18 @@ mod tests {
         );
         check("golden = '/g'\nmemmory = 3", Err("memmory"));
         check("golden = ", Err("is not understood"));
+    }
+
+    #[test]
+    fn the_environments_values_are_not_shown() {
+        let config =
+            SandboxConfig::from_toml("golden = '/g'\nvmm_env = { TOKEN = 'hush' }").unwrap();
+        let shown = format!("{config:?}{:?}", config.vmm_config());
+        assert!(
+            shown.contains("TOKEN") && !shown.contains("hush"),
+            "{shown}"
+        );
+        assert_eq!(config.vmm_config().env, [("TOKEN".into(), "hush".into())]);
     }
 
     #[test]

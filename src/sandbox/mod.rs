@@ -32,7 +32,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 pub use chv::ChvSandbox;
-pub use config::{ConfigError, SandboxConfig, Timeouts};
+pub use config::{ConfigError, SandboxConfig, Timeouts, VmmEnv};
 pub use error::{BootFailure, Error, FailedReset};
 pub use event::Event;
 pub use report::{Check, HashedDisk, Outcome, ResetReport, Source};
