@@ -33,7 +33,7 @@ pub(super) struct RunDir {
     path: PathBuf,
     /// Locked while this process lives. Not inherited by the VMM: if the VMM survives the agent, the next start must
     /// find the lock free.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// A run directory that goes when it isn't needed any more.
@@ -173,7 +173,7 @@ fn check_length(run_dir: &Path) -> Result<(), Error> {
 /// Locks a run directory; `None` if somebody else has it locked, or removed it meanwhile.
 ///
 /// The lock belongs to the open file (flock), not to the process: this process, too, sees that it is taken.
-fn lock(run_dir: &Path) -> io::Result<Option<File>> {
+fn lock(run_dir: &Path) -> io::Result<Option<Lock>> {
     let path = run_dir.join(LOCK);
     // Whoever comes first creates it: the agent that made the directory, or one that takes it for left behind.
     let lock = OpenOptions::new()
@@ -187,14 +187,37 @@ fn lock(run_dir: &Path) -> io::Result<Option<File>> {
         Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
         Err(error) => return Err(error.into()),
     }
+    let lock = Lock(lock);
     // It may have been removed between open and lock; then it locks nothing.
     let in_place = fs::symlink_metadata(&path)?;
-    Ok((lock.metadata()?.ino() == in_place.ino()).then_some(lock))
+    Ok((lock.0.metadata()?.ino() == in_place.ino()).then_some(lock))
+}
+
+/// A lock that was taken. It ends with this, even if a child that is about to exec has a copy of the descriptor.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(error) = rustix::fs::flock(&self.0, FlockOperation::Unlock) {
+            tracing::warn!(%error, "the lock of a run directory was not given back");
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_ends_although_a_copy_of_its_descriptor_is_open() {
+        let run_dir = tempfile::tempdir().unwrap();
+        let first = lock(run_dir.path()).unwrap().unwrap();
+        let _copy = first.0.try_clone().unwrap();
+        assert!(lock(run_dir.path()).unwrap().is_none());
+        drop(first);
+        assert!(lock(run_dir.path()).unwrap().is_some());
+    }
 
     #[test]
     fn a_run_directory_is_private_locked_and_removed() {
