@@ -114,3 +114,33 @@ fn exit_code(error: &MintError) -> ExitCode {
         _ => 1,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use chv_sandbox::golden::BaselineError;
+    use chv_sandbox::machine;
+
+    use super::*;
+
+    #[test]
+    fn the_exit_status_tells_the_stage() {
+        let check = |error: MintError, expected: u8| {
+            assert_eq!(exit_code(&error), ExitCode::from(expected), "{error:?}");
+        };
+        let folder = MintError::Folder {
+            path: "/golden".into(),
+            source: std::io::ErrorKind::AlreadyExists.into(),
+        };
+        check(folder, 1);
+        check(MintError::Boot(machine::Error::NoChannel), 3);
+        let guest = "another".to_owned();
+        check(MintError::AnotherBuild { guest }, 3);
+        let limit = Duration::from_secs(10);
+        check(MintError::Restless { limit, last: 7 }, 3);
+        check(MintError::Snapshot(machine::Error::NoChannel), 4);
+        check(MintError::Revert(machine::Error::NoChannel), 4);
+        check(MintError::Baseline(BaselineError::NoDescriptors), 5);
+    }
+}

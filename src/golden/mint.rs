@@ -136,13 +136,13 @@ async fn record(
     taken.map_err(MintError::Snapshot)?;
     let disks = keep_disks(machine, folder).await?;
 
-    let mut baselines = Vec::with_capacity(2);
-    for _ in 0..2 {
+    let mut read_baselines = async || {
         let readings = machine.revert(&snapshot).await.map_err(MintError::Revert)?;
         let read = Baselines::of(&readings, &disks, nonce.as_deref());
-        baselines.push(read.map_err(MintError::Baseline)?);
-    }
-    let [first, second] = [baselines.remove(0), baselines.remove(0)];
+        read.map_err(MintError::Baseline)
+    };
+    let first = read_baselines().await?;
+    let second = read_baselines().await?;
     if first != second {
         return Err(MintError::Baseline(BaselineError::Unstable {
             first: Box::new(first),

@@ -1,24 +1,21 @@
 //! What can go wrong with a sandbox, by the codes of the agent's protocol.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Outcome, ResetOutcome, SandboxState};
+use crate::client::Release;
 use crate::guest::protocol::ToolNameError;
-use crate::{golden, machine, vsock};
+use crate::{golden, machine, vmm, vsock};
 
 /// A sandbox couldn't do what was asked of it. [`code`](Error::code) is stable.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No sandbox can run here: no KVM, no VMM, a release that doesn't fit.
-    #[error("no sandbox can run here: {reason}")]
-    NotAvailable {
-        /// What is missing.
-        reason: String,
-        /// Why, if there is more to it.
-        source: Option<Box<Error>>,
-    },
+    #[error("no sandbox can run here")]
+    NotAvailable(#[source] Unavailable),
     /// The sandbox isn't in a state for this.
     #[error("the sandbox is {state}, so it cannot {action}{}", if *halted { "; it halted after a reset that was not verified, and takes nothing but shutdown" } else { "" })]
     NotReady {
@@ -67,6 +64,34 @@ pub enum Error {
     /// The call was ended by a shutdown.
     #[error("the sandbox was shut down meanwhile")]
     ShutDown,
+}
+
+/// Why no sandbox can run here.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unavailable {
+    /// There is no KVM, or this user may not use it.
+    #[error("/dev/kvm cannot be opened for reading and writing")]
+    Kvm(#[source] io::Error),
+    /// There is no VMM that could be executed.
+    #[error("there is no usable VMM")]
+    Vmm(#[source] vmm::Error),
+    /// The VMM is older than what this crate knows.
+    #[error("the VMM is {release}; {oldest} is the oldest that is supported")]
+    TooOld {
+        /// The VMM's release.
+        release: Release,
+        /// The oldest that would do.
+        oldest: Release,
+    },
+    /// The VMM isn't of the release that made the golden snapshot.
+    #[error("the VMM is {release}, the golden snapshot was minted by {minted_by}: mint it again")]
+    AnotherRelease {
+        /// The VMM's release.
+        release: Release,
+        /// The release in the manifest.
+        minted_by: String,
+    },
 }
 
 /// Why a sandbox didn't boot.
@@ -118,7 +143,7 @@ impl Error {
     /// The code in the agent's protocol.
     pub fn code(&self) -> &'static str {
         match self {
-            Error::NotAvailable { .. }
+            Error::NotAvailable(_)
             | Error::NotReady { .. }
             | Error::NeedsReset { .. }
             | Error::ShutDown => "SANDBOX_NOT_AVAILABLE",

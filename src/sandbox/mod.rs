@@ -33,7 +33,7 @@ use tokio::sync::broadcast;
 
 pub use chv::ChvSandbox;
 pub use config::{ConfigError, SandboxConfig, Timeouts, VmmEnv};
-pub use error::{BootFailure, Error, FailedReset};
+pub use error::{BootFailure, Error, FailedReset, Unavailable};
 pub use event::Event;
 pub use report::{Check, HashedDisk, Outcome, ResetReport, Source};
 pub use reset_state::{FsHash, Reset, ResetOutcome, ResetState, VerificationDetails};

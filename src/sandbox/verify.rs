@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use super::{
-    Check, DivergenceAction, FsHash, HashedDisk, Outcome, ResetReport, ResetState, Source,
-    VerificationDetails, VmmApiState,
+    Check, DivergenceAction, FsHash, HashedDisk, Outcome, ResetOutcome, ResetReport, ResetState,
+    Source, VerificationDetails, VmmApiState,
 };
 use crate::golden::{GoldenDisk, Manifest, vmm_api_state};
 use crate::machine::{DiskReading, Reading, Readings, VmmFile};
@@ -24,8 +24,7 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Verification {
     pub(super) verdict: Verdict,
-    pub(super) state: ResetState,
-    pub(super) report: ResetReport,
+    pub(super) outcome: ResetOutcome,
 }
 
 /// Compares `readings` with what the golden snapshot's manifest says they have to be.
@@ -58,8 +57,10 @@ pub(super) fn verify(readings: Readings, manifest: &Manifest, attempt: u32) -> V
     };
     Verification {
         verdict,
-        state: reset_state(&readings, manifest, verdict),
-        report,
+        outcome: ResetOutcome {
+            state: reset_state(&readings, manifest, verdict),
+            report,
+        },
     }
 }
 
@@ -187,7 +188,7 @@ fn reset_state(readings: &Readings, manifest: &Manifest, verdict: Verdict) -> Re
     }
 }
 
-pub(super) fn hashed_disk(disk: &DiskReading) -> HashedDisk {
+fn hashed_disk(disk: &DiskReading) -> HashedDisk {
     HashedDisk {
         role: disk.role,
         digest: disk.digest,

@@ -1,21 +1,18 @@
 //! Boot: from nothing to ready, or back to nothing.
 
 use std::fs::OpenOptions;
-use std::path::Path;
 
+use super::reset::revert_and_verify;
 use super::{Running, Shared};
 use crate::client::Release;
 use crate::golden::Golden;
 use crate::machine::{self, Machine, MachineConfig, VmmSource};
-use crate::sandbox::verify::{Verdict, verify};
-use crate::sandbox::{BootFailure, Error, FailedReset, ResetOutcome, SandboxState};
+use crate::sandbox::verify::Verdict;
+use crate::sandbox::{BootFailure, Error, FailedReset, SandboxState, Unavailable};
 use crate::vmm::{self, ShutdownReport};
 
 /// The oldest release whose API is known to this crate.
 const OLDEST_RELEASE: Release = Release::new(44, 0);
-
-/// The device through which a VMM gets its virtual CPUs.
-const KVM: &str = "/dev/kvm";
 
 impl Shared {
     pub(super) async fn boot(
@@ -48,7 +45,10 @@ impl Shared {
             check_kvm()?;
         }
         let golden = match &self.config.golden {
-            Some(directory) => Some(open_golden(directory).await?),
+            Some(directory) => {
+                let opened = Golden::open(directory);
+                Some(opened.map_err(|error| failed(BootFailure::Golden(error)))?)
+            }
             None => None,
         };
         let machine = Machine::start(MachineConfig {
@@ -88,18 +88,14 @@ impl Shared {
 
     async fn restore_verified(&self, machine: &mut Machine, golden: &Golden) -> Result<(), Error> {
         check_release(machine, Some(golden)).await?;
-        let readings = machine.revert(&golden.snapshot()).await;
-        let readings = readings.map_err(|error| failed(BootFailure::Machine(error)))?;
-        let verification = verify(readings, golden.manifest(), 1);
-        let outcome = ResetOutcome {
-            state: verification.state,
-            report: verification.report,
-        };
+        let verification = revert_and_verify(machine, golden).await;
+        let verification = verification.map_err(|error| failed(BootFailure::Machine(error)))?;
         let refuse: fn(Box<FailedReset>) -> Error = match verification.verdict {
             Verdict::Passed => return Ok(()),
             Verdict::Diverged => Error::ResetDivergence,
             Verdict::Silent => Error::ResetTimeout,
         };
+        let outcome = verification.outcome;
         let evidence = self.keep_evidence(machine, &outcome).await;
         let error = refuse(Box::new(FailedReset { outcome, evidence }));
         Err(failed(BootFailure::Unverified(Box::new(error))))
@@ -150,21 +146,11 @@ fn failed(failure: BootFailure) -> Error {
     Error::BootFailed(failure)
 }
 
-async fn open_golden(directory: &Path) -> Result<Golden, Error> {
-    let directory = directory.to_owned();
-    let opened = tokio::task::spawn_blocking(move || Golden::open(&directory)).await;
-    let opened = opened.expect("opening a golden snapshot doesn't panic");
-    opened.map_err(|error| failed(BootFailure::Golden(error)))
-}
-
 fn check_kvm() -> Result<(), Error> {
-    match OpenOptions::new().read(true).write(true).open(KVM) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::NotAvailable {
-            reason: format!("{KVM} cannot be opened: {error}"),
-            source: None,
-        }),
-    }
+    let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    opened
+        .map(drop)
+        .map_err(|error| Error::NotAvailable(Unavailable::Kvm(error)))
 }
 
 /// A VMM that isn't there is another matter than one that fails.
@@ -172,10 +158,7 @@ fn not_available_or_failed(error: machine::Error) -> Error {
     match error {
         machine::Error::Vmm(
             error @ (vmm::Error::BinaryNotFound { .. } | vmm::Error::NotExecutable { .. }),
-        ) => Error::NotAvailable {
-            reason: error.to_string(),
-            source: None,
-        },
+        ) => Error::NotAvailable(Unavailable::Vmm(error)),
         error => failed(BootFailure::Machine(error)),
     }
 }
@@ -183,19 +166,17 @@ fn not_available_or_failed(error: machine::Error) -> Error {
 async fn check_release(machine: &Machine, golden: Option<&Golden>) -> Result<(), Error> {
     let release = machine.release().await;
     let release = release.map_err(|error| failed(BootFailure::Machine(error)))?;
-    let reason = match golden.map(|golden| &golden.manifest().release) {
-        _ if release < OLDEST_RELEASE => {
-            format!("the VMM is {release}; {OLDEST_RELEASE} is the oldest that is supported")
+    let oldest = OLDEST_RELEASE;
+    if release < oldest {
+        return Err(Error::NotAvailable(Unavailable::TooOld { release, oldest }));
+    }
+    match golden.map(|golden| golden.manifest().release.clone()) {
+        Some(minted_by) if minted_by != release.to_string() => {
+            Err(Error::NotAvailable(Unavailable::AnotherRelease {
+                release,
+                minted_by,
+            }))
         }
-        Some(minted_by) if *minted_by != release.to_string() => {
-            format!(
-                "the VMM is {release}, the golden snapshot was minted by {minted_by}: mint it again"
-            )
-        }
-        _ => return Ok(()),
-    };
-    Err(Error::NotAvailable {
-        reason,
-        source: None,
-    })
+        _ => Ok(()),
+    }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{Running, Shared};
 use crate::golden::{Golden, vmm_api_state};
-use crate::machine::{Machine, Reading};
-use crate::sandbox::verify::{Verdict, verify};
+use crate::machine::{self, Machine, Reading};
+use crate::sandbox::verify::{Verdict, Verification, verify};
 use crate::sandbox::{
     Error, Event, FailedReset, Reset, ResetOutcome, ResetReport, SandboxState, VmmApiState,
     evidence,
@@ -43,26 +43,15 @@ impl Shared {
 
     async fn reset_to(&self, running: &mut Running, golden: &Golden) -> Result<Reset, Error> {
         let machine = &mut running.machine;
-        let mut attempt = 1;
-        loop {
-            let readings = machine.revert(&golden.snapshot()).await;
-            let readings = readings.map_err(Error::ResetFailed)?;
-            let verification = verify(readings, golden.manifest(), attempt);
-            let outcome = ResetOutcome {
-                state: verification.state,
-                report: verification.report,
-            };
-            let halt: fn(Box<FailedReset>) -> Error = match verification.verdict {
-                Verdict::Passed => return Ok(Reset::Verified(outcome)),
-                Verdict::Silent if attempt < ATTEMPTS => {
-                    attempt += 1;
-                    continue;
-                }
-                Verdict::Silent => Error::ResetTimeout,
-                Verdict::Diverged => Error::ResetDivergence,
-            };
-            return Err(halt(self.halt(machine, outcome).await));
-        }
+        let verification = revert_and_verify(machine, golden).await;
+        let verification = verification.map_err(Error::ResetFailed)?;
+        let outcome = verification.outcome;
+        let halt: fn(Box<FailedReset>) -> Error = match verification.verdict {
+            Verdict::Passed => return Ok(Reset::Verified(outcome)),
+            Verdict::Silent => Error::ResetTimeout,
+            Verdict::Diverged => Error::ResetDivergence,
+        };
+        Err(halt(self.halt(machine, outcome).await))
     }
 
     /// From here on the sandbox takes nothing but a shutdown.
@@ -109,5 +98,21 @@ impl Shared {
         };
         let report = ResetReport::unverified("cold_boot", steps);
         Ok(Reset::Scaffold(ResetOutcome::unverified(live, report)))
+    }
+}
+
+/// Reverts `machine` and compares it with its baselines; once more from the start when a source was silent.
+pub(super) async fn revert_and_verify(
+    machine: &mut Machine,
+    golden: &Golden,
+) -> Result<Verification, machine::Error> {
+    let mut attempt = 1;
+    loop {
+        let readings = machine.revert(&golden.snapshot()).await?;
+        let verification = verify(readings, golden.manifest(), attempt);
+        if verification.verdict != Verdict::Silent || attempt == ATTEMPTS {
+            return Ok(verification);
+        }
+        attempt += 1;
     }
 }
