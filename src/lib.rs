@@ -19,10 +19,13 @@
 //!
 //! - [`spec`]: the contract of the API as data, from which `api` is generated.
 //! - [`replay`]: recorded exchanges with a VMM, for tests where there is no KVM.
+//! - [`compat`]: what changed between two contracts, or between a contract and a running server, and what it breaks.
 //! - [`image`]: packs a bootable image from a distribution's kernel files.
 
 pub mod api;
 pub mod client;
+#[cfg(feature = "compat")]
+pub mod compat;
 pub mod golden;
 pub mod guest;
 #[cfg(feature = "image")]

@@ -20,6 +20,7 @@ const BESIDE: &[(&str, &[&str])] = &[
     ("spec", &[]),
     ("replay", &["api", "client"]),
     ("image", &["guest"]),
+    ("compat", &["spec", "replay", "api", "client", "vmm"]),
 ];
 
 /// The program that runs inside the guest: the dispatcher and nothing of the host.
