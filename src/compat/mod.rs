@@ -4,6 +4,7 @@
 
 mod diff;
 mod document;
+pub mod render;
 mod report;
 
 pub use diff::diff;

@@ -24,5 +24,5 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
     let base = compat::Document::release(supported::newest())?;
     let findings = compat::diff(&base.contract, &document.contract);
     let report = compat::Report::new(base.name, document.name, findings);
-    super::show(&report, args.format)
+    super::show(&report, &report.page(), args.format)
 }
