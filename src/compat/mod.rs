@@ -2,6 +2,9 @@
 //!
 //! Everything ends in one [`Report`]: a verdict, and one [`Finding`] for each place and direction.
 
+mod diff;
 mod report;
+pub mod rules;
 
+pub use diff::diff;
 pub use report::{Direction, Evidence, Finding, Level, Report, Verdict};

@@ -28,6 +28,7 @@ pub use correct::{
     Problem as CorrectionProblem, Target,
 };
 pub use error::{Error, Invalid, Problem};
+pub(crate) use fields::escaped;
 pub use load::{read, read_import};
 pub use release::{ParseReleaseError, Release};
 pub use sources::{Source, Sources, import};
