@@ -1,0 +1,3 @@
+//! The comparison of contracts.
+
+mod history;
