@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::place::{Names, Place};
-use super::schema::Seat;
 use crate::compat::rules::{Action, Area, Rule, rule};
 use crate::compat::{Direction, Evidence, Finding, Level};
 use crate::spec::Contract;
@@ -19,7 +18,7 @@ pub(super) struct Comparison<'c> {
     pub(super) contracts: (&'c Contract, &'c Contract),
     pairs: Vec<Pair>,
     known: HashMap<(String, String, Direction), PairId>,
-    waiting: VecDeque<(PairId, Place<'c>, Place<'c>, Seat)>,
+    waiting: VecDeque<(PairId, Place<'c>, Place<'c>, Area)>,
     compared: usize,
     /// The findings that belong to one operation, with its name.
     direct: Vec<(String, Draft)>,
@@ -94,16 +93,11 @@ impl<'c> Comparison<'c> {
         base: Place<'c>,
         revision: Place<'c>,
     ) {
-        let root = self.pairs.len();
-        self.pairs.push(Pair {
-            direction,
-            drafts: Vec::new(),
-            leads: Vec::new(),
-        });
+        let root = self.add(direction);
         self.roots.push((operation.to_owned(), root));
         self.meet(root, &base, &revision, Area::Type);
-        while let Some((pair, base, revision, seat)) = self.waiting.pop_front() {
-            self.compare(pair, &base, &revision, &seat);
+        while let Some((pair, base, revision, area)) = self.waiting.pop_front() {
+            self.compare(pair, &base, &revision, area);
         }
     }
 
@@ -138,26 +132,10 @@ impl<'c> Comparison<'c> {
         area: Area,
     ) {
         let (old, new) = (self.base.resolve(base), self.revision.resolve(revision));
-        let seat = match (old.named, new.named) {
-            (None, None) => {
-                let seat = Seat {
-                    area,
-                    path: revision.pointer.clone(),
-                    name: revision.name.clone(),
-                };
-                return self.compare(pair, base, revision, &seat);
-            }
-            (Some(_), Some(_)) => Seat {
-                area: Area::Type,
-                path: new.pointer.clone(),
-                name: new.name.clone(),
-            },
-            // A type that comes or goes with a reference is a change of what refers.
-            _ => Seat {
-                area,
-                path: revision.pointer.clone(),
-                name: revision.name.clone(),
-            },
+        let (old, new, area) = match (old.named, new.named) {
+            (None, None) => return self.compare(pair, base, revision, area),
+            (Some(_), Some(_)) => (old, new, Area::Type),
+            _ => (old.seen_from(base), new.seen_from(revision), area),
         };
         let direction = self.direction(pair);
         let renamed = old.named.zip(new.named).filter(|(old, new)| old != new);
@@ -170,29 +148,35 @@ impl<'c> Comparison<'c> {
                 return self.find(pair, change, revision.pointer.clone(), message);
             }
             None => {
-                let target = self.pairs.len();
-                self.pairs.push(Pair {
-                    direction,
-                    drafts: Vec::new(),
-                    leads: Vec::new(),
-                });
+                let target = self.add(direction);
                 self.known.insert(key, target);
                 self.waiting
-                    .push_back((target, old.clone(), new.clone(), seat));
+                    .push_back((target, old.clone(), new.clone(), area));
                 target
             }
         };
+        // A name that is gone while the other is new is one schema under another name. Else the reference is what
+        // changed, and not the schemas.
         let elsewhere =
-            renamed.filter(|(old, new)| self.base.contains(new) && self.revision.contains(old));
+            renamed.filter(|(old, new)| self.base.contains(new) || self.revision.contains(old));
         let lead = match elsewhere {
             None => Lead::Into(target),
             Some((old, new)) => Lead::Elsewhere {
                 target,
                 path: revision.pointer.clone(),
-                message: format!("`{}` is now a `{new}`, no longer a `{old}`", revision.name),
+                message: format!("`{}` is a `{new}` now, no longer a `{old}`", revision.name),
             },
         };
         self.pairs[pair].leads.push(lead);
+    }
+
+    fn add(&mut self, direction: Direction) -> PairId {
+        self.pairs.push(Pair {
+            direction,
+            drafts: Vec::new(),
+            leads: Vec::new(),
+        });
+        self.pairs.len() - 1
     }
 
     /// Every finding, with the operations that reach it.
@@ -240,8 +224,8 @@ impl<'c> Comparison<'c> {
                         path,
                         message,
                     } = lead
-                        && let Some(level) =
-                            *worst.entry(*target).or_insert_with(|| self.worst(*target))
+                        && let Some((level, reason)) =
+                            worst.entry(*target).or_insert_with(|| self.worst(*target))
                     {
                         let action = match level {
                             Level::Breaking => Action::Changed,
@@ -249,9 +233,10 @@ impl<'c> Comparison<'c> {
                             Level::Info => Action::Compatible,
                         };
                         let change = (Area::Reference, action);
+                        let message = format!("{message}; between the two, {reason}");
                         add(
                             operation,
-                            Draft::new(*direction, change, path.clone(), message.clone()),
+                            Draft::new(*direction, change, path.clone(), message),
                         );
                     }
                 }
@@ -260,13 +245,19 @@ impl<'c> Comparison<'c> {
         found.into_values().collect()
     }
 
-    /// The worst of what two schemas differ in, if they differ.
-    fn worst(&self, pair: PairId) -> Option<Level> {
-        self.reached(pair, true)
+    /// How much it matters what two schemas differ in, and what of it matters most; nothing if they don't differ.
+    fn worst(&self, pair: PairId) -> Option<(Level, String)> {
+        let drafts: Vec<&Draft> = self
+            .reached(pair, true)
             .into_iter()
             .flat_map(|pair| &self.pairs[pair].drafts)
-            .map(|draft| draft.rule.level)
-            .min()
+            .collect();
+        let worst = drafts.iter().min_by_key(|draft| draft.rule.level)?;
+        let reason = match drafts.len() - 1 {
+            0 => worst.message.clone(),
+            others => format!("{}, and {others} more", worst.message),
+        };
+        Some((worst.rule.level, reason))
     }
 
     /// The pairs that `root` leads to, itself among them, in the order in which they are come upon.

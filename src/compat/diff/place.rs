@@ -8,8 +8,11 @@ use crate::spec::{Contract, Schema, Shape, escaped};
 #[derive(Clone)]
 pub(super) struct Place<'c> {
     pub(super) schema: &'c Schema,
-    /// The JSON pointer.
+    /// Where the schema is written, as a JSON pointer. What is inside it is found below.
     pub(super) pointer: String,
+    /// Where a change of the value itself is reported, as a JSON pointer. That is where the schema is written, unless
+    /// only one of the documents has a reference here: then it is this place that changed, not the named schema.
+    pub(super) seat: String,
     /// What a reader calls it: `DiskConfig.path`, `vm.create request.disks[]`.
     pub(super) name: String,
     /// The name of the schema, where the place is a named one.
@@ -20,9 +23,19 @@ impl<'c> Place<'c> {
     pub(super) fn root(schema: &'c Schema, pointer: String, name: String) -> Self {
         Place {
             schema,
+            seat: pointer.clone(),
             pointer,
             name,
             named: None,
+        }
+    }
+
+    /// This schema as what is found at `place`, where the other document has no reference.
+    pub(super) fn seen_from(self, place: &Place<'c>) -> Self {
+        Place {
+            seat: place.seat.clone(),
+            name: place.name.clone(),
+            ..self
         }
     }
 
@@ -96,12 +109,13 @@ impl<'c> Names<'c> {
             .and_then(|end| self.contract.schemas.get_key_value(*end));
         match found {
             None => place.clone(),
-            Some((name, schema)) => Place {
-                schema,
-                pointer: format!("/components/schemas/{}", escaped(name)),
-                name: name.clone(),
-                named: Some(name),
-            },
+            Some((name, schema)) => {
+                let pointer = format!("/components/schemas/{}", escaped(name));
+                Place {
+                    named: Some(name),
+                    ..Place::root(schema, pointer, name.clone())
+                }
+            }
         }
     }
 

@@ -22,13 +22,17 @@ pub(super) fn by_content<'n>(
     come: &[&'n str],
     same: impl Fn(&str, &str) -> bool,
 ) -> Renamed<'n> {
-    if let ([old], [new]) = (gone, come) {
-        return match same(old, new) {
-            true => BTreeMap::from([(*old, *new)]),
-            false => Renamed::new(),
-        };
+    let mut found = pairs(gone, come, |old, new| alike(old, new) && same(old, new));
+    let mut gone = gone.iter().filter(|old| !found.contains_key(*old));
+    let mut come = come
+        .iter()
+        .filter(|new| !found.values().any(|found| found == *new));
+    if let (Some(old), None, Some(new), None) = (gone.next(), gone.next(), come.next(), come.next())
+        && same(old, new)
+    {
+        found.insert(old, new);
     }
-    pairs(gone, come, |old, new| alike(old, new) && same(old, new))
+    found
 }
 
 /// Pairs names that are alike, of things that have no content but their name.
@@ -140,6 +144,11 @@ mod tests {
             &[("affinity", "queue_affinity")],
         );
         check(&["affinity"], &["queue_affinity", "affinities"], &[]);
+        check(
+            &["queue_size", "virtio_id"],
+            &["queue_sizes", "device_type"],
+            &[("queue_size", "queue_sizes"), ("virtio_id", "device_type")],
+        );
         check(&[], &["z"], &[]);
         assert!(by_content(&["a"], &["z"], |_, _| false).is_empty());
     }

@@ -8,32 +8,25 @@ use super::place::Place;
 use crate::compat::rules::{Action, Area};
 use crate::spec::{Schema, Shape};
 
-/// Where a change of the type itself is reported, and as what.
-pub(super) struct Seat {
-    pub(super) area: Area,
-    pub(super) path: String,
-    pub(super) name: String,
-}
-
 impl<'c> Comparison<'c> {
-    /// Compares two schemas, neither of which is a reference.
+    /// Compares two schemas, neither of which is a reference. `area` says what they are to what they stand in.
     pub(super) fn compare(
         &mut self,
         pair: PairId,
         base: &Place<'c>,
         revision: &Place<'c>,
-        seat: &Seat,
+        area: Area,
     ) {
         self.count();
         let (old, new) = (base.schema, revision.schema);
         if let Some(action) = type_change(&old.shape, &new.shape) {
             let message = format!(
                 "`{}` is {} now, and was {}",
-                seat.name,
+                revision.name,
                 kind(new),
                 kind(old)
             );
-            return self.find(pair, (seat.area, action), seat.path.clone(), message);
+            return self.find(pair, (area, action), revision.seat.clone(), message);
         }
         self.facts(pair, base, revision);
         match (&old.shape, &new.shape) {
@@ -54,8 +47,8 @@ impl<'c> Comparison<'c> {
         let (old, new) = (base.schema, revision.schema);
         let mut find = |change: (Area, Action), message: String| {
             let path = match change.1 {
-                Action::Removed => base.pointer.clone(),
-                _ => revision.pointer.clone(),
+                Action::Removed => base.seat.clone(),
+                _ => revision.seat.clone(),
             };
             self.find(pair, change, path, message);
         };
