@@ -21,6 +21,7 @@ mod references;
 mod release;
 mod sources;
 mod tree;
+mod validate;
 
 pub use contract::{Body, Content, Contract, Endpoint, Method, Response, Schema, Shape};
 pub use correct::{
@@ -32,3 +33,4 @@ pub use load::{read, read_import};
 pub use release::{ParseReleaseError, Release};
 pub use sources::{Source, Sources, import};
 pub use tree::MAX_DOCUMENT_BYTES;
+pub use validate::{Mismatch, MismatchKind};

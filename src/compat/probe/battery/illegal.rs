@@ -41,7 +41,7 @@ pub(super) fn running() -> Scenario {
         about: "What a running VM refuses.",
         steps: vec![
             call_with(VmCreate, idle_vm(), Expected::Done),
-            call(VmBoot, Expected::Done),
+            call(VmBoot, Expected::Done).opens("a running VM"),
             call(VmInfo, Expected::Fields(json!({ "state": "Running" }))),
             call_with(VmCreate, idle_vm(), fails(AlreadyCreated)),
             call(VmBoot, fails(WrongState)),
@@ -78,7 +78,7 @@ pub(super) fn paused() -> Scenario {
         about: "What a paused VM refuses, and what it allows although it is paused.",
         steps: vec![
             call_with(VmCreate, idle_vm(), Expected::Done),
-            call(VmBoot, Expected::Done),
+            call(VmBoot, Expected::Done).opens("a running VM"),
             call(VmPause, Expected::Done),
             call(VmInfo, Expected::Fields(json!({ "state": "Paused" }))),
             call_with(VmCreate, idle_vm(), fails(AlreadyCreated)),

@@ -17,7 +17,7 @@ pub(super) fn scenario() -> Scenario {
             call_with(VmRemoveDevice, remove("pmem"), Expected::Done),
             call_with(VmRemoveDevice, remove("pmem"), fails(Rejected)),
             call_with(VmResize, resize(), Expected::Done),
-            call(VmBoot, Expected::Done),
+            call(VmBoot, Expected::Done).opens("a running VM"),
             call_with(
                 VmAddDisk,
                 disk(),
