@@ -6,6 +6,7 @@
 )]
 
 mod api;
+mod compat;
 mod demo;
 mod golden;
 mod image;
@@ -35,6 +36,7 @@ enum Command {
     Api(api::Args),
     Record(record::Args),
     Spec(spec::Args),
+    Compat(compat::Args),
 }
 
 /// What a command that can't go on says, and the status with which the process ends.
@@ -54,6 +56,7 @@ pub(crate) async fn run() -> ExitCode {
         Command::Api(args) => api::run(args).await,
         Command::Record(args) => record::run(args).await,
         Command::Spec(args) => spec::run(args).await,
+        Command::Compat(args) => compat::run(args).await,
     };
     done.unwrap_or_else(|error| {
         explain(error.as_ref());

@@ -2,6 +2,10 @@
 //!
 //! Everything ends in one [`Report`]: a verdict, and one [`Finding`] for each place and direction.
 
+mod diff;
+mod document;
 mod report;
 
+pub use diff::diff;
+pub use document::{Document, DocumentError};
 pub use report::{Direction, Evidence, Finding, Level, Report, Verdict};

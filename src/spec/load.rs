@@ -32,17 +32,40 @@ pub fn read_import(path: &Path, release: Release) -> Result<Contract, Error> {
     from_bytes(path, &tree::bytes(path)?, Some(release))
 }
 
+/// Reads a document of whatever release: a canonical contract, which names its own, or an upstream document, which
+/// names none and gets [`Release::UNNAMED`].
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_any(path: &Path) -> Result<Contract, Error> {
+    let bytes = tree::bytes(path)?;
+    let tree = parse(path, &bytes)?;
+    let named = tree["info"]["version"].as_str();
+    let release = named
+        .and_then(|named| named.parse().ok())
+        .unwrap_or(Release::UNNAMED);
+    in_file(path, &tree, Some(release))
+}
+
 /// The contract in `bytes`, which were read from `path`.
 pub(super) fn from_bytes(
     path: &Path,
     bytes: &[u8],
     release: Option<Release>,
 ) -> Result<Contract, Error> {
-    let tree = tree::parse(bytes).map_err(|source| Error::Syntax {
+    in_file(path, &parse(path, bytes)?, release)
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Value, Error> {
+    tree::parse(bytes).map_err(|source| Error::Syntax {
         path: path.to_owned(),
         source: Box::new(source),
-    })?;
-    from_tree(&tree, release).map_err(|source| Error::Invalid {
+    })
+}
+
+fn in_file(path: &Path, tree: &Value, release: Option<Release>) -> Result<Contract, Error> {
+    from_tree(tree, release).map_err(|source| Error::Invalid {
         path: path.to_owned(),
         source,
     })

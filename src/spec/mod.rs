@@ -20,6 +20,7 @@ mod load;
 mod references;
 mod release;
 mod sources;
+pub mod supported;
 mod tree;
 mod validate;
 
@@ -29,7 +30,7 @@ pub use correct::{
     Problem as CorrectionProblem, Target,
 };
 pub use error::{Error, Invalid, Problem};
-pub use load::{read, read_import};
+pub use load::{read, read_any, read_import};
 pub use release::{ParseReleaseError, Release};
 pub use sources::{Source, Sources, import};
 pub use tree::MAX_DOCUMENT_BYTES;

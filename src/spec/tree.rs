@@ -68,6 +68,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value, serde_saphyr::Error> {
     serde_saphyr::from_slice_with_options::<Tree>(bytes, options).map(|tree| tree.0)
 }
 
+/// Parses JSON with the same result as [`parse`], and many times as fast. For the documents inside the library, which
+/// need no limits.
+pub(super) fn parse_json(bytes: &[u8]) -> Result<Value, serde_json::Error> {
+    serde_json::from_slice::<Tree>(bytes).map(|tree| tree.0)
+}
+
 /// A [`Value`] whose reading is strict about keys.
 struct Tree(Value);
 

@@ -229,9 +229,13 @@ impl Corrections {
     /// [`CorrectionError::NoRelease`].
     pub fn read(path: &Path) -> Result<Corrections, CorrectionError> {
         let bytes = tree::bytes(path)?;
-        let text = String::from_utf8_lossy(&bytes);
+        Corrections::parse(path, &String::from_utf8_lossy(&bytes))
+    }
+
+    /// Reads a list from `text`, which is that of `path`.
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Corrections, CorrectionError> {
         let corrections: Corrections =
-            toml::from_str(&text).map_err(|source| CorrectionError::Syntax {
+            toml::from_str(text).map_err(|source| CorrectionError::Syntax {
                 path: path.to_owned(),
                 source: Box::new(source),
             })?;

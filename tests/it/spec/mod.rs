@@ -1,6 +1,7 @@
 //! The contract as data: what is refused, what is kept, and that the corrections bite.
 
 mod corrections;
+mod supported;
 
 use std::error::Error as _;
 use std::fs;
