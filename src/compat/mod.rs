@@ -4,6 +4,7 @@
 
 mod diff;
 mod document;
+pub mod probe;
 mod report;
 
 pub use diff::diff;

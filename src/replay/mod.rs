@@ -67,7 +67,7 @@ mod player;
 mod recorder;
 mod script;
 mod substitution;
-mod wire;
+pub(crate) mod wire;
 
 pub use cassette::{
     Answer, Cassette, CassetteError, Exchange, RecordedRequest, RecordedResponse, RequestBody,

@@ -22,7 +22,7 @@ pub(super) fn scenario() -> Scenario {
     }
     steps.push(call(VmmShutdown, Expected::Done));
     Scenario {
-        name: "limits",
+        name: super::LIMITS,
         about: "How large the body of a request may be: the configuration of an empty VM, made long by spaces.",
         steps,
     }

@@ -21,6 +21,11 @@ mod routes;
 const V52: Release = Release::new(52, 0);
 const V53: Release = Release::new(53, 0);
 
+/// The name of the scenario that asks which paths are served.
+pub(super) const ROUTES: &str = "routes";
+/// The name of the scenario that asks how large a body may be.
+pub(super) const LIMITS: &str = "limits";
+
 /// A list of calls on a fresh VMM.
 #[derive(Clone, Debug)]
 pub struct Scenario {

@@ -6,7 +6,7 @@ use super::*;
 ///
 /// A method that no endpoint takes is answered 400 where there is one and 404 where there is none, in every state and
 /// without doing anything.
-const ROUTES: &[(&str, Served)] = &[
+const PATHS: &[(&str, Served)] = &[
     ("vm.add-device", Always),
     ("vm.add-disk", Always),
     ("vm.add-fs", Always),
@@ -58,7 +58,7 @@ const V50: Release = Release::new(50, 0);
 
 pub(super) fn scenario() -> Scenario {
     let mut steps = vec![call(Operation::VmmPing, Expected::Fields(json!({})))];
-    for (name, served) in ROUTES {
+    for (name, served) in PATHS {
         let path = format!("/api/v1/{name}");
         let step = |status| wire("PATCH", &path, Vec::new(), status);
         steps.push(match *served {
@@ -69,7 +69,7 @@ pub(super) fn scenario() -> Scenario {
     }
     steps.push(call(Operation::VmmShutdown, Expected::Done));
     Scenario {
-        name: "routes",
+        name: super::ROUTES,
         about: "Which paths are served: a method that none takes is answered 400 where there is an endpoint.",
         steps,
     }
