@@ -2,11 +2,16 @@
 //!
 //! Everything ends in one [`Report`]: a verdict, and one [`Finding`] for each place and direction.
 
+mod check;
 mod diff;
 mod document;
+mod matrix;
 pub mod probe;
+pub mod render;
 mod report;
 
+pub use check::{Check, check};
 pub use diff::diff;
 pub use document::{Document, DocumentError};
+pub use matrix::{Cell, Matrix, Row};
 pub use report::{Direction, Evidence, Finding, Level, Report, Verdict};

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::{Number, Value};
 
-use super::Release;
+use super::{Invalid, Release, references};
 
 /// The API of one release: what can be asked, with what, and what comes back.
 ///
@@ -21,6 +21,19 @@ pub struct Contract {
     pub paths: BTreeMap<String, BTreeMap<Method, Endpoint>>,
     /// The named schemas.
     pub schemas: BTreeMap<String, Schema>,
+}
+
+impl Contract {
+    /// Checks that every reference leads to a schema, and not round in a circle. A contract that was read has passed
+    /// this.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::DanglingReference`](super::Problem::DanglingReference) and
+    /// [`Problem::ReferenceCycle`](super::Problem::ReferenceCycle), with the first such place.
+    pub fn check_references(&self) -> Result<(), Invalid> {
+        references::check(self)
+    }
 }
 
 /// An HTTP method.

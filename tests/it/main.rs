@@ -5,7 +5,9 @@ mod cassettes;
 mod client;
 #[path = "../codegen/mod.rs"]
 mod codegen;
+mod compat_cli;
 mod demo;
+mod from_fixtures;
 mod guest;
 mod idle_kernel;
 mod image;

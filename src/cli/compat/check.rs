@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chv_sandbox::compat;
-use chv_sandbox::spec::supported;
 
 use super::{Failure, Format};
 
@@ -21,8 +20,6 @@ pub(crate) struct Args {
 /// Runs `chv-sandbox compat check`.
 pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
     let document = compat::Document::read(&args.document)?;
-    let base = compat::Document::release(supported::newest())?;
-    let findings = compat::diff(&base.contract, &document.contract);
-    let report = compat::Report::new(base.name, document.name, findings);
-    super::show(&report, args.format)
+    let check = compat::check(document);
+    super::show(&check.report, &check.page(), args.format)
 }

@@ -26,5 +26,5 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
     let revision = compat::Document::named(&args.revision)?;
     let findings = compat::diff(&base.contract, &revision.contract);
     let report = compat::Report::new(base.name, revision.name, findings);
-    super::show(&report, args.format)
+    super::show(&report, &report.page(), args.format)
 }

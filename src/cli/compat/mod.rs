@@ -7,6 +7,7 @@ mod probe;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use chv_sandbox::compat::render::{self, Layout, Page};
 use chv_sandbox::compat::{Report, Verdict};
 use clap::{Subcommand, ValueEnum};
 
@@ -55,17 +56,32 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     }))
 }
 
-/// Shows `report` on standard output and ends with the status that its verdict has.
-fn show(report: &Report, format: Format) -> Result<ExitCode, Failure> {
-    let mut text = match format {
-        Format::Text | Format::Markdown | Format::Json => serde_json::to_string_pretty(report)?,
+/// Shows a report on standard output, for people as `page` has it, and ends with the status that its verdict has.
+fn show(report: &Report, page: &Page<'_>, format: Format) -> Result<ExitCode, Failure> {
+    let text = match format {
+        Format::Text => render::text(page, layout()),
+        Format::Markdown => render::markdown(page),
+        Format::Json => serde_json::to_string_pretty(report)? + "\n",
     };
-    text.push('\n');
     print(&text)?;
     Ok(match report.verdict {
         Verdict::Compatible => ExitCode::SUCCESS,
         Verdict::Breaking => ExitCode::FAILURE,
     })
+}
+
+/// What standard output can show. Lines are not made longer than they read well.
+fn layout() -> Layout {
+    const COLUMNS: usize = 100;
+    let out = io::stdout();
+    let terminal = rustix::termios::tcgetwinsize(&out).map(|size| usize::from(size.ws_col));
+    Layout {
+        columns: match terminal {
+            Ok(columns @ 1..) => columns.min(COLUMNS),
+            _ => COLUMNS,
+        },
+        colour: anstream::AutoStream::choice(&out) != anstream::ColorChoice::Never,
+    }
 }
 
 /// Writes `text` to standard output. A reader that has seen enough and closed it (`| head`) is no error: the verdict

@@ -320,8 +320,9 @@ impl Corrections {
         idle
     }
 
-    /// Makes every change that can be made, and lists those that can't.
-    fn attempt(&self, contract: &mut Contract) -> (Applied, Vec<CorrectionError>) {
+    /// Makes every change that can be made, and lists those that can't. After a failure references may lead nowhere:
+    /// [`Contract::check_references`] tells.
+    pub fn attempt(&self, contract: &mut Contract) -> (Applied, Vec<CorrectionError>) {
         let release = contract.release;
         let (mut applied, mut failures) = (Applied::new(), Vec::new());
         for entry in &self.entries {
