@@ -63,6 +63,7 @@
 mod cassette;
 mod error;
 mod file;
+mod layout;
 mod player;
 mod recorder;
 mod script;

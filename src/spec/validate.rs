@@ -30,6 +30,9 @@ pub enum MismatchKind {
     },
     /// `null` where the schema doesn't allow it.
     Null,
+    /// `null` for an optional property whose schema doesn't allow it. Most clients take it for a property that isn't
+    /// there.
+    NullOptional,
     /// A text that is none of the schema's.
     Value {
         /// The text.
@@ -84,6 +87,11 @@ impl Contract {
         (schema, pointer)
     }
 
+    fn takes_null(&self, schema: &Schema) -> bool {
+        let (resolved, _) = self.resolve(schema, "");
+        schema.nullable || resolved.nullable || resolved.shape == Shape::Any
+    }
+
     fn check(&self, schema: &Schema, mut at: At, value: &Value, found: &mut Vec<Mismatch>) {
         let mut nullable = schema.nullable;
         let (schema, pointer) = self.resolve(schema, &at.pointer);
@@ -101,7 +109,8 @@ impl Contract {
                 },
                 Value::Number(number),
             ) if !number.is_f64() => {
-                found.extend(out_of_range(number, format, minimum, maximum).map(|k| at.mismatch(k)));
+                found
+                    .extend(out_of_range(number, format, minimum, maximum).map(|k| at.mismatch(k)));
             }
             (
                 Shape::Number {
@@ -144,6 +153,13 @@ impl Contract {
                 }
                 for (key, value) in entries {
                     match properties.get(key) {
+                        Some(schema)
+                            if value.is_null()
+                                && !required.contains(key)
+                                && !self.takes_null(schema) =>
+                        {
+                            found.push(at.property(key).mismatch(MismatchKind::NullOptional));
+                        }
                         Some(schema) => self.check(schema, at.property(key), value, found),
                         None => found.push(at.property(key).mismatch(MismatchKind::Unexpected {
                             property: key.clone(),
@@ -244,7 +260,10 @@ fn bounds(format: &str) -> Option<(i128, i128)> {
         Some(width) => (false, width),
         None => (true, format.strip_prefix("int")?),
     };
-    let width: u32 = width.parse().ok().filter(|width| (1..=64).contains(width))?;
+    let width: u32 = width
+        .parse()
+        .ok()
+        .filter(|width| (1..=64).contains(width))?;
     Some(match signed {
         true => (-(1 << (width - 1)), (1 << (width - 1)) - 1),
         false => (0, (1 << width) - 1),
@@ -257,11 +276,13 @@ impl fmt::Display for MismatchKind {
             MismatchKind::Type { expected, found } => {
                 write!(f, "is of type {found}, not {expected}")
             }
-            MismatchKind::Null => f.write_str("is null"),
+            MismatchKind::Null | MismatchKind::NullOptional => f.write_str("is null"),
             MismatchKind::Value { found } => write!(f, "has the unknown value {found:?}"),
             MismatchKind::Range { found, limit } => write!(f, "is {found}, beyond {limit}"),
             MismatchKind::Missing { property } => write!(f, "`{property}` is missing"),
-            MismatchKind::Unexpected { property } => write!(f, "`{property}` is not in the contract"),
+            MismatchKind::Unexpected { property } => {
+                write!(f, "`{property}` is not in the contract")
+            }
         }
     }
 }
@@ -310,11 +331,23 @@ mod tests {
         check(json!({}), json!({ "a": [] }), &[]);
         let text = json!({ "type": "string" });
         check(text.clone(), json!("a"), &[]);
-        check(text.clone(), json!(1), &[("", "", "is of type integer, not string")]);
+        check(
+            text.clone(),
+            json!(1),
+            &[("", "", "is of type integer, not string")],
+        );
         check(text, json!(null), &[("", "", "is null")]);
-        check(json!({ "type": "string", "nullable": true }), json!(null), &[]);
+        check(
+            json!({ "type": "string", "nullable": true }),
+            json!(null),
+            &[],
+        );
         let whole = json!({ "type": "integer" });
-        check(whole.clone(), json!(1.5), &[("", "", "is of type number, not integer")]);
+        check(
+            whole.clone(),
+            json!(1.5),
+            &[("", "", "is of type number, not integer")],
+        );
         check(whole, json!(-1), &[]);
         check(json!({ "type": "number" }), json!(1), &[]);
     }
@@ -323,7 +356,11 @@ mod tests {
     fn values_and_ranges() {
         let kinds = json!({ "type": "string", "enum": ["a", "b"] });
         check(kinds.clone(), json!("b"), &[]);
-        check(kinds, json!("c"), &[("", "", "has the unknown value \"c\"")]);
+        check(
+            kinds,
+            json!("c"),
+            &[("", "", "has the unknown value \"c\"")],
+        );
         for (format, least, greatest) in [
             ("uint8", 0, 255),
             ("int8", -128, 127),
@@ -338,7 +375,11 @@ mod tests {
             let above = format!("is {}, beyond {format}", greatest + 1);
             check(width(), json!(greatest + 1), &[("", "", &above)]);
         }
-        check(json!({ "type": "integer", "format": "uint64" }), json!(u64::MAX), &[]);
+        check(
+            json!({ "type": "integer", "format": "uint64" }),
+            json!(u64::MAX),
+            &[],
+        );
         check(
             json!({ "type": "integer", "format": "int64" }),
             json!(u64::MAX),
@@ -346,7 +387,11 @@ mod tests {
         );
         let bounded = json!({ "type": "integer", "minimum": 1, "maximum": 3 });
         check(bounded.clone(), json!(1), &[]);
-        check(bounded.clone(), json!(0), &[("", "", "is 0, beyond minimum 1")]);
+        check(
+            bounded.clone(),
+            json!(0),
+            &[("", "", "is 0, beyond minimum 1")],
+        );
         check(bounded, json!(4), &[("", "", "is 4, beyond maximum 3")]);
     }
 
@@ -359,10 +404,13 @@ mod tests {
                 "id": { "type": "string" },
                 "list": { "type": "array", "items": { "$ref": "#/components/schemas/Named" } },
                 "map": { "type": "object", "additionalProperties": { "type": "integer" } },
+                "unset": { "type": "string" },
+                "nothing": { "type": "string", "nullable": true },
             },
         });
         let value = json!({
-            "id": "x", "list": [{ "n": 1 }, { "n": "2", "a/b": 0 }], "map": { "k~": true },
+            "id": "x", "list": [{ "n": 1 }, { "n": "2", "a/b": 0 }], "map": { "k~": true }, "unset": null,
+            "nothing": null,
         });
         check(
             document,
@@ -384,6 +432,7 @@ mod tests {
                     "/map/k~0",
                     "is of type boolean, not integer",
                 ),
+                ("/properties/unset", "/unset", "is null"),
             ],
         );
     }

@@ -1,46 +1,33 @@
-//! What is expected of one call.
+//! Whether a call came to what is expected of it.
 
 use chv_sandbox::client::{Error, ErrorKind};
+use chv_sandbox::compat::probe::battery::Expected;
 use serde_json::Value;
 
-/// What is expected of one call.
-pub(crate) enum Expected {
-    /// Success without a body.
-    Done,
-    /// Success with at least these fields.
-    Fields(Value),
-    /// An error of this kind (of a kind with fields, any).
-    Error(ErrorKind),
-    /// Past the client: this status.
-    Status(u16),
+/// Checks what the client returned; what is wrong is the error.
+pub(crate) fn check(expected: &Expected, got: Result<Option<Value>, Error>) -> Result<(), String> {
+    match (expected, got) {
+        (Expected::Done, Ok(None)) => Ok(()),
+        (Expected::Fields(fields), Ok(Some(answer))) => match missing(fields, &answer) {
+            None => Ok(()),
+            Some(place) => Err(format!("{place} differs in {answer}")),
+        },
+        (Expected::Error(kind), Err(error)) if same_kind(kind, error.kind()) => Ok(()),
+        (_, Ok(answer)) => Err(format!("expected {}, got {answer:?}", describe(expected))),
+        (_, Err(error)) => Err(format!(
+            "expected {}, got {:?}: {error}",
+            describe(expected),
+            error.kind()
+        )),
+    }
 }
 
-impl Expected {
-    /// Checks what the client returned; what is wrong is the error.
-    pub(crate) fn check(&self, got: Result<Option<Value>, Error>) -> Result<(), String> {
-        match (self, got) {
-            (Expected::Done, Ok(None)) => Ok(()),
-            (Expected::Fields(fields), Ok(Some(answer))) => match missing(fields, &answer) {
-                None => Ok(()),
-                Some(place) => Err(format!("{place} differs in {answer}")),
-            },
-            (Expected::Error(kind), Err(error)) if same_kind(kind, error.kind()) => Ok(()),
-            (_, Ok(answer)) => Err(format!("expected {}, got {answer:?}", self.describe())),
-            (_, Err(error)) => Err(format!(
-                "expected {}, got {:?}: {error}",
-                self.describe(),
-                error.kind()
-            )),
-        }
-    }
-
-    pub(crate) fn describe(&self) -> String {
-        match self {
-            Expected::Done => "success without a body".to_owned(),
-            Expected::Fields(fields) => format!("success with {fields}"),
-            Expected::Error(kind) => format!("{kind:?}"),
-            Expected::Status(status) => format!("status {status}"),
-        }
+pub(crate) fn describe(expected: &Expected) -> String {
+    match expected {
+        Expected::Done => "success without a body".to_owned(),
+        Expected::Fields(fields) => format!("success with {fields}"),
+        Expected::Error(kind) => format!("{kind:?}"),
+        Expected::Status(status) => format!("status {status}"),
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         _ = terminate.recv() => return Err("terminated".into()),
     };
     say(&probed);
-    super::show(&probed.report, args.format)
+    super::show(&probed.report, &probed.report.page(), args.format)
 }
 
 /// Says on standard error what a report has no place for.
@@ -69,16 +69,23 @@ fn say(probed: &Probed) {
         fields,
         ..
     } = probed;
-    eprintln!("{exchanges} exchanges and {fields} fields tried on {server}, held against the contract of {held_against}");
+    eprintln!(
+        "{exchanges} exchanges and {fields} fields tried on {server}, held against the contract of {held_against}"
+    );
     if server.to_string() != held_against.to_string() {
         eprintln!("note: the server says to be {server}, and is held against {held_against}");
     }
     match compared_with {
         Some(release) if release == held_against => {}
-        Some(release) => eprintln!("note: {held_against} was not recorded; compared with the recording of {release}"),
+        Some(release) => eprintln!(
+            "note: {held_against} was not recorded; compared with the recording of {release}"
+        ),
         None => eprintln!("note: no release up to {held_against} was recorded; compared with none"),
     }
     for (scenario, unreached) in &probed.unreached {
-        eprintln!("not reached: {} (scenario {scenario}): {}", unreached.what, unreached.said);
+        eprintln!(
+            "not reached: {} (scenario {scenario}): {}",
+            unreached.what, unreached.said
+        );
     }
 }

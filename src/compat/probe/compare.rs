@@ -17,8 +17,10 @@ pub(super) fn scenario(
     findings: &mut Findings,
 ) {
     let scenario = recording.scenario;
-    let (Some(seen), Some(known)) = (live.scenarios.get(scenario), recorded.scenarios.get(scenario))
-    else {
+    let (Some(seen), Some(known)) = (
+        live.scenarios.get(scenario),
+        recorded.scenarios.get(scenario),
+    ) else {
         return;
     };
     for (index, known_step) in known.iter().enumerate() {
@@ -61,7 +63,10 @@ impl Step<'_> {
         let (known, seen) = match (&self.known.answer, &self.seen.answer) {
             (Some(known), Some(seen)) => (known, seen),
             (Some(known), None) if !known.is_vmm_gone() => {
-                let message = format!("the VMM ends at {name} ({at}); it answered {}", known.status);
+                let message = format!(
+                    "the VMM ends at {name} ({at}); it answered {}",
+                    known.status
+                );
                 findings.add(rules::VMM_GONE, self.pointer(known.status), name, message);
                 return;
             }
@@ -160,8 +165,13 @@ impl Step<'_> {
     /// Where the field at `place` of an answer stands in the contract, or would.
     fn field(&self, status: u16, place: &str) -> String {
         let mut pointer = self.pointer(status);
-        let documented = endpoint(self.base, &self.known.call)
-            .and_then(|(_, endpoint)| endpoint.responses.get(&status)?.content.get("application/json"));
+        let documented = endpoint(self.base, &self.known.call).and_then(|(_, endpoint)| {
+            endpoint
+                .responses
+                .get(&status)?
+                .content
+                .get("application/json")
+        });
         let Some(mut schema) = documented else {
             return format!("{pointer}{place}");
         };
@@ -228,7 +238,10 @@ fn sent(recording: &Recording, index: usize) -> usize {
     let scenario = scenarios
         .iter()
         .find(|scenario| scenario.name == recording.scenario);
-    match scenario.and_then(|scenario| scenario.steps.get(index)).map(|step| &step.ask) {
+    match scenario
+        .and_then(|scenario| scenario.steps.get(index))
+        .map(|step| &step.ask)
+    {
         Some(super::battery::Ask::Wire { body, .. }) => body.len(),
         _ => 0,
     }
@@ -255,7 +268,12 @@ fn body_limit(known: &Played, seen: &Played, sent: usize, findings: &mut Finding
         ),
         _ => return,
     };
-    findings.add(rule, "/paths/~1vm.create/put/requestBody", "vm.create", message);
+    findings.add(
+        rule,
+        "/paths/~1vm.create/put/requestBody",
+        "vm.create",
+        message,
+    );
 }
 
 /// A number of things that may be had, now and on the recorded release.

@@ -97,7 +97,10 @@ struct Hint<'a>(&'a Option<io::Error>);
 impl std::fmt::Display for Hint<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Some(error) => write!(f, " (/dev/kvm, which every VMM opens first, can't be opened: {error})"),
+            Some(error) => write!(
+                f,
+                " (/dev/kvm, which every VMM opens first, can't be opened: {error})"
+            ),
             None => Ok(()),
         }
     }

@@ -24,6 +24,10 @@ const PT_NOTE: u32 = 4;
 const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
 
 /// Writes the kernel to `path`, replacing what is there.
+///
+/// # Errors
+///
+/// What the kernel says, if the file can't be written.
 pub fn write(path: &Path) -> io::Result<()> {
     fs::write(path, bytes())
 }

@@ -85,13 +85,17 @@ fn response(exchange: &Exchange, base: &Contract, scenario: &str, findings: &mut
     match (documented, is_success) {
         (None, true) => add(
             rules::SUCCESS_STATUS,
-            format!("{name} succeeds with status {status} (scenario {scenario}), which the contract does not have"),
+            format!(
+                "{name} succeeds with status {status} (scenario {scenario}), which the contract does not have"
+            ),
         ),
         // The path is not served at all, which is a finding of its own.
         (None, false) if *status == 404 && super::outline::is_unknown_route(&call, response) => {}
         (None, false) => add(
             rules::ERROR_STATUS,
-            format!("{name} fails with status {status} (scenario {scenario}), which the contract does not have"),
+            format!(
+                "{name} fails with status {status} (scenario {scenario}), which the contract does not have"
+            ),
         ),
         (Some(documented), true) => match body {
             ResponseBody::Empty if !documented.content.is_empty() => add(
@@ -116,6 +120,7 @@ fn response(exchange: &Exchange, base: &Contract, scenario: &str, findings: &mut
                     let rule = match &mismatch.kind {
                         MismatchKind::Type { .. } => rules::TYPE,
                         MismatchKind::Null => rules::NULL,
+                        MismatchKind::NullOptional => rules::NULL_OPTIONAL,
                         MismatchKind::Value { .. } => rules::ENUM_VALUE,
                         MismatchKind::Range { .. } => rules::RANGE,
                         MismatchKind::Missing { .. } => rules::REQUIRED_MISSING,

@@ -122,7 +122,9 @@ async fn observe_and_judge(options: &Options, directory: &Path) -> Result<Probed
     let base = supported::contract(held_against).ok_or(Error::UnknownRelease {
         release: held_against,
     })?;
-    let compared_with = recorded::releases().rev().find(|known| *known <= held_against);
+    let compared_with = recorded::releases()
+        .rev()
+        .find(|known| *known <= held_against);
     let outline = compared_with.and_then(recorded::outline);
     let observed = observe(&config, directory, &base).await?;
     let findings = judge(&observed, &base, outline.as_ref());
@@ -150,11 +152,7 @@ async fn observe_and_judge(options: &Options, directory: &Path) -> Result<Probed
 }
 
 /// Plays the battery, and tries what it can't have.
-async fn observe(
-    config: &VmmConfig,
-    directory: &Path,
-    base: &Contract,
-) -> Result<Observed, Error> {
+async fn observe(config: &VmmConfig, directory: &Path, base: &Contract) -> Result<Observed, Error> {
     let mut observed = Observed::default();
     for (index, scenario) in battery::all().iter().enumerate() {
         let folder = directory.join(index.to_string());

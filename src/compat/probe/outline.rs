@@ -198,7 +198,12 @@ fn types(contract: &Contract, schema: Option<&Schema>, value: &Value) -> Value {
                     .values()
                     .map(|value| types(contract, Some(values), value))
                     .reduce(merge);
-                Value::Object(merged.map(|types| (ANY_KEY.to_owned(), types)).into_iter().collect())
+                Value::Object(
+                    merged
+                        .map(|types| (ANY_KEY.to_owned(), types))
+                        .into_iter()
+                        .collect(),
+                )
             }
             shape => {
                 let property = |name: &String| match shape {
@@ -235,9 +240,13 @@ fn merge(one: Value, other: Value) -> Value {
             }
             Value::Object(one)
         }
-        (Value::Array(one), Value::Array(other)) => {
-            Value::Array(one.into_iter().chain(other).reduce(merge).into_iter().collect())
-        }
+        (Value::Array(one), Value::Array(other)) => Value::Array(
+            one.into_iter()
+                .chain(other)
+                .reduce(merge)
+                .into_iter()
+                .collect(),
+        ),
         (Value::Null, other) => other,
         (one, _) => one,
     }
@@ -340,7 +349,10 @@ fn parse(line: &str) -> Option<Played> {
     let call = format!("{} {}", words.next()?, words.next()?);
     let status = words.next()?;
     if status == "closed" {
-        return words.next().is_none().then_some(Played { call, answer: None });
+        return words
+            .next()
+            .is_none()
+            .then_some(Played { call, answer: None });
     }
     let mut outcome = Outcome {
         status: status.parse().ok()?,

@@ -25,7 +25,9 @@ pub(super) fn judge(
                     true => (rules::ROUTE_MISSING, format!("{name} is not served")),
                     false => (
                         rules::ROUTE_NOT_BUILT,
-                        format!("{name} is not served, nor was it by the recorded build of the release"),
+                        format!(
+                            "{name} is not served, nor was it by the recorded build of the release"
+                        ),
                     ),
                 };
                 findings.add(rule, pointer, name, message);

@@ -51,6 +51,7 @@ rules! {
     NOT_JSON = "observed-not-json", Breaking, Response, "the body of a success is not JSON";
     TYPE = "observed-type", Breaking, Response, "a field has another type than in the contract";
     NULL = "observed-null", Breaking, Response, "a field is null where the contract doesn't allow it";
+    NULL_OPTIONAL = "observed-null-optional", Info, Response, "an optional field that is not set is null, and the contract doesn't say so";
     ENUM_VALUE = "observed-enum-value", Warning, Response, "a field has a value that the contract doesn't list";
     RANGE = "observed-range", Breaking, Response, "a number doesn't fit the contract's format or bounds";
     REQUIRED_MISSING = "observed-required-missing", Breaking, Response, "a field is missing that the contract requires";

@@ -1,6 +1,6 @@
 //! A scenario played against a VMM of its own, through a recorder.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -78,7 +78,13 @@ pub async fn record(
 pub(super) async fn start(config: &VmmConfig) -> Result<Vmm, Error> {
     Vmm::spawn(config).await.map_err(|source| {
         let without_kvm = matches!(source, vmm::Error::DiedAtStart { .. })
-            .then(|| File::options().read(true).write(true).open("/dev/kvm").err())
+            .then(|| {
+                File::options()
+                    .read(true)
+                    .write(true)
+                    .open("/dev/kvm")
+                    .err()
+            })
             .flatten();
         Error::Vmm {
             binary: config.binary.clone(),
@@ -105,7 +111,9 @@ async fn play(scenario: &Scenario, socket: &Path, run: &str) -> Result<Option<Un
             answer => answer?,
         };
         if let Some(what) = step.opens
-            && !answer.as_ref().is_some_and(|answer| matches!(answer.status, 200..=299))
+            && !answer
+                .as_ref()
+                .is_some_and(|answer| matches!(answer.status, 200..=299))
         {
             let said = answer.map_or_else(
                 || "the VMM ended".to_owned(),
@@ -168,7 +176,7 @@ fn prepare(run: &Path) -> Result<(), Error> {
             .map_err(failed(folder.to_owned()))?;
     }
     let kernel = run.join("kernel");
-    fs::write(&kernel, idle_kernel::bytes()).map_err(failed(kernel.clone()))?;
+    idle_kernel::write(&kernel).map_err(failed(kernel.clone()))?;
     for (name, mebibytes) in [("disk.img", 1), ("extra.img", 1), ("pmem.img", 2)] {
         let path = run.join(name);
         File::create(&path)
