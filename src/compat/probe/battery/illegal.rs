@@ -22,7 +22,8 @@ pub(super) fn created() -> Scenario {
             call(VmPowerButton, fails(WrongState)),
             call_with(VmSnapshot, snapshot(), fails(WrongState)),
             call_with(VmRestore, restore(), fails(AlreadyCreated)),
-            call_with(VmResizeDisk, resize_disk(), fails(Rejected)),
+            call_with(VmResizeDisk, resize_disk(), fails(Rejected))
+                .before(V50, fails(not_supported())),
             call_with(VmResizeZone, resize_zone(), fails(Rejected)),
             call_with(VmRemoveDevice, remove("nothing"), fails(Rejected)),
             call_with(VmSendMigration, send_migration(), fails(WrongState)),
@@ -97,7 +98,8 @@ pub(super) fn paused() -> Scenario {
             call(VmNmi, Expected::Done),
             call(VmPowerButton, Expected::Done),
             call_with(VmResize, resize(), Expected::Done),
-            call_with(VmResizeDisk, resize_disk(), Expected::Done),
+            call_with(VmResizeDisk, resize_disk(), Expected::Done)
+                .before(V50, fails(not_supported())),
             call_with(
                 VmAddDisk,
                 disk(),

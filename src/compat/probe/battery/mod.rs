@@ -18,6 +18,7 @@ mod malformed;
 mod no_vm;
 mod routes;
 
+const V50: Release = Release::new(50, 0);
 const V52: Release = Release::new(52, 0);
 const V53: Release = Release::new(53, 0);
 

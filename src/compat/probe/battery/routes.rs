@@ -54,8 +54,6 @@ enum Served {
 }
 use Served::{Always, Never, Since};
 
-const V50: Release = Release::new(50, 0);
-
 pub(super) fn scenario() -> Scenario {
     let mut steps = vec![call(Operation::VmmPing, Expected::Fields(json!({})))];
     for (name, served) in PATHS {
