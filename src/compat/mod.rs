@@ -10,6 +10,7 @@ mod check;
 mod diff;
 mod document;
 mod matrix;
+pub mod probe;
 pub mod render;
 mod report;
 pub mod rules;

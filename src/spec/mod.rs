@@ -23,6 +23,7 @@ mod release;
 mod sources;
 pub mod supported;
 mod tree;
+mod validate;
 
 pub use check::{CORRECTIONS, Fit, check, contracts};
 pub use contract::{Body, Content, Contract, Endpoint, Method, Response, Schema, Shape};
@@ -36,3 +37,4 @@ pub use load::{read, read_any, read_import};
 pub use release::{ParseReleaseError, Release};
 pub use sources::{Source, Sources, import};
 pub use tree::MAX_DOCUMENT_BYTES;
+pub use validate::{Mismatch, MismatchKind};

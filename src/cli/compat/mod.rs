@@ -2,6 +2,7 @@
 
 mod check;
 mod diff;
+mod probe;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ pub(crate) struct Args {
 enum Command {
     Diff(diff::Args),
     Check(check::Args),
+    Probe(probe::Args),
 }
 
 /// How a report is shown.
@@ -46,6 +48,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let done = match args.command {
         Command::Diff(args) => diff::run(args),
         Command::Check(args) => check::run(args),
+        Command::Probe(args) => probe::run(args).await,
     };
     Ok(done.unwrap_or_else(|error| {
         super::explain(error.as_ref());

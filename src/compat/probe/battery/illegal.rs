@@ -22,7 +22,8 @@ pub(super) fn created() -> Scenario {
             call(VmPowerButton, fails(WrongState)),
             call_with(VmSnapshot, snapshot(), fails(WrongState)),
             call_with(VmRestore, restore(), fails(AlreadyCreated)),
-            call_with(VmResizeDisk, resize_disk(), fails(Rejected)),
+            call_with(VmResizeDisk, resize_disk(), fails(Rejected))
+                .before(V50, fails(not_supported())),
             call_with(VmResizeZone, resize_zone(), fails(Rejected)),
             call_with(VmRemoveDevice, remove("nothing"), fails(Rejected)),
             call_with(VmSendMigration, send_migration(), fails(WrongState)),
@@ -41,7 +42,7 @@ pub(super) fn running() -> Scenario {
         about: "What a running VM refuses.",
         steps: vec![
             call_with(VmCreate, idle_vm(), Expected::Done),
-            call(VmBoot, Expected::Done),
+            call(VmBoot, Expected::Done).opens("a running VM"),
             call(VmInfo, Expected::Fields(json!({ "state": "Running" }))),
             call_with(VmCreate, idle_vm(), fails(AlreadyCreated)),
             call(VmBoot, fails(WrongState)),
@@ -78,7 +79,7 @@ pub(super) fn paused() -> Scenario {
         about: "What a paused VM refuses, and what it allows although it is paused.",
         steps: vec![
             call_with(VmCreate, idle_vm(), Expected::Done),
-            call(VmBoot, Expected::Done),
+            call(VmBoot, Expected::Done).opens("a running VM"),
             call(VmPause, Expected::Done),
             call(VmInfo, Expected::Fields(json!({ "state": "Paused" }))),
             call_with(VmCreate, idle_vm(), fails(AlreadyCreated)),
@@ -97,7 +98,8 @@ pub(super) fn paused() -> Scenario {
             call(VmNmi, Expected::Done),
             call(VmPowerButton, Expected::Done),
             call_with(VmResize, resize(), Expected::Done),
-            call_with(VmResizeDisk, resize_disk(), Expected::Done),
+            call_with(VmResizeDisk, resize_disk(), Expected::Done)
+                .before(V50, fails(not_supported())),
             call_with(
                 VmAddDisk,
                 disk(),

@@ -17,7 +17,7 @@ pub(super) fn scenario() -> Scenario {
             call_with(VmRemoveDevice, remove("pmem"), Expected::Done),
             call_with(VmRemoveDevice, remove("pmem"), fails(Rejected)),
             call_with(VmResize, resize(), Expected::Done),
-            call(VmBoot, Expected::Done),
+            call(VmBoot, Expected::Done).opens("a running VM"),
             call_with(
                 VmAddDisk,
                 disk(),
@@ -28,7 +28,8 @@ pub(super) fn scenario() -> Scenario {
             call_with(VmAddVsock, vsock(), fails(Rejected)),
             call_with(VmAddDevice, device(), fails(Rejected)),
             call_with(VmAddVdpa, vdpa(), fails(Rejected)),
-            call_with(VmResizeDisk, resize_disk(), Expected::Done),
+            call_with(VmResizeDisk, resize_disk(), Expected::Done)
+                .before(V50, fails(not_supported())),
             call(VmCounters, Expected::Fields(json!({ "extra": {} }))),
             call_with(VmRemoveDevice, remove("extra"), Expected::Done),
             // The idle guest never lets go of it. Up to v52.0 asking again is no error.

@@ -24,7 +24,8 @@ pub(super) fn scenario() -> Scenario {
             call_with(VmSnapshot, snapshot(), fails(WrongState)),
             call_with(VmRestore, restore(), fails(Rejected)),
             call_with(VmResize, resize(), fails(NotCreated)),
-            call_with(VmResizeDisk, resize_disk(), fails(NotCreated)),
+            call_with(VmResizeDisk, resize_disk(), fails(NotCreated))
+                .before(V50, fails(not_supported())),
             call_with(VmResizeZone, resize_zone(), fails(NotCreated)),
             call_with(VmAddDevice, device(), fails(NotCreated)),
             call_with(VmAddDisk, disk(), fails(NotCreated)),

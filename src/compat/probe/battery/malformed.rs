@@ -60,11 +60,3 @@ pub(super) fn scenario() -> Scenario {
 fn text(operation: Operation, body: &str, kind: ErrorKind) -> Step {
     send(operation, Some(body.to_owned()), fails(kind))
 }
-
-fn wire(method: &'static str, path: &'static str, body: Vec<u8>, status: u16) -> Step {
-    Step {
-        request: Request::Wire { method, path, body },
-        expected: Expected::Status(status),
-        before: None,
-    }
-}

@@ -1,84 +1,129 @@
-//! What is asked of a VMM to make the cassettes, and what is expected of it, as data.
+//! What is asked of a VMM, and what a client is expected to make of the answers, as data.
 //!
-//! One list serves three times: it drives the recording, it is replayed by every `cargo test`, and it is held
-//! against a living VMM. The same kinds of error are expected of every release, although their statuses differ;
-//! where a release really does something else, the step says so ([`Step::before`]).
+//! One list serves four times: the cassettes are recorded by it, every `cargo test` replays them through the client,
+//! it is held against a living VMM, and the probe plays it to compare an unknown one. The same kinds of error are
+//! expected of every release, although their statuses differ; where a release really does something else, the step
+//! says so ([`Step::before`]).
 
-use chv_sandbox::api::Operation;
-use chv_sandbox::client::{ErrorKind, Release};
 use serde_json::{Value, json};
 
-mod expected;
+use crate::api::Operation;
+use crate::client::{ErrorKind, Release};
+
 mod hot_plug;
 mod illegal;
 mod life_cycle;
+mod limits;
 mod malformed;
 mod no_vm;
+mod routes;
 
-pub(crate) use expected::{Expected, same_kind};
-
+const V50: Release = Release::new(50, 0);
 const V52: Release = Release::new(52, 0);
 const V53: Release = Release::new(53, 0);
 
+/// The name of the scenario that asks which paths are served.
+pub(super) const ROUTES: &str = "routes";
+/// The name of the scenario that asks how large a body may be.
+pub(super) const LIMITS: &str = "limits";
+
 /// A list of calls on a fresh VMM.
-pub(crate) struct Scenario {
+#[derive(Clone, Debug)]
+pub struct Scenario {
     /// The cassette's file name, without its ending.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// What the cassette's notes say.
-    pub(crate) about: &'static str,
+    pub about: &'static str,
     /// What is asked, in order.
-    pub(crate) steps: Vec<Step>,
+    pub steps: Vec<Step>,
 }
 
 /// One call.
-pub(crate) struct Step {
-    pub(crate) request: Request,
-    pub(crate) expected: Expected,
-    /// What releases before this one do instead.
-    pub(crate) before: Option<(Release, Expected)>,
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// What is sent.
+    pub ask: Ask,
+    /// What comes of it.
+    pub expected: Expected,
+    /// What releases before the named ones make of it instead, oldest first.
+    pub before: Vec<(Release, Expected)>,
+    /// What the steps after it need, if they need that this one succeeds: they aren't played when it fails.
+    pub opens: Option<&'static str>,
 }
 
 /// What is sent. `${RUN}` in a body is the folder of the run.
-pub(crate) enum Request {
-    /// Through the client.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// An operation, with its body.
     Call(Operation, Option<String>),
-    /// Past the client: what it wouldn't send.
+    /// A request that no operation makes.
     Wire {
+        /// The HTTP method.
         method: &'static str,
-        path: &'static str,
+        /// The whole path.
+        path: String,
+        /// The body.
         body: Vec<u8>,
     },
 }
 
+/// What the crate's client makes of an answer.
+#[derive(Clone, Debug)]
+pub enum Expected {
+    /// Success without a body.
+    Done,
+    /// Success with at least these fields.
+    Fields(Value),
+    /// An error of this kind (of a kind with fields, any).
+    Error(ErrorKind),
+    /// Past the client: this status.
+    Status(u16),
+}
+
 /// Every scenario.
-pub(crate) fn all() -> Vec<Scenario> {
+pub fn all() -> Vec<Scenario> {
     vec![
         no_vm::scenario(),
         no_vm::migration(),
+        routes::scenario(),
+        limits::scenario(),
+        malformed::scenario(),
         illegal::created(),
         illegal::running(),
         illegal::paused(),
         hot_plug::scenario(),
-        malformed::scenario(),
         life_cycle::scenario(),
     ]
 }
 
 impl Step {
-    /// The same step, of which releases before `release` make something else.
-    fn before(self, release: Release, expected: Expected) -> Step {
+    fn new(ask: Ask, expected: Expected) -> Step {
         Step {
-            before: Some((release, expected)),
+            ask,
+            expected,
+            before: Vec::new(),
+            opens: None,
+        }
+    }
+
+    /// The same step, of which releases before `release` make something else. Called for older ones first.
+    fn before(mut self, release: Release, expected: Expected) -> Step {
+        self.before.push((release, expected));
+        self
+    }
+
+    /// The same step, without whose success the rest can't be reached.
+    fn opens(self, what: &'static str) -> Step {
+        Step {
+            opens: Some(what),
             ..self
         }
     }
 
     /// What this release is expected to say.
-    pub(crate) fn expected(&self, release: Release) -> &Expected {
-        match &self.before {
-            Some((other, expected)) if release < *other => expected,
-            _ => &self.expected,
-        }
+    pub fn expected(&self, release: Release) -> &Expected {
+        let older = self.before.iter().find(|(other, _)| release < *other);
+        older.map_or(&self.expected, |(_, expected)| expected)
     }
 }
 
@@ -93,11 +138,13 @@ fn call_with(operation: Operation, body: Value, expected: Expected) -> Step {
 }
 
 fn send(operation: Operation, body: Option<String>, expected: Expected) -> Step {
-    Step {
-        request: Request::Call(operation, body),
-        expected,
-        before: None,
-    }
+    Step::new(Ask::Call(operation, body), expected)
+}
+
+/// A request past the client.
+fn wire(method: &'static str, path: &str, body: Vec<u8>, status: u16) -> Step {
+    let path = path.to_owned();
+    Step::new(Ask::Wire { method, path, body }, Expected::Status(status))
 }
 
 fn fails(kind: ErrorKind) -> Expected {

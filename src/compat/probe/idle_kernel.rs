@@ -24,12 +24,16 @@ const PT_NOTE: u32 = 4;
 const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
 
 /// Writes the kernel to `path`, replacing what is there.
-pub(crate) fn write(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+///
+/// What the kernel says, if the file can't be written.
+pub fn write(path: &Path) -> io::Result<()> {
     fs::write(path, bytes())
 }
 
 /// The kernel's bytes: ELF header, two program headers, the PVH note, and the code on the next page.
-pub(crate) fn bytes() -> Vec<u8> {
+pub fn bytes() -> Vec<u8> {
     let note = note();
     let mut elf = header();
     elf.extend(program_header(
