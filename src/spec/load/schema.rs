@@ -40,6 +40,12 @@ pub(in crate::spec) fn schema(place: &Place<'_>) -> Result<Schema, Invalid> {
         return Ok(Schema::new(Shape::Reference(referenced(&reference)?)));
     }
     fields.drop_prose(&["example", "externalDocs", "xml"]);
+    if let Some(only) = only(place) {
+        // All of one schema is that schema; it is how prose is put beside a reference. Facts beside it are refused.
+        fields.take("allOf");
+        fields.finish()?;
+        return schema(&only);
+    }
     let default = fields.take("default").map(|place| place.value.clone());
     let nullable = flag(&mut fields, "nullable")?;
     let deprecated = flag(&mut fields, "deprecated")?;
@@ -59,6 +65,17 @@ pub(in crate::spec) fn schema(place: &Place<'_>) -> Result<Schema, Invalid> {
         deprecated,
         constraints,
     })
+}
+
+/// The one schema of an `allOf` that has no other.
+fn only<'a>(place: &Place<'a>) -> Option<Place<'a>> {
+    match place.value.get("allOf")?.as_array()?.as_slice() {
+        [only] => Some(Place {
+            value: only,
+            pointer: format!("{}/allOf/0", place.pointer),
+        }),
+        _ => None,
+    }
 }
 
 type Constraints = BTreeMap<&'static str, Value>;

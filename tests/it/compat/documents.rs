@@ -405,7 +405,9 @@ fn what_cannot_be_judged_is_refused_with_its_place() {
     let place = "at /paths/~1vm.set/put";
     for keyword in ["allOf", "anyOf", "oneOf"] {
         check(
-            &document(&format!("{{ {keyword}: [{{ type: string }}] }}")),
+            &document(&format!(
+                "{{ {keyword}: [{{ type: string }}, {{ minLength: 1 }}] }}"
+            )),
             &format!("{place}/requestBody/content/application~1json/schema: keyword `{keyword}`"),
         );
     }
