@@ -6,6 +6,7 @@
 )]
 
 mod api;
+mod compat;
 mod demo;
 mod golden;
 mod image;
@@ -16,6 +17,7 @@ mod vm;
 use std::error::Error;
 use std::process::ExitCode;
 
+use chv_sandbox::compat::render::neutral;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -35,6 +37,7 @@ enum Command {
     Api(api::Args),
     Record(record::Args),
     Spec(spec::Args),
+    Compat(compat::Args),
 }
 
 /// What a command that can't go on says, and the status with which the process ends.
@@ -54,6 +57,7 @@ pub(crate) async fn run() -> ExitCode {
         Command::Api(args) => api::run(args).await,
         Command::Record(args) => record::run(args).await,
         Command::Spec(args) => spec::run(args).await,
+        Command::Compat(args) => compat::run(args).await,
     };
     done.unwrap_or_else(|error| {
         explain(error.as_ref());
@@ -61,12 +65,17 @@ pub(crate) async fn run() -> ExitCode {
     })
 }
 
-/// Prints an error with its whole chain of causes.
+/// Prints an error with its whole chain of causes. They quote files and servers, which must not speak to the terminal.
 fn explain(error: &(dyn Error + 'static)) {
-    eprintln!("error: {error}");
+    let shown = |error: &dyn Error| {
+        let text = error.to_string();
+        let lines: Vec<String> = text.lines().map(neutral).collect();
+        lines.join("\n")
+    };
+    eprintln!("error: {}", shown(error));
     let mut cause = error.source();
     while let Some(error) = cause {
-        eprintln!("  because {error}");
+        eprintln!("  because {}", shown(error));
         cause = error.source();
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct VmArgs {
     pub(crate) patience: u32,
 }
 
-fn environment(text: &str) -> Result<(OsString, OsString), &'static str> {
+pub(crate) fn environment(text: &str) -> Result<(OsString, OsString), &'static str> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err("it is not NAME=VALUE"),

@@ -26,7 +26,7 @@ pub(super) fn parse(body: &Bytes) -> Vec<String> {
 
 /// Whether the body is of the form that the HTTP layer sends when it couldn't parse a request. It drops what
 /// followed, so the connection is of no more use.
-pub(super) fn is_of_http_layer(body: &[u8]) -> bool {
+pub(crate) fn is_of_http_layer(body: &[u8]) -> bool {
     body.trim_ascii_start().starts_with(b"{")
 }
 

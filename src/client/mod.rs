@@ -40,10 +40,14 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout_at};
 
+#[cfg(feature = "compat")]
+use crate::api::Operation;
 use crate::api::{self, Request};
 
 pub use deadline::Deadlines;
 pub use error::{Error, ErrorKind, Outcome, SocketPathTooLong};
+#[cfg(feature = "compat")]
+pub(crate) use messages::is_of_http_layer;
 pub use release::{ParseReleaseError, Release};
 
 use error::Context;
@@ -78,6 +82,18 @@ struct Shared {
 struct Kept {
     connection: Connection,
     release: Option<Release>,
+}
+
+/// What an answer that isn't a success means.
+#[cfg(feature = "compat")]
+pub(crate) fn kind_of(operation: Operation, status: u16, body: &[u8]) -> ErrorKind {
+    classify::classify(operation, status, &messages_in(body))
+}
+
+/// The server's words in the body of an error, outermost cause first.
+#[cfg(feature = "compat")]
+pub(crate) fn messages_in(body: &[u8]) -> Vec<String> {
+    messages::parse(&Bytes::copy_from_slice(body))
 }
 
 impl Client {

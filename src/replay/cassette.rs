@@ -7,25 +7,25 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Error;
 use super::file::{WireExchange, WireFile};
+use super::{Error, layout};
 use crate::client::Release;
 
 /// The exchanges of one client with one VMM, in the order in which they happened.
 ///
-/// As a file it is JSON with sorted keys:
+/// As a file it is JSON with sorted keys, and on one line what fits there:
 ///
 /// ```json
 /// {
-///   "format": 1,
-///   "release": "v53.0",
-///   "notes": "what was recorded and how",
 ///   "exchanges": [
 ///     {
 ///       "request": { "method": "PUT", "path": "/api/v1/vm.boot" },
-///       "response": { "status": 404, "body": ["Error from API", "VM is not created"] }
+///       "response": { "body": ["Error from API", "VM is not created"], "status": 404 }
 ///     }
-///   ]
+///   ],
+///   "format": 1,
+///   "notes": "what was recorded and how",
+///   "release": "v53.0"
 /// }
 /// ```
 ///
@@ -238,7 +238,9 @@ impl std::fmt::Display for Cassette {
             notes: self.notes.clone(),
             exchanges: self.exchanges.clone(),
         };
-        let text = serde_json::to_string_pretty(&file).map_err(|_| std::fmt::Error)?;
+        let value = serde_json::to_value(&file).map_err(|_| std::fmt::Error)?;
+        let mut text = String::new();
+        layout::write(&mut text, &value, 0, 0);
         writeln!(f, "{text}")
     }
 }
@@ -266,28 +268,16 @@ mod tests {
     use super::*;
 
     const GOOD: &str = r#"{
-  "format": 1,
-  "release": "v53.0",
   "exchanges": [
     {
-      "request": {
-        "method": "PUT",
-        "path": "/api/v1/vm.create",
-        "body": null
-      },
-      "response": {
-        "status": 400,
-        "text": "{ \"error\": \"a\nb\" }"
-      }
+      "request": { "body": null, "method": "PUT", "path": "/api/v1/vm.create" },
+      "response": { "status": 400, "text": "{ \"error\": \"a
+b\" }" }
     },
-    {
-      "request": {
-        "method": "PUT",
-        "path": "/api/v1/vm.boot"
-      },
-      "closed": true
-    }
-  ]
+    { "closed": true, "request": { "method": "PUT", "path": "/api/v1/vm.boot" } }
+  ],
+  "format": 1,
+  "release": "v53.0"
 }
 "#;
 

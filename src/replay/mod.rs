@@ -63,11 +63,12 @@
 mod cassette;
 mod error;
 mod file;
+mod layout;
 mod player;
 mod recorder;
 mod script;
 mod substitution;
-mod wire;
+pub(crate) mod wire;
 
 pub use cassette::{
     Answer, Cassette, CassetteError, Exchange, RecordedRequest, RecordedResponse, RequestBody,

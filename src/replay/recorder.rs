@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::cassette::{
     Answer, Cassette, Exchange, RecordedRequest, RecordedResponse, RequestBody, ResponseBody,
 };
-use super::wire::{RawRequest, RawResponse, Reader, usual_headers};
+use super::wire::{self, RawRequest, RawResponse, Reader, usual_headers};
 use super::{Error, substitution};
 use crate::client::{BODY_LIMIT, Client, Release};
 
@@ -282,7 +282,9 @@ impl Tape {
             }
             Err(_) => (Err("no answer came"), None, 0),
         };
-        recorded.bytes += (request.bytes.len() + size) as u64;
+        // Of a body that no VMM reads, only the length is kept.
+        let kept = request.bytes.len().min(BODY_LIMIT);
+        recorded.bytes += (kept + size) as u64;
         let exchange = answer.and_then(|answer| {
             Ok(Exchange {
                 request: recorded_request(request)?,
@@ -314,10 +316,7 @@ impl Tape {
     /// Asks the VMM; `None` when it closes without an answer.
     async fn ask(&self, request: &[u8]) -> io::Result<Option<RawResponse>> {
         let stream = UnixStream::connect(&self.api_socket).await?;
-        let mut reader = Reader::new(stream);
-        // A VMM may answer and close before it has read everything; what it said is still there to be read.
-        let _ = reader.get_mut().write_all(request).await;
-        match reader.response().await {
+        match wire::exchange(stream, request).await {
             Err(error) if error.kind() != io::ErrorKind::InvalidData => Ok(None),
             answer => answer,
         }

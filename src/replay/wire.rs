@@ -3,9 +3,11 @@
 //! Not hyper: a replay must send the bytes that a VMM sends (an empty reason, no date, a body that is not what
 //! its type says), and a recording must see them.
 
+use std::convert::Infallible;
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 
 use super::cassette::{RecordedResponse, ResponseBody};
 
@@ -15,33 +17,55 @@ const MAX_HEADERS: usize = 64;
 
 /// A request as it was read.
 #[derive(Debug, PartialEq)]
-pub(super) struct RawRequest {
+pub(crate) struct RawRequest {
     pub(super) method: String,
     pub(super) path: String,
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// All its bytes, to be passed on.
     pub(super) bytes: Vec<u8>,
 }
 
 /// A response as it was read.
 #[derive(Debug, PartialEq)]
-pub(super) struct RawResponse {
-    pub(super) status: u16,
+pub(crate) struct RawResponse {
+    pub(crate) status: u16,
     /// The header lines without `Content-Length`.
     pub(super) headers: Vec<String>,
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// All its bytes, to be passed on.
     pub(super) bytes: Vec<u8>,
 }
 
+/// Sends a request and reads its response; `None` when the other end closes before one begins. Errors as for
+/// [`Reader::response`].
+///
+/// Reads while it writes: a VMM answers a body that is too large without reading it to its end, and it may close
+/// before that; what it said is still there to be read.
+pub(crate) async fn exchange(
+    stream: UnixStream,
+    request: &[u8],
+) -> io::Result<Option<RawResponse>> {
+    // The writing half lives on: a VMM loses the response when it is shut.
+    let (read, mut write) = stream.into_split();
+    let mut reader = Reader::new(read);
+    let sending = async {
+        let _ = write.write_all(request).await;
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        answer = reader.response() => answer,
+        never = sending => match never {},
+    }
+}
+
 /// Reads messages from a stream, one after the other.
-pub(super) struct Reader<S> {
+pub(crate) struct Reader<S> {
     stream: S,
     buffer: Vec<u8>,
 }
 
 impl<S: AsyncRead + Unpin> Reader<S> {
-    pub(super) fn new(stream: S) -> Self {
+    pub(crate) fn new(stream: S) -> Self {
         Reader {
             stream,
             buffer: Vec::new(),
@@ -83,7 +107,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
     }
 
     /// The next response; `None` when the stream ends before one begins. Errors as for a request.
-    pub(super) async fn response(&mut self) -> io::Result<Option<RawResponse>> {
+    pub(crate) async fn response(&mut self) -> io::Result<Option<RawResponse>> {
         loop {
             let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
             let mut response = httparse::Response::new(&mut headers);

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::{Number, Value};
 
-use super::Release;
+use super::{Invalid, Release, references};
 
 /// The API of one release: what can be asked, with what, and what comes back.
 ///
@@ -21,6 +21,19 @@ pub struct Contract {
     pub paths: BTreeMap<String, BTreeMap<Method, Endpoint>>,
     /// The named schemas.
     pub schemas: BTreeMap<String, Schema>,
+}
+
+impl Contract {
+    /// Checks that every reference leads to a schema, and not round in a circle. A contract that was read has passed
+    /// this.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::DanglingReference`](super::Problem::DanglingReference) and
+    /// [`Problem::ReferenceCycle`](super::Problem::ReferenceCycle), with the first such place.
+    pub fn check_references(&self) -> Result<(), Invalid> {
+        references::check(self)
+    }
 }
 
 /// An HTTP method.
@@ -73,6 +86,10 @@ pub struct Endpoint {
     pub body: Option<Body>,
     /// The responses by HTTP status.
     pub responses: BTreeMap<u16, Response>,
+    /// The responses to every other status (`default`), or to those of one class (`4XX`).
+    pub fallbacks: BTreeMap<String, Response>,
+    /// Whether the document advises against it.
+    pub deprecated: bool,
 }
 
 /// The body of a request.
@@ -105,9 +122,36 @@ pub struct Schema {
     pub nullable: bool,
     /// Whether the document advises against it.
     pub deprecated: bool,
+    /// What restricts it further, by keyword, as the document has it: `pattern`, `maxItems`, `readOnly`. No document
+    /// of upstream's has any; [`CONSTRAINTS`](Schema::CONSTRAINTS) are those that are understood.
+    pub constraints: BTreeMap<&'static str, Value>,
 }
 
 impl Schema {
+    /// The keywords that [`constraints`](Schema::constraints) may have. `enum` is there for what is no text,
+    /// `additionalProperties` for an object that takes no others, and `format`, `minimum` and `maximum` for a value of
+    /// any type, of which they restrict some.
+    pub const CONSTRAINTS: [&'static str; 18] = [
+        "additionalProperties",
+        "enum",
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "format",
+        "maxItems",
+        "maxLength",
+        "maxProperties",
+        "maximum",
+        "minItems",
+        "minLength",
+        "minProperties",
+        "minimum",
+        "multipleOf",
+        "pattern",
+        "readOnly",
+        "uniqueItems",
+        "writeOnly",
+    ];
+
     /// A schema of `shape` with no other facts.
     pub fn new(shape: Shape) -> Schema {
         Schema {
@@ -115,6 +159,7 @@ impl Schema {
             default: None,
             nullable: false,
             deprecated: false,
+            constraints: BTreeMap::new(),
         }
     }
 

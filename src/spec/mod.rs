@@ -21,7 +21,9 @@ mod load;
 mod references;
 mod release;
 mod sources;
+pub mod supported;
 mod tree;
+mod validate;
 
 pub use check::{CORRECTIONS, Fit, check, contracts};
 pub use contract::{Body, Content, Contract, Endpoint, Method, Response, Schema, Shape};
@@ -30,7 +32,10 @@ pub use correct::{
     ParseTargetError, Problem as CorrectionProblem, Releases, Target,
 };
 pub use error::{Error, Invalid, Problem};
-pub use load::{read, read_import};
+#[cfg(feature = "compat")]
+pub(crate) use fields::escaped;
+pub use load::{read, read_any, read_import};
 pub use release::{ParseReleaseError, Release};
 pub use sources::{Source, Sources, import};
 pub use tree::MAX_DOCUMENT_BYTES;
+pub use validate::{Mismatch, MismatchKind};

@@ -15,6 +15,11 @@ pub struct Release {
     pub minor: u16,
 }
 
+impl Release {
+    /// Stands for the release of a document that doesn't say of which it is. No tag has this name.
+    pub const UNNAMED: Release = Release { major: 0, minor: 0 };
+}
+
 /// A text is not the tag of a release.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(

@@ -4,9 +4,13 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
@@ -14,6 +18,9 @@ use super::Error;
 
 /// The largest document that is read, in bytes.
 pub const MAX_DOCUMENT_BYTES: u64 = 1024 * 1024;
+
+/// How long a pipe may take to give all that it has. A file needs none of it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Reads the whole of `path` if it has at most [`MAX_DOCUMENT_BYTES`].
 ///
@@ -29,18 +36,47 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
         path: path.to_owned(),
         limit: MAX_DOCUMENT_BYTES,
     };
-    let file = File::open(path).map_err(failed)?;
+    let file = File::options()
+        .read(true)
+        // To open a named pipe would else wait for a writer, for ever if none comes.
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .map_err(failed)?;
     if file.metadata().map_err(failed)?.len() > MAX_DOCUMENT_BYTES {
         return Err(too_large());
     }
     let mut bytes = Vec::new();
-    file.take(MAX_DOCUMENT_BYTES + 1)
+    let until = Instant::now() + PATIENCE;
+    let patient = Patient { file, until };
+    patient
+        .take(MAX_DOCUMENT_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
     if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
         return Err(too_large());
     }
     Ok(bytes)
+}
+
+/// A file, or a pipe that is given time, but not for ever.
+struct Patient {
+    file: File,
+    until: Instant,
+}
+
+impl Read for Patient {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        // First of all, because a pipe that nobody has opened for writing yet reads as if it had ended.
+        match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&left))? {
+            0 => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("it did not come to its end within {} s", PATIENCE.as_secs()),
+            )),
+            _ => self.file.read(into),
+        }
+    }
 }
 
 /// Parses YAML (and so JSON). Keys become strings, and a key that is there twice, also as `200` and `"200"`, is an
@@ -66,6 +102,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value, serde_saphyr::Error> {
         strict_booleans: true,
     };
     serde_saphyr::from_slice_with_options::<Tree>(bytes, options).map(|tree| tree.0)
+}
+
+/// Parses JSON with the same result as [`parse`], and many times as fast. For the documents inside the library, which
+/// need no limits.
+pub(super) fn parse_json(bytes: &[u8]) -> Result<Value, serde_json::Error> {
+    serde_json::from_slice::<Tree>(bytes).map(|tree| tree.0)
 }
 
 /// A [`Value`] whose reading is strict about keys.

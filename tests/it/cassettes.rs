@@ -1,4 +1,4 @@
-//! The scenarios, replayed from the cassettes in `fixtures/`, and recorded from a real VMM.
+//! The battery, replayed from the cassettes in `fixtures/`, and recorded from a real VMM.
 //!
 //! To record a release anew (a recording on which something unexpected happened is not written):
 //!
@@ -9,35 +9,29 @@
 //! Without `UPDATE` the same test says whether that VMM still answers as the cassettes of its release have it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chv_sandbox::api;
 use chv_sandbox::client::{Client, Deadlines, ErrorKind, Release};
-use chv_sandbox::replay::{Answer, Cassette, Player, PlayerOptions, Recorder, RecorderOptions};
-use chv_sandbox::vmm::{Vmm, VmmConfig};
+use chv_sandbox::compat::probe::battery::{self, Ask, Expected, Scenario};
+use chv_sandbox::compat::probe::{self, recorded};
+use chv_sandbox::replay::{Answer, Cassette, Player, PlayerOptions};
+use chv_sandbox::vmm::VmmConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::idle_kernel;
+use crate::expected::{check, describe};
 use crate::real;
 use crate::relay::Relay;
-use crate::scenarios::{self, Expected, Request, Scenario};
-
-/// The releases that are supported, each with a folder of cassettes.
-const RELEASES: [Release; 3] = [
-    Release::new(51, 2),
-    Release::new(52, 0),
-    Release::new(53, 0),
-];
 
 /// The folder of a replayed run. Nothing is there: a replay touches no file of it.
 const REPLAYED_RUN: &str = "/replayed/run";
 
 #[tokio::test]
 async fn every_cassette_is_played_by_the_scripted_server() {
-    for (scenario, release) in recorded() {
+    for (scenario, release) in every_recording() {
         let folder = tempfile::tempdir().unwrap();
         let options = PlayerOptions::new(folder.path().join("s")).substitute("RUN", REPLAYED_RUN);
         let player = Player::start(cassette(&scenario, release), options)
@@ -51,7 +45,7 @@ async fn every_cassette_is_played_by_the_scripted_server() {
 
 #[tokio::test]
 async fn every_cassette_is_played_by_the_mock_server() {
-    for (scenario, release) in recorded() {
+    for (scenario, release) in every_recording() {
         let substitutions = BTreeMap::from([("RUN".to_owned(), REPLAYED_RUN.to_owned())]);
         let relay = Relay::start(cassette(&scenario, release), &substitutions).await;
         let wrong = unexpected(&scenario, release, &relay.socket(), REPLAYED_RUN).await;
@@ -62,18 +56,17 @@ async fn every_cassette_is_played_by_the_mock_server() {
 
 #[test]
 fn every_cassette_is_of_a_scenario_and_a_release() {
-    let mut expected: Vec<PathBuf> = recorded()
+    let mut expected: Vec<PathBuf> = every_recording()
         .map(|(scenario, release)| file(&scenario, release))
         .collect();
-    let mut found: Vec<PathBuf> = RELEASES
-        .iter()
+    let mut found: Vec<PathBuf> = releases()
         .flat_map(|release| fs::read_dir(fixtures().join(release.to_string())).unwrap())
         .map(|entry| entry.unwrap().path())
         .collect();
     expected.sort();
     found.sort();
     assert_eq!(found, expected);
-    for (scenario, release) in recorded() {
+    for (scenario, release) in every_recording() {
         assert_eq!(
             cassette(&scenario, release).release,
             release,
@@ -91,15 +84,16 @@ async fn a_real_vmm_answers_as_recorded() {
     };
     let update = std::env::var_os("UPDATE").is_some();
     let mut wrong = Vec::new();
-    for scenario in scenarios::all() {
-        let (cassette, unexpected) = record(&scenario, &binary).await;
+    for scenario in battery::all() {
+        let cassette = record(&scenario, &binary).await;
         let release = cassette.release;
+        let unexpected = replayed(&scenario, &cassette).await;
         if !unexpected.is_empty() {
             wrong.extend(unexpected);
         } else if update {
             fs::create_dir_all(fixtures().join(release.to_string())).unwrap();
             cassette.write(file(&scenario, release)).unwrap();
-        } else if RELEASES.contains(&release) {
+        } else if releases().any(|known| known == release) {
             let known = self::cassette(&scenario, release);
             assert_eq!(
                 outline(&scenario, &cassette),
@@ -110,6 +104,19 @@ async fn a_real_vmm_answers_as_recorded() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What of a recording is not as expected.
+async fn replayed(scenario: &Scenario, cassette: &Cassette) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let options = PlayerOptions::new(folder.path().join("s")).substitute("RUN", REPLAYED_RUN);
+    let player = Player::start(cassette.clone(), options).await.unwrap();
+    let release = cassette.release;
+    let mut wrong = unexpected(scenario, release, player.socket(), REPLAYED_RUN).await;
+    if let Err(error) = player.finish().await {
+        wrong.push(format!("{} on {release}: {error}", scenario.name));
+    }
+    wrong
 }
 
 /// What must be the same in every recording of a release. (Counters and the host's own sizes need not be.)
@@ -130,41 +137,20 @@ fn outline(scenario: &Scenario, cassette: &Cassette) -> Vec<String> {
         .collect()
 }
 
-/// Runs a scenario against a VMM of its own, through a recorder.
-async fn record(scenario: &Scenario, binary: &Path) -> (Cassette, Vec<String>) {
+/// Plays a scenario against a VMM of its own.
+async fn record(scenario: &Scenario, binary: &Path) -> Cassette {
     let folder = tempfile::tempdir().unwrap();
-    let run = folder.path().join("run");
-    prepare(&run);
     let config = VmmConfig {
         env: real::snapshot_environment(binary).await,
         binary: binary.to_owned(),
         run_root: folder.path().join("vmm"),
         ..VmmConfig::default()
     };
-    let vmm = Vmm::spawn(&config).await.unwrap();
-    let run = run
-        .to_str()
-        .expect("the folder for temporary files is UTF-8");
-    let options = RecorderOptions::new(vmm.client().socket(), folder.path().join("s"))
-        .placeholder(run, "RUN")
-        .notes(scenario.about);
-    let recorder = Recorder::start(options).await.unwrap();
-    let wrong = unexpected(scenario, recorder.release(), recorder.socket(), run).await;
-    let cassette = recorder.finish().await.unwrap();
-    vmm.shutdown().await;
-    (cassette, wrong)
-}
-
-/// The files that the scenarios name.
-fn prepare(run: &Path) {
-    fs::create_dir_all(run.join("snapshot")).unwrap();
-    idle_kernel::write(&run.join("kernel")).unwrap();
-    for (name, mebibytes) in [("disk.img", 1), ("extra.img", 1), ("pmem.img", 2)] {
-        File::create(run.join(name))
-            .unwrap()
-            .set_len(mebibytes << 20)
-            .unwrap();
-    }
+    let recording = probe::record(scenario, &config, folder.path())
+        .await
+        .unwrap();
+    assert_eq!(recording.unreached, None, "{}", scenario.name);
+    recording.cassette
 }
 
 /// Runs a scenario against whatever serves on `socket`, and says everything that was not as expected.
@@ -180,21 +166,19 @@ async fn unexpected(
     let mut wrong = Vec::new();
     for (index, step) in scenario.steps.iter().enumerate() {
         let expected = step.expected(release);
-        let said = match &step.request {
-            Request::Call(operation, body) => {
+        let said = match &step.ask {
+            Ask::Call(operation, body) => {
                 let body = body.as_ref().map(|body| body.replace("${RUN}", run).into());
                 let got = client.send(api::Request::raw(*operation, body)).await;
-                expected
-                    .check(got)
-                    .map_err(|said| (operation.to_string(), said))
+                check(expected, got).map_err(|said| (operation.to_string(), said))
             }
-            Request::Wire { method, path, body } => {
+            Ask::Wire { method, path, body } => {
                 let status = exchange(socket, method, path, body).await;
                 match expected {
                     Expected::Status(expected) if *expected == status => Ok(()),
                     expected => Err((
                         format!("{method} {path}"),
-                        format!("expected {}, got status {status}", expected.describe()),
+                        format!("expected {}, got status {status}", describe(expected)),
                     )),
                 }
             }
@@ -230,12 +214,17 @@ async fn exchange(socket: &Path, method: &str, path: &str, body: &[u8]) -> u16 {
 }
 
 /// Every scenario on every release.
-fn recorded() -> impl Iterator<Item = (Scenario, Release)> {
-    RELEASES.into_iter().flat_map(|release| {
-        scenarios::all()
+fn every_recording() -> impl Iterator<Item = (Scenario, Release)> {
+    releases().flat_map(|release| {
+        battery::all()
             .into_iter()
             .map(move |scenario| (scenario, release))
     })
+}
+
+/// The releases that are recorded, each with a folder of cassettes.
+fn releases() -> impl Iterator<Item = Release> {
+    recorded::releases().map(|release| Release::new(release.major.into(), release.minor.into()))
 }
 
 fn cassette(scenario: &Scenario, release: Release) -> Cassette {

@@ -262,9 +262,13 @@ impl Corrections {
     /// [`CorrectionError::File`], [`CorrectionError::Syntax`] and [`CorrectionError::NameTaken`].
     pub fn read(path: &Path) -> Result<Corrections, CorrectionError> {
         let bytes = tree::bytes(path)?;
-        let text = String::from_utf8_lossy(&bytes);
+        Corrections::parse(path, &String::from_utf8_lossy(&bytes))
+    }
+
+    /// Reads a list from `text`, which is that of `path`.
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Corrections, CorrectionError> {
         let corrections: Corrections =
-            toml::from_str(&text).map_err(|source| CorrectionError::Syntax {
+            toml::from_str(text).map_err(|source| CorrectionError::Syntax {
                 path: path.to_owned(),
                 source: Box::new(source),
             })?;
@@ -316,8 +320,9 @@ impl Corrections {
         idle
     }
 
-    /// Makes every change that can be made, and lists those that can't.
-    fn attempt(&self, contract: &mut Contract) -> (Applied, Vec<CorrectionError>) {
+    /// Makes every change that can be made, and lists those that can't. After a failure references may lead nowhere:
+    /// [`Contract::check_references`] tells.
+    pub fn attempt(&self, contract: &mut Contract) -> (Applied, Vec<CorrectionError>) {
         let release = contract.release;
         let (mut applied, mut failures) = (Applied::new(), Vec::new());
         for entry in &self.entries {

@@ -66,6 +66,22 @@ impl FromStr for Target {
     }
 }
 
+impl Target {
+    /// The place as a JSON pointer into the document: `/components/schemas/DiskConfig/properties/path`.
+    pub fn pointer(&self) -> String {
+        let escaped = |name: &str| name.replace('~', "~0").replace('/', "~1");
+        let mut pointer = format!("/components/schemas/{}", escaped(&self.schema));
+        for step in &self.steps {
+            match step {
+                Step::Property(name) => pointer += &format!("/properties/{}", escaped(name)),
+                Step::Items => pointer += "/items",
+                Step::Values => pointer += "/additionalProperties",
+            }
+        }
+        pointer
+    }
+}
+
 impl TryFrom<String> for Target {
     type Error = ParseTargetError;
 

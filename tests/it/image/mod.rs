@@ -10,7 +10,7 @@ use std::{
 use chv_sandbox::image::{Error, Image, ImageSpec, RootSource, pack};
 use tempfile::TempDir;
 
-use super::idle_kernel;
+use chv_sandbox::compat::probe::idle_kernel;
 
 mod opened;
 mod refused;

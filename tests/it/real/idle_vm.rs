@@ -9,7 +9,7 @@ use chv_sandbox::api::types::{
 };
 use chv_sandbox::machine::VmShape;
 
-use crate::idle_kernel;
+use chv_sandbox::compat::probe::idle_kernel;
 
 pub(super) const MEMORY: u64 = 64 << 20;
 

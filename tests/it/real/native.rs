@@ -17,7 +17,7 @@ use serde_json::json;
 use tempfile::tempdir;
 
 use super::{assert_nothing_left, idle_vm, vmm_config};
-use crate::scenarios::same_kind;
+use crate::expected::same_kind;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]

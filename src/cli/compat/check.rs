@@ -1,0 +1,25 @@
+//! `chv-sandbox compat check`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use chv_sandbox::compat;
+
+use super::{Failure, Format};
+
+/// Holds a document, say of a release to come, against what this crate uses and generates.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The document: upstream's YAML, or a contract.
+    document: PathBuf,
+    /// How the report is shown.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// Runs `chv-sandbox compat check`.
+pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
+    let document = compat::Document::read(&args.document)?;
+    let check = compat::check(document);
+    super::show(&check.report, &check.page(), args.format)
+}

@@ -1,0 +1,96 @@
+//! `chv-sandbox compat`: what changed, what it breaks, and whether it was seen or only read.
+
+mod check;
+mod diff;
+mod probe;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use chv_sandbox::compat::render::{self, Layout, Page};
+use chv_sandbox::compat::{Report, Verdict};
+use clap::{Subcommand, ValueEnum};
+
+use super::Failure;
+
+/// Says what changed in the VMM's API, and what it breaks for whom.
+///
+/// Exit status: 0 compatible, 1 breaking, 2 could not be decided.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Diff(diff::Args),
+    Check(check::Args),
+    Probe(probe::Args),
+}
+
+/// How a report is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people, in colour where the terminal has it.
+    Text,
+    /// For programs: sorted and stable.
+    Json,
+    /// For a comment on a pull request.
+    Markdown,
+}
+
+/// The status of a comparison that could not be made. It must not be taken for either answer.
+const UNDECIDED: u8 = 2;
+
+/// Runs `chv-sandbox compat`.
+pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
+    let done = match args.command {
+        Command::Diff(args) => diff::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Probe(args) => probe::run(args).await,
+    };
+    Ok(done.unwrap_or_else(|error| {
+        super::explain(error.as_ref());
+        ExitCode::from(UNDECIDED)
+    }))
+}
+
+/// Shows a report on standard output, for people as `page` has it, and ends with the status that its verdict has.
+fn show(report: &Report, page: &Page<'_>, format: Format) -> Result<ExitCode, Failure> {
+    let text = match format {
+        Format::Text => render::text(page, layout()),
+        Format::Markdown => render::markdown(page),
+        Format::Json => serde_json::to_string_pretty(report)? + "\n",
+    };
+    print(&text)?;
+    Ok(match report.verdict {
+        Verdict::Compatible => ExitCode::SUCCESS,
+        Verdict::Breaking => ExitCode::FAILURE,
+    })
+}
+
+/// What standard output can show. Lines are not made longer than they read well.
+fn layout() -> Layout {
+    const COLUMNS: usize = 100;
+    let out = io::stdout();
+    let terminal = rustix::termios::tcgetwinsize(&out).map(|size| usize::from(size.ws_col));
+    Layout {
+        columns: match terminal {
+            Ok(columns @ 1..) => columns.min(COLUMNS),
+            _ => COLUMNS,
+        },
+        colour: anstream::AutoStream::choice(&out) != anstream::ColorChoice::Never,
+    }
+}
+
+/// Writes `text` to standard output. A reader that has seen enough and closed it (`| head`) is no error: the verdict
+/// is in the exit status too.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(format!("cannot write the report to standard output: {error}").into()),
+        Ok(()) => Ok(()),
+    }
+}

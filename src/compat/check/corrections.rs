@@ -1,0 +1,109 @@
+//! The corrections, tried on a document.
+
+use std::collections::BTreeSet;
+
+use super::reach::Reach;
+use super::{CORRECTION_STALE, Direction, Evidence, Finding, Level};
+use crate::spec::{
+    Contract, CorrectionError, CorrectionProblem, Corrections, Release, Target, supported,
+};
+
+/// A document with the corrections that apply to it, and those that don't.
+pub(super) struct Corrected {
+    pub(super) contract: Contract,
+    failures: Vec<CorrectionError>,
+}
+
+/// Applies what applies. Of an entry that would leave references that lead nowhere, nothing stays.
+pub(super) fn apply(mut contract: Contract) -> Corrected {
+    let named = contract.release;
+    if named == Release::UNNAMED {
+        contract.release = Release {
+            major: supported::newest().major + 1,
+            minor: 0,
+        };
+    }
+    let mut failures = Vec::new();
+    for entry in &supported::corrections().entries {
+        let alone = Corrections {
+            entries: vec![entry.clone()],
+        };
+        let mut tried = contract.clone();
+        let (_, mut failed) = alone.attempt(&mut tried);
+        match tried.check_references() {
+            Ok(()) => contract = tried,
+            Err(source) if failed.is_empty() => failed.push(CorrectionError::Broken {
+                release: contract.release,
+                source,
+            }),
+            Err(_) => {}
+        }
+        failures.extend(failed);
+    }
+    contract.release = named;
+    Corrected { contract, failures }
+}
+
+impl Corrected {
+    /// The corrections that don't apply, one finding for each place.
+    pub(super) fn stale(&self, reach: &Reach) -> Vec<Finding> {
+        self.failures
+            .iter()
+            .filter_map(|failure| stale(failure, reach))
+            .collect()
+    }
+}
+
+fn stale(failure: &CorrectionError, reach: &Reach) -> Option<Finding> {
+    let (path, message) = match failure {
+        CorrectionError::DoesNotApply {
+            name,
+            place,
+            problem,
+            ..
+        } => {
+            let advice = match problem {
+                CorrectionProblem::Present | CorrectionProblem::NothingToChange => {
+                    "upstream has mended it, so end its releases before this one"
+                }
+                _ => "see what became of the place, and end its releases before this one",
+            };
+            (
+                pointer(place),
+                format!("the correction `{name}` does not apply to `{place}`: {problem}; {advice}"),
+            )
+        }
+        CorrectionError::Broken { source, .. } => (
+            source.pointer.clone(),
+            format!("a correction does not apply: {}", source.problem),
+        ),
+        // These are of the list itself, which a test reads.
+        CorrectionError::File(_)
+        | CorrectionError::Syntax { .. }
+        | CorrectionError::NameTaken(_)
+        | CorrectionError::Idle { .. } => return None,
+    };
+    let (direction, affects) = match reach.operations(&path) {
+        (asked, answered) if asked.is_empty() => (Direction::Response, answered),
+        (asked, answered) => (Direction::Request, &asked | &answered),
+    };
+    Some(Finding {
+        id: CORRECTION_STALE,
+        level: Level::Warning,
+        direction,
+        path,
+        message,
+        evidence: Evidence::Document,
+        affects: affects.into_iter().collect::<BTreeSet<_>>(),
+    })
+}
+
+/// The place that a correction names, as a JSON pointer.
+fn pointer(place: &str) -> String {
+    match place.strip_prefix('/') {
+        Some(path) => format!("/paths/~1{path}"),
+        None => place
+            .parse()
+            .map_or_else(|_| String::new(), |target: Target| target.pointer()),
+    }
+}

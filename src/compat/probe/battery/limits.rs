@@ -1,0 +1,29 @@
+//! How large a body may be.
+
+use super::*;
+use Operation::*;
+
+/// Sizes on both sides of a limit that a release has, in bytes.
+const SIZES: [(usize, bool); 4] = [
+    (51_200, true),
+    (51_201, false),
+    (4 << 20, false),
+    ((4 << 20) + 1, false),
+];
+
+pub(super) fn scenario() -> Scenario {
+    let mut steps = vec![call(VmmPing, Expected::Fields(json!({})))];
+    for (size, taken) in SIZES {
+        let mut body = b"{}".to_vec();
+        body.resize(size, b' ');
+        let status = if taken { 204 } else { 400 };
+        steps.push(wire("PUT", "/api/v1/vm.create", body, status));
+        steps.push(call(VmDelete, Expected::Done));
+    }
+    steps.push(call(VmmShutdown, Expected::Done));
+    Scenario {
+        name: super::LIMITS,
+        about: "How large the body of a request may be: the configuration of an empty VM, made long by spaces.",
+        steps,
+    }
+}

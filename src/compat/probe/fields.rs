@@ -1,0 +1,272 @@
+//! Which fields of a request a server reads.
+//!
+//! A server ignores a field that it doesn't know, and says nothing. What gives it away is a value of a wrong type: a field
+//! that is read is refused with it, and one that is ignored is not. So each field of each contract is sent with such a
+//! value, and again under a name of the same length that no release has; when both get the same answer, the field is
+//! ignored. Nothing of a VM is needed for it, and nothing is done: what a server takes in spite of it fails for another
+//! reason, and a VM that gets created is deleted again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::Error;
+use super::session::{ask, start};
+use crate::replay::wire::RawResponse;
+use crate::spec::{Contract, Schema, Shape};
+use crate::vmm::VmmConfig;
+
+/// A field of a request, and what a server does with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// The operation: `vm.create`.
+    pub operation: String,
+    /// Where it stands in the body: `/disks/0/path`.
+    pub place: String,
+    /// The JSON pointer into the contract that it was taken from.
+    pub pointer: String,
+    /// Whether the server reads it; `None` if it ended instead of an answer.
+    pub read: Option<bool>,
+}
+
+/// A field to be tried.
+#[derive(Clone, Debug)]
+struct Trap {
+    path: String,
+    place: String,
+    pointer: String,
+    name: String,
+    /// The body with a value of a wrong type.
+    body: Value,
+    /// The same under a name that no release has.
+    control: Value,
+}
+
+/// Values that need nothing else. A console of mode `File` without a file ends the VMM, for one.
+const HARMLESS: [&str; 2] = ["Off", "Null"];
+
+/// Deeper than any field of a contract.
+const MAX_DEPTH: usize = 8;
+
+/// Tries the fields of every request in `contracts` on VMMs that have no VM. Paths that are not in `served` are left out.
+/// Of a field that is in several contracts, the pointer is that of the first.
+pub(super) async fn try_all(
+    config: &VmmConfig,
+    contracts: &[&Contract],
+    served: &BTreeSet<String>,
+) -> Result<Vec<Field>, Error> {
+    let mut traps: BTreeMap<(String, String), Trap> = BTreeMap::new();
+    for contract in contracts {
+        for trap in traps_of(contract) {
+            if served.contains(&trap.path) {
+                let key = (trap.path.clone(), trap.place.clone());
+                traps.entry(key).or_insert(trap);
+            }
+        }
+    }
+    let mut fields = Vec::new();
+    let mut vmm = start(config).await?;
+    for trap in traps.into_values() {
+        let socket = vmm.client().socket();
+        let with = answer(socket, &trap.path, &trap.body, &trap.name).await?;
+        let without = answer(socket, &trap.path, &trap.control, &unknown(&trap.name)).await?;
+        if with.is_none() || without.is_none() {
+            vmm.shutdown().await;
+            vmm = start(config).await?;
+        }
+        fields.push(Field {
+            operation: trap.path.trim_start_matches('/').to_owned(),
+            place: trap.place,
+            pointer: trap.pointer,
+            read: with.zip(without).map(|(with, without)| with != without),
+        });
+    }
+    vmm.shutdown().await;
+    Ok(fields)
+}
+
+/// What a server says to `body`, with the name in question left out of its words; `None` when it ends.
+async fn answer(
+    socket: &Path,
+    path: &str,
+    body: &Value,
+    name: &str,
+) -> Result<Option<(u16, String)>, Error> {
+    const DURING: &str = "trying fields";
+    // Without a VM, asking some releases to send it away ends the VMM.
+    let needs_vm = path == "/vm.send-migration";
+    if needs_vm {
+        put(socket, "/vm.create", b"{}", DURING).await?;
+    }
+    let answer = put(socket, path, body.to_string().as_bytes(), DURING).await?;
+    if needs_vm || (path == "/vm.create" && answer.as_ref().is_some_and(|a| a.status < 300)) {
+        put(socket, "/vm.delete", b"", DURING).await?;
+    }
+    Ok(answer.map(|answer| {
+        let said = String::from_utf8_lossy(&answer.body).replace(&format!("`{name}`"), "");
+        (answer.status, said)
+    }))
+}
+
+async fn put(
+    socket: &Path,
+    path: &str,
+    body: &[u8],
+    during: &'static str,
+) -> Result<Option<RawResponse>, Error> {
+    match ask(socket, "PUT", &format!("/api/v1{path}"), body, during).await {
+        Err(error) if error.is_vmm_ended() => Ok(None),
+        answer => answer,
+    }
+}
+
+/// A name of the same length that no release has.
+fn unknown(name: &str) -> String {
+    "z".repeat(name.len())
+}
+
+/// The fields of every request of a contract: the path of the operation, and the place in its body.
+pub(super) fn places(contract: &Contract) -> BTreeSet<(String, String)> {
+    let traps = traps_of(contract).into_iter();
+    traps.map(|trap| (trap.path, trap.place)).collect()
+}
+
+/// The traps of every request of a contract.
+fn traps_of(contract: &Contract) -> Vec<Trap> {
+    let mut traps = Vec::new();
+    for (path, methods) in &contract.paths {
+        for endpoint in methods.values() {
+            let body = endpoint.body.as_ref();
+            if let Some(schema) = body.and_then(|body| body.content.get("application/json")) {
+                let mut walk = Walk {
+                    contract,
+                    path,
+                    seen: Vec::new(),
+                    traps: &mut traps,
+                };
+                walk.schema(schema, "", "", &|value| value);
+            }
+        }
+    }
+    traps
+}
+
+struct Walk<'a> {
+    contract: &'a Contract,
+    path: &'a str,
+    /// The named schemas on the way here.
+    seen: Vec<String>,
+    traps: &'a mut Vec<Trap>,
+}
+
+impl Walk<'_> {
+    /// Sets traps below `schema`, whose values stand in a body as `within` puts them.
+    fn schema(
+        &mut self,
+        schema: &Schema,
+        pointer: &str,
+        place: &str,
+        within: &dyn Fn(Value) -> Value,
+    ) {
+        let (resolved, pointer) = self.contract.resolve(schema, pointer);
+        if self.seen.len() > MAX_DEPTH || self.seen.contains(&pointer) {
+            return;
+        }
+        self.seen.push(pointer.clone());
+        match &resolved.shape {
+            Shape::Object {
+                properties,
+                required,
+            } => {
+                for (name, property) in properties {
+                    let others = self.required(properties, required, name);
+                    let with = |name: &str, value: Value| {
+                        let mut body = others.clone();
+                        body.insert(name.to_owned(), value);
+                        within(Value::Object(body))
+                    };
+                    let pointer = format!("{pointer}/properties/{name}");
+                    let place = format!("{place}/{name}");
+                    if let Some(wrong) = self.wrong(property) {
+                        self.traps.push(Trap {
+                            path: self.path.to_owned(),
+                            place: place.clone(),
+                            pointer: pointer.clone(),
+                            name: name.clone(),
+                            body: with(name, wrong.clone()),
+                            control: with(&unknown(name), wrong),
+                        });
+                    }
+                    self.schema(property, &pointer, &place, &|value| with(name, value));
+                }
+            }
+            Shape::Array(items) => {
+                let pointer = format!("{pointer}/items");
+                self.schema(items, &pointer, &format!("{place}/0"), &|value| {
+                    within(json!([value]))
+                });
+            }
+            Shape::Map(values) => {
+                let pointer = format!("{pointer}/additionalProperties");
+                self.schema(values, &pointer, &format!("{place}/any"), &|value| {
+                    within(json!({ "any": value }))
+                });
+            }
+            _ => {}
+        }
+        self.seen.pop();
+    }
+
+    /// The properties without which an object is refused, but for `name`.
+    fn required(
+        &self,
+        properties: &BTreeMap<String, Schema>,
+        required: &BTreeSet<String>,
+        name: &str,
+    ) -> Map<String, Value> {
+        properties
+            .iter()
+            .filter(|(other, _)| *other != name && required.contains(*other))
+            .map(|(other, schema)| (other.clone(), self.sample(schema, 0)))
+            .collect()
+    }
+
+    /// A value of the schema, as small as can be.
+    fn sample(&self, schema: &Schema, depth: usize) -> Value {
+        let (schema, _) = self.contract.resolve(schema, "");
+        match &schema.shape {
+            Shape::Any | Shape::Reference(_) => Value::Null,
+            Shape::Boolean => json!(false),
+            Shape::Integer { minimum, .. } | Shape::Number { minimum, .. } => {
+                minimum.clone().map_or(json!(1), Value::Number)
+            }
+            Shape::String { values, .. } => {
+                let harmless = HARMLESS.iter().find(|value| values.contains(**value));
+                let first = values.first().map(String::as_str);
+                json!(harmless.copied().or(first).unwrap_or("x"))
+            }
+            Shape::Array(_) => json!([]),
+            Shape::Map(_) => json!({}),
+            Shape::Object { .. } if depth > MAX_DEPTH => json!({}),
+            Shape::Object {
+                properties,
+                required,
+            } => properties
+                .iter()
+                .filter(|(name, _)| required.contains(*name))
+                .map(|(name, schema)| (name.clone(), self.sample(schema, depth + 1)))
+                .collect::<Map<_, _>>()
+                .into(),
+        }
+    }
+
+    /// A value that is certainly not of the schema; none where everything is.
+    fn wrong(&self, schema: &Schema) -> Option<Value> {
+        match self.contract.resolve(schema, "").0.shape {
+            Shape::Any | Shape::Reference(_) => None,
+            Shape::Boolean => Some(json!("x")),
+            _ => Some(json!(true)),
+        }
+    }
+}

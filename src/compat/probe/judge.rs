@@ -1,0 +1,179 @@
+//! Holding what was observed against a contract.
+
+use std::collections::BTreeSet;
+
+use super::battery;
+use super::connections;
+use super::fields::Field;
+use super::findings::Findings;
+use super::outline::{Outline, success_schema};
+use super::rules::{self, Rule};
+use super::session::Recording;
+use super::{compare, routes};
+use crate::compat::Finding;
+use crate::replay::{Answer, Exchange, RecordedResponse, ResponseBody};
+use crate::spec::{Contract, Endpoint, Method, MismatchKind};
+
+/// Everything that was observed of a server.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The scenarios that were played.
+    pub recordings: Vec<Recording>,
+    /// What the server does with each field of each request.
+    pub fields: Vec<Field>,
+    /// How many connections it takes at once, if that was counted.
+    pub connections: Option<usize>,
+}
+
+/// Judges `observed` by the contract `base`, and by what was recorded of its release, if anything was.
+pub fn judge(observed: &Observed, base: &Contract, recorded: Option<&Outline>) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    let live = Outline::of(&observed.recordings, base);
+    routes::judge(&live, base, recorded, &mut findings);
+    for recording in &observed.recordings {
+        for exchange in &recording.cassette.exchanges {
+            response(exchange, base, recording.scenario, &mut findings);
+        }
+    }
+    if let Some(recorded) = recorded {
+        for recording in &observed.recordings {
+            compare::scenario(recording, &live, recorded, base, &mut findings);
+        }
+    }
+    fields(&observed.fields, base, &mut findings);
+    if let Some(count) = observed.connections {
+        compare::limit(
+            (count, connections::RECORDED),
+            ("/servers", ""),
+            "connections at once",
+            &mut findings,
+        );
+    }
+    findings.into_vec()
+}
+
+/// The endpoint of a call such as `PUT /api/v1/vm.boot` in the contract, with its pointer.
+pub(super) fn endpoint<'a>(contract: &'a Contract, call: &str) -> Option<(String, &'a Endpoint)> {
+    let (method, path) = call.split_once(' ')?;
+    let path = path.strip_prefix("/api/v1")?;
+    let method = Method::ALL.into_iter().find(|m| m.to_string() == method)?;
+    let endpoint = contract.paths.get(path)?.get(&method)?;
+    let pointer = format!("/paths/{}/{}", path.replace('/', "~1"), method.key());
+    Some((pointer, endpoint))
+}
+
+/// The operation's name of a call: `vm.boot`.
+pub(super) fn name(call: &str) -> &str {
+    call.rsplit('/').next().unwrap_or(call)
+}
+
+/// A response against the contract.
+fn response(exchange: &Exchange, base: &Contract, scenario: &str, findings: &mut Findings) {
+    let call = format!("{} {}", exchange.request.method, exchange.request.path);
+    let Some((pointer, endpoint)) = endpoint(base, &call) else {
+        return;
+    };
+    let Answer::Response(response) = &exchange.answer else {
+        return;
+    };
+    let RecordedResponse { status, body, .. } = response;
+    let name = name(&call);
+    let pointer = format!("{pointer}/responses/{status}");
+    let is_success = (200..300).contains(status);
+    let documented = endpoint.responses.get(status);
+    let mut add = |rule: Rule, message| findings.add(rule, pointer.clone(), name, message);
+    match (documented, is_success) {
+        (None, true) => add(
+            rules::SUCCESS_STATUS,
+            format!(
+                "{name} succeeds with status {status} (scenario {scenario}), which the contract does not have"
+            ),
+        ),
+        // The path is not served at all, which is a finding of its own.
+        (None, false) if *status == 404 && super::outline::is_unknown_route(&call, response) => {}
+        (None, false) => add(
+            rules::ERROR_STATUS,
+            format!(
+                "{name} fails with status {status} (scenario {scenario}), which the contract does not have"
+            ),
+        ),
+        (Some(documented), true) => match body {
+            ResponseBody::Empty if !documented.content.is_empty() => add(
+                rules::BODY_MISSING,
+                format!("{name} answers {status} without the body that the contract has"),
+            ),
+            ResponseBody::Empty => {}
+            _ if documented.content.is_empty() => add(
+                rules::BODY_ADDED,
+                format!("{name} answers {status} with a body, and the contract has none"),
+            ),
+            ResponseBody::Text(_) => add(
+                rules::NOT_JSON,
+                format!("{name} answers {status} with a body that is not JSON"),
+            ),
+            ResponseBody::Json(value) => {
+                let Some(schema) = success_schema(base, &call, *status) else {
+                    return;
+                };
+                let pointer = format!("{pointer}/content/application~1json/schema");
+                for mismatch in base.validate(schema, &pointer, value) {
+                    let rule = match &mismatch.kind {
+                        MismatchKind::Type { .. } => rules::TYPE,
+                        MismatchKind::Null => rules::NULL,
+                        MismatchKind::NullOptional => rules::NULL_OPTIONAL,
+                        MismatchKind::Value { .. } => rules::ENUM_VALUE,
+                        MismatchKind::Range { .. } => rules::RANGE,
+                        MismatchKind::Missing { .. } => rules::REQUIRED_MISSING,
+                        MismatchKind::Unexpected { .. } => rules::FIELD_UNDOCUMENTED,
+                    };
+                    let message = format!(
+                        "in the answer to {name}, {}: {}",
+                        mismatch.place, mismatch.kind
+                    );
+                    findings.add(rule, mismatch.pointer, name, message);
+                }
+            }
+        },
+        (Some(_), false) => {}
+    }
+}
+
+/// What becomes of the fields of requests.
+fn fields(fields: &[Field], base: &Contract, findings: &mut Findings) {
+    let known = super::fields::places(base);
+    for field in fields {
+        let Field {
+            operation,
+            place,
+            pointer,
+            read,
+        } = field;
+        let name = place.rsplit('/').next().unwrap_or_default();
+        let in_base = known.contains(&(format!("/{operation}"), place.clone()));
+        if in_base && *read == Some(false) {
+            let message = format!("{operation} ignores `{name}` ({place}) without a word");
+            findings.add(rules::FIELD_LOST, pointer, operation, message);
+        } else if !in_base && *read == Some(true) {
+            let message = format!(
+                "{operation} reads `{name}` ({place}), which the contract of {} does not have",
+                base.release
+            );
+            findings.add(rules::FIELD_KNOWN, pointer, operation, message);
+        }
+    }
+}
+
+/// The paths that are served, as the scenario of the routes saw it: `/vm.boot`.
+pub(super) fn served(recordings: &[Recording]) -> BTreeSet<String> {
+    let routes = recordings
+        .iter()
+        .filter(|recording| recording.scenario == battery::ROUTES);
+    let exchanges = routes.flat_map(|recording| &recording.cassette.exchanges);
+    exchanges
+        .filter(|exchange| {
+            matches!(&exchange.answer, Answer::Response(response) if response.status != 404)
+        })
+        .filter_map(|exchange| exchange.request.path.strip_prefix("/api/v1"))
+        .map(str::to_owned)
+        .collect()
+}

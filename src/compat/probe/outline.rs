@@ -1,0 +1,377 @@
+//! What matters of a recording: calls, statuses, kinds of error, forms of bodies, and the fields that are emitted.
+//!
+//! An outline is what an installed binary carries of the cassettes of a release. As a file it is JSON: each step is a
+//! line such as `PUT /api/v1/vm.boot 404 NotCreated chain`, and what a success emitted is one of the file's `bodies`,
+//! with types in place of values.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::session::Recording;
+use crate::api::Operation;
+use crate::client::{self, ErrorKind};
+use crate::replay::{Answer, Exchange, RecordedResponse, ResponseBody};
+use crate::spec::{Contract, Schema, Shape};
+
+/// The outline of everything that was recorded of a release.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outline {
+    /// The distinct bodies of successes, with the types of fields in place of their values.
+    pub bodies: Vec<Value>,
+    /// The steps of each scenario, by its name.
+    pub scenarios: BTreeMap<String, Vec<Played>>,
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Played {
+    /// The method and the path.
+    pub call: String,
+    /// What came back; nothing when the VMM closed.
+    pub answer: Option<Outcome>,
+}
+
+/// What an answer said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The HTTP status.
+    pub status: u16,
+    /// What the client makes of an error of an operation.
+    pub kind: Option<String>,
+    /// The form of the body.
+    pub form: Form,
+}
+
+/// The form of an answer's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// There is none.
+    Empty,
+    /// An array of texts, as errors have it.
+    Chain,
+    /// Text that is not JSON.
+    Text,
+    /// What the HTTP layer says of a request that it can't parse.
+    Http,
+    /// JSON: which of the outline's bodies.
+    Body(usize),
+}
+
+impl Outline {
+    /// The outline of `recordings`, with the names of maps' keys left out as `contract` says which those are.
+    pub fn of(recordings: &[Recording], contract: &Contract) -> Outline {
+        let mut outline = Outline::default();
+        for recording in recordings {
+            let exchanges = recording.cassette.exchanges.iter();
+            let played = exchanges
+                .map(|exchange| outline.played(exchange, contract))
+                .collect();
+            outline
+                .scenarios
+                .insert(recording.scenario.to_owned(), played);
+        }
+        outline
+    }
+
+    /// The body that a success had.
+    pub fn body(&self, form: Form) -> Option<&Value> {
+        match form {
+            Form::Body(index) => self.bodies.get(index),
+            _ => None,
+        }
+    }
+
+    fn played(&mut self, exchange: &Exchange, contract: &Contract) -> Played {
+        let request = &exchange.request;
+        let call = format!("{} {}", request.method, request.path);
+        let Answer::Response(response) = &exchange.answer else {
+            return Played { call, answer: None };
+        };
+        let form = match &response.body {
+            ResponseBody::Empty => Form::Empty,
+            ResponseBody::Text(text) if client::is_of_http_layer(text.as_bytes()) => Form::Http,
+            ResponseBody::Text(_) => Form::Text,
+            ResponseBody::Json(json) if is_chain(json) && response.status >= 400 => Form::Chain,
+            ResponseBody::Json(json) => {
+                let schema = success_schema(contract, &call, response.status);
+                let types = types(contract, schema, json);
+                let known = self.bodies.iter().position(|body| *body == types);
+                Form::Body(known.unwrap_or_else(|| {
+                    self.bodies.push(types);
+                    self.bodies.len() - 1
+                }))
+            }
+        };
+        let kind = operation(&call)
+            .filter(|_| response.status >= 400)
+            .map(|operation| kind(operation, response));
+        Played {
+            call,
+            answer: Some(Outcome {
+                status: response.status,
+                kind,
+                form,
+            }),
+        }
+    }
+}
+
+/// The operation of a call such as `PUT /api/v1/vm.boot`.
+pub(super) fn operation(call: &str) -> Option<Operation> {
+    Operation::ALL
+        .iter()
+        .copied()
+        .find(|operation| call == format!("{} {}", operation.method().as_str(), operation.path()))
+}
+
+/// The name of the kind of error that the client makes of `response`.
+fn kind(operation: Operation, response: &RecordedResponse) -> String {
+    let body = match &response.body {
+        ResponseBody::Empty => Vec::new(),
+        ResponseBody::Text(text) => text.clone().into_bytes(),
+        ResponseBody::Json(json) => json.to_string().into_bytes(),
+    };
+    let kind = client::kind_of(operation, response.status, &body);
+    match kind {
+        ErrorKind::NotSupported { .. } => "NotSupported".to_owned(),
+        kind => format!("{kind:?}"),
+    }
+}
+
+/// Whether the answer says that the path is not served.
+pub(super) fn is_unknown_route(call: &str, response: &RecordedResponse) -> bool {
+    operation(call).is_some_and(|operation| kind(operation, response) == "NotSupported")
+}
+
+/// The server's words in the body of an error, in one line.
+pub(super) fn words(body: &[u8]) -> String {
+    let said = client::messages_in(body).join(": ");
+    // A backtrace may follow.
+    let mut line = said.lines().next().unwrap_or_default().to_owned();
+    if line.is_empty() {
+        "nothing".clone_into(&mut line);
+    }
+    line
+}
+
+fn is_chain(json: &Value) -> bool {
+    json.as_array()
+        .is_some_and(|items| items.iter().all(Value::is_string))
+}
+
+/// The schema of a call's success in the contract.
+pub(super) fn success_schema<'a>(
+    contract: &'a Contract,
+    call: &str,
+    status: u16,
+) -> Option<&'a Schema> {
+    let endpoint = super::judge::endpoint(contract, call)?.1;
+    endpoint
+        .responses
+        .get(&status)?
+        .content
+        .get("application/json")
+}
+
+/// `value` with types in place of values. The items of a list, and the values of a map, become one.
+fn types(contract: &Contract, schema: Option<&Schema>, value: &Value) -> Value {
+    let shape = schema.map(|schema| &contract.resolve(schema, "").0.shape);
+    match value {
+        Value::Array(items) => {
+            let schema = match shape {
+                Some(Shape::Array(items)) => Some(&**items),
+                _ => None,
+            };
+            let merged = items
+                .iter()
+                .map(|item| types(contract, schema, item))
+                .reduce(merge);
+            Value::Array(merged.into_iter().collect())
+        }
+        Value::Object(entries) => match shape {
+            Some(Shape::Map(values)) => {
+                let merged = entries
+                    .values()
+                    .map(|value| types(contract, Some(values), value))
+                    .reduce(merge);
+                Value::Object(
+                    merged
+                        .map(|types| (ANY_KEY.to_owned(), types))
+                        .into_iter()
+                        .collect(),
+                )
+            }
+            shape => {
+                let property = |name: &String| match shape {
+                    Some(Shape::Object { properties, .. }) => properties.get(name),
+                    _ => None,
+                };
+                let types = entries
+                    .iter()
+                    .map(|(name, value)| (name.clone(), types(contract, property(name), value)));
+                Value::Object(types.collect())
+            }
+        },
+        Value::Null => Value::Null,
+        Value::Bool(_) => "boolean".into(),
+        Value::Number(number) if number.is_f64() => "number".into(),
+        Value::Number(_) => "integer".into(),
+        Value::String(_) => "string".into(),
+    }
+}
+
+/// Stands for the keys of a map.
+pub(super) const ANY_KEY: &str = "*";
+
+/// The types of two values of which each may have what the other lacks.
+fn merge(one: Value, other: Value) -> Value {
+    match (one, other) {
+        (Value::Object(mut one), Value::Object(other)) => {
+            for (name, types) in other {
+                let merged = match one.remove(&name) {
+                    Some(known) => merge(known, types),
+                    None => types,
+                };
+                one.insert(name, merged);
+            }
+            Value::Object(one)
+        }
+        (Value::Array(one), Value::Array(other)) => Value::Array(
+            one.into_iter()
+                .chain(other)
+                .reduce(merge)
+                .into_iter()
+                .collect(),
+        ),
+        (Value::Null, other) => other,
+        (one, _) => one,
+    }
+}
+
+/// A difference between what two answers emit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Differing {
+    /// The JSON pointer into the answer, with `*` and `0` for what is one of many.
+    pub(super) place: String,
+    /// The types that were there before; none if there was nothing.
+    pub(super) before: Value,
+    /// The types that are there now; `None` if the field is missing.
+    pub(super) now: Option<Value>,
+}
+
+/// What `known` emitted and `seen` does not, or with another type.
+pub(super) fn differences(known: &Value, seen: &Value) -> Vec<Differing> {
+    let mut found = Vec::new();
+    differ(known, seen, String::new(), &mut found);
+    found
+}
+
+fn differ(known: &Value, seen: &Value, place: String, found: &mut Vec<Differing>) {
+    match (known, seen) {
+        (Value::Object(known), Value::Object(seen)) => each_field(known, seen, &place, found),
+        (Value::Array(known), Value::Array(seen)) => {
+            // An empty list says nothing of its items.
+            if let (Some(known), Some(seen)) = (known.first(), seen.first()) {
+                differ(known, seen, format!("{place}/0"), found);
+            }
+        }
+        (Value::Null, _) => {}
+        (known, seen) if known == seen => {}
+        (known, seen) => found.push(Differing {
+            place,
+            before: known.clone(),
+            now: Some(seen.clone()),
+        }),
+    }
+}
+
+fn each_field(
+    known: &Map<String, Value>,
+    seen: &Map<String, Value>,
+    place: &str,
+    found: &mut Vec<Differing>,
+) {
+    for (name, known) in known {
+        let place = format!("{place}/{name}");
+        match seen.get(name) {
+            Some(seen) => differ(known, seen, place, found),
+            // A map may be empty.
+            None if name == ANY_KEY => {}
+            None => found.push(Differing {
+                place,
+                before: known.clone(),
+                now: None,
+            }),
+        }
+    }
+}
+
+impl From<Played> for String {
+    fn from(played: Played) -> String {
+        let Some(Outcome { status, kind, form }) = played.answer else {
+            return format!("{} closed", played.call);
+        };
+        let mut line = format!("{} {status}", played.call);
+        let form = match form {
+            Form::Empty => None,
+            Form::Chain => Some("chain".to_owned()),
+            Form::Text => Some("text".to_owned()),
+            Form::Http => Some("http".to_owned()),
+            Form::Body(index) => Some(format!("body-{index}")),
+        };
+        for word in kind.into_iter().chain(form) {
+            line.push(' ');
+            line.push_str(&word);
+        }
+        line
+    }
+}
+
+/// A line of an outline is not what one has.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no line of an outline")]
+pub struct ParsePlayedError(String);
+
+impl TryFrom<String> for Played {
+    type Error = ParsePlayedError;
+
+    fn try_from(line: String) -> Result<Played, ParsePlayedError> {
+        parse(&line).ok_or(ParsePlayedError(line))
+    }
+}
+
+fn parse(line: &str) -> Option<Played> {
+    let mut words = line.split(' ');
+    let call = format!("{} {}", words.next()?, words.next()?);
+    let status = words.next()?;
+    if status == "closed" {
+        return words
+            .next()
+            .is_none()
+            .then_some(Played { call, answer: None });
+    }
+    let mut outcome = Outcome {
+        status: status.parse().ok()?,
+        kind: None,
+        form: Form::Empty,
+    };
+    for word in words {
+        match word {
+            "chain" => outcome.form = Form::Chain,
+            "text" => outcome.form = Form::Text,
+            "http" => outcome.form = Form::Http,
+            word => match word.strip_prefix("body-") {
+                Some(index) => outcome.form = Form::Body(index.parse().ok()?),
+                None => outcome.kind = Some(word.to_owned()),
+            },
+        }
+    }
+    Some(Played {
+        call,
+        answer: Some(outcome),
+    })
+}

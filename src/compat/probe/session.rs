@@ -1,0 +1,197 @@
+//! A scenario played against a VMM of its own, through a recorder.
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::battery::{Ask, Scenario};
+use super::{Error, idle_kernel};
+use crate::api::Method;
+use crate::client::Release;
+use crate::replay::wire::{self, RawResponse};
+use crate::replay::{Cassette, Recorder, RecorderOptions};
+use crate::vmm::{self, Vmm, VmmConfig};
+
+/// How long a VMM may take for one answer. The slowest of the battery are boot, snapshot and restore of 64 MiB.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// What came of a scenario.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// The scenario's name.
+    pub scenario: &'static str,
+    /// What was asked and answered: as many of the scenario's steps, from the first on, as could be played.
+    pub cassette: Cassette,
+    /// What couldn't be reached, if the scenario was not played to its end for that.
+    pub unreached: Option<Unreached>,
+}
+
+/// A state or an ability that this VMM couldn't be brought to, here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreached {
+    /// What: `a running VM`.
+    pub what: &'static str,
+    /// The server's own words.
+    pub said: String,
+}
+
+/// Plays `scenario` against a VMM that is started for it below `folder`, which must be empty, private and short.
+///
+/// # Errors
+///
+/// Any [`Error`] but those of the choice of a release.
+pub async fn record(
+    scenario: &Scenario,
+    config: &VmmConfig,
+    folder: &Path,
+) -> Result<Recording, Error> {
+    let run = folder.join("run");
+    prepare(&run)?;
+    let placeholder = run.to_str().ok_or_else(|| Error::NotText {
+        path: folder.to_owned(),
+    })?;
+    let vmm = start(config).await?;
+    let failed = |source| Error::Recording {
+        scenario: scenario.name,
+        source,
+    };
+    let options = RecorderOptions::new(vmm.client().socket(), folder.join("s"))
+        .placeholder(placeholder, "RUN")
+        .notes(scenario.about);
+    let recorder = Recorder::start(options).await.map_err(failed)?;
+    let unreached = play(scenario, recorder.socket(), placeholder).await?;
+    let cassette = recorder.finish().await.map_err(failed)?;
+    vmm.shutdown().await;
+    Ok(Recording {
+        scenario: scenario.name,
+        cassette,
+        unreached,
+    })
+}
+
+/// Starts a VMM; what fails is told as that of a binary that may be anything.
+pub(super) async fn start(config: &VmmConfig) -> Result<Vmm, Error> {
+    Vmm::spawn(config).await.map_err(|source| {
+        let without_kvm = matches!(source, vmm::Error::DiedAtStart { .. })
+            .then(|| {
+                File::options()
+                    .read(true)
+                    .write(true)
+                    .open("/dev/kvm")
+                    .err()
+            })
+            .flatten();
+        Error::Vmm {
+            binary: config.binary.clone(),
+            without_kvm,
+            source: Box::new(source),
+        }
+    })
+}
+
+/// Plays the steps as far as they lead.
+async fn play(scenario: &Scenario, socket: &Path, run: &str) -> Result<Option<Unreached>, Error> {
+    for step in &scenario.steps {
+        let (method, path, body) = match &step.ask {
+            Ask::Call(operation, body) => {
+                let body = body.as_ref().map(|body| body.replace("${RUN}", run));
+                let body = body.unwrap_or_default().into_bytes();
+                (operation.method().as_str(), operation.path(), body)
+            }
+            Ask::Wire { method, path, body } => (*method, path.as_str(), body.clone()),
+        };
+        let answer = match ask(socket, method, path, &body, scenario.name).await {
+            // The recorder stops listening when the VMM has ended.
+            Err(error) if error.is_vmm_ended() => return Ok(None),
+            answer => answer?,
+        };
+        if let Some(what) = step.opens
+            && !answer
+                .as_ref()
+                .is_some_and(|answer| matches!(answer.status, 200..=299))
+        {
+            let said = answer.map_or_else(
+                || "the VMM ended".to_owned(),
+                |answer| super::outline::words(&answer.body),
+            );
+            return Ok(Some(Unreached { what, said }));
+        }
+    }
+    Ok(None)
+}
+
+/// One request on a connection of its own; `None` when the VMM closes it without an answer.
+pub(super) async fn ask(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: &[u8],
+    during: &'static str,
+) -> Result<Option<RawResponse>, Error> {
+    let exchange = async {
+        let stream = UnixStream::connect(socket).await?;
+        match wire::exchange(stream, &request(method, path, body)).await {
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => Ok(None),
+            answer => answer,
+        }
+    };
+    let asked = || format!("{method} {path}");
+    match timeout(ANSWER_LIMIT, exchange).await {
+        Ok(answer) => answer.map_err(|source| Error::Connection {
+            asked: asked(),
+            socket: socket.to_owned(),
+            source,
+        }),
+        Err(_elapsed) => Err(Error::Silent {
+            asked: asked(),
+            during,
+            limit: ANSWER_LIMIT,
+        }),
+    }
+}
+
+/// The bytes of a request, as the crate's client sends it.
+pub(super) fn request(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n").into_bytes();
+    if method != Method::Get.as_str() {
+        bytes.extend(format!("content-length: {}\r\n", body.len()).into_bytes());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// The files that the scenarios name.
+fn prepare(run: &Path) -> Result<(), Error> {
+    let failed = |path: PathBuf| move |source| Error::Directory { path, source };
+    for folder in [run, &run.join("snapshot")] {
+        DirBuilder::new()
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed(folder.to_owned()))?;
+    }
+    let kernel = run.join("kernel");
+    idle_kernel::write(&kernel).map_err(failed(kernel.clone()))?;
+    for (name, mebibytes) in [("disk.img", 1), ("extra.img", 1), ("pmem.img", 2)] {
+        let path = run.join(name);
+        File::create(&path)
+            .and_then(|file| file.set_len(mebibytes << 20))
+            .map_err(failed(path.clone()))?;
+    }
+    Ok(())
+}
+
+/// The release that a VMM says to be.
+pub(super) async fn release(vmm: &Vmm) -> Result<Release, Error> {
+    vmm.client()
+        .release()
+        .await
+        .map_err(|source| Error::NoRelease {
+            source: Box::new(source),
+        })
+}

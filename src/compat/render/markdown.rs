@@ -1,0 +1,152 @@
+//! A report for a comment on a pull request.
+
+use std::fmt::{self, Write};
+
+use super::{Page, Section, neutral, way};
+use crate::compat::{Evidence, Finding, Level, Verdict};
+
+/// The page as Markdown of GitHub's kind, which ends with a newline. What is only for information is folded.
+pub fn markdown(page: &Page<'_>) -> String {
+    let mut out = String::new();
+    write(&mut out, page).expect("a String takes all that is written");
+    out
+}
+
+fn write(out: &mut String, page: &Page<'_>) -> fmt::Result {
+    let verdict = match page.verdict {
+        Verdict::Compatible => "Compatible",
+        Verdict::Breaking => "Breaking",
+    };
+    writeln!(out, "**{verdict}.** {}", prose(&page.headline))?;
+    page.sections
+        .iter()
+        .try_for_each(|section| write_section(out, section))
+}
+
+fn write_section(out: &mut String, section: &Section<'_>) -> fmt::Result {
+    let count = section.findings.len();
+    let folded = section
+        .findings
+        .iter()
+        .all(|finding| finding.level == Level::Info);
+    match folded {
+        true => writeln!(
+            out,
+            "\n<details><summary>{} ({count})</summary>\n",
+            section.title
+        )?,
+        false => writeln!(out, "\n### {} ({count})\n", section.title)?,
+    }
+    for group in section.groups() {
+        write_group(out, group)?;
+    }
+    match folded {
+        true => writeln!(out, "\n</details>"),
+        false => Ok(()),
+    }
+}
+
+fn write_group(out: &mut String, group: &[&Finding]) -> fmt::Result {
+    let Some(first) = group.first() else {
+        return Ok(());
+    };
+    writeln!(out, "- {}", prose(&first.message))?;
+    write!(out, "  <br>{}", code(&first.path))?;
+    for finding in group {
+        write!(out, "\n  <br>{}", code(finding.id))?;
+        if finding.evidence == Evidence::Observed {
+            write!(out, ", seen on the server")?;
+        }
+        for (nth, operation) in finding.affects.iter().enumerate() {
+            let before = match nth {
+                0 => format!(", {} ", way(finding.direction)),
+                _ => ", ".to_owned(),
+            };
+            write!(out, "{before}{}", code(operation))?;
+        }
+    }
+    writeln!(out)
+}
+
+/// A sentence, in which what stands between backticks becomes code and all else means itself.
+fn prose(sentence: &str) -> String {
+    let mut shown = String::new();
+    let mut parts = sentence.split('`').enumerate().peekable();
+    while let Some((nth, part)) = parts.next() {
+        let closed = parts.peek().is_some();
+        match (nth % 2 == 1, closed) {
+            (true, true) if !part.is_empty() => shown.push_str(&code(part)),
+            (true, closed) => {
+                shown.push_str("\\`");
+                shown.push_str(&escaped(part));
+                if closed {
+                    shown.push_str("\\`");
+                }
+            }
+            (false, _) => shown.push_str(&escaped(part)),
+        }
+    }
+    shown
+}
+
+/// Code in which nothing has a meaning, whatever backticks the text has itself.
+fn code(text: &str) -> String {
+    let text = neutral(text);
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest + 1);
+    let pad = match text.starts_with(['`', ' ']) || text.ends_with(['`', ' ']) {
+        true => " ",
+        false => "",
+    };
+    format!("{fence}{pad}{text}{pad}{fence}")
+}
+
+/// Text in which nothing has a meaning, and no one is called by name.
+fn escaped(text: &str) -> String {
+    let mut shown = String::new();
+    for character in neutral(text).chars() {
+        match character {
+            // These two are looked for after all escapes have been resolved, so something has to follow them at once.
+            '@' | '#' => {
+                shown.push(character);
+                shown.push('\u{200b}');
+            }
+            '<' => shown.push_str("&lt;"),
+            '>' => shown.push_str("&gt;"),
+            '&' => shown.push_str("&amp;"),
+            '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '|' | '~' | '!' | '/' => {
+                shown.push('\\');
+                shown.push(character);
+            }
+            other => shown.push(other),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_code_and_all_else_means_itself() {
+        let check = |sentence: &str, expected: &str| assert_eq!(prose(sentence), expected);
+        check("plain text", "plain text");
+        check("the property `a_b` is gone", "the property `a_b` is gone");
+        check("a|b*c", "a\\|b\\*c");
+        check("<img src=x>", "&lt;img src=x&gt;");
+        check("@team", "@\u{200b}team");
+        check("left `open", "left \\`open");
+        check("an empty `` one", "an empty \\`\\` one");
+        check("`a`b`", "`a`b\\`");
+        check("`a\nb`", "`a\\u{a}b`");
+    }
+
+    #[test]
+    fn code_is_closed_by_nothing_in_it() {
+        let check = |text: &str, expected: &str| assert_eq!(code(text), expected);
+        check("/a/b", "`/a/b`");
+        check("a`b", "``a`b``");
+        check("`a```", "```` `a``` ````");
+    }
+}
