@@ -8,10 +8,18 @@ use std::collections::BTreeMap;
 pub(super) type Renamed<'n> = BTreeMap<&'n str, &'n str>;
 
 /// `message`, with the new name if there is one.
-pub(super) fn to(message: String, name: Option<&&str>) -> String {
-    match name {
+pub(super) fn to(message: String, name: &str, renamed: &Renamed<'_>) -> String {
+    match renamed.get(name) {
         None => message,
         Some(name) => format!("{message}: renamed, it seems, to `{name:.60}`"),
+    }
+}
+
+/// `message`, with the old name if there is one.
+pub(super) fn from(message: String, name: &str, renamed: &Renamed<'_>) -> String {
+    match renamed.iter().find(|(_, new)| **new == name) {
+        None => message,
+        Some((old, _)) => format!("{message}: the new name, it seems, of `{old:.60}`"),
     }
 }
 
