@@ -23,8 +23,8 @@ pub(super) fn from(message: String, name: &str, renamed: &Renamed<'_>) -> String
     }
 }
 
-/// Pairs names whose things have the same content. It has to be evident: the names are alike, or nothing else is gone
-/// or new beside these two.
+/// Pairs names whose things have the same content. It has to be evident: the names are alike, or but for those
+/// nothing else is gone or new.
 pub(super) fn by_content<'n>(
     gone: &[&'n str],
     come: &[&'n str],
@@ -147,7 +147,7 @@ mod tests {
         check(&["a"], &["z"], &[("a", "z")]);
         check(&["a", "b"], &["y", "z"], &[]);
         check(
-            &["affinity", "b"],
+            &["affinity", "b", "c"],
             &["queue_affinity", "z"],
             &[("affinity", "queue_affinity")],
         );
