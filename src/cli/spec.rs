@@ -1,10 +1,10 @@
 //! `chv-sandbox spec`: the contracts under `api-spec/`.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use chv_sandbox::spec::{self, Release};
+use chv_sandbox::spec::{self, CORRECTIONS, Contract, CorrectionError, Corrections, Release};
 use clap::Subcommand;
 
 /// Manages the contracts of the VMM's API.
@@ -31,6 +31,21 @@ enum Command {
         #[arg(long, default_value = "api-spec")]
         into: PathBuf,
     },
+    /// Tries every correction on every contract that it holds for, and lists all that don't apply. The exit status is 1
+    /// if there are some.
+    Check {
+        /// The directory that holds the contracts, `sources.toml` and `corrections.toml`.
+        #[arg(long, default_value = "api-spec")]
+        from: PathBuf,
+    },
+    /// Prints the contract of a release as its server has it: after the corrections.
+    Show {
+        /// The tag of the release, for instance v53.0.
+        release: Release,
+        /// The directory that holds the contracts, `sources.toml` and `corrections.toml`.
+        #[arg(long, default_value = "api-spec")]
+        from: PathBuf,
+    },
 }
 
 /// Runs `chv-sandbox spec`.
@@ -49,9 +64,64 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Box<dyn Error + Send + S
                 contract.paths.len(),
                 contract.schemas.len()
             );
+            review(&contract, &into)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check { from } => {
+            let fit = spec::check(&from)?;
+            for (release, failures) in &fit.contracts {
+                println!("{release}: {}", verdict(failures));
+                list(failures);
+            }
+            if !fit.idle.is_empty() {
+                println!("corrections that correct nothing:");
+                list(&fit.idle);
+            }
+            Ok(if fit.is_good() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Command::Show { release, from } => {
+            let mut contract = spec::read(&from.join(format!("{release}.json")))?;
+            Corrections::read(&from.join(CORRECTIONS))?.apply(&mut contract)?;
+            print!("{}", contract.canonical());
+            Ok(ExitCode::SUCCESS)
         }
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what is left to look at after an import: the corrections that the new document needs no more, and what it
+/// brings.
+fn review(contract: &Contract, folder: &Path) -> Result<(), CorrectionError> {
+    let corrections = folder.join(CORRECTIONS);
+    if corrections.exists() {
+        let failures = Corrections::read(&corrections)?.failures(contract);
+        println!("{}", verdict(&failures));
+        list(&failures);
+    }
+    let releases = spec::contracts(folder)?;
+    if let Some((before, _)) = releases.range(..contract.release).next_back() {
+        let release = contract.release;
+        println!("what it brings: `chv-sandbox compat diff {before} {release}`");
+    }
+    Ok(())
+}
+
+fn verdict(failures: &[CorrectionError]) -> String {
+    match failures.len() {
+        0 => "all corrections apply".to_owned(),
+        1 => "1 change does not apply".to_owned(),
+        more => format!("{more} changes do not apply"),
+    }
+}
+
+fn list(failures: &[CorrectionError]) {
+    for failure in failures {
+        let cause = failure.source().map(|cause| format!(": {cause}"));
+        println!("  {failure}{}", cause.unwrap_or_default());
+    }
 }
 
 fn commit(text: &str) -> Result<String, &'static str> {

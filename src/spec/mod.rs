@@ -12,6 +12,7 @@
 //! nothing else of the crate.
 
 mod canonical;
+mod check;
 mod contract;
 mod correct;
 mod error;
@@ -22,10 +23,11 @@ mod release;
 mod sources;
 mod tree;
 
+pub use check::{CORRECTIONS, Fit, check, contracts};
 pub use contract::{Body, Content, Contract, Endpoint, Method, Response, Schema, Shape};
 pub use correct::{
-    Applied, Change, Correction, CorrectionError, Corrections, ParseTargetError,
-    Problem as CorrectionProblem, Target,
+    Applied, Change, Correction, CorrectionError, Corrections, Edit, ParseReleasesError,
+    ParseTargetError, Problem as CorrectionProblem, Releases, Target,
 };
 pub use error::{Error, Invalid, Problem};
 pub use load::{read, read_import};

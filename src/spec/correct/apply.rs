@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::super::fields::Place;
 use super::super::{Contract, Endpoint, Response, Schema, Shape, load};
-use super::{Change, Problem, Target};
+use super::{Edit, Problem, Target};
 
-impl Change {
+impl Edit {
     /// Applies the change at each of its places, and says of each how that went.
     pub(super) fn apply(&self, contract: &mut Contract) -> Vec<(String, Result<(), Problem>)> {
         let mut at =
@@ -19,32 +19,33 @@ impl Change {
                     .collect()
             };
         match self {
-            Change::AddSchema { name, schema } => {
+            Edit::RenamePath { of, to } => vec![(to.clone(), rename_path(contract, of, to))],
+            Edit::AddSchema { name, schema } => {
                 vec![(name.clone(), add_schema(contract, name, schema))]
             }
-            Change::AddProperty { of, schema } => {
+            Edit::AddProperty { of, schema } => {
                 at(of, &|contract, place| add_property(contract, place, schema))
             }
-            Change::RemoveProperty { of } => at(of, &remove_property),
-            Change::RenameProperty { of, to } => {
+            Edit::RemoveProperty { of } => at(of, &remove_property),
+            Edit::RenameProperty { of, to } => {
                 let renamed = of
                     .split()
                     .map_or_else(|_| to.clone(), |(object, _)| format!("{object}.{to}"));
                 vec![(renamed, rename_property(contract, of, to))]
             }
-            Change::SetSchema { of, schema } => at(of, &|contract, place| {
+            Edit::SetSchema { of, schema } => at(of, &|contract, place| {
                 let schema = read(schema)?;
                 replace(place.find(contract)?, schema)
             }),
-            Change::SetFormat { of, format } => at(of, &|contract, place| {
+            Edit::SetFormat { of, format } => at(of, &|contract, place| {
                 set_format(&mut place.find(contract)?.shape, format)
             }),
-            Change::Require { of } => at(of, &require),
-            Change::MakeOptional { of } => at(of, &make_optional),
-            Change::AddValue { of, value } => at(of, &|contract, place| {
+            Edit::Require { of } => at(of, &require),
+            Edit::MakeOptional { of } => at(of, &make_optional),
+            Edit::AddValue { of, value } => at(of, &|contract, place| {
                 add_value(&mut place.find(contract)?.shape, value)
             }),
-            Change::SetDefault { of, default } => at(of, &|contract, place| {
+            Edit::SetDefault { of, default } => at(of, &|contract, place| {
                 let schema = place.find(contract)?;
                 // A document can't say it beside a reference; the referenced schema is the place for it.
                 match schema.shape {
@@ -52,7 +53,7 @@ impl Change {
                     _ => replace(&mut schema.default, Some(default.clone())),
                 }
             }),
-            Change::RemoveDefault { of } => at(of, &|contract, place| {
+            Edit::RemoveDefault { of } => at(of, &|contract, place| {
                 place
                     .find(contract)?
                     .default
@@ -60,21 +61,19 @@ impl Change {
                     .map(drop)
                     .ok_or(Problem::NothingToChange)
             }),
-            Change::AddStatus { of, status } => {
-                responses(contract, of, |responses| {
-                    match responses.insert(*status, Response::default()) {
-                        None => Ok(()),
-                        Some(_) => Err(Problem::Present),
-                    }
-                })
-            }
-            Change::RemoveStatus { of, status } => responses(contract, of, |responses| {
+            Edit::AddStatus { of, status } => responses(contract, of, |responses| match responses
+                .insert(*status, Response::default())
+            {
+                None => Ok(()),
+                Some(_) => Err(Problem::Present),
+            }),
+            Edit::RemoveStatus { of, status } => responses(contract, of, |responses| {
                 responses
                     .remove(status)
                     .map(drop)
                     .ok_or(Problem::NothingToChange)
             }),
-            Change::MoveStatus { of, from, to } => {
+            Edit::MoveStatus { of, from, to } => {
                 responses(contract, of, |responses| move_status(responses, *from, *to))
             }
         }
@@ -91,6 +90,15 @@ fn replace<T: PartialEq>(old: &mut T, new: T) -> Result<(), Problem> {
         return Err(Problem::NothingToChange);
     }
     *old = new;
+    Ok(())
+}
+
+fn rename_path(contract: &mut Contract, of: &str, to: &str) -> Result<(), Problem> {
+    if contract.paths.contains_key(to) {
+        return Err(Problem::Present);
+    }
+    let methods = contract.paths.remove(of).ok_or(Problem::Absent)?;
+    contract.paths.insert(to.to_owned(), methods);
     Ok(())
 }
 

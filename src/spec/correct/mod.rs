@@ -8,17 +8,25 @@
 //! name = "pci-segment-is-u16"
 //! why = "A PCI segment is an unsigned 16-bit number."
 //! evidence = "vmm/src/vm_config.rs at v53.0"
-//! releases = ["v53.0"]
+//! releases = ".."
 //!
 //! [[correction.change]]
 //! kind = "set-format"
 //! of = ["DiskConfig.pci_segment", "NetConfig.pci_segment"]
 //! format = "uint16"
+//!
+//! [[correction.change]]
+//! kind = "set-format"
+//! releases = "v52.0.."
+//! of = ["RngConfig.pci_segment"]
+//! format = "uint16"
 //! ```
 //!
+//! [`Releases`] says how ranges are written. A change that names some holds for those that its entry holds for too.
 //! A change that finds nothing to change is an error, so an entry dies when upstream mends the mistake.
 
 mod apply;
+mod releases;
 mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +36,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Contract, Error, Invalid, Release, references, tree};
+pub use releases::{ParseReleasesError, Releases};
 pub use target::{ParseTargetError, Target};
 
 /// A list of corrections.
@@ -50,16 +59,35 @@ pub struct Correction {
     /// Where this can be checked: a source file with its release tag, or a cassette.
     pub evidence: String,
     /// The releases that it holds for.
-    pub releases: Vec<Release>,
+    pub releases: Releases,
     /// What to change.
     #[serde(rename = "change")]
     pub changes: Vec<Change>,
 }
 
-/// One change to a contract, at one or more places that need the same.
+/// One change to a contract.
+// Without `deny_unknown_fields`, which doesn't go with `flatten`: what isn't taken here goes to `Edit`, which has it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Change {
+    /// The releases that it holds for, of those that its entry holds for.
+    #[serde(default)]
+    pub releases: Releases,
+    /// What is changed.
+    #[serde(flatten)]
+    pub edit: Edit,
+}
+
+/// What a change does, at one or more places that need the same.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Change {
+pub enum Edit {
+    /// Gives an endpoint the path that the server serves.
+    RenamePath {
+        /// The path as the document has it.
+        of: String,
+        /// The path that is served.
+        to: String,
+    },
     /// Adds a named schema, written as OpenAPI has it.
     AddSchema {
         /// Its name.
@@ -174,11 +202,17 @@ pub enum CorrectionError {
     /// Two entries have one name.
     #[error("there are two corrections called `{0}`")]
     NameTaken(String),
-    /// An entry names no release, so it could never fail.
-    #[error("the correction `{0}` names no release that it holds for")]
-    NoRelease(String),
-    /// A change does not fit: look whether upstream has mended what it corrects, and if so, drop the release from the
-    /// entry.
+    /// A change of this entry holds for no contract there is, so it could never fail.
+    #[error(
+        "a change of the correction `{name}` holds for no release that has a contract ({releases})"
+    )]
+    Idle {
+        /// The entry.
+        name: String,
+        /// The releases that the change names, or its entry if it names none.
+        releases: Releases,
+    },
+    /// A change does not fit: look whether upstream has mended what it corrects, and if so, end its releases there.
     #[error("the correction `{name}` does not apply to {release} at `{place}`: {problem}")]
     DoesNotApply {
         /// The entry.
@@ -225,8 +259,7 @@ impl Corrections {
     ///
     /// # Errors
     ///
-    /// [`CorrectionError::File`], [`CorrectionError::Syntax`], [`CorrectionError::NameTaken`] and
-    /// [`CorrectionError::NoRelease`].
+    /// [`CorrectionError::File`], [`CorrectionError::Syntax`] and [`CorrectionError::NameTaken`].
     pub fn read(path: &Path) -> Result<Corrections, CorrectionError> {
         let bytes = tree::bytes(path)?;
         let text = String::from_utf8_lossy(&bytes);
@@ -240,59 +273,87 @@ impl Corrections {
             if !names.insert(&entry.name) {
                 return Err(CorrectionError::NameTaken(entry.name.clone()));
             }
-            if entry.releases.is_empty() {
-                return Err(CorrectionError::NoRelease(entry.name.clone()));
-            }
         }
         Ok(corrections)
     }
 
-    /// Applies every entry that holds for the contract's release, in order.
+    /// Applies every change that holds for the contract's release, in order.
     ///
     /// # Errors
     ///
-    /// [`CorrectionError::DoesNotApply`] for a change that finds nothing to change, and [`CorrectionError::Broken`].
-    /// The contract is then half corrected, and of no use.
+    /// [`CorrectionError::DoesNotApply`] for the first change that finds nothing to change, and
+    /// [`CorrectionError::Broken`]. The contract is then half corrected, and of no use.
     pub fn apply(&self, contract: &mut Contract) -> Result<Applied, CorrectionError> {
-        let release = contract.release;
-        let mut applied = Applied::new();
-        for entry in self
-            .entries
-            .iter()
-            .filter(|entry| entry.releases.contains(&release))
-        {
-            applied.extend(entry.apply(contract)?);
+        let (applied, failures) = self.attempt(contract);
+        match failures.into_iter().next() {
+            None => Ok(applied),
+            Some(first) => Err(first),
         }
-        references::check(contract)
-            .map_err(|source| CorrectionError::Broken { release, source })?;
-        Ok(applied)
     }
-}
 
-impl Correction {
-    /// Applies this entry alone, whatever the contract's release. References are not checked.
-    ///
-    /// # Errors
-    ///
-    /// [`CorrectionError::DoesNotApply`].
-    pub fn apply(&self, contract: &mut Contract) -> Result<Applied, CorrectionError> {
-        let mut applied = Applied::new();
-        for change in &self.changes {
-            for (place, outcome) in change.apply(contract) {
-                match outcome {
-                    Ok(()) => applied.insert(place, self.name.clone()),
-                    Err(problem) => {
-                        let (name, release) = (self.name.clone(), contract.release);
-                        return Err(CorrectionError::DoesNotApply {
+    /// Everything that keeps [`apply`](Corrections::apply) from working on this contract; empty if it does.
+    pub fn failures(&self, contract: &Contract) -> Vec<CorrectionError> {
+        self.attempt(&mut contract.clone()).1
+    }
+
+    /// The changes that hold for none of these releases.
+    pub fn idle(&self, releases: &[Release]) -> Vec<CorrectionError> {
+        let mut idle = Vec::new();
+        for entry in &self.entries {
+            for change in &entry.changes {
+                if !releases.iter().any(|release| entry.holds(change, *release)) {
+                    idle.push(CorrectionError::Idle {
+                        name: entry.name.clone(),
+                        releases: if change.releases == Releases::ALL {
+                            entry.releases
+                        } else {
+                            change.releases
+                        },
+                    });
+                }
+            }
+        }
+        idle
+    }
+
+    /// Makes every change that can be made, and lists those that can't.
+    fn attempt(&self, contract: &mut Contract) -> (Applied, Vec<CorrectionError>) {
+        let release = contract.release;
+        let (mut applied, mut failures) = (Applied::new(), Vec::new());
+        for entry in &self.entries {
+            for change in &entry.changes {
+                if !entry.holds(change, release) {
+                    continue;
+                }
+                for (place, outcome) in change.edit.apply(contract) {
+                    let name = entry.name.clone();
+                    match outcome {
+                        Ok(()) => {
+                            applied.insert(place, name);
+                        }
+                        Err(problem) => failures.push(CorrectionError::DoesNotApply {
                             name,
                             release,
                             place,
                             problem,
-                        });
+                        }),
                     }
-                };
+                }
             }
         }
-        Ok(applied)
+        // A change that could not be made may well be why, so this says nothing new after one.
+        if failures.is_empty()
+            && let Err(source) = references::check(contract)
+        {
+            failures.push(CorrectionError::Broken { release, source });
+        }
+        (applied, failures)
+    }
+}
+
+impl Correction {
+    /// Whether `change`, which is one of this entry's, is made to the contract of `release`.
+    pub fn holds(&self, change: &Change, release: Release) -> bool {
+        self.releases.contains(release) && change.releases.contains(release)
     }
 }

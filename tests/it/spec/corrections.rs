@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use chv_sandbox::spec::{self, CorrectionError, CorrectionProblem, Corrections, Sources};
+use chv_sandbox::spec::{
+    self, CORRECTIONS, Correction, CorrectionError, CorrectionProblem, Corrections, Release,
+    Sources,
+};
 
 use super::{DOCUMENT, chain, read};
 
@@ -12,35 +15,118 @@ pub(super) fn api_spec() -> &'static Path {
 }
 
 #[test]
-fn every_correction_applies_once() {
-    let corrections = Corrections::read(&api_spec().join("corrections.toml")).unwrap();
-    let mut contract = spec::read(&api_spec().join("v53.0.json")).unwrap();
-    corrections.apply(&mut contract).unwrap();
-    for entry in &corrections.entries {
-        assert!(
-            !entry.why.is_empty() && entry.evidence.contains(" at v"),
-            "{}",
-            entry.name
-        );
+fn every_correction_applies_to_every_contract_once() {
+    let fit = spec::check(api_spec()).unwrap();
+    assert!(fit.is_good(), "{fit:#?}");
+    let corrections = Corrections::read(&api_spec().join(CORRECTIONS)).unwrap();
+    for (release, documented) in spec::contracts(api_spec()).unwrap() {
+        let mut corrected = documented;
+        corrections.apply(&mut corrected).unwrap();
         // Each change by itself, so that none hides behind the failure of another.
-        for change in &entry.changes {
-            let alone = spec::Correction {
-                changes: vec![change.clone()],
-                ..entry.clone()
-            };
-            let again = alone.apply(&mut contract.clone());
-            assert!(
-                matches!(&again, Err(CorrectionError::DoesNotApply { name, .. }) if *name == entry.name),
-                "{again:?}"
-            );
+        for entry in &corrections.entries {
+            for change in &entry.changes {
+                if !entry.holds(change, release) {
+                    continue;
+                }
+                let alone = Corrections {
+                    entries: vec![Correction {
+                        changes: vec![change.clone()],
+                        ..entry.clone()
+                    }],
+                };
+                let again = alone.apply(&mut corrected.clone());
+                assert!(
+                    matches!(&again, Err(CorrectionError::DoesNotApply { name, .. }) if *name == entry.name),
+                    "{release}: {again:?}"
+                );
+            }
         }
     }
 }
 
 #[test]
+fn every_correction_says_why_and_on_what_evidence() {
+    let releases: Vec<Release> = spec::contracts(api_spec()).unwrap().into_keys().collect();
+    let corrections = Corrections::read(&api_spec().join(CORRECTIONS)).unwrap();
+    for entry in &corrections.entries {
+        let name = &entry.name;
+        assert!(entry.why.ends_with('.'), "{name}");
+        assert!(entry.evidence.contains(" at v"), "{name}");
+        let ranges = entry.changes.iter().map(|change| change.releases);
+        for range in ranges.chain([entry.releases]) {
+            for end in [range.since, range.until].into_iter().flatten() {
+                assert!(releases.contains(&end), "{name}: {end} has no contract");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_corrected_contract_has_a_canonical_form_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let corrections = Corrections::read(&api_spec().join(CORRECTIONS)).unwrap();
+    for (release, mut contract) in spec::contracts(api_spec()).unwrap() {
+        corrections.apply(&mut contract).unwrap();
+        let path = folder.path().join(format!("{release}.json"));
+        fs::write(&path, contract.canonical()).unwrap();
+        assert_eq!(spec::read(&path).unwrap(), contract);
+    }
+}
+
+/// All that does not fit is listed, not the first alone.
+#[test]
+fn a_list_that_does_not_fit_is_reported_in_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = folder.path().join("upstream.yaml");
+    fs::write(&upstream, DOCUMENT).unwrap();
+    for release in ["v52.0", "v53.0"] {
+        spec::import(&upstream, release.parse().unwrap(), None, folder.path()).unwrap();
+    }
+    let entry = "[[correction]]\nname = 'n'\nwhy = 'w'\nevidence = 'e'\nreleases = '..v53.0'\n";
+    let changes = "change = [
+        { kind = 'require', of = ['Thing.colour', 'Thing.size'] },
+        { kind = 'rename-path', of = '/vm.add-thing', to = '/vm.add' },
+        { kind = 'rename-path', of = '/vm.add-thing', to = '/vm.add' },
+        { kind = 'rename-path', releases = 'v53.0..', of = '/vm.add', to = '/vm.add-thing' },
+    ]";
+    fs::write(folder.path().join(CORRECTIONS), format!("{entry}{changes}")).unwrap();
+    let fit = spec::check(folder.path()).unwrap();
+    let said = |failures: &[CorrectionError]| {
+        failures
+            .iter()
+            .map(|failure| chain(failure))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        said(&fit.contracts[&"v52.0".parse().unwrap()]),
+        [
+            "the correction `n` does not apply to v52.0 at `Thing.colour`: there is no such place",
+            "the correction `n` does not apply to v52.0 at `Thing.size`: there is nothing to change",
+            "the correction `n` does not apply to v52.0 at `/vm.add`: it is there already",
+        ]
+    );
+    assert_eq!(
+        said(&fit.contracts[&"v53.0".parse().unwrap()]),
+        [""; 0],
+        "the entry ends before it"
+    );
+    assert_eq!(
+        said(&fit.idle),
+        ["a change of the correction `n` holds for no release that has a contract (v53.0..)"]
+    );
+    assert!(!fit.is_good());
+}
+
+#[test]
 fn every_release_is_listed_with_its_source() {
     let sources = Sources::read(api_spec()).unwrap();
-    assert!(!sources.release.is_empty());
+    let listed: Vec<&str> = sources.release.keys().map(String::as_str).collect();
+    assert_eq!(
+        listed,
+        [
+            "v44.0", "v46.0", "v48.0", "v50.2", "v51.2", "v52.0", "v53.0"
+        ]
+    );
     for (name, source) in &sources.release {
         let contract = spec::read(&api_spec().join(format!("{name}.json"))).unwrap();
         assert_eq!(
@@ -61,7 +147,7 @@ fn a_change_that_does_not_fit_says_why() {
     fn check(change: &str, place: &str, expected: &CorrectionProblem) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("corrections.toml");
-        let entry = "[[correction]]\nname = 'n'\nwhy = 'w'\nevidence = 'e'\nreleases = ['v53.0']\n[[correction.change]]\n";
+        let entry = "[[correction]]\nname = 'n'\nwhy = 'w'\nevidence = 'e'\nreleases = 'v53.0..'\n[[correction.change]]\n";
         fs::write(&path, format!("{entry}{change}")).unwrap();
         let corrections = Corrections::read(&path).unwrap();
         match corrections.apply(&mut read(DOCUMENT).unwrap()) {
@@ -100,6 +186,11 @@ fn a_change_that_does_not_fit_says_why() {
         "kind = 'add-property'\nof = ['Thing.size']\nschema = {}",
         "Thing.size",
         &Present,
+    );
+    check(
+        "kind = 'rename-path'\nof = '/vm.add'\nto = '/vm.put'",
+        "/vm.put",
+        &Absent,
     );
     check(
         "kind = 'add-schema'\nname = 'Mode'\nschema = {}",
@@ -204,19 +295,25 @@ fn a_list_of_corrections_is_read_strictly() {
     }
     let entry = |releases: &str, change: &str| {
         format!(
-            "[[correction]]\nname = 'n'\nwhy = 'w'\nevidence = 'e'\nreleases = [{releases}]\nchange = [{change}]\n"
+            "[[correction]]\nname = 'n'\nwhy = 'w'\nevidence = 'e'\nreleases = '{releases}'\nchange = [{change}]\n"
         )
     };
     check("[[corection]]", "unknown field");
-    check(&entry("", ""), "names no release");
-    check(&entry("'53'", ""), "not the tag of a release");
-    check(&entry("'v53.0'", "{ kind = 'forget' }"), "unknown variant");
+    check(&entry("", ""), "not a range of releases");
+    check(&entry("53..", ""), "not the tag of a release");
+    check(&entry("v53.0..v53.0", ""), "there is no release in");
+    check(&entry("..", "{ kind = 'forget' }"), "unknown variant");
     check(
-        &entry("'v53.0'", "{ kind = 'require', of = ['A.'] }"),
+        &entry("..", "{ kind = 'require', of = ['A.b'], off = [] }"),
+        "unknown field",
+    );
+    check(
+        &entry("..", "{ kind = 'require', releases = 'v53.0', of = [] }"),
+        "not a range of releases",
+    );
+    check(
+        &entry("..", "{ kind = 'require', of = ['A.'] }"),
         "names no place",
     );
-    check(
-        &entry("'v53.0'", "").repeat(2),
-        "two corrections called `n`",
-    );
+    check(&entry("..", "").repeat(2), "two corrections called `n`");
 }
