@@ -11,8 +11,11 @@
 #[rustfmt::skip]
 mod generated;
 mod operation;
+mod release;
 mod request;
+pub mod support;
 
 pub use generated::*;
 pub use operation::UnknownOperation;
+pub use release::{ParseReleaseError, Release};
 pub use request::{DecodeError, Method, Request};

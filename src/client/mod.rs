@@ -27,7 +27,7 @@ mod deadline;
 mod descriptors;
 mod error;
 mod messages;
-mod release;
+
 mod transport;
 
 use std::fmt;
@@ -42,9 +42,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::api::{self, Request};
 
+pub use crate::api::{ParseReleaseError, Release};
 pub use deadline::Deadlines;
 pub use error::{Error, ErrorKind, Outcome, SocketPathTooLong};
-pub use release::{ParseReleaseError, Release};
 
 use error::Context;
 use transport::{Answer, Connection};

@@ -164,7 +164,10 @@ impl Api {
             since: None,
             until: None,
         };
-        let (span, around) = (self.span(place), owner.map_or(all, |owner| self.span(owner)));
+        let (span, around) = (
+            self.span(place),
+            owner.map_or(all, |owner| self.span(owner)),
+        );
         let since = span.since.filter(|_| span.since != around.since);
         let until = span.until.filter(|_| span.until != around.until);
         match (since, until) {

@@ -29,12 +29,15 @@ pub(super) fn items(api: &Api) -> Vec<TokenStream> {
         .filter_map(|name| table(api, name, &api.contract.schemas[name].shape))
         .collect();
     let spans: BTreeSet<Span> = spans(api).collect();
-    let constants = spans.iter().filter(|span| !span.is_universal()).map(|span| {
-        let (name, since, until) = (constant(*span), bound(span.since), bound(span.until));
-        quote! { const #name: Support = Support { since: #since, until: #until }; }
-    });
+    let constants = spans
+        .iter()
+        .filter(|span| !span.is_universal())
+        .map(|span| {
+            let (name, since, until) = (constant(*span), bound(span.since), bound(span.until));
+            quote! { const #name: Support = Support::new(#since, #until); }
+        });
     items.push(quote! {
-        const ALWAYS: Support = Support { since: None, until: None };
+        const ALWAYS: Support = Support::new(None, None);
         #(#constants)*
     });
     items.push(operations(api));
@@ -86,7 +89,7 @@ fn table(api: &Api, name: &str, shape: &Shape) -> Option<TokenStream> {
             let fields = properties.iter().map(|(wire, schema)| {
                 let support = constant(api.span(&format!("{name}.{wire}")));
                 let kind = kind(api, schema);
-                quote! { Field { name: #wire, support: #support, kind: #kind } }
+                quote! { Field::new(#wire, #support, #kind) }
             });
             Some(quote! {
                 static #table: Object = Object { name: #name, fields: &[#(#fields),*] };
@@ -95,7 +98,7 @@ fn table(api: &Api, name: &str, shape: &Shape) -> Option<TokenStream> {
         Shape::String { values, .. } if !values.is_empty() => {
             let values = values.iter().map(|value| {
                 let support = constant(api.span(&format!("{name}={value}")));
-                quote! { EnumValue { text: #value, support: #support } }
+                quote! { EnumValue::new(#value, #support) }
             });
             Some(quote! {
                 static #table: Enumeration = Enumeration { name: #name, values: &[#(#values),*] };

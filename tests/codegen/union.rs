@@ -101,9 +101,7 @@ impl Overlay<'_> {
             there.content = self.content(&place, &response.content, &there.content);
         }
         let methods = self.union.contract.paths.get_mut(path);
-        methods
-            .expect("it was added above")
-            .insert(method, newer);
+        methods.expect("it was added above").insert(method, newer);
     }
 
     fn content(&mut self, place: &str, older: &Content, newer: &Content) -> Content {
@@ -160,11 +158,13 @@ impl Overlay<'_> {
                 maximum: maximum.clone(),
             },
             (Shape::Any, Shape::Any) | (Shape::Boolean, Shape::Boolean) => newer.shape.clone(),
-            (Shape::String { values: older, .. }, Shape::String { values: newer_values, .. })
-                if older.is_empty() && newer_values.is_empty() =>
-            {
-                newer.shape.clone()
-            }
+            (
+                Shape::String { values: older, .. },
+                Shape::String {
+                    values: newer_values,
+                    ..
+                },
+            ) if older.is_empty() && newer_values.is_empty() => newer.shape.clone(),
             (older, newer) => {
                 self.conflict(place, &format!("{} became {}", say(older), say(newer)));
                 newer.clone()
@@ -263,9 +263,7 @@ impl Overlay<'_> {
                 older.shape.clone()
             }
             Shape::Array(items) => Shape::Array(Box::new(self.adopt(&format!("{place}[]"), items))),
-            Shape::Map(values) => {
-                Shape::Map(Box::new(self.adopt(&format!("{place}{{}}"), values)))
-            }
+            Shape::Map(values) => Shape::Map(Box::new(self.adopt(&format!("{place}{{}}"), values))),
             other => other.clone(),
         };
         Schema {
@@ -303,7 +301,11 @@ fn emptied(schema: &Schema) -> Schema {
 /// The format that holds the values of both, if one of them does.
 fn wider<'f>(one: Option<&'f str>, other: Option<&'f str>) -> Option<&'f str> {
     let (one, other) = (one?, other?);
-    let bits = |format: &str| format.trim_start_matches(['u', 'i', 'n', 't']).parse::<u8>();
+    let bits = |format: &str| {
+        format
+            .trim_start_matches(['u', 'i', 'n', 't'])
+            .parse::<u8>()
+    };
     let sign = |format: &str| format.starts_with('u');
     let (one_bits, other_bits) = (bits(one).ok()?, bits(other).ok()?);
     (sign(one) == sign(other)).then_some(if one_bits > other_bits { one } else { other })
