@@ -1,0 +1,143 @@
+//! What a VMM made of a configuration: what was sent, held against what `vm.info` says is stored.
+//!
+//! Only what was sent is compared; a server fills in the rest. `null` is the same as absent.
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// A VM was created. What became of its configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Created {
+    /// Where the VMM's configuration isn't as it was sent, in the order of their pointers.
+    pub differences: Vec<Difference>,
+}
+
+/// A place at which the VMM's configuration isn't as it was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The JSON pointer in the configuration: `/disks/0/backing_files`.
+    pub pointer: String,
+    /// What was sent.
+    pub sent: Value,
+    /// What is stored; none if it was dropped.
+    pub stored: Option<Value>,
+}
+
+impl Created {
+    /// Whether all of the configuration was stored as it was sent.
+    pub fn is_exact(&self) -> bool {
+        self.differences.is_empty()
+    }
+
+    /// Compares the body of `vm.create` with the answer to `vm.info`.
+    pub(super) fn compare(sent: &[u8], info: Option<&Value>) -> Result<Created, serde_json::Error> {
+        let sent: Value = serde_json::from_slice(sent)?;
+        let stored = info.and_then(|info| info.get("config"));
+        let mut created = Created::default();
+        created.add("", &sent, stored);
+        Ok(created)
+    }
+
+    fn add(&mut self, pointer: &str, sent: &Value, stored: Option<&Value>) {
+        match (sent, stored) {
+            (Value::Null, _) => {}
+            (Value::Object(sent), Some(Value::Object(stored))) => {
+                for (key, value) in sent {
+                    let key_in_pointer = key.replace('~', "~0").replace('/', "~1");
+                    let below = format!("{pointer}/{key_in_pointer}");
+                    self.add(&below, value, stored.get(key));
+                }
+            }
+            (Value::Array(sent), Some(Value::Array(stored))) if sent.len() >= stored.len() => {
+                for (index, value) in sent.iter().enumerate() {
+                    self.add(&format!("{pointer}/{index}"), value, stored.get(index));
+                }
+            }
+            (sent, Some(stored)) if sent == stored => {}
+            (sent, stored) => self.differences.push(Difference {
+                pointer: pointer.to_owned(),
+                sent: sent.clone(),
+                stored: stored.filter(|stored| !stored.is_null()).cloned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Created {
+    /// The differences, parted by semicolons.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, difference) in self.differences.iter().enumerate() {
+            let before = if index == 0 { "" } else { "; " };
+            write!(f, "{before}{difference}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Difference { pointer, sent, .. } = self;
+        match &self.stored {
+            None => write!(f, "{pointer} was dropped, sent as {sent}"),
+            Some(stored) => write!(f, "{pointer} was sent as {sent} and stored as {stored}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_was_sent_is_compared() {
+        fn check(sent: Value, stored: Value, expected: &[&str]) {
+            let info = json!({ "config": stored, "state": "Created" });
+            let created = Created::compare(sent.to_string().as_bytes(), Some(&info)).unwrap();
+            let said: Vec<String> = created
+                .differences
+                .iter()
+                .map(Difference::to_string)
+                .collect();
+            assert_eq!(said, expected, "{sent} in {info}");
+            assert_eq!(created.is_exact(), expected.is_empty());
+        }
+        check(json!({}), json!({ "cpus": { "boot_vcpus": 1 } }), &[]);
+        check(json!({ "rng": null }), json!({}), &[]);
+        check(
+            json!({ "memory": { "size": 1 } }),
+            json!({ "memory": { "size": 1, "thp": true } }),
+            &[],
+        );
+        check(
+            json!({ "memory": { "size": 1, "a/b": true } }),
+            json!({ "memory": { "size": 2 } }),
+            &[
+                "/memory/a~1b was dropped, sent as true",
+                "/memory/size was sent as 1 and stored as 2",
+            ],
+        );
+        check(
+            json!({ "disks": [{ "path": "/a" }, { "path": "/b" }] }),
+            json!({ "disks": [{ "path": "/a", "id": null }] }),
+            &["/disks/1 was dropped, sent as {\"path\":\"/b\"}"],
+        );
+        check(
+            json!({ "disks": [] }),
+            json!({ "disks": [{}] }),
+            &["/disks was sent as [] and stored as [{}]"],
+        );
+        check(
+            json!({ "net": [] }),
+            json!({ "net": null }),
+            &["/net was dropped, sent as []"],
+        );
+        check(
+            json!({ "vsock": {} }),
+            json!({}),
+            &["/vsock was dropped, sent as {}"],
+        );
+    }
+}
