@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use chv_sandbox::spec::{
     self, CORRECTIONS, Correction, CorrectionError, CorrectionProblem, Corrections, Release,
@@ -120,26 +121,66 @@ fn a_list_that_does_not_fit_is_reported_in_full() {
 #[test]
 fn every_release_is_listed_with_its_source() {
     let sources = Sources::read(api_spec()).unwrap();
-    let listed: Vec<&str> = sources.release.keys().map(String::as_str).collect();
-    assert_eq!(
-        listed,
-        [
-            "v44.0", "v46.0", "v48.0", "v50.2", "v51.2", "v52.0", "v53.0"
-        ]
-    );
+    let mut there: Vec<String> = fs::read_dir(api_spec())
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+        .filter_map(|name| name.strip_suffix(".json").map(str::to_owned))
+        .collect();
+    there.sort();
+    assert!(there.contains(&"v44.0".to_owned()) && there.contains(&"v53.0".to_owned()));
+    assert!(sources.release.keys().eq(&there), "{there:?}");
+    let hexadecimal = |text: &str, digits: usize| {
+        text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
     for (name, source) in &sources.release {
-        let contract = spec::read(&api_spec().join(format!("{name}.json"))).unwrap();
+        let path = api_spec().join(format!("{name}.json"));
+        let contract = spec::read(&path).unwrap();
         assert_eq!(
             (contract.release, &contract.release.to_string()),
             (source.tag, name)
         );
-        assert!(
-            source
-                .commit
-                .as_ref()
-                .is_some_and(|commit| commit.len() == 40)
+        assert_eq!(
+            contract.canonical(),
+            fs::read_to_string(&path).unwrap(),
+            "{name}"
         );
+        let commit = source.commit.as_deref().unwrap();
+        assert!(hexadecimal(commit, 40), "{name}: {commit}");
+        assert!(hexadecimal(&source.sha256, 64), "{name}: {}", source.sha256);
     }
+}
+
+#[test]
+fn the_command_lists_what_does_not_apply_and_fails() {
+    let run = |from: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_chv-sandbox"))
+            .args(["spec", "check", "--from"])
+            .arg(from)
+            .output()
+            .unwrap()
+    };
+    let good = run(api_spec());
+    assert!(good.status.success(), "{good:?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(api_spec()).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    // A release whose document mended what an open entry corrects.
+    let mended = folder.path().join("v53.0.json");
+    let text = fs::read_to_string(&mended).unwrap();
+    fs::write(
+        &mended,
+        text.replace("\"generic-vhost-user\"", "\"generic_vhost_user\""),
+    )
+    .unwrap();
+    let bad = run(folder.path());
+    assert_eq!(bad.status.code(), Some(1));
+    let said = String::from_utf8(bad.stdout).unwrap();
+    assert!(said.contains("v52.0: all corrections apply"), "{said}");
+    assert!(said.contains("v53.0: 1 change does not apply"), "{said}");
+    assert!(said.contains("`VmConfig.generic_vhost_user`"), "{said}");
 }
 
 #[test]
