@@ -583,10 +583,10 @@ pub struct NumaConfig {
 /// `NumaDistance`: part of [`NumaConfig`](super::NumaConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct NumaDistance {
-    /// Optional.
+    /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<u32>,
-    /// Optional.
+    /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distance: Option<u8>,
     /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
@@ -693,7 +693,7 @@ pub struct PlatformConfig {
 /// `RateLimitGroupConfig`: part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct RateLimitGroupConfig {
-    /// Optional.
+    /// `""` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Optional.
