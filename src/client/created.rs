@@ -1,10 +1,18 @@
 //! What a VMM made of a configuration: what was sent, held against what `vm.info` says is stored.
 //!
-//! Only what was sent is compared; a server fills in the rest. `null` is the same as absent.
+//! Only what was sent is compared; a server fills in the rest. `null` is the same as absent. Values are compared as they
+//! are on the wire: no supported release was seen to store one in another form. Two fields of an older name are stored
+//! under their new one ([`RENAMED`]).
 
 use std::fmt;
 
 use serde_json::Value;
+
+/// Fields that v53.0 takes under this name and stores under that one (`PlatformConfig` in `vmm/src/vm_config.rs`).
+const RENAMED: [(&str, &str); 2] = [
+    ("/platform/serial_number", "system_serial_number"),
+    ("/platform/uuid", "system_uuid"),
+];
 
 /// A VM was created. What became of its configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,7 +54,11 @@ impl Created {
                 for (key, value) in sent {
                     let key_in_pointer = key.replace('~', "~0").replace('/', "~1");
                     let below = format!("{pointer}/{key_in_pointer}");
-                    self.add(&below, value, stored.get(key));
+                    let renamed = || RENAMED.iter().find(|(pointer, _)| *pointer == below);
+                    let stored = stored
+                        .get(key)
+                        .or_else(|| renamed().and_then(|(_, key)| stored.get(*key)));
+                    self.add(&below, value, stored);
                 }
             }
             (Value::Array(sent), Some(Value::Array(stored))) if sent.len() >= stored.len() => {
@@ -106,6 +118,11 @@ mod tests {
         }
         check(json!({}), json!({ "cpus": { "boot_vcpus": 1 } }), &[]);
         check(json!({ "rng": null }), json!({}), &[]);
+        check(
+            json!({ "platform": { "uuid": "a" } }),
+            json!({ "platform": { "system_uuid": "a" } }),
+            &[],
+        );
         check(
             json!({ "memory": { "size": 1 } }),
             json!({ "memory": { "size": 1, "thp": true } }),

@@ -1,7 +1,6 @@
 //! What is generated from: the union of the corrected contracts, and what the documents said before.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::Path;
 
 use chv_sandbox::spec::{
@@ -59,20 +58,18 @@ impl Span {
 impl Api {
     /// Reads the contracts and the corrections below `folder`.
     pub(super) fn read(folder: &Path) -> Api {
-        let corrections =
-            Corrections::read(&folder.join("corrections.toml")).expect("the corrections are valid");
-        let mut documented = BTreeMap::new();
+        let corrections = Corrections::read(&folder.join(spec::CORRECTIONS));
+        let corrections = corrections.expect("the corrections are valid");
+        let documented = spec::contracts(folder).expect("the contracts are valid");
         let mut applied = BTreeMap::new();
         let mut contracts = Vec::new();
-        for document in documents(folder) {
+        for (release, document) in &documented {
             let mut contract = document.clone();
-            let release = contract.release;
             let corrected = corrections
                 .apply(&mut contract)
                 .unwrap_or_else(|error| panic!("{error}"));
             contracts.push(contract);
-            applied.insert(release, corrected);
-            documented.insert(release, document);
+            applied.insert(*release, corrected);
         }
         let (contract, known) = union::of(&contracts)
             .unwrap_or_else(|conflicts| panic!("no union:\n{}", conflicts.join("\n")));
@@ -206,18 +203,6 @@ impl Api {
         let release = self.known.get(place)?.last()?;
         Some((self.documented.get(release)?, self.applied.get(release)?))
     }
-}
-
-/// The documents in `folder`, oldest release first.
-fn documents(folder: &Path) -> Vec<Contract> {
-    let mut documents: Vec<Contract> = fs::read_dir(folder)
-        .expect("the folder can be listed")
-        .map(|entry| entry.expect("the folder can be listed").path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "json"))
-        .map(|path| spec::read(&path).unwrap_or_else(|error| panic!("{error}")))
-        .collect();
-    documents.sort_by_key(|document| document.release);
-    documents
 }
 
 /// The schema of a JSON body.

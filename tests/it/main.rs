@@ -5,6 +5,7 @@ mod cassettes;
 mod client;
 #[path = "../codegen/mod.rs"]
 mod codegen;
+mod contracts;
 mod demo;
 mod guest;
 mod idle_kernel;
