@@ -1,10 +1,11 @@
 //! What a VMM made of a configuration: what was sent, held against what `vm.info` says is stored.
 //!
 //! Only what was sent is compared; a server fills in the rest. `null` is the same as absent. Values are compared as they
-//! are on the wire: no supported release was seen to store one in another form. Two fields of an older name are stored
-//! under their new one ([`RENAMED`]).
+//! are on the wire, with what every supported release was seen to write in a form of its own: the addresses of a network
+//! device. Two fields of an older name are stored under their new one ([`RENAMED`]).
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -66,13 +67,28 @@ impl Created {
                     self.add(&format!("{pointer}/{index}"), value, stored.get(index));
                 }
             }
-            (sent, Some(stored)) if sent == stored => {}
+            (sent, Some(stored)) if sent == stored || same_address(pointer, sent, stored) => {}
             (sent, stored) => self.differences.push(Difference {
                 pointer: pointer.to_owned(),
                 sent: sent.clone(),
                 stored: stored.filter(|stored| !stored.is_null()).cloned(),
             }),
         }
+    }
+}
+
+/// Whether two texts of a network device are one address: `AA:BB:..` is stored as `aa:bb:..`, `2001:0DB8::1` as
+/// `2001:db8::1`.
+fn same_address(pointer: &str, sent: &Value, stored: &Value) -> bool {
+    let (Some(sent), Some(stored)) = (sent.as_str(), stored.as_str()) else {
+        return false;
+    };
+    let ip = |text: &str| text.parse::<IpAddr>();
+    let field = pointer.strip_prefix("/net/");
+    match field.and_then(|field| field.split_once('/')) {
+        Some((_, "mac" | "host_mac")) => sent.eq_ignore_ascii_case(stored),
+        Some((_, "ip" | "mask")) => ip(sent).is_ok() && ip(sent) == ip(stored),
+        _ => false,
     }
 }
 
@@ -118,6 +134,19 @@ mod tests {
         }
         check(json!({}), json!({ "cpus": { "boot_vcpus": 1 } }), &[]);
         check(json!({ "rng": null }), json!({}), &[]);
+        check(
+            json!({ "net": [{ "mac": "AA:bb:CC:dd:EE:ff", "ip": "2001:0DB8::0001" }] }),
+            json!({ "net": [{ "mac": "aa:bb:cc:dd:ee:ff", "ip": "2001:db8::1" }] }),
+            &[],
+        );
+        check(
+            json!({ "net": [{ "mac": "aa:bb:cc:dd:ee:ff", "ip": "10.0.0.1" }] }),
+            json!({ "net": [{ "mac": "aa:bb:cc:dd:ee:fe", "ip": "10.0.0.2" }] }),
+            &[
+                "/net/0/ip was sent as \"10.0.0.1\" and stored as \"10.0.0.2\"",
+                "/net/0/mac was sent as \"aa:bb:cc:dd:ee:ff\" and stored as \"aa:bb:cc:dd:ee:fe\"",
+            ],
+        );
         check(
             json!({ "platform": { "uuid": "a" } }),
             json!({ "platform": { "system_uuid": "a" } }),

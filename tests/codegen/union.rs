@@ -283,8 +283,16 @@ impl Overlay<'_> {
     }
 
     fn conflict(&mut self, place: &str, why: &str) {
-        let release = self.older.release;
-        let conflict = format!("{place}: {why} ({release} and a newer release)");
+        let older = self.older.release;
+        // A place inside a property, or with a status, is known by what comes before.
+        let known = place.trim_end_matches(['[', ']', '{', '}']);
+        let known = known
+            .split(' ')
+            .next()
+            .and_then(|known| self.union.known.get(known));
+        let newer = known.and_then(|known| known.iter().find(|release| **release > older));
+        let newer = newer.unwrap_or(&self.union.contract.release);
+        let conflict = format!("{place}: {why} ({older} and {newer})");
         self.union.conflicts.push(conflict);
     }
 }
@@ -318,3 +326,6 @@ fn say(shape: &Shape) -> String {
         other => other.kind().to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;
