@@ -5,7 +5,11 @@
 //! - Every call has a deadline by its class ([`Deadlines`]). After it the connection is dropped, so that a late
 //!   answer can't be taken for the next one's.
 //! - [`Error`] says by its [`ErrorKind`] what to do next, and keeps the server's own words as evidence.
-//! - [`Release`] is the VMM's version, learnt from `vmm.ping`.
+//! - [`Release`] is the VMM's version, learnt from `vmm.ping` once a connection, when a request uses something that not
+//!   every supported release knows. What the VMM would ignore is refused before it is sent
+//!   ([`ErrorKind::NotSupported`]). A VMM newer than every supported release counts as the newest of them, an older one
+//!   as the oldest, with a warning through `tracing`.
+//! - [`Client::create_checked`] creates a VM and says what the VMM made of its configuration.
 //!
 //! ```no_run
 //! use chv_sandbox::api;
@@ -22,12 +26,14 @@
 //! # }
 //! ```
 
+mod call;
 mod classify;
+mod created;
 mod deadline;
 mod descriptors;
 mod error;
 mod messages;
-mod release;
+mod refusal;
 mod transport;
 
 use std::fmt;
@@ -36,22 +42,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::Mutex;
 
-#[cfg(feature = "compat")]
-use crate::api::Operation;
-use crate::api::{self, Request};
+use crate::api::types::VmConfig;
+use crate::api::{self, Operation, Request};
 
+pub use crate::api::{ParseReleaseError, Release};
+pub use created::{Created, Difference};
 pub use deadline::Deadlines;
 pub use error::{Error, ErrorKind, Outcome, SocketPathTooLong};
 #[cfg(feature = "compat")]
 pub(crate) use messages::is_of_http_layer;
-pub use release::{ParseReleaseError, Release};
 
-use error::Context;
-use transport::{Answer, Connection};
+use call::{Call, Kept};
 
 /// The largest request body that the server of v53.0 and earlier reads, in bytes.
 ///
@@ -78,12 +81,6 @@ struct Shared {
     kept: Mutex<Option<Kept>>,
 }
 
-/// A connection between calls, with what was learnt of the VMM at its other end.
-struct Kept {
-    connection: Connection,
-    release: Option<Release>,
-}
-
 /// What an answer that isn't a success means.
 #[cfg(feature = "compat")]
 pub(crate) fn kind_of(operation: Operation, status: u16, body: &[u8]) -> ErrorKind {
@@ -93,7 +90,7 @@ pub(crate) fn kind_of(operation: Operation, status: u16, body: &[u8]) -> ErrorKi
 /// The server's words in the body of an error, outermost cause first.
 #[cfg(feature = "compat")]
 pub(crate) fn messages_in(body: &[u8]) -> Vec<String> {
-    messages::parse(&Bytes::copy_from_slice(body))
+    messages::parse(&bytes::Bytes::copy_from_slice(body))
 }
 
 impl Client {
@@ -129,16 +126,18 @@ impl Client {
 
     /// Sends `request` and waits for its answer, at most as long as the deadline of its class.
     ///
-    /// A request is sent again on a new connection only when nothing of it had been sent on the kept one.
+    /// If it uses what not every supported release knows, and the VMM's release isn't known yet on this connection, that
+    /// is asked first, within the same deadline; such an error is one of `vmm.ping`. A request is sent again on a new
+    /// connection only when nothing of it had been sent on the kept one.
     ///
     /// # Errors
     ///
-    /// Any [`ErrorKind`]; see there for what to do next.
+    /// [`ErrorKind::NotSupported`], before anything of it is sent, when the VMM would ignore a part of it; any other
+    /// [`ErrorKind`], see there for what to do next.
     pub async fn send<T>(&self, request: Request<T>) -> Result<T, Error> {
         let call = self.call(&request);
-        descriptors::refuse_in_body(request.operation(), request.body())
-            .map_err(|kind| call.context.refuse(kind))?;
-        let mut turn = call.turn(&self.shared).await?;
+        call.refuse(&request)?;
+        let mut turn = call.turn(&self.shared.kept).await?;
         let answer = call.on_kept(&mut turn).await?;
         call.finish(&request, &answer)
     }
@@ -158,28 +157,48 @@ impl Client {
         fds: &[BorrowedFd<'_>],
     ) -> Result<T, Error> {
         let call = self.call(&request);
-        let since = descriptors::taken_since(request.operation(), fds.len())
+        let taken = descriptors::taken(request.operation(), fds.len())
             .map_err(|kind| call.context.refuse(kind))?;
-        if let Some(since) = since {
-            let server = self.release().await?;
-            if server < since {
-                return Err(call.context.refuse(ErrorKind::NotSupported {
-                    what: format!("{} with a descriptor", request.operation()),
-                    since: Some(since),
-                    server: Some(server),
-                }));
-            }
-        }
         let fds = fds
             .iter()
             .map(|fd| fd.try_clone_to_owned())
             .collect::<Result<Vec<OwnedFd>, _>>()
             .map_err(|error| call.context.connect(error))?;
         // Calls stay in order although this one has a connection of its own.
-        let _turn = call.turn(&self.shared).await?;
+        let mut turn = call.turn(&self.shared.kept).await?;
+        if !call.needs.is_empty() || !taken.is_universal() {
+            let release = call.learn(&mut turn).await?;
+            call.check(release)?;
+            descriptors::check(request.operation(), taken, release)
+                .map_err(|kind| call.context.refuse(kind))?;
+        }
         let mut connection = call.open(fds).await?;
         let answer = call.exchange(&mut connection).await?;
         call.finish(&request, &answer)
+    }
+
+    /// Creates a VM, reads back what the VMM stored, and says where that isn't what was sent. Legal without a VM;
+    /// leaves it `Created`. No other call of this client and its clones gets in between.
+    ///
+    /// What the VMM added of its own (defaults, identifiers) is no difference. A difference is no error: the VM exists,
+    /// and what to do about it is the caller's choice.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::send`]. An error whose [operation](Error::operation) is `vm.info` comes after the VM was created.
+    pub async fn create_checked(&self, config: &VmConfig) -> Result<Created, Error> {
+        let create = api::vm_create(config);
+        let call = self.call(&create);
+        call.refuse(&create)?;
+        let mut turn = call.turn(&self.shared.kept).await?;
+        let answer = call.on_kept(&mut turn).await?;
+        call.finish(&create, &answer)?;
+        let info = Request::raw(Operation::VmInfo, None);
+        let reading = self.call(&info);
+        let answer = reading.on_kept(&mut turn).await?;
+        let stored = reading.finish(&info, &answer)?;
+        Created::compare(&call.body, stored.as_ref())
+            .map_err(|error| reading.context.decode(answer.status, error))
     }
 
     /// The VMM's release, from `vmm.ping`; asked once per connection.
@@ -188,38 +207,13 @@ impl Client {
     ///
     /// As [`Client::send`]; [`ErrorKind::Decode`] when the version isn't one.
     pub async fn release(&self) -> Result<Release, Error> {
-        let ping = api::vmm_ping();
-        let call = self.call(&ping);
-        let mut turn = call.turn(&self.shared).await?;
-        if let Some(kept) = turn.as_mut()
-            && let Some(release) = kept.release
-            && kept.connection.is_open()
-        {
-            return Ok(release);
-        }
-        let answer = call.on_kept(&mut turn).await?;
-        let release: Release = call
-            .finish(&ping, &answer)?
-            .version
-            .parse()
-            .map_err(|error: ParseReleaseError| call.context.decode(answer.status, error))?;
-        if let Some(kept) = turn.as_mut() {
-            kept.release = Some(release);
-        }
-        Ok(release)
+        let call = self.call(&api::vmm_ping());
+        let mut turn = call.turn(&self.shared.kept).await?;
+        call.learn(&mut turn).await
     }
 
     fn call<T>(&self, request: &Request<T>) -> Call<'_> {
-        let limit = self.deadlines.of(request.operation());
-        Call {
-            context: Context {
-                operation: request.operation(),
-                socket: self.socket(),
-                limit,
-            },
-            body: request.body().cloned().unwrap_or_default(),
-            deadline: Instant::now() + limit,
-        }
+        Call::new(request, self.socket(), &self.deadlines)
     }
 }
 
@@ -229,83 +223,6 @@ impl fmt::Debug for Client {
             .field("socket", &self.shared.socket)
             .field("deadlines", &self.deadlines)
             .finish_non_exhaustive()
-    }
-}
-
-/// One call: what is asked, of whom, until when.
-struct Call<'a> {
-    context: Context<'a>,
-    body: Bytes,
-    deadline: Instant,
-}
-
-impl Call<'_> {
-    /// Waits until the calls before this one have ended. A body that is too large is refused here.
-    async fn turn<'s>(&self, shared: &'s Shared) -> Result<MutexGuard<'s, Option<Kept>>, Error> {
-        if self.body.len() > BODY_LIMIT {
-            return Err(self.context.refuse(ErrorKind::BodyTooLarge {
-                length: self.body.len(),
-                limit: BODY_LIMIT,
-            }));
-        }
-        timeout_at(self.deadline, shared.kept.lock())
-            .await
-            .map_err(|_| self.context.deadline(Outcome::NotSent))
-    }
-
-    /// Exchanges on the kept connection, or on a new one if there is none or it was closed meanwhile.
-    async fn on_kept(&self, turn: &mut Option<Kept>) -> Result<Answer, Error> {
-        // Taken out for as long as the answer is owed: a call dropped half-way drops its connection too.
-        if let Some(mut kept) = turn.take() {
-            match self.exchange(&mut kept.connection).await {
-                Ok(answer) => {
-                    *turn = answer.keeps_connection().then_some(kept);
-                    return Ok(answer);
-                }
-                Err(error)
-                    if !kept.connection.has_sent()
-                        && !matches!(error.kind(), ErrorKind::Deadline { .. }) =>
-                {
-                    tracing::debug!(socket = %self.context.socket.display(), "the kept connection was closed");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let mut connection = self.open(Vec::new()).await?;
-        let answer = self.exchange(&mut connection).await?;
-        *turn = answer.keeps_connection().then_some(Kept {
-            connection,
-            release: None,
-        });
-        Ok(answer)
-    }
-
-    async fn open(&self, fds: Vec<OwnedFd>) -> Result<Connection, Error> {
-        timeout_at(self.deadline, Connection::open(self.context.socket, fds))
-            .await
-            .map_err(|_| self.context.deadline(Outcome::NotSent))?
-            .map_err(|error| self.context.connect(error))
-    }
-
-    async fn exchange(&self, connection: &mut Connection) -> Result<Answer, Error> {
-        let exchange = connection.exchange(self.context.operation, self.body.clone());
-        match timeout_at(self.deadline, exchange).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(failure)) => Err(self.context.broken(failure)),
-            Err(_) => Err(self
-                .context
-                .deadline(Outcome::of(self.context.operation, connection.has_sent()))),
-        }
-    }
-
-    /// What the answer says, as a value or as an error.
-    fn finish<T>(&self, request: &Request<T>, answer: &Answer) -> Result<T, Error> {
-        if !answer.is_success() {
-            return Err(self.context.refused(answer));
-        }
-        request
-            .decode(&answer.body)
-            .map_err(|error| self.context.decode(answer.status, error))
     }
 }
 

@@ -7,6 +7,7 @@ mod client;
 mod codegen;
 mod compat;
 mod compat_cli;
+mod contracts;
 mod demo;
 mod expected;
 mod from_fixtures;

@@ -1,7 +1,10 @@
 //! The client against servers that do exactly what each test says.
 
 mod answers;
+mod created;
 mod descriptors;
+mod fields;
+mod releases;
 mod server;
 
 use std::ffi::OsStr;
