@@ -13,6 +13,7 @@ mod guest;
 mod image;
 mod overlay;
 mod player;
+mod probe;
 mod real;
 mod recorder;
 mod relay;

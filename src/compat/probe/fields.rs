@@ -5,6 +5,9 @@
 //! value, and again under a name of the same length that no release has; when both get the same answer, the field is
 //! ignored. Nothing of a VM is needed for it, and nothing is done: what a server takes in spite of it fails for another
 //! reason, and a VM that gets created is deleted again.
+//!
+//! Whether a field is required, and which values of it are taken, is seen by sending it and leaving it out: what can't be
+//! read is answered 400, and nothing else is where nothing is wrong but the state of the VM.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,7 +18,7 @@ use super::Error;
 use super::session::{ask, start};
 use crate::replay::wire::RawResponse;
 use crate::spec::{Contract, Schema, Shape};
-use crate::vmm::VmmConfig;
+use crate::vmm::{Vmm, VmmConfig};
 
 /// A field of a request, and what a server does with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +31,12 @@ pub struct Field {
     pub pointer: String,
     /// Whether the server reads it; `None` if it ended instead of an answer.
     pub read: Option<bool>,
+    /// Whether the server refuses a request without it, which it takes with it; `None` if it takes neither.
+    pub required: Option<bool>,
+    /// Whether the contract that it was taken from requires it.
+    pub required_by_contract: bool,
+    /// The values of the contract that the server refuses, although it takes the request without the field.
+    pub refused: Vec<String>,
 }
 
 /// A field to be tried.
@@ -41,10 +50,18 @@ struct Trap {
     body: Value,
     /// The same under a name that no release has.
     control: Value,
+    /// The body without the field.
+    without: Value,
+    /// The body with each value that is to be tried.
+    with: Vec<(Value, Value)>,
+    required: bool,
 }
 
 /// Values that need nothing else. A console of mode `File` without a file ends the VMM, for one.
 const HARMLESS: [&str; 2] = ["Off", "Null"];
+
+/// A text where any will do.
+const ANY_TEXT: &str = "x";
 
 /// Deeper than any field of a contract.
 const MAX_DEPTH: usize = 8;
@@ -65,25 +82,75 @@ pub(super) async fn try_all(
             }
         }
     }
+    let mut server = Server {
+        config,
+        vmm: start(config).await?,
+    };
     let mut fields = Vec::new();
-    let mut vmm = start(config).await?;
     for trap in traps.into_values() {
-        let socket = vmm.client().socket();
-        let with = answer(socket, &trap.path, &trap.body, &trap.name).await?;
-        let without = answer(socket, &trap.path, &trap.control, &unknown(&trap.name)).await?;
-        if with.is_none() || without.is_none() {
-            vmm.shutdown().await;
-            vmm = start(config).await?;
+        fields.push(server.try_one(trap).await?);
+    }
+    server.vmm.shutdown().await;
+    Ok(fields)
+}
+
+/// A VMM, and another one when it ends.
+struct Server<'a> {
+    config: &'a VmmConfig,
+    vmm: Vmm,
+}
+
+impl Server<'_> {
+    async fn try_one(&mut self, trap: Trap) -> Result<Field, Error> {
+        let Trap { path, name, .. } = &trap;
+        let with = self.answer(path, &trap.body, name).await?;
+        let without = self.answer(path, &trap.control, &unknown(name)).await?;
+        let read = with.zip(without).map(|(with, without)| with != without);
+        let left_out = self.is_malformed(path, &trap.without).await?;
+        let mut taken = false;
+        let mut refused = Vec::new();
+        for (value, body) in &trap.with {
+            match self.is_malformed(path, body).await? {
+                // It may have to be an address, or a path.
+                Some(true) if value == ANY_TEXT => {}
+                Some(true) => refused.push(value.to_string()),
+                Some(false) => taken = true,
+                None => {}
+            }
         }
-        fields.push(Field {
-            operation: trap.path.trim_start_matches('/').to_owned(),
+        if left_out != Some(false) {
+            refused.clear();
+        }
+        Ok(Field {
+            operation: path.trim_start_matches('/').to_owned(),
+            read,
+            required: left_out.filter(|left_out| taken || !left_out),
+            required_by_contract: trap.required,
+            refused,
             place: trap.place,
             pointer: trap.pointer,
-            read: with.zip(without).map(|(with, without)| with != without),
-        });
+        })
     }
-    vmm.shutdown().await;
-    Ok(fields)
+
+    /// Whether a body can't be read; `None` when the VMM ends.
+    async fn is_malformed(&mut self, path: &str, body: &Value) -> Result<Option<bool>, Error> {
+        let answer = self.answer(path, body, "").await?;
+        Ok(answer.map(|(status, _)| status == 400))
+    }
+
+    async fn answer(
+        &mut self,
+        path: &str,
+        body: &Value,
+        name: &str,
+    ) -> Result<Option<(u16, String)>, Error> {
+        let answer = answer(self.vmm.client().socket(), path, body, name).await?;
+        if answer.is_none() {
+            self.vmm.shutdown().await;
+            self.vmm = start(self.config).await?;
+        }
+        Ok(answer)
+    }
 }
 
 /// What a server says to `body`, with the name in question left out of its words; `None` when it ends.
@@ -196,6 +263,13 @@ impl Walk<'_> {
                             name: name.clone(),
                             body: with(name, wrong.clone()),
                             control: with(&unknown(name), wrong),
+                            without: within(Value::Object(others.clone())),
+                            with: self
+                                .values(property)
+                                .into_iter()
+                                .map(|value| (value.clone(), with(name, value)))
+                                .collect(),
+                            required: required.contains(name),
                         });
                     }
                     self.schema(property, &pointer, &place, &|value| with(name, value));
@@ -244,7 +318,7 @@ impl Walk<'_> {
             Shape::String { values, .. } => {
                 let harmless = HARMLESS.iter().find(|value| values.contains(**value));
                 let first = values.first().map(String::as_str);
-                json!(harmless.copied().or(first).unwrap_or("x"))
+                json!(harmless.copied().or(first).unwrap_or(ANY_TEXT))
             }
             Shape::Array(_) => json!([]),
             Shape::Map(_) => json!({}),
@@ -258,6 +332,16 @@ impl Walk<'_> {
                 .map(|(name, schema)| (name.clone(), self.sample(schema, depth + 1)))
                 .collect::<Map<_, _>>()
                 .into(),
+        }
+    }
+
+    /// Values of the schema: every one of an enumeration, else the smallest.
+    fn values(&self, schema: &Schema) -> Vec<Value> {
+        match &self.contract.resolve(schema, "").0.shape {
+            Shape::String { values, .. } if !values.is_empty() => {
+                values.iter().map(|value| json!(value)).collect()
+            }
+            _ => vec![self.sample(schema, 0)],
         }
     }
 
