@@ -170,7 +170,7 @@ impl Step<'_> {
         let call = &self.known.call;
         let documented = endpoint(self.base, call);
         documented.map_or_else(
-            || format!("/paths/~1{}", name(call)),
+            || format!("/paths/~1{}", name(call).replace('/', "~1")),
             |(pointer, _)| pointer,
         )
     }

@@ -62,9 +62,10 @@ pub(super) fn endpoint<'a>(contract: &'a Contract, call: &str) -> Option<(String
     Some((pointer, endpoint))
 }
 
-/// The operation's name of a call: `vm.boot`.
+/// The operation's name of a call (`vm.boot`), or the path that is none's.
 pub(super) fn name(call: &str) -> &str {
-    call.rsplit('/').next().unwrap_or(call)
+    let path = call.split_once(' ').map_or(call, |(_, path)| path);
+    path.strip_prefix("/api/v1/").unwrap_or(path)
 }
 
 /// A response against the contract.
@@ -147,7 +148,7 @@ const REFUSED_FOR_A_REASON: &[(&str, &str, &str)] = &[(
 
 /// What becomes of the fields of requests.
 fn fields(fields: &[Field], base: &Contract, findings: &mut Findings) {
-    let known = super::fields::places(base);
+    let known = super::traps::places(base);
     for field in fields {
         let Field {
             operation, place, ..

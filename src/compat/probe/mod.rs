@@ -25,6 +25,7 @@ pub mod recorded;
 mod routes;
 mod rules;
 mod session;
+mod traps;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
