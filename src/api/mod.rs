@@ -4,15 +4,24 @@
 //! [`client`](crate::client). Everything under `generated` is written by the generator in `tests/codegen/` from the
 //! contracts in `api-spec/`, after the corrections beside them.
 //!
+//! There is one set of types for all supported releases, [`SUPPORTED`]: what any of them knows is here, and where not all
+//! do, its documentation says which ("Since v52.0."). The same as data is in [`support`]; what a request needs of a
+//! release is said by [`Request::needs`].
+//!
 //! A type's required fields are plain, its optional ones are `Option` and are not sent when `None`. A newer server never
 //! breaks reading: fields that a type doesn't have are kept in its `unknown`, and a value that an enum doesn't have is
 //! its `Unknown`.
 
 #[rustfmt::skip]
 mod generated;
+mod needs;
 mod operation;
+mod release;
 mod request;
+pub mod support;
 
 pub use generated::*;
+pub use needs::Need;
 pub use operation::UnknownOperation;
+pub use release::{ParseReleaseError, Release};
 pub use request::{DecodeError, Method, Request};

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Operation;
+use super::needs::{self, Need};
 
 /// The HTTP method of an operation. The VMM's API uses only these two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,11 +29,14 @@ impl Method {
 
 /// One request of the VMM's API: an operation, its body, and the way to decode its answer as a `T`.
 ///
-/// Built by the functions of [`api`](crate::api), sent by [`Client::send`](crate::client::Client::send).
+/// Built by the functions of [`api`](crate::api), sent by [`Client::send`](crate::client::Client::send), which refuses
+/// it when the VMM's release would ignore a part of it ([`needs`](Request::needs)), unless it is
+/// [`unchecked`](Request::unchecked).
 #[derive(Clone, Debug)]
 pub struct Request<T> {
     operation: Operation,
     body: Option<Bytes>,
+    checked: bool,
     decode: fn(&[u8]) -> Result<T, serde_json::Error>,
 }
 
@@ -45,6 +49,26 @@ impl<T> Request<T> {
     /// The JSON body, for the operations that have one.
     pub fn body(&self) -> Option<&Bytes> {
         self.body.as_ref()
+    }
+
+    /// What it uses that not every supported release knows. Empty for one that suits all of them.
+    pub fn needs(&self) -> Vec<Need> {
+        needs::of(self.operation, self.body.as_deref())
+    }
+
+    /// The same request, sent whatever the VMM's release knows of it: for tools and tests that must send what the
+    /// server ignores or refuses.
+    #[must_use]
+    pub fn unchecked(self) -> Self {
+        Request {
+            checked: false,
+            ..self
+        }
+    }
+
+    /// Whether it is held against the VMM's release before it is sent.
+    pub fn is_checked(&self) -> bool {
+        self.checked
     }
 
     /// Reads the body of a successful answer (status 200 or 204).
@@ -66,6 +90,7 @@ impl Request<()> {
         Request {
             operation,
             body: None,
+            checked: true,
             decode: |_| Ok(()),
         }
     }
@@ -77,6 +102,7 @@ impl<T: DeserializeOwned> Request<T> {
         Request {
             operation,
             body: None,
+            checked: true,
             decode: |body| serde_json::from_slice(body),
         }
     }
@@ -88,6 +114,7 @@ impl<T: DeserializeOwned> Request<Option<T>> {
         Request {
             operation,
             body: None,
+            checked: true,
             decode: |body| match body {
                 [] => Ok(None),
                 body => serde_json::from_slice(body).map(Some),
@@ -107,7 +134,8 @@ impl<T> Request<T> {
 }
 
 impl Request<Option<Value>> {
-    /// A request by operation, with a body that is sent as it is: for tools that pass bodies through.
+    /// A request by operation, with a body that is sent as it is: for tools that pass bodies through. It is checked as
+    /// any other.
     pub fn raw(operation: Operation, body: Option<Bytes>) -> Self {
         Request {
             body,

@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// A file with the JSON body; `-` is standard input.
     #[arg(long, value_name = "FILE|-")]
     body: Option<PathBuf>,
+    /// Sends it even if the VMM's release would ignore a part of it.
+    #[arg(long)]
+    unchecked: bool,
 }
 
 /// Runs `chv-sandbox api`.
@@ -36,7 +39,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Box<dyn Error + Send + S
     };
     let body = args.body.as_deref().map(read_body).transpose()?;
     let client = Client::new(socket)?;
-    if let Some(answer) = client.send(Request::raw(operation, body)).await? {
+    let request = Request::raw(operation, body);
+    let request = match args.unchecked {
+        true => request.unchecked(),
+        false => request,
+    };
+    if let Some(answer) = client.send(request).await? {
         println!("{answer:#}");
     }
     Ok(ExitCode::SUCCESS)

@@ -73,7 +73,8 @@ pub(super) fn classify(operation: Operation, status: u16, messages: &[String]) -
     if is_unknown_route(status, messages) {
         return ErrorKind::NotSupported {
             what: operation.name().to_owned(),
-            since: None,
+            since: operation.since(),
+            until: operation.until(),
             server: None,
         };
     }
@@ -384,9 +385,10 @@ mod tests {
 
     #[test]
     fn what_the_vmm_lacks() {
-        let lacks = |what: &str| ErrorKind::NotSupported {
+        let lacks = |what: &str, since| ErrorKind::NotSupported {
             what: what.to_owned(),
-            since: None,
+            since,
+            until: None,
             server: None,
         };
         check(
@@ -394,11 +396,23 @@ mod tests {
             "vm.coredump",
             404,
             &["Not Found"],
-            lacks("vm.coredump"),
+            lacks("vm.coredump", None),
         );
         let generic = "vm.add-generic-vhost-user";
-        check(V51, generic, 404, &["Not Found"], lacks(generic));
-        check("older", generic, 404, &[], lacks(generic));
+        check(
+            V51,
+            generic,
+            404,
+            &["Not Found"],
+            lacks(generic, Some(crate::api::Release::new(52, 0))),
+        );
+        check(
+            "older",
+            generic,
+            404,
+            &[],
+            lacks(generic, Some(crate::api::Release::new(52, 0))),
+        );
     }
 
     #[test]

@@ -19,28 +19,49 @@ use tokio::net::UnixStream;
 
 use super::{ErrorKind, Release};
 use crate::api::Operation;
+use crate::api::support::Support;
 
 /// The kernel's limit for one message, and the server's.
 const MOST_DESCRIPTORS: usize = 253;
 
-/// Since which release `operation` takes descriptors, if that isn't all supported ones.
+/// The releases in which `operation` takes descriptors: those that know the field in which the server shows them.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NotSupported`] when it takes none, or not `count` of them.
-pub(super) fn taken_since(
-    operation: Operation,
-    count: usize,
-) -> Result<Option<Release>, ErrorKind> {
+/// [`ErrorKind::NotSupported`] when it takes none in any release, or not `count` of them.
+pub(super) fn taken(operation: Operation, count: usize) -> Result<Support, ErrorKind> {
     if count > MOST_DESCRIPTORS {
         return Err(never(format!(
             "{operation} with more than {MOST_DESCRIPTORS} descriptors"
         )));
     }
-    match operation {
-        Operation::VmAddNet | Operation::VmRestore => Ok(None),
-        Operation::VmAddDevice => Ok(Some(Release::new(53, 0))),
-        _ => Err(never(format!("{operation} with descriptors"))),
+    let field = match operation {
+        Operation::VmAddNet => "fds",
+        Operation::VmAddDevice => "fd",
+        Operation::VmRestore => "net_fds",
+        _ => return Err(never(format!("{operation} with descriptors"))),
+    };
+    let field = operation.body().and_then(|body| body.field(field));
+    match field {
+        Some(field) => Ok(field.support),
+        None => Err(never(format!("{operation} with descriptors"))),
+    }
+}
+
+/// Refuses descriptors that this release doesn't take.
+pub(super) fn check(
+    operation: Operation,
+    taken: Support,
+    server: Release,
+) -> Result<(), ErrorKind> {
+    match taken.includes(server) {
+        true => Ok(()),
+        false => Err(ErrorKind::NotSupported {
+            what: format!("{operation} with a descriptor"),
+            since: taken.since,
+            until: taken.until,
+            server: Some(server),
+        }),
     }
 }
 
@@ -80,6 +101,7 @@ fn never(what: String) -> ErrorKind {
     ErrorKind::NotSupported {
         what,
         since: None,
+        until: None,
         server: None,
     }
 }
@@ -170,7 +192,7 @@ mod tests {
     fn only_three_operations_take_descriptors() {
         let taking: Vec<_> = Operation::ALL
             .iter()
-            .filter_map(|&operation| Some((operation.name(), taken_since(operation, 1).ok()?)))
+            .filter_map(|&operation| Some((operation.name(), taken(operation, 1).ok()?.since)))
             .collect();
         assert_eq!(
             taking,
@@ -180,8 +202,8 @@ mod tests {
                 ("vm.restore", None),
             ]
         );
-        assert!(taken_since(Operation::VmAddNet, MOST_DESCRIPTORS).is_ok());
-        assert!(taken_since(Operation::VmAddNet, MOST_DESCRIPTORS + 1).is_err());
+        assert!(taken(Operation::VmAddNet, MOST_DESCRIPTORS).is_ok());
+        assert!(taken(Operation::VmAddNet, MOST_DESCRIPTORS + 1).is_err());
     }
 
     #[test]

@@ -53,12 +53,17 @@ pub enum ErrorKind {
     #[error("the VMM refused it")]
     Rejected,
     /// The VMM can't do this at all, or would ignore it without a word.
-    #[error("{what} is not supported{}", Versions(.since, .server))]
+    ///
+    /// What was asked for is named with its place: `/memory_restore_mode in vm.restore` is the field at that JSON
+    /// pointer of the request's body. [`Request::unchecked`](crate::api::Request::unchecked) sends it all the same.
+    #[error("{what} is not supported{}", Versions { since: *.since, until: *.until, server: *.server })]
     NotSupported {
-        /// What was asked for.
+        /// What was asked for; of several things, all of the first few.
         what: String,
-        /// The first release that has it; none if no release has it, or if that isn't known.
+        /// The first supported release that has all of it. None if the oldest has it, or none does.
         since: Option<Release>,
+        /// The last supported release that has all of it. None if the newest has it, or none does.
+        until: Option<Release>,
         /// The release of the VMM that was asked, where it had to be known.
         server: Option<Release>,
     },
@@ -197,6 +202,7 @@ pub struct SocketPathTooLong {
 }
 
 /// What every error of one call carries.
+#[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) operation: Operation,
     pub(super) socket: &'a Path,
@@ -280,17 +286,22 @@ struct Elapsed {
 }
 
 /// The end of the sentence of [`ErrorKind::NotSupported`].
-struct Versions<'a>(&'a Option<Release>, &'a Option<Release>);
+struct Versions {
+    since: Option<Release>,
+    until: Option<Release>,
+    server: Option<Release>,
+}
 
-impl fmt::Display for Versions<'_> {
+impl fmt::Display for Versions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Versions(since, server) = self;
-        if let Some(server) = server {
+        if let Some(server) = self.server {
             write!(f, " by {server}")?;
         }
-        if let Some(since) = since {
-            write!(f, "; it came with {since}")?;
+        match (self.since, self.until) {
+            (None, None) => Ok(()),
+            (Some(since), None) => write!(f, "; it came with {since}"),
+            (None, Some(until)) => write!(f, "; {until} was the last to have it"),
+            (Some(since), Some(until)) => write!(f, "; only {since} to {until} have it"),
         }
-        Ok(())
     }
 }

@@ -5,7 +5,11 @@
 //! - Every call has a deadline by its class ([`Deadlines`]). After it the connection is dropped, so that a late
 //!   answer can't be taken for the next one's.
 //! - [`Error`] says by its [`ErrorKind`] what to do next, and keeps the server's own words as evidence.
-//! - [`Release`] is the VMM's version, learnt from `vmm.ping`.
+//! - [`Release`] is the VMM's version, learnt from `vmm.ping` once a connection, when a request uses something that not
+//!   every supported release knows. What the VMM would ignore is refused before it is sent
+//!   ([`ErrorKind::NotSupported`]). A VMM newer than every supported release counts as the newest of them, an older one
+//!   as the oldest, with a warning through `tracing`.
+//! - [`Client::create_checked`] creates a VM and says what the VMM made of its configuration.
 //!
 //! ```no_run
 //! use chv_sandbox::api;
@@ -23,11 +27,12 @@
 //! ```
 
 mod classify;
+mod created;
 mod deadline;
 mod descriptors;
 mod error;
 mod messages;
-mod release;
+mod refusal;
 mod transport;
 
 use std::fmt;
@@ -40,15 +45,15 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout_at};
 
-#[cfg(feature = "compat")]
-use crate::api::Operation;
-use crate::api::{self, Request};
+use crate::api::types::VmConfig;
+use crate::api::{self, Need, Operation, Request};
 
+pub use crate::api::{ParseReleaseError, Release};
+pub use created::{Created, Difference};
 pub use deadline::Deadlines;
 pub use error::{Error, ErrorKind, Outcome, SocketPathTooLong};
 #[cfg(feature = "compat")]
 pub(crate) use messages::is_of_http_layer;
-pub use release::{ParseReleaseError, Release};
 
 use error::Context;
 use transport::{Answer, Connection};
@@ -129,15 +134,17 @@ impl Client {
 
     /// Sends `request` and waits for its answer, at most as long as the deadline of its class.
     ///
-    /// A request is sent again on a new connection only when nothing of it had been sent on the kept one.
+    /// If it uses what not every supported release knows, and the VMM's release isn't known yet on this connection, that
+    /// is asked first, within the same deadline; such an error is one of `vmm.ping`. A request is sent again on a new
+    /// connection only when nothing of it had been sent on the kept one.
     ///
     /// # Errors
     ///
-    /// Any [`ErrorKind`]; see there for what to do next.
+    /// [`ErrorKind::NotSupported`], before anything of it is sent, when the VMM would ignore a part of it; any other
+    /// [`ErrorKind`], see there for what to do next.
     pub async fn send<T>(&self, request: Request<T>) -> Result<T, Error> {
         let call = self.call(&request);
-        descriptors::refuse_in_body(request.operation(), request.body())
-            .map_err(|kind| call.context.refuse(kind))?;
+        call.refuse(&request)?;
         let mut turn = call.turn(&self.shared).await?;
         let answer = call.on_kept(&mut turn).await?;
         call.finish(&request, &answer)
@@ -158,28 +165,48 @@ impl Client {
         fds: &[BorrowedFd<'_>],
     ) -> Result<T, Error> {
         let call = self.call(&request);
-        let since = descriptors::taken_since(request.operation(), fds.len())
+        let taken = descriptors::taken(request.operation(), fds.len())
             .map_err(|kind| call.context.refuse(kind))?;
-        if let Some(since) = since {
-            let server = self.release().await?;
-            if server < since {
-                return Err(call.context.refuse(ErrorKind::NotSupported {
-                    what: format!("{} with a descriptor", request.operation()),
-                    since: Some(since),
-                    server: Some(server),
-                }));
-            }
-        }
         let fds = fds
             .iter()
             .map(|fd| fd.try_clone_to_owned())
             .collect::<Result<Vec<OwnedFd>, _>>()
             .map_err(|error| call.context.connect(error))?;
         // Calls stay in order although this one has a connection of its own.
-        let _turn = call.turn(&self.shared).await?;
+        let mut turn = call.turn(&self.shared).await?;
+        if !call.needs.is_empty() || !taken.is_universal() {
+            let release = call.learn(&mut turn).await?;
+            call.check(release)?;
+            descriptors::check(request.operation(), taken, release)
+                .map_err(|kind| call.context.refuse(kind))?;
+        }
         let mut connection = call.open(fds).await?;
         let answer = call.exchange(&mut connection).await?;
         call.finish(&request, &answer)
+    }
+
+    /// Creates a VM, reads back what the VMM stored, and says where that isn't what was sent. Legal without a VM;
+    /// leaves it `Created`. No other call of this client and its clones gets in between.
+    ///
+    /// What the VMM added of its own (defaults, identifiers) is no difference. A difference is no error: the VM exists,
+    /// and what to do about it is the caller's choice.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::send`]. An error whose [operation](Error::operation) is `vm.info` comes after the VM was created.
+    pub async fn create_checked(&self, config: &VmConfig) -> Result<Created, Error> {
+        let create = api::vm_create(config);
+        let call = self.call(&create);
+        call.refuse(&create)?;
+        let mut turn = call.turn(&self.shared).await?;
+        let answer = call.on_kept(&mut turn).await?;
+        call.finish(&create, &answer)?;
+        let info = Request::raw(Operation::VmInfo, None);
+        let reading = self.call(&info);
+        let answer = reading.on_kept(&mut turn).await?;
+        let stored = reading.finish(&info, &answer)?;
+        Created::compare(&call.body, stored.as_ref())
+            .map_err(|error| reading.context.decode(answer.status, error))
     }
 
     /// The VMM's release, from `vmm.ping`; asked once per connection.
@@ -188,25 +215,9 @@ impl Client {
     ///
     /// As [`Client::send`]; [`ErrorKind::Decode`] when the version isn't one.
     pub async fn release(&self) -> Result<Release, Error> {
-        let ping = api::vmm_ping();
-        let call = self.call(&ping);
+        let call = self.call(&api::vmm_ping());
         let mut turn = call.turn(&self.shared).await?;
-        if let Some(kept) = turn.as_mut()
-            && let Some(release) = kept.release
-            && kept.connection.is_open()
-        {
-            return Ok(release);
-        }
-        let answer = call.on_kept(&mut turn).await?;
-        let release: Release = call
-            .finish(&ping, &answer)?
-            .version
-            .parse()
-            .map_err(|error: ParseReleaseError| call.context.decode(answer.status, error))?;
-        if let Some(kept) = turn.as_mut() {
-            kept.release = Some(release);
-        }
-        Ok(release)
+        call.learn(&mut turn).await
     }
 
     fn call<T>(&self, request: &Request<T>) -> Call<'_> {
@@ -216,6 +227,10 @@ impl Client {
                 operation: request.operation(),
                 socket: self.socket(),
                 limit,
+            },
+            needs: match request.is_checked() {
+                true => request.needs(),
+                false => Vec::new(),
             },
             body: request.body().cloned().unwrap_or_default(),
             deadline: Instant::now() + limit,
@@ -236,10 +251,36 @@ impl fmt::Debug for Client {
 struct Call<'a> {
     context: Context<'a>,
     body: Bytes,
+    /// What the VMM has to know of it, beyond what every supported release does.
+    needs: Vec<Need>,
     deadline: Instant,
 }
 
+/// What came of an exchange on the kept connection.
+enum Attempt {
+    Answered(Answer),
+    /// Nothing was sent: there was no connection, or it turned out to be closed.
+    Unsent(Option<Error>),
+}
+
 impl Call<'_> {
+    /// Refuses what no release takes.
+    fn refuse<T>(&self, request: &Request<T>) -> Result<(), Error> {
+        match request.is_checked() {
+            true => descriptors::refuse_in_body(request.operation(), request.body())
+                .map_err(|kind| self.context.refuse(kind)),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses what this release would ignore.
+    fn check(&self, release: Release) -> Result<(), Error> {
+        match refusal::of(self.context.operation, &self.needs, release) {
+            Some(kind) => Err(self.context.refuse(kind)),
+            None => Ok(()),
+        }
+    }
+
     /// Waits until the calls before this one have ended. A body that is too large is refused here.
     async fn turn<'s>(&self, shared: &'s Shared) -> Result<MutexGuard<'s, Option<Kept>>, Error> {
         if self.body.len() > BODY_LIMIT {
@@ -253,23 +294,60 @@ impl Call<'_> {
             .map_err(|_| self.context.deadline(Outcome::NotSent))
     }
 
-    /// Exchanges on the kept connection, or on a new one if there is none or it was closed meanwhile.
+    /// Exchanges on the kept connection or, if there is none or it was closed meanwhile, on a new one, with a VMM of a
+    /// release that knows all that is asked.
     async fn on_kept(&self, turn: &mut Option<Kept>) -> Result<Answer, Error> {
-        // Taken out for as long as the answer is owed: a call dropped half-way drops its connection too.
-        if let Some(mut kept) = turn.take() {
-            match self.exchange(&mut kept.connection).await {
-                Ok(answer) => {
-                    *turn = answer.keeps_connection().then_some(kept);
-                    return Ok(answer);
-                }
-                Err(error)
-                    if !kept.connection.has_sent()
-                        && !matches!(error.kind(), ErrorKind::Deadline { .. }) =>
-                {
-                    tracing::debug!(socket = %self.context.socket.display(), "the kept connection was closed");
-                }
-                Err(error) => return Err(error),
+        if self.needs.is_empty() {
+            return self.on_any(turn).await;
+        }
+        let mut tries_left = 3_u8;
+        loop {
+            // What is known of the VMM holds for one connection: behind the next may be another one.
+            self.check(self.learn(turn).await?)?;
+            tries_left -= 1;
+            match self.on_open(turn).await? {
+                Attempt::Answered(answer) => return Ok(answer),
+                Attempt::Unsent(Some(error)) if tries_left == 0 => return Err(error),
+                Attempt::Unsent(_) => {}
             }
+        }
+    }
+
+    /// The release of the VMM at the other end of the kept connection, which is asked if it isn't known yet.
+    async fn learn(&self, turn: &mut Option<Kept>) -> Result<Release, Error> {
+        if let Some(kept) = turn.as_mut()
+            && let Some(release) = kept.release
+            && kept.connection.is_open()
+        {
+            return Ok(release);
+        }
+        let request = api::vmm_ping();
+        let ping = Call {
+            context: Context {
+                operation: request.operation(),
+                ..self.context
+            },
+            body: Bytes::new(),
+            needs: Vec::new(),
+            deadline: self.deadline,
+        };
+        let answer = ping.on_any(turn).await?;
+        let release: Release = ping
+            .finish(&request, &answer)?
+            .version
+            .parse()
+            .map_err(|error: ParseReleaseError| ping.context.decode(answer.status, error))?;
+        refusal::warn_of(release, self.context.socket);
+        if let Some(kept) = turn.as_mut() {
+            kept.release = Some(release);
+        }
+        Ok(release)
+    }
+
+    /// Exchanges on the kept connection, or on a new one if there is none or it was closed meanwhile.
+    async fn on_any(&self, turn: &mut Option<Kept>) -> Result<Answer, Error> {
+        if let Attempt::Answered(answer) = self.on_open(turn).await? {
+            return Ok(answer);
         }
         let mut connection = self.open(Vec::new()).await?;
         let answer = self.exchange(&mut connection).await?;
@@ -278,6 +356,28 @@ impl Call<'_> {
             release: None,
         });
         Ok(answer)
+    }
+
+    /// Exchanges on the kept connection, if there is one that is still open.
+    async fn on_open(&self, turn: &mut Option<Kept>) -> Result<Attempt, Error> {
+        // Taken out for as long as the answer is owed: a call dropped half-way drops its connection too.
+        let Some(mut kept) = turn.take() else {
+            return Ok(Attempt::Unsent(None));
+        };
+        match self.exchange(&mut kept.connection).await {
+            Ok(answer) => {
+                *turn = answer.keeps_connection().then_some(kept);
+                Ok(Attempt::Answered(answer))
+            }
+            Err(error)
+                if !kept.connection.has_sent()
+                    && !matches!(error.kind(), ErrorKind::Deadline { .. }) =>
+            {
+                tracing::debug!(socket = %self.context.socket.display(), "the kept connection was closed");
+                Ok(Attempt::Unsent(Some(error)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn open(&self, fds: Vec<OwnedFd>) -> Result<Connection, Error> {

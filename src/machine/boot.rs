@@ -40,7 +40,8 @@ impl Machine {
     /// # Errors
     ///
     /// [`Error::Disk`] for a disk that can't be copied, [`Error::File`] for a kernel or initramfs that can't be
-    /// opened, [`Error::NotUtf8`] for a path that the VMM can't be told of, [`Error::Api`] when the VMM refused,
+    /// opened, [`Error::NotUtf8`] for a path that the VMM can't be told of, [`Error::Api`] when the VMM refused or its release
+    /// doesn't know all that is asked, [`Error::NotAsSent`] when it dropped some of it,
     /// [`Error::GuestSilent`] when the guest didn't come up in time, [`Error::VmmDied`] when the VMM died
     /// meanwhile, [`Error::Channel`] when the guest broke the protocol.
     pub async fn boot(&mut self, shape: &VmShape) -> Result<Option<GuestHello>, Error> {
@@ -79,7 +80,11 @@ impl Machine {
         for disk in &self.disks {
             disk.put_back().await?;
         }
-        self.call("create the VM", api::vm_create(&config)).await?;
+        match self.client().create_checked(&config).await {
+            Ok(created) if created.is_exact() => {}
+            Ok(created) => return Err(Error::NotAsSent(created)),
+            Err(source) => return Err(self.explain("create the VM", source).await),
+        }
         self.call("boot the VM", api::vm_boot()).await?;
         match self.open_channel(until).await {
             Err(Error::Channel(source)) if source.is_silence() => Err(Error::GuestSilent {

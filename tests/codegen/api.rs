@@ -1,26 +1,37 @@
-//! What is generated from: the corrected contract, and what the document said before.
+//! What is generated from: the union of the corrected contracts, and what the documents said before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use chv_sandbox::spec::{
-    self, Applied, Content, Contract, Corrections, Endpoint, Method, Schema, Shape,
+    self, Applied, Content, Contract, Corrections, Endpoint, Method, Release, Schema, Shape,
 };
 
 use super::names;
+use super::union::{self, Known};
 
-/// The contract with what the generator has to know beside it.
+/// The union of the contracts with what the generator has to know beside it.
 pub(super) struct Api {
-    /// The contract as the server has it.
+    /// The contracts as the servers have them, in one.
     pub(super) contract: Contract,
-    /// The contract as the document has it.
-    documented: Contract,
-    /// Which correction touched which place.
-    applied: Applied,
+    /// The supported releases, oldest first.
+    pub(super) releases: Vec<Release>,
+    known: Known,
+    /// The contract of each release as its document has it.
+    documented: BTreeMap<Release, Contract>,
+    /// Which correction touched which place of which release.
+    applied: BTreeMap<Release, Applied>,
     /// The schemas that may be part of an answer.
     pub(super) answered: BTreeSet<String>,
     /// The schemas that may be part of a request.
     pub(super) asked: BTreeSet<String>,
+}
+
+/// The run of releases that know something. `None`: from the oldest, to the newest that is supported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Span {
+    pub(super) since: Option<Release>,
+    pub(super) until: Option<Release>,
 }
 
 /// One operation: an endpoint with its names.
@@ -37,18 +48,35 @@ pub(super) struct Op<'a> {
     pub(super) endpoint: &'a Endpoint,
 }
 
+impl Span {
+    /// Whether every supported release knows it.
+    pub(super) fn is_universal(self) -> bool {
+        self.since.is_none() && self.until.is_none()
+    }
+}
+
 impl Api {
-    /// Reads the contract and the corrections below `folder`.
+    /// Reads the contracts and the corrections below `folder`.
     pub(super) fn read(folder: &Path) -> Api {
-        let documented = spec::read(&folder.join("v53.0.json")).expect("the contract is valid");
-        let corrections =
-            Corrections::read(&folder.join("corrections.toml")).expect("the corrections are valid");
-        let mut contract = documented.clone();
-        let applied = corrections
-            .apply(&mut contract)
-            .expect("every correction applies");
+        let corrections = Corrections::read(&folder.join(spec::CORRECTIONS));
+        let corrections = corrections.expect("the corrections are valid");
+        let documented = spec::contracts(folder).expect("the contracts are valid");
+        let mut applied = BTreeMap::new();
+        let mut contracts = Vec::new();
+        for (release, document) in &documented {
+            let mut contract = document.clone();
+            let corrected = corrections
+                .apply(&mut contract)
+                .unwrap_or_else(|error| panic!("{error}"));
+            contracts.push(contract);
+            applied.insert(*release, corrected);
+        }
+        let (contract, known) = union::of(&contracts)
+            .unwrap_or_else(|conflicts| panic!("no union:\n{}", conflicts.join("\n")));
         let mut api = Api {
             contract,
+            releases: documented.keys().copied().collect(),
+            known,
             documented,
             applied,
             answered: BTreeSet::new(),
@@ -115,27 +143,65 @@ impl Api {
         }
     }
 
+    /// The releases that know `place`; see [`Known`].
+    pub(super) fn span(&self, place: &str) -> Span {
+        let known = self.known.get(place);
+        let (first, last) = (self.releases.first(), self.releases.last());
+        let since = known.and_then(BTreeSet::first);
+        let until = known.and_then(BTreeSet::last);
+        Span {
+            since: since.filter(|since| Some(*since) != first).copied(),
+            until: until.filter(|until| Some(*until) != last).copied(),
+        }
+    }
+
+    /// A sentence on the releases that know `place`, unless those are all that know its `owner`.
+    pub(super) fn support(&self, place: &str, owner: Option<&str>) -> Option<String> {
+        let all = Span {
+            since: None,
+            until: None,
+        };
+        let (span, around) = (
+            self.span(place),
+            owner.map_or(all, |owner| self.span(owner)),
+        );
+        let since = span.since.filter(|_| span.since != around.since);
+        let until = span.until.filter(|_| span.until != around.until);
+        match (since, until) {
+            (None, None) => None,
+            (Some(since), None) => Some(format!("Since {since}.")),
+            (None, Some(until)) => Some(format!("Until {until}.")),
+            (Some(since), Some(until)) if since == until => Some(format!("Only {since}.")),
+            (Some(since), Some(until)) => Some(format!("{since} to {until}.")),
+        }
+    }
+
     /// The correction that a property owes its name to, for a property that the document does not have.
     pub(super) fn undocumented(&self, schema: &str, property: &str) -> Option<&str> {
-        let known = match self
-            .documented
-            .schemas
-            .get(schema)
-            .map(|schema| &schema.shape)
-        {
+        let place = format!("{schema}.{property}");
+        let (documented, applied) = self.newest_knowing(&place)?;
+        let known = match documented.schemas.get(schema).map(|schema| &schema.shape) {
             Some(Shape::Object { properties, .. }) => properties.contains_key(property),
             _ => false,
         };
-        let correction = self.applied.get(&format!("{schema}.{property}"));
-        (!known).then(|| correction.map(String::as_str)).flatten()
+        (!known)
+            .then(|| applied.get(&place).map(String::as_str))
+            .flatten()
     }
 
     /// The correction that added a schema, for one that the document does not have.
     pub(super) fn undocumented_schema(&self, schema: &str) -> Option<&str> {
-        let known = self.documented.schemas.contains_key(schema);
+        let (documented, applied) = self.newest_knowing(schema)?;
+        let known = documented.schemas.contains_key(schema);
         (!known)
-            .then(|| self.applied.get(schema).map(String::as_str))
+            .then(|| applied.get(schema).map(String::as_str))
             .flatten()
+    }
+
+    /// The document of the newest release that knows `place`, and what the corrections did to it.
+    fn newest_knowing(&self, place: &str) -> Option<(&Contract, &Applied)> {
+        let release = self.known.get(place)?.last()?;
+        Some((self.documented.get(release)?, self.applied.get(release)?))
     }
 }
 

@@ -13,11 +13,11 @@ pub(super) fn items(api: &Api) -> Vec<TokenStream> {
         use super::types::*;
         use crate::api::{Operation, Request};
     }];
-    items.extend(api.operations().map(|op| call(&op)));
+    items.extend(api.operations().map(|op| call(api, &op)));
     items
 }
 
-fn call(op: &Op<'_>) -> TokenStream {
+fn call(api: &Api, op: &Op<'_>) -> TokenStream {
     let (function, variant) = (&op.function, &op.variant);
     let successes: Vec<u16> = op
         .endpoint
@@ -39,7 +39,7 @@ fn call(op: &Op<'_>) -> TokenStream {
         .values()
         .find_map(|response| json(&response.content));
     let (answer, constructor) = match (answer.map(types::rust), successes.len()) {
-        (None, 1) => (quote! { () }, quote! { empty }),
+        (None, _) => (quote! { () }, quote! { empty }),
         (Some(answer), 1) => (answer, quote! { json }),
         (Some(answer), 2) => (quote! { Option<#answer> }, quote! { json_or_empty }),
         (_, count) => panic!("{}: no way to read one of {count} answers", op.name),
@@ -70,6 +70,9 @@ fn call(op: &Op<'_>) -> TokenStream {
     about.push(format!("Success is {success}."));
     if !failures.is_empty() {
         about.push(format!("Failures are {}.", either(&failures)));
+    }
+    if let Some(support) = api.support(&format!("/{}", op.name), None) {
+        about.extend([String::new(), support]);
     }
     let about = doc(&about);
     match op

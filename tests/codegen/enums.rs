@@ -24,10 +24,14 @@ pub(super) fn items(
         .map(|default| default.as_str().expect("the default is one of the values"));
     let variants = values.iter().map(|value| {
         let variant = names::variant(value);
-        let doc = layout::doc(&[match value.as_str() {
+        let mut about = match value.as_str() {
             "Unknown" => "`Unknown` on the wire: a value that the server knows, unlike those of the last variant.".to_owned(),
             value => format!("`{value}` on the wire."),
-        }]);
+        };
+        if let Some(support) = api.support(&format!("{name}={value}"), Some(name)) {
+            about = format!("{about} {support}");
+        }
+        let doc = layout::doc(&[about]);
         let default = (default == Some(value)).then(|| quote! { #[default] });
         let rename = (variant != *value).then(|| quote! { #[serde(rename = #value)] });
         quote! { #doc #default #rename #variant }

@@ -10,7 +10,9 @@ mod layout;
 mod names;
 mod operation;
 mod structs;
+mod support;
 mod types;
+mod union;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,6 +36,13 @@ fn generate(api: &Api) -> BTreeMap<PathBuf, String> {
             calls::items(api),
         ),
     );
+    add(
+        "support.rs",
+        layout::file(
+            "Which release knows what of the operations and the bodies of requests.",
+            support::items(api),
+        ),
+    );
     for (module, about, items) in types::modules(api) {
         add(&format!("types/{module}.rs"), layout::file(about, items));
     }
@@ -55,18 +64,20 @@ fn generate(api: &Api) -> BTreeMap<PathBuf, String> {
         "mod.rs",
         layout::file(
             &format!(
-                "The API of {} after the corrections of `api-spec/corrections.toml`.",
-                api.contract.release
+                "The API of {} to {} in one, after the corrections of `api-spec/corrections.toml`.",
+                api.releases[0], api.contract.release
             ),
             vec![
                 quote! {
                     mod calls;
                     mod operation;
+                    mod support;
                     pub mod types;
                 },
                 quote! {
                     pub use calls::*;
                     pub use operation::Operation;
+                    pub use support::SUPPORTED;
                 },
             ],
         ),

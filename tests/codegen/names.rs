@@ -27,6 +27,20 @@ pub(super) fn variant(wire: &str) -> Ident {
     ident(&words.collect::<String>())
 }
 
+/// The name of a static: `VmConfig` is `VM_CONFIG`.
+pub(super) fn shouted(name: &str) -> Ident {
+    let mut shouted = String::new();
+    let mut after_small = false;
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && after_small {
+            shouted.push('_');
+        }
+        after_small = !letter.is_ascii_uppercase();
+        shouted.push(letter.to_ascii_uppercase());
+    }
+    ident(&shouted)
+}
+
 #[test]
 fn names_follow_rust() {
     fn check(wire: &str, as_field: &str, as_variant: &str) {
@@ -45,4 +59,10 @@ fn names_follow_rust() {
     check("type", "r#type", "Type");
     check("OnDemand", "OnDemand", "OnDemand");
     check("Unknown", "Unknown", "Undetermined");
+}
+
+#[test]
+fn statics_are_shouted() {
+    assert_eq!(shouted("VmConfig"), "VM_CONFIG");
+    assert_eq!(shouted("VmAddUserDevice"), "VM_ADD_USER_DEVICE");
 }

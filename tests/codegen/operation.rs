@@ -11,7 +11,11 @@ use super::layout::doc;
 pub(super) fn items(api: &Api) -> Vec<TokenStream> {
     let ops: Vec<Op<'_>> = api.operations().collect();
     let variants = ops.iter().map(|op| {
-        let (variant, doc) = (&op.variant, doc(&[format!("`{} {}`", op.method, op.path)]));
+        let mut about = format!("`{} {}`", op.method, op.path);
+        if let Some(support) = api.support(&format!("/{}", op.name), None) {
+            about = format!("{about}. {support}");
+        }
+        let (variant, doc) = (&op.variant, doc(&[about]));
         quote! { #doc #variant }
     });
     let all = ops.iter().map(|op| &op.variant);

@@ -132,5 +132,9 @@ fn facts(api: &Api, owner: &str, wire: &str, schema: &Schema, required: bool) ->
     if let Some(correction) = api.undocumented(owner, wire) {
         facts += &format!("; not in the document (correction `{correction}`)");
     }
-    vec![facts + "."]
+    facts.push('.');
+    if let Some(support) = api.support(&format!("{owner}.{wire}"), Some(owner)) {
+        facts = format!("{facts} {support}");
+    }
+    vec![facts]
 }

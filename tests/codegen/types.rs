@@ -179,6 +179,9 @@ pub(super) fn about(api: &Api, name: &str, schema: &Schema) -> Vec<String> {
         more => format!("{}; and {} more", uses[..2].join("; "), more - 2),
     };
     let mut lines = vec![format!("`{name}`: {uses}.")];
+    if let Some(support) = api.support(name, None) {
+        lines.extend([String::new(), support]);
+    }
     if let Some(default) = &schema.default {
         lines.extend([
             String::new(),

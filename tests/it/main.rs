@@ -6,6 +6,7 @@ mod client;
 #[path = "../codegen/mod.rs"]
 mod codegen;
 mod compat_cli;
+mod contracts;
 mod demo;
 mod expected;
 mod from_fixtures;

@@ -32,6 +32,8 @@ pub fn vm_add_fs(body: &FsConfig) -> Request<Option<PciDeviceInfo>> {
 ///
 /// Success is 200 with a [`PciDeviceInfo`] or 204 without a body.
 /// Failures are 400, 404 or 500.
+///
+/// Since v52.0.
 pub fn vm_add_generic_vhost_user(
     body: &GenericVhostUserConfig,
 ) -> Request<Option<PciDeviceInfo>> {
@@ -186,6 +188,8 @@ pub fn vm_resize(body: &VmResize) -> Request<()> {
 ///
 /// Success is 204 without a body.
 /// Failures are 400, 404 or 500.
+///
+/// Since v50.2.
 pub fn vm_resize_disk(body: &VmResizeDisk) -> Request<()> {
     Request::empty(Operation::VmResizeDisk).with_body(body)
 }

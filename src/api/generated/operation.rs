@@ -12,7 +12,7 @@ pub enum Operation {
     VmAddDisk,
     /// `PUT /api/v1/vm.add-fs`
     VmAddFs,
-    /// `PUT /api/v1/vm.add-generic-vhost-user`
+    /// `PUT /api/v1/vm.add-generic-vhost-user`. Since v52.0.
     VmAddGenericVhostUser,
     /// `PUT /api/v1/vm.add-net`
     VmAddNet,
@@ -50,7 +50,7 @@ pub enum Operation {
     VmRemoveDevice,
     /// `PUT /api/v1/vm.resize`
     VmResize,
-    /// `PUT /api/v1/vm.resize-disk`
+    /// `PUT /api/v1/vm.resize-disk`. Since v50.2.
     VmResizeDisk,
     /// `PUT /api/v1/vm.resize-zone`
     VmResizeZone,

@@ -1,5 +1,7 @@
 //! Requests and answers of the API, without a VMM.
 
+mod support;
+
 use std::collections::BTreeMap;
 
 use chv_sandbox::api::types::*;

@@ -132,6 +132,7 @@ async fn a_device_by_descriptor_came_with_v53() {
         ErrorKind::NotSupported {
             what: "vm.add-device with a descriptor".to_owned(),
             since: Some(Release::new(53, 0)),
+            until: None,
             server: Some(Release::new(52, 0)),
         }
     );

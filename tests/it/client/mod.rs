@@ -1,7 +1,9 @@
 //! The client against servers that do exactly what each test says.
 
 mod answers;
+mod created;
 mod descriptors;
+mod releases;
 mod server;
 
 use std::ffi::OsStr;

@@ -124,12 +124,11 @@ async fn readings_that_cannot_be_baselines_are_refused() {
             .before("vm.restore", move || super::flip_a_bit(&overlay));
     };
     check_baseline(changed, DiskChanged).await;
-    // The first revert asks for the state once, the second a second time.
+    // The boot reads the VM back, the first revert asks for its state, the second once more.
     let unstable = |scene: &Scene| {
         let guest = scene.guest.clone();
-        scene
-            .vmm
-            .before("vm.info", move || guest.set_open_files(13));
+        let change = Act::First(Box::new(move || guest.set_open_files(13)));
+        scene.vmm.on("vm.info", 2, change);
     };
     check_baseline(unstable, Unstable).await;
 }

@@ -65,10 +65,25 @@ async fn a_boot_whose_step_fails_is_typed_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_vm_that_lacks_what_was_sent_is_not_booted() {
+    let scene = Scene::new();
+    let sandbox = scene.sandbox_of(scene.scaffold());
+    scene.vmm.on("vm.create", 1, Act::Drop("vsock"));
+    let error = sandbox.boot().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
+    let text = chain(&error);
+    assert!(text.contains("/vsock was dropped"), "{text}");
+    assert!(!scene.vmm.take_asked().contains(&"vm.boot".to_owned()));
+    scene.assert_machine_is_empty();
+    sandbox.boot().await.unwrap();
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_cold_boot_whose_step_fails_is_typed_and_leaves_nothing() {
     let scene = Scene::new();
     let sandbox = scene.sandbox_of(scene.scaffold());
-    for operation in ["vmm.ping", "vm.create", "vm.boot"] {
+    for operation in ["vmm.ping", "vm.create", "vm.info", "vm.boot"] {
         for act in [Act::Refuse, Act::Close] {
             scene.vmm.on(operation, 1, act);
             let error = sandbox.boot().await.unwrap_err();

@@ -70,7 +70,7 @@ async fn scaffold_mode_boots_again_from_its_disks_and_verifies_nothing() {
     let reset = sandbox.reset().await.unwrap();
     assert_scaffold(&reset);
     assert_eq!(reset.outcome().report.strategy, "cold_boot");
-    let asked = ["vm.delete", "vm.create", "vm.boot", "vm.info"];
+    let asked = ["vm.delete", "vm.create", "vm.info", "vm.boot", "vm.info"];
     assert_eq!(scene.vmm.take_asked(), asked);
     assert_eq!(
         std::fs::read(working).unwrap(),

@@ -21,6 +21,8 @@ pub(super) enum Act {
     Close,
     /// It is answered as if it had been done, and not done.
     Pretend,
+    /// It is done with a body that lacks this field.
+    Drop(&'static str),
     /// This is done first; then the call as usual.
     First(Box<dyn FnOnce() + Send>),
 }
@@ -131,6 +133,7 @@ impl Shared {
                 Some(Act::Hang) => return io::copy(&mut reader, &mut io::sink()).map(drop),
                 Some(Act::Refuse) => Err("The test refuses this"),
                 Some(Act::Pretend) => Ok(Value::Null),
+                Some(Act::Drop(field)) => self.perform(&operation, &without(field, &body)),
                 Some(Act::First(first)) => {
                     first();
                     self.perform(&operation, &body)
@@ -255,6 +258,12 @@ fn take_snapshot(body: &str, config: &Value) -> io::Result<()> {
 fn folder_in(body: &str, field: &str) -> Option<PathBuf> {
     let body: Value = serde_json::from_str(body).ok()?;
     Some(body[field].as_str()?.strip_prefix("file://")?.into())
+}
+
+fn without(field: &str, body: &str) -> String {
+    let mut body: Value = serde_json::from_str(body).unwrap();
+    body.as_object_mut().unwrap().remove(field).unwrap();
+    body.to_string()
 }
 
 /// The last part of the path, and the body. `None` at the connection's end.

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// `MemoryRestoreMode`: part of [`RestoreConfig`](super::RestoreConfig).
 ///
+/// Since v52.0.
+///
 /// The server's default is `"Copy"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub enum MemoryRestoreMode {
@@ -36,6 +38,8 @@ impl std::fmt::Display for MemoryRestoreMode {
 }
 
 /// `MigrationMode`: part of [`ReceiveMigrationData`](super::ReceiveMigrationData), [`SendMigrationData`](super::SendMigrationData).
+///
+/// Since v53.0.
 ///
 /// The server's default is `"Precopy"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
@@ -72,10 +76,10 @@ impl std::fmt::Display for MigrationMode {
 pub struct ReceiveMigrationData {
     /// Required.
     pub receiver_url: String,
-    /// `"Precopy"` if absent.
+    /// `"Precopy"` if absent. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mode: Option<MigrationMode>,
-    /// Optional.
+    /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_dir: Option<String>,
 }
@@ -96,7 +100,7 @@ impl ReceiveMigrationData {
 pub struct RestoreConfig {
     /// Required.
     pub source_url: String,
-    /// `"Copy"` if absent.
+    /// `"Copy"` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_restore_mode: Option<MemoryRestoreMode>,
     /// Optional; not in the document (correction `restored-network-descriptors`).
@@ -105,7 +109,7 @@ pub struct RestoreConfig {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefault: Option<bool>,
-    /// `false` if absent.
+    /// `false` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resume: Option<bool>,
 }
@@ -154,25 +158,25 @@ impl RestoredNetConfig {
 pub struct SendMigrationData {
     /// Required.
     pub destination_url: String,
-    /// `1` if absent; 1 to 128.
+    /// `1` if absent; 1 to 128. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
-    /// `300` if absent; at least 1.
+    /// `300` if absent; at least 1. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub downtime_ms: Option<u64>,
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<bool>,
-    /// `"Precopy"` if absent.
+    /// `"Precopy"` if absent. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mode: Option<MigrationMode>,
-    /// `3600` if absent; at least 1.
+    /// `3600` if absent; at least 1. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
-    /// `"Cancel"` if absent.
+    /// `"Cancel"` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_strategy: Option<TimeoutStrategy>,
-    /// Optional.
+    /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_dir: Option<String>,
 }
@@ -194,6 +198,8 @@ impl SendMigrationData {
 }
 
 /// `TimeoutStrategy`: part of [`SendMigrationData`](super::SendMigrationData).
+///
+/// Since v52.0.
 ///
 /// The server's default is `"Cancel"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
@@ -270,6 +276,8 @@ pub struct VmResize {
 }
 
 /// `VmResizeDisk`: the body of [`vm.resize-disk`](crate::api::vm_resize_disk).
+///
+/// Since v50.2.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct VmResizeDisk {
     /// Required.

@@ -20,16 +20,16 @@ pub struct BalloonConfig {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_page_reporting: Option<bool>,
-    /// Optional.
+    /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent.
+    /// `false` if absent. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional.
+    /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent.
+    /// `0` if absent. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
     /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
@@ -63,16 +63,16 @@ pub struct ConsoleConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// Optional.
+    /// Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional.
+    /// Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent.
+    /// `0` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
     /// Optional.
@@ -142,6 +142,8 @@ impl std::fmt::Display for ConsoleMode {
 
 /// `CoreSchedulingMode`: part of [`CpusConfig`](super::CpusConfig).
 ///
+/// Since v52.0.
+///
 /// The server's default is `"Vm"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub enum CoreSchedulingMode {
@@ -210,6 +212,8 @@ pub struct CpuFeatures {
 }
 
 /// `CpuProfile`: part of [`CpusConfig`](super::CpusConfig).
+///
+/// Since v53.0.
 ///
 /// The server's default is `"Host"`.
 ///
@@ -286,7 +290,7 @@ pub struct CpusConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Vec<CpuAffinity>>,
-    /// `"Vm"` if absent.
+    /// `"Vm"` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub core_scheduling: Option<CoreSchedulingMode>,
     /// Optional.
@@ -298,10 +302,10 @@ pub struct CpusConfig {
     /// `46` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_phys_bits: Option<u8>,
-    /// `true` if absent.
+    /// `true` if absent. Since v50.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nested: Option<bool>,
-    /// `"Host"` if absent; not in the document (correction `cpu-profile`).
+    /// `"Host"` if absent; not in the document (correction `cpu-profile`). Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<CpuProfile>,
     /// Optional.
@@ -446,7 +450,7 @@ pub struct MemoryConfig {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefault: Option<bool>,
-    /// `false` if absent.
+    /// `false` if absent. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reserve: Option<bool>,
     /// `false` if absent.
@@ -509,13 +513,13 @@ pub struct MemoryZoneConfig {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hugepages: Option<bool>,
-    /// `false` if absent.
+    /// `false` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mergeable: Option<bool>,
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefault: Option<bool>,
-    /// `false` if absent.
+    /// `false` if absent. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reserve: Option<bool>,
     /// `false` if absent.
@@ -548,14 +552,12 @@ impl MemoryZoneConfig {
 }
 
 /// `NumaConfig`: part of [`VmConfig`](super::VmConfig).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct NumaConfig {
-    /// Required.
-    pub guest_numa_id: u32,
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<Vec<u32>>,
-    /// Optional.
+    /// Optional. Since v51.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
     /// Optional.
@@ -563,37 +565,28 @@ pub struct NumaConfig {
     pub distances: Option<Vec<NumaDistance>>,
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest_numa_id: Option<u32>,
+    /// Optional.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_zones: Option<Vec<String>>,
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segments: Option<Vec<u16>>,
+    /// Optional. Until v46.0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sgx_epc_sections: Option<Vec<String>>,
     /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,
 }
 
-impl NumaConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
-    pub fn new(guest_numa_id: u32) -> Self {
-        Self {
-            guest_numa_id,
-            cpus: None,
-            device_id: None,
-            distances: None,
-            memory_zones: None,
-            pci_segments: None,
-            unknown: BTreeMap::new(),
-        }
-    }
-}
-
 /// `NumaDistance`: part of [`NumaConfig`](super::NumaConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct NumaDistance {
-    /// Optional.
+    /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<u32>,
-    /// Optional.
+    /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distance: Option<u8>,
     /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
@@ -641,7 +634,7 @@ pub struct PciSegmentConfig {
 /// `PlatformConfig`: part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct PlatformConfig {
-    /// Optional.
+    /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chassis_asset_tag: Option<String>,
     /// `64` if absent.
@@ -650,10 +643,10 @@ pub struct PlatformConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu_segments: Option<Vec<u16>>,
-    /// `false` if absent.
+    /// `false` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommufd: Option<bool>,
-    /// Optional; not in the document (correction `descriptors`).
+    /// Optional; not in the document (correction `descriptors`). Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommufd_fd: Option<i32>,
     /// `1` if absent.
@@ -665,31 +658,31 @@ pub struct PlatformConfig {
     /// Optional; deprecated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial_number: Option<String>,
-    /// Optional.
+    /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_family: Option<String>,
-    /// Optional.
+    /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_manufacturer: Option<String>,
-    /// Optional.
+    /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_product_name: Option<String>,
-    /// Optional.
+    /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_serial_number: Option<String>,
-    /// Optional.
+    /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_sku_number: Option<String>,
-    /// Optional.
+    /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_uuid: Option<String>,
-    /// Optional.
+    /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_version: Option<String>,
     /// Optional; deprecated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
-    /// `true` if absent.
+    /// `true` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vfio_p2p_dma: Option<bool>,
     /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
@@ -700,7 +693,7 @@ pub struct PlatformConfig {
 /// `RateLimitGroupConfig`: part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct RateLimitGroupConfig {
-    /// Optional.
+    /// `""` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Optional.
@@ -718,16 +711,16 @@ pub struct RateLimitGroupConfig {
 pub struct RngConfig {
     /// Required.
     pub src: String,
-    /// Optional.
+    /// Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional.
+    /// Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent.
+    /// `0` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
     /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
@@ -750,6 +743,8 @@ impl RngConfig {
 }
 
 /// `RtcConfig`: part of [`VmConfig`](super::VmConfig).
+///
+/// Since v53.0.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct RtcConfig {
     /// Optional.
@@ -779,6 +774,9 @@ pub struct SerialConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// `false` if absent. Until v51.2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iommu: Option<bool>,
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
@@ -793,7 +791,38 @@ impl SerialConfig {
         Self {
             mode,
             file: None,
+            iommu: None,
             socket: None,
+            unknown: BTreeMap::new(),
+        }
+    }
+}
+
+/// `SgxEpcConfig`: part of [`VmConfig`](super::VmConfig).
+///
+/// Until v46.0.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct SgxEpcConfig {
+    /// Required.
+    pub id: String,
+    /// `false` if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefault: Option<bool>,
+    /// `0` if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, Value>,
+}
+
+impl SgxEpcConfig {
+    /// A value of what is required, in the order of the fields, with nothing else set.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            prefault: None,
+            size: None,
             unknown: BTreeMap::new(),
         }
     }
@@ -827,10 +856,10 @@ pub struct UserDeviceConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent; not in the document (correction `every-pci-device-has-id-and-iommu`).
+    /// `false` if absent; not in the document (correction `every-pci-device-has-id-and-iommu`). Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional.
+    /// Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
     /// `0` if absent.
@@ -879,7 +908,7 @@ pub struct VmConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fs: Option<Vec<FsConfig>>,
-    /// Optional; not in the document (correction `generic-vhost-user-is-spelt-with-underscores`).
+    /// Optional; not in the document (correction `generic-vhost-user-is-spelt-with-underscores`). Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generic_vhost_user: Option<Vec<GenericVhostUserConfig>>,
     /// `false` if absent.
@@ -921,12 +950,15 @@ pub struct VmConfig {
     /// `{"src":"/dev/urandom"}` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rng: Option<RngConfig>,
-    /// Optional.
+    /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtc: Option<RtcConfig>,
     /// `{"mode":"Null"}` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<SerialConfig>,
+    /// Optional. Until v46.0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sgx_epc: Option<Vec<SgxEpcConfig>>,
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tpm: Option<TpmConfig>,

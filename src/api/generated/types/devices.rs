@@ -8,7 +8,7 @@ use serde_json::Value;
 /// `DeviceConfig`: the body of [`vm.add-device`](crate::api::vm_add_device); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct DeviceConfig {
-    /// Optional; not in the document (correction `descriptors`).
+    /// Optional; not in the document (correction `descriptors`). Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fd: Option<i32>,
     /// Optional.
@@ -20,13 +20,13 @@ pub struct DeviceConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Optional.
+    /// Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// Optional.
+    /// Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub x_exclude_mmap_bars: Option<Vec<u64>>,
     /// Optional.
@@ -40,7 +40,7 @@ pub struct DeviceConfig {
 /// `DiskConfig`: the body of [`vm.add-disk`](crate::api::vm_add_disk); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct DiskConfig {
-    /// `false` if absent.
+    /// `false` if absent. Since v50.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backing_files: Option<bool>,
     /// `false` if absent.
@@ -55,13 +55,13 @@ pub struct DiskConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `"Unknown"` if absent.
+    /// `"Unknown"` if absent. Since v50.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_type: Option<ImageType>,
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// `"ByteRange"` if absent.
+    /// `"ByteRange"` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock_granularity: Option<LockGranularity>,
     /// `1` if absent.
@@ -70,7 +70,7 @@ pub struct DiskConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Optional.
+    /// Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
     /// `0` if absent.
@@ -94,7 +94,7 @@ pub struct DiskConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
-    /// `true` if absent.
+    /// `true` if absent. Since v51.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sparse: Option<bool>,
     /// Optional.
@@ -118,13 +118,13 @@ pub struct FsConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent; not in the document (correction `every-pci-device-has-id-and-iommu`).
+    /// `false` if absent; not in the document (correction `every-pci-device-has-id-and-iommu`). Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
     /// `1` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_queues: Option<u64>,
-    /// Optional.
+    /// Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
     /// `0` if absent.
@@ -156,6 +156,8 @@ impl FsConfig {
 }
 
 /// `GenericVhostUserConfig`: the body of [`vm.add-generic-vhost-user`](crate::api::vm_add_generic_vhost_user); part of [`VmConfig`](super::VmConfig).
+///
+/// Since v52.0.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct GenericVhostUserConfig {
     /// Required.
@@ -203,6 +205,8 @@ impl GenericVhostUserConfig {
 
 /// `ImageType`: part of [`DiskConfig`](super::DiskConfig).
 ///
+/// Since v50.2.
+///
 /// The server's default is `"Unknown"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub enum ImageType {
@@ -244,6 +248,8 @@ impl std::fmt::Display for ImageType {
 }
 
 /// `LockGranularity`: part of [`DiskConfig`](super::DiskConfig).
+///
+/// Since v52.0.
 ///
 /// The server's default is `"ByteRange"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
@@ -314,7 +320,7 @@ pub struct NetConfig {
     /// `true` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload_ufo: Option<bool>,
-    /// Optional.
+    /// Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
     /// `0` if absent.
@@ -357,7 +363,7 @@ pub struct PmemConfig {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional.
+    /// Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
     /// `0` if absent.
@@ -442,7 +448,7 @@ pub struct VdpaConfig {
     /// `1` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_queues: Option<u64>,
-    /// Optional.
+    /// Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
     /// `0` if absent.
@@ -533,10 +539,10 @@ pub struct VmAddUserDevice {
     /// Optional; not in the document (correction `every-pci-device-has-id-and-iommu`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent; not in the document (correction `every-pci-device-has-id-and-iommu`).
+    /// `false` if absent; not in the document (correction `every-pci-device-has-id-and-iommu`). Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional.
+    /// Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
     /// `0` if absent.
@@ -570,7 +576,7 @@ pub struct VsockConfig {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional.
+    /// Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
     /// `0` if absent.

@@ -156,6 +156,7 @@ fn not_supported() -> ErrorKind {
     ErrorKind::NotSupported {
         what: String::new(),
         since: None,
+        until: None,
         server: None,
     }
 }
