@@ -1,6 +1,10 @@
 //! What changed between two contracts of the API, what it breaks for whom, and whether it was seen or only read.
 //!
 //! Everything ends in one [`Report`]: a verdict, and one [`Finding`] for each place and direction.
+//!
+//! # Which release has what
+//!
+#![doc = include_str!("matrix.md")]
 
 mod check;
 mod diff;
@@ -9,6 +13,7 @@ mod matrix;
 pub mod probe;
 pub mod render;
 mod report;
+pub mod rules;
 
 pub use check::{Check, check};
 pub use diff::diff;

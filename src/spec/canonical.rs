@@ -39,19 +39,27 @@ impl Contract {
 }
 
 fn endpoint(endpoint: &Endpoint) -> Value {
-    let responses = endpoint
+    let known = endpoint
         .responses
         .iter()
-        .map(|(status, Response { content })| {
-            let mut response = json!({ "description": "" });
-            if !content.is_empty() {
-                response["content"] = self::content(content);
-            }
-            (status.to_string(), response)
-        });
+        .map(|(status, response)| (status.to_string(), response));
+    let others = endpoint
+        .fallbacks
+        .iter()
+        .map(|(statuses, response)| (statuses.clone(), response));
+    let responses = known.chain(others).map(|(status, Response { content })| {
+        let mut response = json!({ "description": "" });
+        if !content.is_empty() {
+            response["content"] = self::content(content);
+        }
+        (status, response)
+    });
     let mut value = json!({ "responses": responses.collect::<Map<_, _>>() });
     if let Some(Body { required, content }) = &endpoint.body {
         value["requestBody"] = json!({ "content": self::content(content), "required": required });
+    }
+    if endpoint.deprecated {
+        value["deprecated"] = true.into();
     }
     value
 }
@@ -77,6 +85,9 @@ pub(super) fn schema(schema: &Schema) -> Value {
     }
     if schema.deprecated {
         value["deprecated"] = true.into();
+    }
+    for (keyword, constraint) in &schema.constraints {
+        value[*keyword] = constraint.clone();
     }
     value
 }

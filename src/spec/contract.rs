@@ -86,6 +86,10 @@ pub struct Endpoint {
     pub body: Option<Body>,
     /// The responses by HTTP status.
     pub responses: BTreeMap<u16, Response>,
+    /// The responses to every other status (`default`), or to those of one class (`4XX`).
+    pub fallbacks: BTreeMap<String, Response>,
+    /// Whether the document advises against it.
+    pub deprecated: bool,
 }
 
 /// The body of a request.
@@ -118,9 +122,32 @@ pub struct Schema {
     pub nullable: bool,
     /// Whether the document advises against it.
     pub deprecated: bool,
+    /// What restricts it further, by keyword, as the document has it: `pattern`, `maxItems`, `readOnly`. No document
+    /// of upstream's has any; [`CONSTRAINTS`](Schema::CONSTRAINTS) are those that are understood.
+    pub constraints: BTreeMap<&'static str, Value>,
 }
 
 impl Schema {
+    /// The keywords that [`constraints`](Schema::constraints) may have. `enum` is there for numbers, and
+    /// `additionalProperties` for an object that takes no others.
+    pub const CONSTRAINTS: [&'static str; 15] = [
+        "additionalProperties",
+        "enum",
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "maxItems",
+        "maxLength",
+        "maxProperties",
+        "minItems",
+        "minLength",
+        "minProperties",
+        "multipleOf",
+        "pattern",
+        "readOnly",
+        "uniqueItems",
+        "writeOnly",
+    ];
+
     /// A schema of `shape` with no other facts.
     pub fn new(shape: Shape) -> Schema {
         Schema {
@@ -128,6 +155,7 @@ impl Schema {
             default: None,
             nullable: false,
             deprecated: false,
+            constraints: BTreeMap::new(),
         }
     }
 

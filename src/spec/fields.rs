@@ -6,6 +6,11 @@ use serde_json::{Map, Value};
 
 use super::{Invalid, Problem};
 
+/// `key` as a step of a JSON pointer.
+pub(crate) fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
 /// A place in a document: a value with its JSON pointer.
 #[derive(Clone)]
 pub(super) struct Place<'a> {
@@ -23,10 +28,9 @@ impl<'a> Place<'a> {
 
     /// The place at `key` below this one, whose value is `value`.
     pub(super) fn child(&self, key: &str, value: &'a Value) -> Place<'a> {
-        let key = key.replace('~', "~0").replace('/', "~1");
         Place {
             value,
-            pointer: format!("{}/{key}", self.pointer),
+            pointer: format!("{}/{}", self.pointer, escaped(key)),
         }
     }
 
@@ -87,15 +91,40 @@ impl<'a> Place<'a> {
             .ok_or_else(|| self.expected("a number"))
     }
 
-    /// A list of texts, each of which may be there once.
-    pub(super) fn texts(&self) -> Result<BTreeSet<String>, Invalid> {
+    /// A length or a number of things.
+    pub(super) fn count(&self) -> Result<u64, Invalid> {
+        self.value
+            .as_u64()
+            .ok_or_else(|| self.expected("a whole number that is not negative"))
+    }
+
+    /// The items of a list.
+    pub(super) fn list(&self) -> Result<impl Iterator<Item = Place<'a>>, Invalid> {
         let list = self
             .value
             .as_array()
-            .ok_or_else(|| self.expected("a list of texts"))?;
+            .ok_or_else(|| self.expected("a list"))?;
+        Ok(list
+            .iter()
+            .enumerate()
+            .map(|(index, value)| self.child(&index.to_string(), value)))
+    }
+
+    /// A list of texts, each of which may be there once.
+    pub(super) fn texts(&self) -> Result<BTreeSet<String>, Invalid> {
+        self.texts_or_null(false)
+    }
+
+    /// As [`texts`](Place::texts); where the value may be null, a list of the allowed ones may say so too.
+    pub(super) fn texts_or_null(&self, nullable: bool) -> Result<BTreeSet<String>, Invalid> {
+        if !self.value.is_array() {
+            return Err(self.expected("a list of texts"));
+        }
         let mut texts = BTreeSet::new();
-        for (index, value) in list.iter().enumerate() {
-            let place = self.child(&index.to_string(), value);
+        for place in self.list()? {
+            if nullable && place.value.is_null() {
+                continue;
+            }
             if !texts.insert(place.text()?.to_owned()) {
                 return Err(place.expected("a text that is not in the list before"));
             }
@@ -117,7 +146,8 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The keywords of one mapping. [`finish`](Fields::finish) fails when one was never taken.
+/// The keywords of one mapping. [`finish`](Fields::finish) fails when one was never taken, unless it is an extension
+/// (`x-internal`), to which OpenAPI gives no meaning.
 pub(super) struct Fields<'a> {
     mapping: &'a Map<String, Value>,
     place: Place<'a>,
@@ -146,7 +176,7 @@ impl<'a> Fields<'a> {
         match self
             .mapping
             .keys()
-            .find(|key| !self.taken.contains(key.as_str()))
+            .find(|key| !self.taken.contains(key.as_str()) && !key.starts_with("x-"))
         {
             None => Ok(()),
             Some(keyword) => Err(self.place.invalid(Problem::UnknownKeyword(keyword.clone()))),

@@ -1,32 +1,29 @@
 //! Every reference leads to a schema, and not round in a circle.
 
+use std::collections::BTreeSet;
+
+use super::fields::escaped;
 use super::{Contract, Invalid, Problem, Schema, Shape};
 
 /// Checks every reference of `contract`.
 pub(super) fn check(contract: &Contract) -> Result<(), Invalid> {
     for (path, methods) in &contract.paths {
         for (method, endpoint) in methods {
-            let pointer = format!(
-                "/paths/{}/{}",
-                path.replace('~', "~0").replace('/', "~1"),
-                method.key()
-            );
+            let pointer = format!("/paths/{}/{}", escaped(path), method.key());
             let bodies = endpoint.body.iter().map(|body| &body.content);
-            let answers = endpoint
-                .responses
-                .values()
-                .map(|response| &response.content);
+            let answers = endpoint.responses.values();
+            let answers = answers.chain(endpoint.fallbacks.values());
+            let answers = answers.map(|response| &response.content);
             for schema in bodies.chain(answers).flat_map(|content| content.values()) {
                 resolve(contract, schema, &pointer)?;
             }
         }
     }
     for (name, schema) in &contract.schemas {
-        let pointer = format!("/components/schemas/{name}");
+        let pointer = format!("/components/schemas/{}", escaped(name));
         resolve(contract, schema, &pointer)?;
-        progress(contract, name, &pointer)?;
     }
-    Ok(())
+    progress(contract)
 }
 
 /// Every name inside `schema` is known.
@@ -39,26 +36,34 @@ fn resolve(contract: &Contract, schema: &Schema, pointer: &str) -> Result<(), In
         Shape::Array(items) => resolve(contract, items, &format!("{pointer}/items")),
         Shape::Map(values) => resolve(contract, values, &format!("{pointer}/additionalProperties")),
         Shape::Object { properties, .. } => properties.iter().try_for_each(|(name, schema)| {
-            resolve(contract, schema, &format!("{pointer}/properties/{name}"))
+            let pointer = format!("{pointer}/properties/{}", escaped(name));
+            resolve(contract, schema, &pointer)
         }),
         _ => Ok(()),
     }
 }
 
-/// Following references from `name` ends at something that is not a reference.
-fn progress(contract: &Contract, name: &str, pointer: &str) -> Result<(), Invalid> {
-    let mut seen = vec![name.to_owned()];
-    let mut at = name;
-    while let Some(Shape::Reference(next)) = contract.schemas.get(at).map(|schema| &schema.shape) {
-        let circle = seen.contains(next);
-        seen.push(next.clone());
-        if circle {
-            return Err(Invalid {
-                pointer: pointer.to_owned(),
-                problem: Problem::ReferenceCycle(seen),
-            });
+/// Following references from any name ends at something that is not a reference. Each name is followed once.
+fn progress(contract: &Contract) -> Result<(), Invalid> {
+    let mut ended = BTreeSet::new();
+    for name in contract.schemas.keys() {
+        let mut chain = Vec::new();
+        let mut in_chain = BTreeSet::new();
+        let mut at = name;
+        while !ended.contains(at) {
+            chain.push(at.clone());
+            if !in_chain.insert(at) {
+                return Err(Invalid {
+                    pointer: format!("/components/schemas/{}", escaped(name)),
+                    problem: Problem::ReferenceCycle(chain),
+                });
+            }
+            match contract.schemas.get(at).map(|schema| &schema.shape) {
+                Some(Shape::Reference(next)) => at = next,
+                _ => break,
+            }
         }
-        at = next;
+        ended.extend(in_chain);
     }
     Ok(())
 }

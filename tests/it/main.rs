@@ -5,6 +5,7 @@ mod cassettes;
 mod client;
 #[path = "../codegen/mod.rs"]
 mod codegen;
+mod compat;
 mod compat_cli;
 mod contracts;
 mod demo;

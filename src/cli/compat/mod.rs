@@ -86,10 +86,11 @@ fn layout() -> Layout {
 
 /// Writes `text` to standard output. A reader that has seen enough and closed it (`| head`) is no error: the verdict
 /// is in the exit status too.
-fn print(text: &str) -> io::Result<()> {
+fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => done,
+        Err(error) => Err(format!("cannot write the report to standard output: {error}").into()),
+        Ok(()) => Ok(()),
     }
 }

@@ -70,14 +70,12 @@ fn stale(failure: &CorrectionError, reach: &Reach) -> Option<Finding> {
             };
             (
                 pointer(place),
-                format!(
-                    "The correction `{name}` does not apply to `{place}`: {problem}; {advice}."
-                ),
+                format!("the correction `{name}` does not apply to `{place}`: {problem}; {advice}"),
             )
         }
         CorrectionError::Broken { source, .. } => (
             source.pointer.clone(),
-            format!("A correction does not apply: {}.", source.problem),
+            format!("a correction does not apply: {}", source.problem),
         ),
         // These are of the list itself, which a test reads.
         CorrectionError::File(_)

@@ -7,17 +7,18 @@
 //! which recordings show a call that has changed.
 
 mod corrections;
+mod page;
+mod place;
 mod reach;
 mod recorded;
 mod used;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::render::{Page, Section};
-use super::{Direction, Document, Evidence, Finding, Level, Report, Verdict, diff};
+use super::{Direction, Document, Evidence, Finding, Level, Report, diff};
 use crate::spec::supported;
 use reach::Reach;
-use used::{Touch, Used};
+use used::Used;
 
 /// What a document would mean for this crate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,10 +56,7 @@ pub fn check(document: Document) -> Check {
         }
         touched.extend(finding.affects.iter().cloned());
         if let Some(touch) = used.touch(finding, &corrected.contract) {
-            finding.message += match touch {
-                Touch::Sent => " This crate sends it to run a sandbox.",
-                Touch::Read => " This crate reads it to run a sandbox.",
-            };
+            finding.message += touch.words();
             touching.push(finding.clone());
         }
     }
@@ -75,71 +73,22 @@ fn cassette(operation: &str) -> Option<Finding> {
     let (_, cassettes) = recorded::CASSETTES
         .iter()
         .find(|(recorded, _)| *recorded == operation)?;
-    let cassettes: Vec<String> = cassettes
-        .iter()
-        .map(|(name, releases)| match releases {
-            [] => format!("`{name}`"),
-            [only] => format!("`{name}` of {only}"),
-            [first, .., last] => format!("`{name}` of {first} to {last}"),
-        })
+    let mut by_releases: BTreeMap<&[&str], Vec<String>> = BTreeMap::new();
+    for (name, releases) in *cassettes {
+        let names = by_releases.entry(releases).or_default();
+        names.push(format!("`{name}`"));
+    }
+    let cassettes: Vec<String> = by_releases
+        .into_iter()
+        .map(|(releases, names)| format!("{} ({})", names.join(", "), releases.join(", ")))
         .collect();
     Some(Finding {
         id: CASSETTE_TOUCHED,
         level: Level::Info,
         direction: Direction::Response,
         path: format!("/paths/~1{operation}"),
-        message: format!("`{operation}` is recorded in {}.", cassettes.join(", ")),
+        message: format!("`{operation}` is recorded in {}", cassettes.join(" and ")),
         evidence: Evidence::Document,
         affects: [operation.to_owned()].into(),
     })
-}
-
-impl Check {
-    /// The check for people: first what has to change in this crate, then the rest.
-    pub fn page(&self) -> Page<'_> {
-        let Report {
-            base,
-            revision,
-            findings,
-            verdict,
-        } = &self.report;
-        let (used, others): (Vec<_>, Vec<_>) = findings
-            .iter()
-            .partition(|finding| self.used.contains(finding));
-        let (stale, others): (Vec<_>, Vec<_>) = others
-            .into_iter()
-            .partition(|finding| finding.id == CORRECTION_STALE);
-        let (cassettes, others): (Vec<_>, Vec<_>) = others
-            .into_iter()
-            .partition(|finding| finding.id == CASSETTE_TOUCHED);
-        let breaks_use = used.iter().any(|finding| finding.level == Level::Breaking);
-        let answer = match (verdict, breaks_use) {
-            (Verdict::Breaking, true) => {
-                format!(
-                    "With {revision} this crate, built for {base}, cannot be relied on to run a sandbox"
-                )
-            }
-            (Verdict::Breaking, false) => format!(
-                "With {revision} this crate, built for {base}, runs a sandbox, but other calls that it offers break"
-            ),
-            (Verdict::Compatible, _) => {
-                format!("With {revision} this crate, built for {base}, works as it is")
-            }
-        };
-        let sections = [
-            ("What this crate uses", used),
-            ("Corrections that no longer apply", stale),
-            ("Cassettes to record anew", cassettes),
-        ]
-        .into_iter()
-        .filter(|(_, findings)| !findings.is_empty())
-        .map(|(title, findings)| Section { title, findings })
-        .chain(Section::by_level(others))
-        .collect();
-        Page {
-            verdict: *verdict,
-            headline: format!("{answer}{}", self.report.counts()),
-            sections,
-        }
-    }
 }

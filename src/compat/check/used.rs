@@ -3,14 +3,13 @@
 //! It is not listed by hand: `fixtures/demo.json` is a whole session of this crate with a real VMM, and every test run
 //! plays it, so it can't fall behind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-
-use super::{Direction, Finding};
+use super::super::rules::{Area, RULES};
+use super::{Direction, Finding, place};
 use crate::api::Operation;
-use crate::replay::{Answer, Cassette, RequestBody, ResponseBody};
-use crate::spec::{Contract, Method, Schema, Shape};
+use crate::replay::{Answer, Cassette, Exchange, RequestBody, ResponseBody};
+use crate::spec::Contract;
 
 /// A session of this crate with a real VMM: minted, booted, reset, and stopped.
 const SESSION: &[u8] = include_bytes!("../../../fixtures/demo.json");
@@ -21,164 +20,132 @@ const BEYOND: &[Operation] = &[Operation::VmmShutdown];
 /// How a difference touches this crate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Touch {
-    Sent,
-    Read,
+    /// It sends what changed.
+    Sends,
+    /// It leaves out what is now asked for.
+    Omits,
+    /// It leaves it to a default that changed.
+    LeavesOut,
+    /// It reads what changed.
+    Reads,
 }
 
-/// The operations that are called, and what is sent with them.
-pub(super) struct Used {
+impl Touch {
+    /// How a message goes on.
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Touch::Sends => "; this crate sends it",
+            Touch::Omits => "; this crate does not send it",
+            Touch::LeavesOut => "; this crate leaves it to the default",
+            Touch::Reads => "; this crate reads it",
+        }
+    }
+}
+
+/// The operations that are called, and the places of the contract that their bodies fill.
+pub(super) struct Used<'c> {
+    contract: &'c Contract,
     called: BTreeSet<String>,
-    /// Those whose answer has a body. It is decoded as a whole, so all of it counts as read.
-    read: BTreeSet<String>,
-    /// The JSON pointers of the schemas and properties that were sent, each with its operation.
-    sent: BTreeSet<(String, String)>,
+    sent: BTreeMap<String, Filled>,
+    received: BTreeMap<String, Filled>,
 }
 
-impl Used {
+/// Places that were filled, by JSON pointer, each with the texts that stood there.
+type Filled = BTreeMap<String, BTreeSet<String>>;
+
+impl<'c> Used<'c> {
     /// What the recorded session uses of `contract`.
-    pub(super) fn recorded(contract: &Contract) -> Used {
+    pub(super) fn recorded(contract: &'c Contract) -> Used<'c> {
         let session = Cassette::from_slice(SESSION).expect("a test plays the session");
         let mut used = Used {
+            contract,
             called: BEYOND.iter().map(Operation::to_string).collect(),
-            read: BTreeSet::new(),
-            sent: BTreeSet::new(),
+            sent: BTreeMap::new(),
+            received: BTreeMap::new(),
         };
-        for exchange in session.exchanges {
-            let path = exchange.request.path;
-            let Some(operation) = path.strip_prefix("/api/v1/").map(str::to_owned) else {
+        for Exchange { request, answer } in session.exchanges {
+            let Some(operation) = request.path.strip_prefix("/api/v1/") else {
                 continue;
             };
-            if let Answer::Response(response) = exchange.answer
-                && response.body != ResponseBody::Empty
-            {
-                used.read.insert(operation.clone());
-            }
-            if let RequestBody::Json(value) = exchange.request.body {
-                for (pointer, schema) in bodies(contract, &operation) {
-                    used.send(contract, &operation, pointer, schema, &value);
+            if let RequestBody::Json(value) = &request.body {
+                let filled = used.sent.entry(operation.to_owned()).or_default();
+                for (pointer, schema) in place::asked(contract, operation) {
+                    place::fill(contract, pointer, schema, value, filled);
                 }
             }
-            used.called.insert(operation);
+            if let Answer::Response(response) = &answer
+                && let ResponseBody::Json(value) = &response.body
+            {
+                let filled = used.received.entry(operation.to_owned()).or_default();
+                for (pointer, schema) in place::answered(contract, operation, response.status) {
+                    place::fill(contract, pointer, schema, value, filled);
+                }
+            }
+            used.called.insert(operation.to_owned());
         }
         used
-    }
-
-    /// Notes `value`, which was sent as `schema`, and what it holds.
-    fn send(
-        &mut self,
-        contract: &Contract,
-        operation: &str,
-        pointer: String,
-        schema: &Schema,
-        value: &Value,
-    ) {
-        match (&schema.shape, value) {
-            (Shape::Reference(name), _) => {
-                if let Some(schema) = contract.schemas.get(name) {
-                    let named = format!("/components/schemas/{name}");
-                    self.send(contract, operation, named, schema, value);
-                }
-            }
-            (Shape::Object { properties, .. }, Value::Object(fields)) => {
-                for (name, value) in fields {
-                    if let Some(schema) = properties.get(name) {
-                        let pointer = format!("{pointer}/properties/{name}");
-                        self.send(contract, operation, pointer, schema, value);
-                    }
-                }
-            }
-            (Shape::Array(items), Value::Array(values)) => {
-                for value in values {
-                    self.send(
-                        contract,
-                        operation,
-                        format!("{pointer}/items"),
-                        items,
-                        value,
-                    );
-                }
-            }
-            (Shape::Map(schema), Value::Object(values)) => {
-                for value in values.values() {
-                    let pointer = format!("{pointer}/additionalProperties");
-                    self.send(contract, operation, pointer, schema, value);
-                }
-            }
-            _ => {}
-        }
-        self.sent.insert((operation.to_owned(), pointer));
     }
 
     /// How `finding` touches what is used, if it does. `revision` is the contract that it leads to.
     pub(super) fn touch(&self, finding: &Finding, revision: &Contract) -> Option<Touch> {
         let mut called = finding.affects.intersection(&self.called);
         match finding.direction {
-            Direction::Request => called
-                .any(|operation| self.sends(operation, &finding.path, revision))
-                .then_some(Touch::Sent),
+            Direction::Request => called.find_map(|operation| {
+                self.touches_request(finding, self.sent.get(operation), revision)
+            }),
             Direction::Response => called
                 .any(|operation| {
-                    self.read.contains(operation) || finding.path.starts_with("/paths/")
+                    self.touches_response(&finding.path, self.received.get(operation), revision)
                 })
-                .then_some(Touch::Read),
+                .then_some(Touch::Reads),
         }
     }
 
-    /// Whether this crate's `operation` sends what is at `path`, or what would now have to hold it.
-    fn sends(&self, operation: &str, path: &str, revision: &Contract) -> bool {
-        let sent = |pointer: &str| {
-            self.sent
-                .contains(&(operation.to_owned(), pointer.to_owned()))
-        };
-        match property(path) {
-            Some((holder, name)) => {
-                sent(&format!("{holder}/properties/{name}"))
-                    || (sent(holder) && is_required(revision, holder, name))
+    fn touches_request(
+        &self,
+        finding: &Finding,
+        sent: Option<&Filled>,
+        revision: &Contract,
+    ) -> Option<Touch> {
+        let path = &finding.path;
+        if path.starts_with("/paths/") {
+            return Some(Touch::Sends);
+        }
+        let sent = sent?;
+        let area = RULES.iter().find(|rule| rule.id == finding.id)?.area;
+        if area == Area::EnumValue {
+            let known = place::values(revision, path)?;
+            let lost = sent.get(path)?.iter().any(|value| !known.contains(value));
+            return lost.then_some(Touch::Sends);
+        }
+        match place::property(path) {
+            Some((holder, name)) if !sent.contains_key(&format!("{holder}/properties/{name}")) => {
+                if !sent.contains_key(holder) {
+                    None
+                } else if area == Area::Default {
+                    Some(Touch::LeavesOut)
+                } else {
+                    place::requires(revision, holder, name).then_some(Touch::Omits)
+                }
             }
-            None => path.starts_with("/paths/") || ancestors(path).any(sent),
+            _ => place::ancestors(path)
+                .any(|at| sent.contains_key(at))
+                .then_some(Touch::Sends),
         }
     }
-}
 
-/// The schemas of the operation's JSON body, with their place.
-fn bodies<'c>(
-    contract: &'c Contract,
-    operation: &str,
-) -> impl Iterator<Item = (String, &'c Schema)> {
-    let path = format!("/{operation}");
-    let methods = contract.paths.get(&path).into_iter().flatten();
-    methods.flat_map(move |(method, endpoint): (&Method, _)| {
-        let pointer = format!(
-            "/paths/~1{}/{}/requestBody/content",
-            path.trim_start_matches('/'),
-            method.key()
-        );
-        let content = endpoint.body.iter().flat_map(|body| &body.content);
-        content.map(move |(media_type, schema)| {
-            let media_type = media_type.replace('/', "~1");
-            (format!("{pointer}/{media_type}/schema"), schema)
+    /// An answer is decoded as a whole, so all that it held is read. What it need not hold may be missing.
+    fn touches_response(&self, path: &str, received: Option<&Filled>, revision: &Contract) -> bool {
+        if path.starts_with("/paths/") {
+            return true;
+        }
+        received.is_some_and(|received| match place::property(path) {
+            Some((holder, name)) => {
+                received.contains_key(&format!("{holder}/properties/{name}"))
+                    && (place::requires(self.contract, holder, name)
+                        || place::has(revision, holder, name))
+            }
+            None => place::ancestors(path).any(|at| received.contains_key(at)),
         })
-    })
-}
-
-/// The innermost property that `path` is or lies in: the schema that holds it, and its name.
-fn property(path: &str) -> Option<(&str, &str)> {
-    let (holder, rest) = path.rsplit_once("/properties/")?;
-    Some((holder, rest.split('/').next()?))
-}
-
-/// `path` and the places that it lies in, the innermost first.
-fn ancestors(path: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(path), |at| at.rsplit_once('/').map(|(up, _)| up))
-}
-
-/// Whether the named schema at `holder` requires the property.
-fn is_required(contract: &Contract, holder: &str, property: &str) -> bool {
-    let schema = holder
-        .strip_prefix("/components/schemas/")
-        .and_then(|name| contract.schemas.get(name));
-    match schema.map(|schema| &schema.shape) {
-        Some(Shape::Object { required, .. }) => required.contains(property),
-        _ => false,
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::neutral::neutral;
-use super::{Page, Section};
+use super::{Page, Section, way};
 use crate::compat::{Evidence, Finding, Level, Verdict};
 
 /// The page as Markdown of GitHub's kind, which ends with a newline. What is only for information is folded.
@@ -38,8 +38,8 @@ fn write_section(out: &mut String, section: &Section<'_>) -> fmt::Result {
         )?,
         false => writeln!(out, "\n### {} ({count})\n", section.title)?,
     }
-    for finding in &section.findings {
-        write_finding(out, finding)?;
+    for group in section.groups() {
+        write_group(out, group)?;
     }
     match folded {
         true => writeln!(out, "\n</details>"),
@@ -47,15 +47,24 @@ fn write_section(out: &mut String, section: &Section<'_>) -> fmt::Result {
     }
 }
 
-fn write_finding(out: &mut String, finding: &Finding) -> fmt::Result {
-    writeln!(out, "- {}", prose(&finding.message))?;
-    write!(out, "  <br>{} · {}", code(finding.id), code(&finding.path))?;
-    if finding.evidence == Evidence::Observed {
-        write!(out, " · seen on the server")?;
-    }
-    for (nth, operation) in finding.affects.iter().enumerate() {
-        let before = if nth == 0 { " · affects " } else { ", " };
-        write!(out, "{before}{}", code(operation))?;
+fn write_group(out: &mut String, group: &[&Finding]) -> fmt::Result {
+    let Some(first) = group.first() else {
+        return Ok(());
+    };
+    writeln!(out, "- {}", prose(&first.message))?;
+    write!(out, "  <br>{}", code(&first.path))?;
+    for finding in group {
+        write!(out, "\n  <br>{}", code(finding.id))?;
+        if finding.evidence == Evidence::Observed {
+            write!(out, ", seen on the server")?;
+        }
+        for (nth, operation) in finding.affects.iter().enumerate() {
+            let before = match nth {
+                0 => format!(", {} ", way(finding.direction)),
+                _ => ", ".to_owned(),
+            };
+            write!(out, "{before}{}", code(operation))?;
+        }
     }
     writeln!(out)
 }

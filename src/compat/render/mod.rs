@@ -10,7 +10,7 @@ mod text;
 pub use markdown::markdown;
 pub use text::{Layout, text};
 
-use super::{Finding, Level, Report, Verdict};
+use super::{Direction, Finding, Level, Report, Verdict};
 
 /// What a report says, in the order in which a person wants to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +76,13 @@ impl Report {
 }
 
 impl<'r> Section<'r> {
+    /// The findings, those together that say the same of one place in both directions.
+    fn groups(&self) -> impl Iterator<Item = &[&'r Finding]> {
+        self.findings.chunk_by(|one, other| {
+            (&one.path, &one.message, one.evidence) == (&other.path, &other.message, other.evidence)
+        })
+    }
+
     /// One section for each level that has findings.
     pub(super) fn by_level(findings: Vec<&'r Finding>) -> Vec<Section<'r>> {
         [
@@ -94,5 +101,13 @@ impl<'r> Section<'r> {
         })
         .filter(|section| !section.findings.is_empty())
         .collect()
+    }
+}
+
+/// What comes before the operations of a finding.
+const fn way(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Request => "sent with",
+        Direction::Response => "received from",
     }
 }

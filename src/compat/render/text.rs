@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use anstyle::{AnsiColor, Style};
 
 use super::neutral::neutral;
-use super::{Page, Section};
+use super::{Page, Section, way};
 use crate::compat::{Evidence, Finding, Level, Verdict};
 
 /// How many operations are named before the rest is only counted.
@@ -57,34 +57,44 @@ fn write_section(out: &mut String, section: &Section<'_>, layout: Layout) -> fmt
         out,
         &format!("{} ({})", section.title, section.findings.len()),
     )?;
-    for finding in &section.findings {
-        write_finding(out, finding, layout)?;
+    for group in section.groups() {
+        write_group(out, group, layout)?;
     }
     Ok(())
 }
 
-fn write_finding(out: &mut String, finding: &Finding, layout: Layout) -> fmt::Result {
+fn write_group(out: &mut String, group: &[&Finding], layout: Layout) -> fmt::Result {
+    let Some(first) = group.first() else {
+        return Ok(());
+    };
     writeln!(out)?;
     Paragraph {
         layout,
         style: Style::new(),
         indent: 2,
     }
-    .write(out, &finding.message)?;
+    .write(out, &first.message)?;
     let below = Paragraph {
         layout,
         style: Style::new().dimmed(),
         indent: 4,
     };
-    below.write(out, &finding.path)?;
-    if !finding.affects.is_empty() {
-        below.write(out, &format!("affects {}", operations(finding)))?;
+    below.write(out, &first.path)?;
+    for finding in group {
+        let observed = match finding.evidence {
+            Evidence::Document => "",
+            Evidence::Observed => ", seen on the server",
+        };
+        let rule = finding.id;
+        match finding.affects.is_empty() {
+            true => below.write(out, &format!("{rule}{observed}"))?,
+            false => {
+                let (way, operations) = (way(finding.direction), operations(finding));
+                below.write(out, &format!("{way} {operations} ({rule}{observed})"))?;
+            }
+        }
     }
-    let observed = match finding.evidence {
-        Evidence::Document => "",
-        Evidence::Observed => ", seen on the server",
-    };
-    below.write(out, &format!("{}{observed}", finding.id))
+    Ok(())
 }
 
 fn operations(finding: &Finding) -> String {
@@ -204,19 +214,19 @@ Breaking (1)
   The property `a` of `B` is
   gone from the request.
     /a
-    affects vm.op-0, vm.op-1,
-    vm.op-2, vm.op-3, vm.op-4,
-    vm.op-5 and 1 more
-    removed
+    sent with vm.op-0,
+    vm.op-1, vm.op-2, vm.op-3,
+    vm.op-4, vm.op-5 and 1
+    more (removed)
 
 For information (1)
 
   There is more.
     /b
-    affects vm.op-0, vm.op-1,
-    vm.op-2, vm.op-3, vm.op-4,
-    vm.op-5 and 1 more
-    added
+    sent with vm.op-0,
+    vm.op-1, vm.op-2, vm.op-3,
+    vm.op-4, vm.op-5 and 1
+    more (added)
 "
         );
     }

@@ -100,3 +100,49 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     assert_eq!(done.status.code(), Some(1));
     assert_eq!(text(&done.stderr), "");
 }
+
+#[test]
+fn a_document_cannot_speak_to_the_terminal_or_the_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hostile.json");
+    let hostile = r#"\u001b[2J</details>@all|`x`"#;
+    let good = fs::read_to_string(contract("v53.0")).unwrap();
+    let renamed = good.replacen("\"free_page_reporting\"", &format!("\"{hostile}\""), 1);
+    assert_ne!(renamed, good);
+    fs::write(&path, renamed).unwrap();
+    let run = |format: &str| {
+        let done = compat([
+            "diff".as_ref(),
+            contract("v53.0").as_os_str(),
+            path.as_os_str(),
+            "--format".as_ref(),
+            format.as_ref(),
+        ]);
+        assert_eq!(done.status.code(), Some(1), "{}", text(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let shown = run("text");
+    assert!(
+        shown.contains("\\u{1b}[2J") && !shown.contains('\u{1b}'),
+        "{shown}"
+    );
+    let shown = run("markdown");
+    assert!(!shown.contains('\u{1b}'), "{shown}");
+    let json: Value = serde_json::from_str(&run("json")).unwrap();
+    assert!(json.to_string().contains("[2J"));
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_no_verdict() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let done = command(["diff", "v53.0", "v53.0"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(done.status.code(), Some(2));
+    assert!(
+        text(&done.stderr).contains("standard output"),
+        "{}",
+        text(&done.stderr)
+    );
+}

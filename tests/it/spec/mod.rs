@@ -153,8 +153,8 @@ fn what_is_not_understood_is_refused_with_its_place() {
     check(
         "minimum: 1",
         "exclusiveMinimum: 1",
-        &format!("{thing}/properties/size"),
-        "`exclusiveMinimum`",
+        &format!("{thing}/properties/size/exclusiveMinimum"),
+        "expected true or false",
     );
     check(
         "minimum: 1",

@@ -1,0 +1,40 @@
+//! The comparison of two contracts.
+//!
+//! ```text
+//! operations --> bodies of one endpoint --+
+//!                                         v
+//!                      pairs of schemas: (base, revision, direction), each compared once
+//!                         |                     |
+//!                         v                     v
+//!                   what differs there    the pairs that it leads to
+//!                                                |
+//!              operations that reach a pair <----+
+//! ```
+//!
+//! Two schemas are compared by what they hold, whatever they are called and wherever they stand: so a new name, or the
+//! same schema written inline, is no difference. A pair of named schemas is compared once for each direction, so a
+//! schema that refers to itself comes to an end, and every operation that reaches the pair is listed in its findings.
+
+mod constraints;
+mod number;
+mod object;
+mod operations;
+mod pairs;
+mod place;
+mod rename;
+mod same;
+mod schema;
+mod values;
+
+use super::Finding;
+use crate::spec::Contract;
+
+/// What changed from `base` to `revision`, and what it means to a client that was built for `base`.
+///
+/// One finding for each place and direction, in no particular order; a [`Report`](super::Report) sorts them. The
+/// releases that the contracts are of are not looked at, nor is the server's address.
+pub fn diff(base: &Contract, revision: &Contract) -> Vec<Finding> {
+    let mut comparison = pairs::Comparison::new(base, revision);
+    operations::compare(&mut comparison);
+    comparison.findings()
+}

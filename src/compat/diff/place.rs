@@ -1,0 +1,133 @@
+//! A schema at its place in one of the two documents.
+
+use std::collections::BTreeMap;
+
+use crate::spec::{Contract, Schema, Shape, escaped};
+
+/// A schema with its place.
+#[derive(Clone)]
+pub(super) struct Place<'c> {
+    pub(super) schema: &'c Schema,
+    /// Where the schema is written, as a JSON pointer. What is inside it is found below.
+    pub(super) pointer: String,
+    /// Where a change of the value itself is reported, as a JSON pointer. That is where the schema is written, unless
+    /// only one of the documents has a reference here: then it is this place that changed, not the named schema.
+    pub(super) seat: String,
+    /// What a reader calls it: `DiskConfig.path`, `vm.create request.disks[]`.
+    pub(super) name: String,
+    /// The name of the schema, where the place is a named one.
+    pub(super) named: Option<&'c str>,
+}
+
+impl<'c> Place<'c> {
+    pub(super) fn root(schema: &'c Schema, pointer: String, name: String) -> Self {
+        Place {
+            schema,
+            seat: pointer.clone(),
+            pointer,
+            name,
+            named: None,
+        }
+    }
+
+    /// This schema as what is found at `place`, where the other document has no reference.
+    pub(super) fn seen_from(self, place: &Place<'c>) -> Self {
+        Place {
+            seat: place.seat.clone(),
+            name: place.name.clone(),
+            ..self
+        }
+    }
+
+    /// The property `name` of this object.
+    pub(super) fn property(&self, name: &str, schema: &'c Schema) -> Place<'c> {
+        Place::root(
+            schema,
+            format!("{}/properties/{}", self.pointer, escaped(name)),
+            format!("{}.{name}", self.name),
+        )
+    }
+
+    /// The items of this list.
+    pub(super) fn items(&self, schema: &'c Schema) -> Place<'c> {
+        Place::root(
+            schema,
+            format!("{}/items", self.pointer),
+            format!("{}[]", self.name),
+        )
+    }
+
+    /// The values of this map.
+    pub(super) fn values(&self, schema: &'c Schema) -> Place<'c> {
+        Place::root(
+            schema,
+            format!("{}/additionalProperties", self.pointer),
+            format!("{}{{}}", self.name),
+        )
+    }
+}
+
+/// The named schemas of one document, with where each name ends that is but another name for one.
+pub(super) struct Names<'c> {
+    contract: &'c Contract,
+    ends: BTreeMap<&'c str, &'c str>,
+}
+
+impl<'c> Names<'c> {
+    pub(super) fn of(contract: &'c Contract) -> Self {
+        let mut ends: BTreeMap<&str, &str> = BTreeMap::new();
+        for name in contract.schemas.keys() {
+            let mut chain = vec![name.as_str()];
+            let mut at = name.as_str();
+            // A contract that was read has no circle; one that was put together may, and ends here all the same.
+            while let Some(Shape::Reference(next)) =
+                contract.schemas.get(at).map(|schema| &schema.shape)
+                && !ends.contains_key(at)
+                && chain.len() <= contract.schemas.len()
+            {
+                at = next;
+                chain.push(at);
+            }
+            let end = ends.get(at).copied().unwrap_or(at);
+            ends.extend(chain.into_iter().map(|name| (name, end)));
+        }
+        Names { contract, ends }
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.contract.schemas.contains_key(name)
+    }
+
+    /// The place that `place` stands for: itself, or the named schema that it refers to.
+    pub(super) fn resolve(&self, place: &Place<'c>) -> Place<'c> {
+        let Shape::Reference(name) = &place.schema.shape else {
+            return place.clone();
+        };
+        let found = self
+            .ends
+            .get(name.as_str())
+            .and_then(|end| self.contract.schemas.get_key_value(*end));
+        match found {
+            None => place.clone(),
+            Some((name, schema)) => {
+                let pointer = format!("/components/schemas/{}", escaped(name));
+                Place {
+                    named: Some(name),
+                    ..Place::root(schema, pointer, name.clone())
+                }
+            }
+        }
+    }
+
+    /// The schema itself, or the one it refers to.
+    pub(super) fn shape(&self, schema: &'c Schema) -> &'c Schema {
+        match &schema.shape {
+            Shape::Reference(name) => self
+                .ends
+                .get(name.as_str())
+                .and_then(|end| self.contract.schemas.get(*end))
+                .unwrap_or(schema),
+            _ => schema,
+        }
+    }
+}

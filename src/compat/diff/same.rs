@@ -1,0 +1,93 @@
+//! Whether two schemas hold the same, whatever they are called and wherever they stand.
+
+use std::collections::HashSet;
+
+use super::pairs::Comparison;
+use crate::spec::{Content, Endpoint, Schema, Shape};
+
+/// How many schemas are looked at before two count as different: it is only asked to name a rename.
+const MAX_COMPARED: usize = 2_000;
+
+impl<'c> Comparison<'c> {
+    /// Whether `base` and `revision` hold the same in every fact.
+    pub(super) fn same(&self, base: &'c Schema, revision: &'c Schema) -> bool {
+        let mut waiting = vec![(base, revision)];
+        let mut seen = HashSet::new();
+        let mut compared = 0;
+        while let Some((old, new)) = waiting.pop() {
+            if let (Shape::Reference(old), Shape::Reference(new)) = (&old.shape, &new.shape)
+                && !seen.insert((old, new))
+            {
+                continue;
+            }
+            compared += 1;
+            let (old, new) = (self.base.shape(old), self.revision.shape(new));
+            let facts = |schema: &'c Schema| {
+                let Schema {
+                    shape: _,
+                    default,
+                    nullable,
+                    deprecated,
+                    constraints,
+                } = schema;
+                (default, nullable, deprecated, constraints)
+            };
+            if compared > MAX_COMPARED || facts(old) != facts(new) {
+                return false;
+            }
+            match (&old.shape, &new.shape) {
+                (Shape::Array(old), Shape::Array(new)) | (Shape::Map(old), Shape::Map(new)) => {
+                    waiting.push((old, new));
+                }
+                (
+                    Shape::Object {
+                        properties: old,
+                        required,
+                    },
+                    Shape::Object {
+                        properties: new,
+                        required: also_required,
+                    },
+                ) => {
+                    if required != also_required || !old.keys().eq(new.keys()) {
+                        return false;
+                    }
+                    waiting.extend(old.values().zip(new.values()));
+                }
+                (old, new) if old != new => return false,
+                _ => {}
+            }
+        }
+        true
+    }
+
+    /// Whether two endpoints take and answer the same.
+    pub(super) fn same_endpoint(&self, base: &'c Endpoint, revision: &'c Endpoint) -> bool {
+        let bodies = match (&base.body, &revision.body) {
+            (None, None) => true,
+            (Some(old), Some(new)) => {
+                old.required == new.required && self.same_content(&old.content, &new.content)
+            }
+            _ => false,
+        };
+        let old = base.responses.values().chain(base.fallbacks.values());
+        let new = revision
+            .responses
+            .values()
+            .chain(revision.fallbacks.values());
+        bodies
+            && base.responses.keys().eq(revision.responses.keys())
+            && base.fallbacks.keys().eq(revision.fallbacks.keys())
+            && old
+                .zip(new)
+                .all(|(old, new)| self.same_content(&old.content, &new.content))
+    }
+
+    fn same_content(&self, base: &'c Content, revision: &'c Content) -> bool {
+        base.keys().eq(revision.keys())
+            && base
+                .values()
+                .zip(revision.values())
+                .all(|(old, new)| self.same(old, new))
+    }
+}

@@ -1,0 +1,1 @@
+//! Documents that are not like upstream's.
