@@ -63,6 +63,14 @@ pub enum Error {
         /// How long it had.
         limit: Duration,
     },
+    /// The binary writes without end.
+    #[error("{} wrote more than {limit} bytes to its log, which no Cloud Hypervisor does", .binary.display())]
+    TooMuchOutput {
+        /// The binary, as it was named.
+        binary: PathBuf,
+        /// In bytes.
+        limit: u64,
+    },
     /// The whole probe took too long.
     #[error("the probe was not done within {limit:?}; it can be given more time")]
     OutOfTime {

@@ -173,6 +173,17 @@ fn fields(fields: &[Field], base: &Contract, findings: &mut Findings) {
             continue;
         }
         if field.read == Some(false) {
+            // What stands in a field that is ignored goes with it.
+            let within = |lost: &&Field| {
+                lost.operation == *operation && place.starts_with(&format!("{}/", lost.place))
+            };
+            if fields
+                .iter()
+                .filter(|other| other.read == Some(false))
+                .any(|lost| within(&lost))
+            {
+                continue;
+            }
             let said = format!("ignores `{name}` ({place}) without a word");
             add(rules::FIELD_LOST, said);
             continue;

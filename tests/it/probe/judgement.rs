@@ -276,11 +276,18 @@ fn one_change_gives_the_findings_that_it_should() {
         "limits",
         "vm.create",
         status(204),
-        &[(
-            "observed-limit-higher",
-            Info,
-            "/paths/~1vm.create/put/requestBody",
-        )],
+        &[
+            (
+                "observed-body-added",
+                Info,
+                "/paths/~1vm.create/put/responses/204",
+            ),
+            (
+                "observed-limit-higher",
+                Info,
+                "/paths/~1vm.create/put/requestBody",
+            ),
+        ],
     );
 }
 
