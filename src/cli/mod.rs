@@ -17,6 +17,7 @@ mod vm;
 use std::error::Error;
 use std::process::ExitCode;
 
+use chv_sandbox::compat::render::neutral;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -64,12 +65,17 @@ pub(crate) async fn run() -> ExitCode {
     })
 }
 
-/// Prints an error with its whole chain of causes.
+/// Prints an error with its whole chain of causes. They quote files and servers, which must not speak to the terminal.
 fn explain(error: &(dyn Error + 'static)) {
-    eprintln!("error: {error}");
+    let shown = |error: &dyn Error| {
+        let text = error.to_string();
+        let lines: Vec<String> = text.lines().map(neutral).collect();
+        lines.join("\n")
+    };
+    eprintln!("error: {}", shown(error));
     let mut cause = error.source();
     while let Some(error) = cause {
-        eprintln!("  because {error}");
+        eprintln!("  because {}", shown(error));
         cause = error.source();
     }
 }

@@ -128,19 +128,23 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// The keywords that [`constraints`](Schema::constraints) may have. `enum` is there for numbers, and
-    /// `additionalProperties` for an object that takes no others.
-    pub const CONSTRAINTS: [&'static str; 15] = [
+    /// The keywords that [`constraints`](Schema::constraints) may have. `enum` is there for what is no text,
+    /// `additionalProperties` for an object that takes no others, and `format`, `minimum` and `maximum` for a value of
+    /// any type, of which they restrict some.
+    pub const CONSTRAINTS: [&'static str; 18] = [
         "additionalProperties",
         "enum",
         "exclusiveMaximum",
         "exclusiveMinimum",
+        "format",
         "maxItems",
         "maxLength",
         "maxProperties",
+        "maximum",
         "minItems",
         "minLength",
         "minProperties",
+        "minimum",
         "multipleOf",
         "pattern",
         "readOnly",

@@ -9,7 +9,7 @@ use crate::spec::Contract;
 
 /// How many schemas are compared before two of different names count as different unseen. The work of those with one
 /// name is bounded by the documents; names that change in circles of different lengths could ask for any amount.
-const MAX_COMPARED: usize = 500_000;
+const MAX_COMPARED: usize = 100_000;
 
 /// A comparison under way.
 pub(super) struct Comparison<'c> {

@@ -4,6 +4,15 @@ use std::collections::BTreeMap;
 
 use crate::spec::{Contract, Schema, Shape, escaped};
 
+/// What may be anything.
+static ANY: Schema = Schema {
+    shape: Shape::Any,
+    default: None,
+    nullable: false,
+    deprecated: false,
+    constraints: BTreeMap::new(),
+};
+
 /// A schema with its place.
 #[derive(Clone)]
 pub(super) struct Place<'c> {
@@ -57,13 +66,17 @@ impl<'c> Place<'c> {
         )
     }
 
-    /// The values of this map.
-    pub(super) fn values(&self, schema: &'c Schema) -> Place<'c> {
-        Place::root(
-            schema,
-            format!("{}/additionalProperties", self.pointer),
-            format!("{}{{}}", self.name),
-        )
+    /// The values of this map; of an object that says nothing of them, any, without a place of their own.
+    pub(super) fn values(&self) -> Place<'c> {
+        let name = format!("{}{{}}", self.name);
+        match &self.schema.shape {
+            Shape::Map(values) => Place::root(
+                values,
+                format!("{}/additionalProperties", self.pointer),
+                name,
+            ),
+            _ => Place::root(&ANY, self.pointer.clone(), name),
+        }
     }
 }
 

@@ -33,11 +33,11 @@ impl<'c> Comparison<'c> {
             (Shape::Array(old), Shape::Array(new)) => {
                 self.meet(pair, &base.items(old), &revision.items(new), Area::Items);
             }
-            (Shape::Map(old), Shape::Map(new)) => {
-                let (base, revision) = (base.values(old), revision.values(new));
+            (Shape::Object { .. }, Shape::Object { .. }) => self.properties(pair, base, revision),
+            (Shape::Map(_), _) | (_, Shape::Map(_)) => {
+                let (base, revision) = (base.values(), revision.values());
                 self.meet(pair, &base, &revision, Area::MapValues);
             }
-            (Shape::Object { .. }, Shape::Object { .. }) => self.properties(pair, base, revision),
             _ => {}
         }
     }
@@ -135,10 +135,16 @@ fn type_change(old: &Shape, new: &Shape) -> Option<Action> {
         (Shape::Integer { .. }, Shape::Number { .. }) => Some(Action::Widened),
         (Shape::Number { .. }, Shape::Integer { .. }) => Some(Action::Narrowed),
         (old, new) if old.kind() == new.kind() => None,
+        (Shape::Map(_), other) | (other, Shape::Map(_)) if is_open(other) => None,
         (Shape::Any, _) => Some(Action::Narrowed),
         (_, Shape::Any) => Some(Action::Widened),
         _ => Some(Action::Changed),
     }
+}
+
+/// Whether this is an object of which nothing is said: a map with any values.
+fn is_open(shape: &Shape) -> bool {
+    matches!(shape, Shape::Object { properties, required } if properties.is_empty() && required.is_empty())
 }
 
 /// The type as a reader says it.

@@ -2,8 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::neutral::neutral;
-use super::{Page, Section, way};
+use super::{Page, Section, neutral, way};
 use crate::compat::{Evidence, Finding, Level, Verdict};
 
 /// The page as Markdown of GitHub's kind, which ends with a newline. What is only for information is folded.

@@ -8,6 +8,7 @@ mod neutral;
 mod text;
 
 pub use markdown::markdown;
+pub use neutral::neutral;
 pub use text::{Layout, text};
 
 use super::{Direction, Finding, Level, Report, Verdict};

@@ -2,7 +2,7 @@
 
 /// `text` with control characters, line ends among them, and marks that turn the direction of writing or take no room
 /// shown by their number.
-pub(super) fn neutral(text: &str) -> String {
+pub fn neutral(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         if obeyed(character) {

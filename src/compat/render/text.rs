@@ -4,8 +4,7 @@ use std::fmt::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::neutral::neutral;
-use super::{Page, Section, way};
+use super::{Page, Section, neutral, way};
 use crate::compat::{Evidence, Finding, Level, Verdict};
 
 /// How many operations are named before the rest is only counted.

@@ -8,6 +8,28 @@ use super::super::fields::{Fields, Place};
 use super::super::{Invalid, Problem, Schema, Shape};
 use super::{PROSE, flag};
 
+/// Keywords that say something of values of one type only. Beside another type OpenAPI gives them no meaning.
+const OF_ONE_TYPE: &[&str] = &[
+    "additionalProperties",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "format",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minProperties",
+    "minimum",
+    "multipleOf",
+    "pattern",
+    "properties",
+    "required",
+    "uniqueItems",
+];
+
 /// Reads the schema at `place`.
 pub(in crate::spec) fn schema(place: &Place<'_>) -> Result<Schema, Invalid> {
     let mut fields = place.fields()?;
@@ -18,11 +40,18 @@ pub(in crate::spec) fn schema(place: &Place<'_>) -> Result<Schema, Invalid> {
         return Ok(Schema::new(Shape::Reference(referenced(&reference)?)));
     }
     fields.drop_prose(&["example", "externalDocs", "xml"]);
+    if let Some(only) = only(place) {
+        // All of one schema is that schema; it is how prose is put beside a reference. Facts beside it are refused.
+        fields.take("allOf");
+        fields.finish()?;
+        return schema(&only);
+    }
     let default = fields.take("default").map(|place| place.value.clone());
     let nullable = flag(&mut fields, "nullable")?;
     let deprecated = flag(&mut fields, "deprecated")?;
     let mut constraints = BTreeMap::new();
     let shape = shape(&mut fields, &mut constraints, place, nullable)?;
+    fields.drop_prose(OF_ONE_TYPE);
     for keyword in ["readOnly", "writeOnly"] {
         if flag(&mut fields, keyword)? {
             constraints.insert(keyword, true.into());
@@ -38,10 +67,20 @@ pub(in crate::spec) fn schema(place: &Place<'_>) -> Result<Schema, Invalid> {
     })
 }
 
+/// The one schema of an `allOf` that has no other.
+fn only<'a>(place: &Place<'a>) -> Option<Place<'a>> {
+    match place.value.get("allOf")?.as_array()?.as_slice() {
+        [only] => Some(Place {
+            value: only,
+            pointer: format!("{}/allOf/0", place.pointer),
+        }),
+        _ => None,
+    }
+}
+
 type Constraints = BTreeMap<&'static str, Value>;
 
-/// The shape that the keyword `type` and the keywords of that type describe. Those of another type are left in
-/// `fields`, where they count as unknown.
+/// The shape that the keyword `type` and the keywords of that type describe.
 fn shape(
     fields: &mut Fields<'_>,
     constraints: &mut Constraints,
@@ -57,7 +96,17 @@ fn shape(
         constraints.extend(values(fields, nullable)?.map(|values| ("enum", values)));
     }
     Ok(match name {
-        "" => Shape::Any,
+        "" => {
+            // Without a type each of them still restricts the values of its own.
+            for keyword in Schema::CONSTRAINTS {
+                if OF_ONE_TYPE.contains(&keyword)
+                    && let Some(place) = fields.take(keyword)
+                {
+                    constraints.insert(keyword, place.value.clone());
+                }
+            }
+            Shape::Any
+        }
         "boolean" => Shape::Boolean,
         "integer" => {
             let (format, minimum, maximum) = numeric(fields, constraints)?;

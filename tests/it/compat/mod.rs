@@ -2,6 +2,7 @@
 
 mod documents;
 mod history;
+mod hostile;
 mod mutations;
 mod neutral;
 mod rules;
@@ -38,6 +39,12 @@ fn parse(document: &str) -> Result<Contract, spec::Error> {
 /// The findings as a report has them: sorted.
 fn findings(base: &Contract, revision: &Contract) -> Vec<Finding> {
     Report::new("base", "revision", diff(base, revision)).findings
+}
+
+/// The findings between two documents.
+fn compare(base: &str, revision: &str) -> Vec<Finding> {
+    let read = |text: &str| parse(text).unwrap_or_else(|error| panic!("{text}\n{error:?}"));
+    findings(&read(base), &read(revision))
 }
 
 /// One line for each finding: level, direction, rule, path, operations.

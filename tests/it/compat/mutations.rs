@@ -65,9 +65,9 @@ const CHANGES: &[(Change, [&str; 2])] = &[
             let Shape::Integer { format, .. } = &mut properties.get_mut(name).unwrap().shape else {
                 return false;
             };
-            !matches!(
+            matches!(
                 format.replace("int8".to_owned()).as_deref(),
-                Some("int8" | "uint8")
+                None | Some("int16" | "int32" | "int64")
             )
         },
         [
@@ -242,8 +242,12 @@ fn reaching(contract: &Contract, name: &str, direction: Direction) -> BTreeSet<S
 fn one_change_gives_one_finding_for_each_direction() {
     let base = contract("v53.0");
     let mut tried = vec![0; CHANGES.len()];
-    for (object, property) in places(&base) {
+    for (turn, (object, property)) in places(&base).into_iter().enumerate() {
         for (index, (change, expected)) in CHANGES.iter().enumerate() {
+            // A third of all, so that this stays a matter of seconds; the places of each change are spread evenly.
+            if !(turn + index).is_multiple_of(3) {
+                continue;
+            }
             let mut revision = base.clone();
             let Shape::Object {
                 properties,

@@ -25,6 +25,7 @@ fn check(path: impl AsRef<OsStr>, expected: &[&str]) {
         let said = text(&done.stderr);
         assert_eq!(done.status.code(), Some(2), "{arguments:?}: {said}");
         assert_eq!(text(&done.stdout), "", "{arguments:?}");
+        assert!(!said.contains('\u{1b}'), "{arguments:?}: {said}");
         for expected in expected {
             assert!(said.contains(expected), "{arguments:?}: {said}");
         }
@@ -54,6 +55,10 @@ fn a_document_that_is_none() {
         &["at the root", "`openapi` is missing"],
     );
     check(b"swagger: '2.0'", &["at the root", "`openapi` is missing"]);
+    check(
+        b"openapi: 3.0.1\ninfo: {version: 1}\n\"\\e[31mkey\": 1\nservers: [{url: x}]\npaths: {}\n",
+        &["\\u{1b}[31mkey"],
+    );
     check(b"openapi: 3.1.0\ninfo: {version: 1}", &["/openapi"]);
 }
 

@@ -163,12 +163,6 @@ fn what_is_not_understood_is_refused_with_its_place() {
         "expected a number",
     );
     check(
-        "type: integer, format: int64, m",
-        "type: string, m",
-        &format!("{thing}/properties/size"),
-        "`maximum`",
-    );
-    check(
         "type: string\n",
         "type: 'enum [Off, On]'\n",
         "/components/schemas/Mode/type",
