@@ -94,8 +94,15 @@ pub enum Error {
 impl Error {
     /// Whether nobody listens any more.
     pub(super) fn is_vmm_ended(&self) -> bool {
-        matches!(self, Error::Connection { source, .. }
-            if matches!(source.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound))
+        let Error::Connection { source, .. } = self else {
+            return false;
+        };
+        matches!(
+            source.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::NotFound
+        )
     }
 }
 
