@@ -66,16 +66,9 @@ const RULES: &[Rule] = &[
     // Read in v53.0's source (`vmm/src/vm.rs`); not provoked.
     says("VM is currently migrating", ErrorKind::Busy),
     says("The file is already locked", ErrorKind::LockConflict),
-    // v46.0, whose errors are one text each. (v44.0 locks no disks at all.)
-    says_on(
-        Operation::VmBoot,
-        ": Error locking disk images: Another instance likely holds a lock",
-        ErrorKind::LockConflict,
-    ),
-    says(
-        "LockDiskImage { error: AlreadyLocked",
-        ErrorKind::LockConflict,
-    ),
+    // v46.0, on boot and on vm.add-disk, whose errors are one text each. (v44.0 locks no disks at all.)
+    says(": Error locking disk images", ErrorKind::LockConflict),
+    says("error: AlreadyLocked", ErrorKind::LockConflict),
 ];
 
 /// The kind of an answer that isn't a success.

@@ -365,7 +365,7 @@ mod tests {
             ("uint8", 0, 255),
             ("int8", -128, 127),
             ("uint16", 0, 65_535),
-            ("int32", -2_147_483_648, 2_147_483_647_i64),
+            ("int32", -2_147_483_648_i64, 2_147_483_647_i64),
         ] {
             let width = || json!({ "type": "integer", "format": format });
             check(width(), json!(least), &[]);
