@@ -13,7 +13,7 @@ use chv_sandbox::client::{BODY_LIMIT, Client};
 /// Calls an operation of a VMM's API and prints what it answers.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Lists the operations: method, name, and whether one takes a body.
+    /// Lists the operations: method, name, whether one takes a body, and which releases have it if not all.
     #[arg(long, exclusive = true)]
     list: bool,
     /// The VMM's api-socket.
@@ -52,12 +52,14 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Box<dyn Error + Send + S
 
 fn list() {
     for operation in Operation::ALL {
-        let body = if operation.takes_body() { "  body" } else { "" };
-        println!(
-            "{}  {:<24}{body}",
-            operation.method().as_str(),
-            operation.name()
-        );
+        let body = if operation.takes_body() { "body" } else { "" };
+        let support = match operation.support() {
+            support if support.is_universal() => String::new(),
+            support => support.to_string(),
+        };
+        let method = operation.method().as_str();
+        let line = format!("{method}  {:<24}  {body:<4}  {support}", operation.name());
+        println!("{}", line.trim_end());
     }
 }
 

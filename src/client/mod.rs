@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+mod call;
 mod classify;
 mod created;
 mod deadline;
@@ -41,12 +42,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::Mutex;
 
 use crate::api::types::VmConfig;
-use crate::api::{self, Need, Operation, Request};
+use crate::api::{self, Operation, Request};
 
 pub use crate::api::{ParseReleaseError, Release};
 pub use created::{Created, Difference};
@@ -55,8 +54,7 @@ pub use error::{Error, ErrorKind, Outcome, SocketPathTooLong};
 #[cfg(feature = "compat")]
 pub(crate) use messages::is_of_http_layer;
 
-use error::Context;
-use transport::{Answer, Connection};
+use call::{Call, Kept};
 
 /// The largest request body that the server of v53.0 and earlier reads, in bytes.
 ///
@@ -83,12 +81,6 @@ struct Shared {
     kept: Mutex<Option<Kept>>,
 }
 
-/// A connection between calls, with what was learnt of the VMM at its other end.
-struct Kept {
-    connection: Connection,
-    release: Option<Release>,
-}
-
 /// What an answer that isn't a success means.
 #[cfg(feature = "compat")]
 pub(crate) fn kind_of(operation: Operation, status: u16, body: &[u8]) -> ErrorKind {
@@ -98,7 +90,7 @@ pub(crate) fn kind_of(operation: Operation, status: u16, body: &[u8]) -> ErrorKi
 /// The server's words in the body of an error, outermost cause first.
 #[cfg(feature = "compat")]
 pub(crate) fn messages_in(body: &[u8]) -> Vec<String> {
-    messages::parse(&Bytes::copy_from_slice(body))
+    messages::parse(&bytes::Bytes::copy_from_slice(body))
 }
 
 impl Client {
@@ -145,7 +137,7 @@ impl Client {
     pub async fn send<T>(&self, request: Request<T>) -> Result<T, Error> {
         let call = self.call(&request);
         call.refuse(&request)?;
-        let mut turn = call.turn(&self.shared).await?;
+        let mut turn = call.turn(&self.shared.kept).await?;
         let answer = call.on_kept(&mut turn).await?;
         call.finish(&request, &answer)
     }
@@ -173,7 +165,7 @@ impl Client {
             .collect::<Result<Vec<OwnedFd>, _>>()
             .map_err(|error| call.context.connect(error))?;
         // Calls stay in order although this one has a connection of its own.
-        let mut turn = call.turn(&self.shared).await?;
+        let mut turn = call.turn(&self.shared.kept).await?;
         if !call.needs.is_empty() || !taken.is_universal() {
             let release = call.learn(&mut turn).await?;
             call.check(release)?;
@@ -198,7 +190,7 @@ impl Client {
         let create = api::vm_create(config);
         let call = self.call(&create);
         call.refuse(&create)?;
-        let mut turn = call.turn(&self.shared).await?;
+        let mut turn = call.turn(&self.shared.kept).await?;
         let answer = call.on_kept(&mut turn).await?;
         call.finish(&create, &answer)?;
         let info = Request::raw(Operation::VmInfo, None);
@@ -216,25 +208,12 @@ impl Client {
     /// As [`Client::send`]; [`ErrorKind::Decode`] when the version isn't one.
     pub async fn release(&self) -> Result<Release, Error> {
         let call = self.call(&api::vmm_ping());
-        let mut turn = call.turn(&self.shared).await?;
+        let mut turn = call.turn(&self.shared.kept).await?;
         call.learn(&mut turn).await
     }
 
     fn call<T>(&self, request: &Request<T>) -> Call<'_> {
-        let limit = self.deadlines.of(request.operation());
-        Call {
-            context: Context {
-                operation: request.operation(),
-                socket: self.socket(),
-                limit,
-            },
-            needs: match request.is_checked() {
-                true => request.needs(),
-                false => Vec::new(),
-            },
-            body: request.body().cloned().unwrap_or_default(),
-            deadline: Instant::now() + limit,
-        }
+        Call::new(request, self.socket(), &self.deadlines)
     }
 }
 
@@ -244,168 +223,6 @@ impl fmt::Debug for Client {
             .field("socket", &self.shared.socket)
             .field("deadlines", &self.deadlines)
             .finish_non_exhaustive()
-    }
-}
-
-/// One call: what is asked, of whom, until when.
-struct Call<'a> {
-    context: Context<'a>,
-    body: Bytes,
-    /// What the VMM has to know of it, beyond what every supported release does.
-    needs: Vec<Need>,
-    deadline: Instant,
-}
-
-/// What came of an exchange on the kept connection.
-enum Attempt {
-    Answered(Answer),
-    /// Nothing was sent: there was no connection, or it turned out to be closed.
-    Unsent(Option<Error>),
-}
-
-impl Call<'_> {
-    /// Refuses what no release takes.
-    fn refuse<T>(&self, request: &Request<T>) -> Result<(), Error> {
-        match request.is_checked() {
-            true => descriptors::refuse_in_body(request.operation(), request.body())
-                .map_err(|kind| self.context.refuse(kind)),
-            false => Ok(()),
-        }
-    }
-
-    /// Refuses what this release would ignore.
-    fn check(&self, release: Release) -> Result<(), Error> {
-        match refusal::of(self.context.operation, &self.needs, release) {
-            Some(kind) => Err(self.context.refuse(kind)),
-            None => Ok(()),
-        }
-    }
-
-    /// Waits until the calls before this one have ended. A body that is too large is refused here.
-    async fn turn<'s>(&self, shared: &'s Shared) -> Result<MutexGuard<'s, Option<Kept>>, Error> {
-        if self.body.len() > BODY_LIMIT {
-            return Err(self.context.refuse(ErrorKind::BodyTooLarge {
-                length: self.body.len(),
-                limit: BODY_LIMIT,
-            }));
-        }
-        timeout_at(self.deadline, shared.kept.lock())
-            .await
-            .map_err(|_| self.context.deadline(Outcome::NotSent))
-    }
-
-    /// Exchanges on the kept connection or, if there is none or it was closed meanwhile, on a new one, with a VMM of a
-    /// release that knows all that is asked.
-    async fn on_kept(&self, turn: &mut Option<Kept>) -> Result<Answer, Error> {
-        if self.needs.is_empty() {
-            return self.on_any(turn).await;
-        }
-        let mut tries_left = 3_u8;
-        loop {
-            // What is known of the VMM holds for one connection: behind the next may be another one.
-            self.check(self.learn(turn).await?)?;
-            tries_left -= 1;
-            match self.on_open(turn).await? {
-                Attempt::Answered(answer) => return Ok(answer),
-                Attempt::Unsent(Some(error)) if tries_left == 0 => return Err(error),
-                Attempt::Unsent(_) => {}
-            }
-        }
-    }
-
-    /// The release of the VMM at the other end of the kept connection, which is asked if it isn't known yet.
-    async fn learn(&self, turn: &mut Option<Kept>) -> Result<Release, Error> {
-        if let Some(kept) = turn.as_mut()
-            && let Some(release) = kept.release
-            && kept.connection.is_open()
-        {
-            return Ok(release);
-        }
-        let request = api::vmm_ping();
-        let ping = Call {
-            context: Context {
-                operation: request.operation(),
-                ..self.context
-            },
-            body: Bytes::new(),
-            needs: Vec::new(),
-            deadline: self.deadline,
-        };
-        let answer = ping.on_any(turn).await?;
-        let release: Release = ping
-            .finish(&request, &answer)?
-            .version
-            .parse()
-            .map_err(|error: ParseReleaseError| ping.context.decode(answer.status, error))?;
-        refusal::warn_of(release, self.context.socket);
-        if let Some(kept) = turn.as_mut() {
-            kept.release = Some(release);
-        }
-        Ok(release)
-    }
-
-    /// Exchanges on the kept connection, or on a new one if there is none or it was closed meanwhile.
-    async fn on_any(&self, turn: &mut Option<Kept>) -> Result<Answer, Error> {
-        if let Attempt::Answered(answer) = self.on_open(turn).await? {
-            return Ok(answer);
-        }
-        let mut connection = self.open(Vec::new()).await?;
-        let answer = self.exchange(&mut connection).await?;
-        *turn = answer.keeps_connection().then_some(Kept {
-            connection,
-            release: None,
-        });
-        Ok(answer)
-    }
-
-    /// Exchanges on the kept connection, if there is one that is still open.
-    async fn on_open(&self, turn: &mut Option<Kept>) -> Result<Attempt, Error> {
-        // Taken out for as long as the answer is owed: a call dropped half-way drops its connection too.
-        let Some(mut kept) = turn.take() else {
-            return Ok(Attempt::Unsent(None));
-        };
-        match self.exchange(&mut kept.connection).await {
-            Ok(answer) => {
-                *turn = answer.keeps_connection().then_some(kept);
-                Ok(Attempt::Answered(answer))
-            }
-            Err(error)
-                if !kept.connection.has_sent()
-                    && !matches!(error.kind(), ErrorKind::Deadline { .. }) =>
-            {
-                tracing::debug!(socket = %self.context.socket.display(), "the kept connection was closed");
-                Ok(Attempt::Unsent(Some(error)))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn open(&self, fds: Vec<OwnedFd>) -> Result<Connection, Error> {
-        timeout_at(self.deadline, Connection::open(self.context.socket, fds))
-            .await
-            .map_err(|_| self.context.deadline(Outcome::NotSent))?
-            .map_err(|error| self.context.connect(error))
-    }
-
-    async fn exchange(&self, connection: &mut Connection) -> Result<Answer, Error> {
-        let exchange = connection.exchange(self.context.operation, self.body.clone());
-        match timeout_at(self.deadline, exchange).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(failure)) => Err(self.context.broken(failure)),
-            Err(_) => Err(self
-                .context
-                .deadline(Outcome::of(self.context.operation, connection.has_sent()))),
-        }
-    }
-
-    /// What the answer says, as a value or as an error.
-    fn finish<T>(&self, request: &Request<T>, answer: &Answer) -> Result<T, Error> {
-        if !answer.is_success() {
-            return Err(self.context.refused(answer));
-        }
-        request
-            .decode(&answer.body)
-            .map_err(|error| self.context.decode(answer.status, error))
     }
 }
 

@@ -10,10 +10,14 @@ const MOST_NAMED: usize = 8;
 
 /// Why a VMM of release `server` shouldn't be sent a request that needs this; none if it knows it all.
 pub(super) fn of(operation: Operation, needs: &[Need], server: Release) -> Option<ErrorKind> {
-    let unmet: Vec<&Need> = needs
+    let mut unmet: Vec<&Need> = needs
         .iter()
         .filter(|need| !need.is_met_by(server))
         .collect();
+    // Of an operation that isn't there, nothing else is of interest.
+    if let Some(&whole) = unmet.iter().find(|need| need.what == operation.name()) {
+        unmet = vec![whole];
+    }
     let known = unmet.iter().all(|need| need.support.is_some());
     let supports = || unmet.iter().filter_map(|need| need.support);
     (!unmet.is_empty()).then(|| ErrorKind::NotSupported {
@@ -32,9 +36,6 @@ pub(super) fn of(operation: Operation, needs: &[Need], server: Release) -> Optio
 
 /// `/resume and /memory_restore_mode in vm.restore`; the operation alone where that is what is missing.
 fn named(operation: Operation, unmet: &[&Need]) -> String {
-    if unmet.iter().any(|need| need.what == operation.name()) {
-        return operation.name().to_owned();
-    }
     let mut names: Vec<&str> = unmet.iter().map(|need| &*need.what).collect();
     let more = match names.len().saturating_sub(MOST_NAMED) {
         0 => None,
@@ -43,6 +44,7 @@ fn named(operation: Operation, unmet: &[&Need]) -> String {
     names.truncate(MOST_NAMED);
     names.extend(more.as_deref());
     match names.split_last() {
+        Some((&last, [])) if last == operation.name() => last.to_owned(),
         Some((last, [])) => format!("{last} in {operation}"),
         Some((last, others)) => format!("{} and {last} in {operation}", others.join(", ")),
         None => operation.name().to_owned(),

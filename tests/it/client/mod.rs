@@ -3,6 +3,7 @@
 mod answers;
 mod created;
 mod descriptors;
+mod fields;
 mod releases;
 mod server;
 
