@@ -32,6 +32,7 @@ pub use correct::{
     ParseTargetError, Problem as CorrectionProblem, Releases, Target,
 };
 pub use error::{Error, Invalid, Problem};
+#[cfg(feature = "compat")]
 pub(crate) use fields::escaped;
 pub use load::{read, read_any, read_import};
 pub use release::{ParseReleaseError, Release};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::spec::{Contract, Endpoint, Method, Schema, Shape};
+use crate::spec::{Contract, Endpoint, Method, Schema, Shape, escaped};
 
 /// The schemas of the bodies that `operation` sends.
 pub(super) fn asked<'c>(contract: &'c Contract, operation: &str) -> Vec<(String, &'c Schema)> {
@@ -143,10 +143,6 @@ fn schema<'c>(contract: &'c Contract, pointer: &str) -> Option<&'c Schema> {
         };
     }
     Some(at)
-}
-
-fn escaped(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
 }
 
 fn plain(step: &str) -> String {

@@ -118,17 +118,19 @@ impl<'c> Used<'c> {
             let lost = sent.get(path)?.iter().any(|value| !known.contains(value));
             return lost.then_some(Touch::Sends);
         }
-        match place::property(path) {
-            Some((holder, name)) if !sent.contains_key(&format!("{holder}/properties/{name}")) => {
-                if !sent.contains_key(holder) {
-                    None
-                } else if area == Area::Default {
-                    Some(Touch::LeavesOut)
-                } else {
-                    place::requires(revision, holder, name).then_some(Touch::Omits)
-                }
-            }
-            _ => place::ancestors(path)
+        let property = place::property(path);
+        let is_sent = |(holder, name): (&str, &str)| {
+            sent.contains_key(&format!("{holder}/properties/{name}"))
+        };
+        match property.filter(|property| !is_sent(*property)) {
+            Some((holder, name)) if sent.contains_key(holder) => match area {
+                Area::Default => Some(Touch::LeavesOut),
+                _ => place::requires(revision, holder, name).then_some(Touch::Omits),
+            },
+            Some(_) => None,
+            // What is sent needs no default.
+            None if area == Area::Default => None,
+            None => place::ancestors(path)
                 .any(|at| sent.contains_key(at))
                 .then_some(Touch::Sends),
         }

@@ -93,6 +93,28 @@ fn a_new_duty_in_what_is_sent_touches_this_crate() {
 }
 
 #[test]
+fn a_default_matters_to_who_leaves_it_out() {
+    let changed = |schema: &str, property: &str| {
+        check(|contract| {
+            let property = properties(contract, schema).get_mut(property).unwrap();
+            property.default = Some(Value::from(true));
+        })
+    };
+    let left_out = changed("CpusConfig", "kvm_hyperv");
+    let found = left_out
+        .used
+        .iter()
+        .find(|finding| finding.path == "/components/schemas/CpusConfig/properties/kvm_hyperv");
+    assert!(
+        found.is_some_and(|finding| finding.message.contains("leaves it to the default")),
+        "{:?}",
+        left_out.report.findings
+    );
+    assert_eq!(changed("MemoryConfig", "size").used, []);
+    assert_ne!(changed("MemoryConfig", "size").report.findings, []);
+}
+
+#[test]
 fn a_mended_mistake_is_a_correction_to_end() {
     let check = check(|contract| {
         let properties = properties(contract, "VmConfig");
