@@ -87,7 +87,7 @@ impl<'c> Comparison<'c> {
         });
 
         for (name, place) in &gone {
-            let message = rename::to(format!("`{}` is gone", place.name), renamed.get(name));
+            let message = rename::to(format!("`{}` is gone", place.name), name, &renamed);
             let change = (Area::Property, Action::Removed);
             self.find(pair, change, place.pointer.clone(), message);
         }
@@ -97,6 +97,7 @@ impl<'c> Comparison<'c> {
                 _ => (Area::Property, "new"),
             };
             let message = format!("`{}` is {manner}", place.name);
+            let message = rename::from(message, name, &renamed);
             self.find(pair, (area, Action::Added), place.pointer.clone(), message);
         }
         for (name, schema) in &new.properties {

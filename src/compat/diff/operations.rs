@@ -43,7 +43,7 @@ pub(super) fn compare(comparison: &mut Comparison<'_>) {
                 .all(|(old, new)| comparison.same_endpoint(old, new))
     });
     for (path, _) in &gone {
-        let message = rename::to(format!("the endpoint `{path}` is gone"), renamed.get(path));
+        let message = rename::to(format!("the endpoint `{path}` is gone"), path, &renamed);
         let change = (Area::Endpoint, Action::Removed);
         comparison.note(
             name(path),
@@ -55,6 +55,7 @@ pub(super) fn compare(comparison: &mut Comparison<'_>) {
     }
     for (path, _) in &come {
         let message = format!("the endpoint `{path}` is new");
+        let message = rename::from(message, path, &renamed);
         let change = (Area::Endpoint, Action::Added);
         comparison.note(
             name(path),

@@ -8,15 +8,23 @@ use std::collections::BTreeMap;
 pub(super) type Renamed<'n> = BTreeMap<&'n str, &'n str>;
 
 /// `message`, with the new name if there is one.
-pub(super) fn to(message: String, name: Option<&&str>) -> String {
-    match name {
+pub(super) fn to(message: String, name: &str, renamed: &Renamed<'_>) -> String {
+    match renamed.get(name) {
         None => message,
         Some(name) => format!("{message}: renamed, it seems, to `{name:.60}`"),
     }
 }
 
-/// Pairs names whose things have the same content. It has to be evident: the names are alike, or nothing else is gone
-/// or new beside these two.
+/// `message`, with the old name if there is one.
+pub(super) fn from(message: String, name: &str, renamed: &Renamed<'_>) -> String {
+    match renamed.iter().find(|(_, new)| **new == name) {
+        None => message,
+        Some((old, _)) => format!("{message}: the new name, it seems, of `{old:.60}`"),
+    }
+}
+
+/// Pairs names whose things have the same content. It has to be evident: the names are alike, or but for those
+/// nothing else is gone or new.
 pub(super) fn by_content<'n>(
     gone: &[&'n str],
     come: &[&'n str],
@@ -139,7 +147,7 @@ mod tests {
         check(&["a"], &["z"], &[("a", "z")]);
         check(&["a", "b"], &["y", "z"], &[]);
         check(
-            &["affinity", "b"],
+            &["affinity", "b", "c"],
             &["queue_affinity", "z"],
             &[("affinity", "queue_affinity")],
         );

@@ -36,10 +36,11 @@ pub(super) fn compare(
             for value in &gone {
                 let message = format!("`{was}` has no value `{value:.60}` any more");
                 let change = (Area::EnumValue, Action::Removed);
-                find(change, rename::to(message, renamed.get(value)));
+                find(change, rename::to(message, value, &renamed));
             }
             for value in &come {
                 let message = format!("`{name}` has a new value: `{value:.60}`");
+                let message = rename::from(message, value, &renamed);
                 find((Area::EnumValue, Action::Added), message);
             }
         }

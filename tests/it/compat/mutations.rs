@@ -334,6 +334,11 @@ fn an_added_property_is_found_once_and_a_renamed_one_is_called_so() {
             };
             assert_eq!((new.id, new.level), expected);
             assert!(new.path.ends_with(&name));
+            assert!(
+                new.message.ends_with(&format!("`{property}`")),
+                "{}",
+                new.message
+            );
             assert_eq!((&gone.affects, &new.affects), (&affects, &affects));
         }
     }
