@@ -1,6 +1,6 @@
 //! The server's words in the body of an error.
 //!
-//! Three forms are in use: a JSON array of strings, outermost cause first (since v48); plain text (v44); and,
+//! Three forms are in use: a JSON array of strings, outermost cause first (since v48); one text (up to v46); and,
 //! from the HTTP layer itself, `{ "error": "..." }` with a raw newline inside the string, which isn't JSON.
 //! An empty body says nothing.
 

@@ -60,6 +60,7 @@ pub use process::Process;
 pub use reclaim::{Action, LeftAlone, Reclaimed, reclaim};
 pub use run_dir::VSOCK_SOCKET;
 pub use shutdown::{ShutdownReport, ShutdownStep};
+pub use spawner::all_ended;
 
 use spawner::Running;
 

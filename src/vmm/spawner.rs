@@ -12,14 +12,16 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::process::Signal;
 use tokio::sync::{broadcast, oneshot, watch};
+use tokio::time::timeout;
 
 use super::child::{Child, EventPipe};
 use super::identity::{Record, create_private};
@@ -249,6 +251,21 @@ fn start_thread() -> io::Result<Spawner> {
     Ok(Spawner { requests, wake })
 }
 
+/// How many processes were started here and not reaped yet.
+static LIVING: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
+
+/// Waits until every VMM that this process started has ended and was reaped, with whatever it had started itself; `false`
+/// if that took longer than `limit`.
+///
+/// For a program that is about to end after it dropped a [`Vmm`](super::Vmm): one that was told to die dies anyway, and
+/// what it had started is cleared away by this process.
+pub async fn all_ended(limit: Duration) -> bool {
+    let mut living = LIVING.subscribe();
+    timeout(limit, living.wait_for(|living| *living == 0))
+        .await
+        .is_ok()
+}
+
 /// The thread: waits for requests, ends of children and events, and never ends itself.
 fn run(requests: &mpsc::Receiver<Request>, woken: &OwnedFd) {
     let mut children: Vec<Child> = Vec::new();
@@ -258,6 +275,7 @@ fn run(requests: &mpsc::Receiver<Request>, woken: &OwnedFd) {
         for request in requests.try_iter() {
             let answer = request.launch.start().map(|(running, child)| {
                 children.push(child);
+                LIVING.send_replace(children.len());
                 running
             });
             // If nobody wants it any more, it is dropped here, which kills the process; it is reaped as any other.
@@ -267,6 +285,7 @@ fn run(requests: &mpsc::Receiver<Request>, woken: &OwnedFd) {
             child.read_events();
         }
         children.retain_mut(|child| !child.reap());
+        LIVING.send_replace(children.len());
     }
 }
 

@@ -15,6 +15,7 @@ mod guest;
 mod image;
 mod overlay;
 mod player;
+mod probe;
 mod real;
 mod recorder;
 mod relay;

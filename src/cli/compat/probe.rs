@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chv_sandbox::compat::probe::{self, Options, Probed};
 use chv_sandbox::spec::Release;
+use chv_sandbox::vmm;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::vm::environment;
@@ -38,6 +39,9 @@ pub(crate) struct Args {
     format: Format,
 }
 
+/// How long a killed process may take to die.
+const DYING: Duration = Duration::from_secs(10);
+
 /// Runs `chv-sandbox compat probe`.
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     // From here on a signal ends the probe and not the process: what it started has to be cleared away.
@@ -51,10 +55,15 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         limit: Duration::from_secs(args.patience),
     };
     let probed = tokio::select! {
-        probed = probe::probe(&options) => probed?,
-        _ = interrupt.recv() => return Err("interrupted".into()),
-        _ = terminate.recv() => return Err("terminated".into()),
+        probed = probe::probe(&options) => probed.map_err(Failure::from),
+        _ = interrupt.recv() => Err("interrupted".into()),
+        _ = terminate.recv() => Err("terminated".into()),
     };
+    // What was dropped has been told to die; what it had started goes when it is reaped.
+    if !vmm::all_ended(DYING).await {
+        eprintln!("warning: a process that was started has not ended");
+    }
+    let probed: Probed = probed?;
     say(&probed);
     super::show(&probed.report, &probed.report.page(), args.format)
 }

@@ -102,8 +102,8 @@ impl Matrix {
     pub fn markdown(&self) -> String {
         format!(
             "\
-● a recorded exchange with that release shows it; ○ its contract has it, after corrections; empty: it doesn't have \
-it.
+● observed: a recorded exchange with that release shows it; ○ document: its contract has it, after corrections; \
+empty: it doesn't have it.
 
 {}
 <details><summary>Every endpoint</summary>

@@ -5,7 +5,7 @@ use super::findings::Findings;
 use super::judge::{endpoint, name};
 use super::outline::{Form, Outcome, Outline, Played, differences};
 use super::rules;
-use super::session::Recording;
+use super::session::{Recording, Unreached};
 use crate::spec::{Contract, Schema, Shape};
 
 /// Compares a scenario with its recording.
@@ -23,27 +23,25 @@ pub(super) fn scenario(
     ) else {
         return;
     };
-    for (index, known_step) in known.iter().enumerate() {
-        // Which paths are served was judged by the contract.
-        if scenario == ROUTES && known_step.call.starts_with("PATCH ") {
-            continue;
+    for (index, (known, seen)) in known.iter().zip(seen).enumerate() {
+        if seen.call != known.call {
+            return;
         }
-        let at = format!("scenario {scenario}, step {}", index + 1);
-        match seen.get(index) {
-            Some(seen_step) if seen_step.call != known_step.call => return,
-            Some(seen_step) if scenario == LIMITS => {
-                let sent = sent(recording, index);
-                body_limit(known_step, seen_step, sent, findings);
+        let step = Step {
+            known,
+            seen,
+            at: format!("scenario {scenario}, step {}", index + 1),
+            base,
+        };
+        match &recording.unreached {
+            // Which paths are served was judged by the contract.
+            _ if scenario == ROUTES && known.call.starts_with("PATCH ") => {}
+            // The last step is the one that would have led on.
+            Some(unreached) if index + 1 == recording.cassette.exchanges.len() => {
+                step.unreached(unreached, findings);
             }
-            Some(seen_step) => Step {
-                known: known_step,
-                seen: seen_step,
-                at,
-                base,
-            }
-            .compare((recorded, live), findings),
-            // What the rest needs couldn't be reached here; or the VMM ended at the step before.
-            None => return,
+            _ if scenario == LIMITS => body_limit(known, seen, sent(recording, index), findings),
+            _ => step.compare((recorded, live), findings),
         }
     }
 }
@@ -122,6 +120,17 @@ impl Step<'_> {
         }
     }
 
+    fn unreached(&self, unreached: &Unreached, findings: &mut Findings) {
+        let Unreached { what, said } = unreached;
+        let name = name(&self.known.call);
+        let pointer = match &self.seen.answer {
+            Some(answer) => self.pointer(answer.status),
+            None => self.endpoint(),
+        };
+        let message = format!("{what} can't be reached ({}): {said}", self.at);
+        findings.add(rules::UNREACHED, pointer, name, message);
+    }
+
     fn errors(&self, known: &Outcome, seen: &Outcome, pointer: String, findings: &mut Findings) {
         let name = name(&self.known.call);
         let at = &self.at;
@@ -154,12 +163,16 @@ impl Step<'_> {
 
     /// Where a response of this call stands in the contract, or would.
     fn pointer(&self, status: u16) -> String {
+        format!("{}/responses/{status}", self.endpoint())
+    }
+
+    fn endpoint(&self) -> String {
         let call = &self.known.call;
-        let endpoint = endpoint(self.base, call).map_or_else(
-            || format!("/paths/~1{}", name(call)),
+        let documented = endpoint(self.base, call);
+        documented.map_or_else(
+            || format!("/paths/~1{}", name(call).replace('/', "~1")),
             |(pointer, _)| pointer,
-        );
-        format!("{endpoint}/responses/{status}")
+        )
     }
 
     /// Where the field at `place` of an answer stands in the contract, or would.

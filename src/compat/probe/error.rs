@@ -63,6 +63,14 @@ pub enum Error {
         /// How long it had.
         limit: Duration,
     },
+    /// The binary writes without end.
+    #[error("{} wrote more than {limit} bytes to its log, which no Cloud Hypervisor does", .binary.display())]
+    TooMuchOutput {
+        /// The binary, as it was named.
+        binary: PathBuf,
+        /// In bytes.
+        limit: u64,
+    },
     /// The whole probe took too long.
     #[error("the probe was not done within {limit:?}; it can be given more time")]
     OutOfTime {
@@ -86,8 +94,15 @@ pub enum Error {
 impl Error {
     /// Whether nobody listens any more.
     pub(super) fn is_vmm_ended(&self) -> bool {
-        matches!(self, Error::Connection { source, .. }
-            if matches!(source.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound))
+        let Error::Connection { source, .. } = self else {
+            return false;
+        };
+        matches!(
+            source.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::NotFound
+        )
     }
 }
 

@@ -5,17 +5,21 @@
 //! value, and again under a name of the same length that no release has; when both get the same answer, the field is
 //! ignored. Nothing of a VM is needed for it, and nothing is done: what a server takes in spite of it fails for another
 //! reason, and a VM that gets created is deleted again.
+//!
+//! Whether a field is required, and which values of it are taken, is seen by sending it and leaving it out: what can't be
+//! read is answered 400, and nothing else is where nothing is wrong but the state of the VM.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::Error;
 use super::session::{ask, start};
+use super::traps::{self, ANY_TEXT, Needed, Trap, unknown};
 use crate::replay::wire::RawResponse;
-use crate::spec::{Contract, Schema, Shape};
-use crate::vmm::VmmConfig;
+use crate::spec::Contract;
+use crate::vmm::{Vmm, VmmConfig};
 
 /// A field of a request, and what a server does with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,26 +32,13 @@ pub struct Field {
     pub pointer: String,
     /// Whether the server reads it; `None` if it ended instead of an answer.
     pub read: Option<bool>,
+    /// Whether the server refuses a request without it, which it takes with it; `None` if it takes neither.
+    pub required: Option<bool>,
+    /// Whether the contract that it was taken from requires it.
+    pub required_by_contract: bool,
+    /// The values of the contract that the server refuses, although it takes the request without the field.
+    pub refused: Vec<String>,
 }
-
-/// A field to be tried.
-#[derive(Clone, Debug)]
-struct Trap {
-    path: String,
-    place: String,
-    pointer: String,
-    name: String,
-    /// The body with a value of a wrong type.
-    body: Value,
-    /// The same under a name that no release has.
-    control: Value,
-}
-
-/// Values that need nothing else. A console of mode `File` without a file ends the VMM, for one.
-const HARMLESS: [&str; 2] = ["Off", "Null"];
-
-/// Deeper than any field of a contract.
-const MAX_DEPTH: usize = 8;
 
 /// Tries the fields of every request in `contracts` on VMMs that have no VM. Paths that are not in `served` are left out.
 /// Of a field that is in several contracts, the pointer is that of the first.
@@ -56,34 +47,85 @@ pub(super) async fn try_all(
     contracts: &[&Contract],
     served: &BTreeSet<String>,
 ) -> Result<Vec<Field>, Error> {
+    let needed = Needed::by_any(contracts);
     let mut traps: BTreeMap<(String, String), Trap> = BTreeMap::new();
     for contract in contracts {
-        for trap in traps_of(contract) {
+        for trap in traps::of(contract, &needed) {
             if served.contains(&trap.path) {
                 let key = (trap.path.clone(), trap.place.clone());
                 traps.entry(key).or_insert(trap);
             }
         }
     }
+    let mut server = Server {
+        config,
+        vmm: start(config).await?,
+    };
     let mut fields = Vec::new();
-    let mut vmm = start(config).await?;
     for trap in traps.into_values() {
-        let socket = vmm.client().socket();
-        let with = answer(socket, &trap.path, &trap.body, &trap.name).await?;
-        let without = answer(socket, &trap.path, &trap.control, &unknown(&trap.name)).await?;
-        if with.is_none() || without.is_none() {
-            vmm.shutdown().await;
-            vmm = start(config).await?;
+        fields.push(server.try_one(trap).await?);
+    }
+    server.vmm.shutdown().await;
+    Ok(fields)
+}
+
+/// A VMM, and another one when it ends.
+struct Server<'a> {
+    config: &'a VmmConfig,
+    vmm: Vmm,
+}
+
+impl Server<'_> {
+    async fn try_one(&mut self, trap: Trap) -> Result<Field, Error> {
+        let Trap { path, name, .. } = &trap;
+        let with = self.answer(path, &trap.body, name).await?;
+        let without = self.answer(path, &trap.control, &unknown(name)).await?;
+        let read = with.zip(without).map(|(with, without)| with != without);
+        let left_out = self.is_malformed(path, &trap.without).await?;
+        let mut taken = false;
+        let mut refused = Vec::new();
+        for (value, body) in &trap.with {
+            match self.is_malformed(path, body).await? {
+                // It may have to be an address, or a path.
+                Some(true) if value == ANY_TEXT => {}
+                Some(true) => refused.push(value.to_string()),
+                Some(false) => taken = true,
+                None => {}
+            }
         }
-        fields.push(Field {
-            operation: trap.path.trim_start_matches('/').to_owned(),
+        if left_out != Some(false) {
+            refused.clear();
+        }
+        Ok(Field {
+            operation: path.trim_start_matches('/').to_owned(),
+            read,
+            required: left_out.filter(|left_out| taken || !left_out),
+            required_by_contract: trap.required,
+            refused,
             place: trap.place,
             pointer: trap.pointer,
-            read: with.zip(without).map(|(with, without)| with != without),
-        });
+        })
     }
-    vmm.shutdown().await;
-    Ok(fields)
+
+    /// Whether a body can't be read; `None` when the VMM ends.
+    async fn is_malformed(&mut self, path: &str, body: &Value) -> Result<Option<bool>, Error> {
+        let answer = self.answer(path, body, "").await?;
+        Ok(answer.map(|(status, _)| status == 400))
+    }
+
+    async fn answer(
+        &mut self,
+        path: &str,
+        body: &Value,
+        name: &str,
+    ) -> Result<Option<(u16, String)>, Error> {
+        let answer = answer(self.vmm.client().socket(), path, body, name).await?;
+        if answer.is_none() {
+            self.vmm.shutdown().await;
+            self.vmm = start(self.config).await?;
+        }
+        Ok(answer)
+    }
 }
 
 /// What a server says to `body`, with the name in question left out of its words; `None` when it ends.
@@ -118,155 +160,5 @@ async fn put(
     match ask(socket, "PUT", &format!("/api/v1{path}"), body, during).await {
         Err(error) if error.is_vmm_ended() => Ok(None),
         answer => answer,
-    }
-}
-
-/// A name of the same length that no release has.
-fn unknown(name: &str) -> String {
-    "z".repeat(name.len())
-}
-
-/// The fields of every request of a contract: the path of the operation, and the place in its body.
-pub(super) fn places(contract: &Contract) -> BTreeSet<(String, String)> {
-    let traps = traps_of(contract).into_iter();
-    traps.map(|trap| (trap.path, trap.place)).collect()
-}
-
-/// The traps of every request of a contract.
-fn traps_of(contract: &Contract) -> Vec<Trap> {
-    let mut traps = Vec::new();
-    for (path, methods) in &contract.paths {
-        for endpoint in methods.values() {
-            let body = endpoint.body.as_ref();
-            if let Some(schema) = body.and_then(|body| body.content.get("application/json")) {
-                let mut walk = Walk {
-                    contract,
-                    path,
-                    seen: Vec::new(),
-                    traps: &mut traps,
-                };
-                walk.schema(schema, "", "", &|value| value);
-            }
-        }
-    }
-    traps
-}
-
-struct Walk<'a> {
-    contract: &'a Contract,
-    path: &'a str,
-    /// The named schemas on the way here.
-    seen: Vec<String>,
-    traps: &'a mut Vec<Trap>,
-}
-
-impl Walk<'_> {
-    /// Sets traps below `schema`, whose values stand in a body as `within` puts them.
-    fn schema(
-        &mut self,
-        schema: &Schema,
-        pointer: &str,
-        place: &str,
-        within: &dyn Fn(Value) -> Value,
-    ) {
-        let (resolved, pointer) = self.contract.resolve(schema, pointer);
-        if self.seen.len() > MAX_DEPTH || self.seen.contains(&pointer) {
-            return;
-        }
-        self.seen.push(pointer.clone());
-        match &resolved.shape {
-            Shape::Object {
-                properties,
-                required,
-            } => {
-                for (name, property) in properties {
-                    let others = self.required(properties, required, name);
-                    let with = |name: &str, value: Value| {
-                        let mut body = others.clone();
-                        body.insert(name.to_owned(), value);
-                        within(Value::Object(body))
-                    };
-                    let pointer = format!("{pointer}/properties/{name}");
-                    let place = format!("{place}/{name}");
-                    if let Some(wrong) = self.wrong(property) {
-                        self.traps.push(Trap {
-                            path: self.path.to_owned(),
-                            place: place.clone(),
-                            pointer: pointer.clone(),
-                            name: name.clone(),
-                            body: with(name, wrong.clone()),
-                            control: with(&unknown(name), wrong),
-                        });
-                    }
-                    self.schema(property, &pointer, &place, &|value| with(name, value));
-                }
-            }
-            Shape::Array(items) => {
-                let pointer = format!("{pointer}/items");
-                self.schema(items, &pointer, &format!("{place}/0"), &|value| {
-                    within(json!([value]))
-                });
-            }
-            Shape::Map(values) => {
-                let pointer = format!("{pointer}/additionalProperties");
-                self.schema(values, &pointer, &format!("{place}/any"), &|value| {
-                    within(json!({ "any": value }))
-                });
-            }
-            _ => {}
-        }
-        self.seen.pop();
-    }
-
-    /// The properties without which an object is refused, but for `name`.
-    fn required(
-        &self,
-        properties: &BTreeMap<String, Schema>,
-        required: &BTreeSet<String>,
-        name: &str,
-    ) -> Map<String, Value> {
-        properties
-            .iter()
-            .filter(|(other, _)| *other != name && required.contains(*other))
-            .map(|(other, schema)| (other.clone(), self.sample(schema, 0)))
-            .collect()
-    }
-
-    /// A value of the schema, as small as can be.
-    fn sample(&self, schema: &Schema, depth: usize) -> Value {
-        let (schema, _) = self.contract.resolve(schema, "");
-        match &schema.shape {
-            Shape::Any | Shape::Reference(_) => Value::Null,
-            Shape::Boolean => json!(false),
-            Shape::Integer { minimum, .. } | Shape::Number { minimum, .. } => {
-                minimum.clone().map_or(json!(1), Value::Number)
-            }
-            Shape::String { values, .. } => {
-                let harmless = HARMLESS.iter().find(|value| values.contains(**value));
-                let first = values.first().map(String::as_str);
-                json!(harmless.copied().or(first).unwrap_or("x"))
-            }
-            Shape::Array(_) => json!([]),
-            Shape::Map(_) => json!({}),
-            Shape::Object { .. } if depth > MAX_DEPTH => json!({}),
-            Shape::Object {
-                properties,
-                required,
-            } => properties
-                .iter()
-                .filter(|(name, _)| required.contains(*name))
-                .map(|(name, schema)| (name.clone(), self.sample(schema, depth + 1)))
-                .collect::<Map<_, _>>()
-                .into(),
-        }
-    }
-
-    /// A value that is certainly not of the schema; none where everything is.
-    fn wrong(&self, schema: &Schema) -> Option<Value> {
-        match self.contract.resolve(schema, "").0.shape {
-            Shape::Any | Shape::Reference(_) => None,
-            Shape::Boolean => Some(json!("x")),
-            _ => Some(json!(true)),
-        }
     }
 }

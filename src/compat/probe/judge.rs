@@ -62,9 +62,10 @@ pub(super) fn endpoint<'a>(contract: &'a Contract, call: &str) -> Option<(String
     Some((pointer, endpoint))
 }
 
-/// The operation's name of a call: `vm.boot`.
+/// The operation's name of a call (`vm.boot`), or the path that is none's.
 pub(super) fn name(call: &str) -> &str {
-    call.rsplit('/').next().unwrap_or(call)
+    let path = call.split_once(' ').map_or(call, |(_, path)| path);
+    path.strip_prefix("/api/v1/").unwrap_or(path)
 }
 
 /// A response against the contract.
@@ -138,27 +139,75 @@ fn response(exchange: &Exchange, base: &Contract, scenario: &str, findings: &mut
     }
 }
 
+/// Fields of which a value of the contract is refused for a good reason: the operation, the place, and the reason.
+const REFUSED_FOR_A_REASON: &[(&str, &str, &str)] = &[(
+    "vm.restore",
+    "/net_fds/0/num_fds",
+    "as many descriptors have to travel beside the request",
+)];
+
 /// What becomes of the fields of requests.
 fn fields(fields: &[Field], base: &Contract, findings: &mut Findings) {
-    let known = super::fields::places(base);
+    let known = super::traps::places(base);
     for field in fields {
         let Field {
-            operation,
-            place,
-            pointer,
-            read,
+            operation, place, ..
         } = field;
         let name = place.rsplit('/').next().unwrap_or_default();
-        let in_base = known.contains(&(format!("/{operation}"), place.clone()));
-        if in_base && *read == Some(false) {
-            let message = format!("{operation} ignores `{name}` ({place}) without a word");
-            findings.add(rules::FIELD_LOST, pointer, operation, message);
-        } else if !in_base && *read == Some(true) {
-            let message = format!(
-                "{operation} reads `{name}` ({place}), which the contract of {} does not have",
-                base.release
+        let mut add = |rule: Rule, said: String| {
+            findings.add(
+                rule,
+                &field.pointer,
+                operation,
+                format!("{operation} {said}"),
             );
-            findings.add(rules::FIELD_KNOWN, pointer, operation, message);
+        };
+        if !known.contains(&(format!("/{operation}"), place.clone())) {
+            if field.read == Some(true) {
+                let release = base.release;
+                let said = format!(
+                    "reads `{name}` ({place}), which the contract of {release} does not have"
+                );
+                add(rules::FIELD_KNOWN, said);
+            }
+            continue;
+        }
+        if field.read == Some(false) {
+            // What stands in a field that is ignored goes with it.
+            let within = |lost: &&Field| {
+                lost.operation == *operation && place.starts_with(&format!("{}/", lost.place))
+            };
+            if fields
+                .iter()
+                .filter(|other| other.read == Some(false))
+                .any(|lost| within(&lost))
+            {
+                continue;
+            }
+            let said = format!("ignores `{name}` ({place}) without a word");
+            add(rules::FIELD_LOST, said);
+            continue;
+        }
+        match (field.required, field.required_by_contract) {
+            (Some(true), false) => {
+                let said = format!(
+                    "is refused without `{name}` ({place}), which the contract does not require"
+                );
+                add(rules::FIELD_REQUIRED, said);
+            }
+            (Some(false), true) => {
+                let said = format!("does not require `{name}` ({place}), and the contract does");
+                add(rules::FIELD_OPTIONAL, said);
+            }
+            _ => {}
+        }
+        let is_expected = REFUSED_FOR_A_REASON
+            .iter()
+            .any(|(of, at, _)| of == operation && at == place);
+        if !field.refused.is_empty() && !is_expected {
+            let values = field.refused.join(", ");
+            let said = format!("does not take {values} for `{name}` ({place})");
+            add(rules::FIELD_REFUSED, said);
         }
     }
 }

@@ -25,13 +25,14 @@ pub mod recorded;
 mod routes;
 mod rules;
 mod session;
+mod traps;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 pub use error::Error;
 pub use fields::Field;
@@ -85,7 +86,8 @@ const READY: Duration = Duration::from_secs(10);
 
 /// Probes a server.
 ///
-/// Dropping the future ends every process and removes the directory.
+/// Dropping the future ends every process and removes the directory. A program that ends right then should wait for the
+/// processes: [`vmm::all_ended`](crate::vmm::all_ended).
 ///
 /// # Errors
 ///
@@ -93,21 +95,49 @@ const READY: Duration = Duration::from_secs(10);
 pub async fn probe(options: &Options) -> Result<Probed, Error> {
     // Outside of what is dropped when time runs out, so that it is removed after the last process has been killed.
     let directory = private_directory(options.directory.as_deref())?;
-    let probing = observe_and_judge(options, directory.path());
-    timeout(options.limit, probing)
-        .await
-        .unwrap_or(Err(Error::OutOfTime {
-            limit: options.limit,
-        }))
+    let run_root = directory.path().join("vmm");
+    let probing = observe_and_judge(options, directory.path(), &run_root);
+    tokio::select! {
+        probed = probing => probed,
+        () = sleep(options.limit) => Err(Error::OutOfTime { limit: options.limit }),
+        () = flooding(&run_root) => Err(Error::TooMuchOutput {
+            binary: options.binary.clone(),
+            limit: LOG_LIMIT,
+        }),
+    }
 }
 
-async fn observe_and_judge(options: &Options, directory: &Path) -> Result<Probed, Error> {
+/// More than a VMM ever writes to its log, in bytes.
+const LOG_LIMIT: u64 = 16 << 20;
+
+/// Waits until a process has written too much to its log.
+async fn flooding(run_root: &Path) {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let is_too_large = |run_dir: PathBuf| {
+        let log = std::fs::metadata(run_dir.join("vmm.log"));
+        log.is_ok_and(|log| log.len() > LOG_LIMIT)
+    };
+    loop {
+        sleep(PAUSE).await;
+        let run_dirs = std::fs::read_dir(run_root).into_iter().flatten().flatten();
+        if run_dirs.map(|entry| entry.path()).any(is_too_large) {
+            return;
+        }
+    }
+}
+
+async fn observe_and_judge(
+    options: &Options,
+    directory: &Path,
+    run_root: &Path,
+) -> Result<Probed, Error> {
     let config = VmmConfig {
         binary: options.binary.clone(),
         env: options.env.clone(),
-        run_root: directory.join("vmm"),
+        run_root: run_root.to_owned(),
         limits: Limits {
-            ready: READY,
+            // So that a binary which says nothing is told from a probe that needs more time.
+            ready: READY.min(options.limit / 2),
             ..Limits::default()
         },
         ..VmmConfig::default()

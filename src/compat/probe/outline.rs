@@ -299,8 +299,8 @@ fn each_field(
         let place = format!("{place}/{name}");
         match seen.get(name) {
             Some(seen) => differ(known, seen, place, found),
-            // A map may be empty.
-            None if name == ANY_KEY => {}
+            // A map may be empty, and what was null is as good as absent.
+            None if name == ANY_KEY || known.is_null() => {}
             None => found.push(Differing {
                 place,
                 before: known.clone(),

@@ -6,7 +6,7 @@ use super::outline::Outline;
 use crate::spec::Release;
 
 macro_rules! outlines {
-    ($($major:literal.$minor:literal)*) => {
+    ($($major:literal, $minor:literal;)*) => {
         const OUTLINES: &[(Release, &str)] = &[$((
             Release { major: $major, minor: $minor },
             include_str!(concat!("outlines/v", $major, ".", $minor, ".json")),
@@ -14,7 +14,7 @@ macro_rules! outlines {
     };
 }
 
-outlines! { 51 . 2 52 . 0 53 . 0 }
+outlines! { 44, 0; 46, 0; 48, 0; 50, 2; 51, 2; 52, 0; 53, 0; }
 
 /// The releases with a recording, oldest first.
 pub fn releases() -> impl DoubleEndedIterator<Item = Release> + ExactSizeIterator {

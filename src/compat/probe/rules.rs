@@ -39,6 +39,7 @@ rules! {
     // What comes of a request.
     REFUSED = "observed-refused", Breaking, Request, "what the recorded release does is refused";
     ACCEPTED = "observed-accepted", Warning, Request, "what the recorded release refuses is done";
+    UNREACHED = "observed-unreached", Warning, Response, "what the recorded release could do can't be reached here, for whatever reason";
     VMM_GONE = "observed-vmm-gone", Breaking, Response, "the VMM ends at what the recorded release answers";
     ERROR_KIND = "observed-error-kind", Warning, Response, "an error means something else to a client than on the recorded release";
     ERROR_SHAPE = "observed-error-shape", Breaking, Response, "the body of an error has another form than on the recorded release";
@@ -63,7 +64,8 @@ rules! {
     FIELD_LOST = "observed-field-lost", Breaking, Request, "a field of the contract is sent and ignored without a word";
     FIELD_KNOWN = "observed-field-known", Info, Request, "a field is read that only the contract of another release has";
     FIELD_REFUSED = "observed-field-refused", Breaking, Request, "a value that the contract allows is refused";
-    FIELD_NOT_KEPT = "observed-field-not-kept", Warning, Request, "vm.info shows something else than what was sent";
+    FIELD_REQUIRED = "observed-field-required", Breaking, Request, "a request is refused without a field that the contract doesn't require";
+    FIELD_OPTIONAL = "observed-field-optional", Info, Request, "a request is taken without a field that the contract requires";
     // Limits.
     LIMIT_LOWER = "observed-limit-lower", Breaking, Request, "less is taken than the recorded release takes";
     LIMIT_HIGHER = "observed-limit-higher", Info, Request, "more is taken than the recorded release takes";

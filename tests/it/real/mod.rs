@@ -88,7 +88,7 @@ fn assert_nothing_left(folder: &Path) {
 }
 
 /// The processes, this one aside, that have files open in `folder`: a VMM has its log there, removed or not.
-fn processes_with_files_in(folder: &Path) -> Vec<u32> {
+pub(crate) fn processes_with_files_in(folder: &Path) -> Vec<u32> {
     let opens = |pid: &u32| {
         let open = fs::read_dir(format!("/proc/{pid}/fd"));
         let links = open.into_iter().flatten().flatten();

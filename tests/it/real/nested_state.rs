@@ -57,7 +57,8 @@ async fn snapshot(binary: &Path, env: Vec<(OsString, OsString)>) -> Result<(), E
     let vmm = Vmm::spawn(&config).await.unwrap();
     let client = vmm.client();
     client
-        .send(api::vm_create(&idle_vm::config(folder.path())))
+        // Older releases ignore the type of an image, and find it out.
+        .send(api::vm_create(&idle_vm::config(folder.path())).unchecked())
         .await?;
     client.send(api::vm_boot()).await?;
     client.send(api::vm_pause()).await?;

@@ -3,7 +3,7 @@
 //! One list serves four times: the cassettes are recorded by it, every `cargo test` replays them through the client,
 //! it is held against a living VMM, and the probe plays it to compare an unknown one. The same kinds of error are
 //! expected of every release, although their statuses differ; where a release really does something else, the step
-//! says so ([`Step::before`]).
+//! says so (`before` of [`Step`]).
 
 use serde_json::{Value, json};
 

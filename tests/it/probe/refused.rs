@@ -1,0 +1,162 @@
+//! Binaries that are no Cloud Hypervisor: a clear error, status 2, in time, and nothing left.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::real::processes_with_files_in;
+
+/// More than any of these takes.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A directory with a program, and a directory for the probe.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new(script: &str) -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("d")).unwrap();
+        let program = folder.path().join("program");
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
+        Place { folder }
+    }
+
+    fn program(&self) -> PathBuf {
+        self.folder.path().join("program")
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.folder.path().join("d")
+    }
+
+    fn probe(&self, binary: &Path, patience: u32) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chv-sandbox"));
+        command
+            .args(["compat", "probe", "--vmm"])
+            .arg(binary)
+            .arg("--directory")
+            .arg(self.directory())
+            .args(["--patience", &patience.to_string()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Nothing is left in the directory, and no process that has something open there. One that was killed may take a
+    /// moment to die.
+    fn assert_nothing_left(&self) {
+        let left: Vec<_> = fs::read_dir(self.directory()).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+        let deadline = Instant::now() + LONG;
+        loop {
+            let processes = processes_with_files_in(&self.directory());
+            if processes.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{processes:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The binary gives this status and these words.
+#[track_caller]
+fn check(place: &Place, binary: &Path, expected: &[&str]) {
+    let start = Instant::now();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = place.probe(binary, 2).output().unwrap();
+    let said = String::from_utf8_lossy(&stderr);
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(stdout.is_empty(), "{}", String::from_utf8_lossy(&stdout));
+    for words in expected {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+    assert!(start.elapsed() < LONG, "{:?}", start.elapsed());
+    place.assert_nothing_left();
+}
+
+#[test]
+fn what_is_no_vmm_is_told() {
+    let place = Place::new("");
+    check(
+        &place,
+        &place.folder.path().join("missing"),
+        &["there is no VMM binary", "missing"],
+    );
+    check(&place, &place.directory(), &["can't be executed"]);
+    // The libraries' loader aside, every system has these.
+    check(
+        &place,
+        Path::new("true"),
+        &["true can't be probed", "died at its start"],
+    );
+    check(
+        &place,
+        Path::new("sleep"),
+        &["sleep can't be probed", "died at its start"],
+    );
+    let unknown = Place::new("\x7fELF and no more");
+    check(&unknown, &unknown.program(), &["can't be probed"]);
+}
+
+#[test]
+fn a_program_that_says_nothing_is_told() {
+    let silent = Place::new("#!/bin/sh\nsleep 1000\n");
+    check(
+        &silent,
+        &silent.program(),
+        &["didn't answer vmm.ping", "within 1s"],
+    );
+}
+
+#[test]
+fn a_program_that_writes_without_end_is_stopped() {
+    let loud =
+        Place::new("#!/bin/sh\nwhile :; do echo 0123456789012345678901234567890123456789; done\n");
+    let flood = "#!/bin/sh\nexec head -c 100000000 /dev/zero\n";
+    let short = Place::new(flood);
+    check(&loud, &loud.program(), &[]);
+    check(&short, &short.program(), &[]);
+}
+
+#[test]
+fn an_interrupted_probe_leaves_nothing() {
+    let silent = Place::new("#!/bin/sh\ntouch \"$0.started\"\nsleep 1000\n");
+    for signal in [Signal::INT, Signal::TERM] {
+        let started = silent.folder.path().join("program.started");
+        let child = silent.probe(&silent.program(), 600).spawn().unwrap();
+        let deadline = Instant::now() + LONG;
+        while !started.exists() {
+            assert!(Instant::now() < deadline, "it never started");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        fs::remove_file(&started).unwrap();
+        let said = ended_by(child, signal);
+        assert!(
+            said.contains("terrupted") || said.contains("terminated"),
+            "{said}"
+        );
+        silent.assert_nothing_left();
+    }
+}
+
+/// What it said when it was ended by `signal`, with status 2.
+fn ended_by(child: Child, signal: Signal) -> String {
+    let pid = Pid::from_raw(child.id() as i32).unwrap();
+    kill_process(pid, signal).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    said
+}
