@@ -17,10 +17,8 @@ mod filesystem;
 mod hash;
 mod hold;
 #[allow(missing_docs)]
-mod interim;
 mod kernel_verity;
 #[allow(missing_docs)]
-pub use interim::*;
 mod lease;
 mod put_back;
 mod read;
