@@ -12,6 +12,7 @@ mod beside;
 mod copy;
 mod digest;
 mod error;
+mod extents;
 mod file;
 mod filesystem;
 mod hash;
