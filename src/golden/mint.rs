@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::manifest::{FILE, FORMAT, write_private};
 use super::{
     BaselineError, Baselines, CpuFacts, Error, ExecutableFacts, FileFacts, Golden, GoldenDisk,
-    GuestFacts, Manifest, PayloadFacts, SNAPSHOT, ShapeFacts, SigningKey, SnapshotFacts, SnapshotFile,
-    VmmFacts, blocking, signature,
+    GuestFacts, Manifest, PayloadFacts, SNAPSHOT, ShapeFacts, SigningKey, SnapshotFacts,
+    SnapshotFile, VmmFacts, blocking, signature,
 };
 use crate::api;
 use crate::guest::BUILD_ID;
