@@ -56,7 +56,7 @@ pub enum Error {
         /// The signature.
         path: PathBuf,
         /// The key that it should be by.
-        key: PublicKey,
+        key: Box<PublicKey>,
     },
     /// Something isn't what the manifest says of it. Nothing was restored.
     #[error("the manifest's {field} is {expected}, found {found}")]

@@ -13,7 +13,7 @@ use chv_sandbox::guest::protocol::{Frame, Hello};
 use chv_sandbox::guest::stand_in::Behaviour;
 use chv_sandbox::machine::SNAPSHOT_FILES;
 use chv_sandbox::sandbox::{Error, Sandbox};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::manifest::edit;
 use super::vmm::Act;

@@ -44,7 +44,8 @@ const FILES: [(&str, &str); 5] = [
 fn resize(path: &Path, by: i64) {
     let file = OpenOptions::new().write(true).open(path).unwrap();
     let length = file.metadata().unwrap().len();
-    file.set_len(length.strict_add_signed(by)).unwrap();
+    file.set_len(length.checked_add_signed(by).unwrap())
+        .unwrap();
 }
 
 pub(super) fn open(scene: &Scene) -> Golden {
