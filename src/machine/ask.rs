@@ -1,14 +1,12 @@
 //! What the guest and the VMM say of a VM that was resumed.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use super::readings::blocking;
 use super::{Error, GuestReading, Machine, Reading};
 use crate::api;
 use crate::api::types::VmState;
 use crate::client::{Deadlines, ErrorKind};
-use crate::guest::protocol::Extension;
 
 impl Machine {
     /// Asks the guest, within the settling time: who it is, to renew what a snapshot shares, and its count.
@@ -24,24 +22,16 @@ impl Machine {
 
     async fn ask_guest(&mut self) -> Result<GuestReading, Error> {
         let until = Instant::now() + self.limits.settle;
-        let hello = self.open_channel(until).await?;
-        let channel = self.channel.as_ref().expect("it was opened just now");
-        let renewed = match &hello {
-            Some(hello) if hello.supports(Extension::Reseed) => {
-                let seed = blocking(fresh_seed)
-                    .await
-                    .map_err(Error::file("read", "the random pool"))?;
-                let limit = self.query_limit(until);
-                let renewed = channel.renew(&seed, SystemTime::now(), limit).await;
-                Some(renewed.map_err(Error::Channel)?)
-            }
-            _ => None,
-        };
-        let open_fd_count = channel.open_fd_count(self.query_limit(until)).await;
+        let seed = fresh_seed().map_err(Error::file("read", "the random pool"))?;
+        self.connect(until).await?;
+        let limit = until.saturating_duration_since(Instant::now());
+        let awakened = self.open()?.awaken(&seed, limit).await;
+        let awakened = awakened.map_err(Error::Channel)?;
         Ok(GuestReading {
-            hello,
-            renewed,
-            open_fd_count: open_fd_count.map_err(Error::Channel)?,
+            hello: awakened.hello,
+            renewed: awakened.renewed,
+            clock: awakened.clock,
+            open_fd_count: awakened.open_fd_count,
         })
     }
 
@@ -63,7 +53,8 @@ impl Machine {
     }
 }
 
-/// 32 bytes of the host's random pool: enough for the guest's generator to be reseeded in full.
+/// 32 bytes of the host's random pool, which never blocks once the host is up: enough for the guest's generator to be
+/// reseeded in full.
 fn fresh_seed() -> std::io::Result<[u8; 32]> {
     let mut seed = [0; 32];
     let mut filled = 0;

@@ -273,6 +273,13 @@ impl Machine {
 
     /// Opens the channel and greets the guest, all before `until`. `None`: a guest older than the greeting.
     async fn open_channel(&mut self, until: Instant) -> Result<Option<GuestHello>, Error> {
+        self.connect(until).await?;
+        let hello = self.open()?.hello(self.query_limit(until)).await;
+        hello.map_err(Error::Channel)
+    }
+
+    /// Opens the channel before `until`. Nobody is greeted yet.
+    async fn connect(&mut self, until: Instant) -> Result<(), Error> {
         let limit = until.saturating_duration_since(Instant::now());
         let config = ChannelConfig {
             port: self.port,
@@ -289,9 +296,8 @@ impl Machine {
                 source: None,
             }),
         };
-        let hello = channel.hello(self.query_limit(until)).await;
         self.channel = Some(channel);
-        hello.map_err(Error::Channel)
+        Ok(())
     }
 
     /// How long one query may take when all of them have to be answered by `until`.

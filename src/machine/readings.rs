@@ -10,7 +10,7 @@ use super::{DiskProof, DiskRole, Error, Restored};
 use crate::api::types::VmState;
 use crate::guest::protocol::Renewed;
 use crate::overlay::{Access, Digest, FileIdentity};
-use crate::vsock::GuestHello;
+use crate::vsock::{ClockSkew, GuestHello};
 
 /// What a source said, or that it said nothing in time.
 ///
@@ -85,6 +85,8 @@ pub struct GuestReading {
     pub hello: Option<GuestHello>,
     /// What became of its random pool and its clock, and its nonce; `None` where it can't do that.
     pub renewed: Option<Renewed>,
+    /// How far its clock is from the host's after that; `None` where it says nothing of its clock.
+    pub clock: Option<ClockSkew>,
     /// Its open descriptors, over all processes, without sockets.
     pub open_fd_count: u64,
 }

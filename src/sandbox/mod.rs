@@ -21,6 +21,7 @@ mod event;
 mod evidence;
 mod report;
 mod reset_state;
+mod strategy;
 mod stub;
 mod tool;
 mod verify;
@@ -39,6 +40,8 @@ pub use report::{Check, HashedDisk, Outcome, ResetReport, Source};
 pub use reset_state::{FsHash, Reset, ResetOutcome, ResetState, VerificationDetails};
 
 pub use crate::guest::protocol::{DivergenceAction, VmmApiState};
+pub use crate::machine::{RestoreMode, Verification};
+pub use strategy::{MAX_SPARES, Standby, Strategy};
 pub use stub::StubSandbox;
 pub use tool::{ToolExecution, ToolInvocation};
 
