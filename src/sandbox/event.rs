@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{ResetOutcome, SandboxState};
-use crate::{vmm, vsock};
+use crate::{machine, vmm, vsock};
 
 /// Something that happened in a sandbox.
 #[derive(Clone, Debug)]
@@ -20,6 +20,10 @@ pub enum Event {
     Vmm(vmm::Event),
     /// The VMM ended.
     VmmEnded(vmm::Ended),
+    /// A spare waits for the next reset.
+    SpareReady,
+    /// A spare could not be prepared. It is tried again after a while; a reset that finds no spare starts a new VMM.
+    SpareFailed(Arc<machine::Error>),
     /// What is left of a sandbox that diverged was kept there.
     EvidenceKept(std::path::PathBuf),
 }

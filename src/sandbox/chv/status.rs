@@ -55,6 +55,11 @@ impl Status {
         self.events.subscribe()
     }
 
+    /// For those who tell something although they don't hold the sandbox.
+    pub(super) fn teller(&self) -> broadcast::Sender<Event> {
+        self.events.clone()
+    }
+
     pub(super) fn tell(&self, event: Event) {
         // Nobody has to listen.
         let _ = self.events.send(event);
@@ -89,6 +94,11 @@ impl Status {
                 inner.forget_vmm();
             }
         });
+    }
+
+    /// Another VMM serves from now on.
+    pub(super) fn next_vmm(&self) {
+        self.lock().forget_vmm();
     }
 
     /// Names the present VMM, for [`vmm_ended`](Self::vmm_ended).
@@ -246,8 +256,12 @@ mod tests {
         assert!(status.vmm_ended(second));
         assert_eq!(status.state(), SandboxState::Failed);
 
+        status.next_vmm();
+        assert!(!status.vmm_ended(second), "it was replaced");
+
+        let third = status.vmm();
         status.rest();
-        assert!(!status.vmm_ended(second), "it was shut down");
+        assert!(!status.vmm_ended(third), "it was shut down");
         assert_eq!(status.state(), SandboxState::NotBooted);
     }
 
