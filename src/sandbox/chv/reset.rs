@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::{Running, Shared};
 use crate::golden::{Golden, vmm_api_state};
 use crate::machine::{self, Machine, Reading};
+use crate::sandbox::report::Manner;
 use crate::sandbox::verify::{Verdict, Verification, verify};
 use crate::sandbox::{
-    Error, Event, FailedReset, Reset, ResetOutcome, ResetReport, SandboxState, VmmApiState,
-    evidence,
+    Error, Event, FailedReset, Reset, ResetOutcome, ResetReport, SandboxState, StrategyUsed,
+    VmmApiState, evidence,
 };
 
 /// A source that was silent is asked once more, by a whole further revert.
@@ -96,7 +97,7 @@ impl Shared {
             Reading::Answered(state) => vmm_api_state(state),
             Reading::Silent(_) => VmmApiState::Error,
         };
-        let report = ResetReport::unverified("cold_boot", steps);
+        let report = ResetReport::unverified(StrategyUsed::ColdBoot, steps);
         Ok(Reset::Scaffold(ResetOutcome::unverified(live, report)))
     }
 }
@@ -106,13 +107,17 @@ pub(super) async fn revert_and_verify(
     machine: &mut Machine,
     golden: &Golden,
 ) -> Result<Verification, machine::Error> {
-    let mut attempt = 1;
+    let mut manner = Manner {
+        strategy: StrategyUsed::InPlace,
+        restore: None,
+        attempt: 1,
+    };
     loop {
         let readings = machine.revert(&golden.snapshot()).await?;
-        let verification = verify(readings, golden.manifest(), attempt);
-        if verification.verdict != Verdict::Silent || attempt == ATTEMPTS {
+        let verification = verify(readings, golden.manifest(), &manner);
+        if verification.verdict != Verdict::Silent || manner.attempt == ATTEMPTS {
             return Ok(verification);
         }
-        attempt += 1;
+        manner.attempt += 1;
     }
 }
