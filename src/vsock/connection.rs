@@ -107,7 +107,7 @@ impl Connection {
             Refused::Taken => self.taken(&key),
             Refused::Closed(reason) => reason,
         })?;
-        let _given_up_when_dropped = InFlight {
+        let in_flight = InFlight {
             connection: self,
             key,
         };
@@ -116,7 +116,12 @@ impl Connection {
             receiver.await
         };
         match timeout(limit, exchange).await {
-            Ok(Ok(answer)) => Ok(Some(answer)),
+            Ok(Ok(Ok(answer))) => Ok(Some(answer)),
+            Ok(Ok(Err(source))) => Err(Error::Evidence {
+                origin: self.origin.clone(),
+                command_id: in_flight.key.shortened(),
+                source,
+            }),
             Ok(Err(_)) => Err(self
                 .closed()
                 .unwrap_or_else(|| self.closed_by(CloseCause::Us))),
@@ -168,7 +173,7 @@ impl Connection {
             Frame::Hello(_) => Key::Hello,
             Frame::EvidenceChunk(chunk) => {
                 let key = Key::Command(chunk.command_id.clone());
-                return self.take_in_part(&key, frame);
+                return self.take_in_chunk(&key, frame);
             }
             Frame::ErrorEvent(event) => {
                 self.take_in_error(event);
@@ -208,24 +213,36 @@ impl Connection {
         }
     }
 
-    /// Takes in a frame that belongs to a request without answering it.
-    fn take_in_part(&self, key: &Key, frame: Frame) -> Result<(), Violation> {
+    /// Takes in a piece of a command's output, which answers nothing.
+    fn take_in_chunk(&self, key: &Key, frame: Frame) -> Result<(), Violation> {
+        let frame = Arc::new(frame);
+        let Frame::EvidenceChunk(chunk) = &*frame else {
+            return Ok(());
+        };
         let (waiting, given_up) = {
             let pending = self.pending();
             (pending.is_waiting(key), pending.has_given_up(key))
         };
-        let name = frame.name();
-        let frame = Arc::new(frame);
-        match (waiting, given_up) {
-            (true, _) => self.report(ChannelEventKind::Frame(frame)),
-            (false, true) => self.report(ChannelEventKind::LateArrival(frame)),
-            (false, false) => {
-                return Err(Violation::NeverAsked {
-                    frame: name,
-                    id: key.shortened(),
-                });
-            }
+        let id = || key.shortened();
+        if !waiting && !given_up {
+            return Err(Violation::NeverAsked {
+                frame: "EvidenceChunk",
+                id: id(),
+            });
         }
+        let (said, found) = (chunk.chunk_size, chunk.chunk_data.len());
+        if said as usize != found {
+            return Err(Violation::ChunkSize {
+                id: id(),
+                said,
+                found,
+            });
+        }
+        match waiting {
+            true => self.report(ChannelEventKind::Frame(Arc::clone(&frame))),
+            false => self.report(ChannelEventKind::LateArrival(Arc::clone(&frame))),
+        }
+        self.pending().take_chunk(key, chunk);
         Ok(())
     }
 
