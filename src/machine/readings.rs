@@ -10,6 +10,7 @@ use super::{DiskProof, DiskRole, Error, Restored};
 use crate::api::types::VmState;
 use crate::guest::protocol::Renewed;
 use crate::overlay::{Access, Digest, FileIdentity};
+use crate::vmm::{Identity, IdentityError};
 use crate::vsock::{ClockSkew, GuestHello};
 
 /// What a source said, or that it said nothing in time.
@@ -44,6 +45,8 @@ pub struct Readings {
     pub guest: Reading<GuestReading>,
     /// The VM's state as the API has it.
     pub vm_state: Reading<VmState>,
+    /// Who answered on the api-socket, looked at after the last answer; `None` where there is no process to look into.
+    pub vmm: Option<Result<Identity, Arc<IdentityError>>>,
     /// Each step with its time, in order.
     pub steps: Vec<Step>,
 }

@@ -176,11 +176,15 @@ impl Machine {
 
         let vm_state = self.read_vm_state().await?;
         steps.end("vm_state");
+
+        let vmm = self.vmm.prove_identity().map_err(Arc::new).transpose();
+        steps.end("vmm_identity");
         Ok(Readings {
             disks,
             restored,
             guest,
             vm_state,
+            vmm,
             steps: steps.finish(),
         })
     }

@@ -1,21 +1,29 @@
 //! The report of a reset: what was checked, against what, and what each step cost.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::machine::{DiskRole, Step};
 use crate::overlay::{Access, Digest};
+use crate::vmm::Identity;
 
-/// How a reset went, in detail. Serialises as JSON; its shape may grow.
+/// How a reset went, in detail. Serialises as JSON with these names; further fields may come, none goes or changes its
+/// meaning.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ResetReport {
-    /// How the sandbox was reverted: `in_place`, in the VMM that was there.
-    pub strategy: &'static str,
+    /// How the sandbox was reverted.
+    pub strategy: StrategyUsed,
+    /// How the snapshot's memory was brought back; `None` where no snapshot was restored.
+    pub restore: Option<RestoreUsed>,
     /// Which try this was, from 1. A second follows only on silence.
     pub attempt: u32,
     /// Every check, the decisive ones first.
     pub checks: Vec<Check>,
     /// Each disk that was hashed.
     pub disks: Vec<HashedDisk>,
+    /// Who answered on the api-socket, where that was proved.
+    pub vmm: Option<Identity>,
     /// Each step with its time, in order.
     pub steps: Vec<Step>,
     /// The whole, in microseconds.
@@ -28,18 +36,88 @@ pub struct ResetReport {
 
 impl ResetReport {
     /// The report of a reset after which nothing is checked.
-    pub(super) fn unverified(strategy: &'static str, steps: Vec<Step>) -> Self {
+    pub(super) fn unverified(strategy: StrategyUsed, steps: Vec<Step>) -> Self {
         ResetReport {
             strategy,
+            restore: None,
             attempt: 1,
             checks: Vec::new(),
             disks: Vec::new(),
+            vmm: None,
             micros: steps.iter().map(|step| step.micros).sum(),
             steps,
             reseeded: false,
             clock_set: false,
         }
     }
+
+    /// The checks that came out like this, in their order.
+    pub fn checks_that(&self, outcome: Outcome) -> impl Iterator<Item = &Check> {
+        let checks = self.checks.iter();
+        checks.filter(move |check| check.outcome == outcome)
+    }
+}
+
+/// How a reset was made, which [`verify`](super::verify::verify) can't see from its readings.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Manner {
+    pub(super) strategy: StrategyUsed,
+    pub(super) restore: Option<RestoreUsed>,
+    pub(super) attempt: u32,
+}
+
+/// How a sandbox was reverted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StrategyUsed {
+    /// In the VMM that was there.
+    InPlace,
+    /// In a VMM that was started for it.
+    Respawn,
+    /// By a spare that had been prepared.
+    Standby,
+    /// Scaffold mode: booted again from the disks as they were given.
+    ColdBoot,
+    /// There is nothing to revert: the stub.
+    Nothing,
+}
+
+impl StrategyUsed {
+    /// The name in the report and in spans.
+    pub fn name(self) -> &'static str {
+        match self {
+            StrategyUsed::InPlace => "in_place",
+            StrategyUsed::Respawn => "respawn",
+            StrategyUsed::Standby => "standby",
+            StrategyUsed::ColdBoot => "cold_boot",
+            StrategyUsed::Nothing => "nothing",
+        }
+    }
+}
+
+impl fmt::Display for StrategyUsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How a snapshot's memory was brought back, and why in this way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RestoreUsed {
+    /// The way.
+    pub mode: MemoryFill,
+    /// Why this one: that it was asked for, what a probe or an attempt said.
+    pub reason: String,
+}
+
+/// When a restored VM's memory is read from its snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryFill {
+    /// All of it, before the restore has answered.
+    Copy,
+    /// Page by page, when the guest first touches them.
+    OnDemand,
 }
 
 /// One check of a reset.
@@ -70,6 +148,8 @@ pub enum Source {
     DiskIdentity,
     /// That the guest is the one of the snapshot, by the secret in its memory.
     GuestNonce,
+    /// That whoever answers on the api-socket is the VMM that was started.
+    VmmIdentity,
 }
 
 /// How a check came out.

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::codec::FrameReader;
 use super::outbox::Outbox;
 use super::pending::{Answered, Key, Pending, Refused};
-use super::{ChannelEvent, ChannelEventKind, CloseCause, Error, Origin, Violation};
+use super::{ChannelEvent, ChannelEventKind, CloseCause, Error, EvidenceError, Origin, Violation};
 use crate::guest::frame::encode;
 use crate::guest::protocol::{ErrorEvent, Frame};
 
@@ -182,7 +182,7 @@ impl Connection {
             Frame::Hello(_) => Key::Hello,
             Frame::EvidenceChunk(chunk) => {
                 let key = Key::Command(chunk.command_id.clone());
-                return self.take_in_part(&key, frame);
+                return self.take_in_chunk(&key, frame);
             }
             Frame::ErrorEvent(event) => {
                 self.take_in_error(event);
@@ -222,24 +222,36 @@ impl Connection {
         }
     }
 
-    /// Takes in a frame that belongs to a request without answering it.
-    fn take_in_part(&self, key: &Key, frame: Frame) -> Result<(), Violation> {
+    /// Takes in a piece of a command's output, which answers nothing.
+    fn take_in_chunk(&self, key: &Key, frame: Frame) -> Result<(), Violation> {
+        let frame = Arc::new(frame);
+        let Frame::EvidenceChunk(chunk) = &*frame else {
+            return Ok(());
+        };
         let (waiting, given_up) = {
             let pending = self.pending();
             (pending.is_waiting(key), pending.has_given_up(key))
         };
-        let name = frame.name();
-        let frame = Arc::new(frame);
-        match (waiting, given_up) {
-            (true, _) => self.report(ChannelEventKind::Frame(frame)),
-            (false, true) => self.report(ChannelEventKind::LateArrival(frame)),
-            (false, false) => {
-                return Err(Violation::NeverAsked {
-                    frame: name,
-                    id: key.shortened(),
-                });
-            }
+        let id = || key.shortened();
+        if !waiting && !given_up {
+            return Err(Violation::NeverAsked {
+                frame: "EvidenceChunk",
+                id: id(),
+            });
         }
+        let (said, found) = (chunk.chunk_size, chunk.chunk_data.len());
+        if said as usize != found {
+            return Err(Violation::ChunkSize {
+                id: id(),
+                said,
+                found,
+            });
+        }
+        match waiting {
+            true => self.report(ChannelEventKind::Frame(Arc::clone(&frame))),
+            false => self.report(ChannelEventKind::LateArrival(Arc::clone(&frame))),
+        }
+        self.pending().take_chunk(key, chunk);
         Ok(())
     }
 
@@ -297,16 +309,24 @@ impl Connection {
 pub(super) struct Expected<'a, T> {
     connection: &'a Connection,
     key: Key,
-    receiver: oneshot::Receiver<T>,
+    receiver: oneshot::Receiver<Result<T, EvidenceError>>,
 }
 
 impl<T> Expected<'_, T> {
     /// Waits for the answer, or for why the channel is closed.
     pub(super) async fn answer(mut self) -> Result<T, Error> {
-        (&mut self.receiver).await.map_err(|_| {
-            let closed = self.connection.closed();
-            closed.unwrap_or_else(|| self.connection.closed_by(CloseCause::Us))
-        })
+        match (&mut self.receiver).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(source)) => Err(Error::Evidence {
+                origin: self.connection.origin.clone(),
+                command_id: self.key.shortened(),
+                source,
+            }),
+            Err(_) => {
+                let closed = self.connection.closed();
+                Err(closed.unwrap_or_else(|| self.connection.closed_by(CloseCause::Us)))
+            }
+        }
     }
 }
 

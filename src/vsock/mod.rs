@@ -23,11 +23,12 @@ mod codec;
 mod connection;
 mod error;
 mod event;
+mod evidence;
 mod handshake;
 mod outbox;
 mod pending;
 
 pub use awaken::{Awakened, ClockSkew};
 pub use channel::{Channel, ChannelConfig, GuestHello};
-pub use error::{CloseCause, Error, HandshakeError, Violation};
+pub use error::{CloseCause, Error, EvidenceError, HandshakeError, Violation};
 pub use event::{ChannelEvent, ChannelEventKind, Origin};

@@ -12,7 +12,9 @@ use crate::client::Release;
 use crate::golden::Golden;
 use crate::machine::{self, Machine, MachineConfig, VmmSource};
 use crate::sandbox::verify::Verdict;
-use crate::sandbox::{BootFailure, Error, FailedReset, SandboxState, Strategy, Unavailable};
+use crate::sandbox::{
+    BootFailure, Error, FailedReset, SandboxState, Strategy, StrategyUsed, Unavailable,
+};
 use crate::vmm::{self, ShutdownReport};
 
 /// The oldest release whose API is known to this crate.
@@ -111,7 +113,7 @@ impl Shared {
 
     async fn restore_verified(&self, machine: &mut Machine, goal: &Goal) -> Result<(), Error> {
         check_release(machine, Some(goal.golden())).await?;
-        let verification = goal.revert(machine).await;
+        let verification = goal.revert(machine, StrategyUsed::Respawn).await;
         let verification = verification.map_err(|error| failed(BootFailure::Machine(error)))?;
         let refuse: fn(Box<FailedReset>) -> Error = match verification.verdict {
             Verdict::Passed => return Ok(()),

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::golden::Golden;
 use crate::machine::{
-    self, Description, Machine, MachineConfig, RestoreMode, RestorePolicy, Staged, Target,
-    VmmSource,
+    self, Description, Machine, MachineConfig, RestoreMode, RestorePolicy, Restored, Staged,
+    Target, VmmSource,
 };
-use crate::sandbox::SandboxConfig;
+use crate::sandbox::report::Manner;
 use crate::sandbox::verify::{Verdict, Verification, verify};
+use crate::sandbox::{MemoryFill, RestoreUsed, SandboxConfig, StrategyUsed};
 
 /// A source that was silent is asked once more, by a whole further revert.
 const ATTEMPTS: u32 = 2;
@@ -34,10 +35,7 @@ impl Goal {
         };
         let target = Target {
             description: Arc::new(Description::read(&golden.snapshot())?),
-            restore: RestorePolicy::new(match config.restore_mode {
-                RestoreMode::Auto => RestoreMode::Copy,
-                mode => mode,
-            }),
+            restore: RestorePolicy::new(config.restore_mode),
             verification: config.verification,
         };
         Ok(Goal {
@@ -78,9 +76,10 @@ impl Goal {
     pub(super) async fn revert(
         &self,
         machine: &mut Machine,
+        strategy: StrategyUsed,
     ) -> Result<Verification, machine::Error> {
         let staged = self.stage(machine).await?;
-        self.awaken(machine, staged).await
+        self.awaken(machine, staged, strategy).await
     }
 
     /// Awakens what was staged and compares it with the baselines; once more from the start when a source was silent.
@@ -88,11 +87,17 @@ impl Goal {
         &self,
         machine: &mut Machine,
         mut staged: Staged,
+        strategy: StrategyUsed,
     ) -> Result<Verification, machine::Error> {
         let mut attempt = 1;
         loop {
             let readings = machine.awaken(staged).await?;
-            let verification = verify(readings, self.golden.manifest(), attempt);
+            let manner = Manner {
+                strategy,
+                restore: Some(used(&readings.restored)),
+                attempt,
+            };
+            let verification = verify(readings, self.golden.manifest(), &manner);
             if verification.verdict != Verdict::Silent || attempt == ATTEMPTS {
                 return Ok(verification);
             }
@@ -100,4 +105,19 @@ impl Goal {
             staged = self.stage(machine).await?;
         }
     }
+}
+
+fn used(restored: &Restored) -> RestoreUsed {
+    let mode = match restored.mode {
+        RestoreMode::OnDemand => MemoryFill::OnDemand,
+        RestoreMode::Copy | RestoreMode::Auto => MemoryFill::Copy,
+    };
+    let reason = match (&restored.refusal, restored.asked) {
+        (Some(refusal), _) => format!("on demand was refused: {refusal}"),
+        (None, RestoreMode::Auto) => {
+            "so that all of the memory is proved before the VM runs".to_owned()
+        }
+        (None, RestoreMode::Copy | RestoreMode::OnDemand) => "as configured".to_owned(),
+    };
+    RestoreUsed { mode, reason }
 }

@@ -17,14 +17,13 @@ use std::sync::Arc;
 use super::goal::Goal;
 use super::{Running, Shared};
 use crate::machine::{self, Machine};
-use crate::sandbox::Error;
 use crate::sandbox::verify::Verification;
+use crate::sandbox::{Error, StrategyUsed};
 
 /// A machine in which the snapshot runs, and what was read of it.
 struct Replacement {
     machine: Machine,
     verification: Verification,
-    strategy: &'static str,
 }
 
 impl Shared {
@@ -36,8 +35,7 @@ impl Shared {
     ) -> Result<Verification, Error> {
         let Replacement {
             machine,
-            mut verification,
-            strategy,
+            verification,
         } = match self.replacement(goal).await {
             Ok(replacement) => replacement,
             Err(error) => {
@@ -47,7 +45,6 @@ impl Shared {
                 return Err(Error::ResetFailed(error));
             }
         };
-        verification.outcome.report.strategy = strategy;
         // The old VMM's end means nothing from here on.
         self.status.next_vmm();
         running.watcher = self.watch(&machine);
@@ -60,11 +57,11 @@ impl Shared {
         while let Some((mut machine, staged)) = self.spares.take(&self.retired) {
             match goal.recheck(&machine, staged).await {
                 Ok(staged) => {
-                    let verification = goal.awaken(&mut machine, staged).await?;
+                    let awakened = goal.awaken(&mut machine, staged, StrategyUsed::Standby);
+                    let verification = awakened.await?;
                     return Ok(Replacement {
                         machine,
                         verification,
-                        strategy: "standby",
                     });
                 }
                 Err(error) => {
@@ -74,11 +71,10 @@ impl Shared {
             }
         }
         let mut machine = Machine::start(goal.machine()).await?;
-        let verification = goal.revert(&mut machine).await?;
+        let verification = goal.revert(&mut machine, StrategyUsed::Respawn).await?;
         Ok(Replacement {
             machine,
             verification,
-            strategy: "respawn",
         })
     }
 }

@@ -10,7 +10,7 @@ use crate::machine::{Machine, Reading};
 use crate::sandbox::verify::Verdict;
 use crate::sandbox::{
     Error, Event, FailedReset, Reset, ResetOutcome, ResetReport, SandboxState, Strategy,
-    VmmApiState, evidence,
+    StrategyUsed, VmmApiState, evidence,
 };
 
 impl Shared {
@@ -46,7 +46,9 @@ impl Shared {
     ) -> Result<Reset, Error> {
         let verification = match self.config.strategy {
             Strategy::InPlace => {
-                let verification = goal.revert(&mut running.machine).await;
+                let verification = goal
+                    .revert(&mut running.machine, StrategyUsed::InPlace)
+                    .await;
                 verification.map_err(Error::ResetFailed)?
             }
             Strategy::Respawn | Strategy::Standby(_) => self.replace(running, goal).await?,
@@ -103,7 +105,7 @@ impl Shared {
             Reading::Answered(state) => vmm_api_state(state),
             Reading::Silent(_) => VmmApiState::Error,
         };
-        let report = ResetReport::unverified("cold_boot", steps);
+        let report = ResetReport::unverified(StrategyUsed::ColdBoot, steps);
         Ok(Reset::Scaffold(ResetOutcome::unverified(live, report)))
     }
 }

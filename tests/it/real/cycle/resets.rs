@@ -68,7 +68,7 @@ async fn are_verified(stage: &Stage, sandbox: &ChvSandbox, name: &str) {
             panic!("reset {n} verified nothing");
         };
         assert!(outcome.state.verification_passed);
-        assert_eq!(outcome.report.strategy, name);
+        assert_eq!(outcome.report.strategy.name(), name);
         figures.add(&outcome.report);
         Traces::look(sandbox).await.assert_gone(&clean);
     }
