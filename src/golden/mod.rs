@@ -12,8 +12,15 @@
 //! A disk that the guest can't write stays where it is; the manifest has its path and its digest.
 
 mod baseline;
+mod cpu;
+mod error;
+mod facts;
+mod held;
+mod host;
 mod manifest;
+pub mod memory;
 mod mint;
+mod watcher;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +28,15 @@ use std::path::{Path, PathBuf};
 use crate::machine::{Disk, SNAPSHOT_FILES};
 
 pub use baseline::{BaselineError, Baselines, vmm_api_state};
-pub use manifest::{Error, GoldenDisk, GuestFacts, Manifest};
+pub use cpu::{CpuFacts, CpuFlags};
+pub use error::Error;
+pub use facts::{
+    ExecutableFacts, FileFacts, GoldenDisk, GuestFacts, PayloadFacts, ShapeFacts, SnapshotFacts,
+    SnapshotFile, VmmFacts,
+};
+pub use held::{HeldDisk, HeldGolden};
+pub use manifest::Manifest;
+pub use memory::{Basis, MemoryPolicy, MemoryProof};
 pub use mint::{MintConfig, MintError, mint};
 
 /// The folder of the VMM's own files within a golden snapshot.
@@ -47,7 +62,10 @@ impl Golden {
             source,
         })?;
         let golden = Golden {
-            manifest: Manifest::read(&directory.join(manifest::FILE))?,
+            manifest: {
+                let path = directory.join(manifest::FILE);
+                Manifest::parse(&manifest::read(&path)?, &path)?
+            },
             directory,
         };
         let snapshot = golden.snapshot();
@@ -84,5 +102,15 @@ impl Golden {
             readonly: disk.readonly,
         });
         disks.collect()
+    }
+}
+
+/// Runs what blocks on a thread for that.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is going away, and this task with it.
+        Err(_) => std::future::pending().await,
     }
 }

@@ -15,6 +15,12 @@ mod error;
 mod file;
 mod filesystem;
 mod hash;
+mod hold;
+#[allow(missing_docs)]
+mod interim;
+mod kernel_verity;
+#[allow(missing_docs)]
+pub use interim::*;
 mod lease;
 mod put_back;
 mod read;
@@ -24,5 +30,6 @@ pub use digest::{Digest, ParseDigestError};
 pub use error::{Change, Error};
 pub use file::FileIdentity;
 pub use hash::{AccessPolicy, Hashed, sha256};
+pub use hold::{Hold, HoldKind};
 pub use put_back::{Copied, copy_private, put_back};
 pub use read::Access;
