@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{DiskRole, Error};
+use super::{DiskProof, DiskRole, Error, Restored};
 use crate::api::types::VmState;
 use crate::guest::protocol::Renewed;
 use crate::overlay::{Access, Digest, FileIdentity};
 use crate::vmm::{Identity, IdentityError};
-use crate::vsock::GuestHello;
+use crate::vsock::{ClockSkew, GuestHello};
 
 /// What a source said, or that it said nothing in time.
 ///
@@ -39,6 +39,8 @@ impl<T> Reading<T> {
 pub struct Readings {
     /// Each disk's bytes.
     pub disks: Vec<DiskReading>,
+    /// How the guest's memory came back.
+    pub restored: Restored,
     /// What the guest said.
     pub guest: Reading<GuestReading>,
     /// The VM's state as the API has it.
@@ -62,6 +64,8 @@ pub struct DiskReading {
     pub access: Access,
     /// How long the hashing took.
     pub elapsed: Duration,
+    /// When its bytes were looked at.
+    pub proof: DiskProof,
     /// Whether what was hashed is what the VMM has open.
     pub vmm_file: VmmFile,
 }
@@ -84,6 +88,8 @@ pub struct GuestReading {
     pub hello: Option<GuestHello>,
     /// What became of its random pool and its clock, and its nonce; `None` where it can't do that.
     pub renewed: Option<Renewed>,
+    /// How far its clock is from the host's after that; `None` where it says nothing of its clock.
+    pub clock: Option<ClockSkew>,
     /// Its open descriptors, over all processes, without sockets.
     pub open_fd_count: u64,
 }
@@ -104,6 +110,7 @@ impl fmt::Display for Step {
 }
 
 /// A stopwatch with a lap for each step.
+#[derive(Debug)]
 pub(super) struct Steps {
     done: Vec<Step>,
     since: Instant,

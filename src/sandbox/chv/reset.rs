@@ -109,7 +109,6 @@ pub(super) async fn revert_and_verify(
 ) -> Result<Verification, machine::Error> {
     let mut manner = Manner {
         strategy: StrategyUsed::InPlace,
-        restore: None,
         attempt: 1,
     };
     loop {
