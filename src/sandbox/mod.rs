@@ -21,6 +21,7 @@ mod event;
 mod evidence;
 mod report;
 mod reset_state;
+mod span;
 mod strategy;
 mod stub;
 mod tool;
