@@ -4,9 +4,11 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::machine::{DiskRole, Step};
+use crate::machine::{DiskProof, DiskRole, Restored, Step};
+
 use crate::overlay::{Access, Digest};
 use crate::vmm::Identity;
+use crate::vsock::ClockSkew;
 
 /// How a reset went, in detail. Serialises as JSON with these names; further fields may come, none goes or changes its
 /// meaning.
@@ -15,7 +17,7 @@ pub struct ResetReport {
     /// How the sandbox was reverted.
     pub strategy: StrategyUsed,
     /// How the snapshot's memory was brought back; `None` where no snapshot was restored.
-    pub restore: Option<RestoreUsed>,
+    pub restore: Option<Restored>,
     /// Which try this was, from 1. A second follows only on silence.
     pub attempt: u32,
     /// Every check, the decisive ones first.
@@ -32,6 +34,8 @@ pub struct ResetReport {
     pub reseeded: bool,
     /// Whether the guest's clock was set. It shows the time of the snapshot otherwise.
     pub clock_set: bool,
+    /// How far the guest's clock is from the host's after that, as a range; `None` where the guest doesn't say.
+    pub clock: Option<ClockSkew>,
 }
 
 impl ResetReport {
@@ -48,6 +52,7 @@ impl ResetReport {
             steps,
             reseeded: false,
             clock_set: false,
+            clock: None,
         }
     }
 
@@ -62,7 +67,6 @@ impl ResetReport {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Manner {
     pub(super) strategy: StrategyUsed,
-    pub(super) restore: Option<RestoreUsed>,
     pub(super) attempt: u32,
 }
 
@@ -99,25 +103,6 @@ impl fmt::Display for StrategyUsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
-}
-
-/// How a snapshot's memory was brought back, and why in this way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RestoreUsed {
-    /// The way.
-    pub mode: MemoryFill,
-    /// Why this one: that it was asked for, what a probe or an attempt said.
-    pub reason: String,
-}
-
-/// When a restored VM's memory is read from its snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MemoryFill {
-    /// All of it, before the restore has answered.
-    Copy,
-    /// Page by page, when the guest first touches them.
-    OnDemand,
 }
 
 /// One check of a reset.
@@ -175,6 +160,8 @@ pub struct HashedDisk {
     pub digest: Digest,
     /// Its length in bytes.
     pub length: u64,
+    /// When it was hashed.
+    pub proof: DiskProof,
     /// How it was read.
     pub access: Access,
     /// How long that took, in microseconds.

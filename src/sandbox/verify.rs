@@ -49,7 +49,7 @@ pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -
     let renewed = guest.and_then(|guest| guest.renewed.as_ref());
     let report = ResetReport {
         strategy: manner.strategy,
-        restore: manner.restore.clone(),
+        restore: Some(readings.restored.clone()),
         attempt: manner.attempt,
         disks: readings.disks.iter().map(hashed_disk).collect(),
         vmm: readings.vmm.clone().and_then(Result::ok),
@@ -57,6 +57,7 @@ pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -
         steps: readings.steps.clone(),
         reseeded: renewed.is_some_and(|renewed| renewed.reseeded),
         clock_set: renewed.is_some_and(|renewed| renewed.clock_set),
+        clock: guest.and_then(|guest| guest.clock),
         checks,
     };
     Verification {
@@ -215,6 +216,7 @@ fn hashed_disk(disk: &DiskReading) -> HashedDisk {
         role: disk.role,
         digest: disk.digest,
         length: disk.length,
+        proof: disk.proof,
         access: disk.access,
         micros: disk.elapsed.as_micros() as u64,
     }
@@ -228,7 +230,7 @@ fn agreed(same: bool) -> Outcome {
 }
 
 /// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

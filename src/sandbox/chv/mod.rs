@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, MutexGuard, broadcast, watch as watched};
+use tracing::Instrument;
 
+use super::span;
 use super::{
     Backend, ConfigError, Error, Event, Reset, Sandbox, SandboxConfig, SandboxState, Strategy,
     ToolExecution, ToolInvocation,
@@ -42,7 +44,7 @@ pub struct ChvSandbox {
 struct Shared {
     config: SandboxConfig,
     source: VmmSource,
-    status: Status,
+    status: Arc<Status>,
     /// Held for as long as the machine is changed: one boot, reset or shutdown at a time.
     machine: Mutex<Option<Running>>,
     /// Counts the shutdowns; a boot or reset that sees it change gives up.
@@ -121,7 +123,7 @@ impl ChvSandbox {
             shared: Arc::new(Shared {
                 config,
                 source,
-                status: Status::new(EVENTS),
+                status: Arc::new(Status::new(EVENTS)),
                 machine: Mutex::new(None),
                 shutdowns: watched::Sender::new(0),
                 busy: watched::Sender::new(0),
@@ -185,24 +187,37 @@ impl Sandbox for ChvSandbox {
         let deadline = Duration::from_millis(invocation.deadline_ms);
         let dispatch = invocation.try_into()?;
         let (channel, generation) = self.shared.status.channel_for_tool()?;
+        let in_flight = self.shared.status.tool_in_flight(generation);
         let result = channel.dispatch(dispatch, self.shared.grace()).await;
-        result
-            .map(ToolExecution::from)
-            .map_err(|source| match source {
-                source @ vsock::Error::ToolTimeout { .. } => {
-                    self.shared.status.demand_reset(generation);
-                    Error::ToolTimeout { deadline, source }
-                }
-                source => Error::Channel(source),
-            })
+        match result {
+            Ok(result) => {
+                in_flight.has_ended();
+                Ok(ToolExecution::from(result))
+            }
+            Err(source @ vsock::Error::ToolTimeout { .. }) => {
+                in_flight.needs_reset("a tool gave no answer in time");
+                Err(Error::ToolTimeout { deadline, source })
+            }
+            Err(source @ vsock::Error::Evidence { .. }) => {
+                in_flight.needs_reset("the evidence of a tool was not to be believed");
+                Err(Error::Channel(source))
+            }
+            // It was never sent, or the channel is closed, which says more.
+            Err(source) => {
+                in_flight.has_ended();
+                Err(Error::Channel(source))
+            }
+        }
     }
 
     async fn reset(&self) -> Result<Reset, Error> {
         let mut turn = self.shared.turn().await;
+        let span = span::reset();
         let result = tokio::select! {
-            result = self.shared.reset(&mut turn.machine) => result,
+            result = self.shared.reset(&mut turn.machine).instrument(span.clone()) => result,
             _ = turn.shutdowns.changed() => Err(Error::ShutDown),
         };
+        span::record(&span, &result);
         turn.abandoned.finished();
         result
     }

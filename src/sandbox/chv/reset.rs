@@ -86,7 +86,8 @@ impl Shared {
             Some(golden.parent()?.join("evidence"))
         };
         let directory = self.config.evidence_dir.clone().or_else(beside)?;
-        let kept = evidence::keep(&directory, machine, outcome).await;
+        let journal = self.status.journal();
+        let kept = evidence::keep(&directory, machine, outcome, &journal).await;
         if let Some(folder) = &kept {
             self.status.tell(Event::EvidenceKept(folder.clone()));
         }
