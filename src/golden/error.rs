@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::PublicKey;
 use crate::overlay;
 
 /// A golden snapshot can't be used.
@@ -42,6 +43,20 @@ pub enum Error {
         path: PathBuf,
         /// Why not.
         reason: String,
+    },
+    /// A signature was asked for, and there is none.
+    #[error("{} is missing: the golden snapshot is not signed, and has to be", path.display())]
+    Unsigned {
+        /// Where the signature would be.
+        path: PathBuf,
+    },
+    /// The signature isn't one of this manifest by the key that was given.
+    #[error("{} is not a signature of the manifest by {key}", path.display())]
+    BadSignature {
+        /// The signature.
+        path: PathBuf,
+        /// The key that it should be by.
+        key: PublicKey,
     },
     /// Something isn't what the manifest says of it. Nothing was restored.
     #[error("the manifest's {field} is {expected}, found {found}")]

@@ -1,11 +1,11 @@
 //! A golden snapshot whose files were verified, and are held on to.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::watch;
 
+use super::files::{Expected, Part};
 use super::manifest::read_bounded;
 use super::memory::{Basis, MemoryPolicy, MemoryProof};
 use super::watcher::Watcher;
@@ -58,7 +58,7 @@ impl Golden {
     /// are one.
     pub fn hold(&self, policy: MemoryPolicy) -> Result<HeldGolden, Error> {
         let files = Arc::new(Files {
-            files: self.all_files(),
+            files: self.files().into_iter().map(HeldFile::new).collect(),
             losses: watch::Sender::new(0),
         });
         let mut holds = Vec::with_capacity(files.files.len());
@@ -105,61 +105,10 @@ impl Golden {
         for (at, hold) in holds.iter().enumerate() {
             let same = |other: &&Hold| other.identity() == hold.identity();
             if let Some(other) = holds[..at].iter().find(same) {
-                let (path, other) = (hold.path().display(), other.path().display());
-                return Err(Error::Refused {
-                    path: self.directory().join(super::manifest::FILE),
-                    reason: format!("{path} and {other} are the same file"),
-                });
+                return Err(self.same_file(hold.path(), other.path()));
             }
         }
         Ok(())
-    }
-
-    fn all_files(&self) -> Vec<HeldFile> {
-        let manifest = self.manifest();
-        let file = |part, field, path, length, fsverity| HeldFile {
-            part,
-            field,
-            path,
-            length,
-            fsverity,
-            hold: Mutex::default(),
-        };
-        let mut files = Vec::new();
-        for (name, field, facts) in manifest.snapshot.files() {
-            let path = self.snapshot().join(name);
-            let field = format!("snapshot.{field}");
-            files.push(file(
-                Part::Snapshot,
-                field,
-                path,
-                facts.length,
-                facts.fsverity,
-            ));
-        }
-        for (at, disk) in manifest.disks.iter().enumerate() {
-            let path = self.directory().join(&disk.path);
-            let field = format!("disks[{at}]");
-            files.push(file(
-                Part::Disk(disk.role),
-                field,
-                path,
-                disk.length,
-                disk.fsverity,
-            ));
-            for (beneath, facts) in disk.backing.iter().enumerate() {
-                let field = format!("disks[{at}].backing[{beneath}]");
-                let path = facts.path.clone();
-                files.push(file(
-                    Part::Backing,
-                    field,
-                    path,
-                    facts.length,
-                    facts.fsverity,
-                ));
-            }
-        }
-        files
     }
 }
 
@@ -215,10 +164,10 @@ impl HeldGolden {
                 MemoryPolicy::Held => file.ensure_held(&self.files.losses)?,
                 MemoryPolicy::Digest => file.digest_anew(&self.files.losses)?,
             };
-            if file.part == Part::Snapshot {
+            if file.is(Part::Snapshot) {
                 proof.basis = proof.basis.min(basis);
                 proof.hashed += hashed;
-                proof.skipped += file.length - hashed;
+                proof.skipped += file.expected.length - hashed;
             }
         }
         Ok(proof)
@@ -269,10 +218,9 @@ impl HeldGolden {
     /// The disk, if it is held by a lease or by the kernel at this moment: then its digest is the manifest's, and it
     /// needn't be hashed. For a qcow2 image the files beneath it are held too, or `recheck` has failed.
     pub fn held_disk(&self, role: DiskRole) -> Option<HeldDisk> {
-        let of_role = |file: &&HeldFile| file.part == Part::Disk(role);
-        let file = self.files.files.iter().find(of_role)?;
-        let disks = &self.golden.manifest().disks;
-        let sha256 = disks.iter().find(|disk| disk.role == role)?.sha256;
+        let disk = |file: &&HeldFile| file.is(Part::Disk(role));
+        let file = self.files.files.iter().find(disk)?;
+        let sha256 = file.expected.sha256?;
         let hold = file.lock();
         let hold = hold.as_ref().filter(|hold| hold.is_held())?;
         Some(HeldDisk {
@@ -295,7 +243,7 @@ pub(super) struct Files {
 impl Files {
     /// Whether each of the VMM's own files is held, as far as it could be when it was taken.
     fn all_stand(&self) -> bool {
-        let mut memory = self.files.iter().filter(|file| file.part == Part::Snapshot);
+        let mut memory = self.files.iter().filter(|file| file.is(Part::Snapshot));
         memory.all(|file| file.lock().as_ref().is_some_and(stands))
     }
 
@@ -304,7 +252,7 @@ impl Files {
         for file in &self.files {
             let mut hold = file.lock();
             if hold.as_ref().is_some_and(|hold| !stands(hold)) {
-                tracing::warn!(path = %file.path.display(), "a file of the golden snapshot is no longer held");
+                tracing::warn!(path = %file.expected.path.display(), "a file of the golden snapshot is no longer held");
                 *hold = None;
                 file.count_loss(&self.losses);
             }
@@ -312,57 +260,33 @@ impl Files {
     }
 }
 
-/// What a file is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Snapshot,
-    Disk(DiskRole),
-    Backing,
-}
-
-/// A file with what the manifest says of it.
+/// A file, and the hold on it.
 #[derive(Debug)]
 struct HeldFile {
-    part: Part,
-    field: String,
-    path: PathBuf,
-    length: u64,
-    fsverity: VerityDigest,
+    expected: Expected,
     hold: Mutex<Option<Hold>>,
 }
 
 impl HeldFile {
-    /// Takes a hold and compares it with the manifest.
-    fn verify(&self) -> Result<Hold, Error> {
-        // A length that differs needs no digest to be told.
-        let metadata = std::fs::metadata(&self.path).map_err(|source| Error::Missing {
-            path: self.path.clone(),
-            source,
-        })?;
-        self.check("length", &self.length, &metadata.len())?;
-        let hold = Hold::take(&self.path, &self.fsverity).map_err(Error::Digest)?;
-        self.check("length", &self.length, &hold.length())?;
-        self.check("fsverity", &self.fsverity, &hold.digest())?;
-        Ok(hold)
+    fn new(expected: Expected) -> Self {
+        HeldFile {
+            expected,
+            hold: Mutex::default(),
+        }
     }
 
-    fn check<T: PartialEq + ToString>(
-        &self,
-        what: &str,
-        expected: &T,
-        found: &T,
-    ) -> Result<(), Error> {
-        match expected == found {
-            true => Ok(()),
-            false => {
-                let field = format!("{}.{what}", self.field);
-                Err(Error::mismatch(
-                    field,
-                    expected.to_string(),
-                    found.to_string(),
-                ))
-            }
-        }
+    fn is(&self, part: Part) -> bool {
+        self.expected.part == part
+    }
+
+    /// Takes a hold and compares it with the manifest.
+    fn verify(&self) -> Result<Hold, Error> {
+        let expected = &self.expected;
+        expected.check_length_on_disk()?;
+        let hold = Hold::take(&expected.path, &expected.fsverity).map_err(Error::Digest)?;
+        expected.check("length", &expected.length, &hold.length())?;
+        expected.check("fsverity", &expected.fsverity, &hold.digest())?;
+        Ok(hold)
     }
 
     /// Leaves a hold that is proved to stand, and takes another for one that isn't.
@@ -399,7 +323,7 @@ impl HeldFile {
 
     /// Only memory is read by the VMM on the strength of a proof; a disk's digest is compared again.
     fn count_loss(&self, losses: &watch::Sender<u64>) {
-        if self.part == Part::Snapshot {
+        if self.is(Part::Snapshot) {
             losses.send_modify(|losses| *losses += 1);
         }
     }

@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::manifest::{FILE, FORMAT, write_private};
 use super::{
     BaselineError, Baselines, CpuFacts, Error, ExecutableFacts, FileFacts, Golden, GoldenDisk,
-    GuestFacts, Manifest, PayloadFacts, SNAPSHOT, ShapeFacts, SnapshotFacts, SnapshotFile,
-    VmmFacts, blocking,
+    GuestFacts, Manifest, PayloadFacts, SNAPSHOT, ShapeFacts, SigningKey, SnapshotFacts,
+    SnapshotFile, VmmFacts, blocking, signature,
 };
 use crate::api;
 use crate::guest::BUILD_ID;
@@ -40,6 +40,8 @@ pub struct MintConfig {
     pub any_guest: bool,
     /// How long the guest may take to come to rest after its boot. 10 s is ample.
     pub settle: Duration,
+    /// Signs the manifest with this key, if there is one.
+    pub sign_with: Option<SigningKey>,
     /// The folder to make. It must not exist. Until its manifest is written, as the last step, it is no golden
     /// snapshot.
     pub into: PathBuf,
@@ -108,6 +110,13 @@ pub async fn mint(config: MintConfig) -> Result<Golden, MintError> {
     let report = machine.shutdown().await;
     tracing::info!(?report, "the VMM of the mint has ended");
     let bytes = minted?.to_bytes();
+    if let Some(key) = &config.sign_with {
+        let signed = write_private(
+            &folder.path.join(signature::FILE),
+            key.sign(&bytes).as_bytes(),
+        );
+        signed.map_err(MintError::Manifest)?;
+    }
     write_private(&folder.path.join(FILE), &bytes).map_err(MintError::Manifest)?;
     let golden = Golden::open(&folder.path).map_err(MintError::Manifest)?;
     folder.keep();

@@ -85,7 +85,7 @@ impl Hold {
             path: path.to_owned(),
             stamp,
             digest: hashed.digest,
-            hashed: hashed.length,
+            hashed: hashed.work.hashed,
             guard,
         })
     }
@@ -110,7 +110,7 @@ impl Hold {
         self.stamp.identity
     }
 
-    /// How many bytes were hashed to take it: all, or none where the kernel knew the digest.
+    /// How many bytes were hashed to take it: all but its holes, or none where the kernel knew the digest.
     pub fn hashed(&self) -> u64 {
         self.hashed
     }
