@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Strategy;
+use crate::golden::MemoryPolicy;
 use crate::machine::{Disk, DiskRole, Limits, RestoreMode, Verification, VmShape};
 use crate::vmm::VmmConfig;
 
@@ -49,6 +50,11 @@ pub struct SandboxConfig {
     pub restore_mode: RestoreMode,
     /// How much of a reset's proof is computed anew each time. `fast` unless set.
     pub verification: Verification,
+    /// How much a reset does to prove that the memory it restores is the golden snapshot's. `held` unless set.
+    pub memory_policy: MemoryPolicy,
+    /// Restores on another processor than the golden snapshot was made on, too. Its guest may use what this one lacks.
+    /// False unless set.
+    pub any_cpu: bool,
     /// Where the evidence of a divergence is kept. Unless set, `evidence` beside the golden snapshot.
     pub evidence_dir: Option<PathBuf>,
     /// The kernel, for a cold boot.
@@ -124,6 +130,8 @@ impl Default for SandboxConfig {
             strategy: Strategy::default(),
             restore_mode: RestoreMode::default(),
             verification: Verification::default(),
+            memory_policy: MemoryPolicy::default(),
+            any_cpu: false,
             evidence_dir: None,
             kernel: None,
             initramfs: None,

@@ -4,9 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::golden::MemoryProof;
 use crate::machine::{DiskProof, DiskRole, Restored, Step};
 
-use crate::overlay::{Access, Digest};
+use crate::overlay::{Access, Digest, Work};
 use crate::vmm::Identity;
 use crate::vsock::ClockSkew;
 
@@ -18,6 +19,8 @@ pub struct ResetReport {
     pub strategy: StrategyUsed,
     /// How the snapshot's memory was brought back; `None` where no snapshot was restored.
     pub restore: Option<Restored>,
+    /// What the memory's proof rests on; `None` where no snapshot was restored.
+    pub memory: Option<MemoryProof>,
     /// Which try this was, from 1. A second follows only on silence.
     pub attempt: u32,
     /// Every check, the decisive ones first.
@@ -44,6 +47,7 @@ impl ResetReport {
         ResetReport {
             strategy,
             restore: None,
+            memory: None,
             attempt: 1,
             checks: Vec::new(),
             disks: Vec::new(),
@@ -67,6 +71,7 @@ impl ResetReport {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Manner {
     pub(super) strategy: StrategyUsed,
+    pub(super) memory: Option<MemoryProof>,
     pub(super) attempt: u32,
 }
 
@@ -162,8 +167,10 @@ pub struct HashedDisk {
     pub length: u64,
     /// When it was hashed.
     pub proof: DiskProof,
-    /// How it was read.
-    pub access: Access,
+    /// How it was read; `None` where it was held, and not read.
+    pub access: Option<Access>,
+    /// What that took, in bytes.
+    pub work: Work,
     /// How long that took, in microseconds.
     pub micros: u64,
 }
