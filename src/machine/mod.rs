@@ -16,11 +16,14 @@
 //! the machine's own directory, made from its *origin* (an image's overlay, or the copy that a golden
 //! snapshot keeps) at each boot and each revert.
 
+mod ask;
 mod boot;
 mod disk;
 mod error;
 mod layout;
+mod prove;
 mod readings;
+mod restore;
 mod revert;
 mod snapshot;
 
@@ -36,8 +39,12 @@ use crate::vsock::{Channel, ChannelConfig, GuestHello};
 pub use boot::VmShape;
 pub use disk::{Disk, DiskRole};
 pub use error::Error;
+pub use prove::{DiskProof, KnownDisk, Verification};
+pub(crate) use readings::blocking;
 pub use readings::{DiskReading, GuestReading, Reading, Readings, Step, VmmFile};
-pub use snapshot::SNAPSHOT_FILES;
+pub use restore::{RestoreMode, RestorePolicy, Restored};
+pub use revert::{Staged, Target};
+pub use snapshot::{Description, SNAPSHOT_FILES};
 
 use disk::WorkingDisk;
 use layout::Layout;
@@ -108,6 +115,12 @@ pub struct Machine {
     port: u32,
     limits: Limits,
     channel: Option<Channel>,
+    /// Whether a guest may have run in this VMM.
+    served: bool,
+    /// Whether there may be a VM, if only by a call that nobody waited for.
+    occupied: bool,
+    /// What its start took, until a report of a revert has it.
+    started: Option<Duration>,
 }
 
 impl Machine {
@@ -117,6 +130,7 @@ impl Machine {
     ///
     /// [`Error::Vmm`] when the VMM can't be started, [`Error::NotUtf8`] when its directory can't be told to it.
     pub async fn start(config: MachineConfig) -> Result<Machine, Error> {
+        let begun = Instant::now();
         let (vmm, directory) = match config.vmm {
             VmmSource::Spawn(vmm) => {
                 let vmm = Vmm::spawn(&vmm).await.map_err(Error::Vmm)?;
@@ -131,6 +145,7 @@ impl Machine {
                 directory,
             ),
         };
+        let served = vmm.process().is_none();
         let layout = Layout::new(directory)?;
         let disks = config.disks.into_iter();
         let disks = disks
@@ -143,6 +158,10 @@ impl Machine {
             port: config.port,
             limits: config.limits,
             channel: None,
+            // Nobody knows what a VMM that is somebody else's has done.
+            served,
+            occupied: served,
+            started: (!served).then(|| begun.elapsed()),
         })
     }
 
@@ -180,6 +199,12 @@ impl Machine {
     /// [`Error::Api`] when the VMM refused; then the VMM is of no further use.
     pub async fn delete(&mut self) -> Result<(), Error> {
         self.close_channel();
+        self.delete_vm().await?;
+        self.occupied = false;
+        Ok(())
+    }
+
+    async fn delete_vm(&self) -> Result<(), Error> {
         self.call("delete the VM", crate::api::vm_delete()).await?;
         // The VMM unlinks its vsock socket at delete; one that an earlier failure left would stop the next boot.
         self.layout.remove_vsock()
@@ -253,6 +278,13 @@ impl Machine {
 
     /// Opens the channel and greets the guest, all before `until`. `None`: a guest older than the greeting.
     async fn open_channel(&mut self, until: Instant) -> Result<Option<GuestHello>, Error> {
+        self.connect(until).await?;
+        let hello = self.open()?.hello(self.query_limit(until)).await;
+        hello.map_err(Error::Channel)
+    }
+
+    /// Opens the channel before `until`. Nobody is greeted yet.
+    async fn connect(&mut self, until: Instant) -> Result<(), Error> {
         let limit = until.saturating_duration_since(Instant::now());
         let config = ChannelConfig {
             port: self.port,
@@ -269,9 +301,8 @@ impl Machine {
                 source: None,
             }),
         };
-        let hello = channel.hello(self.query_limit(until)).await;
         self.channel = Some(channel);
-        hello.map_err(Error::Channel)
+        Ok(())
     }
 
     /// How long one query may take when all of them have to be answered by `until`.

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{DiskRole, Error};
+use super::{DiskProof, DiskRole, Error, Restored};
 use crate::api::types::VmState;
 use crate::guest::protocol::Renewed;
-use crate::overlay::{Access, Digest, FileIdentity};
-use crate::vsock::GuestHello;
+use crate::overlay::{Access, Digest, FileIdentity, VerityDigest, Work};
+use crate::vmm::{Identity, IdentityError};
+use crate::vsock::{ClockSkew, GuestHello};
 
 /// What a source said, or that it said nothing in time.
 ///
@@ -38,10 +39,14 @@ impl<T> Reading<T> {
 pub struct Readings {
     /// Each disk's bytes.
     pub disks: Vec<DiskReading>,
+    /// How the guest's memory came back.
+    pub restored: Restored,
     /// What the guest said.
     pub guest: Reading<GuestReading>,
     /// The VM's state as the API has it.
     pub vm_state: Reading<VmState>,
+    /// Who answered on the api-socket, looked at after the last answer; `None` where there is no process to look into.
+    pub vmm: Option<Result<Identity, Arc<IdentityError>>>,
     /// Each step with its time, in order.
     pub steps: Vec<Step>,
 }
@@ -55,10 +60,16 @@ pub struct DiskReading {
     pub digest: Digest,
     /// Its length in bytes.
     pub length: u64,
-    /// How it was read.
-    pub access: Access,
+    /// The fs-verity digest of its bytes, where that was computed or is held.
+    pub fsverity: Option<VerityDigest>,
+    /// How it was read; `None` where it was held, and not read.
+    pub access: Option<Access>,
+    /// What the hashing took, in bytes.
+    pub work: Work,
     /// How long the hashing took.
     pub elapsed: Duration,
+    /// When its bytes were looked at.
+    pub proof: DiskProof,
     /// Whether what was hashed is what the VMM has open.
     pub vmm_file: VmmFile,
 }
@@ -81,6 +92,8 @@ pub struct GuestReading {
     pub hello: Option<GuestHello>,
     /// What became of its random pool and its clock, and its nonce; `None` where it can't do that.
     pub renewed: Option<Renewed>,
+    /// How far its clock is from the host's after that; `None` where it says nothing of its clock.
+    pub clock: Option<ClockSkew>,
     /// Its open descriptors, over all processes, without sockets.
     pub open_fd_count: u64,
 }
@@ -101,6 +114,7 @@ impl fmt::Display for Step {
 }
 
 /// A stopwatch with a lap for each step.
+#[derive(Debug)]
 pub(super) struct Steps {
     done: Vec<Step>,
     since: Instant,
@@ -112,6 +126,12 @@ impl Steps {
             done: Vec::with_capacity(10),
             since: Instant::now(),
         }
+    }
+
+    /// A step that was done before.
+    pub(super) fn before(&mut self, name: &'static str, took: Duration) {
+        let micros = took.as_micros() as u64;
+        self.done.push(Step { name, micros });
     }
 
     /// The step `name` ends here.
@@ -129,7 +149,7 @@ impl Steps {
 }
 
 /// Runs what blocks on a thread for that.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

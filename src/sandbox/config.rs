@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::machine::{Disk, DiskRole, Limits, VmShape};
+use super::Strategy;
+use crate::golden::MemoryPolicy;
+use crate::machine::{Disk, DiskRole, Limits, RestoreMode, Verification, VmShape};
 use crate::vmm::VmmConfig;
 
 /// A configuration has a few hundred bytes.
@@ -42,6 +44,17 @@ pub struct SandboxConfig {
     /// Runs without baselines: the sandbox boots cold, a reset boots it again from the disks as they were
     /// given, and **nothing is verified**. Needs `kernel` and `root_disk`.
     pub scaffold: bool,
+    /// Which VMM serves after a reset. The one that was there unless set.
+    pub strategy: Strategy,
+    /// How the guest's memory comes back. `auto` unless set.
+    pub restore_mode: RestoreMode,
+    /// How much of a reset's proof is computed anew each time. `fast` unless set.
+    pub verification: Verification,
+    /// How much a reset does to prove that the memory it restores is the golden snapshot's. `held` unless set.
+    pub memory_policy: MemoryPolicy,
+    /// Restores on another processor than the golden snapshot was made on, too. Its guest may use what this one lacks.
+    /// False unless set.
+    pub any_cpu: bool,
     /// Where the evidence of a divergence is kept. Unless set, `evidence` beside the golden snapshot.
     pub evidence_dir: Option<PathBuf>,
     /// The kernel, for a cold boot.
@@ -114,6 +127,11 @@ impl Default for SandboxConfig {
             run_root: None,
             golden: None,
             scaffold: false,
+            strategy: Strategy::default(),
+            restore_mode: RestoreMode::default(),
+            verification: Verification::default(),
+            memory_policy: MemoryPolicy::default(),
+            any_cpu: false,
             evidence_dir: None,
             kernel: None,
             initramfs: None,
@@ -218,11 +236,20 @@ impl SandboxConfig {
             )),
             (None, true) if self.kernel.is_none() => Err(invalid("kernel", "is missing")),
             (None, true) if self.root_disk.is_none() => Err(invalid("root_disk", "is missing")),
+            (None, true) if self.strategy != Strategy::InPlace => Err(invalid(
+                "strategy",
+                "needs a golden snapshot: scaffold mode boots again in place",
+            )),
             _ => self.check_numbers(),
         }
     }
 
     fn check_numbers(&self) -> Result<(), ConfigError> {
+        if let Strategy::Standby(standby) = &self.strategy
+            && let Some((field, reason)) = standby.fault()
+        {
+            return Err(ConfigError::invalid(field, reason));
+        }
         let (field, reason) = match *self {
             SandboxConfig {
                 cid: cid @ 0..3, ..
@@ -342,6 +369,34 @@ mod tests {
             "golden = '/g'\nmemory_mib = 18446744073709551",
             Err("memory_mib"),
         );
+        check("golden = '/g'\nstrategy = 'respawn'", Ok(()));
+        check("golden = '/g'\nstrategy = { standby = {} }", Ok(()));
+        check(
+            "golden = '/g'\nstrategy = { standby = { spares = 64, memory_budget_mib = 9000, max_age_s = 1 } }",
+            Ok(()),
+        );
+        check(
+            "golden = '/g'\nstrategy = { standby = { spares = 0 } }",
+            Err("strategy.standby.spares is 0"),
+        );
+        check(
+            "golden = '/g'\nstrategy = { standby = { spares = 65 } }",
+            Err("is 65, more than 64"),
+        );
+        check(
+            "golden = '/g'\nstrategy = { standby = { max_age_s = 0 } }",
+            Err("max_age_s is 0"),
+        );
+        check("golden = '/g'\nstrategy = 'guess'", Err("guess"));
+        check(
+            "scaffold = true\nkernel = '/k'\nroot_disk = '/r'\nstrategy = 'respawn'",
+            Err("strategy needs a golden snapshot"),
+        );
+        check(
+            "golden = '/g'\nrestore_mode = 'on_demand'\nverification = 'full'",
+            Ok(()),
+        );
+        check("golden = '/g'\nrestore_mode = 'lazy'", Err("lazy"));
         check("golden = '/g'\nmemmory = 3", Err("memmory"));
         check("golden = ", Err("is not understood"));
     }

@@ -1,11 +1,15 @@
 //! What a sandbox tells those who listen.
 
+use std::fmt;
 use std::sync::Arc;
 
-use super::{ResetOutcome, SandboxState};
+use super::{Error, ResetOutcome, SandboxState};
+use crate::vsock::ChannelEventKind;
 use crate::{vmm, vsock};
 
 /// Something that happened in a sandbox.
+///
+/// Shown as text it is one line without what a guest wrote, so that a list of many stays small.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -20,6 +24,46 @@ pub enum Event {
     Vmm(vmm::Event),
     /// The VMM ended.
     VmmEnded(vmm::Ended),
+    /// A spare waits for the next reset.
+    SpareReady,
+    /// A spare could not be prepared. It is tried again after a while; a reset that finds no spare starts a new VMM.
+    SpareFailed(Arc<Error>),
     /// What is left of a sandbox that diverged was kept there.
     EvidenceKept(std::path::PathBuf),
+    /// Events came faster than they could be passed on, and this many of them are gone for good.
+    Lost {
+        /// Whose they were: `vmm` or `channel`.
+        source: &'static str,
+        /// How many.
+        count: u64,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::State(state) => write!(f, "state {state}"),
+            Event::Reset(outcome) => {
+                let passed = outcome.state.verification_passed;
+                let strategy = outcome.report.strategy;
+                write!(f, "reset {strategy}, verification passed: {passed}")
+            }
+            Event::Channel(event) => {
+                let channel = event.origin.channel;
+                match &event.kind {
+                    ChannelEventKind::Frame(frame) => write!(f, "frame {}", frame.name())?,
+                    ChannelEventKind::LateArrival(frame) => write!(f, "late {}", frame.name())?,
+                    ChannelEventKind::GuestError(_) => f.write_str("error of the guest")?,
+                    ChannelEventKind::Closed(reason) => write!(f, "closed, {}", reason.code())?,
+                }
+                write!(f, " on channel {channel}")
+            }
+            Event::Vmm(event) => write!(f, "VMM event {:?} {:?}", event.source, event.event),
+            Event::VmmEnded(ended) => write!(f, "VMM {} ended, {}", ended.pid, ended.exit),
+            Event::SpareReady => f.write_str("a spare waits"),
+            Event::SpareFailed(error) => write!(f, "no spare: {error}"),
+            Event::EvidenceKept(folder) => write!(f, "evidence kept in {}", folder.display()),
+            Event::Lost { source, count } => write!(f, "{count} events of the {source} lost"),
+        }
+    }
 }

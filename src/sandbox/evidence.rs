@@ -1,15 +1,38 @@
 //! What is kept of a sandbox that wasn't what its baselines say.
+//!
+//! | file | what | at most |
+//! |---|---|---|
+//! | `reset.json` | the state and the report: every digest, check and step | some KiB |
+//! | `events.log` | the last events before it, a line each | 256 lines |
+//! | `vmm.log`, `console.log` | the end of what VMM and guest wrote | 16 KiB each |
+//! | `<role>.img` | each writable disk as it was found | the disk |
+//!
+//! The small ones are written first, so that a full disk costs the large ones alone. Evidence is never removed by
+//! itself; but from the [`WITH_DISKS`]th folder on the disks are left out, so that a host on which every reset diverges
+//! isn't filled. What is missing is logged and stands in `missing.txt`.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{ResetOutcome, ResetReport, ResetState};
+use super::{Event, ResetOutcome, ResetReport, ResetState};
 use crate::machine::Machine;
+
+/// How many folders of evidence hold the disks too.
+const WITH_DISKS: usize = 16;
+
+/// How many events are remembered.
+const EVENTS: usize = 256;
+
+/// How long the line of an event may be, in characters.
+const EVENT_LINE: usize = 256;
 
 /// The report as a file.
 #[derive(Serialize)]
@@ -18,45 +41,84 @@ struct Record<'a> {
     report: &'a ResetReport,
 }
 
-/// Keeps the writable disks as they were found, the reset's report, and the VMM's log, in a new folder under
-/// `directory`. Its path; `None` when it couldn't be written, which is logged.
+/// Keeps what shows why the reset's `outcome` is not to be believed, in a new folder under `directory`. Its path, also
+/// when something is missing in it; `None` when nothing could be written. Either is logged.
 pub(super) async fn keep(
     directory: &Path,
     machine: &Machine,
     outcome: &ResetOutcome,
+    events: &str,
 ) -> Option<PathBuf> {
     let time = outcome.state.reset_at.strftime("%Y%m%dT%H%M%SZ");
     let folder = directory.join(format!(
         "{time}-{}",
         &Uuid::new_v4().simple().to_string()[..8]
     ));
-    match write(&folder, machine, outcome).await {
-        Ok(()) => Some(folder),
-        Err(error) => {
-            let folder = folder.display();
-            tracing::error!(%folder, %error, "the evidence of a divergence could not be kept in full");
-            None
-        }
-    }
-}
-
-async fn write(folder: &Path, machine: &Machine, outcome: &ResetOutcome) -> io::Result<()> {
-    DirBuilder::new()
+    let before = fs::read_dir(directory).map_or(0, Iterator::count);
+    let made = DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(folder)?;
+        .create(&folder);
+    let mut kept = match made {
+        Ok(()) => Kept {
+            folder,
+            written: 0,
+            missing: Vec::new(),
+        },
+        Err(error) => {
+            let folder = folder.display();
+            tracing::error!(%folder, %error, "no evidence of the divergence could be kept");
+            return None;
+        }
+    };
     let record = Record {
         state: &outcome.state,
         report: &outcome.report,
     };
-    let record = serde_json::to_vec_pretty(&record).map_err(io::Error::other)?;
-    write_private(&folder.join("reset.json"), &record)?;
-    write_private(&folder.join("vmm.log"), machine.vmm().log_tail().as_bytes())?;
-    write_private(
-        &folder.join("console.log"),
-        machine.console_tail().as_bytes(),
-    )?;
-    machine.keep_disks(folder).await.map_err(io::Error::other)
+    match serde_json::to_vec_pretty(&record) {
+        Ok(record) => kept.write("reset.json", &record),
+        Err(error) => kept.lacks("reset.json", &error),
+    }
+    kept.write("events.log", events.as_bytes());
+    kept.write("vmm.log", machine.vmm().log_tail().as_bytes());
+    kept.write("console.log", machine.console_tail().as_bytes());
+    if before >= WITH_DISKS {
+        let why = format!("{} holds {before} folders already", directory.display());
+        kept.lacks("the disks", &why);
+    } else if let Err(error) = machine.keep_disks(&kept.folder).await {
+        kept.lacks("the disks", &super::verify::chain(&error));
+    }
+    kept.finish()
+}
+
+/// A folder of evidence that is being written.
+struct Kept {
+    folder: PathBuf,
+    written: usize,
+    missing: Vec<String>,
+}
+
+impl Kept {
+    fn write(&mut self, name: &str, bytes: &[u8]) {
+        match write_private(&self.folder.join(name), bytes) {
+            Ok(()) => self.written += 1,
+            Err(error) => self.lacks(name, &error),
+        }
+    }
+
+    fn lacks(&mut self, what: &str, why: &dyn fmt::Display) {
+        let folder = self.folder.display();
+        tracing::error!(%folder, what, %why, "the evidence of a divergence could not be kept in full");
+        self.missing.push(format!("{what}: {why}\n"));
+    }
+
+    fn finish(mut self) -> Option<PathBuf> {
+        if !self.missing.is_empty() {
+            let missing = self.missing.concat();
+            self.write("missing.txt", missing.as_bytes());
+        }
+        (self.written > 0).then_some(self.folder)
+    }
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -67,4 +129,45 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// The last events, a line each.
+#[derive(Debug, Default)]
+pub(super) struct Journal(VecDeque<String>);
+
+impl Journal {
+    /// Notes an event; the oldest goes when there are too many.
+    pub(super) fn note(&mut self, event: &Event) {
+        if self.0.len() == EVENTS {
+            self.0.pop_front();
+        }
+        let line = format!("{} {event}", Timestamp::now());
+        self.0.push_back(line.chars().take(EVENT_LINE).collect());
+    }
+}
+
+impl fmt::Display for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::SandboxState;
+
+    #[test]
+    fn a_journal_is_bounded_and_keeps_the_last() {
+        let mut journal = Journal::default();
+        for _ in 0..EVENTS {
+            journal.note(&Event::State(SandboxState::Ready));
+        }
+        journal.note(&Event::EvidenceKept("x".repeat(10_000).into()));
+        let text = journal.to_string();
+        assert_eq!(text.lines().count(), EVENTS);
+        let last = text.lines().next_back().unwrap();
+        assert!(last.contains("evidence kept in xxx"), "{last}");
+        assert_eq!(last.chars().count(), EVENT_LINE);
+    }
 }

@@ -21,6 +21,8 @@ mod event;
 mod evidence;
 mod report;
 mod reset_state;
+mod span;
+mod strategy;
 mod stub;
 mod tool;
 mod verify;
@@ -35,10 +37,12 @@ pub use chv::ChvSandbox;
 pub use config::{ConfigError, SandboxConfig, Timeouts, VmmEnv};
 pub use error::{BootFailure, Error, FailedReset, Unavailable};
 pub use event::Event;
-pub use report::{Check, HashedDisk, Outcome, ResetReport, Source};
+pub use report::{Check, HashedDisk, Outcome, ResetReport, Source, StrategyUsed};
 pub use reset_state::{FsHash, Reset, ResetOutcome, ResetState, VerificationDetails};
 
 pub use crate::guest::protocol::{DivergenceAction, VmmApiState};
+pub use crate::machine::{RestoreMode, Verification};
+pub use strategy::{MAX_SPARES, Standby, Strategy};
 pub use stub::StubSandbox;
 pub use tool::{ToolExecution, ToolInvocation};
 

@@ -1,21 +1,34 @@
 //! The report of a reset: what was checked, against what, and what each step cost.
 
+use std::fmt;
+
 use serde::Serialize;
 
-use crate::machine::{DiskRole, Step};
-use crate::overlay::{Access, Digest};
+use crate::golden::MemoryProof;
+use crate::machine::{DiskProof, DiskRole, Restored, Step};
 
-/// How a reset went, in detail. Serialises as JSON; its shape may grow.
+use crate::overlay::{Access, Digest, Work};
+use crate::vmm::Identity;
+use crate::vsock::ClockSkew;
+
+/// How a reset went, in detail. Serialises as JSON with these names; further fields may come, none goes or changes its
+/// meaning.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ResetReport {
-    /// How the sandbox was reverted: `in_place`, in the VMM that was there.
-    pub strategy: &'static str,
+    /// How the sandbox was reverted.
+    pub strategy: StrategyUsed,
+    /// How the snapshot's memory was brought back; `None` where no snapshot was restored.
+    pub restore: Option<Restored>,
+    /// What the memory's proof rests on; `None` where no snapshot was restored.
+    pub memory: Option<MemoryProof>,
     /// Which try this was, from 1. A second follows only on silence.
     pub attempt: u32,
     /// Every check, the decisive ones first.
     pub checks: Vec<Check>,
     /// Each disk that was hashed.
     pub disks: Vec<HashedDisk>,
+    /// Who answered on the api-socket, where that was proved.
+    pub vmm: Option<Identity>,
     /// Each step with its time, in order.
     pub steps: Vec<Step>,
     /// The whole, in microseconds.
@@ -24,21 +37,76 @@ pub struct ResetReport {
     pub reseeded: bool,
     /// Whether the guest's clock was set. It shows the time of the snapshot otherwise.
     pub clock_set: bool,
+    /// How far the guest's clock is from the host's after that, as a range; `None` where the guest doesn't say.
+    pub clock: Option<ClockSkew>,
 }
 
 impl ResetReport {
     /// The report of a reset after which nothing is checked.
-    pub(super) fn unverified(strategy: &'static str, steps: Vec<Step>) -> Self {
+    pub(super) fn unverified(strategy: StrategyUsed, steps: Vec<Step>) -> Self {
         ResetReport {
             strategy,
+            restore: None,
+            memory: None,
             attempt: 1,
             checks: Vec::new(),
             disks: Vec::new(),
+            vmm: None,
             micros: steps.iter().map(|step| step.micros).sum(),
             steps,
             reseeded: false,
             clock_set: false,
+            clock: None,
         }
+    }
+
+    /// The checks that came out like this, in their order.
+    pub fn checks_that(&self, outcome: Outcome) -> impl Iterator<Item = &Check> {
+        let checks = self.checks.iter();
+        checks.filter(move |check| check.outcome == outcome)
+    }
+}
+
+/// How a reset was made, which [`verify`](super::verify::verify) can't see from its readings.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Manner {
+    pub(super) strategy: StrategyUsed,
+    pub(super) memory: Option<MemoryProof>,
+    pub(super) attempt: u32,
+}
+
+/// How a sandbox was reverted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StrategyUsed {
+    /// In the VMM that was there.
+    InPlace,
+    /// In a VMM that was started for it.
+    Respawn,
+    /// By a spare that had been prepared.
+    Standby,
+    /// Scaffold mode: booted again from the disks as they were given.
+    ColdBoot,
+    /// There is nothing to revert: the stub.
+    Nothing,
+}
+
+impl StrategyUsed {
+    /// The name in the report and in spans.
+    pub fn name(self) -> &'static str {
+        match self {
+            StrategyUsed::InPlace => "in_place",
+            StrategyUsed::Respawn => "respawn",
+            StrategyUsed::Standby => "standby",
+            StrategyUsed::ColdBoot => "cold_boot",
+            StrategyUsed::Nothing => "nothing",
+        }
+    }
+}
+
+impl fmt::Display for StrategyUsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -70,6 +138,8 @@ pub enum Source {
     DiskIdentity,
     /// That the guest is the one of the snapshot, by the secret in its memory.
     GuestNonce,
+    /// That whoever answers on the api-socket is the VMM that was started.
+    VmmIdentity,
 }
 
 /// How a check came out.
@@ -95,8 +165,12 @@ pub struct HashedDisk {
     pub digest: Digest,
     /// Its length in bytes.
     pub length: u64,
-    /// How it was read.
-    pub access: Access,
+    /// When it was hashed.
+    pub proof: DiskProof,
+    /// How it was read; `None` where it was held, and not read.
+    pub access: Option<Access>,
+    /// What that took, in bytes.
+    pub work: Work,
     /// How long that took, in microseconds.
     pub micros: u64,
 }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use super::{
-    Backend, Error, Event, Reset, ResetOutcome, ResetReport, Sandbox, SandboxState, ToolExecution,
-    ToolInvocation, VmmApiState,
+    Backend, Error, Event, Reset, ResetOutcome, ResetReport, Sandbox, SandboxState, StrategyUsed,
+    ToolExecution, ToolInvocation, VmmApiState,
 };
 use crate::guest::protocol::ToolDispatch;
 
@@ -89,7 +89,7 @@ impl Sandbox for StubSandbox {
     async fn reset(&self) -> Result<Reset, Error> {
         self.check_ready("be reset")?;
         self.set(SandboxState::Resetting);
-        let report = ResetReport::unverified("none", Vec::new());
+        let report = ResetReport::unverified(StrategyUsed::Nothing, Vec::new());
         let outcome = ResetOutcome::unverified(VmmApiState::Running, report);
         self.set(SandboxState::Ready);
         // Nobody has to listen.

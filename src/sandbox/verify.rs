@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::report::Manner;
 use super::{
     Check, DivergenceAction, FsHash, HashedDisk, Outcome, ResetOutcome, ResetReport, ResetState,
     Source, VerificationDetails, VmmApiState,
@@ -28,7 +29,7 @@ pub(super) struct Verification {
 }
 
 /// Compares `readings` with what the golden snapshot's manifest says they have to be.
-pub(super) fn verify(readings: Readings, manifest: &Manifest, attempt: u32) -> Verification {
+pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -> Verification {
     let mut checks: Vec<Check> = Vec::with_capacity(8);
     let disks = || readings.disks.iter().zip(&manifest.disks);
     checks.extend(disks().map(|(disk, golden)| check_digest(disk, golden)));
@@ -36,6 +37,7 @@ pub(super) fn verify(readings: Readings, manifest: &Manifest, attempt: u32) -> V
     checks.push(check_vm_state(&readings, manifest));
     checks.extend(readings.disks.iter().map(check_identity));
     checks.push(check_nonce(&readings, manifest));
+    checks.push(check_vmm(&readings));
 
     let any = |outcome| checks.iter().any(|check| check.outcome == outcome);
     let verdict = match (any(Outcome::Disagreed), any(Outcome::Silent)) {
@@ -46,13 +48,17 @@ pub(super) fn verify(readings: Readings, manifest: &Manifest, attempt: u32) -> V
     let guest = readings.guest.answered();
     let renewed = guest.and_then(|guest| guest.renewed.as_ref());
     let report = ResetReport {
-        strategy: "in_place",
-        attempt,
+        strategy: manner.strategy,
+        restore: Some(readings.restored.clone()),
+        memory: manner.memory.clone(),
+        attempt: manner.attempt,
         disks: readings.disks.iter().map(hashed_disk).collect(),
+        vmm: readings.vmm.clone().and_then(Result::ok),
         micros: readings.steps.iter().map(|step| step.micros).sum(),
         steps: readings.steps.clone(),
         reseeded: renewed.is_some_and(|renewed| renewed.reseeded),
         clock_set: renewed.is_some_and(|renewed| renewed.clock_set),
+        clock: guest.and_then(|guest| guest.clock),
         checks,
     };
     Verification {
@@ -65,7 +71,9 @@ pub(super) fn verify(readings: Readings, manifest: &Manifest, attempt: u32) -> V
 }
 
 fn check_digest(disk: &DiskReading, golden: &GoldenDisk) -> Check {
-    let same = disk.digest == golden.sha256 && disk.length == golden.length;
+    let same = disk.digest == golden.sha256
+        && disk.length == golden.length
+        && disk.fsverity.is_none_or(|found| found == golden.fsverity);
     let show = |digest, length| format!("{} disk {digest}, {length} bytes", disk.role);
     Check {
         source: Source::FsHash,
@@ -153,6 +161,24 @@ fn check_nonce(readings: &Readings, manifest: &Manifest) -> Check {
     }
 }
 
+/// A VMM that can't be shown to be ours is none: there is no trying again.
+fn check_vmm(readings: &Readings) -> Check {
+    let (outcome, found) = match &readings.vmm {
+        None => (
+            Outcome::NotApplicable,
+            "no VMM process to look into".to_owned(),
+        ),
+        Some(Ok(vmm)) => (Outcome::Agreed, format!("it is, with pid {}", vmm.pid)),
+        Some(Err(why)) => (Outcome::Disagreed, chain(why)),
+    };
+    Check {
+        source: Source::VmmIdentity,
+        outcome,
+        expected: "the VMM that was started answers on the api-socket".to_owned(),
+        found,
+    }
+}
+
 fn reset_state(readings: &Readings, manifest: &Manifest, verdict: Verdict) -> ResetState {
     let mut disks = readings.disks.iter().zip(&manifest.disks);
     let differs = |(disk, golden): &(&DiskReading, &GoldenDisk)| disk.digest != golden.sha256;
@@ -193,7 +219,9 @@ fn hashed_disk(disk: &DiskReading) -> HashedDisk {
         role: disk.role,
         digest: disk.digest,
         length: disk.length,
+        proof: disk.proof,
         access: disk.access,
+        work: disk.work,
         micros: disk.elapsed.as_micros() as u64,
     }
 }
@@ -206,7 +234,7 @@ fn agreed(same: bool) -> Outcome {
 }
 
 /// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -37,6 +37,7 @@ mod log;
 mod open_files;
 mod process;
 mod procfs;
+mod proof;
 mod ready;
 mod reclaim;
 mod run_dir;
@@ -57,6 +58,7 @@ pub use events::Event;
 pub use exit::{Ended, Exit};
 pub use open_files::OpenFile;
 pub use process::Process;
+pub use proof::{Executable, Identity, IdentityError};
 pub use reclaim::{Action, LeftAlone, Reclaimed, reclaim};
 pub use run_dir::VSOCK_SOCKET;
 pub use shutdown::{ShutdownReport, ShutdownStep};
@@ -76,6 +78,8 @@ pub struct Vmm {
     client: Client,
     limits: Limits,
     running: Option<Running>,
+    /// What the process ran when it was ready; `None` when attached, or when it couldn't be looked at.
+    ready_as: Option<Executable>,
     events: broadcast::Receiver<Event>,
     shutdown: OnceCell<ShutdownReport>,
 }
@@ -101,10 +105,14 @@ impl Vmm {
             run_dir = %running.run_dir.path().display(),
             "the VMM is ready"
         );
+        let ready_as = proof::executable(&running.process)
+            .inspect_err(|error| tracing::warn!(%error, "what the VMM runs can't be told"))
+            .ok();
         Ok(Vmm {
             client,
             limits: config.limits.clone(),
             events: running.events.resubscribe(),
+            ready_as,
             running: Some(running),
             shutdown: OnceCell::new(),
         })
@@ -129,6 +137,7 @@ impl Vmm {
             client,
             limits: Limits::default(),
             running: None,
+            ready_as: None,
             events,
             shutdown: OnceCell::new(),
         })
@@ -148,6 +157,25 @@ impl Vmm {
     /// The process; `None` when attached.
     pub fn process(&self) -> Option<&Process> {
         self.running.as_ref().map(|running| &running.process)
+    }
+
+    /// Proves that whoever answers on the api-socket is the process that was spawned; `None` when attached, since there
+    /// is no process to look into. Costs some reads below `/proc`, and asks nobody. What is proved, and what isn't,
+    /// is the comment of `src/vmm/proof.rs`.
+    ///
+    /// # Errors
+    ///
+    /// One variant of [`IdentityError`] for each fact that isn't so, and [`IdentityError::Unknown`] when the process has
+    /// ended or can't be looked at.
+    pub fn prove_identity(&self) -> Result<Option<Identity>, IdentityError> {
+        let Some(running) = &self.running else {
+            return Ok(None);
+        };
+        let pid = running.process.pid();
+        let ready_as = self.ready_as.as_ref();
+        let ready_as = ready_as.ok_or(IdentityError::NotSeenWhenReady { pid })?;
+        let socket = self.client.socket();
+        proof::prove(&running.process, ready_as, socket, running.socket_file).map(Some)
     }
 
     /// The VMM's events from now on.

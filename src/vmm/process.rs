@@ -79,7 +79,11 @@ impl Process {
 
     /// Reads something from `/proc` that is certainly of this process: one that lives after the reading lived during it,
     /// so nobody else had its id.
-    fn inspect<T>(&self, file: &str, read: impl FnOnce() -> io::Result<T>) -> Result<T, Error> {
+    pub(super) fn inspect<T>(
+        &self,
+        file: &str,
+        read: impl FnOnce() -> io::Result<T>,
+    ) -> Result<T, Error> {
         let pid = self.pid();
         let result = read();
         if self.has_ended() {

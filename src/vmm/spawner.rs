@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use super::child::{Child, EventPipe};
 use super::identity::{Record, create_private};
 use super::log::Log;
+use super::proof::SocketFile;
 use super::run_dir::{RemovedOnDrop, RunDir};
 use super::{
     EndedReceiver, Error, Event, Process, VmmConfig, binary, events, procfs, reclaim, run_root,
@@ -41,6 +42,8 @@ pub(super) struct Running {
     /// Never read: others subscribe through it.
     pub(super) events: broadcast::Receiver<Event>,
     pub(super) ended: EndedReceiver,
+    /// The file of the api-socket as it was bound.
+    pub(super) socket_file: SocketFile,
     pub(super) run_dir: RemovedOnDrop,
 }
 
@@ -73,6 +76,7 @@ struct Launch {
     binary: PathBuf,
     config: VmmConfig,
     listener: UnixListener,
+    socket_file: SocketFile,
     record: Record,
     /// Where the process leaves a copy of its `/proc/self/stat`.
     stat: File,
@@ -86,6 +90,9 @@ impl Launch {
         reclaim(&root)?;
         let run_dir = RunDir::create(&root)?;
         let listener = run_dir.bind_api_socket()?;
+        let path = run_dir.api_socket();
+        let socket_file =
+            SocketFile::at(&path).map_err(Error::run_dir("look at the api-socket", &path))?;
         let path = run_dir.record();
         let record = procfs::socket_inode(&listener)
             .and_then(|inode| Record::new(&binary, inode))
@@ -97,6 +104,7 @@ impl Launch {
             binary,
             config,
             listener,
+            socket_file,
             record,
             stat,
             run_dir,
@@ -109,6 +117,7 @@ impl Launch {
             binary,
             config,
             listener,
+            socket_file,
             record,
             stat,
             run_dir,
@@ -162,6 +171,7 @@ impl Launch {
             log,
             events,
             ended,
+            socket_file,
             run_dir,
         };
         Ok((running, child))

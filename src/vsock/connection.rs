@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::time::timeout;
 
 use super::codec::FrameReader;
 use super::outbox::Outbox;
 use super::pending::{Answered, Key, Pending, Refused};
-use super::{ChannelEvent, ChannelEventKind, CloseCause, Error, Origin, Violation};
+use super::{ChannelEvent, ChannelEventKind, CloseCause, Error, EvidenceError, Origin, Violation};
 use crate::guest::frame::encode;
 use crate::guest::protocol::{ErrorEvent, Frame};
 
@@ -98,30 +98,44 @@ impl Connection {
         limit: Duration,
         read: impl Fn(Frame) -> Option<T> + Send + 'static,
     ) -> Result<Option<T>, Error> {
-        let bytes = encode(frame).map_err(|source| Error::RequestTooLarge {
+        let bytes = self.encoded(frame)?;
+        let expected = self.expect(key, read)?;
+        let exchange = async {
+            self.send(bytes).await;
+            expected.answer().await
+        };
+        timeout(limit, exchange).await.ok().transpose()
+    }
+
+    /// The frame's bytes.
+    pub(super) fn encoded(&self, frame: &Frame) -> Result<Vec<u8>, Error> {
+        encode(frame).map_err(|source| Error::RequestTooLarge {
             origin: self.origin.clone(),
             source,
-        })?;
+        })
+    }
+
+    /// Lets an answer count, which is what has to be done before its request is sent.
+    pub(super) fn expect<T: Send + 'static>(
+        &self,
+        key: Key,
+        read: impl Fn(Frame) -> Option<T> + Send + 'static,
+    ) -> Result<Expected<'_, T>, Error> {
         let registered = self.pending().register(key.clone(), read);
         let receiver = registered.map_err(|refused| match refused {
             Refused::Taken => self.taken(&key),
             Refused::Closed(reason) => reason,
         })?;
-        let _given_up_when_dropped = InFlight {
+        Ok(Expected {
             connection: self,
             key,
-        };
-        let exchange = async {
-            self.outbox.send(bytes).await;
-            receiver.await
-        };
-        match timeout(limit, exchange).await {
-            Ok(Ok(answer)) => Ok(Some(answer)),
-            Ok(Err(_)) => Err(self
-                .closed()
-                .unwrap_or_else(|| self.closed_by(CloseCause::Us))),
-            Err(_) => Ok(None),
-        }
+            receiver,
+        })
+    }
+
+    /// Hands over whole frames, one or several, to be written in one piece.
+    pub(super) async fn send(&self, frames: Vec<u8>) {
+        self.outbox.send(frames).await;
     }
 
     pub(super) fn close_by_us(&self) {
@@ -168,7 +182,7 @@ impl Connection {
             Frame::Hello(_) => Key::Hello,
             Frame::EvidenceChunk(chunk) => {
                 let key = Key::Command(chunk.command_id.clone());
-                return self.take_in_part(&key, frame);
+                return self.take_in_chunk(&key, frame);
             }
             Frame::ErrorEvent(event) => {
                 self.take_in_error(event);
@@ -208,24 +222,36 @@ impl Connection {
         }
     }
 
-    /// Takes in a frame that belongs to a request without answering it.
-    fn take_in_part(&self, key: &Key, frame: Frame) -> Result<(), Violation> {
+    /// Takes in a piece of a command's output, which answers nothing.
+    fn take_in_chunk(&self, key: &Key, frame: Frame) -> Result<(), Violation> {
+        let frame = Arc::new(frame);
+        let Frame::EvidenceChunk(chunk) = &*frame else {
+            return Ok(());
+        };
         let (waiting, given_up) = {
             let pending = self.pending();
             (pending.is_waiting(key), pending.has_given_up(key))
         };
-        let name = frame.name();
-        let frame = Arc::new(frame);
-        match (waiting, given_up) {
-            (true, _) => self.report(ChannelEventKind::Frame(frame)),
-            (false, true) => self.report(ChannelEventKind::LateArrival(frame)),
-            (false, false) => {
-                return Err(Violation::NeverAsked {
-                    frame: name,
-                    id: key.shortened(),
-                });
-            }
+        let id = || key.shortened();
+        if !waiting && !given_up {
+            return Err(Violation::NeverAsked {
+                frame: "EvidenceChunk",
+                id: id(),
+            });
         }
+        let (said, found) = (chunk.chunk_size, chunk.chunk_data.len());
+        if said as usize != found {
+            return Err(Violation::ChunkSize {
+                id: id(),
+                said,
+                found,
+            });
+        }
+        match waiting {
+            true => self.report(ChannelEventKind::Frame(Arc::clone(&frame))),
+            false => self.report(ChannelEventKind::LateArrival(Arc::clone(&frame))),
+        }
+        self.pending().take_chunk(key, chunk);
         Ok(())
     }
 
@@ -279,13 +305,32 @@ impl Connection {
     }
 }
 
-/// A request that waits; gives it up when it is dropped unanswered.
-struct InFlight<'a> {
+/// An answer that may come; its request is given up when this is dropped before.
+pub(super) struct Expected<'a, T> {
     connection: &'a Connection,
     key: Key,
+    receiver: oneshot::Receiver<Result<T, EvidenceError>>,
 }
 
-impl Drop for InFlight<'_> {
+impl<T> Expected<'_, T> {
+    /// Waits for the answer, or for why the channel is closed.
+    pub(super) async fn answer(mut self) -> Result<T, Error> {
+        match (&mut self.receiver).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(source)) => Err(Error::Evidence {
+                origin: self.connection.origin.clone(),
+                command_id: self.key.shortened(),
+                source,
+            }),
+            Err(_) => {
+                let closed = self.connection.closed();
+                Err(closed.unwrap_or_else(|| self.connection.closed_by(CloseCause::Us)))
+            }
+        }
+    }
+}
+
+impl<T> Drop for Expected<'_, T> {
     fn drop(&mut self) {
         self.connection.pending().give_up(&self.key);
     }

@@ -120,6 +120,16 @@ pub enum Error {
         /// The deadline and the grace.
         waited: Duration,
     },
+    /// The evidence of a command isn't whole, so the command has failed, whatever its result says. The channel goes on.
+    #[error("{origin}: the evidence of command {command_id:?} is not to be believed")]
+    Evidence {
+        /// The channel.
+        origin: Origin,
+        /// The command.
+        command_id: String,
+        /// What is wrong with it.
+        source: EvidenceError,
+    },
     /// The guest didn't answer a query, or another request that isn't a tool, within its limit.
     #[error("{origin}: no answer to {request} within {waited:.1?}")]
     NoAnswer {
@@ -150,6 +160,7 @@ impl Error {
             Error::DuplicateQuery { .. } => "GUEST_QUERY_DUPLICATE",
             Error::ToolTimeout { .. } => "SANDBOX_TOOL_TIMEOUT",
             Error::NoAnswer { .. } => "GUEST_QUERY_TIMEOUT",
+            Error::Evidence { source, .. } => source.code(),
         }
     }
 }
@@ -224,6 +235,51 @@ pub enum HandshakeError {
     },
 }
 
+/// What is wrong with the evidence of a command.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvidenceError {
+    /// A chunk never came: one in the middle, the terminal one, or all of them although the result carries a link.
+    #[error("chunk {missing} never came")]
+    Gap {
+        /// Its number, from 1.
+        missing: u64,
+    },
+    /// A chunk came twice.
+    #[error("chunk {seq} came twice")]
+    Duplicate {
+        /// Its number.
+        seq: u64,
+    },
+    /// A chunk came after one that should have followed it, or after the terminal one, or has the number 0.
+    #[error("chunk {seq} came when it was the turn of {expected}")]
+    OutOfOrder {
+        /// Its number.
+        seq: u64,
+        /// Whose turn it was.
+        expected: u64,
+    },
+    /// The chunks are all there, and the last link of the result isn't theirs.
+    #[error("the last link is {computed}, and the guest says {}", claimed.as_deref().unwrap_or("nothing"))]
+    WrongLink {
+        /// The last link in the result, cut to the length of one; `None` if it has none.
+        claimed: Option<String>,
+        /// The last link of the chunks that came.
+        computed: String,
+    },
+}
+
+impl EvidenceError {
+    /// The protocol's stable code. It has none of its own for a wrong link: there, the tool has failed.
+    fn code(&self) -> &'static str {
+        match self {
+            EvidenceError::Gap { .. } => "SANDBOX_EVIDENCE_GAP",
+            EvidenceError::Duplicate { .. } => "SANDBOX_EVIDENCE_DUPLICATE",
+            EvidenceError::OutOfOrder { .. } => "SANDBOX_EVIDENCE_OUT_OF_ORDER",
+            EvidenceError::WrongLink { .. } => "SANDBOX_TOOL_ERROR",
+        }
+    }
+}
+
 /// How a guest broke the protocol. Ids are cut to 64 characters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
@@ -248,6 +304,16 @@ pub enum Violation {
         frame: &'static str,
         /// The id.
         id: String,
+    },
+    /// A chunk doesn't have the length that it says.
+    #[error("a chunk of {id:?} has {found} bytes and says {said}")]
+    ChunkSize {
+        /// The command's id.
+        id: String,
+        /// What it says.
+        said: u32,
+        /// What it has.
+        found: usize,
     },
 }
 

@@ -17,15 +17,18 @@
 //! for a request that waits for it: one that comes after its request has given up is an event
 //! ([`ChannelEventKind::LateArrival`]), and one that was never asked for closes the channel.
 
+mod awaken;
 mod channel;
 mod codec;
 mod connection;
 mod error;
 mod event;
+mod evidence;
 mod handshake;
 mod outbox;
 mod pending;
 
+pub use awaken::{Awakened, ClockSkew};
 pub use channel::{Channel, ChannelConfig, GuestHello};
-pub use error::{CloseCause, Error, HandshakeError, Violation};
+pub use error::{CloseCause, Error, EvidenceError, HandshakeError, Violation};
 pub use event::{ChannelEvent, ChannelEventKind, Origin};

@@ -5,8 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::Error;
-use crate::guest::protocol::Frame;
+use super::evidence::Evidence;
+use super::{Error, EvidenceError};
+use crate::guest::protocol::{EvidenceChunk, Frame};
 
 /// How many requests that have given up are remembered, so that their answers count as late and not as unasked.
 const MAX_GIVEN_UP: usize = 256;
@@ -35,13 +36,20 @@ impl Key {
     }
 }
 
-/// Takes an answer to whom it is for; `false` when it is of the wrong kind, and then nothing was taken.
-type Deliver = Box<dyn FnMut(Frame) -> bool + Send>;
+/// Takes an answer, or why there can be none that is to be believed, to whom it is for; `false` when an answer is of the
+/// wrong kind, and then nothing was taken.
+type Deliver = Box<dyn FnMut(Result<Frame, EvidenceError>) -> bool + Send>;
+
+struct Waiting {
+    deliver: Deliver,
+    /// What came of a command's output.
+    evidence: Evidence,
+}
 
 /// The requests of one channel.
 #[derive(Default)]
 pub(super) struct Pending {
-    waiting: HashMap<Key, Deliver>,
+    waiting: HashMap<Key, Waiting>,
     given_up: VecDeque<Key>,
     closed: Option<Error>,
 }
@@ -75,7 +83,7 @@ impl Pending {
         &mut self,
         key: Key,
         read: impl Fn(Frame) -> Option<T> + Send + 'static,
-    ) -> Result<oneshot::Receiver<T>, Refused> {
+    ) -> Result<oneshot::Receiver<Result<T, EvidenceError>>, Refused> {
         if let Some(reason) = &self.closed {
             return Err(Refused::Closed(reason.clone()));
         }
@@ -84,25 +92,34 @@ impl Pending {
         }
         let (sender, receiver) = oneshot::channel();
         let mut sender = Some(sender);
-        let deliver = move |frame| match (read(frame), sender.take()) {
-            (Some(answer), Some(sender)) => {
-                // Whoever asked may have gone just now.
-                let _ = sender.send(answer);
-                true
-            }
-            (_, unused) => {
-                sender = unused;
-                false
-            }
+        let deliver =
+            move |answer: Result<Frame, _>| match (answer.map(&read).transpose(), sender.take()) {
+                (Some(answer), Some(sender)) => {
+                    // Whoever asked may have gone just now.
+                    let _ = sender.send(answer);
+                    true
+                }
+                (_, unused) => {
+                    sender = unused;
+                    false
+                }
+            };
+        let waiting = Waiting {
+            deliver: Box::new(deliver),
+            evidence: Evidence::default(),
         };
-        self.waiting.insert(key, Box::new(deliver));
+        self.waiting.insert(key, waiting);
         Ok(receiver)
     }
 
     /// Takes an answer to its request. One of the wrong kind leaves the request waiting for the channel's end.
     pub(super) fn answer(&mut self, key: &Key, frame: Frame) -> Answered {
-        if let Some(deliver) = self.waiting.get_mut(key) {
-            if !deliver(frame) {
+        if let Some(waiting) = self.waiting.get_mut(key) {
+            let checked = match &frame {
+                Frame::ToolResult(result) => waiting.evidence.finish(result),
+                _ => Ok(()),
+            };
+            if !(waiting.deliver)(checked.map(|()| frame)) {
                 return Answered::WrongKind;
             }
             self.waiting.remove(key);
@@ -114,6 +131,18 @@ impl Pending {
                 Answered::Late(frame)
             }
             None => Answered::NeverAsked,
+        }
+    }
+
+    /// Takes a chunk of a command's output in. One that breaks the chain fails the command at once.
+    pub(super) fn take_chunk(&mut self, key: &Key, chunk: &EvidenceChunk) {
+        let Some(waiting) = self.waiting.get_mut(key) else {
+            return;
+        };
+        if let Err(fault) = waiting.evidence.take(chunk) {
+            (waiting.deliver)(Err(fault));
+            // Its result may still come, and is late then.
+            self.give_up(key);
         }
     }
 
@@ -162,7 +191,10 @@ mod tests {
         })
     }
 
-    fn register(pending: &mut Pending, key: &Key) -> Option<oneshot::Receiver<()>> {
+    fn register(
+        pending: &mut Pending,
+        key: &Key,
+    ) -> Option<oneshot::Receiver<Result<(), EvidenceError>>> {
         let read = |frame| matches!(frame, Frame::Imprinted(_)).then_some(());
         pending.register(key.clone(), read).ok()
     }

@@ -176,6 +176,7 @@ fn source(check: &Check) -> &'static str {
         Source::VmmApiState => "VM state",
         Source::DiskIdentity => "disk is the VMM's",
         Source::GuestNonce => "guest's nonce",
+        Source::VmmIdentity => "VMM is ours",
     }
 }
 

@@ -6,6 +6,7 @@
 //! no more memory out of the host than the bytes that it sent.
 
 mod closed;
+mod evidence;
 mod extension;
 mod query;
 mod reset;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use closed::Tagged;
 
+pub use evidence::EvidenceChain;
 pub use extension::{Extension, Hello, Imprint, Imprinted, Renew, Renewed, Seed};
 pub use query::{
     GuestProcess, GuestQuery, GuestResponse, MemUsage, OpenFdCount, ProcessList, QueryKind,

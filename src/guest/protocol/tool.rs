@@ -33,7 +33,8 @@ pub struct ToolResult {
     pub stdout: String,
     /// What the tool wrote to its standard error.
     pub stderr: String,
-    /// The last link of the evidence chain as the guest computed it, if it kept one. Not checked here.
+    /// The last link of the evidence chain as the guest computed it, if it kept one; a host compares it with its own
+    /// ([`EvidenceChain`](super::EvidenceChain)).
     #[serde(default)]
     pub evidence_hash: Option<String>,
 }
@@ -49,7 +50,7 @@ pub struct EvidenceChunk {
     /// The output's bytes (base64 on the wire), at most [`MAX_EVIDENCE_CHUNK`].
     #[serde(with = "base64_bytes")]
     pub chunk_data: Vec<u8>,
-    /// How many bytes the guest says there are. Not checked here.
+    /// How many bytes the guest says there are. A host that finds others closes the channel.
     pub chunk_size: u32,
     /// Whether this is the command's last chunk.
     pub is_terminal: bool,

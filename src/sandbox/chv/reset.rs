@@ -1,19 +1,17 @@
-//! Reset in place: revert, read, compare; halt on the first doubt.
+//! Reset: revert, read, compare; halt on the first doubt.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::goal::Goal;
 use super::{Running, Shared};
-use crate::golden::{Golden, vmm_api_state};
-use crate::machine::{self, Machine, Reading};
-use crate::sandbox::verify::{Verdict, Verification, verify};
+use crate::golden::vmm_api_state;
+use crate::machine::{Machine, Reading};
+use crate::sandbox::verify::Verdict;
 use crate::sandbox::{
-    Error, Event, FailedReset, Reset, ResetOutcome, ResetReport, SandboxState, VmmApiState,
-    evidence,
+    Error, Event, FailedReset, Reset, ResetOutcome, ResetReport, SandboxState, Strategy,
+    StrategyUsed, VmmApiState, evidence,
 };
-
-/// A source that was silent is asked once more, by a whole further revert.
-const ATTEMPTS: u32 = 2;
 
 impl Shared {
     pub(super) async fn reset(
@@ -25,8 +23,8 @@ impl Shared {
             _ => return Err(self.status.not_ready("be reset")),
         };
         self.status.begin(SandboxState::Resetting);
-        let result = match running.golden.clone() {
-            Some(golden) => self.reset_to(running, &golden).await,
+        let result = match running.goal.clone() {
+            Some(goal) => self.reset_to(running, &goal).await,
             None => self.reset_scaffold(running).await,
         };
         match &result {
@@ -41,22 +39,31 @@ impl Shared {
         result
     }
 
-    async fn reset_to(&self, running: &mut Running, golden: &Golden) -> Result<Reset, Error> {
-        let machine = &mut running.machine;
-        let verification = revert_and_verify(machine, golden).await;
-        let verification = verification.map_err(Error::ResetFailed)?;
+    async fn reset_to(
+        self: &Arc<Self>,
+        running: &mut Running,
+        goal: &Goal,
+    ) -> Result<Reset, Error> {
+        let verification = match self.config.strategy {
+            Strategy::InPlace => {
+                goal.revert(&mut running.machine, StrategyUsed::InPlace)
+                    .await?
+            }
+            Strategy::Respawn | Strategy::Standby(_) => self.replace(running, goal).await?,
+        };
         let outcome = verification.outcome;
         let halt: fn(Box<FailedReset>) -> Error = match verification.verdict {
             Verdict::Passed => return Ok(Reset::Verified(outcome)),
             Verdict::Silent => Error::ResetTimeout,
             Verdict::Diverged => Error::ResetDivergence,
         };
-        Err(halt(self.halt(machine, outcome).await))
+        Err(halt(self.halt(&mut running.machine, outcome).await))
     }
 
     /// From here on the sandbox takes nothing but a shutdown.
     async fn halt(&self, machine: &mut Machine, outcome: ResetOutcome) -> Box<FailedReset> {
         self.status.halt();
+        self.spares.stop(&self.retired).await;
         let evidence = self.keep_evidence(machine, &outcome).await;
         self.status.tell(Event::Reset(Arc::new(outcome.clone())));
         Box::new(FailedReset { outcome, evidence })
@@ -77,7 +84,8 @@ impl Shared {
             Some(golden.parent()?.join("evidence"))
         };
         let directory = self.config.evidence_dir.clone().or_else(beside)?;
-        let kept = evidence::keep(&directory, machine, outcome).await;
+        let journal = self.status.journal();
+        let kept = evidence::keep(&directory, machine, outcome, &journal).await;
         if let Some(folder) = &kept {
             self.status.tell(Event::EvidenceKept(folder.clone()));
         }
@@ -96,23 +104,7 @@ impl Shared {
             Reading::Answered(state) => vmm_api_state(state),
             Reading::Silent(_) => VmmApiState::Error,
         };
-        let report = ResetReport::unverified("cold_boot", steps);
+        let report = ResetReport::unverified(StrategyUsed::ColdBoot, steps);
         Ok(Reset::Scaffold(ResetOutcome::unverified(live, report)))
-    }
-}
-
-/// Reverts `machine` and compares it with its baselines; once more from the start when a source was silent.
-pub(super) async fn revert_and_verify(
-    machine: &mut Machine,
-    golden: &Golden,
-) -> Result<Verification, machine::Error> {
-    let mut attempt = 1;
-    loop {
-        let readings = machine.revert(&golden.snapshot()).await?;
-        let verification = verify(readings, golden.manifest(), attempt);
-        if verification.verdict != Verdict::Silent || attempt == ATTEMPTS {
-            return Ok(verification);
-        }
-        attempt += 1;
     }
 }

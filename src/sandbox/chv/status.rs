@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::broadcast;
 
+use crate::sandbox::evidence::Journal;
 use crate::sandbox::{Error, Event, SandboxState};
 use crate::vsock::Channel;
 
@@ -11,6 +12,8 @@ use crate::vsock::Channel;
 pub(super) struct Status {
     inner: Mutex<Inner>,
     events: broadcast::Sender<Event>,
+    /// What was told last, for the evidence.
+    journal: Mutex<Journal>,
 }
 
 struct Inner {
@@ -41,6 +44,7 @@ impl Status {
                 generation: 0,
             }),
             events: broadcast::Sender::new(events),
+            journal: Mutex::default(),
         }
     }
 
@@ -55,7 +59,19 @@ impl Status {
         self.events.subscribe()
     }
 
+    /// The last events, a line each.
+    pub(super) fn journal(&self) -> String {
+        let journal = self.journal.lock();
+        journal
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .to_string()
+    }
+
     pub(super) fn tell(&self, event: Event) {
+        let journal = self.journal.lock();
+        journal
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .note(&event);
         // Nobody has to listen.
         let _ = self.events.send(event);
     }
@@ -89,6 +105,11 @@ impl Status {
                 inner.forget_vmm();
             }
         });
+    }
+
+    /// Another VMM serves from now on.
+    pub(super) fn next_vmm(&self) {
+        self.lock().forget_vmm();
     }
 
     /// Names the present VMM, for [`vmm_ended`](Self::vmm_ended).
@@ -185,17 +206,48 @@ impl Status {
         }
     }
 
-    /// A tool ran out of time on the channel of `generation`: who knows what it still does.
-    pub(super) fn demand_reset(&self, generation: u64) {
-        let mut inner = self.lock();
-        if inner.generation == generation {
-            inner.needs_reset = Some("a tool gave no answer in time");
+    /// A tool runs on the channel of `generation`. If nobody waits for its end any more, who knows what it still
+    /// does: the sandbox takes no other tool until it is reset.
+    pub(super) fn tool_in_flight(&self, generation: u64) -> ToolInFlight<'_> {
+        ToolInFlight {
+            status: self,
+            generation,
+            reason: Some("the caller of a tool went away before it had ended"),
         }
     }
 
     /// Until [`finished`](Abandoned::finished) is called on it, its end means that the sandbox has failed.
     pub(super) fn fail_unless_finished(&self) -> Abandoned<'_> {
         Abandoned { status: Some(self) }
+    }
+}
+
+/// A tool that runs. Its end, unless it [has ended](Self::has_ended), means that the sandbox needs a reset.
+pub(super) struct ToolInFlight<'a> {
+    status: &'a Status,
+    generation: u64,
+    reason: Option<&'static str>,
+}
+
+impl ToolInFlight<'_> {
+    /// Nothing of it runs any more, or it never ran.
+    pub(super) fn has_ended(mut self) {
+        self.reason = None;
+    }
+
+    /// What it did isn't known.
+    pub(super) fn needs_reset(mut self, reason: &'static str) {
+        self.reason = Some(reason);
+    }
+}
+
+impl Drop for ToolInFlight<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.status.lock();
+        // A reset since then has ended it.
+        if self.reason.is_some() && inner.generation == self.generation {
+            inner.needs_reset = self.reason;
+        }
     }
 }
 
@@ -246,8 +298,12 @@ mod tests {
         assert!(status.vmm_ended(second));
         assert_eq!(status.state(), SandboxState::Failed);
 
+        status.next_vmm();
+        assert!(!status.vmm_ended(second), "it was replaced");
+
+        let third = status.vmm();
         status.rest();
-        assert!(!status.vmm_ended(second), "it was shut down");
+        assert!(!status.vmm_ended(third), "it was shut down");
         assert_eq!(status.state(), SandboxState::NotBooted);
     }
 

@@ -33,7 +33,15 @@ impl Shared {
                 loop {
                     match events.recv().await {
                         Ok(event) => tell(&forwarded, Event::Vmm(event)),
-                        Err(RecvError::Lagged(_)) => {}
+                        Err(RecvError::Lagged(count)) => {
+                            tell(
+                                &forwarded,
+                                Event::Lost {
+                                    source: "vmm",
+                                    count,
+                                },
+                            );
+                        }
                         // The end itself is another matter than the end of the events.
                         Err(RecvError::Closed) => std::future::pending().await,
                     }
@@ -61,7 +69,15 @@ impl Shared {
             loop {
                 match events.recv().await {
                     Ok(event) => tell(&shared, Event::Channel(event)),
-                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Lagged(count)) => {
+                        tell(
+                            &shared,
+                            Event::Lost {
+                                source: "channel",
+                                count,
+                            },
+                        );
+                    }
                     Err(RecvError::Closed) => break,
                 }
             }

@@ -1,7 +1,7 @@
 //! A reset that is verified, and what it says.
 
 use chv_sandbox::golden::Golden;
-use chv_sandbox::sandbox::{Outcome, Reset, Sandbox, Source};
+use chv_sandbox::sandbox::{Outcome, Reset, Sandbox, Source, StrategyUsed};
 use serde_json::{Value, json};
 
 use super::Scene;
@@ -60,13 +60,24 @@ async fn the_report_says_what_was_checked_and_what_does_not_apply() {
             (Source::DiskIdentity, Outcome::NotApplicable),
             (Source::DiskIdentity, Outcome::NotApplicable),
             (Source::GuestNonce, Outcome::Agreed),
+            (Source::VmmIdentity, Outcome::NotApplicable),
         ]
     );
-    assert_eq!((report.strategy, report.attempt), ("in_place", 1));
+    assert_eq!(
+        (report.strategy, report.attempt),
+        (StrategyUsed::InPlace, 1)
+    );
     assert!(report.reseeded && report.clock_set);
     let steps: Vec<_> = report.steps.iter().map(|step| step.name).collect();
     let expected = [
-        "delete", "disks", "restore", "digest", "resume", "guest", "vm_state",
+        "delete",
+        "disks",
+        "restore",
+        "digest",
+        "resume",
+        "guest",
+        "vm_state",
+        "vmm_identity",
     ];
     assert_eq!(steps, expected);
     assert_eq!(

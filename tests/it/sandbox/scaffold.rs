@@ -1,7 +1,8 @@
 //! Sandboxes that verify nothing: scaffold mode, which has to be asked for, and the stub.
 
 use chv_sandbox::sandbox::{
-    Backend, ConfigError, Error, Event, Reset, Sandbox, SandboxConfig, SandboxState, StubSandbox,
+    Backend, ConfigError, Error, Event, Reset, Sandbox, SandboxConfig, SandboxState, StrategyUsed,
+    StubSandbox,
 };
 use serde_json::json;
 
@@ -69,7 +70,7 @@ async fn scaffold_mode_boots_again_from_its_disks_and_verifies_nothing() {
     scene.guest.set_open_files(99);
     let reset = sandbox.reset().await.unwrap();
     assert_scaffold(&reset);
-    assert_eq!(reset.outcome().report.strategy, "cold_boot");
+    assert_eq!(reset.outcome().report.strategy, StrategyUsed::ColdBoot);
     let asked = ["vm.delete", "vm.create", "vm.info", "vm.boot", "vm.info"];
     assert_eq!(scene.vmm.take_asked(), asked);
     assert_eq!(

@@ -1,5 +1,7 @@
 //! The channel against guests written by hand, over real Unix sockets.
 
+mod awaken;
+mod evidence;
 mod handshake;
 mod hostile;
 mod requests;

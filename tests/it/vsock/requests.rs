@@ -1,8 +1,8 @@
 use std::time::SystemTime;
 
 use chv_sandbox::guest::protocol::{
-    ErrorEvent, EvidenceChunk, Extension, GuestProcess, GuestQuery, GuestResponse, Hello,
-    Imprinted, MemUsage, OpenFdCount, ProcessList, QueryKind, QueryResult, Renewed,
+    ErrorEvent, EvidenceChain, EvidenceChunk, Extension, GuestProcess, GuestQuery, GuestResponse,
+    Hello, Imprinted, MemUsage, OpenFdCount, ProcessList, QueryKind, QueryResult, Renewed,
 };
 use chv_sandbox::vsock::{CloseCause, Error};
 use jiff::Timestamp;
@@ -266,6 +266,7 @@ async fn a_restored_guest_is_renewed() {
             reseeded: true,
             clock_set: false,
             clock_offset_ms: -5,
+            unix_nanos: None,
         };
         guest.send(&Frame::Renewed(renewed)).await;
     };
@@ -329,21 +330,28 @@ async fn frames_are_events_with_their_channel() {
     assert_ne!(channel.origin().channel, second.origin().channel);
 
     let mut events = channel.events();
-    let chunk = Frame::EvidenceChunk(EvidenceChunk {
+    let chunk = EvidenceChunk {
         command_id: "c1".into(),
         seq: 1,
         chunk_data: b"c1\n".to_vec(),
         chunk_size: 3,
         is_terminal: true,
+    };
+    let mut chain = EvidenceChain::default();
+    chain.append(&chunk);
+    let chunk = Frame::EvidenceChunk(chunk);
+    let answered = Frame::ToolResult(ToolResult {
+        evidence_hash: Some(chain.last_link()),
+        ..result("c1")
     });
     let answer = async {
         guest.read().await;
         guest.send(&chunk).await;
-        guest.send(&Frame::ToolResult(result("c1"))).await;
+        guest.send(&answered).await;
     };
     let (got, ()) = tokio::join!(channel.dispatch(echo("c1"), LIMIT), answer);
     got.unwrap();
-    for expected in [chunk, Frame::ToolResult(result("c1"))] {
+    for expected in [chunk, answered] {
         let event = events.try_recv().expect("there before the answer");
         assert_eq!(&event.origin, channel.origin());
         assert_eq!(event.origin.socket.as_ref(), vm.socket());

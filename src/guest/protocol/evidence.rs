@@ -1,0 +1,72 @@
+//! The evidence chain: one hash that stands for all that a tool wrote, in its order.
+
+use std::fmt::Write as _;
+
+use sha2::{Digest as _, Sha256};
+
+use super::EvidenceChunk;
+
+/// Keeps the hash of a chunk apart from every other hash.
+const DOMAIN: &[u8] = b"brainstorm-evidence-chunk-v1\0";
+
+/// The chain over the chunks of one command, so far.
+///
+/// `hash[n] = SHA-256(domain || command_id || u64be(seq) || u32be(chunk_size) || bytes || hash[n-1])`, with 32 zero
+/// bytes before the first. Guest and host each keep their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EvidenceChain([u8; 32]);
+
+impl EvidenceChain {
+    /// The next link. Whether it is the chunk's turn is for the caller to know.
+    pub fn append(&mut self, chunk: &EvidenceChunk) {
+        let link = Sha256::new()
+            .chain_update(DOMAIN)
+            .chain_update(&chunk.command_id)
+            .chain_update(chunk.seq.to_be_bytes())
+            .chain_update(chunk.chunk_size.to_be_bytes())
+            .chain_update(&chunk.chunk_data)
+            .chain_update(self.0);
+        self.0 = link.finalize().into();
+    }
+
+    /// The last link as a tool's result carries it: `sha256:` and 64 hexadecimal digits.
+    pub fn last_link(&self) -> String {
+        let mut text = String::with_capacity(71);
+        text.push_str("sha256:");
+        for byte in self.0 {
+            write!(text, "{byte:02x}").expect("a string takes everything");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(seq: u64, data: &[u8]) -> EvidenceChunk {
+        EvidenceChunk {
+            command_id: "c1".to_owned(),
+            seq,
+            chunk_data: data.to_vec(),
+            chunk_size: data.len() as u32,
+            is_terminal: false,
+        }
+    }
+
+    /// The expected hashes were made with `printf` and `sha256sum`.
+    #[test]
+    fn the_links_are_those_of_independent_tools() {
+        let mut chain = EvidenceChain::default();
+        chain.append(&chunk(1, b"hi\n"));
+        assert_eq!(
+            chain.last_link(),
+            "sha256:9b8563dc5d92f49bfb1ff6c3c423285ef567badea579cfd6444f703707e85d1b"
+        );
+        chain.append(&chunk(2, b""));
+        assert_eq!(
+            chain.last_link(),
+            "sha256:01d1b9fcdb54a2cdc0506f29ee961d106a6d4d2752fa5e4e447a85f6781448fe"
+        );
+    }
+}

@@ -1,0 +1,247 @@
+//! The proof of the disks: their bytes, and that the VMM serves these very files.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::WorkingDisk;
+use super::{DiskReading, DiskRole, Error, Machine, Target, VmmFile};
+use crate::overlay::{Access, AccessPolicy, Digest, FileIdentity, Hashed, VerityDigest, Work};
+use crate::vmm::OpenFile;
+
+/// How much of a disk's proof is computed anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verification {
+    /// The fs-verity digest answers for the SHA-256 that was recorded with it. A digest that was taken of a disk at
+    /// rest stands for as long as the file's identity, size and timestamps do.
+    #[default]
+    Fast,
+    /// The SHA-256 of every disk is computed while the VM is paused, whatever was known before.
+    Full,
+}
+
+/// What is known of a disk's bytes beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownDisk {
+    /// Which disk.
+    pub role: DiskRole,
+    /// The SHA-256 that was recorded.
+    pub sha256: Digest,
+    /// The fs-verity digest that was recorded in the same pass.
+    pub fsverity: VerityDigest,
+    /// The length that was recorded, in bytes.
+    pub length: u64,
+    /// The file, if it is held: it had these digests, and nobody can have opened it for writing since.
+    pub held: Option<FileIdentity>,
+}
+
+/// When the bytes of a disk were looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskProof {
+    /// While the VM was paused after its restore.
+    Paused,
+    /// At rest, before a VMM that never ran a guest opened it. Identity, size and timestamps are the same since.
+    AtRest,
+    /// When the file was held, and it has been held ever since.
+    Held,
+}
+
+/// What of a file's attributes must stay the same for a digest to stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    identity: FileIdentity,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(super) fn of(path: &Path) -> Result<Self, Error> {
+        let metadata = fs::metadata(path);
+        let metadata = metadata.map_err(Error::file("read the attributes of", path))?;
+        Ok(Stamp {
+            identity: FileIdentity::from(&metadata),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// A disk's bytes as they were found.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    sha256: Digest,
+    fsverity: Option<VerityDigest>,
+    length: u64,
+    identity: FileIdentity,
+    access: Option<Access>,
+    work: Work,
+    elapsed: Duration,
+}
+
+impl Found {
+    /// Digests `disk`: by fs-verity where that answers for the SHA-256 that is known. One that disagrees doesn't, so the
+    /// SHA-256 of what is there is computed then.
+    async fn now(
+        disk: &WorkingDisk,
+        known: Option<&KnownDisk>,
+        access: AccessPolicy,
+    ) -> Result<Self, Error> {
+        let Some(known) = known else {
+            return Ok(Found::computed(disk.hash(access).await?, None));
+        };
+        let hashed = disk.hash_verity(access).await?;
+        if (hashed.digest, hashed.length) != (known.fsverity, known.length) {
+            let sha256 = disk.hash(access).await?;
+            return Ok(Found::computed(sha256, Some(hashed.digest)));
+        }
+        Ok(Found {
+            sha256: known.sha256,
+            fsverity: Some(hashed.digest),
+            length: hashed.length,
+            identity: hashed.identity,
+            access: Some(hashed.access),
+            work: hashed.work,
+            elapsed: hashed.elapsed,
+        })
+    }
+
+    fn computed(hashed: Hashed, fsverity: Option<VerityDigest>) -> Self {
+        Found {
+            sha256: hashed.digest,
+            fsverity,
+            length: hashed.length,
+            identity: hashed.identity,
+            access: Some(hashed.access),
+            work: hashed.work,
+            elapsed: hashed.elapsed,
+        }
+    }
+
+    fn held(known: &KnownDisk, identity: FileIdentity) -> Self {
+        Found {
+            sha256: known.sha256,
+            fsverity: Some(known.fsverity),
+            length: known.length,
+            identity,
+            access: None,
+            work: Work {
+                skipped: known.length,
+                ..Work::default()
+            },
+            elapsed: Duration::ZERO,
+        }
+    }
+}
+
+/// A disk's bytes as they were before the VMM opened it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AtRest {
+    found: Found,
+    stamp: Stamp,
+    proof: DiskProof,
+}
+
+impl AtRest {
+    /// Digests `disk`, which no VMM has open for writing, unless it is held.
+    pub(super) async fn take(disk: &WorkingDisk, target: &Target) -> Result<Self, Error> {
+        // Before the digest: what changes from here on shows.
+        let stamp = Stamp::of(&disk.path)?;
+        let known = target.known(disk.role);
+        if let Some(known) = known
+            && known.held == Some(stamp.identity)
+        {
+            return Ok(AtRest {
+                found: Found::held(known, stamp.identity),
+                stamp,
+                proof: DiskProof::Held,
+            });
+        }
+        let found = Found::now(disk, known, AccessPolicy::PreferMapped).await?;
+        Ok(AtRest {
+            found,
+            stamp,
+            proof: DiskProof::AtRest,
+        })
+    }
+
+    fn stands(&self, disk: &WorkingDisk, target: &Target) -> Result<bool, Error> {
+        let known = target.known(disk.role);
+        let held = known.and_then(|known| known.held) == Some(self.stamp.identity);
+        Ok(Stamp::of(&disk.path)? == self.stamp && (held || self.proof != DiskProof::Held))
+    }
+}
+
+impl Target {
+    /// What is known of the disk, unless everything is computed anew.
+    fn known(&self, role: DiskRole) -> Option<&KnownDisk> {
+        match self.verification {
+            Verification::Fast => self.disks.iter().find(|known| known.role == role),
+            Verification::Full => None,
+        }
+    }
+}
+
+impl Machine {
+    /// Reads every disk of the paused VM: its digest, by what was found at rest where that still stands, and whether
+    /// the VMM has that very file open.
+    pub(super) async fn prove_disks(
+        &self,
+        at_rest: &[Option<AtRest>],
+        target: &Target,
+    ) -> Result<Vec<DiskReading>, Error> {
+        let open = match self.vmm.process() {
+            Some(process) => Some(process.open_files().map_err(Error::OpenFiles)?),
+            None => None,
+        };
+        let mut readings = Vec::with_capacity(self.disks.len());
+        for (disk, at_rest) in self.disks.iter().zip(at_rest) {
+            let standing = match at_rest {
+                Some(at_rest) if target.verification == Verification::Fast => {
+                    at_rest.stands(disk, target)?.then_some(at_rest)
+                }
+                _ => None,
+            };
+            let (found, proof) = match standing {
+                Some(at_rest) => (at_rest.found, at_rest.proof),
+                None => {
+                    let known = target.known(disk.role);
+                    let found = Found::now(disk, known, AccessPolicy::ReadOnly).await?;
+                    (found, DiskProof::Paused)
+                }
+            };
+            readings.push(DiskReading {
+                role: disk.role,
+                digest: found.sha256,
+                fsverity: found.fsverity,
+                length: found.length,
+                access: found.access,
+                work: found.work,
+                elapsed: found.elapsed,
+                proof,
+                vmm_file: vmm_file(open.as_deref(), found.identity),
+            });
+        }
+        Ok(readings)
+    }
+}
+
+fn vmm_file(open: Option<&[OpenFile]>, identity: FileIdentity) -> VmmFile {
+    match open {
+        None => VmmFile::NotApplicable,
+        Some(open) => {
+            let same =
+                |file: &OpenFile| file.device == identity.device && file.inode == identity.inode;
+            match open.iter().any(same) {
+                true => VmmFile::Same,
+                false => VmmFile::NotOpen(identity),
+            }
+        }
+    }
+}

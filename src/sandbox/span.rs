@@ -1,0 +1,36 @@
+//! The span of a reset: `reset`, with the strategy, the verdict and the attempt that it came to. The steps are events in
+//! it, each with its name and its time.
+
+use tracing::Span;
+use tracing::field::Empty;
+
+use super::{Error, Reset};
+
+/// A span around a reset that begins now.
+pub(super) fn reset() -> Span {
+    tracing::info_span!("reset", strategy = Empty, verdict = Empty, attempt = Empty)
+}
+
+/// Puts on the span what the reset came to.
+pub(super) fn record(span: &Span, result: &Result<Reset, Error>) {
+    span.record("verdict", verdict(result));
+    let outcome = match result {
+        Ok(reset) => Some(reset.outcome()),
+        Err(error) => error.failed_reset().map(|failed| &failed.outcome),
+    };
+    if let Some(outcome) = outcome {
+        span.record("strategy", outcome.report.strategy.name());
+        span.record("attempt", outcome.report.attempt);
+    }
+}
+
+fn verdict(result: &Result<Reset, Error>) -> &'static str {
+    match result {
+        Ok(Reset::Verified(_)) => "verified",
+        Ok(Reset::Scaffold(_)) => "scaffold",
+        Err(Error::ResetDivergence(_)) => "diverged",
+        Err(Error::ResetTimeout(_)) => "silent",
+        Err(Error::ShutDown) => "shut_down",
+        Err(_) => "failed",
+    }
+}

@@ -1,0 +1,181 @@
+//! The proof that whoever answers on an api-socket is the VMM that was started.
+//!
+//! A client reaches a VMM by a path. Four facts together say that the path leads to the process that was spawned, each
+//! read from the kernel and not from whoever answers:
+//!
+//! 1. the process lives, and has the start time that it had: no other process got its id;
+//! 2. it runs the executable that it ran when it became ready: it hasn't become another program;
+//! 3. it has the listener open that was bound for it;
+//! 4. the file at the path is the one that this listener is bound to. While a listener lives it keeps the inode of its
+//!    file, so that no other socket can have that inode, not even one that was bound at the same path after an unlink.
+//!
+//! What this doesn't prove: that nobody had put a socket of his own at the path and took it away again between two
+//! proofs. Only this user can, since the run directory is private.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Process, procfs};
+
+/// Who answers on the api-socket of a VMM that was spawned, as [`Vmm::prove_identity`](super::Vmm::prove_identity)
+/// found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The process id.
+    pub pid: u32,
+    /// When the process started, in clock ticks since the boot of the machine.
+    pub start_time: u64,
+    /// The inode of the api-socket's listener, as `/proc/<pid>/fd` shows it.
+    pub listener_inode: u64,
+    /// The program that the process runs.
+    pub executable: Executable,
+}
+
+/// The program that a process runs, by its file and not by its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Executable {
+    /// The device of the file (`st_dev`).
+    pub device: u64,
+    /// The file's inode (`st_ino`).
+    pub inode: u64,
+    /// Its path as the kernel knows it now, for people; it ends in ` (deleted)` once another file has its name.
+    pub path: PathBuf,
+}
+
+impl Executable {
+    fn is_same_file(&self, other: &Executable) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+/// Whoever answers on an api-socket isn't, or can't be shown to be, the VMM that was started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// The process id belongs to another process.
+    #[error("the process {pid} started at tick {found}, the VMM at tick {expected}")]
+    AnotherProcess {
+        /// The process id.
+        pid: u32,
+        /// When the VMM started, in clock ticks since the boot of the machine.
+        expected: u64,
+        /// When this process did.
+        found: u64,
+    },
+    /// There is nothing to compare the process's program with; the log of its start says why.
+    #[error("what the VMM (pid {pid}) ran when it became ready could not be looked at")]
+    NotSeenWhenReady {
+        /// The process id.
+        pid: u32,
+    },
+    /// The process has become another program since it was ready.
+    #[error("the VMM (pid {pid}) runs {} now, and ran {} when it became ready", found.display(), expected.display())]
+    AnotherExecutable {
+        /// The process id.
+        pid: u32,
+        /// What it ran when it became ready.
+        expected: PathBuf,
+        /// What it runs now.
+        found: PathBuf,
+    },
+    /// The process has closed its listener: whoever answers isn't it.
+    #[error("the VMM (pid {pid}) doesn't have the listener of its api-socket (inode {inode})")]
+    ListenerClosed {
+        /// The process id.
+        pid: u32,
+        /// The listener's inode.
+        inode: u64,
+    },
+    /// The path of the api-socket leads to another socket, or nowhere: it was replaced.
+    #[error("{} is not the api-socket that was bound for the VMM (pid {pid})", socket.display())]
+    SocketReplaced {
+        /// The process id.
+        pid: u32,
+        /// The path.
+        socket: PathBuf,
+    },
+    /// The process couldn't be looked at, or has ended.
+    #[error("who answers on the api-socket could not be looked at")]
+    Unknown(#[source] Error),
+}
+
+/// The file of a socket that was bound: what a path has to lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SocketFile {
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    /// What is at `path` now.
+    pub(super) fn at(path: &Path) -> io::Result<SocketFile> {
+        let file = fs::symlink_metadata(path)?;
+        Ok(SocketFile {
+            device: file.dev(),
+            inode: file.ino(),
+        })
+    }
+}
+
+/// The program that `process` runs.
+pub(super) fn executable(process: &Process) -> Result<Executable, Error> {
+    let link = procfs::directory(process.pid()).join("exe");
+    process.inspect("exe", || {
+        // Through the link of `/proc` this is the file itself, whatever has its name now.
+        let file = fs::metadata(&link)?;
+        Ok(Executable {
+            device: file.dev(),
+            inode: file.ino(),
+            path: fs::read_link(&link)?,
+        })
+    })
+}
+
+/// Proves the four facts of the [module](self), in their order.
+pub(super) fn prove(
+    process: &Process,
+    ready_as: &Executable,
+    socket: &Path,
+    bound: SocketFile,
+) -> Result<Identity, IdentityError> {
+    let pid = process.pid();
+    let expected = process.start_time();
+    let stamp = process.inspect("stat", || procfs::stamp(pid));
+    let found = stamp.map_err(IdentityError::Unknown)?.start_time;
+    if found != expected {
+        return Err(IdentityError::AnotherProcess {
+            pid,
+            expected,
+            found,
+        });
+    }
+    let executable = executable(process).map_err(IdentityError::Unknown)?;
+    if !executable.is_same_file(ready_as) {
+        return Err(IdentityError::AnotherExecutable {
+            pid,
+            expected: ready_as.path.clone(),
+            found: executable.path,
+        });
+    }
+    let inode = process.listener_inode;
+    if !process.holds_listener().map_err(IdentityError::Unknown)? {
+        return Err(IdentityError::ListenerClosed { pid, inode });
+    }
+    match SocketFile::at(socket) {
+        Ok(file) if file == bound => Ok(Identity {
+            pid,
+            start_time: expected,
+            listener_inode: inode,
+            executable,
+        }),
+        // One that can't be looked at can't be shown to be ours.
+        _ => Err(IdentityError::SocketReplaced {
+            pid,
+            socket: socket.to_owned(),
+        }),
+    }
+}
