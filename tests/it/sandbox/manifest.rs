@@ -3,13 +3,15 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use chv_sandbox::golden::{Error, Golden, PublicKey, SigningKey, compare, mint};
 use chv_sandbox::overlay::Digest;
+use chv_sandbox::sandbox::Sandbox;
 use serde_json::{Value, json};
 
 use super::held::{TAMPERINGS, assert_names, open};
-use super::{Scene, chain};
+use super::{Scene, chain, flip_a_bit};
 
 #[tokio::test]
 async fn another_release_executable_or_processor_is_named() {
@@ -108,6 +110,96 @@ async fn a_signed_golden_snapshot_is_only_its_signers() {
     let error = Golden::open_signed(&golden, &public).unwrap_err();
     assert!(matches!(error, Error::Unsigned { .. }), "{error:?}");
     assert!(scene.vmm.take_asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_sandbox_boots_from_what_is_signed_and_nothing_is_asked_of_a_vmm_before() {
+    let scene = Scene::new();
+    let (key, _) = keys(&scene, 7);
+    keys(&scene, 8);
+    let mut config = scene.mint_config();
+    config.sign_with = Some(key.clone());
+    mint(config).await.unwrap();
+    scene.vmm.take_asked();
+    let public = |name: &str, bytes: &[u8]| {
+        let path = scene.path(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let ours = key.public().as_bytes().to_owned();
+    let theirs = keys(&scene, 8).1.as_bytes().to_owned();
+    let check = async |key: PathBuf, expected: &str| {
+        let mut config = scene.config();
+        config.public_key = Some(key);
+        let error = scene.sandbox_of(config).boot().await.unwrap_err();
+        assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
+        assert!(chain(&error).contains(expected), "{}", chain(&error));
+        assert!(scene.vmm.take_asked().is_empty(), "{expected}");
+    };
+    check(
+        public("theirs", &theirs),
+        "is not a signature of the manifest by",
+    )
+    .await;
+    check(public("none", b""), "has no Ed25519 public key").await;
+    check(scene.path("missing"), "cannot read the key").await;
+    let mut config = scene.config();
+    config.public_key = Some(public("ours", &ours));
+    let sandbox = scene.sandbox_of(config);
+    sandbox.boot().await.unwrap();
+    sandbox.shutdown().await;
+    scene.vmm.take_asked();
+    flip_a_bit(&scene.path("golden/snapshot/state.json"));
+    check(public("ours", &ours), "snapshot.state.fsverity").await;
+    fs::remove_file(scene.path("golden/manifest.sig")).unwrap();
+    check(public("ours", &ours), "is not signed").await;
+}
+
+/// Runs `golden` with these arguments: its exit status, and what it printed.
+fn command(arguments: &[&Path]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chv-sandbox"));
+    let output = command.arg("golden").args(arguments).output().unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(printed).unwrap())
+}
+
+#[tokio::test]
+async fn the_commands_tell_it_by_their_exit_status() {
+    let scene = Scene::minted().await;
+    let golden = scene.path("golden");
+    let check = |arguments: &[&Path], status: i32, expected: &str| {
+        let (found, printed) = command(arguments);
+        assert_eq!(found, Some(status), "{arguments:?}: {printed}");
+        assert!(printed.contains(expected), "{arguments:?}: {printed}");
+    };
+    let (verify, compare) = (Path::new("verify"), Path::new("compare"));
+    check(&[verify, &golden], 0, "snapshot.memory_ranges");
+    check(&[compare, &golden, &golden], 0, "");
+    let missing = scene.path("missing");
+    check(&[verify, &missing], 2, "cannot be read");
+    check(&[compare, &golden, &missing], 2, "cannot be read");
+    let key = scene.path("key");
+    fs::write(&key, keys(&scene, 7).1.as_bytes()).unwrap();
+    let option = Path::new("--public-key");
+    check(&[verify, &golden, option, &key], 1, "is not signed");
+    check(
+        &[verify, &golden, option, &missing],
+        2,
+        "cannot read the key",
+    );
+    flip_a_bit(&scene.path("golden/snapshot/memory-ranges"));
+    check(&[verify, &golden], 1, "snapshot.memory_ranges.fsverity");
+    let json = Path::new("--json");
+    check(
+        &[verify, &golden, json],
+        1,
+        "\"field\": \"snapshot.memory_ranges.fsverity\"",
+    );
+    let other = Scene::minted().await;
+    edit(&other.path("golden"), |manifest| {
+        manifest["shape"]["vcpus"] = json!(99)
+    });
+    check(&[compare, &golden, &other.path("golden")], 1, "shape.vcpus");
 }
 
 #[tokio::test]
