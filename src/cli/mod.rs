@@ -9,6 +9,7 @@ mod api;
 mod compat;
 mod demo;
 mod golden;
+mod hash;
 mod image;
 mod record;
 mod spec;
@@ -33,6 +34,7 @@ struct Cli {
 enum Command {
     Demo(demo::Args),
     Golden(golden::Args),
+    Hash(hash::Args),
     Image(image::Args),
     Api(api::Args),
     Record(record::Args),
@@ -53,6 +55,7 @@ pub(crate) async fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo(args) => demo::run(args).await,
         Command::Golden(args) => golden::run(args).await,
+        Command::Hash(args) => hash::run(args).await,
         Command::Image(args) => image::run(args).await,
         Command::Api(args) => api::run(args).await,
         Command::Record(args) => record::run(args).await,

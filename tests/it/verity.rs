@@ -1,7 +1,7 @@
-//! The fs-verity digest of files, against those of Debian's fsverity-utils 1.5 and 1.6.
+//! The fs-verity digest of files, against those of Debian's fsverity-utils 1.5.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use chv_sandbox::overlay::{
@@ -59,8 +59,8 @@ fn directories() -> Vec<tempfile::TempDir> {
     found.filter_map(Result::ok).collect()
 }
 
-/// How much of a test's files may be put through a hash function that the compiler hasn't made fast.
-const LARGE: u64 = 16 << 20;
+/// With more bytes than this a test takes one way only: its hash function isn't one that the compiler has made fast.
+const LARGE: u64 = 11 << 20;
 
 #[test]
 fn every_file_has_the_digest_that_others_give_it() {
@@ -75,7 +75,9 @@ fn every_file_has_the_digest_that_others_give_it() {
                 (AccessPolicy::PreferMapped, Threads::ONE),
                 (AccessPolicy::ReadOnly, four),
             ];
-            for (policy, threads) in given {
+            let data: u64 = vector.data.iter().map(|(_, length)| length).sum();
+            let ways = if data > LARGE { 1 } else { given.len() };
+            for (policy, threads) in given.into_iter().take(ways) {
                 let hashed = fsverity(&path, policy, threads).unwrap();
                 assert_eq!(hashed.digest, vector.fsverity, "{vector:?}");
                 assert_eq!(hashed.length, vector.length);
@@ -155,6 +157,5 @@ fn holes_are_not_read() {
         assert_eq!(hashed.work.skipped, skipped);
     }
     // In the memory of this filesystem, a hole that was touched would be one no longer.
-    use std::os::unix::fs::MetadataExt;
     assert_eq!(path.metadata().unwrap().blocks() * 512, 64 << 10);
 }

@@ -49,7 +49,7 @@ fn prefetch_ahead(chunk: &[u8; CHUNK]) {
         std::arch::asm!(
             "prefetcht0 [{ahead}]",
             ahead = in(reg) ahead,
-            options(nomem, nostack, preserves_flags),
+            options(readonly, nostack, preserves_flags),
         );
     }
 }

@@ -1,0 +1,90 @@
+//! `chv-sandbox hash`: the digest of a file.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chv_sandbox::overlay::{self, AccessPolicy, Progress, Threads};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::Failure;
+
+/// Prints the digest of a disk, a snapshot's file or any other regular file.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The file.
+    file: PathBuf,
+    /// The digest of Linux fs-verity (SHA-256, blocks of 4 KiB, no salt) in place of the plain SHA-256.
+    #[arg(long)]
+    fsverity: bool,
+    /// Everything that is known of the digest, as JSON: length, device and inode, how the bytes were reached, how many
+    /// were hashed, mapped, read and skipped, microseconds.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `chv-sandbox hash`. The exit status is 1 if the file can't be digested, or changed meanwhile.
+pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
+    let Args {
+        file,
+        fsverity,
+        json,
+    } = args;
+    let progress = Arc::new(Progress::default());
+    let watched = Arc::clone(&progress);
+    let hashed = tokio::task::spawn_blocking(move || -> Result<(String, Value), Failure> {
+        let policy = AccessPolicy::PreferMapped;
+        if fsverity {
+            let threads = Threads::default();
+            let hashed = overlay::fsverity_watched(&file, policy, threads, &watched)?;
+            Ok((hashed.digest.to_string(), serde_json::to_value(hashed)?))
+        } else {
+            let hashed = overlay::sha256_watched(&file, policy, &watched)?;
+            Ok((hashed.digest.to_string(), serde_json::to_value(hashed)?))
+        }
+    });
+    let (digest, everything) = tokio::select! {
+        hashed = hashed => hashed??,
+        never = show(&progress) => match never {},
+    };
+    match json {
+        true => println!("{everything:#}"),
+        false => println!("{digest}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows on the terminal, if standard error is one, how far a digest is that takes longer than a moment. Goes on until
+/// it is dropped, and clears what it drew.
+async fn show(progress: &Progress) -> std::convert::Infallible {
+    const MOMENT: Duration = Duration::from_millis(500);
+    const REFRESH: Duration = Duration::from_millis(100);
+    if !std::io::stderr().is_terminal() {
+        return std::future::pending().await;
+    }
+    sleep(MOMENT).await;
+    let bar = Cleared(ProgressBar::new(progress.length()));
+    let template = "{wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.0.set_style(style);
+    }
+    let mut ticks = interval(REFRESH);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        bar.0.set_position(progress.reached());
+    }
+}
+
+/// A bar that is gone from the terminal when it is dropped.
+struct Cleared(ProgressBar);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
