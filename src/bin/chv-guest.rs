@@ -59,7 +59,7 @@ fn serve() -> Result<Infallible, Box<dyn Error>> {
     let dispatcher = Dispatcher::new(toolbox, &confinement, LinuxSystem::new())?;
     let listener = VsockListener::bind(options.port)?;
     writeln!(std::io::stderr(), "CHV-GUEST READY")?;
-    listener.serve(&dispatcher)
+    Ok(listener.serve(&dispatcher)?)
 }
 
 /// What the command line says; see [`USAGE`].

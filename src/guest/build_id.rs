@@ -34,6 +34,7 @@ const SOURCES: &[(&str, &[u8])] = sources![
     "../bin/chv-guest.rs",
     "build_id.rs",
     "dispatcher/confinement.rs",
+    "dispatcher/descriptors.rs",
     "dispatcher/listener.rs",
     "dispatcher/mod.rs",
     "dispatcher/processes.rs",

@@ -56,17 +56,30 @@ pub fn write_frame(writer: &mut impl Write, frame: &Frame) -> Result<(), FrameEr
 ///
 /// [`LengthError::TooLarge`] when the body would have more than [`MAX_FRAME`] bytes.
 pub fn encode(frame: &Frame) -> Result<Vec<u8>, LengthError> {
-    let mut bytes = vec![0; HEADER];
-    serde_json::to_writer(&mut bytes, frame)
+    let mut bytes = Vec::new();
+    encode_into(&mut bytes, frame)?;
+    Ok(bytes)
+}
+
+/// Appends the frame's bytes to `bytes`; nothing is left of one that is too large.
+///
+/// # Errors
+///
+/// As [`encode`].
+pub(crate) fn encode_into(bytes: &mut Vec<u8>, frame: &Frame) -> Result<(), LengthError> {
+    let start = bytes.len();
+    bytes.extend([0; HEADER]);
+    serde_json::to_writer(&mut *bytes, frame)
         .expect("frames have string keys, no fallible serialiser, and memory takes every byte");
-    let length = bytes.len() - HEADER;
+    let length = bytes.len() - start - HEADER;
     if length > MAX_FRAME {
+        bytes.truncate(start);
         return Err(LengthError::TooLarge {
             length: length as u64,
         });
     }
-    bytes[..HEADER].copy_from_slice(&(length as u32).to_be_bytes());
-    Ok(bytes)
+    bytes[start..start + HEADER].copy_from_slice(&(length as u32).to_be_bytes());
+    Ok(())
 }
 
 /// The length of the body that a header announces: 1 to [`MAX_FRAME`].

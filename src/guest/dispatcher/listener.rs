@@ -1,20 +1,28 @@
-//! Serving over vsock: a listener, and one thread per connection.
+//! Serving over vsock: a listener, and threads that wait for its connections.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
+use uuid::Uuid;
 
-use super::Dispatcher;
+use super::{Dispatcher, ServeError, lock};
+use crate::guest::frame::{FrameError, encode};
+use crate::guest::protocol::{Frame, GuestQuery, Hello, QueryKind};
 
-/// Most connections at the same time; one more is closed at once.
-const MAX_CONNECTIONS: usize = 16;
+/// Most connections at the same time, each with a thread of its own; one more is closed at once.
+const MAX_CONNECTIONS: usize = 8;
 
 /// How long a host may leave the dispatcher waiting that has something to send.
 const SEND_LIMIT: Duration = Duration::from_secs(30);
@@ -45,11 +53,30 @@ impl VsockListener {
     }
 
     /// Serves every connection with `dispatcher`, for ever.
-    pub fn serve(&self, dispatcher: &Dispatcher) -> ! {
-        let connections = Arc::new(AtomicUsize::new(0));
+    ///
+    /// # Errors
+    ///
+    /// When a thread that serves connections can't be started.
+    pub fn serve(&self, dispatcher: &Dispatcher) -> io::Result<Infallible> {
+        let accepted = Arc::new(Accepted::default());
+        let busy = Arc::new(AtomicUsize::new(0));
+        for _ in 0..MAX_CONNECTIONS {
+            let (dispatcher, accepted) = (dispatcher.clone(), Arc::clone(&accepted));
+            let worker = thread::Builder::new().name("connection".to_owned());
+            worker.spawn(move || work(&dispatcher, &accepted))?;
+        }
         loop {
             match rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC) {
-                Ok(connection) => start(dispatcher, connection.into(), &connections),
+                Ok(connection) => {
+                    let place = Place::take(&busy);
+                    if place.number >= MAX_CONNECTIONS {
+                        tracing::warn!(
+                            "a connection was closed: there are {MAX_CONNECTIONS} already"
+                        );
+                        continue;
+                    }
+                    accepted.put(File::from(connection), place);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "no connection could be accepted");
                     thread::sleep(PAUSE);
@@ -59,39 +86,89 @@ impl VsockListener {
     }
 }
 
-fn start(dispatcher: &Dispatcher, connection: File, connections: &Arc<AtomicUsize>) {
-    let place = Place::take(connections);
-    if place.number >= MAX_CONNECTIONS {
-        tracing::warn!("a connection was closed: there are {MAX_CONNECTIONS} already");
-        return;
-    }
-    let dispatcher = dispatcher.clone();
-    let started = thread::Builder::new()
-        .name("connection".to_owned())
-        .spawn(move || {
-            let _place = place;
-            if let Err(error) = serve(&dispatcher, &connection) {
-                tracing::info!("a connection ended: {}", chain(error.as_ref()));
+/// Serves one connection after the other.
+///
+/// The threads are there from the start, and each has answered once, so that a guest that was restored just now starts
+/// none, and touches nothing for the first time, before it answers.
+fn work(dispatcher: &Dispatcher, accepted: &Accepted) -> ! {
+    rehearse(dispatcher);
+    loop {
+        let (connection, _place) = accepted.take();
+        let served = panic::catch_unwind(AssertUnwindSafe(|| serve(dispatcher, &connection)));
+        match served {
+            Ok(Ok(())) => {}
+            // Each connection that a snapshot holds ends like this after the restore, while the host waits for an
+            // answer: that is nothing to write to a slow console.
+            Ok(Err(ServeError::Frame(FrameError::Io(error)))) => {
+                tracing::debug!(%error, "a connection failed");
             }
-            // It is gone already when the host has closed it.
-            let _ = rustix::net::shutdown(&connection, Shutdown::Both);
-        });
-    if let Err(error) = started {
-        tracing::warn!(%error, "no thread could be started for a connection");
+            Ok(Err(error)) => tracing::info!("a connection ended: {}", chain(&error)),
+            Err(_) => tracing::error!("a connection ended: its thread panicked"),
+        }
+        // It is gone already when the host has closed it.
+        let _ = rustix::net::shutdown(&connection, Shutdown::Both);
     }
 }
 
-fn serve(
-    dispatcher: &Dispatcher,
-    connection: &File,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    sockopt::set_socket_timeout(connection, sockopt::Timeout::Send, Some(SEND_LIMIT))?;
-    Ok(dispatcher.serve(connection, connection.try_clone()?)?)
+/// Answers what a host asks first, to nobody.
+fn rehearse(dispatcher: &Dispatcher) {
+    let count = GuestQuery {
+        query_id: Uuid::new_v4(),
+        query_kind: QueryKind::OpenFdCount,
+        ts: Timestamp::now(),
+    };
+    let mut requests = Vec::new();
+    for request in [
+        Frame::Hello(Hello::of_this_build()),
+        Frame::GuestQuery(count),
+    ] {
+        match encode(&request) {
+            Ok(request) => requests.extend(request),
+            Err(error) => tracing::warn!(%error, "a rehearsal was left out"),
+        }
+    }
+    if let Err(error) = dispatcher.serve(requests.as_slice(), io::sink()) {
+        tracing::warn!("the rehearsal failed: {}", chain(&error));
+    }
+}
+
+fn serve(dispatcher: &Dispatcher, connection: &File) -> Result<(), ServeError> {
+    let prepared =
+        sockopt::set_socket_timeout(connection, sockopt::Timeout::Send, Some(SEND_LIMIT))
+            .map_err(io::Error::from)
+            .and_then(|()| connection.try_clone());
+    let writer = prepared.map_err(FrameError::Io)?;
+    dispatcher.serve(connection, writer)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// The connections that no thread serves yet.
+#[derive(Default)]
+struct Accepted {
+    waiting: Mutex<VecDeque<(File, Place)>>,
+    arrived: Condvar,
+}
+
+impl Accepted {
+    fn put(&self, connection: File, place: Place) {
+        lock(&self.waiting).push_back((connection, place));
+        self.arrived.notify_one();
+    }
+
+    fn take(&self) -> (File, Place) {
+        let mut waiting = lock(&self.waiting);
+        loop {
+            if let Some(next) = waiting.pop_front() {
+                return next;
+            }
+            let woken = self.arrived.wait(waiting);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
 }
 
 /// One of the connections that are counted, until it is dropped.

@@ -5,6 +5,7 @@
 //! [`Confinement`] that of [`Confinement::in_process`].
 
 mod confinement;
+mod descriptors;
 mod listener;
 mod processes;
 mod run;
@@ -97,10 +98,10 @@ impl Dispatcher {
     /// `ErrorEvent` where that was possible.
     pub fn serve(
         &self,
-        mut reader: impl Read,
+        reader: impl Read,
         writer: impl Write + Send + 'static,
     ) -> Result<(), ServeError> {
-        Session::new(Arc::clone(&self.shared), writer).serve(&mut reader)
+        Session::new(Arc::clone(&self.shared), writer).serve(reader)
     }
 }
 

@@ -1,6 +1,6 @@
 //! One connection: reads frames, answers them.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::{
     EXIT_DEADLINE, EXIT_GUEST_ERROR, EXIT_UNKNOWN_TOOL, MAX_DEADLINE_MS, MAX_IN_FLIGHT, ServeError,
     Shared, lock,
 };
-use crate::guest::frame::{FrameError, LengthError, read_frame, write_frame};
+use crate::guest::frame::{FrameError, LengthError, body_length, encode, encode_into, read_frame};
 use crate::guest::protocol::{
     DecodeError, ErrorEvent, Frame, GuestQuery, GuestResponse, Hello, Imprint, Imprinted,
     OpenFdCount, ProcessList, QueryKind, QueryResult, Renew, Renewed, ToolDispatch, ToolResult,
@@ -21,6 +21,12 @@ use crate::guest::protocol::{
 
 /// Most bytes of a command's id or of a nonce: both are kept.
 const MAX_ID: usize = 256;
+
+/// How many bytes of requests are read at once: several that were sent together come together.
+const REQUESTS: usize = 8 * 1024;
+
+/// How many bytes of answers are kept back, at most, while further requests are there already.
+const ANSWERS: usize = 64 * 1024;
 
 /// The stack of a thread that runs one tool.
 const TOOL_STACK: usize = 512 * 1024;
@@ -34,6 +40,9 @@ const QUERY_FAILED: &str = "GUEST_QUERY_FAILED";
 pub(super) struct Session<W> {
     shared: Arc<Shared>,
     writer: Arc<Writer<W>>,
+    /// What is to be sent before the next wait. Requests that came together are answered together: each packet that
+    /// leaves a guest interrupts it.
+    answers: Vec<u8>,
 }
 
 impl<W: Write + Send + 'static> Session<W> {
@@ -41,11 +50,21 @@ impl<W: Write + Send + 'static> Session<W> {
         Session {
             shared,
             writer: Arc::new(Writer(Mutex::new(Some(writer)))),
+            answers: Vec::new(),
         }
     }
 
-    pub(super) fn serve(&self, reader: &mut impl Read) -> Result<(), ServeError> {
+    pub(super) fn serve(mut self, reader: impl Read) -> Result<(), ServeError> {
+        let served = self.answer_all(&mut BufReader::with_capacity(REQUESTS, reader));
+        let sent = self.flush();
+        served.and(sent.map_err(Into::into))
+    }
+
+    fn answer_all(&mut self, reader: &mut BufReader<impl Read>) -> Result<(), ServeError> {
         loop {
+            if self.answers.len() > ANSWERS || !holds_a_frame(reader.buffer()) {
+                self.flush()?;
+            }
             let error = match read_frame(reader) {
                 Ok(None) => return Ok(()),
                 Ok(Some(frame)) => {
@@ -57,19 +76,19 @@ impl<W: Write + Send + 'static> Session<W> {
             let code = match &error {
                 // A newer host asks what an older guest doesn't know: it is told so, and goes on without.
                 FrameError::Decode(unknown @ DecodeError::UnknownType { .. }) => {
-                    self.writer.error(PROTOCOL_ERROR, unknown.to_string())?;
+                    self.error(PROTOCOL_ERROR, unknown.to_string())?;
                     continue;
                 }
                 FrameError::Io(_) => return Err(error.into()),
                 FrameError::Length(LengthError::TooLarge { .. }) => TOO_LARGE,
                 FrameError::Length(LengthError::Empty) | FrameError::Decode(_) => MALFORMED,
             };
-            self.writer.error(code, error.to_string())?;
+            self.error(code, error.to_string())?;
             return Err(error.into());
         }
     }
 
-    fn answer(&self, frame: Frame) -> Result<(), ServeError> {
+    fn answer(&mut self, frame: Frame) -> Result<(), ServeError> {
         match frame {
             Frame::ToolDispatch(dispatch) => self.dispatch(dispatch)?,
             Frame::GuestQuery(query) => self.query(&query)?,
@@ -79,38 +98,38 @@ impl<W: Write + Send + 'static> Session<W> {
                     nonce,
                     ..Hello::of_this_build()
                 };
-                self.writer.send(&Frame::Hello(hello))?;
+                self.send(&Frame::Hello(hello))?;
             }
             Frame::Imprint(imprint) => self.imprint(imprint)?,
             Frame::Renew(renew) => self.renew(&renew)?,
             other => {
                 let error = ServeError::Unexpected { name: other.name() };
-                self.writer.error(PROTOCOL_ERROR, error.to_string())?;
+                self.error(PROTOCOL_ERROR, error.to_string())?;
                 return Err(error);
             }
         }
         Ok(())
     }
 
-    fn dispatch(&self, dispatch: ToolDispatch) -> Result<(), FrameError> {
+    fn dispatch(&mut self, dispatch: ToolDispatch) -> Result<(), FrameError> {
         let id = dispatch.command_id.clone();
         if id.len() > MAX_ID {
             let message = format!("a command_id has at most {MAX_ID} bytes, not {}", id.len());
-            return self.writer.error(PROTOCOL_ERROR, message);
+            return self.error(PROTOCOL_ERROR, message);
         }
+        let shared = Arc::clone(&self.shared);
         {
-            let mut in_flight = lock(&self.shared.in_flight);
+            let mut in_flight = lock(&shared.in_flight);
             if in_flight.contains(&id) {
                 let message = format!("the command {id:?} is in flight");
-                return self.writer.error(DUPLICATE_REQUEST, message);
+                return self.error(DUPLICATE_REQUEST, message);
             }
             if in_flight.len() == MAX_IN_FLIGHT {
                 let reason = format!("{MAX_IN_FLIGHT} tools are running already");
-                return self.writer.send(&refusal(id, EXIT_GUEST_ERROR, reason));
+                return self.send(&refusal(id, EXIT_GUEST_ERROR, reason));
             }
             in_flight.insert(id.clone());
         }
-        let shared = Arc::clone(&self.shared);
         let writer = Arc::clone(&self.writer);
         let spawned = thread::Builder::new()
             .name("tool".to_owned())
@@ -125,12 +144,12 @@ impl<W: Write + Send + 'static> Session<W> {
         if let Err(error) = spawned {
             lock(&self.shared.in_flight).remove(&id);
             let reason = format!("no thread could be started for the tool: {error}");
-            self.writer.send(&refusal(id, EXIT_GUEST_ERROR, reason))?;
+            self.send(&refusal(id, EXIT_GUEST_ERROR, reason))?;
         }
         Ok(())
     }
 
-    fn query(&self, query: &GuestQuery) -> Result<(), FrameError> {
+    fn query(&mut self, query: &GuestQuery) -> Result<(), FrameError> {
         let system = &self.shared.system;
         let result = match query.query_kind {
             QueryKind::OpenFdCount => system
@@ -142,31 +161,30 @@ impl<W: Write + Send + 'static> Session<W> {
                 .map(|processes| QueryResult::ProcessList(ProcessList { processes })),
         };
         match result {
-            Ok(result) => self.writer.send(&Frame::GuestResponse(GuestResponse {
+            Ok(result) => self.send(&Frame::GuestResponse(GuestResponse {
                 query_id: query.query_id,
                 result,
                 ts: Timestamp::now(),
             })),
             Err(error) => {
                 let message = format!("{:?} could not be read: {error}", query.query_kind);
-                self.writer.error(QUERY_FAILED, message)
+                self.error(QUERY_FAILED, message)
             }
         }
     }
 
-    fn imprint(&self, imprint: Imprint) -> Result<(), FrameError> {
+    fn imprint(&mut self, imprint: Imprint) -> Result<(), FrameError> {
         if imprint.nonce.len() > MAX_ID {
             let length = imprint.nonce.len();
             let message = format!("a nonce has at most {MAX_ID} bytes, not {length}");
-            return self.writer.error(PROTOCOL_ERROR, message);
+            return self.error(PROTOCOL_ERROR, message);
         }
         *lock(&self.shared.nonce) = Some(imprint.nonce);
         let request_id = imprint.request_id;
-        self.writer
-            .send(&Frame::Imprinted(Imprinted { request_id }))
+        self.send(&Frame::Imprinted(Imprinted { request_id }))
     }
 
-    fn renew(&self, renew: &Renew) -> Result<(), FrameError> {
+    fn renew(&mut self, renew: &Renew) -> Result<(), FrameError> {
         let system = &self.shared.system;
         let now = Duration::from_nanos(renew.unix_nanos);
         let offset = milliseconds(now) - milliseconds(system.clock());
@@ -177,7 +195,7 @@ impl<W: Write + Send + 'static> Session<W> {
         );
         let nonce = lock(&self.shared.nonce).clone();
         let unix_nanos = u64::try_from(system.clock().as_nanos()).ok();
-        self.writer.send(&Frame::Renewed(Renewed {
+        self.send(&Frame::Renewed(Renewed {
             request_id: renew.request_id,
             nonce,
             reseeded,
@@ -185,6 +203,34 @@ impl<W: Write + Send + 'static> Session<W> {
             clock_offset_ms: offset,
             unix_nanos,
         }))
+    }
+
+    fn error(&mut self, code: &str, message: String) -> Result<(), FrameError> {
+        self.send(&Frame::ErrorEvent(ErrorEvent {
+            code: code.to_owned(),
+            message,
+        }))
+    }
+
+    /// Sends a frame before the next wait.
+    fn send(&mut self, frame: &Frame) -> Result<(), FrameError> {
+        Ok(encode_into(&mut self.answers, frame)?)
+    }
+
+    fn flush(&mut self) -> Result<(), FrameError> {
+        if !self.answers.is_empty() {
+            self.writer.write(&self.answers)?;
+            self.answers.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Whether the next frame can be read without waiting. A length that is out of bounds is refused at once.
+fn holds_a_frame(buffered: &[u8]) -> bool {
+    match buffered.split_first_chunk() {
+        Some((header, rest)) => body_length(*header).map_or(true, |length| length <= rest.len()),
+        None => false,
     }
 }
 
@@ -267,21 +313,19 @@ struct Writer<W>(Mutex<Option<W>>);
 
 impl<W: Write> Writer<W> {
     fn send(&self, frame: &Frame) -> Result<(), FrameError> {
+        Ok(self.write(&encode(frame)?)?)
+    }
+
+    /// Writes whole frames in one piece.
+    fn write(&self, frames: &[u8]) -> io::Result<()> {
         let mut guard = lock(&self.0);
         let writer = guard
             .as_mut()
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
-        let written = write_frame(writer, frame);
-        if let Err(FrameError::Io(_)) = written {
+        let written = writer.write_all(frames).and_then(|()| writer.flush());
+        if written.is_err() {
             *guard = None;
         }
         written
-    }
-
-    fn error(&self, code: &str, message: String) -> Result<(), FrameError> {
-        self.send(&Frame::ErrorEvent(ErrorEvent {
-            code: code.to_owned(),
-            message,
-        }))
     }
 }

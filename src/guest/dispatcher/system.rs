@@ -3,15 +3,12 @@
 use std::fs::{self, File};
 use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{Dir, OFlags};
 use rustix::time::{ClockId, Timespec};
 
-use super::processes;
+use super::{descriptors, processes};
 use crate::guest::protocol::{GuestProcess, MAX_PROCESSES, MemUsage};
 
 /// Most characters of a process's name that are reported.
@@ -82,16 +79,7 @@ impl System for LinuxSystem {
     /// Counts the entries of every `/proc/<pid>/fd`, except those that counting itself opens.
     fn open_fd_count(&self) -> io::Result<u64> {
         let _counting = self.counting.lock();
-        let mut count = 0;
-        for pid in processes::pids()? {
-            // A process that ends meanwhile has none.
-            match count_fds(Path::new(&format!("/proc/{pid}/fd"))) {
-                Ok(open) => count += open,
-                Err(error) if has_ended(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(count)
+        descriptors::count_all()
     }
 
     /// `MemTotal`, and that without `MemAvailable`, from `/proc/meminfo`.
@@ -123,45 +111,6 @@ impl System for LinuxSystem {
         let now = Timespec::try_from(now).map_err(io::Error::other)?;
         Ok(rustix::time::clock_settime(ClockId::Realtime, now)?)
     }
-}
-
-/// The descriptors in a `/proc/<pid>/fd`, without sockets, and without the one that reads this directory.
-fn count_fds(directory: &Path) -> io::Result<u64> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(directory, flags, rustix::fs::Mode::empty())?;
-    let mut entries = Dir::new(opened)?;
-    let reading = entries.fd()?.as_raw_fd();
-    let is_own_process = directory == own_fds();
-    let mut count = 0;
-    while let Some(entry) = entries.read() {
-        let entry = entry?;
-        let fd: Option<i32> = entry
-            .file_name()
-            .to_str()
-            .ok()
-            .and_then(|name| name.parse().ok());
-        if fd.is_none() || (is_own_process && fd == Some(reading)) {
-            continue;
-        }
-        match rustix::fs::readlinkat(entries.fd()?, entry.file_name(), Vec::new()) {
-            Ok(target) => count += u64::from(!target.to_bytes().starts_with(b"socket:")),
-            Err(error) if has_ended(&error.into()) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(count)
-}
-
-fn own_fds() -> PathBuf {
-    PathBuf::from(format!("/proc/{}/fd", std::process::id()))
-}
-
-/// Whether a process, or its descriptor, was gone by the time that it was looked at.
-fn has_ended(error: &io::Error) -> bool {
-    matches!(
-        rustix::io::Errno::from_io_error(error),
-        Some(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH)
-    )
 }
 
 fn parse_meminfo(meminfo: &str) -> Option<MemUsage> {
@@ -243,27 +192,6 @@ mod random {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn counting_leaves_out_sockets_and_itself() {
-        // Other tests open and close descriptors meanwhile, so a count by count of one process is compared with
-        // what was opened on purpose, as a lower bound, and a child that nobody else touches exactly.
-        let mut child = std::process::Command::new("/bin/sh")
-            .args(["-c", "read line"])
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        let directory = format!("/proc/{}/fd", child.id());
-        let counted = count_fds(Path::new(&directory)).unwrap();
-        let listed = fs::read_dir(&directory).unwrap().count() as u64;
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert_eq!(counted, listed);
-        assert!(has_ended(&count_fds(Path::new(&directory)).unwrap_err()));
-        assert!(count_fds(&own_fds()).unwrap() >= 3);
-    }
 
     #[test]
     fn meminfo_is_read() {

@@ -5,6 +5,7 @@
 //! resets (100 unless set). All of it is one test in a process of its own, so that the descriptors and the memory that
 //! are counted are nobody else's.
 
+mod clones;
 mod death;
 mod figures;
 mod resets;
@@ -60,6 +61,7 @@ async fn alone() {
     // Everything that is made once and stays is there now.
     let before = Usage::now();
     writes::land_on_the_disk_and_are_gone_after_a_revert(&stage).await;
+    clones::share_no_randomness_and_know_the_time(&stage).await;
     death::is_noticed_and_mended(&stage).await;
     resets::are_verified_until_a_byte_is_changed(&stage).await;
     assert_nothing_left(stage.folder());

@@ -1,0 +1,63 @@
+//! Two guests of one snapshot: neither repeats the other's randomness, and both know the time.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use chv_sandbox::sandbox::{Sandbox, ToolInvocation};
+use serde_json::json;
+
+use super::traces::deadline;
+use super::{Stage, Stopwatch};
+
+/// How many guests of the one snapshot are compared.
+const CLONES: usize = 4;
+
+/// The first things that a tool sees: random bytes from two interfaces, and the time in seconds.
+const LOOK: &str =
+    "cat /proc/sys/kernel/random/uuid; head -c 16 /dev/urandom | od -An -tx1; date +%s";
+
+pub(super) async fn share_no_randomness_and_know_the_time(stage: &Stage) {
+    let watch = Stopwatch::start();
+    let sandbox = stage.sandbox();
+    sandbox.boot().await.unwrap();
+    let mut seen = BTreeSet::new();
+    let mut furthest = Duration::ZERO;
+    for n in 0..CLONES {
+        if n > 0 {
+            sandbox.reset().await.unwrap();
+        }
+        let before = unix_time();
+        let invocation = ToolInvocation {
+            command_id: format!("look-{n}"),
+            tool: "sh".to_owned(),
+            params: json!({ "script": LOOK }),
+            deadline_ms: deadline().as_millis() as u64,
+        };
+        let execution = sandbox.execute_tool(invocation).await.unwrap();
+        let after = unix_time();
+        assert_eq!(execution.exit_code, 0, "{execution:?}");
+        let lines: Vec<&str> = execution.stdout.lines().map(str::trim).collect();
+        let [uuid, bytes, seconds] = lines[..] else {
+            panic!("{:?}", execution.stdout)
+        };
+        for random in [uuid, bytes] {
+            assert!(random.len() >= 36, "{random:?}");
+            assert!(seen.insert(random.to_owned()), "{random:?} came twice");
+        }
+        // The guest's second began up to a second before the guest looked at it.
+        let guest = Duration::from_secs(seconds.parse().unwrap());
+        let too_early = before.saturating_sub(guest + Duration::from_secs(1));
+        furthest = furthest.max(too_early).max(guest.saturating_sub(after));
+    }
+    assert!(furthest <= Duration::from_millis(50), "{furthest:?}");
+    sandbox.shutdown().await;
+    watch.say(format!(
+        "{CLONES} guests of one snapshot shared no random bytes and knew the time"
+    ));
+}
+
+fn unix_time() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+}
