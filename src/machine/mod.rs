@@ -118,6 +118,8 @@ pub struct Machine {
     served: bool,
     /// Whether there may be a VM, if only by a call that nobody waited for.
     occupied: bool,
+    /// What its start took, until a report of a revert has it.
+    started: Option<Duration>,
 }
 
 impl Machine {
@@ -127,6 +129,7 @@ impl Machine {
     ///
     /// [`Error::Vmm`] when the VMM can't be started, [`Error::NotUtf8`] when its directory can't be told to it.
     pub async fn start(config: MachineConfig) -> Result<Machine, Error> {
+        let begun = Instant::now();
         let (vmm, directory) = match config.vmm {
             VmmSource::Spawn(vmm) => {
                 let vmm = Vmm::spawn(&vmm).await.map_err(Error::Vmm)?;
@@ -157,6 +160,7 @@ impl Machine {
             // Nobody knows what a VMM that is somebody else's has done.
             served,
             occupied: served,
+            started: (!served).then(|| begun.elapsed()),
         })
     }
 

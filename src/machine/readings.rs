@@ -124,6 +124,12 @@ impl Steps {
         }
     }
 
+    /// A step that was done before.
+    pub(super) fn before(&mut self, name: &'static str, took: Duration) {
+        let micros = took.as_micros() as u64;
+        self.done.push(Step { name, micros });
+    }
+
     /// The step `name` ends here.
     pub(super) fn end(&mut self, name: &'static str) {
         let now = Instant::now();

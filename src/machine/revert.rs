@@ -91,6 +91,9 @@ impl Machine {
     /// should use.
     pub async fn stage(&mut self, target: &Target) -> Result<Staged, Error> {
         let mut steps = Steps::start();
+        if let Some(took) = self.started.take() {
+            steps.before("start", took);
+        }
         self.close_channel();
         let clear = async {
             if self.occupied {

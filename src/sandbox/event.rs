@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{ResetOutcome, SandboxState};
 use crate::vsock::ChannelEventKind;
-use crate::{vmm, vsock};
+use crate::{machine, vmm, vsock};
 
 /// Something that happened in a sandbox.
 ///
@@ -24,6 +24,10 @@ pub enum Event {
     Vmm(vmm::Event),
     /// The VMM ended.
     VmmEnded(vmm::Ended),
+    /// A spare waits for the next reset.
+    SpareReady,
+    /// A spare could not be prepared. It is tried again after a while; a reset that finds no spare starts a new VMM.
+    SpareFailed(Arc<machine::Error>),
     /// What is left of a sandbox that diverged was kept there.
     EvidenceKept(std::path::PathBuf),
     /// Events came faster than they could be passed on, and this many of them are gone for good.
@@ -57,6 +61,8 @@ impl fmt::Display for Event {
             Event::Vmm(event) => write!(f, "VMM event {:?} {:?}", event.source, event.event),
             Event::VmmEnded(ended) => write!(f, "VMM {} ended, {}", ended.pid, ended.exit),
             Event::EvidenceKept(folder) => write!(f, "evidence kept in {}", folder.display()),
+            Event::SpareReady => f.write_str("a spare is ready"),
+            Event::SpareFailed(error) => write!(f, "a spare failed: {error}"),
             Event::Lost { source, count } => write!(f, "{count} events of the {source} lost"),
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::machine::{DiskProof, DiskRole, Restored, Step};
+use crate::machine::{DiskProof, DiskRole, Step};
 
 use crate::overlay::{Access, Digest};
 use crate::vmm::Identity;
@@ -17,7 +17,7 @@ pub struct ResetReport {
     /// How the sandbox was reverted.
     pub strategy: StrategyUsed,
     /// How the snapshot's memory was brought back; `None` where no snapshot was restored.
-    pub restore: Option<Restored>,
+    pub restore: Option<RestoreUsed>,
     /// Which try this was, from 1. A second follows only on silence.
     pub attempt: u32,
     /// Every check, the decisive ones first.
@@ -67,6 +67,7 @@ impl ResetReport {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Manner {
     pub(super) strategy: StrategyUsed,
+    pub(super) restore: Option<RestoreUsed>,
     pub(super) attempt: u32,
 }
 
@@ -103,6 +104,25 @@ impl fmt::Display for StrategyUsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// How a snapshot's memory was brought back, and why in this way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RestoreUsed {
+    /// The way.
+    pub mode: MemoryFill,
+    /// Why this one: that it was asked for, what a probe or an attempt said.
+    pub reason: String,
+}
+
+/// When a restored VM's memory is read from its snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryFill {
+    /// All of it, before the restore has answered.
+    Copy,
+    /// Page by page, when the guest first touches them.
+    OnDemand,
 }
 
 /// One check of a reset.

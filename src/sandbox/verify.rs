@@ -49,7 +49,7 @@ pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -
     let renewed = guest.and_then(|guest| guest.renewed.as_ref());
     let report = ResetReport {
         strategy: manner.strategy,
-        restore: Some(readings.restored.clone()),
+        restore: manner.restore.clone(),
         attempt: manner.attempt,
         disks: readings.disks.iter().map(hashed_disk).collect(),
         vmm: readings.vmm.clone().and_then(Result::ok),

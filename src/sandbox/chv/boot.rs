@@ -1,33 +1,34 @@
 //! Boot: from nothing to ready, or back to nothing.
 
 use std::fs::OpenOptions;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::reset::revert_and_verify;
+use super::goal::Goal;
+use super::spares::Refill;
 use super::{Running, Shared};
 use crate::client::Release;
 use crate::golden::Golden;
 use crate::machine::{self, Machine, MachineConfig, VmmSource};
 use crate::sandbox::verify::Verdict;
-use crate::sandbox::{BootFailure, Error, FailedReset, SandboxState, Unavailable};
+use crate::sandbox::{
+    BootFailure, Error, FailedReset, SandboxState, Strategy, StrategyUsed, Unavailable,
+};
 use crate::vmm::{self, ShutdownReport};
 
 /// The oldest release whose API is known to this crate.
 const OLDEST_RELEASE: Release = Release::new(44, 0);
 
 impl Shared {
-    pub(super) async fn boot(
-        self: &std::sync::Arc<Self>,
-        slot: &mut Option<Running>,
-    ) -> Result<(), Error> {
+    pub(super) async fn boot(self: &Arc<Self>, slot: &mut Option<Running>) -> Result<(), Error> {
         match self.status.state() {
             SandboxState::Ready => return Ok(()),
             _ if self.status.is_halted() => return Err(self.status.not_ready("boot")),
             _ => {}
         }
         self.status.begin(SandboxState::Booting);
-        if let Some(left) = slot.take() {
-            left.stop().await;
-        }
+        self.clear(slot).await;
         match self.start().await {
             Ok(running) => {
                 *slot = Some(running);
@@ -40,43 +41,39 @@ impl Shared {
         }
     }
 
-    async fn start(self: &std::sync::Arc<Self>) -> Result<Running, Error> {
+    async fn start(self: &Arc<Self>) -> Result<Running, Error> {
         if let VmmSource::Spawn(_) = self.source {
             check_kvm()?;
         }
-        let golden = match &self.config.golden {
-            Some(directory) => {
-                let opened = Golden::open(directory);
-                Some(opened.map_err(|error| failed(BootFailure::Golden(error)))?)
-            }
+        let goal = match &self.config.golden {
+            Some(directory) => Some(Arc::new(self.open(directory)?)),
             None => None,
         };
-        let machine = Machine::start(MachineConfig {
-            vmm: self.source.clone(),
-            disks: match &golden {
-                Some(golden) => golden.disks(),
-                None => self.config.disks(),
+        let machine = match &goal {
+            Some(goal) => goal.machine(),
+            None => MachineConfig {
+                vmm: self.source.clone(),
+                disks: self.config.disks(),
+                port: self.config.port,
+                limits: self.config.limits(),
             },
-            port: match &golden {
-                Some(golden) => golden.manifest().guest.port,
-                None => self.config.port,
-            },
-            limits: self.config.limits(),
-        });
-        let mut machine = machine.await.map_err(not_available_or_failed)?;
+        };
+        let machine = Machine::start(machine).await;
+        let mut machine = machine.map_err(not_available_or_failed)?;
         let watcher = self.watch(&machine);
-        let up = match &golden {
-            Some(golden) => self.restore_verified(&mut machine, golden).await,
+        let up = match &goal {
+            Some(goal) => self.restore_verified(&mut machine, goal).await,
             None => self.boot_cold(&mut machine).await,
         };
         let running = Running {
             machine,
-            golden,
+            goal,
             watcher,
         };
         match up {
             Ok(()) => {
                 self.adopt_channel(&running);
+                self.keep_spares(running.goal.as_ref());
                 Ok(running)
             }
             Err(error) => {
@@ -86,9 +83,37 @@ impl Shared {
         }
     }
 
-    async fn restore_verified(&self, machine: &mut Machine, golden: &Golden) -> Result<(), Error> {
-        check_release(machine, Some(golden)).await?;
-        let verification = revert_and_verify(machine, golden).await;
+    fn open(&self, directory: &Path) -> Result<Goal, Error> {
+        let golden = Golden::open(directory);
+        let golden = golden.map_err(|error| failed(BootFailure::Golden(error)))?;
+        let goal = Goal::new(golden, &self.config, &self.source);
+        goal.map_err(|error| failed(BootFailure::Machine(error)))
+    }
+
+    /// Has spares made for the resets to come, if that is the strategy.
+    fn keep_spares(&self, goal: Option<&Arc<Goal>>) {
+        let (Strategy::Standby(standby), Some(goal)) = (self.config.strategy, goal) else {
+            return;
+        };
+        let memory = goal.memory_bytes();
+        let capacity = standby.capacity(memory);
+        if capacity == 0 {
+            let budget_mib = standby.memory_budget_mib;
+            tracing::warn!(memory, budget_mib, "no spare fits into the memory budget");
+            return;
+        }
+        self.spares.start(Refill {
+            goal: Arc::clone(goal),
+            capacity,
+            max_age: Duration::from_secs(standby.max_age_s),
+            busy: self.busy.subscribe(),
+            events: self.status.teller(),
+        });
+    }
+
+    async fn restore_verified(&self, machine: &mut Machine, goal: &Goal) -> Result<(), Error> {
+        check_release(machine, Some(goal.golden())).await?;
+        let verification = goal.revert(machine, StrategyUsed::Respawn).await;
         let verification = verification.map_err(|error| failed(BootFailure::Machine(error)))?;
         let refuse: fn(Box<FailedReset>) -> Error = match verification.verdict {
             Verdict::Passed => return Ok(()),
@@ -120,7 +145,7 @@ impl Shared {
     }
 
     /// Lets tools run on the machine's channel.
-    pub(super) fn adopt_channel(self: &std::sync::Arc<Self>, running: &Running) {
+    pub(super) fn adopt_channel(self: &Arc<Self>, running: &Running) {
         let channel = running
             .machine
             .channel()

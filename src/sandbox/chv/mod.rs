@@ -1,7 +1,11 @@
 //! The sandbox on Cloud Hypervisor.
 
 mod boot;
+mod goal;
+mod replace;
 mod reset;
+mod retired;
+mod spares;
 mod status;
 mod watch;
 
@@ -15,12 +19,14 @@ use tracing::Instrument;
 
 use super::span;
 use super::{
-    Backend, ConfigError, Error, Event, Reset, Sandbox, SandboxConfig, SandboxState, ToolExecution,
-    ToolInvocation,
+    Backend, ConfigError, Error, Event, Reset, Sandbox, SandboxConfig, SandboxState, Strategy,
+    ToolExecution, ToolInvocation,
 };
-use crate::golden::Golden;
 use crate::machine::{Machine, VmmSource};
 use crate::vsock;
+use goal::Goal;
+use retired::Retired;
+use spares::Spares;
 use status::{Abandoned, Status};
 use watch::Watcher;
 
@@ -43,13 +49,18 @@ struct Shared {
     machine: Mutex<Option<Running>>,
     /// Counts the shutdowns; a boot or reset that sees it change gives up.
     shutdowns: watched::Sender<u64>,
+    /// How many boots and resets are under way or wait for their turn.
+    busy: watched::Sender<usize>,
+    spares: Spares,
+    /// The VMMs that were replaced.
+    retired: Retired,
 }
 
 /// What there is between boot and shutdown.
 struct Running {
     machine: Machine,
     /// Absent in scaffold mode.
-    golden: Option<Golden>,
+    goal: Option<Arc<Goal>>,
     watcher: Watcher,
 }
 
@@ -60,6 +71,23 @@ struct Turn<'a> {
     abandoned: Abandoned<'a>,
     machine: MutexGuard<'a, Option<Running>>,
     shutdowns: watched::Receiver<u64>,
+    _busy: Busy<'a>,
+}
+
+/// Keeps the refill of spares out of the way.
+struct Busy<'a>(&'a watched::Sender<usize>);
+
+impl<'a> Busy<'a> {
+    fn begin(count: &'a watched::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Busy(count)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl ChvSandbox {
@@ -76,13 +104,21 @@ impl ChvSandbox {
     /// A sandbox on a VMM that is described elsewhere: one that somebody else runs, such as a player of
     /// recordings, or a process with more settings than a configuration has. The configuration's `vmm`, `vmm_env`
     /// and `run_root` aren't used. On a VMM that somebody else runs, what needs its process is reported as not
-    /// applicable.
+    /// applicable, and the only strategy is [`Strategy::InPlace`].
     ///
     /// # Errors
     ///
     /// [`ConfigError::Invalid`].
     pub fn with_vmm(config: SandboxConfig, source: VmmSource) -> Result<Self, ConfigError> {
         config.check()?;
+        if let VmmSource::Attach { .. } = source
+            && config.strategy != Strategy::InPlace
+        {
+            return Err(ConfigError::Invalid {
+                field: "strategy",
+                reason: "starts other VMMs, and this one is somebody else's".to_owned(),
+            });
+        }
         Ok(ChvSandbox {
             shared: Arc::new(Shared {
                 config,
@@ -90,6 +126,9 @@ impl ChvSandbox {
                 status: Status::new(EVENTS),
                 machine: Mutex::new(None),
                 shutdowns: watched::Sender::new(0),
+                busy: watched::Sender::new(0),
+                spares: Spares::default(),
+                retired: Retired::default(),
             }),
         })
     }
@@ -99,11 +138,13 @@ impl Shared {
     /// Waits until nobody else changes the machine.
     async fn turn(&self) -> Turn<'_> {
         let shutdowns = self.shutdowns.subscribe();
+        let busy = Busy::begin(&self.busy);
         let machine = self.machine.lock().await;
         Turn {
             abandoned: self.status.fail_unless_finished(),
             machine,
             shutdowns,
+            _busy: busy,
         }
     }
 
@@ -111,11 +152,18 @@ impl Shared {
         self.shutdowns.send_modify(|count| *count += 1);
         let mut machine = self.machine.lock().await;
         self.status.close_channel();
-        if let Some(running) = machine.take() {
+        self.clear(&mut machine).await;
+        self.status.rest();
+    }
+
+    /// Stops whatever there is.
+    async fn clear(&self, slot: &mut Option<Running>) {
+        self.spares.stop(&self.retired).await;
+        if let Some(running) = slot.take() {
             let report = running.stop().await;
             tracing::debug!(?report, "the VMM has ended");
         }
-        self.status.rest();
+        self.retired.gone().await;
     }
 
     fn grace(&self) -> Duration {

@@ -1,20 +1,17 @@
-//! Reset in place: revert, read, compare; halt on the first doubt.
+//! Reset: revert, read, compare; halt on the first doubt.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::goal::Goal;
 use super::{Running, Shared};
-use crate::golden::{Golden, vmm_api_state};
-use crate::machine::{self, Machine, Reading};
-use crate::sandbox::report::Manner;
-use crate::sandbox::verify::{Verdict, Verification, verify};
+use crate::golden::vmm_api_state;
+use crate::machine::{Machine, Reading};
+use crate::sandbox::verify::Verdict;
 use crate::sandbox::{
-    Error, Event, FailedReset, Reset, ResetOutcome, ResetReport, SandboxState, StrategyUsed,
-    VmmApiState, evidence,
+    Error, Event, FailedReset, Reset, ResetOutcome, ResetReport, SandboxState, Strategy,
+    StrategyUsed, VmmApiState, evidence,
 };
-
-/// A source that was silent is asked once more, by a whole further revert.
-const ATTEMPTS: u32 = 2;
 
 impl Shared {
     pub(super) async fn reset(
@@ -26,8 +23,8 @@ impl Shared {
             _ => return Err(self.status.not_ready("be reset")),
         };
         self.status.begin(SandboxState::Resetting);
-        let result = match running.golden.clone() {
-            Some(golden) => self.reset_to(running, &golden).await,
+        let result = match running.goal.clone() {
+            Some(goal) => self.reset_to(running, &goal).await,
             None => self.reset_scaffold(running).await,
         };
         match &result {
@@ -42,22 +39,33 @@ impl Shared {
         result
     }
 
-    async fn reset_to(&self, running: &mut Running, golden: &Golden) -> Result<Reset, Error> {
-        let machine = &mut running.machine;
-        let verification = revert_and_verify(machine, golden).await;
-        let verification = verification.map_err(Error::ResetFailed)?;
+    async fn reset_to(
+        self: &Arc<Self>,
+        running: &mut Running,
+        goal: &Goal,
+    ) -> Result<Reset, Error> {
+        let verification = match self.config.strategy {
+            Strategy::InPlace => {
+                let verification = goal
+                    .revert(&mut running.machine, StrategyUsed::InPlace)
+                    .await;
+                verification.map_err(Error::ResetFailed)?
+            }
+            Strategy::Respawn | Strategy::Standby(_) => self.replace(running, goal).await?,
+        };
         let outcome = verification.outcome;
         let halt: fn(Box<FailedReset>) -> Error = match verification.verdict {
             Verdict::Passed => return Ok(Reset::Verified(outcome)),
             Verdict::Silent => Error::ResetTimeout,
             Verdict::Diverged => Error::ResetDivergence,
         };
-        Err(halt(self.halt(machine, outcome).await))
+        Err(halt(self.halt(&mut running.machine, outcome).await))
     }
 
     /// From here on the sandbox takes nothing but a shutdown.
     async fn halt(&self, machine: &mut Machine, outcome: ResetOutcome) -> Box<FailedReset> {
         self.status.halt();
+        self.spares.stop(&self.retired).await;
         let evidence = self.keep_evidence(machine, &outcome).await;
         self.status.tell(Event::Reset(Arc::new(outcome.clone())));
         Box::new(FailedReset { outcome, evidence })
@@ -100,24 +108,5 @@ impl Shared {
         };
         let report = ResetReport::unverified(StrategyUsed::ColdBoot, steps);
         Ok(Reset::Scaffold(ResetOutcome::unverified(live, report)))
-    }
-}
-
-/// Reverts `machine` and compares it with its baselines; once more from the start when a source was silent.
-pub(super) async fn revert_and_verify(
-    machine: &mut Machine,
-    golden: &Golden,
-) -> Result<Verification, machine::Error> {
-    let mut manner = Manner {
-        strategy: StrategyUsed::InPlace,
-        attempt: 1,
-    };
-    loop {
-        let readings = machine.revert(&golden.snapshot()).await?;
-        let verification = verify(readings, golden.manifest(), &manner);
-        if verification.verdict != Verdict::Silent || manner.attempt == ATTEMPTS {
-            return Ok(verification);
-        }
-        manner.attempt += 1;
     }
 }

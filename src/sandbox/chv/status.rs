@@ -67,6 +67,11 @@ impl Status {
             .to_string()
     }
 
+    /// For those who tell something although they don't hold the sandbox.
+    pub(super) fn teller(&self) -> broadcast::Sender<Event> {
+        self.events.clone()
+    }
+
     pub(super) fn tell(&self, event: Event) {
         let journal = self.journal.lock();
         journal
@@ -105,6 +110,11 @@ impl Status {
                 inner.forget_vmm();
             }
         });
+    }
+
+    /// Another VMM serves from now on.
+    pub(super) fn next_vmm(&self) {
+        self.lock().forget_vmm();
     }
 
     /// Names the present VMM, for [`vmm_ended`](Self::vmm_ended).
@@ -293,8 +303,12 @@ mod tests {
         assert!(status.vmm_ended(second));
         assert_eq!(status.state(), SandboxState::Failed);
 
+        status.next_vmm();
+        assert!(!status.vmm_ended(second), "it was replaced");
+
+        let third = status.vmm();
         status.rest();
-        assert!(!status.vmm_ended(second), "it was shut down");
+        assert!(!status.vmm_ended(third), "it was shut down");
         assert_eq!(status.state(), SandboxState::NotBooted);
     }
 

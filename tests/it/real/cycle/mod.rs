@@ -21,7 +21,7 @@ use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
 use chv_sandbox::machine::{Disk, DiskRole, Limits, MachineConfig, VmShape, VmmSource};
 use chv_sandbox::overlay;
-use chv_sandbox::sandbox::{ChvSandbox, SandboxConfig, Timeouts};
+use chv_sandbox::sandbox::{ChvSandbox, SandboxConfig, Strategy, Timeouts};
 use chv_sandbox::vmm::VmmConfig;
 use tempfile::TempDir;
 
@@ -144,12 +144,17 @@ impl Stage {
     }
 
     fn sandbox(&self) -> ChvSandbox {
+        self.sandbox_with(Strategy::InPlace)
+    }
+
+    fn sandbox_with(&self, strategy: Strategy) -> ChvSandbox {
         let usual = Timeouts::default();
         let factor = u64::from(patience());
         let config = SandboxConfig {
             vmm: self.vmm.binary.clone(),
             run_root: Some(self.vmm.run_root.clone()),
             evidence_dir: Some(self.evidence()),
+            strategy,
             timeouts: Timeouts {
                 boot_ms: usual.boot_ms * factor,
                 handshake_ms: usual.handshake_ms * factor,

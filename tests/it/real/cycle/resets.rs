@@ -1,52 +1,107 @@
-//! Reset after reset, each verified, until one byte of the disk that nothing puts back is changed.
+//! Reset after reset by each strategy, each verified, until one byte of the disk that nothing puts back is changed.
+//! `CHV_SANDBOX_STRATEGY` names the only one to try.
 
+use std::env;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use chv_sandbox::overlay::{self, AccessPolicy};
-use chv_sandbox::sandbox::{DivergenceAction, Error, FsHash, Reset, Sandbox, SandboxState};
+use chv_sandbox::sandbox::{
+    ChvSandbox, DivergenceAction, Error, Event, FsHash, Reset, Sandbox, SandboxState, Standby,
+    Strategy,
+};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
 
 use super::figures::{Figures, Usage};
 use super::traces::Traces;
-use super::{Stage, Stopwatch};
-use crate::real::setting;
+use super::{Stage, Stopwatch, patient};
+use crate::real::{assert_nothing_left, setting};
 
 /// After so many the allocator and the runtime have what they need.
 const WARM: u32 = 10;
 
 pub(super) async fn are_verified_until_a_byte_is_changed(stage: &Stage) {
+    let only = env::var("CHV_SANDBOX_STRATEGY").ok();
+    let strategies = [
+        ("in_place", Strategy::InPlace),
+        ("respawn", Strategy::Respawn),
+        ("standby", Strategy::Standby(Standby::default())),
+    ];
+    for (name, strategy) in strategies {
+        if only.as_deref().is_none_or(|only| only == name) {
+            let sandbox = stage.sandbox_with(strategy);
+            are_verified(stage, &sandbox, name).await;
+            a_changed_byte_halts(stage, &sandbox).await;
+            // Only the bytes count, so it is as it was.
+            change_a_byte(&stage.golden.disks()[0].origin);
+            assert_nothing_left(stage.folder());
+        }
+    }
+}
+
+async fn are_verified(stage: &Stage, sandbox: &ChvSandbox, name: &str) {
     let count = setting("CHV_SANDBOX_RESETS", 100);
-    let sandbox = stage.sandbox();
+    let mut events = sandbox.subscribe();
     let watch = Stopwatch::start();
     sandbox.boot().await.unwrap();
-    watch.say("booted");
+    watch.say(format!("{name}: booted"));
 
-    let clean = Traces::look(&sandbox).await;
+    let clean = Traces::look(sandbox).await;
     let mut figures = Figures::default();
     let mut warm = Usage::now();
     for n in 0..count {
         if n == WARM {
             warm = Usage::now();
         }
-        Traces::leave(&sandbox).await;
-        Traces::look(&sandbox).await.assert_left(&clean);
+        Traces::leave(sandbox).await;
+        Traces::look(sandbox).await.assert_left(&clean);
+        if name == "standby" {
+            a_spare_waits(&mut events).await;
+        }
         let reset = sandbox.reset().await;
         let reset = reset.unwrap_or_else(|error| panic!("reset {n}: {error:?}"));
         let Reset::Verified(outcome) = reset else {
             panic!("reset {n} verified nothing");
         };
         assert!(outcome.state.verification_passed);
+        assert_eq!(outcome.report.strategy.name(), name);
         figures.add(&outcome.report);
-        Traces::look(&sandbox).await.assert_gone(&clean);
+        Traces::look(sandbox).await.assert_gone(&clean);
     }
     let release = &stage.golden.manifest().release;
     println!(
-        "{count} resets on {release}, each verified, each of a guest with a file, a process and memory left behind"
+        "{name}: {count} resets on {release}, each verified, each of a guest with a file, a process and memory left behind"
     );
     println!("{figures}");
-    warm.assert_memory_is_flat();
+    if count > WARM {
+        warm.assert_memory_is_flat();
+    }
+    if name == "standby" {
+        a_spare_waits(&mut events).await;
+    }
+}
 
+async fn a_spare_waits(events: &mut Receiver<Event>) {
+    let ready = async {
+        loop {
+            match events.recv().await {
+                Ok(Event::SpareReady) => break,
+                Ok(Event::SpareFailed(error)) => panic!("{error:?}"),
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => panic!("the sandbox is gone"),
+            }
+        }
+    };
+    let limit = patient(Duration::from_secs(20));
+    timeout(limit, ready).await.expect("a spare is made");
+}
+
+/// One byte of the disk that nothing puts back, changed while the sandbox is ready.
+async fn a_changed_byte_halts(stage: &Stage, sandbox: &ChvSandbox) {
     let root = &stage.golden.disks()[0].origin;
     change_a_byte(root);
     let error = sandbox.reset().await.unwrap_err();
