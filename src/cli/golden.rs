@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chv_sandbox::golden::{Golden, MintConfig, MintError, mint};
+use chv_sandbox::golden::{Golden, MintConfig, MintError, SigningKey, mint};
 use chv_sandbox::image::Image;
 use chv_sandbox::machine::{MachineConfig, VmmSource};
 
 use super::vm::{self, VmArgs};
 use super::{Failure, explain};
+
+mod check;
 
 /// Golden snapshots: the state to which every reset returns.
 #[derive(clap::Args)]
@@ -19,7 +21,9 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    Mint(MintArgs),
+    Mint(Box<MintArgs>),
+    Verify(check::VerifyArgs),
+    Compare(check::CompareArgs),
 }
 
 /// Boots an image, lets it settle, takes its snapshot, and records the baselines.
@@ -46,19 +50,26 @@ struct MintArgs {
     /// Take a guest whose dispatcher is of another build than this program
     #[arg(long)]
     any_guest: bool,
+    /// Sign the manifest with this Ed25519 key: PKCS#8 in PEM or 32 bytes, in a file that only its owner may access
+    #[arg(long, value_name = "FILE")]
+    sign_with: Option<PathBuf>,
     #[command(flatten)]
     vm: VmArgs,
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     match args.command {
-        Command::Mint(args) => run_mint(args).await,
+        Command::Mint(args) => run_mint(*args).await,
+        Command::Verify(args) => check::verify(args).await,
+        Command::Compare(args) => check::compare(&args),
     }
 }
 
 async fn run_mint(args: MintArgs) -> Result<ExitCode, Failure> {
     let image = Image::open(&args.image)?;
+    let sign_with = args.sign_with.as_deref().map(SigningKey::load);
     let config = MintConfig {
+        sign_with: sign_with.transpose()?,
         machine: MachineConfig {
             vmm: VmmSource::Spawn(args.vm.vmm(args.vmm)),
             disks: vm::disks(&image),

@@ -6,14 +6,21 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::{Instant, interval};
 use uuid::Uuid;
 
-use super::manifest::FILE;
-use super::{BaselineError, Baselines, Error, Golden, GoldenDisk, GuestFacts, Manifest, SNAPSHOT};
+use super::manifest::{FILE, FORMAT, write_private};
+use super::{
+    BaselineError, Baselines, CpuFacts, Error, ExecutableFacts, FileFacts, Golden, GoldenDisk,
+    GuestFacts, Manifest, PayloadFacts, SNAPSHOT, ShapeFacts, SigningKey, SnapshotFacts,
+    SnapshotFile, VmmFacts, blocking, signature,
+};
+use crate::api;
 use crate::guest::BUILD_ID;
 use crate::guest::protocol::Extension;
-use crate::machine::{self, Machine, MachineConfig, VmShape};
+use crate::machine::{self, Machine, MachineConfig, SNAPSHOT_FILES, VmShape};
+use crate::overlay::{self, AccessPolicy, Digests, Threads};
 
 /// How often the guest is asked whether it has settled.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
@@ -33,6 +40,8 @@ pub struct MintConfig {
     pub any_guest: bool,
     /// How long the guest may take to come to rest after its boot. 10 s is ample.
     pub settle: Duration,
+    /// Signs the manifest with this key, if there is one.
+    pub sign_with: Option<SigningKey>,
     /// The folder to make. It must not exist. Until its manifest is written, as the last step, it is no golden
     /// snapshot.
     pub into: PathBuf,
@@ -79,6 +88,9 @@ pub enum MintError {
     /// The readings after a revert can't serve as baselines.
     #[error("the readings after a revert cannot serve as baselines")]
     Baseline(#[source] BaselineError),
+    /// What was minted couldn't be digested: nobody could tell later whether it is still the same.
+    #[error("what was minted cannot be digested")]
+    Digest(#[source] Error),
     /// The manifest couldn't be written.
     #[error("the golden snapshot was not completed")]
     Manifest(#[source] Error),
@@ -97,8 +109,15 @@ pub async fn mint(config: MintConfig) -> Result<Golden, MintError> {
     let minted = record(&mut machine, &config, &folder.path).await;
     let report = machine.shutdown().await;
     tracing::info!(?report, "the VMM of the mint has ended");
-    let written = minted?.write(&folder.path.join(FILE));
-    written.map_err(MintError::Manifest)?;
+    let bytes = minted?.to_bytes();
+    if let Some(key) = &config.sign_with {
+        let signed = write_private(
+            &folder.path.join(signature::FILE),
+            key.sign(&bytes).as_bytes(),
+        );
+        signed.map_err(MintError::Manifest)?;
+    }
+    write_private(&folder.path.join(FILE), &bytes).map_err(MintError::Manifest)?;
     let golden = Golden::open(&folder.path).map_err(MintError::Manifest)?;
     folder.keep();
     Ok(golden)
@@ -134,7 +153,13 @@ async fn record(
     create_private(&snapshot)?;
     let taken = machine.snapshot(&snapshot).await;
     taken.map_err(MintError::Snapshot)?;
-    let disks = keep_disks(machine, folder).await?;
+    machine
+        .keep_disks(folder)
+        .await
+        .map_err(MintError::Snapshot)?;
+    machine.adopt_disks(folder);
+    let disks = digest_disks(&config.machine, folder).await?;
+    let snapshot_files = digest_snapshot(&snapshot).await?;
 
     let mut read_baselines = async || {
         let readings = machine.revert(&snapshot).await.map_err(MintError::Revert)?;
@@ -150,33 +175,122 @@ async fn record(
         }));
     }
     let release = machine.release().await.map_err(MintError::Revert)?;
-    let guest = GuestFacts {
-        port: config.machine.port,
-        build_id: hello.map(|hello| hello.build_id),
-        nonce,
-    };
-    Ok(Manifest::new(release.to_string(), disks, guest, first))
+    Ok(Manifest {
+        format: FORMAT,
+        minted_at: Timestamp::now(),
+        release: release.to_string(),
+        vmm: vmm_facts(machine).await?,
+        cpu: CpuFacts::of_this_host().map_err(MintError::Digest)?,
+        payload: payload_facts(&config.shape).await?,
+        shape: ShapeFacts {
+            vcpus: config.shape.vcpus,
+            memory_mib: config.shape.memory_mib,
+            cid: config.shape.cid,
+        },
+        disks,
+        snapshot: snapshot_files,
+        guest: GuestFacts {
+            port: config.machine.port,
+            protocol: hello.as_ref().map(|hello| hello.protocol),
+            build_id: hello.map(|hello| hello.build_id),
+            nonce,
+        },
+        baselines: first,
+    })
 }
 
-/// Keeps and digests the disks while the VM is paused, and makes the kept copies the origin of later reverts.
-async fn keep_disks(machine: &mut Machine, folder: &Path) -> Result<Vec<GoldenDisk>, MintError> {
-    machine
-        .keep_disks(folder)
-        .await
-        .map_err(MintError::Snapshot)?;
-    machine.adopt_disks(folder);
-    let origins = machine.hash_origins().await.map_err(MintError::Snapshot)?;
-    let disks = origins.into_iter().map(|(disk, hashed)| GoldenDisk {
-        role: disk.role,
-        readonly: disk.readonly,
-        path: match disk.readonly {
-            true => disk.origin,
+/// Digests the disks as they were kept while the VM was paused, and the read-only ones where they lie.
+async fn digest_disks(
+    machine: &MachineConfig,
+    folder: &Path,
+) -> Result<Vec<GoldenDisk>, MintError> {
+    let mut disks = Vec::with_capacity(machine.disks.len());
+    for disk in &machine.disks {
+        let path = match disk.readonly {
+            true => absolute(&disk.origin)?,
             false => format!("{}.img", disk.role).into(),
+        };
+        let digests = digest(folder.join(&path)).await?;
+        disks.push(GoldenDisk {
+            role: disk.role,
+            readonly: disk.readonly,
+            path,
+            length: digests.length,
+            sha256: digests.sha256,
+            fsverity: digests.fsverity,
+            backing: Vec::new(),
+        });
+    }
+    Ok(disks)
+}
+
+async fn digest_snapshot(folder: &Path) -> Result<SnapshotFacts, MintError> {
+    let file = async |name| {
+        let path = folder.join(name);
+        let hashed = blocking(move || {
+            overlay::fsverity(&path, AccessPolicy::PreferMapped, Threads::default())
+        });
+        let hashed = hashed.await.map_err(Error::Digest);
+        let hashed = hashed.map_err(MintError::Digest)?;
+        Ok(SnapshotFile {
+            length: hashed.length,
+            fsverity: hashed.digest,
+        })
+    };
+    let [config, state, memory_ranges] = SNAPSHOT_FILES;
+    Ok(SnapshotFacts {
+        config: file(config).await?,
+        state: file(state).await?,
+        memory_ranges: file(memory_ranges).await?,
+    })
+}
+
+async fn vmm_facts(machine: &Machine) -> Result<VmmFacts, MintError> {
+    let executable = match machine.vmm().process() {
+        Some(process) => {
+            let facts = ExecutableFacts::of_process(process).await;
+            Some(facts.map_err(MintError::Digest)?)
+        }
+        None => None,
+    };
+    let ping = machine.client().send(api::vmm_ping()).await;
+    let ping = ping.map_err(|source| {
+        let action = "tell its build";
+        MintError::Revert(machine::Error::Api { action, source })
+    })?;
+    Ok(VmmFacts {
+        build_version: ping.build_version,
+        executable,
+    })
+}
+
+async fn payload_facts(shape: &VmShape) -> Result<PayloadFacts, MintError> {
+    let file = async |path: &Path| {
+        let path = absolute(path)?;
+        let digests = digest(path.clone()).await?;
+        Ok::<_, MintError>(FileFacts::new(path, &digests))
+    };
+    Ok(PayloadFacts {
+        kernel: file(&shape.kernel).await?,
+        initramfs: match &shape.initramfs {
+            Some(path) => Some(file(path).await?),
+            None => None,
         },
-        length: hashed.length,
-        sha256: hashed.digest,
-    });
-    Ok(disks.collect())
+        cmdline: shape.cmdline.clone(),
+    })
+}
+
+async fn digest(path: PathBuf) -> Result<Digests, MintError> {
+    let digests = blocking(move || overlay::digests(&path, AccessPolicy::PreferMapped)).await;
+    digests.map_err(|error| MintError::Digest(Error::Digest(error)))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, MintError> {
+    // Links are resolved now: what they lead to is what is digested.
+    std::fs::canonicalize(path).map_err(|source| {
+        let path = path.to_owned();
+        MintError::Digest(Error::Missing { path, source })
+    })
 }
 
 /// Waits until the guest's descriptors have stayed the same for a while.

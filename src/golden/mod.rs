@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! golden/
-//!   manifest.json    what it was made of, the disks' digests, the baselines
+//!   manifest.json    what it was made of, the digests of every file, the baselines
+//!   manifest.sig     the signature of the manifest, if one was asked for
 //!   snapshot/        config.json, state.json, memory-ranges: written by the VMM, never changed
 //!   overlay.img      the bytes of each writable disk at that moment (root.img for a writable root)
 //! ```
@@ -12,17 +13,39 @@
 //! A disk that the guest can't write stays where it is; the manifest has its path and its digest.
 
 mod baseline;
+mod compare;
+mod cpu;
+mod error;
+mod facts;
+mod files;
+mod held;
+mod host;
 mod manifest;
+pub mod memory;
 mod mint;
+mod signature;
+mod verify;
+mod watcher;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::machine::{Disk, SNAPSHOT_FILES};
+use crate::machine::Disk;
 
 pub use baseline::{BaselineError, Baselines, vmm_api_state};
-pub use manifest::{Error, GoldenDisk, GuestFacts, Manifest};
+pub use compare::{Difference, compare};
+pub use cpu::{CpuFacts, CpuFlags};
+pub use error::Error;
+pub use facts::{
+    ExecutableFacts, FileFacts, GoldenDisk, GuestFacts, PayloadFacts, ShapeFacts, SnapshotFacts,
+    SnapshotFile, VmmFacts,
+};
+pub use held::{HeldDisk, HeldGolden};
+pub use manifest::Manifest;
+pub use memory::{Basis, MemoryPolicy, MemoryProof};
 pub use mint::{MintConfig, MintError, mint};
+pub use signature::{KeyError, PublicKey, SigningKey};
+pub use verify::{Mismatch, Verification, VerifiedFile};
 
 /// The folder of the VMM's own files within a golden snapshot.
 const SNAPSHOT: &str = "snapshot";
@@ -40,20 +63,37 @@ impl Golden {
     ///
     /// # Errors
     ///
-    /// [`Error`], with the path of what is missing or unreadable.
+    /// [`Error::Missing`], [`Error::Malformed`], [`Error::Format`] and [`Error::Refused`], with the path of what is
+    /// missing, unreadable or wrong.
     pub fn open(directory: &Path) -> Result<Golden, Error> {
+        Golden::open_with(directory, None)
+    }
+
+    /// The same for one that has to be signed by the owner of `key`. Nothing of a manifest is looked at before its
+    /// signature was verified.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsigned`] and [`Error::BadSignature`] besides those of [`open`](Golden::open).
+    pub fn open_signed(directory: &Path, key: &PublicKey) -> Result<Golden, Error> {
+        Golden::open_with(directory, Some(key))
+    }
+
+    fn open_with(directory: &Path, key: Option<&PublicKey>) -> Result<Golden, Error> {
         let directory = fs::canonicalize(directory).map_err(|source| Error::Missing {
             path: directory.to_owned(),
             source,
         })?;
+        let path = directory.join(manifest::FILE);
+        let bytes = manifest::read(&path)?;
+        if let Some(key) = key {
+            check_signature(&bytes, &directory.join(signature::FILE), key)?;
+        }
         let golden = Golden {
-            manifest: Manifest::read(&directory.join(manifest::FILE))?,
+            manifest: Manifest::parse(&bytes, &path)?,
             directory,
         };
-        let snapshot = golden.snapshot();
-        let disks = golden.disks().into_iter().map(|disk| disk.origin);
-        let files = SNAPSHOT_FILES.iter().map(|name| snapshot.join(name));
-        for path in files.chain(disks) {
+        for path in golden.files().into_iter().map(|file| file.path) {
             fs::metadata(&path).map_err(|source| Error::Missing { path, source })?;
         }
         Ok(golden)
@@ -67,6 +107,17 @@ impl Golden {
     /// What is recorded of it.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    fn same_file(&self, one: &Path, other: &Path) -> Error {
+        Error::Refused {
+            path: self.directory.join(manifest::FILE),
+            reason: format!(
+                "{} and {} are the same file",
+                one.display(),
+                other.display()
+            ),
+        }
     }
 
     /// The folder of the VMM's own files.
@@ -84,5 +135,30 @@ impl Golden {
             readonly: disk.readonly,
         });
         disks.collect()
+    }
+}
+
+fn check_signature(manifest: &[u8], path: &Path, key: &PublicKey) -> Result<(), Error> {
+    const MAX_BYTES: u64 = 4096;
+    let path = path.to_owned();
+    let signature = match manifest::read_bounded(&path, MAX_BYTES) {
+        Err(Error::Missing { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::Unsigned { path });
+        }
+        read => read?,
+    };
+    match key.verifies(manifest, &signature) {
+        true => Ok(()),
+        false => Err(Error::BadSignature { path, key: *key }),
+    }
+}
+
+/// Runs what blocks on a thread for that.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is going away, and this task with it.
+        Err(_) => std::future::pending().await,
     }
 }

@@ -5,11 +5,10 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::filesystem;
+use super::extents::Extents;
 
 /// How a copy was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -42,10 +41,8 @@ pub(super) fn fill(to: &File, from: &File, length: u64) -> Result<(CopyMethod, u
     to.set_len(length).map_err(Failure::Write)?;
     let mut copied = 0;
     let mut buffer = vec![0; BLOCK];
-    let mut offset = 0;
-    while let Some(data) = next_data(from, offset, length).map_err(Failure::Read)? {
-        copied += copy_data(to, from, data.clone(), &mut buffer)?;
-        offset = data.end;
+    for data in Extents::of(from, length) {
+        copied += copy_data(to, from, data.map_err(Failure::Read)?, &mut buffer)?;
     }
     if from.read_at(&mut [0], length).map_err(Failure::Read)? != 0 {
         return Err(Failure::Read(io::ErrorKind::UnexpectedEof.into()));
@@ -60,24 +57,6 @@ pub(super) enum Failure {
     Read(io::Error),
     /// The copy.
     Write(io::Error),
-}
-
-/// The first range of data at or after `offset`; the rest of the file where holes can't be told.
-fn next_data(file: &File, offset: u64, length: u64) -> io::Result<Option<Range<u64>>> {
-    if offset >= length {
-        return Ok(None);
-    }
-    if !filesystem::is_known(file) {
-        return Ok(Some(offset..length));
-    }
-    let start = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
-        Ok(start) => start,
-        // Nothing but a hole up to the end.
-        Err(Errno::NXIO) => return Ok(None),
-        Err(errno) => return Err(errno.into()),
-    };
-    let end = rustix::fs::seek(file, SeekFrom::Hole(start))?.min(length);
-    Ok((start < end).then_some(start..end))
 }
 
 /// Read and written at a time, on boundaries of its own size; what is all zeros is left a hole.

@@ -49,8 +49,7 @@ const PREFIX: &str = "sha256:";
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(PREFIX)?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write_text(f, PREFIX, &self.0)
     }
 }
 
@@ -60,10 +59,12 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The text isn't a digest.
+/// The text isn't a digest of the kind that was wanted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a digest: it must be `sha256:` and 64 lower-case hexadecimal digits")]
+#[error("{text:?} is not a digest: it must be `{prefix}` and 64 lower-case hexadecimal digits")]
 pub struct ParseDigestError {
+    /// How the text should begin.
+    prefix: &'static str,
     /// The text, cut off behind what a digest's length could be.
     text: String,
 }
@@ -73,22 +74,39 @@ impl FromStr for Digest {
 
     /// Takes exactly what `Display` writes: `^sha256:[a-f0-9]{64}$`, with no other case, prefix or space.
     fn from_str(text: &str) -> Result<Digest, ParseDigestError> {
-        parse(text).ok_or_else(|| ParseDigestError {
-            text: text.chars().take(PREFIX.len() + 64 + 1).collect(),
-        })
+        parse_text(PREFIX, text).map(Digest)
     }
 }
 
-fn parse(text: &str) -> Option<Digest> {
-    let hex = text.strip_prefix(PREFIX)?.as_bytes();
-    if hex.len() != 64 {
+/// Writes a digest as `prefix` and 64 lower-case hexadecimal digits.
+pub(super) fn write_text(
+    f: &mut fmt::Formatter<'_>,
+    prefix: &str,
+    bytes: &[u8; 32],
+) -> fmt::Result {
+    f.write_str(prefix)?;
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+/// Takes exactly what [`write_text`] writes with the same prefix.
+pub(super) fn parse_text(prefix: &'static str, text: &str) -> Result<[u8; 32], ParseDigestError> {
+    let digits = text.strip_prefix(prefix);
+    digits.and_then(parse_hex).ok_or_else(|| ParseDigestError {
+        prefix,
+        text: text.chars().take(prefix.len() + 64 + 1).collect(),
+    })
+}
+
+fn parse_hex(digits: &str) -> Option<[u8; 32]> {
+    let digits = digits.as_bytes();
+    if digits.len() != 64 {
         return None;
     }
     let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
         *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
     }
-    Some(Digest(bytes))
+    Some(bytes)
 }
 
 fn nibble(digit: u8) -> Option<u8> {

@@ -1,9 +1,8 @@
 //! A read lease: the kernel's word that nobody has a file open for writing, or will while it is held.
 
 use std::ffi::c_int;
-use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 /// `F_SETSIG` of the kernel's `asm-generic/fcntl.h`: libc doesn't have it for glibc.
 const F_SETSIG: c_int = 10;
@@ -15,43 +14,43 @@ const F_SETSIG: c_int = 10;
 /// `/proc/sys/fs/lease-break-time` (45 s unless set otherwise) the kernel takes the lease away. So
 /// [`is_held`](Self::is_held) must be asked often, and the lease dropped once it says no.
 #[derive(Debug)]
-pub(super) struct Lease<'file> {
-    file: &'file File,
+pub(super) struct Lease<F: AsFd> {
+    file: F,
 }
 
-impl<'file> Lease<'file> {
+impl<F: AsFd> Lease<F> {
     /// Takes the lease. `file` must be open for reading only.
     ///
     /// The kernel tells the holder of a writer by a signal: SIGIO unless told otherwise, which kills a process that
     /// doesn't expect it. A library installs no signal handler, so the signal becomes SIGURG, which is ignored by
     /// default, and once the lease is taken, the process is no longer named as the one to be told.
-    pub(super) fn take(file: &'file File) -> io::Result<Lease<'file>> {
-        fcntl(file, F_SETSIG, libc::SIGURG)?;
-        fcntl(file, libc::F_SETLEASE, libc::F_RDLCK)?;
+    pub(super) fn take(file: F) -> io::Result<Lease<F>> {
+        fcntl(&file, F_SETSIG, libc::SIGURG)?;
+        fcntl(&file, libc::F_SETLEASE, libc::F_RDLCK)?;
         let lease = Lease { file };
-        fcntl(file, libc::F_SETOWN, 0)?;
+        fcntl(&lease.file, libc::F_SETOWN, 0)?;
         Ok(lease)
     }
 
     /// Whether the lease still stands and nobody waits for it.
     pub(super) fn is_held(&self) -> bool {
-        matches!(fcntl(self.file, libc::F_GETLEASE, 0), Ok(libc::F_RDLCK))
+        matches!(fcntl(&self.file, libc::F_GETLEASE, 0), Ok(libc::F_RDLCK))
     }
 }
 
-impl Drop for Lease<'_> {
+impl<F: AsFd> Drop for Lease<F> {
     fn drop(&mut self) {
         // Closing the file would do too, unless a process that was just forked still has a copy of the descriptor.
-        if let Err(error) = fcntl(self.file, libc::F_SETLEASE, libc::F_UNLCK) {
+        if let Err(error) = fcntl(&self.file, libc::F_SETLEASE, libc::F_UNLCK) {
             tracing::debug!(%error, "a read lease was no longer there to be given back");
         }
     }
 }
 
-fn fcntl(file: &File, command: c_int, argument: c_int) -> io::Result<c_int> {
+fn fcntl(file: &impl AsFd, command: c_int, argument: c_int) -> io::Result<c_int> {
     // SAFETY: the descriptor is open for as long as `file` is borrowed, and every command used here takes an integer
     // (F_GETLEASE none), so the kernel touches none of our memory.
-    match unsafe { libc::fcntl(file.as_raw_fd(), command, argument) } {
+    match unsafe { libc::fcntl(file.as_fd().as_raw_fd(), command, argument) } {
         -1 => Err(io::Error::last_os_error()),
         answer => Ok(answer),
     }
@@ -59,7 +58,7 @@ fn fcntl(file: &File, command: c_int, argument: c_int) -> io::Result<c_int> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, OpenOptions};
+    use std::fs::{self, File, OpenOptions};
     use std::os::unix::fs::OpenOptionsExt;
     use std::path::PathBuf;
     use std::thread;

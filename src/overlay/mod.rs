@@ -1,7 +1,8 @@
 //! The disk's bytes: what they are (a digest), and putting back what they were.
 //!
-//! [`sha256`] digests a file exactly as `sha256sum` does. It maps the file where a read lease proves that nobody has
-//! it open for writing, and reads it otherwise; either way a file that changed meanwhile is an error, never a digest.
+//! [`sha256`] digests a file exactly as `sha256sum` does, [`fsverity`] as Linux fs-verity does, [`digests`] both ways in
+//! one pass. The file is mapped where a read lease proves that nobody has it open for writing, and read otherwise;
+//! either way a file that changed meanwhile is an error, never a digest. Holes are not read.
 //! [`put_back`] replaces a writable overlay by a new file with the bytes of its golden copy, and [`copy_private`]
 //! makes that golden copy in the first place.
 //!
@@ -12,17 +13,29 @@ mod beside;
 mod copy;
 mod digest;
 mod error;
+mod extents;
 mod file;
 mod filesystem;
 mod hash;
+mod hold;
+mod kernel_verity;
 mod lease;
 mod put_back;
 mod read;
+mod segments;
+mod source;
+mod stream;
+mod verity;
 
 pub use copy::CopyMethod;
 pub use digest::{Digest, ParseDigestError};
 pub use error::{Change, Error};
 pub use file::FileIdentity;
-pub use hash::{AccessPolicy, Hashed, sha256};
+pub use hash::{
+    AccessPolicy, Digests, Hashed, Progress, Threads, Work, digests, fsverity, fsverity_watched,
+    sha256, sha256_watched,
+};
+pub use hold::{Hold, HoldKind};
 pub use put_back::{Copied, copy_private, put_back};
 pub use read::Access;
+pub use verity::VerityDigest;

@@ -1,16 +1,18 @@
 //! All bytes of a file, in order, to whoever digests them; or an error if they weren't one state of the file.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use memmap2::{Advice, Mmap};
 use serde::{Deserialize, Serialize};
-use sha2::digest::Update;
 
 use super::file::{Stamp, open_regular};
 use super::lease::Lease;
-use super::{AccessPolicy, Change, Error, filesystem};
+use super::segments::{Plan, Segment};
+use super::source::Source;
+use super::{AccessPolicy, Change, Error, Progress, Work, filesystem};
 
 /// How the bytes of a file were reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -22,43 +24,103 @@ pub enum Access {
     Read,
 }
 
+/// Takes the segments of a file, in order, and loads their bytes.
+pub(super) trait Sink {
+    /// How many segments it takes at a time. Between two batches the lease is looked at, so this is how long a writer
+    /// waits.
+    fn batch(&self) -> usize;
+
+    /// Takes the next segments. The bytes must not be kept.
+    fn take(&mut self, batch: &[Segment], source: &Source<'_>) -> io::Result<()>;
+}
+
 /// A file that was read from its first byte to its last.
 pub(super) struct Whole<S> {
     /// What took the bytes.
     pub(super) sink: S,
     pub(super) stamp: Stamp,
     pub(super) access: Access,
+    /// What was mapped, read and skipped; nothing is counted as hashed yet.
+    pub(super) work: Work,
 }
 
-/// Feeds the whole file to a new `S`; to a second one if mapping had to be given up half-way.
-pub(super) fn read_whole<S: Default + Update>(
+/// Feeds the whole file to a new sink, made for its length; to a second one if mapping had to be given up half-way.
+pub(super) fn read_whole<S: Sink>(
     path: &Path,
     policy: AccessPolicy,
+    progress: &Progress,
+    new_sink: impl Fn(u64) -> S,
 ) -> Result<Whole<S>, Error> {
     let (file, stamp) = open_regular(path)?;
+    let new_pass = || Pass {
+        file: &file,
+        length: stamp.length,
+        progress,
+        sink: new_sink(stamp.length),
+        data: 0,
+    };
     let mapped = match policy {
-        AccessPolicy::PreferMapped => read_mapped(&file, stamp.length),
+        AccessPolicy::PreferMapped => read_mapped(new_pass()),
         AccessPolicy::ReadOnly => None,
     };
-    let (sink, access) = match mapped {
-        Some(sink) => (sink, Access::Mapped),
-        None => (read_unmapped(&file, path, stamp.length)?, Access::Read),
+    let (pass, access) = match mapped {
+        Some(pass) => (pass, Access::Mapped),
+        None => (read_unmapped(new_pass(), path)?, Access::Read),
     };
     stamp.verify(path)?;
+    let (mapped, read) = match access {
+        Access::Mapped => (pass.data, 0),
+        Access::Read => (0, pass.data),
+    };
     Ok(Whole {
-        sink,
+        sink: pass.sink,
         stamp,
         access,
+        work: Work {
+            hashed: 0,
+            mapped,
+            read,
+            skipped: stamp.length - pass.data,
+        },
     })
 }
 
-/// How much is mapped in and digested between two looks at the lease: a writer waits no longer than this takes, and
-/// it bounds what one call of the kernel does.
-const MAPPED_CHUNK: usize = 2 << 20;
+/// One walk over the file.
+struct Pass<'a, S> {
+    file: &'a File,
+    length: u64,
+    progress: &'a Progress,
+    sink: S,
+    /// How many bytes of data there were.
+    data: u64,
+}
+
+impl<S: Sink> Pass<'_, S> {
+    /// Feeds everything to the sink, or as much as `go_on`, asked after each batch, lets it. Says which.
+    fn run(&mut self, source: &Source<'_>, go_on: impl Fn() -> bool) -> io::Result<bool> {
+        self.progress.begin(self.length);
+        let mut plan = Plan::of(self.file, self.length)?;
+        let mut batch = Vec::new();
+        loop {
+            plan.fill(&mut batch, self.sink.batch())?;
+            let Some(last) = batch.last() else {
+                return Ok(true);
+            };
+            self.sink.take(&batch, source)?;
+            let runs = batch.iter().flat_map(|segment| segment.data_runs());
+            self.data += runs.map(|run| run.len() as u64).sum::<u64>();
+            self.progress.reach(last.offset + last.length as u64);
+            if !go_on() {
+                return Ok(false);
+            }
+        }
+    }
+}
 
 /// Feeds the file through a memory map, or says no: not a lease to be had, given up because somebody waits for
 /// it, or not to be mapped. No slice of the map outlives this function.
-fn read_mapped<S: Default + Update>(file: &File, length: u64) -> Option<S> {
+fn read_mapped<S: Sink>(mut pass: Pass<'_, S>) -> Option<Pass<'_, S>> {
+    let Pass { file, length, .. } = pass;
     if length == 0 || !filesystem::is_known(file) {
         return None;
     }
@@ -71,68 +133,45 @@ fn read_mapped<S: Default + Update>(file: &File, length: u64) -> Option<S> {
     }
     // SAFETY: a mapping must not change under the slices made of it, and must not be touched beyond the file's end
     // (SIGBUS). While the lease stands nobody has the file open for writing, so neither can happen; whoever wants
-    // to waits for the lease, which is looked at after each chunk. The kernel lets a writer go ahead without us
-    // only after `lease-break-time` (45 s), in which a chunk of 2 MiB is done thousands of times over. The
-    // filesystem is one on which leases are known to hold. `map` is dropped before `lease`.
+    // to waits for the lease, which is looked at after each batch. The kernel lets a writer go ahead without us
+    // only after `lease-break-time` (45 s), in which a batch (16 MiB for each thread) is done thousands of times over.
+    // The filesystem is one on which leases are known to hold. `map` is dropped before `lease`.
     let map = unsafe { Mmap::map(file) }.ok()?;
     let _ = map.advise(Advice::Sequential);
-    let mut sink = S::default();
-    let mut offset = 0;
-    for chunk in map.chunks(MAPPED_CHUNK) {
-        // Brings the pages in with an error where touching them would be a SIGBUS, as on a bad disk; reading will
-        // then say what is wrong. Kernels before 5.14 don't know the advice, and there the file is read.
-        map.advise_range(Advice::PopulateRead, offset, chunk.len())
-            .ok()?;
-        feed(&mut sink, chunk);
-        offset += chunk.len();
-        if !lease.is_held() {
+    match pass.run(&Source::Mapped(&map), || lease.is_held()) {
+        Ok(true) => Some(pass),
+        Ok(false) => {
             tracing::debug!("a writer waits for the read lease: reading instead of mapping");
-            return None;
+            None
         }
-    }
-    Some(sink)
-}
-
-/// Passes `chunk` on in small pieces, reading ahead one byte of each cache line of the next piece.
-///
-/// The processor's own prefetching stops at each page's end, and a digest waits for its input one block after the
-/// other. Reading ahead takes a quarter off the time of a dense file.
-fn feed<S: Update>(sink: &mut S, chunk: &[u8]) {
-    const PIECE: usize = 1 << 10;
-    const CACHE_LINE: usize = 64;
-    let mut pieces = chunk.chunks(PIECE).peekable();
-    while let Some(piece) = pieces.next() {
-        if let Some(next) = pieces.peek() {
-            let lines = next.iter().step_by(CACHE_LINE);
-            std::hint::black_box(lines.fold(0, |seen, byte| seen ^ byte));
+        Err(error) => {
+            tracing::debug!(%error, "could not be mapped: reading will say what is wrong");
+            None
         }
-        sink.update(piece);
     }
 }
 
-/// Large enough that system calls don't count, small enough to stay in the processor's cache.
-const READ_BUFFER: usize = 256 << 10;
-
-fn read_unmapped<S: Default + Update>(file: &File, path: &Path, length: u64) -> Result<S, Error> {
-    let mut sink = S::default();
-    let mut buffer = vec![0; READ_BUFFER];
-    let mut offset = 0;
-    loop {
-        // One byte more than there should be shows whether the file grew.
-        let wanted = (length - offset).saturating_add(1).min(READ_BUFFER as u64);
-        let count = match file.read_at(&mut buffer[..wanted as usize], offset) {
-            Ok(count) => count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Error::io("read", path)(error)),
-        };
-        match (offset + count as u64, count) {
-            (end, 0) if end == length => return Ok(sink),
-            (end, 1..) if end <= length => {
-                sink.update(&buffer[..count]);
-                offset = end;
-            }
-            _ => return Err(Error::changed(path, Change::Length { before: length })),
+fn read_unmapped<'a, S: Sink>(mut pass: Pass<'a, S>, path: &Path) -> Result<Pass<'a, S>, Error> {
+    let Pass { file, length, .. } = pass;
+    let read = pass.run(&Source::Read(file), || true);
+    // One byte more than there should be shows that the file grew.
+    let longer = read.and_then(|_| read_beyond(file, length));
+    match longer {
+        Ok(false) => Ok(pass),
+        Ok(true) => Err(Error::changed(path, Change::Length { before: length })),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(Error::changed(path, Change::Length { before: length }))
         }
+        Err(error) => Err(Error::io("read", path)(error)),
+    }
+}
+
+/// Whether the file has a byte at `length`.
+fn read_beyond(file: &File, length: u64) -> io::Result<bool> {
+    match file.read_exact_at(&mut [0], length) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -140,7 +179,6 @@ fn read_unmapped<S: Default + Update>(file: &File, path: &Path, length: u64) -> 
 mod tests {
     use std::cell::RefCell;
     use std::fs::{self, OpenOptions};
-    use std::io;
     use std::os::unix::fs::OpenOptionsExt;
     use std::path::PathBuf;
     use std::sync::mpsc;
@@ -149,6 +187,8 @@ mod tests {
 
     use super::*;
     use crate::overlay::filesystem::known_directory;
+    use crate::overlay::segments::SEGMENT;
+    use crate::overlay::source::Piece;
 
     thread_local! {
         /// What happens, once, when the first bytes of a file have arrived.
@@ -159,13 +199,34 @@ mod tests {
     #[derive(Default)]
     struct Interrupted(Vec<u8>);
 
-    impl Update for Interrupted {
-        fn update(&mut self, bytes: &[u8]) {
-            self.0.extend_from_slice(bytes);
+    impl Sink for Interrupted {
+        fn batch(&self) -> usize {
+            1
+        }
+
+        fn take(&mut self, batch: &[Segment], source: &Source<'_>) -> io::Result<()> {
+            let mut buffer = Vec::new();
+            for segment in batch {
+                let hole = segment.holes_before as usize * SEGMENT;
+                self.0.resize(self.0.len() + hole, 0);
+                for piece in source.load(segment, &mut buffer)?.pieces() {
+                    match piece {
+                        Piece::Data(bytes) => self.0.extend_from_slice(bytes),
+                        Piece::Zeros(count) => self.0.resize(self.0.len() + count as usize, 0),
+                    }
+                }
+            }
             if let Some(event) = MIDWAY.take() {
                 event();
             }
+            Ok(())
         }
+    }
+
+    fn read(path: &Path, policy: AccessPolicy) -> Result<Whole<Interrupted>, Error> {
+        read_whole(path, policy, &Progress::default(), |_| {
+            Interrupted::default()
+        })
     }
 
     /// Reads a file of 3 MiB, to which `event` happens meanwhile.
@@ -177,7 +238,7 @@ mod tests {
         fs::write(path, content()).unwrap();
         let target = path.to_owned();
         MIDWAY.set(Some(Box::new(move || event(target))));
-        let result = read_whole(path, policy);
+        let result = read(path, policy);
         assert!(MIDWAY.take().is_none(), "nothing was read");
         result
     }
@@ -272,11 +333,7 @@ mod tests {
         };
         let path = directory.path().join("disk");
         fs::write(&path, content()).unwrap();
-        let access = || {
-            read_whole::<Interrupted>(&path, AccessPolicy::PreferMapped)
-                .unwrap()
-                .access
-        };
+        let access = || read(&path, AccessPolicy::PreferMapped).unwrap().access;
         assert_eq!(access(), Access::Mapped);
         let writer = OpenOptions::new().write(true).open(&path).unwrap();
         assert_eq!(access(), Access::Read);

@@ -60,9 +60,9 @@ impl fmt::Display for Event {
             }
             Event::Vmm(event) => write!(f, "VMM event {:?} {:?}", event.source, event.event),
             Event::VmmEnded(ended) => write!(f, "VMM {} ended, {}", ended.pid, ended.exit),
+            Event::SpareReady => f.write_str("a spare waits"),
+            Event::SpareFailed(error) => write!(f, "no spare: {error}"),
             Event::EvidenceKept(folder) => write!(f, "evidence kept in {}", folder.display()),
-            Event::SpareReady => f.write_str("a spare is ready"),
-            Event::SpareFailed(error) => write!(f, "a spare failed: {error}"),
             Event::Lost { source, count } => write!(f, "{count} events of the {source} lost"),
         }
     }

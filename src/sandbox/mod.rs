@@ -37,9 +37,7 @@ pub use chv::ChvSandbox;
 pub use config::{ConfigError, SandboxConfig, Timeouts, VmmEnv};
 pub use error::{BootFailure, Error, FailedReset, Unavailable};
 pub use event::Event;
-pub use report::{
-    Check, HashedDisk, MemoryFill, Outcome, ResetReport, RestoreUsed, Source, StrategyUsed,
-};
+pub use report::{Check, HashedDisk, Outcome, ResetReport, Source, StrategyUsed};
 pub use reset_state::{FsHash, Reset, ResetOutcome, ResetState, VerificationDetails};
 
 pub use crate::guest::protocol::{DivergenceAction, VmmApiState};

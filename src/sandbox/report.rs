@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::machine::{DiskProof, DiskRole, Step};
+use crate::golden::MemoryProof;
+use crate::machine::{DiskProof, DiskRole, Restored, Step};
 
 use crate::overlay::{Access, Digest};
 use crate::vmm::Identity;
@@ -17,7 +18,9 @@ pub struct ResetReport {
     /// How the sandbox was reverted.
     pub strategy: StrategyUsed,
     /// How the snapshot's memory was brought back; `None` where no snapshot was restored.
-    pub restore: Option<RestoreUsed>,
+    pub restore: Option<Restored>,
+    /// What the proof of the snapshot's files rests on; `None` where they were not looked at.
+    pub memory: Option<MemoryProof>,
     /// Which try this was, from 1. A second follows only on silence.
     pub attempt: u32,
     /// Every check, the decisive ones first.
@@ -44,6 +47,7 @@ impl ResetReport {
         ResetReport {
             strategy,
             restore: None,
+            memory: None,
             attempt: 1,
             checks: Vec::new(),
             disks: Vec::new(),
@@ -67,7 +71,7 @@ impl ResetReport {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Manner {
     pub(super) strategy: StrategyUsed,
-    pub(super) restore: Option<RestoreUsed>,
+    pub(super) memory: Option<MemoryProof>,
     pub(super) attempt: u32,
 }
 
@@ -106,25 +110,6 @@ impl fmt::Display for StrategyUsed {
     }
 }
 
-/// How a snapshot's memory was brought back, and why in this way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RestoreUsed {
-    /// The way.
-    pub mode: MemoryFill,
-    /// Why this one: that it was asked for, what a probe or an attempt said.
-    pub reason: String,
-}
-
-/// When a restored VM's memory is read from its snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MemoryFill {
-    /// All of it, before the restore has answered.
-    Copy,
-    /// Page by page, when the guest first touches them.
-    OnDemand,
-}
-
 /// One check of a reset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
@@ -155,6 +140,8 @@ pub enum Source {
     GuestNonce,
     /// That whoever answers on the api-socket is the VMM that was started.
     VmmIdentity,
+    /// That the files which the VM was restored from were the golden snapshot's when the VMM read them.
+    SnapshotFiles,
 }
 
 /// How a check came out.

@@ -22,5 +22,6 @@ mod relay;
 mod sandbox;
 mod spec;
 mod tidy;
+mod verity;
 mod vmm;
 mod vsock;

@@ -89,6 +89,7 @@ pub(super) async fn play(
         },
         shape: stage.shape,
         any_guest: false,
+        sign_with: None,
         settle: stage.settle,
         into: golden,
     });

@@ -107,7 +107,7 @@ impl Shared {
             capacity,
             max_age: Duration::from_secs(standby.max_age_s),
             busy: self.busy.subscribe(),
-            events: self.status.teller(),
+            status: Arc::clone(&self.status),
         });
     }
 

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use crate::golden::Golden;
 use crate::machine::{
-    self, Description, Machine, MachineConfig, RestoreMode, RestorePolicy, Restored, Staged,
-    Target, VmmSource,
+    self, Description, Machine, MachineConfig, RestorePolicy, Staged, Target, VmmSource,
 };
 use crate::sandbox::report::Manner;
 use crate::sandbox::verify::{Verdict, Verification, verify};
-use crate::sandbox::{MemoryFill, RestoreUsed, SandboxConfig, StrategyUsed};
+use crate::sandbox::{SandboxConfig, StrategyUsed};
 
 /// A source that was silent is asked once more, by a whole further revert.
 const ATTEMPTS: u32 = 2;
@@ -94,7 +93,7 @@ impl Goal {
             let readings = machine.awaken(staged).await?;
             let manner = Manner {
                 strategy,
-                restore: Some(used(&readings.restored)),
+                memory: None,
                 attempt,
             };
             let verification = verify(readings, self.golden.manifest(), &manner);
@@ -105,19 +104,4 @@ impl Goal {
             staged = self.stage(machine).await?;
         }
     }
-}
-
-fn used(restored: &Restored) -> RestoreUsed {
-    let mode = match restored.mode {
-        RestoreMode::OnDemand => MemoryFill::OnDemand,
-        RestoreMode::Copy | RestoreMode::Auto => MemoryFill::Copy,
-    };
-    let reason = match (&restored.refusal, restored.asked) {
-        (Some(refusal), _) => format!("on demand was refused: {refusal}"),
-        (None, RestoreMode::Auto) => {
-            "so that all of the memory is proved before the VM runs".to_owned()
-        }
-        (None, RestoreMode::Copy | RestoreMode::OnDemand) => "as configured".to_owned(),
-    };
-    RestoreUsed { mode, reason }
 }

@@ -44,7 +44,7 @@ pub struct ChvSandbox {
 struct Shared {
     config: SandboxConfig,
     source: VmmSource,
-    status: Status,
+    status: Arc<Status>,
     /// Held for as long as the machine is changed: one boot, reset or shutdown at a time.
     machine: Mutex<Option<Running>>,
     /// Counts the shutdowns; a boot or reset that sees it change gives up.
@@ -123,7 +123,7 @@ impl ChvSandbox {
             shared: Arc::new(Shared {
                 config,
                 source,
-                status: Status::new(EVENTS),
+                status: Arc::new(Status::new(EVENTS)),
                 machine: Mutex::new(None),
                 shutdowns: watched::Sender::new(0),
                 busy: watched::Sender::new(0),

@@ -13,12 +13,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast, watch as watched};
+use tokio::sync::{Notify, watch as watched};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::goal::Goal;
 use super::retired::Retired;
+use super::status::Status;
 use crate::machine::{self, Machine, Staged};
 use crate::sandbox::Event;
 
@@ -43,7 +44,7 @@ pub(super) struct Refill {
     pub(super) max_age: Duration,
     /// How many boots and resets are under way or wait for their turn.
     pub(super) busy: watched::Receiver<usize>,
-    pub(super) events: broadcast::Sender<Event>,
+    pub(super) status: Arc<Status>,
 }
 
 #[derive(Default)]
@@ -189,11 +190,11 @@ impl Refill {
                 Ok((machine, staged)) => {
                     pool.put(machine, staged, self.max_age);
                     pause = FIRST_PAUSE;
-                    self.tell(Event::SpareReady);
+                    self.status.tell(Event::SpareReady);
                 }
                 Err(error) => {
                     tracing::error!(%error, ?pause, "a spare could not be prepared");
-                    self.tell(Event::SpareFailed(Arc::new(error)));
+                    self.status.tell(Event::SpareFailed(Arc::new(error)));
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -207,11 +208,6 @@ impl Refill {
         self.idle().await;
         let staged = self.goal.stage(&mut machine).await?;
         Ok((machine, staged))
-    }
-
-    fn tell(&self, event: Event) {
-        // Nobody has to listen.
-        let _ = self.events.send(event);
     }
 
     /// Waits until nobody boots or resets.

@@ -67,11 +67,6 @@ impl Status {
             .to_string()
     }
 
-    /// For those who tell something although they don't hold the sandbox.
-    pub(super) fn teller(&self) -> broadcast::Sender<Event> {
-        self.events.clone()
-    }
-
     pub(super) fn tell(&self, event: Event) {
         let journal = self.journal.lock();
         journal

@@ -318,8 +318,8 @@ async fn what_is_no_golden_snapshot_is_refused() {
             "unknown field `more`",
         ),
         (
-            |golden| edit(golden, |manifest| manifest["format"] = json!(2)),
-            "format is 2",
+            |golden| edit(golden, |manifest| manifest["format"] = json!(1)),
+            "has format 1, this version reads 2 only: mint the golden snapshot again",
         ),
         (
             |golden| edit(golden, |manifest| manifest["disks"] = json!([])),

@@ -97,6 +97,7 @@ impl Scene {
     fn mint_config(&self) -> MintConfig {
         MintConfig {
             any_guest: false,
+            sign_with: None,
             machine: MachineConfig {
                 vmm: self.source(),
                 disks: self.disks(),

@@ -89,6 +89,7 @@ impl Stage {
         overlay::copy_private(&image.root_disk(), &root).unwrap();
         let mint_config = MintConfig {
             any_guest: false,
+            sign_with: None,
             machine: MachineConfig {
                 vmm: VmmSource::Spawn(vmm.clone()),
                 disks: vec![

@@ -1,0 +1,112 @@
+//! Why a golden snapshot can't be used.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::PublicKey;
+use crate::overlay;
+
+/// A golden snapshot can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The folder, or a file of it, isn't there or can't be read.
+    #[error("the golden snapshot needs {}, which cannot be read", path.display())]
+    Missing {
+        /// What is missing.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The manifest isn't one.
+    #[error("{} is not a manifest", path.display())]
+    Malformed {
+        /// The manifest.
+        path: PathBuf,
+        /// Why not.
+        source: serde_json::Error,
+    },
+    /// The manifest has another format than this version writes.
+    #[error("{} has format {format}, this version reads {expected} only: mint the golden snapshot again", path.display())]
+    Format {
+        /// The manifest.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+        /// The format that this version reads.
+        expected: u32,
+    },
+    /// The manifest can't be used although it is well-formed.
+    #[error("{} cannot be used: {reason}", path.display())]
+    Refused {
+        /// The manifest.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A signature was asked for, and there is none.
+    #[error("{} is missing: the golden snapshot is not signed, and has to be", path.display())]
+    Unsigned {
+        /// Where the signature would be.
+        path: PathBuf,
+    },
+    /// The signature isn't one of this manifest by the key that was given.
+    #[error("{} is not a signature of the manifest by {key}", path.display())]
+    BadSignature {
+        /// The signature.
+        path: PathBuf,
+        /// The key that it should be by.
+        key: PublicKey,
+    },
+    /// Something isn't what the manifest says of it. Nothing was restored.
+    #[error("the manifest's {field} is {expected}, found {found}")]
+    Mismatch {
+        /// Where the manifest says it, as `snapshot.state.fsverity`.
+        field: String,
+        /// What the manifest says.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+    /// A file of the golden snapshot can't be digested.
+    #[error("a file of the golden snapshot cannot be digested")]
+    Digest(#[source] overlay::Error),
+    /// A file was opened for writing, replaced or changed while a VM was restored from it, so nobody knows what was read.
+    #[error("the golden snapshot in {} was not left alone while a VM was restored from it", directory.display())]
+    HoldLost {
+        /// The golden snapshot.
+        directory: PathBuf,
+    },
+    /// Something about this machine or its VMM can't be found out, so it can't be compared with the manifest.
+    #[error("cannot find out {what} from {}", path.display())]
+    Host {
+        /// What was asked for.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The manifest couldn't be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The manifest.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    pub(super) fn mismatch(
+        field: impl Into<String>,
+        expected: impl ToString,
+        found: impl ToString,
+    ) -> Error {
+        Error::Mismatch {
+            field: field.into(),
+            expected: expected.to_string(),
+            found: found.to_string(),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The VMM that a golden snapshot is restored by: it must be the one that made it.
+
+use std::path::PathBuf;
+
+use super::{Error, ExecutableFacts, Golden, blocking};
+use crate::overlay::{self, AccessPolicy, Digest};
+use crate::vmm::Process;
+
+impl ExecutableFacts {
+    /// Digests the executable that `process` runs: the file that was started, whatever has its name by now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Digest`] when it can't be read, for one because the process has ended.
+    pub async fn of_process(process: &Process) -> Result<ExecutableFacts, Error> {
+        let path = PathBuf::from(format!("/proc/{}/exe", process.pid()));
+        let hashed = {
+            let path = path.clone();
+            blocking(move || overlay::sha256(&path, AccessPolicy::PreferMapped)).await
+        };
+        let hashed = hashed.map_err(Error::Digest)?;
+        // A process that is still there had this id all the time.
+        process.holds_listener().map_err(|source| Error::Host {
+            what: "the VMM's executable",
+            path,
+            source: std::io::Error::other(source),
+        })?;
+        Ok(ExecutableFacts {
+            length: hashed.length,
+            sha256: hashed.digest,
+        })
+    }
+}
+
+impl Golden {
+    /// Compares what is about to restore this snapshot with what made it: the VMM's `release`, its executable's
+    /// digest, and this machine's processor unless `any_cpu`. Reads `/proc/cpuinfo` and nothing else.
+    ///
+    /// `executable` is `None` for a VMM that somebody else runs, whose process can't be looked at; then, or where
+    /// the manifest has none, it isn't compared.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mismatch`] with the first field that differs: `release`, `vmm.executable.sha256`, `cpu.vendor`,
+    /// `cpu.family`, `cpu.model`, `cpu.flags`. [`Error::Host`] when the processor can't be found out.
+    pub fn check_host(
+        &self,
+        release: &str,
+        executable: Option<&Digest>,
+        any_cpu: bool,
+    ) -> Result<(), Error> {
+        let manifest = self.manifest();
+        if manifest.release != release {
+            return Err(Error::mismatch("release", &manifest.release, release));
+        }
+        if let (Some(minted_by), Some(found)) = (&manifest.vmm.executable, executable)
+            && minted_by.sha256 != *found
+        {
+            return Err(Error::mismatch(
+                "vmm.executable.sha256",
+                minted_by.sha256,
+                found,
+            ));
+        }
+        match any_cpu {
+            true => Ok(()),
+            false => manifest.cpu.check(&super::CpuFacts::of_this_host()?),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Signatures of manifests: Ed25519 over the exact bytes of the file, in a file of its own beside it.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey};
+use ed25519_dalek::{Signature, Signer};
+use zeroize::Zeroizing;
+
+/// The signature's name within the folder.
+pub(super) const FILE: &str = "manifest.sig";
+
+/// What is signed begins with this, so that a signature of ours is never one of something else.
+const DOMAIN: &[u8] = b"chv-sandbox golden manifest, format 2\0";
+
+/// What a signature's text begins with; 128 hexadecimal digits and a line's end follow.
+const PREFIX: &str = "ed25519:";
+
+/// No key file is longer than this, in bytes.
+const MAX_KEY: usize = 4096;
+
+/// A key can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The file can't be read.
+    #[error("cannot read the key {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Others than its owner may use the file of a private key.
+    #[error("the private key {} has mode {mode:04o}: only its owner may have access (chmod 600)", path.display())]
+    TooOpen {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// The file has no Ed25519 key in it.
+    #[error("{} has no Ed25519 {what} key: neither PEM nor 32 bytes", path.display())]
+    NotAKey {
+        /// The file.
+        path: PathBuf,
+        /// Private or public.
+        what: &'static str,
+    },
+}
+
+/// An Ed25519 key that signs manifests. It is wiped from memory when it is dropped, and never shown.
+#[derive(Clone)]
+pub struct SigningKey(ed25519_dalek::SigningKey);
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({})", self.public())
+    }
+}
+
+impl SigningKey {
+    /// Reads a private key: PKCS#8 in PEM, as `openssl genpkey -algorithm ed25519` writes it, or the seed's 32 bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`]; for one when the file's mode lets anybody but its owner in.
+    pub fn load(path: &Path) -> Result<SigningKey, KeyError> {
+        let (bytes, mode) = read_key(path)?;
+        if mode & 0o077 != 0 {
+            let path = path.to_owned();
+            return Err(KeyError::TooOpen { path, mode });
+        }
+        let key = match <&[u8; 32]>::try_from(&bytes[..]) {
+            Ok(seed) => Some(ed25519_dalek::SigningKey::from_bytes(seed)),
+            Err(_) => std::str::from_utf8(&bytes)
+                .ok()
+                .and_then(|pem| ed25519_dalek::SigningKey::from_pkcs8_pem(pem).ok()),
+        };
+        key.map(SigningKey).ok_or_else(|| KeyError::NotAKey {
+            path: path.to_owned(),
+            what: "private",
+        })
+    }
+
+    /// The key that verifies what this one signs.
+    pub fn public(&self) -> PublicKey {
+        PublicKey(self.0.verifying_key())
+    }
+
+    /// The content of the signature's file, for a manifest of these bytes.
+    pub(super) fn sign(&self, manifest: &[u8]) -> String {
+        let signature = self.0.sign(&message(manifest)).to_bytes();
+        format!("{PREFIX}{}\n", hex(&signature))
+    }
+}
+
+/// An Ed25519 key that verifies the signature of a manifest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PublicKey(ed25519_dalek::VerifyingKey);
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PREFIX}{}", hex(self.0.as_bytes()))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl PublicKey {
+    /// Reads a public key: PEM, as `openssl pkey -pubout` writes it, or its 32 bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`].
+    pub fn load(path: &Path) -> Result<PublicKey, KeyError> {
+        let (bytes, _) = read_key(path)?;
+        let key = match <&[u8; 32]>::try_from(&bytes[..]) {
+            Ok(raw) => ed25519_dalek::VerifyingKey::from_bytes(raw).ok(),
+            Err(_) => std::str::from_utf8(&bytes)
+                .ok()
+                .and_then(|pem| ed25519_dalek::VerifyingKey::from_public_key_pem(pem).ok()),
+        };
+        // A weak key verifies more than one message.
+        let key = key.filter(|key| !key.is_weak());
+        key.map(PublicKey).ok_or_else(|| KeyError::NotAKey {
+            path: path.to_owned(),
+            what: "public",
+        })
+    }
+
+    /// Whether `text` is a signature of a manifest of these bytes by this key.
+    pub(super) fn verifies(&self, manifest: &[u8], text: &[u8]) -> bool {
+        let signature = parse(text).map(|bytes| Signature::from_bytes(&bytes));
+        signature.is_some_and(|signature| {
+            let message = message(manifest);
+            self.0.verify_strict(&message, &signature).is_ok()
+        })
+    }
+}
+
+fn message(manifest: &[u8]) -> Vec<u8> {
+    [DOMAIN, manifest].concat()
+}
+
+/// The file's content, and its permissions.
+fn read_key(path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), KeyError> {
+    // All at once, so that no copy of a private key is left behind by a buffer that had to grow.
+    let mut bytes = Zeroizing::new(vec![0; MAX_KEY + 1]);
+    let mut filled = 0;
+    let mut read = || -> io::Result<u32> {
+        let mut file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it isn't a regular file"));
+        }
+        while filled < bytes.len() {
+            match file.read(&mut bytes[filled..])? {
+                0 => return Ok(metadata.mode() & 0o7777),
+                count => filled += count,
+            }
+        }
+        Err(io::Error::other("it is too long for a key"))
+    };
+    let mode = read().map_err(|source| KeyError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    bytes.truncate(filled);
+    Ok((bytes, mode))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn parse(text: &[u8]) -> Option<[u8; 64]> {
+    let hex = text.strip_prefix(PREFIX.as_bytes())?.strip_suffix(b"\n")?;
+    if hex.len() != 128 {
+        return None;
+    }
+    let mut bytes = [0; 64];
+    for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn key_file(content: &[u8], mode: u32) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), content).unwrap();
+        fs::set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
+        file
+    }
+
+    /// Written by `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout`, for this test only.
+    const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEICp4v1MiPXaIMVLcWRxCqnd76ga+v0cXXnXzUN/3S8In\n-----END PRIVATE KEY-----\n";
+    const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAy5o2xTYF1kXxNsKjtiXHNW/9Mt+ARxEXo/Su+GalAlI=\n-----END PUBLIC KEY-----\n";
+
+    #[test]
+    fn what_is_signed_is_verified_and_nothing_else() {
+        let key = SigningKey::load(key_file(&[7; 32], 0o600).path()).unwrap();
+        let other = SigningKey::load(key_file(&[8; 32], 0o400).path()).unwrap();
+        let signature = key.sign(b"manifest");
+        let check = |key: &SigningKey, manifest: &[u8], text: &str, expected: bool| {
+            let verified = key.public().verifies(manifest, text.as_bytes());
+            assert_eq!(verified, expected, "{text:?} of {manifest:?}");
+        };
+        check(&key, b"manifest", &signature, true);
+        check(&key, b"manifesT", &signature, false);
+        check(&key, b"", &signature, false);
+        check(&other, b"manifest", &signature, false);
+        let last = signature.trim_end().chars().last().unwrap();
+        let spoilt = match last {
+            '0' => "1",
+            _ => "0",
+        };
+        let flipped = format!("{}{spoilt}\n", &signature[..signature.len() - 2]);
+        check(&key, b"manifest", &flipped, false);
+        for text in ["", "ed25519:\n", &signature[8..], signature.trim_end()] {
+            check(&key, b"manifest", text, false);
+        }
+        check(
+            &key,
+            b"manifest",
+            &signature.replace("ed25519", "ed448"),
+            false,
+        );
+    }
+
+    #[test]
+    fn the_keys_of_openssl_are_read() {
+        let private = SigningKey::load(key_file(PRIVATE.as_bytes(), 0o600).path()).unwrap();
+        let public = PublicKey::load(key_file(PUBLIC.as_bytes(), 0o644).path()).unwrap();
+        assert_eq!(private.public(), public);
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        let check = |content: &[u8], mode: u32, expected: fn(&KeyError) -> bool| {
+            let error = SigningKey::load(key_file(content, mode).path()).unwrap_err();
+            assert!(expected(&error), "{error}");
+        };
+        let not_a_key = |error: &KeyError| matches!(error, KeyError::NotAKey { .. });
+        check(b"", 0o600, not_a_key);
+        check(&[7; 31], 0o600, not_a_key);
+        check(PUBLIC.as_bytes(), 0o600, not_a_key);
+        check(&[0xff; 64], 0o600, not_a_key);
+        let unreadable = |error: &KeyError| matches!(error, KeyError::Read { .. });
+        check(&[b'a'; MAX_KEY + 1], 0o600, unreadable);
+        for mode in [0o640, 0o604, 0o660, 0o644] {
+            let too_open = |error: &KeyError| matches!(error, KeyError::TooOpen { .. });
+            check(&[7; 32], mode, too_open);
+        }
+        let error = PublicKey::load("/no/such/key".as_ref()).unwrap_err();
+        assert!(unreadable(&error), "{error}");
+        // The point of order one.
+        let mut weak = [0; 32];
+        weak[0] = 1;
+        let error = PublicKey::load(key_file(&weak, 0o600).path()).unwrap_err();
+        assert!(not_a_key(&error), "{error}");
+    }
+
+    #[test]
+    fn a_private_key_is_not_shown() {
+        let key = SigningKey::load(key_file(&[7; 32], 0o600).path()).unwrap();
+        assert!(!format!("{key:?}").contains(&hex(&[7; 32])));
+    }
+}

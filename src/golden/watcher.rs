@@ -1,0 +1,49 @@
+//! The thread that lets writers through: it looks at the held files, and gives up what somebody waits for.
+
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
+
+use super::held::Files;
+
+/// How long somebody who wants to write to a held file waits at most. The kernel would make it wait for 45 s.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Looks at the files until it is dropped.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watcher {
+    /// Starts watching. Without a thread to be had, whoever looks at the files lets go of them.
+    pub(super) fn start(files: &Arc<Files>) -> Watcher {
+        let files = Arc::downgrade(files);
+        let started = thread::Builder::new()
+            .name("golden-watcher".to_owned())
+            .spawn(move || watch(&files));
+        let thread = started
+            .inspect_err(|error| tracing::warn!(%error, "nobody watches the golden snapshot"));
+        Watcher {
+            thread: thread.ok(),
+        }
+    }
+}
+
+fn watch(files: &Weak<Files>) {
+    // The files are gone once whoever holds them is, and has woken this thread.
+    while let Some(files) = files.upgrade() {
+        files.look();
+        drop(files);
+        thread::park_timeout(INTERVAL);
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.thread
+            .as_ref()
+            .map(JoinHandle::thread)
+            .map(Thread::unpark);
+    }
+}

@@ -1,0 +1,78 @@
+//! The SHA-256 of a file's bytes as one stream.
+
+use std::io;
+
+use sha2::{Digest as _, Sha256};
+
+use super::Digest;
+use super::read::Sink;
+use super::segments::{SEGMENT, Segment};
+use super::source::{Loaded, Piece, Source};
+
+/// Takes segments, and is one SHA-256 over all their bytes, those of holes among them.
+#[derive(Default)]
+pub(super) struct Stream {
+    sha256: Sha256,
+    buffer: Vec<u8>,
+}
+
+impl Stream {
+    pub(super) fn finish(self) -> Digest {
+        self.sha256.finalize().into()
+    }
+
+    /// A segment and the holes before it.
+    pub(super) fn update(&mut self, loaded: &Loaded<'_>) {
+        update(&mut self.sha256, loaded);
+    }
+}
+
+impl Sink for Stream {
+    fn batch(&self) -> usize {
+        4
+    }
+
+    fn take(&mut self, batch: &[Segment], source: &Source<'_>) -> io::Result<()> {
+        for segment in batch {
+            let loaded = source.load(segment, &mut self.buffer)?;
+            update(&mut self.sha256, &loaded);
+        }
+        Ok(())
+    }
+}
+
+fn update(sha256: &mut Sha256, loaded: &Loaded<'_>) {
+    zeros(sha256, loaded.segment.holes_before * SEGMENT as u64);
+    for piece in loaded.pieces() {
+        match piece {
+            Piece::Data(bytes) => feed(sha256, bytes),
+            Piece::Zeros(count) => zeros(sha256, count),
+        }
+    }
+}
+
+fn zeros(sha256: &mut Sha256, mut count: u64) {
+    static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+    while count > 0 {
+        let some = count.min(ZEROS.len() as u64);
+        sha256.update(&ZEROS[..some as usize]);
+        count -= some;
+    }
+}
+
+/// Passes `bytes` on in small pieces, reading ahead one byte of each cache line of the next piece.
+///
+/// The processor's own prefetching stops at each page's end, and a digest waits for its input one block after the
+/// other. Reading ahead takes a quarter off the time of a dense file.
+fn feed(sha256: &mut Sha256, bytes: &[u8]) {
+    const PIECE: usize = 1 << 10;
+    const CACHE_LINE: usize = 64;
+    let mut pieces = bytes.chunks(PIECE).peekable();
+    while let Some(piece) = pieces.next() {
+        if let Some(next) = pieces.peek() {
+            let lines = next.iter().step_by(CACHE_LINE);
+            std::hint::black_box(lines.fold(0, |seen, byte| seen ^ byte));
+        }
+        sha256.update(piece);
+    }
+}

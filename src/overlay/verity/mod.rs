@@ -1,0 +1,20 @@
+//! The Linux fs-verity digest of a file: a tree of hashes over its blocks.
+//!
+//! Each block of 4 KiB is hashed (the last one filled up with zeros). 128 such hashes make a block of the next level,
+//! which is hashed in turn, and so on up to one hash, the root; [`VerityDigest`] is the hash of the root and the
+//! length. (Documentation/filesystems/fsverity.rst of the kernel, "Merkle tree".)
+//!
+//! Segments of 128 blocks are hashed by several threads ([`Tree`]), each of which keeps two blocks in flight
+//! (`block`, `sha_ni`). What is above the segments is little, and done by the calling thread ([`levels`]).
+
+mod block;
+mod both;
+mod digest;
+mod levels;
+#[cfg(target_arch = "x86_64")]
+mod sha_ni;
+mod tree;
+
+pub(super) use both::Both;
+pub use digest::VerityDigest;
+pub(super) use tree::Tree;

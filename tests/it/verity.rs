@@ -1,0 +1,160 @@
+//! The fs-verity digest of files, against those of Debian's fsverity-utils 1.5 and 1.6.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use chv_sandbox::overlay::{
+    AccessPolicy, Digest, Hashed, Threads, VerityDigest, Work, digests, fsverity, sha256,
+};
+use serde::Deserialize;
+
+/// A file, by what is in it, with what `fsverity digest --hash-alg=sha256 --block-size=4096` and `sha256sum` say of it.
+#[derive(Debug, Deserialize)]
+struct Vector {
+    length: u64,
+    /// Offset and length of each range of data; everything else is a hole.
+    data: Vec<(u64, u64)>,
+    fsverity: VerityDigest,
+    sha256: Digest,
+}
+
+/// Half a MiB that looks like nothing in particular. Each range of data has it again and again.
+fn noise() -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    });
+    words.take(64 << 10).flat_map(u64::to_le_bytes).collect()
+}
+
+impl Vector {
+    fn all() -> Vec<Vector> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/verity/vectors.json");
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    fn write_to(&self, path: &Path, noise: &[u8]) {
+        let file = File::create(path).unwrap();
+        file.set_len(self.length).unwrap();
+        for (offset, length) in &self.data {
+            let mut done = 0;
+            while done < *length {
+                let some = (length - done).min(noise.len() as u64);
+                let bytes = &noise[..some as usize];
+                file.write_all_at(bytes, offset + done).unwrap();
+                done += some;
+            }
+        }
+    }
+}
+
+/// Directories on filesystems that tell holes, and on such as don't, as far as there are some.
+fn directories() -> Vec<tempfile::TempDir> {
+    let places = [std::env::temp_dir(), "/dev/shm".into()];
+    let found = places.iter().map(tempfile::tempdir_in);
+    found.filter_map(Result::ok).collect()
+}
+
+/// How much of a test's files may be put through a hash function that the compiler hasn't made fast.
+const LARGE: u64 = 16 << 20;
+
+#[test]
+fn every_file_has_the_digest_that_others_give_it() {
+    let (noise, directories) = (noise(), directories());
+    for vector in Vector::all() {
+        for directory in &directories {
+            let path = directory.path().join("disk");
+            vector.write_to(&path, &noise);
+            let four = Threads::new(4.try_into().unwrap());
+            let given = [
+                (AccessPolicy::PreferMapped, four),
+                (AccessPolicy::PreferMapped, Threads::ONE),
+                (AccessPolicy::ReadOnly, four),
+            ];
+            for (policy, threads) in given {
+                let hashed = fsverity(&path, policy, threads).unwrap();
+                assert_eq!(hashed.digest, vector.fsverity, "{vector:?}");
+                assert_eq!(hashed.length, vector.length);
+                assert_adds_up(&hashed);
+            }
+            if vector.length <= LARGE {
+                let hashed = sha256(&path, AccessPolicy::PreferMapped).unwrap();
+                assert_eq!(hashed.digest, vector.sha256, "{vector:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn both_digests_come_out_of_one_pass() {
+    let (noise, directory) = (noise(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("disk");
+    for vector in Vector::all() {
+        if vector.length > LARGE {
+            continue;
+        }
+        vector.write_to(&path, &noise);
+        for policy in [AccessPolicy::PreferMapped, AccessPolicy::ReadOnly] {
+            let both = digests(&path, policy).unwrap();
+            assert_eq!(both.fsverity, vector.fsverity, "{vector:?}");
+            assert_eq!(both.sha256, vector.sha256, "{vector:?}");
+            assert_eq!(both.work.hashed, vector.length);
+        }
+    }
+}
+
+fn assert_adds_up(hashed: &Hashed<VerityDigest>) {
+    let Work {
+        hashed: bytes,
+        mapped,
+        read,
+        skipped,
+    } = hashed.work;
+    assert_eq!(mapped + read, bytes);
+    assert_eq!(bytes + skipped, hashed.length);
+}
+
+#[test]
+fn bytes_in_memory_have_the_digest_of_their_file() {
+    let noise = noise();
+    let dense = |vector: &Vector| vector.data == [(0, vector.length)] && vector.length <= LARGE;
+    for vector in Vector::all().into_iter().filter(dense) {
+        let bytes: Vec<u8> = noise
+            .iter()
+            .copied()
+            .cycle()
+            .take(vector.length as usize)
+            .collect();
+        assert_eq!(VerityDigest::of(&bytes), vector.fsverity);
+    }
+}
+
+/// A file of 1 GiB with 64 KiB of data, on a filesystem that tells holes.
+fn sparse() -> Option<(tempfile::TempDir, PathBuf)> {
+    let directory = tempfile::tempdir_in("/dev/shm").ok()?;
+    let path = directory.path().join("disk");
+    let file = File::create(&path).unwrap();
+    file.set_len(1 << 30).unwrap();
+    file.write_all_at(&[7; 64 << 10], 300 << 20).unwrap();
+    Some((directory, path))
+}
+
+#[test]
+fn holes_are_not_read() {
+    let Some((_directory, path)) = sparse() else {
+        println!("skipped: no /dev/shm");
+        return;
+    };
+    let skipped = (1 << 30) - (64 << 10);
+    for policy in [AccessPolicy::PreferMapped, AccessPolicy::ReadOnly] {
+        let hashed = fsverity(&path, policy, Threads::default()).unwrap();
+        assert_eq!(hashed.work.skipped, skipped);
+    }
+    // In the memory of this filesystem, a hole that was touched would be one no longer.
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(path.metadata().unwrap().blocks() * 512, 64 << 10);
+}
