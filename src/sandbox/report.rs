@@ -140,6 +140,8 @@ pub enum Source {
     GuestNonce,
     /// That whoever answers on the api-socket is the VMM that was started.
     VmmIdentity,
+    /// That the files which the VM was restored from were the golden snapshot's when the VMM read them.
+    SnapshotFiles,
 }
 
 /// How a check came out.

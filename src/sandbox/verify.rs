@@ -7,7 +7,7 @@ use super::{
     Check, DivergenceAction, FsHash, HashedDisk, Outcome, ResetOutcome, ResetReport, ResetState,
     Source, VerificationDetails, VmmApiState,
 };
-use crate::golden::{GoldenDisk, Manifest, vmm_api_state};
+use crate::golden::{GoldenDisk, Manifest, MemoryProof, vmm_api_state};
 use crate::machine::{DiskReading, Reading, Readings, VmmFile};
 
 /// What the comparison says.
@@ -38,6 +38,7 @@ pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -
     checks.extend(readings.disks.iter().map(check_identity));
     checks.push(check_nonce(&readings, manifest));
     checks.push(check_vmm(&readings));
+    checks.push(check_snapshot(manner.memory.as_ref()));
 
     let any = |outcome| checks.iter().any(|check| check.outcome == outcome);
     let verdict = match (any(Outcome::Disagreed), any(Outcome::Silent)) {
@@ -175,6 +176,26 @@ fn check_vmm(readings: &Readings) -> Check {
         source: Source::VmmIdentity,
         outcome,
         expected: "the VMM that was started answers on the api-socket".to_owned(),
+        found,
+    }
+}
+
+/// A hold that was lost is an error of the revert, so what comes here either stood or was never taken.
+fn check_snapshot(memory: Option<&MemoryProof>) -> Check {
+    let (outcome, found) = match memory {
+        Some(proof) if proof.confirmed => {
+            (Outcome::Agreed, format!("they were, by {:?}", proof.basis))
+        }
+        Some(proof) => (
+            Outcome::NotApplicable,
+            format!("not confirmed; they rest on {:?}", proof.basis),
+        ),
+        None => (Outcome::NotApplicable, "they were not looked at".to_owned()),
+    };
+    Check {
+        source: Source::SnapshotFiles,
+        outcome,
+        expected: "the VM was restored from the files of the manifest".to_owned(),
         found,
     }
 }

@@ -8,6 +8,7 @@
 
 mod agent;
 mod fake;
+mod identity;
 mod left_behind;
 mod real;
 

@@ -177,6 +177,7 @@ fn source(check: &Check) -> &'static str {
         Source::DiskIdentity => "disk is the VMM's",
         Source::GuestNonce => "guest's nonce",
         Source::VmmIdentity => "VMM is ours",
+        Source::SnapshotFiles => "snapshot's files",
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use chv_sandbox::guest::stand_in::Behaviour;
 use chv_sandbox::sandbox::{
@@ -37,7 +38,14 @@ async fn check(tamper: impl FnOnce(&Scene), sources: &[Source]) {
 
     let evidence = failed.evidence.as_deref().expect("the evidence is kept");
     assert!(evidence.starts_with(scene.path("evidence")));
-    for name in ["reset.json", "vmm.log", "console.log", "overlay.img"] {
+    let files = [
+        "reset.json",
+        "events.log",
+        "vmm.log",
+        "console.log",
+        "overlay.img",
+    ];
+    for name in files {
         let mode = fs::metadata(evidence.join(name))
             .unwrap()
             .permissions()
@@ -54,6 +62,9 @@ async fn check(tamper: impl FnOnce(&Scene), sources: &[Source]) {
     let record: Value =
         serde_json::from_slice(&fs::read(evidence.join("reset.json")).unwrap()).unwrap();
     assert_eq!(record["state"], serde_json::to_value(state).unwrap());
+    let events = fs::read_to_string(evidence.join("events.log")).unwrap();
+    assert!(events.contains("state resetting"), "{events}");
+    assert!(!evidence.join("missing.txt").exists());
     assert_eq!(scene.vmm.state(), Some("Paused"), "nothing goes on in it");
 
     assert_halted(&sandbox).await;
@@ -86,11 +97,29 @@ async fn the_golden_copy() {
 
 #[tokio::test]
 async fn the_overlay_after_it_was_put_back() {
-    let tampers: [fn(std::path::PathBuf); 4] = [
+    let tampers: [fn(PathBuf); 7] = [
         |path| flip_a_bit(&path),
         |path| set_length(path, 0x8000),
+        // By zeros, which a digest that skips holes must count too.
         |path| set_length(path, 0x2_0000),
         |path| set_length(path, 0),
+        |path| punch_a_hole(&path),
+        // Another inode under its name, with other bytes; with the same ones the VMM's open files tell.
+        |path| {
+            let other = path.with_extension("other");
+            fs::copy(&path, &other).unwrap();
+            flip_a_bit(&other);
+            fs::rename(&other, &path).unwrap();
+        },
+        // The same, swapped for a link to one.
+        |path| {
+            let other = path.with_extension("linked");
+            fs::copy(&path, &other).unwrap();
+            flip_a_bit(&other);
+            fs::remove_file(&path).unwrap();
+            fs::hard_link(&other, &path).unwrap();
+            fs::remove_file(&other).unwrap();
+        },
     ];
     for tamper in tampers {
         let at_restore = |scene: &Scene| {
@@ -225,4 +254,87 @@ async fn evidence_that_cannot_be_kept_changes_nothing_of_the_halt() {
 fn set_length(path: std::path::PathBuf, length: u64) {
     let file = File::options().write(true).open(path).unwrap();
     file.set_len(length).unwrap();
+}
+
+/// Makes zeros of some pages in the middle of a file without changing its length.
+fn punch_a_hole(path: &Path) {
+    use rustix::fs::{FallocateFlags, fallocate};
+
+    let file = File::options().write(true).open(path).unwrap();
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match fallocate(&file, flags, 0x4000, 0x2000) {
+        // A file system without holes has the same zeros written.
+        Err(rustix::io::Errno::OPNOTSUPP) => {
+            std::os::unix::fs::FileExt::write_all_at(&file, &[0; 0x2000], 0x4000).unwrap();
+        }
+        punched => punched.unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn the_golden_copy_shorter_longer_or_with_a_hole() {
+    let tampers: [fn(PathBuf); 3] = [
+        |path| set_length(path, 0x8000),
+        |path| set_length(path, 0x2_0000),
+        |path| punch_a_hole(&path),
+    ];
+    for tamper in tampers {
+        let golden = |scene: &Scene| tamper(scene.path("golden/overlay.img"));
+        check(golden, &[Source::FsHash]).await;
+    }
+}
+
+#[tokio::test]
+async fn the_root_while_the_vm_is_restored() {
+    // Hashed before the restore: it is the next reset that finds it.
+    let (scene, sandbox) = Scene::booted().await;
+    let root = scene.path("root.img");
+    scene.vmm.before("vm.resume", move || flip_a_bit(&root));
+    let first = sandbox.reset().await;
+    let second = match first {
+        Ok(_) => sandbox.reset().await,
+        found => found,
+    };
+    let error = second.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_RESET_DIVERGENCE");
+    assert_halted(&sandbox).await;
+}
+
+#[tokio::test]
+async fn a_guest_that_was_rebooted_is_found_every_time() {
+    for _ in 0..5 {
+        check(|scene| scene.guest.forget().unwrap(), &[Source::GuestNonce]).await;
+    }
+}
+
+#[tokio::test]
+async fn evidence_of_many_divergences_leaves_out_the_disks() {
+    let (scene, sandbox) = Scene::booted().await;
+    for number in 0..16 {
+        fs::create_dir_all(scene.path("evidence").join(number.to_string())).unwrap();
+    }
+    scene.guest.set_open_files(13);
+    let error = sandbox.reset().await.unwrap_err();
+    let evidence = error.failed_reset().unwrap().evidence.as_ref().unwrap();
+    assert!(evidence.join("reset.json").exists());
+    assert!(!evidence.join("overlay.img").exists());
+    let missing = fs::read_to_string(evidence.join("missing.txt")).unwrap();
+    assert!(missing.contains("16 folders already"), "{missing}");
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn evidence_without_its_disk_is_kept_and_says_so() {
+    let (scene, sandbox) = Scene::booted().await;
+    scene.guest.set_open_files(13);
+    let overlay = scene.path("machine/overlay.img");
+    // Once the reset has read it: there is nothing left to copy.
+    let remove = move || fs::remove_file(overlay).unwrap();
+    scene.vmm.before("vm.pause", remove);
+    let error = sandbox.reset().await.unwrap_err();
+    let evidence = error.failed_reset().unwrap().evidence.as_ref().unwrap();
+    assert!(evidence.join("reset.json").exists());
+    let missing = fs::read_to_string(evidence.join("missing.txt")).unwrap();
+    assert!(missing.starts_with("the disks: "), "{missing}");
+    sandbox.shutdown().await;
 }

@@ -233,3 +233,33 @@ async fn the_frames_of_a_tool_are_told_with_their_channel() {
     assert_eq!(*channel.socket, *scene.guest.socket());
     sandbox.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_tool_whose_caller_went_away_needs_a_reset() {
+    let (scene, sandbox) = answering(|_| Some(Vec::new())).await;
+    timeout(Duration::from_millis(100), echo(&sandbox, "abandoned"))
+        .await
+        .unwrap_err();
+    assert_mended_by_a_reset(&scene, &sandbox).await;
+}
+
+#[tokio::test]
+async fn a_tool_with_forged_evidence_has_failed_and_needs_a_reset() {
+    let (scene, sandbox) = answering(|frame| {
+        let Frame::ToolDispatch(dispatch) = frame else {
+            unreachable!("only dispatches are shown");
+        };
+        let result = ToolResult {
+            command_id: dispatch.command_id.clone(),
+            exit_code: 0,
+            stdout: "fine\n".to_owned(),
+            stderr: String::new(),
+            evidence_hash: Some(format!("sha256:{}", "0".repeat(64))),
+        };
+        Some(encode(&Frame::ToolResult(result)).unwrap())
+    })
+    .await;
+    let error = echo(&sandbox, "forged").await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_EVIDENCE_GAP");
+    assert_mended_by_a_reset(&scene, &sandbox).await;
+}

@@ -24,6 +24,7 @@ const EVENTS: &str = "{\n  \"timestamp\": {\"secs\": 1, \"no more of th\n\n\
 /// - `silent`: takes connections, because the listener is ours, and never answers.
 /// - `refuse-shutdown`, `hang-shutdown`: answers `vmm.shutdown` with 500, or not at all.
 /// - `ignore-term`: ignores SIGTERM.
+/// - `turncoat`: becomes another program when it is asked for `vm.boot`.
 /// - `survive`: outlives its parent.
 pub(super) fn config(run_root: &Path, words: &str) -> VmmConfig {
     VmmConfig {
@@ -100,6 +101,10 @@ fn answer(mut connection: UnixStream, events: &Mutex<File>, words: &str) {
             "GET /api/v1/vm.info" => {
                 events.lock().unwrap().write_all(EVENTS.as_bytes()).unwrap();
                 (200, "{}")
+            }
+            "PUT /api/v1/vm.boot" if words.contains("turncoat") => {
+                let error = Command::new("sleep").arg("1000").exec();
+                panic!("{error}");
             }
             "PUT /api/v1/vmm.shutdown" if words.contains("hang-shutdown") => continue,
             "PUT /api/v1/vmm.shutdown" if words.contains("refuse-shutdown") => (500, "[\"no\"]"),
