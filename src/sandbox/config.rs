@@ -52,6 +52,9 @@ pub struct SandboxConfig {
     pub verification: Verification,
     /// How much a reset does to prove that the memory it restores is the golden snapshot's. `held` unless set.
     pub memory_policy: MemoryPolicy,
+    /// The Ed25519 key that has to have signed the golden snapshot's manifest: PEM, or its 32 bytes. With it, a golden
+    /// snapshot that isn't signed, or by another key, is refused. Without it no signature is looked at.
+    pub public_key: Option<PathBuf>,
     /// Restores on another processor than the golden snapshot was made on, too. Its guest may use what this one lacks.
     /// False unless set.
     pub any_cpu: bool,
@@ -131,6 +134,7 @@ impl Default for SandboxConfig {
             restore_mode: RestoreMode::default(),
             verification: Verification::default(),
             memory_policy: MemoryPolicy::default(),
+            public_key: None,
             any_cpu: false,
             evidence_dir: None,
             kernel: None,
@@ -233,6 +237,10 @@ impl SandboxConfig {
             (None, false) => Err(invalid(
                 "golden",
                 "is missing: give the golden snapshot, or scaffold = true to run without verification",
+            )),
+            (None, true) if self.public_key.is_some() => Err(invalid(
+                "public_key",
+                "needs a golden snapshot: scaffold mode verifies nothing",
             )),
             (None, true) if self.kernel.is_none() => Err(invalid("kernel", "is missing")),
             (None, true) if self.root_disk.is_none() => Err(invalid("root_disk", "is missing")),

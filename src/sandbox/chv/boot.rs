@@ -9,7 +9,7 @@ use super::goal::{Failure, Goal};
 use super::spares::Refill;
 use super::{Running, Shared};
 use crate::client::Release;
-use crate::golden::{ExecutableFacts, Golden};
+use crate::golden::{self, ExecutableFacts, Golden, PublicKey};
 use crate::machine::{self, Machine, MachineConfig, VmmSource};
 use crate::sandbox::verify::Verdict;
 use crate::sandbox::{
@@ -84,7 +84,12 @@ impl Shared {
     }
 
     async fn open(&self, directory: &Path) -> Result<Goal, Error> {
-        let golden = Golden::open(directory);
+        let golden = match &self.config.public_key {
+            Some(key) => PublicKey::load(key)
+                .map_err(golden::Error::Key)
+                .and_then(|key| Golden::open_signed(directory, &key)),
+            None => Golden::open(directory),
+        };
         let golden = golden.map_err(|error| failed(BootFailure::Golden(error)))?;
         let goal = Goal::hold(golden, &self.config, &self.source).await;
         goal.map_err(boot_failed)

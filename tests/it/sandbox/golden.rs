@@ -13,8 +13,9 @@ use chv_sandbox::guest::protocol::{Frame, Hello};
 use chv_sandbox::guest::stand_in::Behaviour;
 use chv_sandbox::machine::SNAPSHOT_FILES;
 use chv_sandbox::sandbox::{Error, Sandbox};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::manifest::edit;
 use super::vmm::Act;
 use super::{Scene, assert_echoed, chain, echo};
 
@@ -266,14 +267,6 @@ async fn a_mint_that_is_dropped_leaves_no_folder() {
     }
     assert!(!scene.path("golden").exists());
     assert!(!scene.path("machine/overlay.img").exists());
-}
-
-/// Changes the manifest in `golden`.
-fn edit(golden: &Path, edit: impl FnOnce(&mut Value)) {
-    let path = golden.join("manifest.json");
-    let mut manifest = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    edit(&mut manifest);
-    fs::write(path, manifest.to_string()).unwrap();
 }
 
 #[tokio::test]
