@@ -419,7 +419,9 @@ async fn a_snapshot_of_another_release_or_shape_is_not_restored() {
         fs::write(&config, spoilt).unwrap();
         let error = sandbox.boot().await.unwrap_err();
         assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
-        assert!(chain(&error).contains("does not fit"), "{}", chain(&error));
+        // Changed after it was minted, so it isn't even looked into.
+        let text = chain(&error);
+        assert!(text.contains("snapshot.config"), "{text}");
         scene.assert_machine_is_empty();
     }
 }
