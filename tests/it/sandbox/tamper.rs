@@ -4,9 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 
 use chv_sandbox::guest::stand_in::Behaviour;
-use chv_sandbox::sandbox::{
-    DivergenceAction, Error, Outcome, Sandbox, SandboxState, Source, VmmApiState,
-};
+use chv_sandbox::sandbox::{DivergenceAction, Outcome, Sandbox, SandboxState, Source, VmmApiState};
 use serde_json::Value;
 
 use super::vmm::Act;
