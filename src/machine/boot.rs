@@ -90,7 +90,7 @@ impl Machine {
         match self.open_channel(until).await {
             Err(Error::Channel(source)) if source.is_silence() => Err(Error::GuestSilent {
                 console: self.console_tail(),
-                source,
+                source: Box::new(source),
             }),
             opened => opened,
         }

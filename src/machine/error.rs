@@ -45,7 +45,7 @@ pub enum Error {
         /// The last part of the console.
         console: String,
         /// How the last attempt failed.
-        source: vsock::Error,
+        source: Box<vsock::Error>,
     },
     /// A disk couldn't be hashed or put back.
     #[error("the {role} disk cannot be used")]

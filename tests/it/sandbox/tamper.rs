@@ -5,9 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use chv_sandbox::guest::stand_in::Behaviour;
-use chv_sandbox::sandbox::{
-    DivergenceAction, Error, Outcome, Sandbox, SandboxState, Source, VmmApiState,
-};
+use chv_sandbox::sandbox::{DivergenceAction, Outcome, Sandbox, SandboxState, Source, VmmApiState};
 use serde_json::Value;
 
 use super::vmm::Act;
