@@ -49,7 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("ch-remote: skipped, CH_REMOTE names none");
     }
     let one_thread = Builder::new_current_thread().enable_all().build()?;
-    let client = Client::new(socket)?;
+    // A kept connection belongs to the runtime on which it was opened.
+    let (client, client_two) = (Client::new(socket)?, Client::new(socket)?);
     let other = socket_based_api_client(socket);
     let mut raw = UnixStream::connect(socket)?;
     let mut raw_async = one_thread.block_on(tokio::net::UnixStream::connect(socket))?;
@@ -67,11 +68,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         one_thread.block_on(rows[1].block_async(CALLS, async || {
             exchange_async(&mut raw_async).await;
         }));
-        let mut ping = async || {
+        let ping = async |client: &Client| {
             client.send(api::vmm_ping()).await.expect("an answer");
         };
-        one_thread.block_on(rows[2].block_async(CALLS, &mut ping));
-        runtime.block_on(rows[3].block_async(CALLS, &mut ping));
+        one_thread.block_on(rows[2].block_async(CALLS, async || ping(&client).await));
+        runtime.block_on(rows[3].block_async(CALLS, async || ping(&client_two).await));
         one_thread.block_on(rows[4].block_async(CALLS, async || {
             other.vmm_ping_get().await.expect("an answer");
         }));
