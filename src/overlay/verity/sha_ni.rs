@@ -67,6 +67,7 @@ const INITIAL: [u32; 8] = [
 ];
 
 impl State {
+    #[inline]
     #[target_feature(enable = "sse2")]
     fn initial() -> State {
         let [a, b, c, d, e, f, g, h] = INITIAL.map(u32::cast_signed);
@@ -77,6 +78,7 @@ impl State {
     }
 
     /// Four rounds, with the sums of four words of the message and their constants.
+    #[inline]
     #[target_feature(enable = "sha,sse2")]
     fn rounds(&mut self, words: __m128i) {
         const UPPER_HALF: i32 = 0b00_00_11_10;
@@ -85,12 +87,14 @@ impl State {
         self.abef = _mm_sha256rnds2_epu32(self.abef, self.cdgh, upper);
     }
 
+    #[inline]
     #[target_feature(enable = "sse2")]
     fn add(&mut self, other: State) {
         self.abef = _mm_add_epi32(self.abef, other.abef);
         self.cdgh = _mm_add_epi32(self.cdgh, other.cdgh);
     }
 
+    #[inline]
     #[target_feature(enable = "sse4.1")]
     fn digest(self) -> Hash {
         let State { abef, cdgh } = self;
@@ -113,27 +117,54 @@ impl State {
 }
 
 /// Mixes 64 bytes into each of the two states.
+#[inline]
 #[target_feature(enable = "sha,ssse3,sse4.1")]
 fn compress(states: &mut [State; 2], chunks: [&[u8; CHUNK]; 2]) {
     let before = *states;
     let mut words = [message(chunks[0]), message(chunks[1])];
-    for group in 0..16 {
-        let constants = load(&CONSTANTS[group]);
-        for stream in 0..2 {
-            let words = &mut words[stream];
-            let now = words[group % 4];
-            states[stream].rounds(_mm_add_epi32(now, constants));
-            if group < 12 {
-                let [w1, w2, w3] = [1, 2, 3].map(|ahead| words[(group + ahead) % 4]);
-                // FIPS 180-4, 6.2.2: the words 16 further on, from these and the twelve behind them.
-                let sum = _mm_sha256msg1_epu32(now, w1);
-                let sum = _mm_add_epi32(sum, _mm_alignr_epi8::<4>(w3, w2));
-                words[group % 4] = _mm_sha256msg2_epu32(sum, w3);
-            }
-        }
+    let (fours, _) = CONSTANTS.as_chunks::<4>();
+    for [one, two, three, four] in &fours[..3] {
+        four_rounds::<0>(states, &words, one);
+        extend::<0>(&mut words);
+        four_rounds::<1>(states, &words, two);
+        extend::<1>(&mut words);
+        four_rounds::<2>(states, &words, three);
+        extend::<2>(&mut words);
+        four_rounds::<3>(states, &words, four);
+        extend::<3>(&mut words);
     }
+    let [one, two, three, four] = &fours[3];
+    four_rounds::<0>(states, &words, one);
+    four_rounds::<1>(states, &words, two);
+    four_rounds::<2>(states, &words, three);
+    four_rounds::<3>(states, &words, four);
     states[0].add(before[0]);
     states[1].add(before[1]);
+}
+
+/// Four rounds of each stream with a quarter of its 16 words. That it is a constant keeps them all in registers.
+#[inline]
+#[target_feature(enable = "sha,sse2")]
+fn four_rounds<const QUARTER: usize>(
+    states: &mut [State; 2],
+    words: &[[__m128i; 4]; 2],
+    constants: &[u32; 4],
+) {
+    let constants = load(constants);
+    states[0].rounds(_mm_add_epi32(words[0][QUARTER], constants));
+    states[1].rounds(_mm_add_epi32(words[1][QUARTER], constants));
+}
+
+/// Replaces a quarter of each stream's words by those 16 further on (FIPS 180-4, 6.2.2).
+#[inline]
+#[target_feature(enable = "sha,ssse3")]
+fn extend<const QUARTER: usize>(words: &mut [[__m128i; 4]; 2]) {
+    for words in words {
+        let [w0, w1, w2, w3] = [0, 1, 2, 3].map(|ahead| words[(QUARTER + ahead) % 4]);
+        let sum = _mm_sha256msg1_epu32(w0, w1);
+        let sum = _mm_add_epi32(sum, _mm_alignr_epi8::<4>(w3, w2));
+        words[QUARTER] = _mm_sha256msg2_epu32(sum, w3);
+    }
 }
 
 /// Mixes the padding of a message of 4096 bytes into each of the two states.
@@ -150,6 +181,7 @@ fn compress_padding(states: &mut [State; 2]) {
 }
 
 /// The 16 words of a message, which are big-endian in memory.
+#[inline]
 #[target_feature(enable = "ssse3")]
 fn message(chunk: &[u8; CHUNK]) -> [__m128i; 4] {
     let swap = _mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3);
@@ -161,6 +193,7 @@ fn message(chunk: &[u8; CHUNK]) -> [__m128i; 4] {
     })
 }
 
+#[inline]
 #[target_feature(enable = "sse2")]
 fn load(words: &[u32; 4]) -> __m128i {
     // SAFETY: four words are 16 bytes, and the instruction needs no alignment.
