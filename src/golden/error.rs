@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::PublicKey;
+use super::{KeyError, PublicKey};
 use crate::overlay;
 
 /// A golden snapshot can't be used.
@@ -44,6 +44,9 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The key by which the manifest has to be signed can't be used.
+    #[error("the golden snapshot's signature cannot be verified")]
+    Key(#[source] KeyError),
     /// A signature was asked for, and there is none.
     #[error("{} is missing: the golden snapshot is not signed, and has to be", path.display())]
     Unsigned {
@@ -56,7 +59,7 @@ pub enum Error {
         /// The signature.
         path: PathBuf,
         /// The key that it should be by.
-        key: PublicKey,
+        key: Box<PublicKey>,
     },
     /// Something isn't what the manifest says of it. Nothing was restored.
     #[error("the manifest's {field} is {expected}, found {found}")]

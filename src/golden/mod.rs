@@ -149,7 +149,10 @@ fn check_signature(manifest: &[u8], path: &Path, key: &PublicKey) -> Result<(), 
     };
     match key.verifies(manifest, &signature) {
         true => Ok(()),
-        false => Err(Error::BadSignature { path, key: *key }),
+        false => Err(Error::BadSignature {
+            path,
+            key: Box::new(*key),
+        }),
     }
 }
 

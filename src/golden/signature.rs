@@ -136,6 +136,11 @@ impl PublicKey {
         })
     }
 
+    /// The key's 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
+
     /// Whether `text` is a signature of a manifest of these bytes by this key.
     pub(super) fn verifies(&self, manifest: &[u8], text: &[u8]) -> bool {
         let signature = parse(text).map(|bytes| Signature::from_bytes(&bytes));

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use super::layout::Layout;
 use super::readings::blocking;
-use crate::overlay::{self, AccessPolicy, Copied, Hashed};
+use crate::overlay::{self, AccessPolicy, Copied, Hashed, Threads, VerityDigest};
 
 /// What a disk is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -100,6 +100,16 @@ impl WorkingDisk {
     /// Hashes the file that the VM opens.
     pub(super) async fn hash(&self, policy: AccessPolicy) -> Result<Hashed, Error> {
         self.hash_file(&self.path, policy).await
+    }
+
+    /// Takes the fs-verity digest of the file that the VM opens.
+    pub(super) async fn hash_verity(
+        &self,
+        policy: AccessPolicy,
+    ) -> Result<Hashed<VerityDigest>, Error> {
+        let path = self.path.clone();
+        let hashed = blocking(move || overlay::fsverity(&path, policy, Threads::default())).await;
+        hashed.map_err(|source| self.error(source))
     }
 
     /// Hashes the file that the disk comes from.

@@ -40,6 +40,7 @@ pub use boot::VmShape;
 pub use disk::{Disk, DiskRole};
 pub use error::Error;
 pub use prove::{DiskProof, KnownDisk, Verification};
+pub(crate) use readings::blocking;
 pub use readings::{DiskReading, GuestReading, Reading, Readings, Step, VmmFile};
 pub use restore::{RestoreMode, RestorePolicy, Restored};
 pub use revert::{Staged, Target};

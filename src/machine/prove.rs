@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::disk::WorkingDisk;
-use super::{DiskReading, DiskRole, Error, Machine, VmmFile};
-use crate::overlay::{AccessPolicy, Digest, FileIdentity, Hashed};
+use super::{DiskReading, DiskRole, Error, Machine, Target, VmmFile};
+use crate::overlay::{Access, AccessPolicy, Digest, FileIdentity, Hashed, VerityDigest, Work};
 use crate::vmm::OpenFile;
 
 /// How much of a disk's proof is computed anew.
@@ -30,8 +31,12 @@ pub struct KnownDisk {
     pub role: DiskRole,
     /// The SHA-256 that was recorded.
     pub sha256: Digest,
+    /// The fs-verity digest that was recorded in the same pass.
+    pub fsverity: VerityDigest,
     /// The length that was recorded, in bytes.
     pub length: u64,
+    /// The file, if it is held: it had these digests, and nobody can have opened it for writing since.
+    pub held: Option<FileIdentity>,
 }
 
 /// When the bytes of a disk were looked at.
@@ -42,6 +47,8 @@ pub enum DiskProof {
     Paused,
     /// At rest, before a VMM that never ran a guest opened it. Identity, size and timestamps are the same since.
     AtRest,
+    /// When the file was held, and it has been held ever since.
+    Held,
 }
 
 /// What of a file's attributes must stay the same for a digest to stand.
@@ -66,24 +73,118 @@ impl Stamp {
     }
 }
 
-/// A digest that was taken before the VMM opened the disk.
+/// A disk's bytes as they were found.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    sha256: Digest,
+    fsverity: Option<VerityDigest>,
+    length: u64,
+    identity: FileIdentity,
+    access: Option<Access>,
+    work: Work,
+    elapsed: Duration,
+}
+
+impl Found {
+    /// Digests `disk`: by fs-verity where that answers for the SHA-256 that is known. One that disagrees doesn't, so the
+    /// SHA-256 of what is there is computed then.
+    async fn now(
+        disk: &WorkingDisk,
+        known: Option<&KnownDisk>,
+        access: AccessPolicy,
+    ) -> Result<Self, Error> {
+        let Some(known) = known else {
+            return Ok(Found::computed(disk.hash(access).await?, None));
+        };
+        let hashed = disk.hash_verity(access).await?;
+        if (hashed.digest, hashed.length) != (known.fsverity, known.length) {
+            let sha256 = disk.hash(access).await?;
+            return Ok(Found::computed(sha256, Some(hashed.digest)));
+        }
+        Ok(Found {
+            sha256: known.sha256,
+            fsverity: Some(hashed.digest),
+            length: hashed.length,
+            identity: hashed.identity,
+            access: Some(hashed.access),
+            work: hashed.work,
+            elapsed: hashed.elapsed,
+        })
+    }
+
+    fn computed(hashed: Hashed, fsverity: Option<VerityDigest>) -> Self {
+        Found {
+            sha256: hashed.digest,
+            fsverity,
+            length: hashed.length,
+            identity: hashed.identity,
+            access: Some(hashed.access),
+            work: hashed.work,
+            elapsed: hashed.elapsed,
+        }
+    }
+
+    fn held(known: &KnownDisk, identity: FileIdentity) -> Self {
+        Found {
+            sha256: known.sha256,
+            fsverity: Some(known.fsverity),
+            length: known.length,
+            identity,
+            access: None,
+            work: Work {
+                skipped: known.length,
+                ..Work::default()
+            },
+            elapsed: Duration::ZERO,
+        }
+    }
+}
+
+/// A disk's bytes as they were before the VMM opened it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AtRest {
-    hashed: Hashed,
+    found: Found,
     stamp: Stamp,
+    proof: DiskProof,
 }
 
 impl AtRest {
-    /// Digests `disk`, which no VMM has open for writing.
-    pub(super) async fn take(disk: &WorkingDisk) -> Result<Self, Error> {
+    /// Digests `disk`, which no VMM has open for writing, unless it is held.
+    pub(super) async fn take(disk: &WorkingDisk, target: &Target) -> Result<Self, Error> {
         // Before the digest: what changes from here on shows.
         let stamp = Stamp::of(&disk.path)?;
-        let hashed = disk.hash(AccessPolicy::PreferMapped).await?;
-        Ok(AtRest { hashed, stamp })
+        let known = target.known(disk.role);
+        if let Some(known) = known
+            && known.held == Some(stamp.identity)
+        {
+            return Ok(AtRest {
+                found: Found::held(known, stamp.identity),
+                stamp,
+                proof: DiskProof::Held,
+            });
+        }
+        let found = Found::now(disk, known, AccessPolicy::PreferMapped).await?;
+        Ok(AtRest {
+            found,
+            stamp,
+            proof: DiskProof::AtRest,
+        })
     }
 
-    fn stands(&self, disk: &WorkingDisk) -> Result<bool, Error> {
-        Ok(Stamp::of(&disk.path)? == self.stamp)
+    fn stands(&self, disk: &WorkingDisk, target: &Target) -> Result<bool, Error> {
+        let known = target.known(disk.role);
+        let held = known.and_then(|known| known.held) == Some(self.stamp.identity);
+        Ok(Stamp::of(&disk.path)? == self.stamp && (held || self.proof != DiskProof::Held))
+    }
+}
+
+impl Target {
+    /// What is known of the disk, unless everything is computed anew.
+    fn known(&self, role: DiskRole) -> Option<&KnownDisk> {
+        match self.verification {
+            Verification::Fast => self.disks.iter().find(|known| known.role == role),
+            Verification::Full => None,
+        }
     }
 }
 
@@ -93,7 +194,7 @@ impl Machine {
     pub(super) async fn prove_disks(
         &self,
         at_rest: &[Option<AtRest>],
-        verification: Verification,
+        target: &Target,
     ) -> Result<Vec<DiskReading>, Error> {
         let open = match self.vmm.process() {
             Some(process) => Some(process.open_files().map_err(Error::OpenFiles)?),
@@ -102,34 +203,36 @@ impl Machine {
         let mut readings = Vec::with_capacity(self.disks.len());
         for (disk, at_rest) in self.disks.iter().zip(at_rest) {
             let standing = match at_rest {
-                Some(at_rest) if verification == Verification::Fast => {
-                    at_rest.stands(disk)?.then_some(at_rest.hashed)
+                Some(at_rest) if target.verification == Verification::Fast => {
+                    at_rest.stands(disk, target)?.then_some(at_rest)
                 }
                 _ => None,
             };
-            let (hashed, proof) = match standing {
-                Some(hashed) => (hashed, DiskProof::AtRest),
+            let (found, proof) = match standing {
+                Some(at_rest) => (at_rest.found, at_rest.proof),
                 None => {
-                    let hashed = disk.hash(AccessPolicy::ReadOnly).await?;
-                    (hashed, DiskProof::Paused)
+                    let known = target.known(disk.role);
+                    let found = Found::now(disk, known, AccessPolicy::ReadOnly).await?;
+                    (found, DiskProof::Paused)
                 }
             };
             readings.push(DiskReading {
                 role: disk.role,
-                digest: hashed.digest,
-                length: hashed.length,
-                access: hashed.access,
-                elapsed: hashed.elapsed,
+                digest: found.sha256,
+                fsverity: found.fsverity,
+                length: found.length,
+                access: found.access,
+                work: found.work,
+                elapsed: found.elapsed,
                 proof,
-                vmm_file: vmm_file(open.as_deref(), &hashed),
+                vmm_file: vmm_file(open.as_deref(), found.identity),
             });
         }
         Ok(readings)
     }
 }
 
-fn vmm_file(open: Option<&[OpenFile]>, hashed: &Hashed) -> VmmFile {
-    let identity = hashed.identity;
+fn vmm_file(open: Option<&[OpenFile]>, identity: FileIdentity) -> VmmFile {
     match open {
         None => VmmFile::NotApplicable,
         Some(open) => {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{DiskProof, DiskRole, Error, Restored};
 use crate::api::types::VmState;
 use crate::guest::protocol::Renewed;
-use crate::overlay::{Access, Digest, FileIdentity};
+use crate::overlay::{Access, Digest, FileIdentity, VerityDigest, Work};
 use crate::vmm::{Identity, IdentityError};
 use crate::vsock::{ClockSkew, GuestHello};
 
@@ -60,8 +60,12 @@ pub struct DiskReading {
     pub digest: Digest,
     /// Its length in bytes.
     pub length: u64,
-    /// How it was read.
-    pub access: Access,
+    /// The fs-verity digest of its bytes, where that was computed or is held.
+    pub fsverity: Option<VerityDigest>,
+    /// How it was read; `None` where it was held, and not read.
+    pub access: Option<Access>,
+    /// What the hashing took, in bytes.
+    pub work: Work,
     /// How long the hashing took.
     pub elapsed: Duration,
     /// When its bytes were looked at.
@@ -145,7 +149,7 @@ impl Steps {
 }
 
 /// Runs what blocks on a thread for that.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

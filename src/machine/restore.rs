@@ -59,12 +59,16 @@ impl RestorePolicy {
         }
     }
 
-    /// The same, with what was learnt, for another wish.
+    /// The same, with what was learnt: who leaves it to us gets the memory on demand.
     #[must_use]
-    pub fn with_mode(&self, mode: RestoreMode) -> Self {
+    pub fn on_demand_if_auto(&self) -> Self {
+        let on_demand_refused = Arc::clone(&self.on_demand_refused);
         RestorePolicy {
-            mode,
-            ..self.clone()
+            mode: match self.mode {
+                RestoreMode::Auto => RestoreMode::OnDemand,
+                mode => mode,
+            },
+            on_demand_refused,
         }
     }
 
@@ -137,7 +141,9 @@ mod tests {
         let served = other.served(RestoreMode::Copy);
         assert_eq!(served.refusal.as_deref(), Some("no"));
         assert_eq!(served.asked, RestoreMode::OnDemand);
-        let copy = other.with_mode(RestoreMode::Copy);
+        let copy = RestorePolicy::new(RestoreMode::Copy).on_demand_if_auto();
         assert_eq!(copy.served(RestoreMode::Copy).refusal, None);
+        let auto = RestorePolicy::default().on_demand_if_auto();
+        assert_eq!(auto.mode, RestoreMode::OnDemand);
     }
 }

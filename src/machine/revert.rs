@@ -17,7 +17,8 @@ use std::sync::Arc;
 use super::prove::AtRest;
 use super::readings::Steps;
 use super::{
-    Description, DiskReading, Error, Machine, Readings, RestorePolicy, Restored, Verification,
+    Description, DiskReading, Error, KnownDisk, Machine, Readings, RestorePolicy, Restored,
+    Verification,
 };
 use crate::api;
 use crate::api::types::VmState;
@@ -31,6 +32,8 @@ pub struct Target {
     pub restore: RestorePolicy,
     /// How much of the disks' proof is computed anew.
     pub verification: Verification,
+    /// What is known of the disks. Nothing need be.
+    pub disks: Vec<KnownDisk>,
 }
 
 impl Target {
@@ -44,6 +47,7 @@ impl Target {
             description: Arc::new(Description::read(snapshot)?),
             restore: RestorePolicy::default(),
             verification: Verification::default(),
+            disks: Vec::new(),
         })
     }
 }
@@ -55,6 +59,13 @@ pub struct Staged {
     disks: Vec<DiskReading>,
     restored: Restored,
     steps: Steps,
+}
+
+impl Staged {
+    /// How the memory came back.
+    pub fn restored(&self) -> &Restored {
+        &self.restored
+    }
 }
 
 impl Machine {
@@ -103,7 +114,7 @@ impl Machine {
             Ok(())
         };
         // At once: a disk that is put back is a new file, and the VMM keeps the old one until it has let go of it.
-        let (cleared, at_rest) = tokio::join!(clear, self.lay_disks());
+        let (cleared, at_rest) = tokio::join!(clear, self.lay_disks(target));
         cleared?;
         let at_rest = at_rest?;
         steps.end("disks");
@@ -112,7 +123,7 @@ impl Machine {
         let restored = self.restore(&target.description, &target.restore).await?;
         steps.end("restore");
 
-        let disks = self.prove_disks(&at_rest, target.verification).await?;
+        let disks = self.prove_disks(&at_rest, target).await?;
         steps.end("digest");
         Ok(Staged {
             at_rest,
@@ -144,7 +155,7 @@ impl Machine {
             let reason = "its VM is not paused";
             return Err(Error::Unusable { reason });
         }
-        let disks = self.prove_disks(&staged.at_rest, target.verification);
+        let disks = self.prove_disks(&staged.at_rest, target);
         let disks = disks.await?;
         steps.end("recheck");
         Ok(Staged {
@@ -190,12 +201,12 @@ impl Machine {
     }
 
     /// Puts the writable disks back, and digests what no VMM will have written to.
-    async fn lay_disks(&self) -> Result<Vec<Option<AtRest>>, Error> {
+    async fn lay_disks(&self, target: &Target) -> Result<Vec<Option<AtRest>>, Error> {
         let mut at_rest = Vec::with_capacity(self.disks.len());
         for disk in &self.disks {
             disk.put_back().await?;
             at_rest.push(match disk.readonly || !self.served {
-                true => Some(AtRest::take(disk).await?),
+                true => Some(AtRest::take(disk, target).await?),
                 false => None,
             });
         }

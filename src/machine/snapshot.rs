@@ -92,6 +92,22 @@ impl Description {
         })
     }
 
+    /// The same of bytes that were read, and verified, before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Snapshot`] when they aren't JSON.
+    pub fn parse(snapshot: &Path, config: &[u8]) -> Result<Self, Error> {
+        let parsed = serde_json::from_slice(config).map_err(|error| Error::Snapshot {
+            path: snapshot.join(CONFIG),
+            reason: format!("it is not JSON: {error}"),
+        })?;
+        Ok(Description {
+            snapshot: snapshot.to_owned(),
+            config: parsed,
+        })
+    }
+
     /// The guest's memory in bytes, as far as the description says.
     pub fn memory_bytes(&self) -> Option<u64> {
         self.config.pointer("/memory/size")?.as_u64()

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Strategy;
+use crate::golden::MemoryPolicy;
 use crate::machine::{Disk, DiskRole, Limits, RestoreMode, Verification, VmShape};
 use crate::vmm::VmmConfig;
 
@@ -49,6 +50,14 @@ pub struct SandboxConfig {
     pub restore_mode: RestoreMode,
     /// How much of a reset's proof is computed anew each time. `fast` unless set.
     pub verification: Verification,
+    /// How much a reset does to prove that the memory it restores is the golden snapshot's. `held` unless set.
+    pub memory_policy: MemoryPolicy,
+    /// The Ed25519 key that has to have signed the golden snapshot's manifest: PEM, or its 32 bytes. With it, a golden
+    /// snapshot that isn't signed, or by another key, is refused. Without it no signature is looked at.
+    pub public_key: Option<PathBuf>,
+    /// Restores on another processor than the golden snapshot was made on, too. Its guest may use what this one lacks.
+    /// False unless set.
+    pub any_cpu: bool,
     /// Where the evidence of a divergence is kept. Unless set, `evidence` beside the golden snapshot.
     pub evidence_dir: Option<PathBuf>,
     /// The kernel, for a cold boot.
@@ -124,6 +133,9 @@ impl Default for SandboxConfig {
             strategy: Strategy::default(),
             restore_mode: RestoreMode::default(),
             verification: Verification::default(),
+            memory_policy: MemoryPolicy::default(),
+            public_key: None,
+            any_cpu: false,
             evidence_dir: None,
             kernel: None,
             initramfs: None,
@@ -225,6 +237,10 @@ impl SandboxConfig {
             (None, false) => Err(invalid(
                 "golden",
                 "is missing: give the golden snapshot, or scaffold = true to run without verification",
+            )),
+            (None, true) if self.public_key.is_some() => Err(invalid(
+                "public_key",
+                "needs a golden snapshot: scaffold mode verifies nothing",
             )),
             (None, true) if self.kernel.is_none() => Err(invalid("kernel", "is missing")),
             (None, true) if self.root_disk.is_none() => Err(invalid("root_disk", "is missing")),

@@ -58,6 +58,10 @@ pub enum Error {
     /// The revert itself failed, so nothing could be verified. It may be tried again.
     #[error("the sandbox could not be reverted")]
     ResetFailed(#[source] machine::Error),
+    /// The golden snapshot isn't what its manifest says, or wasn't left alone while it was restored. No VM is awake: the
+    /// one that ran was not touched where it was found before, but takes no tool any more. It may be tried again.
+    #[error("the sandbox was not reverted")]
+    ResetRefused(#[source] golden::Error),
     /// The channel to the guest failed. It is mended by a reset.
     #[error("the channel to the guest failed")]
     Channel(#[source] vsock::Error),
@@ -152,7 +156,7 @@ impl Error {
             Error::NotATool { .. } => "SANDBOX_TOOL_ERROR",
             Error::ResetDivergence(_) => "SANDBOX_RESET_DIVERGENCE",
             Error::ResetTimeout(_) => "SANDBOX_RESET_TIMEOUT",
-            Error::ResetFailed(_) => "SANDBOX_RESET_FAILED",
+            Error::ResetFailed(_) | Error::ResetRefused(_) => "SANDBOX_RESET_FAILED",
             Error::Channel(error) => error.code(),
         }
     }

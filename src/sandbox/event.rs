@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{ResetOutcome, SandboxState};
+use super::{Error, ResetOutcome, SandboxState};
 use crate::vsock::ChannelEventKind;
-use crate::{machine, vmm, vsock};
+use crate::{vmm, vsock};
 
 /// Something that happened in a sandbox.
 ///
@@ -27,7 +27,7 @@ pub enum Event {
     /// A spare waits for the next reset.
     SpareReady,
     /// A spare could not be prepared. It is tried again after a while; a reset that finds no spare starts a new VMM.
-    SpareFailed(Arc<machine::Error>),
+    SpareFailed(Arc<Error>),
     /// What is left of a sandbox that diverged was kept there.
     EvidenceKept(std::path::PathBuf),
     /// Events came faster than they could be passed on, and this many of them are gone for good.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::golden::MemoryProof;
 use crate::machine::{DiskProof, DiskRole, Restored, Step};
 
-use crate::overlay::{Access, Digest};
+use crate::overlay::{Access, Digest, Work};
 use crate::vmm::Identity;
 use crate::vsock::ClockSkew;
 
@@ -19,7 +19,7 @@ pub struct ResetReport {
     pub strategy: StrategyUsed,
     /// How the snapshot's memory was brought back; `None` where no snapshot was restored.
     pub restore: Option<Restored>,
-    /// What the proof of the snapshot's files rests on; `None` where they were not looked at.
+    /// What the memory's proof rests on; `None` where no snapshot was restored.
     pub memory: Option<MemoryProof>,
     /// Which try this was, from 1. A second follows only on silence.
     pub attempt: u32,
@@ -169,8 +169,10 @@ pub struct HashedDisk {
     pub length: u64,
     /// When it was hashed.
     pub proof: DiskProof,
-    /// How it was read.
-    pub access: Access,
+    /// How it was read; `None` where it was held, and not read.
+    pub access: Option<Access>,
+    /// What that took, in bytes.
+    pub work: Work,
     /// How long that took, in microseconds.
     pub micros: u64,
 }

@@ -72,7 +72,9 @@ pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -
 }
 
 fn check_digest(disk: &DiskReading, golden: &GoldenDisk) -> Check {
-    let same = disk.digest == golden.sha256 && disk.length == golden.length;
+    let same = disk.digest == golden.sha256
+        && disk.length == golden.length
+        && disk.fsverity.is_none_or(|found| found == golden.fsverity);
     let show = |digest, length| format!("{} disk {digest}, {length} bytes", disk.role);
     Check {
         source: Source::FsHash,
@@ -240,6 +242,7 @@ fn hashed_disk(disk: &DiskReading) -> HashedDisk {
         length: disk.length,
         proof: disk.proof,
         access: disk.access,
+        work: disk.work,
         micros: disk.elapsed.as_micros() as u64,
     }
 }

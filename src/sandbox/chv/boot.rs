@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::goal::Goal;
+use super::goal::{Failure, Goal};
 use super::spares::Refill;
 use super::{Running, Shared};
 use crate::client::Release;
-use crate::golden::Golden;
+use crate::golden::{self, ExecutableFacts, Golden, PublicKey};
 use crate::machine::{self, Machine, MachineConfig, VmmSource};
 use crate::sandbox::verify::Verdict;
 use crate::sandbox::{
@@ -46,7 +46,7 @@ impl Shared {
             check_kvm()?;
         }
         let goal = match &self.config.golden {
-            Some(directory) => Some(Arc::new(self.open(directory)?)),
+            Some(directory) => Some(Arc::new(self.open(directory).await?)),
             None => None,
         };
         let machine = match &goal {
@@ -83,11 +83,16 @@ impl Shared {
         }
     }
 
-    fn open(&self, directory: &Path) -> Result<Goal, Error> {
-        let golden = Golden::open(directory);
+    async fn open(&self, directory: &Path) -> Result<Goal, Error> {
+        let golden = match &self.config.public_key {
+            Some(key) => PublicKey::load(key)
+                .map_err(golden::Error::Key)
+                .and_then(|key| Golden::open_signed(directory, &key)),
+            None => Golden::open(directory),
+        };
         let golden = golden.map_err(|error| failed(BootFailure::Golden(error)))?;
-        let goal = Goal::new(golden, &self.config, &self.source);
-        goal.map_err(|error| failed(BootFailure::Machine(error)))
+        let goal = Goal::hold(golden, &self.config, &self.source).await;
+        goal.map_err(boot_failed)
     }
 
     /// Has spares made for the resets to come, if that is the strategy.
@@ -113,8 +118,9 @@ impl Shared {
 
     async fn restore_verified(&self, machine: &mut Machine, goal: &Goal) -> Result<(), Error> {
         check_release(machine, Some(goal.golden())).await?;
+        self.check_host(machine, goal.golden()).await?;
         let verification = goal.revert(machine, StrategyUsed::Respawn).await;
-        let verification = verification.map_err(|error| failed(BootFailure::Machine(error)))?;
+        let verification = verification.map_err(boot_failed)?;
         let refuse: fn(Box<FailedReset>) -> Error = match verification.verdict {
             Verdict::Passed => return Ok(()),
             Verdict::Diverged => Error::ResetDivergence,
@@ -124,6 +130,20 @@ impl Shared {
         let evidence = self.keep_evidence(machine, &outcome).await;
         let error = refuse(Box::new(FailedReset { outcome, evidence }));
         Err(failed(BootFailure::Unverified(Box::new(error))))
+    }
+
+    /// Compares the VMM and this machine with those that made the golden snapshot. A VMM that somebody else runs may be
+    /// none at all, but a player of recordings: nothing is asked of it.
+    async fn check_host(&self, machine: &Machine, golden: &Golden) -> Result<(), Error> {
+        let Some(process) = machine.vmm().process() else {
+            return Ok(());
+        };
+        let refused = |error| failed(BootFailure::Golden(error));
+        let executable = ExecutableFacts::of_process(process).await;
+        let executable = executable.map_err(refused)?.sha256;
+        let release = &golden.manifest().release;
+        let checked = golden.check_host(release, Some(&executable), self.config.any_cpu);
+        checked.map_err(refused)
     }
 
     /// Scaffold mode.
@@ -165,6 +185,13 @@ impl Running {
         drop(watcher);
         machine.shutdown().await
     }
+}
+
+fn boot_failed(failure: Failure) -> Error {
+    failed(match failure {
+        Failure::Golden(error) => BootFailure::Golden(error),
+        Failure::Machine(error) => BootFailure::Machine(error),
+    })
 }
 
 fn failed(failure: BootFailure) -> Error {

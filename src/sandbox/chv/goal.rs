@@ -2,50 +2,87 @@
 
 use std::sync::Arc;
 
-use crate::golden::Golden;
+use crate::golden::{self, Basis, Golden, HeldGolden, MemoryProof};
 use crate::machine::{
-    self, Description, Machine, MachineConfig, RestorePolicy, Staged, Target, VmmSource,
+    self, Description, KnownDisk, Machine, MachineConfig, RestoreMode, RestorePolicy, Staged,
+    Target, VmmSource, blocking,
 };
 use crate::sandbox::report::Manner;
 use crate::sandbox::verify::{Verdict, Verification, verify};
-use crate::sandbox::{SandboxConfig, StrategyUsed};
+use crate::sandbox::{Error, SandboxConfig, StrategyUsed};
 
 /// A source that was silent is asked once more, by a whole further revert.
 const ATTEMPTS: u32 = 2;
 
-/// A golden snapshot, and how machines are made of it.
+/// A golden snapshot that is held, and how machines are made of it.
 pub(super) struct Goal {
-    golden: Golden,
+    held: Arc<HeldGolden>,
     machine: MachineConfig,
     target: Target,
 }
 
+/// A staged VM with what its memory rests on.
+pub(super) struct Prepared {
+    staged: Staged,
+    /// `None` where a disk disagrees with the manifest, which the verification will say.
+    memory: Option<MemoryProof>,
+}
+
+/// Why a VM couldn't be reverted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("the golden snapshot cannot be used")]
+    Golden(#[source] golden::Error),
+    #[error("the machine failed")]
+    Machine(#[source] machine::Error),
+}
+
+impl From<machine::Error> for Failure {
+    fn from(error: machine::Error) -> Self {
+        Failure::Machine(error)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Golden(error) => Error::ResetRefused(error),
+            Failure::Machine(error) => Error::ResetFailed(error),
+        }
+    }
+}
+
 impl Goal {
-    pub(super) fn new(
+    /// Verifies every file of `golden`, and holds on to them.
+    pub(super) async fn hold(
         golden: Golden,
         config: &SandboxConfig,
         source: &VmmSource,
-    ) -> Result<Self, machine::Error> {
+    ) -> Result<Self, Failure> {
         let machine = MachineConfig {
             vmm: source.clone(),
             disks: golden.disks(),
             port: golden.manifest().guest.port,
             limits: config.limits(),
         };
-        let target = Target {
-            description: Arc::new(Description::read(&golden.snapshot())?),
-            restore: RestorePolicy::new(config.restore_mode),
-            verification: config.verification,
-        };
+        let policy = config.memory_policy;
+        let held = blocking(move || golden.hold(policy)).await;
+        let held = held.map_err(Failure::Golden)?;
+        let description = Description::parse(&held.golden().snapshot(), held.config())?;
         Ok(Goal {
-            golden,
+            held: Arc::new(held),
             machine,
-            target,
+            target: Target {
+                description: Arc::new(description),
+                restore: RestorePolicy::new(config.restore_mode),
+                verification: config.verification,
+                disks: Vec::new(),
+            },
         })
     }
 
     pub(super) fn golden(&self) -> &Golden {
-        &self.golden
+        self.held.golden()
     }
 
     pub(super) fn machine(&self) -> MachineConfig {
@@ -57,18 +94,43 @@ impl Goal {
         self.target.description.memory_bytes().unwrap_or(u64::MAX)
     }
 
-    /// Restores the snapshot in `machine`, paused, and proves its disks.
-    pub(super) async fn stage(&self, machine: &mut Machine) -> Result<Staged, machine::Error> {
-        machine.stage(&self.target).await
+    /// Restores the snapshot in `machine`, paused, and proves its memory and its disks. Whatever refuses the golden
+    /// snapshot does so before the machine is touched.
+    pub(super) async fn stage(&self, machine: &mut Machine) -> Result<Prepared, Failure> {
+        let memory = self.prove_memory().await?;
+        let before = self.target_now(memory.as_ref());
+        let mut staged = machine.stage(&before).await?;
+        // What was held before the VMM opened it has to be held still.
+        let after = self.target_now(memory.as_ref());
+        if after.disks != before.disks {
+            staged = machine.recheck(staged, &after).await?;
+        }
+        let copied = staged.restored().mode == RestoreMode::Copy;
+        let memory = match memory {
+            Some(proof) if copied => Some(self.held.confirm(proof).map_err(Failure::Golden)?),
+            proof => proof,
+        };
+        Ok(Prepared { staged, memory })
     }
 
     /// Proves again what has waited.
     pub(super) async fn recheck(
         &self,
         machine: &Machine,
-        staged: Staged,
-    ) -> Result<Staged, machine::Error> {
-        machine.recheck(staged, &self.target).await
+        prepared: Prepared,
+    ) -> Result<Prepared, Failure> {
+        let Prepared { staged, memory } = prepared;
+        // What the VMM has yet to read must be what it was.
+        let memory = match memory {
+            Some(proof) if !proof.confirmed => match self.held.stands(&proof) {
+                true => Some(proof),
+                false => self.prove_memory().await?,
+            },
+            proof => proof,
+        };
+        let target = self.target_now(memory.as_ref());
+        let staged = machine.recheck(staged, &target).await?;
+        Ok(Prepared { staged, memory })
     }
 
     /// Reverts `machine` and compares it with the baselines.
@@ -76,32 +138,70 @@ impl Goal {
         &self,
         machine: &mut Machine,
         strategy: StrategyUsed,
-    ) -> Result<Verification, machine::Error> {
-        let staged = self.stage(machine).await?;
-        self.awaken(machine, staged, strategy).await
+    ) -> Result<Verification, Failure> {
+        let prepared = self.stage(machine).await?;
+        self.awaken(machine, prepared, strategy).await
     }
 
     /// Awakens what was staged and compares it with the baselines; once more from the start when a source was silent.
     pub(super) async fn awaken(
         &self,
         machine: &mut Machine,
-        mut staged: Staged,
+        mut prepared: Prepared,
         strategy: StrategyUsed,
-    ) -> Result<Verification, machine::Error> {
+    ) -> Result<Verification, Failure> {
         let mut attempt = 1;
         loop {
+            let Prepared { staged, memory } = prepared;
             let readings = machine.awaken(staged).await?;
             let manner = Manner {
                 strategy,
-                memory: None,
+                memory,
                 attempt,
             };
-            let verification = verify(readings, self.golden.manifest(), &manner);
+            let verification = verify(readings, self.golden().manifest(), &manner);
             if verification.verdict != Verdict::Silent || attempt == ATTEMPTS {
                 return Ok(verification);
             }
             attempt += 1;
-            staged = self.stage(machine).await?;
+            prepared = self.stage(machine).await?;
+        }
+    }
+
+    /// Makes sure that the files of the snapshot are the manifest's. A disk that isn't is for the verification to find:
+    /// it halts the sandbox, with the evidence.
+    async fn prove_memory(&self) -> Result<Option<MemoryProof>, Failure> {
+        let held = Arc::clone(&self.held);
+        match blocking(move || held.recheck()).await {
+            Ok(proof) => Ok(Some(proof)),
+            Err(golden::Error::Mismatch { field, .. }) if field.starts_with("disks[") => Ok(None),
+            Err(error) => Err(Failure::Golden(error)),
+        }
+    }
+
+    /// The target with what is known and held at this moment.
+    fn target_now(&self, memory: Option<&MemoryProof>) -> Target {
+        let disks = self.golden().manifest().disks.iter();
+        let known = disks.map(|disk| KnownDisk {
+            role: disk.role,
+            sha256: disk.sha256,
+            fsverity: disk.fsverity,
+            length: disk.length,
+            held: match disk.readonly {
+                true => self.held.held_disk(disk.role).map(|held| held.identity),
+                false => None,
+            },
+        });
+        // On demand is quicker, and proved where nobody can change the file whatever happens.
+        let protected = memory.is_some_and(|proof| proof.basis == Basis::KernelVerity);
+        let restore = &self.target.restore;
+        Target {
+            disks: known.collect(),
+            restore: match protected {
+                true => restore.on_demand_if_auto(),
+                false => restore.clone(),
+            },
+            ..self.target.clone()
         }
     }
 }

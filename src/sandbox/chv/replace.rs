@@ -14,9 +14,9 @@
 use std::mem;
 use std::sync::Arc;
 
-use super::goal::Goal;
+use super::goal::{Failure, Goal};
 use super::{Running, Shared};
-use crate::machine::{self, Machine};
+use crate::machine::Machine;
 use crate::sandbox::verify::Verification;
 use crate::sandbox::{Error, StrategyUsed};
 
@@ -38,11 +38,13 @@ impl Shared {
             verification,
         } = match self.replacement(goal).await {
             Ok(replacement) => replacement,
+            // The VM that runs is not touched then.
+            Err(refused @ Failure::Golden(_)) => return Err(refused.into()),
             Err(error) => {
                 if let Err(error) = running.machine.delete().await {
                     tracing::warn!(%error, "the VM that was to be replaced could not be deleted");
                 }
-                return Err(Error::ResetFailed(error));
+                return Err(error.into());
             }
         };
         // The old VMM's end means nothing from here on.
@@ -53,11 +55,11 @@ impl Shared {
         Ok(verification)
     }
 
-    async fn replacement(&self, goal: &Goal) -> Result<Replacement, machine::Error> {
-        while let Some((mut machine, staged)) = self.spares.take(&self.retired) {
-            match goal.recheck(&machine, staged).await {
-                Ok(staged) => {
-                    let awakened = goal.awaken(&mut machine, staged, StrategyUsed::Standby);
+    async fn replacement(&self, goal: &Goal) -> Result<Replacement, Failure> {
+        while let Some((mut machine, prepared)) = self.spares.take(&self.retired) {
+            match goal.recheck(&machine, prepared).await {
+                Ok(prepared) => {
+                    let awakened = goal.awaken(&mut machine, prepared, StrategyUsed::Standby);
                     let verification = awakened.await?;
                     return Ok(Replacement {
                         machine,

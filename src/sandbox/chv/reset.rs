@@ -46,10 +46,8 @@ impl Shared {
     ) -> Result<Reset, Error> {
         let verification = match self.config.strategy {
             Strategy::InPlace => {
-                let verification = goal
-                    .revert(&mut running.machine, StrategyUsed::InPlace)
-                    .await;
-                verification.map_err(Error::ResetFailed)?
+                goal.revert(&mut running.machine, StrategyUsed::InPlace)
+                    .await?
             }
             Strategy::Respawn | Strategy::Standby(_) => self.replace(running, goal).await?,
         };

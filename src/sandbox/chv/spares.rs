@@ -17,10 +17,10 @@ use tokio::sync::{Notify, watch as watched};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::goal::Goal;
+use super::goal::{Failure, Goal, Prepared};
 use super::retired::Retired;
 use super::status::Status;
-use crate::machine::{self, Machine, Staged};
+use crate::machine::Machine;
 use crate::sandbox::Event;
 
 /// How long the refill rests after its first failure; twice as long after each further one.
@@ -57,7 +57,7 @@ struct Pool {
 
 struct Spare {
     machine: Machine,
-    staged: Staged,
+    prepared: Prepared,
     expires: Instant,
     /// Takes the spare away when its VMM ends.
     _watcher: Watcher,
@@ -81,12 +81,12 @@ impl Spares {
     }
 
     /// A spare that is young enough. The older ones are retired.
-    pub(super) fn take(&self, retired: &Retired) -> Option<(Machine, Staged)> {
+    pub(super) fn take(&self, retired: &Retired) -> Option<(Machine, Prepared)> {
         loop {
             let spare = self.pool.waiting().pop_front()?;
             self.pool.left.notify_one();
             if spare.expires > Instant::now() {
-                return Some((spare.machine, spare.staged));
+                return Some((spare.machine, spare.prepared));
             }
             retired.add(spare.machine);
         }
@@ -125,7 +125,7 @@ impl Pool {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(self: &Arc<Self>, machine: Machine, staged: Staged, max_age: Duration) {
+    fn put(self: &Arc<Self>, machine: Machine, prepared: Prepared, max_age: Duration) {
         let pool = Arc::downgrade(self);
         let ended = machine.vmm().ended();
         let mut waiting = self.waiting();
@@ -139,7 +139,7 @@ impl Pool {
         });
         waiting.push_back(Spare {
             machine,
-            staged,
+            prepared,
             expires: Instant::now() + max_age,
             _watcher: Watcher(watcher.abort_handle()),
         });
@@ -187,14 +187,14 @@ impl Refill {
                 continue;
             }
             match self.prepare().await {
-                Ok((machine, staged)) => {
-                    pool.put(machine, staged, self.max_age);
+                Ok((machine, prepared)) => {
+                    pool.put(machine, prepared, self.max_age);
                     pause = FIRST_PAUSE;
                     self.status.tell(Event::SpareReady);
                 }
                 Err(error) => {
                     tracing::error!(%error, ?pause, "a spare could not be prepared");
-                    self.status.tell(Event::SpareFailed(Arc::new(error)));
+                    self.status.tell(Event::SpareFailed(Arc::new(error.into())));
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -202,12 +202,12 @@ impl Refill {
         }
     }
 
-    async fn prepare(&mut self) -> Result<(Machine, Staged), machine::Error> {
+    async fn prepare(&mut self) -> Result<(Machine, Prepared), Failure> {
         self.idle().await;
         let mut machine = Machine::start(self.goal.machine()).await?;
         self.idle().await;
-        let staged = self.goal.stage(&mut machine).await?;
-        Ok((machine, staged))
+        let prepared = self.goal.stage(&mut machine).await?;
+        Ok((machine, prepared))
     }
 
     /// Waits until nobody boots or resets.

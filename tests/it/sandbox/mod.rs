@@ -2,7 +2,9 @@
 
 mod bad_input;
 mod golden;
+mod held;
 mod life;
+mod manifest;
 mod outage;
 mod reset;
 mod scaffold;
