@@ -61,7 +61,7 @@ async fn the_report_says_what_was_checked_and_what_does_not_apply() {
             (Source::DiskIdentity, Outcome::NotApplicable),
             (Source::GuestNonce, Outcome::Agreed),
             (Source::VmmIdentity, Outcome::NotApplicable),
-            (Source::SnapshotFiles, Outcome::NotApplicable),
+            (Source::SnapshotFiles, Outcome::Agreed),
         ]
     );
     assert_eq!(
