@@ -52,6 +52,7 @@ const SOURCES: &[(&str, &[u8])] = sources![
     "init/mounts.rs",
     "mod.rs",
     "protocol/closed.rs",
+    "protocol/evidence.rs",
     "protocol/extension.rs",
     "protocol/mod.rs",
     "protocol/query.rs",
