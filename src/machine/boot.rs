@@ -76,6 +76,7 @@ impl Machine {
 
     async fn try_boot(&mut self, shape: &VmShape) -> Result<Option<GuestHello>, Error> {
         let until = Instant::now() + self.limits.boot;
+        (self.occupied, self.served) = (true, true);
         let config = self.vm_config(shape)?;
         for disk in &self.disks {
             disk.put_back().await?;

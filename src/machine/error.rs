@@ -81,6 +81,12 @@ pub enum Error {
         /// What doesn't fit.
         reason: String,
     },
+    /// A VM that waited to be awakened is no longer what it was.
+    #[error("the staged VM cannot be used: {reason}")]
+    Unusable {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The VMM's open files couldn't be read.
     #[error("the open files of the VMM cannot be read")]
     OpenFiles(#[source] vmm::Error),

@@ -16,11 +16,14 @@
 //! the machine's own directory, made from its *origin* (an image's overlay, or the copy that a golden
 //! snapshot keeps) at each boot and each revert.
 
+mod ask;
 mod boot;
 mod disk;
 mod error;
 mod layout;
+mod prove;
 mod readings;
+mod restore;
 mod revert;
 mod snapshot;
 
@@ -36,8 +39,11 @@ use crate::vsock::{Channel, ChannelConfig, GuestHello};
 pub use boot::VmShape;
 pub use disk::{Disk, DiskRole};
 pub use error::Error;
+pub use prove::{DiskProof, KnownDisk, Verification};
 pub use readings::{DiskReading, GuestReading, Reading, Readings, Step, VmmFile};
-pub use snapshot::SNAPSHOT_FILES;
+pub use restore::{RestoreMode, RestorePolicy, Restored};
+pub use revert::{Staged, Target};
+pub use snapshot::{Description, SNAPSHOT_FILES};
 
 use disk::WorkingDisk;
 use layout::Layout;
@@ -108,6 +114,10 @@ pub struct Machine {
     port: u32,
     limits: Limits,
     channel: Option<Channel>,
+    /// Whether a guest may have run in this VMM.
+    served: bool,
+    /// Whether there may be a VM, if only by a call that nobody waited for.
+    occupied: bool,
 }
 
 impl Machine {
@@ -131,6 +141,7 @@ impl Machine {
                 directory,
             ),
         };
+        let served = vmm.process().is_none();
         let layout = Layout::new(directory)?;
         let disks = config.disks.into_iter();
         let disks = disks
@@ -143,6 +154,9 @@ impl Machine {
             port: config.port,
             limits: config.limits,
             channel: None,
+            // Nobody knows what a VMM that is somebody else's has done.
+            served,
+            occupied: served,
         })
     }
 
@@ -180,6 +194,12 @@ impl Machine {
     /// [`Error::Api`] when the VMM refused; then the VMM is of no further use.
     pub async fn delete(&mut self) -> Result<(), Error> {
         self.close_channel();
+        self.delete_vm().await?;
+        self.occupied = false;
+        Ok(())
+    }
+
+    async fn delete_vm(&self) -> Result<(), Error> {
         self.call("delete the VM", crate::api::vm_delete()).await?;
         // The VMM unlinks its vsock socket at delete; one that an earlier failure left would stop the next boot.
         self.layout.remove_vsock()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{DiskRole, Error};
+use super::{DiskProof, DiskRole, Error, Restored};
 use crate::api::types::VmState;
 use crate::guest::protocol::Renewed;
 use crate::overlay::{Access, Digest, FileIdentity};
@@ -38,6 +38,8 @@ impl<T> Reading<T> {
 pub struct Readings {
     /// Each disk's bytes.
     pub disks: Vec<DiskReading>,
+    /// How the guest's memory came back.
+    pub restored: Restored,
     /// What the guest said.
     pub guest: Reading<GuestReading>,
     /// The VM's state as the API has it.
@@ -59,6 +61,8 @@ pub struct DiskReading {
     pub access: Access,
     /// How long the hashing took.
     pub elapsed: Duration,
+    /// When its bytes were looked at.
+    pub proof: DiskProof,
     /// Whether what was hashed is what the VMM has open.
     pub vmm_file: VmmFile,
 }
@@ -101,6 +105,7 @@ impl fmt::Display for Step {
 }
 
 /// A stopwatch with a lap for each step.
+#[derive(Debug)]
 pub(super) struct Steps {
     done: Vec<Step>,
     since: Instant,

@@ -1,50 +1,170 @@
 //! The revert: from any state to the running VM of a snapshot, with what the sources say of it.
+//!
+//! ```text
+//!              stage                          awaken
+//!   any state ------> paused, disks proved  --------> running, channel open, three sources read
+//!                        |        ^
+//!                        +--------+ recheck: a staged VM may wait for as long as it likes
+//! ```
+//!
+//! *Stage* deletes the VM, puts the writable disks back, restores the snapshot paused, and proves the disks. *Awaken*
+//! resumes it, opens a channel, asks the guest who it is and renews what a snapshot shares, and asks for the VM's
+//! state. A reset in place does the one right after the other; a spare waits in between.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
 
-use super::readings::{Steps, blocking};
-use super::snapshot;
-use super::{DiskReading, Error, GuestReading, Machine, Reading, Readings, VmmFile};
+use super::prove::AtRest;
+use super::readings::Steps;
+use super::{
+    Description, DiskReading, Error, Machine, Readings, RestorePolicy, Restored, Verification,
+};
 use crate::api;
-use crate::api::types::{RestoreConfig, VmState};
-use crate::client::{Deadlines, ErrorKind};
-use crate::guest::protocol::Extension;
-use crate::overlay::{AccessPolicy, Hashed};
-use crate::vmm::OpenFile;
+use crate::api::types::VmState;
+
+/// The state to which a machine is reverted, and how.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The snapshot's description of the VM.
+    pub description: Arc<Description>,
+    /// How the memory comes back.
+    pub restore: RestorePolicy,
+    /// How much of the disks' proof is computed anew.
+    pub verification: Verification,
+}
+
+impl Target {
+    /// The snapshot in the folder `snapshot`, with the defaults for everything else.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] and [`Error::Snapshot`] for a description that can't be read.
+    pub fn of(snapshot: &Path) -> Result<Self, Error> {
+        Ok(Target {
+            description: Arc::new(Description::read(snapshot)?),
+            restore: RestorePolicy::default(),
+            verification: Verification::default(),
+        })
+    }
+}
+
+/// A restored, paused VM whose disks are proved. Made by [`Machine::stage`], used up by [`Machine::awaken`].
+#[derive(Debug)]
+pub struct Staged {
+    at_rest: Vec<Option<AtRest>>,
+    disks: Vec<DiskReading>,
+    restored: Restored,
+    steps: Steps,
+}
 
 impl Machine {
-    /// Replaces whatever VM there is by the one of the snapshot in `golden`, and reads the three sources.
+    /// Replaces whatever VM there is by the one of the snapshot in the folder `snapshot`, and reads the three
+    /// sources.
     ///
-    /// A read-only disk is hashed as it is found, before the VMM opens it. A writable one is put back from its
-    /// origin, and hashed after the restore while the VM is paused, through an ordinary read: this VMM has
-    /// served the guest, so a digest from before its restore would say nothing of what it did since.
+    /// # Errors
+    ///
+    /// Those of [`stage`](Self::stage) and [`awaken`](Self::awaken). A source that stays silent is no error, but a
+    /// [`Reading::Silent`](super::Reading::Silent).
+    pub async fn revert(&mut self, snapshot: &Path) -> Result<Readings, Error> {
+        self.revert_to(&Target::of(snapshot)?).await
+    }
+
+    /// The same for a target that says more.
+    ///
+    /// # Errors
+    ///
+    /// As [`revert`](Self::revert).
+    pub async fn revert_to(&mut self, target: &Target) -> Result<Readings, Error> {
+        let staged = self.stage(target).await?;
+        self.awaken(staged).await
+    }
+
+    /// Replaces whatever VM there is by the paused one of the snapshot, and proves its disks. Legal in every state.
+    ///
+    /// A read-only disk is digested as it is found, before the VMM opens it. A writable one is put back from its
+    /// origin. If this VMM never ran a guest, that is digested at rest as well; if it did, such a digest would say
+    /// nothing of what the VMM did since, so it is taken after the restore, while the VM is paused.
+    ///
+    /// # Errors
+    ///
+    /// Any step that failed, as its own variant. After an error the VM slot is empty, or holds a VM that nobody
+    /// should use.
+    pub async fn stage(&mut self, target: &Target) -> Result<Staged, Error> {
+        let mut steps = Steps::start();
+        self.close_channel();
+        let clear = async {
+            if self.occupied {
+                self.delete_vm().await?;
+                steps.end("delete");
+            }
+            Ok(())
+        };
+        // At once: a disk that is put back is a new file, and the VMM keeps the old one until it has let go of it.
+        let (cleared, at_rest) = tokio::join!(clear, self.lay_disks());
+        cleared?;
+        let at_rest = at_rest?;
+        steps.end("disks");
+
+        self.occupied = true;
+        let restored = self.restore(&target.description, &target.restore).await?;
+        steps.end("restore");
+
+        let disks = self.prove_disks(&at_rest, target.verification).await?;
+        steps.end("digest");
+        Ok(Staged {
+            at_rest,
+            disks,
+            restored,
+            steps,
+        })
+    }
+
+    /// Proves once more, after any time, that a staged VM is what it was: the VMM is ours and alive, the VM is
+    /// paused, its disks are what they were. The steps count from here.
+    ///
+    /// A disk whose timestamps have changed is digested anew, so it's the reading that says whether it still agrees.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unusable`] when the VMM or the VM is not in the state to be awakened; [`Error::Api`],
+    /// [`Error::VmmDied`], [`Error::OpenFiles`], [`Error::Disk`].
+    pub async fn recheck(&self, staged: Staged, target: &Target) -> Result<Staged, Error> {
+        let mut steps = Steps::start();
+        if let Some(process) = self.vmm.process()
+            && !process.holds_listener().map_err(Error::OpenFiles)?
+        {
+            let reason = "its VMM no longer listens on the api-socket that was made for it";
+            return Err(Error::Unusable { reason });
+        }
+        let info = self.call("tell the VM's state", api::vm_info()).await?;
+        if info.state != VmState::Paused {
+            let reason = "its VM is not paused";
+            return Err(Error::Unusable { reason });
+        }
+        let disks = self.prove_disks(&staged.at_rest, target.verification);
+        let disks = disks.await?;
+        steps.end("recheck");
+        Ok(Staged {
+            disks,
+            steps,
+            ..staged
+        })
+    }
+
+    /// Resumes a staged VM and reads what the guest and the VMM say.
     ///
     /// # Errors
     ///
     /// Any step that failed, as its own variant. A source that stays silent is no error, but a
-    /// [`Reading::Silent`]. After an error the VM slot is empty, or holds a VM that nobody should use.
-    pub async fn revert(&mut self, golden: &Path) -> Result<Readings, Error> {
-        let mut steps = Steps::start();
-        self.delete().await?;
-        steps.end("delete");
-
-        let mut at_rest = Vec::with_capacity(self.disks.len());
-        for disk in &self.disks {
-            at_rest.push(match disk.put_back().await? {
-                Some(_) => None,
-                None => Some(disk.hash(AccessPolicy::PreferMapped).await?),
-            });
-        }
-        steps.end("disks");
-
-        self.restore(golden).await?;
-        steps.end("restore");
-
-        let disks = self.read_disks(at_rest).await?;
-        steps.end("digest");
-
+    /// [`Reading::Silent`](super::Reading::Silent).
+    pub async fn awaken(&mut self, staged: Staged) -> Result<Readings, Error> {
+        let Staged {
+            at_rest: _,
+            disks,
+            restored,
+            mut steps,
+        } = staged;
+        self.served = true;
         self.call("resume the VM", api::vm_resume()).await?;
         steps.end("resume");
 
@@ -55,117 +175,23 @@ impl Machine {
         steps.end("vm_state");
         Ok(Readings {
             disks,
+            restored,
             guest,
             vm_state,
             steps: steps.finish(),
         })
     }
 
-    /// Restores the snapshot into the empty slot. The VM is paused then.
-    async fn restore(&self, golden: &Path) -> Result<(), Error> {
-        let source = snapshot::adapt(golden, &self.layout, &self.disks)?;
-        let request = api::vm_restore(&RestoreConfig::new(source));
-        self.call("restore the VM", request).await
-    }
-
-    /// Hashes the writable disks, and compares each disk's file with what the VMM has open.
-    async fn read_disks(&self, at_rest: Vec<Option<Hashed>>) -> Result<Vec<DiskReading>, Error> {
-        let open = match self.vmm.process() {
-            Some(process) => Some(process.open_files().map_err(Error::OpenFiles)?),
-            None => None,
-        };
-        let mut readings = Vec::with_capacity(self.disks.len());
-        for (disk, hashed) in self.disks.iter().zip(at_rest) {
-            let hashed = match hashed {
-                Some(hashed) => hashed,
-                None => disk.hash(AccessPolicy::ReadOnly).await?,
-            };
-            readings.push(DiskReading {
-                role: disk.role,
-                digest: hashed.digest,
-                length: hashed.length,
-                access: hashed.access,
-                elapsed: hashed.elapsed,
-                vmm_file: vmm_file(open.as_deref(), &hashed),
+    /// Puts the writable disks back, and digests what no VMM will have written to.
+    async fn lay_disks(&self) -> Result<Vec<Option<AtRest>>, Error> {
+        let mut at_rest = Vec::with_capacity(self.disks.len());
+        for disk in &self.disks {
+            disk.put_back().await?;
+            at_rest.push(match disk.readonly || !self.served {
+                true => Some(AtRest::take(disk).await?),
+                false => None,
             });
         }
-        Ok(readings)
+        Ok(at_rest)
     }
-
-    /// Asks the guest, within the settling time: who it is, to renew what a snapshot shares, and its count.
-    pub(super) async fn read_guest(&mut self) -> Result<Reading<GuestReading>, Error> {
-        match self.ask_guest().await {
-            Ok(guest) => Ok(Reading::Answered(guest)),
-            Err(Error::Channel(error)) if error.is_silence() => {
-                Ok(Reading::Silent(Arc::new(Error::Channel(error))))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn ask_guest(&mut self) -> Result<GuestReading, Error> {
-        let until = Instant::now() + self.limits.settle;
-        let hello = self.open_channel(until).await?;
-        let channel = self.channel.as_ref().expect("it was opened just now");
-        let renewed = match &hello {
-            Some(hello) if hello.supports(Extension::Reseed) => {
-                let seed = blocking(fresh_seed)
-                    .await
-                    .map_err(Error::file("read", "the random pool"))?;
-                let limit = self.query_limit(until);
-                let renewed = channel.renew(&seed, SystemTime::now(), limit).await;
-                Some(renewed.map_err(Error::Channel)?)
-            }
-            _ => None,
-        };
-        let open_fd_count = channel.open_fd_count(self.query_limit(until)).await;
-        Ok(GuestReading {
-            hello,
-            renewed,
-            open_fd_count: open_fd_count.map_err(Error::Channel)?,
-        })
-    }
-
-    /// Asks the VMM, within the settling time as well.
-    pub(super) async fn read_vm_state(&self) -> Result<Reading<VmState>, Error> {
-        let client = self.client().clone().with_deadlines(Deadlines {
-            probe: self.limits.settle,
-            ..Deadlines::default()
-        });
-        let info = client.send(api::vm_info()).await;
-        let action = "tell the VM's state";
-        match info {
-            Ok(info) => Ok(Reading::Answered(info.state)),
-            Err(source) if matches!(source.kind(), ErrorKind::Deadline { .. }) => {
-                Ok(Reading::Silent(Arc::new(Error::Api { action, source })))
-            }
-            Err(source) => Err(self.explain(action, source).await),
-        }
-    }
-}
-
-fn vmm_file(open: Option<&[OpenFile]>, hashed: &Hashed) -> VmmFile {
-    let identity = hashed.identity;
-    match open {
-        None => VmmFile::NotApplicable,
-        Some(open) => {
-            let same =
-                |file: &OpenFile| file.device == identity.device && file.inode == identity.inode;
-            match open.iter().any(same) {
-                true => VmmFile::Same,
-                false => VmmFile::NotOpen(identity),
-            }
-        }
-    }
-}
-
-/// 32 bytes of the host's random pool: enough for the guest's generator to be reseeded in full.
-fn fresh_seed() -> std::io::Result<[u8; 32]> {
-    let mut seed = [0; 32];
-    let mut filled = 0;
-    while filled < seed.len() {
-        filled +=
-            rustix::rand::getrandom(&mut seed[filled..], rustix::rand::GetRandomFlags::empty())?;
-    }
-    Ok(seed)
 }

@@ -7,7 +7,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -71,10 +71,37 @@ impl Machine {
     }
 }
 
-/// Lays a folder in the machine's directory from which the snapshot in `golden` restores with the machine's
-/// own paths. The URL of that folder, for the API.
+/// A snapshot's description of its VM: `config.json`, read once and fitted to any number of machines.
+#[derive(Clone, Debug)]
+pub struct Description {
+    snapshot: PathBuf,
+    config: Value,
+}
+
+impl Description {
+    /// Reads the description of the snapshot in the folder `snapshot`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when there is none, [`Error::Snapshot`] when it is longer than 1 MiB or isn't JSON.
+    pub fn read(snapshot: &Path) -> Result<Self, Error> {
+        let config = read_config(&snapshot.join(CONFIG))?;
+        Ok(Description {
+            snapshot: snapshot.to_owned(),
+            config,
+        })
+    }
+
+    /// The guest's memory in bytes, as far as the description says.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.config.pointer("/memory/size")?.as_u64()
+    }
+}
+
+/// Lays a folder in the machine's directory from which the snapshot restores with the machine's own paths. The URL of
+/// that folder, for the API.
 pub(super) fn adapt(
-    golden: &Path,
+    description: &Description,
     layout: &Layout,
     disks: &[WorkingDisk],
 ) -> Result<String, Error> {
@@ -88,7 +115,8 @@ pub(super) fn adapt(
     let made = DirBuilder::new().mode(0o700).create(&folder);
     made.map_err(Error::file("create", folder.as_path()))?;
 
-    let mut config = read_config(&golden.join(CONFIG))?;
+    let golden = &description.snapshot;
+    let mut config = description.config.clone();
     rewrite(&mut config, layout, disks).map_err(|reason| Error::Snapshot {
         path: golden.join(CONFIG),
         reason,

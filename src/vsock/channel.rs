@@ -237,13 +237,10 @@ impl Channel {
         limit: Duration,
     ) -> Result<Renewed, Error> {
         let request_id = Uuid::new_v4();
-        let since_epoch = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
         let renew = Renew {
             request_id,
             seed: Seed(*seed),
-            unix_nanos: u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX),
+            unix_nanos: unix_nanos(now),
         };
         let read = |frame| match frame {
             Frame::Renewed(renewed) => Some(renewed),
@@ -279,7 +276,7 @@ impl Channel {
         self.connection().close_by_us();
     }
 
-    fn connection(&self) -> &Connection {
+    pub(super) fn connection(&self) -> &Connection {
         &self.closer.0
     }
 
@@ -327,8 +324,14 @@ impl Channel {
     }
 }
 
+/// Nanoseconds since 1970, up to the year 2554. A clock before 1970 counts as 1970: it is wrong by decades either way.
+pub(super) fn unix_nanos(time: SystemTime) -> u64 {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since_epoch.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The reading in an answer to a query.
-fn reading(frame: Frame) -> Option<QueryResult> {
+pub(super) fn reading(frame: Frame) -> Option<QueryResult> {
     match frame {
         Frame::GuestResponse(GuestResponse { result, .. }) => Some(result),
         _ => None,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::time::timeout;
 
 use super::codec::FrameReader;
@@ -98,30 +98,44 @@ impl Connection {
         limit: Duration,
         read: impl Fn(Frame) -> Option<T> + Send + 'static,
     ) -> Result<Option<T>, Error> {
-        let bytes = encode(frame).map_err(|source| Error::RequestTooLarge {
+        let bytes = self.encoded(frame)?;
+        let expected = self.expect(key, read)?;
+        let exchange = async {
+            self.send(bytes).await;
+            expected.answer().await
+        };
+        timeout(limit, exchange).await.ok().transpose()
+    }
+
+    /// The frame's bytes.
+    pub(super) fn encoded(&self, frame: &Frame) -> Result<Vec<u8>, Error> {
+        encode(frame).map_err(|source| Error::RequestTooLarge {
             origin: self.origin.clone(),
             source,
-        })?;
+        })
+    }
+
+    /// Lets an answer count, which is what has to be done before its request is sent.
+    pub(super) fn expect<T: Send + 'static>(
+        &self,
+        key: Key,
+        read: impl Fn(Frame) -> Option<T> + Send + 'static,
+    ) -> Result<Expected<'_, T>, Error> {
         let registered = self.pending().register(key.clone(), read);
         let receiver = registered.map_err(|refused| match refused {
             Refused::Taken => self.taken(&key),
             Refused::Closed(reason) => reason,
         })?;
-        let _given_up_when_dropped = InFlight {
+        Ok(Expected {
             connection: self,
             key,
-        };
-        let exchange = async {
-            self.outbox.send(bytes).await;
-            receiver.await
-        };
-        match timeout(limit, exchange).await {
-            Ok(Ok(answer)) => Ok(Some(answer)),
-            Ok(Err(_)) => Err(self
-                .closed()
-                .unwrap_or_else(|| self.closed_by(CloseCause::Us))),
-            Err(_) => Ok(None),
-        }
+            receiver,
+        })
+    }
+
+    /// Hands over whole frames, one or several, to be written in one piece.
+    pub(super) async fn send(&self, frames: Vec<u8>) {
+        self.outbox.send(frames).await;
     }
 
     pub(super) fn close_by_us(&self) {
@@ -279,13 +293,24 @@ impl Connection {
     }
 }
 
-/// A request that waits; gives it up when it is dropped unanswered.
-struct InFlight<'a> {
+/// An answer that may come; its request is given up when this is dropped before.
+pub(super) struct Expected<'a, T> {
     connection: &'a Connection,
     key: Key,
+    receiver: oneshot::Receiver<T>,
 }
 
-impl Drop for InFlight<'_> {
+impl<T> Expected<'_, T> {
+    /// Waits for the answer, or for why the channel is closed.
+    pub(super) async fn answer(mut self) -> Result<T, Error> {
+        (&mut self.receiver).await.map_err(|_| {
+            let closed = self.connection.closed();
+            closed.unwrap_or_else(|| self.connection.closed_by(CloseCause::Us))
+        })
+    }
+}
+
+impl<T> Drop for Expected<'_, T> {
     fn drop(&mut self) {
         self.connection.pending().give_up(&self.key);
     }

@@ -17,6 +17,7 @@
 //! for a request that waits for it: one that comes after its request has given up is an event
 //! ([`ChannelEventKind::LateArrival`]), and one that was never asked for closes the channel.
 
+mod awaken;
 mod channel;
 mod codec;
 mod connection;
@@ -26,6 +27,7 @@ mod handshake;
 mod outbox;
 mod pending;
 
+pub use awaken::{Awakened, ClockSkew};
 pub use channel::{Channel, ChannelConfig, GuestHello};
 pub use error::{CloseCause, Error, HandshakeError, Violation};
 pub use event::{ChannelEvent, ChannelEventKind, Origin};

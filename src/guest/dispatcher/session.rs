@@ -176,12 +176,14 @@ impl<W: Write + Send + 'static> Session<W> {
             system.reseed(&renew.seed.0),
         );
         let nonce = lock(&self.shared.nonce).clone();
+        let unix_nanos = u64::try_from(system.clock().as_nanos()).ok();
         self.writer.send(&Frame::Renewed(Renewed {
             request_id: renew.request_id,
             nonce,
             reseeded,
             clock_set,
             clock_offset_ms: offset,
+            unix_nanos,
         }))
     }
 }

@@ -130,6 +130,10 @@ pub struct Renewed {
     pub clock_set: bool,
     /// How far the guest's clock was behind the host's, in milliseconds; negative when it was ahead.
     pub clock_offset_ms: i64,
+    /// What the guest's clock said when all of this was done, in nanoseconds since 1970-01-01 UTC. `None` from a guest
+    /// that is older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unix_nanos: Option<u64>,
 }
 
 /// 32 bytes of randomness (base64 on the wire), which `Debug` doesn't show.

@@ -157,6 +157,8 @@ fn renewal_reseeds_and_sets_the_clock() {
         reseeded: done,
         clock_set: done,
         clock_offset_ms: 2_250,
+        // The stand-in's clock, which it doesn't really set.
+        unix_nanos: Some(5_000_000_000),
     };
     let system = StandIn::default();
     let changes = system.changes.clone();

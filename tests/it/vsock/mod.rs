@@ -1,5 +1,6 @@
 //! The channel against guests written by hand, over real Unix sockets.
 
+mod awaken;
 mod handshake;
 mod hostile;
 mod requests;

@@ -266,6 +266,7 @@ async fn a_restored_guest_is_renewed() {
             reseeded: true,
             clock_set: false,
             clock_offset_ms: -5,
+            unix_nanos: None,
         };
         guest.send(&Frame::Renewed(renewed)).await;
     };

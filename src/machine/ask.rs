@@ -1,0 +1,75 @@
+//! What the guest and the VMM say of a VM that was resumed.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::readings::blocking;
+use super::{Error, GuestReading, Machine, Reading};
+use crate::api;
+use crate::api::types::VmState;
+use crate::client::{Deadlines, ErrorKind};
+use crate::guest::protocol::Extension;
+
+impl Machine {
+    /// Asks the guest, within the settling time: who it is, to renew what a snapshot shares, and its count.
+    pub(super) async fn read_guest(&mut self) -> Result<Reading<GuestReading>, Error> {
+        match self.ask_guest().await {
+            Ok(guest) => Ok(Reading::Answered(guest)),
+            Err(Error::Channel(error)) if error.is_silence() => {
+                Ok(Reading::Silent(Arc::new(Error::Channel(error))))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn ask_guest(&mut self) -> Result<GuestReading, Error> {
+        let until = Instant::now() + self.limits.settle;
+        let hello = self.open_channel(until).await?;
+        let channel = self.channel.as_ref().expect("it was opened just now");
+        let renewed = match &hello {
+            Some(hello) if hello.supports(Extension::Reseed) => {
+                let seed = blocking(fresh_seed)
+                    .await
+                    .map_err(Error::file("read", "the random pool"))?;
+                let limit = self.query_limit(until);
+                let renewed = channel.renew(&seed, SystemTime::now(), limit).await;
+                Some(renewed.map_err(Error::Channel)?)
+            }
+            _ => None,
+        };
+        let open_fd_count = channel.open_fd_count(self.query_limit(until)).await;
+        Ok(GuestReading {
+            hello,
+            renewed,
+            open_fd_count: open_fd_count.map_err(Error::Channel)?,
+        })
+    }
+
+    /// Asks the VMM, within the settling time as well.
+    pub(super) async fn read_vm_state(&self) -> Result<Reading<VmState>, Error> {
+        let client = self.client().clone().with_deadlines(Deadlines {
+            probe: self.limits.settle,
+            ..Deadlines::default()
+        });
+        let info = client.send(api::vm_info()).await;
+        let action = "tell the VM's state";
+        match info {
+            Ok(info) => Ok(Reading::Answered(info.state)),
+            Err(source) if matches!(source.kind(), ErrorKind::Deadline { .. }) => {
+                Ok(Reading::Silent(Arc::new(Error::Api { action, source })))
+            }
+            Err(source) => Err(self.explain(action, source).await),
+        }
+    }
+}
+
+/// 32 bytes of the host's random pool: enough for the guest's generator to be reseeded in full.
+fn fresh_seed() -> std::io::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    let mut filled = 0;
+    while filled < seed.len() {
+        filled +=
+            rustix::rand::getrandom(&mut seed[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(seed)
+}
