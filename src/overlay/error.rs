@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::qcow2::Problem;
+
 /// Why a file could not be digested or copied. Nothing that was there before is lost by any of these.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -39,6 +41,21 @@ pub enum Error {
         golden: PathBuf,
         /// The path of the overlay.
         overlay: PathBuf,
+    },
+    /// The file is no qcow2 image that can be used.
+    #[error("{path:?} cannot be used as a qcow2 image: {problem}")]
+    Qcow2 {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: Problem,
+    },
+    /// A VMM, or somebody else who locks disk images as one does, has the file open: it can't be copied from while it
+    /// is written to, nor replaced while it is used at all. Give each sandbox a file of its own, or end the other one.
+    #[error("{path:?} is in use: another VMM holds its lock")]
+    InUse {
+        /// The file.
+        path: PathBuf,
     },
     /// A copy would replace something that is there already.
     #[error("{path:?} exists already")]

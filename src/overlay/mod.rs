@@ -15,15 +15,18 @@ mod error;
 mod extents;
 mod file;
 mod filesystem;
+mod format;
 mod hash;
 mod lease;
 mod put_back;
+pub mod qcow2;
 mod read;
 
 pub use copy::CopyMethod;
 pub use digest::{Digest, ParseDigestError};
 pub use error::{Change, Error};
 pub use file::FileIdentity;
+pub use format::DiskFormat;
 pub use hash::{AccessPolicy, Hashed, sha256};
 pub use put_back::{Copied, copy_private, put_back};
 pub use read::Access;
