@@ -158,8 +158,11 @@ async fn record(
     Ok(Manifest::new(release.to_string(), disks, guest, first))
 }
 
-/// Keeps and digests the disks while the VM is paused, and makes the kept copies the origin of later reverts.
+/// Keeps and digests the disks as they were while the VM was paused, and makes the kept copies the origin of later reverts.
 async fn keep_disks(machine: &mut Machine, folder: &Path) -> Result<Vec<GoldenDisk>, MintError> {
+    // Nothing has run since the pause. Pausing completes every write, but the tables of a qcow2 image that go with
+    // them may be in the VMM's memory until it closes the file.
+    machine.delete().await.map_err(MintError::Snapshot)?;
     machine
         .keep_disks(folder)
         .await

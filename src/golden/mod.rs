@@ -18,7 +18,7 @@ mod mint;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::machine::{Disk, SNAPSHOT_FILES};
+use crate::machine::{Disk, DiskFormat, SNAPSHOT_FILES};
 
 pub use baseline::{BaselineError, Baselines, vmm_api_state};
 pub use manifest::{Error, GoldenDisk, GuestFacts, Manifest};
@@ -82,6 +82,7 @@ impl Golden {
             // A relative path is one of a kept copy; `join` leaves an absolute one as it is.
             origin: self.directory.join(&disk.path),
             readonly: disk.readonly,
+            format: DiskFormat::Raw,
         });
         disks.collect()
     }

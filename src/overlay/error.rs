@@ -50,13 +50,6 @@ pub enum Error {
         /// What is wrong with it.
         problem: Problem,
     },
-    /// A VMM, or somebody else who locks disk images as one does, has the file open: it can't be copied from while it
-    /// is written to, nor replaced while it is used at all. Give each sandbox a file of its own, or end the other one.
-    #[error("{path:?} is in use: another VMM holds its lock")]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
     /// A copy would replace something that is there already.
     #[error("{path:?} exists already")]
     AlreadyExists {
@@ -88,6 +81,9 @@ pub enum Change {
     /// The path leads to another file now, or to none.
     #[error("the path leads to another file now, or to none")]
     Replaced,
+    /// Its backing files aren't those that they were: others are named, or other files have their names.
+    #[error("its backing files are no longer the same")]
+    Backing,
     /// Its timestamps moved: it was written to, or its metadata was changed.
     #[error("it was written to")]
     Written,
