@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
-use chv_sandbox::machine::{Disk, DiskRole, Limits, VmShape};
+use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, Limits, VmShape};
 use chv_sandbox::vmm::VmmConfig;
 
 /// How the VM is made.
@@ -88,11 +88,13 @@ pub(crate) fn disks(image: &Image) -> Vec<Disk> {
         role: DiskRole::Root,
         origin: image.root_disk(),
         readonly: true,
+        format: DiskFormat::Raw,
     };
     let overlay = Disk {
         role: DiskRole::Overlay,
         origin: image.overlay_disk(),
         readonly: false,
+        format: DiskFormat::Raw,
     };
     vec![root, overlay]
 }

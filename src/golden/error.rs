@@ -112,4 +112,15 @@ impl Error {
             found: found.to_string(),
         }
     }
+
+    /// Whether a disk itself isn't what the manifest says: what a verification compares too. What lies beneath a disk
+    /// is compared by nobody else.
+    pub fn is_of_a_disk(&self) -> bool {
+        match self {
+            Error::Mismatch { field, .. } => {
+                field.starts_with("disks[") && !field.contains("].backing[")
+            }
+            _ => false,
+        }
+    }
 }

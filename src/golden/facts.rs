@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{DiskRole, SNAPSHOT_FILES};
+use crate::machine::{DiskFormat, DiskRole, SNAPSHOT_FILES};
 use crate::overlay::{Digest, Digests, VerityDigest};
 
 /// A file by its path, its length and both digests.
@@ -84,6 +84,9 @@ pub struct GoldenDisk {
     pub role: DiskRole,
     /// Whether the guest may not write to it.
     pub readonly: bool,
+    /// How its bytes make a disk; raw where a manifest doesn't say.
+    #[serde(default)]
+    pub format: DiskFormat,
     /// Absolute for a read-only disk, which stays where it is; the name of the kept copy for a writable one.
     pub path: PathBuf,
     /// Its length in bytes.

@@ -19,7 +19,7 @@ use super::{
 use crate::api;
 use crate::guest::BUILD_ID;
 use crate::guest::protocol::Extension;
-use crate::machine::{self, Machine, MachineConfig, SNAPSHOT_FILES, VmShape};
+use crate::machine::{self, Disk, Machine, MachineConfig, SNAPSHOT_FILES, VmShape};
 use crate::overlay::{self, AccessPolicy, Digests, Threads};
 
 /// How often the guest is asked whether it has settled.
@@ -153,6 +153,9 @@ async fn record(
     create_private(&snapshot)?;
     let taken = machine.snapshot(&snapshot).await;
     taken.map_err(MintError::Snapshot)?;
+    // Pausing completes every write, but the tables of a qcow2 image that go with them may be in the VMM's memory until
+    // it closes the file.
+    machine.delete().await.map_err(MintError::Snapshot)?;
     machine
         .keep_disks(folder)
         .await
@@ -214,14 +217,26 @@ async fn digest_disks(
         disks.push(GoldenDisk {
             role: disk.role,
             readonly: disk.readonly,
+            format: disk.format,
+            backing: digest_backing(disk).await?,
             path,
             length: digests.length,
             sha256: digests.sha256,
             fsverity: digests.fsverity,
-            backing: Vec::new(),
         });
     }
     Ok(disks)
+}
+
+/// Digests what lies beneath a qcow2 image, where it lies.
+async fn digest_backing(disk: &Disk) -> Result<Vec<FileFacts>, MintError> {
+    let mut files = Vec::new();
+    for member in disk.backing().map_err(MintError::Snapshot)? {
+        let path = absolute(&member.path)?;
+        let digests = digest(path.clone()).await?;
+        files.push(FileFacts::new(path, &digests));
+    }
+    Ok(files)
 }
 
 async fn digest_snapshot(folder: &Path) -> Result<SnapshotFacts, MintError> {

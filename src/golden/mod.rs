@@ -133,6 +133,7 @@ impl Golden {
             // A relative path is one of a kept copy; `join` leaves an absolute one as it is.
             origin: self.directory.join(&disk.path),
             readonly: disk.readonly,
+            format: disk.format,
         });
         disks.collect()
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::layout::utf8;
 use super::readings::Steps;
-use super::{DiskRole, Error, Machine, Reading, Step};
+use super::{DiskFormat, DiskRole, Error, Machine, Reading, Step};
 use crate::api;
 use crate::api::types::{
     ConsoleConfig, ConsoleMode, CpusConfig, DiskConfig, ImageType, MemoryConfig, PayloadConfig,
@@ -102,7 +102,11 @@ impl Machine {
             disks.push(DiskConfig {
                 path: Some(utf8("disk", &disk.path)?.to_owned()),
                 readonly: Some(disk.readonly),
-                image_type: Some(ImageType::Raw),
+                image_type: Some(match disk.format {
+                    DiskFormat::Raw => ImageType::Raw,
+                    DiskFormat::Qcow2 => ImageType::Qcow2,
+                }),
+                backing_files: (!disk.backing.is_empty()).then_some(true),
                 id: Some(disk_id(disk.role)),
                 ..DiskConfig::default()
             });

@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
 use super::layout::Layout;
 use super::readings::blocking;
-use crate::overlay::{self, AccessPolicy, Copied, Hashed, Threads, VerityDigest};
+use super::{DiskFile, Error, FilePurpose};
+use crate::overlay::qcow2::{self, Chain, Member};
+use crate::overlay::{
+    self, AccessPolicy, Change, Copied, DiskFormat, FileIdentity, Hashed, Threads, VerityDigest,
+};
 
 /// What a disk is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,11 +39,46 @@ impl fmt::Display for DiskRole {
 pub struct Disk {
     /// What it is for.
     pub role: DiskRole,
-    /// A raw image. The machine never writes to it: a read-only disk is opened as it is, of a writable one
+    /// An image. The machine never writes to it: a read-only disk is opened as it is, of a writable one
     /// the VM gets a copy.
     pub origin: PathBuf,
     /// Whether the guest may not write to it.
     pub readonly: bool,
+    /// How the image's bytes make the disk. The VMM is told, so that it doesn't guess.
+    ///
+    /// A qcow2 image that is writable has to be of version 2; [`overlay::qcow2`] says why. It is known to a VMM that
+    /// knows `backing_files`, v50.2 and later.
+    pub format: DiskFormat,
+}
+
+impl Disk {
+    /// The files that the image lies upon, from the upper to the lowest: none for a raw one. They are opened
+    /// read-only, as they are, so their bytes are a part of the disk's, and are to be proved like those of a read-only
+    /// disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disk`] for a chain that can't be used, or a writable image that a VMM would change by opening it.
+    pub fn backing(&self) -> Result<Vec<Member>, Error> {
+        let chain = self.chain().map_err(|source| Error::Disk {
+            role: self.role,
+            source,
+        })?;
+        Ok(chain.map_or_else(Vec::new, |chain| chain.backing().to_vec()))
+    }
+
+    fn chain(&self) -> Result<Option<Chain>, overlay::Error> {
+        match self.format {
+            DiskFormat::Raw => Ok(None),
+            DiskFormat::Qcow2 => {
+                let chain = qcow2::chain(&self.origin)?;
+                if !self.readonly {
+                    chain.check_writable()?;
+                }
+                Ok(Some(chain))
+            }
+        }
+    }
 }
 
 /// A disk with the file that the VM opens.
@@ -49,7 +87,10 @@ pub(super) struct WorkingDisk {
     pub(super) role: DiskRole,
     pub(super) origin: PathBuf,
     pub(super) readonly: bool,
+    pub(super) format: DiskFormat,
     pub(super) path: PathBuf,
+    /// The backing files as they were when the machine was made.
+    pub(super) backing: Vec<Member>,
     /// Held while the working copy is made: a caller that gives up waiting for that leaves it going on, and it must
     /// not end in the middle of what comes next.
     copying: Arc<Mutex<()>>,
@@ -57,13 +98,17 @@ pub(super) struct WorkingDisk {
 
 impl WorkingDisk {
     pub(super) fn new(disk: Disk, layout: &Layout) -> Result<Self, Error> {
+        let mut disk = disk;
+        // The VMM resolves a relative path against its own working directory, a snapshot for ever.
+        disk.origin =
+            std::path::absolute(&disk.origin).map_err(Error::file("resolve", &disk.origin))?;
+        let backing = disk.backing()?;
         let Disk {
             role,
             origin,
             readonly,
+            format,
         } = disk;
-        // The VMM resolves a relative path against its own working directory, a snapshot for ever.
-        let origin = std::path::absolute(&origin).map_err(Error::file("resolve", origin))?;
         let path = match readonly {
             true => {
                 // The VMM's own message for a missing file doesn't name it.
@@ -76,7 +121,9 @@ impl WorkingDisk {
             role,
             origin,
             readonly,
+            format,
             path,
+            backing,
             copying: Arc::default(),
         })
     }
@@ -136,6 +183,39 @@ impl WorkingDisk {
             role: self.role,
             origin: self.origin.clone(),
             readonly: self.readonly,
+            format: self.format,
+        }
+    }
+
+    /// Looks up, where that may block, the files that the disk needs. Fails if the chain isn't what it was.
+    pub(super) fn files(&self) -> impl FnOnce() -> Result<Vec<DiskFile>, Error> + Send + 'static {
+        let (disk, before, path) = (self.as_given(), self.backing.clone(), self.path.clone());
+        move || {
+            let file = |purpose, path| DiskFile {
+                role: disk.role,
+                purpose,
+                path,
+            };
+            let backing = disk.backing()?;
+            if !backing.iter().map(which).eq(before.iter().map(which)) {
+                return Err(Error::Disk {
+                    role: disk.role,
+                    source: overlay::Error::Changed {
+                        path: disk.origin,
+                        change: Change::Backing,
+                    },
+                });
+            }
+            let mut files = match disk.readonly {
+                true => vec![file(FilePurpose::Image, disk.origin)],
+                false => vec![
+                    file(FilePurpose::Origin, disk.origin),
+                    file(FilePurpose::WorkingCopy, path),
+                ],
+            };
+            let backing = backing.into_iter();
+            files.extend(backing.map(|member| file(FilePurpose::Backing, member.path)));
+            Ok(files)
         }
     }
 
@@ -145,4 +225,9 @@ impl WorkingDisk {
             source,
         }
     }
+}
+
+/// What makes a backing file the same. Its length and bytes are for a digest to prove.
+fn which(member: &Member) -> (&Path, DiskFormat, FileIdentity) {
+    (&member.path, member.format, member.identity)
 }

@@ -55,6 +55,29 @@ pub enum Error {
         /// Why, with its path.
         source: overlay::Error,
     },
+    /// One file, by one name or two, was to serve two disks, at least one of which is put back or written to.
+    #[error("{first} and {second} are the same file")]
+    SameFile {
+        /// One of the two.
+        first: Box<super::DiskFile>,
+        /// The other.
+        second: Box<super::DiskFile>,
+    },
+    /// Another machine, of this process or another, works in the directory that was given. Give each its own.
+    #[error("the directory {directory:?} is in use by another machine")]
+    DirectoryInUse {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// Something lies in the directory that was given which isn't a machine's, and which the machine would replace or
+    /// remove. Give an empty one.
+    #[error("the directory {directory:?} cannot be a machine's: {file:?} is there already")]
+    DirectoryTaken {
+        /// The directory.
+        directory: PathBuf,
+        /// What would be replaced.
+        file: PathBuf,
+    },
     /// A file of the machine couldn't be used.
     #[error("cannot {action} {}", path.display())]
     File {

@@ -65,15 +65,25 @@ impl Layout {
         }
     }
 
-    /// Removes what the machine wrote. A spawned VMM's directory is gone already; an attached one's stays,
-    /// since somebody else made it.
-    pub(super) fn remove(&self) {
-        let files = [
+    fn files(&self) -> [PathBuf; 4] {
+        [
             self.vsock(),
             self.console(),
             self.disk(DiskRole::Root),
             self.disk(DiskRole::Overlay),
-        ];
+        ]
+    }
+
+    /// Something that has a name that the machine would use.
+    pub(super) fn present(&self) -> Option<PathBuf> {
+        let mut names = self.files().into_iter().chain([self.snapshot()]);
+        names.find(|path| path.symlink_metadata().is_ok())
+    }
+
+    /// Removes what the machine wrote. A spawned VMM's directory is gone already; an attached one's stays,
+    /// since somebody else made it.
+    pub(super) fn remove(&self) {
+        let files = self.files();
         let removed = files.iter().map(fs::remove_file);
         for result in removed.chain([fs::remove_dir_all(self.snapshot())]) {
             match result {

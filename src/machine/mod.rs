@@ -18,7 +18,9 @@
 
 mod ask;
 mod boot;
+mod claim;
 mod disk;
+mod distinct;
 mod error;
 mod layout;
 mod prove;
@@ -36,8 +38,10 @@ use crate::client::{self, Client, ErrorKind, Release};
 use crate::vmm::{ShutdownReport, Vmm, VmmConfig};
 use crate::vsock::{Channel, ChannelConfig, GuestHello};
 
+pub use crate::overlay::DiskFormat;
 pub use boot::VmShape;
 pub use disk::{Disk, DiskRole};
+pub use distinct::{DiskFile, FilePurpose};
 pub use error::Error;
 pub use prove::{DiskProof, KnownDisk, Verification};
 pub(crate) use readings::blocking;
@@ -46,6 +50,7 @@ pub use restore::{RestoreMode, RestorePolicy, Restored};
 pub use revert::{Staged, Target};
 pub use snapshot::{Description, SNAPSHOT_FILES};
 
+use claim::Claim;
 use disk::WorkingDisk;
 use layout::Layout;
 
@@ -61,7 +66,8 @@ pub enum VmmSource {
     Attach {
         /// Its api-socket.
         api_socket: PathBuf,
-        /// An existing private directory for what the machine writes: the working disks, the vsock socket.
+        /// An existing private directory for what the machine writes: the working disks, the vsock socket. It is this
+        /// machine's alone, and locked as long as that lives.
         directory: PathBuf,
     },
 }
@@ -115,6 +121,8 @@ pub struct Machine {
     port: u32,
     limits: Limits,
     channel: Option<Channel>,
+    /// Released last, once what the machine wrote is gone.
+    _claim: Option<Claim>,
     /// Whether a guest may have run in this VMM.
     served: bool,
     /// Whether there may be a VM, if only by a call that nobody waited for.
@@ -128,7 +136,9 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Error::Vmm`] when the VMM can't be started, [`Error::NotUtf8`] when its directory can't be told to it.
+    /// [`Error::Vmm`] when the VMM can't be started, [`Error::NotUtf8`] when its directory can't be told to it,
+    /// [`Error::DirectoryInUse`] and [`Error::DirectoryTaken`] for a directory that isn't this machine's alone; those
+    /// of [`check_disks`](Self::check_disks).
     pub async fn start(config: MachineConfig) -> Result<Machine, Error> {
         let begun = Instant::now();
         let (vmm, directory) = match config.vmm {
@@ -146,23 +156,30 @@ impl Machine {
             ),
         };
         let served = vmm.process().is_none();
-        let layout = Layout::new(directory)?;
+        let layout = Layout::new(directory.clone())?;
+        let claim = match vmm.process() {
+            Some(_) => None,
+            None => Some(Claim::take(&directory, &layout)?),
+        };
         let disks = config.disks.into_iter();
         let disks = disks
             .map(|disk| WorkingDisk::new(disk, &layout))
             .collect::<Result<_, _>>()?;
-        Ok(Machine {
+        let machine = Machine {
             vmm,
             layout,
             disks,
             port: config.port,
             limits: config.limits,
             channel: None,
+            _claim: claim,
             // Nobody knows what a VMM that is somebody else's has done.
             served,
             occupied: served,
             started: (!served).then(|| begun.elapsed()),
-        })
+        };
+        machine.check_disks().await?;
+        Ok(machine)
     }
 
     /// The VMM, for what concerns its process.

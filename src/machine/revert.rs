@@ -98,10 +98,11 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// Any step that failed, as its own variant. After an error the VM slot is empty, or holds a VM that nobody
-    /// should use.
+    /// Those of [`check_disks`](Self::check_disks), after which the VM that there was is untouched. Any step that
+    /// failed, as its own variant; then the VM slot is empty, or holds a VM that nobody should use.
     pub async fn stage(&mut self, target: &Target) -> Result<Staged, Error> {
         let mut steps = Steps::start();
+        self.check_disks().await?;
         if let Some(took) = self.started.take() {
             steps.before("start", took);
         }

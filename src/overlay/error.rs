@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::qcow2::Problem;
+
 /// Why a file could not be digested or copied. Nothing that was there before is lost by any of these.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -40,6 +42,14 @@ pub enum Error {
         /// The path of the overlay.
         overlay: PathBuf,
     },
+    /// The file is no qcow2 image that can be used.
+    #[error("{path:?} cannot be used as a qcow2 image: {problem}")]
+    Qcow2 {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: Problem,
+    },
     /// A copy would replace something that is there already.
     #[error("{path:?} exists already")]
     AlreadyExists {
@@ -71,6 +81,9 @@ pub enum Change {
     /// The path leads to another file now, or to none.
     #[error("the path leads to another file now, or to none")]
     Replaced,
+    /// Its backing files aren't those that they were: others are named, or other files have their names.
+    #[error("its backing files are no longer the same")]
+    Backing,
     /// Its timestamps moved: it was written to, or its metadata was changed.
     #[error("it was written to")]
     Written,

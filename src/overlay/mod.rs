@@ -16,11 +16,13 @@ mod error;
 mod extents;
 mod file;
 mod filesystem;
+mod format;
 mod hash;
 mod hold;
 mod kernel_verity;
 mod lease;
 mod put_back;
+pub mod qcow2;
 mod read;
 mod segments;
 mod source;
@@ -31,6 +33,7 @@ pub use copy::CopyMethod;
 pub use digest::{Digest, ParseDigestError};
 pub use error::{Change, Error};
 pub use file::FileIdentity;
+pub use format::DiskFormat;
 pub use hash::{
     AccessPolicy, Digests, Hashed, Progress, Threads, Work, digests, fsverity, fsverity_watched,
     sha256, sha256_watched,

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::Strategy;
 use crate::golden::MemoryPolicy;
-use crate::machine::{Disk, DiskRole, Limits, RestoreMode, Verification, VmShape};
+use crate::machine::{Disk, DiskFormat, DiskRole, Limits, RestoreMode, Verification, VmShape};
 use crate::vmm::VmmConfig;
 
 /// A configuration has a few hundred bytes.
@@ -66,12 +66,20 @@ pub struct SandboxConfig {
     pub initramfs: Option<PathBuf>,
     /// The kernel's command line. For a distribution's root unless set.
     pub cmdline: String,
-    /// A raw image of the root disk.
+    /// An image of the root disk.
     pub root_disk: Option<PathBuf>,
     /// Whether the guest may not write to the root disk. True unless set.
     pub root_readonly: bool,
-    /// A raw image of a second, writable disk. Where there is none, the root disk is the one that is hashed.
+    /// The format of the root disk's image, `raw` or `qcow2`. Raw unless set.
+    pub root_format: DiskFormat,
+    /// An image of a second, writable disk. Where there is none, the root disk is the one that is hashed.
+    /// The guest gets a private copy of it, so any number of sandboxes may be given the same one.
     pub overlay_path: Option<PathBuf>,
+    /// The format of the overlay's image, `raw` or `qcow2`. Raw unless set. A qcow2 overlay is of version 2 and names
+    /// its backing file, if it has one, by an absolute path, with its format
+    /// (`qemu-img create -f qcow2 -o compat=0.10 -b /path/to/base.img -F raw overlay.qcow2`);
+    /// [`overlay::qcow2`](crate::overlay::qcow2) says why.
+    pub overlay_format: DiskFormat,
     /// vCPUs. 2 unless set.
     pub vcpus: u32,
     /// Memory in MiB. 1024 unless set.
@@ -142,7 +150,9 @@ impl Default for SandboxConfig {
             cmdline: "console=hvc0 root=/dev/vda rootfstype=ext4 ro".to_owned(),
             root_disk: None,
             root_readonly: true,
+            root_format: DiskFormat::Raw,
             overlay_path: None,
+            overlay_format: DiskFormat::Raw,
             vcpus: 2,
             memory_mib: 1024,
             cid: 3,
@@ -298,11 +308,13 @@ impl SandboxConfig {
             role: DiskRole::Root,
             origin: origin.clone(),
             readonly: self.root_readonly,
+            format: self.root_format,
         });
         let overlay = self.overlay_path.iter().map(|origin| Disk {
             role: DiskRole::Overlay,
             origin: origin.clone(),
             readonly: false,
+            format: self.overlay_format,
         });
         root.chain(overlay).collect()
     }
@@ -362,6 +374,8 @@ mod tests {
         check("golden = '/g'", Ok(()));
         check("scaffold = true\nkernel = '/k'\nroot_disk = '/r'", Ok(()));
         check("golden = '/g'\ntimeouts = { query_ms = 5000 }", Ok(()));
+        check("golden = '/g'\noverlay_format = 'qcow2'", Ok(()));
+        check("golden = '/g'\noverlay_format = 'vhd'", Err("vhd"));
         check("", Err("golden is missing"));
         check("scaffold = true", Err("kernel is missing"));
         check(

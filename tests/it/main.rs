@@ -16,6 +16,8 @@ mod image;
 mod overlay;
 mod player;
 mod probe;
+mod qcow2;
+mod qcow2_image;
 mod real;
 mod recorder;
 mod relay;

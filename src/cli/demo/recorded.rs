@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use chv_sandbox::guest::stand_in::StandIn;
-use chv_sandbox::machine::{Disk, DiskRole, Limits, SNAPSHOT_FILES, VmShape, VmmSource};
+use chv_sandbox::machine::{
+    Disk, DiskFormat, DiskRole, Limits, SNAPSHOT_FILES, VmShape, VmmSource,
+};
 use chv_sandbox::replay::{Cassette, HookError, Played, Player, PlayerOptions, RequestBody};
 use serde_json::Value;
 
@@ -126,11 +128,13 @@ fn disks(image: &Path, root: &Path) -> Vec<Disk> {
         role: DiskRole::Root,
         origin: root.to_owned(),
         readonly: true,
+        format: DiskFormat::Raw,
     };
     let overlay = Disk {
         role: DiskRole::Overlay,
         origin: image.join("overlay.img"),
         readonly: false,
+        format: DiskFormat::Raw,
     };
     vec![root, overlay]
 }

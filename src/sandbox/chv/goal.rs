@@ -174,7 +174,7 @@ impl Goal {
         let held = Arc::clone(&self.held);
         match blocking(move || held.recheck()).await {
             Ok(proof) => Ok(Some(proof)),
-            Err(golden::Error::Mismatch { field, .. }) if field.starts_with("disks[") => Ok(None),
+            Err(error) if error.is_of_a_disk() => Ok(None),
             Err(error) => Err(Failure::Golden(error)),
         }
     }

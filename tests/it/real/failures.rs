@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chv_sandbox::machine::{
-    Disk, DiskRole, Error, Limits, Machine, MachineConfig, VmShape, VmmSource,
+    Disk, DiskFormat, DiskRole, Error, Limits, Machine, MachineConfig, VmShape, VmmSource,
 };
 use chv_sandbox::sandbox::{
     BootFailure, ChvSandbox, Error as SandboxError, Sandbox, SandboxConfig, SandboxState,
@@ -190,6 +190,7 @@ impl Rig {
             role,
             origin,
             readonly: role == DiskRole::Root,
+            format: DiskFormat::Raw,
         }
     }
 

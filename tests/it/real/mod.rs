@@ -13,6 +13,7 @@ mod failures;
 mod idle_vm;
 mod native;
 mod nested_state;
+mod qcow2;
 mod tap;
 
 use std::env;

@@ -9,7 +9,7 @@ use chv_sandbox::api::types::{RestoreConfig, VmSnapshotConfig, VmState, VsockCon
 use chv_sandbox::api::{self, Operation, Request};
 use chv_sandbox::client::{Client, ErrorKind};
 use chv_sandbox::machine::{
-    Disk, DiskRole, Limits, Machine, MachineConfig, Reading, VmmFile, VmmSource,
+    Disk, DiskFormat, DiskRole, Limits, Machine, MachineConfig, Reading, VmmFile, VmmSource,
 };
 use chv_sandbox::overlay;
 use chv_sandbox::vmm::{ShutdownStep, VSOCK_SOCKET, Vmm};
@@ -117,6 +117,7 @@ async fn a_machine_is_reverted_and_its_vmm_serves_the_disks_that_were_hashed() {
             role,
             origin,
             readonly,
+            format: DiskFormat::Raw,
         }
     };
     let mut machine = Machine::start(MachineConfig {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use chv_sandbox::golden::{Golden, MintConfig, MintError, mint};
 use chv_sandbox::guest::stand_in::StandIn;
-use chv_sandbox::machine::{Disk, DiskRole, Limits, MachineConfig, VmShape, VmmSource};
+use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, Limits, MachineConfig, VmShape, VmmSource};
 use chv_sandbox::sandbox::{
     ChvSandbox, Error, Event, Sandbox, SandboxConfig, SandboxState, Timeouts, ToolExecution,
     ToolInvocation,
@@ -129,6 +129,7 @@ impl Scene {
             role,
             origin: self.path(name),
             readonly,
+            format: DiskFormat::Raw,
         };
         vec![
             disk(DiskRole::Root, "root.img", true),

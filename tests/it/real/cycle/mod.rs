@@ -20,7 +20,7 @@ use std::time::Duration;
 use chv_sandbox::golden::{Golden, MintConfig, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
-use chv_sandbox::machine::{Disk, DiskRole, Limits, MachineConfig, VmShape, VmmSource};
+use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, Limits, MachineConfig, VmShape, VmmSource};
 use chv_sandbox::overlay;
 use chv_sandbox::sandbox::{ChvSandbox, SandboxConfig, Strategy, Timeouts};
 use chv_sandbox::vmm::VmmConfig;
@@ -99,11 +99,13 @@ impl Stage {
                         role: DiskRole::Root,
                         origin: root,
                         readonly: true,
+                        format: DiskFormat::Raw,
                     },
                     Disk {
                         role: DiskRole::Overlay,
                         origin: image.overlay_disk(),
                         readonly: false,
+                        format: DiskFormat::Raw,
                     },
                 ],
                 port: DEFAULT_PORT,

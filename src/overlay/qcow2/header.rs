@@ -1,0 +1,272 @@
+//! The header of a qcow2 image: strict, and bounded.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::overlay::DiskFormat;
+
+/// Why an image can't be used as a qcow2 disk.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// It doesn't begin with qcow2's magic number.
+    #[error("it has no qcow2 header")]
+    NoHeader,
+    /// The header contradicts itself or the file.
+    #[error("its header is malformed: {0}")]
+    Malformed(&'static str),
+    /// A version other than 2 and 3.
+    #[error("it is of version {0}, not 2 or 3")]
+    Version(u32),
+    /// Its clusters are encrypted, for which a key would have to be given.
+    #[error("it is encrypted")]
+    Encrypted,
+    /// It wasn't closed by whoever wrote to it last, or is open now. A VMM that opens it changes it.
+    #[error("it is marked as in use: it was not closed cleanly, or is open now")]
+    Dirty,
+    /// It was found to be damaged.
+    #[error("it is marked as corrupt")]
+    Corrupt,
+    /// Its data lies in another file, which nobody would digest.
+    #[error("its data lies in an external file")]
+    ExternalData,
+    /// Features without which it can't be read, and that are not known.
+    #[error("it needs features that are not known: bits {0:#x}")]
+    Features(u64),
+    /// It holds snapshots of its own, which a VMM doesn't keep intact.
+    #[error("it has {0} internal snapshots")]
+    Snapshots(u32),
+    /// The backing file's name isn't an absolute path in UTF-8.
+    #[error(
+        "its backing file {0:?} is not named by an absolute path (`qemu-img rebase -u -b` names it anew)"
+    )]
+    BackingNotAbsolute(String),
+    /// It doesn't say of which format its backing file is, so that the VMM would guess.
+    #[error(
+        "it does not say of which format its backing file is (`qemu-img rebase -u -F` says it)"
+    )]
+    BackingFormatMissing,
+    /// The backing file is of a format other than raw and qcow2.
+    #[error("its backing file is said to be of the format {0:?}, not raw or qcow2")]
+    BackingFormat(String),
+    /// The backing file is said to be raw, but begins like a qcow2 image, for which a VMM may take it.
+    #[error("its backing file {0:?} is said to be raw, but has a qcow2 header")]
+    NotRaw(PathBuf),
+    /// A file is in the chain twice, by one name or two.
+    #[error("its chain of backing files comes back to {0:?}")]
+    Cycle(PathBuf),
+    /// More backing files in a row than any VMM follows.
+    #[error("its chain has more than {limit} backing files", limit = super::chain::MAX_BACKING)]
+    TooDeep,
+    /// A writable image of version 3. See the [module](super).
+    #[error(
+        "it is of version 3, whose header a VMM changes when it opens it: no digest of it would hold (`qemu-img amend -o compat=0.10` makes it version 2)"
+    )]
+    ChangedByOpening,
+}
+
+/// What of an image's header is of interest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// 2 or 3.
+    pub(super) version: u32,
+    /// The length of the disk, in bytes.
+    pub(super) disk_length: u64,
+    /// The file that has what this one has not, with its format.
+    pub(super) backing: Option<(PathBuf, DiskFormat)>,
+}
+
+/// The first four bytes.
+const MAGIC: &[u8] = b"QFI\xfb";
+
+/// Header, extensions and the backing file's name lie in the first cluster, and in practice in its first KiB.
+const MAX_BYTES: usize = 64 << 10;
+
+const VERSION_2_LENGTH: usize = 72;
+const VERSION_3_LENGTH: usize = 104;
+
+/// The longest name that the format allows, in bytes.
+const MAX_NAME: usize = 1023;
+
+/// More would be a mistake: QEMU writes three.
+const MAX_EXTENSIONS: usize = 64;
+
+/// The type of the extension that holds the name of the backing file's format.
+const BACKING_FORMAT: u32 = 0xe279_2aca;
+
+/// Bits of the incompatible features.
+const DIRTY: u64 = 1 << 0;
+const CORRUPT: u64 = 1 << 1;
+const EXTERNAL_DATA: u64 = 1 << 2;
+/// The compression type differs from zlib. The clusters are as readable, to a VMM that knows it.
+const COMPRESSION: u64 = 1 << 3;
+
+/// Whether `file` begins like a qcow2 image.
+pub(super) fn has_magic(file: &File) -> io::Result<bool> {
+    let mut start = [0; MAGIC.len()];
+    match file.read_exact_at(&mut start, 0) {
+        Ok(()) => Ok(start == MAGIC),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The first bytes of `file`, as many as a header can have.
+pub(super) fn read_start(file: &File) -> io::Result<Vec<u8>> {
+    let mut start = vec![0; MAX_BYTES];
+    let mut length = 0;
+    while length < start.len() {
+        match file.read_at(&mut start[length..], length as u64) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    start.truncate(length);
+    Ok(start)
+}
+
+impl Header {
+    /// Reads the header at the start of an image, of which at least the first 64 KiB are given.
+    pub(super) fn parse(start: &[u8]) -> Result<Header, Problem> {
+        if !start.starts_with(MAGIC) {
+            return Err(Problem::NoHeader);
+        }
+        let fields = Fields(start);
+        let version = fields.u32(4)?;
+        let length = match version {
+            2 => VERSION_2_LENGTH,
+            3 => fields.u32(100)? as usize,
+            _ => return Err(Problem::Version(version)),
+        };
+        if version == 3 && (length < VERSION_3_LENGTH || !length.is_multiple_of(8)) {
+            return Err(Problem::Malformed("the header's length"));
+        }
+        let cluster_bits = fields.u32(20)?;
+        if !(9..=21).contains(&cluster_bits) {
+            return Err(Problem::Malformed("the size of a cluster"));
+        }
+        if fields.u32(32)? != 0 {
+            return Err(Problem::Encrypted);
+        }
+        if version == 3 {
+            check_features(fields.u64(72)?)?;
+        }
+        match fields.u32(60)? {
+            0 => {}
+            snapshots => return Err(Problem::Snapshots(snapshots)),
+        }
+        // Nothing of the header lies outside the first cluster.
+        let first_cluster = Fields(&start[..start.len().min(1 << cluster_bits)]);
+        Ok(Header {
+            version,
+            disk_length: fields.u64(24)?,
+            backing: first_cluster.backing(length)?,
+        })
+    }
+}
+
+fn check_features(features: u64) -> Result<(), Problem> {
+    let unknown = features & !(DIRTY | CORRUPT | EXTERNAL_DATA | COMPRESSION);
+    match features {
+        _ if unknown != 0 => Err(Problem::Features(unknown)),
+        _ if features & CORRUPT != 0 => Err(Problem::Corrupt),
+        _ if features & DIRTY != 0 => Err(Problem::Dirty),
+        _ if features & EXTERNAL_DATA != 0 => Err(Problem::ExternalData),
+        _ => Ok(()),
+    }
+}
+
+/// Big-endian numbers and texts at offsets, each of which may lie outside.
+#[derive(Clone, Copy)]
+struct Fields<'bytes>(&'bytes [u8]);
+
+impl<'bytes> Fields<'bytes> {
+    fn slice(self, offset: usize, length: usize) -> Result<&'bytes [u8], Problem> {
+        let end = offset.checked_add(length);
+        end.and_then(|end| self.0.get(offset..end))
+            .ok_or(Problem::Malformed("it ends within its header"))
+    }
+
+    fn array<const N: usize>(self, offset: usize) -> Result<[u8; N], Problem> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.slice(offset, N)?);
+        Ok(array)
+    }
+
+    fn u32(self, offset: usize) -> Result<u32, Problem> {
+        self.array(offset).map(u32::from_be_bytes)
+    }
+
+    fn u64(self, offset: usize) -> Result<u64, Problem> {
+        self.array(offset).map(u64::from_be_bytes)
+    }
+
+    /// The backing file, if there is one. The extensions begin at `extensions`.
+    fn backing(self, extensions: usize) -> Result<Option<(PathBuf, DiskFormat)>, Problem> {
+        let (offset, length) = (self.u64(8)?, self.u32(16)? as usize);
+        match (offset, length) {
+            (0, 0) => return Ok(None),
+            (0, _) | (_, 0) => {
+                return Err(Problem::Malformed("half of the backing file's name"));
+            }
+            (_, length) if length > MAX_NAME => {
+                return Err(Problem::Malformed("the length of the backing file's name"));
+            }
+            _ => {}
+        }
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        if offset < extensions {
+            return Err(Problem::Malformed("the place of the backing file's name"));
+        }
+        let name = self.slice(offset, length)?;
+        let path = match std::str::from_utf8(name) {
+            Ok(name) if Path::new(name).is_absolute() && !name.contains('\0') => name.into(),
+            _ => {
+                let name = String::from_utf8_lossy(name).into_owned();
+                return Err(Problem::BackingNotAbsolute(name));
+            }
+        };
+        let format = self.extension(extensions, offset, BACKING_FORMAT)?;
+        let format = match format.ok_or(Problem::BackingFormatMissing)? {
+            b"raw" => DiskFormat::Raw,
+            b"qcow2" => DiskFormat::Qcow2,
+            other => {
+                let name = String::from_utf8_lossy(other).into_owned();
+                return Err(Problem::BackingFormat(name));
+            }
+        };
+        Ok(Some((path, format)))
+    }
+
+    /// The content of the extension of type `wanted`, if there is one between `from` and `until`. One that is there
+    /// twice could be read in two ways.
+    fn extension(
+        self,
+        from: usize,
+        until: usize,
+        wanted: u32,
+    ) -> Result<Option<&'bytes [u8]>, Problem> {
+        let mut found = None;
+        let mut offset = from;
+        for _ in 0..MAX_EXTENSIONS {
+            // The list may end where the name begins.
+            if offset >= until {
+                return Ok(found);
+            }
+            let (kind, length) = (self.u32(offset)?, self.u32(offset + 4)? as usize);
+            if kind == 0 {
+                return Ok(found);
+            }
+            let content = self.slice(offset + 8, length)?;
+            if kind == wanted && found.replace(content).is_some() {
+                return Err(Problem::Malformed("two formats of the backing file"));
+            }
+            offset += 8 + length.next_multiple_of(8);
+        }
+        Err(Problem::Malformed("the number of its extensions"))
+    }
+}
