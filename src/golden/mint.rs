@@ -155,7 +155,7 @@ async fn record(
     taken.map_err(MintError::Snapshot)?;
     // Pausing completes every write, but the tables of a qcow2 image that go with them may be in the VMM's memory until
     // it closes the file.
-    machine.delete().await.map_err(MintError::Snapshot)?;
+    machine.delete().await.map_err(MintError::Revert)?;
     machine
         .keep_disks(folder)
         .await
