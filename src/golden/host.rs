@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Error, ExecutableFacts, Golden, blocking};
+use super::{Error, ExecutableFacts, Golden};
+use crate::machine::blocking;
 use crate::overlay::{self, AccessPolicy, Digest};
 use crate::vmm::Process;
 

@@ -14,12 +14,12 @@ use super::manifest::{FILE, FORMAT, write_private};
 use super::{
     BaselineError, Baselines, CpuFacts, Error, ExecutableFacts, FileFacts, Golden, GoldenDisk,
     GuestFacts, Manifest, PayloadFacts, SNAPSHOT, ShapeFacts, SigningKey, SnapshotFacts,
-    SnapshotFile, VmmFacts, blocking, signature,
+    SnapshotFile, VmmFacts, signature,
 };
 use crate::api;
 use crate::guest::BUILD_ID;
 use crate::guest::protocol::Extension;
-use crate::machine::{self, Disk, Machine, MachineConfig, SNAPSHOT_FILES, VmShape};
+use crate::machine::{self, Disk, Machine, MachineConfig, SNAPSHOT_FILES, VmShape, blocking};
 use crate::overlay::{self, AccessPolicy, Digests, Threads};
 
 /// How often the guest is asked whether it has settled.

@@ -156,13 +156,3 @@ fn check_signature(manifest: &[u8], path: &Path, key: &PublicKey) -> Result<(), 
         }),
     }
 }
-
-/// Runs what blocks on a thread for that.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        // The runtime is going away, and this task with it.
-        Err(_) => std::future::pending().await,
-    }
-}

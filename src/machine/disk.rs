@@ -146,7 +146,9 @@ impl WorkingDisk {
 
     /// Hashes the file that the VM opens.
     pub(super) async fn hash(&self, policy: AccessPolicy) -> Result<Hashed, Error> {
-        self.hash_file(&self.path, policy).await
+        let path = self.path.clone();
+        let hashed = blocking(move || overlay::sha256(&path, policy)).await;
+        hashed.map_err(|source| self.error(source))
     }
 
     /// Takes the fs-verity digest of the file that the VM opens.
@@ -156,18 +158,6 @@ impl WorkingDisk {
     ) -> Result<Hashed<VerityDigest>, Error> {
         let path = self.path.clone();
         let hashed = blocking(move || overlay::fsverity(&path, policy, Threads::default())).await;
-        hashed.map_err(|source| self.error(source))
-    }
-
-    /// Hashes the file that the disk comes from.
-    pub(super) async fn hash_origin(&self) -> Result<Hashed, Error> {
-        self.hash_file(&self.origin, AccessPolicy::PreferMapped)
-            .await
-    }
-
-    async fn hash_file(&self, path: &Path, policy: AccessPolicy) -> Result<Hashed, Error> {
-        let path = path.to_owned();
-        let hashed = blocking(move || overlay::sha256(&path, policy)).await;
         hashed.map_err(|source| self.error(source))
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::api::types::VmState;
 use crate::{client, overlay, vmm, vsock};
 
 /// A machine couldn't do what was asked of it. The causes chain.
@@ -104,11 +105,14 @@ pub enum Error {
         /// What doesn't fit.
         reason: String,
     },
-    /// A VM that waited to be awakened is no longer what it was.
-    #[error("the staged VM cannot be used: {reason}")]
-    Unusable {
-        /// What is wrong with it.
-        reason: &'static str,
+    /// Whoever answers on the api-socket of a VM that waited isn't the VMM that was started for it.
+    #[error("the VMM of the staged VM cannot be believed")]
+    NotOurs(#[source] vmm::IdentityError),
+    /// A VM that waited to be awakened isn't paused any more.
+    #[error("the staged VM is {state}, not paused")]
+    NotPaused {
+        /// Its state.
+        state: VmState,
     },
     /// The VMM's open files couldn't be read.
     #[error("the open files of the VMM cannot be read")]

@@ -141,20 +141,16 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Error::Unusable`] when the VMM or the VM is not in the state to be awakened; [`Error::Api`],
-    /// [`Error::VmmDied`], [`Error::OpenFiles`], [`Error::Disk`].
+    /// [`Error::NotOurs`] when another answers than the VMM that was started, [`Error::NotPaused`] when the VM can't be
+    /// awakened; [`Error::Api`], [`Error::VmmDied`], [`Error::OpenFiles`], [`Error::Disk`].
     pub async fn recheck(&self, staged: Staged, target: &Target) -> Result<Staged, Error> {
         let mut steps = Steps::start();
-        if let Some(process) = self.vmm.process()
-            && !process.holds_listener().map_err(Error::OpenFiles)?
-        {
-            let reason = "its VMM no longer listens on the api-socket that was made for it";
-            return Err(Error::Unusable { reason });
+        if let Err(error) = self.vmm.prove_identity() {
+            return Err(Error::NotOurs(error));
         }
         let info = self.call("tell the VM's state", api::vm_info()).await?;
         if info.state != VmState::Paused {
-            let reason = "its VM is not paused";
-            return Err(Error::Unusable { reason });
+            return Err(Error::NotPaused { state: info.state });
         }
         let disks = self.prove_disks(&staged.at_rest, target);
         let disks = disks.await?;

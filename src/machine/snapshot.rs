@@ -14,10 +14,9 @@ use serde_json::Value;
 use super::boot::disk_id;
 use super::disk::WorkingDisk;
 use super::layout::{Layout, utf8};
-use super::{Disk, Error, Machine};
+use super::{Error, Machine};
 use crate::api;
 use crate::api::types::VmSnapshotConfig;
-use crate::overlay::Hashed;
 
 /// The files of a snapshot: the VM's description, the devices' state, the guest's memory.
 pub const SNAPSHOT_FILES: [&str; 3] = [CONFIG, "state.json", "memory-ranges"];
@@ -48,19 +47,6 @@ impl Machine {
             disk.keep(into.join(format!("{}.img", disk.role))).await?;
         }
         Ok(())
-    }
-
-    /// Hashes what each disk is put back from, and each read-only disk as it is found, in the VM's order.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Disk`].
-    pub async fn hash_origins(&self) -> Result<Vec<(Disk, Hashed)>, Error> {
-        let mut hashed = Vec::with_capacity(self.disks.len());
-        for disk in &self.disks {
-            hashed.push((disk.as_given(), disk.hash_origin().await?));
-        }
-        Ok(hashed)
     }
 
     /// From now on each writable disk is put back from the copies that `keep_disks` made in `golden`.

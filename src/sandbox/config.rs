@@ -258,6 +258,16 @@ impl SandboxConfig {
                 "strategy",
                 "needs a golden snapshot: scaffold mode boots again in place",
             )),
+            // The VMM reads the files while the VM lives, so nothing that was proved before says what it has read.
+            _ if self.restore_mode == RestoreMode::OnDemand
+                && self.memory_policy != MemoryPolicy::Trust =>
+            {
+                Err(invalid(
+                    "restore_mode",
+                    "on_demand proves nothing of the memory: say memory_policy = \"trust\" too, or leave it auto, which \
+                     does so where the kernel protects the files",
+                ))
+            }
             _ => self.check_numbers(),
         }
     }
@@ -415,8 +425,12 @@ mod tests {
             Err("strategy needs a golden snapshot"),
         );
         check(
-            "golden = '/g'\nrestore_mode = 'on_demand'\nverification = 'full'",
+            "golden = '/g'\nrestore_mode = 'on_demand'\nmemory_policy = 'trust'\nverification = 'full'",
             Ok(()),
+        );
+        check(
+            "golden = '/g'\nrestore_mode = 'on_demand'",
+            Err("restore_mode on_demand proves nothing"),
         );
         check("golden = '/g'\nrestore_mode = 'lazy'", Err("lazy"));
         check("golden = '/g'\nmemmory = 3", Err("memmory"));

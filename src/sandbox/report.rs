@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::golden::MemoryProof;
 use crate::machine::{DiskProof, DiskRole, Restored, Step};
-
 use crate::overlay::{Access, Digest, Work};
 use crate::vmm::Identity;
 use crate::vsock::ClockSkew;
@@ -19,7 +18,7 @@ pub struct ResetReport {
     pub strategy: StrategyUsed,
     /// How the snapshot's memory was brought back; `None` where no snapshot was restored.
     pub restore: Option<Restored>,
-    /// What the memory's proof rests on; `None` where no snapshot was restored.
+    /// What the proof of the snapshot's files rests on; `None` where they were not looked at.
     pub memory: Option<MemoryProof>,
     /// Which try this was, from 1. A second follows only on silence.
     pub attempt: u32,
@@ -58,12 +57,6 @@ impl ResetReport {
             clock_set: false,
             clock: None,
         }
-    }
-
-    /// The checks that came out like this, in their order.
-    pub fn checks_that(&self, outcome: Outcome) -> impl Iterator<Item = &Check> {
-        let checks = self.checks.iter();
-        checks.filter(move |check| check.outcome == outcome)
     }
 }
 

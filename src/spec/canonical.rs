@@ -39,15 +39,8 @@ impl Contract {
 }
 
 fn endpoint(endpoint: &Endpoint) -> Value {
-    let known = endpoint
-        .responses
-        .iter()
-        .map(|(status, response)| (status.to_string(), response));
-    let others = endpoint
-        .fallbacks
-        .iter()
-        .map(|(statuses, response)| (statuses.clone(), response));
-    let responses = known.chain(others).map(|(status, Response { content })| {
+    let responses = endpoint.all_responses().into_iter();
+    let responses = responses.map(|(status, Response { content })| {
         let mut response = json!({ "description": "" });
         if !content.is_empty() {
             response["content"] = self::content(content);

@@ -92,6 +92,17 @@ pub struct Endpoint {
     pub deprecated: bool,
 }
 
+impl Endpoint {
+    /// Every response by its key in a document: a status, a class of statuses, or `default`.
+    pub fn all_responses(&self) -> BTreeMap<String, &Response> {
+        let known = self.responses.iter();
+        let known = known.map(|(status, response)| (status.to_string(), response));
+        let others = self.fallbacks.iter();
+        let others = others.map(|(statuses, response)| (statuses.clone(), response));
+        known.chain(others).collect()
+    }
+}
+
 /// The body of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {

@@ -7,7 +7,7 @@ use super::place::Place;
 use super::rename;
 use crate::compat::Direction;
 use crate::compat::rules::{Action, Area};
-use crate::spec::{Content, Endpoint, Method, Response, escaped};
+use crate::spec::{Content, Endpoint, Method, escaped};
 
 type Methods = BTreeMap<Method, Endpoint>;
 
@@ -152,7 +152,7 @@ impl<'c> Both<'_, 'c> {
             self.note(Direction::Request, change, "", message);
         }
         self.body(base, revision);
-        let (old, new) = (statuses(base), statuses(revision));
+        let (old, new) = (base.all_responses(), revision.all_responses());
         let ways = [
             (&old, &new, Action::Removed, "no longer answers"),
             (&new, &old, Action::Added, "answers also"),
@@ -258,17 +258,4 @@ impl<'c> Both<'_, 'c> {
             }
         }
     }
-}
-
-/// Every response by its key in the document.
-fn statuses(endpoint: &Endpoint) -> BTreeMap<String, &Response> {
-    let known = endpoint
-        .responses
-        .iter()
-        .map(|(status, response)| (status.to_string(), response));
-    let others = endpoint
-        .fallbacks
-        .iter()
-        .map(|(statuses, response)| (statuses.clone(), response));
-    known.chain(others).collect()
 }

@@ -14,12 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch as watched};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::goal::{Failure, Goal, Prepared};
 use super::retired::Retired;
 use super::status::Status;
+use super::watch::Watcher;
 use crate::machine::Machine;
 use crate::sandbox::Event;
 
@@ -61,14 +62,6 @@ struct Spare {
     expires: Instant,
     /// Takes the spare away when its VMM ends.
     _watcher: Watcher,
-}
-
-struct Watcher(AbortHandle);
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Spares {

@@ -10,8 +10,8 @@ use crate::machine::Machine;
 use crate::sandbox::Event;
 use crate::vsock::Channel;
 
-/// The task that watches a VMM. It ends with this.
-pub(super) struct Watcher(AbortHandle);
+/// A task that watches a VMM. It ends with this.
+pub(super) struct Watcher(pub(super) AbortHandle);
 
 impl Drop for Watcher {
     fn drop(&mut self) {
