@@ -1,0 +1,93 @@
+//! What a configuration takes and refuses.
+
+use super::*;
+
+fn check(toml: &str, expected: Result<(), &str>) {
+    let result = SandboxConfig::from_toml(toml).map(drop);
+    match (result, expected) {
+        (Ok(()), Ok(())) => {}
+        (Err(error), Err(part)) => {
+            let text = format!("{error}: {:?}", std::error::Error::source(&error));
+            assert!(text.contains(part), "{toml}: {text}");
+        }
+        (result, expected) => panic!("{toml}: {result:?}, expected {expected:?}"),
+    }
+}
+
+#[test]
+fn what_can_be_configured_and_what_not() {
+    check("golden = '/g'", Ok(()));
+    check("scaffold = true\nkernel = '/k'\nroot_disk = '/r'", Ok(()));
+    check("golden = '/g'\ntimeouts = { query_ms = 5000 }", Ok(()));
+    check("golden = '/g'\noverlay_format = 'qcow2'", Ok(()));
+    check("golden = '/g'\noverlay_format = 'vhd'", Err("vhd"));
+    check("", Err("golden is missing"));
+    check("scaffold = true", Err("kernel is missing"));
+    check(
+        "scaffold = true\nkernel = '/k'",
+        Err("root_disk is missing"),
+    );
+    check("golden = '/g'\nscaffold = true", Err("exclude each other"));
+    check("golden = '/g'\ncid = 2", Err("cid is 2"));
+    check("golden = '/g'\ncid = 4294967295", Err("reserved"));
+    check("golden = '/g'\nvcpus = 0", Err("vcpus"));
+    check("golden = '/g'\nmemory_mib = 1", Err("memory_mib"));
+    check(
+        "golden = '/g'\nmemory_mib = 18446744073709551",
+        Err("memory_mib"),
+    );
+    check("golden = '/g'\nstrategy = 'respawn'", Ok(()));
+    check("golden = '/g'\nstrategy = { standby = {} }", Ok(()));
+    check(
+        "golden = '/g'\nstrategy = { standby = { spares = 64, memory_budget_mib = 9000, max_age_s = 1 } }",
+        Ok(()),
+    );
+    check(
+        "golden = '/g'\nstrategy = { standby = { spares = 0 } }",
+        Err("strategy.standby.spares is 0"),
+    );
+    check(
+        "golden = '/g'\nstrategy = { standby = { spares = 65 } }",
+        Err("is 65, more than 64"),
+    );
+    check(
+        "golden = '/g'\nstrategy = { standby = { max_age_s = 0 } }",
+        Err("max_age_s is 0"),
+    );
+    check("golden = '/g'\nstrategy = 'guess'", Err("guess"));
+    check(
+        "scaffold = true\nkernel = '/k'\nroot_disk = '/r'\nstrategy = 'respawn'",
+        Err("strategy needs a golden snapshot"),
+    );
+    check(
+        "golden = '/g'\nrestore_mode = 'on_demand'\nmemory_policy = 'trust'\nverification = 'full'",
+        Ok(()),
+    );
+    check(
+        "golden = '/g'\nrestore_mode = 'on_demand'",
+        Err("restore_mode on_demand proves nothing"),
+    );
+    check("golden = '/g'\nrestore_mode = 'lazy'", Err("lazy"));
+    check("golden = '/g'\nmemmory = 3", Err("memmory"));
+    check("golden = ", Err("is not understood"));
+}
+
+#[test]
+fn the_environments_values_are_not_shown() {
+    let config = SandboxConfig::from_toml("golden = '/g'\nvmm_env = { TOKEN = 'hush' }").unwrap();
+    let shown = format!("{config:?}{:?}", config.vmm_config());
+    assert!(
+        shown.contains("TOKEN") && !shown.contains("hush"),
+        "{shown}"
+    );
+    assert_eq!(config.vmm_config().env, [("TOKEN".into(), "hush".into())]);
+}
+
+#[test]
+fn the_defaults_are_the_protocols() {
+    let config = SandboxConfig::default();
+    assert_eq!((config.vcpus, config.memory_mib), (2, 1024));
+    assert_eq!((config.cid, config.port), (3, 1024));
+    assert!(config.root_readonly);
+    assert_eq!(config.vmm, Path::new("cloud-hypervisor"));
+}
