@@ -79,7 +79,7 @@ fn copy_data(to: &File, from: &File, data: Range<u64>, buffer: &mut [u8]) -> Res
 }
 
 /// In groups, each of which is looked at as a whole: that is many times faster than byte by byte.
-fn is_zero(bytes: &[u8]) -> bool {
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
     bytes
         .chunks(128)
         .all(|group| group.iter().fold(0, |seen, byte| seen | byte) == 0)

@@ -4,7 +4,7 @@
 //! one pass. The file is mapped where a read lease proves that nobody has it open for writing, and read otherwise;
 //! either way a file that changed meanwhile is an error, never a digest. Holes are not read.
 //! [`put_back`] replaces a writable overlay by a new file with the bytes of its golden copy, and [`copy_private`]
-//! makes that golden copy in the first place.
+//! makes that golden copy in the first place. [`make_sparse`] gives back what a file keeps for nothing but zeros.
 //!
 //! Everything here blocks, on the disk and for as long as the file is large. Call it from a thread that may block
 //! (`tokio::task::spawn_blocking`).
@@ -26,6 +26,7 @@ pub mod qcow2;
 mod read;
 mod segments;
 mod source;
+mod sparse;
 mod stream;
 mod verity;
 
@@ -41,4 +42,5 @@ pub use hash::{
 pub use hold::{Hold, HoldKind};
 pub use put_back::{Copied, copy_private, put_back};
 pub use read::Access;
+pub use sparse::make_sparse;
 pub use verity::VerityDigest;

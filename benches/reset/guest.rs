@@ -1,0 +1,203 @@
+//! Whole resets of a real guest, by each strategy.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chv_sandbox::golden::{Golden, MintConfig, mint};
+use chv_sandbox::guest::protocol::DEFAULT_PORT;
+use chv_sandbox::image::Image;
+use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, MachineConfig, VmShape, VmmSource};
+use chv_sandbox::sandbox::{
+    ChvSandbox, Event, Reset, ResetReport, Sandbox, SandboxConfig, Standby, Strategy, Timeouts,
+    ToolInvocation,
+};
+use chv_sandbox::vmm::VmmConfig;
+use serde_json::json;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::measure::{Row, print};
+use super::predecessor::Predecessor;
+use super::{Outcome, limits, millis, patience};
+
+pub(crate) async fn run(binary: &Path, image: &Path, resets: usize) -> Outcome<()> {
+    let folder = tempfile::tempdir()?;
+    let image = Image::open(image)?;
+    let vmm = VmmConfig {
+        binary: binary.to_owned(),
+        run_root: folder.path().join("run"),
+        ..VmmConfig::default()
+    };
+    let machine = MachineConfig {
+        vmm: VmmSource::Spawn(vmm.clone()),
+        disks: vec![
+            disk(DiskRole::Root, image.root_disk(), true),
+            disk(DiskRole::Overlay, image.overlay_disk(), false),
+        ],
+        port: DEFAULT_PORT,
+        limits: limits()?,
+    };
+    let shape = VmShape {
+        kernel: image.kernel(),
+        initramfs: Some(image.initramfs()),
+        cmdline: image.cmdline().to_owned(),
+        vcpus: 1,
+        memory_mib: 128,
+        cid: 3,
+    };
+    let golden = mint(MintConfig {
+        machine: machine.clone(),
+        shape: shape.clone(),
+        any_guest: false,
+        sign_with: None,
+        settle: Duration::from_secs(10) * patience()?,
+        into: folder.path().join("golden"),
+    });
+    let golden = golden.await?;
+    let release = &golden.manifest().release;
+    println!("\n{release} with a real guest: 1 vCPU, 128 MiB; every reset verified");
+
+    let mut rows = Vec::new();
+    let theirs = folder.path().join("predecessor");
+    if let Some(predecessor) = Predecessor::start(machine, &shape, &theirs).await? {
+        let mut row = Row::new("ch-remote, cp, sha256sum");
+        for round in 0..=resets.min(20) {
+            let took = predecessor.reset().await?;
+            if round > 0 {
+                row.push(took);
+            }
+        }
+        predecessor.stop().await;
+        rows.push(row);
+    }
+    for (name, strategy) in [
+        ("in place", Strategy::InPlace),
+        ("respawn", Strategy::Respawn),
+        (
+            "standby, refill outside",
+            Strategy::Standby(Standby::default()),
+        ),
+    ] {
+        rows.push(strategy_row(name, strategy, &golden, &vmm, resets).await?);
+    }
+    print(&rows);
+    if rows.len() == 4 {
+        let ratio = |row: usize| rows[row].median().as_secs_f64() / rows[0].median().as_secs_f64();
+        println!(
+            "in place / predecessor: {:.2} (goal: at most 0.5)",
+            ratio(1)
+        );
+        println!("standby / predecessor: {:.2} (goal: at most 0.2)", ratio(3));
+    }
+    Ok(())
+}
+
+async fn strategy_row(
+    name: &str,
+    strategy: Strategy,
+    golden: &Golden,
+    vmm: &VmmConfig,
+    resets: usize,
+) -> Outcome<Row> {
+    let sandbox = ChvSandbox::new(config(strategy, golden, vmm)?)?;
+    let mut events = sandbox.subscribe();
+    sandbox.boot().await?;
+    let mut row = Row::new(name);
+    let mut steps = Steps::default();
+    for round in 0..=resets {
+        use_it(&sandbox).await?;
+        if let Strategy::Standby(_) = strategy {
+            a_spare_waits(&mut events).await?;
+        }
+        let Reset::Verified(outcome) = sandbox.reset().await? else {
+            return Err("a reset was not verified".into());
+        };
+        // The first one only warms up.
+        if round > 0 {
+            row.push(Duration::from_micros(outcome.report.micros));
+            steps.add(&outcome.report);
+        }
+    }
+    sandbox.shutdown().await;
+    println!("{name}: p50 of {steps}");
+    Ok(row)
+}
+
+/// Somebody's work, which the reset takes back.
+async fn use_it(sandbox: &ChvSandbox) -> Outcome<()> {
+    let ran = sandbox.execute_tool(ToolInvocation {
+        command_id: "bench".to_owned(),
+        tool: "echo".to_owned(),
+        params: json!({ "message": "hello" }),
+        deadline_ms: limits()?.settle.as_millis() as u64,
+    });
+    match ran.await?.exit_code {
+        0 => Ok(()),
+        code => Err(format!("the tool ended with {code}").into()),
+    }
+}
+
+async fn a_spare_waits(events: &mut Receiver<Event>) -> Outcome<()> {
+    loop {
+        match events.recv().await {
+            Ok(Event::SpareReady) => return Ok(()),
+            Ok(Event::SpareFailed(error)) => return Err(format!("{error:?}").into()),
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return Err("the sandbox is gone".into()),
+        }
+    }
+}
+
+fn config(strategy: Strategy, golden: &Golden, vmm: &VmmConfig) -> Outcome<SandboxConfig> {
+    let (usual, factor) = (Timeouts::default(), u64::from(patience()?));
+    Ok(SandboxConfig {
+        vmm: vmm.binary.clone(),
+        run_root: Some(vmm.run_root.clone()),
+        strategy,
+        timeouts: Timeouts {
+            boot_ms: usual.boot_ms * factor,
+            handshake_ms: usual.handshake_ms * factor,
+            settle_ms: usual.settle_ms * factor,
+            query_ms: usual.query_ms * factor,
+            grace_ms: usual.grace_ms * factor,
+        },
+        ..SandboxConfig::with_golden(golden.directory())
+    })
+}
+
+/// The times of each step.
+#[derive(Default)]
+struct Steps(Vec<(&'static str, Vec<u64>)>);
+
+impl Steps {
+    fn add(&mut self, report: &ResetReport) {
+        for step in &report.steps {
+            match self.0.iter_mut().find(|(name, _)| *name == step.name) {
+                Some((_, times)) => times.push(step.micros),
+                None => self.0.push((step.name, vec![step.micros])),
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Steps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (at, (name, times)) in self.0.iter().enumerate() {
+            let mut times = times.clone();
+            times.sort_unstable();
+            let median = Duration::from_micros(times[times.len() / 2]);
+            let comma = if at > 0 { ", " } else { "" };
+            write!(f, "{comma}{name} {:.1} ms", millis(median))?;
+        }
+        Ok(())
+    }
+}
+
+fn disk(role: DiskRole, origin: PathBuf, readonly: bool) -> Disk {
+    Disk {
+        role,
+        origin,
+        readonly,
+        format: DiskFormat::Raw,
+    }
+}

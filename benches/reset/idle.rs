@@ -1,0 +1,204 @@
+//! The VMM's part of a reset, with a VM that only idles, against the same calls written by hand.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use chv_sandbox::api;
+use chv_sandbox::api::types::{MemoryConfig, VmConfig, VmSnapshotConfig, VsockConfig};
+use chv_sandbox::client::Client;
+use chv_sandbox::machine::{
+    Disk, DiskFormat, DiskRole, Limits, Machine, MachineConfig, Target, VmmSource,
+};
+use chv_sandbox::vmm::{VSOCK_SOCKET, Vmm, VmmConfig};
+
+use super::measure::{Row, print};
+use super::{Outcome, idle_vm, nested_state};
+
+const MEMORY: u64 = 128 << 20;
+/// An overlay is mostly a hole.
+const OVERLAY: u64 = 16 << 20;
+const DATA: usize = 1 << 20;
+
+pub(crate) async fn run(binary: &Path, resets: usize) -> Outcome<()> {
+    let folder = tempfile::tempdir()?;
+    let vmm = VmmConfig {
+        binary: binary.to_owned(),
+        env: nested_state::environment(binary).await,
+        run_root: folder.path().join("run"),
+        ..VmmConfig::default()
+    };
+    let mut ours = Ours::start(&vmm, &folder.path().join("ours")).await?;
+    let mut by_hand = ByHand::start(&vmm, &folder.path().join("by-hand")).await?;
+    let mut rows = [
+        Row::new("raw: delete, copy, restore, resume, state"),
+        Row::new("this crate: the same, disks proved"),
+    ];
+    for round in 0..=resets {
+        let times = [by_hand.reset()?, ours.reset().await?];
+        // The first one only warms up.
+        if round > 0 {
+            rows.iter_mut()
+                .zip(times)
+                .for_each(|(row, time)| row.push(time));
+        }
+    }
+    let release = ours.machine.release().await?;
+    ours.machine.shutdown().await;
+    by_hand.vmm.shutdown().await;
+    println!(
+        "\n{release} with a VM that only idles: 128 MiB of memory, a disk of 16 MiB with 1 MiB of data"
+    );
+    print(&rows);
+    let ratio = rows[1].median().as_secs_f64() / rows[0].median().as_secs_f64();
+    println!("this crate / raw: {ratio:.2} (goal: at most 1.2)");
+    Ok(())
+}
+
+/// A machine of this crate.
+struct Ours {
+    machine: Machine,
+    target: Target,
+}
+
+impl Ours {
+    async fn start(vmm: &VmmConfig, folder: &Path) -> Outcome<Ours> {
+        fs::create_dir(folder)?;
+        let origin = noise(&folder.join("origin.img"))?;
+        let mut machine = Machine::start(MachineConfig {
+            vmm: VmmSource::Spawn(vmm.clone()),
+            disks: vec![Disk {
+                role: DiskRole::Root,
+                origin: origin.clone(),
+                readonly: false,
+                format: DiskFormat::Raw,
+            }],
+            port: 1024,
+            limits: Limits::default(),
+        })
+        .await?;
+        let disk = machine.disk_path(DiskRole::Root).ok_or("it has a root")?;
+        fs::copy(origin, disk)?;
+        let run_dir = machine.vmm().run_dir().ok_or("it was spawned")?;
+        let config = config(folder, &DiskRole::Root.to_string(), disk, run_dir)?;
+        boot_paused(machine.client(), &config).await?;
+        let snapshot = folder.join("snapshot");
+        fs::create_dir(&snapshot)?;
+        machine.snapshot(&snapshot).await?;
+        machine.delete().await?;
+        let target = Target::of(&snapshot)?;
+        Ok(Ours { machine, target })
+    }
+
+    async fn reset(&mut self) -> Outcome<Duration> {
+        let began = Instant::now();
+        self.machine.stage(&self.target).await?;
+        self.machine.client().send(api::vm_resume()).await?;
+        self.machine.client().send(api::vm_info()).await?;
+        Ok(began.elapsed())
+    }
+}
+
+/// The calls as bytes on a socket.
+struct ByHand {
+    vmm: Vmm,
+    stream: UnixStream,
+    folder: PathBuf,
+}
+
+impl ByHand {
+    async fn start(vmm: &VmmConfig, folder: &Path) -> Outcome<ByHand> {
+        fs::create_dir(folder)?;
+        let golden = noise(&folder.join("golden.img"))?;
+        fs::copy(golden, folder.join("disk.img"))?;
+        let vmm = Vmm::spawn(vmm).await?;
+        let config = config(folder, "disk", &folder.join("disk.img"), folder)?;
+        boot_paused(vmm.client(), &config).await?;
+        let into = idle_vm::snapshot_folder(folder);
+        let taken = vmm
+            .client()
+            .send(api::vm_snapshot(&VmSnapshotConfig::new(into)));
+        taken.await?;
+        let stream = UnixStream::connect(vmm.client().socket())?;
+        Ok(ByHand {
+            vmm,
+            stream,
+            folder: folder.to_owned(),
+        })
+    }
+
+    fn reset(&mut self) -> Outcome<Duration> {
+        let snapshot = self.folder.join("snapshot");
+        let source = format!(r#"{{"source_url":"file://{}"}}"#, snapshot.display());
+        let began = Instant::now();
+        self.call("PUT", "vm.delete", "")?;
+        let fresh = self.folder.join("fresh.img");
+        fs::copy(self.folder.join("golden.img"), &fresh)?;
+        fs::rename(fresh, self.folder.join("disk.img"))?;
+        self.call("PUT", "vm.restore", &source)?;
+        self.call("PUT", "vm.resume", "")?;
+        self.call("GET", "vm.info", "")?;
+        Ok(began.elapsed())
+    }
+
+    fn call(&mut self, method: &str, operation: &str, body: &str) -> Outcome<()> {
+        let length = body.len();
+        let request = format!(
+            "{method} /api/v1/{operation} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        self.stream.write_all(request.as_bytes())?;
+        let mut answer = Vec::new();
+        let mut piece = [0; 8192];
+        while !is_whole(&answer) {
+            match self.stream.read(&mut piece)? {
+                0 => return Err("the VMM closed the connection".into()),
+                read => answer.extend_from_slice(&piece[..read]),
+            }
+        }
+        match answer.starts_with(b"HTTP/1.1 20") {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&answer).into()),
+        }
+    }
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let mut lines = head.lines().filter_map(|line| line.split_once(':'));
+    let length = lines.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = length.map_or(Some(0), |(_, value)| value.trim().parse().ok());
+    length.is_none_or(|length| body.len() >= length)
+}
+
+fn config(folder: &Path, id: &str, disk: &Path, sockets: &Path) -> Outcome<VmConfig> {
+    let text = |path: &Path| path.to_str().map(str::to_owned).ok_or("UTF-8 paths");
+    let mut config = idle_vm::config(folder);
+    let only = config.disks.as_mut().and_then(|disks| disks.first_mut());
+    let only = only.ok_or("the idle VM has a disk")?;
+    only.id = Some(id.to_owned());
+    only.path = Some(text(disk)?);
+    only.readonly = Some(false);
+    config.memory = Some(MemoryConfig::new(MEMORY));
+    config.vsock = Some(VsockConfig::new(3, text(&sockets.join(VSOCK_SOCKET))?));
+    Ok(config)
+}
+
+async fn boot_paused(client: &Client, config: &VmConfig) -> Outcome<()> {
+    client.send(api::vm_create(config)).await?;
+    client.send(api::vm_boot()).await?;
+    client.send(api::vm_pause()).await?;
+    Ok(())
+}
+
+fn noise(path: &Path) -> Outcome<PathBuf> {
+    let bytes: Vec<u8> = (0..DATA).map(|at| (at / 255 + at) as u8).collect();
+    let mut file = File::create(path)?;
+    file.write_all(&bytes)?;
+    file.set_len(OVERLAY)?;
+    Ok(path.to_owned())
+}

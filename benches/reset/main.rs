@@ -1,0 +1,93 @@
+//! What a reset costs, in three places, each against something.
+//!
+//! - On recordings: everything that a reset does on the host besides the VMM's work and the digests of disks.
+//! - With `CLOUD_HYPERVISOR`: delete, overlay back, restore, resume and state of a VM that only idles, against the
+//!   same calls and the same copy written by hand.
+//! - With `CHV_SANDBOX_IMAGE` as well: whole resets of a real guest by each strategy, up to its last answer, against what
+//!   the predecessor of this crate did, with `ch-remote`, `cp` and `sha256sum`. `CH_REMOTE` names `ch-remote`.
+//!
+//! `CHV_SANDBOX_RESETS` says how many resets of each kind (50 unless set), `CHV_SANDBOX_PATIENCE` multiplies the time that
+//! a guest is given. `RESET_BENCH` names one place alone: `recordings`, `idle` or `guest`.
+
+#![expect(clippy::print_stdout, reason = "a bench prints what it found")]
+
+mod guest;
+mod idle;
+#[expect(dead_code, reason = "a part of it is for the tests alone")]
+#[path = "../../tests/it/real/idle_vm.rs"]
+mod idle_vm;
+#[expect(dead_code, reason = "a part of it is for the other benches")]
+#[path = "../measure/mod.rs"]
+mod measure;
+#[path = "../../tests/it/real/nested_state.rs"]
+mod nested_state;
+mod predecessor;
+mod recordings;
+
+use std::env;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chv_sandbox::machine::Limits;
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let only = env::var("RESET_BENCH").ok();
+    let wanted = |place: &str| only.as_deref().is_none_or(|only| only == place);
+    measure::print_load();
+    if wanted("recordings") {
+        recordings::run(resets()?).await?;
+    }
+    let vmm = env::var_os("CLOUD_HYPERVISOR").map(PathBuf::from);
+    let image = env::var_os("CHV_SANDBOX_IMAGE").map(PathBuf::from);
+    match vmm {
+        None => say("a real VMM: skipped, CLOUD_HYPERVISOR names none"),
+        Some(vmm) => {
+            if wanted("idle") {
+                idle::run(&vmm, resets()?).await?;
+            }
+            match image {
+                None => say("a real guest: skipped, CHV_SANDBOX_IMAGE names none"),
+                Some(image) if wanted("guest") => guest::run(&vmm, &image, resets()?).await?,
+                Some(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn resets() -> Outcome<usize> {
+    Ok(match env::var("CHV_SANDBOX_RESETS") {
+        Ok(count) => count.parse()?,
+        Err(_) => 50,
+    })
+}
+
+/// By how much more time a guest is given than usual.
+fn patience() -> Outcome<u32> {
+    Ok(match env::var("CHV_SANDBOX_PATIENCE") {
+        Ok(factor) => factor.parse()?,
+        Err(_) => 1,
+    })
+}
+
+fn limits() -> Outcome<Limits> {
+    let (usual, factor) = (Limits::default(), patience()?);
+    Ok(Limits {
+        boot: usual.boot * factor,
+        handshake: usual.handshake * factor,
+        settle: usual.settle * factor,
+        query: usual.query * factor,
+    })
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn say(what: impl fmt::Display) {
+    println!("{what}");
+}

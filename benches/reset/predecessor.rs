@@ -1,0 +1,109 @@
+//! What the predecessor of this crate did: a process for each call, copy and digest.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use chv_sandbox::machine::{DiskRole, Machine, MachineConfig, VmShape};
+use chv_sandbox::vmm::VSOCK_SOCKET;
+use chv_sandbox::vsock::{Channel, ChannelConfig};
+
+use super::{Outcome, limits};
+
+/// A VM and its snapshot, and `ch-remote`.
+pub(crate) struct Predecessor {
+    machine: Machine,
+    ch_remote: PathBuf,
+    overlay: PathBuf,
+    golden: PathBuf,
+    source: String,
+    channel: ChannelConfig,
+}
+
+impl Predecessor {
+    pub(crate) async fn start(
+        config: MachineConfig,
+        shape: &VmShape,
+        folder: &Path,
+    ) -> Outcome<Option<Predecessor>> {
+        let Some(ch_remote) = env::var_os("CH_REMOTE") else {
+            println!("the predecessor: skipped, CH_REMOTE names no ch-remote");
+            return Ok(None);
+        };
+        let port = config.port;
+        let mut machine = Machine::start(config).await?;
+        machine.boot(shape).await?;
+        machine.close_channel();
+        machine.pause().await?;
+        let snapshot = folder.join("snapshot");
+        fs::create_dir_all(&snapshot)?;
+        machine.snapshot(&snapshot).await?;
+        let overlay = machine.disk_path(DiskRole::Overlay).ok_or("an overlay")?;
+        let overlay = overlay.to_owned();
+        let golden = folder.join("golden.img");
+        fs::copy(&overlay, &golden)?;
+        let run_dir = machine.vmm().run_dir().ok_or("it was spawned")?;
+        let channel = ChannelConfig {
+            port,
+            handshake: limits()?.handshake,
+            connect: limits()?.settle,
+            ..ChannelConfig::new(run_dir.join(VSOCK_SOCKET))
+        };
+        Ok(Some(Predecessor {
+            ch_remote: ch_remote.into(),
+            overlay,
+            golden,
+            source: format!("source_url=file://{}", snapshot.display()),
+            channel,
+            machine,
+        }))
+    }
+
+    /// One reset, to the guest's answer and the VM's state.
+    pub(crate) async fn reset(&self) -> Outcome<Duration> {
+        let began = Instant::now();
+        self.remote(&["shutdown"])?;
+        self.remote(&["delete"])?;
+        run("cp", [&self.golden, &self.overlay])?;
+        self.remote(&["restore", &self.source])?;
+        run("sha256sum", [&self.overlay])?;
+        self.remote(&["resume"])?;
+        let channel = Channel::open(&self.channel).await?;
+        channel.hello(limits()?.query).await?;
+        self.remote(&["info"])?;
+        let took = began.elapsed();
+        channel.close();
+        Ok(took)
+    }
+
+    pub(crate) async fn stop(self) {
+        self.machine.shutdown().await;
+    }
+
+    fn remote(&self, arguments: &[&str]) -> Outcome<()> {
+        let socket = self.machine.client().socket().as_os_str();
+        let head = [OsStr::new("--api-socket"), socket];
+        run(
+            &self.ch_remote,
+            head.into_iter().chain(arguments.iter().map(OsStr::new)),
+        )
+    }
+}
+
+fn run(
+    program: impl AsRef<OsStr>,
+    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> Outcome<()> {
+    let program = program.as_ref();
+    let status = Command::new(program)
+        .args(arguments)
+        .stdout(Stdio::null())
+        .status()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("{}: {status}", program.display()).into()),
+    }
+}
