@@ -41,6 +41,7 @@ pub use facts::{
     SnapshotFile, VmmFacts,
 };
 pub use held::{HeldDisk, HeldGolden};
+pub use host::KnownExecutable;
 pub use manifest::Manifest;
 pub use memory::{Basis, MemoryPolicy, MemoryProof};
 pub use mint::{MintConfig, MintError, mint};

@@ -9,8 +9,8 @@ use super::goal::{Failure, Goal};
 use super::spares::Refill;
 use super::{Running, Shared};
 use crate::client::Release;
-use crate::golden::{self, ExecutableFacts, Golden, PublicKey};
-use crate::machine::{self, Machine, MachineConfig, VmmSource};
+use crate::golden::{self, Golden, PublicKey};
+use crate::machine::{self, Machine, MachineConfig};
 use crate::sandbox::verify::Verdict;
 use crate::sandbox::{
     BootFailure, Error, FailedReset, SandboxState, Strategy, StrategyUsed, Unavailable,
@@ -42,7 +42,7 @@ impl Shared {
     }
 
     async fn start(self: &Arc<Self>) -> Result<Running, Error> {
-        if let VmmSource::Spawn(_) = self.source {
+        if self.needs_kvm {
             check_kvm()?;
         }
         let goal = match &self.config.golden {
@@ -67,6 +67,7 @@ impl Shared {
         };
         let running = Running {
             machine,
+            given_up: false,
             goal,
             watcher,
         };
@@ -118,7 +119,7 @@ impl Shared {
 
     async fn restore_verified(&self, machine: &mut Machine, goal: &Goal) -> Result<(), Error> {
         check_release(machine, Some(goal.golden())).await?;
-        self.check_host(machine, goal.golden()).await?;
+        goal.check_vmm(machine).await.map_err(boot_failed)?;
         let verification = goal.revert(machine, StrategyUsed::Respawn).await;
         let verification = verification.map_err(boot_failed)?;
         let refuse: fn(Box<FailedReset>) -> Error = match verification.verdict {
@@ -130,20 +131,6 @@ impl Shared {
         let evidence = self.keep_evidence(machine, &outcome).await;
         let error = refuse(Box::new(FailedReset { outcome, evidence }));
         Err(failed(BootFailure::Unverified(Box::new(error))))
-    }
-
-    /// Compares the VMM and this machine with those that made the golden snapshot. A VMM that somebody else runs may be
-    /// none at all, but a player of recordings: nothing is asked of it.
-    async fn check_host(&self, machine: &Machine, golden: &Golden) -> Result<(), Error> {
-        let Some(process) = machine.vmm().process() else {
-            return Ok(());
-        };
-        let refused = |error| failed(BootFailure::Golden(error));
-        let executable = ExecutableFacts::of_process(process).await;
-        let executable = executable.map_err(refused)?.sha256;
-        let release = &golden.manifest().release;
-        let checked = golden.check_host(release, Some(&executable), self.config.any_cpu);
-        checked.map_err(refused)
     }
 
     /// Scaffold mode.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::golden::{self, Basis, Golden, HeldGolden, MemoryProof};
+use crate::golden::{self, Basis, Golden, HeldGolden, KnownExecutable, MemoryProof};
 use crate::machine::{
     self, Description, KnownDisk, Machine, MachineConfig, RestoreMode, RestorePolicy, Staged,
     Target, VmmSource, blocking,
@@ -19,6 +19,9 @@ pub(super) struct Goal {
     held: Arc<HeldGolden>,
     machine: MachineConfig,
     target: Target,
+    /// What the VMMs run, as it was compared with the manifest.
+    executable: KnownExecutable,
+    any_cpu: bool,
 }
 
 /// A staged VM with what its memory rests on.
@@ -78,6 +81,8 @@ impl Goal {
                 verification: config.verification,
                 disks: Vec::new(),
             },
+            executable: KnownExecutable::default(),
+            any_cpu: config.any_cpu,
         })
     }
 
@@ -87,6 +92,31 @@ impl Goal {
 
     pub(super) fn machine(&self) -> MachineConfig {
         self.machine.clone()
+    }
+
+    /// Starts a VMM of which it is known that it may restore the snapshot.
+    pub(super) async fn start(&self) -> Result<Machine, Failure> {
+        let machine = Machine::start(self.machine()).await?;
+        self.check_vmm(&machine).await?;
+        Ok(machine)
+    }
+
+    /// Compares the VMM and this host with those that made the golden snapshot. Each process is compared: the file that
+    /// has the VMM's name may be another one by now. A VMM that somebody else runs may be none at all, but a player of
+    /// recordings: nothing is asked of it.
+    pub(super) async fn check_vmm(&self, machine: &Machine) -> Result<(), Failure> {
+        let Some(process) = machine.vmm().process() else {
+            return Ok(());
+        };
+        let release = machine.release().await?.to_string();
+        let golden = self.golden();
+        let executable = match golden.manifest().vmm.executable {
+            Some(_) => Some(self.executable.of_process(process).await),
+            None => None,
+        };
+        let executable = executable.transpose().map_err(Failure::Golden)?;
+        let checked = golden.check_host(&release, executable.as_ref(), self.any_cpu);
+        checked.map_err(Failure::Golden)
     }
 
     /// What one VM holds at most, in bytes. One of unknown size fits nowhere.

@@ -45,10 +45,7 @@ impl Shared {
         goal: &Goal,
     ) -> Result<Reset, Error> {
         let verification = match self.config.strategy {
-            Strategy::InPlace => {
-                goal.revert(&mut running.machine, StrategyUsed::InPlace)
-                    .await?
-            }
+            Strategy::InPlace => self.revert_in_place(running, goal).await?,
             Strategy::Respawn | Strategy::Standby(_) => self.replace(running, goal).await?,
         };
         let outcome = verification.outcome;

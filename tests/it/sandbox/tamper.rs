@@ -237,13 +237,13 @@ async fn evidence_that_cannot_be_kept_changes_nothing_of_the_halt() {
     assert_halted(&sandbox).await;
 }
 
-fn set_length(path: std::path::PathBuf, length: u64) {
+pub(super) fn set_length(path: PathBuf, length: u64) {
     let file = File::options().write(true).open(path).unwrap();
     file.set_len(length).unwrap();
 }
 
 /// Makes zeros of some pages in the middle of a file without changing its length.
-fn punch_a_hole(path: &Path) {
+pub(super) fn punch_a_hole(path: &Path) {
     use rustix::fs::{FallocateFlags, fallocate};
 
     let file = File::options().write(true).open(path).unwrap();
