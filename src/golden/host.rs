@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Error, ExecutableFacts, Golden};
+use super::{Error, ExecutableFacts, Golden, Part};
 use crate::machine::blocking;
 use crate::overlay::{self, AccessPolicy, Digest, Stamp};
 use crate::vmm::Process;
@@ -93,12 +93,18 @@ impl Golden {
     ) -> Result<(), Error> {
         let manifest = self.manifest();
         if manifest.release != release {
-            return Err(Error::mismatch("release", &manifest.release, release));
+            return Err(Error::mismatch(
+                Part::Host,
+                "release",
+                &manifest.release,
+                release,
+            ));
         }
         if let (Some(minted_by), Some(found)) = (&manifest.vmm.executable, executable)
             && minted_by.sha256 != *found
         {
             return Err(Error::mismatch(
+                Part::Host,
                 "vmm.executable.sha256",
                 minted_by.sha256,
                 found,

@@ -81,6 +81,7 @@ impl Expected {
                 field,
                 expected,
                 found,
+                ..
             }) => {
                 mismatches.push(Mismatch {
                     field,

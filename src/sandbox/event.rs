@@ -34,6 +34,9 @@ pub enum Event {
     SpareRefused(Arc<Error>),
     /// The VMM gave no answer in time. It was killed with its guest, and another one is to serve.
     VmmGivenUp(Arc<Error>),
+    /// A file of the golden snapshot that the VM goes on to read was opened for writing, changed or replaced. The sandbox
+    /// takes no tool until it is reset.
+    HoldLost,
     /// What is left of a sandbox that diverged was kept there.
     EvidenceKept(std::path::PathBuf),
     /// Events came faster than they could be passed on, and this many of them are gone for good.
@@ -73,6 +76,7 @@ impl fmt::Display for Event {
             }
             Event::SpareRefused(error) => write!(f, "a spare is not used: {error}"),
             Event::VmmGivenUp(error) => write!(f, "the VMM was given up: {error}"),
+            Event::HoldLost => f.write_str("a golden file that the VM reads was not left alone"),
             Event::EvidenceKept(folder) => write!(f, "evidence kept in {}", folder.display()),
             Event::Lost { source, count } => write!(f, "{count} events of the {source} lost"),
         }

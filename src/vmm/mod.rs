@@ -219,8 +219,14 @@ impl Vmm {
         if let Err(error) = running.process.signal(Signal::KILL) {
             tracing::error!(pid = running.process.pid(), %error, "the VMM couldn't be killed");
         }
-        if tokio::time::timeout(self.limits.kill, self.ended()).await.is_err() {
-            tracing::error!(pid = running.process.pid(), "the VMM survived SIGKILL so far");
+        if tokio::time::timeout(self.limits.kill, self.ended())
+            .await
+            .is_err()
+        {
+            tracing::error!(
+                pid = running.process.pid(),
+                "the VMM survived SIGKILL so far"
+            );
         }
     }
 

@@ -127,7 +127,7 @@ impl Goal {
     /// Restores the snapshot in `machine`, paused, and proves its memory and its disks. Whatever refuses the golden
     /// snapshot does so before the machine is touched.
     pub(super) async fn stage(&self, machine: &mut Machine) -> Result<Prepared, Failure> {
-        let memory = self.prove_memory().await?;
+        let memory = self.prove(HeldGolden::recheck).await?;
         let before = self.target_now(memory.as_ref());
         let mut staged = machine.stage(&before).await?;
         // What was held before the VMM opened it has to be held still.
@@ -150,13 +150,10 @@ impl Goal {
         prepared: Prepared,
     ) -> Result<Prepared, Failure> {
         let Prepared { staged, memory } = prepared;
-        // What the VMM has yet to read must be what it was.
+        // What the VM has yet to read must be what it was.
         let memory = match memory {
-            Some(proof) if !proof.confirmed => match self.held.stands(&proof) {
-                true => Some(proof),
-                false => self.prove_memory().await?,
-            },
-            proof => proof,
+            Some(proof) => self.prove(move |held| held.renew(proof)).await?,
+            None => None,
         };
         let target = self.target_now(memory.as_ref());
         let staged = machine.recheck(staged, &target).await?;
@@ -198,11 +195,19 @@ impl Goal {
         }
     }
 
+    /// Waits until a file that a VM restored on `proof` has yet to read isn't held any more as it was.
+    pub(super) async fn lost(&self, proof: &MemoryProof) {
+        self.held.lost(proof).await;
+    }
+
     /// Makes sure that the files of the snapshot are the manifest's. A disk that isn't is for the verification to find:
     /// it halts the sandbox, with the evidence.
-    async fn prove_memory(&self) -> Result<Option<MemoryProof>, Failure> {
+    async fn prove(
+        &self,
+        prove: impl FnOnce(&HeldGolden) -> Result<MemoryProof, golden::Error> + Send + 'static,
+    ) -> Result<Option<MemoryProof>, Failure> {
         let held = Arc::clone(&self.held);
-        match blocking(move || held.recheck()).await {
+        match blocking(move || prove(&held)).await {
             Ok(proof) => Ok(Some(proof)),
             Err(error) if error.is_of_a_disk() => Ok(None),
             Err(error) => Err(Failure::Golden(error)),

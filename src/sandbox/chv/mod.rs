@@ -66,6 +66,8 @@ struct Running {
     /// Absent in scaffold mode.
     goal: Option<Arc<Goal>>,
     watcher: Watcher,
+    /// Watches the golden snapshot's files that the VM reads while it lives.
+    golden_watcher: Option<Watcher>,
 }
 
 /// The right to change the machine. If its holder gives up on the way, the sandbox has failed: nobody knows

@@ -87,11 +87,7 @@ impl Shared {
         running.machine.vmm().kill().await;
     }
 
-    fn swap(
-        self: &Arc<Self>,
-        running: &mut Running,
-        replacement: Replacement,
-    ) -> Verification {
+    fn swap(self: &Arc<Self>, running: &mut Running, replacement: Replacement) -> Verification {
         // The old VMM's end means nothing from here on.
         self.status.next_vmm();
         running.watcher = self.watch(&replacement.machine);

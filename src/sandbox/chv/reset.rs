@@ -29,7 +29,7 @@ impl Shared {
         };
         match &result {
             Ok(reset) => {
-                self.adopt_channel(running);
+                self.adopt(running, reset.outcome().report.memory.clone());
                 self.status
                     .tell(Event::Reset(Arc::new(reset.outcome().clone())));
             }

@@ -22,6 +22,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::vmm::{Player, Script, lock};
 
 /// Where VMMs that are spawned get their answers.
+#[derive(Clone)]
 pub(super) struct Stage {
     socket: PathBuf,
     run_root: PathBuf,
@@ -185,7 +186,10 @@ pub(super) struct Hand(Mutex<(UnixStream, Receiver<()>)>);
 
 impl Hand {
     pub(super) fn open(&self, path: &str, readonly: bool) -> io::Result<()> {
-        self.order(&format!("{} {path}", if readonly { "read" } else { "write" }))
+        self.order(&format!(
+            "{} {path}",
+            if readonly { "read" } else { "write" }
+        ))
     }
 
     pub(super) fn let_go(&self) -> io::Result<()> {
@@ -263,10 +267,12 @@ fn relay(mut connection: UnixStream, stage: &Path) -> io::Result<()> {
 /// Reads a line, and not one byte more.
 fn read_line(stream: &mut UnixStream) -> io::Result<String> {
     let mut line = Vec::new();
-    for byte in stream.bytes() {
-        match byte? {
-            b'\n' => break,
-            byte => line.push(byte),
+    let mut byte = [0];
+    loop {
+        stream.read_exact(&mut byte)?;
+        match byte {
+            [b'\n'] => break,
+            [byte] => line.push(byte),
         }
     }
     String::from_utf8(line).map_err(io::Error::other)

@@ -27,6 +27,8 @@ pub(super) enum Act {
     Drop(&'static str),
     /// This is done first; then the call as usual.
     First(Box<dyn FnOnce() + Send>),
+    /// The call as usual; then this is done, before it is answered.
+    Then(Box<dyn FnOnce() + Send>),
 }
 
 /// An api-socket with a VMM behind it, in this process. The VM's guest is a stand-in too.
@@ -156,6 +158,11 @@ impl Player {
         }
     }
 
+    /// The guest of its VM.
+    pub(super) fn guest(&self) -> &StandIn {
+        &self.guest
+    }
+
     /// The VMM is gone, and its guest with it.
     pub(super) fn end(&self) {
         *lock(&self.vm) = None;
@@ -186,6 +193,11 @@ impl Player {
                 Some(Act::First(first)) => {
                     first();
                     self.perform(&operation, &body)
+                }
+                Some(Act::Then(then)) => {
+                    let answer = self.perform(&operation, &body);
+                    then();
+                    answer
                 }
                 None => self.perform(&operation, &body),
             };
