@@ -16,7 +16,7 @@
 //! | `lock` | locked as long as the agent that made the directory lives |
 //! | `vmm.json`, `vmm.stat` | who the process is: what a later start needs to know it again |
 //! | `api.sock` | the api-socket; the listener is bound by us and handed over open |
-//! | `vmm.log` | what the VMM wrote to its standard output and error |
+//! | `vmm.log` | what the VMM wrote to its standard output and error: the first 256 KiB and the last, at most 1 MiB |
 //! | [`VSOCK_SOCKET`] | a name that is free for the VM's vsock socket |
 //!
 //! # No orphan
