@@ -48,7 +48,7 @@ pub use manifest::Manifest;
 pub use memory::{Basis, MemoryPolicy, MemoryProof};
 pub use mint::{MintConfig, MintError, mint};
 pub use signature::{KeyError, PublicKey, SigningKey};
-pub use verify::{Mismatch, Verification, VerifiedFile};
+pub use verify::{Inspection, Mismatch, VerifiedFile};
 
 /// The folder of the VMM's own files within a golden snapshot.
 const SNAPSHOT: &str = "snapshot";

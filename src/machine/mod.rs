@@ -43,7 +43,7 @@ pub use boot::VmShape;
 pub use disk::{Disk, DiskRole};
 pub use distinct::{DiskFile, FilePurpose};
 pub use error::Error;
-pub use prove::{DiskProof, KnownDisk, Verification};
+pub use prove::{DiskProof, KnownDisk, VerificationLevel};
 pub(crate) use readings::blocking;
 pub use readings::{DiskReading, GuestReading, Reading, Readings, Step, VmmFile};
 pub use restore::{RestoreMode, RestorePolicy, Restored};

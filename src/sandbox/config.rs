@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::Strategy;
 use crate::client::Deadlines;
 use crate::golden::MemoryPolicy;
-use crate::machine::{Disk, DiskFormat, DiskRole, Limits, RestoreMode, Verification, VmShape};
+use crate::machine::{Disk, DiskFormat, DiskRole, Limits, RestoreMode, VerificationLevel, VmShape};
 use crate::vmm::VmmConfig;
 
 /// A configuration has a few hundred bytes.
@@ -50,7 +50,7 @@ pub struct SandboxConfig {
     /// How the guest's memory comes back. `auto` unless set.
     pub restore_mode: RestoreMode,
     /// How much of a reset's proof is computed anew each time. `fast` unless set.
-    pub verification: Verification,
+    pub verification: VerificationLevel,
     /// How much a reset does to prove that the memory it restores is the golden snapshot's. `held` unless set.
     pub memory_policy: MemoryPolicy,
     /// The Ed25519 key that has to have signed the golden snapshot's manifest: PEM, or its 32 bytes. With it, a golden
@@ -148,7 +148,7 @@ impl Default for SandboxConfig {
             scaffold: false,
             strategy: Strategy::default(),
             restore_mode: RestoreMode::default(),
-            verification: Verification::default(),
+            verification: VerificationLevel::default(),
             memory_policy: MemoryPolicy::default(),
             public_key: None,
             any_cpu: false,

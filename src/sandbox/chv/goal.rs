@@ -8,7 +8,7 @@ use crate::machine::{
     Target, VmmSource, blocking,
 };
 use crate::sandbox::report::Manner;
-use crate::sandbox::verify::{Verdict, Verification, verify};
+use crate::sandbox::verify::{Judgement, Verdict, verify};
 use crate::sandbox::{Error, SandboxConfig, StrategyUsed};
 
 /// A source that was silent is asked once more, by a whole further revert.
@@ -165,7 +165,7 @@ impl Goal {
         &self,
         machine: &mut Machine,
         strategy: StrategyUsed,
-    ) -> Result<Verification, Failure> {
+    ) -> Result<Judgement, Failure> {
         let prepared = self.stage(machine).await?;
         self.awaken(machine, prepared, strategy).await
     }
@@ -176,7 +176,7 @@ impl Goal {
         machine: &mut Machine,
         mut prepared: Prepared,
         strategy: StrategyUsed,
-    ) -> Result<Verification, Failure> {
+    ) -> Result<Judgement, Failure> {
         let mut attempt = 1;
         loop {
             let Prepared { staged, memory } = prepared;

@@ -23,13 +23,13 @@ use std::sync::Arc;
 use super::goal::{Failure, Goal, Prepared};
 use super::{Running, Shared};
 use crate::machine::Machine;
-use crate::sandbox::verify::Verification;
+use crate::sandbox::verify::Judgement;
 use crate::sandbox::{Error, Event, StrategyUsed};
 
 /// A machine in which the snapshot runs, and what was read of it.
 struct Replacement {
     machine: Machine,
-    verification: Verification,
+    verification: Judgement,
 }
 
 impl Shared {
@@ -38,7 +38,7 @@ impl Shared {
         self: &Arc<Self>,
         running: &mut Running,
         goal: &Goal,
-    ) -> Result<Verification, Error> {
+    ) -> Result<Judgement, Error> {
         let replacement = match self.replacement(goal).await {
             Ok(replacement) => replacement,
             // The VM that runs is not touched then.
@@ -60,7 +60,7 @@ impl Shared {
         self: &Arc<Self>,
         running: &mut Running,
         goal: &Goal,
-    ) -> Result<Verification, Error> {
+    ) -> Result<Judgement, Error> {
         if !running.given_up {
             let reverted = goal.revert(&mut running.machine, StrategyUsed::InPlace);
             let error = match reverted.await {
@@ -87,7 +87,7 @@ impl Shared {
         running.machine.vmm().kill().await;
     }
 
-    fn swap(self: &Arc<Self>, running: &mut Running, replacement: Replacement) -> Verification {
+    fn swap(self: &Arc<Self>, running: &mut Running, replacement: Replacement) -> Judgement {
         // The old VMM's end means nothing from here on.
         self.status.next_vmm();
         running.watcher = self.watch(&replacement.machine);
@@ -127,7 +127,7 @@ async fn awaken_spare(
     goal: &Goal,
     machine: &mut Machine,
     prepared: Prepared,
-) -> Result<Verification, Failure> {
+) -> Result<Judgement, Failure> {
     let prepared = goal.recheck(machine, prepared).await?;
     goal.awaken(machine, prepared, StrategyUsed::Standby).await
 }

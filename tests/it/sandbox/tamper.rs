@@ -138,6 +138,8 @@ async fn a_boot_refuses_what_the_manifest_does_not_say_before_anything_is_restor
     assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
     let text = crate::sandbox::chain(&error);
     assert!(text.contains("disks[0].fsverity"), "{text}");
+    let remedy = "put the file back as it was, or mint the golden snapshot again";
+    assert!(text.contains(remedy), "it says what to do: {text}");
     scene.assert_machine_is_empty();
 
     flip_a_bit(&scene.path("root.img"));
