@@ -73,6 +73,7 @@ impl VmArgs {
             handshake: by_default.handshake * self.patience,
             settle: by_default.settle * self.patience,
             query: by_default.query * self.patience,
+            vmm: by_default.vmm,
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, Part};
 
 /// Where the kernel describes the processors.
 const CPUINFO: &str = "/proc/cpuinfo";
@@ -103,7 +103,7 @@ impl CpuFacts {
         ];
         for (field, expected, found) in plain {
             if expected != found {
-                return Err(Error::mismatch(field, expected, found));
+                return Err(Error::mismatch(Part::Host, field, expected, found));
             }
         }
         let (expected, found) = (&self.flags.0, &found.flags.0);
@@ -113,7 +113,7 @@ impl CpuFacts {
                 format!("the same but with [{}]", join(these.difference(those)))
             };
             let (expected, found) = (only(expected, found), only(found, expected));
-            return Err(Error::mismatch("cpu.flags", expected, found));
+            return Err(Error::mismatch(Part::Host, "cpu.flags", expected, found));
         }
         Ok(())
     }

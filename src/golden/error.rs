@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{KeyError, PublicKey};
+use super::{KeyError, Part, PublicKey};
 use crate::overlay;
 
 /// A golden snapshot can't be used.
@@ -61,9 +61,17 @@ pub enum Error {
         /// The key that it should be by.
         key: Box<PublicKey>,
     },
+    /// The manifest isn't the one that was opened any more.
+    #[error("{} was changed since it was opened: put it back, or shut the sandbox down and boot it from what is there now", path.display())]
+    ManifestChanged {
+        /// The manifest.
+        path: PathBuf,
+    },
     /// Something isn't what the manifest says of it. Nothing was restored.
-    #[error("the manifest's {field} is {expected}, found {found}")]
+    #[error("the manifest's {field} is {expected}, found {found}: {}", remedy(*part))]
     Mismatch {
+        /// What it is.
+        part: Part,
         /// Where the manifest says it, as `snapshot.state.fsverity`.
         field: String,
         /// What the manifest says.
@@ -102,11 +110,13 @@ pub enum Error {
 
 impl Error {
     pub(super) fn mismatch(
+        part: Part,
         field: impl Into<String>,
         expected: impl ToString,
         found: impl ToString,
     ) -> Error {
         Error::Mismatch {
+            part,
             field: field.into(),
             expected: expected.to_string(),
             found: found.to_string(),
@@ -116,11 +126,20 @@ impl Error {
     /// Whether a disk itself isn't what the manifest says: what a verification compares too. What lies beneath a disk
     /// is compared by nobody else.
     pub fn is_of_a_disk(&self) -> bool {
-        match self {
-            Error::Mismatch { field, .. } => {
-                field.starts_with("disks[") && !field.contains("].backing[")
+        matches!(
+            self,
+            Error::Mismatch {
+                part: Part::Disk(_),
+                ..
             }
-            _ => false,
-        }
+        )
+    }
+}
+
+/// What whoever reads of a mismatch can do about it.
+fn remedy(part: Part) -> &'static str {
+    match part {
+        Part::Host => "run it where and with what it was made, or mint it again here",
+        _ => "put the file back as it was, or mint the golden snapshot again",
     }
 }

@@ -1,15 +1,20 @@
 //! The files that a golden snapshot is made of, each with what the manifest says of it.
 
+use std::fmt::Display;
 use std::fs;
 use std::path::PathBuf;
 
-use super::{Error, FileFacts, Golden};
+use super::{Error, FileFacts, Golden, manifest};
 use crate::machine::DiskRole;
 use crate::overlay::{Digest, VerityDigest};
 
-/// What a file is for.
+/// What of a golden snapshot something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub enum Part {
+    /// The manifest itself.
+    Manifest,
+    /// This host or its VMM, which have to be like those that made it.
+    Host,
     /// One of the VMM's own three files.
     Snapshot,
     /// A disk, or what it is put back from.
@@ -31,6 +36,8 @@ pub(super) struct Expected {
     pub(super) fsverity: VerityDigest,
     /// The VMM's own files have no such digest.
     pub(super) sha256: Option<Digest>,
+    /// Whether the VM reads it for as long as it lives.
+    pub(super) read_by_vm: bool,
 }
 
 impl Golden {
@@ -49,6 +56,7 @@ impl Golden {
                 length: facts.length,
                 fsverity: facts.fsverity,
                 sha256: None,
+                read_by_vm: false,
             })
             .collect();
         for (at, disk) in manifest.disks.iter().enumerate() {
@@ -59,13 +67,30 @@ impl Golden {
                 length: disk.length,
                 fsverity: disk.fsverity,
                 sha256: Some(disk.sha256),
+                read_by_vm: disk.readonly,
             });
             for (beneath, facts) in disk.backing.iter().enumerate() {
                 let field = format!("disks[{at}].backing[{beneath}]");
-                files.push(Expected::new(Part::Backing, field, facts));
+                files.push(Expected {
+                    read_by_vm: true,
+                    ..Expected::new(Part::Backing, field, facts)
+                });
             }
         }
         files
+    }
+
+    /// The manifest, which is to stay the one that was opened.
+    pub(super) fn manifest_file(&self) -> Expected {
+        Expected {
+            part: Part::Manifest,
+            field: manifest::FILE.to_owned(),
+            path: self.directory().join(manifest::FILE),
+            length: self.manifest_length,
+            fsverity: self.manifest_digest,
+            sha256: None,
+            read_by_vm: false,
+        }
     }
 
     /// What the VM was booted from, which a restore doesn't need.
@@ -89,6 +114,7 @@ impl Expected {
             length: facts.length,
             fsverity: facts.fsverity,
             sha256: Some(facts.sha256),
+            read_by_vm: false,
         }
     }
 
@@ -102,19 +128,21 @@ impl Expected {
     }
 
     /// Compares one of the file's facts with the manifest's.
-    pub(super) fn check<T: PartialEq + ToString>(
+    pub(super) fn check<T: PartialEq + Display>(
         &self,
         what: &str,
         expected: &T,
         found: &T,
     ) -> Result<(), Error> {
-        match expected == found {
-            true => Ok(()),
-            false => {
-                let field = format!("{}.{what}", self.field);
-                let (expected, found) = (expected.to_string(), found.to_string());
-                Err(Error::mismatch(field, expected, found))
-            }
+        if expected == found {
+            return Ok(());
         }
+        let field = format!("{}.{what}", self.field);
+        Err(match self.part {
+            Part::Manifest => Error::ManifestChanged {
+                path: self.path.clone(),
+            },
+            part => Error::mismatch(part, field, expected, found),
+        })
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::files::{Expected, Part};
 use super::manifest::read_bounded;
-use super::memory::{Basis, MemoryPolicy, MemoryProof};
+use super::memory::{Basis, Losses, MemoryPolicy, MemoryProof};
 use super::watcher::Watcher;
 use super::{Error, Golden};
 use crate::machine::DiskRole;
@@ -57,9 +57,10 @@ impl Golden {
     /// [`Error::Digest`] for a file that can't be read or changes meanwhile; [`Error::Refused`] when two of the files
     /// are one.
     pub fn hold(&self, policy: MemoryPolicy) -> Result<HeldGolden, Error> {
+        let files = [self.manifest_file()].into_iter().chain(self.files());
         let files = Arc::new(Files {
-            files: self.files().into_iter().map(HeldFile::new).collect(),
-            losses: watch::Sender::new(0),
+            files: files.map(HeldFile::new).collect(),
+            losses: watch::Sender::default(),
         });
         let mut holds = Vec::with_capacity(files.files.len());
         for file in &files.files {
@@ -93,6 +94,7 @@ impl Golden {
         match found == file.fsverity {
             true => Ok(bytes.into()),
             false => Err(Error::mismatch(
+                Part::Snapshot,
                 format!("snapshot.{field}.fsverity"),
                 file.fsverity,
                 found,
@@ -156,7 +158,7 @@ impl HeldGolden {
             hashed: 0,
             skipped: 0,
             micros: 0,
-            losses: 0,
+            losses: Losses::default(),
         };
         for file in &self.files.files {
             let (basis, hashed) = match self.policy {
@@ -186,7 +188,28 @@ impl HeldGolden {
             return false;
         }
         self.files.look();
-        *self.files.losses.borrow() == proof.losses
+        self.files.losses.borrow().snapshot == proof.losses.snapshot
+    }
+
+    /// Makes sure again, after any time, of what a VM that was restored on `proof` has yet to read.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Golden::hold`].
+    pub fn renew(&self, proof: MemoryProof) -> Result<MemoryProof, Error> {
+        self.files.look();
+        if self.policy != MemoryPolicy::Trust && !is_lost(&self.files.losses.borrow(), &proof) {
+            return Ok(proof);
+        }
+        let again = self.recheck()?;
+        Ok(match proof.confirmed {
+            // What was read stays as proved as it was.
+            true => MemoryProof {
+                losses: again.losses,
+                ..proof
+            },
+            false => again,
+        })
     }
 
     /// Says after a restore with `Copy` whether the VMM has read what was proved before it.
@@ -207,12 +230,13 @@ impl HeldGolden {
         }
     }
 
-    /// Waits until `proof` no longer stands, which the watcher notices within a tenth of a second. Never ends under
-    /// [`MemoryPolicy::Trust`].
+    /// Waits until a file that a VM restored on `proof` has yet to read is no longer held as it was, which the watcher
+    /// notices within a tenth of a second: a disk that the guest can't write, what lies beneath a disk, and the memory
+    /// unless the VMM has read all of it (`proof.confirmed`). Never ends under [`MemoryPolicy::Trust`].
     pub async fn lost(&self, proof: &MemoryProof) {
         let mut losses = self.files.losses.subscribe();
         // The sender lives as long as this does.
-        let _ = losses.wait_for(|losses| *losses != proof.losses).await;
+        let _ = losses.wait_for(|losses| is_lost(losses, proof)).await;
     }
 
     /// The disk, if it is held by a lease or by the kernel at this moment: then its digest is the manifest's, and it
@@ -233,18 +257,24 @@ impl HeldGolden {
     }
 }
 
-/// The files, and how often one of the VMM's own was lost.
+/// Whether something that a VM restored on `proof` has yet to read was lost since.
+fn is_lost(losses: &Losses, proof: &MemoryProof) -> bool {
+    let memory = losses.snapshot != proof.losses.snapshot && !proof.confirmed;
+    memory || losses.disks != proof.losses.disks
+}
+
+/// The files, and how often one that is read on the strength of a proof was lost.
 #[derive(Debug)]
 pub(super) struct Files {
     files: Vec<HeldFile>,
-    losses: watch::Sender<u64>,
+    losses: watch::Sender<Losses>,
 }
 
 impl Files {
-    /// Whether each of the VMM's own files is held, as far as it could be when it was taken.
+    /// Whether each file whose losses count is held, as far as it could be when it was taken.
     fn all_stand(&self) -> bool {
-        let mut memory = self.files.iter().filter(|file| file.is(Part::Snapshot));
-        memory.all(|file| file.lock().as_ref().is_some_and(stands))
+        let mut counted = self.files.iter().filter(|file| file.counts());
+        counted.all(|file| file.lock().as_ref().is_some_and(stands))
     }
 
     /// Lets go of every file that is no longer held: somebody waits for it, or it is another one.
@@ -290,7 +320,7 @@ impl HeldFile {
     }
 
     /// Leaves a hold that is proved to stand, and takes another for one that isn't.
-    fn ensure_held(&self, losses: &watch::Sender<u64>) -> Result<(Basis, u64), Error> {
+    fn ensure_held(&self, losses: &watch::Sender<Losses>) -> Result<(Basis, u64), Error> {
         let held = self
             .lock()
             .as_ref()
@@ -304,7 +334,7 @@ impl HeldFile {
     }
 
     /// Digests the file, which blocks nobody who looks at the hold there was, and holds it from now on.
-    fn digest_anew(&self, losses: &watch::Sender<u64>) -> Result<(Basis, u64), Error> {
+    fn digest_anew(&self, losses: &watch::Sender<Losses>) -> Result<(Basis, u64), Error> {
         let new = self.verify();
         let mut hold = self.lock();
         // The one before stood until the new one was taken, or a proof that rests on it has come to nothing.
@@ -321,11 +351,19 @@ impl HeldFile {
         Ok((basis, new.hashed()))
     }
 
-    /// Only memory is read by the VMM on the strength of a proof; a disk's digest is compared again.
-    fn count_loss(&self, losses: &watch::Sender<u64>) {
-        if self.is(Part::Snapshot) {
-            losses.send_modify(|losses| *losses += 1);
+    fn count_loss(&self, losses: &watch::Sender<Losses>) {
+        if self.counts() {
+            losses.send_modify(|losses| match self.expected.read_by_vm {
+                true => losses.disks += 1,
+                false => losses.snapshot += 1,
+            });
         }
+    }
+
+    /// Whether a VM reads it on the strength of a proof, at its restore or later. What a writable disk is put back from
+    /// is not: the digest of the disk itself is compared.
+    fn counts(&self) -> bool {
+        self.is(Part::Snapshot) || self.expected.read_by_vm
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Hold>> {

@@ -1,10 +1,12 @@
 //! The VMM that a golden snapshot is restored by: it must be the one that made it.
 
+use std::fs;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Error, ExecutableFacts, Golden};
+use super::{Error, ExecutableFacts, Golden, Part};
 use crate::machine::blocking;
-use crate::overlay::{self, AccessPolicy, Digest};
+use crate::overlay::{self, AccessPolicy, Digest, Stamp};
 use crate::vmm::Process;
 
 impl ExecutableFacts {
@@ -33,6 +35,45 @@ impl ExecutableFacts {
     }
 }
 
+/// The digest of the executable that VMMs run, computed anew only for another file than the last one.
+///
+/// It is the same file for as long as its device, inode, size and timestamps are the same. While a VMM runs it the kernel
+/// lets nobody open it for writing.
+#[derive(Debug, Default)]
+pub struct KnownExecutable(Mutex<Option<(Stamp, Digest)>>);
+
+impl KnownExecutable {
+    /// The digest of the executable that `process` runs: the file that was started, whatever has its name by now.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ExecutableFacts::of_process`], and [`Error::Host`] when the file can't be looked at.
+    pub async fn of_process(&self, process: &Process) -> Result<Digest, Error> {
+        let path = PathBuf::from(format!("/proc/{}/exe", process.pid()));
+        // Before the digest: what changes from here on shows the next time.
+        let metadata = fs::metadata(&path).map_err(|source| Error::Host {
+            what: "the VMM's executable",
+            path,
+            source,
+        })?;
+        let stamp = Stamp::from(&metadata);
+        let known = *self.lock();
+        if let Some((known, digest)) = known
+            && known == stamp
+        {
+            return Ok(digest);
+        }
+        let digest = ExecutableFacts::of_process(process).await?.sha256;
+        *self.lock() = Some((stamp, digest));
+        Ok(digest)
+    }
+
+    /// Nothing that holds this lock can leave it half-changed.
+    fn lock(&self) -> MutexGuard<'_, Option<(Stamp, Digest)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Golden {
     /// Compares what is about to restore this snapshot with what made it: the VMM's `release`, its executable's
     /// digest, and this machine's processor unless `any_cpu`. Reads `/proc/cpuinfo` and nothing else.
@@ -52,12 +93,18 @@ impl Golden {
     ) -> Result<(), Error> {
         let manifest = self.manifest();
         if manifest.release != release {
-            return Err(Error::mismatch("release", &manifest.release, release));
+            return Err(Error::mismatch(
+                Part::Host,
+                "release",
+                &manifest.release,
+                release,
+            ));
         }
         if let (Some(minted_by), Some(found)) = (&manifest.vmm.executable, executable)
             && minted_by.sha256 != *found
         {
             return Err(Error::mismatch(
+                Part::Host,
                 "vmm.executable.sha256",
                 minted_by.sha256,
                 found,

@@ -29,9 +29,11 @@
 //! | [`Digest`](MemoryPolicy::Digest) | every byte that was read | every byte, while it stands | a digest of each file |
 //! | [`Trust`](MemoryPolicy::Trust) | nothing since the boot | nothing since the boot | none |
 //!
-//! With `Copy` the VMM has read all of it when `vm.restore` answers: [`HeldGolden::confirm`](super::HeldGolden::confirm)
-//! then says whether the hold stood throughout. With `OnDemand` pages are read for as long as the VM lives: a hold that
-//! is lost meanwhile ([`HeldGolden::lost`](super::HeldGolden::lost)) takes the proof away, and the sandbox must be reset.
+//! With `Copy` the VMM has read all of the memory when `vm.restore` answers: [`HeldGolden::confirm`](super::HeldGolden::confirm)
+//! then says whether the hold stood throughout. With `OnDemand` pages are read for as long as the VM lives, and a disk
+//! that the guest can't write is read for as long in any case: a hold that is lost meanwhile
+//! ([`HeldGolden::lost`](super::HeldGolden::lost)) takes the proof away. The sandbox tells it and takes no tool until it is
+//! reset, which digests the file anew.
 //!
 //! A lease is the kernel's word that nobody has the file open for writing. Whoever opens it all the same is made to
 //! wait; a watcher looks for that ten times a second, gives the lease up so that nobody waits for long, and the hold
@@ -89,7 +91,16 @@ pub struct MemoryProof {
     pub skipped: u64,
     /// How long it took, in microseconds.
     pub micros: u64,
-    /// How often a hold had been lost when this was made.
+    /// What had been lost when this was made.
     #[serde(skip)]
-    pub(super) losses: u64,
+    pub(super) losses: Losses,
+}
+
+/// How often a hold was lost, by what reads the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Losses {
+    /// Of one of the VMM's own files, which are read by a restore.
+    pub(super) snapshot: u64,
+    /// Of a file that the VM reads for as long as it lives: a disk that the guest can't write, or what lies beneath one.
+    pub(super) disks: u64,
 }

@@ -31,6 +31,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::machine::Disk;
+use crate::overlay::VerityDigest;
 
 pub use baseline::{BaselineError, Baselines, vmm_api_state};
 pub use compare::{Difference, compare};
@@ -40,12 +41,14 @@ pub use facts::{
     ExecutableFacts, FileFacts, GoldenDisk, GuestFacts, PayloadFacts, ShapeFacts, SnapshotFacts,
     SnapshotFile, VmmFacts,
 };
+pub use files::Part;
 pub use held::{HeldDisk, HeldGolden};
+pub use host::KnownExecutable;
 pub use manifest::Manifest;
 pub use memory::{Basis, MemoryPolicy, MemoryProof};
 pub use mint::{MintConfig, MintError, mint};
 pub use signature::{KeyError, PublicKey, SigningKey};
-pub use verify::{Mismatch, Verification, VerifiedFile};
+pub use verify::{Inspection, Mismatch, VerifiedFile};
 
 /// The folder of the VMM's own files within a golden snapshot.
 const SNAPSHOT: &str = "snapshot";
@@ -55,6 +58,9 @@ const SNAPSHOT: &str = "snapshot";
 pub struct Golden {
     directory: PathBuf,
     manifest: Manifest,
+    /// Of the very bytes from which the manifest was read.
+    manifest_digest: VerityDigest,
+    manifest_length: u64,
 }
 
 impl Golden {
@@ -91,6 +97,8 @@ impl Golden {
         }
         let golden = Golden {
             manifest: Manifest::parse(&bytes, &path)?,
+            manifest_digest: VerityDigest::of(&bytes),
+            manifest_length: bytes.len() as u64,
             directory,
         };
         for path in golden.files().into_iter().map(|file| file.path) {

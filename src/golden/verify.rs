@@ -10,7 +10,7 @@ use crate::overlay::{self, AccessPolicy, FileIdentity, Threads};
 
 /// A golden snapshot all of whose files were digested.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Verification {
+pub struct Inspection {
     /// Each file, in the manifest's order.
     pub files: Vec<VerifiedFile>,
     /// What isn't what the manifest says. Empty: the golden snapshot is good.
@@ -49,7 +49,7 @@ impl Golden {
     ///
     /// Where it can't be decided: [`Error::Missing`] and [`Error::Digest`] for a file that can't be read or changes
     /// meanwhile. [`Error::Refused`] when two of the files are one.
-    pub fn verify(&self) -> Result<Verification, Error> {
+    pub fn verify(&self) -> Result<Inspection, Error> {
         let mut files = Vec::new();
         let mut mismatches = Vec::new();
         let mut seen: Vec<(FileIdentity, PathBuf)> = Vec::new();
@@ -68,7 +68,7 @@ impl Golden {
                 good: mismatches.len() == found,
             });
         }
-        Ok(Verification { files, mismatches })
+        Ok(Inspection { files, mismatches })
     }
 }
 
@@ -81,6 +81,7 @@ impl Expected {
                 field,
                 expected,
                 found,
+                ..
             }) => {
                 mismatches.push(Mismatch {
                     field,

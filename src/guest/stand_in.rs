@@ -85,6 +85,21 @@ impl StandIn {
         })
     }
 
+    /// The same guest in another VM, restored from the same snapshot: what it keeps in memory and has open is the same,
+    /// its VM's vsock socket is another. It doesn't run yet, and treats connections as this one does now.
+    #[must_use]
+    pub fn restored_at(&self, socket: impl Into<PathBuf>) -> StandIn {
+        StandIn {
+            shared: Arc::new(Shared {
+                socket: socket.into(),
+                open_files: Arc::clone(&self.shared.open_files),
+                behaviour: Mutex::new(lock(&self.shared.behaviour).clone()),
+                dispatcher: Mutex::new(lock(&self.shared.dispatcher).clone()),
+                running: Mutex::new(None),
+            }),
+        }
+    }
+
     /// The socket of [`new`](Self::new).
     pub fn socket(&self) -> &Path {
         &self.shared.socket

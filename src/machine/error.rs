@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::api::types::VmState;
+use crate::client::ErrorKind;
 use crate::{client, overlay, vmm, vsock};
 
 /// A machine couldn't do what was asked of it. The causes chain.
@@ -120,6 +121,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the VMM gave no answer in time. What came of the call isn't known, and neither is whether it will ever
+    /// answer another one.
+    pub fn is_silence_of_vmm(&self) -> bool {
+        match self {
+            Error::Api { source, .. } => matches!(source.kind(), ErrorKind::Deadline { .. }),
+            _ => false,
+        }
+    }
+
     pub(super) fn file(
         action: &'static str,
         path: impl Into<PathBuf>,

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use crate::client::{self, Client, ErrorKind, Release};
+use crate::client::{self, Client, Deadlines, ErrorKind, Release};
 use crate::vmm::{ShutdownReport, Vmm, VmmConfig};
 use crate::vsock::{Channel, ChannelConfig, GuestHello};
 
@@ -43,7 +43,7 @@ pub use boot::VmShape;
 pub use disk::{Disk, DiskRole};
 pub use distinct::{DiskFile, FilePurpose};
 pub use error::Error;
-pub use prove::{DiskProof, KnownDisk, Verification};
+pub use prove::{DiskProof, KnownDisk, VerificationLevel};
 pub(crate) use readings::blocking;
 pub use readings::{DiskReading, GuestReading, Reading, Readings, Step, VmmFile};
 pub use restore::{RestoreMode, RestorePolicy, Restored};
@@ -72,8 +72,7 @@ pub enum VmmSource {
     },
 }
 
-/// How long a machine waits for its guest. The VMM's own limits are the client's
-/// ([`Deadlines`](crate::client::Deadlines)).
+/// How long a machine waits for its guest and for its VMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// From the VM's boot to an open channel. 30 s unless set.
@@ -84,6 +83,8 @@ pub struct Limits {
     pub settle: Duration,
     /// One query to the guest. 1 s unless set.
     pub query: Duration,
+    /// One call to the VMM, by its class.
+    pub vmm: Deadlines,
 }
 
 impl Default for Limits {
@@ -93,6 +94,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             settle: Duration::from_secs(5),
             query: Duration::from_secs(1),
+            vmm: Deadlines::default(),
         }
     }
 }
@@ -116,6 +118,8 @@ pub struct MachineConfig {
 #[derive(Debug)]
 pub struct Machine {
     vmm: Vmm,
+    /// The VMM's client, with this machine's limits.
+    client: Client,
     layout: Layout,
     disks: Vec<WorkingDisk>,
     port: u32,
@@ -166,6 +170,7 @@ impl Machine {
             .map(|disk| WorkingDisk::new(disk, &layout))
             .collect::<Result<_, _>>()?;
         let machine = Machine {
+            client: vmm.client().clone().with_deadlines(config.limits.vmm),
             vmm,
             layout,
             disks,
@@ -189,7 +194,7 @@ impl Machine {
 
     /// The client of the VMM's API.
     pub fn client(&self) -> &Client {
-        self.vmm.client()
+        &self.client
     }
 
     /// The channel to the guest, while there is one.

@@ -15,7 +15,7 @@ use crate::vmm::OpenFile;
 /// How much of a disk's proof is computed anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verification {
+pub enum VerificationLevel {
     /// The fs-verity digest answers for the SHA-256 that was recorded with it. A digest that was taken of a disk at
     /// rest stands for as long as the file's identity, size and timestamps do.
     #[default]
@@ -182,8 +182,8 @@ impl Target {
     /// What is known of the disk, unless everything is computed anew.
     fn known(&self, role: DiskRole) -> Option<&KnownDisk> {
         match self.verification {
-            Verification::Fast => self.disks.iter().find(|known| known.role == role),
-            Verification::Full => None,
+            VerificationLevel::Fast => self.disks.iter().find(|known| known.role == role),
+            VerificationLevel::Full => None,
         }
     }
 }
@@ -203,7 +203,7 @@ impl Machine {
         let mut readings = Vec::with_capacity(self.disks.len());
         for (disk, at_rest) in self.disks.iter().zip(at_rest) {
             let standing = match at_rest {
-                Some(at_rest) if target.verification == Verification::Fast => {
+                Some(at_rest) if target.verification == VerificationLevel::Fast => {
                     at_rest.stands(disk, target)?.then_some(at_rest)
                 }
                 _ => None,

@@ -18,7 +18,7 @@ use super::prove::AtRest;
 use super::readings::Steps;
 use super::{
     Description, DiskReading, Error, KnownDisk, Machine, Readings, RestorePolicy, Restored,
-    Verification,
+    VerificationLevel,
 };
 use crate::api;
 use crate::api::types::VmState;
@@ -31,7 +31,7 @@ pub struct Target {
     /// How the memory comes back.
     pub restore: RestorePolicy,
     /// How much of the disks' proof is computed anew.
-    pub verification: Verification,
+    pub verification: VerificationLevel,
     /// What is known of the disks. Nothing need be.
     pub disks: Vec<KnownDisk>,
 }
@@ -46,7 +46,7 @@ impl Target {
         Ok(Target {
             description: Arc::new(Description::read(snapshot)?),
             restore: RestorePolicy::default(),
-            verification: Verification::default(),
+            verification: VerificationLevel::default(),
             disks: Vec::new(),
         })
     }

@@ -49,12 +49,12 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, Stamp), Error> {
     Ok((file, Stamp::from(&metadata)))
 }
 
-/// What of a file's attributes must stay the same while it is read.
+/// What of a file's attributes must stay the same for its bytes to be believed to.
 ///
 /// The timestamps are a second line: a kernel without fine-grained ones gives two writes within one tick (up to
 /// 10 ms) the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     pub(super) identity: FileIdentity,
     /// In bytes.
     pub(super) length: u64,

@@ -34,6 +34,7 @@ pub use copy::CopyMethod;
 pub use digest::{Digest, ParseDigestError};
 pub use error::{Change, Error};
 pub use file::FileIdentity;
+pub(crate) use file::Stamp;
 pub use format::DiskFormat;
 pub use hash::{
     AccessPolicy, Digests, Hashed, Progress, Threads, Work, digests, fsverity, fsverity_watched,

@@ -10,8 +10,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Strategy;
+use crate::client::Deadlines;
 use crate::golden::MemoryPolicy;
-use crate::machine::{Disk, DiskFormat, DiskRole, Limits, RestoreMode, Verification, VmShape};
+use crate::machine::{Disk, DiskFormat, DiskRole, Limits, RestoreMode, VerificationLevel, VmShape};
 use crate::vmm::VmmConfig;
 
 /// A configuration has a few hundred bytes.
@@ -49,7 +50,7 @@ pub struct SandboxConfig {
     /// How the guest's memory comes back. `auto` unless set.
     pub restore_mode: RestoreMode,
     /// How much of a reset's proof is computed anew each time. `fast` unless set.
-    pub verification: Verification,
+    pub verification: VerificationLevel,
     /// How much a reset does to prove that the memory it restores is the golden snapshot's. `held` unless set.
     pub memory_policy: MemoryPolicy,
     /// The Ed25519 key that has to have signed the golden snapshot's manifest: PEM, or its 32 bytes. With it, a golden
@@ -114,6 +115,11 @@ pub struct Timeouts {
     pub settle_ms: u64,
     /// One query to the guest. 1,000 unless set; emulated guests need more.
     pub query_ms: u64,
+    /// One call to the VMM that changes its VM: to delete, pause or resume it. After that the VMM is given up: it is killed,
+    /// and another one serves. 10,000 unless set.
+    pub vmm_ms: u64,
+    /// The VMM's restore of a snapshot, in which it may read all of the guest's memory. 300,000 unless set.
+    pub restore_ms: u64,
     /// What a tool may take beyond its deadline for the guest's own answer. 2,000 unless set.
     pub grace_ms: u64,
 }
@@ -125,6 +131,8 @@ impl Default for Timeouts {
             handshake_ms: 5_000,
             settle_ms: 5_000,
             query_ms: 1_000,
+            vmm_ms: 10_000,
+            restore_ms: 300_000,
             grace_ms: 2_000,
         }
     }
@@ -140,7 +148,7 @@ impl Default for SandboxConfig {
             scaffold: false,
             strategy: Strategy::default(),
             restore_mode: RestoreMode::default(),
-            verification: Verification::default(),
+            verification: VerificationLevel::default(),
             memory_policy: MemoryPolicy::default(),
             public_key: None,
             any_cpu: false,
@@ -345,13 +353,15 @@ impl SandboxConfig {
         config
     }
 
-    /// How long a machine waits for its guest.
+    /// How long a machine waits for its guest and for its VMM.
     pub fn limits(&self) -> Limits {
         let Timeouts {
             boot_ms,
             handshake_ms,
             settle_ms,
             query_ms,
+            vmm_ms,
+            restore_ms,
             grace_ms: _,
         } = self.timeouts;
         Limits {
@@ -359,6 +369,11 @@ impl SandboxConfig {
             handshake: Duration::from_millis(handshake_ms),
             settle: Duration::from_millis(settle_ms),
             query: Duration::from_millis(query_ms),
+            vmm: Deadlines {
+                lifecycle: Duration::from_millis(vmm_ms),
+                transfer: Duration::from_millis(restore_ms),
+                ..Deadlines::default()
+            },
         }
     }
 }

@@ -28,6 +28,15 @@ pub enum Event {
     SpareReady,
     /// A spare could not be prepared. It is tried again after a while; a reset that finds no spare starts a new VMM.
     SpareFailed(Arc<Error>),
+    /// The VMM of a spare ended while it waited. Another spare is made.
+    SpareEnded(vmm::Ended),
+    /// A spare was not what it was when it was prepared, or didn't awaken: it is stopped, and the reset goes on without it.
+    SpareRefused(Arc<Error>),
+    /// The VMM gave no answer in time. It was killed with its guest, and another one is to serve.
+    VmmGivenUp(Arc<Error>),
+    /// A file of the golden snapshot that the VM goes on to read was opened for writing, changed or replaced. The sandbox
+    /// takes no tool until it is reset.
+    HoldLost,
     /// What is left of a sandbox that diverged was kept there.
     EvidenceKept(std::path::PathBuf),
     /// Events came faster than they could be passed on, and this many of them are gone for good.
@@ -62,6 +71,12 @@ impl fmt::Display for Event {
             Event::VmmEnded(ended) => write!(f, "VMM {} ended, {}", ended.pid, ended.exit),
             Event::SpareReady => f.write_str("a spare waits"),
             Event::SpareFailed(error) => write!(f, "no spare: {error}"),
+            Event::SpareEnded(ended) => {
+                write!(f, "the VMM {} of a spare ended, {}", ended.pid, ended.exit)
+            }
+            Event::SpareRefused(error) => write!(f, "a spare is not used: {error}"),
+            Event::VmmGivenUp(error) => write!(f, "the VMM was given up: {error}"),
+            Event::HoldLost => f.write_str("a golden file that the VM reads was not left alone"),
             Event::EvidenceKept(folder) => write!(f, "evidence kept in {}", folder.display()),
             Event::Lost { source, count } => write!(f, "{count} events of the {source} lost"),
         }

@@ -23,13 +23,13 @@ pub(super) enum Verdict {
 
 /// The outcome of one comparison.
 #[derive(Debug)]
-pub(super) struct Verification {
+pub(super) struct Judgement {
     pub(super) verdict: Verdict,
     pub(super) outcome: ResetOutcome,
 }
 
 /// Compares `readings` with what the golden snapshot's manifest says they have to be.
-pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -> Verification {
+pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -> Judgement {
     let mut checks: Vec<Check> = Vec::with_capacity(8);
     let disks = || readings.disks.iter().zip(&manifest.disks);
     checks.extend(disks().map(|(disk, golden)| check_digest(disk, golden)));
@@ -62,7 +62,7 @@ pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -
         clock: guest.and_then(|guest| guest.clock),
         checks,
     };
-    Verification {
+    Judgement {
         verdict,
         outcome: ResetOutcome {
             state: reset_state(&readings, manifest, verdict),

@@ -11,7 +11,7 @@ use super::events::Decoder;
 use super::log::Log;
 use super::{Ended, Event, Exit, Process};
 
-/// How much is read from an event monitor at a time, in bytes; as much as a pipe holds.
+/// How much is read from a pipe at a time, in bytes; as much as a pipe holds.
 const CHUNK: usize = 64 * 1024;
 
 /// A child that isn't reaped yet. Nobody else reaps it.
@@ -19,6 +19,7 @@ pub(super) struct Child {
     pub(super) process: Process,
     pub(super) events: Option<EventPipe>,
     pub(super) log: Arc<Log>,
+    pub(super) log_pipe: Option<LogPipe>,
     pub(super) ended: watch::Sender<Option<Ended>>,
 }
 
@@ -32,12 +33,31 @@ impl Child {
         }
     }
 
+    /// Keeps what the VMM has written to its standard output and error; whether it had written anything.
+    pub(super) fn read_log(&mut self) -> bool {
+        let Some(pipe) = &self.log_pipe else {
+            return false;
+        };
+        match pipe.read(&self.log) {
+            Some(length) => length > 0,
+            None => {
+                self.log_pipe = None;
+                false
+            }
+        }
+    }
+
     /// Takes the status of the child if it has ended, and tells everybody who waits.
     pub(super) fn reap(&mut self) -> bool {
         if !self.process.has_ended() {
             return false;
         }
         self.read_events();
+        // As much as a pipe holds, and no more: what the child has started may write on.
+        let mut left = 16;
+        while left > 0 && self.read_log() {
+            left -= 1;
+        }
         let pid = self.process.pid();
         // While its leader isn't reaped, the group's id can't become somebody else's.
         if let Some(group) = Pid::from_raw(pid as i32) {
@@ -104,6 +124,42 @@ impl EventPipe {
                 false
             }
         }
+    }
+}
+
+/// The reading end of the pipe that is a VMM's standard output and error.
+pub(super) struct LogPipe(OwnedFd);
+
+impl LogPipe {
+    /// The reading end and the writing end, which is for the VMM.
+    pub(super) fn new() -> io::Result<(LogPipe, OwnedFd)> {
+        let (pipe, for_vmm) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&pipe, true)?;
+        Ok((LogPipe(pipe), for_vmm))
+    }
+
+    /// Moves what is there to `log`, at most one chunk, without waiting: how many bytes, or `None` when nothing will
+    /// follow.
+    fn read(&self, log: &Log) -> Option<usize> {
+        let mut chunk = [0; CHUNK];
+        match rustix::io::read(&self.0, &mut chunk) {
+            Ok(0) => None,
+            Ok(length) => {
+                log.append(&chunk[..length]);
+                Some(length)
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Some(0),
+            Err(error) => {
+                tracing::debug!(%error, "the log of a VMM can't be read");
+                None
+            }
+        }
+    }
+}
+
+impl AsFd for LogPipe {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

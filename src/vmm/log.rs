@@ -1,83 +1,140 @@
-//! The log of a VMM: a file that the process appends to and whose end goes into errors.
+//! The log of a VMM: what it writes to its standard output and error, in a file that is bounded and whose end goes into
+//! errors.
+//!
+//! The VMM writes into a pipe, and this process into the file: a VMM that serves a hostile guest could fill the disk
+//! otherwise. What was written first stays, and so does what was written last; what is left out between is counted.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How much of the end of a log is kept, in bytes.
 const TAIL: u64 = 16 * 1024;
 
+/// How much of its beginning is.
+const HEAD: u64 = 256 * 1024;
+
+/// How long the file may become before the part between is left out.
+const LIMIT: u64 = 1024 * 1024;
+
 /// The open log of a VMM. It can be read after the file was unlinked.
 #[derive(Debug)]
-pub(super) struct Log(File);
+pub(super) struct Log(Mutex<Content>);
+
+#[derive(Debug)]
+struct Content {
+    file: File,
+    /// How many bytes were left out.
+    left_out: u64,
+    /// The file can't be written to, which was said.
+    broken: bool,
+}
 
 impl Log {
     /// Creates the log, for this user only.
     pub(super) fn create(path: &Path) -> io::Result<Log> {
-        OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .append(true)
             .create_new(true)
             .mode(0o600)
-            .open(path)
-            .map(Log)
+            .open(path);
+        file.map(Log::of)
     }
 
-    /// Opens the log that another agent's VMM wrote.
+    /// Opens the log of another agent's VMM.
     pub(super) fn open(path: &Path) -> io::Result<Log> {
-        File::open(path).map(Log)
+        File::open(path).map(Log::of)
     }
 
-    /// A descriptor for the process to append to.
-    pub(super) fn writer(&self) -> io::Result<File> {
-        self.0.try_clone()
+    fn of(file: File) -> Log {
+        Log(Mutex::new(Content {
+            file,
+            left_out: 0,
+            broken: false,
+        }))
+    }
+
+    /// Adds what the VMM has written. A log that can't be kept stops no VMM.
+    pub(super) fn append(&self, bytes: &[u8]) {
+        let mut content = self.lock();
+        if let Err(error) = content.append(bytes)
+            && !content.broken
+        {
+            content.broken = true;
+            tracing::warn!(%error, "the log of a VMM isn't kept");
+        }
     }
 
     /// The last 16 KiB as text, cut at the start of a line where there is one; empty when it can't be read.
     pub(super) fn tail(&self) -> String {
-        match self.read_tail() {
-            Ok(tail) => tail,
+        let read = self.lock().read_tail();
+        let (tail, is_whole) = match read {
+            Ok(read) => read,
             Err(error) => {
                 tracing::debug!(%error, "the log of the VMM can't be read");
-                String::new()
+                return String::new();
             }
-        }
+        };
+        let line = match tail.iter().position(|&byte| byte == b'\n') {
+            Some(newline) if !is_whole => &tail[newline + 1..],
+            _ => &tail[..],
+        };
+        String::from_utf8_lossy(line).into_owned()
     }
 
-    fn read_tail(&self) -> io::Result<String> {
-        let length = self.0.metadata()?.len();
+    /// Nothing that holds this lock can leave it half-changed in a way that matters.
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Content {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        let length = self.file.metadata()?.len();
+        if length <= LIMIT {
+            return Ok(());
+        }
+        let (tail, _) = self.read_tail()?;
+        self.left_out += length - HEAD - tail.len() as u64;
+        self.file.set_len(HEAD)?;
+        write!(self.file, "\n[{} bytes left out]\n", self.left_out)?;
+        self.file.write_all(&tail)
+    }
+
+    /// The last 16 KiB, and whether they are the whole.
+    fn read_tail(&self) -> io::Result<(Vec<u8>, bool)> {
+        let length = self.file.metadata()?.len();
         let start = length.saturating_sub(TAIL);
         let mut bytes = Vec::new();
         let mut chunk = [0; 4096];
-        // The file may grow meanwhile: read what was its end, and no more.
+        // One that another agent's VMM still writes to may grow meanwhile: read what was its end, and no more.
         while (bytes.len() as u64) < length - start {
-            match self.0.read_at(&mut chunk, start + bytes.len() as u64)? {
+            match self.file.read_at(&mut chunk, start + bytes.len() as u64)? {
                 0 => break,
                 read => bytes.extend_from_slice(&chunk[..read]),
             }
         }
         bytes.truncate(TAIL as usize);
-        let line = match bytes.iter().position(|&byte| byte == b'\n') {
-            Some(newline) if start > 0 => &bytes[newline + 1..],
-            _ => &bytes[..],
-        };
-        Ok(String::from_utf8_lossy(line).into_owned())
+        Ok((bytes, start == 0))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::fs;
 
-    use super::{Log, TAIL};
+    use super::{HEAD, LIMIT, Log, TAIL};
 
     #[test]
     fn the_tail_is_bounded_and_starts_with_a_whole_line() {
         fn check(content: &[u8], expected: &str) {
             let dir = tempfile::tempdir().unwrap();
             let log = Log::create(&dir.path().join("vmm.log")).unwrap();
-            log.writer().unwrap().write_all(content).unwrap();
+            log.append(content);
             assert_eq!(log.tail(), expected);
         }
 
@@ -100,8 +157,43 @@ mod tests {
     fn the_tail_can_be_read_after_the_file_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::create(&dir.path().join("vmm.log")).unwrap();
-        log.writer().unwrap().write_all(b"last words").unwrap();
+        log.append(b"last words");
         drop(dir);
         assert_eq!(log.tail(), "last words");
+    }
+
+    #[test]
+    fn the_file_is_bounded_and_keeps_what_came_first_and_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vmm.log");
+        let log = Log::create(&path).unwrap();
+        let mut written = 0;
+        log.append(b"first words\n");
+        let line = format!("{}\n", "x".repeat(4095));
+        while written < 5 * LIMIT {
+            log.append(line.as_bytes());
+            written += line.len() as u64;
+            assert!(fs::metadata(&path).unwrap().len() <= LIMIT);
+        }
+        log.append(b"last words\n");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("first words\n") && text.ends_with("last words\n"));
+        assert!(log.tail().ends_with("last words\n") && log.tail().len() as u64 <= TAIL);
+        assert_eq!(text.matches("bytes left out]").count(), 1);
+        assert!(text[HEAD as usize..].starts_with("\n["));
+    }
+
+    #[test]
+    fn the_longest_write_is_bounded_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vmm.log");
+        let log = Log::create(&path).unwrap();
+        let much = [vec![b'x'; 3 * LIMIT as usize], b"last words".to_vec()].concat();
+        log.append(&much);
+        assert!(fs::metadata(&path).unwrap().len() < LIMIT);
+        let text = fs::read_to_string(&path).unwrap();
+        let left_out = much.len() as u64 - HEAD - TAIL;
+        assert!(text.contains(&format!("[{left_out} bytes left out]")));
+        assert!(text.ends_with("last words"));
     }
 }

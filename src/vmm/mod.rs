@@ -16,7 +16,7 @@
 //! | `lock` | locked as long as the agent that made the directory lives |
 //! | `vmm.json`, `vmm.stat` | who the process is: what a later start needs to know it again |
 //! | `api.sock` | the api-socket; the listener is bound by us and handed over open |
-//! | `vmm.log` | what the VMM wrote to its standard output and error |
+//! | `vmm.log` | what the VMM wrote to its standard output and error: the first 256 KiB and the last, at most 1 MiB |
 //! | [`VSOCK_SOCKET`] | a name that is free for the VM's vsock socket |
 //!
 //! # No orphan
@@ -48,6 +48,7 @@ mod spawner;
 use std::future::Future;
 use std::path::Path;
 
+use rustix::process::Signal;
 use tokio::sync::{OnceCell, broadcast, watch};
 
 use crate::client::Client;
@@ -206,6 +207,27 @@ impl Vmm {
             .as_ref()
             .map(|running| running.log.tail())
             .unwrap_or_default()
+    }
+
+    /// Kills the process with SIGKILL, without a word to it, and waits until it is gone, at most as long as [`Limits`]
+    /// has for that. Does nothing to one that was attached. [`shutdown`](Vmm::shutdown) has nothing left to do then but
+    /// to remove the run directory.
+    pub async fn kill(&self) {
+        let Some(running) = &self.running else {
+            return;
+        };
+        if let Err(error) = running.process.signal(Signal::KILL) {
+            tracing::error!(pid = running.process.pid(), %error, "the VMM couldn't be killed");
+        }
+        if tokio::time::timeout(self.limits.kill, self.ended())
+            .await
+            .is_err()
+        {
+            tracing::error!(
+                pid = running.process.pid(),
+                "the VMM survived SIGKILL so far"
+            );
+        }
     }
 
     /// Stops the VMM: `vmm.shutdown`, then SIGTERM, then SIGKILL, each with its limit from [`Limits`]; then removes

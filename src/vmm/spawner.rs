@@ -23,7 +23,7 @@ use rustix::process::Signal;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::timeout;
 
-use super::child::{Child, EventPipe};
+use super::child::{Child, EventPipe, LogPipe};
 use super::identity::{Record, create_private};
 use super::log::Log;
 use super::proof::SocketFile;
@@ -130,6 +130,7 @@ impl Launch {
             source,
         };
         let (event_pipe, event_writer) = EventPipe::new(event_sender).map_err(failed)?;
+        let (log_pipe, log_writer) = LogPipe::new().map_err(failed)?;
 
         let mut command = Command::new(&binary);
         command
@@ -141,8 +142,8 @@ impl Launch {
             .env("MALLOC_ARENA_MAX", "1")
             .envs(config.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
-            .stdout(log.writer().map_err(failed)?)
-            .stderr(log.writer().map_err(failed)?)
+            .stdout(log_writer.try_clone().map_err(failed)?)
+            .stderr(log_writer)
             .process_group(0);
         before_exec(&mut command, [listener.into(), event_writer], stat);
         let mut child = command.spawn().map_err(failed)?;
@@ -163,6 +164,7 @@ impl Launch {
             process: process.clone(),
             events: Some(event_pipe),
             log: Arc::clone(&log),
+            log_pipe: Some(log_pipe),
             ended: ended_sender,
         };
         let running = Running {
@@ -293,6 +295,7 @@ fn run(requests: &mpsc::Receiver<Request>, woken: &OwnedFd) {
         }
         for child in &mut children {
             child.read_events();
+            child.read_log();
         }
         children.retain_mut(|child| !child.reap());
         LIVING.send_replace(children.len());
@@ -305,6 +308,9 @@ fn wait_for_anything(children: &[Child], woken: &OwnedFd) {
         descriptors.push(PollFd::new(&child.process, PollFlags::IN));
         if let Some(events) = &child.events {
             descriptors.push(PollFd::new(events, PollFlags::IN));
+        }
+        if let Some(log) = &child.log_pipe {
+            descriptors.push(PollFd::new(log, PollFlags::IN));
         }
     }
     match poll(&mut descriptors, None) {

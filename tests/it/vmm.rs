@@ -63,6 +63,23 @@ async fn a_vmm_that_dies_at_its_start_leaves_its_last_words_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_vmm_that_writes_without_end_fills_no_disk_and_is_not_held_up() {
+    let (_root, vmm) = spawn("flood").await;
+    timeout(GENEROUS, async {
+        while !vmm.log_tail().contains("the fake VMM serves") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(vmm.log_tail().contains("the flood ends"));
+    let log = fs::read_to_string(vmm.run_dir().unwrap().join("vmm.log")).unwrap();
+    assert!((log.len() as u64) < fake::FLOOD / 4, "{}", log.len());
+    assert!(log.contains("bytes left out]"));
+    vmm.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_vmm_that_never_answers_is_given_up_and_killed() {
     let root = tempdir().unwrap();
     let mut config = fake::config(root.path(), "silent");

@@ -154,6 +154,8 @@ fn sandbox(place: &Place, golden: &Path, stage: &Stage) -> Result<ChvSandbox, Fa
             handshake_ms: millis(stage.limits.handshake),
             settle_ms: millis(stage.limits.settle),
             query_ms: millis(stage.limits.query),
+            vmm_ms: millis(stage.limits.vmm.lifecycle),
+            restore_ms: millis(stage.limits.vmm.transfer),
             ..Timeouts::default()
         },
         ..SandboxConfig::with_golden(golden)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chv_sandbox::compat::render::neutral;
-use chv_sandbox::golden::{self, Error, Golden, PublicKey, Verification};
+use chv_sandbox::golden::{self, Error, Golden, Inspection, PublicKey};
 use serde_json::{Value, json};
 
 use super::super::{Failure, explain};
@@ -87,7 +87,7 @@ pub(super) async fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
     }
 }
 
-fn print(verification: &Verification, key: Option<&PublicKey>) {
+fn print(verification: &Inspection, key: Option<&PublicKey>) {
     match key {
         Some(key) => println!("good      manifest, signed by {key}"),
         None => println!("unsigned  manifest: whoever may write to it may have written it"),

@@ -9,8 +9,8 @@ use super::goal::{Failure, Goal};
 use super::spares::Refill;
 use super::{Running, Shared};
 use crate::client::Release;
-use crate::golden::{self, ExecutableFacts, Golden, PublicKey};
-use crate::machine::{self, Machine, MachineConfig, VmmSource};
+use crate::golden::{self, Golden, MemoryProof, PublicKey};
+use crate::machine::{self, Machine, MachineConfig};
 use crate::sandbox::verify::Verdict;
 use crate::sandbox::{
     BootFailure, Error, FailedReset, SandboxState, Strategy, StrategyUsed, Unavailable,
@@ -42,7 +42,7 @@ impl Shared {
     }
 
     async fn start(self: &Arc<Self>) -> Result<Running, Error> {
-        if let VmmSource::Spawn(_) = self.source {
+        if self.needs_kvm {
             check_kvm()?;
         }
         let goal = match &self.config.golden {
@@ -63,16 +63,18 @@ impl Shared {
         let watcher = self.watch(&machine);
         let up = match &goal {
             Some(goal) => self.restore_verified(&mut machine, goal).await,
-            None => self.boot_cold(&mut machine).await,
+            None => self.boot_cold(&mut machine).await.map(|()| None),
         };
-        let running = Running {
+        let mut running = Running {
             machine,
+            given_up: false,
             goal,
             watcher,
+            golden_watcher: None,
         };
         match up {
-            Ok(()) => {
-                self.adopt_channel(&running);
+            Ok(proof) => {
+                self.adopt(&mut running, proof);
                 self.keep_spares(running.goal.as_ref());
                 Ok(running)
             }
@@ -116,13 +118,18 @@ impl Shared {
         });
     }
 
-    async fn restore_verified(&self, machine: &mut Machine, goal: &Goal) -> Result<(), Error> {
+    /// Restores the golden snapshot: what its files rest on.
+    async fn restore_verified(
+        &self,
+        machine: &mut Machine,
+        goal: &Goal,
+    ) -> Result<Option<MemoryProof>, Error> {
         check_release(machine, Some(goal.golden())).await?;
-        self.check_host(machine, goal.golden()).await?;
+        goal.check_vmm(machine).await.map_err(boot_failed)?;
         let verification = goal.revert(machine, StrategyUsed::Respawn).await;
         let verification = verification.map_err(boot_failed)?;
         let refuse: fn(Box<FailedReset>) -> Error = match verification.verdict {
-            Verdict::Passed => return Ok(()),
+            Verdict::Passed => return Ok(verification.outcome.report.memory),
             Verdict::Diverged => Error::ResetDivergence,
             Verdict::Silent => Error::ResetTimeout,
         };
@@ -130,20 +137,6 @@ impl Shared {
         let evidence = self.keep_evidence(machine, &outcome).await;
         let error = refuse(Box::new(FailedReset { outcome, evidence }));
         Err(failed(BootFailure::Unverified(Box::new(error))))
-    }
-
-    /// Compares the VMM and this machine with those that made the golden snapshot. A VMM that somebody else runs may be
-    /// none at all, but a player of recordings: nothing is asked of it.
-    async fn check_host(&self, machine: &Machine, golden: &Golden) -> Result<(), Error> {
-        let Some(process) = machine.vmm().process() else {
-            return Ok(());
-        };
-        let refused = |error| failed(BootFailure::Golden(error));
-        let executable = ExecutableFacts::of_process(process).await;
-        let executable = executable.map_err(refused)?.sha256;
-        let release = &golden.manifest().release;
-        let checked = golden.check_host(release, Some(&executable), self.config.any_cpu);
-        checked.map_err(refused)
     }
 
     /// Scaffold mode.
@@ -164,8 +157,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Lets tools run on the machine's channel.
-    pub(super) fn adopt_channel(self: &Arc<Self>, running: &Running) {
+    /// Lets tools run on the machine's channel. Its VM was restored on `proof`.
+    pub(super) fn adopt(self: &Arc<Self>, running: &mut Running, proof: Option<MemoryProof>) {
         let channel = running
             .machine
             .channel()
@@ -173,6 +166,10 @@ impl Shared {
             .clone();
         self.watch_channel(&channel);
         self.status.ready(channel);
+        running.golden_watcher = match (&running.goal, proof) {
+            (Some(goal), Some(proof)) => Some(self.watch_golden(goal, proof)),
+            _ => None,
+        };
     }
 }
 

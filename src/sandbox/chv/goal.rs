@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::golden::{self, Basis, Golden, HeldGolden, MemoryProof};
+use crate::golden::{self, Basis, Golden, HeldGolden, KnownExecutable, MemoryProof};
 use crate::machine::{
     self, Description, KnownDisk, Machine, MachineConfig, RestoreMode, RestorePolicy, Staged,
     Target, VmmSource, blocking,
 };
 use crate::sandbox::report::Manner;
-use crate::sandbox::verify::{Verdict, Verification, verify};
+use crate::sandbox::verify::{Judgement, Verdict, verify};
 use crate::sandbox::{Error, SandboxConfig, StrategyUsed};
 
 /// A source that was silent is asked once more, by a whole further revert.
@@ -19,6 +19,9 @@ pub(super) struct Goal {
     held: Arc<HeldGolden>,
     machine: MachineConfig,
     target: Target,
+    /// What the VMMs run, as it was compared with the manifest.
+    executable: KnownExecutable,
+    any_cpu: bool,
 }
 
 /// A staged VM with what its memory rests on.
@@ -78,6 +81,8 @@ impl Goal {
                 verification: config.verification,
                 disks: Vec::new(),
             },
+            executable: KnownExecutable::default(),
+            any_cpu: config.any_cpu,
         })
     }
 
@@ -89,6 +94,31 @@ impl Goal {
         self.machine.clone()
     }
 
+    /// Starts a VMM of which it is known that it may restore the snapshot.
+    pub(super) async fn start(&self) -> Result<Machine, Failure> {
+        let machine = Machine::start(self.machine()).await?;
+        self.check_vmm(&machine).await?;
+        Ok(machine)
+    }
+
+    /// Compares the VMM and this host with those that made the golden snapshot. Each process is compared: the file that
+    /// has the VMM's name may be another one by now. A VMM that somebody else runs may be none at all, but a player of
+    /// recordings: nothing is asked of it.
+    pub(super) async fn check_vmm(&self, machine: &Machine) -> Result<(), Failure> {
+        let Some(process) = machine.vmm().process() else {
+            return Ok(());
+        };
+        let release = machine.release().await?.to_string();
+        let golden = self.golden();
+        let executable = match golden.manifest().vmm.executable {
+            Some(_) => Some(self.executable.of_process(process).await),
+            None => None,
+        };
+        let executable = executable.transpose().map_err(Failure::Golden)?;
+        let checked = golden.check_host(&release, executable.as_ref(), self.any_cpu);
+        checked.map_err(Failure::Golden)
+    }
+
     /// What one VM holds at most, in bytes. One of unknown size fits nowhere.
     pub(super) fn memory_bytes(&self) -> u64 {
         self.target.description.memory_bytes().unwrap_or(u64::MAX)
@@ -97,7 +127,7 @@ impl Goal {
     /// Restores the snapshot in `machine`, paused, and proves its memory and its disks. Whatever refuses the golden
     /// snapshot does so before the machine is touched.
     pub(super) async fn stage(&self, machine: &mut Machine) -> Result<Prepared, Failure> {
-        let memory = self.prove_memory().await?;
+        let memory = self.prove(HeldGolden::recheck).await?;
         let before = self.target_now(memory.as_ref());
         let mut staged = machine.stage(&before).await?;
         // What was held before the VMM opened it has to be held still.
@@ -120,13 +150,10 @@ impl Goal {
         prepared: Prepared,
     ) -> Result<Prepared, Failure> {
         let Prepared { staged, memory } = prepared;
-        // What the VMM has yet to read must be what it was.
+        // What the VM has yet to read must be what it was.
         let memory = match memory {
-            Some(proof) if !proof.confirmed => match self.held.stands(&proof) {
-                true => Some(proof),
-                false => self.prove_memory().await?,
-            },
-            proof => proof,
+            Some(proof) => self.prove(move |held| held.renew(proof)).await?,
+            None => None,
         };
         let target = self.target_now(memory.as_ref());
         let staged = machine.recheck(staged, &target).await?;
@@ -138,7 +165,7 @@ impl Goal {
         &self,
         machine: &mut Machine,
         strategy: StrategyUsed,
-    ) -> Result<Verification, Failure> {
+    ) -> Result<Judgement, Failure> {
         let prepared = self.stage(machine).await?;
         self.awaken(machine, prepared, strategy).await
     }
@@ -149,7 +176,7 @@ impl Goal {
         machine: &mut Machine,
         mut prepared: Prepared,
         strategy: StrategyUsed,
-    ) -> Result<Verification, Failure> {
+    ) -> Result<Judgement, Failure> {
         let mut attempt = 1;
         loop {
             let Prepared { staged, memory } = prepared;
@@ -168,11 +195,19 @@ impl Goal {
         }
     }
 
+    /// Waits until a file that a VM restored on `proof` has yet to read isn't held any more as it was.
+    pub(super) async fn lost(&self, proof: &MemoryProof) {
+        self.held.lost(proof).await;
+    }
+
     /// Makes sure that the files of the snapshot are the manifest's. A disk that isn't is for the verification to find:
     /// it halts the sandbox, with the evidence.
-    async fn prove_memory(&self) -> Result<Option<MemoryProof>, Failure> {
+    async fn prove(
+        &self,
+        prove: impl FnOnce(&HeldGolden) -> Result<MemoryProof, golden::Error> + Send + 'static,
+    ) -> Result<Option<MemoryProof>, Failure> {
         let held = Arc::clone(&self.held);
-        match blocking(move || held.recheck()).await {
+        match blocking(move || prove(&held)).await {
             Ok(proof) => Ok(Some(proof)),
             Err(error) if error.is_of_a_disk() => Ok(None),
             Err(error) => Err(Failure::Golden(error)),

@@ -44,6 +44,8 @@ pub struct ChvSandbox {
 struct Shared {
     config: SandboxConfig,
     source: VmmSource,
+    /// Whether a boot looks for KVM before it starts anything.
+    needs_kvm: bool,
     status: Arc<Status>,
     /// Held for as long as the machine is changed: one boot, reset or shutdown at a time.
     machine: Mutex<Option<Running>>,
@@ -59,9 +61,13 @@ struct Shared {
 /// What there is between boot and shutdown.
 struct Running {
     machine: Machine,
+    /// Its VMM gave no answer in time, and was killed: only another machine can be reverted.
+    given_up: bool,
     /// Absent in scaffold mode.
     goal: Option<Arc<Goal>>,
     watcher: Watcher,
+    /// Watches the golden snapshot's files that the VM reads while it lives.
+    golden_watcher: Option<Watcher>,
 }
 
 /// The right to change the machine. If its holder gives up on the way, the sandbox has failed: nobody knows
@@ -98,18 +104,26 @@ impl ChvSandbox {
     /// [`ConfigError::Invalid`].
     pub fn new(config: SandboxConfig) -> Result<Self, ConfigError> {
         let source = VmmSource::Spawn(config.vmm_config());
-        Self::with_vmm(config, source)
+        Self::build(config, source, true)
     }
 
     /// A sandbox on a VMM that is described elsewhere: one that somebody else runs, such as a player of
     /// recordings, or a process with more settings than a configuration has. The configuration's `vmm`, `vmm_env`
-    /// and `run_root` aren't used. On a VMM that somebody else runs, what needs its process is reported as not
+    /// and `run_root` aren't used, and whether there is a KVM is left for the VMM to say. On a VMM that somebody else runs, what needs its process is reported as not
     /// applicable, and the only strategy is [`Strategy::InPlace`].
     ///
     /// # Errors
     ///
     /// [`ConfigError::Invalid`].
     pub fn with_vmm(config: SandboxConfig, source: VmmSource) -> Result<Self, ConfigError> {
+        Self::build(config, source, false)
+    }
+
+    fn build(
+        config: SandboxConfig,
+        source: VmmSource,
+        needs_kvm: bool,
+    ) -> Result<Self, ConfigError> {
         config.check()?;
         if let VmmSource::Attach { .. } = source
             && config.strategy != Strategy::InPlace
@@ -123,6 +137,7 @@ impl ChvSandbox {
             shared: Arc::new(Shared {
                 config,
                 source,
+                needs_kvm,
                 status: Arc::new(Status::new(EVENTS)),
                 machine: Mutex::new(None),
                 shutdowns: watched::Sender::new(0),

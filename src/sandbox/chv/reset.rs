@@ -29,7 +29,7 @@ impl Shared {
         };
         match &result {
             Ok(reset) => {
-                self.adopt_channel(running);
+                self.adopt(running, reset.outcome().report.memory.clone());
                 self.status
                     .tell(Event::Reset(Arc::new(reset.outcome().clone())));
             }
@@ -45,10 +45,7 @@ impl Shared {
         goal: &Goal,
     ) -> Result<Reset, Error> {
         let verification = match self.config.strategy {
-            Strategy::InPlace => {
-                goal.revert(&mut running.machine, StrategyUsed::InPlace)
-                    .await?
-            }
+            Strategy::InPlace => self.revert_in_place(running, goal).await?,
             Strategy::Respawn | Strategy::Standby(_) => self.replace(running, goal).await?,
         };
         let outcome = verification.outcome;

@@ -4,7 +4,7 @@
 //!            refill               reset
 //!   nothing -------> waiting -----------> proved again, awakened, verified, in service
 //!                       |
-//!                       +--> gone: too old, its VMM died, the sandbox halts or shuts down
+//!                       +--> gone: too old, its VMM died, not what it was, the sandbox halts or shuts down
 //! ```
 //!
 //! One task refills the pool, one spare at a time, and only while nobody boots or resets.
@@ -29,6 +29,25 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest of those rests.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long the refill rests after each failure in a row.
+struct Pauses {
+    next: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Pauses { next: FIRST_PAUSE }
+    }
+}
+
+impl Pauses {
+    fn next(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
+}
 
 /// The spares of a sandbox with the task that makes them. Dropped, it ends all of them.
 #[derive(Default)]
@@ -118,8 +137,9 @@ impl Pool {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(self: &Arc<Self>, machine: Machine, prepared: Prepared, max_age: Duration) {
+    fn put(self: &Arc<Self>, machine: Machine, prepared: Prepared, refill: &Refill) {
         let pool = Arc::downgrade(self);
+        let status = Arc::clone(&refill.status);
         let ended = machine.vmm().ended();
         let mut waiting = self.waiting();
         let watcher = tokio::spawn(async move {
@@ -128,12 +148,13 @@ impl Pool {
                 tracing::warn!(%ended, "the VMM of a spare ended by itself");
                 pool.remove(ended.pid);
                 pool.left.notify_one();
+                status.tell(Event::SpareEnded(ended));
             }
         });
         waiting.push_back(Spare {
             machine,
             prepared,
-            expires: Instant::now() + max_age,
+            expires: Instant::now() + refill.max_age,
             _watcher: Watcher(watcher.abort_handle()),
         });
     }
@@ -170,7 +191,7 @@ impl Pool {
 
 impl Refill {
     async fn run(mut self, pool: Arc<Pool>) {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::default();
         loop {
             for machine in pool.expired() {
                 machine.shutdown().await;
@@ -181,15 +202,15 @@ impl Refill {
             }
             match self.prepare().await {
                 Ok((machine, prepared)) => {
-                    pool.put(machine, prepared, self.max_age);
-                    pause = FIRST_PAUSE;
+                    pool.put(machine, prepared, &self);
+                    pauses = Pauses::default();
                     self.status.tell(Event::SpareReady);
                 }
                 Err(error) => {
+                    let pause = pauses.next();
                     tracing::error!(%error, ?pause, "a spare could not be prepared");
                     self.status.tell(Event::SpareFailed(Arc::new(error.into())));
                     sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
@@ -197,7 +218,7 @@ impl Refill {
 
     async fn prepare(&mut self) -> Result<(Machine, Prepared), Failure> {
         self.idle().await;
-        let mut machine = Machine::start(self.goal.machine()).await?;
+        let mut machine = self.goal.start().await?;
         self.idle().await;
         let prepared = self.goal.stage(&mut machine).await?;
         Ok((machine, prepared))
@@ -209,5 +230,17 @@ impl Refill {
             // The sandbox is gone, and this task is about to be.
             std::future::pending().await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refill_rests_longer_after_each_failure_up_to_a_limit() {
+        let mut pauses = Pauses::default();
+        let seconds: Vec<_> = (0..8).map(|_| pauses.next().as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
     }
 }

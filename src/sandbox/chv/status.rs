@@ -187,6 +187,20 @@ impl Status {
         }
     }
 
+    /// Counts the channels on which tools have run.
+    pub(super) fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
+    /// No tool is taken on the channel of `generation` from now on.
+    pub(super) fn demand_reset(&self, generation: u64, reason: &'static str) {
+        let mut inner = self.lock();
+        // A reset since then has met the demand.
+        if inner.generation == generation {
+            inner.needs_reset = Some(reason);
+        }
+    }
+
     /// The channel on which a tool may run, with its generation.
     pub(super) fn channel_for_tool(&self) -> Result<(Channel, u64), Error> {
         let inner = self.lock();
@@ -243,10 +257,9 @@ impl ToolInFlight<'_> {
 
 impl Drop for ToolInFlight<'_> {
     fn drop(&mut self) {
-        let mut inner = self.status.lock();
         // A reset since then has ended it.
-        if self.reason.is_some() && inner.generation == self.generation {
-            inner.needs_reset = self.reason;
+        if let Some(reason) = self.reason {
+            self.status.demand_reset(self.generation, reason);
         }
     }
 }

@@ -6,6 +6,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::task::AbortHandle;
 
 use super::Shared;
+use super::goal::Goal;
+use crate::golden::MemoryProof;
 use crate::machine::Machine;
 use crate::sandbox::Event;
 use crate::vsock::Channel;
@@ -57,6 +59,24 @@ impl Shared {
                 tracing::error!(%ended, "the VMM ended by itself");
                 shared.status.tell(Event::VmmEnded(ended));
             }
+        });
+        Watcher(watcher.abort_handle())
+    }
+
+    /// Watches the files that the VM goes on to read, from the moment at which `proof` was made. If somebody gets at one
+    /// of them, what the guest sees isn't proved any more: no tool is taken then until a reset.
+    pub(super) fn watch_golden(&self, goal: &Arc<Goal>, proof: MemoryProof) -> Watcher {
+        let status = Arc::clone(&self.status);
+        let goal = Arc::clone(goal);
+        let generation = status.generation();
+        let watcher = tokio::spawn(async move {
+            goal.lost(&proof).await;
+            tracing::warn!("a file of the golden snapshot that the VM reads was not left alone");
+            status.demand_reset(
+                generation,
+                "a file of the golden snapshot that the VM reads was not left alone",
+            );
+            status.tell(Event::HoldLost);
         });
         Watcher(watcher.abort_handle())
     }

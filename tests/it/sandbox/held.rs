@@ -174,6 +174,43 @@ async fn a_lost_hold_is_noticed_and_taken_again() {
 }
 
 #[tokio::test]
+async fn only_what_a_vm_has_yet_to_read_is_lost_to_it() {
+    let scene = Scene::minted().await;
+    let held = open(&scene).hold(MemoryPolicy::Held).unwrap();
+    if !is_leased(&held) {
+        return;
+    }
+    let on_demand = held.recheck().unwrap();
+    let copied = held.confirm(on_demand.clone()).unwrap();
+    let open_for_writing = |name: &str| {
+        let path = scene.path(name);
+        move || drop(OpenOptions::new().append(true).open(path).unwrap())
+    };
+    let patience = Duration::from_secs(20);
+    let now = Duration::ZERO;
+
+    let (memory, copy) = ("golden/snapshot/memory-ranges", "golden/overlay.img");
+    std::thread::spawn(open_for_writing(copy)).join().unwrap();
+    std::thread::spawn(open_for_writing(memory)).join().unwrap();
+    let lost = tokio::time::timeout(patience, held.lost(&on_demand));
+    lost.await.expect("the memory was still to be read");
+    let lost = tokio::time::timeout(now, held.lost(&copied));
+    lost.await.expect_err("the memory was read");
+    let renewed = held.renew(copied.clone()).unwrap();
+    assert_eq!(renewed, copied);
+
+    std::thread::spawn(open_for_writing("root.img"))
+        .join()
+        .unwrap();
+    let lost = tokio::time::timeout(patience, held.lost(&copied));
+    lost.await.expect("the root is read all the time");
+    let renewed = held.renew(copied).unwrap();
+    let lost = tokio::time::timeout(now, held.lost(&renewed));
+    lost.await.expect_err("it was looked at again");
+    assert!(renewed.confirmed);
+}
+
+#[tokio::test]
 async fn each_policy_says_what_it_rests_on() {
     let scene = Scene::minted().await;
     let golden = open(&scene);

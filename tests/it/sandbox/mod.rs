@@ -1,14 +1,21 @@
 //! The sandbox as an agent uses it, on a stand-in for the VMM with a stand-in for the guest and real disk files.
 
 mod bad_input;
+mod executable;
+mod given_up;
 mod golden;
 mod held;
 mod life;
+mod lost;
 mod manifest;
+mod matrix;
 mod outage;
 mod reset;
 mod scaffold;
 mod silence;
+mod spares;
+mod stage;
+mod standby;
 mod tamper;
 mod tools;
 mod vmm;
@@ -19,6 +26,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chv_sandbox::client::Deadlines;
 use chv_sandbox::golden::{Golden, MintConfig, MintError, mint};
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, Limits, MachineConfig, VmShape, VmmSource};
@@ -29,7 +37,9 @@ use chv_sandbox::sandbox::{
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::broadcast;
+use tokio::time::timeout;
 
+use stage::Stage;
 use vmm::Vmm;
 
 /// Generous: reached only when a test fails, or by a guest that a test made silent.
@@ -64,6 +74,8 @@ impl Scene {
                 handshake_ms: patience,
                 settle_ms: patience,
                 query_ms: patience,
+                vmm_ms: patience,
+                restore_ms: patience,
                 grace_ms: patience,
             },
         }
@@ -84,6 +96,12 @@ impl Scene {
         sandbox.boot().await.unwrap();
         scene.vmm.take_asked();
         (scene, sandbox)
+    }
+
+    /// Where its sandboxes can have VMMs that are processes, which do as [`vmm`](Self::vmm) is told.
+    fn stage(&self) -> Stage {
+        let script = self.vmm.script();
+        Stage::new(self.directory.path(), self.guest.clone(), script.clone())
     }
 
     /// From the next sandbox on, a guest that says nothing is waited for only this long.
@@ -109,6 +127,7 @@ impl Scene {
                     handshake: PATIENCE,
                     settle: PATIENCE,
                     query: PATIENCE,
+                    vmm: Deadlines::default(),
                 },
             },
             shape: VmShape {
@@ -227,6 +246,22 @@ fn states(events: &mut broadcast::Receiver<Event>) -> Vec<SandboxState> {
         }
     }
     states
+}
+
+/// Waits for the next event that `pick` wants.
+async fn told<T>(
+    events: &mut broadcast::Receiver<Event>,
+    mut pick: impl FnMut(&Event) -> Option<T>,
+) -> T {
+    let told = async {
+        loop {
+            let event = events.recv().await.unwrap();
+            if let Some(picked) = pick(&event) {
+                break picked;
+            }
+        }
+    };
+    timeout(PATIENCE, told).await.expect("it is told in time")
 }
 
 /// An error with its causes, in one line.

@@ -11,6 +11,8 @@ use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::machine::SNAPSHOT_FILES;
 use serde_json::{Value, json};
 
+use super::stage::Hand;
+
 /// What happens to a call instead of, or before, what it asks for.
 pub(super) enum Act {
     /// It is answered with 500, and not done.
@@ -25,62 +27,47 @@ pub(super) enum Act {
     Drop(&'static str),
     /// This is done first; then the call as usual.
     First(Box<dyn FnOnce() + Send>),
+    /// The call as usual; then this is done, before it is answered.
+    Then(Box<dyn FnOnce() + Send>),
 }
 
-/// An api-socket with a VMM behind it. The VM's guest is a stand-in too.
+/// An api-socket with a VMM behind it, in this process. The VM's guest is a stand-in too.
 pub(super) struct Vmm {
     socket: PathBuf,
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    guest: StandIn,
-    version: Mutex<&'static str>,
-    vm: Mutex<Option<Vm>>,
-    plans: Mutex<Vec<Plan>>,
-    asked: Mutex<Vec<String>>,
-    ended: Mutex<bool>,
-}
-
-struct Vm {
-    config: Value,
-    state: &'static str,
-}
-
-struct Plan {
-    operation: &'static str,
-    /// How many calls of the operation are still left alone.
-    after: usize,
-    act: Act,
+    player: Arc<Player>,
+    ended: Arc<Mutex<bool>>,
 }
 
 impl Vmm {
     pub(super) fn start(socket: PathBuf, guest: StandIn) -> Vmm {
         let listener = UnixListener::bind(&socket).unwrap();
-        let shared = Arc::new(Shared {
-            guest,
-            version: Mutex::new("53.0.0"),
-            vm: Mutex::default(),
-            plans: Mutex::default(),
-            asked: Mutex::default(),
-            ended: Mutex::default(),
-        });
-        let serving = Arc::clone(&shared);
+        let player = Arc::new(Player::new(guest, Arc::default(), None));
+        let ended = Arc::new(Mutex::new(false));
+        let (serving, over) = (Arc::clone(&player), Arc::clone(&ended));
         thread::spawn(move || {
             for stream in listener.incoming() {
-                if *lock(&serving.ended) {
+                if *lock(&over) {
                     break;
                 }
-                let (stream, shared) = (stream.unwrap(), Arc::clone(&serving));
+                let (stream, player) = (stream.unwrap(), Arc::clone(&serving));
                 // The other end may be gone at any time.
-                thread::spawn(move || drop(shared.serve(stream)));
+                thread::spawn(move || drop(player.serve(stream)));
             }
         });
-        Vmm { socket, shared }
+        Vmm {
+            socket,
+            player,
+            ended,
+        }
     }
 
     pub(super) fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// What it is told to do, which other VMMs may be told too.
+    pub(super) fn script(&self) -> &Arc<Script> {
+        &self.player.script
     }
 
     /// From now on, the `nth` call of `operation` meets `act`; 1 is the next.
@@ -91,7 +78,7 @@ impl Vmm {
             after,
             act,
         };
-        lock(&self.shared.plans).push(plan);
+        lock(&self.script().plans).push(plan);
     }
 
     /// Before the next call of `operation` is done, `first` is.
@@ -100,35 +87,104 @@ impl Vmm {
     }
 
     pub(super) fn set_version(&self, version: &'static str) {
-        *lock(&self.shared.version) = version;
+        *lock(&self.script().version) = version;
     }
 
     /// What was asked since the last time.
     pub(super) fn take_asked(&self) -> Vec<String> {
-        std::mem::take(&mut lock(&self.shared.asked))
+        std::mem::take(&mut lock(&self.script().asked))
     }
 
     /// The VM's state; `None` when there is none.
     pub(super) fn state(&self) -> Option<&'static str> {
-        lock(&self.shared.vm).as_ref().map(|vm| vm.state)
+        self.player.state()
     }
 }
 
 impl Drop for Vmm {
     fn drop(&mut self) {
-        *lock(&self.shared.ended) = true;
+        *lock(&self.ended) = true;
         // Wakes the listener.
         drop(UnixStream::connect(&self.socket));
-        self.shared.guest.stop();
+        self.player.guest.stop();
     }
 }
 
-impl Shared {
-    fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
+/// What the VMMs of a scene are told to do, and what they were asked.
+pub(super) struct Script {
+    version: Mutex<&'static str>,
+    plans: Mutex<Vec<Plan>>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Script {
+            version: Mutex::new("53.0.0"),
+            plans: Mutex::default(),
+            asked: Mutex::default(),
+        }
+    }
+}
+
+struct Plan {
+    operation: &'static str,
+    /// How many calls of the operation are still left alone.
+    after: usize,
+    act: Act,
+}
+
+/// One VMM: the VM that it holds, and its answers.
+pub(super) struct Player {
+    guest: StandIn,
+    script: Arc<Script>,
+    vm: Mutex<Option<Vm>>,
+    /// The process that has its files open, where there is one.
+    hand: Option<Hand>,
+}
+
+struct Vm {
+    config: Value,
+    state: &'static str,
+}
+
+impl Player {
+    pub(super) fn new(guest: StandIn, script: Arc<Script>, hand: Option<Hand>) -> Player {
+        Player {
+            guest,
+            script,
+            vm: Mutex::default(),
+            hand,
+        }
+    }
+
+    /// The guest of its VM.
+    pub(super) fn guest(&self) -> &StandIn {
+        &self.guest
+    }
+
+    /// The VMM is gone, and its guest with it.
+    pub(super) fn end(&self) {
+        *lock(&self.vm) = None;
+        self.guest.stop();
+    }
+
+    /// The VM's state; `None` when there is none.
+    pub(super) fn state(&self) -> Option<&'static str> {
+        lock(&self.vm).as_ref().map(|vm| vm.state)
+    }
+
+    /// The VM is in this state now, and nobody has asked for that.
+    pub(super) fn set_state(&self, state: &'static str) {
+        lock(&self.vm).as_mut().expect("there is a VM").state = state;
+    }
+
+    /// Answers on a connection until it ends.
+    pub(super) fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
         let mut reader = BufReader::new(stream.try_clone()?);
         while let Some((operation, body)) = read_request(&mut reader)? {
-            lock(&self.asked).push(operation.clone());
-            let answer = match self.planned(&operation) {
+            lock(&self.script.asked).push(operation.clone());
+            let answer = match self.script.planned(&operation) {
                 Some(Act::Close) => return Ok(()),
                 Some(Act::Hang) => return io::copy(&mut reader, &mut io::sink()).map(drop),
                 Some(Act::Refuse) => Err("The test refuses this"),
@@ -137,6 +193,11 @@ impl Shared {
                 Some(Act::First(first)) => {
                     first();
                     self.perform(&operation, &body)
+                }
+                Some(Act::Then(then)) => {
+                    let answer = self.perform(&operation, &body);
+                    then();
+                    answer
                 }
                 None => self.perform(&operation, &body),
             };
@@ -157,27 +218,12 @@ impl Shared {
         Ok(())
     }
 
-    fn planned(&self, operation: &str) -> Option<Act> {
-        let mut plans = lock(&self.plans);
-        let mut due = None;
-        for (at, plan) in plans.iter_mut().enumerate() {
-            if plan.operation != operation {
-                continue;
-            }
-            match plan.after.checked_sub(1) {
-                Some(after) => plan.after = after,
-                None => due = due.or(Some(at)),
-            }
-        }
-        due.map(|at| plans.remove(at).act)
-    }
-
     /// What a call does, with the words of v53.0 for what it refuses.
     fn perform(&self, operation: &str, body: &str) -> Result<Value, &'static str> {
         let mut vm = lock(&self.vm);
         match (operation, vm.as_mut()) {
             ("vmm.ping", _) => {
-                let version = *lock(&self.version);
+                let version = *lock(&self.script.version);
                 return Ok(json!({
                     "build_version": format!("v{version}"), "version": version, "pid": 1, "features": [],
                 }));
@@ -211,6 +257,7 @@ impl Shared {
                 self.guest
                     .start()
                     .map_err(|_| "the vsock socket is in use")?;
+                self.open_disks(&config);
                 *vm = Some(Vm {
                     config,
                     state: "Paused",
@@ -218,12 +265,35 @@ impl Shared {
             }
             ("vm.delete", _) => {
                 self.guest.stop();
+                self.move_hand(Hand::let_go);
+                *vm = None;
+            }
+            ("vmm.shutdown", _) => {
+                self.guest.stop();
+                self.move_hand(Hand::end);
                 *vm = None;
             }
             (_, None) => return Err("VM is not created"),
             (_, Some(_)) => return Err("VM is not running"),
         }
         Ok(Value::Null)
+    }
+
+    /// The process has the disks open from now on.
+    fn open_disks(&self, config: &Value) {
+        for disk in config["disks"].as_array().into_iter().flatten() {
+            let readonly = disk["readonly"] == true;
+            let path = disk["path"].as_str().expect("it was opened by this path");
+            self.move_hand(|hand| hand.open(path, readonly));
+        }
+    }
+
+    /// A process that has ended has nothing open, which is all that is asked of it.
+    fn move_hand(&self, command: impl FnOnce(&Hand) -> io::Result<()>) {
+        let moved = self.hand.as_ref().map_or(Ok(()), command);
+        if let Err(error) = moved {
+            tracing::debug!(%error, "the process of a VMM has ended");
+        }
     }
 
     /// Opens everything that a restore opens, by the paths of the snapshot's own description.
@@ -244,6 +314,23 @@ impl Shared {
             Some(socket) if Path::new(socket) == self.guest.socket() => Ok(config),
             _ => Err("the vsock socket is not where the guest is"),
         }
+    }
+}
+
+impl Script {
+    fn planned(&self, operation: &str) -> Option<Act> {
+        let mut plans = lock(&self.plans);
+        let mut due = None;
+        for (at, plan) in plans.iter_mut().enumerate() {
+            if plan.operation != operation {
+                continue;
+            }
+            match plan.after.checked_sub(1) {
+                Some(after) => plan.after = after,
+                None => due = due.or(Some(at)),
+            }
+        }
+        due.map(|at| plans.remove(at).act)
     }
 }
 
@@ -292,6 +379,6 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<(String, String)
     Ok(operation.map(|operation| (operation, body)))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -18,6 +18,9 @@ const EVENTS: &str = "{\n  \"timestamp\": {\"secs\": 1, \"no more of th\n\n\
     {\n  \"timestamp\": {\"secs\": 1, \"nanos\": 5},\n  \"source\": \"vm\",\n  \"event\": \"booted\",\n  \
     \"properties\": {\"id\": \"_disk0\"}\n}\n\n";
 
+/// How much the VMM writes that floods its log, in bytes.
+pub(super) const FLOOD: u64 = 8 * 1024 * 1024;
+
 /// A configuration that starts a fake VMM, below `run_root`. The words say how it behaves:
 ///
 /// - `die`: writes a line to standard error and exits with 1.
@@ -25,6 +28,7 @@ const EVENTS: &str = "{\n  \"timestamp\": {\"secs\": 1, \"no more of th\n\n\
 /// - `refuse-shutdown`, `hang-shutdown`: answers `vmm.shutdown` with 500, or not at all.
 /// - `ignore-term`: ignores SIGTERM.
 /// - `turncoat`: becomes another program when it is asked for `vm.boot`.
+/// - `flood`: writes more to its standard error than any disk should take, before it answers anything.
 /// - `survive`: outlives its parent.
 pub(super) fn config(run_root: &Path, words: &str) -> VmmConfig {
     VmmConfig {
@@ -80,6 +84,13 @@ fn serve() {
     };
     let listener = UnixListener::from(descriptor("--api-socket"));
     let events = Arc::new(Mutex::new(File::from(descriptor("--event-monitor"))));
+    if has("flood") {
+        let line = "x".repeat(1023);
+        for _ in 0..FLOOD / 1024 {
+            eprintln!("{line}");
+        }
+        eprintln!("the flood ends");
+    }
     eprintln!("the fake VMM serves");
     for connection in listener.incoming() {
         let (events, words) = (Arc::clone(&events), words.clone());

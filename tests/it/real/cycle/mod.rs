@@ -165,6 +165,8 @@ impl Stage {
                 handshake_ms: usual.handshake_ms * factor,
                 settle_ms: usual.settle_ms * factor,
                 query_ms: usual.query_ms * factor,
+                vmm_ms: usual.vmm_ms * factor,
+                restore_ms: usual.restore_ms * factor,
                 grace_ms: usual.grace_ms * factor,
             },
             ..SandboxConfig::with_golden(self.golden.directory())
@@ -184,5 +186,6 @@ fn limits() -> Limits {
         handshake: patient(usual.handshake),
         settle: patient(usual.settle),
         query: patient(usual.query),
+        vmm: usual.vmm,
     }
 }

@@ -1,0 +1,112 @@
+//! The VMM's executable: each process that is started runs what made the golden snapshot, or restores nothing.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use chv_sandbox::overlay::{AccessPolicy, sha256};
+use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, SandboxConfig, Standby, Strategy};
+use serde_json::json;
+
+use super::manifest::edit;
+use super::stage::Stage;
+use super::{Scene, assert_echoed, chain, echo, told};
+
+const FIELD: &str = "vmm.executable.sha256";
+
+/// A sandbox whose VMM's executable is a file of the scene's, which the manifest names.
+async fn scene(strategy: Strategy) -> (Scene, Stage, ChvSandbox, PathBuf) {
+    let scene = Scene::minted().await;
+    let stage = scene.stage();
+    let vmm = scene.path("vmm");
+    fs::copy(std::env::current_exe().unwrap(), &vmm).unwrap();
+    let digested = sha256(&vmm, AccessPolicy::ReadOnly).unwrap();
+    edit(&scene.path("golden"), |manifest| {
+        manifest["vmm"]["executable"] =
+            json!({ "length": digested.length, "sha256": digested.digest });
+    });
+    let config = SandboxConfig {
+        strategy,
+        ..scene.config()
+    };
+    let sandbox = ChvSandbox::with_vmm(
+        config,
+        chv_sandbox::machine::VmmSource::Spawn(stage.config_of(&vmm)),
+    );
+    (scene, stage, sandbox.unwrap(), vmm)
+}
+
+/// Puts another file under the name of the VMM's, as an update of a package does.
+fn update(vmm: &Path, appended: &[u8]) {
+    let other = vmm.with_extension("new");
+    fs::copy(vmm, &other).unwrap();
+    let mut file = OpenOptions::new().append(true).open(&other).unwrap();
+    file.write_all(appended).unwrap();
+    drop(file);
+    fs::rename(other, vmm).unwrap();
+}
+
+#[tokio::test]
+async fn a_boot_with_another_one_is_refused_and_nothing_is_restored() {
+    let (scene, stage, sandbox, vmm) = scene(Strategy::InPlace).await;
+    update(&vmm, b"another");
+    let error = sandbox.boot().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
+    assert!(chain(&error).contains(FIELD), "{}", chain(&error));
+    assert_eq!(scene.vmm.take_asked(), ["vmm.ping", "vmm.shutdown"]);
+    stage.assert_empty();
+}
+
+#[tokio::test]
+async fn a_respawn_with_another_one_is_refused_before_the_live_vm_is_touched() {
+    let (scene, stage, sandbox, vmm) = scene(Strategy::Respawn).await;
+    sandbox.boot().await.unwrap();
+    sandbox.reset().await.unwrap();
+    let live = stage.last();
+    let kept = vmm.with_extension("kept");
+    fs::rename(&vmm, &kept).unwrap();
+    fs::copy(&kept, &vmm).unwrap();
+    update(&vmm, b"another");
+    scene.vmm.take_asked();
+
+    let error = sandbox.reset().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_RESET_FAILED");
+    assert!(chain(&error).contains(FIELD), "{}", chain(&error));
+    let asked = scene.vmm.take_asked();
+    assert!(
+        asked.iter().all(|asked| !asked.starts_with("vm.")),
+        "{asked:?}"
+    );
+    assert_eq!(live.player.state(), Some("Running"));
+
+    // The same bytes in another file are as good as the file itself.
+    fs::remove_file(&vmm).unwrap();
+    fs::copy(&kept, &vmm).unwrap();
+    assert!(sandbox.reset().await.unwrap().is_verified());
+    assert_echoed(echo(&sandbox, "again").await, "again");
+    sandbox.shutdown().await;
+    stage.assert_empty();
+}
+
+#[tokio::test]
+async fn no_spare_is_made_with_another_one() {
+    let (_scene, stage, sandbox, vmm) = scene(Strategy::Standby(Standby::default())).await;
+    let mut events = sandbox.subscribe();
+    sandbox.boot().await.unwrap();
+    let ready = |event: &Event| matches!(event, Event::SpareReady).then_some(());
+    told(&mut events, ready).await;
+    update(&vmm, b"another");
+    // The spare that waits was compared when it was started, and runs that still.
+    assert!(sandbox.reset().await.unwrap().is_verified());
+    let failed = told(&mut events, |event| match event {
+        Event::SpareFailed(error) => Some(chain(&**error)),
+        _ => None,
+    });
+    let failed = failed.await;
+    assert!(failed.contains(FIELD), "{failed}");
+    let error = sandbox.reset().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_RESET_FAILED");
+    assert!(chain(&error).contains(FIELD), "{}", chain(&error));
+    sandbox.shutdown().await;
+    stage.assert_empty();
+}

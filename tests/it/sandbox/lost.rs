@@ -1,0 +1,70 @@
+//! A golden file that the VM reads while it lives, and that somebody else gets at: told at once, and no tool runs until a
+//! reset has looked at it again.
+
+use std::fs::OpenOptions;
+
+use chv_sandbox::golden::MemoryPolicy;
+use chv_sandbox::sandbox::{ChvSandbox, Error, Event, Sandbox, SandboxConfig, SandboxState};
+
+use super::spares::Cast;
+use super::{Scene, assert_echoed, assert_halted, echo, flip_a_bit, told};
+
+/// Waits for the event, and sees that no tool is taken.
+async fn assert_lost(sandbox: &ChvSandbox, events: &mut tokio::sync::broadcast::Receiver<Event>) {
+    let lost = |event: &Event| matches!(event, Event::HoldLost).then_some(());
+    told(events, lost).await;
+    assert_eq!(sandbox.state(), SandboxState::Ready);
+    let error = echo(sandbox, "refused").await.unwrap_err();
+    assert!(matches!(error, Error::NeedsReset { .. }), "{error}");
+}
+
+/// Opens for writing, and leaves it as it was: who knows.
+fn open_for_writing(scene: &Scene, name: &str) {
+    let opened = OpenOptions::new().append(true).open(scene.path(name));
+    drop(opened.unwrap());
+}
+
+#[tokio::test]
+async fn a_root_that_was_opened_for_writing_needs_a_reset_and_that_is_enough() {
+    for policy in [MemoryPolicy::Held, MemoryPolicy::Digest] {
+        let scene = Scene::minted().await;
+        let sandbox = scene.sandbox_of(SandboxConfig {
+            memory_policy: policy,
+            ..scene.config()
+        });
+        let mut events = sandbox.subscribe();
+        sandbox.boot().await.unwrap();
+        for _ in 0..2 {
+            open_for_writing(&scene, "root.img");
+            assert_lost(&sandbox, &mut events).await;
+            assert!(sandbox.reset().await.unwrap().is_verified());
+            assert_echoed(echo(&sandbox, "again").await, "again");
+        }
+        sandbox.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_root_that_was_changed_needs_a_reset_and_that_halts() {
+    let (scene, sandbox) = Scene::booted().await;
+    let mut events = sandbox.subscribe();
+    flip_a_bit(&scene.path("root.img"));
+    assert_lost(&sandbox, &mut events).await;
+    let error = sandbox.reset().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_RESET_DIVERGENCE");
+    assert_halted(&sandbox).await;
+}
+
+#[tokio::test]
+async fn a_spare_that_waited_meanwhile_serves_and_is_watched_from_then_on() {
+    let (mut cast, _) = Cast::waiting().await;
+    for _ in 0..2 {
+        open_for_writing(&cast.scene, "root.img");
+        assert_lost(&cast.sandbox, &mut cast.events).await;
+        let reset = cast.sandbox.reset().await.unwrap();
+        assert!(reset.is_verified());
+        assert_echoed(echo(&cast.sandbox, "again").await, "again");
+        cast.spare_is_ready().await;
+    }
+    cast.leaves_nothing().await;
+}

@@ -1,0 +1,267 @@
+//! The tampering that a reset of a live sandbox has to find, each at its moment, by each kind of VMM: one table for what
+//! halts it, and one for what refuses it before the VM that runs is touched.
+
+mod halting;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use chv_sandbox::golden::MemoryPolicy;
+use chv_sandbox::guest::stand_in::StandIn;
+use chv_sandbox::sandbox::{
+    ChvSandbox, Error, Outcome, Sandbox, SandboxConfig, SandboxState, Source, Strategy,
+};
+
+use super::held::TAMPERINGS;
+use super::stage::Stage;
+use super::vmm::Act;
+use super::{Scene, assert_echoed, assert_halted, chain, echo, flip_a_bit};
+
+/// Which VMM a reset is made with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum By {
+    /// Somebody else's: nothing can be told by its process.
+    Attached,
+    /// Its own, in place.
+    InPlace,
+    /// A new one.
+    Respawn,
+}
+
+const ALL: [By; 3] = [By::Attached, By::InPlace, By::Respawn];
+
+/// When something happens.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// After one reset, before the next begins.
+    Between,
+    /// The writable disk is put back, and no VMM has it open.
+    BeforeRestore,
+    /// The VMM has everything open, and the restore isn't answered yet.
+    AfterRestore,
+    /// The disks are proved, and the VM is about to run.
+    BeforeResume,
+    /// The VM runs, and its guest was read.
+    BeforeInfo,
+}
+
+use Moment::{AfterRestore, BeforeInfo, BeforeRestore, BeforeResume, Between};
+use halting::HALTING;
+
+/// What a tampering gets at, as it is at its moment.
+#[derive(Clone)]
+struct Place {
+    directory: PathBuf,
+    guest: StandIn,
+    stage: Option<Stage>,
+}
+
+impl Place {
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// The disk of the VM that is reset, or of the one that replaces it.
+    fn overlay(&self) -> PathBuf {
+        match &self.stage {
+            Some(stage) => stage.last().path("overlay.img"),
+            None => self.file("machine/overlay.img"),
+        }
+    }
+
+    /// The guest has forgotten what it kept in memory, in the VM that there is and in any that comes.
+    fn reboot_guest(&self) {
+        self.guest.forget().unwrap();
+        if let Some(stage) = &self.stage {
+            stage.last().player.guest().forget().unwrap();
+        }
+    }
+
+    /// The api-socket of the same.
+    fn api_socket(&self) -> PathBuf {
+        let stage = self.stage.as_ref().expect("the VMM is its own");
+        stage.last().path("api.sock")
+    }
+}
+
+/// A sandbox that has booted and was reset once.
+async fn reset_once(by: By, policy: MemoryPolicy) -> (Scene, Place, ChvSandbox) {
+    let scene = Scene::minted().await;
+    let config = SandboxConfig {
+        strategy: match by {
+            By::Respawn => Strategy::Respawn,
+            _ => Strategy::InPlace,
+        },
+        memory_policy: policy,
+        ..scene.config()
+    };
+    let stage = (by != By::Attached).then(|| scene.stage());
+    let sandbox = match &stage {
+        Some(stage) => stage.sandbox(config),
+        None => scene.sandbox_of(config),
+    };
+    sandbox.boot().await.unwrap();
+    sandbox.reset().await.unwrap();
+    scene.vmm.take_asked();
+    let place = Place {
+        directory: scene.directory.path().to_owned(),
+        guest: scene.guest.clone(),
+        stage,
+    };
+    (scene, place, sandbox)
+}
+
+fn at(moment: Moment, scene: &Scene, place: &Place, tamper: fn(&Place)) {
+    let place = place.clone();
+    let tamper = move || tamper(&place);
+    match moment {
+        Between => tamper(),
+        BeforeRestore => scene.vmm.before("vm.restore", tamper),
+        AfterRestore => scene.vmm.on("vm.restore", 1, Act::Then(Box::new(tamper))),
+        BeforeResume => scene.vmm.before("vm.resume", tamper),
+        BeforeInfo => scene.vmm.before("vm.info", tamper),
+    }
+}
+
+#[tokio::test]
+async fn what_disagrees_halts() {
+    for &(moment, what, by, tamper, sources) in HALTING {
+        for &by in by {
+            let (scene, place, sandbox) = reset_once(by, MemoryPolicy::Held).await;
+            at(moment, &scene, &place, tamper);
+            let what = format!("{what}, {moment:?}, {by:?}");
+            let error = sandbox.reset().await.expect_err(&what);
+            assert_eq!(error.code(), "SANDBOX_RESET_DIVERGENCE", "{what}: {error}");
+            let failed = error.failed_reset().unwrap();
+            let checks = failed.outcome.report.checks.iter();
+            let disagree = checks.filter(|check| check.outcome == Outcome::Disagreed);
+            let disagree: Vec<_> = disagree.map(|check| check.source).collect();
+            let told = |source: &&Source| by != By::Attached || **source != Source::DiskIdentity;
+            let expected: Vec<_> = sources.iter().filter(told).copied().collect();
+            assert_eq!(disagree, expected, "{what}: {error}");
+            assert!(failed.evidence.is_some(), "{what}");
+            assert_halted(&sandbox).await;
+            if let Some(stage) = &place.stage {
+                stage.assert_empty();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_vm_left_paused_halts() {
+    for by in ALL {
+        let (scene, _, sandbox) = reset_once(by, MemoryPolicy::Held).await;
+        scene.vmm.on("vm.resume", 1, Act::Pretend);
+        let error = sandbox.reset().await.unwrap_err();
+        assert_eq!(
+            error.code(),
+            "SANDBOX_RESET_DIVERGENCE",
+            "{by:?}: {error:?}"
+        );
+        assert_halted(&sandbox).await;
+    }
+}
+
+/// What refuses a reset, with the field that the refusal names.
+const REFUSING: [(&str, &str); 4] = [
+    ("golden/snapshot/config.json", "snapshot.config"),
+    ("golden/snapshot/state.json", "snapshot.state"),
+    ("golden/snapshot/memory-ranges", "snapshot.memory_ranges"),
+    ("golden/manifest.json", "manifest.json"),
+];
+
+/// Each policy that claims that memory is proved.
+const CLAIMING: [MemoryPolicy; 2] = [MemoryPolicy::Held, MemoryPolicy::Digest];
+
+/// The error says that it is this that isn't as it was, and what to do about it.
+#[track_caller]
+fn assert_refused(error: &Error, field: &str, what: &str) {
+    assert_eq!(error.code(), "SANDBOX_RESET_FAILED", "{what}: {error}");
+    assert!(matches!(error, Error::ResetRefused(_)), "{what}: {error:?}");
+    let text = chain(error);
+    assert!(text.contains(field), "{what}: {text}");
+    assert!(text.contains("put it back") || text.contains("put the file back"));
+}
+
+#[tokio::test]
+async fn a_tampered_snapshot_or_manifest_refuses_before_the_live_vm_is_touched() {
+    for (name, field) in REFUSING {
+        for (tampering, tamper, fact) in TAMPERINGS {
+            for policy in CLAIMING {
+                check_refused(By::Attached, policy, name, tamper, field, fact, tampering).await;
+            }
+        }
+        let (tampering, tamper, fact) = TAMPERINGS[0];
+        for by in [By::InPlace, By::Respawn] {
+            let policy = MemoryPolicy::Held;
+            check_refused(by, policy, name, tamper, field, fact, tampering).await;
+        }
+    }
+}
+
+async fn check_refused(
+    by: By,
+    policy: MemoryPolicy,
+    name: &str,
+    tamper: fn(&Path),
+    field: &str,
+    fact: &str,
+    tampering: &str,
+) {
+    let what = format!("{name}: {tampering}, {policy:?}, {by:?}");
+    let (scene, place, sandbox) = reset_once(by, policy).await;
+    let path = place.file(name);
+    let original = fs::read(&path).unwrap();
+    let live = place.stage.as_ref().map(Stage::last);
+    tamper(&path);
+    let error = sandbox.reset().await.expect_err(&what);
+    let field = match field {
+        "manifest.json" => field.to_owned(),
+        field => format!("{field}.{fact}"),
+    };
+    assert_refused(&error, &field, &what);
+
+    let asked = scene.vmm.take_asked();
+    assert!(
+        asked.iter().all(|asked| !asked.starts_with("vm.")),
+        "{what}: {asked:?}"
+    );
+    let state = match live {
+        Some(vmm) => vmm.player.state(),
+        None => scene.vmm.state(),
+    };
+    assert_eq!(state, Some("Running"), "{what}");
+    assert_eq!(sandbox.state(), SandboxState::Failed, "{what}");
+    echo(&sandbox, "refused").await.unwrap_err();
+
+    fs::write(&path, original).unwrap();
+    let reset = sandbox.reset().await.expect(&what);
+    assert!(reset.is_verified(), "{what}");
+    assert_echoed(echo(&sandbox, "again").await, "again");
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_tampered_with_while_the_vmm_reads_it_refuses() {
+    for moment in [BeforeRestore, AfterRestore] {
+        for policy in CLAIMING {
+            for by in ALL {
+                let what = format!("{moment:?}, {policy:?}, {by:?}");
+                let (scene, place, sandbox) = reset_once(by, policy).await;
+                at(moment, &scene, &place, |it| {
+                    flip_a_bit(&it.file("golden/snapshot/memory-ranges"));
+                });
+                let error = sandbox.reset().await.expect_err(&what);
+                assert_eq!(error.code(), "SANDBOX_RESET_FAILED", "{what}: {error}");
+                let text = chain(&error);
+                assert!(text.contains("was not left alone"), "{what}: {text}");
+                let asked = scene.vmm.take_asked();
+                assert!(!asked.contains(&"vm.resume".to_owned()), "{what}");
+                flip_a_bit(&place.file("golden/snapshot/memory-ranges"));
+                assert!(sandbox.reset().await.expect(&what).is_verified());
+                sandbox.shutdown().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! VMMs as processes of their own, on stage: each is this test binary once more. It has the api-socket and the disks
+//! open, as a VMM has, and leaves every answer to a [`Player`] in the test, by a socket of the stage.
+
+use std::env;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+
+use chv_sandbox::guest::stand_in::StandIn;
+use chv_sandbox::machine::VmmSource;
+use chv_sandbox::sandbox::{ChvSandbox, SandboxConfig};
+use chv_sandbox::vmm::{VSOCK_SOCKET, VmmConfig};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::vmm::{Player, Script, lock};
+
+/// Where VMMs that are spawned get their answers.
+#[derive(Clone)]
+pub(super) struct Stage {
+    socket: PathBuf,
+    run_root: PathBuf,
+    played: Arc<Played>,
+}
+
+/// Every VMM that was started, in order.
+#[derive(Default)]
+struct Played {
+    vmms: Mutex<Vec<Arc<Spawned>>>,
+    another: Condvar,
+}
+
+/// A VMM that runs, or ran, as a process.
+pub(super) struct Spawned {
+    pub(super) pid: u32,
+    pub(super) run_dir: PathBuf,
+    pub(super) player: Player,
+}
+
+impl Stage {
+    /// A stage in `directory`. The VMMs on it do as `script` says, and each has a guest that is `guest`, restored.
+    pub(super) fn new(directory: &Path, guest: StandIn, script: Arc<Script>) -> Stage {
+        let socket = directory.join("stage.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let played = Arc::<Played>::default();
+        let all = Arc::clone(&played);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, all) = (stream.unwrap(), Arc::clone(&all));
+                let (guest, script) = (guest.clone(), Arc::clone(&script));
+                // The other end may be gone at any time.
+                thread::spawn(move || drop(all.attend(stream, &guest, script)));
+            }
+        });
+        Stage {
+            socket,
+            run_root: directory.join("run"),
+            played,
+        }
+    }
+
+    /// How VMMs are started on this stage.
+    pub(super) fn config(&self) -> VmmConfig {
+        self.config_of(&env::current_exe().unwrap())
+    }
+
+    /// The same with another file of this test binary as the VMM's executable.
+    pub(super) fn config_of(&self, executable: &Path) -> VmmConfig {
+        VmmConfig {
+            binary: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/vmm/fake-vmm"),
+            env: vec![
+                ("FAKE_VMM_PLAYER".into(), executable.into()),
+                ("FAKE_VMM_TEST".into(), "sandbox::stage::serve".into()),
+                ("FAKE_VMM_STAGE".into(), self.socket.clone().into()),
+            ],
+            run_root: self.run_root.clone(),
+            ..VmmConfig::default()
+        }
+    }
+
+    /// A sandbox whose VMMs are on this stage.
+    pub(super) fn sandbox(&self, config: SandboxConfig) -> ChvSandbox {
+        ChvSandbox::with_vmm(config, VmmSource::Spawn(self.config())).unwrap()
+    }
+
+    /// The VMM that was started last.
+    pub(super) fn last(&self) -> Arc<Spawned> {
+        Arc::clone(lock(&self.played.vmms).last().expect("one was started"))
+    }
+
+    /// How many were started.
+    pub(super) fn count(&self) -> usize {
+        lock(&self.played.vmms).len()
+    }
+
+    /// Whether no VMM has left anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.run_root.read_dir().unwrap().next().is_none()
+    }
+
+    /// Everything of every VMM is gone.
+    #[track_caller]
+    pub(super) fn assert_empty(&self) {
+        for vmm in &*lock(&self.played.vmms) {
+            assert!(!vmm.runs(), "VMM {} is left", vmm.pid);
+        }
+        let left = self.run_root.read_dir().unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().path()).collect();
+        assert!(left.is_empty(), "{left:?} is left");
+    }
+}
+
+impl Played {
+    /// One connection of a VMM: its first, by which it gets its orders, or one that somebody made to its api-socket.
+    fn attend(
+        &self,
+        mut stream: UnixStream,
+        guest: &StandIn,
+        script: Arc<Script>,
+    ) -> io::Result<()> {
+        let line = read_line(&mut stream)?;
+        let (pid, run_dir) = line.split_once(' ').ok_or(io::ErrorKind::InvalidData)?;
+        let pid = pid.parse().map_err(io::Error::other)?;
+        if run_dir.is_empty() {
+            return self.wait_for(pid).player.serve(stream);
+        }
+        let run_dir = PathBuf::from(run_dir);
+        let (done, dones) = mpsc::channel();
+        let hand = Hand(Mutex::new((stream.try_clone()?, dones)));
+        let guest = guest.restored_at(run_dir.join(VSOCK_SOCKET));
+        let vmm = Arc::new(Spawned {
+            pid,
+            run_dir,
+            player: Player::new(guest, script, Some(hand)),
+        });
+        lock(&self.vmms).push(Arc::clone(&vmm));
+        self.another.notify_all();
+        for line in BufReader::new(stream).lines() {
+            line?;
+            // Whoever gave the order waits for this.
+            let _ = done.send(());
+        }
+        drop(done);
+        vmm.player.end();
+        Ok(())
+    }
+
+    fn wait_for(&self, pid: u32) -> Arc<Spawned> {
+        let mut vmms = lock(&self.vmms);
+        loop {
+            if let Some(vmm) = vmms.iter().find(|vmm| vmm.pid == pid) {
+                return Arc::clone(vmm);
+            }
+            vmms = self.another.wait(vmms).unwrap();
+        }
+    }
+}
+
+impl Spawned {
+    /// Kills it, as the kernel does when memory runs out.
+    pub(super) fn kill(&self) {
+        let pid = Pid::from_raw(self.pid as i32).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
+    }
+
+    /// Whether it runs; one that only waits to be reaped doesn't.
+    pub(super) fn runs(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid));
+        stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))
+    }
+
+    /// A file in its run directory.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.run_dir.join(name)
+    }
+}
+
+/// Gives orders to the process of a VMM, and waits until each is carried out.
+pub(super) struct Hand(Mutex<(UnixStream, Receiver<()>)>);
+
+impl Hand {
+    pub(super) fn open(&self, path: &str, readonly: bool) -> io::Result<()> {
+        self.order(&format!(
+            "{} {path}",
+            if readonly { "read" } else { "write" }
+        ))
+    }
+
+    pub(super) fn let_go(&self) -> io::Result<()> {
+        self.order("close")
+    }
+
+    pub(super) fn end(&self) -> io::Result<()> {
+        self.order("exit")
+    }
+
+    fn order(&self, line: &str) -> io::Result<()> {
+        let mut hand = lock(&self.0);
+        writeln!(hand.0, "{line}")?;
+        hand.1.recv().map_err(io::Error::other)
+    }
+}
+
+#[test]
+#[ignore = "plays a VMM for other tests"]
+#[expect(clippy::print_stdout, reason = "it says that it was skipped")]
+fn serve() {
+    let (Some(stage), Ok(args)) = (env::var_os("FAKE_VMM_STAGE"), env::var("FAKE_VMM_ARGS")) else {
+        println!("skipped: only of use to other tests");
+        return;
+    };
+    let stage = PathBuf::from(stage);
+    let mut args = args.split(' ').skip_while(|arg| *arg != "--api-socket");
+    let number = args.nth(1).unwrap().strip_prefix("fd=").unwrap();
+    // SAFETY: the parent passed this descriptor to this process for this use, and it is taken once.
+    let listener = unsafe { OwnedFd::from_raw_fd(number.parse().unwrap()) };
+    let listener = UnixListener::from(listener);
+    let address = listener.local_addr().unwrap();
+    let run_dir = address.as_pathname().unwrap().parent().unwrap();
+    let mut orders = UnixStream::connect(&stage).unwrap();
+    writeln!(orders, "{} {}", process::id(), run_dir.display()).unwrap();
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let (connection, stage) = (connection.unwrap(), stage.clone());
+            thread::spawn(move || drop(relay(connection, &stage)));
+        }
+    });
+    let mut open: Vec<File> = Vec::new();
+    for order in BufReader::new(orders.try_clone().unwrap()).lines() {
+        let order = order.unwrap();
+        match order.split_once(' ') {
+            Some((how, path)) => {
+                let file = OpenOptions::new()
+                    .read(true)
+                    .write(how == "write")
+                    .open(path);
+                open.push(file.unwrap());
+            }
+            None if order == "exit" => break,
+            None => open.clear(),
+        }
+        writeln!(orders).unwrap();
+    }
+    process::exit(0);
+}
+
+/// Passes on one connection to the api-socket.
+fn relay(mut connection: UnixStream, stage: &Path) -> io::Result<()> {
+    let mut player = UnixStream::connect(stage)?;
+    writeln!(player, "{} ", process::id())?;
+    let (mut requests, mut passed) = (connection.try_clone()?, player.try_clone()?);
+    thread::spawn(move || {
+        // Either end may be gone at any time.
+        let _ = io::copy(&mut requests, &mut passed);
+        let _ = passed.shutdown(Shutdown::Write);
+    });
+    let _ = io::copy(&mut player, &mut connection);
+    connection.shutdown(Shutdown::Both)
+}
+
+/// Reads a line, and not one byte more.
+fn read_line(stream: &mut UnixStream) -> io::Result<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    loop {
+        stream.read_exact(&mut byte)?;
+        match byte {
+            [b'\n'] => break,
+            [byte] => line.push(byte),
+        }
+    }
+    String::from_utf8(line).map_err(io::Error::other)
+}

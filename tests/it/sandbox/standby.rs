@@ -1,0 +1,150 @@
+//! A spare that isn't what it was when it was prepared: what a reset makes of it, by what happened to it while it waited.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use chv_sandbox::sandbox::{Event, Outcome, Sandbox, Source, StrategyUsed};
+
+use super::spares::Cast;
+use super::stage::Spawned;
+use super::vmm::Act;
+use super::{assert_halted, chain, flip_a_bit, told};
+
+/// What happens to a sandbox's spare.
+type Happening = fn(&Cast, &Arc<Spawned>);
+
+/// Each makes a spare unfit to be awakened, and says why.
+const UNFIT: [(&str, Happening, &str); 8] = [
+    (
+        "its VM was resumed",
+        |_, spare| spare.player.set_state("Running"),
+        "is Running, not paused",
+    ),
+    (
+        "its VM was deleted",
+        |_, spare| spare.player.end(),
+        "tell the VM's state",
+    ),
+    (
+        "another socket has its api-socket's name",
+        |_, spare| {
+            let socket = spare.path("api.sock");
+            fs::remove_file(&socket).unwrap();
+            // Its file stays although nobody listens.
+            drop(UnixListener::bind(socket).unwrap());
+        },
+        "is not the api-socket that was bound",
+    ),
+    (
+        "another process listens on its api-socket",
+        |_, spare| {
+            let socket = spare.path("api.sock");
+            fs::remove_file(&socket).unwrap();
+            std::mem::forget(UnixListener::bind(socket).unwrap());
+        },
+        "is not the api-socket that was bound",
+    ),
+    (
+        "it dies when it is looked at",
+        |cast, spare| {
+            let spare = Arc::clone(spare);
+            cast.scene.vmm.before("vm.info", move || spare.kill());
+        },
+        "the VMM died when it was to tell the VM's state",
+    ),
+    (
+        "it dies when it is awakened",
+        |cast, spare| {
+            let spare = Arc::clone(spare);
+            cast.scene.vmm.before("vm.resume", move || spare.kill());
+        },
+        "the VMM died when it was to resume the VM",
+    ),
+    (
+        "it isn't awakened",
+        |cast, _| cast.scene.vmm.on("vm.resume", 1, Act::Refuse),
+        "did not resume the VM",
+    ),
+    (
+        "it gives no answer",
+        |cast, _| cast.scene.vmm.on("vm.resume", 1, Act::Close),
+        "did not resume the VM",
+    ),
+];
+
+#[tokio::test]
+async fn one_that_cannot_be_awakened_is_told_and_a_new_vmm_serves() {
+    for (what, happening, expected) in UNFIT {
+        let (mut cast, spare) = Cast::waiting().await;
+        happening(&cast, &spare);
+        cast.reset_by(StrategyUsed::Respawn).await;
+        let refused = told(&mut cast.events, |event| match event {
+            Event::SpareRefused(error) => Some(chain(&**error)),
+            _ => None,
+        });
+        let refused = refused.await;
+        assert!(refused.contains(expected), "{what}: {refused}");
+        cast.spare_is_ready().await;
+        cast.reset_by(StrategyUsed::Standby).await;
+        cast.leaves_nothing().await;
+    }
+}
+
+/// Each is for the comparison with the baselines to find.
+const DIVERGENT: [(&str, Happening, &[Source]); 6] = [
+    (
+        "a byte of its overlay",
+        |_, spare| flip_a_bit(&spare.path("overlay.img")),
+        &[Source::FsHash],
+    ),
+    (
+        "its overlay has lost its end",
+        |_, spare| super::tamper::set_length(spare.path("overlay.img"), 0x8000),
+        &[Source::FsHash],
+    ),
+    (
+        "its overlay has a hole",
+        |_, spare| super::tamper::punch_a_hole(&spare.path("overlay.img")),
+        &[Source::FsHash],
+    ),
+    (
+        "its overlay is another file with the same bytes",
+        |_, spare| {
+            let overlay = spare.path("overlay.img");
+            let other = overlay.with_extension("other");
+            fs::copy(&overlay, &other).unwrap();
+            fs::rename(other, overlay).unwrap();
+        },
+        &[Source::DiskIdentity],
+    ),
+    (
+        "a byte of the read-only root",
+        |cast, _| flip_a_bit(&cast.scene.path("root.img")),
+        &[Source::FsHash],
+    ),
+    (
+        "a descriptor more in its guest",
+        |cast, _| cast.scene.guest.set_open_files(13),
+        &[Source::OpenFdCount],
+    ),
+];
+
+#[tokio::test]
+async fn one_that_disagrees_with_a_baseline_halts() {
+    for (what, happening, sources) in DIVERGENT {
+        let (cast, spare) = Cast::waiting().await;
+        happening(&cast, &spare);
+        let error = cast.sandbox.reset().await.unwrap_err();
+        assert_eq!(error.code(), "SANDBOX_RESET_DIVERGENCE", "{what}: {error}");
+        let failed = error.failed_reset().unwrap();
+        assert_eq!(failed.outcome.report.strategy, StrategyUsed::Standby);
+        let checks = failed.outcome.report.checks.iter();
+        let disagree = checks.filter(|check| check.outcome == Outcome::Disagreed);
+        let disagree: Vec<_> = disagree.map(|check| check.source).collect();
+        assert_eq!(disagree, sources, "{what}: {error}");
+        assert!(failed.evidence.is_some(), "{what}");
+        assert_halted(&cast.sandbox).await;
+        cast.stage.assert_empty();
+    }
+}
