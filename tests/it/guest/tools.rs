@@ -92,8 +92,13 @@ fn what_cannot_be_run_has_the_guests_own_exit_codes() {
 #[test]
 fn at_the_deadline_everything_that_the_tool_started_is_killed() {
     let host = Host::new();
+    // A child, one in a session of its own, a grandchild, and two whose parents have ended: one left the session, the
+    // other the session of that session.
     let script =
-        "sleep 1000 & echo $!; setsid sleep 1000 & echo $!; sh -c 'sleep 1000; :' & echo $!; wait";
+        "sleep 1000 & echo $!; setsid sleep 1000 & echo $!; sh -c 'sleep 1000; :' & echo $!;
+        (setsid sleep 1000 & echo $!);
+        (setsid sh -c '(setsid sleep 1000 & echo $!); :' );
+        wait; sleep 1000";
     let started = Instant::now();
     host.dispatch(
         "late",
@@ -112,7 +117,7 @@ fn at_the_deadline_everything_that_the_tool_started_is_killed() {
         .lines()
         .map(|line| line.parse().unwrap())
         .collect();
-    assert_eq!(pids.len(), 3, "{:?}", result.stdout);
+    assert_eq!(pids.len(), 5, "{:?}", result.stdout);
     for pid in pids {
         assert!(ends(pid), "{pid} still runs");
     }
@@ -150,6 +155,25 @@ fn a_process_that_a_tool_leaves_runs_on_and_delays_nothing() {
         ends(result.stderr.trim().parse().unwrap()),
         "its pipe is closed"
     );
+}
+
+#[test]
+fn a_daemon_of_a_tool_that_ends_in_time_runs_on_and_takes_nothing_with_it() {
+    let host = Host::new();
+    let result = host.script("(setsid sleep 1000 & echo $!)");
+    assert_eq!(result.exit_code, 0);
+    let left: i32 = result.stdout.trim().parse().unwrap();
+
+    // Another tool's deadline is nothing to it.
+    let script = json!({"script": "(setsid sleep 1000 & echo $!); sleep 1000"});
+    host.dispatch("late", "sh", script, Duration::from_secs(1));
+    let late = host.result();
+    assert_eq!(late.exit_code, 137);
+    assert!(ends(late.stdout.trim().parse().unwrap()));
+    let pid = Pid::from_raw(left).unwrap();
+    rustix::process::test_kill_process(pid).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    assert!(ends(left));
 }
 
 #[test]
