@@ -9,7 +9,7 @@ use crate::machine::{
 };
 use crate::sandbox::report::Manner;
 use crate::sandbox::verify::{Verdict, Verification, verify};
-use crate::sandbox::{Error, SandboxConfig, StrategyUsed};
+use crate::sandbox::{Error, OlderGuest, SandboxConfig, StrategyUsed};
 
 /// A source that was silent is asked once more, by a whole further revert.
 const ATTEMPTS: u32 = 2;
@@ -19,6 +19,7 @@ pub(super) struct Goal {
     held: Arc<HeldGolden>,
     machine: MachineConfig,
     target: Target,
+    older_guest: OlderGuest,
 }
 
 /// A staged VM with what its memory rests on.
@@ -78,6 +79,7 @@ impl Goal {
                 verification: config.verification,
                 disks: Vec::new(),
             },
+            older_guest: config.older_guest,
         })
     }
 
@@ -158,6 +160,7 @@ impl Goal {
                 strategy,
                 memory,
                 attempt,
+                older_guest: self.older_guest,
             };
             let verification = verify(readings, self.golden().manifest(), &manner);
             if verification.verdict != Verdict::Silent || attempt == ATTEMPTS {

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod golden;
+mod guest;
 mod held;
 mod life;
 mod manifest;
