@@ -116,7 +116,11 @@ impl Shared {
         });
     }
 
-    async fn restore_verified(&self, machine: &mut Machine, goal: &Goal) -> Result<(), Error> {
+    async fn restore_verified(
+        self: &Arc<Self>,
+        machine: &mut Machine,
+        goal: &Goal,
+    ) -> Result<(), Error> {
         check_release(machine, Some(goal.golden())).await?;
         self.check_host(machine, goal.golden()).await?;
         let verification = goal.revert(machine, StrategyUsed::Respawn).await;
