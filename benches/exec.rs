@@ -15,8 +15,10 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use chv_sandbox::guest::frame::{encode, read_frame, write_frame};
-use chv_sandbox::guest::protocol::{Frame, ToolDispatch, ToolName, ToolResult};
+use chv_sandbox::guest::frame::{LengthError, encode, read_frame, write_frame};
+use chv_sandbox::guest::protocol::{
+    EvidenceChain, EvidenceChunk, Frame, ToolDispatch, ToolName, ToolResult,
+};
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::vsock::{Channel, ChannelConfig};
 use measure::Row;
@@ -36,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let (bare, no_op) = (folder.path().join("bare"), folder.path().join("no-op"));
     let request = encode(&Frame::ToolDispatch(echo()))?;
-    let answer = encode(&answer_to(echo()))?;
+    let answer = answer_to(echo())?;
     serve(&bare, {
         let (request, answer) = (request.len(), answer.clone());
         move |stream| bare_echo(stream, request, &answer)
@@ -88,7 +90,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }));
         rows[2].block(CALLS, || {
             write_frame(&mut codec, &Frame::ToolDispatch(echo())).expect("sent");
-            read_frame(&mut codec).expect("answered");
+            for _ in ["chunk", "result"] {
+                read_frame(&mut codec).expect("answered");
+            }
         });
         let run = async |channel: &Channel| {
             let result = channel.dispatch(echo(), GRACE).await.expect("answered");
@@ -115,14 +119,27 @@ fn echo() -> ToolDispatch {
     }
 }
 
-fn answer_to(dispatch: ToolDispatch) -> Frame {
-    Frame::ToolResult(ToolResult {
+/// What a guest sends for an `echo`: the chunk and the result in one piece.
+fn answer_to(dispatch: ToolDispatch) -> Result<Vec<u8>, LengthError> {
+    let output = b"hello\n";
+    let chunk = EvidenceChunk {
+        command_id: dispatch.command_id.clone(),
+        seq: 1,
+        chunk_data: output.to_vec(),
+        chunk_size: output.len() as u32,
+        is_terminal: true,
+    };
+    let mut chain = EvidenceChain::default();
+    chain.append(&chunk);
+    let mut answer = encode(&Frame::EvidenceChunk(chunk))?;
+    answer.extend(encode(&Frame::ToolResult(ToolResult {
         command_id: dispatch.command_id,
         exit_code: 0,
-        stdout: "hello\n".to_owned(),
+        stdout: String::from_utf8_lossy(output).into_owned(),
         stderr: String::new(),
-        evidence_hash: None,
-    })
+        evidence_hash: Some(chain.last_link()),
+    }))?);
+    Ok(answer)
 }
 
 /// Takes connections as a VMM does, and lets `peer` have each of them after the handshake.
@@ -168,7 +185,8 @@ fn no_op_tool(stream: UnixStream) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
     while let Ok(Some(Frame::ToolDispatch(dispatch))) = read_frame(&mut reader) {
-        write_frame(&mut writer, &answer_to(dispatch)).map_err(std::io::Error::other)?;
+        let answer = answer_to(dispatch).map_err(std::io::Error::other)?;
+        writer.write_all(&answer)?;
     }
     Ok(())
 }

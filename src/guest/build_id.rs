@@ -33,8 +33,10 @@ macro_rules! sources {
 const SOURCES: &[(&str, &[u8])] = sources![
     "../bin/chv-guest.rs",
     "build_id.rs",
+    "dispatcher/command.rs",
     "dispatcher/confinement.rs",
     "dispatcher/descriptors.rs",
+    "dispatcher/evidence.rs",
     "dispatcher/listener.rs",
     "dispatcher/mod.rs",
     "dispatcher/processes.rs",

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::Strategy;
+use super::{OlderGuest, Strategy};
 use crate::client::Deadlines;
 use crate::golden::MemoryPolicy;
 use crate::machine::{Disk, DiskFormat, DiskRole, Limits, RestoreMode, VerificationLevel, VmShape};
@@ -59,6 +59,8 @@ pub struct SandboxConfig {
     /// Restores on another processor than the golden snapshot was made on, too. Its guest may use what this one lacks.
     /// False unless set.
     pub any_cpu: bool,
+    /// Whether a guest passes that is older than what a reset asks of it: nonce, randomness, clock. `accept` unless set.
+    pub older_guest: OlderGuest,
     /// Where the evidence of a divergence is kept. Unless set, `evidence` beside the golden snapshot.
     pub evidence_dir: Option<PathBuf>,
     /// The kernel, for a cold boot.
@@ -152,6 +154,7 @@ impl Default for SandboxConfig {
             memory_policy: MemoryPolicy::default(),
             public_key: None,
             any_cpu: false,
+            older_guest: OlderGuest::default(),
             evidence_dir: None,
             kernel: None,
             initramfs: None,

@@ -19,6 +19,7 @@ mod config;
 mod error;
 mod event;
 mod evidence;
+mod guest;
 mod report;
 mod reset_state;
 mod span;
@@ -37,6 +38,7 @@ pub use chv::ChvSandbox;
 pub use config::{ConfigError, SandboxConfig, Timeouts, VmmEnv};
 pub use error::{BootFailure, Error, FailedReset, Unavailable};
 pub use event::Event;
+pub use guest::OlderGuest;
 pub use report::{Check, HashedDisk, Outcome, ResetReport, Source, StrategyUsed};
 pub use reset_state::{FsHash, Reset, ResetOutcome, ResetState, VerificationDetails};
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::OlderGuest;
 use crate::golden::MemoryProof;
 use crate::machine::{DiskProof, DiskRole, Restored, Step};
 use crate::overlay::{Access, Digest, Work};
@@ -66,6 +67,8 @@ pub(super) struct Manner {
     pub(super) strategy: StrategyUsed,
     pub(super) memory: Option<MemoryProof>,
     pub(super) attempt: u32,
+    /// What the configuration says of an old guest.
+    pub(super) older_guest: OlderGuest,
 }
 
 /// How a sandbox was reverted.
@@ -131,6 +134,10 @@ pub enum Source {
     DiskIdentity,
     /// That the guest is the one of the snapshot, by the secret in its memory.
     GuestNonce,
+    /// That the guest has reseeded its random pool, which it shares with the snapshot's other guests otherwise.
+    GuestRandomness,
+    /// That the guest's clock is right, which shows the time of the snapshot otherwise.
+    GuestClock,
     /// That whoever answers on the api-socket is the VMM that was started.
     VmmIdentity,
     /// That the files which the VM was restored from were the golden snapshot's when the VMM read them.
@@ -147,7 +154,8 @@ pub enum Outcome {
     Disagreed,
     /// It said nothing in time.
     Silent,
-    /// It couldn't be asked: on recordings there is no process, an old guest holds no nonce.
+    /// It couldn't be asked: on recordings there is no process, an old guest holds no nonce and can't set its clock.
+    /// Whether an old guest passes, [`OlderGuest`] decides.
     NotApplicable,
 }
 

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::guest::{self, GuestChecks};
 use super::report::Manner;
 use super::{
     Check, DivergenceAction, FsHash, HashedDisk, Outcome, ResetOutcome, ResetReport, ResetState,
@@ -30,13 +31,18 @@ pub(super) struct Judgement {
 
 /// Compares `readings` with what the golden snapshot's manifest says they have to be.
 pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -> Judgement {
-    let mut checks: Vec<Check> = Vec::with_capacity(8);
+    let mut checks: Vec<Check> = Vec::with_capacity(10);
     let disks = || readings.disks.iter().zip(&manifest.disks);
     checks.extend(disks().map(|(disk, golden)| check_digest(disk, golden)));
     checks.push(check_fd_count(&readings, manifest));
     checks.push(check_vm_state(&readings, manifest));
     checks.extend(readings.disks.iter().map(check_identity));
-    checks.push(check_nonce(&readings, manifest));
+    let guest = GuestChecks {
+        nonce: manifest.guest.nonce.as_deref(),
+        guest: &readings.guest,
+        older: manner.older_guest,
+    };
+    checks.extend(guest.all());
     checks.push(check_vmm(&readings));
     checks.push(check_snapshot(manner.memory.as_ref()));
 
@@ -47,7 +53,6 @@ pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -
         (false, false) => Verdict::Passed,
     };
     let guest = readings.guest.answered();
-    let renewed = guest.and_then(|guest| guest.renewed.as_ref());
     let report = ResetReport {
         strategy: manner.strategy,
         restore: Some(readings.restored.clone()),
@@ -57,8 +62,8 @@ pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -
         vmm: readings.vmm.clone().and_then(Result::ok),
         micros: readings.steps.iter().map(|step| step.micros).sum(),
         steps: readings.steps.clone(),
-        reseeded: renewed.is_some_and(|renewed| renewed.reseeded),
-        clock_set: renewed.is_some_and(|renewed| renewed.clock_set),
+        reseeded: guest.is_some_and(guest::reseeded),
+        clock_set: guest.is_some_and(guest::clock_set),
         clock: guest.and_then(|guest| guest.clock),
         checks,
     };
@@ -128,36 +133,6 @@ fn check_identity(disk: &DiskReading) -> Check {
         source: Source::DiskIdentity,
         outcome,
         expected: format!("the VMM has the {} disk open that was hashed", disk.role),
-        found: found.to_owned(),
-    }
-}
-
-/// The nonce itself is a secret between host and guest, so the report doesn't show it.
-fn check_nonce(readings: &Readings, manifest: &Manifest) -> Check {
-    let expected = manifest.guest.nonce.as_deref();
-    let found = readings.guest.answered().map(|guest| {
-        let hello = guest.hello.as_ref();
-        hello.and_then(|hello| hello.nonce.as_deref())
-    });
-    let (outcome, found) = match (expected, found) {
-        (None, _) => (
-            Outcome::NotApplicable,
-            "the golden snapshot's guest holds no nonce",
-        ),
-        (Some(_), None) => (Outcome::Silent, "no answer"),
-        (Some(_), Some(None)) => (
-            Outcome::Disagreed,
-            "no nonce: this guest was booted, not restored",
-        ),
-        (Some(expected), Some(Some(found))) if expected == found => {
-            (Outcome::Agreed, "the same nonce")
-        }
-        (Some(_), Some(Some(_))) => (Outcome::Disagreed, "another nonce"),
-    };
-    Check {
-        source: Source::GuestNonce,
-        outcome,
-        expected: "the nonce of the golden snapshot".to_owned(),
         found: found.to_owned(),
     }
 }

@@ -59,6 +59,11 @@ impl ClockSkew {
         }
     }
 
+    /// How much of the range is the host's not knowing: the round trip in which the guest read its clock.
+    pub fn uncertainty(&self) -> Duration {
+        Duration::from_micros(self.least.abs_diff(self.most))
+    }
+
     /// The largest skew, either way, that there can be.
     pub fn at_most(&self) -> Duration {
         Duration::from_micros(self.least.unsigned_abs().max(self.most.unsigned_abs()))

@@ -123,6 +123,7 @@ impl Channel {
         grace: Duration,
     ) -> Result<ToolResult, Error> {
         let connection = self.connection();
+        connection.forget_early();
         let waited = Duration::from_millis(dispatch.deadline_ms).saturating_add(grace);
         let command_id = dispatch.command_id.clone();
         let key = Key::Command(command_id.clone());
@@ -255,7 +256,8 @@ impl Channel {
         self.connection().origin()
     }
 
-    /// What happens from now on. A receiver that falls behind by more than 128 events loses the oldest.
+    /// What happens from now on; for the first receiver, if no tool was dispatched before, also what has happened since
+    /// the channel was opened. A receiver that falls behind by more than 128 events loses the oldest.
     pub fn events(&self) -> broadcast::Receiver<ChannelEvent> {
         self.connection().subscribe()
     }

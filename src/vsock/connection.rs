@@ -27,6 +27,8 @@ pub(super) struct Connection {
     pending: Mutex<Pending>,
     outbox: Outbox,
     events: broadcast::Sender<ChannelEvent>,
+    /// What happened before anybody listened: for the first who does, unless a tool has been asked for before.
+    early: Mutex<Option<broadcast::Receiver<ChannelEvent>>>,
     closing: Notify,
 }
 
@@ -51,11 +53,13 @@ impl fmt::Debug for Connection {
 
 impl Connection {
     pub(super) fn new(origin: Origin, write: OwnedWriteHalf) -> Connection {
+        let (events, early) = broadcast::channel(EVENTS);
         Connection {
             origin,
             pending: Mutex::default(),
             outbox: Outbox::new(write),
-            events: broadcast::Sender::new(EVENTS),
+            events,
+            early: Mutex::new(Some(early)),
             closing: Notify::new(),
         }
     }
@@ -65,7 +69,18 @@ impl Connection {
     }
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<ChannelEvent> {
-        self.events.subscribe()
+        let early = self.take_early();
+        early.unwrap_or_else(|| self.events.subscribe())
+    }
+
+    /// Keeps no longer what nobody has listened to: a tool's output is too much to be kept for nobody.
+    pub(super) fn forget_early(&self) {
+        drop(self.take_early());
+    }
+
+    fn take_early(&self) -> Option<broadcast::Receiver<ChannelEvent>> {
+        let early = self.early.lock();
+        early.unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(super) fn closed(&self) -> Option<Error> {

@@ -238,7 +238,8 @@ pub enum HandshakeError {
 /// What is wrong with the evidence of a command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvidenceError {
-    /// A chunk never came: one in the middle, the terminal one, or all of them although the result carries a link.
+    /// A chunk never came: one in the middle, the terminal one, or all of them although the result carries a link or the
+    /// guest's hello has announced them.
     #[error("chunk {missing} never came")]
     Gap {
         /// Its number, from 1.
@@ -266,16 +267,28 @@ pub enum EvidenceError {
         /// The last link of the chunks that came.
         computed: String,
     },
+    /// The chunks and their last link are right, and the output in the result isn't what they hold.
+    #[error("the result's output is not that of its chunks")]
+    AnotherOutput,
+    /// The chunks hold more than any result could tell.
+    #[error("the chunks hold more than {limit} bytes")]
+    TooMuch {
+        /// The most that they may hold, in bytes.
+        limit: usize,
+    },
 }
 
 impl EvidenceError {
-    /// The protocol's stable code. It has none of its own for a wrong link: there, the tool has failed.
+    /// The protocol's stable code. It has none of its own for evidence that is whole and proves something else: there,
+    /// the tool has failed.
     fn code(&self) -> &'static str {
         match self {
             EvidenceError::Gap { .. } => "SANDBOX_EVIDENCE_GAP",
             EvidenceError::Duplicate { .. } => "SANDBOX_EVIDENCE_DUPLICATE",
             EvidenceError::OutOfOrder { .. } => "SANDBOX_EVIDENCE_OUT_OF_ORDER",
-            EvidenceError::WrongLink { .. } => "SANDBOX_TOOL_ERROR",
+            EvidenceError::WrongLink { .. }
+            | EvidenceError::AnotherOutput
+            | EvidenceError::TooMuch { .. } => "SANDBOX_TOOL_ERROR",
         }
     }
 }

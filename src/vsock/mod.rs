@@ -27,6 +27,7 @@ mod evidence;
 mod handshake;
 mod outbox;
 mod pending;
+mod text;
 
 pub use awaken::{Awakened, ClockSkew};
 pub use channel::{Channel, ChannelConfig, GuestHello};

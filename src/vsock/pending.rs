@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::evidence::Evidence;
 use super::{Error, EvidenceError};
-use crate::guest::protocol::{EvidenceChunk, Frame};
+use crate::guest::protocol::{EvidenceChunk, Extension, Frame};
 
 /// How many requests that have given up are remembered, so that their answers count as late and not as unasked.
 const MAX_GIVEN_UP: usize = 256;
@@ -51,6 +51,8 @@ struct Waiting {
 pub(super) struct Pending {
     waiting: HashMap<Key, Waiting>,
     given_up: VecDeque<Key>,
+    /// Whether the guest's hello says that it keeps evidence of every command.
+    announced_evidence: bool,
     closed: Option<Error>,
 }
 
@@ -116,7 +118,13 @@ impl Pending {
     pub(super) fn answer(&mut self, key: &Key, frame: Frame) -> Answered {
         if let Some(waiting) = self.waiting.get_mut(key) {
             let checked = match &frame {
-                Frame::ToolResult(result) => waiting.evidence.finish(result),
+                Frame::ToolResult(result) => {
+                    waiting.evidence.finish(result, self.announced_evidence)
+                }
+                Frame::Hello(hello) => {
+                    self.announced_evidence = hello.supports(Extension::Evidence);
+                    Ok(())
+                }
                 _ => Ok(()),
             };
             if !(waiting.deliver)(checked.map(|()| frame)) {

@@ -176,6 +176,8 @@ fn source(check: &Check) -> &'static str {
         Source::VmmApiState => "VM state",
         Source::DiskIdentity => "disk is the VMM's",
         Source::GuestNonce => "guest's nonce",
+        Source::GuestRandomness => "guest's randomness",
+        Source::GuestClock => "guest's clock",
         Source::VmmIdentity => "VMM is ours",
         Source::SnapshotFiles => "snapshot's files",
     }

@@ -17,6 +17,9 @@ const MIB: u64 = 1024 * 1024;
 
 /// What a tool may do. The dispatcher applies it between fork and exec, in this order: session, root,
 /// limits, user, `no_new_privs`, seccomp filter.
+///
+/// A tool also adopts what its children leave behind (`PR_SET_CHILD_SUBREAPER`), so that whatever it started can be found
+/// and killed at its deadline. What it leaves when it ends in time runs on until the reset.
 #[derive(Clone, Debug)]
 pub struct Confinement {
     /// The directory that is `/` for tools; `None` leaves the dispatcher's own. After each tool its file
@@ -26,7 +29,8 @@ pub struct Confinement {
     pub user: Option<(u32, u32)>,
     /// Limits of each process of a tool.
     pub limits: Limits,
-    /// Whether the system calls that no tool needs are refused with EPERM.
+    /// Whether the system calls that no tool needs are refused with EPERM. A tool that may make them can have descendants
+    /// that no deadline finds.
     pub seccomp: bool,
 }
 
@@ -141,7 +145,10 @@ impl Prepared {
 
     /// Runs in the child. Each error value is a plain errno, so that making it allocates nothing.
     fn enter(&self) -> io::Result<()> {
-        rustix::process::setsid()?;
+        let tool = rustix::process::setsid()?;
+        // Kept over exec. Without it a descendant whose parent ends would be the first process's child, where nothing
+        // tells it from those of other tools.
+        rustix::process::set_child_subreaper(Some(tool))?;
         if let Some(root) = &self.root {
             rustix::process::chroot(root.as_c_str())?;
         }

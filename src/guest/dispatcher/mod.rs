@@ -4,8 +4,10 @@
 //! ordinary process behind a Unix socket, as the stand-in of a guest: then its [`System`] is a stand-in and its
 //! [`Confinement`] that of [`Confinement::in_process`].
 
+mod command;
 mod confinement;
 mod descriptors;
+mod evidence;
 mod listener;
 mod processes;
 mod run;

@@ -8,13 +8,16 @@ use rustix::process::{Pid, Signal};
 /// The kernel's flag of its own threads, in the `flags` field of `/proc/<pid>/stat` (`include/linux/sched.h`).
 const PF_KTHREAD: u32 = 0x0020_0000;
 
+/// How often a killed tool's descendants are looked for: more often than the tools' user may have processes, unless an
+/// image says otherwise. The dead ones count too, for nobody reaps them meanwhile; so no fork bomb outlasts the rounds.
+const ROUNDS: usize = 100;
+
 /// One process, as `/proc/<pid>/stat` describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Process {
     pub(super) pid: u32,
     pub(super) name: String,
     pub(super) parent: u32,
-    pub(super) session: u32,
     pub(super) is_kernel_thread: bool,
 }
 
@@ -36,54 +39,51 @@ pub(super) fn pids() -> io::Result<Vec<u32>> {
         .collect())
 }
 
-/// Kills what a tool started: its process group, its session, and the descendants that left both.
+/// Kills what a tool started: every process that descends from it, whatever session or group it is in by now.
 ///
-/// Everything is stopped before anything is killed. A process whose parent dies becomes the child of another, and
-/// could no longer be told from a stranger's. So what escapes is only a descendant that left the session and whose
-/// parent ended before; it stays until the reset that the host owes after a deadline.
+/// A tool adopts the descendants whose parents have ended, and can't give that up
+/// ([`Confinement`](super::Confinement)). So for as long as it lives, they are all below it: it is stopped first, that it
+/// may not end, and killed last. One that ends just before it is stopped leaves what a tool that ends in time may leave.
 pub(super) fn kill_all_of(leader: Pid) {
-    let mut family = vec![leader];
-    signal(leader, &family, Signal::STOP);
-    // A process may fork before it stops, so until nothing new is found; the count bounds what a fork bomb costs.
-    for _ in 0..16 {
-        let found = relatives_of(&family);
+    signal(leader, Signal::STOP);
+    let mut killed = Vec::new();
+    for _ in 0..ROUNDS {
+        let found = descendants_of(leader, &killed);
         if found.is_empty() {
             break;
         }
-        signal(leader, &found, Signal::STOP);
-        family.extend(found);
+        found.iter().for_each(|pid| signal(*pid, Signal::KILL));
+        killed.extend(found);
     }
-    signal(leader, &family, Signal::KILL);
+    // And what of its group was quicker than all rounds.
+    let _ = rustix::process::kill_process_group(leader, Signal::KILL);
+    signal(leader, Signal::KILL);
 }
 
-/// Signals the leader's group, and each of `processes`. One that has ended meanwhile needs no signal any more.
-fn signal(leader: Pid, processes: &[Pid], signal: Signal) {
-    let _ = rustix::process::kill_process_group(leader, signal);
-    for pid in processes {
-        let _ = rustix::process::kill_process(*pid, signal);
-    }
+/// One that has ended meanwhile needs no signal any more.
+fn signal(pid: Pid, signal: Signal) {
+    let _ = rustix::process::kill_process(pid, signal);
 }
 
-/// The processes that belong to `family`, whose first member leads the session, and aren't in it: those of the
-/// session, and all descendants.
-fn relatives_of(family: &[Pid]) -> Vec<Pid> {
-    let mut known: Vec<u32> = family.iter().map(|pid| raw(*pid)).collect();
+/// The descendants of `leader` that aren't in `known`.
+fn descendants_of(leader: Pid, known: &[Pid]) -> Vec<Pid> {
     let processes = all().unwrap_or_default();
-    let leader = known[0];
+    let mut family = vec![raw(leader)];
     let mut next = 0;
-    while next < known.len() {
-        let member = known[next];
+    while next < family.len() {
+        let parent = family[next];
         next += 1;
         for process in &processes {
-            let related = process.parent == member || process.session == leader;
-            if related && !known.contains(&process.pid) {
-                known.push(process.pid);
+            // The list isn't of one moment: a pid that was used twice may even make a ring of it.
+            if process.parent == parent && !family.contains(&process.pid) {
+                family.push(process.pid);
             }
         }
     }
-    let found = known[family.len()..].iter();
-    found
+    let descendants = family[1..].iter();
+    descendants
         .filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?))
+        .filter(|pid| !known.contains(pid))
         .collect()
 }
 
@@ -99,14 +99,13 @@ fn parse(stat: &[u8]) -> Option<Process> {
     let name = String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned();
     let rest = std::str::from_utf8(&stat[close + 1..]).ok()?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().take(7).collect();
-    let [_state, parent, _group, session, _tty, _foreground, flags] = fields[..] else {
+    let [_state, parent, _group, _session, _tty, _foreground, flags] = fields[..] else {
         return None;
     };
     Some(Process {
         pid: pid.parse().ok()?,
         name,
         parent: parent.parse().ok()?,
-        session: session.parse().ok()?,
         is_kernel_thread: flags.parse::<u32>().ok()? & PF_KTHREAD != 0,
     })
 }
@@ -118,27 +117,26 @@ mod tests {
     #[test]
     fn stat_lines_are_read() {
         #[track_caller]
-        fn check(stat: &str, expected: Option<(u32, &str, u32, u32, bool)>) {
-            let expected = expected.map(|(pid, name, parent, session, is_kernel_thread)| Process {
+        fn check(stat: &str, expected: Option<(u32, &str, u32, bool)>) {
+            let expected = expected.map(|(pid, name, parent, is_kernel_thread)| Process {
                 pid,
                 name: name.to_owned(),
                 parent,
-                session,
                 is_kernel_thread,
             });
             assert_eq!(parse(stat.as_bytes()), expected, "{stat}");
         }
         check(
             "7 (sh) S 1 7 6 0 -1 4194304 99 0\n",
-            Some((7, "sh", 1, 6, false)),
+            Some((7, "sh", 1, false)),
         );
         check(
             "2 (kthreadd) S 0 0 0 0 -1 2129984 0",
-            Some((2, "kthreadd", 0, 0, true)),
+            Some((2, "kthreadd", 0, true)),
         );
         check(
             "9 (a) (b 1 2) R 8 9 9 0 -1 0 0",
-            Some((9, "a) (b 1 2", 8, 9, false)),
+            Some((9, "a) (b 1 2", 8, false)),
         );
         for broken in [
             "",

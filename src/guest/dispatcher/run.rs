@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags};
 use super::confinement::Prepared;
 use super::processes;
 use super::toolbox::CommandLine;
+use crate::guest::frame::LengthError;
 
 /// Most bytes kept of each of stdout and stderr; the rest is read and dropped, so that the tool doesn't block.
 ///
@@ -34,6 +35,8 @@ pub(super) enum Outcome {
     Ended(i32),
     /// It was killed at the deadline.
     DeadlineExceeded,
+    /// It could not be started, or not be followed to its end, and was killed.
+    Failed(io::Error),
 }
 
 /// What a tool wrote, up to [`MAX_OUTPUT`] bytes each.
@@ -43,15 +46,19 @@ pub(super) struct Output {
     pub(super) stderr: Vec<u8>,
 }
 
-/// Runs a tool until it ends or `deadline` has passed.
+/// Runs a tool until it ends or `deadline` has passed, and tells `grown` of its standard output whenever there is more of
+/// it.
 ///
 /// Processes that a tool leaves behind when it ends by itself go on running until the reset; that they hold
 /// its output open doesn't delay the result. At the deadline everything that the tool started is killed.
+///
+/// A host that doesn't take what `grown` sends it holds the deadline up, for as long as the connection lets it.
 pub(super) fn run(
     line: &CommandLine,
     deadline: Duration,
     confinement: &Arc<Prepared>,
-) -> io::Result<(Outcome, Output)> {
+    mut grown: impl FnMut(&[u8]) -> Result<(), LengthError>,
+) -> (Outcome, Output) {
     let end = Instant::now() + deadline;
     let mut command = Command::new(&line.program);
     command
@@ -62,16 +69,18 @@ pub(super) fn run(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     confinement.confine(&mut command);
-    let mut tool = Running::new(command.spawn()?)?;
-    while !tool.has_ended(end)? {
-        if Instant::now() >= end {
+    let mut tool = match command.spawn().and_then(Running::new) {
+        Ok(tool) => tool,
+        Err(error) => return (Outcome::Failed(error), Output::default()),
+    };
+    let outcome = match tool.follow(end, &mut grown) {
+        Ok(outcome) => outcome,
+        Err(error) => {
             tool.kill();
-            return Ok((Outcome::DeadlineExceeded, tool.output()));
+            Outcome::Failed(error)
         }
-    }
-    tool.drain()?;
-    let status = tool.child.wait()?;
-    Ok((Outcome::Ended(exit_code(status)), tool.output()))
+    };
+    (outcome, tool.output())
 }
 
 fn exit_code(status: ExitStatus) -> i32 {
@@ -113,6 +122,24 @@ impl Running {
                 Err(error)
             }
         }
+    }
+
+    /// Goes along until the tool has ended, or was killed at `end`.
+    fn follow(
+        &mut self,
+        end: Instant,
+        grown: &mut impl FnMut(&[u8]) -> Result<(), LengthError>,
+    ) -> io::Result<Outcome> {
+        while !self.has_ended(end)? {
+            if Instant::now() >= end {
+                self.kill();
+                return Ok(Outcome::DeadlineExceeded);
+            }
+            grown(&self.stdout.kept).map_err(io::Error::other)?;
+        }
+        self.drain()?;
+        let status = self.child.wait()?;
+        Ok(Outcome::Ended(exit_code(status)))
     }
 
     /// Waits for output, the tool's end, or `end`, and takes what there is. True once the tool has ended.

@@ -74,8 +74,10 @@ const REFUSED: &[i64] = &[
 /// no kernel cryptography or raw packets.
 const REFUSED_FAMILIES: &[i32] = &[libc::AF_VSOCK, libc::AF_ALG, libc::AF_PACKET];
 
-/// Flags of `clone` that make a namespace.
+/// Flags of `clone` that make a namespace, and the one that makes a sister of what should be a child: it would be no
+/// descendant of the tool.
 const REFUSED_CLONE_FLAGS: &[i32] = &[
+    libc::CLONE_PARENT,
     libc::CLONE_NEWNS,
     libc::CLONE_NEWUSER,
     libc::CLONE_NEWPID,
@@ -100,6 +102,9 @@ pub(super) fn filters() -> Result<Vec<BpfProgram>, BackendError> {
         .iter()
         .map(|flag| rule(SeccompCmpOp::MaskedEq(*flag as u64), *flag));
     refused.insert(libc::SYS_clone, flags.collect::<Result<_, _>>()?);
+    // A tool adopts its orphans, whether it likes them or not.
+    let adoption = rule(SeccompCmpOp::Eq, libc::PR_SET_CHILD_SUBREAPER)?;
+    refused.insert(libc::SYS_prctl, vec![adoption]);
     let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     Ok(vec![
         program(refused, libc::EPERM)?,
@@ -107,7 +112,8 @@ pub(super) fn filters() -> Result<Vec<BpfProgram>, BackendError> {
     ])
 }
 
-/// A condition on the first argument's low 32 bits: the kernel looks at no more of a family or of clone's flags.
+/// A condition on the first argument's low 32 bits: the kernel looks at no more of a family, of clone's flags or of what
+/// prctl is to do.
 fn rule(operator: SeccompCmpOp, value: i32) -> Result<SeccompRule, BackendError> {
     let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, operator, value as u64)?;
     SeccompRule::new(vec![condition])
@@ -162,6 +168,25 @@ mod tests {
         // Without the filter: ENOENT to root.
         let mount = || rustix::mount::mount_change(c"/nonexistent", MountPropagationFlags::PRIVATE);
         assert_eq!(filtered(mount), Err(Errno::PERM));
+    }
+
+    #[test]
+    fn no_descendant_gets_out_of_the_family() {
+        use rustix::io::Errno;
+
+        let adopt = || rustix::process::set_child_subreaper(None);
+        assert_eq!(filtered(adopt), Err(Errno::PERM));
+        let sister = || {
+            let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+            // SAFETY: it makes no child; one that it made all the same would do nothing but end.
+            let made = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+            if made == 0 {
+                // SAFETY: it runs nothing of this process.
+                unsafe { libc::_exit(0) };
+            }
+            (made, std::io::Error::last_os_error().raw_os_error())
+        };
+        assert_eq!(filtered(sister), (-1, Some(libc::EPERM)));
     }
 
     #[test]

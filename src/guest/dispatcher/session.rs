@@ -7,16 +7,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::run::{self, Outcome};
-use super::toolbox::Refused;
-use super::{
-    EXIT_DEADLINE, EXIT_GUEST_ERROR, EXIT_UNKNOWN_TOOL, MAX_DEADLINE_MS, MAX_IN_FLIGHT, ServeError,
-    Shared, lock,
-};
-use crate::guest::frame::{FrameError, LengthError, body_length, encode, encode_into, read_frame};
+use super::{EXIT_GUEST_ERROR, MAX_IN_FLIGHT, ServeError, Shared, evidence, lock};
+use crate::guest::frame::{FrameError, LengthError, body_length, encode_into, read_frame};
 use crate::guest::protocol::{
     DecodeError, ErrorEvent, Frame, GuestQuery, GuestResponse, Hello, Imprint, Imprinted,
-    OpenFdCount, ProcessList, QueryKind, QueryResult, Renew, Renewed, ToolDispatch, ToolResult,
+    OpenFdCount, ProcessList, QueryKind, QueryResult, Renew, Renewed, ToolDispatch,
 };
 
 /// Most bytes of a command's id or of a nonce: both are kept.
@@ -126,7 +121,7 @@ impl<W: Write + Send + 'static> Session<W> {
             }
             if in_flight.len() == MAX_IN_FLIGHT {
                 let reason = format!("{MAX_IN_FLIGHT} tools are running already");
-                return self.send(&refusal(id, EXIT_GUEST_ERROR, reason));
+                return self.refuse(&id, reason);
             }
             in_flight.insert(id.clone());
         }
@@ -135,17 +130,28 @@ impl<W: Write + Send + 'static> Session<W> {
             .name("tool".to_owned())
             .stack_size(TOOL_STACK)
             .spawn(move || {
-                let result = shared.run(&dispatch);
+                // Where this fails so does the result, which is where it's told.
+                let frames = shared.run(&dispatch, |chunks| drop(writer.write(chunks)));
                 lock(&shared.in_flight).remove(&dispatch.command_id);
-                if let Err(error) = writer.send(&result) {
+                let sent = frames
+                    .map_err(FrameError::from)
+                    .and_then(|frames| Ok(writer.write(&frames)?));
+                if let Err(error) = sent {
                     tracing::warn!(%error, "a tool's result could not be sent");
                 }
             });
         if let Err(error) = spawned {
             lock(&self.shared.in_flight).remove(&id);
             let reason = format!("no thread could be started for the tool: {error}");
-            self.send(&refusal(id, EXIT_GUEST_ERROR, reason))?;
+            self.refuse(&id, reason)?;
         }
+        Ok(())
+    }
+
+    /// Answers a command that can't be run now.
+    fn refuse(&mut self, id: &str, reason: String) -> Result<(), FrameError> {
+        let frames = evidence::refusal(id, EXIT_GUEST_ERROR, reason)?;
+        self.answers.extend(frames);
         Ok(())
     }
 
@@ -246,76 +252,11 @@ fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-impl Shared {
-    /// Runs a tool to its end and makes the frame that says so.
-    fn run(&self, dispatch: &ToolDispatch) -> Frame {
-        let id = dispatch.command_id.clone();
-        let line = match self
-            .toolbox
-            .command_line(dispatch.tool.as_str(), &dispatch.params)
-        {
-            Ok(line) => line,
-            Err(Refused::UnknownTool) => {
-                let reason = format!("the tool {:?} is not known", dispatch.tool.as_str());
-                return refusal(id, EXIT_UNKNOWN_TOOL, reason);
-            }
-            Err(Refused::Params(reason)) => return refusal(id, EXIT_GUEST_ERROR, reason),
-        };
-        if dispatch.deadline_ms > MAX_DEADLINE_MS {
-            let reason = format!("the deadline is above {MAX_DEADLINE_MS} ms");
-            return refusal(id, EXIT_GUEST_ERROR, reason);
-        }
-        let deadline = Duration::from_millis(dispatch.deadline_ms);
-        let ran = run::run(&line, deadline, &self.confinement);
-        self.sync();
-        let (exit_code, output) = match ran {
-            Ok((Outcome::Ended(exit_code), output)) => (exit_code, output),
-            Ok((Outcome::DeadlineExceeded, mut output)) => {
-                output.stderr = b"deadline_exceeded".to_vec();
-                (EXIT_DEADLINE, output)
-            }
-            Err(error) => {
-                let reason = format!("{} could not be run: {error}", line.program);
-                return refusal(id, EXIT_GUEST_ERROR, reason);
-            }
-        };
-        Frame::ToolResult(ToolResult {
-            command_id: id,
-            exit_code,
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            evidence_hash: None,
-        })
-    }
-
-    /// Brings what the tool wrote to the disk, where the host's digest finds it, before the host knows that the
-    /// tool has ended.
-    fn sync(&self) {
-        let Some(root) = &self.synced else { return };
-        let synced = std::fs::File::open(root).and_then(|root| Ok(rustix::fs::syncfs(&root)?));
-        succeeded("the tools' file system could not be synced", synced);
-    }
-}
-
-fn refusal(command_id: String, exit_code: i32, reason: String) -> Frame {
-    Frame::ToolResult(ToolResult {
-        command_id,
-        exit_code,
-        stdout: String::new(),
-        stderr: reason,
-        evidence_hash: None,
-    })
-}
-
 /// The connection's writing side, one frame at a time. Empty once a frame could not be written in full: what
 /// follows a torn frame would be read as its rest.
 struct Writer<W>(Mutex<Option<W>>);
 
 impl<W: Write> Writer<W> {
-    fn send(&self, frame: &Frame) -> Result<(), FrameError> {
-        Ok(self.write(&encode(frame)?)?)
-    }
-
     /// Writes whole frames in one piece.
     fn write(&self, frames: &[u8]) -> io::Result<()> {
         let mut guard = lock(&self.0);

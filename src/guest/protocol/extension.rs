@@ -1,6 +1,6 @@
-//! Frames that came after the first protocol: identity and renewal of a restored guest.
+//! What came after the first protocol: identity and renewal of a restored guest, and evidence that is owed.
 //!
-//! All of them stand behind [`Hello`]: a host sends them only to a guest whose own hello lists the extension. A guest
+//! All of it stands behind [`Hello`]: a host relies on it only with a guest whose own hello lists the extension. A guest
 //! that is older answers the hello with an [`ErrorEvent`](super::ErrorEvent), and the host goes on without.
 
 use std::fmt;
@@ -64,11 +64,19 @@ pub enum Extension {
     Reseed,
     /// [`Renew`]: set the clock.
     Clock,
+    /// [`EvidenceChunk`](super::EvidenceChunk): every command has its evidence. A guest that doesn't say so may send
+    /// chunks or none; from one that does, a result without them is not believed.
+    Evidence,
 }
 
 impl Extension {
     /// Every extension that this build knows.
-    pub const ALL: [Extension; 3] = [Extension::Nonce, Extension::Reseed, Extension::Clock];
+    pub const ALL: [Extension; 4] = [
+        Extension::Nonce,
+        Extension::Reseed,
+        Extension::Clock,
+        Extension::Evidence,
+    ];
 
     /// The extension's name in a [`Hello`].
     pub const fn name(self) -> &'static str {
@@ -76,6 +84,7 @@ impl Extension {
             Extension::Nonce => "nonce",
             Extension::Reseed => "reseed",
             Extension::Clock => "clock",
+            Extension::Evidence => "evidence",
         }
     }
 }

@@ -40,6 +40,10 @@ pub struct ToolResult {
 }
 
 /// A piece of a tool's output, standard output before standard error.
+///
+/// All chunks of a command together are the output that its result tells: their bytes, read as UTF-8 with U+FFFD for what
+/// is none, are its `stdout` followed by its `stderr`. Whoever wrote it: where the guest itself speaks, such as for a tool
+/// that it didn't run, its words are the output. Where the one ends and the other begins the chunks don't say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvidenceChunk {

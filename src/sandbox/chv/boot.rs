@@ -120,7 +120,7 @@ impl Shared {
 
     /// Restores the golden snapshot: what its files rest on.
     async fn restore_verified(
-        &self,
+        self: &Arc<Self>,
         machine: &mut Machine,
         goal: &Goal,
     ) -> Result<Option<MemoryProof>, Error> {

@@ -9,7 +9,7 @@ use crate::machine::{
 };
 use crate::sandbox::report::Manner;
 use crate::sandbox::verify::{Judgement, Verdict, verify};
-use crate::sandbox::{Error, SandboxConfig, StrategyUsed};
+use crate::sandbox::{Error, OlderGuest, SandboxConfig, StrategyUsed};
 
 /// A source that was silent is asked once more, by a whole further revert.
 const ATTEMPTS: u32 = 2;
@@ -22,6 +22,7 @@ pub(super) struct Goal {
     /// What the VMMs run, as it was compared with the manifest.
     executable: KnownExecutable,
     any_cpu: bool,
+    older_guest: OlderGuest,
 }
 
 /// A staged VM with what its memory rests on.
@@ -83,6 +84,7 @@ impl Goal {
             },
             executable: KnownExecutable::default(),
             any_cpu: config.any_cpu,
+            older_guest: config.older_guest,
         })
     }
 
@@ -185,6 +187,7 @@ impl Goal {
                 strategy,
                 memory,
                 attempt,
+                older_guest: self.older_guest,
             };
             let verification = verify(readings, self.golden().manifest(), &manner);
             if verification.verdict != Verdict::Silent || attempt == ATTEMPTS {

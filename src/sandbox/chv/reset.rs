@@ -58,7 +58,11 @@ impl Shared {
     }
 
     /// From here on the sandbox takes nothing but a shutdown.
-    async fn halt(&self, machine: &mut Machine, outcome: ResetOutcome) -> Box<FailedReset> {
+    async fn halt(
+        self: &Arc<Self>,
+        machine: &mut Machine,
+        outcome: ResetOutcome,
+    ) -> Box<FailedReset> {
         self.status.halt();
         self.spares.stop(&self.retired).await;
         let evidence = self.keep_evidence(machine, &outcome).await;
@@ -68,10 +72,13 @@ impl Shared {
 
     /// Stops a machine that isn't what it should be, and keeps what shows it: a guest that went on could change it.
     pub(super) async fn keep_evidence(
-        &self,
+        self: &Arc<Self>,
         machine: &mut Machine,
         outcome: &ResetOutcome,
     ) -> Option<PathBuf> {
+        if let Some(channel) = machine.channel() {
+            self.watch_channel(channel);
+        }
         machine.close_channel();
         if let Err(error) = machine.pause().await {
             tracing::warn!(%error, "the VM that diverged could not be paused");

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::task::AbortHandle;
 
 use super::Shared;
@@ -81,27 +81,35 @@ impl Shared {
         Watcher(watcher.abort_handle())
     }
 
-    /// Passes on what happens on the channel, until it closes.
+    /// Passes on what has happened on a new channel, and what happens until it closes.
     pub(super) fn watch_channel(self: &Arc<Self>, channel: &Channel) {
         let shared = Arc::downgrade(self);
         let mut events = channel.events();
+        // Told before whatever comes of it: that the sandbox is ready, or that it halts.
+        loop {
+            match events.try_recv() {
+                Ok(event) => self.status.tell(Event::Channel(event)),
+                Err(TryRecvError::Lagged(count)) => self.status.tell(lost(count)),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
         tokio::spawn(async move {
             loop {
                 match events.recv().await {
                     Ok(event) => tell(&shared, Event::Channel(event)),
-                    Err(RecvError::Lagged(count)) => {
-                        tell(
-                            &shared,
-                            Event::Lost {
-                                source: "channel",
-                                count,
-                            },
-                        );
-                    }
+                    Err(RecvError::Lagged(count)) => tell(&shared, lost(count)),
                     Err(RecvError::Closed) => break,
                 }
             }
         });
+    }
+}
+
+/// So many events of a channel.
+fn lost(count: u64) -> Event {
+    Event::Lost {
+        source: "channel",
+        count,
     }
 }
 

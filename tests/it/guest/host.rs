@@ -10,7 +10,7 @@ use std::time::Duration;
 use chv_sandbox::guest::dispatcher::{Confinement, Dispatcher, ServeError, System, Toolbox};
 use chv_sandbox::guest::frame::{read_frame, write_frame};
 use chv_sandbox::guest::protocol::{
-    Frame, GuestProcess, MemUsage, ToolDispatch, ToolName, ToolResult,
+    EvidenceChain, EvidenceChunk, Frame, GuestProcess, MemUsage, ToolDispatch, ToolName, ToolResult,
 };
 use serde_json::Value;
 
@@ -79,11 +79,34 @@ impl Host {
         }));
     }
 
+    /// The next result. The chunks before it are its evidence, and prove it.
     pub(super) fn result(&self) -> ToolResult {
-        match self.receive() {
-            Frame::ToolResult(result) => result,
-            other => panic!("{other:?} is no result"),
+        self.evidence().1
+    }
+
+    /// The next result, with its evidence.
+    pub(super) fn evidence(&self) -> (Vec<EvidenceChunk>, ToolResult) {
+        let mut chunks = Vec::new();
+        let result = loop {
+            match self.receive() {
+                Frame::EvidenceChunk(chunk) => chunks.push(chunk),
+                Frame::ToolResult(result) => break result,
+                other => panic!("{other:?} is no result"),
+            }
+        };
+        let mut chain = EvidenceChain::default();
+        let mut output = Vec::new();
+        for (at, chunk) in chunks.iter().enumerate() {
+            assert_eq!(chunk.command_id, result.command_id);
+            assert_eq!(chunk.seq, at as u64 + 1);
+            assert_eq!(chunk.is_terminal, at + 1 == chunks.len());
+            chain.append(chunk);
+            output.extend(&chunk.chunk_data);
         }
+        assert_eq!(result.evidence_hash, Some(chain.last_link()));
+        let told = [result.stdout.as_str(), &result.stderr].concat();
+        assert!(String::from_utf8_lossy(&output) == told, "{result:?}");
+        (chunks, result)
     }
 
     pub(super) fn run(&self, tool: &str, params: Value) -> ToolResult {

@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use chv_sandbox::guest::dispatcher::{Confinement, Limits, MAX_DEADLINE_MS, MAX_OUTPUT, Toolbox};
+use chv_sandbox::guest::protocol::Frame;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::{Value, json};
@@ -54,7 +55,6 @@ fn exit_codes_and_standard_error_come_back() {
             result.stderr.as_str(),
         );
         assert_eq!(actual, (exit_code, stdout, stderr), "{script}");
-        assert_eq!(result.evidence_hash, None);
     };
     check("exit 3", 3, "", "");
     check("echo out; echo err >&2", 0, "out\n", "err\n");
@@ -92,8 +92,13 @@ fn what_cannot_be_run_has_the_guests_own_exit_codes() {
 #[test]
 fn at_the_deadline_everything_that_the_tool_started_is_killed() {
     let host = Host::new();
+    // A child, one in a session of its own, a grandchild, and two whose parents have ended: one left the session, the
+    // other the session of that session.
     let script =
-        "sleep 1000 & echo $!; setsid sleep 1000 & echo $!; sh -c 'sleep 1000; :' & echo $!; wait";
+        "sleep 1000 & echo $!; setsid sleep 1000 & echo $!; sh -c 'sleep 1000; :' & echo $!;
+        (setsid sleep 1000 & echo $!);
+        (setsid sh -c '(setsid sleep 1000 & echo $!); :' );
+        wait; sleep 1000";
     let started = Instant::now();
     host.dispatch(
         "late",
@@ -112,7 +117,7 @@ fn at_the_deadline_everything_that_the_tool_started_is_killed() {
         .lines()
         .map(|line| line.parse().unwrap())
         .collect();
-    assert_eq!(pids.len(), 3, "{:?}", result.stdout);
+    assert_eq!(pids.len(), 5, "{:?}", result.stdout);
     for pid in pids {
         assert!(ends(pid), "{pid} still runs");
     }
@@ -150,6 +155,76 @@ fn a_process_that_a_tool_leaves_runs_on_and_delays_nothing() {
         ends(result.stderr.trim().parse().unwrap()),
         "its pipe is closed"
     );
+}
+
+#[test]
+fn a_daemon_of_a_tool_that_ends_in_time_runs_on_and_takes_nothing_with_it() {
+    let host = Host::new();
+    let result = host.script("(setsid sleep 1000 & echo $!)");
+    assert_eq!(result.exit_code, 0);
+    let left: i32 = result.stdout.trim().parse().unwrap();
+
+    // Another tool's deadline is nothing to it.
+    let script = json!({"script": "(setsid sleep 1000 & echo $!); sleep 1000"});
+    host.dispatch("late", "sh", script, Duration::from_secs(1));
+    let late = host.result();
+    assert_eq!(late.exit_code, 137);
+    assert!(ends(late.stdout.trim().parse().unwrap()));
+    let pid = Pid::from_raw(left).unwrap();
+    rustix::process::test_kill_process(pid).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    assert!(ends(left));
+}
+
+#[test]
+fn standard_output_leaves_while_the_tool_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let flag = directory.path().join("flag");
+    let flag = flag.display();
+    let host = Host::new();
+    let script = format!(
+        "head -c 100000 /dev/zero; echo err >&2; until [ -e '{flag}' ]; do sleep 0.05; done; echo end"
+    );
+    host.dispatch("slow", "sh", json!({ "script": script }), LIMIT);
+    let Frame::EvidenceChunk(first) = host.receive() else {
+        panic!("no chunk")
+    };
+    assert_eq!((first.seq, first.is_terminal), (1, false));
+    assert!(first.chunk_data.len() >= 1 << 16);
+    std::fs::write(flag.to_string(), "").unwrap();
+
+    let mut bytes = first.chunk_data;
+    let result = loop {
+        match host.receive() {
+            Frame::EvidenceChunk(chunk) => bytes.extend(chunk.chunk_data),
+            Frame::ToolResult(result) => break result,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(
+        bytes.ends_with(b"\0end\nerr\n"),
+        "standard error comes last"
+    );
+    assert_eq!(result.stdout.len(), 100_004);
+}
+
+#[test]
+fn what_the_guest_says_itself_is_proved_too() {
+    let host = Host::new();
+    host.dispatch("none", "nothing", json!({}), LIMIT);
+    let (chunks, refused) = host.evidence();
+    assert_eq!((chunks.len(), refused.exit_code), (1, 127));
+    let script = json!({"script": "echo out; echo err >&2; sleep 1000"});
+    host.dispatch("late", "sh", script, Duration::from_secs(1));
+    let (chunks, killed) = host.evidence();
+    assert_eq!((chunks.len(), killed.exit_code), (2, 137));
+    assert_eq!(chunks[1].chunk_data, b"deadline_exceeded");
+    let (chunks, nothing) = {
+        host.dispatch("quiet", "sh", json!({"script": "true"}), LIMIT);
+        host.evidence()
+    };
+    assert_eq!((chunks.len(), nothing.exit_code), (1, 0));
+    assert!(chunks[0].chunk_data.is_empty());
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod bad_input;
 mod executable;
 mod given_up;
 mod golden;
+mod guest;
 mod held;
 mod life;
 mod lost;

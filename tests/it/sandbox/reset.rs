@@ -60,6 +60,8 @@ async fn the_report_says_what_was_checked_and_what_does_not_apply() {
             (Source::DiskIdentity, Outcome::NotApplicable),
             (Source::DiskIdentity, Outcome::NotApplicable),
             (Source::GuestNonce, Outcome::Agreed),
+            (Source::GuestRandomness, Outcome::Agreed),
+            (Source::GuestClock, Outcome::Agreed),
             (Source::VmmIdentity, Outcome::NotApplicable),
             (Source::SnapshotFiles, Outcome::Agreed),
         ]
@@ -88,6 +90,8 @@ async fn the_report_says_what_was_checked_and_what_does_not_apply() {
     let json = serde_json::to_value(report).unwrap();
     assert_eq!(json["checks"][0]["source"], "fs_hash");
     assert_eq!(json["checks"][4]["outcome"], "not_applicable");
+    assert_eq!(json["checks"][7]["source"], "guest_randomness");
+    assert_eq!(json["checks"][8]["source"], "guest_clock");
     sandbox.shutdown().await;
 }
 

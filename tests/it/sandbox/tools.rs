@@ -235,6 +235,27 @@ async fn the_frames_of_a_tool_are_told_with_their_channel() {
 }
 
 #[tokio::test]
+async fn what_a_restored_guest_answers_is_told_before_the_sandbox_is_ready() {
+    let (_scene, sandbox) = Scene::booted().await;
+    let mut events = sandbox.subscribe();
+    sandbox.reset().await.unwrap();
+    let mut told = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        match event {
+            Event::Channel(event) => match event.kind {
+                ChannelEventKind::Frame(frame) => told.push(frame.name()),
+                ChannelEventKind::Closed(_) => {}
+                kind => panic!("{kind:?}"),
+            },
+            Event::State(SandboxState::Ready) => told.push("ready"),
+            _ => {}
+        }
+    }
+    assert_eq!(told, ["Hello", "Renewed", "GuestResponse", "ready"]);
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_tool_whose_caller_went_away_needs_a_reset() {
     let (scene, sandbox) = answering(|_| Some(Vec::new())).await;
     timeout(Duration::from_millis(100), echo(&sandbox, "abandoned"))

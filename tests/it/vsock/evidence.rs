@@ -1,6 +1,10 @@
 //! The evidence of a tool, from guests that keep it and from guests that forge it.
 
-use chv_sandbox::guest::protocol::{EvidenceChain, EvidenceChunk, MAX_EVIDENCE_CHUNK};
+use std::cell::Cell;
+
+use chv_sandbox::guest::protocol::{
+    EvidenceChain, EvidenceChunk, Extension, Hello, MAX_EVIDENCE_CHUNK, MAX_FRAME,
+};
 use chv_sandbox::vsock::{Error, EvidenceError, Violation};
 
 use super::*;
@@ -21,9 +25,24 @@ fn last_link(chunks: &[EvidenceChunk]) -> Option<String> {
     Some(chain.last_link())
 }
 
-/// What the dispatch of a command comes to whose guest sends these chunks and this link; then, unless the channel is
-/// closed, the next command runs.
+/// The result of a command whose output these chunks hold.
+fn proved(chunks: &[EvidenceChunk], evidence_hash: Option<String>) -> ToolResult {
+    let output: Vec<_> = chunks.iter().flat_map(|it| it.chunk_data.clone()).collect();
+    ToolResult {
+        stdout: String::from_utf8_lossy(&output).into_owned(),
+        evidence_hash,
+        ..result("c1")
+    }
+}
+
+/// What the dispatch of a command comes to whose guest sends these chunks, and a result with their output and this link.
 async fn dispatched(chunks: &[EvidenceChunk], link: Option<String>) -> Result<ToolResult, Error> {
+    ended(chunks, proved(chunks, link)).await
+}
+
+/// What the dispatch of a command comes to whose guest sends these chunks and this result; then, unless the channel is
+/// closed, the next command runs.
+async fn ended(chunks: &[EvidenceChunk], end: ToolResult) -> Result<ToolResult, Error> {
     let vm = Vm::new();
     let (channel, mut guest) = connected(&vm.config()).await;
     let answer = async {
@@ -31,12 +50,7 @@ async fn dispatched(chunks: &[EvidenceChunk], link: Option<String>) -> Result<To
         for chunk in chunks {
             guest.send(&Frame::EvidenceChunk(chunk.clone())).await;
         }
-        let evidence_hash = link;
-        let answer = ToolResult {
-            evidence_hash,
-            ..result("c1")
-        };
-        guest.send(&Frame::ToolResult(answer)).await;
+        guest.send(&Frame::ToolResult(end)).await;
     };
     let (got, ()) = tokio::join!(channel.dispatch(echo("c1"), LIMIT), answer);
     if !channel.is_poisoned() && !matches!(got, Err(Error::Protocol { .. })) {
@@ -48,6 +62,18 @@ async fn dispatched(chunks: &[EvidenceChunk], link: Option<String>) -> Result<To
         assert_eq!(next.unwrap(), result("c2"), "the channel goes on");
     }
     got
+}
+
+/// The fault in the evidence of a command that failed for it, with this code.
+#[track_caller]
+fn fault(got: Result<ToolResult, Error>, code: &str) -> EvidenceError {
+    let error = got.unwrap_err();
+    assert_eq!(error.code(), code, "{error:?}");
+    assert!(!error.is_silence(), "a guest that forges isn't silent");
+    match error {
+        Error::Evidence { source, .. } => source,
+        error => panic!("{error:?}"),
+    }
 }
 
 #[tokio::test]
@@ -69,19 +95,191 @@ async fn a_whole_chain_is_believed() {
 
 #[tokio::test]
 async fn a_guest_may_keep_no_evidence() {
-    assert_eq!(dispatched(&[], None).await.unwrap(), result("c1"));
+    assert_eq!(ended(&[], result("c1")).await.unwrap(), result("c1"));
+}
+
+#[tokio::test]
+async fn a_guest_that_announced_evidence_owes_it() {
+    let check = async |extensions: &[Extension], is_believed: bool| {
+        let vm = Vm::new();
+        let (channel, mut guest) = connected(&vm.config()).await;
+        let extensions = extensions.iter().map(|it| it.name().to_owned()).collect();
+        let hello = Hello {
+            extensions,
+            ..Hello::of_this_build()
+        };
+        let answer = async {
+            guest.read().await;
+            guest.send(&Frame::Hello(hello)).await;
+            guest.read().await;
+            guest.send(&Frame::ToolResult(result("c1"))).await;
+        };
+        let ask = async {
+            channel.hello(LIMIT).await.unwrap();
+            channel.dispatch(echo("c1"), LIMIT).await
+        };
+        let (got, ()) = tokio::join!(ask, answer);
+        match is_believed {
+            true => assert_eq!(got.unwrap(), result("c1")),
+            false => {
+                let missing = fault(got, "SANDBOX_EVIDENCE_GAP");
+                assert_eq!(missing, EvidenceError::Gap { missing: 1 });
+            }
+        }
+        assert!(!channel.is_poisoned());
+    };
+    check(&[], true).await;
+    check(&[Extension::Nonce, Extension::Clock], true).await;
+    check(&[Extension::Evidence], false).await;
+    check(&Extension::ALL, false).await;
+}
+
+#[tokio::test]
+async fn the_output_of_the_result_is_that_of_the_chunks() {
+    async fn check(chunks: &[&[u8]], stdout: &str, stderr: &str, is_believed: bool) {
+        let end = chunks.len();
+        let chunks = (1..).zip(chunks);
+        let chunks: Vec<_> = chunks
+            .map(|(seq, data)| chunk(seq, data, seq == end as u64))
+            .collect();
+        let told = ToolResult {
+            stdout: stdout.to_owned(),
+            stderr: stderr.to_owned(),
+            ..proved(&chunks, last_link(&chunks))
+        };
+        let got = ended(&chunks, told.clone()).await;
+        match is_believed {
+            true => assert_eq!(got.unwrap(), told),
+            false => {
+                let fault = fault(got, "SANDBOX_TOOL_ERROR");
+                assert_eq!(fault, EvidenceError::AnotherOutput);
+            }
+        }
+    }
+    check(&[b""], "", "", true).await;
+    check(&[b"out", b"err"], "out", "err", true).await;
+    // How the output is cut into chunks is the guest's business, and so is where its streams meet.
+    check(&[b"o", b"uterr"], "out", "err", true).await;
+    check(&["😀".as_bytes()], "😀", "", true).await;
+    check(&[b"\xf0\x9f", b"\x98\x80"], "😀", "", true).await;
+    check(&[b"\xff", b"\xe2\x82"], "\u{fffd}\u{fffd}", "", true).await;
+
+    check(&[b""], "out", "", false).await;
+    check(&[b"out"], "", "", false).await;
+    check(&[b"out"], "out", "err", false).await;
+    check(&[b"out", b"err"], "err", "out", false).await;
+    check(&[b"out"], "OUT", "", false).await;
+    check(&[b"\xff"], "?", "", false).await;
+}
+
+#[tokio::test]
+async fn more_output_than_a_result_could_tell_fails_the_command() {
+    let full = vec![0; MAX_EVIDENCE_CHUNK];
+    let chunks: Vec<_> = (1..=17).map(|seq| chunk(seq, &full, false)).collect();
+    let got = ended(&chunks, result("c1")).await;
+    let fault = fault(got, "SANDBOX_TOOL_ERROR");
+    assert!(matches!(fault, EvidenceError::TooMuch { limit } if limit == MAX_FRAME));
+}
+
+#[tokio::test]
+async fn a_number_that_nothing_follows_is_a_gap() {
+    let chunks = [chunk(1, b"a", false), chunk(u64::MAX, b"b", true)];
+    let fault = fault(
+        dispatched(&chunks, last_link(&chunks)).await,
+        "SANDBOX_EVIDENCE_GAP",
+    );
+    assert_eq!(fault, EvidenceError::Gap { missing: 2 });
+}
+
+#[tokio::test]
+async fn chunks_without_an_end_time_out_and_are_nothing_to_the_next_command() {
+    let vm = Vm::new();
+    let (channel, mut guest) = connected(&vm.config()).await;
+    let endless = ToolDispatch {
+        deadline_ms: 50,
+        ..echo("c1")
+    };
+    // Whole frames only: a torn one would be another matter.
+    let given_up = Cell::new(false);
+    let drip = async {
+        guest.read().await;
+        let mut seq = 0;
+        while !given_up.get() {
+            seq += 1;
+            guest
+                .send(&Frame::EvidenceChunk(chunk(seq, b"", false)))
+                .await;
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    };
+    let ask = async {
+        let got = channel.dispatch(endless, SHORT).await;
+        given_up.set(true);
+        got.unwrap_err()
+    };
+    let (error, ()) = tokio::join!(ask, drip);
+    assert_eq!(error.code(), "SANDBOX_TOOL_TIMEOUT");
+
+    let mut events = channel.events();
+    let late = [chunk(7, b"late", false), chunk(8, b"later", true)];
+    let own = EvidenceChunk {
+        command_id: "c2".into(),
+        ..chunk(1, b"c2\n", true)
+    };
+    let told = ToolResult {
+        evidence_hash: last_link(std::slice::from_ref(&own)),
+        ..result("c2")
+    };
+    let answer = async {
+        guest.read().await;
+        guest.send(&Frame::EvidenceChunk(late[0].clone())).await;
+        guest.send(&Frame::EvidenceChunk(own.clone())).await;
+        guest.send(&Frame::EvidenceChunk(late[1].clone())).await;
+        guest.send(&Frame::ToolResult(told.clone())).await;
+        guest
+            .send(&Frame::ToolResult(proved(&late, last_link(&late))))
+            .await;
+    };
+    let (got, ()) = tokio::join!(channel.dispatch(echo("c2"), LIMIT), answer);
+    assert_eq!(got.unwrap(), told);
+    let late_result = loop {
+        match next(&mut events).await {
+            ChannelEventKind::LateArrival(frame) => match &*frame {
+                Frame::ToolResult(result) => break result.clone(),
+                Frame::EvidenceChunk(chunk) => assert_eq!(chunk.command_id, "c1"),
+                other => panic!("{other:?}"),
+            },
+            ChannelEventKind::Frame(_) => {}
+            event => panic!("{event:?}"),
+        }
+    };
+    assert_eq!(late_result.command_id, "c1");
+}
+
+#[tokio::test]
+async fn a_chunk_of_a_command_that_nobody_sent_breaks_the_protocol() {
+    let stranger = EvidenceChunk {
+        command_id: "c".repeat(1000),
+        ..chunk(1, b"a", true)
+    };
+    let error = ended(&[stranger], result("c1")).await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_VSOCK_PROTOCOL_ERROR");
+    assert!(
+        matches!(
+            &error,
+            Error::Protocol {
+                source: Violation::NeverAsked { frame: "EvidenceChunk", id },
+                ..
+            } if id.len() == 64
+        ),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_chain_is_an_error_of_its_own() {
     async fn check(chunks: &[EvidenceChunk], link: Option<String>, code: &str) -> EvidenceError {
-        let error = dispatched(chunks, link).await.unwrap_err();
-        assert_eq!(error.code(), code, "{error:?}");
-        assert!(!error.is_silence(), "a guest that forges isn't silent");
-        match error {
-            Error::Evidence { source, .. } => source,
-            error => panic!("{error:?}"),
-        }
+        fault(dispatched(chunks, link).await, code)
     }
 
     let (one, two, end) = (
@@ -179,7 +377,7 @@ async fn a_chunk_that_lies_about_its_size_breaks_the_protocol() {
 #[tokio::test]
 async fn a_chunk_above_1_mib_is_malformed() {
     let large = chunk(1, &vec![0; MAX_EVIDENCE_CHUNK + 1], true);
-    let error = dispatched(&[large], None).await.unwrap_err();
+    let error = ended(&[large], result("c1")).await.unwrap_err();
     assert_eq!(error.code(), "SANDBOX_FRAME_MALFORMED");
 }
 

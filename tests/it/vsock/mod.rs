@@ -1,6 +1,7 @@
 //! The channel against guests written by hand, over real Unix sockets.
 
 mod awaken;
+mod events;
 mod evidence;
 mod handshake;
 mod hostile;

@@ -1,8 +1,8 @@
 use std::time::SystemTime;
 
 use chv_sandbox::guest::protocol::{
-    ErrorEvent, EvidenceChain, EvidenceChunk, Extension, GuestProcess, GuestQuery, GuestResponse,
-    Hello, Imprinted, MemUsage, OpenFdCount, ProcessList, QueryKind, QueryResult, Renewed,
+    ErrorEvent, Extension, GuestProcess, GuestQuery, GuestResponse, Hello, Imprinted, MemUsage,
+    OpenFdCount, ProcessList, QueryKind, QueryResult, Renewed,
 };
 use chv_sandbox::vsock::{CloseCause, Error};
 use jiff::Timestamp;
@@ -320,59 +320,6 @@ async fn large_frames_cross_both_ways() {
     };
     let (got, ()) = tokio::join!(channel.dispatch(large.clone(), LIMIT), answer);
     assert!(got.unwrap().stdout == stdout);
-}
-
-#[tokio::test]
-async fn frames_are_events_with_their_channel() {
-    let (vm, other) = (Vm::new(), Vm::new());
-    let (channel, mut guest) = connected(&vm.config()).await;
-    let (second, _guest) = connected(&other.config()).await;
-    assert_ne!(channel.origin().channel, second.origin().channel);
-
-    let mut events = channel.events();
-    let chunk = EvidenceChunk {
-        command_id: "c1".into(),
-        seq: 1,
-        chunk_data: b"c1\n".to_vec(),
-        chunk_size: 3,
-        is_terminal: true,
-    };
-    let mut chain = EvidenceChain::default();
-    chain.append(&chunk);
-    let chunk = Frame::EvidenceChunk(chunk);
-    let answered = Frame::ToolResult(ToolResult {
-        evidence_hash: Some(chain.last_link()),
-        ..result("c1")
-    });
-    let answer = async {
-        guest.read().await;
-        guest.send(&chunk).await;
-        guest.send(&answered).await;
-    };
-    let (got, ()) = tokio::join!(channel.dispatch(echo("c1"), LIMIT), answer);
-    got.unwrap();
-    for expected in [chunk, answered] {
-        let event = events.try_recv().expect("there before the answer");
-        assert_eq!(&event.origin, channel.origin());
-        assert_eq!(event.origin.socket.as_ref(), vm.socket());
-        assert!(matches!(event.kind, ChannelEventKind::Frame(frame) if *frame == expected));
-    }
-}
-
-#[tokio::test]
-async fn an_error_event_is_cut() {
-    let vm = Vm::new();
-    let (channel, mut guest) = connected(&vm.config()).await;
-    let mut events = channel.events();
-    let event = ErrorEvent {
-        code: "C".into(),
-        message: "é".repeat(1 << 20),
-    };
-    guest.send(&Frame::ErrorEvent(event)).await;
-    match next(&mut events).await {
-        ChannelEventKind::GuestError(event) => assert_eq!(event.message, "é".repeat(4096)),
-        event => panic!("{event:?}"),
-    }
 }
 
 #[tokio::test]

@@ -1,0 +1,73 @@
+//! One command, from its dispatch to its result.
+
+use std::io;
+use std::time::Duration;
+
+use super::evidence::{self, Evidence};
+use super::run::{self, Outcome};
+use super::toolbox::Refused;
+use super::{EXIT_DEADLINE, EXIT_GUEST_ERROR, EXIT_UNKNOWN_TOOL, MAX_DEADLINE_MS, Shared};
+use crate::guest::frame::LengthError;
+use crate::guest::protocol::ToolDispatch;
+
+impl Shared {
+    /// Runs a tool to its end and makes the frames that say so. Those that the host gets before go to `send`, which
+    /// knows what to do when they can't be sent.
+    pub(super) fn run(
+        &self,
+        dispatch: &ToolDispatch,
+        mut send: impl FnMut(&[u8]),
+    ) -> Result<Vec<u8>, LengthError> {
+        let id = &dispatch.command_id;
+        let line = match self
+            .toolbox
+            .command_line(dispatch.tool.as_str(), &dispatch.params)
+        {
+            Ok(line) => line,
+            Err(Refused::UnknownTool) => {
+                let reason = format!("the tool {:?} is not known", dispatch.tool.as_str());
+                return evidence::refusal(id, EXIT_UNKNOWN_TOOL, reason);
+            }
+            Err(Refused::Params(reason)) => {
+                return evidence::refusal(id, EXIT_GUEST_ERROR, reason);
+            }
+        };
+        if dispatch.deadline_ms > MAX_DEADLINE_MS {
+            let reason = format!("the deadline is above {MAX_DEADLINE_MS} ms");
+            return evidence::refusal(id, EXIT_GUEST_ERROR, reason);
+        }
+        let deadline = Duration::from_millis(dispatch.deadline_ms);
+        let mut evidence = Evidence::new(id);
+        let (outcome, mut output) = run::run(&line, deadline, &self.confinement, |stdout| {
+            if let Some(frames) = evidence.grown(stdout)? {
+                send(&frames);
+            }
+            Ok(())
+        });
+        self.sync();
+        let exit_code = match outcome {
+            Outcome::Ended(exit_code) => exit_code,
+            Outcome::DeadlineExceeded => {
+                output.stderr = b"deadline_exceeded".to_vec();
+                EXIT_DEADLINE
+            }
+            Outcome::Failed(error) => {
+                let reason = format!("{} could not be run: {error}", line.program);
+                output.stderr = reason.into_bytes();
+                EXIT_GUEST_ERROR
+            }
+        };
+        evidence.finish(exit_code, output)
+    }
+
+    /// Brings what the tool wrote to the disk, where the host's digest finds it, before the host knows that the
+    /// tool has ended.
+    fn sync(&self) {
+        let Some(root) = &self.synced else { return };
+        let synced: io::Result<()> =
+            std::fs::File::open(root).and_then(|root| Ok(rustix::fs::syncfs(&root)?));
+        if let Err(error) = synced {
+            tracing::warn!(%error, "the tools' file system could not be synced");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What the host gets of a command: its output in chunks, chained, and the result that they prove.
+//!
+//! Standard output leaves as it comes, a chunk each time that [`STEP`] bytes or more are there. Standard error is kept
+//! back until the tool has ended, for all of the one stands before all of the other. What has not left by then leaves in
+//! one piece with the result: the chunks of an ordinary tool cost no packet of their own, and no wake-up of the host.
+//!
+//! The chunks hold what the result tells, whoever said it: the first [`MAX_OUTPUT`](super::MAX_OUTPUT) bytes of each
+//! stream, and the guest's own words where it speaks in the place of a tool's standard error. A chunk never holds bytes
+//! of both streams.
+
+use crate::guest::frame::{LengthError, encode_into};
+use crate::guest::protocol::{EvidenceChain, EvidenceChunk, Frame, MAX_EVIDENCE_CHUNK, ToolResult};
+
+use super::run::Output;
+
+/// How much standard output is worth a packet while the tool runs: what a pipe holds, so that a tool that writes without a
+/// pause makes a chunk of each read.
+const STEP: usize = 64 * 1024;
+
+/// The evidence of one command so far.
+pub(super) struct Evidence<'a> {
+    command_id: &'a str,
+    chain: EvidenceChain,
+    /// The number of the last chunk.
+    seq: u64,
+    /// How much of the standard output is in chunks.
+    sent: usize,
+}
+
+impl<'a> Evidence<'a> {
+    pub(super) fn new(command_id: &'a str) -> Self {
+        Evidence {
+            command_id,
+            chain: EvidenceChain::default(),
+            seq: 0,
+            sent: 0,
+        }
+    }
+
+    /// The frames that are worth sending now that standard output has grown to `stdout`.
+    pub(super) fn grown(&mut self, stdout: &[u8]) -> Result<Option<Vec<u8>>, LengthError> {
+        let unsent = &stdout[self.sent..];
+        if unsent.len() < STEP {
+            return Ok(None);
+        }
+        self.sent = stdout.len();
+        let mut frames = Vec::new();
+        for piece in unsent.chunks(MAX_EVIDENCE_CHUNK) {
+            self.chunk(&mut frames, piece, false)?;
+        }
+        Ok(Some(frames))
+    }
+
+    /// The frames that are left when the command has ended: the last chunks, and its result.
+    pub(super) fn finish(mut self, exit_code: i32, output: Output) -> Result<Vec<u8>, LengthError> {
+        let Output { stdout, stderr } = output.with_whole_characters();
+        let mut frames = Vec::new();
+        let streams = [&stdout[self.sent..], &stderr[..]];
+        let mut pieces = streams
+            .into_iter()
+            .flat_map(|stream| stream.chunks(MAX_EVIDENCE_CHUNK));
+        // The terminal chunk is there even when there is nothing left for it to hold.
+        let mut piece = pieces.next().unwrap_or_default();
+        for next in pieces {
+            self.chunk(&mut frames, piece, false)?;
+            piece = next;
+        }
+        self.chunk(&mut frames, piece, true)?;
+        let result = Frame::ToolResult(ToolResult {
+            command_id: self.command_id.to_owned(),
+            exit_code,
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+            evidence_hash: Some(self.chain.last_link()),
+        });
+        encode_into(&mut frames, &result)?;
+        Ok(frames)
+    }
+
+    fn chunk(
+        &mut self,
+        frames: &mut Vec<u8>,
+        piece: &[u8],
+        is_terminal: bool,
+    ) -> Result<(), LengthError> {
+        self.seq += 1;
+        let chunk = EvidenceChunk {
+            command_id: self.command_id.to_owned(),
+            seq: self.seq,
+            chunk_data: piece.to_vec(),
+            chunk_size: piece.len() as u32,
+            is_terminal,
+        };
+        self.chain.append(&chunk);
+        encode_into(frames, &Frame::EvidenceChunk(chunk))
+    }
+}
+
+/// The frames of a command that no tool was started for.
+pub(super) fn refusal(
+    command_id: &str,
+    exit_code: i32,
+    reason: String,
+) -> Result<Vec<u8>, LengthError> {
+    let output = Output {
+        stdout: Vec::new(),
+        stderr: reason.into_bytes(),
+    };
+    Evidence::new(command_id).finish(exit_code, output)
+}
+
+impl Output {
+    /// The same, with a character that begins in standard output and ends in standard error counted to the first.
+    ///
+    /// Read one after the other, as the chunks are, the two are one character; each by itself, as the result tells them,
+    /// they would be two broken ones, and the chunks of an honest guest would prove another output.
+    fn with_whole_characters(mut self) -> Output {
+        let end = self.stdout.utf8_chunks().last();
+        let begun = end.map_or(&[][..], |end| end.invalid());
+        let mut joined = begun.to_vec();
+        // No character has more than three bytes after its first.
+        joined.extend(self.stderr.iter().take(3));
+        let first = joined.utf8_chunks().next();
+        let length = first.map_or(0, |first| match first.valid().chars().next() {
+            Some(character) => character.len_utf8(),
+            None => first.invalid().len(),
+        });
+        if !begun.is_empty() && length > begun.len() {
+            let rest = self.stderr.drain(..length - begun.len());
+            self.stdout.extend(rest);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::guest::frame::read_frame;
+
+    /// The frames of a tool that wrote `stdout` in pieces of `step` bytes, and `stderr`.
+    fn frames(stdout: &[u8], stderr: &[u8], step: usize) -> (Vec<EvidenceChunk>, ToolResult) {
+        let mut evidence = Evidence::new("c1");
+        let mut bytes = Vec::new();
+        for end in (0..stdout.len()).step_by(step) {
+            bytes.extend(evidence.grown(&stdout[..end]).unwrap().unwrap_or_default());
+        }
+        let output = Output {
+            stdout: stdout.to_vec(),
+            stderr: stderr.to_vec(),
+        };
+        bytes.extend(evidence.finish(3, output).unwrap());
+        let mut bytes = bytes.as_slice();
+        let mut chunks = Vec::new();
+        loop {
+            match read_frame(&mut bytes).unwrap().unwrap() {
+                Frame::EvidenceChunk(chunk) => chunks.push(chunk),
+                Frame::ToolResult(result) => {
+                    assert!(bytes.is_empty(), "the result comes last");
+                    return (chunks, result);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// What has to hold of every command.
+    fn check(stdout: &[u8], stderr: &[u8], step: usize) -> Vec<EvidenceChunk> {
+        let (chunks, result) = frames(stdout, stderr, step);
+        let mut chain = EvidenceChain::default();
+        for (at, chunk) in chunks.iter().enumerate() {
+            assert_eq!(chunk.seq, at as u64 + 1);
+            assert_eq!(chunk.is_terminal, at + 1 == chunks.len());
+            assert_eq!(chunk.chunk_size as usize, chunk.chunk_data.len());
+            assert!(chunk.chunk_data.len() <= MAX_EVIDENCE_CHUNK);
+            chain.append(chunk);
+        }
+        assert_eq!(result.evidence_hash, Some(chain.last_link()));
+        let whole: Vec<_> = chunks.iter().flat_map(|it| it.chunk_data.clone()).collect();
+        assert!(
+            whole == [stdout, stderr].concat(),
+            "the bytes are the tool's"
+        );
+        assert!(
+            String::from_utf8_lossy(&whole) == [result.stdout, result.stderr].concat(),
+            "and the result tells them"
+        );
+        chunks
+    }
+
+    fn sizes(chunks: &[EvidenceChunk]) -> Vec<usize> {
+        chunks.iter().map(|chunk| chunk.chunk_data.len()).collect()
+    }
+
+    #[test]
+    fn standard_output_leaves_as_it_comes_and_the_rest_with_the_result() {
+        assert_eq!(sizes(&check(b"", b"", 1)), [0]);
+        assert_eq!(sizes(&check(b"out", b"", 1)), [3]);
+        assert_eq!(sizes(&check(b"", b"err", 1)), [3]);
+        assert_eq!(sizes(&check(b"out", b"error", 1)), [3, 5]);
+        let large = vec![b'x'; 2 * MAX_EVIDENCE_CHUNK + 1];
+        let full = MAX_EVIDENCE_CHUNK;
+        assert_eq!(
+            sizes(&check(&large, &large, usize::MAX)),
+            [full, full, 1, full, full, 1]
+        );
+        assert_eq!(
+            sizes(&check(&large[..2 * STEP + 7], b"e", STEP)),
+            [STEP, STEP, 7, 1]
+        );
+        assert_eq!(sizes(&check(&large[..STEP], b"", STEP / 2)), [STEP]);
+
+        // All of it has left before the tool ended.
+        let mut evidence = Evidence::new("c1");
+        assert!(evidence.grown(&large[..STEP]).unwrap().is_some());
+        assert_eq!(evidence.grown(&large[..STEP]).unwrap(), None);
+        let output = Output {
+            stdout: large[..STEP].to_vec(),
+            stderr: Vec::new(),
+        };
+        let rest = evidence.finish(0, output).unwrap();
+        let terminal = read_frame(&mut rest.as_slice()).unwrap().unwrap();
+        assert!(
+            matches!(&terminal, Frame::EvidenceChunk(chunk) if chunk.chunk_data.is_empty() && chunk.is_terminal),
+            "{terminal:?}"
+        );
+    }
+
+    #[test]
+    fn a_character_in_two_streams_is_told_once() {
+        let check = |stdout: &[u8], stderr: &[u8], told: (&str, &str)| {
+            check(stdout, stderr, 1);
+            let (_, result) = frames(stdout, stderr, 1);
+            assert_eq!((result.stdout.as_str(), result.stderr.as_str()), told);
+        };
+        check(b"\xe2\x82", b"\xac!", ("€", "!"));
+        check(b"\xe2", b"\x82\xac", ("€", ""));
+        check(b"\xe2\x82", b"!", ("\u{fffd}", "!"));
+        check(b"\xf0", b"\x9f\x98!", ("\u{fffd}", "!"));
+        check(b"\xff", b"\xac", ("\u{fffd}", "\u{fffd}"));
+        check(b"a", b"\xac", ("a", "\u{fffd}"));
+        check(b"\xe2\x82", b"", ("\u{fffd}", ""));
+    }
+
+    proptest! {
+        // Each of them is a few hundred KiB.
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn whatever_a_tool_writes_is_proved(
+            stdout in prop::collection::vec(any::<u8>(), 0..3 * STEP),
+            broken in prop::sample::select(vec![&b""[..], b"\xe2", b"\xe2\x82", b"\xf0\x9f\x98"]),
+            stderr in prop::collection::vec(0x80_u8..0xc0, 0..5),
+            step in STEP / 3..2 * STEP,
+        ) {
+            check(&[&stdout, broken].concat(), &stderr, step);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Bytes that come piece by piece, as the text that they are, remembered by its hash alone.
+
+use std::mem;
+
+use sha2::{Digest as _, Sha256};
+
+/// What stands in a text for bytes that are none: U+FFFD.
+const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
+
+/// The text that [`String::from_utf8_lossy`] makes of all bytes together, wherever the pieces were cut.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Text {
+    hash: Sha256,
+    /// The last bytes, of a character that isn't whole yet: at most three.
+    begun: Vec<u8>,
+}
+
+impl Text {
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        let joined;
+        let mut rest = bytes;
+        if !self.begun.is_empty() {
+            joined = [&mem::take(&mut self.begun), bytes].concat();
+            rest = &joined;
+        }
+        while let Err(error) = std::str::from_utf8(rest) {
+            let (valid, after) = rest.split_at(error.valid_up_to());
+            self.hash.update(valid);
+            let Some(invalid) = error.error_len() else {
+                self.begun = after.to_vec();
+                return;
+            };
+            self.hash.update(REPLACEMENT);
+            rest = &after[invalid..];
+        }
+        self.hash.update(rest);
+    }
+
+    /// Whether this is the text of `parts`, one after the other.
+    pub(super) fn is(&self, parts: &[&str]) -> bool {
+        let mut hash = self.hash.clone();
+        if !self.begun.is_empty() {
+            hash.update(REPLACEMENT);
+        }
+        let mut expected = Sha256::new();
+        parts.iter().for_each(|part| expected.update(part));
+        hash.finalize() == expected.finalize()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(pieces: &[&[u8]]) -> Text {
+        let mut text = Text::default();
+        pieces.iter().for_each(|piece| text.append(piece));
+        text
+    }
+
+    #[test]
+    fn a_character_may_be_cut_anywhere() {
+        for whole in ["", "a", "ü", "€", "😀", "a😀€"] {
+            for first in 0..=whole.len() {
+                let (one, two) = whole.as_bytes().split_at(first);
+                assert!(text(&[one, two]).is(&[whole]), "{whole:?} cut at {first}");
+                let bytes: Vec<_> = whole.as_bytes().chunks(1).collect();
+                assert!(text(&bytes).is(&[whole]));
+            }
+        }
+    }
+
+    #[test]
+    fn what_breaks_off_is_replaced_once() {
+        let check = |pieces: &[&[u8]], expected: &str| {
+            assert!(text(pieces).is(&[expected]), "{pieces:?}");
+        };
+        check(&[b"\xe2\x82"], "\u{fffd}");
+        check(&[b"\xe2", b"\x82"], "\u{fffd}");
+        check(&[b"\xe2", b"", b"\x82x"], "\u{fffd}x");
+        check(&[b"\xff", b"\xff"], "\u{fffd}\u{fffd}");
+        assert!(!text(&[b"a"]).is(&["b"]) && !text(&[b"a"]).is(&["a", "a"]));
+    }
+
+    /// Bytes among which characters, whole and broken, are likely.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let character = any::<char>().prop_map(|it| it.to_string().into_bytes());
+        let piece = prop_oneof![character, prop::collection::vec(any::<u8>(), 0..4)];
+        prop::collection::vec(piece, 0..16).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn the_pieces_make_the_text_of_the_whole(whole in bytes(), piece in 1_usize..9) {
+            let pieces: Vec<_> = whole.chunks(piece).collect();
+            let expected = String::from_utf8_lossy(&whole);
+            prop_assert!(text(&pieces).is(&[&expected]));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The restored guest: what it has to renew, and what comes of one that can't.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chv_sandbox::guest::frame::encode;
+use chv_sandbox::guest::protocol::{ErrorEvent, Extension, Frame, Hello, Renew, Renewed};
+use chv_sandbox::guest::stand_in::{Behaviour, Intercept};
+use chv_sandbox::sandbox::{
+    BootFailure, Check, ChvSandbox, Error, OlderGuest, Outcome, ResetReport, Sandbox,
+    SandboxConfig, Source,
+};
+
+use super::{Scene, assert_echoed, assert_halted, echo};
+
+const RENEWED: [Source; 2] = [Source::GuestRandomness, Source::GuestClock];
+
+fn intercepted(answer: impl Fn(&Frame) -> Option<Frame> + Send + Sync + 'static) -> Behaviour {
+    let intercept: Intercept =
+        Arc::new(move |frame| answer(frame).map(|answer| encode(&answer).unwrap()));
+    Behaviour::Intercepted(intercept)
+}
+
+/// A guest that answers a renewal as `renewed` changes an honest answer.
+fn renewing(renewed: impl Fn(&Renew, &mut Renewed) + Send + Sync + 'static) -> Behaviour {
+    intercepted(move |frame| {
+        let Frame::Renew(renew) = frame else {
+            return None;
+        };
+        let mut honest = Renewed {
+            request_id: renew.request_id,
+            nonce: None,
+            reseeded: true,
+            clock_set: true,
+            clock_offset_ms: 0,
+            unix_nanos: Some(renew.unix_nanos),
+        };
+        renewed(renew, &mut honest);
+        Some(Frame::Renewed(honest))
+    })
+}
+
+/// A guest that is older than the greeting.
+fn old() -> Behaviour {
+    intercepted(|frame| {
+        let unknown = ErrorEvent {
+            code: "SANDBOX_VSOCK_PROTOCOL_ERROR".to_owned(),
+            message: "unknown frame".to_owned(),
+        };
+        matches!(frame, Frame::Hello(_)).then_some(Frame::ErrorEvent(unknown))
+    })
+}
+
+#[track_caller]
+fn check_of(report: &ResetReport, source: Source) -> &Check {
+    let check = report.checks.iter().find(|check| check.source == source);
+    check.unwrap()
+}
+
+#[track_caller]
+fn outcomes<const N: usize>(report: &ResetReport, sources: [Source; N]) -> [Outcome; N] {
+    sources.map(|source| check_of(report, source).outcome)
+}
+
+/// A reset to a guest that behaves like this passes.
+async fn passes(behaviour: Behaviour) {
+    let (scene, sandbox) = Scene::booted().await;
+    scene.guest.behave(behaviour);
+    let reset = sandbox.reset().await.unwrap();
+    assert!(reset.is_verified());
+    let report = &reset.outcome().report;
+    assert_eq!(outcomes(report, RENEWED), [Outcome::Agreed; 2]);
+    sandbox.shutdown().await;
+}
+
+/// A reset to a guest that behaves like this halts, and `source` alone is to blame.
+async fn diverges(behaviour: Behaviour, source: Source) -> Check {
+    let (scene, sandbox) = Scene::booted().await;
+    scene.guest.behave(behaviour);
+    let error = sandbox.reset().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_RESET_DIVERGENCE");
+    let outcome = &error.failed_reset().unwrap().outcome;
+    assert!(!outcome.state.verification_passed);
+    let disagreed = outcome.report.checks.iter();
+    let disagreed = disagreed.filter(|check| check.outcome == Outcome::Disagreed);
+    let disagreed: Vec<_> = disagreed.map(|check| check.source).collect();
+    assert_eq!(disagreed, [source]);
+    let check = check_of(&outcome.report, source).clone();
+    assert_halted(&sandbox).await;
+    check
+}
+
+const HOUR: u64 = 3_600_000_000_000;
+
+#[tokio::test]
+async fn a_clock_that_is_certainly_wrong_halts() {
+    let behind = renewing(|renew, renewed| renewed.unix_nanos = Some(renew.unix_nanos - HOUR));
+    let check = diverges(behind, Source::GuestClock).await;
+    assert!(check.expected.contains("within 50ms"), "{check:?}");
+    assert!(check.found.starts_with("off by 3600"), "{check:?}");
+    let ahead = renewing(|renew, renewed| renewed.unix_nanos = Some(renew.unix_nanos + HOUR));
+    diverges(ahead, Source::GuestClock).await;
+    // It says that it set its clock, and shows that it lies.
+    let never = renewing(|_, renewed| renewed.unix_nanos = Some(0));
+    diverges(never, Source::GuestClock).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_may_be_right_passes() {
+    passes(renewing(|_, _| {})).await;
+    let within = Duration::from_millis(49).as_nanos() as u64;
+    passes(renewing(move |renew, renewed| {
+        renewed.unix_nanos = Some(renew.unix_nanos + within);
+    }))
+    .await;
+    // Nobody set it, and it is right all the same.
+    passes(renewing(|_, renewed| renewed.clock_set = false)).await;
+}
+
+#[tokio::test]
+async fn a_long_round_trip_leaves_room_for_as_much() {
+    let slow = Duration::from_millis(200);
+    passes(renewing(move |renew, renewed| {
+        // The answer is under way for so long; the clock was read at once, and is off by less than that.
+        std::thread::sleep(slow);
+        renewed.unix_nanos = Some(renew.unix_nanos + slow.as_nanos() as u64);
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_guest_that_could_not_renew_halts() {
+    let unseeded = renewing(|_, renewed| renewed.reseeded = false);
+    diverges(unseeded, Source::GuestRandomness).await;
+    let unset = renewing(|_, renewed| {
+        renewed.clock_set = false;
+        renewed.unix_nanos = None;
+    });
+    diverges(unset, Source::GuestClock).await;
+}
+
+/// What the boot of a sandbox with this configuration says of a guest that was always old.
+async fn boot_with(behaviour: Behaviour, older_guest: OlderGuest) -> (Scene, ChvSandbox) {
+    let scene = Scene::new();
+    scene.guest.behave(behaviour);
+    scene.mint().await.unwrap();
+    let sandbox = scene.sandbox_of(SandboxConfig {
+        older_guest,
+        ..scene.config()
+    });
+    (scene, sandbox)
+}
+
+#[tokio::test]
+async fn a_guest_older_than_the_greeting_passes_unless_it_is_refused() {
+    let (scene, sandbox) = boot_with(old(), OlderGuest::Accept).await;
+    let golden = chv_sandbox::golden::Golden::open(&scene.path("golden")).unwrap();
+    assert_eq!(golden.manifest().guest.nonce, None);
+    assert_eq!(golden.manifest().guest.build_id, None);
+    sandbox.boot().await.unwrap();
+    let reset = sandbox.reset().await.unwrap();
+    assert!(reset.is_verified());
+    let report = &reset.outcome().report;
+    assert!(!report.reseeded && !report.clock_set, "the report says so");
+    let asked = [Source::GuestNonce, RENEWED[0], RENEWED[1]];
+    assert_eq!(outcomes(report, asked), [Outcome::NotApplicable; 3]);
+    assert_echoed(echo(&sandbox, "old").await, "old");
+    sandbox.shutdown().await;
+
+    let (_scene, sandbox) = boot_with(old(), OlderGuest::Refuse).await;
+    let error = sandbox.boot().await.unwrap_err();
+    assert!(
+        matches!(error, Error::BootFailed(BootFailure::Unverified(_))),
+        "{error}"
+    );
+    let report = &error.failed_reset().unwrap().outcome.report;
+    assert_eq!(outcomes(report, asked), [Outcome::Disagreed; 3]);
+}
+
+#[tokio::test]
+async fn a_guest_older_than_one_extension_is_judged_by_the_others() {
+    let knows_all_but = |missing: Extension| {
+        intercepted(move |frame| {
+            let Frame::Hello(_) = frame else {
+                return None;
+            };
+            let mut hello = Hello::of_this_build();
+            hello.extensions.retain(|name| name != missing.name());
+            // One that was never given a nonce: it can't tell the one that the dispatcher keeps.
+            hello
+                .extensions
+                .retain(|name| name != Extension::Nonce.name());
+            Some(Frame::Hello(hello))
+        })
+    };
+    let cases = [
+        (Extension::Clock, [Outcome::Agreed, Outcome::NotApplicable]),
+        // The dispatcher behind the greeting reseeds all the same, and says so.
+        (Extension::Reseed, [Outcome::Agreed, Outcome::Agreed]),
+    ];
+    for (missing, expected) in cases {
+        let (_scene, sandbox) = boot_with(knows_all_but(missing), OlderGuest::Accept).await;
+        sandbox.boot().await.unwrap();
+        let reset = sandbox.reset().await.unwrap();
+        assert_eq!(outcomes(&reset.outcome().report, RENEWED), expected);
+        sandbox.shutdown().await;
+    }
+
+    let refused = boot_with(knows_all_but(Extension::Clock), OlderGuest::Refuse).await;
+    let error = refused.1.boot().await.unwrap_err();
+    let report = &error.failed_reset().unwrap().outcome.report;
+    assert_eq!(
+        outcomes(report, RENEWED),
+        [Outcome::Agreed, Outcome::Disagreed]
+    );
+}
+
+#[tokio::test]
+async fn a_guest_that_does_not_say_what_its_clock_shows_is_an_older_one() {
+    let speechless = || renewing(|_, renewed| renewed.unix_nanos = None);
+    for (older_guest, passes) in [(OlderGuest::Accept, true), (OlderGuest::Refuse, false)] {
+        let (_scene, sandbox) = boot_with(speechless(), older_guest).await;
+        assert_eq!(sandbox.boot().await.is_ok(), passes);
+        sandbox.shutdown().await;
+    }
+}
