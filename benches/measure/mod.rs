@@ -29,7 +29,7 @@ impl Row {
         for _ in 0..count {
             let began = Instant::now();
             call();
-            self.times.push(began.elapsed());
+            self.add(began.elapsed());
         }
     }
 
@@ -38,8 +38,13 @@ impl Row {
         for _ in 0..count {
             let began = Instant::now();
             call().await;
-            self.times.push(began.elapsed());
+            self.add(began.elapsed());
         }
+    }
+
+    /// Takes a call's time, wherever it was measured.
+    pub(crate) fn add(&mut self, time: Duration) {
+        self.times.push(time);
     }
 
     fn at(&self, share: f64) -> Duration {

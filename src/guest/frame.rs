@@ -10,6 +10,9 @@ pub const HEADER: usize = 4;
 /// What is read at most in one go, so that a peer's claim of a length costs nothing before its bytes have come.
 pub(crate) const READ_STEP: usize = 64 << 10;
 
+/// Room for all but the largest frames that are sent, in bytes: it needn't grow piece by piece.
+const USUAL: usize = 512;
+
 /// Reads one frame; `None` at a clean end, between frames.
 ///
 /// After [`FrameError::Decode`] the stream stands at the next frame, and a guest can answer with an
@@ -56,7 +59,7 @@ pub fn write_frame(writer: &mut impl Write, frame: &Frame) -> Result<(), FrameEr
 ///
 /// [`LengthError::TooLarge`] when the body would have more than [`MAX_FRAME`] bytes.
 pub fn encode(frame: &Frame) -> Result<Vec<u8>, LengthError> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(USUAL);
     encode_into(&mut bytes, frame)?;
     Ok(bytes)
 }

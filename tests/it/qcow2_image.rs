@@ -43,7 +43,9 @@ impl Image {
         put(4, &self.version.to_be_bytes());
         put(20, &16_u32.to_be_bytes());
         put(24, &self.length.to_be_bytes());
-        put(36, &1_u32.to_be_bytes());
+        // Each entry of the first-level table stands for a table of a cluster, with eight bytes for each of the disk's.
+        let level_one = self.length.div_ceil(CLUSTER as u64 * (CLUSTER as u64 / 8));
+        put(36, &(level_one as u32).to_be_bytes());
         put(40, &(CLUSTER as u64).to_be_bytes());
         put(48, &(2 * CLUSTER as u64).to_be_bytes());
         put(56, &1_u32.to_be_bytes());

@@ -1,6 +1,7 @@
 //! The sandbox as an agent uses it, on a stand-in for the VMM with a stand-in for the guest and real disk files.
 
 mod bad_input;
+mod beneath;
 mod executable;
 mod given_up;
 mod golden;

@@ -5,6 +5,7 @@
 //! resets (100 unless set). All of it is one test in a process of its own, so that the descriptors and the memory that
 //! are counted are nobody else's.
 
+mod beneath;
 mod clones;
 mod death;
 mod figures;
@@ -64,6 +65,7 @@ async fn alone() {
     clones::share_no_randomness_and_know_the_time(&stage).await;
     death::is_noticed_and_mended(&stage).await;
     resets::are_verified_until_a_byte_is_changed(&stage).await;
+    beneath::a_qcow2_overlay_takes_what_is_written_above_what_stays().await;
     assert_nothing_left(stage.folder());
     before.assert_descriptors_are_back().await;
     println!("nothing is left: no process, no file below the run root, no descriptor here");
@@ -78,6 +80,11 @@ struct Stage {
 
 impl Stage {
     async fn set() -> Stage {
+        Stage::with_overlay(|_, image| (image.overlay_disk(), DiskFormat::Raw)).await
+    }
+
+    /// With the overlay that `overlay` makes in a folder, of an image that it must not write to.
+    async fn with_overlay(overlay: impl Fn(&Path, &Image) -> (PathBuf, DiskFormat)) -> Stage {
         let folder = tempfile::tempdir().unwrap();
         let vmm = VmmConfig {
             binary: vmm_binary().expect("the other test has asked"),
@@ -89,6 +96,7 @@ impl Stage {
         // A byte of it will be changed, and the image is somebody's.
         let root = folder.path().join("given-root.img");
         overlay::copy_private(&image.root_disk(), &root).unwrap();
+        let (overlay, format) = overlay(folder.path(), &image);
         let mint_config = MintConfig {
             any_guest: false,
             sign_with: None,
@@ -103,9 +111,9 @@ impl Stage {
                     },
                     Disk {
                         role: DiskRole::Overlay,
-                        origin: image.overlay_disk(),
+                        origin: overlay,
                         readonly: false,
-                        format: DiskFormat::Raw,
+                        format,
                     },
                 ],
                 port: DEFAULT_PORT,

@@ -127,7 +127,7 @@ async fn a_changed_byte_halts(stage: &Stage, sandbox: &ChvSandbox) {
     assert_eq!(sandbox.state(), SandboxState::NotBooted);
 }
 
-fn change_a_byte(disk: &Path) {
+pub(super) fn change_a_byte(disk: &Path) {
     let file = OpenOptions::new()
         .read(true)
         .write(true)

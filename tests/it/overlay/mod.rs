@@ -1,5 +1,7 @@
 //! Digests of disks and putting them back, from outside.
 
+mod filesystems;
+
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
@@ -265,55 +267,6 @@ fn a_directory_that_takes_no_file_leaves_the_overlay_alone() {
         "{error}"
     );
     set_mode(0o700);
-}
-
-#[test]
-#[expect(clippy::print_stdout, reason = "it says that it was skipped")]
-fn no_space_leaves_the_overlay_alone() {
-    let disks = Disks::new();
-    let small = disks.directory.path().join("small");
-    fs::create_dir(&small).unwrap();
-    let overlay = small.join("overlay.img");
-    // In a thread of its own, whose mounts nobody else sees and which end with it.
-    let outcome: rustix::io::Result<_> = std::thread::scope(|scope| {
-        let put_back = || {
-            mount_half_a_mebibyte(&small)?;
-            fs::write(&overlay, TAMPERED).unwrap();
-            let error = put_back(&disks.golden, &overlay).unwrap_err();
-            let left = fs::read_dir(&small).unwrap().count();
-            Ok((error, fs::read(&overlay).unwrap(), left))
-        };
-        scope.spawn(put_back).join().unwrap()
-    });
-    match outcome {
-        Ok((error, overlay, left)) => {
-            assert!(
-                matches!(
-                    error,
-                    Error::NoSpace {
-                        length: 0x10_0000,
-                        ..
-                    }
-                ),
-                "{error}"
-            );
-            assert_eq!(overlay, TAMPERED);
-            assert_eq!(left, 1);
-        }
-        Err(error) => println!("skipped: mounting a small filesystem: {error}"),
-    }
-}
-
-fn mount_half_a_mebibyte(at: &Path) -> rustix::io::Result<()> {
-    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-    use rustix::thread::{UnshareFlags, unshare_unsafe};
-    // SAFETY: this unshares mounts and the working directory, not descriptors, which is what would be unsafe.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
-    mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )?;
-    mount("tmpfs", at, "tmpfs", MountFlags::empty(), c"size=512k")
 }
 
 #[test]

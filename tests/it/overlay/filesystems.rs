@@ -1,0 +1,145 @@
+//! What only some filesystems do: share blocks, and run out of them.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "these tests say that they were skipped"
+)]
+
+use std::env;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use chv_sandbox::overlay::{CopyMethod, Error, copy_private, put_back};
+
+use super::{Disks, TAMPERED, identity_of, noise};
+
+/// A directory on btrfs, xfs or another filesystem whose files can share blocks, if the temporary one isn't.
+const REFLINK_DIR: &str = "CHV_SANDBOX_REFLINK_DIR";
+
+#[test]
+fn a_reflink_shares_blocks_and_not_what_is_written_later() {
+    let directory = env::var_os(REFLINK_DIR).map_or_else(env::temp_dir, PathBuf::from);
+    let directory = tempfile::tempdir_in(directory).unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (golden, overlay) = (path("golden.img"), path("overlay.img"));
+    // Sparse, and of a length that is no multiple of a block.
+    let file = File::create(&golden).unwrap();
+    file.write_all_at(&noise(1 << 20), 4 << 20).unwrap();
+    file.set_len((9 << 20) + 1).unwrap();
+    drop(file);
+    let bytes = fs::read(&golden).unwrap();
+    if let Err(error) = reflink(&golden, &path("probe")) {
+        let directory = directory.path().display();
+        println!("skipped: no reflinks in {directory}: {error} ({REFLINK_DIR} names another)");
+        return;
+    }
+
+    fs::write(&overlay, TAMPERED).unwrap();
+    let before = identity_of(&overlay);
+    let copied = put_back(&golden, &overlay).unwrap();
+    assert_eq!(copied.method, CopyMethod::Reflink);
+    assert_eq!(
+        (copied.length, copied.bytes_copied),
+        (bytes.len() as u64, 0)
+    );
+    assert_eq!(copied.identity, identity_of(&overlay));
+    assert!(![before, identity_of(&golden)].contains(&copied.identity));
+    assert!(fs::read(&overlay).unwrap() == bytes);
+    let copied = copy_private(&golden, &path("kept.img")).unwrap();
+    assert_eq!(copied.method, CopyMethod::Reflink);
+
+    let written = File::options().write(true).open(&overlay).unwrap();
+    written.write_all_at(TAMPERED, 5 << 20).unwrap();
+    assert!(fs::read(&overlay).unwrap() != bytes);
+    for untouched in [&golden, &path("kept.img")] {
+        assert!(fs::read(untouched).unwrap() == bytes);
+    }
+    put_back(&golden, &overlay).unwrap();
+    assert!(fs::read(&overlay).unwrap() == bytes);
+}
+
+fn reflink(from: &Path, to: &Path) -> io::Result<()> {
+    Ok(rustix::fs::ioctl_ficlone(
+        File::create(to)?,
+        File::open(from)?,
+    )?)
+}
+
+/// Set for the process that has namespaces of its own.
+const ALONE: &str = "CHV_SANDBOX_SPACE_ALONE";
+
+#[test]
+fn no_space_leaves_the_overlay_alone() {
+    let Err(error) = run_out_of_space() else {
+        return;
+    };
+    if env::var_os(ALONE).is_some() {
+        panic!("no small filesystem could be mounted in namespaces of its own: {error}");
+    }
+    // Whoever may not mount may do so in a user namespace of his own, which a process with threads can't enter.
+    let enter = ["--user", "--map-root-user", "--mount"];
+    let entered = Command::new("unshare").args(enter).arg("true").output();
+    if !entered.is_ok_and(|output| output.status.success()) {
+        println!("skipped: mounting a small filesystem: {error}, and no user namespace either");
+        return;
+    }
+    let status = Command::new("unshare")
+        .args(enter)
+        .arg(env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "overlay::filesystems::no_space_leaves_the_overlay_alone",
+        ])
+        .env(ALONE, "1")
+        .status();
+    assert!(status.unwrap().success());
+}
+
+/// Fails if it can't mount a filesystem to run out of space on.
+fn run_out_of_space() -> rustix::io::Result<()> {
+    let disks = Disks::new();
+    let small = disks.directory.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let overlay = small.join("overlay.img");
+    // In a thread of its own, whose mounts nobody else sees and which end with it.
+    std::thread::scope(|scope| {
+        let run_out = || {
+            mount_half_a_mebibyte(&small)?;
+            fs::write(&overlay, TAMPERED).unwrap();
+            let before = identity_of(&overlay);
+            assert_no_space(put_back(&disks.golden, &overlay).unwrap_err(), &small);
+            assert_eq!(identity_of(&overlay), before);
+            assert_eq!(fs::read(&overlay).unwrap(), TAMPERED);
+            let kept = small.join("kept.img");
+            assert_no_space(copy_private(&disks.golden, &kept).unwrap_err(), &small);
+            assert_eq!(fs::read_dir(&small).unwrap().count(), 1, "only the overlay");
+            Ok(())
+        };
+        scope.spawn(run_out).join().unwrap()
+    })
+}
+
+#[track_caller]
+fn assert_no_space(error: Error, expected: &Path) {
+    match error {
+        Error::NoSpace {
+            directory, length, ..
+        } => assert_eq!((directory.as_path(), length), (expected, 1 << 20)),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn mount_half_a_mebibyte(at: &Path) -> rustix::io::Result<()> {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    // SAFETY: this unshares mounts and the working directory, not descriptors, which is what would be unsafe.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )?;
+    mount("tmpfs", at, "tmpfs", MountFlags::empty(), c"size=512k")
+}

@@ -1,0 +1,69 @@
+//! A guest that writes to a qcow2 overlay: into the overlay's own clusters, never beneath, and gone after a reset.
+
+use std::path::{Path, PathBuf};
+
+use chv_sandbox::golden::Error as GoldenError;
+use chv_sandbox::image::Image;
+use chv_sandbox::machine::DiskFormat;
+use chv_sandbox::overlay::{self, AccessPolicy};
+use chv_sandbox::sandbox::{Error, Sandbox, SandboxState};
+
+use super::resets::change_a_byte;
+use super::traces::Traces;
+use super::{Stage, Stopwatch, assert_nothing_left, writes};
+use crate::qcow2_image;
+
+/// What the image gives as its overlay lies beneath here.
+const BENEATH: &str = "given-overlay.img";
+
+/// An empty qcow2 image in `folder`, upon a copy of the overlay of `image`.
+fn layered(folder: &Path, image: &Image) -> (PathBuf, DiskFormat) {
+    let (beneath, overlay) = (folder.join(BENEATH), folder.join("given-overlay.qcow2"));
+    overlay::copy_private(&image.overlay_disk(), &beneath).unwrap();
+    let layer = qcow2_image::Image {
+        length: beneath.metadata().unwrap().len(),
+        ..qcow2_image::Image::over(&beneath, "raw")
+    };
+    layer.write(&overlay);
+    (overlay, DiskFormat::Qcow2)
+}
+
+pub(super) async fn a_qcow2_overlay_takes_what_is_written_above_what_stays() {
+    let stage = Stage::with_overlay(layered).await;
+    let beneath = stage.folder().join(BENEATH);
+    let digest = || {
+        let hashed = overlay::sha256(&beneath, AccessPolicy::ReadOnly);
+        hashed.unwrap().digest
+    };
+    let given = digest();
+    writes::land_on_the_disk_and_are_gone_after_a_revert(&stage).await;
+    assert_eq!(digest(), given, "what lies beneath is only read");
+
+    let watch = Stopwatch::start();
+    let sandbox = stage.sandbox();
+    sandbox.boot().await.unwrap();
+    let clean = Traces::look(&sandbox).await;
+    for _ in 0..3 {
+        Traces::leave(&sandbox).await;
+        Traces::look(&sandbox).await.assert_left(&clean);
+        assert!(sandbox.reset().await.unwrap().is_verified());
+        Traces::look(&sandbox).await.assert_gone(&clean);
+    }
+    assert_eq!(digest(), given, "what lies beneath is only read");
+    watch.say("3 resets of a qcow2 overlay that was written to, each verified");
+
+    change_a_byte(&beneath);
+    let error = sandbox.reset().await.unwrap_err();
+    println!("one byte beneath the overlay changed: {error:?}");
+    assert!(
+        matches!(
+            &error,
+            Error::ResetRefused(GoldenError::Mismatch { field, .. })
+                if field == "disks[1].backing[0].fsverity"
+        ),
+        "{error:?}"
+    );
+    assert_eq!(sandbox.state(), SandboxState::Failed);
+    sandbox.shutdown().await;
+    assert_nothing_left(stage.folder());
+}

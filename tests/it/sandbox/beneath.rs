@@ -1,0 +1,184 @@
+//! qcow2 overlays: what lies beneath one is a part of the disk that the guest sees, so a change of it is found too, and
+//! named, while the VM that runs is still untouched.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use chv_sandbox::golden::{MintConfig, mint};
+use chv_sandbox::machine::DiskFormat;
+use chv_sandbox::overlay::Digest;
+use chv_sandbox::sandbox::{BootFailure, ChvSandbox, Error, Sandbox, SandboxState};
+
+use super::held::{TAMPERINGS, assert_names, open};
+use super::{Scene, assert_echoed, chain, echo, flip_a_bit};
+use crate::qcow2_image::Image;
+
+/// The files beneath, the nearest first, with their fields in the manifest.
+const BENEATH: [(&str, &str); 2] = [
+    ("middle.qcow2", "disks[1].backing[0]"),
+    ("base.img", "disks[1].backing[1]"),
+];
+
+/// A scene whose overlay lies upon `middle.qcow2`, and that upon the raw `base.img`.
+fn layered() -> (Scene, MintConfig) {
+    let scene = Scene::new();
+    let (base, middle) = (scene.path("base.img"), scene.path("middle.qcow2"));
+    fs::write(&base, vec![0x5a; 8 << 20]).unwrap();
+    Image::over(&base, "raw").write(&middle);
+    Image::over(&middle, "qcow2").write(&scene.path("overlay.img"));
+    let mut config = scene.mint_config();
+    config.machine.disks[1].format = DiskFormat::Qcow2;
+    (scene, config)
+}
+
+async fn minted() -> Scene {
+    let (scene, config) = layered();
+    mint(config).await.unwrap();
+    scene.vmm.take_asked();
+    scene
+}
+
+#[tokio::test]
+async fn all_that_lies_beneath_is_in_the_manifest_and_left_alone() {
+    let scene = minted().await;
+    let golden = open(&scene);
+    let disk = &golden.manifest().disks[1];
+    assert_eq!(disk.format, DiskFormat::Qcow2);
+    let beneath = BENEATH.map(|(name, _)| scene.path(name));
+    let found: Vec<_> = disk.backing.iter().map(|file| &file.path).collect();
+    assert_eq!(found, beneath.iter().collect::<Vec<_>>());
+    let digests = beneath.map(|path| Digest::of(&fs::read(path).unwrap()));
+    for (file, digest) in disk.backing.iter().zip(digests) {
+        assert_eq!(file.sha256, digest);
+    }
+
+    let sandbox = scene.sandbox();
+    sandbox.boot().await.unwrap();
+    // What a guest writes goes into the overlay's own clusters, which are put back with it.
+    let overlay = scene.path("machine/overlay.img");
+    for _ in 0..2 {
+        flip_a_bit(&overlay);
+        assert!(sandbox.reset().await.unwrap().is_verified());
+        let golden = fs::read(scene.path("golden/overlay.img")).unwrap();
+        assert_eq!(fs::read(&overlay).unwrap(), golden);
+    }
+    sandbox.shutdown().await;
+    for ((name, _), digest) in BENEATH.into_iter().zip(digests) {
+        assert_eq!(Digest::of(&fs::read(scene.path(name)).unwrap()), digest);
+    }
+}
+
+#[tokio::test]
+async fn a_change_beneath_is_found_at_boot_before_a_vmm_is_asked_for_anything() {
+    for (name, field) in BENEATH {
+        for (what, tamper, fact) in TAMPERINGS {
+            let scene = minted().await;
+            tamper(&scene.path(name));
+            let (field, what) = (format!("{field}.{fact}"), format!("{name}: {what}"));
+            let error = scene.sandbox().boot().await.unwrap_err();
+            assert_eq!(error.code(), "SANDBOX_BOOT_FAILED", "{what}");
+            let Error::BootFailed(BootFailure::Golden(error)) = error else {
+                panic!("{what}: {error:?}");
+            };
+            assert_names(Err::<(), _>(error), &field, &what);
+            assert!(scene.vmm.take_asked().is_empty(), "{what}");
+            let found = open(&scene).verify().unwrap().mismatches;
+            assert!(
+                found.iter().any(|mismatch| mismatch.field == field),
+                "{what}: {found:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_beneath_a_live_sandbox_is_found_by_the_next_reset() {
+    for (name, field) in BENEATH {
+        for (what, tamper, fact) in TAMPERINGS {
+            let scene = minted().await;
+            let sandbox = scene.sandbox();
+            sandbox.boot().await.unwrap();
+            assert!(sandbox.reset().await.unwrap().is_verified());
+            let path = scene.path(name);
+            let kept = Kept::of(&path);
+            tamper(&path);
+            let (field, what) = (format!("{field}.{fact}"), format!("{name}: {what}"));
+            // As often as it is tried.
+            for _ in 0..2 {
+                refuses_to_reset(&scene, &sandbox, &field, &what).await;
+            }
+            kept.put_back();
+            assert!(sandbox.reset().await.unwrap().is_verified(), "{what}");
+            assert_echoed(echo(&sandbox, "mended").await, "mended");
+            sandbox.shutdown().await;
+            scene.assert_machine_is_empty();
+        }
+    }
+}
+
+/// A file by a second name, and its bytes.
+struct Kept {
+    path: PathBuf,
+    link: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Kept {
+    fn of(path: &Path) -> Kept {
+        let link = path.with_extension("kept");
+        fs::hard_link(path, &link).unwrap();
+        Kept {
+            path: path.to_owned(),
+            link,
+            bytes: fs::read(path).unwrap(),
+        }
+    }
+
+    /// The same file is there again, with the same bytes.
+    fn put_back(self) {
+        fs::write(&self.link, self.bytes).unwrap();
+        fs::rename(&self.link, &self.path).unwrap();
+    }
+}
+
+/// The reset names what has changed, and neither it nor anything else is done to or in the VM.
+async fn refuses_to_reset(scene: &Scene, sandbox: &ChvSandbox, field: &str, what: &str) {
+    scene.vmm.take_asked();
+    let error = sandbox.reset().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_RESET_FAILED", "{what}");
+    let Error::ResetRefused(error) = error else {
+        panic!("{what}: {error:?}");
+    };
+    assert_names(Err::<(), _>(error), field, what);
+    assert!(scene.vmm.take_asked().is_empty(), "{what}");
+    assert_eq!(scene.vmm.state(), Some("Running"), "it was not touched");
+    assert_eq!(sandbox.state(), SandboxState::Failed, "{what}");
+    let refused = echo(sandbox, "beneath").await.unwrap_err();
+    assert_eq!(refused.code(), "SANDBOX_NOT_AVAILABLE", "{what}");
+}
+
+#[tokio::test]
+async fn another_file_beneath_a_live_sandbox_is_refused_though_its_bytes_are_the_same() {
+    for (name, _) in BENEATH {
+        let scene = minted().await;
+        let sandbox = scene.sandbox();
+        sandbox.boot().await.unwrap();
+        scene.vmm.take_asked();
+        let (path, twin) = (scene.path(name), scene.path("twin"));
+        fs::copy(&path, &twin).unwrap();
+        fs::rename(&twin, &path).unwrap();
+        let error = sandbox.reset().await.unwrap_err();
+        let text = chain(&error);
+        assert!(matches!(error, Error::ResetFailed(_)), "{text}");
+        assert!(
+            text.contains("backing files are no longer the same"),
+            "{text}"
+        );
+        assert!(scene.vmm.take_asked().is_empty(), "{name}");
+        assert_eq!(scene.vmm.state(), Some("Running"), "it was not touched");
+        // A machine that begins with it has no other to compare it with.
+        sandbox.shutdown().await;
+        sandbox.boot().await.unwrap();
+        sandbox.shutdown().await;
+    }
+}
