@@ -23,9 +23,14 @@ const BENEATH: [(&str, &str); 2] = [
 fn layered() -> (Scene, MintConfig) {
     let scene = Scene::new();
     let (base, middle) = (scene.path("base.img"), scene.path("middle.qcow2"));
-    fs::write(&base, vec![0x5a; 8 << 20]).unwrap();
-    Image::over(&base, "raw").write(&middle);
-    Image::over(&middle, "qcow2").write(&scene.path("overlay.img"));
+    let length = 0x1_0000;
+    fs::write(&base, vec![0x5a; length]).unwrap();
+    let layer = |beneath: &Path, format| Image {
+        length: length as u64,
+        ..Image::over(beneath, format)
+    };
+    layer(&base, "raw").write(&middle);
+    layer(&middle, "qcow2").write(&scene.path("overlay.img"));
     let mut config = scene.mint_config();
     config.machine.disks[1].format = DiskFormat::Qcow2;
     (scene, config)
