@@ -1,7 +1,12 @@
+use std::io::{self, Write};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use chv_sandbox::guest::dispatcher::{Confinement, Limits, MAX_DEADLINE_MS, MAX_OUTPUT, Toolbox};
-use chv_sandbox::guest::protocol::Frame;
+use chv_sandbox::guest::dispatcher::{
+    Confinement, Dispatcher, Limits, MAX_DEADLINE_MS, MAX_OUTPUT, Toolbox,
+};
+use chv_sandbox::guest::frame::{encode, read_frame};
+use chv_sandbox::guest::protocol::{Frame, ToolDispatch, ToolName};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::{Value, json};
@@ -206,6 +211,45 @@ fn standard_output_leaves_while_the_tool_runs() {
         "standard error comes last"
     );
     assert_eq!(result.stdout.len(), 100_004);
+}
+
+#[test]
+fn a_small_output_leaves_in_one_piece_with_its_result() {
+    struct Writes(mpsc::Sender<Vec<u8>>);
+
+    impl Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let (writes, written) = mpsc::channel();
+    let toolbox = Toolbox::built_in().with_shell();
+    let dispatcher =
+        Dispatcher::new(toolbox, &Confinement::in_process(), StandIn::default()).unwrap();
+    let dispatch = encode(&Frame::ToolDispatch(ToolDispatch {
+        command_id: "c1".to_owned(),
+        tool: ToolName::new("sh").unwrap(),
+        params: json!({"script": "echo out; echo err >&2"}),
+        deadline_ms: LIMIT.as_millis() as u64,
+    }));
+    let requests = dispatch.unwrap();
+    dispatcher
+        .serve(requests.as_slice(), Writes(writes))
+        .unwrap();
+    let first = written.recv_timeout(LIMIT).unwrap();
+    let mut first = first.as_slice();
+    let mut names = Vec::new();
+    while let Some(frame) = read_frame(&mut first).unwrap() {
+        names.push(frame.name());
+    }
+    assert_eq!(names, ["EvidenceChunk", "EvidenceChunk", "ToolResult"]);
+    assert!(written.recv_timeout(LIMIT).is_err(), "and nothing follows");
 }
 
 #[test]
