@@ -69,6 +69,11 @@ fn run() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let vmm = runtime.block_on(Vmm::spawn(&config)).unwrap();
     let pid = vmm.process().unwrap().pid();
+    // What an agent that is killed hasn't read of its VMM's log is lost.
+    let is_fake = env::var_os("FAKE_VMM").is_some() && env::var_os("FAKE_VMM_REAL").is_none();
+    while is_fake && !vmm.log_tail().contains("serves") {
+        std::thread::yield_now();
+    }
     println!("ready {pid} {}", vmm.run_dir().unwrap().display());
     loop {
         std::thread::park();
