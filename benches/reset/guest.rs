@@ -160,6 +160,7 @@ fn config(strategy: Strategy, golden: &Golden, vmm: &VmmConfig) -> Outcome<Sandb
             settle_ms: usual.settle_ms * factor,
             query_ms: usual.query_ms * factor,
             grace_ms: usual.grace_ms * factor,
+            ..usual
         },
         ..SandboxConfig::with_golden(golden.directory())
     })

@@ -81,6 +81,7 @@ fn limits() -> Outcome<Limits> {
         handshake: usual.handshake * factor,
         settle: usual.settle * factor,
         query: usual.query * factor,
+        ..usual
     })
 }
 

@@ -7,6 +7,7 @@ use super::{Error, GuestReading, Machine, Reading};
 use crate::api;
 use crate::api::types::VmState;
 use crate::client::{Deadlines, ErrorKind};
+use crate::vsock::Channel;
 
 impl Machine {
     /// Asks the guest, within the settling time: who it is, to renew what a snapshot shares, and its count.
@@ -20,10 +21,12 @@ impl Machine {
         }
     }
 
-    async fn ask_guest(&mut self) -> Result<GuestReading, Error> {
+    pub(super) async fn ask_guest(&mut self) -> Result<GuestReading, Error> {
         let until = Instant::now() + self.limits.settle;
         let seed = fresh_seed().map_err(Error::file("read", "the random pool"))?;
-        self.connect(until).await?;
+        if self.channel.as_ref().is_none_or(Channel::is_poisoned) {
+            self.connect(until).await?;
+        }
         let limit = until.saturating_duration_since(Instant::now());
         let awakened = self.open()?.awaken(&seed, limit).await;
         let awakened = awakened.map_err(Error::Channel)?;

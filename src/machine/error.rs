@@ -115,6 +115,12 @@ pub enum Error {
         /// Its state.
         state: VmState,
     },
+    /// The guest wrote to a disk as soon as it ran, before anybody used it.
+    #[error("the guest writes to its {role} disk of its own accord")]
+    GuestWrites {
+        /// Which disk.
+        role: super::DiskRole,
+    },
     /// The VMM's open files couldn't be read.
     #[error("the open files of the VMM cannot be read")]
     OpenFiles(#[source] vmm::Error),

@@ -171,10 +171,15 @@ impl AtRest {
         })
     }
 
+    /// Whether nobody has written to the disk since, as far as its attributes say.
+    pub(super) fn is_unchanged(&self, disk: &WorkingDisk) -> Result<bool, Error> {
+        Ok(Stamp::of(&disk.path)? == self.stamp)
+    }
+
     fn stands(&self, disk: &WorkingDisk, target: &Target) -> Result<bool, Error> {
         let known = target.known(disk.role);
         let held = known.and_then(|known| known.held) == Some(self.stamp.identity);
-        Ok(Stamp::of(&disk.path)? == self.stamp && (held || self.proof != DiskProof::Held))
+        Ok(self.is_unchanged(disk)? && (held || self.proof != DiskProof::Held))
     }
 }
 

@@ -4,12 +4,16 @@
 //!              stage                          awaken
 //!   any state ------> paused, disks proved  --------> running, channel open, three sources read
 //!                        |        ^
-//!                        +--------+ recheck: a staged VM may wait for as long as it likes
+//!                        +--------+ rehearse, recheck: a staged VM may wait for as long as it likes
 //! ```
 //!
 //! *Stage* deletes the VM, puts the writable disks back, restores the snapshot paused, and proves the disks. *Awaken*
 //! resumes it, opens a channel, asks the guest who it is and renews what a snapshot shares, and asks for the VM's
 //! state. A reset in place does the one right after the other; a spare waits in between.
+//!
+//! What a restored guest does for the first time takes it many times longer than the second time: every page that it
+//! touches has to be found for it first. *Rehearse* has that behind it before anybody waits: the VM runs until its guest
+//! has answered once, and is paused again. Those answers prove nothing; awaken asks for them all once more.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -132,6 +136,28 @@ impl Machine {
             restored,
             steps,
         })
+    }
+
+    /// Lets a staged VM run until its guest has answered everything that [`awaken`](Self::awaken) will ask, and pauses it
+    /// again. The channel stays open: it outlives a pause.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GuestWrites`] when the guest changed a disk meanwhile, so that its proof no longer stands;
+    /// [`Error::Channel`], [`Error::Api`], [`Error::VmmDied`], [`Error::File`]. After each the VM is of no further use.
+    pub async fn rehearse(&mut self, staged: Staged) -> Result<Staged, Error> {
+        self.served = true;
+        self.call("resume the VM", api::vm_resume()).await?;
+        self.ask_guest().await?;
+        self.pause().await?;
+        for (disk, at_rest) in self.disks.iter().zip(&staged.at_rest) {
+            if let Some(at_rest) = at_rest
+                && !at_rest.is_unchanged(disk)?
+            {
+                return Err(Error::GuestWrites { role: disk.role });
+            }
+        }
+        Ok(staged)
     }
 
     /// Proves once more, after any time, that a staged VM is what it was: the VMM is ours and alive, the VM is

@@ -19,8 +19,8 @@ pub enum Strategy {
     /// A new VMM process, for whoever doesn't want to go on with one that has served an untrusted guest. Two VMs exist
     /// during a reset. The old one is shut down when the new one is verified, behind the caller's back.
     Respawn,
-    /// A spare that waits restored, proved and paused: the quickest reset. A reset that finds none does what `Respawn`
-    /// does.
+    /// A spare that waits restored, proved and paused, and whose guest has answered once already: the quickest reset.
+    /// Before it serves it is proved again and its guest asked again. A reset that finds none does what `Respawn` does.
     Standby(Standby),
 }
 

@@ -1,6 +1,7 @@
 //! What a sandbox returns to, with what is kept of it from reset to reset.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::golden::{self, Basis, Golden, HeldGolden, KnownExecutable, MemoryProof};
 use crate::machine::{
@@ -23,6 +24,8 @@ pub(super) struct Goal {
     executable: KnownExecutable,
     any_cpu: bool,
     older_guest: OlderGuest,
+    /// The guest writes to a disk when nobody asks it anything.
+    writes_idly: AtomicBool,
 }
 
 /// A staged VM with what its memory rests on.
@@ -85,6 +88,7 @@ impl Goal {
             executable: KnownExecutable::default(),
             any_cpu: config.any_cpu,
             older_guest: config.older_guest,
+            writes_idly: AtomicBool::new(false),
         })
     }
 
@@ -143,6 +147,28 @@ impl Goal {
             proof => proof,
         };
         Ok(Prepared { staged, memory })
+    }
+
+    /// Has the guest of a staged VM answer once before it waits, so that it answers quickly when somebody does. One that
+    /// writes to a disk meanwhile can't: it is staged anew and waits as it was restored, and so does every later one.
+    pub(super) async fn rehearse(
+        &self,
+        machine: &mut Machine,
+        prepared: Prepared,
+    ) -> Result<Prepared, Failure> {
+        if self.writes_idly.load(Ordering::Relaxed) {
+            return Ok(prepared);
+        }
+        let Prepared { staged, memory } = prepared;
+        match machine.rehearse(staged).await {
+            Ok(staged) => Ok(Prepared { staged, memory }),
+            Err(error @ machine::Error::GuestWrites { .. }) => {
+                tracing::warn!(%error, "spares wait without having answered once");
+                self.writes_idly.store(true, Ordering::Relaxed);
+                self.stage(machine).await
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Proves again what has waited.

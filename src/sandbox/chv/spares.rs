@@ -1,4 +1,4 @@
-//! Spares: machines that wait restored, proved and paused for the next reset.
+//! Spares: machines that wait restored, proved, rehearsed and paused for the next reset.
 //!
 //! ```text
 //!            refill               reset
@@ -221,6 +221,8 @@ impl Refill {
         let mut machine = self.goal.start().await?;
         self.idle().await;
         let prepared = self.goal.stage(&mut machine).await?;
+        self.idle().await;
+        let prepared = self.goal.rehearse(&mut machine, prepared).await?;
         Ok((machine, prepared))
     }
 
