@@ -1,9 +1,8 @@
 //! Commands for people. Each parses its arguments, calls the library and prints; the library decides.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command talks to people"
-)]
+
+// First, for its macros hide those of the standard library from everything below.
+#[macro_use]
+mod print;
 
 mod api;
 mod compat;
@@ -62,6 +61,10 @@ pub(crate) async fn run() -> ExitCode {
         Command::Spec(args) => spec::run(args).await,
         Command::Compat(args) => compat::run(args).await,
     };
+    let done = done.and_then(|status| match print::failure() {
+        Some(error) => Err(error.into()),
+        None => Ok(status),
+    });
     done.unwrap_or_else(|error| {
         explain(error.as_ref());
         ExitCode::FAILURE

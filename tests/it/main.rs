@@ -12,6 +12,7 @@ mod demo;
 mod expected;
 mod from_fixtures;
 mod guest;
+mod hash_cli;
 mod image;
 mod overlay;
 mod player;

@@ -4,14 +4,14 @@ mod check;
 mod diff;
 mod probe;
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use chv_sandbox::compat::render::{self, Layout, Page};
 use chv_sandbox::compat::{Report, Verdict};
 use clap::{Subcommand, ValueEnum};
 
-use super::Failure;
+use super::{Failure, print};
 
 /// Says what changed in the VMM's API, and what it breaks for whom.
 ///
@@ -63,7 +63,11 @@ fn show(report: &Report, page: &Page<'_>, format: Format) -> Result<ExitCode, Fa
         Format::Markdown => render::markdown(page),
         Format::Json => serde_json::to_string_pretty(report)? + "\n",
     };
-    print(&text)?;
+    print!("{text}");
+    // A verdict that was lost is neither of the two.
+    if let Some(error) = print::failure() {
+        return Err(error.into());
+    }
     Ok(match report.verdict {
         Verdict::Compatible => ExitCode::SUCCESS,
         Verdict::Breaking => ExitCode::FAILURE,
@@ -81,16 +85,5 @@ fn layout() -> Layout {
             _ => COLUMNS,
         },
         colour: anstream::AutoStream::choice(&out) != anstream::ColorChoice::Never,
-    }
-}
-
-/// Writes `text` to standard output. A reader that has seen enough and closed it (`| head`) is no error: the verdict
-/// is in the exit status too.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(format!("cannot write the report to standard output: {error}").into()),
-        Ok(()) => Ok(()),
     }
 }

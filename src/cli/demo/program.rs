@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anstream::println;
 use anstyle::{AnsiColor, Style};
 use chv_sandbox::golden::Golden;
 use chv_sandbox::sandbox::{Check, FailedReset, Outcome, ResetOutcome, Source, ToolExecution};

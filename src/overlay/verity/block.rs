@@ -28,39 +28,50 @@ pub(super) fn zero_block() -> Hash {
     *HASH
 }
 
-/// Hashes the blocks that have data, two at a time.
+/// A block with its number in the segment.
+type Numbered<'a> = (usize, &'a [u8]);
+
+/// How many blocks are passed on together.
+const GROUP: usize = 4;
+
+/// Hashes the blocks that have data, several at once where the processor can.
 fn hash_data(loaded: &Loaded<'_>, hashes: &mut [Hash; BLOCKS]) {
-    let mut blocks = loaded.data_blocks();
-    while let Some((first, bytes)) = blocks.next() {
-        let Ok(bytes) = <&[u8; BLOCK]>::try_from(bytes) else {
-            hashes[first] = hash_short(bytes);
-            continue;
-        };
-        match blocks.next() {
-            None => hashes[first] = Sha256::digest(bytes).into(),
-            Some((second, more)) => match more.try_into() {
-                Ok(more) => [hashes[first], hashes[second]] = hash_two(bytes, more),
-                Err(_) => {
-                    hashes[first] = Sha256::digest(bytes).into();
-                    hashes[second] = hash_short(more);
-                }
-            },
+    let mut blocks = loaded.data_blocks().fuse();
+    loop {
+        let group: [Option<Numbered<'_>>; GROUP] = std::array::from_fn(|_| blocks.next());
+        let numbered = group.iter().flatten();
+        match hash_at_once(&group) {
+            Some(found) => numbered
+                .zip(found)
+                .for_each(|((number, _), hash)| hashes[*number] = hash),
+            None => numbered.for_each(|(number, bytes)| hashes[*number] = hash_one(bytes)),
+        }
+        if group[GROUP - 1].is_none() {
+            return;
         }
     }
 }
 
 /// The last block of a file counts as filled up with zeros.
-fn hash_short(bytes: &[u8]) -> Hash {
+fn hash_one(bytes: &[u8]) -> Hash {
+    if bytes.len() == BLOCK {
+        return Sha256::digest(bytes).into();
+    }
     let mut block = [0; BLOCK];
     block[..bytes.len()].copy_from_slice(bytes);
     Sha256::digest(block).into()
 }
 
-/// The hashes of two blocks, computed at once where the processor can.
-fn hash_two(first: &[u8; BLOCK], second: &[u8; BLOCK]) -> [Hash; 2] {
+/// The hashes of a group, if it is a full one of whole blocks and the processor can hash so many at once.
+fn hash_at_once(group: &[Option<Numbered<'_>>; GROUP]) -> Option<[Hash; GROUP]> {
     #[cfg(target_arch = "x86_64")]
-    if let Some(hashes) = super::sha_ni::hash_two(first, second) {
-        return hashes;
+    {
+        let whole = group.map(|block| block.and_then(|(_, bytes)| bytes.try_into().ok()));
+        let [Some(first), Some(second), Some(third), Some(fourth)] = whole else {
+            return None;
+        };
+        super::sha_ni::hash_at_once([first, second, third, fourth])
     }
-    [first, second].map(|block| Sha256::digest(block).into())
+    #[cfg(not(target_arch = "x86_64"))]
+    None
 }

@@ -4,7 +4,7 @@
 //! which is hashed in turn, and so on up to one hash, the root; [`VerityDigest`] is the hash of the root and the
 //! length. (Documentation/filesystems/fsverity.rst of the kernel, "Merkle tree".)
 //!
-//! Segments of 128 blocks are hashed by several threads ([`Tree`]), each of which keeps two blocks in flight
+//! Segments of 128 blocks are hashed by several threads ([`Tree`]), each of which keeps four blocks in flight
 //! (`block`, `sha_ni`). What is above the segments is little, and done by the calling thread ([`levels`]).
 
 mod block;

@@ -1,8 +1,11 @@
-//! Two blocks hashed at once with the processor's SHA extension.
+//! Four blocks hashed at once with the processor's SHA extension.
 //!
 //! The extension's instruction for two rounds of SHA-256 needs several cycles until its result is there, and each needs
-//! the result of the one before. One stream leaves the unit idle most of that time; a second, independent one
-//! fills the gaps. All blocks have 4096 bytes, so the padding is the same for each, and its message schedule a constant.
+//! the result of the one before. One stream leaves the unit idle most of that time; independent ones fill the gaps. Two
+//! would in theory, four do in practice, although their messages don't all fit into registers. All blocks have 4096
+//! bytes, so the padding is the same for each, and its message schedule a constant.
+//!
+//! AVX is asked for because its forms of the other instructions have a third operand, which saves the copies.
 
 use std::arch::x86_64::{
     __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_extract_epi32, _mm_loadu_si128, _mm_set_epi8,
@@ -13,44 +16,56 @@ use std::arch::x86_64::{
 use super::block::Hash;
 use crate::overlay::segments::BLOCK;
 
-/// The SHA-256 of both blocks, or `None` on a processor without the extension.
-pub(super) fn hash_two(first: &[u8; BLOCK], second: &[u8; BLOCK]) -> Option<[Hash; 2]> {
-    let supported = is_x86_feature_detected!("sha")
-        && is_x86_feature_detected!("ssse3")
-        && is_x86_feature_detected!("sse4.1");
-    // SAFETY: the processor has all features that the function is compiled for.
-    supported.then(|| unsafe { interleaved([first, second]) })
+/// How many blocks are hashed at once.
+pub(super) const STREAMS: usize = 4;
+
+/// The SHA-256 of each block, or `None` on a processor without the extension.
+pub(super) fn hash_at_once(blocks: [&[u8; BLOCK]; STREAMS]) -> Option<[Hash; STREAMS]> {
+    let supported = is_x86_feature_detected!("sha") && is_x86_feature_detected!("avx");
+    // SAFETY: the processor has all features that the function is compiled for: AVX comes with SSSE3 and SSE4.1.
+    supported.then(|| unsafe { interleaved(blocks) })
 }
 
 /// What is hashed at a time by the compression function, in bytes.
 const CHUNK: usize = 64;
 
-#[target_feature(enable = "sha,ssse3,sse4.1")]
-fn interleaved(blocks: [&[u8; BLOCK]; 2]) -> [Hash; 2] {
-    let mut states = [State::initial(), State::initial()];
-    let (chunks, _) = blocks[0].as_chunks::<CHUNK>();
-    let (others, _) = blocks[1].as_chunks::<CHUNK>();
-    for (one, other) in chunks.iter().zip(others) {
-        prefetch_ahead(one);
-        prefetch_ahead(other);
-        compress(&mut states, [one, other]);
+/// A chunk of each stream.
+type Chunks<'a> = [&'a [u8; CHUNK]; STREAMS];
+
+#[target_feature(enable = "avx,sha")]
+fn interleaved(blocks: [&[u8; BLOCK]; STREAMS]) -> [Hash; STREAMS] {
+    let mut states = [State::initial(); STREAMS];
+    let [first, second, third, fourth] = blocks.map(|block| block.as_chunks::<CHUNK>().0);
+    let pairs = first.iter().zip(second).zip(third.iter().zip(fourth));
+    for ((first, second), (third, fourth)) in pairs {
+        let chunks = [first, second, third, fourth];
+        prefetch_ahead(chunks);
+        compress(&mut states, chunks);
     }
     compress_padding(&mut states);
-    states.map(|state| state.digest())
+    let mut hashes = [[0; 32]; STREAMS];
+    for stream in 0..STREAMS {
+        hashes[stream] = states[stream].digest();
+    }
+    hashes
 }
 
-/// Asks for what lies two blocks ahead, which is most often what is hashed next: the processor's own prefetching stops
-/// at each page's end.
-fn prefetch_ahead(chunk: &[u8; CHUNK]) {
-    let ahead = chunk.as_ptr().wrapping_add(2 * BLOCK);
-    // SAFETY: the instruction is a hint. It changes nothing that the program could see, and an address where nothing
-    // is mapped is no fault. (The intrinsic for it is safe in some releases of the compiler and unsafe in others.)
-    unsafe {
-        std::arch::asm!(
-            "prefetcht0 [{ahead}]",
-            ahead = in(reg) ahead,
-            options(readonly, nostack, preserves_flags),
-        );
+/// Asks for what lies as many blocks ahead as are hashed at once, which is most often what is hashed next: the
+/// processor's own prefetching stops at each page's end. It goes to the second cache, for in the first, blocks that lie
+/// one after the other would drive each other out.
+#[inline]
+fn prefetch_ahead(chunks: Chunks<'_>) {
+    for chunk in chunks {
+        let ahead = chunk.as_ptr().wrapping_add(STREAMS * BLOCK);
+        // SAFETY: the instruction is a hint. It changes nothing that the program could see, and an address where nothing
+        // is mapped is no fault. (The intrinsic for it is safe in some releases of the compiler and unsafe in others.)
+        unsafe {
+            std::arch::asm!(
+                "prefetcht1 [{ahead}]",
+                ahead = in(reg) ahead,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
     }
 }
 
@@ -68,7 +83,7 @@ const INITIAL: [u32; 8] = [
 
 impl State {
     #[inline]
-    #[target_feature(enable = "sse2")]
+    #[target_feature(enable = "avx,sha")]
     fn initial() -> State {
         let [a, b, c, d, e, f, g, h] = INITIAL.map(u32::cast_signed);
         State {
@@ -79,7 +94,7 @@ impl State {
 
     /// Four rounds, with the sums of four words of the message and their constants.
     #[inline]
-    #[target_feature(enable = "sha,sse2")]
+    #[target_feature(enable = "avx,sha")]
     fn rounds(&mut self, words: __m128i) {
         const UPPER_HALF: i32 = 0b00_00_11_10;
         self.cdgh = _mm_sha256rnds2_epu32(self.cdgh, self.abef, words);
@@ -88,14 +103,7 @@ impl State {
     }
 
     #[inline]
-    #[target_feature(enable = "sse2")]
-    fn add(&mut self, other: State) {
-        self.abef = _mm_add_epi32(self.abef, other.abef);
-        self.cdgh = _mm_add_epi32(self.cdgh, other.cdgh);
-    }
-
-    #[inline]
-    #[target_feature(enable = "sse4.1")]
+    #[target_feature(enable = "avx,sha")]
     fn digest(self) -> Hash {
         let State { abef, cdgh } = self;
         let words = [
@@ -116,73 +124,74 @@ impl State {
     }
 }
 
-/// Mixes 64 bytes into each of the two states.
-#[inline]
-#[target_feature(enable = "sha,ssse3,sse4.1")]
-fn compress(states: &mut [State; 2], chunks: [&[u8; CHUNK]; 2]) {
+/// Mixes 64 bytes into each of the states.
+///
+/// All rounds are written out, for a loop over them would index the words, and so keep them from being passed on in
+/// registers: that costs a sixth of the speed. It stays a function of its own, so that nothing else wants the registers.
+#[inline(never)]
+#[target_feature(enable = "avx,sha")]
+fn compress(states: &mut [State; STREAMS], chunks: Chunks<'_>) {
     let before = *states;
-    let mut words = [message(chunks[0]), message(chunks[1])];
-    let (fours, _) = CONSTANTS.as_chunks::<4>();
-    for [one, two, three, four] in &fours[..3] {
-        four_rounds::<0>(states, &words, one);
-        extend::<0>(&mut words);
-        four_rounds::<1>(states, &words, two);
-        extend::<1>(&mut words);
-        four_rounds::<2>(states, &words, three);
-        extend::<2>(&mut words);
-        four_rounds::<3>(states, &words, four);
-        extend::<3>(&mut words);
+    let mut words = [[load(&[0; 4]); 4]; STREAMS];
+    for (words, chunk) in words.iter_mut().zip(chunks) {
+        *words = message(chunk);
     }
-    let [one, two, three, four] = &fours[3];
-    four_rounds::<0>(states, &words, one);
-    four_rounds::<1>(states, &words, two);
-    four_rounds::<2>(states, &words, three);
-    four_rounds::<3>(states, &words, four);
-    states[0].add(before[0]);
-    states[1].add(before[1]);
+    macro_rules! four_rounds_at {
+        ($($step:literal)*) => { $(four_rounds::<$step>(states, &mut words);)* };
+    }
+    four_rounds_at!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    add(states, &before);
 }
 
-/// Four rounds of each stream with a quarter of its 16 words. That it is a constant keeps them all in registers.
+/// The four rounds of one of 16 steps, for each stream, with a quarter of its 16 words. That quarter is then replaced by
+/// the words 16 further on (FIPS 180-4, 6.2.2), as long as there are some.
 #[inline]
-#[target_feature(enable = "sha,sse2")]
-fn four_rounds<const QUARTER: usize>(
-    states: &mut [State; 2],
-    words: &[[__m128i; 4]; 2],
-    constants: &[u32; 4],
+#[target_feature(enable = "avx,sha")]
+fn four_rounds<const STEP: usize>(
+    states: &mut [State; STREAMS],
+    words: &mut [[__m128i; 4]; STREAMS],
 ) {
-    let constants = load(constants);
-    states[0].rounds(_mm_add_epi32(words[0][QUARTER], constants));
-    states[1].rounds(_mm_add_epi32(words[1][QUARTER], constants));
-}
-
-/// Replaces a quarter of each stream's words by those 16 further on (FIPS 180-4, 6.2.2).
-#[inline]
-#[target_feature(enable = "sha,ssse3")]
-fn extend<const QUARTER: usize>(words: &mut [[__m128i; 4]; 2]) {
+    let constants = load(&CONSTANTS[STEP]);
+    for (state, words) in states.iter_mut().zip(&*words) {
+        state.rounds(_mm_add_epi32(words[STEP % 4], constants));
+    }
+    if STEP >= 12 {
+        return;
+    }
     for words in words {
-        let [w0, w1, w2, w3] = [0, 1, 2, 3].map(|ahead| words[(QUARTER + ahead) % 4]);
+        let [w0, w1, w2, w3] = [0, 1, 2, 3].map(|ahead| words[(STEP + ahead) % 4]);
         let sum = _mm_sha256msg1_epu32(w0, w1);
         let sum = _mm_add_epi32(sum, _mm_alignr_epi8::<4>(w3, w2));
-        words[QUARTER] = _mm_sha256msg2_epu32(sum, w3);
+        words[STEP % 4] = _mm_sha256msg2_epu32(sum, w3);
     }
 }
 
-/// Mixes the padding of a message of 4096 bytes into each of the two states.
-#[target_feature(enable = "sha,sse2")]
-fn compress_padding(states: &mut [State; 2]) {
+/// Mixes the padding of a message of 4096 bytes into each of the states.
+#[target_feature(enable = "avx,sha")]
+fn compress_padding(states: &mut [State; STREAMS]) {
     let before = *states;
     for words in &PADDING {
         let words = load(words);
-        states[0].rounds(words);
-        states[1].rounds(words);
+        for state in &mut *states {
+            state.rounds(words);
+        }
     }
-    states[0].add(before[0]);
-    states[1].add(before[1]);
+    add(states, &before);
+}
+
+/// The last step of a compression.
+#[inline]
+#[target_feature(enable = "avx,sha")]
+fn add(states: &mut [State; STREAMS], before: &[State; STREAMS]) {
+    for (state, before) in states.iter_mut().zip(before) {
+        state.abef = _mm_add_epi32(state.abef, before.abef);
+        state.cdgh = _mm_add_epi32(state.cdgh, before.cdgh);
+    }
 }
 
 /// The 16 words of a message, which are big-endian in memory.
 #[inline]
-#[target_feature(enable = "ssse3")]
+#[target_feature(enable = "avx,sha")]
 fn message(chunk: &[u8; CHUNK]) -> [__m128i; 4] {
     let swap = _mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3);
     let (quarters, _) = chunk.as_chunks::<16>();
@@ -194,7 +203,7 @@ fn message(chunk: &[u8; CHUNK]) -> [__m128i; 4] {
 }
 
 #[inline]
-#[target_feature(enable = "sse2")]
+#[target_feature(enable = "avx,sha")]
 fn load(words: &[u32; 4]) -> __m128i {
     // SAFETY: four words are 16 bytes, and the instruction needs no alignment.
     unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
@@ -251,8 +260,8 @@ mod tests {
     use super::*;
 
     /// Compares with an implementation that shares nothing with this one.
-    fn check(blocks: [&[u8; BLOCK]; 2]) {
-        let Some(hashes) = hash_two(blocks[0], blocks[1]) else {
+    fn check(blocks: [&[u8; BLOCK]; STREAMS]) {
+        let Some(hashes) = hash_at_once(blocks) else {
             return;
         };
         assert_eq!(
@@ -265,9 +274,12 @@ mod tests {
     fn plain_blocks_have_their_digests() {
         let counted = std::array::from_fn(|at| at as u8);
         for block in [[0; BLOCK], [0xff; BLOCK], counted] {
-            check([&block, &[0; BLOCK]]);
-            check([&[0; BLOCK], &block]);
-            check([&block, &block]);
+            check([&block; STREAMS]);
+            for stream in 0..STREAMS {
+                let mut blocks = [&[0; BLOCK]; STREAMS];
+                blocks[stream] = &block;
+                check(blocks);
+            }
         }
     }
 
@@ -275,12 +287,12 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn any_two_blocks_have_theirs(
-            bytes in proptest::collection::vec(any::<u8>(), 2 * BLOCK + 1),
+        fn any_blocks_have_theirs(
+            bytes in proptest::collection::vec(any::<u8>(), STREAMS * BLOCK + 1),
             unaligned in 0..2_usize,
         ) {
             let (blocks, _) = bytes[unaligned..].as_chunks::<BLOCK>();
-            check([&blocks[0], &blocks[1]]);
+            check(std::array::from_fn(|stream| &blocks[stream]));
         }
     }
 }
