@@ -19,7 +19,7 @@ impl Row {
         }
     }
 
-    /// Adds a time that was taken elsewhere.
+    /// Adds a time.
     pub(crate) fn push(&mut self, time: Duration) {
         self.times.push(time);
     }

@@ -60,9 +60,9 @@ impl Shared {
         evidence.finish(exit_code, output)
     }
 
-    /// Brings what the tool wrote to the disk, where the host's digest finds it, before the host knows that the
-    /// tool has ended.
-    fn sync(&self) {
+    /// Brings what the tools wrote to the disk, where the host's digest finds it: before the host knows that a tool has
+    /// ended, and before a snapshot.
+    pub(super) fn sync(&self) {
         let Some(root) = &self.synced else { return };
         let synced: io::Result<()> =
             std::fs::File::open(root).and_then(|root| Ok(rustix::fs::syncfs(&root)?));

@@ -179,6 +179,8 @@ impl<W: Write + Send + 'static> Session<W> {
         }
     }
 
+    /// What is imprinted here is about to go into a snapshot. What is still to be written goes to the disk before that:
+    /// each guest that is restored would write it then, and change a disk that nobody has used.
     fn imprint(&mut self, imprint: Imprint) -> Result<(), FrameError> {
         if imprint.nonce.len() > MAX_ID {
             let length = imprint.nonce.len();
@@ -186,6 +188,7 @@ impl<W: Write + Send + 'static> Session<W> {
             return self.error(PROTOCOL_ERROR, message);
         }
         *lock(&self.shared.nonce) = Some(imprint.nonce);
+        self.shared.sync();
         let request_id = imprint.request_id;
         self.send(&Frame::Imprinted(Imprinted { request_id }))
     }

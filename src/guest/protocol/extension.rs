@@ -58,7 +58,7 @@ impl Hello {
 /// What a guest may be able to do beyond the first protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Extension {
-    /// [`Imprint`]: keep a nonce in memory.
+    /// [`Imprint`]: keep a nonce in memory, and leave nothing that is still to be written to a disk.
     Nonce,
     /// [`Renew`]: reseed the kernel's random pool.
     Reseed,
@@ -90,7 +90,7 @@ impl Extension {
 }
 
 /// Asks the guest to keep a nonce, in memory only: a guest that has rebooted has none, a restored one has the
-/// golden snapshot's.
+/// golden snapshot's. It is sent before the snapshot is taken, so the guest also writes out what it still has to write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Imprint {
