@@ -57,44 +57,68 @@ pub(crate) async fn run(binary: &Path, image: &Path, resets: usize) -> Outcome<(
     let release = &golden.manifest().release;
     println!("\n{release} with a real guest: 1 vCPU, 128 MiB; every reset verified");
 
-    let mut rows = Vec::new();
     let theirs = folder.path().join("predecessor");
-    if let Some(predecessor) = Predecessor::start(machine, &shape, &theirs).await? {
-        let mut row = Row::new("ch-remote, cp, sha256sum");
-        for round in 0..=resets.min(20) {
-            let took = predecessor.reset().await?;
-            if round > 0 {
-                row.push(took);
+    let predecessor = Predecessor::start(machine, &shape, &theirs).await?;
+    for use_it in [Use::Nothing, Use::Tool] {
+        println!("\n{}", use_it.name());
+        let mut rows = Vec::new();
+        if let Some(predecessor) = &predecessor {
+            let mut row = Row::new("ch-remote, cp, sha256sum");
+            for round in 0..=resets {
+                let took = predecessor.reset(use_it).await?;
+                // The first one only warms up.
+                if round > 0 {
+                    row.push(took);
+                }
             }
+            rows.push(row);
         }
+        for (name, strategy) in [
+            ("in place", Strategy::InPlace),
+            ("respawn", Strategy::Respawn),
+            (
+                "standby, refill outside",
+                Strategy::Standby(Standby::default()),
+            ),
+        ] {
+            rows.push(strategy_row(name, strategy, use_it, &golden, &vmm, resets).await?);
+        }
+        print(&rows);
+        if let [theirs, in_place, _, standby] = &rows[..] {
+            let ratio = |row: &Row| row.median().as_secs_f64() / theirs.median().as_secs_f64();
+            let (in_place, standby) = (ratio(in_place), ratio(standby));
+            println!("in place / predecessor: {in_place:.2} (goal: at most 0.5)");
+            println!("standby / predecessor: {standby:.2} (goal: at most 0.2)");
+        }
+    }
+    if let Some(predecessor) = predecessor {
         predecessor.stop().await;
-        rows.push(row);
-    }
-    for (name, strategy) in [
-        ("in place", Strategy::InPlace),
-        ("respawn", Strategy::Respawn),
-        (
-            "standby, refill outside",
-            Strategy::Standby(Standby::default()),
-        ),
-    ] {
-        rows.push(strategy_row(name, strategy, &golden, &vmm, resets).await?);
-    }
-    print(&rows);
-    if rows.len() == 4 {
-        let ratio = |row: usize| rows[row].median().as_secs_f64() / rows[0].median().as_secs_f64();
-        println!(
-            "in place / predecessor: {:.2} (goal: at most 0.5)",
-            ratio(1)
-        );
-        println!("standby / predecessor: {:.2} (goal: at most 0.2)", ratio(3));
     }
     Ok(())
+}
+
+/// What is done with a guest before it is reset.
+#[derive(Clone, Copy)]
+pub(crate) enum Use {
+    /// It has only given its last answer.
+    Nothing,
+    /// It has run a tool, a process of its own.
+    Tool,
+}
+
+impl Use {
+    fn name(self) -> &'static str {
+        match self {
+            Use::Nothing => "resets of a guest that did nothing since the last",
+            Use::Tool => "resets of a guest that has run a tool",
+        }
+    }
 }
 
 async fn strategy_row(
     name: &str,
     strategy: Strategy,
+    use_it: Use,
     golden: &Golden,
     vmm: &VmmConfig,
     resets: usize,
@@ -105,7 +129,9 @@ async fn strategy_row(
     let mut row = Row::new(name);
     let mut steps = Steps::default();
     for round in 0..=resets {
-        use_it(&sandbox).await?;
+        if let Use::Tool = use_it {
+            run_a_tool(&sandbox).await?;
+        }
         if let Strategy::Standby(_) = strategy {
             a_spare_waits(&mut events).await?;
         }
@@ -124,17 +150,20 @@ async fn strategy_row(
 }
 
 /// Somebody's work, which the reset takes back.
-async fn use_it(sandbox: &ChvSandbox) -> Outcome<()> {
-    let ran = sandbox.execute_tool(ToolInvocation {
+async fn run_a_tool(sandbox: &ChvSandbox) -> Outcome<()> {
+    match sandbox.execute_tool(tool()?).await?.exit_code {
+        0 => Ok(()),
+        code => Err(format!("the tool ended with {code}").into()),
+    }
+}
+
+pub(crate) fn tool() -> Outcome<ToolInvocation> {
+    Ok(ToolInvocation {
         command_id: "bench".to_owned(),
         tool: "echo".to_owned(),
         params: json!({ "message": "hello" }),
         deadline_ms: limits()?.settle.as_millis() as u64,
-    });
-    match ran.await?.exit_code {
-        0 => Ok(()),
-        code => Err(format!("the tool ended with {code}").into()),
-    }
+    })
 }
 
 async fn a_spare_waits(events: &mut Receiver<Event>) -> Outcome<()> {

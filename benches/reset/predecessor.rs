@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use chv_sandbox::guest::protocol::{ToolDispatch, ToolName};
 use chv_sandbox::machine::{DiskRole, Machine, MachineConfig, VmShape};
 use chv_sandbox::vmm::VSOCK_SOCKET;
 use chv_sandbox::vsock::{Channel, ChannelConfig};
 
+use super::guest::{Use, tool};
 use super::{Outcome, limits};
 
 /// A VM and its snapshot, and `ch-remote`.
@@ -62,8 +64,16 @@ impl Predecessor {
         }))
     }
 
-    /// One reset, to the guest's answer and the VM's state.
-    pub(crate) async fn reset(&self) -> Outcome<Duration> {
+    /// One reset, to the guest's answer and the VM's state; before it, untimed, what somebody does with the guest.
+    pub(crate) async fn reset(&self, use_it: Use) -> Outcome<Duration> {
+        if let Use::Tool = use_it {
+            let channel = Channel::open(&self.channel).await?;
+            let ran = channel.dispatch(echo()?, limits()?.query).await?;
+            if ran.exit_code != 0 {
+                return Err(format!("the tool ended with {}", ran.exit_code).into());
+            }
+            channel.close();
+        }
         let began = Instant::now();
         self.remote(&["shutdown"])?;
         self.remote(&["delete"])?;
@@ -91,6 +101,16 @@ impl Predecessor {
             head.into_iter().chain(arguments.iter().map(OsStr::new)),
         )
     }
+}
+
+fn echo() -> Outcome<ToolDispatch> {
+    let tool = tool()?;
+    Ok(ToolDispatch {
+        command_id: tool.command_id,
+        tool: ToolName::new(&tool.tool)?,
+        params: tool.params,
+        deadline_ms: tool.deadline_ms,
+    })
 }
 
 fn run(

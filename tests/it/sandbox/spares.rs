@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chv_sandbox::guest::stand_in::Behaviour;
 use chv_sandbox::sandbox::{
     ChvSandbox, Event, Sandbox, SandboxConfig, Standby, Strategy, StrategyUsed,
 };
@@ -11,7 +12,7 @@ use tokio::time::timeout;
 
 use super::stage::{Spawned, Stage};
 use super::vmm::Act;
-use super::{PATIENCE, Scene, assert_echoed, chain, echo, told};
+use super::{PATIENCE, Scene, assert_echoed, chain, echo, flip_a_bit, told};
 
 /// A sandbox whose resets take spares.
 pub(super) struct Cast {
@@ -221,5 +222,60 @@ async fn resets_at_once_follow_each_other() {
     assert_eq!(used, [StrategyUsed::Standby, StrategyUsed::Respawn]);
     assert_echoed(echo(&cast.sandbox, "after both").await, "after both");
     cast.spare_is_ready().await;
+    cast.leaves_nothing().await;
+}
+
+/// How often a VM was paused since the last time.
+fn pauses(cast: &Cast) -> usize {
+    let asked = cast.scene.vmm.take_asked();
+    asked.iter().filter(|asked| *asked == "vm.pause").count()
+}
+
+#[tokio::test]
+async fn the_guest_of_a_spare_has_answered_before_it_waits() {
+    let (mut cast, spare) = Cast::waiting().await;
+    assert_eq!(spare.player.state(), Some("Paused"));
+    assert_eq!(pauses(&cast), 1);
+    cast.reset_by(StrategyUsed::Standby).await;
+    cast.spare_is_ready().await;
+    assert_eq!(pauses(&cast), 1);
+    cast.leaves_nothing().await;
+}
+
+#[tokio::test]
+async fn a_spare_whose_guest_writes_of_its_own_accord_waits_as_it_was_restored() {
+    let scene = Scene::minted().await;
+    let run_root = scene.path("run");
+    let write = move || {
+        let run_dirs = run_root.read_dir().unwrap();
+        run_dirs.for_each(|entry| flip_a_bit(&entry.unwrap().path().join("overlay.img")));
+    };
+    // The first is the boot's.
+    scene.vmm.on("vm.resume", 2, Act::First(Box::new(write)));
+    let mut cast = Cast::booted_in(scene, Standby::default()).await;
+    cast.spare_is_ready().await;
+    assert_eq!(pauses(&cast), 1, "it was tried");
+    cast.reset_by(StrategyUsed::Standby).await;
+    cast.spare_is_ready().await;
+    assert_eq!(pauses(&cast), 0, "and not again");
+    cast.reset_by(StrategyUsed::Standby).await;
+    cast.leaves_nothing().await;
+}
+
+#[tokio::test]
+async fn a_spare_whose_guest_does_not_answer_is_no_spare() {
+    let mut scene = Scene::minted().await;
+    scene.hurry();
+    let guest = scene.guest.clone();
+    // The boot's guest has answered by then, and no spare was begun.
+    let silent = move || guest.behave(Behaviour::Silent);
+    scene.vmm.before("vm.info", silent);
+    let mut cast = Cast::booted_in(scene, Standby::default()).await;
+    let failed = told(&mut cast.events, |event| match event {
+        Event::SpareFailed(error) => Some(chain(&**error)),
+        _ => None,
+    });
+    let failed = failed.await;
+    assert!(failed.contains("Hello"), "{failed}");
     cast.leaves_nothing().await;
 }
