@@ -19,11 +19,6 @@ impl Row {
         }
     }
 
-    /// Adds a time.
-    pub(crate) fn push(&mut self, time: Duration) {
-        self.times.push(time);
-    }
-
     /// Times `count` calls.
     pub(crate) fn block(&mut self, count: usize, mut call: impl FnMut()) {
         for _ in 0..count {

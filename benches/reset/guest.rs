@@ -68,7 +68,7 @@ pub(crate) async fn run(binary: &Path, image: &Path, resets: usize) -> Outcome<(
                 let took = predecessor.reset(use_it).await?;
                 // The first one only warms up.
                 if round > 0 {
-                    row.push(took);
+                    row.add(took);
                 }
             }
             rows.push(row);
@@ -140,7 +140,7 @@ async fn strategy_row(
         };
         // The first one only warms up.
         if round > 0 {
-            row.push(Duration::from_micros(outcome.report.micros));
+            row.add(Duration::from_micros(outcome.report.micros));
             steps.add(&outcome.report);
         }
     }

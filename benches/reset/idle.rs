@@ -42,7 +42,7 @@ pub(crate) async fn run(binary: &Path, resets: usize) -> Outcome<()> {
         if round > 0 {
             rows.iter_mut()
                 .zip(times)
-                .for_each(|(row, time)| row.push(time));
+                .for_each(|(row, time)| row.add(time));
         }
     }
     let release = ours.machine.release().await?;

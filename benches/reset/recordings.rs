@@ -82,8 +82,8 @@ pub(crate) async fn run(resets: usize) -> Outcome<()> {
         };
         // The first one only warms up.
         if round > 0 {
-            whole.push(began.elapsed());
-            hashing.push(hashing_time(&outcome.report));
+            whole.add(began.elapsed());
+            hashing.add(hashing_time(&outcome.report));
         }
     }
     sandbox.shutdown().await;
