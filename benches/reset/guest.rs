@@ -1,12 +1,12 @@
 //! Whole resets of a real guest, by each strategy.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use chv_sandbox::golden::{Golden, MintConfig, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
-use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, MachineConfig, VmShape, VmmSource};
+use chv_sandbox::machine::{DiskRole, MachineConfig, VmShape, VmmSource};
 use chv_sandbox::sandbox::{
     ChvSandbox, Event, Reset, ResetReport, Sandbox, SandboxConfig, Standby, Strategy, Timeouts,
     ToolInvocation,
@@ -18,7 +18,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::measure::{Row, print};
 use super::predecessor::Predecessor;
-use super::{Outcome, limits, millis, patience};
+use super::{Outcome, disk, limits, millis, patience};
 
 pub(crate) async fn run(binary: &Path, image: &Path, resets: usize) -> Outcome<()> {
     let folder = tempfile::tempdir()?;
@@ -220,14 +220,5 @@ impl std::fmt::Display for Steps {
             write!(f, "{comma}{name} {:.1} ms", millis(median))?;
         }
         Ok(())
-    }
-}
-
-fn disk(role: DiskRole, origin: PathBuf, readonly: bool) -> Disk {
-    Disk {
-        role,
-        origin,
-        readonly,
-        format: DiskFormat::Raw,
     }
 }

@@ -29,7 +29,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chv_sandbox::machine::Limits;
+use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, Limits};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -83,6 +83,15 @@ fn limits() -> Outcome<Limits> {
         query: usual.query * factor,
         ..usual
     })
+}
+
+fn disk(role: DiskRole, origin: PathBuf, readonly: bool) -> Disk {
+    Disk {
+        role,
+        origin,
+        readonly,
+        format: DiskFormat::Raw,
+    }
 }
 
 fn millis(time: Duration) -> f64 {

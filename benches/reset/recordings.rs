@@ -1,21 +1,19 @@
 //! Resets on the recorded answers of a real VMM, which come at once, and a stand-in for the guest in this process.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chv_sandbox::golden::{MintConfig, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::guest::stand_in::StandIn;
-use chv_sandbox::machine::{
-    Disk, DiskFormat, DiskRole, Limits, MachineConfig, SNAPSHOT_FILES, VmShape, VmmSource,
-};
+use chv_sandbox::machine::{DiskRole, Limits, MachineConfig, SNAPSHOT_FILES, VmShape, VmmSource};
 use chv_sandbox::replay::{Cassette, HookError, Played, Player, PlayerOptions, RequestBody};
 use chv_sandbox::sandbox::{ChvSandbox, Reset, ResetReport, Sandbox, SandboxConfig};
 use serde_json::Value;
 
-use super::Outcome;
 use super::measure::{Row, print};
+use super::{Outcome, disk};
 
 const CASSETTE: &[u8] = include_bytes!("../../fixtures/demo.json");
 
@@ -161,15 +159,6 @@ fn lay_out(folder: &Path) -> Outcome<()> {
         .open(overlay)?
         .set_len(64 << 20)?;
     Ok(())
-}
-
-fn disk(role: DiskRole, origin: PathBuf, readonly: bool) -> Disk {
-    Disk {
-        role,
-        origin,
-        readonly,
-        format: DiskFormat::Raw,
-    }
 }
 
 fn text(path: &Path) -> Outcome<&str> {
