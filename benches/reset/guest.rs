@@ -9,15 +9,14 @@ use chv_sandbox::image::Image;
 use chv_sandbox::machine::{DiskRole, MachineConfig, VmShape, VmmSource};
 use chv_sandbox::sandbox::{
     ChvSandbox, Event, Reset, ResetReport, Sandbox, SandboxConfig, Standby, Strategy, Timeouts,
-    ToolInvocation,
 };
 use chv_sandbox::vmm::VmmConfig;
-use serde_json::json;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::measure::{Row, print};
 use super::predecessor::Predecessor;
+use super::used::{Use, tool};
 use super::{Outcome, disk, limits, millis, patience};
 
 pub(crate) async fn run(binary: &Path, image: &Path, resets: usize) -> Outcome<()> {
@@ -97,24 +96,6 @@ pub(crate) async fn run(binary: &Path, image: &Path, resets: usize) -> Outcome<(
     Ok(())
 }
 
-/// What is done with a guest before it is reset.
-#[derive(Clone, Copy)]
-pub(crate) enum Use {
-    /// It has only given its last answer.
-    Nothing,
-    /// It has run a tool, a process of its own.
-    Tool,
-}
-
-impl Use {
-    fn name(self) -> &'static str {
-        match self {
-            Use::Nothing => "resets of a guest that did nothing since the last",
-            Use::Tool => "resets of a guest that has run a tool",
-        }
-    }
-}
-
 async fn strategy_row(
     name: &str,
     strategy: Strategy,
@@ -155,15 +136,6 @@ async fn run_a_tool(sandbox: &ChvSandbox) -> Outcome<()> {
         0 => Ok(()),
         code => Err(format!("the tool ended with {code}").into()),
     }
-}
-
-pub(crate) fn tool() -> Outcome<ToolInvocation> {
-    Ok(ToolInvocation {
-        command_id: "bench".to_owned(),
-        tool: "echo".to_owned(),
-        params: json!({ "message": "hello" }),
-        deadline_ms: limits()?.settle.as_millis() as u64,
-    })
 }
 
 async fn a_spare_waits(events: &mut Receiver<Event>) -> Outcome<()> {

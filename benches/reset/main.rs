@@ -23,6 +23,7 @@ mod measure;
 mod nested_state;
 mod predecessor;
 mod recordings;
+mod used;
 
 use std::env;
 use std::fmt;

@@ -12,7 +12,7 @@ use chv_sandbox::machine::{DiskRole, Machine, MachineConfig, VmShape};
 use chv_sandbox::vmm::VSOCK_SOCKET;
 use chv_sandbox::vsock::{Channel, ChannelConfig};
 
-use super::guest::{Use, tool};
+use super::used::{Use, tool};
 use super::{Outcome, limits};
 
 /// A VM and its snapshot, and `ch-remote`.

@@ -1,0 +1,34 @@
+//! What is done with a guest before it is reset.
+
+use chv_sandbox::sandbox::ToolInvocation;
+use serde_json::json;
+
+use super::{Outcome, limits};
+
+/// What a guest has done since it was reset last.
+#[derive(Clone, Copy)]
+pub(crate) enum Use {
+    /// It has only given its last answer.
+    Nothing,
+    /// It has run a tool, a process of its own.
+    Tool,
+}
+
+impl Use {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Use::Nothing => "resets of a guest that did nothing since the last",
+            Use::Tool => "resets of a guest that has run a tool",
+        }
+    }
+}
+
+/// The tool that is run.
+pub(crate) fn tool() -> Outcome<ToolInvocation> {
+    Ok(ToolInvocation {
+        command_id: "bench".to_owned(),
+        tool: "echo".to_owned(),
+        params: json!({ "message": "hello" }),
+        deadline_ms: limits()?.settle.as_millis() as u64,
+    })
+}
