@@ -122,7 +122,7 @@ impl Machine {
             ..PayloadConfig::default()
         };
         let vsock = utf8("vsock socket", &self.layout.vsock())?.to_owned();
-        let console = utf8("console", &self.layout.console())?.to_owned();
+        let console = utf8("console", &self.layout.console)?.to_owned();
         let mut config = VmConfig {
             cpus: Some(CpusConfig::new(shape.vcpus, shape.vcpus)),
             memory: Some(MemoryConfig::new(shape.memory_mib * BYTES_PER_MIB)),

@@ -42,9 +42,12 @@ pub enum Error {
     #[error("no channel to the guest is open")]
     NoChannel,
     /// The VM started, but its guest never opened the channel.
-    #[error("the VM runs, but its guest never answered; its console ended with: {}", if console.is_empty() { "(nothing)" } else { console })]
+    #[error(
+        "the VM runs, but its guest never answered; its console ended with: {}",
+        ending(console)
+    )]
     GuestSilent {
-        /// The last part of the console.
+        /// The last part of the console, at most 16 KiB; the message has its end.
         console: String,
         /// How the last attempt failed.
         source: Box<vsock::Error>,
@@ -146,5 +149,45 @@ impl Error {
             path,
             source,
         }
+    }
+}
+
+/// The end of a console as it goes into a message: what a guest writes must neither drown the message nor steer the
+/// terminal on which it is read.
+fn ending(console: &str) -> String {
+    const LONGEST: usize = 2048;
+    let console = console.trim();
+    if console.is_empty() {
+        return "(nothing)".to_owned();
+    }
+    let skipped = console.chars().count().saturating_sub(LONGEST);
+    let printable = |char: char| match char {
+        '\r' => None,
+        '\n' | '\t' => Some(char),
+        _ if char.is_control() => Some(char::REPLACEMENT_CHARACTER),
+        _ => Some(char),
+    };
+    console
+        .chars()
+        .skip(skipped)
+        .filter_map(printable)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ending;
+
+    #[test]
+    fn a_console_in_a_message_is_short_and_harmless() {
+        assert_eq!(ending(" \n"), "(nothing)");
+        assert_eq!(
+            ending("\nKernel panic\n\tat once\n"),
+            "Kernel panic\n\tat once"
+        );
+        assert_eq!(ending("\u{1b}[2Jgone"), "\u{fffd}[2Jgone");
+        let long = ending(&format!("first{}last", "ä".repeat(4000)));
+        assert!(!long.contains("first") && long.ends_with("last"));
+        assert_eq!(long.chars().count(), 2048);
     }
 }

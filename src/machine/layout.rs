@@ -7,28 +7,32 @@ use std::path::{Path, PathBuf};
 use super::{DiskRole, Error};
 use crate::vmm::VSOCK_SOCKET;
 
-/// How much of the console goes into a message, in bytes.
-const CONSOLE_TAIL: u64 = 2048;
+/// How much of the end of a console is read, in bytes.
+const CONSOLE_TAIL: u64 = 16 * 1024;
+
+/// The file of the console of a VMM that somebody else runs.
+const CONSOLE: &str = "console.log";
 
 /// Names the files of one machine.
 #[derive(Debug)]
 pub(super) struct Layout {
     directory: PathBuf,
+    /// What the VMM is told to open for the VM's console.
+    pub(super) console: PathBuf,
 }
 
 impl Layout {
     /// Uses `directory`, whose path has to be UTF-8 since it goes into the VMM's JSON.
-    pub(super) fn new(directory: PathBuf) -> Result<Self, Error> {
+    ///
+    /// `console` is what a spawned VMM opens for it, and keeps bounded. One that somebody else runs is given a file.
+    pub(super) fn new(directory: PathBuf, console: Option<&Path>) -> Result<Self, Error> {
         utf8("machine's directory", &directory)?;
-        Ok(Layout { directory })
+        let console = console.map_or_else(|| directory.join(CONSOLE), Path::to_owned);
+        Ok(Layout { directory, console })
     }
 
     pub(super) fn vsock(&self) -> PathBuf {
         self.directory.join(VSOCK_SOCKET)
-    }
-
-    pub(super) fn console(&self) -> PathBuf {
-        self.directory.join("console.log")
     }
 
     pub(super) fn disk(&self, role: DiskRole) -> PathBuf {
@@ -50,9 +54,10 @@ impl Layout {
         }
     }
 
+    /// The end of the file that [`CONSOLE`] names.
     pub(super) fn console_tail(&self) -> String {
         let tail = || -> io::Result<Vec<u8>> {
-            let mut file = File::open(self.console())?;
+            let mut file = File::open(self.directory.join(CONSOLE))?;
             let length = file.metadata()?.len();
             file.seek(SeekFrom::Start(length.saturating_sub(CONSOLE_TAIL)))?;
             let mut tail = Vec::new();
@@ -60,7 +65,7 @@ impl Layout {
             Ok(tail)
         };
         match tail() {
-            Ok(tail) => String::from_utf8_lossy(&tail).trim().to_owned(),
+            Ok(tail) => String::from_utf8_lossy(&tail).into_owned(),
             Err(error) => format!("(no console: {error})"),
         }
     }
@@ -68,7 +73,7 @@ impl Layout {
     fn files(&self) -> [PathBuf; 4] {
         [
             self.vsock(),
-            self.console(),
+            self.directory.join(CONSOLE),
             self.disk(DiskRole::Root),
             self.disk(DiskRole::Overlay),
         ]

@@ -160,7 +160,7 @@ impl Machine {
             ),
         };
         let served = vmm.process().is_none();
-        let layout = Layout::new(directory.clone())?;
+        let layout = Layout::new(directory.clone(), vmm.console())?;
         let claim = match vmm.process() {
             Some(_) => None,
             None => Some(Claim::take(&directory, &layout)?),
@@ -208,9 +208,12 @@ impl Machine {
         Some(&disk.path)
     }
 
-    /// The last part of what the guest wrote to its console, for messages.
+    /// The last 16 KiB of what guests wrote to the console, as text.
     pub fn console_tail(&self) -> String {
-        self.layout.console_tail()
+        match self.vmm.console() {
+            Some(_) => self.vmm.console_tail(),
+            None => self.layout.console_tail(),
+        }
     }
 
     /// Deletes the VM, whatever state it is in, and closes the channel. The slot is empty then. Does nothing

@@ -189,7 +189,7 @@ fn rewrite(config: &mut Value, layout: &Layout, disks: &[WorkingDisk]) -> Result
         if let Some(device) = config.pointer_mut(device)
             && device["mode"] == "File"
         {
-            device["file"] = path(&layout.console())?.into();
+            device["file"] = path(&layout.console)?.into();
         }
     }
     Ok(())

@@ -19,7 +19,8 @@ pub(super) struct Child {
     pub(super) process: Process,
     pub(super) events: Option<EventPipe>,
     pub(super) log: Arc<Log>,
-    pub(super) log_pipe: Option<LogPipe>,
+    /// Those that may still be written to: the log's, and the console's.
+    pub(super) log_pipes: Vec<LogPipe>,
     pub(super) ended: watch::Sender<Option<Ended>>,
 }
 
@@ -33,18 +34,17 @@ impl Child {
         }
     }
 
-    /// Keeps what the VMM has written to its standard output and error; whether it had written anything.
-    pub(super) fn read_log(&mut self) -> bool {
-        let Some(pipe) = &self.log_pipe else {
-            return false;
-        };
-        match pipe.read(&self.log) {
-            Some(length) => length > 0,
-            None => {
-                self.log_pipe = None;
-                false
+    /// Keeps what the VMM and its guest have written; whether they had written anything.
+    pub(super) fn read_logs(&mut self) -> bool {
+        let mut any = false;
+        self.log_pipes.retain(|pipe| match pipe.read() {
+            Some(length) => {
+                any |= length > 0;
+                true
             }
-        }
+            None => false,
+        });
+        any
     }
 
     /// Takes the status of the child if it has ended, and tells everybody who waits.
@@ -55,7 +55,7 @@ impl Child {
         self.read_events();
         // As much as a pipe holds, and no more: what the child has started may write on.
         let mut left = 16;
-        while left > 0 && self.read_log() {
+        while left > 0 && self.read_logs() {
             left -= 1;
         }
         let pid = self.process.pid();
@@ -127,25 +127,28 @@ impl EventPipe {
     }
 }
 
-/// The reading end of the pipe that is a VMM's standard output and error.
-pub(super) struct LogPipe(OwnedFd);
+/// The reading end of a pipe whose content is kept in a log.
+pub(super) struct LogPipe {
+    pipe: OwnedFd,
+    log: Arc<Log>,
+}
 
 impl LogPipe {
     /// The reading end and the writing end, which is for the VMM.
-    pub(super) fn new() -> io::Result<(LogPipe, OwnedFd)> {
+    pub(super) fn new(log: Arc<Log>) -> io::Result<(LogPipe, OwnedFd)> {
         let (pipe, for_vmm) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&pipe, true)?;
-        Ok((LogPipe(pipe), for_vmm))
+        Ok((LogPipe { pipe, log }, for_vmm))
     }
 
-    /// Moves what is there to `log`, at most one chunk, without waiting: how many bytes, or `None` when nothing will
+    /// Moves what is there to the log, at most one chunk, without waiting: how many bytes, or `None` when nothing will
     /// follow.
-    fn read(&self, log: &Log) -> Option<usize> {
+    fn read(&self) -> Option<usize> {
         let mut chunk = [0; CHUNK];
-        match rustix::io::read(&self.0, &mut chunk) {
+        match rustix::io::read(&self.pipe, &mut chunk) {
             Ok(0) => None,
             Ok(length) => {
-                log.append(&chunk[..length]);
+                self.log.append(&chunk[..length]);
                 Some(length)
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Some(0),
@@ -159,7 +162,7 @@ impl LogPipe {
 
 impl AsFd for LogPipe {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.pipe.as_fd()
     }
 }
 

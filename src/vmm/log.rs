@@ -1,8 +1,8 @@
-//! The log of a VMM: what it writes to its standard output and error, in a file that is bounded and whose end goes into
-//! errors.
+//! A log: what a VMM writes to its standard output and error, or its guest to the console, in a file that is bounded and
+//! whose end goes into errors.
 //!
-//! The VMM writes into a pipe, and this process into the file: a VMM that serves a hostile guest could fill the disk
-//! otherwise. What was written first stays, and so does what was written last; what is left out between is counted.
+//! The VMM writes into a pipe, and this process into the file: a hostile guest could fill the disk otherwise. What was
+//! written first stays, and so does what was written last; what is left out between is counted.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ const HEAD: u64 = 256 * 1024;
 /// How long the file may become before the part between is left out.
 const LIMIT: u64 = 1024 * 1024;
 
-/// The open log of a VMM. It can be read after the file was unlinked.
+/// An open log. It can be read after the file was unlinked.
 #[derive(Debug)]
 pub(super) struct Log(Mutex<Content>);
 
@@ -57,14 +57,14 @@ impl Log {
         }))
     }
 
-    /// Adds what the VMM has written. A log that can't be kept stops no VMM.
+    /// Adds what was written. A log that can't be kept stops no VMM.
     pub(super) fn append(&self, bytes: &[u8]) {
         let mut content = self.lock();
         if let Err(error) = content.append(bytes)
             && !content.broken
         {
             content.broken = true;
-            tracing::warn!(%error, "the log of a VMM isn't kept");
+            tracing::warn!(%error, "a log of a VMM isn't kept");
         }
     }
 
@@ -74,7 +74,7 @@ impl Log {
         let (tail, is_whole) = match read {
             Ok(read) => read,
             Err(error) => {
-                tracing::debug!(%error, "the log of the VMM can't be read");
+                tracing::debug!(%error, "a log of the VMM can't be read");
                 return String::new();
             }
         };

@@ -17,6 +17,7 @@
 //! | `vmm.json`, `vmm.stat` | who the process is: what a later start needs to know it again |
 //! | `api.sock` | the api-socket; the listener is bound by us and handed over open |
 //! | `vmm.log` | what the VMM wrote to its standard output and error: the first 256 KiB and the last, at most 1 MiB |
+//! | `console.log` | what the VM wrote to its [console](Vmm::console), bounded in the same way |
 //! | [`VSOCK_SOCKET`] | a name that is free for the VM's vsock socket |
 //!
 //! # No orphan
@@ -206,6 +207,25 @@ impl Vmm {
         self.running
             .as_ref()
             .map(|running| running.log.tail())
+            .unwrap_or_default()
+    }
+
+    /// What to give as `file` to a console or serial port of mode `File`, so that what the guest writes is kept in
+    /// `console.log` and can fill no disk; `None` when attached.
+    ///
+    /// It is the VMM's own name for a pipe that it has inherited, and means nothing to another process. A guest that
+    /// writes faster than the pipe is emptied waits, as it would for any console.
+    pub fn console(&self) -> Option<&Path> {
+        let console = self.running.as_ref().map(|running| &running.console);
+        console.map(|console| console.path.as_path())
+    }
+
+    /// The last 16 KiB of what came to [`console`](Vmm::console), over all VMs that this VMM has had, as text; empty
+    /// when attached.
+    pub fn console_tail(&self) -> String {
+        self.running
+            .as_ref()
+            .map(|running| running.console.log.tail())
             .unwrap_or_default()
     }
 

@@ -16,6 +16,7 @@ use super::Error;
 pub const VSOCK_SOCKET: &str = "vsock.sock";
 
 const API_SOCKET: &str = "api.sock";
+const CONSOLE: &str = "console.log";
 const LOCK: &str = "lock";
 const LOG: &str = "vmm.log";
 const RECORD: &str = "vmm.json";
@@ -98,6 +99,10 @@ impl RunDir {
 
     pub(super) fn log(&self) -> PathBuf {
         self.path.join(LOG)
+    }
+
+    pub(super) fn console(&self) -> PathBuf {
+        self.path.join(CONSOLE)
     }
 
     pub(super) fn record(&self) -> PathBuf {

@@ -39,12 +39,21 @@ pub(super) struct Running {
     pub(super) binary: PathBuf,
     pub(super) process: Process,
     pub(super) log: Arc<Log>,
+    pub(super) console: Console,
     /// Never read: others subscribe through it.
     pub(super) events: broadcast::Receiver<Event>,
     pub(super) ended: EndedReceiver,
     /// The file of the api-socket as it was bound.
     pub(super) socket_file: SocketFile,
     pub(super) run_dir: RemovedOnDrop,
+}
+
+/// The console of a VM that the VMM may make.
+#[derive(Debug)]
+pub(super) struct Console {
+    /// Under this name the VMM opens the pipe that it has inherited, as often as it makes a VM.
+    pub(super) path: PathBuf,
+    pub(super) log: Arc<Log>,
 }
 
 impl Drop for Running {
@@ -124,13 +133,22 @@ impl Launch {
         } = self;
         let log_path = run_dir.log();
         let log = Log::create(&log_path).map_err(Error::run_dir("create the log", &log_path))?;
+        let console_path = run_dir.console();
+        let console = Log::create(&console_path)
+            .map_err(Error::run_dir("create the console's log", &console_path))?;
+        let (log, console) = (Arc::new(log), Arc::new(console));
         let (event_sender, events) = broadcast::channel(events::BACKLOG);
         let failed = |source| Error::Spawn {
             binary: binary.clone(),
             source,
         };
         let (event_pipe, event_writer) = EventPipe::new(event_sender).map_err(failed)?;
-        let (log_pipe, log_writer) = LogPipe::new().map_err(failed)?;
+        let (log_pipe, log_writer) = LogPipe::new(Arc::clone(&log)).map_err(failed)?;
+        let (console_pipe, console_writer) = LogPipe::new(Arc::clone(&console)).map_err(failed)?;
+        let console = Console {
+            path: format!("/proc/self/fd/{}", console_writer.as_raw_fd()).into(),
+            log: console,
+        };
 
         let mut command = Command::new(&binary);
         command
@@ -145,9 +163,10 @@ impl Launch {
             .stdout(log_writer.try_clone().map_err(failed)?)
             .stderr(log_writer)
             .process_group(0);
-        before_exec(&mut command, [listener.into(), event_writer], stat);
+        let inherited = [listener.into(), event_writer, console_writer];
+        before_exec(&mut command, inherited, stat);
         let mut child = command.spawn().map_err(failed)?;
-        // With it go our copies of the listener and of the pipe's writing end: from now on connecting to a dead VMM is
+        // With it go our copies of the listener and of the pipes' writing ends: from now on connecting to a dead VMM is
         // refused, and its events end when it does.
         drop(command);
 
@@ -159,18 +178,18 @@ impl Launch {
             }
         };
         let (ended_sender, ended) = watch::channel(None);
-        let log = Arc::new(log);
         let child = Child {
             process: process.clone(),
             events: Some(event_pipe),
             log: Arc::clone(&log),
-            log_pipe: Some(log_pipe),
+            log_pipes: vec![log_pipe, console_pipe],
             ended: ended_sender,
         };
         let running = Running {
             binary,
             process,
             log,
+            console,
             events,
             ended,
             socket_file,
@@ -184,7 +203,7 @@ impl Launch {
 /// `descriptors` open under the numbers that they have here.
 ///
 /// The numbers stay: a `dup2` to fixed ones could hit the pipe over which the standard library reports a failed exec.
-fn before_exec(command: &mut Command, descriptors: [OwnedFd; 2], record: File) {
+fn before_exec(command: &mut Command, descriptors: [OwnedFd; 3], record: File) {
     let parent = rustix::process::getpid();
     let steps = move || {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -295,7 +314,7 @@ fn run(requests: &mpsc::Receiver<Request>, woken: &OwnedFd) {
         }
         for child in &mut children {
             child.read_events();
-            child.read_log();
+            child.read_logs();
         }
         children.retain_mut(|child| !child.reap());
         LIVING.send_replace(children.len());
@@ -309,9 +328,8 @@ fn wait_for_anything(children: &[Child], woken: &OwnedFd) {
         if let Some(events) = &child.events {
             descriptors.push(PollFd::new(events, PollFlags::IN));
         }
-        if let Some(log) = &child.log_pipe {
-            descriptors.push(PollFd::new(log, PollFlags::IN));
-        }
+        let logs = child.log_pipes.iter();
+        descriptors.extend(logs.map(|log| PollFd::new(log, PollFlags::IN)));
     }
     match poll(&mut descriptors, None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}

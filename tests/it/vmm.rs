@@ -13,7 +13,8 @@ mod left_behind;
 mod real;
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -81,6 +82,41 @@ async fn a_vmm_that_writes_without_end_fills_no_disk_and_is_not_held_up() {
     let log = fs::read_to_string(vmm.run_dir().unwrap().join("vmm.log")).unwrap();
     assert!((log.len() as u64) < fake::FLOOD / 4, "{}", log.len());
     assert!(log.contains("bytes left out]"));
+    vmm.shutdown().await;
+}
+
+/// The test writes to the console as the VMM would: it opens the file that the VMM is told to open, whenever there is a
+/// new VM.
+#[tokio::test]
+async fn a_guest_that_writes_to_its_console_without_end_fills_no_disk_and_is_not_held_up() {
+    let (_root, vmm) = spawn("").await;
+    let pid = vmm.process().unwrap().pid();
+    let name = vmm.console().unwrap().strip_prefix("/proc/self").unwrap();
+    let console = Path::new("/proc").join(pid.to_string()).join(name);
+    let write = move || {
+        for vm in ["the first VM", "the second"] {
+            let mut console = File::create(&console).unwrap();
+            for _ in 0..fake::FLOOD / 1024 {
+                console.write_all(&[b'x'; 1024]).unwrap();
+            }
+            writeln!(console, "\n{vm} ends").unwrap();
+        }
+    };
+    let written = timeout(GENEROUS, tokio::task::spawn_blocking(write)).await;
+    written.unwrap().unwrap();
+    timeout(GENEROUS, async {
+        while !vmm.console_tail().contains("the second ends") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    let kept = vmm.run_dir().unwrap().join("console.log");
+    assert_eq!(fs::metadata(&kept).unwrap().mode() & 0o777, 0o600);
+    let log = fs::read_to_string(kept).unwrap();
+    assert!((log.len() as u64) < fake::FLOOD / 4, "{}", log.len());
+    assert!(log.contains("bytes left out]"));
+    assert!(!vmm.log_tail().contains("ends"));
     vmm.shutdown().await;
 }
 
@@ -284,6 +320,7 @@ async fn a_vmm_of_somebody_else_is_asked_and_never_killed() {
     assert!(attached.process().is_none());
     assert!(attached.run_dir().is_none());
     assert_eq!(attached.log_tail(), "");
+    assert_eq!(attached.console(), None);
     assert_eq!(attached.events().recv().await, Err(RecvError::Closed));
     drop(attached);
     vmm.client().release().await.unwrap();

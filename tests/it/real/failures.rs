@@ -1,6 +1,6 @@
 //! What goes wrong before a guest ever answers, on a real VMM: an error that says what, and nothing left.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use chv_sandbox::sandbox::{
 };
 use chv_sandbox::vmm::VmmConfig;
 use tempfile::{TempDir, tempdir};
+use tokio::time::timeout;
 
 use super::{assert_nothing_left, idle_vm, kill, run_root, vmm_binary};
 
@@ -75,6 +76,45 @@ async fn a_guest_that_never_answers_is_given_up() {
         assert!(matches!(error, Error::GuestSilent { .. }), "{error:?}");
         println!("after {:.1?}: {}", started.elapsed(), said(&error));
     }
+    machine.shutdown().await.unwrap();
+    assert_nothing_left(rig.folder());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
+async fn a_guest_that_only_writes_to_its_console_fills_no_disk_and_holds_nothing_up() {
+    const LIMIT: u64 = 1024 * 1024;
+    let Some(rig) = Rig::new() else { return };
+    let mut machine = rig.start(LONG).await.unwrap();
+    let log = machine.vmm().run_dir().unwrap().join("console.log");
+    let shape = VmShape {
+        kernel: idle_vm::flooding_kernel(rig.folder()),
+        ..idle_vm::shape(rig.folder())
+    };
+    // Not before more was written than is kept.
+    let cut = async {
+        while !fs::read_to_string(&log).unwrap().contains("left out]") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        error = machine.boot(&shape) => panic!("{error:?}"),
+        cut = timeout(LONG, cut) => cut.unwrap(),
+    }
+    assert!(fs::metadata(&log).unwrap().len() <= LIMIT);
+    assert!(machine.console_tail().ends_with("xxxx"));
+
+    // It floods on, and the VMM still does what it is asked.
+    machine.pause().await.unwrap();
+    machine.delete().await.unwrap();
+    let mut impatient = rig.start(SILENCE).await.unwrap();
+    let error = impatient.boot(&shape).await.unwrap_err();
+    assert!(
+        said(&error).contains("console ended with: xxxx"),
+        "{error:?}"
+    );
+    assert!(said(&error).len() < 4096, "{error:?}");
+    impatient.shutdown().await.unwrap();
     machine.shutdown().await.unwrap();
     assert_nothing_left(rig.folder());
 }

@@ -1,7 +1,7 @@
 //! A VM of the idle kernel, for what needs no guest that answers.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chv_sandbox::api::types::{
     ConsoleConfig, ConsoleMode, CpusConfig, DiskConfig, ImageType, MemoryConfig, PayloadConfig,
@@ -60,6 +60,24 @@ fn kernel(folder: &Path) -> String {
     let kernel = folder.join("kernel");
     idle_kernel::write(&kernel).unwrap();
     utf8(&kernel)
+}
+
+/// A kernel that writes the letter x to the serial port for ever.
+pub(super) fn flooding_kernel(folder: &Path) -> PathBuf {
+    // mov dx, 0x3f8; mov al, 'x'; out dx, al; and a jump back to the `out`.
+    const CODE: [u8; 9] = [0x66, 0xba, 0xf8, 0x03, 0xb0, b'x', 0xee, 0xeb, 0xfd];
+    // Where the code begins, and where its length stands, in the file and in memory.
+    const CODE_OFFSET: usize = 0x1000;
+    const LENGTHS: [usize; 2] = [64 + 32, 64 + 40];
+    let mut elf = idle_kernel::bytes();
+    elf.truncate(CODE_OFFSET);
+    elf.extend(CODE);
+    for at in LENGTHS {
+        elf[at..at + 8].copy_from_slice(&CODE.len().to_le_bytes());
+    }
+    let kernel = folder.join("flooding-kernel");
+    fs::write(&kernel, elf).unwrap();
+    kernel
 }
 
 fn utf8(path: &Path) -> String {
