@@ -25,7 +25,6 @@ pub mod memory;
 mod mint;
 mod signature;
 mod verify;
-mod watcher;
 
 use std::fs;
 use std::path::{Path, PathBuf};

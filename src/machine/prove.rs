@@ -1,15 +1,15 @@
 //! The proof of the disks: their bytes, and that the VMM serves these very files.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::disk::WorkingDisk;
 use super::{DiskReading, DiskRole, Error, Machine, Target, VmmFile};
-use crate::overlay::{Access, AccessPolicy, Digest, FileIdentity, Hashed, VerityDigest, Work};
+use crate::overlay::{
+    Access, AccessPolicy, Digest, FileIdentity, Hashed, Stamp, VerityDigest, Work,
+};
 use crate::vmm::OpenFile;
 
 /// How much of a disk's proof is computed anew.
@@ -49,28 +49,6 @@ pub enum DiskProof {
     AtRest,
     /// When the file was held, and it has been held ever since.
     Held,
-}
-
-/// What of a file's attributes must stay the same for a digest to stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    identity: FileIdentity,
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    pub(super) fn of(path: &Path) -> Result<Self, Error> {
-        let metadata = fs::metadata(path);
-        let metadata = metadata.map_err(Error::file("read the attributes of", path))?;
-        Ok(Stamp {
-            identity: FileIdentity::from(&metadata),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
-    }
 }
 
 /// A disk's bytes as they were found.
@@ -140,6 +118,13 @@ impl Found {
     }
 }
 
+/// What of the disk's attributes must stay the same for a digest to stand.
+fn stamp(disk: &WorkingDisk) -> Result<Stamp, Error> {
+    let metadata = fs::metadata(&disk.path);
+    let metadata = metadata.map_err(Error::file("read the attributes of", disk.path.as_path()))?;
+    Ok(Stamp::from(&metadata))
+}
+
 /// A disk's bytes as they were before the VMM opened it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AtRest {
@@ -152,7 +137,7 @@ impl AtRest {
     /// Digests `disk`, which no VMM has open for writing, unless it is held.
     pub(super) async fn take(disk: &WorkingDisk, target: &Target) -> Result<Self, Error> {
         // Before the digest: what changes from here on shows.
-        let stamp = Stamp::of(&disk.path)?;
+        let stamp = stamp(disk)?;
         let known = target.known(disk.role);
         if let Some(known) = known
             && known.held == Some(stamp.identity)
@@ -173,7 +158,7 @@ impl AtRest {
 
     /// Whether nobody has written to the disk since, as far as its attributes say.
     pub(super) fn is_unchanged(&self, disk: &WorkingDisk) -> Result<bool, Error> {
-        Ok(Stamp::of(&disk.path)? == self.stamp)
+        Ok(stamp(disk)? == self.stamp)
     }
 
     fn stands(&self, disk: &WorkingDisk, target: &Target) -> Result<bool, Error> {

@@ -55,7 +55,7 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, Stamp), Error> {
 /// 10 ms) the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    pub(super) identity: FileIdentity,
+    pub(crate) identity: FileIdentity,
     /// In bytes.
     pub(super) length: u64,
     modified: (i64, i64),

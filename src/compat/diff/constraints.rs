@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::schema::short;
+use super::values::short;
 use crate::compat::rules::{Action, Area};
 use crate::spec::Schema;
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::number::{Interval, format, format_change};
 use super::pairs::{Comparison, PairId};
 use super::place::Place;
+use super::values::short;
 use crate::compat::rules::{Action, Area};
 use crate::spec::{Schema, Shape};
 
@@ -177,11 +178,6 @@ fn bound(schema: &Schema, area: Area) -> String {
         }
         Some(number) => number.to_string(),
     }
-}
-
-/// Enough of a value to recognise it by.
-pub(super) fn short(value: &Value) -> String {
-    format!("`{:.60}`", value.to_string())
 }
 
 /// Whether two values are the same, however their numbers are written.

@@ -68,3 +68,8 @@ fn list(values: &BTreeSet<String>) -> String {
     }
     shown.join(", ")
 }
+
+/// Enough of a value to recognise it by.
+pub(super) fn short(value: &Value) -> String {
+    format!("`{:.60}`", value.to_string())
+}

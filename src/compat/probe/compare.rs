@@ -1,11 +1,11 @@
 //! Comparing what was observed with what was recorded of a release, step by step.
 
 use super::battery::{LIMITS, ROUTES};
+use super::call::{endpoint, name};
 use super::findings::Findings;
-use super::judge::{endpoint, name};
 use super::outline::{Form, Outcome, Outline, Played, differences};
+use super::recording::{Recording, Unreached};
 use super::rules;
-use super::session::{Recording, Unreached};
 use crate::spec::{Contract, Schema, Shape};
 
 /// Compares a scenario with its recording.

@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 
 use super::battery;
+use super::call::{endpoint, name};
 use super::connections;
 use super::fields::Field;
 use super::findings::Findings;
 use super::outline::{Outline, success_schema};
+use super::recording::Recording;
 use super::rules::{self, Rule};
-use super::session::Recording;
 use super::{compare, routes};
 use crate::compat::Finding;
 use crate::replay::{Answer, Exchange, RecordedResponse, ResponseBody};
-use crate::spec::{Contract, Endpoint, Method, MismatchKind};
+use crate::spec::{Contract, MismatchKind};
 
 /// Everything that was observed of a server.
 #[derive(Clone, Debug, Default)]
@@ -50,22 +51,6 @@ pub fn judge(observed: &Observed, base: &Contract, recorded: Option<&Outline>) -
         );
     }
     findings.into_vec()
-}
-
-/// The endpoint of a call such as `PUT /api/v1/vm.boot` in the contract, with its pointer.
-pub(super) fn endpoint<'a>(contract: &'a Contract, call: &str) -> Option<(String, &'a Endpoint)> {
-    let (method, path) = call.split_once(' ')?;
-    let path = path.strip_prefix("/api/v1")?;
-    let method = Method::ALL.into_iter().find(|m| m.to_string() == method)?;
-    let endpoint = contract.paths.get(path)?.get(&method)?;
-    let pointer = format!("/paths/{}/{}", path.replace('/', "~1"), method.key());
-    Some((pointer, endpoint))
-}
-
-/// The operation's name of a call (`vm.boot`), or the path that is none's.
-pub(super) fn name(call: &str) -> &str {
-    let path = call.split_once(' ').map_or(call, |(_, path)| path);
-    path.strip_prefix("/api/v1/").unwrap_or(path)
 }
 
 /// A response against the contract.

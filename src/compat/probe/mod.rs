@@ -13,6 +13,7 @@
 //! KVM has no nested state to give, is left out and said ([`Probed::unreached`]).
 
 pub mod battery;
+mod call;
 mod compare;
 mod connections;
 mod error;
@@ -22,6 +23,7 @@ pub mod idle_kernel;
 mod judge;
 mod outline;
 pub mod recorded;
+mod recording;
 mod routes;
 mod rules;
 mod session;
@@ -38,8 +40,9 @@ pub use error::Error;
 pub use fields::Field;
 pub use judge::{Observed, judge};
 pub use outline::{Form, Outcome, Outline, ParsePlayedError, Played};
+pub use recording::{Recording, Unreached};
 pub use rules::{RULES, Rule};
-pub use session::{Recording, Unreached, record};
+pub use session::record;
 
 use super::Report;
 use crate::client;

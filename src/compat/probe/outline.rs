@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::session::Recording;
+use super::call::endpoint;
+use super::recording::Recording;
 use crate::api::Operation;
 use crate::client::{self, ErrorKind};
 use crate::replay::{Answer, Exchange, RecordedResponse, ResponseBody};
@@ -169,7 +170,7 @@ pub(super) fn success_schema<'a>(
     call: &str,
     status: u16,
 ) -> Option<&'a Schema> {
-    let endpoint = super::judge::endpoint(contract, call)?.1;
+    let endpoint = endpoint(contract, call)?.1;
     endpoint
         .responses
         .get(&status)?

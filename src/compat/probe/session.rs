@@ -10,35 +10,16 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::battery::{Ask, Scenario};
+use super::recording::{Recording, Unreached};
 use super::{Error, idle_kernel};
 use crate::api::Method;
 use crate::client::Release;
 use crate::replay::wire::{self, RawResponse};
-use crate::replay::{Cassette, Recorder, RecorderOptions};
+use crate::replay::{Recorder, RecorderOptions};
 use crate::vmm::{self, Vmm, VmmConfig};
 
 /// How long a VMM may take for one answer. The slowest of the battery are boot, snapshot and restore of 64 MiB.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-
-/// What came of a scenario.
-#[derive(Clone, Debug)]
-pub struct Recording {
-    /// The scenario's name.
-    pub scenario: &'static str,
-    /// What was asked and answered: as many of the scenario's steps, from the first on, as could be played.
-    pub cassette: Cassette,
-    /// What couldn't be reached, if the scenario was not played to its end for that.
-    pub unreached: Option<Unreached>,
-}
-
-/// A state or an ability that this VMM couldn't be brought to, here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreached {
-    /// What: `a running VM`.
-    pub what: &'static str,
-    /// The server's own words.
-    pub said: String,
-}
 
 /// Plays `scenario` against a VMM that is started for it below `folder`, which must be empty, private and short.
 ///

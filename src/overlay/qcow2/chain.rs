@@ -3,12 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::Problem;
-use super::header::{Header, has_magic, read_start};
+use super::header::{Header, MAX_BACKING, has_magic, read_start};
 use crate::overlay::file::open_regular;
 use crate::overlay::{DiskFormat, Error, FileIdentity};
-
-/// The most backing files in a row. Cloud Hypervisor follows 10 (v51.2, `block/src/qcow/mod.rs`).
-pub(super) const MAX_BACKING: usize = 8;
 
 /// A file of which a disk is made.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -58,7 +58,7 @@ pub enum Problem {
     #[error("its chain of backing files comes back to {0:?}")]
     Cycle(PathBuf),
     /// More backing files in a row than any VMM follows.
-    #[error("its chain has more than {limit} backing files", limit = super::chain::MAX_BACKING)]
+    #[error("its chain has more than {limit} backing files", limit = MAX_BACKING)]
     TooDeep,
     /// A writable image of version 3. See the [module](super).
     #[error(
@@ -77,6 +77,9 @@ pub(super) struct Header {
     /// The file that has what this one has not, with its format.
     pub(super) backing: Option<(PathBuf, DiskFormat)>,
 }
+
+/// The most backing files in a row. Cloud Hypervisor follows 10 (v51.2, `block/src/qcow/mod.rs`).
+pub(super) const MAX_BACKING: usize = 8;
 
 /// The first four bytes.
 const MAGIC: &[u8] = b"QFI\xfb";

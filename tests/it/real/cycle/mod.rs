@@ -9,6 +9,7 @@ mod beneath;
 mod clones;
 mod death;
 mod figures;
+mod on_demand;
 mod resets;
 mod traces;
 mod writes;
@@ -65,6 +66,7 @@ async fn alone() {
     clones::share_no_randomness_and_know_the_time(&stage).await;
     death::is_noticed_and_mended(&stage).await;
     resets::are_verified_until_a_byte_is_changed(&stage).await;
+    on_demand::memory_comes_back_or_is_copied_instead(&stage).await;
     beneath::a_qcow2_overlay_takes_what_is_written_above_what_stays().await;
     assert_nothing_left(stage.folder());
     before.assert_descriptors_are_back().await;
@@ -161,13 +163,20 @@ impl Stage {
     }
 
     fn sandbox_with(&self, strategy: Strategy) -> ChvSandbox {
+        self.sandbox_of(SandboxConfig {
+            strategy,
+            ..SandboxConfig::with_golden(self.golden.directory())
+        })
+    }
+
+    /// As `config` says, with this stage's VMM and folders, and as patient as was asked for.
+    fn sandbox_of(&self, config: SandboxConfig) -> ChvSandbox {
         let usual = Timeouts::default();
         let factor = u64::from(patience());
         let config = SandboxConfig {
             vmm: self.vmm.binary.clone(),
             run_root: Some(self.vmm.run_root.clone()),
             evidence_dir: Some(self.evidence()),
-            strategy,
             timeouts: Timeouts {
                 boot_ms: usual.boot_ms * factor,
                 handshake_ms: usual.handshake_ms * factor,
@@ -177,7 +186,7 @@ impl Stage {
                 restore_ms: usual.restore_ms * factor,
                 grace_ms: usual.grace_ms * factor,
             },
-            ..SandboxConfig::with_golden(self.golden.directory())
+            ..config
         };
         ChvSandbox::new(config).unwrap()
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
-use super::held::Files;
+use super::files::Files;
 
 /// How long somebody who wants to write to a held file waits at most. The kernel would make it wait for 45 s.
 const INTERVAL: Duration = Duration::from_millis(100);

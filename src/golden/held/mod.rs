@@ -1,17 +1,19 @@
 //! A golden snapshot whose files were verified, and are held on to.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod files;
+mod watcher;
+
+use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::watch;
-
-use super::files::{Expected, Part};
+use super::files::Part;
 use super::manifest::read_bounded;
 use super::memory::{Basis, Losses, MemoryPolicy, MemoryProof};
-use super::watcher::Watcher;
 use super::{Error, Golden};
 use crate::machine::DiskRole;
 use crate::overlay::{Digest, FileIdentity, Hold, HoldKind, VerityDigest};
+use files::{Files, HeldFile};
+use watcher::Watcher;
 
 /// A description of a VM has a few KiB.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -60,7 +62,7 @@ impl Golden {
         let files = [self.manifest_file()].into_iter().chain(self.files());
         let files = Arc::new(Files {
             files: files.map(HeldFile::new).collect(),
-            losses: watch::Sender::default(),
+            losses: Default::default(),
         });
         let mut holds = Vec::with_capacity(files.files.len());
         for file in &files.files {
@@ -261,120 +263,4 @@ impl HeldGolden {
 fn is_lost(losses: &Losses, proof: &MemoryProof) -> bool {
     let memory = losses.snapshot != proof.losses.snapshot && !proof.confirmed;
     memory || losses.disks != proof.losses.disks
-}
-
-/// The files, and how often one that is read on the strength of a proof was lost.
-#[derive(Debug)]
-pub(super) struct Files {
-    files: Vec<HeldFile>,
-    losses: watch::Sender<Losses>,
-}
-
-impl Files {
-    /// Whether each file whose losses count is held, as far as it could be when it was taken.
-    fn all_stand(&self) -> bool {
-        let mut counted = self.files.iter().filter(|file| file.counts());
-        counted.all(|file| file.lock().as_ref().is_some_and(stands))
-    }
-
-    /// Lets go of every file that is no longer held: somebody waits for it, or it is another one.
-    pub(super) fn look(&self) {
-        for file in &self.files {
-            let mut hold = file.lock();
-            if hold.as_ref().is_some_and(|hold| !stands(hold)) {
-                tracing::warn!(path = %file.expected.path.display(), "a file of the golden snapshot is no longer held");
-                *hold = None;
-                file.count_loss(&self.losses);
-            }
-        }
-    }
-}
-
-/// A file, and the hold on it.
-#[derive(Debug)]
-struct HeldFile {
-    expected: Expected,
-    hold: Mutex<Option<Hold>>,
-}
-
-impl HeldFile {
-    fn new(expected: Expected) -> Self {
-        HeldFile {
-            expected,
-            hold: Mutex::default(),
-        }
-    }
-
-    fn is(&self, part: Part) -> bool {
-        self.expected.part == part
-    }
-
-    /// Takes a hold and compares it with the manifest.
-    fn verify(&self) -> Result<Hold, Error> {
-        let expected = &self.expected;
-        expected.check_length_on_disk()?;
-        let hold = Hold::take(&expected.path, &expected.fsverity).map_err(Error::Digest)?;
-        expected.check("length", &expected.length, &hold.length())?;
-        expected.check("fsverity", &expected.fsverity, &hold.digest())?;
-        Ok(hold)
-    }
-
-    /// Leaves a hold that is proved to stand, and takes another for one that isn't.
-    fn ensure_held(&self, losses: &watch::Sender<Losses>) -> Result<(Basis, u64), Error> {
-        let held = self
-            .lock()
-            .as_ref()
-            .filter(|hold| hold.is_held())
-            .map(Hold::kind);
-        match held {
-            Some(HoldKind::KernelVerity) => Ok((Basis::KernelVerity, 0)),
-            Some(_) => Ok((Basis::Lease, 0)),
-            None => self.digest_anew(losses),
-        }
-    }
-
-    /// Digests the file, which blocks nobody who looks at the hold there was, and holds it from now on.
-    fn digest_anew(&self, losses: &watch::Sender<Losses>) -> Result<(Basis, u64), Error> {
-        let new = self.verify();
-        let mut hold = self.lock();
-        // The one before stood until the new one was taken, or a proof that rests on it has come to nothing.
-        if !hold.as_ref().is_some_and(stands) {
-            self.count_loss(losses);
-        }
-        *hold = None;
-        let new = hold.insert(new?);
-        let basis = match new.kind() {
-            HoldKind::KernelVerity => Basis::KernelVerity,
-            HoldKind::Leased => Basis::Digested,
-            HoldKind::Unleased => Basis::Unleased,
-        };
-        Ok((basis, new.hashed()))
-    }
-
-    fn count_loss(&self, losses: &watch::Sender<Losses>) {
-        if self.counts() {
-            losses.send_modify(|losses| match self.expected.read_by_vm {
-                true => losses.disks += 1,
-                false => losses.snapshot += 1,
-            });
-        }
-    }
-
-    /// Whether a VM reads it on the strength of a proof, at its restore or later. What a writable disk is put back from
-    /// is not: the digest of the disk itself is compared.
-    fn counts(&self) -> bool {
-        self.is(Part::Snapshot) || self.expected.read_by_vm
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Hold>> {
-        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether a hold is as good as it was when it was taken.
-fn stands(hold: &Hold) -> bool {
-    match hold.kind() {
-        HoldKind::Unleased => hold.is_unchanged(),
-        HoldKind::Leased | HoldKind::KernelVerity => hold.is_held(),
-    }
 }
