@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::identity::Stamp;
+use super::procfs::Stamp;
 use super::{Error, OpenFile, open_files, procfs};
 
 /// A VMM process that this process started.

@@ -4,7 +4,28 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::identity::Stamp;
+/// A process: ids are used again, but not by two processes that started in the same clock tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) pid: u32,
+    /// Clock ticks since the boot.
+    pub(super) start_time: u64,
+}
+
+impl Stamp {
+    /// Reads fields 1 and 22 of what `/proc/<pid>/stat` says.
+    pub(super) fn parse(stat: &[u8]) -> Option<Stamp> {
+        // Field 2 is the name in parentheses. It can hold anything, parentheses too: the last one ends it.
+        let name_start = stat.iter().position(|&byte| byte == b'(')?;
+        let name_end = stat.iter().rposition(|&byte| byte == b')')?;
+        let pid = std::str::from_utf8(&stat[..name_start]).ok()?;
+        let fields = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
+        Some(Stamp {
+            pid: pid.trim().parse().ok()?,
+            start_time: fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?,
+        })
+    }
+}
 
 /// The directory of a process below `/proc`.
 pub(super) fn directory(pid: u32) -> PathBuf {
@@ -99,5 +120,24 @@ mod tests {
             holds_socket(nobody, 1).unwrap_err().kind(),
             ErrorKind::NotFound
         );
+    }
+
+    #[test]
+    fn a_stamp_is_fields_1_and_22_whatever_the_name() {
+        fn check(stat: &str, expected: Option<(u32, u64)>) {
+            let expected = expected.map(|(pid, start_time)| Stamp { pid, start_time });
+            assert_eq!(Stamp::parse(stat.as_bytes()), expected, "{stat}");
+        }
+
+        let rest = "S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 2222 23 24\n";
+        for name in ["(vmm)", "(a) b (c d)", "()", "(9 (8"] {
+            let stat = format!("7 {name}) {rest}");
+            check(&stat, Some((7, 2222)));
+        }
+        check(&format!("7 vmm {rest}"), None);
+        check(&format!("seven (vmm) {rest}"), None);
+        check("7 )vmm(", None);
+        check("7 (short) S 1 2", None);
+        check("", None);
     }
 }

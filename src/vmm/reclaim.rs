@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Signal;
 
-use super::identity::{Record, Stamp};
+use super::identity::{Record, read_stamp};
 use super::log::Log;
 use super::run_dir::RunDir;
 use super::{Error, Process, procfs, run_root};
@@ -202,7 +202,7 @@ fn end_vmm(run_dir: &RunDir) -> Result<Option<u32>, LeftAlone> {
 /// A record that can't be read names nobody. The check for somebody who serves the api-socket keeps that safe.
 fn recorded(run_dir: &RunDir) -> Option<(Process, u64)> {
     let record = Record::read(&run_dir.record()).ok()?;
-    let stamp = Stamp::read(&run_dir.stat()).ok()?;
+    let stamp = read_stamp(&run_dir.stat()).ok()?;
     let this_boot = procfs::boot_id().is_ok_and(|boot_id| boot_id == record.boot_id);
     let process = Process::open(stamp.pid, record.listener_inode).ok()?;
     let is_the_same = this_boot && process.stamp == stamp && !process.has_ended();

@@ -2,11 +2,9 @@
 
 use sha2::{Digest as _, Sha256};
 
+use super::Hash;
 use crate::overlay::segments::{BLOCK, BLOCKS};
 use crate::overlay::source::Loaded;
-
-/// A SHA-256 inside of the tree.
-pub(super) type Hash = [u8; 32];
 
 /// What a segment contributes to the tree: the hash of the block that has the hashes of its blocks. A file of one
 /// block has no such level, and the block's own hash is the root.

@@ -2,7 +2,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::block::{Hash, zero_block};
+use super::Hash;
+use super::block::zero_block;
 use crate::overlay::segments::BLOCKS;
 
 /// All levels above the segments, each with its block that isn't full yet.

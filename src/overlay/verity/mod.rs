@@ -18,3 +18,6 @@ mod tree;
 pub(super) use both::Both;
 pub use digest::VerityDigest;
 pub(super) use tree::Tree;
+
+/// A SHA-256 inside of the tree.
+type Hash = [u8; 32];

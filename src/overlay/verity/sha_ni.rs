@@ -13,7 +13,7 @@ use std::arch::x86_64::{
     _mm_shuffle_epi8, _mm_shuffle_epi32,
 };
 
-use super::block::Hash;
+use super::Hash;
 use crate::overlay::segments::BLOCK;
 
 /// How many blocks are hashed at once.

@@ -5,8 +5,9 @@ use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use super::Hash;
 use super::VerityDigest;
-use super::block::{Hash, segment_hash};
+use super::block::segment_hash;
 use super::levels::Levels;
 use crate::overlay::Threads;
 use crate::overlay::read::Sink;
