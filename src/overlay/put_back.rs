@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::beside::Beside;
 use super::copy::{CopyMethod, Failure, fill};
@@ -31,6 +31,9 @@ pub struct Copied {
 /// open keeps the old bytes. An overlay that is missing is made. If `overlay` is a symbolic link, what it leads to is
 /// replaced. The overlay must not be open in a VMM, which would go on with the old file.
 ///
+/// The new file's time of modification is the epoch's beginning. So a write to it shows in that time however soon it
+/// comes: a kernel without fine-grained timestamps (before 6.13) gives two writes within one tick the same.
+///
 /// Nothing is synced to the disk. After a crash of the host the overlay may have the old bytes, the new ones or
 /// fewer, but no VMM survives such a crash, and the next boot puts the overlay back or finds its digest wrong.
 ///
@@ -47,6 +50,9 @@ pub fn put_back(golden: &Path, overlay: &Path) -> Result<Copied, Error> {
     }
     let target = target.as_deref().unwrap_or(overlay);
     let (copy, copied) = copy_beside(golden, target)?;
+    copy.file()
+        .set_modified(SystemTime::UNIX_EPOCH)
+        .map_err(Error::io("set the time of", copy.path()))?;
     copy.replace(target)?;
     Ok(Copied {
         elapsed: started.elapsed(),

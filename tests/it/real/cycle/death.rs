@@ -1,14 +1,10 @@
 //! The VMM is killed behind the sandbox's back.
 
-use std::time::Duration;
-
 use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, SandboxState, ToolInvocation};
-use chv_sandbox::vmm::{Ended, Exit};
+use chv_sandbox::vmm::Exit;
 use serde_json::json;
-use tokio::sync::broadcast::Receiver;
-use tokio::time::timeout;
 
-use super::{Stage, Stopwatch, patient};
+use super::{Stage, Stopwatch, told};
 use crate::real::{assert_nothing_left, kill, processes_with_files_in};
 
 pub(super) async fn is_noticed_and_mended(stage: &Stage) {
@@ -19,7 +15,11 @@ pub(super) async fn is_noticed_and_mended(stage: &Stage) {
     let pid = the_vmm(stage);
     let watch = Stopwatch::start();
     kill(pid);
-    let ended = end(&mut events).await;
+    let ended = told(&mut events, |event| match event {
+        Event::VmmEnded(ended) => Some(ended.clone()),
+        _ => None,
+    });
+    let ended = ended.await;
     watch.say("killed while idle: noticed");
     assert_eq!((ended.pid, ended.exit), (pid, Exit::Signal(9)));
     assert_eq!(sandbox.state(), SandboxState::Failed);
@@ -29,14 +29,10 @@ pub(super) async fn is_noticed_and_mended(stage: &Stage) {
 
     let mut events = sandbox.subscribe();
     let pid = the_vmm(stage);
-    let killed = async {
-        loop {
-            match events.recv().await.unwrap() {
-                Event::Vmm(event) if event.event == "restoring" => break kill(pid),
-                _ => {}
-            }
-        }
-    };
+    let killed = told(&mut events, |event| match event {
+        Event::Vmm(event) => (event.event == "restoring").then(|| kill(pid)),
+        _ => None,
+    });
     let (reset, ()) = tokio::join!(sandbox.reset(), killed);
     let error = reset.unwrap_err();
     println!("killed during a reset: {error:?}");
@@ -54,18 +50,6 @@ fn the_vmm(stage: &Stage) -> u32 {
         [pid] => pid,
         ref pids => panic!("not one VMM: {pids:?}"),
     }
-}
-
-async fn end(events: &mut Receiver<Event>) -> Ended {
-    let end = async {
-        loop {
-            if let Event::VmmEnded(ended) = events.recv().await.unwrap() {
-                break ended;
-            }
-        }
-    };
-    let limit = patient(Duration::from_secs(5));
-    timeout(limit, end).await.expect("it is noticed")
 }
 
 async fn boot_again(sandbox: &ChvSandbox) {

@@ -11,6 +11,7 @@ mod death;
 mod figures;
 mod on_demand;
 mod resets;
+mod spares;
 mod traces;
 mod writes;
 
@@ -24,9 +25,12 @@ use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
 use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, Limits, MachineConfig, VmShape, VmmSource};
 use chv_sandbox::overlay;
-use chv_sandbox::sandbox::{ChvSandbox, SandboxConfig, Strategy, Timeouts};
+use chv_sandbox::sandbox::{ChvSandbox, Event, SandboxConfig, Strategy, Timeouts};
 use chv_sandbox::vmm::VmmConfig;
 use tempfile::TempDir;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
 
 use super::{assert_nothing_left, patience, patient, run_root, skipped, vmm_binary};
 use figures::{Stopwatch, Usage};
@@ -65,6 +69,7 @@ async fn alone() {
     writes::land_on_the_disk_and_are_gone_after_a_revert(&stage).await;
     clones::share_no_randomness_and_know_the_time(&stage).await;
     death::is_noticed_and_mended(&stage).await;
+    spares::that_die_are_replaced(&stage).await;
     resets::are_verified_until_a_byte_is_changed(&stage).await;
     on_demand::memory_comes_back_or_is_copied_instead(&stage).await;
     beneath::a_qcow2_overlay_takes_what_is_written_above_what_stays().await;
@@ -194,6 +199,25 @@ impl Stage {
     fn evidence(&self) -> PathBuf {
         self.folder().join("evidence")
     }
+}
+
+/// Waits for an event.
+async fn told<T>(events: &mut Receiver<Event>, pick: impl Fn(&Event) -> Option<T>) -> T {
+    let found = async {
+        loop {
+            match events.recv().await {
+                Ok(event) => {
+                    if let Some(found) = pick(&event) {
+                        break found;
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => panic!("the sandbox is gone"),
+            }
+        }
+    };
+    let limit = patient(Duration::from_secs(20));
+    timeout(limit, found).await.expect("it is told")
 }
 
 fn limits() -> Limits {

@@ -5,7 +5,6 @@ use std::env;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
 
 use chv_sandbox::overlay::{self, AccessPolicy};
 use chv_sandbox::sandbox::{
@@ -13,12 +12,10 @@ use chv_sandbox::sandbox::{
     Strategy,
 };
 use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::time::timeout;
 
 use super::figures::{Figures, Usage};
 use super::traces::Traces;
-use super::{Stage, Stopwatch, patient};
+use super::{Stage, Stopwatch, told};
 use crate::real::{assert_nothing_left, setting};
 
 /// After so many the allocator and the runtime have what they need.
@@ -85,19 +82,13 @@ async fn are_verified(stage: &Stage, sandbox: &ChvSandbox, name: &str) {
     }
 }
 
-async fn a_spare_waits(events: &mut Receiver<Event>) {
-    let ready = async {
-        loop {
-            match events.recv().await {
-                Ok(Event::SpareReady) => break,
-                Ok(Event::SpareFailed(error)) => panic!("{error:?}"),
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => panic!("the sandbox is gone"),
-            }
-        }
-    };
-    let limit = patient(Duration::from_secs(20));
-    timeout(limit, ready).await.expect("a spare is made");
+pub(super) async fn a_spare_waits(events: &mut Receiver<Event>) {
+    told(events, |event| match event {
+        Event::SpareReady => Some(()),
+        Event::SpareFailed(error) => panic!("{error:?}"),
+        _ => None,
+    })
+    .await;
 }
 
 /// One byte of the disk that nothing puts back, changed while the sandbox is ready.
