@@ -182,7 +182,7 @@ mod tests {
     fn a_console_in_a_message_is_short_and_harmless() {
         assert_eq!(ending(" \n"), "(nothing)");
         assert_eq!(
-            ending("\nKernel panic\n\tat once\n"),
+            ending("\nKernel panic\r\n\tat once\r\n"),
             "Kernel panic\n\tat once"
         );
         assert_eq!(ending("\u{1b}[2Jgone"), "\u{fffd}[2Jgone");
