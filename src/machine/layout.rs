@@ -1,14 +1,11 @@
 //! The files of one machine, by name, in its own private directory.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{DiskRole, Error};
-use crate::vmm::VSOCK_SOCKET;
-
-/// How much of the end of a console is read, in bytes.
-const CONSOLE_TAIL: u64 = 16 * 1024;
+use crate::vmm::{VSOCK_SOCKET, tail_of};
 
 /// The file of the console of a VMM that somebody else runs.
 const CONSOLE: &str = "console.log";
@@ -56,18 +53,8 @@ impl Layout {
 
     /// The end of the file that [`CONSOLE`] names.
     pub(super) fn console_tail(&self) -> String {
-        let tail = || -> io::Result<Vec<u8>> {
-            let mut file = File::open(self.directory.join(CONSOLE))?;
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(CONSOLE_TAIL)))?;
-            let mut tail = Vec::new();
-            file.take(CONSOLE_TAIL).read_to_end(&mut tail)?;
-            Ok(tail)
-        };
-        match tail() {
-            Ok(tail) => String::from_utf8_lossy(&tail).into_owned(),
-            Err(error) => format!("(no console: {error})"),
-        }
+        tail_of(&self.directory.join(CONSOLE))
+            .unwrap_or_else(|error| format!("(no console: {error})"))
     }
 
     fn files(&self) -> [PathBuf; 4] {

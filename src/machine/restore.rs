@@ -25,9 +25,9 @@ pub enum RestoreMode {
     Auto,
     /// All of it before the VM runs. Known to every release.
     Copy,
-    /// Each page when the guest first touches it. The restore is over in milliseconds whatever the memory's size, and
-    /// the guest pays for each page later: far quicker on hardware, slower where the machine is emulated. `Copy`
-    /// serves instead where the VMM can't do it, and the report says so.
+    /// Each page when the guest first touches it. The restore itself is short whatever the memory's size, and the guest
+    /// pays for each page later. Which of the two makes the quicker reset depends on the release, the machine and the
+    /// guest: measure. `Copy` serves instead where the VMM can't do it, and the report says so.
     OnDemand,
 }
 

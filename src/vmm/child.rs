@@ -1,6 +1,7 @@
 //! A VMM that is this process's child, as the spawner thread looks after it.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -107,11 +108,11 @@ impl EventPipe {
 
     /// Passes on what is there, at most one chunk, without waiting; `false` when nothing will follow.
     fn read(&mut self) -> bool {
-        let mut chunk = [0; CHUNK];
+        let mut chunk = [MaybeUninit::uninit(); CHUNK];
         match rustix::io::read(&self.pipe, &mut chunk) {
-            Ok(0) => false,
-            Ok(length) => {
-                for event in self.decoder.push(&chunk[..length]) {
+            Ok(([], _)) => false,
+            Ok((bytes, _)) => {
+                for event in self.decoder.push(bytes) {
                     tracing::debug!(source = event.source, event = event.event, "VMM event");
                     // Nobody listening is no error.
                     let _ = self.subscribers.send(event);
@@ -144,12 +145,12 @@ impl LogPipe {
     /// Moves what is there to the log, at most one chunk, without waiting: how many bytes, or `None` when nothing will
     /// follow.
     fn read(&self) -> Option<usize> {
-        let mut chunk = [0; CHUNK];
+        let mut chunk = [MaybeUninit::uninit(); CHUNK];
         match rustix::io::read(&self.pipe, &mut chunk) {
-            Ok(0) => None,
-            Ok(length) => {
-                self.log.append(&chunk[..length]);
-                Some(length)
+            Ok(([], _)) => None,
+            Ok((bytes, _)) => {
+                self.log.append(bytes);
+                Some(bytes.len())
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Some(0),
             Err(error) => {

@@ -32,6 +32,11 @@ struct Content {
     broken: bool,
 }
 
+/// The end of a log that another process keeps, as [`Log::tail`] gives it.
+pub(crate) fn tail_of(path: &Path) -> io::Result<String> {
+    File::open(path).map(|file| Log::of(file).tail())
+}
+
 impl Log {
     /// Creates the log, for this user only.
     pub(super) fn create(path: &Path) -> io::Result<Log> {
@@ -42,11 +47,6 @@ impl Log {
             .mode(0o600)
             .open(path);
         file.map(Log::of)
-    }
-
-    /// Opens the log of another agent's VMM.
-    pub(super) fn open(path: &Path) -> io::Result<Log> {
-        File::open(path).map(Log::of)
     }
 
     fn of(file: File) -> Log {

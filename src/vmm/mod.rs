@@ -58,6 +58,7 @@ pub use config::{Limits, VmmConfig};
 pub use error::Error;
 pub use events::Event;
 pub use exit::{Ended, Exit};
+pub(crate) use log::tail_of;
 pub use open_files::OpenFile;
 pub use process::Process;
 pub use proof::{Executable, Identity, IdentityError};

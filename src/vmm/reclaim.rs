@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Signal;
 
 use super::identity::{Record, read_stamp};
-use super::log::Log;
+use super::log::tail_of;
 use super::run_dir::RunDir;
 use super::{Error, Process, procfs, run_root};
 
@@ -144,9 +144,7 @@ fn reclaim_one(path: PathBuf) -> Option<Reclaimed> {
         Ok(None) => return None,
         Err(error) => return refused(error),
     };
-    let log_tail = Log::open(&run_dir.log())
-        .map(|log| log.tail())
-        .unwrap_or_default();
+    let log_tail = tail_of(&run_dir.log()).unwrap_or_default();
     let action = match end_vmm(&run_dir) {
         Ok(killed) => match run_dir.try_remove() {
             Ok(()) => killed.map_or(Action::Removed, |pid| Action::Killed { pid }),

@@ -166,16 +166,12 @@ fn whoever_stops_reading_is_not_told() {
     let (_directory, path) = file_of("abc");
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut commands = [command([&path]), command([&path]), command([&path])];
-    commands[0].stdout(writer.try_clone().unwrap());
-    commands[1]
-        .arg("--json")
-        .stdout(writer.try_clone().unwrap());
     let mut list = Command::new(env!("CARGO_BIN_EXE_chv-sandbox"));
-    list.args(["api", "--list"])
-        .stdout(writer.try_clone().unwrap());
-    commands[2] = list;
-    for command in &mut commands {
+    list.args(["api", "--list"]);
+    let mut json = command([&path]);
+    json.arg("--json");
+    for mut command in [command([&path]), json, list] {
+        command.stdout(writer.try_clone().unwrap());
         let output = command.stderr(Stdio::piped()).output().unwrap();
         assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
         assert_eq!(output.status.code(), Some(0));

@@ -17,6 +17,14 @@ pub(super) struct Files {
 }
 
 impl Files {
+    /// None is held yet.
+    pub(super) fn new(files: impl Iterator<Item = Expected>) -> Files {
+        Files {
+            files: files.map(HeldFile::new).collect(),
+            losses: watch::Sender::default(),
+        }
+    }
+
     /// Whether each file whose losses count is held, as far as it could be when it was taken.
     pub(super) fn all_stand(&self) -> bool {
         let mut counted = self.files.iter().filter(|file| file.counts());
@@ -44,7 +52,7 @@ pub(super) struct HeldFile {
 }
 
 impl HeldFile {
-    pub(super) fn new(expected: Expected) -> Self {
+    fn new(expected: Expected) -> Self {
         HeldFile {
             expected,
             hold: Mutex::default(),

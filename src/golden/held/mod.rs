@@ -60,10 +60,7 @@ impl Golden {
     /// are one.
     pub fn hold(&self, policy: MemoryPolicy) -> Result<HeldGolden, Error> {
         let files = [self.manifest_file()].into_iter().chain(self.files());
-        let files = Arc::new(Files {
-            files: files.map(HeldFile::new).collect(),
-            losses: Default::default(),
-        });
+        let files = Arc::new(Files::new(files));
         let mut holds = Vec::with_capacity(files.files.len());
         for file in &files.files {
             holds.push(file.verify()?);

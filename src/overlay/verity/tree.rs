@@ -5,10 +5,9 @@ use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::Hash;
-use super::VerityDigest;
 use super::block::segment_hash;
 use super::levels::Levels;
+use super::{Hash, VerityDigest};
 use crate::overlay::Threads;
 use crate::overlay::read::Sink;
 use crate::overlay::segments::{SEGMENT, Segment};

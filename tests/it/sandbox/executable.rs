@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::manifest::edit;
 use super::stage::Stage;
-use super::{Scene, assert_echoed, chain, echo, told};
+use super::{Scene, assert_echoed, chain, echo, no_spare, told};
 
 const FIELD: &str = "vmm.executable.sha256";
 
@@ -98,11 +98,7 @@ async fn no_spare_is_made_with_another_one() {
     update(&vmm, b"another");
     // The spare that waits was compared when it was started, and runs that still.
     assert!(sandbox.reset().await.unwrap().is_verified());
-    let failed = told(&mut events, |event| match event {
-        Event::SpareFailed(error) => Some(chain(&**error)),
-        _ => None,
-    });
-    let failed = failed.await;
+    let failed = no_spare(&mut events).await;
     assert!(failed.contains(FIELD), "{failed}");
     let error = sandbox.reset().await.unwrap_err();
     assert_eq!(error.code(), "SANDBOX_RESET_FAILED");

@@ -266,6 +266,15 @@ async fn told<T>(
     timeout(PATIENCE, told).await.expect("it is told in time")
 }
 
+/// Waits until a spare could not be made; why not.
+async fn no_spare(events: &mut broadcast::Receiver<Event>) -> String {
+    told(events, |event| match event {
+        Event::SpareFailed(error) => Some(chain(&**error)),
+        _ => None,
+    })
+    .await
+}
+
 /// An error with its causes, in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

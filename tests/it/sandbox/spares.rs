@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::stage::{Spawned, Stage};
 use super::vmm::Act;
-use super::{PATIENCE, Scene, assert_echoed, chain, echo, flip_a_bit, told};
+use super::{PATIENCE, Scene, assert_echoed, echo, flip_a_bit, no_spare, told};
 
 /// A sandbox whose resets take spares.
 pub(super) struct Cast {
@@ -164,11 +164,7 @@ async fn a_refill_that_fails_is_told_and_tried_again_and_resets_do_without() {
         // The first is the boot's.
         scene.vmm.on("vm.restore", 2, act);
         let mut cast = Cast::booted_in(scene, Standby::default()).await;
-        let failed = told(&mut cast.events, |event| match event {
-            Event::SpareFailed(error) => Some(chain(&**error)),
-            _ => None,
-        });
-        let failed = failed.await;
+        let failed = no_spare(&mut cast.events).await;
         assert!(failed.contains("vm.restore"), "{failed}");
         // It rests for a second now, in which there is no spare.
         cast.reset_by(StrategyUsed::Respawn).await;
@@ -271,11 +267,7 @@ async fn a_spare_whose_guest_does_not_answer_is_no_spare() {
     let silent = move || guest.behave(Behaviour::Silent);
     scene.vmm.before("vm.info", silent);
     let mut cast = Cast::booted_in(scene, Standby::default()).await;
-    let failed = told(&mut cast.events, |event| match event {
-        Event::SpareFailed(error) => Some(chain(&**error)),
-        _ => None,
-    });
-    let failed = failed.await;
+    let failed = no_spare(&mut cast.events).await;
     assert!(failed.contains("Hello"), "{failed}");
     cast.leaves_nothing().await;
 }

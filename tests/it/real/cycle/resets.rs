@@ -8,8 +8,7 @@ use std::path::Path;
 
 use chv_sandbox::overlay::{self, AccessPolicy};
 use chv_sandbox::sandbox::{
-    ChvSandbox, DivergenceAction, Error, Event, FsHash, Reset, Sandbox, SandboxState, Standby,
-    Strategy,
+    ChvSandbox, DivergenceAction, Error, Event, FsHash, Sandbox, SandboxState, Standby, Strategy,
 };
 use tokio::sync::broadcast::Receiver;
 
@@ -54,20 +53,12 @@ async fn are_verified(stage: &Stage, sandbox: &ChvSandbox, name: &str) {
         if n == WARM {
             warm = Usage::now();
         }
-        Traces::leave(sandbox).await;
-        Traces::look(sandbox).await.assert_left(&clean);
         if name == "standby" {
             a_spare_waits(&mut events).await;
         }
-        let reset = sandbox.reset().await;
-        let reset = reset.unwrap_or_else(|error| panic!("reset {n}: {error:?}"));
-        let Reset::Verified(outcome) = reset else {
-            panic!("reset {n} verified nothing");
-        };
-        assert!(outcome.state.verification_passed);
-        assert_eq!(outcome.report.strategy.name(), name);
-        figures.add(&outcome.report);
-        Traces::look(sandbox).await.assert_gone(&clean);
+        let report = clean.assert_comes_back(sandbox).await.report;
+        assert_eq!(report.strategy.name(), name);
+        figures.add(&report);
     }
     let release = &stage.golden.manifest().release;
     println!(

@@ -1,9 +1,10 @@
 //! What becomes of a spare that is killed while it waits, and of one whose disk somebody writes to.
 
+use std::fs;
+use std::path::PathBuf;
+
 use chv_sandbox::machine::DiskRole;
-use chv_sandbox::sandbox::{
-    ChvSandbox, Event, Sandbox, SandboxState, Standby, Strategy, StrategyUsed,
-};
+use chv_sandbox::sandbox::{Event, Sandbox, SandboxState, Standby, Strategy, StrategyUsed};
 use chv_sandbox::vmm::Exit;
 
 use super::resets::{a_spare_waits, change_a_byte};
@@ -28,7 +29,8 @@ pub(super) async fn that_die_are_replaced(stage: &Stage) {
     let ended = ended.await;
     assert_eq!((ended.pid, ended.exit), (spare, Exit::Signal(9)));
     a_spare_waits(&mut events).await;
-    reset_by(&sandbox, StrategyUsed::Standby, &clean).await;
+    let report = clean.assert_comes_back(&sandbox).await.report;
+    assert_eq!(report.strategy, StrategyUsed::Standby);
     assert!(!processes_with_files_in(&stage.vmm.run_root).contains(&spare));
     a_spare_waits(&mut events).await;
     watch.say("a spare was killed, another one served");
@@ -50,15 +52,6 @@ pub(super) async fn that_die_are_replaced(stage: &Stage) {
     assert_nothing_left(stage.folder());
 }
 
-/// A guest with something left in it is reset by this strategy, and nothing is left in it.
-async fn reset_by(sandbox: &ChvSandbox, expected: StrategyUsed, clean: &Traces) {
-    Traces::leave(sandbox).await;
-    let reset = sandbox.reset().await.unwrap();
-    assert!(reset.is_verified());
-    assert_eq!(reset.outcome().report.strategy, expected);
-    Traces::look(sandbox).await.assert_gone(clean);
-}
-
 /// The VMM that serves, and the one that waits: it was started later.
 fn the_two(stage: &Stage) -> (u32, u32) {
     let mut pids = processes_with_files_in(&stage.vmm.run_root);
@@ -70,10 +63,10 @@ fn the_two(stage: &Stage) -> (u32, u32) {
 }
 
 /// The file that this VMM has open for its overlay.
-fn overlay_of(pid: u32, stage: &Stage) -> std::path::PathBuf {
+fn overlay_of(pid: u32, stage: &Stage) -> PathBuf {
     let name = format!("{}.img", DiskRole::Overlay);
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let mut files = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let mut files = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
     files
         .find(|file| file.starts_with(&stage.vmm.run_root) && file.ends_with(&name))
         .expect("it has an overlay")

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chv_sandbox::sandbox::{Sandbox, ToolInvocation};
+use chv_sandbox::sandbox::{Reset, ResetOutcome, Sandbox, ToolInvocation};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -55,18 +55,27 @@ pub(super) struct Traces {
 }
 
 impl Traces {
-    /// Leaves all three in the sandbox's guest.
-    pub(super) async fn leave(sandbox: &dyn Sandbox) {
-        run(sandbox, leave()).await;
-    }
-
     pub(super) async fn look(sandbox: &dyn Sandbox) -> Traces {
         let found = run(sandbox, look()).await;
         serde_json::from_str(&found).unwrap_or_else(|error| panic!("{error}: {found:?}"))
     }
 
+    /// That a reset brings this guest back, which was clean: all three are left in the sandbox's guest, the reset is
+    /// verified, and none is there.
+    pub(super) async fn assert_comes_back(&self, sandbox: &dyn Sandbox) -> ResetOutcome {
+        run(sandbox, leave()).await;
+        Traces::look(sandbox).await.assert_left(self);
+        let reset = sandbox.reset().await;
+        let Reset::Verified(outcome) = reset.unwrap_or_else(|error| panic!("{error:?}")) else {
+            panic!("nothing was verified");
+        };
+        assert!(outcome.state.verification_passed);
+        Traces::look(sandbox).await.assert_gone(self);
+        outcome
+    }
+
     /// All three are there, compared with a clean guest.
-    pub(super) fn assert_left(&self, clean: &Traces) {
+    fn assert_left(&self, clean: &Traces) {
         assert!(self.file && self.processes > 0, "{self:?}");
         assert!(
             self.available_kib + MEMORY_KIB < clean.available_kib + SLACK_KIB,
@@ -75,7 +84,7 @@ impl Traces {
     }
 
     /// None is there, compared with a clean guest.
-    pub(super) fn assert_gone(&self, clean: &Traces) {
+    fn assert_gone(&self, clean: &Traces) {
         assert!(!self.file && self.processes == 0, "{self:?}");
         assert!(
             self.available_kib + SLACK_KIB > clean.available_kib,
