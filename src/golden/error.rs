@@ -4,7 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::{KeyError, Part, PublicKey};
-use crate::overlay;
+use crate::overlay::Digest;
+use crate::{machine, overlay};
 
 /// A golden snapshot can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,11 +83,27 @@ pub enum Error {
     /// A file of the golden snapshot can't be digested.
     #[error("a file of the golden snapshot cannot be digested")]
     Digest(#[source] overlay::Error),
-    /// A file was opened for writing, replaced or changed while a VM was restored from it, so nobody knows what was read.
-    #[error("the golden snapshot in {} was not left alone while a VM was restored from it", directory.display())]
+    /// `config.json` or `state.json` isn't one of a VM that a mint makes. Nothing was started.
+    #[error("the golden snapshot does not hold what a mint makes")]
+    Snapshot(#[source] machine::Error),
+    /// The memory can't be sealed; or, where there is too little memory for that, not be held under a lease.
+    #[error("the golden snapshot's memory cannot be kept from changing")]
+    Memory(#[source] overlay::Error),
+    /// Another process writes to a file again and again, so its bytes aren't known.
+    #[error("a file of the golden snapshot in {} is being written to", directory.display())]
     HoldLost {
         /// The golden snapshot.
         directory: PathBuf,
+    },
+    /// The manifest isn't the one whose digest was given.
+    #[error("{} is {found}, and has to be {expected}: this is another golden snapshot than the one that is pinned", path.display())]
+    NotPinned {
+        /// The manifest.
+        path: PathBuf,
+        /// The digest that was given.
+        expected: Digest,
+        /// Its digest.
+        found: Digest,
     },
     /// Something about this machine or its VMM can't be found out, so it can't be compared with the manifest.
     #[error("cannot find out {what} from {}", path.display())]

@@ -41,24 +41,31 @@ pub(super) struct Expected {
 }
 
 impl Golden {
-    /// Every file that a restore reads: the VMM's own, the disks, and what lies beneath them.
+    /// Every file that a restore needs: the VMM's own, the disks, and what lies beneath them.
     pub(super) fn files(&self) -> Vec<Expected> {
+        let snapshot = self.snapshot_files();
+        snapshot.into_iter().chain(self.disk_files()).collect()
+    }
+
+    /// The VMM's own files: `config.json`, `state.json`, `memory-ranges`.
+    pub(super) fn snapshot_files(&self) -> [Expected; 3] {
+        let folder = self.snapshot();
+        let files = self.manifest().snapshot.files();
+        files.map(|(name, field, facts)| Expected {
+            part: Part::Snapshot,
+            field: format!("snapshot.{field}"),
+            path: folder.join(name),
+            length: facts.length,
+            fsverity: facts.fsverity,
+            sha256: None,
+            read_by_vm: false,
+        })
+    }
+
+    /// The disks, or what they are put back from, and what lies beneath them.
+    pub(super) fn disk_files(&self) -> Vec<Expected> {
         let manifest = self.manifest();
-        let snapshot = self.snapshot();
-        let mut files: Vec<_> = manifest
-            .snapshot
-            .files()
-            .into_iter()
-            .map(|(name, field, facts)| Expected {
-                part: Part::Snapshot,
-                field: format!("snapshot.{field}"),
-                path: snapshot.join(name),
-                length: facts.length,
-                fsverity: facts.fsverity,
-                sha256: None,
-                read_by_vm: false,
-            })
-            .collect();
+        let mut files = Vec::new();
         for (at, disk) in manifest.disks.iter().enumerate() {
             files.push(Expected {
                 part: Part::Disk(disk.role),

@@ -13,7 +13,7 @@ use super::{
     Baselines, CpuFacts, Error, GoldenDisk, GuestFacts, PayloadFacts, ShapeFacts, SnapshotFacts,
     VmmFacts,
 };
-use crate::machine::DiskRole;
+use crate::machine::{DiskRole, VmShape};
 use crate::overlay::Digest;
 
 /// The manifest's name within the folder.
@@ -65,6 +65,20 @@ impl Manifest {
         self.disks
             .last()
             .expect("a manifest without disks is refused")
+    }
+
+    /// The VM that was snapshotted, as a machine boots it.
+    pub fn vm_shape(&self) -> VmShape {
+        let payload = &self.payload;
+        let initramfs = payload.initramfs.as_ref();
+        VmShape {
+            kernel: payload.kernel.path.clone(),
+            initramfs: initramfs.map(|file| file.path.clone()),
+            cmdline: payload.cmdline.clone(),
+            vcpus: self.shape.vcpus,
+            memory_mib: self.shape.memory_mib,
+            cid: self.shape.cid,
+        }
     }
 
     /// The manifest in `bytes`, which were read from `path`.

@@ -1,106 +1,104 @@
-//! The threat model of memory: when the bytes that a guest is restored from count as proved.
+//! A golden snapshot's memory: how it gets into guests, and when its bytes count as proved.
 //!
 //! # What has to be proved
 //!
-//! The VMM checks nothing of a snapshot: a changed page of `memory-ranges` restores without a word, and the guest that
-//! comes up has an honest answer to everything that it is asked. So the files of a golden snapshot are compared with
-//! the fs-verity digests in its manifest *before* the VM that runs is touched, and a digest alone isn't enough: it says
-//! what a file was, not what the VMM read later. Memory counts as proved only if the file could not change from its
-//! digest until it was read in full.
+//! The VMM checks nothing of a snapshot: a changed page of `memory-ranges` restores without an error, and the guest that
+//! comes up answers every question honestly. A digest of the file alone proves nothing either: it says what the file
+//! was, not what the VMM read later. So the bytes that a VMM gets must not be able to change after they were digested.
+//!
+//! # How
+//!
+//! Opening a golden snapshot for use ([`Golden::load`](super::Golden::load)) gives one descriptor of its memory:
+//! `memory-ranges` itself where fs-verity protects it with the manifest's digest, else a copy in memory, sealed and then
+//! digested ([`Immutable`](crate::overlay::Immutable)). Every VMM inherits that descriptor. The two small files are kept
+//! as the bytes that were compared with the manifest. After that, nothing that happens to the files matters.
+//!
+//! | memory | a restore | proof |
+//! |---|---|---|
+//! | [`Mapped`](MemoryMode::Mapped), the default | reads nothing: the VMM maps the file privately, copy on write | seals or fs-verity, and the mappings of the VMM's process |
+//! | [`Copied`](MemoryMode::Copied) | the VMM reads all of it | seals or fs-verity; or, where memory is short, a read lease that stood from the digest to the answer |
+//! | by a path, on a VMM that another program runs | that VMM reads all of it | none: the check is not applicable |
+//!
+//! `Copied` serves where it is asked for and in three more cases, which the report names ([`CopyReason`]).
 //!
 //! # Who is trusted
 //!
 //! | who | trusted | why |
 //! |---|---|---|
-//! | the kernel, and whoever may load code into it | yes | leases, fs-verity and `/proc` are its word |
-//! | root, and whoever may write to the block device | yes | nothing in a file stands against them |
-//! | this process, and whoever may trace it | yes | it holds the digests |
-//! | the manifest | with a signature | without one, whoever may write to the folder may write a manifest that fits |
-//! | the folders above the golden snapshot | yes | whoever may rename them decides what a path leads to |
-//! | other processes, of this user too | no | a writer of a held file is seen before it can write |
-//! | the guest, and a VMM that has served it | no | a VMM never opens these files for writing; if it does, it is seen |
-//!
-//! # What each policy proves
-//!
-//! | policy | `Copy` | `OnDemand` | cost of a reset |
-//! |---|---|---|---|
-//! | [`Held`](MemoryPolicy::Held), lease or fs-verity | every byte that was read | every byte, while [`HeldGolden::stands`](super::HeldGolden::stands) | some system calls for each file |
-//! | [`Held`](MemoryPolicy::Held), no lease to be had | as far as timestamps go | until the digest only | a digest of each file |
-//! | [`Digest`](MemoryPolicy::Digest) | every byte that was read | every byte, while it stands | a digest of each file |
-//! | [`Trust`](MemoryPolicy::Trust) | nothing since the boot | nothing since the boot | none |
-//!
-//! With `Copy` the VMM has read all of the memory when `vm.restore` answers: [`HeldGolden::confirm`](super::HeldGolden::confirm)
-//! then says whether the hold stood throughout. With `OnDemand` pages are read for as long as the VM lives, and a disk
-//! that the guest can't write is read for as long in any case: a hold that is lost meanwhile
-//! ([`HeldGolden::lost`](super::HeldGolden::lost)) takes the proof away. The sandbox tells it and takes no tool until it is
-//! reset, which digests the file anew.
-//!
-//! A lease is the kernel's word that nobody has the file open for writing. Whoever opens it all the same is made to
-//! wait; a watcher looks for that ten times a second, gives the lease up so that nobody waits for long, and the hold
-//! counts as lost. A file under fs-verity can't be written to at all, and the kernel checks each page that is read:
-//! where its digest is the manifest's, no lease is needed and nothing is read to know it.
-//!
-//! `config.json` is read once, verified in memory, and handed on as those bytes
-//! ([`HeldGolden::config`](super::HeldGolden::config)): what is rewritten for a clone is what was verified, whatever
-//! has become of the file.
+//! | the kernel, and processes that may load code into it | yes | seals, leases, fs-verity and `/proc` are its word |
+//! | root | no, for memory that is mapped or copied from an immutable file; yes for a leased one | a seal can't be taken off; root can write to a block device |
+//! | this process, and processes that may trace it | yes | it holds the digests |
+//! | the manifest | with a signature or a pinned digest | without either, a process that may write to the folder may write a manifest that fits |
+//! | other processes, of this user too | no | they can't change what is sealed |
+//! | the guest, and a VMM that has served it | no | a VMM has the file for reading only, and writes to its own private pages |
 
 use serde::{Deserialize, Serialize};
 
-/// How much a reset does to prove that the memory it restores is the manifest's. See the [module](self).
+use super::Shortage;
+use crate::overlay::Protection;
+
+/// How guests get a golden snapshot's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum MemoryPolicy {
-    /// Digested once, and held: a reset only looks whether the hold still stands, and digests anew what was lost.
+pub enum MemoryMode {
+    /// The VMM maps it privately. A restore costs the same whatever the size, and a guest owns only the pages that it has
+    /// written. Each first write to a page costs a fault and a copy of 4 KiB.
     #[default]
-    Held,
-    /// Digested anew at each reset, and held across the restore.
-    Digest,
-    /// Digested at the boot, and believed from then on.
-    Trust,
+    Mapped,
+    /// The VMM copies all of it at each restore, into huge pages where it can: for tools that touch most of the memory.
+    Copied,
 }
 
-/// What the proof of a restore's memory rests on, from the weakest to the strongest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Basis {
-    /// Nobody has looked since the boot.
-    Trusted,
-    /// It was digested just now, and only size, identity and timestamps say that it hasn't changed since.
-    Unleased,
-    /// It was digested just now, under a lease that is held.
-    Digested,
-    /// It was digested earlier, under a lease that has stood ever since.
-    Lease,
-    /// The kernel protects it, with the manifest's digest.
-    KernelVerity,
-}
-
-/// What a restore's memory rests on, for the report. It is of the VMM's three files together: the weakest counts.
+/// Why a VMM copies the memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct MemoryProof {
-    /// The policy that was asked for.
-    pub policy: MemoryPolicy,
-    /// What it rests on.
-    pub basis: Basis,
-    /// Whether the hold is known to have stood until the VMM had read everything. False until it was confirmed, and
-    /// for ever under [`MemoryPolicy::Trust`].
-    pub confirmed: bool,
-    /// How many bytes were hashed for it.
-    pub hashed: u64,
-    /// How many bytes were not, because their digest is known still to stand or is trusted.
-    pub skipped: u64,
-    /// How long it took, in microseconds.
-    pub micros: u64,
-    /// What had been lost when this was made.
-    #[serde(skip)]
-    pub(super) losses: Losses,
+#[serde(rename_all = "snake_case")]
+pub enum CopyReason {
+    /// The configuration asks for it.
+    Configured,
+    /// This machine has no memory for a sealed copy.
+    ShortOfMemory(Shortage),
+    /// Another program runs the VMM, so it can inherit nothing.
+    AttachedVmm,
+    /// A restore with mapped memory was not tried on this release.
+    Release(String),
 }
 
-/// How often a hold was lost, by what reads the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Losses {
-    /// Of one of the VMM's own files, which are read by a restore.
-    pub(super) snapshot: u64,
-    /// Of a file that the VM reads for as long as it lives: a disk that the guest can't write, or what lies beneath one.
-    pub(super) disks: u64,
+/// What the memory of a loaded golden snapshot rests on, for reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LoadedMemory {
+    /// How guests get it.
+    pub mode: MemoryMode,
+    /// Why it is copied; `None` where it is mapped.
+    pub copied_because: Option<CopyReason>,
+    /// What keeps its bytes from changing.
+    pub basis: MemoryBasis,
+    /// Its size in bytes: the guest's whole memory.
+    pub bytes: u64,
+    /// How many bytes were hashed when it was loaded.
+    pub hashed: u64,
+    /// How long loading it took, in microseconds.
+    pub micros: u64,
+}
+
+/// What keeps the bytes of a golden snapshot's memory from changing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryBasis {
+    /// fs-verity on `memory-ranges`, with the manifest's digest.
+    FsVerity,
+    /// The seals on a copy in memory.
+    Sealed,
+    /// A read lease on `memory-ranges`.
+    Leased,
+    /// Nothing: another program's VMM reads it by a path.
+    Unproved,
+}
+
+impl From<Protection> for MemoryBasis {
+    fn from(protection: Protection) -> Self {
+        match protection {
+            Protection::FsVerity => MemoryBasis::FsVerity,
+            Protection::Sealed => MemoryBasis::Sealed,
+        }
+    }
 }

@@ -1,9 +1,10 @@
-//! Minting: the one moment at which it is decided what clean means.
+//! Minting: creates a golden snapshot and records its baselines.
 
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,7 +20,9 @@ use super::{
 use crate::api;
 use crate::guest::BUILD_ID;
 use crate::guest::protocol::Extension;
-use crate::machine::{self, Disk, Machine, MachineConfig, SNAPSHOT_FILES, VmShape, blocking};
+use crate::machine::{
+    self, Disk, Machine, MachineConfig, RevertOptions, SNAPSHOT_FILES, Snapshot, VmShape, blocking,
+};
 use crate::overlay::{self, AccessPolicy, Digests, Threads};
 
 /// How often the guest is asked whether it has settled.
@@ -102,7 +105,8 @@ pub enum MintError {
 /// # Errors
 ///
 /// [`MintError`] by the stage that failed. The VMM is stopped, and the folder isn't there, in each case.
-pub async fn mint(config: MintConfig) -> Result<Golden, MintError> {
+pub async fn mint(mut config: MintConfig) -> Result<Golden, MintError> {
+    config.resolve_paths()?;
     let folder = Folder::create(&config.into)?;
     let machine = Machine::start(config.machine.clone()).await;
     let mut machine = machine.map_err(MintError::Boot)?;
@@ -121,6 +125,18 @@ pub async fn mint(config: MintConfig) -> Result<Golden, MintError> {
     let golden = Golden::open(&folder.path).map_err(MintError::Manifest)?;
     folder.keep();
     Ok(golden)
+}
+
+impl MintConfig {
+    /// Resolves the links in the paths that the VMM notes in its `config.json`: a restore compares them with the
+    /// manifest, which has the files that were digested.
+    fn resolve_paths(&mut self) -> Result<(), MintError> {
+        let payload = [Some(&mut self.shape.kernel), self.shape.initramfs.as_mut()];
+        for path in payload.into_iter().flatten() {
+            *path = absolute(path)?;
+        }
+        Ok(())
+    }
 }
 
 async fn record(
@@ -165,8 +181,13 @@ async fn record(
     let disks = digest_disks(&config.machine, folder).await?;
     let snapshot_files = digest_snapshot(&snapshot).await?;
 
+    let options = {
+        let (shape, disks) = (config.shape.clone(), machine.disks());
+        let read = blocking(move || Snapshot::read(&snapshot, shape, &disks));
+        RevertOptions::new(Arc::new(read.await.map_err(MintError::Revert)?))
+    };
     let mut read_baselines = async || {
-        let readings = machine.revert(&snapshot).await.map_err(MintError::Revert)?;
+        let readings = machine.revert(&options).await.map_err(MintError::Revert)?;
         let read = Baselines::of(&readings, &disks, nonce.as_deref());
         read.map_err(MintError::Baseline)
     };

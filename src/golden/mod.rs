@@ -18,8 +18,9 @@ mod cpu;
 mod error;
 mod facts;
 mod files;
-mod held;
+mod headroom;
 mod host;
+mod loaded;
 mod manifest;
 pub mod memory;
 mod mint;
@@ -30,7 +31,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::machine::Disk;
-use crate::overlay::VerityDigest;
+use crate::overlay::{Digest, VerityDigest};
 
 pub use baseline::{BaselineError, Baselines, vmm_api_state};
 pub use compare::{Difference, compare};
@@ -41,10 +42,11 @@ pub use facts::{
     SnapshotFile, VmmFacts,
 };
 pub use files::Part;
-pub use held::{HeldDisk, HeldGolden};
+pub use headroom::{MemoryLimit, Shortage};
 pub use host::KnownExecutable;
+pub use loaded::{HeldDisk, HeldDisks, LoadOptions, LoadedGolden};
 pub use manifest::Manifest;
-pub use memory::{Basis, MemoryPolicy, MemoryProof};
+pub use memory::{CopyReason, LoadedMemory, MemoryBasis, MemoryMode};
 pub use mint::{MintConfig, MintError, mint};
 pub use signature::{KeyError, PublicKey, SigningKey};
 pub use verify::{Inspection, Mismatch, VerifiedFile};
@@ -52,12 +54,22 @@ pub use verify::{Inspection, Mismatch, VerifiedFile};
 /// The folder of the VMM's own files within a golden snapshot.
 const SNAPSHOT: &str = "snapshot";
 
+/// What a manifest has to be, so that it is believed. Without either, any manifest that fits its files is.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// The owner of this key has signed it.
+    pub signed_by: Option<PublicKey>,
+    /// It has this digest: [`Golden::digest`] of the golden snapshot that is meant.
+    pub digest: Option<Digest>,
+}
+
 /// A golden snapshot on disk.
 #[derive(Clone, Debug)]
 pub struct Golden {
     directory: PathBuf,
     manifest: Manifest,
-    /// Of the very bytes from which the manifest was read.
+    /// Both of the very bytes from which the manifest was read.
+    digest: Digest,
     manifest_digest: VerityDigest,
     manifest_length: u64,
 }
@@ -71,31 +83,37 @@ impl Golden {
     /// [`Error::Missing`], [`Error::Malformed`], [`Error::Format`] and [`Error::Refused`], with the path of what is
     /// missing, unreadable or wrong.
     pub fn open(directory: &Path) -> Result<Golden, Error> {
-        Golden::open_with(directory, None)
+        Golden::open_trusted(directory, &Trust::default())
     }
 
-    /// The same for one that has to be signed by the owner of `key`. Nothing of a manifest is looked at before its
-    /// signature was verified.
+    /// The same for one whose manifest has to be as `trust` says. Nothing of a manifest is looked at before.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsigned`] and [`Error::BadSignature`] besides those of [`open`](Golden::open).
-    pub fn open_signed(directory: &Path, key: &PublicKey) -> Result<Golden, Error> {
-        Golden::open_with(directory, Some(key))
-    }
-
-    fn open_with(directory: &Path, key: Option<&PublicKey>) -> Result<Golden, Error> {
+    /// [`Error::NotPinned`], [`Error::Unsigned`] and [`Error::BadSignature`] besides those of [`open`](Golden::open).
+    pub fn open_trusted(directory: &Path, trust: &Trust) -> Result<Golden, Error> {
         let directory = fs::canonicalize(directory).map_err(|source| Error::Missing {
             path: directory.to_owned(),
             source,
         })?;
         let path = directory.join(manifest::FILE);
         let bytes = manifest::read(&path)?;
-        if let Some(key) = key {
+        let digest = Digest::of(&bytes);
+        if let Some(expected) = trust.digest
+            && digest != expected
+        {
+            return Err(Error::NotPinned {
+                path,
+                expected,
+                found: digest,
+            });
+        }
+        if let Some(key) = &trust.signed_by {
             check_signature(&bytes, &directory.join(signature::FILE), key)?;
         }
         let golden = Golden {
             manifest: Manifest::parse(&bytes, &path)?,
+            digest,
             manifest_digest: VerityDigest::of(&bytes),
             manifest_length: bytes.len() as u64,
             directory,
@@ -114,6 +132,12 @@ impl Golden {
     /// What is recorded of it.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The SHA-256 of the manifest, as `sha256sum manifest.json` prints it. It names the golden snapshot: the manifest has
+    /// the digests of everything else.
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
 
     fn same_file(&self, one: &Path, other: &Path) -> Error {

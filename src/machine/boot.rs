@@ -1,36 +1,15 @@
 //! The cold boot: a VM made from a kernel and disks, up to an open channel.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use super::layout::utf8;
 use super::readings::Steps;
-use super::{DiskFormat, DiskRole, Error, Machine, Reading, Step};
+use super::vm_config::{VmDisk, VmFiles, VmShape, vm_config};
+use super::{Error, Machine, Reading, Step};
 use crate::api;
-use crate::api::types::{
-    ConsoleConfig, ConsoleMode, CpusConfig, DiskConfig, ImageType, MemoryConfig, PayloadConfig,
-    SerialConfig, VmConfig, VmState, VsockConfig,
-};
+use crate::api::types::VmState;
 use crate::vsock::GuestHello;
-
-const BYTES_PER_MIB: u64 = 1 << 20;
-
-/// What a VM is made of, apart from its disks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VmShape {
-    /// The kernel.
-    pub kernel: PathBuf,
-    /// The initramfs, for a kernel that needs one.
-    pub initramfs: Option<PathBuf>,
-    /// The kernel's command line.
-    pub cmdline: String,
-    /// How many vCPUs.
-    pub vcpus: u32,
-    /// Memory, in MiB.
-    pub memory_mib: u64,
-    /// The guest's vsock CID, 3 or more.
-    pub cid: u32,
-}
 
 impl Machine {
     /// Creates a VM in the empty slot, boots it, and opens the channel. `None`: the guest is older than the
@@ -77,7 +56,13 @@ impl Machine {
     async fn try_boot(&mut self, shape: &VmShape) -> Result<Option<GuestHello>, Error> {
         let until = Instant::now() + self.limits.boot;
         (self.occupied, self.served) = (true, true);
-        let config = self.vm_config(shape)?;
+        for path in [Some(&shape.kernel), shape.initramfs.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            check_readable(path)?;
+        }
+        let config = vm_config(shape, &self.vm_files()?)?;
         for disk in &self.disks {
             disk.put_back().await?;
         }
@@ -96,69 +81,30 @@ impl Machine {
         }
     }
 
-    fn vm_config(&self, shape: &VmShape) -> Result<VmConfig, Error> {
+    /// What the VMM opens for this machine's VM.
+    pub(super) fn vm_files(&self) -> Result<VmFiles, Error> {
         let mut disks = Vec::with_capacity(self.disks.len());
         for disk in &self.disks {
-            disks.push(DiskConfig {
-                path: Some(utf8("disk", &disk.path)?.to_owned()),
-                readonly: Some(disk.readonly),
-                image_type: Some(match disk.format {
-                    DiskFormat::Raw => ImageType::Raw,
-                    DiskFormat::Qcow2 => ImageType::Qcow2,
-                }),
-                backing_files: (!disk.backing.is_empty()).then_some(true),
-                id: Some(disk_id(disk.role)),
-                ..DiskConfig::default()
+            disks.push(VmDisk {
+                role: disk.role,
+                readonly: disk.readonly,
+                format: disk.format,
+                has_backing: !disk.backing.is_empty(),
+                path: utf8("disk", &disk.path)?.to_owned(),
             });
         }
-        let initramfs = match &shape.initramfs {
-            Some(path) => Some(readable("initramfs", path)?),
-            None => None,
-        };
-        let payload = PayloadConfig {
-            kernel: Some(readable("kernel", &shape.kernel)?),
-            initramfs,
-            cmdline: Some(shape.cmdline.clone()),
-            ..PayloadConfig::default()
-        };
-        let vsock = utf8("vsock socket", &self.layout.vsock())?.to_owned();
-        let console = utf8("console", &self.layout.console)?.to_owned();
-        let mut config = VmConfig {
-            cpus: Some(CpusConfig::new(shape.vcpus, shape.vcpus)),
-            memory: Some(MemoryConfig::new(shape.memory_mib * BYTES_PER_MIB)),
-            payload: Some(payload),
-            disks: Some(disks),
-            vsock: Some(VsockConfig::new(shape.cid, vsock)),
-            ..VmConfig::default()
-        };
-        // The console that the kernel is told to use is the one that is kept; the other is off.
-        let to_file = Some(console);
-        if shape.cmdline.contains("console=hvc") {
-            config.console = Some(ConsoleConfig {
-                file: to_file,
-                ..ConsoleConfig::new(ConsoleMode::File)
-            });
-            config.serial = Some(SerialConfig::new(ConsoleMode::Off));
-        } else {
-            config.console = Some(ConsoleConfig::new(ConsoleMode::Off));
-            config.serial = Some(SerialConfig {
-                file: to_file,
-                ..SerialConfig::new(ConsoleMode::File)
-            });
-        }
-        Ok(config)
+        Ok(VmFiles {
+            disks,
+            vsock: utf8("vsock socket", &self.layout.vsock())?.to_owned(),
+            console: utf8("console", &self.layout.console)?.to_owned(),
+        })
     }
 }
 
-/// The id that a disk gets in the VM, so that it is found again in a snapshot.
-pub(super) fn disk_id(role: DiskRole) -> String {
-    role.to_string()
-}
-
-/// The path of a file that the VMM will have to open. It is tried here since the VMM's own message for a
-/// missing file names neither the file nor what it was for.
-fn readable(what: &'static str, path: &Path) -> Result<String, Error> {
-    let path = std::path::absolute(path).map_err(Error::file("resolve", path))?;
-    std::fs::File::open(&path).map_err(Error::file("open", path.as_path()))?;
-    Ok(utf8(what, &path)?.to_owned())
+/// Opens a file that the VMM will have to open: the VMM's own message for a missing file names neither the file nor what
+/// it is for.
+fn check_readable(path: &Path) -> Result<(), Error> {
+    std::fs::File::open(path)
+        .map(drop)
+        .map_err(Error::file("open", path))
 }

@@ -109,6 +109,33 @@ pub enum Error {
         /// What doesn't fit.
         reason: String,
     },
+    /// A snapshot's `config.json` says something that no mint leaves there. The VMM would do as it says, such as open a file
+    /// of its choice. Mint the golden snapshot again.
+    #[error(
+        "{} {} at {pointer}, where a golden snapshot has {}: mint it again",
+        path.display(),
+        has(found.as_deref()),
+        expected.as_deref().unwrap_or("nothing")
+    )]
+    SnapshotConfig {
+        /// The `config.json`.
+        path: PathBuf,
+        /// The place, as a JSON pointer.
+        pointer: String,
+        /// What belongs there, shortened; `None`: nothing.
+        expected: Option<String>,
+        /// What is there, shortened; `None`: nothing.
+        found: Option<String>,
+    },
+    /// The memory file that is copied at each restore can't be relied on.
+    #[error("the golden snapshot's memory cannot be copied")]
+    Memory(#[source] overlay::Error),
+    /// A process opened the memory file for writing while a VM was restored from it, so its bytes aren't known.
+    #[error("the golden snapshot's memory was not left alone while a VM was restored from it")]
+    MemoryNotHeld,
+    /// The VMM has no descriptor of the memory file: it was started for another snapshot.
+    #[error("the VMM was not started with this snapshot's memory")]
+    NotInherited,
     /// Whoever answers on the api-socket of a VM that waited isn't the VMM that was started for it.
     #[error("the VMM of the staged VM cannot be believed")]
     NotOurs(#[source] vmm::IdentityError),
@@ -150,6 +177,10 @@ impl Error {
             source,
         }
     }
+}
+
+fn has(found: Option<&str>) -> String {
+    found.map_or_else(|| "has nothing".to_owned(), |found| format!("has {found}"))
 }
 
 /// The end of a console as it goes into a message: what a guest writes must neither drown the message nor steer the

@@ -23,11 +23,13 @@ mod disk;
 mod distinct;
 mod error;
 mod layout;
+mod memory;
 mod prove;
 mod readings;
 mod restore;
 mod revert;
 mod snapshot;
+mod vm_config;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -39,20 +41,23 @@ use crate::vmm::{ShutdownReport, Vmm, VmmConfig};
 use crate::vsock::{Channel, ChannelConfig, GuestHello};
 
 pub use crate::overlay::DiskFormat;
-pub use boot::VmShape;
 pub use disk::{Disk, DiskRole};
 pub use distinct::{DiskFile, FilePurpose};
 pub use error::Error;
+pub use memory::{CopySource, GuestMemory, MemoryReading, NotMapped};
 pub use prove::{DiskProof, KnownDisk, VerificationLevel};
 pub(crate) use readings::blocking;
 pub use readings::{DiskReading, GuestReading, Reading, Readings, Step, VmmFile};
-pub use restore::{RestoreMode, RestorePolicy, Restored};
-pub use revert::{Staged, Target};
-pub use snapshot::{Description, SNAPSHOT_FILES};
+pub use revert::{RevertOptions, Staged};
+pub use snapshot::{
+    MAX_CONFIG_BYTES, MAX_STATE_BYTES, MemoryRegion, SNAPSHOT_FILES, Snapshot, SnapshotBytes, maps_memory,
+};
+pub use vm_config::VmShape;
 
 use claim::Claim;
 use disk::WorkingDisk;
 use layout::Layout;
+use memory::InheritedMemory;
 
 /// How long the end of a VMM is waited for whose API is gone: it may still be writing its last words.
 const END_LIMIT: Duration = Duration::from_secs(1);
@@ -106,6 +111,9 @@ pub struct MachineConfig {
     pub vmm: VmmSource,
     /// Its disks in the order in which the VM has them: the root first, then the overlay if there is one.
     pub disks: Vec<Disk>,
+    /// Where the memory of restored guests comes from: the VMM inherits the file at its start. Snapshots that the machine is
+    /// reverted to have the same.
+    pub memory: GuestMemory,
     /// The vsock port on which the guest's dispatcher listens.
     pub port: u32,
     /// How long to wait for the guest.
@@ -122,6 +130,8 @@ pub struct Machine {
     client: Client,
     layout: Layout,
     disks: Vec<WorkingDisk>,
+    /// The memory file that the VMM has inherited.
+    memory: Option<InheritedMemory>,
     port: u32,
     limits: Limits,
     channel: Option<Channel>,
@@ -145,11 +155,14 @@ impl Machine {
     /// of [`check_disks`](Self::check_disks).
     pub async fn start(config: MachineConfig) -> Result<Machine, Error> {
         let begun = Instant::now();
-        let (vmm, directory) = match config.vmm {
+        let (vmm, directory, memory) = match config.vmm {
             VmmSource::Spawn(vmm) => {
-                let vmm = Vmm::spawn(&vmm).await.map_err(Error::Vmm)?;
+                let (file, memory) = InheritedMemory::of(&config.memory)?.unzip();
+                let vmm = Vmm::spawn_with(&vmm, file.into_iter().collect()).await;
+                let vmm = vmm.map_err(Error::Vmm)?;
                 let directory = vmm.run_dir().map(Path::to_owned);
-                (vmm, directory.expect("a spawned VMM has a run directory"))
+                let directory = directory.expect("a spawned VMM has a run directory");
+                (vmm, directory, memory)
             }
             VmmSource::Attach {
                 api_socket,
@@ -157,6 +170,7 @@ impl Machine {
             } => (
                 Vmm::attach(&api_socket).await.map_err(Error::Vmm)?,
                 directory,
+                None,
             ),
         };
         let served = vmm.process().is_none();
@@ -174,6 +188,7 @@ impl Machine {
             vmm,
             layout,
             disks,
+            memory,
             port: config.port,
             limits: config.limits,
             channel: None,

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::disk::WorkingDisk;
-use super::{DiskReading, DiskRole, Error, Machine, Target, VmmFile};
+use super::{DiskReading, DiskRole, Error, Machine, RevertOptions, VmmFile};
 use crate::overlay::{
-    Access, AccessPolicy, Digest, FileIdentity, Hashed, Stamp, VerityDigest, Work,
+    Access, AccessPolicy, Digest, FileIdentity, Hashed, HoldKind, Stamp, VerityDigest, Work,
 };
 use crate::vmm::OpenFile;
 
@@ -35,8 +35,8 @@ pub struct KnownDisk {
     pub fsverity: VerityDigest,
     /// The length that was recorded, in bytes.
     pub length: u64,
-    /// The file, if it is held: it had these digests, and nobody can have opened it for writing since.
-    pub held: Option<FileIdentity>,
+    /// The file, if it is held, and by what: it had these digests, and no process can have opened it for writing since.
+    pub held: Option<(FileIdentity, HoldKind)>,
 }
 
 /// When the bytes of a disk were looked at.
@@ -47,8 +47,26 @@ pub enum DiskProof {
     Paused,
     /// At rest, before a VMM that never ran a guest opened it. Identity, size and timestamps are the same since.
     AtRest,
-    /// When the file was held, and it has been held ever since.
-    Held,
+    /// When a read lease was taken on the file, which has stood ever since. Nothing was read for this reset.
+    Leased,
+    /// The kernel checks each page that is read of the file (fs-verity). Nothing was read for this reset.
+    FsVerity,
+}
+
+impl DiskProof {
+    /// Whether something vouches for bytes that were not read.
+    pub fn is_vouched_for(self) -> bool {
+        matches!(self, DiskProof::Leased | DiskProof::FsVerity)
+    }
+}
+
+impl From<HoldKind> for DiskProof {
+    fn from(kind: HoldKind) -> Self {
+        match kind {
+            HoldKind::KernelVerity => DiskProof::FsVerity,
+            HoldKind::Leased | HoldKind::Unleased => DiskProof::Leased,
+        }
+    }
 }
 
 /// A disk's bytes as they were found.
@@ -135,17 +153,18 @@ pub(super) struct AtRest {
 
 impl AtRest {
     /// Digests `disk`, which no VMM has open for writing, unless it is held.
-    pub(super) async fn take(disk: &WorkingDisk, target: &Target) -> Result<Self, Error> {
+    pub(super) async fn take(disk: &WorkingDisk, options: &RevertOptions) -> Result<Self, Error> {
         // Before the digest: what changes from here on shows.
         let stamp = stamp(disk)?;
-        let known = target.known(disk.role);
+        let known = options.known(disk.role);
         if let Some(known) = known
-            && known.held == Some(stamp.identity)
+            && let Some((identity, kind)) = known.held
+            && identity == stamp.identity
         {
             return Ok(AtRest {
                 found: Found::held(known, stamp.identity),
                 stamp,
-                proof: DiskProof::Held,
+                proof: kind.into(),
             });
         }
         let found = Found::now(disk, known, AccessPolicy::PreferMapped).await?;
@@ -161,14 +180,15 @@ impl AtRest {
         Ok(stamp(disk)? == self.stamp)
     }
 
-    fn stands(&self, disk: &WorkingDisk, target: &Target) -> Result<bool, Error> {
-        let known = target.known(disk.role);
-        let held = known.and_then(|known| known.held) == Some(self.stamp.identity);
-        Ok(self.is_unchanged(disk)? && (held || self.proof != DiskProof::Held))
+    fn stands(&self, disk: &WorkingDisk, options: &RevertOptions) -> Result<bool, Error> {
+        let known = options.known(disk.role);
+        let held = known.and_then(|known| known.held);
+        let held = held.is_some_and(|(identity, _)| identity == self.stamp.identity);
+        Ok(self.is_unchanged(disk)? && (held || !self.proof.is_vouched_for()))
     }
 }
 
-impl Target {
+impl RevertOptions {
     /// What is known of the disk, unless everything is computed anew.
     fn known(&self, role: DiskRole) -> Option<&KnownDisk> {
         match self.verification {
@@ -184,7 +204,7 @@ impl Machine {
     pub(super) async fn prove_disks(
         &self,
         at_rest: &[Option<AtRest>],
-        target: &Target,
+        options: &RevertOptions,
     ) -> Result<Vec<DiskReading>, Error> {
         let open = match self.vmm.process() {
             Some(process) => Some(process.open_files().map_err(Error::OpenFiles)?),
@@ -193,15 +213,15 @@ impl Machine {
         let mut readings = Vec::with_capacity(self.disks.len());
         for (disk, at_rest) in self.disks.iter().zip(at_rest) {
             let standing = match at_rest {
-                Some(at_rest) if target.verification == VerificationLevel::Fast => {
-                    at_rest.stands(disk, target)?.then_some(at_rest)
+                Some(at_rest) if options.verification == VerificationLevel::Fast => {
+                    at_rest.stands(disk, options)?.then_some(at_rest)
                 }
                 _ => None,
             };
             let (found, proof) = match standing {
                 Some(at_rest) => (at_rest.found, at_rest.proof),
                 None => {
-                    let known = target.known(disk.role);
+                    let known = options.known(disk.role);
                     let found = Found::now(disk, known, AccessPolicy::ReadOnly).await?;
                     (found, DiskProof::Paused)
                 }

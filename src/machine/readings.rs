@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{DiskProof, DiskRole, Error, Restored};
+use super::{DiskProof, DiskRole, Error, MemoryReading};
 use crate::api::types::VmState;
 use crate::guest::protocol::Renewed;
 use crate::overlay::{Access, Digest, FileIdentity, VerityDigest, Work};
@@ -39,8 +39,8 @@ impl<T> Reading<T> {
 pub struct Readings {
     /// Each disk's bytes.
     pub disks: Vec<DiskReading>,
-    /// How the guest's memory came back.
-    pub restored: Restored,
+    /// How the guest got its memory.
+    pub memory: MemoryReading,
     /// What the guest said.
     pub guest: Reading<GuestReading>,
     /// The VM's state as the API has it.

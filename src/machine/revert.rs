@@ -1,100 +1,76 @@
 //! The revert: from any state to the running VM of a snapshot, with what the sources say of it.
 //!
 //! ```text
-//!              stage                          awaken
-//!   any state ------> paused, disks proved  --------> running, channel open, three sources read
+//!              stage                               resume_and_query
+//!   any state ------> paused, memory and disks proved ------------> running, channel open, three sources read
 //!                        |        ^
-//!                        +--------+ rehearse, recheck: a staged VM may wait for as long as it likes
+//!                        +--------+ prewarm, recheck: a staged VM may wait for any time
 //! ```
 //!
-//! *Stage* deletes the VM, puts the writable disks back, restores the snapshot paused, and proves the disks. *Awaken*
-//! resumes it, opens a channel, asks the guest who it is and renews what a snapshot shares, and asks for the VM's
-//! state. A reset in place does the one right after the other; a spare waits in between.
+//! *Stage* deletes the VM, puts the writable disks back, restores the snapshot paused, and proves memory and disks.
+//! *Resume and query* resumes it, opens a channel, asks the guest who it is and renews what a snapshot shares, and asks
+//! for the VM's state. A reset in place does the one right after the other; a spare waits in between.
 //!
-//! What a restored guest does for the first time takes it many times longer than the second time: every page that it
-//! touches has to be found for it first. *Rehearse* has that behind it before anybody waits: the VM runs until its guest
-//! has answered once, and is paused again. Those answers prove nothing; awaken asks for them all once more.
+//! After a restore every first page access faults, so the first answers are slow. *Prewarm* takes those faults in
+//! advance: the VM runs until its guest has answered once, and is paused again. Those answers prove nothing; all of them
+//! are asked for again.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::prove::AtRest;
 use super::readings::Steps;
 use super::{
-    Description, DiskReading, Error, KnownDisk, Machine, Readings, RestorePolicy, Restored,
-    VerificationLevel,
+    DiskReading, Error, KnownDisk, Machine, MemoryReading, Readings, Snapshot, VerificationLevel,
 };
 use crate::api;
 use crate::api::types::VmState;
 
-/// The state to which a machine is reverted, and how.
+/// How a machine is reverted, and to which snapshot.
 #[derive(Clone, Debug)]
-pub struct Target {
-    /// The snapshot's description of the VM.
-    pub description: Arc<Description>,
-    /// How the memory comes back.
-    pub restore: RestorePolicy,
+pub struct RevertOptions {
+    /// The snapshot.
+    pub snapshot: Arc<Snapshot>,
     /// How much of the disks' proof is computed anew.
     pub verification: VerificationLevel,
-    /// What is known of the disks. Nothing need be.
+    /// What is known of the disks. May be empty.
     pub disks: Vec<KnownDisk>,
 }
 
-impl Target {
-    /// The snapshot in the folder `snapshot`, with the defaults for everything else.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::File`] and [`Error::Snapshot`] for a description that can't be read.
-    pub fn of(snapshot: &Path) -> Result<Self, Error> {
-        Ok(Target {
-            description: Arc::new(Description::read(snapshot)?),
-            restore: RestorePolicy::default(),
+impl RevertOptions {
+    /// To this snapshot, with the defaults for everything else.
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        RevertOptions {
+            snapshot,
             verification: VerificationLevel::default(),
             disks: Vec::new(),
-        })
+        }
     }
 }
 
-/// A restored, paused VM whose disks are proved. Made by [`Machine::stage`], used up by [`Machine::awaken`].
+/// A restored, paused VM whose memory and disks are proved. Made by [`Machine::stage`], used up by
+/// [`Machine::resume_and_query`].
 #[derive(Debug)]
 pub struct Staged {
     at_rest: Vec<Option<AtRest>>,
     disks: Vec<DiskReading>,
-    restored: Restored,
+    memory: MemoryReading,
     steps: Steps,
 }
 
-impl Staged {
-    /// How the memory came back.
-    pub fn restored(&self) -> &Restored {
-        &self.restored
-    }
-}
-
 impl Machine {
-    /// Replaces whatever VM there is by the one of the snapshot in the folder `snapshot`, and reads the three
-    /// sources.
+    /// Replaces whatever VM there is by the one of the snapshot, and reads the three sources.
     ///
     /// # Errors
     ///
-    /// Those of [`stage`](Self::stage) and [`awaken`](Self::awaken). A source that stays silent is no error, but a
-    /// [`Reading::Silent`](super::Reading::Silent).
-    pub async fn revert(&mut self, snapshot: &Path) -> Result<Readings, Error> {
-        self.revert_to(&Target::of(snapshot)?).await
+    /// Those of [`stage`](Self::stage) and [`resume_and_query`](Self::resume_and_query). A source that stays silent is no
+    /// error, but a [`Reading::Silent`](super::Reading::Silent).
+    pub async fn revert(&mut self, options: &RevertOptions) -> Result<Readings, Error> {
+        let staged = self.stage(options).await?;
+        self.resume_and_query(staged).await
     }
 
-    /// The same for a target that says more.
-    ///
-    /// # Errors
-    ///
-    /// As [`revert`](Self::revert).
-    pub async fn revert_to(&mut self, target: &Target) -> Result<Readings, Error> {
-        let staged = self.stage(target).await?;
-        self.awaken(staged).await
-    }
-
-    /// Replaces whatever VM there is by the paused one of the snapshot, and proves its disks. Legal in every state.
+    /// Replaces whatever VM there is by the paused one of the snapshot, and proves its memory and its disks. Legal in
+    /// every state.
     ///
     /// A read-only disk is digested as it is found, before the VMM opens it. A writable one is put back from its
     /// origin. If this VMM never ran a guest, that is digested at rest as well; if it did, such a digest would say
@@ -102,11 +78,12 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// Those of [`check_disks`](Self::check_disks), after which the VM that there was is untouched. Any step that
-    /// failed, as its own variant; then the VM slot is empty, or holds a VM that nobody should use.
-    pub async fn stage(&mut self, target: &Target) -> Result<Staged, Error> {
+    /// Those of [`check_disks`](Self::check_disks) and [`Error::Memory`], after which the VM that there was is untouched.
+    /// Any step that failed, as its own variant; then the VM slot is empty, or holds a VM that must not be used.
+    pub async fn stage(&mut self, options: &RevertOptions) -> Result<Staged, Error> {
         let mut steps = Steps::start();
         self.check_disks().await?;
+        options.snapshot.ensure_memory().await?;
         if let Some(took) = self.started.take() {
             steps.before("start", took);
         }
@@ -119,33 +96,34 @@ impl Machine {
             Ok(())
         };
         // At once: a disk that is put back is a new file, and the VMM keeps the old one until it has let go of it.
-        let (cleared, at_rest) = tokio::join!(clear, self.lay_disks(target));
+        let (cleared, at_rest) = tokio::join!(clear, self.lay_disks(options));
         cleared?;
         let at_rest = at_rest?;
         steps.end("disks");
 
         self.occupied = true;
-        let restored = self.restore(&target.description, &target.restore).await?;
+        self.restore(&options.snapshot).await?;
         steps.end("restore");
 
-        let disks = self.prove_disks(&at_rest, target).await?;
+        let memory = self.read_memory(&options.snapshot).await?;
+        let disks = self.prove_disks(&at_rest, options).await?;
         steps.end("digest");
         Ok(Staged {
             at_rest,
             disks,
-            restored,
+            memory,
             steps,
         })
     }
 
-    /// Lets a staged VM run until its guest has answered everything that [`awaken`](Self::awaken) will ask, and pauses it
+    /// Lets a staged VM run until its guest has answered everything that [`resume_and_query`](Self::resume_and_query) will ask, and pauses it
     /// again. The channel stays open: it outlives a pause.
     ///
     /// # Errors
     ///
     /// [`Error::GuestWrites`] when the guest changed a disk meanwhile, so that its proof no longer stands;
     /// [`Error::Channel`], [`Error::Api`], [`Error::VmmDied`], [`Error::File`]. After each the VM is of no further use.
-    pub async fn rehearse(&mut self, staged: Staged) -> Result<Staged, Error> {
+    pub async fn prewarm(&mut self, staged: Staged) -> Result<Staged, Error> {
         self.served = true;
         self.call("resume the VM", api::vm_resume()).await?;
         self.ask_guest().await?;
@@ -168,8 +146,8 @@ impl Machine {
     /// # Errors
     ///
     /// [`Error::NotOurs`] when another answers than the VMM that was started, [`Error::NotPaused`] when the VM can't be
-    /// awakened; [`Error::Api`], [`Error::VmmDied`], [`Error::OpenFiles`], [`Error::Disk`].
-    pub async fn recheck(&self, staged: Staged, target: &Target) -> Result<Staged, Error> {
+    /// resumed; [`Error::Api`], [`Error::VmmDied`], [`Error::OpenFiles`], [`Error::Disk`].
+    pub async fn recheck(&self, staged: Staged, options: &RevertOptions) -> Result<Staged, Error> {
         let mut steps = Steps::start();
         if let Err(error) = self.vmm.prove_identity() {
             return Err(Error::NotOurs(error));
@@ -178,11 +156,12 @@ impl Machine {
         if info.state != VmState::Paused {
             return Err(Error::NotPaused { state: info.state });
         }
-        let disks = self.prove_disks(&staged.at_rest, target);
-        let disks = disks.await?;
+        let memory = self.read_memory(&options.snapshot).await?;
+        let disks = self.prove_disks(&staged.at_rest, options).await?;
         steps.end("recheck");
         Ok(Staged {
             disks,
+            memory,
             steps,
             ..staged
         })
@@ -194,11 +173,11 @@ impl Machine {
     ///
     /// Any step that failed, as its own variant. A source that stays silent is no error, but a
     /// [`Reading::Silent`](super::Reading::Silent).
-    pub async fn awaken(&mut self, staged: Staged) -> Result<Readings, Error> {
+    pub async fn resume_and_query(&mut self, staged: Staged) -> Result<Readings, Error> {
         let Staged {
             at_rest: _,
             disks,
-            restored,
+            memory,
             mut steps,
         } = staged;
         self.served = true;
@@ -215,7 +194,7 @@ impl Machine {
         steps.end("vmm_identity");
         Ok(Readings {
             disks,
-            restored,
+            memory,
             guest,
             vm_state,
             vmm,
@@ -224,12 +203,12 @@ impl Machine {
     }
 
     /// Puts the writable disks back, and digests what no VMM will have written to.
-    async fn lay_disks(&self, target: &Target) -> Result<Vec<Option<AtRest>>, Error> {
+    async fn lay_disks(&self, options: &RevertOptions) -> Result<Vec<Option<AtRest>>, Error> {
         let mut at_rest = Vec::with_capacity(self.disks.len());
         for disk in &self.disks {
             disk.put_back().await?;
             at_rest.push(match disk.readonly || !self.served {
-                true => Some(AtRest::take(disk, target).await?),
+                true => Some(AtRest::take(disk, options).await?),
                 false => None,
             });
         }

@@ -19,8 +19,10 @@ mod filesystem;
 mod format;
 mod hash;
 mod hold;
+mod immutable;
 mod kernel_verity;
 mod lease;
+mod leased;
 mod put_back;
 pub mod qcow2;
 mod read;
@@ -41,6 +43,8 @@ pub use hash::{
     sha256, sha256_watched,
 };
 pub use hold::{Hold, HoldKind};
+pub use immutable::{Immutable, Protection};
+pub use leased::Leased;
 pub use put_back::{Copied, copy_private, put_back};
 pub use read::Access;
 pub use sparse::make_sparse;

@@ -11,8 +11,9 @@ use serde::Deserialize;
 
 use super::{OlderGuest, Strategy};
 use crate::client::Deadlines;
-use crate::golden::MemoryPolicy;
-use crate::machine::{Disk, DiskFormat, DiskRole, Limits, RestoreMode, VerificationLevel, VmShape};
+use crate::golden::{LoadOptions, MemoryMode};
+use crate::machine::{Disk, DiskFormat, DiskRole, Limits, VerificationLevel, VmShape};
+use crate::overlay::Digest;
 use crate::vmm::VmmConfig;
 
 /// A configuration has a few hundred bytes.
@@ -47,12 +48,16 @@ pub struct SandboxConfig {
     pub scaffold: bool,
     /// Which VMM serves after a reset. The one that was there unless set.
     pub strategy: Strategy,
-    /// How the guest's memory comes back. `auto` unless set.
-    pub restore_mode: RestoreMode,
+    /// How guests get the golden snapshot's memory: `mapped` unless set, or `copied`.
+    pub memory: MemoryMode,
+    /// The most memory that this process may take for the golden snapshot's, in MiB. Where that is less than the guest has,
+    /// it is copied at each restore. Unless set, as much as the machine and its control groups leave.
+    pub golden_memory_limit_mib: Option<u64>,
     /// How much of a reset's proof is computed anew each time. `fast` unless set.
     pub verification: VerificationLevel,
-    /// How much a reset does to prove that the memory it restores is the golden snapshot's. `held` unless set.
-    pub memory_policy: MemoryPolicy,
+    /// The digest of the golden snapshot's manifest (`sha256sum manifest.json`, printed by `golden mint` and `golden
+    /// verify`). With it, any other golden snapshot is refused.
+    pub golden_digest: Option<Digest>,
     /// The Ed25519 key that has to have signed the golden snapshot's manifest: PEM, or its 32 bytes. With it, a golden
     /// snapshot that isn't signed, or by another key, is refused. Without it no signature is looked at.
     pub public_key: Option<PathBuf>,
@@ -149,9 +154,10 @@ impl Default for SandboxConfig {
             golden: None,
             scaffold: false,
             strategy: Strategy::default(),
-            restore_mode: RestoreMode::default(),
+            memory: MemoryMode::default(),
+            golden_memory_limit_mib: None,
             verification: VerificationLevel::default(),
-            memory_policy: MemoryPolicy::default(),
+            golden_digest: None,
             public_key: None,
             any_cpu: false,
             older_guest: OlderGuest::default(),
@@ -263,22 +269,16 @@ impl SandboxConfig {
                 "public_key",
                 "needs a golden snapshot: scaffold mode verifies nothing",
             )),
+            (None, true) if self.golden_digest.is_some() => Err(invalid(
+                "golden_digest",
+                "needs a golden snapshot: scaffold mode verifies nothing",
+            )),
             (None, true) if self.kernel.is_none() => Err(invalid("kernel", "is missing")),
             (None, true) if self.root_disk.is_none() => Err(invalid("root_disk", "is missing")),
             (None, true) if self.strategy != Strategy::InPlace => Err(invalid(
                 "strategy",
                 "needs a golden snapshot: scaffold mode boots again in place",
             )),
-            // The VMM reads the files while the VM lives, so nothing that was proved before says what it has read.
-            _ if self.restore_mode == RestoreMode::OnDemand
-                && self.memory_policy != MemoryPolicy::Trust =>
-            {
-                Err(invalid(
-                    "restore_mode",
-                    "on_demand proves nothing of the memory: say memory_policy = \"trust\" too, or leave it auto, which \
-                     does so where the kernel protects the files",
-                ))
-            }
             _ => self.check_numbers(),
         }
     }
@@ -354,6 +354,15 @@ impl SandboxConfig {
             config.run_root = run_root.clone();
         }
         config
+    }
+
+    /// How the golden snapshot is loaded for VMMs that this process starts.
+    pub fn load_options(&self) -> LoadOptions {
+        let mut options = LoadOptions::default();
+        options.memory = self.memory;
+        let limit = self.golden_memory_limit_mib;
+        options.memory_limit = limit.map(|mib| mib.saturating_mul(1 << 20));
+        options
     }
 
     /// How long a machine waits for its guest and for its VMM.

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::OlderGuest;
-use crate::golden::MemoryProof;
-use crate::machine::{DiskProof, DiskRole, Restored, Step};
+use crate::golden::LoadedMemory;
+use crate::machine::{DiskProof, DiskRole, Step};
 use crate::overlay::{Access, Digest, Work};
 use crate::vmm::Identity;
 use crate::vsock::ClockSkew;
@@ -17,10 +17,8 @@ use crate::vsock::ClockSkew;
 pub struct ResetReport {
     /// How the sandbox was reverted.
     pub strategy: StrategyUsed,
-    /// How the snapshot's memory was brought back; `None` where no snapshot was restored.
-    pub restore: Option<Restored>,
-    /// What the proof of the snapshot's files rests on; `None` where they were not looked at.
-    pub memory: Option<MemoryProof>,
+    /// How guests get the golden snapshot's memory, and what that rests on; `None` where no snapshot was restored.
+    pub memory: Option<LoadedMemory>,
     /// Which try this was, from 1. A second follows only on silence.
     pub attempt: u32,
     /// Every check, the decisive ones first.
@@ -46,7 +44,6 @@ impl ResetReport {
     pub(super) fn unverified(strategy: StrategyUsed, steps: Vec<Step>) -> Self {
         ResetReport {
             strategy,
-            restore: None,
             memory: None,
             attempt: 1,
             checks: Vec::new(),
@@ -61,11 +58,11 @@ impl ResetReport {
     }
 }
 
-/// How a reset was made, which [`verify`](super::verify::verify) can't see from its readings.
+/// What [`verify`](super::verify::verify) needs beside the readings.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Manner {
+pub(super) struct VerificationContext {
     pub(super) strategy: StrategyUsed,
-    pub(super) memory: Option<MemoryProof>,
+    pub(super) memory: LoadedMemory,
     pub(super) attempt: u32,
     /// What the configuration says of an old guest.
     pub(super) older_guest: OlderGuest,
@@ -140,8 +137,8 @@ pub enum Source {
     GuestClock,
     /// That whoever answers on the api-socket is the VMM that was started.
     VmmIdentity,
-    /// That the files which the VM was restored from were the golden snapshot's when the VMM read them.
-    SnapshotFiles,
+    /// That the VM's memory is the golden snapshot's: the VMM has mapped it, or copied it from a file that could not change.
+    GuestMemory,
 }
 
 /// How a check came out.
@@ -150,6 +147,8 @@ pub enum Source {
 pub enum Outcome {
     /// It said what it should.
     Agreed,
+    /// It was not read: the kernel's word stands that it is what was compared before.
+    VouchedFor,
     /// It said something else.
     Disagreed,
     /// It said nothing in time.

@@ -3,13 +3,13 @@
 use jiff::Timestamp;
 
 use super::guest::{self, GuestChecks};
-use super::report::Manner;
+use super::report::VerificationContext;
 use super::{
     Check, DivergenceAction, FsHash, HashedDisk, Outcome, ResetOutcome, ResetReport, ResetState,
     Source, VerificationDetails, VmmApiState,
 };
-use crate::golden::{GoldenDisk, Manifest, MemoryProof, vmm_api_state};
-use crate::machine::{DiskReading, Reading, Readings, VmmFile};
+use crate::golden::{GoldenDisk, Manifest, vmm_api_state};
+use crate::machine::{DiskProof, DiskReading, MemoryReading, Reading, Readings, VmmFile};
 
 /// What the comparison says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +24,17 @@ pub(super) enum Verdict {
 
 /// The outcome of one comparison.
 #[derive(Debug)]
-pub(super) struct Judgement {
+pub(super) struct Verification {
     pub(super) verdict: Verdict,
     pub(super) outcome: ResetOutcome,
 }
 
 /// Compares `readings` with what the golden snapshot's manifest says they have to be.
-pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -> Judgement {
+pub(super) fn verify(
+    readings: Readings,
+    manifest: &Manifest,
+    context: &VerificationContext,
+) -> Verification {
     let mut checks: Vec<Check> = Vec::with_capacity(10);
     let disks = || readings.disks.iter().zip(&manifest.disks);
     checks.extend(disks().map(|(disk, golden)| check_digest(disk, golden)));
@@ -40,11 +44,11 @@ pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -
     let guest = GuestChecks {
         nonce: manifest.guest.nonce.as_deref(),
         guest: &readings.guest,
-        older: manner.older_guest,
+        older: context.older_guest,
     };
     checks.extend(guest.all());
     checks.push(check_vmm(&readings));
-    checks.push(check_snapshot(manner.memory.as_ref()));
+    checks.push(check_memory(&readings.memory));
 
     let any = |outcome| checks.iter().any(|check| check.outcome == outcome);
     let verdict = match (any(Outcome::Disagreed), any(Outcome::Silent)) {
@@ -54,10 +58,9 @@ pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -
     };
     let guest = readings.guest.answered();
     let report = ResetReport {
-        strategy: manner.strategy,
-        restore: Some(readings.restored.clone()),
-        memory: manner.memory.clone(),
-        attempt: manner.attempt,
+        strategy: context.strategy,
+        memory: Some(context.memory.clone()),
+        attempt: context.attempt,
         disks: readings.disks.iter().map(hashed_disk).collect(),
         vmm: readings.vmm.clone().and_then(Result::ok),
         micros: readings.steps.iter().map(|step| step.micros).sum(),
@@ -67,7 +70,7 @@ pub(super) fn verify(readings: Readings, manifest: &Manifest, manner: &Manner) -
         clock: guest.and_then(|guest| guest.clock),
         checks,
     };
-    Judgement {
+    Verification {
         verdict,
         outcome: ResetOutcome {
             state: reset_state(&readings, manifest, verdict),
@@ -81,11 +84,22 @@ fn check_digest(disk: &DiskReading, golden: &GoldenDisk) -> Check {
         && disk.length == golden.length
         && disk.fsverity.is_none_or(|found| found == golden.fsverity);
     let show = |digest, length| format!("{} disk {digest}, {length} bytes", disk.role);
+    let (outcome, found) = match disk.proof {
+        DiskProof::Leased if same => (
+            Outcome::VouchedFor,
+            "not read: a read lease has stood since it was compared".to_owned(),
+        ),
+        DiskProof::FsVerity if same => (
+            Outcome::VouchedFor,
+            "not read: fs-verity protects it with the manifest's digest".to_owned(),
+        ),
+        _ => (agreed(same), show(disk.digest, disk.length)),
+    };
     Check {
         source: Source::FsHash,
-        outcome: agreed(same),
+        outcome,
         expected: show(golden.sha256, golden.length),
-        found: show(disk.digest, disk.length),
+        found,
     }
 }
 
@@ -137,7 +151,7 @@ fn check_identity(disk: &DiskReading) -> Check {
     }
 }
 
-/// A VMM that can't be shown to be ours is none: there is no trying again.
+/// A VMM whose identity can't be proved counts as a disagreement. It is not retried.
 fn check_vmm(readings: &Readings) -> Check {
     let (outcome, found) = match &readings.vmm {
         None => (
@@ -155,22 +169,39 @@ fn check_vmm(readings: &Readings) -> Check {
     }
 }
 
-/// A hold that was lost is an error of the revert, so what comes here either stood or was never taken.
-fn check_snapshot(memory: Option<&MemoryProof>) -> Check {
+/// A lease that was lost is an error of the revert, so one that comes here stood.
+fn check_memory(memory: &MemoryReading) -> Check {
     let (outcome, found) = match memory {
-        Some(proof) if proof.confirmed => {
-            (Outcome::Agreed, format!("they were, by {:?}", proof.basis))
-        }
-        Some(proof) => (
-            Outcome::NotApplicable,
-            format!("not confirmed; they rest on {:?}", proof.basis),
+        MemoryReading::Mapped {
+            found: Ok(()),
+            bytes,
+            ..
+        } => (
+            Outcome::Agreed,
+            format!("the VMM maps all {bytes} bytes of it privately"),
         ),
-        None => (Outcome::NotApplicable, "they were not looked at".to_owned()),
+        MemoryReading::Mapped {
+            found: Err(why), ..
+        } => (Outcome::Disagreed, why.to_string()),
+        MemoryReading::Copied {
+            protection: Some(_),
+        } => (
+            Outcome::VouchedFor,
+            "the VMM copied it from a file that cannot change".to_owned(),
+        ),
+        MemoryReading::Copied { protection: None } => (
+            Outcome::VouchedFor,
+            "the VMM copied it under a read lease, which stood until it had".to_owned(),
+        ),
+        MemoryReading::ByPath => (
+            Outcome::NotApplicable,
+            "a VMM that is not ours read it by its path".to_owned(),
+        ),
     };
     Check {
-        source: Source::SnapshotFiles,
+        source: Source::GuestMemory,
         outcome,
-        expected: "the VM was restored from the files of the manifest".to_owned(),
+        expected: "the VM has the golden snapshot's memory".to_owned(),
         found,
     }
 }

@@ -35,6 +35,7 @@ mod events;
 mod exit;
 mod identity;
 mod log;
+mod maps;
 mod open_files;
 mod process;
 mod procfs;
@@ -47,6 +48,7 @@ mod shutdown;
 mod spawner;
 
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::process::Signal;
@@ -59,6 +61,7 @@ pub use error::Error;
 pub use events::Event;
 pub use exit::{Ended, Exit};
 pub(crate) use log::tail_of;
+pub use maps::{MappedFile, Mapping};
 pub use open_files::OpenFile;
 pub use process::Process;
 pub use proof::{Executable, Identity, IdentityError};
@@ -100,7 +103,20 @@ impl Vmm {
     /// - [`Error::DiedAtStart`], [`Error::NotReady`]: it started and never answered. Both carry the end of its log.
     /// - [`Error::Client`]: it answered what no VMM answers.
     pub async fn spawn(config: &VmmConfig) -> Result<Vmm, Error> {
-        let running = spawner::spawn(config).await?;
+        Vmm::spawn_with(config, Vec::new()).await
+    }
+
+    /// The same for a VMM that inherits `descriptors`, each under the number that it has here. They have to be beyond 2
+    /// and are closed in this process once the VMM has started.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`spawn`](Vmm::spawn).
+    pub async fn spawn_with(
+        config: &VmmConfig,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Vmm, Error> {
+        let running = spawner::spawn(config, descriptors).await?;
         let client = Client::new(running.run_dir.api_socket())?;
         ready::wait(&client, &running, config.limits.ready).await?;
         tracing::info!(

@@ -65,9 +65,12 @@ impl Drop for Running {
 }
 
 /// Starts a VMM; see [`Vmm::spawn`](super::Vmm::spawn). The process isn't ready yet.
-pub(super) async fn spawn(config: &VmmConfig) -> Result<Running, Error> {
+pub(super) async fn spawn(
+    config: &VmmConfig,
+    descriptors: Vec<OwnedFd>,
+) -> Result<Running, Error> {
     let config = config.clone();
-    let launch = tokio::task::spawn_blocking(move || Launch::prepare(config))
+    let launch = tokio::task::spawn_blocking(move || Launch::prepare(config, descriptors))
         .await
         .map_err(|stopped| Error::NoSpawner {
             source: Some(stopped.into()),
@@ -84,6 +87,8 @@ pub(super) async fn spawn(config: &VmmConfig) -> Result<Running, Error> {
 struct Launch {
     binary: PathBuf,
     config: VmmConfig,
+    /// What the process is to inherit besides.
+    descriptors: Vec<OwnedFd>,
     listener: UnixListener,
     socket_file: SocketFile,
     record: Record,
@@ -93,7 +98,7 @@ struct Launch {
 }
 
 impl Launch {
-    fn prepare(config: VmmConfig) -> Result<Launch, Error> {
+    fn prepare(config: VmmConfig, descriptors: Vec<OwnedFd>) -> Result<Launch, Error> {
         let binary = binary::find(&config.binary)?;
         let root = run_root::prepare(&config.run_root)?;
         reclaim(&root)?;
@@ -112,6 +117,7 @@ impl Launch {
         Ok(Launch {
             binary,
             config,
+            descriptors,
             listener,
             socket_file,
             record,
@@ -125,6 +131,7 @@ impl Launch {
         let Launch {
             binary,
             config,
+            descriptors,
             listener,
             socket_file,
             record,
@@ -163,7 +170,8 @@ impl Launch {
             .stdout(log_writer.try_clone().map_err(failed)?)
             .stderr(log_writer)
             .process_group(0);
-        let inherited = [listener.into(), event_writer, console_writer];
+        let mut inherited = descriptors;
+        inherited.extend([listener.into(), event_writer, console_writer]);
         before_exec(&mut command, inherited, stat);
         let mut child = command.spawn().map_err(failed)?;
         // With it go our copies of the listener and of the pipes' writing ends: from now on connecting to a dead VMM is
@@ -203,7 +211,7 @@ impl Launch {
 /// `descriptors` open under the numbers that they have here.
 ///
 /// The numbers stay: a `dup2` to fixed ones could hit the pipe over which the standard library reports a failed exec.
-fn before_exec(command: &mut Command, descriptors: [OwnedFd; 3], record: File) {
+fn before_exec(command: &mut Command, descriptors: Vec<OwnedFd>, record: File) {
     let parent = rustix::process::getpid();
     let steps = move || {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::goal::{Failure, Goal};
+use super::reset_target::{Failure, ResetTarget, Reverted};
 use super::spares::Refill;
 use super::{Running, Shared};
 use crate::client::Release;
-use crate::golden::{self, Golden, MemoryProof, PublicKey};
-use crate::machine::{self, Machine, MachineConfig};
+use crate::golden::{self, Golden, HeldDisks, LoadedGolden, PublicKey, Trust};
+use crate::machine::{self, GuestMemory, Machine, MachineConfig, VmmSource, blocking};
 use crate::sandbox::verify::Verdict;
 use crate::sandbox::{
     BootFailure, Error, FailedReset, SandboxState, Strategy, StrategyUsed, Unavailable,
@@ -45,15 +45,21 @@ impl Shared {
         if self.needs_kvm {
             check_kvm()?;
         }
-        let goal = match &self.config.golden {
-            Some(directory) => Some(Arc::new(self.open(directory).await?)),
-            None => None,
+        let golden = match (&self.golden, &self.config.golden) {
+            (Some(shared), _) => Some(Arc::clone(shared)),
+            (None, Some(directory)) => Some(self.load(directory).await?),
+            (None, None) => None,
         };
-        let machine = match &goal {
-            Some(goal) => goal.machine(),
+        let target = golden.map(|golden| {
+            let target = ResetTarget::new(golden, &self.config, &self.source);
+            Arc::new(target)
+        });
+        let machine = match &target {
+            Some(target) => target.machine(),
             None => MachineConfig {
                 vmm: self.source.clone(),
                 disks: self.config.disks(),
+                memory: GuestMemory::ByPath,
                 port: self.config.port,
                 limits: self.config.limits(),
             },
@@ -61,21 +67,21 @@ impl Shared {
         let machine = Machine::start(machine).await;
         let mut machine = machine.map_err(not_available_or_failed)?;
         let watcher = self.watch(&machine);
-        let up = match &goal {
-            Some(goal) => self.restore_verified(&mut machine, goal).await,
+        let up = match &target {
+            Some(target) => self.restore_verified(&mut machine, target).await,
             None => self.boot_cold(&mut machine).await.map(|()| None),
         };
         let mut running = Running {
             machine,
             given_up: false,
-            goal,
+            target,
             watcher,
             golden_watcher: None,
         };
         match up {
-            Ok(proof) => {
-                self.adopt(&mut running, proof);
-                self.keep_spares(running.goal.as_ref());
+            Ok(disks) => {
+                self.adopt(&mut running, disks);
+                self.keep_spares(running.target.as_ref());
                 Ok(running)
             }
             Err(error) => {
@@ -85,24 +91,33 @@ impl Shared {
         }
     }
 
-    async fn open(&self, directory: &Path) -> Result<Goal, Error> {
-        let golden = match &self.config.public_key {
-            Some(key) => PublicKey::load(key)
-                .map_err(golden::Error::Key)
-                .and_then(|key| Golden::open_signed(directory, &key)),
-            None => Golden::open(directory),
-        };
-        let golden = golden.map_err(|error| failed(BootFailure::Golden(error)))?;
-        let goal = Goal::hold(golden, &self.config, &self.source).await;
-        goal.map_err(boot_failed)
+    /// Opens the golden snapshot in `directory`, verifies it, and makes its memory immutable.
+    async fn load(&self, directory: &Path) -> Result<Arc<LoadedGolden>, Error> {
+        let directory = directory.to_owned();
+        let key = self.config.public_key.clone();
+        let digest = self.config.golden_digest;
+        let mut options = self.config.load_options();
+        options.attached_vmm = matches!(self.source, VmmSource::Attach { .. });
+        let loaded = blocking(move || {
+            let key = key.map(|key| PublicKey::load(&key)).transpose();
+            let trust = Trust {
+                signed_by: key.map_err(golden::Error::Key)?,
+                digest,
+            };
+            Golden::open_trusted(&directory, &trust)?.load(&options)
+        });
+        let loaded = loaded.await;
+        let loaded = loaded.map_err(|error| failed(BootFailure::Golden(error)))?;
+        tracing::info!(memory = ?loaded.memory(), "the golden snapshot is loaded");
+        Ok(Arc::new(loaded))
     }
 
     /// Has spares made for the resets to come, if that is the strategy.
-    fn keep_spares(&self, goal: Option<&Arc<Goal>>) {
-        let (Strategy::Standby(standby), Some(goal)) = (self.config.strategy, goal) else {
+    fn keep_spares(&self, target: Option<&Arc<ResetTarget>>) {
+        let (Strategy::Standby(standby), Some(target)) = (self.config.strategy, target) else {
             return;
         };
-        let memory = goal.memory_bytes();
+        let memory = target.memory_bytes();
         let capacity = standby.capacity(memory);
         if capacity == 0 {
             let budget_mib = standby.memory_budget_mib;
@@ -110,7 +125,7 @@ impl Shared {
             return;
         }
         self.spares.start(Refill {
-            goal: Arc::clone(goal),
+            target: Arc::clone(target),
             capacity,
             max_age: Duration::from_secs(standby.max_age_s),
             busy: self.busy.subscribe(),
@@ -118,18 +133,21 @@ impl Shared {
         });
     }
 
-    /// Restores the golden snapshot: what its files rest on.
+    /// Restores the golden snapshot: the disks that the VM goes on to read, as they were held.
     async fn restore_verified(
         self: &Arc<Self>,
         machine: &mut Machine,
-        goal: &Goal,
-    ) -> Result<Option<MemoryProof>, Error> {
-        check_release(machine, Some(goal.golden())).await?;
-        goal.check_vmm(machine).await.map_err(boot_failed)?;
-        let verification = goal.revert(machine, StrategyUsed::Respawn).await;
-        let verification = verification.map_err(boot_failed)?;
+        target: &ResetTarget,
+    ) -> Result<Option<HeldDisks>, Error> {
+        check_release(machine, Some(target.golden())).await?;
+        target.check_vmm(machine).await.map_err(boot_failed)?;
+        let reverted = target.revert(machine, StrategyUsed::Respawn).await;
+        let Reverted {
+            verification,
+            disks,
+        } = reverted.map_err(boot_failed)?;
         let refuse: fn(Box<FailedReset>) -> Error = match verification.verdict {
-            Verdict::Passed => return Ok(verification.outcome.report.memory),
+            Verdict::Passed => return Ok(disks),
             Verdict::Diverged => Error::ResetDivergence,
             Verdict::Silent => Error::ResetTimeout,
         };
@@ -157,8 +175,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Lets tools run on the machine's channel. Its VM was restored on `proof`.
-    pub(super) fn adopt(self: &Arc<Self>, running: &mut Running, proof: Option<MemoryProof>) {
+    /// Lets tools run on the machine's channel. Its VM goes on to read `disks`.
+    pub(super) fn adopt(self: &Arc<Self>, running: &mut Running, disks: Option<HeldDisks>) {
         let channel = running
             .machine
             .channel()
@@ -166,8 +184,8 @@ impl Shared {
             .clone();
         self.watch_channel(&channel);
         self.status.ready(channel);
-        running.golden_watcher = match (&running.goal, proof) {
-            (Some(goal), Some(proof)) => Some(self.watch_golden(goal, proof)),
+        running.golden_watcher = match (&running.target, disks) {
+            (Some(target), Some(disks)) => Some(self.watch_golden(target, disks)),
             _ => None,
         };
     }

@@ -1,7 +1,7 @@
 //! The sandbox on Cloud Hypervisor.
 
 mod boot;
-mod goal;
+mod reset_target;
 mod replace;
 mod reset;
 mod retired;
@@ -22,9 +22,10 @@ use super::{
     Backend, ConfigError, Error, Event, Reset, Sandbox, SandboxConfig, SandboxState, Strategy,
     ToolExecution, ToolInvocation,
 };
+use crate::golden::{LoadedGolden, MemoryBasis};
 use crate::machine::{Machine, VmmSource};
 use crate::vsock;
-use goal::Goal;
+use reset_target::ResetTarget;
 use retired::Retired;
 use spares::Spares;
 use status::{Abandoned, Status};
@@ -47,6 +48,8 @@ struct Shared {
     /// Whether a boot looks for KVM before it starts anything.
     needs_kvm: bool,
     status: Arc<Status>,
+    /// The golden snapshot, where it was loaded before and is shared.
+    golden: Option<Arc<LoadedGolden>>,
     /// Held for as long as the machine is changed: one boot, reset or shutdown at a time.
     machine: Mutex<Option<Running>>,
     /// Counts the shutdowns; a boot or reset that sees it change gives up.
@@ -64,7 +67,7 @@ struct Running {
     /// Its VMM gave no answer in time, and was killed: only another machine can be reverted.
     given_up: bool,
     /// Absent in scaffold mode.
-    goal: Option<Arc<Goal>>,
+    target: Option<Arc<ResetTarget>>,
     watcher: Watcher,
     /// Watches the golden snapshot's files that the VM reads while it lives.
     golden_watcher: Option<Watcher>,
@@ -104,7 +107,32 @@ impl ChvSandbox {
     /// [`ConfigError::Invalid`].
     pub fn new(config: SandboxConfig) -> Result<Self, ConfigError> {
         let source = VmmSource::Spawn(config.vmm_config());
-        Self::build(config, source, true)
+        Self::build(config, source, None, true)
+    }
+
+    /// The same on a golden snapshot that was loaded before, so that several sandboxes of a process share its memory and
+    /// its verification. What the configuration says of the golden snapshot isn't used: `golden`, `golden_digest`,
+    /// `public_key`, `memory`, `golden_memory_limit_mib`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`], for a golden snapshot too that was loaded for a VMM of another program.
+    pub fn with_loaded(
+        config: SandboxConfig,
+        golden: Arc<LoadedGolden>,
+    ) -> Result<Self, ConfigError> {
+        if golden.memory().basis == MemoryBasis::Unproved {
+            return Err(ConfigError::Invalid {
+                field: "golden",
+                reason: "was loaded for a VMM that another program runs".to_owned(),
+            });
+        }
+        let config = SandboxConfig {
+            golden: Some(golden.golden().directory().to_owned()),
+            ..config
+        };
+        let source = VmmSource::Spawn(config.vmm_config());
+        Self::build(config, source, Some(golden), true)
     }
 
     /// A sandbox on a VMM that is described elsewhere: one that somebody else runs, such as a player of
@@ -116,12 +144,13 @@ impl ChvSandbox {
     ///
     /// [`ConfigError::Invalid`].
     pub fn with_vmm(config: SandboxConfig, source: VmmSource) -> Result<Self, ConfigError> {
-        Self::build(config, source, false)
+        Self::build(config, source, None, false)
     }
 
     fn build(
         config: SandboxConfig,
         source: VmmSource,
+        golden: Option<Arc<LoadedGolden>>,
         needs_kvm: bool,
     ) -> Result<Self, ConfigError> {
         config.check()?;
@@ -139,6 +168,7 @@ impl ChvSandbox {
                 source,
                 needs_kvm,
                 status: Arc::new(Status::new(EVENTS)),
+                golden,
                 machine: Mutex::new(None),
                 shutdowns: watched::Sender::new(0),
                 busy: watched::Sender::new(0),

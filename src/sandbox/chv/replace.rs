@@ -1,12 +1,12 @@
 //! Reset by another VMM: a spare, or else a new one.
 //!
 //! ```text
-//!   spare there? --yes--> proved again, awakened --read--> verify --> swap; the old VMM is retired
+//!   spare there? --yes--> proved again, resumed --read--> verify --> swap; the old VMM is retired
 //!     ^      |                 |                             ^
 //!     |      | no              | neither: told, retired      |
 //!     +------|-----------------+                             |
 //!            v                                               |
-//!       new process --compared with the manifest, staged, awakened
+//!       new process --compared with the manifest, staged, resumed
 //! ```
 //!
 //! A spare counts for nothing until it was read: one that fails before is passed over, and in the end a new process
@@ -20,16 +20,15 @@
 use std::mem;
 use std::sync::Arc;
 
-use super::goal::{Failure, Goal, Prepared};
+use super::reset_target::{Failure, Prepared, ResetTarget, Reverted};
 use super::{Running, Shared};
 use crate::machine::Machine;
-use crate::sandbox::verify::Judgement;
 use crate::sandbox::{Error, Event, StrategyUsed};
 
 /// A machine in which the snapshot runs, and what was read of it.
 struct Replacement {
     machine: Machine,
-    verification: Judgement,
+    reverted: Reverted,
 }
 
 impl Shared {
@@ -37,9 +36,9 @@ impl Shared {
     pub(super) async fn replace(
         self: &Arc<Self>,
         running: &mut Running,
-        goal: &Goal,
-    ) -> Result<Judgement, Error> {
-        let replacement = match self.replacement(goal).await {
+        target: &ResetTarget,
+    ) -> Result<Reverted, Error> {
+        let replacement = match self.replacement(target).await {
             Ok(replacement) => replacement,
             // The VM that runs is not touched then.
             Err(refused @ Failure::Golden(_)) => return Err(refused.into()),
@@ -59,10 +58,10 @@ impl Shared {
     pub(super) async fn revert_in_place(
         self: &Arc<Self>,
         running: &mut Running,
-        goal: &Goal,
-    ) -> Result<Judgement, Error> {
+        target: &ResetTarget,
+    ) -> Result<Reverted, Error> {
         if !running.given_up {
-            let reverted = goal.revert(&mut running.machine, StrategyUsed::InPlace);
+            let reverted = target.revert(&mut running.machine, StrategyUsed::InPlace);
             let error = match reverted.await {
                 Err(Failure::Machine(error)) if error.is_silence_of_vmm() => error,
                 reverted => return Ok(reverted?),
@@ -75,7 +74,7 @@ impl Shared {
             self.status
                 .tell(Event::VmmGivenUp(Arc::new(Error::ResetFailed(error))));
         }
-        let replacement = new_machine(goal).await?;
+        let replacement = new_machine(target).await?;
         Ok(self.swap(running, replacement))
     }
 
@@ -87,24 +86,21 @@ impl Shared {
         running.machine.vmm().kill().await;
     }
 
-    fn swap(self: &Arc<Self>, running: &mut Running, replacement: Replacement) -> Judgement {
+    fn swap(self: &Arc<Self>, running: &mut Running, replacement: Replacement) -> Reverted {
         // The old VMM's end means nothing from here on.
         self.status.next_vmm();
         running.watcher = self.watch(&replacement.machine);
         running.given_up = false;
         self.retired
             .add(mem::replace(&mut running.machine, replacement.machine));
-        replacement.verification
+        replacement.reverted
     }
 
-    async fn replacement(&self, goal: &Goal) -> Result<Replacement, Failure> {
+    async fn replacement(&self, target: &ResetTarget) -> Result<Replacement, Failure> {
         while let Some((mut machine, prepared)) = self.spares.take(&self.retired) {
-            match awaken_spare(goal, &mut machine, prepared).await {
-                Ok(verification) => {
-                    return Ok(Replacement {
-                        machine,
-                        verification,
-                    });
+            match resume_spare(target, &mut machine, prepared).await {
+                Ok(reverted) => {
+                    return Ok(Replacement { machine, reverted });
                 }
                 Err(error) => {
                     self.retired.add(machine);
@@ -118,25 +114,22 @@ impl Shared {
                 }
             }
         }
-        new_machine(goal).await
+        new_machine(target).await
     }
 }
 
 /// Proves once more a spare that has waited, and lets it run.
-async fn awaken_spare(
-    goal: &Goal,
+async fn resume_spare(
+    target: &ResetTarget,
     machine: &mut Machine,
     prepared: Prepared,
-) -> Result<Judgement, Failure> {
-    let prepared = goal.recheck(machine, prepared).await?;
-    goal.awaken(machine, prepared, StrategyUsed::Standby).await
+) -> Result<Reverted, Failure> {
+    let prepared = target.recheck(machine, prepared).await?;
+    target.resume_and_verify(machine, prepared, StrategyUsed::Standby).await
 }
 
-async fn new_machine(goal: &Goal) -> Result<Replacement, Failure> {
-    let mut machine = goal.start().await?;
-    let verification = goal.revert(&mut machine, StrategyUsed::Respawn).await?;
-    Ok(Replacement {
-        machine,
-        verification,
-    })
+async fn new_machine(target: &ResetTarget) -> Result<Replacement, Failure> {
+    let mut machine = target.start().await?;
+    let reverted = target.revert(&mut machine, StrategyUsed::Respawn).await?;
+    Ok(Replacement { machine, reverted })
 }

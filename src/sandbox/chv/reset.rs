@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::goal::Goal;
+use super::reset_target::ResetTarget;
+use super::reset_target::Reverted;
 use super::{Running, Shared};
-use crate::golden::vmm_api_state;
+use crate::golden::{HeldDisks, vmm_api_state};
 use crate::machine::{Machine, Reading};
 use crate::sandbox::verify::Verdict;
 use crate::sandbox::{
@@ -23,34 +24,37 @@ impl Shared {
             _ => return Err(self.status.not_ready("be reset")),
         };
         self.status.begin(SandboxState::Resetting);
-        let result = match running.goal.clone() {
-            Some(goal) => self.reset_to(running, &goal).await,
-            None => self.reset_scaffold(running).await,
+        let result = match running.target.clone() {
+            Some(target) => self.reset_to(running, &target).await,
+            None => self.reset_scaffold(running).await.map(|reset| (reset, None)),
         };
         match &result {
-            Ok(reset) => {
-                self.adopt(running, reset.outcome().report.memory.clone());
+            Ok((reset, disks)) => {
+                self.adopt(running, *disks);
                 self.status
                     .tell(Event::Reset(Arc::new(reset.outcome().clone())));
             }
             Err(_) if self.status.is_halted() => {}
             Err(_) => self.status.failed(),
         }
-        result
+        result.map(|(reset, _)| reset)
     }
 
     async fn reset_to(
         self: &Arc<Self>,
         running: &mut Running,
-        goal: &Goal,
-    ) -> Result<Reset, Error> {
-        let verification = match self.config.strategy {
-            Strategy::InPlace => self.revert_in_place(running, goal).await?,
-            Strategy::Respawn | Strategy::Standby(_) => self.replace(running, goal).await?,
+        target: &ResetTarget,
+    ) -> Result<(Reset, Option<HeldDisks>), Error> {
+        let Reverted {
+            verification,
+            disks,
+        } = match self.config.strategy {
+            Strategy::InPlace => self.revert_in_place(running, target).await?,
+            Strategy::Respawn | Strategy::Standby(_) => self.replace(running, target).await?,
         };
         let outcome = verification.outcome;
         let halt: fn(Box<FailedReset>) -> Error = match verification.verdict {
-            Verdict::Passed => return Ok(Reset::Verified(outcome)),
+            Verdict::Passed => return Ok((Reset::Verified(outcome), disks)),
             Verdict::Silent => Error::ResetTimeout,
             Verdict::Diverged => Error::ResetDivergence,
         };

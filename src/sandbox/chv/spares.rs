@@ -1,8 +1,8 @@
-//! Spares: machines that wait restored, proved, rehearsed and paused for the next reset.
+//! Spares: machines that wait restored, proved, prewarmed and paused for the next reset.
 //!
 //! ```text
 //!            refill               reset
-//!   nothing -------> waiting -----------> proved again, awakened, verified, in service
+//!   nothing -------> waiting -----------> proved again, resumed, verified, in service
 //!                       |
 //!                       +--> gone: too old, its VMM died, not what it was, the sandbox halts or shuts down
 //! ```
@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch as watched};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::goal::{Failure, Goal, Prepared};
+use super::reset_target::{Failure, ResetTarget, Prepared};
 use super::retired::Retired;
 use super::status::Status;
 use super::watch::Watcher;
@@ -58,7 +58,7 @@ pub(super) struct Spares {
 
 /// What the refill needs to know.
 pub(super) struct Refill {
-    pub(super) goal: Arc<Goal>,
+    pub(super) target: Arc<ResetTarget>,
     /// How many spares there are to be.
     pub(super) capacity: usize,
     pub(super) max_age: Duration,
@@ -218,11 +218,11 @@ impl Refill {
 
     async fn prepare(&mut self) -> Result<(Machine, Prepared), Failure> {
         self.idle().await;
-        let mut machine = self.goal.start().await?;
+        let mut machine = self.target.start().await?;
         self.idle().await;
-        let prepared = self.goal.stage(&mut machine).await?;
+        let prepared = self.target.stage(&mut machine).await?;
         self.idle().await;
-        let prepared = self.goal.rehearse(&mut machine, prepared).await?;
+        let prepared = self.target.prewarm(&mut machine, prepared).await?;
         Ok((machine, prepared))
     }
 

@@ -6,8 +6,8 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::task::AbortHandle;
 
 use super::Shared;
-use super::goal::Goal;
-use crate::golden::MemoryProof;
+use super::reset_target::ResetTarget;
+use crate::golden::HeldDisks;
 use crate::machine::Machine;
 use crate::sandbox::Event;
 use crate::vsock::Channel;
@@ -63,18 +63,18 @@ impl Shared {
         Watcher(watcher.abort_handle())
     }
 
-    /// Watches the files that the VM goes on to read, from the moment at which `proof` was made. If somebody gets at one
-    /// of them, what the guest sees isn't proved any more: no tool is taken then until a reset.
-    pub(super) fn watch_golden(&self, goal: &Arc<Goal>, proof: MemoryProof) -> Watcher {
+    /// Watches the disks that the VM goes on to read, from the moment at which they were held as `disks` says. If another
+    /// process gets at one of them, what the guest sees isn't proved any more: no tool is taken then until a reset.
+    pub(super) fn watch_golden(&self, target: &Arc<ResetTarget>, disks: HeldDisks) -> Watcher {
         let status = Arc::clone(&self.status);
-        let goal = Arc::clone(goal);
+        let target = Arc::clone(target);
         let generation = status.generation();
         let watcher = tokio::spawn(async move {
-            goal.lost(&proof).await;
-            tracing::warn!("a file of the golden snapshot that the VM reads was not left alone");
+            target.lost(&disks).await;
+            tracing::warn!("a disk of the golden snapshot that the VM reads was not left alone");
             status.demand_reset(
                 generation,
-                "a file of the golden snapshot that the VM reads was not left alone",
+                "a disk of the golden snapshot that the VM reads was not left alone",
             );
             status.tell(Event::HoldLost);
         });

@@ -1,4 +1,4 @@
-//! The thread that lets writers through: it looks at the held files, and gives up what somebody waits for.
+//! The thread that lets writers through: it looks at the held files, and gives up those that a process waits for.
 
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle, Thread};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::files::Files;
 
-/// How long somebody who wants to write to a held file waits at most. The kernel would make it wait for 45 s.
+/// How long a process that wants to write to a held file waits at most. The kernel would make it wait for 45 s.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Looks at the files until it is dropped.
@@ -16,14 +16,14 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    /// Starts watching. Without a thread to be had, whoever looks at the files lets go of them.
+    /// Starts watching. If no thread can be started, holds are given up by the next reset that looks at them.
     pub(super) fn start(files: &Arc<Files>) -> Watcher {
         let files = Arc::downgrade(files);
         let started = thread::Builder::new()
             .name("golden-watcher".to_owned())
             .spawn(move || watch(&files));
         let thread = started
-            .inspect_err(|error| tracing::warn!(%error, "nobody watches the golden snapshot"));
+            .inspect_err(|error| tracing::warn!(%error, "the golden snapshot is not watched"));
         Watcher {
             thread: thread.ok(),
         }
@@ -31,7 +31,7 @@ impl Watcher {
 }
 
 fn watch(files: &Weak<Files>) {
-    // The files are gone once whoever holds them is, and has woken this thread.
+    // The files are gone once their owner is, which wakes this thread.
     while let Some(files) = files.upgrade() {
         files.look();
         drop(files);

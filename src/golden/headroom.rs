@@ -1,0 +1,198 @@
+//! Whether there is memory for a sealed copy, asked before it is made: beyond a limit the kernel kills, and says nothing.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// There isn't as much memory as a sealed copy may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Shortage {
+    /// What it may take, in bytes: its full size, since a hole takes memory once it is read through a mapping.
+    pub needed: u64,
+    /// What there is, in bytes.
+    pub available: u64,
+    /// What sets the limit.
+    pub limit: MemoryLimit,
+}
+
+/// What limits how much memory this process may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryLimit {
+    /// The configuration.
+    Configured,
+    /// The machine: `MemAvailable` of `/proc/meminfo`.
+    Machine,
+    /// `memory.max` of this process's control group, or of one above it.
+    ControlGroup(PathBuf),
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MIB: u64 = 1 << 20;
+        let (needed, available) = (self.needed.div_ceil(MIB), self.available / MIB);
+        write!(f, "{needed} MiB of memory are needed and ")?;
+        match &self.limit {
+            MemoryLimit::Configured => write!(f, "{available} MiB are configured"),
+            MemoryLimit::Machine => write!(f, "this machine has {available} MiB available"),
+            MemoryLimit::ControlGroup(path) => write!(
+                f,
+                "the control group {} leaves {available} MiB",
+                path.display()
+            ),
+        }
+    }
+}
+
+/// What of this machine is asked. What can't be read doesn't limit.
+#[derive(Clone, Debug)]
+pub(super) struct Headroom {
+    meminfo: PathBuf,
+    own_groups: PathBuf,
+    groups: PathBuf,
+}
+
+impl Default for Headroom {
+    fn default() -> Self {
+        Headroom {
+            meminfo: "/proc/meminfo".into(),
+            own_groups: "/proc/self/cgroup".into(),
+            groups: "/sys/fs/cgroup".into(),
+        }
+    }
+}
+
+impl Headroom {
+    /// Whether `needed` bytes are to be had within `configured` bytes, the machine and the control groups: the first that
+    /// has too little, if one has.
+    pub(super) fn check(&self, needed: u64, configured: Option<u64>) -> Result<(), Shortage> {
+        let configured = configured.map(|limit| (limit, MemoryLimit::Configured));
+        let machine = self.available_on_machine();
+        let machine = machine.map(|available| (available, MemoryLimit::Machine));
+        let limits = configured.into_iter().chain(machine).chain(self.in_groups());
+        for (available, limit) in limits {
+            if available < needed {
+                return Err(Shortage {
+                    needed,
+                    available,
+                    limit,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn available_on_machine(&self) -> Option<u64> {
+        let text = fs::read_to_string(&self.meminfo).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        kib.checked_mul(1024)
+    }
+
+    /// What each control group that limits this process leaves, from the nearest up.
+    fn in_groups(&self) -> Vec<(u64, MemoryLimit)> {
+        let Ok(own) = fs::read_to_string(&self.own_groups) else {
+            return Vec::new();
+        };
+        // The line of version 2; groups of version 1 have other files.
+        let Some(own) = own.lines().find_map(|line| line.strip_prefix("0::/")) else {
+            return Vec::new();
+        };
+        let nearest = self.groups.join(own);
+        let groups = nearest.ancestors();
+        let groups = groups.take_while(|group| group.starts_with(&self.groups));
+        groups
+            .filter_map(|group| {
+                Some((left_in(group)?, MemoryLimit::ControlGroup(group.to_owned())))
+            })
+            .collect()
+    }
+}
+
+/// What a control group leaves below its `memory.max`; `None` where it has no limit. Cached file pages count as free.
+fn left_in(group: &Path) -> Option<u64> {
+    let read = |name: &str| fs::read_to_string(group.join(name)).ok();
+    let max: u64 = read("memory.max")?.trim().parse().ok()?;
+    let current: u64 = read("memory.current")?.trim().parse().ok()?;
+    let stat = read("memory.stat").unwrap_or_default();
+    let field = |name: &str| -> u64 {
+        let mut lines = stat.lines().filter_map(|line| line.split_once(' '));
+        let value = lines.find(|(field, _)| *field == name);
+        value.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+    };
+    let reclaimable = field("file").saturating_sub(field("shmem"));
+    Some(max.saturating_sub(current.saturating_sub(reclaimable)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A machine with 100 MiB available whose control groups are `a/b`, with the limits given.
+    fn machine(limits: &[(&str, &str, u64, u64)]) -> (tempfile::TempDir, Headroom) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("meminfo"), "MemTotal: 1 kB\nMemAvailable:   102400 kB\n").unwrap();
+        fs::write(path("own"), "1:cpu:/x\n0::/a/b\n").unwrap();
+        fs::create_dir_all(path("groups/a/b")).unwrap();
+        for (group, max, current, file) in limits {
+            let group = path("groups").join(group);
+            fs::write(group.join("memory.max"), format!("{max}\n")).unwrap();
+            fs::write(group.join("memory.current"), format!("{current}\n")).unwrap();
+            let stat = format!("anon 5\nfile {file}\nshmem 0\n");
+            fs::write(group.join("memory.stat"), stat).unwrap();
+        }
+        let headroom = Headroom {
+            meminfo: path("meminfo"),
+            own_groups: path("own"),
+            groups: path("groups"),
+        };
+        (folder, headroom)
+    }
+
+    #[track_caller]
+    fn check(headroom: &Headroom, needed: u64, configured: Option<u64>, expected: Option<&str>) {
+        let found = headroom.check(needed * MIB, configured.map(|mib| mib * MIB));
+        let found = found.err().map(|shortage| shortage.to_string());
+        match (&found, expected) {
+            (None, None) => {}
+            (Some(found), Some(expected)) => assert!(found.contains(expected), "{found}"),
+            _ => panic!("{found:?}, not {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn the_machine_and_the_configuration_limit() {
+        let (_folder, headroom) = machine(&[]);
+        check(&headroom, 100, None, None);
+        check(&headroom, 101, None, Some("this machine has 100 MiB"));
+        check(&headroom, 50, Some(50), None);
+        check(&headroom, 51, Some(50), Some("50 MiB are configured"));
+    }
+
+    #[test]
+    fn every_control_group_above_limits() {
+        let limits = [("a/b", "max", 0, 0), ("a", "83886080", 31457280, 10485760)];
+        let (_folder, headroom) = machine(&limits);
+        check(&headroom, 60, None, None);
+        check(&headroom, 61, None, Some("groups/a leaves 60 MiB"));
+        let (_folder, headroom) = machine(&[("a/b", "1048576", 2097152, 0)]);
+        check(&headroom, 1, None, Some("groups/a/b leaves 0 MiB"));
+    }
+
+    #[test]
+    fn a_machine_that_tells_nothing_limits_nothing() {
+        let none = PathBuf::from("/nonexistent");
+        let headroom = Headroom {
+            meminfo: none.clone(),
+            own_groups: none.clone(),
+            groups: none,
+        };
+        check(&headroom, 1 << 30, None, None);
+        check(&Headroom::default(), 1, None, None);
+    }
+}

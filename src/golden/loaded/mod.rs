@@ -1,0 +1,302 @@
+//! A golden snapshot that is open for use: verified, its memory immutable, its disks held.
+
+mod files;
+mod watcher;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::files::{Expected, Part};
+use super::headroom::Headroom;
+use super::manifest::read_bounded;
+use super::memory::{CopyReason, LoadedMemory, MemoryBasis, MemoryMode};
+use super::{Error, Golden, Shortage};
+use crate::machine::{
+    CopySource, DiskRole, GuestMemory, MAX_CONFIG_BYTES, MAX_STATE_BYTES, SNAPSHOT_FILES, Snapshot,
+    SnapshotBytes, maps_memory,
+};
+use crate::overlay::{
+    Digest, FileIdentity, HoldKind, Immutable, Leased, VerityDigest,
+};
+use files::{Files, HeldFile};
+use watcher::Watcher;
+
+/// How often files are digested to which another process writes meanwhile.
+const ATTEMPTS: u32 = 3;
+
+/// How a golden snapshot is loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// How guests get its memory.
+    pub memory: MemoryMode,
+    /// The most memory that a sealed copy may take, in bytes. Unless set, as much as the machine and its control groups
+    /// leave.
+    pub memory_limit: Option<u64>,
+    /// Whether another program runs the VMM, so that it can inherit nothing.
+    pub attached_vmm: bool,
+}
+
+/// A golden snapshot all of whose files were equal to the manifest when this was made.
+///
+/// Its memory can't change any more, and its two small files are kept as bytes. The manifest and the disks are held under
+/// read leases until this is dropped. Any number of sandboxes may share one (`Arc`), so that a process seals and digests
+/// once. Everything but [`lost`](Self::lost) blocks.
+#[derive(Debug)]
+pub struct LoadedGolden {
+    golden: Golden,
+    snapshot: Arc<Snapshot>,
+    memory: LoadedMemory,
+    files: Arc<Files>,
+    _watcher: Watcher,
+}
+
+/// A disk that was verified, and is held still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldDisk {
+    /// Its SHA-256, from the manifest.
+    pub sha256: Digest,
+    /// Its fs-verity digest, which was verified.
+    pub fsverity: VerityDigest,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Which file it is. A VMM that serves it has the same one open.
+    pub identity: FileIdentity,
+    /// What vouches for it: a lease or the kernel.
+    pub kind: HoldKind,
+}
+
+/// The disks that a VM reads while it lives, as they were held at one moment. See [`LoadedGolden::ensure_disks`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldDisks {
+    losses: u64,
+}
+
+impl Golden {
+    /// Compares every file of the golden snapshot with the manifest, makes its memory immutable and holds its disks.
+    ///
+    /// Blocks for as long as the files have data.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mismatch`] with the first field that differs, as `snapshot.memory_ranges.fsverity`;
+    /// [`Error::Snapshot`] for a `config.json` or `state.json` that isn't one of a mint, with the place;
+    /// [`Error::Memory`] when the memory can't be sealed, or where memory is short not be held under a lease;
+    /// [`Error::Digest`] for a file that can't be read or changes meanwhile; [`Error::Refused`] when two of the files
+    /// are one.
+    pub fn load(&self, options: &LoadOptions) -> Result<LoadedGolden, Error> {
+        let [config, state, memory] = self.snapshot_files();
+        let bytes = SnapshotBytes {
+            config: read_verified(&config, MAX_CONFIG_BYTES)?,
+            state: read_verified(&state, MAX_STATE_BYTES)?,
+        };
+        let (guest_memory, loaded) = self.load_memory(&memory, options)?;
+        // A VMM that reads the memory by its path reads what is there then, so it is held like a disk.
+        let read_by_path = matches!(guest_memory, GuestMemory::ByPath).then_some(memory);
+        let held = [self.manifest_file()].into_iter().chain(read_by_path);
+        let leased = match &guest_memory {
+            GuestMemory::Copied(CopySource::Leased(file)) => Some(Arc::clone(file)),
+            _ => None,
+        };
+        let files = Arc::new(Files::new(held.chain(self.disk_files()), leased));
+        let watcher = Watcher::start(&files);
+        self.hold_all(&files)?;
+        let snapshot = Snapshot::new(
+            &self.snapshot(),
+            bytes,
+            self.manifest().vm_shape(),
+            &self.disks(),
+            guest_memory,
+        );
+        Ok(LoadedGolden {
+            golden: self.clone(),
+            snapshot: Arc::new(snapshot.map_err(Error::Snapshot)?),
+            memory: loaded,
+            files,
+            _watcher: watcher,
+        })
+    }
+
+    /// Holds every file that has to be, none of which may be another one by a second name.
+    fn hold_all(&self, files: &Files) -> Result<(), Error> {
+        let mut seen = self.identities()?;
+        for file in &files.files {
+            let hold = file.verify()?;
+            let same = |(other, path): &&(FileIdentity, PathBuf)| {
+                *other == hold.identity() && path != hold.path()
+            };
+            if let Some((_, other)) = seen.iter().find(same) {
+                return Err(self.same_file(hold.path(), other));
+            }
+            seen.push((hold.identity(), hold.path().to_owned()));
+            *file.lock() = Some(hold);
+        }
+        Ok(())
+    }
+
+    /// The snapshot's own files: none of them may be a disk by another name.
+    fn identities(&self) -> Result<Vec<(FileIdentity, PathBuf)>, Error> {
+        let paths = SNAPSHOT_FILES.iter().map(|name| self.snapshot().join(name));
+        let identity = |path: PathBuf| match fs::metadata(&path) {
+            Ok(metadata) => Ok((FileIdentity::from(&metadata), path)),
+            Err(source) => Err(Error::Missing { path, source }),
+        };
+        paths.map(identity).collect()
+    }
+
+    fn load_memory(
+        &self,
+        file: &Expected,
+        options: &LoadOptions,
+    ) -> Result<(GuestMemory, LoadedMemory), Error> {
+        let started = Instant::now();
+        file.check_length_on_disk()?;
+        let release = &self.manifest().release;
+        let because = match options.memory {
+            _ if options.attached_vmm => Some(CopyReason::AttachedVmm),
+            MemoryMode::Copied => Some(CopyReason::Configured),
+            MemoryMode::Mapped if !maps_memory(release) => {
+                Some(CopyReason::Release(release.clone()))
+            }
+            MemoryMode::Mapped => None,
+        };
+        if options.attached_vmm {
+            let loaded = LoadedMemory {
+                mode: MemoryMode::Copied,
+                copied_because: because,
+                basis: MemoryBasis::Unproved,
+                bytes: file.length,
+                hashed: file.length,
+                micros: micros_since(started),
+            };
+            return Ok((GuestMemory::ByPath, loaded));
+        }
+        let (source, because) = match self.immutable_memory(file, options.memory_limit)? {
+            Ok(immutable) => (CopySource::Immutable(Arc::new(immutable)), because),
+            Err(shortage) => {
+                tracing::warn!(%shortage, "the golden snapshot's memory is copied at each restore");
+                let leased = Leased::take(&file.path).map_err(Error::Memory)?;
+                let because = because.unwrap_or(CopyReason::ShortOfMemory(shortage));
+                (CopySource::Leased(Arc::new(leased)), Some(because))
+            }
+        };
+        let (length, digest, hashed, basis) = match &source {
+            CopySource::Immutable(it) => {
+                (it.length(), it.digest(), it.hashed(), it.protection().into())
+            }
+            CopySource::Leased(it) => (it.length(), it.digest(), it.length(), MemoryBasis::Leased),
+        };
+        file.check("length", &file.length, &length)?;
+        file.check("fsverity", &file.fsverity, &digest)?;
+        let loaded = LoadedMemory {
+            mode: match because {
+                None => MemoryMode::Mapped,
+                Some(_) => MemoryMode::Copied,
+            },
+            basis,
+            bytes: length,
+            hashed,
+            micros: micros_since(started),
+            copied_because: because,
+        };
+        let memory = match (source, &loaded.mode) {
+            (CopySource::Immutable(file), MemoryMode::Mapped) => GuestMemory::Mapped(file),
+            (source, _) => GuestMemory::Copied(source),
+        };
+        Ok((memory, loaded))
+    }
+
+    /// The memory as a file that can't change; a shortage where there is no memory for a copy.
+    fn immutable_memory(
+        &self,
+        file: &Expected,
+        limit: Option<u64>,
+    ) -> Result<Result<Immutable, Shortage>, Error> {
+        let protected = Immutable::by_fs_verity(&file.path, &file.fsverity);
+        if let Some(protected) = protected.map_err(Error::Memory)? {
+            return Ok(Ok(protected));
+        }
+        match Headroom::default().check(file.length, limit) {
+            Ok(()) => Immutable::seal(&file.path).map(Ok).map_err(Error::Memory),
+            Err(shortage) => Ok(Err(shortage)),
+        }
+    }
+}
+
+/// Reads a small file whole: the bytes that are returned are those that were compared with the manifest.
+fn read_verified(file: &Expected, limit: u64) -> Result<Vec<u8>, Error> {
+    file.check_length_on_disk()?;
+    let bytes = read_bounded(&file.path, limit)?;
+    file.check("fsverity", &file.fsverity, &VerityDigest::of(&bytes))?;
+    Ok(bytes)
+}
+
+fn micros_since(started: Instant) -> u64 {
+    started.elapsed().as_micros() as u64
+}
+
+impl LoadedGolden {
+    /// The golden snapshot.
+    pub fn golden(&self) -> &Golden {
+        &self.golden
+    }
+
+    /// What machines are reverted to.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// How guests get its memory, and what that rests on.
+    pub fn memory(&self) -> &LoadedMemory {
+        &self.memory
+    }
+
+    /// Makes sure that the manifest and every disk is what the manifest says, before a restore: a hold that was lost is
+    /// taken again, with a new digest. Call it before the VM that runs is touched.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Golden::load`], and [`Error::HoldLost`] when another process goes on writing to a file.
+    pub fn ensure_disks(&self) -> Result<HeldDisks, Error> {
+        for _ in 0..ATTEMPTS {
+            for file in &self.files.files {
+                file.ensure_held(&self.files.losses)?;
+            }
+            // In this order: what is lost after it was counted is seen here, or by `lost`.
+            let losses = *self.files.losses.borrow();
+            if self.files.all_stand() {
+                return Ok(HeldDisks { losses });
+            }
+        }
+        Err(Error::HoldLost {
+            directory: self.golden.directory().to_owned(),
+        })
+    }
+
+    /// Waits until a file that a VM goes on to read is no longer held as it was, which the watcher notices within a tenth
+    /// of a second: a disk that the guest can't write, or a file beneath a disk.
+    pub async fn lost(&self, held: &HeldDisks) {
+        let mut losses = self.files.losses.subscribe();
+        // The sender lives as long as this does.
+        let _ = losses.wait_for(|losses| *losses != held.losses).await;
+    }
+
+    /// The disk, if it is held by a lease or by the kernel at this moment: then its digest is the manifest's, and it
+    /// needn't be hashed. For a qcow2 image the files beneath it are held too, or `ensure_disks` has failed.
+    pub fn held_disk(&self, role: DiskRole) -> Option<HeldDisk> {
+        let disk = |file: &&HeldFile| file.is(Part::Disk(role));
+        let file = self.files.files.iter().find(disk)?;
+        let sha256 = file.expected.sha256?;
+        let hold = file.lock();
+        let hold = hold.as_ref().filter(|hold| hold.is_held())?;
+        Some(HeldDisk {
+            sha256,
+            fsverity: hold.digest(),
+            length: hold.length(),
+            identity: hold.identity(),
+            kind: hold.kind(),
+        })
+    }
+}

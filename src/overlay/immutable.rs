@@ -1,0 +1,255 @@
+//! Files whose bytes can't change: protected by fs-verity, or sealed in memory.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::copy::{Failure, fill};
+use super::file::open_regular;
+use super::{AccessPolicy, Change, Error, Threads, VerityDigest, fsverity, kernel_verity};
+
+/// The seals after which neither bytes nor length of a memory file can change, and no seal can be taken off.
+const SEALS: SealFlags = SealFlags::WRITE
+    .union(SealFlags::GROW)
+    .union(SealFlags::SHRINK)
+    .union(SealFlags::SEAL);
+
+/// An open file whose bytes no process can change, root included, with their digest.
+///
+/// The kernel keeps the promise for as long as the file is open anywhere, so a digest that was compared once stays
+/// true. Any number of processes may map or read it at the same time.
+#[derive(Debug)]
+pub struct Immutable {
+    file: File,
+    length: u64,
+    digest: VerityDigest,
+    hashed: u64,
+    protection: Protection,
+}
+
+/// What keeps the bytes of an [`Immutable`] file from changing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protection {
+    /// fs-verity: the file can't be opened for writing, and the kernel checks each page that is read against the
+    /// digest. Takes no memory beyond the page cache.
+    FsVerity,
+    /// A memory file (`memfd_create(2)`) with the seals WRITE, GROW, SHRINK and SEAL. It takes as much memory as it has
+    /// data; a hole takes memory once a mapping of it is read.
+    Sealed,
+}
+
+impl Immutable {
+    /// Opens the file that `path` leads to, if fs-verity protects it with the digest `expected`; `None` if it doesn't.
+    /// Reads nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRegular`], and [`Error::Io`] for a file that can't be opened.
+    pub fn by_fs_verity(
+        path: &Path,
+        expected: &VerityDigest,
+    ) -> Result<Option<Immutable>, Error> {
+        let (file, stamp) = open_regular(path)?;
+        let is_protected = kernel_verity::measure(&file).as_ref() == Some(expected);
+        Ok(is_protected.then_some(Immutable {
+            file,
+            length: stamp.length,
+            digest: *expected,
+            hashed: 0,
+            protection: Protection::FsVerity,
+        }))
+    }
+
+    /// Copies the file that `path` leads to into memory, holes left out, seals the copy, and digests what was sealed:
+    /// the digest is of the copy, whatever happened to the original meanwhile.
+    ///
+    /// Blocks for as long as the file has data. The copy is freed once every process that inherited it has closed it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRegular`]; [`Error::Changed`] for a file that is cut off or grows meanwhile; [`Error::NoSpace`] where
+    /// there is no memory for it; [`Error::Io`] otherwise.
+    pub fn seal(path: &Path) -> Result<Immutable, Error> {
+        let (original, stamp) = open_regular(path)?;
+        let memory = memory_file().map_err(Error::io("make a memory file for", path))?;
+        fill(&memory, &original, stamp.length).map_err(|failure| match failure {
+            Failure::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let before = stamp.length;
+                Error::changed(path, Change::Length { before })
+            }
+            Failure::Read(error) => Error::io("read", path)(error),
+            Failure::Write(source) => Error::NoSpace {
+                directory: "/dev/shm".into(),
+                length: stamp.length,
+                source,
+            },
+        })?;
+        fcntl_add_seals(&memory, SEALS)
+            .map_err(io::Error::from)
+            .map_err(Error::io("seal the copy of", path))?;
+        // Opened anew for reading only: that is what other processes inherit.
+        let file = File::open(own_path(&memory)).map_err(Error::io("open the copy of", path))?;
+        drop(memory);
+        let seals = fcntl_get_seals(&file).map_err(io::Error::from);
+        if !seals.is_ok_and(|seals| seals.contains(SEALS)) {
+            let missing = io::Error::other("the kernel did not keep the seals");
+            return Err(Error::io("seal the copy of", path)(missing));
+        }
+        // Read and not mapped: through a mapping, each hole would take memory.
+        let hashed = fsverity(
+            &own_path(&file),
+            AccessPolicy::ReadOnly,
+            Threads::default(),
+        )?;
+        Ok(Immutable {
+            length: hashed.length,
+            digest: hashed.digest,
+            hashed: hashed.work.hashed,
+            file,
+            protection: Protection::Sealed,
+        })
+    }
+
+    /// Its length in bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The digest of its bytes.
+    pub fn digest(&self) -> VerityDigest {
+        self.digest
+    }
+
+    /// How many bytes were hashed for the digest: all but the holes, or none under fs-verity.
+    pub fn hashed(&self) -> u64 {
+        self.hashed
+    }
+
+    /// What keeps its bytes from changing.
+    pub fn protection(&self) -> Protection {
+        self.protection
+    }
+}
+
+impl AsFd for Immutable {
+    /// Open for reading only.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// A new, empty memory file that can be sealed and never executed.
+fn memory_file() -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let name = c"golden-memory";
+    match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        // Kernels before 6.3 don't know the flag.
+        Err(Errno::INVAL) => Ok(memfd_create(name, flags)?.into()),
+        made => Ok(made?.into()),
+    }
+}
+
+/// The name of an open file for this process itself.
+fn own_path(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, OpenOptions};
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    use memmap2::MmapOptions;
+
+    use super::*;
+    use crate::overlay::filesystem::known_directory;
+
+    const MIB: usize = 1 << 20;
+
+    /// A file of 16 MiB with data at its start and in its middle.
+    fn sparse_file() -> Option<(tempfile::TempDir, PathBuf)> {
+        let directory = known_directory()?;
+        let path = directory.path().join("memory");
+        let file = File::create(&path).unwrap();
+        file.set_len(16 * MIB as u64).unwrap();
+        file.write_all_at(&[1; 5000], 0).unwrap();
+        file.write_all_at(&[2; MIB], 8 * MIB as u64).unwrap();
+        Some((directory, path))
+    }
+
+    #[test]
+    fn the_copy_has_the_same_bytes_and_no_more_memory_than_data() {
+        let Some((_directory, path)) = sparse_file() else {
+            return;
+        };
+        let sealed = Immutable::seal(&path).unwrap();
+        let expected = fsverity(&path, AccessPolicy::ReadOnly, Threads::ONE).unwrap();
+        assert_eq!(
+            (sealed.digest(), sealed.length(), sealed.protection()),
+            (expected.digest, expected.length, Protection::Sealed)
+        );
+        assert!(sealed.hashed() < 3 * MIB as u64, "{}", sealed.hashed());
+        let copy = fs::read(own_path(&sealed.file)).unwrap();
+        assert!(copy == fs::read(&path).unwrap());
+        let allocated = sealed.file.metadata().unwrap().blocks() * 512;
+        assert!(allocated < 3 * MIB as u64, "{allocated}");
+        fsverity(&own_path(&sealed.file), AccessPolicy::ReadOnly, Threads::ONE).unwrap();
+        assert_eq!(sealed.file.metadata().unwrap().blocks() * 512, allocated);
+    }
+
+    #[test]
+    fn nothing_changes_what_is_sealed() {
+        let Some((_directory, path)) = sparse_file() else {
+            return;
+        };
+        let sealed = Immutable::seal(&path).unwrap();
+        let refused = |error: io::Error| assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        let writer = OpenOptions::new()
+            .write(true)
+            .open(own_path(&sealed.file))
+            .unwrap();
+        refused(writer.write_at(b"!", 0).unwrap_err());
+        refused(writer.set_len(1).unwrap_err());
+        refused(writer.set_len(1 << 40).unwrap_err());
+        let punch = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+        refused(
+            rustix::fs::fallocate(&writer, punch, 0, 4096)
+                .unwrap_err()
+                .into(),
+        );
+        refused(
+            fcntl_add_seals(&writer, SealFlags::FUTURE_WRITE)
+                .unwrap_err()
+                .into(),
+        );
+        let writer = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(own_path(&sealed.file))
+            .unwrap();
+        // SAFETY: the mapping is refused, which is what is tested; were it made, nothing would touch it.
+        refused(unsafe { MmapOptions::new().len(4096).map_mut(&writer) }.unwrap_err());
+        fs::write(&path, "the original is another matter").unwrap();
+        let again = fsverity(&own_path(&sealed.file), AccessPolicy::ReadOnly, Threads::ONE);
+        assert_eq!(again.unwrap().digest, sealed.digest());
+    }
+
+    #[test]
+    fn what_fs_verity_does_not_protect_is_not_taken_for_protected() {
+        let Some((directory, path)) = sparse_file() else {
+            return;
+        };
+        let digest = Immutable::seal(&path).unwrap().digest();
+        assert!(Immutable::by_fs_verity(&path, &digest).unwrap().is_none());
+        for refused in [directory.path(), &directory.path().join("none")] {
+            Immutable::by_fs_verity(refused, &digest).unwrap_err();
+            Immutable::seal(refused).unwrap_err();
+        }
+    }
+}
