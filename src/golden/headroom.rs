@@ -71,7 +71,10 @@ impl Headroom {
         let configured = configured.map(|limit| (limit, MemoryLimit::Configured));
         let machine = self.available_on_machine();
         let machine = machine.map(|available| (available, MemoryLimit::Machine));
-        let limits = configured.into_iter().chain(machine).chain(self.in_groups());
+        let limits = configured
+            .into_iter()
+            .chain(machine)
+            .chain(self.in_groups());
         for (available, limit) in limits {
             if available < needed {
                 return Err(Shortage {
@@ -86,7 +89,9 @@ impl Headroom {
 
     fn available_on_machine(&self) -> Option<u64> {
         let text = fs::read_to_string(&self.meminfo).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("MemAvailable:"))?;
         let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         kib.checked_mul(1024)
     }
@@ -136,7 +141,11 @@ mod tests {
     fn machine(limits: &[(&str, &str, u64, u64)]) -> (tempfile::TempDir, Headroom) {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        fs::write(path("meminfo"), "MemTotal: 1 kB\nMemAvailable:   102400 kB\n").unwrap();
+        fs::write(
+            path("meminfo"),
+            "MemTotal: 1 kB\nMemAvailable:   102400 kB\n",
+        )
+        .unwrap();
         fs::write(path("own"), "1:cpu:/x\n0::/a/b\n").unwrap();
         fs::create_dir_all(path("groups/a/b")).unwrap();
         for (group, max, current, file) in limits {

@@ -182,10 +182,7 @@ impl Machine {
                 MemoryReading::Mapped {
                     protection: file.protection(),
                     bytes: file.length(),
-                    found: compare(
-                        mappings.map_err(Error::OpenFiles)?,
-                        snapshot.regions(),
-                    ),
+                    found: compare(mappings.map_err(Error::OpenFiles)?, snapshot.regions()),
                 }
             }
         })
@@ -257,7 +254,11 @@ mod tests {
     #[test]
     fn every_region_is_mapped_in_one_piece_at_its_place_and_privately() {
         let check = |mappings: &[Mapping], expected: Result<(), NotMapped>| {
-            assert_eq!(compare(mappings.to_vec(), &REGIONS), expected, "{mappings:?}");
+            assert_eq!(
+                compare(mappings.to_vec(), &REGIONS),
+                expected,
+                "{mappings:?}"
+            );
         };
         let low = mapping(0x9_0000, 0x3000, 0);
         let high = mapping(0x7_0000, 0x2000, 0x3000);
@@ -265,7 +266,11 @@ mod tests {
         check(&[high, low], Ok(()));
         // One region split in two, and both joined to one.
         check(
-            &[mapping(0x9_0000, 0x1000, 0), high, mapping(0x9_1000, 0x2000, 0x1000)],
+            &[
+                mapping(0x9_0000, 0x1000, 0),
+                high,
+                mapping(0x9_1000, 0x2000, 0x1000),
+            ],
             Ok(()),
         );
         check(&[mapping(0x9_0000, 0x5000, 0)], Ok(()));
@@ -275,7 +280,11 @@ mod tests {
         // The upper region shows the lower one's bytes.
         let wrong = mapping(0x7_0000, 0x2000, 0);
         check(&[low, wrong], Err(NotMapped::Missing(REGIONS[1])));
-        let apart = [mapping(0x9_0000, 0x1000, 0), mapping(0xa_0000, 0x2000, 0x1000), high];
+        let apart = [
+            mapping(0x9_0000, 0x1000, 0),
+            mapping(0xa_0000, 0x2000, 0x1000),
+            high,
+        ];
         check(&apart, Err(NotMapped::Missing(REGIONS[0])));
         let shared = Mapping {
             private: false,

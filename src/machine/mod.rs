@@ -50,7 +50,8 @@ pub(crate) use readings::blocking;
 pub use readings::{DiskReading, GuestReading, Reading, Readings, Step, VmmFile};
 pub use revert::{RevertOptions, Staged};
 pub use snapshot::{
-    MAX_CONFIG_BYTES, MAX_STATE_BYTES, MemoryRegion, SNAPSHOT_FILES, Snapshot, SnapshotBytes, maps_memory,
+    MAX_CONFIG_BYTES, MAX_STATE_BYTES, MemoryRegion, SNAPSHOT_FILES, Snapshot, SnapshotBytes,
+    maps_memory,
 };
 pub use vm_config::VmShape;
 

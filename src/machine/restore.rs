@@ -17,7 +17,10 @@ impl Machine {
         let laid = std::sync::Arc::clone(snapshot);
         let source =
             blocking(move || snapshot::lay(&laid, &folder, &files, memory_path.as_deref())).await?;
-        self.call("restore the VM", api::vm_restore(&RestoreConfig::new(source)))
-            .await
+        self.call(
+            "restore the VM",
+            api::vm_restore(&RestoreConfig::new(source)),
+        )
+        .await
     }
 }

@@ -51,7 +51,9 @@ pub enum Error {
         problem: Problem,
     },
     /// No read lease is to be had on the file, so nothing would show that it is written to.
-    #[error("no lease is to be had on {path:?}: a process has it open for writing, it is not this user's, or its filesystem has none that hold")]
+    #[error(
+        "no lease is to be had on {path:?}: a process has it open for writing, it is not this user's, or its filesystem has none that hold"
+    )]
     NoLease {
         /// The file.
         path: PathBuf,

@@ -51,10 +51,7 @@ impl Immutable {
     /// # Errors
     ///
     /// [`Error::NotRegular`], and [`Error::Io`] for a file that can't be opened.
-    pub fn by_fs_verity(
-        path: &Path,
-        expected: &VerityDigest,
-    ) -> Result<Option<Immutable>, Error> {
+    pub fn by_fs_verity(path: &Path, expected: &VerityDigest) -> Result<Option<Immutable>, Error> {
         let (file, stamp) = open_regular(path)?;
         let is_protected = kernel_verity::measure(&file).as_ref() == Some(expected);
         Ok(is_protected.then_some(Immutable {
@@ -102,11 +99,7 @@ impl Immutable {
             return Err(Error::io("seal the copy of", path)(missing));
         }
         // Read and not mapped: through a mapping, each hole would take memory.
-        let hashed = fsverity(
-            &own_path(&file),
-            AccessPolicy::ReadOnly,
-            Threads::default(),
-        )?;
+        let hashed = fsverity(&own_path(&file), AccessPolicy::ReadOnly, Threads::default())?;
         Ok(Immutable {
             length: hashed.length,
             digest: hashed.digest,
@@ -199,7 +192,12 @@ mod tests {
         assert!(copy == fs::read(&path).unwrap());
         let allocated = sealed.file.metadata().unwrap().blocks() * 512;
         assert!(allocated < 3 * MIB as u64, "{allocated}");
-        fsverity(&own_path(&sealed.file), AccessPolicy::ReadOnly, Threads::ONE).unwrap();
+        fsverity(
+            &own_path(&sealed.file),
+            AccessPolicy::ReadOnly,
+            Threads::ONE,
+        )
+        .unwrap();
         assert_eq!(sealed.file.metadata().unwrap().blocks() * 512, allocated);
     }
 
@@ -236,7 +234,11 @@ mod tests {
         // SAFETY: the mapping is refused, which is what is tested; were it made, nothing would touch it.
         refused(unsafe { MmapOptions::new().len(4096).map_mut(&writer) }.unwrap_err());
         fs::write(&path, "the original is another matter").unwrap();
-        let again = fsverity(&own_path(&sealed.file), AccessPolicy::ReadOnly, Threads::ONE);
+        let again = fsverity(
+            &own_path(&sealed.file),
+            AccessPolicy::ReadOnly,
+            Threads::ONE,
+        );
         assert_eq!(again.unwrap().digest, sealed.digest());
     }
 

@@ -42,8 +42,8 @@ pub use guest::OlderGuest;
 pub use report::{Check, HashedDisk, Outcome, ResetReport, Source, StrategyUsed};
 pub use reset_state::{FsHash, Reset, ResetOutcome, ResetState, VerificationDetails};
 
-pub use crate::guest::protocol::{DivergenceAction, VmmApiState};
 pub use crate::golden::MemoryMode;
+pub use crate::guest::protocol::{DivergenceAction, VmmApiState};
 pub use crate::machine::VerificationLevel;
 pub use strategy::{MAX_SPARES, Standby, Strategy};
 pub use stub::StubSandbox;

@@ -45,7 +45,11 @@ impl MappedFile {
     pub fn of(file: &Immutable) -> io::Result<MappedFile> {
         // SAFETY: the bytes of the file can't change and it can't be cut off, so nothing happens behind the slice; only
         // its address is looked at.
-        let map = unsafe { MmapOptions::new().len(1).map_copy_read_only(file.as_fd().as_raw_fd()) }?;
+        let map = unsafe {
+            MmapOptions::new()
+                .len(1)
+                .map_copy_read_only(file.as_fd().as_raw_fd())
+        }?;
         let address = map.as_ptr() as u64;
         let mut found = None;
         each_line("/proc/self/maps".as_ref(), |line| {
@@ -179,7 +183,12 @@ mod tests {
         let me = Process::open(std::process::id(), 0).unwrap();
         assert_eq!(me.mappings(&name).unwrap(), []);
         // SAFETY: the file is immutable.
-        let map = unsafe { MmapOptions::new().offset(4096).map_copy(file.as_fd().as_raw_fd()) }.unwrap();
+        let map = unsafe {
+            MmapOptions::new()
+                .offset(4096)
+                .map_copy(file.as_fd().as_raw_fd())
+        }
+        .unwrap();
         let start = map.as_ptr() as u64;
         let expected = Mapping {
             start,

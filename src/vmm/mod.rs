@@ -112,10 +112,7 @@ impl Vmm {
     /// # Errors
     ///
     /// Those of [`spawn`](Vmm::spawn).
-    pub async fn spawn_with(
-        config: &VmmConfig,
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<Vmm, Error> {
+    pub async fn spawn_with(config: &VmmConfig, descriptors: Vec<OwnedFd>) -> Result<Vmm, Error> {
         let running = spawner::spawn(config, descriptors).await?;
         let client = Client::new(running.run_dir.api_socket())?;
         ready::wait(&client, &running, config.limits.ready).await?;

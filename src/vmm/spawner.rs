@@ -65,10 +65,7 @@ impl Drop for Running {
 }
 
 /// Starts a VMM; see [`Vmm::spawn`](super::Vmm::spawn). The process isn't ready yet.
-pub(super) async fn spawn(
-    config: &VmmConfig,
-    descriptors: Vec<OwnedFd>,
-) -> Result<Running, Error> {
+pub(super) async fn spawn(config: &VmmConfig, descriptors: Vec<OwnedFd>) -> Result<Running, Error> {
     let config = config.clone();
     let launch = tokio::task::spawn_blocking(move || Launch::prepare(config, descriptors))
         .await

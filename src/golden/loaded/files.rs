@@ -19,10 +19,7 @@ pub(super) struct Files {
 
 impl Files {
     /// None is held yet.
-    pub(super) fn new(
-        files: impl Iterator<Item = Expected>,
-        leased: Option<Arc<Leased>>,
-    ) -> Files {
+    pub(super) fn new(files: impl Iterator<Item = Expected>, leased: Option<Arc<Leased>>) -> Files {
         Files {
             files: files.map(HeldFile::new).collect(),
             leased,

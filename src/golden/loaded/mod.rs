@@ -17,9 +17,7 @@ use crate::machine::{
     CopySource, DiskRole, GuestMemory, MAX_CONFIG_BYTES, MAX_STATE_BYTES, SNAPSHOT_FILES, Snapshot,
     SnapshotBytes, maps_memory,
 };
-use crate::overlay::{
-    Digest, FileIdentity, HoldKind, Immutable, Leased, VerityDigest,
-};
+use crate::overlay::{Digest, FileIdentity, HoldKind, Immutable, Leased, VerityDigest};
 use files::{Files, HeldFile};
 use watcher::Watcher;
 
@@ -183,9 +181,12 @@ impl Golden {
             }
         };
         let (length, digest, hashed, basis) = match &source {
-            CopySource::Immutable(it) => {
-                (it.length(), it.digest(), it.hashed(), it.protection().into())
-            }
+            CopySource::Immutable(it) => (
+                it.length(),
+                it.digest(),
+                it.hashed(),
+                it.protection().into(),
+            ),
             CopySource::Leased(it) => (it.length(), it.digest(), it.length(), MemoryBasis::Leased),
         };
         file.check("length", &file.length, &length)?;

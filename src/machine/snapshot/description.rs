@@ -8,8 +8,8 @@
 
 use serde_json::Value;
 
-use crate::machine::vm_config::{VmDisk, VmFiles, VmShape, vm_config};
 use crate::machine::Error;
+use crate::machine::vm_config::{VmDisk, VmFiles, VmShape, vm_config};
 
 /// Paths that belong to the machine that took the snapshot. A restore has its own.
 const REPLACED: &[&str] = &[

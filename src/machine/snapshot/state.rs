@@ -148,13 +148,18 @@ impl MemoryManager {
             ("current_ram", self.current_ram),
         ] {
             if ram != memory_bytes {
-                return Err(format!("/{field} is {ram}, the memory has {memory_bytes} bytes"));
+                return Err(format!(
+                    "/{field} is {ram}, the memory has {memory_bytes} bytes"
+                ));
             }
         }
         let ranges = &self.memory_ranges.data;
         if ranges.len() != self.guest_ram_mappings.len() {
             let mappings = self.guest_ram_mappings.len();
-            return Err(format!("it has {} ranges and {mappings} mappings", ranges.len()));
+            return Err(format!(
+                "it has {} ranges and {mappings} mappings",
+                ranges.len()
+            ));
         }
         let mut regions: Vec<MemoryRegion> = Vec::with_capacity(ranges.len());
         let mut offset = 0_u64;
@@ -167,9 +172,8 @@ impl MemoryManager {
             if gpa.checked_add(length).is_none() {
                 return refuse("goes past the end of all addresses");
             }
-            let overlaps = |other: &MemoryRegion| {
-                gpa < other.gpa + other.length && other.gpa < gpa + length
-            };
+            let overlaps =
+                |other: &MemoryRegion| gpa < other.gpa + other.length && other.gpa < gpa + length;
             if regions.iter().any(overlaps) {
                 return refuse("overlaps another one");
             }
@@ -214,8 +218,9 @@ impl Mapping {
         if self.virtio_mem {
             return Err("is hotplugged".to_owned());
         }
-        let mut same =
-            regions.iter().filter(|region| (region.gpa, region.length) == (self.gpa, self.size));
+        let mut same = regions
+            .iter()
+            .filter(|region| (region.gpa, region.length) == (self.gpa, self.size));
         let region = same.next().ok_or("is not one of /memory_ranges")?;
         if ![0, region.offset].contains(&self.file_offset) {
             return Err(format!(

@@ -1,9 +1,9 @@
 //! The sandbox on Cloud Hypervisor.
 
 mod boot;
-mod reset_target;
 mod replace;
 mod reset;
+mod reset_target;
 mod retired;
 mod spares;
 mod status;

@@ -125,7 +125,9 @@ async fn resume_spare(
     prepared: Prepared,
 ) -> Result<Reverted, Failure> {
     let prepared = target.recheck(machine, prepared).await?;
-    target.resume_and_verify(machine, prepared, StrategyUsed::Standby).await
+    target
+        .resume_and_verify(machine, prepared, StrategyUsed::Standby)
+        .await
 }
 
 async fn new_machine(target: &ResetTarget) -> Result<Replacement, Failure> {

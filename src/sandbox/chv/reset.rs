@@ -26,7 +26,10 @@ impl Shared {
         self.status.begin(SandboxState::Resetting);
         let result = match running.target.clone() {
             Some(target) => self.reset_to(running, &target).await,
-            None => self.reset_scaffold(running).await.map(|reset| (reset, None)),
+            None => self
+                .reset_scaffold(running)
+                .await
+                .map(|reset| (reset, None)),
         };
         match &result {
             Ok((reset, disks)) => {

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch as watched};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::reset_target::{Failure, ResetTarget, Prepared};
+use super::reset_target::{Failure, Prepared, ResetTarget};
 use super::retired::Retired;
 use super::status::Status;
 use super::watch::Watcher;
