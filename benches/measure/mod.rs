@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 /// The times of one way to do something.
+#[derive(Clone)]
 pub(crate) struct Row {
     name: String,
     times: Vec<Duration>,

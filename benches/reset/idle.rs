@@ -1,6 +1,6 @@
 //! The VMM's part of a reset, with a VM that only idles, against the same calls written by hand.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,14 @@ use std::time::{Duration, Instant};
 use chv_sandbox::api;
 use chv_sandbox::api::types::{MemoryConfig, VmConfig, VmSnapshotConfig, VsockConfig};
 use chv_sandbox::client::Client;
-use chv_sandbox::machine::{
-    Disk, DiskFormat, DiskRole, Limits, Machine, MachineConfig, Target, VmmSource,
-};
+use chv_sandbox::machine::{Machine, RevertOptions};
 use chv_sandbox::vmm::{VSOCK_SOCKET, Vmm, VmmConfig};
 
+use super::idle_snapshot::{IdleSnapshot, noise};
 use super::measure::{Row, print};
 use super::{Outcome, idle_vm, nested_state};
 
 const MEMORY: u64 = 128 << 20;
-/// An overlay is mostly a hole.
-const OVERLAY: u64 = 16 << 20;
-const DATA: usize = 1 << 20;
 
 pub(crate) async fn run(binary: &Path, resets: usize) -> Outcome<()> {
     let folder = tempfile::tempdir()?;
@@ -60,41 +56,19 @@ pub(crate) async fn run(binary: &Path, resets: usize) -> Outcome<()> {
 /// A machine of this crate.
 struct Ours {
     machine: Machine,
-    target: Target,
+    options: RevertOptions,
 }
 
 impl Ours {
     async fn start(vmm: &VmmConfig, folder: &Path) -> Outcome<Ours> {
-        fs::create_dir(folder)?;
-        let origin = noise(&folder.join("origin.img"))?;
-        let mut machine = Machine::start(MachineConfig {
-            vmm: VmmSource::Spawn(vmm.clone()),
-            disks: vec![Disk {
-                role: DiskRole::Root,
-                origin: origin.clone(),
-                readonly: false,
-                format: DiskFormat::Raw,
-            }],
-            port: 1024,
-            limits: Limits::default(),
-        })
-        .await?;
-        let disk = machine.disk_path(DiskRole::Root).ok_or("it has a root")?;
-        fs::copy(origin, disk)?;
-        let run_dir = machine.vmm().run_dir().ok_or("it was spawned")?;
-        let config = config(folder, &DiskRole::Root.to_string(), disk, run_dir)?;
-        boot_paused(machine.client(), &config).await?;
-        let snapshot = folder.join("snapshot");
-        fs::create_dir(&snapshot)?;
-        machine.snapshot(&snapshot).await?;
-        machine.delete().await?;
-        let target = Target::of(&snapshot)?;
-        Ok(Ours { machine, target })
+        let snapshot = IdleSnapshot::take(vmm, folder, MEMORY >> 20, 0).await?;
+        let (machine, options) = snapshot.machine(snapshot.mapped()).await?;
+        Ok(Ours { machine, options })
     }
 
     async fn reset(&mut self) -> Outcome<Duration> {
         let began = Instant::now();
-        self.machine.stage(&self.target).await?;
+        self.machine.stage(&self.options).await?;
         self.machine.client().send(api::vm_resume()).await?;
         self.machine.client().send(api::vm_info()).await?;
         Ok(began.elapsed())
@@ -114,7 +88,7 @@ impl ByHand {
         let golden = noise(&folder.join("golden.img"))?;
         fs::copy(golden, folder.join("disk.img"))?;
         let vmm = Vmm::spawn(vmm).await?;
-        let config = config(folder, "disk", &folder.join("disk.img"), folder)?;
+        let config = config(folder)?;
         boot_paused(vmm.client(), &config).await?;
         let into = idle_vm::snapshot_folder(folder);
         let taken = vmm
@@ -175,16 +149,11 @@ fn is_whole(answer: &[u8]) -> bool {
     length.is_none_or(|length| body.len() >= length)
 }
 
-fn config(folder: &Path, id: &str, disk: &Path, sockets: &Path) -> Outcome<VmConfig> {
-    let text = |path: &Path| path.to_str().map(str::to_owned).ok_or("UTF-8 paths");
+fn config(folder: &Path) -> Outcome<VmConfig> {
     let mut config = idle_vm::config(folder);
-    let only = config.disks.as_mut().and_then(|disks| disks.first_mut());
-    let only = only.ok_or("the idle VM has a disk")?;
-    only.id = Some(id.to_owned());
-    only.path = Some(text(disk)?);
-    only.readonly = Some(false);
+    let socket = folder.join(VSOCK_SOCKET);
     config.memory = Some(MemoryConfig::new(MEMORY));
-    config.vsock = Some(VsockConfig::new(3, text(&sockets.join(VSOCK_SOCKET))?));
+    config.vsock = Some(VsockConfig::new(3, socket.to_str().ok_or("UTF-8 paths")?));
     Ok(config)
 }
 
@@ -193,12 +162,4 @@ async fn boot_paused(client: &Client, config: &VmConfig) -> Outcome<()> {
     client.send(api::vm_boot()).await?;
     client.send(api::vm_pause()).await?;
     Ok(())
-}
-
-fn noise(path: &Path) -> Outcome<PathBuf> {
-    let bytes: Vec<u8> = (0..DATA).map(|at| (at / 255 + at) as u8).collect();
-    let mut file = File::create(path)?;
-    file.write_all(&bytes)?;
-    file.set_len(OVERLAY)?;
-    Ok(path.to_owned())
 }

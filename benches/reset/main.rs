@@ -2,17 +2,21 @@
 //!
 //! - On recordings: everything that a reset does on the host besides the VMM's work and the digests of disks.
 //! - With `CLOUD_HYPERVISOR`: delete, overlay back, restore, resume and state of a VM that only idles, against the
-//!   same calls and the same copy written by hand.
+//!   same calls and the same copy written by hand; the same by the size of the memory, mapped and copied; and what
+//!   memory 1, 8 and 32 VMs of one snapshot take.
 //! - With `CHV_SANDBOX_IMAGE` as well: whole resets of a real guest by each strategy, up to its last answer, against what
 //!   the predecessor of this crate did, with `ch-remote`, `cp` and `sha256sum`. `CH_REMOTE` names `ch-remote`.
 //!
 //! `CHV_SANDBOX_RESETS` says how many resets of each kind (50 unless set), `CHV_SANDBOX_PATIENCE` multiplies the time that
-//! a guest is given. `RESET_BENCH` names one place alone: `recordings`, `idle` or `guest`.
+//! a guest is given, `CHV_SANDBOX_MEMORY_MIB` is a real guest's memory (128 unless set). `RESET_BENCH` names one place alone:
+//! `recordings`, `idle`, `sizes`, `density` or `guest`.
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it found")]
 
+mod density;
 mod guest;
 mod idle;
+mod idle_snapshot;
 #[expect(dead_code, reason = "a part of it is for the tests alone")]
 #[path = "../../tests/it/real/idle_vm.rs"]
 mod idle_vm;
@@ -23,6 +27,7 @@ mod measure;
 mod nested_state;
 mod predecessor;
 mod recordings;
+mod sizes;
 mod used;
 
 use std::env;
@@ -50,6 +55,12 @@ async fn main() -> Outcome<()> {
             if wanted("idle") {
                 idle::run(&vmm, resets()?).await?;
             }
+            if wanted("sizes") {
+                sizes::run(&vmm).await?;
+            }
+            if wanted("density") {
+                density::run(&vmm).await?;
+            }
             match image {
                 None => say("a real guest: skipped, CHV_SANDBOX_IMAGE names none"),
                 Some(image) if wanted("guest") => guest::run(&vmm, &image, resets()?).await?,
@@ -64,6 +75,14 @@ fn resets() -> Outcome<usize> {
     Ok(match env::var("CHV_SANDBOX_RESETS") {
         Ok(count) => count.parse()?,
         Err(_) => 50,
+    })
+}
+
+/// The memory of a real guest.
+fn memory_mib() -> Outcome<u64> {
+    Ok(match env::var("CHV_SANDBOX_MEMORY_MIB") {
+        Ok(mib) => mib.parse()?,
+        Err(_) => 128,
     })
 }
 

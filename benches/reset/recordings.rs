@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use chv_sandbox::golden::{MintConfig, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::guest::stand_in::StandIn;
-use chv_sandbox::machine::{DiskRole, Limits, MachineConfig, SNAPSHOT_FILES, VmShape, VmmSource};
+use chv_sandbox::machine::{
+    DiskRole, GuestMemory, Limits, MachineConfig, SNAPSHOT_FILES, VmShape, VmmSource,
+};
 use chv_sandbox::replay::{Cassette, HookError, Played, Player, PlayerOptions, RequestBody};
 use chv_sandbox::sandbox::{ChvSandbox, Reset, ResetReport, Sandbox, SandboxConfig};
 use serde_json::Value;
@@ -58,6 +60,7 @@ pub(crate) async fn run(resets: usize) -> Outcome<()> {
                 disk(DiskRole::Root, path.join("root.img"), true),
                 disk(DiskRole::Overlay, path.join("image/overlay.img"), false),
             ],
+            memory: GuestMemory::ByPath,
             port: DEFAULT_PORT,
             limits: Limits::default(),
         },

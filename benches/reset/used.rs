@@ -32,3 +32,12 @@ pub(crate) fn tool() -> Outcome<ToolInvocation> {
         deadline_ms: limits()?.settle.as_millis() as u64,
     })
 }
+
+/// A tool that writes 64 MiB of memory and no file.
+pub(crate) fn writing_tool() -> Outcome<ToolInvocation> {
+    Ok(ToolInvocation {
+        tool: "sh".to_owned(),
+        params: json!({ "script": "dd if=/dev/zero of=/dev/null bs=64M count=1" }),
+        ..tool()?
+    })
+}

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use chv_sandbox::golden::{Golden, MintConfig, MintError, SigningKey, mint};
 use chv_sandbox::image::Image;
-use chv_sandbox::machine::{MachineConfig, VmmSource};
+use chv_sandbox::machine::{GuestMemory, MachineConfig, VmmSource};
 
 use super::vm::{self, VmArgs};
 use super::{Failure, explain};
@@ -73,6 +73,7 @@ async fn run_mint(args: MintArgs) -> Result<ExitCode, Failure> {
         machine: MachineConfig {
             vmm: VmmSource::Spawn(args.vm.vmm(args.vmm)),
             disks: vm::disks(&image),
+            memory: GuestMemory::ByPath,
             port: args.vm.port,
             limits: args.vm.limits(),
         },

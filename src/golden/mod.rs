@@ -49,7 +49,7 @@ pub use manifest::Manifest;
 pub use memory::{CopyReason, LoadedMemory, MemoryBasis, MemoryMode};
 pub use mint::{MintConfig, MintError, mint};
 pub use signature::{KeyError, PublicKey, SigningKey};
-pub use verify::{Inspection, Mismatch, VerifiedFile};
+pub use verify::{Inspection, MemoryNeed, Mismatch, VerifiedFile};
 
 /// The folder of the VMM's own files within a golden snapshot.
 const SNAPSHOT: &str = "snapshot";

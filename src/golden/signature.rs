@@ -91,8 +91,9 @@ impl SigningKey {
         PublicKey(self.0.verifying_key())
     }
 
-    /// The content of the signature's file, for a manifest of these bytes.
-    pub(super) fn sign(&self, manifest: &[u8]) -> String {
+    /// The content of `manifest.sig` for a `manifest.json` of these bytes, so that a golden snapshot can be signed after it
+    /// was minted.
+    pub fn sign(&self, manifest: &[u8]) -> String {
         let signature = self.0.sign(&message(manifest)).to_bytes();
         format!("{PREFIX}{}\n", hex(&signature))
     }

@@ -1,20 +1,39 @@
 //! Verifying a golden snapshot at rest, in full.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::files::Expected;
+use super::manifest::read_bounded;
 use super::{Error, Golden};
-use crate::overlay::{self, AccessPolicy, FileIdentity, Threads};
+use crate::machine::{
+    self, GuestMemory, MAX_CONFIG_BYTES, MAX_STATE_BYTES, Snapshot, SnapshotBytes, maps_memory,
+};
+use crate::overlay::{self, AccessPolicy, FileIdentity, Immutable, Threads};
 
 /// A golden snapshot all of whose files were digested.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Inspection {
     /// Each file, in the manifest's order.
     pub files: Vec<VerifiedFile>,
-    /// What isn't what the manifest says. Empty: the golden snapshot is good.
+    /// What isn't what the manifest says, or what a mint makes. Empty: the golden snapshot is good.
     pub mismatches: Vec<Mismatch>,
+    /// What memory its use takes.
+    pub memory: MemoryNeed,
+}
+
+/// What memory a process takes that loads a golden snapshot, whatever the number of sandboxes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MemoryNeed {
+    /// The most that the sealed copy takes, in bytes: the guest's whole memory. Holes take memory once they are read.
+    pub at_most: u64,
+    /// What it takes at first, in bytes: the data of `memory-ranges`.
+    pub at_first: u64,
+    /// Whether fs-verity protects `memory-ranges`, so that no copy is made.
+    pub none_with_fs_verity: bool,
 }
 
 /// A file that was digested.
@@ -68,7 +87,68 @@ impl Golden {
                 good: mismatches.len() == found,
             });
         }
-        Ok(Inspection { files, mismatches })
+        self.check_snapshot(&mut mismatches)?;
+        Ok(Inspection {
+            files,
+            memory: self.memory_need()?,
+            mismatches,
+        })
+    }
+
+    /// Checks that the VMM's two small files are of a VM that a mint makes, whatever their digests.
+    fn check_snapshot(&self, mismatches: &mut Vec<Mismatch>) -> Result<(), Error> {
+        let [config, state, _] = self.snapshot_files();
+        let bytes = SnapshotBytes {
+            config: read_bounded(&config.path, MAX_CONFIG_BYTES)?,
+            state: read_bounded(&state.path, MAX_STATE_BYTES)?,
+        };
+        let shape = self.manifest().vm_shape();
+        let folder = self.snapshot();
+        let snapshot = Snapshot::new(&folder, bytes, shape, &self.disks(), GuestMemory::ByPath);
+        let checked = snapshot.and_then(|snapshot| match maps_memory(&self.manifest().release) {
+            true => snapshot.check_mappable().map(drop),
+            false => Ok(()),
+        });
+        let nothing = || "nothing".to_owned();
+        let mismatch = match checked {
+            Ok(()) => return Ok(()),
+            Err(machine::Error::SnapshotConfig {
+                pointer,
+                expected,
+                found,
+                ..
+            }) => Mismatch {
+                field: format!("{} at {pointer}", config.field),
+                expected: expected.unwrap_or_else(nothing),
+                found: found.unwrap_or_else(nothing),
+            },
+            Err(machine::Error::Snapshot { path, reason }) => Mismatch {
+                field: if path == state.path {
+                    state.field
+                } else {
+                    config.field
+                },
+                expected: "what a mint makes".to_owned(),
+                found: reason,
+            },
+            Err(error) => return Err(Error::Snapshot(error)),
+        };
+        mismatches.push(mismatch);
+        Ok(())
+    }
+
+    fn memory_need(&self) -> Result<MemoryNeed, Error> {
+        let [_, _, memory] = self.snapshot_files();
+        let metadata = fs::metadata(&memory.path).map_err(|source| Error::Missing {
+            path: memory.path.clone(),
+            source,
+        })?;
+        let protected = Immutable::by_fs_verity(&memory.path, &memory.fsverity);
+        Ok(MemoryNeed {
+            at_most: metadata.len(),
+            at_first: metadata.len().min(metadata.blocks() * 512),
+            none_with_fs_verity: protected.map_err(Error::Memory)?.is_some(),
+        })
     }
 }
 

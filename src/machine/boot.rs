@@ -53,13 +53,16 @@ impl Machine {
         Ok((steps.finish(), state))
     }
 
-    async fn try_boot(&mut self, shape: &VmShape) -> Result<Option<GuestHello>, Error> {
-        let until = Instant::now() + self.limits.boot;
+    /// Creates a VM in the empty slot and boots it, without waiting for its guest: for one that has no dispatcher. After
+    /// a failure [`delete`](Self::delete) what may be left of it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`boot`](Self::boot) but for the guest's.
+    pub async fn boot_vm(&mut self, shape: &VmShape) -> Result<(), Error> {
         (self.occupied, self.served) = (true, true);
-        for path in [Some(&shape.kernel), shape.initramfs.as_ref()]
-            .into_iter()
-            .flatten()
-        {
+        let payload = [Some(&shape.kernel), shape.initramfs.as_ref()];
+        for path in payload.into_iter().flatten() {
             check_readable(path)?;
         }
         let config = vm_config(shape, &self.vm_files()?)?;
@@ -71,7 +74,12 @@ impl Machine {
             Ok(created) => return Err(Error::NotAsSent(created)),
             Err(source) => return Err(self.explain("create the VM", source).await),
         }
-        self.call("boot the VM", api::vm_boot()).await?;
+        self.call("boot the VM", api::vm_boot()).await
+    }
+
+    async fn try_boot(&mut self, shape: &VmShape) -> Result<Option<GuestHello>, Error> {
+        let until = Instant::now() + self.limits.boot;
+        self.boot_vm(shape).await?;
         match self.open_channel(until).await {
             Err(Error::Channel(source)) if source.is_silence() => Err(Error::GuestSilent {
                 console: self.console_tail(),

@@ -143,6 +143,10 @@ impl Steps {
         self.since = now;
     }
 
+    pub(super) fn so_far(&self) -> &[Step] {
+        &self.done
+    }
+
     pub(super) fn finish(self) -> Vec<Step> {
         self.done
     }

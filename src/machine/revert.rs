@@ -20,7 +20,8 @@ use std::sync::Arc;
 use super::prove::AtRest;
 use super::readings::Steps;
 use super::{
-    DiskReading, Error, KnownDisk, Machine, MemoryReading, Readings, Snapshot, VerificationLevel,
+    DiskReading, Error, KnownDisk, Machine, MemoryReading, Readings, Snapshot, Step,
+    VerificationLevel,
 };
 use crate::api;
 use crate::api::types::VmState;
@@ -55,6 +56,13 @@ pub struct Staged {
     disks: Vec<DiskReading>,
     memory: MemoryReading,
     steps: Steps,
+}
+
+impl Staged {
+    /// What staging took, step by step.
+    pub fn steps(&self) -> &[Step] {
+        self.steps.so_far()
+    }
 }
 
 impl Machine {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use chv_sandbox::golden::{MintConfig, mint};
-use chv_sandbox::machine::{Disk, Limits, MachineConfig, VmShape, VmmSource};
+use chv_sandbox::machine::{Disk, GuestMemory, Limits, MachineConfig, VmShape, VmmSource};
 use chv_sandbox::sandbox::{
     ChvSandbox, Error, Reset, Sandbox, SandboxConfig, Timeouts, ToolInvocation,
 };
@@ -30,7 +30,7 @@ impl Place {
             None => {
                 let temporary = TempDir::with_prefix("chv-demo-")?;
                 Ok(Place {
-                    path: temporary.path().to_owned(),
+                    path: fs::canonicalize(temporary.path())?,
                     _temporary: Some(temporary),
                 })
             }
@@ -84,6 +84,7 @@ pub(super) async fn play(
         machine: MachineConfig {
             vmm: stage.vmm,
             disks: stage.disks,
+            memory: GuestMemory::ByPath,
             port: stage.port,
             limits: stage.limits,
         },

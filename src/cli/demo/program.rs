@@ -137,6 +137,7 @@ impl Program {
         for check in &outcome.report.checks {
             let (style, word) = match check.outcome {
                 Outcome::Agreed => (GOOD, "agrees"),
+                Outcome::VouchedFor => (GOOD, "vouched for"),
                 Outcome::Disagreed => (BAD, "DISAGREES"),
                 Outcome::Silent => (BAD, "silent"),
                 Outcome::NotApplicable => (DIM, "does not apply"),
@@ -178,7 +179,7 @@ fn source(check: &Check) -> &'static str {
         Source::GuestRandomness => "guest's randomness",
         Source::GuestClock => "guest's clock",
         Source::VmmIdentity => "VMM is ours",
-        Source::SnapshotFiles => "snapshot's files",
+        Source::GuestMemory => "guest's memory",
     }
 }
 

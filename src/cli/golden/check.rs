@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chv_sandbox::compat::render::neutral;
-use chv_sandbox::golden::{self, Error, Golden, Inspection, PublicKey};
+use chv_sandbox::golden::{self, Error, Golden, Inspection, PublicKey, Trust};
 use serde_json::{Value, json};
 
 use super::super::{Failure, explain};
@@ -65,11 +65,11 @@ pub(super) async fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
         }
     };
     let verified = tokio::task::spawn_blocking(move || {
-        let golden = match &key {
-            Some(key) => Golden::open_signed(&directory, key),
-            None => Golden::open(&directory),
+        let trust = Trust {
+            signed_by: key,
+            digest: None,
         };
-        golden?.verify()
+        Golden::open_trusted(&directory, &trust)?.verify()
     });
     match verified.await? {
         Ok(verification) => {

@@ -59,15 +59,24 @@ fn what_can_be_configured_and_what_not() {
         "scaffold = true\nkernel = '/k'\nroot_disk = '/r'\nstrategy = 'respawn'",
         Err("strategy needs a golden snapshot"),
     );
+    let digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     check(
-        "golden = '/g'\nrestore_mode = 'on_demand'\nmemory_policy = 'trust'\nverification = 'full'",
+        &format!(
+            "golden = '/g'\nmemory = 'copied'\ngolden_memory_limit_mib = 5\ngolden_digest = 'sha256:{digest}'"
+        ),
         Ok(()),
     );
+    check("golden = '/g'\nmemory = 'lazy'", Err("lazy"));
     check(
-        "golden = '/g'\nrestore_mode = 'on_demand'",
-        Err("restore_mode on_demand proves nothing"),
+        &format!("golden = '/g'\ngolden_digest = '{digest}'"),
+        Err("sha256"),
     );
-    check("golden = '/g'\nrestore_mode = 'lazy'", Err("lazy"));
+    check(
+        &format!(
+            "scaffold = true\nkernel = '/k'\nroot_disk = '/r'\ngolden_digest = 'sha256:{digest}'"
+        ),
+        Err("golden_digest needs a golden snapshot"),
+    );
     check("golden = '/g'\nmemmory = 3", Err("memmory"));
     check("golden = ", Err("is not understood"));
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chv_sandbox::machine::{
-    Disk, DiskFormat, DiskRole, Error, Limits, Machine, MachineConfig, VmShape, VmmSource,
+    Disk, DiskFormat, DiskRole, Error, GuestMemory, Limits, Machine, MachineConfig, VmShape,
+    VmmSource,
 };
 use chv_sandbox::sandbox::{
     BootFailure, ChvSandbox, Error as SandboxError, Sandbox, SandboxConfig, SandboxState,
@@ -238,6 +239,7 @@ impl Rig {
         MachineConfig {
             vmm: VmmSource::Spawn(self.vmm.clone()),
             disks: vec![self.disk(DiskRole::Root), self.disk(DiskRole::Overlay)],
+            memory: GuestMemory::ByPath,
             port: 1024,
             limits: Limits {
                 boot,

@@ -1,6 +1,6 @@
 //! The tier that needs a real VMM, named by `CLOUD_HYPERVISOR`, and KVM.
 //!
-//! [`native`] and [`failures`] need no guest that answers: they boot a kernel of four bytes. [`cycle`] boots a packed
+//! [`native`], [`memory`] and [`failures`] need no guest that answers: they boot kernels of a few bytes. [`cycle`] boots a packed
 //! image, named by `CHV_SANDBOX_IMAGE`. What can't run says so and passes.
 
 #![expect(
@@ -11,6 +11,7 @@
 mod cycle;
 mod failures;
 mod idle_vm;
+mod memory;
 mod native;
 mod nested_state;
 mod qcow2;

@@ -1,18 +1,16 @@
 //! A qcow2 overlay over a raw backing file, on a real VMM.
 
 use std::fs::{self, File};
+use std::sync::Arc;
 use std::time::Duration;
 
-use chv_sandbox::api;
-use chv_sandbox::api::types::{ImageType, VsockConfig};
 use chv_sandbox::machine::{
-    Disk, DiskFormat, DiskRole, Limits, Machine, MachineConfig, VmmFile, VmmSource,
+    Disk, DiskFormat, DiskRole, GuestMemory, Limits, Machine, MachineConfig, RevertOptions,
+    Snapshot, VmmFile, VmmSource,
 };
 use chv_sandbox::overlay::{self, AccessPolicy};
-use chv_sandbox::vmm::VSOCK_SOCKET;
 use tempfile::tempdir;
 
-use super::native::send;
 use super::{assert_nothing_left, idle_vm, vmm_config};
 use crate::qcow2_image::Image;
 
@@ -40,6 +38,7 @@ async fn a_qcow2_overlay_keeps_its_digest_across_reverts() {
     let mut machine = Machine::start(MachineConfig {
         vmm: VmmSource::Spawn(vmm),
         disks: vec![disk],
+        memory: GuestMemory::ByPath,
         port: 1024,
         limits: Limits {
             settle: Duration::from_millis(300),
@@ -48,27 +47,18 @@ async fn a_qcow2_overlay_keeps_its_digest_across_reverts() {
     })
     .await
     .unwrap();
-    let path = machine.disk_path(DiskRole::Overlay).unwrap().to_owned();
-    overlay::put_back(&origin, &path).unwrap();
-
-    let mut config = idle_vm::config(folder.path());
-    let disk = &mut config.disks.as_mut().unwrap()[0];
-    disk.id = Some(DiskRole::Overlay.to_string());
-    disk.path = Some(path.to_str().unwrap().to_owned());
-    disk.image_type = Some(ImageType::Qcow2);
-    disk.backing_files = Some(true);
-    let socket = machine.vmm().run_dir().unwrap().join(VSOCK_SOCKET);
-    config.vsock = Some(VsockConfig::new(3, socket.to_str().unwrap()));
-    send(machine.client(), api::vm_create(&config)).await;
-    send(machine.client(), api::vm_boot()).await;
+    let shape = idle_vm::shape(folder.path());
+    machine.boot_vm(&shape).await.unwrap();
     machine.pause().await.unwrap();
-    let snapshot = folder.path().join("golden");
-    fs::create_dir(&snapshot).unwrap();
-    machine.snapshot(&snapshot).await.unwrap();
-    machine.delete().await.unwrap();
+    let folder_of_snapshot = folder.path().join("golden");
+    fs::create_dir(&folder_of_snapshot).unwrap();
+    machine.snapshot(&folder_of_snapshot).await.unwrap();
+    let disks = machine.disks();
+    let snapshot = Snapshot::read(&folder_of_snapshot, shape, &disks).unwrap();
+    let options = RevertOptions::new(Arc::new(snapshot));
 
     for _ in 0..2 {
-        let readings = machine.revert(&snapshot).await.unwrap();
+        let readings = machine.revert(&options).await.unwrap();
         assert_eq!(readings.disks[0].vmm_file, VmmFile::Same);
         assert_eq!(readings.disks[0].digest, golden.digest);
     }

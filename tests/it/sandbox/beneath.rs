@@ -9,7 +9,7 @@ use chv_sandbox::machine::DiskFormat;
 use chv_sandbox::overlay::Digest;
 use chv_sandbox::sandbox::{BootFailure, ChvSandbox, Error, Sandbox, SandboxState};
 
-use super::held::{TAMPERINGS, assert_names, open};
+use super::loaded::{TAMPERINGS, assert_names, open};
 use super::{Scene, assert_echoed, chain, echo, flip_a_bit};
 use crate::qcow2_image::Image;
 

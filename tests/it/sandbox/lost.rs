@@ -3,8 +3,7 @@
 
 use std::fs::OpenOptions;
 
-use chv_sandbox::golden::MemoryPolicy;
-use chv_sandbox::sandbox::{ChvSandbox, Error, Event, Sandbox, SandboxConfig, SandboxState};
+use chv_sandbox::sandbox::{ChvSandbox, Error, Event, Sandbox, SandboxState};
 
 use super::spares::Cast;
 use super::{Scene, assert_echoed, assert_halted, echo, flip_a_bit, told};
@@ -26,22 +25,15 @@ fn open_for_writing(scene: &Scene, name: &str) {
 
 #[tokio::test]
 async fn a_root_that_was_opened_for_writing_needs_a_reset_and_that_is_enough() {
-    for policy in [MemoryPolicy::Held, MemoryPolicy::Digest] {
-        let scene = Scene::minted().await;
-        let sandbox = scene.sandbox_of(SandboxConfig {
-            memory_policy: policy,
-            ..scene.config()
-        });
-        let mut events = sandbox.subscribe();
-        sandbox.boot().await.unwrap();
-        for _ in 0..2 {
-            open_for_writing(&scene, "root.img");
-            assert_lost(&sandbox, &mut events).await;
-            assert!(sandbox.reset().await.unwrap().is_verified());
-            assert_echoed(echo(&sandbox, "again").await, "again");
-        }
-        sandbox.shutdown().await;
+    let (scene, sandbox) = Scene::booted().await;
+    let mut events = sandbox.subscribe();
+    for _ in 0..2 {
+        open_for_writing(&scene, "root.img");
+        assert_lost(&sandbox, &mut events).await;
+        assert!(sandbox.reset().await.unwrap().is_verified());
+        assert_echoed(echo(&sandbox, "again").await, "again");
     }
+    sandbox.shutdown().await;
 }
 
 #[tokio::test]

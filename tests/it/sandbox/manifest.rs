@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use chv_sandbox::golden::{Error, Golden, PublicKey, SigningKey, compare, mint};
+use chv_sandbox::golden::{Error, Golden, PublicKey, SigningKey, Trust, compare, mint};
 use chv_sandbox::overlay::Digest;
-use chv_sandbox::sandbox::Sandbox;
+use chv_sandbox::sandbox::{Sandbox, SandboxConfig};
 use serde_json::{Value, json};
 
-use super::held::{TAMPERINGS, assert_names, open};
+use super::loaded::{TAMPERINGS, assert_names, open};
 use super::{Scene, chain, flip_a_bit};
 
 #[tokio::test]
@@ -61,13 +61,43 @@ pub(super) fn edit(golden: &Path, edit: impl FnOnce(&mut Value)) {
 }
 
 /// A private key and its public one.
-fn keys(scene: &Scene, seed: u8) -> (SigningKey, PublicKey) {
+pub(super) fn keys(scene: &Scene, seed: u8) -> (SigningKey, PublicKey) {
     let path: PathBuf = scene.path(&format!("key-{seed}"));
     fs::write(&path, [seed; 32]).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     let key = SigningKey::load(&path).unwrap();
     let public = key.public();
     (key, public)
+}
+
+fn open_signed(golden: &Path, key: &PublicKey) -> Result<Golden, Error> {
+    let trust = Trust {
+        signed_by: Some(*key),
+        ..Trust::default()
+    };
+    Golden::open_trusted(golden, &trust)
+}
+
+#[tokio::test]
+async fn a_pinned_golden_snapshot_is_that_one_and_no_other() {
+    let scene = Scene::minted().await;
+    let golden = open(&scene);
+    let bytes = fs::read(scene.path("golden/manifest.json")).unwrap();
+    assert_eq!(golden.digest(), Digest::of(&bytes));
+    let pinned = |digest| {
+        scene.sandbox_of(SandboxConfig {
+            golden_digest: Some(digest),
+            ..scene.config()
+        })
+    };
+    let sandbox = pinned(golden.digest());
+    sandbox.boot().await.unwrap();
+    sandbox.shutdown().await;
+    scene.vmm.take_asked();
+    let sandbox = pinned(Digest::of(b"another"));
+    let error = sandbox.boot().await.unwrap_err();
+    assert!(chain(&error).contains("is pinned"), "{}", chain(&error));
+    assert!(scene.vmm.take_asked().is_empty());
 }
 
 #[tokio::test]
@@ -80,7 +110,7 @@ async fn a_signed_golden_snapshot_is_only_its_signers() {
     mint(config).await.unwrap();
     scene.vmm.take_asked();
     let golden = scene.path("golden");
-    Golden::open_signed(&golden, &public).unwrap();
+    open_signed(&golden, &public).unwrap();
     Golden::open(&golden).unwrap();
     let mode = fs::metadata(golden.join("manifest.sig"))
         .unwrap()
@@ -92,22 +122,22 @@ async fn a_signed_golden_snapshot_is_only_its_signers() {
         let error = result.unwrap_err();
         assert!(matches!(error, Error::BadSignature { .. }), "{error:?}");
     };
-    bad(Golden::open_signed(&golden, &other));
+    bad(open_signed(&golden, &other));
     for name in ["manifest.json", "manifest.sig"] {
         for (_, tamper, _) in TAMPERINGS {
             let path = golden.join(name);
             let original = fs::read(&path).unwrap();
             tamper(&path);
-            bad(Golden::open_signed(&golden, &public));
+            bad(open_signed(&golden, &public));
             fs::write(&path, original).unwrap();
         }
     }
-    Golden::open_signed(&golden, &public).unwrap();
+    open_signed(&golden, &public).unwrap();
     // A manifest that says nothing new is another one all the same.
     edit(&golden, |_| ());
-    bad(Golden::open_signed(&golden, &public));
+    bad(open_signed(&golden, &public));
     fs::remove_file(golden.join("manifest.sig")).unwrap();
-    let error = Golden::open_signed(&golden, &public).unwrap_err();
+    let error = open_signed(&golden, &public).unwrap_err();
     assert!(matches!(error, Error::Unsigned { .. }), "{error:?}");
     assert!(scene.vmm.take_asked().is_empty());
 }

@@ -6,11 +6,12 @@ mod executable;
 mod given_up;
 mod golden;
 mod guest;
-mod held;
 mod life;
+mod loaded;
 mod lost;
 mod manifest;
 mod matrix;
+mod memory;
 mod outage;
 mod reset;
 mod scaffold;
@@ -31,7 +32,9 @@ use std::time::Duration;
 use chv_sandbox::client::Deadlines;
 use chv_sandbox::golden::{Golden, MintConfig, MintError, mint};
 use chv_sandbox::guest::stand_in::StandIn;
-use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, Limits, MachineConfig, VmShape, VmmSource};
+use chv_sandbox::machine::{
+    Disk, DiskFormat, DiskRole, GuestMemory, Limits, MachineConfig, VmShape, VmmSource,
+};
 use chv_sandbox::sandbox::{
     ChvSandbox, Error, Event, Sandbox, SandboxConfig, SandboxState, Timeouts, ToolExecution,
     ToolInvocation,
@@ -123,6 +126,7 @@ impl Scene {
             machine: MachineConfig {
                 vmm: self.source(),
                 disks: self.disks(),
+                memory: GuestMemory::ByPath,
                 port: 1024,
                 limits: Limits {
                     boot: PATIENCE,
@@ -137,7 +141,7 @@ impl Scene {
                 initramfs: None,
                 cmdline: "console=hvc0".to_owned(),
                 vcpus: 1,
-                memory_mib: 128,
+                memory_mib: 16,
                 cid: 3,
             },
             settle: PATIENCE,

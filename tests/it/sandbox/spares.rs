@@ -119,9 +119,9 @@ async fn a_spare_that_grew_old_is_replaced() {
 
 #[tokio::test]
 async fn there_are_no_more_spares_than_their_memory_allows() {
-    // The VM has 128 MiB.
+    // The VM has 16 MiB.
     let none = Cast::booted(Standby {
-        memory_budget_mib: 127,
+        memory_budget_mib: 15,
         ..Standby::default()
     })
     .await;
@@ -132,7 +132,7 @@ async fn there_are_no_more_spares_than_their_memory_allows() {
 
     let mut one = Cast::booted(Standby {
         spares: 2,
-        memory_budget_mib: 255,
+        memory_budget_mib: 31,
         ..Standby::default()
     })
     .await;
@@ -145,7 +145,7 @@ async fn there_are_no_more_spares_than_their_memory_allows() {
 
     let mut two = Cast::booted(Standby {
         spares: 2,
-        memory_budget_mib: 256,
+        memory_budget_mib: 32,
         ..Standby::default()
     })
     .await;

@@ -17,9 +17,10 @@ use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::machine::VmmSource;
 use chv_sandbox::sandbox::{ChvSandbox, SandboxConfig};
 use chv_sandbox::vmm::{VSOCK_SOCKET, VmmConfig};
+use memmap2::{Mmap, MmapMut, MmapOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::vmm::{Player, Script, lock};
+use super::vmm::{Mapping, Player, Script, lock};
 
 /// Where VMMs that are spawned get their answers.
 #[derive(Clone)]
@@ -192,6 +193,11 @@ impl Hand {
         ))
     }
 
+    /// Maps bytes of the file as a VMM does that is told to map memory from it, or otherwise.
+    pub(super) fn map(&self, how: Mapping, offset: u64, length: u64, path: &str) -> io::Result<()> {
+        self.order(&format!("map:{how:?}:{offset}:{length} {path}"))
+    }
+
     pub(super) fn let_go(&self) -> io::Result<()> {
         self.order("close")
     }
@@ -232,9 +238,11 @@ fn serve() {
         }
     });
     let mut open: Vec<File> = Vec::new();
+    let mut maps: Vec<Mapped> = Vec::new();
     for order in BufReader::new(orders.try_clone().unwrap()).lines() {
         let order = order.unwrap();
         match order.split_once(' ') {
+            Some((how, path)) if how.starts_with("map:") => maps.push(map(how, path)),
             Some((how, path)) => {
                 let file = OpenOptions::new()
                     .read(true)
@@ -243,11 +251,43 @@ fn serve() {
                 open.push(file.unwrap());
             }
             None if order == "exit" => break,
-            None => open.clear(),
+            None => {
+                open.clear();
+                maps.clear();
+            }
         }
         writeln!(orders).unwrap();
     }
     process::exit(0);
+}
+
+/// What a VMM has mapped.
+#[expect(dead_code, reason = "they are only there to be mapped")]
+enum Mapped {
+    Private(MmapMut),
+    Shared(Mmap),
+}
+
+fn map(how: &str, path: &str) -> Mapped {
+    let mut how = how.split(':').skip(1);
+    let kind = how.next().unwrap();
+    let mut number = || how.next().unwrap().parse().unwrap();
+    let (offset, length): (u64, u64) = (number(), number());
+    let mut file = File::open(path).unwrap();
+    if kind == format!("{:?}", Mapping::AnotherFile) {
+        let mut copy = tempfile::tempfile().unwrap();
+        io::copy(&mut file, &mut copy).unwrap();
+        file = copy;
+    }
+    let mut options = MmapOptions::new();
+    options.offset(offset).len(length as usize);
+    // SAFETY: the file is sealed, or a copy that is this process's alone, and the bytes are not looked at.
+    unsafe {
+        match kind == format!("{:?}", Mapping::Shared) {
+            true => Mapped::Shared(options.map(&file).unwrap()),
+            false => Mapped::Private(options.map_copy(&file).unwrap()),
+        }
+    }
 }
 
 /// Passes on one connection to the api-socket.

@@ -2,14 +2,14 @@
 //! shut down.
 //!
 //! `CHV_SANDBOX_IMAGE` names an image that was packed with the `sh` tool on, `CHV_SANDBOX_RESETS` says how many
-//! resets (100 unless set). All of it is one test in a process of its own, so that the descriptors and the memory that
+//! resets (100 unless set), `CHV_SANDBOX_MEMORY_MIB` how much memory the guest has (128 unless set). All of it is one test in a process of its own, so that the descriptors and the memory that
 //! are counted are nobody else's.
 
 mod beneath;
 mod clones;
+mod copied;
 mod death;
 mod figures;
-mod on_demand;
 mod resets;
 mod spares;
 mod traces;
@@ -20,10 +20,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use chv_sandbox::golden::{Golden, MintConfig, mint};
+use chv_sandbox::golden::{Golden, LoadedGolden, MintConfig, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
-use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, Limits, MachineConfig, VmShape, VmmSource};
+use chv_sandbox::machine::{
+    Disk, DiskFormat, DiskRole, GuestMemory, Limits, MachineConfig, VmShape, VmmSource,
+};
 use chv_sandbox::overlay;
 use chv_sandbox::sandbox::{ChvSandbox, Event, SandboxConfig, Strategy, Timeouts};
 use chv_sandbox::vmm::VmmConfig;
@@ -32,7 +34,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 
-use super::{assert_nothing_left, patience, patient, run_root, skipped, vmm_binary};
+use super::{assert_nothing_left, patience, patient, run_root, setting, skipped, vmm_binary};
 use figures::{Stopwatch, Usage};
 
 /// Set for the process that the cycle has for itself.
@@ -71,7 +73,7 @@ async fn alone() {
     death::is_noticed_and_mended(&stage).await;
     spares::that_die_are_replaced(&stage).await;
     resets::are_verified_until_a_byte_is_changed(&stage).await;
-    on_demand::memory_comes_back_or_is_copied_instead(&stage).await;
+    copied::memory_is_copied_from_what_cannot_change_or_is_leased(&stage).await;
     beneath::a_qcow2_overlay_takes_what_is_written_above_what_stays().await;
     assert_nothing_left(stage.folder());
     before.assert_descriptors_are_back().await;
@@ -123,6 +125,7 @@ impl Stage {
                         format,
                     },
                 ],
+                memory: GuestMemory::ByPath,
                 port: DEFAULT_PORT,
                 limits: limits(),
             },
@@ -131,7 +134,7 @@ impl Stage {
                 initramfs: Some(image.initramfs()),
                 cmdline: image.cmdline().to_owned(),
                 vcpus: 1,
-                memory_mib: 128,
+                memory_mib: setting("CHV_SANDBOX_MEMORY_MIB", 128).into(),
                 cid: 3,
             },
             settle: patient(Duration::from_secs(10)),
@@ -153,11 +156,12 @@ impl Stage {
         self.folder.path()
     }
 
-    /// What the machine of a sandbox is made of.
-    fn machine(&self) -> MachineConfig {
+    /// What a machine is made of that is reverted to `golden`.
+    fn machine(&self, golden: &LoadedGolden) -> MachineConfig {
         MachineConfig {
             vmm: VmmSource::Spawn(self.vmm.clone()),
             disks: self.golden.disks(),
+            memory: golden.snapshot().memory().clone(),
             port: DEFAULT_PORT,
             limits: limits(),
         }

@@ -1,9 +1,11 @@
 //! What a tool writes lands on the disk that is hashed, and a revert takes it away.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use chv_sandbox::golden::LoadOptions;
 use chv_sandbox::guest::protocol::{ToolDispatch, ToolName};
-use chv_sandbox::machine::{DiskRole, Machine, Readings};
+use chv_sandbox::machine::{DiskRole, Machine, Readings, RevertOptions};
 use chv_sandbox::overlay::{self, AccessPolicy, Digest};
 use chv_sandbox::vsock::Channel;
 
@@ -12,12 +14,13 @@ use super::{Stage, Stopwatch, limits};
 
 pub(super) async fn land_on_the_disk_and_are_gone_after_a_revert(stage: &Stage) {
     let watch = Stopwatch::start();
-    let snapshot = stage.golden.snapshot();
+    let golden = stage.golden.load(&LoadOptions::default()).unwrap();
+    let options = RevertOptions::new(Arc::clone(golden.snapshot()));
     let baseline = stage.golden.manifest().baselines.fs_hash;
-    let mut machine = Machine::start(stage.machine()).await.unwrap();
+    let mut machine = Machine::start(stage.machine(&golden)).await.unwrap();
     let overlay = machine.disk_path(DiskRole::Overlay).unwrap().to_owned();
 
-    let readings = machine.revert(&snapshot).await.unwrap();
+    let readings = machine.revert(&options).await.unwrap();
     assert_eq!(overlay_digest(&readings), baseline);
     let clean = Guest::look(machine.channel().unwrap()).await;
     assert!(!clean.has_process && !has_token(&overlay));
@@ -35,7 +38,7 @@ pub(super) async fn land_on_the_disk_and_are_gone_after_a_revert(stage: &Stage) 
         dirty.used_kib - clean.used_kib
     );
 
-    let readings = machine.revert(&snapshot).await.unwrap();
+    let readings = machine.revert(&options).await.unwrap();
     assert_eq!(overlay_digest(&readings), baseline);
     let after = Guest::look(machine.channel().unwrap()).await;
     assert!(!after.has_process && !has_token(&overlay));

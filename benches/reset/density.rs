@@ -1,0 +1,81 @@
+//! What memory VMs of one golden snapshot take, beside the snapshot's own, once.
+
+use std::fs;
+use std::path::Path;
+
+use chv_sandbox::api;
+use chv_sandbox::machine::Machine;
+use chv_sandbox::vmm::VmmConfig;
+
+use super::idle_snapshot::IdleSnapshot;
+use super::{Outcome, nested_state};
+
+const COUNTS: [usize; 3] = [1, 8, 32];
+const SIZES: [(u64, u64); 2] = [(128, 64), (1024, 200)];
+
+pub(crate) async fn run(binary: &Path) -> Outcome<()> {
+    let folder = tempfile::tempdir()?;
+    let vmm = VmmConfig {
+        binary: binary.to_owned(),
+        env: nested_state::environment(binary).await,
+        run_root: folder.path().join("run"),
+        ..VmmConfig::default()
+    };
+    println!(
+        "\nmemory of VMs that only idle, restored from one snapshot: private to each VMM's process (MiB)"
+    );
+    println!(
+        "{:<28}{:>6}{:>10}{:>10}{:>10}",
+        "", "VMs", "median", "most", "sum"
+    );
+    for (memory_mib, data_mib) in SIZES {
+        let folder = folder.path().join(memory_mib.to_string());
+        let snapshot = IdleSnapshot::take(&vmm, &folder, memory_mib, data_mib).await?;
+        for (name, memory) in [("mapped", snapshot.mapped()), ("copied", snapshot.copied())] {
+            for count in COUNTS {
+                if name == "copied" && count > 8 {
+                    continue;
+                }
+                let mut machines = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let (mut machine, options) = snapshot.machine(memory.clone()).await?;
+                    machine.stage(&options).await?;
+                    machine.client().send(api::vm_resume()).await?;
+                    machines.push(machine);
+                }
+                let mut private = machines
+                    .iter()
+                    .map(private_mib)
+                    .collect::<Outcome<Vec<_>>>()?;
+                private.sort_by(f64::total_cmp);
+                let sum: f64 = private.iter().sum();
+                println!(
+                    "{:<28}{count:>6}{:>10.1}{:>10.1}{sum:>10.1}",
+                    format!("{name}, {memory_mib} MiB, {data_mib} of data"),
+                    private[count / 2],
+                    private[count - 1],
+                );
+                for machine in machines {
+                    machine.shutdown().await;
+                }
+            }
+        }
+    }
+    println!("(goal: at most 12 for a VM with its VMM, mapped, at any size)");
+    Ok(())
+}
+
+/// The pages of a VMM's process that are its alone and were written to: its own and its guest's.
+fn private_mib(machine: &Machine) -> Outcome<f64> {
+    let process = machine.vmm().process().ok_or("it was spawned")?;
+    let maps = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid()))?;
+    let line = maps
+        .lines()
+        .find_map(|line| line.strip_prefix("Private_Dirty:"));
+    let kib: f64 = line
+        .and_then(|text| text.trim().strip_suffix("kB"))
+        .ok_or("the kernel counts private pages")?
+        .trim()
+        .parse()?;
+    Ok(kib / 1024.0)
+}

@@ -1,0 +1,116 @@
+//! A snapshot of a VM that only idles, with as much data in its memory as is asked for, and machines of it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chv_sandbox::machine::{
+    CopySource, Disk, DiskRole, GuestMemory, Limits, Machine, MachineConfig, RevertOptions,
+    SNAPSHOT_FILES, Snapshot, SnapshotBytes, VmShape, VmmSource,
+};
+use chv_sandbox::overlay::{self, Immutable};
+use chv_sandbox::vmm::VmmConfig;
+
+use super::{Outcome, disk, idle_vm};
+
+/// An overlay is mostly a hole.
+const OVERLAY: u64 = 16 << 20;
+const OVERLAY_DATA: usize = 1 << 20;
+
+/// Where data is put into the memory: above what the kernel of a few bytes needs.
+const DATA_AT: u64 = 32 << 20;
+
+pub(crate) struct IdleSnapshot {
+    vmm: VmmConfig,
+    shape: VmShape,
+    disks: Vec<Disk>,
+    folder: PathBuf,
+    memory: Arc<Immutable>,
+}
+
+impl IdleSnapshot {
+    /// Of a VM with so much memory, of which `data_mib` are not zeros.
+    pub(crate) async fn take(
+        vmm: &VmmConfig,
+        folder: &Path,
+        memory_mib: u64,
+        data_mib: u64,
+    ) -> Outcome<IdleSnapshot> {
+        fs::create_dir_all(folder)?;
+        let shape = VmShape {
+            memory_mib,
+            ..idle_vm::shape(folder)
+        };
+        let disks = vec![disk(
+            DiskRole::Root,
+            noise(&folder.join("origin.img"))?,
+            false,
+        )];
+        let mut machine = start(vmm, &disks, GuestMemory::ByPath).await?;
+        machine.boot_vm(&shape).await?;
+        machine.pause().await?;
+        let snapshot = folder.join("snapshot");
+        fs::create_dir(&snapshot)?;
+        machine.snapshot(&snapshot).await?;
+        machine.shutdown().await;
+        let [_, _, memory] = SNAPSHOT_FILES.map(|name| snapshot.join(name));
+        let file = OpenOptions::new().write(true).open(&memory)?;
+        let mib: Vec<u8> = (0..1 << 20)
+            .map(|at: u32| (at / 255 + at) as u8 | 1)
+            .collect();
+        for at in 0..data_mib {
+            file.write_all_at(&mib, DATA_AT + (at << 20))?;
+        }
+        drop(file);
+        overlay::make_sparse(&memory)?;
+        Ok(IdleSnapshot {
+            vmm: vmm.clone(),
+            shape,
+            disks,
+            memory: Arc::new(Immutable::seal(&memory)?),
+            folder: snapshot,
+        })
+    }
+
+    pub(crate) fn mapped(&self) -> GuestMemory {
+        GuestMemory::Mapped(Arc::clone(&self.memory))
+    }
+
+    pub(crate) fn copied(&self) -> GuestMemory {
+        GuestMemory::Copied(CopySource::Immutable(Arc::clone(&self.memory)))
+    }
+
+    /// A machine whose VMs have this memory, and how it is reverted.
+    pub(crate) async fn machine(&self, memory: GuestMemory) -> Outcome<(Machine, RevertOptions)> {
+        let machine = start(&self.vmm, &self.disks, memory.clone()).await?;
+        let [config, state, _] = SNAPSHOT_FILES.map(|name| fs::read(self.folder.join(name)));
+        let bytes = SnapshotBytes {
+            config: config?,
+            state: state?,
+        };
+        let (folder, shape) = (&self.folder, self.shape.clone());
+        let snapshot = Snapshot::new(folder, bytes, shape, &self.disks, memory)?;
+        Ok((machine, RevertOptions::new(Arc::new(snapshot))))
+    }
+}
+
+async fn start(vmm: &VmmConfig, disks: &[Disk], memory: GuestMemory) -> Outcome<Machine> {
+    let config = MachineConfig {
+        vmm: VmmSource::Spawn(vmm.clone()),
+        disks: disks.to_vec(),
+        memory,
+        port: 1024,
+        limits: Limits::default(),
+    };
+    Ok(Machine::start(config).await?)
+}
+
+pub(crate) fn noise(path: &Path) -> Outcome<PathBuf> {
+    let bytes: Vec<u8> = (0..OVERLAY_DATA).map(|at| (at / 255 + at) as u8).collect();
+    let mut file = File::create(path)?;
+    file.write_all(&bytes)?;
+    file.set_len(OVERLAY)?;
+    Ok(path.to_owned())
+}

@@ -1,0 +1,48 @@
+//! Resets whose memory the VMM copies: on request, and where there is no memory for a sealed copy.
+
+use chv_sandbox::golden::{CopyReason, MemoryBasis};
+use chv_sandbox::sandbox::{MemoryMode, Sandbox, SandboxConfig, Standby, Strategy};
+
+use super::figures::Figures;
+use super::traces::Traces;
+use super::{Stage, Stopwatch};
+use crate::real::assert_nothing_left;
+
+const RESETS: u32 = 5;
+
+pub(super) async fn memory_is_copied_from_what_cannot_change_or_is_leased(stage: &Stage) {
+    for (limit, basis) in [(None, MemoryBasis::Sealed), (Some(1), MemoryBasis::Leased)] {
+        for (name, strategy) in [
+            ("in_place", Strategy::InPlace),
+            ("standby", Strategy::Standby(Standby::default())),
+        ] {
+            let sandbox = stage.sandbox_of(SandboxConfig {
+                strategy,
+                memory: match limit {
+                    None => MemoryMode::Copied,
+                    Some(_) => MemoryMode::Mapped,
+                },
+                golden_memory_limit_mib: limit,
+                ..SandboxConfig::with_golden(stage.golden.directory())
+            });
+            let watch = Stopwatch::start();
+            sandbox.boot().await.unwrap();
+            let clean = Traces::look(&sandbox).await;
+            let mut figures = Figures::default();
+            for _ in 0..RESETS {
+                let report = clean.assert_comes_back(&sandbox).await.report;
+                let memory = report.memory.as_ref().unwrap();
+                assert_eq!((memory.mode, memory.basis), (MemoryMode::Copied, basis));
+                let short = matches!(memory.copied_because, Some(CopyReason::ShortOfMemory(_)));
+                assert_eq!(short, limit.is_some());
+                figures.add(&report);
+            }
+            sandbox.shutdown().await;
+            assert_nothing_left(stage.folder());
+            watch.say(format!(
+                "{name}: {RESETS} resets with memory copied, {basis:?}"
+            ));
+            println!("{figures}");
+        }
+    }
+}

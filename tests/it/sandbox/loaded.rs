@@ -1,0 +1,266 @@
+//! A golden snapshot that was tampered with: found, named, and found before any VMM is asked for anything.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use chv_sandbox::golden::{Error, Golden, LoadOptions, LoadedGolden, MemoryBasis};
+use chv_sandbox::machine::DiskRole;
+use chv_sandbox::overlay::Digest;
+
+use super::manifest::edit;
+use super::{Scene, chain, flip_a_bit};
+
+/// What may happen to a file.
+pub(super) type Tamper = fn(&Path);
+
+pub(super) const TAMPERINGS: [(&str, Tamper, &str); 4] = [
+    ("a bit", flip_a_bit, "fsverity"),
+    ("cut off", |path| resize(path, -1), "length"),
+    ("extended with a zero", |path| resize(path, 1), "length"),
+    (
+        "another file",
+        |path| {
+            let other = path.with_extension("other");
+            fs::copy(path, &other).unwrap();
+            flip_a_bit(&other);
+            fs::rename(other, path).unwrap();
+        },
+        "fsverity",
+    ),
+];
+
+/// Every file that a restore needs, with its field in the manifest.
+const FILES: [(&str, &str); 5] = [
+    ("golden/snapshot/config.json", "snapshot.config"),
+    ("golden/snapshot/state.json", "snapshot.state"),
+    ("golden/snapshot/memory-ranges", "snapshot.memory_ranges"),
+    ("root.img", "disks[0]"),
+    ("golden/overlay.img", "disks[1]"),
+];
+
+fn resize(path: &Path, by: i64) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length.checked_add_signed(by).unwrap())
+        .unwrap();
+}
+
+pub(super) fn open(scene: &Scene) -> Golden {
+    Golden::open(&scene.path("golden")).unwrap()
+}
+
+pub(super) fn load(golden: &Golden) -> Result<LoadedGolden, Error> {
+    golden.load(&LoadOptions::default())
+}
+
+/// The same for a VMM that another program runs.
+fn load_attached(golden: &Golden) -> Result<LoadedGolden, Error> {
+    let mut options = LoadOptions::default();
+    options.attached_vmm = true;
+    golden.load(&options)
+}
+
+/// It says that this field isn't as the manifest has it.
+#[track_caller]
+pub(super) fn assert_names<T: std::fmt::Debug>(
+    result: Result<T, Error>,
+    expected: &str,
+    what: &str,
+) {
+    match result {
+        Err(Error::Mismatch { field, .. }) => assert_eq!(field, expected, "{what}"),
+        other => panic!("{what}: {other:?}, not a mismatch of {expected}"),
+    }
+}
+
+/// Whether this filesystem gives leases: without them a hold proves less.
+#[expect(clippy::print_stdout, reason = "it says that a test was skipped")]
+fn is_leased(loaded: &LoadedGolden) -> bool {
+    let leased = loaded.held_disk(DiskRole::Root).is_some();
+    if !leased {
+        println!("skipped: no leases on the temporary directory");
+    }
+    leased
+}
+
+#[tokio::test]
+async fn each_tampering_is_found_and_named() {
+    for (name, field) in FILES {
+        for (what, tamper, fact) in TAMPERINGS {
+            let scene = Scene::minted().await;
+            let golden = open(&scene);
+            tamper(&scene.path(name));
+            let (field, what) = (format!("{field}.{fact}"), format!("{name}: {what}"));
+            assert_names(load(&golden), &field, &what);
+            assert_names(load_attached(&golden), &field, &what);
+            let verification = golden.verify().unwrap();
+            let mismatches = verification.mismatches;
+            assert!(
+                mismatches.iter().any(|mismatch| mismatch.field == field),
+                "{what}: {mismatches:?}"
+            );
+            assert!(scene.vmm.take_asked().is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_tampered_with_later_is_found_before_the_next_restore() {
+    let disks = FILES.iter().filter(|(_, field)| field.starts_with("disks"));
+    for (name, field) in disks {
+        for (what, tamper, fact) in TAMPERINGS {
+            let scene = Scene::minted().await;
+            let loaded = load(&open(&scene)).unwrap();
+            loaded.ensure_disks().unwrap();
+            // A writer waits until the watcher gives way: this ends, or the test never does.
+            tamper(&scene.path(name));
+            let what = format!("{name}: {what}");
+            assert_names(loaded.ensure_disks(), &format!("{field}.{fact}"), &what);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_happens_later_to_the_snapshots_own_files_does_not_matter() {
+    let scene = Scene::minted().await;
+    let loaded = load(&open(&scene)).unwrap();
+    let memory = loaded.memory().clone();
+    assert_eq!(
+        (memory.basis, memory.bytes),
+        (MemoryBasis::Sealed, 16 << 20)
+    );
+    assert!(
+        memory.hashed > 0 && memory.hashed < memory.bytes,
+        "{memory:?}"
+    );
+    for (name, _) in FILES
+        .iter()
+        .filter(|(_, field)| field.starts_with("snapshot"))
+    {
+        fs::remove_file(scene.path(name)).unwrap();
+    }
+    loaded.ensure_disks().unwrap();
+    assert_eq!(loaded.snapshot().regions().len(), 2);
+}
+
+#[tokio::test]
+async fn a_vmm_of_another_program_reads_the_memory_by_its_path_so_that_is_held() {
+    let scene = Scene::minted().await;
+    let loaded = load_attached(&open(&scene)).unwrap();
+    assert_eq!(loaded.memory().basis, MemoryBasis::Unproved);
+    flip_a_bit(&scene.path("golden/snapshot/memory-ranges"));
+    let field = "snapshot.memory_ranges.fsverity";
+    assert_names(loaded.ensure_disks(), field, "the memory");
+}
+
+#[tokio::test]
+async fn a_hold_that_stands_costs_no_digest() {
+    let scene = Scene::minted().await;
+    let loaded = load(&open(&scene)).unwrap();
+    if !is_leased(&loaded) {
+        return;
+    }
+    let held = loaded.ensure_disks().unwrap();
+    assert_eq!(loaded.ensure_disks().unwrap(), held);
+    let root = loaded.held_disk(DiskRole::Root).unwrap();
+    let bytes = fs::read(scene.path("root.img")).unwrap();
+    assert_eq!(
+        (root.sha256, root.length),
+        (Digest::of(&bytes), bytes.len() as u64)
+    );
+}
+
+#[tokio::test]
+async fn only_a_disk_that_a_vm_goes_on_to_read_is_lost_to_it() {
+    let scene = Scene::minted().await;
+    let loaded = load(&open(&scene)).unwrap();
+    if !is_leased(&loaded) {
+        return;
+    }
+    let held = loaded.ensure_disks().unwrap();
+    let open_for_writing = |name: &str| {
+        let path = scene.path(name);
+        move || drop(OpenOptions::new().append(true).open(path).unwrap())
+    };
+    std::thread::spawn(open_for_writing("golden/overlay.img"))
+        .join()
+        .unwrap();
+    let lost = tokio::time::timeout(Duration::ZERO, loaded.lost(&held));
+    lost.await.expect_err("a VM has a copy of the overlay");
+
+    // Opened and left as it was, which nothing shows.
+    std::thread::spawn(open_for_writing("root.img"))
+        .join()
+        .unwrap();
+    let lost = tokio::time::timeout(Duration::from_secs(20), loaded.lost(&held));
+    lost.await.expect("the watcher looks ten times a second");
+    let again = loaded.ensure_disks().unwrap();
+    assert_ne!(again, held);
+    let lost = tokio::time::timeout(Duration::ZERO, loaded.lost(&again));
+    lost.await.expect_err("it was looked at again");
+}
+
+#[tokio::test]
+async fn dropping_it_lets_writers_in() {
+    let scene = Scene::minted().await;
+    drop(load(&open(&scene)).unwrap());
+    for (name, _) in FILES {
+        let mut options = OpenOptions::new();
+        let options = options.write(true).custom_flags(0o4000);
+        // The watcher may be looking at this very moment.
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while let Err(error) = options.open(scene.path(name)) {
+            assert!(std::time::Instant::now() < deadline, "{name}: {error}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_file_by_two_names_is_refused() {
+    let check = async |one: &str, other: &str, disk: usize| {
+        let scene = Scene::minted().await;
+        edit(&scene.path("golden"), |manifest| {
+            let facts = match disk {
+                0 => manifest["disks"][1].clone(),
+                _ => manifest["snapshot"]["memory_ranges"].clone(),
+            };
+            for fact in ["length", "fsverity"] {
+                manifest["disks"][0][fact] = facts[fact].clone();
+            }
+            if let Some(sha256) = facts.get("sha256") {
+                manifest["disks"][0]["sha256"] = sha256.clone();
+            }
+        });
+        let (one, other) = (scene.path(one), scene.path(other));
+        fs::remove_file(&one).unwrap();
+        fs::hard_link(&other, &one).unwrap();
+        let error = load(&open(&scene)).unwrap_err();
+        assert!(chain(&error).contains("are the same file"), "{error:?}");
+        scene
+    };
+    let scene = check("root.img", "golden/overlay.img", 0).await;
+    let error = open(&scene).verify().unwrap_err();
+    assert!(chain(&error).contains("are the same file"), "{error:?}");
+    check("root.img", "golden/snapshot/memory-ranges", 1).await;
+}
+
+#[tokio::test]
+async fn kernel_and_initramfs_are_verified_though_a_restore_needs_neither() {
+    let scene = Scene::minted().await;
+    let golden = open(&scene);
+    let inspection = golden.verify().unwrap();
+    assert!(inspection.mismatches.is_empty());
+    assert_eq!(inspection.memory.at_most, 16 << 20);
+    assert!(inspection.memory.at_first < inspection.memory.at_most);
+    flip_a_bit(&scene.path("kernel"));
+    load(&golden).unwrap();
+    let found = golden.verify().unwrap().mismatches;
+    let fields: Vec<_> = found.iter().map(|mismatch| &*mismatch.field).collect();
+    assert_eq!(fields, ["payload.kernel.sha256", "payload.kernel.fsverity"]);
+    fs::remove_file(scene.path("kernel")).unwrap();
+    let error = golden.verify().unwrap_err();
+    assert!(matches!(error, Error::Missing { .. }), "{error:?}");
+}

@@ -1,0 +1,385 @@
+//! A guest's memory: mapped from what nothing changes, or copied with the reason, and what a VMM may do otherwise.
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+use std::sync::Arc;
+
+use chv_sandbox::golden::{CopyReason, LoadOptions, LoadedMemory, MemoryBasis, MemoryLimit, mint};
+use chv_sandbox::sandbox::{
+    ChvSandbox, ConfigError, Error, MemoryMode, Outcome, ResetReport, Sandbox, SandboxConfig,
+    Source, Strategy,
+};
+use serde_json::{Value, json};
+
+use super::loaded::{load, open};
+use super::manifest::{edit, keys};
+use super::vmm::Mapping;
+use super::{Scene, assert_echoed, assert_halted, chain, echo};
+
+fn outcome(report: &ResetReport) -> Outcome {
+    let checks = &report.checks;
+    let memory = checks
+        .iter()
+        .find(|check| check.source == Source::GuestMemory);
+    memory.expect("it is checked").outcome
+}
+
+/// The report of the second reset of a sandbox on VMMs of ours.
+async fn reset_with(
+    scene: &Scene,
+    change: impl FnOnce(&mut SandboxConfig),
+) -> (ChvSandbox, ResetReport) {
+    let mut config = scene.config();
+    change(&mut config);
+    let sandbox = scene.stage().sandbox(config);
+    sandbox.boot().await.unwrap();
+    sandbox.reset().await.unwrap();
+    let reset = sandbox.reset().await.unwrap();
+    assert!(reset.is_verified());
+    assert_echoed(echo(&sandbox, "again").await, "again");
+    let report = reset.outcome().report.clone();
+    (sandbox, report)
+}
+
+fn memory(report: &ResetReport) -> &LoadedMemory {
+    report.memory.as_ref().expect("a snapshot was restored")
+}
+
+#[tokio::test]
+async fn it_is_mapped_unless_told_otherwise() {
+    let scene = Scene::minted().await;
+    let (sandbox, report) = reset_with(&scene, |_| ()).await;
+    assert_eq!(outcome(&report), Outcome::Agreed);
+    let memory = memory(&report);
+    assert_eq!(
+        (memory.mode, memory.basis, memory.bytes),
+        (MemoryMode::Mapped, MemoryBasis::Sealed, 16 << 20)
+    );
+    let json = serde_json::to_value(memory).unwrap();
+    assert_eq!(
+        (&json["mode"], &json["basis"], &json["copied_because"]),
+        (&json!("mapped"), &json!("sealed"), &json!(null))
+    );
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn it_is_copied_from_the_same_file_on_request() {
+    let scene = Scene::minted().await;
+    let (sandbox, report) = reset_with(&scene, |it| it.memory = MemoryMode::Copied).await;
+    assert_eq!(outcome(&report), Outcome::VouchedFor);
+    let memory = memory(&report);
+    assert_eq!(
+        (memory.mode, memory.basis),
+        (MemoryMode::Copied, MemoryBasis::Sealed)
+    );
+    assert_eq!(memory.copied_because, Some(CopyReason::Configured));
+    sandbox.shutdown().await;
+}
+
+/// Has a sandbox whose golden memory doesn't fit, so that it is held under a lease; `None` where there are no leases.
+#[expect(clippy::print_stdout, reason = "it says that a test was skipped")]
+async fn short_of_memory(scene: &Scene) -> Option<(ChvSandbox, ResetReport)> {
+    let config = SandboxConfig {
+        golden_memory_limit_mib: Some(15),
+        ..scene.config()
+    };
+    let sandbox = scene.stage().sandbox(config);
+    match sandbox.boot().await {
+        Ok(()) => {}
+        Err(error) if chain(&error).contains("no lease") => {
+            println!("skipped: no leases on the temporary directory");
+            return None;
+        }
+        Err(error) => panic!("{}", chain(&error)),
+    }
+    let reset = sandbox.reset().await.unwrap();
+    Some((sandbox, reset.outcome().report.clone()))
+}
+
+#[tokio::test]
+async fn short_of_memory_it_is_copied_under_a_lease() {
+    let scene = Scene::minted().await;
+    let Some((sandbox, report)) = short_of_memory(&scene).await else {
+        return;
+    };
+    assert_eq!(outcome(&report), Outcome::VouchedFor);
+    let found = memory(&report);
+    assert_eq!(
+        (found.mode, found.basis),
+        (MemoryMode::Copied, MemoryBasis::Leased)
+    );
+    let Some(CopyReason::ShortOfMemory(shortage)) = &found.copied_because else {
+        panic!("{found:?}");
+    };
+    assert_eq!(shortage.limit, MemoryLimit::Configured);
+    assert_eq!((shortage.needed, shortage.available), (16 << 20, 15 << 20));
+
+    // Another file under its name is not the one that is held.
+    let memory = scene.path("golden/snapshot/memory-ranges");
+    fs::rename(&memory, memory.with_extension("held")).unwrap();
+    fs::write(&memory, "another").unwrap();
+    assert!(sandbox.reset().await.unwrap().is_verified());
+
+    // One that was opened for writing and left as it was is digested again.
+    let held = memory.with_extension("held");
+    let open = |path: &Path| OpenOptions::new().append(true).open(path).unwrap();
+    drop(open(&held));
+    assert!(sandbox.reset().await.unwrap().is_verified());
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn without_a_lease_a_copy_is_refused_before_the_live_vm_is_touched() {
+    let scene = Scene::minted().await;
+    let Some((sandbox, _)) = short_of_memory(&scene).await else {
+        return;
+    };
+    let path = scene.path("golden/snapshot/memory-ranges");
+    let writer = OpenOptions::new().append(true).open(&path).unwrap();
+    scene.vmm.take_asked();
+    let error = sandbox.reset().await.unwrap_err();
+    assert!(chain(&error).contains("no lease"), "{}", chain(&error));
+    let asked = scene.vmm.take_asked();
+    assert!(!asked.contains(&"vm.delete".to_owned()), "{asked:?}");
+    drop(writer);
+    assert!(sandbox.reset().await.unwrap().is_verified());
+
+    super::flip_a_bit(&path);
+    let error = sandbox.reset().await.unwrap_err();
+    assert!(
+        chain(&error).contains("was written to"),
+        "{}",
+        chain(&error)
+    );
+    super::flip_a_bit(&path);
+    assert!(sandbox.reset().await.unwrap().is_verified());
+
+    // Opened for writing between the lease and the VMM's answer.
+    let opened = path.clone();
+    let open = move || {
+        let writer = OpenOptions::new().append(true).open(&opened).unwrap();
+        drop(writer);
+    };
+    scene.vmm.take_asked();
+    scene.vmm.before("vm.restore", open);
+    let error = sandbox.reset().await.unwrap_err();
+    assert!(
+        chain(&error).contains("was not left alone"),
+        "{}",
+        chain(&error)
+    );
+    assert!(!scene.vmm.take_asked().contains(&"vm.resume".to_owned()));
+    assert!(sandbox.reset().await.unwrap().is_verified());
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn on_a_release_where_it_was_not_tried_it_is_copied() {
+    let scene = Scene::new();
+    scene.vmm.set_version("50.2.0");
+    scene.mint().await.unwrap();
+    let (sandbox, report) = reset_with(&scene, |_| ()).await;
+    let found = memory(&report);
+    assert_eq!(found.mode, MemoryMode::Copied);
+    assert_eq!(
+        found.copied_because,
+        Some(CopyReason::Release("v50.2".to_owned()))
+    );
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_vmm_that_maps_otherwise_diverges() {
+    for mapping in [
+        Mapping::Nothing,
+        Mapping::LowerTwice,
+        Mapping::OnceMore,
+        Mapping::Shared,
+        Mapping::AnotherFile,
+    ] {
+        for strategy in [Strategy::InPlace, Strategy::Respawn] {
+            let scene = Scene::minted().await;
+            let stage = scene.stage();
+            let sandbox = stage.sandbox(SandboxConfig {
+                strategy,
+                ..scene.config()
+            });
+            sandbox.boot().await.unwrap();
+            scene.vmm.set_mapping(mapping);
+            let what = format!("{mapping:?}, {strategy:?}");
+            let error = sandbox.reset().await.expect_err(&what);
+            assert_eq!(error.code(), "SANDBOX_RESET_DIVERGENCE", "{what}");
+            let failed = error.failed_reset().unwrap();
+            assert_eq!(
+                outcome(&failed.outcome.report),
+                Outcome::Disagreed,
+                "{what}"
+            );
+            assert!(failed.evidence.is_some(), "{what}");
+            assert_halted(&sandbox).await;
+            stage.assert_empty();
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_golden_snapshot_serves_several_sandboxes_and_is_sealed_once() {
+    let scene = Scene::minted().await;
+    let loaded = Arc::new(load(&open(&scene)).unwrap());
+    let stage = scene.stage();
+    // What the memory rests on from here is the one descriptor.
+    fs::remove_file(scene.path("golden/snapshot/memory-ranges")).unwrap();
+    let sandboxes = [(); 2].map(|()| {
+        let mut config = scene.config();
+        let vmm = stage.config();
+        config.vmm = vmm.binary;
+        config.run_root = Some(vmm.run_root);
+        let text = |it: &std::ffi::OsString| it.to_str().unwrap().to_owned();
+        let env = vmm.env.iter();
+        config.vmm_env.0 = env.map(|(name, value)| (text(name), text(value))).collect();
+        ChvSandbox::with_loaded(config, Arc::clone(&loaded)).unwrap()
+    });
+    for sandbox in &sandboxes {
+        match sandbox.boot().await {
+            Err(Error::NotAvailable(_)) => return,
+            booted => booted.unwrap(),
+        }
+        let reset = sandbox.reset().await.unwrap();
+        assert_eq!(outcome(&reset.outcome().report), Outcome::Agreed);
+    }
+    for sandbox in &sandboxes {
+        sandbox.shutdown().await;
+    }
+    stage.assert_empty();
+}
+
+#[tokio::test]
+async fn one_that_was_loaded_for_another_programs_vmm_is_refused() {
+    let scene = Scene::minted().await;
+    let mut options = LoadOptions::default();
+    options.attached_vmm = true;
+    let loaded = Arc::new(open(&scene).load(&options).unwrap());
+    let error = ChvSandbox::with_loaded(scene.config(), loaded).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ConfigError::Invalid {
+                field: "golden",
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+/// Changes a file of the snapshot, and the manifest so that it fits.
+fn rewrite(scene: &Scene, name: &str, field: &str, change: impl FnOnce(&mut Value)) {
+    let path = scene.path(&format!("golden/snapshot/{name}"));
+    let mut value: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut value);
+    let bytes = value.to_string().into_bytes();
+    fs::write(&path, &bytes).unwrap();
+    let digest = chv_sandbox::overlay::VerityDigest::of(&bytes);
+    edit(&scene.path("golden"), |manifest| {
+        manifest["snapshot"][field]["length"] = json!(bytes.len());
+        manifest["snapshot"][field]["fsverity"] = json!(digest);
+    });
+}
+
+#[tokio::test]
+async fn a_config_that_names_a_canary_is_refused_before_a_vmm_starts_signed_or_not() {
+    for signed in [false, true] {
+        let scene = Scene::new();
+        let (key, public) = keys(&scene, 7);
+        mint(scene.mint_config()).await.unwrap();
+        let canary = scene.path("canary");
+        fs::write(&canary, "canary").unwrap();
+        rewrite(&scene, "config.json", "config", |config| {
+            config["debug_console"] = json!({ "mode": "File", "file": canary, "iobase": 233 });
+        });
+        let mut config = scene.config();
+        if signed {
+            let manifest = fs::read(scene.path("golden/manifest.json")).unwrap();
+            let signature = key.sign(&manifest);
+            fs::write(scene.path("golden/manifest.sig"), signature.as_bytes()).unwrap();
+            fs::write(scene.path("public"), public.as_bytes()).unwrap();
+            config.public_key = Some(scene.path("public"));
+        }
+        scene.vmm.take_asked();
+        for memory in [MemoryMode::Mapped, MemoryMode::Copied] {
+            let stage = scene.stage();
+            let sandbox = stage.sandbox(SandboxConfig {
+                memory,
+                ..config.clone()
+            });
+            let error = sandbox.boot().await.unwrap_err();
+            assert!(
+                chain(&error).contains("/debug_console/"),
+                "{}",
+                chain(&error)
+            );
+            assert_eq!(stage.count(), 0);
+            fs::remove_file(scene.path("stage.sock")).unwrap();
+        }
+        let attached = scene.sandbox_of(config);
+        let error = attached.boot().await.unwrap_err();
+        assert!(
+            chain(&error).contains("/debug_console/"),
+            "{}",
+            chain(&error)
+        );
+        let inspection = open(&scene).verify().unwrap();
+        let fields: Vec<_> = inspection.mismatches.iter().map(|it| &it.field).collect();
+        assert!(
+            fields[0].starts_with("snapshot.config at /debug_console/"),
+            "{fields:?}"
+        );
+        assert_eq!(fs::read(&canary).unwrap(), b"canary");
+        assert!(scene.vmm.take_asked().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_state_that_does_not_fit_its_memory_is_refused_before_a_vmm_starts() {
+    let scene = Scene::minted().await;
+    rewrite(&scene, "state.json", "state", |state| {
+        let manager = &mut state["snapshots"]["memory-manager"]["snapshot_data"]["state"];
+        let changed = manager.as_str().unwrap().replace("8388608", "8384512");
+        *manager = json!(changed);
+    });
+    let stage = scene.stage();
+    let sandbox = stage.sandbox(scene.config());
+    let error = sandbox.boot().await.unwrap_err();
+    assert!(
+        chain(&error).contains("/memory_ranges has"),
+        "{}",
+        chain(&error)
+    );
+    assert_eq!(stage.count(), 0);
+    let inspection = open(&scene).verify().unwrap();
+    assert_eq!(inspection.mismatches[0].field, "snapshot.state");
+}
+
+#[tokio::test]
+async fn a_memory_file_of_another_length_than_the_vm_is_refused() {
+    for length in [8 << 20, 32 << 20] {
+        let scene = Scene::minted().await;
+        let path = scene.path("golden/snapshot/memory-ranges");
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(length).unwrap();
+        drop(file);
+        let bytes = fs::read(&path).unwrap();
+        let digest = chv_sandbox::overlay::VerityDigest::of(&bytes);
+        edit(&scene.path("golden"), |manifest| {
+            manifest["snapshot"]["memory_ranges"]["length"] = json!(length);
+            manifest["snapshot"]["memory_ranges"]["fsverity"] = json!(digest);
+        });
+        let error = load(&open(&scene)).unwrap_err();
+        assert!(
+            chain(&error).contains("and the VM 16777216"),
+            "{}",
+            chain(&error)
+        );
+    }
+}
