@@ -77,7 +77,7 @@ impl Taken {
             memory: memory.clone(),
             port: 1024,
             limits: Limits {
-                settle: Duration::from_millis(300),
+                settle: Duration::from_secs(1),
                 ..Limits::default()
             },
         };
@@ -133,7 +133,7 @@ async fn a_machine_is_reverted_with_its_memory_from_each_source() {
     for memory in sources {
         let mut machine = taken.start(&memory).await;
         let options = taken.options(memory.clone());
-        for _ in 0..3 {
+        for _ in 0..2 {
             let readings = machine.revert(&options).await.unwrap();
             for disk in &readings.disks {
                 assert_eq!(disk.vmm_file, VmmFile::Same, "{}", disk.role);
