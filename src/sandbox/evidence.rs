@@ -23,7 +23,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Event, ResetOutcome, ResetReport, ResetState};
-use crate::machine::Machine;
+use crate::machine::{Machine, blocking};
 
 /// How many folders of evidence hold the disks too.
 const WITH_DISKS: usize = 16;
@@ -47,48 +47,38 @@ pub(super) async fn keep(
     directory: &Path,
     machine: &Machine,
     outcome: &ResetOutcome,
-    events: &str,
+    events: String,
 ) -> Option<PathBuf> {
-    let time = outcome.state.reset_at.strftime("%Y%m%dT%H%M%SZ");
-    let folder = directory.join(format!(
-        "{time}-{}",
-        &Uuid::new_v4().simple().to_string()[..8]
-    ));
-    let before = fs::read_dir(directory).map_or(0, Iterator::count);
-    let made = DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder);
-    let mut kept = match made {
-        Ok(()) => Kept {
-            folder,
-            written: 0,
-            missing: Vec::new(),
-        },
-        Err(error) => {
-            let folder = folder.display();
-            tracing::error!(%folder, %error, "no evidence of the divergence could be kept");
-            return None;
-        }
-    };
     let record = Record {
         state: &outcome.state,
         report: &outcome.report,
     };
-    match serde_json::to_vec_pretty(&record) {
-        Ok(record) => kept.write("reset.json", &record),
-        Err(error) => kept.lacks("reset.json", &error),
-    }
-    kept.write("events.log", events.as_bytes());
-    kept.write("vmm.log", machine.vmm().log_tail().as_bytes());
-    kept.write("console.log", machine.console_tail().as_bytes());
+    let record = serde_json::to_vec_pretty(&record).expect("a report has text for its keys");
+    let files = [
+        ("reset.json", record),
+        ("events.log", events.into_bytes()),
+        ("vmm.log", machine.vmm().log_tail().into_bytes()),
+        ("console.log", machine.console_tail().into_bytes()),
+    ];
+    let time = outcome.state.reset_at.strftime("%Y%m%dT%H%M%SZ");
+    let id = Uuid::new_v4().simple().to_string();
+    let folder = directory.join(format!("{time}-{}", &id[..8]));
+    let directory = directory.to_owned();
+    let (mut kept, before) = blocking(move || {
+        let before = fs::read_dir(&directory).map_or(0, Iterator::count);
+        let mut kept = Kept::begin(folder)?;
+        for (name, bytes) in files {
+            kept.write(name, &bytes);
+        }
+        Some((kept, before))
+    })
+    .await?;
     if before >= WITH_DISKS {
-        let why = format!("{} holds {before} folders already", directory.display());
-        kept.lacks("the disks", &why);
+        kept.lacks("the disks", &format!("there are {before} folders already"));
     } else if let Err(error) = machine.keep_disks(&kept.folder).await {
         kept.lacks("the disks", &super::verify::chain(&error));
     }
-    kept.finish()
+    blocking(move || kept.finish()).await
 }
 
 /// A folder of evidence that is being written.
@@ -99,6 +89,25 @@ struct Kept {
 }
 
 impl Kept {
+    fn begin(folder: PathBuf) -> Option<Kept> {
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder);
+        match made {
+            Ok(()) => Some(Kept {
+                folder,
+                written: 0,
+                missing: Vec::new(),
+            }),
+            Err(error) => {
+                let folder = folder.display();
+                tracing::error!(%folder, %error, "no evidence of the divergence could be kept");
+                None
+            }
+        }
+    }
+
     fn write(&mut self, name: &str, bytes: &[u8]) {
         match write_private(&self.folder.join(name), bytes) {
             Ok(()) => self.written += 1,

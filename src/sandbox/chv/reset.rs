@@ -96,7 +96,7 @@ impl Shared {
         };
         let directory = self.config.evidence_dir.clone().or_else(beside)?;
         let journal = self.status.journal();
-        let kept = evidence::keep(&directory, machine, outcome, &journal).await;
+        let kept = evidence::keep(&directory, machine, outcome, journal).await;
         if let Some(folder) = &kept {
             self.status.tell(Event::EvidenceKept(folder.clone()));
         }
