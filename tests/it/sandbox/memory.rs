@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::loaded::{load, open};
 use super::manifest::{edit, keys};
-use super::vmm::Mapping;
+use super::memory_of_vmm::Mapping;
 use super::{Scene, assert_echoed, assert_halted, chain, echo};
 
 fn outcome(report: &ResetReport) -> Outcome {

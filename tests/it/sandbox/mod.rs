@@ -12,6 +12,7 @@ mod lost;
 mod manifest;
 mod matrix;
 mod memory;
+mod memory_of_vmm;
 mod outage;
 mod reset;
 mod scaffold;

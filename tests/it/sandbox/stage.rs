@@ -20,7 +20,8 @@ use chv_sandbox::vmm::{VSOCK_SOCKET, VmmConfig};
 use memmap2::{Mmap, MmapMut, MmapOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::vmm::{Mapping, Player, Script, lock};
+use super::memory_of_vmm::Mapping;
+use super::vmm::{Player, Script, lock};
 
 /// Where VMMs that are spawned get their answers.
 #[derive(Clone)]

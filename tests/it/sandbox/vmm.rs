@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +11,7 @@ use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::machine::SNAPSHOT_FILES;
 use serde_json::{Value, json};
 
+use super::memory_of_vmm::{self, Mapping};
 use super::stage::Hand;
 
 /// What happens to a call instead of, or before, what it asks for.
@@ -122,24 +122,6 @@ pub(super) struct Script {
     plans: Mutex<Vec<Plan>>,
     asked: Mutex<Vec<String>>,
     mapping: Mutex<Mapping>,
-}
-
-/// How VMMs that are processes map the memory of a guest.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) enum Mapping {
-    /// As they are told.
-    #[default]
-    Honest,
-    /// Not at all.
-    Nothing,
-    /// The upper region with the lower one's bytes.
-    LowerTwice,
-    /// Once more besides.
-    OnceMore,
-    /// Shared with whoever has the file mapped.
-    Shared,
-    /// All of it from a copy of the file.
-    AnotherFile,
 }
 
 impl Default for Script {
@@ -284,7 +266,8 @@ impl Player {
                     .start()
                     .map_err(|_| "the vsock socket is in use")?;
                 self.open_disks(&config);
-                self.take_memory(body, &config)?;
+                let mapping = *lock(&self.script.mapping);
+                memory_of_vmm::take(self.hand.as_ref(), mapping, body, &config)?;
                 *vm = Some(Vm {
                     config,
                     state: "Paused",
@@ -313,39 +296,6 @@ impl Player {
             let path = disk["path"].as_str().expect("it was opened by this path");
             self.move_hand(|hand| hand.open(path, readonly));
         }
-    }
-
-    /// The process maps the memory from now on, or has read it.
-    fn take_memory(&self, body: &str, config: &Value) -> Result<(), &'static str> {
-        let folder = folder_in(body, "source_url").ok_or("there is no source_url")?;
-        let memory = folder.join("memory-ranges");
-        let Some(file) = config["memory"]["zones"][0]["file"].as_str() else {
-            let memory = memory.to_str().ok_or("a path is not UTF-8")?.to_owned();
-            if self.hand.is_none() {
-                File::open(&memory).map_err(|_| "a file cannot be opened")?;
-            }
-            self.move_hand(|hand| hand.open(&memory, true));
-            return Ok(());
-        };
-        if memory.symlink_metadata().is_ok() {
-            return Err("the memory is mapped, and there is a file to read");
-        }
-        let state = fs::read(folder.join("state.json")).map_err(|_| "state.json is missing")?;
-        let regions =
-            regions_to_map(&state, config).ok_or("state.json is not one for a mapping")?;
-        let mapping = *lock(&self.script.mapping);
-        for (at, (offset, length)) in regions.into_iter().enumerate() {
-            let offset = match (mapping, at) {
-                (Mapping::Nothing, _) => continue,
-                (Mapping::LowerTwice, 1) => 0,
-                _ => offset,
-            };
-            self.move_hand(|hand| hand.map(mapping, offset, length, file));
-            if (mapping, at) == (Mapping::OnceMore, 0) {
-                self.move_hand(|hand| hand.map(mapping, offset, length, file));
-            }
-        }
-        Ok(())
     }
 
     /// A process that has ended has nothing open, which is all that is asked of it.
@@ -396,59 +346,12 @@ impl Script {
 
 fn take_snapshot(body: &str, config: &Value) -> io::Result<()> {
     let folder = folder_in(body, "destination_url").ok_or(io::ErrorKind::InvalidInput)?;
-    let [config_file, state, memory] = SNAPSHOT_FILES.map(|name| folder.join(name));
+    let [config_file, _, _] = SNAPSHOT_FILES.map(|name| folder.join(name));
     File::create_new(config_file)?.write_all(config.to_string().as_bytes())?;
-    let bytes = config["memory"]["size"].as_u64();
-    let bytes = bytes.ok_or(io::ErrorKind::InvalidInput)?;
-    File::create_new(state)?.write_all(state_of(bytes).to_string().as_bytes())?;
-    let memory = File::create_new(memory)?;
-    memory.set_len(bytes)?;
-    memory.write_all_at(&[0x5a; 10_000], 0)?;
-    memory.write_all_at(b"the upper half", bytes / 2)
+    memory_of_vmm::write(&folder, config)
 }
 
-/// The `state.json` of a VM whose memory of so many bytes has two regions of one size.
-fn state_of(bytes: u64) -> Value {
-    let half = bytes / 2;
-    let high = 1_u64 << 32;
-    let mapping = |slot, gpa| {
-        json!({
-            "slot": slot, "gpa": gpa, "size": half, "zone_id": "mem0", "virtio_mem": false, "file_offset": 0,
-        })
-    };
-    let manager = json!({
-        "memory_ranges": { "data": [{ "gpa": 0, "length": half }, { "gpa": high, "length": half }] },
-        "guest_ram_mappings": [mapping(0, 0), mapping(1, high)],
-        "boot_ram": bytes,
-        "current_ram": bytes,
-        "next_memory_slot": 2,
-    });
-    json!({
-        "snapshots": {
-            "memory-manager": { "snapshots": {}, "snapshot_data": { "state": manager.to_string() } },
-        },
-        "snapshot_data": null,
-    })
-}
-
-/// Offset and length of each mapping in a state that has nothing to be filled.
-fn regions_to_map(state: &[u8], config: &Value) -> Option<Vec<(u64, u64)>> {
-    let state: Value = serde_json::from_slice(state).ok()?;
-    let manager = &state["snapshots"]["memory-manager"]["snapshot_data"]["state"];
-    let manager: Value = serde_json::from_str(manager.as_str()?).ok()?;
-    let fills_nothing = manager["memory_ranges"]["data"].as_array()?.is_empty();
-    let zone = &config["memory"]["zones"][0];
-    let is_private = zone["shared"] == false && config["memory"]["size"] == 0;
-    let mappings = manager["guest_ram_mappings"].as_array()?.iter();
-    let regions: Option<Vec<_>> = mappings
-        .map(|it| Some((it["file_offset"].as_u64()?, it["size"].as_u64()?)))
-        .collect();
-    let regions = regions.filter(|_| fills_nothing && is_private)?;
-    let bytes: u64 = regions.iter().map(|(_, length)| length).sum();
-    (zone["size"].as_u64() == Some(bytes)).then_some(regions)
-}
-
-fn folder_in(body: &str, field: &str) -> Option<PathBuf> {
+pub(super) fn folder_in(body: &str, field: &str) -> Option<PathBuf> {
     let body: Value = serde_json::from_str(body).ok()?;
     Some(body[field].as_str()?.strip_prefix("file://")?.into())
 }
