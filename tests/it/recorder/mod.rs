@@ -1,14 +1,24 @@
 //! The recorder, in front of a player that stands for the VMM: what is recorded is what was played.
 
+mod descriptors;
+mod interim;
+
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
 use chv_sandbox::api::{Operation, Request};
 use chv_sandbox::client::{Client, ErrorKind};
 use chv_sandbox::replay::{Cassette, Error, Player, PlayerOptions, Recorder, RecorderOptions};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+
+use crate::client::server::{Server, accept, answer, ping};
+
+/// Generous: reached only when a test fails.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// What the recorder asks for itself at its start, and does not record.
 const PING: &str = r#"{"request":{"method":"GET","path":"/api/v1/vmm.ping"},
@@ -44,6 +54,22 @@ fn options(folder: &Path) -> RecorderOptions {
     RecorderOptions::new(folder.join("vmm"), folder.join("s")).notes("a note")
 }
 
+/// A VMM of a test's own: after it was asked for its release it does what `script` says. The folder is the recorder's.
+fn vmm_server(script: impl FnOnce(&UnixListener) + Send + 'static) -> (TempDir, Server) {
+    let server = Server::run(|listener| {
+        let mut asked = accept(listener);
+        answer(&mut asked, &ping("53.0.0"));
+        // The recorder's own, by which it notices the end of the VMM.
+        let _lifeline = accept(listener);
+        script(listener);
+    });
+    (tempfile::tempdir().unwrap(), server)
+}
+
+fn in_front_of(server: &Server, folder: &TempDir) -> RecorderOptions {
+    RecorderOptions::new(server.socket(), folder.path().join("s")).notes("a note")
+}
+
 /// Sends one request on a connection of its own and returns what came back.
 async fn ask(socket: &Path, method: &str, path: &str, body: &[u8]) -> String {
     let length = body.len();
@@ -53,7 +79,7 @@ async fn ask(socket: &Path, method: &str, path: &str, body: &[u8]) -> String {
     let mut stream = UnixStream::connect(socket).await.unwrap();
     stream.write_all(&bytes).await.unwrap();
     let mut answer = vec![0; 4096];
-    let length = timeout(Duration::from_secs(30), stream.read(&mut answer))
+    let length = timeout(LIMIT, stream.read(&mut answer))
         .await
         .unwrap()
         .unwrap();
@@ -108,15 +134,13 @@ async fn it_ends_with_the_vmm() {
     let player = vmm(folder.path(), PING).await;
     let recorder = Recorder::start(options(folder.path())).await.unwrap();
     player.finish().await.unwrap();
-    timeout(Duration::from_secs(30), recorder.ended())
-        .await
-        .unwrap();
+    timeout(LIMIT, recorder.ended()).await.unwrap();
     let client = Client::new(recorder.socket()).unwrap();
     let error = client
         .send(Request::raw(Operation::VmInfo, None))
         .await
         .unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::VmmGone);
+    assert_eq!(*error.kind(), ErrorKind::NoListener);
     assert!(recorder.finish().await.unwrap().exchanges.is_empty());
 }
 
