@@ -67,6 +67,7 @@ mod file;
 mod layout;
 mod player;
 mod recorder;
+mod response;
 mod script;
 mod substitution;
 mod tape;

@@ -16,7 +16,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::cassette::{Answer, Cassette};
 use super::descriptors::ClientStream;
-use super::wire::{CONTINUE, RawRequest, Reader, refusal};
+use super::response::{CONTINUE, refusal};
+use super::wire::{RawRequest, Reader};
 use super::{Error, Script};
 
 /// What a hook failed with.

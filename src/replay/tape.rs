@@ -16,10 +16,9 @@ use super::cassette::{
     STATUSES,
 };
 use super::descriptors::{ClientStream, DescriptorsLost};
+use super::response::{refusal, usual_headers};
 use super::upstream::{First, Reply, Upstream};
-use super::wire::{
-    RawRequest, RawResponse, Reader, RequestHead, SWITCHING_PROTOCOLS, refusal, usual_headers,
-};
+use super::wire::{RawRequest, RawResponse, Reader, RequestHead, SWITCHING_PROTOCOLS};
 use super::{Error, substitution};
 use crate::client::BODY_LIMIT;
 

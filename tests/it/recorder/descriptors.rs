@@ -12,7 +12,7 @@ use tokio::net::unix::pipe;
 
 use super::*;
 use crate::client::descriptors::receive;
-use crate::client::server::{NO_CONTENT, accept, read_request};
+use crate::client::server::{NO_CONTENT, accept, read_request, wait_for_end};
 
 const HEAD: &str =
     "PUT /api/v1/vm.add-net HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
@@ -198,11 +198,11 @@ async fn descriptors_are_closed_whatever_becomes_of_their_request() {
 
 #[tokio::test]
 async fn descriptors_of_a_request_that_is_cut_or_is_none_are_closed() {
-    let (folder, server) = vmm_server(|_| {});
+    let (folder, server, alive) = idle_vmm();
     let recorder = Recorder::start(in_front_of(&server, &folder))
         .await
         .unwrap();
-    for bytes in ["PUT /api/v1/vm.add-net HTTP/1.1\r\n", "\0\0\0\0", HEAD] {
+    for bytes in ["PUT /api/v1/vm.add-net HTTP/1.1\r\n", "\0\0\0\0"] {
         let client = UnixStream::connect(recorder.socket()).await.unwrap();
         let (end, write) = pipe();
         send(&client, bytes.as_bytes(), &[write.as_fd()]).await;
@@ -210,12 +210,31 @@ async fn descriptors_of_a_request_that_is_cut_or_is_none_are_closed() {
         assert_closed(end).await;
     }
     assert!(recorder.finish().await.unwrap().exchanges.is_empty());
-    drop(server);
+    drop(alive);
+    server.finish();
+
+    // With its head passed on already.
+    let (folder, server) = vmm_server(|listener| {
+        let mut stream = accept(listener);
+        assert_eq!(receive(&stream).0, HEAD.as_bytes());
+        wait_for_end(&mut stream);
+    });
+    let recorder = Recorder::start(in_front_of(&server, &folder))
+        .await
+        .unwrap();
+    let client = UnixStream::connect(recorder.socket()).await.unwrap();
+    let (end, write) = pipe();
+    send(&client, HEAD.as_bytes(), &[write.as_fd()]).await;
+    send(&client, b"{", &[write.as_fd()]).await;
+    drop((client, write));
+    assert_closed(end).await;
+    assert!(recorder.finish().await.unwrap().exchanges.is_empty());
+    server.finish();
 }
 
 #[tokio::test]
 async fn more_descriptors_than_can_be_passed_on_are_refused_with_words() {
-    let (folder, server) = vmm_server(|_| {});
+    let (folder, server, alive) = idle_vmm();
     let recorder = Recorder::start(in_front_of(&server, &folder))
         .await
         .unwrap();
@@ -241,7 +260,8 @@ async fn more_descriptors_than_can_be_passed_on_are_refused_with_words() {
         error.to_string(),
         "step 1 (a request with descriptors) can't be recorded: more than 253 descriptors came beside it"
     );
-    drop(server);
+    drop(alive);
+    server.finish();
 }
 
 #[tokio::test]

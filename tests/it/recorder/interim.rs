@@ -1,7 +1,6 @@
 //! Interim answers (1xx) and `Expect`: through a recorder, and at a player.
 
 use std::io::{Read, Write};
-use std::sync::mpsc;
 
 use super::*;
 use crate::client::server::{NO_CONTENT, accept, read_request};

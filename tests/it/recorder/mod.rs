@@ -5,6 +5,7 @@ mod interim;
 
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use chv_sandbox::api::{Operation, Request};
@@ -64,6 +65,13 @@ fn vmm_server(script: impl FnOnce(&UnixListener) + Send + 'static) -> (TempDir, 
         script(listener);
     });
     (tempfile::tempdir().unwrap(), server)
+}
+
+/// A VMM that is asked nothing more, until the sender is dropped.
+fn idle_vmm() -> (TempDir, Server, mpsc::Sender<()>) {
+    let (alive, ended) = mpsc::channel();
+    let (folder, server) = vmm_server(move |_| assert!(ended.recv().is_err()));
+    (folder, server, alive)
 }
 
 fn in_front_of(server: &Server, folder: &TempDir) -> RecorderOptions {
