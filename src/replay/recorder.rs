@@ -3,11 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
 
 use super::cassette::Cassette;
 use super::descriptors::{ClientStream, DescriptorsLost};
@@ -49,6 +51,9 @@ pub struct RecorderOptions {
     placeholders: Vec<(String, String)>,
     notes: Option<String>,
 }
+
+/// The pause before a connection that couldn't be accepted is tried again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// As many connections as a VMM takes.
 const MAX_CONNECTIONS: usize = 10;
@@ -190,9 +195,10 @@ async fn serve(
                     connections.spawn(converse(stream, tape.clone()));
                 }
                 Ok(_) => tracing::warn!("more connections than a VMM takes"),
+                // Such as too many open files: the client waits until there are fewer.
                 Err(error) => {
-                    tracing::warn!(%error, "the recorder stops listening");
-                    return;
+                    tracing::warn!(%error, "the recorder can't accept a connection yet");
+                    sleep(ACCEPT_PAUSE).await;
                 }
             },
             Some(_) = connections.join_next() => {}

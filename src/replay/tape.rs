@@ -275,7 +275,10 @@ impl Passage {
                 (answer, Some(bytes))
             }
             Ok(Ok(None)) => (Ok(Answer::Closed), None),
-            Ok(Err(_)) => (Err("the answer is not HTTP"), None),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                (Err("the answer is not HTTP"), None)
+            }
+            Ok(Err(_)) => (Err("it could not be sent to the VMM"), None),
             Err(_) => (Err("no answer came"), None),
         };
         Passage {

@@ -1,6 +1,5 @@
 //! A connection to a VMM, for one request and its answer.
 
-use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -22,8 +21,10 @@ pub(super) struct Upstream {
     writer: OwnedWriteHalf,
 }
 
-/// The answer to a request; `None` when the VMM closed without a whole one. The only error is `InvalidData`: what came
-/// is not HTTP/1.1 with a length, or is too large.
+/// The answer to a request; `None` when the VMM closed without a whole one.
+///
+/// Its errors: `InvalidData` when what came is not HTTP/1.1 with a length, or is too large; any other when the request
+/// couldn't be sent.
 pub(super) type Reply = io::Result<Option<RawResponse>>;
 
 /// What came first after a request's head.
@@ -38,7 +39,7 @@ pub(super) enum First {
 ///
 /// # Errors
 ///
-/// Why the socket can't be connected to; `InvalidData` when the answer is not HTTP/1.1 with a length, or is too large.
+/// Why the socket can't be connected to, and those of a [`Reply`].
 pub(crate) async fn exchange(socket: &Path, request: &[u8]) -> Reply {
     let mut upstream = Upstream::connect(socket).await?;
     upstream.ask(request, Vec::new(), &mut sink()).await
@@ -64,13 +65,15 @@ impl Upstream {
         client: &mut (impl AsyncWrite + Unpin),
     ) -> Reply {
         let mut sending = pin!(async {
-            let _ = descriptors::send(&mut self.writer, bytes, descriptors).await;
-            std::future::pending::<Infallible>().await
+            match send(&mut self.writer, bytes, descriptors).await {
+                Ok(()) => std::future::pending().await,
+                Err(error) => error,
+            }
         });
         loop {
             let response = tokio::select! {
                 response = self.reader.response() => response,
-                never = &mut sending => match never {},
+                error = &mut sending => return Err(error),
             };
             match response {
                 Ok(Some(interim)) if interim.is_interim() => pass_on(&interim, client).await,
@@ -92,8 +95,9 @@ impl Upstream {
         descriptors: Vec<OwnedFd>,
     ) -> io::Result<First> {
         let bytes = client.bytes_of(head).to_vec();
-        // What the VMM said before it closed is still there to be read.
-        let _ = descriptors::send(&mut self.writer, &bytes, descriptors).await;
+        if let Err(error) = send(&mut self.writer, &bytes, descriptors).await {
+            return Ok(First::Answer(Err(error)));
+        }
         loop {
             let response = tokio::select! {
                 body = client.await_body(head) => {
@@ -109,6 +113,25 @@ impl Upstream {
                 response => return Ok(First::Answer(reply(response))),
             }
         }
+    }
+}
+
+/// Sends as much as the VMM takes: what it said before it closed is still there to be read.
+async fn send(
+    writer: &mut OwnedWriteHalf,
+    bytes: &[u8],
+    descriptors: Vec<OwnedFd>,
+) -> io::Result<()> {
+    match descriptors::send(writer, bytes, descriptors).await {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            Ok(())
+        }
+        sent => sent,
     }
 }
 
