@@ -55,18 +55,18 @@ fn add_net(body: &'static [u8]) -> Request<Option<serde_json::Value>> {
     Request::raw(Operation::VmAddNet, Some(Bytes::from_static(body)))
 }
 
-/// What is recorded of `vm.add-net` with the body `{}`.
-fn added(descriptors: &str, answer: &str) -> String {
-    cassette(&format!(
-        r#"{{"request":{{"method":"PUT","path":"/api/v1/vm.add-net","body":{{}}{descriptors}}},{answer}}}"#
-    ))
-    .to_string()
+/// What is recorded of `vm.add-net` with so many descriptors, and this answer to it.
+fn added(descriptors: usize, answer: &str) -> String {
+    let count = format!(r#""descriptors":{descriptors}"#);
+    format!(
+        r#"{{"request":{{"method":"PUT","path":"/api/v1/vm.add-net","body":{{}},{count}}},{answer}}}"#
+    )
 }
 
 #[tokio::test]
 async fn descriptors_reach_the_vmm_with_their_request() {
     let (files, inodes) = files(3);
-    let (folder, server) = vmm_server(move |listener| {
+    let scene = Scene::with(move |listener| {
         let mut stream = accept(listener);
         let (request, received) = receive(&stream);
         assert!(request.starts_with(b"PUT /api/v1/vm.add-net HTTP/1.1\r\n"));
@@ -79,22 +79,18 @@ async fn descriptors_reach_the_vmm_with_their_request() {
         assert!(request.starts_with(b"PUT /api/v1/vm.boot "));
         assert!(received.is_empty());
         stream.write_all(NO_CONTENT.as_bytes()).unwrap();
-    });
-    let recorder = Recorder::start(in_front_of(&server, &folder))
-        .await
-        .unwrap();
-    let client = Client::new(recorder.socket()).unwrap();
+    })
+    .await;
+    let client = Client::new(scene.recorder.socket()).unwrap();
     let fds: Vec<_> = files.iter().map(AsFd::as_fd).collect();
     client.send_with_fds(add_net(b"{}"), &fds).await.unwrap();
     let boot = Request::<Option<serde_json::Value>>::raw(Operation::VmBoot, None);
     client.send(boot).await.unwrap();
-    let recorded = recorder.finish().await.unwrap();
-    server.finish();
     let expected = r#"
         {"request":{"method":"PUT","path":"/api/v1/vm.add-net","body":{},"descriptors":3},
          "response":{"status":204}},
         {"request":{"method":"PUT","path":"/api/v1/vm.boot"},"response":{"status":204}}"#;
-    assert_eq!(recorded.to_string(), cassette(expected).to_string());
+    scene.expect_recorded(expected).await;
 }
 
 /// A large body comes and goes in pieces; so may its descriptors.
@@ -102,7 +98,7 @@ async fn descriptors_reach_the_vmm_with_their_request() {
 async fn descriptors_may_come_with_any_byte_of_a_request() {
     const LENGTH: usize = 50_000;
     let (files, inodes) = files(3);
-    let (folder, server) = vmm_server(move |listener| {
+    let mut scene = Scene::with(move |listener| {
         let mut stream = accept(listener);
         let (mut bytes, received) = receive(&stream);
         while bytes.len() < LENGTH || !bytes.ends_with(b"  ") {
@@ -112,31 +108,25 @@ async fn descriptors_may_come_with_any_byte_of_a_request() {
         }
         assert_eq!(received.iter().map(inode).collect::<Vec<_>>(), inodes);
         stream.write_all(NO_CONTENT.as_bytes()).unwrap();
-    });
-    let recorder = Recorder::start(in_front_of(&server, &folder))
-        .await
-        .unwrap();
-    let mut client = UnixStream::connect(recorder.socket()).await.unwrap();
+    })
+    .await;
     let head = format!("PUT /api/v1/vm.add-net HTTP/1.1\r\ncontent-length: {LENGTH}\r\n\r\n");
     let (start, rest) = head.split_at(10);
-    send(&client, start.as_bytes(), &[files[0].as_fd()]).await;
-    client.write_all(rest.as_bytes()).await.unwrap();
-    client.write_all(b"{}").await.unwrap();
+    send(&scene.client, start.as_bytes(), &[files[0].as_fd()]).await;
+    scene.write(rest).await;
+    scene.write("{}").await;
     let last = [files[1].as_fd(), files[2].as_fd()];
-    send(&client, b"  ", &last).await;
-    client.write_all(&vec![b' '; LENGTH - 4]).await.unwrap();
-    let mut answer = vec![0; NO_CONTENT.len()];
-    client.read_exact(&mut answer).await.unwrap();
-    let recorded = recorder.finish().await.unwrap();
-    server.finish();
-    let expected = added(r#","descriptors":3"#, r#""response":{"status":204}"#);
-    assert_eq!(recorded.to_string(), expected);
+    send(&scene.client, b"  ", &last).await;
+    scene.write(&" ".repeat(LENGTH - 4)).await;
+    scene.read(NO_CONTENT).await;
+    let expected = added(3, r#""response":{"status":204}"#);
+    scene.expect_recorded(&expected).await;
 }
 
 #[tokio::test]
 async fn descriptors_go_with_a_head_that_goes_ahead() {
     let (files, inodes) = files(2);
-    let (folder, server) = vmm_server(move |listener| {
+    let mut scene = Scene::with(move |listener| {
         let mut stream = accept(listener);
         let (head, mut received) = receive(&stream);
         assert_eq!(head, HEAD.as_bytes());
@@ -147,121 +137,91 @@ async fn descriptors_go_with_a_head_that_goes_ahead() {
         received.extend(more);
         assert_eq!(received.iter().map(inode).collect::<Vec<_>>(), inodes);
         stream.write_all(NO_CONTENT.as_bytes()).unwrap();
-    });
-    let recorder = Recorder::start(in_front_of(&server, &folder))
-        .await
-        .unwrap();
-    let mut client = UnixStream::connect(recorder.socket()).await.unwrap();
-    send(&client, HEAD.as_bytes(), &[files[0].as_fd()]).await;
-    client.read_exact(&mut [0; 17]).await.unwrap();
-    send(&client, b"{}", &[files[1].as_fd()]).await;
-    let mut answer = vec![0; NO_CONTENT.len()];
-    client.read_exact(&mut answer).await.unwrap();
-    assert_eq!(answer, NO_CONTENT.as_bytes());
-    let recorded = recorder.finish().await.unwrap();
-    server.finish();
-    let expected = added(r#","descriptors":2"#, r#""response":{"status":204}"#);
-    assert_eq!(recorded.to_string(), expected);
+    })
+    .await;
+    send(&scene.client, HEAD.as_bytes(), &[files[0].as_fd()]).await;
+    scene.read("HTTP/1.1 100 \r\n\r\n").await;
+    send(&scene.client, b"{}", &[files[1].as_fd()]).await;
+    scene.read(NO_CONTENT).await;
+    let expected = added(2, r#""response":{"status":204}"#);
+    scene.expect_recorded(&expected).await;
 }
 
 #[tokio::test]
 async fn descriptors_are_closed_whatever_becomes_of_their_request() {
     // Passed on, and the VMM closes.
-    let (folder, server) = vmm_server(|listener| {
+    let scene = Scene::with(|listener| {
         read_request(&mut accept(listener));
-    });
-    let recorder = Recorder::start(in_front_of(&server, &folder))
-        .await
-        .unwrap();
-    let client = UnixStream::connect(recorder.socket()).await.unwrap();
+    })
+    .await;
     let (end, write) = pipe();
-    let request = "PUT /api/v1/vm.add-net HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}";
-    send(&client, request.as_bytes(), &[write.as_fd()]).await;
+    let request = b"PUT /api/v1/vm.add-net HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}";
+    send(&scene.client, request, &[write.as_fd()]).await;
     drop(write);
     assert_closed(end).await;
-    tokio::task::spawn_blocking(|| server.finish())
-        .await
-        .unwrap();
+    timeout(LIMIT, scene.recorder.ended()).await.unwrap();
 
-    // The VMM is gone.
+    // The VMM is gone. The recorder may not have noticed, or no longer listen.
     let (end, write) = pipe();
-    let client = UnixStream::connect(recorder.socket()).await;
-    if let Ok(client) = &client {
-        send(client, request.as_bytes(), &[write.as_fd()]).await;
+    if let Ok(client) = UnixStream::connect(scene.recorder.socket()).await {
+        send(&client, request, &[write.as_fd()]).await;
     }
     drop(write);
     assert_closed(end).await;
-    let recorded = recorder.finish().await.unwrap();
-    let expected = added(r#","descriptors":1"#, r#""closed":true"#);
-    assert_eq!(recorded.to_string(), expected);
+    let expected = added(1, r#""closed":true"#);
+    scene.expect_recorded(&expected).await;
 }
 
 #[tokio::test]
 async fn descriptors_of_a_request_that_is_cut_or_is_none_are_closed() {
-    let (folder, server, alive) = idle_vmm();
-    let recorder = Recorder::start(in_front_of(&server, &folder))
-        .await
-        .unwrap();
+    let (scene, alive) = Scene::idle().await;
     for bytes in ["PUT /api/v1/vm.add-net HTTP/1.1\r\n", "\0\0\0\0"] {
-        let client = UnixStream::connect(recorder.socket()).await.unwrap();
+        let client = UnixStream::connect(scene.recorder.socket()).await.unwrap();
         let (end, write) = pipe();
         send(&client, bytes.as_bytes(), &[write.as_fd()]).await;
         drop((client, write));
         assert_closed(end).await;
     }
-    assert!(recorder.finish().await.unwrap().exchanges.is_empty());
     drop(alive);
-    server.finish();
+    scene.expect_recorded("").await;
 
     // With its head passed on already.
-    let (folder, server) = vmm_server(|listener| {
+    let mut scene = Scene::with(|listener| {
         let mut stream = accept(listener);
         assert_eq!(receive(&stream).0, HEAD.as_bytes());
         wait_for_end(&mut stream);
-    });
-    let recorder = Recorder::start(in_front_of(&server, &folder))
-        .await
-        .unwrap();
-    let client = UnixStream::connect(recorder.socket()).await.unwrap();
+    })
+    .await;
     let (end, write) = pipe();
-    send(&client, HEAD.as_bytes(), &[write.as_fd()]).await;
-    send(&client, b"{", &[write.as_fd()]).await;
-    drop((client, write));
+    send(&scene.client, HEAD.as_bytes(), &[write.as_fd()]).await;
+    send(&scene.client, b"{", &[write.as_fd()]).await;
+    drop(write);
+    scene.client.shutdown().await.unwrap();
     assert_closed(end).await;
-    assert!(recorder.finish().await.unwrap().exchanges.is_empty());
-    server.finish();
+    scene.expect_recorded("").await;
 }
 
 #[tokio::test]
 async fn more_descriptors_than_can_be_passed_on_are_refused_with_words() {
-    let (folder, server, alive) = idle_vmm();
-    let recorder = Recorder::start(in_front_of(&server, &folder))
-        .await
-        .unwrap();
-    let mut client = UnixStream::connect(recorder.socket()).await.unwrap();
+    const REFUSAL: &str = "HTTP/1.1 500 \r\nServer: Cloud Hypervisor API\r\nConnection: keep-alive\r\n\
+        Content-Type: application/json\r\nContent-Length: 88\r\n\r\n\
+        [\"The recorder did not pass this request on\",\"more than 253 descriptors came beside it\"]";
+    let (mut scene, alive) = Scene::idle().await;
     let (end, write) = pipe();
     let many = vec![write.as_fd(); 200];
-    send(&client, b"PUT /api/v1/vm.add-net HTTP/1.1\r\n", &many).await;
-    send(&client, b"content-length: 2\r\n\r\n{}", &many).await;
+    send(&scene.client, b"PUT /api/v1/vm.add-net HTTP/1.1\r\n", &many).await;
+    send(&scene.client, b"content-length: 2\r\n\r\n{}", &many).await;
     drop(many);
     drop(write);
-    let mut answer = Vec::new();
-    timeout(LIMIT, client.read_to_end(&mut answer))
-        .await
-        .unwrap()
-        .unwrap();
-    let answer = String::from_utf8(answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 500 \r\n"), "{answer}");
-    let words = r#"["The recorder did not pass this request on","more than 253 descriptors came beside it"]"#;
-    assert!(answer.ends_with(words), "{answer}");
+    scene.read(REFUSAL).await;
+    scene.expect_end().await;
     assert_closed(end).await;
-    let error = recorder.finish().await.unwrap_err();
+    drop(alive);
+    let error = scene.finish().await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "step 1 (a request with descriptors) can't be recorded: more than 253 descriptors came beside it"
     );
-    drop(alive);
-    server.finish();
 }
 
 #[tokio::test]

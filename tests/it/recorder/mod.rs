@@ -55,27 +55,81 @@ fn options(folder: &Path) -> RecorderOptions {
     RecorderOptions::new(folder.join("vmm"), folder.join("s")).notes("a note")
 }
 
-/// A VMM of a test's own: after it was asked for its release it does what `script` says. The folder is the recorder's.
-fn vmm_server(script: impl FnOnce(&UnixListener) + Send + 'static) -> (TempDir, Server) {
-    let server = Server::run(|listener| {
-        let mut asked = accept(listener);
-        answer(&mut asked, &ping("53.0.0"));
-        // The recorder's own, by which it notices the end of the VMM.
-        let _lifeline = accept(listener);
-        script(listener);
-    });
-    (tempfile::tempdir().unwrap(), server)
+/// A recorder in front of a VMM of a test's own.
+struct Scene {
+    server: Server,
+    recorder: Recorder,
+    /// A connection to the recorder.
+    client: UnixStream,
+    _folder: TempDir,
 }
 
-/// A VMM that is asked nothing more, until the sender is dropped.
-fn idle_vmm() -> (TempDir, Server, mpsc::Sender<()>) {
-    let (alive, ended) = mpsc::channel();
-    let (folder, server) = vmm_server(move |_| assert!(ended.recv().is_err()));
-    (folder, server, alive)
-}
+impl Scene {
+    /// After the VMM was asked for its release it does what `script` says.
+    async fn with(script: impl FnOnce(&UnixListener) + Send + 'static) -> Scene {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::run(|listener| {
+            let mut asked = accept(listener);
+            answer(&mut asked, &ping("53.0.0"));
+            // The recorder's own, by which it notices the end of the VMM.
+            let _lifeline = accept(listener);
+            script(listener);
+        });
+        let options = RecorderOptions::new(server.socket(), folder.path().join("s"));
+        let recorder = Recorder::start(options.notes("a note")).await.unwrap();
+        let client = UnixStream::connect(recorder.socket()).await.unwrap();
+        Scene {
+            server,
+            recorder,
+            client,
+            _folder: folder,
+        }
+    }
 
-fn in_front_of(server: &Server, folder: &TempDir) -> RecorderOptions {
-    RecorderOptions::new(server.socket(), folder.path().join("s")).notes("a note")
+    /// With a VMM that is asked nothing more, until the sender is dropped.
+    async fn idle() -> (Scene, mpsc::Sender<()>) {
+        let (alive, ended) = mpsc::channel();
+        let scene = Scene::with(move |_| assert!(ended.recv().is_err())).await;
+        (scene, alive)
+    }
+
+    async fn write(&mut self, text: &str) {
+        self.client.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Reads exactly what is expected.
+    async fn read(&mut self, expected: &str) {
+        let mut bytes = vec![0; expected.len()];
+        timeout(LIMIT, self.client.read_exact(&mut bytes))
+            .await
+            .unwrap_or_else(|_| panic!("{expected:?} did not come"))
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes), expected);
+    }
+
+    /// Nothing more comes, and the connection is closed.
+    async fn expect_end(&mut self) {
+        let mut rest = Vec::new();
+        // A reset is an end too: the recorder closes with bytes unread.
+        let read = timeout(LIMIT, self.client.read_to_end(&mut rest)).await;
+        let _ = read.expect("the recorder closes the connection");
+        assert_eq!(String::from_utf8_lossy(&rest), "");
+    }
+
+    /// The end of the recording, and of the VMM's script, which must have held.
+    async fn finish(self) -> Result<Cassette, Error> {
+        let recorded = self.recorder.finish().await;
+        tokio::task::spawn_blocking(|| self.server.finish())
+            .await
+            .unwrap();
+        recorded
+    }
+
+    /// As `finish`; `exchanges` are what must have been recorded.
+    async fn expect_recorded(self, exchanges: &str) {
+        let recorded = self.finish().await.unwrap();
+        assert_eq!(recorded.to_string(), cassette(exchanges).to_string());
+    }
 }
 
 /// Sends one request on a connection of its own and returns what came back.
