@@ -133,8 +133,11 @@ impl<'a> Place<'a> {
     }
 
     pub(super) fn status(&self, key: &str) -> Result<u16, Invalid> {
-        key.parse()
-            .ok()
+        // `u16::from_str` also takes a sign and leading zeros, which would give one status two names.
+        let digits = key.bytes().all(|byte| byte.is_ascii_digit()) && key.len() == 3;
+        digits
+            .then(|| key.parse().ok())
+            .flatten()
             .filter(|status| (100..600).contains(status))
             .ok_or_else(|| {
                 let found = format!("`{key:.60}`");

@@ -11,19 +11,25 @@
 //!              operations that reach a pair <----+
 //! ```
 //!
+//! Paths are matched by the addresses that requests go to ([`routes`]), responses by the statuses that they stand for
+//! ([`statuses`]), and bodies by what their media types stand for ([`media`]).
+//!
 //! Two schemas are compared by what they hold, whatever they are called and wherever they stand: so a new name, or the
 //! same schema written inline, is no difference. A pair of named schemas is compared once for each direction, so a
 //! schema that refers to itself comes to an end, and every operation that reaches the pair is listed in its findings.
 
 mod constraints;
+mod media;
 mod number;
 mod object;
 mod operations;
 mod pairs;
 mod place;
 mod rename;
+mod routes;
 mod same;
 mod schema;
+mod statuses;
 mod values;
 
 use super::Finding;
@@ -32,7 +38,7 @@ use crate::spec::Contract;
 /// What changed from `base` to `revision`, and what it means to a client that was built for `base`.
 ///
 /// One finding for each place and direction, in no particular order; a [`Report`](super::Report) sorts them. The
-/// releases that the contracts are of are not looked at, nor is the server's address.
+/// releases that the contracts are of are not looked at; of a server's address only the path is.
 pub fn diff(base: &Contract, revision: &Contract) -> Vec<Finding> {
     let mut comparison = pairs::Comparison::new(base, revision);
     operations::compare(&mut comparison);
