@@ -236,7 +236,7 @@ fn what_is_not_understood_is_refused_with_its_place() {
     );
     check(
         "200:",
-        "0200:",
+        "\"0200\":",
         "/paths/~1vm.add-thing/put/responses/0200",
         "expected an HTTP status",
     );
