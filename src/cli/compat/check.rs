@@ -1,14 +1,15 @@
 //! `chv-sandbox compat check`.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use chv_sandbox::compat;
 
+use super::super::status::Status;
 use super::{Failure, Format};
 
 /// Holds a document, say of a release to come, against what this crate uses and generates.
 #[derive(clap::Args)]
+#[command(after_help = super::after_help())]
 pub(crate) struct Args {
     /// The document: upstream's YAML, or a contract.
     document: PathBuf,
@@ -18,7 +19,7 @@ pub(crate) struct Args {
 }
 
 /// Runs `chv-sandbox compat check`.
-pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: Args) -> Result<Status, Failure> {
     let document = compat::Document::read(&args.document)?;
     let check = compat::check(document);
     super::show(&check.report, &check.page(), args.format)

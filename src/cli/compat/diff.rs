@@ -1,14 +1,15 @@
 //! `chv-sandbox compat diff`.
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use chv_sandbox::compat;
 
+use super::super::status::Status;
 use super::{Failure, Format};
 
 /// Compares two contracts: a release by its name (v53.0), corrected, or a document by its path, as it is.
 #[derive(clap::Args)]
+#[command(after_help = super::after_help())]
 pub(crate) struct Args {
     /// What clients were built for: a release, or the path of a document (upstream's YAML, or a contract). A file that
     /// is called like a release is meant by ./v53.0.
@@ -21,7 +22,7 @@ pub(crate) struct Args {
 }
 
 /// Runs `chv-sandbox compat diff`.
-pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: Args) -> Result<Status, Failure> {
     let base = compat::Document::named(&args.base)?;
     let revision = compat::Document::named(&args.revision)?;
     let findings = compat::diff(&base.contract, &revision.contract);
