@@ -19,7 +19,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A regular file was expected, and something else lies there.
-    #[error("{} is not a regular file", path.display())]
+    #[error("{} is not a regular file; what a pipe gives has to be copied into one first", path.display())]
     NotRegular {
         /// What was given.
         path: PathBuf,
