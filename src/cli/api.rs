@@ -77,7 +77,9 @@ fn check_body(operation: Operation, body: Option<&Path>) -> Result<(), Failure> 
         )),
         (false, Some(_)) => Err(usage(
             "api",
-            format_args!("{operation} takes no body: leave out --body, or send it all the same with --unchecked"),
+            format_args!(
+                "{operation} takes no body: leave out --body, or send it all the same with --unchecked"
+            ),
         )),
         _ => Ok(()),
     }

@@ -92,7 +92,10 @@ fn by_flag(error: image::Error) -> Failure {
         "cmdline" => "--cmdline",
         _ => return error.into(),
     };
-    usage("image", format_args!("{flag} is {value}; it must be {allowed}"))
+    usage(
+        "image",
+        format_args!("{flag} is {value}; it must be {allowed}"),
+    )
 }
 
 impl Args {

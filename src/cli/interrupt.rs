@@ -82,6 +82,7 @@ impl Interrupt {
             // A later `received` has to find it.
             caught.closed().await;
         });
+        tracing::debug!("SIGINT and SIGTERM are caught");
         Ok(Interrupt { flag: stop, first })
     }
 

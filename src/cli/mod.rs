@@ -194,9 +194,19 @@ mod tests {
         for (name, command) in commands {
             let end = command.get_after_help().map(ToString::to_string);
             let end = end.unwrap_or_default();
-            for status in [Status::Yes, Status::Undecided, Status::Usage, Status::Interrupted, Status::Terminated] {
+            for status in [
+                Status::Yes,
+                Status::Undecided,
+                Status::Usage,
+                Status::Interrupted,
+                Status::Terminated,
+            ] {
                 let row = format!("\n  {:<4} ", status.code());
-                assert!(end.contains(&row), "{name}: no {} in {end:?}", status.code());
+                assert!(
+                    end.contains(&row),
+                    "{name}: no {} in {end:?}",
+                    status.code()
+                );
             }
         }
     }

@@ -1,8 +1,10 @@
 //! `chv-sandbox record`: makes a cassette of what a client and a VMM say to each other.
 
 use std::fs;
+use std::future::ready;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 
 use chv_sandbox::replay::{self, Cassette, Recorder, RecorderOptions};
 use tempfile::NamedTempFile;
@@ -43,7 +45,7 @@ pub(crate) struct Args {
 /// Runs `chv-sandbox record`.
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let interrupt = Interrupt::catch()?;
-    check_writable(&args.out)?;
+    let out = writable(&args.out)?;
     let mut options = RecorderOptions::new(args.socket, &args.listen);
     for (text, name) in args.stable {
         options = options.placeholder(text, name);
@@ -66,35 +68,54 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         Ok(()) => "the VMM ended".to_owned(),
         Err(signalled) => signalled.to_string(),
     };
-    let cassette = recorder.finish().await?;
-    write(&cassette, &args.out)?;
+    let cassette = finish(recorder, &why).await?;
+    write(&cassette, &out)?;
     eprintln!(
         "{why}; {} exchanges in {}",
         cassette.exchanges.len(),
-        args.out.display()
+        out.display()
     );
     Ok(Status::Yes)
 }
 
-/// Refuses, before anything is recorded, a path that no cassette can be written to.
-fn check_writable(out: &Path) -> Result<(), Unwritable> {
+/// Ends the recording. An exchange under way is waited for, which is said, since it may take as long as a snapshot.
+async fn finish(recorder: Recorder, why: &str) -> Result<Cassette, replay::Error> {
+    let mut finished = pin!(recorder.finish());
+    tokio::select! {
+        biased;
+        finished = &mut finished => finished,
+        () = ready(()) => {
+            eprintln!("{why}; waiting for the answer to an exchange under way, and Ctrl-C gives the recording up");
+            finished.await
+        }
+    }
+}
+
+/// The path to write the cassette to: `out`, or where it leads to if it is a link. Refused, before anything is recorded,
+/// if no cassette can be written there.
+fn writable(out: &Path) -> Result<PathBuf, Unwritable> {
     let refused = |source| Unwritable {
         out: out.to_owned(),
         source,
     };
-    match fs::metadata(out) {
-        Ok(metadata) if metadata.is_dir() => return Err(refused(io::ErrorKind::IsADirectory.into())),
-        Ok(metadata) if !metadata.is_file() => {
-            return Err(refused(io::Error::other("it exists and is not a regular file")));
-        }
-        _ => {}
+    let path = match fs::canonicalize(out) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => out.to_owned(),
+        resolved => resolved.map_err(refused)?,
+    };
+    if fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(refused(io::Error::other(
+            "it exists and is not a regular file",
+        )));
     }
-    let directory = match out.parent() {
+    let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     // A cassette is written beside its name and then renamed, so the directory has to let files be made.
-    NamedTempFile::new_in(directory).map(drop).map_err(refused)
+    NamedTempFile::new_in(directory)
+        .map(drop)
+        .map_err(refused)?;
+    Ok(path)
 }
 
 /// The cassette could not be written to the path that was asked for. Nothing was recorded.

@@ -164,7 +164,10 @@ fn read_key(path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), KeyError> {
     let mut read = || -> io::Result<u32> {
         // Without waiting for the writer of a named pipe.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
-        let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other(

@@ -138,11 +138,7 @@ impl Mke2fs {
 }
 
 /// Waits for the child's end; `None` when the limit has passed or it is to stop.
-fn wait(
-    child: &mut Child,
-    limit: Duration,
-    stop: Stop<'_>,
-) -> std::io::Result<Option<ExitStatus>> {
+fn wait(child: &mut Child, limit: Duration, stop: Stop<'_>) -> std::io::Result<Option<ExitStatus>> {
     let pidfd = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let end = std::time::Instant::now() + limit;
     loop {
