@@ -177,8 +177,9 @@ fn pack_stoppable(spec: &ImageSpec, stop: Stop<'_>) -> Result<Image, Error> {
         .prefix(".chv-image-")
         .tempdir_in(parent)
         .map_err(Error::io("create a directory in", parent))?;
-    if let RootSource::Tree(tree) = &spec.root {
-        check_outside(work.path(), tree)?;
+    if let RootSource::Tree(given) = &spec.root {
+        tree::check_mount_points(given)?;
+        check_outside(work.path(), given)?;
     }
     let kernel = Kernel::read(&spec.kernel)?;
     let modules = spec
@@ -279,7 +280,6 @@ fn write_disks(
             maker.root(&file, &path, &made, Modified::Fix, spec.root_mib)?;
         }
         RootSource::Tree(given) => {
-            tree::check_mount_points(given)?;
             maker.root(&file, &path, given, Modified::Keep, spec.root_mib)?;
         }
     }

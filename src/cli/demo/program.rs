@@ -111,10 +111,9 @@ impl Program {
 
     /// The play is over.
     pub(super) fn end(mut self, passed: bool) {
-        self.line(format_args!(""));
         if passed {
             self.line(format_args!(
-                "{GOOD}passed{GOOD:#}: the clean reset was verified, the tampered one halted"
+                "\n{GOOD}passed{GOOD:#}: the clean reset was verified, the tampered one halted"
             ));
         }
         if self.json {

@@ -24,18 +24,22 @@ const ENDS: [(Signal, i32); 2] = [(Signal::INT, 130), (Signal::TERM, 143)];
 /// A folder with an image, a folder for what the commands leave, and a program that says when it runs.
 struct Place {
     folder: TempDir,
-    /// The pipe to which the program writes.
-    runs: File,
+    /// The pipe to which the program writes. It lies elsewhere: children of other tests inherit it between fork and exec.
+    runs: (TempDir, File),
 }
 
 impl Place {
     fn new() -> Place {
         let folder = TempDir::with_prefix("cli-").unwrap();
-        let fifo = folder.path().join("runs");
+        let elsewhere = TempDir::with_prefix("cli-").unwrap();
+        let fifo = elsewhere.path().join("runs");
         make_fifo(&fifo);
         // Opened for both, so that neither side waits for the other.
-        let runs = File::options().read(true).write(true).open(fifo).unwrap();
-        let place = Place { folder, runs };
+        let runs = File::options().read(true).write(true).open(&fifo).unwrap();
+        let place = Place {
+            folder,
+            runs: (elsewhere, runs),
+        };
         for directory in ["image", "tmp", "run", "bin"] {
             fs::create_dir(place.path(directory)).unwrap();
             fs::set_permissions(place.path(directory), Permissions::from_mode(0o700)).unwrap();
@@ -43,7 +47,7 @@ impl Place {
         // It has a file in the folder open for as long as it lives, by which it is found.
         let script = format!(
             "#!/bin/sh\nexec 9<\"$0\"\necho runs > {:?}\nexec sleep 1000\n",
-            place.path("runs")
+            fifo
         );
         for program in ["bin/mke2fs", "vmm"] {
             fs::write(place.path(program), &script).unwrap();
@@ -103,18 +107,19 @@ impl Place {
             tv_sec: 60,
             tv_nsec: 0,
         };
-        let ready = poll(&mut [PollFd::new(&self.runs, PollFlags::IN)], Some(&limit));
+        let ready = poll(
+            &mut [PollFd::new(&self.runs.1, PollFlags::IN)],
+            Some(&limit),
+        );
         assert_eq!(ready, Ok(1), "the program does not run");
         let mut said = [0; 5];
-        (&self.runs).read_exact(&mut said).unwrap();
+        (&self.runs.1).read_exact(&mut said).unwrap();
         assert_eq!(&said, b"runs\n");
     }
 
     /// What is there, apart from what [`new`](Place::new) has made and the root of the run directories.
     fn left(&self) -> Vec<String> {
-        let own = [
-            "bin", "guest", "image", "run", "runs", "tmp", "vmlinux", "vmm",
-        ];
+        let own = ["bin", "guest", "image", "run", "tmp", "vmlinux", "vmm"];
         let mut left = names(self.folder.path());
         left.retain(|name| !own.contains(&name.as_str()));
         left.extend(names(&self.path("tmp")));

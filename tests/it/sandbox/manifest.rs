@@ -212,7 +212,7 @@ async fn a_verdict_that_is_not_written_is_none() {
     let (verify, compare) = (Path::new("verify"), Path::new("compare"));
     let json = Path::new("--json");
     check_output(&[name, verify, &golden], 0);
-    check_output(&[name, compare, &golden, &other, json], 0);
+    check_output(&[name, compare, &golden, &golden, json], 0);
     edit(&other, |manifest| manifest["shape"]["vcpus"] = json!(99));
     check_output(&[name, compare, &golden, &other], 1);
     flip_a_bit(&golden.join("snapshot/memory-ranges"));
