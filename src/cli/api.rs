@@ -8,6 +8,7 @@ use bytes::Bytes;
 use chv_sandbox::api::{Operation, Request};
 use chv_sandbox::client::{self, BODY_LIMIT, Client, ErrorKind};
 
+use super::interrupt::Interrupt;
 use super::status::{self, Status};
 use super::{Failure, usage};
 
@@ -59,7 +60,9 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         true => request.unchecked(),
         false => request,
     };
-    if let Some(answer) = client.send(request).await.map_err(advise)? {
+    let interrupt = Interrupt::catch()?;
+    let answered = interrupt.race(client.send(request)).await?;
+    if let Some(answer) = answered.map_err(advise)? {
         println!("{answer:#}");
     }
     Ok(Status::Yes)

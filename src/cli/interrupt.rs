@@ -8,7 +8,8 @@
 //!
 //! A command calls [`Interrupt::catch`] and does its work in [`race`](Interrupt::race). The work cleans up by what it
 //! drops. Work on a blocking thread can't be dropped: work that writes looks at the [`flag`](Interrupt::flag), work that
-//! only reads is left to the end of the process. A command that does not call `catch` is ended by the signal itself.
+//! only reads is left to the end of the process. A command that does not call `catch` is ended by the signal itself, which a
+//! shell shows as the same statuses.
 
 use std::io;
 use std::sync::Arc;

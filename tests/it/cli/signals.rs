@@ -330,6 +330,22 @@ fn check_cassette(text: &str) {
 }
 
 #[test]
+fn a_call_that_is_not_answered() {
+    let place = Place::new();
+    let asked = serve(&place.path("vmm.sock"));
+    for (number, status) in ENDS {
+        let arguments = ["api", "--socket", "vmm.sock", "vm.boot"];
+        let child = place.command(&arguments).spawn().unwrap();
+        assert!(asked.iter().any(|line| line.contains("/vm.boot ")));
+        signal(&child, number);
+        assert_eq!(
+            child.wait_with_output().unwrap().status.code(),
+            Some(status)
+        );
+    }
+}
+
+#[test]
 fn a_recording_is_kept() {
     let place = Place::new();
     serve(&place.path("vmm.sock"));
