@@ -20,7 +20,7 @@ use super::{Failure, usage};
 #[derive(clap::Args)]
 #[command(after_help = status::help(&[
     (Status::Yes, "the VMM ended, or SIGINT (Ctrl-C) or SIGTERM did, and the cassette is written"),
-    (Status::Undecided, "nothing was recorded, or the error says where the recording is kept"),
+    (Status::Undecided, "nothing was recorded, or the error says what of it is kept, and where"),
     (Status::Interrupted, "interrupted (SIGINT) before it listened, or a second time"),
     (Status::Terminated, "terminated (SIGTERM) before it listened, or a second time"),
 ]))]
@@ -68,19 +68,19 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         Ok(()) => "the VMM ended".to_owned(),
         Err(signalled) => signalled.to_string(),
     };
-    let cassette = finish(recorder, &why).await?;
+    let (cassette, failure) = finish(recorder, &why).await;
     write(&cassette, &out)?;
-    eprintln!(
-        "{why}; {} exchanges in {}",
-        cassette.exchanges.len(),
-        out.display()
-    );
-    Ok(Status::Yes)
+    let exchanges = cassette.exchanges.len();
+    eprintln!("{why}; {exchanges} exchanges in {}", out.display());
+    match failure {
+        None => Ok(Status::Yes),
+        Some(source) => Err(Incomplete { exchanges, source }.into()),
+    }
 }
 
 /// Ends the recording. An exchange under way is waited for, which is said, since it may take as long as a snapshot.
-async fn finish(recorder: Recorder, why: &str) -> Result<Cassette, replay::Error> {
-    let mut finished = pin!(recorder.finish());
+async fn finish(recorder: Recorder, why: &str) -> (Cassette, Option<replay::Error>) {
+    let mut finished = pin!(recorder.finish_incomplete());
     tokio::select! {
         biased;
         finished = &mut finished => finished,
@@ -124,6 +124,14 @@ fn writable(out: &Path) -> Result<PathBuf, Unwritable> {
 struct Unwritable {
     out: PathBuf,
     source: io::Error,
+}
+
+/// An exchange can't stand in a cassette, which has those before it.
+#[derive(Debug, thiserror::Error)]
+#[error("the cassette is not complete: it ends after {exchanges} exchanges")]
+struct Incomplete {
+    exchanges: usize,
+    source: replay::Error,
 }
 
 /// The cassette could not be written at the end, and is elsewhere.
