@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use chv_sandbox::compat::Document;
 use chv_sandbox::spec::{
@@ -12,12 +11,14 @@ use chv_sandbox::spec::{
 use clap::Subcommand;
 
 use super::Failure;
+use super::status::{self, Status};
 
 /// The directory of the contracts in a checkout.
 const FOLDER: &str = "api-spec";
 
 /// Manages the contracts of the VMM's API.
 #[derive(clap::Args)]
+#[command(after_help = after_help())]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -26,6 +27,7 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Derives a release's contract from an upstream API document: its facts, sorted, without its prose.
+    #[command(after_help = after_help())]
     Import {
         /// The upstream document (YAML).
         #[arg(value_name = "UPSTREAM.yaml")]
@@ -40,14 +42,19 @@ enum Command {
         #[arg(long, default_value = FOLDER)]
         into: PathBuf,
     },
-    /// Tries every correction on every contract that it holds for, and lists all that don't apply. The exit status is 1
-    /// if there are some.
+    /// Tries every correction on every contract that it holds for, and lists all that don't apply.
+    #[command(after_help = status::help(&[
+        (Status::Yes, "every correction applies"),
+        (Status::No, "some don't, and are listed"),
+        (Status::Undecided, "it could not be decided"),
+    ]))]
     Check {
         /// The directory that holds the contracts, `sources.toml` and `corrections.toml`.
         #[arg(long, default_value = FOLDER)]
         from: PathBuf,
     },
     /// Prints the contract of a release as its server has it: after the corrections.
+    #[command(after_help = after_help())]
     Show {
         /// The tag of the release, for instance v53.0.
         release: Release,
@@ -58,8 +65,13 @@ enum Command {
     },
 }
 
+/// The end of the help of a command without a verdict of its own.
+fn after_help() -> String {
+    status::help(&[(Status::Yes, "done")])
+}
+
 /// Runs `chv-sandbox spec`.
-pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     match args.command {
         Command::Import {
             upstream,
@@ -75,7 +87,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
                 contract.schemas.len()
             );
             review(&contract, &into)?;
-            Ok(ExitCode::SUCCESS)
+            Ok(Status::Yes)
         }
         Command::Check { from } => {
             expect_folder(&from)?;
@@ -88,11 +100,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
                 println!("corrections that correct nothing:");
                 list(&fit.idle);
             }
-            Ok(if fit.is_good() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            })
+            Ok(Status::of(fit.is_good()))
         }
         Command::Show { release, from } => {
             let here = || PathBuf::from(FOLDER);
@@ -102,7 +110,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
                 None => Document::release(release)?.contract,
             };
             print!("{}", contract.canonical());
-            Ok(ExitCode::SUCCESS)
+            Ok(Status::Yes)
         }
     }
 }

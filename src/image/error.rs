@@ -19,7 +19,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A regular file was expected, and something else lies there.
-    #[error("{} is not a regular file", path.display())]
+    #[error("{} is not a regular file; what a pipe gives has to be copied into one first", path.display())]
     NotRegular {
         /// What was given.
         path: PathBuf,
@@ -46,6 +46,9 @@ pub enum Error {
         /// The tree.
         tree: PathBuf,
     },
+    /// It was asked to stop, through the flag given to [`pack_until`](super::pack_until).
+    #[error("packing was stopped")]
+    Stopped,
     /// A setting of the specification is out of range.
     #[error("{setting} is {value}; it must be {allowed}")]
     OutOfRange {
@@ -226,6 +229,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong.
         problem: String,
+    },
+    /// There is no image at a path.
+    #[error("there is no image at {}: name a directory that was packed", dir.display())]
+    NoImage {
+        /// The path.
+        dir: PathBuf,
+        /// What the system said of it.
+        source: io::Error,
     },
     /// A file of the image is missing.
     #[error("the image {} has no {file}; pack it again", dir.display())]

@@ -7,6 +7,7 @@ use super::{
     inodes::{self, Modified},
     input::MIB,
     mke2fs::{Filesystem, Mke2fs},
+    stop::Stop,
     tree::{self, Extent},
 };
 
@@ -26,6 +27,7 @@ pub(super) struct DiskMaker<'a> {
     pub(super) mke2fs: &'a Mke2fs,
     /// A directory for trees and messages, removed by the caller.
     pub(super) scratch: &'a Path,
+    pub(super) stop: Stop<'a>,
 }
 
 impl DiskMaker<'_> {
@@ -82,7 +84,7 @@ impl DiskMaker<'_> {
         let path = filesystem.image;
         file.set_len(filesystem.size_mib * MIB)
             .map_err(Error::io("size", path))?;
-        self.mke2fs.run(filesystem, self.scratch)?;
+        self.mke2fs.run(filesystem, self.scratch, self.stop)?;
         inodes::settle(file, path, rustix::process::geteuid().as_raw(), modified)
     }
 }

@@ -14,7 +14,7 @@ use rustix::{
     process::{Pid, PidfdFlags},
 };
 
-use super::{Error, input::MIB};
+use super::{Error, input::MIB, stop::Stop};
 
 /// The time that every file system was made at: 2020-01-01. It must not be 0, which means now.
 pub(super) const EPOCH: u32 = 1_577_836_800;
@@ -28,6 +28,8 @@ const FEATURES: &str = "none,dir_index,dir_nlink,ext_attr,extent,extra_isize,fil
 
 /// Copying a large tree takes a while; a hang takes longer.
 const LIMIT: Duration = Duration::from_secs(600);
+/// How often it is looked whether to stop.
+const STOP_INTERVAL: Duration = Duration::from_millis(50);
 /// How much of the end of its messages an error shows, in bytes.
 const MESSAGE_LIMIT: u64 = 4096;
 
@@ -69,7 +71,12 @@ impl Mke2fs {
     }
 
     /// Makes an ext4 with 4 KiB blocks. `scratch` is a directory for its messages.
-    pub(super) fn run(&self, filesystem: &Filesystem<'_>, scratch: &Path) -> Result<(), Error> {
+    pub(super) fn run(
+        &self,
+        filesystem: &Filesystem<'_>,
+        scratch: &Path,
+        stop: Stop<'_>,
+    ) -> Result<(), Error> {
         let path = filesystem.image;
         // Into a file, as a full pipe would stop it.
         let mut messages =
@@ -104,13 +111,14 @@ impl Mke2fs {
             .stderr(stdio(&messages)?)
             .spawn()
             .map_err(Error::io("run", &self.program))?;
-        let waited = wait(&mut child, LIMIT);
+        let waited = wait(&mut child, LIMIT, stop);
         if !matches!(waited, Ok(Some(_))) {
             // Killed before it's reaped, so this can't hit another process.
             let _ = child.kill();
             let _ = child.wait();
         }
         match waited.map_err(Error::io("wait for", &self.program))? {
+            None if stop.is_requested() => Err(Error::Stopped),
             None => Err(Error::Mke2fsTimeout {
                 path: path.into(),
                 limit: LIMIT,
@@ -129,15 +137,18 @@ impl Mke2fs {
     }
 }
 
-/// Waits for the child's end; `None` when the limit has passed.
-fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+/// Waits for the child's end; `None` when the limit has passed or it is to stop.
+fn wait(child: &mut Child, limit: Duration, stop: Stop<'_>) -> std::io::Result<Option<ExitStatus>> {
     let pidfd = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let end = std::time::Instant::now() + limit;
     loop {
         let left = end.saturating_duration_since(std::time::Instant::now());
-        let timeout = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
+        if left.is_zero() || stop.is_requested() {
+            return Ok(None);
+        }
+        let timeout = Timespec::try_from(left.min(STOP_INTERVAL)).map_err(|_| Errno::INVAL)?;
         match rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) => return Ok(None),
+            Ok(0) => {}
             Ok(_) => return child.wait().map(Some),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -165,13 +176,13 @@ mod tests {
             .spawn()
             .expect("cat runs");
         assert!(
-            wait(&mut child, Duration::from_millis(20))
+            wait(&mut child, Duration::from_millis(20), Stop::never())
                 .expect("polled")
                 .is_none()
         );
         drop(child.stdin.take());
         assert!(
-            wait(&mut child, Duration::from_secs(60))
+            wait(&mut child, Duration::from_secs(60), Stop::never())
                 .expect("polled")
                 .expect("ended")
                 .success()

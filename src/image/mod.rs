@@ -31,6 +31,7 @@ mod modules;
 mod newc;
 mod open;
 mod pack;
+mod stop;
 mod tree;
 
 pub use error::Error;
@@ -38,4 +39,5 @@ pub use manifest::{FileRecord, MANIFEST_LIMIT, Manifest};
 pub use open::Image;
 pub use pack::{
     DEFAULT_CMDLINE, DEFAULT_OVERLAY_MIB, ImageSpec, RootSource, guest_beside_executable, pack,
+    pack_until,
 };

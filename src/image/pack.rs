@@ -6,6 +6,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
 };
 
 use super::{
@@ -19,7 +20,9 @@ use super::{
     manifest::{self, FORMAT},
     mke2fs::Mke2fs,
     modules::{self, Module},
-    open, tree,
+    open,
+    stop::Stop,
+    tree,
 };
 use crate::guest::dispatcher::Toolbox;
 
@@ -153,7 +156,31 @@ pub fn guest_beside_executable() -> Result<PathBuf, Error> {
 /// - The disks: [`Error::Mke2fsMissing`], [`Error::Mke2fsFailed`], [`Error::Mke2fsTimeout`],
 ///   [`Error::UnexpectedFilesystem`].
 pub fn pack(spec: &ImageSpec) -> Result<Image, Error> {
+    pack_stoppable(spec, Stop::never())
+}
+
+/// The same as [`pack`], until another thread sets `stop`: then it gives up soon, and nothing of the image is left.
+///
+/// # Errors
+///
+/// [`Error::Stopped`], and those of [`pack`].
+pub fn pack_until(spec: &ImageSpec, stop: &AtomicBool) -> Result<Image, Error> {
+    pack_stoppable(spec, Stop::at(stop))
+}
+
+fn pack_stoppable(spec: &ImageSpec, stop: Stop<'_>) -> Result<Image, Error> {
     spec.check()?;
+    // Beside the destination, so that the last step is a rename; removed, with whatever it holds, on every way out. Made
+    // first, so that a destination that can't be written to is an error before the inputs are read.
+    let parent = parent(&spec.out);
+    let work = tempfile::Builder::new()
+        .prefix(".chv-image-")
+        .tempdir_in(parent)
+        .map_err(Error::io("create a directory in", parent))?;
+    if let RootSource::Tree(given) = &spec.root {
+        tree::check_mount_points(given)?;
+        check_outside(work.path(), given)?;
+    }
     let kernel = Kernel::read(&spec.kernel)?;
     let modules = spec
         .modules
@@ -165,12 +192,7 @@ pub fn pack(spec: &ImageSpec) -> Result<Image, Error> {
     let tools = spec.tools.as_deref().map(read_tools).transpose()?;
     let mke2fs = Mke2fs::find(&spec.search_path)?;
 
-    // Beside the destination, so that the last step is a rename; removed, with whatever it holds, on every way out.
-    let parent = parent(&spec.out);
-    let work = tempfile::Builder::new()
-        .prefix(".chv-image-")
-        .tempdir_in(parent)
-        .map_err(Error::io("create a directory in", parent))?;
+    stop.check()?;
     let dir = work.path().join("image");
     DirBuilder::new()
         .mode(0o700)
@@ -190,9 +212,10 @@ pub fn pack(spec: &ImageSpec) -> Result<Image, Error> {
         tools,
     }
     .write(&file, &path)?;
-    write_disks(spec, &mke2fs, work.path(), &dir)?;
+    stop.check()?;
+    write_disks(spec, &mke2fs, work.path(), &dir, stop)?;
 
-    let record = |name| FileRecord::of(&dir.join(name));
+    let record = |name| FileRecord::of(&dir.join(name), stop);
     let manifest = Manifest {
         format: FORMAT,
         cmdline: spec.cmdline.clone(),
@@ -237,8 +260,18 @@ fn read_tools(path: &Path) -> Result<Vec<u8>, Error> {
     }
 }
 
-fn write_disks(spec: &ImageSpec, mke2fs: &Mke2fs, scratch: &Path, dir: &Path) -> Result<(), Error> {
-    let maker = DiskMaker { mke2fs, scratch };
+fn write_disks(
+    spec: &ImageSpec,
+    mke2fs: &Mke2fs,
+    scratch: &Path,
+    dir: &Path,
+    stop: Stop<'_>,
+) -> Result<(), Error> {
+    let maker = DiskMaker {
+        mke2fs,
+        scratch,
+        stop,
+    };
     let (path, file) = create(dir, open::ROOT)?;
     match &spec.root {
         RootSource::Busybox(busybox) => {
@@ -247,8 +280,6 @@ fn write_disks(spec: &ImageSpec, mke2fs: &Mke2fs, scratch: &Path, dir: &Path) ->
             maker.root(&file, &path, &made, Modified::Fix, spec.root_mib)?;
         }
         RootSource::Tree(given) => {
-            tree::check_mount_points(given)?;
-            check_outside(dir, given)?;
             maker.root(&file, &path, given, Modified::Keep, spec.root_mib)?;
         }
     }

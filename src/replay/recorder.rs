@@ -159,12 +159,22 @@ impl Recorder {
     ///
     /// [`Error::Unrecordable`] for the first exchange that can't stand in a cassette.
     pub async fn finish(self) -> Result<Cassette, Error> {
-        let exchanges = self.tape.take(&self.server).await?;
-        Ok(Cassette {
+        match self.finish_incomplete().await {
+            (cassette, None) => Ok(cassette),
+            (_, Some(failure)) => Err(failure),
+        }
+    }
+
+    /// The same as [`finish`](Recorder::finish), and keeps what was recorded before a failure: the exchanges before the
+    /// first that can't stand in a cassette, and its [`Error::Unrecordable`].
+    pub async fn finish_incomplete(self) -> (Cassette, Option<Error>) {
+        let (exchanges, failure) = self.tape.take(&self.server).await;
+        let cassette = Cassette {
             release: self.release,
             notes: self.notes.clone(),
             exchanges,
-        })
+        };
+        (cassette, failure)
     }
 }
 

@@ -74,18 +74,13 @@ impl Tape {
         }
     }
 
-    /// Aborts `server` and returns what was recorded, once an exchange that has begun is complete.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unrecordable`] for the first exchange that can't stand in a cassette.
-    pub(super) async fn take(&self, server: &JoinHandle<()>) -> Result<Vec<Exchange>, Error> {
+    /// Aborts `server` and returns what was recorded, once an exchange that has begun is complete: all exchanges, or those
+    /// before the first that can't stand in a cassette, and its [`Error::Unrecordable`].
+    pub(super) async fn take(&self, server: &JoinHandle<()>) -> (Vec<Exchange>, Option<Error>) {
         let mut recorded = self.recorded.lock().await;
         server.abort();
-        match recorded.failure.take() {
-            Some(failure) => Err(failure),
-            None => Ok(std::mem::take(&mut recorded.exchanges)),
-        }
+        let failure = recorded.failure.take();
+        (std::mem::take(&mut recorded.exchanges), failure)
     }
 
     /// Passes the client's next request on, and its answer back, and writes both down.
@@ -189,7 +184,9 @@ impl Tape {
             Err(reason) => Err(reason),
         };
         match exchange {
-            Ok(exchange) => recorded.exchanges.push(exchange),
+            Ok(exchange) if recorded.failure.is_none() => recorded.exchanges.push(exchange),
+            // With a gap before it, it would be another session.
+            Ok(_) => {}
             Err(reason) => recorded.fail(asked, reason),
         }
         bytes
@@ -223,7 +220,7 @@ impl Tape {
 }
 
 impl Recorded {
-    /// Keeps the first reason why there is no cassette.
+    /// Keeps the first reason why the recording is not complete.
     fn fail(&mut self, request: String, reason: &'static str) {
         let step = self.exchanges.len() + 1;
         self.failure.get_or_insert(Error::Unrecordable {

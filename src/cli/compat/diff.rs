@@ -1,10 +1,10 @@
 //! `chv-sandbox compat diff`.
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use chv_sandbox::compat;
 
+use super::super::status::Status;
 use super::{Failure, Format};
 
 /// Compares two contracts: a release by its name (v53.0), corrected, or a document by its path.
@@ -12,6 +12,7 @@ use super::{Failure, Format};
 /// A document that is compared with a release is corrected as the release is, and corrections that don't apply to it
 /// are warnings. Two documents are compared as they are.
 #[derive(clap::Args)]
+#[command(after_help = super::after_help())]
 pub(crate) struct Args {
     /// What clients were built for: a release, or the path of a document (upstream's YAML, or a contract). A file that
     /// is called like a release is meant by ./v53.0.
@@ -27,7 +28,7 @@ pub(crate) struct Args {
 }
 
 /// Runs `chv-sandbox compat diff`.
-pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: Args) -> Result<Status, Failure> {
     let base = compat::Document::named(&args.base)?;
     let revision = compat::Document::named(&args.revision)?;
     let report = match args.as_is {

@@ -1,27 +1,23 @@
 //! `chv-sandbox golden verify` and `golden compare`: what is said of golden snapshots at rest.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use chv_sandbox::compat::render::neutral;
 use chv_sandbox::golden::{self, Error, Golden, Inspection, PublicKey};
 use serde_json::{Value, json};
 
+use super::super::interrupt::Interrupt;
+use super::super::status::{self, Status};
 use super::super::{Failure, explain};
-
-/// What was asked holds.
-const GOOD: u8 = 0;
-/// It doesn't.
-const BAD: u8 = 1;
-/// Nobody can say.
-const UNDECIDED: u8 = 2;
 
 /// Compares every file of a golden snapshot with its manifest: both digests of the disks, kernel and initramfs, the
 /// fs-verity digest of the VMM's own files, and the manifest with its signature.
-///
-/// Exit status: 0 good; 1 something is not what it should be, and is named; 2 it cannot be decided, for one because
-/// a file is missing.
 #[derive(clap::Args)]
+#[command(after_help = status::help(&[
+    (Status::Yes, "every file is what the manifest says, and the manifest what the key signed"),
+    (Status::No, "something is not, and is named"),
+    (Status::Undecided, "it could not be decided, for instance because a file is missing"),
+]))]
 pub(super) struct VerifyArgs {
     /// The golden snapshot
     #[arg(value_name = "DIR")]
@@ -34,11 +30,14 @@ pub(super) struct VerifyArgs {
     json: bool,
 }
 
-/// Compares the manifests of two golden snapshots field by field. Reads no other file.
-///
-/// Exit status: 0 they say the same, apart from what differs between any two mints (the time, the nonce, what was in
-/// memory and registers); 1 they differ; 2 it cannot be decided.
+/// Compares the manifests of two golden snapshots field by field. Reads no other file. The time, the nonce and what was
+/// in memory and registers differ between any two mints, and count as the same.
 #[derive(clap::Args)]
+#[command(after_help = status::help(&[
+    (Status::Yes, "they say the same"),
+    (Status::No, "they differ"),
+    (Status::Undecided, "it could not be decided"),
+]))]
 pub(super) struct CompareArgs {
     /// A golden snapshot
     #[arg(value_name = "A")]
@@ -51,19 +50,14 @@ pub(super) struct CompareArgs {
     json: bool,
 }
 
-pub(super) async fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
+pub(super) async fn verify(args: VerifyArgs) -> Result<Status, Failure> {
     let VerifyArgs {
         directory,
         public_key,
         json,
     } = args;
-    let key = match public_key.as_deref().map(PublicKey::load).transpose() {
-        Ok(key) => key,
-        Err(error) => {
-            explain(&error);
-            return Ok(UNDECIDED.into());
-        }
-    };
+    let interrupt = Interrupt::catch()?;
+    let key = public_key.as_deref().map(PublicKey::load).transpose()?;
     let verified = tokio::task::spawn_blocking(move || {
         let golden = match &key {
             Some(key) => Golden::open_signed(&directory, key),
@@ -71,26 +65,26 @@ pub(super) async fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
         };
         golden?.verify()
     });
-    match verified.await? {
+    match interrupt.race(verified).await?? {
         Ok(verification) => {
-            let good = verification.mismatches.is_empty();
             match json {
                 true => println!("{}", serde_json::to_string_pretty(&verification)?),
                 false => print(&verification, key.as_ref()),
             }
-            Ok(if good { GOOD } else { BAD }.into())
+            Ok(Status::of(verification.mismatches.is_empty()))
         }
-        Err(error) => {
+        Err(error) if is_verdict(&error) => {
             explain(&error);
-            Ok(status(&error).into())
+            Ok(Status::No)
         }
+        Err(error) => Err(error.into()),
     }
 }
 
 fn print(verification: &Inspection, key: Option<&PublicKey>) {
     match key {
         Some(key) => println!("good      manifest, signed by {key}"),
-        None => println!("unsigned  manifest: whoever may write to it may have written it"),
+        None => println!("unsigned  manifest: it is as trustworthy as the directory"),
     }
     for file in &verification.files {
         let verdict = if file.good { "good" } else { "CHANGED" };
@@ -107,29 +101,20 @@ fn print(verification: &Inspection, key: Option<&PublicKey>) {
     }
 }
 
-/// Some errors are a verdict.
-fn status(error: &Error) -> u8 {
-    match error {
+/// Whether an error says that something is not what it should be.
+fn is_verdict(error: &Error) -> bool {
+    matches!(
+        error,
         Error::Mismatch { .. }
-        | Error::Refused { .. }
-        | Error::Unsigned { .. }
-        | Error::BadSignature { .. } => BAD,
-        _ => UNDECIDED,
-    }
+            | Error::Refused { .. }
+            | Error::Unsigned { .. }
+            | Error::BadSignature { .. }
+    )
 }
 
-pub(super) fn compare(args: &CompareArgs) -> Result<ExitCode, Failure> {
-    let opened = Golden::open(&args.first).and_then(|first| {
-        let second = Golden::open(&args.second)?;
-        Ok((first, second))
-    });
-    let (first, second) = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            explain(&error);
-            return Ok(UNDECIDED.into());
-        }
-    };
+pub(super) fn compare(args: &CompareArgs) -> Result<Status, Failure> {
+    let first = Golden::open(&args.first)?;
+    let second = Golden::open(&args.second)?;
     let differences = golden::compare(first.manifest(), second.manifest());
     let same = differences.iter().all(|difference| difference.expected);
     if args.json {
@@ -151,5 +136,5 @@ pub(super) fn compare(args: &CompareArgs) -> Result<ExitCode, Failure> {
             println!("  {}", shown(&difference.second));
         }
     }
-    Ok(if same { GOOD } else { BAD }.into())
+    Ok(Status::of(same))
 }

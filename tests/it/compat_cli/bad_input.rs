@@ -183,7 +183,7 @@ fn a_command_line_that_is_not_understood() {
         &[],
     ] {
         let done = compat(arguments);
-        assert_eq!(done.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(done.status.code(), Some(64), "{arguments:?}");
         assert_eq!(text(&done.stdout), "", "{arguments:?}");
     }
 }

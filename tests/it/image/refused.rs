@@ -193,7 +193,7 @@ fn the_command_says_how_a_static_guest_is_built() {
         .output()
         .expect("it runs");
     let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(output.status.code(), Some(2), "{text}");
     let build = "cargo rustc --release --bin chv-guest -- -C target-feature=+crt-static";
     assert!(text.contains(build), "{text}");
 }
