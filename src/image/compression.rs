@@ -265,9 +265,7 @@ mod tests {
             check(&streams, 11, Ok(b"onetwothree"));
             check(&streams, 10, Err(ErrorKind::FileTooLarge));
             let cut = &streams[..streams.len() - 1];
-            let found = Compression::detect(cut)
-                .expect("known")
-                .decompress(cut, 11);
+            let found = Compression::detect(cut).expect("known").decompress(cut, 11);
             assert!(found.is_err(), "a last stream that is cut off");
         }
     }
@@ -315,11 +313,7 @@ mod tests {
             check(cut, 99, Err(ErrorKind::InvalidData));
         }
         check(&skippable(0, b"alone"), 99, Ok(b""));
-        check(
-            &skippable(0, b"cut")[..10],
-            99,
-            Err(ErrorKind::InvalidData),
-        );
+        check(&skippable(0, b"cut")[..10], 99, Err(ErrorKind::InvalidData));
         let other = [skippable(0, b""), b"neither".to_vec()].concat();
         assert_eq!(Compression::detect(&other), None);
         assert_eq!(Compression::detect(b""), None);

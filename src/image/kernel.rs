@@ -46,6 +46,11 @@ impl Kernel {
         let release = release(&elf);
         Ok(Kernel { elf, release })
     }
+
+    /// Whether the image holds these bytes, which must not be empty.
+    pub(super) fn contains(&self, bytes: &[u8]) -> bool {
+        find_all(&self.elf, bytes).next().is_some()
+    }
 }
 
 /// The compressed kernel inside a bzImage, by the fields of its setup header (Documentation/arch/x86/boot.rst).
