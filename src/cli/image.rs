@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use chv_sandbox::{
     guest,
-    image::{self, DEFAULT_CMDLINE, DEFAULT_OVERLAY_MIB, Image, ImageSpec, RootSource},
+    image::{
+        self, DEFAULT_CMDLINE, DEFAULT_OVERLAY_MIB, Image, ImageSpec, ModuleSource, RootSource,
+    },
 };
 
 use super::interrupt::Interrupt;
@@ -29,6 +31,9 @@ pub(crate) struct Args {
     /// The kernel's lib/modules/VERSION; left out, the kernel must have all that it needs built in
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
+    /// Take the kernel without modules even if it doesn't show that it has all built in: it may not boot
+    #[arg(long, conflicts_with = "modules")]
+    assume_built_in: bool,
     /// Fill the root disk with this static busybox under its usual names
     #[arg(long, value_name = "FILE", group = "content")]
     busybox: Option<PathBuf>,
@@ -59,6 +64,11 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let interrupt = Interrupt::catch()?;
     let spec = args.into_spec()?;
+    if spec.modules == ModuleSource::AssumeBuiltIn {
+        eprintln!(
+            "warning: the kernel is not searched for what the guest needs; without virtio, vsock, ext4 and overlay built in it does not boot"
+        );
+    }
     let stop = interrupt.flag();
     let packed = tokio::task::spawn_blocking(move || image::pack_until(&spec, &stop));
     let image = match packed.await? {
@@ -107,7 +117,11 @@ impl Args {
         };
         let guest = self.guest.map_or_else(image::guest_beside_executable, Ok)?;
         let mut spec = ImageSpec::new(self.kernel, guest, root, self.out);
-        spec.modules = self.modules;
+        spec.modules = match self.modules {
+            Some(dir) => ModuleSource::Directory(dir),
+            None if self.assume_built_in => ModuleSource::AssumeBuiltIn,
+            None => ModuleSource::BuiltIn,
+        };
         spec.tools = self.tools;
         spec.root_mib = self.root_size;
         spec.overlay_mib = self.overlay_size;

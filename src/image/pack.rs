@@ -11,7 +11,8 @@ use std::{
 
 use super::{
     Error, FileRecord, Image, Manifest,
-    ext4::DiskMaker,
+    e2fsck::E2fsck,
+    ext4::{DISK_MIB, DiskMaker},
     guest::{self, Guest},
     initramfs::Initramfs,
     inodes::Modified,
@@ -19,7 +20,7 @@ use super::{
     kernel::Kernel,
     manifest::{self, FORMAT},
     mke2fs::Mke2fs,
-    modules::{self, Module},
+    modules::{self, ModuleSource},
     open,
     stop::Stop,
     tree,
@@ -32,8 +33,6 @@ pub const DEFAULT_CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 /// The overlay disk's size unless another is asked for, in MiB.
 pub const DEFAULT_OVERLAY_MIB: u64 = 64;
 
-/// The smallest and the largest disk, in MiB.
-const DISK_MIB: std::ops::RangeInclusive<u64> = 4..=1024 * 1024;
 const TOOLS_LIMIT: u64 = 64 * 1024;
 
 /// Where the root disk's content comes from.
@@ -52,8 +51,8 @@ pub enum RootSource {
 pub struct ImageSpec {
     /// The kernel: a distribution's bzImage (`vmlinuz`), or an uncompressed ELF with a PVH entry.
     pub kernel: PathBuf,
-    /// The kernel's `lib/modules/VERSION`, with depmod's lists; `None` if all that the guest needs is built in.
-    pub modules: Option<PathBuf>,
+    /// Where the kernel's modules are, unless all that the guest needs is built in.
+    pub modules: ModuleSource,
     /// What is on the root disk.
     pub root: RootSource,
     /// The static `chv-guest`; see [`guest_beside_executable`].
@@ -68,13 +67,13 @@ pub struct ImageSpec {
     pub cmdline: String,
     /// Where the image goes: a directory that doesn't exist or is empty, in one that exists.
     pub out: PathBuf,
-    /// The directories in which `mke2fs` is looked for.
+    /// The directories in which `mke2fs` and `e2fsck` are looked for. Without `e2fsck` the root disk isn't checked.
     pub search_path: Vec<PathBuf>,
 }
 
 impl ImageSpec {
     /// A specification with the defaults: no modules, no tools file, [`DEFAULT_OVERLAY_MIB`], [`DEFAULT_CMDLINE`],
-    /// and `mke2fs` from `PATH` or the system's own directories.
+    /// and e2fsprogs from `PATH` or the system's own directories.
     pub fn new(
         kernel: impl Into<PathBuf>,
         guest: impl Into<PathBuf>,
@@ -86,7 +85,7 @@ impl ImageSpec {
         let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
         ImageSpec {
             kernel: kernel.into(),
-            modules: None,
+            modules: ModuleSource::BuiltIn,
             root,
             guest: guest.into(),
             tools: None,
@@ -146,15 +145,17 @@ pub fn guest_beside_executable() -> Result<PathBuf, Error> {
 /// # Errors
 ///
 /// - About what was given: [`Error::Io`], [`Error::NotRegular`], [`Error::TooLarge`], [`Error::OutOfRange`],
-///   [`Error::OutputExists`].
+///   [`Error::OutputExists`], [`Error::OutputUnnamed`].
 /// - The kernel: [`Error::NotKernel`], [`Error::KernelCompression`], [`Error::Decompress`], [`Error::NotElf`],
 ///   [`Error::WrongMachine`], [`Error::NoPvhEntry`].
-/// - Its modules: [`Error::ModuleList`], [`Error::ModuleMissing`], [`Error::ModulesOfAnotherKernel`].
+/// - Its modules: [`Error::ModulesNeeded`], [`Error::ModuleList`], [`Error::ModuleMissing`],
+///   [`Error::ModulesOfAnotherKernel`].
 /// - `chv-guest` and busybox: [`Error::NotElf`], [`Error::WrongMachine`], [`Error::NotStatic`], and
 ///   [`Error::NoBuildId`]; the tools file: [`Error::Tools`].
-/// - A tree: [`Error::TreeLacks`], [`Error::TreeEntry`], [`Error::OutputInsideTree`].
-/// - The disks: [`Error::Mke2fsMissing`], [`Error::Mke2fsFailed`], [`Error::Mke2fsTimeout`],
-///   [`Error::UnexpectedFilesystem`].
+/// - A tree: [`Error::TreeLacks`], [`Error::TreeEntry`], [`Error::TreeLinks`], [`Error::TreeAttributes`],
+///   [`Error::OutputInsideTree`].
+/// - The disks: [`Error::Mke2fsMissing`], [`Error::Mke2fsFailed`], [`Error::RootTooSmall`],
+///   [`Error::ProgramTimeout`], [`Error::UnexpectedFilesystem`], [`Error::FilesystemErrors`].
 pub fn pack(spec: &ImageSpec) -> Result<Image, Error> {
     pack_stoppable(spec, Stop::never())
 }
@@ -182,12 +183,7 @@ fn pack_stoppable(spec: &ImageSpec, stop: Stop<'_>) -> Result<Image, Error> {
         check_outside(work.path(), given)?;
     }
     let kernel = Kernel::read(&spec.kernel)?;
-    let modules = spec
-        .modules
-        .as_deref()
-        .map(|dir| modules_of(dir, &kernel))
-        .transpose()?
-        .unwrap_or_default();
+    let modules = modules::collect(&spec.modules, &kernel, &spec.kernel)?;
     let guest = Guest::read(&spec.guest)?;
     let tools = spec.tools.as_deref().map(read_tools).transpose()?;
     let mke2fs = Mke2fs::find(&spec.search_path)?;
@@ -234,20 +230,6 @@ fn pack_stoppable(spec: &ImageSpec, stop: Stop<'_>) -> Result<Image, Error> {
     Image::open(&spec.out)
 }
 
-fn modules_of(dir: &Path, kernel: &Kernel) -> Result<Vec<Module>, Error> {
-    if let (Some(release), Ok(resolved)) = (&kernel.release, dir.canonicalize())
-        && resolved
-            .file_name()
-            .is_some_and(|name| name != release.as_str())
-    {
-        return Err(Error::ModulesOfAnotherKernel {
-            modules: dir.into(),
-            kernel: release.clone(),
-        });
-    }
-    modules::collect(dir)
-}
-
 /// Reads a tools file, which the guest must be able to use: it would only say so when it boots.
 fn read_tools(path: &Path) -> Result<Vec<u8>, Error> {
     let json = input::read(path, TOOLS_LIMIT)?;
@@ -269,6 +251,7 @@ fn write_disks(
 ) -> Result<(), Error> {
     let maker = DiskMaker {
         mke2fs,
+        e2fsck: E2fsck::find(&spec.search_path),
         scratch,
         stop,
     };
@@ -310,6 +293,10 @@ fn create(dir: &Path, name: &str) -> Result<(PathBuf, File), Error> {
 }
 
 fn check_vacant(out: &Path) -> Result<(), Error> {
+    // It is renamed to this name at the end, which can't be done to `.`, `..` or `/`.
+    if out.file_name().is_none() {
+        return Err(Error::OutputUnnamed { path: out.into() });
+    }
     let occupied = || Error::OutputExists { path: out.into() };
     match fs::symlink_metadata(out) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
