@@ -18,9 +18,11 @@
 //! same schema written inline, is no difference. A pair of named schemas is compared once for each direction, so a
 //! schema that refers to itself comes to an end, and every operation that reaches the pair is listed in its findings.
 
+mod bounds;
 mod constraints;
+mod exact;
+mod facts;
 mod media;
-mod number;
 mod object;
 mod operations;
 mod pairs;
@@ -29,7 +31,9 @@ mod rename;
 mod routes;
 mod same;
 mod schema;
+mod sides;
 mod statuses;
+mod types;
 mod values;
 
 use super::Finding;
