@@ -41,7 +41,7 @@ use crate::spec::Contract;
 
 /// What changed from `base` to `revision`, and what it means to a client that was built for `base`.
 ///
-/// One finding for each place and direction, in no particular order; a [`Report`](super::Report) sorts them. The
+/// One finding for each fact, place and direction, in no particular order; a [`Report`](super::Report) sorts them. The
 /// releases that the contracts are of are not looked at; of a server's address only the path is.
 pub fn diff(base: &Contract, revision: &Contract) -> Vec<Finding> {
     let mut comparison = pairs::Comparison::new(base, revision);
