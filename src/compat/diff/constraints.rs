@@ -43,6 +43,9 @@ pub(super) fn compare(
     find: &mut impl FnMut((Area, Action), String),
 ) {
     let schemas = [sides.old.schema, sides.new.schema];
+    if schemas.iter().all(|schema| schema.constraints.is_empty()) {
+        return;
+    }
     let mut find = |keyword: &str, change| {
         let say = |schema: &Schema| {
             let value = schema.constraints.get(keyword);
@@ -102,7 +105,7 @@ fn refuses(_: &Value) -> bool {
 }
 
 impl Limit {
-    /// The number that restricts, if one does: at least none is no restriction.
+    /// The number that restricts, if one does. At least none is no restriction, and neither is a multiple of none.
     fn written(self, schema: &Schema, keyword: &str) -> Option<BigRational> {
         let number = schema.constraints.get(keyword).and_then(exact_value)?;
         (self == Limit::Most || number > whole(0)).then_some(number)

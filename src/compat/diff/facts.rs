@@ -2,7 +2,7 @@
 
 use super::sides::Sides;
 use super::values::{equal, short};
-use super::{bounds, constraints, values};
+use super::{bounds, constraints, enumeration};
 use crate::compat::rules::{Action, Area};
 
 /// Compares the facts of two schemas whose types have something in common. The value is called `was` in the base and
@@ -56,6 +56,6 @@ pub(super) fn compare(
         ),
         _ => {}
     }
-    values::compare(sides, was, name, find);
+    enumeration::compare(sides, was, name, find);
     constraints::compare(sides, name, find);
 }

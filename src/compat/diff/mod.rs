@@ -17,9 +17,15 @@
 //! Two schemas are compared by what they hold, whatever they are called and wherever they stand: so a new name, or the
 //! same schema written inline, is no difference. A pair of named schemas is compared once for each direction, so a
 //! schema that refers to itself comes to an end, and every operation that reaches the pair is listed in its findings.
+//!
+//! Of two schemas each fact is judged by the values of the types that both allow. The values of all other types are what
+//! the change of the type is about, so a type that changed hides no other fact, and no other finding repeats it. Numbers
+//! are exact fractions: it does not matter how they are written. The reader of documents keeps 64 bits of a whole number
+//! and a `f64` of any other, so digits beyond those are not seen.
 
 mod bounds;
 mod constraints;
+mod enumeration;
 mod exact;
 mod facts;
 mod media;

@@ -4,7 +4,7 @@ use std::ops::{BitAnd, BitOr};
 
 use serde_json::Value;
 
-use super::exact::{exact, exact_value};
+use super::exact::{exact, exact_value, whole};
 use super::values::Listed;
 use crate::spec::{Schema, Shape};
 
@@ -47,7 +47,7 @@ impl Types {
                 named & types.fold(Types::NONE, BitOr::bitor)
             }
             None if matches!(schema.shape, Shape::Number { .. })
-                && step.is_some_and(|step| step.is_integer()) =>
+                && step.is_some_and(|step| step > whole(0) && step.is_integer()) =>
             {
                 Types::WHOLE
             }

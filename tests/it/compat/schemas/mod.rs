@@ -11,20 +11,27 @@ use chv_sandbox::compat::{Direction, Level};
 
 use super::compare;
 
-/// Where a schema can stand, with what the rules call its type there.
-const POSITIONS: &[(&str, &str)] = &[
-    ("SCHEMA", "type"),
-    ("{ type: object, properties: { a: SCHEMA } }", "type"),
-    ("{ type: array, items: SCHEMA }", "items"),
-    (
-        "{ type: object, additionalProperties: SCHEMA }",
-        "map-values",
-    ),
-    (
-        "{ type: array, items: { type: object, properties: { a: SCHEMA } } }",
-        "type",
-    ),
+/// Where a schema can stand, with what the rules call its type there, and how it is written there before and after.
+const PLACES: &[(&str, &str, Written, Written)] = &[
+    (BODY, "type", Inline, Inline),
+    (BODY, "type", Named, Chained),
+    (PROPERTY, "type", Inline, Inline),
+    (PROPERTY, "type", Inline, Named),
+    (PROPERTY, "type", Named, Named),
+    (ITEMS, "items", Inline, Inline),
+    (ITEMS, "items", Chained, Inline),
+    // What has a name in both is judged by itself.
+    (ITEMS, "type", Chained, Named),
+    (MAP_VALUES, "map-values", Inline, Inline),
+    (MAP_VALUES, "type", Named, Named),
+    (DEEP, "type", Inline, Named),
 ];
+
+const BODY: &str = "SCHEMA";
+const PROPERTY: &str = "{ type: object, properties: { a: SCHEMA } }";
+const ITEMS: &str = "{ type: array, items: SCHEMA }";
+const MAP_VALUES: &str = "{ type: object, additionalProperties: SCHEMA }";
+const DEEP: &str = "{ type: array, items: { type: object, properties: { a: SCHEMA } } }";
 
 /// Whether a schema is written where it stands, or behind a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,38 +90,25 @@ fn found(base: &str, revision: &str) -> [Found; 2] {
 /// that breaks a request and a response.
 #[track_caller]
 fn check(old: &str, new: &str, facts: &[&str], breaks: [bool; 2]) {
-    for (position, kind) in POSITIONS {
-        for (before, after) in [
-            (Inline, Inline),
-            (Named, Named),
-            (Named, Chained),
-            (Inline, Named),
-            (Chained, Inline),
-        ] {
-            let base = document(position, before, old);
-            let revision = document(position, after, new);
-            // What has a name in both is judged by itself.
-            let kind = match before != Inline && after != Inline {
-                true => "type",
-                false => kind,
+    for (position, kind, before, after) in PLACES {
+        let base = document(position, *before, old);
+        let revision = document(position, *after, new);
+        let expected = |direction: Direction, breaks| {
+            let prefix = match direction {
+                Request => "request",
+                Response => "response",
             };
-            let expected = |direction: Direction, breaks| {
-                let prefix = match direction {
-                    Request => "request",
-                    Response => "response",
-                };
-                let facts = facts.iter().map(|fact| match fact.strip_prefix("type-") {
-                    Some(action) => format!("{prefix}-{kind}-{action}"),
-                    None => format!("{prefix}-{fact}"),
-                });
-                (facts.collect::<BTreeSet<_>>(), breaks)
-            };
-            assert_eq!(
-                found(&base, &revision),
-                [expected(Request, breaks[0]), expected(Response, breaks[1])],
-                "{old} to {new}, {before:?} to {after:?} in {position}"
-            );
-        }
+            let facts = facts.iter().map(|fact| match fact.strip_prefix("type-") {
+                Some(action) => format!("{prefix}-{kind}-{action}"),
+                None => format!("{prefix}-{fact}"),
+            });
+            (facts.collect::<BTreeSet<_>>(), breaks)
+        };
+        assert_eq!(
+            found(&base, &revision),
+            [expected(Request, breaks[0]), expected(Response, breaks[1])],
+            "{old} to {new}, {before:?} to {after:?} in {position}"
+        );
     }
 }
 

@@ -86,6 +86,13 @@ fn multiples_are_divided_exactly() {
             [true, true],
         );
     }
+    // A multiple of nothing is no restriction that a document may have, and is read as none.
+    check(
+        &number("0"),
+        &number("2"),
+        &["constraint-narrowed"],
+        [true, false],
+    );
     // Of whole numbers the multiples of 3/2 are those of 3, and all are multiples of 1/2.
     check_same(
         "{ type: integer, multipleOf: 1.5 }",
