@@ -91,10 +91,21 @@ impl<'a> Place<'a> {
             .ok_or_else(|| self.expected("a number"))
     }
 
-    /// A length or a number of things.
+    /// A length or a number of things, which may be written `10.0`.
     pub(super) fn count(&self) -> Result<u64, Invalid> {
+        // Up to 2^53 every whole number is exact.
+        let exact = |number: &f64| {
+            number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(number)
+        };
+        let written = || {
+            self.value
+                .as_f64()
+                .filter(exact)
+                .map(|number| number as u64)
+        };
         self.value
             .as_u64()
+            .or_else(written)
             .ok_or_else(|| self.expected("a whole number that is not negative"))
     }
 

@@ -9,6 +9,7 @@ mod neutral;
 mod operation_mutations;
 mod operations;
 mod rules;
+mod schemas;
 
 use std::path::{Path, PathBuf};
 
