@@ -103,7 +103,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::image::survey::survey;
+    use crate::image::{stop::Stop, survey::survey};
 
     #[test]
     fn busybox_goes_by_many_names() {
