@@ -4,7 +4,6 @@ mod cli;
 
 use std::process::ExitCode;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    cli::run().await
+fn main() -> ExitCode {
+    cli::main()
 }

@@ -1,17 +1,23 @@
 //! `chv-sandbox api`: one call of the VMM's API, for people.
 
-use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use bytes::Bytes;
 use chv_sandbox::api::{Operation, Request};
-use chv_sandbox::client::{BODY_LIMIT, Client};
+use chv_sandbox::client::{self, BODY_LIMIT, Client, ErrorKind};
+
+use super::interrupt::Interrupt;
+use super::status::{self, Status};
+use super::{Failure, usage};
 
 /// Calls an operation of a VMM's API and prints what it answers.
 #[derive(clap::Args)]
+#[command(after_help = status::help(&[
+    (Status::Yes, "the VMM did it"),
+    (Status::Undecided, "it was not sent, the VMM refused it, or no answer came"),
+]))]
 pub(crate) struct Args {
     /// Lists the operations: method, name, whether one takes a body, and which releases have it if not all.
     #[arg(long, exclusive = true)]
@@ -25,29 +31,73 @@ pub(crate) struct Args {
     /// A file with the JSON body; `-` is standard input.
     #[arg(long, value_name = "FILE|-")]
     body: Option<PathBuf>,
-    /// Sends it even if the VMM's release would ignore a part of it.
+    /// Sends it as it is: with a field that the VMM's release would ignore, with a body that the operation does not take,
+    /// without one that it needs.
     #[arg(long)]
     unchecked: bool,
 }
 
 /// Runs `chv-sandbox api`.
-pub(crate) async fn run(args: Args) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     // Without `--list`, clap requires both.
     let (Some(socket), Some(operation)) = (args.socket, args.operation) else {
         list();
-        return Ok(ExitCode::SUCCESS);
+        return Ok(Status::Yes);
     };
+    if !args.unchecked {
+        check_body(operation, args.body.as_deref())?;
+    }
     let body = args.body.as_deref().map(read_body).transpose()?;
+    if let (Some(body), Some(path), false) = (&body, &args.body, args.unchecked)
+        && body.is_empty()
+    {
+        let path = path.display();
+        return Err(format!("the body in {path} is empty, and {operation} needs JSON").into());
+    }
     let client = Client::new(socket)?;
     let request = Request::raw(operation, body);
     let request = match args.unchecked {
         true => request.unchecked(),
         false => request,
     };
-    if let Some(answer) = client.send(request).await? {
+    let interrupt = Interrupt::catch()?;
+    let answered = interrupt.race(client.send(request)).await?;
+    if let Some(answer) = answered.map_err(advise)? {
         println!("{answer:#}");
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Status::Yes)
+}
+
+/// Refuses a body that the operation does not take, and a call without the body that it needs: all operations that take
+/// one need it.
+fn check_body(operation: Operation, body: Option<&Path>) -> Result<(), Failure> {
+    match (operation.takes_body(), body) {
+        (true, None) => Err(usage(
+            "api",
+            format_args!(
+                "{operation} needs a body: name the file of its JSON with --body FILE, or --body - for standard input"
+            ),
+        )),
+        (false, Some(_)) => Err(usage(
+            "api",
+            format_args!(
+                "{operation} takes no body: leave out --body, or send it all the same with --unchecked"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A refusal of what the VMM's release would ignore, with the way around it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; `--unchecked` sends it all the same")]
+struct Unsupported(client::Error);
+
+fn advise(error: client::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::NotSupported { .. } => Unsupported(error).into(),
+        _ => error.into(),
+    }
 }
 
 fn list() {
@@ -90,7 +140,7 @@ fn near(name: &str) -> Vec<&'static str> {
 }
 
 /// Reads the body, and of a larger one than the server takes no more than shows that.
-fn read_body(path: &Path) -> Result<Bytes, Box<dyn Error + Send + Sync>> {
+fn read_body(path: &Path) -> Result<Bytes, Failure> {
     let limit = BODY_LIMIT as u64 + 1;
     let mut body = Vec::new();
     let read = match path.to_str() {

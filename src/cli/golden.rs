@@ -1,19 +1,25 @@
 //! `chv-sandbox golden`: golden snapshots.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
-use chv_sandbox::golden::{Golden, MintConfig, MintError, SigningKey, mint};
+use chv_sandbox::golden::{Golden, MintConfig, SigningKey, mint};
 use chv_sandbox::image::Image;
 use chv_sandbox::machine::{GuestMemory, MachineConfig, VmmSource};
 
+use super::Failure;
+use super::interrupt::Interrupt;
+use super::status::{self, Status};
 use super::vm::{self, VmArgs};
-use super::{Failure, explain};
 
 mod check;
 
 /// Golden snapshots: the state to which every reset returns.
 #[derive(clap::Args)]
+#[command(after_help = status::help(&[
+    (Status::Yes, "done, good, or the same"),
+    (Status::No, "not as it should be, or different"),
+    (Status::Undecided, "it could not be decided or done"),
+]))]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -26,12 +32,13 @@ enum Command {
     Compare(check::CompareArgs),
 }
 
-/// Boots an image, lets it settle, takes its snapshot, and records the baselines.
-///
-/// Exit status: 0 done; 2 wrong usage; 3 the VM did not boot or settle; 4 the snapshot was not taken or cannot
-/// be reverted to; 5 the readings cannot serve as baselines; 1 anything else. Nothing is left of a mint that
-/// failed.
+/// Boots an image, lets it settle, takes its snapshot, and records the baselines. Nothing is left of a mint that failed
+/// or was interrupted; what one that was killed has left is removed by the next.
 #[derive(clap::Args)]
+#[command(after_help = status::help(&[
+    (Status::Yes, "the golden snapshot is complete"),
+    (Status::Undecided, "none was made, and the error says at which step it failed"),
+]))]
 struct MintArgs {
     /// The VMM's executable; a bare name is looked up in PATH
     #[arg(
@@ -57,7 +64,7 @@ struct MintArgs {
     vm: VmArgs,
 }
 
-pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     match args.command {
         Command::Mint(args) => run_mint(*args).await,
         Command::Verify(args) => check::verify(args).await,
@@ -65,7 +72,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     }
 }
 
-async fn run_mint(args: MintArgs) -> Result<ExitCode, Failure> {
+async fn run_mint(args: MintArgs) -> Result<Status, Failure> {
+    let interrupt = Interrupt::catch()?;
     let image = Image::open(&args.image)?;
     let sign_with = args.sign_with.as_deref().map(SigningKey::load);
     let config = MintConfig {
@@ -82,21 +90,15 @@ async fn run_mint(args: MintArgs) -> Result<ExitCode, Failure> {
         settle: args.vm.settle(),
         into: args.out,
     };
-    match mint(config).await {
-        Ok(golden) => {
-            print(&golden);
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) => {
-            explain(&error);
-            Ok(exit_code(&error))
-        }
-    }
+    let golden = interrupt.race(mint(config)).await??;
+    print(&golden);
+    Ok(Status::Yes)
 }
 
 fn print(golden: &Golden) {
     let manifest = golden.manifest();
     println!("golden snapshot  {}", golden.directory().display());
+    println!("manifest         {}", golden.digest());
     println!("release          {}", manifest.release);
     for disk in &manifest.disks {
         let kind = if disk.readonly {
@@ -111,48 +113,11 @@ fn print(golden: &Golden) {
             disk.length
         );
     }
+    let mib = manifest.snapshot.memory_ranges.length >> 20;
+    println!("memory           at most {mib} MiB of RAM, once for all sandboxes of a process");
     println!("open descriptors {}", manifest.baselines.open_fd_count);
     println!(
         "guest build      {}",
         manifest.guest.build_id.as_deref().unwrap_or("not told")
     );
-}
-
-fn exit_code(error: &MintError) -> ExitCode {
-    ExitCode::from(match error {
-        MintError::Boot(_) | MintError::AnotherBuild { .. } | MintError::Restless { .. } => 3,
-        MintError::Snapshot(_) | MintError::Revert(_) => 4,
-        MintError::Baseline(_) => 5,
-        _ => 1,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use chv_sandbox::golden::BaselineError;
-    use chv_sandbox::machine;
-
-    use super::*;
-
-    #[test]
-    fn the_exit_status_tells_the_stage() {
-        let check = |error: MintError, expected: u8| {
-            assert_eq!(exit_code(&error), ExitCode::from(expected), "{error:?}");
-        };
-        let folder = MintError::Folder {
-            path: "/golden".into(),
-            source: std::io::ErrorKind::AlreadyExists.into(),
-        };
-        check(folder, 1);
-        check(MintError::Boot(machine::Error::NoChannel), 3);
-        let guest = "another".to_owned();
-        check(MintError::AnotherBuild { guest }, 3);
-        let limit = Duration::from_secs(10);
-        check(MintError::Restless { limit, last: 7 }, 3);
-        check(MintError::Snapshot(machine::Error::NoChannel), 4);
-        check(MintError::Revert(machine::Error::NoChannel), 4);
-        check(MintError::Baseline(BaselineError::NoDescriptors), 5);
-    }
 }

@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +11,15 @@ use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::Failure;
+use super::interrupt::Interrupt;
+use super::status::{self, Status};
 
 /// Prints the digest of a disk, a snapshot's file or any other regular file.
 #[derive(clap::Args)]
+#[command(after_help = status::help(&[
+    (Status::Yes, "this is the file's digest"),
+    (Status::Undecided, "the file can't be read, is no regular file, or changed meanwhile"),
+]))]
 pub(crate) struct Args {
     /// The file.
     file: PathBuf,
@@ -27,8 +32,9 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Runs `chv-sandbox hash`. The exit status is 1 if the file can't be digested, or changed meanwhile.
-pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
+/// Runs `chv-sandbox hash`.
+pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
+    let interrupt = Interrupt::catch()?;
     let Args {
         file,
         fsverity,
@@ -47,15 +53,18 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
             Ok((hashed.digest.to_string(), serde_json::to_value(hashed)?))
         }
     });
-    let (digest, everything) = tokio::select! {
-        hashed = hashed => hashed??,
-        never = show(&progress) => match never {},
-    };
+    let hashed = interrupt.race(async {
+        tokio::select! {
+            hashed = hashed => hashed,
+            never = show(&progress) => match never {},
+        }
+    });
+    let (digest, everything) = hashed.await???;
     match json {
         true => println!("{everything:#}"),
         false => println!("{digest}"),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Status::Yes)
 }
 
 /// Shows on the terminal, if standard error is one, how far a digest is that takes longer than a moment. Goes on until

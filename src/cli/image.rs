@@ -1,17 +1,29 @@
 //! `chv-sandbox image`: packs a bootable image.
 
-use std::{error::Error, path::PathBuf, process::ExitCode};
+use std::path::PathBuf;
 
 use chv_sandbox::{
     guest,
-    image::{self, DEFAULT_CMDLINE, DEFAULT_OVERLAY_MIB, Image, ImageSpec, RootSource},
+    image::{
+        self, DEFAULT_CMDLINE, DEFAULT_OVERLAY_MIB, Image, ImageSpec, ModuleSource, RootSource,
+    },
 };
+
+use super::interrupt::Interrupt;
+use super::status::{self, Status};
+use super::{Failure, usage};
 
 /// Packs a bootable image from a distribution's kernel files, chv-guest, and busybox or a directory tree.
 ///
 /// Needs no root; the package e2fsprogs must be installed.
 #[derive(clap::Args)]
-#[command(group = clap::ArgGroup::new("content").required(true))]
+#[command(
+    group = clap::ArgGroup::new("content").required(true),
+    after_help = status::help(&[
+        (Status::Yes, "the image is complete"),
+        (Status::Undecided, "none was packed, and nothing is left of it"),
+    ])
+)]
 pub(crate) struct Args {
     /// The kernel: a vmlinuz (bzImage), or an uncompressed vmlinux
     #[arg(long, value_name = "FILE")]
@@ -19,6 +31,9 @@ pub(crate) struct Args {
     /// The kernel's lib/modules/VERSION; left out, the kernel must have all that it needs built in
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
+    /// Take the kernel without modules even if it doesn't show that it has all built in: it may not boot
+    #[arg(long, conflicts_with = "modules")]
+    assume_built_in: bool,
     /// Fill the root disk with this static busybox under its usual names
     #[arg(long, value_name = "FILE", group = "content")]
     busybox: Option<PathBuf>,
@@ -46,9 +61,20 @@ pub(crate) struct Args {
 }
 
 /// Packs the image and says what is in it.
-pub(crate) async fn run(args: Args) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
+    let interrupt = Interrupt::catch()?;
     let spec = args.into_spec()?;
-    let image = tokio::task::spawn_blocking(move || image::pack(&spec)).await??;
+    if spec.modules == ModuleSource::AssumeBuiltIn {
+        eprintln!(
+            "warning: the kernel is not searched for what the guest needs; without virtio, vsock, ext4 and overlay built in it does not boot"
+        );
+    }
+    let stop = interrupt.flag();
+    let packed = tokio::task::spawn_blocking(move || image::pack_until(&spec, &stop));
+    let image = match packed.await? {
+        Err(image::Error::Stopped) => return Err(interrupt.received().await.into()),
+        packed => packed.map_err(by_flag)?,
+    };
     print(&image);
     let packed = &image.manifest().guest_build_id;
     if packed != guest::BUILD_ID {
@@ -57,7 +83,29 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Box<dyn Error + Send + S
             guest::BUILD_ID
         );
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Status::Yes)
+}
+
+/// A setting that is out of range, by the name of its flag.
+fn by_flag(error: image::Error) -> Failure {
+    let image::Error::OutOfRange {
+        setting,
+        value,
+        allowed,
+    } = &error
+    else {
+        return error.into();
+    };
+    let flag = match *setting {
+        "overlay_mib" => "--overlay-size",
+        "root_mib" => "--root-size",
+        "cmdline" => "--cmdline",
+        _ => return error.into(),
+    };
+    usage(
+        "image",
+        format_args!("{flag} is {value}; it must be {allowed}"),
+    )
 }
 
 impl Args {
@@ -69,7 +117,11 @@ impl Args {
         };
         let guest = self.guest.map_or_else(image::guest_beside_executable, Ok)?;
         let mut spec = ImageSpec::new(self.kernel, guest, root, self.out);
-        spec.modules = self.modules;
+        spec.modules = match self.modules {
+            Some(dir) => ModuleSource::Directory(dir),
+            None if self.assume_built_in => ModuleSource::AssumeBuiltIn,
+            None => ModuleSource::BuiltIn,
+        };
         spec.tools = self.tools;
         spec.root_mib = self.root_size;
         spec.overlay_mib = self.overlay_size;

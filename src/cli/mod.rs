@@ -10,20 +10,28 @@ mod demo;
 mod golden;
 mod hash;
 mod image;
+mod interrupt;
 mod record;
 mod spec;
+mod status;
 mod vm;
 
 use std::error::Error;
+use std::fmt;
 use std::process::ExitCode;
 
 use chv_sandbox::compat::render::neutral;
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
+
+use interrupt::Signalled;
+use status::Status;
 
 /// Boots, drives, resets and verifies microVM sandboxes on Cloud Hypervisor.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, after_help = after_help())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -41,34 +49,114 @@ enum Command {
     Compat(compat::Args),
 }
 
-/// What a command that can't go on says, and the status with which the process ends.
+/// The end of the help of the program as a whole.
+fn after_help() -> String {
+    let statuses = status::help(&[
+        (Status::Yes, "yes, or done"),
+        (Status::No, "no; each command's help says to which question"),
+        (Status::Undecided, "it could not be decided or done"),
+    ]);
+    format!(
+        "Environment:\n  RUST_LOG  what is logged to standard error, errors alone unless set: RUST_LOG=debug logs all\n            \
+         that helps to find a fault, RUST_LOG=chv_sandbox::vmm=trace more of one module\n\n{statuses}"
+    )
+}
+
+/// Why a command did not come to its end: any error, which is [`Status::Undecided`], or one of those for which
+/// [`status_of`] has another status.
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Runs the command that the process was started with. Logs go to standard error, as `RUST_LOG` says.
-pub(crate) async fn run() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+/// Runs the command that the process was started with.
+pub(crate) fn main() -> ExitCode {
+    log();
+    let done = Cli::try_parse().map_err(Failure::from).and_then(run);
+    let status = done.unwrap_or_else(|failure| {
+        tell(&failure);
+        status_of(&failure)
+    });
+    match (print::failure(), status) {
+        // An answer that could not be written was not given.
+        (Some(error), Status::Yes | Status::No) => {
+            explain(&error);
+            Status::Undecided
+        }
+        _ => status,
+    }
+    .into()
+}
+
+fn run(cli: Cli) -> Result<Status, Failure> {
+    let runtime = Runtime::new()?;
+    let done = runtime.block_on(async {
+        match cli.command {
+            Command::Demo(args) => demo::run(args).await,
+            Command::Golden(args) => golden::run(args).await,
+            Command::Hash(args) => hash::run(args).await,
+            Command::Image(args) => image::run(args).await,
+            Command::Api(args) => api::run(args).await,
+            Command::Record(args) => record::run(args).await,
+            Command::Spec(args) => spec::run(args).await,
+            Command::Compat(args) => compat::run(args).await,
+        }
+    });
+    // Blocking threads of an interrupted command may still read; the end of the process ends them.
+    runtime.shutdown_background();
+    done
+}
+
+/// Logs to standard error, as `RUST_LOG` says.
+fn log() {
+    let asked = EnvFilter::try_from_default_env();
+    let is_set = std::env::var_os(EnvFilter::DEFAULT_ENV).is_some();
+    let refused = asked.as_ref().err().filter(|_| is_set);
+    let refused = refused.map(ToString::to_string);
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(asked.unwrap_or_else(|_| EnvFilter::new("error")))
         .with_writer(std::io::stderr)
         .init();
-    let done = match Cli::parse().command {
-        Command::Demo(args) => demo::run(args).await,
-        Command::Golden(args) => golden::run(args).await,
-        Command::Hash(args) => hash::run(args).await,
-        Command::Image(args) => image::run(args).await,
-        Command::Api(args) => api::run(args).await,
-        Command::Record(args) => record::run(args).await,
-        Command::Spec(args) => spec::run(args).await,
-        Command::Compat(args) => compat::run(args).await,
+    if let Some(why) = refused {
+        eprintln!("warning: RUST_LOG is no filter, so that errors alone are logged: {why}");
+    }
+}
+
+/// Says on standard error why a command did not come to its end. Clap's words on a command line, and a help that was
+/// asked for, are said as clap has them, the help on standard output.
+fn tell(failure: &Failure) {
+    if let Some(usage) = failure.downcast_ref::<clap::Error>() {
+        let text = usage.render();
+        match usage.use_stderr() {
+            true => eprint!("{}", text.ansi()),
+            false => print!("{}", text.ansi()),
+        }
+    } else if let Some(signalled) = failure.downcast_ref::<Signalled>() {
+        eprintln!("{signalled}");
+    } else {
+        explain(failure.as_ref());
+    }
+}
+
+fn status_of(failure: &Failure) -> Status {
+    if let Some(usage) = failure.downcast_ref::<clap::Error>() {
+        match usage.use_stderr() {
+            true => Status::Usage,
+            false => Status::Yes,
+        }
+    } else if let Some(signalled) = failure.downcast_ref::<Signalled>() {
+        signalled.status()
+    } else {
+        Status::Undecided
+    }
+}
+
+/// Refuses arguments of `command` that each parse and together mean nothing: [`Status::Usage`].
+fn usage(command: &str, message: impl fmt::Display) -> Failure {
+    let mut cli = Cli::command();
+    cli.build();
+    let refused = match cli.find_subcommand_mut(command) {
+        Some(command) => command.error(ErrorKind::ArgumentConflict, message),
+        None => cli.error(ErrorKind::ArgumentConflict, message),
     };
-    let done = done.and_then(|status| match print::failure() {
-        Some(error) => Err(error.into()),
-        None => Ok(status),
-    });
-    done.unwrap_or_else(|error| {
-        explain(error.as_ref());
-        ExitCode::FAILURE
-    })
+    refused.into()
 }
 
 /// Prints an error with its whole chain of causes. They quote files and servers, which must not speak to the terminal.
@@ -83,5 +171,52 @@ fn explain(error: &(dyn Error + 'static)) {
     while let Some(error) = cause {
         eprintln!("  because {}", shown(error));
         cause = error.source();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command and all below it, each with its full name.
+    fn all(command: &clap::Command, name: &str, into: &mut Vec<(String, clap::Command)>) {
+        into.push((name.to_owned(), command.clone()));
+        for below in command.get_subcommands() {
+            all(below, &format!("{name} {}", below.get_name()), into);
+        }
+    }
+
+    #[test]
+    fn the_help_of_every_command_says_what_its_exit_statuses_mean() {
+        let mut commands = Vec::new();
+        all(&Cli::command(), "chv-sandbox", &mut commands);
+        assert!(commands.len() > 15, "{commands:?}");
+        for (name, command) in commands {
+            let end = command.get_after_help().map(ToString::to_string);
+            let end = end.unwrap_or_default();
+            for status in [
+                Status::Yes,
+                Status::Undecided,
+                Status::Usage,
+                Status::Interrupted,
+                Status::Terminated,
+            ] {
+                let row = format!("\n  {:<4} ", status.code());
+                assert!(
+                    end.contains(&row),
+                    "{name}: no {} in {end:?}",
+                    status.code()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn arguments_that_mean_nothing_together_are_wrong_usage() {
+        let failure = usage("demo", "--memory needs --vmm");
+        assert_eq!(status_of(&failure), Status::Usage);
+        let text = failure.to_string();
+        assert!(text.contains("error: --memory needs --vmm"), "{text}");
+        assert!(text.contains("Usage: chv-sandbox demo"), "{text}");
     }
 }

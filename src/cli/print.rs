@@ -1,14 +1,14 @@
 //! `print!` and its like for the commands: those of the standard library panic where what they say can't be written.
 //!
-//! When nobody reads any more, as behind `| head -1`, a command goes on without a word: what it still has to do (to shut
-//! a VM down, say) and its exit status don't depend on who listens. Another failure, as of a full disk, is kept, and the
-//! command fails in the end ([`failure`]).
+//! When the reader has closed the pipe, as `| head -1` does, a command goes on without a word: what it still has to do (to
+//! shut a VM down, say) and its exit status don't depend on the reader. Another failure, as of a full disk, is kept, and
+//! the command ends with [`Status::Undecided`](super::status::Status::Undecided) ([`failure`]).
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Mutex, PoisonError};
 
-/// The first failure to write to standard output, but for those of a pipe that nobody reads.
+/// The first failure to write to standard output, but for those of a pipe whose reader has closed it.
 static FAILURE: Mutex<Option<Unwritten>> = Mutex::new(None);
 
 /// Standard output could not be written to.
@@ -32,7 +32,7 @@ pub(super) fn error(text: fmt::Arguments<'_>) {
     let _ = write(anstream::stderr().lock(), text);
 }
 
-/// What could not be written, if anything could not: once, for whoever asks first has to tell.
+/// The first failure to write, if there was one. It is returned once.
 pub(super) fn failure() -> Option<Unwritten> {
     let mut failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
     failure.take()
@@ -52,6 +52,12 @@ macro_rules! print {
 macro_rules! println {
     ($($text:tt)*) => {
         $crate::cli::print::output(format_args!("{}\n", format_args!($($text)*)))
+    };
+}
+
+macro_rules! eprint {
+    ($($text:tt)*) => {
+        $crate::cli::print::error(format_args!($($text)*))
     };
 }
 

@@ -1,18 +1,29 @@
 //! `chv-sandbox record`: makes a cassette of what a client and a VMM say to each other.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::fs;
+use std::future::ready;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
 
-use chv_sandbox::replay::{Recorder, RecorderOptions};
-use tokio::signal::unix::{SignalKind, signal};
+use chv_sandbox::replay::{self, Cassette, Recorder, RecorderOptions};
+use tempfile::NamedTempFile;
 
-use super::Failure;
+use super::interrupt::Interrupt;
+use super::status::{self, Status};
+use super::{Failure, usage};
 
 /// Records the exchanges with a real VMM as a cassette.
 ///
-/// Stands between a client and the VMM until it is interrupted or the VMM ends, then writes the cassette. Paths that
+/// Stands between a client and the VMM until a signal comes or the VMM ends, then writes the cassette. Paths that
 /// differ from run to run are given as --stable: they are written as ${NAME}.
 #[derive(clap::Args)]
+#[command(after_help = status::help(&[
+    (Status::Yes, "the VMM ended, or SIGINT (Ctrl-C) or SIGTERM did, and the cassette is written"),
+    (Status::Undecided, "nothing was recorded, or the error says what of it is kept, and where"),
+    (Status::Interrupted, "interrupted (SIGINT) before it listened, or a second time"),
+    (Status::Terminated, "terminated (SIGTERM) before it listened, or a second time"),
+]))]
 pub(crate) struct Args {
     /// The api-socket of the VMM to record.
     #[arg(long)]
@@ -20,7 +31,7 @@ pub(crate) struct Args {
     /// The socket to listen on, for the client; nothing must be there yet.
     #[arg(long)]
     listen: PathBuf,
-    /// The file to write; one that exists is replaced.
+    /// The file to write; one that exists is replaced. Its directory must exist.
     #[arg(long)]
     out: PathBuf,
     /// A text and the name that stands for it in the cassette, such as /tmp/run-7=RUN.
@@ -32,11 +43,9 @@ pub(crate) struct Args {
 }
 
 /// Runs `chv-sandbox record`.
-pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    // From here on a signal ends the recording, not the process: what was recorded is to be written.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-
+pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
+    let interrupt = Interrupt::catch()?;
+    let out = writable(&args.out)?;
     let mut options = RecorderOptions::new(args.socket, &args.listen);
     for (text, name) in args.stable {
         options = options.placeholder(text, name);
@@ -44,25 +53,122 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
     if let Some(notes) = args.notes {
         options = options.notes(notes);
     }
-    let recorder = Recorder::start(options).await?;
+    let recorder = match interrupt.race(Recorder::start(options)).await? {
+        Err(error @ replay::Error::PlaceholderName { .. }) => {
+            return Err(usage("record", format_args!("--stable: {error}")));
+        }
+        started => started?,
+    };
     eprintln!(
         "recording {} on {}; Ctrl-C ends it",
         recorder.release(),
         args.listen.display()
     );
-    let why = tokio::select! {
-        () = recorder.ended() => "the VMM ended",
-        _ = interrupt.recv() => "interrupted",
-        _ = terminate.recv() => "terminated",
+    let why = match interrupt.race(recorder.ended()).await {
+        Ok(()) => "the VMM ended".to_owned(),
+        Err(signalled) => signalled.to_string(),
     };
-    let cassette = recorder.finish().await?;
-    cassette.write(&args.out)?;
-    eprintln!(
-        "{why}; {} exchanges in {}",
-        cassette.exchanges.len(),
-        args.out.display()
-    );
-    Ok(ExitCode::SUCCESS)
+    let (cassette, failure) = finish(recorder, &why).await;
+    write(&cassette, &out)?;
+    let exchanges = cassette.exchanges.len();
+    eprintln!("{why}; {exchanges} exchanges in {}", out.display());
+    match failure {
+        None => Ok(Status::Yes),
+        Some(source) => Err(Incomplete { exchanges, source }.into()),
+    }
+}
+
+/// Ends the recording. An exchange under way is waited for, which is said, since it may take as long as a snapshot.
+async fn finish(recorder: Recorder, why: &str) -> (Cassette, Option<replay::Error>) {
+    let mut finished = pin!(recorder.finish_incomplete());
+    tokio::select! {
+        biased;
+        finished = &mut finished => finished,
+        () = ready(()) => {
+            eprintln!("{why}; waiting for the answer to an exchange under way, and Ctrl-C gives the recording up");
+            finished.await
+        }
+    }
+}
+
+/// The path to write the cassette to: `out`, or where it leads to if it is a link. Refused, before anything is recorded,
+/// if no cassette can be written there.
+fn writable(out: &Path) -> Result<PathBuf, Unwritable> {
+    let refused = |source| Unwritable {
+        out: out.to_owned(),
+        source,
+    };
+    let path = match fs::canonicalize(out) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => out.to_owned(),
+        resolved => resolved.map_err(refused)?,
+    };
+    if fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(refused(io::Error::other(
+            "it exists and is not a regular file",
+        )));
+    }
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // A cassette is written beside its name and then renamed, so the directory has to let files be made.
+    NamedTempFile::new_in(directory)
+        .map(drop)
+        .map_err(refused)?;
+    Ok(path)
+}
+
+/// The cassette could not be written to the path that was asked for. Nothing was recorded.
+#[derive(Debug, thiserror::Error)]
+#[error("the cassette cannot be written to {}: name a file in a directory that exists and is writable", out.display())]
+struct Unwritable {
+    out: PathBuf,
+    source: io::Error,
+}
+
+/// An exchange can't stand in a cassette, which has those before it.
+#[derive(Debug, thiserror::Error)]
+#[error("the cassette is not complete: it ends after {exchanges} exchanges")]
+struct Incomplete {
+    exchanges: usize,
+    source: replay::Error,
+}
+
+/// The cassette could not be written at the end, and is elsewhere.
+#[derive(Debug, thiserror::Error)]
+#[error("the recording is kept {elsewhere}, not in the file that was asked for")]
+struct Elsewhere {
+    elsewhere: String,
+    source: replay::Error,
+}
+
+/// Writes the cassette to `out`, or else to the directory for temporary files, or else to standard output: the exchanges
+/// may be hard to make again.
+fn write(cassette: &Cassette, out: &Path) -> Result<(), Elsewhere> {
+    let Err(source) = cassette.write(out) else {
+        return Ok(());
+    };
+    let elsewhere = match write_temporary(cassette) {
+        Ok(path) => format!("in {}", path.display()),
+        Err(error) => {
+            tracing::warn!(%error, "no temporary file can be written either");
+            print!("{cassette}");
+            "on standard output".to_owned()
+        }
+    };
+    Err(Elsewhere { elsewhere, source })
+}
+
+fn write_temporary(cassette: &Cassette) -> io::Result<PathBuf> {
+    let named = tempfile::Builder::new()
+        .prefix("chv-recording-")
+        .suffix(".json")
+        .tempfile();
+    let mut file = named?;
+    file.write_all(cassette.to_string().as_bytes())?;
+    file.as_file().sync_all()?;
+    let (_, path) = file.keep().map_err(|error| error.error)?;
+    Ok(path)
 }
 
 /// Splits at the last `=`: a path may have one, a name can't.

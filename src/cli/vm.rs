@@ -9,29 +9,29 @@ use chv_sandbox::image::Image;
 use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, Limits, VmShape};
 use chv_sandbox::vmm::VmmConfig;
 
-/// How the VM is made.
+/// How the VM is made. Each setting needs the argument `image` of its command: without one no VM is made.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct VmArgs {
     /// Memory, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..=1 << 24))]
+    #[arg(long, requires = "image", value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..=1 << 24))]
     pub(crate) memory: u64,
     /// vCPUs
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=254))]
+    #[arg(long, requires = "image", value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=254))]
     pub(crate) vcpus: u32,
     /// The guest's vsock CID
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..u32::MAX as i64))]
+    #[arg(long, requires = "image", default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..u32::MAX as i64))]
     pub(crate) cid: u32,
     /// The vsock port of the guest's dispatcher
-    #[arg(long, default_value_t = DEFAULT_PORT)]
+    #[arg(long, requires = "image", default_value_t = DEFAULT_PORT)]
     pub(crate) port: u32,
     /// Extra environment of the VMM's process, as NAME=VALUE; may be repeated
-    #[arg(long, value_name = "NAME=VALUE", value_parser = environment)]
+    #[arg(long, requires = "image", value_name = "NAME=VALUE", value_parser = environment)]
     pub(crate) vmm_env: Vec<(OsString, OsString)>,
     /// Where the VMM's private directory is made [default: in the user's runtime directory]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, requires = "image", value_name = "DIR")]
     pub(crate) run_root: Option<PathBuf>,
     /// Multiplies every time that the guest is given; an emulated guest needs 10 or so
-    #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, requires = "image", value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) patience: u32,
 }
 

@@ -22,7 +22,7 @@ use crate::api::Operation;
 use crate::api::support::Support;
 
 /// The kernel's limit for one message, and the server's.
-const MOST_DESCRIPTORS: usize = 253;
+pub(crate) const MOST_DESCRIPTORS: usize = 253;
 
 /// The releases in which `operation` takes descriptors: those that know the field in which the server shows them.
 ///
@@ -136,7 +136,7 @@ impl Write for DescriptorStream {
         loop {
             ready!(stream.poll_write_ready(cx))?;
             match stream.try_io(Interest::WRITABLE, || {
-                send(stream.as_fd(), buffer, &self.unsent)
+                send_with_descriptors(stream.as_fd(), buffer, &self.unsent)
             }) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -167,7 +167,13 @@ impl Read for DescriptorStream {
     }
 }
 
-fn send(socket: BorrowedFd<'_>, buffer: &[u8], fds: &[OwnedFd]) -> io::Result<usize> {
+/// Sends bytes, and `fds` with the first of them, in one message; how many bytes the kernel took. It takes the descriptors
+/// with the first byte.
+pub(crate) fn send_with_descriptors(
+    socket: BorrowedFd<'_>,
+    buffer: &[u8],
+    fds: &[OwnedFd],
+) -> io::Result<usize> {
     let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     let rights = SendAncillaryMessage::ScmRights(&fds);
     let mut space = vec![MaybeUninit::uninit(); rights.size()];

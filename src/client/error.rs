@@ -75,8 +75,12 @@ pub enum ErrorKind {
         /// In bytes: [`BODY_LIMIT`](super::BODY_LIMIT).
         limit: usize,
     },
-    /// Nobody listens on the socket, the connection ended before a whole answer, or the VMM said that its own
-    /// threads are gone. A call that changes something may still have been done; `vmm.shutdown` may well have.
+    /// No process listens on the socket: it doesn't exist yet, or it refuses connections. The VMM is not up yet, has
+    /// ended, or listens elsewhere. Nothing was sent.
+    #[error("no VMM listens there; check the path, and try again if the VMM is still starting")]
+    NoListener,
+    /// The connection ended before a whole answer, or the VMM said that its own threads are gone. A call that
+    /// changes something may still have been done; `vmm.shutdown` may well have.
     #[error("the VMM is gone or ended the connection")]
     VmmGone,
     /// The socket couldn't be connected to for a reason on this side, such as a missing permission or too
@@ -153,13 +157,29 @@ impl Error {
         &self.0.messages
     }
 
-    /// Whether the same request may be sent again as it is: it was not done, and may succeed later.
+    /// Whether the same request may be sent again as it is: it changed nothing, and may succeed later without a
+    /// change on the caller's side.
+    ///
+    /// True of [`Busy`](ErrorKind::Busy), of [`NoListener`](ErrorKind::NoListener), of a
+    /// [`Deadline`](ErrorKind::Deadline) whose outcome is not [`Unknown`](Outcome::Unknown), and of a
+    /// [`Connect`](ErrorKind::Connect) for want of descriptors or memory, which other work may free.
     pub fn is_retryable(&self) -> bool {
         match self.0.kind {
-            ErrorKind::Busy => true,
+            ErrorKind::Busy | ErrorKind::NoListener => true,
             ErrorKind::Deadline { outcome } => outcome != Outcome::Unknown,
+            ErrorKind::Connect => self.lacks_resources(),
             _ => false,
         }
+    }
+
+    /// Whether the cause is a resource of this process or host that was used up at that moment.
+    fn lacks_resources(&self) -> bool {
+        let source = self.0.source.as_deref();
+        let error = source.and_then(|source| source.downcast_ref::<io::Error>());
+        let number = error.and_then(io::Error::raw_os_error);
+        number.is_some_and(|number| {
+            [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS].contains(&number)
+        })
     }
 }
 
@@ -218,7 +238,7 @@ impl Context<'_> {
     /// No connection could be made.
     pub(super) fn connect(&self, error: io::Error) -> Error {
         let kind = match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ErrorKind::VmmGone,
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ErrorKind::NoListener,
             // The listener's queue is full.
             io::ErrorKind::WouldBlock => ErrorKind::Busy,
             _ => ErrorKind::Connect,

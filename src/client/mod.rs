@@ -50,6 +50,8 @@ use crate::api::{self, Operation, Request};
 pub use crate::api::{ParseReleaseError, Release};
 pub use created::{Created, Difference};
 pub use deadline::Deadlines;
+#[cfg(feature = "replay")]
+pub(crate) use descriptors::{MOST_DESCRIPTORS, send_with_descriptors};
 pub use error::{Error, ErrorKind, Outcome, SocketPathTooLong};
 #[cfg(feature = "compat")]
 pub(crate) use messages::is_of_http_layer;

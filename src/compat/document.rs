@@ -1,6 +1,7 @@
 //! What is compared: a release that this crate knows, or a document.
 
 use std::ffi::OsStr;
+use std::io;
 use std::path::Path;
 
 use crate::spec::{self, Contract, Release, supported};
@@ -12,6 +13,8 @@ pub struct Document {
     pub name: String,
     /// The contract: that of a release as its server has it, that of a file as it is.
     pub contract: Contract,
+    /// Whether the contract is that of a release, with its corrections.
+    pub corrected: bool,
 }
 
 /// What was named can't be compared.
@@ -22,6 +25,15 @@ pub enum DocumentError {
     UnknownRelease {
         /// The release that was asked for.
         release: Release,
+    },
+    /// The name is neither a release's nor that of a file in the working directory.
+    #[error(
+        "`{name}` is no file here, and not among the releases with a contract: {}",
+        known()
+    )]
+    Absent {
+        /// What was asked for.
+        name: String,
     },
     /// The file can't be read as a contract.
     #[error(transparent)]
@@ -34,7 +46,7 @@ impl Document {
     ///
     /// # Errors
     ///
-    /// [`DocumentError`].
+    /// Every variant of [`DocumentError`].
     pub fn named(name: &OsStr) -> Result<Document, DocumentError> {
         match name.to_str().and_then(|name| name.parse().ok()) {
             Some(release) => Document::release(release),
@@ -53,6 +65,7 @@ impl Document {
         Ok(Document {
             name: release.to_string(),
             contract,
+            corrected: true,
         })
     }
 
@@ -60,13 +73,34 @@ impl Document {
     ///
     /// # Errors
     ///
-    /// [`DocumentError::File`].
+    /// [`DocumentError::Absent`] for a mere name, without a folder or an extension, where there is no such file, and
+    /// else [`DocumentError::File`].
     pub fn read(path: &Path) -> Result<Document, DocumentError> {
+        let name = path.to_string_lossy().into_owned();
+        let contract = spec::read_any(path).map_err(|error| match &error {
+            spec::Error::File { source, .. }
+                if source.kind() == io::ErrorKind::NotFound && is_bare(path) =>
+            {
+                DocumentError::Absent { name: name.clone() }
+            }
+            _ => error.into(),
+        })?;
         Ok(Document {
-            name: path.to_string_lossy().into_owned(),
-            contract: spec::read_any(path)?,
+            name,
+            contract,
+            corrected: false,
         })
     }
+}
+
+/// Whether the path is a name as a release may have it, rightly or not: `v99`, `53.0`.
+fn is_bare(path: &Path) -> bool {
+    let in_folder = path.components().count() != 1;
+    let has_extension = path.extension().is_some_and(|extension| {
+        let digits = extension.as_encoded_bytes();
+        !digits.iter().all(u8::is_ascii_digit)
+    });
+    !in_folder && !has_extension
 }
 
 /// The releases with a contract, as a list for people.

@@ -29,6 +29,8 @@ pub struct Rule {
 /// What of a contract can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Area {
+    /// The path of the server's address, which every path is relative to.
+    BasePath,
     /// A path with all its methods.
     Endpoint,
     /// One method of a path that stays.
@@ -41,11 +43,11 @@ pub enum Area {
     RequiredBody,
     /// Whether a request may go without its body.
     BodyRequired,
-    /// A media type of a body that stays.
+    /// A media type of a body that stays, or a range of them.
     MediaType,
-    /// A status from 200 to 299.
+    /// A status from 200 to 299, or their class.
     SuccessStatus,
-    /// Any other status, and `default`.
+    /// Any other status or class, and `default`.
     ErrorStatus,
     /// A property of an object.
     Property,
@@ -145,6 +147,8 @@ use Level::{Breaking, Info, Warning};
 /// Every rule, grouped by what changed.
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
+    row("base-path-removed", Breaking, Request, Area::BasePath, Removed, "Calls below it fail."),
+    row("base-path-added", Info, Request, Area::BasePath, Added, "No client of the base calls anything below it."),
     row("endpoint-removed", Breaking, Request, Area::Endpoint, Removed, "Calls to it fail."),
     row("endpoint-added", Info, Request, Area::Endpoint, Added, "No client of the base calls it."),
     row("method-removed", Breaking, Request, Area::Method, Removed, "Calls with it fail."),
@@ -159,10 +163,15 @@ pub const RULES: &[Rule] = &[
     row("response-body-added", Info, Response, Area::Body, Added, "No client of the base reads it."),
     row("request-media-type-removed", Breaking, Request, Area::MediaType, Removed, "What a client sends is refused."),
     row("request-media-type-added", Info, Request, Area::MediaType, Added, "No client of the base sends it."),
+    row("request-media-type-narrowed", Breaking, Request, Area::MediaType, Narrowed, "Some of what a client may send is refused."),
+    row("request-media-type-widened", Info, Request, Area::MediaType, Widened, "What a client sends is still allowed."),
     row("response-media-type-removed", Breaking, Response, Area::MediaType, Removed, "A client cannot read what comes instead."),
     row("response-media-type-added", Info, Response, Area::MediaType, Added, "What a client asks for is still there."),
+    row("response-media-type-narrowed", Info, Response, Area::MediaType, Narrowed, "What comes is still what a client expects."),
+    row("response-media-type-widened", Breaking, Response, Area::MediaType, Widened, "A client may meet what it cannot read."),
     row("success-status-removed", Breaking, Response, Area::SuccessStatus, Removed, "A client takes any other answer for a failure."),
     row("success-status-added", Info, Response, Area::SuccessStatus, Added, "The statuses that a client knows are still there."),
+    row("success-status-narrowed", Info, Response, Area::SuccessStatus, Narrowed, "A client has fewer cases to meet, and still one of success."),
     row("error-status-removed", Info, Response, Area::ErrorStatus, Removed, "A client has one case less to meet."),
     row("error-status-added", Info, Response, Area::ErrorStatus, Added, "A failure that a client doesn't know is a failure all the same."),
 

@@ -1,8 +1,6 @@
 //! Minting: creates a golden snapshot and records its baselines.
 
-use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +9,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, interval};
 use uuid::Uuid;
 
+use super::folder::{self, Folder};
 use super::manifest::{FILE, FORMAT, write_private};
 use super::{
     BaselineError, Baselines, CpuFacts, Error, ExecutableFacts, FileFacts, Golden, GoldenDisk,
@@ -45,8 +44,8 @@ pub struct MintConfig {
     pub settle: Duration,
     /// Signs the manifest with this key, if there is one.
     pub sign_with: Option<SigningKey>,
-    /// The folder to make. It must not exist. Until its manifest is written, as the last step, it is no golden
-    /// snapshot.
+    /// The folder to make. It must not exist, unless it was left by a mint whose process was killed. Until its manifest is
+    /// written, as the last step, it is no golden snapshot.
     pub into: PathBuf,
 }
 
@@ -54,13 +53,25 @@ pub struct MintConfig {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MintError {
-    /// The folder exists, or can't be made.
+    /// The folder can't be made, for instance because its parent isn't there.
     #[error("cannot make the folder {}", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// Something is there already that no mint left unfinished.
+    #[error("{} exists already: name a folder that does not, or remove it first", path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another process is minting into the folder.
+    #[error("another process is minting into {}", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
     },
     /// The VM didn't boot.
     #[error("the VM did not boot")]
@@ -91,7 +102,7 @@ pub enum MintError {
     /// The readings after a revert can't serve as baselines.
     #[error("the readings after a revert cannot serve as baselines")]
     Baseline(#[source] BaselineError),
-    /// What was minted couldn't be digested: nobody could tell later whether it is still the same.
+    /// What was minted couldn't be digested, so that a later change of it couldn't be noticed.
     #[error("what was minted cannot be digested")]
     Digest(#[source] Error),
     /// The manifest couldn't be written.
@@ -104,25 +115,26 @@ pub enum MintError {
 ///
 /// # Errors
 ///
-/// [`MintError`] by the stage that failed. The VMM is stopped, and the folder isn't there, in each case.
+/// [`MintError`] by the stage that failed. The VMM is stopped, and what was made of the folder is removed, in each case;
+/// also when the returned future is dropped.
 pub async fn mint(mut config: MintConfig) -> Result<Golden, MintError> {
     config.resolve_paths()?;
     let folder = Folder::create(&config.into)?;
     let machine = Machine::start(config.machine.clone()).await;
     let mut machine = machine.map_err(MintError::Boot)?;
-    let minted = record(&mut machine, &config, &folder.path).await;
+    let minted = record(&mut machine, &config, folder.path()).await;
     let report = machine.shutdown().await;
     tracing::info!(?report, "the VMM of the mint has ended");
     let bytes = minted?.to_bytes();
     if let Some(key) = &config.sign_with {
         let signed = write_private(
-            &folder.path.join(signature::FILE),
+            &folder.path().join(signature::FILE),
             key.sign(&bytes).as_bytes(),
         );
         signed.map_err(MintError::Manifest)?;
     }
-    write_private(&folder.path.join(FILE), &bytes).map_err(MintError::Manifest)?;
-    let golden = Golden::open(&folder.path).map_err(MintError::Manifest)?;
+    write_private(&folder.path().join(FILE), &bytes).map_err(MintError::Manifest)?;
+    let golden = Golden::open(folder.path()).map_err(MintError::Manifest)?;
     folder.keep();
     Ok(golden)
 }
@@ -166,7 +178,7 @@ async fn record(
     machine.close_channel();
     machine.pause().await.map_err(MintError::Snapshot)?;
     let snapshot = folder.join(SNAPSHOT);
-    create_private(&snapshot)?;
+    folder::create_private(&snapshot)?;
     let taken = machine.snapshot(&snapshot).await;
     taken.map_err(MintError::Snapshot)?;
     free_zeros(&snapshot).await;
@@ -356,43 +368,4 @@ async fn wait_until_settled(machine: &Machine, limit: Duration) -> Result<(), Mi
         }
     }
     Ok(())
-}
-
-/// The folder while it is being made. Dropped, it is gone.
-struct Folder {
-    path: PathBuf,
-    keep: bool,
-}
-
-impl Folder {
-    fn create(path: &Path) -> Result<Self, MintError> {
-        let path = std::path::absolute(path).map_err(|source| MintError::Folder {
-            path: path.to_owned(),
-            source,
-        })?;
-        create_private(&path)?;
-        Ok(Folder { path, keep: false })
-    }
-
-    fn keep(mut self) {
-        self.keep = true;
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if !self.keep
-            && let Err(error) = fs::remove_dir_all(&self.path)
-        {
-            tracing::warn!(path = %self.path.display(), %error, "an unfinished golden snapshot stays");
-        }
-    }
-}
-
-fn create_private(path: &Path) -> Result<(), MintError> {
-    let made = DirBuilder::new().mode(0o700).create(path);
-    made.map_err(|source| MintError::Folder {
-        path: path.to_owned(),
-        source,
-    })
 }

@@ -18,6 +18,7 @@ mod cpu;
 mod error;
 mod facts;
 mod files;
+mod folder;
 mod headroom;
 mod host;
 mod loaded;

@@ -1,13 +1,14 @@
 //! Signatures of manifests: Ed25519 over the exact bytes of the file, in a file of its own beside it.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey};
 use ed25519_dalek::{Signature, Signer};
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 /// The signature's name within the folder.
@@ -162,10 +163,17 @@ fn read_key(path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), KeyError> {
     let mut bytes = Zeroizing::new(vec![0; MAX_KEY + 1]);
     let mut filled = 0;
     let mut read = || -> io::Result<u32> {
-        let mut file = File::open(path)?;
+        // Without waiting for the writer of a named pipe.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let mut file = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(io::Error::other("it isn't a regular file"));
+            return Err(io::Error::other(
+                "it is not a regular file; what a pipe gives has to be copied into one first",
+            ));
         }
         while filled < bytes.len() {
             match file.read(&mut bytes[filled..])? {

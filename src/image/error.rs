@@ -19,7 +19,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A regular file was expected, and something else lies there.
-    #[error("{} is not a regular file", path.display())]
+    #[error("{} is not a regular file; what a pipe gives has to be copied into one first", path.display())]
     NotRegular {
         /// What was given.
         path: PathBuf,
@@ -40,12 +40,21 @@ pub enum Error {
         /// The output path.
         path: PathBuf,
     },
+    /// The output is `.`, `/` or ends in `..`: it can't be replaced by the finished image.
+    #[error("the output {} has no name of its own; name a new directory", path.display())]
+    OutputUnnamed {
+        /// The output path.
+        path: PathBuf,
+    },
     /// The output lies in the tree that the root disk is filled from.
     #[error("the output lies in the tree {}, which would then hold itself; name one outside", tree.display())]
     OutputInsideTree {
         /// The tree.
         tree: PathBuf,
     },
+    /// It was asked to stop, through the flag given to [`pack_until`](super::pack_until).
+    #[error("packing was stopped")]
+    Stopped,
     /// A setting of the specification is out of range.
     #[error("{setting} is {value}; it must be {allowed}")]
     OutOfRange {
@@ -102,13 +111,32 @@ pub enum Error {
         /// The kernel's release.
         kernel: String,
     },
+    /// A Linux kernel was given without modules and doesn't have all built in that the guest needs: it wouldn't boot.
+    #[error(
+        "the kernel {} doesn't show that it has {} built in; give its modules too, the directory lib/modules/{release}",
+        kernel.display(),
+        missing.join(", ")
+    )]
+    ModulesNeeded {
+        /// The kernel file.
+        kernel: PathBuf,
+        /// The kernel's release.
+        release: String,
+        /// The modules that it needs.
+        missing: Vec<&'static str>,
+    },
     /// A module that the guest needs is neither among the modules nor built into the kernel.
-    #[error("module {name} is neither in modules.dep nor in modules.builtin of {}", modules.display())]
+    #[error(
+        "the guest needs the module {name}: modules.dep in {} has none, and it isn't known to be built in; {remedy}",
+        modules.display()
+    )]
     ModuleMissing {
         /// The module's name.
         name: String,
         /// The directory of modules.
         modules: PathBuf,
+        /// What to do.
+        remedy: &'static str,
     },
     /// A list of modules can't be used as it is.
     #[error("{} cannot be used: {problem}", path.display())]
@@ -178,6 +206,32 @@ pub enum Error {
         kind: &'static str,
     },
 
+    /// A file of the root tree has more names, or a directory more subdirectories, than an ext4 that `mke2fs` makes.
+    #[error(
+        "{} has more than {limit} {what} in the tree, the most that mke2fs can count; \
+         leave some out, or spread them over several",
+        path.display()
+    )]
+    TreeLinks {
+        /// The directory, or one of the file's names.
+        path: PathBuf,
+        /// What it has too many of.
+        what: &'static str,
+        /// The most of them.
+        limit: u64,
+    },
+    /// A file of the root tree has more extended attributes than fit into an inode and a block of ext4.
+    #[error(
+        "{} has {bytes} bytes of extended attributes, and ext4 takes about 4 KiB; remove some (setfattr -x)",
+        path.display()
+    )]
+    TreeAttributes {
+        /// The file, directory or symbolic link.
+        path: PathBuf,
+        /// How many bytes its attributes would take.
+        bytes: u64,
+    },
+
     /// `mke2fs` is not installed.
     #[error("mke2fs was not found in {searched}; install the package e2fsprogs")]
     Mke2fsMissing {
@@ -194,13 +248,37 @@ pub enum Error {
         /// The end of what it said.
         stderr: String,
     },
-    /// `mke2fs` did not end in time and was killed.
-    #[error("mke2fs did not finish {} within {limit:?} and was killed", path.display())]
-    Mke2fsTimeout {
-        /// The disk image it was to make.
+    /// A program of e2fsprogs did not end in time and was killed.
+    #[error("{} did not finish {} within {limit:?} and was killed", program.display(), path.display())]
+    ProgramTimeout {
+        /// The program.
+        program: PathBuf,
+        /// The disk image it worked on.
         path: PathBuf,
         /// How long it had.
         limit: Duration,
+    },
+    /// The root disk has a size that was asked for, and the tree does not fit.
+    #[error(
+        "the tree does not fit into a root disk of {size_mib} MiB; {needed_mib} MiB are enough, as is to ask for no size"
+    )]
+    RootTooSmall {
+        /// The size that was asked for.
+        size_mib: u64,
+        /// A size that is sure to hold the tree.
+        needed_mib: u64,
+        /// What `mke2fs` said.
+        source: Box<Error>,
+    },
+    /// `e2fsck` found errors in what `mke2fs` made.
+    #[error("e2fsck found errors in the file system made in {} ({status}): {messages}", path.display())]
+    FilesystemErrors {
+        /// The disk image.
+        path: PathBuf,
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of what it said.
+        messages: String,
     },
     /// `mke2fs` made another file system than it was asked for.
     #[error("mke2fs made an unexpected file system in {}: {problem}", path.display())]
@@ -226,6 +304,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong.
         problem: String,
+    },
+    /// There is no image at a path.
+    #[error("there is no image at {}: name a directory that was packed", dir.display())]
+    NoImage {
+        /// The path.
+        dir: PathBuf,
+        /// What the system said of it.
+        source: io::Error,
     },
     /// A file of the image is missing.
     #[error("the image {} has no {file}; pack it again", dir.display())]

@@ -1,13 +1,15 @@
 //! The two disks of an image.
 
-use std::{fs::File, path::Path};
+use std::{fs::File, ops::RangeInclusive, path::Path};
 
 use super::{
     Error,
+    e2fsck::E2fsck,
     inodes::{self, Modified},
     input::MIB,
     mke2fs::{Filesystem, Mke2fs},
-    tree::{self, Extent},
+    stop::Stop,
+    survey, tree,
 };
 
 /// The ids of the two file systems: fixed, and not the same, since overlayfs does less for layers that it can't tell
@@ -15,21 +17,21 @@ use super::{
 const ROOT_UUID: &str = "0f6f3c5e-7a1b-4a53-b6a4-2f1a3c9d7e10";
 const OVERLAY_UUID: &str = "d2a8b7c4-3e5f-4d16-8c9b-51e07f6a2b43";
 
-/// What every group of blocks costs beside contents, and the file system itself, with room to spare.
-const ROOT_RESERVE_MIB: u64 = 2;
-const INODE_LEN: u64 = 256;
-/// Inodes that a file system keeps for itself, and `lost+found`.
-const RESERVED_INODES: u64 = 16;
+/// The smallest and the largest disk, in MiB.
+pub(super) const DISK_MIB: RangeInclusive<u64> = 4..=1024 * 1024;
 
 /// How the disks are made.
 pub(super) struct DiskMaker<'a> {
     pub(super) mke2fs: &'a Mke2fs,
+    /// Checks the root disk; without it, nothing does.
+    pub(super) e2fsck: Option<E2fsck>,
     /// A directory for trees and messages, removed by the caller.
     pub(super) scratch: &'a Path,
+    pub(super) stop: Stop<'a>,
 }
 
 impl DiskMaker<'_> {
-    /// Writes a tree to the root disk, which has `size_mib`, or as much as the tree needs.
+    /// Writes a tree to the root disk, which has `size_mib`, or as much as the tree needs, and checks it.
     pub(super) fn root(
         &self,
         file: &File,
@@ -38,20 +40,33 @@ impl DiskMaker<'_> {
         modified: Modified,
         size_mib: Option<u64>,
     ) -> Result<(), Error> {
-        let extent = tree::measure(tree)?;
-        let size_mib = size_mib.unwrap_or_else(|| root_size_mib(extent));
-        let inodes = extent.entries + RESERVED_INODES;
-        self.make(
-            file,
-            &Filesystem {
-                image,
-                tree,
-                uuid: ROOT_UUID,
-                size_mib,
-                inodes,
-            },
-            modified,
-        )
+        let needs = survey::survey(tree, self.stop)?;
+        let needed_mib = needs.disk_mib().max(*DISK_MIB.start());
+        let size_mib = size_mib.unwrap_or(needed_mib);
+        let filesystem = Filesystem {
+            image,
+            tree,
+            uuid: ROOT_UUID,
+            size_mib,
+            inodes: needs.all_inodes(),
+        };
+        match self.make(file, &filesystem, modified) {
+            Err(failed @ Error::Mke2fsFailed { .. }) if size_mib < needed_mib => {
+                return Err(Error::RootTooSmall {
+                    size_mib,
+                    needed_mib,
+                    source: Box::new(failed),
+                });
+            }
+            made => made?,
+        }
+        match &self.e2fsck {
+            Some(e2fsck) => e2fsck.run(image, self.scratch, self.stop),
+            None => {
+                tracing::warn!("e2fsck was not found, so the root disk is not checked");
+                Ok(())
+            }
+        }
     }
 
     /// Makes an empty overlay disk.
@@ -82,13 +97,7 @@ impl DiskMaker<'_> {
         let path = filesystem.image;
         file.set_len(filesystem.size_mib * MIB)
             .map_err(Error::io("size", path))?;
-        self.mke2fs.run(filesystem, self.scratch)?;
+        self.mke2fs.run(filesystem, self.scratch, self.stop)?;
         inodes::settle(file, path, rustix::process::geteuid().as_raw(), modified)
     }
-}
-
-/// What a tree needs: its contents, its inodes, an eighth for block maps and directories, the reserve.
-fn root_size_mib(extent: Extent) -> u64 {
-    let bytes = extent.bytes + extent.entries * INODE_LEN;
-    (bytes + bytes / 8).div_ceil(MIB) + ROOT_RESERVE_MIB
 }

@@ -46,6 +46,11 @@ impl Kernel {
         let release = release(&elf);
         Ok(Kernel { elf, release })
     }
+
+    /// Whether the image holds these bytes, which must not be empty.
+    pub(super) fn contains(&self, bytes: &[u8]) -> bool {
+        find_all(&self.elf, bytes).next().is_some()
+    }
 }
 
 /// The compressed kernel inside a bzImage, by the fields of its setup header (Documentation/arch/x86/boot.rst).
@@ -70,11 +75,9 @@ fn payload(image: &[u8]) -> Option<&[u8]> {
     image.get(start..start.checked_add(len)?)
 }
 
-/// Decompresses a payload, whose last four bytes are the kernel's length modulo 2^32. They are the end of a gzip
-/// stream, which has it anyway; to other streams the kernel's build appends it.
+/// Decompresses a payload. Its last four bytes are the kernel's length modulo 2^32: the kernel's build appends it, but
+/// for gzip, whose members each end in their own.
 fn decompress(payload: &[u8], path: &Path) -> Result<Vec<u8>, Error> {
-    const LENGTH: usize = 4;
-
     let compression = Compression::detect(payload).ok_or_else(|| Error::KernelCompression {
         path: path.into(),
         found: match payload {
@@ -84,27 +87,30 @@ fn decompress(payload: &[u8], path: &Path) -> Result<Vec<u8>, Error> {
             other => format!("it begins with {:02x?}", &other[..other.len().min(6)]),
         },
     })?;
-    let appended = if compression == Compression::Gzip {
-        0
-    } else {
-        LENGTH
+    let decompressed = match (compression, payload.split_last_chunk()) {
+        (Compression::Gzip, _) | (_, None) => compression.decompress(payload, KERNEL_LIMIT),
+        (_, Some((streams, &length))) => compression
+            .decompress(streams, KERNEL_LIMIT)
+            .and_then(|elf| check_length(elf, u32::from_le_bytes(length))),
     };
-    let stream = &payload[..payload.len().saturating_sub(appended)];
-    let expected = u32_at(payload, payload.len().saturating_sub(LENGTH));
-    compression
-        .decompress(stream, KERNEL_LIMIT)
-        .and_then(|elf| match expected {
-            Some(expected) if expected == elf.len() as u32 => Ok(elf),
-            _ => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("it has {} bytes, which is not what its end says", elf.len()),
-            )),
-        })
-        .map_err(|source| Error::Decompress {
-            what: "the kernel",
-            path: path.into(),
-            source,
-        })
+    decompressed.map_err(|source| Error::Decompress {
+        what: "the kernel",
+        path: path.into(),
+        source,
+    })
+}
+
+fn check_length(elf: Vec<u8>, expected: u32) -> io::Result<Vec<u8>> {
+    if elf.len() as u32 == expected {
+        return Ok(elf);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!(
+            "it has {} bytes, and its end says {expected} (modulo 2^32)",
+            elf.len()
+        ),
+    ))
 }
 
 fn release(elf: &[u8]) -> Option<String> {

@@ -5,7 +5,7 @@ use std::{fs::File, io::Read, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Error, guest::BUILD_ID_LIMIT, input};
+use super::{Error, guest::BUILD_ID_LIMIT, input, stop::Stop};
 
 /// The format that is written, and the only one that is read.
 pub(super) const FORMAT: u32 = 1;
@@ -52,13 +52,14 @@ pub struct FileRecord {
 }
 
 impl FileRecord {
-    /// Reads a file to its end.
-    pub(super) fn of(path: &Path) -> Result<FileRecord, Error> {
+    /// Reads a file to its end, or until it is to stop.
+    pub(super) fn of(path: &Path, stop: Stop<'_>) -> Result<FileRecord, Error> {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
         let mut hash = Sha256::new();
         let mut size = 0;
         let mut buffer = vec![0; 256 * 1024];
         loop {
+            stop.check()?;
             match file.read(&mut buffer).map_err(Error::io("read", path))? {
                 0 => break,
                 read => {

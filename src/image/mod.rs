@@ -10,16 +10,19 @@
 //! | `overlay.img` | empty ext4 that receives what tools write | `/dev/vdb` |
 //! | `image.json` | the [`Manifest`]: command line, guest build id, digest of every other file | - |
 //!
-//! [`pack`] makes one without root and without loop devices; the only program it runs is e2fsprogs' `mke2fs`. The
-//! same inputs packed twice on one machine give the same bytes: whatever names a time, an owner or a random id is
-//! fixed. [`Image::open`] reads one back.
+//! [`pack`] makes one without root and without loop devices; the only programs it runs are e2fsprogs' `mke2fs` and,
+//! where it is installed, `e2fsck`, which checks the root disk. The same inputs packed twice on one machine give the
+//! same bytes: whatever names a time, an owner or a random id is fixed. [`Image::open`] reads one back.
 //!
 //! Everything here blocks on files; an asynchronous caller puts it on a blocking thread.
 
 mod compression;
+mod depmod;
+mod e2fsck;
 mod elf;
 mod error;
 mod ext4;
+mod ext4_size;
 mod guest;
 mod initramfs;
 mod inodes;
@@ -31,11 +34,16 @@ mod modules;
 mod newc;
 mod open;
 mod pack;
+mod program;
+mod stop;
+mod survey;
 mod tree;
 
 pub use error::Error;
 pub use manifest::{FileRecord, MANIFEST_LIMIT, Manifest};
+pub use modules::ModuleSource;
 pub use open::Image;
 pub use pack::{
     DEFAULT_CMDLINE, DEFAULT_OVERLAY_MIB, ImageSpec, RootSource, guest_beside_executable, pack,
+    pack_until,
 };

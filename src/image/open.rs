@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Error, FileRecord, Manifest};
+use super::{Error, FileRecord, Manifest, stop::Stop};
 
 pub(super) const KERNEL: &str = "kernel";
 pub(super) const INITRAMFS: &str = "initramfs";
@@ -26,11 +26,16 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// [`Error::FileMissing`] when `image.json` or one of the files is not there; [`Error::ManifestShape`] and
-    /// [`Error::ManifestValue`] when the manifest is not one; [`Error::NotRegular`], [`Error::FileDiffers`] when a
-    /// file is not what it should be; [`Error::Io`] when the system refuses.
+    /// [`Error::NoImage`] when `dir` is no directory that can be entered; [`Error::FileMissing`] when `image.json` or
+    /// one of the files is not there; [`Error::ManifestShape`] and [`Error::ManifestValue`] when the manifest is not one;
+    /// [`Error::NotRegular`], [`Error::FileDiffers`] when a file is not what it should be; [`Error::Io`] when the system
+    /// refuses.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Image, Error> {
         let dir = dir.into();
+        // With a dot, so that what is no directory is an error.
+        if let Err(source) = fs::metadata(dir.join(".")) {
+            return Err(Error::NoImage { dir, source });
+        }
         check_exists(&dir, MANIFEST)?;
         let manifest = Manifest::read(&dir.join(MANIFEST))?;
         let image = Image { dir, manifest };
@@ -50,7 +55,7 @@ impl Image {
     pub fn verify(&self) -> Result<(), Error> {
         self.files().into_iter().try_for_each(|(file, expected)| {
             let path = self.dir.join(file);
-            let found = FileRecord::of(&path)?;
+            let found = FileRecord::of(&path, Stop::never())?;
             differs(&path, "size", found.size, expected.size)?;
             differs(&path, "sha256", &found.sha256, &expected.sha256)
         })

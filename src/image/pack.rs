@@ -6,11 +6,13 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
 };
 
 use super::{
     Error, FileRecord, Image, Manifest,
-    ext4::DiskMaker,
+    e2fsck::E2fsck,
+    ext4::{DISK_MIB, DiskMaker},
     guest::{self, Guest},
     initramfs::Initramfs,
     inodes::Modified,
@@ -18,8 +20,10 @@ use super::{
     kernel::Kernel,
     manifest::{self, FORMAT},
     mke2fs::Mke2fs,
-    modules::{self, Module},
-    open, tree,
+    modules::{self, ModuleSource},
+    open,
+    stop::Stop,
+    tree,
 };
 use crate::guest::dispatcher::Toolbox;
 
@@ -29,8 +33,6 @@ pub const DEFAULT_CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 /// The overlay disk's size unless another is asked for, in MiB.
 pub const DEFAULT_OVERLAY_MIB: u64 = 64;
 
-/// The smallest and the largest disk, in MiB.
-const DISK_MIB: std::ops::RangeInclusive<u64> = 4..=1024 * 1024;
 const TOOLS_LIMIT: u64 = 64 * 1024;
 
 /// Where the root disk's content comes from.
@@ -49,8 +51,8 @@ pub enum RootSource {
 pub struct ImageSpec {
     /// The kernel: a distribution's bzImage (`vmlinuz`), or an uncompressed ELF with a PVH entry.
     pub kernel: PathBuf,
-    /// The kernel's `lib/modules/VERSION`, with depmod's lists; `None` if all that the guest needs is built in.
-    pub modules: Option<PathBuf>,
+    /// Where the kernel's modules are, unless all that the guest needs is built in.
+    pub modules: ModuleSource,
     /// What is on the root disk.
     pub root: RootSource,
     /// The static `chv-guest`; see [`guest_beside_executable`].
@@ -65,13 +67,13 @@ pub struct ImageSpec {
     pub cmdline: String,
     /// Where the image goes: a directory that doesn't exist or is empty, in one that exists.
     pub out: PathBuf,
-    /// The directories in which `mke2fs` is looked for.
+    /// The directories in which `mke2fs` and `e2fsck` are looked for. Without `e2fsck` the root disk isn't checked.
     pub search_path: Vec<PathBuf>,
 }
 
 impl ImageSpec {
     /// A specification with the defaults: no modules, no tools file, [`DEFAULT_OVERLAY_MIB`], [`DEFAULT_CMDLINE`],
-    /// and `mke2fs` from `PATH` or the system's own directories.
+    /// and e2fsprogs from `PATH` or the system's own directories.
     pub fn new(
         kernel: impl Into<PathBuf>,
         guest: impl Into<PathBuf>,
@@ -83,7 +85,7 @@ impl ImageSpec {
         let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
         ImageSpec {
             kernel: kernel.into(),
-            modules: None,
+            modules: ModuleSource::BuiltIn,
             root,
             guest: guest.into(),
             tools: None,
@@ -143,34 +145,50 @@ pub fn guest_beside_executable() -> Result<PathBuf, Error> {
 /// # Errors
 ///
 /// - About what was given: [`Error::Io`], [`Error::NotRegular`], [`Error::TooLarge`], [`Error::OutOfRange`],
-///   [`Error::OutputExists`].
+///   [`Error::OutputExists`], [`Error::OutputUnnamed`].
 /// - The kernel: [`Error::NotKernel`], [`Error::KernelCompression`], [`Error::Decompress`], [`Error::NotElf`],
 ///   [`Error::WrongMachine`], [`Error::NoPvhEntry`].
-/// - Its modules: [`Error::ModuleList`], [`Error::ModuleMissing`], [`Error::ModulesOfAnotherKernel`].
+/// - Its modules: [`Error::ModulesNeeded`], [`Error::ModuleList`], [`Error::ModuleMissing`],
+///   [`Error::ModulesOfAnotherKernel`].
 /// - `chv-guest` and busybox: [`Error::NotElf`], [`Error::WrongMachine`], [`Error::NotStatic`], and
 ///   [`Error::NoBuildId`]; the tools file: [`Error::Tools`].
-/// - A tree: [`Error::TreeLacks`], [`Error::TreeEntry`], [`Error::OutputInsideTree`].
-/// - The disks: [`Error::Mke2fsMissing`], [`Error::Mke2fsFailed`], [`Error::Mke2fsTimeout`],
-///   [`Error::UnexpectedFilesystem`].
+/// - A tree: [`Error::TreeLacks`], [`Error::TreeEntry`], [`Error::TreeLinks`], [`Error::TreeAttributes`],
+///   [`Error::OutputInsideTree`].
+/// - The disks: [`Error::Mke2fsMissing`], [`Error::Mke2fsFailed`], [`Error::RootTooSmall`],
+///   [`Error::ProgramTimeout`], [`Error::UnexpectedFilesystem`], [`Error::FilesystemErrors`].
 pub fn pack(spec: &ImageSpec) -> Result<Image, Error> {
-    spec.check()?;
-    let kernel = Kernel::read(&spec.kernel)?;
-    let modules = spec
-        .modules
-        .as_deref()
-        .map(|dir| modules_of(dir, &kernel))
-        .transpose()?
-        .unwrap_or_default();
-    let guest = Guest::read(&spec.guest)?;
-    let tools = spec.tools.as_deref().map(read_tools).transpose()?;
-    let mke2fs = Mke2fs::find(&spec.search_path)?;
+    pack_stoppable(spec, Stop::never())
+}
 
-    // Beside the destination, so that the last step is a rename; removed, with whatever it holds, on every way out.
+/// The same as [`pack`], until another thread sets `stop`: then it gives up soon, and nothing of the image is left.
+///
+/// # Errors
+///
+/// [`Error::Stopped`], and those of [`pack`].
+pub fn pack_until(spec: &ImageSpec, stop: &AtomicBool) -> Result<Image, Error> {
+    pack_stoppable(spec, Stop::at(stop))
+}
+
+fn pack_stoppable(spec: &ImageSpec, stop: Stop<'_>) -> Result<Image, Error> {
+    spec.check()?;
+    // Beside the destination, so that the last step is a rename; removed, with whatever it holds, on every way out. Made
+    // first, so that a destination that can't be written to is an error before the inputs are read.
     let parent = parent(&spec.out);
     let work = tempfile::Builder::new()
         .prefix(".chv-image-")
         .tempdir_in(parent)
         .map_err(Error::io("create a directory in", parent))?;
+    if let RootSource::Tree(given) = &spec.root {
+        tree::check_mount_points(given)?;
+        check_outside(work.path(), given)?;
+    }
+    let kernel = Kernel::read(&spec.kernel)?;
+    let modules = modules::collect(&spec.modules, &kernel, &spec.kernel)?;
+    let guest = Guest::read(&spec.guest)?;
+    let tools = spec.tools.as_deref().map(read_tools).transpose()?;
+    let mke2fs = Mke2fs::find(&spec.search_path)?;
+
+    stop.check()?;
     let dir = work.path().join("image");
     DirBuilder::new()
         .mode(0o700)
@@ -190,9 +208,10 @@ pub fn pack(spec: &ImageSpec) -> Result<Image, Error> {
         tools,
     }
     .write(&file, &path)?;
-    write_disks(spec, &mke2fs, work.path(), &dir)?;
+    stop.check()?;
+    write_disks(spec, &mke2fs, work.path(), &dir, stop)?;
 
-    let record = |name| FileRecord::of(&dir.join(name));
+    let record = |name| FileRecord::of(&dir.join(name), stop);
     let manifest = Manifest {
         format: FORMAT,
         cmdline: spec.cmdline.clone(),
@@ -211,20 +230,6 @@ pub fn pack(spec: &ImageSpec) -> Result<Image, Error> {
     Image::open(&spec.out)
 }
 
-fn modules_of(dir: &Path, kernel: &Kernel) -> Result<Vec<Module>, Error> {
-    if let (Some(release), Ok(resolved)) = (&kernel.release, dir.canonicalize())
-        && resolved
-            .file_name()
-            .is_some_and(|name| name != release.as_str())
-    {
-        return Err(Error::ModulesOfAnotherKernel {
-            modules: dir.into(),
-            kernel: release.clone(),
-        });
-    }
-    modules::collect(dir)
-}
-
 /// Reads a tools file, which the guest must be able to use: it would only say so when it boots.
 fn read_tools(path: &Path) -> Result<Vec<u8>, Error> {
     let json = input::read(path, TOOLS_LIMIT)?;
@@ -237,8 +242,19 @@ fn read_tools(path: &Path) -> Result<Vec<u8>, Error> {
     }
 }
 
-fn write_disks(spec: &ImageSpec, mke2fs: &Mke2fs, scratch: &Path, dir: &Path) -> Result<(), Error> {
-    let maker = DiskMaker { mke2fs, scratch };
+fn write_disks(
+    spec: &ImageSpec,
+    mke2fs: &Mke2fs,
+    scratch: &Path,
+    dir: &Path,
+    stop: Stop<'_>,
+) -> Result<(), Error> {
+    let maker = DiskMaker {
+        mke2fs,
+        e2fsck: E2fsck::find(&spec.search_path),
+        scratch,
+        stop,
+    };
     let (path, file) = create(dir, open::ROOT)?;
     match &spec.root {
         RootSource::Busybox(busybox) => {
@@ -247,8 +263,6 @@ fn write_disks(spec: &ImageSpec, mke2fs: &Mke2fs, scratch: &Path, dir: &Path) ->
             maker.root(&file, &path, &made, Modified::Fix, spec.root_mib)?;
         }
         RootSource::Tree(given) => {
-            tree::check_mount_points(given)?;
-            check_outside(dir, given)?;
             maker.root(&file, &path, given, Modified::Keep, spec.root_mib)?;
         }
     }
@@ -279,6 +293,10 @@ fn create(dir: &Path, name: &str) -> Result<(PathBuf, File), Error> {
 }
 
 fn check_vacant(out: &Path) -> Result<(), Error> {
+    // It is renamed to this name at the end, which can't be done to `.`, `..` or `/`.
+    if out.file_name().is_none() {
+        return Err(Error::OutputUnnamed { path: out.into() });
+    }
     let occupied = || Error::OutputExists { path: out.into() };
     match fs::symlink_metadata(out) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -2,13 +2,11 @@
 
 use std::{
     fs,
-    os::unix::fs::{
-        DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink,
-    },
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink},
     path::Path,
 };
 
-use super::{Error, input::MIB};
+use super::Error;
 
 /// What the guest mounts on inside the root.
 const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "sys", "tmp"];
@@ -24,19 +22,6 @@ const APPLETS: &str = "\
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\ntool:x:1000:1000:tool:/tmp:/bin/sh\n";
 const GROUP: &str = "root:x:0:\ntool:x:1000:\n";
-
-/// The most entries and bytes of a root tree.
-const ENTRY_LIMIT: u64 = 1_000_000;
-const BYTES_LIMIT: u64 = 64 * 1024 * MIB;
-
-/// How much room a tree takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Extent {
-    /// Files, directories and symbolic links.
-    pub(super) entries: u64,
-    /// The contents, each rounded up to whole blocks of 4 KiB.
-    pub(super) bytes: u64,
-}
 
 /// Makes a tree around `busybox` in `dir`: its names in `/bin`, the users `root` and `tool` (1000), the mount points.
 pub(super) fn make(dir: &Path, busybox: &[u8]) -> Result<(), Error> {
@@ -70,51 +55,6 @@ pub(super) fn make_overlay(dir: &Path) -> Result<(), Error> {
         .try_for_each(|name| directory(&dir.join(name), 0o755))
 }
 
-/// Walks a tree: what it holds must be fit for a guest's root, and its extent is needed to size the disk.
-pub(super) fn measure(dir: &Path) -> Result<Extent, Error> {
-    let mut extent = Extent::default();
-    let mut pending = vec![dir.to_path_buf()];
-    while let Some(dir) = pending.pop() {
-        for entry in fs::read_dir(&dir).map_err(Error::io("read", &dir))? {
-            let path = entry.map_err(Error::io("read", &dir))?.path();
-            let metadata = fs::symlink_metadata(&path).map_err(Error::io("examine", &path))?;
-            let kind = metadata.file_type();
-            if kind.is_dir() {
-                pending.push(path.clone());
-            } else if !kind.is_file() && !kind.is_symlink() {
-                return Err(Error::TreeEntry {
-                    path,
-                    kind: special(kind),
-                });
-            }
-            extent.entries += 1;
-            extent.bytes += metadata.size().next_multiple_of(4096);
-            let out_of_range = |setting, value: u64, allowed| {
-                Err(Error::OutOfRange {
-                    setting,
-                    value: format!("{value} or more"),
-                    allowed,
-                })
-            };
-            if extent.entries > ENTRY_LIMIT {
-                return out_of_range(
-                    "the number of entries of the tree",
-                    extent.entries,
-                    "at most 1,000,000",
-                );
-            }
-            if extent.bytes > BYTES_LIMIT {
-                return out_of_range(
-                    "the size in bytes of the tree",
-                    extent.bytes,
-                    "at most 64 GiB",
-                );
-            }
-        }
-    }
-    Ok(extent)
-}
-
 /// Checks that a given tree has the directories on which the guest mounts.
 pub(super) fn check_mount_points(dir: &Path) -> Result<(), Error> {
     let is_directory = |name: &str| fs::symlink_metadata(dir.join(name)).is_ok_and(|m| m.is_dir());
@@ -129,15 +69,6 @@ pub(super) fn check_mount_points(dir: &Path) -> Result<(), Error> {
             path: dir.into(),
             missing,
         })
-    }
-}
-
-fn special(kind: fs::FileType) -> &'static str {
-    match kind {
-        kind if kind.is_block_device() => "block device",
-        kind if kind.is_char_device() => "character device",
-        kind if kind.is_fifo() => "FIFO",
-        _ => "socket",
     }
 }
 
@@ -169,7 +100,10 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
+    use crate::image::{stop::Stop, survey::survey};
 
     #[test]
     fn busybox_goes_by_many_names() {
@@ -188,34 +122,8 @@ mod tests {
             (mode("tmp"), mode("root"), mode("bin/busybox")),
             (0o1777, 0o700, 0o755)
         );
-        let entries = 9 - 1 + 3 + APPLETS.split_whitespace().count() as u64;
-        assert_eq!(measure(&root).expect("measured").entries, entries);
-    }
-
-    #[test]
-    fn what_a_root_may_not_hold_is_refused() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let listener = std::os::unix::net::UnixListener::bind(dir.path().join("s")).expect("bound");
-        let error = measure(dir.path()).expect_err("must fail");
-        assert!(
-            matches!(error, Error::TreeEntry { kind: "socket", .. }),
-            "{error}"
-        );
-        drop(listener);
-    }
-
-    #[test]
-    fn links_are_not_followed() {
-        let dir = tempfile::tempdir().expect("a directory");
-        symlink("/", dir.path().join("loop")).expect("linked");
-        fs::write(dir.path().join("f"), [0; 4097]).expect("written");
-        assert_eq!(
-            measure(dir.path()).expect("measured"),
-            Extent {
-                entries: 2,
-                bytes: 3 * 4096
-            }
-        );
+        let inodes = 9 + 3 + APPLETS.split_whitespace().count() as u64;
+        assert_eq!(survey(&root, Stop::never()).expect("fit").inodes, inodes);
     }
 
     #[test]

@@ -365,8 +365,8 @@ impl Machine {
 
     /// A VMM that is gone can't say why, but its exit and its log do.
     async fn explain(&self, action: &'static str, source: client::Error) -> Error {
-        let gone = matches!(source.kind(), ErrorKind::VmmGone) && self.vmm.process().is_some();
-        match gone {
+        let gone = matches!(source.kind(), ErrorKind::NoListener | ErrorKind::VmmGone);
+        match gone && self.vmm.process().is_some() {
             true => match timeout(END_LIMIT, self.vmm.ended()).await {
                 Ok(ended) => Error::VmmDied {
                     action,

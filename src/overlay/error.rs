@@ -20,7 +20,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The path leads to a directory, a pipe, a device or a socket: its bytes aren't a disk's.
-    #[error("{path:?} is not a regular file")]
+    #[error("{path:?} is not a regular file; what a pipe gives has to be copied into one first")]
     NotRegular {
         /// The path that was given.
         path: PathBuf,

@@ -30,7 +30,8 @@ use crate::client::Release;
 /// ```
 ///
 /// A request has a `body` (JSON), a `raw` body (text that is not JSON), or a `length` (a body of that many
-/// bytes, larger than a VMM reads, so that its bytes don't matter), or none of them. A response has a `body`
+/// bytes that the VMM did not read, so that they don't matter), or none of them, and `descriptors`, the number of open
+/// files that were sent with it, if there were any; the files themselves are not in it. A response has a `body`
 /// (JSON), a `text` (kept byte for byte), or neither, and `headers` only where they are not what a VMM always
 /// sends. `"closed": true` in place of `response` means that the VMM closed the connection without an answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +63,8 @@ pub struct RecordedRequest {
     pub path: String,
     /// The body.
     pub body: RequestBody,
+    /// How many open files were sent with it (`SCM_RIGHTS`).
+    pub descriptors: usize,
 }
 
 /// The body of a recorded request.
@@ -73,7 +76,7 @@ pub enum RequestBody {
     Json(Value),
     /// Text that is not valid JSON; compared byte for byte.
     Text(String),
-    /// More bytes than a VMM takes: only how many there were was kept.
+    /// So many bytes that the VMM did not read: more than it takes, or it answered before they came.
     Length(u64),
 }
 
@@ -141,6 +144,9 @@ pub enum CassetteError {
 }
 
 pub(super) const FORMAT: u64 = 1;
+
+/// The statuses that an answer can have: those of a final response.
+pub(super) const STATUSES: std::ops::Range<u16> = 200..600;
 
 impl Cassette {
     /// The most bytes that a cassette may have.

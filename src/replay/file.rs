@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::cassette::{
-    Answer, Exchange, RecordedRequest, RecordedResponse, RequestBody, ResponseBody,
+    Answer, Exchange, RecordedRequest, RecordedResponse, RequestBody, ResponseBody, STATUSES,
 };
 use crate::client::Release;
 
@@ -46,6 +46,8 @@ struct WireRequest {
     raw: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     length: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    descriptors: usize,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,6 +64,10 @@ struct WireResponse {
     body: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<String>,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 mod release {
@@ -121,6 +127,7 @@ impl TryFrom<WireRequest> for RecordedRequest {
             method: wire.method,
             path: wire.path,
             body,
+            descriptors: wire.descriptors,
         })
     }
 }
@@ -129,7 +136,7 @@ impl TryFrom<WireResponse> for RecordedResponse {
     type Error = String;
 
     fn try_from(wire: WireResponse) -> Result<Self, String> {
-        if !(200..600).contains(&wire.status) {
+        if !STATUSES.contains(&wire.status) {
             return Err(format!("status {} is no status of an answer", wire.status));
         }
         for line in wire.headers.iter().flatten() {
@@ -181,6 +188,7 @@ impl From<RecordedRequest> for WireRequest {
             body,
             raw,
             length,
+            descriptors: request.descriptors,
         }
     }
 }

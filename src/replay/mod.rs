@@ -14,8 +14,8 @@
 //! stands in front of a real api-socket. A [`Player`] serves one on a Unix socket of its own, with the bytes
 //! that a real VMM would send, and can be told to misbehave at a step ([`Fault`]).
 //!
-//! There is one matching rule, [`Script`]: strict order, and the same method, path and body. A request that was
-//! not recorded is answered 500 and remembered; [`Player::finish`] then fails, and also if steps are left over.
+//! There is one matching rule, [`Script`]: strict order, and the same method, path, body and number of open files
+//! sent with it. A request that was not recorded is answered 500 and remembered; [`Player::finish`] then fails, and also if steps are left over.
 //! So a test that replays can't pass by asking for something else than what was recorded.
 //!
 //! What differs from run to run is not in a cassette: path prefixes stand as placeholders (`${RUN}`), which the
@@ -61,13 +61,17 @@
 //! ```
 
 mod cassette;
+mod descriptors;
 mod error;
 mod file;
 mod layout;
 mod player;
 mod recorder;
+mod response;
 mod script;
 mod substitution;
+mod tape;
+pub(crate) mod upstream;
 pub(crate) mod wire;
 
 pub use cassette::{

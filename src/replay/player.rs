@@ -14,7 +14,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::cassette::{Answer, Cassette, RecordedResponse, ResponseBody};
+use super::cassette::{Answer, Cassette};
+use super::descriptors::ClientStream;
+use super::response::{CONTINUE, refusal};
 use super::wire::{RawRequest, Reader};
 use super::{Error, Script};
 
@@ -265,9 +267,9 @@ enum Ended {
 }
 
 async fn converse(stream: UnixStream, stage: Arc<Stage>) -> Ended {
-    let mut reader = Reader::new(stream);
+    let mut reader = Reader::new(ClientStream::new(stream));
     loop {
-        let request = match reader.request().await {
+        let request = match next_request(&mut reader).await {
             Ok(Some(request)) => request,
             Ok(None) => return Ended::Connection,
             Err(error) => {
@@ -275,11 +277,14 @@ async fn converse(stream: UnixStream, stage: Arc<Stage>) -> Ended {
                 return Ended::Connection;
             }
         };
-        let sent = match stage.play(request).await {
+        // Closed here; a VMM would keep them.
+        let descriptors = reader.get_mut().take_descriptors().len();
+        let stream = reader.get_mut().stream();
+        let sent = match stage.play(request, descriptors).await {
             Cue::Close => return Ended::Connection,
             Cue::Exit => return Ended::Exit,
-            Cue::Answer(bytes, None) => reader.get_mut().write_all(&bytes).await.map(|()| true),
-            Cue::Answer(bytes, Some(fault)) => misbehave(reader.get_mut(), &bytes, fault).await,
+            Cue::Answer(bytes, None) => stream.write_all(&bytes).await.map(|()| true),
+            Cue::Answer(bytes, Some(fault)) => misbehave(stream, &bytes, fault).await,
         };
         // A client that went away before its answer is the client's affair.
         if !sent.unwrap_or(false) {
@@ -288,13 +293,24 @@ async fn converse(stream: UnixStream, stage: Arc<Stage>) -> Ended {
     }
 }
 
+/// The next request. A client that waits for an interim response before it sends the body gets one, as from a VMM.
+async fn next_request(reader: &mut Reader<ClientStream>) -> io::Result<Option<RawRequest>> {
+    let Some(head) = reader.request_head().await? else {
+        return Ok(None);
+    };
+    if head.expects && !reader.has_body_of(&head) {
+        reader.get_mut().stream().write_all(CONTINUE).await?;
+    }
+    reader.rest_of(head).await.map(Some)
+}
+
 impl Stage {
-    async fn play(&self, request: RawRequest) -> Cue {
+    async fn play(&self, request: RawRequest, descriptors: usize) -> Cue {
         let RawRequest {
             method, path, body, ..
         } = request;
         let mut state = self.state.lock().await;
-        let (step, answer) = match state.script.play(&method, &path, &body) {
+        let (step, answer) = match state.script.play(&method, &path, &body, descriptors) {
             Ok((step, exchange)) => (step, exchange.answer.clone()),
             Err(mismatch) => {
                 tracing::warn!(socket = %self.socket.display(), "{mismatch}");
@@ -360,16 +376,6 @@ async fn misbehave(stream: &mut UnixStream, answer: &[u8], fault: Fault) -> io::
         }
         Fault::Bytes(bytes) => stream.write_all(&bytes).await.map(|()| true),
     }
-}
-
-/// An answer of the player's own, in the form of a VMM's error.
-fn refusal(status: u16, lines: Vec<String>) -> Vec<u8> {
-    RecordedResponse {
-        status,
-        headers: None,
-        body: ResponseBody::Json(lines.into()),
-    }
-    .to_bytes()
 }
 
 fn remove_socket(socket: &Path) {

@@ -5,19 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::sleep;
 
-use super::cassette::{
-    Answer, Cassette, Exchange, RecordedRequest, RecordedResponse, RequestBody, ResponseBody,
-};
-use super::wire::{self, RawRequest, RawResponse, Reader, usual_headers};
+use super::cassette::Cassette;
+use super::descriptors::{ClientStream, DescriptorsLost};
+use super::tape::{Connection, Tape};
+use super::wire::Reader;
 use super::{Error, substitution};
-use crate::client::{BODY_LIMIT, Client, Release};
+use crate::client::{Client, Release};
 
 /// A proxy in front of a VMM's api-socket that makes a [`Cassette`] of what passes through it.
 ///
@@ -25,7 +24,9 @@ use crate::client::{BODY_LIMIT, Client, Release};
 /// the order of the cassette. Each takes a connection of its own to the VMM, so that what a VMM does to a
 /// connection after a bad request doesn't reach the next one.
 ///
-/// Requests and answers are passed on byte for byte. Open files that travel beside a request are not.
+/// Requests and answers are passed on byte for byte. So are interim answers (1xx), which are not recorded, and the open
+/// files that travel beside a request (`SCM_RIGHTS`), of which the cassette holds the number. A request with more than
+/// 253 of them is refused with status 500, and [`finish`](Recorder::finish) fails.
 ///
 /// Made stable, so that recording again gives the same file: the prefixes given to
 /// [`placeholder`](RecorderOptions::placeholder), and the process id in the answer of `vmm.ping`, which is always
@@ -51,8 +52,8 @@ pub struct RecorderOptions {
     notes: Option<String>,
 }
 
-/// The longest time that a VMM may take for an answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// The pause before a connection that couldn't be accepted is tried again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// As many connections as a VMM takes.
 const MAX_CONNECTIONS: usize = 10;
@@ -121,11 +122,7 @@ impl Recorder {
         // Idle for ever: its end is the end of the VMM.
         let lifeline = UnixStream::connect(&api_socket).await.map_err(failed)?;
         let listener = UnixListener::bind(&listen).map_err(failed)?;
-        let tape = Arc::new(Tape {
-            api_socket,
-            placeholders,
-            recorded: Mutex::default(),
-        });
+        let tape = Arc::new(Tape::new(api_socket, placeholders));
         let (say_gone, gone) = watch::channel(false);
         let server = tokio::spawn(serve(listener, lifeline, tape.clone(), say_gone));
         Ok(Recorder {
@@ -162,16 +159,22 @@ impl Recorder {
     ///
     /// [`Error::Unrecordable`] for the first exchange that can't stand in a cassette.
     pub async fn finish(self) -> Result<Cassette, Error> {
-        let mut recorded = self.tape.recorded.lock().await;
-        self.server.abort();
-        if let Some(failure) = recorded.failure.take() {
-            return Err(failure);
+        match self.finish_incomplete().await {
+            (cassette, None) => Ok(cassette),
+            (_, Some(failure)) => Err(failure),
         }
-        Ok(Cassette {
+    }
+
+    /// The same as [`finish`](Recorder::finish), and keeps what was recorded before a failure: the exchanges before the
+    /// first that can't stand in a cassette, and its [`Error::Unrecordable`].
+    pub async fn finish_incomplete(self) -> (Cassette, Option<Error>) {
+        let (exchanges, failure) = self.tape.take(&self.server).await;
+        let cassette = Cassette {
             release: self.release,
             notes: self.notes.clone(),
-            exchanges: std::mem::take(&mut recorded.exchanges),
-        })
+            exchanges,
+        };
+        (cassette, failure)
     }
 }
 
@@ -184,21 +187,6 @@ impl Drop for Recorder {
             tracing::warn!(socket = %self.listen.display(), %error, "can't remove a recorder's socket");
         }
     }
-}
-
-/// What the connections of one recorder share.
-#[derive(Debug)]
-struct Tape {
-    api_socket: PathBuf,
-    placeholders: Vec<(String, String)>,
-    recorded: Mutex<Recorded>,
-}
-
-#[derive(Debug, Default)]
-struct Recorded {
-    exchanges: Vec<Exchange>,
-    bytes: u64,
-    failure: Option<Error>,
 }
 
 async fn serve(
@@ -217,9 +205,10 @@ async fn serve(
                     connections.spawn(converse(stream, tape.clone()));
                 }
                 Ok(_) => tracing::warn!("more connections than a VMM takes"),
+                // Such as too many open files: the client waits until there are fewer.
                 Err(error) => {
-                    tracing::warn!(%error, "the recorder stops listening");
-                    return;
+                    tracing::warn!(%error, "the recorder can't accept a connection yet");
+                    sleep(ACCEPT_PAUSE).await;
                 }
             },
             Some(_) = connections.join_next() => {}
@@ -234,156 +223,19 @@ async fn serve(
 }
 
 async fn converse(stream: UnixStream, tape: Arc<Tape>) {
-    let mut reader = Reader::new(stream);
+    let mut client = Reader::new(ClientStream::new(stream));
     loop {
-        match reader.request().await {
-            Ok(Some(request)) => match tape.exchange(request).await {
-                Some(answer) => {
-                    if reader.get_mut().write_all(&answer).await.is_err() {
-                        return;
-                    }
-                }
-                None => return,
-            },
-            Ok(None) => return,
+        match tape.exchange(&mut client).await {
+            Ok(Connection::Kept) => {}
+            Ok(Connection::Over) => return,
             Err(error) => {
-                tracing::warn!(%error, "what a client sent is no request and is not recorded");
+                tracing::warn!(%error, "what a client sent is no request that can be passed on");
+                if let Some(lost) = DescriptorsLost::of(&error) {
+                    let answer = tape.refuse(lost).await;
+                    let _ = client.get_mut().stream().write_all(&answer).await;
+                }
                 return;
             }
         }
     }
-}
-
-impl Tape {
-    /// Passes a request on and writes it down with its answer, whose bytes are returned; `None` when the
-    /// VMM closed.
-    async fn exchange(&self, request: RawRequest) -> Option<Vec<u8>> {
-        // Held until the answer is there: this is what makes an order of them.
-        let mut recorded = self.recorded.lock().await;
-        let asked = format!("{} {}", request.method, request.path);
-        let answer = timeout(ANSWER_LIMIT, self.ask(&request.bytes)).await;
-        let (answer, bytes, size) = match answer {
-            Ok(Ok(answer)) => answer.map_or((Ok(Answer::Closed), None, 0), |answer| {
-                let size = answer.bytes.len();
-                let bytes = answer.bytes.clone();
-                (
-                    recorded_response(answer).map(Answer::Response),
-                    Some(bytes),
-                    size,
-                )
-            }),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                (Err("the answer is not HTTP"), None, 0)
-            }
-            // There is no VMM any more.
-            Ok(Err(error)) => {
-                tracing::warn!(%error, %asked, "not recorded: the VMM can't be reached");
-                return None;
-            }
-            Err(_) => (Err("no answer came"), None, 0),
-        };
-        // Of a body that no VMM reads, only the length is kept.
-        let kept = request.bytes.len().min(BODY_LIMIT);
-        recorded.bytes += (kept + size) as u64;
-        let exchange = answer.and_then(|answer| {
-            Ok(Exchange {
-                request: recorded_request(request)?,
-                answer,
-            })
-        });
-        let exchange = match exchange {
-            // Written with indents, JSON is several times as long.
-            Ok(_) if recorded.bytes > Cassette::MAX_BYTES / 4 => {
-                Err("the cassette has become too large")
-            }
-            Ok(exchange) => self.stable(exchange),
-            Err(reason) => Err(reason),
-        };
-        match exchange {
-            Ok(exchange) => recorded.exchanges.push(exchange),
-            Err(reason) => {
-                let step = recorded.exchanges.len() + 1;
-                recorded.failure.get_or_insert(Error::Unrecordable {
-                    step,
-                    request: asked,
-                    reason,
-                });
-            }
-        }
-        bytes
-    }
-
-    /// Asks the VMM; `None` when it closes without an answer.
-    async fn ask(&self, request: &[u8]) -> io::Result<Option<RawResponse>> {
-        let stream = UnixStream::connect(&self.api_socket).await?;
-        match wire::exchange(stream, request).await {
-            Err(error) if error.kind() != io::ErrorKind::InvalidData => Ok(None),
-            answer => answer,
-        }
-    }
-
-    /// The same exchange without what differs from run to run.
-    fn stable(&self, mut exchange: Exchange) -> Result<Exchange, &'static str> {
-        if exchange.request.path.ends_with("/vmm.ping")
-            && let Answer::Response(RecordedResponse {
-                body: ResponseBody::Json(Value::Object(ping)),
-                ..
-            }) = &mut exchange.answer
-            && let Some(pid) = ping.get_mut("pid")
-        {
-            *pid = 1.into();
-        }
-        let mut ambiguous = false;
-        substitution::rewrite(&mut exchange, &mut |text| {
-            ambiguous |= substitution::has_placeholder(text);
-            for (real, name) in &self.placeholders {
-                if text.contains(real) {
-                    *text = text.replace(real, &format!("${{{name}}}"));
-                }
-            }
-        });
-        if ambiguous {
-            return Err("it has a text that would be taken for a placeholder");
-        }
-        Ok(exchange)
-    }
-}
-
-fn recorded_request(request: RawRequest) -> Result<RecordedRequest, &'static str> {
-    let RawRequest {
-        method, path, body, ..
-    } = request;
-    let body = if body.is_empty() {
-        RequestBody::None
-    } else if body.len() > BODY_LIMIT {
-        RequestBody::Length(body.len() as u64)
-    } else if let Ok(json) = serde_json::from_slice(&body) {
-        RequestBody::Json(json)
-    } else {
-        let text = String::from_utf8(body).map_err(|_| "its body is not UTF-8")?;
-        RequestBody::Text(text)
-    };
-    Ok(RecordedRequest { method, path, body })
-}
-
-fn recorded_response(response: RawResponse) -> Result<RecordedResponse, &'static str> {
-    let RawResponse {
-        status,
-        headers,
-        body,
-        ..
-    } = response;
-    let body = if body.is_empty() {
-        ResponseBody::Empty
-    } else if let Ok(json) = serde_json::from_slice(&body) {
-        ResponseBody::Json(json)
-    } else {
-        let text = String::from_utf8(body).map_err(|_| "the answer's body is not UTF-8")?;
-        ResponseBody::Text(text)
-    };
-    Ok(RecordedResponse {
-        status,
-        headers: (headers != usual_headers(status)).then_some(headers),
-        body,
-    })
 }

@@ -1,4 +1,4 @@
-//! The matching rule: strict order; the same method, path and body.
+//! The matching rule: strict order; the same method, path, body and number of descriptors.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,8 @@ use super::{Error, substitution};
 /// mock server of another kind can use it too.
 ///
 /// A request matches the next exchange if its method and path are equal and its body is the same: as JSON
-/// values if both are JSON, else byte for byte. No body and an empty body are the same.
+/// values if both are JSON, else byte for byte. No body and an empty body are the same. As many descriptors must come with
+/// it as were recorded; which files they are of is not compared.
 #[derive(Debug)]
 pub struct Script {
     exchanges: Vec<Exchange>,
@@ -33,7 +34,7 @@ pub struct Mismatch {
     pub expected: Option<String>,
     /// Method and path that came.
     pub got: String,
-    /// Where the body differs, if method and path are the same.
+    /// Where the body or the number of descriptors differs, if method and path are the same.
     pub difference: Option<String>,
 }
 
@@ -77,7 +78,8 @@ impl Script {
         self.exchanges.get(self.next)
     }
 
-    /// Plays one step: the step's number, from 1, and its exchange.
+    /// Plays one step: the step's number, from 1, and its exchange. `descriptors` is the number of open files that came
+    /// with the request.
     ///
     /// # Errors
     ///
@@ -88,6 +90,7 @@ impl Script {
         method: &str,
         path: &str,
         body: &[u8],
+        descriptors: usize,
     ) -> Result<(usize, &Exchange), Mismatch> {
         let mismatch = Mismatch {
             step: self.next + 1,
@@ -102,6 +105,7 @@ impl Script {
                 let expected = format!("{} {}", request.method, request.path);
                 let difference = if expected == mismatch.got {
                     difference(&request.body, body)
+                        .or_else(|| miscount(request.descriptors, descriptors))
                 } else {
                     None
                 };
@@ -159,10 +163,7 @@ impl fmt::Display for Mismatch {
         match (&self.expected, &self.difference) {
             (None, _) => write!(f, "all {total} steps were played, and then came {got}"),
             (Some(_), Some(difference)) => {
-                write!(
-                    f,
-                    "step {step} of {total}: {got} came with another body: {difference}"
-                )
+                write!(f, "step {step} of {total}: {got} differs: {difference}")
             }
             (Some(expected), None) => {
                 write!(f, "step {step} of {total}: expected {expected}, got {got}")
@@ -186,6 +187,11 @@ fn difference(expected: &RequestBody, got: &[u8]) -> Option<String> {
             Err(_) => Some(format!("expected JSON, got {}", shown())),
         },
     }
+}
+
+/// How the number of descriptors differs from the recorded one; `None` if it is the same.
+fn miscount(expected: usize, got: usize) -> Option<String> {
+    (expected != got).then(|| format!("expected {expected} descriptors, got {got}"))
 }
 
 /// The first place, as a JSON pointer, at which two values differ.
@@ -286,7 +292,7 @@ mod tests {
         ];
         for (index, (method, path, body)) in order.into_iter().enumerate() {
             assert!(script.finish().is_err());
-            let (step, _) = script.play(method, path, body.as_bytes()).unwrap();
+            let (step, _) = script.play(method, path, body.as_bytes(), 0).unwrap();
             assert_eq!(step, index + 1);
         }
         script.finish().unwrap();
@@ -295,7 +301,7 @@ mod tests {
     #[track_caller]
     fn check(recorded: &str, (method, path, body): (&str, &str, &str), expected: &str) {
         let mut script = script(recorded);
-        let mismatch = script.play(method, path, body.as_bytes()).unwrap_err();
+        let mismatch = script.play(method, path, body.as_bytes(), 0).unwrap_err();
         assert!(mismatch.to_string().contains(expected), "{mismatch}");
         let error = script.finish().unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
@@ -342,6 +348,12 @@ mod tests {
         check(raw, ("PUT", "/a", "{}"), "expected {, got {}");
         let long = r#"{"method":"PUT","path":"/a","length":2}"#;
         check(long, ("PUT", "/a", "{"), "expected 2 bytes, got 1");
+        let with_file = r#"{"method":"PUT","path":"/a","descriptors":1}"#;
+        check(
+            with_file,
+            ("PUT", "/a", ""),
+            "step 1 of 1: PUT /a differs: expected 1 descriptors, got 0",
+        );
     }
 
     #[test]

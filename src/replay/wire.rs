@@ -1,19 +1,28 @@
-//! HTTP/1.1 as a VMM speaks it: heads and bodies with a length, read whole and bounded.
+//! Reads HTTP/1.1 as a VMM speaks it: heads and bodies with a length, whole and bounded.
 //!
-//! Not hyper: a replay must send the bytes that a VMM sends (an empty reason, no date, a body that is not what
-//! its type says), and a recording must see them.
+//! Not hyper: a recording must see the bytes that a VMM sends (an empty reason, no date, a body that is not what its
+//! type says).
 
-use std::convert::Infallible;
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-
-use super::cassette::{RecordedResponse, ResponseBody};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_BODY: usize = 16 * 1024 * 1024;
 const MAX_HEADERS: usize = 64;
+
+/// The head of a request, whose body may still be on its way. Its bytes are at the front of the reader's buffer.
+#[derive(Debug)]
+pub(super) struct RequestHead {
+    pub(super) method: String,
+    pub(super) path: String,
+    /// The body's length, in bytes.
+    pub(super) body: usize,
+    /// Whether it has the header `Expect`: the client may wait for an interim response before it sends the body.
+    pub(super) expects: bool,
+    /// Its own length, in bytes.
+    bytes: usize,
+}
 
 /// A request as it was read.
 #[derive(Debug, PartialEq)]
@@ -36,27 +45,15 @@ pub(crate) struct RawResponse {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Sends a request and reads its response; `None` when the other end closes before one begins. Errors as for
-/// [`Reader::response`].
-///
-/// Reads while it writes: a VMM answers a body that is too large without reading it to its end, and it may close
-/// before that; what it said is still there to be read.
-pub(crate) async fn exchange(
-    stream: UnixStream,
-    request: &[u8],
-) -> io::Result<Option<RawResponse>> {
-    // The writing half lives on: a VMM loses the response when it is shut.
-    let (read, mut write) = stream.into_split();
-    let mut reader = Reader::new(read);
-    let sending = async {
-        let _ = write.write_all(request).await;
-        std::future::pending::<Infallible>().await
-    };
-    tokio::select! {
-        answer = reader.response() => answer,
-        never = sending => match never {},
+impl RawResponse {
+    /// Whether the answer is still to come (RFC 9110, section 15.2). 101 is the last response of its connection.
+    pub(super) fn is_interim(&self) -> bool {
+        matches!(self.status, 100..=199) && self.status != SWITCHING_PROTOCOLS
     }
 }
+
+/// The status after which a connection no longer carries HTTP.
+pub(super) const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// Reads messages from a stream, one after the other.
 pub(crate) struct Reader<S> {
@@ -76,27 +73,25 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         &mut self.stream
     }
 
-    /// The next request; `None` when the stream ends before one begins.
+    /// The head of the next request; `None` when the stream ends before one begins.
     ///
     /// # Errors
     ///
     /// `UnexpectedEof` when the stream ends inside one; `InvalidData` when it isn't HTTP/1.1 with a length, or is
     /// too large.
-    pub(super) async fn request(&mut self) -> io::Result<Option<RawRequest>> {
+    pub(super) async fn request_head(&mut self) -> io::Result<Option<RequestHead>> {
         loop {
             let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
             let mut request = httparse::Request::new(&mut headers);
-            if let httparse::Status::Complete(head) =
+            if let httparse::Status::Complete(bytes) =
                 request.parse(&self.buffer).map_err(invalid)?
             {
-                let method = request.method.unwrap_or_default().to_owned();
-                let path = request.path.unwrap_or_default().to_owned();
-                let length = content_length(request.headers)?.unwrap_or(0);
-                let (body, bytes) = self.message(head, length).await?;
-                return Ok(Some(RawRequest {
-                    method,
-                    path,
-                    body,
+                return Ok(Some(RequestHead {
+                    method: request.method.unwrap_or_default().to_owned(),
+                    path: request.path.unwrap_or_default().to_owned(),
+                    body: content_length(request.headers)?.unwrap_or(0),
+                    expects: (request.headers.iter())
+                        .any(|header| header.name.eq_ignore_ascii_case("expect")),
                     bytes,
                 }));
             }
@@ -106,8 +101,46 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         }
     }
 
-    /// The next response; `None` when the stream ends before one begins. Errors as for a request.
-    pub(crate) async fn response(&mut self) -> io::Result<Option<RawResponse>> {
+    /// The bytes of a head that was just read.
+    pub(super) fn bytes_of(&self, head: &RequestHead) -> &[u8] {
+        &self.buffer[..head.bytes]
+    }
+
+    /// Whether all of the body has come.
+    pub(super) fn has_body_of(&self, head: &RequestHead) -> bool {
+        self.buffer.len() >= head.bytes + head.body
+    }
+
+    /// Waits until all of the body has come. Nothing is lost when this is dropped before.
+    pub(super) async fn await_body(&mut self, head: &RequestHead) -> io::Result<()> {
+        self.fill(head.bytes + head.body).await
+    }
+
+    /// The whole request of a head that was just read.
+    pub(super) async fn rest_of(&mut self, head: RequestHead) -> io::Result<RawRequest> {
+        let (body, bytes) = self.message(head.bytes, head.body).await?;
+        Ok(RawRequest {
+            method: head.method,
+            path: head.path,
+            body,
+            bytes,
+        })
+    }
+
+    /// The next response that is an answer: interim responses before it are skipped. Else as
+    /// [`response`](Reader::response).
+    pub(crate) async fn answer(&mut self) -> io::Result<Option<RawResponse>> {
+        loop {
+            match self.response().await? {
+                Some(response) if response.is_interim() => {}
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// The next response, be it interim or the answer; `None` when the stream ends before one begins. Nothing is lost
+    /// when this is dropped before. Errors as for a request.
+    pub(super) async fn response(&mut self) -> io::Result<Option<RawResponse>> {
         loop {
             let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
             let mut response = httparse::Response::new(&mut headers);
@@ -123,8 +156,12 @@ impl<S: AsyncRead + Unpin> Reader<S> {
                         format!("{}: {}", header.name, String::from_utf8_lossy(header.value))
                     })
                     .collect();
-                // Without a length there is no body: a VMM never ends one by closing.
-                let length = content_length(response.headers)?.unwrap_or(0);
+                let length = match status {
+                    // These end with their head, whatever length it has (RFC 9112, section 6.3).
+                    100..=199 | 204 | 304 => 0,
+                    // Without a length there is no body: a VMM never ends one by closing.
+                    _ => content_length(response.headers)?.unwrap_or(0),
+                };
                 let (body, bytes) = self.message(head, length).await?;
                 return Ok(Some(RawResponse {
                     status,
@@ -154,14 +191,20 @@ impl<S: AsyncRead + Unpin> Reader<S> {
     /// Takes one message off the buffer, whose head is already there: its body, and all of it.
     async fn message(&mut self, head: usize, length: usize) -> io::Result<(Vec<u8>, Vec<u8>)> {
         let end = head + length;
-        while self.buffer.len() < end {
+        self.fill(end).await?;
+        let rest = self.buffer.split_off(end);
+        let bytes = std::mem::replace(&mut self.buffer, rest);
+        Ok((bytes[head..].to_vec(), bytes))
+    }
+
+    /// Reads until so many bytes are in the buffer.
+    async fn fill(&mut self, length: usize) -> io::Result<()> {
+        while self.buffer.len() < length {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        let rest = self.buffer.split_off(end);
-        let bytes = std::mem::replace(&mut self.buffer, rest);
-        Ok((bytes[head..].to_vec(), bytes))
+        Ok(())
     }
 }
 
@@ -189,60 +232,9 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// The header lines that a VMM sends with every answer, without `Content-Length`.
-pub(super) fn usual_headers(status: u16) -> &'static [&'static str] {
-    const ALL: &[&str] = &[
-        "Server: Cloud Hypervisor API",
-        "Connection: keep-alive",
-        "Content-Type: application/json",
-    ];
-    match status {
-        204 => &ALL[..2],
-        _ => ALL,
-    }
-}
-
-impl ResponseBody {
-    /// The body's bytes.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        match self {
-            ResponseBody::Empty => Vec::new(),
-            ResponseBody::Json(json) => json.to_string().into_bytes(),
-            ResponseBody::Text(text) => text.clone().into_bytes(),
-        }
-    }
-}
-
-impl RecordedResponse {
-    /// The bytes of this response on the wire.
-    ///
-    /// As a VMM writes them: no reason beside the status, its own header lines, and a `Content-Length` unless the
-    /// status is 204.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let body = self.body.to_bytes();
-        let mut head = format!("HTTP/1.1 {} \r\n", self.status);
-        let mut line = |line: &str| {
-            head.push_str(line);
-            head.push_str("\r\n");
-        };
-        match &self.headers {
-            Some(headers) => headers.iter().for_each(|header| line(header)),
-            None => usual_headers(self.status)
-                .iter()
-                .for_each(|header| line(header)),
-        }
-        if self.status != 204 {
-            line(&format!("Content-Length: {}", body.len()));
-        }
-        line("");
-        let mut bytes = head.into_bytes();
-        bytes.extend_from_slice(&body);
-        bytes
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::response::CONTINUE;
     use super::*;
 
     /// Hands out one byte at a time, the worst way in which a stream may arrive.
@@ -254,8 +246,8 @@ mod tests {
             .collect();
         let mut stream = tokio_test_stream(bytes);
         let mut reader = Reader::new(&mut stream);
-        while let Some(request) = reader.request().await? {
-            all.push(request);
+        while let Some(head) = reader.request_head().await? {
+            all.push(reader.rest_of(head).await?);
         }
         Ok(all)
     }
@@ -328,42 +320,42 @@ mod tests {
         }
     }
 
-    /// The bytes on the right were read from a v53.0 VMM.
     #[tokio::test]
-    async fn responses_have_a_vmms_own_bytes() {
-        let response = |status, body| RecordedResponse {
-            status,
-            headers: None,
-            body,
+    async fn interim_responses_are_no_answer() {
+        const ANSWER: &str = "HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\n{}";
+        let check = async |interim: &str, statuses: &[u16], rest: &str| {
+            let bytes = format!("{interim}{ANSWER}").into_bytes();
+            let chunks = bytes.into_iter().map(|byte| Ok(vec![byte])).collect();
+            let mut reader = Reader::new(tokio_test_stream(chunks));
+            for status in statuses {
+                let response = reader.response().await.unwrap().unwrap();
+                assert_eq!(response.status, *status, "{interim:?}");
+                assert!(response.is_interim() && response.body.is_empty());
+            }
+            let answer = reader.answer().await.unwrap().unwrap();
+            assert_eq!(String::from_utf8_lossy(&answer.bytes), rest, "{interim:?}");
+            assert!(!answer.is_interim());
         };
-        let cases = [
-            (
-                response(204, ResponseBody::Empty),
-                "HTTP/1.1 204 \r\nServer: Cloud Hypervisor API\r\nConnection: keep-alive\r\n\r\n",
-            ),
-            (
-                response(404, ResponseBody::Json(serde_json::json!(["Not Found"]))),
-                "HTTP/1.1 404 \r\nServer: Cloud Hypervisor API\r\nConnection: keep-alive\r\n\
-                 Content-Type: application/json\r\nContent-Length: 13\r\n\r\n[\"Not Found\"]",
-            ),
-            (
-                response(400, ResponseBody::Empty),
-                "HTTP/1.1 400 \r\nServer: Cloud Hypervisor API\r\nConnection: keep-alive\r\n\
-                 Content-Type: application/json\r\nContent-Length: 0\r\n\r\n",
-            ),
-        ];
-        for (response, expected) in cases {
-            let bytes = response.to_bytes();
-            assert_eq!(String::from_utf8_lossy(&bytes), expected);
-            let read = Reader::new(bytes.as_slice())
-                .response()
-                .await
-                .unwrap()
-                .unwrap();
-            assert_eq!(read.status, response.status);
-            assert_eq!(read.headers, usual_headers(response.status));
-            assert_eq!(read.body, response.body.to_bytes());
-            assert_eq!(read.bytes, bytes);
+        let switch = "HTTP/1.1 101 \r\nUpgrade: x\r\n\r\n";
+        let hints = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nContent-Length: 400\r\n\r\n";
+        let more = "HTTP/1.1 100 \r\n\r\n";
+        check("", &[], ANSWER).await;
+        check(more, &[100], ANSWER).await;
+        check(more, &[], ANSWER).await;
+        check(&[more, hints, more].concat(), &[100, 103], ANSWER).await;
+        check("HTTP/1.1 199 \r\n\r\n", &[], ANSWER).await;
+        check(&[more, switch].concat(), &[100], switch).await;
+        check(std::str::from_utf8(CONTINUE).unwrap(), &[100], ANSWER).await;
+    }
+
+    #[tokio::test]
+    async fn what_has_no_body_ends_with_its_head() {
+        for status in ["204", "304"] {
+            let head = format!("HTTP/1.1 {status} \r\nContent-Length: 400\r\n\r\n");
+            let mut reader = Reader::new(head.as_bytes());
+            let answer = reader.answer().await.unwrap().unwrap();
+            assert_eq!(answer.bytes, head.as_bytes());
+            assert!(reader.answer().await.unwrap().is_none());
         }
     }
 }

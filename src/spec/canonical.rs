@@ -31,11 +31,18 @@ impl Contract {
         json!({
             "openapi": "3.0.1",
             "info": { "title": "VMM API", "version": self.release.to_string() },
-            "servers": [{ "url": self.server }],
+            "servers": servers(&self.servers),
             "paths": paths.collect::<Map<_, _>>(),
             "components": { "schemas": schemas.collect::<Map<_, _>>() },
         })
     }
+}
+
+fn servers(addresses: &[String]) -> Value {
+    addresses
+        .iter()
+        .map(|address| json!({ "url": address }))
+        .collect()
 }
 
 fn endpoint(endpoint: &Endpoint) -> Value {
@@ -53,6 +60,9 @@ fn endpoint(endpoint: &Endpoint) -> Value {
     }
     if endpoint.deprecated {
         value["deprecated"] = true.into();
+    }
+    if !endpoint.servers.is_empty() {
+        value["servers"] = servers(&endpoint.servers);
     }
     value
 }

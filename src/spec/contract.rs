@@ -15,8 +15,9 @@ pub struct Contract {
     /// The release that this is the contract of. An upstream document does not say: its `info.version` is `0.3.0` in
     /// every release, so the importer names it.
     pub release: Release,
-    /// The address that every path is relative to: `http://localhost/api/v1`.
-    pub server: String,
+    /// The addresses that every path is relative to: `http://localhost/api/v1`. A variable of an address is replaced by
+    /// each of its values. A document without any means `/`.
+    pub servers: Vec<String>,
     /// The endpoints by path (`/vm.info`) and method.
     pub paths: BTreeMap<String, BTreeMap<Method, Endpoint>>,
     /// The named schemas.
@@ -24,6 +25,16 @@ pub struct Contract {
 }
 
 impl Contract {
+    /// The base paths of `endpoint`, which is one of this contract's: the paths of its addresses, or of the contract's
+    /// where it has none of its own. Each is empty, or starts with a slash and ends without one: `/api/v1`.
+    pub fn base_paths(&self, endpoint: &Endpoint) -> BTreeSet<String> {
+        let servers = match endpoint.servers.is_empty() {
+            true => &self.servers,
+            false => &endpoint.servers,
+        };
+        servers.iter().map(|server| base_path(server)).collect()
+    }
+
     /// Checks that every reference leads to a schema, and not round in a circle. A contract that was read has passed
     /// this.
     ///
@@ -34,6 +45,28 @@ impl Contract {
     pub fn check_references(&self) -> Result<(), Invalid> {
         references::check(self)
     }
+}
+
+/// The path of a server's address, without slashes at the end. What comes before it, scheme and host, says how a
+/// server is reached, and the api-socket makes that meaningless.
+fn base_path(address: &str) -> String {
+    let address = address.split(['?', '#']).next().unwrap_or_default();
+    let relative = match address.split_once("//") {
+        Some((scheme, rest)) if scheme.is_empty() || scheme.ends_with(':') => {
+            rest.find('/').map_or("", |path| &rest[path..])
+        }
+        _ => address,
+    };
+    // A relative address is relative to the document's own, whose path no contract knows: the root stands for it.
+    let mut steps: Vec<&str> = Vec::new();
+    for step in relative.split('/') {
+        match step {
+            "" | "." => {}
+            ".." => drop(steps.pop()),
+            step => steps.push(step),
+        }
+    }
+    steps.iter().map(|step| format!("/{step}")).collect()
 }
 
 /// An HTTP method.
@@ -90,6 +123,9 @@ pub struct Endpoint {
     pub fallbacks: BTreeMap<String, Response>,
     /// Whether the document advises against it.
     pub deprecated: bool,
+    /// The addresses that its path is relative to, where they are not the contract's; else empty. As
+    /// [`Contract::servers`] otherwise.
+    pub servers: Vec<String>,
 }
 
 impl Endpoint {
@@ -241,5 +277,30 @@ impl Shape {
             Shape::Map(_) => "map",
             Shape::Reference(_) => "reference",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_path_is_the_path_of_an_address() {
+        fn check(address: &str, expected: &str) {
+            assert_eq!(base_path(address), expected, "{address}");
+        }
+        check("http://localhost/api/v1", "/api/v1");
+        check("http://localhost/api/v1/", "/api/v1");
+        check("https://[::1]:8080/api/v1?x=/y#/z", "/api/v1");
+        check("//localhost/api/v1", "/api/v1");
+        check("/api/v1", "/api/v1");
+        check("api/v1", "/api/v1");
+        check("./api/../api/v1/.", "/api/v1");
+        check("../../v1", "/v1");
+        check("/Api/v1", "/Api/v1");
+        check("http://localhost", "");
+        check("http://localhost/", "");
+        check("/", "");
+        check("", "");
     }
 }

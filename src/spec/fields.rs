@@ -91,10 +91,21 @@ impl<'a> Place<'a> {
             .ok_or_else(|| self.expected("a number"))
     }
 
-    /// A length or a number of things.
+    /// A length or a number of things, which may be written `10.0`.
     pub(super) fn count(&self) -> Result<u64, Invalid> {
+        // Up to 2^53 every whole number is exact.
+        let exact = |number: &f64| {
+            number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(number)
+        };
+        let written = || {
+            self.value
+                .as_f64()
+                .filter(exact)
+                .map(|number| number as u64)
+        };
         self.value
             .as_u64()
+            .or_else(written)
             .ok_or_else(|| self.expected("a whole number that is not negative"))
     }
 
@@ -133,8 +144,11 @@ impl<'a> Place<'a> {
     }
 
     pub(super) fn status(&self, key: &str) -> Result<u16, Invalid> {
-        key.parse()
-            .ok()
+        // `u16::from_str` also takes a sign and leading zeros, which would give one status two names.
+        let digits = key.bytes().all(|byte| byte.is_ascii_digit()) && key.len() == 3;
+        digits
+            .then(|| key.parse().ok())
+            .flatten()
             .filter(|status| (100..600).contains(status))
             .ok_or_else(|| {
                 let found = format!("`{key:.60}`");

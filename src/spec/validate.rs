@@ -306,7 +306,7 @@ mod tests {
     fn check(document: Value, value: Value, expected: &[(&str, &str, &str)]) {
         let contract = Contract {
             release: "v53.0".parse::<Release>().unwrap(),
-            server: String::new(),
+            servers: Vec::new(),
             paths: BTreeMap::new(),
             schemas: BTreeMap::from([(
                 "Named".to_owned(),

@@ -10,6 +10,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::events::Decoder;
 use super::log::Log;
+use super::spawner::Living;
 use super::{Ended, Event, Exit, Process};
 
 /// How much is read from a pipe at a time, in bytes; as much as a pipe holds.
@@ -23,6 +24,7 @@ pub(super) struct Child {
     /// Those that may still be written to: the log's, and the console's.
     pub(super) log_pipes: Vec<LogPipe>,
     pub(super) ended: watch::Sender<Option<Ended>>,
+    pub(super) _living: Living,
 }
 
 impl Child {

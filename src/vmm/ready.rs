@@ -46,7 +46,10 @@ pub(super) async fn wait(client: &Client, running: &Running, limit: Duration) ->
 async fn answered(client: &Client, last_error: &mut Option<client::Error>) -> Result<(), Error> {
     while let Err(error) = ping(client).await {
         match error.kind() {
-            ErrorKind::VmmGone | ErrorKind::Deadline { .. } | ErrorKind::Busy => {
+            ErrorKind::NoListener
+            | ErrorKind::VmmGone
+            | ErrorKind::Deadline { .. }
+            | ErrorKind::Busy => {
                 tracing::debug!(%error, "the VMM didn't answer yet");
                 *last_error = Some(error);
                 sleep(PAUSE).await;

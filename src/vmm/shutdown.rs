@@ -139,7 +139,9 @@ async fn ask(api_socket: &Path) -> Asked {
         Err(error) => {
             tracing::debug!(%error, "vmm.shutdown was not confirmed");
             match error.kind() {
-                ErrorKind::VmmGone | ErrorKind::Deadline { .. } => Asked::Unanswered,
+                ErrorKind::NoListener | ErrorKind::VmmGone | ErrorKind::Deadline { .. } => {
+                    Asked::Unanswered
+                }
                 _ => Asked::Refused,
             }
         }

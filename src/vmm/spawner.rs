@@ -67,14 +67,15 @@ impl Drop for Running {
 /// Starts a VMM; see [`Vmm::spawn`](super::Vmm::spawn). The process isn't ready yet.
 pub(super) async fn spawn(config: &VmmConfig, descriptors: Vec<OwnedFd>) -> Result<Running, Error> {
     let config = config.clone();
-    let launch = tokio::task::spawn_blocking(move || Launch::prepare(config, descriptors))
+    let living = Living::begin();
+    let launch = tokio::task::spawn_blocking(move || Launch::prepare(config, living, descriptors))
         .await
         .map_err(|stopped| Error::NoSpawner {
             source: Some(stopped.into()),
         })??;
     let (reply, answer) = oneshot::channel();
     submit(Request { launch, reply })?;
-    // Dropped here, the answer finds nobody and its drop clears everything away.
+    // If the caller is gone, the reply fails, which kills the VMM and removes its directory.
     answer
         .await
         .map_err(|_| Error::NoSpawner { source: None })?
@@ -92,10 +93,16 @@ struct Launch {
     /// Where the process leaves a copy of its `/proc/self/stat`.
     stat: File,
     run_dir: RemovedOnDrop,
+    /// Dropped last, when nothing is left to clear away.
+    living: Living,
 }
 
 impl Launch {
-    fn prepare(config: VmmConfig, descriptors: Vec<OwnedFd>) -> Result<Launch, Error> {
+    fn prepare(
+        config: VmmConfig,
+        living: Living,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Launch, Error> {
         let binary = binary::find(&config.binary)?;
         let root = run_root::prepare(&config.run_root)?;
         reclaim(&root)?;
@@ -120,12 +127,14 @@ impl Launch {
             record,
             stat,
             run_dir,
+            living,
         })
     }
 
     /// Starts the process. Runs on the spawner thread.
     fn start(self) -> Result<(Running, Child), Error> {
         let Launch {
+            living,
             binary,
             config,
             descriptors,
@@ -189,6 +198,7 @@ impl Launch {
             log: Arc::clone(&log),
             log_pipes: vec![log_pipe, console_pipe],
             ended: ended_sender,
+            _living: living,
         };
         let running = Running {
             binary,
@@ -287,11 +297,27 @@ fn start_thread() -> io::Result<Spawner> {
     Ok(Spawner { requests, wake })
 }
 
-/// How many processes were started here and not reaped yet.
+/// How many processes are about to be started here, or were and aren't reaped yet.
 static LIVING: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
 
-/// Waits until every VMM that this process started has ended and was reaped, with whatever it had started itself; `false`
-/// if that took longer than `limit`.
+/// A process, from before its run directory is made until it is reaped.
+pub(super) struct Living(());
+
+impl Living {
+    fn begin() -> Living {
+        LIVING.send_modify(|living| *living += 1);
+        Living(())
+    }
+}
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        LIVING.send_modify(|living| *living -= 1);
+    }
+}
+
+/// Waits until every VMM that this process started, or is about to start, has ended and was reaped, with whatever it had
+/// started itself; `false` if that took longer than `limit`.
 ///
 /// For a program that is about to end after it dropped a [`Vmm`](super::Vmm): one that was told to die dies anyway, and
 /// what it had started is cleared away by this process.
@@ -311,7 +337,6 @@ fn run(requests: &mpsc::Receiver<Request>, woken: &OwnedFd) {
         for request in requests.try_iter() {
             let answer = request.launch.start().map(|(running, child)| {
                 children.push(child);
-                LIVING.send_replace(children.len());
                 running
             });
             // If nobody wants it any more, it is dropped here, which kills the process; it is reaped as any other.
@@ -322,7 +347,6 @@ fn run(requests: &mpsc::Receiver<Request>, woken: &OwnedFd) {
             child.read_logs();
         }
         children.retain_mut(|child| !child.reap());
-        LIVING.send_replace(children.len());
     }
 }
 

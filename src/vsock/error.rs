@@ -218,19 +218,25 @@ pub enum HandshakeError {
     /// The connection failed before the reply was complete.
     #[error("the connection failed during the handshake")]
     Stream(#[source] Arc<io::Error>),
-    /// The VMM closed without a word: nothing listens on the port, or the guest isn't up yet.
+    /// The VMM closed without a reply: nothing listens on the port, or the guest isn't up yet.
     #[error("the VMM closed without a reply: nothing listens on the guest's port")]
     ClosedSilently,
-    /// No reply came: the guest has no vsock driver yet, or the VM is paused.
+    /// The VMM closed inside the reply: the guest isn't up yet, or the VM was reset or deleted at that moment.
+    #[error("the VMM closed inside its reply, after {reply:?}: the guest isn't up, or was reset")]
+    CutReply {
+        /// What had come of the reply.
+        reply: String,
+    },
+    /// No whole reply came: the guest has no vsock driver yet, or the VM is paused.
     #[error("no reply within {limit:.1?}: the guest isn't up, or is paused")]
     NoReply {
         /// How long this attempt waited.
         limit: Duration,
     },
-    /// What answers is no hybrid vsock.
+    /// What answers is no hybrid vsock. Not tried again.
     #[error("the reply {reply:?} is not `OK <port>`")]
     BadReply {
-        /// Its first bytes.
+        /// Its first bytes: up to its newline, the end of the attempt, or 31.
         reply: String,
     },
 }

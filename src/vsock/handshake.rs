@@ -21,11 +21,11 @@ const MAX_REPLY: usize = 31;
 /// The pauses between attempts that failed fast: the first, and what doubling it stops at.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// Connects to the guest's port, again and again until `config.connect` has passed.
+/// Connects to the guest's port. Failed attempts are repeated until `config.connect` has passed.
 ///
 /// While the guest comes up there may be no socket yet, no listener, no reply, or a connection that the VMM closes
-/// without a word after some seconds; all of these are tried again. A path that is too long, a socket that may not be
-/// used, or a reply that no VMM gives is not.
+/// after some seconds, before the reply or inside it. All of these are tried again. A path that is too long, a socket
+/// that may not be used, and bytes that can't be the beginning of a reply are final.
 pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error> {
     let begin = Instant::now();
     let mut attempts = 0;
@@ -47,14 +47,13 @@ pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error>
             .handshake
             .min(config.connect.saturating_sub(begin.elapsed()));
         attempts += 1;
-        let cause = match timeout(limit, attempt(&config.socket, config.port)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(cause)) => cause,
+        let cause = match attempt(&config.socket, config.port, limit).await {
+            Ok(stream) => return Ok(stream),
             // An attempt that the end of all attempts cut short says less than the one before it.
-            Err(_) if limit < config.handshake => {
-                earlier.take().unwrap_or(HandshakeError::NoReply { limit })
+            Err(cause @ HandshakeError::NoReply { .. }) if limit < config.handshake => {
+                earlier.take().unwrap_or(cause)
             }
-            Err(_) => HandshakeError::NoReply { limit },
+            Err(cause) => cause,
         };
         tracing::trace!(socket = ?config.socket, port = config.port, attempts, %cause, "no channel yet");
         if !may_pass(&cause) || begin.elapsed() + pause >= config.connect {
@@ -79,13 +78,35 @@ fn may_pass(cause: &HandshakeError) -> bool {
         ),
         HandshakeError::Stream(_)
         | HandshakeError::ClosedSilently
+        | HandshakeError::CutReply { .. }
         | HandshakeError::NoReply { .. } => true,
         HandshakeError::PathTooLong { .. } | HandshakeError::BadReply { .. } => false,
     }
 }
 
-/// One connection: the line, and the reply up to its newline and not one byte more, because frames may follow at once.
-async fn attempt(socket: &Path, port: u32) -> Result<UnixStream, HandshakeError> {
+/// One connection and its handshake, within `limit`.
+async fn attempt(socket: &Path, port: u32, limit: Duration) -> Result<UnixStream, HandshakeError> {
+    // Outside of the future that the limit drops: what has come decides whether another attempt makes sense.
+    let mut reply = Vec::with_capacity(MAX_REPLY);
+    let failure = match timeout(limit, shake_hands(socket, port, &mut reply)).await {
+        Ok(Ok(stream)) if is_ok(&reply) => return Ok(stream),
+        Ok(Ok(_)) => return Err(bad_reply(&reply)),
+        Ok(Err(failure)) => failure,
+        Err(_) => HandshakeError::NoReply { limit },
+    };
+    match may_become_ok(&reply) {
+        true => Err(failure),
+        false => Err(bad_reply(&reply)),
+    }
+}
+
+/// Sends the line and reads the reply into `reply`: up to its newline, or [`MAX_REPLY`] bytes of it, and not one byte
+/// more, because frames may follow at once.
+async fn shake_hands(
+    socket: &Path,
+    port: u32,
+    reply: &mut Vec<u8>,
+) -> Result<UnixStream, HandshakeError> {
     let failed = |error| HandshakeError::Stream(Arc::new(error));
     let mut stream = UnixStream::connect(socket)
         .await
@@ -104,26 +125,17 @@ async fn attempt(socket: &Path, port: u32) -> Result<UnixStream, HandshakeError>
         .await
         .map_err(failed)?;
 
-    let mut reply = Vec::with_capacity(MAX_REPLY);
-    loop {
+    while !reply.ends_with(b"\n") && reply.len() < MAX_REPLY {
         let mut byte = [0];
         match stream.read(&mut byte).await.map_err(failed)? {
             0 if reply.is_empty() => return Err(HandshakeError::ClosedSilently),
-            0 => return Err(bad_reply(&reply)),
+            0 => {
+                return Err(HandshakeError::CutReply { reply: text(reply) });
+            }
             _ => reply.push(byte[0]),
         }
-        if reply.ends_with(b"\n") {
-            break;
-        }
-        if reply.len() == MAX_REPLY {
-            return Err(bad_reply(&reply));
-        }
     }
-    if is_ok(&reply) {
-        Ok(stream)
-    } else {
-        Err(bad_reply(&reply))
-    }
+    Ok(stream)
 }
 
 /// Whether a line is `OK <port>`.
@@ -137,10 +149,22 @@ fn is_ok(line: &[u8]) -> bool {
     })
 }
 
-fn bad_reply(reply: &[u8]) -> HandshakeError {
-    HandshakeError::BadReply {
-        reply: String::from_utf8_lossy(reply).into_owned(),
+/// Whether more bytes could make a reply of these, which have no newline yet.
+fn may_become_ok(start: &[u8]) -> bool {
+    const OK: &[u8] = b"OK ";
+    match start.strip_prefix(OK) {
+        Some(b"") => true,
+        Some(port) => is_ok(&[OK, port, b"\n"].concat()),
+        None => OK.starts_with(start),
     }
+}
+
+fn bad_reply(reply: &[u8]) -> HandshakeError {
+    HandshakeError::BadReply { reply: text(reply) }
+}
+
+fn text(reply: &[u8]) -> String {
+    String::from_utf8_lossy(reply).into_owned()
 }
 
 #[cfg(test)]
@@ -166,5 +190,24 @@ mod tests {
         check(b"OK 1", false);
         check(b"OK \xff\n", false);
         check(b"\n", false);
+    }
+
+    #[test]
+    fn every_beginning_of_a_reply_may_become_one() {
+        let check = |start: &[u8], expected| {
+            assert_eq!(may_become_ok(start), expected, "{}", start.escape_ascii());
+        };
+        let reply = b"OK 4294967295";
+        for length in 0..=reply.len() {
+            check(&reply[..length], true);
+        }
+        check(b"OK 4294967296", false);
+        check(b"OK 12x", false);
+        check(b"OK -", false);
+        check(b"OK  ", false);
+        check(b"OKAY", false);
+        check(b"o", false);
+        check(b"HTTP/1.1 4", false);
+        check(b"\xff", false);
     }
 }

@@ -97,7 +97,6 @@ impl Api {
 
     /// Every operation, sorted by name.
     pub(super) fn operations(&self) -> impl Iterator<Item = Op<'_>> {
-        let base = self.contract.server.trim_start_matches("http://localhost");
         self.contract.paths.iter().flat_map(move |(path, methods)| {
             assert_eq!(
                 methods.len(),
@@ -106,6 +105,9 @@ impl Api {
             );
             methods.iter().map(move |(method, endpoint)| {
                 let name = path.trim_start_matches('/');
+                let bases = self.contract.base_paths(endpoint);
+                assert_eq!(bases.len(), 1, "{path}: one address");
+                let base = bases.first().expect("one address");
                 Op {
                     name,
                     path: format!("{base}{path}"),

@@ -83,6 +83,9 @@ impl Overlay<'_> {
         let found = methods.get(&method).cloned();
         let adds = found.is_none();
         let mut newer = found.unwrap_or_default();
+        if self.older.base_paths(older) != self.union.contract.base_paths(&newer) {
+            return self.conflict(path, "its base path changed");
+        }
         match (&older.body, &mut newer.body) {
             (Some(older), Some(newer)) => {
                 newer.content = self.content(path, &older.content, &newer.content);

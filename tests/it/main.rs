@@ -2,6 +2,7 @@
 
 mod api;
 mod cassettes;
+mod cli;
 mod client;
 #[path = "../codegen/mod.rs"]
 mod codegen;

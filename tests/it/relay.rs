@@ -88,7 +88,7 @@ fn close_next(script: &mut Script, request: &Request) -> bool {
             ..
         })
     ) && script
-        .play(request.method.as_str(), &target(request), &request.body)
+        .play(request.method.as_str(), &target(request), &request.body, 0)
         .is_ok()
 }
 
@@ -97,7 +97,7 @@ struct Scripted(Arc<Mutex<Script>>);
 impl Respond for Scripted {
     fn respond(&self, request: &Request) -> ResponseTemplate {
         let mut script = self.0.lock().unwrap();
-        match script.play(request.method.as_str(), &target(request), &request.body) {
+        match script.play(request.method.as_str(), &target(request), &request.body, 0) {
             Ok((_, exchange)) => match &exchange.answer {
                 Answer::Response(response) => ResponseTemplate::new(response.status)
                     .set_body_raw(response.body.to_bytes(), "application/json"),

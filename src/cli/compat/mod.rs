@@ -5,18 +5,17 @@ mod diff;
 mod probe;
 
 use std::io;
-use std::process::ExitCode;
 
 use chv_sandbox::compat::render::{self, Layout, Page};
 use chv_sandbox::compat::{Report, Verdict};
 use clap::{Subcommand, ValueEnum};
 
-use super::{Failure, print};
+use super::Failure;
+use super::status::{self, Status};
 
 /// Says what changed in the VMM's API, and what it breaks for whom.
-///
-/// Exit status: 0 compatible, 1 breaking, 2 could not be decided.
 #[derive(clap::Args)]
+#[command(after_help = after_help())]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -40,37 +39,35 @@ enum Format {
     Markdown,
 }
 
-/// The status of a comparison that could not be made. It must not be taken for either answer.
-const UNDECIDED: u8 = 2;
+/// The end of the help of each of these commands.
+fn after_help() -> String {
+    status::help(&[
+        (Status::Yes, "compatible"),
+        (Status::No, "breaking"),
+        (Status::Undecided, "it could not be decided"),
+    ])
+}
 
 /// Runs `chv-sandbox compat`.
-pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let done = match args.command {
+pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
+    match args.command {
         Command::Diff(args) => diff::run(args),
         Command::Check(args) => check::run(args),
         Command::Probe(args) => probe::run(args).await,
-    };
-    Ok(done.unwrap_or_else(|error| {
-        super::explain(error.as_ref());
-        ExitCode::from(UNDECIDED)
-    }))
+    }
 }
 
 /// Shows a report on standard output, for people as `page` has it, and ends with the status that its verdict has.
-fn show(report: &Report, page: &Page<'_>, format: Format) -> Result<ExitCode, Failure> {
+fn show(report: &Report, page: &Page<'_>, format: Format) -> Result<Status, Failure> {
     let text = match format {
         Format::Text => render::text(page, layout()),
         Format::Markdown => render::markdown(page),
         Format::Json => serde_json::to_string_pretty(report)? + "\n",
     };
     print!("{text}");
-    // A verdict that was lost is neither of the two.
-    if let Some(error) = print::failure() {
-        return Err(error.into());
-    }
     Ok(match report.verdict {
-        Verdict::Compatible => ExitCode::SUCCESS,
-        Verdict::Breaking => ExitCode::FAILURE,
+        Verdict::Compatible => Status::Yes,
+        Verdict::Breaking => Status::No,
     })
 }
 

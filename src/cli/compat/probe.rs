@@ -2,14 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use chv_sandbox::compat::probe::{self, Options, Probed};
 use chv_sandbox::spec::Release;
-use chv_sandbox::vmm;
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::super::interrupt::{self, Interrupt};
+use super::super::status::Status;
 use super::super::vm::environment;
 use super::{Failure, Format};
 
@@ -18,6 +17,7 @@ use super::{Failure, Format};
 /// Starts the binary in a private directory, again and again, and asks what it answers to legal and illegal calls in
 /// every state that can be reached without a guest. Nothing is left behind.
 #[derive(clap::Args)]
+#[command(after_help = super::after_help())]
 pub(crate) struct Args {
     /// The server: a Cloud Hypervisor's executable
     #[arg(long, value_name = "BIN")]
@@ -39,14 +39,9 @@ pub(crate) struct Args {
     format: Format,
 }
 
-/// How long a killed process may take to die.
-const DYING: Duration = Duration::from_secs(10);
-
 /// Runs `chv-sandbox compat probe`.
-pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    // From here on a signal ends the probe and not the process: what it started has to be cleared away.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+pub(super) async fn run(args: Args) -> Result<Status, Failure> {
+    let interrupt = Interrupt::catch()?;
     let options = Options {
         binary: args.vmm,
         env: args.env,
@@ -54,15 +49,9 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         directory: args.directory,
         limit: Duration::from_secs(args.patience),
     };
-    let probed = tokio::select! {
-        probed = probe::probe(&options) => probed.map_err(Failure::from),
-        _ = interrupt.recv() => Err("interrupted".into()),
-        _ = terminate.recv() => Err("terminated".into()),
-    };
-    // What was dropped has been told to die; what it had started goes when it is reaped.
-    if !vmm::all_ended(DYING).await {
-        eprintln!("warning: a process that was started has not ended");
-    }
+    let probed = interrupt.race(probe::probe(&options)).await?;
+    // A probe that ran out of time has dropped a VMM.
+    interrupt::wait_for_vmms().await;
     let probed: Probed = probed?;
     say(&probed);
     super::show(&probed.report, &probed.report.page(), args.format)

@@ -1,9 +1,9 @@
 //! The play itself, on whichever stage.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chv_sandbox::golden::{MintConfig, mint};
@@ -12,49 +12,26 @@ use chv_sandbox::sandbox::{
     ChvSandbox, Error, Reset, Sandbox, SandboxConfig, Timeouts, ToolInvocation,
 };
 use serde_json::json;
-use tempfile::TempDir;
 
+use super::place::Place;
 use super::program::Program;
 use crate::cli::Failure;
+use crate::cli::interrupt::Interrupt;
 
-/// Where the play leaves its files.
-pub(super) struct Place {
-    path: PathBuf,
-    /// Removes it in the end, if nobody asked for it.
-    _temporary: Option<TempDir>,
+/// Something came out otherwise than it has to.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub(super) struct Unexpected {
+    what: String,
+    source: Option<Error>,
 }
 
-impl Place {
-    pub(super) fn new(directory: Option<&Path>) -> Result<Self, Failure> {
-        match directory {
-            None => {
-                let temporary = TempDir::with_prefix("chv-demo-")?;
-                Ok(Place {
-                    path: fs::canonicalize(temporary.path())?,
-                    _temporary: Some(temporary),
-                })
-            }
-            Some(path) => {
-                let path = std::path::absolute(path)?;
-                let made = DirBuilder::new().mode(0o700).create(&path);
-                made.map_err(|error| format!("cannot create {}: {error}", path.display()))?;
-                Ok(Place {
-                    path,
-                    _temporary: None,
-                })
-            }
+impl Unexpected {
+    fn new(what: impl Into<String>) -> Self {
+        Unexpected {
+            what: what.into(),
+            source: None,
         }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// A new private folder in it.
-    pub(super) fn folder(&self, name: &str) -> io::Result<PathBuf> {
-        let path = self.path.join(name);
-        DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(path)
     }
 }
 
@@ -69,8 +46,14 @@ pub(super) struct Stage {
     pub(super) settle: Duration,
 }
 
-/// Plays it all, and says so in `program`. An error if anything came out otherwise than it should.
+/// Plays it all, and says so in `program`. The sandbox is shut down in each case.
+///
+/// # Errors
+///
+/// [`Unexpected`] if anything came out otherwise than it has to,
+/// [`Signalled`](crate::cli::interrupt::Signalled) if a signal came, and any other error.
 pub(super) async fn play(
+    interrupt: &Interrupt,
     place: &Place,
     stage: Stage,
     program: &mut Program,
@@ -94,17 +77,20 @@ pub(super) async fn play(
         settle: stage.settle,
         into: golden,
     });
-    program.minted(since, &minted.await?);
+    program.minted(since, &interrupt.race(minted).await??);
 
-    let played = with_sandbox(&sandbox, &root, program).await;
+    let played = interrupt.race(with_sandbox(&sandbox, place, &root, program));
+    let played = played.await;
     let since = Instant::now();
     sandbox.shutdown().await;
+    let played = played?;
     program.shut_down(since);
     played
 }
 
 async fn with_sandbox(
     sandbox: &ChvSandbox,
+    place: &Place,
     root: &Path,
     program: &mut Program,
 ) -> Result<(), Failure> {
@@ -122,13 +108,21 @@ async fn with_sandbox(
     let execution = execution.await?;
     program.tool_ran(since, &execution);
     if execution.stdout != "hello from the guest\n" {
-        return Err(format!("the tool said {:?}", execution.stdout).into());
+        return Err(Unexpected::new(format!("the tool said {:?}", execution.stdout)).into());
     }
 
     let since = Instant::now();
-    match sandbox.reset().await? {
-        Reset::Verified(outcome) => program.reset_verified(since, &outcome),
-        Reset::Scaffold(_) => return Err("the reset was not verified".into()),
+    match sandbox.reset().await {
+        Ok(Reset::Verified(outcome)) => program.reset_verified(since, &outcome),
+        Ok(Reset::Scaffold(_)) => return Err(Unexpected::new("the reset was not verified").into()),
+        Err(error @ Error::ResetDivergence(_)) => {
+            let unexpected = Unexpected {
+                source: Some(error),
+                ..Unexpected::new("the reset of an untouched sandbox was not verified")
+            };
+            return Err(unexpected.into());
+        }
+        Err(error) => return Err(error.into()),
     }
 
     let offset = flip_a_byte(root)?;
@@ -136,13 +130,16 @@ async fn with_sandbox(
 
     let since = Instant::now();
     match sandbox.reset().await {
-        Err(Error::ResetDivergence(failed)) => program.reset_halted(since, &failed),
+        Err(Error::ResetDivergence(failed)) => program.reset_halted(since, &failed, place),
         Err(error) => return Err(error.into()),
-        Ok(_) => return Err("the reset passed although a disk was changed".into()),
+        Ok(_) => {
+            let what = "the reset passed although a disk was changed";
+            return Err(Unexpected::new(what).into());
+        }
     }
     match sandbox.boot().await {
         Err(Error::NotReady { halted: true, .. }) => Ok(()),
-        _ => Err("the halted sandbox takes a call".into()),
+        _ => Err(Unexpected::new("the halted sandbox takes a call").into()),
     }
 }
 

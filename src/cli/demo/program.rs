@@ -8,6 +8,8 @@ use chv_sandbox::golden::Golden;
 use chv_sandbox::sandbox::{Check, FailedReset, Outcome, ResetOutcome, Source, ToolExecution};
 use serde_json::{Map, Value, json};
 
+use super::place::Place;
+
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 const GOOD: Style = AnsiColor::Green.on_default().bold();
@@ -74,8 +76,9 @@ impl Program {
     }
 
     pub(super) fn tampered(&mut self, disk: &Path, offset: u64) {
-        self.result("tampered", json!({ "disk": disk, "offset": offset }));
+        // The demo's folder may be gone by the time this is read.
         let name = disk.file_name().unwrap_or_default().to_string_lossy();
+        self.result("tampered", json!({ "disk": name, "offset": offset }));
         let what = format!("byte {offset} of {name}, the read-only disk");
         self.line(format_args!(
             "  {BOLD}{:<16}{BOLD:#} {:>10}  {what}",
@@ -83,9 +86,11 @@ impl Program {
         ));
     }
 
-    pub(super) fn reset_halted(&mut self, since: Instant, failed: &FailedReset) {
+    pub(super) fn reset_halted(&mut self, since: Instant, failed: &FailedReset, place: &Place) {
+        // Evidence in a temporary folder is gone when a person looks for it.
+        let evidence = failed.evidence.as_ref().filter(|_| place.is_named());
         let mut result = reset(&failed.outcome);
-        result["evidence"] = json!(failed.evidence);
+        result["evidence"] = json!(evidence);
         self.result("tampered_reset", result);
         self.step(
             "reset",
@@ -93,13 +98,11 @@ impl Program {
             &format!("{BAD}halted{BAD:#}: a source disagrees"),
         );
         self.checks(&failed.outcome);
-        if let Some(evidence) = &failed.evidence {
-            let evidence = evidence.display();
-            self.line(format_args!(
-                "{:>31}{DIM}evidence kept in {evidence}{DIM:#}",
-                ""
-            ));
-        }
+        let evidence = match evidence {
+            Some(evidence) => format!("evidence kept in {}", evidence.display()),
+            None => "evidence kept until the demo ends; --directory DIR keeps it".to_owned(),
+        };
+        self.line(format_args!("{:>31}{DIM}{evidence}{DIM:#}", ""));
     }
 
     pub(super) fn shut_down(&mut self, since: Instant) {
@@ -108,10 +111,9 @@ impl Program {
 
     /// The play is over.
     pub(super) fn end(mut self, passed: bool) {
-        self.line(format_args!(""));
         if passed {
             self.line(format_args!(
-                "{GOOD}passed{GOOD:#}: the clean reset was verified, the tampered one halted"
+                "\n{GOOD}passed{GOOD:#}: the clean reset was verified, the tampered one halted"
             ));
         }
         if self.json {

@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use chv_sandbox::api;
+use chv_sandbox::client::{Client, ErrorKind};
 use chv_sandbox::image::Image;
 use chv_sandbox::machine::VmmSource;
 use chv_sandbox::overlay;
 
-use super::play::{Place, Stage, play as perform};
+use super::place::Place;
+use super::play::{Stage, play as perform};
 use super::program::Program;
 use crate::cli::Failure;
+use crate::cli::interrupt::{Interrupt, Signalled};
 use crate::cli::vm::{self, VmArgs};
 
 /// Which VMM.
@@ -20,6 +24,7 @@ pub(super) enum Which {
 }
 
 pub(super) async fn play(
+    interrupt: &Interrupt,
     place: &Place,
     which: Which,
     image: &Path,
@@ -28,11 +33,16 @@ pub(super) async fn play(
 ) -> Result<(), Failure> {
     let image = Image::open(image)?;
     let mut disks = vm::disks(&image);
-    // The play changes a byte of the root disk, and the image is somebody's.
+    // The play changes a byte of the root disk, and the image is to stay as it is.
     let root = place.path().join("root.img");
     let (from, to) = (disks[0].origin.clone(), root.clone());
-    tokio::task::spawn_blocking(move || overlay::copy_private(&from, &to)).await??;
+    let copied = tokio::task::spawn_blocking(move || overlay::copy_private(&from, &to));
+    interrupt.race(copied).await???;
     disks[0].origin = root;
+    let running = match &which {
+        Which::Binary(_) => None,
+        Which::Running(api_socket) => Some(Client::new(api_socket)?),
+    };
     let (vmm, title) = match which {
         Which::Binary(binary) => {
             let title = format!("a real VMM, {}", binary.display());
@@ -57,5 +67,21 @@ pub(super) async fn play(
         limits: args.limits(),
         settle: args.settle(),
     };
-    perform(place, stage, program).await
+    let played = perform(interrupt, place, stage, program).await;
+    if let (Some(client), Err(failure)) = (running, &played)
+        && failure.is::<Signalled>()
+    {
+        delete_vm(&client).await;
+    }
+    played
+}
+
+/// Deletes the VM that an interrupted mint has left in a VMM that runs on.
+async fn delete_vm(client: &Client) {
+    match client.send(api::vm_delete()).await {
+        Err(error) if *error.kind() != ErrorKind::NotCreated => {
+            eprintln!("warning: the demo's VM may still be there: {error}");
+        }
+        _ => {}
+    }
 }

@@ -11,9 +11,11 @@ use chv_sandbox::machine::{
 use chv_sandbox::replay::{Cassette, HookError, Played, Player, PlayerOptions, RequestBody};
 use serde_json::Value;
 
-use super::play::{Place, Stage, play as perform};
+use super::place::Place;
+use super::play::{Stage, play as perform};
 use super::program::Program;
 use crate::cli::Failure;
+use crate::cli::interrupt::Interrupt;
 
 /// This very play, as a real VMM answered it. The README says how it was recorded.
 const CASSETTE: &[u8] = include_bytes!("../../../fixtures/demo.json");
@@ -22,7 +24,11 @@ const CASSETTE: &[u8] = include_bytes!("../../../fixtures/demo.json");
 const ROOT_BYTES: usize = 8 << 20;
 const OVERLAY_BYTES: u64 = 64 << 20;
 
-pub(super) async fn play(place: &Place, program: &mut Program) -> Result<(), Failure> {
+pub(super) async fn play(
+    interrupt: &Interrupt,
+    place: &Place,
+    program: &mut Program,
+) -> Result<(), Failure> {
     let cassette = Cassette::from_slice(CASSETTE)?;
     let image = place.folder("image")?;
     let machine = place.folder("machine")?;
@@ -67,7 +73,7 @@ pub(super) async fn play(place: &Place, program: &mut Program) -> Result<(), Fai
         limits: Limits::default(),
         settle: Duration::from_secs(10),
     };
-    perform(place, stage, program).await?;
+    perform(interrupt, place, stage, program).await?;
     Ok(player.finish().await?)
 }
 

@@ -1,27 +1,24 @@
 //! `chv-sandbox golden verify` and `golden compare`: what is said of golden snapshots at rest.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use chv_sandbox::compat::render::neutral;
 use chv_sandbox::golden::{self, Error, Golden, Inspection, PublicKey, Trust};
+use chv_sandbox::overlay::Digest;
 use serde_json::{Value, json};
 
+use super::super::interrupt::Interrupt;
+use super::super::status::{self, Status};
 use super::super::{Failure, explain};
-
-/// What was asked holds.
-const GOOD: u8 = 0;
-/// It doesn't.
-const BAD: u8 = 1;
-/// Nobody can say.
-const UNDECIDED: u8 = 2;
 
 /// Compares every file of a golden snapshot with its manifest: both digests of the disks, kernel and initramfs, the
 /// fs-verity digest of the VMM's own files, and the manifest with its signature.
-///
-/// Exit status: 0 good; 1 something is not what it should be, and is named; 2 it cannot be decided, for one because
-/// a file is missing.
 #[derive(clap::Args)]
+#[command(after_help = status::help(&[
+    (Status::Yes, "every file is what the manifest says, and the manifest what the key signed"),
+    (Status::No, "something is not, and is named"),
+    (Status::Undecided, "it could not be decided, for instance because a file is missing"),
+]))]
 pub(super) struct VerifyArgs {
     /// The golden snapshot
     #[arg(value_name = "DIR")]
@@ -29,16 +26,22 @@ pub(super) struct VerifyArgs {
     /// The Ed25519 key that must have signed the manifest: PEM or 32 bytes. Without it no signature is looked at
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
+    /// The digest that the manifest must have, as `golden mint` printed it: sha256:... Without it any manifest will do
+    #[arg(long, value_name = "DIGEST")]
+    digest: Option<Digest>,
     /// Say it as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Compares the manifests of two golden snapshots field by field. Reads no other file.
-///
-/// Exit status: 0 they say the same, apart from what differs between any two mints (the time, the nonce, what was in
-/// memory and registers); 1 they differ; 2 it cannot be decided.
+/// Compares the manifests of two golden snapshots field by field. Reads no other file. The time, the nonce and what was
+/// in memory and registers differ between any two mints, and count as the same.
 #[derive(clap::Args)]
+#[command(after_help = status::help(&[
+    (Status::Yes, "they say the same"),
+    (Status::No, "they differ"),
+    (Status::Undecided, "it could not be decided"),
+]))]
 pub(super) struct CompareArgs {
     /// A golden snapshot
     #[arg(value_name = "A")]
@@ -51,46 +54,48 @@ pub(super) struct CompareArgs {
     json: bool,
 }
 
-pub(super) async fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
+pub(super) async fn verify(args: VerifyArgs) -> Result<Status, Failure> {
     let VerifyArgs {
         directory,
         public_key,
+        digest,
         json,
     } = args;
-    let key = match public_key.as_deref().map(PublicKey::load).transpose() {
-        Ok(key) => key,
-        Err(error) => {
-            explain(&error);
-            return Ok(UNDECIDED.into());
-        }
-    };
+    let interrupt = Interrupt::catch()?;
+    let key = public_key.as_deref().map(PublicKey::load).transpose()?;
     let verified = tokio::task::spawn_blocking(move || {
         let trust = Trust {
             signed_by: key,
-            digest: None,
+            digest,
         };
-        Golden::open_trusted(&directory, &trust)?.verify()
+        let golden = Golden::open_trusted(&directory, &trust)?;
+        Ok::<_, Error>((golden.digest(), golden.verify()?))
     });
-    match verified.await? {
-        Ok(verification) => {
-            let good = verification.mismatches.is_empty();
+    match interrupt.race(verified).await?? {
+        Ok((digest, verification)) => {
             match json {
-                true => println!("{}", serde_json::to_string_pretty(&verification)?),
-                false => print(&verification, key.as_ref()),
+                true => {
+                    let mut told = serde_json::to_value(&verification)?;
+                    told["manifest"] = json!(digest);
+                    println!("{}", serde_json::to_string_pretty(&told)?);
+                }
+                false => print(&digest, &verification, key.as_ref()),
             }
-            Ok(if good { GOOD } else { BAD }.into())
+            Ok(Status::of(verification.mismatches.is_empty()))
         }
-        Err(error) => {
+        Err(error) if is_verdict(&error) => {
             explain(&error);
-            Ok(status(&error).into())
+            Ok(Status::No)
         }
+        Err(error) => Err(error.into()),
     }
 }
 
-fn print(verification: &Inspection, key: Option<&PublicKey>) {
+fn print(digest: &Digest, verification: &Inspection, key: Option<&PublicKey>) {
+    println!("manifest  {digest}");
     match key {
         Some(key) => println!("good      manifest, signed by {key}"),
-        None => println!("unsigned  manifest: whoever may write to it may have written it"),
+        None => println!("unsigned  manifest: it is as trustworthy as the directory"),
     }
     for file in &verification.files {
         let verdict = if file.good { "good" } else { "CHANGED" };
@@ -105,31 +110,33 @@ fn print(verification: &Inspection, key: Option<&PublicKey>) {
         println!("  expected {}", mismatch.expected);
         println!("  found    {}", mismatch.found);
     }
-}
-
-/// Some errors are a verdict.
-fn status(error: &Error) -> u8 {
-    match error {
-        Error::Mismatch { .. }
-        | Error::Refused { .. }
-        | Error::Unsigned { .. }
-        | Error::BadSignature { .. } => BAD,
-        _ => UNDECIDED,
+    let memory = verification.memory;
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    match memory.none_with_fs_verity {
+        true => println!("memory    none of its own: fs-verity protects the snapshot's"),
+        false => println!(
+            "memory    {} MiB of RAM at first, at most {}, once for all sandboxes of a process",
+            mib(memory.at_first),
+            mib(memory.at_most)
+        ),
     }
 }
 
-pub(super) fn compare(args: &CompareArgs) -> Result<ExitCode, Failure> {
-    let opened = Golden::open(&args.first).and_then(|first| {
-        let second = Golden::open(&args.second)?;
-        Ok((first, second))
-    });
-    let (first, second) = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            explain(&error);
-            return Ok(UNDECIDED.into());
-        }
-    };
+/// Whether an error says that something is not what it should be.
+fn is_verdict(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Mismatch { .. }
+            | Error::Refused { .. }
+            | Error::Unsigned { .. }
+            | Error::NotPinned { .. }
+            | Error::BadSignature { .. }
+    )
+}
+
+pub(super) fn compare(args: &CompareArgs) -> Result<Status, Failure> {
+    let first = Golden::open(&args.first)?;
+    let second = Golden::open(&args.second)?;
     let differences = golden::compare(first.manifest(), second.manifest());
     let same = differences.iter().all(|difference| difference.expected);
     if args.json {
@@ -151,5 +158,5 @@ pub(super) fn compare(args: &CompareArgs) -> Result<ExitCode, Failure> {
             println!("  {}", shown(&difference.second));
         }
     }
-    Ok(if same { GOOD } else { BAD }.into())
+    Ok(Status::of(same))
 }

@@ -6,18 +6,17 @@
 //! crate itself sends and reads to run a sandbox is told by a recorded session. And an index of the cassettes tells
 //! which recordings show a call that has changed.
 
-mod corrections;
 mod page;
 mod place;
-mod reach;
 mod recorded;
 mod used;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::corrected::corrected;
+use super::reach::Reach;
 use super::{Direction, Document, Evidence, Finding, Level, Report, diff};
 use crate::spec::supported;
-use reach::Reach;
 use used::Used;
 
 /// What a document would mean for this crate.
@@ -30,20 +29,18 @@ pub struct Check {
     pub used: Vec<Finding>,
 }
 
-/// The rule of a correction that does not apply to the document.
-const CORRECTION_STALE: &str = "correction-stale";
-
 /// The rule of an operation that is touched and recorded.
 const CASSETTE_TOUCHED: &str = "cassette-touched";
 
 /// Holds `document` against the newest supported release and what this crate does with it.
 ///
-/// A document that names its release is corrected as that release is, any other as the one after the newest: with the
-/// corrections that have no end.
+/// A document that names its release, or is that of a supported one, is corrected as that release is; any other as the
+/// one after the newest: with the corrections that have no end.
 pub fn check(document: Document) -> Check {
     let base = supported::newest();
     let contract = supported::contract(base).expect("the newest release is supported");
-    let corrected = corrections::apply(document.contract);
+    let name = document.name.clone();
+    let corrected = corrected(document, base);
     let reach = Reach::of(&corrected.contract);
     let used = Used::recorded(&contract);
 
@@ -63,7 +60,7 @@ pub fn check(document: Document) -> Check {
     findings.extend(corrected.stale(&reach));
     findings.extend(touched.iter().filter_map(|operation| cassette(operation)));
     Check {
-        report: Report::new(base.to_string(), document.name, findings),
+        report: Report::new(base.to_string(), name, findings),
         used: touching,
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::super::corrected::CORRECTION_STALE;
 use super::super::render::{Page, Section};
 use super::super::{Finding, Level, Report, Verdict};
-use super::{CASSETTE_TOUCHED, CORRECTION_STALE, Check};
+use super::{CASSETTE_TOUCHED, Check};
 
 /// What a finding is about, in the order in which a maintainer wants to know.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -108,7 +108,7 @@ impl<'c> Used<'c> {
         revision: &Contract,
     ) -> Option<Touch> {
         let path = &finding.path;
-        if path.starts_with("/paths/") {
+        if path.starts_with("/paths/") || path == "/servers" {
             return Some(Touch::Sends);
         }
         let sent = sent?;

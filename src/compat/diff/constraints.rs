@@ -1,53 +1,150 @@
-//! Restrictions that no document of upstream's has, and another may.
+//! Restrictions that are neither formats nor bounds nor lists of values.
 
+use num_rational::BigRational;
 use serde_json::Value;
 
-use super::values::short;
+use super::exact::{exact_value, whole};
+use super::sides::Sides;
+use super::types::Types;
+use super::values::{equal, short};
 use crate::compat::rules::{Action, Area};
 use crate::spec::Schema;
 
-/// Compares the restrictions that are neither bounds nor allowed values. `readOnly` and `writeOnly` are none: they say
-/// in which direction a property is there at all.
+/// How a number restricts a size, or a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    Least,
+    Most,
+    MultipleOf,
+}
+
+/// The keywords that restrict by a number, each with the types that it restricts.
+const LIMITS: &[(&str, Limit, Types)] = &[
+    ("maxItems", Limit::Most, Types::ARRAY),
+    ("maxLength", Limit::Most, Types::STRING),
+    ("maxProperties", Limit::Most, Types::OBJECT),
+    ("minItems", Limit::Least, Types::ARRAY),
+    ("minLength", Limit::Least, Types::STRING),
+    ("minProperties", Limit::Least, Types::OBJECT),
+    ("multipleOf", Limit::MultipleOf, Types::NUMBER),
+];
+
+/// The keywords that restrict where they have this value, each with the type that it restricts.
+const FLAGS: &[(&str, bool, Types)] = &[
+    ("additionalProperties", false, Types::OBJECT),
+    ("uniqueItems", true, Types::ARRAY),
+];
+
+/// Compares what restricts the values of the types that both sides allow. `readOnly` and `writeOnly` don't: they say in
+/// which direction a property is there at all.
 pub(super) fn compare(
-    old: &Schema,
-    new: &Schema,
+    sides: &Sides<'_>,
     name: &str,
     find: &mut impl FnMut((Area, Action), String),
 ) {
-    for keyword in Schema::CONSTRAINTS {
-        let (old, new) = (old.constraints.get(keyword), new.constraints.get(keyword));
-        let change = match (keyword, old, new) {
-            (_, old, new) if old == new => continue,
-            ("enum" | "exclusiveMinimum" | "exclusiveMaximum" | "readOnly" | "writeOnly", ..) => {
-                continue;
-            }
-            ("pattern", None, _) => (Area::Pattern, Action::Added),
-            ("pattern", _, None) => (Area::Pattern, Action::Removed),
-            ("pattern", ..) => (Area::Pattern, Action::Changed),
-            (_, None, _) => (Area::Constraint, Action::Narrowed),
-            (_, _, None) => (Area::Constraint, Action::Widened),
-            (_, Some(old), Some(new)) => (Area::Constraint, moved(keyword, old, new)),
+    let schemas = [sides.old.schema, sides.new.schema];
+    if schemas.iter().all(|schema| schema.constraints.is_empty()) {
+        return;
+    }
+    let mut find = |keyword: &str, change| {
+        let say = |schema: &Schema| {
+            let value = schema.constraints.get(keyword);
+            value.map_or("none".to_owned(), short)
         };
-        let say = |value: Option<&Value>| value.map_or("none".to_owned(), short);
-        let (old, new) = (say(old), say(new));
-        find(
-            change,
-            format!("`{keyword}` of `{name}` is {new} now, and was {old}"),
+        let [old, new] = schemas.map(say);
+        let message = format!("`{keyword}` of `{name}` is {new} now, and was {old}");
+        find(change, message);
+    };
+    for (keyword, limit, types) in LIMITS {
+        if !sides.shared.meets(*types) {
+            continue;
+        }
+        let written = schemas.map(|schema| limit.written(schema, keyword));
+        if sides.goes_with_type(written[0].is_some(), written[1].is_some()) {
+            continue;
+        }
+        let [old, new] = written.map(|number| limit.of_types(number, sides.shared));
+        let change = (!limit.implies(&old, &new), !limit.implies(&new, &old));
+        let takes = |of: &Option<BigRational>, value: &Value| match size(keyword, value) {
+            None => true,
+            size => limit.implies(&size, of),
+        };
+        let takes = (
+            |value: &_| takes(&old, value),
+            |value: &_| takes(&new, value),
         );
+        if let Some(action) = sides.restriction(change, takes) {
+            find(keyword, (Area::Constraint, action));
+        }
+    }
+    for (keyword, restricts, types) in FLAGS {
+        let [old, new] =
+            schemas.map(|schema| schema.constraints.get(*keyword) == Some(&(*restricts).into()));
+        if sides.shared.meets(*types)
+            && !sides.goes_with_type(old, new)
+            && let Some(action) = sides.restriction((new && !old, old && !new), (refuses, refuses))
+        {
+            find(keyword, (Area::Constraint, action));
+        }
+    }
+    let [old, new] = schemas.map(|schema| schema.constraints.get("pattern"));
+    let action = match (old, new) {
+        (None, Some(_)) => Action::Added,
+        (Some(_), None) => Action::Removed,
+        (Some(old), Some(new)) if !equal(old, new) => Action::Changed,
+        _ => return,
+    };
+    if sides.shared.meets(Types::STRING) && !sides.goes_with_type(old.is_some(), new.is_some()) {
+        find("pattern", (Area::Pattern, action));
     }
 }
 
-/// What became of a restriction whose value is another.
-fn moved(keyword: &str, old: &Value, new: &Value) -> Action {
-    let (Some(old), Some(new)) = (old.as_f64(), new.as_f64()) else {
-        return Action::Changed;
-    };
-    let divides = |part: f64, whole: f64| part != 0.0 && whole % part == 0.0;
-    match keyword {
-        "multipleOf" if divides(new, old) => Action::Widened,
-        "multipleOf" if divides(old, new) => Action::Narrowed,
-        "multipleOf" => Action::Changed,
-        _ if keyword.starts_with("min") == (new > old) => Action::Narrowed,
-        _ => Action::Widened,
+/// Which listed values hold for a flag is not looked at.
+fn refuses(_: &Value) -> bool {
+    false
+}
+
+impl Limit {
+    /// The number that restricts, if one does. At least none is no restriction, and neither is a multiple of none.
+    fn written(self, schema: &Schema, keyword: &str) -> Option<BigRational> {
+        let number = schema.constraints.get(keyword).and_then(exact_value)?;
+        (self == Limit::Most || number > whole(0)).then_some(number)
     }
+
+    /// The number as it restricts values of `types`. A whole number is a multiple of 1, and a multiple of 3/2 only if
+    /// it is one of 3.
+    fn of_types(self, number: Option<BigRational>, types: Types) -> Option<BigRational> {
+        match self {
+            Limit::MultipleOf if !types.meets(Types::FRACTION) => {
+                let step = number.map(|step| BigRational::from_integer(step.numer().clone()));
+                step.or(Some(whole(1)))
+            }
+            _ => number,
+        }
+    }
+
+    /// Whether all that `one` allows is also allowed by `other`; without a number everything is.
+    fn implies(self, one: &Option<BigRational>, other: &Option<BigRational>) -> bool {
+        match (one, other) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(one), Some(other)) => match self {
+                Limit::Least => one >= other,
+                Limit::Most => one <= other,
+                Limit::MultipleOf => (one / other).is_integer(),
+            },
+        }
+    }
+}
+
+/// What `keyword` restricts of `value`; nothing of a value of another type.
+fn size(keyword: &str, value: &Value) -> Option<BigRational> {
+    let size = match (keyword, value) {
+        ("multipleOf", value) => return exact_value(value),
+        ("minItems" | "maxItems", Value::Array(items)) => items.len(),
+        ("minLength" | "maxLength", Value::String(text)) => text.chars().count(),
+        ("minProperties" | "maxProperties", Value::Object(entries)) => entries.len(),
+        _ => return None,
+    };
+    Some(BigRational::from_integer(size.into()))
 }

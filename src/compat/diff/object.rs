@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::pairs::{Comparison, PairId};
-use super::place::Place;
+use super::place::{Names, Place};
 use super::rename;
 use crate::compat::Direction;
 use crate::compat::rules::{Action, Area};
@@ -19,7 +19,7 @@ struct Members<'c> {
 }
 
 impl<'c> Members<'c> {
-    fn of(place: &Place<'c>, direction: Direction) -> Option<Self> {
+    fn of(place: &Place<'c>, names: &Names<'c>, direction: Direction) -> Option<Self> {
         let Shape::Object {
             properties,
             required,
@@ -27,14 +27,11 @@ impl<'c> Members<'c> {
         else {
             return None;
         };
-        // What only the other side may send is not there in this direction.
-        let absent = match direction {
-            Direction::Request => "readOnly",
-            Direction::Response => "writeOnly",
-        };
+        let absent = elsewhere(direction);
+        // The schema behind a reference says it too. Nothing can stand beside a reference.
         let present = properties
             .iter()
-            .filter(|(_, schema)| !schema.constraints.contains_key(absent))
+            .filter(|(_, schema)| !names.shape(schema).constraints.contains_key(absent))
             .map(|(name, schema)| (name.as_str(), schema))
             .collect();
         Some(Members {
@@ -59,13 +56,21 @@ impl<'c> Members<'c> {
     }
 }
 
+/// The keyword of a property that only the other side may send, so that it is not there in this direction.
+const fn elsewhere(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Request => "readOnly",
+        Direction::Response => "writeOnly",
+    }
+}
+
 impl<'c> Comparison<'c> {
     /// Compares the properties of two objects.
     pub(super) fn properties(&mut self, pair: PairId, base: &Place<'c>, revision: &Place<'c>) {
         let direction = self.direction(pair);
         let (Some(old), Some(new)) = (
-            Members::of(base, direction),
-            Members::of(revision, direction),
+            Members::of(base, &self.base, direction),
+            Members::of(revision, &self.revision, direction),
         ) else {
             return;
         };
@@ -87,7 +92,10 @@ impl<'c> Comparison<'c> {
         });
 
         for (name, place) in &gone {
-            let message = rename::to(format!("`{}` is gone", place.name), name, &renamed);
+            let message = match new.names.contains_key(*name) {
+                true => format!("`{}` is `{}` now", place.name, elsewhere(direction)),
+                false => rename::to(format!("`{}` is gone", place.name), name, &renamed),
+            };
             let change = (Area::Property, Action::Removed);
             self.find(pair, change, place.pointer.clone(), message);
         }
@@ -96,8 +104,17 @@ impl<'c> Comparison<'c> {
                 (true, Direction::Request) => (Area::RequiredProperty, "new and required"),
                 _ => (Area::Property, "new"),
             };
-            let message = format!("`{}` is {manner}", place.name);
-            let message = rename::from(message, name, &renamed);
+            let message = match (old.names.contains_key(*name), area) {
+                (true, Area::RequiredProperty) => {
+                    let keyword = elsewhere(direction);
+                    format!("`{}` is no longer `{keyword}`, and is required", place.name)
+                }
+                (true, _) => format!("`{}` is no longer `{}`", place.name, elsewhere(direction)),
+                (false, _) => {
+                    let message = format!("`{}` is {manner}", place.name);
+                    rename::from(message, name, &renamed)
+                }
+            };
             self.find(pair, (area, Action::Added), place.pointer.clone(), message);
         }
         for (name, schema) in &new.properties {

@@ -1,48 +1,34 @@
 //! Endpoints, methods, bodies and statuses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::media::{Change, Matched};
 use super::pairs::Comparison;
 use super::place::Place;
 use super::rename;
+use super::routes::{self, Methods};
+use super::statuses::{Coverage, Key};
 use crate::compat::Direction;
 use crate::compat::rules::{Action, Area};
 use crate::spec::{Content, Endpoint, Method, escaped};
 
-type Methods = BTreeMap<Method, Endpoint>;
-
 /// Compares everything that the two contracts' paths hold.
 pub(super) fn compare(comparison: &mut Comparison<'_>) {
     let (base, revision) = comparison.contracts;
-    // A path without a method is no endpoint.
-    let in_base = |path: &String| base.paths.get(path).filter(|methods| !methods.is_empty());
-    let in_revision = |path: &String| {
-        revision
-            .paths
-            .get(path)
-            .filter(|methods| !methods.is_empty())
-    };
-    let gone: Vec<(&str, &Methods)> = base
-        .paths
-        .keys()
-        .filter(|path| in_revision(path).is_none())
-        .filter_map(|path| Some((path.as_str(), in_base(path)?)))
-        .collect();
-    let come: Vec<(&str, &Methods)> = revision
-        .paths
-        .keys()
-        .filter(|path| in_base(path).is_none())
-        .filter_map(|path| Some((path.as_str(), in_revision(path)?)))
-        .collect();
-    let renamed = rename::by_content(&names_of(&gone), &names_of(&come), |old, new| {
-        let (old, new) = (&base.paths[old], &revision.paths[new]);
-        old.keys().eq(new.keys())
-            && old
+    let kept = routes::kept(base, revision);
+    let (old, new) = (routes::paths(base), routes::paths(revision));
+    let still_there: BTreeSet<&str> = kept.values().copied().collect();
+    let gone: Vec<&str> = without(&old, |path| kept.contains_key(path));
+    let come: Vec<&str> = without(&new, |path| still_there.contains(path));
+    let renamed = rename::by_content(&gone, &come, |one, other| {
+        let (one, other) = (&base.paths[one], &revision.paths[other]);
+        one.keys().eq(other.keys())
+            && one
                 .values()
-                .zip(new.values())
-                .all(|(old, new)| comparison.same_endpoint(old, new))
+                .zip(other.values())
+                .all(|(one, other)| comparison.same_endpoint(one, other))
     });
-    for (path, _) in &gone {
+    for path in &gone {
         let message = rename::to(format!("the endpoint `{path}` is gone"), path, &renamed);
         let change = (Area::Endpoint, Action::Removed);
         comparison.note(
@@ -53,7 +39,7 @@ pub(super) fn compare(comparison: &mut Comparison<'_>) {
             message,
         );
     }
-    for (path, _) in &come {
+    for path in &come {
         let message = format!("the endpoint `{path}` is new");
         let message = rename::from(message, path, &renamed);
         let change = (Area::Endpoint, Action::Added);
@@ -65,15 +51,18 @@ pub(super) fn compare(comparison: &mut Comparison<'_>) {
             message,
         );
     }
-    for path in base.paths.keys() {
-        if let Some((old, new)) = in_base(path).zip(in_revision(path)) {
-            methods(comparison, path, old, new);
-        }
+    for (before, after) in kept {
+        methods(comparison, (before, old[before]), (after, new[after]));
     }
 }
 
-fn names_of<'n>(paths: &[(&'n str, &Methods)]) -> Vec<&'n str> {
-    paths.iter().map(|(path, _)| *path).collect()
+/// The paths but those of which `known` is true.
+fn without<'c>(
+    paths: &BTreeMap<&'c str, &'c Methods>,
+    known: impl Fn(&str) -> bool,
+) -> Vec<&'c str> {
+    let paths = paths.keys().copied();
+    paths.filter(|path| !known(path)).collect()
 }
 
 /// The name of the operation behind a path: `vm.create`.
@@ -87,9 +76,8 @@ fn pointer(path: &str) -> String {
 
 fn methods<'c>(
     comparison: &mut Comparison<'c>,
-    path: &str,
-    base: &'c Methods,
-    revision: &'c Methods,
+    (path, base): (&'c str, &'c Methods),
+    (new_path, revision): (&'c str, &'c Methods),
 ) {
     let kept: Vec<Method> = base
         .keys()
@@ -97,15 +85,15 @@ fn methods<'c>(
         .copied()
         .collect();
     let ways = [
-        (base, revision, Action::Removed, "takes no"),
-        (revision, base, Action::Added, "takes"),
+        (base, revision, path, Action::Removed, "takes no"),
+        (revision, base, new_path, Action::Added, "takes"),
     ];
-    for (these, those, action, verb) in ways {
+    for (these, those, at, action, verb) in ways {
         for method in these.keys().filter(|method| !those.contains_key(method)) {
-            let place = format!("{}/{}", pointer(path), method.key());
+            let place = format!("{}/{}", pointer(at), method.key());
             let message = match action {
-                Action::Removed => format!("`{path}` {verb} {method} any more"),
-                _ => format!("`{path}` {verb} {method} too now"),
+                Action::Removed => format!("`{at}` {verb} {method} any more"),
+                _ => format!("`{at}` {verb} {method} too now"),
             };
             let change = (Area::Method, action);
             comparison.note(name(path), Direction::Request, change, place, message);
@@ -120,8 +108,10 @@ fn methods<'c>(
         let mut endpoint = Both {
             comparison,
             operation,
-            pointer: format!("{}/{}", pointer(path), method.key()),
+            old: pointer(path) + "/" + method.key(),
+            new: pointer(new_path) + "/" + method.key(),
         };
+        endpoint.base_paths((path, &base[method]), (new_path, &revision[method]));
         endpoint.compare(&base[method], &revision[method]);
     }
 }
@@ -130,14 +120,78 @@ fn methods<'c>(
 struct Both<'a, 'c> {
     comparison: &'a mut Comparison<'c>,
     operation: String,
-    pointer: String,
+    /// Its JSON pointer in the base.
+    old: String,
+    /// Its JSON pointer in the revision.
+    new: String,
+}
+
+/// What an endpoint sends or receives, in both contracts.
+struct Bodies<'c> {
+    direction: Direction,
+    /// Where the body stands below the endpoint, and what a reader calls it: in the base.
+    old: (String, String),
+    /// The same in the revision.
+    new: (String, String),
+    base: &'c Content,
+    revision: &'c Content,
 }
 
 impl<'c> Both<'_, 'c> {
+    /// Notes a change at a place below the endpoint: for what was removed a place in the base, else in the revision.
     fn note(&mut self, direction: Direction, change: (Area, Action), below: &str, message: String) {
-        let path = format!("{}{below}", self.pointer);
+        let endpoint = match change.1 {
+            Action::Removed => &self.old,
+            _ => &self.new,
+        };
+        let path = format!("{endpoint}{below}");
         self.comparison
             .note(&self.operation, direction, change, path, message);
+    }
+
+    /// Compares the base paths under which the endpoint is served.
+    fn base_paths(&mut self, old: (&str, &Endpoint), new: (&str, &Endpoint)) {
+        let (base, revision) = self.comparison.contracts;
+        let before = routes::addresses(base, old.0, old.1);
+        let after = routes::addresses(revision, new.0, new.1);
+        if before == after {
+            return;
+        }
+        let of_document = old.1.servers.is_empty() && new.1.servers.is_empty();
+        let owner = match of_document {
+            true => String::new(),
+            false => format!(" of `{}`", self.operation),
+        };
+        let (was, is) = (base.base_paths(old.1), revision.base_paths(new.1));
+        let ways = [
+            (was, old.0, &after, Action::Removed, "is gone"),
+            (is, new.0, &before, Action::Added, "is new"),
+        ];
+        for (these, path, known, action, manner) in ways {
+            let those: Vec<String> = these
+                .iter()
+                .filter(|base| !known.contains(&format!("{base}{path}")))
+                .map(|base| match base.as_str() {
+                    "" => "`/`".to_owned(),
+                    base => format!("`{base:.60}`"),
+                })
+                .collect();
+            if those.is_empty() {
+                continue;
+            }
+            let message = format!("the base path {}{owner} {manner}", those.join(", "));
+            let change = (Area::BasePath, action);
+            match of_document {
+                true => self.comparison.note(
+                    &self.operation,
+                    Direction::Request,
+                    change,
+                    "/servers".to_owned(),
+                    message,
+                ),
+                false => self.note(Direction::Request, change, "/servers", message),
+            }
+        }
     }
 
     fn compare(&mut self, base: &'c Endpoint, revision: &'c Endpoint) {
@@ -152,26 +206,20 @@ impl<'c> Both<'_, 'c> {
             self.note(Direction::Request, change, "", message);
         }
         self.body(base, revision);
-        let (old, new) = (base.all_responses(), revision.all_responses());
-        let ways = [
-            (&old, &new, Action::Removed, "no longer answers"),
-            (&new, &old, Action::Added, "answers also"),
-        ];
-        for (these, those, action, verb) in ways {
-            for status in these.keys().filter(|status| !those.contains_key(*status)) {
-                let area = match status.starts_with('2') {
-                    true => Area::SuccessStatus,
-                    false => Area::ErrorStatus,
-                };
-                let message = format!("`{name}` {verb} {status}");
-                let below = format!("/responses/{}", escaped(status));
-                self.note(Direction::Response, (area, action), &below, message);
-            }
+        let Coverage { shared, gone, come } = Coverage::of(base, revision);
+        for (key, change) in gone.into_iter().chain(come) {
+            let message = match change.1 {
+                Action::Added => format!("`{name}` answers also {key}"),
+                Action::Narrowed => format!("`{name}` answers only some statuses of {key} now"),
+                _ => format!("`{name}` no longer answers {key}"),
+            };
+            self.note(Direction::Response, change, &below(key), message);
         }
-        for (status, response) in &new {
-            if let Some(before) = old.get(status) {
-                self.answer(status, &before.content, &response.content);
-            }
+        for (old, new) in shared {
+            self.answer(
+                (old, &old.response(base).content),
+                (new, &new.response(revision).content),
+            );
         }
     }
 
@@ -195,67 +243,87 @@ impl<'c> Both<'_, 'c> {
             (true, false) => note((Area::BodyRequired, Action::Removed), "no longer required"),
             _ => {}
         }
-        let named = format!("{name} request");
-        self.content(
-            Direction::Request,
-            "/requestBody",
-            &named,
-            &old.content,
-            &new.content,
-        );
+        let place = ("/requestBody".to_owned(), format!("{name} request"));
+        self.content(Bodies {
+            direction: Direction::Request,
+            old: place.clone(),
+            new: place,
+            base: &old.content,
+            revision: &new.content,
+        });
     }
 
-    fn answer(&mut self, status: &str, old: &'c Content, new: &'c Content) {
-        let below = format!("/responses/{}", escaped(status));
-        let named = format!("{} {status}", self.operation);
-        let change = match (old.is_empty(), new.is_empty()) {
-            (true, false) => Some((Action::Added, "has a body now")),
-            (false, true) => Some((Action::Removed, "has no body any more")),
+    fn answer(&mut self, (old, base): (Key, &'c Content), (new, revision): (Key, &'c Content)) {
+        let change = match (base.is_empty(), revision.is_empty()) {
+            (true, false) => Some((new, Action::Added, "has a body now")),
+            (false, true) => Some((old, Action::Removed, "has no body any more")),
             _ => None,
         };
-        if let Some((action, manner)) = change {
-            let message = format!("the response {status} of `{}` {manner}", self.operation);
-            let below = format!("{below}/content");
+        if let Some((key, action, manner)) = change {
+            let message = format!("the response {new} of `{}` {manner}", self.operation);
+            let below = below(key) + "/content";
             return self.note(Direction::Response, (Area::Body, action), &below, message);
         }
-        self.content(Direction::Response, &below, &named, old, new);
+        let place = |key: Key| (below(key), format!("{} {key}", self.operation));
+        self.content(Bodies {
+            direction: Direction::Response,
+            old: place(old),
+            new: place(new),
+            base,
+            revision,
+        });
     }
 
     /// Compares what bodies of the same endpoint and status hold.
-    fn content(
-        &mut self,
-        direction: Direction,
-        below: &str,
-        named: &str,
-        old: &'c Content,
-        new: &'c Content,
-    ) {
-        let ways = [
-            (old, new, Action::Removed, "is not"),
-            (new, old, Action::Added, "is now also"),
-        ];
-        for (these, those, action, verb) in ways {
-            for media_type in these.keys().filter(|key| !those.contains_key(*key)) {
-                let message = match action {
-                    Action::Removed => format!("`{named}` {verb} `{media_type}` any more"),
-                    _ => format!("`{named}` {verb} `{media_type}`"),
-                };
-                let below = format!("{below}/content/{}", escaped(media_type));
-                self.note(direction, (Area::MediaType, action), &below, message);
-            }
+    fn content(&mut self, bodies: Bodies<'c>) {
+        let Bodies {
+            direction,
+            old,
+            new,
+            base,
+            revision,
+        } = bodies;
+        let Matched { pairs, changes } = Matched::of(base, revision);
+        let below = |place: &str, key: &str| format!("{place}/content/{}", escaped(key));
+        for change in changes {
+            let (action, message, below) = match change {
+                Change::Removed(was) => (
+                    Action::Removed,
+                    format!("`{}` is not `{was}` any more", old.1),
+                    below(&old.0, was),
+                ),
+                Change::Added(is) => (
+                    Action::Added,
+                    format!("`{}` is now also `{is}`", new.1),
+                    below(&new.0, is),
+                ),
+                Change::Narrowed { was, is } => (
+                    Action::Narrowed,
+                    format!("`{}` is `{is}` now, and no longer any `{was}`", new.1),
+                    below(&new.0, is),
+                ),
+                Change::Widened { was, is } => (
+                    Action::Widened,
+                    format!("`{}` is any `{is}` now, and was `{was}`", new.1),
+                    below(&new.0, is),
+                ),
+            };
+            self.note(direction, (Area::MediaType, action), &below, message);
         }
-        for (media_type, schema) in new {
-            if let Some(before) = old.get(media_type) {
-                let pointer = format!(
-                    "{}{below}/content/{}/schema",
-                    self.pointer,
-                    escaped(media_type)
-                );
-                let place = |schema| Place::root(schema, pointer.clone(), named.to_owned());
-                let (base, revision) = (place(before), place(schema));
-                self.comparison
-                    .begin(&self.operation, direction, base, revision);
-            }
+        for (was, is) in pairs {
+            let place = |endpoint: &str, (place, name): &(String, String), schema, key: &str| {
+                let pointer = format!("{endpoint}{}/schema", below(place, key));
+                Place::root(schema, pointer, name.clone())
+            };
+            let base = place(&self.old, &old, &base[was], was);
+            let revision = place(&self.new, &new, &revision[is], is);
+            self.comparison
+                .begin(&self.operation, direction, base, revision);
         }
     }
+}
+
+/// Where the entry of the responses stands below its endpoint.
+fn below(key: Key) -> String {
+    format!("/responses/{key}")
 }

@@ -181,8 +181,9 @@ impl<'c> Comparison<'c> {
 
     /// Every finding, with the operations that reach it.
     pub(super) fn findings(self) -> Vec<Finding> {
-        let mut found: BTreeMap<(&str, String), Finding> = BTreeMap::new();
-        let mut add = |operation: &str, draft: Draft| {
+        let mut found: BTreeMap<(&str, String, usize), Finding> = BTreeMap::new();
+        // `nth` tells apart what one rule says of one place more than once: one value that is gone, and another.
+        let mut add = |operation: &str, draft: Draft, nth: usize| {
             let Rule {
                 id,
                 level,
@@ -190,11 +191,11 @@ impl<'c> Comparison<'c> {
                 ..
             } = *draft.rule;
             found
-                .entry((id, draft.path))
+                .entry((id, draft.path, nth))
                 .and_modify(|finding| {
                     finding.affects.insert(operation.to_owned());
                 })
-                .or_insert_with_key(|(_, path)| Finding {
+                .or_insert_with_key(|(_, path, _)| Finding {
                     id,
                     level,
                     direction,
@@ -206,7 +207,7 @@ impl<'c> Comparison<'c> {
         };
         let mut worst = HashMap::new();
         for (operation, draft) in &self.direct {
-            add(operation, draft.clone());
+            add(operation, draft.clone(), 0);
         }
         for (operation, root) in &self.roots {
             for pair in self.reached(*root, false) {
@@ -215,8 +216,11 @@ impl<'c> Comparison<'c> {
                     drafts,
                     leads,
                 } = &self.pairs[pair];
+                let mut before: HashMap<(&str, &str), usize> = HashMap::new();
                 for draft in drafts {
-                    add(operation, draft.clone());
+                    let nth = before.entry((draft.rule.id, &draft.path)).or_default();
+                    add(operation, draft.clone(), *nth);
+                    *nth += 1;
                 }
                 for lead in leads {
                     if let Lead::Elsewhere {
@@ -237,6 +241,7 @@ impl<'c> Comparison<'c> {
                         add(
                             operation,
                             Draft::new(*direction, change, path.clone(), message),
+                            0,
                         );
                     }
                 }

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
+use super::facts;
 use super::pairs::Comparison;
+use super::sides::Sides;
 use crate::spec::{Content, Endpoint, Schema, Shape};
 
 /// How many schemas are looked at before two count as different: it is only asked to name a rename.
@@ -23,17 +25,7 @@ impl<'c> Comparison<'c> {
             }
             compared += 1;
             let (old, new) = (self.base.shape(old), self.revision.shape(new));
-            let facts = |schema: &'c Schema| {
-                let Schema {
-                    shape: _,
-                    default,
-                    nullable,
-                    deprecated,
-                    constraints,
-                } = schema;
-                (default, nullable, deprecated, constraints)
-            };
-            if compared > MAX_COMPARED || facts(old) != facts(new) {
+            if compared > MAX_COMPARED || differ(old, new) {
                 return false;
             }
             match (&old.shape, &new.shape) {
@@ -55,7 +47,7 @@ impl<'c> Comparison<'c> {
                     }
                     waiting.extend(old.values().zip(new.values()));
                 }
-                (old, new) if old != new => return false,
+                (old, new) if old.kind() != new.kind() => return false,
                 _ => {}
             }
         }
@@ -91,4 +83,15 @@ impl<'c> Comparison<'c> {
                 .zip(revision.values())
                 .all(|(old, new)| self.same(old, new))
     }
+}
+
+/// Whether two schemas differ in what is said of the value itself.
+fn differ(old: &Schema, new: &Schema) -> bool {
+    let sides = Sides::of(old, new);
+    let directions = |schema: &Schema| {
+        ["readOnly", "writeOnly"].map(|flag| schema.constraints.contains_key(flag))
+    };
+    let mut differ = sides.type_change.is_some() || directions(old) != directions(new);
+    facts::compare(&sides, "", "", &mut |_, _| differ = true);
+    differ
 }

@@ -34,7 +34,7 @@ pub(super) async fn count(socket: &Path) -> Result<usize, Error> {
         // One that is turned away may be closed before this is sent; its answer tells.
         let _ = stream.write_all(&ping).await;
         let mut reader = Reader::new(stream);
-        match timeout(LIMIT, reader.response()).await {
+        match timeout(LIMIT, reader.answer()).await {
             Ok(Ok(Some(answer))) if answer.status == 200 => open.push(reader),
             _ => break,
         }

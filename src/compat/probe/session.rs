@@ -1,12 +1,10 @@
 //! A scenario played against a VMM of its own, through a recorder.
 
 use std::fs::{DirBuilder, File};
-use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::battery::{Ask, Scenario};
@@ -14,7 +12,8 @@ use super::recording::{Recording, Unreached};
 use super::{Error, idle_kernel};
 use crate::api::Method;
 use crate::client::Release;
-use crate::replay::wire::{self, RawResponse};
+use crate::replay::upstream::exchange;
+use crate::replay::wire::RawResponse;
 use crate::replay::{Recorder, RecorderOptions};
 use crate::vmm::{self, Vmm, VmmConfig};
 
@@ -114,15 +113,9 @@ pub(super) async fn ask(
     body: &[u8],
     during: &'static str,
 ) -> Result<Option<RawResponse>, Error> {
-    let exchange = async {
-        let stream = UnixStream::connect(socket).await?;
-        match wire::exchange(stream, &request(method, path, body)).await {
-            Err(error) if error.kind() != io::ErrorKind::InvalidData => Ok(None),
-            answer => answer,
-        }
-    };
     let asked = || format!("{method} {path}");
-    match timeout(ANSWER_LIMIT, exchange).await {
+    let request = request(method, path, body);
+    match timeout(ANSWER_LIMIT, exchange(socket, &request)).await {
         Ok(answer) => answer.map_err(|source| Error::Connection {
             asked: asked(),
             socket: socket.to_owned(),

@@ -1,6 +1,7 @@
 //! From a document to a contract. Strict: whatever is not understood stops it.
 
 mod schema;
+mod servers;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -107,7 +108,7 @@ pub(super) fn from_tree(tree: &Value, release: Option<Release>) -> Result<Contra
             })?,
         }
     };
-    let server = server(&root.need("servers")?)?;
+    let servers = servers::of_document(root.take("servers"))?;
     let paths = root.need("paths")?;
     let shared = Shared::read(root.take("components"))?;
     let paths = paths
@@ -126,28 +127,12 @@ pub(super) fn from_tree(tree: &Value, release: Option<Release>) -> Result<Contra
     root.finish()?;
     let contract = Contract {
         release,
-        server,
+        servers,
         paths,
         schemas,
     };
     references::check(&contract)?;
     Ok(contract)
-}
-
-/// The one server's address.
-fn server(servers: &Place<'_>) -> Result<String, Invalid> {
-    let expected = |found: String| Problem::Expected {
-        expected: "a list of one server",
-        found,
-    };
-    let Some([only]) = servers.value.as_array().map(Vec::as_slice) else {
-        return Err(servers.invalid(expected("something else".to_owned())));
-    };
-    let mut server = servers.child("0", only).fields()?;
-    server.drop_prose(PROSE);
-    let url = server.need("url")?.text()?.to_owned();
-    server.finish()?;
-    Ok(url)
 }
 
 /// What the document keeps in one place for several endpoints to refer to.
@@ -178,10 +163,19 @@ impl<'a> Shared<'a> {
     fn methods(&self, path: &Place<'a>) -> Result<BTreeMap<Method, Endpoint>, Invalid> {
         let mut fields = path.fields()?;
         fields.drop_prose(PROSE);
+        let of_path = fields
+            .take("servers")
+            .map(|place| servers::addresses(&place))
+            .transpose()?
+            .unwrap_or_default();
         let mut methods = BTreeMap::new();
         for method in Method::ALL {
             if let Some(place) = fields.take(method.key()) {
-                methods.insert(method, self.endpoint(&place)?);
+                let mut endpoint = self.endpoint(&place)?;
+                if endpoint.servers.is_empty() {
+                    endpoint.servers.clone_from(&of_path);
+                }
+                methods.insert(method, endpoint);
             }
         }
         fields.finish()?;
@@ -196,6 +190,9 @@ impl<'a> Shared<'a> {
             deprecated: flag(&mut fields, "deprecated")?,
             ..Endpoint::default()
         };
+        if let Some(place) = fields.take("servers") {
+            endpoint.servers = servers::addresses(&place)?;
+        }
         if let Some(place) = fields.take("requestBody") {
             let place = referred(place, &self.bodies, "#/components/requestBodies/")?;
             endpoint.body = Some(body(&place)?);

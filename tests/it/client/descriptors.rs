@@ -15,7 +15,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::server::{NO_CONTENT, Server, accept, answer, expect_no_connection, ping, wait_for_end};
 
 /// What one `recvmsg` gets: bytes and files.
-fn receive(stream: &UnixStream) -> (Vec<u8>, Vec<File>) {
+pub(crate) fn receive(stream: &UnixStream) -> (Vec<u8>, Vec<File>) {
     let mut space = [MaybeUninit::uninit(); 4096];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = vec![0; 100_000];

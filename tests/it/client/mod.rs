@@ -2,10 +2,10 @@
 
 mod answers;
 mod created;
-mod descriptors;
+pub(crate) mod descriptors;
 mod fields;
 mod releases;
-mod server;
+pub(crate) mod server;
 
 use std::ffi::OsStr;
 use std::future::Future;
@@ -243,7 +243,8 @@ async fn a_socket_nobody_listens_on() {
     for socket in [missing, stale] {
         let client = Client::new(&socket).unwrap();
         let error = client.send(api::vmm_ping()).await.unwrap_err();
-        assert_eq!(*error.kind(), ErrorKind::VmmGone, "{error}");
+        assert_eq!(*error.kind(), ErrorKind::NoListener, "{error}");
+        assert!(error.is_retryable());
         assert_eq!(error.socket(), socket);
         assert!(std::error::Error::source(&error).is_some());
     }

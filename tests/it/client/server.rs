@@ -11,7 +11,7 @@ use tempfile::TempDir;
 /// Generous: reached only when a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(super) struct Server {
+pub(crate) struct Server {
     _directory: TempDir,
     socket: PathBuf,
     thread: JoinHandle<()>,
@@ -19,12 +19,12 @@ pub(super) struct Server {
 
 impl Server {
     /// Runs `script` on a listening socket.
-    pub(super) fn run(script: impl FnOnce(&UnixListener) + Send + 'static) -> Server {
+    pub(crate) fn run(script: impl FnOnce(&UnixListener) + Send + 'static) -> Server {
         Server::run_at("api.sock".as_ref(), script)
     }
 
     /// The same, with another file name.
-    pub(super) fn run_at(
+    pub(crate) fn run_at(
         name: &Path,
         script: impl FnOnce(&UnixListener) + Send + 'static,
     ) -> Server {
@@ -38,32 +38,32 @@ impl Server {
         }
     }
 
-    pub(super) fn socket(&self) -> &Path {
+    pub(crate) fn socket(&self) -> &Path {
         &self.socket
     }
 
     /// Waits for the end of the script, and fails if the script failed.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         self.thread.join().expect("the server's script holds");
     }
 }
 
 /// The next connection.
-pub(super) fn accept(listener: &UnixListener) -> UnixStream {
+pub(crate) fn accept(listener: &UnixListener) -> UnixStream {
     let (stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
 /// Nobody connected any more.
-pub(super) fn expect_no_connection(listener: &UnixListener) {
+pub(crate) fn expect_no_connection(listener: &UnixListener) {
     listener.set_nonblocking(true).unwrap();
     let error = listener.accept().expect_err("no further connection");
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
 }
 
 /// One whole request, as it came.
-pub(super) fn read_request(stream: &mut UnixStream) -> String {
+pub(crate) fn read_request(stream: &mut UnixStream) -> String {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -81,19 +81,19 @@ pub(super) fn read_request(stream: &mut UnixStream) -> String {
 }
 
 /// Reads one request and answers with these bytes.
-pub(super) fn answer(stream: &mut UnixStream, answer: &str) -> String {
+pub(crate) fn answer(stream: &mut UnixStream, answer: &str) -> String {
     let request = read_request(stream);
     stream.write_all(answer.as_bytes()).unwrap();
     request
 }
 
 /// Waits until the other end has closed the connection.
-pub(super) fn wait_for_end(stream: &mut UnixStream) {
+pub(crate) fn wait_for_end(stream: &mut UnixStream) {
     assert_eq!(stream.read(&mut [0]).unwrap(), 0, "end of file");
 }
 
 /// An answer as the VMM writes it.
-pub(super) fn with_body(status: u16, body: &str) -> String {
+pub(crate) fn with_body(status: u16, body: &str) -> String {
     format!(
         "HTTP/1.1 {status} \r\nServer: Cloud Hypervisor API\r\nConnection: keep-alive\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
@@ -101,12 +101,12 @@ pub(super) fn with_body(status: u16, body: &str) -> String {
     )
 }
 
-pub(super) fn ping(version: &str) -> String {
+pub(crate) fn ping(version: &str) -> String {
     with_body(
         200,
         &format!(r#"{{"build_version":"v{version}","version":"{version}","pid":1,"features":[]}}"#),
     )
 }
 
-pub(super) const NO_CONTENT: &str =
+pub(crate) const NO_CONTENT: &str =
     "HTTP/1.1 204 \r\nServer: Cloud Hypervisor API\r\nConnection: keep-alive\r\n\r\n";

@@ -207,8 +207,8 @@ fn keywords_of_another_type_say_nothing() {
         "{ minimum: 1 }",
         "{ minimum: 2 }",
         [
-            "Breaking request-constraint-narrowed",
-            "Info response-constraint-narrowed",
+            "Breaking request-minimum-narrowed",
+            "Info response-minimum-narrowed",
         ],
     );
 }

@@ -1,11 +1,15 @@
 //! The comparison of contracts.
 
+mod base_paths;
 mod documents;
 mod history;
 mod hostile;
 mod mutations;
 mod neutral;
+mod operation_mutations;
+mod operations;
 mod rules;
+mod schemas;
 
 use std::path::{Path, PathBuf};
 
@@ -34,6 +38,13 @@ fn parse(document: &str) -> Result<Contract, spec::Error> {
     let path = folder.path().join("document.yaml");
     std::fs::write(&path, document).unwrap();
     spec::read_import(&path, "v1.0".parse().unwrap())
+}
+
+/// A document with these servers and paths.
+fn served(servers: &str, paths: &str) -> String {
+    format!(
+        "openapi: 3.0.3\ninfo: {{ title: A test, version: \"1\" }}\n{servers}\npaths: {{ {paths} }}\n"
+    )
 }
 
 /// The findings as a report has them: sorted.

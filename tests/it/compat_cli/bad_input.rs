@@ -149,12 +149,27 @@ fn make_pipe(path: &Path) {
 
 #[test]
 fn a_release_that_is_not_known() {
-    let done = compat(["diff", "v12.0", "v53.0"]);
-    assert_eq!(done.status.code(), Some(2));
-    let said = text(&done.stderr);
+    for name in ["v12.0", "v99", "53", "53.0", "v53.0.1", "latest"] {
+        let commands: [&[&str]; 3] = [
+            &["diff", name, "v53.0"],
+            &["diff", "v53.0", name],
+            &["check", name],
+        ];
+        for arguments in commands {
+            let done = compat(arguments);
+            assert_eq!(done.status.code(), Some(2), "{arguments:?}");
+            let said = text(&done.stderr);
+            assert!(
+                said.contains(name) && said.contains("v52.0, v53.0"),
+                "{arguments:?}: {said}"
+            );
+        }
+    }
+    let said = compat(["check", "next.yaml"]).stderr;
     assert!(
-        said.contains("v12.0") && said.contains("v52.0, v53.0"),
-        "{said}"
+        text(&said).contains("cannot read next.yaml"),
+        "{}",
+        text(&said)
     );
 }
 
@@ -168,7 +183,7 @@ fn a_command_line_that_is_not_understood() {
         &[],
     ] {
         let done = compat(arguments);
-        assert_eq!(done.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(done.status.code(), Some(64), "{arguments:?}");
         assert_eq!(text(&done.stdout), "", "{arguments:?}");
     }
 }

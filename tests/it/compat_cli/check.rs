@@ -1,5 +1,6 @@
 //! `chv-sandbox compat check`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,11 @@ fn check(change: impl FnOnce(&mut Contract)) -> Check {
     let mut contract = supported::documented(supported::newest()).unwrap();
     change(&mut contract);
     let name = "document.yaml".to_owned();
-    compat::check(Document { name, contract })
+    compat::check(Document {
+        name,
+        contract,
+        corrected: false,
+    })
 }
 
 fn properties<'c>(
@@ -39,8 +44,56 @@ fn the_newest_release_is_as_this_crate_has_it() {
     let check = check(|_| {});
     assert_eq!(check.report.findings, []);
     assert!(check.used.is_empty());
-    let done = run(["check".as_ref(), contract("v53.0").as_os_str()]);
-    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stdout));
+    for name in [contract("v53.0").as_os_str(), "v53.0".as_ref()] {
+        let done = run(["check".as_ref(), name]);
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stdout));
+    }
+}
+
+#[test]
+fn a_release_is_checked_as_its_document_is() {
+    let of = |name: &OsStr| {
+        let done = run(["check".as_ref(), name, "--format".as_ref(), "json".as_ref()]);
+        assert_eq!(done.status.code(), Some(1), "{}", text(&done.stderr));
+        let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+        report["findings"].clone()
+    };
+    assert_eq!(of("v52.0".as_ref()), of(contract("v52.0").as_os_str()));
+}
+
+#[test]
+fn another_base_path_touches_every_call() {
+    let check = check(|contract| contract.servers = vec!["http://localhost/api/v2".to_owned()]);
+    let found = &check.used[0];
+    assert_eq!(
+        (found.id, found.path.as_str()),
+        ("base-path-removed", "/servers")
+    );
+    assert!(found.affects.contains("vm.restore"), "{found:?}");
+    assert!(paths(&check, "cassette-touched").contains(&"/paths/~1vm.restore"));
+}
+
+#[test]
+fn an_answer_may_be_given_by_another_entry_of_its_status() {
+    let with = |changed: bool| {
+        check(|contract| {
+            let methods = contract.paths.get_mut("/vm.info").unwrap();
+            let endpoint = methods.values_mut().next().unwrap();
+            let mut response = endpoint.responses.remove(&200).unwrap();
+            if changed {
+                response
+                    .content
+                    .insert("application/json".to_owned(), Schema::new(Shape::Boolean));
+            }
+            endpoint.fallbacks.insert("2XX".to_owned(), response);
+        })
+    };
+    assert_eq!(with(false).used, []);
+    let used = with(true).used;
+    assert!(
+        used.iter().any(|finding| finding.level == Level::Breaking),
+        "{used:?}"
+    );
 }
 
 #[test]
@@ -173,7 +226,11 @@ fn what_an_older_release_lacks_and_a_sandbox_does_not_need_is_not_called_used() 
     // A sandbox runs on v52.0: the live tests show it.
     let name = "v52.0.json".to_owned();
     let contract = supported::documented("v52.0".parse().unwrap()).unwrap();
-    let check = compat::check(Document { name, contract });
+    let check = compat::check(Document {
+        name,
+        contract,
+        corrected: false,
+    });
     assert_ne!(check.report.findings, []);
     assert_eq!(check.used, []);
     assert!(

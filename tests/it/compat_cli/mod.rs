@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod check;
+mod corrected;
 mod diff;
 
 use std::ffi::OsStr;

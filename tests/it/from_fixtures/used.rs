@@ -59,7 +59,11 @@ fn every_call_of_this_crate_counts_as_used() {
             continue;
         }
         let name = format!("without {operation}");
-        let check = compat::check(Document { name, contract });
+        let check = compat::check(Document {
+            name,
+            contract,
+            corrected: false,
+        });
         assert_eq!(
             !check.used.is_empty(),
             called.contains(operation.name()),

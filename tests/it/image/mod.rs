@@ -7,13 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chv_sandbox::image::{Error, Image, ImageSpec, RootSource, pack};
+use chv_sandbox::image::{Error, Image, ImageSpec, ModuleSource, RootSource, pack};
 use tempfile::TempDir;
 
 use chv_sandbox::compat::probe::idle_kernel;
 
 mod opened;
 mod refused;
+mod roots;
 
 /// A folder with everything that an image is packed from.
 struct Inputs {
@@ -56,6 +57,13 @@ impl Inputs {
         );
         spec.overlay_mib = 4;
         spec
+    }
+
+    /// A kernel that says it is Linux, with traces of what is built in.
+    fn linux(&self, traces: &[&[u8]]) -> PathBuf {
+        let kernel = idle_kernel::bytes();
+        let banner = b"Linux version 6.1.0-one (x) ";
+        self.write("linux", &[&kernel, &banner[..], &traces.concat()].concat())
     }
 
     /// Modules that a guest needs, with a line of `modules.dep` for each.
@@ -147,12 +155,16 @@ fn bzimage(payload: &[u8]) -> Vec<u8> {
     image
 }
 
+fn skipped() {
+    skip("mke2fs (package e2fsprogs) is not installed");
+}
+
 #[expect(
     clippy::print_stderr,
     reason = "who runs the tests is told what was not tested"
 )]
-fn skipped() {
-    eprintln!("SKIPPED: mke2fs (package e2fsprogs) is not installed");
+fn skip(why: &str) {
+    eprintln!("SKIPPED: {why}");
 }
 
 /// Runs `pack` where `mke2fs` is needed. Without it, says so and returns `None`.
@@ -174,7 +186,7 @@ fn pack_or_skip(spec: &ImageSpec) -> Option<Image> {
 fn an_image_is_packed_and_opened() {
     let inputs = Inputs::new();
     let mut spec = inputs.spec();
-    spec.modules = Some(inputs.modules("modules", "none"));
+    spec.modules = ModuleSource::Directory(inputs.modules("modules", "none"));
     spec.tools = Some(inputs.write("tools.json", b"{}"));
     let Some(image) = pack_or_skip(&spec) else {
         return;
@@ -237,10 +249,62 @@ fn an_image_is_packed_and_opened() {
 }
 
 #[test]
+fn every_stream_of_a_module_is_packed() {
+    let inputs = Inputs::new();
+    let mut spec = inputs.spec();
+    spec.modules = ModuleSource::Directory(inputs.modules("modules", "none"));
+    let halves = [&b"\x7fELF the first half, "[..], b"the second half"];
+    let skippable = b"\x50\x2a\x4d\x18\x03\0\0\0abc".to_vec();
+    for (file, streams) in [
+        ("virtio.ko.xz", halves.map(xz).concat()),
+        ("virtio_pci.ko.gz", halves.map(gzip).concat()),
+        (
+            "vmw_vsock_virtio_transport.ko.zst",
+            [skippable, halves.map(zstd).concat()].concat(),
+        ),
+    ] {
+        inputs.write(&format!("modules/{file}"), &streams);
+    }
+    let Some(image) = pack_or_skip(&spec) else {
+        return;
+    };
+    let initramfs = fs::read(image.initramfs()).expect("read");
+    let whole = halves.concat();
+    let found = initramfs
+        .windows(whole.len())
+        .filter(|window| *window == whole);
+    assert_eq!(found.count(), 3);
+}
+
+#[test]
+fn a_kernel_with_all_built_in_needs_no_modules() {
+    let inputs = Inputs::new();
+    let mut spec = inputs.spec();
+    spec.kernel = inputs.linux(&[
+        b"virtio-pci\0",
+        b"virtio_blk\0",
+        b"vmw_vsock_virtio_transport\0",
+        b"EXT4-fs",
+        b"overlayfs: ",
+    ]);
+    let Some(image) = pack_or_skip(&spec) else {
+        return;
+    };
+    assert!(image.manifest().modules.is_empty());
+
+    // One that doesn't show it is taken if it's asked for by name.
+    spec.kernel = inputs.linux(&[]);
+    spec.modules = ModuleSource::AssumeBuiltIn;
+    spec.out = inputs.path("assumed");
+    let image = pack(&spec).expect("packed before");
+    assert!(image.manifest().modules.is_empty());
+}
+
+#[test]
 fn the_same_inputs_give_the_same_bytes() {
     let inputs = Inputs::new();
     let mut spec = inputs.spec();
-    spec.modules = Some(inputs.modules("modules", "none"));
+    spec.modules = ModuleSource::Directory(inputs.modules("modules", "none"));
     let Some(one) = pack_or_skip(&spec) else {
         return;
     };

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use chv_sandbox::image::{Error, ImageSpec, RootSource, pack};
+use chv_sandbox::image::{Error, ImageSpec, ModuleSource, RootSource, pack};
 
 use super::{Inputs, bzimage, gzip, idle_kernel, skipped, with_length, xz};
 
@@ -52,6 +52,10 @@ fn what_cannot_be_packed_is_refused_and_leaves_nothing() {
         &["not an empty directory"],
     );
 
+    for out in [".", "..", "/"] {
+        check(|_, spec| spec.out = out.into(), &["no name of its own"]);
+    }
+
     // The kernel.
     let kernel = |content: Vec<u8>| {
         move |inputs: &Inputs, spec: &mut ImageSpec| spec.kernel = inputs.write("kernel", &content)
@@ -81,22 +85,56 @@ fn what_cannot_be_packed_is_refused_and_leaves_nothing() {
 
     // The modules.
     check(
-        |inputs, spec| spec.modules = Some(inputs.modules("m", "overlay")),
-        &["module overlay is neither"],
+        |inputs, spec| spec.modules = ModuleSource::Directory(inputs.modules("m", "overlay")),
+        &["module overlay", "run depmod again"],
     );
     check(
-        |inputs, spec| spec.modules = Some(inputs.path("none")),
-        &["modules.builtin", "depmod"],
+        |inputs, spec| spec.modules = ModuleSource::Directory(inputs.path("none")),
+        &["cannot read the directory of modules", "none"],
     );
     check(
         |inputs, spec| {
-            spec.kernel = inputs.write(
-                "kernel",
-                &[&idle_kernel::bytes()[..], b"Linux version 6.1.0-one (x) "].concat(),
-            );
-            spec.modules = Some(inputs.modules("6.1.0-other", "none"));
+            spec.kernel = inputs.linux(&[]);
+            spec.modules = ModuleSource::Directory(inputs.modules("6.1.0-other", "none"));
         },
         &["6.1.0-other", "not of this kernel", "6.1.0-one"],
+    );
+
+    let without = |list: &'static str| {
+        move |inputs: &Inputs, spec: &mut ImageSpec| {
+            let dir = inputs.modules("m", "none");
+            fs::remove_file(dir.join(list)).expect("removed");
+            spec.modules = ModuleSource::Directory(dir);
+        }
+    };
+    check(without("modules.dep"), &["modules.dep", "depmod -b"]);
+    check(
+        without("modules.builtin"),
+        &["module ext4", "copy modules.builtin"],
+    );
+    check(
+        |inputs, spec| {
+            let dir = inputs.modules("m", "none");
+            inputs.write("m/modules.dep", b"overlay.ko: ../../overlay.ko\n");
+            spec.modules = ModuleSource::Directory(dir);
+        },
+        &["modules.dep", "line 1", "../../overlay.ko"],
+    );
+    check(
+        |inputs, spec| {
+            let dir = inputs.modules("m", "none");
+            let module = [xz(b"\x7fELF module"), b"garbage".to_vec()].concat();
+            inputs.write("m/virtio.ko.xz", &module);
+            spec.modules = ModuleSource::Directory(dir);
+        },
+        &["cannot decompress the module", "virtio.ko.xz"],
+    );
+    check(
+        |inputs, spec| spec.kernel = inputs.linux(&[b"virtio-pci\0", b"EXT4-fs"]),
+        &[
+            "virtio_blk, vmw_vsock_virtio_transport, overlay",
+            "lib/modules/6.1.0-one",
+        ],
     );
 
     // The guest.
@@ -147,7 +185,7 @@ fn what_cannot_be_packed_is_refused_and_leaves_nothing() {
             spec.root = RootSource::Tree(inputs.path("tree"));
             spec.root_mib = Some(4);
         },
-        &["mke2fs failed"],
+        &["does not fit into a root disk of 4 MiB; 9 MiB are enough"],
     );
 }
 
@@ -193,7 +231,7 @@ fn the_command_says_how_a_static_guest_is_built() {
         .output()
         .expect("it runs");
     let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(output.status.code(), Some(2), "{text}");
     let build = "cargo rustc --release --bin chv-guest -- -C target-feature=+crt-static";
     assert!(text.contains(build), "{text}");
 }

@@ -3,10 +3,9 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::real::processes_with_files_in;
@@ -128,35 +127,4 @@ fn a_program_that_writes_without_end_is_stopped() {
     let short = Place::new(flood);
     check(&loud, &loud.program(), &[]);
     check(&short, &short.program(), &[]);
-}
-
-#[test]
-fn an_interrupted_probe_leaves_nothing() {
-    let silent = Place::new("#!/bin/sh\ntouch \"$0.started\"\nsleep 1000\n");
-    for signal in [Signal::INT, Signal::TERM] {
-        let started = silent.folder.path().join("program.started");
-        let child = silent.probe(&silent.program(), 600).spawn().unwrap();
-        let deadline = Instant::now() + LONG;
-        while !started.exists() {
-            assert!(Instant::now() < deadline, "it never started");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        fs::remove_file(&started).unwrap();
-        let said = ended_by(child, signal);
-        assert!(
-            said.contains("terrupted") || said.contains("terminated"),
-            "{said}"
-        );
-        silent.assert_nothing_left();
-    }
-}
-
-/// What it said when it was ended by `signal`, with status 2.
-fn ended_by(child: Child, signal: Signal) -> String {
-    let pid = Pid::from_raw(child.id() as i32).unwrap();
-    kill_process(pid, signal).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    said
 }

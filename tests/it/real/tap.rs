@@ -3,11 +3,14 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 
-use chv_sandbox::api;
 use chv_sandbox::api::types::NetConfig;
+use chv_sandbox::api::{self, Operation};
+use chv_sandbox::client::Client;
+use chv_sandbox::replay::{Recorder, RecorderOptions};
 use chv_sandbox::vmm::Vmm;
-use tempfile::tempdir;
+use tempfile::{TempDir, tempdir};
 
 use super::native::send;
 use super::{assert_nothing_left, idle_vm, skipped, vmm_config};
@@ -15,20 +18,54 @@ use super::{assert_nothing_left, idle_vm, skipped, vmm_config};
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
 async fn a_tap_is_handed_over_open() {
-    let folder = tempdir().unwrap();
-    let Some(config) = vmm_config(folder.path()).await else {
+    let Some((folder, vmm, tap)) = vmm_and_tap().await else {
         return;
     };
-    let tap = match open_tap() {
-        Ok(tap) => tap,
+    boot_and_add(vmm.client(), folder.path(), tap).await;
+    vmm.shutdown().await;
+    assert_nothing_left(folder.path());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
+async fn a_tap_passes_a_recorder() {
+    let Some((folder, vmm, tap)) = vmm_and_tap().await else {
+        return;
+    };
+    // Not in the VMM's folder, which has to be empty in the end.
+    let own = tempdir().unwrap();
+    let options = RecorderOptions::new(vmm.client().socket(), own.path().join("s"));
+    let recorder = Recorder::start(options).await.unwrap();
+    let client = Client::new(recorder.socket()).unwrap();
+    boot_and_add(&client, folder.path(), tap).await;
+    let cassette = recorder.finish().await.unwrap();
+    let descriptors: Vec<_> = cassette
+        .exchanges
+        .iter()
+        .map(|exchange| (exchange.request.path.as_str(), exchange.request.descriptors))
+        .filter(|(_, descriptors)| *descriptors > 0)
+        .collect();
+    assert_eq!(descriptors, [(Operation::VmAddNet.path(), 1)]);
+    vmm.shutdown().await;
+    assert_nothing_left(folder.path());
+}
+
+/// A VMM with its folder, and a tap; `None` if there can't be both here.
+async fn vmm_and_tap() -> Option<(TempDir, Vmm, File)> {
+    let folder = tempdir().unwrap();
+    let config = vmm_config(folder.path()).await?;
+    match open_tap() {
+        Ok(tap) => Some((folder, Vmm::spawn(&config).await.unwrap(), tap)),
         Err(error) => {
             skipped(format!("no tap can be made here: {error}"));
-            return;
+            None
         }
-    };
-    let vmm = Vmm::spawn(&config).await.unwrap();
-    let client = vmm.client();
-    send(client, api::vm_create(&idle_vm::config(folder.path()))).await;
+    }
+}
+
+/// Boots a VM and adds a network device on `tap`.
+async fn boot_and_add(client: &Client, folder: &Path, tap: File) {
+    send(client, api::vm_create(&idle_vm::config(folder))).await;
     send(client, api::vm_boot()).await;
     let net = NetConfig {
         id: Some("net".to_owned()),
@@ -45,11 +82,8 @@ async fn a_tap_is_handed_over_open() {
     let info = client.send(api::vm_info()).await.unwrap();
     let nets = info.config.net.unwrap();
     assert_eq!(nets.len(), 1);
-    // Its own descriptor of it, not ours.
+    // Its own descriptor of it, not ours. Without one the VMM would have made a tap itself.
     assert_eq!(nets[0].fds.as_ref().map(Vec::len), Some(1), "{nets:?}");
-    drop(tap);
-    vmm.shutdown().await;
-    assert_nothing_left(folder.path());
 }
 
 /// A tap that is gone when its last descriptor is closed. The kernel chooses its name.

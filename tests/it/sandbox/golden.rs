@@ -242,7 +242,7 @@ async fn a_mint_takes_no_folder_that_is_there() {
     let scene = Scene::new();
     fs::create_dir(scene.path("golden")).unwrap();
     let error = scene.mint().await.unwrap_err();
-    assert!(matches!(error, MintError::Folder { .. }), "{error:?}");
+    assert!(matches!(error, MintError::Exists { .. }), "{error:?}");
     assert!(scene.path("golden").is_dir(), "it isn't ours to remove");
     assert!(scene.vmm.take_asked().is_empty());
 }

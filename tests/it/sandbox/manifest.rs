@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 use super::loaded::{TAMPERINGS, assert_names, open};
 use super::{Scene, chain, flip_a_bit};
+use crate::cli::check_output;
+use crate::cli::signals::{check_reader, make_long};
 
 #[tokio::test]
 async fn another_release_executable_or_processor_is_named() {
@@ -230,6 +232,33 @@ async fn the_commands_tell_it_by_their_exit_status() {
         manifest["shape"]["vcpus"] = json!(99)
     });
     check(&[compare, &golden, &other.path("golden")], 1, "shape.vcpus");
+}
+
+#[tokio::test]
+async fn a_verdict_that_is_not_written_is_none() {
+    let (scene, other) = (Scene::minted().await, Scene::minted().await);
+    let (golden, other) = (scene.path("golden"), other.path("golden"));
+    let name = Path::new("golden");
+    let (verify, compare) = (Path::new("verify"), Path::new("compare"));
+    let json = Path::new("--json");
+    check_output(&[name, verify, &golden], 0);
+    check_output(&[name, compare, &golden, &golden, json], 0);
+    edit(&other, |manifest| manifest["shape"]["vcpus"] = json!(99));
+    check_output(&[name, compare, &golden, &other], 1);
+    flip_a_bit(&golden.join("snapshot/memory-ranges"));
+    check_output(&[name, verify, &golden], 1);
+    check_output(&[name, verify, &golden, json], 1);
+}
+
+#[tokio::test]
+async fn a_verification_ends_when_a_signal_comes() {
+    let scene = Scene::minted().await;
+    make_long(&scene.path("golden/overlay.img"));
+    check_reader(&[
+        Path::new("golden"),
+        Path::new("verify"),
+        &scene.path("golden"),
+    ]);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The contract as data: what is refused, what is kept, and that the corrections bite.
 
+mod command;
 mod corrections;
 mod supported;
 
@@ -114,6 +115,17 @@ fn the_canonical_form_is_read_back_to_the_same_bytes() {
         assert_eq!(again.canonical(), text);
     }
     check(&read(DOCUMENT).unwrap());
+    let servers = "  - url: http://localhost/api/v1\n";
+    assert!(DOCUMENT.contains(servers));
+    let many = "  - url: /{v}\n    variables: { v: { default: v1, enum: [v1, v2] } }\n  - url: http://a/b\n";
+    let contract = read(DOCUMENT.replacen(servers, many, 1)).unwrap();
+    assert_eq!(contract.servers, ["/v1", "/v2", "http://a/b"]);
+    check(&contract);
+    let of_endpoint = "    put:\n      servers: [{ url: /own }]\n";
+    check(&read(DOCUMENT.replacen("    put:\n", of_endpoint, 1)).unwrap());
+    let none = read(DOCUMENT.replacen(&format!("servers:\n{servers}"), "", 1)).unwrap();
+    assert_eq!(none.servers, ["/"]);
+    check(&none);
     check(&spec::read(&corrections::api_spec().join("v53.0.json")).unwrap());
 }
 
@@ -220,6 +232,12 @@ fn what_is_not_understood_is_refused_with_its_place() {
         "200:",
         "2xx:",
         "/paths/~1vm.add-thing/put/responses/2xx",
+        "expected an HTTP status",
+    );
+    check(
+        "200:",
+        "\"0200\":",
+        "/paths/~1vm.add-thing/put/responses/0200",
         "expected an HTTP status",
     );
     check(

@@ -154,6 +154,96 @@ async fn the_cause_is_not_that_the_last_attempt_was_cut_short() {
 }
 
 #[tokio::test]
+async fn a_reply_that_is_cut_anywhere_is_tried_again() {
+    const REPLY: &[u8] = b"OK 1073741824\n";
+    let vm = Vm::new();
+    let listener = vm.listen();
+    let come_up = async {
+        for length in 0..REPLY.len() {
+            let (mut guest, _) = Guest::accept(&listener).await;
+            guest.send_bytes(&REPLY[..length]).await;
+        }
+        let (mut guest, _) = Guest::accept(&listener).await;
+        guest.send_bytes(REPLY).await;
+        guest
+    };
+    let config = vm.config();
+    let (channel, _guest) = tokio::join!(Channel::open(&config), come_up);
+    assert!(!channel.unwrap().is_poisoned());
+}
+
+#[tokio::test]
+async fn a_reply_that_is_always_cut_is_told_in_the_end() {
+    let vm = Vm::new();
+    let listener = vm.listen();
+    let vmm = async {
+        loop {
+            Guest::accept(&listener).await.0.send_bytes(b"OK 10").await;
+        }
+    };
+    let config = ChannelConfig {
+        connect: 4 * SHORT,
+        ..vm.config()
+    };
+    let open = async {
+        let error = Channel::open(&config).await.unwrap_err();
+        // The guest said nothing wrong.
+        assert!(error.is_silence());
+        error
+    };
+    let error = tokio::select! {
+        error = open => error,
+        () = vmm => unreachable!("it accepts for ever"),
+    };
+    assert!(
+        matches!(
+            &error,
+            Error::Handshake { attempts: 2.., source: HandshakeError::CutReply { reply }, .. } if reply == "OK 10"
+        ),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn garbage_is_final_however_it_ends() {
+    // Cut by the VMM.
+    let vm = Vm::new();
+    let listener = vm.listen();
+    let vmm = async {
+        Guest::accept(&listener)
+            .await
+            .0
+            .send_bytes(b"HTTP/1.1 4")
+            .await;
+        std::future::pending::<()>().await;
+    };
+    let config = vm.config();
+    let (attempts, cause) = tokio::select! {
+        failed = fails(&config) => failed,
+        () = vmm => unreachable!("it waits for ever"),
+    };
+    assert_eq!(attempts, 1);
+    assert!(
+        matches!(&cause, HandshakeError::BadReply { reply } if reply == "HTTP/1.1 4"),
+        "{cause:?}"
+    );
+
+    // Left without an end.
+    let vm = Vm::new();
+    replies(&vm, b"OK 12x");
+    let config = ChannelConfig {
+        handshake: SHORT,
+        ..vm.config()
+    };
+    let (attempts, cause) = fails(&config).await;
+    assert_eq!(attempts, 1);
+    assert!(
+        matches!(&cause, HandshakeError::BadReply { reply } if reply == "OK 12x"),
+        "{cause:?}"
+    );
+}
+
+#[tokio::test]
 async fn half_a_reply_is_no_reply() {
     let vm = Vm::new();
     replies(&vm, b"OK 1");

@@ -1,12 +1,15 @@
-//! The corrections, tried on a document.
+//! Documents with the corrections that servers need.
 
 use std::collections::BTreeSet;
 
 use super::reach::Reach;
-use super::{CORRECTION_STALE, Direction, Evidence, Finding, Level};
+use super::{Direction, Document, Evidence, Finding, Level};
 use crate::spec::{
     Contract, CorrectionError, CorrectionProblem, Corrections, Release, Target, supported,
 };
+
+/// The rule of a correction that does not apply to a document.
+pub(super) const CORRECTION_STALE: &str = "correction-stale";
 
 /// A document with the corrections that apply to it, and those that don't.
 pub(super) struct Corrected {
@@ -14,15 +17,54 @@ pub(super) struct Corrected {
     failures: Vec<CorrectionError>,
 }
 
-/// Applies what applies. Of an entry that would leave references that lead nowhere, nothing stays.
-pub(super) fn apply(mut contract: Contract) -> Corrected {
-    let named = contract.release;
-    if named == Release::UNNAMED {
-        contract.release = Release {
-            major: supported::newest().major + 1,
-            minor: 0,
-        };
+/// The document as a server would have it that is compared with one of `other`. A release is corrected already.
+pub(super) fn corrected(document: Document, other: Release) -> Corrected {
+    let Document {
+        contract,
+        corrected,
+        ..
+    } = document;
+    match corrected {
+        true => Corrected {
+            contract,
+            failures: Vec::new(),
+        },
+        false => {
+            let release = release_of(&contract, other);
+            apply(contract, release)
+        }
     }
+}
+
+/// The release whose corrections are those of a document: the one that it names, or the supported one whose document it
+/// is. Any other is of a release to come, or of `other` with changes: of which, its mistakes tell.
+fn release_of(contract: &Contract, other: Release) -> Release {
+    if contract.release != Release::UNNAMED {
+        return contract.release;
+    }
+    let taken_for = |release| Contract {
+        release,
+        ..contract.clone()
+    };
+    let known = supported::releases()
+        .find(|release| supported::documented(*release) == Some(taken_for(*release)));
+    let next = Release {
+        major: supported::newest().major + 1,
+        minor: 0,
+    };
+    known.unwrap_or_else(|| {
+        let corrections = supported::corrections();
+        let failures = |release| corrections.failures(&taken_for(release)).len();
+        match failures(other) < failures(next) {
+            true => other,
+            false => next,
+        }
+    })
+}
+
+/// Applies the corrections of `release`, of which an entry that would leave references that lead nowhere is left out.
+fn apply(mut contract: Contract, release: Release) -> Corrected {
+    let named = std::mem::replace(&mut contract.release, release);
     let mut failures = Vec::new();
     for entry in &supported::corrections().entries {
         let alone = Corrections {
@@ -32,10 +74,9 @@ pub(super) fn apply(mut contract: Contract) -> Corrected {
         let (_, mut failed) = alone.attempt(&mut tried);
         match tried.check_references() {
             Ok(()) => contract = tried,
-            Err(source) if failed.is_empty() => failed.push(CorrectionError::Broken {
-                release: contract.release,
-                source,
-            }),
+            Err(source) if failed.is_empty() => {
+                failed.push(CorrectionError::Broken { release, source })
+            }
             Err(_) => {}
         }
         failures.extend(failed);

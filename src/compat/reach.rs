@@ -25,7 +25,7 @@ impl Reach {
                     let operations = reach.asked.entry(name.to_owned()).or_default();
                     operations.insert(operation.to_owned());
                 }
-                let answered = endpoint.responses.values();
+                let answered = endpoint.all_responses().into_values();
                 let answered = answered.flat_map(|response| response.content.values());
                 for name in named(contract, answered) {
                     let operations = reach.answered.entry(name.to_owned()).or_default();

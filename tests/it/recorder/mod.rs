@@ -1,14 +1,25 @@
 //! The recorder, in front of a player that stands for the VMM: what is recorded is what was played.
 
+mod descriptors;
+mod interim;
+
+use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use chv_sandbox::api::{Operation, Request};
 use chv_sandbox::client::{Client, ErrorKind};
 use chv_sandbox::replay::{Cassette, Error, Player, PlayerOptions, Recorder, RecorderOptions};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+
+use crate::client::server::{Server, accept, answer, ping};
+
+/// Generous: reached only when a test fails.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// What the recorder asks for itself at its start, and does not record.
 const PING: &str = r#"{"request":{"method":"GET","path":"/api/v1/vmm.ping"},
@@ -44,6 +55,83 @@ fn options(folder: &Path) -> RecorderOptions {
     RecorderOptions::new(folder.join("vmm"), folder.join("s")).notes("a note")
 }
 
+/// A recorder in front of a VMM of a test's own.
+struct Scene {
+    server: Server,
+    recorder: Recorder,
+    /// A connection to the recorder.
+    client: UnixStream,
+    _folder: TempDir,
+}
+
+impl Scene {
+    /// After the VMM was asked for its release it does what `script` says.
+    async fn with(script: impl FnOnce(&UnixListener) + Send + 'static) -> Scene {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::run(|listener| {
+            let mut asked = accept(listener);
+            answer(&mut asked, &ping("53.0.0"));
+            // The recorder's own, by which it notices the end of the VMM.
+            let _lifeline = accept(listener);
+            script(listener);
+        });
+        let options = RecorderOptions::new(server.socket(), folder.path().join("s"));
+        let recorder = Recorder::start(options.notes("a note")).await.unwrap();
+        let client = UnixStream::connect(recorder.socket()).await.unwrap();
+        Scene {
+            server,
+            recorder,
+            client,
+            _folder: folder,
+        }
+    }
+
+    /// With a VMM that is asked nothing more, until the sender is dropped.
+    async fn idle() -> (Scene, mpsc::Sender<()>) {
+        let (alive, ended) = mpsc::channel();
+        let scene = Scene::with(move |_| assert!(ended.recv().is_err())).await;
+        (scene, alive)
+    }
+
+    async fn write(&mut self, text: &str) {
+        self.client.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Reads exactly what is expected.
+    async fn read(&mut self, expected: &str) {
+        let mut bytes = vec![0; expected.len()];
+        timeout(LIMIT, self.client.read_exact(&mut bytes))
+            .await
+            .unwrap_or_else(|_| panic!("{expected:?} did not come"))
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes), expected);
+    }
+
+    /// Nothing more comes, and the connection is closed.
+    async fn expect_end(&mut self) {
+        let mut rest = Vec::new();
+        // A reset is an end too: the recorder closes with bytes unread.
+        let read = timeout(LIMIT, self.client.read_to_end(&mut rest)).await;
+        let _ = read.expect("the recorder closes the connection");
+        assert_eq!(String::from_utf8_lossy(&rest), "");
+    }
+
+    /// The end of the recording, and of the VMM's script, which must have held.
+    async fn finish(self) -> Result<Cassette, Error> {
+        let recorded = self.recorder.finish().await;
+        tokio::task::spawn_blocking(|| self.server.finish())
+            .await
+            .unwrap();
+        recorded
+    }
+
+    /// As `finish`; `exchanges` are what must have been recorded.
+    async fn expect_recorded(self, exchanges: &str) {
+        let recorded = self.finish().await.unwrap();
+        assert_eq!(recorded.to_string(), cassette(exchanges).to_string());
+    }
+}
+
 /// Sends one request on a connection of its own and returns what came back.
 async fn ask(socket: &Path, method: &str, path: &str, body: &[u8]) -> String {
     let length = body.len();
@@ -53,7 +141,7 @@ async fn ask(socket: &Path, method: &str, path: &str, body: &[u8]) -> String {
     let mut stream = UnixStream::connect(socket).await.unwrap();
     stream.write_all(&bytes).await.unwrap();
     let mut answer = vec![0; 4096];
-    let length = timeout(Duration::from_secs(30), stream.read(&mut answer))
+    let length = timeout(LIMIT, stream.read(&mut answer))
         .await
         .unwrap()
         .unwrap();
@@ -108,15 +196,13 @@ async fn it_ends_with_the_vmm() {
     let player = vmm(folder.path(), PING).await;
     let recorder = Recorder::start(options(folder.path())).await.unwrap();
     player.finish().await.unwrap();
-    timeout(Duration::from_secs(30), recorder.ended())
-        .await
-        .unwrap();
+    timeout(LIMIT, recorder.ended()).await.unwrap();
     let client = Client::new(recorder.socket()).unwrap();
     let error = client
         .send(Request::raw(Operation::VmInfo, None))
         .await
         .unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::VmmGone);
+    assert_eq!(*error.kind(), ErrorKind::NoListener);
     assert!(recorder.finish().await.unwrap().exchanges.is_empty());
 }
 

@@ -1,0 +1,84 @@
+//! How a command ends: its exit status, and the part of its help that says so.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+/// How a command ended. This is the only table of exit statuses: every command ends with one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// What was asked is so, or is done.
+    Yes = 0,
+    /// What was asked is not so.
+    No = 1,
+    /// It could not be decided or done.
+    Undecided = 2,
+    /// The command line cannot be used.
+    Usage = 64,
+    /// SIGINT (Ctrl-C) ended the command: 128 and the signal's number, as shells have it.
+    Interrupted = 130,
+    /// SIGTERM ended the command.
+    Terminated = 143,
+}
+
+impl Status {
+    /// What the process ends with.
+    pub(crate) fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The answer to a question of yes and no.
+    pub(crate) fn of(yes: bool) -> Status {
+        match yes {
+            true => Status::Yes,
+            false => Status::No,
+        }
+    }
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> ExitCode {
+        ExitCode::from(status.code())
+    }
+}
+
+/// What begins the part of a command's help that lists its exit statuses.
+const HEADING: &str = "Exit status:";
+
+/// What a status means unless a command says more.
+const GENERAL: &[(Status, &str)] = &[
+    (Status::Undecided, "it could not be done"),
+    (Status::Usage, "wrong usage"),
+    (Status::Interrupted, "interrupted (SIGINT)"),
+    (Status::Terminated, "terminated (SIGTERM)"),
+];
+
+/// The end of a command's help: what each exit status means, those of `own` and else the general meaning.
+pub(crate) fn help(own: &[(Status, &str)]) -> String {
+    let is_own = |status| own.iter().any(|(named, _)| *named == status);
+    let others = GENERAL.iter().filter(|(status, _)| !is_own(*status));
+    let mut rows: Vec<_> = own.iter().chain(others).collect();
+    rows.sort_by_key(|(status, _)| status.code());
+    let mut text = HEADING.to_owned();
+    for (status, meaning) in rows {
+        // Writing to a string does not fail.
+        let _ = write!(text, "\n  {:<4} {meaning}", status.code());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_says_what_its_own_statuses_mean() {
+        let text = help(&[
+            (Status::No, "tampered"),
+            (Status::Yes, "good"),
+            (Status::Undecided, "a file is missing"),
+        ]);
+        let expected = "Exit status:\n  0    good\n  1    tampered\n  2    a file is missing\n  64   wrong usage\n  \
+                        130  interrupted (SIGINT)\n  143  terminated (SIGTERM)";
+        assert_eq!(text, expected);
+    }
+}

@@ -1,0 +1,265 @@
+//! Media types, compared by what they stand for.
+//!
+//! A key of a body is a media type or a range of them, and one without a parameter stands for that type with any value
+//! of it. The most specific key counts, as OpenAPI has it. Case, the order of parameters and quotes make no difference.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mediatype::{MediaType, ReadParams};
+
+use crate::spec::Content;
+
+/// How the media types of two bodies relate.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Matched<'c> {
+    /// A key of the base and one of the revision of which one stands for what the other does, each pair once.
+    pub(super) pairs: BTreeSet<(&'c str, &'c str)>,
+    /// What became of the keys of the base that none of the revision stands for, and the other way round.
+    pub(super) changes: Vec<Change<'c>>,
+}
+
+/// A change of a body's media types, with the keys that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change<'c> {
+    Added(&'c str),
+    Removed(&'c str),
+    Narrowed { was: &'c str, is: &'c str },
+    Widened { was: &'c str, is: &'c str },
+}
+
+impl<'c> Matched<'c> {
+    pub(super) fn of(base: &'c Content, revision: &'c Content) -> Self {
+        let (old, new) = (Range::all(base), Range::all(revision));
+        let mut matched = Matched::default();
+        for range in &old {
+            let was = range.key;
+            if let Some(by) = range.covering(&new) {
+                matched.pairs.insert((was, by.key));
+                continue;
+            }
+            let narrower = new.iter().find(|other| range.covers(other));
+            matched.changes.push(match narrower {
+                None => Change::Removed(was),
+                Some(narrower) => Change::Narrowed {
+                    was,
+                    is: narrower.key,
+                },
+            });
+        }
+        for range in &new {
+            let is = range.key;
+            if let Some(by) = range.covering(&old) {
+                matched.pairs.insert((by.key, is));
+                continue;
+            }
+            // A range beside a type that stays as it was adds to it, and doesn't take its place.
+            let narrower = old
+                .iter()
+                .find(|other| other.covering(&new).is_some_and(|by| by.key == is));
+            matched.changes.push(match narrower {
+                None => Change::Added(is),
+                Some(narrower) => Change::Widened {
+                    was: narrower.key,
+                    is,
+                },
+            });
+        }
+        matched
+    }
+}
+
+/// What a key stands for.
+struct Range<'c> {
+    key: &'c str,
+    /// `*` for any.
+    main: String,
+    /// With the suffix (`vnd.vm+json`); `*` for any.
+    subtype: String,
+    parameters: BTreeMap<String, String>,
+}
+
+impl<'c> Range<'c> {
+    fn all(content: &'c Content) -> Vec<Self> {
+        content.keys().map(|key| Range::of(key)).collect()
+    }
+
+    fn of(key: &'c str) -> Self {
+        let Ok(parsed) = MediaType::parse(key.trim()) else {
+            // Whatever it is, it is only itself.
+            return Range {
+                key,
+                main: key.to_owned(),
+                subtype: String::new(),
+                parameters: BTreeMap::new(),
+            };
+        };
+        let lower = |text: &str| text.to_ascii_lowercase();
+        let subtype = match parsed.suffix {
+            None => lower(parsed.subty.as_str()),
+            Some(suffix) => format!(
+                "{}+{}",
+                lower(parsed.subty.as_str()),
+                lower(suffix.as_str())
+            ),
+        };
+        // JSON has one encoding: RFC 8259 gives it no `charset`, and no effect to one that is there.
+        let json = subtype == "json" || subtype.ends_with("+json");
+        let parameters = parsed
+            .params()
+            .map(|(name, value)| (lower(name.as_str()), value.unquoted_str().into_owned()))
+            .filter(|(name, _)| !(json && name == "charset"))
+            .map(|(name, value)| match name.as_str() {
+                "charset" => (name, lower(&value)),
+                _ => (name, value),
+            })
+            .collect();
+        Range {
+            key,
+            main: lower(parsed.ty.as_str()),
+            subtype,
+            parameters,
+        }
+    }
+
+    /// Whether everything that `other` stands for is one of what this does.
+    fn covers(&self, other: &Range<'_>) -> bool {
+        let any = self.subtype == "*";
+        let types = (any && self.main == "*")
+            || self.main == other.main && (any || self.subtype == other.subtype);
+        let mut parameters = self.parameters.iter();
+        types && parameters.all(|(name, value)| other.parameters.get(name) == Some(value))
+    }
+
+    /// The most specific of `ranges` that covers this one.
+    fn covering<'r>(&self, ranges: &'r [Range<'c>]) -> Option<&'r Range<'c>> {
+        ranges
+            .iter()
+            .filter(|range| range.covers(self))
+            .max_by_key(|range| {
+                let parameters = range.parameters.len();
+                let named = (range.main != "*", range.subtype != "*");
+                (named, parameters, range.key == self.key)
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Schema, Shape};
+
+    /// The pairs, and the changes as `action old new`.
+    fn check(old: &[&str], new: &[&str], pairs: &[(&str, &str)], changes: &[&str]) {
+        let content = |keys: &[&str]| -> Content {
+            let keys = keys.iter();
+            keys.map(|key| ((*key).to_owned(), Schema::new(Shape::Any)))
+                .collect()
+        };
+        let (base, revision) = (content(old), content(new));
+        let found = Matched::of(&base, &revision);
+        assert_eq!(
+            found.pairs,
+            pairs.iter().copied().collect(),
+            "{old:?} {new:?}"
+        );
+        let said: Vec<String> = found
+            .changes
+            .iter()
+            .map(|change| match change {
+                Change::Added(is) => format!("Added - {is}"),
+                Change::Removed(was) => format!("Removed {was} -"),
+                Change::Narrowed { was, is } => format!("Narrowed {was} {is}"),
+                Change::Widened { was, is } => format!("Widened {was} {is}"),
+            })
+            .collect();
+        assert_eq!(said, changes, "{old:?} {new:?}");
+    }
+
+    #[test]
+    fn what_is_written_otherwise_is_the_same() {
+        let same = |one: &str, other: &str| {
+            check(&[one], &[other], &[(one, other)], &[]);
+            check(&[other], &[one], &[(other, one)], &[]);
+        };
+        same("application/json", "Application/JSON");
+        same("application/json", "application/json; charset=utf-8");
+        same("application/json;charset=latin1", "application/json");
+        same(
+            "application/vnd.x+json",
+            "application/vnd.X+JSON;charset=utf-8",
+        );
+        same("text/plain; charset=utf-8", "text/plain;CHARSET=\"UTF-8\"");
+        same("a/b; x=1; y=2", "a/b;y=2;x=\"1\"");
+        same("a/b; x=\"a\\\"b\"", "a/b;  x=\"a\\\"b\" ");
+        same("no media type", "no media type");
+    }
+
+    #[test]
+    fn what_stands_for_something_else_is_another() {
+        let other = |old: &str, new: &str| {
+            let expected = [format!("Removed {old} -"), format!("Added - {new}")];
+            let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+            check(&[old], &[new], &[], &expected);
+        };
+        other("application/json", "application/vnd.x+json");
+        other("application/json", "text/json");
+        other("a/b; x=A", "a/b; x=a");
+        other("text/plain; charset=utf-8", "text/plain; charset=latin1");
+        other("no media type", "No media type");
+        other("*", "application/json");
+    }
+
+    #[test]
+    fn a_range_or_a_type_without_a_parameter_stands_for_more() {
+        for (wide, narrow) in [
+            ("*/*", "application/json"),
+            ("*/*", "application/*"),
+            ("application/*", "application/json"),
+            ("application/*", "application/vnd.x+json"),
+            ("text/plain", "text/plain; charset=utf-8"),
+            ("a/b; x=1", "a/b; y=2; x=1"),
+            ("application/*", "application/json; v=1"),
+        ] {
+            let narrowed = format!("Narrowed {wide} {narrow}");
+            check(&[wide], &[narrow], &[(wide, narrow)], &[&narrowed]);
+            let widened = format!("Widened {narrow} {wide}");
+            check(&[narrow], &[wide], &[(narrow, wide)], &[&widened]);
+        }
+    }
+
+    #[test]
+    fn the_most_specific_key_counts() {
+        let (json, any) = ("application/json", "*/*");
+        check(&[json, any], &[json, any], &[(json, json), (any, any)], &[]);
+        check(&[any], &[json, any], &[(any, json), (any, any)], &[]);
+        check(&[json, any], &[any], &[(json, any), (any, any)], &[]);
+        check(&[json], &[json, any], &[(json, json)], &["Added - */*"]);
+        check(
+            &[json, any],
+            &[json],
+            &[(json, json)],
+            &["Narrowed */* application/json"],
+        );
+        check(
+            &["a/b", "a/b; x=1"],
+            &["a/b; x=1"],
+            &[("a/b; x=1", "a/b; x=1")],
+            &["Narrowed a/b a/b; x=1"],
+        );
+        check(
+            &["application/*"],
+            &[json, "application/xml"],
+            &[
+                ("application/*", json),
+                ("application/*", "application/xml"),
+            ],
+            &["Narrowed application/* application/json"],
+        );
+        check(
+            &[json, "text/plain"],
+            &[json],
+            &[(json, json)],
+            &["Removed text/plain -"],
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! Which path of one contract is which of the other, by the addresses that requests go to.
+//!
+//! A request goes to a base path and a path together, so a part of one may move into the other: `/api/v1` and
+//! `/vm.info` are what `/api` and `/v1/vm.info` are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::spec::{Contract, Endpoint, Method};
+
+/// The methods of a path.
+pub(super) type Methods = BTreeMap<Method, Endpoint>;
+
+/// The paths of a contract that have a method.
+pub(super) fn paths(contract: &Contract) -> BTreeMap<&str, &Methods> {
+    contract
+        .paths
+        .iter()
+        .filter(|(_, methods)| !methods.is_empty())
+        .map(|(path, methods)| (path.as_str(), methods))
+        .collect()
+}
+
+/// The path in `revision` of each path of `base` that is there: one with an address that it had, or else the one of the
+/// same name.
+pub(super) fn kept<'c>(base: &'c Contract, revision: &'c Contract) -> BTreeMap<&'c str, &'c str> {
+    let (old, new) = (paths(base), paths(revision));
+    let of_path = |contract: &Contract, (path, methods): (&&'c str, &&'c Methods)| {
+        let endpoints = methods.values();
+        let addresses = endpoints.flat_map(|endpoint| addresses(contract, path, endpoint));
+        (*path, addresses.collect::<BTreeSet<_>>())
+    };
+    let old_addresses: BTreeMap<&str, _> = old.iter().map(|path| of_path(base, path)).collect();
+    let new_addresses: BTreeMap<&str, _> = new.iter().map(|path| of_path(revision, path)).collect();
+    let at: BTreeMap<&str, &str> = new_addresses
+        .iter()
+        .flat_map(|(path, addresses)| {
+            addresses
+                .iter()
+                .map(move |address| (address.as_str(), *path))
+        })
+        .collect();
+
+    let mut kept: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut taken = BTreeSet::new();
+    let in_place = |path: &str| {
+        let (before, after) = (&old_addresses[path], new_addresses.get(path));
+        after.is_some_and(|after| !before.is_disjoint(after))
+    };
+    for path in old.keys().filter(|path| in_place(path)) {
+        taken.insert(*path);
+        kept.insert(path, path);
+    }
+    for (path, addresses) in &old_addresses {
+        if !kept.contains_key(path)
+            && let Some(moved) = addresses
+                .iter()
+                .find_map(|address| at.get(address.as_str()))
+            && taken.insert(*moved)
+        {
+            kept.insert(path, moved);
+        }
+    }
+    for path in old.keys() {
+        if !kept.contains_key(path)
+            && let Some((same, _)) = new.get_key_value(path)
+            && taken.insert(*same)
+        {
+            kept.insert(path, same);
+        }
+    }
+    kept
+}
+
+/// Where requests to `endpoint`, which `contract` has at `path`, may be sent.
+pub(super) fn addresses(contract: &Contract, path: &str, endpoint: &Endpoint) -> BTreeSet<String> {
+    let bases = contract.base_paths(endpoint).into_iter();
+    bases.map(|base| base + path).collect()
+}

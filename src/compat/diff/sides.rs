@@ -1,0 +1,173 @@
+//! Two schemas with what follows from their facts.
+
+use serde_json::Value;
+
+use super::types::Types;
+use super::values::{Listed, listed};
+use crate::compat::rules::Action;
+use crate::spec::{Schema, Shape};
+
+/// A schema of one of the two documents.
+pub(super) struct Side<'s> {
+    pub(super) schema: &'s Schema,
+    /// The only values that are allowed, if they are listed.
+    pub(super) listed: Option<Listed>,
+    /// The types of the values that are allowed.
+    pub(super) types: Types,
+    /// Whether `null` is allowed.
+    pub(super) null: bool,
+}
+
+impl<'s> Side<'s> {
+    fn of(schema: &'s Schema) -> Self {
+        let listed = listed(schema);
+        let types = Types::of(schema, listed.as_ref());
+        let null = match (&schema.shape, schema.constraints.get("enum")) {
+            // Without a type `nullable` adds nothing: `null` is a value like any other.
+            (Shape::Any, Some(Value::Array(values))) => values.contains(&Value::Null),
+            (Shape::Any, _) => true,
+            _ => false,
+        };
+        Side {
+            schema,
+            // Both truth values together are no limit.
+            listed: listed.filter(|values| types != Types::BOOLEAN || values.len() < 2),
+            types,
+            null: null || schema.nullable,
+        }
+    }
+
+    /// Whether no type is named.
+    fn is_untyped(&self) -> bool {
+        self.schema.shape == Shape::Any
+    }
+
+    /// Whether `null` is but one of the many values of any type.
+    fn is_open(&self) -> bool {
+        self.is_untyped() && self.listed.is_none()
+    }
+
+    /// Whether the values are listed, and each of them is one of which `holds` is true.
+    pub(super) fn lists_only(&self, holds: impl Fn(&Value) -> bool) -> bool {
+        self.listed
+            .as_ref()
+            .is_some_and(|listed| listed.values().all(holds))
+    }
+
+    /// The type as a reader says it, with its format.
+    pub(super) fn kind(&self) -> String {
+        match &self.schema.shape {
+            Shape::Any if self.listed.is_some() => format!("of type {}", self.types.words()),
+            Shape::Any => "of any type".to_owned(),
+            Shape::Integer {
+                format: Some(format),
+                ..
+            }
+            | Shape::Number {
+                format: Some(format),
+                ..
+            }
+            | Shape::String {
+                format: Some(format),
+                ..
+            } => format!("of type {} ({format})", self.schema.shape.kind()),
+            shape => format!("of type {}", shape.kind()),
+        }
+    }
+}
+
+/// Two schemas that are compared.
+pub(super) struct Sides<'s> {
+    pub(super) old: Side<'s>,
+    pub(super) new: Side<'s>,
+    /// What became of the type, if it is another.
+    pub(super) type_change: Option<Action>,
+    /// The types that both allow. Everything else is judged by the values of these: what becomes of the values of other
+    /// types is the change of the type.
+    pub(super) shared: Types,
+}
+
+impl<'s> Sides<'s> {
+    pub(super) fn of(old: &'s Schema, new: &'s Schema) -> Self {
+        let (old, new) = (Side::of(old), Side::of(new));
+        let shared = match old.schema.shape.kind() == new.schema.shape.kind() {
+            true if old.types != new.types && !old.is_untyped() => Types::named(&old.schema.shape),
+            _ => old.types & new.types,
+        };
+        Sides {
+            type_change: type_change(&old, &new),
+            old,
+            new,
+            shared,
+        }
+    }
+
+    /// Whether that a keyword is there in one of the two only is a part of what became of the type: a value of any type
+    /// has lost the restrictions that it had, and one that gets a type gets those of that type.
+    pub(super) fn goes_with_type(&self, was: bool, is: bool) -> bool {
+        match self.type_change {
+            Some(Action::Widened) => self.new.is_untyped() && was && !is,
+            Some(Action::Narrowed) => self.old.is_untyped() && !was && is,
+            _ => false,
+        }
+    }
+
+    /// Whether `null` came or went; not where that is a part of any type that came or went.
+    pub(super) fn null_change(&self) -> Option<Action> {
+        if self.old.is_open() || self.new.is_open() {
+            return None;
+        }
+        match (self.old.null, self.new.null) {
+            (false, true) => Some(Action::Added),
+            (true, false) => Some(Action::Removed),
+            _ => None,
+        }
+    }
+
+    /// What became of a restriction of which the new form refuses what the old one takes (`narrows`), or takes what
+    /// the old one refuses (`widens`). Of listed values only those matter: `takes` says whether the restriction takes
+    /// one, in the old form and in the new.
+    pub(super) fn restriction(
+        &self,
+        (narrows, widens): (bool, bool),
+        takes: (impl Fn(&Value) -> bool, impl Fn(&Value) -> bool),
+    ) -> Option<Action> {
+        let narrows = narrows && !self.old.lists_only(takes.1);
+        let widens = widens && !self.new.lists_only(takes.0);
+        match (narrows, widens) {
+            (false, false) => None,
+            (true, false) => Some(Action::Narrowed),
+            (false, true) => Some(Action::Widened),
+            (true, true) => Some(Action::Changed),
+        }
+    }
+}
+
+/// What became of the type, if it is another.
+fn type_change(old: &Side<'_>, new: &Side<'_>) -> Option<Action> {
+    match (&old.schema.shape, &new.schema.shape) {
+        // That a list of values is new says which types there are.
+        (Shape::Any, Shape::Any) if old.listed.is_none() => None,
+        (Shape::Any, Shape::Any) => compare(old.types, new.types),
+        (Shape::Map(_), other @ Shape::Object { .. })
+        | (other @ Shape::Object { .. }, Shape::Map(_)) => {
+            (!names_nothing(other)).then_some(Action::Changed)
+        }
+        (old, new) if old.kind() == new.kind() => None,
+        _ => compare(old.types, new.types),
+    }
+}
+
+fn compare(old: Types, new: Types) -> Option<Action> {
+    match (old.within(new), new.within(old)) {
+        (true, true) => None,
+        (true, false) => Some(Action::Widened),
+        (false, true) => Some(Action::Narrowed),
+        (false, false) => Some(Action::Changed),
+    }
+}
+
+/// Whether this is an object of which no property is named: a map, unless it takes no others.
+fn names_nothing(shape: &Shape) -> bool {
+    matches!(shape, Shape::Object { properties, required } if properties.is_empty() && required.is_empty())
+}

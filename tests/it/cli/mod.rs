@@ -1,0 +1,63 @@
+//! What holds for every command of `chv-sandbox`, as a person or a program runs it.
+
+mod place;
+mod record;
+mod refused;
+pub(crate) mod signals;
+mod statuses;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+pub(crate) fn command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chv-sandbox"));
+    command.args(arguments).env_remove("RUST_LOG");
+    command
+}
+
+/// Runs a command: its exit status, and what it printed on both outputs.
+pub(crate) fn run<A: AsRef<OsStr>>(
+    arguments: impl IntoIterator<Item = A>,
+) -> (Option<i32>, String, String) {
+    let output = command(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// A command that ends with `status` and prints something. Where its output can't be written it ends with 2, which is
+/// neither yes nor no; where the reader has closed the pipe it ends as if it had been read.
+#[track_caller]
+pub(crate) fn check_output<A: AsRef<OsStr> + std::fmt::Debug>(arguments: &[A], status: i32) {
+    let (found, printed, said) = run(arguments);
+    assert_eq!(found, Some(status), "{arguments:?}: {said}");
+    assert_ne!(printed, "", "{arguments:?}");
+
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = command(arguments).stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+    assert!(
+        said.contains("error: cannot write to standard output\n"),
+        "{arguments:?}: {said}"
+    );
+
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let closed = command(arguments)
+        .stdout(writer)
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(closed.code(), Some(status), "{arguments:?}");
+}
+
+fn make_fifo(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
