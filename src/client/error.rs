@@ -239,6 +239,8 @@ impl Context<'_> {
     pub(super) fn connect(&self, error: io::Error) -> Error {
         let kind = match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ErrorKind::NoListener,
+            // The connection waited in the queue of a listener that was closed before it took it.
+            io::ErrorKind::ConnectionReset => ErrorKind::NoListener,
             // The listener's queue is full.
             io::ErrorKind::WouldBlock => ErrorKind::Busy,
             _ => ErrorKind::Connect,
