@@ -358,11 +358,12 @@ impl SandboxConfig {
 
     /// How the golden snapshot is loaded for VMMs that this process starts.
     pub fn load_options(&self) -> LoadOptions {
-        let mut options = LoadOptions::default();
-        options.memory = self.memory;
         let limit = self.golden_memory_limit_mib;
-        options.memory_limit = limit.map(|mib| mib.saturating_mul(1 << 20));
-        options
+        LoadOptions {
+            memory: self.memory,
+            memory_limit: limit.map(|mib| mib.saturating_mul(1 << 20)),
+            ..LoadOptions::default()
+        }
     }
 
     /// How long a machine waits for its guest and for its VMM.

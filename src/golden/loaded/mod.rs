@@ -26,7 +26,6 @@ const ATTEMPTS: u32 = 3;
 
 /// How a golden snapshot is loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct LoadOptions {
     /// How guests get its memory.
     pub memory: MemoryMode,

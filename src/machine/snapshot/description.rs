@@ -160,7 +160,7 @@ fn is_container(pattern: &str) -> bool {
         at.strip_prefix(pattern)
             .is_some_and(|rest| rest.starts_with('/'))
     };
-    DEFAULTS.iter().any(|default| below(default))
+    DEFAULTS.iter().any(below)
 }
 
 fn default_at(pattern: &str) -> Option<Value> {

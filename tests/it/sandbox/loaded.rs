@@ -57,8 +57,10 @@ pub(super) fn load(golden: &Golden) -> Result<LoadedGolden, Error> {
 
 /// The same for a VMM that another program runs.
 fn load_attached(golden: &Golden) -> Result<LoadedGolden, Error> {
-    let mut options = LoadOptions::default();
-    options.attached_vmm = true;
+    let options = LoadOptions {
+        attached_vmm: true,
+        ..LoadOptions::default()
+    };
     golden.load(&options)
 }
 
