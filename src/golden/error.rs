@@ -141,7 +141,7 @@ impl Error {
     }
 
     /// Whether a disk itself isn't what the manifest says: what a verification compares too. What lies beneath a disk
-    /// is compared by nobody else.
+    /// is compared nowhere else.
     pub fn is_of_a_disk(&self) -> bool {
         matches!(
             self,
@@ -153,7 +153,7 @@ impl Error {
     }
 }
 
-/// What whoever reads of a mismatch can do about it.
+/// What an operator can do about a mismatch.
 fn remedy(part: Part) -> &'static str {
     match part {
         Part::Host => "run it where and with what it was made, or mint it again here",

@@ -136,10 +136,10 @@ pub enum Error {
     /// The VMM has no descriptor of the memory file: it was started for another snapshot.
     #[error("the VMM was not started with this snapshot's memory")]
     NotInherited,
-    /// Whoever answers on the api-socket of a VM that waited isn't the VMM that was started for it.
+    /// The process that answers on the api-socket of a staged VM isn't the VMM that was started for it.
     #[error("the VMM of the staged VM cannot be believed")]
     NotOurs(#[source] vmm::IdentityError),
-    /// A VM that waited to be awakened isn't paused any more.
+    /// A staged VM isn't paused any more.
     #[error("the staged VM is {state}, not paused")]
     NotPaused {
         /// Its state.

@@ -27,7 +27,7 @@ pub enum GuestMemory {
     /// A file that the VMM inherits and reads whole at each restore.
     Copied(CopySource),
     /// The snapshot's own `memory-ranges`, by its path: for a machine that has just taken the snapshot, and for a VMM
-    /// that somebody else runs, which can inherit nothing.
+    /// that another program runs, which can inherit nothing.
     ByPath,
 }
 

@@ -12,7 +12,7 @@
 //!               running, channel open    empty slot             empty slot
 //! ```
 //!
-//! The guest never writes to a file that somebody gave us: each writable disk is a private working copy in
+//! The guest never writes to a file that was given to the machine: each writable disk is a private working copy in
 //! the machine's own directory, made from its *origin* (an image's overlay, or the copy that a golden
 //! snapshot keeps) at each boot and each revert.
 
@@ -68,7 +68,7 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 pub enum VmmSource {
     /// A process that is spawned, and owned until it ends.
     Spawn(VmmConfig),
-    /// A VMM that somebody else runs (a player of recordings). What needs its process can't be checked.
+    /// A VMM that another program runs, such as a player of recordings. What needs its process can't be checked.
     Attach {
         /// Its api-socket.
         api_socket: PathBuf,
@@ -140,14 +140,14 @@ pub struct Machine {
     _claim: Option<Claim>,
     /// Whether a guest may have run in this VMM.
     served: bool,
-    /// Whether there may be a VM, if only by a call that nobody waited for.
+    /// Whether there may be a VM, if only by a call whose answer was not awaited.
     occupied: bool,
     /// What its start took, until a report of a revert has it.
     started: Option<Duration>,
 }
 
 impl Machine {
-    /// Starts (or attaches to) the VMM. The VM slot is empty then, or holds a VM of somebody else's.
+    /// Starts (or attaches to) the VMM. The VM slot is empty then, or holds a VM of another program's.
     ///
     /// # Errors
     ///
@@ -194,7 +194,7 @@ impl Machine {
             limits: config.limits,
             channel: None,
             _claim: claim,
-            // Nobody knows what a VMM that is somebody else's has done.
+            // What a VMM of another program has done is not known.
             served,
             occupied: served,
             started: (!served).then(|| begun.elapsed()),
@@ -302,7 +302,7 @@ impl Machine {
         }
     }
 
-    /// Stops the VMM and removes what the machine wrote. A VMM that somebody else runs goes on, without a VM,
+    /// Stops the VMM and removes what the machine wrote. A VMM that another program runs goes on, without a VM,
     /// and there is no report.
     pub async fn shutdown(mut self) -> Option<ShutdownReport> {
         self.close_channel();
@@ -324,7 +324,7 @@ impl Machine {
         hello.map_err(Error::Channel)
     }
 
-    /// Opens the channel before `until`. Nobody is greeted yet.
+    /// Opens the channel before `until`, without a greeting.
     async fn connect(&mut self, until: Instant) -> Result<(), Error> {
         let limit = until.saturating_duration_since(Instant::now());
         let config = ChannelConfig {

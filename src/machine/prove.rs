@@ -175,7 +175,7 @@ impl AtRest {
         })
     }
 
-    /// Whether nobody has written to the disk since, as far as its attributes say.
+    /// Whether the disk was left as it was since, as far as its attributes say.
     pub(super) fn is_unchanged(&self, disk: &WorkingDisk) -> Result<bool, Error> {
         Ok(stamp(disk)? == self.stamp)
     }

@@ -1,4 +1,4 @@
-//! A file that is read by its descriptor, under a lease that shows whether somebody has opened it for writing.
+//! A file that is read by its descriptor, under a lease that shows whether a process has opened it for writing.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};

@@ -1,7 +1,7 @@
 //! The disk's bytes: what they are (a digest), and putting back what they were.
 //!
 //! [`sha256`] digests a file exactly as `sha256sum` does, [`fsverity`] as Linux fs-verity does, [`digests`] both ways in
-//! one pass. The file is mapped where a read lease proves that nobody has it open for writing, and read otherwise;
+//! one pass. The file is mapped where a read lease proves that no process has it open for writing, and read otherwise;
 //! either way a file that changed meanwhile is an error, never a digest. Holes are not read.
 //! [`put_back`] replaces a writable overlay by a new file with the bytes of its golden copy, and [`copy_private`]
 //! makes that golden copy in the first place. [`make_sparse`] gives back what a file keeps for nothing but zeros.

@@ -135,7 +135,7 @@ pub enum Source {
     GuestRandomness,
     /// That the guest's clock is right, which shows the time of the snapshot otherwise.
     GuestClock,
-    /// That whoever answers on the api-socket is the VMM that was started.
+    /// That the process which answers on the api-socket is the VMM that was started.
     VmmIdentity,
     /// That the VM's memory is the golden snapshot's: the VMM has mapped it, or copied it from a file that could not change.
     GuestMemory,

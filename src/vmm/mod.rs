@@ -134,7 +134,7 @@ impl Vmm {
         })
     }
 
-    /// Takes a VMM that somebody else started, or a stand-in that plays one, by its api-socket.
+    /// Takes a VMM that another program started, or a stand-in that plays one, by its api-socket.
     ///
     /// There is no process to watch: [`process`](Vmm::process) and [`run_dir`](Vmm::run_dir) are `None`,
     /// [`ended`](Vmm::ended) never resolves, there are no events, and nothing is killed on drop.
@@ -175,8 +175,8 @@ impl Vmm {
         self.running.as_ref().map(|running| &running.process)
     }
 
-    /// Proves that whoever answers on the api-socket is the process that was spawned; `None` when attached, since there
-    /// is no process to look into. Costs some reads below `/proc`, and asks nobody. What is proved, and what isn't,
+    /// Proves that the process which answers on the api-socket is the one that was spawned; `None` when attached, since there
+    /// is no process to look into. Costs some reads below `/proc`, and no call. What is proved, and what isn't,
     /// is the comment of `src/vmm/proof.rs`.
     ///
     /// # Errors

@@ -135,9 +135,9 @@ impl ChvSandbox {
         Self::build(config, source, Some(golden), true)
     }
 
-    /// A sandbox on a VMM that is described elsewhere: one that somebody else runs, such as a player of
+    /// A sandbox on a VMM that is described elsewhere: one that another program runs, such as a player of
     /// recordings, or a process with more settings than a configuration has. The configuration's `vmm`, `vmm_env`
-    /// and `run_root` aren't used, and whether there is a KVM is left for the VMM to say. On a VMM that somebody else runs, what needs its process is reported as not
+    /// and `run_root` aren't used, and whether there is a KVM is left for the VMM to say. On a VMM that another program runs, what needs its process is reported as not
     /// applicable, and the only strategy is [`Strategy::InPlace`].
     ///
     /// # Errors

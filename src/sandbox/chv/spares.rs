@@ -7,7 +7,7 @@
 //!                       +--> gone: too old, its VMM died, not what it was, the sandbox halts or shuts down
 //! ```
 //!
-//! One task refills the pool, one spare at a time, and only while nobody boots or resets.
+//! One task refills the pool, one spare at a time, and only while no boot or reset is under way.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -226,7 +226,7 @@ impl Refill {
         Ok((machine, prepared))
     }
 
-    /// Waits until nobody boots or resets.
+    /// Waits until no boot or reset is under way.
     async fn idle(&mut self) {
         if self.busy.wait_for(|busy| *busy == 0).await.is_err() {
             // The sandbox is gone, and this task is about to be.
