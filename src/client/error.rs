@@ -327,3 +327,29 @@ impl fmt::Display for Versions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_fails_tells_who_is_to_blame() {
+        let context = Context {
+            operation: Operation::VmmPing,
+            socket: Path::new("/run/vmm.sock"),
+            limit: Duration::from_secs(1),
+        };
+        let check = |failure: io::ErrorKind, expected: ErrorKind| {
+            assert_eq!(
+                *context.connect(failure.into()).kind(),
+                expected,
+                "{failure}"
+            );
+        };
+        check(io::ErrorKind::NotFound, ErrorKind::NoListener);
+        check(io::ErrorKind::ConnectionRefused, ErrorKind::NoListener);
+        check(io::ErrorKind::ConnectionReset, ErrorKind::NoListener);
+        check(io::ErrorKind::WouldBlock, ErrorKind::Busy);
+        check(io::ErrorKind::PermissionDenied, ErrorKind::Connect);
+    }
+}
