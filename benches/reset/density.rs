@@ -5,22 +5,16 @@ use std::path::Path;
 
 use chv_sandbox::api;
 use chv_sandbox::machine::Machine;
-use chv_sandbox::vmm::VmmConfig;
 
-use super::idle_snapshot::IdleSnapshot;
-use super::{Outcome, nested_state};
+use super::Outcome;
+use super::idle_snapshot::{IdleSnapshot, vmm_below};
 
 const COUNTS: [usize; 3] = [1, 8, 32];
 const SIZES: [(u64, u64); 2] = [(128, 64), (1024, 200)];
 
 pub(crate) async fn run(binary: &Path) -> Outcome<()> {
     let folder = tempfile::tempdir()?;
-    let vmm = VmmConfig {
-        binary: binary.to_owned(),
-        env: nested_state::environment(binary).await,
-        run_root: folder.path().join("run"),
-        ..VmmConfig::default()
-    };
+    let vmm = vmm_below(folder.path(), binary).await;
     println!(
         "\nmemory of VMs that only idle, restored from one snapshot: private to each VMM's process (MiB)"
     );

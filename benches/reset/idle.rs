@@ -12,20 +12,15 @@ use chv_sandbox::client::Client;
 use chv_sandbox::machine::{Machine, RevertOptions};
 use chv_sandbox::vmm::{VSOCK_SOCKET, Vmm, VmmConfig};
 
-use super::idle_snapshot::{IdleSnapshot, noise};
+use super::idle_snapshot::{IdleSnapshot, noise, vmm_below};
 use super::measure::{Row, print};
-use super::{Outcome, idle_vm, nested_state};
+use super::{Outcome, idle_vm};
 
 const MEMORY: u64 = 128 << 20;
 
 pub(crate) async fn run(binary: &Path, resets: usize) -> Outcome<()> {
     let folder = tempfile::tempdir()?;
-    let vmm = VmmConfig {
-        binary: binary.to_owned(),
-        env: nested_state::environment(binary).await,
-        run_root: folder.path().join("run"),
-        ..VmmConfig::default()
-    };
+    let vmm = vmm_below(folder.path(), binary).await;
     let mut ours = Ours::start(&vmm, &folder.path().join("ours")).await?;
     let mut by_hand = ByHand::start(&vmm, &folder.path().join("by-hand")).await?;
     let mut rows = [

@@ -13,7 +13,7 @@ use chv_sandbox::machine::{
 use chv_sandbox::overlay::{self, Immutable};
 use chv_sandbox::vmm::VmmConfig;
 
-use super::{Outcome, disk, idle_vm};
+use super::{Outcome, disk, idle_vm, nested_state};
 
 /// An overlay is mostly a hole.
 const OVERLAY: u64 = 16 << 20;
@@ -93,6 +93,16 @@ impl IdleSnapshot {
         let (folder, shape) = (&self.folder, self.shape.clone());
         let snapshot = Snapshot::new(folder, bytes, shape, &self.disks, memory)?;
         Ok((machine, RevertOptions::new(Arc::new(snapshot))))
+    }
+}
+
+/// The VMM, run below `folder`, and able to take snapshots on this machine.
+pub(crate) async fn vmm_below(folder: &Path, binary: &Path) -> VmmConfig {
+    VmmConfig {
+        binary: binary.to_owned(),
+        env: nested_state::environment(binary).await,
+        run_root: folder.join("run"),
+        ..VmmConfig::default()
     }
 }
 

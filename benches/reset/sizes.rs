@@ -5,23 +5,17 @@ use std::time::{Duration, Instant};
 
 use chv_sandbox::api;
 use chv_sandbox::machine::{Machine, RevertOptions};
-use chv_sandbox::vmm::VmmConfig;
 
-use super::idle_snapshot::IdleSnapshot;
+use super::idle_snapshot::{IdleSnapshot, vmm_below};
 use super::measure::{Row, print};
-use super::{Outcome, nested_state, resets};
+use super::{Outcome, resets};
 
 /// Memory, and how much of it is data, in MiB.
 const SIZES: [(u64, u64); 5] = [(128, 0), (1024, 0), (1024, 200), (4096, 0), (4096, 200)];
 
 pub(crate) async fn run(binary: &Path) -> Outcome<()> {
     let folder = tempfile::tempdir()?;
-    let vmm = VmmConfig {
-        binary: binary.to_owned(),
-        env: nested_state::environment(binary).await,
-        run_root: folder.path().join("run"),
-        ..VmmConfig::default()
-    };
+    let vmm = vmm_below(folder.path(), binary).await;
     println!("\na reset in place to VM state running, with a VM that only idles, by memory");
     let mut whole = Vec::new();
     for (memory_mib, data_mib) in SIZES {
