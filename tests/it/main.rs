@@ -15,6 +15,7 @@ mod from_fixtures;
 mod guest;
 mod hash_cli;
 mod image;
+mod machine;
 mod overlay;
 mod player;
 mod probe;

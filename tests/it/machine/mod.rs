@@ -1,0 +1,3 @@
+//! What a machine takes of a snapshot.
+
+mod hostile_config;
