@@ -32,7 +32,7 @@ impl Image {
     /// refuses.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Image, Error> {
         let dir = dir.into();
-        // With a dot, so that what is no directory is an error.
+        // With a dot, so that a file in its place is an error.
         if let Err(source) = fs::metadata(dir.join(".")) {
             return Err(Error::NoImage { dir, source });
         }

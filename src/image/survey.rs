@@ -95,7 +95,7 @@ impl Survey {
         check_links(dir, "subdirectories", subdirectories, SUBDIRECTORY_LIMIT)
     }
 
-    /// Counts what is no directory.
+    /// Counts a file or a symbolic link, and refuses everything else.
     fn leaf(&mut self, path: &Path, metadata: &Metadata) -> Result<(), Error> {
         let kind = metadata.file_type();
         if kind.is_file() {

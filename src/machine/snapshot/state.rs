@@ -84,7 +84,7 @@ fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("a state has text for its keys")
 }
 
-/// `Snapshot` of `vm-migration/src/lib.rs`. What is not the memory manager's goes through as it is.
+/// `Snapshot` of `vm-migration/src/lib.rs`. The other components' snapshots are copied byte for byte.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct State {

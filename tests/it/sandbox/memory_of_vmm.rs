@@ -23,7 +23,7 @@ pub(super) enum Mapping {
     LowerTwice,
     /// Once more besides.
     OnceMore,
-    /// Shared with whoever has the file mapped.
+    /// Shared with every other process that maps the file.
     Shared,
     /// All of it from a copy of the file.
     AnotherFile,
