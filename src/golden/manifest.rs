@@ -1,11 +1,12 @@
 //! The manifest of a golden snapshot: what it was made of, as a file.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::facts::is_plain_absolute;
@@ -165,12 +166,26 @@ fn check_disk(disk: &GoldenDisk) -> Result<(), String> {
 
 /// Reads a small file of a golden snapshot whole; one that is larger than `limit` bytes is refused.
 pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
-    read.map_err(|source| Error::Missing {
+    let missing = |source| Error::Missing {
         path: path.to_owned(),
         source,
-    })?;
+    };
+    // A pipe in its place would be waited for without end otherwise.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .map_err(missing)?;
+    if !file.metadata().map_err(missing)?.is_file() {
+        return Err(Error::Refused {
+            path: path.to_owned(),
+            reason: "it is not a regular file".to_owned(),
+        });
+    }
+    let mut bytes = Vec::new();
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(missing)?;
     if bytes.len() as u64 > limit {
         return Err(Error::Refused {
             path: path.to_owned(),

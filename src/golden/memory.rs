@@ -31,6 +31,10 @@
 //! | the manifest | with a signature or a pinned digest | without either, a process that may write to the folder may write a manifest that fits |
 //! | other processes, of this user too | no | they can't change what is sealed |
 //! | the guest, and a VMM that has served it | no | a VMM has the file for reading only, and writes to its own private pages |
+//!
+//! The list of mappings says what a VMM has mapped, not what it shows to its guest. A new VMM, or a spare, has run no
+//! untrusted code when it is looked at. One that is reset in place has: a VMM that its guest has taken over can map the
+//! file and show the guest other pages. In place, a reset proves that nothing of the guest is left in an honest VMM.
 
 use serde::{Deserialize, Serialize};
 
@@ -74,9 +78,9 @@ pub struct LoadedMemory {
     pub basis: MemoryBasis,
     /// Its size in bytes: the guest's whole memory.
     pub bytes: u64,
-    /// How many bytes were hashed when it was loaded.
+    /// How many bytes of it were hashed when it was loaded: all but the holes, or none under fs-verity.
     pub hashed: u64,
-    /// How long loading it took, in microseconds.
+    /// How long loading the whole golden snapshot took, in microseconds.
     pub micros: u64,
 }
 

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::readings::blocking;
 use super::{Error, Machine, MemoryRegion, Snapshot};
-use crate::overlay::{Immutable, Leased, Protection};
+use crate::overlay::{Immutable, LeaseTaken, Leased, Protection, VerityDigest};
 use crate::vmm::{MappedFile, Mapping};
 
 /// Where the memory of a restored guest comes from.
@@ -44,10 +44,8 @@ impl GuestMemory {
     /// The length of the memory file in bytes, where it is known.
     pub(super) fn length(&self) -> Option<u64> {
         match self {
-            GuestMemory::Mapped(file) | GuestMemory::Copied(CopySource::Immutable(file)) => {
-                Some(file.length())
-            }
-            GuestMemory::Copied(CopySource::Leased(file)) => Some(file.length()),
+            GuestMemory::Mapped(file) => Some(file.length()),
+            GuestMemory::Copied(file) => Some(file.length()),
             GuestMemory::ByPath => None,
         }
     }
@@ -55,11 +53,45 @@ impl GuestMemory {
     /// The file that a VMM has to inherit at its start, if there is one.
     pub fn inherited(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            GuestMemory::Mapped(file) | GuestMemory::Copied(CopySource::Immutable(file)) => {
-                Some(file.as_fd())
-            }
-            GuestMemory::Copied(CopySource::Leased(file)) => Some(file.as_fd()),
+            GuestMemory::Mapped(file) => Some(file.as_fd()),
+            GuestMemory::Copied(file) => Some(file.as_fd()),
             GuestMemory::ByPath => None,
+        }
+    }
+}
+
+impl CopySource {
+    /// Its length in bytes.
+    pub fn length(&self) -> u64 {
+        match self {
+            CopySource::Immutable(file) => file.length(),
+            CopySource::Leased(file) => file.length(),
+        }
+    }
+
+    /// The digest of its bytes.
+    pub fn digest(&self) -> VerityDigest {
+        match self {
+            CopySource::Immutable(file) => file.digest(),
+            CopySource::Leased(file) => file.digest(),
+        }
+    }
+
+    /// How many bytes were hashed for that digest: all but the holes, or none under fs-verity.
+    pub fn hashed(&self) -> u64 {
+        match self {
+            CopySource::Immutable(file) => file.hashed(),
+            CopySource::Leased(file) => file.hashed(),
+        }
+    }
+}
+
+impl AsFd for CopySource {
+    /// Open for reading only.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            CopySource::Immutable(file) => file.as_fd(),
+            CopySource::Leased(file) => file.as_fd(),
         }
     }
 }
@@ -146,45 +178,70 @@ impl InheritedMemory {
     }
 }
 
-impl Snapshot {
-    /// Makes sure, before a restore, that the memory is what was verified.
-    pub(super) async fn ensure_memory(&self) -> Result<(), Error> {
-        match self.memory() {
+impl GuestMemory {
+    /// Makes sure, before a restore, that the memory is what was verified; the lease that says so, where one does.
+    pub(super) async fn ensure(&self) -> Result<Option<LeaseTaken>, Error> {
+        match self {
             GuestMemory::Copied(CopySource::Leased(file)) => {
                 let file = Arc::clone(file);
                 let ensured = blocking(move || file.ensure()).await;
-                ensured.map_err(Error::Memory)
+                ensured.map(Some).map_err(Error::Memory)
             }
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 }
 
 impl Machine {
-    /// Finds out how the restored VM has got its memory.
-    pub(super) async fn read_memory(&self, snapshot: &Snapshot) -> Result<MemoryReading, Error> {
+    /// Finds out how the VM that was just restored has got its memory. `lease` is the one that stood before the restore.
+    pub(super) async fn read_memory(
+        &self,
+        snapshot: &Snapshot,
+        lease: Option<LeaseTaken>,
+    ) -> Result<MemoryReading, Error> {
         Ok(match snapshot.memory() {
             GuestMemory::ByPath => MemoryReading::ByPath,
             GuestMemory::Copied(CopySource::Immutable(file)) => MemoryReading::Copied {
                 protection: Some(file.protection()),
             },
-            GuestMemory::Copied(CopySource::Leased(file)) => match file.is_held() {
-                true => MemoryReading::Copied { protection: None },
-                false => return Err(Error::MemoryNotHeld),
-            },
-            GuestMemory::Mapped(file) => {
-                let inherited = self.memory.as_ref();
-                let inherited = inherited.and_then(|memory| memory.mapped.clone());
-                let (Some(process), Some(mapped)) = (self.vmm.process().cloned(), inherited) else {
-                    return Err(Error::NotInherited);
-                };
-                let mappings = blocking(move || process.mappings(&mapped)).await;
-                MemoryReading::Mapped {
-                    protection: file.protection(),
-                    bytes: file.length(),
-                    found: compare(mappings.map_err(Error::OpenFiles)?, snapshot.regions()),
+            GuestMemory::Copied(CopySource::Leased(file)) => {
+                match lease.is_some_and(|lease| file.is_held_since(lease)) {
+                    true => MemoryReading::Copied { protection: None },
+                    false => return Err(Error::MemoryNotHeld),
                 }
             }
+            GuestMemory::Mapped(file) => self.read_mappings(snapshot, file).await?,
+        })
+    }
+
+    /// Looks again at a VM that has waited. What was copied stays as proved as it was when it was copied.
+    pub(super) async fn read_memory_again(
+        &self,
+        snapshot: &Snapshot,
+        before: MemoryReading,
+    ) -> Result<MemoryReading, Error> {
+        match snapshot.memory() {
+            GuestMemory::Mapped(file) => self.read_mappings(snapshot, file).await,
+            GuestMemory::Copied(_) | GuestMemory::ByPath => Ok(before),
+        }
+    }
+
+    async fn read_mappings(
+        &self,
+        snapshot: &Snapshot,
+        file: &Immutable,
+    ) -> Result<MemoryReading, Error> {
+        let inherited = self.memory.as_ref();
+        let inherited = inherited.and_then(|memory| memory.mapped.clone());
+        let (Some(process), Some(mapped)) = (self.vmm.process().cloned(), inherited) else {
+            return Err(Error::NotInherited);
+        };
+        let mappings = blocking(move || process.mappings(&mapped)).await;
+        let mappings = mappings.map_err(Error::OpenFiles)?;
+        Ok(MemoryReading::Mapped {
+            protection: file.protection(),
+            bytes: file.length(),
+            found: compare(mappings, snapshot.regions()),
         })
     }
 }

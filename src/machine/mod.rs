@@ -218,6 +218,11 @@ impl Machine {
         self.channel.as_ref()
     }
 
+    /// The disks as they were given, a writable one with what it is put back from now.
+    pub fn disks(&self) -> Vec<Disk> {
+        self.disks.iter().map(|disk| disk.as_given()).collect()
+    }
+
     /// The file that the VM has for `role`, if it has such a disk.
     pub fn disk_path(&self, role: DiskRole) -> Option<&Path> {
         let disk = self.disks.iter().find(|disk| disk.role == role)?;

@@ -91,7 +91,7 @@ impl Machine {
     pub async fn stage(&mut self, options: &RevertOptions) -> Result<Staged, Error> {
         let mut steps = Steps::start();
         self.check_disks().await?;
-        options.snapshot.ensure_memory().await?;
+        let lease = options.snapshot.memory().ensure().await?;
         if let Some(took) = self.started.take() {
             steps.before("start", took);
         }
@@ -113,7 +113,7 @@ impl Machine {
         self.restore(&options.snapshot).await?;
         steps.end("restore");
 
-        let memory = self.read_memory(&options.snapshot).await?;
+        let memory = self.read_memory(&options.snapshot, lease).await?;
         let disks = self.prove_disks(&at_rest, options).await?;
         steps.end("digest");
         Ok(Staged {
@@ -164,7 +164,8 @@ impl Machine {
         if info.state != VmState::Paused {
             return Err(Error::NotPaused { state: info.state });
         }
-        let memory = self.read_memory(&options.snapshot).await?;
+        let memory = self.read_memory_again(&options.snapshot, staged.memory);
+        let memory = memory.await?;
         let disks = self.prove_disks(&staged.at_rest, options).await?;
         steps.end("recheck");
         Ok(Staged {

@@ -2,8 +2,9 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,11 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, Stamp), Error> {
         });
     }
     Ok((file, Stamp::from(&metadata)))
+}
+
+/// The name of an open file for this process itself.
+pub(super) fn own_path(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
 /// What of a file's attributes must stay the same for its bytes to be believed to.

@@ -2,15 +2,15 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::copy::{Failure, fill};
-use super::file::open_regular;
+use super::file::{open_regular, own_path};
 use super::{AccessPolicy, Change, Error, Threads, VerityDigest, fsverity, kernel_verity};
 
 /// The seals after which neither bytes nor length of a memory file can change, and no seal can be taken off.
@@ -148,15 +148,11 @@ fn memory_file() -> io::Result<File> {
     }
 }
 
-/// The name of an open file for this process itself.
-fn own_path(file: &File) -> PathBuf {
-    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::{self, OpenOptions};
     use std::os::unix::fs::{FileExt, MetadataExt};
+    use std::path::PathBuf;
 
     use memmap2::MmapOptions;
 

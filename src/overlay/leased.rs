@@ -1,13 +1,15 @@
 //! A file that is read by its descriptor, under a lease that shows whether a process has opened it for writing.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::file::open_regular;
+use super::file::{open_regular, own_path};
 use super::lease::Lease;
-use super::{AccessPolicy, Error, FileIdentity, Threads, VerityDigest, filesystem, fsverity};
+use super::{
+    AccessPolicy, Change, Error, FileIdentity, Hashed, Threads, VerityDigest, filesystem, fsverity,
+};
 
 /// An open file with the digest of its bytes, and a read lease on it.
 ///
@@ -21,8 +23,22 @@ pub struct Leased {
     file: File,
     digest: VerityDigest,
     length: u64,
-    lease: Mutex<Option<Lease<File>>>,
+    hashed: u64,
+    held: Mutex<Held>,
 }
+
+/// The lease as it is at a moment.
+#[derive(Debug)]
+struct Held {
+    /// `None`: it was given up.
+    lease: Option<Lease<File>>,
+    /// How often it was taken.
+    taken: u64,
+}
+
+/// A lease that was taken, told from a later one on the same file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTaken(u64);
 
 impl Leased {
     /// Opens the file that `path` leads to, takes a lease on it, and then its digest. Blocks for as long as the file has
@@ -35,53 +51,64 @@ impl Leased {
     pub fn take(path: &Path) -> Result<Leased, Error> {
         let (file, stamp) = open_regular(path)?;
         let lease = lease(path, &file)?;
-        let (digest, length) = digest(path, &file)?;
+        let hashed = digest(path, &file)?;
         let held = Leased {
             path: path.to_owned(),
             file,
-            digest,
-            length,
-            lease: Mutex::new(Some(lease)),
+            digest: hashed.digest,
+            length: hashed.length,
+            hashed: hashed.work.hashed,
+            held: Mutex::new(Held {
+                lease: Some(lease),
+                taken: 1,
+            }),
         };
-        match held.is_held() && length == stamp.length {
+        match held.is_held_since(LeaseTaken(1)) && hashed.length == stamp.length {
             true => Ok(held),
             false => Err(held.no_lease()),
         }
     }
 
-    /// Makes sure that the lease stands: one that was lost is taken again, and the file digested again. Blocks.
+    /// Makes sure that the lease stands: one that was lost is taken again, and the file digested again. Returns which lease
+    /// it is: another caller may take a later one, which says nothing of the time before. Blocks.
     ///
     /// # Errors
     ///
     /// [`Error::NoLease`] where none is to be had, and [`Error::Changed`] when the bytes aren't those of the digest any
     /// more.
-    pub fn ensure(&self) -> Result<(), Error> {
-        if self.is_held() {
-            return Ok(());
+    pub fn ensure(&self) -> Result<LeaseTaken, Error> {
+        let mut held = self.lock();
+        if !held.stands() {
+            held.lease = None;
+            let taken = lease(&self.path, &self.file)?;
+            let hashed = digest(&self.path, &self.file)?;
+            if (hashed.digest, hashed.length) != (self.digest, self.length) {
+                return Err(Error::changed(&self.path, Change::Written));
+            }
+            held.lease = Some(taken);
+            held.taken += 1;
         }
-        let taken = lease(&self.path, &self.file)?;
-        let (digest, length) = digest(&self.path, &self.file)?;
-        if (digest, length) != (self.digest, self.length) {
-            return Err(Error::changed(&self.path, super::Change::Written));
-        }
-        *self.lock() = Some(taken);
-        match self.is_held() {
-            true => Ok(()),
+        match held.stands() {
+            true => Ok(LeaseTaken(held.taken)),
             false => Err(self.no_lease()),
         }
     }
 
-    /// Whether the lease stands, and has since it was taken: the bytes are those of the digest.
-    pub fn is_held(&self) -> bool {
-        self.lock().as_ref().is_some_and(Lease::is_held)
+    /// Whether this very lease stands still: the bytes have been those of the digest since it was taken.
+    pub fn is_held_since(&self, lease: LeaseTaken) -> bool {
+        let held = self.lock();
+        held.taken == lease.0 && held.stands()
     }
 
     /// Gives the lease back if some process waits for that.
     pub fn give_way(&self) {
-        let mut lease = self.lock();
-        if lease.as_ref().is_some_and(|lease| !lease.is_held()) {
+        // While another thread digests the file, that thread finds out itself.
+        let Ok(mut held) = self.held.try_lock() else {
+            return;
+        };
+        if held.lease.is_some() && !held.stands() {
             tracing::warn!(path = %self.path.display(), "the lease on the memory file is given up: a process wants to write to it");
-            *lease = None;
+            held.lease = None;
         }
     }
 
@@ -95,14 +122,26 @@ impl Leased {
         self.length
     }
 
+    /// How many bytes were hashed when it was opened: all but the holes.
+    pub fn hashed(&self) -> u64 {
+        self.hashed
+    }
+
     fn no_lease(&self) -> Error {
         Error::NoLease {
             path: self.path.clone(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Lease<File>>> {
-        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A thread that panics with it leaves at worst a lease that is taken again.
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn stands(&self) -> bool {
+        self.lease.as_ref().is_some_and(Lease::is_held)
     }
 }
 
@@ -128,17 +167,77 @@ fn lease(path: &Path, file: &File) -> Result<Lease<File>, Error> {
     }
 }
 
-fn digest(path: &Path, file: &File) -> Result<(VerityDigest, u64), Error> {
+fn digest(path: &Path, file: &File) -> Result<Hashed<VerityDigest>, Error> {
     let hashed = fsverity(&own_path(file), AccessPolicy::ReadOnly, Threads::default())?;
     let metadata = file.metadata();
     let metadata = metadata.map_err(Error::io("read the attributes of", path))?;
     match hashed.identity == FileIdentity::from(&metadata) {
-        true => Ok((hashed.digest, hashed.length)),
-        false => Err(Error::changed(path, super::Change::Replaced)),
+        true => Ok(hashed),
+        false => Err(Error::changed(path, Change::Replaced)),
     }
 }
 
-/// The name of an open file for this process itself.
-fn own_path(file: &File) -> PathBuf {
-    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, OpenOptions};
+    use std::thread;
+
+    use super::*;
+    use crate::overlay::filesystem::known_directory;
+
+    /// Writes to the file as another process does: it waits until the lease is given up.
+    fn write(held: &Leased, path: &Path, bytes: &'static str) {
+        let path = path.to_owned();
+        let writer = thread::spawn(move || fs::write(path, bytes).unwrap());
+        while !writer.is_finished() {
+            held.give_way();
+            thread::yield_now();
+        }
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn a_later_lease_says_nothing_of_the_time_before() {
+        let Some(directory) = known_directory() else {
+            return;
+        };
+        let path = directory.path().join("memory");
+        fs::write(&path, "golden").unwrap();
+        let held = Leased::take(&path).unwrap();
+        let first = held.ensure().unwrap();
+        assert_eq!(held.ensure().unwrap(), first);
+        assert!(held.is_held_since(first));
+
+        // Changed and put back, between two looks of one user of the file, and ensured by another.
+        write(&held, &path, "forged");
+        write(&held, &path, "golden");
+        let second = held.ensure().unwrap();
+        assert!(held.is_held_since(second));
+        assert!(!held.is_held_since(first));
+    }
+
+    #[test]
+    fn other_bytes_and_writers_are_refused() {
+        let Some(directory) = known_directory() else {
+            return;
+        };
+        let path = directory.path().join("memory");
+        fs::write(&path, "golden").unwrap();
+        let held = Leased::take(&path).unwrap();
+        write(&held, &path, "forged");
+        let error = held.ensure().unwrap_err();
+        assert!(matches!(error, Error::Changed { .. }), "{error}");
+        write(&held, &path, "golden");
+        let writer = OpenOptions::new().append(true).open(&path).unwrap();
+        for refused in [held.ensure().map(drop), Leased::take(&path).map(drop)] {
+            let error = refused.unwrap_err();
+            assert!(matches!(error, Error::NoLease { .. }), "{error}");
+        }
+        drop(writer);
+        held.ensure().unwrap();
+        // The file is held, not its name.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another").unwrap();
+        held.ensure().unwrap();
+    }
 }

@@ -44,7 +44,7 @@ pub use hash::{
 };
 pub use hold::{Hold, HoldKind};
 pub use immutable::{Immutable, Protection};
-pub use leased::Leased;
+pub use leased::{LeaseTaken, Leased};
 pub use put_back::{Copied, copy_private, put_back};
 pub use read::Access;
 pub use sparse::make_sparse;

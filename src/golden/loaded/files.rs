@@ -33,6 +33,14 @@ impl Files {
         read.all(|file| file.lock().as_ref().is_some_and(stands))
     }
 
+    /// How many bytes were hashed to hold the files of this part.
+    pub(super) fn hashed_of(&self, part: Part) -> u64 {
+        let files = self.files.iter().filter(|file| file.is(part));
+        files
+            .map(|file| file.lock().as_ref().map_or(0, Hold::hashed))
+            .sum()
+    }
+
     /// Gives up every file that is no longer held: a process waits for it, or it is another one.
     pub(super) fn look(&self) {
         for file in &self.files {

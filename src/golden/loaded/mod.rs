@@ -84,6 +84,7 @@ impl Golden {
     /// [`Error::Digest`] for a file that can't be read or changes meanwhile; [`Error::Refused`] when two of the files
     /// are one.
     pub fn load(&self, options: &LoadOptions) -> Result<LoadedGolden, Error> {
+        let started = Instant::now();
         let [config, state, memory] = self.snapshot_files();
         let bytes = SnapshotBytes {
             config: read_verified(&config, MAX_CONFIG_BYTES)?,
@@ -110,7 +111,11 @@ impl Golden {
         Ok(LoadedGolden {
             golden: self.clone(),
             snapshot: Arc::new(snapshot.map_err(Error::Snapshot)?),
-            memory: loaded,
+            memory: LoadedMemory {
+                hashed: loaded.hashed + files.hashed_of(Part::Snapshot),
+                micros: started.elapsed().as_micros() as u64,
+                ..loaded
+            },
             files,
             _watcher: watcher,
         })
@@ -148,7 +153,6 @@ impl Golden {
         file: &Expected,
         options: &LoadOptions,
     ) -> Result<(GuestMemory, LoadedMemory), Error> {
-        let started = Instant::now();
         file.check_length_on_disk()?;
         let release = &self.manifest().release;
         let because = match options.memory {
@@ -165,8 +169,8 @@ impl Golden {
                 copied_because: because,
                 basis: MemoryBasis::Unproved,
                 bytes: file.length,
-                hashed: file.length,
-                micros: micros_since(started),
+                hashed: 0,
+                micros: 0,
             };
             return Ok((GuestMemory::ByPath, loaded));
         }
@@ -179,27 +183,21 @@ impl Golden {
                 (CopySource::Leased(Arc::new(leased)), Some(because))
             }
         };
-        let (length, digest, hashed, basis) = match &source {
-            CopySource::Immutable(it) => (
-                it.length(),
-                it.digest(),
-                it.hashed(),
-                it.protection().into(),
-            ),
-            CopySource::Leased(it) => (it.length(), it.digest(), it.length(), MemoryBasis::Leased),
-        };
-        file.check("length", &file.length, &length)?;
-        file.check("fsverity", &file.fsverity, &digest)?;
+        file.check("length", &file.length, &source.length())?;
+        file.check("fsverity", &file.fsverity, &source.digest())?;
         let loaded = LoadedMemory {
             mode: match because {
                 None => MemoryMode::Mapped,
                 Some(_) => MemoryMode::Copied,
             },
-            basis,
-            bytes: length,
-            hashed,
-            micros: micros_since(started),
+            basis: match &source {
+                CopySource::Immutable(file) => file.protection().into(),
+                CopySource::Leased(_) => MemoryBasis::Leased,
+            },
+            bytes: source.length(),
+            hashed: source.hashed(),
             copied_because: because,
+            micros: 0,
         };
         let memory = match (source, &loaded.mode) {
             (CopySource::Immutable(file), MemoryMode::Mapped) => GuestMemory::Mapped(file),
@@ -231,10 +229,6 @@ fn read_verified(file: &Expected, limit: u64) -> Result<Vec<u8>, Error> {
     let bytes = read_bounded(&file.path, limit)?;
     file.check("fsverity", &file.fsverity, &VerityDigest::of(&bytes))?;
     Ok(bytes)
-}
-
-fn micros_since(started: Instant) -> u64 {
-    started.elapsed().as_micros() as u64
 }
 
 impl LoadedGolden {

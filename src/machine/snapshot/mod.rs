@@ -244,11 +244,6 @@ impl Machine {
         Ok(())
     }
 
-    /// The disks as they were given, a writable one with what it is put back from now.
-    pub fn disks(&self) -> Vec<Disk> {
-        self.disks.iter().map(|disk| disk.as_given()).collect()
-    }
-
     /// From now on each writable disk is put back from the copies that `keep_disks` made in `golden`.
     pub fn adopt_disks(&mut self, golden: &Path) {
         for disk in self.disks.iter_mut().filter(|disk| !disk.readonly) {
