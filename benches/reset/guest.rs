@@ -23,7 +23,16 @@ use super::{Outcome, disk, limits, memory_mib, millis, patience};
 /// In a smaller guest, a tool that writes 64 MiB of memory is killed.
 const WRITING_NEEDS_MIB: u64 = 256;
 
-pub(crate) async fn run(binary: &Path, image: &Path, resets: usize) -> Outcome<()> {
+/// What is measured of a real guest.
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    /// Resets by each strategy, against the predecessor's.
+    Strategies,
+    /// A reset and a tool that writes much memory, mapped against copied.
+    Writing,
+}
+
+pub(crate) async fn run(binary: &Path, image: &Path, part: Part, resets: usize) -> Outcome<()> {
     let folder = tempfile::tempdir()?;
     let image = Image::open(image)?;
     let vmm = VmmConfig {
@@ -62,8 +71,31 @@ pub(crate) async fn run(binary: &Path, image: &Path, resets: usize) -> Outcome<(
     let memory_mib = memory_mib()?;
     println!("\n{release} with a real guest: 1 vCPU, {memory_mib} MiB; every reset verified");
 
-    let theirs = folder.path().join("predecessor");
-    let predecessor = Predecessor::start(machine, &shape, &theirs).await?;
+    match part {
+        Part::Strategies => {
+            let theirs = folder.path().join("predecessor");
+            strategies(machine, &shape, &theirs, &golden, &vmm, resets).await
+        }
+        Part::Writing if memory_mib < WRITING_NEEDS_MIB => {
+            println!(
+                "a tool that writes 64 MiB of memory: skipped, it needs a guest of {WRITING_NEEDS_MIB} MiB"
+            );
+            Ok(())
+        }
+        Part::Writing => writing(&golden, &vmm, resets).await,
+    }
+}
+
+/// Resets by each strategy, against the predecessor's.
+async fn strategies(
+    machine: MachineConfig,
+    shape: &VmShape,
+    theirs: &Path,
+    golden: &Golden,
+    vmm: &VmmConfig,
+    resets: usize,
+) -> Outcome<()> {
+    let predecessor = Predecessor::start(machine, shape, theirs).await?;
     for use_it in [Use::Nothing, Use::Tool] {
         println!("\n{}", use_it.name());
         let mut rows = Vec::new();
@@ -86,7 +118,7 @@ pub(crate) async fn run(binary: &Path, image: &Path, resets: usize) -> Outcome<(
                 Strategy::Standby(Standby::default()),
             ),
         ] {
-            rows.push(strategy_row(name, strategy, use_it, &golden, &vmm, resets).await?);
+            rows.push(strategy_row(name, strategy, use_it, golden, vmm, resets).await?);
         }
         print(&rows);
         if let [theirs, in_place, _, standby] = &rows[..] {
@@ -101,53 +133,54 @@ pub(crate) async fn run(binary: &Path, image: &Path, resets: usize) -> Outcome<(
     if let Some(predecessor) = predecessor {
         predecessor.stop().await;
     }
-    if memory_mib < WRITING_NEEDS_MIB {
-        println!(
-            "a tool that writes 64 MiB of memory: skipped, it needs a guest of {WRITING_NEEDS_MIB} MiB"
-        );
-        return Ok(());
-    }
-    println!("\na reset in place, and a tool that writes 64 MiB of memory");
-    let mut rows = Vec::new();
-    for (name, memory) in [
-        ("copied", MemoryMode::Copied),
-        ("mapped", MemoryMode::Mapped),
-    ] {
-        rows.push(writing_row(name, memory, &golden, &vmm, resets).await?);
-    }
-    print(&rows);
-    println!("(mapped / copied: at most 1.1 at 512 MiB)");
     Ok(())
 }
 
-/// From a reset in place to the end of a tool that writes much memory.
-async fn writing_row(
-    name: &str,
-    memory: MemoryMode,
-    golden: &Golden,
-    vmm: &VmmConfig,
-    resets: usize,
-) -> Outcome<Row> {
-    let sandbox = ChvSandbox::new(SandboxConfig {
-        memory,
-        ..config(Strategy::InPlace, golden, vmm)?
-    })?;
-    sandbox.boot().await?;
-    let mut row = Row::new(name);
+/// From a reset in place to the end of a tool that writes much memory: mapped and copied in turns, so that both rows see
+/// the same machine.
+async fn writing(golden: &Golden, vmm: &VmmConfig, resets: usize) -> Outcome<()> {
+    println!("\na reset in place, and a tool that writes 64 MiB of memory");
+    let mut rows = [
+        ("copied", MemoryMode::Copied),
+        ("mapped", MemoryMode::Mapped),
+    ]
+    .map(|(name, memory)| (memory, Row::new(name)));
+    let mut sandboxes = Vec::new();
+    for (memory, _) in &rows {
+        let sandbox = ChvSandbox::new(SandboxConfig {
+            memory: *memory,
+            ..config(Strategy::InPlace, golden, vmm)?
+        })?;
+        sandbox.boot().await?;
+        sandboxes.push(sandbox);
+    }
     for round in 0..=resets {
-        let began = Instant::now();
-        sandbox.reset().await?;
-        let ran = sandbox.execute_tool(writing_tool()?).await?;
-        if ran.exit_code != 0 {
-            return Err(format!("the tool ended with {}: {}", ran.exit_code, ran.stderr).into());
-        }
-        // The first one only warms up.
-        if round > 0 {
-            row.add(began.elapsed());
+        for ((_, row), sandbox) in rows.iter_mut().zip(&sandboxes) {
+            let took = reset_and_write(sandbox).await?;
+            // The first one only warms up.
+            if round > 0 {
+                row.add(took);
+            }
         }
     }
-    sandbox.shutdown().await;
-    Ok(row)
+    for sandbox in &sandboxes {
+        sandbox.shutdown().await;
+    }
+    let [copied, mapped] = rows.map(|(_, row)| row);
+    let ratio = mapped.median().as_secs_f64() / copied.median().as_secs_f64();
+    print(&[copied, mapped]);
+    println!("mapped / copied: {ratio:.2} (goal: at most 1.1 at 512 MiB)");
+    Ok(())
+}
+
+async fn reset_and_write(sandbox: &ChvSandbox) -> Outcome<Duration> {
+    let began = Instant::now();
+    sandbox.reset().await?;
+    let ran = sandbox.execute_tool(writing_tool()?).await?;
+    match ran.exit_code {
+        0 => Ok(began.elapsed()),
+        code => Err(format!("the tool ended with {code}: {}", ran.stderr).into()),
+    }
 }
 
 async fn strategy_row(

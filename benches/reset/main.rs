@@ -5,11 +5,12 @@
 //!   same calls and the same copy written by hand; the same by the size of the memory, mapped and copied; and what
 //!   memory 1, 8 and 32 VMs of one snapshot take.
 //! - With `CHV_SANDBOX_IMAGE` as well: whole resets of a real guest by each strategy, up to its last answer, against what
-//!   the predecessor of this crate did, with `ch-remote`, `cp` and `sha256sum`. `CH_REMOTE` names `ch-remote`.
+//!   the predecessor of this crate did, with `ch-remote`, `cp` and `sha256sum`. `CH_REMOTE` names `ch-remote`. And a
+//!   reset with a tool that writes much memory, mapped against copied.
 //!
 //! `CHV_SANDBOX_RESETS` says how many resets of each kind (50 unless set), `CHV_SANDBOX_PATIENCE` multiplies the time that
 //! a guest is given, `CHV_SANDBOX_MEMORY_MIB` is a real guest's memory (128 unless set). `RESET_BENCH` names one place alone:
-//! `recordings`, `idle`, `sizes`, `density` or `guest`.
+//! `recordings`, `idle`, `sizes`, `density`, `guest` or `writing`.
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it found")]
 
@@ -63,8 +64,16 @@ async fn main() -> Outcome<()> {
             }
             match image {
                 None => say("a real guest: skipped, CHV_SANDBOX_IMAGE names none"),
-                Some(image) if wanted("guest") => guest::run(&vmm, &image, resets()?).await?,
-                Some(_) => {}
+                Some(image) => {
+                    for (place, part) in [
+                        ("guest", guest::Part::Strategies),
+                        ("writing", guest::Part::Writing),
+                    ] {
+                        if wanted(place) {
+                            guest::run(&vmm, &image, part, resets()?).await?;
+                        }
+                    }
+                }
             }
         }
     }
