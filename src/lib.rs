@@ -35,6 +35,7 @@ pub mod overlay;
 #[cfg(feature = "replay")]
 pub mod replay;
 pub mod sandbox;
+pub mod socket;
 #[cfg(feature = "spec")]
 pub mod spec;
 pub mod vmm;

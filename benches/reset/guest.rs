@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use chv_sandbox::golden::{Golden, MintConfig, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
-use chv_sandbox::machine::{DiskRole, GuestMemory, MachineConfig, VmShape, VmmSource};
+use chv_sandbox::machine::{
+    DiskRole, FurtherFiles, GuestMemory, MachineConfig, VmShape, VmmSource,
+};
 use chv_sandbox::sandbox::{
     ChvSandbox, Event, MemoryMode, Reset, ResetReport, Sandbox, SandboxConfig, Standby, Strategy,
     Timeouts,
@@ -48,6 +50,7 @@ pub(crate) async fn run(binary: &Path, image: &Path, part: Part, resets: usize) 
         ],
         memory: GuestMemory::ByPath,
         port: DEFAULT_PORT,
+        files: FurtherFiles::default(),
         limits: limits()?,
     };
     let shape = VmShape {
@@ -74,6 +77,20 @@ pub(crate) async fn run(binary: &Path, image: &Path, part: Part, resets: usize) 
     match part {
         Part::Strategies => {
             let theirs = folder.path().join("predecessor");
+            std::fs::create_dir(&theirs)?;
+            let machine = MachineConfig {
+                // `ch-remote` and this crate's channel reach it by its names.
+                vmm: VmmSource::Spawn(VmmConfig {
+                    keep_socket_names: true,
+                    ..vmm.clone()
+                }),
+                files: FurtherFiles {
+                    writes: vec![theirs.clone()],
+                    largest: shape.memory_bytes(),
+                    ..FurtherFiles::of_boot(&shape)
+                },
+                ..machine
+            };
             strategies(machine, &shape, &theirs, &golden, &vmm, resets).await
         }
         Part::Writing if memory_mib < WRITING_NEEDS_MIB => {

@@ -14,7 +14,7 @@ use chv_sandbox::vmm::{VSOCK_SOCKET, Vmm, VmmConfig};
 
 use super::idle_snapshot::{IdleSnapshot, noise, vmm_below};
 use super::measure::{Row, print};
-use super::{Outcome, idle_vm};
+use super::{Outcome, idle_vm, nested_state};
 
 const MEMORY: u64 = 128 << 20;
 
@@ -82,7 +82,7 @@ impl ByHand {
         fs::create_dir(folder)?;
         let golden = noise(&folder.join("golden.img"))?;
         fs::copy(golden, folder.join("disk.img"))?;
-        let vmm = Vmm::spawn(vmm).await?;
+        let vmm = Vmm::spawn_with(vmm, nested_state::grants(folder)).await?;
         let config = config(folder)?;
         boot_paused(vmm.client(), &config).await?;
         let into = idle_vm::snapshot_folder(folder);
@@ -90,7 +90,7 @@ impl ByHand {
             .client()
             .send(api::vm_snapshot(&VmSnapshotConfig::new(into)));
         taken.await?;
-        let stream = UnixStream::connect(vmm.client().socket())?;
+        let stream = UnixStream::connect(vmm.client().address().path())?;
         Ok(ByHand {
             vmm,
             stream,

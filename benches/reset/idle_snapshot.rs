@@ -48,7 +48,7 @@ impl IdleSnapshot {
             noise(&folder.join("origin.img"))?,
             false,
         )];
-        let mut machine = start(vmm, &disks, GuestMemory::ByPath).await?;
+        let mut machine = start(vmm, folder, &disks, GuestMemory::ByPath).await?;
         machine.boot_vm(&shape).await?;
         machine.pause().await?;
         let snapshot = folder.join("snapshot");
@@ -84,7 +84,7 @@ impl IdleSnapshot {
 
     /// A machine whose VMs have this memory, and how it is reverted.
     pub(crate) async fn machine(&self, memory: GuestMemory) -> Outcome<(Machine, RevertOptions)> {
-        let machine = start(&self.vmm, &self.disks, memory.clone()).await?;
+        let machine = start(&self.vmm, &self.folder, &self.disks, memory.clone()).await?;
         let [config, state, _] = SNAPSHOT_FILES.map(|name| fs::read(self.folder.join(name)));
         let bytes = SnapshotBytes {
             config: config?,
@@ -106,12 +106,18 @@ pub(crate) async fn vmm_below(folder: &Path, binary: &Path) -> VmmConfig {
     }
 }
 
-async fn start(vmm: &VmmConfig, disks: &[Disk], memory: GuestMemory) -> Outcome<Machine> {
+async fn start(
+    vmm: &VmmConfig,
+    folder: &Path,
+    disks: &[Disk],
+    memory: GuestMemory,
+) -> Outcome<Machine> {
     let config = MachineConfig {
         vmm: VmmSource::Spawn(vmm.clone()),
         disks: disks.to_vec(),
         memory,
         port: 1024,
+        files: idle_vm::files(folder),
         limits: Limits::default(),
     };
     Ok(Machine::start(config).await?)

@@ -47,12 +47,12 @@ impl Predecessor {
         let overlay = overlay.to_owned();
         let golden = folder.join("golden.img");
         fs::copy(&overlay, &golden)?;
-        let run_dir = machine.vmm().run_dir().ok_or("it was spawned")?;
+        let sockets = machine.vmm().writable_dir().ok_or("it was spawned")?;
         let channel = ChannelConfig {
             port,
             handshake: limits()?.handshake,
             connect: limits()?.settle,
-            ..ChannelConfig::new(run_dir.join(VSOCK_SOCKET))
+            ..ChannelConfig::new(sockets.join(VSOCK_SOCKET))
         };
         Ok(Some(Predecessor {
             ch_remote: ch_remote.into(),

@@ -8,7 +8,7 @@ use chv_sandbox::golden::{MintConfig, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::machine::{
-    DiskRole, GuestMemory, Limits, MachineConfig, SNAPSHOT_FILES, VmShape, VmmSource,
+    DiskRole, FurtherFiles, GuestMemory, Limits, MachineConfig, SNAPSHOT_FILES, VmShape, VmmSource,
 };
 use chv_sandbox::replay::{Cassette, HookError, Played, Player, PlayerOptions, RequestBody};
 use chv_sandbox::sandbox::{ChvSandbox, Reset, ResetReport, Sandbox, SandboxConfig};
@@ -62,6 +62,7 @@ pub(crate) async fn run(resets: usize) -> Outcome<()> {
             ],
             memory: GuestMemory::ByPath,
             port: DEFAULT_PORT,
+            files: FurtherFiles::default(),
             limits: Limits::default(),
         },
         shape,

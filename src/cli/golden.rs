@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use chv_sandbox::golden::{Golden, MintConfig, SigningKey, mint};
 use chv_sandbox::image::Image;
-use chv_sandbox::machine::{GuestMemory, MachineConfig, VmmSource};
+use chv_sandbox::machine::{FurtherFiles, GuestMemory, MachineConfig, VmmSource};
 
 use super::Failure;
 use super::interrupt::Interrupt;
@@ -83,6 +83,7 @@ async fn run_mint(args: MintArgs) -> Result<Status, Failure> {
             disks: vm::disks(&image),
             memory: GuestMemory::ByPath,
             port: args.vm.port,
+            files: FurtherFiles::default(),
             limits: args.vm.limits(),
         },
         shape: args.vm.shape(&image),

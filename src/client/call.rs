@@ -1,7 +1,6 @@
 //! One call: its turn, its connection, and what the VMM must know of it.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, MutexGuard};
@@ -13,7 +12,9 @@ use super::{
     BODY_LIMIT, Deadlines, Error, ErrorKind, Outcome, ParseReleaseError, Release, descriptors,
     refusal,
 };
+use crate::api::types::VmmPingResponse;
 use crate::api::{self, Need, Request};
+use crate::socket::SocketAddress;
 
 /// A connection between calls, with what was learnt of the VMM at its other end.
 pub(super) struct Kept {
@@ -40,7 +41,7 @@ enum Attempt {
 impl<'a> Call<'a> {
     pub(super) fn new<T>(
         request: &Request<T>,
-        socket: &'a Path,
+        socket: &'a SocketAddress,
         deadlines: &Deadlines,
     ) -> Call<'a> {
         let limit = deadlines.of(request.operation());
@@ -119,6 +120,14 @@ impl<'a> Call<'a> {
         {
             return Ok(release);
         }
+        self.greet(turn).await.map(|(release, _)| release)
+    }
+
+    /// Asks for the release of the VMM at the other end of the kept connection, or of a new one.
+    pub(super) async fn greet(
+        &self,
+        turn: &mut Option<Kept>,
+    ) -> Result<(Release, VmmPingResponse), Error> {
         let request = api::vmm_ping();
         let ping = Call {
             context: Context {
@@ -130,16 +139,16 @@ impl<'a> Call<'a> {
             deadline: self.deadline,
         };
         let answer = ping.on_any(turn).await?;
-        let release: Release = ping
-            .finish(&request, &answer)?
+        let said = ping.finish(&request, &answer)?;
+        let release: Release = said
             .version
             .parse()
             .map_err(|error: ParseReleaseError| ping.context.decode(answer.status, error))?;
-        refusal::warn_of(release, self.context.socket);
+        refusal::warn_of(release, self.context.socket.name());
         if let Some(kept) = turn.as_mut() {
             kept.release = Some(release);
         }
-        Ok(release)
+        Ok((release, said))
     }
 
     /// Exchanges on the kept connection, or on a new one if there is none or it was closed meanwhile.
@@ -171,7 +180,7 @@ impl<'a> Call<'a> {
                 if !kept.connection.has_sent()
                     && !matches!(error.kind(), ErrorKind::Deadline { .. }) =>
             {
-                tracing::debug!(socket = %self.context.socket.display(), "the kept connection was closed");
+                tracing::debug!(socket = %self.context.socket.name().display(), "the kept connection was closed");
                 Ok(Attempt::Unsent(Some(error)))
             }
             Err(error) => Err(error),
@@ -179,10 +188,13 @@ impl<'a> Call<'a> {
     }
 
     pub(super) async fn open(&self, fds: Vec<OwnedFd>) -> Result<Connection, Error> {
-        timeout_at(self.deadline, Connection::open(self.context.socket, fds))
-            .await
-            .map_err(|_| self.context.deadline(Outcome::NotSent))?
-            .map_err(|error| self.context.connect(error))
+        timeout_at(
+            self.deadline,
+            Connection::open(self.context.socket.path(), fds),
+        )
+        .await
+        .map_err(|_| self.context.deadline(Outcome::NotSent))?
+        .map_err(|error| self.context.connect(error))
     }
 
     pub(super) async fn exchange(&self, connection: &mut Connection) -> Result<Answer, Error> {

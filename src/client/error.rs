@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::transport::{Answer, Failure};
 use super::{Release, classify, messages};
 use crate::api::{Method, Operation};
+use crate::socket::SocketAddress;
 
 /// A call that failed: its [`kind`](Error::kind) says what to do next, the rest is the evidence.
 #[derive(Debug)]
@@ -225,7 +226,7 @@ pub struct SocketPathTooLong {
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) operation: Operation,
-    pub(super) socket: &'a Path,
+    pub(super) socket: &'a SocketAddress,
     pub(super) limit: Duration,
 }
 
@@ -292,7 +293,7 @@ impl Context<'_> {
         Error(Box::new(Evidence {
             kind,
             operation: self.operation,
-            socket: self.socket.to_owned(),
+            socket: self.socket.name().to_owned(),
             status,
             messages,
             source,
@@ -336,7 +337,7 @@ mod tests {
     fn a_connection_that_fails_tells_who_is_to_blame() {
         let context = Context {
             operation: Operation::VmmPing,
-            socket: Path::new("/run/vmm.sock"),
+            socket: &"/run/vmm.sock".into(),
             limit: Duration::from_secs(1),
         };
         let check = |failure: io::ErrorKind, expected: ErrorKind| {

@@ -39,13 +39,14 @@ mod transport;
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use crate::api::types::VmConfig;
+use crate::api::types::{VmConfig, VmmPingResponse};
 use crate::api::{self, Operation, Request};
+use crate::socket::SocketAddress;
 
 pub use crate::api::{ParseReleaseError, Release};
 pub use created::{Created, Difference};
@@ -78,7 +79,7 @@ pub struct Client {
 }
 
 struct Shared {
-    socket: PathBuf,
+    socket: SocketAddress,
     /// The kept connection; none before the first call and after one that left it in an unknown state.
     kept: Mutex<Option<Kept>>,
 }
@@ -101,9 +102,10 @@ impl Client {
     /// # Errors
     ///
     /// [`SocketPathTooLong`] when the path can't be a Unix socket's address: 108 bytes or more.
-    pub fn new(socket: impl Into<PathBuf>) -> Result<Client, SocketPathTooLong> {
+    pub fn new(socket: impl Into<SocketAddress>) -> Result<Client, SocketPathTooLong> {
         let socket = socket.into();
-        if socket.as_os_str().as_bytes().len() >= SOCKET_PATH_LIMIT {
+        if socket.path().as_os_str().as_bytes().len() >= SOCKET_PATH_LIMIT {
+            let socket = socket.path().to_owned();
             return Err(SocketPathTooLong { socket });
         }
         Ok(Client {
@@ -121,8 +123,13 @@ impl Client {
         Client { deadlines, ..self }
     }
 
-    /// The path of the api-socket.
+    /// The name that the api-socket has, or had: that of a VMM which this process started has none any more.
     pub fn socket(&self) -> &Path {
+        self.shared.socket.name()
+    }
+
+    /// What to connect to, for another client of the same VMM.
+    pub fn address(&self) -> &SocketAddress {
         &self.shared.socket
     }
 
@@ -214,8 +221,15 @@ impl Client {
         call.learn(&mut turn).await
     }
 
+    /// `vmm.ping`, whose answer also tells the release to the calls that follow on this connection.
+    pub(crate) async fn ping(&self) -> Result<VmmPingResponse, Error> {
+        let call = self.call(&api::vmm_ping());
+        let mut turn = call.turn(&self.shared.kept).await?;
+        call.greet(&mut turn).await.map(|(_, answer)| answer)
+    }
+
     fn call<T>(&self, request: &Request<T>) -> Call<'_> {
-        Call::new(request, self.socket(), &self.deadlines)
+        Call::new(request, self.address(), &self.deadlines)
     }
 }
 

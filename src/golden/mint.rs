@@ -20,7 +20,8 @@ use crate::api;
 use crate::guest::BUILD_ID;
 use crate::guest::protocol::Extension;
 use crate::machine::{
-    self, Disk, Machine, MachineConfig, RevertOptions, SNAPSHOT_FILES, Snapshot, VmShape, blocking,
+    self, Disk, FurtherFiles, Machine, MachineConfig, RevertOptions, SNAPSHOT_FILES, Snapshot,
+    VmShape, blocking,
 };
 use crate::overlay::{self, AccessPolicy, Digests, Threads};
 
@@ -120,6 +121,12 @@ pub enum MintError {
 pub async fn mint(mut config: MintConfig) -> Result<Golden, MintError> {
     config.resolve_paths()?;
     let folder = Folder::create(&config.into)?;
+    config.machine.files = FurtherFiles {
+        writes: vec![folder.path().to_owned()],
+        // The file of its memory.
+        largest: config.shape.memory_bytes(),
+        ..FurtherFiles::of_boot(&config.shape)
+    };
     let machine = Machine::start(config.machine.clone()).await;
     let mut machine = machine.map_err(MintError::Boot)?;
     let minted = record(&mut machine, &config, folder.path()).await;

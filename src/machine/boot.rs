@@ -74,7 +74,8 @@ impl Machine {
             Ok(created) => return Err(Error::NotAsSent(created)),
             Err(source) => return Err(self.explain("create the VM", source).await),
         }
-        self.call("boot the VM", api::vm_boot()).await
+        self.call("boot the VM", api::vm_boot()).await?;
+        self.hold_vsock()
     }
 
     async fn try_boot(&mut self, shape: &VmShape) -> Result<Option<GuestHello>, Error> {
@@ -98,7 +99,7 @@ impl Machine {
                 readonly: disk.readonly,
                 format: disk.format,
                 has_backing: !disk.backing.is_empty(),
-                path: utf8("disk", &disk.path)?.to_owned(),
+                path: disk.name.clone(),
             });
         }
         Ok(VmFiles {

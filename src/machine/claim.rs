@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     fn take(directory: &Path) -> Result<Claim, Error> {
-        let layout = Layout::new(directory.to_owned(), None).unwrap();
+        let layout = Layout::new(directory.to_owned(), directory.to_owned(), None).unwrap();
         Claim::take(directory, &layout)
     }
 

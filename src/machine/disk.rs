@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::layout::Layout;
+use super::layout::{Layout, utf8};
 use super::readings::blocking;
 use super::{DiskFile, Error, FilePurpose};
 use crate::overlay::qcow2::{self, Chain, Member};
@@ -67,6 +67,21 @@ impl Disk {
         Ok(chain.map_or_else(Vec::new, |chain| chain.backing().to_vec()))
     }
 
+    /// The length in bytes that the VMM's file of this disk has at most.
+    pub(super) fn largest_file(&self) -> Result<u64, Error> {
+        let chain = self.chain().map_err(|source| Error::Disk {
+            role: self.role,
+            source,
+        })?;
+        match chain {
+            Some(chain) => Ok(chain.largest_file()),
+            None => {
+                let length = File::open(&self.origin).and_then(|file| Ok(file.metadata()?.len()));
+                length.map_err(Error::file("open", self.origin.as_path()))
+            }
+        }
+    }
+
     fn chain(&self) -> Result<Option<Chain>, overlay::Error> {
         match self.format {
             DiskFormat::Raw => Ok(None),
@@ -89,6 +104,8 @@ pub(super) struct WorkingDisk {
     pub(super) readonly: bool,
     pub(super) format: DiskFormat,
     pub(super) path: PathBuf,
+    /// The VMM's name for the file.
+    pub(super) name: String,
     /// The backing files as they were when the machine was made.
     pub(super) backing: Vec<Member>,
     /// Held while the working copy is made: a caller that gives up waiting for that leaves it going on, and it must
@@ -97,7 +114,12 @@ pub(super) struct WorkingDisk {
 }
 
 impl WorkingDisk {
-    pub(super) fn new(disk: Disk, layout: &Layout) -> Result<Self, Error> {
+    /// `inherited` is the VMM's name for a read-only disk that it has inherited.
+    pub(super) fn new(
+        disk: Disk,
+        layout: &Layout,
+        inherited: Option<String>,
+    ) -> Result<Self, Error> {
         let mut disk = disk;
         // The VMM resolves a relative path against its own working directory, a snapshot for ever.
         disk.origin =
@@ -117,8 +139,13 @@ impl WorkingDisk {
             }
             false => layout.disk(role),
         };
+        let name = match inherited {
+            Some(name) => name,
+            None => utf8("disk", &path)?.to_owned(),
+        };
         Ok(WorkingDisk {
             role,
+            name,
             origin,
             readonly,
             format,

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{DiskRole, Error};
+use crate::socket::SocketAddress;
 use crate::vmm::{VSOCK_SOCKET, tail_of};
 
 /// The file of the console of a VMM that somebody else runs.
@@ -13,19 +14,33 @@ const CONSOLE: &str = "console.log";
 /// Names the files of one machine.
 #[derive(Debug)]
 pub(super) struct Layout {
+    /// What the VMM may write.
     directory: PathBuf,
+    /// What it may only read; the same directory, where that isn't kept apart.
+    readable: PathBuf,
     /// What the VMM is told to open for the VM's console.
     pub(super) console: PathBuf,
 }
 
 impl Layout {
-    /// Uses `directory`, whose path has to be UTF-8 since it goes into the VMM's JSON.
+    /// Uses `directory` for what the VMM writes and `readable` for what it only reads. Their paths have to be UTF-8 since
+    /// they go into the VMM's JSON.
     ///
     /// `console` is what a spawned VMM opens for it, and keeps bounded. One that somebody else runs is given a file.
-    pub(super) fn new(directory: PathBuf, console: Option<&Path>) -> Result<Self, Error> {
-        utf8("machine's directory", &directory)?;
+    pub(super) fn new(
+        directory: PathBuf,
+        readable: PathBuf,
+        console: Option<&Path>,
+    ) -> Result<Self, Error> {
+        for directory in [&directory, &readable] {
+            utf8("machine's directory", directory)?;
+        }
         let console = console.map_or_else(|| directory.join(CONSOLE), Path::to_owned);
-        Ok(Layout { directory, console })
+        Ok(Layout {
+            directory,
+            readable,
+            console,
+        })
     }
 
     pub(super) fn vsock(&self) -> PathBuf {
@@ -38,7 +53,21 @@ impl Layout {
 
     /// The snapshot as this machine sees it: the paths in its description are the machine's own.
     pub(super) fn snapshot(&self) -> PathBuf {
-        self.directory.join("snapshot")
+        self.readable.join("snapshot")
+    }
+
+    /// Holds the socket that the VMM has bound for its VM, and takes its name away, so that nothing else connects to it.
+    /// There is none if the VM has ended already; what the name would lead to fails then.
+    pub(super) fn hold_vsock(&self) -> Result<SocketAddress, Error> {
+        let path = self.vsock();
+        match SocketAddress::hold(&path) {
+            Ok(held) => {
+                self.remove_vsock()?;
+                Ok(held)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path.into()),
+            Err(error) => Err(Error::file("hold", path)(error)),
+        }
     }
 
     pub(super) fn remove_vsock(&self) -> Result<(), Error> {

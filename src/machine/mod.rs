@@ -22,6 +22,7 @@ mod claim;
 mod disk;
 mod distinct;
 mod error;
+mod files;
 mod layout;
 mod memory;
 mod prove;
@@ -37,6 +38,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use crate::client::{self, Client, Deadlines, ErrorKind, Release};
+use crate::socket::SocketAddress;
 use crate::vmm::{ShutdownReport, Vmm, VmmConfig};
 use crate::vsock::{Channel, ChannelConfig, GuestHello};
 
@@ -44,6 +46,7 @@ pub use crate::overlay::DiskFormat;
 pub use disk::{Disk, DiskRole};
 pub use distinct::{DiskFile, FilePurpose};
 pub use error::Error;
+pub use files::FurtherFiles;
 pub use memory::{CopySource, GuestMemory, MemoryReading, NotMapped};
 pub use prove::{DiskProof, KnownDisk, VerificationLevel};
 pub(crate) use readings::blocking;
@@ -57,6 +60,7 @@ pub use vm_config::VmShape;
 
 use claim::Claim;
 use disk::WorkingDisk;
+use files::{Given, give};
 use layout::Layout;
 use memory::InheritedMemory;
 
@@ -117,6 +121,8 @@ pub struct MachineConfig {
     pub memory: GuestMemory,
     /// The vsock port on which the guest's dispatcher listens.
     pub port: u32,
+    /// What a spawned VMM opens beside its disks.
+    pub files: FurtherFiles,
     /// How long to wait for the guest.
     pub limits: Limits,
 }
@@ -136,6 +142,8 @@ pub struct Machine {
     port: u32,
     limits: Limits,
     channel: Option<Channel>,
+    /// The vsock socket of the VM that there is.
+    vsock: SocketAddress,
     /// Released last, once what the machine wrote is gone.
     _claim: Option<Claim>,
     /// Whether a guest may have run in this VMM.
@@ -156,12 +164,16 @@ impl Machine {
     /// of [`check_disks`](Self::check_disks).
     pub async fn start(config: MachineConfig) -> Result<Machine, Error> {
         let begun = Instant::now();
+        let mut inherited = Vec::new();
         let (vmm, directory, memory) = match config.vmm {
             VmmSource::Spawn(vmm) => {
                 let (file, memory) = InheritedMemory::of(&config.memory)?.unzip();
-                let vmm = Vmm::spawn_with(&vmm, file.into_iter().collect()).await;
+                let Given { grants, disks } =
+                    give(config.disks.clone(), config.files, file).await?;
+                inherited = disks;
+                let vmm = Vmm::spawn_with(&vmm, grants).await;
                 let vmm = vmm.map_err(Error::Vmm)?;
-                let directory = vmm.run_dir().map(Path::to_owned);
+                let directory = vmm.writable_dir().map(Path::to_owned);
                 let directory = directory.expect("a spawned VMM has a run directory");
                 (vmm, directory, memory)
             }
@@ -175,16 +187,22 @@ impl Machine {
             ),
         };
         let served = vmm.process().is_none();
-        let layout = Layout::new(directory.clone(), vmm.console())?;
+        let readable = vmm.readable_dir().unwrap_or(&directory).to_owned();
+        let layout = Layout::new(directory.clone(), readable, vmm.console())?;
         let claim = match vmm.process() {
             Some(_) => None,
             None => Some(Claim::take(&directory, &layout)?),
         };
         let disks = config.disks.into_iter();
         let disks = disks
-            .map(|disk| WorkingDisk::new(disk, &layout))
+            .map(|disk| {
+                let name = inherited.iter().find(|(role, _)| *role == disk.role);
+                let name = name.map(|(_, name)| name.clone());
+                WorkingDisk::new(disk, &layout, name)
+            })
             .collect::<Result<_, _>>()?;
         let machine = Machine {
+            vsock: layout.vsock().into(),
             client: vmm.client().clone().with_deadlines(config.limits.vmm),
             vmm,
             layout,
@@ -336,7 +354,7 @@ impl Machine {
             port: self.port,
             handshake: self.limits.handshake.min(limit),
             connect: limit,
-            ..ChannelConfig::new(self.layout.vsock())
+            ..ChannelConfig::new(self.vsock.clone())
         };
         // A dead VMM's socket looks like that of a guest that is still coming up.
         let channel = tokio::select! {
@@ -348,6 +366,14 @@ impl Machine {
             }),
         };
         self.channel = Some(channel);
+        Ok(())
+    }
+
+    /// Takes over the vsock socket of the VM that was just made.
+    fn hold_vsock(&mut self) -> Result<(), Error> {
+        if self.vmm.hides_sockets() {
+            self.vsock = self.layout.hold_vsock()?;
+        }
         Ok(())
     }
 

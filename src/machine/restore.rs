@@ -9,7 +9,7 @@ use crate::api::types::RestoreConfig;
 
 impl Machine {
     /// Restores the snapshot into the empty slot. The VM is paused then.
-    pub(super) async fn restore(&self, snapshot: &Arc<Snapshot>) -> Result<(), Error> {
+    pub(super) async fn restore(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), Error> {
         let files = self.vm_files()?;
         let folder = self.layout.snapshot();
         let memory_path = self.memory.as_ref().map(|memory| memory.path.clone());
@@ -23,6 +23,7 @@ impl Machine {
             "restore the VM",
             api::vm_restore(&RestoreConfig::new(source)),
         )
-        .await
+        .await?;
+        self.hold_vsock()
     }
 }

@@ -17,6 +17,7 @@ use super::tape::{Connection, Tape};
 use super::wire::Reader;
 use super::{Error, substitution};
 use crate::client::{Client, Release};
+use crate::socket::SocketAddress;
 
 /// A proxy in front of a VMM's api-socket that makes a [`Cassette`] of what passes through it.
 ///
@@ -45,7 +46,7 @@ pub struct Recorder {
 /// What to record, and how.
 #[derive(Clone, Debug)]
 pub struct RecorderOptions {
-    api_socket: PathBuf,
+    api_socket: SocketAddress,
     listen: PathBuf,
     /// Text and the name that stands for it.
     placeholders: Vec<(String, String)>,
@@ -60,7 +61,7 @@ const MAX_CONNECTIONS: usize = 10;
 
 impl RecorderOptions {
     /// Record the VMM at `api_socket`, and listen at `listen`, where nothing must be yet.
-    pub fn new(api_socket: impl Into<PathBuf>, listen: impl Into<PathBuf>) -> Self {
+    pub fn new(api_socket: impl Into<SocketAddress>, listen: impl Into<PathBuf>) -> Self {
         RecorderOptions {
             api_socket: api_socket.into(),
             listen: listen.into(),
@@ -108,7 +109,7 @@ impl Recorder {
         }
         placeholders.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
 
-        let release = Client::new(&api_socket)
+        let release = Client::new(api_socket.clone())
             .map_err(|source| Error::VmmSocket { source })?
             .release()
             .await
@@ -120,7 +121,9 @@ impl Recorder {
             source,
         };
         // Idle for ever: its end is the end of the VMM.
-        let lifeline = UnixStream::connect(&api_socket).await.map_err(failed)?;
+        let lifeline = UnixStream::connect(api_socket.path())
+            .await
+            .map_err(failed)?;
         let listener = UnixListener::bind(&listen).map_err(failed)?;
         let tape = Arc::new(Tape::new(api_socket, placeholders));
         let (say_gone, gone) = watch::channel(false);

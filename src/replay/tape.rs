@@ -1,7 +1,6 @@
 //! What passes a recorder: from the client to the VMM and back, and written down on the way.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -21,11 +20,12 @@ use super::upstream::{First, Reply, Upstream};
 use super::wire::{RawRequest, RawResponse, Reader, RequestHead, SWITCHING_PROTOCOLS};
 use super::{Error, substitution};
 use crate::client::BODY_LIMIT;
+use crate::socket::SocketAddress;
 
 /// What the connections of one recorder share.
 #[derive(Debug)]
 pub(super) struct Tape {
-    api_socket: PathBuf,
+    api_socket: SocketAddress,
     /// Text and the name that stands for it, the longest text first.
     placeholders: Vec<(String, String)>,
     recorded: Mutex<Recorded>,
@@ -66,7 +66,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 impl Tape {
     /// Records the VMM at `api_socket`; of two placeholders that match at a place, the first counts.
-    pub(super) fn new(api_socket: PathBuf, placeholders: Vec<(String, String)>) -> Tape {
+    pub(super) fn new(api_socket: SocketAddress, placeholders: Vec<(String, String)>) -> Tape {
         Tape {
             api_socket,
             placeholders,
@@ -149,7 +149,7 @@ impl Tape {
     }
 
     async fn connect(&self, method: &str, path: &str) -> Option<Upstream> {
-        match Upstream::connect(&self.api_socket).await {
+        match Upstream::connect(self.api_socket.path()).await {
             Ok(upstream) => Some(upstream),
             // There is no VMM any more.
             Err(error) => {

@@ -14,7 +14,7 @@ use crate::client::Deadlines;
 use crate::golden::{LoadOptions, MemoryMode};
 use crate::machine::{Disk, DiskFormat, DiskRole, Limits, VerificationLevel, VmShape};
 use crate::overlay::Digest;
-use crate::vmm::VmmConfig;
+use crate::vmm::{CgroupConfig, Confinement, VmmConfig};
 
 /// A configuration has a few hundred bytes.
 const MAX_BYTES: u64 = 64 * 1024;
@@ -38,6 +38,16 @@ pub struct SandboxConfig {
     pub vmm: PathBuf,
     /// Extra environment for the VMM's process. Its values are never logged.
     pub vmm_env: VmmEnv,
+    /// Which layers of a boundary each VMM gets: `"best_effort"` (the default), `"off"`, or a table with `require` or
+    /// `without`, lists of layers.
+    pub confinement: Confinement,
+    /// Files and folders that the VMM may run programs and libraries from, beside its executable and the system's
+    /// libraries.
+    pub vmm_programs: Vec<PathBuf>,
+    /// Where the VMM's control group is made, and its limits.
+    pub cgroup: CgroupConfig,
+    /// Keeps the names of the VMM's sockets, for debugging. False unless set.
+    pub keep_socket_names: bool,
     /// Where the private directory of each VMM is made. Unless set, in the user's runtime directory.
     pub run_root: Option<PathBuf>,
     /// The golden snapshot to which every reset returns. With one, boot restores it, and nothing of a VM's
@@ -150,6 +160,10 @@ impl Default for SandboxConfig {
         SandboxConfig {
             vmm: "cloud-hypervisor".into(),
             vmm_env: VmmEnv::default(),
+            confinement: Confinement::default(),
+            vmm_programs: Vec::new(),
+            cgroup: CgroupConfig::default(),
+            keep_socket_names: false,
             run_root: None,
             golden: None,
             scaffold: false,
@@ -284,6 +298,10 @@ impl SandboxConfig {
     }
 
     fn check_numbers(&self) -> Result<(), ConfigError> {
+        if let Some(layer) = self.confinement.contradiction() {
+            let reason = format!("requires {layer} and leaves it out");
+            return Err(ConfigError::invalid("confinement", reason));
+        }
         if let Strategy::Standby(standby) = &self.strategy
             && let Some((field, reason)) = standby.fault()
         {
@@ -344,6 +362,10 @@ impl SandboxConfig {
     pub fn vmm_config(&self) -> VmmConfig {
         let mut config = VmmConfig {
             binary: self.vmm.clone(),
+            confinement: self.confinement.clone(),
+            programs: self.vmm_programs.clone(),
+            cgroup: self.cgroup.clone(),
+            keep_socket_names: self.keep_socket_names,
             ..VmmConfig::default()
         };
         let env = self.vmm_env.0.iter();

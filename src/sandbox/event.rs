@@ -20,6 +20,8 @@ pub enum Event {
     /// A raw frame of the guest with its channel, an answer that came too late, an error of the guest, or the
     /// end of a channel.
     Channel(vsock::ChannelEvent),
+    /// A VMM was started for the sandbox's boot, with these layers of a boundary around it.
+    Boundary(Vec<vmm::LayerReport>),
     /// The VMM says something happened. A hint, never a state.
     Vmm(vmm::Event),
     /// The VMM ended.
@@ -66,6 +68,15 @@ impl fmt::Display for Event {
                     ChannelEventKind::Closed(reason) => write!(f, "closed, {}", reason.code())?,
                 }
                 write!(f, " on channel {channel}")
+            }
+            Event::Boundary(layers) => {
+                f.write_str("boundary of the VMM")?;
+                let mut separator = ": ";
+                for layer in layers {
+                    write!(f, "{separator}{layer}")?;
+                    separator = "; ";
+                }
+                Ok(())
             }
             Event::Vmm(event) => write!(f, "VMM event {:?} {:?}", event.source, event.event),
             Event::VmmEnded(ended) => write!(f, "VMM {} ended, {}", ended.pid, ended.exit),

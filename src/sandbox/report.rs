@@ -8,7 +8,7 @@ use super::OlderGuest;
 use crate::golden::LoadedMemory;
 use crate::machine::{DiskProof, DiskRole, Step};
 use crate::overlay::{Access, Digest, Work};
-use crate::vmm::Identity;
+use crate::vmm::{Identity, LayerReport};
 use crate::vsock::ClockSkew;
 
 /// How a reset went, in detail. Serialises as JSON with these names; further fields may come, none goes or changes its
@@ -27,6 +27,9 @@ pub struct ResetReport {
     pub disks: Vec<HashedDisk>,
     /// Who answered on the api-socket, where that was proved.
     pub vmm: Option<Identity>,
+    /// The layers of the boundary around the VMM that serves now, and what became of each. Empty for a VMM that another
+    /// program runs.
+    pub layers: Vec<LayerReport>,
     /// Each step with its time, in order.
     pub steps: Vec<Step>,
     /// The whole, in microseconds.
@@ -49,6 +52,7 @@ impl ResetReport {
             checks: Vec::new(),
             disks: Vec::new(),
             vmm: None,
+            layers: Vec::new(),
             micros: steps.iter().map(|step| step.micros).sum(),
             steps,
             reseeded: false,
@@ -63,6 +67,7 @@ impl ResetReport {
 pub(super) struct VerificationContext {
     pub(super) strategy: StrategyUsed,
     pub(super) memory: LoadedMemory,
+    pub(super) layers: Vec<LayerReport>,
     pub(super) attempt: u32,
     /// What the configuration says of an old guest.
     pub(super) older_guest: OlderGuest,

@@ -61,6 +61,7 @@ pub(super) fn verify(
         strategy: context.strategy,
         memory: Some(context.memory.clone()),
         attempt: context.attempt,
+        layers: context.layers.clone(),
         disks: readings.disks.iter().map(hashed_disk).collect(),
         vmm: readings.vmm.clone().and_then(Result::ok),
         micros: readings.steps.iter().map(|step| step.micros).sum(),

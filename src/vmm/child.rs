@@ -9,16 +9,17 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use tokio::sync::{broadcast, watch};
 
 use super::events::Decoder;
+use super::family::Family;
 use super::log::Log;
 use super::spawner::Living;
-use super::{Ended, Event, Exit, Process};
+use super::{Ended, Event, Exit};
 
 /// How much is read from a pipe at a time, in bytes; as much as a pipe holds.
 const CHUNK: usize = 64 * 1024;
 
 /// A child that isn't reaped yet. Nobody else reaps it.
 pub(super) struct Child {
-    pub(super) process: Process,
+    pub(super) family: Family,
     pub(super) events: Option<EventPipe>,
     pub(super) log: Arc<Log>,
     /// Those that may still be written to: the log's, and the console's.
@@ -52,22 +53,24 @@ impl Child {
 
     /// Takes the status of the child if it has ended, and tells everybody who waits.
     pub(super) fn reap(&mut self) -> bool {
-        if !self.process.has_ended() {
+        let process = &self.family.process;
+        if !process.has_ended() {
             return false;
         }
+        let pid = process.pid();
         self.read_events();
         // As much as a pipe holds, and no more: what the child has started may write on.
         let mut left = 16;
         while left > 0 && self.read_logs() {
             left -= 1;
         }
-        let pid = self.process.pid();
         // While its leader isn't reaped, the group's id can't become somebody else's.
         if let Some(group) = Pid::from_raw(pid as i32) {
             let _ = kill_process_group(group, Signal::KILL);
         }
         let exit = loop {
-            match waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED) {
+            let process = WaitId::PidFd(self.family.process.as_fd());
+            match waitid(process, WaitIdOptions::EXITED) {
                 Ok(Some(status)) => {
                     let code = status.exit_status().map(Exit::Code);
                     let signal = status.terminating_signal().map(Exit::Signal);
@@ -78,6 +81,7 @@ impl Child {
                 Ok(None) | Err(_) => break Exit::Unknown,
             }
         };
+        self.family.kill_left();
         tracing::debug!(pid, %exit, "a VMM has ended");
         self.ended.send_replace(Some(Ended {
             pid,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::confinement::{CgroupConfig, Confinement};
 use super::run_root;
 
 /// How to start a VMM.
@@ -15,7 +16,8 @@ pub struct VmmConfig {
     /// The VMM's executable: a bare name is looked up in `PATH`, anything with a `/` is a path.
     /// Default: `cloud-hypervisor`.
     pub binary: PathBuf,
-    /// Environment variables for the VMM, over those that it inherits from this process.
+    /// Environment variables for the VMM. Of this process's it gets `PATH`, `LANG`, `LC_ALL` and `TZ`, and nothing else
+    /// unless the [environment](super::Layer::Environment) layer is left out.
     ///
     /// `MALLOC_ARENA_MAX=1` is always set, unless it is given here: releases built against glibc have a seccomp filter
     /// that kills the VMM, or hangs it for ever, when a thread's own malloc arena is trimmed. With one arena there
@@ -27,6 +29,18 @@ pub struct VmmConfig {
     /// Default: `$XDG_RUNTIME_DIR/chv-sandbox`, else `chv-sandbox-<uid>` in the directory for temporary files. It must
     /// be short: a socket's path has less than 108 bytes.
     pub run_root: PathBuf,
+    /// Which layers of a boundary the VMM gets. Every one that this host has unless set.
+    pub confinement: Confinement,
+    /// Files and folders that the VMM may read, and run programs and libraries from, beside its executable and the system's
+    /// libraries: what a wrapper script runs, say. Landlock refuses it the rest. What `LD_PRELOAD` and `LD_LIBRARY_PATH` in
+    /// [`env`](Self::env) name is among them.
+    pub programs: Vec<PathBuf>,
+    /// Where the VMM's control group is made, and its limits.
+    pub cgroup: CgroupConfig,
+    /// Keeps the names of the api-socket (`api.sock` in the run directory) and of the vsock socket, so that other programs
+    /// of this user can connect to them. For debugging: what they ask of the VMM, no reset takes into account. False unless
+    /// set.
+    pub keep_socket_names: bool,
     /// How much the VMM writes to its log: how often `-v` is passed, 0 (warnings; the default) to 3.
     pub verbosity: u8,
     /// How long each step may take.
@@ -39,6 +53,10 @@ impl Default for VmmConfig {
             binary: PathBuf::from("cloud-hypervisor"),
             env: Vec::new(),
             run_root: run_root::default_path(),
+            confinement: Confinement::default(),
+            programs: Vec::new(),
+            cgroup: CgroupConfig::default(),
+            keep_socket_names: false,
             verbosity: 0,
             limits: Limits::default(),
         }
@@ -52,6 +70,10 @@ impl fmt::Debug for VmmConfig {
             .field("binary", &self.binary)
             .field("env", &format_args!("{names:?} (values not shown)"))
             .field("run_root", &self.run_root)
+            .field("confinement", &self.confinement)
+            .field("programs", &self.programs)
+            .field("cgroup", &self.cgroup)
+            .field("keep_socket_names", &self.keep_socket_names)
             .field("verbosity", &self.verbosity)
             .field("limits", &self.limits)
             .finish()

@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Ended;
 use super::exit::LogTail;
 use super::run_dir::SOCKET_PATH_LIMIT;
+use super::{Ended, Layer};
 use crate::client;
 
 /// Why a VMM couldn't be started, reached or looked at.
@@ -73,6 +73,38 @@ pub enum Error {
         binary: PathBuf,
         /// What the kernel says.
         source: io::Error,
+    },
+    /// A layer of the VMM's boundary is required, and this host doesn't have it.
+    #[error("the {layer} layer of the VMM's boundary is required and missing: {reason}")]
+    LayerMissing {
+        /// The layer.
+        layer: Layer,
+        /// Why it is missing.
+        reason: String,
+    },
+    /// What the VMM is to be given can't be given to it.
+    #[error("failed to prepare the boundary of the VMM")]
+    Grant(#[source] io::Error),
+    /// Not even a process without any layer could be started, to try the layers.
+    #[error("failed to start a process that tries the boundary of a VMM")]
+    Trial(#[source] io::Error),
+    /// `/proc` shows too little of this host's processes to prove anything of a VMM, as in a container that masks it.
+    #[error(
+        "/proc doesn't show what has to be known of a VMM: run with a whole /proc of the own process namespace"
+    )]
+    ProcMasked(#[source] io::Error),
+    /// The executable has forked the VMM instead of becoming it, and nothing here would end the fork.
+    #[error(
+        "{} is process {pid} and the VMM that it has started is {answered}: have it `exec` the VMM",
+        .binary.display()
+    )]
+    Forked {
+        /// The executable.
+        binary: PathBuf,
+        /// The process that was started, by its id in its own namespace.
+        pid: u32,
+        /// The process that answered `vmm.ping`.
+        answered: i64,
     },
     /// The thread that starts and reaps VMMs isn't there.
     #[error("the thread that starts VMMs isn't running")]

@@ -3,8 +3,9 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::procfs::{self, Stamp};
@@ -28,17 +29,28 @@ pub(super) struct Record {
     pub(super) boot_id: String,
     /// The inode of the api-socket's listener, as `/proc/<pid>/fd` shows it.
     pub(super) listener_inode: u64,
-    /// The VMM's executable, for people.
-    pub(super) binary: String,
+    /// The VMM's executable.
+    pub(super) binary: PathBuf,
+    /// Whose the process is.
+    pub(super) uid: u32,
+    /// Its control group, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cgroup: Option<PathBuf>,
 }
 
 impl Record {
     /// The record of a VMM that this process is about to start.
-    pub(super) fn new(binary: &Path, listener_inode: u64) -> io::Result<Record> {
+    pub(super) fn new(
+        binary: &Path,
+        listener_inode: u64,
+        cgroup: Option<&Path>,
+    ) -> io::Result<Record> {
         Ok(Record {
             boot_id: procfs::boot_id()?,
             listener_inode,
-            binary: binary.to_string_lossy().into_owned(),
+            binary: binary.to_owned(),
+            uid: rustix::process::geteuid().as_raw(),
+            cgroup: cgroup.map(Path::to_owned),
         })
     }
 
@@ -62,9 +74,24 @@ pub(super) fn create_private(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Opens a file that an earlier agent left, or something in its place: neither a link is followed, nor a FIFO waited for.
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no regular file")),
+    }
+}
+
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_RECORD).read_to_end(&mut bytes)?;
+    open_regular(path)?
+        .take(MAX_RECORD)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -76,8 +103,23 @@ mod tests {
     fn a_record_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vmm.json");
-        let record = Record::new("/bin/vmm".as_ref(), 7).unwrap();
+        let record = Record::new("/bin/vmm".as_ref(), 7, None).unwrap();
         record.write(&path).unwrap();
         assert_eq!(Record::read(&path).unwrap(), record);
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vmm.json");
+        let mode = rustix::fs::Mode::RWXU;
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+        // Neither waits for a writer.
+        Record::read(&path).unwrap_err();
+        read_stamp(&path).unwrap_err();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/proc/self/stat", &link).unwrap();
+        read_stamp(&link).unwrap_err();
     }
 }

@@ -10,6 +10,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::identity::open_regular;
+
 /// How much of the end of a log is kept, in bytes.
 const TAIL: u64 = 16 * 1024;
 
@@ -34,7 +36,7 @@ struct Content {
 
 /// The end of a log that another process keeps, as [`Log::tail`] gives it.
 pub(crate) fn tail_of(path: &Path) -> io::Result<String> {
-    File::open(path).map(|file| Log::of(file).tail())
+    open_regular(path).map(|file| Log::of(file).tail())
 }
 
 impl Log {

@@ -15,25 +15,36 @@
 //! |---|---|
 //! | `lock` | locked as long as the agent that made the directory lives |
 //! | `vmm.json`, `vmm.stat` | who the process is: what a later start needs to know it again |
-//! | `api.sock` | the api-socket; the listener is bound by us and handed over open |
+//! | `rw` | all that the VMM may write: its sockets and the disks that are its own |
+//! | `ro` | what it may only read, beside the files that it was [granted](Grants) |
 //! | `vmm.log` | what the VMM wrote to its standard output and error: the first 256 KiB and the last, at most 1 MiB |
 //! | `console.log` | what the VM wrote to its [console](Vmm::console), bounded in the same way |
-//! | [`VSOCK_SOCKET`] | a name that is free for the VM's vsock socket |
+//!
+//! The api-socket is bound by us and handed over open. It has lost its name before the VMM starts, and so has
+//! [`VSOCK_SOCKET`], in `rw`, once a VM is there: this process reaches both by descriptors
+//! ([`SocketAddress`](crate::socket::SocketAddress)), and no other process reaches them at all.
+//!
+//! # The boundary
+//!
+//! A VMM that its guest has taken over may do whatever its process may. So it is started with as little as it needs:
+//! [`Layer`] lists the layers, [`Confinement`] chooses among them, and [`Vmm::layers`] says which are in force.
 //!
 //! # No orphan
 //!
 //! The VMM asks the kernel for SIGKILL when its parent dies. That is best effort: the kernel drops the request for a
-//! binary with file capabilities, which is how a VMM is often installed. The guarantee is [`reclaim`], which every
-//! spawn calls first: it finds the run directories whose agent is gone, kills what is provably still theirs, and
-//! removes them.
+//! binary with file capabilities, unless `no_new_privs` is set. The guarantee is [`reclaim`], which every spawn calls first:
+//! it finds the run directories whose agent is gone, kills what is provably still theirs, and removes them.
 
 mod binary;
 mod child;
 mod config;
+mod confinement;
 mod error;
 mod events;
 mod exit;
+mod family;
 mod identity;
+mod launch;
 mod log;
 mod maps;
 mod open_files;
@@ -42,21 +53,23 @@ mod procfs;
 mod proof;
 mod ready;
 mod reclaim;
+mod remove;
 mod run_dir;
 mod run_root;
 mod shutdown;
 mod spawner;
 
 use std::future::Future;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::process::Signal;
 use tokio::sync::{OnceCell, broadcast, watch};
 
 use crate::client::Client;
 
 pub use config::{Limits, VmmConfig};
+pub use confinement::{
+    CgroupConfig, Confinement, Grants, Layer, LayerReport, LayerState, available,
+};
 pub use error::Error;
 pub use events::Event;
 pub use exit::{Ended, Exit};
@@ -83,6 +96,7 @@ use spawner::Running;
 pub struct Vmm {
     client: Client,
     limits: Limits,
+    keeps_socket_names: bool,
     running: Option<Running>,
     /// What the process ran when it was ready; `None` when attached, or when it couldn't be looked at.
     ready_as: Option<Executable>,
@@ -103,30 +117,30 @@ impl Vmm {
     /// - [`Error::DiedAtStart`], [`Error::NotReady`]: it started and never answered. Both carry the end of its log.
     /// - [`Error::Client`]: it answered what no VMM answers.
     pub async fn spawn(config: &VmmConfig) -> Result<Vmm, Error> {
-        Vmm::spawn_with(config, Vec::new()).await
+        Vmm::spawn_with(config, Grants::default()).await
     }
 
-    /// The same for a VMM that inherits `descriptors`, each under the number that it has here. They have to be beyond 2
-    /// and are closed in this process once the VMM has started.
+    /// The same for a VMM that is given more than its run directory.
     ///
     /// # Errors
     ///
     /// Those of [`spawn`](Vmm::spawn).
-    pub async fn spawn_with(config: &VmmConfig, descriptors: Vec<OwnedFd>) -> Result<Vmm, Error> {
-        let running = spawner::spawn(config, descriptors).await?;
-        let client = Client::new(running.run_dir.api_socket())?;
+    pub async fn spawn_with(config: &VmmConfig, grants: Grants) -> Result<Vmm, Error> {
+        let running = spawner::spawn(config, grants).await?;
+        let client = Client::new(running.api_socket.clone())?;
         ready::wait(&client, &running, config.limits.ready).await?;
         tracing::info!(
-            pid = running.process.pid(),
+            pid = running.process().pid(),
             run_dir = %running.run_dir.path().display(),
             "the VMM is ready"
         );
-        let ready_as = proof::executable(&running.process)
+        let ready_as = proof::executable(running.process())
             .inspect_err(|error| tracing::warn!(%error, "what the VMM runs can't be told"))
             .ok();
         Ok(Vmm {
             client,
             limits: config.limits.clone(),
+            keeps_socket_names: config.keep_socket_names,
             events: running.events.resubscribe(),
             ready_as,
             running: Some(running),
@@ -152,6 +166,7 @@ impl Vmm {
         Ok(Vmm {
             client,
             limits: Limits::default(),
+            keeps_socket_names: true,
             running: None,
             ready_as: None,
             events,
@@ -170,9 +185,35 @@ impl Vmm {
         self.running.as_ref().map(|running| running.run_dir.path())
     }
 
+    /// The folder below it in which the VMM may make files and sockets; `None` when attached. Nothing in it is to be
+    /// believed: the VMM may write anything there.
+    pub fn writable_dir(&self) -> Option<&Path> {
+        let running = self.running.as_ref()?;
+        Some(&running.run_dir.folders().writable)
+    }
+
+    /// The folder below it that the VMM may only read; `None` when attached.
+    pub fn readable_dir(&self) -> Option<&Path> {
+        let running = self.running.as_ref()?;
+        Some(&running.run_dir.folders().readable)
+    }
+
+    /// What became of each layer of the VMM's boundary; empty when attached, since nothing is known of that one's.
+    pub fn layers(&self) -> &[LayerReport] {
+        match &self.running {
+            Some(running) => &running.layers,
+            None => &[],
+        }
+    }
+
+    /// Whether the names of this VMM's sockets are taken away.
+    pub(crate) fn hides_sockets(&self) -> bool {
+        !self.keeps_socket_names
+    }
+
     /// The process; `None` when attached.
     pub fn process(&self) -> Option<&Process> {
-        self.running.as_ref().map(|running| &running.process)
+        self.running.as_ref().map(Running::process)
     }
 
     /// Proves that the process which answers on the api-socket is the one that was spawned; `None` when attached, since there
@@ -187,11 +228,10 @@ impl Vmm {
         let Some(running) = &self.running else {
             return Ok(None);
         };
-        let pid = running.process.pid();
+        let pid = running.process().pid();
         let ready_as = self.ready_as.as_ref();
         let ready_as = ready_as.ok_or(IdentityError::NotSeenWhenReady { pid })?;
-        let socket = self.client.socket();
-        proof::prove(&running.process, ready_as, socket, running.socket_file).map(Some)
+        proof::prove(running.process(), ready_as).map(Some)
     }
 
     /// The VMM's events from now on.
@@ -243,22 +283,22 @@ impl Vmm {
             .unwrap_or_default()
     }
 
-    /// Kills the process with SIGKILL, without a word to it, and waits until it is gone, at most as long as [`Limits`]
+    /// Kills the process and its forks with SIGKILL, without a word to it, and waits until it is gone, at most as long as [`Limits`]
     /// has for that. Does nothing to one that was attached. [`shutdown`](Vmm::shutdown) has nothing left to do then but
     /// to remove the run directory.
     pub async fn kill(&self) {
         let Some(running) = &self.running else {
             return;
         };
-        if let Err(error) = running.process.signal(Signal::KILL) {
-            tracing::error!(pid = running.process.pid(), %error, "the VMM couldn't be killed");
+        if let Err(error) = running.family.kill() {
+            tracing::error!(pid = running.process().pid(), %error, "the VMM couldn't be killed");
         }
         if tokio::time::timeout(self.limits.kill, self.ended())
             .await
             .is_err()
         {
             tracing::error!(
-                pid = running.process.pid(),
+                pid = running.process().pid(),
                 "the VMM survived SIGKILL so far"
             );
         }
@@ -273,7 +313,7 @@ impl Vmm {
     pub async fn shutdown(&self) -> ShutdownReport {
         self.shutdown
             .get_or_init(|| {
-                shutdown::run(self.client.socket(), self.running.as_ref(), &self.limits)
+                shutdown::run(self.client.address(), self.running.as_ref(), &self.limits)
             })
             .await
             .clone()

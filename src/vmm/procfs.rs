@@ -1,8 +1,17 @@
 //! What `/proc` knows of a process.
 
-use std::fs;
-use std::io;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use super::launch::MARK;
+
+/// No environment that a process is started with is longer than this, in bytes: a quarter of the largest stack.
+const MAX_ENVIRONMENT: u64 = 8 << 20;
 
 /// A process: ids are used again, but not by two processes that started in the same clock tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +88,122 @@ pub(super) fn holds_socket(pid: u32, inode: u64) -> io::Result<bool> {
     descriptors(pid).map(|_| false)
 }
 
+/// Fails where `/proc` doesn't show this process itself: a container may mask parts of it, and nothing can be proved then.
+pub(super) fn check() -> io::Result<()> {
+    for file in ["stat", "fd", "fdinfo", "maps", "environ", "status"] {
+        let path = Path::new("/proc/self").join(file);
+        fs::metadata(&path).map_err(|error| {
+            let reason = format!("{} can't be looked at: {error}", path.display());
+            io::Error::new(error.kind(), reason)
+        })?;
+    }
+    match stamp(std::process::id()) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(io::Error::other("/proc is of another process namespace")),
+    }
+}
+
+/// The process id that a process has in its own namespace: the last of `NSpid`.
+pub(super) fn inner_pid(pid: u32) -> io::Result<u32> {
+    let status = fs::read_to_string(directory(pid).join("status")).map_err(gone_is_not_found)?;
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let last = line.and_then(|ids| ids.split_ascii_whitespace().last()?.parse().ok());
+    last.ok_or(io::ErrorKind::InvalidData.into())
+}
+
+/// The processes of this user. What can't be looked at isn't among them.
+fn own_processes() -> Vec<u32> {
+    let user = rustix::process::geteuid().as_raw();
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let entries = entries.filter_map(Result::ok);
+    let own = entries.filter(|entry| entry.metadata().is_ok_and(|entry| entry.uid() == user));
+    own.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// The processes of this user that were started with one of these [marks](MARK), or forked from one that was, each with its
+/// mark.
+pub(super) fn marked(marks: &HashSet<OsString>) -> Vec<(u32, OsString)> {
+    let marked = own_processes().into_iter().filter_map(|pid| {
+        let mark = mark(pid)?;
+        marks.contains(&mark).then_some((pid, mark))
+    });
+    marked.collect()
+}
+
+/// Whether the process was started with this mark.
+pub(super) fn is_marked(pid: u32, expected: &OsStr) -> bool {
+    mark(pid).is_some_and(|mark| mark == expected)
+}
+
+fn mark(pid: u32) -> Option<OsString> {
+    let mut environment = Vec::new();
+    let file = File::open(directory(pid).join("environ")).ok()?;
+    let read = file.take(MAX_ENVIRONMENT).read_to_end(&mut environment);
+    read.ok()?;
+    environment.split(|byte| *byte == 0).find_map(|variable| {
+        let value = variable.strip_prefix(MARK.as_bytes())?;
+        value
+            .strip_prefix(b"=")
+            .map(|mark| OsStr::from_bytes(mark).to_owned())
+    })
+}
+
+/// Whether the process has no environment any more, since its memory is gone.
+pub(super) fn has_lost_its_environment(pid: u32) -> bool {
+    let mut first = [0];
+    let file = File::open(directory(pid).join("environ"));
+    file.and_then(|mut file| file.read(&mut first))
+        .is_ok_and(|length| length == 0)
+}
+
+/// Whose a process is.
+pub(super) fn owner(pid: u32) -> io::Result<u32> {
+    let metadata = fs::metadata(directory(pid)).map_err(gone_is_not_found)?;
+    Ok(metadata.uid())
+}
+
+/// The processes of this user that have the socket with this inode open.
+pub(super) fn holders_of_socket(inode: u64) -> Vec<u32> {
+    let mut holders = own_processes();
+    holders.retain(|&pid| holds_socket(pid, inode).unwrap_or(false));
+    holders
+}
+
+/// The living processes that descend from this one, as far as their parents still live.
+pub(super) fn descendants(ancestor: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = own_processes()
+        .into_iter()
+        .filter_map(|pid| Some((pid, parent(pid)?)))
+        .collect();
+    let mut found = vec![ancestor];
+    let mut next = 0;
+    while let Some(&of) = found.get(next) {
+        let children = parents
+            .iter()
+            .filter(|(pid, parent)| *parent == of && !found.contains(pid));
+        let children: Vec<u32> = children.map(|(pid, _)| *pid).collect();
+        found.extend(children);
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// The parent of a process that runs.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read(directory(pid).join("stat")).ok()?;
+    let name_end = stat.iter().rposition(|&byte| byte == b')')?;
+    let fields = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
+    let mut fields = fields.split_ascii_whitespace();
+    match fields.next()? {
+        // A zombie that nothing has reaped.
+        "Z" => None,
+        _ => fields.next()?.parse().ok(),
+    }
+}
+
 /// The inode of an open socket, as `/proc/<pid>/fd` shows it.
 pub(super) fn socket_inode(socket: impl std::os::fd::AsFd) -> io::Result<u64> {
     Ok(rustix::fs::fstat(socket)?.st_ino)
@@ -109,6 +234,50 @@ mod tests {
         assert!(holds_socket(me.pid, inode).unwrap());
         drop(listener);
         assert!(!holds_socket(me.pid, inode).unwrap());
+    }
+
+    #[test]
+    fn this_process_is_seen_whole() {
+        check().unwrap();
+        let own = std::process::id();
+        assert_eq!(inner_pid(own).unwrap(), own);
+        let parent = parent(own).unwrap();
+        assert_eq!(
+            parent,
+            rustix::process::getppid().unwrap().as_raw_nonzero().get() as u32
+        );
+        assert!(own_processes().contains(&own));
+    }
+
+    #[test]
+    fn children_and_their_children_are_found_by_descent_and_by_mark() {
+        use std::process::{Command, Stdio};
+
+        let mark = OsString::from("vmm-of-this-test");
+        let mut shell = Command::new("sh")
+            .args(["-c", "setsid sleep 1000 & echo; read line"])
+            .env(MARK, &mark)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The echo says that the other one was forked.
+        shell.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+        let descendants = descendants(shell.id());
+        assert_eq!(descendants.len(), 1, "{descendants:?}");
+        assert!(super::descendants(std::process::id()).contains(&descendants[0]));
+        let mut marked: Vec<u32> = marked(&HashSet::from([mark]))
+            .into_iter()
+            .map(|(pid, _)| pid)
+            .collect();
+        marked.sort_unstable();
+        let mut expected = [shell.id(), descendants[0]];
+        expected.sort_unstable();
+        assert_eq!(marked, expected);
+        let sleeper = rustix::process::Pid::from_raw(descendants[0] as i32).unwrap();
+        rustix::process::kill_process(sleeper, rustix::process::Signal::KILL).unwrap();
+        shell.kill().unwrap();
+        shell.wait().unwrap();
     }
 
     #[test]

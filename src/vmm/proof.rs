@@ -1,27 +1,25 @@
-//! The proof that whoever answers on an api-socket is the VMM that was started.
+//! The proof that the process which answers on an api-socket is the VMM that was started.
 //!
-//! A client reaches a VMM by a path. Four facts together say that the path leads to the process that was spawned, each
-//! read from the kernel and not from whoever answers:
+//! A client reaches a VMM by the descriptor of a socket that was bound for it and has lost its name, so that no other
+//! socket can have taken its place. Three facts together say that this socket's listener is the process that was spawned,
+//! each read from the kernel and not from what answers:
 //!
 //! 1. the process lives, and has the start time that it had: no other process got its id;
 //! 2. it runs the executable that it ran when it became ready: it hasn't become another program;
-//! 3. it has the listener open that was bound for it;
-//! 4. the file at the path is the one that this listener is bound to. While a listener lives it keeps the inode of its
-//!    file, so that no other socket can have that inode, not even one that was bound at the same path after an unlink.
+//! 3. it has the listener open that was bound for it.
 //!
-//! What this doesn't prove: that nobody had put a socket of his own at the path and took it away again between two
-//! proofs. Only this user can, since the run directory is private.
+//! What this doesn't prove: that no other process has that listener too. A fork of the VMM could; where forks are caught
+//! they are in the same boundary.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Process, procfs};
 
-/// Who answers on the api-socket of a VMM that was spawned, as [`Vmm::prove_identity`](super::Vmm::prove_identity)
+/// The process that answers on the api-socket of a VMM that was spawned, as [`Vmm::prove_identity`](super::Vmm::prove_identity)
 /// found it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -52,7 +50,7 @@ impl Executable {
     }
 }
 
-/// Whoever answers on an api-socket isn't, or can't be shown to be, the VMM that was started.
+/// The process that answers on an api-socket isn't the VMM that was started, or can't be shown to be it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
@@ -82,7 +80,7 @@ pub enum IdentityError {
         /// What it runs now.
         found: PathBuf,
     },
-    /// The process has closed its listener: whoever answers isn't it.
+    /// The process has closed its listener: another one answers.
     #[error("the VMM (pid {pid}) doesn't have the listener of its api-socket (inode {inode})")]
     ListenerClosed {
         /// The process id.
@@ -90,35 +88,9 @@ pub enum IdentityError {
         /// The listener's inode.
         inode: u64,
     },
-    /// The path of the api-socket leads to another socket, or nowhere: it was replaced.
-    #[error("{} is not the api-socket that was bound for the VMM (pid {pid})", socket.display())]
-    SocketReplaced {
-        /// The process id.
-        pid: u32,
-        /// The path.
-        socket: PathBuf,
-    },
     /// The process couldn't be looked at, or has ended.
     #[error("who answers on the api-socket could not be looked at")]
     Unknown(#[source] Error),
-}
-
-/// The file of a socket that was bound: what a path has to lead to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SocketFile {
-    device: u64,
-    inode: u64,
-}
-
-impl SocketFile {
-    /// What is at `path` now.
-    pub(super) fn at(path: &Path) -> io::Result<SocketFile> {
-        let file = fs::symlink_metadata(path)?;
-        Ok(SocketFile {
-            device: file.dev(),
-            inode: file.ino(),
-        })
-    }
 }
 
 /// The program that `process` runs.
@@ -135,13 +107,8 @@ pub(super) fn executable(process: &Process) -> Result<Executable, Error> {
     })
 }
 
-/// Proves the four facts of the [module](self), in their order.
-pub(super) fn prove(
-    process: &Process,
-    ready_as: &Executable,
-    socket: &Path,
-    bound: SocketFile,
-) -> Result<Identity, IdentityError> {
+/// Proves the three facts of the [module](self), in their order.
+pub(super) fn prove(process: &Process, ready_as: &Executable) -> Result<Identity, IdentityError> {
     let pid = process.pid();
     let expected = process.start_time();
     let stamp = process.inspect("stat", || procfs::stamp(pid));
@@ -162,20 +129,13 @@ pub(super) fn prove(
         });
     }
     let inode = process.listener_inode;
-    if !process.holds_listener().map_err(IdentityError::Unknown)? {
-        return Err(IdentityError::ListenerClosed { pid, inode });
-    }
-    match SocketFile::at(socket) {
-        Ok(file) if file == bound => Ok(Identity {
+    match process.holds_listener().map_err(IdentityError::Unknown)? {
+        true => Ok(Identity {
             pid,
             start_time: expected,
             listener_inode: inode,
             executable,
         }),
-        // One that can't be looked at can't be shown to be ours.
-        _ => Err(IdentityError::SocketReplaced {
-            pid,
-            socket: socket.to_owned(),
-        }),
+        false => Err(IdentityError::ListenerClosed { pid, inode }),
     }
 }

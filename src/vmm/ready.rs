@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::spawner::Running;
-use super::{Error, exit};
+use super::{Error, exit, procfs};
+use crate::api::types::VmmPingResponse;
 use crate::client::{self, Client, ErrorKind};
 
 /// How long to wait after an attempt that failed at once. The socket takes connections from the start, so
@@ -14,11 +15,39 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Asks the VMM whether it is there.
 pub(super) async fn ping(client: &Client) -> Result<(), client::Error> {
-    client.release().await.map(drop)
+    client.ping().await.map(drop)
 }
 
-/// Waits for the answer to `vmm.ping`, the end of the process or the end of the limit.
+/// Waits for the answer to `vmm.ping`, the end of the process or the end of the limit. Then makes sure that the answer is
+/// of the very process that was started, where its forks would not end with it.
 pub(super) async fn wait(client: &Client, running: &Running, limit: Duration) -> Result<(), Error> {
+    let ping = first_answer(client, running, limit).await?;
+    let process = running.process();
+    let pid = process.pid();
+    let inner = process.inspect("status", || procfs::inner_pid(pid))?;
+    let answered = ping.pid;
+    if answered == i64::from(inner) {
+        return Ok(());
+    }
+    if !running.family.is_caught {
+        return Err(Error::Forked {
+            binary: running.binary.clone(),
+            pid: inner,
+            answered,
+        });
+    }
+    tracing::warn!(
+        binary = %running.binary.display(), inner, answered,
+        "the executable has forked the VMM instead of becoming it: its files and its memory can't be proved"
+    );
+    Ok(())
+}
+
+async fn first_answer(
+    client: &Client,
+    running: &Running,
+    limit: Duration,
+) -> Result<VmmPingResponse, Error> {
     let mut last_error = None;
     let answered_or_dead = async {
         tokio::select! {
@@ -33,7 +62,7 @@ pub(super) async fn wait(client: &Client, running: &Running, limit: Duration) ->
     match timeout(limit, answered_or_dead).await {
         Ok(result) => result,
         Err(_elapsed) => Err(Error::NotReady {
-            pid: running.process.pid(),
+            pid: running.process().pid(),
             socket: client.socket().to_owned(),
             limit,
             log_tail: running.log.tail(),
@@ -43,8 +72,15 @@ pub(super) async fn wait(client: &Client, running: &Running, limit: Duration) ->
 }
 
 /// Asks until there is an answer. Fails only on one that waiting doesn't mend.
-async fn answered(client: &Client, last_error: &mut Option<client::Error>) -> Result<(), Error> {
-    while let Err(error) = ping(client).await {
+async fn answered(
+    client: &Client,
+    last_error: &mut Option<client::Error>,
+) -> Result<VmmPingResponse, Error> {
+    loop {
+        let error = match client.ping().await {
+            Ok(ping) => return Ok(ping),
+            Err(error) => error,
+        };
         match error.kind() {
             ErrorKind::NoListener
             | ErrorKind::VmmGone
@@ -62,5 +98,4 @@ async fn answered(client: &Client, last_error: &mut Option<client::Error>) -> Re
             }
         }
     }
-    Ok(())
 }

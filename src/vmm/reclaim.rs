@@ -1,21 +1,38 @@
 //! Clearing away what an earlier agent, now dead, left behind.
+//!
+//! The VMMs of an earlier agent may have been taken over by their guests, so nothing that one of them could have written is
+//! believed, and nothing that one of them could have made may stop the clearing:
+//!
+//! - A process is killed only if its own environment has the name of the run directory ([`MARK`]): a process can't give that
+//!   to one that it didn't start. The record of the directory, in which no confined VMM can write, only says where to look
+//!   first.
+//! - Of the files that are opened, links aren't followed and FIFOs aren't waited for.
+//! - All of it has one time limit. What isn't done by then is left to the next start.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Signal;
 
+use super::confinement::{kill_cgroup, remove_cgroup};
 use super::identity::{Record, read_stamp};
 use super::log::tail_of;
 use super::run_dir::RunDir;
 use super::{Error, Process, procfs, run_root};
 
-/// How long a VMM that was left behind may take to die of SIGKILL.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// How long a spawn may be held up by what was left behind.
+const BEFORE_A_SPAWN: Duration = Duration::from_secs(1);
+
+/// How long a call for the purpose may take: VMMs with much memory die slowly.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// How often processes are looked for: each time finds those that were forked while the last ones were killed.
+const ROUNDS: usize = 8;
 
 /// Something below the run root that no living agent owns, and what was done about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,33 +51,41 @@ pub struct Reclaimed {
 pub enum Action {
     /// The run directory was removed; its VMM had ended.
     Removed,
-    /// The VMM had survived its agent. It was killed and the run directory removed.
+    /// The VMM, or what it had forked, had survived its agent. All of it was killed and the run directory removed.
     Killed {
-        /// Its process id.
-        pid: u32,
+        /// The process ids, in no particular order.
+        pids: Vec<u32>,
     },
-    /// Nothing was touched.
+    /// Nothing was touched, or not all that should be.
     LeftAlone(LeftAlone),
 }
 
-/// Why [`reclaim`] touched nothing.
+/// Why [`reclaim`] left something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeftAlone {
     /// It isn't a run directory of ours by its name, its owner or its kind (a symbolic link, say).
     #[error("it is no run directory of this user")]
     NotOurs,
-    /// The VMM is still there, because it can't be killed or doesn't die.
-    #[error("its VMM (pid {pid}) can't be ended: {reason}")]
+    /// A process of it is still there, because it can't be killed or doesn't die.
+    #[error("its process {pid} can't be ended: {reason}")]
     VmmStays {
-        /// The VMM's process id.
+        /// The process id.
         pid: u32,
         /// What is in the way.
         reason: String,
     },
-    /// Somebody serves the api-socket who isn't provably the VMM that was left there.
-    #[error("somebody unknown serves its api-socket")]
-    UnknownServer,
+    /// The process that is on record lives, and isn't provably of this run directory.
+    #[error(
+        "the process {pid} that is on record can't be shown to be its VMM: end it by hand if it is"
+    )]
+    NotProved {
+        /// The process id.
+        pid: u32,
+    },
+    /// It holds more than could be removed in the time. The next call goes on.
+    #[error("it holds more than can be removed in the time; the next start goes on")]
+    TooMuch,
     /// The kernel refused a step.
     #[error("it can't be examined or removed: {reason}")]
     Refused {
@@ -69,38 +94,54 @@ pub enum LeftAlone {
     },
 }
 
-/// Finds what dead agents left below `run_root`, kills the VMMs that survived them, and removes their run directories.
+/// Finds what dead agents left below `run_root`, kills the VMMs that survived them with whatever those forked, and removes
+/// their run directories and control groups.
 ///
-/// An agent lives as long as the lock in its run directory is taken. A process is killed only if it is certainly
-/// the VMM of that directory: in this boot of the machine, with the process id and start time on record, and
-/// with the directory's api-socket listener among its descriptors. If its descriptors can't be seen, because its
-/// executable has file capabilities and this process has not, the listener must at least be alive.
+/// An agent lives as long as the lock in its run directory is taken. A process is killed only if it was started for that
+/// run directory, which its environment says; everything else is left as it is and reported. A directory whose agent lives
+/// isn't even mentioned. What is found is also logged as a warning with `tracing`. Every
+/// [`Vmm::spawn`](super::Vmm::spawn) does the same, for at most a second. A run root that doesn't exist has nothing to
+/// reclaim.
 ///
-/// Everything else is left as it is and reported; a directory whose agent lives isn't even mentioned. What is found
-/// is also logged as a warning with `tracing`. Called by every [`Vmm::spawn`](super::Vmm::spawn). A run root that doesn't
-/// exist has nothing to reclaim.
-///
-/// This blocks: up to 10 s for each VMM that doesn't die at once.
+/// This blocks, for at most 10 s.
 ///
 /// # Errors
 ///
 /// [`Error::RunRoot`] when the run root isn't a directory that only this user can change, and [`Error::RunDir`] when it
 /// can't be listed.
 pub fn reclaim(run_root: &Path) -> Result<Vec<Reclaimed>, Error> {
+    within(run_root, LIMIT)
+}
+
+/// The same, before a VMM is started.
+pub(super) fn before_a_spawn(run_root: &Path) -> Result<Vec<Reclaimed>, Error> {
+    within(run_root, BEFORE_A_SPAWN)
+}
+
+fn within(run_root: &Path, limit: Duration) -> Result<Vec<Reclaimed>, Error> {
     if !run_root.try_exists().unwrap_or(true) {
         return Ok(Vec::new());
     }
     run_root::check(run_root)?;
+    let deadline = Instant::now() + limit;
     let listing = |source| Error::run_dir("list the run root", run_root)(source);
-    let mut found = Vec::new();
+    let (mut dead, mut reclaimed) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(run_root).map_err(listing)? {
-        let path = entry.map_err(listing)?.path();
-        if let Some(reclaimed) = reclaim_one(path) {
-            report(&reclaimed);
-            found.push(reclaimed);
+        if Instant::now() >= deadline {
+            tracing::warn!(path = %run_root.display(), "the run root holds too much to be looked through");
+            break;
+        }
+        match take_over(entry.map_err(listing)?.path()) {
+            Ok(Some(run_dir)) => dead.push(run_dir),
+            Ok(None) => {}
+            Err(left) => reclaimed.push(left),
         }
     }
-    Ok(found)
+    if !dead.is_empty() {
+        reclaimed.extend(clear(&dead, deadline));
+    }
+    reclaimed.iter().for_each(report);
+    Ok(reclaimed)
 }
 
 fn report(reclaimed: &Reclaimed) {
@@ -110,7 +151,7 @@ fn report(reclaimed: &Reclaimed) {
             tracing::debug!(%path, "not ours; left alone");
         }
         Action::LeftAlone(reason) => {
-            tracing::warn!(%path, %reason, "an earlier agent left this; left alone");
+            tracing::warn!(%path, %reason, "an earlier agent left this; it stays");
         }
         action @ (Action::Removed | Action::Killed { .. }) => {
             tracing::warn!(
@@ -121,44 +162,25 @@ fn report(reclaimed: &Reclaimed) {
     }
 }
 
-/// `None` if there is nothing to say: its agent lives, or somebody else just removed it.
-fn reclaim_one(path: PathBuf) -> Option<Reclaimed> {
-    let left_alone = |reason| Reclaimed {
+/// Takes over what a dead agent left. `None` if there is nothing to say: its agent lives, or another process just removed
+/// it.
+fn take_over(path: PathBuf) -> Result<Option<RunDir>, Reclaimed> {
+    let left = |reason| Reclaimed {
         path: path.clone(),
         action: Action::LeftAlone(reason),
         log_tail: String::new(),
     };
     let refused = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => None,
-        _ => Some(left_alone(LeftAlone::Refused {
+        io::ErrorKind::NotFound => Ok(None),
+        _ => Err(left(LeftAlone::Refused {
             reason: error.to_string(),
         })),
     };
     match is_ours(&path) {
-        Ok(true) => {}
-        Ok(false) => return Some(left_alone(LeftAlone::NotOurs)),
-        Err(error) => return refused(error),
+        Ok(true) => RunDir::take_over(&path).or_else(refused),
+        Ok(false) => Err(left(LeftAlone::NotOurs)),
+        Err(error) => refused(error),
     }
-    let run_dir = match RunDir::take_over(&path) {
-        Ok(Some(run_dir)) => run_dir,
-        Ok(None) => return None,
-        Err(error) => return refused(error),
-    };
-    let log_tail = tail_of(&run_dir.log()).unwrap_or_default();
-    let action = match end_vmm(&run_dir) {
-        Ok(killed) => match run_dir.try_remove() {
-            Ok(()) => killed.map_or(Action::Removed, |pid| Action::Killed { pid }),
-            Err(error) => Action::LeftAlone(LeftAlone::Refused {
-                reason: error.to_string(),
-            }),
-        },
-        Err(reason) => Action::LeftAlone(reason),
-    };
-    Some(Reclaimed {
-        path,
-        action,
-        log_tail,
-    })
 }
 
 fn is_ours(path: &Path) -> io::Result<bool> {
@@ -168,82 +190,107 @@ fn is_ours(path: &Path) -> io::Result<bool> {
         && metadata.uid() == rustix::process::geteuid().as_raw())
 }
 
-/// Makes sure that the VMM of a run directory whose agent is dead is dead too; says whom it had to kill.
-fn end_vmm(run_dir: &RunDir) -> Result<Option<u32>, LeftAlone> {
-    let api_socket = run_dir.api_socket();
-    let is_served = || {
-        is_served(&api_socket).map_err(|error| LeftAlone::Refused {
-            reason: error.to_string(),
-        })
-    };
-    let mut killed = None;
-    if let Some((process, listener_inode)) = recorded(run_dir) {
-        match procfs::holds_socket(process.pid(), listener_inode) {
-            Ok(true) => killed = Some(kill(&process)?),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_served()? => {
-                killed = Some(kill(&process)?);
-            }
-            // It is dying: its first thread is gone, and the others are about to close what they shared.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => wait_until_ended(&process)?,
-            Ok(false) | Err(_) => {}
+/// Ends the processes of these run directories, whose agents are dead, and removes the directories.
+fn clear(dead: &[RunDir], deadline: Instant) -> Vec<Reclaimed> {
+    for cgroup in dead.iter().filter_map(recorded_cgroup) {
+        kill_cgroup(&cgroup);
+    }
+    let killed = kill_marked(dead, deadline);
+    let reclaimed = dead.iter().map(|run_dir| {
+        let log_tail = tail_of(&run_dir.log()).unwrap_or_default();
+        let of_this = killed.iter().filter(|(_, mark)| mark == run_dir.name());
+        let processes: Vec<&Process> = of_this.map(|(process, _)| process).collect();
+        Reclaimed {
+            path: run_dir.path().to_owned(),
+            action: finish(run_dir, &processes, deadline).unwrap_or_else(Action::LeftAlone),
+            log_tail,
         }
-    }
-    if is_served()? {
-        return Err(LeftAlone::UnknownServer);
-    }
-    Ok(killed)
+    });
+    reclaimed.collect()
 }
 
-/// The process that is on record if it is still there, held so that it can't be mistaken for another any more, and the
-/// inode of its listener.
-///
-/// A record that can't be read names nobody. The check for somebody who serves the api-socket keeps that safe.
-fn recorded(run_dir: &RunDir) -> Option<(Process, u64)> {
+/// Kills every process that was started for one of these run directories, with what those have forked.
+fn kill_marked(dead: &[RunDir], deadline: Instant) -> Vec<(Process, OsString)> {
+    let marks: HashSet<OsString> = dead
+        .iter()
+        .map(|run_dir| run_dir.name().to_owned())
+        .collect();
+    let mut killed: Vec<(Process, OsString)> = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut found = procfs::marked(&marks);
+        found.retain(|(pid, _)| {
+            let is_known = killed.iter().any(|(process, _)| process.pid() == *pid);
+            *pid != std::process::id() && !is_known
+        });
+        if found.is_empty() || Instant::now() >= deadline {
+            break;
+        }
+        for (pid, mark) in found {
+            // Between the look and the handle, the id may have become another's: look again, through the handle's stamp.
+            let Ok(process) = Process::open(pid, 0) else {
+                continue;
+            };
+            let is_marked = procfs::is_marked(pid, &mark) && !process.has_ended();
+            if is_marked && let Err(error) = process.signal(Signal::KILL) {
+                tracing::warn!(pid, %error, "a process of an earlier agent's VMM couldn't be killed");
+            }
+            if is_marked {
+                killed.push((process, mark));
+            }
+        }
+    }
+    killed
+}
+
+/// Waits for the end of the `killed` processes of a run directory and removes it.
+fn finish(run_dir: &RunDir, killed: &[&Process], deadline: Instant) -> Result<Action, LeftAlone> {
+    let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+    for process in killed {
+        if !process.wait_until_ended(left(deadline)) {
+            return Err(LeftAlone::VmmStays {
+                pid: process.pid(),
+                reason: "it is still there after SIGKILL".to_owned(),
+            });
+        }
+    }
+    if killed.is_empty()
+        && let Some(process) = recorded(run_dir)
+    {
+        // One that is dying has lost its environment before its descriptors.
+        let is_dying = procfs::has_lost_its_environment(process.pid());
+        if !(is_dying && process.wait_until_ended(left(deadline))) && !process.has_ended() {
+            return Err(LeftAlone::NotProved { pid: process.pid() });
+        }
+    }
+    if let Some(cgroup) = recorded_cgroup(run_dir) {
+        remove_cgroup(&cgroup);
+    }
+    let refused = |error: io::Error| LeftAlone::Refused {
+        reason: error.to_string(),
+    };
+    match (run_dir.try_remove(deadline).map_err(refused)?, killed) {
+        (false, _) => Err(LeftAlone::TooMuch),
+        (true, []) => Ok(Action::Removed),
+        (true, killed) => {
+            let pids = killed.iter().map(|process| process.pid()).collect();
+            Ok(Action::Killed { pids })
+        }
+    }
+}
+
+/// The process that is on record, if it is still there.
+fn recorded(run_dir: &RunDir) -> Option<Process> {
     let record = Record::read(&run_dir.record()).ok()?;
     let stamp = read_stamp(&run_dir.stat()).ok()?;
     let this_boot = procfs::boot_id().is_ok_and(|boot_id| boot_id == record.boot_id);
     let process = Process::open(stamp.pid, record.listener_inode).ok()?;
     let is_the_same = this_boot && process.stamp == stamp && !process.has_ended();
-    is_the_same.then_some((process, record.listener_inode))
+    (is_the_same && procfs::owner(stamp.pid).ok() == Some(record.uid)).then_some(process)
 }
 
-fn kill(process: &Process) -> Result<u32, LeftAlone> {
-    // Its group isn't signalled: when the VMM has ended, the group's id may be anybody's. A VMM starts no processes.
-    process
-        .signal(Signal::KILL)
-        .map_err(|error| LeftAlone::VmmStays {
-            pid: process.pid(),
-            reason: error.to_string(),
-        })?;
-    wait_until_ended(process)?;
-    Ok(process.pid())
-}
-
-fn wait_until_ended(process: &Process) -> Result<(), LeftAlone> {
-    if process.wait_until_ended(KILL_LIMIT) {
-        return Ok(());
-    }
-    Err(LeftAlone::VmmStays {
-        pid: process.pid(),
-        reason: format!("it is alive {KILL_LIMIT:?} after it was killed"),
-    })
-}
-
-/// Whether anybody has the listener of this socket open.
-fn is_served(socket: &Path) -> io::Result<bool> {
-    use rustix::io::Errno;
-
-    let address = SocketAddrUnix::new(socket)?;
-    let probe = rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )?;
-    match rustix::net::connect(&probe, &address) {
-        // A full queue (EAGAIN) is one that somebody keeps open.
-        Ok(()) | Err(Errno::AGAIN) => Ok(true),
-        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+/// The control group that is on record, if its name is that of the run directory's.
+fn recorded_cgroup(run_dir: &RunDir) -> Option<PathBuf> {
+    let path = Record::read(&run_dir.record()).ok()?.cgroup?;
+    let name = run_dir.cgroup_name();
+    (path.file_name()? == name.as_str()).then_some(path)
 }

@@ -7,12 +7,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use super::Error;
+use super::remove::remove_tree;
+use crate::socket::SocketAddress;
 
-/// The name in the run directory that is meant for the VM's vsock socket. The VMM binds it; nothing here touches it.
+/// The name in the [writable](super::Vmm::writable_dir) folder that is meant for the VM's vsock socket. The VMM binds it;
+/// nothing here touches it.
 pub const VSOCK_SOCKET: &str = "vsock.sock";
 
 const API_SOCKET: &str = "api.sock";
@@ -21,17 +26,37 @@ const LOCK: &str = "lock";
 const LOG: &str = "vmm.log";
 const RECORD: &str = "vmm.json";
 const STAT: &str = "vmm.stat";
+/// What the VMM may write.
+const WRITABLE: &str = "rw";
+/// What it may only read.
+const READABLE: &str = "ro";
 
 /// The kernel's limit for a socket's path with the zero byte that ends it (`sun_path`).
 pub(super) const SOCKET_PATH_LIMIT: usize = 108;
 
+/// Connections that may wait to be accepted. A VMM serves ten at most.
+const BACKLOG: i32 = 128;
+
+/// How long the removal of one run directory may take at the end of its VMM.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
+
 /// A name is taken or reclaimed under our hands once in a blue moon; this often in a row means that something is wrong.
 const ATTEMPTS: usize = 16;
+
+/// The two folders of a run directory that its VMM may open. Everything beside them is the agent's own.
+#[derive(Clone, Debug)]
+pub(super) struct Folders {
+    /// What the VMM may write: its sockets, its disks.
+    pub(super) writable: PathBuf,
+    /// What it may only read: the snapshot that it restores.
+    pub(super) readable: PathBuf,
+}
 
 /// A run directory that this process has locked.
 #[derive(Debug)]
 pub(super) struct RunDir {
     path: PathBuf,
+    folders: Folders,
     /// Locked while this process lives. Not inherited by the VMM: if the VMM survives the agent, the next start must
     /// find the lock free.
     _lock: Lock,
@@ -57,7 +82,13 @@ impl RunDir {
             // Another agent may reclaim the directory before it is locked. Then take a new one.
             match lock(&path) {
                 Ok(Some(lock)) => {
-                    return Ok(RemovedOnDrop(RunDir { path, _lock: lock }));
+                    let run_dir = RemovedOnDrop(RunDir::of(path, lock));
+                    let Folders { writable, readable } = &run_dir.folders;
+                    for folder in [writable, readable] {
+                        let made = DirBuilder::new().mode(0o700).create(folder);
+                        made.map_err(Error::run_dir("create the folder", folder))?;
+                    }
+                    return Ok(run_dir);
                 }
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -73,10 +104,19 @@ impl RunDir {
 
     /// Takes over a run directory that another agent left; `None` if that agent lives, or somebody else takes it over.
     pub(super) fn take_over(path: &Path) -> io::Result<Option<RunDir>> {
-        Ok(lock(path)?.map(|lock| RunDir {
-            path: path.to_owned(),
+        Ok(lock(path)?.map(|lock| RunDir::of(path.to_owned(), lock)))
+    }
+
+    fn of(path: PathBuf, lock: Lock) -> RunDir {
+        let folders = Folders {
+            writable: path.join(WRITABLE),
+            readable: path.join(READABLE),
+        };
+        RunDir {
+            path,
+            folders,
             _lock: lock,
-        }))
+        }
     }
 
     /// Whether `name` is one that [`create`](RunDir::create) gives.
@@ -113,31 +153,59 @@ impl RunDir {
         self.path.join(STAT)
     }
 
-    /// Binds the api-socket, for this user only.
-    pub(super) fn bind_api_socket(&self) -> Result<UnixListener, Error> {
-        let path = self.api_socket();
-        let listener =
-            UnixListener::bind(&path).map_err(Error::run_dir("bind the api-socket", &path))?;
-        fs::set_permissions(&path, Permissions::from_mode(0o600))
-            .map_err(Error::run_dir("make private the api-socket", &path))?;
-        Ok(listener)
+    /// The directory's own name, by which its processes and its control group are known.
+    pub(super) fn name(&self) -> &OsStr {
+        self.path.file_name().unwrap_or_default()
     }
 
-    /// Removes the directory with everything in it. Doing it again does nothing.
-    pub(super) fn try_remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+    pub(super) fn folders(&self) -> &Folders {
+        &self.folders
+    }
+
+    /// The name of the VMM's control group.
+    pub(super) fn cgroup_name(&self) -> String {
+        format!("chv-sandbox-{}", self.name().to_string_lossy())
+    }
+
+    /// Binds the api-socket and takes its name away again, before anything can have connected to it, unless `keep_name`.
+    pub(super) fn bind_api_socket(
+        &self,
+        keep_name: bool,
+    ) -> Result<(UnixListener, SocketAddress), Error> {
+        let path = self.api_socket();
+        let bind = || -> io::Result<(UnixListener, SocketAddress)> {
+            let flags = SocketFlags::CLOEXEC;
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            rustix::net::bind(&socket, &SocketAddrUnix::new(&path)?)?;
+            let address = SocketAddress::hold(&path)?;
+            match keep_name {
+                true => fs::set_permissions(&path, Permissions::from_mode(0o600))?,
+                false => fs::remove_file(&path)?,
+            }
+            rustix::net::listen(&socket, BACKLOG)?;
+            Ok((socket.into(), address))
+        };
+        bind().map_err(Error::run_dir("bind the api-socket", &path))
+    }
+
+    /// Removes the directory with everything in it, until `deadline`; whether nothing is left. Doing it again does nothing.
+    pub(super) fn try_remove(&self, deadline: Instant) -> io::Result<bool> {
+        remove_tree(&self.path, deadline)
     }
 
     /// Removes the directory as far as possible.
     pub(super) fn remove(&self) {
-        if let Err(error) = self.try_remove() {
-            tracing::warn!(
-                path = %self.path.display(), %error,
-                "the run directory couldn't be removed; the next start will try again"
-            );
+        let path = self.path.display();
+        match self.try_remove(Instant::now() + REMOVAL_LIMIT) {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!(
+                %path, limit = ?REMOVAL_LIMIT,
+                "a run directory holds more than can be removed in the time; the next start goes on"
+            ),
+            Err(error) => tracing::warn!(
+                %path, %error,
+                "a run directory couldn't be removed; the next start will try again"
+            ),
         }
     }
 }
@@ -163,7 +231,7 @@ fn new_name() -> String {
 /// Refuses a run directory in which a socket's path would be too long for the kernel.
 fn check_length(run_dir: &Path) -> Result<(), Error> {
     // The longest name of a socket in it.
-    let path = run_dir.join(VSOCK_SOCKET);
+    let path = run_dir.join(WRITABLE).join(VSOCK_SOCKET);
     let length = path.as_os_str().len();
     if length < SOCKET_PATH_LIMIT {
         return Ok(());
@@ -182,11 +250,16 @@ fn lock(run_dir: &Path) -> io::Result<Option<Lock>> {
     let path = run_dir.join(LOCK);
     // Whoever comes first creates it: the agent that made the directory, or one that takes it for left behind.
     let lock = OpenOptions::new()
+        .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
         .open(&path)?;
+    if !lock.metadata()?.is_file() {
+        return Err(io::Error::other("its lock is no regular file"));
+    }
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
@@ -212,6 +285,8 @@ impl Drop for Lock {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -233,7 +308,13 @@ mod tests {
 
         assert!(RunDir::is_name(path.file_name().unwrap()));
         assert_eq!(mode(&path), 0o700);
-        let _listener = run_dir.bind_api_socket().unwrap();
+        for folder in [&run_dir.folders().writable, &run_dir.folders().readable] {
+            assert_eq!(mode(folder), 0o700);
+        }
+        let (_listener, nameless) = run_dir.bind_api_socket(false).unwrap();
+        assert!(!run_dir.api_socket().exists());
+        UnixStream::connect(nameless.path()).unwrap();
+        let (_listener, _) = run_dir.bind_api_socket(true).unwrap();
         assert_eq!(mode(&run_dir.api_socket()), 0o600);
         assert_eq!(mode(&path.join(LOCK)), 0o600);
         assert!(RunDir::take_over(&path).unwrap().is_none());
@@ -263,7 +344,7 @@ mod tests {
     #[test]
     fn a_root_too_long_for_sockets_is_refused() {
         // What the name of the run directory and the longest socket in it add.
-        let added = "/vmm-0123456789abcdef/vsock.sock".len();
+        let added = "/vmm-0123456789abcdef/rw/vsock.sock".len();
         let base = tempfile::tempdir().unwrap();
         let fill = |length: usize| {
             let root = base
@@ -274,7 +355,7 @@ mod tests {
         };
         let fits = fill(SOCKET_PATH_LIMIT - 1 - added);
         let run_dir = RunDir::create(&fits).unwrap();
-        UnixListener::bind(run_dir.path().join(VSOCK_SOCKET)).unwrap();
+        UnixListener::bind(run_dir.folders().writable.join(VSOCK_SOCKET)).unwrap();
 
         let too_long = fill(SOCKET_PATH_LIMIT - added);
         match RunDir::create(&too_long).unwrap_err() {

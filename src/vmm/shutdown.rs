@@ -1,6 +1,5 @@
 //! Stopping a VMM: politely first, in the end certainly.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -10,6 +9,7 @@ use super::spawner::Running;
 use super::{Ended, Exit, Limits, exit};
 use crate::api::{Operation, Request};
 use crate::client::{Client, ErrorKind};
+use crate::socket::SocketAddress;
 
 /// What stopping a VMM came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub enum ShutdownStep {
 
 /// Climbs the ladder until the process has ended, then removes the run directory.
 pub(super) async fn run(
-    api_socket: &Path,
+    api_socket: &SocketAddress,
     running: Option<&Running>,
     limits: &Limits,
 ) -> ShutdownReport {
@@ -72,7 +72,7 @@ pub(super) async fn run(
 }
 
 async fn stop(
-    api_socket: &Path,
+    api_socket: &SocketAddress,
     running: &Running,
     limits: &Limits,
 ) -> (ShutdownStep, Option<Ended>) {
@@ -95,14 +95,18 @@ async fn stop(
         (ShutdownStep::Terminate, Signal::TERM, limits.terminate),
         (ShutdownStep::Kill, Signal::KILL, limits.kill),
     ] {
-        if let Err(error) = running.process.signal(signal) {
-            tracing::error!(pid = running.process.pid(), ?signal, %error, "the VMM couldn't be signalled");
+        let signalled = match signal {
+            Signal::KILL => running.family.kill(),
+            signal => running.process().signal(signal),
+        };
+        if let Err(error) = signalled {
+            tracing::error!(pid = running.process().pid(), ?signal, %error, "the VMM couldn't be signalled");
         }
         if let Ok(ended) = timeout(limit, ended()).await {
             return (step, Some(ended));
         }
         tracing::warn!(
-            pid = running.process.pid(),
+            pid = running.process().pid(),
             ?signal,
             ?limit,
             "the VMM survived a signal"
@@ -111,7 +115,7 @@ async fn stop(
     (ShutdownStep::NotConfirmed, None)
 }
 
-async fn ask_attached(api_socket: &Path, limits: &Limits) -> ShutdownStep {
+async fn ask_attached(api_socket: &SocketAddress, limits: &Limits) -> ShutdownStep {
     match timeout(limits.api_shutdown, ask(api_socket)).await {
         Ok(Asked::Confirmed) => ShutdownStep::Api,
         Ok(Asked::Unanswered | Asked::Refused) | Err(_) => ShutdownStep::NotConfirmed,
@@ -129,8 +133,8 @@ enum Asked {
 }
 
 /// Sends `vmm.shutdown` on a connection of its own: another call may be waiting on the usual one.
-async fn ask(api_socket: &Path) -> Asked {
-    let Ok(client) = Client::new(api_socket) else {
+async fn ask(api_socket: &SocketAddress) -> Asked {
+    let Ok(client) = Client::new(api_socket.clone()) else {
         return Asked::Refused;
     };
     let request = Request::raw(Operation::VmmShutdown, None);

@@ -5,46 +5,40 @@
 //! never ends. Since it lives that long, it also looks after its children, which makes a [`Vmm`](super::Vmm)
 //! independent of any async runtime.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::FdFlags;
-use rustix::process::Signal;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::timeout;
 
-use super::child::{Child, EventPipe, LogPipe};
-use super::identity::{Record, create_private};
+use super::child::Child;
+use super::confinement::{Grants, LayerReport};
+use super::family::Family;
+use super::launch::Launch;
 use super::log::Log;
-use super::proof::SocketFile;
-use super::run_dir::{RemovedOnDrop, RunDir};
-use super::{
-    EndedReceiver, Error, Event, Process, VmmConfig, binary, events, procfs, reclaim, run_root,
-};
+use super::run_dir::RemovedOnDrop;
+use super::{EndedReceiver, Error, Event, Process, VmmConfig};
+use crate::socket::SocketAddress;
 
-/// A VMM that was started. Dropping it kills the process and removes the run directory.
+/// A VMM that was started. Dropping it kills the process with its forks and removes the run directory.
 #[derive(Debug)]
 pub(super) struct Running {
     /// The executable.
     pub(super) binary: PathBuf,
-    pub(super) process: Process,
+    pub(super) family: Family,
     pub(super) log: Arc<Log>,
     pub(super) console: Console,
     /// Never read: others subscribe through it.
     pub(super) events: broadcast::Receiver<Event>,
     pub(super) ended: EndedReceiver,
-    /// The file of the api-socket as it was bound.
-    pub(super) socket_file: SocketFile,
+    pub(super) api_socket: SocketAddress,
+    /// What became of each layer of its boundary.
+    pub(super) layers: Vec<LayerReport>,
     pub(super) run_dir: RemovedOnDrop,
 }
 
@@ -56,19 +50,25 @@ pub(super) struct Console {
     pub(super) log: Arc<Log>,
 }
 
+impl Running {
+    pub(super) fn process(&self) -> &Process {
+        &self.family.process
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Err(error) = self.process.signal(Signal::KILL) {
-            tracing::error!(pid = self.process.pid(), %error, "a VMM couldn't be killed");
+        if let Err(error) = self.family.kill() {
+            tracing::error!(pid = self.process().pid(), %error, "a VMM couldn't be killed");
         }
     }
 }
 
 /// Starts a VMM; see [`Vmm::spawn`](super::Vmm::spawn). The process isn't ready yet.
-pub(super) async fn spawn(config: &VmmConfig, descriptors: Vec<OwnedFd>) -> Result<Running, Error> {
+pub(super) async fn spawn(config: &VmmConfig, grants: Grants) -> Result<Running, Error> {
     let config = config.clone();
     let living = Living::begin();
-    let launch = tokio::task::spawn_blocking(move || Launch::prepare(config, living, descriptors))
+    let launch = tokio::task::spawn_blocking(move || Launch::prepare(config, grants, living))
         .await
         .map_err(|stopped| Error::NoSpawner {
             source: Some(stopped.into()),
@@ -79,172 +79,6 @@ pub(super) async fn spawn(config: &VmmConfig, descriptors: Vec<OwnedFd>) -> Resu
     answer
         .await
         .map_err(|_| Error::NoSpawner { source: None })?
-}
-
-/// All that is there before the process.
-struct Launch {
-    binary: PathBuf,
-    config: VmmConfig,
-    /// What the process is to inherit besides.
-    descriptors: Vec<OwnedFd>,
-    listener: UnixListener,
-    socket_file: SocketFile,
-    record: Record,
-    /// Where the process leaves a copy of its `/proc/self/stat`.
-    stat: File,
-    run_dir: RemovedOnDrop,
-    /// Dropped last, when nothing is left to clear away.
-    living: Living,
-}
-
-impl Launch {
-    fn prepare(
-        config: VmmConfig,
-        living: Living,
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<Launch, Error> {
-        let binary = binary::find(&config.binary)?;
-        let root = run_root::prepare(&config.run_root)?;
-        reclaim(&root)?;
-        let run_dir = RunDir::create(&root)?;
-        let listener = run_dir.bind_api_socket()?;
-        let path = run_dir.api_socket();
-        let socket_file =
-            SocketFile::at(&path).map_err(Error::run_dir("look at the api-socket", &path))?;
-        let path = run_dir.record();
-        let record = procfs::socket_inode(&listener)
-            .and_then(|inode| Record::new(&binary, inode))
-            .and_then(|record| record.write(&path).map(|()| record))
-            .map_err(Error::run_dir("write the record", &path))?;
-        let path = run_dir.stat();
-        let stat = create_private(&path).map_err(Error::run_dir("create the record", &path))?;
-        Ok(Launch {
-            binary,
-            config,
-            descriptors,
-            listener,
-            socket_file,
-            record,
-            stat,
-            run_dir,
-            living,
-        })
-    }
-
-    /// Starts the process. Runs on the spawner thread.
-    fn start(self) -> Result<(Running, Child), Error> {
-        let Launch {
-            living,
-            binary,
-            config,
-            descriptors,
-            listener,
-            socket_file,
-            record,
-            stat,
-            run_dir,
-        } = self;
-        let log_path = run_dir.log();
-        let log = Log::create(&log_path).map_err(Error::run_dir("create the log", &log_path))?;
-        let console_path = run_dir.console();
-        let console = Log::create(&console_path)
-            .map_err(Error::run_dir("create the console's log", &console_path))?;
-        let (log, console) = (Arc::new(log), Arc::new(console));
-        let (event_sender, events) = broadcast::channel(events::BACKLOG);
-        let failed = |source| Error::Spawn {
-            binary: binary.clone(),
-            source,
-        };
-        let (event_pipe, event_writer) = EventPipe::new(event_sender).map_err(failed)?;
-        let (log_pipe, log_writer) = LogPipe::new(Arc::clone(&log)).map_err(failed)?;
-        let (console_pipe, console_writer) = LogPipe::new(Arc::clone(&console)).map_err(failed)?;
-        let console = Console {
-            path: format!("/proc/self/fd/{}", console_writer.as_raw_fd()).into(),
-            log: console,
-        };
-
-        let mut command = Command::new(&binary);
-        command
-            .arg("--api-socket")
-            .arg(format!("fd={}", listener.as_raw_fd()))
-            .arg("--event-monitor")
-            .arg(format!("fd={}", event_writer.as_raw_fd()))
-            .args((0..config.verbosity).map(|_| "-v"))
-            .env("MALLOC_ARENA_MAX", "1")
-            .envs(config.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(log_writer.try_clone().map_err(failed)?)
-            .stderr(log_writer)
-            .process_group(0);
-        let mut inherited = descriptors;
-        inherited.extend([listener.into(), event_writer, console_writer]);
-        before_exec(&mut command, inherited, stat);
-        let mut child = command.spawn().map_err(failed)?;
-        // With it go our copies of the listener and of the pipes' writing ends: from now on connecting to a dead VMM is
-        // refused, and its events end when it does.
-        drop(command);
-
-        let process = match Process::open(child.id(), record.listener_inode) {
-            Ok(process) => process,
-            Err(source) => {
-                let _ = child.kill().and_then(|()| child.wait());
-                return Err(failed(source));
-            }
-        };
-        let (ended_sender, ended) = watch::channel(None);
-        let child = Child {
-            process: process.clone(),
-            events: Some(event_pipe),
-            log: Arc::clone(&log),
-            log_pipes: vec![log_pipe, console_pipe],
-            ended: ended_sender,
-            _living: living,
-        };
-        let running = Running {
-            binary,
-            process,
-            log,
-            console,
-            events,
-            ended,
-            socket_file,
-            run_dir,
-        };
-        Ok((running, child))
-    }
-}
-
-/// What the child does between fork and exec: it ties its life to this thread, puts itself on record, and keeps
-/// `descriptors` open under the numbers that they have here.
-///
-/// The numbers stay: a `dup2` to fixed ones could hit the pipe over which the standard library reports a failed exec.
-fn before_exec(command: &mut Command, descriptors: Vec<OwnedFd>, record: File) {
-    let parent = rustix::process::getpid();
-    let steps = move || {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        // If the parent died before that, the signal will never come.
-        if rustix::process::getppid() != Some(parent) {
-            return Err(io::Error::from_raw_os_error(libc::ESRCH));
-        }
-        let mut stat = [0; 1024];
-        let own_stat = rustix::fs::open(
-            c"/proc/self/stat",
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        let length = rustix::io::read(&own_stat, &mut stat)?;
-        rustix::io::write(&record, &stat[..length])?;
-        for descriptor in &descriptors {
-            rustix::io::fcntl_setfd(descriptor, FdFlags::empty())?;
-        }
-        Ok(())
-    };
-    // SAFETY: the closure runs between fork and exec, where only what is async-signal-safe is allowed. It makes bare
-    // system calls (prctl, getppid, open, read, write, close, fcntl) on memory of its own, takes no lock and allocates
-    // nothing: an `io::Error` made from a number is just the number.
-    unsafe {
-        command.pre_exec(steps);
-    }
 }
 
 struct Request {
@@ -353,7 +187,7 @@ fn run(requests: &mpsc::Receiver<Request>, woken: &OwnedFd) {
 fn wait_for_anything(children: &[Child], woken: &OwnedFd) {
     let mut descriptors = vec![PollFd::new(woken, PollFlags::IN)];
     for child in children {
-        descriptors.push(PollFd::new(&child.process, PollFlags::IN));
+        descriptors.push(PollFd::new(&child.family.process, PollFlags::IN));
         if let Some(events) = &child.events {
             descriptors.push(PollFd::new(events, PollFlags::IN));
         }

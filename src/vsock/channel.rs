@@ -1,6 +1,5 @@
 //! The channel: requests to a guest, many in flight, each matched with its answer by id.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -17,6 +16,7 @@ use crate::guest::protocol::{
     DEFAULT_PORT, Frame, GuestProcess, GuestQuery, GuestResponse, Hello, Imprint, MemUsage,
     QueryKind, QueryResult, Renew, Renewed, Seed, ToolDispatch, ToolResult,
 };
+use crate::socket::SocketAddress;
 
 /// What a guest says of itself.
 pub type GuestHello = Hello;
@@ -24,8 +24,8 @@ pub type GuestHello = Hello;
 /// How to open a channel, and how long its steps may take.
 #[derive(Clone, Debug)]
 pub struct ChannelConfig {
-    /// The VM's hybrid-vsock socket, of at most 107 bytes.
-    pub socket: PathBuf,
+    /// The VM's hybrid-vsock socket; a path has at most 107 bytes.
+    pub socket: SocketAddress,
     /// The port that the guest listens on.
     pub port: u32,
     /// The limit for one attempt at the handshake. Default: 5 s.
@@ -40,7 +40,7 @@ pub struct ChannelConfig {
 
 impl ChannelConfig {
     /// The protocol's defaults for the VM whose hybrid-vsock socket is `socket`.
-    pub fn new(socket: impl Into<PathBuf>) -> ChannelConfig {
+    pub fn new(socket: impl Into<SocketAddress>) -> ChannelConfig {
         ChannelConfig {
             socket: socket.into(),
             port: DEFAULT_PORT,
@@ -73,7 +73,7 @@ impl Channel {
         let stream = handshake::connect(config).await?;
         let origin = Origin {
             channel: OPENED.fetch_add(1, Ordering::Relaxed) + 1,
-            socket: config.socket.as_path().into(),
+            socket: config.socket.name().into(),
             port: config.port,
         };
         let (read, write) = stream.into_split();

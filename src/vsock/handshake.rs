@@ -30,13 +30,13 @@ pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error>
     let begin = Instant::now();
     let mut attempts = 0;
     let failed = |attempts, source| Error::Handshake {
-        socket: config.socket.clone(),
+        socket: config.socket.name().to_owned(),
         port: config.port,
         attempts,
         elapsed: begin.elapsed(),
         source,
     };
-    let bytes = config.socket.as_os_str().as_bytes().len();
+    let bytes = config.socket.path().as_os_str().as_bytes().len();
     if bytes > MAX_SOCKET_PATH {
         return Err(failed(attempts, HandshakeError::PathTooLong { bytes }));
     }
@@ -47,7 +47,7 @@ pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error>
             .handshake
             .min(config.connect.saturating_sub(begin.elapsed()));
         attempts += 1;
-        let cause = match attempt(&config.socket, config.port, limit).await {
+        let cause = match attempt(config.socket.path(), config.port, limit).await {
             Ok(stream) => return Ok(stream),
             // An attempt that the end of all attempts cut short says less than the one before it.
             Err(cause @ HandshakeError::NoReply { .. }) if limit < config.handshake => {

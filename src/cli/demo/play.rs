@@ -7,7 +7,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chv_sandbox::golden::{MintConfig, mint};
-use chv_sandbox::machine::{Disk, GuestMemory, Limits, MachineConfig, VmShape, VmmSource};
+use chv_sandbox::machine::{
+    Disk, FurtherFiles, GuestMemory, Limits, MachineConfig, VmShape, VmmSource,
+};
 use chv_sandbox::sandbox::{
     ChvSandbox, Error, Reset, Sandbox, SandboxConfig, Timeouts, ToolInvocation,
 };
@@ -69,6 +71,7 @@ pub(super) async fn play(
             disks: stage.disks,
             memory: GuestMemory::ByPath,
             port: stage.port,
+            files: FurtherFiles::default(),
             limits: stage.limits,
         },
         shape: stage.shape,

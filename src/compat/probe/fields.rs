@@ -59,7 +59,7 @@ pub(super) async fn try_all(
     }
     let mut server = Server {
         config,
-        vmm: start(config).await?,
+        vmm: start(config, None).await?,
     };
     let mut fields = Vec::new();
     for trap in traps.into_values() {
@@ -119,10 +119,10 @@ impl Server<'_> {
         body: &Value,
         name: &str,
     ) -> Result<Option<(u16, String)>, Error> {
-        let answer = answer(self.vmm.client().socket(), path, body, name).await?;
+        let answer = answer(self.vmm.client().address().path(), path, body, name).await?;
         if answer.is_none() {
             self.vmm.shutdown().await;
-            self.vmm = start(self.config).await?;
+            self.vmm = start(self.config, None).await?;
         }
         Ok(answer)
     }

@@ -146,7 +146,7 @@ async fn observe_and_judge(
         ..VmmConfig::default()
     };
     let server = {
-        let vmm = session::start(&config).await?;
+        let vmm = session::start(&config, None).await?;
         let release = session::release(&vmm).await;
         vmm.shutdown().await;
         release?
@@ -196,9 +196,9 @@ async fn observe(config: &VmmConfig, directory: &Path, base: &Contract) -> Resul
         // Its disks and snapshots needn't wait for the end. What can't be removed now is then.
         let _ = std::fs::remove_dir_all(&folder);
     }
-    let vmm = session::start(config).await?;
+    let vmm = session::start(config, None).await?;
     // The client's own connection is one more.
-    observed.connections = Some(connections::count(vmm.client().socket()).await? + 1);
+    observed.connections = Some(connections::count(vmm.client().address().path()).await? + 1);
     vmm.shutdown().await;
     let others: Vec<Contract> = supported::releases()
         .rev()

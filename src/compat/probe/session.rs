@@ -15,7 +15,7 @@ use crate::client::Release;
 use crate::replay::upstream::exchange;
 use crate::replay::wire::RawResponse;
 use crate::replay::{Recorder, RecorderOptions};
-use crate::vmm::{self, Vmm, VmmConfig};
+use crate::vmm::{self, Grants, Vmm, VmmConfig};
 
 /// How long a VMM may take for one answer. The slowest of the battery are boot, snapshot and restore of 64 MiB.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -35,12 +35,12 @@ pub async fn record(
     let placeholder = run.to_str().ok_or_else(|| Error::NotText {
         path: folder.to_owned(),
     })?;
-    let vmm = start(config).await?;
+    let vmm = start(config, Some(folder)).await?;
     let failed = |source| Error::Recording {
         scenario: scenario.name,
         source,
     };
-    let options = RecorderOptions::new(vmm.client().socket(), folder.join("s"))
+    let options = RecorderOptions::new(vmm.client().address().clone(), folder.join("s"))
         .placeholder(placeholder, "RUN")
         .notes(scenario.about);
     let recorder = Recorder::start(options).await.map_err(failed)?;
@@ -54,9 +54,13 @@ pub async fn record(
     })
 }
 
-/// Starts a VMM; what fails is told as that of a binary that may be anything.
-pub(super) async fn start(config: &VmmConfig) -> Result<Vmm, Error> {
-    Vmm::spawn(config).await.map_err(|source| {
+/// Starts a VMM that may write in this folder; what fails is told as that of a binary that may be anything.
+pub(super) async fn start(config: &VmmConfig, folder: Option<&Path>) -> Result<Vmm, Error> {
+    let grants = Grants {
+        writes: folder.into_iter().map(Path::to_owned).collect(),
+        ..Grants::default()
+    };
+    Vmm::spawn_with(config, grants).await.map_err(|source| {
         let without_kvm = matches!(source, vmm::Error::DiedAtStart { .. })
             .then(|| {
                 File::options()

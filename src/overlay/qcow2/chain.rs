@@ -27,6 +27,7 @@ pub struct Chain {
     members: Vec<Member>,
     version: u32,
     disk_length: u64,
+    cluster_length: u64,
 }
 
 /// Follows the qcow2 image at `path` down to the last of its backing files, reading headers only.
@@ -81,6 +82,7 @@ pub fn chain(path: &Path) -> Result<Chain, Error> {
         members,
         version: headers[0].version,
         disk_length: headers[0].disk_length,
+        cluster_length: headers[0].cluster_length,
     })
 }
 
@@ -105,6 +107,19 @@ impl Chain {
     /// The length of the disk, in bytes.
     pub fn disk_length(&self) -> u64 {
         self.disk_length
+    }
+
+    /// The length in bytes that the image's file has at most once every cluster of the disk was written: the disk, a
+    /// reference of 8 bytes and a count of 8 for each cluster, the tables of those, and the image's present length, since
+    /// what was freed isn't used again for certain.
+    pub fn largest_file(&self) -> u64 {
+        let clusters = self.disk_length.div_ceil(self.cluster_length);
+        let tables = clusters.saturating_mul(16).saturating_mul(2);
+        let some_clusters = self.cluster_length * 64;
+        let added = tables.saturating_add(some_clusters);
+        self.disk_length
+            .saturating_add(added)
+            .saturating_add(self.image().length)
     }
 
     /// Refuses an image that a VMM can't open for writing without changing it. See the [module](super).

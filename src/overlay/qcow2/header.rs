@@ -74,6 +74,7 @@ pub(super) struct Header {
     pub(super) version: u32,
     /// The length of the disk, in bytes.
     pub(super) disk_length: u64,
+    pub(super) cluster_length: u64,
     /// The file that has what this one has not, with its format.
     pub(super) backing: Option<(PathBuf, DiskFormat)>,
 }
@@ -167,6 +168,7 @@ impl Header {
         Ok(Header {
             version,
             disk_length: fields.u64(24)?,
+            cluster_length: 1 << cluster_bits,
             backing: first_cluster.backing(length)?,
         })
     }

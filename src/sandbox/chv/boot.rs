@@ -10,10 +10,12 @@ use super::spares::Refill;
 use super::{Running, Shared};
 use crate::client::Release;
 use crate::golden::{self, Golden, HeldDisks, LoadedGolden, PublicKey, Trust};
-use crate::machine::{self, GuestMemory, Machine, MachineConfig, VmmSource, blocking};
+use crate::machine::{
+    self, FurtherFiles, GuestMemory, Machine, MachineConfig, VmmSource, blocking,
+};
 use crate::sandbox::verify::Verdict;
 use crate::sandbox::{
-    BootFailure, Error, FailedReset, SandboxState, Strategy, StrategyUsed, Unavailable,
+    BootFailure, Error, Event, FailedReset, SandboxState, Strategy, StrategyUsed, Unavailable,
 };
 use crate::vmm::{self, ShutdownReport};
 
@@ -54,6 +56,7 @@ impl Shared {
             let target = ResetTarget::new(golden, &self.config, &self.source);
             Arc::new(target)
         });
+        let shape = self.config.shape();
         let machine = match &target {
             Some(target) => target.machine(),
             None => MachineConfig {
@@ -61,12 +64,20 @@ impl Shared {
                 disks: self.config.disks(),
                 memory: GuestMemory::ByPath,
                 port: self.config.port,
+                files: shape
+                    .as_ref()
+                    .map(FurtherFiles::of_boot)
+                    .unwrap_or_default(),
                 limits: self.config.limits(),
             },
         };
         let machine = Machine::start(machine).await;
         let mut machine = machine.map_err(not_available_or_failed)?;
         let watcher = self.watch(&machine);
+        if machine.vmm().process().is_some() {
+            let layers = machine.vmm().layers().to_vec();
+            self.status.tell(Event::Boundary(layers));
+        }
         let up = match &target {
             Some(target) => self.restore_verified(&mut machine, target).await,
             None => self.boot_cold(&mut machine).await.map(|()| None),
@@ -224,7 +235,10 @@ fn check_kvm() -> Result<(), Error> {
 fn not_available_or_failed(error: machine::Error) -> Error {
     match error {
         machine::Error::Vmm(
-            error @ (vmm::Error::BinaryNotFound { .. } | vmm::Error::NotExecutable { .. }),
+            error @ (vmm::Error::BinaryNotFound { .. }
+            | vmm::Error::NotExecutable { .. }
+            | vmm::Error::LayerMissing { .. }
+            | vmm::Error::ProcMasked(_)),
         ) => Error::NotAvailable(Unavailable::Vmm(error)),
         error => failed(BootFailure::Machine(error)),
     }

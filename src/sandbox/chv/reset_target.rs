@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::golden::{self, Golden, HeldDisks, KnownExecutable, LoadedGolden};
 use crate::machine::{
-    self, KnownDisk, Machine, MachineConfig, RevertOptions, Staged, VmmSource, blocking,
+    self, FurtherFiles, KnownDisk, Machine, MachineConfig, RevertOptions, Staged, VmmSource,
+    blocking,
 };
 use crate::sandbox::report::VerificationContext;
 use crate::sandbox::verify::{Verdict, Verification, verify};
@@ -79,6 +80,7 @@ impl ResetTarget {
                 disks: golden.golden().disks(),
                 memory: snapshot.memory().clone(),
                 port: golden.golden().manifest().guest.port,
+                files: FurtherFiles::default(),
                 limits: config.limits(),
             },
             options: RevertOptions {
@@ -203,6 +205,7 @@ impl ResetTarget {
             let context = VerificationContext {
                 strategy,
                 memory: self.golden.memory().clone(),
+                layers: machine.vmm().layers().to_vec(),
                 attempt,
                 older_guest: self.older_guest,
             };

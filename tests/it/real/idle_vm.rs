@@ -7,7 +7,7 @@ use chv_sandbox::api::types::{
     ConsoleConfig, ConsoleMode, CpusConfig, DiskConfig, ImageType, MemoryConfig, PayloadConfig,
     VmConfig, VsockConfig,
 };
-use chv_sandbox::machine::VmShape;
+use chv_sandbox::machine::{FurtherFiles, VmShape};
 
 use chv_sandbox::compat::probe::idle_kernel;
 
@@ -46,6 +46,16 @@ pub(super) fn shape(folder: &Path) -> VmShape {
         vcpus: 1,
         memory_mib: MEMORY >> 20,
         cid: 3,
+    }
+}
+
+/// Lets a machine's VMM make all of its files in `folder`.
+pub(super) fn files(folder: &Path) -> FurtherFiles {
+    FurtherFiles {
+        writes: vec![folder.to_owned()],
+        // More than any memory here.
+        largest: 64 << 30,
+        ..FurtherFiles::default()
     }
 }
 

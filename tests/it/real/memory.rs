@@ -76,6 +76,7 @@ impl Taken {
             disks: self.disks.clone(),
             memory: memory.clone(),
             port: 1024,
+            files: idle_vm::files(self.folder.parent().unwrap()),
             limits: Limits {
                 settle: Duration::from_secs(1),
                 ..Limits::default()

@@ -12,6 +12,7 @@ use chv_sandbox::vmm::{ShutdownStep, Vmm};
 use serde_json::json;
 use tempfile::tempdir;
 
+use super::nested_state::grants;
 use super::{assert_nothing_left, idle_vm, vmm_config};
 use crate::expected::same_kind;
 
@@ -23,7 +24,9 @@ async fn a_vm_lives_is_reverted_and_ends() {
         return;
     };
     let started = Instant::now();
-    let vmm = Vmm::spawn(&config).await.unwrap();
+    let vmm = Vmm::spawn_with(&config, grants(folder.path()))
+        .await
+        .unwrap();
     let client = vmm.client();
     let release = client.release().await.unwrap();
     println!("{release} is ready after {:.1?}", started.elapsed());
@@ -69,7 +72,9 @@ async fn what_a_state_does_not_allow_is_an_error_of_its_own() {
     let Some(config) = vmm_config(folder.path()).await else {
         return;
     };
-    let vmm = Vmm::spawn(&config).await.unwrap();
+    let vmm = Vmm::spawn_with(&config, grants(folder.path()))
+        .await
+        .unwrap();
     let client = vmm.client();
     let check = async |state: &str, operation: Operation, expected: ErrorKind| {
         let body = (operation == VmCreate).then(|| json!({}).to_string().into());

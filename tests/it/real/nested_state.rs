@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use chv_sandbox::api;
 use chv_sandbox::api::types::VmSnapshotConfig;
 use chv_sandbox::client::Error;
-use chv_sandbox::vmm::{Vmm, VmmConfig};
+use chv_sandbox::vmm::{Grants, Vmm, VmmConfig};
 use tokio::sync::OnceCell;
 
 use super::{idle_vm, say};
@@ -45,6 +45,14 @@ pub(crate) async fn environment(binary: &Path) -> Vec<(OsString, OsString)> {
         .collect()
 }
 
+/// Lets a VMM make its files in `folder`.
+pub(crate) fn grants(folder: &Path) -> Grants {
+    Grants {
+        writes: vec![folder.to_owned()],
+        ..Grants::default()
+    }
+}
+
 /// Takes a snapshot of an idle VM.
 async fn snapshot(binary: &Path, env: Vec<(OsString, OsString)>) -> Result<(), Error> {
     let folder = tempfile::tempdir().unwrap();
@@ -54,7 +62,9 @@ async fn snapshot(binary: &Path, env: Vec<(OsString, OsString)>) -> Result<(), E
         run_root: folder.path().join("run"),
         ..VmmConfig::default()
     };
-    let vmm = Vmm::spawn(&config).await.unwrap();
+    let vmm = Vmm::spawn_with(&config, grants(folder.path()))
+        .await
+        .unwrap();
     let client = vmm.client();
     client
         // Older releases ignore the type of an image, and find it out.

@@ -40,6 +40,7 @@ async fn a_qcow2_overlay_keeps_its_digest_across_reverts() {
         disks: vec![disk],
         memory: GuestMemory::ByPath,
         port: 1024,
+        files: idle_vm::files(folder.path()),
         limits: Limits {
             settle: Duration::from_millis(300),
             ..Limits::default()

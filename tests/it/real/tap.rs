@@ -13,6 +13,7 @@ use chv_sandbox::vmm::Vmm;
 use tempfile::{TempDir, tempdir};
 
 use super::native::send;
+use super::nested_state::grants;
 use super::{assert_nothing_left, idle_vm, skipped, vmm_config};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,7 +35,7 @@ async fn a_tap_passes_a_recorder() {
     };
     // Not in the VMM's folder, which has to be empty in the end.
     let own = tempdir().unwrap();
-    let options = RecorderOptions::new(vmm.client().socket(), own.path().join("s"));
+    let options = RecorderOptions::new(vmm.client().address().clone(), own.path().join("s"));
     let recorder = Recorder::start(options).await.unwrap();
     let client = Client::new(recorder.socket()).unwrap();
     boot_and_add(&client, folder.path(), tap).await;
@@ -55,7 +56,10 @@ async fn vmm_and_tap() -> Option<(TempDir, Vmm, File)> {
     let folder = tempdir().unwrap();
     let config = vmm_config(folder.path()).await?;
     match open_tap() {
-        Ok(tap) => Some((folder, Vmm::spawn(&config).await.unwrap(), tap)),
+        Ok(tap) => {
+            let vmm = Vmm::spawn_with(&config, grants(folder.path())).await;
+            Some((folder, vmm.unwrap(), tap))
+        }
         Err(error) => {
             skipped(format!("no tap can be made here: {error}"));
             None

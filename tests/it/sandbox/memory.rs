@@ -262,6 +262,8 @@ async fn one_golden_snapshot_serves_several_sandboxes_and_is_sealed_once() {
         let vmm = stage.config();
         config.vmm = vmm.binary;
         config.run_root = Some(vmm.run_root);
+        config.vmm_programs = vmm.programs;
+        config.confinement = vmm.confinement;
         let text = |it: &std::ffi::OsString| it.to_str().unwrap().to_owned();
         let env = vmm.env.iter();
         config.vmm_env.0 = env.map(|(name, value)| (text(name), text(value))).collect();

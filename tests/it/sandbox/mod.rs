@@ -34,7 +34,8 @@ use chv_sandbox::client::Deadlines;
 use chv_sandbox::golden::{Golden, MintConfig, MintError, mint};
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::machine::{
-    Disk, DiskFormat, DiskRole, GuestMemory, Limits, MachineConfig, VmShape, VmmSource,
+    Disk, DiskFormat, DiskRole, FurtherFiles, GuestMemory, Limits, MachineConfig, VmShape,
+    VmmSource,
 };
 use chv_sandbox::sandbox::{
     ChvSandbox, Error, Event, Sandbox, SandboxConfig, SandboxState, Timeouts, ToolExecution,
@@ -129,6 +130,7 @@ impl Scene {
                 disks: self.disks(),
                 memory: GuestMemory::ByPath,
                 port: 1024,
+                files: FurtherFiles::default(),
                 limits: Limits {
                     boot: PATIENCE,
                     handshake: PATIENCE,

@@ -244,7 +244,7 @@ async fn a_spare_whose_guest_writes_of_its_own_accord_waits_as_it_was_restored()
     let run_root = scene.path("run");
     let write = move || {
         let run_dirs = run_root.read_dir().unwrap();
-        run_dirs.for_each(|entry| flip_a_bit(&entry.unwrap().path().join("overlay.img")));
+        run_dirs.for_each(|entry| flip_a_bit(&entry.unwrap().path().join("rw/overlay.img")));
     };
     // The first is the boot's.
     scene.vmm.on("vm.resume", 2, Act::First(Box::new(write)));

@@ -12,16 +12,18 @@ use std::process;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::machine::VmmSource;
 use chv_sandbox::sandbox::{ChvSandbox, SandboxConfig};
-use chv_sandbox::vmm::{VSOCK_SOCKET, VmmConfig};
+use chv_sandbox::vmm::{Confinement, Layer, VSOCK_SOCKET, VmmConfig};
 use memmap2::{Mmap, MmapMut, MmapOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::memory_of_vmm::Mapping;
 use super::vmm::{Player, Script, lock};
+use crate::vmm::fake;
 
 /// Where VMMs that are spawned get their answers.
 #[derive(Clone)]
@@ -82,6 +84,12 @@ impl Stage {
                 ("FAKE_VMM_STAGE".into(), self.socket.clone().into()),
             ],
             run_root: self.run_root.clone(),
+            programs: fake::programs(executable),
+            // It stands for VMMs that copy a guest's memory, too.
+            confinement: Confinement {
+                without: vec![Layer::Rlimits],
+                ..Confinement::default()
+            },
             ..VmmConfig::default()
         }
     }
@@ -109,8 +117,13 @@ impl Stage {
     /// Everything of every VMM is gone.
     #[track_caller]
     pub(super) fn assert_empty(&self) {
+        // One that was killed may take a moment to die.
+        let deadline = Instant::now() + Duration::from_secs(30);
         for vmm in &*lock(&self.played.vmms) {
-            assert!(!vmm.runs(), "VMM {} is left", vmm.pid);
+            while vmm.runs() {
+                assert!(Instant::now() < deadline, "VMM {} is left", vmm.pid);
+                thread::yield_now();
+            }
         }
         let left = self.run_root.read_dir().unwrap();
         let left: Vec<_> = left.map(|entry| entry.unwrap().path()).collect();
@@ -127,15 +140,22 @@ impl Played {
         script: Arc<Script>,
     ) -> io::Result<()> {
         let line = read_line(&mut stream)?;
-        let (pid, run_dir) = line.split_once(' ').ok_or(io::ErrorKind::InvalidData)?;
-        let pid = pid.parse().map_err(io::Error::other)?;
+        let (inner_pid, run_dir) = line.split_once(' ').ok_or(io::ErrorKind::InvalidData)?;
+        let inner_pid = inner_pid.parse().map_err(io::Error::other)?;
+        // The VMM only knows the id that it has in its own namespace.
+        let peer = rustix::net::sockopt::socket_peercred(&stream)?;
+        let pid = peer.pid.as_raw_nonzero().get() as u32;
         if run_dir.is_empty() {
             return self.wait_for(pid).player.serve(stream);
         }
         let run_dir = PathBuf::from(run_dir);
         let (done, dones) = mpsc::channel();
-        let hand = Hand(Mutex::new((stream.try_clone()?, dones)));
-        let guest = guest.restored_at(run_dir.join(VSOCK_SOCKET));
+        let hand = Hand {
+            pid,
+            inner_pid,
+            orders: Mutex::new((stream.try_clone()?, dones)),
+        };
+        let guest = guest.restored_at(run_dir.join("rw").join(VSOCK_SOCKET));
         let vmm = Arc::new(Spawned {
             pid,
             run_dir,
@@ -177,16 +197,29 @@ impl Spawned {
         stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))
     }
 
-    /// A file in its run directory.
+    /// A file in the folder that it may write.
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.run_dir.join(name)
+        self.run_dir.join("rw").join(name)
     }
 }
 
 /// Gives orders to the process of a VMM, and waits until each is carried out.
-pub(super) struct Hand(Mutex<(UnixStream, Receiver<()>)>);
+pub(super) struct Hand {
+    pid: u32,
+    /// The id that the process has in its own namespace.
+    pub(super) inner_pid: u32,
+    orders: Mutex<(UnixStream, Receiver<()>)>,
+}
 
 impl Hand {
+    /// The path by which another process opens what the VMM opens by `path`.
+    pub(super) fn path(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix("/proc/self") {
+            Ok(own) => Path::new("/proc").join(self.pid.to_string()).join(own),
+            Err(_) => path.to_owned(),
+        }
+    }
+
     pub(super) fn open(&self, path: &str, readonly: bool) -> io::Result<()> {
         self.order(&format!(
             "{} {path}",
@@ -208,9 +241,9 @@ impl Hand {
     }
 
     fn order(&self, line: &str) -> io::Result<()> {
-        let mut hand = lock(&self.0);
-        writeln!(hand.0, "{line}")?;
-        hand.1.recv().map_err(io::Error::other)
+        let mut orders = lock(&self.orders);
+        writeln!(orders.0, "{line}")?;
+        orders.1.recv().map_err(io::Error::other)
     }
 }
 
@@ -276,7 +309,8 @@ fn map(how: &str, path: &str) -> Mapped {
     let (offset, length): (u64, u64) = (number(), number());
     let mut file = File::open(path).unwrap();
     if kind == format!("{:?}", Mapping::AnotherFile) {
-        let mut copy = tempfile::tempfile().unwrap();
+        let memfd = rustix::fs::memfd_create(c"copy", rustix::fs::MemfdFlags::CLOEXEC);
+        let mut copy = File::from(memfd.unwrap());
         io::copy(&mut file, &mut copy).unwrap();
         file = copy;
     }

@@ -1,7 +1,6 @@
 //! A spare that isn't what it was when it was prepared: what a reset makes of it, by what happened to it while it waited.
 
 use std::fs;
-use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use chv_sandbox::sandbox::{Event, Outcome, Sandbox, Source, StrategyUsed};
@@ -15,7 +14,7 @@ use super::{assert_halted, chain, flip_a_bit, told};
 type Happening = fn(&Cast, &Arc<Spawned>);
 
 /// Each makes a spare unfit to be awakened, and says why.
-const UNFIT: [(&str, Happening, &str); 8] = [
+const UNFIT: [(&str, Happening, &str); 6] = [
     (
         "its VM was resumed",
         |_, spare| spare.player.set_state("Running"),
@@ -25,25 +24,6 @@ const UNFIT: [(&str, Happening, &str); 8] = [
         "its VM was deleted",
         |_, spare| spare.player.end(),
         "tell the VM's state",
-    ),
-    (
-        "another socket has its api-socket's name",
-        |_, spare| {
-            let socket = spare.path("api.sock");
-            fs::remove_file(&socket).unwrap();
-            // Its file stays although nobody listens.
-            drop(UnixListener::bind(socket).unwrap());
-        },
-        "is not the api-socket that was bound",
-    ),
-    (
-        "another process listens on its api-socket",
-        |_, spare| {
-            let socket = spare.path("api.sock");
-            fs::remove_file(&socket).unwrap();
-            std::mem::forget(UnixListener::bind(socket).unwrap());
-        },
-        "is not the api-socket that was bound",
     ),
     (
         "it dies when it is looked at",

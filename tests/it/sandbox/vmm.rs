@@ -232,8 +232,9 @@ impl Player {
         match (operation, vm.as_mut()) {
             ("vmm.ping", _) => {
                 let version = *lock(&self.script.version);
+                let pid = self.hand.as_ref().map_or(1, |hand| hand.inner_pid);
                 return Ok(json!({
-                    "build_version": format!("v{version}"), "version": version, "pid": 1, "features": [],
+                    "build_version": format!("v{version}"), "version": version, "pid": pid, "features": [],
                 }));
             }
             ("vm.info", Some(vm)) => {
@@ -318,7 +319,12 @@ impl Player {
             .map(|disk| disk["path"].as_str().map(PathBuf::from));
         let state = Some(folder.join("state.json"));
         for path in [state].into_iter().chain(disks) {
-            File::open(path.ok_or("a disk has no path")?).map_err(|_| "a file cannot be opened")?;
+            let path = path.ok_or("a disk has no path")?;
+            let path = match &self.hand {
+                Some(hand) => hand.path(&path),
+                None => path,
+            };
+            File::open(path).map_err(|_| "a file cannot be opened")?;
         }
         match config["vsock"]["socket"].as_str() {
             Some(socket) if Path::new(socket) == self.guest.socket() => Ok(config),

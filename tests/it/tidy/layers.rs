@@ -13,12 +13,13 @@ const LAYERS: &[&[&str]] = &[
     &["vsock", "client"],
     &["overlay"],
     &["api", "guest"],
+    &["socket"],
 ];
 
 /// What stands beside the house, each with all that it may use. Of the house only `cli` may use these.
 const BESIDE: &[(&str, &[&str])] = &[
     ("spec", &[]),
-    ("replay", &["api", "client"]),
+    ("replay", &["api", "client", "socket"]),
     ("image", &["guest"]),
     ("compat", &["spec", "replay", "api", "client", "vmm"]),
 ];

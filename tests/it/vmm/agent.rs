@@ -23,6 +23,7 @@ impl Agent {
             .args(["--exact", "vmm::agent::run", "--ignored", "--nocapture"])
             .env("AGENT_RUN_ROOT", &config.run_root)
             .env("AGENT_VMM", &config.binary)
+            .env("AGENT_PROGRAMS", env::join_paths(&config.programs).unwrap())
             .envs(config.env.iter().cloned())
             .stdout(Stdio::piped())
             .spawn()
@@ -64,6 +65,12 @@ fn run() {
     let config = VmmConfig {
         binary: binary.into(),
         run_root: run_root.into(),
+        env: env::vars_os()
+            .filter(|(name, _)| name.to_string_lossy().starts_with("FAKE_VMM"))
+            .collect(),
+        programs: env::split_paths(&env::var_os("AGENT_PROGRAMS").unwrap_or_default())
+            .filter(|program| !program.as_os_str().is_empty())
+            .collect(),
         ..VmmConfig::default()
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -41,14 +42,22 @@ pub(super) fn config(run_root: &Path, words: &str) -> VmmConfig {
             ),
         ],
         run_root: run_root.to_owned(),
+        programs: programs(&env::current_exe().unwrap()),
         ..VmmConfig::default()
     }
+}
+
+/// What the fake runs: a shell's programs, and the `player`.
+pub(crate) fn programs(player: &Path) -> Vec<PathBuf> {
+    let folder = player.parent().unwrap().to_owned();
+    vec!["/bin".into(), "/usr/bin".into(), folder]
 }
 
 /// The same, but what `survive`s is the real VMM.
 pub(super) fn surviving_real(run_root: &Path, real: &Path) -> VmmConfig {
     let mut config = config(run_root, "survive");
     config.env.push(("FAKE_VMM_REAL".into(), real.into()));
+    config.programs.push(real.to_owned());
     config
 }
 
@@ -75,6 +84,12 @@ fn serve() {
         }
         let error = next.env("FAKE_VMM", words.replace("survive", "")).exec();
         panic!("{error}");
+    }
+    if !has("ignore-term") {
+        // As the VMM does: the first process of a namespace gets no SIGTERM that it doesn't handle.
+        let always = Arc::new(AtomicBool::new(true));
+        let term = signal_hook::consts::SIGTERM;
+        signal_hook::flag::register_conditional_shutdown(term, 0, always).unwrap();
     }
     let descriptor = |option: &str| -> OwnedFd {
         let mut args = args.split(' ').skip_while(|arg| *arg != option);
@@ -106,21 +121,26 @@ fn answer(mut connection: UnixStream, events: &Mutex<File>, words: &str) {
         };
         let (status, body) = match path {
             "GET /api/v1/vmm.ping" => {
-                let ping = r#"{"build_version":"v53.0","version":"53.0.0","pid":1,"features":[]}"#;
+                let pid = std::process::id();
+                let ping = format!(
+                    r#"{{"build_version":"v53.0","version":"53.0.0","pid":{pid},"features":[]}}"#
+                );
                 (200, ping)
             }
             "GET /api/v1/vm.info" => {
                 events.lock().unwrap().write_all(EVENTS.as_bytes()).unwrap();
-                (200, "{}")
+                (200, "{}".to_owned())
             }
             "PUT /api/v1/vm.boot" if words.contains("turncoat") => {
                 let error = Command::new("sleep").arg("1000").exec();
                 panic!("{error}");
             }
             "PUT /api/v1/vmm.shutdown" if words.contains("hang-shutdown") => continue,
-            "PUT /api/v1/vmm.shutdown" if words.contains("refuse-shutdown") => (500, "[\"no\"]"),
+            "PUT /api/v1/vmm.shutdown" if words.contains("refuse-shutdown") => {
+                (500, "[\"no\"]".to_owned())
+            }
             "PUT /api/v1/vmm.shutdown" => std::process::exit(0),
-            _ => (404, ""),
+            _ => (404, String::new()),
         };
         write!(
             connection,

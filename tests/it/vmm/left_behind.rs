@@ -1,13 +1,14 @@
 //! What a dead agent leaves, and what becomes of it.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use chv_sandbox::vmm::{Action, LeftAlone, Vmm, reclaim};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, socket};
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::tempdir;
 
 use super::agent::{Agent, runs};
@@ -23,7 +24,12 @@ fn a_vmm_that_survived_its_agent_is_killed_and_its_log_kept() {
     let found = reclaim(root.path()).unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].path, agent.run_dir);
-    assert_eq!(found[0].action, Action::Killed { pid: agent.vmm });
+    assert_eq!(
+        found[0].action,
+        Action::Killed {
+            pids: vec![agent.vmm]
+        }
+    );
     assert!(
         found[0].log_tail.contains("the fake VMM serves"),
         "{found:?}"
@@ -60,54 +66,109 @@ async fn what_a_living_agent_has_is_not_touched() {
     let other = Agent::start(&fake::config(root.path(), ""));
     let ours = Vmm::spawn(&fake::config(root.path(), "")).await.unwrap();
     assert_eq!(reclaim(root.path()).unwrap(), []);
-    assert!(runs(other.vmm) && other.run_dir.join("api.sock").exists());
+    assert!(runs(other.vmm) && other.run_dir.join("vmm.json").exists());
     assert!(ours.process().unwrap().holds_listener().unwrap());
 }
 
+/// A run directory that a dead agent has left, with a record of the process `pid`, as a VMM would forge it that wants it
+/// killed.
+fn forge(root: &Path, pid: u32) -> PathBuf {
+    let run_dir = root.join("vmm-0123456789abcdef");
+    fs::create_dir(&run_dir).unwrap();
+    let proc = Path::new("/proc").join(pid.to_string());
+    let record = json!({
+        "boot_id": fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim(),
+        "listener_inode": 1,
+        "binary": fs::read_link(proc.join("exe")).unwrap(),
+        "uid": fs::metadata(&proc).unwrap().uid(),
+    });
+    fs::write(run_dir.join("vmm.json"), record.to_string()).unwrap();
+    fs::write(
+        run_dir.join("vmm.stat"),
+        fs::read(proc.join("stat")).unwrap(),
+    )
+    .unwrap();
+    run_dir
+}
+
 #[test]
-fn a_process_that_only_looks_like_it_is_not_killed() {
-    /// Changes one of the two files that tell who the VMM is.
-    fn check(file: &str, change: impl FnOnce(&str) -> String) {
+fn a_process_that_a_forged_record_names_is_not_killed() {
+    let mut victim = Command::new("sleep").arg("1000").spawn().unwrap();
+    // The last one is this very process.
+    for pid in [victim.id(), std::process::id()] {
+        let root = tempdir().unwrap();
+        let run_dir = forge(root.path(), pid);
+        let found = reclaim(root.path()).unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        let expected = Action::LeftAlone(LeftAlone::NotProved { pid });
+        assert_eq!(found[0].action, expected);
+        assert!(runs(pid) && run_dir.exists());
+    }
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+}
+
+#[test]
+fn a_vmm_is_killed_whatever_its_record_says() {
+    fn check(file: &str, content: &str) {
         let root = tempdir().unwrap();
         let mut agent = Agent::start(&fake::config(root.path(), "survive"));
         agent.kill();
-        let path = agent.run_dir.join(file);
-        let original = fs::read_to_string(&path).unwrap();
-        let changed = change(&original);
-        assert_ne!(changed, original);
-        fs::write(&path, changed).unwrap();
-
+        fs::write(agent.run_dir.join(file), content).unwrap();
         let found = reclaim(root.path()).unwrap();
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(found[0].action, Action::LeftAlone(LeftAlone::UnknownServer));
-        assert!(runs(agent.vmm) && agent.run_dir.exists());
-
-        fs::write(&path, original).unwrap();
-        let found = reclaim(root.path()).unwrap();
-        assert_eq!(found[0].action, Action::Killed { pid: agent.vmm });
-    }
-    fn check_record(field: &str, value: Value) {
-        check("vmm.json", |original| {
-            let mut record: Value = serde_json::from_str(original).unwrap();
-            record[field] = value;
-            record.to_string()
-        });
+        let pids = vec![agent.vmm];
+        assert_eq!(found[0].action, Action::Killed { pids });
+        assert!(!runs(agent.vmm));
+        assert!(is_empty(root.path()));
     }
 
-    check_record("boot_id", json!("another"));
-    check_record("listener_inode", json!(1));
-    check("vmm.json", |_| "{".to_owned());
-    check("vmm.stat", |stat| {
-        // Another process id, then another start time.
-        stat.replacen(|byte: char| byte.is_ascii_digit(), "", 1)
-    });
-    check("vmm.stat", |stat| {
-        let mut fields: Vec<_> = stat.split(' ').collect();
-        let start_time = fields.len() - (52 - 21);
-        fields[start_time] = "1";
-        fields.join(" ")
-    });
-    check("vmm.stat", |_| String::new());
+    check("vmm.json", "{");
+    check("vmm.stat", "");
+    check("vmm.stat", &fs::read_to_string("/proc/self/stat").unwrap());
+}
+
+/// Whatever lies there, a spawn is not held up and the rest is cleared away.
+#[tokio::test]
+async fn a_hostile_run_root_holds_up_nothing() {
+    let root = tempdir().unwrap();
+    let kind = rustix::fs::FileType::Fifo;
+    let mode = rustix::fs::Mode::RWXU;
+    for (number, name) in ["lock", "vmm.log", "vmm.json", "vmm.stat"]
+        .iter()
+        .enumerate()
+    {
+        let run_dir = root.path().join(format!("vmm-000000000000000{number}"));
+        fs::create_dir(&run_dir).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, run_dir.join(name), kind, mode, 0).unwrap();
+    }
+    let nested = root.path().join("vmm-1111111111111111");
+    fs::create_dir(&nested).unwrap();
+    nest(&nested, 3_000);
+
+    let config = fake::config(root.path(), "");
+    let vmm = tokio::time::timeout(GENEROUS, Vmm::spawn(&config)).await;
+    let vmm = vmm.unwrap().unwrap();
+    // What the spawn had no time for.
+    reclaim(root.path()).unwrap();
+    let found = reclaim(root.path()).unwrap();
+    // A FIFO in place of the lock can't be locked; that one stays, and is told of.
+    let lock = root.path().join("vmm-0000000000000000");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].path, lock);
+    let reason = format!("{:?}", found[0].action);
+    assert!(reason.contains("no regular file"), "{reason}");
+    vmm.shutdown().await;
+}
+
+/// Folders within folders, deeper than any path.
+fn nest(at: &Path, depth: usize) {
+    use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let mut folder = open(at, flags, Mode::empty()).unwrap();
+    for _ in 0..depth {
+        mkdirat(&folder, "deeper", Mode::RWXU).unwrap();
+        folder = openat(&folder, "deeper", flags, Mode::empty()).unwrap();
+    }
 }
 
 #[test]
@@ -137,17 +198,6 @@ fn a_run_directory_without_a_vmm_is_removed() {
         .unwrap();
         fs::create_dir(run_dir.join("of the machine")).unwrap();
         fs::write(run_dir.join("of the machine/config.json"), "").unwrap();
-    });
-    check(|run_dir| {
-        // A process that is there, and has nothing to do with it.
-        let record = json!({
-            "boot_id": fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim(),
-            "listener_inode": 1,
-            "binary": "vmm",
-        });
-        fs::write(run_dir.join("vmm.json"), record.to_string()).unwrap();
-        let stat = fs::read("/proc/self/stat").unwrap();
-        fs::write(run_dir.join("vmm.stat"), stat).unwrap();
     });
 }
 

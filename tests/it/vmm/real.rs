@@ -138,7 +138,12 @@ fn it_is_killed_if_it_survived_its_agent() {
     agent.kill();
     assert!(runs(agent.vmm));
     let found = reclaim(root.path()).unwrap();
-    assert_eq!(found[0].action, Action::Killed { pid: agent.vmm });
+    assert_eq!(
+        found[0].action,
+        Action::Killed {
+            pids: vec![agent.vmm]
+        }
+    );
     assert!(!runs(agent.vmm));
     assert!(is_empty(root.path()));
 }

@@ -20,7 +20,7 @@ async fn fails(config: &ChannelConfig) -> (u32, HandshakeError) {
         } => {
             assert_eq!(
                 (socket.as_path(), port),
-                (config.socket.as_path(), config.port)
+                (config.socket.path(), config.port)
             );
             (attempts, source)
         }

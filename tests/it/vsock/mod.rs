@@ -99,7 +99,7 @@ impl Guest {
 
 /// An open channel, and the guest at its other end.
 async fn connected(config: &ChannelConfig) -> (Channel, Guest) {
-    let listener = UnixListener::bind(&config.socket).unwrap();
+    let listener = UnixListener::bind(config.socket.path()).unwrap();
     let accept = async {
         let (mut guest, _) = Guest::accept(&listener).await;
         guest.send_bytes(b"OK 1073741824\n").await;

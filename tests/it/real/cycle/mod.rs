@@ -24,7 +24,8 @@ use chv_sandbox::golden::{Golden, LoadedGolden, MintConfig, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
 use chv_sandbox::machine::{
-    Disk, DiskFormat, DiskRole, GuestMemory, Limits, MachineConfig, VmShape, VmmSource,
+    Disk, DiskFormat, DiskRole, FurtherFiles, GuestMemory, Limits, MachineConfig, VmShape,
+    VmmSource,
 };
 use chv_sandbox::overlay;
 use chv_sandbox::sandbox::{ChvSandbox, Event, SandboxConfig, Strategy, Timeouts};
@@ -127,6 +128,7 @@ impl Stage {
                 ],
                 memory: GuestMemory::ByPath,
                 port: DEFAULT_PORT,
+                files: FurtherFiles::default(),
                 limits: limits(),
             },
             shape: VmShape {
@@ -163,6 +165,7 @@ impl Stage {
             disks: self.golden.disks(),
             memory: golden.snapshot().memory().clone(),
             port: DEFAULT_PORT,
+            files: FurtherFiles::default(),
             limits: limits(),
         }
     }

@@ -1,7 +1,6 @@
 //! What halts a sandbox.
 
 use std::fs;
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use chv_sandbox::sandbox::Source;
@@ -57,9 +56,17 @@ pub(super) const HALTING: &[Halting] = &[
     (
         Between,
         "another root",
-        &ALL,
+        &[By::Respawn, By::Attached],
         |it| replace(&it.file("root.img"), flip_a_bit),
         &[Source::FsHash],
+    ),
+    // The VMM that was there opens what it has inherited.
+    (
+        Between,
+        "another root than the VMM's",
+        &[By::InPlace],
+        |it| replace(&it.file("root.img"), flip_a_bit),
+        &[Source::FsHash, Source::DiskIdentity],
     ),
     (
         AfterRestore,
@@ -214,39 +221,5 @@ pub(super) const HALTING: &[Halting] = &[
             stage.last().player.set_state("Paused");
         },
         &[Source::VmmApiState],
-    ),
-    // The VMM.
-    (
-        BeforeResume,
-        "another process on the api-socket",
-        OWN,
-        |it| {
-            let socket = it.api_socket();
-            fs::remove_file(&socket).unwrap();
-            std::mem::forget(UnixListener::bind(socket).unwrap());
-        },
-        &[Source::VmmIdentity],
-    ),
-    (
-        BeforeInfo,
-        "nobody on the api-socket",
-        OWN,
-        |it| {
-            let socket = it.api_socket();
-            fs::remove_file(&socket).unwrap();
-            drop(UnixListener::bind(socket).unwrap());
-        },
-        &[Source::VmmIdentity],
-    ),
-    (
-        Between,
-        "another process on the api-socket of the VMM that goes on",
-        &[By::InPlace],
-        |it| {
-            let socket = it.api_socket();
-            fs::remove_file(&socket).unwrap();
-            std::mem::forget(UnixListener::bind(socket).unwrap());
-        },
-        &[Source::VmmIdentity],
     ),
 ];

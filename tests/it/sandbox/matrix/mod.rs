@@ -75,12 +75,6 @@ impl Place {
             stage.last().player.guest().forget().unwrap();
         }
     }
-
-    /// The api-socket of the same.
-    fn api_socket(&self) -> PathBuf {
-        let stage = self.stage.as_ref().expect("the VMM is its own");
-        stage.last().path("api.sock")
-    }
 }
 
 /// A sandbox that has booted and was reset once.

@@ -1,0 +1,227 @@
+//! The control group of a VMM.
+//!
+//! A library has no business with the control groups of the program that uses it. So a VMM gets one only below a parent
+//! that was configured, or below this process's own group where a service manager has delegated that to it (the extended
+//! attribute `user.delegate` or `trusted.delegate`, as systemd sets it). This process itself is never moved.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use serde::Deserialize;
+
+/// Where the control groups of this process's VMMs are made, and what each may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CgroupConfig {
+    /// An existing cgroup v2 directory in which this user may make others. Unless set, this process's own group where
+    /// that was delegated, else none.
+    pub parent: Option<PathBuf>,
+    /// The most memory of one VMM with its guest, in MiB (`memory.max`). Memory of a golden snapshot that guests share
+    /// counts for the VMM that touched it first.
+    pub memory_max_mib: Option<u64>,
+    /// The most processes and threads of one VMM (`pids.max`).
+    pub pids_max: Option<u32>,
+    /// The most CPU time of one VMM, in percent of one CPU (`cpu.max`).
+    pub cpu_max_percent: Option<u32>,
+}
+
+/// The period in which CPU time is counted, in microseconds; the kernel's own default.
+const CPU_PERIOD: u64 = 100_000;
+
+impl CgroupConfig {
+    fn limits(&self) -> impl Iterator<Item = (&'static str, &'static str, String)> {
+        let memory = self.memory_max_mib.map(|mib| mib.saturating_mul(1 << 20));
+        let cpu = self.cpu_max_percent.map(|percent| {
+            let quota = u64::from(percent) * CPU_PERIOD / 100;
+            format!("{quota} {CPU_PERIOD}")
+        });
+        [
+            (
+                "memory",
+                "memory.max",
+                memory.map(|bytes| bytes.to_string()),
+            ),
+            (
+                "pids",
+                "pids.max",
+                self.pids_max.map(|pids| pids.to_string()),
+            ),
+            ("cpu", "cpu.max", cpu),
+        ]
+        .into_iter()
+        .filter_map(|(controller, file, value)| Some((controller, file, value?)))
+    }
+
+    /// The directory below which groups are made, or why there is none.
+    fn parent(&self) -> Result<PathBuf, String> {
+        match &self.parent {
+            Some(parent) => Ok(parent.clone()),
+            None => delegated(),
+        }
+    }
+}
+
+/// A control group that was made for one VMM. Dropping it removes the group, which has to be empty then.
+#[derive(Debug)]
+pub(in crate::vmm) struct Cgroup {
+    path: PathBuf,
+    /// For a child that starts in the group.
+    pub(in crate::vmm) directory: File,
+    /// What is limited.
+    pub(in crate::vmm) detail: String,
+}
+
+impl Cgroup {
+    /// Makes the group `name` with its limits; or says why not.
+    pub(in crate::vmm) fn create(config: &CgroupConfig, name: &str) -> Result<Cgroup, String> {
+        let parent = config.parent()?;
+        if !parent.join("cgroup.controllers").exists() {
+            return Err(format!("{} is no cgroup v2 directory", parent.display()));
+        }
+        for (controller, ..) in config.limits() {
+            // Fails where the parent holds processes itself; the limit's own file says so below.
+            let enabled = fs::write(
+                parent.join("cgroup.subtree_control"),
+                format!("+{controller}"),
+            );
+            if let Err(error) = enabled {
+                tracing::debug!(parent = %parent.display(), controller, %error, "a controller wasn't enabled");
+            }
+        }
+        let path = parent.join(name);
+        let refused =
+            |action: &str, error: io::Error| format!("{action} {} failed: {error}", path.display());
+        fs::create_dir(&path).map_err(|error| refused("making", error))?;
+        let made = Made(&path);
+        let mut details = Vec::new();
+        for (_, file, value) in config.limits() {
+            fs::write(path.join(file), &value)
+                .map_err(|error| refused(&format!("setting {file} of"), error))?;
+            details.push(format!("{file} {value}"));
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let directory = rustix::fs::open(&path, flags, Mode::empty())
+            .map_err(|error| refused("opening", error.into()))?;
+        std::mem::forget(made);
+        if details.is_empty() {
+            details.push("no limits".to_owned());
+        }
+        Ok(Cgroup {
+            path,
+            directory: directory.into(),
+            detail: details.join(", "),
+        })
+    }
+
+    /// The group's directory.
+    pub(in crate::vmm) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Kills every process in the group.
+    pub(in crate::vmm) fn kill(&self) {
+        kill(&self.path);
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+/// Removes the group of a start that failed.
+struct Made<'a>(&'a Path);
+
+impl Drop for Made<'_> {
+    fn drop(&mut self) {
+        remove(self.0);
+    }
+}
+
+/// Kills every process in the group at `path`; Linux 5.14.
+pub(in crate::vmm) fn kill(path: &Path) {
+    if let Err(error) = fs::write(path.join("cgroup.kill"), "1")
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "the processes of a control group couldn't be killed");
+    }
+}
+
+/// Removes the group at `path`, which has to be empty.
+pub(in crate::vmm) fn remove(path: &Path) {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "a control group stays");
+        }
+        _ => {}
+    }
+}
+
+/// This process's own group, if it was delegated.
+fn delegated() -> Result<PathBuf, String> {
+    let own = fs::read_to_string("/proc/self/cgroup")
+        .map_err(|error| format!("/proc/self/cgroup can't be read: {error}"))?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let path = path.ok_or("this process is in no cgroup v2")?;
+    let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+    let mount = mounts
+        .into_iter()
+        .find(|mount| mount.join("cgroup.controllers").exists());
+    let directory = mount.ok_or("no cgroup v2 is mounted")?.join(path);
+    let is_delegated = ["user.delegate", "trusted.delegate"]
+        .into_iter()
+        .any(|name| {
+            let mut value = [0; 8];
+            let read = rustix::fs::getxattr(&directory, name, &mut value);
+            read.is_ok_and(|length| value.get(..length) == Some(b"1"))
+        });
+    match is_delegated {
+        true => Ok(directory),
+        false => {
+            Err("no parent is configured, and this process's own group isn't delegated".into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_written_as_the_kernel_reads_it() {
+        let config = CgroupConfig {
+            memory_max_mib: Some(512),
+            pids_max: Some(64),
+            cpu_max_percent: Some(150),
+            ..CgroupConfig::default()
+        };
+        let limits: Vec<_> = config
+            .limits()
+            .map(|(_, file, value)| (file, value))
+            .collect();
+        let expected = [
+            ("memory.max", "536870912"),
+            ("pids.max", "64"),
+            ("cpu.max", "150000 100000"),
+        ];
+        assert_eq!(
+            limits,
+            expected.map(|(file, value)| (file, value.to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_folder_that_is_no_cgroup_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = CgroupConfig {
+            parent: Some(folder.path().to_owned()),
+            ..CgroupConfig::default()
+        };
+        let reason = Cgroup::create(&config, "vmm").unwrap_err();
+        assert!(reason.contains("no cgroup v2 directory"), "{reason}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

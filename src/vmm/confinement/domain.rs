@@ -1,0 +1,234 @@
+//! The Landlock domain of a VMM.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
+};
+use rustix::fs::OFlags;
+
+use super::Grants;
+use crate::vmm::run_dir::Folders;
+
+/// The newest version whose restrictions are asked for; of an older kernel's, all that it has.
+const NEWEST: ABI = ABI::V6;
+
+/// Where programs have their libraries: the dynamic linker and what it reads.
+const LIBRARIES: [&str; 9] = [
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/etc/ld.so.cache",
+    "/nix/store",
+];
+
+/// The longest first line of a script that the kernel reads.
+const SHEBANG: u64 = 256;
+
+/// A domain in the making: what a VMM may open.
+pub(in crate::vmm) struct Domain {
+    /// Handed to the child, which restricts itself.
+    pub(in crate::vmm) ruleset: OwnedFd,
+    /// What this kernel has of it.
+    pub(in crate::vmm) detail: String,
+}
+
+impl Domain {
+    /// That of a VMM that runs `binary` with what it needs of `programs`, and has its `folders` and what `grants` gives it.
+    /// `None`: this kernel has no Landlock.
+    pub(in crate::vmm) fn new(
+        binary: Option<&Path>,
+        folders: Option<&Folders>,
+        programs: &[PathBuf],
+        grants: &Grants,
+    ) -> io::Result<Option<Domain>> {
+        let Some(abi) = landlock_version() else {
+            return Ok(None);
+        };
+        let ruleset = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(NEWEST))
+            .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(NEWEST)))
+            .and_then(|ruleset| ruleset.scope(Scope::from_all(NEWEST)))
+            .and_then(Ruleset::create)
+            .map_err(io::Error::other)?;
+        let mut rules = Rules { ruleset };
+        rules.file("/dev/kvm", read_write() | AccessFs::IoctlDev)?;
+        // The default of a VM's random device.
+        rules.file("/dev/urandom", AccessFs::ReadFile.into())?;
+        if let Some(binary) = binary {
+            rules.path(binary, run())?;
+            if let Some(interpreter) = interpreter(binary)? {
+                rules.path(&interpreter, run())?;
+            }
+        }
+        for library in LIBRARIES {
+            rules.file(library, run())?;
+        }
+        if let Some(folders) = folders {
+            rules.path(&folders.writable, write_within())?;
+            rules.path(&folders.readable, read())?;
+        }
+        for path in programs {
+            rules.path(path, run())?;
+        }
+        for path in &grants.reads {
+            rules.path(path, read())?;
+        }
+        for path in &grants.writes {
+            rules.path(path, write_within())?;
+        }
+        for descriptor in &grants.descriptors {
+            rules.descriptor(descriptor)?;
+        }
+        let ruleset: Option<OwnedFd> = rules.ruleset.into();
+        Ok(ruleset.map(|ruleset| Domain {
+            ruleset,
+            detail: format!("ABI {abi}"),
+        }))
+    }
+}
+
+/// The version of Landlock that this kernel has, if it has any.
+fn landlock_version() -> Option<i64> {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the call takes no pointer and only returns a number.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<libc::c_void>(),
+            0_usize,
+            VERSION,
+        )
+    };
+    (version > 0).then_some(version)
+}
+
+fn read() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile | AccessFs::ReadDir
+}
+
+fn run() -> BitFlags<AccessFs> {
+    read() | AccessFs::Execute
+}
+
+fn read_write() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile | AccessFs::WriteFile
+}
+
+/// In a folder: files and sockets, and no further folders.
+fn write_within() -> BitFlags<AccessFs> {
+    read_write()
+        | AccessFs::ReadDir
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::MakeSock
+        | AccessFs::RemoveFile
+}
+
+struct Rules {
+    ruleset: RulesetCreated,
+}
+
+impl Rules {
+    /// Allows `access` beneath `path`, which has to be there.
+    fn path(&mut self, path: &Path, access: BitFlags<AccessFs>) -> io::Result<()> {
+        let file = PathFd::new(path).map_err(|error| {
+            let reason = format!("{} can't be granted to the VMM: {error}", path.display());
+            io::Error::other(reason)
+        })?;
+        self.add(file, access).map_err(io::Error::other)
+    }
+
+    /// The same for a path that not every host has.
+    fn file(&mut self, path: &str, access: BitFlags<AccessFs>) -> io::Result<()> {
+        match PathFd::new(path) {
+            Ok(file) => self.add(file, access).map_err(io::Error::other),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Lets the VMM open a file again that it inherits. What lies on no mounted file system (a memfd, a pipe, a socket)
+    /// needs no rule, and the kernel takes none.
+    fn descriptor(&mut self, descriptor: &OwnedFd) -> io::Result<()> {
+        let flags = rustix::fs::fcntl_getfl(descriptor)?;
+        let access = match flags.intersection(OFlags::RWMODE) {
+            OFlags::RDONLY => AccessFs::ReadFile.into(),
+            _ => read_write() | AccessFs::Truncate,
+        };
+        match self.add(descriptor, access) {
+            Err(error) if no_path(&error) => Ok(()),
+            added => added.map_err(io::Error::other),
+        }
+    }
+
+    fn add(&mut self, file: impl AsFd, access: BitFlags<AccessFs>) -> Result<(), RulesetError> {
+        let metadata = rustix::fs::fstat(&file);
+        let is_folder = metadata.is_ok_and(|file| file.st_mode & libc::S_IFMT == libc::S_IFDIR);
+        // Rights of folders mean nothing on a file, and the kernel refuses them there.
+        let access = match is_folder {
+            true => access,
+            false => access & AccessFs::from_file(NEWEST),
+        };
+        (&mut self.ruleset).add_rule(PathBeneath::new(file, access))?;
+        Ok(())
+    }
+}
+
+/// Whether the kernel said that a descriptor is of no path (EBADFD).
+fn no_path(error: &RulesetError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.raw_os_error() == Some(libc::EBADFD);
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The program that runs `binary`, if that is a script.
+fn interpreter(binary: &Path) -> io::Result<Option<PathBuf>> {
+    let mut line = Vec::new();
+    let file = BufReader::new(File::open(binary)?.take(SHEBANG));
+    file.take(SHEBANG).read_until(b'\n', &mut line)?;
+    let Some(rest) = line.strip_prefix(b"#!") else {
+        return Ok(None);
+    };
+    let words = rest.split(|byte| byte.is_ascii_whitespace());
+    let program = words.into_iter().find(|word| !word.is_empty());
+    Ok(program.map(|program| std::ffi::OsStr::from_bytes(program).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_scripts_interpreter_is_found() {
+        fn check(content: &[u8], expected: Option<&str>) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("program");
+            fs::write(&path, content).unwrap();
+            assert_eq!(interpreter(&path).unwrap(), expected.map(PathBuf::from));
+        }
+
+        check(b"#!/bin/sh\nexec true\n", Some("/bin/sh"));
+        check(b"#! /usr/bin/env -S sh -e\n", Some("/usr/bin/env"));
+        check(b"#!", None);
+        check(b"#!\n/bin/sh", None);
+        check(b"\x7fELF\x02\x01", None);
+        check(b"", None);
+    }
+}

@@ -1,0 +1,170 @@
+//! The boundary of one VMM as it is prepared, and what becomes of it when the process starts.
+
+use std::io;
+use std::path::Path;
+
+use rustix::process::Pid;
+
+use super::child::{Failure, Plan, Restrictions};
+use super::environment;
+use crate::vmm::confinement::{
+    Cgroup, CgroupConfig, Confinement, Domain, Grants, IdMaps, Layer, LayerReport, rlimits,
+};
+use crate::vmm::run_dir::RunDir;
+use crate::vmm::{Error, VmmConfig};
+
+/// What a VMM is to be restricted to, with what is known so far of each layer.
+pub(super) struct Boundary {
+    pub(super) restrictions: Restrictions,
+    pub(super) cgroup: Option<Cgroup>,
+    pub(super) layers: Layers,
+}
+
+impl Boundary {
+    /// Prepares every layer that the configuration wants and this host has.
+    pub(super) fn prepare(
+        binary: &Path,
+        config: &VmmConfig,
+        grants: &Grants,
+        run_dir: &RunDir,
+    ) -> Result<Boundary, Error> {
+        let folders = run_dir.folders();
+        let mut programs = config.programs.clone();
+        programs.extend(environment::libraries(&config.env));
+        let domain = || Domain::new(Some(binary), Some(folders), &programs, grants);
+        let mut boundary = Boundary::common(&config.confinement, grants.largest_file, domain)?;
+        boundary.make_cgroup(&config.cgroup, &run_dir.cgroup_name())?;
+        Ok(boundary)
+    }
+
+    /// That of a trial, which opens nothing.
+    pub(super) fn trial(cgroup: &CgroupConfig) -> Result<Boundary, Error> {
+        let domain = || Domain::new(None, None, &[], &Grants::default());
+        let mut boundary = Boundary::common(&Confinement::default(), None, domain)?;
+        let name = format!("chv-sandbox-trial-{}", uuid::Uuid::new_v4().simple());
+        boundary.make_cgroup(cgroup, &name)?;
+        Ok(boundary)
+    }
+
+    fn common(
+        confinement: &Confinement,
+        largest_file: Option<u64>,
+        domain: impl FnOnce() -> io::Result<Option<Domain>>,
+    ) -> Result<Boundary, Error> {
+        let mut layers = Layers::new(confinement)?;
+        let wants = |layer| confinement.wants(layer);
+        let mut restrictions = Restrictions {
+            descriptors: wants(Layer::Descriptors),
+            no_new_privs: wants(Layer::NoNewPrivs),
+            capabilities: wants(Layer::Capabilities),
+            ..Restrictions::default()
+        };
+        if wants(Layer::Rlimits) {
+            restrictions.rlimits = rlimits(largest_file);
+            if let Some(length) = largest_file {
+                layers.add_detail(Layer::Rlimits, &format!("files of {length} bytes"));
+            }
+        }
+        if wants(Layer::Namespaces) {
+            restrictions.namespaces = Some(IdMaps::of_this_process());
+        }
+        if wants(Layer::Landlock) {
+            match domain().map_err(Error::Grant)? {
+                Some(domain) => {
+                    restrictions.landlock = Some(domain.ruleset);
+                    layers.add_detail(Layer::Landlock, &domain.detail);
+                }
+                None => layers.miss(Layer::Landlock, "this kernel has none".to_owned())?,
+            }
+        }
+        Ok(Boundary {
+            restrictions,
+            cgroup: None,
+            layers,
+        })
+    }
+
+    fn make_cgroup(&mut self, config: &CgroupConfig, name: &str) -> Result<(), Error> {
+        if !self.layers.confinement.wants(Layer::Cgroup) {
+            return Ok(());
+        }
+        match Cgroup::create(config, name) {
+            Ok(cgroup) => {
+                self.layers.add_detail(Layer::Cgroup, &cgroup.detail);
+                let directory = cgroup.directory.try_clone().map_err(Error::Grant)?;
+                self.restrictions.cgroup = Some(directory.into());
+                self.cgroup = Some(cgroup);
+                Ok(())
+            }
+            Err(reason) => self.layers.miss(Layer::Cgroup, reason),
+        }
+    }
+}
+
+/// What became of the layers so far.
+pub(super) struct Layers {
+    confinement: Confinement,
+    reports: Vec<LayerReport>,
+}
+
+impl Layers {
+    /// All that are wanted are taken to come into force, until the start shows otherwise.
+    fn new(confinement: &Confinement) -> Result<Self, Error> {
+        if let Some(layer) = confinement.contradiction() {
+            let reason = "the configuration also leaves it out".to_owned();
+            return Err(Error::LayerMissing { layer, reason });
+        }
+        let report = |layer: Layer| match confinement.wants(layer) {
+            true => LayerReport::in_force(layer),
+            false => LayerReport::left_out(layer),
+        };
+        Ok(Layers {
+            confinement: confinement.clone(),
+            reports: Layer::ALL.map(report).to_vec(),
+        })
+    }
+
+    fn add_detail(&mut self, layer: Layer, detail: &str) {
+        if let Some(report) = self.report(layer) {
+            report.add_detail(detail);
+        }
+    }
+
+    fn report(&mut self, layer: Layer) -> Option<&mut LayerReport> {
+        let mut reports = self.reports.iter_mut();
+        reports.find(|report| report.layer == layer)
+    }
+
+    /// Goes on without a layer, unless it is required.
+    fn miss(&mut self, layer: Layer, reason: String) -> Result<(), Error> {
+        if self.confinement.require.contains(&layer) {
+            return Err(Error::LayerMissing { layer, reason });
+        }
+        if let Some(report) = self.report(layer) {
+            *report = LayerReport::missing(layer, reason);
+        }
+        Ok(())
+    }
+
+    /// Starts the child of `plan` with as many of its layers as this host allows. What a layer's absence doesn't explain
+    /// is the inner error.
+    pub(super) fn start(&mut self, plan: &mut Plan) -> Result<io::Result<Pid>, Error> {
+        loop {
+            let Failure { step, error } = match plan.start() {
+                Ok(child) => return Ok(Ok(child)),
+                Err(failure) => failure,
+            };
+            let Some(layer) = step.layer() else {
+                return Ok(Err(error));
+            };
+            if !plan.restrictions.leave_out(layer) {
+                return Ok(Err(error));
+            }
+            self.miss(layer, error.to_string())?;
+        }
+    }
+
+    pub(super) fn into_reports(self) -> Vec<LayerReport> {
+        self.reports
+    }
+}

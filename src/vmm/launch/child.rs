@@ -1,0 +1,449 @@
+//! The child between clone and exec.
+//!
+//! A copy of this process with one thread, in which only system calls are safe: another thread may have held a lock, of the
+//! allocator for one, when the copy was made. So everything that the child needs is made beforehand, by [`Plan`], and
+//! [`Plan::start`] only makes calls.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, c_char};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, FdFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Resource, Rlimit, Signal};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::vmm::confinement::{IdMaps, Layer, NAMESPACES};
+
+/// `CLONE_INTO_CGROUP` of Linux 5.7; the `libc` crate's constant is of too small a type.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// What the child is to become, and what it does before.
+pub(super) struct Plan {
+    /// The executable's path; `None` for a trial, which ends at once.
+    pub(super) program: Option<CString>,
+    pub(super) arguments: Vec<CString>,
+    pub(super) environment: Vec<CString>,
+    /// Standard input, output and error.
+    pub(super) stdio: [OwnedFd; 3],
+    /// Kept open, each under the number that it has here.
+    pub(super) inherited: Vec<OwnedFd>,
+    /// Where the child leaves a copy of its `/proc/self/stat`.
+    pub(super) record: Option<File>,
+    pub(super) restrictions: Restrictions,
+}
+
+/// What the child does to itself, by layer.
+#[derive(Default)]
+pub(super) struct Restrictions {
+    pub(super) namespaces: Option<IdMaps>,
+    pub(super) cgroup: Option<OwnedFd>,
+    pub(super) rlimits: Vec<(Resource, Rlimit)>,
+    pub(super) capabilities: bool,
+    pub(super) no_new_privs: bool,
+    pub(super) descriptors: bool,
+    pub(super) landlock: Option<OwnedFd>,
+}
+
+impl Restrictions {
+    /// Leaves a layer out; whether it was there.
+    pub(super) fn leave_out(&mut self, layer: Layer) -> bool {
+        match layer {
+            Layer::Environment => false,
+            Layer::Descriptors => std::mem::take(&mut self.descriptors),
+            Layer::NoNewPrivs => std::mem::take(&mut self.no_new_privs),
+            Layer::Rlimits => !std::mem::take(&mut self.rlimits).is_empty(),
+            Layer::Capabilities => std::mem::take(&mut self.capabilities),
+            Layer::Landlock => self.landlock.take().is_some(),
+            Layer::Namespaces => self.namespaces.take().is_some(),
+            Layer::Cgroup => self.cgroup.take().is_some(),
+        }
+    }
+}
+
+/// A step of the child, as it says which one failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Step {
+    Clone,
+    Namespaces,
+    Cgroup,
+    Prepare,
+    Rlimits,
+    Capabilities,
+    NoNewPrivs,
+    Descriptors,
+    Landlock,
+    Exec,
+}
+
+impl Step {
+    const ALL: [Step; 10] = [
+        Step::Clone,
+        Step::Namespaces,
+        Step::Cgroup,
+        Step::Prepare,
+        Step::Rlimits,
+        Step::Capabilities,
+        Step::NoNewPrivs,
+        Step::Descriptors,
+        Step::Landlock,
+        Step::Exec,
+    ];
+
+    /// The layer without which the start might go on.
+    pub(super) fn layer(self) -> Option<Layer> {
+        match self {
+            Step::Clone | Step::Prepare | Step::Exec => None,
+            Step::Namespaces => Some(Layer::Namespaces),
+            Step::Cgroup => Some(Layer::Cgroup),
+            Step::Rlimits => Some(Layer::Rlimits),
+            Step::Capabilities => Some(Layer::Capabilities),
+            Step::NoNewPrivs => Some(Layer::NoNewPrivs),
+            Step::Descriptors => Some(Layer::Descriptors),
+            Step::Landlock => Some(Layer::Landlock),
+        }
+    }
+}
+
+/// A start that failed, with the step.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) step: Step,
+    pub(super) error: io::Error,
+}
+
+type Steps<T> = Result<T, (Step, Errno)>;
+
+/// For `map_err`: `step` failed.
+fn at(step: Step) -> impl Fn(Errno) -> (Step, Errno) {
+    move |error| (step, error)
+}
+
+impl Plan {
+    /// Starts the child and waits until it has become the program, or for a trial, until it has ended.
+    ///
+    /// The caller has to be a thread that lives as long as the child should: the parent-death signal follows it.
+    pub(super) fn start(&self) -> Result<Pid, Failure> {
+        let failed = |step| {
+            move |error: Errno| Failure {
+                step,
+                error: error.into(),
+            }
+        };
+        let (status, told) = pipe_with(PipeFlags::CLOEXEC).map_err(failed(Step::Clone))?;
+        let arguments = pointers(&self.arguments);
+        let environment = pointers(&self.environment);
+        let signals = SignalsBlocked::new();
+        let child = self.fork()?;
+        let Some(child) = child else {
+            let (step, error) = match self.become_program(&told, &arguments, &environment) {
+                Ok(never) => match never {},
+                Err(failure) => failure,
+            };
+            let errno = error.raw_os_error().to_ne_bytes();
+            let message = [step as u8, errno[0], errno[1], errno[2], errno[3]];
+            let _ = rustix::io::write(&told, &message);
+            // SAFETY: ends the child without running anything of the process that it is a copy of.
+            unsafe { libc::_exit(127) }
+        };
+        drop(signals);
+        drop(told);
+        match read_failure(&status) {
+            Ok(None) if self.program.is_some() => Ok(child),
+            Ok(failure) => {
+                reap(child);
+                match failure {
+                    None => Ok(child),
+                    Some(failure) => Err(failure),
+                }
+            }
+            Err(error) => {
+                kill_and_reap(child);
+                let step = Step::Clone;
+                Err(Failure { step, error })
+            }
+        }
+    }
+
+    /// `None` in the child.
+    fn fork(&self) -> Result<Option<Pid>, Failure> {
+        let Restrictions {
+            namespaces, cgroup, ..
+        } = &self.restrictions;
+        let failed = |step| Failure {
+            step,
+            error: io::Error::last_os_error(),
+        };
+        let id = match (namespaces, cgroup) {
+            // SAFETY: fork is always sound to call; what the child may do is `become_program`'s affair.
+            (None, None) => unsafe { libc::fork() },
+            _ => {
+                // SAFETY: the struct is plain numbers, for which zeros mean that nothing is asked for.
+                let mut request: libc::clone_args = unsafe { std::mem::zeroed() };
+                request.exit_signal = libc::SIGCHLD as u64;
+                if namespaces.is_some() {
+                    request.flags |= NAMESPACES;
+                }
+                if let Some(cgroup) = cgroup {
+                    request.flags |= CLONE_INTO_CGROUP;
+                    request.cgroup = cgroup.as_raw_fd() as u64;
+                }
+                // SAFETY: without CLONE_VM and with no stack given, clone3 is a fork: the child goes on here on a copy of
+                // this stack. The kernel reads the struct, of the size that is given, before it returns.
+                let id = unsafe {
+                    libc::syscall(
+                        libc::SYS_clone3,
+                        ptr::from_ref(&request),
+                        size_of::<libc::clone_args>(),
+                    )
+                };
+                id as i32
+            }
+        };
+        match id {
+            0 => Ok(None),
+            id => match Pid::from_raw(id) {
+                Some(id) if id.as_raw_nonzero().get() > 0 => Ok(Some(id)),
+                // One of the two, and each is tried without the other.
+                _ if cgroup.is_some() && namespaces.is_none() => Err(failed(Step::Cgroup)),
+                _ if namespaces.is_some() => Err(failed(Step::Namespaces)),
+                _ => Err(failed(Step::Clone)),
+            },
+        }
+    }
+
+    /// All that the child does. Makes system calls, takes no lock and allocates nothing.
+    fn become_program(
+        &self,
+        told: &OwnedFd,
+        arguments: &[*const c_char],
+        environment: &[*const c_char],
+    ) -> Steps<Infallible> {
+        let restrictions = &self.restrictions;
+        if let Some(maps) = &restrictions.namespaces {
+            // Without this, a group can't be mapped.
+            write_to(c"/proc/self/setgroups", b"deny").map_err(at(Step::Namespaces))?;
+            write_to(c"/proc/self/uid_map", maps.user.as_bytes()).map_err(at(Step::Namespaces))?;
+            write_to(c"/proc/self/gid_map", maps.group.as_bytes()).map_err(at(Step::Namespaces))?;
+        }
+        // A group of its own: a terminal's signals are for the agent.
+        rustix::process::setpgid(None, None).map_err(at(Step::Prepare))?;
+        if let Some(record) = &self.record {
+            leave_stat(record).map_err(at(Step::Prepare))?;
+        }
+        for (number, stream) in self.stdio.iter().enumerate() {
+            // SAFETY: dup2 on two numbers; the new one is a standard stream of this child alone.
+            let copied = unsafe { libc::dup2(stream.as_raw_fd(), number as i32) };
+            if copied < 0 {
+                return Err((Step::Prepare, last_error()));
+            }
+        }
+        for &(resource, limit) in &restrictions.rlimits {
+            rustix::process::setrlimit(resource, limit).map_err(at(Step::Rlimits))?;
+        }
+        if restrictions.capabilities {
+            drop_capabilities().map_err(at(Step::Capabilities))?;
+        }
+        if restrictions.no_new_privs {
+            rustix::thread::set_no_new_privs(true).map_err(at(Step::NoNewPrivs))?;
+        }
+        // After everything that changes credentials, which clears it.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(at(Step::Prepare))?;
+        if parent_is_gone(told).map_err(at(Step::Prepare))? {
+            return Err((Step::Prepare, Errno::SRCH));
+        }
+        if restrictions.descriptors {
+            close_at_exec().map_err(at(Step::Descriptors))?;
+        }
+        for descriptor in &self.inherited {
+            rustix::io::fcntl_setfd(descriptor, FdFlags::empty()).map_err(at(Step::Prepare))?;
+        }
+        if let Some(ruleset) = &restrictions.landlock {
+            restrict(ruleset).map_err(at(Step::Landlock))?;
+        }
+        reset_signals(!restrictions.rlimits.is_empty());
+        let Some(program) = &self.program else {
+            // SAFETY: ends a trial, as above.
+            unsafe { libc::_exit(0) }
+        };
+        // SAFETY: the path is a C string, both lists are of C strings with a null pointer at the end, and all of them
+        // outlive the call, which returns only if it failed.
+        unsafe { libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+        Err((Step::Exec, last_error()))
+    }
+}
+
+/// Pointers to the strings, with the null pointer that ends the list.
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    let pointers = strings.iter().map(|string| string.as_ptr());
+    pointers.chain([ptr::null()]).collect()
+}
+
+fn last_error() -> Errno {
+    // What std reads is the C library's errno, without allocating.
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+}
+
+fn write_to(path: &CStr, bytes: &[u8]) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    rustix::io::write(&file, bytes).map(drop)
+}
+
+fn leave_stat(record: &File) -> Result<(), Errno> {
+    let mut stat = [0; 1024];
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let own = rustix::fs::open(c"/proc/self/stat", flags, Mode::empty())?;
+    let length = rustix::io::read(&own, &mut stat)?;
+    rustix::io::write(record, &stat[..length]).map(drop)
+}
+
+/// Gives up every capability: those in force, and those that an exec could bring back.
+fn drop_capabilities() -> Result<(), Errno> {
+    // By number, since a kernel may know more of them than any list. One that it doesn't know ends the list. A process
+    // without the right to drop them has none to lose, and `no_new_privs` keeps it so.
+    for capability in 0..=u64::BITS {
+        // SAFETY: takes numbers.
+        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        if dropped != 0 {
+            match last_error() {
+                Errno::INVAL | Errno::PERM => break,
+                error => return Err(error),
+            }
+        }
+    }
+    match rustix::thread::clear_ambient_capability_set() {
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(error) => return Err(error),
+    }
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, none)
+}
+
+/// If the parent died before its death was asked to be told, the signal never comes. `told` is a pipe whose reading end the
+/// parent has.
+fn parent_is_gone(told: &OwnedFd) -> Result<bool, Errno> {
+    let mut pipe = [PollFd::from_borrowed_fd(told.as_fd(), PollFlags::empty())];
+    poll(&mut pipe, Some(&Timespec::default()))?;
+    Ok(pipe[0].revents().contains(PollFlags::ERR))
+}
+
+/// Has every descriptor closed at exec. Now would be too early: the pipe that tells of a failure is one of them.
+fn close_at_exec() -> Result<(), Errno> {
+    // SAFETY: takes three numbers, and with this flag only marks descriptors.
+    let marked = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3_u32,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    match marked {
+        0 => Ok(()),
+        _ => Err(last_error()),
+    }
+}
+
+/// Enters the Landlock domain.
+fn restrict(ruleset: &OwnedFd) -> Result<(), Errno> {
+    // SAFETY: takes a descriptor and a number.
+    let restricted =
+        unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0_u32) };
+    match restricted {
+        0 => Ok(()),
+        _ => Err(last_error()),
+    }
+}
+
+/// Gives every signal its default meaning and takes the block away. A write beyond the limit of a file's length is to fail,
+/// not to kill, where there is such a limit.
+fn reset_signals(ignore_file_size: bool) {
+    for signal in 1..=64 {
+        let meaning = match signal {
+            libc::SIGXFSZ if ignore_file_size => libc::SIG_IGN,
+            _ => libc::SIG_DFL,
+        };
+        // SAFETY: sets no handler, and is safe between fork and exec. SIGKILL and SIGSTOP are refused, which is right.
+        unsafe { libc::signal(signal, meaning) };
+    }
+    set_mask(|mask| {
+        // SAFETY: writes the set that it is given.
+        unsafe { libc::sigemptyset(mask) };
+    });
+}
+
+/// Sets this thread's blocked signals to what `fill` makes of a set, and returns what they were.
+fn set_mask(fill: impl FnOnce(*mut libc::sigset_t)) -> libc::sigset_t {
+    // SAFETY: plain memory that `fill`, and then the call, write whole.
+    let (mut mask, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { std::mem::zeroed() };
+    fill(&raw mut mask);
+    // SAFETY: reads the one set and writes the other. Can't fail with this first argument.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, &raw mut before) };
+    before
+}
+
+/// While this lives, this thread takes no signal: a handler of this process must not run in a child that is its copy, where
+/// it would write to pipes that both have.
+struct SignalsBlocked(libc::sigset_t);
+
+impl SignalsBlocked {
+    fn new() -> Self {
+        SignalsBlocked(set_mask(|mask| {
+            // SAFETY: writes the set that it is given.
+            unsafe { libc::sigfillset(mask) };
+        }))
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        let before = self.0;
+        // SAFETY: copies a set onto one that is as large.
+        set_mask(|mask| unsafe { *mask = before });
+    }
+}
+
+/// What the child tells of a step that failed; nothing, once exec has closed its end.
+fn read_failure(status: &OwnedFd) -> io::Result<Option<Failure>> {
+    let mut message = [0; 5];
+    let length = loop {
+        match rustix::io::read(status, &mut message) {
+            Err(Errno::INTR) => {}
+            read => break read?,
+        }
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    let [step, errno @ ..] = message;
+    let step = Step::ALL.into_iter().find(|known| *known as u8 == step);
+    Ok(Some(Failure {
+        step: step.unwrap_or(Step::Clone),
+        error: io::Error::from_raw_os_error(i32::from_ne_bytes(errno)),
+    }))
+}
+
+/// Kills a child that can't be looked after.
+pub(super) fn kill_and_reap(child: Pid) {
+    let _ = rustix::process::kill_process(child, Signal::KILL);
+    reap(child);
+}
+
+/// Takes the status of a child that is about to end.
+fn reap(child: Pid) {
+    while let Err(Errno::INTR) =
+        rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty())
+    {}
+}

@@ -1,0 +1,148 @@
+//! The environment of a VMM.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+/// What a VMM gets of this process's environment: where programs are, for one that is a script, and how text and time are
+/// written.
+const PASSED_ON: [&str; 4] = ["PATH", "LANG", "LC_ALL", "TZ"];
+
+/// The variable by which a process below a run directory is known: its value is the directory's name. A process can't give
+/// it to another that it didn't start.
+pub(in crate::vmm) const MARK: &str = "CHV_SANDBOX_RUN_DIR";
+
+/// Releases built against glibc have a seccomp filter that kills the VMM, or hangs it for ever, when a thread's own malloc
+/// arena is trimmed. With one arena there is none to trim.
+const ONE_ARENA: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
+
+/// The environment of the VMM of the run directory `name`: `configured` over the rest. `all` passes on everything that this
+/// process has.
+pub(super) fn environment(
+    name: &OsStr,
+    configured: &[(OsString, OsString)],
+    all: bool,
+) -> io::Result<Vec<CString>> {
+    let passed_on = |variable: &(OsString, OsString)| {
+        all || PASSED_ON.iter().any(|passed| variable.0 == *passed)
+    };
+    let mut variables: Vec<(OsString, OsString)> = std::env::vars_os().filter(passed_on).collect();
+    let mut set = |name: &OsStr, value: &OsStr| {
+        variables.retain(|(known, _)| known != name);
+        variables.push((name.to_owned(), value.to_owned()));
+    };
+    set(ONE_ARENA.0.as_ref(), ONE_ARENA.1.as_ref());
+    for (name, value) in configured {
+        set(name, value);
+    }
+    set(MARK.as_ref(), name);
+    variables.into_iter().map(entry).collect()
+}
+
+/// The libraries, and folders of libraries, that configured variables tell the dynamic linker to load from.
+pub(super) fn libraries(configured: &[(OsString, OsString)]) -> Vec<PathBuf> {
+    let of_linker = configured.iter().filter_map(|(name, value)| {
+        let separators: &[u8] = match name.as_bytes() {
+            b"LD_PRELOAD" => b": ",
+            b"LD_LIBRARY_PATH" => b":;",
+            _ => return None,
+        };
+        Some(value.as_bytes().split(|byte| separators.contains(byte)))
+    });
+    let paths = of_linker
+        .flatten()
+        .map(OsStr::from_bytes)
+        .map(PathBuf::from);
+    // A library that isn't there is the linker's to tell of.
+    paths
+        .filter(|path| path.is_absolute() && path.exists())
+        .collect()
+}
+
+fn entry((name, value): (OsString, OsString)) -> io::Result<CString> {
+    if name.is_empty() || name.as_bytes().contains(&b'=') {
+        let reason = format!("{name:?} can't be the name of a variable");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    }
+    let mut entry = name.clone().into_vec();
+    entry.push(b'=');
+    entry.extend_from_slice(value.as_bytes());
+    CString::new(entry).map_err(|_| {
+        let reason = format!("the variable {name:?} has a zero byte");
+        io::Error::new(io::ErrorKind::InvalidInput, reason)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(configured: &[(&str, &str)], all: bool) -> Vec<String> {
+        let configured: Vec<_> = configured
+            .iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        let entries = environment("vmm-1".as_ref(), &configured, all).unwrap();
+        let entries = entries
+            .into_iter()
+            .map(|entry| entry.into_string().unwrap());
+        entries.collect()
+    }
+
+    #[test]
+    fn what_is_not_on_the_list_stays_behind() {
+        // Cargo sets it for every test.
+        let stays = |entries: &[String]| !entries.iter().any(|entry| entry.starts_with("CARGO"));
+        assert!(stays(&of(&[], false)));
+        assert!(!stays(&of(&[], true)));
+    }
+
+    #[test]
+    fn what_is_configured_wins_but_for_the_mark() {
+        let entries = of(
+            &[
+                ("PATH", "/opt/bin"),
+                ("MALLOC_ARENA_MAX", "2"),
+                ("CHV_SANDBOX_RUN_DIR", "another"),
+                ("TOKEN", "a=b"),
+            ],
+            false,
+        );
+        for expected in [
+            "PATH=/opt/bin",
+            "MALLOC_ARENA_MAX=2",
+            "CHV_SANDBOX_RUN_DIR=vmm-1",
+            "TOKEN=a=b",
+        ] {
+            let name = expected.split('=').next().unwrap();
+            let of_that_name: Vec<_> = entries
+                .iter()
+                .filter(|entry| entry.split('=').next() == Some(name))
+                .collect();
+            assert_eq!(of_that_name, [expected]);
+        }
+    }
+
+    #[test]
+    fn the_linkers_variables_name_libraries() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().display();
+        let configured = [
+            ("LD_PRELOAD", format!("{path}:relative.so /nonexistent")),
+            ("LD_LIBRARY_PATH", format!(";{path}/;")),
+            ("OTHER", path.to_string()),
+        ]
+        .map(|(name, value)| (name.into(), value.into()));
+        let expected = [format!("{path}"), format!("{path}/")].map(PathBuf::from);
+        assert_eq!(libraries(&configured), expected);
+    }
+
+    #[test]
+    fn what_can_be_no_variable_is_refused() {
+        for (name, value) in [("", "x"), ("A=B", "x"), ("A", "x\0y"), ("A\0", "x")] {
+            let configured = [(name.into(), value.into())];
+            environment("vmm-1".as_ref(), &configured, false).unwrap_err();
+        }
+    }
+}

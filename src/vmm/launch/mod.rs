@@ -1,0 +1,243 @@
+//! The start of a VMM: from its configuration to a running process inside its boundary.
+//!
+//! [`Launch::prepare`] makes everything that is there before the process: the run directory, the api-socket, the boundary,
+//! the record. [`Launch::start`] makes the process, on the spawner's thread.
+
+mod boundary;
+mod child;
+mod environment;
+
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use tokio::sync::{broadcast, watch};
+
+use super::child::{Child, EventPipe, LogPipe};
+use super::confinement::{CgroupConfig, Grants, Layer, LayerReport, catches_forks};
+use super::family::Family;
+use super::identity::{Record, create_private};
+use super::log::Log;
+use super::run_dir::{RemovedOnDrop, RunDir};
+use super::spawner::{Console, Living, Running};
+use super::{Error, Process, VmmConfig, binary, events, procfs, reclaim, run_root};
+use crate::socket::SocketAddress;
+
+use boundary::Boundary;
+use child::Plan;
+pub(super) use environment::MARK;
+
+/// All that is there before the process.
+pub(super) struct Launch {
+    binary: PathBuf,
+    config: VmmConfig,
+    grants: Grants,
+    boundary: Boundary,
+    listener: UnixListener,
+    api_socket: SocketAddress,
+    record: Record,
+    /// Where the process leaves a copy of its `/proc/self/stat`.
+    stat: File,
+    run_dir: RemovedOnDrop,
+    /// Dropped last, when nothing is left to clear away.
+    living: Living,
+}
+
+impl Launch {
+    pub(super) fn prepare(
+        config: VmmConfig,
+        grants: Grants,
+        living: Living,
+    ) -> Result<Launch, Error> {
+        let binary = binary::find(&config.binary)?;
+        procfs::check().map_err(Error::ProcMasked)?;
+        let root = run_root::prepare(&config.run_root)?;
+        reclaim::before_a_spawn(&root)?;
+        let run_dir = RunDir::create(&root)?;
+        let boundary = Boundary::prepare(&binary, &config, &grants, &run_dir)?;
+        let (listener, api_socket) = run_dir.bind_api_socket(config.keep_socket_names)?;
+        let path = run_dir.record();
+        let cgroup = boundary.cgroup.as_ref().map(|cgroup| cgroup.path());
+        let record = procfs::socket_inode(&listener)
+            .and_then(|inode| Record::new(&binary, inode, cgroup))
+            .and_then(|record| record.write(&path).map(|()| record))
+            .map_err(Error::run_dir("write the record", &path))?;
+        let path = run_dir.stat();
+        let stat = create_private(&path).map_err(Error::run_dir("create the record", &path))?;
+        Ok(Launch {
+            binary,
+            config,
+            grants,
+            boundary,
+            listener,
+            api_socket,
+            record,
+            stat,
+            run_dir,
+            living,
+        })
+    }
+
+    /// Starts the process. Runs on the spawner thread.
+    pub(super) fn start(self) -> Result<(Running, Child), Error> {
+        let Launch {
+            living,
+            binary,
+            config,
+            grants,
+            boundary,
+            listener,
+            api_socket,
+            record,
+            stat,
+            run_dir,
+        } = self;
+        let log_path = run_dir.log();
+        let log = Log::create(&log_path).map_err(Error::run_dir("create the log", &log_path))?;
+        let console_path = run_dir.console();
+        let console = Log::create(&console_path)
+            .map_err(Error::run_dir("create the console's log", &console_path))?;
+        let (log, console) = (Arc::new(log), Arc::new(console));
+        let (event_sender, events) = broadcast::channel(events::BACKLOG);
+        let failed = |source| Error::Spawn {
+            binary: binary.clone(),
+            source,
+        };
+        let (event_pipe, event_writer) = EventPipe::new(event_sender).map_err(failed)?;
+        let (log_pipe, log_writer) = LogPipe::new(Arc::clone(&log)).map_err(failed)?;
+        let (console_pipe, console_writer) = LogPipe::new(Arc::clone(&console)).map_err(failed)?;
+        let console = Console {
+            path: format!("/proc/self/fd/{}", console_writer.as_raw_fd()).into(),
+            log: console,
+        };
+        let arguments = arguments(&config, &listener, &event_writer);
+
+        let Boundary {
+            restrictions,
+            mut cgroup,
+            mut layers,
+        } = boundary;
+        let inherits_all = !config.confinement.wants(Layer::Environment);
+        let environment = environment::environment(run_dir.name(), &config.env, inherits_all);
+        let mut inherited = grants.descriptors;
+        inherited.extend([listener.into(), event_writer, console_writer]);
+        let mut plan = Plan {
+            program: Some(c_string(binary.clone()).map_err(failed)?),
+            arguments: c_strings([binary.clone().into()].into_iter().chain(arguments))
+                .map_err(failed)?,
+            environment: environment.map_err(failed)?,
+            stdio: [
+                dev_null().map_err(failed)?,
+                log_writer.try_clone().map_err(failed)?,
+                log_writer,
+            ],
+            inherited,
+            record: Some(stat),
+            restrictions,
+        };
+        let id = layers.start(&mut plan)?.map_err(failed)?;
+        // With it go our copies of the listener and of the pipes' writing ends: from now on connecting to a dead VMM is
+        // refused, and its events end when it does.
+        drop(plan);
+        let process = match Process::open(id.as_raw_nonzero().get() as u32, record.listener_inode) {
+            Ok(process) => process,
+            Err(source) => {
+                child::kill_and_reap(id);
+                return Err(failed(source));
+            }
+        };
+
+        let layers = layers.into_reports();
+        for layer in &layers {
+            tracing::debug!(pid = process.pid(), %layer, "a layer of a VMM's boundary");
+        }
+        let in_force = |layer| {
+            layers
+                .iter()
+                .any(|report| report.layer == layer && report.is_in_force())
+        };
+        if !in_force(Layer::Cgroup) {
+            cgroup = None;
+        }
+        let family = Family {
+            process,
+            mark: run_dir.name().to_owned(),
+            is_caught: catches_forks(&layers),
+            cgroup: cgroup.map(Arc::new),
+        };
+        let (ended_sender, ended) = watch::channel(None);
+        let child = Child {
+            family: family.clone(),
+            events: Some(event_pipe),
+            log: Arc::clone(&log),
+            log_pipes: vec![log_pipe, console_pipe],
+            ended: ended_sender,
+            _living: living,
+        };
+        let running = Running {
+            binary,
+            family,
+            log,
+            console,
+            events,
+            ended,
+            api_socket,
+            layers,
+            run_dir,
+        };
+        Ok((running, child))
+    }
+}
+
+/// The words after the program's name.
+fn arguments(config: &VmmConfig, listener: &UnixListener, events: &OwnedFd) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec![
+        "--api-socket".into(),
+        format!("fd={}", listener.as_raw_fd()).into(),
+        "--event-monitor".into(),
+        format!("fd={}", events.as_raw_fd()).into(),
+    ];
+    arguments.extend((0..config.verbosity).map(|_| "-v".into()));
+    arguments
+}
+
+/// Tries every layer with a child that ends at once; see [`available`](super::confinement::available).
+pub(super) fn trial(cgroup: &CgroupConfig) -> Result<Vec<LayerReport>, Error> {
+    let Boundary {
+        restrictions,
+        cgroup: _removed_at_the_end,
+        mut layers,
+    } = Boundary::trial(cgroup)?;
+    let stdio = || -> io::Result<[OwnedFd; 3]> { Ok([dev_null()?, dev_null()?, dev_null()?]) };
+    let mut plan = Plan {
+        program: None,
+        arguments: Vec::new(),
+        environment: Vec::new(),
+        stdio: stdio().map_err(Error::Grant)?,
+        inherited: Vec::new(),
+        record: None,
+        restrictions,
+    };
+    layers.start(&mut plan)?.map_err(Error::Trial)?;
+    Ok(layers.into_reports())
+}
+
+fn dev_null() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(c"/dev/null", flags, Mode::empty())?)
+}
+
+fn c_string(text: impl Into<OsString>) -> io::Result<CString> {
+    let text = text.into().into_vec();
+    CString::new(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+}
+
+fn c_strings(texts: impl Iterator<Item = OsString>) -> io::Result<Vec<CString>> {
+    texts.map(c_string).collect()
+}
