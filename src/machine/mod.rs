@@ -69,6 +69,10 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// Where the VMM of a machine comes from.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each machine, and none is moved about"
+)]
 pub enum VmmSource {
     /// A process that is spawned, and owned until it ends.
     Spawn(VmmConfig),

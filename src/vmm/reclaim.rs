@@ -258,7 +258,12 @@ fn finish(run_dir: &RunDir, killed: &[&Process], deadline: Instant) -> Result<Ac
     {
         // One that is dying has lost its environment before its descriptors.
         let is_dying = procfs::has_lost_its_environment(process.pid());
-        if !(is_dying && process.wait_until_ended(left(deadline))) && !process.has_ended() {
+        let limit = if is_dying {
+            left(deadline)
+        } else {
+            Duration::ZERO
+        };
+        if !process.wait_until_ended(limit) {
             return Err(LeftAlone::NotProved { pid: process.pid() });
         }
     }

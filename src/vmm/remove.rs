@@ -191,7 +191,7 @@ mod tests {
         )
         .unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(path.join("a/socket")).unwrap();
-        fs::set_permissions(path.join("a/b/c"), Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(path.join("a/b/c"), Permissions::from_mode(0o000)).unwrap();
         fs::set_permissions(path.join("a/b"), Permissions::from_mode(0o500)).unwrap();
 
         assert!(remove_tree(&path, later()).unwrap());
