@@ -14,6 +14,9 @@
 //! - [`overlay`]: the disk's bytes: their digest, and putting them back.
 //! - [`api`]: the requests and types of the API, as values.
 //! - [`guest`]: what host and guest share, and the dispatcher that runs inside the guest.
+//! - [`socket`]: addresses of sockets, with a name or without one.
+//!
+//! [`threat_model`] says who is trusted, and what keeps the rest in its place.
 //!
 //! Beside these:
 //!
@@ -38,6 +41,8 @@ pub mod sandbox;
 pub mod socket;
 #[cfg(feature = "spec")]
 pub mod spec;
+#[doc = include_str!("threat_model.md")]
+pub mod threat_model {}
 pub mod vmm;
 pub mod vsock;
 

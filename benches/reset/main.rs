@@ -3,17 +3,18 @@
 //! - On recordings: everything that a reset does on the host besides the VMM's work and the digests of disks.
 //! - With `CLOUD_HYPERVISOR`: delete, overlay back, restore, resume and state of a VM that only idles, against the
 //!   same calls and the same copy written by hand; the same by the size of the memory, mapped and copied; and what
-//!   memory 1, 8 and 32 VMs of one snapshot take.
+//!   memory 1, 8 and 32 VMs of one snapshot take; and what the boundary around a VMM adds to its start and to a reset.
 //! - With `CHV_SANDBOX_IMAGE` as well: whole resets of a real guest by each strategy, up to its last answer, against what
 //!   the predecessor of this crate did, with `ch-remote`, `cp` and `sha256sum`. `CH_REMOTE` names `ch-remote`. And a
 //!   reset with a tool that writes much memory, mapped against copied.
 //!
 //! `CHV_SANDBOX_RESETS` says how many resets of each kind (50 unless set), `CHV_SANDBOX_PATIENCE` multiplies the time that
 //! a guest is given, `CHV_SANDBOX_MEMORY_MIB` is a real guest's memory (128 unless set). `RESET_BENCH` names one place alone:
-//! `recordings`, `idle`, `sizes`, `density`, `guest` or `writing`.
+//! `recordings`, `idle`, `confinement`, `sizes`, `density`, `guest` or `writing`.
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it found")]
 
+mod confinement;
 mod density;
 mod guest;
 mod idle;
@@ -55,6 +56,9 @@ async fn main() -> Outcome<()> {
         Some(vmm) => {
             if wanted("idle") {
                 idle::run(&vmm, resets()?).await?;
+            }
+            if wanted("confinement") {
+                confinement::run(&vmm, resets()?).await?;
             }
             if wanted("sizes") {
                 sizes::run(&vmm).await?;

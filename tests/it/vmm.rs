@@ -7,6 +7,7 @@
 )]
 
 mod agent;
+mod boundary;
 pub(crate) mod fake;
 mod identity;
 mod left_behind;

@@ -42,7 +42,7 @@ pub(crate) fn vmm_binary() -> Option<PathBuf> {
     Some(binary.into())
 }
 
-fn skipped(why: impl fmt::Display) {
+pub(crate) fn skipped(why: impl fmt::Display) {
     let thread = thread::current();
     let test = thread.name().unwrap_or("a test");
     say(format!("{test} was skipped: {why}"));

@@ -1,0 +1,484 @@
+//! A VMM that its guest has taken over, inside its boundary: what it tries, which layer stops it, and that it succeeds
+//! where that layer is left out.
+//!
+//! The captive is this test binary, started as the VMM. It tries one thing before it serves, and writes to its log how that
+//! went.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, process};
+
+use chv_sandbox::vmm::{CgroupConfig, Confinement, Grants, Layer, LayerState, Vmm, VmmConfig};
+use rustix::io::FdFlags;
+use rustix::process::{Pid, Resource, getrlimit, test_kill_process};
+use tempfile::{TempDir, tempdir};
+
+use super::{fake, has_logged};
+use crate::real::skipped;
+
+/// What the captive says before the outcome of what it tried.
+const TRIED: &str = "the captive tried: ";
+
+/// What a captive tries, its argument after a space.
+const TRY: &str = "FAKE_VMM_TRY";
+
+#[test]
+#[ignore = "plays a VMM for other tests"]
+#[expect(clippy::print_stdout, reason = "it says that it was skipped")]
+fn captive() {
+    let Ok(what) = env::var(TRY) else {
+        println!("skipped: only of use to other tests");
+        return;
+    };
+    let (what, argument) = what.split_once(' ').unwrap_or((&what, ""));
+    let outcome = match attempt(what, argument) {
+        Ok(()) => "done".to_owned(),
+        Err(error) => format!("refused, {error}"),
+    };
+    eprintln!("{TRIED}{outcome}.");
+    fake::serve();
+}
+
+fn attempt(what: &str, argument: &str) -> io::Result<()> {
+    let path = Path::new(argument);
+    match what {
+        "environment" => match env::var_os(argument) {
+            Some(_) => Ok(()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        },
+        "descriptor" => {
+            let number: RawFd = argument.parse().map_err(io::Error::other)?;
+            // SAFETY: the number is only asked whether it is of something that is open.
+            let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+            rustix::fs::fstat(descriptor).map(drop)?;
+            Ok(())
+        }
+        "read" => File::open(path)?.read_exact(&mut [0]),
+        "write" => File::options().write(true).open(path)?.write_all(b"x"),
+        "signal" => {
+            let pid = argument.parse().ok().and_then(Pid::from_raw);
+            Ok(test_kill_process(pid.ok_or(io::ErrorKind::InvalidInput)?)?)
+        }
+        "memory" => {
+            let memory = File::open(Path::new("/proc").join(argument).join("mem"))?;
+            drop(memory);
+            fs::read_dir(Path::new("/proc").join(argument).join("fd")).map(drop)
+        }
+        "connect" => UnixStream::connect(path).map(drop),
+        "tcp" => {
+            let port = argument.parse().map_err(io::Error::other)?;
+            TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).map(drop)
+        }
+        "chown" => {
+            let own = own_folder()?.join("file");
+            fs::write(&own, "")?;
+            chown(&own, Some(1), Some(1))
+        }
+        "privileges" => match rustix::thread::no_new_privs()? {
+            true => Err(io::ErrorKind::PermissionDenied.into()),
+            false => Ok(()),
+        },
+        "core" => match getrlimit(Resource::Core).maximum {
+            Some(0) => Err(io::ErrorKind::PermissionDenied.into()),
+            _ => Ok(()),
+        },
+        "grow" => {
+            let length = argument.parse().map_err(io::Error::other)?;
+            File::create(own_folder()?.join("large"))?.set_len(length)
+        }
+        "folder" => fs::create_dir(own_folder()?.join("folder")),
+        "fork" => fork(path),
+        other => panic!("{other} is nothing to try"),
+    }
+}
+
+/// The folder that the captive may write: beside its own api-socket.
+fn own_folder() -> io::Result<PathBuf> {
+    let args = env::var("FAKE_VMM_ARGS").unwrap();
+    let number = args.split(' ').find_map(|arg| arg.strip_prefix("fd="));
+    let number: RawFd = number.unwrap().parse().unwrap();
+    // SAFETY: the listener is open under this number, and stays so.
+    let listener = unsafe { BorrowedFd::borrow_raw(number) };
+    let listener = UnixListener::from(listener.try_clone_to_owned()?);
+    let address = listener.local_addr()?;
+    Ok(address.as_pathname().unwrap().with_file_name("rw"))
+}
+
+/// Leaves a process behind that is nobody's child and leads a session of its own. It holds a connection to `socket`.
+fn fork(socket: &Path) -> io::Result<()> {
+    let connection = UnixStream::connect(socket)?;
+    rustix::io::fcntl_setfd(&connection, FdFlags::empty())?;
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "(setsid sleep 1000 &) &"]);
+    let status = command.status()?;
+    assert!(status.success());
+    Ok(())
+}
+
+/// A captive, and what it may not reach.
+struct Prison {
+    folder: TempDir,
+    config: VmmConfig,
+    grants: Grants,
+}
+
+impl Prison {
+    fn new(what: &str, without: &[Layer]) -> Prison {
+        let folder = tempdir().unwrap();
+        let script = folder.path().join("captive");
+        fs::write(&script, include_str!("fake-vmm")).unwrap();
+        fs::set_permissions(&script, Permissions::from_mode(0o700)).unwrap();
+        let mut config = fake::config(&folder.path().join("run"), "");
+        config.binary = script;
+        config
+            .env
+            .push(("FAKE_VMM_TEST".into(), "vmm::boundary::captive".into()));
+        config.env.push((TRY.into(), what.into()));
+        config.confinement = Confinement {
+            without: without.to_vec(),
+            ..Confinement::default()
+        };
+        Prison {
+            folder,
+            config,
+            grants: Grants::default(),
+        }
+    }
+
+    async fn lock_up(&mut self) -> Vmm {
+        let grants = std::mem::take(&mut self.grants);
+        let vmm = Vmm::spawn_with(&self.config, grants).await.unwrap();
+        has_logged(&vmm, TRIED).await;
+        vmm
+    }
+}
+
+fn outcome(vmm: &Vmm) -> String {
+    let log = vmm.log_tail();
+    let tried = log.split_once(TRIED).unwrap().1;
+    tried.split_once('.').unwrap().0.to_owned()
+}
+
+/// Why a layer is not in force; `None` if it is.
+fn is_missing(vmm: &Vmm, layer: Layer) -> Option<String> {
+    let report = vmm.layers().iter().find(|report| report.layer == layer);
+    match &report.unwrap().state {
+        LayerState::InForce { .. } => None,
+        state => Some(format!("{state:?}")),
+    }
+}
+
+/// What is tried is stopped by each of these layers alone, and by nothing where all of them are left out.
+async fn check(what: &str, layers: &[Layer]) {
+    check_with(what, layers, |_| {}).await;
+}
+
+async fn check_with(what: &str, layers: &[Layer], prepare: impl Fn(&mut Prison)) {
+    for &alone in layers {
+        let others: Vec<_> = layers
+            .iter()
+            .copied()
+            .filter(|&layer| layer != alone)
+            .collect();
+        let mut prison = Prison::new(what, &others);
+        prepare(&mut prison);
+        let vmm = prison.lock_up().await;
+        match is_missing(&vmm, alone) {
+            None => assert!(
+                outcome(&vmm).starts_with("refused"),
+                "{what}, {alone}: {}",
+                outcome(&vmm)
+            ),
+            Some(why) => skipped(format!("{what}: {alone} is {why} here")),
+        }
+        vmm.shutdown().await;
+    }
+    let mut prison = Prison::new(what, layers);
+    prepare(&mut prison);
+    let vmm = prison.lock_up().await;
+    assert_eq!(outcome(&vmm), "done", "{what}, without {layers:?}");
+    vmm.shutdown().await;
+}
+
+/// Whether the kernel's Landlock has what came with this version.
+fn landlock_has(version: u32) -> bool {
+    let layers = chv_sandbox::vmm::available(&CgroupConfig::default()).unwrap();
+    layers.iter().any(|report| {
+        let LayerState::InForce { detail } = &report.state else {
+            return false;
+        };
+        let abi = detail
+            .split_once("ABI ")
+            .map(|(_, abi)| abi.parse::<u32>().unwrap());
+        abi.is_some_and(|abi| abi >= version)
+    })
+}
+
+#[tokio::test]
+async fn it_cannot_read_the_agents_environment() {
+    // Cargo's, or whatever this process has.
+    let passed = ["PATH", "LANG", "LC_ALL", "TZ"];
+    let mut names = env::vars().map(|(name, _)| name);
+    let name = names.find(|name| !passed.contains(&name.as_str()) && !name.contains("VMM"));
+    let Some(name) = name else {
+        return skipped("this process has no environment to keep secret");
+    };
+    check(&format!("environment {name}"), &[Layer::Environment]).await;
+}
+
+#[tokio::test]
+async fn it_cannot_use_a_descriptor_that_the_agent_has_open() {
+    let planted = File::open("/etc/passwd").unwrap();
+    // Beyond what the shell of the captive opens for itself.
+    let planted = rustix::io::fcntl_dupfd_cloexec(&planted, 100).unwrap();
+    rustix::io::fcntl_setfd(&planted, FdFlags::empty()).unwrap();
+    let what = format!("descriptor {}", planted.as_raw_fd());
+    check(&what, &[Layer::Descriptors]).await;
+}
+
+#[tokio::test]
+async fn it_cannot_open_files_that_are_not_its_own() {
+    let folder = tempdir().unwrap();
+    let canary = folder.path().join("canary");
+    fs::write(&canary, "precious").unwrap();
+    check(&format!("read {}", canary.display()), &[Layer::Landlock]).await;
+    check(&format!("write {}", canary.display()), &[Layer::Landlock]).await;
+    check("folder", &[Layer::Landlock]).await;
+}
+
+#[tokio::test]
+async fn it_reads_what_it_was_granted_and_does_not_write_it() {
+    let folder = tempdir().unwrap();
+    let canary = folder.path().join("canary");
+    fs::write(&canary, "granted").unwrap();
+    let grant = |prison: &mut Prison| prison.grants.reads.push(canary.clone());
+    let mut prison = Prison::new(&format!("read {}", canary.display()), &[]);
+    grant(&mut prison);
+    let vmm = prison.lock_up().await;
+    assert_eq!(outcome(&vmm), "done");
+    vmm.shutdown().await;
+    check_with(
+        &format!("write {}", canary.display()),
+        &[Layer::Landlock],
+        grant,
+    )
+    .await;
+}
+
+/// What the agent keeps beside the folder that the VMM may write.
+#[tokio::test]
+async fn it_cannot_change_what_the_next_start_believes() {
+    for name in ["lock", "vmm.json", "vmm.stat", "vmm.log"] {
+        let mut prison = Prison::new("environment PATH", &[]);
+        let vmm = prison.lock_up().await;
+        if let Some(why) = is_missing(&vmm, Layer::Landlock) {
+            return skipped(format!("landlock is {why} here"));
+        }
+        // Its sibling tries, which has no less.
+        let record = vmm.run_dir().unwrap().join(name);
+        check(&format!("write {}", record.display()), &[Layer::Landlock]).await;
+        vmm.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn it_cannot_signal_the_agent() {
+    let what = format!("signal {}", process::id());
+    match landlock_has(6) {
+        true => check(&what, &[Layer::Namespaces, Layer::Landlock]).await,
+        false => {
+            skipped("signals are in no Landlock domain here");
+            check(&what, &[Layer::Namespaces]).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn it_cannot_look_into_the_agent_or_a_sibling() {
+    let mut prison = Prison::new("environment PATH", &[]);
+    let sibling = prison.lock_up().await;
+    let sibling_pid = sibling.process().unwrap().pid();
+    // The sibling is in namespaces of its own, so root without capabilities can't look into it either.
+    for pid in [process::id(), sibling_pid] {
+        let mut prison = Prison::new(&format!("memory {pid}"), &[]);
+        let vmm = prison.lock_up().await;
+        assert!(outcome(&vmm).starts_with("refused"), "{}", outcome(&vmm));
+        vmm.shutdown().await;
+    }
+    let own = [Layer::Landlock, Layer::Namespaces, Layer::Capabilities];
+    let mut prison = Prison::new(&format!("memory {}", process::id()), &own);
+    let vmm = prison.lock_up().await;
+    assert_eq!(outcome(&vmm), "done", "with none of {own:?}");
+    vmm.shutdown().await;
+    sibling.shutdown().await;
+}
+
+#[tokio::test]
+async fn it_cannot_reach_a_siblings_socket() {
+    for keep_socket_names in [false, true] {
+        let mut prison = Prison::new("environment PATH", &[]);
+        prison.config.keep_socket_names = keep_socket_names;
+        let sibling = prison.lock_up().await;
+        let what = format!("connect {}", sibling.client().socket().display());
+        let vmm = Prison::new(&what, &[]).lock_up().await;
+        // Connecting by a name is restricted by no layer: that it has none is what counts.
+        assert_eq!(
+            outcome(&vmm) == "done",
+            keep_socket_names,
+            "{}",
+            outcome(&vmm)
+        );
+        vmm.shutdown().await;
+        sibling.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn it_cannot_open_tcp_connections() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let what = format!("tcp {}", listener.local_addr().unwrap().port());
+    match landlock_has(4) {
+        true => check(&what, &[Layer::Namespaces, Layer::Landlock]).await,
+        false => {
+            skipped("TCP is in no Landlock domain here");
+            check(&what, &[Layer::Namespaces]).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn it_has_no_capability_of_root() {
+    match rustix::process::geteuid().is_root() {
+        true => check("chown", &[Layer::Capabilities, Layer::Namespaces]).await,
+        false => skipped("only root has capabilities to lose"),
+    }
+}
+
+#[tokio::test]
+async fn it_gains_no_privilege_and_writes_no_core() {
+    // Landlock needs it, and is left out with it.
+    let mut prison = Prison::new("privileges", &[]);
+    let vmm = prison.lock_up().await;
+    assert!(outcome(&vmm).starts_with("refused"), "{}", outcome(&vmm));
+    vmm.shutdown().await;
+    let mut prison = Prison::new("privileges", &[Layer::NoNewPrivs, Layer::Landlock]);
+    let vmm = prison.lock_up().await;
+    assert_eq!(outcome(&vmm), "done");
+    vmm.shutdown().await;
+    match getrlimit(Resource::Core).maximum {
+        Some(0) => skipped("core dumps are off for this process too"),
+        _ => check("core", &[Layer::Rlimits]).await,
+    }
+}
+
+#[tokio::test]
+async fn it_fills_no_disk_beyond_its_own() {
+    let limit = 1 << 20;
+    let grant = |prison: &mut Prison| prison.grants.largest_file = Some(limit);
+    check_with(&format!("grow {}", limit + 1), &[Layer::Rlimits], grant).await;
+    let mut prison = Prison::new(&format!("grow {limit}"), &[]);
+    grant(&mut prison);
+    let vmm = prison.lock_up().await;
+    assert_eq!(outcome(&vmm), "done");
+    vmm.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_fork_ends_with_it() {
+    for without in [vec![], vec![Layer::Namespaces]] {
+        for kill in [false, true] {
+            let folder = tempdir().unwrap();
+            let socket = folder.path().join("socket");
+            let listener = UnixListener::bind(&socket).unwrap();
+            let mut prison = Prison::new(&format!("fork {}", socket.display()), &without);
+            let vmm = prison.lock_up().await;
+            assert_eq!(outcome(&vmm), "done");
+            let (mut held, _) = listener.accept().unwrap();
+            match kill {
+                true => drop(vmm),
+                false => drop(vmm.shutdown().await),
+            }
+            // The fork has the other end until it is gone.
+            held.set_read_timeout(Some(super::GENEROUS)).unwrap();
+            let end = held.read(&mut [0]);
+            assert_eq!(end.unwrap(), 0, "without {without:?}, killed: {kill}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_that_forks_the_vmm_is_refused_where_nothing_catches_forks() {
+    let mut prison = Prison::new("environment PATH", &[Layer::Namespaces, Layer::Cgroup]);
+    let wrapper = include_str!("fake-vmm").replace("exec \"$FAKE", "\"$FAKE");
+    fs::write(&prison.config.binary, format!("{wrapper}\nexit 0\n")).unwrap();
+    let error = Vmm::spawn(&prison.config).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("have it `exec` the VMM"), "{text}");
+    // Its forks have gone with it.
+    let run_root = prison.config.run_root.clone();
+    assert!(run_root.read_dir().unwrap().next().is_none());
+
+    prison.config.confinement = Confinement::default();
+    let vmm = Vmm::spawn(&prison.config).await.unwrap();
+    match is_missing(&vmm, Layer::Namespaces) {
+        Some(why) => skipped(format!("namespaces are {why} here")),
+        None => drop(vmm.shutdown().await),
+    }
+    drop(prison.folder);
+}
+
+#[tokio::test]
+async fn a_layer_that_is_required_and_missing_is_told() {
+    let mut prison = Prison::new("environment PATH", &[]);
+    prison.config.confinement.require = vec![Layer::Cgroup];
+    prison.config.cgroup.parent = Some(prison.folder.path().to_owned());
+    let error = Vmm::spawn(&prison.config).await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("cgroup layer") && text.contains("no cgroup v2"),
+        "{text}"
+    );
+    assert!(prison.config.run_root.read_dir().unwrap().next().is_none());
+}
+
+#[tokio::test]
+async fn its_control_group_has_the_limits_and_goes_with_it() {
+    let mount = Path::new("/sys/fs/cgroup");
+    let parent = mount.join(format!("chv-sandbox-test-{}", process::id()));
+    if !mount.join("cgroup.controllers").exists() || fs::create_dir(&parent).is_err() {
+        return skipped("there is no cgroup v2 in which a test may make groups");
+    }
+    let _ = fs::write(mount.join("cgroup.subtree_control"), "+pids +memory +cpu");
+    let mut prison = Prison::new("environment PATH", &[Layer::Namespaces]);
+    prison.config.cgroup = CgroupConfig {
+        parent: Some(parent.clone()),
+        memory_max_mib: Some(512),
+        pids_max: Some(64),
+        cpu_max_percent: Some(100),
+    };
+    let vmm = prison.lock_up().await;
+    let pid = vmm.process().unwrap().pid();
+    match is_missing(&vmm, Layer::Cgroup) {
+        Some(why) => skipped(format!("the control group is {why} here")),
+        None => {
+            let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+            assert!(own.contains("chv-sandbox-test"), "{own}");
+        }
+    }
+    vmm.shutdown().await;
+    drop(vmm);
+    assert_eq!(
+        fs::read_dir(&parent)
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().path().is_dir())
+            .count(),
+        0
+    );
+    fs::remove_dir(&parent).unwrap();
+}
