@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use super::{Event, ResetOutcome, ResetReport, ResetState};
 use crate::machine::{Machine, blocking};
+use crate::sanitize;
 
 /// How many folders of evidence hold the disks too.
 const WITH_DISKS: usize = 16;
@@ -151,7 +152,7 @@ impl Journal {
             self.0.pop_front();
         }
         let line = format!("{} {event}", Timestamp::now());
-        self.0.push_back(line.chars().take(EVENT_LINE).collect());
+        self.0.push_back(sanitize::line(&line, EVENT_LINE));
     }
 }
 

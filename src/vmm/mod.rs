@@ -40,20 +40,23 @@ mod open_files;
 mod process;
 mod procfs;
 mod proof;
+mod pump;
 mod ready;
 mod reclaim;
 mod run_dir;
 mod run_root;
 mod shutdown;
 mod spawner;
+mod throttle;
 
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::process::Signal;
-use tokio::sync::{OnceCell, broadcast, watch};
+use tokio::sync::{OnceCell, watch};
 
+use crate::broadcast;
 use crate::client::Client;
 
 pub use config::{Limits, VmmConfig};
@@ -148,7 +151,7 @@ impl Vmm {
             socket: api_socket.to_owned(),
             source: Box::new(source),
         })?;
-        let (_, events) = broadcast::channel(1);
+        let (_, events) = broadcast::channel(events::BACKLOG);
         Ok(Vmm {
             client,
             limits: Limits::default(),
@@ -197,7 +200,7 @@ impl Vmm {
     /// The VMM's events from now on.
     ///
     /// They are hints, never state: the VMM drops or tears them when they aren't read fast enough, and there is none
-    /// for a failure. A receiver that lags loses the oldest. The stream closes when the process has died; it is closed
+    /// for a failure. A receiver that lags by more than 256 events, or by 1 MiB, loses the oldest. The stream closes when the process has died; it is closed
     /// from the start when attached.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.events.resubscribe()
@@ -216,7 +219,8 @@ impl Vmm {
         }
     }
 
-    /// The last 16 KiB of what the VMM wrote to its standard output and error, as text; empty when attached.
+    /// The last 16 KiB of what the VMM wrote to its standard output and error, as text that is
+    /// [safe to show](crate::sanitize::lines); empty when attached.
     pub fn log_tail(&self) -> String {
         self.running
             .as_ref()
@@ -227,15 +231,16 @@ impl Vmm {
     /// What to give as `file` to a console or serial port of mode `File`, so that what the guest writes is kept in
     /// `console.log` and can fill no disk; `None` when attached.
     ///
-    /// It is the VMM's own name for a pipe that it has inherited, and means nothing to another process. A guest that
-    /// writes faster than the pipe is emptied waits, as it would for any console.
+    /// It is the VMM's own name for a pipe that it has inherited, and means nothing to another process. The pipe is
+    /// emptied at 2 MiB a second, after a first MiB at any speed: a guest that writes faster waits, as it would for any
+    /// console.
     pub fn console(&self) -> Option<&Path> {
         let console = self.running.as_ref().map(|running| &running.console);
         console.map(|console| console.path.as_path())
     }
 
-    /// The last 16 KiB of what came to [`console`](Vmm::console), over all VMs that this VMM has had, as text; empty
-    /// when attached.
+    /// The last 16 KiB of what came to [`console`](Vmm::console), over all VMs that this VMM has had, as text that is
+    /// [safe to show](crate::sanitize::lines); empty when attached.
     pub fn console_tail(&self) -> String {
         self.running
             .as_ref()

@@ -20,17 +20,19 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::process::Signal;
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-use super::child::{Child, EventPipe, LogPipe};
+use super::child::Child;
 use super::identity::{Record, create_private};
 use super::log::Log;
 use super::proof::SocketFile;
+use super::pump::{self, Pipe};
 use super::run_dir::{RemovedOnDrop, RunDir};
 use super::{
     EndedReceiver, Error, Event, Process, VmmConfig, binary, events, procfs, reclaim, run_root,
 };
+use crate::broadcast;
 
 /// A VMM that was started. Dropping it kills the process and removes the run directory.
 #[derive(Debug)]
@@ -155,9 +157,10 @@ impl Launch {
             binary: binary.clone(),
             source,
         };
-        let (event_pipe, event_writer) = EventPipe::new(event_sender).map_err(failed)?;
-        let (log_pipe, log_writer) = LogPipe::new(Arc::clone(&log)).map_err(failed)?;
-        let (console_pipe, console_writer) = LogPipe::new(Arc::clone(&console)).map_err(failed)?;
+        pump::start().map_err(failed)?;
+        let (event_pipe, event_writer) = Pipe::events(event_sender).map_err(failed)?;
+        let (log_pipe, log_writer) = Pipe::log(Arc::clone(&log)).map_err(failed)?;
+        let (console_pipe, console_writer) = Pipe::console(Arc::clone(&console)).map_err(failed)?;
         let console = Console {
             path: format!("/proc/self/fd/{}", console_writer.as_raw_fd()).into(),
             log: console,
@@ -192,13 +195,12 @@ impl Launch {
             }
         };
         let (ended_sender, ended) = watch::channel(None);
+        pump::watch(process.pid(), vec![event_pipe, log_pipe, console_pipe]);
         let child = Child {
             process: process.clone(),
-            events: Some(event_pipe),
             log: Arc::clone(&log),
-            log_pipes: vec![log_pipe, console_pipe],
             ended: ended_sender,
-            _living: living,
+            living,
         };
         let running = Running {
             binary,
@@ -279,7 +281,7 @@ fn submit(request: Request) -> Result<(), Error> {
     })
 }
 
-fn wake(eventfd: &OwnedFd) -> io::Result<()> {
+pub(super) fn wake(eventfd: &OwnedFd) -> io::Result<()> {
     match rustix::io::write(eventfd, &1_u64.to_ne_bytes()) {
         // A full counter wakes just as well.
         Ok(_) | Err(rustix::io::Errno::AGAIN) => Ok(()),
@@ -328,7 +330,7 @@ pub async fn all_ended(limit: Duration) -> bool {
         .is_ok()
 }
 
-/// The thread: waits for requests, ends of children and events, and never ends itself.
+/// The thread: waits for requests and ends of children, and never ends itself.
 fn run(requests: &mpsc::Receiver<Request>, woken: &OwnedFd) {
     let mut children: Vec<Child> = Vec::new();
     loop {
@@ -342,11 +344,8 @@ fn run(requests: &mpsc::Receiver<Request>, woken: &OwnedFd) {
             // If nobody wants it any more, it is dropped here, which kills the process; it is reaped as any other.
             let _ = request.reply.send(answer);
         }
-        for child in &mut children {
-            child.read_events();
-            child.read_logs();
-        }
-        children.retain_mut(|child| !child.reap());
+        let ended = children.extract_if(.., |child| child.process.has_ended());
+        ended.for_each(Child::reap);
     }
 }
 
@@ -354,11 +353,6 @@ fn wait_for_anything(children: &[Child], woken: &OwnedFd) {
     let mut descriptors = vec![PollFd::new(woken, PollFlags::IN)];
     for child in children {
         descriptors.push(PollFd::new(&child.process, PollFlags::IN));
-        if let Some(events) = &child.events {
-            descriptors.push(PollFd::new(events, PollFlags::IN));
-        }
-        let logs = child.log_pipes.iter();
-        descriptors.extend(logs.map(|log| PollFd::new(log, PollFlags::IN)));
     }
     match poll(&mut descriptors, None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
