@@ -1,7 +1,7 @@
 //! Text that a guest or a VMM wrote, made safe for an error, a log line or a terminal.
 //!
 //! A guest and its VMM are hostile. What they write can hold escape sequences that move a terminal's cursor, characters
-//! that reverse the direction of a line, and newlines that forge a line of a log. [`line`] and [`lines`] leave nothing of
+//! that reverse the direction of a line, and newlines that forge a line of a log. [`line()`] and [`lines`] leave nothing of
 //! that in a text: each character that isn't printable becomes its escape, as in a Rust literal (`\n`, `\u{1b}`).
 //!
 //! The escapes are for reading. A text that has a backslash of its own keeps it, so the original can't be recovered

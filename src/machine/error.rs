@@ -44,7 +44,7 @@ pub enum Error {
     NoChannel,
     /// The VM started, but its guest never opened the channel.
     #[error(
-        "the VM runs, but its guest never answered; its console ended with: {}",
+        "the VM runs, but its guest never answered; its console ended with:{}",
         ending(console)
     )]
     GuestSilent {
@@ -184,13 +184,13 @@ fn has(found: Option<&str>) -> String {
     found.map_or_else(|| "has nothing".to_owned(), |found| format!("has {found}"))
 }
 
-/// The end of a console as it goes into a message, of at most 2,048 characters and the margin of each line.
+/// The end of a console as it goes into a message after a colon: at most 2,048 characters, each line behind a margin.
 fn ending(console: &str) -> String {
     const LONGEST: usize = 2048;
     let console = sanitize::lines(console);
     let console = console.trim();
     if console.is_empty() {
-        return "(nothing)".to_owned();
+        return " (nothing)".to_owned();
     }
     let skipped = console.chars().count().saturating_sub(LONGEST);
     let start = console.char_indices().nth(skipped).map_or(0, |(at, _)| at);
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_console_in_a_message_is_short_and_harmless() {
-        assert_eq!(ending(" \n"), "(nothing)");
+        assert_eq!(ending(" \n"), " (nothing)");
         assert_eq!(
             ending("\nKernel panic\r\n\tat once\r\n"),
             "\n  | Kernel panic\n  | \tat once"

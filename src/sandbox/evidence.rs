@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `reset.json` | the state and the report: every digest, check and step | some KiB |
 //! | `events.log` | the last events before it, a line each | 256 lines |
-//! | `vmm.log`, `console.log` | the end of what VMM and guest wrote | 16 KiB each |
+//! | `vmm.log`, `console.log` | the end of what VMM and guest wrote, made [safe to show](sanitize::lines) | 16 KiB each before that |
 //! | `<role>.img` | each writable disk as it was found | the disk |
 //!
 //! The small ones are written first, so that a full disk costs the large ones alone. Evidence is never removed by

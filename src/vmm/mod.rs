@@ -20,6 +20,15 @@
 //! | `console.log` | what the VM wrote to its [console](Vmm::console), bounded in the same way |
 //! | [`VSOCK_SOCKET`] | a name that is free for the VM's vsock socket |
 //!
+//! # What a VMM can make this process hold and do
+//!
+//! Logs, console and event monitor are read by one thread of their own, a chunk of 64 KiB of each in turn. The log is read
+//! at 4 MiB a second after a first 4 MiB, the console at 2 MiB after 1 MiB, events at 256 KiB after 1 MiB; a VMM or a guest
+//! that writes faster waits. Of a log 1 MiB is kept in its file, and nothing in memory. An event has 16 KiB at most, and
+//! events for slow subscribers 1 MiB together. When a VMM has ended, its end is told after what its pipes still held was
+//! read, so its last words are complete. Text of a VMM or a guest in errors and events is
+//! [safe to show](crate::sanitize); the files hold the bytes.
+//!
 //! # No orphan
 //!
 //! The VMM asks the kernel for SIGKILL when its parent dies. That is best effort: the kernel drops the request for a

@@ -245,6 +245,8 @@ fn an_unknown_value_is_not_the_value_unknown() {
     assert_eq!(read("Unknown"), ImageType::Undetermined);
     assert_eq!(read("Qcow9"), ImageType::Unknown("Qcow9".into()));
     assert_eq!(read("Qcow9").to_string(), "Qcow9");
+    assert_eq!(read("\u{1b}[1A\n").as_str(), "\u{1b}[1A\n");
+    assert_eq!(read("\u{1b}[1A\n").to_string(), "\\u{1b}[1A\\n");
     assert_eq!(ImageType::default(), ImageType::Undetermined);
 }
 

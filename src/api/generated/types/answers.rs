@@ -147,9 +147,10 @@ impl VmState {
     }
 }
 
+/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for VmState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(&crate::sanitize::line(self.as_str(), 64))
     }
 }
 

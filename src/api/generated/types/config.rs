@@ -145,9 +145,10 @@ impl ConsoleMode {
     }
 }
 
+/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for ConsoleMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(&crate::sanitize::line(self.as_str(), 64))
     }
 }
 
@@ -182,9 +183,10 @@ impl CoreSchedulingMode {
     }
 }
 
+/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for CoreSchedulingMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(&crate::sanitize::line(self.as_str(), 64))
     }
 }
 
@@ -257,9 +259,10 @@ impl CpuProfile {
     }
 }
 
+/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for CpuProfile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(&crate::sanitize::line(self.as_str(), 64))
     }
 }
 
@@ -428,9 +431,10 @@ impl HotplugMethod {
     }
 }
 
+/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for HotplugMethod {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(&crate::sanitize::line(self.as_str(), 64))
     }
 }
 

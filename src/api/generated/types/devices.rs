@@ -270,9 +270,10 @@ impl ImageType {
     }
 }
 
+/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for ImageType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(&crate::sanitize::line(self.as_str(), 64))
     }
 }
 
@@ -304,9 +305,10 @@ impl LockGranularity {
     }
 }
 
+/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for LockGranularity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(&crate::sanitize::line(self.as_str(), 64))
     }
 }
 
@@ -560,9 +562,10 @@ impl VhostMode {
     }
 }
 
+/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for VhostMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(&crate::sanitize::line(self.as_str(), 64))
     }
 }
 
