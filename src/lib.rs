@@ -14,6 +14,8 @@
 //! - [`overlay`]: the disk's bytes: their digest, and putting them back.
 //! - [`api`]: the requests and types of the API, as values.
 //! - [`guest`]: what host and guest share, and the dispatcher that runs inside the guest.
+//! - [`broadcast`]: a channel for events that is bounded in bytes.
+//! - [`sanitize`]: makes text of a guest or a VMM safe for an error, a log line or a terminal.
 //! - [`socket`]: addresses of sockets, with a name or without one.
 //!
 //! [`threat_model`] says who is trusted, and what keeps the rest in its place.
@@ -26,6 +28,7 @@
 //! - [`image`]: packs a bootable image from a distribution's kernel files.
 
 pub mod api;
+pub mod broadcast;
 pub mod client;
 #[cfg(feature = "compat")]
 pub mod compat;
@@ -38,6 +41,7 @@ pub mod overlay;
 #[cfg(feature = "replay")]
 pub mod replay;
 pub mod sandbox;
+pub mod sanitize;
 pub mod socket;
 #[cfg(feature = "spec")]
 pub mod spec;

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use chv_sandbox::broadcast::Receiver;
+use chv_sandbox::broadcast::RecvError;
 use chv_sandbox::golden::{Golden, MintConfig, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
@@ -14,8 +16,6 @@ use chv_sandbox::sandbox::{
     Timeouts,
 };
 use chv_sandbox::vmm::VmmConfig;
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::measure::{Row, print};
 use super::predecessor::Predecessor;

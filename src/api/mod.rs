@@ -9,13 +9,15 @@
 //! release is said by [`Request::needs`].
 //!
 //! A type's required fields are plain, its optional ones are `Option` and are not sent when `None`. A newer server never
-//! breaks reading: fields that a type doesn't have are kept in its `unknown`, and a value that an enum doesn't have is
-//! its `Unknown`.
+//! breaks reading: fields that a type doesn't have are kept as text in its `unknown` ([`UnknownFields`]), and a value
+//! that an enum doesn't have is its `Unknown`.
 
 #[rustfmt::skip]
 mod generated;
 mod needs;
+mod open_object;
 mod operation;
+mod raw;
 mod release;
 mod request;
 pub mod support;
@@ -23,5 +25,6 @@ pub mod support;
 pub use generated::*;
 pub use needs::Need;
 pub use operation::UnknownOperation;
+pub use raw::{RawJson, UnknownFields};
 pub use release::{ParseReleaseError, Release};
 pub use request::{DecodeError, Method, Request};

@@ -7,6 +7,10 @@ use serde_json::Value;
 
 use super::Operation;
 use super::needs::{self, Need};
+use crate::sanitize;
+
+/// How much of what a parser says is kept, in characters.
+const REASON: usize = 512;
 
 /// The HTTP method of an operation. The VMM's API uses only these two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,9 +81,9 @@ impl<T> Request<T> {
     ///
     /// [`DecodeError`] when the body isn't what the operation promises.
     pub fn decode(&self, body: &[u8]) -> Result<T, DecodeError> {
-        (self.decode)(body).map_err(|source| DecodeError {
+        (self.decode)(body).map_err(|error| DecodeError {
             operation: self.operation,
-            source,
+            source: Reason(sanitize::line(&error.to_string(), REASON)),
         })
     }
 }
@@ -149,5 +153,10 @@ impl Request<Option<Value>> {
 #[error("the answer to {operation} is not what the API promises")]
 pub struct DecodeError {
     operation: Operation,
-    source: serde_json::Error,
+    source: Reason,
 }
+
+/// What the parser says. It may quote the answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Reason(String);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use chv_sandbox::api::{Operation, Request};
 use chv_sandbox::client::{self, BODY_LIMIT, Client, ErrorKind};
+use chv_sandbox::sanitize;
 
 use super::interrupt::Interrupt;
 use super::status::{self, Status};
@@ -63,7 +64,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let interrupt = Interrupt::catch()?;
     let answered = interrupt.race(client.send(request)).await?;
     if let Some(answer) = answered.map_err(advise)? {
-        println!("{answer:#}");
+        println!("{}", sanitize::json(&format!("{answer:#}")));
     }
     Ok(Status::Yes)
 }

@@ -20,7 +20,7 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
-use chv_sandbox::compat::render::neutral;
+use chv_sandbox::sanitize;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::runtime::Runtime;
@@ -161,11 +161,7 @@ fn usage(command: &str, message: impl fmt::Display) -> Failure {
 
 /// Prints an error with its whole chain of causes. They quote files and servers, which must not speak to the terminal.
 fn explain(error: &(dyn Error + 'static)) {
-    let shown = |error: &dyn Error| {
-        let text = error.to_string();
-        let lines: Vec<String> = text.lines().map(neutral).collect();
-        lines.join("\n")
-    };
+    let shown = |error: &dyn Error| sanitize::lines(&error.to_string());
     eprintln!("error: {}", shown(error));
     let mut cause = error.source();
     while let Some(error) = cause {

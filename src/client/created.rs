@@ -9,11 +9,16 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::sanitize;
+
 /// Fields that v53.0 takes under this name and stores under that one (`PlatformConfig` in `vmm/src/vm_config.rs`).
 const RENAMED: [(&str, &str); 2] = [
     ("/platform/serial_number", "system_serial_number"),
     ("/platform/uuid", "system_uuid"),
 ];
+
+/// How much of a stored value is shown, in characters: the VMM chose it.
+const SHOWN: usize = 1024;
 
 /// A VM was created. What became of its configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,7 +113,10 @@ impl fmt::Display for Difference {
         let Difference { pointer, sent, .. } = self;
         match &self.stored {
             None => write!(f, "{pointer} was dropped, sent as {sent}"),
-            Some(stored) => write!(f, "{pointer} was sent as {sent} and stored as {stored}"),
+            Some(stored) => {
+                let stored = sanitize::line(&stored.to_string(), SHOWN);
+                write!(f, "{pointer} was sent as {sent} and stored as {stored}")
+            }
         }
     }
 }

@@ -94,7 +94,7 @@ pub enum ErrorKind {
         /// What is known of the request.
         outcome: Outcome,
     },
-    /// An answer came and can't be read. Of a call that changes something, a status of 200 or 204 says that it
+    /// An answer came and can't be read, or is larger than an answer to this operation can be. Of a call that changes something, a status of 200 or 204 says that it
     /// was done.
     #[error("the answer can't be read")]
     Decode,
@@ -153,7 +153,8 @@ impl Error {
         self.0.status
     }
 
-    /// The server's own words, outermost cause first; empty when it said nothing.
+    /// The server's own words, outermost cause first; empty when it said nothing. At most 32, each a
+    /// [line](crate::sanitize::line) of at most 4,096 characters.
     pub fn messages(&self) -> &[String] {
         &self.0.messages
     }
@@ -261,7 +262,9 @@ impl Context<'_> {
         let kind = match failure {
             Failure::TurnedAway(_) => ErrorKind::Busy,
             Failure::Ended(_) => ErrorKind::VmmGone,
-            Failure::Malformed(_) | Failure::TooLarge => ErrorKind::Decode,
+            Failure::Malformed(_) | Failure::TooLarge { .. } | Failure::TooManyValues(_) => {
+                ErrorKind::Decode
+            }
         };
         self.error(kind, None, Vec::new(), Some(failure.into()))
     }

@@ -6,22 +6,24 @@
 
 use bytes::Bytes;
 
+use crate::sanitize;
+
 /// More than any chain that was seen; the rest of a longer one is cut off.
 const MOST_MESSAGES: usize = 32;
 
-/// In bytes; the rest of a longer message is cut off.
+/// In characters; the rest of a longer message is cut off.
 const LONGEST_MESSAGE: usize = 4096;
 
-/// The message chain in an error's body, outermost cause first. Never fails: what isn't understood is kept as
-/// one message.
+/// The message chain in an error's body, outermost cause first, each message a [line](sanitize::line). Never fails: what
+/// isn't understood is kept as one message.
 pub(super) fn parse(body: &Bytes) -> Vec<String> {
     let mut messages = serde_json::from_slice::<Vec<String>>(body)
         .unwrap_or_else(|_| one_message(&String::from_utf8_lossy(body)));
     messages.truncate(MOST_MESSAGES);
-    for message in &mut messages {
-        shorten(message);
-    }
-    messages
+    let lines = messages.iter();
+    lines
+        .map(|message| sanitize::line(message, LONGEST_MESSAGE))
+        .collect()
 }
 
 /// Whether the body is of the form that the HTTP layer sends when it couldn't parse a request. It drops what
@@ -41,14 +43,6 @@ fn one_message(text: &str) -> Vec<String> {
         true => Vec::new(),
         false => vec![lines.join(" ")],
     }
-}
-
-fn shorten(message: &mut String) {
-    let mut end = LONGEST_MESSAGE.min(message.len());
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    message.truncate(end);
 }
 
 /// What stands between the quotes of `{ "error": "..." }`.
@@ -107,11 +101,29 @@ mod tests {
     }
 
     #[test]
+    fn nothing_in_a_message_acts_on_a_terminal_or_forges_a_line() {
+        let body = r#"["\u001b[2Jgone\nERROR forged","\u202Ereversed"]"#;
+        assert_eq!(
+            parse(&Bytes::from_static(body.as_bytes())),
+            ["\\u{1b}[2Jgone\\nERROR forged", "\\u{202e}reversed"]
+        );
+        let torn = "[\"\x1b]0;title\x07";
+        assert_eq!(
+            parse(&Bytes::from_static(torn.as_bytes())),
+            ["[\"\\u{1b}]0;title\\u{7}"]
+        );
+    }
+
+    #[test]
     fn is_bounded() {
         let long = "é".repeat(LONGEST_MESSAGE);
         let chain = vec![long; MOST_MESSAGES + 1];
         let messages = parse(&serde_json::to_vec(&chain).unwrap().into());
         assert_eq!(messages.len(), MOST_MESSAGES);
-        assert!(messages.iter().all(|m| m.len() <= LONGEST_MESSAGE));
+        assert!(
+            messages
+                .iter()
+                .all(|m| m.chars().count() <= LONGEST_MESSAGE)
+        );
     }
 }

@@ -11,6 +11,13 @@
 //!   as the oldest, with a warning through `tracing`.
 //! - [`Client::create_checked`] creates a VM and says what the VMM made of its configuration.
 //!
+//! # What a VMM can make a client hold
+//!
+//! An answer has at most 1 MiB, one to `vm.info` 4 MiB, and is made of at most 131,072 values, of which at most 16,384 are
+//! objects and lists. A larger one is an [`ErrorKind::Decode`]. Fields that a type doesn't have stay text
+//! ([`UnknownFields`](crate::api::UnknownFields)). So a call takes 64 MiB at most, whatever the VMM answers, and an error
+//! keeps no more than 32 messages of at most 4,096 characters, each [safe to show](crate::sanitize::line).
+//!
 //! ```no_run
 //! use chv_sandbox::api;
 //! use chv_sandbox::client::{Client, ErrorKind};
@@ -26,6 +33,7 @@
 //! # }
 //! ```
 
+mod bounds;
 mod call;
 mod classify;
 mod created;

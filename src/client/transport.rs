@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::future::{Either, Fuse, FutureExt, select};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_LENGTH, HOST, HeaderValue};
@@ -22,12 +22,10 @@ use hyper_util::service::TowerToHyperService;
 use hyperlocal::UnixConnector;
 use tokio::net::UnixStream;
 
+use super::bounds::{self, TooManyValues};
 use super::descriptors::DescriptorStream;
 use super::messages;
 use crate::api::{Method, Operation};
-
-/// In bytes. `vm.info` of a VM with hundreds of devices has some hundred KiB.
-const ANSWER_LIMIT: usize = 16 << 20;
 
 /// In bytes: bounds the head of an answer. A request with the largest body fits too, so that it is written in one
 /// piece.
@@ -64,9 +62,15 @@ pub(super) enum Failure {
     /// What came isn't HTTP.
     #[error("the answer is not HTTP")]
     Malformed(#[source] hyper::Error),
-    /// The body is larger than [`ANSWER_LIMIT`].
-    #[error("the answer's body is larger than {ANSWER_LIMIT} bytes")]
-    TooLarge,
+    /// The body is larger than an answer to this operation can be.
+    #[error("the answer's body is larger than {limit} bytes")]
+    TooLarge {
+        /// In bytes.
+        limit: usize,
+    },
+    /// The body is made of too many values.
+    #[error(transparent)]
+    TooManyValues(#[from] TooManyValues),
 }
 
 impl Connection {
@@ -122,7 +126,8 @@ impl Connection {
         body: Bytes,
     ) -> Result<Answer, Failure> {
         self.sent.store(false, Ordering::Relaxed);
-        match self.answer_to(request(operation, body)).await {
+        let limit = bounds::answer_limit(operation);
+        match self.answer_to(request(operation, body), limit).await {
             Ok(answer) => {
                 self.proven = true;
                 Ok(answer)
@@ -136,8 +141,12 @@ impl Connection {
         }
     }
 
-    async fn answer_to(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
-        let answer = pin!(answer_to(&mut self.sender, request));
+    async fn answer_to(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        limit: usize,
+    ) -> Result<Answer, Failure> {
+        let answer = pin!(answer_to(&mut self.sender, request, limit));
         match select(answer, &mut self.driver).await {
             Either::Left((answer, _)) => answer,
             // Whatever ended the connection has been told to `answer` too.
@@ -161,21 +170,31 @@ impl Connection {
 async fn answer_to(
     sender: &mut SendRequest<Full<Bytes>>,
     request: Request<Full<Bytes>>,
+    limit: usize,
 ) -> Result<Answer, Failure> {
     sender.ready().await.map_err(Failure::of)?;
     let response = sender.send_request(request).await.map_err(Failure::of)?;
     let status = response.status().as_u16();
-    let body = response.into_body();
+    let mut body = response.into_body();
     // Told at once instead of when the limit is reached, which may never be.
-    if body.size_hint().lower() > ANSWER_LIMIT as u64 {
-        return Err(Failure::TooLarge);
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Failure::TooLarge { limit });
     }
-    let body = Limited::new(body, ANSWER_LIMIT)
-        .collect()
-        .await
-        .map_err(Failure::of_body)?
-        .to_bytes();
-    Ok(Answer { status, body })
+    // Copied piece by piece: a body of chunks of one byte each would cost a buffer for each of them.
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(Failure::of)?;
+        let piece = frame.data_ref().map_or(&[][..], |data| data);
+        if piece.len() > limit - bytes.len() {
+            return Err(Failure::TooLarge { limit });
+        }
+        bytes.extend_from_slice(piece);
+    }
+    bounds::check_values(&bytes)?;
+    Ok(Answer {
+        status,
+        body: bytes.into(),
+    })
 }
 
 /// The request as the server's small HTTP parser wants it: `Host: localhost`, a `Content-Length` for every `PUT`,
@@ -212,16 +231,6 @@ impl Failure {
         match error.is_parse() {
             true => Failure::Malformed(error),
             false => Failure::Ended(error),
-        }
-    }
-
-    fn of_body(error: Box<dyn std::error::Error + Send + Sync>) -> Failure {
-        match error.downcast::<hyper::Error>() {
-            Ok(error) => Failure::of(*error),
-            Err(other) => {
-                debug_assert!(other.is::<LengthLimitError>());
-                Failure::TooLarge
-            }
         }
     }
 }

@@ -28,10 +28,11 @@ macro_rules! sources {
     ($($name:literal),+ $(,)?) => { &[$(($name, include_bytes!($name))),+] };
 }
 
-/// Every source file of the guest: this folder but its stand-in, which runs on the host only, and the program's
-/// main file.
+/// Every source file of the guest: this folder but its stand-in, which runs on the host only, the program's main file,
+/// and what the frames' decoder uses.
 const SOURCES: &[(&str, &[u8])] = sources![
     "../bin/chv-guest.rs",
+    "../sanitize.rs",
     "build_id.rs",
     "dispatcher/command.rs",
     "dispatcher/confinement.rs",
@@ -56,6 +57,8 @@ const SOURCES: &[(&str, &[u8])] = sources![
     "protocol/closed.rs",
     "protocol/evidence.rs",
     "protocol/extension.rs",
+    "protocol/frame_type.rs",
+    "protocol/json_text.rs",
     "protocol/mod.rs",
     "protocol/query.rs",
     "protocol/reset.rs",
@@ -119,7 +122,9 @@ mod tests {
 
     #[test]
     fn every_source_file_of_the_guest_counts() {
-        let mut found = vec!["../bin/chv-guest.rs".to_owned()];
+        let mut found = ["../bin/chv-guest.rs", "../sanitize.rs"]
+            .map(str::to_owned)
+            .to_vec();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guest");
         rust_files(&folder, "", &mut found);
         found.retain(|name| name != "stand_in.rs");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::api::types::VmState;
 use crate::client::ErrorKind;
+use crate::sanitize::{self, Quoted};
 use crate::{client, overlay, vmm, vsock};
 
 /// A machine couldn't do what was asked of it. The causes chain.
@@ -43,7 +44,7 @@ pub enum Error {
     NoChannel,
     /// The VM started, but its guest never opened the channel.
     #[error(
-        "the VM runs, but its guest never answered; its console ended with: {}",
+        "the VM runs, but its guest never answered; its console ended with:{}",
         ending(console)
     )]
     GuestSilent {
@@ -183,26 +184,17 @@ fn has(found: Option<&str>) -> String {
     found.map_or_else(|| "has nothing".to_owned(), |found| format!("has {found}"))
 }
 
-/// The end of a console as it goes into a message: what a guest writes must neither drown the message nor steer the
-/// terminal on which it is read.
+/// The end of a console as it goes into a message after a colon: at most 2,048 characters, each line behind a margin.
 fn ending(console: &str) -> String {
     const LONGEST: usize = 2048;
+    let console = sanitize::lines(console);
     let console = console.trim();
     if console.is_empty() {
-        return "(nothing)".to_owned();
+        return " (nothing)".to_owned();
     }
     let skipped = console.chars().count().saturating_sub(LONGEST);
-    let printable = |char: char| match char {
-        '\r' => None,
-        '\n' | '\t' => Some(char),
-        _ if char.is_control() => Some(char::REPLACEMENT_CHARACTER),
-        _ => Some(char),
-    };
-    console
-        .chars()
-        .skip(skipped)
-        .filter_map(printable)
-        .collect()
+    let start = console.char_indices().nth(skipped).map_or(0, |(at, _)| at);
+    format!("\n{}", Quoted(&console[start..]))
 }
 
 #[cfg(test)]
@@ -211,14 +203,14 @@ mod tests {
 
     #[test]
     fn a_console_in_a_message_is_short_and_harmless() {
-        assert_eq!(ending(" \n"), "(nothing)");
+        assert_eq!(ending(" \n"), " (nothing)");
         assert_eq!(
             ending("\nKernel panic\r\n\tat once\r\n"),
-            "Kernel panic\n\tat once"
+            "\n  | Kernel panic\n  | \tat once"
         );
-        assert_eq!(ending("\u{1b}[2Jgone"), "\u{fffd}[2Jgone");
+        assert_eq!(ending("\u{1b}[2Jgone"), "\n  | \\u{1b}[2Jgone");
         let long = ending(&format!("first{}last", "ä".repeat(4000)));
         assert!(!long.contains("first") && long.ends_with("last"));
-        assert_eq!(long.chars().count(), 2048);
+        assert_eq!(long.chars().count(), "\n  | ".len() + 2048);
     }
 }

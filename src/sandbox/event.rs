@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Error, ResetOutcome, SandboxState};
+use crate::broadcast::Weight;
 use crate::vsock::ChannelEventKind;
 use crate::{vmm, vsock};
 
@@ -41,13 +42,27 @@ pub enum Event {
     HoldLost,
     /// What is left of a sandbox that diverged was kept there.
     EvidenceKept(std::path::PathBuf),
-    /// Events came faster than they could be passed on, and this many of them are gone for good.
+    /// Events came faster than they could be passed on, or held more bytes than are kept, and this many of them are gone
+    /// for good.
     Lost {
         /// Whose they were: `vmm` or `channel`.
         source: &'static str,
         /// How many.
         count: u64,
     },
+}
+
+impl Weight for Event {
+    fn weight(&self) -> usize {
+        let held = match self {
+            Event::Channel(event) => event.weight(),
+            Event::Vmm(event) => event.weight(),
+            Event::VmmEnded(ended) | Event::SpareEnded(ended) => ended.log_tail.len(),
+            // Of this process's own making, and bounded: some KiB at most.
+            _ => 0,
+        };
+        size_of::<Event>() + held
+    }
 }
 
 impl fmt::Display for Event {

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `reset.json` | the state and the report: every digest, check and step | some KiB |
 //! | `events.log` | the last events before it, a line each | 256 lines |
-//! | `vmm.log`, `console.log` | the end of what VMM and guest wrote | 16 KiB each |
+//! | `vmm.log`, `console.log` | the end of what VMM and guest wrote, made [safe to show](sanitize::lines) | 16 KiB each before that |
 //! | `<role>.img` | each writable disk as it was found | the disk |
 //!
 //! The small ones are written first, so that a full disk costs the large ones alone. Evidence is never removed by
@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use super::{Event, ResetOutcome, ResetReport, ResetState};
 use crate::machine::{Machine, blocking};
+use crate::sanitize;
 
 /// How many folders of evidence hold the disks too.
 const WITH_DISKS: usize = 16;
@@ -151,7 +152,7 @@ impl Journal {
             self.0.pop_front();
         }
         let line = format!("{} {event}", Timestamp::now());
-        self.0.push_back(line.chars().take(EVENT_LINE).collect());
+        self.0.push_back(sanitize::line(&line, EVENT_LINE));
     }
 }
 

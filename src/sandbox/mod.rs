@@ -32,7 +32,8 @@ use std::fmt;
 
 use async_trait::async_trait;
 use serde::Serialize;
-use tokio::sync::broadcast;
+
+use crate::broadcast;
 
 pub use chv::ChvSandbox;
 pub use config::{ConfigError, SandboxConfig, Timeouts, VmmEnv};
@@ -89,8 +90,8 @@ pub trait Sandbox: Send + Sync {
     /// What the sandbox is made of.
     fn backend(&self) -> Backend;
 
-    /// What happens from now on, for the agent's audit. A receiver that falls behind loses the oldest events
-    /// and is told how many.
+    /// What happens from now on, for the agent's audit. A receiver that falls behind by more than 256 events, or by
+    /// 8 MiB of what they hold, loses the oldest and is told how many.
     fn subscribe(&self) -> broadcast::Receiver<Event>;
 }
 

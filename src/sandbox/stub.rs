@@ -3,16 +3,19 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use tokio::sync::broadcast;
 
 use super::{
     Backend, Error, Event, Reset, ResetOutcome, ResetReport, Sandbox, SandboxState, StrategyUsed,
     ToolExecution, ToolInvocation, VmmApiState,
 };
+use crate::broadcast::{self, Capacity};
 use crate::guest::protocol::ToolDispatch;
 
-/// How many events a slow listener may fall behind.
-const EVENTS: usize = 64;
+/// How far a slow subscriber may fall behind.
+const EVENTS: Capacity = Capacity {
+    count: 64,
+    bytes: 1 << 20,
+};
 
 /// A sandbox that runs no VM. It answers the tool `echo`, knows no other, and isolates nothing. Its resets are
 /// [`Reset::Scaffold`], never verified.
@@ -39,8 +42,7 @@ impl StubSandbox {
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         if *current != state {
             *current = state;
-            // Nobody has to listen.
-            let _ = self.events.send(Event::State(state));
+            self.events.send(Event::State(state));
         }
     }
 

@@ -5,13 +5,24 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// How many events a subscriber can lag behind before it loses the oldest.
-pub(super) const BACKLOG: usize = 256;
+use crate::broadcast::{Capacity, Weight};
+use crate::sanitize;
+
+/// How far a subscriber can lag behind before it loses the oldest events.
+pub(super) const BACKLOG: Capacity = Capacity {
+    count: 256,
+    bytes: 1 << 20,
+};
 
 /// How long an event may be, in bytes. Those of v53.0 have less than 1 KiB.
-const MAX_EVENT: usize = 64 * 1024;
+const MAX_EVENT: usize = 16 * 1024;
+
+/// How long each text of an event may be, in characters.
+const MAX_TEXT: usize = 4096;
 
 /// Something that happened in the VMM. A hint, never state: events get lost, and failures have none.
+///
+/// Its texts are made [lines](crate::sanitize::line) of at most 4,096 characters.
 ///
 /// Seen from v51.2 to v53.0: source `vmm` with `starting` and `shutdown` (the VMM often exits before this one is out); source `vm` with `booting`, `booted`,
 /// `pausing`, `paused`, `resuming`, `resumed`, `snapshotting`, `snapshotted` (before the files are written),
@@ -100,11 +111,36 @@ fn decode(bytes: &[u8]) -> Option<Event> {
         return None;
     }
     match serde_json::from_slice(bytes) {
-        Ok(event) => Some(event),
+        Ok(event) => Some(sanitized(event)),
         Err(error) => {
+            let error = sanitize::line(&error.to_string(), 200);
             tracing::debug!(%error, length = bytes.len(), "an event of the VMM is torn; left out");
             None
         }
+    }
+}
+
+fn sanitized(event: Event) -> Event {
+    let line = |text: &str| sanitize::line(text, MAX_TEXT);
+    let properties = event.properties.iter();
+    Event {
+        timestamp: event.timestamp,
+        source: line(&event.source),
+        event: line(&event.event),
+        properties: properties
+            .map(|(name, value)| (line(name), line(value)))
+            .collect(),
+    }
+}
+
+impl Weight for Event {
+    fn weight(&self) -> usize {
+        let properties = self.properties.iter();
+        let properties: usize = properties
+            // Each entry has two strings and its share of a node.
+            .map(|(name, value)| 4 * size_of::<String>() + name.len() + value.len())
+            .sum();
+        size_of::<Event>() + self.source.len() + self.event.len() + properties
     }
 }
 

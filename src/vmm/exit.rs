@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::EndedReceiver;
+use crate::sanitize::Quoted;
 
 /// The end of a VMM process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,7 +12,7 @@ pub struct Ended {
     pub pid: u32,
     /// How it ended.
     pub exit: Exit,
-    /// The last 16 KiB of its log, as text.
+    /// The last 16 KiB of its log, as text that is [safe to show](crate::sanitize::lines).
     pub log_tail: String,
 }
 
@@ -72,7 +73,7 @@ impl fmt::Display for LogTail<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.trim_end() {
             "" => Ok(()),
-            tail => write!(f, "; its log ends:\n{tail}"),
+            tail => write!(f, "; its log ends:\n{}", Quoted(tail)),
         }
     }
 }
@@ -109,7 +110,7 @@ mod tests {
         check(
             Exit::Code(1),
             "Error: no\n",
-            "pid 7 exited with status 1 (an error or a panic); its log ends:\nError: no",
+            "pid 7 exited with status 1 (an error or a panic); its log ends:\n  | Error: no",
         );
         check(
             Exit::Code(2),

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::identity::open_regular;
+use crate::sanitize;
 
 /// How much of the end of a log is kept, in bytes.
 const TAIL: u64 = 16 * 1024;
@@ -70,7 +71,8 @@ impl Log {
         }
     }
 
-    /// The last 16 KiB as text, cut at the start of a line where there is one; empty when it can't be read.
+    /// The last 16 KiB as text that is [safe to show](sanitize::lines), cut at the start of a line where there is one;
+    /// empty when it can't be read.
     pub(super) fn tail(&self) -> String {
         let read = self.lock().read_tail();
         let (tail, is_whole) = match read {
@@ -84,7 +86,7 @@ impl Log {
             Some(newline) if !is_whole => &tail[newline + 1..],
             _ => &tail[..],
         };
-        String::from_utf8_lossy(line).into_owned()
+        sanitize::lines(&String::from_utf8_lossy(line))
     }
 
     /// Nothing that holds this lock can leave it half-changed in a way that matters.
@@ -143,6 +145,10 @@ mod tests {
         check(b"", "");
         check(b"one line", "one line");
         check(b"not \xff text\n", "not \u{fffd} text\n");
+        check(
+            b"\x1b[1;31mred\r\nback\x08\n",
+            "\\u{1b}[1;31mred\nback\\u{8}\n",
+        );
         let exact = "x".repeat(TAIL as usize);
         check(exact.as_bytes(), &exact);
         check(

@@ -29,6 +29,15 @@
 //! A VMM that its guest has taken over may do whatever its process may. So it is started with as little as it needs:
 //! [`Layer`] lists the layers, [`Confinement`] chooses among them, and [`Vmm::layers`] says which are in force.
 //!
+//! # What a VMM can make this process hold and do
+//!
+//! Logs, console and event monitor are read by one thread of their own, a chunk of 64 KiB of each in turn. The log is read
+//! at 4 MiB a second after a first 4 MiB, the console at 2 MiB after 1 MiB, events at 256 KiB after 1 MiB; a VMM or a guest
+//! that writes faster waits. Of a log 1 MiB is kept in its file, and nothing in memory. An event has 16 KiB at most, and
+//! events for slow subscribers 1 MiB together. When a VMM has ended, its end is told after what its pipes still held was
+//! read, so its last words are complete. Text of a VMM or a guest in errors and events is
+//! [safe to show](crate::sanitize); the files hold the bytes.
+//!
 //! # No orphan
 //!
 //! The VMM asks the kernel for SIGKILL when its parent dies. That is best effort: the kernel drops the request for a
@@ -51,6 +60,7 @@ mod open_files;
 mod process;
 mod procfs;
 mod proof;
+mod pump;
 mod ready;
 mod reclaim;
 mod remove;
@@ -58,12 +68,14 @@ mod run_dir;
 mod run_root;
 mod shutdown;
 mod spawner;
+mod throttle;
 
 use std::future::Future;
 use std::path::Path;
 
-use tokio::sync::{OnceCell, broadcast, watch};
+use tokio::sync::{OnceCell, watch};
 
+use crate::broadcast;
 use crate::client::Client;
 
 pub use config::{Limits, VmmConfig};
@@ -162,7 +174,7 @@ impl Vmm {
             socket: api_socket.to_owned(),
             source: Box::new(source),
         })?;
-        let (_, events) = broadcast::channel(1);
+        let (_, events) = broadcast::channel(events::BACKLOG);
         Ok(Vmm {
             client,
             limits: Limits::default(),
@@ -237,7 +249,7 @@ impl Vmm {
     /// The VMM's events from now on.
     ///
     /// They are hints, never state: the VMM drops or tears them when they aren't read fast enough, and there is none
-    /// for a failure. A receiver that lags loses the oldest. The stream closes when the process has died; it is closed
+    /// for a failure. A receiver that lags by more than 256 events, or by 1 MiB, loses the oldest. The stream closes when the process has died; it is closed
     /// from the start when attached.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.events.resubscribe()
@@ -256,7 +268,8 @@ impl Vmm {
         }
     }
 
-    /// The last 16 KiB of what the VMM wrote to its standard output and error, as text; empty when attached.
+    /// The last 16 KiB of what the VMM wrote to its standard output and error, as text that is
+    /// [safe to show](crate::sanitize::lines); empty when attached.
     pub fn log_tail(&self) -> String {
         self.running
             .as_ref()
@@ -267,15 +280,16 @@ impl Vmm {
     /// What to give as `file` to a console or serial port of mode `File`, so that what the guest writes is kept in
     /// `console.log` and can fill no disk; `None` when attached.
     ///
-    /// It is the VMM's own name for a pipe that it has inherited, and means nothing to another process. A guest that
-    /// writes faster than the pipe is emptied waits, as it would for any console.
+    /// It is the VMM's own name for a pipe that it has inherited, and means nothing to another process. The pipe is
+    /// emptied at 2 MiB a second, after a first MiB at any speed: a guest that writes faster waits, as it would for any
+    /// console.
     pub fn console(&self) -> Option<&Path> {
         let console = self.running.as_ref().map(|running| &running.console);
         console.map(|console| console.path.as_path())
     }
 
-    /// The last 16 KiB of what came to [`console`](Vmm::console), over all VMs that this VMM has had, as text; empty
-    /// when attached.
+    /// The last 16 KiB of what came to [`console`](Vmm::console), over all VMs that this VMM has had, as text that is
+    /// [safe to show](crate::sanitize::lines); empty when attached.
     pub fn console_tail(&self) -> String {
         self.running
             .as_ref()

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::child::Child;
@@ -23,6 +23,7 @@ use super::launch::Launch;
 use super::log::Log;
 use super::run_dir::RemovedOnDrop;
 use super::{EndedReceiver, Error, Event, Process, VmmConfig};
+use crate::broadcast;
 use crate::socket::SocketAddress;
 
 /// A VMM that was started. Dropping it kills the process with its forks and removes the run directory.
@@ -113,7 +114,7 @@ fn submit(request: Request) -> Result<(), Error> {
     })
 }
 
-fn wake(eventfd: &OwnedFd) -> io::Result<()> {
+pub(super) fn wake(eventfd: &OwnedFd) -> io::Result<()> {
     match rustix::io::write(eventfd, &1_u64.to_ne_bytes()) {
         // A full counter wakes just as well.
         Ok(_) | Err(rustix::io::Errno::AGAIN) => Ok(()),
@@ -162,7 +163,7 @@ pub async fn all_ended(limit: Duration) -> bool {
         .is_ok()
 }
 
-/// The thread: waits for requests, ends of children and events, and never ends itself.
+/// The thread: waits for requests and ends of children, and never ends itself.
 fn run(requests: &mpsc::Receiver<Request>, woken: &OwnedFd) {
     let mut children: Vec<Child> = Vec::new();
     loop {
@@ -176,11 +177,8 @@ fn run(requests: &mpsc::Receiver<Request>, woken: &OwnedFd) {
             // If nobody wants it any more, it is dropped here, which kills the process; it is reaped as any other.
             let _ = request.reply.send(answer);
         }
-        for child in &mut children {
-            child.read_events();
-            child.read_logs();
-        }
-        children.retain_mut(|child| !child.reap());
+        let ended = children.extract_if(.., |child| child.family.process.has_ended());
+        ended.for_each(Child::reap);
     }
 }
 
@@ -188,11 +186,6 @@ fn wait_for_anything(children: &[Child], woken: &OwnedFd) {
     let mut descriptors = vec![PollFd::new(woken, PollFlags::IN)];
     for child in children {
         descriptors.push(PollFd::new(&child.family.process, PollFlags::IN));
-        if let Some(events) = &child.events {
-            descriptors.push(PollFd::new(events, PollFlags::IN));
-        }
-        let logs = child.log_pipes.iter();
-        descriptors.extend(logs.map(|log| PollFd::new(log, PollFlags::IN)));
     }
     match poll(&mut descriptors, None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}

@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::codec::FrameReader;
 use super::connection::{Closer, Connection};
 use super::pending::Key;
 use super::{ChannelEvent, Error, Origin, handshake};
+use crate::broadcast;
 use crate::guest::protocol::{
     DEFAULT_PORT, Frame, GuestProcess, GuestQuery, GuestResponse, Hello, Imprint, MemUsage,
-    QueryKind, QueryResult, Renew, Renewed, Seed, ToolDispatch, ToolResult,
+    QueryKind, QueryResult, Renew, Renewed, ResetAck, ResetSignal, Seed, ToolDispatch, ToolResult,
 };
 use crate::socket::SocketAddress;
 
@@ -251,13 +251,35 @@ impl Channel {
             .await
     }
 
+    /// Tells the guest of a reset and returns what it says of it, which proves nothing: a host verifies by itself. A guest
+    /// of this project doesn't answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAnswer`], [`Error::DuplicateReset`] for an id that is in flight or timed out, or why the channel is
+    /// closed.
+    pub async fn signal_reset(
+        &self,
+        signal: ResetSignal,
+        limit: Duration,
+    ) -> Result<ResetAck, Error> {
+        let read = |frame| match frame {
+            Frame::ResetAck(ack) => Some(ack),
+            _ => None,
+        };
+        let key = Key::Reset(signal.reset_id.clone());
+        self.ask(key, Frame::ResetSignal(signal), limit, read).await
+    }
+
     /// Which channel this is.
     pub fn origin(&self) -> &Origin {
         self.connection().origin()
     }
 
     /// What happens from now on; for the first receiver, if no tool was dispatched before, also what has happened since
-    /// the channel was opened. A receiver that falls behind by more than 128 events loses the oldest.
+    /// the channel was opened. A receiver that falls behind by more than 128 events, or by 8 MiB of frames, loses the
+    /// oldest, and is told how many ([`RecvError::Lagged`](broadcast::RecvError::Lagged)). The newest is kept, however
+    /// large it is.
     pub fn events(&self) -> broadcast::Receiver<ChannelEvent> {
         self.connection().subscribe()
     }

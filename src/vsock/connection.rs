@@ -5,21 +5,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use super::codec::FrameReader;
 use super::outbox::Outbox;
 use super::pending::{Answered, Key, Pending, Refused};
 use super::{ChannelEvent, ChannelEventKind, CloseCause, Error, EvidenceError, Origin, Violation};
+use crate::broadcast::{self, Capacity};
 use crate::guest::frame::encode;
-use crate::guest::protocol::{ErrorEvent, Frame};
+use crate::guest::protocol::{ErrorEvent, Frame, FrameType};
+use crate::sanitize;
 
 /// How many events wait for a slow receiver.
-const EVENTS: usize = 128;
+const EVENTS: Capacity = Capacity {
+    count: 128,
+    bytes: 8 << 20,
+};
 
-/// How much of an error event's texts is kept, in characters.
-const ERROR_TEXT: usize = 4096;
+/// The largest body that is decoded of a frame that answers nothing in flight, in bytes: it closes the channel, and its
+/// id says in the error which answer it pretends to be.
+const UNASKED: usize = 64 << 10;
+
+/// How long the code of an error event may be, in characters.
+const ERROR_CODE: usize = 256;
+
+/// How long its message may be.
+const ERROR_MESSAGE: usize = 4096;
 
 /// One connection to a guest.
 pub(super) struct Connection {
@@ -27,7 +39,7 @@ pub(super) struct Connection {
     pending: Mutex<Pending>,
     outbox: Outbox,
     events: broadcast::Sender<ChannelEvent>,
-    /// What happened before anybody listened: for the first who does, unless a tool has been asked for before.
+    /// The events before the first subscriber, for that subscriber. Dropped when a tool is dispatched before.
     early: Mutex<Option<broadcast::Receiver<ChannelEvent>>>,
     closing: Notify,
 }
@@ -73,7 +85,7 @@ impl Connection {
         early.unwrap_or_else(|| self.events.subscribe())
     }
 
-    /// Keeps no longer what nobody has listened to: a tool's output is too much to be kept for nobody.
+    /// Drops the backlog that is kept for a first subscriber.
     pub(super) fn forget_early(&self) {
         drop(self.take_early());
     }
@@ -171,7 +183,7 @@ impl Connection {
     /// Takes frames in until there are no more; returns why.
     async fn receive(&self, mut reader: FrameReader<OwnedReadHalf>) -> Error {
         loop {
-            match reader.next().await {
+            match reader.next(&|kind, length| self.admit(kind, length)).await {
                 Ok(Some(frame)) => {
                     if let Err(source) = self.take_in(frame) {
                         return Error::Protocol {
@@ -184,6 +196,23 @@ impl Connection {
                 Err(failure) => return Error::reading(&self.origin, failure),
             }
         }
+    }
+
+    /// How large a frame of this type may be at this moment, or why none may come. For one of this length that may come,
+    /// drops the events that it will displace, so that they don't take memory beside it while it is read.
+    fn admit(&self, frame_type: FrameType, length: usize) -> Result<usize, Violation> {
+        let frame = frame_type.name();
+        let limit = frame_type
+            .limit_at_host()
+            .ok_or(Violation::WrongDirection { frame })?;
+        let limit = match self.pending().expects(frame_type) {
+            true => limit,
+            false => limit.min(UNASKED),
+        };
+        if (EVENTS.bytes..=limit).contains(&length) {
+            self.events.make_room(length);
+        }
+        Ok(limit)
     }
 
     /// Takes one frame to where it belongs.
@@ -203,17 +232,14 @@ impl Connection {
                 self.take_in_error(event);
                 return Ok(());
             }
-            Frame::ResetAck(_) => {
-                self.report(ChannelEventKind::Frame(Arc::new(frame)));
-                return Ok(());
-            }
+            Frame::ResetAck(ack) => Key::Reset(ack.reset_id.clone()),
             Frame::ToolDispatch(_)
             | Frame::GuestQuery(_)
             | Frame::ResetSignal(_)
             | Frame::Imprint(_)
             | Frame::Renew(_) => return Err(Violation::WrongDirection { frame: name }),
         };
-        // A copy only where somebody listens; before the answer, so that who awaits it finds the event there.
+        // A copy only for subscribers. Reported before the answer, so that a caller that awaits it finds the event there.
         if self.events.receiver_count() > 0 && self.pending().is_waiting(&key) {
             self.report(ChannelEventKind::Frame(Arc::new(frame.clone())));
         }
@@ -272,10 +298,9 @@ impl Connection {
 
     /// Takes in an error event, which is also an old guest's answer to a hello.
     fn take_in_error(&self, event: &ErrorEvent) {
-        let cut = |text: &str| text.chars().take(ERROR_TEXT).collect();
         let event = ErrorEvent {
-            code: cut(&event.code),
-            message: cut(&event.message),
+            code: sanitize::line(&event.code, ERROR_CODE),
+            message: sanitize::line(&event.message, ERROR_MESSAGE),
         };
         self.report(ChannelEventKind::GuestError(event.clone()));
         let mut pending = self.pending();
@@ -285,8 +310,7 @@ impl Connection {
     }
 
     fn report(&self, kind: ChannelEventKind) {
-        // It fails when nobody listens, which is nobody's loss.
-        let _ = self.events.send(ChannelEvent {
+        self.events.send(ChannelEvent {
             origin: self.origin.clone(),
             kind,
         });
@@ -309,6 +333,10 @@ impl Connection {
             Key::Query(query_id) | Key::Request(query_id) => Error::DuplicateQuery {
                 origin,
                 query_id: *query_id,
+            },
+            Key::Reset(reset_id) => Error::DuplicateReset {
+                origin,
+                reset_id: reset_id.clone(),
             },
             Key::Hello => Error::DuplicateHello { origin },
         }

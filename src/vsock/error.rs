@@ -41,13 +41,17 @@ pub enum Error {
         /// Who closed it.
         source: CloseCause,
     },
-    /// The guest announced a frame that is too large. The channel is closed.
-    #[error("{origin}: the guest announced a frame of {length} bytes, more than {MAX_FRAME}")]
+    /// The guest announced a frame that is larger than those of its type may be. The channel is closed.
+    #[error("{origin}: the guest announced {} of {length} bytes, more than {limit}", frame.unwrap_or("a frame"))]
     FrameTooLarge {
         /// The channel.
         origin: Origin,
+        /// The frame's type; `None` when it is larger than a frame of any type may be.
+        frame: Option<&'static str>,
         /// The frame's length, in bytes.
         length: u64,
+        /// The most bytes that it may have. A frame that answers nothing in flight may have 64 KiB.
+        limit: u64,
     },
     /// The request is too large to be sent. It was not sent, and the channel goes on.
     #[error("{origin}: the request can't be sent")]
@@ -104,6 +108,14 @@ pub enum Error {
         /// The id.
         query_id: Uuid,
     },
+    /// A reset signal with this id is in flight, or has timed out, on this channel. Nothing was sent.
+    #[error("{origin}: the reset id {reset_id:?} is taken")]
+    DuplicateReset {
+        /// The channel.
+        origin: Origin,
+        /// The id.
+        reset_id: String,
+    },
     /// Another hello is in flight, or has timed out, on this channel. Nothing was sent.
     #[error("{origin}: a hello was sent before and has no answer")]
     DuplicateHello {
@@ -154,9 +166,9 @@ impl Error {
             Error::FrameMalformed { .. } => "SANDBOX_FRAME_MALFORMED",
             Error::PartialFrameTimeout { .. } => "SANDBOX_VSOCK_PARTIAL_FRAME_TIMEOUT",
             Error::Protocol { .. } => "SANDBOX_VSOCK_PROTOCOL_ERROR",
-            Error::DuplicateRequest { .. } | Error::DuplicateHello { .. } => {
-                "SANDBOX_VSOCK_DUPLICATE_REQUEST"
-            }
+            Error::DuplicateRequest { .. }
+            | Error::DuplicateReset { .. }
+            | Error::DuplicateHello { .. } => "SANDBOX_VSOCK_DUPLICATE_REQUEST",
             Error::DuplicateQuery { .. } => "GUEST_QUERY_DUPLICATE",
             Error::ToolTimeout { .. } => "SANDBOX_TOOL_TIMEOUT",
             Error::NoAnswer { .. } => "GUEST_QUERY_TIMEOUT",
@@ -308,7 +320,7 @@ pub enum Violation {
         /// The frame's type.
         frame: &'static str,
     },
-    /// It answered what nobody asked, or answered twice.
+    /// It answered a request that was not made, or answered twice.
     #[error("{frame} answers {id:?}, which waits for nothing")]
     NeverAsked {
         /// The frame's type.
@@ -347,9 +359,23 @@ impl Error {
                 origin,
                 source: None,
             },
-            ReadError::Length(LengthError::TooLarge { length }) => {
-                Error::FrameTooLarge { origin, length }
-            }
+            ReadError::Length(LengthError::TooLarge { length }) => Error::FrameTooLarge {
+                origin,
+                frame: None,
+                length,
+                limit: MAX_FRAME as u64,
+            },
+            ReadError::TooLarge {
+                frame_type,
+                length,
+                limit,
+            } => Error::FrameTooLarge {
+                origin,
+                frame: Some(frame_type.name()),
+                length: length as u64,
+                limit: limit as u64,
+            },
+            ReadError::Refused(source) => Error::Protocol { origin, source },
             ReadError::Decode(source) => Error::FrameMalformed {
                 origin,
                 source: Some(source),

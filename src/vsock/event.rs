@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Error;
+use crate::broadcast::Weight;
 use crate::guest::protocol::{ErrorEvent, Frame};
 
 /// Something that happened on a channel.
@@ -24,10 +25,23 @@ pub enum ChannelEventKind {
     Frame(Arc<Frame>),
     /// A frame came in for a request that had already given up.
     LateArrival(Arc<Frame>),
-    /// The guest reports an error that belongs to no request. Its texts are cut to a few KiB.
+    /// The guest reports an error that belongs to no request. Its texts are made [lines](crate::sanitize::line), the code
+    /// of at most 256 characters, the message of at most 4,096.
     GuestError(ErrorEvent),
     /// The channel is closed, for this reason.
     Closed(Error),
+}
+
+impl Weight for ChannelEvent {
+    fn weight(&self) -> usize {
+        let held = match &self.kind {
+            ChannelEventKind::Frame(frame) | ChannelEventKind::LateArrival(frame) => frame.weight(),
+            ChannelEventKind::GuestError(event) => event.code.len() + event.message.len(),
+            // Its texts are bounded.
+            ChannelEventKind::Closed(_) => 0,
+        };
+        size_of::<ChannelEvent>() + size_of::<Frame>() + held
+    }
 }
 
 /// Which channel: every channel of a process has its own number, so that frames of two connections through one

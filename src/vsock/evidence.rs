@@ -3,6 +3,7 @@
 use super::EvidenceError;
 use super::text::Text;
 use crate::guest::protocol::{EvidenceChain, EvidenceChunk, MAX_FRAME, ToolResult};
+use crate::sanitize;
 
 /// The most bytes that the chunks of one command may hold together. No result could tell more: it has to fit a frame,
 /// and the text of bytes is never shorter than they are.
@@ -71,7 +72,7 @@ impl Evidence {
         let computed = self.chain.last_link();
         if claimed != Some(computed.as_str()) {
             return Err(EvidenceError::WrongLink {
-                claimed: claimed.map(|claimed| claimed.chars().take(71).collect()),
+                claimed: claimed.map(|claimed| sanitize::line(claimed, 71)),
                 computed,
             });
         }

@@ -16,6 +16,18 @@
 //! The guest is hostile. Its frames are bounded in size and time, decoded into closed types, and an answer counts only
 //! for a request that waits for it: one that comes after its request has given up is an event
 //! ([`ChannelEventKind::LateArrival`]), and one that was never asked for closes the channel.
+//!
+//! # What a guest can make a channel hold
+//!
+//! A frame's type is read before its body is decoded. A type that only the host sends closes the channel, at its first
+//! bytes where the `type` comes first; each other type has its own limit
+//! ([`FrameType::limit_at_host`](crate::guest::protocol::FrameType::limit_at_host)), and a frame that answers nothing in
+//! flight may have 64 KiB. The largest is a tool's result, of 16 MiB; what is decoded from it takes no more than the frame.
+//!
+//! So the frame that is read takes 32 MiB at most while it is decoded, and events for slow subscribers take 8 MiB, or
+//! 16 MiB for one result that is larger than that. A result that large displaces them before it is read: 40 MiB for each
+//! channel, and less than 64 MiB with the 16 MiB of events that a [sandbox](crate::sandbox) keeps for its own subscribers.
+//! A tool's result that was returned is its caller's.
 
 mod awaken;
 mod channel;

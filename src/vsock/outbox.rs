@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-/// How many frames may wait for a guest that doesn't read; whoever sends one more waits too.
-const MAX_QUEUED: usize = 64;
+use crate::guest::frame::HEADER;
+use crate::guest::protocol::MAX_FRAME;
+
+/// How many bytes may wait for a guest that doesn't read: one frame of the largest. A sender of more waits too.
+const MAX_QUEUED: usize = HEADER + MAX_FRAME;
 
 /// The sending half of a channel.
 ///
@@ -19,13 +22,16 @@ const MAX_QUEUED: usize = 64;
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
     filled: Notify,
-    room: Semaphore,
+    room: Arc<Semaphore>,
 }
+
+/// A frame's share of what may be queued, in bytes. It is given back when the frame is written or dropped.
+type Room = OwnedSemaphorePermit;
 
 struct Queue {
     /// `None` once closed.
     stream: Option<Arc<OwnedWriteHalf>>,
-    frames: VecDeque<Vec<u8>>,
+    frames: VecDeque<(Vec<u8>, Room)>,
     /// How many bytes of the first frame have been written.
     written: usize,
 }
@@ -39,14 +45,15 @@ impl Outbox {
                 written: 0,
             }),
             filled: Notify::new(),
-            room: Semaphore::new(MAX_QUEUED),
+            room: Arc::new(Semaphore::new(MAX_QUEUED)),
         }
     }
 
-    /// Hands over a whole frame, waiting only while too many are queued. A closed outbox takes nothing, silently: its
+    /// Hands over a whole frame, waiting only while too much is queued. A closed outbox takes nothing, silently: its
     /// owner knows why.
     pub(super) async fn send(&self, frame: Vec<u8>) {
-        let Ok(room) = self.room.acquire().await else {
+        let share = frame.len().min(MAX_QUEUED) as u32;
+        let Ok(room) = Arc::clone(&self.room).acquire_many_owned(share).await else {
             return;
         };
         let mut queue = self.lock();
@@ -62,8 +69,7 @@ impl Outbox {
             if queue.frames.is_empty() {
                 queue.written = written;
             }
-            queue.frames.push_back(frame);
-            room.forget();
+            queue.frames.push_back((frame, room));
             drop(queue);
             self.filled.notify_one();
         }
@@ -97,7 +103,6 @@ impl Outbox {
                 }
                 match self.write_some(&stream) {
                     Ok(Progress::Frame) => {
-                        self.room.add_permits(1);
                         began = Instant::now();
                         moved = began;
                     }
@@ -112,7 +117,7 @@ impl Outbox {
     /// Writes as much of the first frame as the socket takes.
     fn write_some(&self, stream: &OwnedWriteHalf) -> io::Result<Progress> {
         let mut queue = self.lock();
-        let Some(frame) = queue.frames.front() else {
+        let Some((frame, _)) = queue.frames.front() else {
             return Ok(Progress::Part);
         };
         let length = frame.len();
@@ -195,16 +200,15 @@ mod tests {
         let (host, _guest) = UnixStream::pair().unwrap();
         let (_read, write) = host.into_split();
         let outbox = Outbox::new(write);
-        outbox.send(vec![0; LARGE]).await;
-        let mut queued = 1;
+        let mut queued = 0;
         let short = Duration::from_millis(50);
-        while tokio::time::timeout(short, outbox.send(vec![0; 1]))
+        while tokio::time::timeout(short, outbox.send(vec![0; LARGE]))
             .await
             .is_ok()
         {
             queued += 1;
         }
-        assert_eq!(queued, MAX_QUEUED);
+        assert_eq!(queued, MAX_QUEUED / LARGE);
 
         let failure = outbox.flush(short, LIMIT).await;
         assert!(

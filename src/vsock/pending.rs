@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::evidence::Evidence;
 use super::{Error, EvidenceError};
-use crate::guest::protocol::{EvidenceChunk, Extension, Frame};
+use crate::guest::protocol::{EvidenceChunk, Extension, Frame, FrameType};
+use crate::sanitize;
 
 /// How many requests that have given up are remembered, so that their answers count as late and not as unasked.
 const MAX_GIVEN_UP: usize = 256;
@@ -21,17 +22,32 @@ pub(super) enum Key {
     Query(Uuid),
     /// The `request_id` of an extension's frame.
     Request(Uuid),
+    /// A reset signal's `reset_id`.
+    Reset(String),
     /// The hello has no id, so that only one can be in flight.
     Hello,
 }
 
 impl Key {
-    /// The id as text, cut to 64 characters: the guest chose it.
+    /// The id as a line of at most 64 characters: the guest may have chosen it.
     pub(super) fn shortened(&self) -> String {
         match self {
-            Key::Command(id) => id.chars().take(64).collect(),
+            Key::Command(id) | Key::Reset(id) => sanitize::line(id, 64),
             Key::Query(id) | Key::Request(id) => id.to_string(),
             Key::Hello => "hello".to_owned(),
+        }
+    }
+
+    /// Whether a frame of this type may answer the request, or belong to its answer.
+    fn is_answered_by(&self, frame_type: FrameType) -> bool {
+        match self {
+            Key::Command(_) => {
+                matches!(frame_type, FrameType::ToolResult | FrameType::EvidenceChunk)
+            }
+            Key::Query(_) => frame_type == FrameType::GuestResponse,
+            Key::Request(_) => matches!(frame_type, FrameType::Imprinted | FrameType::Renewed),
+            Key::Reset(_) => frame_type == FrameType::ResetAck,
+            Key::Hello => matches!(frame_type, FrameType::Hello | FrameType::ErrorEvent),
         }
     }
 }
@@ -152,6 +168,12 @@ impl Pending {
             // Its result may still come, and is late then.
             self.give_up(key);
         }
+    }
+
+    /// Whether a request that a frame of this type may answer waits, or has given up.
+    pub(super) fn expects(&self, frame_type: FrameType) -> bool {
+        let mut keys = self.waiting.keys().chain(&self.given_up);
+        keys.any(|key| key.is_answered_by(frame_type))
     }
 
     /// Whether a request waits for its answer.

@@ -64,9 +64,10 @@ pub(super) fn items(
             }
         },
         quote! {
+            /// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
             impl std::fmt::Display for #ident {
                 fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                    f.write_str(self.as_str())
+                    f.write_str(&crate::sanitize::line(self.as_str(), 64))
                 }
             }
         },

@@ -36,19 +36,28 @@ pub(super) fn items(
         quote! {
             /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
             #[serde(flatten)]
-            pub unknown: BTreeMap<String, Value>,
+            pub unknown: UnknownFields,
         }
     });
     let derive_default = needed.is_empty().then(|| quote! { Default, });
+    // Serde's own would read what is unknown into a tree.
+    let derive_deserialize = unknown.is_none().then(|| quote! { Deserialize, });
     let mut items = vec![quote! {
         #doc
-        #[derive(Clone, Debug, #derive_default PartialEq, Eq, Deserialize, Serialize)]
+        #[derive(Clone, Debug, #derive_default PartialEq, Eq, #derive_deserialize Serialize)]
         pub struct #ident {
             #(#fields,)*
             #(#options,)*
             #unknown
         }
     }];
+    if unknown.is_some() {
+        let fields = needed.iter().chain(&optional).map(|(wire, _)| {
+            let name = names::field(wire);
+            quote! { #name: #wire }
+        });
+        items.push(quote! { open_object! { #ident { #(#fields),* } } });
+    }
     if !needed.is_empty() {
         let parameters = needed.iter().map(|(wire, schema)| {
             let (name, rust) = (names::field(wire), types::rust(schema));
@@ -65,7 +74,7 @@ pub(super) fn items(
             }
         });
         let absent = optional.iter().map(|(wire, _)| names::field(wire));
-        let unknown = unknown.map(|_| quote! { unknown: BTreeMap::new(), });
+        let unknown = unknown.map(|_| quote! { unknown: UnknownFields::default(), });
         let about = layout::doc(&[match optional.len() {
             0 => "A value of these fields, in their order.".to_owned(),
             _ => "A value of what is required, in the order of the fields, with nothing else set."

@@ -102,12 +102,23 @@ fn imports(api: &Api, module: &str, items: &[TokenStream]) -> TokenStream {
     items
         .iter()
         .for_each(|item| collect_words(item.clone(), &mut words));
+    let used = |names: &[&str]| {
+        let names = names.iter().filter(|name| words.contains(**name));
+        let names: Vec<_> = names.map(|name| names::ident(name)).collect();
+        match names.as_slice() {
+            [] => None,
+            [one] => Some(quote! { #one }),
+            several => Some(quote! { {#(#several),*} }),
+        }
+    };
     let map = words
         .contains("BTreeMap")
         .then(|| quote! { use std::collections::BTreeMap; });
-    let value = words
-        .contains("Value")
-        .then(|| quote! { use serde_json::Value; });
+    let serde = used(&["Deserialize", "Serialize"]).map(|names| quote! { use serde::#names; });
+    let ours = used(&["RawJson", "UnknownFields"]).map(|names| quote! { use crate::api::#names; });
+    let open_object = words
+        .contains("open_object")
+        .then(|| quote! { use crate::api::open_object::open_object; });
     let mut others = api
         .contract
         .schemas
@@ -120,8 +131,9 @@ fn imports(api: &Api, module: &str, items: &[TokenStream]) -> TokenStream {
     let others = (!others.is_empty()).then(|| quote! { use super::{#(#others),*}; });
     quote! {
         #map
-        use serde::{Deserialize, Serialize};
-        #value
+        #serde
+        #open_object
+        #ours
         #others
     }
 }
@@ -212,7 +224,7 @@ fn mentions(schema: &Schema, name: &str) -> bool {
 /// The Rust type of a schema.
 pub(super) fn rust(schema: &Schema) -> TokenStream {
     let plain = match &schema.shape {
-        Shape::Any => quote! { Value },
+        Shape::Any => quote! { RawJson },
         Shape::Boolean => quote! { bool },
         Shape::Integer { format, .. } => integer(format.as_deref()),
         Shape::String { values, .. } if values.is_empty() => quote! { String },

@@ -9,23 +9,23 @@
 mod agent;
 mod boundary;
 pub(crate) mod fake;
+mod flood;
 mod identity;
 mod left_behind;
 mod real;
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 use chv_sandbox::api::{Operation, Request};
+use chv_sandbox::broadcast::RecvError;
 use chv_sandbox::client::Client;
 use chv_sandbox::vmm::{Ended, Error, Exit, ShutdownStep, Vmm, VmmConfig};
 use tempfile::{TempDir, tempdir};
-use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 
 /// Longer than anything here takes, even on a busy machine.
@@ -84,52 +84,6 @@ async fn a_vmm_that_dies_at_its_start_leaves_its_last_words_and_nothing_else() {
     assert!(error.to_string().contains("last words"), "{error}");
     assert!(!agent::runs(ended.pid));
     assert!(is_empty(root.path()));
-}
-
-#[tokio::test]
-async fn a_vmm_that_writes_without_end_fills_no_disk_and_is_not_held_up() {
-    let (_root, vmm) = spawn("flood").await;
-    has_logged(&vmm, "the fake VMM serves").await;
-    assert!(vmm.log_tail().contains("the flood ends"));
-    let log = fs::read_to_string(vmm.run_dir().unwrap().join("vmm.log")).unwrap();
-    assert!((log.len() as u64) < fake::FLOOD / 4, "{}", log.len());
-    assert!(log.contains("bytes left out]"));
-    vmm.shutdown().await;
-}
-
-/// The test writes to the console as the VMM would: it opens the file that the VMM is told to open, whenever there is a
-/// new VM.
-#[tokio::test]
-async fn a_guest_that_writes_to_its_console_without_end_fills_no_disk_and_is_not_held_up() {
-    let (_root, vmm) = spawn("").await;
-    let pid = vmm.process().unwrap().pid();
-    let name = vmm.console().unwrap().strip_prefix("/proc/self").unwrap();
-    let console = Path::new("/proc").join(pid.to_string()).join(name);
-    let write = move || {
-        for vm in ["the first VM", "the second"] {
-            let mut console = File::create(&console).unwrap();
-            for _ in 0..fake::FLOOD / 1024 {
-                console.write_all(&[b'x'; 1024]).unwrap();
-            }
-            writeln!(console, "\n{vm} ends").unwrap();
-        }
-    };
-    let written = timeout(GENEROUS, tokio::task::spawn_blocking(write)).await;
-    written.unwrap().unwrap();
-    timeout(GENEROUS, async {
-        while !vmm.console_tail().contains("the second ends") {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .unwrap();
-    let kept = vmm.run_dir().unwrap().join("console.log");
-    assert_eq!(fs::metadata(&kept).unwrap().mode() & 0o777, 0o600);
-    let log = fs::read_to_string(kept).unwrap();
-    assert!((log.len() as u64) < fake::FLOOD / 4, "{}", log.len());
-    assert!(log.contains("bytes left out]"));
-    assert!(!vmm.log_tail().contains("ends"));
-    vmm.shutdown().await;
 }
 
 #[tokio::test]

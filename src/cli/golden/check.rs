@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use chv_sandbox::compat::render::neutral;
 use chv_sandbox::golden::{self, Error, Golden, Inspection, PublicKey, Trust};
 use chv_sandbox::overlay::Digest;
+use chv_sandbox::sanitize;
 use serde_json::{Value, json};
 
 use super::super::interrupt::Interrupt;
@@ -99,7 +99,7 @@ fn print(digest: &Digest, verification: &Inspection, key: Option<&PublicKey>) {
     }
     for file in &verification.files {
         let verdict = if file.good { "good" } else { "CHANGED" };
-        let path = neutral(&file.path.display().to_string());
+        let path = sanitize::line(&file.path.display().to_string(), usize::MAX);
         println!(
             "{verdict:<9} {} ({} bytes, {path})",
             file.field, file.length
@@ -144,7 +144,7 @@ pub(super) fn compare(args: &CompareArgs) -> Result<Status, Failure> {
         println!("{}", serde_json::to_string_pretty(&told)?);
     } else {
         let shown = |value: &Option<Value>| match value {
-            Some(value) => neutral(&value.to_string()),
+            Some(value) => sanitize::line(&value.to_string(), usize::MAX),
             None => "nothing".to_owned(),
         };
         for difference in &differences {
@@ -153,7 +153,7 @@ pub(super) fn compare(args: &CompareArgs) -> Result<Status, Failure> {
             } else {
                 "DIFFERENT"
             };
-            println!("{kind} {}", neutral(&difference.field));
+            println!("{kind} {}", sanitize::line(&difference.field, usize::MAX));
             println!("  {}", shown(&difference.first));
             println!("  {}", shown(&difference.second));
         }

@@ -2,8 +2,9 @@
 
 use std::fmt::{self, Write};
 
-use super::{Page, Section, neutral, way};
+use super::{Page, Section, way};
 use crate::compat::{Evidence, Finding, Level, Verdict};
+use crate::sanitize;
 
 /// The page as Markdown of GitHub's kind, which ends with a newline. What is only for information is folded.
 pub fn markdown(page: &Page<'_>) -> String {
@@ -91,7 +92,7 @@ fn prose(sentence: &str) -> String {
 
 /// Code in which nothing has a meaning, whatever backticks the text has itself.
 fn code(text: &str) -> String {
-    let text = neutral(text);
+    let text = sanitize::line(text, usize::MAX);
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest + 1);
     let pad = match text.starts_with(['`', ' ']) || text.ends_with(['`', ' ']) {
@@ -104,7 +105,7 @@ fn code(text: &str) -> String {
 /// Text in which nothing has a meaning, and no one is called by name.
 fn escaped(text: &str) -> String {
     let mut shown = String::new();
-    for character in neutral(text).chars() {
+    for character in sanitize::line(text, usize::MAX).chars() {
         match character {
             // These two are looked for after all escapes have been resolved, so something has to follow them at once.
             '@' | '#' => {
@@ -139,7 +140,7 @@ mod tests {
         check("left `open", "left \\`open");
         check("an empty `` one", "an empty \\`\\` one");
         check("`a`b`", "`a`b\\`");
-        check("`a\nb`", "`a\\u{a}b`");
+        check("`a\nb`", "`a\\nb`");
     }
 
     #[test]

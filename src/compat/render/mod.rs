@@ -4,11 +4,9 @@
 //! page as more than a name is made visible instead.
 
 mod markdown;
-mod neutral;
 mod text;
 
 pub use markdown::markdown;
-pub use neutral::neutral;
 pub use text::{Layout, text};
 
 use super::{Direction, Finding, Level, Report, Verdict};

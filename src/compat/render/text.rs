@@ -4,8 +4,9 @@ use std::fmt::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Page, Section, neutral, way};
+use super::{Page, Section, way};
 use crate::compat::{Evidence, Finding, Level, Verdict};
+use crate::sanitize;
 
 /// How many operations are named before the rest is only counted.
 const NAMED: usize = 6;
@@ -128,7 +129,7 @@ struct Paragraph {
 
 impl Paragraph {
     fn write(&self, out: &mut String, words: &str) -> fmt::Result {
-        let words = neutral(words);
+        let words = sanitize::line(words, usize::MAX);
         let room = self.layout.columns.saturating_sub(self.indent);
         let mut line = String::new();
         let mut taken = 0;

@@ -58,12 +58,18 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for TaggedObject<T> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(WithoutType(map)))
+        T::deserialize(MapAccessDeserializer::new(WithoutType {
+            map,
+            has_type: false,
+        }))
     }
 }
 
-/// The entries of an object without those named `type`.
-struct WithoutType<A>(A);
+/// The entries of an object without the one named `type`, of which there may be one only.
+struct WithoutType<A> {
+    map: A,
+    has_type: bool,
+}
 
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutType<A> {
     type Error = A::Error;
@@ -72,18 +78,22 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutType<A> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, A::Error> {
-        while let Some(Key(key)) = self.0.next_key()? {
+        while let Some(Key(key)) = self.map.next_key()? {
             if key != "type" {
                 let key: CowStrDeserializer<'_, A::Error> = key.into_deserializer();
                 return seed.deserialize(key).map(Some);
             }
-            let IgnoredAny = self.0.next_value()?;
+            if self.has_type {
+                return Err(de::Error::duplicate_field("type"));
+            }
+            self.has_type = true;
+            let IgnoredAny = self.map.next_value()?;
         }
         Ok(None)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
-        self.0.next_value_seed(seed)
+        self.map.next_value_seed(seed)
     }
 }
 

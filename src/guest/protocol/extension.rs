@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::PROTOCOL_VERSION;
 use super::closed::{at_most, uuid_v4};
 use super::tool::base64_bytes;
+use crate::sanitize;
 
 /// The most extensions that a hello may list.
 const MAX_EXTENSIONS: usize = 64;
@@ -21,7 +22,9 @@ const MAX_EXTENSIONS: usize = 64;
 pub struct Hello {
     /// The version of the protocol.
     pub protocol: u32,
-    /// The sender's [`BUILD_ID`](crate::guest::BUILD_ID).
+    /// The sender's [`BUILD_ID`](crate::guest::BUILD_ID). What a peer sends is made a
+    /// [line](crate::sanitize::line) of at most 128 characters.
+    #[serde(deserialize_with = "build_id")]
     pub build_id: String,
     /// The extensions that the sender knows, by name. Names that the other side doesn't know mean nothing to it.
     #[serde(deserialize_with = "extensions")]
@@ -42,6 +45,13 @@ impl Hello {
                 .to_vec(),
             nonce: None,
         }
+    }
+
+    /// About how many bytes its texts hold.
+    pub(super) fn weight(&self) -> usize {
+        let names = self.extensions.iter();
+        let names: usize = names.map(|name| size_of::<String>() + name.len()).sum();
+        names + self.build_id.len() + self.nonce.as_ref().map_or(0, String::len)
     }
 
     /// Whether the sender knows `extension`.
@@ -169,6 +179,11 @@ impl<'de> Deserialize<'de> for Seed {
             .map(Seed)
             .map_err(|_| de::Error::custom("a seed has 32 bytes"))
     }
+}
+
+fn build_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let id = String::deserialize(deserializer)?;
+    Ok(sanitize::line(&id, 128))
 }
 
 fn extensions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {

@@ -2,24 +2,27 @@
 //!
 //! A frame's body is one JSON object whose `type` names the variant of [`Frame`]. Objects are closed: a field that
 //! the frame doesn't have is refused, and so are an array in place of an object, a repeated field, and a
-//! value outside its range. Decoding allocates for what a frame may hold and for nothing else, so a hostile peer gets
-//! no more memory out of the host than the bytes that it sent.
+//! value outside its range. Decoding allocates for what a frame may hold and for nothing else: a hostile peer gets no more
+//! memory out of the host than the bytes that it sent. How large a frame of each type the host takes is
+//! [`FrameType::limit_at_host`]; the type is read before anything else is decoded.
 
 mod closed;
 mod evidence;
 mod extension;
+mod frame_type;
+mod json_text;
 mod query;
 mod reset;
 mod tool;
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
+use crate::sanitize;
 use closed::Tagged;
 
 pub use evidence::EvidenceChain;
 pub use extension::{Extension, Hello, Imprint, Imprinted, Renew, Renewed, Seed};
+pub use frame_type::FrameType;
 pub use query::{
     GuestProcess, GuestQuery, GuestResponse, MemUsage, OpenFdCount, ProcessList, QueryKind,
     QueryResult,
@@ -92,22 +95,50 @@ pub struct ErrorEvent {
 }
 
 impl Frame {
+    /// The frame's type.
+    pub fn frame_type(&self) -> FrameType {
+        match self {
+            Frame::ToolDispatch(_) => FrameType::ToolDispatch,
+            Frame::ToolResult(_) => FrameType::ToolResult,
+            Frame::EvidenceChunk(_) => FrameType::EvidenceChunk,
+            Frame::GuestQuery(_) => FrameType::GuestQuery,
+            Frame::GuestResponse(_) => FrameType::GuestResponse,
+            Frame::ResetSignal(_) => FrameType::ResetSignal,
+            Frame::ResetAck(_) => FrameType::ResetAck,
+            Frame::ErrorEvent(_) => FrameType::ErrorEvent,
+            Frame::Hello(_) => FrameType::Hello,
+            Frame::Imprint(_) => FrameType::Imprint,
+            Frame::Imprinted(_) => FrameType::Imprinted,
+            Frame::Renew(_) => FrameType::Renew,
+            Frame::Renewed(_) => FrameType::Renewed,
+        }
+    }
+
     /// The frame's `type` on the wire.
     pub fn name(&self) -> &'static str {
+        self.frame_type().name()
+    }
+
+    /// About how many bytes its texts and lists hold.
+    pub(crate) fn weight(&self) -> usize {
         match self {
-            Frame::ToolDispatch(_) => "ToolDispatch",
-            Frame::ToolResult(_) => "ToolResult",
-            Frame::EvidenceChunk(_) => "EvidenceChunk",
-            Frame::GuestQuery(_) => "GuestQuery",
-            Frame::GuestResponse(_) => "GuestResponse",
-            Frame::ResetSignal(_) => "ResetSignal",
-            Frame::ResetAck(_) => "ResetAck",
-            Frame::ErrorEvent(_) => "ErrorEvent",
-            Frame::Hello(_) => "Hello",
-            Frame::Imprint(_) => "Imprint",
-            Frame::Imprinted(_) => "Imprinted",
-            Frame::Renew(_) => "Renew",
-            Frame::Renewed(_) => "Renewed",
+            Frame::ToolResult(result) => {
+                let link = result.evidence_hash.as_ref().map_or(0, String::len);
+                result.command_id.len() + result.stdout.len() + result.stderr.len() + link
+            }
+            Frame::EvidenceChunk(chunk) => chunk.command_id.len() + chunk.chunk_data.len(),
+            Frame::GuestResponse(response) => response.result.weight(),
+            Frame::ErrorEvent(event) => event.code.len() + event.message.len(),
+            Frame::ResetAck(ack) => ack.reset_id.len() + 1024,
+            Frame::Hello(hello) => hello.weight(),
+            Frame::Renewed(renewed) => renewed.nonce.as_ref().map_or(0, String::len),
+            // What the host sends is its own.
+            Frame::ToolDispatch(_)
+            | Frame::GuestQuery(_)
+            | Frame::ResetSignal(_)
+            | Frame::Imprint(_)
+            | Frame::Imprinted(_)
+            | Frame::Renew(_) => 0,
         }
     }
 
@@ -118,35 +149,27 @@ impl Frame {
     /// [`DecodeError`] says which of the rules the body breaks.
     pub fn decode(body: &[u8]) -> Result<Frame, DecodeError> {
         let text = std::str::from_utf8(body)?;
-        let Tag { name } = serde_json::from_str(text)?;
-        Ok(match name.as_ref() {
-            "ToolDispatch" => Frame::ToolDispatch(tagged(text)?),
-            "ToolResult" => Frame::ToolResult(tagged(text)?),
-            "EvidenceChunk" => Frame::EvidenceChunk(tagged(text)?),
-            "GuestQuery" => Frame::GuestQuery(tagged(text)?),
-            "GuestResponse" => Frame::GuestResponse(tagged(text)?),
-            "ResetSignal" => Frame::ResetSignal(tagged(text)?),
-            "ResetAck" => Frame::ResetAck(tagged(text)?),
-            "ErrorEvent" => Frame::ErrorEvent(tagged(text)?),
-            "Hello" => Frame::Hello(tagged(text)?),
-            "Imprint" => Frame::Imprint(tagged(text)?),
-            "Imprinted" => Frame::Imprinted(tagged(text)?),
-            "Renew" => Frame::Renew(tagged(text)?),
-            "Renewed" => Frame::Renewed(tagged(text)?),
-            unknown => {
-                return Err(DecodeError::UnknownType {
-                    name: unknown.chars().take(64).collect(),
-                });
-            }
+        Frame::decode_as(FrameType::of(text)?, text)
+    }
+
+    /// Reads the body of a frame whose type was read before.
+    pub(crate) fn decode_as(frame_type: FrameType, body: &str) -> Result<Frame, DecodeError> {
+        Ok(match frame_type {
+            FrameType::ToolDispatch => Frame::ToolDispatch(tagged(body)?),
+            FrameType::ToolResult => Frame::ToolResult(tagged(body)?),
+            FrameType::EvidenceChunk => Frame::EvidenceChunk(tagged(body)?),
+            FrameType::GuestQuery => Frame::GuestQuery(tagged(body)?),
+            FrameType::GuestResponse => Frame::GuestResponse(tagged(body)?),
+            FrameType::ResetSignal => Frame::ResetSignal(tagged(body)?),
+            FrameType::ResetAck => Frame::ResetAck(tagged(body)?),
+            FrameType::ErrorEvent => Frame::ErrorEvent(tagged(body)?),
+            FrameType::Hello => Frame::Hello(tagged(body)?),
+            FrameType::Imprint => Frame::Imprint(tagged(body)?),
+            FrameType::Imprinted => Frame::Imprinted(tagged(body)?),
+            FrameType::Renew => Frame::Renew(tagged(body)?),
+            FrameType::Renewed => Frame::Renewed(tagged(body)?),
         })
     }
-}
-
-/// A frame's `type`, whatever else it holds.
-#[derive(Deserialize)]
-struct Tag<'a> {
-    #[serde(borrow, rename = "type")]
-    name: Cow<'a, str>,
 }
 
 fn tagged<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, DecodeError> {
@@ -163,7 +186,7 @@ pub enum DecodeError {
     /// It isn't JSON, or not the object that its `type` promises.
     #[error("the frame is not an object of the protocol: {reason}")]
     NotAFrame {
-        /// What the parser says, cut to 200 characters and without control characters: it may quote the frame.
+        /// What the parser says, as a [line](crate::sanitize::line) of at most 200 characters: it may quote the frame.
         reason: String,
     },
     /// Its `type` is none that this build knows.
@@ -176,15 +199,9 @@ pub enum DecodeError {
 
 impl From<serde_json::Error> for DecodeError {
     fn from(error: serde_json::Error) -> Self {
-        let printable = |c: char| {
-            if c.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        };
-        let reason = error.to_string().chars().take(200).map(printable).collect();
-        DecodeError::NotAFrame { reason }
+        DecodeError::NotAFrame {
+            reason: sanitize::line(&error.to_string(), 200),
+        }
     }
 }
 

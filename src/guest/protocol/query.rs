@@ -73,6 +73,19 @@ pub enum QueryResult {
 }
 
 impl QueryResult {
+    /// About how many bytes its texts and lists hold.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            QueryResult::OpenFdCount(_) | QueryResult::MemUsage(_) => 0,
+            QueryResult::ProcessList(list) => {
+                let processes = list.processes.iter();
+                processes
+                    .map(|process| size_of::<GuestProcess>() + process.name.len())
+                    .sum()
+            }
+        }
+    }
+
     /// The kind of query that this answers.
     pub fn kind(&self) -> QueryKind {
         match self {

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 
-use super::{MAX_EVIDENCE_CHUNK, MAX_TOOL_NAME};
+use super::{MAX_EVIDENCE_CHUNK, MAX_TOOL_NAME, json_text};
 
 /// Asks the guest to run one tool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub struct ToolDispatch {
     pub deadline_ms: u64,
 }
 
-/// How a tool ended.
+/// How a tool ended. It is read from JSON text only, so that its output takes no more memory than the text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ToolResult {
@@ -30,8 +30,10 @@ pub struct ToolResult {
     /// The tool's own exit code, or the guest's: 127 not known, 137 killed at the deadline, 254 guest error.
     pub exit_code: i32,
     /// What the tool wrote to its standard output.
+    #[serde(deserialize_with = "json_text::deserialize")]
     pub stdout: String,
     /// What the tool wrote to its standard error.
+    #[serde(deserialize_with = "json_text::deserialize")]
     pub stderr: String,
     /// The last link of the evidence chain as the guest computed it, if it kept one; a host compares it with its own
     /// ([`EvidenceChain`](super::EvidenceChain)).

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Mutex, MutexGuard, broadcast, watch as watched};
+use tokio::sync::{Mutex, MutexGuard, watch as watched};
 use tracing::Instrument;
 
 use super::span;
@@ -22,6 +22,7 @@ use super::{
     Backend, ConfigError, Error, Event, Reset, Sandbox, SandboxConfig, SandboxState, Strategy,
     ToolExecution, ToolInvocation,
 };
+use crate::broadcast::{self, Capacity};
 use crate::golden::{LoadedGolden, MemoryBasis};
 use crate::machine::{Machine, VmmSource};
 use crate::vsock;
@@ -31,8 +32,11 @@ use spares::Spares;
 use status::{Abandoned, Status};
 use watch::Watcher;
 
-/// How many events a slow listener may fall behind.
-const EVENTS: usize = 256;
+/// How far a slow subscriber may fall behind.
+const EVENTS: Capacity = Capacity {
+    count: 256,
+    bytes: 8 << 20,
+};
 
 /// A sandbox in a microVM on Cloud Hypervisor.
 ///

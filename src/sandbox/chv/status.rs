@@ -2,8 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use tokio::sync::broadcast;
-
+use crate::broadcast::{self, Capacity};
 use crate::sandbox::evidence::Journal;
 use crate::sandbox::{Error, Event, SandboxState};
 use crate::vsock::Channel;
@@ -32,7 +31,7 @@ struct Inner {
 }
 
 impl Status {
-    pub(super) fn new(events: usize) -> Self {
+    pub(super) fn new(events: Capacity) -> Self {
         Status {
             inner: Mutex::new(Inner {
                 state: SandboxState::NotBooted,
@@ -72,8 +71,7 @@ impl Status {
         journal
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .note(&event);
-        // Nobody has to listen.
-        let _ = self.events.send(event);
+        self.events.send(event);
     }
 
     pub(super) fn state(&self) -> SandboxState {
@@ -295,9 +293,14 @@ impl Drop for Abandoned<'_> {
 mod tests {
     use super::*;
 
+    const EVENTS: Capacity = Capacity {
+        count: 8,
+        bytes: 1 << 20,
+    };
+
     #[test]
     fn only_the_end_of_the_present_vmm_counts() {
-        let status = Status::new(8);
+        let status = Status::new(EVENTS);
         status.begin(SandboxState::Booting);
         let first = status.vmm();
         status.begin(SandboxState::Resetting);
@@ -322,7 +325,7 @@ mod tests {
 
     #[test]
     fn what_is_dropped_half_way_has_failed() {
-        let status = Status::new(8);
+        let status = Status::new(EVENTS);
         let finished = status.fail_unless_finished();
         finished.finished();
         assert_eq!(status.state(), SandboxState::NotBooted);

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Weak};
 
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::task::AbortHandle;
 
 use super::Shared;
 use super::reset_target::ResetTarget;
+use crate::broadcast::{RecvError, TryRecvError};
 use crate::golden::HeldDisks;
 use crate::machine::Machine;
 use crate::sandbox::Event;

@@ -17,16 +17,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
-use super::child::{Child, EventPipe, LogPipe};
+use super::child::Child;
 use super::confinement::{CgroupConfig, Grants, Layer, LayerReport, catches_forks};
 use super::family::Family;
 use super::identity::{Record, create_private};
 use super::log::Log;
+use super::pump::{self, Pipe};
 use super::run_dir::{RemovedOnDrop, RunDir};
 use super::spawner::{Console, Living, Running};
 use super::{Error, Process, VmmConfig, binary, events, procfs, reclaim, run_root};
+use crate::broadcast;
 use crate::socket::SocketAddress;
 
 use boundary::Boundary;
@@ -109,9 +111,10 @@ impl Launch {
             binary: binary.clone(),
             source,
         };
-        let (event_pipe, event_writer) = EventPipe::new(event_sender).map_err(failed)?;
-        let (log_pipe, log_writer) = LogPipe::new(Arc::clone(&log)).map_err(failed)?;
-        let (console_pipe, console_writer) = LogPipe::new(Arc::clone(&console)).map_err(failed)?;
+        pump::start().map_err(failed)?;
+        let (event_pipe, event_writer) = Pipe::events(event_sender).map_err(failed)?;
+        let (log_pipe, log_writer) = Pipe::log(Arc::clone(&log)).map_err(failed)?;
+        let (console_pipe, console_writer) = Pipe::console(Arc::clone(&console)).map_err(failed)?;
         let console = Console {
             path: format!("/proc/self/fd/{}", console_writer.as_raw_fd()).into(),
             log: console,
@@ -171,14 +174,16 @@ impl Launch {
             is_caught: catches_forks(&layers),
             cgroup: cgroup.map(Arc::new),
         };
+        pump::watch(
+            family.process.pid(),
+            vec![event_pipe, log_pipe, console_pipe],
+        );
         let (ended_sender, ended) = watch::channel(None);
         let child = Child {
             family: family.clone(),
-            events: Some(event_pipe),
             log: Arc::clone(&log),
-            log_pipes: vec![log_pipe, console_pipe],
             ended: ended_sender,
-            _living: living,
+            living,
         };
         let running = Running {
             binary,

@@ -201,7 +201,8 @@ fn a_real_answer_loses_nothing() {
         "the types have every field"
     );
     let device = &info.device_tree.as_ref().unwrap()["_virtio-pci-root"];
-    assert_eq!(device.resources[0]["PciBar"]["base"], 3_891_789_824_u64);
+    let resource: Value = device.resources[0].parse().unwrap();
+    assert_eq!(resource["PciBar"]["base"], 3_891_789_824_u64);
     let sent: Value = serde_json::from_str(VM_INFO).unwrap();
     assert_eq!(serde_json::to_value(&info).unwrap(), without_nulls(sent));
 }
@@ -244,6 +245,8 @@ fn an_unknown_value_is_not_the_value_unknown() {
     assert_eq!(read("Unknown"), ImageType::Undetermined);
     assert_eq!(read("Qcow9"), ImageType::Unknown("Qcow9".into()));
     assert_eq!(read("Qcow9").to_string(), "Qcow9");
+    assert_eq!(read("\u{1b}[1A\n").as_str(), "\u{1b}[1A\n");
+    assert_eq!(read("\u{1b}[1A\n").to_string(), "\\u{1b}[1A\\n");
     assert_eq!(ImageType::default(), ImageType::Undetermined);
 }
 

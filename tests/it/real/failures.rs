@@ -105,7 +105,7 @@ async fn a_guest_that_only_writes_to_its_console_fills_no_disk_and_holds_nothing
     let mut impatient = rig.start(SILENCE).await.unwrap();
     let error = impatient.boot(&shape).await.unwrap_err();
     assert!(
-        said(&error).contains("console ended with: xxxx"),
+        said(&error).contains("console ended with:\n  | xxxx"),
         "{error:?}"
     );
     assert!(said(&error).len() < 4096, "{error:?}");

@@ -9,7 +9,7 @@ use super::spares::Cast;
 use super::{Scene, assert_echoed, assert_halted, echo, flip_a_bit, told};
 
 /// Waits for the event, and sees that no tool is taken.
-async fn assert_lost(sandbox: &ChvSandbox, events: &mut tokio::sync::broadcast::Receiver<Event>) {
+async fn assert_lost(sandbox: &ChvSandbox, events: &mut chv_sandbox::broadcast::Receiver<Event>) {
     let lost = |event: &Event| matches!(event, Event::HoldLost).then_some(());
     told(events, lost).await;
     assert_eq!(sandbox.state(), SandboxState::Ready);

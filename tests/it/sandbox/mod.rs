@@ -30,6 +30,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chv_sandbox::broadcast;
 use chv_sandbox::client::Deadlines;
 use chv_sandbox::golden::{Golden, MintConfig, MintError, mint};
 use chv_sandbox::guest::stand_in::StandIn;
@@ -43,7 +44,6 @@ use chv_sandbox::sandbox::{
 };
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::sync::broadcast;
 use tokio::time::timeout;
 
 use stage::Stage;

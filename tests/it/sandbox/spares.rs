@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use chv_sandbox::broadcast::Receiver;
 use chv_sandbox::guest::stand_in::Behaviour;
 use chv_sandbox::sandbox::{
     ChvSandbox, Event, Sandbox, SandboxConfig, Standby, Strategy, StrategyUsed,
 };
 use chv_sandbox::vmm::Exit;
-use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
 
 use super::stage::{Spawned, Stage};

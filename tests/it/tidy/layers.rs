@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["vsock", "client"],
     &["overlay"],
     &["api", "guest"],
-    &["socket"],
+    &["broadcast", "sanitize", "socket"],
 ];
 
 /// What stands beside the house, each with all that it may use. Of the house only `cli` may use these.
@@ -21,7 +21,10 @@ const BESIDE: &[(&str, &[&str])] = &[
     ("spec", &[]),
     ("replay", &["api", "client", "socket"]),
     ("image", &["guest"]),
-    ("compat", &["spec", "replay", "api", "client", "vmm"]),
+    (
+        "compat",
+        &["spec", "replay", "api", "client", "vmm", "sanitize"],
+    ),
 ];
 
 /// The program that runs inside the guest: the dispatcher and nothing of the host.

@@ -20,11 +20,12 @@ const EVENTS: &str = "{\n  \"timestamp\": {\"secs\": 1, \"no more of th\n\n\
     \"properties\": {\"id\": \"_disk0\"}\n}\n\n";
 
 /// How much the VMM writes that floods its log, in bytes.
-pub(super) const FLOOD: u64 = 8 * 1024 * 1024;
+pub(super) const FLOOD: u64 = 6 * 1024 * 1024;
 
 /// A configuration that starts a fake VMM, below `run_root`. The words say how it behaves:
 ///
 /// - `die`: writes a line to standard error and exits with 1.
+/// - `forge`: the same with what would act on a terminal and pass for lines of the agent's own.
 /// - `silent`: takes connections, because the listener is ours, and never answers.
 /// - `refuse-shutdown`, `hang-shutdown`: answers `vmm.shutdown` with 500, or not at all.
 /// - `ignore-term`: ignores SIGTERM.
@@ -103,6 +104,10 @@ pub(super) fn serve() {
     };
     let listener = UnixListener::from(descriptor("--api-socket"));
     let events = Arc::new(Mutex::new(File::from(descriptor("--event-monitor"))));
+    if has("forge") {
+        eprint!("\x1b[2J\x1b]0;title\x07gone\nERROR \u{202e}forged\n  because\r\n");
+        std::process::exit(1);
+    }
     if has("flood") {
         let line = "x".repeat(1023);
         for _ in 0..FLOOD / 1024 {

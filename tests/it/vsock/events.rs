@@ -85,17 +85,20 @@ async fn nothing_is_kept_for_nobody_once_a_tool_runs() {
 }
 
 #[tokio::test]
-async fn an_error_event_is_cut() {
+async fn an_error_event_is_cut_and_safe_to_show() {
     let vm = Vm::new();
     let (channel, mut guest) = connected(&vm.config()).await;
     let mut events = channel.events();
     let event = ErrorEvent {
-        code: "C".into(),
-        message: "é".repeat(1 << 20),
+        code: "C\n\u{1b}[1A".into(),
+        message: "é".repeat(5000),
     };
     guest.send(&Frame::ErrorEvent(event)).await;
     match next(&mut events).await {
-        ChannelEventKind::GuestError(event) => assert_eq!(event.message, "é".repeat(4096)),
+        ChannelEventKind::GuestError(event) => {
+            assert_eq!(event.code, "C\\n\\u{1b}[1A");
+            assert_eq!(event.message, format!("{}…", "é".repeat(4095)));
+        }
         event => panic!("{event:?}"),
     }
 }

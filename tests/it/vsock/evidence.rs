@@ -270,7 +270,7 @@ async fn a_chunk_of_a_command_that_nobody_sent_breaks_the_protocol() {
             Error::Protocol {
                 source: Violation::NeverAsked { frame: "EvidenceChunk", id },
                 ..
-            } if id.len() == 64
+            } if id.chars().count() == 64
         ),
         "{error:?}"
     );

@@ -10,6 +10,7 @@ mod requests;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chv_sandbox::broadcast::Receiver;
 use chv_sandbox::guest::frame::encode;
 use chv_sandbox::guest::protocol::{Frame, ToolDispatch, ToolName, ToolResult};
 use chv_sandbox::vsock::{Channel, ChannelConfig, ChannelEvent, ChannelEventKind};
@@ -17,7 +18,6 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::broadcast::Receiver;
 
 /// Generous: nothing that a test expects takes so long.
 const LIMIT: Duration = Duration::from_secs(20);

@@ -3,18 +3,19 @@
 
 use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use crate::api::open_object::open_object;
+use crate::api::{RawJson, UnknownFields};
 use super::VmConfig;
 
 /// `DeviceNode`: part of [`VmInfo`](super::VmInfo).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeviceNode {
     /// Always sent.
     pub children: Vec<String>,
     /// Always sent.
     pub id: String,
     /// Always sent.
-    pub resources: Vec<Value>,
+    pub resources: Vec<RawJson>,
     /// Sent where there is one; not in the document (correction `device-node`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
@@ -23,7 +24,12 @@ pub struct DeviceNode {
     pub pci_bdf: Option<String>,
     /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
     #[serde(flatten)]
-    pub unknown: BTreeMap<String, Value>,
+    pub unknown: UnknownFields,
+}
+
+open_object! {
+    DeviceNode { children : "children", id : "id", resources : "resources", parent :
+    "parent", pci_bdf : "pci_bdf" }
 }
 
 impl DeviceNode {
@@ -31,7 +37,7 @@ impl DeviceNode {
     pub fn new(
         children: Vec<String>,
         id: impl Into<String>,
-        resources: Vec<Value>,
+        resources: Vec<RawJson>,
     ) -> Self {
         Self {
             children,
@@ -39,13 +45,13 @@ impl DeviceNode {
             resources,
             parent: None,
             pci_bdf: None,
-            unknown: BTreeMap::new(),
+            unknown: UnknownFields::default(),
         }
     }
 }
 
 /// `PciDeviceInfo`: the answer to [`vm.add-device`](crate::api::vm_add_device); the answer to [`vm.add-disk`](crate::api::vm_add_disk); and 7 more.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PciDeviceInfo {
     /// Always sent.
     pub bdf: String,
@@ -53,7 +59,11 @@ pub struct PciDeviceInfo {
     pub id: String,
     /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
     #[serde(flatten)]
-    pub unknown: BTreeMap<String, Value>,
+    pub unknown: UnknownFields,
+}
+
+open_object! {
+    PciDeviceInfo { bdf : "bdf", id : "id" }
 }
 
 impl PciDeviceInfo {
@@ -62,7 +72,7 @@ impl PciDeviceInfo {
         Self {
             bdf: bdf.into(),
             id: id.into(),
-            unknown: BTreeMap::new(),
+            unknown: UnknownFields::default(),
         }
     }
 }
@@ -71,7 +81,7 @@ impl PciDeviceInfo {
 pub type VmCounters = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// `VmInfo`: the answer to [`vm.info`](crate::api::vm_info).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct VmInfo {
     /// Always sent.
     pub config: VmConfig,
@@ -84,7 +94,12 @@ pub struct VmInfo {
     pub device_tree: Option<BTreeMap<String, DeviceNode>>,
     /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
     #[serde(flatten)]
-    pub unknown: BTreeMap<String, Value>,
+    pub unknown: UnknownFields,
+}
+
+open_object! {
+    VmInfo { config : "config", memory_actual_size : "memory_actual_size", state :
+    "state", device_tree : "device_tree" }
 }
 
 impl VmInfo {
@@ -95,7 +110,7 @@ impl VmInfo {
             memory_actual_size,
             state,
             device_tree: None,
-            unknown: BTreeMap::new(),
+            unknown: UnknownFields::default(),
         }
     }
 }
@@ -132,14 +147,15 @@ impl VmState {
     }
 }
 
+/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for VmState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(&crate::sanitize::line(self.as_str(), 64))
     }
 }
 
 /// `VmmPingResponse`: the answer to [`vmm.ping`](crate::api::vmm_ping).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct VmmPingResponse {
     /// Always sent.
     pub build_version: String,
@@ -151,7 +167,12 @@ pub struct VmmPingResponse {
     pub version: String,
     /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
     #[serde(flatten)]
-    pub unknown: BTreeMap<String, Value>,
+    pub unknown: UnknownFields,
+}
+
+open_object! {
+    VmmPingResponse { build_version : "build_version", features : "features", pid :
+    "pid", version : "version" }
 }
 
 impl VmmPingResponse {
@@ -167,7 +188,7 @@ impl VmmPingResponse {
             features,
             pid,
             version: version.into(),
-            unknown: BTreeMap::new(),
+            unknown: UnknownFields::default(),
         }
     }
 }

@@ -31,9 +31,10 @@ impl MemoryRestoreMode {
     }
 }
 
+/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for MemoryRestoreMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(&crate::sanitize::line(self.as_str(), 64))
     }
 }
 
@@ -65,9 +66,10 @@ impl MigrationMode {
     }
 }
 
+/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for MigrationMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(&crate::sanitize::line(self.as_str(), 64))
     }
 }
 
@@ -225,9 +227,10 @@ impl TimeoutStrategy {
     }
 }
 
+/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for TimeoutStrategy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(&crate::sanitize::line(self.as_str(), 64))
     }
 }
 

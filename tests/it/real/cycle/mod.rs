@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use chv_sandbox::broadcast::Receiver;
+use chv_sandbox::broadcast::RecvError;
 use chv_sandbox::golden::{Golden, LoadedGolden, MintConfig, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
@@ -31,8 +33,6 @@ use chv_sandbox::overlay;
 use chv_sandbox::sandbox::{ChvSandbox, Event, SandboxConfig, Strategy, Timeouts};
 use chv_sandbox::vmm::VmmConfig;
 use tempfile::TempDir;
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 
 use super::{assert_nothing_left, patience, patient, run_root, setting, skipped, vmm_binary};

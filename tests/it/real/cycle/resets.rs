@@ -6,11 +6,11 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use chv_sandbox::broadcast::Receiver;
 use chv_sandbox::overlay::{self, AccessPolicy};
 use chv_sandbox::sandbox::{
     ChvSandbox, DivergenceAction, Error, Event, FsHash, Sandbox, SandboxState, Standby, Strategy,
 };
-use tokio::sync::broadcast::Receiver;
 
 use super::figures::{Figures, Usage};
 use super::traces::Traces;

@@ -1,0 +1,215 @@
+//! Text that a guest or a VMM wrote, made safe for an error, a log line or a terminal.
+//!
+//! A guest and its VMM are hostile. What they write can hold escape sequences that move a terminal's cursor, characters
+//! that reverse the direction of a line, and newlines that forge a line of a log. [`line()`] and [`lines`] leave nothing of
+//! that in a text: each character that isn't printable becomes its escape, as in a Rust literal (`\n`, `\u{1b}`).
+//!
+//! The escapes are for reading. A text that has a backslash of its own keeps it, so the original can't be recovered
+//! from the result.
+
+use std::fmt;
+
+/// Begins each line of a [`Quoted`] text.
+const MARGIN: &str = "  | ";
+
+/// The text as one line of at most `limit` characters. What is cut off is replaced by `…`.
+pub fn line(text: &str, limit: usize) -> String {
+    let mut safe = String::new();
+    let mut left = limit;
+    for character in text.chars() {
+        let escape = Escape::of(character);
+        let length = escape.length();
+        // The last place is for the mark, unless nothing has to be cut.
+        if length > left {
+            cut(&mut safe, limit);
+            return safe;
+        }
+        left -= length;
+        escape.push_to(&mut safe);
+    }
+    safe
+}
+
+/// Replaces the end of a text that has as many characters as it may have.
+fn cut(safe: &mut String, limit: usize) {
+    if limit == 0 {
+        return;
+    }
+    if safe.chars().count() >= limit {
+        safe.pop();
+    }
+    safe.push('…');
+}
+
+/// The text with its line feeds and tabs, and without the carriage return of a `\r\n`. Any other character that isn't
+/// printable is escaped, so the result has at most ten times as many bytes.
+pub fn lines(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\n' | '\t' => safe.push(character),
+            '\r' if characters.peek() == Some(&'\n') => {}
+            _ => Escape::of(character).push_to(&mut safe),
+        }
+    }
+    safe
+}
+
+/// JSON text with the characters that aren't printable written as escapes of JSON, which leaves its meaning. Line feeds
+/// and tabs between its values stay.
+pub fn json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match Escape::of(character) {
+            Escape::Itself(_) => safe.push(character),
+            Escape::Escaped(escape) if escape.len() == 1 => safe.push(character),
+            _ if matches!(character, '\n' | '\t') => safe.push(character),
+            _ => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    safe.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    safe
+}
+
+/// Shows a text of several lines, each behind a margin, so that no line of it can be taken for one of the text around.
+/// Unprintable characters are escaped as by [`lines`].
+#[derive(Clone, Copy, Debug)]
+pub struct Quoted<'a>(pub &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, line) in lines(self.0).split('\n').enumerate() {
+            let newline = if at == 0 { "" } else { "\n" };
+            write!(f, "{newline}{MARGIN}{line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What stands for a character.
+enum Escape {
+    Itself(char),
+    Escaped(std::char::EscapeDebug),
+    Numbered(std::char::EscapeUnicode),
+}
+
+impl Escape {
+    fn of(character: char) -> Escape {
+        match character {
+            // The standard library escapes these for the sake of a literal's quotes.
+            '\'' | '"' | '\\' => Escape::Itself(character),
+            // Letters by their category, and shown as nothing or as a blank.
+            '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}' => {
+                Escape::Numbered(character.escape_unicode())
+            }
+            // Everything that isn't printable: controls, formats such as bidirectional overrides, separators,
+            // combining marks, what isn't assigned.
+            _ => Escape::Escaped(character.escape_debug()),
+        }
+    }
+
+    fn length(&self) -> usize {
+        match self {
+            Escape::Itself(_) => 1,
+            Escape::Escaped(escape) => escape.len(),
+            Escape::Numbered(escape) => escape.len(),
+        }
+    }
+
+    fn push_to(self, text: &mut String) {
+        match self {
+            Escape::Itself(character) => text.push(character),
+            Escape::Escaped(escape) => text.extend(escape),
+            Escape::Numbered(escape) => text.extend(escape),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_line_has_nothing_that_acts_on_a_terminal() {
+        #[track_caller]
+        fn check(text: &str, expected: &str) {
+            assert_eq!(line(text, 100), expected);
+        }
+        check("", "");
+        check("it's \"C:\\\" – naïve 日本", "it's \"C:\\\" – naïve 日本");
+        check("a\nb\r\tc", "a\\nb\\r\\tc");
+        check("\x1b[2J\x1b]0;title\x07", "\\u{1b}[2J\\u{1b}]0;title\\u{7}");
+        check("\u{9b}31m\u{7f}\0", "\\u{9b}31m\\u{7f}\\0");
+        check(
+            "\u{202e}gnp.exe\u{2066}\u{200f}",
+            "\\u{202e}gnp.exe\\u{2066}\\u{200f}",
+        );
+        check("a\u{2028}b\u{2029}\u{85}", "a\\u{2028}b\\u{2029}\\u{85}");
+        check(
+            "z\u{200b}\u{feff}\u{e0041}\u{ad}",
+            "z\\u{200b}\\u{feff}\\u{e0041}\\u{ad}",
+        );
+        check("\u{3164}e\u{301}", "\\u{3164}e\\u{301}");
+    }
+
+    #[test]
+    fn a_line_is_cut_and_says_so() {
+        assert_eq!(line("abcdef", 6), "abcdef");
+        assert_eq!(line("abcdefg", 6), "abcde…");
+        assert_eq!(line("é".repeat(7).as_str(), 6), "ééééé…");
+        // No escape is cut in the middle.
+        assert_eq!(line("abc\u{1b}def", 6), "abc…");
+        assert_eq!(line("abc", 0), "");
+    }
+
+    #[test]
+    fn lines_keep_their_newlines() {
+        assert_eq!(
+            lines("one\r\ntwo\tx\n\x1b[1mthree\r"),
+            "one\ntwo\tx\n\\u{1b}[1mthree\\r"
+        );
+    }
+
+    #[test]
+    fn json_keeps_its_meaning() {
+        let value = serde_json::json!({ "a\u{202e}": ["\u{9b}1m\u{7f}", "\u{e0041}é\n"] });
+        let text = format!("{value:#}");
+        let safe = json(&text);
+        assert!(safe.contains("\\u202e") && safe.contains("\\u009b1m\\u007f"));
+        assert!(safe.contains("\\udb40\\udc41é\\n"));
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&safe).unwrap(),
+            value
+        );
+    }
+
+    #[test]
+    fn a_quoted_line_cannot_pass_for_one_of_ours() {
+        let forged = "ok\nERROR the reset was verified\r\n\x1b[1A";
+        assert_eq!(
+            Quoted(forged).to_string(),
+            "  | ok\n  | ERROR the reset was verified\n  | \\u{1b}[1A"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_unprintable_is_left(text in any::<String>(), limit in 0_usize..40) {
+            let safe = line(&text, limit);
+            prop_assert!(safe.chars().count() <= limit);
+            let unprintable = |c: char| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c);
+            prop_assert!(!safe.chars().any(unprintable), "{safe:?}");
+            let several = lines(&text);
+            prop_assert!(several.len() <= 10 * text.len());
+            prop_assert!(!several.chars().any(|c| unprintable(c) && c != '\n' && c != '\t'));
+            // Safe text stays as it is.
+            prop_assert_eq!(lines(&several), several);
+        }
+    }
+}
