@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-pub use chv::ChvSandbox;
+pub use chv::{ChvSandbox, OLDEST_RELEASE};
 pub use config::{ConfigError, SandboxConfig, Timeouts, VmmEnv};
 pub use error::{BootFailure, Error, FailedReset, Unavailable};
 pub use event::Event;

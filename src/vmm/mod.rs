@@ -27,6 +27,7 @@
 //! spawn calls first: it finds the run directories whose agent is gone, kills what is provably still theirs, and
 //! removes them.
 
+mod backtrace;
 mod binary;
 mod child;
 mod config;
@@ -34,6 +35,7 @@ mod error;
 mod events;
 mod exit;
 mod identity;
+mod kvm;
 mod log;
 mod maps;
 mod open_files;
@@ -56,10 +58,13 @@ use tokio::sync::{OnceCell, broadcast, watch};
 
 use crate::client::Client;
 
+pub(crate) use binary::find as find_binary;
 pub use config::{Limits, VmmConfig};
 pub use error::Error;
 pub use events::Event;
 pub use exit::{Ended, Exit};
+pub(crate) use kvm::open_kvm;
+pub use kvm::{KVM_DEVICE, NoKvm};
 pub(crate) use log::tail_of;
 pub use maps::{MappedFile, Mapping};
 pub use open_files::OpenFile;
@@ -67,6 +72,7 @@ pub use process::Process;
 pub use proof::{Executable, Identity, IdentityError};
 pub use reclaim::{Action, LeftAlone, Reclaimed, reclaim};
 pub use run_dir::VSOCK_SOCKET;
+pub(crate) use run_root::examine as examine_run_root;
 pub use shutdown::{ShutdownReport, ShutdownStep};
 pub use spawner::all_ended;
 

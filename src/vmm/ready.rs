@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::spawner::Running;
-use super::{Error, exit};
+use super::{Error, KVM_DEVICE, exit, open_kvm};
 use crate::client::{self, Client, ErrorKind};
 
 /// How long to wait after an attempt that failed at once. The socket takes connections from the start, so
@@ -26,6 +26,7 @@ pub(super) async fn wait(client: &Client, running: &Running, limit: Duration) ->
             ended = exit::wait(running.ended.clone()) => Err(Error::DiedAtStart {
                 binary: running.binary.clone(),
                 ended: Box::new(ended),
+                source: open_kvm(KVM_DEVICE.as_ref()).err(),
             }),
             answer = answered(client, &mut last_error) => answer,
         }

@@ -15,7 +15,7 @@ use crate::client::Release;
 use crate::replay::upstream::exchange;
 use crate::replay::wire::RawResponse;
 use crate::replay::{Recorder, RecorderOptions};
-use crate::vmm::{self, Vmm, VmmConfig};
+use crate::vmm::{Vmm, VmmConfig};
 
 /// How long a VMM may take for one answer. The slowest of the battery are boot, snapshot and restore of 64 MiB.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -56,21 +56,9 @@ pub async fn record(
 
 /// Starts a VMM; what fails is told as that of a binary that may be anything.
 pub(super) async fn start(config: &VmmConfig) -> Result<Vmm, Error> {
-    Vmm::spawn(config).await.map_err(|source| {
-        let without_kvm = matches!(source, vmm::Error::DiedAtStart { .. })
-            .then(|| {
-                File::options()
-                    .read(true)
-                    .write(true)
-                    .open("/dev/kvm")
-                    .err()
-            })
-            .flatten();
-        Error::Vmm {
-            binary: config.binary.clone(),
-            without_kvm,
-            source: Box::new(source),
-        }
+    Vmm::spawn(config).await.map_err(|source| Error::Vmm {
+        binary: config.binary.clone(),
+        source: Box::new(source),
     })
 }
 

@@ -25,6 +25,7 @@ use super::{
 use crate::golden::{LoadedGolden, MemoryBasis};
 use crate::machine::{Machine, VmmSource};
 use crate::vsock;
+pub use boot::OLDEST_RELEASE;
 use reset_target::ResetTarget;
 use retired::Retired;
 use spares::Spares;

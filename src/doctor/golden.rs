@@ -1,0 +1,52 @@
+//! Whether a golden snapshot can be restored on this host, by this VMM.
+
+use super::vmm::FoundVmm;
+use super::{CheckId, HostCheck, Remedy, chain};
+use crate::golden::Golden;
+
+/// Compares what the manifest says of its maker with this host. `opened` is the golden snapshot, or why it can't be used.
+pub(super) fn check(opened: &Result<Golden, String>, vmm: Option<&FoundVmm>) -> HostCheck {
+    let lost = "it can't be restored here";
+    let lacking = |found, remedy| HostCheck::lacking(CheckId::Golden, found, lost, Some(remedy));
+    let golden = match opened {
+        Ok(golden) => golden,
+        Err(why) => return lacking(why.clone(), mint("DIR")),
+    };
+    let directory = golden.directory().display();
+    let Some(vmm) = vmm else {
+        let why = "the VMM that would restore it isn't known";
+        return HostCheck::not_found_out(CheckId::Golden, why);
+    };
+    let release = vmm.release.to_string();
+    match golden.check_host(&release, vmm.executable.as_ref(), false) {
+        Ok(()) => {
+            let memory = golden.manifest().shape.memory_mib;
+            let made_here = match vmm.executable {
+                Some(_) => "VMM, release and CPU as when it was made",
+                None => "release and CPU as when it was made",
+            };
+            let found = format!("{directory}: {memory} MiB; {made_here}");
+            HostCheck::good(CheckId::Golden, found)
+        }
+        Err(error) => lacking(format!("{directory}: {}", chain(&error)), mint("NEW")),
+    }
+}
+
+fn mint(out: &str) -> Remedy {
+    Remedy::new(format!("chv-sandbox golden mint --image IMAGE --out {out}"))
+        .note("or name another one")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::CheckStatus;
+    use super::*;
+
+    #[test]
+    fn one_that_cannot_be_opened_is_missing() {
+        let check = check(&Err("no manifest".to_owned()), None);
+        assert_eq!(check.status, CheckStatus::Missing);
+        assert_eq!(check.found, "no manifest");
+        assert!(check.remedy.unwrap().command.contains("golden mint"));
+    }
+}
