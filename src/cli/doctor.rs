@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anstyle::{AnsiColor, Style};
 use chv_sandbox::compat::render::neutral;
 use chv_sandbox::doctor::{
-    CheckStatus, HostCheck, HostExamination, HostReport, Layer, Readiness, examine,
+    CheckId, CheckStatus, HostCheck, HostExamination, HostReport, Layer, Readiness, examine,
 };
 use chv_sandbox::vmm::VmmConfig;
 
@@ -21,8 +21,20 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 /// How wide a screen is, in characters.
 const WIDTH: usize = 80;
 
-/// Where the text of a check begins.
-const INDENT: usize = 22;
+/// Where what was found begins.
+const FOUND: usize = 22;
+
+/// Where what is lost and what to type begin.
+const BELOW: usize = 8;
+
+/// The layers that hardly a host lacks. Those of them that are there share a line.
+const COMMON: [Layer; 5] = [
+    Layer::Environment,
+    Layer::Descriptors,
+    Layer::NoNewPrivs,
+    Layer::Rlimits,
+    Layer::Capabilities,
+];
 
 /// Tries everything that a sandbox needs of this host, and says what is missing, what is lost without it, and what to type
 /// to get it. Needs no root and changes nothing.
@@ -101,7 +113,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     })
 }
 
-/// The report for people, at most as wide as a screen unless a word is longer.
+/// The report for people, as wide as a screen but for commands, which stay whole so that they can be copied.
 fn lines(report: &HostReport) -> Vec<String> {
     let (style, word) = match report.readiness {
         Readiness::Ready => (GOOD, "ready"),
@@ -109,64 +121,77 @@ fn lines(report: &HostReport) -> Vec<String> {
         Readiness::Undecided => (BAD, "undecided"),
     };
     let count = |status| {
-        report
-            .checks
-            .iter()
-            .filter(|check| check.status == status)
-            .count()
+        let checks = report.checks.iter();
+        checks.filter(|check| check.status == status).count()
     };
-    let missing = count(CheckStatus::Missing);
-    let warnings = count(CheckStatus::Warning);
     let mut lines = vec![format!(
-        "{BOLD}chv-sandbox doctor{BOLD:#}: {style}{word}{style:#}, {missing} missing, {warnings} warnings"
+        "{BOLD}chv-sandbox doctor{BOLD:#}: {style}{word}{style:#}; missing {}, unknown {}, warnings {}",
+        count(CheckStatus::Missing),
+        count(CheckStatus::Undecided),
+        count(CheckStatus::Warning),
     )];
-    for check in &report.checks {
+    let is_common = |check: &HostCheck| {
+        let common = COMMON.map(CheckId::Layer).contains(&check.id);
+        common && check.status == CheckStatus::Good
+    };
+    for check in report.checks.iter().filter(|check| !is_common(check)) {
         tell(check, &mut lines);
+    }
+    let common = report.checks.iter().filter(|check| is_common(check));
+    let common: Vec<_> = common.map(|check| check.id.to_string()).collect();
+    if !common.is_empty() {
+        head(CheckStatus::Good, "layers", &common.join(", "), &mut lines);
     }
     lines
 }
 
 fn tell(check: &HostCheck, lines: &mut Vec<String>) {
-    let (style, word) = match check.status {
+    head(
+        check.status,
+        &check.id.to_string(),
+        &neutral(&check.found),
+        lines,
+    );
+    if let Some(lost) = &check.lost {
+        let lost = wrap(&format!("without it {lost}"), WIDTH - BELOW);
+        lines.extend(lost.iter().map(|line| format!("{:BELOW$}{line}", "")));
+    }
+    if let Some(remedy) = &check.remedy {
+        let note = remedy.note.as_ref().map(|note| format!("  # {note}"));
+        let note = note.unwrap_or_default();
+        lines.push(format!(
+            "{:BELOW$}$ {BOLD}{}{BOLD:#}{note}",
+            "",
+            neutral(&remedy.command)
+        ));
+    }
+}
+
+fn head(status: CheckStatus, name: &str, found: &str, lines: &mut Vec<String>) {
+    let (style, word) = match status {
         CheckStatus::Good => (GOOD, "good"),
         CheckStatus::Warning => (WARNING, "warning"),
         CheckStatus::Missing => (BAD, "MISSING"),
         CheckStatus::Undecided => (BAD, "UNKNOWN"),
     };
-    let mut found = wrap(&neutral(&check.found), "").into_iter();
+    let mut found = wrap(found, WIDTH - FOUND).into_iter();
     let first = found.next().unwrap_or_default();
-    lines.push(format!("{style}{word:<8}{style:#}{:<14}{first}", check.id));
-    let indented = |line: String| format!("{:INDENT$}{line}", "");
-    lines.extend(found.map(indented));
-    if let Some(lost) = &check.lost {
-        lines.extend(wrap(lost, "without it: ").into_iter().map(indented));
-    }
-    if let Some(remedy) = &check.remedy {
-        let note = remedy.note.as_ref();
-        let note = note.map(|note| format!("  # {note}")).unwrap_or_default();
-        let command = neutral(&format!("{}{note}", remedy.command));
-        lines.extend(wrap(&command, "$ ").into_iter().map(indented));
-    }
+    lines.push(format!("{style}{word:<8}{style:#}{name:<14}{first}"));
+    lines.extend(found.map(|line| format!("{:FOUND$}{line}", "")));
 }
 
-/// `text` after `lead`, in lines that fit beside the names of the checks; a longer word has a line of its own.
-fn wrap(text: &str, lead: &str) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut line = lead.to_owned();
-    let mut is_empty = true;
+/// `text` in lines of `width` characters; a longer word has a line of its own.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
-        let longer = line.chars().count() + usize::from(!is_empty) + word.chars().count();
-        if longer > WIDTH - INDENT && !is_empty {
-            lines.push(std::mem::take(&mut line));
-            is_empty = true;
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
         }
-        if !is_empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        is_empty = false;
     }
-    lines.push(line);
     lines
 }
 
@@ -181,14 +206,9 @@ mod tests {
         serde_json::from_value(report).unwrap()
     }
 
-    #[track_caller]
-    fn check(report: &HostReport, expected: &str) {
+    fn plain(report: &HostReport) -> String {
         let lines = lines(report).join("\n");
-        let plain = anstream::adapter::strip_str(&lines).to_string();
-        assert_eq!(plain, expected);
-        for line in plain.lines() {
-            assert!(line.chars().count() <= WIDTH, "{line}");
-        }
+        anstream::adapter::strip_str(&lines).to_string()
     }
 
     #[test]
@@ -199,24 +219,40 @@ mod tests {
                 "found": "/dev/kvm: Permission denied (os error 13)", "lost": "no VM can run",
                 "remedy": { "command": "sudo usermod -aG kvm $USER", "note": "then log in again" }
             },
-            { "id": "no_new_privs", "status": "good", "found": "set\u{1b}[2J", "lost": null, "remedy": null },
+            { "id": "environment", "status": "good", "found": "", "lost": null, "remedy": null },
+            { "id": "landlock", "status": "good", "found": "ABI 7\u{1b}[2J", "lost": null, "remedy": null },
+            { "id": "no_new_privs", "status": "good", "found": "", "lost": null, "remedy": null },
+            { "id": "rlimits", "status": "warning", "found": "no", "lost": "disks fill", "remedy": null },
             {
-                "id": "reflink", "status": "warning",
-                "found": "none in /tmp/chv-sandbox-1000 (ext4): Operation not supported (os error 95)",
-                "lost": "speed", "remedy": null
+                "id": "reflink", "status": "undecided",
+                "found": "not known: a file system that gives no answer at all, whatever it is asked for",
+                "lost": null, "remedy": null
             }
         ]);
-        check(
-            &report(checks, "not_ready"),
-            "chv-sandbox doctor: not ready, 1 missing, 1 warnings\n\
-             MISSING kvm           /dev/kvm: Permission denied (os error 13)\n                      \
-             without it: no VM can run\n                      \
-             $ sudo usermod -aG kvm $USER  # then log in again\n\
-             good    no_new_privs  set\\u{1b}[2J\n\
-             warning reflink       none in /tmp/chv-sandbox-1000 (ext4): Operation not\n                      \
-             supported (os error 95)\n                      \
-             without it: speed",
-        );
+        let expected = [
+            "chv-sandbox doctor: not ready; missing 1, unknown 1, warnings 1",
+            "MISSING kvm           /dev/kvm: Permission denied (os error 13)",
+            "        without it no VM can run",
+            "        $ sudo usermod -aG kvm $USER  # then log in again",
+            "good    landlock      ABI 7\\u{1b}[2J",
+            "warning rlimits       no",
+            "        without it disks fill",
+            "UNKNOWN reflink       not known: a file system that gives no answer at all,",
+            "                      whatever it is asked for",
+            "good    layers        environment, no_new_privs",
+        ];
+        let plain = plain(&report(checks, "not_ready"));
+        assert_eq!(plain.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_command_stays_whole() {
+        let command = "word ".repeat(30);
+        let checks = json!([{
+            "id": "vmm", "status": "missing", "found": "no", "lost": "no VM can run",
+            "remedy": { "command": command, "note": null }
+        }]);
+        assert!(plain(&report(checks, "not_ready")).contains(&command));
     }
 
     #[test]

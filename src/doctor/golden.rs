@@ -6,7 +6,7 @@ use crate::golden::Golden;
 
 /// Compares what the manifest says of its maker with this host. `opened` is the golden snapshot, or why it can't be used.
 pub(super) fn check(opened: &Result<Golden, String>, vmm: Option<&FoundVmm>) -> HostCheck {
-    let lost = "it can't be restored here";
+    let lost = "no sandbox here can be reset to it";
     let lacking = |found, remedy| HostCheck::lacking(CheckId::Golden, found, lost, Some(remedy));
     let golden = match opened {
         Ok(golden) => golden,
@@ -18,18 +18,24 @@ pub(super) fn check(opened: &Result<Golden, String>, vmm: Option<&FoundVmm>) -> 
         return HostCheck::not_found_out(CheckId::Golden, why);
     };
     let release = vmm.release.to_string();
-    match golden.check_host(&release, vmm.executable.as_ref(), false) {
-        Ok(()) => {
-            let memory = golden.manifest().shape.memory_mib;
-            let made_here = match vmm.executable {
-                Some(_) => "VMM, release and CPU as when it was made",
-                None => "release and CPU as when it was made",
-            };
-            let found = format!("{directory}: {memory} MiB; {made_here}");
-            HostCheck::good(CheckId::Golden, found)
-        }
-        Err(error) => lacking(format!("{directory}: {}", chain(&error)), mint("NEW")),
+    let manifest = golden.manifest();
+    let minted_by = &manifest.release;
+    if *minted_by != release {
+        let found = format!("{directory}: minted by {minted_by}, and the VMM is {release}");
+        return lacking(found, mint("NEW"));
     }
+    if let Err(error) = golden.check_host(&release, vmm.executable.as_ref(), false) {
+        return lacking(format!("{directory}: {}", chain(&error)), mint("NEW"));
+    }
+    let same = match (&manifest.vmm.executable, vmm.executable) {
+        (Some(_), Some(_)) => "same executable, release and CPU",
+        _ => "same release and CPU",
+    };
+    let memory = manifest.shape.memory_mib;
+    HostCheck::good(
+        CheckId::Golden,
+        format!("{directory}: {memory} MiB, {same}"),
+    )
 }
 
 fn mint(out: &str) -> Remedy {

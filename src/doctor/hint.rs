@@ -4,7 +4,6 @@ use std::error::Error;
 use std::fmt;
 
 use super::{CheckId, Host, Remedy, kvm, run_root, vmm as vmm_check};
-use crate::client;
 use crate::vmm::NoKvm;
 use crate::{golden, machine, overlay, vmm};
 
@@ -78,7 +77,7 @@ fn explain(host: &Host, error: &(dyn Error + 'static)) -> Option<(CheckId, Optio
         };
     }
     if let Some(machine::Error::Api { source, .. }) = error.downcast_ref() {
-        return lacks_kvm(source).then(|| (CheckId::Kvm, None));
+        return lacks_kvm(source.messages()).then_some((CheckId::Kvm, None));
     }
     if let Some(golden::Error::Memory(error)) = error.downcast_ref() {
         return match error {
@@ -94,13 +93,11 @@ fn explain(host: &Host, error: &(dyn Error + 'static)) -> Option<(CheckId, Optio
     }
 }
 
-/// Whether the VMM's own words say that the kernel refused it a VM. Its messages are all that it gives.
-fn lacks_kvm(error: &client::Error) -> bool {
+/// Whether the VMM's own words say that the kernel refused it KVM. Its messages are all that its API gives.
+fn lacks_kvm(messages: &[String]) -> bool {
     const WORDS: [&str; 3] = ["hypervisor interface", "Failed to create Vm", "/dev/kvm"];
-    let messages = error.messages().iter();
-    messages
-        .flat_map(|message| WORDS.iter().map(move |words| message.contains(words)))
-        .any(|found| found)
+    let lacks = |message: &String| WORDS.iter().any(|words| message.contains(words));
+    messages.iter().any(lacks)
 }
 
 #[cfg(test)]
@@ -188,6 +185,25 @@ mod tests {
             path: "memory-ranges".into(),
         });
         check(&lease, Some((CheckId::Leases, "leases")));
+    }
+
+    #[test]
+    fn a_vmm_says_itself_that_it_was_refused_kvm() {
+        let lacks = |messages: &[&str]| {
+            let messages: Vec<_> = messages.iter().map(ToString::to_string).collect();
+            lacks_kvm(&messages)
+        };
+        assert!(lacks(&[
+            "Error from API",
+            "Failed to create Vm",
+            "Permission denied (os error 13)"
+        ]));
+        assert!(!lacks(&[
+            "Error from API",
+            "The VM could not boot",
+            "Permission denied (os error 13)"
+        ]));
+        assert!(!lacks(&[]));
     }
 
     #[test]

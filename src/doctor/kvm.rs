@@ -70,13 +70,15 @@ fn create_vm(device: &File) -> io::Result<()> {
 
 /// What there is to type when the device can't be opened.
 pub(super) fn remedy(host: &Host, error: &io::Error) -> Option<Remedy> {
-    if host.caller.container {
-        let command = "docker run --device /dev/kvm --group-add $(stat -c %g /dev/kvm) ...";
+    let denied = error.kind() == io::ErrorKind::PermissionDenied;
+    // Root is denied a device only by the container's own list of devices.
+    if host.caller.container && (host.caller.root || !denied) {
+        let command = "docker run --device /dev/kvm ...";
         return Some(Remedy::new(command).note("on the host, to start this container"));
     }
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => Some(get_right(host)),
-        _ => load_module(host),
+    match denied {
+        true => Some(get_right(host)),
+        false => load_module(host),
     }
 }
 
@@ -120,7 +122,7 @@ fn load_module(host: &Host) -> Option<Remedy> {
         (_, _, None) => "kvm",
         // Only firmware, or the hypervisor below, can show it.
         _ => {
-            let note = "no vmx or svm: enable virtualization in the firmware, or nested virtualization below this VM";
+            let note = "neither: enable virtualization in the firmware, or below this VM nested virtualization";
             return Some(Remedy::new("grep -E 'vmx|svm' /proc/cpuinfo").note(note));
         }
     };
@@ -186,6 +188,12 @@ mod tests {
         host.caller.container = true;
         let remedy = text(&check(&host));
         assert!(remedy.contains("docker run --device /dev/kvm"), "{remedy}");
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let told = super::remedy(&host, &denied).unwrap().command;
+        assert!(told.starts_with("sudo "), "{told}");
+        host.caller.root = true;
+        let told = super::remedy(&host, &denied).unwrap().command;
+        assert!(told.starts_with("docker run "), "{told}");
     }
 
     #[test]

@@ -55,8 +55,8 @@ fn lost(layer: Layer) -> &'static str {
         Layer::Rlimits => "a hostile VMM fills the disk",
         Layer::Capabilities => "a hostile VMM has root's capabilities",
         Layer::Landlock => "a hostile VMM reaches every file of this user",
-        Layer::Namespaces => "a hostile VMM reaches the network; its forks must be looked for",
-        Layer::Cgroup => "a hostile VMM takes memory, processes and CPU without a limit",
+        Layer::Namespaces => "a hostile VMM reaches the network, and its forks may outlive it",
+        Layer::Cgroup => "a hostile VMM takes memory, processes and CPU at will",
     }
 }
 

@@ -96,12 +96,12 @@ pub(super) fn check_memory(host: &Host, need: Memory) -> HostCheck {
 
 fn judge(host: &Host, need: Memory, available: Option<(u64, MemoryLimit)>) -> HostCheck {
     let of = match need.known {
-        true => "this golden snapshot",
-        false => "a usual golden snapshot",
+        true => "this golden snapshot's",
+        false => "a usual golden snapshot's",
     };
     let needed = need.bytes.div_ceil(MIB);
     if need.protected {
-        let found = format!("{of} needs none of its own: fs-verity protects its {needed} MiB");
+        let found = format!("fs-verity protects {of} {needed} MiB: no copy is made");
         return HostCheck::good(CheckId::Memory, found);
     }
     let Some((available, limit)) = available else {
@@ -109,10 +109,11 @@ fn judge(host: &Host, need: Memory, available: Option<(u64, MemoryLimit)>) -> Ho
         return HostCheck::not_found_out(CheckId::Memory, why);
     };
     let by = match &limit {
-        MemoryLimit::ControlGroup(path) => format!("left by memory.max of {}", path.display()),
-        MemoryLimit::Machine | MemoryLimit::Configured => "available".to_owned(),
+        MemoryLimit::ControlGroup(path) => format!(", by memory.max of {}", path.display()),
+        MemoryLimit::Machine | MemoryLimit::Configured => String::new(),
     };
-    let found = format!("{} MiB {by}; {of} takes {needed} MiB", available / MIB);
+    let available_mib = available / MIB;
+    let found = format!("{available_mib} MiB for {of} {needed} MiB{by}");
     if available >= need.bytes {
         return HostCheck::good(CheckId::Memory, found);
     }
@@ -125,7 +126,7 @@ fn judge(host: &Host, need: Memory, available: Option<(u64, MemoryLimit)>) -> Ho
             Remedy::new(format!("echo max | {}", host.caller.as_root(&write)))
         }
         MemoryLimit::Machine | MemoryLimit::Configured => {
-            let fits = (available / MIB / 2).max(64);
+            let fits = (available_mib / 2).max(64);
             let mint = format!("chv-sandbox golden mint --memory {fits} --image DIR --out DIR");
             Remedy::new(mint).note("or free memory")
         }

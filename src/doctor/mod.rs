@@ -30,8 +30,8 @@
 //! | `id` | [`CheckId`]; each at most once, in that order |
 //! | `status` | `good`, `warning`, `missing`, `undecided` ([`CheckStatus`]) |
 //! | `found` | text for people |
-//! | `lost` | what is lost without it, or null for `good` |
-//! | `remedy` | the command that gets it, with a note where one is needed; null where there is nothing to type |
+//! | `lost` | what is lost without it; null where it is there, or where that isn't known |
+//! | `remedy` | the command that gets it, with a note or null; null where no command does |
 //!
 //! What a sandbox can't run without is `missing` and decides `readiness`. What makes it faster, and each layer of the
 //! boundary around a VMM, is a `warning`, unless [`HostExamination::require`] names the layer.
@@ -109,7 +109,8 @@ impl Host {
     }
 }
 
-/// Examines this host. Takes less than a second unless the host or the VMM hangs, and then at most half a minute.
+/// Examines this host. Takes less than a second. Where a file system or the VMM hangs, each trial that needs it is given up
+/// after 5 s.
 ///
 /// Never fails: what can't be found out is in the report.
 pub async fn examine(examination: &HostExamination) -> HostReport {

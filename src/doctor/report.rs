@@ -38,9 +38,9 @@ pub struct HostCheck {
     pub status: CheckStatus,
     /// What was seen, in one line for people. It may quote files and programs: neutralise it before a terminal sees it.
     pub found: String,
-    /// What is lost without it; `None` where it is there.
+    /// What is lost without it; `None` where it is there, or where that isn't known.
     pub lost: Option<String>,
-    /// How to get it; `None` where it is there, or where there is nothing to type.
+    /// How to get it; `None` where it is there, or where no command gets it.
     pub remedy: Option<Remedy>,
 }
 
@@ -211,7 +211,7 @@ impl HostCheck {
             id,
             status,
             found: format!("not known: {}", why.into()),
-            lost: Some("this check".to_owned()),
+            lost: None,
             remedy: None,
         }
     }

@@ -21,7 +21,7 @@ const LEAST_SPACE: u64 = 16 * MIB;
 /// Looks at the run root as a start of a VMM does, and makes a directory in it, or where it would be made.
 pub(super) fn check(host: &Host, run_root: &Path) -> HostCheck {
     let lacking = |found: String, remedy| {
-        let lost = "a VMM has no place for its sockets, disks and logs";
+        let lost = "a VMM has no place for its sockets and disks";
         HostCheck::lacking(CheckId::RunRoot, found, lost, Some(remedy))
     };
     let there = match examine_run_root(run_root) {
@@ -45,7 +45,7 @@ pub(super) fn check(host: &Host, run_root: &Path) -> HostCheck {
     }
     let created = if there { "" } else { ", not there yet" };
     let noexec = match space.f_flag.contains(StatVfsMountFlags::NOEXEC) {
-        true => ", noexec (no hindrance)",
+        true => ", noexec is fine",
         false => "",
     };
     HostCheck::good(CheckId::RunRoot, format!("{shown}{created}{noexec}"))
@@ -68,7 +68,7 @@ pub(super) fn remedy(run_root: &Path) -> Remedy {
 /// A short path in which every user may make a directory.
 fn another() -> Remedy {
     Remedy::new("chv-sandbox doctor --run-root /tmp/chv-$(id -u)")
-        .note("and the same --run-root, or run_root, for every command and sandbox")
+        .note("and give it to every command and sandbox")
 }
 
 /// Reaches a socket without a name through `/proc/self/fd`, as a VMM's are reached.
@@ -76,7 +76,7 @@ pub(super) fn check_vsock(host: &Host, run_root: &Path) -> HostCheck {
     let scratch = match Scratch::create(&nearest(run_root)) {
         Ok(scratch) => scratch,
         Err(error) => {
-            let why = format!("the run root takes no socket: {error}");
+            let why = format!("no place for a socket: {error}");
             return HostCheck::not_found_out(CheckId::Vsock, why);
         }
     };

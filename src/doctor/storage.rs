@@ -46,7 +46,7 @@ fn reflink(host: &Host, run_root: &Path, golden: Option<&Golden>) -> HostCheck {
     let Err(error) = cloned else {
         return HostCheck::good(id, format!("copies of disks share blocks in {to}"));
     };
-    let lost = "each reset copies the data of the disks that guests write to";
+    let lost = "each reset copies the data of the writable disks";
     match golden.map(Golden::directory) {
         Some(directory) if error == Errno::XDEV || other_device(&from, &place) => {
             let found = format!(
@@ -62,9 +62,19 @@ fn reflink(host: &Host, run_root: &Path, golden: Option<&Golden>) -> HostCheck {
             HostCheck::lacking(id, found, lost, Some(Remedy::new(command)))
         }
         _ => {
-            let found = format!("none in {to}: {}", io::Error::from(error));
+            let found = format!("none in {to}{}", unless_unsupported(error));
             HostCheck::lacking(id, found, lost, Some(make_btrfs(host)))
         }
+    }
+}
+
+/// An error, unless it only says that a file system can't do this.
+fn unless_unsupported(error: Errno) -> String {
+    match error {
+        Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS | Errno::INVAL | Errno::XDEV => {
+            String::new()
+        }
+        error => format!(": {}", io::Error::from(error)),
     }
 }
 
@@ -143,7 +153,7 @@ fn leases(host: &Host, run_root: &Path, golden: Option<&Golden>) -> HostCheck {
 fn fs_verity(host: &Host, run_root: &Path, golden: Option<&Golden>) -> HostCheck {
     let id = CheckId::FsVerity;
     let need = golden.map(Golden::memory_need).transpose().ok().flatten();
-    let lost = "a golden snapshot's memory is copied into RAM, once for each process";
+    let lost = "each process copies a golden snapshot's memory into RAM once";
     let place = match golden {
         Some(golden) => golden.directory().to_owned(),
         None => nearest(run_root),
@@ -168,7 +178,7 @@ fn fs_verity(host: &Host, run_root: &Path, golden: Option<&Golden>) -> HostCheck
             HostCheck::lacking(id, found, lost, Some(Remedy::new(command)))
         }
         (Ok(Err(error)), _) => {
-            let found = format!("none in {shown}: {error}");
+            let found = format!("none in {shown}{}", unless_unsupported(error));
             HostCheck::lacking(id, found, lost, feature(host, &place))
         }
     }

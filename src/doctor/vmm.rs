@@ -47,7 +47,7 @@ pub(super) async fn check(
     };
     let (path, version) = match asked.await {
         Ok(Ok(found)) => found,
-        Ok(Err(error)) => return lacking(chain(&error), Some(remedy(host, &error))),
+        Ok(Err(error)) => return lacking(why(&error), Some(remedy(host, &error))),
         Err(why) => return (HostCheck::not_found_out(CheckId::Vmm, why), None),
     };
     let shown = path.display();
@@ -124,6 +124,23 @@ async fn asked(vmm: &Vmm) -> Result<FoundVmm, String> {
         release,
         executable: executable.map(|facts| facts.sha256),
     })
+}
+
+/// Why there is no executable, without the advice of the error.
+fn why(error: &vmm::Error) -> String {
+    match error {
+        vmm::Error::BinaryNotFound {
+            binary,
+            searched_path,
+        } => {
+            let place = if *searched_path { " in PATH" } else { "" };
+            format!("there is no {}{place}", binary.display())
+        }
+        vmm::Error::NotExecutable { binary, source } => {
+            format!("{} can't be executed: {source}", binary.display())
+        }
+        error => chain(error),
+    }
 }
 
 /// What there is to type about an executable that can't be started.
@@ -207,8 +224,7 @@ mod tests {
     #[tokio::test]
     async fn its_release_decides() {
         let place = Place::new();
-        let told =
-            async |script: &str| check_binary(&place, place.program("vmm", script)).await;
+        let told = async |script: &str| check_binary(&place, place.program("vmm", script)).await;
         let (check, found) = told("echo cloud-hypervisor v53.0").await;
         assert_eq!(check.status, CheckStatus::Good, "{check:?}");
         assert!(check.found.starts_with("v53.0, "), "{check:?}");

@@ -1,8 +1,8 @@
 //! What the kernel says of a file that it protects itself (fs-verity).
 
 use std::fs::File;
-use std::io;
 
+use rustix::io::Errno;
 use rustix::ioctl::{Opcode, Setter, Updater, ioctl, opcode};
 
 use super::VerityDigest;
@@ -56,7 +56,7 @@ const ENABLE: Opcode = opcode::write::<Enable>(b'f', 133);
 
 /// Puts a file under fs-verity, with SHA-256, blocks of 4 KiB and no salt. The file has to be open for reading only, here
 /// and everywhere else, and can never be written to again.
-pub(crate) fn enable(file: &File) -> io::Result<()> {
+pub(crate) fn enable(file: &File) -> Result<(), Errno> {
     let argument = Enable {
         version: 1,
         algorithm: u32::from(SHA256),
@@ -70,7 +70,7 @@ pub(crate) fn enable(file: &File) -> io::Result<()> {
     };
     // SAFETY: the kernel reads a `struct fsverity_enable_arg`, whose layout `Enable` has, and follows neither of its
     // pointers, since both sizes are 0.
-    unsafe { ioctl(file, Setter::<ENABLE, Enable>::new(argument)) }.map_err(io::Error::from)
+    unsafe { ioctl(file, Setter::<ENABLE, Enable>::new(argument)) }
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ fn the_report_for_people_fits_on_a_screen() {
     let (status, printed, said) = run(WITHOUT_VMM);
     assert_eq!((status, said.as_str()), (Some(1), ""));
     assert!(
-        printed.starts_with("chv-sandbox doctor: not ready, "),
+        printed.starts_with("chv-sandbox doctor: not ready; "),
         "{printed}"
     );
     assert!(printed.lines().count() <= 40, "{printed}");
