@@ -12,6 +12,7 @@ use chv_sandbox::vmm::VmmConfig;
 use super::Failure;
 use super::interrupt::Interrupt;
 use super::status::{self, Status};
+use super::vm::VmmBinary;
 
 const BOLD: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -45,14 +46,8 @@ const COMMON: [Layer; 5] = [
     (Status::Undecided, "something that is needed could not be found out"),
 ]))]
 pub(crate) struct Args {
-    /// The VMM's executable; a bare name is looked up in PATH
-    #[arg(
-        long,
-        value_name = "BIN",
-        env = "CLOUD_HYPERVISOR",
-        default_value = "cloud-hypervisor"
-    )]
-    vmm: PathBuf,
+    #[command(flatten)]
+    vmm: VmmBinary,
     /// Where each VMM's private directory would be made [default: in the user's runtime directory]
     #[arg(long, value_name = "DIR")]
     run_root: Option<PathBuf>,
@@ -78,7 +73,7 @@ fn layer(name: &str) -> Result<Layer, String> {
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let interrupt = Interrupt::catch()?;
     let mut vmm = VmmConfig {
-        binary: args.vmm,
+        binary: args.vmm.path,
         ..VmmConfig::default()
     };
     if let Some(run_root) = args.run_root {
