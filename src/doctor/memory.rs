@@ -184,10 +184,10 @@ mod tests {
         assert!(text(&check).contains("golden mint --memory 511"));
         let check = judged(need, 100, &group);
         assert!(text(&check).contains("echo max | sudo tee /sys/fs/cgroup/a/memory.max"));
-        assert!(
-            check
-                .found
-                .starts_with("100 MiB left by memory.max of /sys")
+        let shown = "/sys/fs/cgroup/a";
+        assert_eq!(
+            check.found,
+            format!("100 MiB for a usual golden snapshot's 1024 MiB, by memory.max of {shown}")
         );
         need.protected = true;
         assert_eq!(judged(need, 1, &group).status, CheckStatus::Good);
