@@ -5,6 +5,7 @@
 //!
 //! From top to bottom; each uses only what stands below it.
 //!
+//! - [`doctor`]: what a host lacks to run sandboxes, and how to get it.
 //! - [`sandbox`]: the sandbox as an agent sees it: boot, run a tool, reset with proof, shut down.
 //! - [`golden`]: golden snapshots, to which every reset returns, with the baselines that prove it.
 //! - [`machine`]: one VMM with its VM, its channel and its disks.
@@ -32,6 +33,7 @@ pub mod broadcast;
 pub mod client;
 #[cfg(feature = "compat")]
 pub mod compat;
+pub mod doctor;
 pub mod golden;
 pub mod guest;
 #[cfg(feature = "image")]

@@ -9,7 +9,7 @@ use chv_sandbox::machine::{FurtherFiles, GuestMemory, MachineConfig, VmmSource};
 use super::Failure;
 use super::interrupt::Interrupt;
 use super::status::{self, Status};
-use super::vm::{self, VmArgs};
+use super::vm::{self, VmArgs, VmmBinary};
 
 mod check;
 
@@ -40,14 +40,8 @@ enum Command {
     (Status::Undecided, "none was made, and the error says at which step it failed"),
 ]))]
 struct MintArgs {
-    /// The VMM's executable; a bare name is looked up in PATH
-    #[arg(
-        long,
-        value_name = "BIN",
-        env = "CLOUD_HYPERVISOR",
-        default_value = "cloud-hypervisor"
-    )]
-    vmm: PathBuf,
+    #[command(flatten)]
+    vmm: VmmBinary,
     /// An image that `chv-sandbox image` packed
     #[arg(long, value_name = "DIR")]
     image: PathBuf,
@@ -79,7 +73,7 @@ async fn run_mint(args: MintArgs) -> Result<Status, Failure> {
     let config = MintConfig {
         sign_with: sign_with.transpose()?,
         machine: MachineConfig {
-            vmm: VmmSource::Spawn(args.vm.vmm(args.vmm)),
+            vmm: VmmSource::Spawn(args.vm.vmm(args.vmm.path)),
             disks: vm::disks(&image),
             memory: GuestMemory::ByPath,
             port: args.vm.port,

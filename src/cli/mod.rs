@@ -7,6 +7,7 @@ mod print;
 mod api;
 mod compat;
 mod demo;
+mod doctor;
 mod golden;
 mod hash;
 mod image;
@@ -40,6 +41,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Args),
+    Doctor(doctor::Args),
     Golden(golden::Args),
     Hash(hash::Args),
     Image(image::Args),
@@ -90,6 +92,7 @@ fn run(cli: Cli) -> Result<Status, Failure> {
     let done = runtime.block_on(async {
         match cli.command {
             Command::Demo(args) => demo::run(args).await,
+            Command::Doctor(args) => doctor::run(args).await,
             Command::Golden(args) => golden::run(args).await,
             Command::Hash(args) => hash::run(args).await,
             Command::Image(args) => image::run(args).await,
@@ -159,7 +162,8 @@ fn usage(command: &str, message: impl fmt::Display) -> Failure {
     refused.into()
 }
 
-/// Prints an error with its whole chain of causes. They quote files and servers, which must not speak to the terminal.
+/// Prints an error with its whole chain of causes, and what to type where a missing right or thing explains it. They quote
+/// files and servers, which must not speak to the terminal.
 fn explain(error: &(dyn Error + 'static)) {
     let shown = |error: &dyn Error| sanitize::lines(&error.to_string());
     eprintln!("error: {}", shown(error));
@@ -167,6 +171,9 @@ fn explain(error: &(dyn Error + 'static)) {
     while let Some(error) = cause {
         eprintln!("  because {}", shown(error));
         cause = error.source();
+    }
+    if let Some(hint) = chv_sandbox::doctor::hint(error) {
+        eprintln!("help: {}", sanitize::line(&hint.to_string(), 4096));
     }
 }
 

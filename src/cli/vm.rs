@@ -9,6 +9,19 @@ use chv_sandbox::image::Image;
 use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, Limits, VmShape};
 use chv_sandbox::vmm::VmmConfig;
 
+/// The VMM that a command starts.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct VmmBinary {
+    /// The VMM's executable; a bare name is looked up in PATH
+    #[arg(
+        long = "vmm",
+        value_name = "BIN",
+        env = "CLOUD_HYPERVISOR",
+        default_value = "cloud-hypervisor"
+    )]
+    pub(crate) path: PathBuf,
+}
+
 /// How the VM is made. Each setting needs the argument `image` of its command: without one no VM is made.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct VmArgs {

@@ -54,6 +54,11 @@ pub(super) struct Headroom {
     groups: PathBuf,
 }
 
+/// How many bytes of memory this process may still take, and what limits them; `None` where the machine doesn't tell.
+pub(crate) fn available_memory() -> Option<(u64, MemoryLimit)> {
+    Headroom::default().least()
+}
+
 impl Default for Headroom {
     fn default() -> Self {
         Headroom {
@@ -69,12 +74,7 @@ impl Headroom {
     /// has too little, if one has.
     pub(super) fn check(&self, needed: u64, configured: Option<u64>) -> Result<(), Shortage> {
         let configured = configured.map(|limit| (limit, MemoryLimit::Configured));
-        let machine = self.available_on_machine();
-        let machine = machine.map(|available| (available, MemoryLimit::Machine));
-        let limits = configured
-            .into_iter()
-            .chain(machine)
-            .chain(self.in_groups());
+        let limits = configured.into_iter().chain(self.limits());
         for (available, limit) in limits {
             if available < needed {
                 return Err(Shortage {
@@ -85,6 +85,17 @@ impl Headroom {
             }
         }
         Ok(())
+    }
+
+    /// The tightest limit, with the bytes that it leaves; `None` where nothing can be read.
+    pub(super) fn least(&self) -> Option<(u64, MemoryLimit)> {
+        self.limits().min_by_key(|(available, _)| *available)
+    }
+
+    fn limits(&self) -> impl Iterator<Item = (u64, MemoryLimit)> {
+        let machine = self.available_on_machine();
+        let machine = machine.map(|available| (available, MemoryLimit::Machine));
+        machine.into_iter().chain(self.in_groups())
     }
 
     fn available_on_machine(&self) -> Option<u64> {
@@ -189,6 +200,9 @@ mod tests {
         let (_folder, headroom) = machine(&limits);
         check(&headroom, 60, None, None);
         check(&headroom, 61, None, Some("groups/a leaves 60 MiB"));
+        let (left, limit) = headroom.least().unwrap();
+        assert_eq!(left, 60 * MIB);
+        assert!(matches!(limit, MemoryLimit::ControlGroup(path) if path.ends_with("groups/a")));
         let (_folder, headroom) = machine(&[("a/b", "1048576", 2097152, 0)]);
         check(&headroom, 1, None, Some("groups/a/b leaves 0 MiB"));
     }
@@ -202,6 +216,7 @@ mod tests {
             groups: none,
         };
         check(&headroom, 1 << 30, None, None);
+        assert_eq!(headroom.least(), None);
         check(&Headroom::default(), 1, None, None);
     }
 }

@@ -43,6 +43,7 @@ pub use facts::{
     SnapshotFile, VmmFacts,
 };
 pub use files::Part;
+pub(crate) use headroom::available_memory;
 pub use headroom::{MemoryLimit, Shortage};
 pub use host::KnownExecutable;
 pub use loaded::{HeldDisk, HeldDisks, LoadOptions, LoadedGolden};

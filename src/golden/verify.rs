@@ -137,7 +137,12 @@ impl Golden {
         Ok(())
     }
 
-    fn memory_need(&self) -> Result<MemoryNeed, Error> {
+    /// What memory its use takes. Reads nothing of the files.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Missing`] and [`Error::Memory`] for a `memory-ranges` that can't be opened.
+    pub fn memory_need(&self) -> Result<MemoryNeed, Error> {
         let [_, _, memory] = self.snapshot_files();
         let metadata = fs::metadata(&memory.path).map_err(|source| Error::Missing {
             path: memory.path.clone(),

@@ -44,6 +44,7 @@ pub use hash::{
 };
 pub use hold::{Hold, HoldKind};
 pub use immutable::{Immutable, Protection};
+pub(crate) use kernel_verity::enable as enable_verity;
 pub use leased::{LeaseTaken, Leased};
 pub use put_back::{Copied, copy_private, put_back};
 pub use read::Access;

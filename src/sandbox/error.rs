@@ -1,6 +1,5 @@
 //! What can go wrong with a sandbox, by the codes of the agent's protocol.
 
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use crate::{golden, machine, vmm, vsock};
 #[non_exhaustive]
 pub enum Error {
     /// No sandbox can run here: no KVM, no VMM, a release that doesn't fit.
-    #[error("no sandbox can run here")]
+    #[error("no sandbox can run here; `chv-sandbox doctor` says what this host lacks")]
     NotAvailable(#[source] Unavailable),
     /// The sandbox isn't in a state for this.
     #[error("the sandbox is {state}, so it cannot {action}{}", if *halted { "; it halted after a reset that was not verified, and takes nothing but shutdown" } else { "" })]
@@ -75,8 +74,8 @@ pub enum Error {
 #[non_exhaustive]
 pub enum Unavailable {
     /// There is no KVM, or this user may not use it.
-    #[error("/dev/kvm cannot be opened for reading and writing")]
-    Kvm(#[source] io::Error),
+    #[error("KVM cannot be used")]
+    Kvm(#[source] vmm::NoKvm),
     /// There is no VMM that could be executed.
     #[error("there is no usable VMM")]
     Vmm(#[source] vmm::Error),

@@ -35,7 +35,7 @@ use serde::Serialize;
 
 use crate::broadcast;
 
-pub use chv::ChvSandbox;
+pub use chv::{ChvSandbox, OLDEST_RELEASE};
 pub use config::{ConfigError, SandboxConfig, Timeouts, VmmEnv};
 pub use error::{BootFailure, Error, FailedReset, Unavailable};
 pub use event::Event;

@@ -10,7 +10,7 @@ use rustix::fs::Access;
 use super::Error;
 
 /// The absolute path of `binary`: looked up in `PATH` if it is a bare name.
-pub(super) fn find(binary: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn find(binary: &Path) -> Result<PathBuf, Error> {
     if binary.as_os_str().as_bytes().contains(&b'/') {
         return check(binary).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Error::BinaryNotFound {

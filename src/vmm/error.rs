@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::exit::LogTail;
 use super::run_dir::SOCKET_PATH_LIMIT;
-use super::{Ended, Layer};
+use super::{Ended, Layer, NoKvm};
 use crate::client;
 
 /// Why a VMM couldn't be started, reached or looked at.
@@ -26,7 +26,10 @@ pub enum Error {
         searched_path: bool,
     },
     /// The configured executable is there and can't be run.
-    #[error("the VMM binary {} can't be executed: check its mode and owner", .binary.display())]
+    #[error(
+        "the VMM binary {} can't be executed: check its mode and owner, and that its file system isn't mounted noexec",
+        .binary.display()
+    )]
     NotExecutable {
         /// As configured.
         binary: PathBuf,
@@ -119,6 +122,8 @@ pub enum Error {
         binary: PathBuf,
         /// How it ended, with the end of its log.
         ended: Box<Ended>,
+        /// Why, if this process can't open the device of KVM either.
+        source: Option<NoKvm>,
     },
     /// The process lives and didn't answer `vmm.ping` in time; it was killed.
     #[error(

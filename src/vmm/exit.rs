@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::EndedReceiver;
+use super::backtrace::without_backtraces;
 use crate::sanitize::Quoted;
 
 /// The end of a VMM process.
@@ -66,12 +67,12 @@ impl fmt::Display for Exit {
     }
 }
 
-/// Shows the end of a log after a message, or nothing if there is none.
+/// Shows the end of a log after a message, without backtraces, or nothing if there is none.
 pub(super) struct LogTail<'a>(pub(super) &'a str);
 
 impl fmt::Display for LogTail<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.trim_end() {
+        match without_backtraces(self.0).trim_end() {
             "" => Ok(()),
             tail => write!(f, "; its log ends:\n{}", Quoted(tail)),
         }
@@ -116,6 +117,11 @@ mod tests {
             Exit::Code(2),
             "\n",
             "pid 7 exited with status 2 (its arguments)",
+        );
+        check(
+            Exit::Code(1),
+            "Error: no\n\nStack backtrace:\n   0: main\n",
+            "pid 7 exited with status 1 (an error or a panic); its log ends:\nError: no",
         );
         check(Exit::Code(3), "", "pid 7 exited with status 3");
         check(

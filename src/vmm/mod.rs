@@ -44,6 +44,7 @@
 //! binary with file capabilities, unless `no_new_privs` is set. The guarantee is [`reclaim`], which every spawn calls first:
 //! it finds the run directories whose agent is gone, kills what is provably still theirs, and removes them.
 
+mod backtrace;
 mod binary;
 mod child;
 mod config;
@@ -53,6 +54,7 @@ mod events;
 mod exit;
 mod family;
 mod identity;
+mod kvm;
 mod launch;
 mod log;
 mod maps;
@@ -78,6 +80,7 @@ use tokio::sync::{OnceCell, watch};
 use crate::broadcast;
 use crate::client::Client;
 
+pub(crate) use binary::find as find_binary;
 pub use config::{Limits, VmmConfig};
 pub use confinement::{
     CgroupConfig, Confinement, Grants, Layer, LayerReport, LayerState, available,
@@ -85,6 +88,8 @@ pub use confinement::{
 pub use error::Error;
 pub use events::Event;
 pub use exit::{Ended, Exit};
+pub(crate) use kvm::open_kvm;
+pub use kvm::{KVM_DEVICE, NoKvm};
 pub(crate) use log::tail_of;
 pub use maps::{MappedFile, Mapping};
 pub use open_files::OpenFile;
@@ -92,6 +97,7 @@ pub use process::Process;
 pub use proof::{Executable, Identity, IdentityError};
 pub use reclaim::{Action, LeftAlone, Reclaimed, reclaim};
 pub use run_dir::VSOCK_SOCKET;
+pub(crate) use run_root::examine as examine_run_root;
 pub use shutdown::{ShutdownReport, ShutdownStep};
 pub use spawner::all_ended;
 

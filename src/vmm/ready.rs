@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::spawner::Running;
-use super::{Error, exit, procfs};
+use super::{Error, KVM_DEVICE, exit, open_kvm, procfs};
 use crate::api::types::VmmPingResponse;
 use crate::client::{self, Client, ErrorKind};
 
@@ -55,6 +55,7 @@ async fn first_answer(
             ended = exit::wait(running.ended.clone()) => Err(Error::DiedAtStart {
                 binary: running.binary.clone(),
                 ended: Box::new(ended),
+                source: open_kvm(KVM_DEVICE.as_ref()).err(),
             }),
             answer = answered(client, &mut last_error) => answer,
         }

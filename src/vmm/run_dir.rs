@@ -228,6 +228,11 @@ fn new_name() -> String {
     format!("vmm-{:016x}", uuid::Uuid::new_v4().as_u64_pair().1)
 }
 
+/// Refuses a run root below which a socket's path would be too long for the kernel.
+pub(super) fn check_root_length(root: &Path) -> Result<(), Error> {
+    check_length(&root.join(new_name()))
+}
+
 /// Refuses a run directory in which a socket's path would be too long for the kernel.
 fn check_length(run_dir: &Path) -> Result<(), Error> {
     // The longest name of a socket in it.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::{Error, run_dir};
 
 /// `$XDG_RUNTIME_DIR/chv-sandbox`, else `chv-sandbox-<uid>` in the directory for temporary files.
 pub(super) fn default_path() -> PathBuf {
@@ -43,7 +43,21 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, Error> {
     Ok(absolute)
 }
 
-/// Refuses a run root in which somebody else could put things.
+/// Says what is wrong with a run root, and changes nothing. `Ok(None)`: it isn't there, and would be created.
+pub(crate) fn examine(path: &Path) -> Result<Option<PathBuf>, Error> {
+    let absolute = std::path::absolute(path).map_err(|source| Error::RunRoot {
+        path: path.to_owned(),
+        problem: "it can't be made absolute",
+        source: Some(source),
+    })?;
+    run_dir::check_root_length(&absolute)?;
+    match fs::symlink_metadata(&absolute) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        _ => check(&absolute).map(|()| Some(absolute)),
+    }
+}
+
+/// Refuses a run root in which another user could put things.
 pub(super) fn check(path: &Path) -> Result<(), Error> {
     let refuse = |problem, source| {
         Err(Error::RunRoot {
@@ -78,6 +92,20 @@ mod tests {
         assert_eq!(prepare(&root).unwrap(), root);
         assert_eq!(fs::metadata(&root).unwrap().mode() & 0o777, 0o700);
         prepare(&root).unwrap();
+    }
+
+    #[test]
+    fn examining_a_root_creates_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        assert_eq!(examine(&root).unwrap(), None);
+        assert!(!root.exists());
+        prepare(&root).unwrap();
+        assert_eq!(examine(&root).unwrap(), Some(root.clone()));
+        fs::set_permissions(&root, Permissions::from_mode(0o770)).unwrap();
+        assert!(matches!(examine(&root), Err(Error::RunRoot { .. })));
+        let long = dir.path().join("x".repeat(108));
+        assert!(matches!(examine(&long), Err(Error::PathTooLong { .. })));
     }
 
     #[test]

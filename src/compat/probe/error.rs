@@ -26,12 +26,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// The binary couldn't be started, or what was started doesn't answer as Cloud Hypervisor does.
-    #[error("{} can't be probed: it is not a Cloud Hypervisor that runs here{}", .binary.display(), Hint(.without_kvm))]
+    #[error("{} can't be probed: it is not a Cloud Hypervisor that runs here", .binary.display())]
     Vmm {
         /// The binary, as it was named.
         binary: PathBuf,
-        /// What the kernel says of `/dev/kvm`, if it can't be opened: every VMM opens it at its start.
-        without_kvm: Option<io::Error>,
         /// What became of it.
         source: Box<vmm::Error>,
     },
@@ -103,20 +101,5 @@ impl Error {
                 | io::ErrorKind::ConnectionReset
                 | io::ErrorKind::NotFound
         )
-    }
-}
-
-/// What a VMM that doesn't start may be missing.
-struct Hint<'a>(&'a Option<io::Error>);
-
-impl std::fmt::Display for Hint<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(error) => write!(
-                f,
-                " (/dev/kvm, which every VMM opens first, can't be opened: {error})"
-            ),
-            None => Ok(()),
-        }
     }
 }

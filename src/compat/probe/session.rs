@@ -15,7 +15,7 @@ use crate::client::Release;
 use crate::replay::upstream::exchange;
 use crate::replay::wire::RawResponse;
 use crate::replay::{Recorder, RecorderOptions};
-use crate::vmm::{self, Grants, Vmm, VmmConfig};
+use crate::vmm::{Grants, Vmm, VmmConfig};
 
 /// How long a VMM may take for one answer. The slowest of the battery are boot, snapshot and restore of 64 MiB.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -60,22 +60,12 @@ pub(super) async fn start(config: &VmmConfig, folder: Option<&Path>) -> Result<V
         writes: folder.into_iter().map(Path::to_owned).collect(),
         ..Grants::default()
     };
-    Vmm::spawn_with(config, grants).await.map_err(|source| {
-        let without_kvm = matches!(source, vmm::Error::DiedAtStart { .. })
-            .then(|| {
-                File::options()
-                    .read(true)
-                    .write(true)
-                    .open("/dev/kvm")
-                    .err()
-            })
-            .flatten();
-        Error::Vmm {
+    Vmm::spawn_with(config, grants)
+        .await
+        .map_err(|source| Error::Vmm {
             binary: config.binary.clone(),
-            without_kvm,
             source: Box::new(source),
-        }
-    })
+        })
 }
 
 /// Plays the steps as far as they lead.

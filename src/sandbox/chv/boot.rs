@@ -1,6 +1,5 @@
 //! Boot: from nothing to ready, or back to nothing.
 
-use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use crate::sandbox::{
 use crate::vmm::{self, ShutdownReport};
 
 /// The oldest release whose API is known to this crate.
-const OLDEST_RELEASE: Release = Release::new(44, 0);
+pub const OLDEST_RELEASE: Release = Release::new(44, 0);
 
 impl Shared {
     pub(super) async fn boot(self: &Arc<Self>, slot: &mut Option<Running>) -> Result<(), Error> {
@@ -45,7 +44,8 @@ impl Shared {
 
     async fn start(self: &Arc<Self>) -> Result<Running, Error> {
         if self.needs_kvm {
-            check_kvm()?;
+            let opened = vmm::open_kvm(vmm::KVM_DEVICE.as_ref());
+            opened.map_err(|error| Error::NotAvailable(Unavailable::Kvm(error)))?;
         }
         let golden = match (&self.golden, &self.config.golden) {
             (Some(shared), _) => Some(Arc::clone(shared)),
@@ -224,13 +224,6 @@ fn failed(failure: BootFailure) -> Error {
     Error::BootFailed(failure)
 }
 
-fn check_kvm() -> Result<(), Error> {
-    let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    opened
-        .map(drop)
-        .map_err(|error| Error::NotAvailable(Unavailable::Kvm(error)))
-}
-
 /// A VMM that isn't there is another matter than one that fails.
 fn not_available_or_failed(error: machine::Error) -> Error {
     match error {
@@ -238,7 +231,10 @@ fn not_available_or_failed(error: machine::Error) -> Error {
             error @ (vmm::Error::BinaryNotFound { .. }
             | vmm::Error::NotExecutable { .. }
             | vmm::Error::LayerMissing { .. }
-            | vmm::Error::ProcMasked(_)),
+            | vmm::Error::ProcMasked(_)
+            | vmm::Error::DiedAtStart {
+                source: Some(_), ..
+            }),
         ) => Error::NotAvailable(Unavailable::Vmm(error)),
         error => failed(BootFailure::Machine(error)),
     }

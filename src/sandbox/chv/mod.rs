@@ -26,6 +26,7 @@ use crate::broadcast::{self, Capacity};
 use crate::golden::{LoadedGolden, MemoryBasis};
 use crate::machine::{Machine, VmmSource};
 use crate::vsock;
+pub use boot::OLDEST_RELEASE;
 use reset_target::ResetTarget;
 use retired::Retired;
 use spares::Spares;

@@ -1,5 +1,6 @@
 //! What holds for every command of `chv-sandbox`, as a person or a program runs it.
 
+mod doctor;
 mod place;
 mod record;
 mod refused;

@@ -9,6 +9,7 @@ use super::{check_output, run};
 const COMMANDS: &[&[&str]] = &[
     &[],
     &["demo"],
+    &["doctor"],
     &["golden"],
     &["golden", "mint"],
     &["golden", "verify"],

@@ -1,0 +1,219 @@
+//! What this host lacks to run sandboxes, and how to get it.
+//!
+//! [`examine`] tries each thing that a sandbox needs, as this user and in this process's own container, and returns a
+//! [`HostReport`]. It opens the device of KVM, seals a memory file, takes a lease, clones a file, starts the VMM: it
+//! concludes nothing from versions. No trial needs root, each has a limit in time, and none leaves anything behind.
+//!
+//! # The report as JSON
+//!
+//! ```json
+//! {
+//!   "format": 1,
+//!   "readiness": "not_ready",
+//!   "checks": [
+//!     {
+//!       "id": "kvm",
+//!       "status": "missing",
+//!       "found": "/dev/kvm: Permission denied (os error 13)",
+//!       "lost": "no VM can run",
+//!       "remedy": { "command": "sudo usermod -aG kvm $USER", "note": "then log in again" }
+//!     },
+//!     { "id": "vmm", "status": "good", "found": "v53.0, /usr/bin/cloud-hypervisor", "lost": null, "remedy": null }
+//!   ]
+//! }
+//! ```
+//!
+//! | field | values |
+//! |---|---|
+//! | `format` | 1. Fields may be added to it; another number means that one of these has changed |
+//! | `readiness` | `ready`, `not_ready`, `undecided` ([`Readiness`]) |
+//! | `id` | [`CheckId`]; each at most once, in that order |
+//! | `status` | `good`, `warning`, `missing`, `undecided` ([`CheckStatus`]) |
+//! | `found` | text for people |
+//! | `lost` | what is lost without it; null where it is there, or where that isn't known |
+//! | `remedy` | the command that gets it, with a note or null; null where no command does |
+//!
+//! What a sandbox can't run without is `missing` and decides `readiness`. What makes it faster, and each layer of the
+//! boundary around a VMM, is a `warning`, unless [`HostExamination::require`] names the layer.
+//!
+//! [`hint`] is for an error that has happened already: it names the check that explains it.
+
+mod caller;
+mod golden;
+mod hint;
+mod kvm;
+mod layers;
+mod memory;
+mod mount;
+mod report;
+mod run_root;
+mod scratch;
+mod storage;
+mod version;
+mod vmm;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::golden::Golden;
+use crate::vmm::{KVM_DEVICE, VmmConfig};
+
+pub use crate::vmm::Layer;
+pub use hint::{Hint, hint};
+pub use report::{CheckId, CheckStatus, HostCheck, HostReport, Readiness, Remedy};
+
+use caller::Caller;
+use memory::Memory;
+
+/// How long one trial may take. Each takes milliseconds, unless a file system gives no answer.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What is examined.
+#[derive(Clone, Debug, Default)]
+pub struct HostExamination {
+    /// The VMM, and the run root below which it would work.
+    pub vmm: VmmConfig,
+    /// A golden snapshot that is to be restored here.
+    pub golden: Option<PathBuf>,
+    /// The layers of the boundary that have to be there.
+    pub require: Vec<Layer>,
+}
+
+/// Where this host is looked at; a test has places of its own.
+#[derive(Clone, Debug)]
+struct Host {
+    kvm: PathBuf,
+    proc: PathBuf,
+    cgroups: PathBuf,
+    groups: PathBuf,
+    caller: Caller,
+}
+
+impl Host {
+    fn this() -> Host {
+        Host {
+            kvm: KVM_DEVICE.into(),
+            proc: "/proc".into(),
+            cgroups: "/sys/fs/cgroup".into(),
+            groups: "/etc/group".into(),
+            caller: Caller::this(),
+        }
+    }
+
+    /// A setting of the kernel, as `user/max_user_namespaces`, if it can be read.
+    fn sysctl(&self, name: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.proc.join("sys").join(name)).ok()?;
+        Some(text.trim().to_owned())
+    }
+}
+
+/// Examines this host. Takes less than a second. Where a file system or the VMM hangs, each trial that needs it is given up
+/// after 5 s.
+///
+/// Never fails: what can't be found out is in the report.
+pub async fn examine(examination: &HostExamination) -> HostReport {
+    examine_host(Host::this(), examination).await
+}
+
+async fn examine_host(host: Host, examination: &HostExamination) -> HostReport {
+    let HostExamination {
+        vmm,
+        golden,
+        require,
+    } = examination;
+    let run_root = vmm.run_root.clone();
+    let kvm = blocking(&host, CheckId::Kvm, kvm::check).await;
+    let root_check = {
+        let run_root = run_root.clone();
+        let check = move |host: &Host| run_root::check(host, &run_root);
+        blocking(&host, CheckId::RunRoot, check).await
+    };
+    let usable = |check: &HostCheck| check.status == CheckStatus::Good;
+    // A VMM that lacks either dies, and says nothing of itself.
+    let starts = usable(&kvm) && usable(&root_check);
+    let (vmm_check, found) = vmm::check(&host, vmm, starts).await;
+    let opened = match golden.clone() {
+        Some(directory) => Some(open(directory).await),
+        None => None,
+    };
+    let loaded = opened.as_ref().and_then(|opened| opened.as_ref().ok());
+
+    let mut checks = vec![kvm, vmm_check];
+    if let Some(opened) = &opened {
+        checks.push(golden::check(opened, found.as_ref()));
+    }
+    checks.push(root_check);
+    {
+        let run_root = run_root.clone();
+        let check = move |host: &Host| run_root::check_vsock(host, &run_root);
+        checks.push(blocking(&host, CheckId::Vsock, check).await);
+    }
+    {
+        let run_root = run_root.clone();
+        let check = move |host: &Host| memory::check_memfd(host, &run_root);
+        checks.push(blocking(&host, CheckId::Memfd, check).await);
+    }
+    let need = Memory::of(loaded);
+    let check = move |host: &Host| memory::check_memory(host, need);
+    checks.push(blocking(&host, CheckId::Memory, check).await);
+    for (id, check) in storage::CHECKS {
+        let (run_root, golden) = (run_root.clone(), loaded.cloned());
+        let check = move |host: &Host| check(host, &run_root, golden.as_ref());
+        checks.push(blocking(&host, *id, check).await);
+    }
+    checks.extend(layers::checks(&host, require).await);
+    HostReport::new(checks)
+}
+
+/// The golden snapshot in `directory`, or why it can't be used.
+async fn open(directory: PathBuf) -> Result<Golden, String> {
+    let opened = within_limit(move || Golden::open(&directory)).await;
+    opened.and_then(|opened| opened.map_err(|error| chain(&error)))
+}
+
+/// Makes a check on a thread that may block.
+async fn blocking(
+    host: &Host,
+    id: CheckId,
+    check: impl FnOnce(&Host) -> HostCheck + Send + 'static,
+) -> HostCheck {
+    let host = host.clone();
+    let checked = within_limit(move || check(&host)).await;
+    checked.unwrap_or_else(|why| HostCheck::not_found_out(id, why))
+}
+
+/// Does `work` on a thread that may block; what keeps it from an answer is an error.
+async fn within_limit<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    match timeout(LIMIT, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(_)) => Err("the trial failed in itself".to_owned()),
+        Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
+    }
+}
+
+/// An error with all its causes, on one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text.lines().collect::<Vec<_>>().join("; ")
+}
+
+/// The nearest directory above `path` that is there, `path` itself if it is.
+fn nearest(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut above = path.ancestors();
+    let found = above.find(|directory| directory.is_dir());
+    found.unwrap_or(Path::new("/")).to_owned()
+}
+
+#[cfg(test)]
+mod tests;

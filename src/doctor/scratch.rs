@@ -1,0 +1,52 @@
+//! A place for trials that goes when they are over.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+/// A new private directory, removed on drop with what is in it.
+#[derive(Debug)]
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    /// In the directory `parent`. The name is shorter than a run directory's, so that sockets fit wherever a VMM's do.
+    pub(super) fn create(parent: &Path) -> io::Result<Scratch> {
+        let name = format!(".chv-{:08x}", Uuid::new_v4().as_fields().0);
+        let path = parent.join(name);
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Scratch(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A new file of one block of data, on the disk and closed for writing.
+    pub(super) fn file(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.0.join(name);
+        let mut file = self.empty_file(name)?;
+        file.write_all(&[1; 4096])?;
+        file.sync_all()?;
+        Ok(path)
+    }
+
+    /// A new empty file, open for writing.
+    pub(super) fn empty_file(&self, name: &str) -> io::Result<File> {
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.0.join(name))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "a trial's directory stays behind");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The VMM: its executable, its release, and whether it starts.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::scratch::Scratch;
+use super::version::version_of;
+use super::{CheckId, Host, HostCheck, Remedy, chain, nearest, within_limit};
+use crate::client::Release;
+use crate::golden::ExecutableFacts;
+use crate::machine::maps_memory;
+use crate::overlay::Digest;
+use crate::sandbox::OLDEST_RELEASE;
+use crate::vmm::{self, Vmm, VmmConfig, examine_run_root, find_binary};
+
+const LOST: &str = "no VM can run";
+
+/// How long the VMM may take for its first answer: milliseconds are usual.
+const READY: Duration = Duration::from_secs(5);
+
+/// A VMM that was found.
+#[derive(Clone, Debug)]
+pub(super) struct FoundVmm {
+    pub(super) release: Release,
+    /// Of the executable that its process ran; `None` if it was not started.
+    pub(super) executable: Option<Digest>,
+}
+
+/// Finds the VMM and asks it for its release; starts it too if `starts`, in a run root of its own that goes at once.
+pub(super) async fn check(
+    host: &Host,
+    config: &VmmConfig,
+    starts: bool,
+) -> (HostCheck, Option<FoundVmm>) {
+    let lacking = |found: String, remedy| {
+        let check = HostCheck::lacking(CheckId::Vmm, found, LOST, remedy);
+        (check, None)
+    };
+    let asked = {
+        let binary = config.binary.clone();
+        within_limit(move || {
+            let path = find_binary(&binary)?;
+            let version = version_of(&path);
+            Ok::<_, vmm::Error>((path, version))
+        })
+    };
+    let (path, version) = match asked.await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => return lacking(why(&error), Some(remedy(host, &error))),
+        Err(why) => return (HostCheck::not_found_out(CheckId::Vmm, why), None),
+    };
+    let shown = path.display();
+    let found = match (starts, version) {
+        (true, _) => match start(config).await {
+            Ok(found) => found,
+            Err(why) => {
+                let found = format!("{shown} doesn't start: {why}");
+                let command = format!("{shown} --api-socket path=/tmp/chv.sock -v");
+                return lacking(found, Some(Remedy::new(command).note("shows why")));
+            }
+        },
+        (false, Ok(release)) => FoundVmm {
+            release,
+            executable: None,
+        },
+        (false, Err(error)) => {
+            return lacking(format!("{shown}: {}", chain(&error)), Some(install(host)));
+        }
+    };
+    let release = found.release;
+    if release < OLDEST_RELEASE {
+        let found = format!("{release}, {shown}: older than {OLDEST_RELEASE}");
+        return lacking(found, Some(install(host)));
+    }
+    let started = if starts { "" } else { "; not started" };
+    let said = format!("{release}, {shown}{started}");
+    let check = match maps_memory(&release.to_string()) {
+        true => HostCheck::good(CheckId::Vmm, said),
+        false => HostCheck {
+            status: super::CheckStatus::Warning,
+            ..HostCheck::lacking(
+                CheckId::Vmm,
+                said,
+                "each restore copies the guest's memory: mapping was not tried on this release",
+                Some(install(host)),
+            )
+        },
+    };
+    (check, Some(found))
+}
+
+/// Starts the VMM, asks it for its release, and ends it.
+async fn start(config: &VmmConfig) -> Result<FoundVmm, String> {
+    let places = [nearest(&config.run_root), env::temp_dir()];
+    let scratch = within_limit(move || places.iter().find_map(|place| run_root_in(place))).await?;
+    let scratch = scratch.ok_or("no directory is short enough for a trial")?;
+    let mut config = VmmConfig {
+        run_root: scratch.path().to_owned(),
+        ..config.clone()
+    };
+    config.limits.ready = config.limits.ready.min(READY);
+    let vmm = Vmm::spawn(&config).await.map_err(|error| chain(&error))?;
+    let asked = asked(&vmm).await;
+    vmm.shutdown().await;
+    asked
+}
+
+/// A run root of a trial in `place`; `None` where one can't be made, or its sockets' paths would be too long.
+fn run_root_in(place: &Path) -> Option<Scratch> {
+    let scratch = Scratch::create(place).ok()?;
+    let fits = examine_run_root(scratch.path()).is_ok();
+    fits.then_some(scratch)
+}
+
+async fn asked(vmm: &Vmm) -> Result<FoundVmm, String> {
+    let release = vmm.client().release().await;
+    let release = release.map_err(|error| chain(&error))?;
+    let executable = match vmm.process() {
+        Some(process) => ExecutableFacts::of_process(process).await.ok(),
+        None => None,
+    };
+    Ok(FoundVmm {
+        release,
+        executable: executable.map(|facts| facts.sha256),
+    })
+}
+
+/// Why there is no executable, without the advice of the error.
+fn why(error: &vmm::Error) -> String {
+    match error {
+        vmm::Error::BinaryNotFound {
+            binary,
+            searched_path,
+        } => {
+            let place = if *searched_path { " in PATH" } else { "" };
+            format!("there is no {}{place}", binary.display())
+        }
+        vmm::Error::NotExecutable { binary, source } => {
+            format!("{} can't be executed: {source}", binary.display())
+        }
+        error => chain(error),
+    }
+}
+
+/// What there is to type about an executable that can't be started.
+pub(super) fn remedy(host: &Host, error: &vmm::Error) -> Remedy {
+    match error {
+        vmm::Error::NotExecutable { binary, .. } | vmm::Error::Spawn { binary, .. } => {
+            executable(host, binary)
+        }
+        _ => install(host),
+    }
+}
+
+fn executable(host: &Host, binary: &Path) -> Remedy {
+    let binary: PathBuf = std::path::absolute(binary).unwrap_or_else(|_| binary.to_owned());
+    let noexec = binary.parent().is_some_and(|directory| {
+        let space = rustix::fs::statvfs(directory);
+        space.is_ok_and(|space| space.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
+    });
+    match noexec {
+        true => {
+            let command = format!("install {} /usr/local/bin/", binary.display());
+            Remedy::new(host.caller.as_root(&command)).note("its file system is mounted noexec")
+        }
+        false => Remedy::new(
+            host.caller
+                .as_root(&format!("chmod +x {}", binary.display())),
+        ),
+    }
+}
+
+/// Fetches the newest release that the crate was tried on.
+fn install(host: &Host) -> Remedy {
+    const RELEASES: &str =
+        "https://github.com/cloud-hypervisor/cloud-hypervisor/releases/download/v53.0";
+    let asset = match std::env::consts::ARCH {
+        "aarch64" => "cloud-hypervisor-static-aarch64",
+        _ => "cloud-hypervisor-static",
+    };
+    let install = host
+        .caller
+        .as_root("install cloud-hypervisor /usr/local/bin/");
+    Remedy::new(format!(
+        "curl -Lo cloud-hypervisor {RELEASES}/{asset} && {install}"
+    ))
+    .note("or name it with --vmm")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::CheckStatus;
+    use super::super::tests::{Place, text};
+    use super::*;
+
+    async fn check_binary(place: &Place, binary: PathBuf) -> (HostCheck, Option<FoundVmm>) {
+        let config = VmmConfig {
+            binary,
+            run_root: place.path("run"),
+            ..VmmConfig::default()
+        };
+        check(&place.host(), &config, false).await
+    }
+
+    #[tokio::test]
+    async fn one_that_cannot_be_executed_is_missing() {
+        let place = Place::new();
+        let (check, found) = check_binary(&place, "no-such-vmm-anywhere".into()).await;
+        assert_eq!(check.status, CheckStatus::Missing);
+        assert!(check.found.contains("no-such-vmm-anywhere in PATH"));
+        assert!(text(&check).contains("sudo install cloud-hypervisor"));
+        assert!(found.is_none());
+        let (check, _) = check_binary(&place, place.write("vmm", "")).await;
+        assert_eq!(check.status, CheckStatus::Missing);
+        let said = text(&check);
+        // The tests may lie on a file system that is mounted so.
+        assert!(
+            said.contains("sudo chmod +x") || said.contains("noexec"),
+            "{said}"
+        );
+    }
+
+    #[tokio::test]
+    async fn its_release_decides() {
+        let place = Place::new();
+        let told = async |script: &str| check_binary(&place, place.program("vmm", script)).await;
+        let (check, found) = told("echo cloud-hypervisor v53.0").await;
+        assert_eq!(check.status, CheckStatus::Good, "{check:?}");
+        assert!(check.found.starts_with("v53.0, "), "{check:?}");
+        assert_eq!(found.unwrap().release, Release::new(53, 0));
+        let (check, found) = told("echo cloud-hypervisor v50.2").await;
+        assert_eq!(check.status, CheckStatus::Warning, "{check:?}");
+        assert!(found.is_some());
+        let (check, _) = told("echo cloud-hypervisor v43.0").await;
+        assert_eq!(check.status, CheckStatus::Missing);
+        assert!(check.found.contains("older than v44.0"), "{check:?}");
+        let (check, _) = told("echo qemu").await;
+        assert_eq!(check.status, CheckStatus::Missing);
+        assert!(check.found.contains("\"qemu\""), "{check:?}");
+        place.remove("vmm");
+        assert!(place.names().is_empty());
+    }
+}
