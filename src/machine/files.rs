@@ -33,6 +33,14 @@ impl FurtherFiles {
             ..FurtherFiles::default()
         }
     }
+
+    /// What a restore opens: the initramfs, which v51.2 to v53.0 open and don't read.
+    pub fn of_restore(shape: &VmShape) -> Self {
+        FurtherFiles {
+            reads: shape.initramfs.iter().cloned().collect(),
+            ..FurtherFiles::default()
+        }
+    }
 }
 
 /// What a VMM is given, and its names for the disks that it inherits.

@@ -32,7 +32,7 @@ pub struct VmmConfig {
     /// Which layers of a boundary the VMM gets. Every one that this host has unless set.
     pub confinement: Confinement,
     /// Files and folders that the VMM may read, and run programs and libraries from, beside its executable and the system's
-    /// libraries: what a wrapper script runs, say. Landlock refuses it the rest. What `LD_PRELOAD` and `LD_LIBRARY_PATH` in
+    /// libraries: the VMM that a wrapper script runs, say (the system's programs are there for a script). Landlock refuses it the rest. What `LD_PRELOAD` and `LD_LIBRARY_PATH` in
     /// [`env`](Self::env) name is among them.
     pub programs: Vec<PathBuf>,
     /// Where the VMM's control group is made, and its limits.

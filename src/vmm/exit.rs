@@ -121,7 +121,7 @@ mod tests {
         check(
             Exit::Code(1),
             "Error: no\n\nStack backtrace:\n   0: main\n",
-            "pid 7 exited with status 1 (an error or a panic); its log ends:\nError: no",
+            "pid 7 exited with status 1 (an error or a panic); its log ends:\n  | Error: no",
         );
         check(Exit::Code(3), "", "pid 7 exited with status 3");
         check(

@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::child::Child;
-use super::confinement::{Grants, LayerReport};
+use super::confinement::{Grants, Held, LayerReport};
 use super::family::Family;
 use super::launch::Launch;
 use super::log::Log;
@@ -40,6 +40,7 @@ pub(super) struct Running {
     pub(super) api_socket: SocketAddress,
     /// What became of each layer of its boundary.
     pub(super) layers: Vec<LayerReport>,
+    pub(super) _held: Held,
     pub(super) run_dir: RemovedOnDrop,
 }
 

@@ -80,7 +80,7 @@ impl ResetTarget {
                 disks: golden.golden().disks(),
                 memory: snapshot.memory().clone(),
                 port: golden.golden().manifest().guest.port,
-                files: FurtherFiles::default(),
+                files: FurtherFiles::of_restore(snapshot.shape()),
                 limits: config.limits(),
             },
             options: RevertOptions {

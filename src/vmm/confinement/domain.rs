@@ -31,6 +31,9 @@ const LIBRARIES: [&str; 9] = [
     "/nix/store",
 ];
 
+/// Where the system has the programs that a script runs.
+const PROGRAMS: [&str; 5] = ["/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin"];
+
 /// The longest first line of a script that the kernel reads.
 const SHEBANG: u64 = 256;
 
@@ -40,7 +43,14 @@ pub(in crate::vmm) struct Domain {
     pub(in crate::vmm) ruleset: OwnedFd,
     /// What this kernel has of it.
     pub(in crate::vmm) detail: String,
+    /// The files that rules are about. A rule is about an inode, and some file systems (9p, NFS) make another one for the
+    /// same file once nothing has it open.
+    pub(in crate::vmm) held: Held,
 }
+
+/// Files that are kept open as long as a VMM may open them.
+#[derive(Debug, Default)]
+pub(in crate::vmm) struct Held(Vec<PathFd>);
 
 impl Domain {
     /// That of a VMM that runs `binary` with what it needs of `programs`, and has its `folders` and what `grants` gives it.
@@ -61,7 +71,10 @@ impl Domain {
             .and_then(|ruleset| ruleset.scope(Scope::from_all(NEWEST)))
             .and_then(Ruleset::create)
             .map_err(io::Error::other)?;
-        let mut rules = Rules { ruleset };
+        let mut rules = Rules {
+            ruleset,
+            held: Held::default(),
+        };
         rules.file("/dev/kvm", read_write() | AccessFs::IoctlDev)?;
         // The default of a VM's random device.
         rules.file("/dev/urandom", AccessFs::ReadFile.into())?;
@@ -69,6 +82,9 @@ impl Domain {
             rules.path(binary, run())?;
             if let Some(interpreter) = interpreter(binary)? {
                 rules.path(&interpreter, run())?;
+                for programs in PROGRAMS {
+                    rules.file(programs, run())?;
+                }
             }
         }
         for library in LIBRARIES {
@@ -90,9 +106,11 @@ impl Domain {
         for descriptor in &grants.descriptors {
             rules.descriptor(descriptor)?;
         }
-        let ruleset: Option<OwnedFd> = rules.ruleset.into();
+        let Rules { ruleset, held } = rules;
+        let ruleset: Option<OwnedFd> = ruleset.into();
         Ok(ruleset.map(|ruleset| Domain {
             ruleset,
+            held,
             detail: format!("ABI {abi}"),
         }))
     }
@@ -137,6 +155,7 @@ fn write_within() -> BitFlags<AccessFs> {
 
 struct Rules {
     ruleset: RulesetCreated,
+    held: Held,
 }
 
 impl Rules {
@@ -146,12 +165,15 @@ impl Rules {
             let reason = format!("{} can't be granted to the VMM: {error}", path.display());
             io::Error::other(reason)
         })?;
-        self.add(file, access).map_err(io::Error::other)
+        self.add(&file, access).map_err(io::Error::other)?;
+        self.held.0.push(file);
+        Ok(())
     }
 
     /// The same for a path that not every host has.
     fn file(&mut self, path: &str, access: BitFlags<AccessFs>) -> io::Result<()> {
         match PathFd::new(path) {
+            // The system's own, on file systems of its own.
             Ok(file) => self.add(file, access).map_err(io::Error::other),
             Err(_) => Ok(()),
         }

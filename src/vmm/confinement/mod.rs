@@ -31,7 +31,7 @@ use super::Error;
 
 pub use cgroup::CgroupConfig;
 pub(super) use cgroup::{Cgroup, kill as kill_cgroup, remove as remove_cgroup};
-pub(super) use domain::Domain;
+pub(super) use domain::{Domain, Held};
 pub use grants::Grants;
 pub(super) use namespaces::{FLAGS as NAMESPACES, IdMaps};
 pub(super) use rlimits::rlimits;

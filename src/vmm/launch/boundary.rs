@@ -8,7 +8,7 @@ use rustix::process::Pid;
 use super::child::{Failure, Plan, Restrictions};
 use super::environment;
 use crate::vmm::confinement::{
-    Cgroup, CgroupConfig, Confinement, Domain, Grants, IdMaps, Layer, LayerReport, rlimits,
+    Cgroup, CgroupConfig, Confinement, Domain, Grants, Held, IdMaps, Layer, LayerReport, rlimits,
 };
 use crate::vmm::run_dir::RunDir;
 use crate::vmm::{Error, VmmConfig};
@@ -17,6 +17,8 @@ use crate::vmm::{Error, VmmConfig};
 pub(super) struct Boundary {
     pub(super) restrictions: Restrictions,
     pub(super) cgroup: Option<Cgroup>,
+    /// What the VMM may open, while it lives.
+    pub(super) held: Held,
     pub(super) layers: Layers,
 }
 
@@ -68,10 +70,12 @@ impl Boundary {
         if wants(Layer::Namespaces) {
             restrictions.namespaces = Some(IdMaps::of_this_process());
         }
+        let mut held = Held::default();
         if wants(Layer::Landlock) {
             match domain().map_err(Error::Grant)? {
                 Some(domain) => {
                     restrictions.landlock = Some(domain.ruleset);
+                    held = domain.held;
                     layers.add_detail(Layer::Landlock, &domain.detail);
                 }
                 None => layers.miss(Layer::Landlock, "this kernel has none".to_owned())?,
@@ -80,6 +84,7 @@ impl Boundary {
         Ok(Boundary {
             restrictions,
             cgroup: None,
+            held,
             layers,
         })
     }

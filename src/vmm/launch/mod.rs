@@ -124,6 +124,7 @@ impl Launch {
         let Boundary {
             restrictions,
             mut cgroup,
+            held,
             mut layers,
         } = boundary;
         let inherits_all = !config.confinement.wants(Layer::Environment);
@@ -194,6 +195,7 @@ impl Launch {
             ended,
             api_socket,
             layers,
+            _held: held,
             run_dir,
         };
         Ok((running, child))
@@ -217,6 +219,7 @@ pub(super) fn trial(cgroup: &CgroupConfig) -> Result<Vec<LayerReport>, Error> {
     let Boundary {
         restrictions,
         cgroup: _removed_at_the_end,
+        held: _,
         mut layers,
     } = Boundary::trial(cgroup)?;
     let stdio = || -> io::Result<[OwnedFd; 3]> { Ok([dev_null()?, dev_null()?, dev_null()?]) };

@@ -121,14 +121,13 @@ fn the_backtrace_of_a_vmm_that_dies_is_not_shown() {
     let place = Place::new();
     let words = "Fatal error: no hypervisor\n\nStack backtrace:\n   0: <unknown>\n             at ./main.c:1:2\n   1: main\n\
                  Error: chain of errors:\n  0: no hypervisor\n";
-    fs::write(place.path("words"), words).unwrap();
-    let script = "#!/bin/sh\ncat words >&2\nexit 1\n";
+    let script = format!("#!/bin/sh\ncat >&2 <<'END'\n{words}END\nexit 1\n");
     // Written by another process: a child of another test that inherits it open for writing would keep it from running.
     let written = std::process::Command::new("sh")
         .args([
             "-c",
             "rm -f vmm && printf '%s' \"$0\" > vmm && chmod 700 vmm",
-            script,
+            &script,
         ])
         .current_dir(place.path(""))
         .status();
@@ -140,7 +139,9 @@ fn the_backtrace_of_a_vmm_that_dies_is_not_shown() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(
-        said.contains("Fatal error: no hypervisor\nError: chain of errors:\n  0: no hypervisor"),
+        said.contains(
+            "  | Fatal error: no hypervisor\n  | Error: chain of errors:\n  |   0: no hypervisor"
+        ),
         "{said}"
     );
     assert!(

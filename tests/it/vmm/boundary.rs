@@ -1,125 +1,25 @@
 //! A VMM that its guest has taken over, inside its boundary: what it tries, which layer stops it, and that it succeeds
 //! where that layer is left out.
-//!
-//! The captive is this test binary, started as the VMM. It tries one thing before it serves, and writes to its log how that
-//! went.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod captive;
+
+use std::fs::{self, Permissions};
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::{env, process};
 
 use chv_sandbox::vmm::{CgroupConfig, Confinement, Grants, Layer, LayerState, Vmm, VmmConfig};
 use rustix::io::FdFlags;
-use rustix::process::{Pid, Resource, getrlimit, test_kill_process};
+use rustix::process::{Resource, getrlimit};
 use tempfile::{TempDir, tempdir};
 
 use super::{fake, has_logged};
 use crate::real::skipped;
-
-/// What the captive says before the outcome of what it tried.
-const TRIED: &str = "the captive tried: ";
-
-/// What a captive tries, its argument after a space.
-const TRY: &str = "FAKE_VMM_TRY";
-
-#[test]
-#[ignore = "plays a VMM for other tests"]
-#[expect(clippy::print_stdout, reason = "it says that it was skipped")]
-fn captive() {
-    let Ok(what) = env::var(TRY) else {
-        println!("skipped: only of use to other tests");
-        return;
-    };
-    let (what, argument) = what.split_once(' ').unwrap_or((&what, ""));
-    let outcome = match attempt(what, argument) {
-        Ok(()) => "done".to_owned(),
-        Err(error) => format!("refused, {error}"),
-    };
-    eprintln!("{TRIED}{outcome}.");
-    fake::serve();
-}
-
-fn attempt(what: &str, argument: &str) -> io::Result<()> {
-    let path = Path::new(argument);
-    match what {
-        "environment" => match env::var_os(argument) {
-            Some(_) => Ok(()),
-            None => Err(io::ErrorKind::NotFound.into()),
-        },
-        "descriptor" => {
-            let number: RawFd = argument.parse().map_err(io::Error::other)?;
-            // SAFETY: the number is only asked whether it is of something that is open.
-            let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-            rustix::fs::fstat(descriptor).map(drop)?;
-            Ok(())
-        }
-        "read" => File::open(path)?.read_exact(&mut [0]),
-        "write" => File::options().write(true).open(path)?.write_all(b"x"),
-        "signal" => {
-            let pid = argument.parse().ok().and_then(Pid::from_raw);
-            Ok(test_kill_process(pid.ok_or(io::ErrorKind::InvalidInput)?)?)
-        }
-        "memory" => {
-            let memory = File::open(Path::new("/proc").join(argument).join("mem"))?;
-            drop(memory);
-            fs::read_dir(Path::new("/proc").join(argument).join("fd")).map(drop)
-        }
-        "connect" => UnixStream::connect(path).map(drop),
-        "tcp" => {
-            let port = argument.parse().map_err(io::Error::other)?;
-            TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).map(drop)
-        }
-        "chown" => {
-            let own = own_folder()?.join("file");
-            fs::write(&own, "")?;
-            chown(&own, Some(1), Some(1))
-        }
-        "privileges" => match rustix::thread::no_new_privs()? {
-            true => Err(io::ErrorKind::PermissionDenied.into()),
-            false => Ok(()),
-        },
-        "core" => match getrlimit(Resource::Core).maximum {
-            Some(0) => Err(io::ErrorKind::PermissionDenied.into()),
-            _ => Ok(()),
-        },
-        "grow" => {
-            let length = argument.parse().map_err(io::Error::other)?;
-            File::create(own_folder()?.join("large"))?.set_len(length)
-        }
-        "folder" => fs::create_dir(own_folder()?.join("folder")),
-        "fork" => fork(path),
-        other => panic!("{other} is nothing to try"),
-    }
-}
-
-/// The folder that the captive may write: beside its own api-socket.
-fn own_folder() -> io::Result<PathBuf> {
-    let args = env::var("FAKE_VMM_ARGS").unwrap();
-    let number = args.split(' ').find_map(|arg| arg.strip_prefix("fd="));
-    let number: RawFd = number.unwrap().parse().unwrap();
-    // SAFETY: the listener is open under this number, and stays so.
-    let listener = unsafe { BorrowedFd::borrow_raw(number) };
-    let listener = UnixListener::from(listener.try_clone_to_owned()?);
-    let address = listener.local_addr()?;
-    Ok(address.as_pathname().unwrap().with_file_name("rw"))
-}
-
-/// Leaves a process behind that is nobody's child and leads a session of its own. It holds a connection to `socket`.
-fn fork(socket: &Path) -> io::Result<()> {
-    let connection = UnixStream::connect(socket)?;
-    rustix::io::fcntl_setfd(&connection, FdFlags::empty())?;
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", "(setsid sleep 1000 &) &"]);
-    let status = command.status()?;
-    assert!(status.success());
-    Ok(())
-}
+use captive::{TRIED, TRY};
 
 /// A captive, and what it may not reach.
 struct Prison {
@@ -136,9 +36,10 @@ impl Prison {
         fs::set_permissions(&script, Permissions::from_mode(0o700)).unwrap();
         let mut config = fake::config(&folder.path().join("run"), "");
         config.binary = script;
-        config
-            .env
-            .push(("FAKE_VMM_TEST".into(), "vmm::boundary::captive".into()));
+        config.env.push((
+            "FAKE_VMM_TEST".into(),
+            "vmm::boundary::captive::play".into(),
+        ));
         config.env.push((TRY.into(), what.into()));
         config.confinement = Confinement {
             without: without.to_vec(),

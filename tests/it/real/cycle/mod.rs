@@ -165,7 +165,7 @@ impl Stage {
             disks: self.golden.disks(),
             memory: golden.snapshot().memory().clone(),
             port: DEFAULT_PORT,
-            files: FurtherFiles::default(),
+            files: FurtherFiles::of_restore(golden.snapshot().shape()),
             limits: limits(),
         }
     }
