@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use chv_sandbox::compat::probe::idle_kernel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -41,12 +42,11 @@ impl Place {
             fs::set_permissions(place.path(directory), Permissions::from_mode(0o700)).unwrap();
         }
         // It has a file in the folder open for as long as it lives, by which it is found.
-        let script = format!(
-            "#!/bin/sh\nexec 9<\"$0\"\necho runs > {:?}\nexec sleep 1000\n",
-            fifo
-        );
-        for program in ["bin/mke2fs", "vmm"] {
-            fs::write(place.path(program), &script).unwrap();
+        let says_so = format!("echo runs > {fifo:?}");
+        // The VMM's boundary lets it write to no such thing.
+        for (program, says_so) in [("bin/mke2fs", says_so.as_str()), ("vmm", "")] {
+            let script = format!("#!/bin/sh\nexec 9<\"$0\"\n{says_so}\nexec sleep 1000\n");
+            fs::write(place.path(program), script).unwrap();
             fs::set_permissions(place.path(program), Permissions::from_mode(0o700)).unwrap();
         }
         idle_kernel::write(&place.path("vmlinux")).unwrap();
@@ -111,6 +111,16 @@ impl Place {
         let mut said = [0; 5];
         (&self.runs.1).read_exact(&mut said).unwrap();
         assert_eq!(&said, b"runs\n");
+    }
+
+    /// Waits until the VMM that the command has started runs.
+    #[track_caller]
+    pub(super) fn wait_until_the_vmm_runs(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while processes_with_files_in(&self.path("vmm")).is_empty() {
+            assert!(Instant::now() < deadline, "the VMM does not run");
+            std::thread::yield_now();
+        }
     }
 
     /// What is there, apart from what [`new`](Place::new) has made and the root of the run directories.

@@ -37,7 +37,7 @@ fn a_command_whose_vmm_is_starting() {
         for (number, status) in ENDS {
             // Twice with the same paths: nothing of the first is in the way of the second.
             let child = place.command(arguments).spawn().unwrap();
-            place.wait_until_it_runs();
+            place.wait_until_the_vmm_runs();
             signal(&child, number);
             place.check_ended(child, status);
         }
