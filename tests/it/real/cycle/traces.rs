@@ -30,6 +30,11 @@ pub(super) fn leave() -> Value {
     ))
 }
 
+/// Fills the disk, and says with how many KiB.
+pub(super) fn fill() -> Value {
+    script("dd if=/dev/zero of=/tmp/fill bs=1M; sync && du -k /tmp/fill | cut -f1")
+}
+
 /// Looks for all three.
 fn look() -> Value {
     // The brackets keep this script from finding itself.

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chv_sandbox::golden::LoadOptions;
-use chv_sandbox::guest::protocol::{ToolDispatch, ToolName};
+use chv_sandbox::guest::protocol::{ToolDispatch, ToolName, ToolResult};
 use chv_sandbox::machine::{DiskRole, Machine, Readings, RevertOptions};
 use chv_sandbox::overlay::{self, AccessPolicy, Digest};
 use chv_sandbox::vsock::Channel;
+use serde_json::Value;
 
 use super::traces::{self, MEMORY_KIB, PROCESS, SLACK_KIB, TOKEN};
 use super::{Stage, Stopwatch, limits};
@@ -38,6 +39,10 @@ pub(super) async fn land_on_the_disk_and_are_gone_after_a_revert(stage: &Stage) 
         dirty.used_kib - clean.used_kib
     );
 
+    let filled_kib = fill(machine.channel().unwrap()).await;
+    let length = std::fs::metadata(&overlay).unwrap().len();
+    println!("a tool filled the disk with {filled_kib} KiB; the overlay's file has {length} bytes");
+
     let readings = machine.revert(&options).await.unwrap();
     assert_eq!(overlay_digest(&readings), baseline);
     let after = Guest::look(machine.channel().unwrap()).await;
@@ -61,14 +66,29 @@ fn has_token(disk: &Path) -> bool {
 }
 
 async fn leave(channel: &Channel) {
+    run(channel, traces::leave()).await;
+}
+
+/// Writes to the disk until the guest's file system is full, which no limit of the VMM's may come before: the file's size,
+/// in KiB.
+async fn fill(channel: &Channel) -> u64 {
+    let result = run(channel, traces::fill()).await;
+    assert!(result.stderr.contains("No space left"), "{result:?}");
+    let kib: u64 = result.stdout.trim().parse().unwrap();
+    assert!(kib > 40_000, "{result:?}");
+    kib
+}
+
+async fn run(channel: &Channel, params: Value) -> ToolResult {
     let dispatch = ToolDispatch {
-        command_id: "leave".to_owned(),
+        command_id: "sh".to_owned(),
         tool: ToolName::new("sh").unwrap(),
-        params: traces::leave(),
+        params,
         deadline_ms: traces::deadline().as_millis() as u64,
     };
     let result = channel.dispatch(dispatch, limits().query).await.unwrap();
     assert_eq!(result.exit_code, 0, "{result:?}");
+    result
 }
 
 /// What the guest says of itself.
