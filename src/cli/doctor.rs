@@ -12,7 +12,7 @@ use chv_sandbox::vmm::VmmConfig;
 use super::Failure;
 use super::interrupt::Interrupt;
 use super::status::{self, Status};
-use super::vm::VmmBinary;
+use super::vm::{VmmBinary, layer};
 
 const BOLD: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -63,14 +63,6 @@ pub(crate) struct Args {
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
-}
-
-fn layer(name: &str) -> Result<Layer, String> {
-    let found = Layer::ALL.into_iter().find(|layer| layer.name() == name);
-    found.ok_or_else(|| {
-        let names = Layer::ALL.map(Layer::name);
-        format!("it is none of {}", names.join(", "))
-    })
 }
 
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {

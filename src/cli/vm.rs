@@ -7,7 +7,7 @@ use std::time::Duration;
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
 use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, Limits, VmShape};
-use chv_sandbox::vmm::VmmConfig;
+use chv_sandbox::vmm::{Confinement, Layer, VmmConfig};
 
 /// The VMM that a command starts.
 #[derive(clap::Args, Clone, Debug)]
@@ -40,6 +40,17 @@ pub(crate) struct VmArgs {
     /// Extra environment of the VMM's process, as NAME=VALUE; may be repeated
     #[arg(long, requires = "image", value_name = "NAME=VALUE", value_parser = environment)]
     pub(crate) vmm_env: Vec<(OsString, OsString)>,
+    /// Layers of the boundary around the VMM that have to be in force, as landlock,namespaces; each that this host has is in
+    /// any case
+    #[arg(long, requires = "image", value_name = "LAYERS", value_delimiter = ',', value_parser = layer)]
+    pub(crate) require: Vec<Layer>,
+    /// Start the VMM without a boundary
+    #[arg(long, requires = "image", conflicts_with = "require")]
+    pub(crate) unconfined: bool,
+    /// A file or folder that the VMM may run programs and libraries from, such as the VMM that a wrapper script runs; may be
+    /// repeated
+    #[arg(long, requires = "image", value_name = "PATH")]
+    pub(crate) vmm_program: Vec<PathBuf>,
     /// Where the VMM's private directory is made [default: in the user's runtime directory]
     #[arg(long, requires = "image", value_name = "DIR")]
     pub(crate) run_root: Option<PathBuf>,
@@ -55,11 +66,28 @@ pub(crate) fn environment(text: &str) -> Result<(OsString, OsString), &'static s
     }
 }
 
+pub(crate) fn layer(name: &str) -> Result<Layer, String> {
+    let found = Layer::ALL.into_iter().find(|layer| layer.name() == name);
+    found.ok_or_else(|| {
+        let names = Layer::ALL.map(Layer::name);
+        format!("it is none of {}", names.join(", "))
+    })
+}
+
 impl VmArgs {
     pub(crate) fn vmm(&self, binary: PathBuf) -> VmmConfig {
+        let confinement = match self.unconfined {
+            true => Confinement::off(),
+            false => Confinement {
+                require: self.require.clone(),
+                ..Confinement::default()
+            },
+        };
         let mut config = VmmConfig {
             binary,
             env: self.vmm_env.clone(),
+            confinement,
+            programs: self.vmm_program.clone(),
             ..VmmConfig::default()
         };
         if let Some(run_root) = &self.run_root {

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::{CheckId, Host, Remedy, kvm, run_root, vmm as vmm_check};
+use super::{CheckId, Host, Remedy, kvm, layers, run_root, vmm as vmm_check};
 use crate::vmm::NoKvm;
 use crate::{golden, machine, overlay, vmm};
 
@@ -73,6 +73,9 @@ fn explain(host: &Host, error: &(dyn Error + 'static)) -> Option<(CheckId, Optio
                 Some((CheckId::RunRoot, Some(run_root::remedy(path))))
             }
             vmm::Error::RunDir { .. } => Some((CheckId::RunRoot, None)),
+            vmm::Error::LayerMissing { layer, .. } => {
+                Some((CheckId::Layer(*layer), layers::remedy(host, *layer)))
+            }
             _ => None,
         };
     }

@@ -60,7 +60,7 @@ fn lost(layer: Layer) -> &'static str {
 }
 
 /// How this host gets the layer, if there is something to type.
-fn remedy(host: &Host, layer: Layer) -> Option<Remedy> {
+pub(super) fn remedy(host: &Host, layer: Layer) -> Option<Remedy> {
     match layer {
         Layer::Landlock => Some(landlock(host)),
         Layer::Namespaces => Some(namespaces(host)),

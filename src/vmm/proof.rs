@@ -18,6 +18,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Process, procfs};
+use crate::sanitize;
+
+/// The kernel has no longer ones, in bytes.
+const LONGEST_PATH: usize = 4096;
 
 /// The process that answers on the api-socket of a VMM that was spawned, as [`Vmm::prove_identity`](super::Vmm::prove_identity)
 /// found it.
@@ -71,7 +75,11 @@ pub enum IdentityError {
         pid: u32,
     },
     /// The process has become another program since it was ready.
-    #[error("the VMM (pid {pid}) runs {} now, and ran {} when it became ready", found.display(), expected.display())]
+    // A process chooses the name of what it becomes.
+    #[error(
+        "the VMM (pid {pid}) runs {} now, and ran {} when it became ready",
+        sanitize::line(&found.to_string_lossy(), LONGEST_PATH), expected.display()
+    )]
     AnotherExecutable {
         /// The process id.
         pid: u32,
