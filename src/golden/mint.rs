@@ -123,8 +123,6 @@ pub async fn mint(mut config: MintConfig) -> Result<Golden, MintError> {
     let folder = Folder::create(&config.into)?;
     config.machine.files = FurtherFiles {
         writes: vec![folder.path().to_owned()],
-        // The file of its memory.
-        largest: config.shape.memory_bytes(),
         ..FurtherFiles::of_boot(&config.shape)
     };
     let machine = Machine::start(config.machine.clone()).await;

@@ -21,7 +21,8 @@ pub struct FurtherFiles {
 }
 
 impl FurtherFiles {
-    /// What a cold boot reads: kernel and initramfs.
+    /// What a cold boot needs: kernel and initramfs, and the guest's memory, for which v51.2 and v52.0 make a file without a
+    /// name.
     pub fn of_boot(shape: &VmShape) -> Self {
         let initramfs = shape.initramfs.iter();
         FurtherFiles {
@@ -30,6 +31,7 @@ impl FurtherFiles {
                 .chain(initramfs)
                 .cloned()
                 .collect(),
+            largest: shape.memory_bytes(),
             ..FurtherFiles::default()
         }
     }
@@ -50,11 +52,13 @@ pub(super) struct Given {
     pub(super) disks: Vec<(DiskRole, String)>,
 }
 
-/// What the VMM of a machine with these disks is given; `memory` is the file of its guest's memory.
+/// What the VMM of a machine with these disks is given; `memory` is the file of its guest's memory, of which the VMM makes a
+/// copy of `copied` bytes.
 pub(super) async fn give(
     disks: Vec<Disk>,
     files: FurtherFiles,
     memory: Option<OwnedFd>,
+    copied: u64,
 ) -> Result<Given, Error> {
     blocking(move || {
         let FurtherFiles {
@@ -62,6 +66,8 @@ pub(super) async fn give(
             writes,
             mut largest,
         } = files;
+        // Some releases copy it into a file without a name.
+        largest = largest.max(copied);
         let mut descriptors: Vec<OwnedFd> = memory.into_iter().collect();
         let mut inherited = Vec::new();
         for disk in disks {

@@ -172,8 +172,12 @@ impl Machine {
         let (vmm, directory, memory) = match config.vmm {
             VmmSource::Spawn(vmm) => {
                 let (file, memory) = InheritedMemory::of(&config.memory)?.unzip();
+                let copied = match &config.memory {
+                    GuestMemory::Copied(source) => source.length(),
+                    GuestMemory::Mapped(_) | GuestMemory::ByPath => 0,
+                };
                 let Given { grants, disks } =
-                    give(config.disks.clone(), config.files, file).await?;
+                    give(config.disks.clone(), config.files, file, copied).await?;
                 inherited = disks;
                 let vmm = Vmm::spawn_with(&vmm, grants).await;
                 let vmm = vmm.map_err(Error::Vmm)?;

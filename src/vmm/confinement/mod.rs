@@ -53,7 +53,8 @@ pub enum Layer {
     Capabilities,
     /// One Landlock domain.
     Landlock,
-    /// A user, network, IPC and process namespace of its own.
+    /// A user, network, IPC and process namespace of its own. A VM with network devices of the host's needs a VMM without
+    /// this layer.
     Namespaces,
     /// A control group of its own.
     Cgroup,
