@@ -37,6 +37,21 @@ fn what_can_be_configured_and_what_not() {
         Err("memory_mib"),
     );
     check("golden = '/g'\nstrategy = 'respawn'", Ok(()));
+    check("golden = '/g'\nconfinement = 'off'", Ok(()));
+    check(
+        "golden = '/g'\nconfinement = { require = ['landlock'] }",
+        Ok(()),
+    );
+    check(
+        "golden = '/g'\nconfinement = { require = ['landlock'], without = ['landlock'] }",
+        Err("confinement requires landlock and leaves it out"),
+    );
+    check("golden = '/g'\nconfinement = 'maybe'", Err("best_effort"));
+    check(
+        "golden = '/g'\ncgroup = { parent = '/c', pids_max = 64 }",
+        Ok(()),
+    );
+    check("golden = '/g'\ncgroup = { pids = 64 }", Err("pids"));
     check("golden = '/g'\nstrategy = { standby = {} }", Ok(()));
     check(
         "golden = '/g'\nstrategy = { standby = { spares = 64, memory_budget_mib = 9000, max_age_s = 1 } }",

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod beneath;
+mod boundary;
 mod executable;
 mod given_up;
 mod golden;
