@@ -128,6 +128,9 @@ impl Vmm {
     /// Clears first what earlier, dead agents left below the run root (see [`reclaim`]). If the returned future is
     /// dropped, the process is killed and the run directory removed.
     ///
+    /// The VMM may open what its run directory has for it, and no other file: for disks, kernels and snapshots elsewhere use
+    /// [`spawn_with`](Self::spawn_with), or leave [layers](Confinement) out.
+    ///
     /// # Errors
     ///
     /// - [`Error::BinaryNotFound`], [`Error::NotExecutable`], [`Error::Spawn`]: there is no such VMM to start.

@@ -97,9 +97,11 @@ pub(super) fn check() -> io::Result<()> {
             io::Error::new(error.kind(), reason)
         })?;
     }
-    match stamp(std::process::id()) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(io::Error::other("/proc is of another process namespace")),
+    // The id that `/proc` gives this process is another one where it was mounted for another namespace.
+    let own = Stamp::parse(&fs::read("/proc/self/stat")?);
+    match own.is_some_and(|own| own.pid == std::process::id()) {
+        true => Ok(()),
+        false => Err(io::Error::other("/proc is of another process namespace")),
     }
 }
 
