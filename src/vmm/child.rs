@@ -7,8 +7,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use tokio::sync::watch;
 
 use super::family::Family;
-use super::log::Log;
-use super::pump;
+use super::output::{Log, pump};
 use super::spawner::Living;
 use super::{Ended, Exit, Process};
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::EndedReceiver;
-use super::backtrace::without_backtraces;
+use super::output::without_backtraces;
 use crate::sanitize::Quoted;
 
 /// The end of a VMM process.

@@ -44,33 +44,27 @@
 //! binary with file capabilities, unless `no_new_privs` is set. The guarantee is [`reclaim`], which every spawn calls first:
 //! it finds the run directories whose agent is gone, kills what is provably still theirs, and removes them.
 
-mod backtrace;
 mod binary;
 mod child;
 mod config;
 mod confinement;
 mod error;
-mod events;
 mod exit;
 mod family;
-mod identity;
 mod kvm;
 mod launch;
-mod log;
+mod leftovers;
 mod maps;
 mod open_files;
+mod output;
 mod process;
 mod procfs;
 mod proof;
-mod pump;
 mod ready;
-mod reclaim;
-mod remove;
 mod run_dir;
 mod run_root;
 mod shutdown;
 mod spawner;
-mod throttle;
 
 use std::future::Future;
 use std::path::Path;
@@ -86,16 +80,16 @@ pub use confinement::{
     CgroupConfig, Confinement, Grants, Layer, LayerReport, LayerState, available,
 };
 pub use error::Error;
-pub use events::Event;
 pub use exit::{Ended, Exit};
 pub(crate) use kvm::open_kvm;
 pub use kvm::{KVM_DEVICE, NoKvm};
-pub(crate) use log::tail_of;
+pub use leftovers::{Action, LeftAlone, Reclaimed, reclaim};
 pub use maps::{MappedFile, Mapping};
 pub use open_files::OpenFile;
+pub use output::Event;
+pub(crate) use output::tail_of;
 pub use process::Process;
 pub use proof::{Executable, Identity, IdentityError};
-pub use reclaim::{Action, LeftAlone, Reclaimed, reclaim};
 pub use run_dir::VSOCK_SOCKET;
 pub(crate) use run_root::examine as examine_run_root;
 pub use shutdown::{ShutdownReport, ShutdownStep};
@@ -183,7 +177,7 @@ impl Vmm {
             socket: api_socket.to_owned(),
             source: Box::new(source),
         })?;
-        let (_, events) = broadcast::channel(events::BACKLOG);
+        let (_, events) = broadcast::channel(output::BACKLOG);
         Ok(Vmm {
             client,
             limits: Limits::default(),

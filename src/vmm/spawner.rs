@@ -20,7 +20,7 @@ use super::child::Child;
 use super::confinement::{Grants, Held, LayerReport};
 use super::family::Family;
 use super::launch::Launch;
-use super::log::Log;
+use super::output::Log;
 use super::run_dir::RemovedOnDrop;
 use super::{EndedReceiver, Error, Event, Process, VmmConfig};
 use crate::broadcast;

@@ -22,12 +22,12 @@ use tokio::sync::watch;
 use super::child::Child;
 use super::confinement::{CgroupConfig, Grants, Layer, LayerReport, catches_forks};
 use super::family::Family;
-use super::identity::{Record, create_private};
-use super::log::Log;
-use super::pump::{self, Pipe};
+use super::leftovers::{self, Record, create_private};
+use super::output::Log;
+use super::output::pump::{self, Pipe};
 use super::run_dir::{RemovedOnDrop, RunDir};
 use super::spawner::{Console, Living, Running};
-use super::{Error, Process, VmmConfig, binary, events, procfs, reclaim, run_root};
+use super::{Error, Process, VmmConfig, binary, output, procfs, run_root};
 use crate::broadcast;
 use crate::socket::SocketAddress;
 
@@ -60,7 +60,7 @@ impl Launch {
         let binary = binary::find(&config.binary)?;
         procfs::check().map_err(Error::ProcMasked)?;
         let root = run_root::prepare(&config.run_root)?;
-        reclaim::before_a_spawn(&root)?;
+        leftovers::before_a_spawn(&root)?;
         let run_dir = RunDir::create(&root)?;
         let boundary = Boundary::prepare(&binary, &config, &grants, &run_dir)?;
         let (listener, api_socket) = run_dir.bind_api_socket(config.keep_socket_names)?;
@@ -106,7 +106,7 @@ impl Launch {
         let console = Log::create(&console_path)
             .map_err(Error::run_dir("create the console's log", &console_path))?;
         let (log, console) = (Arc::new(log), Arc::new(console));
-        let (event_sender, events) = broadcast::channel(events::BACKLOG);
+        let (event_sender, events) = broadcast::channel(output::BACKLOG);
         let failed = |source| Error::Spawn {
             binary: binary.clone(),
             source,

@@ -9,7 +9,7 @@ use crate::broadcast::{Capacity, Weight};
 use crate::sanitize;
 
 /// How far a subscriber can lag behind before it loses the oldest events.
-pub(super) const BACKLOG: Capacity = Capacity {
+pub(in crate::vmm) const BACKLOG: Capacity = Capacity {
     count: 256,
     bytes: 1 << 20,
 };
@@ -65,7 +65,7 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(
 /// What isn't an event is left out: the VMM tears an event when its pipe is full, and the next blank line is
 /// where the stream makes sense again.
 #[derive(Debug, Default)]
-pub(super) struct Decoder {
+pub(in crate::vmm) struct Decoder {
     buffer: Vec<u8>,
     /// The event that is being read is too long; its bytes are dropped up to the next blank line.
     overlong: bool,
@@ -73,7 +73,7 @@ pub(super) struct Decoder {
 
 impl Decoder {
     /// The events that `bytes` complete, in order.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
+    pub(in crate::vmm) fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         // Pieces no longer than the limit, so that the buffer never holds more than twice as much.
         for piece in bytes.chunks(MAX_EVENT) {

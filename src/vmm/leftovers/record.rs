@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use super::procfs::{self, Stamp};
+use crate::vmm::procfs::{self, Stamp};
 
 /// No file that tells who a process is, is longer than this, in bytes.
 const MAX_RECORD: u64 = 64 * 1024;
 
 /// Reads the copy of `/proc/<pid>/stat` that the VMM's process left at `path`.
-pub(super) fn read_stamp(path: &Path) -> io::Result<Stamp> {
+pub(in crate::vmm) fn read_stamp(path: &Path) -> io::Result<Stamp> {
     Stamp::parse(&read_bounded(path)?).ok_or(io::ErrorKind::InvalidData.into())
 }
 
@@ -24,23 +24,23 @@ pub(super) fn read_stamp(path: &Path) -> io::Result<Stamp> {
 /// [`Stamp`] is read. So there is no moment at which a VMM runs that isn't on record: before that copy is written, the
 /// parent-death signal holds for certain, because only exec can drop it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(in crate::vmm) struct Record {
     /// The boot of the machine that the rest is about.
-    pub(super) boot_id: String,
+    pub(in crate::vmm) boot_id: String,
     /// The inode of the api-socket's listener, as `/proc/<pid>/fd` shows it.
-    pub(super) listener_inode: u64,
+    pub(in crate::vmm) listener_inode: u64,
     /// The VMM's executable.
-    pub(super) binary: PathBuf,
+    pub(in crate::vmm) binary: PathBuf,
     /// Whose the process is.
-    pub(super) uid: u32,
+    pub(in crate::vmm) uid: u32,
     /// Its control group, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) cgroup: Option<PathBuf>,
+    pub(in crate::vmm) cgroup: Option<PathBuf>,
 }
 
 impl Record {
     /// The record of a VMM that this process is about to start.
-    pub(super) fn new(
+    pub(in crate::vmm) fn new(
         binary: &Path,
         listener_inode: u64,
         cgroup: Option<&Path>,
@@ -55,18 +55,18 @@ impl Record {
     }
 
     /// Writes the record to `path`.
-    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
+    pub(in crate::vmm) fn write(&self, path: &Path) -> io::Result<()> {
         create_private(path)?.write_all(&serde_json::to_vec_pretty(self)?)
     }
 
     /// Reads the record at `path`.
-    pub(super) fn read(path: &Path) -> io::Result<Record> {
+    pub(in crate::vmm) fn read(path: &Path) -> io::Result<Record> {
         Ok(serde_json::from_slice(&read_bounded(path)?)?)
     }
 }
 
 /// Creates a file for this user only.
-pub(super) fn create_private(path: &Path) -> io::Result<File> {
+pub(in crate::vmm) fn create_private(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -75,7 +75,7 @@ pub(super) fn create_private(path: &Path) -> io::Result<File> {
 }
 
 /// Opens a file that an earlier agent left, or something in its place: neither a link is followed, nor a FIFO waited for.
-pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+pub(in crate::vmm) fn open_regular(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new()
         .read(true)

@@ -17,12 +17,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::Event;
-use super::events::Decoder;
+use super::events::{Decoder, Event};
 use super::log::Log;
-use super::spawner::wake;
 use super::throttle::{Rate, Throttle};
 use crate::broadcast;
+use crate::vmm::spawner::wake;
 
 /// How much is read from a pipe at a time, in bytes; as much as a pipe holds unless its writer makes it larger.
 const CHUNK: usize = 64 * 1024;
@@ -50,7 +49,7 @@ const EVENTS: Rate = Rate {
 };
 
 /// The reading end of a pipe that a VMM writes to.
-pub(super) struct Pipe {
+pub(in crate::vmm) struct Pipe {
     end: OwnedFd,
     throttle: Throttle,
     sink: Sink,
@@ -67,17 +66,19 @@ enum Sink {
 
 impl Pipe {
     /// A pipe for the VMM's standard output and error, and its writing end.
-    pub(super) fn log(log: Arc<Log>) -> io::Result<(Pipe, OwnedFd)> {
+    pub(in crate::vmm) fn log(log: Arc<Log>) -> io::Result<(Pipe, OwnedFd)> {
         Pipe::new(Sink::Log(log), LOG)
     }
 
     /// A pipe for the consoles of the VMM's VMs, and its writing end.
-    pub(super) fn console(log: Arc<Log>) -> io::Result<(Pipe, OwnedFd)> {
+    pub(in crate::vmm) fn console(log: Arc<Log>) -> io::Result<(Pipe, OwnedFd)> {
         Pipe::new(Sink::Log(log), CONSOLE)
     }
 
     /// A pipe for the event monitor, and its writing end. The events end when the VMM has.
-    pub(super) fn events(subscribers: broadcast::Sender<Event>) -> io::Result<(Pipe, OwnedFd)> {
+    pub(in crate::vmm) fn events(
+        subscribers: broadcast::Sender<Event>,
+    ) -> io::Result<(Pipe, OwnedFd)> {
         let decoder = Decoder::default();
         let sink = Sink::Events {
             decoder,
@@ -169,7 +170,7 @@ struct Pump {
 static PUMP: Mutex<Option<Pump>> = Mutex::new(None);
 
 /// Starts the thread, unless it runs.
-pub(super) fn start() -> io::Result<()> {
+pub(in crate::vmm) fn start() -> io::Result<()> {
     let mut pump = PUMP.lock().unwrap_or_else(PoisonError::into_inner);
     if pump.is_none() {
         *pump = Some(start_thread()?);
@@ -188,14 +189,14 @@ fn start_thread() -> io::Result<Pump> {
 }
 
 /// Has the pipes of the VMM with this process id read, until [`finish`].
-pub(super) fn watch(pid: u32, pipes: Vec<Pipe>) {
+pub(in crate::vmm) fn watch(pid: u32, pipes: Vec<Pipe>) {
     tell(Command::Watch(pid, pipes));
 }
 
 /// Reads what the VMM with this process id, which has ended, had still written; closes its pipes; and then calls `then`, on
 /// the pump's thread. The thread that starts VMMs calls this and [`watch`], so an id that is used again is that of the
 /// later VMM.
-pub(super) fn finish(pid: u32, then: impl FnOnce() + Send + 'static) {
+pub(in crate::vmm) fn finish(pid: u32, then: impl FnOnce() + Send + 'static) {
     tell(Command::Finish(pid, Box::new(then)));
 }
 

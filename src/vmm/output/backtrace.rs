@@ -8,7 +8,7 @@ const HEADING: &str = "stack backtrace:";
 ///
 /// A log that was cut may begin within a backtrace. Its first frames go too if one of them has a place in the source: a
 /// list of numbered causes has none.
-pub(super) fn without_backtraces(log: &str) -> String {
+pub(in crate::vmm) fn without_backtraces(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     let cut = lines.iter().take_while(|line| is_of_frame(line)).count();
     let cut = if lines[..cut].iter().any(|line| is_place(line)) {

@@ -10,8 +10,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::identity::open_regular;
 use crate::sanitize;
+use crate::vmm::leftovers::open_regular;
 
 /// How much of the end of a log is kept, in bytes.
 const TAIL: u64 = 16 * 1024;
@@ -24,7 +24,7 @@ const LIMIT: u64 = 1024 * 1024;
 
 /// An open log. It can be read after the file was unlinked.
 #[derive(Debug)]
-pub(super) struct Log(Mutex<Content>);
+pub(in crate::vmm) struct Log(Mutex<Content>);
 
 #[derive(Debug)]
 struct Content {
@@ -42,7 +42,7 @@ pub(crate) fn tail_of(path: &Path) -> io::Result<String> {
 
 impl Log {
     /// Creates the log, for this user only.
-    pub(super) fn create(path: &Path) -> io::Result<Log> {
+    pub(in crate::vmm) fn create(path: &Path) -> io::Result<Log> {
         let file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -61,7 +61,7 @@ impl Log {
     }
 
     /// Adds what was written. A log that can't be kept stops no VMM.
-    pub(super) fn append(&self, bytes: &[u8]) {
+    pub(in crate::vmm) fn append(&self, bytes: &[u8]) {
         let mut content = self.lock();
         if let Err(error) = content.append(bytes)
             && !content.broken
@@ -73,7 +73,7 @@ impl Log {
 
     /// The last 16 KiB as text that is [safe to show](sanitize::lines), cut at the start of a line where there is one;
     /// empty when it can't be read.
-    pub(super) fn tail(&self) -> String {
+    pub(in crate::vmm) fn tail(&self) -> String {
         let read = self.lock().read_tail();
         let (tail, is_whole) = match read {
             Ok(read) => read,

@@ -9,6 +9,9 @@
 //! - Of the files that are opened, links aren't followed and FIFOs aren't waited for.
 //! - All of it has one time limit. What isn't done by then is left to the next start.
 
+mod record;
+mod remove;
+
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
@@ -20,10 +23,13 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::confinement::{kill_cgroup, remove_cgroup};
-use super::identity::{Record, read_stamp};
-use super::log::tail_of;
+use super::output::tail_of;
 use super::run_dir::RunDir;
 use super::{Error, Process, procfs, run_root};
+
+use record::read_stamp;
+pub(super) use record::{Record, create_private, open_regular};
+pub(super) use remove::remove_tree;
 
 /// How long a spawn may be held up by what was left behind.
 const BEFORE_A_SPAWN: Duration = Duration::from_secs(1);
