@@ -7,8 +7,8 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use tokio::sync::watch;
 
 use super::family::Family;
+use super::living::Living;
 use super::output::{Log, pump};
-use super::spawner::Living;
 use super::{Ended, Exit, Process};
 
 /// A child that isn't reaped yet. Only [`reap`](Child::reap) does that.

@@ -51,9 +51,11 @@ mod confinement;
 mod error;
 mod exit;
 mod family;
+mod files;
 mod kvm;
 mod launch;
 mod leftovers;
+mod living;
 mod maps;
 mod open_files;
 mod output;
@@ -61,10 +63,13 @@ mod process;
 mod procfs;
 mod proof;
 mod ready;
+mod remove;
 mod run_dir;
 mod run_root;
+mod running;
 mod shutdown;
 mod spawner;
+mod waker;
 
 use std::future::Future;
 use std::path::Path;
@@ -76,14 +81,14 @@ use crate::client::Client;
 
 pub(crate) use binary::find as find_binary;
 pub use config::{Limits, VmmConfig};
-pub use confinement::{
-    CgroupConfig, Confinement, Grants, Layer, LayerReport, LayerState, available,
-};
+pub use confinement::{CgroupConfig, Confinement, Grants, Layer, LayerReport, LayerState};
 pub use error::Error;
 pub use exit::{Ended, Exit};
 pub(crate) use kvm::open_kvm;
 pub use kvm::{KVM_DEVICE, NoKvm};
+pub use launch::available;
 pub use leftovers::{Action, LeftAlone, Reclaimed, reclaim};
+pub use living::all_ended;
 pub use maps::{MappedFile, Mapping};
 pub use open_files::OpenFile;
 pub use output::Event;
@@ -93,9 +98,8 @@ pub use proof::{Executable, Identity, IdentityError};
 pub use run_dir::VSOCK_SOCKET;
 pub(crate) use run_root::examine as examine_run_root;
 pub use shutdown::{ShutdownReport, ShutdownStep};
-pub use spawner::all_ended;
 
-use spawner::Running;
+use running::Running;
 
 /// One VMM: its process, the client of its API, and its events.
 ///

@@ -8,7 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::launch::MARK;
+/// The variable by which a process below a run directory is known: its value is the directory's name. A process can't give
+/// it to another that it didn't start.
+pub(super) const MARK: &str = "CHV_SANDBOX_RUN_DIR";
 
 /// No environment that a process is started with is longer than this, in bytes: a quarter of the largest stack.
 const MAX_ENVIRONMENT: u64 = 8 << 20;

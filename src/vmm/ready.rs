@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::spawner::Running;
+use super::running::Running;
 use super::{Error, KVM_DEVICE, exit, open_kvm, procfs};
 use crate::api::types::VmmPingResponse;
 use crate::client::{self, Client, ErrorKind};

@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use super::Error;
-use super::leftovers::remove_tree;
+use super::remove::remove_tree;
 use crate::socket::SocketAddress;
 
 /// The name in the [writable](super::Vmm::writable_dir) folder that is meant for the VM's vsock socket. The VMM binds it;

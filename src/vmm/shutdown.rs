@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::time::timeout;
 
-use super::spawner::Running;
+use super::running::Running;
 use super::{Ended, Exit, Limits, exit};
 use crate::api::{Operation, Request};
 use crate::client::{Client, ErrorKind};

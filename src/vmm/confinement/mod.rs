@@ -27,8 +27,6 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Error;
-
 pub use cgroup::CgroupConfig;
 pub(super) use cgroup::{Cgroup, kill as kill_cgroup, remove as remove_cgroup};
 pub(super) use domain::{Domain, Held};
@@ -246,16 +244,6 @@ pub(super) fn catches_forks(layers: &[LayerReport]) -> bool {
     let catching = [Layer::Namespaces, Layer::Cgroup];
     let mut layers = layers.iter();
     layers.any(|report| catching.contains(&report.layer) && report.is_in_force())
-}
-
-/// Tries each layer on this host, as the start of a VMM would, with an empty child that ends at once. `cgroup` is where
-/// the control groups of VMMs are to be made. Blocks for some milliseconds.
-///
-/// # Errors
-///
-/// [`Error::Trial`] when not even a child without any layer can be started.
-pub fn available(cgroup: &CgroupConfig) -> Result<Vec<LayerReport>, Error> {
-    super::launch::trial(cgroup)
 }
 
 #[cfg(test)]

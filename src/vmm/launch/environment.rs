@@ -5,13 +5,11 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use crate::vmm::procfs::MARK;
+
 /// What a VMM gets of this process's environment: where programs are, for one that is a script, and how text and time are
 /// written.
 const PASSED_ON: [&str; 4] = ["PATH", "LANG", "LC_ALL", "TZ"];
-
-/// The variable by which a process below a run directory is known: its value is the directory's name. A process can't give
-/// it to another that it didn't start.
-pub(in crate::vmm) const MARK: &str = "CHV_SANDBOX_RUN_DIR";
 
 /// Releases built against glibc have a seccomp filter that kills the VMM, or hangs it for ever, when a thread's own malloc
 /// arena is trimmed. With one arena there is none to trim.

@@ -22,18 +22,19 @@ use tokio::sync::watch;
 use super::child::Child;
 use super::confinement::{CgroupConfig, Grants, Layer, LayerReport, catches_forks};
 use super::family::Family;
-use super::leftovers::{self, Record, create_private};
+use super::files::create_private;
+use super::leftovers::{self, Record};
+use super::living::Living;
 use super::output::Log;
 use super::output::pump::{self, Pipe};
 use super::run_dir::{RemovedOnDrop, RunDir};
-use super::spawner::{Console, Living, Running};
+use super::running::{Console, Running};
 use super::{Error, Process, VmmConfig, binary, output, procfs, run_root};
 use crate::broadcast;
 use crate::socket::SocketAddress;
 
 use boundary::Boundary;
 use child::Plan;
-pub(super) use environment::MARK;
 
 /// All that is there before the process.
 pub(super) struct Launch {
@@ -214,8 +215,13 @@ fn arguments(config: &VmmConfig, listener: &UnixListener, events: &OwnedFd) -> V
     arguments
 }
 
-/// Tries every layer with a child that ends at once; see [`available`](super::confinement::available).
-pub(super) fn trial(cgroup: &CgroupConfig) -> Result<Vec<LayerReport>, Error> {
+/// Tries each layer on this host, as the start of a VMM would, with an empty child that ends at once. `cgroup` is where
+/// the control groups of VMMs are to be made. Blocks for some milliseconds.
+///
+/// # Errors
+///
+/// [`Error::Trial`] when not even a child without any layer can be started.
+pub fn available(cgroup: &CgroupConfig) -> Result<Vec<LayerReport>, Error> {
     let Boundary {
         restrictions,
         cgroup: _removed_at_the_end,

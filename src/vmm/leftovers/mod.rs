@@ -10,7 +10,6 @@
 //! - All of it has one time limit. What isn't done by then is left to the next start.
 
 mod record;
-mod remove;
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -27,9 +26,8 @@ use super::output::tail_of;
 use super::run_dir::RunDir;
 use super::{Error, Process, procfs, run_root};
 
+pub(super) use record::Record;
 use record::read_stamp;
-pub(super) use record::{Record, create_private, open_regular};
-pub(super) use remove::remove_tree;
 
 /// How long a spawn may be held up by what was left behind.
 const BEFORE_A_SPAWN: Duration = Duration::from_secs(1);

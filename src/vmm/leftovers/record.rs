@@ -1,13 +1,11 @@
 //! Who a VMM process is, in a form that outlives the agent that started it.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::vmm::files::{create_private, open_regular};
 use crate::vmm::procfs::{self, Stamp};
 
 /// No file that tells who a process is, is longer than this, in bytes.
@@ -62,28 +60,6 @@ impl Record {
     /// Reads the record at `path`.
     pub(in crate::vmm) fn read(path: &Path) -> io::Result<Record> {
         Ok(serde_json::from_slice(&read_bounded(path)?)?)
-    }
-}
-
-/// Creates a file for this user only.
-pub(in crate::vmm) fn create_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-}
-
-/// Opens a file that an earlier agent left, or something in its place: neither a link is followed, nor a FIFO waited for.
-pub(in crate::vmm) fn open_regular(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("it is no regular file")),
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::sanitize;
-use crate::vmm::leftovers::open_regular;
+use crate::vmm::files::open_regular;
 
 /// How much of the end of a log is kept, in bytes.
 const TAIL: u64 = 16 * 1024;

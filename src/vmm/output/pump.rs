@@ -14,14 +14,14 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::events::{Decoder, Event};
 use super::log::Log;
 use super::throttle::{Rate, Throttle};
 use crate::broadcast;
-use crate::vmm::spawner::wake;
+use crate::vmm::waker::Waker;
 
 /// How much is read from a pipe at a time, in bytes; as much as a pipe holds unless its writer makes it larger.
 const CHUNK: usize = 64 * 1024;
@@ -162,8 +162,7 @@ enum Command {
 /// The way to the thread.
 struct Pump {
     commands: mpsc::Sender<Command>,
-    /// Wakes the thread from its poll.
-    wake: Arc<OwnedFd>,
+    waker: Waker,
 }
 
 /// Started with the first VMM.
@@ -180,12 +179,12 @@ pub(in crate::vmm) fn start() -> io::Result<()> {
 
 fn start_thread() -> io::Result<Pump> {
     let (commands, incoming) = mpsc::channel();
-    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-    let woken = Arc::clone(&wake);
+    let waker = Waker::new()?;
+    let woken = waker.clone();
     thread::Builder::new()
         .name("vmm-pump".to_owned())
         .spawn(move || run(&incoming, &woken))?;
-    Ok(Pump { commands, wake })
+    Ok(Pump { commands, waker })
 }
 
 /// Has the pipes of the VMM with this process id read, until [`finish`].
@@ -205,7 +204,7 @@ fn tell(command: Command) {
     let unsent = match &*pump {
         Some(pump) => {
             let sent = pump.commands.send(command);
-            if let Err(error) = wake(&pump.wake) {
+            if let Err(error) = pump.waker.wake() {
                 tracing::error!(%error, "the thread that reads the logs of VMMs couldn't be woken");
             }
             sent.err().map(|mpsc::SendError(command)| command)
@@ -226,11 +225,11 @@ fn tell(command: Command) {
 type Watched = (u32, Pipe);
 
 /// The thread: reads pipes in turns, each as fast as its rate, and never ends itself.
-fn run(commands: &mpsc::Receiver<Command>, woken: &OwnedFd) {
+fn run(commands: &mpsc::Receiver<Command>, woken: &Waker) {
     let mut pipes: Vec<Watched> = Vec::new();
     loop {
         let ready = wait(&mut pipes, woken);
-        let _ = rustix::io::read(woken, &mut [0; 8]);
+        woken.clear();
         let mut ready = ready.into_iter();
         pipes.retain_mut(|(_, pipe)| !ready.next().unwrap_or(false) || pipe.read().is_some());
         for command in commands.try_iter() {
@@ -247,7 +246,7 @@ fn run(commands: &mpsc::Receiver<Command>, woken: &OwnedFd) {
 }
 
 /// Waits until a pipe may be read, or a command has come: which of the pipes may be, in their order.
-fn wait(pipes: &mut [Watched], woken: &OwnedFd) -> Vec<bool> {
+fn wait(pipes: &mut [Watched], woken: &Waker) -> Vec<bool> {
     let now = Instant::now();
     let delays: Vec<Duration> = pipes
         .iter_mut()

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 /// # Errors
 ///
 /// What the kernel says when it refuses. A path at which nothing is, is removed.
-pub(in crate::vmm) fn remove_tree(path: &Path, deadline: Instant) -> io::Result<bool> {
+pub(super) fn remove_tree(path: &Path, deadline: Instant) -> io::Result<bool> {
     let folder = match rustix::fs::open(path, FOLDER, Mode::empty()) {
         Ok(folder) => folder,
         Err(Errno::NOENT) => return Ok(true),
