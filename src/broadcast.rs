@@ -337,12 +337,12 @@ mod tests {
         sender.send(value);
         fast.try_recv().unwrap();
         drop(slow);
-        assert_eq!(held.strong_count(), 0, "nobody is left to take it");
+        assert_eq!(held.strong_count(), 0, "no receiver is left to take it");
         drop(fast);
         let value = heavy(10);
         let held = Arc::downgrade(&value.1);
         sender.send(value);
-        assert_eq!(held.strong_count(), 0, "nobody listens");
+        assert_eq!(held.strong_count(), 0, "there is no receiver");
         assert_eq!(sender.receiver_count(), 0);
     }
 

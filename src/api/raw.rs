@@ -1,7 +1,7 @@
 //! JSON that is kept as its text: values without a type, and fields that a type doesn't have.
 //!
 //! A tree of [`Value`](serde_json::Value) takes up to thirty times the memory of its text. The VMM chooses what it sends,
-//! so what has no type here stays the text that it came as until somebody asks for it.
+//! so a value without a type here stays the text that it came as until the caller parses it.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -104,7 +104,8 @@ fn own_folder() -> io::Result<PathBuf> {
     Ok(address.as_pathname().unwrap().with_file_name("rw"))
 }
 
-/// Leaves a process behind that is nobody's child and leads a session of its own. It holds a connection to `socket`.
+/// Leaves a process behind whose parent has ended and which leads a session of its own. The process holds a connection to
+/// `socket`.
 fn fork(socket: &Path) -> io::Result<()> {
     let connection = UnixStream::connect(socket)?;
     rustix::io::fcntl_setfd(&connection, FdFlags::empty())?;
