@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::readings::blocking;
 use super::{Disk, DiskRole, Error, VmShape};
-use crate::vmm::Grants;
+use crate::vmm::{Grants, beyond_streams};
 
 /// What a spawned VMM opens beside its disks, its sockets and the snapshots that it restores. Its boundary keeps it from
 /// everything else.
@@ -78,9 +78,7 @@ pub(super) async fn give(
             }
             let failed = || Error::file("open", disk.origin.as_path());
             let file = File::open(&disk.origin).map_err(failed())?;
-            // A number of its own, beyond those of the standard streams, which the child replaces.
-            let file = rustix::io::fcntl_dupfd_cloexec(&file, 3)
-                .map_err(|error| failed()(error.into()))?;
+            let file = beyond_streams(file).map_err(failed())?;
             inherited.push((disk.role, format!("/proc/self/fd/{}", file.as_raw_fd())));
             descriptors.push(file);
         }

@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::readings::blocking;
 use super::{Error, Machine, MemoryRegion, Snapshot};
 use crate::overlay::{Immutable, LeaseTaken, Leased, Protection, VerityDigest};
-use crate::vmm::{MappedFile, Mapping};
+use crate::vmm::{MappedFile, Mapping, beyond_streams};
 
 /// Where the memory of a restored guest comes from.
 #[derive(Clone, Debug)]
@@ -164,9 +164,10 @@ impl InheritedMemory {
         let Some(file) = memory.inherited() else {
             return Ok(None);
         };
-        // A number of its own, beyond those of the standard streams, which the child replaces.
-        let file = rustix::io::fcntl_dupfd_cloexec(file, 3)
-            .map_err(|error| failed("duplicate the descriptor of")(error.into()))?;
+        let file = file
+            .try_clone_to_owned()
+            .and_then(beyond_streams)
+            .map_err(failed("duplicate the descriptor of"))?;
         let mapped = match memory {
             GuestMemory::Mapped(immutable) => {
                 Some(MappedFile::of(immutable).map_err(failed("map"))?)

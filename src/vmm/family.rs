@@ -42,8 +42,8 @@ impl Family {
         // What is stopped forks no more.
         self.process.signal(Signal::STOP)?;
         for _ in 0..ROUNDS {
-            let descendants = procfs::descendants(self.process.pid());
-            if self.process.has_ended() || kill_all(descendants) == 0 {
+            let killed = kill_found(|| procfs::descendants(self.process.pid()));
+            if self.process.has_ended() || killed == 0 {
                 break;
             }
         }
@@ -58,13 +58,16 @@ impl Family {
         if self.is_caught {
             return 0;
         }
-        let mut killed = 0;
-        for _ in 0..ROUNDS {
+        let left = || {
             let marked = procfs::marked(&HashSet::from([self.mark.clone()]));
             let mut found: Vec<u32> = marked.into_iter().map(|(pid, _)| pid).collect();
             found.extend(procfs::holders_of_socket(self.process.listener_inode));
             found.retain(|&pid| pid != self.process.pid());
-            match kill_all(found) {
+            found
+        };
+        let mut killed = 0;
+        for _ in 0..ROUNDS {
+            match kill_found(left) {
                 0 => break,
                 count => killed += count,
             }
@@ -73,19 +76,23 @@ impl Family {
     }
 }
 
-/// Kills each of these processes, none of them this one; how many there were.
-fn kill_all(pids: Vec<u32>) -> usize {
+/// Kills the processes that `find` finds, none of them this one; how many there were.
+///
+/// A process may end after it was found, and another one get its id. So each is held by a handle, and is killed only if it
+/// is found again while the handle's process lives.
+fn kill_found(find: impl Fn() -> Vec<u32>) -> usize {
+    let own = std::process::id();
+    let held = find().into_iter().filter(|&pid| pid != own);
+    let held: Vec<Process> = held.filter_map(|pid| Process::open(pid, 0).ok()).collect();
+    if held.is_empty() {
+        return 0;
+    }
+    let found = find();
     let mut killed = 0;
-    for pid in pids {
-        if pid == std::process::id() {
-            continue;
-        }
-        // It was found by what is its own, so a process that got its id since can't have been meant; the handle makes sure
-        // that none gets it before the signal.
-        let Ok(process) = Process::open(pid, 0) else {
-            continue;
-        };
-        if !process.has_ended() && process.signal(Signal::KILL).is_ok() {
+    for process in held {
+        let pid = process.pid();
+        let is_the_same = found.contains(&pid) && !process.has_ended();
+        if is_the_same && process.signal(Signal::KILL).is_ok() {
             tracing::warn!(pid, "a process that a VMM had forked was killed");
             killed += 1;
         }

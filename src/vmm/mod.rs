@@ -84,6 +84,7 @@ pub use config::{Limits, VmmConfig};
 pub use confinement::{CgroupConfig, Confinement, Grants, Layer, LayerReport, LayerState};
 pub use error::Error;
 pub use exit::{Ended, Exit};
+pub(crate) use files::beyond_streams;
 pub(crate) use kvm::open_kvm;
 pub use kvm::{KVM_DEVICE, NoKvm};
 pub use launch::available;

@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use super::Error;
+use super::files::beyond_streams;
 use super::remove::remove_tree;
 use crate::socket::SocketAddress;
 
@@ -176,6 +177,7 @@ impl RunDir {
         let bind = || -> io::Result<(UnixListener, SocketAddress)> {
             let flags = SocketFlags::CLOEXEC;
             let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            let socket = beyond_streams(socket)?;
             rustix::net::bind(&socket, &SocketAddrUnix::new(&path)?)?;
             let address = SocketAddress::hold(&path)?;
             match keep_name {

@@ -7,7 +7,9 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 
@@ -67,8 +69,8 @@ impl CgroupConfig {
 #[derive(Debug)]
 pub(in crate::vmm) struct Cgroup {
     path: PathBuf,
-    /// For a child that starts in the group.
-    pub(in crate::vmm) directory: File,
+    /// `cgroup.procs`, to which a child writes to enter the group.
+    pub(in crate::vmm) procs: File,
     /// What is limited.
     pub(in crate::vmm) detail: String,
 }
@@ -77,7 +79,7 @@ impl Cgroup {
     /// Makes the group `name` with its limits; or says why not.
     pub(in crate::vmm) fn create(config: &CgroupConfig, name: &str) -> Result<Cgroup, String> {
         let parent = config.parent()?;
-        if !parent.join("cgroup.controllers").exists() {
+        if open_group(&parent).is_err() {
             return Err(format!("{} is no cgroup v2 directory", parent.display()));
         }
         for (controller, ..) in config.limits() {
@@ -101,16 +103,15 @@ impl Cgroup {
                 .map_err(|error| refused(&format!("setting {file} of"), error))?;
             details.push(format!("{file} {value}"));
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let directory = rustix::fs::open(&path, flags, Mode::empty())
-            .map_err(|error| refused("opening", error.into()))?;
+        let procs = File::options().write(true).open(path.join("cgroup.procs"));
+        let procs = procs.map_err(|error| refused("opening cgroup.procs of", error))?;
         std::mem::forget(made);
         if details.is_empty() {
             details.push("no limits".to_owned());
         }
         Ok(Cgroup {
             path,
-            directory: directory.into(),
+            procs,
             detail: details.join(", "),
         })
     }
@@ -141,23 +142,69 @@ impl Drop for Made<'_> {
     }
 }
 
+/// Opens a control group's directory, and nothing else: a record that names it may be a lie, and what lies beneath a folder of
+/// another kind isn't to be written to.
+fn open_group(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let directory = rustix::fs::open(path, flags, Mode::empty())?;
+    match rustix::fs::fstatfs(&directory)?.f_type == libc::CGROUP2_SUPER_MAGIC {
+        true => Ok(directory.into()),
+        false => Err(io::Error::other("it is no cgroup v2 directory")),
+    }
+}
+
 /// Kills every process in the group at `path`; Linux 5.14.
 pub(in crate::vmm) fn kill(path: &Path) {
-    if let Err(error) = fs::write(path.join("cgroup.kill"), "1")
+    let kill = || -> io::Result<()> {
+        let group = open_group(path)?;
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::openat(&group, "cgroup.kill", flags, Mode::empty())?;
+        rustix::io::write(&file, b"1")?;
+        Ok(())
+    };
+    if let Err(error) = kill()
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(path = %path.display(), %error, "the processes of a control group couldn't be killed");
     }
 }
 
-/// Removes the group at `path`, which has to be empty.
+/// How long the removal of a group waits for processes that were killed.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(1);
+
+/// Removes the group at `path`, once the processes in it, which have ended or were killed, are gone.
 pub(in crate::vmm) fn remove(path: &Path) {
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "a control group stays");
+    let deadline = Instant::now() + REMOVAL_LIMIT;
+    loop {
+        match fs::remove_dir(path) {
+            Ok(()) => return,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                if wait_for_change(path, deadline).is_ok_and(|changed| changed) {
+                    continue;
+                }
+                tracing::warn!(path = %path.display(), %error, "a control group stays");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a control group stays");
+                return;
+            }
         }
-        _ => {}
     }
+}
+
+/// Waits until the group has become empty, or the other way round; `false` if nothing has changed by `deadline`.
+fn wait_for_change(path: &Path, deadline: Instant) -> io::Result<bool> {
+    let events = File::open(path.join("cgroup.events"))?;
+    // Reading marks the present state as known.
+    if io::read_to_string(&events)?.contains("populated 0") {
+        return Ok(Instant::now() < deadline);
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    let left = Timespec::try_from(left).unwrap_or_default();
+    let mut changed = [PollFd::new(&events, PollFlags::PRI)];
+    Ok(poll(&mut changed, Some(&left))? > 0)
 }
 
 /// This process's own group, if it was delegated.
@@ -167,9 +214,7 @@ fn delegated() -> Result<PathBuf, String> {
     let path = own.lines().find_map(|line| line.strip_prefix("0::/"));
     let path = path.ok_or("this process is in no cgroup v2")?;
     let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
-    let mount = mounts
-        .into_iter()
-        .find(|mount| mount.join("cgroup.controllers").exists());
+    let mount = mounts.into_iter().find(|mount| open_group(mount).is_ok());
     let directory = mount.ok_or("no cgroup v2 is mounted")?.join(path);
     let is_delegated = ["user.delegate", "trusted.delegate"]
         .into_iter()
@@ -223,5 +268,16 @@ mod tests {
         let reason = Cgroup::create(&config, "vmm").unwrap_err();
         assert!(reason.contains("no cgroup v2 directory"), "{reason}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_forged_record_names_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cgroup.kill");
+        fs::write(&file, "precious").unwrap();
+        kill(folder.path());
+        assert_eq!(fs::read(&file).unwrap(), b"precious");
+        remove(folder.path());
+        assert!(file.exists());
     }
 }

@@ -193,7 +193,7 @@ impl LayerReport {
             Layer::Environment => "an allow-list",
             Layer::Descriptors => "those handed over",
             Layer::NoNewPrivs => "set",
-            Layer::Rlimits => "no core dump, 4096 descriptors",
+            Layer::Rlimits => "no core dump",
             Layer::Capabilities => "none",
             Layer::Landlock => "one domain",
             Layer::Namespaces => "user, process, network and IPC",

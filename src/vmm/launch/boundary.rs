@@ -3,13 +3,14 @@
 use std::io;
 use std::path::Path;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource};
 
 use super::child::{Failure, Plan, Restrictions};
 use super::environment;
 use crate::vmm::confinement::{
     Cgroup, CgroupConfig, Confinement, Domain, Grants, Held, IdMaps, Layer, LayerReport, rlimits,
 };
+use crate::vmm::files::beyond_streams;
 use crate::vmm::run_dir::RunDir;
 use crate::vmm::{Error, VmmConfig};
 
@@ -63,8 +64,17 @@ impl Boundary {
         };
         if wants(Layer::Rlimits) {
             restrictions.rlimits = rlimits(largest_file);
-            if let Some(length) = largest_file {
-                layers.add_detail(Layer::Rlimits, &format!("files of {length} bytes"));
+            for (resource, limit) in &restrictions.rlimits {
+                let limit = limit.current.unwrap_or(u64::MAX);
+                match resource {
+                    Resource::Nofile => {
+                        layers.add_detail(Layer::Rlimits, &format!("{limit} descriptors"))
+                    }
+                    Resource::Fsize => {
+                        layers.add_detail(Layer::Rlimits, &format!("files of {limit} bytes"))
+                    }
+                    _ => {}
+                }
             }
         }
         if wants(Layer::Namespaces) {
@@ -74,7 +84,8 @@ impl Boundary {
         if wants(Layer::Landlock) {
             match domain().map_err(Error::Grant)? {
                 Some(domain) => {
-                    restrictions.landlock = Some(domain.ruleset);
+                    let ruleset = beyond_streams(domain.ruleset).map_err(Error::Grant)?;
+                    restrictions.landlock = Some(ruleset);
                     held = domain.held;
                     layers.add_detail(Layer::Landlock, &domain.detail);
                 }
@@ -96,8 +107,8 @@ impl Boundary {
         match Cgroup::create(config, name) {
             Ok(cgroup) => {
                 self.layers.add_detail(Layer::Cgroup, &cgroup.detail);
-                let directory = cgroup.directory.try_clone().map_err(Error::Grant)?;
-                self.restrictions.cgroup = Some(directory.into());
+                let procs = cgroup.procs.try_clone().map_err(Error::Grant)?;
+                self.restrictions.cgroup = Some(beyond_streams(procs).map_err(Error::Grant)?);
                 self.cgroup = Some(cgroup);
                 Ok(())
             }

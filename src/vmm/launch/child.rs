@@ -6,7 +6,6 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
@@ -19,9 +18,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::vmm::confinement::{IdMaps, Layer, NAMESPACES};
-
-/// `CLONE_INTO_CGROUP` of Linux 5.7; the `libc` crate's constant is of too small a type.
-const CLONE_INTO_CGROUP: u64 = 1 << 33;
+use crate::vmm::files::beyond_streams;
 
 /// What the child is to become, and what it does before.
 pub(super) struct Plan {
@@ -34,7 +31,7 @@ pub(super) struct Plan {
     /// Kept open, each under the number that it has here.
     pub(super) inherited: Vec<OwnedFd>,
     /// Where the child leaves a copy of its `/proc/self/stat`.
-    pub(super) record: Option<File>,
+    pub(super) record: Option<OwnedFd>,
     pub(super) restrictions: Restrictions,
 }
 
@@ -42,6 +39,7 @@ pub(super) struct Plan {
 #[derive(Default)]
 pub(super) struct Restrictions {
     pub(super) namespaces: Option<IdMaps>,
+    /// The group's `cgroup.procs`.
     pub(super) cgroup: Option<OwnedFd>,
     pub(super) rlimits: Vec<(Resource, Rlimit)>,
     pub(super) capabilities: bool,
@@ -137,6 +135,10 @@ impl Plan {
             }
         };
         let (status, told) = pipe_with(PipeFlags::CLOEXEC).map_err(failed(Step::Clone))?;
+        let told = beyond_streams(told).map_err(|error| Failure {
+            step: Step::Clone,
+            error,
+        })?;
         let arguments = pointers(&self.arguments);
         let environment = pointers(&self.environment);
         let signals = SignalsBlocked::new();
@@ -173,27 +175,14 @@ impl Plan {
 
     /// `None` in the child.
     fn fork(&self) -> Result<Option<Pid>, Failure> {
-        let Restrictions {
-            namespaces, cgroup, ..
-        } = &self.restrictions;
-        let failed = |step| Failure {
-            step,
-            error: io::Error::last_os_error(),
-        };
-        let id = match (namespaces, cgroup) {
+        let (id, step) = match self.restrictions.namespaces {
             // SAFETY: fork is always sound to call; what the child may do is `become_program`'s affair.
-            (None, None) => unsafe { libc::fork() },
-            _ => {
+            None => (unsafe { libc::fork() }, Step::Clone),
+            Some(_) => {
                 // SAFETY: the struct is plain numbers, for which zeros mean that nothing is asked for.
                 let mut request: libc::clone_args = unsafe { std::mem::zeroed() };
                 request.exit_signal = libc::SIGCHLD as u64;
-                if namespaces.is_some() {
-                    request.flags |= NAMESPACES;
-                }
-                if let Some(cgroup) = cgroup {
-                    request.flags |= CLONE_INTO_CGROUP;
-                    request.cgroup = cgroup.as_raw_fd() as u64;
-                }
+                request.flags = NAMESPACES;
                 // SAFETY: without CLONE_VM and with no stack given, clone3 is a fork: the child goes on here on a copy of
                 // this stack. The kernel reads the struct, of the size that is given, before it returns.
                 let id = unsafe {
@@ -203,18 +192,15 @@ impl Plan {
                         size_of::<libc::clone_args>(),
                     )
                 };
-                id as i32
+                (id as i32, Step::Namespaces)
             }
         };
         match id {
-            0 => Ok(None),
-            id => match Pid::from_raw(id) {
-                Some(id) if id.as_raw_nonzero().get() > 0 => Ok(Some(id)),
-                // One of the two, and each is tried without the other.
-                _ if cgroup.is_some() && namespaces.is_none() => Err(failed(Step::Cgroup)),
-                _ if namespaces.is_some() => Err(failed(Step::Namespaces)),
-                _ => Err(failed(Step::Clone)),
-            },
+            ..0 => Err(Failure {
+                step,
+                error: io::Error::last_os_error(),
+            }),
+            id => Ok(Pid::from_raw(id)),
         }
     }
 
@@ -226,6 +212,10 @@ impl Plan {
         environment: &[*const c_char],
     ) -> Steps<Infallible> {
         let restrictions = &self.restrictions;
+        if let Some(procs) = &restrictions.cgroup {
+            // The process that writes.
+            rustix::io::write(procs, b"0").map_err(at(Step::Cgroup))?;
+        }
         if let Some(maps) = &restrictions.namespaces {
             // Without this, a group can't be mapped.
             write_to(c"/proc/self/setgroups", b"deny").map_err(at(Step::Namespaces))?;
@@ -297,7 +287,7 @@ fn write_to(path: &CStr, bytes: &[u8]) -> Result<(), Errno> {
     rustix::io::write(&file, bytes).map(drop)
 }
 
-fn leave_stat(record: &File) -> Result<(), Errno> {
+fn leave_stat(record: &OwnedFd) -> Result<(), Errno> {
     let mut stat = [0; 1024];
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let own = rustix::fs::open(c"/proc/self/stat", flags, Mode::empty())?;

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use super::child::Child;
 use super::confinement::{CgroupConfig, Grants, Layer, LayerReport, catches_forks};
 use super::family::Family;
-use super::files::create_private;
+use super::files::{beyond_streams, create_private};
 use super::leftovers::{self, Record};
 use super::living::Living;
 use super::output::Log;
@@ -89,27 +89,15 @@ impl Launch {
 
     /// Starts the process. Runs on the spawner thread.
     pub(super) fn start(self) -> Result<(Running, Child), Error> {
-        let Launch {
-            living,
-            binary,
-            config,
-            grants,
-            boundary,
-            listener,
-            api_socket,
-            record,
-            stat,
-            run_dir,
-        } = self;
-        let log_path = run_dir.log();
+        let log_path = self.run_dir.log();
         let log = Log::create(&log_path).map_err(Error::run_dir("create the log", &log_path))?;
-        let console_path = run_dir.console();
+        let console_path = self.run_dir.console();
         let console = Log::create(&console_path)
             .map_err(Error::run_dir("create the console's log", &console_path))?;
         let (log, console) = (Arc::new(log), Arc::new(console));
         let (event_sender, events) = broadcast::channel(output::BACKLOG);
         let failed = |source| Error::Spawn {
-            binary: binary.clone(),
+            binary: self.binary.clone(),
             source,
         };
         pump::start().map_err(failed)?;
@@ -120,21 +108,22 @@ impl Launch {
             path: format!("/proc/self/fd/{}", console_writer.as_raw_fd()).into(),
             log: console,
         };
-        let arguments = arguments(&config, &listener, &event_writer);
+        let arguments = arguments(&self.config, &self.listener, &event_writer);
 
         let Boundary {
             restrictions,
             mut cgroup,
             held,
             mut layers,
-        } = boundary;
-        let inherits_all = !config.confinement.wants(Layer::Environment);
-        let environment = environment::environment(run_dir.name(), &config.env, inherits_all);
-        let mut inherited = grants.descriptors;
-        inherited.extend([listener.into(), event_writer, console_writer]);
+        } = self.boundary;
+        let inherits_all = !self.config.confinement.wants(Layer::Environment);
+        let environment =
+            environment::environment(self.run_dir.name(), &self.config.env, inherits_all);
+        let mut inherited = self.grants.descriptors;
+        inherited.extend([self.listener.into(), event_writer, console_writer]);
         let mut plan = Plan {
-            program: Some(c_string(binary.clone()).map_err(failed)?),
-            arguments: c_strings([binary.clone().into()].into_iter().chain(arguments))
+            program: Some(c_string(self.binary.clone()).map_err(failed)?),
+            arguments: c_strings([self.binary.clone().into()].into_iter().chain(arguments))
                 .map_err(failed)?,
             environment: environment.map_err(failed)?,
             stdio: [
@@ -143,20 +132,21 @@ impl Launch {
                 log_writer,
             ],
             inherited,
-            record: Some(stat),
+            record: Some(beyond_streams(self.stat).map_err(failed)?),
             restrictions,
         };
         let id = layers.start(&mut plan)?.map_err(failed)?;
         // With it go our copies of the listener and of the pipes' writing ends: from now on connecting to a dead VMM is
         // refused, and its events end when it does.
         drop(plan);
-        let process = match Process::open(id.as_raw_nonzero().get() as u32, record.listener_inode) {
-            Ok(process) => process,
-            Err(source) => {
-                child::kill_and_reap(id);
-                return Err(failed(source));
-            }
-        };
+        let process =
+            match Process::open(id.as_raw_nonzero().get() as u32, self.record.listener_inode) {
+                Ok(process) => process,
+                Err(source) => {
+                    child::kill_and_reap(id);
+                    return Err(failed(source));
+                }
+            };
 
         let layers = layers.into_reports();
         for layer in &layers {
@@ -172,7 +162,7 @@ impl Launch {
         }
         let family = Family {
             process,
-            mark: run_dir.name().to_owned(),
+            mark: self.run_dir.name().to_owned(),
             is_caught: catches_forks(&layers),
             cgroup: cgroup.map(Arc::new),
         };
@@ -185,19 +175,19 @@ impl Launch {
             family: family.clone(),
             log: Arc::clone(&log),
             ended: ended_sender,
-            living,
+            living: self.living,
         };
         let running = Running {
-            binary,
+            binary: self.binary,
             family,
             log,
             console,
             events,
             ended,
-            api_socket,
+            api_socket: self.api_socket,
             layers,
             _held: held,
-            run_dir,
+            run_dir: self.run_dir,
         };
         Ok((running, child))
     }
@@ -244,7 +234,7 @@ pub fn available(cgroup: &CgroupConfig) -> Result<Vec<LayerReport>, Error> {
 
 fn dev_null() -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(c"/dev/null", flags, Mode::empty())?)
+    beyond_streams(rustix::fs::open(c"/dev/null", flags, Mode::empty())?)
 }
 
 fn c_string(text: impl Into<OsString>) -> io::Result<CString> {

@@ -21,6 +21,7 @@ use super::events::{Decoder, Event};
 use super::log::Log;
 use super::throttle::{Rate, Throttle};
 use crate::broadcast;
+use crate::vmm::files::beyond_streams;
 use crate::vmm::waker::Waker;
 
 /// How much is read from a pipe at a time, in bytes; as much as a pipe holds unless its writer makes it larger.
@@ -90,6 +91,7 @@ impl Pipe {
     fn new(sink: Sink, rate: Rate) -> io::Result<(Pipe, OwnedFd)> {
         let (end, for_vmm) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&end, true)?;
+        let for_vmm = beyond_streams(for_vmm)?;
         let pipe = Pipe {
             end,
             throttle: Throttle::new(rate, Instant::now()),

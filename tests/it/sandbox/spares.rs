@@ -232,6 +232,10 @@ async fn the_guest_of_a_spare_has_answered_before_it_waits() {
     let (mut cast, spare) = Cast::waiting().await;
     assert_eq!(spare.player.state(), Some("Paused"));
     assert_eq!(pauses(&cast), 1);
+    // No other process can give a waiting spare orders: none of its sockets has a name.
+    for name in ["api.sock", "rw/vsock.sock"] {
+        assert!(!spare.run_dir.join(name).exists(), "{name}");
+    }
     cast.reset_by(StrategyUsed::Standby).await;
     cast.spare_is_ready().await;
     assert_eq!(pauses(&cast), 1);

@@ -9,7 +9,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::fs::chown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Resource, getrlimit, test_kill_process};
@@ -35,7 +35,9 @@ fn play() {
         Ok(()) => "done".to_owned(),
         Err(error) => format!("refused, {error}"),
     };
-    eprintln!("{TRIED}{outcome}.");
+    // In one piece, since other processes write to the log too.
+    let said = format!("{TRIED}{outcome}.\n");
+    io::stderr().write_all(said.as_bytes()).unwrap();
     fake::serve();
 }
 
@@ -109,9 +111,12 @@ fn own_folder() -> io::Result<PathBuf> {
 fn fork(socket: &Path) -> io::Result<()> {
     let connection = UnixStream::connect(socket)?;
     rustix::io::fcntl_setfd(&connection, FdFlags::empty())?;
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", "(setsid sleep 1000 &) &"]);
-    let status = command.status()?;
-    assert!(status.success());
-    Ok(())
+    let mut parent = Command::new("/bin/sh")
+        .args(["-c", "setsid sh -c 'echo; exec sleep 1000'; :"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    // The line says that the process runs.
+    parent.stdout.take().unwrap().read_exact(&mut [0])?;
+    parent.kill()?;
+    parent.wait().map(drop)
 }
