@@ -360,7 +360,11 @@ async fn its_control_group_has_the_limits_and_goes_with_it() {
         return skipped("there is no cgroup v2 in which a test may make groups");
     }
     let _ = fs::write(mount.join("cgroup.subtree_control"), "+pids +memory +cpu");
-    let mut prison = Prison::new("environment PATH", &[Layer::Namespaces]);
+    let folder = tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let what = format!("fork {}", socket.display());
+    let mut prison = Prison::new(&what, &[Layer::Namespaces]);
     prison.config.cgroup = CgroupConfig {
         parent: Some(parent.clone()),
         memory_max_mib: Some(512),
@@ -376,8 +380,13 @@ async fn its_control_group_has_the_limits_and_goes_with_it() {
             assert!(own.contains("chv-sandbox-test"), "{own}");
         }
     }
+    assert_eq!(outcome(&vmm), "done");
+    let (mut held, _) = listener.accept().unwrap();
     vmm.shutdown().await;
     drop(vmm);
+    // The fork is gone with it, and so is the group.
+    held.set_read_timeout(Some(super::GENEROUS)).unwrap();
+    assert_eq!(held.read(&mut [0]).unwrap(), 0);
     assert_eq!(
         fs::read_dir(&parent)
             .unwrap()
