@@ -30,6 +30,7 @@
 
 pub mod api;
 pub mod broadcast;
+mod causes;
 pub mod client;
 #[cfg(feature = "compat")]
 pub mod compat;

@@ -23,6 +23,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Event, ResetOutcome, ResetReport, ResetState};
+use crate::causes::Causes;
 use crate::machine::{Machine, blocking};
 use crate::sanitize;
 
@@ -77,7 +78,7 @@ pub(super) async fn keep(
     if before >= WITH_DISKS {
         kept.lacks("the disks", &format!("there are {before} folders already"));
     } else if let Err(error) = machine.keep_disks(&kept.folder).await {
-        kept.lacks("the disks", &super::verify::chain(&error));
+        kept.lacks("the disks", &Causes(&error));
     }
     blocking(move || kept.finish()).await
 }

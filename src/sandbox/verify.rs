@@ -8,6 +8,7 @@ use super::{
     Check, DivergenceAction, FsHash, HashedDisk, Outcome, ResetOutcome, ResetReport, ResetState,
     Source, VerificationDetails, VmmApiState,
 };
+use crate::causes::Causes;
 use crate::golden::{GoldenDisk, Manifest, vmm_api_state};
 use crate::machine::{DiskProof, DiskReading, MemoryReading, Reading, Readings, VmmFile};
 
@@ -111,7 +112,7 @@ fn check_fd_count(readings: &Readings, manifest: &Manifest) -> Check {
             agreed(guest.open_fd_count == baseline),
             guest.open_fd_count.to_string(),
         ),
-        Reading::Silent(why) => (Outcome::Silent, chain(why)),
+        Reading::Silent(why) => (Outcome::Silent, Causes(&**why).to_string()),
     };
     Check {
         source: Source::OpenFdCount,
@@ -128,7 +129,7 @@ fn check_vm_state(readings: &Readings, manifest: &Manifest) -> Check {
             let state = vmm_api_state(state);
             (agreed(state == baseline), format!("{state:?}"))
         }
-        Reading::Silent(why) => (Outcome::Silent, chain(why)),
+        Reading::Silent(why) => (Outcome::Silent, Causes(&**why).to_string()),
     };
     Check {
         source: Source::VmmApiState,
@@ -160,7 +161,7 @@ fn check_vmm(readings: &Readings) -> Check {
             "no VMM process to look into".to_owned(),
         ),
         Some(Ok(vmm)) => (Outcome::Agreed, format!("it is, with pid {}", vmm.pid)),
-        Some(Err(why)) => (Outcome::Disagreed, chain(why)),
+        Some(Err(why)) => (Outcome::Disagreed, Causes(&**why).to_string()),
     };
     Check {
         source: Source::VmmIdentity,
@@ -259,10 +260,4 @@ fn agreed(same: bool) -> Outcome {
         true => Outcome::Agreed,
         false => Outcome::Disagreed,
     }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -14,17 +14,19 @@ const LAYERS: &[&[&str]] = &[
     &["vsock", "client"],
     &["overlay"],
     &["api", "guest"],
-    &["broadcast", "sanitize", "socket"],
+    &["broadcast", "causes", "sanitize", "socket"],
 ];
 
 /// What stands beside the house, each with all that it may use. Of the house only `cli` may use these.
 const BESIDE: &[(&str, &[&str])] = &[
     ("spec", &[]),
-    ("replay", &["api", "client", "socket"]),
-    ("image", &["guest"]),
+    ("replay", &["api", "client", "causes", "socket"]),
+    ("image", &["guest", "causes"]),
     (
         "compat",
-        &["spec", "replay", "api", "client", "vmm", "sanitize"],
+        &[
+            "spec", "replay", "api", "client", "vmm", "causes", "sanitize",
+        ],
     ),
 ];
 
