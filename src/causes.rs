@@ -1,23 +1,77 @@
-//! Errors in log lines, events and files: one line with the whole chain of causes.
+//! Errors with their causes.
+//!
+//! The text of an error of this library does not repeat its [source](Error::source): the cause has a text of its own.
+//! [`Causes`] shows both, in one line for a log or one by one.
 
 use std::error::Error;
-use std::fmt;
+use std::fmt::{self, Write};
+use std::iter;
 
-/// Shows an error and its causes in one line, from the outermost to the first: `the VMM did not resume the VM: ...`.
+/// Shows an error and its causes in one line, from the outermost to the first. Line breaks within their texts become `; `.
 ///
-/// ```ignore
-/// tracing::warn!(error = %Causes(&error), "the run directory stays");
 /// ```
-#[derive(Clone, Copy)]
-pub(crate) struct Causes<'a>(pub(crate) &'a (dyn Error + 'static));
+/// # use std::io;
+/// # use chv_sandbox::causes::Causes;
+/// #[derive(Debug, thiserror::Error)]
+/// #[error("the disk can't be copied")]
+/// struct CopyError(#[source] io::Error);
+///
+/// let error = CopyError(io::ErrorKind::StorageFull.into());
+/// assert_eq!(Causes(&error).to_string(), "the disk can't be copied: no storage space");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Causes<'a>(pub &'a (dyn Error + 'static));
+
+impl<'a> Causes<'a> {
+    /// The error itself, then its cause, then the cause of that, to the first.
+    pub fn iter(self) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+        iter::successors(Some(self.0), |&error| error.source())
+    }
+}
 
 impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
+        for (index, error) in self.iter().enumerate() {
+            if index > 0 {
+                f.write_str(": ")?;
+            }
+            write!(OneLine::new(f), "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a text with `; ` between its lines. Empty lines are left out.
+struct OneLine<'a, W> {
+    to: &'a mut W,
+    has_text: bool,
+    /// A line has ended after a text. The separator is written before the next text, so none ends the result.
+    line_ended: bool,
+}
+
+impl<'a, W: Write> OneLine<'a, W> {
+    fn new(to: &'a mut W) -> Self {
+        OneLine {
+            to,
+            has_text: false,
+            line_ended: false,
+        }
+    }
+}
+
+impl<W: Write> Write for OneLine<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(['\n', '\r']) {
+            let line = part.trim_end_matches(['\n', '\r']);
+            if !line.is_empty() {
+                if self.line_ended {
+                    self.to.write_str("; ")?;
+                    self.line_ended = false;
+                }
+                self.to.write_str(line)?;
+                self.has_text = true;
+            }
+            self.line_ended |= self.has_text && line.len() < part.len();
         }
         Ok(())
     }
@@ -27,15 +81,65 @@ impl fmt::Display for Causes<'_> {
 mod tests {
     use std::io;
 
-    use super::Causes;
+    use super::*;
 
     #[derive(Debug, thiserror::Error)]
-    #[error("cannot read the file")]
-    struct Outer(#[source] io::Error);
+    #[error("{text}")]
+    struct Caused {
+        text: &'static str,
+        source: Option<Box<dyn Error + Send + Sync>>,
+    }
+
+    fn caused(text: &'static str, source: Option<Box<dyn Error + Send + Sync>>) -> Caused {
+        Caused { text, source }
+    }
 
     #[test]
     fn every_cause_is_shown() {
-        let error = Outer(io::Error::other("no space"));
-        assert_eq!(Causes(&error).to_string(), "cannot read the file: no space");
+        let check = |error: &(dyn Error + 'static), expected: &str| {
+            assert_eq!(Causes(error).to_string(), expected);
+        };
+        check(&caused("alone", None), "alone");
+        let first = caused("no space", None);
+        let second = caused("cannot write", Some(first.into()));
+        let error = caused("cannot mint", Some(second.into()));
+        check(&error, "cannot mint: cannot write: no space");
+        let texts: Vec<_> = Causes(&error).iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["cannot mint", "cannot write", "no space"]);
+        // An I/O error shows what it wraps as its own text and goes on with the cause of that.
+        check(
+            &io::Error::other(error),
+            "cannot mint: cannot write: no space",
+        );
+    }
+
+    #[test]
+    fn the_result_is_one_line() {
+        let check = |text: &'static str, expected: &str| {
+            assert_eq!(
+                Causes(&caused(text, None)).to_string(),
+                expected,
+                "{text:?}"
+            );
+            let inner = caused("first", None);
+            let outer = caused(text, Some(inner.into()));
+            assert_eq!(Causes(&outer).to_string(), format!("{expected}: first"));
+        };
+        check("", "");
+        check("a\nb", "a; b");
+        check("a\r\nb\rc\n", "a; b; c");
+        check("\n\na\n\n\nb\n\n", "a; b");
+        check("\n", "");
+        check("a\n  b", "a;   b");
+    }
+
+    #[test]
+    fn a_line_may_end_where_a_piece_of_the_text_ends() {
+        let mut text = String::new();
+        let mut line = OneLine::new(&mut text);
+        for piece in ["a", "\r", "\n", "b", "", "c\n", "\n"] {
+            line.write_str(piece).unwrap();
+        }
+        assert_eq!(text, "a; bc");
     }
 }

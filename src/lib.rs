@@ -16,6 +16,7 @@
 //! - [`api`]: the requests and types of the API, as values.
 //! - [`guest`]: what host and guest share, and the dispatcher that runs inside the guest.
 //! - [`broadcast`]: a channel for events that is bounded in bytes.
+//! - [`causes`]: shows an error with its causes.
 //! - [`sanitize`]: makes text of a guest or a VMM safe for an error, a log line or a terminal.
 //! - [`socket`]: addresses of sockets, with a name or without one.
 //!
@@ -30,7 +31,7 @@
 
 pub mod api;
 pub mod broadcast;
-mod causes;
+pub mod causes;
 pub mod client;
 #[cfg(feature = "compat")]
 pub mod compat;

@@ -16,6 +16,7 @@ use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visito
 
 use super::support::{Field, Kind, Object, Support, newest};
 use super::{Operation, Release};
+use crate::causes::Causes;
 
 /// Something in a request that not every supported release knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +59,10 @@ pub(super) fn of(operation: Operation, body: Option<&[u8]>) -> Vec<Need> {
         };
         let mut json = serde_json::Deserializer::from_slice(body);
         if let Err(error) = walk.deserialize(&mut json) {
-            tracing::trace!(%operation, %error, "the body can't be walked: it is the server's to refuse");
+            tracing::trace!(
+                %operation, error = %Causes(&error),
+                "the body can't be walked: it is the server's to refuse"
+            );
         }
     }
     needs

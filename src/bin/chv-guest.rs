@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use chv_sandbox::causes::Causes;
 use chv_sandbox::guest::dispatcher::{
     Confinement, Dispatcher, LinuxSystem, Toolbox, VsockListener,
 };
@@ -29,13 +30,7 @@ fn main() -> ExitCode {
         init::run();
     }
     let Err(error) = serve();
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        message.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    tracing::error!("{message}");
+    tracing::error!("{}", Causes(&*error));
     ExitCode::FAILURE
 }
 

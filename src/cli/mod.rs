@@ -21,6 +21,7 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
+use chv_sandbox::causes::Causes;
 use chv_sandbox::sanitize;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -165,12 +166,9 @@ fn usage(command: &str, message: impl fmt::Display) -> Failure {
 /// Prints an error with its whole chain of causes, and what to type where a missing right or thing explains it. They quote
 /// files and servers, which must not speak to the terminal.
 fn explain(error: &(dyn Error + 'static)) {
-    let shown = |error: &dyn Error| sanitize::lines(&error.to_string());
-    eprintln!("error: {}", shown(error));
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        eprintln!("  because {}", shown(error));
-        cause = error.source();
+    for (index, error) in Causes(error).iter().enumerate() {
+        let before = if index == 0 { "error:" } else { "  because" };
+        eprintln!("{before} {}", sanitize::lines(&error.to_string()));
     }
     if let Some(hint) = chv_sandbox::doctor::hint(error) {
         eprintln!("help: {}", sanitize::line(&hint.to_string(), 4096));

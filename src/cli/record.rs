@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 
+use chv_sandbox::causes::Causes;
 use chv_sandbox::replay::{self, Cassette, Recorder, RecorderOptions};
 use tempfile::NamedTempFile;
 
@@ -151,7 +152,7 @@ fn write(cassette: &Cassette, out: &Path) -> Result<(), Elsewhere> {
     let elsewhere = match write_temporary(cassette) {
         Ok(path) => format!("in {}", path.display()),
         Err(error) => {
-            tracing::warn!(%error, "no temporary file can be written either");
+            tracing::warn!(error = %Causes(&error), "no temporary file can be written either");
             print!("{cassette}");
             "on standard output".to_owned()
         }

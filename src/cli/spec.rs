@@ -1,9 +1,9 @@
 //! `chv-sandbox spec`: the contracts under `api-spec/`.
 
 use std::collections::BTreeSet;
-use std::error::Error as _;
 use std::path::{Path, PathBuf};
 
+use chv_sandbox::causes::Causes;
 use chv_sandbox::compat::Document;
 use chv_sandbox::spec::{
     self, CORRECTIONS, Contract, CorrectionError, Corrections, Release, Sources,
@@ -179,8 +179,7 @@ fn verdict(failures: &[CorrectionError]) -> String {
 
 fn list(failures: &[CorrectionError]) {
     for failure in failures {
-        let cause = failure.source().map(|cause| format!(": {cause}"));
-        println!("  {failure}{}", cause.unwrap_or_default());
+        println!("  {}", Causes(failure));
     }
 }
 

@@ -1,7 +1,8 @@
 //! Whether a golden snapshot can be restored on this host, by this VMM.
 
 use super::vmm::FoundVmm;
-use super::{CheckId, HostCheck, Remedy, chain};
+use super::{CheckId, HostCheck, Remedy};
+use crate::causes::Causes;
 use crate::golden::Golden;
 
 /// Compares what the manifest says of its maker with this host. `opened` is the golden snapshot, or why it can't be used.
@@ -25,7 +26,7 @@ pub(super) fn check(opened: &Result<Golden, String>, vmm: Option<&FoundVmm>) -> 
         return lacking(found, mint("NEW"));
     }
     if let Err(error) = golden.check_host(&release, vmm.executable.as_ref(), false) {
-        return lacking(format!("{directory}: {}", chain(&error)), mint("NEW"));
+        return lacking(format!("{directory}: {}", Causes(&error)), mint("NEW"));
     }
     let same = match (&manifest.vmm.executable, vmm.executable) {
         (Some(_), Some(_)) => "same executable, release and CPU",

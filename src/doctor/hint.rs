@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use super::{CheckId, Host, Remedy, kvm, layers, run_root, vmm as vmm_check};
+use crate::causes::Causes;
 use crate::vmm::NoKvm;
 use crate::{golden, machine, overlay, vmm};
 
@@ -47,14 +48,8 @@ pub fn hint(error: &(dyn Error + 'static)) -> Option<Hint> {
 }
 
 fn hint_on(host: &Host, error: &(dyn Error + 'static)) -> Option<Hint> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some((check, remedy)) = explain(host, error) {
-            return Some(Hint { check, remedy });
-        }
-        cause = error.source();
-    }
-    None
+    let explained = Causes(error).iter().find_map(|error| explain(host, error));
+    explained.map(|(check, remedy)| Hint { check, remedy })
 }
 
 /// This table is the only place where errors are told apart for a hint.

@@ -6,7 +6,8 @@ use std::path::Path;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_get_seals, memfd_create};
 
 use super::scratch::Scratch;
-use super::{CheckId, Host, HostCheck, Remedy, chain, nearest};
+use super::{CheckId, Host, HostCheck, Remedy, nearest};
+use crate::causes::Causes;
 use crate::golden::{Golden, MemoryLimit, available_memory};
 use crate::overlay::Immutable;
 
@@ -39,7 +40,7 @@ pub(super) fn check_memfd(host: &Host, run_root: &Path) -> HostCheck {
         }
         Err(error) => HostCheck::lacking(
             CheckId::Memfd,
-            chain(&error),
+            Causes(&error).to_string(),
             "a golden snapshot's memory can't be kept from changing",
             remedy(host, policy.as_deref()),
         ),

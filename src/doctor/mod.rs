@@ -57,6 +57,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::causes::Causes;
 use crate::golden::Golden;
 use crate::vmm::{KVM_DEVICE, VmmConfig};
 
@@ -170,7 +171,7 @@ async fn examine_host(host: Host, examination: &HostExamination) -> HostReport {
 /// The golden snapshot in `directory`, or why it can't be used.
 async fn open(directory: PathBuf) -> Result<Golden, String> {
     let opened = within_limit(move || Golden::open(&directory)).await;
-    opened.and_then(|opened| opened.map_err(|error| chain(&error)))
+    opened.and_then(|opened| opened.map_err(|error| Causes(&error).to_string()))
 }
 
 /// Makes a check on a thread that may block.
@@ -193,18 +194,6 @@ async fn within_limit<T: Send + 'static>(
         Ok(Err(_)) => Err("the trial failed in itself".to_owned()),
         Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
     }
-}
-
-/// An error with all its causes, on one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text.lines().collect::<Vec<_>>().join("; ")
 }
 
 /// The nearest directory above `path` that is there, `path` itself if it is.

@@ -10,7 +10,8 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, openat, statvfs};
 
 use super::scratch::Scratch;
-use super::{CheckId, Host, HostCheck, Remedy, chain, mount, nearest};
+use super::{CheckId, Host, HostCheck, Remedy, mount, nearest};
+use crate::causes::Causes;
 use crate::vmm::examine_run_root;
 
 const MIB: u64 = 1 << 20;
@@ -26,7 +27,7 @@ pub(super) fn check(host: &Host, run_root: &Path) -> HostCheck {
     };
     let there = match examine_run_root(run_root) {
         Ok(there) => there.is_some(),
-        Err(error) => return lacking(chain(&error), remedy(run_root)),
+        Err(error) => return lacking(Causes(&error).to_string(), remedy(run_root)),
     };
     let place = nearest(run_root);
     if let Err(error) = Scratch::create(&place).and_then(|scratch| scratch.file("file").map(drop)) {

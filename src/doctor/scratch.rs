@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use crate::causes::Causes;
+
 /// A new private directory, removed on drop with what is in it.
 #[derive(Debug)]
 pub(super) struct Scratch(PathBuf);
@@ -46,7 +48,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "a trial's directory stays behind");
+            tracing::warn!(path = %self.0.display(), error = %Causes(&error), "a trial's directory stays behind");
         }
     }
 }

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::causes::Causes;
 use crate::client::Release;
 
 /// A release is told in one line.
@@ -43,7 +44,7 @@ pub(super) fn version_of(binary: &Path) -> Result<Release, NoVersion> {
     // Its group has its own number for as long as it wasn't waited for.
     let killed = kill_process_group(Pid::from_child(&child), Signal::KILL);
     if let Err(error) = killed.map_err(io::Error::from).and_then(|()| child.wait()) {
-        tracing::warn!(%error, "a VMM that was asked for its version may be running still");
+        tracing::warn!(error = %Causes(&error), "a VMM that was asked for its version may be running still");
     }
     let line = said.lines().next().unwrap_or_default();
     let release = line

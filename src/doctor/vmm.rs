@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::scratch::Scratch;
 use super::version::version_of;
-use super::{CheckId, Host, HostCheck, Remedy, chain, nearest, within_limit};
+use super::{CheckId, Host, HostCheck, Remedy, nearest, within_limit};
+use crate::causes::Causes;
 use crate::client::Release;
 use crate::golden::ExecutableFacts;
 use crate::machine::maps_memory;
@@ -65,7 +66,7 @@ pub(super) async fn check(
             executable: None,
         },
         (false, Err(error)) => {
-            return lacking(format!("{shown}: {}", chain(&error)), Some(install(host)));
+            return lacking(format!("{shown}: {}", Causes(&error)), Some(install(host)));
         }
     };
     let release = found.release;
@@ -100,7 +101,9 @@ async fn start(config: &VmmConfig) -> Result<FoundVmm, String> {
         ..config.clone()
     };
     config.limits.ready = config.limits.ready.min(READY);
-    let vmm = Vmm::spawn(&config).await.map_err(|error| chain(&error))?;
+    let vmm = Vmm::spawn(&config)
+        .await
+        .map_err(|error| Causes(&error).to_string())?;
     let asked = asked(&vmm).await;
     vmm.shutdown().await;
     asked
@@ -115,7 +118,7 @@ fn run_root_in(place: &Path) -> Option<Scratch> {
 
 async fn asked(vmm: &Vmm) -> Result<FoundVmm, String> {
     let release = vmm.client().release().await;
-    let release = release.map_err(|error| chain(&error))?;
+    let release = release.map_err(|error| Causes(&error).to_string())?;
     let executable = match vmm.process() {
         Some(process) => ExecutableFacts::of_process(process).await.ok(),
         None => None,
@@ -139,7 +142,7 @@ fn why(error: &vmm::Error) -> String {
         vmm::Error::NotExecutable { binary, source } => {
             format!("{} can't be executed: {source}", binary.display())
         }
-        error => chain(error),
+        error => Causes(error).to_string(),
     }
 }
 

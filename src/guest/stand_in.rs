@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::dispatcher::{Confinement, Dispatcher, System, Toolbox};
 use super::frame::{encode, read_frame};
 use super::protocol::{Frame, GuestProcess, MemUsage};
+use crate::causes::Causes;
 
 /// What the stand-in says it has open, unless it is told otherwise.
 const OPEN_FILES: u64 = 12;
@@ -136,7 +137,7 @@ impl StandIn {
                 let dispatcher = dispatcher.clone();
                 thread::spawn(move || {
                     if let Err(error) = serve(&stream, &dispatcher, behaviour) {
-                        tracing::debug!(%error, "a connection to the stand-in ended");
+                        tracing::debug!(error = %Causes(&*error), "a connection to the stand-in ended");
                     }
                     // It has ended already if the other end closed it.
                     let _ = stream.shutdown(Shutdown::Both);
@@ -185,7 +186,7 @@ impl Shared {
             let _ = connection.shutdown(Shutdown::Both);
         }
         if let Err(error) = fs::remove_file(&self.socket) {
-            tracing::debug!(%error, "the stand-in's socket is gone already");
+            tracing::debug!(error = %Causes(&error), "the stand-in's socket is gone already");
         }
     }
 }

@@ -19,6 +19,7 @@ use super::descriptors::ClientStream;
 use super::response::{CONTINUE, refusal};
 use super::wire::{RawRequest, Reader};
 use super::{Error, Script};
+use crate::causes::Causes;
 
 /// What a hook failed with.
 pub type HookError = Box<dyn std::error::Error + Send + Sync>;
@@ -254,7 +255,7 @@ async fn serve(listener: UnixListener, stage: Arc<Stage>) {
                 connections.spawn(converse(stream, stage.clone()));
             }
             Err(error) => {
-                tracing::warn!(socket = %stage.socket.display(), %error, "a replay stops listening");
+                tracing::warn!(socket = %stage.socket.display(), error = %Causes(&error), "a replay stops listening");
                 return;
             }
         }
@@ -273,7 +274,7 @@ async fn converse(stream: UnixStream, stage: Arc<Stage>) -> Ended {
             Ok(Some(request)) => request,
             Ok(None) => return Ended::Connection,
             Err(error) => {
-                tracing::warn!(socket = %stage.socket.display(), %error, "a client sent no request");
+                tracing::warn!(socket = %stage.socket.display(), error = %Causes(&error), "a client sent no request");
                 return Ended::Connection;
             }
         };
@@ -313,7 +314,7 @@ impl Stage {
         let (step, answer) = match state.script.play(&method, &path, &body, descriptors) {
             Ok((step, exchange)) => (step, exchange.answer.clone()),
             Err(mismatch) => {
-                tracing::warn!(socket = %self.socket.display(), "{mismatch}");
+                tracing::warn!(socket = %self.socket.display(), "{}", Causes(&mismatch));
                 let lines = vec!["This was not recorded".to_owned(), mismatch.to_string()];
                 return Cue::Answer(refusal(500, lines), None);
             }
@@ -382,6 +383,6 @@ fn remove_socket(socket: &Path) {
     if let Err(error) = std::fs::remove_file(socket)
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::warn!(socket = %socket.display(), %error, "can't remove a replay's socket");
+        tracing::warn!(socket = %socket.display(), error = %Causes(&error), "can't remove a replay's socket");
     }
 }

@@ -16,6 +16,7 @@ use super::descriptors::{ClientStream, DescriptorsLost};
 use super::tape::{Connection, Tape};
 use super::wire::Reader;
 use super::{Error, substitution};
+use crate::causes::Causes;
 use crate::client::{Client, Release};
 use crate::socket::SocketAddress;
 
@@ -187,7 +188,10 @@ impl Drop for Recorder {
         if let Err(error) = std::fs::remove_file(&self.listen)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(socket = %self.listen.display(), %error, "can't remove a recorder's socket");
+            tracing::warn!(
+                socket = %self.listen.display(), error = %Causes(&error),
+                "can't remove a recorder's socket"
+            );
         }
     }
 }
@@ -210,7 +214,7 @@ async fn serve(
                 Ok(_) => tracing::warn!("more connections than a VMM takes"),
                 // Such as too many open files: the client waits until there are fewer.
                 Err(error) => {
-                    tracing::warn!(%error, "the recorder can't accept a connection yet");
+                    tracing::warn!(error = %Causes(&error), "the recorder can't accept a connection yet");
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -232,7 +236,7 @@ async fn converse(stream: UnixStream, tape: Arc<Tape>) {
             Ok(Connection::Kept) => {}
             Ok(Connection::Over) => return,
             Err(error) => {
-                tracing::warn!(%error, "what a client sent is no request that can be passed on");
+                tracing::warn!(error = %Causes(&error), "what a client sent is no request that can be passed on");
                 if let Some(lost) = DescriptorsLost::of(&error) {
                     let answer = tape.refuse(lost).await;
                     let _ = client.get_mut().stream().write_all(&answer).await;

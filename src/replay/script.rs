@@ -155,6 +155,8 @@ impl Script {
     }
 }
 
+impl std::error::Error for Mismatch {}
+
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Mismatch {

@@ -19,6 +19,7 @@ use super::response::{refusal, usual_headers};
 use super::upstream::{First, Reply, Upstream};
 use super::wire::{RawRequest, RawResponse, Reader, RequestHead, SWITCHING_PROTOCOLS};
 use super::{Error, substitution};
+use crate::causes::Causes;
 use crate::client::BODY_LIMIT;
 use crate::socket::SocketAddress;
 
@@ -153,7 +154,7 @@ impl Tape {
             Ok(upstream) => Some(upstream),
             // There is no VMM any more.
             Err(error) => {
-                tracing::warn!(%error, %method, %path, "not recorded: the VMM can't be reached");
+                tracing::warn!(error = %Causes(&error), %method, %path, "not recorded: the VMM can't be reached");
                 None
             }
         }

@@ -77,6 +77,7 @@ use std::path::Path;
 use tokio::sync::{OnceCell, watch};
 
 use crate::broadcast;
+use crate::causes::Causes;
 use crate::client::Client;
 
 pub(crate) use binary::find as find_binary;
@@ -155,7 +156,9 @@ impl Vmm {
             "the VMM is ready"
         );
         let ready_as = proof::executable(running.process())
-            .inspect_err(|error| tracing::warn!(%error, "what the VMM runs can't be told"))
+            .inspect_err(
+                |error| tracing::warn!(error = %Causes(error), "what the VMM runs can't be told"),
+            )
             .ok();
         Ok(Vmm {
             client,
@@ -313,7 +316,7 @@ impl Vmm {
             return;
         };
         if let Err(error) = running.family.kill() {
-            tracing::error!(pid = running.process().pid(), %error, "the VMM couldn't be killed");
+            tracing::error!(pid = running.process().pid(), error = %Causes(&error), "the VMM couldn't be killed");
         }
         if tokio::time::timeout(self.limits.kill, self.ended())
             .await

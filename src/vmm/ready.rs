@@ -7,6 +7,7 @@ use tokio::time::{sleep, timeout};
 use super::running::Running;
 use super::{Error, KVM_DEVICE, exit, open_kvm, procfs};
 use crate::api::types::VmmPingResponse;
+use crate::causes::Causes;
 use crate::client::{self, Client, ErrorKind};
 
 /// How long to wait after an attempt that failed at once. The socket takes connections from the start, so
@@ -87,7 +88,7 @@ async fn answered(
             | ErrorKind::VmmGone
             | ErrorKind::Deadline { .. }
             | ErrorKind::Busy => {
-                tracing::debug!(%error, "the VMM didn't answer yet");
+                tracing::debug!(error = %Causes(&error), "the VMM didn't answer yet");
                 *last_error = Some(error);
                 sleep(PAUSE).await;
             }

@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use super::Error;
 use super::files::beyond_streams;
 use super::remove::remove_tree;
+use crate::causes::Causes;
 use crate::socket::SocketAddress;
 
 /// The name in the [writable](super::Vmm::writable_dir) folder that is meant for the VM's vsock socket. The VMM binds it;
@@ -205,7 +206,7 @@ impl RunDir {
                 "a run directory holds more than can be removed in the time; the next start goes on"
             ),
             Err(error) => tracing::warn!(
-                %path, %error,
+                %path, error = %Causes(&error),
                 "a run directory couldn't be removed; the next start will try again"
             ),
         }
@@ -285,7 +286,7 @@ struct Lock(File);
 impl Drop for Lock {
     fn drop(&mut self) {
         if let Err(error) = rustix::fs::flock(&self.0, FlockOperation::Unlock) {
-            tracing::warn!(%error, "the lock of a run directory was not given back");
+            tracing::warn!(error = %Causes(&error), "the lock of a run directory was not given back");
         }
     }
 }

@@ -9,6 +9,7 @@ use super::output::Log;
 use super::run_dir::RemovedOnDrop;
 use super::{EndedReceiver, Event, Process};
 use crate::broadcast;
+use crate::causes::Causes;
 use crate::socket::SocketAddress;
 
 /// A VMM that was started. Dropping it kills the process with its forks and removes the run directory.
@@ -46,7 +47,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Err(error) = self.family.kill() {
-            tracing::error!(pid = self.process().pid(), %error, "a VMM couldn't be killed");
+            tracing::error!(pid = self.process().pid(), error = %Causes(&error), "a VMM couldn't be killed");
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::running::Running;
 use super::{Ended, Exit, Limits, exit};
 use crate::api::{Operation, Request};
+use crate::causes::Causes;
 use crate::client::{Client, ErrorKind};
 use crate::socket::SocketAddress;
 
@@ -100,7 +101,10 @@ async fn stop(
             signal => running.process().signal(signal),
         };
         if let Err(error) = signalled {
-            tracing::error!(pid = running.process().pid(), ?signal, %error, "the VMM couldn't be signalled");
+            tracing::error!(
+                pid = running.process().pid(), ?signal, error = %Causes(&error),
+                "the VMM couldn't be signalled"
+            );
         }
         if let Ok(ended) = timeout(limit, ended()).await {
             return (step, Some(ended));
@@ -141,7 +145,7 @@ async fn ask(api_socket: &SocketAddress) -> Asked {
     match client.send(request).await {
         Ok(_) => Asked::Confirmed,
         Err(error) => {
-            tracing::debug!(%error, "vmm.shutdown was not confirmed");
+            tracing::debug!(error = %Causes(&error), "vmm.shutdown was not confirmed");
             match error.kind() {
                 ErrorKind::NoListener | ErrorKind::VmmGone | ErrorKind::Deadline { .. } => {
                     Asked::Unanswered

@@ -19,6 +19,7 @@ use super::living::Living;
 use super::running::Running;
 use super::waker::Waker;
 use super::{Error, VmmConfig};
+use crate::causes::Causes;
 
 /// Starts a VMM; see [`Vmm::spawn`](super::Vmm::spawn). The process isn't ready yet.
 pub(super) async fn spawn(config: &VmmConfig, grants: Grants) -> Result<Running, Error> {
@@ -106,7 +107,7 @@ fn wait_for_anything(children: &[Child], woken: &Waker) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(error) => {
             // Out of memory is all that is left. Look at everything, after a breath.
-            tracing::error!(%error, "waiting for VMMs failed");
+            tracing::error!(error = %Causes(&error), "waiting for VMMs failed");
             thread::sleep(std::time::Duration::from_millis(100));
         }
     }

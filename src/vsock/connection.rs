@@ -13,6 +13,7 @@ use super::outbox::Outbox;
 use super::pending::{Answered, Key, Pending, Refused};
 use super::{ChannelEvent, ChannelEventKind, CloseCause, Error, EvidenceError, Origin, Violation};
 use crate::broadcast::{self, Capacity};
+use crate::causes::Causes;
 use crate::guest::frame::encode;
 use crate::guest::protocol::{ErrorEvent, Frame, FrameType};
 use crate::sanitize;
@@ -174,7 +175,7 @@ impl Connection {
         if !self.pending().close(reason) {
             return;
         }
-        tracing::debug!(origin = %self.origin, %reason, "channel closed");
+        tracing::debug!(origin = %self.origin, error = %Causes(reason), "channel closed");
         self.outbox.close();
         self.closing.notify_one();
         self.report(ChannelEventKind::Closed(reason.clone()));

@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{ChannelConfig, Error, HandshakeError};
+use crate::causes::Causes;
 
 /// The longest path that an address of a Unix socket holds, its closing NUL aside.
 const MAX_SOCKET_PATH: usize = 107;
@@ -55,7 +56,10 @@ pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error>
             }
             Err(cause) => cause,
         };
-        tracing::trace!(socket = ?config.socket, port = config.port, attempts, %cause, "no channel yet");
+        tracing::trace!(
+            socket = ?config.socket, port = config.port, attempts, error = %Causes(&cause),
+            "no channel yet"
+        );
         if !may_pass(&cause) || begin.elapsed() + pause >= config.connect {
             return Err(failed(attempts, cause));
         }

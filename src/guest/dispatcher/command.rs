@@ -7,6 +7,7 @@ use super::evidence::{self, Evidence};
 use super::run::{self, Outcome};
 use super::toolbox::Refused;
 use super::{EXIT_DEADLINE, EXIT_GUEST_ERROR, EXIT_UNKNOWN_TOOL, MAX_DEADLINE_MS, Shared};
+use crate::causes::Causes;
 use crate::guest::frame::LengthError;
 use crate::guest::protocol::ToolDispatch;
 
@@ -67,7 +68,7 @@ impl Shared {
         let synced: io::Result<()> =
             std::fs::File::open(root).and_then(|root| Ok(rustix::fs::syncfs(&root)?));
         if let Err(error) = synced {
-            tracing::warn!(%error, "the tools' file system could not be synced");
+            tracing::warn!(error = %Causes(&error), "the tools' file system could not be synced");
         }
     }
 }

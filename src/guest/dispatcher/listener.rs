@@ -18,6 +18,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
 use uuid::Uuid;
 
 use super::{Dispatcher, ServeError, lock};
+use crate::causes::Causes;
 use crate::guest::frame::{FrameError, encode};
 use crate::guest::protocol::{Frame, GuestQuery, Hello, QueryKind};
 
@@ -78,7 +79,7 @@ impl VsockListener {
                     accepted.put(File::from(connection), place);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "no connection could be accepted");
+                    tracing::warn!(error = %Causes(&error), "no connection could be accepted");
                     thread::sleep(PAUSE);
                 }
             }
@@ -100,9 +101,9 @@ fn work(dispatcher: &Dispatcher, accepted: &Accepted) -> ! {
             // Each connection that a snapshot holds ends like this after the restore, while the host waits for an
             // answer: that is nothing to write to a slow console.
             Ok(Err(ServeError::Frame(FrameError::Io(error)))) => {
-                tracing::debug!(%error, "a connection failed");
+                tracing::debug!(error = %Causes(&error), "a connection failed");
             }
-            Ok(Err(error)) => tracing::info!("a connection ended: {}", chain(&error)),
+            Ok(Err(error)) => tracing::info!(error = %Causes(&error), "a connection ended"),
             Err(_) => tracing::error!("a connection ended: its thread panicked"),
         }
         // It is gone already when the host has closed it.
@@ -124,11 +125,11 @@ fn rehearse(dispatcher: &Dispatcher) {
     ] {
         match encode(&request) {
             Ok(request) => requests.extend(request),
-            Err(error) => tracing::warn!(%error, "a rehearsal was left out"),
+            Err(error) => tracing::warn!(error = %Causes(&error), "a rehearsal was left out"),
         }
     }
     if let Err(error) = dispatcher.serve(requests.as_slice(), io::sink()) {
-        tracing::warn!("the rehearsal failed: {}", chain(&error));
+        tracing::warn!(error = %Causes(&error), "the rehearsal failed");
     }
 }
 
@@ -139,11 +140,6 @@ fn serve(dispatcher: &Dispatcher, connection: &File) -> Result<(), ServeError> {
             .and_then(|()| connection.try_clone());
     let writer = prepared.map_err(FrameError::Io)?;
     dispatcher.serve(connection, writer)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// The connections that no thread serves yet.

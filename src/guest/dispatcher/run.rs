@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags};
 use super::confinement::Prepared;
 use super::processes;
 use super::toolbox::CommandLine;
+use crate::causes::Causes;
 use crate::guest::frame::LengthError;
 
 /// Most bytes kept of each of stdout and stderr; the rest is read and dropped, so that the tool doesn't block.
@@ -179,7 +180,7 @@ impl Running {
             }
         }
         if let Err(error) = self.child.wait() {
-            tracing::warn!(%error, "a killed tool could not be reaped");
+            tracing::warn!(error = %Causes(&error), "a killed tool could not be reaped");
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{EXIT_GUEST_ERROR, MAX_IN_FLIGHT, ServeError, Shared, evidence, lock};
+use crate::causes::Causes;
 use crate::guest::frame::{FrameError, LengthError, body_length, encode_into, read_frame};
 use crate::guest::protocol::{
     DecodeError, ErrorEvent, Frame, GuestQuery, GuestResponse, Hello, Imprint, Imprinted,
@@ -137,7 +138,7 @@ impl<W: Write + Send + 'static> Session<W> {
                     .map_err(FrameError::from)
                     .and_then(|frames| Ok(writer.write(&frames)?));
                 if let Err(error) = sent {
-                    tracing::warn!(%error, "a tool's result could not be sent");
+                    tracing::warn!(error = %Causes(&error), "a tool's result could not be sent");
                 }
             });
         if let Err(error) = spawned {
@@ -246,7 +247,7 @@ fn holds_a_frame(buffered: &[u8]) -> bool {
 /// Whether something worked; the host is told only that, the console why not.
 fn succeeded(failure: &str, result: io::Result<()>) -> bool {
     result
-        .inspect_err(|error| tracing::warn!(%error, "{failure}"))
+        .inspect_err(|error| tracing::warn!(error = %Causes(error), "{failure}"))
         .is_ok()
 }
 

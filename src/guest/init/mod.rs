@@ -23,6 +23,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions};
 
+use crate::causes::Causes;
+
 /// How long the dispatcher isn't started again after its end, so that a lasting failure doesn't spin.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -50,8 +52,7 @@ pub fn run() -> ! {
             }
         },
         Ok(Err(error)) => {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::error!(cause, "{error}");
+            tracing::error!("{}", Causes(&error));
         }
         Err(_) => tracing::error!("the first process panicked"),
     }
@@ -82,7 +83,9 @@ fn supervise(prepared: &Prepared) -> ! {
                 reap_until(dispatcher);
                 tracing::error!("the dispatcher ended");
             }
-            Err(error) => tracing::error!(%error, "the dispatcher could not be started"),
+            Err(error) => {
+                tracing::error!(error = %Causes(&error), "the dispatcher could not be started")
+            }
         }
         thread::sleep(PAUSE);
     }
@@ -108,7 +111,7 @@ fn reap_until(last: Pid) {
             Ok(Some((pid, _))) if pid == last => return,
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
-                tracing::error!(%error, "no child could be waited for");
+                tracing::error!(error = %Causes(&error), "no child could be waited for");
                 return;
             }
         }

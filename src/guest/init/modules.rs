@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::InitError;
+use crate::causes::Causes;
 
 /// Where the modules are.
 const FOLDER: &str = "/lib/modules";
@@ -29,7 +30,7 @@ pub(super) fn load() -> Result<(), InitError> {
     };
     for module in list.lines().map(str::trim).filter(|line| !line.is_empty()) {
         if let Err(error) = load_one(&Path::new(FOLDER).join(module)) {
-            tracing::warn!(%error, module, "a kernel module could not be loaded");
+            tracing::warn!(error = %Causes(&error), module, "a kernel module could not be loaded");
         }
     }
     Ok(())

@@ -13,6 +13,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 
+use crate::causes::Causes;
+
 /// Where the control groups of this process's VMMs are made, and what each may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -89,7 +91,10 @@ impl Cgroup {
                 format!("+{controller}"),
             );
             if let Err(error) = enabled {
-                tracing::debug!(parent = %parent.display(), controller, %error, "a controller wasn't enabled");
+                tracing::debug!(
+                    parent = %parent.display(), controller, error = %Causes(&error),
+                    "a controller wasn't enabled"
+                );
             }
         }
         let path = parent.join(name);
@@ -165,7 +170,10 @@ pub(in crate::vmm) fn kill(path: &Path) {
     if let Err(error) = kill()
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::warn!(path = %path.display(), %error, "the processes of a control group couldn't be killed");
+        tracing::warn!(
+            path = %path.display(), error = %Causes(&error),
+            "the processes of a control group couldn't be killed"
+        );
     }
 }
 
@@ -183,11 +191,11 @@ pub(in crate::vmm) fn remove(path: &Path) {
                 if wait_for_change(path, deadline).is_ok_and(|changed| changed) {
                     continue;
                 }
-                tracing::warn!(path = %path.display(), %error, "a control group stays");
+                tracing::warn!(path = %path.display(), error = %Causes(&error), "a control group stays");
                 return;
             }
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "a control group stays");
+                tracing::warn!(path = %path.display(), error = %Causes(&error), "a control group stays");
                 return;
             }
         }

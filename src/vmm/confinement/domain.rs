@@ -13,6 +13,7 @@ use landlock::{
 use rustix::fs::OFlags;
 
 use super::Grants;
+use crate::causes::Causes;
 use crate::vmm::run_dir::Folders;
 
 /// The newest version whose restrictions are asked for; of an older kernel's, all that it has.
@@ -208,14 +209,9 @@ impl Rules {
 
 /// Whether the kernel said that a descriptor is of no path (EBADFD).
 fn no_path(error: &RulesetError) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return error.raw_os_error() == Some(libc::EBADFD);
-        }
-        cause = error.source();
-    }
-    false
+    let mut causes = Causes(error).iter();
+    let io_error = causes.find_map(|error| error.downcast_ref::<io::Error>());
+    io_error.is_some_and(|error| error.raw_os_error() == Some(libc::EBADFD))
 }
 
 /// The program that runs `binary`, if that is a script.

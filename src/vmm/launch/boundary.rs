@@ -7,6 +7,7 @@ use rustix::process::{Pid, Resource};
 
 use super::child::{Failure, Plan, Restrictions};
 use super::environment;
+use crate::causes::Causes;
 use crate::vmm::confinement::{
     Cgroup, CgroupConfig, Confinement, Domain, Grants, Held, IdMaps, Layer, LayerReport, rlimits,
 };
@@ -176,7 +177,7 @@ impl Layers {
             if !plan.restrictions.leave_out(layer) {
                 return Ok(Err(error));
             }
-            self.miss(layer, error.to_string())?;
+            self.miss(layer, Causes(&error).to_string())?;
         }
     }
 

@@ -25,6 +25,7 @@ use super::confinement::{kill_cgroup, remove_cgroup};
 use super::output::tail_of;
 use super::run_dir::RunDir;
 use super::{Error, Process, procfs, run_root};
+use crate::causes::Causes;
 
 pub(super) use record::Record;
 use record::read_stamp;
@@ -177,7 +178,7 @@ fn take_over(path: PathBuf) -> Result<Option<RunDir>, Reclaimed> {
     let refused = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Ok(None),
         _ => Err(left(LeftAlone::Refused {
-            reason: error.to_string(),
+            reason: Causes(&error).to_string(),
         })),
     };
     match is_ours(&path) {
@@ -236,7 +237,7 @@ fn kill_marked(dead: &[RunDir], deadline: Instant) -> Vec<(Process, OsString)> {
             };
             let is_marked = procfs::is_marked(pid, &mark) && !process.has_ended();
             if is_marked && let Err(error) = process.signal(Signal::KILL) {
-                tracing::warn!(pid, %error, "a process of an earlier agent's VMM couldn't be killed");
+                tracing::warn!(pid, error = %Causes(&error), "a process of an earlier agent's VMM couldn't be killed");
             }
             if is_marked {
                 killed.push((process, mark));
@@ -275,7 +276,7 @@ fn finish(run_dir: &RunDir, killed: &[&Process], deadline: Instant) -> Result<Ac
         remove_cgroup(&cgroup);
     }
     let refused = |error: io::Error| LeftAlone::Refused {
-        reason: error.to_string(),
+        reason: Causes(&error).to_string(),
     };
     match (run_dir.try_remove(deadline).map_err(refused)?, killed) {
         (false, _) => Err(LeftAlone::TooMuch),

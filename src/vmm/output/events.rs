@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::broadcast::{Capacity, Weight};
+use crate::causes::Causes;
 use crate::sanitize;
 
 /// How far a subscriber can lag behind before it loses the oldest events.
@@ -113,8 +114,11 @@ fn decode(bytes: &[u8]) -> Option<Event> {
     match serde_json::from_slice(bytes) {
         Ok(event) => Some(sanitized(event)),
         Err(error) => {
-            let error = sanitize::line(&error.to_string(), 200);
-            tracing::debug!(%error, length = bytes.len(), "an event of the VMM is torn; left out");
+            tracing::debug!(
+                error = %sanitize::line(&Causes(&error).to_string(), 200),
+                length = bytes.len(),
+                "an event of the VMM is torn; left out"
+            );
             None
         }
     }

@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::causes::Causes;
 use crate::sanitize;
 use crate::vmm::files::open_regular;
 
@@ -67,7 +68,7 @@ impl Log {
             && !content.broken
         {
             content.broken = true;
-            tracing::warn!(%error, "a log of a VMM isn't kept");
+            tracing::warn!(error = %Causes(&error), "a log of a VMM isn't kept");
         }
     }
 
@@ -78,7 +79,7 @@ impl Log {
         let (tail, is_whole) = match read {
             Ok(read) => read,
             Err(error) => {
-                tracing::debug!(%error, "a log of the VMM can't be read");
+                tracing::debug!(error = %Causes(&error), "a log of the VMM can't be read");
                 return String::new();
             }
         };

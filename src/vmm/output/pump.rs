@@ -21,6 +21,7 @@ use super::events::{Decoder, Event};
 use super::log::Log;
 use super::throttle::{Rate, Throttle};
 use crate::broadcast;
+use crate::causes::Causes;
 use crate::vmm::files::beyond_streams;
 use crate::vmm::waker::Waker;
 
@@ -112,7 +113,7 @@ impl Pipe {
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Some(0),
             Err(error) => {
-                tracing::debug!(%error, "a pipe of a VMM can't be read");
+                tracing::debug!(error = %Causes(&error), "a pipe of a VMM can't be read");
                 None
             }
         }
@@ -207,7 +208,7 @@ fn tell(command: Command) {
         Some(pump) => {
             let sent = pump.commands.send(command);
             if let Err(error) = pump.waker.wake() {
-                tracing::error!(%error, "the thread that reads the logs of VMMs couldn't be woken");
+                tracing::error!(error = %Causes(&error), "the thread that reads the logs of VMMs couldn't be woken");
             }
             sent.err().map(|mpsc::SendError(command)| command)
         }
@@ -268,7 +269,7 @@ fn wait(pipes: &mut [Watched], woken: &Waker) -> Vec<bool> {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(error) => {
             // Out of memory is all that is left. It is tried again after a pause.
-            tracing::error!(%error, "waiting for the logs of VMMs failed");
+            tracing::error!(error = %Causes(&error), "waiting for the logs of VMMs failed");
             thread::sleep(Duration::from_millis(100));
         }
     }

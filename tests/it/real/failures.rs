@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use chv_sandbox::causes::Causes;
 use chv_sandbox::machine::{
     Disk, DiskFormat, DiskRole, Error, GuestMemory, Limits, Machine, MachineConfig, VmShape,
     VmmSource,
@@ -249,8 +250,7 @@ impl Rig {
 }
 
 /// The error with all its causes.
-fn said(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let texts: Vec<_> = causes.map(ToString::to_string).collect();
+fn said(error: &(dyn std::error::Error + 'static)) -> String {
+    let texts: Vec<_> = Causes(error).iter().map(ToString::to_string).collect();
     texts.join(": ")
 }

@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chv_sandbox::broadcast;
+use chv_sandbox::causes::Causes;
 use chv_sandbox::client::Deadlines;
 use chv_sandbox::golden::{Golden, MintConfig, MintError, mint};
 use chv_sandbox::guest::stand_in::StandIn;
@@ -284,14 +285,8 @@ async fn no_spare(events: &mut broadcast::Receiver<Event>) -> String {
 }
 
 /// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    Causes(error).to_string()
 }
 
 /// The halted sandbox takes nothing but a shutdown, and can be booted after that.

@@ -8,6 +8,7 @@ use std::error::Error as _;
 use std::fs;
 use std::path::Path;
 
+use chv_sandbox::causes::Causes;
 use chv_sandbox::spec::{self, Error, MAX_DOCUMENT_BYTES, Release, Shape, Sources};
 
 /// A small document with everything that a contract keeps, and prose that it doesn't.
@@ -73,11 +74,8 @@ fn read(document: impl AsRef<[u8]>) -> Result<spec::Contract, Error> {
 }
 
 /// What `error` and its causes say.
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        None => error.to_string(),
-        Some(source) => format!("{error}: {}", chain(source)),
-    }
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    Causes(error).to_string()
 }
 
 #[test]
