@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use super::{MintError, manifest};
+use crate::causes::Causes;
 
 /// The file that is locked as long as the folder is in the making.
 const IN_THE_MAKING: &str = ".minting";
@@ -60,7 +61,7 @@ impl Folder {
         self.keep = true;
         if let Err(error) = fs::remove_file(self.path.join(IN_THE_MAKING)) {
             // Harmless: a folder with a manifest is never taken for one that was left.
-            tracing::warn!(path = %self.path.display(), %error, "a file of the mint stays");
+            tracing::warn!(path = %self.path.display(), error = %Causes(&error), "a file of the mint stays");
         }
     }
 }
@@ -73,7 +74,7 @@ impl Drop for Folder {
         // A thread that still copies a disk for a mint that was dropped may make a file meanwhile; it makes one.
         let removed = fs::remove_dir_all(&self.path).or_else(|_| fs::remove_dir_all(&self.path));
         if let Err(error) = removed {
-            tracing::warn!(path = %self.path.display(), %error, "an unfinished golden snapshot stays");
+            tracing::warn!(path = %self.path.display(), error = %Causes(&error), "an unfinished golden snapshot stays");
         }
     }
 }

@@ -29,6 +29,8 @@ pub enum MemoryLimit {
     ControlGroup(PathBuf),
 }
 
+impl std::error::Error for Shortage {}
+
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const MIB: u64 = 1 << 20;

@@ -17,6 +17,7 @@ use super::{
     SnapshotFile, VmmFacts, signature,
 };
 use crate::api;
+use crate::causes::Causes;
 use crate::guest::BUILD_ID;
 use crate::guest::protocol::Extension;
 use crate::machine::{
@@ -285,7 +286,9 @@ async fn free_zeros(snapshot: &Path) {
     let memory = snapshot.join(memory_ranges);
     match blocking(move || overlay::make_sparse(&memory)).await {
         Ok(freed) => tracing::info!(freed, "zeros in the snapshot's memory need no room"),
-        Err(error) => tracing::warn!(%error, "the snapshot's memory keeps its zeros"),
+        Err(error) => {
+            tracing::warn!(error = %Causes(&error), "the snapshot's memory keeps its zeros")
+        }
     }
 }
 

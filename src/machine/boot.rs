@@ -9,6 +9,7 @@ use super::vm_config::{VmDisk, VmFiles, VmShape, vm_config};
 use super::{Error, Machine, Reading, Step};
 use crate::api;
 use crate::api::types::VmState;
+use crate::causes::Causes;
 use crate::vsock::GuestHello;
 
 impl Machine {
@@ -28,7 +29,7 @@ impl Machine {
         if booted.is_err()
             && let Err(error) = self.delete().await
         {
-            tracing::warn!(%error, "the VM that failed to boot could not be deleted");
+            tracing::warn!(error = %Causes(&error), "the VM that failed to boot could not be deleted");
         }
         booted
     }

@@ -9,6 +9,7 @@ use rustix::fs::OFlags;
 
 use super::Error;
 use super::layout::Layout;
+use crate::causes::Causes;
 use crate::overlay::FileIdentity;
 
 /// The lock on a directory that was given to a machine (`flock` on a file in it), for as long as this lives. It ends
@@ -77,7 +78,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.path.display(), %error, "the lock of a machine's directory stays");
+                tracing::warn!(path = %self.path.display(), error = %Causes(&error), "the lock of a machine's directory stays");
             }
             _ => {}
         }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{DiskRole, Error};
+use crate::causes::Causes;
 use crate::socket::SocketAddress;
 use crate::vmm::{VSOCK_SOCKET, tail_of};
 
@@ -109,7 +110,7 @@ impl Layout {
         for result in removed.chain([fs::remove_dir_all(self.snapshot())]) {
             match result {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(directory = %self.directory.display(), %error, "a file of the machine stays");
+                    tracing::warn!(directory = %self.directory.display(), error = %Causes(&error), "a file of the machine stays");
                 }
                 _ => {}
             }

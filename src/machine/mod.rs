@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
+use crate::causes::Causes;
 use crate::client::{self, Client, Deadlines, ErrorKind, Release};
 use crate::socket::SocketAddress;
 use crate::vmm::{ShutdownReport, Vmm, VmmConfig};
@@ -341,7 +342,7 @@ impl Machine {
             Some(_) => Some(self.vmm.shutdown().await),
             None => {
                 if let Err(error) = self.delete().await {
-                    tracing::warn!(%error, "a VM stays in the VMM that is not ours");
+                    tracing::warn!(error = %Causes(&error), "a VM stays in the VMM that is not ours");
                 }
                 None
             }

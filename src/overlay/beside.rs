@@ -9,6 +9,7 @@ use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use uuid::Uuid;
 
 use super::{Error, FileIdentity};
+use crate::causes::Causes;
 
 /// A new, empty file of mode 0600 with a temporary name, removed on drop unless it was given its own.
 ///
@@ -95,7 +96,7 @@ impl Drop for Beside {
             // It has its own name now.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "an unfinished copy stays behind");
+                tracing::warn!(path = %self.path.display(), error = %Causes(&error), "an unfinished copy stays behind");
             }
         }
     }

@@ -4,6 +4,8 @@ use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use crate::causes::Causes;
+
 /// `F_SETSIG` of the kernel's `asm-generic/fcntl.h`: libc doesn't have it for glibc.
 const F_SETSIG: c_int = 10;
 
@@ -42,7 +44,7 @@ impl<F: AsFd> Drop for Lease<F> {
     fn drop(&mut self) {
         // Closing the file would do too, unless a process that was just forked still has a copy of the descriptor.
         if let Err(error) = fcntl(&self.file, libc::F_SETLEASE, libc::F_UNLCK) {
-            tracing::debug!(%error, "a read lease was no longer there to be given back");
+            tracing::debug!(error = %Causes(&error), "a read lease was no longer there to be given back");
         }
     }
 }

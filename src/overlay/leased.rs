@@ -10,6 +10,7 @@ use super::lease::Lease;
 use super::{
     AccessPolicy, Change, Error, FileIdentity, Hashed, Threads, VerityDigest, filesystem, fsverity,
 };
+use crate::causes::Causes;
 
 /// An open file with the digest of its bytes, and a read lease on it.
 ///
@@ -160,7 +161,7 @@ fn lease(path: &Path, file: &File) -> Result<Lease<File>, Error> {
     };
     match filesystem::is_known(&again) {
         true => Lease::take(again).map_err(|error| {
-            tracing::debug!(%error, path = %path.display(), "no lease");
+            tracing::debug!(error = %Causes(&error), path = %path.display(), "no lease");
             none()
         }),
         false => Err(none()),

@@ -13,6 +13,7 @@ use super::lease::Lease;
 use super::segments::{Plan, Segment};
 use super::source::Source;
 use super::{AccessPolicy, Change, Error, Progress, Work, filesystem};
+use crate::causes::Causes;
 
 /// How the bytes of a file were reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -125,7 +126,7 @@ fn read_mapped<S: Sink>(mut pass: Pass<'_, S>) -> Option<Pass<'_, S>> {
         return None;
     }
     let lease = Lease::take(file)
-        .inspect_err(|error| tracing::debug!(%error, "no read lease: reading instead of mapping"))
+        .inspect_err(|error| tracing::debug!(error = %Causes(error), "no read lease: reading instead of mapping"))
         .ok()?;
     // From here on nobody truncates it, but somebody might have since it was opened.
     if file.metadata().ok()?.len() != length {
@@ -145,7 +146,7 @@ fn read_mapped<S: Sink>(mut pass: Pass<'_, S>) -> Option<Pass<'_, S>> {
             None
         }
         Err(error) => {
-            tracing::debug!(%error, "could not be mapped: reading will say what is wrong");
+            tracing::debug!(error = %Causes(&error), "could not be mapped: reading will say what is wrong");
             None
         }
     }

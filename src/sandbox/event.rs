@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use super::{Error, ResetOutcome, SandboxState};
 use crate::broadcast::Weight;
+use crate::causes::Causes;
 use crate::vsock::ChannelEventKind;
 use crate::{vmm, vsock};
 
 /// Something that happened in a sandbox.
 ///
-/// Shown as text it is one line without what a guest wrote, so that a list of many stays small.
+/// Shown as text it is one line. An error is shown with its causes; apart from what those quote, the line holds nothing that
+/// a guest wrote, so a list of many stays small.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -96,15 +98,49 @@ impl fmt::Display for Event {
             Event::Vmm(event) => write!(f, "VMM event {:?} {:?}", event.source, event.event),
             Event::VmmEnded(ended) => write!(f, "VMM {} ended, {}", ended.pid, ended.exit),
             Event::SpareReady => f.write_str("a spare waits"),
-            Event::SpareFailed(error) => write!(f, "no spare: {error}"),
+            Event::SpareFailed(error) => write!(f, "no spare: {}", Causes(&**error)),
             Event::SpareEnded(ended) => {
                 write!(f, "the VMM {} of a spare ended, {}", ended.pid, ended.exit)
             }
-            Event::SpareRefused(error) => write!(f, "a spare is not used: {error}"),
-            Event::VmmGivenUp(error) => write!(f, "the VMM was given up: {error}"),
+            Event::SpareRefused(error) => write!(f, "a spare is not used: {}", Causes(&**error)),
+            Event::VmmGivenUp(error) => write!(f, "the VMM was given up: {}", Causes(&**error)),
             Event::HoldLost => f.write_str("a golden file that the VM reads was not left alone"),
             Event::EvidenceKept(folder) => write!(f, "evidence kept in {}", folder.display()),
             Event::Lost { source, count } => write!(f, "{count} events of the {source} lost"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::machine::{self, DiskRole};
+    use crate::overlay;
+
+    #[test]
+    fn an_error_is_shown_with_its_causes() {
+        let error = Error::ResetFailed(machine::Error::Disk {
+            role: DiskRole::Overlay,
+            source: overlay::Error::Io {
+                operation: "open",
+                path: "/overlay".into(),
+                source: io::Error::other("no such file"),
+            },
+        });
+        let error = Arc::new(error);
+        let causes = "the sandbox could not be reverted: the overlay disk cannot be used: \
+                      could not open \"/overlay\": no such file";
+        for (event, before) in [
+            (Event::SpareFailed(Arc::clone(&error)), "no spare: "),
+            (
+                Event::SpareRefused(Arc::clone(&error)),
+                "a spare is not used: ",
+            ),
+            (Event::VmmGivenUp(error), "the VMM was given up: "),
+        ] {
+            assert_eq!(event.to_string(), format!("{before}{causes}"));
         }
     }
 }

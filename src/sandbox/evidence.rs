@@ -104,7 +104,7 @@ impl Kept {
             }),
             Err(error) => {
                 let folder = folder.display();
-                tracing::error!(%folder, %error, "no evidence of the divergence could be kept");
+                tracing::error!(%folder, error = %Causes(&error), "no evidence of the divergence could be kept");
                 None
             }
         }
@@ -113,7 +113,7 @@ impl Kept {
     fn write(&mut self, name: &str, bytes: &[u8]) {
         match write_private(&self.folder.join(name), bytes) {
             Ok(()) => self.written += 1,
-            Err(error) => self.lacks(name, &error),
+            Err(error) => self.lacks(name, &Causes(&error)),
         }
     }
 

@@ -13,6 +13,7 @@ use super::headroom::Headroom;
 use super::manifest::read_bounded;
 use super::memory::{CopyReason, LoadedMemory, MemoryBasis, MemoryMode};
 use super::{Error, Golden, Shortage};
+use crate::causes::Causes;
 use crate::machine::{
     CopySource, DiskRole, GuestMemory, MAX_CONFIG_BYTES, MAX_STATE_BYTES, SNAPSHOT_FILES, Snapshot,
     SnapshotBytes, maps_memory,
@@ -177,7 +178,7 @@ impl Golden {
         let (source, because) = match self.immutable_memory(file, options.memory_limit)? {
             Ok(immutable) => (CopySource::Immutable(Arc::new(immutable)), because),
             Err(shortage) => {
-                tracing::warn!(%shortage, "the golden snapshot's memory is copied at each restore");
+                tracing::warn!(shortage = %Causes(&shortage), "the golden snapshot's memory is copied at each restore");
                 let leased = Leased::take(&file.path).map_err(Error::Memory)?;
                 let because = because.unwrap_or(CopyReason::ShortOfMemory(shortage));
                 (CopySource::Leased(Arc::new(leased)), Some(because))

@@ -5,6 +5,7 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use super::files::Files;
+use crate::causes::Causes;
 
 /// How long a process that wants to write to a held file waits at most. The kernel would make it wait for 45 s.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -22,8 +23,9 @@ impl Watcher {
         let started = thread::Builder::new()
             .name("golden-watcher".to_owned())
             .spawn(move || watch(&files));
-        let thread = started
-            .inspect_err(|error| tracing::warn!(%error, "the golden snapshot is not watched"));
+        let thread = started.inspect_err(
+            |error| tracing::warn!(error = %Causes(error), "the golden snapshot is not watched"),
+        );
         Watcher {
             thread: thread.ok(),
         }

@@ -23,6 +23,7 @@ use super::{
     ToolExecution, ToolInvocation,
 };
 use crate::broadcast::{self, Capacity};
+use crate::causes::Causes;
 use crate::golden::{LoadedGolden, MemoryBasis};
 use crate::machine::{Machine, VmmSource};
 use crate::vsock;
@@ -277,7 +278,7 @@ impl Sandbox for ChvSandbox {
         // A task of its own, so that a shutdown goes on to its end although its caller gave up waiting.
         let done = tokio::spawn(async move { shared.shutdown().await }).await;
         if let Err(error) = done {
-            tracing::error!(%error, "the shutdown did not come to its end");
+            tracing::error!(error = %Causes(&error), "the shutdown did not come to its end");
         }
     }
 

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use super::reset_target::{Failure, Prepared, ResetTarget, Reverted};
 use super::{Running, Shared};
+use crate::causes::Causes;
 use crate::machine::Machine;
 use crate::sandbox::{Error, Event, StrategyUsed};
 
@@ -44,7 +45,7 @@ impl Shared {
             Err(refused @ Failure::Golden(_)) => return Err(refused.into()),
             Err(error) => {
                 if let Err(error) = running.machine.delete().await {
-                    tracing::warn!(%error, "the VM that was to be replaced could not be deleted");
+                    tracing::warn!(error = %Causes(&error), "the VM that was to be replaced could not be deleted");
                     self.give_up(running).await;
                 }
                 return Err(error.into());
@@ -69,7 +70,7 @@ impl Shared {
             if running.machine.vmm().process().is_none() {
                 return Err(Error::ResetFailed(error));
             }
-            tracing::error!(%error, "the VMM is given up");
+            tracing::error!(error = %Causes(&error), "the VMM is given up");
             self.give_up(running).await;
             self.status
                 .tell(Event::VmmGivenUp(Arc::new(Error::ResetFailed(error))));
@@ -108,7 +109,7 @@ impl Shared {
                     if let Failure::Golden(_) = error {
                         return Err(error);
                     }
-                    tracing::warn!(%error, "a spare is not what it was, and is not used");
+                    tracing::warn!(error = %Causes(&error), "a spare is not what it was, and is not used");
                     self.status
                         .tell(Event::SpareRefused(Arc::new(error.into())));
                 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::reset_target::ResetTarget;
 use super::reset_target::Reverted;
 use super::{Running, Shared};
+use crate::causes::Causes;
 use crate::golden::{HeldDisks, vmm_api_state};
 use crate::machine::{Machine, Reading};
 use crate::sandbox::verify::Verdict;
@@ -88,7 +89,7 @@ impl Shared {
         }
         machine.close_channel();
         if let Err(error) = machine.pause().await {
-            tracing::warn!(%error, "the VM that diverged could not be paused");
+            tracing::warn!(error = %Causes(&error), "the VM that diverged could not be paused");
         }
         let beside = || {
             let golden = self.config.golden.as_deref()?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::causes::Causes;
 use crate::golden::{self, Golden, HeldDisks, KnownExecutable, LoadedGolden};
 use crate::machine::{
     self, FurtherFiles, KnownDisk, Machine, MachineConfig, RevertOptions, Staged, VmmSource,
@@ -161,7 +162,7 @@ impl ResetTarget {
         match machine.prewarm(staged).await {
             Ok(staged) => Ok(Prepared { staged, disks }),
             Err(error @ machine::Error::GuestWrites { .. }) => {
-                tracing::warn!(%error, "spares wait without having answered once");
+                tracing::warn!(error = %Causes(&error), "spares wait without having answered once");
                 self.writes_idly.store(true, Ordering::Relaxed);
                 self.stage(machine).await
             }

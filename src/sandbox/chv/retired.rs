@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinSet;
 
+use crate::causes::Causes;
 use crate::machine::Machine;
 
 /// Shuts machines down in the background. Dropped, it kills what is still there.
@@ -27,7 +28,7 @@ impl Retired {
         let mut leaving = mem::take(&mut *self.lock());
         while let Some(left) = leaving.join_next().await {
             if let Err(error) = left {
-                tracing::error!(%error, "the shutdown of a retired VMM did not come to its end");
+                tracing::error!(error = %Causes(&error), "the shutdown of a retired VMM did not come to its end");
             }
         }
     }

@@ -21,6 +21,7 @@ use super::reset_target::{Failure, Prepared, ResetTarget};
 use super::retired::Retired;
 use super::status::Status;
 use super::watch::Watcher;
+use crate::causes::Causes;
 use crate::machine::Machine;
 use crate::sandbox::Event;
 
@@ -208,7 +209,7 @@ impl Refill {
                 }
                 Err(error) => {
                     let pause = pauses.next();
-                    tracing::error!(%error, ?pause, "a spare could not be prepared");
+                    tracing::error!(error = %Causes(&error), ?pause, "a spare could not be prepared");
                     self.status.tell(Event::SpareFailed(Arc::new(error.into())));
                     sleep(pause).await;
                 }

@@ -1,13 +1,14 @@
 //! What a configuration takes and refuses.
 
 use super::*;
+use crate::causes::Causes;
 
 fn check(toml: &str, expected: Result<(), &str>) {
     let result = SandboxConfig::from_toml(toml).map(drop);
     match (result, expected) {
         (Ok(()), Ok(())) => {}
         (Err(error), Err(part)) => {
-            let text = format!("{error}: {:?}", std::error::Error::source(&error));
+            let text = Causes(&error).to_string();
             assert!(text.contains(part), "{toml}: {text}");
         }
         (result, expected) => panic!("{toml}: {result:?}, expected {expected:?}"),
