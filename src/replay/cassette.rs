@@ -303,10 +303,7 @@ b\" }" }
     #[track_caller]
     fn check(text: &str, expected: &str) {
         let error = text.parse::<Cassette>().unwrap_err();
-        let mut said = error.to_string();
-        if let Some(source) = std::error::Error::source(&error) {
-            said = format!("{said}: {source}");
-        }
+        let said = crate::causes::Causes(&error).to_string();
         assert!(said.contains(expected), "{said}");
     }
 

@@ -226,8 +226,7 @@ fn values_stay_in_their_ranges() {
 fn what_is_wrong_is_said() {
     let check = |body: &[u8], expected: &str| {
         let error = Frame::decode(body).unwrap_err();
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        let text = format!("{error}: {}", cause.unwrap_or_default());
+        let text = crate::causes::Causes(&error).to_string();
         assert!(text.contains(expected), "{text:?} says {expected:?}");
     };
     check(b"\xff{}", "not UTF-8");

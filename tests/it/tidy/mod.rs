@@ -1,6 +1,7 @@
 //! What holds for every file of the package and no compiler checks: who may use whom, how long a file may get, what
 //! must not be left in one.
 
+mod causes;
 mod layers;
 mod scan;
 

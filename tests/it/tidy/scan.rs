@@ -19,20 +19,20 @@ pub(super) fn macros_outside_tests(text: &str) -> Vec<String> {
     names
 }
 
-fn tokens(text: &str) -> Vec<TokenTree> {
+pub(super) fn tokens(text: &str) -> Vec<TokenTree> {
     let stream: TokenStream = text.parse().expect("the file compiles");
     stream.into_iter().collect()
 }
 
-fn inside(group: &proc_macro2::Group) -> Vec<TokenTree> {
+pub(super) fn inside(group: &proc_macro2::Group) -> Vec<TokenTree> {
     group.stream().into_iter().collect()
 }
 
-fn is_ident(token: Option<&TokenTree>, name: &str) -> bool {
+pub(super) fn is_ident(token: Option<&TokenTree>, name: &str) -> bool {
     matches!(token, Some(TokenTree::Ident(ident)) if ident == name)
 }
 
-fn is_punct(token: Option<&TokenTree>, character: char) -> bool {
+pub(super) fn is_punct(token: Option<&TokenTree>, character: char) -> bool {
     matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == character)
 }
 

@@ -268,8 +268,7 @@ mod tests {
         #[track_caller]
         fn check(json: &str, expected: &str) {
             let error = Toolbox::from_json(json.as_bytes()).unwrap_err();
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            let message = format!("{error} {}", source.unwrap_or_default());
+            let message = crate::causes::Causes(&error).to_string();
             assert!(message.contains(expected), "{json}: {message}");
         }
         let tool = |name: &str, tool: &str| format!(r#"{{"tools": {{"{name}": {tool}}}}}"#);
