@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chv_sandbox::overlay::{self, AccessPolicy, Progress, Threads};
+use chv_sandbox::overlay::{self, AccessPolicy, FileProof, Progress, Threads};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::Failure;
@@ -18,7 +19,7 @@ use super::status::{self, Status};
 #[derive(clap::Args)]
 #[command(after_help = status::help(&[
     (Status::Yes, "this is the file's digest"),
-    (Status::Undecided, "the file can't be read, is no regular file, or changed meanwhile"),
+    (Status::Undecided, "the file can't be read, is no regular file, or its length changed meanwhile"),
 ]))]
 pub(crate) struct Args {
     /// The file.
@@ -46,11 +47,11 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         let policy = AccessPolicy::PreferMapped;
         if fsverity {
             let threads = Threads::default();
-            let hashed = overlay::fsverity_watched(&file, policy, threads, &watched)?;
-            Ok((hashed.digest.to_string(), serde_json::to_value(hashed)?))
+            let proof = overlay::fsverity_watched(&file, policy, threads, &watched)?;
+            Ok((proof.digest.to_string(), everything(&proof)))
         } else {
-            let hashed = overlay::sha256_watched(&file, policy, &watched)?;
-            Ok((hashed.digest.to_string(), serde_json::to_value(hashed)?))
+            let proof = overlay::sha256_watched(&file, policy, &watched)?;
+            Ok((proof.digest.to_string(), everything(&proof)))
         }
     });
     let hashed = interrupt.race(async {
@@ -65,6 +66,26 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         false => println!("{digest}"),
     }
     Ok(Status::Yes)
+}
+
+/// A proof as this command prints it: what the digest rests on is how the file was reached.
+fn everything<D: Serialize>(proof: &FileProof<D>) -> Value {
+    let FileProof {
+        digest,
+        length,
+        identity,
+        basis,
+        work,
+        elapsed,
+    } = proof;
+    json!({
+        "digest": digest,
+        "length": length,
+        "identity": identity,
+        "access": basis,
+        "work": work,
+        "elapsed_us": elapsed.as_micros() as u64,
+    })
 }
 
 /// Shows on the terminal, if standard error is one, how far a digest is that takes longer than a moment. Goes on until

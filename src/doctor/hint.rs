@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use super::{CheckId, Host, Remedy, kvm, layers, run_root, vmm as vmm_check};
 use crate::causes::Causes;
@@ -74,10 +75,10 @@ fn explain(host: &Host, error: &(dyn Error + 'static)) -> Option<(CheckId, Optio
             _ => None,
         };
     }
-    if let Some(machine::Error::Api { source, .. }) = error.downcast_ref() {
+    if let Some(machine::Error::Api { source, .. }) = shared(error) {
         return lacks_kvm(source.messages()).then_some((CheckId::Kvm, None));
     }
-    if let Some(golden::Error::Memory(error)) = error.downcast_ref() {
+    if let Some(golden::Error::Memory(error)) = shared(error) {
         return match error {
             overlay::Error::NoLease { .. } => Some((CheckId::Leases, None)),
             overlay::Error::NoSpace { .. } => Some((CheckId::Memory, None)),
@@ -89,6 +90,12 @@ fn explain(host: &Host, error: &(dyn Error + 'static)) -> Option<(CheckId, Optio
         Some(overlay::Error::NoSpace { .. }) => Some((CheckId::RunRoot, None)),
         _ => None,
     }
+}
+
+/// An error of this type, whether or not it is shared.
+fn shared<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let shared = || error.downcast_ref::<Arc<T>>().map(Arc::as_ref);
+    error.downcast_ref().or_else(shared)
 }
 
 /// Whether the VMM's own words say that the kernel refused it KVM. Its messages are all that its API gives.
@@ -135,7 +142,7 @@ mod tests {
             device: "/dev/kvm".into(),
             source: denied(),
         };
-        let booted = sandbox::Error::NotAvailable(Unavailable::Kvm(no_kvm()));
+        let booted = sandbox::Error::NotAvailable(Arc::new(Unavailable::Kvm(no_kvm())));
         check(&booted, Some((CheckId::Kvm, "setfacl")));
         let died = vmm::Error::DiedAtStart {
             binary: "vmm".into(),
@@ -152,7 +159,7 @@ mod tests {
             binary: "vmm".into(),
             searched_path: true,
         };
-        let booted = sandbox::Error::NotAvailable(Unavailable::Vmm(not_found));
+        let booted = sandbox::Error::NotAvailable(Arc::new(Unavailable::Vmm(not_found)));
         check(&booted, Some((CheckId::Vmm, "install cloud-hypervisor")));
         let not_executable = vmm::Error::NotExecutable {
             binary: "/nowhere/vmm".into(),
@@ -171,7 +178,7 @@ mod tests {
         check(&minted, Some((CheckId::RunRoot, "--run-root")));
         let memory = |error| {
             let failed = BootFailure::Golden(golden::Error::Memory(error));
-            sandbox::Error::BootFailed(failed)
+            sandbox::Error::BootFailed(Arc::new(failed))
         };
         let memfd = memory(overlay::Error::Io {
             operation: "make a memory file for",

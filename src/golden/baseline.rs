@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::GoldenDisk;
 use crate::api::types::VmState;
 use crate::guest::protocol::VmmApiState;
-use crate::machine::{DiskReading, DiskRole, Error, GuestReading, Reading, Readings, VmmFile};
+use crate::machine::{DiskProof, DiskRole, Error, GuestReading, OpenInVmm, Reading, Readings};
 use crate::overlay::Digest;
 
 /// The VM's state in the words of the agent's protocol.
@@ -110,19 +110,20 @@ impl Baselines {
     }
 }
 
-fn check_disk(disk: &DiskReading, kept: &GoldenDisk) -> Result<(), BaselineError> {
+fn check_disk(disk: &DiskProof, kept: &GoldenDisk) -> Result<(), BaselineError> {
     let role = disk.role;
-    if disk.digest == Digest::OF_NOTHING {
+    let found = disk.bytes.digest.sha256;
+    if found == Digest::OF_NOTHING {
         return Err(BaselineError::DigestOfNothing { role });
     }
-    if let VmmFile::NotOpen(_) = disk.vmm_file {
+    if disk.open_in_vmm == OpenInVmm::No {
         return Err(BaselineError::AnotherFile { role });
     }
-    if disk.digest != kept.sha256 {
+    if found != kept.sha256 {
         return Err(BaselineError::DiskChanged {
             role,
             kept: kept.sha256,
-            found: disk.digest,
+            found,
         });
     }
     Ok(())

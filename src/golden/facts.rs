@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::{DiskFormat, DiskRole, SNAPSHOT_FILES};
-use crate::overlay::{Digest, Digests, VerityDigest};
+use crate::overlay::{Digest, RecordedBytes, VerityDigest};
 
 /// A file by its path, its length and both digests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,12 +22,12 @@ pub struct FileFacts {
 }
 
 impl FileFacts {
-    pub(super) fn new(path: PathBuf, digests: &Digests) -> Self {
+    pub(super) fn new(path: PathBuf, recorded: &RecordedBytes) -> Self {
         FileFacts {
             path,
-            length: digests.length,
-            sha256: digests.sha256,
-            fsverity: digests.fsverity,
+            length: recorded.length,
+            sha256: recorded.sha256,
+            fsverity: recorded.fsverity,
         }
     }
 }
@@ -48,7 +48,7 @@ pub struct ExecutableFacts {
 pub struct VmmFacts {
     /// What `vmm.ping` says of its build, as `v53.0-12-gabcdef-dirty`.
     pub build_version: String,
-    /// Its executable. `None`: somebody else ran that VMM, and its process can't be looked at.
+    /// Its executable. `None`: another program ran that VMM, and its process can't be looked at.
     pub executable: Option<ExecutableFacts>,
 }
 
@@ -98,6 +98,17 @@ pub struct GoldenDisk {
     /// What lies beneath a qcow2 image, from the nearest backing file to the last. Empty for a raw image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backing: Vec<FileFacts>,
+}
+
+impl GoldenDisk {
+    /// Its length and both its digests.
+    pub fn recorded(&self) -> RecordedBytes {
+        RecordedBytes {
+            sha256: self.sha256,
+            fsverity: self.fsverity,
+            length: self.length,
+        }
+    }
 }
 
 /// A file that the VMM wrote into the snapshot.

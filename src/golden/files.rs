@@ -2,11 +2,12 @@
 
 use std::fmt::Display;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use super::{Error, FileFacts, Golden, manifest};
 use crate::machine::DiskRole;
-use crate::overlay::{Digest, VerityDigest};
+use crate::overlay::{self, Digest, RecordedBytes, VerityDigest};
 
 /// What of a golden snapshot something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +126,15 @@ impl Expected {
         }
     }
 
+    /// What the manifest says of its bytes, for a file that has both digests there.
+    pub(super) fn recorded(&self) -> Option<RecordedBytes> {
+        Some(RecordedBytes {
+            sha256: self.sha256?,
+            fsverity: self.fsverity,
+            length: self.length,
+        })
+    }
+
     /// A length that differs needs no digest to be told.
     pub(super) fn check_length_on_disk(&self) -> Result<(), Error> {
         let metadata = fs::metadata(&self.path).map_err(|source| Error::Missing {
@@ -141,15 +151,35 @@ impl Expected {
         expected: &T,
         found: &T,
     ) -> Result<(), Error> {
-        if expected == found {
-            return Ok(());
+        match expected == found {
+            true => Ok(()),
+            false => Err(self.differs(what, expected, found)),
         }
+    }
+
+    /// The error for a fact that isn't the manifest's.
+    pub(super) fn differs(
+        &self,
+        what: &str,
+        expected: &impl Display,
+        found: &impl Display,
+    ) -> Error {
         let field = format!("{}.{what}", self.field);
-        Err(match self.part {
+        match self.part {
             Part::Manifest => Error::ManifestChanged {
                 path: self.path.clone(),
             },
             part => Error::mismatch(part, field, expected, found),
-        })
+        }
+    }
+
+    /// The error for a file that can't be digested: one that isn't there is missing.
+    pub(super) fn unreadable(&self, error: overlay::Error) -> Error {
+        match error {
+            overlay::Error::Io { path, source, .. } if source.kind() == ErrorKind::NotFound => {
+                Error::Missing { path, source }
+            }
+            error => Error::Digest(error),
+        }
     }
 }

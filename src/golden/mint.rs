@@ -24,7 +24,7 @@ use crate::machine::{
     self, Disk, FurtherFiles, Machine, MachineConfig, RevertOptions, SNAPSHOT_FILES, Snapshot,
     VmShape, blocking,
 };
-use crate::overlay::{self, AccessPolicy, Digests, Threads};
+use crate::overlay::{self, AccessPolicy, RecordedBytes, Threads};
 
 /// How often the guest is asked whether it has settled.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
@@ -253,16 +253,16 @@ async fn digest_disks(
             true => absolute(&disk.origin)?,
             false => format!("{}.img", disk.role).into(),
         };
-        let digests = digest(folder.join(&path)).await?;
+        let recorded = digest(folder.join(&path)).await?;
         disks.push(GoldenDisk {
             role: disk.role,
             readonly: disk.readonly,
             format: disk.format,
             backing: digest_backing(disk).await?,
             path,
-            length: digests.length,
-            sha256: digests.sha256,
-            fsverity: digests.fsverity,
+            length: recorded.length,
+            sha256: recorded.sha256,
+            fsverity: recorded.fsverity,
         });
     }
     Ok(disks)
@@ -273,8 +273,8 @@ async fn digest_backing(disk: &Disk) -> Result<Vec<FileFacts>, MintError> {
     let mut files = Vec::new();
     for member in disk.backing().map_err(MintError::Snapshot)? {
         let path = absolute(&member.path)?;
-        let digests = digest(path.clone()).await?;
-        files.push(FileFacts::new(path, &digests));
+        let recorded = digest(path.clone()).await?;
+        files.push(FileFacts::new(path, &recorded));
     }
     Ok(files)
 }
@@ -287,7 +287,7 @@ async fn free_zeros(snapshot: &Path) {
     match blocking(move || overlay::make_sparse(&memory)).await {
         Ok(freed) => tracing::info!(freed, "zeros in the snapshot's memory need no room"),
         Err(error) => {
-            tracing::warn!(error = %Causes(&error), "the snapshot's memory keeps its zeros")
+            tracing::warn!(error = %Causes(&error), "the snapshot's memory keeps its zeros");
         }
     }
 }
@@ -335,8 +335,8 @@ async fn vmm_facts(machine: &Machine) -> Result<VmmFacts, MintError> {
 async fn payload_facts(shape: &VmShape) -> Result<PayloadFacts, MintError> {
     let file = async |path: &Path| {
         let path = absolute(path)?;
-        let digests = digest(path.clone()).await?;
-        Ok::<_, MintError>(FileFacts::new(path, &digests))
+        let recorded = digest(path.clone()).await?;
+        Ok::<_, MintError>(FileFacts::new(path, &recorded))
     };
     Ok(PayloadFacts {
         kernel: file(&shape.kernel).await?,
@@ -348,9 +348,10 @@ async fn payload_facts(shape: &VmShape) -> Result<PayloadFacts, MintError> {
     })
 }
 
-async fn digest(path: PathBuf) -> Result<Digests, MintError> {
-    let digests = blocking(move || overlay::digests(&path, AccessPolicy::PreferMapped)).await;
-    digests.map_err(|error| MintError::Digest(Error::Digest(error)))
+async fn digest(path: PathBuf) -> Result<RecordedBytes, MintError> {
+    let proof = blocking(move || overlay::record(&path, AccessPolicy::PreferMapped)).await;
+    let proof = proof.map_err(|error| MintError::Digest(Error::Digest(error)))?;
+    Ok(proof.digest)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, MintError> {

@@ -16,6 +16,7 @@ mod baseline;
 mod compare;
 mod cpu;
 mod error;
+mod executable;
 mod facts;
 mod files;
 mod folder;
@@ -45,8 +46,7 @@ pub use facts::{
 pub use files::Part;
 pub(crate) use headroom::available_memory;
 pub use headroom::{MemoryLimit, Shortage};
-pub use host::KnownExecutable;
-pub use loaded::{HeldDisk, HeldDisks, LoadOptions, LoadedGolden};
+pub use loaded::{HeldDisks, LoadOptions, LoadedGolden};
 pub use manifest::Manifest;
 pub use memory::{CopyReason, LoadedMemory, MemoryBasis, MemoryMode};
 pub use mint::{MintConfig, MintError, mint};

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::layout::utf8;
 use super::readings::Steps;
 use super::vm_config::{VmDisk, VmFiles, VmShape, vm_config};
-use super::{Error, Machine, Reading, Step};
+use super::{Error, Machine, Reading};
 use crate::api;
 use crate::api::types::VmState;
 use crate::causes::Causes;
@@ -34,8 +34,7 @@ impl Machine {
         booted
     }
 
-    /// Deletes the VM and boots again from nothing, with fresh copies of the writable disks: the steps with their
-    /// times, and the VM's state.
+    /// Deletes the VM and boots again from nothing, with fresh copies of the writable disks. The VM's state.
     ///
     /// # Errors
     ///
@@ -43,15 +42,15 @@ impl Machine {
     pub async fn reboot_cold(
         &mut self,
         shape: &VmShape,
-    ) -> Result<(Vec<Step>, Reading<VmState>), Error> {
-        let mut steps = Steps::start();
+        steps: &mut Steps,
+    ) -> Result<Reading<VmState>, Error> {
         self.delete().await?;
         steps.end("delete");
         self.boot(shape).await?;
         steps.end("boot");
         let state = self.read_vm_state().await?;
         steps.end("vm_state");
-        Ok((steps.finish(), state))
+        Ok(state)
     }
 
     /// Creates a VM in the empty slot and boots it, without waiting for its guest: for one that has no dispatcher. After
@@ -61,7 +60,7 @@ impl Machine {
     ///
     /// Those of [`boot`](Self::boot) but for the guest's.
     pub async fn boot_vm(&mut self, shape: &VmShape) -> Result<(), Error> {
-        (self.occupied, self.served) = (true, true);
+        self.occupied = true;
         let payload = [Some(&shape.kernel), shape.initramfs.as_ref()];
         for path in payload.into_iter().flatten() {
             check_readable(path)?;
@@ -96,9 +95,9 @@ impl Machine {
         let mut disks = Vec::with_capacity(self.disks.len());
         for disk in &self.disks {
             disks.push(VmDisk {
-                role: disk.role,
-                readonly: disk.readonly,
-                format: disk.format,
+                role: disk.role(),
+                readonly: disk.given.readonly,
+                format: disk.given.format,
                 has_backing: !disk.backing.is_empty(),
                 path: disk.name.clone(),
             });

@@ -1,19 +1,26 @@
 //! The disks of a machine: where each comes from, and the file that the VM gets.
+//!
+//! | disk | a VMM of ours | a VMM that another program runs |
+//! |---|---|---|
+//! | read-only | inherits the image, open for reading | opens the image by its path |
+//! | writable | inherits a file without a name ([`NamelessFile`]), empty at first | opens a working copy in the machine's directory |
+//!
+//! A writable disk is filled from its *origin*: an image's overlay, or the copy that a golden snapshot keeps.
 
 use std::fmt;
 use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::Error;
 use super::layout::{Layout, utf8};
 use super::readings::blocking;
-use super::{DiskFile, Error, FilePurpose};
 use crate::overlay::qcow2::{self, Chain, Member};
-use crate::overlay::{
-    self, AccessPolicy, Change, Copied, DiskFormat, FileIdentity, Hashed, Threads, VerityDigest,
-};
+use crate::overlay::{self, Copied, DiskFormat, NamelessFile};
+use crate::vmm::beyond_streams;
 
 /// What a disk is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -60,19 +67,13 @@ impl Disk {
     ///
     /// [`Error::Disk`] for a chain that can't be used, or a writable image that a VMM would change by opening it.
     pub fn backing(&self) -> Result<Vec<Member>, Error> {
-        let chain = self.chain().map_err(|source| Error::Disk {
-            role: self.role,
-            source,
-        })?;
+        let chain = self.chain().map_err(|source| self.error(source))?;
         Ok(chain.map_or_else(Vec::new, |chain| chain.backing().to_vec()))
     }
 
     /// The length in bytes that the VMM's file of this disk has at most.
-    pub(super) fn largest_file(&self) -> Result<u64, Error> {
-        let chain = self.chain().map_err(|source| Error::Disk {
-            role: self.role,
-            source,
-        })?;
+    fn largest_file(&self) -> Result<u64, Error> {
+        let chain = self.chain().map_err(|source| self.error(source))?;
         match chain {
             Some(chain) => Ok(chain.largest_file()),
             None => {
@@ -94,146 +95,12 @@ impl Disk {
             }
         }
     }
-}
 
-/// A disk with the file that the VM opens.
-#[derive(Debug)]
-pub(super) struct WorkingDisk {
-    pub(super) role: DiskRole,
-    pub(super) origin: PathBuf,
-    pub(super) readonly: bool,
-    pub(super) format: DiskFormat,
-    pub(super) path: PathBuf,
-    /// The VMM's name for the file.
-    pub(super) name: String,
-    /// The backing files as they were when the machine was made.
-    pub(super) backing: Vec<Member>,
-    /// Held while the working copy is made: a caller that gives up waiting for that leaves it going on, and it must
-    /// not end in the middle of what comes next.
-    copying: Arc<Mutex<()>>,
-}
-
-impl WorkingDisk {
-    /// `inherited` is the VMM's name for a read-only disk that it has inherited.
-    pub(super) fn new(
-        disk: Disk,
-        layout: &Layout,
-        inherited: Option<String>,
-    ) -> Result<Self, Error> {
-        let mut disk = disk;
-        // The VMM resolves a relative path against its own working directory, a snapshot for ever.
-        disk.origin =
-            std::path::absolute(&disk.origin).map_err(Error::file("resolve", &disk.origin))?;
-        let backing = disk.backing()?;
-        let Disk {
-            role,
-            origin,
-            readonly,
-            format,
-        } = disk;
-        let path = match readonly {
-            true => {
-                // The VMM's own message for a missing file doesn't name it.
-                File::open(&origin).map_err(Error::file("open", origin.as_path()))?;
-                origin.clone()
-            }
-            false => layout.disk(role),
-        };
-        let name = match inherited {
-            Some(name) => name,
-            None => utf8("disk", &path)?.to_owned(),
-        };
-        Ok(WorkingDisk {
-            role,
-            name,
-            origin,
-            readonly,
-            format,
-            path,
-            backing,
-            copying: Arc::default(),
-        })
-    }
-
-    /// Makes the working copy of a writable disk equal to its origin, as a new file. A read-only disk is left
-    /// as it is found.
-    pub(super) async fn put_back(&self) -> Result<Option<Copied>, Error> {
-        if self.readonly {
-            return Ok(None);
-        }
-        let (origin, path) = (self.origin.clone(), self.path.clone());
-        let copying = Arc::clone(&self.copying);
-        let done = blocking(move || {
-            let _alone = copying.lock().unwrap_or_else(PoisonError::into_inner);
-            overlay::put_back(&origin, &path)
-        });
-        let done = done.await;
-        done.map(Some).map_err(|source| self.error(source))
-    }
-
-    /// Hashes the file that the VM opens.
-    pub(super) async fn hash(&self, policy: AccessPolicy) -> Result<Hashed, Error> {
-        let path = self.path.clone();
-        let hashed = blocking(move || overlay::sha256(&path, policy)).await;
-        hashed.map_err(|source| self.error(source))
-    }
-
-    /// Takes the fs-verity digest of the file that the VM opens.
-    pub(super) async fn hash_verity(
-        &self,
-        policy: AccessPolicy,
-    ) -> Result<Hashed<VerityDigest>, Error> {
-        let path = self.path.clone();
-        let hashed = blocking(move || overlay::fsverity(&path, policy, Threads::default())).await;
-        hashed.map_err(|source| self.error(source))
-    }
-
-    /// Keeps a copy of the disk's present bytes at `to`. The VM must not run.
-    pub(super) async fn keep(&self, to: PathBuf) -> Result<(), Error> {
-        let path = self.path.clone();
-        let kept = blocking(move || overlay::copy_private(&path, &to)).await;
-        kept.map(drop).map_err(|source| self.error(source))
-    }
-
-    pub(super) fn as_given(&self) -> Disk {
-        Disk {
-            role: self.role,
-            origin: self.origin.clone(),
-            readonly: self.readonly,
-            format: self.format,
-        }
-    }
-
-    /// Looks up, where that may block, the files that the disk needs. Fails if the chain isn't what it was.
-    pub(super) fn files(&self) -> impl FnOnce() -> Result<Vec<DiskFile>, Error> + Send + 'static {
-        let (disk, before, path) = (self.as_given(), self.backing.clone(), self.path.clone());
-        move || {
-            let file = |purpose, path| DiskFile {
-                role: disk.role,
-                purpose,
-                path,
-            };
-            let backing = disk.backing()?;
-            if !backing.iter().map(which).eq(before.iter().map(which)) {
-                return Err(Error::Disk {
-                    role: disk.role,
-                    source: overlay::Error::Changed {
-                        path: disk.origin,
-                        change: Change::Backing,
-                    },
-                });
-            }
-            let mut files = match disk.readonly {
-                true => vec![file(FilePurpose::Image, disk.origin)],
-                false => vec![
-                    file(FilePurpose::Origin, disk.origin),
-                    file(FilePurpose::WorkingCopy, path),
-                ],
-            };
-            let backing = backing.into_iter();
-            files.extend(backing.map(|member| file(FilePurpose::Backing, member.path)));
-            Ok(files)
-        }
+    /// Resolves the path: the VMM resolves a relative one against its own working directory, a snapshot for ever.
+    fn absolute(mut self) -> Result<Disk, Error> {
+        let absolute = std::path::absolute(&self.origin);
+        self.origin = absolute.map_err(Error::file("resolve", &self.origin))?;
+        Ok(self)
     }
 
     fn error(&self, source: overlay::Error) -> Error {
@@ -244,7 +111,174 @@ impl WorkingDisk {
     }
 }
 
-/// What makes a backing file the same. Its length and bytes are for a digest to prove.
-fn which(member: &Member) -> (&Path, DiskFormat, FileIdentity) {
-    (&member.path, member.format, member.identity)
+/// The file that the VM has for a disk.
+#[derive(Debug)]
+enum Image {
+    /// The origin, which nobody writes to.
+    Origin,
+    /// A file without a name, which the VMM has inherited.
+    Nameless(Arc<NamelessFile>),
+    /// A working copy by this name.
+    Named {
+        path: PathBuf,
+        /// Held while the copy is made: a caller that gives up waiting leaves the copying going on.
+        copying: Arc<Mutex<()>>,
+    },
+}
+
+/// A disk with the file that the VM opens.
+#[derive(Debug)]
+pub(super) struct WorkingDisk {
+    /// As it was given; a writable one with what it is filled from now.
+    pub(super) given: Disk,
+    image: Image,
+    /// The VMM's name for the file.
+    pub(super) name: String,
+    /// The backing files as they were when the machine was made: the VMM has to open these very files.
+    pub(super) backing: Vec<Member>,
+}
+
+/// What a VMM is given for a disk.
+pub(super) struct Inherited {
+    pub(super) disk: WorkingDisk,
+    pub(super) descriptor: OwnedFd,
+    /// The length in bytes of the largest file that the VMM makes of it; 0 for a read-only disk.
+    pub(super) largest: u64,
+}
+
+impl WorkingDisk {
+    /// A disk whose file the VMM inherits; a writable one lies in the origin's directory, where it may share blocks with
+    /// that, or else in `run_root`. Blocks.
+    pub(super) fn inherited(disk: Disk, run_root: &Path) -> Result<Inherited, Error> {
+        let disk = disk.absolute()?;
+        let origin = disk.origin.as_path();
+        let (image, descriptor, largest) = match disk.readonly {
+            true => {
+                let file = File::open(origin).map_err(Error::file("open", origin))?;
+                (Image::Origin, OwnedFd::from(file), 0)
+            }
+            false => {
+                let beside = origin.parent().unwrap_or(run_root);
+                let file = NamelessFile::create(&[beside, run_root]);
+                let file = file.map_err(|source| disk.error(source))?;
+                let descriptor = file.file().try_clone();
+                let descriptor = descriptor.map_err(Error::file("duplicate", origin))?;
+                let image = Image::Nameless(Arc::new(file));
+                (image, OwnedFd::from(descriptor), disk.largest_file()?)
+            }
+        };
+        let descriptor = beyond_streams(descriptor).map_err(Error::file("duplicate", origin))?;
+        Ok(Inherited {
+            disk: WorkingDisk {
+                name: format!("/proc/self/fd/{}", descriptor.as_raw_fd()),
+                backing: disk.backing()?,
+                given: disk,
+                image,
+            },
+            descriptor,
+            largest,
+        })
+    }
+
+    /// A disk whose file the VMM opens by its path; a writable one lies in the machine's directory.
+    pub(super) fn named(disk: Disk, layout: &Layout) -> Result<Self, Error> {
+        let disk = disk.absolute()?;
+        let image = match disk.readonly {
+            // The VMM's own message for a missing file doesn't name it.
+            true => {
+                let origin = disk.origin.as_path();
+                File::open(origin).map_err(Error::file("open", origin))?;
+                Image::Origin
+            }
+            false => Image::Named {
+                path: layout.disk(disk.role),
+                copying: Arc::default(),
+            },
+        };
+        let path = match &image {
+            Image::Named { path, .. } => path,
+            _ => &disk.origin,
+        };
+        Ok(WorkingDisk {
+            name: utf8("disk", path)?.to_owned(),
+            backing: disk.backing()?,
+            given: disk,
+            image,
+        })
+    }
+
+    pub(super) fn role(&self) -> DiskRole {
+        self.given.role
+    }
+
+    /// Gives a writable disk the bytes of its origin. A read-only disk is left as it is found.
+    pub(super) async fn put_back(&self) -> Result<Option<Copied>, Error> {
+        let origin = self.given.origin.clone();
+        let done = match &self.image {
+            Image::Origin => return Ok(None),
+            Image::Nameless(file) => {
+                let file = Arc::clone(file);
+                let fill = move || {
+                    let from = File::open(&origin);
+                    let from = from.map_err(Error::file("open", origin.as_path()))?;
+                    Ok::<_, Error>(file.fill(&from, &origin))
+                };
+                blocking(fill).await?
+            }
+            Image::Named { path, copying } => {
+                let (path, copying) = (path.clone(), Arc::clone(copying));
+                let copy = move || {
+                    let _alone = copying.lock().unwrap_or_else(PoisonError::into_inner);
+                    overlay::put_back(&origin, &path)
+                };
+                blocking(copy).await
+            }
+        };
+        done.map(Some).map_err(|source| self.given.error(source))
+    }
+
+    /// Waits until no copy into the machine's directory is under way, which a caller may have given up.
+    pub(super) async fn copied(&self) {
+        if let Image::Named { copying, .. } = &self.image {
+            let copying = Arc::clone(copying);
+            let lock = move || drop(copying.lock().unwrap_or_else(PoisonError::into_inner));
+            blocking(lock).await;
+        }
+    }
+
+    /// The path by which this process opens the file that the VM has.
+    pub(super) fn path(&self) -> PathBuf {
+        match &self.image {
+            Image::Origin => self.given.origin.clone(),
+            Image::Nameless(file) => format!("/proc/self/fd/{}", file.file().as_raw_fd()).into(),
+            Image::Named { path, .. } => path.clone(),
+        }
+    }
+
+    /// What [`open`](Self::open) and a copy need, to be taken to where they may block.
+    pub(super) fn opener(&self) -> impl FnOnce() -> Result<File, Error> + Send + 'static {
+        let nameless = match &self.image {
+            Image::Nameless(file) => Some(Arc::clone(file)),
+            _ => None,
+        };
+        let path = self.path();
+        move || {
+            let opened = match nameless {
+                Some(file) => file.file().try_clone(),
+                None => File::open(&path),
+            };
+            opened.map_err(Error::file("open", path))
+        }
+    }
+
+    /// Keeps a copy of the disk's present bytes at `to`. The VM must not run.
+    pub(super) async fn keep(&self, to: PathBuf) -> Result<(), Error> {
+        let (open, path) = (self.opener(), self.path());
+        let kept = blocking(move || {
+            let file = open()?;
+            Ok::<_, Error>(overlay::copy_private_of(&file, &path, &to))
+        });
+        let kept = kept.await?;
+        kept.map(drop).map_err(|source| self.given.error(source))
+    }
 }

@@ -61,14 +61,6 @@ pub enum Error {
         /// Why, with its path.
         source: overlay::Error,
     },
-    /// One file, by one name or two, was to serve two disks, at least one of which is put back or written to.
-    #[error("{first} and {second} are the same file")]
-    SameFile {
-        /// One of the two.
-        first: Box<super::DiskFile>,
-        /// The other.
-        second: Box<super::DiskFile>,
-    },
     /// Another machine, of this process or another, works in the directory that was given. Give each its own.
     #[error("the directory {directory:?} is in use by another machine")]
     DirectoryInUse {
@@ -145,6 +137,12 @@ pub enum Error {
     NotPaused {
         /// Its state.
         state: VmState,
+    },
+    /// Something happened to a staged VM that none of the machine's calls explains, by the VMM's own event.
+    #[error("the staged VM was touched: its VMM tells {event}")]
+    Touched {
+        /// The first such event.
+        event: String,
     },
     /// The guest wrote to a disk as soon as it ran, before anybody used it.
     #[error("the guest writes to its {role} disk of its own accord")]

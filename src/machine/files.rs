@@ -1,12 +1,16 @@
 //! What a spawned VMM is given of the files of its host.
 
-use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
+use super::disk::{Inherited, WorkingDisk};
 use super::readings::blocking;
-use super::{Disk, DiskRole, Error, VmShape};
-use crate::vmm::{Grants, beyond_streams};
+use super::{Disk, Error, VmShape};
+use crate::vmm::{Grants, VmmConfig};
+
+/// What a VMM may write in any case, in bytes. A VMM without a writable disk has small files alone to write; a limit of
+/// nothing would stop those.
+const SMALL: u64 = 1 << 20;
 
 /// What a spawned VMM opens beside its disks, its sockets and the snapshots that it restores. Its boundary keeps it from
 /// everything else.
@@ -45,57 +49,56 @@ impl FurtherFiles {
     }
 }
 
-/// What a VMM is given, and its names for the disks that it inherits.
+/// What a VMM is given, and the machine's disks.
 pub(super) struct Given {
     pub(super) grants: Grants,
-    /// The read-only disks. The VMM opens what was there when it started, whatever has the path since.
-    pub(super) disks: Vec<(DiskRole, String)>,
+    pub(super) disks: Vec<WorkingDisk>,
+    /// The numbers of the descriptors that the VMM inherits.
+    pub(super) inherited: Vec<u32>,
 }
 
-/// What the VMM of a machine with these disks is given; `memory` is the file of its guest's memory, of which the VMM makes a
-/// copy of `copied` bytes.
+/// What a VMM with these disks is given; `memory` is the file of its guest's memory, of which the VMM makes a copy of
+/// `copied` bytes.
 pub(super) async fn give(
+    vmm: &VmmConfig,
     disks: Vec<Disk>,
     files: FurtherFiles,
     memory: Option<OwnedFd>,
     copied: u64,
 ) -> Result<Given, Error> {
+    let run_root = vmm.prepare_run_root().map_err(Error::Vmm)?;
     blocking(move || {
         let FurtherFiles {
             mut reads,
             writes,
-            mut largest,
+            largest,
         } = files;
-        // Some releases copy it into a file without a name.
-        largest = largest.max(copied);
+        // Some releases copy the memory into a file without a name.
+        let mut largest = largest.max(copied).max(SMALL);
         let mut descriptors: Vec<OwnedFd> = memory.into_iter().collect();
-        let mut inherited = Vec::new();
+        let mut working = Vec::with_capacity(disks.len());
         for disk in disks {
-            reads.extend(disk.backing()?.into_iter().map(|member| member.path));
-            if !disk.readonly {
-                largest = largest.max(disk.largest_file()?);
-                continue;
-            }
-            let failed = || Error::file("open", disk.origin.as_path());
-            let file = File::open(&disk.origin).map_err(failed())?;
-            let file = beyond_streams(file).map_err(failed())?;
-            inherited.push((disk.role, format!("/proc/self/fd/{}", file.as_raw_fd())));
-            descriptors.push(file);
+            let Inherited {
+                disk,
+                descriptor,
+                largest: of_disk,
+            } = WorkingDisk::inherited(disk, &run_root)?;
+            reads.extend(disk.backing.iter().map(|member| member.path.clone()));
+            largest = largest.max(of_disk);
+            descriptors.push(descriptor);
+            working.push(disk);
         }
-        let grants = Grants {
-            descriptors,
-            reads,
-            writes,
-            // A VMM without a writable disk has small files alone to write; a limit of nothing would stop those.
-            largest_file: Some(largest.max(SMALL)),
-        };
+        let numbers = descriptors.iter().map(|it| it.as_raw_fd().cast_unsigned());
         Ok(Given {
-            grants,
-            disks: inherited,
+            inherited: numbers.collect(),
+            disks: working,
+            grants: Grants {
+                descriptors,
+                reads,
+                writes,
+                largest_file: Some(largest),
+            },
         })
     })
     .await
 }
-
-/// What a VMM may write in any case, in bytes.
-const SMALL: u64 = 1 << 20;

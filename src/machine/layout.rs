@@ -9,7 +9,7 @@ use crate::causes::Causes;
 use crate::socket::SocketAddress;
 use crate::vmm::{VSOCK_SOCKET, tail_of};
 
-/// The file of the console of a VMM that somebody else runs.
+/// The file of the console of a VMM that another program runs.
 const CONSOLE: &str = "console.log";
 
 /// Names the files of one machine.
@@ -27,7 +27,7 @@ impl Layout {
     /// Uses `directory` for what the VMM writes and `readable` for what it only reads. Their paths have to be UTF-8 since
     /// they go into the VMM's JSON.
     ///
-    /// `console` is what a spawned VMM opens for it, and keeps bounded. One that somebody else runs is given a file.
+    /// `console` is what a spawned VMM opens for it, and keeps bounded. One that another program runs is given a file.
     pub(super) fn new(
         directory: PathBuf,
         readable: PathBuf,
@@ -48,6 +48,7 @@ impl Layout {
         self.directory.join(VSOCK_SOCKET)
     }
 
+    /// The working copy of a writable disk, for a VMM that inherits none.
     pub(super) fn disk(&self, role: DiskRole) -> PathBuf {
         self.directory.join(format!("{role}.img"))
     }

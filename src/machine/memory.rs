@@ -181,7 +181,7 @@ impl InheritedMemory {
 
 impl GuestMemory {
     /// Makes sure, before a restore, that the memory is what was verified; the lease that says so, where one does.
-    pub(super) async fn ensure(&self) -> Result<Option<LeaseTaken>, Error> {
+    pub(crate) async fn ensure(&self) -> Result<Option<LeaseTaken>, Error> {
         match self {
             GuestMemory::Copied(CopySource::Leased(file)) => {
                 let file = Arc::clone(file);

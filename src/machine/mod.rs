@@ -12,27 +12,27 @@
 //!               running, channel open    empty slot             empty slot
 //! ```
 //!
-//! The guest never writes to a file that was given to the machine: each writable disk is a private working copy in
-//! the machine's own directory, made from its *origin* (an image's overlay, or the copy that a golden
+//! The guest never writes to a file that was given to the machine: each writable disk is a private file of the machine's
+//! own, without a name where the VMM is ours, filled from its *origin* (an image's overlay, or the copy that a golden
 //! snapshot keeps) at each boot and each revert.
 
 mod ask;
 mod boot;
-mod claim;
+mod caused;
+mod directory;
 mod disk;
-mod distinct;
 mod error;
 mod files;
 mod layout;
 mod memory;
 mod prove;
 mod readings;
-mod restore;
 mod revert;
 mod snapshot;
+mod start;
 mod vm_config;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
@@ -43,15 +43,14 @@ use crate::socket::SocketAddress;
 use crate::vmm::{ShutdownReport, Vmm, VmmConfig};
 use crate::vsock::{Channel, ChannelConfig, GuestHello};
 
-pub use crate::overlay::DiskFormat;
+pub use crate::overlay::{DiskFormat, VerificationLevel};
 pub use disk::{Disk, DiskRole};
-pub use distinct::{DiskFile, FilePurpose};
 pub use error::Error;
 pub use files::FurtherFiles;
 pub use memory::{CopySource, GuestMemory, MemoryReading, NotMapped};
-pub use prove::{DiskProof, KnownDisk, VerificationLevel};
+pub use prove::{DiskProof, OpenInVmm, RecordedDisk};
 pub(crate) use readings::blocking;
-pub use readings::{DiskReading, GuestReading, Reading, Readings, Step, VmmFile};
+pub use readings::{GuestReading, Reading, Readings, Step, Steps};
 pub use revert::{RevertOptions, Staged};
 pub use snapshot::{
     MAX_CONFIG_BYTES, MAX_STATE_BYTES, MemoryRegion, SNAPSHOT_FILES, Snapshot, SnapshotBytes,
@@ -59,9 +58,9 @@ pub use snapshot::{
 };
 pub use vm_config::VmShape;
 
-use claim::Claim;
+use caused::CausedEvents;
+use directory::DirectoryLock;
 use disk::WorkingDisk;
-use files::{Given, give};
 use layout::Layout;
 use memory::InheritedMemory;
 
@@ -142,6 +141,8 @@ pub struct Machine {
     client: Client,
     layout: Layout,
     disks: Vec<WorkingDisk>,
+    /// The numbers of the descriptors that the VMM has inherited.
+    inherited: Vec<u32>,
     /// The memory file that the VMM has inherited.
     memory: Option<InheritedMemory>,
     port: u32,
@@ -150,86 +151,13 @@ pub struct Machine {
     /// The vsock socket of the VM that there is.
     vsock: SocketAddress,
     /// Released last, once what the machine wrote is gone.
-    _claim: Option<Claim>,
-    /// Whether a guest may have run in this VMM.
-    served: bool,
+    _lock: Option<DirectoryLock>,
     /// Whether there may be a VM, if only by a call whose answer was not awaited.
     occupied: bool,
-    /// What its start took, until a report of a revert has it.
-    started: Option<Duration>,
+    caused: CausedEvents,
 }
 
 impl Machine {
-    /// Starts (or attaches to) the VMM. The VM slot is empty then, or holds a VM of another program's.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Vmm`] when the VMM can't be started, [`Error::NotUtf8`] when its directory can't be told to it,
-    /// [`Error::DirectoryInUse`] and [`Error::DirectoryTaken`] for a directory that isn't this machine's alone; those
-    /// of [`check_disks`](Self::check_disks).
-    pub async fn start(config: MachineConfig) -> Result<Machine, Error> {
-        let begun = Instant::now();
-        let mut inherited = Vec::new();
-        let (vmm, directory, memory) = match config.vmm {
-            VmmSource::Spawn(vmm) => {
-                let (file, memory) = InheritedMemory::of(&config.memory)?.unzip();
-                let copied = match &config.memory {
-                    GuestMemory::Copied(source) => source.length(),
-                    GuestMemory::Mapped(_) | GuestMemory::ByPath => 0,
-                };
-                let Given { grants, disks } =
-                    give(config.disks.clone(), config.files, file, copied).await?;
-                inherited = disks;
-                let vmm = Vmm::spawn_with(&vmm, grants).await;
-                let vmm = vmm.map_err(Error::Vmm)?;
-                let directory = vmm.writable_dir().map(Path::to_owned);
-                let directory = directory.expect("a spawned VMM has a run directory");
-                (vmm, directory, memory)
-            }
-            VmmSource::Attach {
-                api_socket,
-                directory,
-            } => (
-                Vmm::attach(&api_socket).await.map_err(Error::Vmm)?,
-                directory,
-                None,
-            ),
-        };
-        let served = vmm.process().is_none();
-        let readable = vmm.readable_dir().unwrap_or(&directory).to_owned();
-        let layout = Layout::new(directory.clone(), readable, vmm.console())?;
-        let claim = match vmm.process() {
-            Some(_) => None,
-            None => Some(Claim::take(&directory, &layout)?),
-        };
-        let disks = config.disks.into_iter();
-        let disks = disks
-            .map(|disk| {
-                let name = inherited.iter().find(|(role, _)| *role == disk.role);
-                let name = name.map(|(_, name)| name.clone());
-                WorkingDisk::new(disk, &layout, name)
-            })
-            .collect::<Result<_, _>>()?;
-        let machine = Machine {
-            vsock: layout.vsock().into(),
-            client: vmm.client().clone().with_deadlines(config.limits.vmm),
-            vmm,
-            layout,
-            disks,
-            memory,
-            port: config.port,
-            limits: config.limits,
-            channel: None,
-            _claim: claim,
-            // What a VMM of another program has done is not known.
-            served,
-            occupied: served,
-            started: (!served).then(|| begun.elapsed()),
-        };
-        machine.check_disks().await?;
-        Ok(machine)
-    }
-
     /// The VMM, for what concerns its process.
     pub fn vmm(&self) -> &Vmm {
         &self.vmm
@@ -247,13 +175,14 @@ impl Machine {
 
     /// The disks as they were given, a writable one with what it is put back from now.
     pub fn disks(&self) -> Vec<Disk> {
-        self.disks.iter().map(|disk| disk.as_given()).collect()
+        self.disks.iter().map(|disk| disk.given.clone()).collect()
     }
 
-    /// The file that the VM has for `role`, if it has such a disk.
-    pub fn disk_path(&self, role: DiskRole) -> Option<&Path> {
-        let disk = self.disks.iter().find(|disk| disk.role == role)?;
-        Some(&disk.path)
+    /// The path by which this process opens the file that the VM has for `role`, if it has such a disk. One without a name
+    /// is reached through `/proc/self/fd`, as long as the machine lives.
+    pub fn disk_path(&self, role: DiskRole) -> Option<PathBuf> {
+        let disk = self.disks.iter().find(|disk| disk.role() == role)?;
+        Some(disk.path())
     }
 
     /// The last 16 KiB of what guests wrote to the console, as text.
@@ -288,8 +217,14 @@ impl Machine {
     /// # Errors
     ///
     /// [`Error::Api`], with kind `WrongState` when it isn't running.
-    pub async fn pause(&self) -> Result<(), Error> {
+    pub async fn pause(&mut self) -> Result<(), Error> {
+        self.caused.expect(["pausing", "paused"]);
         self.call("pause the VM", crate::api::vm_pause()).await
+    }
+
+    async fn resume(&mut self) -> Result<(), Error> {
+        self.caused.expect(["resuming", "resumed"]);
+        self.call("resume the VM", crate::api::vm_resume()).await
     }
 
     /// The release of the VMM.
@@ -341,12 +276,32 @@ impl Machine {
         match self.vmm.process() {
             Some(_) => Some(self.vmm.shutdown().await),
             None => {
-                if let Err(error) = self.delete().await {
-                    tracing::warn!(error = %Causes(&error), "a VM stays in the VMM that is not ours");
-                }
+                self.vacate().await;
                 None
             }
         }
+    }
+
+    /// Leaves the VMM of another program without a VM, if that VMM does as it is told, and waits until no copy of a disk is
+    /// under way. What the machine wrote is removed when it is dropped.
+    pub async fn vacate(&mut self) {
+        if let Err(error) = self.delete().await {
+            tracing::warn!(error = %Causes(&error), "a VM stays in the VMM of another program");
+        }
+        for disk in &self.disks {
+            disk.copied().await;
+        }
+    }
+
+    /// Kills the VMM with its forks, without a word to it, and waits until it has ended. What the VM wrote to its disks, and
+    /// the logs, stay until the machine is dropped. Does nothing to a VMM that another program runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Vmm`] when the kernel hasn't ended it in time ([`vmm::Limits::kill`](crate::vmm::Limits)).
+    pub async fn kill(&mut self) -> Result<(), Error> {
+        self.close_channel();
+        self.vmm.kill().await.map_err(Error::Vmm)
     }
 
     /// Opens the channel and greets the guest, all before `until`. `None`: a guest older than the greeting.

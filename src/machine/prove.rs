@@ -1,257 +1,144 @@
-//! The proof of the disks: their bytes, and that the VMM serves these very files.
+//! The proof of the disks: their bytes, and that the VMM has opened these very files.
+//!
+//! Each is proved by an open file, never by a path or a time: the bytes are digested while the VM is paused, unless a lease
+//! or fs-verity vouches for them, and the VMM's own descriptors have to show the same device and inode. The descriptors
+//! that the VMM inherited prove nothing, since it has them whether or not it opened them for its VM.
 
-use std::fs;
-use std::time::Duration;
+use std::fs::File;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::disk::WorkingDisk;
-use super::{DiskReading, DiskRole, Error, Machine, RevertOptions, VmmFile};
+use super::readings::blocking;
+use super::{DiskRole, Error, Machine};
+use crate::client::Release;
 use crate::overlay::{
-    Access, AccessPolicy, Digest, FileIdentity, Hashed, HoldKind, Stamp, VerityDigest, Work,
+    self, AccessPolicy, Digests, FileIdentity, FileProof, RecordedBytes, VerificationLevel,
 };
-use crate::vmm::OpenFile;
 
-/// How much of a disk's proof is computed anew.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VerificationLevel {
-    /// The fs-verity digest answers for the SHA-256 that was recorded with it. A digest that was taken of a disk at
-    /// rest stands for as long as the file's identity, size and timestamps do.
-    #[default]
-    Fast,
-    /// The SHA-256 of every disk is computed while the VM is paused, whatever was known before.
-    Full,
-}
+/// The first release of which it was seen that a VMM locks the disks that it opens.
+const LOCKS_DISKS: Release = Release::new(51, 0);
 
-/// What is known of a disk's bytes beforehand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KnownDisk {
+/// What is known of a disk beforehand.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RecordedDisk {
     /// Which disk.
     pub role: DiskRole,
-    /// The SHA-256 that was recorded.
-    pub sha256: Digest,
-    /// The fs-verity digest that was recorded in the same pass.
-    pub fsverity: VerityDigest,
-    /// The length that was recorded, in bytes.
-    pub length: u64,
-    /// The file, if it is held, and by what: it had these digests, and no process can have opened it for writing since.
-    pub held: Option<(FileIdentity, HoldKind)>,
+    /// What its bytes have to be.
+    pub bytes: RecordedBytes,
+    /// The proof of a read-only disk that is held, so that no process can have opened it for writing since.
+    pub held: Option<FileProof<Digests>>,
 }
 
-/// When the bytes of a disk were looked at.
+/// One disk as it was found after a revert.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct DiskProof {
+    /// Which disk.
+    pub role: DiskRole,
+    /// Its bytes.
+    #[serde(flatten)]
+    pub bytes: FileProof<Digests>,
+    /// Whether the VMM has opened that file.
+    pub open_in_vmm: OpenInVmm,
+}
+
+/// Whether the VMM has opened the file that was proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum DiskProof {
-    /// While the VM was paused after its restore.
-    Paused,
-    /// At rest, before a VMM that never ran a guest opened it. Identity, size and timestamps are the same since.
-    AtRest,
-    /// When a read lease was taken on the file, which has stood ever since. Nothing was read for this reset.
-    Leased,
-    /// The kernel checks each page that is read of the file (fs-verity). Nothing was read for this reset.
-    FsVerity,
-}
-
-impl DiskProof {
-    /// Whether something vouches for bytes that were not read.
-    pub fn is_vouched_for(self) -> bool {
-        matches!(self, DiskProof::Leased | DiskProof::FsVerity)
-    }
-}
-
-impl From<HoldKind> for DiskProof {
-    fn from(kind: HoldKind) -> Self {
-        match kind {
-            HoldKind::KernelVerity => DiskProof::FsVerity,
-            HoldKind::Leased | HoldKind::Unleased => DiskProof::Leased,
-        }
-    }
-}
-
-/// A disk's bytes as they were found.
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    sha256: Digest,
-    fsverity: Option<VerityDigest>,
-    length: u64,
-    identity: FileIdentity,
-    access: Option<Access>,
-    work: Work,
-    elapsed: Duration,
-}
-
-impl Found {
-    /// Digests `disk`: by fs-verity where that answers for the SHA-256 that is known. One that disagrees doesn't, so the
-    /// SHA-256 of what is there is computed then.
-    async fn now(
-        disk: &WorkingDisk,
-        known: Option<&KnownDisk>,
-        access: AccessPolicy,
-    ) -> Result<Self, Error> {
-        let Some(known) = known else {
-            return Ok(Found::computed(disk.hash(access).await?, None));
-        };
-        let hashed = disk.hash_verity(access).await?;
-        if (hashed.digest, hashed.length) != (known.fsverity, known.length) {
-            let sha256 = disk.hash(access).await?;
-            return Ok(Found::computed(sha256, Some(hashed.digest)));
-        }
-        Ok(Found {
-            sha256: known.sha256,
-            fsverity: Some(hashed.digest),
-            length: hashed.length,
-            identity: hashed.identity,
-            access: Some(hashed.access),
-            work: hashed.work,
-            elapsed: hashed.elapsed,
-        })
-    }
-
-    fn computed(hashed: Hashed, fsverity: Option<VerityDigest>) -> Self {
-        Found {
-            sha256: hashed.digest,
-            fsverity,
-            length: hashed.length,
-            identity: hashed.identity,
-            access: Some(hashed.access),
-            work: hashed.work,
-            elapsed: hashed.elapsed,
-        }
-    }
-
-    fn held(known: &KnownDisk, identity: FileIdentity) -> Self {
-        Found {
-            sha256: known.sha256,
-            fsverity: Some(known.fsverity),
-            length: known.length,
-            identity,
-            access: None,
-            work: Work {
-                skipped: known.length,
-                ..Work::default()
-            },
-            elapsed: Duration::ZERO,
-        }
-    }
-}
-
-/// What of the disk's attributes must stay the same for a digest to stand.
-fn stamp(disk: &WorkingDisk) -> Result<Stamp, Error> {
-    let metadata = fs::metadata(&disk.path);
-    let metadata = metadata.map_err(Error::file("read the attributes of", disk.path.as_path()))?;
-    Ok(Stamp::from(&metadata))
-}
-
-/// A disk's bytes as they were before the VMM opened it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct AtRest {
-    found: Found,
-    stamp: Stamp,
-    proof: DiskProof,
-}
-
-impl AtRest {
-    /// Digests `disk`, which no VMM has open for writing, unless it is held.
-    pub(super) async fn take(disk: &WorkingDisk, options: &RevertOptions) -> Result<Self, Error> {
-        // Before the digest: what changes from here on shows.
-        let stamp = stamp(disk)?;
-        let known = options.known(disk.role);
-        if let Some(known) = known
-            && let Some((identity, kind)) = known.held
-            && identity == stamp.identity
-        {
-            return Ok(AtRest {
-                found: Found::held(known, stamp.identity),
-                stamp,
-                proof: kind.into(),
-            });
-        }
-        let found = Found::now(disk, known, AccessPolicy::PreferMapped).await?;
-        Ok(AtRest {
-            found,
-            stamp,
-            proof: DiskProof::AtRest,
-        })
-    }
-
-    /// Whether the disk was left as it was since, as far as its attributes say.
-    pub(super) fn is_unchanged(&self, disk: &WorkingDisk) -> Result<bool, Error> {
-        Ok(stamp(disk)? == self.stamp)
-    }
-
-    fn stands(&self, disk: &WorkingDisk, options: &RevertOptions) -> Result<bool, Error> {
-        let known = options.known(disk.role);
-        let held = known.and_then(|known| known.held);
-        let held = held.is_some_and(|(identity, _)| identity == self.stamp.identity);
-        Ok(self.is_unchanged(disk)? && (held || !self.proof.is_vouched_for()))
-    }
-}
-
-impl RevertOptions {
-    /// What is known of the disk, unless everything is computed anew.
-    fn known(&self, role: DiskRole) -> Option<&KnownDisk> {
-        match self.verification {
-            VerificationLevel::Fast => self.disks.iter().find(|known| known.role == role),
-            VerificationLevel::Full => None,
-        }
-    }
+pub enum OpenInVmm {
+    /// One of its descriptors that it didn't inherit is of this device and inode, and has a lock on it if the disk is
+    /// writable (v51.0 and later). The same, without a lock, holds for each file that a qcow2 image lies upon.
+    Yes,
+    /// It has not: what it serves to the guest is something else.
+    No,
+    /// There is no process to look into.
+    NotApplicable,
 }
 
 impl Machine {
-    /// Reads every disk of the paused VM: its digest, by what was found at rest where that still stands, and whether
-    /// the VMM has that very file open.
+    /// Proves every disk of the paused VM.
     pub(super) async fn prove_disks(
         &self,
-        at_rest: &[Option<AtRest>],
-        options: &RevertOptions,
-    ) -> Result<Vec<DiskReading>, Error> {
-        let open = match self.vmm.process() {
-            Some(process) => Some(process.open_files().map_err(Error::OpenFiles)?),
-            None => None,
-        };
-        let mut readings = Vec::with_capacity(self.disks.len());
-        for (disk, at_rest) in self.disks.iter().zip(at_rest) {
-            let standing = match at_rest {
-                Some(at_rest) if options.verification == VerificationLevel::Fast => {
-                    at_rest.stands(disk, options)?.then_some(at_rest)
-                }
-                _ => None,
-            };
-            let (found, proof) = match standing {
-                Some(at_rest) => (at_rest.found, at_rest.proof),
-                None => {
-                    let known = options.known(disk.role);
-                    let found = Found::now(disk, known, AccessPolicy::ReadOnly).await?;
-                    (found, DiskProof::Paused)
-                }
-            };
-            readings.push(DiskReading {
-                role: disk.role,
-                digest: found.sha256,
-                fsverity: found.fsverity,
-                length: found.length,
-                access: found.access,
-                work: found.work,
-                elapsed: found.elapsed,
-                proof,
-                vmm_file: vmm_file(open.as_deref(), found.identity),
+        level: VerificationLevel,
+        recorded: &[RecordedDisk],
+    ) -> Result<Vec<DiskProof>, Error> {
+        let mut proofs = Vec::with_capacity(self.disks.len());
+        for disk in &self.disks {
+            let recorded = recorded.iter().find(|it| it.role == disk.role());
+            let bytes = prove(disk, level, recorded).await?;
+            proofs.push(DiskProof {
+                role: disk.role(),
+                bytes,
+                open_in_vmm: OpenInVmm::NotApplicable,
             });
         }
-        Ok(readings)
+        if let Some(process) = self.vmm.process() {
+            let mut files: Vec<_> = self.disks.iter().flat_map(beneath).collect();
+            files.extend(proofs.iter().map(|proof| proof.bytes.identity));
+            let wanted = |device, inode| files.contains(&FileIdentity { device, inode });
+            let mut open = process.open_files_of(wanted).map_err(Error::OpenFiles)?;
+            open.retain(|file| !self.inherited.contains(&file.fd));
+            let locks_disks = self.release().await? >= LOCKS_DISKS;
+            for (disk, proof) in self.disks.iter().zip(&mut proofs) {
+                let opened = |identity: FileIdentity, readonly: bool| {
+                    open.iter().any(|file| {
+                        (file.device, file.inode) == (identity.device, identity.inode)
+                            && (readonly || file.writable && (file.locked || !locks_disks))
+                    })
+                };
+                let image = opened(proof.bytes.identity, disk.given.readonly);
+                proof.open_in_vmm = match image && beneath(disk).all(|file| opened(file, true)) {
+                    true => OpenInVmm::Yes,
+                    false => OpenInVmm::No,
+                };
+            }
+        }
+        Ok(proofs)
     }
 }
 
-fn vmm_file(open: Option<&[OpenFile]>, identity: FileIdentity) -> VmmFile {
-    match open {
-        None => VmmFile::NotApplicable,
-        Some(open) => {
-            let same =
-                |file: &OpenFile| file.device == identity.device && file.inode == identity.inode;
-            match open.iter().any(same) {
-                true => VmmFile::Same,
-                false => VmmFile::NotOpen(identity),
-            }
+fn beneath(disk: &WorkingDisk) -> impl Iterator<Item = FileIdentity> {
+    disk.backing.iter().map(|member| member.identity)
+}
+
+async fn prove(
+    disk: &WorkingDisk,
+    level: VerificationLevel,
+    recorded: Option<&RecordedDisk>,
+) -> Result<FileProof<Digests>, Error> {
+    let role = disk.role();
+    let (open, path) = (disk.opener(), disk.path());
+    let recorded = recorded.copied();
+    // A VMM has a writable disk open, so no lease is to be had on it.
+    let access = match disk.given.readonly {
+        true => AccessPolicy::PreferMapped,
+        false => AccessPolicy::ReadOnly,
+    };
+    blocking(move || {
+        let file = open()?;
+        let held = recorded.and_then(|it| it.held);
+        if level == VerificationLevel::Fast
+            && let Some(held) = held
+            && identity(&file, &path)? == held.identity
+        {
+            return Ok(held);
         }
-    }
+        let found = match recorded {
+            Some(it) => overlay::examine(&file, &path, &it.bytes, level, access),
+            None => overlay::sha256_of(&file, &path, access).map(|proof| {
+                proof.with_digest(Digests {
+                    sha256: proof.digest,
+                    fsverity: None,
+                })
+            }),
+        };
+        found.map_err(|source| Error::Disk { role, source })
+    })
+    .await
+}
+
+fn identity(file: &File, path: &std::path::Path) -> Result<FileIdentity, Error> {
+    let metadata = file.metadata();
+    let metadata = metadata.map_err(Error::file("read the attributes of", path))?;
+    Ok(FileIdentity::from(&metadata))
 }

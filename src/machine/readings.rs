@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{DiskProof, DiskRole, Error, MemoryReading};
+use super::{DiskProof, Error, MemoryReading};
 use crate::api::types::VmState;
 use crate::guest::protocol::Renewed;
-use crate::overlay::{Access, Digest, FileIdentity, VerityDigest, Work};
 use crate::vmm::{Identity, IdentityError};
 use crate::vsock::{ClockSkew, GuestHello};
 
@@ -37,8 +36,8 @@ impl<T> Reading<T> {
 /// Everything that a revert learns about the machine afterwards.
 #[derive(Clone, Debug)]
 pub struct Readings {
-    /// Each disk's bytes.
-    pub disks: Vec<DiskReading>,
+    /// Each disk, proved.
+    pub disks: Vec<DiskProof>,
     /// How the guest got its memory.
     pub memory: MemoryReading,
     /// What the guest said.
@@ -47,42 +46,6 @@ pub struct Readings {
     pub vm_state: Reading<VmState>,
     /// Who answered on the api-socket, looked at after the last answer; `None` where there is no process to look into.
     pub vmm: Option<Result<Identity, Arc<IdentityError>>>,
-    /// Each step with its time, in order.
-    pub steps: Vec<Step>,
-}
-
-/// One disk as it was found after a revert.
-#[derive(Clone, Debug)]
-pub struct DiskReading {
-    /// Which disk.
-    pub role: DiskRole,
-    /// The SHA-256 of its bytes.
-    pub digest: Digest,
-    /// Its length in bytes.
-    pub length: u64,
-    /// The fs-verity digest of its bytes, where that was computed or is held.
-    pub fsverity: Option<VerityDigest>,
-    /// How it was read; `None` where it was held, and not read.
-    pub access: Option<Access>,
-    /// What the hashing took, in bytes.
-    pub work: Work,
-    /// How long the hashing took.
-    pub elapsed: Duration,
-    /// When its bytes were looked at.
-    pub proof: DiskProof,
-    /// Whether what was hashed is what the VMM has open.
-    pub vmm_file: VmmFile,
-}
-
-/// Whether the file that was hashed is the file that the VMM has open, by device and inode.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum VmmFile {
-    /// It is.
-    Same,
-    /// The VMM has no such file open: what it serves to the guest is something else.
-    NotOpen(FileIdentity),
-    /// There is no process to look into.
-    NotApplicable,
 }
 
 /// What the guest says after a revert.
@@ -115,27 +78,25 @@ impl fmt::Display for Step {
 
 /// A stopwatch with a lap for each step.
 #[derive(Debug)]
-pub(super) struct Steps {
+pub struct Steps {
     done: Vec<Step>,
+    began: Instant,
     since: Instant,
 }
 
 impl Steps {
-    pub(super) fn start() -> Self {
+    /// Starts it.
+    pub fn start() -> Self {
+        let now = Instant::now();
         Steps {
             done: Vec::with_capacity(10),
-            since: Instant::now(),
+            began: now,
+            since: now,
         }
     }
 
-    /// A step that was done before.
-    pub(super) fn before(&mut self, name: &'static str, took: Duration) {
-        let micros = took.as_micros() as u64;
-        self.done.push(Step { name, micros });
-    }
-
     /// The step `name` ends here.
-    pub(super) fn end(&mut self, name: &'static str) {
+    pub fn end(&mut self, name: &'static str) {
         let now = Instant::now();
         let micros = now.duration_since(self.since).as_micros() as u64;
         tracing::debug!(step = name, micros, "done");
@@ -143,12 +104,14 @@ impl Steps {
         self.since = now;
     }
 
-    pub(super) fn so_far(&self) -> &[Step] {
+    /// The steps so far, in order.
+    pub fn so_far(&self) -> &[Step] {
         &self.done
     }
 
-    pub(super) fn finish(self) -> Vec<Step> {
-        self.done
+    /// How long it has run, in microseconds.
+    pub fn micros(&self) -> u64 {
+        self.began.elapsed().as_micros() as u64
     }
 }
 

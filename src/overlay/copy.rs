@@ -1,14 +1,19 @@
-//! Filling a new file with another's bytes: shared blocks where the filesystem can, else the data without the holes.
+//! Filling an empty file with another's bytes: shared blocks where the filesystem can, else the data without the holes.
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::extents::Extents;
+use super::file::FileStatus;
+use super::read::{ReadError, check_length};
+use super::{Change, Error, FileIdentity};
 
 /// How a copy was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -20,11 +25,63 @@ pub enum CopyMethod {
     SparseCopy,
 }
 
-/// Makes `to`, which is new and empty, equal to the `length` bytes of `from`. Returns how, and how many bytes were
-/// written.
+/// A copy that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// How it was made.
+    pub method: CopyMethod,
+    /// How many bytes the copy has, holes included: as many as the original.
+    pub length: u64,
+    /// How many bytes were written to it. None for a reflink.
+    pub bytes_copied: u64,
+    /// Which file the copy is.
+    pub identity: FileIdentity,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Makes `to`, which is empty, equal to `from`. In errors the original is `name`, and the copy is one in `directory`.
 ///
-/// A `from` that ends early or late is [`io::ErrorKind::UnexpectedEof`], read from the original.
-pub(super) fn fill(to: &File, from: &File, length: u64) -> Result<(CopyMethod, u64), Failure> {
+/// # Errors
+///
+/// After each, `to` may have any bytes: [`Error::NotRegular`] and [`Error::Changed`] for `from`, [`Error::NoSpace`],
+/// [`Error::Io`].
+pub(super) fn fill(to: &File, directory: &Path, from: &File, name: &Path) -> Result<Copied, Error> {
+    let started = Instant::now();
+    let length = FileStatus::of(from, name)?.length;
+    let changed = |found| {
+        let change = Change::Length {
+            before: length,
+            found,
+        };
+        Error::changed(name, change)
+    };
+    let (method, bytes_copied) = transfer(to, from, length).map_err(|failure| match failure {
+        Failure::Read(ReadError::Length { found }) => changed(found),
+        Failure::Read(ReadError::Io(error)) => Error::io("read", name)(error),
+        Failure::Write(source) if is_no_space(&source) => Error::NoSpace {
+            directory: directory.to_owned(),
+            length,
+            source,
+        },
+        Failure::Write(error) => Error::io("write a copy in", directory)(error),
+    })?;
+    let copy = FileStatus::of(to, directory)?;
+    if copy.length != length {
+        return Err(changed(copy.length));
+    }
+    Ok(Copied {
+        method,
+        length,
+        bytes_copied,
+        identity: copy.identity,
+        elapsed: started.elapsed(),
+    })
+}
+
+/// Makes `to` equal to the `length` bytes of `from`, or of another length where blocks are shared and `from` has it by
+/// then. Returns how, and how many bytes were written.
+fn transfer(to: &File, from: &File, length: u64) -> Result<(CopyMethod, u64), Failure> {
     match rustix::fs::ioctl_ficlone(to, from) {
         Ok(()) => return Ok((CopyMethod::Reflink, 0)),
         // Not on this filesystem, not between these two, or not by these flags: each says so in its own way.
@@ -42,33 +99,54 @@ pub(super) fn fill(to: &File, from: &File, length: u64) -> Result<(CopyMethod, u
     let mut copied = 0;
     let mut buffer = vec![0; BLOCK];
     for data in Extents::of(from, length) {
-        copied += copy_data(to, from, data.map_err(Failure::Read)?, &mut buffer)?;
+        let data = data.map_err(Failure::read)?;
+        copied += copy_data(to, from, data, length, &mut buffer)?;
     }
-    if from.read_at(&mut [0], length).map_err(Failure::Read)? != 0 {
-        return Err(Failure::Read(io::ErrorKind::UnexpectedEof.into()));
-    }
+    check_length(from, length).map_err(Failure::Read)?;
     Ok((CopyMethod::SparseCopy, copied))
 }
 
 /// Which side of a copy failed, so that the error can name the right file.
 #[derive(Debug)]
-pub(super) enum Failure {
+enum Failure {
     /// The original.
-    Read(io::Error),
+    Read(ReadError),
     /// The copy.
     Write(io::Error),
+}
+
+impl Failure {
+    fn read(error: io::Error) -> Failure {
+        Failure::Read(error.into())
+    }
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory
+    )
 }
 
 /// Read and written at a time, on boundaries of its own size; what is all zeros is left a hole.
 const BLOCK: usize = 256 << 10;
 
-fn copy_data(to: &File, from: &File, data: Range<u64>, buffer: &mut [u8]) -> Result<u64, Failure> {
+fn copy_data(
+    to: &File,
+    from: &File,
+    data: Range<u64>,
+    length: u64,
+    buffer: &mut [u8],
+) -> Result<u64, Failure> {
     let mut copied = 0;
     let mut offset = data.start;
     while offset < data.end {
         let block_end = (offset / BLOCK as u64 + 1) * BLOCK as u64;
         let bytes = &mut buffer[..(block_end.min(data.end) - offset) as usize];
-        from.read_exact_at(bytes, offset).map_err(Failure::Read)?;
+        #[cfg(test)]
+        super::read::midway::happen();
+        let read = from.read_exact_at(bytes, offset);
+        read.map_err(|error| Failure::Read(ReadError::of_reading(error, from, length)))?;
         if !is_zero(bytes) {
             to.write_all_at(bytes, offset).map_err(Failure::Write)?;
             copied += bytes.len() as u64;

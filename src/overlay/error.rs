@@ -25,9 +25,9 @@ pub enum Error {
         /// The path that was given.
         path: PathBuf,
     },
-    /// The file changed while it was read, so no digest and no copy of it would be true. Try again once nobody
-    /// writes to it.
-    #[error("{path:?} changed while it was read: {change}")]
+    /// The file changed while it was read or held, so no digest and no copy of it would be true. Try again once no
+    /// process writes to it.
+    #[error("{path:?} changed meanwhile: {change}")]
     Changed {
         /// The file that was read.
         path: PathBuf,
@@ -76,25 +76,24 @@ pub enum Error {
     },
 }
 
-/// What was seen to change in a file while it was read.
+/// What was seen to change in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Change {
     /// It was cut off or grew. Files without a length of their own, such as those of `/proc`, look the same.
-    #[error("its length is no longer {before} bytes")]
+    #[error("its length was {before} bytes and then {found}")]
     Length {
         /// Its length when it was opened, in bytes.
         before: u64,
+        /// Its length afterwards. Where that is the same again, the nearest one that it must have had meanwhile.
+        found: u64,
     },
-    /// The path leads to another file now, or to none.
-    #[error("the path leads to another file now, or to none")]
-    Replaced,
     /// Its backing files aren't those that they were: others are named, or other files have their names.
     #[error("its backing files are no longer the same")]
     Backing,
-    /// Its timestamps moved: it was written to, or its metadata was changed.
-    #[error("it was written to")]
-    Written,
+    /// Its bytes no longer have the digest that they had.
+    #[error("its bytes no longer have the same digest")]
+    Bytes,
 }
 
 impl Error {

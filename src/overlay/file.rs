@@ -1,4 +1,4 @@
-//! Opening a file whose bytes are wanted, and telling later whether it is still the same.
+//! Opening a file whose bytes are wanted: its identity and its length, by the descriptor.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Error};
+use super::Error;
 
 /// Which file it is, whatever its name. Unique among the files that exist at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,77 +29,55 @@ impl From<&Metadata> for FileIdentity {
     }
 }
 
-/// Opens the regular file that `path` leads to, for reading.
-///
-/// A symbolic link is followed: where an operator put the disk is the operator's business. A pipe doesn't block,
-/// and is refused like anything else that isn't a regular file.
-pub(super) fn open_regular(path: &Path) -> Result<(File, Stamp), Error> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
-        .open(path)
-        .map_err(Error::io("open", path))?;
-    let metadata = file
-        .metadata()
-        .map_err(Error::io("read the attributes of", path))?;
-    if !metadata.is_file() {
-        return Err(Error::NotRegular {
-            path: path.to_owned(),
-        });
-    }
-    Ok((file, Stamp::from(&metadata)))
-}
-
-/// The name of an open file for this process itself.
-pub(super) fn own_path(file: &File) -> PathBuf {
-    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
-}
-
-/// What of a file's attributes must stay the same for its bytes to be believed to.
-///
-/// The timestamps are a second line: a kernel without fine-grained ones gives two writes within one tick (up to
-/// 10 ms) the same.
+/// What `fstat(2)` says of a regular file at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub(crate) struct FileStatus {
     pub(crate) identity: FileIdentity,
     /// In bytes.
-    pub(super) length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+    pub(crate) length: u64,
 }
 
-impl From<&Metadata> for Stamp {
-    fn from(metadata: &Metadata) -> Stamp {
-        Stamp {
-            identity: metadata.into(),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
+impl FileStatus {
+    /// Asks for it. `name` is the file's name in errors; anything but a regular file is one.
+    pub(super) fn of(file: &File, name: &Path) -> Result<FileStatus, Error> {
+        let metadata = file.metadata();
+        let metadata = metadata.map_err(Error::io("read the attributes of", name))?;
+        match metadata.is_file() {
+            true => Ok(FileStatus {
+                identity: FileIdentity::from(&metadata),
+                length: metadata.len(),
+            }),
+            false => Err(Error::NotRegular {
+                path: name.to_owned(),
+            }),
         }
     }
 }
 
-impl Stamp {
-    /// Fails unless `path` still leads to the file that had this stamp, unchanged.
-    pub(super) fn verify(&self, path: &Path) -> Result<(), Error> {
-        let now = match path.metadata() {
-            Ok(metadata) => Stamp::from(&metadata),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::changed(path, Change::Replaced));
-            }
-            Err(error) => return Err(Error::io("read the attributes of", path)(error)),
-        };
-        let change = if now.identity != self.identity {
-            Change::Replaced
-        } else if now.length != self.length {
-            Change::Length {
-                before: self.length,
-            }
-        } else if now != *self {
-            Change::Written
-        } else {
-            return Ok(());
-        };
-        Err(Error::changed(path, change))
-    }
+/// Opens the regular file that `path` leads to, for reading.
+///
+/// A symbolic link is followed: where an operator put the disk is the operator's business. A pipe doesn't block,
+/// and is refused like anything else that isn't a regular file.
+pub(crate) fn open_regular(path: &Path) -> Result<(File, FileStatus), Error> {
+    let file = open_for_reading(path).map_err(Error::io("open", path))?;
+    let status = FileStatus::of(&file, path)?;
+    Ok((file, status))
+}
+
+/// Opens an open file once more, for reading only. A lease and a file offset belong to an opening, so those of the other
+/// one are left alone.
+pub(crate) fn reopen(file: &File) -> io::Result<File> {
+    open_for_reading(&own_path(file))
+}
+
+fn open_for_reading(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
+        .open(path)
+}
+
+/// The name of an open file for this process itself.
+pub(crate) fn own_path(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }

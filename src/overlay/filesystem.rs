@@ -1,26 +1,34 @@
 //! Which filesystems are known to keep the promises that mapping and sparse copies rest on.
 
-use std::fs::File;
+use std::os::fd::AsFd;
+
+const EXT: u64 = 0xef53;
+const XFS: u64 = 0x5846_5342;
+const BTRFS: u64 = 0x9123_683e;
+const TMPFS: u64 = 0x0102_1994;
+const RAMFS: u64 = 0x8584_58f6;
 
 /// Whether `file` lies on ext4 (2, 3), xfs, btrfs or tmpfs.
 ///
 /// There a read lease really keeps writers out, and `SEEK_DATA` and `SEEK_HOLE` tell the truth. On a network or
-/// user-space filesystem a lease says nothing of what its server does, and on those not listed nobody has checked.
-pub(super) fn is_known(file: &File) -> bool {
-    const EXT: u64 = 0xef53;
-    const XFS: u64 = 0x5846_5342;
-    const BTRFS: u64 = 0x9123_683e;
-    const TMPFS: u64 = 0x0102_1994;
-    let Ok(status) = rustix::fs::fstatfs(file) else {
-        return false;
-    };
+/// user-space filesystem a lease says nothing of what its server does, and those not listed were not checked.
+pub(super) fn is_known(file: impl AsFd) -> bool {
+    matches!(kind(file), Some(EXT | XFS | BTRFS | TMPFS))
+}
+
+/// Whether the bytes of `file` are memory: it lies on tmpfs or ramfs, or is a memory file.
+pub(super) fn is_memory(file: impl AsFd) -> bool {
+    matches!(kind(file), Some(TMPFS | RAMFS))
+}
+
+fn kind(file: impl AsFd) -> Option<u64> {
+    let status = rustix::fs::fstatfs(file).ok()?;
     // The type of the field depends on the platform, and may be signed.
     #[expect(
         clippy::cast_lossless,
         reason = "the width of the field depends on the platform"
     )]
-    let kind = (status.f_type as u32) as u64;
-    matches!(kind, EXT | XFS | BTRFS | TMPFS)
+    Some((status.f_type as u32) as u64)
 }
 
 /// A new directory on a filesystem of which [`is_known`] holds, or `None`, said on the terminal, where there is none
@@ -31,7 +39,7 @@ pub(super) fn known_directory() -> Option<tempfile::TempDir> {
     let places = [std::env::temp_dir(), "/dev/shm".into()];
     let found = places.iter().find_map(|place| {
         let directory = tempfile::tempdir_in(place).ok()?;
-        let known = File::open(directory.path()).is_ok_and(|file| is_known(&file));
+        let known = std::fs::File::open(directory.path()).is_ok_and(is_known);
         known.then_some(directory)
     });
     if found.is_none() {

@@ -1,16 +1,20 @@
-//! The digests of a file, with what is known of how they were come by.
+//! The digests of a file, by its path or as it is open.
+//!
+//! A digest is of the one file that was opened, whatever has its name later.
 
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::read::{Access, Whole, read_whole};
+use super::file::{FileStatus, open_regular};
+use super::read::{ReadError, Sink, read_whole};
 use super::stream::Stream;
 use super::verity::{Both, Tree};
-use super::{Digest, Error, FileIdentity, VerityDigest};
+use super::{Error, FileProof, RecordedBytes, VerityDigest, Work};
 
 /// Whether a file may be mapped to be digested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -52,20 +56,6 @@ impl Default for Threads {
     }
 }
 
-/// What a digest took, in bytes of the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Work {
-    /// Put through a hash function, each byte counted once. A SHA-256 takes the zeros of holes too, an fs-verity digest
-    /// doesn't.
-    pub hashed: u64,
-    /// Reached through a memory map.
-    pub mapped: u64,
-    /// Reached by reading.
-    pub read: u64,
-    /// Holes, which were not looked at. With the two before they make up the length of the file.
-    pub skipped: u64,
-}
-
 /// How far a digest is, for another thread to look at.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -94,58 +84,17 @@ impl Progress {
     }
 }
 
-/// A digest, and the file it is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Hashed<D = Digest> {
-    /// The digest of all its bytes.
-    pub digest: D,
-    /// How many bytes it has.
-    pub length: u64,
-    /// Which file it is. Whoever has it open must have the same.
-    pub identity: FileIdentity,
-    /// How its bytes were reached.
-    pub access: Access,
-    /// What the digest took.
-    pub work: Work,
-    /// How long it took. In JSON as whole microseconds, `elapsed_us`.
-    #[serde(rename = "elapsed_us", serialize_with = "as_micros")]
-    pub elapsed: Duration,
-}
-
-fn as_micros<S: serde::Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_u64(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
-}
-
-/// Both digests of a file, of the same bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Digests {
-    /// As `sha256sum` has it.
-    pub sha256: Digest,
-    /// As `fsverity digest` has it.
-    pub fsverity: VerityDigest,
-    /// How many bytes the file has.
-    pub length: u64,
-    /// Which file it is.
-    pub identity: FileIdentity,
-    /// How its bytes were reached.
-    pub access: Access,
-    /// What the digests took. Each byte counts once.
-    pub work: Work,
-    /// How long it took.
-    pub elapsed: Duration,
-}
-
 /// Digests the regular file that `path` leads to, exactly as `sha256sum` does. Symbolic links are followed.
 ///
 /// Blocks for as long as the file is large; holes are not read. An empty file has a digest too,
-/// [`Digest::OF_NOTHING`]: whether that will do is for the caller to say. No lease is held, and nothing is mapped, once
+/// [`Digest::OF_NOTHING`](super::Digest::OF_NOTHING): whether that will do is for the caller to say. No lease is held, and nothing is mapped, once
 /// this returns.
 ///
 /// # Errors
 ///
-/// [`Error::NotRegular`] for anything but a regular file; [`Error::Changed`] if size, device, inode or timestamps
-/// were not the same after as before, or the bytes ended early or late; [`Error::Io`] otherwise.
-pub fn sha256(path: &Path, policy: AccessPolicy) -> Result<Hashed, Error> {
+/// [`Error::NotRegular`] for anything but a regular file; [`Error::Changed`] if its length was not the same after as
+/// before, or the bytes ended early or late; [`Error::Io`] otherwise.
+pub fn sha256(path: &Path, policy: AccessPolicy) -> Result<FileProof, Error> {
     sha256_watched(path, policy, &Progress::default())
 }
 
@@ -158,11 +107,22 @@ pub fn sha256_watched(
     path: &Path,
     policy: AccessPolicy,
     progress: &Progress,
-) -> Result<Hashed, Error> {
-    let started = Instant::now();
-    let whole = read_whole(path, policy, progress, |_| Stream::default())?;
-    let hashed = whole.stamp.length;
-    Ok(whole.hashed(started, hashed, Stream::finish))
+) -> Result<FileProof, Error> {
+    let (file, status) = open_regular(path)?;
+    let opened = Opened::new(&file, status, policy);
+    let proof = opened.watched_by(progress).sha256();
+    proof.map_err(|error| error.of(path, status.length))
+}
+
+/// The same as [`sha256`] for a file that is open for reading. `name` is its name in errors.
+///
+/// # Errors
+///
+/// Those of [`sha256`].
+pub fn sha256_of(file: &File, name: &Path, policy: AccessPolicy) -> Result<FileProof, Error> {
+    let status = FileStatus::of(file, name)?;
+    let proof = Opened::new(file, status, policy).sha256();
+    proof.map_err(|error| error.of(name, status.length))
 }
 
 /// Digests the regular file that `path` leads to, exactly as Linux fs-verity does with SHA-256, blocks of 4 KiB and
@@ -178,7 +138,7 @@ pub fn fsverity(
     path: &Path,
     policy: AccessPolicy,
     threads: Threads,
-) -> Result<Hashed<VerityDigest>, Error> {
+) -> Result<FileProof<VerityDigest>, Error> {
     fsverity_watched(path, policy, threads, &Progress::default())
 }
 
@@ -192,48 +152,113 @@ pub fn fsverity_watched(
     policy: AccessPolicy,
     threads: Threads,
     progress: &Progress,
-) -> Result<Hashed<VerityDigest>, Error> {
-    let started = Instant::now();
-    let whole = read_whole(path, policy, progress, |length| Tree::new(length, threads))?;
-    let hashed = whole.stamp.length - whole.work.skipped;
-    Ok(whole.hashed(started, hashed, Tree::finish))
+) -> Result<FileProof<VerityDigest>, Error> {
+    let (file, status) = open_regular(path)?;
+    let opened = Opened::new(&file, status, policy);
+    let proof = opened.watched_by(progress).fsverity(threads);
+    proof.map_err(|error| error.of(path, status.length))
 }
 
-/// Both digests in one pass, of the same bytes, on two threads: for what is digested once and compared many times.
+/// The same as [`fsverity`] for a file that is open for reading. `name` is its name in errors.
 ///
 /// # Errors
 ///
 /// Those of [`sha256`].
-pub fn digests(path: &Path, policy: AccessPolicy) -> Result<Digests, Error> {
-    let started = Instant::now();
-    let whole = read_whole(path, policy, &Progress::default(), Both::new)?;
-    let hashed = whole.stamp.length;
-    let both = whole.hashed(started, hashed, Both::finish);
-    let (sha256, fsverity) = both.digest;
-    Ok(Digests {
-        sha256,
-        fsverity,
-        length: both.length,
-        identity: both.identity,
-        access: both.access,
-        work: both.work,
-        elapsed: both.elapsed,
-    })
+pub fn fsverity_of(
+    file: &File,
+    name: &Path,
+    policy: AccessPolicy,
+    threads: Threads,
+) -> Result<FileProof<VerityDigest>, Error> {
+    let status = FileStatus::of(file, name)?;
+    let proof = Opened::new(file, status, policy).fsverity(threads);
+    proof.map_err(|error| error.of(name, status.length))
 }
 
-impl<S> Whole<S> {
-    /// The digest that the sink comes to, with everything that is known of it.
-    fn hashed<D>(self, started: Instant, hashed: u64, finish: impl FnOnce(S) -> D) -> Hashed<D> {
-        Hashed {
-            digest: finish(self.sink),
-            length: self.stamp.length,
-            identity: self.stamp.identity,
-            access: self.access,
+/// Both digests of the file that `path` leads to, and its length, as a manifest records them: in one pass, on two
+/// threads.
+///
+/// # Errors
+///
+/// Those of [`sha256`].
+pub fn record(path: &Path, policy: AccessPolicy) -> Result<FileProof<RecordedBytes>, Error> {
+    let (file, status) = open_regular(path)?;
+    let proof = Opened::new(&file, status, policy).both();
+    proof.map_err(|error| error.of(path, status.length))
+}
+
+/// An open file that is about to be digested, with the length that it must keep meanwhile.
+#[derive(Clone, Copy)]
+pub(super) struct Opened<'a> {
+    file: &'a File,
+    status: FileStatus,
+    policy: AccessPolicy,
+    progress: Option<&'a Progress>,
+}
+
+impl<'a> Opened<'a> {
+    pub(super) fn new(file: &'a File, status: FileStatus, policy: AccessPolicy) -> Opened<'a> {
+        Opened {
+            file,
+            status,
+            policy,
+            progress: None,
+        }
+    }
+
+    fn watched_by(self, progress: &'a Progress) -> Opened<'a> {
+        Opened {
+            progress: Some(progress),
+            ..self
+        }
+    }
+
+    pub(super) fn sha256(self) -> Result<FileProof, ReadError> {
+        let all = |_skipped| self.status.length;
+        self.walk(Stream::default, Stream::finish, all)
+    }
+
+    pub(super) fn fsverity(self, threads: Threads) -> Result<FileProof<VerityDigest>, ReadError> {
+        let length = self.status.length;
+        let data = |skipped| length - skipped;
+        self.walk(|| Tree::new(length, threads), Tree::finish, data)
+    }
+
+    pub(super) fn both(self) -> Result<FileProof<RecordedBytes>, ReadError> {
+        let length = self.status.length;
+        let finish = |both: Both| {
+            let (sha256, fsverity) = both.finish();
+            RecordedBytes {
+                sha256,
+                fsverity,
+                length,
+            }
+        };
+        self.walk(|| Both::new(length), finish, |_skipped| length)
+    }
+
+    /// Feeds the file to a sink. `hashed` says of how many skipped bytes how many were hashed.
+    fn walk<S: Sink, D>(
+        self,
+        new_sink: impl Fn() -> S,
+        finish: impl FnOnce(S) -> D,
+        hashed: impl FnOnce(u64) -> u64,
+    ) -> Result<FileProof<D>, ReadError> {
+        let started = Instant::now();
+        let unwatched = Progress::default();
+        let progress = self.progress.unwrap_or(&unwatched);
+        let length = self.status.length;
+        let whole = read_whole(self.file, length, self.policy, progress, new_sink)?;
+        Ok(FileProof {
+            digest: finish(whole.sink),
+            length,
+            identity: self.status.identity,
+            basis: whole.basis,
             work: Work {
-                hashed,
-                ..self.work
+                hashed: hashed(whole.work.skipped),
+                ..whole.work
             },
             elapsed: started.elapsed(),
-        }
+        })
     }
 }

@@ -1,92 +1,118 @@
-//! Holding on to a file: its digest, and the kernel's word that it is still the digest of its bytes.
+//! Holding a file: its digest, and the kernel's word that it is still the digest of its bytes.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::file::{Stamp, open_regular};
+use super::file::{FileStatus, open_regular, reopen};
+use super::hash::Opened;
 use super::kernel_verity;
 use super::lease::Lease;
-use super::{
-    AccessPolicy, Change, Error, FileIdentity, Threads, VerityDigest, filesystem, fsverity,
-};
+use super::{AccessPolicy, Basis, Error, FileIdentity, FileProof, Threads, VerityDigest, Work};
+use crate::causes::Causes;
 
-/// What vouches for the bytes of a file after its digest was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HoldKind {
-    /// A read lease: nobody has opened the file for writing since.
-    Leased,
-    /// fs-verity: the kernel checks each page that is read, and the file can't be written to by anybody.
-    KernelVerity,
-    /// Nothing but size, identity and timestamps: no lease was to be had.
-    Unleased,
-}
-
-/// A file with the digest of its bytes, held on to until this is dropped.
+/// A file with the digest of its bytes, held until this is dropped.
 ///
-/// Whoever wants to write to a leased file waits for this one, up to `/proc/sys/fs/lease-break-time` (45 s unless set
-/// otherwise): ask [`is_held`](Hold::is_held) often, and drop the hold once it says no.
+/// It is the file that was opened, by its descriptor: another one that gets its name is seen
+/// ([`is_held`](Hold::is_held)), and never taken for it.
+///
+/// A process that wants to write to a leased file waits for this one, up to `/proc/sys/fs/lease-break-time` (45 s unless
+/// set otherwise): ask [`is_held`](Hold::is_held) often, and drop the hold once it says no.
 #[derive(Debug)]
 pub struct Hold {
     path: PathBuf,
-    stamp: Stamp,
-    digest: VerityDigest,
-    hashed: u64,
+    taken: FileProof<VerityDigest>,
     guard: Guard,
 }
 
 #[derive(Debug)]
 enum Guard {
     Lease(Lease<File>),
-    Kernel,
-    Nothing,
+    /// Kept open: its inode number is no other file's meanwhile.
+    Kernel(#[expect(dead_code, reason = "it is open as long as this is there")] File),
 }
 
-impl Hold {
-    /// Takes a lease on the regular file that `path` leads to, and then its digest: the whole file is read, unless the
-    /// kernel says itself that its digest is the `expected` one.
-    ///
-    /// Another digest than the expected one is no error here; see [`digest`](Hold::digest). Where no lease is to be
-    /// had the file is held as [`HoldKind::Unleased`]: somebody has it open for writing, it is somebody else's, its
-    /// filesystem isn't one of which it is known that leases hold there (ext4, xfs, btrfs, tmpfs), or somebody came to
-    /// write while it was read.
+/// The result of [`Hold::take`].
+#[derive(Debug)]
+pub enum HoldAttempt {
+    /// The file is held, and was digested unless the kernel vouches for it.
+    Held(Hold),
+    /// Nothing would vouch for its bytes, so no digest of it outlives the moment: another process has it open for writing
+    /// or came to write while it was read, it belongs to another user, or its filesystem isn't one of which it is known
+    /// that leases hold there (ext4, xfs, btrfs, tmpfs).
+    Unleased(UnleasedFile),
+    /// It hasn't the expected length, but this one. It was not digested.
+    OtherLength(u64),
+}
+
+/// A file of the expected length that was opened, and is not held.
+#[derive(Debug)]
+pub struct UnleasedFile {
+    path: PathBuf,
+    file: File,
+    status: FileStatus,
+}
+
+impl UnleasedFile {
+    /// Which file it is.
+    pub fn identity(&self) -> FileIdentity {
+        self.status.identity
+    }
+
+    /// Its digest at this moment. No more than the expected length is read.
     ///
     /// # Errors
     ///
-    /// Those of [`fsverity`].
-    pub fn take(path: &Path, expected: &VerityDigest) -> Result<Hold, Error> {
-        let (file, stamp) = open_regular(path)?;
+    /// Those of [`fsverity`](super::fsverity).
+    pub fn fsverity(&self) -> Result<FileProof<VerityDigest>, Error> {
+        let opened = Opened::new(&self.file, self.status, AccessPolicy::PreferMapped);
+        let proof = opened.fsverity(Threads::default());
+        proof.map_err(|error| error.of(&self.path, self.status.length))
+    }
+}
+
+impl Hold {
+    /// Opens the regular file that `path` leads to, compares its length, takes a lease on it, and then its digest: the
+    /// whole file is read, unless the kernel says itself that its digest is the `expected` one.
+    ///
+    /// Another digest than the expected one is no error here: see [`taken`](Hold::taken). No more than `length` bytes are
+    /// read.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`fsverity`](super::fsverity).
+    pub fn take(path: &Path, length: u64, expected: &VerityDigest) -> Result<HoldAttempt, Error> {
+        let (file, status) = open_regular(path)?;
+        if status.length != length {
+            return Ok(HoldAttempt::OtherLength(status.length));
+        }
         if kernel_verity::measure(&file).as_ref() == Some(expected) {
-            return Ok(Hold {
+            return Ok(HoldAttempt::Held(Hold {
                 path: path.to_owned(),
-                stamp,
-                digest: *expected,
-                hashed: 0,
-                guard: Guard::Kernel,
-            });
+                taken: vouched_for(*expected, status, Basis::KernelVerity),
+                guard: Guard::Kernel(file),
+            }));
         }
-        let lease = match filesystem::is_known(&file) {
-            true => Lease::take(file).ok(),
-            false => None,
-        };
-        // It opens the file anew, and reads the same one, unchanged, or the stamp tells.
-        let hashed = fsverity(path, AccessPolicy::PreferMapped, Threads::default())?;
-        if hashed.identity != stamp.identity {
-            return Err(Error::changed(path, Change::Replaced));
-        }
-        stamp.verify(path)?;
-        let guard = match lease {
-            Some(lease) if lease.is_held() => Guard::Lease(lease),
-            _ => Guard::Nothing,
-        };
-        Ok(Hold {
+        let opened = UnleasedFile {
             path: path.to_owned(),
-            stamp,
-            digest: hashed.digest,
-            hashed: hashed.work.hashed,
-            guard,
+            file,
+            status,
+        };
+        let lease = match reopen(&opened.file).and_then(Lease::take) {
+            Ok(lease) => lease,
+            Err(error) => {
+                tracing::debug!(error = %Causes(&error), path = %path.display(), "no lease");
+                return Ok(HoldAttempt::Unleased(opened));
+            }
+        };
+        let taken = opened.fsverity()?;
+        Ok(match lease.is_held() {
+            true => HoldAttempt::Held(Hold {
+                path: opened.path,
+                taken,
+                guard: Guard::Lease(lease),
+            }),
+            false => HoldAttempt::Unleased(opened),
         })
     }
 
@@ -95,54 +121,55 @@ impl Hold {
         &self.path
     }
 
-    /// The digest of its bytes when it was taken.
-    pub fn digest(&self) -> VerityDigest {
-        self.digest
+    /// The file's digest as it was taken, and what that took.
+    pub fn taken(&self) -> &FileProof<VerityDigest> {
+        &self.taken
     }
 
-    /// Its length in bytes.
-    pub fn length(&self) -> u64 {
-        self.stamp.length
+    /// The file's digest as it is known now, if that is still proved: see [`is_held`](Hold::is_held). Its basis says what
+    /// vouches for it, and nothing was read.
+    pub fn proof(&self) -> Option<FileProof<VerityDigest>> {
+        let FileProof {
+            digest,
+            length,
+            identity,
+            ..
+        } = self.taken;
+        let basis = match &self.guard {
+            Guard::Lease(_) => Basis::Leased,
+            Guard::Kernel(_) => Basis::KernelVerity,
+        };
+        let status = FileStatus { identity, length };
+        self.is_held().then(|| vouched_for(digest, status, basis))
     }
 
-    /// Which file it is.
-    pub fn identity(&self) -> FileIdentity {
-        self.stamp.identity
-    }
-
-    /// How many bytes were hashed to take it: all but its holes, or none where the kernel knew the digest.
-    pub fn hashed(&self) -> u64 {
-        self.hashed
-    }
-
-    /// What vouches for it.
-    pub fn kind(&self) -> HoldKind {
-        match self.guard {
-            Guard::Lease(_) => HoldKind::Leased,
-            Guard::Kernel => HoldKind::KernelVerity,
-            Guard::Nothing => HoldKind::Unleased,
-        }
-    }
-
-    /// Whether the digest is proved to be that of what the path leads to now, and was at every moment since it was
-    /// taken. Never for [`HoldKind::Unleased`]. Once it says no it says no for ever.
+    /// Whether the digest is proved to be that of the file which the path leads to now, and was at every moment since it
+    /// was taken.
+    ///
+    /// A lease that was lost stays lost. A path that leads to another file and later to this one again is no loss: the file's
+    /// bytes were proved all the time.
     pub fn is_held(&self) -> bool {
-        match &self.guard {
-            Guard::Lease(lease) => lease.is_held() && self.is_unchanged(),
-            // Its timestamps may move, by a change of its mode for one, but its bytes can't.
-            Guard::Kernel => {
-                let now = self.path.metadata();
-                now.is_ok_and(|now| FileIdentity::from(&now) == self.stamp.identity)
-            }
-            Guard::Nothing => false,
-        }
+        let stands = match &self.guard {
+            Guard::Lease(lease) => lease.is_held(),
+            Guard::Kernel(_) => true,
+        };
+        let leads_here = |now| FileIdentity::from(&now) == self.taken.identity;
+        stands && self.path.metadata().is_ok_and(leads_here)
     }
+}
 
-    /// Whether the path still leads to the same file, with the same size and timestamps. A renaming there and back
-    /// moves them too. Less than [`is_held`](Hold::is_held): a kernel without fine-grained timestamps gives two writes
-    /// within one tick (up to 10 ms) the same.
-    pub fn is_unchanged(&self) -> bool {
-        self.stamp.verify(&self.path).is_ok()
+/// The proof of a file of which nothing was read.
+fn vouched_for(digest: VerityDigest, status: FileStatus, basis: Basis) -> FileProof<VerityDigest> {
+    FileProof {
+        digest,
+        length: status.length,
+        identity: status.identity,
+        basis,
+        work: Work {
+            skipped: status.length,
+            ..Work::default()
+        },
+        elapsed: Duration::ZERO,
     }
 }
 
@@ -161,34 +188,52 @@ mod tests {
         let directory = known_directory()?;
         let path = directory.path().join("memory");
         fs::write(&path, vec![7; 10_000]).unwrap();
-        let hold = take(&path);
-        assert_eq!(hold.kind(), HoldKind::Leased);
+        let hold = hold(&path);
         Some((directory, path, hold))
     }
 
-    fn take(path: &Path) -> Hold {
-        let policy = AccessPolicy::ReadOnly;
-        let other = fsverity(path, policy, Threads::default()).unwrap().digest;
-        let hold = Hold::take(path, &other).unwrap();
-        assert_eq!(hold.digest(), other);
-        hold
+    /// Takes a hold on the file as it is.
+    fn take(path: &Path) -> HoldAttempt {
+        let bytes = fs::read(path).unwrap();
+        Hold::take(path, bytes.len() as u64, &VerityDigest::of(&bytes)).unwrap()
+    }
+
+    #[track_caller]
+    fn hold(path: &Path) -> Hold {
+        match take(path) {
+            HoldAttempt::Held(hold) => hold,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
-    fn it_stands_while_the_file_is_read_by_anybody() {
-        let Some((_directory, path, hold)) = held_file() else {
+    fn it_stands_while_other_processes_read_the_file() {
+        let Some((_directory, path, first)) = held_file() else {
             return;
         };
-        assert!(hold.is_held() && hold.is_unchanged());
-        assert_eq!((hold.length(), hold.hashed()), (10_000, 10_000));
-        fs::read(&path).unwrap();
-        let second = take(&path);
-        assert_eq!(second.kind(), HoldKind::Leased);
-        drop(second);
-        assert!(
-            hold.is_held(),
-            "two holds of one file don't disturb each other"
+        let digest = VerityDigest::of(&[7; 10_000]);
+        assert_eq!(first.taken().digest, digest);
+        assert_eq!(
+            (first.taken().length, first.taken().work.hashed),
+            (10_000, 10_000)
         );
+        assert_eq!(first.taken().basis, Basis::Mapped);
+        fs::read(&path).unwrap();
+        drop(hold(&path));
+        let proof = first
+            .proof()
+            .expect("two holds of one file don't disturb each other");
+        assert_eq!((proof.digest, proof.length), (digest, 10_000));
+        assert_eq!(proof.identity, first.taken().identity);
+        assert_eq!(
+            (proof.basis, proof.elapsed),
+            (Basis::Leased, Duration::ZERO)
+        );
+        let nothing_read = Work {
+            skipped: 10_000,
+            ..Work::default()
+        };
+        assert_eq!(proof.work, nothing_read);
     }
 
     #[test]
@@ -198,16 +243,11 @@ mod tests {
                 return;
             };
             event(&path);
-            assert!(!hold.is_held(), "{name}");
+            assert!(!hold.is_held() && hold.proof().is_none(), "{name}");
         };
         check("replaced by the same bytes", |path| {
             let other = path.with_extension("other");
             fs::copy(path, &other).unwrap();
-            fs::rename(other, path).unwrap();
-        });
-        check("renamed there and back", |path| {
-            let other = path.with_extension("other");
-            fs::rename(path, &other).unwrap();
             fs::rename(other, path).unwrap();
         });
         check("removed", |path| fs::remove_file(path).unwrap());
@@ -219,43 +259,97 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_goes_on_as_soon_as_it_is_dropped() {
+    fn what_changes_no_byte_leaves_it() {
         let Some((_directory, path, hold)) = held_file() else {
+            return;
+        };
+        let other = path.with_extension("other");
+        fs::rename(&path, &other).unwrap();
+        assert!(!hold.is_held());
+        fs::rename(&other, &path).unwrap();
+        assert!(hold.is_held());
+        let mut permissions = fs::metadata(&path).unwrap().permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(&path, permissions).unwrap();
+        fs::hard_link(&path, &other).unwrap();
+        assert!(hold.is_held());
+    }
+
+    #[test]
+    fn a_writer_goes_on_as_soon_as_it_is_dropped() {
+        let Some((_directory, path, first)) = held_file() else {
             return;
         };
         thread::scope(|scope| {
             let writer = scope.spawn(|| fs::write(&path, "other"));
-            while hold.is_held() {
+            while first.is_held() {
                 thread::yield_now();
             }
-            drop(hold);
+            drop(first);
             writer.join().unwrap().unwrap();
         });
-        assert_eq!(take(&path).length(), 5);
+        assert_eq!(hold(&path).taken().length, 5);
     }
 
     #[test]
-    fn without_a_lease_there_are_the_stamps() {
+    fn with_a_writer_there_is_no_lease_but_a_digest_of_the_moment() {
         let Some((_directory, path, hold)) = held_file() else {
             return;
         };
         drop(hold);
         let writer = OpenOptions::new().append(true).open(&path).unwrap();
-        let hold = take(&path);
-        assert_eq!(hold.kind(), HoldKind::Unleased);
-        assert!(!hold.is_held() && hold.is_unchanged());
-        writer.set_len(10_001).unwrap();
-        assert!(!hold.is_unchanged());
+        let HoldAttempt::Unleased(unleased) = take(&path) else {
+            panic!("held with a writer");
+        };
+        let expected = FileIdentity::from(&path.metadata().unwrap());
+        assert_eq!(unleased.identity(), expected);
+        let proof = unleased.fsverity().unwrap();
+        assert_eq!(proof.digest, VerityDigest::of(&[7; 10_000]));
+        assert_eq!((proof.basis, proof.identity), (Basis::Read, expected));
+        // What it has grown to since isn't read.
+        writer.set_len(1 << 40).unwrap();
+        let error = unleased.fsverity().unwrap_err();
+        assert!(matches!(error, Error::Changed { .. }), "{error}");
+    }
+
+    #[test]
+    fn another_length_is_told_and_nothing_is_hashed() {
+        let Some((_directory, path, hold)) = held_file() else {
+            return;
+        };
+        let digest = hold.taken().digest;
+        drop(hold);
+        for length in [0, 9_999, 10_001, 1 << 42] {
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(length).unwrap();
+            drop(file);
+            let taken = Hold::take(&path, 10_000, &digest).unwrap();
+            assert!(
+                matches!(taken, HoldAttempt::OtherLength(found) if found == length),
+                "{taken:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_digest_is_told() {
+        let Some((_directory, path, _hold)) = held_file() else {
+            return;
+        };
+        let other = VerityDigest::of(b"other");
+        let HoldAttempt::Held(hold) = Hold::take(&path, 10_000, &other).unwrap() else {
+            panic!("not held");
+        };
+        assert_eq!(hold.taken().digest, VerityDigest::of(&[7; 10_000]));
     }
 
     #[test]
     fn anything_but_a_regular_file_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let (_, any) = (fs::write(directory.path().join("file"), "bytes"), "file");
-        let expected = take(&directory.path().join(any)).digest();
-        let error = Hold::take(directory.path(), &expected).unwrap_err();
+        let expected = VerityDigest::of(b"");
+        let error = Hold::take(directory.path(), 0, &expected).unwrap_err();
         assert!(matches!(error, Error::NotRegular { .. }), "{error}");
-        let error = Hold::take(&directory.path().join("none"), &expected).unwrap_err();
+        let error = Hold::take(&directory.path().join("none"), 0, &expected).unwrap_err();
         assert!(matches!(error, Error::Io { .. }), "{error}");
     }
 }

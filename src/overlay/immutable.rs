@@ -5,13 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
-use rustix::io::Errno;
+use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals};
 use serde::{Deserialize, Serialize};
 
-use super::copy::{Failure, fill};
+use super::copy::fill;
 use super::file::{open_regular, own_path};
-use super::{AccessPolicy, Change, Error, Threads, VerityDigest, fsverity, kernel_verity};
+use super::memory_file::memory_file;
+use super::{AccessPolicy, Error, Threads, VerityDigest, fsverity_of, kernel_verity};
 
 /// The seals after which neither bytes nor length of a memory file can change, and no seal can be taken off.
 const SEALS: SealFlags = SealFlags::WRITE
@@ -52,11 +52,11 @@ impl Immutable {
     ///
     /// [`Error::NotRegular`], and [`Error::Io`] for a file that can't be opened.
     pub fn by_fs_verity(path: &Path, expected: &VerityDigest) -> Result<Option<Immutable>, Error> {
-        let (file, stamp) = open_regular(path)?;
+        let (file, status) = open_regular(path)?;
         let is_protected = kernel_verity::measure(&file).as_ref() == Some(expected);
         Ok(is_protected.then_some(Immutable {
             file,
-            length: stamp.length,
+            length: status.length,
             digest: *expected,
             hashed: 0,
             protection: Protection::FsVerity,
@@ -73,20 +73,10 @@ impl Immutable {
     /// [`Error::NotRegular`]; [`Error::Changed`] for a file that is cut off or grows meanwhile; [`Error::NoSpace`] where
     /// there is no memory for it; [`Error::Io`] otherwise.
     pub fn seal(path: &Path) -> Result<Immutable, Error> {
-        let (original, stamp) = open_regular(path)?;
-        let memory = memory_file().map_err(Error::io("make a memory file for", path))?;
-        fill(&memory, &original, stamp.length).map_err(|failure| match failure {
-            Failure::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let before = stamp.length;
-                Error::changed(path, Change::Length { before })
-            }
-            Failure::Read(error) => Error::io("read", path)(error),
-            Failure::Write(source) => Error::NoSpace {
-                directory: "/dev/shm".into(),
-                length: stamp.length,
-                source,
-            },
-        })?;
+        let (original, _) = open_regular(path)?;
+        let memory =
+            memory_file(c"golden-memory").map_err(Error::io("make a memory file for", path))?;
+        fill(&memory, Path::new("/dev/shm"), &original, path)?;
         fcntl_add_seals(&memory, SEALS)
             .map_err(io::Error::from)
             .map_err(Error::io("seal the copy of", path))?;
@@ -99,7 +89,7 @@ impl Immutable {
             return Err(Error::io("seal the copy of", path)(missing));
         }
         // Read and not mapped: through a mapping, each hole would take memory.
-        let hashed = fsverity(&own_path(&file), AccessPolicy::ReadOnly, Threads::default())?;
+        let hashed = fsverity_of(&file, path, AccessPolicy::ReadOnly, Threads::default())?;
         Ok(Immutable {
             length: hashed.length,
             digest: hashed.digest,
@@ -137,17 +127,6 @@ impl AsFd for Immutable {
     }
 }
 
-/// A new, empty memory file that can be sealed and never executed.
-fn memory_file() -> io::Result<File> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let name = c"golden-memory";
-    match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
-        // Kernels before 6.3 don't know the flag.
-        Err(Errno::INVAL) => Ok(memfd_create(name, flags)?.into()),
-        made => Ok(made?.into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::{self, OpenOptions};
@@ -158,6 +137,7 @@ mod tests {
 
     use super::*;
     use crate::overlay::filesystem::known_directory;
+    use crate::overlay::fsverity;
 
     const MIB: usize = 1 << 20;
 

@@ -1,9 +1,10 @@
-//! A read lease: the kernel's word that nobody has a file open for writing, or will while it is held.
+//! A read lease: the kernel's word that no process has a file open for writing, or will while it is held.
 
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use super::filesystem;
 use crate::causes::Causes;
 
 /// `F_SETSIG` of the kernel's `asm-generic/fcntl.h`: libc doesn't have it for glibc.
@@ -11,22 +12,29 @@ const F_SETSIG: c_int = 10;
 
 /// A read lease on an open file (`fcntl(2)`, `F_SETLEASE`), given back on drop.
 ///
-/// It is granted only while nobody has the file open for writing, and only to the file's owner or with `CAP_LEASE`.
-/// Whoever then opens the file for writing or truncates it waits until the lease is given back; after
+/// It is granted only while no process has the file open for writing, and only to the file's owner or with `CAP_LEASE`.
+/// A process that then opens the file for writing or truncates it waits until the lease is given back; after
 /// `/proc/sys/fs/lease-break-time` (45 s unless set otherwise) the kernel takes the lease away. So
 /// [`is_held`](Self::is_held) must be asked often, and the lease dropped once it says no.
 #[derive(Debug)]
-pub(super) struct Lease<F: AsFd> {
+pub(crate) struct Lease<F: AsFd> {
     file: F,
 }
 
 impl<F: AsFd> Lease<F> {
-    /// Takes the lease. `file` must be open for reading only.
+    /// Takes the lease, unless the file's filesystem isn't one on which leases are known to hold. `file` must be open for
+    /// reading only.
     ///
     /// The kernel tells the holder of a writer by a signal: SIGIO unless told otherwise, which kills a process that
     /// doesn't expect it. A library installs no signal handler, so the signal becomes SIGURG, which is ignored by
     /// default, and once the lease is taken, the process is no longer named as the one to be told.
-    pub(super) fn take(file: F) -> io::Result<Lease<F>> {
+    pub(crate) fn take(file: F) -> io::Result<Lease<F>> {
+        if !filesystem::is_known(&file) {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "leases are not known to hold on this filesystem",
+            ));
+        }
         fcntl(&file, F_SETSIG, libc::SIGURG)?;
         fcntl(&file, libc::F_SETLEASE, libc::F_RDLCK)?;
         let lease = Lease { file };
@@ -34,8 +42,8 @@ impl<F: AsFd> Lease<F> {
         Ok(lease)
     }
 
-    /// Whether the lease still stands and nobody waits for it.
-    pub(super) fn is_held(&self) -> bool {
+    /// Whether the lease still stands and no process waits for it.
+    pub(crate) fn is_held(&self) -> bool {
         matches!(fcntl(&self.file, libc::F_GETLEASE, 0), Ok(libc::F_RDLCK))
     }
 }
@@ -99,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_waits_for_it_and_nobody_is_killed() {
+    fn a_writer_waits_for_it_and_no_process_is_killed() {
         let Some((_directory, path)) = some_file() else {
             return;
         };
@@ -140,6 +148,12 @@ mod tests {
     }
 
     #[test]
+    fn it_is_refused_where_leases_are_not_known_to_hold() {
+        let error = Lease::take(File::open("/proc/version").unwrap()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    }
+
+    #[test]
     fn it_is_given_back_on_drop() {
         let Some((_directory, path)) = some_file() else {
             return;
@@ -150,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_arrives_is_told_to_nobody() {
+    fn no_process_is_signalled_when_a_writer_comes() {
         let Some((_directory, path)) = some_file() else {
             return;
         };

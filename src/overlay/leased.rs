@@ -5,11 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::file::{open_regular, own_path};
+use super::file::{FileStatus, open_regular, reopen};
 use super::lease::Lease;
-use super::{
-    AccessPolicy, Change, Error, FileIdentity, Hashed, Threads, VerityDigest, filesystem, fsverity,
-};
+use super::{AccessPolicy, Change, Error, FileProof, Threads, VerityDigest, fsverity_of};
 use crate::causes::Causes;
 
 /// An open file with the digest of its bytes, and a read lease on it.
@@ -48,23 +46,24 @@ impl Leased {
     /// # Errors
     ///
     /// [`Error::NoLease`] where none is to be had: some process has it open for writing, it belongs to another user, or its
-    /// filesystem isn't one on which leases are known to hold (ext4, xfs, btrfs, tmpfs). Those of [`fsverity`].
+    /// filesystem isn't one on which leases are known to hold (ext4, xfs, btrfs, tmpfs). Those of
+    /// [`fsverity`](super::fsverity).
     pub fn take(path: &Path) -> Result<Leased, Error> {
-        let (file, stamp) = open_regular(path)?;
+        let (file, _) = open_regular(path)?;
         let lease = lease(path, &file)?;
-        let hashed = digest(path, &file)?;
+        let proof = digest(path, &file)?;
         let held = Leased {
             path: path.to_owned(),
             file,
-            digest: hashed.digest,
-            length: hashed.length,
-            hashed: hashed.work.hashed,
+            digest: proof.digest,
+            length: proof.length,
+            hashed: proof.work.hashed,
             held: Mutex::new(Held {
                 lease: Some(lease),
                 taken: 1,
             }),
         };
-        match held.is_held_since(LeaseTaken(1)) && hashed.length == stamp.length {
+        match held.is_held_since(LeaseTaken(1)) {
             true => Ok(held),
             false => Err(held.no_lease()),
         }
@@ -75,16 +74,21 @@ impl Leased {
     ///
     /// # Errors
     ///
-    /// [`Error::NoLease`] where none is to be had, and [`Error::Changed`] when the bytes aren't those of the digest any
-    /// more.
+    /// [`Error::NoLease`] where none is to be had, and [`Error::Changed`] when length or bytes aren't those of the digest
+    /// any more.
     pub fn ensure(&self) -> Result<LeaseTaken, Error> {
         let mut held = self.lock();
         if !held.stands() {
             held.lease = None;
             let taken = lease(&self.path, &self.file)?;
-            let hashed = digest(&self.path, &self.file)?;
-            if (hashed.digest, hashed.length) != (self.digest, self.length) {
-                return Err(Error::changed(&self.path, Change::Written));
+            // The length first: a file that has grown isn't worth reading.
+            let found = FileStatus::of(&self.file, &self.path)?.length;
+            if found != self.length {
+                let before = self.length;
+                return Err(Error::changed(&self.path, Change::Length { before, found }));
+            }
+            if digest(&self.path, &self.file)?.digest != self.digest {
+                return Err(Error::changed(&self.path, Change::Bytes));
             }
             held.lease = Some(taken);
             held.taken += 1;
@@ -155,27 +159,17 @@ impl AsFd for Leased {
 
 /// A lease on another opening of the same file.
 fn lease(path: &Path, file: &File) -> Result<Lease<File>, Error> {
-    let again = File::open(own_path(file)).map_err(Error::io("open", path))?;
-    let none = || Error::NoLease {
-        path: path.to_owned(),
-    };
-    match filesystem::is_known(&again) {
-        true => Lease::take(again).map_err(|error| {
-            tracing::debug!(error = %Causes(&error), path = %path.display(), "no lease");
-            none()
-        }),
-        false => Err(none()),
-    }
+    let again = reopen(file).map_err(Error::io("open", path))?;
+    Lease::take(again).map_err(|error| {
+        tracing::debug!(error = %Causes(&error), path = %path.display(), "no lease");
+        Error::NoLease {
+            path: path.to_owned(),
+        }
+    })
 }
 
-fn digest(path: &Path, file: &File) -> Result<Hashed<VerityDigest>, Error> {
-    let hashed = fsverity(&own_path(file), AccessPolicy::ReadOnly, Threads::default())?;
-    let metadata = file.metadata();
-    let metadata = metadata.map_err(Error::io("read the attributes of", path))?;
-    match hashed.identity == FileIdentity::from(&metadata) {
-        true => Ok(hashed),
-        false => Err(Error::changed(path, Change::Replaced)),
-    }
+fn digest(path: &Path, file: &File) -> Result<FileProof<VerityDigest>, Error> {
+    fsverity_of(file, path, AccessPolicy::ReadOnly, Threads::default())
 }
 
 #[cfg(test)]

@@ -3,36 +3,18 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
-use super::beside::Beside;
-use super::copy::{CopyMethod, Failure, fill};
+use super::Error;
+use super::copy::{Copied, fill};
 use super::file::open_regular;
-use super::{Change, Error, FileIdentity};
-
-/// A copy that was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Copied {
-    /// How it was made.
-    pub method: CopyMethod,
-    /// How many bytes the copy has, holes included: as many as the original.
-    pub length: u64,
-    /// How many bytes were written to it. None for a reflink.
-    pub bytes_copied: u64,
-    /// Which file it is: never the one that had its name before.
-    pub identity: FileIdentity,
-    /// How long it took.
-    pub elapsed: Duration,
-}
+use super::temporary_sibling::TemporarySibling;
 
 /// Replaces `overlay` by a new file with the bytes of `golden`, in one step.
 ///
-/// The new file is made beside the old one, of mode 0600, and renamed into its place: whoever still has the old one
-/// open keeps the old bytes. An overlay that is missing is made. If `overlay` is a symbolic link, what it leads to is
+/// The new file is made beside the old one, of mode 0600, and renamed into its place: a process that still has the old
+/// one open keeps the old bytes. An overlay that is missing is made. If `overlay` is a symbolic link, what it leads to is
 /// replaced. The overlay must not be open in a VMM, which would go on with the old file.
-///
-/// The new file's time of modification is the epoch's beginning. So a write to it shows in that time however soon it
-/// comes: a kernel without fine-grained timestamps (before 6.13) gives two writes within one tick the same.
 ///
 /// Nothing is synced to the disk. After a crash of the host the overlay may have the old bytes, the new ones or
 /// fewer, but no VMM survives such a crash, and the next boot puts the overlay back or finds its digest wrong.
@@ -40,19 +22,22 @@ pub struct Copied {
 /// # Errors
 ///
 /// The overlay is as it was after each: [`Error::SameFile`] if the two are one file; [`Error::NotRegular`] for
-/// either; [`Error::Changed`] if the golden copy changed while it was read; [`Error::NoSpace`]; [`Error::Io`]
+/// either; [`Error::Changed`] if the golden copy's length changed while it was read; [`Error::NoSpace`]; [`Error::Io`]
 /// otherwise, such as a golden copy that is missing.
 pub fn put_back(golden: &Path, overlay: &Path) -> Result<Copied, Error> {
     let started = Instant::now();
     let target = existing_target(overlay)?;
-    if let Some(target) = &target {
-        refuse_same_file(golden, target)?;
+    let (original, status) = open_regular(golden)?;
+    if let Some(target) = &target
+        && open_regular(target)?.1.identity == status.identity
+    {
+        return Err(Error::SameFile {
+            golden: golden.to_owned(),
+            overlay: target.to_owned(),
+        });
     }
     let target = target.as_deref().unwrap_or(overlay);
-    let (copy, copied) = copy_beside(golden, target)?;
-    copy.file()
-        .set_modified(SystemTime::UNIX_EPOCH)
-        .map_err(Error::io("set the time of", copy.path()))?;
+    let (copy, copied) = copy_beside(&original, golden, target)?;
     copy.replace(target)?;
     Ok(Copied {
         elapsed: started.elapsed(),
@@ -67,16 +52,26 @@ pub fn put_back(golden: &Path, overlay: &Path) -> Result<Copied, Error> {
 /// # Errors
 ///
 /// There is no `to`, or the one that was there before, after each: [`Error::AlreadyExists`] if something has that name,
-/// even a link that leads nowhere; [`Error::NotRegular`] for `from`; [`Error::Changed`] if it changed while it was
-/// read; [`Error::NoSpace`]; [`Error::Io`] otherwise.
+/// even a link that leads nowhere; [`Error::NotRegular`] for `from`; [`Error::Changed`] if its length changed while it
+/// was read; [`Error::NoSpace`]; [`Error::Io`] otherwise.
 pub fn copy_private(from: &Path, to: &Path) -> Result<Copied, Error> {
+    let (original, _) = open_regular(from)?;
+    copy_private_of(&original, from, to)
+}
+
+/// The same as [`copy_private`] for a file that is open for reading. `name` is its name in errors.
+///
+/// # Errors
+///
+/// Those of [`copy_private`].
+pub fn copy_private_of(from: &File, name: &Path, to: &Path) -> Result<Copied, Error> {
     let started = Instant::now();
     if to.symlink_metadata().is_ok() {
         return Err(Error::AlreadyExists {
             path: to.to_owned(),
         });
     }
-    let (copy, copied) = copy_beside(from, to)?;
+    let (copy, copied) = copy_beside(from, name, to)?;
     copy.file()
         .sync_all()
         .map_err(Error::io("sync", copy.path()))?;
@@ -105,53 +100,15 @@ fn existing_target(overlay: &Path) -> Result<Option<PathBuf>, Error> {
     }
 }
 
-fn refuse_same_file(golden: &Path, overlay: &Path) -> Result<(), Error> {
-    let identity = |path: &Path| open_regular(path).map(|(_, stamp)| stamp.identity);
-    if identity(golden)? == identity(overlay)? {
-        return Err(Error::SameFile {
-            golden: golden.to_owned(),
-            overlay: overlay.to_owned(),
-        });
-    }
-    Ok(())
-}
-
-/// A copy of `from` in the directory of `target`, complete and of the right length, but without its name yet.
-fn copy_beside(from: &Path, target: &Path) -> Result<(Beside, Copied), Error> {
-    let started = Instant::now();
-    let (original, stamp) = open_regular(from)?;
+/// A copy of `from` in the directory of `target`, complete, but without its name yet.
+fn copy_beside(
+    from: &File,
+    name: &Path,
+    target: &Path,
+) -> Result<(TemporarySibling, Copied), Error> {
     let directory = directory_of(target);
-    let copy = Beside::create(directory)?;
-    let (method, bytes_copied) =
-        fill(copy.file(), &original, stamp.length).map_err(|failure| match failure {
-            Failure::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let before = stamp.length;
-                Error::changed(from, Change::Length { before })
-            }
-            Failure::Read(error) => Error::io("read", from)(error),
-            Failure::Write(source) if is_no_space(&source) => Error::NoSpace {
-                directory: directory.to_owned(),
-                length: stamp.length,
-                source,
-            },
-            Failure::Write(error) => Error::io("write", copy.path())(error),
-        })?;
-    stamp.verify(from)?;
-    let metadata = copy
-        .file()
-        .metadata()
-        .map_err(Error::io("read the attributes of", copy.path()))?;
-    if metadata.len() != stamp.length {
-        let before = stamp.length;
-        return Err(Error::changed(from, Change::Length { before }));
-    }
-    let copied = Copied {
-        method,
-        length: stamp.length,
-        bytes_copied,
-        identity: FileIdentity::from(&metadata),
-        elapsed: started.elapsed(),
-    };
+    let copy = TemporarySibling::create(directory)?;
+    let copied = fill(copy.file(), directory, from, name)?;
     Ok((copy, copied))
 }
 
@@ -160,11 +117,4 @@ fn directory_of(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
-}
-
-fn is_no_space(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }

@@ -15,12 +15,14 @@ pub(super) enum Source<'file> {
     Mapped(&'file Mmap),
     /// The file itself.
     Read(&'file File),
+    /// The file itself, and zeros where it ends early.
+    Padded(&'file File),
 }
 
 impl Source<'_> {
     /// Makes the data of a segment available, in `buffer` unless it is mapped.
     ///
-    /// A file that ends early is [`io::ErrorKind::UnexpectedEof`].
+    /// A file that ends early is [`io::ErrorKind::UnexpectedEof`], unless it is padded.
     pub(super) fn load<'a>(
         &'a self,
         segment: &Segment,
@@ -36,11 +38,14 @@ impl Source<'_> {
                 }
                 &map[start..start + segment.length]
             }
-            Source::Read(file) => {
+            Source::Read(file) | Source::Padded(file) => {
                 buffer.resize(SEGMENT, 0);
                 for run in segment.data_runs() {
                     let offset = segment.offset + run.start as u64;
-                    file.read_exact_at(&mut buffer[run], offset)?;
+                    match self {
+                        Source::Padded(_) => read_padded(file, &mut buffer[run], offset)?,
+                        _ => file.read_exact_at(&mut buffer[run], offset)?,
+                    }
                 }
                 &buffer[..segment.length]
             }
@@ -50,6 +55,21 @@ impl Source<'_> {
             bytes,
         })
     }
+}
+
+/// Fills `bytes` from the file, and with zeros from its end.
+fn read_padded(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.read_at(&mut bytes[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes[done..].fill(0);
+    Ok(())
 }
 
 /// A segment whose data is available.

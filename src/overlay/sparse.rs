@@ -14,8 +14,8 @@ use super::copy::is_zero;
 use super::extents::Extents;
 use super::file::open_regular;
 
-/// The smallest hole that is made, in bytes, on a boundary of its own size. Whoever reads a file by its data asks the
-/// system twice for each range of it, so smaller holes would cost more than the zeros in them.
+/// The smallest hole that is made, in bytes, on a boundary of its own size. Reading a file by its data asks the system
+/// twice for each range of it, so smaller holes would cost more than the zeros in them.
 const GRAIN: u64 = 64 << 10;
 
 /// Makes holes where the file `path` has nothing but zeros, and returns how many bytes that were. Its bytes and its
@@ -23,16 +23,16 @@ const GRAIN: u64 = 64 << 10;
 ///
 /// A VMM writes all of a guest's memory into a snapshot, most of which that guest may never have touched. v53.0 reads
 /// only the data of it at a restore (`vmm/src/memory_manager.rs`, `fill_saved_regions`), and a digest skips holes too.
-/// Nobody else may write to the file meanwhile.
+/// No other process may write to the file meanwhile.
 ///
 /// # Errors
 ///
 /// [`Error::NotRegular`], [`Error::Io`]. The file's bytes are the same even then.
 pub fn make_sparse(path: &Path) -> Result<u64, Error> {
-    let (_, stamp) = open_regular(path)?;
+    let (_, status) = open_regular(path)?;
     let file = OpenOptions::new().read(true).write(true).open(path);
     let file = file.map_err(Error::io("open", path))?;
-    let freed = punch_zeros(&file, stamp.length);
+    let freed = punch_zeros(&file, status.length);
     freed.map_err(Error::io("make holes in", path))
 }
 

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{OlderGuest, Strategy};
+use super::{MAX_SPARES, OlderGuest, Strategy};
 use crate::client::Deadlines;
-use crate::golden::{LoadOptions, MemoryMode};
-use crate::machine::{Disk, DiskFormat, DiskRole, Limits, VerificationLevel, VmShape};
+use crate::golden::{CopyReason, LoadOptions, LoadedMemory, MemoryMode};
+use crate::machine::{Disk, DiskFormat, DiskRole, Limits, VerificationLevel, VmShape, VmmSource};
 use crate::overlay::Digest;
 use crate::vmm::{CgroupConfig, Confinement, VmmConfig};
 
@@ -56,8 +56,14 @@ pub struct SandboxConfig {
     /// Runs without baselines: the sandbox boots cold, a reset boots it again from the disks as they were
     /// given, and **nothing is verified**. Needs `kernel` and `root_disk`.
     pub scaffold: bool,
-    /// Which VMM serves after a reset. The one that was there unless set.
-    pub strategy: Strategy,
+    /// Which VMM serves after a reset. Unless set, another one where this library starts VMMs, and the one that serves where
+    /// another program does and in scaffold mode: nothing else is possible there.
+    pub strategy: Option<Strategy>,
+    /// How many spares wait, restored and paused, for the resets to come: 0 to [`MAX_SPARES`]. A spare holds what it wrote of
+    /// its memory where that is mapped, all of it where it is copied. 1 unless set, or none where the memory is copied
+    /// because there is too little of it. With none, an empty VMM that was started ahead is restored while the caller waits.
+    /// Of no use to [`Strategy::InPlace`].
+    pub spares: Option<u32>,
     /// How guests get the golden snapshot's memory: `mapped` unless set, or `copied`.
     pub memory: MemoryMode,
     /// The most memory that this process may take for the golden snapshot's, in MiB. Where that is less than the guest has,
@@ -167,7 +173,8 @@ impl Default for SandboxConfig {
             run_root: None,
             golden: None,
             scaffold: false,
-            strategy: Strategy::default(),
+            strategy: None,
+            spares: None,
             memory: MemoryMode::default(),
             golden_memory_limit_mib: None,
             verification: VerificationLevel::default(),
@@ -289,7 +296,7 @@ impl SandboxConfig {
             )),
             (None, true) if self.kernel.is_none() => Err(invalid("kernel", "is missing")),
             (None, true) if self.root_disk.is_none() => Err(invalid("root_disk", "is missing")),
-            (None, true) if self.strategy != Strategy::InPlace => Err(invalid(
+            (None, true) if self.strategy == Some(Strategy::Fresh) => Err(invalid(
                 "strategy",
                 "needs a golden snapshot: scaffold mode boots again in place",
             )),
@@ -302,12 +309,11 @@ impl SandboxConfig {
             let reason = format!("requires {layer} and leaves it out");
             return Err(ConfigError::invalid("confinement", reason));
         }
-        if let Strategy::Standby(standby) = &self.strategy
-            && let Some((field, reason)) = standby.fault()
-        {
-            return Err(ConfigError::invalid(field, reason));
-        }
         let (field, reason) = match *self {
+            SandboxConfig {
+                spares: Some(spares),
+                ..
+            } if spares > MAX_SPARES => ("spares", format!("is {spares}, more than {MAX_SPARES}")),
             SandboxConfig {
                 cid: cid @ 0..3, ..
             } => ("cid", format!("is {cid}; 0 to 2 are reserved")),
@@ -327,6 +333,20 @@ impl SandboxConfig {
             _ => return Ok(()),
         };
         Err(ConfigError::invalid(field, reason))
+    }
+
+    /// The strategy on VMMs from `source`.
+    pub(super) fn strategy_on(&self, source: &VmmSource) -> Strategy {
+        self.strategy.unwrap_or(match source {
+            VmmSource::Spawn(_) if !self.scaffold => Strategy::Fresh,
+            _ => Strategy::InPlace,
+        })
+    }
+
+    /// How many spares there are to be of a golden snapshot that was loaded like this.
+    pub(super) fn spares_of(&self, memory: &LoadedMemory) -> u32 {
+        let is_short = matches!(memory.copied_because, Some(CopyReason::ShortOfMemory(_)));
+        self.spares.unwrap_or(u32::from(!is_short))
     }
 
     /// The VM of a cold boot, if the configuration has one.

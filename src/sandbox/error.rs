@@ -1,27 +1,30 @@
 //! What can go wrong with a sandbox, by the codes of the agent's protocol.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Outcome, ResetOutcome, SandboxState};
+use super::{Outcome, ResetOutcome, ResetReason, WireState};
 use crate::client::Release;
 use crate::guest::protocol::ToolNameError;
 use crate::{golden, machine, vmm, vsock};
 
 /// A sandbox couldn't do what was asked of it. [`code`](Error::code) is stable.
-#[derive(Debug, thiserror::Error)]
+///
+/// A clone is cheap, and shares its cause: the error that a call returned stands in the sandbox's state, too.
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No sandbox can run here: no KVM, no VMM, a release that doesn't fit.
     #[error("no sandbox can run here; `chv-sandbox doctor` says what this host lacks")]
-    NotAvailable(#[source] Unavailable),
+    NotAvailable(#[source] Arc<Unavailable>),
     /// The sandbox isn't in a state for this.
     #[error("the sandbox is {state}, so it cannot {action}{}", if *halted { "; it halted after a reset that was not verified, and takes nothing but shutdown" } else { "" })]
     NotReady {
         /// What was asked, as a verb.
         action: &'static str,
         /// Where it stands.
-        state: SandboxState,
+        state: WireState,
         /// Whether it has halted for good.
         halted: bool,
     },
@@ -29,11 +32,11 @@ pub enum Error {
     #[error("the sandbox takes no tool until it is reset: {reason}")]
     NeedsReset {
         /// What happened.
-        reason: &'static str,
+        reason: ResetReason,
     },
     /// The VM didn't come up. What had been started is cleaned up.
     #[error("the sandbox did not boot")]
-    BootFailed(#[source] BootFailure),
+    BootFailed(#[source] Arc<BootFailure>),
     /// The tool gave no answer within its deadline and the grace.
     #[error("the tool gave no answer within its {} ms and the grace", deadline.as_millis())]
     ToolTimeout {
@@ -50,17 +53,20 @@ pub enum Error {
     },
     /// A source disagrees with its baseline. The sandbox has halted.
     #[error("the reset is not to be believed: {0}")]
-    ResetDivergence(Box<FailedReset>),
+    ResetDivergence(Arc<FailedReset>),
     /// A source was silent, twice. The sandbox has halted.
     #[error("the reset could not be verified: {0}")]
-    ResetTimeout(Box<FailedReset>),
+    ResetTimeout(Arc<FailedReset>),
     /// The revert itself failed, so nothing could be verified. It may be tried again.
     #[error("the sandbox could not be reverted")]
-    ResetFailed(#[source] machine::Error),
+    ResetFailed(#[source] Arc<machine::Error>),
     /// The golden snapshot isn't what its manifest says, or wasn't left alone while it was restored. No VM is awake: the
     /// one that ran was not touched where it was found before, but takes no tool any more. It may be tried again.
     #[error("the sandbox was not reverted")]
-    ResetRefused(#[source] golden::Error),
+    ResetRefused(#[source] Arc<golden::Error>),
+    /// The VMM ended by itself while no call was under way.
+    #[error("the VMM ended by itself: {0}")]
+    VmmEnded(Arc<vmm::Ended>),
     /// The channel to the guest failed. It is mended by a reset.
     #[error("the channel to the guest failed")]
     Channel(#[source] vsock::Error),
@@ -109,7 +115,7 @@ pub enum BootFailure {
     Golden(#[source] golden::Error),
     /// It came up, but isn't what the golden snapshot says.
     #[error("the restored machine is not what its baselines say")]
-    Unverified(#[source] Box<Error>),
+    Unverified(#[source] Error),
 }
 
 /// A reset that was made and not believed.
@@ -149,6 +155,7 @@ impl Error {
             Error::NotAvailable(_)
             | Error::NotReady { .. }
             | Error::NeedsReset { .. }
+            | Error::VmmEnded(_)
             | Error::ShutDown => "SANDBOX_NOT_AVAILABLE",
             Error::BootFailed(_) => "SANDBOX_BOOT_FAILED",
             Error::ToolTimeout { .. } => "SANDBOX_TOOL_TIMEOUT",
@@ -164,7 +171,10 @@ impl Error {
     pub fn failed_reset(&self) -> Option<&FailedReset> {
         match self {
             Error::ResetDivergence(failed) | Error::ResetTimeout(failed) => Some(failed),
-            Error::BootFailed(BootFailure::Unverified(error)) => error.failed_reset(),
+            Error::BootFailed(failure) => match &**failure {
+                BootFailure::Unverified(error) => error.failed_reset(),
+                _ => None,
+            },
             _ => None,
         }
     }

@@ -31,14 +31,15 @@ pub enum Event {
     VmmEnded(vmm::Ended),
     /// A spare waits for the next reset.
     SpareReady,
-    /// A spare could not be prepared. It is tried again after a while; a reset that finds no spare starts a new VMM.
-    SpareFailed(Arc<Error>),
+    /// A spare could not be prepared. It is tried again after a while; a reset that finds no spare takes another VMM.
+    SpareFailed(Error),
     /// The VMM of a spare ended while it waited. Another spare is made.
     SpareEnded(vmm::Ended),
-    /// A spare was not what it was when it was prepared, or didn't awaken: it is stopped, and the reset goes on without it.
-    SpareRefused(Arc<Error>),
+    /// A spare was not what it was when it was prepared, or could not be resumed: it is killed, and the reset goes on without
+    /// it.
+    SpareRefused(Error),
     /// The VMM gave no answer in time. It was killed with its guest, and another one is to serve.
-    VmmGivenUp(Arc<Error>),
+    VmmGivenUp(Error),
     /// A file of the golden snapshot that the VM goes on to read was opened for writing, changed or replaced. The sandbox
     /// takes no tool until it is reset.
     HoldLost,
@@ -70,6 +71,12 @@ impl Weight for Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Event::State(SandboxState::Failed { error }) => {
+                write!(f, "state failed: {}", Causes(error))
+            }
+            Event::State(SandboxState::NeedsReset { reason }) => {
+                write!(f, "no tool until a reset: {reason}")
+            }
             Event::State(state) => write!(f, "state {state}"),
             Event::Reset(outcome) => {
                 let passed = outcome.state.verification_passed;
@@ -98,12 +105,12 @@ impl fmt::Display for Event {
             Event::Vmm(event) => write!(f, "VMM event {:?} {:?}", event.source, event.event),
             Event::VmmEnded(ended) => write!(f, "VMM {} ended, {}", ended.pid, ended.exit),
             Event::SpareReady => f.write_str("a spare waits"),
-            Event::SpareFailed(error) => write!(f, "no spare: {}", Causes(&**error)),
+            Event::SpareFailed(error) => write!(f, "no spare: {}", Causes(error)),
             Event::SpareEnded(ended) => {
                 write!(f, "the VMM {} of a spare ended, {}", ended.pid, ended.exit)
             }
-            Event::SpareRefused(error) => write!(f, "a spare is not used: {}", Causes(&**error)),
-            Event::VmmGivenUp(error) => write!(f, "the VMM was given up: {}", Causes(&**error)),
+            Event::SpareRefused(error) => write!(f, "a spare is not used: {}", Causes(error)),
+            Event::VmmGivenUp(error) => write!(f, "the VMM was given up: {}", Causes(error)),
             Event::HoldLost => f.write_str("a golden file that the VM reads was not left alone"),
             Event::EvidenceKept(folder) => write!(f, "evidence kept in {}", folder.display()),
             Event::Lost { source, count } => write!(f, "{count} events of the {source} lost"),
@@ -121,24 +128,24 @@ mod tests {
 
     #[test]
     fn an_error_is_shown_with_its_causes() {
-        let error = Error::ResetFailed(machine::Error::Disk {
+        let error = Error::ResetFailed(Arc::new(machine::Error::Disk {
             role: DiskRole::Overlay,
             source: overlay::Error::Io {
                 operation: "open",
                 path: "/overlay".into(),
                 source: io::Error::other("no such file"),
             },
-        });
-        let error = Arc::new(error);
+        }));
         let causes = "the sandbox could not be reverted: the overlay disk cannot be used: \
                       could not open \"/overlay\": no such file";
+        let state = SandboxState::Failed {
+            error: error.clone(),
+        };
         for (event, before) in [
-            (Event::SpareFailed(Arc::clone(&error)), "no spare: "),
-            (
-                Event::SpareRefused(Arc::clone(&error)),
-                "a spare is not used: ",
-            ),
+            (Event::SpareFailed(error.clone()), "no spare: "),
+            (Event::SpareRefused(error.clone()), "a spare is not used: "),
             (Event::VmmGivenUp(error), "the VMM was given up: "),
+            (Event::State(state), "state failed: "),
         ] {
             assert_eq!(event.to_string(), format!("{before}{causes}"));
         }

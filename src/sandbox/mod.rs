@@ -1,52 +1,65 @@
 //! The sandbox as an agent sees it: boot, run a tool, revert and prove it, shut down.
 //!
 //! ```text
-//!                boot                       reset
-//!  not_booted ---------> booting ---> ready ------> resetting
-//!       ^                   |          | ^              |  |
-//!       |                   | failed   | |   verified   |  | failed, diverged, silent twice
-//!       |                   v          | +--------------+  v
-//!       |                 failed <-----+----------------- failed
-//!       |                   |        the VMM died
-//!       +-------------------+-- shutdown, from every state
+//!               boot                      reset                      diverged, silent twice
+//!  NotBooted ---------> Booting ---> Ready -----> Resetting -----------------------> Halted
+//!      ^                   |         |  ^  ^        |  |  ^
+//!      |                   |         |  |  +--------+  |  | reset
+//!      |            failed |  a tool |  |    verified  |  |
+//!      |                   |         v  |       failed |  |
+//!      |                   |   NeedsReset --reset------|--+
+//!      |                   v                           v  |
+//!      |                 Failed <--- the VMM ended --- Failed
+//!      |                   |
+//!      +-------------------+-- shutdown, from every state, also Halted
 //! ```
 //!
 //! A reset that failed may be tried again; after a divergence or a time-out the sandbox is *halted*: it takes
 //! nothing but `shutdown`.
+//!
+//! A [`ChvSandbox`] is driven by a task of its own, on the runtime of its first call. So a call that is dropped changes
+//! nothing: a boot or a reset that has begun goes on to its end, and [`shutdown`](Sandbox::shutdown) ends whatever is under
+//! way, from any task, whether or not the other call is polled.
 
+mod calls;
 mod chv;
 mod config;
+mod driver;
 mod error;
 mod event;
 mod evidence;
 mod guest;
 mod report;
 mod reset_state;
+mod reset_target;
 mod span;
+mod spares;
+mod state;
+mod status;
 mod strategy;
 mod stub;
 mod tool;
 mod verify;
-
-use std::fmt;
 
 use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::broadcast;
 
-pub use chv::{ChvSandbox, OLDEST_RELEASE};
+pub use chv::ChvSandbox;
 pub use config::{ConfigError, SandboxConfig, Timeouts, VmmEnv};
 pub use error::{BootFailure, Error, FailedReset, Unavailable};
 pub use event::Event;
 pub use guest::OlderGuest;
-pub use report::{Check, HashedDisk, Outcome, ResetReport, Source, StrategyUsed};
+pub use report::{Check, Outcome, ResetReport, Source, StrategyUsed, VmmUsed};
 pub use reset_state::{FsHash, Reset, ResetOutcome, ResetState, VerificationDetails};
+pub use reset_target::OLDEST_RELEASE;
+pub use state::{ResetReason, SandboxState, WireState};
 
 pub use crate::golden::MemoryMode;
 pub use crate::guest::protocol::{DivergenceAction, VmmApiState};
 pub use crate::machine::VerificationLevel;
-pub use strategy::{MAX_SPARES, Standby, Strategy};
+pub use strategy::{MAX_SPARES, Strategy};
 pub use stub::StubSandbox;
 pub use tool::{ToolExecution, ToolInvocation};
 
@@ -56,32 +69,39 @@ pub use tool::{ToolExecution, ToolInvocation};
 /// way. Usable as `Box<dyn Sandbox>`.
 #[async_trait]
 pub trait Sandbox: Send + Sync {
-    /// Brings the VM up and opens the channel. Does nothing on a ready sandbox.
+    /// Brings the VM up and opens the channel. Does nothing on a ready sandbox. If the returned future is dropped the boot
+    /// goes on; one that waits for another call to end is not begun then.
     ///
     /// # Errors
     ///
     /// [`Error::NotAvailable`] where no sandbox can run, [`Error::BootFailed`] when this one didn't come up;
-    /// what had been started is cleaned up then.
+    /// what had been started is cleaned up then. [`Error::NotReady`] when it has halted, [`Error::ShutDown`].
     async fn boot(&self) -> Result<(), Error>;
 
-    /// Runs one tool in the guest. An exit code other than 0 is a result, not an error.
+    /// Runs one tool in the guest. An exit code other than 0 is a result, not an error. If the returned future is dropped
+    /// the tool may go on, so the sandbox takes no other until it is reset.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAvailable`] unless the sandbox is ready; [`Error::ToolTimeout`] when no answer came within
-    /// the invocation's deadline and the grace, after which the sandbox takes no tool until it is reset;
-    /// [`Error::Channel`].
+    /// [`Error::NotReady`] unless the sandbox is ready, [`Error::NeedsReset`] when it takes no tool before a reset;
+    /// [`Error::ToolTimeout`] when no answer came within the invocation's deadline and the grace, after which the sandbox
+    /// takes no tool until it is reset; [`Error::NotATool`] for a name that no tool has; [`Error::Channel`].
     async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error>;
 
-    /// Reverts the sandbox and verifies that it did. Ends what is in flight.
+    /// Reverts the sandbox and verifies that it did. Ends what is in flight. If the returned future is dropped the reset goes
+    /// on; one that waits for another call to end is not begun then.
     ///
     /// # Errors
     ///
     /// [`Error::ResetDivergence`] when a source disagrees with its baseline, [`Error::ResetTimeout`] when one
-    /// stayed silent twice, [`Error::ResetFailed`] when the revert itself failed. Never a pass in any of them.
+    /// stayed silent twice, [`Error::ResetFailed`] and [`Error::ResetRefused`] when the revert itself was not made,
+    /// [`Error::NotAvailable`] when the VMM is of another release by now. Never a pass in any of them.
+    /// [`Error::NotReady`] for a sandbox that hasn't booted or has halted, [`Error::ShutDown`].
     async fn reset(&self) -> Result<Reset, Error>;
 
-    /// Stops and releases everything, whatever is under way. Idempotent. Doesn't reset.
+    /// Stops and releases everything, whatever is under way, which ends with [`Error::ShutDown`]. VMMs of ours are killed.
+    /// Idempotent, safe beside any other call and from any task; goes on to its end if the returned future is dropped.
+    /// Doesn't reset.
     async fn shutdown(&self);
 
     /// Where the sandbox stands.
@@ -93,34 +113,6 @@ pub trait Sandbox: Send + Sync {
     /// What happens from now on, for the agent's audit. A receiver that falls behind by more than 256 events, or by
     /// 8 MiB of what they hold, loses the oldest and is told how many.
     fn subscribe(&self) -> broadcast::Receiver<Event>;
-}
-
-/// Where a sandbox stands. See the diagram of the [module](self).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SandboxState {
-    /// Nothing runs.
-    NotBooted,
-    /// It is coming up.
-    Booting,
-    /// It is up, and its last reset was verified.
-    Ready,
-    /// It is being reverted.
-    Resetting,
-    /// Its boot or a reset failed, or its VMM died.
-    Failed,
-}
-
-impl fmt::Display for SandboxState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            SandboxState::NotBooted => "not_booted",
-            SandboxState::Booting => "booting",
-            SandboxState::Ready => "ready",
-            SandboxState::Resetting => "resetting",
-            SandboxState::Failed => "failed",
-        })
-    }
 }
 
 /// What a sandbox is made of.

@@ -4,10 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::OlderGuest;
+use super::{OlderGuest, Strategy};
 use crate::golden::LoadedMemory;
-use crate::machine::{DiskProof, DiskRole, Step};
-use crate::overlay::{Access, Digest, Work};
+use crate::machine::{DiskProof, Step, Steps};
 use crate::vmm::{Identity, LayerReport};
 use crate::vsock::ClockSkew;
 
@@ -17,16 +16,18 @@ use crate::vsock::ClockSkew;
 pub struct ResetReport {
     /// How the sandbox was reverted.
     pub strategy: StrategyUsed,
+    /// Which VMM serves now; `None` where there is none: the stub.
+    pub vmm: Option<VmmUsed>,
     /// How guests get the golden snapshot's memory, and what that rests on; `None` where no snapshot was restored.
     pub memory: Option<LoadedMemory>,
     /// Which try this was, from 1. A second follows only on silence.
     pub attempt: u32,
     /// Every check, the decisive ones first.
     pub checks: Vec<Check>,
-    /// Each disk that was hashed.
-    pub disks: Vec<HashedDisk>,
-    /// Who answered on the api-socket, where that was proved.
-    pub vmm: Option<Identity>,
+    /// The proof of each disk.
+    pub disks: Vec<DiskProof>,
+    /// The process that answered on the api-socket, where that was proved.
+    pub vmm_identity: Option<Identity>,
     /// The layers of the boundary around the VMM that serves now, and what became of each. Empty for a VMM that another
     /// program runs.
     pub layers: Vec<LayerReport>,
@@ -44,17 +45,18 @@ pub struct ResetReport {
 
 impl ResetReport {
     /// The report of a reset after which nothing is checked.
-    pub(super) fn unverified(strategy: StrategyUsed, steps: Vec<Step>) -> Self {
+    pub(super) fn unverified(strategy: StrategyUsed, vmm: Option<VmmUsed>, steps: &Steps) -> Self {
         ResetReport {
             strategy,
+            vmm,
             memory: None,
             attempt: 1,
             checks: Vec::new(),
             disks: Vec::new(),
-            vmm: None,
+            vmm_identity: None,
             layers: Vec::new(),
-            micros: steps.iter().map(|step| step.micros).sum(),
-            steps,
+            micros: steps.micros(),
+            steps: steps.so_far().to_vec(),
             reseeded: false,
             clock_set: false,
             clock: None,
@@ -63,48 +65,74 @@ impl ResetReport {
 }
 
 /// What [`verify`](super::verify::verify) needs beside the readings.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct VerificationContext {
+#[derive(Debug)]
+pub(super) struct VerificationContext<'a> {
     pub(super) strategy: StrategyUsed,
-    pub(super) memory: LoadedMemory,
-    pub(super) layers: Vec<LayerReport>,
+    pub(super) vmm: VmmUsed,
+    pub(super) memory: &'a LoadedMemory,
+    pub(super) layers: &'a [LayerReport],
     pub(super) attempt: u32,
     /// What the configuration says of an old guest.
     pub(super) older_guest: OlderGuest,
+    pub(super) steps: &'a Steps,
 }
 
 /// How a sandbox was reverted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StrategyUsed {
+    /// In another VMM.
+    Fresh,
     /// In the VMM that was there.
     InPlace,
-    /// In a VMM that was started for it.
-    Respawn,
-    /// By a spare that had been prepared.
-    Standby,
     /// Scaffold mode: booted again from the disks as they were given.
     ColdBoot,
     /// There is nothing to revert: the stub.
     Nothing,
 }
 
-impl StrategyUsed {
-    /// The name in the report and in spans.
-    pub fn name(self) -> &'static str {
-        match self {
-            StrategyUsed::InPlace => "in_place",
-            StrategyUsed::Respawn => "respawn",
-            StrategyUsed::Standby => "standby",
-            StrategyUsed::ColdBoot => "cold_boot",
-            StrategyUsed::Nothing => "nothing",
+/// Which VMM serves after a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VmmUsed {
+    /// A spare, which waited restored and paused.
+    Spare,
+    /// One in which no VM had been restored.
+    New,
+    /// The one that served before.
+    Reused,
+    /// One that another program runs.
+    Attached,
+}
+
+impl From<Strategy> for StrategyUsed {
+    fn from(strategy: Strategy) -> Self {
+        match strategy {
+            Strategy::Fresh => StrategyUsed::Fresh,
+            Strategy::InPlace => StrategyUsed::InPlace,
         }
     }
 }
 
 impl fmt::Display for StrategyUsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(match self {
+            StrategyUsed::Fresh => "fresh",
+            StrategyUsed::InPlace => "in_place",
+            StrategyUsed::ColdBoot => "cold_boot",
+            StrategyUsed::Nothing => "nothing",
+        })
+    }
+}
+
+impl fmt::Display for VmmUsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            VmmUsed::Spare => "spare",
+            VmmUsed::New => "new",
+            VmmUsed::Reused => "reused",
+            VmmUsed::Attached => "attached",
+        })
     }
 }
 
@@ -161,23 +189,4 @@ pub enum Outcome {
     /// It couldn't be asked: on recordings there is no process, an old guest holds no nonce and can't set its clock.
     /// Whether an old guest passes, [`OlderGuest`] decides.
     NotApplicable,
-}
-
-/// A disk as it was hashed.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct HashedDisk {
-    /// Which disk.
-    pub role: DiskRole,
-    /// Its digest.
-    pub digest: Digest,
-    /// Its length in bytes.
-    pub length: u64,
-    /// When it was hashed.
-    pub proof: DiskProof,
-    /// How it was read; `None` where it was held, and not read.
-    pub access: Option<Access>,
-    /// What that took, in bytes.
-    pub work: Work,
-    /// How long that took, in microseconds.
-    pub micros: u64,
 }

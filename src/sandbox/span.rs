@@ -1,14 +1,20 @@
-//! The span of a reset: `reset`, with the strategy, the verdict and the attempt that it came to. The steps are events in
+//! The span of a reset: `reset`, with the strategy, the VMM, the verdict and the attempt that it came to. The steps are events in
 //! it, each with its name and its time.
 
 use tracing::Span;
-use tracing::field::Empty;
+use tracing::field::{Empty, display};
 
 use super::{Error, Reset};
 
 /// A span around a reset that begins now.
 pub(super) fn reset() -> Span {
-    tracing::info_span!("reset", strategy = Empty, verdict = Empty, attempt = Empty)
+    tracing::info_span!(
+        "reset",
+        strategy = Empty,
+        vmm = Empty,
+        verdict = Empty,
+        attempt = Empty
+    )
 }
 
 /// Puts on the span what the reset came to.
@@ -19,7 +25,8 @@ pub(super) fn record(span: &Span, result: &Result<Reset, Error>) {
         Err(error) => error.failed_reset().map(|failed| &failed.outcome),
     };
     if let Some(outcome) = outcome {
-        span.record("strategy", outcome.report.strategy.name());
+        span.record("strategy", display(outcome.report.strategy));
+        span.record("vmm", outcome.report.vmm.map(display));
         span.record("attempt", outcome.report.attempt);
     }
 }

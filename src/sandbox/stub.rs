@@ -1,15 +1,16 @@
 //! A sandbox made of nothing, for the development of an agent where no VM can run.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
 use super::{
     Backend, Error, Event, Reset, ResetOutcome, ResetReport, Sandbox, SandboxState, StrategyUsed,
-    ToolExecution, ToolInvocation, VmmApiState,
+    ToolExecution, ToolInvocation, VmmApiState, WireState,
 };
 use crate::broadcast::{self, Capacity};
 use crate::guest::protocol::ToolDispatch;
+use crate::machine::Steps;
 
 /// How far a slow subscriber may fall behind.
 const EVENTS: Capacity = Capacity {
@@ -36,19 +37,17 @@ impl Default for StubSandbox {
 
 impl StubSandbox {
     fn set(&self, state: SandboxState) {
-        let mut current = self
-            .state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if *current != state {
-            *current = state;
+        let current = self.state.lock();
+        let mut current = current.unwrap_or_else(PoisonError::into_inner);
+        if current.wire() != state.wire() {
+            current.clone_from(&state);
             self.events.send(Event::State(state));
         }
     }
 
     fn check_ready(&self, action: &'static str) -> Result<(), Error> {
-        match self.state() {
-            SandboxState::Ready => Ok(()),
+        match self.state().wire() {
+            WireState::Ready => Ok(()),
             state => Err(Error::NotReady {
                 action,
                 state,
@@ -91,11 +90,10 @@ impl Sandbox for StubSandbox {
     async fn reset(&self) -> Result<Reset, Error> {
         self.check_ready("be reset")?;
         self.set(SandboxState::Resetting);
-        let report = ResetReport::unverified(StrategyUsed::Nothing, Vec::new());
+        let report = ResetReport::unverified(StrategyUsed::Nothing, None, &Steps::start());
         let outcome = ResetOutcome::unverified(VmmApiState::Running, report);
         self.set(SandboxState::Ready);
-        // Nobody has to listen.
-        let _ = self.events.send(Event::Reset(Arc::new(outcome.clone())));
+        self.events.send(Event::Reset(Arc::new(outcome.clone())));
         Ok(Reset::Scaffold(outcome))
     }
 
@@ -104,10 +102,8 @@ impl Sandbox for StubSandbox {
     }
 
     fn state(&self) -> SandboxState {
-        *self
-            .state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        let state = self.state.lock();
+        state.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn backend(&self) -> Backend {

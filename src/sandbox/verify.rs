@@ -5,12 +5,13 @@ use jiff::Timestamp;
 use super::guest::{self, GuestChecks};
 use super::report::VerificationContext;
 use super::{
-    Check, DivergenceAction, FsHash, HashedDisk, Outcome, ResetOutcome, ResetReport, ResetState,
-    Source, VerificationDetails, VmmApiState,
+    Check, DivergenceAction, FsHash, Outcome, ResetOutcome, ResetReport, ResetState, Source,
+    VerificationDetails, VmmApiState,
 };
 use crate::causes::Causes;
 use crate::golden::{GoldenDisk, Manifest, vmm_api_state};
-use crate::machine::{DiskProof, DiskReading, MemoryReading, Reading, Readings, VmmFile};
+use crate::machine::{DiskProof, MemoryReading, OpenInVmm, Reading, Readings};
+use crate::overlay::Basis;
 
 /// What the comparison says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub(super) struct Verification {
 pub(super) fn verify(
     readings: Readings,
     manifest: &Manifest,
-    context: &VerificationContext,
+    context: &VerificationContext<'_>,
 ) -> Verification {
     let mut checks: Vec<Check> = Vec::with_capacity(10);
     let disks = || readings.disks.iter().zip(&manifest.disks);
@@ -60,13 +61,14 @@ pub(super) fn verify(
     let guest = readings.guest.answered();
     let report = ResetReport {
         strategy: context.strategy,
+        vmm: Some(context.vmm),
         memory: Some(context.memory.clone()),
         attempt: context.attempt,
-        layers: context.layers.clone(),
-        disks: readings.disks.iter().map(hashed_disk).collect(),
-        vmm: readings.vmm.clone().and_then(Result::ok),
-        micros: readings.steps.iter().map(|step| step.micros).sum(),
-        steps: readings.steps.clone(),
+        layers: context.layers.to_vec(),
+        disks: readings.disks.clone(),
+        vmm_identity: readings.vmm.clone().and_then(Result::ok),
+        micros: context.steps.micros(),
+        steps: context.steps.so_far().to_vec(),
         reseeded: guest.is_some_and(guest::reseeded),
         clock_set: guest.is_some_and(guest::clock_set),
         clock: guest.and_then(|guest| guest.clock),
@@ -81,21 +83,29 @@ pub(super) fn verify(
     }
 }
 
-fn check_digest(disk: &DiskReading, golden: &GoldenDisk) -> Check {
-    let same = disk.digest == golden.sha256
-        && disk.length == golden.length
-        && disk.fsverity.is_none_or(|found| found == golden.fsverity);
+fn agrees(disk: &DiskProof, golden: &GoldenDisk) -> bool {
+    let found = disk.bytes.digest;
+    found.sha256 == golden.sha256
+        && disk.bytes.length == golden.length
+        && found.fsverity.is_none_or(|it| it == golden.fsverity)
+}
+
+fn check_digest(disk: &DiskProof, golden: &GoldenDisk) -> Check {
+    let same = agrees(disk, golden);
     let show = |digest, length| format!("{} disk {digest}, {length} bytes", disk.role);
-    let (outcome, found) = match disk.proof {
-        DiskProof::Leased if same => (
+    let (outcome, found) = match disk.bytes.basis {
+        Basis::Leased if same => (
             Outcome::VouchedFor,
             "not read: a read lease has stood since it was compared".to_owned(),
         ),
-        DiskProof::FsVerity if same => (
+        Basis::KernelVerity if same => (
             Outcome::VouchedFor,
             "not read: fs-verity protects it with the manifest's digest".to_owned(),
         ),
-        _ => (agreed(same), show(disk.digest, disk.length)),
+        _ => {
+            let found = show(disk.bytes.digest.sha256, disk.bytes.length);
+            (agreed(same), found)
+        }
     };
     Check {
         source: Source::FsHash,
@@ -139,16 +149,16 @@ fn check_vm_state(readings: &Readings, manifest: &Manifest) -> Check {
     }
 }
 
-fn check_identity(disk: &DiskReading) -> Check {
-    let (outcome, found) = match disk.vmm_file {
-        VmmFile::Same => (Outcome::Agreed, "the same file"),
-        VmmFile::NotOpen(_) => (Outcome::Disagreed, "another file"),
-        VmmFile::NotApplicable => (Outcome::NotApplicable, "no VMM process to look into"),
+fn check_identity(disk: &DiskProof) -> Check {
+    let (outcome, found) = match disk.open_in_vmm {
+        OpenInVmm::Yes => (Outcome::Agreed, "the same file"),
+        OpenInVmm::No => (Outcome::Disagreed, "another file"),
+        OpenInVmm::NotApplicable => (Outcome::NotApplicable, "no VMM process to look into"),
     };
     Check {
         source: Source::DiskIdentity,
         outcome,
-        expected: format!("the VMM has the {} disk open that was hashed", disk.role),
+        expected: format!("the VMM has opened the {} disk that was hashed", disk.role),
         found: found.to_owned(),
     }
 }
@@ -210,7 +220,7 @@ fn check_memory(memory: &MemoryReading) -> Check {
 
 fn reset_state(readings: &Readings, manifest: &Manifest, verdict: Verdict) -> ResetState {
     let mut disks = readings.disks.iter().zip(&manifest.disks);
-    let differs = |(disk, golden): &(&DiskReading, &GoldenDisk)| disk.digest != golden.sha256;
+    let differs = |(disk, golden): &(&DiskProof, &GoldenDisk)| !agrees(disk, golden);
     // The overlay speaks for the file system, unless another disk is the one that disagrees.
     let (disk, golden) = disks
         .clone()
@@ -228,9 +238,9 @@ fn reset_state(readings: &Readings, manifest: &Manifest, verdict: Verdict) -> Re
         golden_hash: FsHash::Digest(manifest.baselines.fs_hash),
         verification_passed: passed,
         verification_details: VerificationDetails {
-            fs_hash: FsHash::Digest(disk.digest),
+            fs_hash: FsHash::Digest(disk.bytes.digest.sha256),
             fs_hash_baseline: FsHash::Digest(golden.sha256),
-            fs_hash_match: disk.digest == golden.sha256,
+            fs_hash_match: agrees(disk, golden),
             open_fd_count: guest.map_or(0, |guest| guest.open_fd_count),
             open_fd_count_baseline: manifest.baselines.open_fd_count,
             vmm_api_state,
@@ -240,18 +250,6 @@ fn reset_state(readings: &Readings, manifest: &Manifest, verdict: Verdict) -> Re
                 false => DivergenceAction::Halt,
             },
         },
-    }
-}
-
-fn hashed_disk(disk: &DiskReading) -> HashedDisk {
-    HashedDisk {
-        role: disk.role,
-        digest: disk.digest,
-        length: disk.length,
-        proof: disk.proof,
-        access: disk.access,
-        work: disk.work,
-        micros: disk.elapsed.as_micros() as u64,
     }
 }
 

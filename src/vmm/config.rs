@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::confinement::{CgroupConfig, Confinement};
-use super::run_root;
+use super::{Error, run_root};
 
 /// How to start a VMM.
 ///
@@ -45,6 +45,13 @@ pub struct VmmConfig {
     pub verbosity: u8,
     /// How long each step may take.
     pub limits: Limits,
+}
+
+impl VmmConfig {
+    /// Makes sure that the run root is there and is this user's alone. Its absolute path.
+    pub(crate) fn prepare_run_root(&self) -> Result<PathBuf, Error> {
+        run_root::prepare(&self.run_root)
+    }
 }
 
 impl Default for VmmConfig {

@@ -13,6 +13,16 @@ use crate::client;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The process survived SIGKILL so far: the kernel has not ended it.
+    #[error("the VMM with pid {pid} was killed and has not ended within {limit:?}")]
+    NotKilled {
+        /// Its process id.
+        pid: u32,
+        /// How long it was waited for.
+        limit: Duration,
+        /// Why the signal couldn't be sent, if it couldn't.
+        source: Option<io::Error>,
+    },
     /// The configured executable doesn't exist.
     #[error(
         "there is no VMM binary {}{}: install cloud-hypervisor or name its path",

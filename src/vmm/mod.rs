@@ -308,24 +308,24 @@ impl Vmm {
             .unwrap_or_default()
     }
 
-    /// Kills the process and its forks with SIGKILL, without a word to it, and waits until it is gone, at most as long as [`Limits`]
-    /// has for that. Does nothing to one that was attached. [`shutdown`](Vmm::shutdown) has nothing left to do then but
-    /// to remove the run directory.
-    pub async fn kill(&self) {
+    /// Kills the process and its forks with SIGKILL, without a word to it, and waits until it is gone. Does nothing to one that
+    /// was attached. [`shutdown`](Vmm::shutdown) has nothing left to do then but to remove the run directory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotKilled`] when it hasn't ended within [`Limits::kill`].
+    pub async fn kill(&self) -> Result<(), Error> {
         let Some(running) = &self.running else {
-            return;
+            return Ok(());
         };
-        if let Err(error) = running.family.kill() {
-            tracing::error!(pid = running.process().pid(), error = %Causes(&error), "the VMM couldn't be killed");
-        }
-        if tokio::time::timeout(self.limits.kill, self.ended())
-            .await
-            .is_err()
-        {
-            tracing::error!(
-                pid = running.process().pid(),
-                "the VMM survived SIGKILL so far"
-            );
+        let killed = running.family.kill();
+        match tokio::time::timeout(self.limits.kill, self.ended()).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::NotKilled {
+                pid: running.process().pid(),
+                limit: self.limits.kill,
+                source: killed.err(),
+            }),
         }
     }
 

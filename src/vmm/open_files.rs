@@ -25,8 +25,11 @@ pub struct OpenFile {
     pub locked: bool,
 }
 
-/// The descriptors of the process; `None` if there are more than [`LIMIT`].
-pub(super) fn read(pid: u32) -> io::Result<Option<Vec<OpenFile>>> {
+/// The descriptors of the process that are of a `wanted` device and inode; `None` if there are more than [`LIMIT`].
+pub(super) fn read(
+    pid: u32,
+    wanted: impl Fn(u64, u64) -> bool,
+) -> io::Result<Option<Vec<OpenFile>>> {
     let process = procfs::directory(pid);
     let descriptors = procfs::descriptors(pid)?;
     if descriptors.len() > LIMIT {
@@ -34,8 +37,8 @@ pub(super) fn read(pid: u32) -> io::Result<Option<Vec<OpenFile>>> {
     }
     let mut files = Vec::new();
     for fd in descriptors {
-        match read_one(&process, fd) {
-            Ok(file) => files.push(file),
+        match read_one(&process, fd, &wanted) {
+            Ok(file) => files.extend(file),
             // Closed meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(procfs::gone_is_not_found(error)),
@@ -46,18 +49,25 @@ pub(super) fn read(pid: u32) -> io::Result<Option<Vec<OpenFile>>> {
     Ok(Some(files))
 }
 
-fn read_one(process: &Path, fd: u32) -> io::Result<OpenFile> {
+fn read_one(
+    process: &Path,
+    fd: u32,
+    wanted: impl Fn(u64, u64) -> bool,
+) -> io::Result<Option<OpenFile>> {
     // Through the link of `/proc`, this is the open file itself, not what has its name now.
     let file = fs::metadata(process.join("fd").join(fd.to_string()))?;
+    if !wanted(file.dev(), file.ino()) {
+        return Ok(None);
+    }
     let info = fs::read_to_string(process.join("fdinfo").join(fd.to_string()))?;
     let info = parse_info(&info).ok_or(io::ErrorKind::InvalidData)?;
-    Ok(OpenFile {
+    Ok(Some(OpenFile {
         fd,
         device: file.dev(),
         inode: file.ino(),
         writable: info.writable,
         locked: info.locked,
-    })
+    }))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -123,7 +133,7 @@ mod tests {
         fs::write(dir.path().join("other"), "").unwrap();
         fs::rename(dir.path().join("other"), &path).unwrap();
 
-        let files = read(std::process::id()).unwrap().unwrap();
+        let files = read(std::process::id(), |_, _| true).unwrap().unwrap();
         let find = |file: &File| {
             let fd = file.as_raw_fd() as u32;
             *files.iter().find(|open| open.fd == fd).unwrap()

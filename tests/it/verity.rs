@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use chv_sandbox::overlay::{
-    AccessPolicy, Digest, Hashed, Threads, VerityDigest, Work, digests, fsverity, sha256,
+    AccessPolicy, Digest, FileProof, Threads, VerityDigest, Work, fsverity, record, sha256,
 };
 use serde::Deserialize;
 
@@ -101,15 +101,19 @@ fn both_digests_come_out_of_one_pass() {
         }
         vector.write_to(&path, &noise);
         for policy in [AccessPolicy::PreferMapped, AccessPolicy::ReadOnly] {
-            let both = digests(&path, policy).unwrap();
-            assert_eq!(both.fsverity, vector.fsverity, "{vector:?}");
-            assert_eq!(both.sha256, vector.sha256, "{vector:?}");
+            let both = record(&path, policy).unwrap();
+            assert_eq!(both.digest.fsverity, vector.fsverity, "{vector:?}");
+            assert_eq!(both.digest.sha256, vector.sha256, "{vector:?}");
+            assert_eq!(
+                (both.digest.length, both.length),
+                (vector.length, vector.length)
+            );
             assert_eq!(both.work.hashed, vector.length);
         }
     }
 }
 
-fn assert_adds_up(hashed: &Hashed<VerityDigest>) {
+fn assert_adds_up(hashed: &FileProof<VerityDigest>) {
     let Work {
         hashed: bytes,
         mapped,

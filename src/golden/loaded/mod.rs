@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::executable;
 use super::files::{Expected, Part};
 use super::headroom::Headroom;
 use super::manifest::read_bounded;
@@ -16,10 +17,11 @@ use super::{Error, Golden, Shortage};
 use crate::causes::Causes;
 use crate::machine::{
     CopySource, DiskRole, GuestMemory, MAX_CONFIG_BYTES, MAX_STATE_BYTES, SNAPSHOT_FILES, Snapshot,
-    SnapshotBytes, maps_memory,
+    SnapshotBytes, blocking, maps_memory,
 };
-use crate::overlay::{Digest, FileIdentity, HoldKind, Immutable, Leased, VerityDigest};
-use files::{Files, HeldFile};
+use crate::overlay::{Digest, Digests, FileIdentity, FileProof, Immutable, Leased, VerityDigest};
+use crate::vmm::Process;
+use files::{Files, HeldFile, Holding};
 use watcher::Watcher;
 
 /// How often files are digested to which another process writes meanwhile.
@@ -49,21 +51,6 @@ pub struct LoadedGolden {
     memory: LoadedMemory,
     files: Arc<Files>,
     _watcher: Watcher,
-}
-
-/// A disk that was verified, and is held still.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeldDisk {
-    /// Its SHA-256, from the manifest.
-    pub sha256: Digest,
-    /// Its fs-verity digest, which was verified.
-    pub fsverity: VerityDigest,
-    /// Its length in bytes.
-    pub length: u64,
-    /// Which file it is. A VMM that serves it has the same one open.
-    pub identity: FileIdentity,
-    /// What vouches for it: a lease or the kernel.
-    pub kind: HoldKind,
 }
 
 /// The disks that a VM reads while it lives, as they were held at one moment. See [`LoadedGolden::ensure_disks`].
@@ -101,7 +88,7 @@ impl Golden {
         };
         let files = Arc::new(Files::new(held.chain(self.disk_files()), leased));
         let watcher = Watcher::start(&files);
-        self.hold_all(&files)?;
+        let hashed = self.hold_all(&files)?;
         let snapshot = Snapshot::new(
             &self.snapshot(),
             bytes,
@@ -113,7 +100,7 @@ impl Golden {
             golden: self.clone(),
             snapshot: Arc::new(snapshot.map_err(Error::Snapshot)?),
             memory: LoadedMemory {
-                hashed: loaded.hashed + files.hashed_of(Part::Snapshot),
+                hashed: loaded.hashed + hashed,
                 micros: started.elapsed().as_micros() as u64,
                 ..loaded
             },
@@ -122,21 +109,27 @@ impl Golden {
         })
     }
 
-    /// Holds every file that has to be, none of which may be another one by a second name.
-    fn hold_all(&self, files: &Files) -> Result<(), Error> {
+    /// Compares every file with the manifest and holds those on which leases are to be had. None may be another one by a
+    /// second name. Returns how many bytes of the snapshot's own files were hashed.
+    fn hold_all(&self, files: &Files) -> Result<u64, Error> {
         let mut seen = self.identities()?;
+        let mut hashed = 0;
         for file in &files.files {
-            let hold = file.verify()?;
-            let same = |(other, path): &&(FileIdentity, PathBuf)| {
-                *other == hold.identity() && path != hold.path()
+            let path = &file.expected.path;
+            let compared = file.compare()?;
+            let same = |(other, name): &&(FileIdentity, PathBuf)| {
+                *other == compared.identity && path != name
             };
             if let Some((_, other)) = seen.iter().find(same) {
-                return Err(self.same_file(hold.path(), other));
+                return Err(self.same_file(path, other));
             }
-            seen.push((hold.identity(), hold.path().to_owned()));
-            *file.lock() = Some(hold);
+            seen.push((compared.identity, path.clone()));
+            if file.is(Part::Snapshot) {
+                hashed += compared.hashed;
+            }
+            *file.lock() = compared.holding;
         }
-        Ok(())
+        Ok(hashed)
     }
 
     /// The snapshot's own files: none of them may be a disk by another name.
@@ -251,13 +244,16 @@ impl LoadedGolden {
     /// Makes sure that the manifest and every disk is what the manifest says, before a restore: a hold that was lost is
     /// taken again, with a new digest. Call it before the VM that runs is touched.
     ///
+    /// Where no lease is to be had on a file, nothing vouches for it, and it is digested at each call; but a disk, for which
+    /// [`held_disk`](Self::held_disk) then has no proof, has to be digested by the reset itself.
+    ///
     /// # Errors
     ///
     /// Those of [`Golden::load`], and [`Error::HoldLost`] when another process goes on writing to a file.
     pub fn ensure_disks(&self) -> Result<HeldDisks, Error> {
         for _ in 0..ATTEMPTS {
             for file in &self.files.files {
-                file.ensure_held(&self.files.losses)?;
+                file.ensure(&self.files.losses)?;
             }
             // In this order: what is lost after it was counted is seen here, or by `lost`.
             let losses = *self.files.losses.borrow();
@@ -271,27 +267,38 @@ impl LoadedGolden {
     }
 
     /// Waits until a file that a VM goes on to read is no longer held as it was, which the watcher notices within a tenth
-    /// of a second: a disk that the guest can't write, or a file beneath a disk.
+    /// of a second: a disk that the guest can't write, or a file beneath a disk. A file on which no lease was to be had is
+    /// not watched.
     pub async fn lost(&self, held: &HeldDisks) {
         let mut losses = self.files.losses.subscribe();
         // The sender lives as long as this does.
         let _ = losses.wait_for(|losses| *losses != held.losses).await;
     }
 
-    /// The disk, if it is held by a lease or by the kernel at this moment: then its digest is the manifest's, and it
-    /// needn't be hashed. For a qcow2 image the files beneath it are held too, or `ensure_disks` has failed.
-    pub fn held_disk(&self, role: DiskRole) -> Option<HeldDisk> {
+    /// The proof of the disk, if it is held by a lease or by the kernel at this moment: then its digests are the manifest's,
+    /// and it needn't be read. For a qcow2 image the files beneath it were compared or are held too, or `ensure_disks` has
+    /// failed.
+    pub fn held_disk(&self, role: DiskRole) -> Option<FileProof<Digests>> {
         let disk = |file: &&HeldFile| file.is(Part::Disk(role));
         let file = self.files.files.iter().find(disk)?;
-        let sha256 = file.expected.sha256?;
-        let hold = file.lock();
-        let hold = hold.as_ref().filter(|hold| hold.is_held())?;
-        Some(HeldDisk {
-            sha256,
-            fsverity: hold.digest(),
-            length: hold.length(),
-            identity: hold.identity(),
-            kind: hold.kind(),
-        })
+        let recorded = file.expected.recorded()?;
+        match &*file.lock() {
+            Holding::Held(hold) => Some(hold.proof()?.with_digest(Digests::from(&recorded))),
+            Holding::Lost | Holding::Unleased => None,
+        }
+    }
+
+    /// The SHA-256 of the executable that `process` runs: the file that was started, whatever has its name by now. It is
+    /// computed anew for another file than the last one, and for one that another process may have written to since.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ExecutableFacts::of_process`](crate::golden::ExecutableFacts::of_process).
+    pub async fn vmm_executable(&self, process: &Process) -> Result<Digest, Error> {
+        let files = Arc::clone(&self.files);
+        let exe = executable::path(process);
+        let known = blocking(move || files.executable.digest(&exe)).await?;
+        executable::check_alive(process)?;
+        Ok(known)
     }
 }

@@ -23,9 +23,9 @@ impl Watcher {
         let started = thread::Builder::new()
             .name("golden-watcher".to_owned())
             .spawn(move || watch(&files));
-        let thread = started.inspect_err(
-            |error| tracing::warn!(error = %Causes(error), "the golden snapshot is not watched"),
-        );
+        let thread = started.inspect_err(|error| {
+            tracing::warn!(error = %Causes(error), "the golden snapshot is not watched");
+        });
         Watcher {
             thread: thread.ok(),
         }
@@ -35,7 +35,7 @@ impl Watcher {
 fn watch(files: &Weak<Files>) {
     // The files are gone once their owner is, which wakes this thread.
     while let Some(files) = files.upgrade() {
-        files.look();
+        files.give_way();
         drop(files);
         thread::park_timeout(INTERVAL);
     }

@@ -238,15 +238,16 @@ impl Machine {
     ///
     /// [`Error::Disk`].
     pub async fn keep_disks(&self, into: &Path) -> Result<(), Error> {
-        for disk in self.disks.iter().filter(|disk| !disk.readonly) {
-            disk.keep(into.join(format!("{}.img", disk.role))).await?;
+        for disk in self.disks.iter().filter(|disk| !disk.given.readonly) {
+            disk.keep(into.join(format!("{}.img", disk.role()))).await?;
         }
         Ok(())
     }
 
     /// From now on each writable disk is put back from the copies that `keep_disks` made in `golden`.
     pub fn adopt_disks(&mut self, golden: &Path) {
-        for disk in self.disks.iter_mut().filter(|disk| !disk.readonly) {
+        let disks = self.disks.iter_mut().map(|disk| &mut disk.given);
+        for disk in disks.filter(|disk| !disk.readonly) {
             disk.origin = golden.join(format!("{}.img", disk.role));
         }
     }

@@ -49,10 +49,10 @@ pub fn chain(path: &Path) -> Result<Chain, Error> {
         if members.len() > MAX_BACKING {
             return Err(refused(Problem::TooDeep));
         }
-        let (file, stamp) = open_regular(&path)?;
+        let (file, status) = open_regular(&path)?;
         if members
             .iter()
-            .any(|member| member.identity == stamp.identity)
+            .any(|member| member.identity == status.identity)
         {
             return Err(refused(Problem::Cycle(path)));
         }
@@ -74,8 +74,8 @@ pub fn chain(path: &Path) -> Result<Chain, Error> {
         members.push(Member {
             path,
             format,
-            identity: stamp.identity,
-            length: stamp.length,
+            identity: status.identity,
+            length: status.length,
         });
     }
     Ok(Chain {

@@ -37,7 +37,16 @@ fn what_can_be_configured_and_what_not() {
         "golden = '/g'\nmemory_mib = 18446744073709551",
         Err("memory_mib"),
     );
-    check("golden = '/g'\nstrategy = 'respawn'", Ok(()));
+    check("golden = '/g'\nstrategy = 'fresh'\nspares = 64", Ok(()));
+    check("golden = '/g'\nstrategy = 'in_place'", Ok(()));
+    check(
+        "golden = '/g'\nspares = 65",
+        Err("spares is 65, more than 64"),
+    );
+    for gone in ["'respawn'", "'standby'", "{ standby = {} }"] {
+        let config = format!("golden = '/g'\nstrategy = {gone}");
+        check(&config, Err("is not understood"));
+    }
     check("golden = '/g'\nconfinement = 'off'", Ok(()));
     check(
         "golden = '/g'\nconfinement = { require = ['landlock'] }",
@@ -53,26 +62,9 @@ fn what_can_be_configured_and_what_not() {
         Ok(()),
     );
     check("golden = '/g'\ncgroup = { pids = 64 }", Err("pids"));
-    check("golden = '/g'\nstrategy = { standby = {} }", Ok(()));
-    check(
-        "golden = '/g'\nstrategy = { standby = { spares = 64, memory_budget_mib = 9000, max_age_s = 1 } }",
-        Ok(()),
-    );
-    check(
-        "golden = '/g'\nstrategy = { standby = { spares = 0 } }",
-        Err("strategy.standby.spares is 0"),
-    );
-    check(
-        "golden = '/g'\nstrategy = { standby = { spares = 65 } }",
-        Err("is 65, more than 64"),
-    );
-    check(
-        "golden = '/g'\nstrategy = { standby = { max_age_s = 0 } }",
-        Err("max_age_s is 0"),
-    );
     check("golden = '/g'\nstrategy = 'guess'", Err("guess"));
     check(
-        "scaffold = true\nkernel = '/k'\nroot_disk = '/r'\nstrategy = 'respawn'",
+        "scaffold = true\nkernel = '/k'\nroot_disk = '/r'\nstrategy = 'fresh'",
         Err("strategy needs a golden snapshot"),
     );
     let digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

@@ -29,7 +29,7 @@ use super::output::Log;
 use super::output::pump::{self, Pipe};
 use super::run_dir::{RemovedOnDrop, RunDir};
 use super::running::{Console, Running};
-use super::{Error, Process, VmmConfig, binary, output, procfs, run_root};
+use super::{Error, Process, VmmConfig, binary, output, procfs};
 use crate::broadcast;
 use crate::socket::SocketAddress;
 
@@ -60,7 +60,7 @@ impl Launch {
     ) -> Result<Launch, Error> {
         let binary = binary::find(&config.binary)?;
         procfs::check().map_err(Error::ProcMasked)?;
-        let root = run_root::prepare(&config.run_root)?;
+        let root = config.prepare_run_root()?;
         leftovers::before_a_spawn(&root)?;
         let run_dir = RunDir::create(&root)?;
         let boundary = Boundary::prepare(&binary, &config, &grants, &run_dir)?;

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use chv_sandbox::overlay::{CopyMethod, Error, copy_private, put_back};
+use chv_sandbox::overlay::{CopyMethod, Error, NamelessFile, copy_private, put_back};
 
 use super::{Disks, TAMPERED, identity_of, noise};
 
@@ -59,6 +59,19 @@ fn a_reflink_shares_blocks_and_not_what_is_written_later() {
     }
     put_back(&golden, &overlay).unwrap();
     assert!(fs::read(&overlay).unwrap() == bytes);
+
+    let nameless = NamelessFile::create(&[directory.path()]).unwrap();
+    let origin = File::open(&golden).unwrap();
+    for _ in 0..2 {
+        let copied = nameless.fill(&origin, &golden).unwrap();
+        assert_eq!(copied.method, CopyMethod::Reflink);
+        let mut found = vec![0; bytes.len() + 1];
+        assert_eq!(nameless.file().read_at(&mut found, 0).unwrap(), bytes.len());
+        assert!(found[..bytes.len()] == bytes);
+        nameless.file().write_all_at(TAMPERED, 5 << 20).unwrap();
+        nameless.file().set_len(20 << 20).unwrap();
+    }
+    assert!(fs::read(&golden).unwrap() == bytes);
 }
 
 fn reflink(from: &Path, to: &Path) -> io::Result<()> {
@@ -79,7 +92,7 @@ fn no_space_leaves_the_overlay_alone() {
     if env::var_os(ALONE).is_some() {
         panic!("no small filesystem could be mounted in namespaces of its own: {error}");
     }
-    // Whoever may not mount may do so in a user namespace of his own, which a process with threads can't enter.
+    // A user who may not mount may do so in a user namespace, which a process with threads can't enter.
     let enter = ["--user", "--map-root-user", "--mount"];
     let entered = Command::new("unshare").args(enter).arg("true").output();
     if !entered.is_ok_and(|output| output.status.success()) {
@@ -104,7 +117,7 @@ fn run_out_of_space() -> rustix::io::Result<()> {
     let small = disks.directory.path().join("small");
     fs::create_dir(&small).unwrap();
     let overlay = small.join("overlay.img");
-    // In a thread of its own, whose mounts nobody else sees and which end with it.
+    // In a thread of its own, whose mounts no other thread sees and which end with it.
     std::thread::scope(|scope| {
         let run_out = || {
             mount_half_a_mebibyte(&small)?;
@@ -116,6 +129,12 @@ fn run_out_of_space() -> rustix::io::Result<()> {
             let kept = small.join("kept.img");
             assert_no_space(copy_private(&disks.golden, &kept).unwrap_err(), &small);
             assert_eq!(fs::read_dir(&small).unwrap().count(), 1, "only the overlay");
+            let nameless = NamelessFile::create(&[&small]).unwrap();
+            let golden = File::open(&disks.golden).unwrap();
+            assert_no_space(nameless.fill(&golden, &disks.golden).unwrap_err(), &small);
+            assert_eq!(nameless.file().metadata().unwrap().len(), 0);
+            let little = File::open(&overlay).unwrap();
+            nameless.fill(&little, &overlay).unwrap();
             Ok(())
         };
         scope.spawn(run_out).join().unwrap()

@@ -10,13 +10,13 @@ use chv_sandbox::machine::{
     VmmSource,
 };
 use chv_sandbox::sandbox::{
-    BootFailure, ChvSandbox, Error as SandboxError, Sandbox, SandboxConfig, SandboxState,
+    BootFailure, ChvSandbox, Error as SandboxError, Sandbox, SandboxConfig, WireState,
 };
 use chv_sandbox::vmm::VmmConfig;
 use tempfile::{TempDir, tempdir};
 use tokio::time::timeout;
 
-use super::{assert_nothing_left, idle_vm, kill, run_root, vmm_binary};
+use super::{assert_nothing_left, idle_vm, kill, processes_with_files_in, run_root, vmm_binary};
 
 /// A guest that never answers gets this long.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -119,31 +119,62 @@ async fn a_guest_that_only_writes_to_its_console_fills_no_disk_and_holds_nothing
 #[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
 async fn a_sandbox_whose_guest_never_answers_fails_and_leaves_nothing() {
     let Some(rig) = Rig::new() else { return };
-    let shape = idle_vm::shape(rig.folder());
-    let mut config = SandboxConfig {
-        vmm: rig.vmm.binary.clone(),
-        run_root: Some(run_root(rig.folder())),
-        scaffold: true,
-        kernel: Some(shape.kernel),
-        root_disk: Some(rig.disk(DiskRole::Root).origin),
-        vcpus: 1,
-        memory_mib: shape.memory_mib,
-        ..SandboxConfig::default()
-    };
-    config.timeouts.boot_ms = SILENCE.as_millis() as u64;
-    let sandbox = ChvSandbox::new(config).unwrap();
+    let sandbox = rig.sandbox(SILENCE);
     for _ in 0..2 {
         let error = sandbox.boot().await.unwrap_err();
         assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
-        let SandboxError::BootFailed(BootFailure::Machine(Error::GuestSilent { .. })) = error
-        else {
+        let SandboxError::BootFailed(failure) = &error else {
             panic!("{error:?}");
         };
-        assert_eq!(sandbox.state(), SandboxState::Failed);
+        let BootFailure::Machine(Error::GuestSilent { .. }) = &**failure else {
+            panic!("{error:?}");
+        };
+        assert_eq!(sandbox.state().wire(), WireState::Failed);
         assert_nothing_left(rig.folder());
     }
     sandbox.shutdown().await;
-    assert_eq!(sandbox.state(), SandboxState::NotBooted);
+    assert_eq!(sandbox.state().wire(), WireState::NotBooted);
+}
+
+/// The guest never answers, and the boot is not polled again once its VM runs, as in a `select!` of an agent.
+#[test]
+#[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
+fn a_shutdown_ends_a_boot_that_is_held_and_not_polled() {
+    let Some(rig) = Rig::new() else { return };
+    let current_thread = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    for runtime in [current_thread, tokio::runtime::Runtime::new()] {
+        runtime.unwrap().block_on(async {
+            let sandbox = rig.sandbox(LONG);
+            let mut boot = sandbox.boot();
+            let runs = async {
+                let has_a_vm = |pid: u32| has_open(pid, "anon_inode:kvm-vm");
+                while !processes_with_files_in(rig.folder())
+                    .into_iter()
+                    .any(has_a_vm)
+                {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                result = &mut boot => panic!("its guest never answers: {result:?}"),
+                () = runs => {}
+            }
+            let stopped = timeout(Duration::from_secs(60), sandbox.shutdown());
+            stopped.await.expect("the shutdown ends");
+            assert_nothing_left(rig.folder());
+            assert!(matches!(boot.await, Err(SandboxError::ShutDown)));
+            assert_eq!(sandbox.state().wire(), WireState::NotBooted);
+        });
+    }
+}
+
+/// Whether a process has something of this name open.
+fn has_open(pid: u32, name: &str) -> bool {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"));
+    let mut open = open.into_iter().flatten().flatten();
+    open.any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link.ends_with(name)))
 }
 
 /// The VMM is killed as soon as it says how far it has come.
@@ -205,6 +236,23 @@ struct Rig {
 }
 
 impl Rig {
+    /// A sandbox whose guest has so long to answer, which it never does.
+    fn sandbox(&self, limit: Duration) -> ChvSandbox {
+        let shape = idle_vm::shape(self.folder());
+        let mut config = SandboxConfig {
+            vmm: self.vmm.binary.clone(),
+            run_root: Some(run_root(self.folder())),
+            scaffold: true,
+            kernel: Some(shape.kernel),
+            root_disk: Some(self.disk(DiskRole::Root).origin),
+            vcpus: 1,
+            memory_mib: shape.memory_mib,
+            ..SandboxConfig::default()
+        };
+        config.timeouts.boot_ms = limit.as_millis() as u64;
+        ChvSandbox::new(config).unwrap()
+    }
+
     fn new() -> Option<Rig> {
         let folder = tempdir().unwrap();
         let vmm = VmmConfig {

@@ -10,8 +10,8 @@ use chv_sandbox::api;
 use chv_sandbox::api::types::VmState;
 use chv_sandbox::machine::{
     CopySource, Disk, DiskFormat, DiskRole, GuestMemory, Limits, Machine, MachineConfig,
-    MemoryReading, Reading, RevertOptions, SNAPSHOT_FILES, Snapshot, SnapshotBytes, VmShape,
-    VmmFile, VmmSource,
+    MemoryReading, OpenInVmm, Reading, RevertOptions, SNAPSHOT_FILES, Snapshot, SnapshotBytes,
+    Steps, VmShape, VmmSource,
 };
 use chv_sandbox::overlay::{self, Immutable, Leased};
 use chv_sandbox::vmm::VmmConfig;
@@ -135,9 +135,11 @@ async fn a_machine_is_reverted_with_its_memory_from_each_source() {
         let mut machine = taken.start(&memory).await;
         let options = taken.options(memory.clone());
         for _ in 0..2 {
-            let readings = machine.revert(&options).await.unwrap();
+            let mut steps = Steps::start();
+            let staged = machine.stage(&options, &mut steps).await.unwrap();
+            let readings = machine.resume_and_query(staged, &mut steps).await.unwrap();
             for disk in &readings.disks {
-                assert_eq!(disk.vmm_file, VmmFile::Same, "{}", disk.role);
+                assert_eq!(disk.open_in_vmm, OpenInVmm::Yes, "{}", disk.role);
             }
             match (&memory, &readings.memory) {
                 (GuestMemory::Mapped(_), MemoryReading::Mapped { found: Ok(()), .. })
@@ -150,7 +152,7 @@ async fn a_machine_is_reverted_with_its_memory_from_each_source() {
                 readings.vm_state,
                 Reading::Answered(VmState::Running)
             ));
-            let steps: Vec<_> = readings.steps.iter().map(ToString::to_string).collect();
+            let steps: Vec<_> = steps.so_far().iter().map(ToString::to_string).collect();
             println!("reverted: {}", steps.join(", "));
         }
         machine.shutdown().await.unwrap();
@@ -186,7 +188,7 @@ async fn a_guest_with_two_regions_finds_its_own_bytes_in_both() {
     assert_eq!(options.snapshot.regions().len(), 2);
     let mut machine = taken.start(&memory).await;
     for _ in 0..2 {
-        let staged = machine.stage(&options).await.unwrap();
+        let staged = machine.stage(&options, &mut Steps::start()).await.unwrap();
         drop(staged);
         let before = machine.console_tail().len();
         machine.client().send(api::vm_resume()).await.unwrap();

@@ -89,13 +89,22 @@ fn assert_nothing_left(folder: &Path) {
     }
 }
 
-/// The processes, this one aside, that have files open in `folder`: a VMM has its log there, removed or not.
+/// The processes, this one aside, that have files open in `folder`, or the sockets that were made there: a VMM has its
+/// api-socket, whatever became of its name.
 pub(crate) fn processes_with_files_in(folder: &Path) -> Vec<u32> {
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+    let sockets = sockets.lines().filter_map(|line| {
+        let mut columns = line.split_whitespace().skip(6);
+        let (inode, path) = (columns.next()?, columns.next()?);
+        let is_there = Path::new(path).starts_with(folder);
+        is_there.then(|| PathBuf::from(format!("socket:[{inode}]")))
+    });
+    let sockets: Vec<_> = sockets.collect();
     let opens = |pid: &u32| {
         let open = fs::read_dir(format!("/proc/{pid}/fd"));
         let links = open.into_iter().flatten().flatten();
         let mut targets = links.filter_map(|link| fs::read_link(link.path()).ok());
-        targets.any(|target| target.starts_with(folder))
+        targets.any(|target| target.starts_with(folder) || sockets.contains(&target))
     };
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chv_sandbox::machine::{
-    Disk, DiskFormat, DiskRole, GuestMemory, Limits, Machine, MachineConfig, RevertOptions,
-    Snapshot, VmmFile, VmmSource,
+    Disk, DiskFormat, DiskRole, GuestMemory, Limits, Machine, MachineConfig, OpenInVmm,
+    RevertOptions, Snapshot, VmmSource,
 };
 use chv_sandbox::overlay::{self, AccessPolicy};
 use tempfile::tempdir;
@@ -60,8 +60,8 @@ async fn a_qcow2_overlay_keeps_its_digest_across_reverts() {
 
     for _ in 0..2 {
         let readings = machine.revert(&options).await.unwrap();
-        assert_eq!(readings.disks[0].vmm_file, VmmFile::Same);
-        assert_eq!(readings.disks[0].digest, golden.digest);
+        assert_eq!(readings.disks[0].open_in_vmm, OpenInVmm::Yes);
+        assert_eq!(readings.disks[0].bytes.digest.sha256, golden.digest);
     }
     machine.shutdown().await.unwrap();
     assert_nothing_left(folder.path());

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use chv_sandbox::machine::VmmSource;
-use chv_sandbox::sandbox::{ChvSandbox, Error, Sandbox, SandboxConfig, SandboxState};
+use chv_sandbox::sandbox::{ChvSandbox, Error, Sandbox, SandboxConfig, WireState};
 
 use super::{Scene, chain};
 
@@ -15,7 +15,7 @@ async fn check(scene: &Scene, config: SandboxConfig, parts: &[&str]) {
     let sandbox = scene.sandbox_of(config);
     let error = sandbox.boot().await.unwrap_err();
     assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
-    assert_eq!(sandbox.state(), SandboxState::Failed);
+    assert_eq!(sandbox.state().wire(), WireState::Failed);
     for part in parts {
         assert!(chain(&error).contains(part), "{part}: {}", chain(&error));
     }
@@ -159,7 +159,7 @@ async fn a_vmm_binary_that_is_not_there_or_cannot_run() {
         let named =
             text.contains(scene.path(binary).to_str().unwrap()) || text.contains("/dev/kvm");
         assert!(named, "{text}");
-        assert_eq!(sandbox.state(), SandboxState::Failed);
+        assert_eq!(sandbox.state().wire(), WireState::Failed);
         sandbox.shutdown().await;
         let run = fs::read_dir(scene.path("run"));
         assert_eq!(

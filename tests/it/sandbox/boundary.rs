@@ -18,10 +18,10 @@ fn assert_told(layers: &[LayerReport]) {
 
 #[tokio::test]
 async fn its_layers_are_told_at_the_boot_and_in_each_report() {
-    for strategy in [Strategy::InPlace, Strategy::Respawn] {
+    for strategy in [Strategy::InPlace, Strategy::Fresh] {
         let scene = Scene::minted().await;
         let sandbox = scene.stage().sandbox(SandboxConfig {
-            strategy,
+            strategy: Some(strategy),
             ..scene.config()
         });
         let mut events = sandbox.subscribe();

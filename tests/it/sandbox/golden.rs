@@ -16,7 +16,7 @@ use chv_sandbox::sandbox::{Error, Sandbox};
 use serde_json::json;
 
 use super::manifest::edit;
-use super::vmm::Act;
+use super::script::Act;
 use super::{Scene, assert_echoed, chain, echo};
 
 /// A mint fails so, and leaves nothing.

@@ -170,7 +170,7 @@ async fn a_guest_older_than_the_greeting_passes_unless_it_is_refused() {
     let (_scene, sandbox) = boot_with(old(), OlderGuest::Refuse).await;
     let error = sandbox.boot().await.unwrap_err();
     assert!(
-        matches!(error, Error::BootFailed(BootFailure::Unverified(_))),
+        matches!(&error, Error::BootFailed(failure) if matches!(**failure, BootFailure::Unverified(_))),
         "{error}"
     );
     let report = &error.failed_reset().unwrap().outcome.report;

@@ -1,14 +1,14 @@
 //! Boot, shutdown, and what stands between them: states, events, calls that end each other.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use chv_sandbox::sandbox::{Backend, Error, Event, Sandbox, SandboxState};
+use chv_sandbox::sandbox::{Backend, Error, Event, Sandbox, WireState};
 use tokio::time::timeout;
 
-use super::vmm::Act;
-use super::{PATIENCE, Scene, assert_echoed, echo, states};
-use SandboxState::{Booting, Failed, NotBooted, Ready, Resetting};
+use super::script::Act;
+use super::{PATIENCE, Scene, assert_echoed, echo, states, told};
+use WireState::{Booting, Failed, NotBooted, Ready, Resetting};
 
 #[tokio::test]
 async fn a_sandbox_boots_once_and_goes_through_its_states_in_order() {
@@ -16,7 +16,7 @@ async fn a_sandbox_boots_once_and_goes_through_its_states_in_order() {
     let sandbox: Box<dyn Sandbox> = Box::new(scene.sandbox());
     let mut events = sandbox.subscribe();
     assert_eq!(sandbox.backend(), Backend::Chv);
-    assert_eq!(sandbox.state(), NotBooted);
+    assert_eq!(sandbox.state().wire(), NotBooted);
 
     sandbox.boot().await.unwrap();
     assert_eq!(states(&mut events), [Booting, Ready]);
@@ -128,7 +128,7 @@ async fn a_shutdown_ends_a_boot_that_hangs() {
         timeout(PATIENCE, sandbox.shutdown()).await.unwrap();
         let error = boot.await.unwrap().unwrap_err();
         assert!(matches!(error, Error::ShutDown), "{operation}: {error}");
-        assert_eq!(sandbox.state(), NotBooted, "{operation}");
+        assert_eq!(sandbox.state().wire(), NotBooted, "{operation}");
         sandbox.boot().await.unwrap();
         assert_echoed(echo(&*sandbox, "after").await, "after");
         sandbox.shutdown().await;
@@ -167,37 +167,74 @@ async fn shutdowns_at_once_are_one() {
     scene.assert_machine_is_empty();
 }
 
+/// The next call of `operation` waits for what is returned.
+fn hold(scene: &Scene, operation: &'static str) -> mpsc::Sender<()> {
+    scene.vmm.take_asked();
+    let (open, gate) = mpsc::channel();
+    scene.vmm.before(operation, move || gate.recv().unwrap());
+    open
+}
+
 #[tokio::test]
-async fn a_reset_that_is_dropped_leaves_a_failed_sandbox_which_the_next_one_mends() {
+async fn a_reset_whose_caller_goes_away_goes_on_to_its_end() {
     let (scene, sandbox) = Scene::booted().await;
     for operation in ["vm.delete", "vm.restore", "vm.resume", "vm.info"] {
-        hang(&scene, operation);
-        let reset = async {
-            tokio::select! {
-                result = sandbox.reset() => panic!("{operation} hangs: {result:?}"),
-                () = asked_for(&scene, operation) => {}
-            }
-        };
-        reset.await;
-        assert_eq!(sandbox.state(), Failed, "{operation}");
-        let error = echo(&sandbox, "abandoned").await.unwrap_err();
-        assert!(
-            matches!(error, Error::NotReady { halted: false, .. }),
-            "{error}"
-        );
-
-        assert!(sandbox.reset().await.unwrap().is_verified(), "{operation}");
-        assert_echoed(echo(&sandbox, "mended").await, "mended");
-    }
-
-    hang(&scene, "vm.restore");
-    tokio::select! {
-        result = sandbox.reset() => panic!("it hangs: {result:?}"),
-        () = asked_for(&scene, "vm.restore") => {}
+        let open = hold(&scene, operation);
+        let mut events = sandbox.subscribe();
+        tokio::select! {
+            result = sandbox.reset() => panic!("{operation} waits: {result:?}"),
+            () = asked_for(&scene, operation) => {}
+        }
+        assert_eq!(sandbox.state().wire(), Resetting, "{operation}");
+        echo(&sandbox, "early").await.unwrap_err();
+        open.send(()).unwrap();
+        let verified = told(&mut events, |event| match event {
+            Event::Reset(outcome) => Some(outcome.state.verification_passed),
+            _ => None,
+        });
+        assert!(verified.await, "{operation}");
+        assert_echoed(echo(&sandbox, "reset").await, "reset");
     }
     sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_boot_whose_caller_goes_away_goes_on_to_its_end() {
+    let scene = Scene::minted().await;
+    let sandbox = scene.sandbox();
+    let open = hold(&scene, "vm.restore");
+    tokio::select! {
+        result = sandbox.boot() => panic!("it waits: {result:?}"),
+        () = asked_for(&scene, "vm.restore") => {}
+    }
+    assert_eq!(sandbox.state().wire(), Booting);
+    open.send(()).unwrap();
+    // This waits for the other one, and does nothing.
     sandbox.boot().await.unwrap();
-    assert_echoed(echo(&sandbox, "booted again").await, "booted again");
+    let asked = scene.vmm.take_asked();
+    assert!(!asked.contains(&"vm.restore".to_owned()), "{asked:?}");
+    assert_echoed(echo(&sandbox, "booted").await, "booted");
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_reset_whose_caller_goes_away_before_its_turn_is_not_begun() {
+    let (scene, sandbox) = Scene::booted().await;
+    let open = hold(&scene, "vm.restore");
+    let first = sandbox.reset();
+    let mut first = std::pin::pin!(first);
+    tokio::select! {
+        result = &mut first => panic!("it waits: {result:?}"),
+        () = asked_for(&scene, "vm.restore") => {}
+    }
+    let second = timeout(Duration::from_millis(50), sandbox.reset()).await;
+    assert!(second.is_err(), "it waits for its turn");
+    open.send(()).unwrap();
+    first.await.unwrap();
+    // Behind the second in the queue.
+    sandbox.boot().await.unwrap();
+    let asked = scene.vmm.take_asked();
+    assert!(!asked.contains(&"vm.restore".to_owned()), "{asked:?}");
     sandbox.shutdown().await;
 }
 

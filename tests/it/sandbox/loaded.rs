@@ -1,13 +1,13 @@
 //! A golden snapshot that was tampered with: found, named, and found before any VMM is asked for anything.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
 use chv_sandbox::golden::{Error, Golden, LoadOptions, LoadedGolden, MemoryBasis};
 use chv_sandbox::machine::DiskRole;
-use chv_sandbox::overlay::Digest;
+use chv_sandbox::overlay::{Basis, Digest, VerityDigest, Work};
 
 use super::manifest::edit;
 use super::{Scene, chain, flip_a_bit};
@@ -71,8 +71,14 @@ pub(super) fn assert_names<T: std::fmt::Debug>(
     expected: &str,
     what: &str,
 ) {
-    match result {
-        Err(Error::Mismatch { field, .. }) => assert_eq!(field, expected, "{what}"),
+    names(&result.unwrap_err(), expected, what);
+}
+
+/// The error says that this field isn't as the manifest has it.
+#[track_caller]
+pub(super) fn names(error: &Error, expected: &str, what: &str) {
+    match error {
+        Error::Mismatch { field, .. } => assert_eq!(field, expected, "{what}"),
         other => panic!("{what}: {other:?}, not a mismatch of {expected}"),
     }
 }
@@ -169,9 +175,16 @@ async fn a_hold_that_stands_costs_no_digest() {
     let root = loaded.held_disk(DiskRole::Root).unwrap();
     let bytes = fs::read(scene.path("root.img")).unwrap();
     assert_eq!(
-        (root.sha256, root.length),
+        (root.digest.sha256, root.length),
         (Digest::of(&bytes), bytes.len() as u64)
     );
+    assert_eq!((root.basis, root.elapsed), (Basis::Leased, Duration::ZERO));
+    let nothing_read = Work {
+        skipped: root.length,
+        ..Work::default()
+    };
+    assert_eq!(root.work, nothing_read);
+    assert_eq!(root.digest.fsverity, Some(VerityDigest::of(&bytes)));
 }
 
 #[tokio::test]
@@ -202,6 +215,63 @@ async fn only_a_disk_that_a_vm_goes_on_to_read_is_lost_to_it() {
     assert_ne!(again, held);
     let lost = tokio::time::timeout(Duration::ZERO, loaded.lost(&again));
     lost.await.expect_err("it was looked at again");
+}
+
+/// Opens a file for writing, so that no lease is to be had on it.
+fn writer(scene: &Scene, name: &str) -> fs::File {
+    let opened = OpenOptions::new().write(true).open(scene.path(name));
+    opened.unwrap()
+}
+
+/// Writes other bytes of the same number to the start of a file, and leaves it its time of modification.
+fn forge(writer: &fs::File) {
+    let modified = writer.metadata().unwrap().modified().unwrap();
+    writer.write_all_at(b"{}  ", 0).unwrap();
+    writer.set_modified(modified).unwrap();
+}
+
+#[tokio::test]
+async fn without_a_lease_the_manifest_is_compared_each_time() {
+    let scene = Scene::minted().await;
+    let writer = writer(&scene, "golden/manifest.json");
+    let loaded = load(&open(&scene)).unwrap();
+    for _ in 0..2 {
+        loaded.ensure_disks().unwrap();
+    }
+    forge(&writer);
+    let error = loaded.ensure_disks().unwrap_err();
+    assert!(matches!(error, Error::ManifestChanged { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn without_a_lease_a_disk_is_compared_when_it_is_loaded_and_then_by_each_reset() {
+    for (name, role, field) in [
+        ("root.img", DiskRole::Root, "disks[0].fsverity"),
+        ("golden/overlay.img", DiskRole::Overlay, "disks[1].fsverity"),
+    ] {
+        let scene = Scene::minted().await;
+        let writer = writer(&scene, name);
+        let loaded = load(&open(&scene)).unwrap();
+        assert!(loaded.held_disk(role).is_none());
+        let held = loaded.ensure_disks().unwrap();
+        forge(&writer);
+        assert_eq!(loaded.ensure_disks().unwrap(), held);
+        assert!(loaded.held_disk(role).is_none());
+        let lost = tokio::time::timeout(Duration::ZERO, loaded.lost(&held));
+        lost.await.expect_err("a file that isn't held isn't lost");
+        assert_names(load(&open(&scene)), field, name);
+        // Once the writer is gone the file can be held, so it is compared.
+        drop(writer);
+        if directory_has_leases(&scene) {
+            assert_names(loaded.ensure_disks(), field, name);
+        }
+    }
+}
+
+fn directory_has_leases(scene: &Scene) -> bool {
+    let path = scene.path("leased");
+    fs::write(&path, "").unwrap();
+    chv_sandbox::overlay::Leased::take(&path).is_ok()
 }
 
 #[tokio::test]

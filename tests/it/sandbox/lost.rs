@@ -1,9 +1,9 @@
-//! A golden file that the VM reads while it lives, and that somebody else gets at: told at once, and no tool runs until a
-//! reset has looked at it again.
+//! A golden file that the VM reads while it lives, and that another process opens for writing: told at once, and no tool
+//! runs until a reset has looked at it again.
 
 use std::fs::OpenOptions;
 
-use chv_sandbox::sandbox::{ChvSandbox, Error, Event, Sandbox, SandboxState};
+use chv_sandbox::sandbox::{ChvSandbox, Error, Event, Sandbox, WireState};
 
 use super::spares::Cast;
 use super::{Scene, assert_echoed, assert_halted, echo, flip_a_bit, told};
@@ -12,7 +12,7 @@ use super::{Scene, assert_echoed, assert_halted, echo, flip_a_bit, told};
 async fn assert_lost(sandbox: &ChvSandbox, events: &mut chv_sandbox::broadcast::Receiver<Event>) {
     let lost = |event: &Event| matches!(event, Event::HoldLost).then_some(());
     told(events, lost).await;
-    assert_eq!(sandbox.state(), SandboxState::Ready);
+    assert_eq!(sandbox.state().wire(), WireState::Ready);
     let error = echo(sandbox, "refused").await.unwrap_err();
     assert!(matches!(error, Error::NeedsReset { .. }), "{error}");
 }
@@ -42,6 +42,26 @@ async fn a_root_that_was_changed_needs_a_reset_and_that_halts() {
     let mut events = sandbox.subscribe();
     flip_a_bit(&scene.path("root.img"));
     assert_lost(&sandbox, &mut events).await;
+    let error = sandbox.reset().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_RESET_DIVERGENCE");
+    assert_halted(&sandbox).await;
+}
+
+/// While a process has the root open for writing there is no lease on it, and no timestamp is believed.
+#[tokio::test]
+async fn a_root_on_which_there_is_no_lease_is_digested_at_each_reset() {
+    let scene = Scene::minted().await;
+    let writer = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(scene.path("root.img"));
+    let writer = writer.unwrap();
+    let sandbox = scene.sandbox();
+    sandbox.boot().await.unwrap();
+    assert!(sandbox.reset().await.unwrap().is_verified());
+    let modified = writer.metadata().unwrap().modified().unwrap();
+    flip_a_bit(&scene.path("root.img"));
+    writer.set_modified(modified).unwrap();
     let error = sandbox.reset().await.unwrap_err();
     assert_eq!(error.code(), "SANDBOX_RESET_DIVERGENCE");
     assert_halted(&sandbox).await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chv_sandbox::golden::{CopyReason, LoadOptions, LoadedMemory, MemoryBasis, MemoryLimit, mint};
 use chv_sandbox::sandbox::{
     ChvSandbox, ConfigError, Error, Event, MemoryMode, Outcome, ResetReport, Sandbox,
-    SandboxConfig, Source, Standby, Strategy, StrategyUsed,
+    SandboxConfig, Source, Strategy, VmmUsed,
 };
 use serde_json::{Value, json};
 
@@ -113,6 +113,8 @@ async fn short_of_memory_it_is_copied_under_a_lease() {
         panic!("{found:?}");
     };
     assert_eq!(shortage.limit, MemoryLimit::Configured);
+    // A spare would hold all of its memory.
+    assert_eq!(report.vmm, Some(VmmUsed::New));
     assert_eq!((shortage.needed, shortage.available), (16 << 20, 15 << 20));
 
     // Another file under its name is not the one that is held.
@@ -139,7 +141,7 @@ async fn a_spare_keeps_its_copy_though_a_process_opens_the_file_while_it_waits()
     fs::remove_file(scene.path("stage.sock")).unwrap();
     let sandbox = scene.stage().sandbox(SandboxConfig {
         golden_memory_limit_mib: Some(15),
-        strategy: Strategy::Standby(Standby::default()),
+        spares: Some(1),
         ..scene.config()
     });
     let mut events = sandbox.subscribe();
@@ -150,7 +152,7 @@ async fn a_spare_keeps_its_copy_though_a_process_opens_the_file_while_it_waits()
     drop(OpenOptions::new().append(true).open(path).unwrap());
     let reset = sandbox.reset().await.unwrap();
     let report = &reset.outcome().report;
-    assert_eq!(report.strategy, StrategyUsed::Standby);
+    assert_eq!(report.vmm, Some(VmmUsed::Spare));
     assert_eq!(outcome(report), Outcome::VouchedFor);
     sandbox.shutdown().await;
 }
@@ -174,7 +176,7 @@ async fn without_a_lease_a_copy_is_refused_before_the_live_vm_is_touched() {
     super::flip_a_bit(&path);
     let error = sandbox.reset().await.unwrap_err();
     assert!(
-        chain(&error).contains("was written to"),
+        chain(&error).contains("no longer have the same digest"),
         "{}",
         chain(&error)
     );
@@ -224,11 +226,12 @@ async fn a_vmm_that_maps_otherwise_diverges() {
         Mapping::Shared,
         Mapping::AnotherFile,
     ] {
-        for strategy in [Strategy::InPlace, Strategy::Respawn] {
+        for strategy in [Strategy::InPlace, Strategy::Fresh] {
             let scene = Scene::minted().await;
             let stage = scene.stage();
             let sandbox = stage.sandbox(SandboxConfig {
-                strategy,
+                strategy: Some(strategy),
+                spares: Some(0),
                 ..scene.config()
             });
             sandbox.boot().await.unwrap();

@@ -61,7 +61,7 @@ pub(super) fn take(
         if hand.is_none() {
             File::open(&memory).map_err(|_| "a file cannot be opened")?;
         }
-        return order(&|hand| hand.open(&memory, true));
+        return order(&|hand| hand.open(&memory, "read"));
     };
     if memory.symlink_metadata().is_ok() {
         return Err("the memory is mapped, and there is a file to read");

@@ -1,5 +1,6 @@
 //! The sandbox as an agent uses it, on a stand-in for the VMM with a stand-in for the guest and real disk files.
 
+mod attacks;
 mod bad_input;
 mod beneath;
 mod boundary;
@@ -7,6 +8,7 @@ mod executable;
 mod given_up;
 mod golden;
 mod guest;
+mod hanging;
 mod life;
 mod loaded;
 mod lost;
@@ -14,9 +16,11 @@ mod manifest;
 mod matrix;
 mod memory;
 mod memory_of_vmm;
+mod model;
 mod outage;
 mod reset;
 mod scaffold;
+mod script;
 mod silence;
 mod spares;
 mod stage;
@@ -41,8 +45,8 @@ use chv_sandbox::machine::{
     VmmSource,
 };
 use chv_sandbox::sandbox::{
-    ChvSandbox, Error, Event, Sandbox, SandboxConfig, SandboxState, Timeouts, ToolExecution,
-    ToolInvocation,
+    ChvSandbox, Error, Event, Sandbox, SandboxConfig, Timeouts, ToolExecution, ToolInvocation,
+    WireState,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -249,11 +253,13 @@ fn assert_echoed(execution: Result<ToolExecution, Error>, message: &str) {
 }
 
 /// The states among the events so far, in order.
-fn states(events: &mut broadcast::Receiver<Event>) -> Vec<SandboxState> {
+fn states(events: &mut broadcast::Receiver<Event>) -> Vec<WireState> {
     let mut states = Vec::new();
     while let Ok(event) = events.try_recv() {
-        if let Event::State(state) = event {
-            states.push(state);
+        if let Event::State(state) = event
+            && states.last() != Some(&state.wire())
+        {
+            states.push(state.wire());
         }
     }
     states
@@ -278,7 +284,7 @@ async fn told<T>(
 /// Waits until a spare could not be made; why not.
 async fn no_spare(events: &mut broadcast::Receiver<Event>) -> String {
     told(events, |event| match event {
-        Event::SpareFailed(error) => Some(chain(&**error)),
+        Event::SpareFailed(error) => Some(chain(error)),
         _ => None,
     })
     .await
@@ -291,7 +297,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// The halted sandbox takes nothing but a shutdown, and can be booted after that.
 async fn assert_halted(sandbox: &ChvSandbox) {
-    assert_eq!(sandbox.state(), SandboxState::Failed);
+    assert_eq!(sandbox.state().wire(), WireState::Failed);
     let refused = [
         sandbox.boot().await.unwrap_err(),
         sandbox.reset().await.unwrap_err(),
@@ -310,5 +316,5 @@ async fn assert_halted(sandbox: &ChvSandbox) {
         assert!(error.source().is_none());
     }
     sandbox.shutdown().await;
-    assert_eq!(sandbox.state(), SandboxState::NotBooted);
+    assert_eq!(sandbox.state().wire(), WireState::NotBooted);
 }

@@ -1,8 +1,8 @@
 //! A VMM that refuses, or goes, at each step.
 
-use chv_sandbox::sandbox::{Error, Sandbox, SandboxState};
+use chv_sandbox::sandbox::{Error, Sandbox, WireState};
 
-use super::vmm::Act;
+use super::script::Act;
 use super::{Scene, assert_echoed, chain, echo};
 
 const RESET: [&str; 4] = ["vm.delete", "vm.restore", "vm.resume", "vm.info"];
@@ -28,7 +28,7 @@ async fn a_reset_whose_step_fails_is_typed_and_can_be_tried_again() {
             assert_eq!(error.code(), "SANDBOX_RESET_FAILED", "{operation}");
             assert_names(&error, operation, &scene);
             assert!(error.failed_reset().is_none(), "nothing was verified");
-            assert_eq!(sandbox.state(), SandboxState::Failed);
+            assert_eq!(sandbox.state().wire(), WireState::Failed);
             let refused = echo(&sandbox, "too late").await.unwrap_err();
             assert!(matches!(refused, Error::NotReady { halted: false, .. }));
 
@@ -56,7 +56,7 @@ async fn a_boot_whose_step_fails_is_typed_and_leaves_nothing() {
             let error = sandbox.boot().await.unwrap_err();
             assert_eq!(error.code(), "SANDBOX_BOOT_FAILED", "{operation}");
             assert_names(&error, operation, &scene);
-            assert_eq!(sandbox.state(), SandboxState::Failed);
+            assert_eq!(sandbox.state().wire(), WireState::Failed);
             scene.assert_machine_is_empty();
         }
     }
@@ -102,7 +102,7 @@ async fn a_shutdown_ends_although_the_vmm_refuses_it() {
         let (scene, sandbox) = Scene::booted().await;
         scene.vmm.on("vm.delete", 1, act);
         sandbox.shutdown().await;
-        assert_eq!(sandbox.state(), SandboxState::NotBooted);
+        assert_eq!(sandbox.state().wire(), WireState::NotBooted);
         sandbox.boot().await.unwrap();
         sandbox.shutdown().await;
         scene.assert_machine_is_empty();
@@ -122,7 +122,7 @@ async fn a_vmm_that_is_gone_for_good_fails_every_call_and_no_shutdown() {
         assert_names(&error, "vm.delete", &scene);
     }
     sandbox.shutdown().await;
-    assert_eq!(sandbox.state(), SandboxState::NotBooted);
+    assert_eq!(sandbox.state().wire(), WireState::NotBooted);
     assert_eq!(
         sandbox.boot().await.unwrap_err().code(),
         "SANDBOX_BOOT_FAILED"

@@ -45,7 +45,7 @@ async fn the_report_says_what_was_checked_and_what_does_not_apply() {
     let reset = sandbox.reset().await.unwrap();
     let report = &reset.outcome().report;
     // Where the temporary directory has leases, the root is not read again.
-    let root = match report.disks[0].proof.is_vouched_for() {
+    let root = match report.disks[0].bytes.basis.is_vouched_for() {
         true => Outcome::VouchedFor,
         false => Outcome::Agreed,
     };
@@ -89,10 +89,8 @@ async fn the_report_says_what_was_checked_and_what_does_not_apply() {
         "vmm_identity",
     ];
     assert_eq!(steps, expected);
-    assert_eq!(
-        report.micros,
-        report.steps.iter().map(|step| step.micros).sum::<u64>()
-    );
+    let steps: u64 = report.steps.iter().map(|step| step.micros).sum();
+    assert!(report.micros >= steps, "the steps are parts of the whole");
     let json = serde_json::to_value(report).unwrap();
     assert_eq!(json["checks"][0]["source"], "fs_hash");
     assert_eq!(json["checks"][4]["outcome"], "not_applicable");

@@ -1,8 +1,8 @@
 //! Sandboxes that verify nothing: scaffold mode, which has to be asked for, and the stub.
 
 use chv_sandbox::sandbox::{
-    Backend, ConfigError, Error, Event, Reset, Sandbox, SandboxConfig, SandboxState, StrategyUsed,
-    StubSandbox,
+    Backend, ConfigError, Error, Event, Reset, Sandbox, SandboxConfig, StrategyUsed, StubSandbox,
+    WireState,
 };
 use serde_json::json;
 
@@ -112,6 +112,6 @@ async fn the_stub_answers_echo_and_verifies_nothing() {
     );
     sandbox.shutdown().await;
     sandbox.shutdown().await;
-    use SandboxState::{NotBooted, Ready, Resetting};
+    use WireState::{NotBooted, Ready, Resetting};
     assert_eq!(states(&mut events), [Ready, Resetting, Ready, NotBooted]);
 }

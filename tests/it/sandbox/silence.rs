@@ -7,7 +7,7 @@ use chv_sandbox::guest::protocol::Frame;
 use chv_sandbox::guest::stand_in::Behaviour;
 use chv_sandbox::sandbox::{ChvSandbox, DivergenceAction, Outcome, Sandbox, Source, VmmApiState};
 
-use super::vmm::Act;
+use super::script::Act;
 use super::{Scene, assert_echoed, assert_halted, echo};
 
 /// The sources that only the guest can speak for.

@@ -1,17 +1,17 @@
 //! The spares of a sandbox: how many there are, and what becomes of those that can't be made, die or grow old.
 
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use chv_sandbox::broadcast::Receiver;
 use chv_sandbox::guest::stand_in::Behaviour;
-use chv_sandbox::sandbox::{
-    ChvSandbox, Event, Sandbox, SandboxConfig, Standby, Strategy, StrategyUsed,
-};
-use chv_sandbox::vmm::Exit;
+use chv_sandbox::machine::VmmSource;
+use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, SandboxConfig, StrategyUsed, VmmUsed};
+use chv_sandbox::vmm::{Exit, VmmConfig};
 use tokio::time::timeout;
 
+use super::script::Act;
 use super::stage::{Spawned, Stage};
-use super::vmm::Act;
 use super::{PATIENCE, Scene, assert_echoed, echo, flip_a_bit, no_spare, told};
 
 /// A sandbox whose resets take spares.
@@ -24,18 +24,28 @@ pub(super) struct Cast {
 
 impl Cast {
     /// One that has booted. Spares may be under way.
-    pub(super) async fn booted(standby: Standby) -> Cast {
+    pub(super) async fn booted(spares: u32) -> Cast {
         let scene = Scene::minted().await;
-        Cast::booted_in(scene, standby).await
+        Cast::booted_in(scene, spares).await
     }
 
-    pub(super) async fn booted_in(scene: Scene, standby: Standby) -> Cast {
+    pub(super) async fn booted_in(scene: Scene, spares: u32) -> Cast {
         let stage = scene.stage();
+        Cast::booted_on(scene, stage, spares).await
+    }
+
+    async fn booted_on(scene: Scene, stage: Stage, spares: u32) -> Cast {
+        let vmm = stage.config();
+        Cast::booted_as(scene, stage, vmm, spares).await
+    }
+
+    /// One whose VMMs are started as `vmm` says.
+    pub(super) async fn booted_as(scene: Scene, stage: Stage, vmm: VmmConfig, spares: u32) -> Cast {
         let config = SandboxConfig {
-            strategy: Strategy::Standby(standby),
+            spares: Some(spares),
             ..scene.config()
         };
-        let sandbox = stage.sandbox(config);
+        let sandbox = ChvSandbox::with_vmm(config, VmmSource::Spawn(vmm)).unwrap();
         let events = sandbox.subscribe();
         sandbox.boot().await.unwrap();
         Cast {
@@ -46,10 +56,18 @@ impl Cast {
         }
     }
 
+    /// One whose next reset finds so many spares.
+    pub(super) async fn with_spares(spares: u32) -> Cast {
+        let mut cast = Cast::booted(spares).await;
+        for _ in 0..spares {
+            cast.spare_is_ready().await;
+        }
+        cast
+    }
+
     /// One with a spare that waits, which is returned too.
-    pub(super) async fn waiting() -> (Cast, std::sync::Arc<Spawned>) {
-        let mut cast = Cast::booted(Standby::default()).await;
-        cast.spare_is_ready().await;
+    pub(super) async fn waiting() -> (Cast, Arc<Spawned>) {
+        let cast = Cast::with_spares(1).await;
         let spare = cast.stage.last();
         (cast, spare)
     }
@@ -59,11 +77,15 @@ impl Cast {
         told(&mut self.events, ready).await;
     }
 
-    /// A reset passes, by this strategy, and a tool runs.
-    pub(super) async fn reset_by(&self, expected: StrategyUsed) {
+    /// A reset passes, with this VMM, and a tool runs.
+    pub(super) async fn reset_by(&self, expected: VmmUsed) {
         let reset = self.sandbox.reset().await.unwrap();
         assert!(reset.is_verified());
-        assert_eq!(reset.outcome().report.strategy, expected);
+        let report = &reset.outcome().report;
+        assert_eq!(
+            (report.strategy, report.vmm),
+            (StrategyUsed::Fresh, Some(expected))
+        );
         assert_echoed(echo(&self.sandbox, "again").await, "again");
     }
 
@@ -77,11 +99,11 @@ impl Cast {
 #[tokio::test]
 async fn a_reset_takes_the_spare_and_another_is_made() {
     let (mut cast, spare) = Cast::waiting().await;
-    cast.reset_by(StrategyUsed::Standby).await;
+    cast.reset_by(VmmUsed::Spare).await;
     assert_eq!(spare.player.state(), Some("Running"));
     cast.spare_is_ready().await;
     assert_eq!(cast.stage.count(), 3);
-    cast.reset_by(StrategyUsed::Standby).await;
+    cast.reset_by(VmmUsed::Spare).await;
     cast.leaves_nothing().await;
 }
 
@@ -97,64 +119,52 @@ async fn a_spare_that_dies_while_it_waits_is_told_and_replaced() {
     assert_eq!((ended.pid, ended.exit), (spare.pid, Exit::Signal(9)));
     cast.spare_is_ready().await;
     assert_eq!(cast.stage.count(), 3);
-    cast.reset_by(StrategyUsed::Standby).await;
+    cast.reset_by(VmmUsed::Spare).await;
     cast.leaves_nothing().await;
 }
 
 #[tokio::test]
-async fn a_spare_that_grew_old_is_replaced() {
-    let mut cast = Cast::booted(Standby {
-        max_age_s: 1,
-        ..Standby::default()
-    })
-    .await;
-    cast.spare_is_ready().await;
-    let old = cast.stage.last();
-    cast.spare_is_ready().await;
-    let young = cast.stage.last();
-    assert_ne!(old.pid, young.pid);
-    assert!(!old.runs() && !old.run_dir.exists(), "it went before");
-    cast.leaves_nothing().await;
-}
-
-#[tokio::test]
-async fn there_are_no_more_spares_than_their_memory_allows() {
-    // The VM has 16 MiB.
-    let none = Cast::booted(Standby {
-        memory_budget_mib: 15,
-        ..Standby::default()
-    })
-    .await;
-    none.reset_by(StrategyUsed::Respawn).await;
-    none.reset_by(StrategyUsed::Respawn).await;
-    assert_eq!(none.stage.count(), 3, "the boot's, and one for each reset");
+async fn there_are_as_many_spares_as_are_asked_for() {
+    // With none, a VMM is started ahead, and is empty.
+    let none = Cast::booted(0).await;
+    for _ in 0..3 {
+        none.reset_by(VmmUsed::New).await;
+    }
     none.leaves_nothing().await;
 
-    let mut one = Cast::booted(Standby {
-        spares: 2,
-        memory_budget_mib: 31,
-        ..Standby::default()
-    })
-    .await;
-    one.spare_is_ready().await;
-    assert_eq!(one.stage.count(), 2);
-    one.reset_by(StrategyUsed::Standby).await;
-    one.spare_is_ready().await;
-    assert_eq!(one.stage.count(), 3);
-    one.leaves_nothing().await;
+    let mut three = Cast::booted(3).await;
+    for _ in 0..3 {
+        three.spare_is_ready().await;
+    }
+    assert_eq!(three.stage.count(), 4);
+    for _ in 0..3 {
+        three.reset_by(VmmUsed::Spare).await;
+    }
+    three.leaves_nothing().await;
+}
 
-    let mut two = Cast::booted(Standby {
-        spares: 2,
-        memory_budget_mib: 32,
-        ..Standby::default()
-    })
-    .await;
-    two.spare_is_ready().await;
-    two.spare_is_ready().await;
-    assert_eq!(two.stage.count(), 3);
-    two.reset_by(StrategyUsed::Standby).await;
-    two.reset_by(StrategyUsed::Standby).await;
-    two.leaves_nothing().await;
+#[tokio::test]
+async fn the_vmm_that_served_has_ended_before_another_guest_runs() {
+    for (spares, used) in [(0, VmmUsed::New), (1, VmmUsed::Spare)] {
+        let mut cast = Cast::booted(spares).await;
+        if spares > 0 {
+            cast.spare_is_ready().await;
+        }
+        let served = cast.stage.serving();
+        let ended = Arc::clone(&served);
+        let (is_gone, was_gone) = mpsc::channel();
+        let operation = if spares > 0 {
+            "vm.resume"
+        } else {
+            "vm.restore"
+        };
+        cast.scene
+            .vmm
+            .before(operation, move || is_gone.send(!ended.runs()).unwrap());
+        cast.reset_by(used).await;
+        assert!(was_gone.recv().unwrap(), "{used}");
+        cast.leaves_nothing().await;
+    }
 }
 
 #[tokio::test]
@@ -163,13 +173,13 @@ async fn a_refill_that_fails_is_told_and_tried_again_and_resets_do_without() {
         let scene = Scene::minted().await;
         // The first is the boot's.
         scene.vmm.on("vm.restore", 2, act);
-        let mut cast = Cast::booted_in(scene, Standby::default()).await;
+        let mut cast = Cast::booted_in(scene, 1).await;
         let failed = no_spare(&mut cast.events).await;
         assert!(failed.contains("vm.restore"), "{failed}");
         // It rests for a second now, in which there is no spare.
-        cast.reset_by(StrategyUsed::Respawn).await;
+        cast.reset_by(VmmUsed::New).await;
         cast.spare_is_ready().await;
-        cast.reset_by(StrategyUsed::Standby).await;
+        cast.reset_by(VmmUsed::Spare).await;
         cast.leaves_nothing().await;
     }
 }
@@ -181,7 +191,7 @@ async fn a_shutdown_while_a_spare_is_made_leaves_nothing() {
         let scene = Scene::minted().await;
         scene.vmm.take_asked();
         scene.vmm.on(operation, 2, Act::Hang);
-        let cast = Cast::booted_in(scene, Standby::default()).await;
+        let cast = Cast::booted_in(scene, 1).await;
         let mut asked = Vec::new();
         let hangs = async {
             while asked.iter().filter(|it| *it == operation).count() < 2 {
@@ -213,9 +223,9 @@ async fn a_sandbox_that_is_dropped_takes_its_spares_along() {
 async fn resets_at_once_follow_each_other() {
     let (mut cast, _) = Cast::waiting().await;
     let (first, second) = tokio::join!(cast.sandbox.reset(), cast.sandbox.reset());
-    let used = [first, second].map(|reset| reset.unwrap().outcome().report.strategy);
-    // No spare is made while somebody resets or waits for it.
-    assert_eq!(used, [StrategyUsed::Standby, StrategyUsed::Respawn]);
+    let used = [first, second].map(|reset| reset.unwrap().outcome().report.vmm);
+    // No spare is made in between: there is no lull.
+    assert_eq!(used, [Some(VmmUsed::Spare), Some(VmmUsed::New)]);
     assert_echoed(echo(&cast.sandbox, "after both").await, "after both");
     cast.spare_is_ready().await;
     cast.leaves_nothing().await;
@@ -236,7 +246,7 @@ async fn the_guest_of_a_spare_has_answered_before_it_waits() {
     for name in ["api.sock", "rw/vsock.sock"] {
         assert!(!spare.run_dir.join(name).exists(), "{name}");
     }
-    cast.reset_by(StrategyUsed::Standby).await;
+    cast.reset_by(VmmUsed::Spare).await;
     cast.spare_is_ready().await;
     assert_eq!(pauses(&cast), 1);
     cast.leaves_nothing().await;
@@ -245,20 +255,20 @@ async fn the_guest_of_a_spare_has_answered_before_it_waits() {
 #[tokio::test]
 async fn a_spare_whose_guest_writes_of_its_own_accord_waits_as_it_was_restored() {
     let scene = Scene::minted().await;
-    let run_root = scene.path("run");
-    let write = move || {
-        let run_dirs = run_root.read_dir().unwrap();
-        run_dirs.for_each(|entry| flip_a_bit(&entry.unwrap().path().join("rw/overlay.img")));
+    let stage = scene.stage();
+    let write = {
+        let stage = stage.clone();
+        move || flip_a_bit(&stage.staged().overlay().unwrap())
     };
     // The first is the boot's.
     scene.vmm.on("vm.resume", 2, Act::First(Box::new(write)));
-    let mut cast = Cast::booted_in(scene, Standby::default()).await;
+    let mut cast = Cast::booted_on(scene, stage, 1).await;
     cast.spare_is_ready().await;
     assert_eq!(pauses(&cast), 1, "it was tried");
-    cast.reset_by(StrategyUsed::Standby).await;
+    cast.reset_by(VmmUsed::Spare).await;
     cast.spare_is_ready().await;
     assert_eq!(pauses(&cast), 0, "and not again");
-    cast.reset_by(StrategyUsed::Standby).await;
+    cast.reset_by(VmmUsed::Spare).await;
     cast.leaves_nothing().await;
 }
 
@@ -266,11 +276,14 @@ async fn a_spare_whose_guest_writes_of_its_own_accord_waits_as_it_was_restored()
 async fn a_spare_whose_guest_does_not_answer_is_no_spare() {
     let mut scene = Scene::minted().await;
     scene.hurry();
-    let guest = scene.guest.clone();
-    // The boot's guest has answered by then, and no spare was begun.
-    let silent = move || guest.behave(Behaviour::Silent);
-    scene.vmm.before("vm.info", silent);
-    let mut cast = Cast::booted_in(scene, Standby::default()).await;
+    let stage = scene.stage();
+    let silent = {
+        let stage = stage.clone();
+        move || stage.last().player.guest().behave(Behaviour::Silent)
+    };
+    // The first is the boot's.
+    scene.vmm.on("vm.restore", 2, Act::First(Box::new(silent)));
+    let mut cast = Cast::booted_on(scene, stage, 1).await;
     let failed = no_spare(&mut cast.events).await;
     assert!(failed.contains("Hello"), "{failed}");
     cast.leaves_nothing().await;

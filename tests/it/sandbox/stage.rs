@@ -19,10 +19,13 @@ use chv_sandbox::machine::VmmSource;
 use chv_sandbox::sandbox::{ChvSandbox, SandboxConfig};
 use chv_sandbox::vmm::{Confinement, Layer, VSOCK_SOCKET, VmmConfig};
 use memmap2::{Mmap, MmapMut, MmapOptions};
+use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use super::memory_of_vmm::Mapping;
-use super::vmm::{Player, Script, lock};
+use super::script::Script;
+use super::vmm::{Player, lock};
 use crate::vmm::fake;
 
 /// Where VMMs that are spawned get their answers.
@@ -101,7 +104,30 @@ impl Stage {
 
     /// The VMM that was started last.
     pub(super) fn last(&self) -> Arc<Spawned> {
-        Arc::clone(lock(&self.played.vmms).last().expect("one was started"))
+        self.latest(|_| true).expect("one was started")
+    }
+
+    /// The VMM whose VM runs.
+    pub(super) fn serving(&self) -> Arc<Spawned> {
+        let serving = self.latest(|vmm| vmm.player.state() == Some("Running"));
+        serving.expect("one serves")
+    }
+
+    /// The VMM whose VM is restored, or was last: others that were started later are empty.
+    pub(super) fn staged(&self) -> Arc<Spawned> {
+        let staged = self.latest(|vmm| vmm.runs() && vmm.overlay().is_some());
+        staged.expect("one has a snapshot")
+    }
+
+    /// Every VMM that runs.
+    pub(super) fn running(&self) -> Vec<Arc<Spawned>> {
+        let vmms = lock(&self.played.vmms);
+        vmms.iter().filter(|vmm| vmm.runs()).cloned().collect()
+    }
+
+    fn latest(&self, is_it: impl Fn(&Spawned) -> bool) -> Option<Arc<Spawned>> {
+        let vmms = lock(&self.played.vmms);
+        vmms.iter().rev().find(|vmm| is_it(vmm)).cloned()
     }
 
     /// How many were started.
@@ -111,7 +137,7 @@ impl Stage {
 
     /// Whether no VMM has left anything.
     pub(super) fn is_empty(&self) -> bool {
-        self.run_root.read_dir().unwrap().next().is_none()
+        self.left().is_empty()
     }
 
     /// Everything of every VMM is gone.
@@ -125,9 +151,17 @@ impl Stage {
                 thread::yield_now();
             }
         }
-        let left = self.run_root.read_dir().unwrap();
-        let left: Vec<_> = left.map(|entry| entry.unwrap().path()).collect();
+        let left = self.left();
         assert!(left.is_empty(), "{left:?} is left");
+    }
+
+    /// The run directories, of which there are none before the first start.
+    fn left(&self) -> Vec<PathBuf> {
+        match self.run_root.read_dir() {
+            Ok(left) => left.map(|entry| entry.unwrap().path()).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 
@@ -188,7 +222,17 @@ impl Spawned {
     /// Kills it, as the kernel does when memory runs out.
     pub(super) fn kill(&self) {
         let pid = Pid::from_raw(self.pid as i32).unwrap();
-        kill_process(pid, Signal::KILL).unwrap();
+        match kill_process(pid, Signal::KILL) {
+            // It has ended meanwhile.
+            Err(rustix::io::Errno::SRCH) => {}
+            killed => killed.unwrap(),
+        }
+    }
+
+    /// Stops it as SIGSTOP does: it does nothing more, whatever it is asked or told.
+    pub(super) fn stop(&self) {
+        let pid = Pid::from_raw(self.pid as i32).unwrap();
+        kill_process(pid, Signal::STOP).unwrap();
     }
 
     /// Whether it runs; one that only waits to be reaped doesn't.
@@ -197,9 +241,19 @@ impl Spawned {
         stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))
     }
 
-    /// A file in the folder that it may write.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.run_dir.join("rw").join(name)
+    /// The file without a name that is its overlay, as another process reaches it: by the descriptor that it inherited.
+    /// `None` before a snapshot was laid for it.
+    pub(super) fn overlay(&self) -> Option<PathBuf> {
+        let config = self.run_dir.join("ro/snapshot/config.json");
+        let config: Value = serde_json::from_str(&std::fs::read_to_string(config).ok()?).ok()?;
+        let path = config["disks"][1]["path"].as_str()?;
+        let own = Path::new(path).strip_prefix("/proc/self").ok()?;
+        Some(Path::new("/proc").join(self.pid.to_string()).join(own))
+    }
+
+    /// Tells something happened, as a VMM does that was asked by another process.
+    pub(super) fn tell(&self, source: &str, event: &str) {
+        self.player.tell(source, event);
     }
 }
 
@@ -220,11 +274,9 @@ impl Hand {
         }
     }
 
-    pub(super) fn open(&self, path: &str, readonly: bool) -> io::Result<()> {
-        self.order(&format!(
-            "{} {path}",
-            if readonly { "read" } else { "write" }
-        ))
+    /// Opens a disk: for reading, or for writing with a lock or, as no VMM does, without one.
+    pub(super) fn open(&self, path: &str, how: &str) -> io::Result<()> {
+        self.order(&format!("{how} {path}"))
     }
 
     /// Maps bytes of the file as a VMM does that is told to map memory from it, or otherwise.
@@ -238,6 +290,11 @@ impl Hand {
 
     pub(super) fn end(&self) -> io::Result<()> {
         self.order("exit")
+    }
+
+    /// Writes to the event monitor.
+    pub(super) fn tell(&self, source: &str, event: &str) -> io::Result<()> {
+        self.order(&format!("event:{source} {event}"))
     }
 
     fn order(&self, line: &str) -> io::Result<()> {
@@ -261,6 +318,10 @@ fn serve() {
     // SAFETY: the parent passed this descriptor to this process for this use, and it is taken once.
     let listener = unsafe { OwnedFd::from_raw_fd(number.parse().unwrap()) };
     let listener = UnixListener::from(listener);
+    let number = args.nth(1).unwrap().strip_prefix("fd=").unwrap();
+    // SAFETY: as above.
+    let events = unsafe { OwnedFd::from_raw_fd(number.parse().unwrap()) };
+    let mut events = File::from(events);
     let address = listener.local_addr().unwrap();
     let run_dir = address.as_pathname().unwrap().parent().unwrap();
     let mut orders = UnixStream::connect(&stage).unwrap();
@@ -277,12 +338,23 @@ fn serve() {
         let order = order.unwrap();
         match order.split_once(' ') {
             Some((how, path)) if how.starts_with("map:") => maps.push(map(how, path)),
+            Some((source, event)) if source.starts_with("event:") => {
+                let source = &source["event:".len()..];
+                let timestamp = json!({ "secs": 1, "nanos": 0 });
+                let event = json!({ "timestamp": timestamp, "source": source, "event": event });
+                write!(events, "{event:#}\n\n").unwrap();
+            }
             Some((how, path)) => {
                 let file = OpenOptions::new()
                     .read(true)
-                    .write(how == "write")
+                    .write(how != "read")
                     .open(path);
-                open.push(file.unwrap());
+                let file = file.unwrap();
+                if how == "write" {
+                    rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)
+                        .unwrap();
+                }
+                open.push(file);
             }
             None if order == "exit" => break,
             None => {

@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use chv_sandbox::guest::stand_in::Behaviour;
-use chv_sandbox::sandbox::{DivergenceAction, Outcome, Sandbox, SandboxState, Source, VmmApiState};
+use chv_sandbox::sandbox::{DivergenceAction, Outcome, Sandbox, Source, VmmApiState, WireState};
 use serde_json::Value;
 
-use super::vmm::Act;
+use super::script::Act;
 use super::{Scene, assert_halted, flip_a_bit};
 
 /// After `tamper`, a reset diverges, by the checks of just these sources.
@@ -18,7 +18,7 @@ async fn check(tamper: impl FnOnce(&Scene), sources: &[Source]) {
     tamper(&scene);
     let error = sandbox.reset().await.unwrap_err();
     assert_eq!(error.code(), "SANDBOX_RESET_DIVERGENCE");
-    assert_eq!(sandbox.state(), SandboxState::Failed);
+    assert_eq!(sandbox.state().wire(), WireState::Failed);
 
     let failed = error.failed_reset().unwrap();
     let state = &failed.outcome.state;

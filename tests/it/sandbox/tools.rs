@@ -6,7 +6,7 @@ use std::time::Duration;
 use chv_sandbox::guest::frame::encode;
 use chv_sandbox::guest::protocol::{Frame, ToolResult};
 use chv_sandbox::guest::stand_in::{Behaviour, Intercept};
-use chv_sandbox::sandbox::{ChvSandbox, Error, Event, Sandbox, SandboxState, ToolInvocation};
+use chv_sandbox::sandbox::{ChvSandbox, Error, Event, Sandbox, ToolInvocation, WireState};
 use chv_sandbox::vsock::ChannelEventKind;
 use futures_util::future::join_all;
 use serde_json::json;
@@ -32,7 +32,7 @@ async fn answering(
 
 /// The sandbox takes no tool, although it is ready, until it is reset.
 async fn assert_mended_by_a_reset(scene: &Scene, sandbox: &ChvSandbox) {
-    assert_eq!(sandbox.state(), SandboxState::Ready);
+    assert_eq!(sandbox.state().wire(), WireState::Ready);
     let error = echo(sandbox, "next").await.unwrap_err();
     assert!(matches!(error, Error::NeedsReset { .. }), "{error}");
     assert_eq!(error.code(), "SANDBOX_NOT_AVAILABLE");
@@ -248,7 +248,7 @@ async fn what_a_restored_guest_answers_is_told_before_the_sandbox_is_ready() {
                 ChannelEventKind::Closed(_) => {}
                 kind => panic!("{kind:?}"),
             },
-            Event::State(SandboxState::Ready) => told.push("ready"),
+            Event::State(state) if state.wire() == WireState::Ready => told.push("ready"),
             _ => {}
         }
     }

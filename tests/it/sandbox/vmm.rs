@@ -4,33 +4,18 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::machine::SNAPSHOT_FILES;
+use chv_sandbox::overlay::qcow2;
 use serde_json::{Value, json};
 
 use super::memory_of_vmm::{self, Mapping};
+use super::script::{Act, Opening, Script};
 use super::stage::Hand;
-
-/// What happens to a call instead of, or before, what it asks for.
-pub(super) enum Act {
-    /// It is answered with 500, and not done.
-    Refuse,
-    /// It is never answered, and not done.
-    Hang,
-    /// The connection is closed without an answer, and it is not done.
-    Close,
-    /// It is answered as if it had been done, and not done.
-    Pretend,
-    /// It is done with a body that lacks this field.
-    Drop(&'static str),
-    /// This is done first; then the call as usual.
-    First(Box<dyn FnOnce() + Send>),
-    /// The call as usual; then this is done, before it is answered.
-    Then(Box<dyn FnOnce() + Send>),
-}
 
 /// An api-socket with a VMM behind it, in this process. The VM's guest is a stand-in too.
 pub(super) struct Vmm {
@@ -73,13 +58,7 @@ impl Vmm {
 
     /// From now on, the `nth` call of `operation` meets `act`; 1 is the next.
     pub(super) fn on(&self, operation: &'static str, nth: usize, act: Act) {
-        let after = nth.checked_sub(1).expect("calls are counted from 1");
-        let plan = Plan {
-            operation,
-            after,
-            act,
-        };
-        lock(&self.script().plans).push(plan);
+        self.script().on(operation, nth, act);
     }
 
     /// Before the next call of `operation` is done, `first` is.
@@ -116,32 +95,6 @@ impl Drop for Vmm {
     }
 }
 
-/// What the VMMs of a scene are told to do, and what they were asked.
-pub(super) struct Script {
-    version: Mutex<&'static str>,
-    plans: Mutex<Vec<Plan>>,
-    asked: Mutex<Vec<String>>,
-    mapping: Mutex<Mapping>,
-}
-
-impl Default for Script {
-    fn default() -> Self {
-        Script {
-            version: Mutex::new("53.0.0"),
-            plans: Mutex::default(),
-            asked: Mutex::default(),
-            mapping: Mutex::default(),
-        }
-    }
-}
-
-struct Plan {
-    operation: &'static str,
-    /// How many calls of the operation are still left alone.
-    after: usize,
-    act: Act,
-}
-
 /// One VMM: the VM that it holds, and its answers.
 pub(super) struct Player {
     guest: StandIn,
@@ -149,6 +102,12 @@ pub(super) struct Player {
     vm: Mutex<Option<Vm>>,
     /// The process that has its files open, where there is one.
     hand: Option<Hand>,
+    /// What it was asked, from its start on.
+    asked: Mutex<Vec<String>>,
+    /// Whether it answers as if it did what it is asked, and does nothing of it.
+    pretends: AtomicBool,
+    /// How many snapshots it has restored.
+    restored: AtomicUsize,
 }
 
 struct Vm {
@@ -163,6 +122,9 @@ impl Player {
             script,
             vm: Mutex::default(),
             hand,
+            asked: Mutex::default(),
+            pretends: AtomicBool::default(),
+            restored: AtomicUsize::default(),
         }
     }
 
@@ -187,12 +149,28 @@ impl Player {
         lock(&self.vm).as_mut().expect("there is a VM").state = state;
     }
 
+    /// From now on it answers as if it did what it is asked, and does nothing of it: its VM runs on.
+    pub(super) fn pretend(&self) {
+        self.pretends.store(true, Ordering::Release);
+    }
+
+    /// What it was asked, from its start on.
+    pub(super) fn asked(&self) -> Vec<String> {
+        lock(&self.asked).clone()
+    }
+
+    /// How many snapshots it has restored: the guest that runs is the one of the last.
+    pub(super) fn restored(&self) -> usize {
+        self.restored.load(Ordering::Acquire)
+    }
+
     /// Answers on a connection until it ends.
     pub(super) fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
         let mut reader = BufReader::new(stream.try_clone()?);
         while let Some((operation, body)) = read_request(&mut reader)? {
             lock(&self.script.asked).push(operation.clone());
-            let answer = match self.script.planned(&operation) {
+            lock(&self.asked).push(operation.clone());
+            let answer = match self.planned(&operation) {
                 Some(Act::Close) => return Ok(()),
                 Some(Act::Hang) => return io::copy(&mut reader, &mut io::sink()).map(drop),
                 Some(Act::Refuse) => Err("The test refuses this"),
@@ -226,6 +204,19 @@ impl Player {
         Ok(())
     }
 
+    fn planned(&self, operation: &str) -> Option<Act> {
+        let asks = ["vmm.ping", "vm.info"].contains(&operation);
+        if asks || !self.pretends.load(Ordering::Acquire) {
+            return self.script.planned(operation);
+        }
+        if operation == "vm.restore" {
+            // The socket's name was taken away after the last restore, and is looked for after this one.
+            let bound = self.guest.start();
+            bound.expect("the socket can be bound again");
+        }
+        Some(Act::Pretend)
+    }
+
     /// What a call does, with the words of v53.0 for what it refuses.
     fn perform(&self, operation: &str, body: &str) -> Result<Value, &'static str> {
         let mut vm = lock(&self.vm);
@@ -256,12 +247,21 @@ impl Player {
                     .map_err(|_| "the vsock socket is in use")?;
                 vm.state = "Running";
             }
-            ("vm.pause", Some(vm)) if vm.state == "Running" => vm.state = "Paused",
-            ("vm.resume", Some(vm)) if vm.state == "Paused" => vm.state = "Running",
+            ("vm.pause", Some(vm)) if vm.state == "Running" => {
+                self.tell("vm", "pausing");
+                vm.state = "Paused";
+                self.tell("vm", "paused");
+            }
+            ("vm.resume", Some(vm)) if vm.state == "Paused" => {
+                self.tell("vm", "resuming");
+                vm.state = "Running";
+                self.tell("vm", "resumed");
+            }
             ("vm.snapshot", Some(vm)) if vm.state == "Paused" => {
                 take_snapshot(body, &vm.config).map_err(|_| "the files cannot be written")?;
             }
             ("vm.restore", None) => {
+                self.tell("vm", "restoring");
                 let config = self.read_snapshot(body)?;
                 self.guest
                     .start()
@@ -273,6 +273,8 @@ impl Player {
                     config,
                     state: "Paused",
                 });
+                self.restored.fetch_add(1, Ordering::AcqRel);
+                self.tell("vm", "restored");
             }
             ("vm.delete", _) => {
                 self.guest.stop();
@@ -292,11 +294,34 @@ impl Player {
 
     /// The process has the disks open from now on.
     fn open_disks(&self, config: &Value) {
+        let opening = *lock(&self.script.opening);
         for disk in config["disks"].as_array().into_iter().flatten() {
-            let readonly = disk["readonly"] == true;
             let path = disk["path"].as_str().expect("it was opened by this path");
-            self.move_hand(|hand| hand.open(path, readonly));
+            self.move_hand(|hand| match (disk["readonly"] == true, opening) {
+                (true, _) => hand.open(path, "read"),
+                (false, Opening::Locked | Opening::NothingBeneath) => hand.open(path, "write"),
+                (false, Opening::Unlocked) => hand.open(path, "unlocked"),
+                (false, Opening::Inherited) => Ok(()),
+                (false, Opening::Another) => {
+                    let another = self.guest.socket().with_extension("another");
+                    fs::copy(hand.path(Path::new(path)), &another)?;
+                    hand.open(&another.display().to_string(), "write")
+                }
+            });
+            if disk["backing_files"] == true && opening != Opening::NothingBeneath {
+                self.move_hand(|hand| {
+                    let chain = qcow2::chain(&hand.path(Path::new(path)));
+                    let beneath = chain.map_err(io::Error::other)?;
+                    let mut beneath = beneath.backing().iter();
+                    beneath.try_for_each(|it| hand.open(&it.path.display().to_string(), "read"))
+                });
+            }
         }
+    }
+
+    /// Tells something by the event monitor, where there is a process.
+    pub(super) fn tell(&self, source: &str, event: &str) {
+        self.move_hand(|hand| hand.tell(source, event));
     }
 
     /// A process that has ended has nothing open, which is all that is asked of it.
@@ -330,23 +355,6 @@ impl Player {
             Some(socket) if Path::new(socket) == self.guest.socket() => Ok(config),
             _ => Err("the vsock socket is not where the guest is"),
         }
-    }
-}
-
-impl Script {
-    fn planned(&self, operation: &str) -> Option<Act> {
-        let mut plans = lock(&self.plans);
-        let mut due = None;
-        for (at, plan) in plans.iter_mut().enumerate() {
-            if plan.operation != operation {
-                continue;
-            }
-            match plan.after.checked_sub(1) {
-                Some(after) => plan.after = after,
-                None => due = due.or(Some(at)),
-            }
-        }
-        due.map(|at| plans.remove(at).act)
     }
 }
 

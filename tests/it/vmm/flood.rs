@@ -107,7 +107,7 @@ async fn a_flood_is_slowed_down_and_starves_no_other_log() {
         .unwrap_err();
     assert!(error.to_string().contains("last words"), "{error}");
 
-    flooded.kill().await;
+    flooded.kill().await.unwrap();
     assert!(
         ended(&flooded)
             .await

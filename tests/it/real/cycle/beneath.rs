@@ -6,7 +6,7 @@ use chv_sandbox::golden::Error as GoldenError;
 use chv_sandbox::image::Image;
 use chv_sandbox::machine::DiskFormat;
 use chv_sandbox::overlay::{self, AccessPolicy};
-use chv_sandbox::sandbox::{Error, Sandbox, SandboxState};
+use chv_sandbox::sandbox::{Error, Sandbox, WireState};
 
 use super::resets::change_a_byte;
 use super::traces::Traces;
@@ -55,12 +55,12 @@ pub(super) async fn a_qcow2_overlay_takes_what_is_written_above_what_stays() {
     assert!(
         matches!(
             &error,
-            Error::ResetRefused(GoldenError::Mismatch { field, .. })
-                if field == "disks[1].backing[0].fsverity"
+            Error::ResetRefused(error)
+                if matches!(&**error, GoldenError::Mismatch { field, .. } if field == "disks[1].backing[0].fsverity")
         ),
         "{error:?}"
     );
-    assert_eq!(sandbox.state(), SandboxState::Failed);
+    assert_eq!(sandbox.state().wire(), WireState::Failed);
     sandbox.shutdown().await;
     assert_nothing_left(stage.folder());
 }

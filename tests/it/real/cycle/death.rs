@@ -1,6 +1,6 @@
 //! The VMM is killed behind the sandbox's back.
 
-use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, SandboxState, ToolInvocation};
+use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, ToolInvocation, WireState};
 use chv_sandbox::vmm::Exit;
 use serde_json::json;
 
@@ -22,7 +22,7 @@ pub(super) async fn is_noticed_and_mended(stage: &Stage) {
     let ended = ended.await;
     watch.say("killed while idle: noticed");
     assert_eq!((ended.pid, ended.exit), (pid, Exit::Signal(9)));
-    assert_eq!(sandbox.state(), SandboxState::Failed);
+    assert_eq!(sandbox.state().wire(), WireState::Failed);
     let refused = sandbox.execute_tool(echo()).await.unwrap_err();
     assert_eq!(refused.code(), "SANDBOX_NOT_AVAILABLE");
     boot_again(&sandbox).await;
@@ -37,7 +37,7 @@ pub(super) async fn is_noticed_and_mended(stage: &Stage) {
     let error = reset.unwrap_err();
     println!("killed during a reset: {error:?}");
     assert_eq!(error.code(), "SANDBOX_RESET_FAILED");
-    assert_eq!(sandbox.state(), SandboxState::Failed);
+    assert_eq!(sandbox.state().wire(), WireState::Failed);
     boot_again(&sandbox).await;
 
     sandbox.shutdown().await;

@@ -171,12 +171,13 @@ impl Stage {
     }
 
     fn sandbox(&self) -> ChvSandbox {
-        self.sandbox_with(Strategy::InPlace)
+        self.sandbox_with(Strategy::InPlace, 0)
     }
 
-    fn sandbox_with(&self, strategy: Strategy) -> ChvSandbox {
+    fn sandbox_with(&self, strategy: Strategy, spares: u32) -> ChvSandbox {
         self.sandbox_of(SandboxConfig {
-            strategy,
+            strategy: Some(strategy),
+            spares: Some(spares),
             ..SandboxConfig::with_golden(self.golden.directory())
         })
     }

@@ -1,5 +1,5 @@
 //! Reset after reset by each strategy, each verified, until one byte of the disk that nothing puts back is changed.
-//! `CHV_SANDBOX_STRATEGY` names the only one to try.
+//! `CHV_SANDBOX_STRATEGY` names the only VMM to try: `reused`, `new` or `spare`.
 
 use std::env;
 use std::fs::{self, OpenOptions};
@@ -9,7 +9,7 @@ use std::path::Path;
 use chv_sandbox::broadcast::Receiver;
 use chv_sandbox::overlay::{self, AccessPolicy};
 use chv_sandbox::sandbox::{
-    ChvSandbox, DivergenceAction, Error, Event, FsHash, Sandbox, SandboxState, Standby, Strategy,
+    ChvSandbox, DivergenceAction, Error, Event, FsHash, Sandbox, Strategy, VmmUsed, WireState,
 };
 
 use super::figures::{Figures, Usage};
@@ -23,14 +23,14 @@ const WARM: u32 = 10;
 pub(super) async fn are_verified_until_a_byte_is_changed(stage: &Stage) {
     let only = env::var("CHV_SANDBOX_STRATEGY").ok();
     let strategies = [
-        ("in_place", Strategy::InPlace),
-        ("respawn", Strategy::Respawn),
-        ("standby", Strategy::Standby(Standby::default())),
+        (VmmUsed::Reused, Strategy::InPlace, 0),
+        (VmmUsed::New, Strategy::Fresh, 0),
+        (VmmUsed::Spare, Strategy::Fresh, 1),
     ];
-    for (name, strategy) in strategies {
-        if only.as_deref().is_none_or(|only| only == name) {
-            let sandbox = stage.sandbox_with(strategy);
-            are_verified(stage, &sandbox, name).await;
+    for (used, strategy, spares) in strategies {
+        if only.as_deref().is_none_or(|only| only == used.to_string()) {
+            let sandbox = stage.sandbox_with(strategy, spares);
+            are_verified(stage, &sandbox, used).await;
             a_changed_byte_halts(stage, &sandbox).await;
             // Only the bytes count, so it is as it was.
             change_a_byte(&stage.golden.disks()[0].origin);
@@ -39,12 +39,12 @@ pub(super) async fn are_verified_until_a_byte_is_changed(stage: &Stage) {
     }
 }
 
-async fn are_verified(stage: &Stage, sandbox: &ChvSandbox, name: &str) {
+async fn are_verified(stage: &Stage, sandbox: &ChvSandbox, used: VmmUsed) {
     let count = setting("CHV_SANDBOX_RESETS", 100);
     let mut events = sandbox.subscribe();
     let watch = Stopwatch::start();
     sandbox.boot().await.unwrap();
-    watch.say(format!("{name}: booted"));
+    watch.say(format!("{used}: booted"));
 
     let clean = Traces::look(sandbox).await;
     let mut figures = Figures::default();
@@ -53,22 +53,22 @@ async fn are_verified(stage: &Stage, sandbox: &ChvSandbox, name: &str) {
         if n == WARM {
             warm = Usage::now();
         }
-        if name == "standby" {
+        if used == VmmUsed::Spare {
             a_spare_waits(&mut events).await;
         }
         let report = clean.assert_comes_back(sandbox).await.report;
-        assert_eq!(report.strategy.name(), name);
+        assert_eq!(report.vmm, Some(used));
         figures.add(&report);
     }
     let release = &stage.golden.manifest().release;
     println!(
-        "{name}: {count} resets on {release}, each verified, each of a guest with a file, a process and memory left behind"
+        "{used}: {count} resets on {release}, each verified, each of a guest with a file, a process and memory left behind"
     );
     println!("{figures}");
     if count > WARM {
         warm.assert_memory_is_flat();
     }
-    if name == "standby" {
+    if used == VmmUsed::Spare {
         a_spare_waits(&mut events).await;
     }
 }
@@ -102,11 +102,11 @@ async fn a_changed_byte_halts(stage: &Stage, sandbox: &ChvSandbox) {
         assert!(kept.len() > 0, "{file}");
     }
 
-    assert_eq!(sandbox.state(), SandboxState::Failed);
+    assert_eq!(sandbox.state().wire(), WireState::Failed);
     let again = sandbox.reset().await.unwrap_err();
     assert!(matches!(again, Error::NotReady { halted: true, .. }));
     sandbox.shutdown().await;
-    assert_eq!(sandbox.state(), SandboxState::NotBooted);
+    assert_eq!(sandbox.state().wire(), WireState::NotBooted);
 }
 
 pub(super) fn change_a_byte(disk: &Path) {

@@ -1,10 +1,10 @@
-//! What becomes of a spare that is killed while it waits, and of one whose disk somebody writes to.
+//! What becomes of a spare that is killed while it waits, and of one whose disk another process writes to.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-use chv_sandbox::machine::DiskRole;
-use chv_sandbox::sandbox::{Event, Sandbox, SandboxState, Standby, Strategy, StrategyUsed};
+use chv_sandbox::sandbox::{Event, Sandbox, Strategy, VmmUsed, WireState};
 use chv_sandbox::vmm::Exit;
 
 use super::resets::{a_spare_waits, change_a_byte};
@@ -13,7 +13,7 @@ use super::{Stage, Stopwatch, told};
 use crate::real::{assert_nothing_left, kill, processes_with_files_in};
 
 pub(super) async fn that_die_are_replaced(stage: &Stage) {
-    let sandbox = stage.sandbox_with(Strategy::Standby(Standby::default()));
+    let sandbox = stage.sandbox_with(Strategy::Fresh, 1);
     let mut events = sandbox.subscribe();
     let watch = Stopwatch::start();
     sandbox.boot().await.unwrap();
@@ -30,23 +30,23 @@ pub(super) async fn that_die_are_replaced(stage: &Stage) {
     assert_eq!((ended.pid, ended.exit), (spare, Exit::Signal(9)));
     a_spare_waits(&mut events).await;
     let report = clean.assert_comes_back(&sandbox).await.report;
-    assert_eq!(report.strategy, StrategyUsed::Standby);
+    assert_eq!(report.vmm, Some(VmmUsed::Spare));
     assert!(!processes_with_files_in(&stage.vmm.run_root).contains(&spare));
     a_spare_waits(&mut events).await;
     watch.say("a spare was killed, another one served");
 
-    // Somebody writes to the disk of a clone: that is no failure of a spare, it is a divergence.
+    // Root writes to the disk of a spare, through the VMM's own descriptor: that is no failure, it is a divergence.
     let (_, spare) = the_two(stage);
     assert_ne!(spare, serving);
-    change_a_byte(&overlay_of(spare, stage));
+    change_a_byte(&overlay_of(spare));
     let error = sandbox.reset().await.unwrap_err();
     println!("the overlay of a spare was changed: {error}");
     assert_eq!(error.code(), "SANDBOX_RESET_DIVERGENCE");
     let failed = error.failed_reset().unwrap();
     assert!(failed.evidence.is_some());
     let report = &failed.outcome.report;
-    assert_eq!(report.strategy, StrategyUsed::Standby);
-    assert_eq!(sandbox.state(), SandboxState::Failed);
+    assert_eq!(report.vmm, Some(VmmUsed::Spare));
+    assert_eq!(sandbox.state().wire(), WireState::Failed);
 
     sandbox.shutdown().await;
     assert_nothing_left(stage.folder());
@@ -62,12 +62,22 @@ fn the_two(stage: &Stage) -> (u32, u32) {
     }
 }
 
-/// The file that this VMM has open for its overlay.
-fn overlay_of(pid: u32, stage: &Stage) -> PathBuf {
-    let name = format!("{}.img", DiskRole::Overlay);
+/// The file without a name that this VMM has open for its overlay, by one of its descriptors.
+fn overlay_of(pid: u32) -> PathBuf {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let mut files = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
-    files
-        .find(|file| file.starts_with(&stage.vmm.run_root) && file.ends_with(&name))
-        .expect("it has an overlay")
+    let mut files = open.map(|entry| entry.unwrap().path());
+    let is_overlay = |file: &PathBuf| {
+        let metadata = fs::metadata(file);
+        let nameless = metadata.is_ok_and(|it| it.is_file() && it.nlink() == 0 && it.len() > 0);
+        let memory = fs::read_link(file).is_ok_and(|it| it.starts_with("/memfd:"));
+        let mut writing = OpenOptions::new();
+        nameless
+            && !memory
+            && writing
+                .write(true)
+                .custom_flags(libc::O_NONBLOCK)
+                .open(file)
+                .is_ok()
+    };
+    files.find(is_overlay).expect("it has an overlay")
 }

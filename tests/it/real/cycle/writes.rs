@@ -19,7 +19,7 @@ pub(super) async fn land_on_the_disk_and_are_gone_after_a_revert(stage: &Stage) 
     let options = RevertOptions::new(Arc::clone(golden.snapshot()));
     let baseline = stage.golden.manifest().baselines.fs_hash;
     let mut machine = Machine::start(stage.machine(&golden)).await.unwrap();
-    let overlay = machine.disk_path(DiskRole::Overlay).unwrap().to_owned();
+    let overlay = machine.disk_path(DiskRole::Overlay).unwrap();
 
     let readings = machine.revert(&options).await.unwrap();
     assert_eq!(overlay_digest(&readings), baseline);
@@ -55,7 +55,7 @@ pub(super) async fn land_on_the_disk_and_are_gone_after_a_revert(stage: &Stage) 
 fn overlay_digest(readings: &Readings) -> Digest {
     let overlay = readings.disks.last().unwrap();
     assert_eq!(overlay.role, DiskRole::Overlay);
-    overlay.digest
+    overlay.bytes.digest.sha256
 }
 
 /// Whether the file that the tool wrote is on the disk. A file begins with a block, and no block is smaller than 1 KiB.

@@ -8,6 +8,7 @@ use chv_sandbox::sandbox::Source;
 use super::Moment::{self, AfterRestore, BeforeInfo, BeforeRestore, BeforeResume, Between};
 use super::{ALL, By, Place};
 use crate::sandbox::flip_a_bit;
+use crate::sandbox::script::Opening;
 use crate::sandbox::tamper::{punch_a_hole, set_length};
 
 /// Puts another file under the name of `path`.
@@ -28,7 +29,12 @@ pub(super) type Halting = (
     &'static [Source],
 );
 
-const OWN: &[By] = &[By::InPlace, By::Respawn];
+const OWN: &[By] = &[By::InPlace, By::New, By::Spare];
+
+/// Where the VM is staged by the reset itself.
+const STAGED_NOW: &[By] = &[By::Attached, By::InPlace, By::New];
+
+const OWN_STAGED_NOW: &[By] = &[By::InPlace, By::New];
 
 pub(super) const HALTING: &[Halting] = &[
     // The read-only disk.
@@ -56,22 +62,22 @@ pub(super) const HALTING: &[Halting] = &[
     (
         Between,
         "another root",
-        &[By::Respawn, By::Attached],
+        &[By::Attached],
         |it| replace(&it.file("root.img"), flip_a_bit),
         &[Source::FsHash],
     ),
-    // The VMM that was there opens what it has inherited.
+    // A VMM that was started before opens what it has inherited.
     (
         Between,
         "another root than the VMM's",
-        &[By::InPlace],
+        OWN,
         |it| replace(&it.file("root.img"), flip_a_bit),
         &[Source::FsHash, Source::DiskIdentity],
     ),
     (
         AfterRestore,
         "a byte of the root under the VMM's hands",
-        &ALL,
+        STAGED_NOW,
         |it| flip_a_bit(&it.file("root.img")),
         &[Source::FsHash],
     ),
@@ -79,28 +85,28 @@ pub(super) const HALTING: &[Halting] = &[
     (
         Between,
         "a byte of the golden copy",
-        &ALL,
+        STAGED_NOW,
         |it| flip_a_bit(&it.file("golden/overlay.img")),
         &[Source::FsHash],
     ),
     (
         Between,
         "the golden copy cut off",
-        &ALL,
+        STAGED_NOW,
         |it| set_length(it.file("golden/overlay.img"), 0x8000),
         &[Source::FsHash],
     ),
     (
         Between,
         "the golden copy longer by zeros",
-        &ALL,
+        STAGED_NOW,
         |it| set_length(it.file("golden/overlay.img"), 0x2_0000),
         &[Source::FsHash],
     ),
     (
         Between,
         "a hole in the golden copy",
-        &ALL,
+        STAGED_NOW,
         |it| punch_a_hole(&it.file("golden/overlay.img")),
         &[Source::FsHash],
     ),
@@ -108,78 +114,114 @@ pub(super) const HALTING: &[Halting] = &[
     (
         BeforeRestore,
         "a byte of the overlay",
-        &ALL,
+        STAGED_NOW,
         |it| flip_a_bit(&it.overlay()),
         &[Source::FsHash],
     ),
     (
         BeforeRestore,
         "the overlay cut off",
-        &ALL,
+        STAGED_NOW,
         |it| set_length(it.overlay(), 0x8000),
         &[Source::FsHash],
     ),
     (
         BeforeRestore,
         "the overlay empty",
-        &ALL,
+        STAGED_NOW,
         |it| set_length(it.overlay(), 0),
         &[Source::FsHash],
     ),
     (
         BeforeRestore,
         "the overlay longer by zeros",
-        &ALL,
+        STAGED_NOW,
         |it| set_length(it.overlay(), 0x2_0000),
         &[Source::FsHash],
     ),
     (
         BeforeRestore,
         "a hole in the overlay",
-        &ALL,
+        STAGED_NOW,
         |it| punch_a_hole(&it.overlay()),
         &[Source::FsHash],
     ),
     (
         BeforeRestore,
         "another overlay",
-        &ALL,
+        &[By::Attached],
         |it| replace(&it.overlay(), flip_a_bit),
         &[Source::FsHash],
     ),
     (
         AfterRestore,
         "a byte of the overlay under the VMM's hands",
-        &ALL,
+        STAGED_NOW,
         |it| flip_a_bit(&it.overlay()),
         &[Source::FsHash],
     ),
     (
         AfterRestore,
         "a hole in the overlay under the VMM's hands",
-        &ALL,
+        STAGED_NOW,
         |it| punch_a_hole(&it.overlay()),
         &[Source::FsHash],
     ),
     (
         AfterRestore,
         "another overlay than the VMM has open",
-        &ALL,
+        &[By::Attached],
         |it| replace(&it.overlay(), flip_a_bit),
         &[Source::FsHash, Source::DiskIdentity],
     ),
     (
         AfterRestore,
-        "the same bytes in another file than the VMM has open",
-        OWN,
-        |it| replace(&it.overlay(), |_| ()),
+        "the overlay of 8 TiB",
+        STAGED_NOW,
+        |it| set_length(it.overlay(), 1 << 43),
+        &[Source::FsHash],
+    ),
+    (
+        Between,
+        "the overlay of a spare of 8 TiB",
+        &[By::Spare],
+        |it| set_length(it.overlay(), 1 << 43),
+        &[Source::FsHash],
+    ),
+    (
+        Between,
+        "a byte of the overlay of a spare",
+        &[By::Spare],
+        |it| flip_a_bit(&it.overlay()),
+        &[Source::FsHash],
+    ),
+    // What the VMM opens for it.
+    (
+        Between,
+        "a VMM that opens another file with the same bytes",
+        OWN_STAGED_NOW,
+        |it| it.open_overlay(Opening::Another),
+        &[Source::DiskIdentity],
+    ),
+    (
+        Between,
+        "a VMM that opens the file without a lock",
+        OWN_STAGED_NOW,
+        |it| it.open_overlay(Opening::Unlocked),
+        &[Source::DiskIdentity],
+    ),
+    (
+        Between,
+        "a VMM that has nothing but what it inherited",
+        OWN_STAGED_NOW,
+        |it| it.open_overlay(Opening::Inherited),
         &[Source::DiskIdentity],
     ),
     // The guest.
     (
         Between,
         "a guest that was rebooted, not restored",
-        &ALL,
+        STAGED_NOW,
         Place::reboot_guest,
         &[Source::GuestNonce],
     ),
@@ -218,7 +260,7 @@ pub(super) const HALTING: &[Halting] = &[
         OWN,
         |it| {
             let stage = it.stage.as_ref().expect("the VMM is its own");
-            stage.last().player.set_state("Paused");
+            stage.serving().player.set_state("Paused");
         },
         &[Source::VmmApiState],
     ),

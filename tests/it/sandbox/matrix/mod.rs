@@ -5,16 +5,17 @@ mod halting;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::sandbox::{
-    ChvSandbox, Error, Outcome, Sandbox, SandboxConfig, SandboxState, Source, Strategy,
+    ChvSandbox, Error, Event, Outcome, Sandbox, SandboxConfig, Source, Strategy, WireState,
 };
 
 use super::loaded::TAMPERINGS;
+use super::script::{Act, Opening, Script};
 use super::stage::Stage;
-use super::vmm::Act;
-use super::{Scene, assert_echoed, assert_halted, chain, echo, flip_a_bit};
+use super::{Scene, assert_echoed, assert_halted, chain, echo, flip_a_bit, told};
 
 /// Which VMM a reset is made with.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,11 +24,13 @@ enum By {
     Attached,
     /// Its own, in place.
     InPlace,
-    /// A new one.
-    Respawn,
+    /// Another one, which was started ahead.
+    New,
+    /// A spare, which was staged before anything happened.
+    Spare,
 }
 
-const ALL: [By; 3] = [By::Attached, By::InPlace, By::Respawn];
+const ALL: [By; 4] = [By::Attached, By::InPlace, By::New, By::Spare];
 
 /// When something happens.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +55,7 @@ use halting::HALTING;
 struct Place {
     directory: PathBuf,
     guest: StandIn,
+    script: Arc<Script>,
     stage: Option<Stage>,
 }
 
@@ -63,16 +67,21 @@ impl Place {
     /// The disk of the VM that is reset, or of the one that replaces it.
     fn overlay(&self) -> PathBuf {
         match &self.stage {
-            Some(stage) => stage.last().path("overlay.img"),
+            Some(stage) => stage.staged().overlay().expect("it is staged"),
             None => self.file("machine/overlay.img"),
         }
+    }
+
+    /// VMMs open their overlay otherwise than they should from now on.
+    fn open_overlay(&self, opening: Opening) {
+        self.script.open_overlay(opening);
     }
 
     /// The guest has forgotten what it kept in memory, in the VM that there is and in any that comes.
     fn reboot_guest(&self) {
         self.guest.forget().unwrap();
-        if let Some(stage) = &self.stage {
-            stage.last().player.guest().forget().unwrap();
+        for vmm in self.stage.iter().flat_map(Stage::running) {
+            vmm.player.guest().forget().unwrap();
         }
     }
 }
@@ -81,10 +90,8 @@ impl Place {
 async fn reset_once(by: By) -> (Scene, Place, ChvSandbox) {
     let scene = Scene::minted().await;
     let config = SandboxConfig {
-        strategy: match by {
-            By::Respawn => Strategy::Respawn,
-            _ => Strategy::InPlace,
-        },
+        strategy: (by == By::InPlace).then_some(Strategy::InPlace),
+        spares: Some(u32::from(by == By::Spare)),
         ..scene.config()
     };
     let stage = (by != By::Attached).then(|| scene.stage());
@@ -92,18 +99,33 @@ async fn reset_once(by: By) -> (Scene, Place, ChvSandbox) {
         Some(stage) => stage.sandbox(config),
         None => scene.sandbox_of(config),
     };
+    let mut events = sandbox.subscribe();
     sandbox.boot().await.unwrap();
     sandbox.reset().await.unwrap();
+    if by == By::Spare {
+        // The one that serves may have waited, too.
+        let served = stage.as_ref().map(|stage| stage.serving().pid);
+        let waits = || {
+            stage
+                .as_ref()
+                .is_some_and(|it| Some(it.staged().pid) != served)
+        };
+        while !waits() {
+            let ready = |event: &Event| matches!(event, Event::SpareReady).then_some(());
+            told(&mut events, ready).await;
+        }
+    }
     scene.vmm.take_asked();
     let place = Place {
         directory: scene.directory.path().to_owned(),
         guest: scene.guest.clone(),
+        script: Arc::clone(scene.vmm.script()),
         stage,
     };
     (scene, place, sandbox)
 }
 
-fn at(moment: Moment, scene: &Scene, place: &Place, tamper: fn(&Place)) {
+fn at(moment: Moment, by: By, scene: &Scene, place: &Place, tamper: fn(&Place)) {
     let place = place.clone();
     let tamper = move || tamper(&place);
     match moment {
@@ -111,7 +133,11 @@ fn at(moment: Moment, scene: &Scene, place: &Place, tamper: fn(&Place)) {
         BeforeRestore => scene.vmm.before("vm.restore", tamper),
         AfterRestore => scene.vmm.on("vm.restore", 1, Act::Then(Box::new(tamper))),
         BeforeResume => scene.vmm.before("vm.resume", tamper),
-        BeforeInfo => scene.vmm.before("vm.info", tamper),
+        // A spare is asked for its state before it is resumed, too.
+        BeforeInfo => {
+            let nth = 1 + usize::from(by == By::Spare);
+            scene.vmm.on("vm.info", nth, Act::First(Box::new(tamper)));
+        }
     }
 }
 
@@ -120,7 +146,7 @@ async fn what_disagrees_halts() {
     for &(moment, what, by, tamper, sources) in HALTING {
         for &by in by {
             let (scene, place, sandbox) = reset_once(by).await;
-            at(moment, &scene, &place, tamper);
+            at(moment, by, &scene, &place, tamper);
             let what = format!("{what}, {moment:?}, {by:?}");
             let error = sandbox.reset().await.expect_err(&what);
             assert_eq!(error.code(), "SANDBOX_RESET_DIVERGENCE", "{what}: {error}");
@@ -199,7 +225,7 @@ async fn check_refused(
     let (scene, place, sandbox) = reset_once(by).await;
     let path = place.file(name);
     let original = fs::read(&path).unwrap();
-    let live = place.stage.as_ref().map(Stage::last);
+    let live = place.stage.as_ref().map(Stage::serving);
     tamper(&path);
     let error = sandbox.reset().await.expect_err(&what);
     let field = match field {
@@ -209,16 +235,15 @@ async fn check_refused(
     assert_refused(&error, &field, &what);
 
     let asked = scene.vmm.take_asked();
-    assert!(
-        asked.iter().all(|asked| !asked.starts_with("vm.")),
-        "{what}: {asked:?}"
-    );
+    // A spare may be in the making.
+    let touches = |asked: &String| by != By::Spare && asked.starts_with("vm.");
+    assert!(!asked.iter().any(touches), "{what}: {asked:?}");
     let state = match live {
         Some(vmm) => vmm.player.state(),
         None => scene.vmm.state(),
     };
     assert_eq!(state, Some("Running"), "{what}");
-    assert_eq!(sandbox.state(), SandboxState::Failed, "{what}");
+    assert_eq!(sandbox.state().wire(), WireState::Failed, "{what}");
     echo(&sandbox, "refused").await.unwrap_err();
 
     fs::write(&path, original).unwrap();
@@ -244,12 +269,12 @@ async fn what_happens_to_the_snapshots_own_files_changes_nothing() {
         (HARMLESS[2], BeforeRestore),
         (HARMLESS[2], AfterRestore),
     ] {
-        for by in [By::InPlace, By::Respawn] {
+        for by in [By::InPlace, By::New] {
             let (scene, place, sandbox) = reset_once(by).await;
             let what = format!("{name}, {moment:?}, {by:?}");
             match (name, moment) {
                 (_, Between) => flip_a_bit(&place.file(name)),
-                _ => at(moment, &scene, &place, |it| {
+                _ => at(moment, by, &scene, &place, |it| {
                     flip_a_bit(&it.file(HARMLESS[2]))
                 }),
             }

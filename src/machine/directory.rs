@@ -18,17 +18,17 @@ use crate::overlay::FileIdentity;
 /// A machine works on copies of its own in its own directory, so two of them can only get at one file if they share
 /// that directory. A spawned VMM's is new and locked by whoever made it; this is for one that was given.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(super) struct DirectoryLock {
     path: PathBuf,
-    _lock: File,
+    _file: File,
 }
 
 const LOCK: &str = "machine.lock";
 
-impl Claim {
-    /// Claims the directory of `layout`, in which nothing may lie that the machine would replace or remove, unless it
+impl DirectoryLock {
+    /// Locks the directory of `layout`, in which nothing may lie that the machine would replace or remove, unless it
     /// was left by an earlier one: that left its lock as well.
-    pub(super) fn take(directory: &Path, layout: &Layout) -> Result<Claim, Error> {
+    pub(super) fn take(directory: &Path, layout: &Layout) -> Result<DirectoryLock, Error> {
         let path = directory.join(LOCK);
         if path.symlink_metadata().is_err()
             && let Some(file) = layout.present()
@@ -59,7 +59,7 @@ impl Claim {
             }
             // Whoever held it before may have removed it after it was opened here.
             if is_named(&lock, &path) {
-                return Ok(Claim { path, _lock: lock });
+                return Ok(DirectoryLock { path, _file: lock });
             }
         }
     }
@@ -72,7 +72,7 @@ fn is_named(file: &File, path: &Path) -> bool {
     }
 }
 
-impl Drop for Claim {
+impl Drop for DirectoryLock {
     /// Removes the lock's file while it is still locked: somebody who has opened it meanwhile sees that it lost its
     /// name.
     fn drop(&mut self) {
@@ -89,9 +89,9 @@ impl Drop for Claim {
 mod tests {
     use super::*;
 
-    fn take(directory: &Path) -> Result<Claim, Error> {
+    fn take(directory: &Path) -> Result<DirectoryLock, Error> {
         let layout = Layout::new(directory.to_owned(), directory.to_owned(), None).unwrap();
-        Claim::take(directory, &layout)
+        DirectoryLock::take(directory, &layout)
     }
 
     #[test]

@@ -1,29 +1,21 @@
-//! All bytes of a file, in order, to whoever digests them; or an error if they weren't one state of the file.
+//! All bytes of a file, in order, to a sink that digests them; or an error if the file's length changed meanwhile.
+
+mod error;
+#[cfg(test)]
+pub(super) mod midway;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use memmap2::{Advice, Mmap};
-use serde::{Deserialize, Serialize};
 
-use super::file::{Stamp, open_regular};
+use super::file::reopen;
 use super::lease::Lease;
 use super::segments::{Plan, Segment};
 use super::source::Source;
-use super::{AccessPolicy, Change, Error, Progress, Work, filesystem};
+use super::{AccessPolicy, Basis, Progress, Work};
 use crate::causes::Causes;
-
-/// How the bytes of a file were reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Access {
-    /// Through a memory map, under a read lease: the kernel vouches that nobody wrote meanwhile.
-    Mapped,
-    /// By `pread`, with size, identity and timestamps compared before and after.
-    Read,
-}
+pub(super) use error::{ReadError, check_length};
 
 /// Takes the segments of a file, in order, and loads their bytes.
 pub(super) trait Sink {
@@ -39,51 +31,48 @@ pub(super) trait Sink {
 pub(super) struct Whole<S> {
     /// What took the bytes.
     pub(super) sink: S,
-    pub(super) stamp: Stamp,
-    pub(super) access: Access,
+    pub(super) basis: Basis,
     /// What was mapped, read and skipped; nothing is counted as hashed yet.
     pub(super) work: Work,
 }
 
-/// Feeds the whole file to a new sink, made for its length; to a second one if mapping had to be given up half-way.
+/// Feeds a file of `length` bytes to a new sink; to a second one if mapping had to be given up half-way.
 pub(super) fn read_whole<S: Sink>(
-    path: &Path,
+    file: &File,
+    length: u64,
     policy: AccessPolicy,
     progress: &Progress,
-    new_sink: impl Fn(u64) -> S,
-) -> Result<Whole<S>, Error> {
-    let (file, stamp) = open_regular(path)?;
+    new_sink: impl Fn() -> S,
+) -> Result<Whole<S>, ReadError> {
     let new_pass = || Pass {
-        file: &file,
-        length: stamp.length,
+        file,
+        length,
         progress,
-        sink: new_sink(stamp.length),
+        sink: new_sink(),
         data: 0,
     };
     let mapped = match policy {
         AccessPolicy::PreferMapped => read_mapped(new_pass()),
         AccessPolicy::ReadOnly => None,
     };
-    let (pass, access) = match mapped {
-        Some(pass) => (pass, Access::Mapped),
-        None => (read_unmapped(new_pass(), path)?, Access::Read),
+    let (pass, basis) = match mapped {
+        Some(pass) => (pass, Basis::Mapped),
+        None => (read_unmapped(new_pass())?, Basis::Read),
     };
-    stamp.verify(path)?;
-    let (mapped, read) = match access {
-        Access::Mapped => (pass.data, 0),
-        Access::Read => (0, pass.data),
+    Ok(pass.finish(basis))
+}
+
+/// Feeds exactly `length` bytes of a file to `sink`, whatever its length is: zeros where it ends before.
+pub(super) fn read_padded<S: Sink>(file: &File, length: u64, sink: S) -> io::Result<Whole<S>> {
+    let mut pass = Pass {
+        file,
+        length,
+        progress: &Progress::default(),
+        sink,
+        data: 0,
     };
-    Ok(Whole {
-        sink: pass.sink,
-        stamp,
-        access,
-        work: Work {
-            hashed: 0,
-            mapped,
-            read,
-            skipped: stamp.length - pass.data,
-        },
-    })
+    pass.run(&Source::Padded(file), || true)?;
+    Ok(pass.finish(Basis::Read))
 }
 
 /// One walk over the file.
@@ -97,6 +86,23 @@ struct Pass<'a, S> {
 }
 
 impl<S: Sink> Pass<'_, S> {
+    fn finish(self, basis: Basis) -> Whole<S> {
+        let (mapped, read) = match basis {
+            Basis::Mapped => (self.data, 0),
+            _ => (0, self.data),
+        };
+        Whole {
+            sink: self.sink,
+            basis,
+            work: Work {
+                hashed: 0,
+                mapped,
+                read,
+                skipped: self.length - self.data,
+            },
+        }
+    }
+
     /// Feeds everything to the sink, or as much as `go_on`, asked after each batch, lets it. Says which.
     fn run(&mut self, source: &Source<'_>, go_on: impl Fn() -> bool) -> io::Result<bool> {
         self.progress.begin(self.length);
@@ -107,6 +113,8 @@ impl<S: Sink> Pass<'_, S> {
             let Some(last) = batch.last() else {
                 return Ok(true);
             };
+            #[cfg(test)]
+            midway::happen();
             self.sink.take(&batch, source)?;
             let runs = batch.iter().flat_map(|segment| segment.data_runs());
             self.data += runs.map(|run| run.len() as u64).sum::<u64>();
@@ -118,23 +126,27 @@ impl<S: Sink> Pass<'_, S> {
     }
 }
 
-/// Feeds the file through a memory map, or says no: not a lease to be had, given up because somebody waits for
+/// Feeds the file through a memory map, or says no: no lease to be had, given up because another process waits for
 /// it, or not to be mapped. No slice of the map outlives this function.
 fn read_mapped<S: Sink>(mut pass: Pass<'_, S>) -> Option<Pass<'_, S>> {
     let Pass { file, length, .. } = pass;
-    if length == 0 || !filesystem::is_known(file) {
+    if length == 0 {
         return None;
     }
-    let lease = Lease::take(file)
-        .inspect_err(|error| tracing::debug!(error = %Causes(error), "no read lease: reading instead of mapping"))
+    // A lease belongs to an opening of the file, and the caller's may have one already.
+    let file = &reopen(file)
+        .inspect_err(|error| tracing::debug!(error = %Causes(error), "not to be opened again"))
         .ok()?;
-    // From here on nobody truncates it, but somebody might have since it was opened.
+    let lease = Lease::take(file)
+        .inspect_err(|error| tracing::debug!(error = %Causes(error), "no lease: not mapped"))
+        .ok()?;
+    // From here on no process truncates it, but one might have since it was opened.
     if file.metadata().ok()?.len() != length {
         return None;
     }
     // SAFETY: a mapping must not change under the slices made of it, and must not be touched beyond the file's end
-    // (SIGBUS). While the lease stands nobody has the file open for writing, so neither can happen; whoever wants
-    // to waits for the lease, which is looked at after each batch. The kernel lets a writer go ahead without us
+    // (SIGBUS). While the lease stands no process has the file open for writing, so neither can happen; one that
+    // wants to waits for the lease, which is looked at after each batch. The kernel lets a writer go ahead without us
     // only after `lease-break-time` (45 s), in which a batch (16 MiB for each thread) is done thousands of times over.
     // The filesystem is one on which leases are known to hold. `map` is dropped before `lease`.
     let map = unsafe { Mmap::map(file) }.ok()?;
@@ -152,36 +164,19 @@ fn read_mapped<S: Sink>(mut pass: Pass<'_, S>) -> Option<Pass<'_, S>> {
     }
 }
 
-fn read_unmapped<'a, S: Sink>(mut pass: Pass<'a, S>, path: &Path) -> Result<Pass<'a, S>, Error> {
+fn read_unmapped<S: Sink>(mut pass: Pass<'_, S>) -> Result<Pass<'_, S>, ReadError> {
     let Pass { file, length, .. } = pass;
-    let read = pass.run(&Source::Read(file), || true);
-    // One byte more than there should be shows that the file grew.
-    let longer = read.and_then(|_| read_beyond(file, length));
-    match longer {
-        Ok(false) => Ok(pass),
-        Ok(true) => Err(Error::changed(path, Change::Length { before: length })),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(Error::changed(path, Change::Length { before: length }))
-        }
-        Err(error) => Err(Error::io("read", path)(error)),
-    }
-}
-
-/// Whether the file has a byte at `length`.
-fn read_beyond(file: &File, length: u64) -> io::Result<bool> {
-    match file.read_exact_at(&mut [0], length) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
-    }
+    pass.run(&Source::Read(file), || true)
+        .map_err(|error| ReadError::of_reading(error, file, length))?;
+    check_length(file, length)?;
+    Ok(pass)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
     use std::fs::{self, OpenOptions};
     use std::os::unix::fs::OpenOptionsExt;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
     use std::sync::mpsc;
     use std::thread;
     use std::time::Duration;
@@ -191,16 +186,11 @@ mod tests {
     use crate::overlay::segments::SEGMENT;
     use crate::overlay::source::Piece;
 
-    thread_local! {
-        /// What happens, once, when the first bytes of a file have arrived.
-        static MIDWAY: RefCell<Option<Box<dyn FnOnce()>>> = RefCell::default();
-    }
-
-    /// Keeps the bytes, and lets something happen after the first of them.
+    /// Keeps the bytes.
     #[derive(Default)]
-    struct Interrupted(Vec<u8>);
+    struct Kept(Vec<u8>);
 
-    impl Sink for Interrupted {
+    impl Sink for Kept {
         fn batch(&self) -> usize {
             1
         }
@@ -217,16 +207,15 @@ mod tests {
                     }
                 }
             }
-            if let Some(event) = MIDWAY.take() {
-                event();
-            }
             Ok(())
         }
     }
 
-    fn read(path: &Path, policy: AccessPolicy) -> Result<Whole<Interrupted>, Error> {
-        read_whole(path, policy, &Progress::default(), |_| {
-            Interrupted::default()
+    fn read(path: &Path, policy: AccessPolicy) -> Result<Whole<Kept>, ReadError> {
+        let file = File::open(path).unwrap();
+        let length = file.metadata().unwrap().len();
+        read_whole(&file, length, policy, &Progress::default(), || {
+            Kept::default()
         })
     }
 
@@ -235,12 +224,12 @@ mod tests {
         path: &Path,
         policy: AccessPolicy,
         event: impl FnOnce(PathBuf) + 'static,
-    ) -> Result<Whole<Interrupted>, Error> {
+    ) -> Result<Whole<Kept>, ReadError> {
         fs::write(path, content()).unwrap();
         let target = path.to_owned();
-        MIDWAY.set(Some(Box::new(move || event(target))));
+        midway::schedule(1, move || event(target));
         let result = read(path, policy);
-        assert!(MIDWAY.take().is_none(), "nothing was read");
+        midway::assert_happened();
         result
     }
 
@@ -256,27 +245,65 @@ mod tests {
         let whole = read_while(&path, ReadOnly, |_| ()).unwrap();
         assert!(whole.sink.0 == content());
 
-        let check = |expected: Change, event: fn(PathBuf)| match read_while(&path, ReadOnly, event)
-        {
-            Err(Error::Changed { change, .. }) => assert_eq!(change, expected),
-            Err(error) => panic!("{error}"),
-            Ok(_) => panic!("{expected:?} went unnoticed"),
+        let check = |expected: u64, event: fn(PathBuf)| match read_while(&path, ReadOnly, event) {
+            Err(ReadError::Length { found }) => assert_eq!(found, expected),
+            Err(ReadError::Io(error)) => panic!("{error}"),
+            Ok(_) => panic!("{expected} bytes went unnoticed"),
         };
-        let length = Change::Length { before: 3 << 20 };
-        check(length, |path| File::create(path).map(drop).unwrap());
-        check(length, |path| set_length(&path, (3 << 20) - 1));
-        check(length, |path| set_length(&path, (3 << 20) + 1));
-        check(Change::Replaced, |path| fs::remove_file(path).unwrap());
-        check(Change::Replaced, |path| {
-            fs::rename(&path, path.with_extension("old")).unwrap();
-            fs::write(&path, content()).unwrap();
-        });
-        check(Change::Written, |path| {
-            let far_back = std::time::UNIX_EPOCH;
-            let file = OpenOptions::new().write(true).open(path).unwrap();
-            file.write_at(b"!", 0).unwrap();
-            file.set_modified(far_back).unwrap();
-        });
+        const LENGTH: u64 = 3 << 20;
+        check(0, |path| File::create(path).map(drop).unwrap());
+        check(LENGTH - 1, |path| set_length(&path, LENGTH - 1));
+        check(LENGTH + 1, |path| set_length(&path, LENGTH + 1));
+    }
+
+    #[test]
+    fn the_file_that_was_opened_is_read_whatever_has_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
+        for policy in [AccessPolicy::ReadOnly, AccessPolicy::PreferMapped] {
+            let events: [fn(PathBuf); 2] = [
+                |path| fs::remove_file(path).unwrap(),
+                |path| {
+                    fs::rename(&path, path.with_extension("old")).unwrap();
+                    fs::write(&path, "another").unwrap();
+                },
+            ];
+            for event in events {
+                let whole = read_while(&path, policy, event).unwrap();
+                assert!(whole.sink.0 == content());
+            }
+        }
+    }
+
+    #[test]
+    fn exactly_as_many_bytes_as_asked_for_are_padded_or_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
+        fs::write(&path, content()).unwrap();
+        let file = File::open(&path).unwrap();
+        for length in [
+            0,
+            1,
+            4095,
+            4096,
+            4097,
+            (3 << 20) - 1,
+            3 << 20,
+            (3 << 20) + 1,
+            5 << 20,
+        ] {
+            let mut expected = content();
+            expected.resize(length, 0);
+            let whole = read_padded(&file, length as u64, Kept::default()).unwrap();
+            assert!(whole.sink.0 == expected, "{length}");
+        }
+        // Cut off while it is read: zeros from there on.
+        midway::schedule(1, move || set_length(&path, 5000));
+        let whole = read_padded(&file, 3 << 20, Kept::default()).unwrap();
+        midway::assert_happened();
+        assert_eq!(whole.sink.0.len(), 3 << 20);
+        assert!(whole.sink.0[..SEGMENT] == content()[..SEGMENT]);
+        assert!(whole.sink.0[SEGMENT..].iter().all(|byte| *byte == 0));
     }
 
     fn set_length(path: &Path, length: u64) {
@@ -299,7 +326,7 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         })
         .unwrap();
-        assert_eq!(whole.access, Access::Read);
+        assert_eq!(whole.basis, Basis::Read);
         assert!(whole.sink.0 == content());
     }
 
@@ -323,7 +350,7 @@ mod tests {
         // Whether the other thread came before, during or after the rest of the reading is up to the scheduler.
         match result {
             Ok(whole) => assert!(whole.sink.0 == content()),
-            Err(error) => assert!(matches!(error, Error::Changed { .. }), "{error}"),
+            Err(error) => assert!(matches!(error, ReadError::Length { .. }), "{error:?}"),
         }
     }
 
@@ -334,11 +361,11 @@ mod tests {
         };
         let path = directory.path().join("disk");
         fs::write(&path, content()).unwrap();
-        let access = || read(&path, AccessPolicy::PreferMapped).unwrap().access;
-        assert_eq!(access(), Access::Mapped);
+        let basis = || read(&path, AccessPolicy::PreferMapped).unwrap().basis;
+        assert_eq!(basis(), Basis::Mapped);
         let writer = OpenOptions::new().write(true).open(&path).unwrap();
-        assert_eq!(access(), Access::Read);
+        assert_eq!(basis(), Basis::Read);
         drop(writer);
-        assert_eq!(access(), Access::Mapped);
+        assert_eq!(basis(), Basis::Mapped);
     }
 }

@@ -1,4 +1,4 @@
-//! A file in the making, in the directory where it will have its name.
+//! A temporary sibling: a file that is made in the directory where it will have its name.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -16,7 +16,7 @@ use crate::causes::Causes;
 /// It is locked (`flock`) until then. That tells it from what a process that was killed has left, which the next
 /// one in the same directory removes.
 #[derive(Debug)]
-pub(super) struct Beside {
+pub(super) struct TemporarySibling {
     file: File,
     path: PathBuf,
 }
@@ -24,9 +24,9 @@ pub(super) struct Beside {
 const PREFIX: &str = ".chv-sandbox-";
 const SUFFIX: &str = ".copy";
 
-impl Beside {
+impl TemporarySibling {
     /// Makes the file in `directory`, after removing what earlier ones left there.
-    pub(super) fn create(directory: &Path) -> Result<Beside, Error> {
+    pub(super) fn create(directory: &Path) -> Result<TemporarySibling, Error> {
         remove_leftovers(directory)
             .map_err(Error::io("remove unfinished copies from", directory))?;
         loop {
@@ -38,13 +38,13 @@ impl Beside {
                 .mode(0o600)
                 .open(&path)
                 .map_err(Error::io("create", &path))?;
-            let beside = Beside { file, path };
-            match beside.file.try_lock() {
-                Ok(()) if beside.has_its_name() => return Ok(beside),
+            let sibling = TemporarySibling { file, path };
+            match sibling.file.try_lock() {
+                Ok(()) if sibling.has_its_name() => return Ok(sibling),
                 // Another process took it for a leftover before it was locked: again, by another name.
                 Ok(()) | Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => {
-                    return Err(Error::io("lock", &beside.path)(error));
+                    return Err(Error::io("lock", &sibling.path)(error));
                 }
             }
         }
@@ -63,6 +63,15 @@ impl Beside {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Takes the name away, and returns the file that has none from now on.
+    pub(super) fn into_nameless(self) -> Result<File, Error> {
+        fs::remove_file(&self.path).map_err(Error::io("remove the name of", &self.path))?;
+        let file = self.file.try_clone();
+        let file = file.map_err(Error::io("keep open", &self.path))?;
+        file.unlock().map_err(Error::io("unlock", &self.path))?;
+        Ok(file)
     }
 
     /// Gives the file its name, replacing what has that name, in one step.
@@ -89,7 +98,7 @@ impl Beside {
     }
 }
 
-impl Drop for Beside {
+impl Drop for TemporarySibling {
     fn drop(&mut self) {
         match fs::remove_file(&self.path) {
             Ok(()) => {}
@@ -102,8 +111,8 @@ impl Drop for Beside {
     }
 }
 
-/// Removes the unfinished copies whose maker is gone. One that can't be looked at or removed is left, as it harms
-/// nobody; only a directory that can't be read is an error.
+/// Removes the unfinished copies whose process is gone. One that can't be looked at or removed is left, as it does no
+/// harm; only a directory that can't be read is an error.
 fn remove_leftovers(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -131,7 +140,7 @@ fn remove_if_abandoned(path: &Path) -> io::Result<bool> {
         .open(path)?;
     let metadata = file.metadata()?;
     let ours = metadata.is_file() && metadata.uid() == rustix::process::geteuid().as_raw();
-    // Whoever makes it holds the lock until it has its own name, and then it no longer has this one.
+    // The process that makes it holds the lock until it has its own name, and then it no longer has this one.
     if !ours || file.try_lock().is_err() {
         return Ok(false);
     }
@@ -155,16 +164,28 @@ mod tests {
     fn it_goes_away_unless_it_was_given_its_name() {
         let directory = tempfile::tempdir().unwrap();
         let here = directory.path();
-        drop(Beside::create(here).unwrap());
+        drop(TemporarySibling::create(here).unwrap());
         assert_eq!(names(here), [""; 0]);
         let name = here.join("name");
-        Beside::create(here).unwrap().place(&name).unwrap();
+        TemporarySibling::create(here)
+            .unwrap()
+            .place(&name)
+            .unwrap();
         assert_eq!(names(here), ["name"]);
-        let error = Beside::create(here).unwrap().place(&name).unwrap_err();
+        let error = TemporarySibling::create(here)
+            .unwrap()
+            .place(&name)
+            .unwrap_err();
         assert!(matches!(error, Error::AlreadyExists { .. }), "{error}");
-        Beside::create(here).unwrap().replace(&name).unwrap();
+        TemporarySibling::create(here)
+            .unwrap()
+            .replace(&name)
+            .unwrap();
         let other = here.join("other");
-        Beside::create(here).unwrap().replace(&other).unwrap();
+        TemporarySibling::create(here)
+            .unwrap()
+            .replace(&other)
+            .unwrap();
         assert_eq!(names(here), ["name", "other"]);
     }
 
@@ -173,9 +194,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let here = directory.path();
         let abandoned = {
-            let beside = Beside::create(here).unwrap();
-            fs::hard_link(beside.path(), here.join("kept")).unwrap();
-            beside.path().to_owned()
+            let sibling = TemporarySibling::create(here).unwrap();
+            fs::hard_link(sibling.path(), here.join("kept")).unwrap();
+            sibling.path().to_owned()
         };
         fs::rename(here.join("kept"), abandoned).unwrap();
         let not_ours = [
@@ -186,8 +207,8 @@ mod tests {
         for name in not_ours {
             fs::write(here.join(name), "").unwrap();
         }
-        let in_the_making = Beside::create(here).unwrap();
-        let another = Beside::create(here).unwrap();
+        let in_the_making = TemporarySibling::create(here).unwrap();
+        let another = TemporarySibling::create(here).unwrap();
         assert!(in_the_making.has_its_name() && another.has_its_name());
         drop((in_the_making, another));
         assert_eq!(names(here), not_ours);

@@ -1,0 +1,237 @@
+//! The sandbox on Cloud Hypervisor: the handle, by which callers reach its driver.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use super::calls::Calls;
+use super::driver::{Asked, Driver, Request, Settings, Stops};
+use super::status::Status;
+use super::{
+    Backend, ConfigError, Error, Event, Reset, ResetReason, Sandbox, SandboxConfig, SandboxState,
+    Strategy, ToolExecution, ToolInvocation,
+};
+use crate::broadcast;
+use crate::golden::{LoadedGolden, MemoryBasis};
+use crate::machine::VmmSource;
+use crate::vsock;
+
+/// How many boots and resets may wait for their turn; the callers of further ones wait to be heard.
+const REQUESTS: usize = 64;
+
+/// A sandbox in a microVM on Cloud Hypervisor.
+///
+/// With a golden snapshot, `boot` restores and verifies it just as `reset` does. Dropping the sandbox kills its VMMs and
+/// removes what they left, as soon as its runtime comes to it, and so does dropping the runtime; `shutdown` does the same
+/// and waits for it.
+///
+/// Its calls are carried out by one task, which lives on the runtime of the first call.
+pub struct ChvSandbox {
+    settings: Arc<Settings>,
+    status: Arc<Status>,
+    calls: Calls,
+    stops: Stops,
+    driver: Mutex<Option<RunningDriver>>,
+}
+
+/// The task, which ends with this.
+struct RunningDriver {
+    requests: mpsc::Sender<Request>,
+    task: AbortHandle,
+}
+
+impl Drop for RunningDriver {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl ChvSandbox {
+    /// A sandbox as configured, on VMMs that it spawns itself. Nothing is started yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`].
+    pub fn new(config: SandboxConfig) -> Result<Self, ConfigError> {
+        let source = VmmSource::Spawn(config.vmm_config());
+        Self::build(config, source, None, true)
+    }
+
+    /// The same on a golden snapshot that was loaded before, so that several sandboxes of a process share its memory and
+    /// its verification. What the configuration says of the golden snapshot isn't used: `golden`, `golden_digest`,
+    /// `public_key`, `memory`, `golden_memory_limit_mib`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`], for a golden snapshot too that was loaded for a VMM of another program.
+    pub fn with_loaded(
+        config: SandboxConfig,
+        golden: Arc<LoadedGolden>,
+    ) -> Result<Self, ConfigError> {
+        if golden.memory().basis == MemoryBasis::Unproved {
+            return Err(ConfigError::Invalid {
+                field: "golden",
+                reason: "was loaded for a VMM that another program runs".to_owned(),
+            });
+        }
+        let config = SandboxConfig {
+            golden: Some(golden.golden().directory().to_owned()),
+            ..config
+        };
+        let source = VmmSource::Spawn(config.vmm_config());
+        Self::build(config, source, Some(golden), true)
+    }
+
+    /// A sandbox on VMMs that are described elsewhere: one that another program runs, such as a player of
+    /// recordings, or processes with more settings than a configuration has. The configuration's `vmm`, `vmm_env`
+    /// and `run_root` aren't used, and whether there is a KVM is left for the VMM to say. On a VMM that another program runs,
+    /// the checks that need its process are reported as not applicable, and the only strategy is [`Strategy::InPlace`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`].
+    pub fn with_vmm(config: SandboxConfig, source: VmmSource) -> Result<Self, ConfigError> {
+        Self::build(config, source, None, false)
+    }
+
+    fn build(
+        config: SandboxConfig,
+        source: VmmSource,
+        golden: Option<Arc<LoadedGolden>>,
+        needs_kvm: bool,
+    ) -> Result<Self, ConfigError> {
+        config.check()?;
+        if let VmmSource::Attach { .. } = source
+            && config.strategy == Some(Strategy::Fresh)
+        {
+            return Err(ConfigError::Invalid {
+                field: "strategy",
+                reason: "starts other VMMs, and another program runs this one".to_owned(),
+            });
+        }
+        Ok(ChvSandbox {
+            settings: Arc::new(Settings {
+                config,
+                source,
+                needs_kvm,
+                golden,
+            }),
+            status: Arc::default(),
+            calls: Calls::default(),
+            stops: Stops::default(),
+            driver: Mutex::default(),
+        })
+    }
+
+    /// The driver's inbox. The task is started by the first call, and again when the runtime is gone that it lived on.
+    fn driver(&self) -> mpsc::Sender<Request> {
+        let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(driver) = &*driver
+            && !driver.requests.is_closed()
+        {
+            return driver.requests.clone();
+        }
+        let (requests, mut inbox) = mpsc::channel(REQUESTS);
+        let (settings, status) = (Arc::clone(&self.settings), Arc::clone(&self.status));
+        let task = Driver::new(settings, status, self.calls.clone());
+        let stops = self.stops.clone();
+        // The inbox closes when the driver has gone, with the machine that served.
+        let task = tokio::spawn(async move { task.run(&mut inbox, stops).await });
+        *driver = Some(RunningDriver {
+            requests: requests.clone(),
+            task: task.abort_handle(),
+        });
+        requests
+    }
+
+    /// Has the driver do something, and waits for its answer.
+    async fn ask<T>(
+        &self,
+        what: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Asked,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request {
+            what: what(reply),
+            stops: self.stops.asked(),
+        };
+        // Where the driver's runtime is shut down meanwhile, everything is released.
+        match self.driver().send(request).await {
+            Ok(()) => answer.await.unwrap_or(Err(Error::ShutDown)),
+            Err(_) => Err(Error::ShutDown),
+        }
+    }
+}
+
+#[async_trait]
+impl Sandbox for ChvSandbox {
+    async fn boot(&self) -> Result<(), Error> {
+        self.ask(Asked::Boot).await
+    }
+
+    async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error> {
+        let deadline = Duration::from_millis(invocation.deadline_ms);
+        let dispatch = invocation.try_into()?;
+        let channel = self.status.channel_for_tool()?;
+        let _call = self.calls.tool();
+        let in_flight = self.status.tool_in_flight(&channel);
+        let grace = Duration::from_millis(self.settings.config.timeouts.grace_ms);
+        let result = channel.dispatch(dispatch, grace).await;
+        match result {
+            Ok(result) => {
+                in_flight.has_ended();
+                Ok(ToolExecution::from(result))
+            }
+            Err(source @ vsock::Error::ToolTimeout { .. }) => {
+                in_flight.needs_reset(ResetReason::ToolTimedOut);
+                Err(Error::ToolTimeout { deadline, source })
+            }
+            Err(source @ vsock::Error::Evidence { .. }) => {
+                in_flight.needs_reset(ResetReason::EvidenceRejected);
+                Err(Error::Channel(source))
+            }
+            // It was never sent, or the channel is closed, which says more.
+            Err(source) => {
+                in_flight.has_ended();
+                Err(Error::Channel(source))
+            }
+        }
+    }
+
+    async fn reset(&self) -> Result<Reset, Error> {
+        self.ask(Asked::Reset).await
+    }
+
+    async fn shutdown(&self) {
+        let driver = self.driver();
+        tokio::select! {
+            () = self.stops.stop() => {}
+            // With its runtime everything is released.
+            () = driver.closed() => {}
+        }
+    }
+
+    fn state(&self) -> SandboxState {
+        self.status.state()
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Chv
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.status.subscribe()
+    }
+}
+
+impl fmt::Debug for ChvSandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChvSandbox")
+            .field("state", &self.state())
+            .field("config", &self.settings.config)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,171 @@
+//! Boot: from nothing to ready, or back to nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Driver;
+use super::reset::Unverified;
+use super::serving::Serving;
+use crate::golden::{self, Golden, LoadedGolden, PublicKey, Trust};
+use crate::machine::{
+    self, FurtherFiles, GuestMemory, Machine, MachineConfig, VmmSource, blocking,
+};
+use crate::sandbox::reset_target::{Failure, ResetTarget, check_release};
+use crate::sandbox::spares::Spares;
+use crate::sandbox::{BootFailure, Error, Event, SandboxState, Strategy, Unavailable, VmmUsed};
+use crate::vmm;
+
+impl Driver {
+    pub(super) async fn boot(&mut self) -> Result<(), Error> {
+        match self.status.state() {
+            SandboxState::Ready | SandboxState::NeedsReset { .. } => return Ok(()),
+            SandboxState::Halted { .. } => return Err(self.status.not_ready("boot")),
+            _ => {}
+        }
+        let _call = self.calls.change();
+        self.status.set(SandboxState::Booting);
+        self.release().await;
+        let booted = self.bring_up().await;
+        match &booted {
+            Ok(()) => self.enter_service(),
+            Err(error) => {
+                self.release().await;
+                let error = error.clone();
+                self.status.set(SandboxState::Failed { error });
+            }
+        }
+        booted
+    }
+
+    async fn bring_up(&mut self) -> Result<(), Error> {
+        let settings = Arc::clone(&self.settings);
+        if settings.needs_kvm {
+            let opened = vmm::open_kvm(vmm::KVM_DEVICE.as_ref());
+            opened.map_err(|error| Error::NotAvailable(Arc::new(Unavailable::Kvm(error))))?;
+        }
+        let golden = match (&settings.golden, &settings.config.golden) {
+            (Some(shared), _) => Some(Arc::clone(shared)),
+            (None, Some(directory)) => Some(self.load(directory).await?),
+            (None, None) => None,
+        };
+        match golden {
+            Some(golden) => self.restore(golden).await,
+            None => self.boot_cold().await,
+        }
+    }
+
+    /// Opens the golden snapshot in `directory`, verifies it, and makes its memory immutable.
+    async fn load(&mut self, directory: &Path) -> Result<Arc<LoadedGolden>, Error> {
+        let config = &self.settings.config;
+        let directory = directory.to_owned();
+        let key = config.public_key.clone();
+        let digest = config.golden_digest;
+        let mut options = config.load_options();
+        options.attached_vmm = matches!(self.settings.source, VmmSource::Attach { .. });
+        let loaded = blocking(move || {
+            let key = key.map(|key| PublicKey::load(&key)).transpose();
+            let trust = Trust {
+                signed_by: key.map_err(golden::Error::Key)?,
+                digest,
+            };
+            Golden::open_trusted(&directory, &trust)?.load(&options)
+        });
+        let loaded = loaded.await;
+        let loaded = loaded.map_err(|error| failed(BootFailure::Golden(error)))?;
+        tracing::info!(memory = ?loaded.memory(), "the golden snapshot is loaded");
+        Ok(Arc::new(loaded))
+    }
+
+    /// Restores and verifies the golden snapshot as a reset does.
+    async fn restore(&mut self, golden: Arc<LoadedGolden>) -> Result<(), Error> {
+        let settings = Arc::clone(&self.settings);
+        let target = ResetTarget::new(golden, &settings.config, &settings.source);
+        let target = Arc::new(target);
+        self.target = Some(Arc::clone(&target));
+        if self.strategy() == Strategy::Fresh {
+            let (status, calls) = (Arc::clone(&self.status), self.calls.clone());
+            let spares = settings.config.spares_of(target.memory());
+            let spares = Spares::start(Arc::clone(&target), spares as usize, status, calls);
+            self.spares = Some(spares);
+        }
+        match self.revert_and_verify(&target).await {
+            Ok(_) => {
+                self.tell_boundary();
+                Ok(())
+            }
+            Err(Unverified::Not(failure)) => Err(boot_failed(failure)),
+            Err(Unverified::Failed(error)) => Err(failed(BootFailure::Unverified(error))),
+        }
+    }
+
+    /// Scaffold mode.
+    async fn boot_cold(&mut self) -> Result<(), Error> {
+        let settings = Arc::clone(&self.settings);
+        let config = &settings.config;
+        let shape = config.shape().expect("checked: scaffold mode has a kernel");
+        let machine = MachineConfig {
+            vmm: settings.source.clone(),
+            disks: config.disks(),
+            memory: GuestMemory::ByPath,
+            port: config.port,
+            files: FurtherFiles::of_boot(&shape),
+            limits: config.limits(),
+        };
+        let machine = self.start_machine(async { Ok(Machine::start(machine).await?) });
+        let machine = machine.await.map_err(boot_failed)?;
+        let used = match machine.vmm().process() {
+            Some(_) => VmmUsed::New,
+            None => VmmUsed::Attached,
+        };
+        let serving = self.serving.insert(Serving::new(machine, used));
+        let machine = &mut serving.machine;
+        check_release(machine, None).await.map_err(boot_failed)?;
+        let hello = machine.boot(&shape).await;
+        let hello = hello.map_err(|error| failed(BootFailure::Machine(error)))?;
+        if let Some(hello) = hello
+            && !hello.is_same_build()
+        {
+            let guest = hello.build_id;
+            tracing::warn!(%guest, "the guest's dispatcher is of another build than this library");
+        }
+        self.tell_boundary();
+        Ok(())
+    }
+
+    fn tell_boundary(&self) {
+        let serving = self.serving.as_ref();
+        if let Some(vmm) = serving.map(|serving| serving.machine.vmm())
+            && vmm.process().is_some()
+        {
+            self.status.tell(Event::Boundary(vmm.layers().to_vec()));
+        }
+    }
+}
+
+fn boot_failed(failure: Failure) -> Error {
+    match failure {
+        Failure::Golden(error) => failed(BootFailure::Golden(error)),
+        Failure::Machine(error) => not_available_or_failed(error),
+        Failure::Unavailable(reason) => Error::NotAvailable(Arc::new(reason)),
+    }
+}
+
+fn failed(failure: BootFailure) -> Error {
+    Error::BootFailed(Arc::new(failure))
+}
+
+/// A VMM that isn't there is another matter than one that fails.
+fn not_available_or_failed(error: machine::Error) -> Error {
+    match error {
+        machine::Error::Vmm(
+            error @ (vmm::Error::BinaryNotFound { .. }
+            | vmm::Error::NotExecutable { .. }
+            | vmm::Error::LayerMissing { .. }
+            | vmm::Error::ProcMasked(_)
+            | vmm::Error::DiedAtStart {
+                source: Some(_), ..
+            }),
+        ) => Error::NotAvailable(Arc::new(Unavailable::Vmm(error))),
+        error => failed(BootFailure::Machine(error)),
+    }
+}

@@ -1,0 +1,357 @@
+//! Reset: the main path from `reset()` to its [`ResetState`](crate::sandbox::ResetState).
+//!
+//! ```text
+//!   fresh     a machine that waits is checked     the VMM that served         staged      resumed,
+//!             (identity, golden; a spare's VM,    is killed and has       --> if it was   read,    --> compared with
+//!             memory, disks and events)       --> ended                       empty       (once more   the baselines
+//!   in place  ------------------------------------------------------------> staged       if silent)
+//! ```
+//!
+//! What refuses a reset does so before the VMM that served is killed. After that no guest that was to be reverted runs: if
+//! no other VM can be had, the sandbox has failed, and holds none. What is read of the other VM decides: a source that
+//! disagrees halts the sandbox, one that is silent is asked once more, in yet another VMM where VMMs are ours.
+//!
+//! Restoring and reading are [`Machine`](crate::machine::Machine)'s: `src/machine/revert.rs`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Driver;
+use super::serving::Serving;
+use crate::causes::Causes;
+use crate::golden::{HeldDisks, vmm_api_state};
+use crate::machine::{self, Machine, Reading, Readings, Steps};
+use crate::sandbox::report::VerificationContext;
+use crate::sandbox::reset_target::{Failure, ResetTarget};
+use crate::sandbox::spares::Next;
+use crate::sandbox::verify::{Verdict, verify};
+use crate::sandbox::{
+    Error, Event, FailedReset, Reset, ResetOutcome, ResetReport, SandboxState, Strategy,
+    StrategyUsed, VmmApiState, VmmUsed, evidence,
+};
+
+/// A source that was silent is asked once more, by a whole further revert.
+const ATTEMPTS: u32 = 2;
+
+/// Why a revert isn't believed.
+pub(super) enum Unverified {
+    /// It wasn't made.
+    Not(Failure),
+    /// It was made, and a source disagreed or stayed silent: [`Error::ResetDivergence`] or [`Error::ResetTimeout`].
+    Failed(Error),
+}
+
+impl From<Failure> for Unverified {
+    fn from(failure: Failure) -> Self {
+        Unverified::Not(failure)
+    }
+}
+
+/// What was read of a VM that was reverted, and the disks that it goes on to read as they were held.
+type Reverted = (Readings, Option<HeldDisks>);
+
+impl Driver {
+    pub(super) async fn reset(&mut self) -> Result<Reset, Error> {
+        let state = self.status.state();
+        let has_booted = self.target.is_some() || self.serving.is_some();
+        if state.is_halted() || matches!(state, SandboxState::NotBooted) || !has_booted {
+            return Err(self.status.not_ready("be reset"));
+        }
+        let _call = self.calls.change();
+        while self.retired.try_join_next().is_some() {}
+        if let Some(serving) = &mut self.serving {
+            serving.tell_pending(&self.status);
+        }
+        self.status.set(SandboxState::Resetting);
+        let result = match self.target.clone() {
+            Some(target) => match self.revert_and_verify(&target).await {
+                Ok(outcome) => Ok(Reset::Verified(outcome)),
+                Err(Unverified::Failed(error)) => Err(error),
+                Err(Unverified::Not(failure)) => Err(failure.into()),
+            },
+            None => self.reboot_cold().await.map(Reset::Scaffold),
+        };
+        match &result {
+            Ok(reset) => {
+                self.enter_service();
+                let outcome = Arc::new(reset.outcome().clone());
+                self.status.tell(Event::Reset(outcome));
+            }
+            Err(Error::ResetDivergence(failed) | Error::ResetTimeout(failed)) => {
+                self.halt(failed).await;
+            }
+            Err(error) => {
+                let error = error.clone();
+                self.status.set(SandboxState::Failed { error });
+            }
+        }
+        result
+    }
+
+    /// Lets tools run on the machine that serves.
+    pub(super) fn enter_service(&mut self) {
+        let serving = self.serving.as_mut().expect("a machine serves");
+        serving.listen(&self.status);
+        let channel = serving.machine.channel();
+        let channel = channel.expect("a guest that was read has a channel");
+        self.status.ready(channel.clone());
+    }
+
+    /// Reverts to `target` and compares what is read with the baselines: what a reset found that is to be believed.
+    pub(super) async fn revert_and_verify(
+        &mut self,
+        target: &Arc<ResetTarget>,
+    ) -> Result<ResetOutcome, Unverified> {
+        let strategy = self.strategy();
+        let mut steps = Steps::start();
+        let mut attempt = 1;
+        loop {
+            let reverted = match strategy {
+                Strategy::Fresh => self.revert_fresh(target, &mut steps).await,
+                Strategy::InPlace => self.revert_in_place(target, &mut steps).await,
+            };
+            if let Err(Failure::Machine(_)) = &reverted {
+                // Whatever is in its VMM doesn't run on.
+                self.kill_serving(&mut steps).await?;
+            }
+            let (readings, held) = reverted?;
+            let serving = self.serving.as_mut().expect("it was reverted");
+            let verification = verify(
+                readings,
+                target.golden().manifest(),
+                &VerificationContext {
+                    strategy: strategy.into(),
+                    vmm: serving.used,
+                    memory: target.memory(),
+                    layers: serving.machine.vmm().layers(),
+                    attempt,
+                    older_guest: target.older_guest,
+                    steps: &steps,
+                },
+            );
+            let refuse: fn(Arc<FailedReset>) -> Error = match verification.verdict {
+                Verdict::Passed => {
+                    serving.watch_disks(target, held);
+                    return Ok(verification.outcome);
+                }
+                Verdict::Silent if attempt < ATTEMPTS => {
+                    tracing::warn!("a source of the reset was silent, and is asked once more");
+                    self.kill_serving(&mut steps).await?;
+                    attempt += 1;
+                    continue;
+                }
+                Verdict::Silent => Error::ResetTimeout,
+                Verdict::Diverged => Error::ResetDivergence,
+            };
+            let failed = self.keep_evidence(verification.outcome).await;
+            return Err(Unverified::Failed(refuse(Arc::new(failed))));
+        }
+    }
+
+    /// Another VMM takes over: a spare, or else one that is empty.
+    async fn revert_fresh(
+        &mut self,
+        target: &Arc<ResetTarget>,
+        steps: &mut Steps,
+    ) -> Result<Reverted, Failure> {
+        loop {
+            let held = target.ensure().await?;
+            let Next {
+                machine, staged, ..
+            } = self.next_machine(target, steps).await?;
+            self.kill_serving(steps).await?;
+            let used = match staged {
+                Some(_) => VmmUsed::Spare,
+                None => VmmUsed::New,
+            };
+            let machine = self.serve_by(machine, used);
+            let read = async {
+                let staged = match staged {
+                    Some(staged) => staged,
+                    None => target.stage(machine, steps).await?,
+                };
+                machine.resume_and_query(staged, steps).await
+            };
+            match read.await {
+                Err(error) if used == VmmUsed::Spare => {
+                    self.refuse_spare(error);
+                    self.kill_serving(steps).await?;
+                }
+                read => return Ok((read?, held)),
+            }
+        }
+    }
+
+    /// A machine that waits, and was checked: the VMM that answers is the one that was started, and a spare's VM is what it
+    /// was when it was staged. The VMM that serves is not touched.
+    async fn next_machine(
+        &mut self,
+        target: &Arc<ResetTarget>,
+        steps: &mut Steps,
+    ) -> Result<Next, Failure> {
+        loop {
+            let spares = self.spares.as_ref().expect("fresh VMMs come from there");
+            let mut next = spares.take().await?;
+            steps.end("take");
+            let error = match next.staged.take() {
+                None => match next.machine.vmm().prove_identity() {
+                    Ok(_) => return Ok(next),
+                    Err(error) => machine::Error::NotOurs(error),
+                },
+                Some(staged) => match target.recheck(&mut next.machine, staged, steps).await {
+                    Ok(staged) => {
+                        next.staged = Some(staged);
+                        return Ok(next);
+                    }
+                    Err(error) => error,
+                },
+            };
+            self.refuse_spare(error);
+            self.retired.spawn(next.end());
+        }
+    }
+
+    fn refuse_spare(&self, error: machine::Error) {
+        let error = Error::ResetFailed(Arc::new(error));
+        tracing::warn!(error = %Causes(&error), "a spare is not used");
+        self.status.tell(Event::SpareRefused(error));
+    }
+
+    /// The VMM that served goes on, unless it is ours and failed: another one takes its place then.
+    async fn revert_in_place(
+        &mut self,
+        target: &Arc<ResetTarget>,
+        steps: &mut Steps,
+    ) -> Result<Reverted, Failure> {
+        let held = target.ensure().await?;
+        if let Some(serving) = self.serving.as_mut().filter(|serving| !serving.has_ended()) {
+            let machine = &mut serving.machine;
+            let is_ours = machine.vmm().process().is_some();
+            match revert(target, machine, steps).await {
+                Err(error) if is_ours && error.is_silence_of_vmm() => {
+                    let error = Error::ResetFailed(Arc::new(error));
+                    tracing::error!(error = %Causes(&error), "the VMM is given up");
+                    self.kill_serving(steps).await?;
+                    self.status.tell(Event::VmmGivenUp(error));
+                }
+                read => {
+                    serving.used_again();
+                    return Ok((read?, held));
+                }
+            }
+        }
+        self.kill_serving(steps).await?;
+        let machine = self.start(target).await?;
+        let used = match machine.vmm().process() {
+            Some(_) => VmmUsed::New,
+            None => VmmUsed::Attached,
+        };
+        let machine = self.serve_by(machine, used);
+        Ok((revert(target, machine, steps).await?, held))
+    }
+
+    async fn start(&mut self, target: &Arc<ResetTarget>) -> Result<Machine, Failure> {
+        let target = Arc::clone(target);
+        self.start_machine(async move { target.start().await })
+            .await
+    }
+
+    fn serve_by(&mut self, machine: Machine, used: VmmUsed) -> &mut Machine {
+        &mut self.serving.insert(Serving::new(machine, used)).machine
+    }
+
+    /// Kills the VMM that served, if it is ours, and waits until it has ended: before that no other guest is let run. What
+    /// it left is removed in the background.
+    async fn kill_serving(&mut self, steps: &mut Steps) -> Result<(), Failure> {
+        let Some(serving) = &mut self.serving else {
+            return Ok(());
+        };
+        if serving.machine.vmm().process().is_some() {
+            serving.machine.kill().await?;
+            serving.tell_pending(&self.status);
+            let serving = self.serving.take();
+            self.retired.spawn_blocking(move || drop(serving));
+            steps.end("kill");
+        }
+        Ok(())
+    }
+
+    /// From here on the sandbox takes nothing but a shutdown.
+    async fn halt(&mut self, failed: &Arc<FailedReset>) {
+        let failed = Arc::clone(failed);
+        let outcome = Arc::new(failed.outcome.clone());
+        self.status.set(SandboxState::Halted { failed });
+        self.stop_spares().await;
+        self.status.tell(Event::Reset(outcome));
+    }
+
+    /// Stops the machine that isn't what it should be, and keeps what shows it. A VMM of ours is killed, since it may go on
+    /// writing if it is asked; one of another program is asked to pause its VM.
+    async fn keep_evidence(&mut self, outcome: ResetOutcome) -> FailedReset {
+        let serving = self.serving.as_mut().expect("it was read");
+        serving.listen(&self.status);
+        let machine = &mut serving.machine;
+        machine.close_channel();
+        let stopped = match machine.vmm().process() {
+            Some(_) => machine.kill().await,
+            None => machine.pause().await,
+        };
+        if let Err(error) = stopped {
+            tracing::warn!(error = %Causes(&error), "the VM that was not verified could not be stopped");
+        }
+        let evidence = match self.evidence_dir() {
+            Some(directory) => {
+                let journal = self.status.journal();
+                let machine = &self.serving.as_ref().expect("it was read").machine;
+                evidence::keep(&directory, machine, &outcome, journal).await
+            }
+            None => None,
+        };
+        if let Some(folder) = &evidence {
+            self.status.tell(Event::EvidenceKept(folder.clone()));
+        }
+        let ours = |serving: &mut Serving| serving.machine.vmm().process().is_some();
+        if let Some(serving) = self.serving.take_if(ours) {
+            self.retired.spawn_blocking(move || drop(serving));
+        }
+        FailedReset { outcome, evidence }
+    }
+
+    fn evidence_dir(&self) -> Option<PathBuf> {
+        let config = &self.settings.config;
+        let beside = || Some(config.golden.as_deref()?.parent()?.join("evidence"));
+        config.evidence_dir.clone().or_else(beside)
+    }
+
+    /// Scaffold mode: boots again from the disks as they were given, and verifies nothing.
+    async fn reboot_cold(&mut self) -> Result<ResetOutcome, Error> {
+        tracing::warn!("scaffold mode: the sandbox is reverted, and nothing is verified");
+        let shape = self.settings.config.shape();
+        let shape = shape.expect("checked: scaffold mode has a kernel");
+        let serving = self.serving.as_mut().expect("it has booted");
+        let mut steps = Steps::start();
+        let state = match serving.machine.reboot_cold(&shape, &mut steps).await {
+            Ok(state) => state,
+            Err(error) => {
+                self.kill_serving(&mut steps).await?;
+                return Err(Error::ResetFailed(Arc::new(error)));
+            }
+        };
+        let live = match &state {
+            Reading::Answered(state) => vmm_api_state(state),
+            Reading::Silent(_) => VmmApiState::Error,
+        };
+        let used = serving.used_again();
+        let report = ResetReport::unverified(StrategyUsed::ColdBoot, Some(used), &steps);
+        Ok(ResetOutcome::unverified(live, report))
+    }
+}
+
+async fn revert(
+    target: &ResetTarget,
+    machine: &mut Machine,
+    steps: &mut Steps,
+) -> Result<Readings, machine::Error> {
+    let staged = target.stage(machine, steps).await?;
+    machine.resume_and_query(staged, steps).await
+}
