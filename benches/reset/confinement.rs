@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chv_sandbox::api;
-use chv_sandbox::machine::{Machine, RevertOptions};
+use chv_sandbox::machine::{Machine, RevertOptions, Steps};
 use chv_sandbox::vmm::{Confinement, Vmm, VmmConfig};
 
 use super::idle_snapshot::{IdleSnapshot, vmm_below};
@@ -38,7 +38,7 @@ async fn starts(configs: &[(&str, VmmConfig); 2], count: usize) -> Outcome<()> {
             } else {
                 row.add(took);
             }
-            vmm.kill().await;
+            vmm.kill().await?;
             vmm.shutdown().await;
         }
     }
@@ -78,7 +78,7 @@ async fn in_place(folder: &Path, configs: &[(&str, VmmConfig); 2], count: usize)
 
 async fn reset(machine: &mut Machine, options: &RevertOptions) -> Outcome<Duration> {
     let began = Instant::now();
-    machine.stage(options).await?;
+    machine.stage(options, &mut Steps::start()).await?;
     machine.client().send(api::vm_resume()).await?;
     machine.client().send(api::vm_info()).await?;
     Ok(began.elapsed())

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use chv_sandbox::api;
-use chv_sandbox::machine::Machine;
+use chv_sandbox::machine::{Machine, Steps};
 
 use super::Outcome;
 use super::idle_snapshot::{IdleSnapshot, vmm_below};
@@ -33,7 +33,7 @@ pub(crate) async fn run(binary: &Path) -> Outcome<()> {
                 let mut machines = Vec::with_capacity(count);
                 for _ in 0..count {
                     let (mut machine, options) = snapshot.machine(memory.clone()).await?;
-                    machine.stage(&options).await?;
+                    machine.stage(&options, &mut Steps::start()).await?;
                     machine.client().send(api::vm_resume()).await?;
                     machines.push(machine);
                 }

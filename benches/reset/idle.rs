@@ -1,19 +1,18 @@
 //! The VMM's part of a reset, with a VM that only idles, against the same calls written by hand.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use chv_sandbox::api;
 use chv_sandbox::api::types::{MemoryConfig, VmConfig, VmSnapshotConfig, VsockConfig};
 use chv_sandbox::client::Client;
-use chv_sandbox::machine::{Machine, RevertOptions};
+use chv_sandbox::machine::{Machine, RevertOptions, Steps};
 use chv_sandbox::vmm::{VSOCK_SOCKET, Vmm, VmmConfig};
 
 use super::idle_snapshot::{IdleSnapshot, noise, vmm_below};
 use super::measure::{Row, print};
+use super::raw::RawConnection;
 use super::{Outcome, idle_vm, nested_state};
 
 const MEMORY: u64 = 128 << 20;
@@ -63,17 +62,18 @@ impl Ours {
 
     async fn reset(&mut self) -> Outcome<Duration> {
         let began = Instant::now();
-        self.machine.stage(&self.options).await?;
+        let mut steps = Steps::start();
+        self.machine.stage(&self.options, &mut steps).await?;
         self.machine.client().send(api::vm_resume()).await?;
         self.machine.client().send(api::vm_info()).await?;
         Ok(began.elapsed())
     }
 }
 
-/// The calls as bytes on a socket.
+/// The same calls and copy by hand.
 struct ByHand {
     vmm: Vmm,
-    stream: UnixStream,
+    connection: RawConnection,
     folder: PathBuf,
 }
 
@@ -90,58 +90,25 @@ impl ByHand {
             .client()
             .send(api::vm_snapshot(&VmSnapshotConfig::new(into)));
         taken.await?;
-        let stream = UnixStream::connect(vmm.client().address().path())?;
         Ok(ByHand {
+            connection: RawConnection::open(vmm.client())?,
             vmm,
-            stream,
             folder: folder.to_owned(),
         })
     }
 
     fn reset(&mut self) -> Outcome<Duration> {
         let snapshot = self.folder.join("snapshot");
-        let source = format!(r#"{{"source_url":"file://{}"}}"#, snapshot.display());
         let began = Instant::now();
-        self.call("PUT", "vm.delete", "")?;
+        self.connection.delete()?;
         let fresh = self.folder.join("fresh.img");
         fs::copy(self.folder.join("golden.img"), &fresh)?;
         fs::rename(fresh, self.folder.join("disk.img"))?;
-        self.call("PUT", "vm.restore", &source)?;
-        self.call("PUT", "vm.resume", "")?;
-        self.call("GET", "vm.info", "")?;
+        self.connection.restore(&snapshot)?;
+        self.connection.resume()?;
+        self.connection.info()?;
         Ok(began.elapsed())
     }
-
-    fn call(&mut self, method: &str, operation: &str, body: &str) -> Outcome<()> {
-        let length = body.len();
-        let request = format!(
-            "{method} /api/v1/{operation} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
-        self.stream.write_all(request.as_bytes())?;
-        let mut answer = Vec::new();
-        let mut piece = [0; 8192];
-        while !is_whole(&answer) {
-            match self.stream.read(&mut piece)? {
-                0 => return Err("the VMM closed the connection".into()),
-                read => answer.extend_from_slice(&piece[..read]),
-            }
-        }
-        match answer.starts_with(b"HTTP/1.1 20") {
-            true => Ok(()),
-            false => Err(String::from_utf8_lossy(&answer).into()),
-        }
-    }
-}
-
-fn is_whole(answer: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(answer);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else {
-        return false;
-    };
-    let mut lines = head.lines().filter_map(|line| line.split_once(':'));
-    let length = lines.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    let length = length.map_or(Some(0), |(_, value)| value.trim().parse().ok());
-    length.is_none_or(|length| body.len() >= length)
 }
 
 fn config(folder: &Path) -> Outcome<VmConfig> {

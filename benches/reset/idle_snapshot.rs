@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chv_sandbox::machine::{
-    CopySource, Disk, DiskRole, GuestMemory, Limits, Machine, MachineConfig, RevertOptions,
-    SNAPSHOT_FILES, Snapshot, SnapshotBytes, VmShape, VmmSource,
+    CopySource, Disk, DiskRole, GuestMemory, Limits, Machine, MachineConfig, RecordedDisk,
+    RevertOptions, SNAPSHOT_FILES, Snapshot, SnapshotBytes, VmShape, VmmSource,
 };
-use chv_sandbox::overlay::{self, Immutable};
+use chv_sandbox::overlay::{self, AccessPolicy, Immutable};
 use chv_sandbox::vmm::VmmConfig;
 
 use super::{Outcome, disk, idle_vm, nested_state};
@@ -28,6 +28,7 @@ pub(crate) struct IdleSnapshot {
     disks: Vec<Disk>,
     folder: PathBuf,
     memory: Arc<Immutable>,
+    recorded: RecordedDisk,
 }
 
 impl IdleSnapshot {
@@ -43,11 +44,13 @@ impl IdleSnapshot {
             memory_mib,
             ..idle_vm::shape(folder)
         };
-        let disks = vec![disk(
-            DiskRole::Root,
-            noise(&folder.join("origin.img"))?,
-            false,
-        )];
+        let origin = noise(&folder.join("origin.img"))?;
+        let recorded = RecordedDisk {
+            role: DiskRole::Root,
+            bytes: overlay::record(&origin, AccessPolicy::PreferMapped)?.digest,
+            held: None,
+        };
+        let disks = vec![disk(DiskRole::Root, origin, false)];
         let mut machine = start(vmm, folder, &disks, GuestMemory::ByPath).await?;
         machine.boot_vm(&shape).await?;
         machine.pause().await?;
@@ -71,7 +74,13 @@ impl IdleSnapshot {
             disks,
             memory: Arc::new(Immutable::seal(&memory)?),
             folder: snapshot,
+            recorded,
         })
+    }
+
+    /// What each VM's disk is filled from.
+    pub(crate) fn origin(&self) -> &Path {
+        &self.disks[0].origin
     }
 
     pub(crate) fn mapped(&self) -> GuestMemory {
@@ -92,7 +101,11 @@ impl IdleSnapshot {
         };
         let (folder, shape) = (&self.folder, self.shape.clone());
         let snapshot = Snapshot::new(folder, bytes, shape, &self.disks, memory)?;
-        Ok((machine, RevertOptions::new(Arc::new(snapshot))))
+        let options = RevertOptions {
+            disks: vec![self.recorded],
+            ..RevertOptions::new(Arc::new(snapshot))
+        };
+        Ok((machine, options))
     }
 }
 

@@ -1,21 +1,32 @@
-//! What a reset costs, in three places, each against something.
+//! The costs of a reset, each against something else.
 //!
-//! - On recordings: everything that a reset does on the host besides the VMM's work and the digests of disks.
-//! - With `CLOUD_HYPERVISOR`: delete, overlay back, restore, resume and state of a VM that only idles, against the
-//!   same calls and the same copy written by hand; the same by the size of the memory, mapped and copied; and what
-//!   memory 1, 8 and 32 VMs of one snapshot take; and what the boundary around a VMM adds to its start and to a reset.
-//! - With `CHV_SANDBOX_IMAGE` as well: whole resets of a real guest by each strategy, up to its last answer, against what
-//!   the predecessor of this crate did, with `ch-remote`, `cp` and `sha256sum`. `CH_REMOTE` names `ch-remote`. And a
-//!   reset with a tool that writes much memory, mapped against copied.
+//! `RESET_BENCH` names one place alone:
 //!
-//! `CHV_SANDBOX_RESETS` says how many resets of each kind (50 unless set), `CHV_SANDBOX_PATIENCE` multiplies the time that
-//! a guest is given, `CHV_SANDBOX_MEMORY_MIB` is a real guest's memory (128 unless set). `RESET_BENCH` names one place alone:
-//! `recordings`, `idle`, `confinement`, `sizes`, `density`, `guest` or `writing`.
+//! | place | what against what | needs |
+//! |---|---|---|
+//! | `recordings` | all that a reset does on the host besides the VMM's work and the digests of disks | nothing |
+//! | `idle` | an idle VM: delete, overlay back, restore, resume and state in place, against the same calls and copy by hand | a VMM |
+//! | `fresh` | an idle VM: the same in a new VMM that was started ahead, against raw calls on one VMM, which copy no disk | a VMM |
+//! | `confinement` | what the boundary around a VMM adds to its start and to a reset in place | a VMM |
+//! | `sizes` | a reset in place by the size of the memory, mapped and copied | a VMM |
+//! | `density` | what memory 1, 8 and 32 VMs of one snapshot take | a VMM |
+//! | `guest` | whole resets with a spare, without one, and in place, up to the last answer, against the predecessor's | a guest |
+//! | `loop` | dispatches and resets back to back, as fast as they go, against as many of the predecessor's resets | a guest |
+//! | `writing` | a reset in place and a tool that writes much memory, mapped against copied | a guest |
+//!
+//! `CLOUD_HYPERVISOR` is the VMM, `CHV_SANDBOX_IMAGE` the image of a real guest. The predecessor of this crate used
+//! `ch-remote`, `cp` and `sha256sum`; `CH_REMOTE` is the path of `ch-remote`.
+//!
+//! `CHV_SANDBOX_RESETS` is the number of resets of each kind (50 unless set), `CHV_SANDBOX_LOOP` the number of dispatches of
+//! `loop` (100 unless set). `CHV_SANDBOX_PATIENCE` multiplies the time that a guest is given. `CHV_SANDBOX_MEMORY_MIB` is a
+//! real guest's memory (128 unless set).
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it found")]
 
+mod back_to_back;
 mod confinement;
 mod density;
+mod fresh;
 mod guest;
 mod idle;
 mod idle_snapshot;
@@ -28,16 +39,22 @@ mod measure;
 #[path = "../../tests/it/real/nested_state.rs"]
 mod nested_state;
 mod predecessor;
+mod raw;
 mod recordings;
 mod sizes;
+mod step_times;
+mod strategies;
 mod used;
+mod writing;
 
 use std::env;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, Limits};
+
+use guest::RealGuest;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -57,6 +74,9 @@ async fn main() -> Outcome<()> {
             if wanted("idle") {
                 idle::run(&vmm, resets()?).await?;
             }
+            if wanted("fresh") {
+                fresh::run(&vmm, resets()?).await?;
+            }
             if wanted("confinement") {
                 confinement::run(&vmm, resets()?).await?;
             }
@@ -68,18 +88,32 @@ async fn main() -> Outcome<()> {
             }
             match image {
                 None => say("a real guest: skipped, CHV_SANDBOX_IMAGE names none"),
-                Some(image) => {
-                    for (place, part) in [
-                        ("guest", guest::Part::Strategies),
-                        ("writing", guest::Part::Writing),
-                    ] {
-                        if wanted(place) {
-                            guest::run(&vmm, &image, part, resets()?).await?;
-                        }
-                    }
+                Some(image) if ["guest", "loop", "writing"].into_iter().any(wanted) => {
+                    real_guest(&vmm, &image, wanted).await?;
                 }
+                Some(_) => {}
             }
         }
+    }
+    Ok(())
+}
+
+async fn real_guest(vmm: &Path, image: &Path, wanted: impl Fn(&str) -> bool) -> Outcome<()> {
+    let guest = RealGuest::mint(vmm, image).await?;
+    if wanted("guest") || wanted("loop") {
+        let predecessor = guest.predecessor().await?;
+        if wanted("guest") {
+            strategies::run(&guest, predecessor.as_ref(), resets()?).await?;
+        }
+        if wanted("loop") {
+            back_to_back::run(&guest, predecessor.as_ref(), resets()?).await?;
+        }
+        if let Some(predecessor) = predecessor {
+            predecessor.stop().await;
+        }
+    }
+    if wanted("writing") {
+        writing::run(&guest, resets()?).await?;
     }
     Ok(())
 }

@@ -7,16 +7,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use chv_sandbox::api;
 use chv_sandbox::guest::protocol::{ToolDispatch, ToolName};
-use chv_sandbox::machine::{DiskRole, Machine, MachineConfig, VmShape};
-use chv_sandbox::vmm::VSOCK_SOCKET;
+use chv_sandbox::machine::{DiskRole, Machine, MachineConfig, VmShape, VmmSource};
+use chv_sandbox::vmm::{Grants, VSOCK_SOCKET, Vmm, VmmConfig};
 use chv_sandbox::vsock::{Channel, ChannelConfig};
 
 use super::used::{Use, tool};
 use super::{Outcome, limits};
 
 /// A VM and its snapshot, and `ch-remote`.
+///
+/// Its VMM is attached to, so that the overlay is a file with a name, which other programs can write.
 pub(crate) struct Predecessor {
+    vmm: Vmm,
     machine: Machine,
     ch_remote: PathBuf,
     overlay: PathBuf,
@@ -26,7 +30,9 @@ pub(crate) struct Predecessor {
 }
 
 impl Predecessor {
+    /// Boots the VM of `shape` in a VMM that keeps its files in `folder`; `None` without `ch-remote`.
     pub(crate) async fn start(
+        vmm: &VmmConfig,
         config: MachineConfig,
         shape: &VmShape,
         folder: &Path,
@@ -36,6 +42,21 @@ impl Predecessor {
             return Ok(None);
         };
         let port = config.port;
+        let directory = folder.join("machine");
+        fs::create_dir(&directory)?;
+        let vmm = VmmConfig {
+            // `ch-remote` and this crate's channel reach it by its names.
+            keep_socket_names: true,
+            ..vmm.clone()
+        };
+        let vmm = Vmm::spawn_with(&vmm, grants(&config, shape, folder)).await?;
+        let config = MachineConfig {
+            vmm: VmmSource::Attach {
+                api_socket: vmm.client().socket().to_owned(),
+                directory: directory.clone(),
+            },
+            ..config
+        };
         let mut machine = Machine::start(config).await?;
         machine.boot(shape).await?;
         machine.close_channel();
@@ -44,15 +65,14 @@ impl Predecessor {
         fs::create_dir_all(&snapshot)?;
         machine.snapshot(&snapshot).await?;
         let overlay = machine.disk_path(DiskRole::Overlay).ok_or("an overlay")?;
-        let overlay = overlay.to_owned();
         let golden = folder.join("golden.img");
         fs::copy(&overlay, &golden)?;
-        let sockets = machine.vmm().writable_dir().ok_or("it was spawned")?;
+        machine.client().send(api::vm_resume()).await?;
         let channel = ChannelConfig {
             port,
             handshake: limits()?.handshake,
             connect: limits()?.settle,
-            ..ChannelConfig::new(sockets.join(VSOCK_SOCKET))
+            ..ChannelConfig::new(directory.join(VSOCK_SOCKET))
         };
         Ok(Some(Predecessor {
             ch_remote: ch_remote.into(),
@@ -60,6 +80,7 @@ impl Predecessor {
             golden,
             source: format!("source_url=file://{}", snapshot.display()),
             channel,
+            vmm,
             machine,
         }))
     }
@@ -91,6 +112,7 @@ impl Predecessor {
 
     pub(crate) async fn stop(self) {
         self.machine.shutdown().await;
+        self.vmm.shutdown().await;
     }
 
     fn remote(&self, arguments: &[&str]) -> Outcome<()> {
@@ -100,6 +122,17 @@ impl Predecessor {
             &self.ch_remote,
             head.into_iter().chain(arguments.iter().map(OsStr::new)),
         )
+    }
+}
+
+/// What its VMM opens: what the VM is booted from, and what it makes in `folder`.
+fn grants(config: &MachineConfig, shape: &VmShape, folder: &Path) -> Grants {
+    let disks = config.disks.iter().map(|disk| &disk.origin);
+    let reads = disks.chain([&shape.kernel]).chain(&shape.initramfs);
+    Grants {
+        reads: reads.cloned().collect(),
+        writes: vec![folder.to_owned()],
+        ..Grants::default()
     }
 }
 

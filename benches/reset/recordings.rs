@@ -100,7 +100,7 @@ pub(crate) async fn run(resets: usize) -> Outcome<()> {
 }
 
 fn hashing_time(report: &ResetReport) -> Duration {
-    Duration::from_micros(report.disks.iter().map(|disk| disk.micros).sum())
+    report.disks.iter().map(|disk| disk.bytes.elapsed).sum()
 }
 
 /// Mint, boot, `resets` times the reset that was recorded, shutdown.

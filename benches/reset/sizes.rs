@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chv_sandbox::api;
-use chv_sandbox::machine::{Machine, RevertOptions};
+use chv_sandbox::machine::{Machine, RevertOptions, Steps};
 
 use super::idle_snapshot::{IdleSnapshot, vmm_below};
 use super::measure::{Row, print};
@@ -71,12 +71,13 @@ impl Side {
 
     async fn reset(&mut self, counts: bool) -> Outcome<()> {
         let began = Instant::now();
-        let staged = self.machine.stage(&self.options).await?;
+        let mut steps = Steps::start();
+        self.machine.stage(&self.options, &mut steps).await?;
         self.machine.client().send(api::vm_resume()).await?;
         self.machine.client().send(api::vm_info()).await?;
         if counts {
             self.whole.add(began.elapsed());
-            let restore = staged.steps().iter().find(|step| step.name == "restore");
+            let restore = steps.so_far().iter().find(|step| step.name == "restore");
             let restore = restore.ok_or("a VM was restored")?;
             self.restore.add(Duration::from_micros(restore.micros));
         }

@@ -1,0 +1,145 @@
+//! Whole resets of a real guest in each way, against the predecessor's.
+
+use std::time::Duration;
+
+use chv_sandbox::broadcast::Receiver;
+use chv_sandbox::sandbox::{ChvSandbox, Event, Reset, Sandbox, SandboxConfig, Strategy, VmmUsed};
+use tokio::time::sleep;
+
+use super::guest::{RealGuest, a_spare_is_ready, run_tool};
+use super::measure::{Row, print};
+use super::predecessor::Predecessor;
+use super::step_times::StepTimes;
+use super::used::{Use, tool};
+use super::{Outcome, patience};
+
+/// How long the next VMM may take to start, which no event tells of. If it takes longer, the step `take` shows it.
+const STARTED_AHEAD: Duration = Duration::from_millis(100);
+
+pub(crate) async fn run(
+    guest: &RealGuest,
+    predecessor: Option<&Predecessor>,
+    resets: usize,
+) -> Outcome<()> {
+    for use_it in [Use::Nothing, Use::Tool] {
+        println!("\n{}", use_it.name());
+        // One after the other, so that no guest runs that isn't measured.
+        for used in [VmmUsed::Reused, VmmUsed::New, VmmUsed::Spare] {
+            compare(guest, predecessor, used, use_it, resets).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Resets with one kind of VMM and those of the predecessor, in turns.
+async fn compare(
+    guest: &RealGuest,
+    predecessor: Option<&Predecessor>,
+    used: VmmUsed,
+    use_it: Use,
+    resets: usize,
+) -> Outcome<()> {
+    let mut theirs = Row::new("ch-remote, cp, sha256sum");
+    let mut ours = Side::boot(guest, used).await?;
+    for round in 0..=resets {
+        // The first one only warms up.
+        let counts = round > 0;
+        if let Some(predecessor) = predecessor {
+            let took = predecessor.reset(use_it).await?;
+            if counts {
+                theirs.add(took);
+            }
+        }
+        ours.reset(use_it, counts).await?;
+    }
+    ours.sandbox.shutdown().await;
+    println!("{}: p50 of {}", name(used), ours.steps);
+    if predecessor.is_none() {
+        print(&[ours.row]);
+        return Ok(());
+    }
+    print(&[theirs.clone(), ours.row.clone()]);
+    let ratio = ours.row.median().as_secs_f64() / theirs.median().as_secs_f64();
+    let goal = match used {
+        VmmUsed::Spare => " (goal: at most 0.06 at 128 MiB, 0.05 at 512)",
+        VmmUsed::New => " (goal: at most 0.40 at 128 MiB, 0.28 at 512)",
+        VmmUsed::Reused | VmmUsed::Attached => "",
+    };
+    println!("{} / predecessor: {ratio:.3}{goal}", name(used));
+    Ok(())
+}
+
+/// A sandbox of which each reset uses the same kind of VMM.
+struct Side {
+    used: VmmUsed,
+    sandbox: ChvSandbox,
+    events: Receiver<Event>,
+    row: Row,
+    steps: StepTimes,
+}
+
+impl Side {
+    async fn boot(guest: &RealGuest, used: VmmUsed) -> Outcome<Side> {
+        let config = guest.config()?;
+        let config = match used {
+            VmmUsed::Spare => config,
+            VmmUsed::New => SandboxConfig {
+                spares: Some(0),
+                ..config
+            },
+            VmmUsed::Reused | VmmUsed::Attached => SandboxConfig {
+                strategy: Some(Strategy::InPlace),
+                ..config
+            },
+        };
+        let sandbox = ChvSandbox::new(config)?;
+        let events = sandbox.subscribe();
+        sandbox.boot().await?;
+        let mut side = Side {
+            used,
+            sandbox,
+            events,
+            row: Row::new(name(used)),
+            steps: StepTimes::default(),
+        };
+        side.next_is_there().await?;
+        Ok(side)
+    }
+
+    /// One reset; before it, untimed, a use of the guest, after it, untimed, the start of what the next one needs.
+    async fn reset(&mut self, use_it: Use, counts: bool) -> Outcome<()> {
+        if let Use::Tool = use_it {
+            run_tool(&self.sandbox, tool()?).await?;
+        }
+        let Reset::Verified(outcome) = self.sandbox.reset().await? else {
+            return Err("a reset was not verified".into());
+        };
+        let report = outcome.report;
+        if report.vmm != Some(self.used) {
+            let (wanted, used) = (self.used, report.vmm);
+            return Err(format!("a reset with a VMM {wanted:?} used {used:?}").into());
+        }
+        if counts {
+            self.row.add(Duration::from_micros(report.micros));
+            self.steps.add(&report.steps);
+        }
+        self.next_is_there().await
+    }
+
+    async fn next_is_there(&mut self) -> Outcome<()> {
+        match self.used {
+            VmmUsed::Spare => a_spare_is_ready(&mut self.events).await?,
+            VmmUsed::New => sleep(STARTED_AHEAD * patience()?).await,
+            VmmUsed::Reused | VmmUsed::Attached => {}
+        }
+        Ok(())
+    }
+}
+
+fn name(used: VmmUsed) -> &'static str {
+    match used {
+        VmmUsed::Spare => "fresh, a spare is ready (the default)",
+        VmmUsed::New => "fresh, no spare is ready",
+        VmmUsed::Reused | VmmUsed::Attached => "in place",
+    }
+}
