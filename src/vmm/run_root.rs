@@ -21,7 +21,8 @@ pub(super) fn default_path() -> PathBuf {
     }
 }
 
-/// Makes sure that `path` is a directory that only this user can change, and returns it absolute.
+/// Makes sure that `path` is a directory that only this user can change, and returns it absolute. Its parent has to be
+/// there: a start whose caller is gone must not make a folder again that the caller has removed.
 pub(super) fn prepare(path: &Path) -> Result<PathBuf, Error> {
     let refuse = |problem, source| Error::RunRoot {
         path: path.to_owned(),
@@ -30,11 +31,7 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, Error> {
     };
     let absolute = std::path::absolute(path)
         .map_err(|source| refuse("it can't be made absolute", Some(source)))?;
-    match DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&absolute)
-    {
+    match DirBuilder::new().mode(0o700).create(&absolute) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(source) => return Err(refuse("it can't be created", Some(source))),
