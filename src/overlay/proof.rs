@@ -81,7 +81,7 @@ impl Basis {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
     /// Put through a hash function, each byte counted once. A SHA-256 takes the zeros of holes too, an fs-verity digest
-    /// doesn't.
+    /// doesn't. Blocks of 4 KiB of zeros count as well, although an fs-verity digest knows their hash.
     pub hashed: u64,
     /// Reached through a memory map.
     pub mapped: u64,
