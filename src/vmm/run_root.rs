@@ -83,9 +83,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_root_is_created_private() {
+    fn a_missing_root_is_created_private_in_a_directory_that_exists() {
         let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("a/b");
+        let root = dir.path().join("a");
+        let beneath = root.join("b");
+        let error = prepare(&beneath).unwrap_err();
+        assert!(matches!(error, Error::RunRoot { .. }), "{error}");
+        assert!(!root.exists());
         assert_eq!(prepare(&root).unwrap(), root);
         assert_eq!(fs::metadata(&root).unwrap().mode() & 0o777, 0o700);
         prepare(&root).unwrap();
