@@ -27,7 +27,7 @@ impl CausedEvents {
     }
 
     /// The first event so far that no call explains, if there is one. An event that is late or was lost is none: the
-    /// stream of a VMM loses events that nobody reads in time.
+    /// stream drops the oldest events when it is full.
     pub(super) fn unexpected(&mut self) -> Option<String> {
         loop {
             let event = match self.events.try_recv() {

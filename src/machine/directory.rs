@@ -16,7 +16,7 @@ use crate::overlay::FileIdentity;
 /// with the process that holds it, however that ends.
 ///
 /// A machine works on copies of its own in its own directory, so two of them can only get at one file if they share
-/// that directory. A spawned VMM's is new and locked by whoever made it; this is for one that was given.
+/// that directory. A spawned VMM's is new, and `vmm` locks it; this lock is for one that was given.
 #[derive(Debug)]
 pub(super) struct DirectoryLock {
     path: PathBuf,
@@ -57,7 +57,7 @@ impl DirectoryLock {
                 }
                 Err(TryLockError::Error(error)) => return Err(Error::file("lock", path)(error)),
             }
-            // Whoever held it before may have removed it after it was opened here.
+            // The machine that held it before may have removed it after it was opened here.
             if is_named(&lock, &path) {
                 return Ok(DirectoryLock { path, _file: lock });
             }
@@ -73,7 +73,7 @@ fn is_named(file: &File, path: &Path) -> bool {
 }
 
 impl Drop for DirectoryLock {
-    /// Removes the lock's file while it is still locked: somebody who has opened it meanwhile sees that it lost its
+    /// Removes the lock's file while it is still locked: a machine that has opened it meanwhile sees that it lost its
     /// name.
     fn drop(&mut self) {
         match fs::remove_file(&self.path) {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_elses_files_are_not_taken_for_the_machines() {
+    fn files_of_another_program_are_not_taken_for_the_machines() {
         for name in ["overlay.img", "root.img", "snapshot", "console.log"] {
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join(name), "precious").unwrap();

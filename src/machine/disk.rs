@@ -114,7 +114,7 @@ impl Disk {
 /// The file that the VM has for a disk.
 #[derive(Debug)]
 enum Image {
-    /// The origin, which nobody writes to.
+    /// The origin itself: the guest may not write to a read-only disk.
     Origin,
     /// A file without a name, which the VMM has inherited.
     Nameless(Arc<NamelessFile>),

@@ -104,7 +104,7 @@ impl Layout {
     }
 
     /// Removes what the machine wrote. A spawned VMM's directory is gone already; an attached one's stays,
-    /// since somebody else made it.
+    /// since the caller made it.
     pub(super) fn remove(&self) {
         let files = self.files();
         let removed = files.iter().map(fs::remove_file);

@@ -1,7 +1,6 @@
 //! Where a sandbox stands.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
@@ -87,14 +86,6 @@ impl SandboxState {
     /// Whether it takes nothing but a shutdown.
     pub fn is_halted(&self) -> bool {
         matches!(self, SandboxState::Halted { .. })
-    }
-
-    /// Where the evidence of the divergence is kept that halted it.
-    pub fn evidence(&self) -> Option<&PathBuf> {
-        match self {
-            SandboxState::Halted { failed } => failed.evidence.as_ref(),
-            _ => None,
-        }
     }
 }
 

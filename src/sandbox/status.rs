@@ -102,18 +102,15 @@ impl Status {
             let Some(state) = change(standing) else {
                 return false;
             };
+            if let (SandboxState::NotBooted, SandboxState::NotBooted) = (&standing.state, &state) {
+                return false;
+            }
             let before = std::mem::replace(&mut standing.state, state.clone());
             if let SandboxState::Failed { error } = &state {
                 tracing::error!(error = %Causes(error), "the sandbox has failed");
             }
-            let both_idle = matches!(
-                (&before, &state),
-                (SandboxState::NotBooted, SandboxState::NotBooted)
-            );
-            if !both_idle {
-                tracing::debug!(%before, after = %state, "the sandbox's state changed");
-                self.tell(Event::State(state));
-            }
+            tracing::debug!(%before, after = %state, "the sandbox's state changed");
+            self.tell(Event::State(state));
             true
         });
     }

@@ -23,8 +23,8 @@ pub struct VmmConfig {
     /// that kills the VMM, or hangs it for ever, when a thread's own malloc arena is trimmed. With one arena there
     /// is none to trim.
     pub env: Vec<(OsString, OsString)>,
-    /// The directory below which each VMM gets its private run directory. Created with mode 0700 if missing, in a directory that
-    /// exists; it must belong to this user, and nobody else may be able to write to it.
+    /// The directory below which each VMM gets its private run directory. Created with mode 0700 if
+    /// missing, in a directory that exists. It must belong to this user, and no other user may be able to write to it.
     ///
     /// Default: `$XDG_RUNTIME_DIR/chv-sandbox`, else `chv-sandbox-<uid>` in the directory for temporary files. It must
     /// be short: a socket's path has less than 108 bytes.

@@ -4,13 +4,27 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use chv_sandbox::sandbox::{Error, Sandbox, SandboxConfig, Strategy, WireState};
+use chv_sandbox::sandbox::{ChvSandbox, Error, Sandbox, SandboxConfig, Strategy, WireState};
 use tokio::time::timeout;
 
 use super::{Attached, EACH, Vmms, assert_nothing_is_left, poll_once, until, works_again};
 use crate::sandbox::script::Act;
 use crate::sandbox::spares::Cast;
 use crate::sandbox::{PATIENCE, Scene};
+
+/// A shutdown ends a boot that hangs, and leaves no VM.
+async fn ends_a_boot_that_hangs(scene: &Scene, sandbox: &ChvSandbox) {
+    let mut boot = Box::pin(sandbox.boot());
+    tokio::select! {
+        result = &mut boot => panic!("it doesn't hang: {result:?}"),
+        () = scene.vmm.script().hangs(1) => {}
+    }
+    timeout(PATIENCE, sandbox.shutdown()).await.unwrap();
+    assert_nothing_is_left(scene, None);
+    let error = boot.await.unwrap_err();
+    assert!(matches!(error, Error::ShutDown), "{error}");
+    works_again(scene, None, sandbox).await;
+}
 
 /// A boot first releases what a reset that failed has left: here the VM of a VMM of another program.
 #[tokio::test]
@@ -22,16 +36,7 @@ async fn a_vm_that_a_boot_is_deleting_is_deleted() {
     sandbox.reset().await.unwrap_err();
     assert_eq!(sandbox.state().wire(), WireState::Failed);
     scene.vmm.on("vm.delete", 1, Act::Hang);
-    let mut boot = Box::pin(sandbox.boot());
-    tokio::select! {
-        result = &mut boot => panic!("it doesn't hang: {result:?}"),
-        () = scene.vmm.script().hangs(1) => {}
-    }
-    timeout(PATIENCE, sandbox.shutdown()).await.unwrap();
-    assert_nothing_is_left(&scene, None);
-    let error = boot.await.unwrap_err();
-    assert!(matches!(error, Error::ShutDown), "{error}");
-    works_again(&scene, None, &sandbox).await;
+    ends_a_boot_that_hangs(&scene, &sandbox).await;
 }
 
 /// A boot that fails releases what it has made, too.
@@ -42,16 +47,7 @@ async fn a_vm_that_a_failed_boot_is_deleting_is_deleted() {
     scene.vmm.on("vm.info", 1, Act::Refuse);
     // The first makes room for the restore.
     scene.vmm.on("vm.delete", 2, Act::Hang);
-    let mut boot = Box::pin(sandbox.boot());
-    tokio::select! {
-        result = &mut boot => panic!("it doesn't hang: {result:?}"),
-        () = scene.vmm.script().hangs(1) => {}
-    }
-    timeout(PATIENCE, sandbox.shutdown()).await.unwrap();
-    assert_nothing_is_left(&scene, None);
-    let error = boot.await.unwrap_err();
-    assert!(matches!(error, Error::ShutDown), "{error}");
-    works_again(&scene, None, &sandbox).await;
+    ends_a_boot_that_hangs(&scene, &sandbox).await;
 }
 
 /// A boot after a failure, and a divergence, end the spares, of which one hangs at its start.
