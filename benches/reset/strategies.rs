@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chv_sandbox::broadcast::Receiver;
+use chv_sandbox::machine::DiskProof;
 use chv_sandbox::sandbox::{ChvSandbox, Event, Reset, Sandbox, SandboxConfig, Strategy, VmmUsed};
 use tokio::time::sleep;
 
@@ -11,7 +12,7 @@ use super::measure::{Row, print};
 use super::predecessor::Predecessor;
 use super::step_times::StepTimes;
 use super::used::{Use, tool};
-use super::{Outcome, patience};
+use super::{Outcome, millis, patience};
 
 /// How long the next VMM may take to start, which no event tells of. If it takes longer, the step `take` shows it.
 const STARTED_AHEAD: Duration = Duration::from_millis(100);
@@ -54,6 +55,13 @@ async fn compare(
     }
     ours.sandbox.shutdown().await;
     println!("{}: p50 of {}", name(used), ours.steps);
+    for DiskProof { role, bytes, .. } in &ours.disks {
+        let (kib, took) = (bytes.work.hashed >> 10, millis(bytes.elapsed));
+        println!(
+            "{role} in the last: {:?}, {kib} KiB hashed, {took:.2} ms",
+            bytes.basis
+        );
+    }
     if predecessor.is_none() {
         print(&[ours.row]);
         return Ok(());
@@ -76,6 +84,8 @@ struct Side {
     events: Receiver<Event>,
     row: Row,
     steps: StepTimes,
+    /// The disks in the last reset.
+    disks: Vec<DiskProof>,
 }
 
 impl Side {
@@ -101,6 +111,7 @@ impl Side {
             events,
             row: Row::new(name(used)),
             steps: StepTimes::default(),
+            disks: Vec::new(),
         };
         side.next_is_there().await?;
         Ok(side)
@@ -123,6 +134,7 @@ impl Side {
             self.row.add(Duration::from_micros(report.micros));
             self.steps.add(&report.steps);
         }
+        self.disks = report.disks;
         self.next_is_there().await
     }
 

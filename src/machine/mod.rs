@@ -143,6 +143,8 @@ pub struct Machine {
     disks: Vec<WorkingDisk>,
     /// The numbers of the descriptors that the VMM has inherited.
     inherited: Vec<u32>,
+    /// The VMM's descriptors by which its disks were found to be open, to be looked at first the next time.
+    disks_found_at: Vec<u32>,
     /// The memory file that the VMM has inherited.
     memory: Option<InheritedMemory>,
     port: u32,

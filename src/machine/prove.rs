@@ -5,16 +5,18 @@
 //! that the VMM inherited prove nothing, since it has them whether or not it opened them for its VM.
 
 use std::fs::File;
+use std::ops::ControlFlow;
 
 use serde::Serialize;
 
 use super::disk::WorkingDisk;
-use super::readings::blocking;
-use super::{DiskRole, Error, Machine};
+use super::readings::{Steps, blocking};
+use super::{DiskRole, Error, Machine, RevertOptions};
 use crate::client::Release;
 use crate::overlay::{
     self, AccessPolicy, Digests, FileIdentity, FileProof, RecordedBytes, VerificationLevel,
 };
+use crate::vmm::OpenFile;
 
 /// The first release of which it was seen that a VMM locks the disks that it opens.
 const LOCKS_DISKS: Release = Release::new(51, 0);
@@ -58,42 +60,87 @@ pub enum OpenInVmm {
 impl Machine {
     /// Proves every disk of the paused VM.
     pub(super) async fn prove_disks(
-        &self,
-        level: VerificationLevel,
-        recorded: &[RecordedDisk],
+        &mut self,
+        options: &RevertOptions,
+        steps: &mut Steps,
     ) -> Result<Vec<DiskProof>, Error> {
-        let mut proofs = Vec::with_capacity(self.disks.len());
+        let mut proving = Vec::with_capacity(self.disks.len());
         for disk in &self.disks {
-            let recorded = recorded.iter().find(|it| it.role == disk.role());
-            let bytes = prove(disk, level, recorded).await?;
-            proofs.push(DiskProof {
-                role: disk.role(),
-                bytes,
-                open_in_vmm: OpenInVmm::NotApplicable,
-            });
+            let recorded = options.disks.iter().find(|it| it.role == disk.role());
+            proving.push(prove(disk, options.verification, recorded.copied()));
         }
-        if let Some(process) = self.vmm.process() {
-            let mut files: Vec<_> = self.disks.iter().flat_map(beneath).collect();
-            files.extend(proofs.iter().map(|proof| proof.bytes.identity));
-            let wanted = |device, inode| files.contains(&FileIdentity { device, inode });
-            let mut open = process.open_files_of(wanted).map_err(Error::OpenFiles)?;
-            open.retain(|file| !self.inherited.contains(&file.fd));
-            let locks_disks = self.release().await? >= LOCKS_DISKS;
-            for (disk, proof) in self.disks.iter().zip(&mut proofs) {
-                let opened = |identity: FileIdentity, readonly: bool| {
-                    open.iter().any(|file| {
-                        (file.device, file.inode) == (identity.device, identity.inode)
-                            && (readonly || file.writable && (file.locked || !locks_disks))
-                    })
-                };
-                let image = opened(proof.bytes.identity, disk.given.readonly);
-                proof.open_in_vmm = match image && beneath(disk).all(|file| opened(file, true)) {
-                    true => OpenInVmm::Yes,
-                    false => OpenInVmm::No,
-                };
-            }
+        let prove_all = move || {
+            let proofs = proving.into_iter().map(|prove| prove());
+            proofs.collect::<Result<Vec<_>, _>>()
+        };
+        let mut proofs = blocking(prove_all).await?;
+        steps.end("digest");
+        if self.vmm.process().is_some() {
+            self.find_open_in_vmm(&mut proofs).await?;
+            steps.end("open_files");
         }
         Ok(proofs)
+    }
+
+    /// Looks for the disks that were proved among what the VMM has opened itself.
+    async fn find_open_in_vmm(&mut self, proofs: &mut [DiskProof]) -> Result<(), Error> {
+        let Some(process) = self.vmm.process() else {
+            return Ok(());
+        };
+        let locks_disks = self.release().await? >= LOCKS_DISKS;
+        let mut missing: Vec<Missing> = Vec::new();
+        for (disk, proof) in self.disks.iter().zip(proofs.iter()) {
+            let (role, readonly) = (disk.role(), disk.given.readonly);
+            let mut miss = |identity, readonly| {
+                missing.push(Missing {
+                    role,
+                    identity,
+                    readonly,
+                })
+            };
+            miss(proof.bytes.identity, readonly);
+            beneath(disk).for_each(|identity| miss(identity, true));
+        }
+        let identities: Vec<FileIdentity> = missing.iter().map(|file| file.identity).collect();
+        let wanted = |device, inode| identities.contains(&FileIdentity { device, inode });
+        let mut found_at = Vec::with_capacity(missing.len());
+        let look = |file: OpenFile| {
+            let before = missing.len();
+            if !self.inherited.contains(&file.fd) {
+                missing.retain(|missing| !missing.is(&file, locks_disks));
+            }
+            if missing.len() < before {
+                found_at.push(file.fd);
+            }
+            match missing.is_empty() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        };
+        let looked = process.look_at_open_files(&self.disks_found_at, wanted, look);
+        looked.map_err(Error::OpenFiles)?;
+        for proof in proofs {
+            proof.open_in_vmm = match missing.iter().any(|file| file.role == proof.role) {
+                true => OpenInVmm::No,
+                false => OpenInVmm::Yes,
+            };
+        }
+        self.disks_found_at = found_at;
+        Ok(())
+    }
+}
+
+/// A file that the VMM is to have opened.
+struct Missing {
+    role: DiskRole,
+    identity: FileIdentity,
+    readonly: bool,
+}
+
+impl Missing {
+    fn is(&self, file: &OpenFile, locks_disks: bool) -> bool {
+        (file.device, file.inode) == (self.identity.device, self.identity.inode)
+            && (self.readonly || file.writable && (file.locked || !locks_disks))
     }
 }
 
@@ -101,40 +148,42 @@ fn beneath(disk: &WorkingDisk) -> impl Iterator<Item = FileIdentity> {
     disk.backing.iter().map(|member| member.identity)
 }
 
-async fn prove(
+/// The proof of one disk's bytes, to be made where it may block.
+fn prove(
     disk: &WorkingDisk,
     level: VerificationLevel,
-    recorded: Option<&RecordedDisk>,
-) -> Result<FileProof<Digests>, Error> {
+    recorded: Option<RecordedDisk>,
+) -> impl FnOnce() -> Result<DiskProof, Error> + Send + 'static {
     let role = disk.role();
     let (open, path) = (disk.opener(), disk.path());
-    let recorded = recorded.copied();
     // A VMM has a writable disk open, so no lease is to be had on it.
     let access = match disk.given.readonly {
         true => AccessPolicy::PreferMapped,
         false => AccessPolicy::ReadOnly,
     };
-    blocking(move || {
+    move || {
         let file = open()?;
         let held = recorded.and_then(|it| it.held);
-        if level == VerificationLevel::Fast
-            && let Some(held) = held
-            && identity(&file, &path)? == held.identity
-        {
-            return Ok(held);
-        }
-        let found = match recorded {
-            Some(it) => overlay::examine(&file, &path, &it.bytes, level, access),
-            None => overlay::sha256_of(&file, &path, access).map(|proof| {
+        let bytes = match (held, recorded) {
+            (Some(held), _)
+                if level == VerificationLevel::Fast && identity(&file, &path)? == held.identity =>
+            {
+                Ok(held)
+            }
+            (_, Some(it)) => overlay::examine(&file, &path, &it.bytes, level, access),
+            (_, None) => overlay::sha256_of(&file, &path, access).map(|proof| {
                 proof.with_digest(Digests {
                     sha256: proof.digest,
                     fsverity: None,
                 })
             }),
         };
-        found.map_err(|source| Error::Disk { role, source })
-    })
-    .await
+        Ok(DiskProof {
+            role,
+            bytes: bytes.map_err(|source| Error::Disk { role, source })?,
+            open_in_vmm: OpenInVmm::NotApplicable,
+        })
+    }
 }
 
 fn identity(file: &File, path: &std::path::Path) -> Result<FileIdentity, Error> {

@@ -98,10 +98,8 @@ impl Machine {
         steps.end("restore");
 
         let memory = self.read_memory(&options.snapshot, lease).await?;
-        let disks = self
-            .prove_disks(options.verification, &options.disks)
-            .await?;
-        steps.end("digest");
+        steps.end("memory");
+        let disks = self.prove_disks(options, steps).await?;
         Ok(Staged { disks, memory })
     }
 
@@ -121,9 +119,7 @@ impl Machine {
         self.resume().await?;
         self.ask_guest().await?;
         self.pause().await?;
-        let disks = self
-            .prove_disks(options.verification, &options.disks)
-            .await?;
+        let disks = self.prove_disks(options, &mut Steps::start()).await?;
         let bytes = |disk: &DiskProof| (disk.bytes.digest.sha256, disk.bytes.length);
         for (before, after) in staged.disks.iter().zip(&disks) {
             if bytes(before) != bytes(after) {
@@ -162,10 +158,8 @@ impl Machine {
         steps.end("paused");
         let memory = self.read_memory_again(&options.snapshot, staged.memory);
         let memory = memory.await?;
-        let disks = self
-            .prove_disks(options.verification, &options.disks)
-            .await?;
-        steps.end("digest");
+        steps.end("memory");
+        let disks = self.prove_disks(options, steps).await?;
         Ok(Staged { disks, memory })
     }
 

@@ -78,6 +78,7 @@ impl Machine {
             layout,
             disks: Vec::new(),
             inherited: Vec::new(),
+            disks_found_at: Vec::new(),
             memory: None,
             port,
             limits,

@@ -129,7 +129,7 @@ fn is_no_space(error: &io::Error) -> bool {
 }
 
 /// Read and written at a time, on boundaries of its own size; what is all zeros is left a hole.
-const BLOCK: usize = 256 << 10;
+const BLOCK: usize = 64 << 10;
 
 fn copy_data(
     to: &File,

@@ -86,6 +86,13 @@ impl Calls {
         }
     }
 
+    /// Waits until a process may be started: at once where there is another processor for it, else for a [lull](Self::lull).
+    pub(super) async fn start(&self) {
+        if self.one_processor {
+            self.lull().await;
+        }
+    }
+
     /// Waits until no boot or reset is under way, and no call began or ended for a moment.
     pub(super) async fn lull(&self) {
         let mut calls = self.now.subscribe();
@@ -172,5 +179,18 @@ mod tests {
         assert_eq!(lull(&calls).await, LULL * 8);
         drop(calls.change());
         assert_eq!(lull(&calls).await, LULL * 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_is_started_at_once_where_there_is_another_processor() {
+        let began = Instant::now();
+        let calls = Calls::on(2);
+        let _reset = calls.change();
+        calls.start().await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        let calls = Calls::on(1);
+        drop(calls.change());
+        calls.start().await;
+        assert_eq!(began.elapsed(), LULL);
     }
 }

@@ -1,7 +1,7 @@
 //! Spares: machines that wait for the next reset.
 //!
 //! ```text
-//!          start at once            in a lull                     in a lull
+//!       start at once or in a lull  in a lull                     in a lull
 //!   nothing ----------> started, empty ----> restored and paused ----> prewarmed and paused: a spare
 //!                          |                     |                        |
 //!                          +------ take ---------+--------- take ---------+---> proved again, in service
@@ -9,8 +9,8 @@
 //!
 //! One task makes them, one step at a time. A reset takes a spare if one waits, else the machine that is in the making,
 //! after the step that is under way; with no spares configured that is a VMM that was started ahead and is empty. The
-//! first step begins as soon as there is too little, the others when no call is under way
-//! ([`Calls::lull`](super::calls::Calls::lull)).
+//! first step begins as soon as there is too little ([`Calls::start`](super::calls::Calls::start)), the others when no call
+//! is under way ([`Calls::lull`](super::calls::Calls::lull)).
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -156,10 +156,10 @@ impl Refill {
                 if let Some(until) = resting_until {
                     sleep_until(until).await;
                 }
-                if next == Making::Start {
-                    return;
+                match next {
+                    Making::Start => calls.start().await,
+                    Making::Stage | Making::Prewarm => calls.lull().await,
                 }
-                calls.lull().await;
             };
             tokio::select! {
                 biased;

@@ -176,14 +176,6 @@ pub enum Error {
         /// What the kernel says.
         source: io::Error,
     },
-    /// The process has more descriptors open than a VMM ever needs.
-    #[error("the VMM (pid {pid}) has more than {limit} descriptors open")]
-    TooManyOpenFiles {
-        /// Its process id.
-        pid: u32,
-        /// How many are looked at.
-        limit: usize,
-    },
 }
 
 impl Error {

@@ -2,13 +2,11 @@
 
 use std::fs;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::procfs;
-
-/// How many descriptors are looked at. A VMM with many queues has some hundreds.
-pub(super) const LIMIT: usize = 4096;
 
 /// Something that a process has open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,28 +23,20 @@ pub struct OpenFile {
     pub locked: bool,
 }
 
-/// The descriptors of the process that are of a `wanted` device and inode; `None` if there are more than [`LIMIT`].
-pub(super) fn read(
+/// Looks at the descriptors of the process that are of a `wanted` device and inode, until one is enough; at those in
+/// `first` before all others.
+pub(super) fn look(
     pid: u32,
+    first: &[u32],
     wanted: impl Fn(u64, u64) -> bool,
-) -> io::Result<Option<Vec<OpenFile>>> {
+    mut look: impl FnMut(OpenFile) -> ControlFlow<()>,
+) -> io::Result<()> {
     let process = procfs::directory(pid);
-    let descriptors = procfs::descriptors(pid)?;
-    if descriptors.len() > LIMIT {
-        return Ok(None);
-    }
-    let mut files = Vec::new();
-    for fd in descriptors {
-        match read_one(&process, fd, &wanted) {
-            Ok(file) => files.extend(file),
-            // Closed meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(procfs::gone_is_not_found(error)),
-        }
-    }
-    // "Closed meanwhile" may have meant that it died meanwhile.
-    procfs::descriptors(pid)?;
-    Ok(Some(files))
+    procfs::look_at_descriptors(pid, first, |fd| {
+        let file = read_one(&process, fd, &wanted)?;
+        Ok(file.map_or(ControlFlow::Continue(()), &mut look))
+    })
+    .map(drop)
 }
 
 fn read_one(
@@ -133,7 +123,16 @@ mod tests {
         fs::write(dir.path().join("other"), "").unwrap();
         fs::rename(dir.path().join("other"), &path).unwrap();
 
-        let files = read(std::process::id(), |_, _| true).unwrap().unwrap();
+        let read = |first: &[u32]| {
+            let mut files = Vec::new();
+            let all = |file| {
+                files.push(file);
+                ControlFlow::Continue(())
+            };
+            look(std::process::id(), first, |_, _| true, all).unwrap();
+            files
+        };
+        let files = read(&[]);
         let find = |file: &File| {
             let fd = file.as_raw_fd() as u32;
             *files.iter().find(|open| open.fd == fd).unwrap()
@@ -146,6 +145,29 @@ mod tests {
             );
             assert_eq!(found.writable, writable);
             assert_eq!(found.locked, writable);
+        }
+        // Each is looked at once, and the likely ones first.
+        let first = [&reader, &disk].map(|file| file.as_raw_fd() as u32);
+        let again = read(&first);
+        assert_eq!([again[0].fd, again[1].fd], first);
+        let times = |fd| again.iter().filter(|file| file.fd == fd).count();
+        assert_eq!(first.map(times), [1, 1]);
+    }
+
+    #[test]
+    fn what_is_enough_ends_the_look() {
+        let disk = tempfile::tempfile().unwrap();
+        let fd = disk.as_raw_fd() as u32;
+        for first in [&[][..], &[fd], &[1 << 20, 0, fd]] {
+            let identity = disk.metadata().unwrap();
+            let wanted = |device, inode| (device, inode) == (identity.dev(), identity.ino());
+            let mut found = Vec::new();
+            let one = |file: OpenFile| {
+                found.push(file.fd);
+                ControlFlow::Break(())
+            };
+            look(std::process::id(), first, wanted, one).unwrap();
+            assert_eq!(found, [fd], "{first:?}");
         }
     }
 }

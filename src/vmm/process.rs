@@ -1,8 +1,9 @@
 //! The handle of a VMM process.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,6 +19,8 @@ use super::{Error, OpenFile, open_files, procfs};
 pub struct Process {
     pub(super) stamp: Stamp,
     pub(super) listener_inode: u64,
+    /// Where its listener was found the first time.
+    listener_fd: Arc<OnceLock<u32>>,
     pidfd: Arc<OwnedFd>,
 }
 
@@ -31,6 +34,7 @@ impl Process {
         Ok(Process {
             stamp: procfs::stamp(pid)?,
             listener_inode,
+            listener_fd: Arc::default(),
             pidfd: Arc::new(pidfd),
         })
     }
@@ -54,24 +58,31 @@ impl Process {
     /// # Errors
     ///
     /// - [`Error::ProcessEnded`]: there is nobody to ask.
-    /// - [`Error::TooManyOpenFiles`]: more than 4,096.
     /// - [`Error::Inspect`]: the kernel refuses, for one because the VMM's executable has file capabilities and this
-    ///   process has not.
+    ///   process has not; or the process has more than 4,096 descriptors.
     pub fn open_files(&self) -> Result<Vec<OpenFile>, Error> {
-        self.open_files_of(|_, _| true)
+        let mut files = Vec::new();
+        let all = |file| {
+            files.push(file);
+            ControlFlow::Continue(())
+        };
+        self.look_at_open_files(&[], |_, _| true, all)?;
+        Ok(files)
     }
 
-    /// The same for the files of a `wanted` device and inode alone, which costs less.
+    /// Looks at the open files of a `wanted` device and inode one by one, until `look` has seen enough. The descriptors in
+    /// `first` come before all others: where they suffice, this costs little.
     ///
     /// # Errors
     ///
     /// Those of [`open_files`](Self::open_files).
-    pub fn open_files_of(&self, wanted: impl Fn(u64, u64) -> bool) -> Result<Vec<OpenFile>, Error> {
-        self.inspect("fd", || open_files::read(self.pid(), wanted))?
-            .ok_or(Error::TooManyOpenFiles {
-                pid: self.pid(),
-                limit: open_files::LIMIT,
-            })
+    pub fn look_at_open_files(
+        &self,
+        first: &[u32],
+        wanted: impl Fn(u64, u64) -> bool,
+        look: impl FnMut(OpenFile) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.inspect("fd", || open_files::look(self.pid(), first, wanted, look))
     }
 
     /// Whether the process still has the listener of its api-socket: the one that was made for it, not one that
@@ -81,9 +92,14 @@ impl Process {
     ///
     /// [`Error::ProcessEnded`] and [`Error::Inspect`], as for [`open_files`](Process::open_files).
     pub fn holds_listener(&self) -> Result<bool, Error> {
-        self.inspect("fd", || {
-            procfs::holds_socket(self.pid(), self.listener_inode)
-        })
+        let likely = self.listener_fd.get().copied();
+        let found = self.inspect("fd", || {
+            procfs::descriptor_of_socket(self.pid(), self.listener_inode, likely)
+        })?;
+        if let Some(fd) = found {
+            let _ = self.listener_fd.set(fd);
+        }
+        Ok(found.is_some())
     }
 
     /// Reads something from `/proc` that is certainly of this process: one that lives after the reading lived during it,

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -73,21 +74,62 @@ pub(super) fn descriptors(pid: u32) -> io::Result<Vec<u32>> {
     Ok(descriptors)
 }
 
-/// Whether the process has the socket with this inode open. Errors as for [`descriptors`].
-pub(super) fn holds_socket(pid: u32, inode: u64) -> io::Result<bool> {
-    let expected = format!("socket:[{inode}]");
-    let directory = directory(pid).join("fd");
-    for descriptor in descriptors(pid)? {
-        match fs::read_link(directory.join(descriptor.to_string())) {
-            Ok(target) if target.as_os_str() == expected.as_str() => return Ok(true),
-            Ok(_) => {}
-            // Closed meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(gone_is_not_found(error)),
+/// How many descriptors of a process are looked at. A VMM with many queues has some hundreds.
+pub(super) const MOST_DESCRIPTORS: usize = 4096;
+
+/// Looks at the descriptors of a process one by one, at those in `first` before all others, until one is enough. Whether
+/// one was.
+///
+/// A descriptor that is closed meanwhile is passed over. Errors as for [`descriptors`], and one for more than
+/// [`MOST_DESCRIPTORS`].
+pub(super) fn look_at_descriptors(
+    pid: u32,
+    first: &[u32],
+    mut look: impl FnMut(u32) -> io::Result<ControlFlow<()>>,
+) -> io::Result<bool> {
+    let mut is_enough = |fd: u32| match look(fd) {
+        Ok(flow) => Ok(flow.is_break()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(gone_is_not_found(error)),
+    };
+    for &fd in first {
+        if is_enough(fd)? {
+            return Ok(true);
+        }
+    }
+    let others = descriptors(pid)?;
+    if others.len() > MOST_DESCRIPTORS {
+        let reason = format!("it has more than {MOST_DESCRIPTORS} descriptors open");
+        return Err(io::Error::other(reason));
+    }
+    for fd in others.into_iter().filter(|fd| !first.contains(fd)) {
+        if is_enough(fd)? {
+            return Ok(true);
         }
     }
     // "Closed meanwhile" may have meant that it died meanwhile.
     descriptors(pid).map(|_| false)
+}
+
+/// Which descriptor of the process is the socket with this inode, if one is; the one that is `likely` is looked at first.
+/// Errors as for [`look_at_descriptors`].
+pub(super) fn descriptor_of_socket(
+    pid: u32,
+    inode: u64,
+    likely: Option<u32>,
+) -> io::Result<Option<u32>> {
+    let expected = format!("socket:[{inode}]");
+    let directory = directory(pid).join("fd");
+    let mut found = None;
+    look_at_descriptors(pid, likely.as_slice(), |fd| {
+        let target = fs::read_link(directory.join(fd.to_string()))?;
+        if target.as_os_str() != expected.as_str() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        found = Some(fd);
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(found)
 }
 
 /// Fails where `/proc` doesn't show this process itself: a container may mask parts of it, and nothing can be proved then.
@@ -172,7 +214,7 @@ pub(super) fn owner(pid: u32) -> io::Result<u32> {
 /// The processes of this user that have the socket with this inode open.
 pub(super) fn holders_of_socket(inode: u64) -> Vec<u32> {
     let mut holders = own_processes();
-    holders.retain(|&pid| holds_socket(pid, inode).unwrap_or(false));
+    holders.retain(|&pid| matches!(descriptor_of_socket(pid, inode, None), Ok(Some(_))));
     holders
 }
 
@@ -224,6 +266,7 @@ pub(super) fn gone_is_not_found(error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixListener;
 
     use super::*;
@@ -235,9 +278,17 @@ mod tests {
         let inode = socket_inode(&listener).unwrap();
         let me = stamp(std::process::id()).unwrap();
 
-        assert!(holds_socket(me.pid, inode).unwrap());
+        let fd = listener.as_raw_fd() as u32;
+        // A number that leads to something else, or to nothing, is no answer.
+        for likely in [None, Some(fd), Some(0), Some(1 << 20)] {
+            let found = descriptor_of_socket(me.pid, inode, likely).unwrap();
+            assert_eq!(found, Some(fd), "{likely:?}");
+        }
         drop(listener);
-        assert!(!holds_socket(me.pid, inode).unwrap());
+        for likely in [None, Some(fd)] {
+            let found = descriptor_of_socket(me.pid, inode, likely).unwrap();
+            assert_eq!(found, None, "{likely:?}");
+        }
     }
 
     #[test]
@@ -290,7 +341,7 @@ mod tests {
         let nobody = 1 << 30;
         assert_eq!(stamp(nobody).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(
-            holds_socket(nobody, 1).unwrap_err().kind(),
+            descriptor_of_socket(nobody, 1, Some(3)).unwrap_err().kind(),
             ErrorKind::NotFound
         );
     }

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 /// # Errors
 ///
 /// What the kernel says when it refuses. A path at which nothing is, is removed.
-pub(super) fn remove_tree(path: &Path, deadline: Instant) -> io::Result<bool> {
+pub(crate) fn remove_tree(path: &Path, deadline: Instant) -> io::Result<bool> {
     let folder = match rustix::fs::open(path, FOLDER, Mode::empty()) {
         Ok(folder) => folder,
         Err(Errno::NOENT) => return Ok(true),
@@ -26,13 +26,15 @@ pub(super) fn remove_tree(path: &Path, deadline: Instant) -> io::Result<bool> {
     loop {
         match empty_once(folder.as_fd(), &mut moved, deadline)? {
             Pass::Late => return Ok(false),
-            Pass::Changed => {}
-            Pass::Empty => break,
+            Pass::Changed => continue,
+            Pass::Empty => {}
         }
-    }
-    match rustix::fs::rmdir(path) {
-        Ok(()) | Err(Errno::NOENT) => Ok(true),
-        Err(error) => Err(error.into()),
+        match rustix::fs::rmdir(path) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(true),
+            // Something was made in it since it was found empty.
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -197,6 +199,26 @@ mod tests {
         assert!(remove_tree(&path, later()).unwrap());
         assert!(!path.exists());
         assert_eq!(fs::read(kept.join("file")).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn what_is_made_meanwhile_goes_too() {
+        let folder = tempfile::tempdir().unwrap();
+        for _ in 0..100 {
+            let path = folder.path().join("tree");
+            fs::create_dir_all(path.join("a/b")).unwrap();
+            let made_in = path.clone();
+            let maker = std::thread::spawn(move || {
+                // Ends once the folder itself is gone.
+                let mut number = 0;
+                while number < 1_000 && fs::create_dir(made_in.join(number.to_string())).is_ok() {
+                    number += 1;
+                }
+            });
+            assert!(remove_tree(&path, later()).unwrap());
+            maker.join().unwrap();
+            assert!(!path.exists());
+        }
     }
 
     #[test]

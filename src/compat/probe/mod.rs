@@ -31,9 +31,8 @@ mod traps;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
 use tokio::time::sleep;
 
 pub use error::Error;
@@ -45,9 +44,10 @@ pub use rules::{RULES, Rule};
 pub use session::record;
 
 use super::Report;
+use crate::causes::Causes;
 use crate::client;
 use crate::spec::{Contract, Release, supported};
-use crate::vmm::{Limits, VmmConfig};
+use crate::vmm::{self, Limits, VmmConfig};
 
 /// What to probe, and how.
 #[derive(Clone, Debug)]
@@ -84,6 +84,9 @@ pub struct Probed {
     pub fields: usize,
 }
 
+/// How long the removal of what a probe made may take.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
+
 /// How long a binary has to answer for the first time. A machine that is emulated needs seconds.
 const READY: Duration = Duration::from_secs(10);
 
@@ -97,9 +100,9 @@ const READY: Duration = Duration::from_secs(10);
 /// Any [`Error`]: then nothing is decided.
 pub async fn probe(options: &Options) -> Result<Probed, Error> {
     // Outside of what is dropped when time runs out, so that it is removed after the last process has been killed.
-    let directory = private_directory(options.directory.as_deref())?;
-    let run_root = directory.path().join("vmm");
-    let probing = observe_and_judge(options, directory.path(), &run_root);
+    let directory = PrivateDirectory::new(options.directory.as_deref())?;
+    let run_root = directory.0.join("vmm");
+    let probing = observe_and_judge(options, &directory.0, &run_root);
     tokio::select! {
         probed = probing => probed,
         () = sleep(options.limit) => Err(Error::OutOfTime { limit: options.limit }),
@@ -222,15 +225,31 @@ pub fn nearest(server: client::Release) -> Release {
         .unwrap_or_else(supported::newest)
 }
 
-fn private_directory(within: Option<&Path>) -> Result<TempDir, Error> {
-    let within = within.map_or_else(std::env::temp_dir, Path::to_owned);
-    tempfile::Builder::new()
-        .prefix("chv-probe-")
-        .tempdir_in(&within)
-        .map_err(|source| Error::Directory {
+/// A folder that goes with whatever is in it.
+struct PrivateDirectory(PathBuf);
+
+impl PrivateDirectory {
+    fn new(within: Option<&Path>) -> Result<PrivateDirectory, Error> {
+        let within = within.map_or_else(std::env::temp_dir, Path::to_owned);
+        let made = tempfile::Builder::new()
+            .prefix("chv-probe-")
+            .tempdir_in(&within);
+        let made = made.map_err(|source| Error::Directory {
             path: within,
             source,
-        })
+        })?;
+        Ok(PrivateDirectory(made.keep()))
+    }
+}
+
+impl Drop for PrivateDirectory {
+    /// A VMM whose start nobody waits for any more may be making its files in there at this very moment.
+    fn drop(&mut self) {
+        if let Err(error) = vmm::remove_tree(&self.0, Instant::now() + REMOVAL_LIMIT) {
+            let path = self.0.display();
+            tracing::warn!(%path, error = %Causes(&error), "the directory of a probe stays");
+        }
+    }
 }
 
 fn make_private(path: &Path) -> Result<(), Error> {

@@ -97,6 +97,8 @@ pub(super) struct Driver {
     serving: Option<Serving>,
     /// Where other VMMs serve after a reset.
     spares: Option<Spares>,
+    /// Machines whose VMM was killed by the call that is under way, and whose rest is still there.
+    killed: Vec<Serving>,
     /// What ends machines that are no longer wanted, and removes the rest of those whose VMM has ended.
     retired: JoinSet<()>,
 }
@@ -110,6 +112,7 @@ impl Driver {
             target: None,
             serving: None,
             spares: None,
+            killed: Vec::new(),
             retired: JoinSet::new(),
         }
     }
@@ -150,6 +153,14 @@ impl Driver {
                     answer(reply, reset).await;
                 }
             }
+            self.remove_killed();
+        }
+    }
+
+    /// Removes what killed VMMs left, in the background.
+    fn remove_killed(&mut self) {
+        for serving in self.killed.drain(..) {
+            self.retired.spawn_blocking(move || drop(serving));
         }
     }
 
@@ -242,9 +253,8 @@ impl Driver {
             }
             serving.tell_pending(&self.status);
         }
-        if let Some(serving) = self.serving.take() {
-            self.retired.spawn_blocking(move || drop(serving));
-        }
+        self.killed.extend(self.serving.take());
+        self.remove_killed();
         while let Some(removed) = self.retired.join_next().await {
             if let Err(error) = removed {
                 tracing::error!(error = %Causes(&error), "what a VMM left was not removed");
@@ -258,6 +268,7 @@ impl Drop for Driver {
     /// The handle is gone, or the runtime: the machines that are dropped kill their VMMs.
     fn drop(&mut self) {
         (self.spares, self.serving) = (None, None);
+        self.killed.clear();
         self.status.set(SandboxState::NotBooted);
     }
 }

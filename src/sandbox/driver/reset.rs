@@ -261,7 +261,7 @@ impl Driver {
     }
 
     /// Kills the VMM that served, if it is ours, and waits until it has ended: before that no other guest is let run. What
-    /// it left is removed in the background.
+    /// it left is removed once the caller has its answer.
     async fn kill_serving(&mut self, steps: &mut Steps) -> Result<(), Failure> {
         let Some(serving) = &mut self.serving else {
             return Ok(());
@@ -269,8 +269,7 @@ impl Driver {
         if serving.machine.vmm().process().is_some() {
             serving.machine.kill().await?;
             serving.tell_pending(&self.status);
-            let serving = self.serving.take();
-            self.retired.spawn_blocking(move || drop(serving));
+            self.killed.extend(self.serving.take());
             steps.end("kill");
         }
         Ok(())
@@ -311,9 +310,7 @@ impl Driver {
             self.status.tell(Event::EvidenceKept(folder.clone()));
         }
         let ours = |serving: &mut Serving| serving.machine.vmm().process().is_some();
-        if let Some(serving) = self.serving.take_if(ours) {
-            self.retired.spawn_blocking(move || drop(serving));
-        }
+        self.killed.extend(self.serving.take_if(ours));
         FailedReset { outcome, evidence }
     }
 
