@@ -13,7 +13,7 @@ use super::driver::{Asked, Driver, Request, Settings, Stops};
 use super::status::Status;
 use super::{
     Backend, ConfigError, Error, Event, Reset, ResetReason, Sandbox, SandboxConfig, SandboxState,
-    Strategy, ToolExecution, ToolInvocation,
+    Strategy, ToolExecution, ToolInvocation, ToolRefusal,
 };
 use crate::broadcast;
 use crate::golden::{LoadedGolden, MemoryBasis};
@@ -175,12 +175,11 @@ impl Sandbox for ChvSandbox {
     async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error> {
         let deadline = Duration::from_millis(invocation.deadline_ms);
         let dispatch = invocation.try_into()?;
-        let channel = self.status.channel_for_tool()?;
+        let config = &self.settings.config;
+        let (channel, in_flight) = self.status.begin_tool(config.tools_per_reset)?;
         let _call = self.calls.tool();
-        let in_flight = self.status.tool_in_flight(&channel);
-        let grace = Duration::from_millis(self.settings.config.timeouts.grace_ms);
-        let result = channel.dispatch(dispatch, grace).await;
-        match result {
+        let grace = Duration::from_millis(config.timeouts.grace_ms);
+        match channel.dispatch(dispatch, grace).await {
             Ok(result) => {
                 in_flight.has_ended();
                 Ok(ToolExecution::from(result))
@@ -193,10 +192,18 @@ impl Sandbox for ChvSandbox {
                 in_flight.needs_reset(ResetReason::EvidenceRejected);
                 Err(Error::Channel(source))
             }
-            // It was never sent, or the channel is closed, which says more.
-            Err(source) => {
-                in_flight.has_ended();
+            Err(source @ vsock::Error::RequestTooLarge { .. }) => {
+                in_flight.was_not_sent();
+                Err(Error::ToolRefused(ToolRefusal::TooLarge(source)))
+            }
+            Err(source) if source.is_duplicate() => {
+                in_flight.was_not_sent();
                 Err(Error::Channel(source))
+            }
+            Err(source) => {
+                in_flight.needs_reset(ResetReason::ChannelBroken);
+                let ended = self.status.why_closed(channel.origin().channel);
+                Err(ended.unwrap_or(Error::Channel(source)))
             }
         }
     }

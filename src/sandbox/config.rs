@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{MAX_SPARES, OlderGuest, Strategy};
+use super::{MAX_SPARES, OlderGuest, Strategy, ToolsPerReset};
 use crate::client::Deadlines;
 use crate::golden::{CopyReason, LoadOptions, LoadedMemory, MemoryMode};
 use crate::machine::{Disk, DiskFormat, DiskRole, Limits, VerificationLevel, VmShape, VmmSource};
@@ -64,6 +64,8 @@ pub struct SandboxConfig {
     /// because there is too little of it. With none, an empty VMM that was started ahead is restored while the caller waits.
     /// Of no use to [`Strategy::InPlace`].
     pub spares: Option<u32>,
+    /// How many tools the sandbox runs before it has to be reset: `one` unless set, or `many`.
+    pub tools_per_reset: ToolsPerReset,
     /// How guests get the golden snapshot's memory: `mapped` unless set, or `copied`.
     pub memory: MemoryMode,
     /// The most memory that this process may take for the golden snapshot's, in MiB. Where that is less than the guest has,
@@ -175,6 +177,7 @@ impl Default for SandboxConfig {
             scaffold: false,
             strategy: None,
             spares: None,
+            tools_per_reset: ToolsPerReset::default(),
             memory: MemoryMode::default(),
             golden_memory_limit_mib: None,
             verification: VerificationLevel::default(),

@@ -1,17 +1,25 @@
 //! What can go wrong with a sandbox, by the codes of the agent's protocol.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::Serialize;
 
 use super::{Outcome, ResetOutcome, ResetReason, WireState};
 use crate::client::Release;
 use crate::guest::protocol::ToolNameError;
 use crate::{golden, machine, vmm, vsock};
 
-/// A sandbox couldn't do what was asked of it. [`code`](Error::code) is stable.
+/// A sandbox couldn't do what was asked of it. [`code`](Error::code) is stable, [`advice`](Error::advice) says what to do
+/// next.
 ///
 /// A clone is cheap, and shares its cause: the error that a call returned stands in the sandbox's state, too.
+///
+/// # Codes
+///
+#[doc = include_str!("codes.md")]
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -19,14 +27,23 @@ pub enum Error {
     #[error("no sandbox can run here; `chv-sandbox doctor` says what this host lacks")]
     NotAvailable(#[source] Arc<Unavailable>),
     /// The sandbox isn't in a state for this.
-    #[error("the sandbox is {state}, so it cannot {action}{}", if *halted { "; it halted after a reset that was not verified, and takes nothing but shutdown" } else { "" })]
+    #[error("the sandbox is {state}, so it cannot {action}")]
     NotReady {
         /// What was asked, as a verb.
         action: &'static str,
         /// Where it stands.
         state: WireState,
-        /// Whether it has halted for good.
-        halted: bool,
+    },
+    /// The sandbox halted after a reset that was not verified, and takes nothing but a shutdown. A [pool](super::Pool)
+    /// halted after two such resets in a row.
+    #[error("the {what} has halted and cannot {action}, it takes nothing but shutdown: {failed}")]
+    Halted {
+        /// What has halted: `sandbox` or `pool`.
+        what: &'static str,
+        /// What was asked, as a verb.
+        action: &'static str,
+        /// What the reset found.
+        failed: Arc<FailedReset>,
     },
     /// The sandbox can't take a tool before it is reset.
     #[error("the sandbox takes no tool until it is reset: {reason}")]
@@ -45,12 +62,12 @@ pub enum Error {
         /// What the channel saw.
         source: vsock::Error,
     },
-    /// The tool's name can't be one.
-    #[error("no tool can have this name")]
-    NotATool {
-        /// What is wrong with it.
-        source: ToolNameError,
-    },
+    /// The invocation can't be sent to the guest. Nothing of it ran, and the sandbox goes on.
+    #[error("the tool was not sent to the guest")]
+    ToolRefused(#[source] ToolRefusal),
+    /// A reset ended the tool.
+    #[error("a reset ended the tool")]
+    ResetInterrupted,
     /// A source disagrees with its baseline. The sandbox has halted.
     #[error("the reset is not to be believed: {0}")]
     ResetDivergence(Arc<FailedReset>),
@@ -73,6 +90,59 @@ pub enum Error {
     /// The call was ended by a shutdown.
     #[error("the sandbox was shut down meanwhile")]
     ShutDown,
+    /// A [pool](super::Pool) had no sandbox to hand out within the caller's deadline.
+    #[error("the pool had no clean sandbox to hand out within {waited:.1?}")]
+    AcquireTimeout {
+        /// The deadline.
+        waited: Duration,
+        /// Why the last sandbox that was being prepared did not come up, if one did not.
+        source: Option<Arc<Error>>,
+    },
+    /// The [pool](super::Pool) is drained or shut down.
+    #[error("the pool is closed, so it hands out no sandbox")]
+    PoolClosed,
+}
+
+/// Why an invocation can't be sent to the guest.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ToolRefusal {
+    /// No tool can have this name.
+    #[error("no tool can have this name")]
+    Name(#[source] ToolNameError),
+    /// The invocation is larger than a frame may be.
+    #[error("its parameters are too large")]
+    TooLarge(#[source] vsock::Error),
+}
+
+/// What to do after an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Advice {
+    /// Make the same call again, a little later.
+    Retry,
+    /// Call [`reset`](super::Sandbox::reset), then make the same call again.
+    Reset,
+    /// Shut this sandbox down and boot it anew, or give it back to its pool and acquire another.
+    Rebuild,
+    /// Go on without this tool: the same invocation is refused each time.
+    SkipTool,
+    /// Stop. A person has to mend the host, the configuration or the golden snapshot, or the caller has ended the work
+    /// itself.
+    GiveUp,
+}
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Advice::Retry => "retry",
+            Advice::Reset => "reset",
+            Advice::Rebuild => "rebuild",
+            Advice::SkipTool => "skip the tool",
+            Advice::GiveUp => "give up",
+        })
+    }
 }
 
 /// Why no sandbox can run here.
@@ -128,8 +198,8 @@ pub struct FailedReset {
     pub evidence: Option<PathBuf>,
 }
 
-impl std::fmt::Display for FailedReset {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for FailedReset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let checks = self.outcome.report.checks.iter();
         let bad =
             checks.filter(|check| matches!(check.outcome, Outcome::Disagreed | Outcome::Silent));
@@ -149,28 +219,75 @@ impl std::fmt::Display for FailedReset {
 }
 
 impl Error {
-    /// The code in the agent's protocol.
+    /// The code in the agent's protocol: see the [table](Error#codes).
     pub fn code(&self) -> &'static str {
         match self {
-            Error::NotAvailable(_)
-            | Error::NotReady { .. }
-            | Error::NeedsReset { .. }
-            | Error::VmmEnded(_)
-            | Error::ShutDown => "SANDBOX_NOT_AVAILABLE",
+            Error::NotAvailable(_) => "SANDBOX_NOT_AVAILABLE",
+            Error::NotReady { .. } | Error::VmmEnded(_) => "SANDBOX_NOT_READY",
+            Error::NeedsReset { .. } => "SANDBOX_RESET_REQUIRED",
+            Error::Halted { .. } => "SANDBOX_HALTED",
             Error::BootFailed(_) => "SANDBOX_BOOT_FAILED",
             Error::ToolTimeout { .. } => "SANDBOX_TOOL_TIMEOUT",
-            Error::NotATool { .. } => "SANDBOX_TOOL_ERROR",
+            Error::ToolRefused(_) => "SANDBOX_TOOL_REFUSED",
+            Error::ResetInterrupted => "SANDBOX_RESET_INTERRUPTED",
             Error::ResetDivergence(_) => "SANDBOX_RESET_DIVERGENCE",
             Error::ResetTimeout(_) => "SANDBOX_RESET_TIMEOUT",
             Error::ResetFailed(_) | Error::ResetRefused(_) => "SANDBOX_RESET_FAILED",
             Error::Channel(error) => error.code(),
+            Error::ShutDown => "SANDBOX_SHUT_DOWN",
+            Error::AcquireTimeout { .. } => "SANDBOX_ACQUIRE_TIMEOUT",
+            Error::PoolClosed => "SANDBOX_POOL_CLOSED",
+        }
+    }
+
+    /// What to do next.
+    pub fn advice(&self) -> Advice {
+        match self {
+            Error::NotAvailable(_)
+            | Error::ResetRefused(_)
+            | Error::ShutDown
+            | Error::PoolClosed => Advice::GiveUp,
+            Error::NotReady { state, .. } => match state {
+                WireState::Booting | WireState::Resetting | WireState::Ready => Advice::Retry,
+                WireState::Failed | WireState::NotBooted => Advice::Rebuild,
+            },
+            Error::NeedsReset { .. }
+            | Error::ToolTimeout { .. }
+            | Error::ResetFailed(_)
+            | Error::VmmEnded(_) => Advice::Reset,
+            Error::Halted { what: "pool", .. } => Advice::GiveUp,
+            Error::Halted { .. } | Error::ResetDivergence(_) | Error::ResetTimeout(_) => {
+                Advice::Rebuild
+            }
+            Error::BootFailed(failure) => match **failure {
+                BootFailure::Machine(_) => Advice::Rebuild,
+                BootFailure::Golden(_) | BootFailure::Unverified(_) => Advice::GiveUp,
+            },
+            Error::ToolRefused(_) => Advice::SkipTool,
+            Error::ResetInterrupted | Error::AcquireTimeout { .. } => Advice::Retry,
+            Error::Channel(error) if error.is_duplicate() => Advice::SkipTool,
+            Error::Channel(_) => Advice::Reset,
+        }
+    }
+
+    /// Whether this is the error of a tool of which nothing was sent to the guest.
+    pub(super) fn is_unsent(&self) -> bool {
+        match self {
+            Error::NotReady { .. }
+            | Error::NeedsReset { .. }
+            | Error::Halted { .. }
+            | Error::ToolRefused(_) => true,
+            Error::Channel(error) => error.is_duplicate(),
+            _ => false,
         }
     }
 
     /// What the reset that failed had found, for a divergence or a time-out.
     pub fn failed_reset(&self) -> Option<&FailedReset> {
         match self {
-            Error::ResetDivergence(failed) | Error::ResetTimeout(failed) => Some(failed),
+            Error::ResetDivergence(failed)
+            | Error::ResetTimeout(failed)
+            | Error::Halted { failed, .. } => Some(failed),
             Error::BootFailed(failure) => match &**failure {
                 BootFailure::Unverified(error) => error.failed_reset(),
                 _ => None,
@@ -179,3 +296,6 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

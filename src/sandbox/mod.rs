@@ -48,7 +48,7 @@ use crate::broadcast;
 
 pub use chv::ChvSandbox;
 pub use config::{ConfigError, SandboxConfig, Timeouts, VmmEnv};
-pub use error::{BootFailure, Error, FailedReset, Unavailable};
+pub use error::{Advice, BootFailure, Error, FailedReset, ToolRefusal, Unavailable};
 pub use event::Event;
 pub use guest::OlderGuest;
 pub use report::{Check, Outcome, ResetReport, Source, StrategyUsed, VmmUsed};
@@ -61,7 +61,7 @@ pub use crate::guest::protocol::{DivergenceAction, VmmApiState};
 pub use crate::machine::VerificationLevel;
 pub use strategy::{MAX_SPARES, Strategy};
 pub use stub::StubSandbox;
-pub use tool::{ToolExecution, ToolInvocation};
+pub use tool::{ToolExecution, ToolInvocation, ToolsPerReset};
 
 /// A sandbox that runs untrusted tools and can prove that nothing of the last one is left.
 ///
@@ -75,7 +75,7 @@ pub trait Sandbox: Send + Sync {
     /// # Errors
     ///
     /// [`Error::NotAvailable`] where no sandbox can run, [`Error::BootFailed`] when this one didn't come up;
-    /// what had been started is cleaned up then. [`Error::NotReady`] when it has halted, [`Error::ShutDown`].
+    /// what had been started is cleaned up then. [`Error::Halted`] when it has halted, [`Error::ShutDown`].
     async fn boot(&self) -> Result<(), Error>;
 
     /// Runs one tool in the guest. An exit code other than 0 is a result, not an error. If the returned future is dropped
@@ -83,20 +83,47 @@ pub trait Sandbox: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Error::NotReady`] unless the sandbox is ready, [`Error::NeedsReset`] when it takes no tool before a reset;
-    /// [`Error::ToolTimeout`] when no answer came within the invocation's deadline and the grace, after which the sandbox
-    /// takes no tool until it is reset; [`Error::NotATool`] for a name that no tool has; [`Error::Channel`].
+    /// - [`Error::NotReady`] and [`Error::Halted`]: the sandbox is in no state to run a tool.
+    /// - [`Error::NeedsReset`]: it takes no tool before a reset, for one because [one tool](ToolsPerReset::One) has run.
+    /// - [`Error::ToolRefused`]: the invocation can't be sent. Nothing ran, and the sandbox goes on.
+    /// - [`Error::ToolTimeout`]: no answer came within the invocation's deadline and the grace.
+    /// - [`Error::ResetInterrupted`] and [`Error::ShutDown`]: a reset or a shutdown ended the tool.
+    /// - [`Error::VmmEnded`] and [`Error::Channel`]: the VMM or the channel failed. What the tool did isn't known.
     async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error>;
+
+    /// Runs one tool and resets the sandbox, whatever became of the tool. The tool's output is given only together with the
+    /// reset that was verified (or, in scaffold mode, made). If the returned future is dropped, the tool may go on, and the
+    /// sandbox takes no other until it is reset.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`reset`](Self::reset), in which case the tool's output is withheld; otherwise those of
+    /// [`execute_tool`](Self::execute_tool), after a reset unless the tool was not sent to the guest.
+    async fn run_once(&self, invocation: ToolInvocation) -> Result<RunOnce, Error> {
+        let ran = self.execute_tool(invocation).await;
+        if let Err(error) = &ran
+            && error.is_unsent()
+        {
+            return Err(error.clone());
+        }
+        let reset = self.reset().await?;
+        let execution = ran?;
+        Ok(RunOnce { execution, reset })
+    }
 
     /// Reverts the sandbox and verifies that it did. Ends what is in flight. If the returned future is dropped the reset goes
     /// on; one that waits for another call to end is not begun then.
     ///
     /// # Errors
     ///
-    /// [`Error::ResetDivergence`] when a source disagrees with its baseline, [`Error::ResetTimeout`] when one
-    /// stayed silent twice, [`Error::ResetFailed`] and [`Error::ResetRefused`] when the revert itself was not made,
-    /// [`Error::NotAvailable`] when the VMM is of another release by now. Never a pass in any of them.
-    /// [`Error::NotReady`] for a sandbox that hasn't booted or has halted, [`Error::ShutDown`].
+    /// Never a pass in any of them:
+    ///
+    /// - [`Error::ResetDivergence`]: a source disagrees with its baseline; [`Error::ResetTimeout`]: one stayed silent twice.
+    ///   The sandbox has halted.
+    /// - [`Error::ResetFailed`] and [`Error::ResetRefused`]: the revert was not made. The sandbox has failed.
+    /// - [`Error::NotAvailable`]: the VMM is of another release by now.
+    /// - [`Error::NotReady`]: it has not booted; [`Error::Halted`]: it halted before.
+    /// - [`Error::ShutDown`]: a shutdown ended the reset.
     async fn reset(&self) -> Result<Reset, Error>;
 
     /// Stops and releases everything, whatever is under way, which ends with [`Error::ShutDown`]. VMMs of ours are killed.
@@ -113,6 +140,16 @@ pub trait Sandbox: Send + Sync {
     /// What happens from now on, for the agent's audit. A receiver that falls behind by more than 256 events, or by
     /// 8 MiB of what they hold, loses the oldest and is told how many.
     fn subscribe(&self) -> broadcast::Receiver<Event>;
+}
+
+/// What a tool did, and the reset that followed it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RunOnce {
+    /// What the tool did.
+    pub execution: ToolExecution,
+    /// The reset: [`Reset::Verified`], but in scaffold mode.
+    pub reset: Reset,
 }
 
 /// What a sandbox is made of.

@@ -59,6 +59,9 @@ pub enum WireState {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ResetReason {
+    /// A tool was sent to the guest, and one is all that it runs before a reset
+    /// ([`ToolsPerReset::One`](super::ToolsPerReset)).
+    ToolRan,
     /// A tool gave no answer in time, so it may still run.
     ToolTimedOut,
     /// The channel to the guest broke.
@@ -116,6 +119,7 @@ impl fmt::Display for WireState {
 impl fmt::Display for ResetReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            ResetReason::ToolRan => "a tool ran, and one is all that it runs before a reset",
             ResetReason::ToolTimedOut => "a tool gave no answer in time",
             ResetReason::ChannelBroken => "the channel to the guest broke",
             ResetReason::EvidenceRejected => "the evidence of a tool was not consistent",

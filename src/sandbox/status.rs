@@ -1,11 +1,11 @@
 //! Where a sandbox stands, for those that don't wait for its driver: tools, subscribers, `state()`.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
 use super::evidence::Journal;
-use super::{Error, Event, ResetReason, SandboxState};
+use super::{Error, Event, ResetReason, SandboxState, ToolsPerReset};
 use crate::broadcast::{self, Capacity};
 use crate::causes::Causes;
 use crate::vsock::Channel;
@@ -30,6 +30,8 @@ struct Standing {
     state: SandboxState,
     /// Where tools go: there is one in the states `Ready` and `NeedsReset`.
     channel: Option<Channel>,
+    /// The number of the channel before, and why it was closed here.
+    closed: Option<(u64, Error)>,
 }
 
 impl Default for Status {
@@ -38,6 +40,7 @@ impl Default for Status {
             standing: watch::Sender::new(Standing {
                 state: SandboxState::NotBooted,
                 channel: None,
+                closed: None,
             }),
             events: broadcast::Sender::new(EVENTS),
             journal: Mutex::default(),
@@ -70,12 +73,30 @@ impl Status {
 
     /// The sandbox stands at `state` now, and takes no tool. What is in flight ends.
     pub(super) fn set(&self, state: SandboxState) {
-        self.change(|standing| {
+        self.end_tools(match &state {
+            SandboxState::Resetting => Error::ResetInterrupted,
+            SandboxState::Failed { error } => error.clone(),
+            _ => Error::ShutDown,
+        });
+        self.change(|_| Some(state));
+    }
+
+    /// Closes the channel, so that tools in flight end with `error`, and no other begins.
+    pub(super) fn end_tools(&self, error: Error) {
+        self.standing.send_if_modified(|standing| {
             if let Some(channel) = standing.channel.take() {
+                standing.closed = Some((channel.origin().channel, error));
                 channel.close();
             }
-            Some(state)
+            false
         });
+    }
+
+    /// Why the channel of this number was closed here, if it was.
+    pub(super) fn why_closed(&self, channel: u64) -> Option<Error> {
+        let standing = self.standing.borrow();
+        let (closed, why) = standing.closed.as_ref()?;
+        (*closed == channel).then(|| why.clone())
     }
 
     /// Tools go to `channel` from now on.
@@ -89,10 +110,16 @@ impl Status {
     /// No tool is taken on the channel of this number from now on, if it is the present one.
     pub(super) fn demand_reset(&self, channel: u64, reason: ResetReason) {
         self.change(|standing| {
-            let present = standing.channel.as_ref();
-            let is_present = present.is_some_and(|it| it.origin().channel == channel);
-            let is_ready = matches!(standing.state, SandboxState::Ready);
-            (is_present && is_ready).then_some(SandboxState::NeedsReset { reason })
+            let takes_tools = match standing.state {
+                SandboxState::Ready => true,
+                // What says more of why replaces that a tool ran.
+                SandboxState::NeedsReset { reason: before } => {
+                    before == ResetReason::ToolRan && reason != before
+                }
+                _ => false,
+            };
+            let is_present = standing.is_present(channel);
+            (is_present && takes_tools).then_some(SandboxState::NeedsReset { reason })
         });
     }
 
@@ -115,43 +142,75 @@ impl Status {
         });
     }
 
+    /// Why the sandbox can't do what was asked in its present state.
     pub(super) fn not_ready(&self, action: &'static str) -> Error {
-        let standing = self.standing.borrow();
-        Error::NotReady {
-            action,
-            state: standing.state.wire(),
-            halted: standing.state.is_halted(),
-        }
+        not_ready(&self.standing.borrow().state, action)
     }
 
-    /// The channel on which a tool may run.
-    pub(super) fn channel_for_tool(&self) -> Result<Channel, Error> {
-        let channel = {
-            let standing = self.standing.borrow();
-            match (&standing.state, &standing.channel) {
-                (SandboxState::NeedsReset { reason }, _) => {
-                    return Err(Error::NeedsReset { reason: *reason });
+    /// The channel for one tool, which runs until the second value is dropped. With one tool a reset, no other is taken
+    /// from now on.
+    pub(super) fn begin_tool(
+        &self,
+        per_reset: ToolsPerReset,
+    ) -> Result<(Channel, ToolInFlight<'_>), Error> {
+        let mut begun = None;
+        self.change(|standing| {
+            let reason = match (&standing.state, &standing.channel) {
+                (SandboxState::Ready, Some(channel)) if channel.is_poisoned() => {
+                    let reason = ResetReason::ChannelBroken;
+                    begun = Some(Err(Error::NeedsReset { reason }));
+                    Some(reason)
                 }
-                (SandboxState::Ready, Some(channel)) => Some(channel.clone()),
-                _ => None,
-            }
-        };
-        let channel = channel.ok_or_else(|| self.not_ready("run a tool"))?;
-        if channel.is_poisoned() {
-            let reason = ResetReason::ChannelBroken;
-            self.demand_reset(channel.origin().channel, reason);
-            return Err(Error::NeedsReset { reason });
-        }
-        Ok(channel)
-    }
-
-    /// A tool runs on `channel`.
-    pub(super) fn tool_in_flight(&self, channel: &Channel) -> ToolInFlight<'_> {
-        ToolInFlight {
+                (SandboxState::Ready, Some(channel)) => {
+                    begun = Some(Ok(channel.clone()));
+                    (per_reset == ToolsPerReset::One).then_some(ResetReason::ToolRan)
+                }
+                (state, _) => {
+                    begun = Some(Err(not_ready(state, "run a tool")));
+                    None
+                }
+            };
+            reason.map(|reason| SandboxState::NeedsReset { reason })
+        });
+        let channel = begun.expect("the closure was called")?;
+        let in_flight = ToolInFlight {
             status: self,
             channel: channel.origin().channel,
             reason: Some(ResetReason::CallerGone),
-        }
+        };
+        Ok((channel, in_flight))
+    }
+
+    /// No tool was sent on this channel after all.
+    fn take_tools_again(&self, channel: u64) {
+        self.change(|standing| {
+            let reason = ResetReason::ToolRan;
+            let waits =
+                matches!(standing.state, SandboxState::NeedsReset { reason: it } if it == reason);
+            (waits && standing.is_present(channel)).then_some(SandboxState::Ready)
+        });
+    }
+}
+
+impl Standing {
+    fn is_present(&self, channel: u64) -> bool {
+        let present = self.channel.as_ref();
+        present.is_some_and(|it| it.origin().channel == channel)
+    }
+}
+
+fn not_ready(state: &SandboxState, action: &'static str) -> Error {
+    match state {
+        SandboxState::Halted { failed } => Error::Halted {
+            what: "sandbox",
+            action,
+            failed: Arc::clone(failed),
+        },
+        SandboxState::NeedsReset { reason } => Error::NeedsReset { reason: *reason },
+        state => Error::NotReady {
+            action,
+            state: state.wire(),
+        },
     }
 }
 
@@ -163,9 +222,15 @@ pub(super) struct ToolInFlight<'a> {
 }
 
 impl ToolInFlight<'_> {
-    /// No part of it runs any more, or it never ran.
+    /// No part of it runs any more.
     pub(super) fn has_ended(mut self) {
         self.reason = None;
+    }
+
+    /// It was not sent to the guest.
+    pub(super) fn was_not_sent(mut self) {
+        self.reason = None;
+        self.status.take_tools_again(self.channel);
     }
 
     /// What it did isn't known.

@@ -48,11 +48,7 @@ impl StubSandbox {
     fn check_ready(&self, action: &'static str) -> Result<(), Error> {
         match self.state().wire() {
             WireState::Ready => Ok(()),
-            state => Err(Error::NotReady {
-                action,
-                state,
-                halted: false,
-            }),
+            state => Err(Error::NotReady { action, state }),
         }
     }
 }

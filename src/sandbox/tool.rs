@@ -3,8 +3,19 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Error;
+use super::{Error, ToolRefusal};
 use crate::guest::protocol::{ToolDispatch, ToolName, ToolResult};
+
+/// How many tools a sandbox runs before it has to be reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolsPerReset {
+    /// One: from the moment at which it is sent, the sandbox takes no other before a reset.
+    #[default]
+    One,
+    /// Any number, also at the same time. A tool finds what those before it have left.
+    Many,
+}
 
 /// One run of one tool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,7 +50,7 @@ impl TryFrom<ToolInvocation> for ToolDispatch {
     type Error = Error;
 
     fn try_from(invocation: ToolInvocation) -> Result<Self, Error> {
-        let refused = |source| Error::NotATool { source };
+        let refused = |source| Error::ToolRefused(ToolRefusal::Name(source));
         Ok(ToolDispatch {
             command_id: invocation.command_id,
             tool: ToolName::new(invocation.tool).map_err(refused)?,

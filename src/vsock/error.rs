@@ -178,6 +178,17 @@ impl Error {
 }
 
 impl Error {
+    /// Whether the request was not sent because another with its id is in flight, or has timed out.
+    pub fn is_duplicate(&self) -> bool {
+        matches!(
+            self,
+            Error::DuplicateRequest { .. }
+                | Error::DuplicateReset { .. }
+                | Error::DuplicateHello { .. }
+                | Error::DuplicateQuery { .. }
+        )
+    }
+
     /// Whether the guest said nothing where it should have spoken: no handshake, no answer, a channel that ended.
     /// A guest that said something wrong isn't silent.
     pub fn is_silence(&self) -> bool {

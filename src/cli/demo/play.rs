@@ -141,7 +141,7 @@ async fn with_sandbox(
         }
     }
     match sandbox.boot().await {
-        Err(Error::NotReady { halted: true, .. }) => Ok(()),
+        Err(Error::Halted { .. }) => Ok(()),
         _ => Err(Unexpected::new("the halted sandbox takes a call").into()),
     }
 }

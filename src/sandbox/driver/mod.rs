@@ -183,7 +183,8 @@ impl Driver {
             Noticed::Ended(ended) => {
                 let ended = Arc::new(ended);
                 self.status.tell(Event::VmmEnded(ended.as_ref().clone()));
-                if let SandboxState::Ready | SandboxState::NeedsReset { .. } = self.status.state() {
+                let state = self.status.state();
+                if let SandboxState::Ready | SandboxState::NeedsReset { .. } = state {
                     let error = Error::VmmEnded(ended);
                     self.status.set(SandboxState::Failed { error });
                 }
@@ -234,6 +235,7 @@ impl Driver {
         if let SandboxState::NotBooted = self.status.state() {
             return;
         }
+        self.status.end_tools(Error::ShutDown);
         self.release().await;
         self.status.set(SandboxState::NotBooted);
     }

@@ -166,7 +166,7 @@ async fn refuses_to_reset(scene: &Scene, sandbox: &ChvSandbox, field: &str, what
     assert_eq!(scene.vmm.state(), Some("Running"), "it was not touched");
     assert_eq!(sandbox.state().wire(), WireState::Failed, "{what}");
     let refused = echo(sandbox, "beneath").await.unwrap_err();
-    assert_eq!(refused.code(), "SANDBOX_NOT_AVAILABLE", "{what}");
+    assert_eq!(refused.code(), "SANDBOX_NOT_READY", "{what}");
 }
 
 /// No lease is to be had on what a process has open for writing, so it is compared at each reset, whatever its timestamps

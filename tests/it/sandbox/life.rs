@@ -74,14 +74,13 @@ async fn a_sandbox_that_was_never_booted_takes_a_shutdown_and_nothing_else() {
         let not_booted = Error::NotReady {
             action: "",
             state: NotBooted,
-            halted: false,
         };
         assert_eq!(
             std::mem::discriminant(&error),
             std::mem::discriminant(&not_booted)
         );
         assert!(error.to_string().contains("not_booted"), "{error}");
-        assert_eq!(error.code(), "SANDBOX_NOT_AVAILABLE");
+        assert_eq!(error.code(), "SANDBOX_NOT_READY");
     }
     assert!(events.try_recv().is_err(), "nothing has happened");
     assert!(scene.vmm.take_asked().is_empty());

@@ -17,6 +17,7 @@ mod matrix;
 mod memory;
 mod memory_of_vmm;
 mod model;
+mod one_tool;
 mod outage;
 mod reset;
 mod scaffold;
@@ -46,7 +47,7 @@ use chv_sandbox::machine::{
 };
 use chv_sandbox::sandbox::{
     ChvSandbox, Error, Event, Sandbox, SandboxConfig, Timeouts, ToolExecution, ToolInvocation,
-    WireState,
+    ToolsPerReset, WireState,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -182,6 +183,8 @@ impl Scene {
         SandboxConfig {
             evidence_dir: Some(self.path("evidence")),
             timeouts: self.timeouts,
+            // Most tests look at what one tool leaves with another. What a sandbox does unless told: `one_tool`.
+            tools_per_reset: ToolsPerReset::Many,
             ..SandboxConfig::with_golden(self.path("golden"))
         }
     }
@@ -304,15 +307,12 @@ async fn assert_halted(sandbox: &ChvSandbox) {
         echo(sandbox, "halted").await.unwrap_err(),
     ];
     for error in refused {
-        assert!(
-            matches!(error, Error::NotReady { halted: true, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, Error::Halted { .. }), "{error}");
         assert!(
             error.to_string().contains("nothing but shutdown"),
             "{error}"
         );
-        assert_eq!(error.code(), "SANDBOX_NOT_AVAILABLE");
+        assert_eq!(error.code(), "SANDBOX_HALTED");
         assert!(error.source().is_none());
     }
     sandbox.shutdown().await;

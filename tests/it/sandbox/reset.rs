@@ -82,6 +82,7 @@ async fn the_report_says_what_was_checked_and_what_does_not_apply() {
         "delete",
         "disks",
         "restore",
+        "memory",
         "digest",
         "resume",
         "guest",

@@ -97,7 +97,7 @@ async fn the_stub_answers_echo_and_verifies_nothing() {
     let unknown = sandbox.execute_tool(invocation("1", "whoami")).await;
     assert_eq!(unknown.unwrap().exit_code, 127);
     let refused = sandbox.execute_tool(invocation("1", "")).await.unwrap_err();
-    assert_eq!(refused.code(), "SANDBOX_TOOL_ERROR");
+    assert_eq!(refused.code(), "SANDBOX_TOOL_REFUSED");
 
     let mut all = sandbox.subscribe();
     let reset = sandbox.reset().await.unwrap();

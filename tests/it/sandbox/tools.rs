@@ -6,7 +6,7 @@ use std::time::Duration;
 use chv_sandbox::guest::frame::encode;
 use chv_sandbox::guest::protocol::{Frame, ToolResult};
 use chv_sandbox::guest::stand_in::{Behaviour, Intercept};
-use chv_sandbox::sandbox::{ChvSandbox, Error, Event, Sandbox, ToolInvocation, WireState};
+use chv_sandbox::sandbox::{Advice, ChvSandbox, Error, Event, Sandbox, ToolInvocation, WireState};
 use chv_sandbox::vsock::ChannelEventKind;
 use futures_util::future::join_all;
 use serde_json::json;
@@ -35,7 +35,8 @@ async fn assert_mended_by_a_reset(scene: &Scene, sandbox: &ChvSandbox) {
     assert_eq!(sandbox.state().wire(), WireState::Ready);
     let error = echo(sandbox, "next").await.unwrap_err();
     assert!(matches!(error, Error::NeedsReset { .. }), "{error}");
-    assert_eq!(error.code(), "SANDBOX_NOT_AVAILABLE");
+    assert_eq!(error.code(), "SANDBOX_RESET_REQUIRED");
+    assert_eq!(error.advice(), Advice::Reset);
     sandbox.boot().await.unwrap();
     assert!(echo(sandbox, "boot mends nothing").await.is_err());
 
@@ -78,8 +79,8 @@ async fn a_name_that_no_tool_can_have_is_refused_unsent() {
             .execute_tool(invocation("1", name))
             .await
             .unwrap_err();
-        assert!(matches!(error, Error::NotATool { .. }), "{error}");
-        assert_eq!(error.code(), "SANDBOX_TOOL_ERROR");
+        assert!(matches!(error, Error::ToolRefused(_)), "{error}");
+        assert_eq!(error.code(), "SANDBOX_TOOL_REFUSED");
     }
     let longest = sandbox
         .execute_tool(invocation("1", &"x".repeat(256)))
@@ -195,7 +196,7 @@ async fn a_reset_ends_the_tools_that_run() {
     let (tool, reset) = tokio::join!(echo(&sandbox, "in flight"), reset);
     assert!(reset.unwrap().is_verified());
     let error = tool.unwrap_err();
-    assert_eq!(error.code(), "SANDBOX_VSOCK_CLOSED");
+    assert!(matches!(error, Error::ResetInterrupted), "{error:?}");
     assert_echoed(echo(&sandbox, "in flight").await, "in flight");
     let closed = |event: &Event| matches!(event, Event::Channel(event) if matches!(event.kind, ChannelEventKind::Closed(_)));
     let mut seen = false;
@@ -214,7 +215,8 @@ async fn a_shutdown_ends_the_tools_that_run() {
         sandbox.shutdown().await;
     };
     let (tool, ()) = tokio::join!(echo(&sandbox, "in flight"), shutdown);
-    assert_eq!(tool.unwrap_err().code(), "SANDBOX_VSOCK_CLOSED");
+    let error = tool.unwrap_err();
+    assert!(matches!(error, Error::ShutDown), "{error:?}");
     scene.assert_machine_is_empty();
 }
 

@@ -30,7 +30,7 @@ use chv_sandbox::machine::{
     VmmSource,
 };
 use chv_sandbox::overlay;
-use chv_sandbox::sandbox::{ChvSandbox, Event, SandboxConfig, Strategy, Timeouts};
+use chv_sandbox::sandbox::{ChvSandbox, Event, SandboxConfig, Strategy, Timeouts, ToolsPerReset};
 use chv_sandbox::vmm::VmmConfig;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -190,6 +190,7 @@ impl Stage {
             vmm: self.vmm.binary.clone(),
             run_root: Some(self.vmm.run_root.clone()),
             evidence_dir: Some(self.evidence()),
+            tools_per_reset: ToolsPerReset::Many,
             timeouts: Timeouts {
                 boot_ms: usual.boot_ms * factor,
                 handshake_ms: usual.handshake_ms * factor,

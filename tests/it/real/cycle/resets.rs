@@ -104,7 +104,7 @@ async fn a_changed_byte_halts(stage: &Stage, sandbox: &ChvSandbox) {
 
     assert_eq!(sandbox.state().wire(), WireState::Failed);
     let again = sandbox.reset().await.unwrap_err();
-    assert!(matches!(again, Error::NotReady { halted: true, .. }));
+    assert!(matches!(again, Error::Halted { .. }));
     sandbox.shutdown().await;
     assert_eq!(sandbox.state().wire(), WireState::NotBooted);
 }

@@ -248,7 +248,7 @@ impl Model {
                     !matches!(
                         error,
                         Error::ToolTimeout { .. }
-                            | Error::NotATool { .. }
+                            | Error::ToolRefused(_)
                             | Error::NeedsReset { .. }
                     ),
                     "{error}"
@@ -295,10 +295,7 @@ impl Model {
             echo(&*self.sandbox, "halted").await.unwrap_err(),
         ];
         for error in refused {
-            assert!(
-                matches!(error, Error::NotReady { halted: true, .. }),
-                "{error}"
-            );
+            assert!(matches!(error, Error::Halted { .. }), "{error}");
         }
         assert!(self.sandbox.state().is_halted());
     }
