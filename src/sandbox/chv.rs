@@ -9,8 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::calls::Calls;
-use super::driver::{Asked, Driver, Request, Settings, Stops};
+use super::driver::{Asked, Driver, Given, Request, Settings, Stops};
 use super::status::Status;
+use super::supply::Supply;
 use super::{
     Backend, ConfigError, Error, Event, Reset, ResetReason, Sandbox, SandboxConfig, SandboxState,
     Strategy, ToolExecution, ToolInvocation, ToolRefusal,
@@ -61,6 +62,20 @@ impl ChvSandbox {
         Self::build(config, source, None, true)
     }
 
+    /// A sandbox of a pool.
+    pub(super) fn of_pool(config: SandboxConfig, source: VmmSource, supply: Arc<Supply>) -> Self {
+        let settings = Settings {
+            config,
+            source,
+            needs_kvm: false,
+            given: Some(Given::Supply(Arc::clone(&supply))),
+        };
+        ChvSandbox {
+            calls: supply.calls.clone(),
+            ..Self::of(settings)
+        }
+    }
+
     /// The same on a golden snapshot that was loaded before, so that several sandboxes of a process share its memory and
     /// its verification. What the configuration says of the golden snapshot isn't used: `golden`, `golden_digest`,
     /// `public_key`, `memory`, `golden_memory_limit_mib`.
@@ -83,7 +98,7 @@ impl ChvSandbox {
             ..config
         };
         let source = VmmSource::Spawn(config.vmm_config());
-        Self::build(config, source, Some(golden), true)
+        Self::build(config, source, Some(Given::Golden(golden)), true)
     }
 
     /// A sandbox on VMMs that are described elsewhere: one that another program runs, such as a player of
@@ -101,7 +116,7 @@ impl ChvSandbox {
     fn build(
         config: SandboxConfig,
         source: VmmSource,
-        golden: Option<Arc<LoadedGolden>>,
+        given: Option<Given>,
         needs_kvm: bool,
     ) -> Result<Self, ConfigError> {
         config.check()?;
@@ -113,18 +128,22 @@ impl ChvSandbox {
                 reason: "starts other VMMs, and another program runs this one".to_owned(),
             });
         }
-        Ok(ChvSandbox {
-            settings: Arc::new(Settings {
-                config,
-                source,
-                needs_kvm,
-                golden,
-            }),
+        Ok(Self::of(Settings {
+            config,
+            source,
+            needs_kvm,
+            given,
+        }))
+    }
+
+    fn of(settings: Settings) -> Self {
+        ChvSandbox {
+            settings: Arc::new(settings),
             status: Arc::default(),
             calls: Calls::default(),
             stops: Stops::default(),
             driver: Mutex::default(),
-        })
+        }
     }
 
     /// The driver's inbox. The task is started by the first call, and again when the runtime is gone that it lived on.
@@ -230,7 +249,7 @@ impl Sandbox for ChvSandbox {
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.status.subscribe()
+        self.status.events().subscribe()
     }
 }
 

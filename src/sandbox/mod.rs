@@ -27,6 +27,7 @@ mod config;
 mod driver;
 mod error;
 mod event;
+mod events;
 mod evidence;
 mod guest;
 mod report;
@@ -38,6 +39,7 @@ mod state;
 mod status;
 mod strategy;
 mod stub;
+mod supply;
 mod tool;
 mod verify;
 

@@ -25,8 +25,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Event;
 use super::calls::Calls;
+use super::events::Events;
 use super::reset_target::{Failure, ResetTarget};
-use super::status::Status;
+
 use crate::causes::Causes;
 use crate::machine::{self, Machine, Staged, Steps};
 use crate::vmm::Ended;
@@ -57,6 +58,8 @@ pub(super) struct Spares {
 }
 
 enum Request {
+    /// Keeps none from now on, but a VMM that was started ahead.
+    Retire,
     Take(oneshot::Sender<Result<Next, Failure>>),
     Stop(oneshot::Sender<()>),
 }
@@ -66,18 +69,19 @@ impl Spares {
     pub(super) fn start(
         target: Arc<ResetTarget>,
         capacity: usize,
-        status: Arc<Status>,
+        events: Arc<Events>,
         calls: Calls,
     ) -> Self {
         let (requests, inbox) = mpsc::unbounded_channel();
         let refill = Refill {
             target,
             capacity,
-            status,
+            events,
             calls,
             ready: VecDeque::new(),
             making: None,
             step: None,
+            ending: JoinSet::new(),
             waiting: VecDeque::new(),
             resting_until: None,
             pause: FIRST_PAUSE,
@@ -97,6 +101,12 @@ impl Spares {
             Ok(taken) => taken,
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Kills the spares, and makes no more: resets to this target go on in VMMs that are empty.
+    pub(super) fn retire(&self) {
+        // A task that is gone has none.
+        let _ = self.requests.send(Request::Retire);
     }
 
     /// Makes no more, and kills those that there are. May be called again where an earlier call was dropped.
@@ -127,13 +137,15 @@ struct Refill {
     target: Arc<ResetTarget>,
     /// How many spares there are to be.
     capacity: usize,
-    status: Arc<Status>,
+    events: Arc<Events>,
     calls: Calls,
     /// The longest there first.
     ready: VecDeque<Next>,
     /// Between two steps.
     making: Option<Next>,
     step: Option<(Making, Pinned<Result<Next, Failure>>)>,
+    /// Spares that are killed.
+    ending: JoinSet<()>,
     /// Resets that wait for the step to end.
     waiting: VecDeque<oneshot::Sender<Result<Next, Failure>>>,
     /// After a failure.
@@ -165,6 +177,7 @@ impl Refill {
                 biased;
                 request = requests.recv() => match request {
                     Some(Request::Take(reply)) => self.hand_over(reply),
+                    Some(Request::Retire) => self.retire(),
                     Some(Request::Stop(stopped)) => {
                         self.stop().await;
                         // The caller may be gone.
@@ -238,7 +251,7 @@ impl Refill {
             (Ok(next), None) if step == Making::Prewarm => {
                 self.pause = FIRST_PAUSE;
                 self.ready.push_back(next);
-                self.status.tell(Event::SpareReady);
+                self.events.tell(Event::SpareReady);
             }
             (Ok(next), None) => self.making = Some(next),
             (Err(failure), Some(reply)) if step == Making::Start => {
@@ -250,7 +263,7 @@ impl Refill {
                 self.waiting.extend(asked);
                 let pause = self.rest();
                 tracing::warn!(error = %Causes(&failure), ?pause, "a spare could not be prepared");
-                self.status.tell(Event::SpareFailed(failure.into()));
+                self.events.tell(Event::SpareFailed(failure.into()));
             }
         }
     }
@@ -269,11 +282,19 @@ impl Refill {
         self.ready.retain(|next| !is_it(next));
         self.making.take_if(|next| is_it(next));
         tracing::warn!(%ended, "the VMM of a spare ended by itself");
-        self.status.tell(Event::SpareEnded(ended));
+        self.events.tell(Event::SpareEnded(ended));
+    }
+
+    fn retire(&mut self) {
+        self.capacity = 0;
+        while self.ending.try_join_next().is_some() {}
+        for next in self.ready.drain(..) {
+            self.ending.spawn(next.end());
+        }
     }
 
     async fn stop(self) {
-        let mut ending = JoinSet::new();
+        let mut ending = self.ending;
         if let Some((Making::Start, start)) = self.step {
             ending.spawn(Next::end_start(start));
         }

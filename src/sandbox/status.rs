@@ -1,28 +1,20 @@
 //! Where a sandbox stands, for those that don't wait for its driver: tools, subscribers, `state()`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::evidence::Journal;
+use super::events::Events;
 use super::{Error, Event, ResetReason, SandboxState, ToolsPerReset};
-use crate::broadcast::{self, Capacity};
 use crate::causes::Causes;
+use crate::vmm::Ended;
 use crate::vsock::Channel;
-
-/// How far a subscriber may fall behind.
-const EVENTS: Capacity = Capacity {
-    count: 256,
-    bytes: 8 << 20,
-};
 
 /// The state with the tools' channel, and the subscribers. The driver writes it; a tool may only demand a reset.
 #[derive(Debug)]
 pub(super) struct Status {
     standing: watch::Sender<Standing>,
-    events: broadcast::Sender<Event>,
-    /// What was told last, for the evidence.
-    journal: Mutex<Journal>,
+    events: Arc<Events>,
 }
 
 #[derive(Debug)]
@@ -42,53 +34,56 @@ impl Default for Status {
                 channel: None,
                 closed: None,
             }),
-            events: broadcast::Sender::new(EVENTS),
-            journal: Mutex::default(),
+            events: Arc::default(),
         }
     }
 }
 
 impl Status {
-    pub(super) fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
+    pub(super) fn events(&self) -> &Arc<Events> {
+        &self.events
     }
 
     pub(super) fn state(&self) -> SandboxState {
         self.standing.borrow().state.clone()
     }
 
-    /// Tells the subscribers, and notes it for the evidence.
+    /// Tells the subscribers.
     pub(super) fn tell(&self, event: Event) {
-        let journal = self.journal.lock();
-        let mut journal = journal.unwrap_or_else(PoisonError::into_inner);
-        journal.note(&event);
-        self.events.send(event);
-    }
-
-    /// The last events, a line each.
-    pub(super) fn journal(&self) -> String {
-        let journal = self.journal.lock();
-        journal.unwrap_or_else(PoisonError::into_inner).to_string()
+        self.events.tell(event);
     }
 
     /// The sandbox stands at `state` now, and takes no tool. What is in flight ends.
     pub(super) fn set(&self, state: SandboxState) {
-        self.end_tools(match &state {
-            SandboxState::Resetting => Error::ResetInterrupted,
-            SandboxState::Failed { error } => error.clone(),
-            _ => Error::ShutDown,
+        self.change(None, |standing| {
+            standing.close(match &state {
+                SandboxState::Resetting => Error::ResetInterrupted,
+                SandboxState::Failed { error } => error.clone(),
+                _ => Error::ShutDown,
+            });
+            Some(state)
         });
-        self.change(|_| Some(state));
     }
 
     /// Closes the channel, so that tools in flight end with `error`, and no other begins.
     pub(super) fn end_tools(&self, error: Error) {
-        self.standing.send_if_modified(|standing| {
-            if let Some(channel) = standing.channel.take() {
-                standing.closed = Some((channel.origin().channel, error));
-                channel.close();
+        self.change(None, |standing| {
+            standing.close(error);
+            None
+        });
+    }
+
+    /// The VMM has ended by itself. A sandbox that took tools, or waited for a reset, has failed.
+    pub(super) fn vmm_ended(&self, ended: Ended) {
+        let ended = Arc::new(ended);
+        let event = Event::VmmEnded(ended.as_ref().clone());
+        self.change(Some(event), |standing| match standing.state {
+            SandboxState::Ready | SandboxState::NeedsReset { .. } => {
+                let error = Error::VmmEnded(ended);
+                standing.close(error.clone());
+                Some(SandboxState::Failed { error })
             }
-            false
+            _ => None,
         });
     }
 
@@ -101,15 +96,16 @@ impl Status {
 
     /// Tools go to `channel` from now on.
     pub(super) fn ready(&self, channel: Channel) {
-        self.change(|standing| {
+        self.change(None, |standing| {
             standing.channel = Some(channel);
             Some(SandboxState::Ready)
         });
     }
 
-    /// No tool is taken on the channel of this number from now on, if it is the present one.
-    pub(super) fn demand_reset(&self, channel: u64, reason: ResetReason) {
-        self.change(|standing| {
+    /// No tool is taken on the channel of this number from now on, if it is the present one. The event `cause` is told before
+    /// that, in any case.
+    pub(super) fn demand_reset(&self, channel: u64, reason: ResetReason, cause: Option<Event>) {
+        self.change(cause, |standing| {
             let takes_tools = match standing.state {
                 SandboxState::Ready => true,
                 // What says more of why replaces that a tool ran.
@@ -123,9 +119,17 @@ impl Status {
         });
     }
 
-    /// Changes the state, if `change` says so, and tells of it before anything that follows from it.
-    fn change(&self, change: impl FnOnce(&mut Standing) -> Option<SandboxState>) {
+    /// Tells of `cause`, changes the state, if `change` says so, and tells of that before anything that follows from it.
+    /// A subscriber that was told of the cause finds the state changed.
+    fn change(
+        &self,
+        cause: Option<Event>,
+        change: impl FnOnce(&mut Standing) -> Option<SandboxState>,
+    ) {
         self.standing.send_if_modified(|standing| {
+            if let Some(cause) = cause {
+                self.tell(cause);
+            }
             let Some(state) = change(standing) else {
                 return false;
             };
@@ -154,7 +158,7 @@ impl Status {
         per_reset: ToolsPerReset,
     ) -> Result<(Channel, ToolInFlight<'_>), Error> {
         let mut begun = None;
-        self.change(|standing| {
+        self.change(None, |standing| {
             let reason = match (&standing.state, &standing.channel) {
                 (SandboxState::Ready, Some(channel)) if channel.is_poisoned() => {
                     let reason = ResetReason::ChannelBroken;
@@ -183,7 +187,7 @@ impl Status {
 
     /// No tool was sent on this channel after all.
     fn take_tools_again(&self, channel: u64) {
-        self.change(|standing| {
+        self.change(None, |standing| {
             let reason = ResetReason::ToolRan;
             let waits =
                 matches!(standing.state, SandboxState::NeedsReset { reason: it } if it == reason);
@@ -193,6 +197,14 @@ impl Status {
 }
 
 impl Standing {
+    /// Closes the channel because of `error`.
+    fn close(&mut self, error: Error) {
+        if let Some(channel) = self.channel.take() {
+            self.closed = Some((channel.origin().channel, error));
+            channel.close();
+        }
+    }
+
     fn is_present(&self, channel: u64) -> bool {
         let present = self.channel.as_ref();
         present.is_some_and(|it| it.origin().channel == channel)
@@ -242,7 +254,7 @@ impl ToolInFlight<'_> {
 impl Drop for ToolInFlight<'_> {
     fn drop(&mut self) {
         if let Some(reason) = self.reason {
-            self.status.demand_reset(self.channel, reason);
+            self.status.demand_reset(self.channel, reason, None);
         }
     }
 }

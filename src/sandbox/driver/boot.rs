@@ -1,18 +1,14 @@
 //! Boot: from nothing to ready, or back to nothing.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use super::Driver;
 use super::reset::Unverified;
 use super::serving::Serving;
-use crate::golden::{self, Golden, LoadedGolden, PublicKey, Trust};
-use crate::machine::{
-    self, FurtherFiles, GuestMemory, Machine, MachineConfig, VmmSource, blocking,
-};
-use crate::sandbox::reset_target::{Failure, ResetTarget, check_release};
-use crate::sandbox::spares::Spares;
-use crate::sandbox::{BootFailure, Error, Event, SandboxState, Strategy, Unavailable, VmmUsed};
+use super::{Driver, Given};
+use crate::machine::{self, FurtherFiles, GuestMemory, Machine, MachineConfig};
+use crate::sandbox::reset_target::{Failure, check_release};
+use crate::sandbox::supply::{self, Supply};
+use crate::sandbox::{BootFailure, Error, Event, SandboxState, Unavailable, VmmUsed};
 use crate::vmm;
 
 impl Driver {
@@ -43,51 +39,25 @@ impl Driver {
             let opened = vmm::open_kvm(vmm::KVM_DEVICE.as_ref());
             opened.map_err(|error| Error::NotAvailable(Arc::new(Unavailable::Kvm(error))))?;
         }
-        let golden = match (&settings.golden, &settings.config.golden) {
-            (Some(shared), _) => Some(Arc::clone(shared)),
-            (None, Some(directory)) => Some(self.load(directory).await?),
-            (None, None) => None,
+        let (config, source) = (&settings.config, &settings.source);
+        let golden = match (&settings.given, &config.golden) {
+            (Some(Given::Supply(shared)), _) => {
+                self.supply = Some(Arc::clone(shared));
+                return self.restore().await;
+            }
+            (Some(Given::Golden(loaded)), _) => Arc::clone(loaded),
+            (None, Some(directory)) => supply::load(directory, config, source).await?,
+            (None, None) => return self.boot_cold().await,
         };
-        match golden {
-            Some(golden) => self.restore(golden).await,
-            None => self.boot_cold().await,
-        }
-    }
-
-    /// Opens the golden snapshot in `directory`, verifies it, and makes its memory immutable.
-    async fn load(&mut self, directory: &Path) -> Result<Arc<LoadedGolden>, Error> {
-        let config = &self.settings.config;
-        let directory = directory.to_owned();
-        let key = config.public_key.clone();
-        let digest = config.golden_digest;
-        let mut options = config.load_options();
-        options.attached_vmm = matches!(self.settings.source, VmmSource::Attach { .. });
-        let loaded = blocking(move || {
-            let key = key.map(|key| PublicKey::load(&key)).transpose();
-            let trust = Trust {
-                signed_by: key.map_err(golden::Error::Key)?,
-                digest,
-            };
-            Golden::open_trusted(&directory, &trust)?.load(&options)
-        });
-        let loaded = loaded.await;
-        let loaded = loaded.map_err(|error| failed(BootFailure::Golden(error)))?;
-        tracing::info!(memory = ?loaded.memory(), "the golden snapshot is loaded");
-        Ok(Arc::new(loaded))
+        let (events, calls) = (self.status.events(), self.calls.clone());
+        let supply = Supply::start(golden, config, source, events, calls);
+        self.supply = Some(Arc::new(supply));
+        self.restore().await
     }
 
     /// Restores and verifies the golden snapshot as a reset does.
-    async fn restore(&mut self, golden: Arc<LoadedGolden>) -> Result<(), Error> {
-        let settings = Arc::clone(&self.settings);
-        let target = ResetTarget::new(golden, &settings.config, &settings.source);
-        let target = Arc::new(target);
-        self.target = Some(Arc::clone(&target));
-        if self.strategy() == Strategy::Fresh {
-            let (status, calls) = (Arc::clone(&self.status), self.calls.clone());
-            let spares = settings.config.spares_of(target.memory());
-            let spares = Spares::start(Arc::clone(&target), spares as usize, status, calls);
-            self.spares = Some(spares);
-        }
+    async fn restore(&mut self) -> Result<(), Error> {
+        let target = self.target().expect("it was just set");
         match self.revert_and_verify(&target).await {
             Ok(_) => {
                 self.tell_boundary();

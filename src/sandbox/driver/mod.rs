@@ -23,8 +23,9 @@ use tracing::Instrument;
 
 use super::calls::Calls;
 use super::reset_target::{Failure, ResetTarget};
-use super::spares::{Next, Spares};
+use super::spares::Next;
 use super::status::Status;
+use super::supply::Supply;
 use super::{Error, Event, Reset, ResetReason, SandboxConfig, SandboxState, Strategy, span};
 use crate::causes::Causes;
 use crate::golden::LoadedGolden;
@@ -32,14 +33,21 @@ use crate::machine::{Machine, VmmSource};
 use serving::{Noticed, Serving};
 
 /// What a sandbox is made of, apart from what it holds at the moment.
-#[derive(Debug)]
 pub(super) struct Settings {
     pub(super) config: SandboxConfig,
     pub(super) source: VmmSource,
     /// Whether a boot looks for KVM before it starts anything.
     pub(super) needs_kvm: bool,
-    /// The golden snapshot, where it was loaded before and is shared.
-    pub(super) golden: Option<Arc<LoadedGolden>>,
+    /// What is there before the first boot and is shared.
+    pub(super) given: Option<Given>,
+}
+
+/// What a sandbox is given of its golden snapshot.
+pub(super) enum Given {
+    /// It was loaded.
+    Golden(Arc<LoadedGolden>),
+    /// Its pool has spares, too.
+    Supply(Arc<Supply>),
 }
 
 /// What the handle asks for.
@@ -93,10 +101,8 @@ pub(super) struct Driver {
     status: Arc<Status>,
     calls: Calls,
     /// Absent before the first boot and in scaffold mode.
-    target: Option<Arc<ResetTarget>>,
+    supply: Option<Arc<Supply>>,
     serving: Option<Serving>,
-    /// Where other VMMs serve after a reset.
-    spares: Option<Spares>,
     /// Machines whose VMM was killed by the call that is under way, and whose rest is still there.
     killed: Vec<Serving>,
     /// What ends machines that are no longer wanted, and removes the rest of those whose VMM has ended.
@@ -109,9 +115,8 @@ impl Driver {
             settings,
             status,
             calls,
-            target: None,
+            supply: None,
             serving: None,
-            spares: None,
             killed: Vec::new(),
             retired: JoinSet::new(),
         }
@@ -176,24 +181,16 @@ impl Driver {
             Noticed::Event(event) => self.status.tell(event),
             Noticed::ChannelClosed(event) => {
                 let channel = event.origin.channel;
-                self.status.tell(Event::Channel(event));
-                self.status
-                    .demand_reset(channel, ResetReason::ChannelBroken);
+                let reason = ResetReason::ChannelBroken;
+                let cause = Event::Channel(event);
+                self.status.demand_reset(channel, reason, Some(cause));
             }
-            Noticed::Ended(ended) => {
-                let ended = Arc::new(ended);
-                self.status.tell(Event::VmmEnded(ended.as_ref().clone()));
-                let state = self.status.state();
-                if let SandboxState::Ready | SandboxState::NeedsReset { .. } = state {
-                    let error = Error::VmmEnded(ended);
-                    self.status.set(SandboxState::Failed { error });
-                }
-            }
+            Noticed::Ended(ended) => self.status.vmm_ended(ended),
             Noticed::HoldLost => {
                 let reason = ResetReason::GoldenTouched;
                 tracing::warn!("{reason}");
-                self.status.demand_reset(channel, reason);
-                self.status.tell(Event::HoldLost);
+                self.status
+                    .demand_reset(channel, reason, Some(Event::HoldLost));
             }
         }
     }
@@ -223,11 +220,18 @@ impl Driver {
         }
     }
 
+    fn target(&self) -> Option<Arc<ResetTarget>> {
+        let supply = self.supply.as_ref()?;
+        Some(Arc::clone(&supply.target))
+    }
+
+    /// Stops the spares, unless they are a pool's.
     async fn stop_spares(&mut self) {
-        if let Some(spares) = &self.spares {
-            spares.stop().await;
+        if let Some(supply) = &self.supply
+            && !matches!(self.settings.given, Some(Given::Supply(_)))
+        {
+            supply.stop().await;
         }
-        self.spares = None;
     }
 
     /// Releases everything.
@@ -262,14 +266,14 @@ impl Driver {
                 tracing::error!(error = %Causes(&error), "what a VMM left was not removed");
             }
         }
-        self.target = None;
+        self.supply = None;
     }
 }
 
 impl Drop for Driver {
     /// The handle is gone, or the runtime: the machines that are dropped kill their VMMs.
     fn drop(&mut self) {
-        (self.spares, self.serving) = (None, None);
+        (self.supply, self.serving) = (None, None);
         self.killed.clear();
         self.status.set(SandboxState::NotBooted);
     }

@@ -53,7 +53,7 @@ type Reverted = (Readings, Option<HeldDisks>);
 impl Driver {
     pub(super) async fn reset(&mut self) -> Result<Reset, Error> {
         let state = self.status.state();
-        let has_booted = self.target.is_some() || self.serving.is_some();
+        let has_booted = self.supply.is_some() || self.serving.is_some();
         if state.is_halted() || matches!(state, SandboxState::NotBooted) || !has_booted {
             return Err(self.status.not_ready("be reset"));
         }
@@ -63,7 +63,7 @@ impl Driver {
             serving.tell_pending(&self.status);
         }
         self.status.set(SandboxState::Resetting);
-        let result = match self.target.clone() {
+        let result = match self.target() {
             Some(target) => match self.revert_and_verify(&target).await {
                 Ok(outcome) => Ok(Reset::Verified(outcome)),
                 Err(Unverified::Failed(error)) => Err(error),
@@ -190,7 +190,9 @@ impl Driver {
         steps: &mut Steps,
     ) -> Result<Next, Failure> {
         loop {
-            let spares = self.spares.as_ref().expect("fresh VMMs come from there");
+            let supply = self.supply.as_ref().expect("it was there for the target");
+            let spares = supply.spares.as_ref();
+            let spares = spares.expect("the strategy takes fresh VMMs from there");
             let mut next = spares.take().await?;
             steps.end("take");
             let error = match next.staged.take() {
@@ -300,7 +302,7 @@ impl Driver {
         }
         let evidence = match self.evidence_dir() {
             Some(directory) => {
-                let journal = self.status.journal();
+                let journal = self.status.events().journal();
                 let machine = &self.serving.as_ref().expect("it was read").machine;
                 evidence::keep(&directory, machine, &outcome, journal).await
             }

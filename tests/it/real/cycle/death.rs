@@ -24,7 +24,7 @@ pub(super) async fn is_noticed_and_mended(stage: &Stage) {
     assert_eq!((ended.pid, ended.exit), (pid, Exit::Signal(9)));
     assert_eq!(sandbox.state().wire(), WireState::Failed);
     let refused = sandbox.execute_tool(echo()).await.unwrap_err();
-    assert_eq!(refused.code(), "SANDBOX_NOT_AVAILABLE");
+    assert_eq!(refused.code(), "SANDBOX_NOT_READY");
     boot_again(&sandbox).await;
 
     let mut events = sandbox.subscribe();
