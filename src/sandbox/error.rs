@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Outcome, ResetOutcome, ResetReason, WireState};
+use super::{ConfigError, Outcome, ResetOutcome, ResetReason, WireState};
 use crate::client::Release;
 use crate::guest::protocol::ToolNameError;
 use crate::{golden, machine, vmm, vsock};
@@ -23,6 +23,9 @@ use crate::{golden, machine, vmm, vsock};
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The configuration of a [pool](super::Pool) can't be, or asks for more memory than there is.
+    #[error("the pool cannot be made as it is configured")]
+    Config(#[source] Arc<ConfigError>),
     /// No sandbox can run here: no KVM, no VMM, a release that doesn't fit.
     #[error("no sandbox can run here; `chv-sandbox doctor` says what this host lacks")]
     NotAvailable(#[source] Arc<Unavailable>),
@@ -222,7 +225,7 @@ impl Error {
     /// The code in the agent's protocol: see the [table](Error#codes).
     pub fn code(&self) -> &'static str {
         match self {
-            Error::NotAvailable(_) => "SANDBOX_NOT_AVAILABLE",
+            Error::NotAvailable(_) | Error::Config(_) => "SANDBOX_NOT_AVAILABLE",
             Error::NotReady { .. } | Error::VmmEnded(_) => "SANDBOX_NOT_READY",
             Error::NeedsReset { .. } => "SANDBOX_RESET_REQUIRED",
             Error::Halted { .. } => "SANDBOX_HALTED",
@@ -244,6 +247,7 @@ impl Error {
     pub fn advice(&self) -> Advice {
         match self {
             Error::NotAvailable(_)
+            | Error::Config(_)
             | Error::ResetRefused(_)
             | Error::ShutDown
             | Error::PoolClosed => Advice::GiveUp,
@@ -282,14 +286,23 @@ impl Error {
         }
     }
 
-    /// What the reset that failed had found, for a divergence or a time-out.
+    /// What the reset that failed had found, for a divergence, a time-out and what has halted since.
     pub fn failed_reset(&self) -> Option<&FailedReset> {
+        self.failed().map(|failed| &**failed)
+    }
+
+    /// The same, to be kept.
+    pub(super) fn shared_failed_reset(&self) -> Option<Arc<FailedReset>> {
+        self.failed().map(Arc::clone)
+    }
+
+    fn failed(&self) -> Option<&Arc<FailedReset>> {
         match self {
             Error::ResetDivergence(failed)
             | Error::ResetTimeout(failed)
             | Error::Halted { failed, .. } => Some(failed),
             Error::BootFailed(failure) => match &**failure {
-                BootFailure::Unverified(error) => error.failed_reset(),
+                BootFailure::Unverified(error) => error.failed(),
                 _ => None,
             },
             _ => None,

@@ -29,6 +29,16 @@ pub enum Event {
     Vmm(vmm::Event),
     /// The VMM ended.
     VmmEnded(vmm::Ended),
+    /// A pool handed out a sandbox.
+    Acquired {
+        /// Its number in the pool.
+        sandbox: u64,
+    },
+    /// A sandbox was given back to its pool, and is reset or discarded.
+    Released {
+        /// Its number in the pool.
+        sandbox: u64,
+    },
     /// A spare waits for the next reset.
     SpareReady,
     /// A spare could not be prepared. It is tried again after a while; a reset that finds no spare takes another VMM.
@@ -104,6 +114,8 @@ impl fmt::Display for Event {
             }
             Event::Vmm(event) => write!(f, "VMM event {:?} {:?}", event.source, event.event),
             Event::VmmEnded(ended) => write!(f, "VMM {} ended, {}", ended.pid, ended.exit),
+            Event::Acquired { sandbox } => write!(f, "sandbox {sandbox} acquired"),
+            Event::Released { sandbox } => write!(f, "sandbox {sandbox} released"),
             Event::SpareReady => f.write_str("a spare waits"),
             Event::SpareFailed(error) => write!(f, "no spare: {}", Causes(error)),
             Event::SpareEnded(ended) => {

@@ -60,7 +60,7 @@ pub(super) struct Spares {
 enum Request {
     /// Keeps none from now on, but a VMM that was started ahead.
     Retire,
-    Take(oneshot::Sender<Result<Next, Failure>>),
+    Take(oneshot::Sender<Result<Option<Next>, Failure>>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -92,8 +92,9 @@ impl Spares {
         }
     }
 
-    /// The spare that waits longest, or else the next machine, staged or empty.
-    pub(super) async fn take(&self) -> Result<Next, Failure> {
+    /// The spare that waits longest, or else the next machine, staged or empty. `None` where other resets wait for that: then
+    /// the caller starts one itself, at the same time as they.
+    pub(super) async fn take(&self) -> Result<Option<Next>, Failure> {
         let (reply, taken) = oneshot::channel();
         // The task ends with this, or with the runtime.
         let _ = self.requests.send(Request::Take(reply));
@@ -147,7 +148,7 @@ struct Refill {
     /// Spares that are killed.
     ending: JoinSet<()>,
     /// Resets that wait for the step to end.
-    waiting: VecDeque<oneshot::Sender<Result<Next, Failure>>>,
+    waiting: VecDeque<oneshot::Sender<Result<Option<Next>, Failure>>>,
     /// After a failure.
     resting_until: Option<Instant>,
     /// How long the task rests after the next failure.
@@ -227,15 +228,18 @@ impl Refill {
         self.step = Some((step, work));
     }
 
-    fn hand_over(&mut self, reply: oneshot::Sender<Result<Next, Failure>>) {
+    fn hand_over(&mut self, reply: oneshot::Sender<Result<Option<Next>, Failure>>) {
+        self.waiting.retain(|reply| !reply.is_closed());
         match self.ready.pop_front().or_else(|| self.making.take()) {
             // A reset that was given up takes nothing.
             Some(next) => {
-                if let Err(Ok(next)) = reply.send(Ok(next)) {
-                    self.making = Some(next);
+                if let Err(Ok(next)) = reply.send(Ok(Some(next))) {
+                    self.making = next;
                 }
             }
-            None => self.waiting.push_back(reply),
+            None if self.waiting.is_empty() => self.waiting.push_back(reply),
+            // The caller may be gone.
+            None => drop(reply.send(Ok(None))),
         }
     }
 
@@ -244,8 +248,8 @@ impl Refill {
         match (made, asked) {
             (Ok(next), Some(reply)) => {
                 self.pause = FIRST_PAUSE;
-                if let Err(Ok(next)) = reply.send(Ok(next)) {
-                    self.making = Some(next);
+                if let Err(Ok(next)) = reply.send(Ok(Some(next))) {
+                    self.making = next;
                 }
             }
             (Ok(next), None) if step == Making::Prewarm => {

@@ -43,6 +43,13 @@ impl Supply {
         }
     }
 
+    /// Kills the VMMs that wait; resets go on in VMMs that are empty.
+    pub(super) fn retire(&self) {
+        if let Some(spares) = &self.spares {
+            spares.retire();
+        }
+    }
+
     /// Kills the VMMs that wait. May be called again where an earlier call was dropped.
     pub(super) async fn stop(&self) {
         if let Some(spares) = &self.spares {

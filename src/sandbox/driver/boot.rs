@@ -36,8 +36,7 @@ impl Driver {
     async fn bring_up(&mut self) -> Result<(), Error> {
         let settings = Arc::clone(&self.settings);
         if settings.needs_kvm {
-            let opened = vmm::open_kvm(vmm::KVM_DEVICE.as_ref());
-            opened.map_err(|error| Error::NotAvailable(Arc::new(Unavailable::Kvm(error))))?;
+            check_kvm()?;
         }
         let (config, source) = (&settings.config, &settings.source);
         let golden = match (&settings.given, &config.golden) {
@@ -110,6 +109,13 @@ impl Driver {
             self.status.tell(Event::Boundary(vmm.layers().to_vec()));
         }
     }
+}
+
+/// Refuses a host on which this process can't use KVM.
+pub(in crate::sandbox) fn check_kvm() -> Result<(), Error> {
+    let opened = vmm::open_kvm(vmm::KVM_DEVICE.as_ref());
+    let opened = opened.map_err(|error| Error::NotAvailable(Arc::new(Unavailable::Kvm(error))));
+    opened.map(drop)
 }
 
 fn boot_failed(failure: Failure) -> Error {

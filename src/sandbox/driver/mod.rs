@@ -32,6 +32,8 @@ use crate::golden::LoadedGolden;
 use crate::machine::{Machine, VmmSource};
 use serving::{Noticed, Serving};
 
+pub(super) use boot::check_kvm;
+
 /// What a sandbox is made of, apart from what it holds at the moment.
 pub(super) struct Settings {
     pub(super) config: SandboxConfig,

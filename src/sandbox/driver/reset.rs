@@ -193,7 +193,10 @@ impl Driver {
             let supply = self.supply.as_ref().expect("it was there for the target");
             let spares = supply.spares.as_ref();
             let spares = spares.expect("the strategy takes fresh VMMs from there");
-            let mut next = spares.take().await?;
+            let mut next = match spares.take().await? {
+                Some(next) => next,
+                None => Next::new(self.start(target).await?),
+            };
             steps.end("take");
             let error = match next.staged.take() {
                 None => match next.machine.vmm().prove_identity() {

@@ -19,6 +19,7 @@ mod memory_of_vmm;
 mod model;
 mod one_tool;
 mod outage;
+mod pool;
 mod reset;
 mod scaffold;
 mod script;

@@ -1,0 +1,436 @@
+//! The task that keeps a pool: it boots, hands out, resets and discards sandboxes.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::budget::Budget;
+use super::{PoolConfig, PoolStatus};
+use crate::causes::Causes;
+use crate::golden::LoadedGolden;
+use crate::machine::VmmSource;
+use crate::sandbox::calls::Calls;
+use crate::sandbox::events::Events;
+use crate::sandbox::supply::Supply;
+use crate::sandbox::{
+    Advice, ChvSandbox, Error, Event, FailedReset, Reset, Sandbox, SandboxConfig, SandboxState,
+};
+
+/// How many resets in a row, of different sandboxes, may be unverified before the pool halts.
+const MOST_DIVERGENCES: u32 = 2;
+
+/// How long the task rests after its first failed boot; twice as long after each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest of those rests.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// A sandbox of the pool. It is in one place at a time: with the task, with a caller, or being worked on.
+pub(super) struct Member {
+    pub(super) number: u64,
+    pub(super) sandbox: Arc<ChvSandbox>,
+    /// Of which golden snapshot it is, by the number of the replacement.
+    generation: u64,
+}
+
+pub(super) enum Request {
+    Acquire(oneshot::Sender<Result<Member, Error>>),
+    Release {
+        member: Member,
+        reply: Option<oneshot::Sender<Result<Reset, Error>>>,
+    },
+    Replace {
+        golden: Arc<LoadedGolden>,
+        config: Box<PoolConfig>,
+        source: Box<VmmSource>,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+    Drain(oneshot::Sender<()>),
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// A golden snapshot that is served, or was.
+struct Generation {
+    number: u64,
+    golden: Arc<LoadedGolden>,
+    supply: Arc<Supply>,
+}
+
+/// What became of a sandbox that was worked on.
+enum Worked {
+    /// It was booted, or reset, with this outcome.
+    Tried(Member, Result<(), Error>),
+    /// It is gone.
+    Discarded,
+}
+
+/// Whether sandboxes are handed out.
+enum Service {
+    Open,
+    /// Two resets in a row were not verified.
+    Halted(Arc<FailedReset>),
+    /// Drained, or shut down.
+    Closed,
+}
+
+/// The task's own.
+pub(super) struct Keeper {
+    size: usize,
+    wanted_idle: usize,
+    config: SandboxConfig,
+    source: VmmSource,
+    budget: Budget,
+    events: Arc<Events>,
+    status: watch::Sender<PoolStatus>,
+    calls: Calls,
+    present: Generation,
+    /// Golden snapshots that were replaced and of which there are sandboxes.
+    past: Vec<Generation>,
+    last_number: u64,
+    /// Clean and ready, the one that waits longest first.
+    idle: VecDeque<Member>,
+    /// The sandboxes that callers have, by number, with their generation.
+    acquired: HashMap<u64, (Arc<ChvSandbox>, u64)>,
+    working: JoinSet<Worked>,
+    /// How many of those are being booted or reset, so that they will be handed out.
+    preparing: usize,
+    waiting: VecDeque<oneshot::Sender<Result<Member, Error>>>,
+    service: Service,
+    /// Callers of `drain` and `shutdown`.
+    closing: Vec<oneshot::Sender<()>>,
+    divergences: u32,
+    last_error: Option<Arc<Error>>,
+    /// After a failed boot.
+    resting_until: Option<Instant>,
+    pause: Duration,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        config: &PoolConfig,
+        source: &VmmSource,
+        golden: Arc<LoadedGolden>,
+        events: Arc<Events>,
+        status: watch::Sender<PoolStatus>,
+        budget: Budget,
+    ) -> Keeper {
+        let calls = Calls::default();
+        let sandbox = &config.sandbox;
+        let supply = Supply::start(Arc::clone(&golden), sandbox, source, &events, calls.clone());
+        Keeper {
+            size: config.size as usize,
+            wanted_idle: config.idle as usize,
+            config: sandbox.clone(),
+            source: source.clone(),
+            budget,
+            events,
+            status,
+            calls,
+            present: Generation {
+                number: 0,
+                golden,
+                supply: Arc::new(supply),
+            },
+            past: Vec::new(),
+            last_number: 0,
+            idle: VecDeque::new(),
+            acquired: HashMap::new(),
+            working: JoinSet::new(),
+            preparing: 0,
+            waiting: VecDeque::new(),
+            service: Service::Open,
+            closing: Vec::new(),
+            divergences: 0,
+            last_error: None,
+            resting_until: None,
+            pause: FIRST_PAUSE,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+        loop {
+            self.hand_out();
+            self.prepare();
+            self.settle().await;
+            self.tell_status();
+            let resting_until = self.resting_until;
+            let rested = async {
+                match resting_until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                request = requests.recv() => match request {
+                    Some(request) => self.take(request).await,
+                    // The last handle is gone. What is dropped here kills its VMM.
+                    None => return,
+                },
+                Some(worked) = self.working.join_next() => match worked {
+                    Ok(worked) => self.worked(worked),
+                    Err(error) => tracing::error!(error = %Causes(&error), "a sandbox of the pool was lost"),
+                },
+                () = rested => self.resting_until = None,
+            }
+        }
+    }
+
+    async fn take(&mut self, request: Request) {
+        match request {
+            Request::Acquire(reply) => match &self.service {
+                Service::Open => self.waiting.push_back(reply),
+                // The caller may be gone.
+                Service::Closed => drop(reply.send(Err(Error::PoolClosed))),
+                Service::Halted(failed) => drop(reply.send(Err(halted(failed)))),
+            },
+            Request::Release { member, reply } => self.release(member, reply),
+            Request::Replace {
+                golden,
+                config,
+                source,
+                reply,
+            } => {
+                let replaced = self.replace(golden, &config, *source);
+                let _ = reply.send(replaced);
+            }
+            Request::Drain(reply) => self.close(reply),
+            Request::Shutdown(reply) => {
+                for (sandbox, _) in self.acquired.values() {
+                    let sandbox = Arc::clone(sandbox);
+                    self.working.spawn(async move {
+                        sandbox.shutdown().await;
+                        Worked::Discarded
+                    });
+                }
+                self.close(reply);
+            }
+        }
+    }
+
+    /// Gives clean sandboxes to the callers that wait.
+    fn hand_out(&mut self) {
+        while !self.waiting.is_empty() {
+            let Some(member) = self.idle.pop_front() else {
+                break;
+            };
+            // Its VMM may have ended while it waited.
+            if !matches!(member.sandbox.state(), SandboxState::Ready) {
+                self.reset(member, None);
+                continue;
+            }
+            let Some(reply) = self.waiting.pop_front() else {
+                break;
+            };
+            let (number, generation) = (member.number, member.generation);
+            let sandbox = Arc::clone(&member.sandbox);
+            match reply.send(Ok(member)) {
+                Ok(()) => {
+                    self.acquired.insert(number, (sandbox, generation));
+                    self.events.tell(Event::Acquired { sandbox: number });
+                }
+                // The caller is gone.
+                Err(Ok(member)) => self.idle.push_front(member),
+                Err(Err(_)) => {}
+            }
+        }
+        self.waiting.retain(|reply| !reply.is_closed());
+    }
+
+    /// Boots sandboxes, as far as there are too few.
+    fn prepare(&mut self) {
+        if !matches!(self.service, Service::Open) || self.resting_until.is_some() {
+            return;
+        }
+        let wanted = self.waiting.len() + self.wanted_idle;
+        while self.idle.len() + self.preparing < wanted && self.members() < self.size {
+            self.last_number += 1;
+            let supply = Arc::clone(&self.present.supply);
+            let (config, source) = (self.config.clone(), self.source.clone());
+            let member = Member {
+                number: self.last_number,
+                sandbox: Arc::new(ChvSandbox::of_pool(config, source, supply)),
+                generation: self.present.number,
+            };
+            self.preparing += 1;
+            self.working.spawn(async move {
+                let booted = member.sandbox.boot().await;
+                Worked::Tried(member, booted)
+            });
+        }
+    }
+
+    /// How many sandboxes there are, until the last of each has ended.
+    fn members(&self) -> usize {
+        self.idle.len() + self.acquired.len() + self.working.len()
+    }
+
+    fn release(&mut self, member: Member, reply: Option<oneshot::Sender<Result<Reset, Error>>>) {
+        self.acquired.remove(&member.number);
+        let sandbox = member.number;
+        self.events.tell(Event::Released { sandbox });
+        let is_present = member.generation == self.present.number;
+        match self.service {
+            Service::Open if is_present => self.reset(member, reply),
+            // The reply is dropped, which says that there was no reset.
+            _ => self.discard(member),
+        }
+    }
+
+    fn reset(&mut self, member: Member, reply: Option<oneshot::Sender<Result<Reset, Error>>>) {
+        self.preparing += 1;
+        self.working.spawn(async move {
+            let reset = member.sandbox.reset().await;
+            let outcome = match &reset {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.clone()),
+            };
+            if let Some(reply) = reply {
+                // The caller may be gone.
+                let _ = reply.send(reset);
+            }
+            Worked::Tried(member, outcome)
+        });
+    }
+
+    fn discard(&mut self, member: Member) {
+        self.working.spawn(async move {
+            member.sandbox.shutdown().await;
+            Worked::Discarded
+        });
+    }
+
+    fn worked(&mut self, worked: Worked) {
+        let Worked::Tried(member, outcome) = worked else {
+            return;
+        };
+        self.preparing -= 1;
+        match outcome {
+            Ok(()) => {
+                (self.divergences, self.last_error) = (0, None);
+                (self.resting_until, self.pause) = (None, FIRST_PAUSE);
+                let is_present = member.generation == self.present.number;
+                match self.service {
+                    Service::Open if is_present => self.idle.push_back(member),
+                    _ => self.discard(member),
+                }
+            }
+            Err(error) => {
+                self.discard(member);
+                self.failed(error);
+            }
+        }
+    }
+
+    /// A sandbox could not be booted or reset.
+    fn failed(&mut self, error: Error) {
+        tracing::warn!(error = %Causes(&error), "a sandbox of the pool is discarded");
+        if let Some(failed) = error.shared_failed_reset() {
+            self.divergences += 1;
+            if self.divergences >= MOST_DIVERGENCES && matches!(self.service, Service::Open) {
+                tracing::error!("two resets in a row were not verified, so the pool has halted");
+                self.refuse(&halted(&failed));
+                self.service = Service::Halted(failed);
+            }
+        } else if error.advice() == Advice::GiveUp && !matches!(error, Error::ShutDown) {
+            self.refuse(&error);
+        }
+        self.last_error = Some(Arc::new(error));
+        self.resting_until = Some(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+
+    /// Tells every caller that waits.
+    fn refuse(&mut self, error: &Error) {
+        for reply in self.waiting.drain(..) {
+            // The caller may be gone.
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+
+    fn replace(
+        &mut self,
+        golden: Arc<LoadedGolden>,
+        config: &PoolConfig,
+        source: VmmSource,
+    ) -> Result<(), Error> {
+        if !matches!(self.service, Service::Open) {
+            return Err(Error::PoolClosed);
+        }
+        let mut goldens: Vec<&LoadedGolden> = vec![&golden, &self.present.golden];
+        goldens.extend(self.past.iter().map(|past| &*past.golden));
+        self.budget.check(config, &goldens)?;
+        let supply = Supply::start(
+            Arc::clone(&golden),
+            &self.config,
+            &source,
+            &self.events,
+            self.calls.clone(),
+        );
+        let next = Generation {
+            number: self.present.number + 1,
+            golden,
+            supply: Arc::new(supply),
+        };
+        let before = std::mem::replace(&mut self.present, next);
+        // Sandboxes that callers have may be reset once more.
+        before.supply.retire();
+        self.past.push(before);
+        let idle: Vec<Member> = self.idle.drain(..).collect();
+        idle.into_iter().for_each(|member| self.discard(member));
+        self.divergences = 0;
+        (self.resting_until, self.pause) = (None, FIRST_PAUSE);
+        Ok(())
+    }
+
+    fn close(&mut self, reply: oneshot::Sender<()>) {
+        self.service = Service::Closed;
+        self.refuse(&Error::PoolClosed);
+        self.closing.push(reply);
+    }
+
+    /// Lets go what is of no further use, and tells those that wait for the end.
+    async fn settle(&mut self) {
+        if !matches!(self.service, Service::Open) {
+            let idle: Vec<Member> = self.idle.drain(..).collect();
+            idle.into_iter().for_each(|member| self.discard(member));
+        }
+        if !self.past.is_empty() && self.preparing == 0 {
+            let used = |number: u64| self.acquired.values().any(|(_, of)| *of == number);
+            let gone: Vec<Generation> = self.past.extract_if(.., |it| !used(it.number)).collect();
+            for generation in gone {
+                generation.supply.stop().await;
+            }
+        }
+        if matches!(self.service, Service::Closed) && self.members() == 0 {
+            self.present.supply.stop().await;
+            for reply in self.closing.drain(..) {
+                // The caller may be gone.
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn tell_status(&self) {
+        self.status.send_replace(PoolStatus {
+            idle: self.idle.len(),
+            acquired: self.acquired.len(),
+            in_progress: self.working.len(),
+            waiting: self.waiting.len(),
+            last_error: self.last_error.clone(),
+            closed: !matches!(self.service, Service::Open),
+        });
+    }
+}
+
+fn halted(failed: &Arc<FailedReset>) -> Error {
+    Error::Halted {
+        what: "pool",
+        action: "hand out a sandbox",
+        failed: Arc::clone(failed),
+    }
+}

@@ -1,0 +1,277 @@
+//! Pools, on VMMs that are processes of their own.
+
+mod closing;
+mod halting;
+mod loss;
+mod replacing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chv_sandbox::golden::{Golden, LoadOptions, LoadedGolden};
+use chv_sandbox::overlay::Basis;
+use chv_sandbox::sandbox::{
+    Advice, ConfigError, Error, Event, Pool, PoolConfig, PoolStatus, Sandbox, SandboxConfig,
+    SandboxState, ToolsPerReset, VmMemory,
+};
+
+use super::script::Act;
+use super::stage::Stage;
+use super::{PATIENCE, Scene, assert_echoed, echo, told};
+
+/// A scene, and the stage on which its pools have their VMMs.
+struct Place {
+    scene: Scene,
+    stage: Stage,
+    golden: Arc<LoadedGolden>,
+}
+
+impl Place {
+    async fn new() -> Place {
+        let scene = Scene::minted().await;
+        let golden = load(&scene);
+        Place {
+            stage: scene.stage(),
+            scene,
+            golden,
+        }
+    }
+
+    fn config(&self) -> PoolConfig {
+        PoolConfig::new(SandboxConfig {
+            tools_per_reset: ToolsPerReset::One,
+            spares: Some(0),
+            ..self.scene.config()
+        })
+    }
+
+    fn pool(&self, config: PoolConfig) -> Pool {
+        self.try_pool(config).unwrap()
+    }
+
+    fn try_pool(&self, config: PoolConfig) -> Result<Pool, Error> {
+        Pool::with_loaded(config, self.stage.config(), Arc::clone(&self.golden))
+    }
+}
+
+fn load(scene: &Scene) -> Arc<LoadedGolden> {
+    let golden = Golden::open(&scene.path("golden")).unwrap();
+    Arc::new(golden.load(&LoadOptions::default()).unwrap())
+}
+
+/// Waits until the pool stands as it should.
+async fn until(pool: &Pool, is_it: impl Fn(&PoolStatus) -> bool) {
+    let stands = pool.wait_until(is_it);
+    tokio::time::timeout(PATIENCE, stands)
+        .await
+        .expect("it comes to stand so");
+}
+
+#[tokio::test]
+async fn a_caller_gets_a_sandbox_that_no_other_has_used_since_its_reset() {
+    let place = Place::new().await;
+    let pool = place.pool(place.config());
+    let mut events = pool.subscribe();
+    for round in ["first", "second", "third"] {
+        let sandbox = pool.acquire(PATIENCE).await.unwrap();
+        assert_echoed(echo(&*sandbox, round).await, round);
+        assert!(matches!(sandbox.state(), SandboxState::NeedsReset { .. }));
+        if round == "second" {
+            drop(sandbox);
+        } else {
+            assert!(sandbox.recycle().await.unwrap().is_verified());
+        }
+    }
+    let mut told = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        if let Event::Acquired { sandbox } | Event::Released { sandbox } = event {
+            told.push((matches!(event, Event::Acquired { .. }), sandbox));
+        }
+    }
+    assert_eq!(told, [(true, 1), (false, 1)].repeat(3));
+    pool.shutdown().await;
+    place.stage.assert_empty();
+}
+
+#[tokio::test]
+async fn the_second_sandbox_of_a_golden_snapshot_digests_nothing_that_is_held() {
+    let place = Place::new().await;
+    let pool = place.pool(place.config().size(2).idle(2));
+    let sandboxes = [
+        pool.acquire(PATIENCE).await.unwrap(),
+        pool.acquire(PATIENCE).await.unwrap(),
+    ];
+    assert_ne!(sandboxes[0].number(), sandboxes[1].number());
+    for sandbox in sandboxes {
+        let reset = sandbox.recycle().await.unwrap();
+        let root = reset.outcome().report.disks[0];
+        // Where a filesystem has no leases it is digested each time.
+        if root.bytes.basis == Basis::Leased {
+            assert_eq!(root.bytes.work.hashed, 0);
+        }
+        let memory = reset.outcome().report.memory.clone().unwrap();
+        assert_eq!(&memory, place.golden.memory(), "loaded once, for all");
+    }
+    pool.shutdown().await;
+    place.stage.assert_empty();
+}
+
+#[tokio::test]
+async fn callers_are_served_in_the_order_in_which_they_ask() {
+    let place = Place::new().await;
+    let pool = place.pool(place.config());
+    let first = pool.acquire(PATIENCE).await.unwrap();
+    let (served, mut order) = tokio::sync::mpsc::unbounded_channel();
+    let callers: Vec<_> = (0..4)
+        .map(|number| {
+            let (pool, served) = (pool.clone(), served.clone());
+            async move {
+                let sandbox = pool.acquire(PATIENCE).await.unwrap();
+                served.send(number).unwrap();
+                drop(sandbox);
+            }
+        })
+        .collect();
+    let mut running = Vec::new();
+    for (waiting, caller) in callers.into_iter().enumerate() {
+        running.push(tokio::spawn(caller));
+        until(&pool, |status| status.waiting == waiting + 1).await;
+    }
+    // One that gives up loses its place, and nothing else.
+    running.remove(1).abort();
+    drop(first);
+    for caller in running {
+        caller.await.unwrap();
+    }
+    let order: Vec<i32> = std::iter::from_fn(|| order.try_recv().ok()).collect();
+    assert_eq!(order, [0, 2, 3]);
+    pool.shutdown().await;
+    place.stage.assert_empty();
+}
+
+#[tokio::test]
+async fn a_deadline_is_kept_and_says_why() {
+    let place = Place::new().await;
+    let pool = place.pool(place.config());
+    let taken = pool.acquire(PATIENCE).await.unwrap();
+    let error = pool.acquire(Duration::from_millis(50)).await.unwrap_err();
+    assert!(
+        matches!(error, Error::AcquireTimeout { source: None, .. }),
+        "{error:?}"
+    );
+    assert_eq!(error.code(), "SANDBOX_ACQUIRE_TIMEOUT");
+    assert_eq!(error.advice(), Advice::Retry);
+    drop(taken);
+    // The caller that gave up is not served in place of one that waits.
+    pool.acquire(PATIENCE).await.unwrap();
+    pool.shutdown().await;
+    place.stage.assert_empty();
+}
+
+#[tokio::test]
+async fn what_keeps_sandboxes_from_coming_up_is_the_cause_of_a_time_out() {
+    let place = Place::new().await;
+    for _ in 0..100 {
+        place.scene.vmm.script().on("vm.restore", 1, Act::Refuse);
+    }
+    let pool = place.pool(place.config());
+    until(&pool, |status| status.last_error.is_some()).await;
+    let error = pool.acquire(Duration::from_millis(50)).await.unwrap_err();
+    let Error::AcquireTimeout {
+        source: Some(cause),
+        ..
+    } = &error
+    else {
+        panic!("{error:?}");
+    };
+    assert_eq!(cause.code(), "SANDBOX_BOOT_FAILED");
+    place.scene.vmm.script().forget_plans();
+    // It was tried again by itself.
+    pool.acquire(PATIENCE).await.unwrap();
+    assert!(pool.status().last_error.is_none());
+    pool.shutdown().await;
+    place.stage.assert_empty();
+}
+
+#[tokio::test]
+async fn a_vmm_that_ends_while_its_sandbox_waits_is_not_handed_out() {
+    let place = Place::new().await;
+    let pool = place.pool(place.config());
+    until(&pool, |status| status.idle == 1).await;
+    let vmm = place.stage.serving();
+    vmm.kill();
+    while vmm.runs() {
+        tokio::task::yield_now().await;
+    }
+    let sandbox = pool.acquire(PATIENCE).await.unwrap();
+    assert_echoed(echo(&*sandbox, "another VMM").await, "another VMM");
+    drop(sandbox);
+    pool.shutdown().await;
+    place.stage.assert_empty();
+}
+
+#[tokio::test]
+async fn spares_are_the_pools() {
+    let place = Place::new().await;
+    let mut config = place.config().size(2).idle(2);
+    config.sandbox.spares = Some(1);
+    let pool = place.pool(config);
+    let mut events = pool.subscribe();
+    until(&pool, |status| status.idle == 2).await;
+    told(&mut events, |event| {
+        matches!(event, Event::SpareReady).then_some(())
+    })
+    .await;
+    // Two that serve and the one that waits.
+    assert_eq!(place.stage.running().len(), 3);
+    let sandbox = pool.acquire(PATIENCE).await.unwrap();
+    let reset = sandbox.recycle().await.unwrap();
+    let used = reset.outcome().report.vmm;
+    assert_eq!(used, Some(chv_sandbox::sandbox::VmmUsed::Spare));
+    pool.shutdown().await;
+    place.stage.assert_empty();
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_be_is_refused() {
+    let place = Place::new().await;
+    #[track_caller]
+    fn check(place: &Place, config: PoolConfig, field: &str, words: &str) {
+        let error = place.try_pool(config).unwrap_err();
+        assert_eq!(error.advice(), Advice::GiveUp);
+        let Error::Config(error) = error else {
+            panic!("{error:?}");
+        };
+        let ConfigError::Invalid { field: found, .. } = &*error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(*found, field);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let config = || place.config();
+    check(&place, config().size(0), "size", "is 0");
+    check(&place, config().size(1025), "size", "is 1025");
+    check(&place, config().idle(2), "idle", "more than the size of 1");
+    // Of 16 MiB is the golden snapshot, of 48 each VMM, one of which is started ahead.
+    let fits = 16 + 3 * 48;
+    check(
+        &place,
+        config().size(2).memory_limit_mib(fits - 1),
+        "size",
+        "there are 159 MiB",
+    );
+    place.pool(config().size(2).memory_limit_mib(fits));
+    let measured = VmMemory::Measured { mib: 8 };
+    place.pool(
+        config()
+            .size(2)
+            .vm_memory(measured)
+            .memory_limit_mib(16 + 3 * 8),
+    );
+    check(
+        &place,
+        config().memory_limit_mib(u64::MAX),
+        "memory_limit_mib",
+        "number of bytes",
+    );
+}
