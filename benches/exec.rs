@@ -119,7 +119,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             exchange(&mut process, &query, &mut back).await;
         }));
         one_thread.block_on(rows[6].block_async(TOOLS, async || {
-            let result = guest.dispatch(tool(), LIMIT).await.expect("answered");
+            let answer = guest.dispatch(tool(), LIMIT).await.expect("answered");
+            let result = answer.result;
             assert_eq!(
                 (result.exit_code, result.stdout.as_str()),
                 (0, "hello\n"),

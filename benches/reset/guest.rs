@@ -108,9 +108,9 @@ impl RealGuest {
 /// Has the guest run a tool, and fails unless that succeeds.
 pub(crate) async fn run_tool(sandbox: &ChvSandbox, tool: ToolInvocation) -> Outcome<()> {
     let ran = sandbox.execute_tool(tool).await?;
-    match ran.exit_code {
-        0 => Ok(()),
-        code => Err(format!("the tool ended with {code}: {}", ran.stderr).into()),
+    match ran.is_success() {
+        true => Ok(()),
+        false => Err(format!("the tool {}: {}", ran.outcome, ran.stderr.text()).into()),
     }
 }
 

@@ -89,7 +89,7 @@ impl Predecessor {
     pub(crate) async fn reset(&self, use_it: Use) -> Outcome<Duration> {
         if let Use::Tool = use_it {
             let channel = Channel::open(&self.channel).await?;
-            let ran = channel.dispatch(echo()?, limits()?.query).await?;
+            let ran = channel.dispatch(echo()?, limits()?.query).await?.result;
             if ran.exit_code != 0 {
                 return Err(format!("the tool ended with {}", ran.exit_code).into());
             }

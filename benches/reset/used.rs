@@ -25,19 +25,13 @@ impl Use {
 
 /// The tool that is run.
 pub(crate) fn tool() -> Outcome<ToolInvocation> {
-    Ok(ToolInvocation {
-        command_id: "bench".to_owned(),
-        tool: "echo".to_owned(),
-        params: json!({ "message": "hello" }),
-        deadline_ms: limits()?.settle.as_millis() as u64,
-    })
+    let invocation = ToolInvocation::new("echo", json!({ "message": "hello" }));
+    Ok(invocation.with_deadline(limits()?.settle))
 }
 
 /// A tool that writes 64 MiB of memory and no file.
 pub(crate) fn writing_tool() -> Outcome<ToolInvocation> {
-    Ok(ToolInvocation {
-        tool: "sh".to_owned(),
-        params: json!({ "script": "dd if=/dev/zero of=/dev/null bs=64M count=1" }),
-        ..tool()?
-    })
+    let script = "dd if=/dev/zero of=/dev/null bs=64M count=1";
+    let invocation = ToolInvocation::new("sh", json!({ "script": script }));
+    Ok(invocation.with_deadline(limits()?.settle))
 }

@@ -64,6 +64,7 @@ const SOURCES: &[(&str, &[u8])] = sources![
     "protocol/reset.rs",
     "protocol/tests.rs",
     "protocol/tool.rs",
+    "protocol/tool_result.rs",
 ];
 
 const HEX: [u8; 16] = hex(fingerprint(SOURCES));

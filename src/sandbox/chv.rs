@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
@@ -192,16 +192,17 @@ impl Sandbox for ChvSandbox {
     }
 
     async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error> {
-        let deadline = Duration::from_millis(invocation.deadline_ms);
+        let deadline = invocation.deadline();
         let dispatch = invocation.try_into()?;
         let config = &self.settings.config;
         let (channel, in_flight) = self.status.begin_tool(config.tools_per_reset)?;
         let _call = self.calls.tool();
         let grace = Duration::from_millis(config.timeouts.grace_ms);
+        let began = Instant::now();
         match channel.dispatch(dispatch, grace).await {
-            Ok(result) => {
+            Ok(answer) => {
                 in_flight.has_ended();
-                Ok(ToolExecution::from(result))
+                Ok(ToolExecution::answered(answer, began.elapsed()))
             }
             Err(source @ vsock::Error::ToolTimeout { .. }) => {
                 in_flight.needs_reset(ResetReason::ToolTimedOut);

@@ -29,6 +29,7 @@ mod error;
 mod event;
 mod events;
 mod evidence;
+mod execution;
 mod guest;
 mod pool;
 mod report;
@@ -53,6 +54,7 @@ pub use chv::ChvSandbox;
 pub use config::{ConfigError, SandboxConfig, Timeouts, VmmEnv};
 pub use error::{Advice, BootFailure, Error, FailedReset, ToolRefusal, Unavailable};
 pub use event::Event;
+pub use execution::{ToolExecution, ToolOutcome, ToolOutput};
 pub use guest::OlderGuest;
 pub use pool::{Pool, PoolConfig, PoolStatus, PooledSandbox, VmMemory};
 pub use report::{Check, Outcome, ResetReport, Source, StrategyUsed, VmmUsed};
@@ -65,7 +67,7 @@ pub use crate::guest::protocol::{DivergenceAction, VmmApiState};
 pub use crate::machine::VerificationLevel;
 pub use strategy::{MAX_SPARES, Strategy};
 pub use stub::StubSandbox;
-pub use tool::{ToolExecution, ToolInvocation, ToolsPerReset};
+pub use tool::{ToolInvocation, ToolsPerReset};
 
 /// A sandbox that runs untrusted tools and can prove that nothing of the last one is left.
 ///
@@ -82,8 +84,9 @@ pub trait Sandbox: Send + Sync {
     /// what had been started is cleaned up then. [`Error::Halted`] when it has halted, [`Error::ShutDown`].
     async fn boot(&self) -> Result<(), Error>;
 
-    /// Runs one tool in the guest. An exit code other than 0 is a result, not an error. If the returned future is dropped
-    /// the tool may go on, so the sandbox takes no other until it is reset.
+    /// Runs one tool in the guest. Whatever the guest answers is a result, not an error: its
+    /// [`outcome`](ToolExecution::outcome) says how the tool ended. If the returned future is dropped the tool may go on,
+    /// so the sandbox takes no other until it is reset.
     ///
     /// # Errors
     ///

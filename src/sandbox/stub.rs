@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use serde_json::Value;
 
 use super::{
     Backend, Error, Event, Reset, ResetOutcome, ResetReport, Sandbox, SandboxState, StrategyUsed,
-    ToolExecution, ToolInvocation, VmmApiState, WireState,
+    ToolExecution, ToolInvocation, ToolOutcome, VmmApiState, WireState,
 };
 use crate::broadcast::{self, Capacity};
 use crate::guest::protocol::ToolDispatch;
@@ -63,24 +64,27 @@ impl Sandbox for StubSandbox {
     async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error> {
         self.check_ready("run a tool")?;
         let dispatch = ToolDispatch::try_from(invocation)?;
-        let message = match dispatch.tool.as_str() {
-            "echo" => dispatch.params["message"].as_str(),
-            _ => None,
-        };
-        Ok(match message {
-            Some(message) => ToolExecution {
-                exit_code: 0,
-                stdout: format!("{message}\n"),
-                stderr: String::new(),
-                evidence_hash: None,
+        let refused = |outcome, why: &str| ToolExecution::new(outcome, "", why);
+        Ok(
+            match (dispatch.tool.as_str(), &dispatch.params["message"]) {
+                ("echo", Value::String(message)) => {
+                    ToolExecution::new(ToolOutcome::Exited { code: 0 }, format!("{message}\n"), "")
+                }
+                ("echo", _) => {
+                    let reason = "echo takes the parameter \"message\", a string";
+                    refused(
+                        ToolOutcome::Refused {
+                            reason: reason.to_owned(),
+                        },
+                        reason,
+                    )
+                }
+                _ => refused(
+                    ToolOutcome::NoSuchTool,
+                    "the stub knows no tool but echo {message}\n",
+                ),
             },
-            None => ToolExecution {
-                exit_code: 127,
-                stdout: String::new(),
-                stderr: "the stub knows no tool but echo {message}\n".to_owned(),
-                evidence_hash: None,
-            },
-        })
+        )
     }
 
     async fn reset(&self) -> Result<Reset, Error> {

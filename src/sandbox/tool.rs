@@ -1,10 +1,13 @@
-//! Tools, as the agent asks for them.
+//! A tool, as the agent asks for it.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{Error, ToolRefusal};
-use crate::guest::protocol::{ToolDispatch, ToolName, ToolResult};
+use crate::guest::protocol::{ToolDispatch, ToolName};
 
 /// How many tools a sandbox runs before it has to be reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,6 +21,17 @@ pub enum ToolsPerReset {
 }
 
 /// One run of one tool.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use chv_sandbox::sandbox::ToolInvocation;
+/// use serde_json::json;
+///
+/// let invocation = ToolInvocation::new("echo", json!({ "message": "hello" }))
+///     .with_deadline(Duration::from_secs(5));
+/// assert_eq!(invocation.deadline_ms, 5_000);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ToolInvocation {
@@ -25,25 +39,51 @@ pub struct ToolInvocation {
     pub command_id: String,
     /// The tool's name, 1 to 256 characters, from the image's allow-list.
     pub tool: String,
-    /// What the tool is told. Which parameters there are is the tool's matter.
+    /// The tool's parameters. Which ones there are is said by the image's tools file.
     pub params: Value,
     /// How long the tool may run, in milliseconds.
     pub deadline_ms: u64,
 }
 
-/// What a tool did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ToolExecution {
-    /// Its exit code. The guest's own: 127 unknown tool, 137 killed at the deadline, 254 the guest failed.
-    pub exit_code: i32,
-    /// What it wrote to its standard output, as far as the guest's limit goes.
-    pub stdout: String,
-    /// What it wrote to its standard error, likewise.
-    pub stderr: String,
-    /// The last link of the evidence chain over its output, where the guest makes one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub evidence_hash: Option<String>,
+impl ToolInvocation {
+    /// The deadline of an invocation that sets none: 30 s.
+    pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+
+    /// A run of `tool` under a random command id (UUID version 4), with [`DEFAULT_DEADLINE`](Self::DEFAULT_DEADLINE). The
+    /// name is checked when the tool is executed.
+    pub fn new(tool: impl Into<String>, params: Value) -> ToolInvocation {
+        ToolInvocation {
+            command_id: Uuid::new_v4().to_string(),
+            tool: tool.into(),
+            params,
+            deadline_ms: 0,
+        }
+        .with_deadline(Self::DEFAULT_DEADLINE)
+    }
+
+    /// The same under this command id, of at most 256 bytes.
+    #[must_use]
+    pub fn with_command_id(self, command_id: impl Into<String>) -> ToolInvocation {
+        ToolInvocation {
+            command_id: command_id.into(),
+            ..self
+        }
+    }
+
+    /// The same with this deadline, rounded up to whole milliseconds. A guest of this project takes at most one hour.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> ToolInvocation {
+        let millis = deadline.as_nanos().div_ceil(1_000_000);
+        ToolInvocation {
+            deadline_ms: u64::try_from(millis).unwrap_or(u64::MAX),
+            ..self
+        }
+    }
+
+    /// How long the tool may run.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_millis(self.deadline_ms)
+    }
 }
 
 impl TryFrom<ToolInvocation> for ToolDispatch {
@@ -60,13 +100,46 @@ impl TryFrom<ToolInvocation> for ToolDispatch {
     }
 }
 
-impl From<ToolResult> for ToolExecution {
-    fn from(result: ToolResult) -> Self {
-        ToolExecution {
-            exit_code: result.exit_code,
-            stdout: result.stdout,
-            stderr: result.stderr,
-            evidence_hash: result.evidence_hash,
-        }
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_invocation_stays_as_it_is_on_the_wire() {
+        let wire = json!({"command_id": "c1", "tool": "echo", "params": {"message": "hi"}, "deadline_ms": 250});
+        let invocation = ToolInvocation::new("echo", json!({"message": "hi"}))
+            .with_command_id("c1")
+            .with_deadline(Duration::from_millis(250));
+        assert_eq!(serde_json::to_value(&invocation).unwrap(), wire);
+        assert_eq!(
+            serde_json::from_value::<ToolInvocation>(wire).unwrap(),
+            invocation
+        );
+    }
+
+    #[test]
+    fn each_invocation_has_an_id_of_its_own() {
+        let (one, two) = (
+            ToolInvocation::new("whoami", Value::Null),
+            ToolInvocation::new("whoami", Value::Null),
+        );
+        assert_ne!(one.command_id, two.command_id);
+        let id: Uuid = one.command_id.parse().unwrap();
+        assert_eq!(id.get_version(), Some(uuid::Version::Random));
+        assert_eq!(one.deadline(), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_deadline_is_rounded_up_to_what_the_wire_can_say() {
+        let millis = |deadline| {
+            let invocation = ToolInvocation::new("whoami", Value::Null);
+            invocation.with_deadline(deadline).deadline_ms
+        };
+        assert_eq!(millis(Duration::ZERO), 0);
+        assert_eq!(millis(Duration::from_nanos(1)), 1);
+        assert_eq!(millis(Duration::from_micros(1_001)), 2);
+        assert_eq!(millis(Duration::MAX), u64::MAX);
     }
 }

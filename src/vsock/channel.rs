@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::codec::FrameReader;
 use super::connection::{Closer, Connection};
-use super::pending::Key;
+use super::evidence::OutputBytes;
+use super::pending::{Answer, Key};
 use super::{ChannelEvent, Error, Origin, handshake};
 use crate::broadcast;
 use crate::guest::protocol::{
@@ -20,6 +21,17 @@ use crate::socket::SocketAddress;
 
 /// What a guest says of itself.
 pub type GuestHello = Hello;
+
+/// What came of a dispatched tool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ToolAnswer {
+    /// The result as the guest sent it.
+    pub result: ToolResult,
+    /// The bytes of the tool's streams, of which the result tells the text. `None` where the result has no
+    /// [details](ToolResult::details): the guest doesn't say then where one stream ends and the other begins.
+    pub output: Option<OutputBytes>,
+}
 
 /// How to open a channel, and how long its steps may take.
 #[derive(Clone, Debug)]
@@ -121,14 +133,14 @@ impl Channel {
         &self,
         dispatch: ToolDispatch,
         grace: Duration,
-    ) -> Result<ToolResult, Error> {
+    ) -> Result<ToolAnswer, Error> {
         let connection = self.connection();
         connection.forget_early();
         let waited = Duration::from_millis(dispatch.deadline_ms).saturating_add(grace);
         let command_id = dispatch.command_id.clone();
         let key = Key::Command(command_id.clone());
-        let read = |frame| match frame {
-            Frame::ToolResult(result) => Some(result),
+        let read = |Answer { frame, output }| match frame {
+            Frame::ToolResult(result) => Some(ToolAnswer { result, output }),
             _ => None,
         };
         connection
@@ -335,7 +347,7 @@ impl Channel {
     ) -> Result<T, Error> {
         let connection = self.connection();
         connection
-            .request(key, &frame, limit, read)
+            .request(key, &frame, limit, move |answer| read(answer.frame))
             .await?
             .ok_or_else(|| Error::NoAnswer {
                 origin: connection.origin().clone(),

@@ -10,12 +10,12 @@ use tokio::time::timeout;
 
 use super::codec::FrameReader;
 use super::outbox::Outbox;
-use super::pending::{Answered, Key, Pending, Refused};
+use super::pending::{Answer, Answered, Key, Pending, Refused};
 use super::{ChannelEvent, ChannelEventKind, CloseCause, Error, EvidenceError, Origin, Violation};
 use crate::broadcast::{self, Capacity};
 use crate::causes::Causes;
 use crate::guest::frame::encode;
-use crate::guest::protocol::{ErrorEvent, Frame, FrameType};
+use crate::guest::protocol::{ErrorEvent, Extension, Frame, FrameType};
 use crate::sanitize;
 
 /// How many events wait for a slow receiver.
@@ -124,10 +124,10 @@ impl Connection {
         key: Key,
         frame: &Frame,
         limit: Duration,
-        read: impl Fn(Frame) -> Option<T> + Send + 'static,
+        read: impl Fn(Answer) -> Option<T> + Send + 'static,
     ) -> Result<Option<T>, Error> {
         let bytes = self.encoded(frame)?;
-        let expected = self.expect(key, read)?;
+        let expected = self.expect_answer(key, read)?;
         let exchange = async {
             self.send(bytes).await;
             expected.answer().await
@@ -143,11 +143,19 @@ impl Connection {
         })
     }
 
-    /// Lets an answer count, which is what has to be done before its request is sent.
+    /// Lets an answer count that is one frame, which is what has to be done before its request is sent.
     pub(super) fn expect<T: Send + 'static>(
         &self,
         key: Key,
         read: impl Fn(Frame) -> Option<T> + Send + 'static,
+    ) -> Result<Expected<'_, T>, Error> {
+        self.expect_answer(key, move |answer| read(answer.frame))
+    }
+
+    fn expect_answer<T: Send + 'static>(
+        &self,
+        key: Key,
+        read: impl Fn(Answer) -> Option<T> + Send + 'static,
     ) -> Result<Expected<'_, T>, Error> {
         let registered = self.pending().register(key.clone(), read);
         let receiver = registered.map_err(|refused| match refused {
@@ -220,7 +228,17 @@ impl Connection {
     fn take_in(&self, frame: Frame) -> Result<(), Violation> {
         let name = frame.name();
         let key = match &frame {
-            Frame::ToolResult(result) => Key::Command(result.command_id.clone()),
+            Frame::ToolResult(result) => {
+                let key = Key::Command(result.command_id.clone());
+                if result.details.is_some() && !self.pending().takes_details(&key) {
+                    return Err(Violation::NotAnnounced {
+                        frame: name,
+                        id: key.shortened(),
+                        extension: Extension::Result.name(),
+                    });
+                }
+                key
+            }
             Frame::GuestResponse(response) => Key::Query(response.query_id),
             Frame::Imprinted(imprinted) => Key::Request(imprinted.request_id),
             Frame::Renewed(renewed) => Key::Request(renewed.request_id),

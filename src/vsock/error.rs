@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::Origin;
+use super::{EvidenceError, Origin, Violation};
 use crate::guest::frame::LengthError;
 use crate::guest::protocol::{DecodeError, MAX_FRAME};
 
@@ -261,101 +261,6 @@ pub enum HandshakeError {
     BadReply {
         /// Its first bytes: up to its newline, the end of the attempt, or 31.
         reply: String,
-    },
-}
-
-/// What is wrong with the evidence of a command.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EvidenceError {
-    /// A chunk never came: one in the middle, the terminal one, or all of them although the result carries a link or the
-    /// guest's hello has announced them.
-    #[error("chunk {missing} never came")]
-    Gap {
-        /// Its number, from 1.
-        missing: u64,
-    },
-    /// A chunk came twice.
-    #[error("chunk {seq} came twice")]
-    Duplicate {
-        /// Its number.
-        seq: u64,
-    },
-    /// A chunk came after one that should have followed it, or after the terminal one, or has the number 0.
-    #[error("chunk {seq} came when it was the turn of {expected}")]
-    OutOfOrder {
-        /// Its number.
-        seq: u64,
-        /// Whose turn it was.
-        expected: u64,
-    },
-    /// The chunks are all there, and the last link of the result isn't theirs.
-    #[error("the last link is {computed}, and the guest says {}", claimed.as_deref().unwrap_or("nothing"))]
-    WrongLink {
-        /// The last link in the result, cut to the length of one; `None` if it has none.
-        claimed: Option<String>,
-        /// The last link of the chunks that came.
-        computed: String,
-    },
-    /// The chunks and their last link are right, and the output in the result isn't what they hold.
-    #[error("the result's output is not that of its chunks")]
-    AnotherOutput,
-    /// The chunks hold more than any result could tell.
-    #[error("the chunks hold more than {limit} bytes")]
-    TooMuch {
-        /// The most that they may hold, in bytes.
-        limit: usize,
-    },
-}
-
-impl EvidenceError {
-    /// The protocol's stable code. It has none of its own for evidence that is whole and proves something else: there,
-    /// the tool has failed.
-    fn code(&self) -> &'static str {
-        match self {
-            EvidenceError::Gap { .. } => "SANDBOX_EVIDENCE_GAP",
-            EvidenceError::Duplicate { .. } => "SANDBOX_EVIDENCE_DUPLICATE",
-            EvidenceError::OutOfOrder { .. } => "SANDBOX_EVIDENCE_OUT_OF_ORDER",
-            EvidenceError::WrongLink { .. }
-            | EvidenceError::AnotherOutput
-            | EvidenceError::TooMuch { .. } => "SANDBOX_TOOL_ERROR",
-        }
-    }
-}
-
-/// How a guest broke the protocol. Ids are cut to 64 characters.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
-    /// It sent a frame that only the host sends.
-    #[error("{frame} goes to the guest only")]
-    WrongDirection {
-        /// The frame's type.
-        frame: &'static str,
-    },
-    /// It answered a request that was not made, or answered twice.
-    #[error("{frame} answers {id:?}, which waits for nothing")]
-    NeverAsked {
-        /// The frame's type.
-        frame: &'static str,
-        /// The id.
-        id: String,
-    },
-    /// Its answer is of another kind than the request.
-    #[error("{frame} for {id:?} is not the kind of answer that was asked for")]
-    WrongAnswer {
-        /// The frame's type.
-        frame: &'static str,
-        /// The id.
-        id: String,
-    },
-    /// A chunk doesn't have the length that it says.
-    #[error("a chunk of {id:?} has {found} bytes and says {said}")]
-    ChunkSize {
-        /// The command's id.
-        id: String,
-        /// What it says.
-        said: u32,
-        /// What it has.
-        found: usize,
     },
 }
 

@@ -1,22 +1,76 @@
 //! The evidence of one command as it comes in: the host computes the chain itself and believes no other.
 
+use std::fmt;
+
 use super::EvidenceError;
-use super::text::Text;
-use crate::guest::protocol::{EvidenceChain, EvidenceChunk, MAX_FRAME, ToolResult};
+use super::text::{Text, reads_as};
+use crate::guest::protocol::{
+    EvidenceChain, EvidenceChunk, Extension, Hello, MAX_FRAME, MAX_OUTPUT, ResultDetails,
+    ToolResult,
+};
 use crate::sanitize;
 
-/// The most bytes that the chunks of one command may hold together. No result could tell more: it has to fit a frame,
-/// and the text of bytes is never shorter than they are.
-const MAX_OUTPUT: usize = MAX_FRAME;
+/// The most bytes that the chunks of one command may hold together where they are hashed and not kept. No result could
+/// tell more: it has to fit a frame, and the text of bytes is never shorter than they are.
+const MAX_HASHED: usize = MAX_FRAME;
 
-/// What a command's guest has sent of its output so far. It is hashed and not kept.
+/// The most where they are kept, which is what [`Extension::Result`] allows.
+const MAX_KEPT: usize = 2 * MAX_OUTPUT;
+
+/// What the guest's hello says of the evidence that it sends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Announced {
+    /// Every command has evidence.
+    pub(super) evidence: bool,
+    /// A result may have details.
+    pub(super) details: bool,
+}
+
+impl Announced {
+    pub(super) fn by(hello: &Hello) -> Announced {
+        Announced {
+            evidence: hello.supports(Extension::Evidence),
+            details: hello.supports(Extension::Result),
+        }
+    }
+}
+
+/// The bytes of a tool's streams, as its evidence proves them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OutputBytes {
+    /// What the guest kept of standard output.
+    pub stdout: Vec<u8>,
+    /// What the guest kept of standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl fmt::Debug for OutputBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let OutputBytes { stdout, stderr } = self;
+        write!(
+            f,
+            "OutputBytes({} and {} bytes)",
+            stdout.len(),
+            stderr.len()
+        )
+    }
+}
+
+/// What is remembered of the output in the chunks.
+#[derive(Debug)]
+enum Output {
+    /// The hash of its text, and how many bytes it has.
+    Hashed(Text, usize),
+    /// Its bytes: of a guest that has announced details.
+    Kept(Vec<u8>),
+}
+
+/// What a command's guest has sent of its output so far.
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     chain: EvidenceChain,
-    /// The output that the chunks hold.
-    output: Text,
-    /// How many bytes of it there are.
-    length: usize,
+    /// The output that the chunks hold; `None` before the first chunk in its turn.
+    output: Option<Output>,
     /// The number of the last chunk that came in its turn; 0 before the first.
     last: u64,
     /// The chunk that came before its turn. The one that is missing may follow, or not: that is the difference
@@ -26,8 +80,21 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
+    /// Whether the result may have details, of a guest that has announced this by now. It counts what the guest had
+    /// announced at its first chunk: the bytes of earlier ones were not kept.
+    pub(super) fn takes_details(&self, announced: Announced) -> bool {
+        match &self.output {
+            None => announced.details,
+            Some(output) => matches!(output, Output::Kept(_)),
+        }
+    }
+
     /// Takes the next chunk in.
-    pub(super) fn take(&mut self, chunk: &EvidenceChunk) -> Result<(), EvidenceError> {
+    pub(super) fn take(
+        &mut self,
+        chunk: &EvidenceChunk,
+        announced: Announced,
+    ) -> Result<(), EvidenceError> {
         let (seq, expected) = (chunk.seq, self.expected());
         match self.ahead {
             _ if seq == 0 => Err(EvidenceError::OutOfOrder { seq, expected }),
@@ -41,29 +108,35 @@ impl Evidence {
                 self.ahead = Some(seq);
                 Ok(())
             }
-            None => self.append(chunk),
+            None => self.append(chunk, announced),
         }
     }
 
-    fn append(&mut self, chunk: &EvidenceChunk) -> Result<(), EvidenceError> {
-        self.length += chunk.chunk_data.len();
-        if self.length > MAX_OUTPUT {
-            return Err(EvidenceError::TooMuch { limit: MAX_OUTPUT });
-        }
+    fn append(&mut self, chunk: &EvidenceChunk, announced: Announced) -> Result<(), EvidenceError> {
+        let output = self.output.get_or_insert_with(|| match announced.details {
+            true => Output::Kept(Vec::new()),
+            false => Output::Hashed(Text::default(), 0),
+        });
+        output.append(&chunk.chunk_data)?;
         self.chain.append(chunk);
-        self.output.append(&chunk.chunk_data);
         self.last = chunk.seq;
         self.is_terminated = chunk.is_terminal;
         Ok(())
     }
 
-    /// The command has ended with `result`: compares its last link and its output with those of the chunks. A guest that
-    /// sends neither chunks nor a link keeps no evidence, which is its right unless it has `announced` that it does.
-    pub(super) fn finish(&self, result: &ToolResult, announced: bool) -> Result<(), EvidenceError> {
+    /// The command has ended with `result`: compares its last link and its output with those of the chunks, and gives out
+    /// the bytes where the result has details. A guest that sends neither chunks nor a link keeps no evidence, which is its
+    /// right unless it has `announced` that it does, or tells details.
+    pub(super) fn finish(
+        &mut self,
+        result: &ToolResult,
+        announced: Announced,
+    ) -> Result<Option<OutputBytes>, EvidenceError> {
         let claimed = result.evidence_hash.as_deref();
         let began = self.last > 0 || self.ahead.is_some();
-        if !began && claimed.is_none() && !announced {
-            return Ok(());
+        let owed = announced.evidence || result.details.is_some();
+        if !began && claimed.is_none() && !owed {
+            return Ok(None);
         }
         if self.ahead.is_some() || !self.is_terminated {
             let missing = self.expected();
@@ -76,10 +149,18 @@ impl Evidence {
                 computed,
             });
         }
-        match self.output.is(&[&result.stdout, &result.stderr]) {
-            true => Ok(()),
-            false => Err(EvidenceError::AnotherOutput),
+        match (&mut self.output, &result.details) {
+            (Some(Output::Kept(bytes)), Some(details)) => {
+                let bytes = split(std::mem::take(bytes), details)?;
+                let is_told = reads_as(&bytes.stdout, &result.stdout)
+                    && reads_as(&bytes.stderr, &result.stderr);
+                is_told.then_some(Some(bytes))
+            }
+            (Some(output), _) => output.is_told_by(result).then_some(None),
+            // The terminal chunk has come, so there is an output.
+            (None, _) => None,
         }
+        .ok_or(EvidenceError::AnotherOutput)
     }
 
     /// Whose turn it is.
@@ -88,10 +169,85 @@ impl Evidence {
     }
 }
 
+impl Output {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), EvidenceError> {
+        let (length, limit) = match self {
+            Output::Hashed(_, length) => (*length, MAX_HASHED),
+            Output::Kept(kept) => (kept.len(), MAX_KEPT),
+        };
+        if bytes.len() > limit - length {
+            return Err(EvidenceError::TooMuch { limit });
+        }
+        match self {
+            Output::Hashed(text, length) => {
+                text.append(bytes);
+                *length += bytes.len();
+            }
+            Output::Kept(kept) => {
+                let length = kept.len() + bytes.len();
+                if length > kept.capacity() {
+                    // Grows by doubling, but never beyond the limit.
+                    let capacity = (2 * kept.capacity()).clamp(length, MAX_KEPT);
+                    kept.reserve_exact(capacity - kept.len());
+                }
+                kept.extend_from_slice(bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a result without details tells this output.
+    fn is_told_by(&self, result: &ToolResult) -> bool {
+        let told = [result.stdout.as_str(), &result.stderr];
+        match self {
+            Output::Hashed(text, _) => text.is(&told),
+            Output::Kept(bytes) => {
+                let mut text = Text::default();
+                text.append(bytes);
+                text.is(&told)
+            }
+        }
+    }
+}
+
+/// The two streams in the bytes of the chunks.
+fn split(mut bytes: Vec<u8>, details: &ResultDetails) -> Result<OutputBytes, EvidenceError> {
+    let (stdout_kept, stderr_kept) = (details.stdout_kept, details.stderr_kept);
+    let streams = [
+        (stdout_kept, details.stdout_total),
+        (stderr_kept, details.stderr_total),
+    ];
+    for (kept, total) in streams {
+        if kept > total {
+            return Err(EvidenceError::KeptAboveTotal { kept, total });
+        }
+    }
+    let found = bytes.len() as u64;
+    let elsewhere = EvidenceError::KeptElsewhere {
+        stdout_kept,
+        stderr_kept,
+        found,
+    };
+    if stdout_kept.checked_add(stderr_kept) != Some(found) {
+        return Err(elsewhere);
+    }
+    // No more than the chunks hold.
+    let at = usize::try_from(stdout_kept).map_err(|_| elsewhere)?;
+    let stderr = match at == bytes.len() {
+        true => Vec::new(),
+        false if at == 0 => std::mem::take(&mut bytes),
+        false => bytes.split_off(at),
+    };
+    Ok(OutputBytes {
+        stdout: bytes,
+        stderr,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::MAX_EVIDENCE_CHUNK;
+    use crate::guest::protocol::{MAX_EVIDENCE_CHUNK, ToolOutcomeKind};
 
     fn chunk(seq: u64, data: Vec<u8>, is_terminal: bool) -> EvidenceChunk {
         EvidenceChunk {
@@ -110,8 +266,14 @@ mod tests {
             stdout: stdout.to_owned(),
             stderr: stderr.to_owned(),
             evidence_hash,
+            details: None,
         }
     }
+
+    const OLD: Announced = Announced {
+        evidence: false,
+        details: false,
+    };
 
     /// What becomes of chunks with these numbers, the last one terminal, and of a result with the right link of those
     /// that were in order.
@@ -119,13 +281,14 @@ mod tests {
         let mut evidence = Evidence::default();
         let mut outcome = Ok(());
         for (at, &seq) in seqs.iter().enumerate() {
-            outcome = outcome
-                .and_then(|()| evidence.take(&chunk(seq, b"7".to_vec(), at + 1 == seqs.len())));
+            outcome = outcome.and_then(|()| {
+                evidence.take(&chunk(seq, b"7".to_vec(), at + 1 == seqs.len()), OLD)
+            });
         }
         let link = Some(evidence.chain.last_link());
         let result = result(&"7".repeat(seqs.len()), "", link);
-        let outcome = outcome.and_then(|()| evidence.finish(&result, false));
-        assert_eq!(outcome, expected, "{seqs:?}");
+        let outcome = outcome.and_then(|()| evidence.finish(&result, OLD));
+        assert_eq!(outcome, expected.map(|()| None), "{seqs:?}");
     }
 
     #[test]
@@ -154,35 +317,114 @@ mod tests {
             ..Evidence::default()
         };
         let last = chunk(u64::MAX, Vec::new(), false);
-        assert_eq!(evidence.take(&last), Ok(()));
+        assert_eq!(evidence.take(&last, OLD), Ok(()));
         let seq = u64::MAX;
-        assert_eq!(evidence.take(&last), Err(EvidenceError::Duplicate { seq }));
+        assert_eq!(
+            evidence.take(&last, OLD),
+            Err(EvidenceError::Duplicate { seq })
+        );
         let missing = u64::MAX;
-        let ended = evidence.finish(&result("", "", None), false);
+        let ended = evidence.finish(&result("", "", None), OLD);
         assert_eq!(ended, Err(EvidenceError::Gap { missing }));
     }
 
     #[test]
     fn a_command_has_only_so_much_output() {
-        let mut evidence = Evidence::default();
-        let whole = (MAX_OUTPUT / MAX_EVIDENCE_CHUNK) as u64;
-        for seq in 1..=whole {
-            let full = chunk(seq, vec![b'x'; MAX_EVIDENCE_CHUNK], false);
-            assert_eq!(evidence.take(&full), Ok(()));
+        let check = |details: bool, limit: usize| {
+            let announced = Announced { details, ..OLD };
+            let mut evidence = Evidence::default();
+            let whole = (limit / MAX_EVIDENCE_CHUNK) as u64;
+            for seq in 1..=whole {
+                let full = chunk(seq, vec![b'x'; MAX_EVIDENCE_CHUNK], false);
+                assert_eq!(evidence.take(&full, announced), Ok(()));
+            }
+            // As many empty ones as it likes: they cost the guest more than the host.
+            let empty = chunk(whole + 1, Vec::new(), false);
+            assert_eq!(evidence.take(&empty, announced), Ok(()));
+            let over = evidence.take(&chunk(whole + 2, vec![b'x'], true), announced);
+            assert_eq!(over, Err(EvidenceError::TooMuch { limit }));
+        };
+        check(false, MAX_FRAME);
+        check(true, 2 << 20);
+    }
+
+    #[test]
+    fn what_is_kept_never_takes_more_memory_than_its_limit() {
+        for size in [1, 7, 4096, 65_536, 700_000, MAX_EVIDENCE_CHUNK] {
+            let mut output = Output::Kept(Vec::new());
+            let piece = vec![b'x'; size];
+            while output.append(&piece).is_ok() {
+                let Output::Kept(kept) = &output else {
+                    panic!("{output:?}")
+                };
+                assert!(kept.capacity() <= MAX_KEPT, "{} bytes", kept.capacity());
+            }
         }
-        // As many empty ones as it likes: they cost the guest more than the host.
-        assert_eq!(evidence.take(&chunk(whole + 1, Vec::new(), false)), Ok(()));
-        let limit = MAX_OUTPUT;
-        let over = evidence.take(&chunk(whole + 2, vec![b'x'], true));
-        assert_eq!(over, Err(EvidenceError::TooMuch { limit }));
+    }
+
+    #[test]
+    fn the_kept_bytes_are_split_as_the_result_says() {
+        let details = |stdout_kept, stdout_total, stderr_kept, stderr_total| ResultDetails {
+            outcome: ToolOutcomeKind::Exited,
+            stdout_total,
+            stdout_kept,
+            stderr_total,
+            stderr_kept,
+        };
+        let check = |details: ResultDetails, stdout: &[u8], stderr: &[u8]| {
+            let bytes = split(b"abc".to_vec(), &details).unwrap();
+            assert_eq!((&bytes.stdout[..], &bytes.stderr[..]), (stdout, stderr));
+        };
+        check(details(3, 3, 0, 0), b"abc", b"");
+        check(details(2, 9, 1, u64::MAX), b"ab", b"c");
+        check(details(0, 0, 3, 3), b"", b"abc");
+
+        let refused = |details| split(b"abc".to_vec(), &details).unwrap_err();
+        let max = u64::MAX;
+        for (stdout_kept, stderr_kept) in [(2, 2), (0, 0), (4, 0), (max, 4), (4, max), (max, max)] {
+            let expected = EvidenceError::KeptElsewhere {
+                stdout_kept,
+                stderr_kept,
+                found: 3,
+            };
+            assert_eq!(
+                refused(details(stdout_kept, max, stderr_kept, max)),
+                expected
+            );
+        }
+        let (kept, total) = (3, 2);
+        let above = EvidenceError::KeptAboveTotal { kept, total };
+        assert_eq!(refused(details(3, 2, 0, 0)), above);
+        assert_eq!(refused(details(0, 0, 3, 2)), above);
     }
 
     #[test]
     fn who_announced_evidence_owes_it() {
-        let silent = Evidence::default();
+        let finish = |result: &ToolResult, announced| Evidence::default().finish(result, announced);
         let nothing = result("", "", None);
-        assert_eq!(silent.finish(&nothing, false), Ok(()));
+        assert_eq!(finish(&nothing, OLD), Ok(None));
+        let details = Announced {
+            details: true,
+            ..OLD
+        };
+        assert_eq!(finish(&nothing, details), Ok(None));
         let missing = Err(EvidenceError::Gap { missing: 1 });
-        assert_eq!(silent.finish(&nothing, true), missing);
+        let evidence = Announced {
+            evidence: true,
+            ..OLD
+        };
+        assert_eq!(finish(&nothing, evidence), missing);
+        // Details rest on evidence.
+        let detailed = ToolResult {
+            details: Some(ResultDetails {
+                outcome: ToolOutcomeKind::Exited,
+                stdout_total: 0,
+                stdout_kept: 0,
+                stderr_total: 0,
+                stderr_kept: 0,
+            }),
+            ..nothing
+        };
+        assert_eq!(finish(&detailed, details), missing);
     }
 }

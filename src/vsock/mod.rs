@@ -27,7 +27,11 @@
 //! So the frame that is read takes 32 MiB at most while it is decoded, and events for slow subscribers take 8 MiB, or
 //! 16 MiB for one result that is larger than that. A result that large displaces them before it is read: 40 MiB for each
 //! channel, and less than 64 MiB with the 16 MiB of events that a [sandbox](crate::sandbox) keeps for its own subscribers.
-//! A tool's result that was returned is its caller's.
+//!
+//! The chunks of a command are hashed and dropped. Where the guest's hello lists
+//! [`result/1`](crate::guest::protocol::Extension::Result), their bytes are kept until the result comes, at most 2 MiB for
+//! each command in flight; how many those are is the host's choice. A result that was returned is its caller's, and its
+//! bytes with it.
 
 mod awaken;
 mod channel;
@@ -36,12 +40,15 @@ mod connection;
 mod error;
 mod event;
 mod evidence;
+mod fault;
 mod handshake;
 mod outbox;
 mod pending;
 mod text;
 
 pub use awaken::{Awakened, ClockSkew};
-pub use channel::{Channel, ChannelConfig, GuestHello};
-pub use error::{CloseCause, Error, EvidenceError, HandshakeError, Violation};
+pub use channel::{Channel, ChannelConfig, GuestHello, ToolAnswer};
+pub use error::{CloseCause, Error, HandshakeError};
 pub use event::{ChannelEvent, ChannelEventKind, Origin};
+pub use evidence::OutputBytes;
+pub use fault::{EvidenceError, Violation};

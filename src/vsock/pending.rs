@@ -5,9 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::evidence::Evidence;
+use super::evidence::{Announced, Evidence, OutputBytes};
 use super::{Error, EvidenceError};
-use crate::guest::protocol::{EvidenceChunk, Extension, Frame, FrameType};
+use crate::guest::protocol::{EvidenceChunk, Frame, FrameType};
 use crate::sanitize;
 
 /// How many requests that have given up are remembered, so that their answers count as late and not as unasked.
@@ -52,9 +52,16 @@ impl Key {
     }
 }
 
-/// Takes an answer, or why there can be none that is to be believed, to whom it is for; `false` when an answer is of the
-/// wrong kind, and then nothing was taken.
-type Deliver = Box<dyn FnMut(Result<Frame, EvidenceError>) -> bool + Send>;
+/// An answer that is believed.
+pub(super) struct Answer {
+    pub(super) frame: Frame,
+    /// Of a tool's result with details: the bytes that it tells.
+    pub(super) output: Option<OutputBytes>,
+}
+
+/// Takes an answer, or why none can be believed, to the request's caller; `false` when an answer is of the wrong kind, and
+/// then nothing was taken.
+type Deliver = Box<dyn FnMut(Result<Answer, EvidenceError>) -> bool + Send>;
 
 struct Waiting {
     deliver: Deliver,
@@ -67,8 +74,8 @@ struct Waiting {
 pub(super) struct Pending {
     waiting: HashMap<Key, Waiting>,
     given_up: VecDeque<Key>,
-    /// Whether the guest's hello says that it keeps evidence of every command.
-    announced_evidence: bool,
+    /// What the guest's hello says of evidence.
+    announced: Announced,
     closed: Option<Error>,
 }
 
@@ -100,7 +107,7 @@ impl Pending {
     pub(super) fn register<T: Send + 'static>(
         &mut self,
         key: Key,
-        read: impl Fn(Frame) -> Option<T> + Send + 'static,
+        read: impl Fn(Answer) -> Option<T> + Send + 'static,
     ) -> Result<oneshot::Receiver<Result<T, EvidenceError>>, Refused> {
         if let Some(reason) = &self.closed {
             return Err(Refused::Closed(reason.clone()));
@@ -111,9 +118,9 @@ impl Pending {
         let (sender, receiver) = oneshot::channel();
         let mut sender = Some(sender);
         let deliver =
-            move |answer: Result<Frame, _>| match (answer.map(&read).transpose(), sender.take()) {
+            move |answer: Result<Answer, _>| match (answer.map(&read).transpose(), sender.take()) {
                 (Some(answer), Some(sender)) => {
-                    // Whoever asked may have gone just now.
+                    // The caller may have gone just now.
                     let _ = sender.send(answer);
                     true
                 }
@@ -134,16 +141,14 @@ impl Pending {
     pub(super) fn answer(&mut self, key: &Key, frame: Frame) -> Answered {
         if let Some(waiting) = self.waiting.get_mut(key) {
             let checked = match &frame {
-                Frame::ToolResult(result) => {
-                    waiting.evidence.finish(result, self.announced_evidence)
-                }
+                Frame::ToolResult(result) => waiting.evidence.finish(result, self.announced),
                 Frame::Hello(hello) => {
-                    self.announced_evidence = hello.supports(Extension::Evidence);
-                    Ok(())
+                    self.announced = Announced::by(hello);
+                    Ok(None)
                 }
-                _ => Ok(()),
+                _ => Ok(None),
             };
-            if !(waiting.deliver)(checked.map(|()| frame)) {
+            if !(waiting.deliver)(checked.map(|output| Answer { frame, output })) {
                 return Answered::WrongKind;
             }
             self.waiting.remove(key);
@@ -163,7 +168,7 @@ impl Pending {
         let Some(waiting) = self.waiting.get_mut(key) else {
             return;
         };
-        if let Err(fault) = waiting.evidence.take(chunk) {
+        if let Err(fault) = waiting.evidence.take(chunk, self.announced) {
             (waiting.deliver)(Err(fault));
             // Its result may still come, and is late then.
             self.give_up(key);
@@ -174,6 +179,14 @@ impl Pending {
     pub(super) fn expects(&self, frame_type: FrameType) -> bool {
         let mut keys = self.waiting.keys().chain(&self.given_up);
         keys.any(|key| key.is_answered_by(frame_type))
+    }
+
+    /// Whether a result of this command may have details.
+    pub(super) fn takes_details(&self, key: &Key) -> bool {
+        match self.waiting.get(key) {
+            Some(waiting) => waiting.evidence.takes_details(self.announced),
+            None => self.announced.details,
+        }
     }
 
     /// Whether a request waits for its answer.
@@ -225,7 +238,7 @@ mod tests {
         pending: &mut Pending,
         key: &Key,
     ) -> Option<oneshot::Receiver<Result<(), EvidenceError>>> {
-        let read = |frame| matches!(frame, Frame::Imprinted(_)).then_some(());
+        let read = |answer: Answer| matches!(answer.frame, Frame::Imprinted(_)).then_some(());
         pending.register(key.clone(), read).ok()
     }
 

@@ -1,4 +1,4 @@
-//! Bytes that come piece by piece, as the text that they are, remembered by its hash alone.
+//! Bytes as the text that they are: compared at once, or remembered by the text's hash where they come piece by piece.
 
 use std::mem;
 
@@ -46,6 +46,24 @@ impl Text {
         parts.iter().for_each(|part| expected.update(part));
         hash.finalize() == expected.finalize()
     }
+}
+
+/// Whether `text` is the text that [`String::from_utf8_lossy`] makes of `bytes`.
+pub(super) fn reads_as(bytes: &[u8], text: &str) -> bool {
+    let mut rest = text.as_bytes();
+    for chunk in bytes.utf8_chunks() {
+        let Some(after) = rest.strip_prefix(chunk.valid().as_bytes()) else {
+            return false;
+        };
+        rest = after;
+        if !chunk.invalid().is_empty() {
+            let Some(after) = rest.strip_prefix(REPLACEMENT) else {
+                return false;
+            };
+            rest = after;
+        }
+    }
+    rest.is_empty()
 }
 
 #[cfg(test)]
@@ -97,6 +115,16 @@ mod tests {
             let pieces: Vec<_> = whole.chunks(piece).collect();
             let expected = String::from_utf8_lossy(&whole);
             prop_assert!(text(&pieces).is(&[&expected]));
+            prop_assert!(reads_as(&whole, &expected));
+        }
+
+        #[test]
+        fn bytes_read_as_one_text_only(whole in bytes(), other in bytes()) {
+            let expected = String::from_utf8_lossy(&whole);
+            let other = String::from_utf8_lossy(&other);
+            prop_assert_eq!(reads_as(&whole, &other), expected == other);
+            let longer = [&expected, "x"].concat();
+            prop_assert!(!reads_as(&whole, &longer));
         }
     }
 }

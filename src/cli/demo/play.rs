@@ -102,16 +102,13 @@ async fn with_sandbox(
     program.booted(since);
 
     let since = Instant::now();
-    let execution = sandbox.execute_tool(ToolInvocation {
-        command_id: "demo-1".to_owned(),
-        tool: "echo".to_owned(),
-        params: json!({ "message": "hello from the guest" }),
-        deadline_ms: 10_000,
-    });
-    let execution = execution.await?;
+    let invocation = ToolInvocation::new("echo", json!({ "message": "hello from the guest" }))
+        .with_deadline(Duration::from_secs(10));
+    let execution = sandbox.execute_tool(invocation).await?;
     program.tool_ran(since, &execution);
-    if execution.stdout != "hello from the guest\n" {
-        return Err(Unexpected::new(format!("the tool said {:?}", execution.stdout)).into());
+    let said = execution.stdout.text();
+    if said != "hello from the guest\n" {
+        return Err(Unexpected::new(format!("the tool said {said:?}")).into());
     }
 
     let since = Instant::now();

@@ -62,9 +62,9 @@ impl Program {
     pub(super) fn tool_ran(&mut self, since: Instant, execution: &ToolExecution) {
         self.result("tool", json!(execution));
         let what = format!(
-            "exit {}: {:?}",
-            execution.exit_code,
-            execution.stdout.trim_end()
+            "{}: {:?}",
+            execution.outcome,
+            execution.stdout.text().trim_end()
         );
         self.step("tool: echo", since, &what);
     }

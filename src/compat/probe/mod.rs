@@ -93,7 +93,7 @@ const READY: Duration = Duration::from_secs(10);
 /// Probes a server.
 ///
 /// Dropping the future ends every process and removes the directory. A program that ends right then should wait for the
-/// processes: [`vmm::all_ended`](crate::vmm::all_ended).
+/// processes: [`vmm::all_ended`].
 ///
 /// # Errors
 ///

@@ -3,23 +3,24 @@
 use std::io;
 use std::time::Duration;
 
-use super::evidence::{self, Evidence};
+use super::evidence::{Ending, Evidence};
 use super::run::{self, Outcome};
 use super::toolbox::Refused;
-use super::{EXIT_DEADLINE, EXIT_GUEST_ERROR, EXIT_UNKNOWN_TOOL, MAX_DEADLINE_MS, Shared};
+use super::{MAX_DEADLINE_MS, Shared};
 use crate::causes::Causes;
 use crate::guest::frame::LengthError;
-use crate::guest::protocol::ToolDispatch;
+use crate::guest::protocol::{ToolDispatch, ToolOutcomeKind};
 
 impl Shared {
-    /// Runs a tool to its end and makes the frames that say so. Those that the host gets before go to `send`, which
-    /// knows what to do when they can't be sent.
+    /// Runs a tool to its end and makes the frames that say so, `detailed` or not. Those that the host gets before go to
+    /// `send`, which knows what to do when they can't be sent.
     pub(super) fn run(
         &self,
         dispatch: &ToolDispatch,
+        detailed: bool,
         mut send: impl FnMut(&[u8]),
     ) -> Result<Vec<u8>, LengthError> {
-        let id = &dispatch.command_id;
+        let mut evidence = Evidence::new(&dispatch.command_id, detailed);
         let line = match self
             .toolbox
             .command_line(dispatch.tool.as_str(), &dispatch.params)
@@ -27,18 +28,17 @@ impl Shared {
             Ok(line) => line,
             Err(Refused::UnknownTool) => {
                 let reason = format!("the tool {:?} is not known", dispatch.tool.as_str());
-                return evidence::refusal(id, EXIT_UNKNOWN_TOOL, reason);
+                return evidence.refuse(ToolOutcomeKind::NoSuchTool, reason);
             }
             Err(Refused::Params(reason)) => {
-                return evidence::refusal(id, EXIT_GUEST_ERROR, reason);
+                return evidence.refuse(ToolOutcomeKind::Refused, reason);
             }
         };
         if dispatch.deadline_ms > MAX_DEADLINE_MS {
             let reason = format!("the deadline is above {MAX_DEADLINE_MS} ms");
-            return evidence::refusal(id, EXIT_GUEST_ERROR, reason);
+            return evidence.refuse(ToolOutcomeKind::Refused, reason);
         }
         let deadline = Duration::from_millis(dispatch.deadline_ms);
-        let mut evidence = Evidence::new(id);
         let (outcome, mut output) = run::run(&line, deadline, &self.confinement, |stdout| {
             if let Some(frames) = evidence.grown(stdout)? {
                 send(&frames);
@@ -46,19 +46,20 @@ impl Shared {
             Ok(())
         });
         self.sync();
-        let exit_code = match outcome {
-            Outcome::Ended(exit_code) => exit_code,
+        let ending = match outcome {
+            Outcome::Exited(code) => Ending::exited(code),
+            Outcome::Signalled(signal) => Ending::signalled(signal),
             Outcome::DeadlineExceeded => {
-                output.stderr = b"deadline_exceeded".to_vec();
-                EXIT_DEADLINE
+                output.stderr.replace("deadline_exceeded".to_owned());
+                Ending::of_guest(ToolOutcomeKind::DeadlineExceeded)
             }
             Outcome::Failed(error) => {
                 let reason = format!("{} could not be run: {error}", line.program);
-                output.stderr = reason.into_bytes();
-                EXIT_GUEST_ERROR
+                output.stderr.replace(reason);
+                Ending::of_guest(ToolOutcomeKind::GuestFailed)
             }
         };
-        evidence.finish(exit_code, output)
+        evidence.finish(ending, output)
     }
 
     /// Brings what the tools wrote to the disk, where the host's digest finds it: before the host knows that a tool has

@@ -4,12 +4,19 @@
 //! back until the tool has ended, for all of the one stands before all of the other. What has not left by then leaves in
 //! one piece with the result: the chunks of an ordinary tool cost no packet of their own, and no wake-up of the host.
 //!
-//! The chunks hold what the result tells, whoever said it: the first [`MAX_OUTPUT`](super::MAX_OUTPUT) bytes of each
+//! The chunks hold what the result tells: the first [`MAX_OUTPUT`](crate::guest::protocol::MAX_OUTPUT) bytes of each
 //! stream, and the guest's own words where it speaks in the place of a tool's standard error. A chunk never holds bytes
 //! of both streams.
+//!
+//! A host that knows [`Extension::Result`](crate::guest::protocol::Extension::Result) gets the [`ResultDetails`] with the
+//! result, and the bytes of each stream exactly. For an older host the details are left out, and a character that begins in
+//! one stream and ends in the other is counted to the first.
 
 use crate::guest::frame::{LengthError, encode_into};
-use crate::guest::protocol::{EvidenceChain, EvidenceChunk, Frame, MAX_EVIDENCE_CHUNK, ToolResult};
+use crate::guest::protocol::{
+    EXIT_SIGNALLED, EvidenceChain, EvidenceChunk, Frame, MAX_EVIDENCE_CHUNK, ResultDetails,
+    ToolOutcomeKind, ToolResult,
+};
 
 use super::run::Output;
 
@@ -17,9 +24,42 @@ use super::run::Output;
 /// pause makes a chunk of each read.
 const STEP: usize = 64 * 1024;
 
+/// How a command ended, as its result says it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending {
+    outcome: ToolOutcomeKind,
+    exit_code: i32,
+}
+
+impl Ending {
+    pub(super) fn exited(exit_code: i32) -> Ending {
+        Ending {
+            outcome: ToolOutcomeKind::Exited,
+            exit_code,
+        }
+    }
+
+    pub(super) fn signalled(signal: i32) -> Ending {
+        Ending {
+            outcome: ToolOutcomeKind::Signalled,
+            exit_code: EXIT_SIGNALLED + signal,
+        }
+    }
+
+    /// An ending that the guest decided, for which there is one exit code.
+    pub(super) fn of_guest(outcome: ToolOutcomeKind) -> Ending {
+        Ending {
+            outcome,
+            exit_code: *outcome.exit_codes().start(),
+        }
+    }
+}
+
 /// The evidence of one command so far.
 pub(super) struct Evidence<'a> {
     command_id: &'a str,
+    /// Whether the host takes [`ResultDetails`].
+    detailed: bool,
     chain: EvidenceChain,
     /// The number of the last chunk.
     seq: u64,
@@ -28,9 +68,10 @@ pub(super) struct Evidence<'a> {
 }
 
 impl<'a> Evidence<'a> {
-    pub(super) fn new(command_id: &'a str) -> Self {
+    pub(super) fn new(command_id: &'a str, detailed: bool) -> Self {
         Evidence {
             command_id,
+            detailed,
             chain: EvidenceChain::default(),
             seq: 0,
             sent: 0,
@@ -52,8 +93,18 @@ impl<'a> Evidence<'a> {
     }
 
     /// The frames that are left when the command has ended: the last chunks, and its result.
-    pub(super) fn finish(mut self, exit_code: i32, output: Output) -> Result<Vec<u8>, LengthError> {
-        let Output { stdout, stderr } = output.with_whole_characters();
+    pub(super) fn finish(mut self, ending: Ending, output: Output) -> Result<Vec<u8>, LengthError> {
+        let details = self.detailed.then(|| ResultDetails {
+            outcome: ending.outcome,
+            stdout_total: output.stdout.total(),
+            stdout_kept: output.stdout.kept.len() as u64,
+            stderr_total: output.stderr.total(),
+            stderr_kept: output.stderr.kept.len() as u64,
+        });
+        let (mut stdout, mut stderr) = (output.stdout.kept, output.stderr.kept);
+        if details.is_none() {
+            join_character(&mut stdout, &mut stderr);
+        }
         let mut frames = Vec::new();
         let streams = [&stdout[self.sent..], &stderr[..]];
         let mut pieces = streams
@@ -68,13 +119,25 @@ impl<'a> Evidence<'a> {
         self.chunk(&mut frames, piece, true)?;
         let result = Frame::ToolResult(ToolResult {
             command_id: self.command_id.to_owned(),
-            exit_code,
+            exit_code: ending.exit_code,
             stdout: String::from_utf8_lossy(&stdout).into_owned(),
             stderr: String::from_utf8_lossy(&stderr).into_owned(),
             evidence_hash: Some(self.chain.last_link()),
+            details,
         });
         encode_into(&mut frames, &result)?;
         Ok(frames)
+    }
+
+    /// The frames of a command that no tool was started for.
+    pub(super) fn refuse(
+        self,
+        outcome: ToolOutcomeKind,
+        reason: String,
+    ) -> Result<Vec<u8>, LengthError> {
+        let mut output = Output::default();
+        output.stderr.replace(reason);
+        self.finish(Ending::of_guest(outcome), output)
     }
 
     fn chunk(
@@ -96,40 +159,24 @@ impl<'a> Evidence<'a> {
     }
 }
 
-/// The frames of a command that no tool was started for.
-pub(super) fn refusal(
-    command_id: &str,
-    exit_code: i32,
-    reason: String,
-) -> Result<Vec<u8>, LengthError> {
-    let output = Output {
-        stdout: Vec::new(),
-        stderr: reason.into_bytes(),
-    };
-    Evidence::new(command_id).finish(exit_code, output)
-}
-
-impl Output {
-    /// The same, with a character that begins in standard output and ends in standard error counted to the first.
-    ///
-    /// Read one after the other, as the chunks are, the two are one character; each by itself, as the result tells them,
-    /// they would be two broken ones, and the chunks of an honest guest would prove another output.
-    fn with_whole_characters(mut self) -> Output {
-        let end = self.stdout.utf8_chunks().last();
-        let begun = end.map_or(&[][..], |end| end.invalid());
-        let mut joined = begun.to_vec();
-        // No character has more than three bytes after its first.
-        joined.extend(self.stderr.iter().take(3));
-        let first = joined.utf8_chunks().next();
-        let length = first.map_or(0, |first| match first.valid().chars().next() {
-            Some(character) => character.len_utf8(),
-            None => first.invalid().len(),
-        });
-        if !begun.is_empty() && length > begun.len() {
-            let rest = self.stderr.drain(..length - begun.len());
-            self.stdout.extend(rest);
-        }
-        self
+/// Counts a character that begins in standard output and ends in standard error to the first.
+///
+/// Read one after the other, as the chunks are, the two are one character; each by itself, as the result tells them,
+/// they would be two broken ones, and the chunks of an honest guest would prove another output.
+fn join_character(stdout: &mut Vec<u8>, stderr: &mut Vec<u8>) {
+    let end = stdout.utf8_chunks().last();
+    let begun = end.map_or(&[][..], |end| end.invalid());
+    let mut joined = begun.to_vec();
+    // No character has more than three bytes after its first.
+    joined.extend(stderr.iter().take(3));
+    let first = joined.utf8_chunks().next();
+    let length = first.map_or(0, |first| match first.valid().chars().next() {
+        Some(character) => character.len_utf8(),
+        None => first.invalid().len(),
+    });
+    if !begun.is_empty() && length > begun.len() {
+        let rest = stderr.drain(..length - begun.len());
+        stdout.extend(rest);
     }
 }
 
@@ -137,21 +184,35 @@ impl Output {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::run::Captured;
     use super::*;
     use crate::guest::frame::read_frame;
 
+    fn output(stdout: &[u8], stderr: &[u8]) -> Output {
+        let captured = |bytes: &[u8]| Captured {
+            kept: bytes.to_vec(),
+            dropped: 0,
+        };
+        Output {
+            stdout: captured(stdout),
+            stderr: captured(stderr),
+        }
+    }
+
     /// The frames of a tool that wrote `stdout` in pieces of `step` bytes, and `stderr`.
-    fn frames(stdout: &[u8], stderr: &[u8], step: usize) -> (Vec<EvidenceChunk>, ToolResult) {
-        let mut evidence = Evidence::new("c1");
+    fn frames(
+        stdout: &[u8],
+        stderr: &[u8],
+        step: usize,
+        detailed: bool,
+    ) -> (Vec<EvidenceChunk>, ToolResult) {
+        let mut evidence = Evidence::new("c1", detailed);
         let mut bytes = Vec::new();
         for end in (0..stdout.len()).step_by(step) {
             bytes.extend(evidence.grown(&stdout[..end]).unwrap().unwrap_or_default());
         }
-        let output = Output {
-            stdout: stdout.to_vec(),
-            stderr: stderr.to_vec(),
-        };
-        bytes.extend(evidence.finish(3, output).unwrap());
+        let output = output(stdout, stderr);
+        bytes.extend(evidence.finish(Ending::exited(3), output).unwrap());
         let mut bytes = bytes.as_slice();
         let mut chunks = Vec::new();
         loop {
@@ -166,9 +227,35 @@ mod tests {
         }
     }
 
-    /// What has to hold of every command.
+    /// What has to hold of every command, for an older host and for one that takes details.
     fn check(stdout: &[u8], stderr: &[u8], step: usize) -> Vec<EvidenceChunk> {
-        let (chunks, result) = frames(stdout, stderr, step);
+        let (chunks, result) = frames(stdout, stderr, step, false);
+        assert_eq!(result.details, None);
+        let told = [result.stdout.as_str(), &result.stderr].concat();
+        let whole = [stdout, stderr].concat();
+        assert!(
+            String::from_utf8_lossy(&whole) == told,
+            "the result tells the bytes"
+        );
+        proved(&chunks, &result, &whole);
+
+        let (chunks, result) = frames(stdout, stderr, step, true);
+        let details = ResultDetails {
+            outcome: ToolOutcomeKind::Exited,
+            stdout_total: stdout.len() as u64,
+            stdout_kept: stdout.len() as u64,
+            stderr_total: stderr.len() as u64,
+            stderr_kept: stderr.len() as u64,
+        };
+        assert_eq!(result.details, Some(details));
+        assert!(String::from_utf8_lossy(stdout) == result.stdout);
+        assert!(String::from_utf8_lossy(stderr) == result.stderr);
+        proved(&chunks, &result, &whole);
+        chunks
+    }
+
+    /// The chunks are in order, hold these bytes, and have the result's link.
+    fn proved(chunks: &[EvidenceChunk], result: &ToolResult, whole: &[u8]) {
         let mut chain = EvidenceChain::default();
         for (at, chunk) in chunks.iter().enumerate() {
             assert_eq!(chunk.seq, at as u64 + 1);
@@ -178,16 +265,8 @@ mod tests {
             chain.append(chunk);
         }
         assert_eq!(result.evidence_hash, Some(chain.last_link()));
-        let whole: Vec<_> = chunks.iter().flat_map(|it| it.chunk_data.clone()).collect();
-        assert!(
-            whole == [stdout, stderr].concat(),
-            "the bytes are the tool's"
-        );
-        assert!(
-            String::from_utf8_lossy(&whole) == [result.stdout, result.stderr].concat(),
-            "and the result tells them"
-        );
-        chunks
+        let held: Vec<_> = chunks.iter().flat_map(|it| it.chunk_data.clone()).collect();
+        assert!(held == whole, "the bytes are the tool's");
     }
 
     fn sizes(chunks: &[EvidenceChunk]) -> Vec<usize> {
@@ -213,14 +292,11 @@ mod tests {
         assert_eq!(sizes(&check(&large[..STEP], b"", STEP / 2)), [STEP]);
 
         // All of it has left before the tool ended.
-        let mut evidence = Evidence::new("c1");
+        let mut evidence = Evidence::new("c1", true);
         assert!(evidence.grown(&large[..STEP]).unwrap().is_some());
         assert_eq!(evidence.grown(&large[..STEP]).unwrap(), None);
-        let output = Output {
-            stdout: large[..STEP].to_vec(),
-            stderr: Vec::new(),
-        };
-        let rest = evidence.finish(0, output).unwrap();
+        let output = output(&large[..STEP], b"");
+        let rest = evidence.finish(Ending::exited(0), output).unwrap();
         let terminal = read_frame(&mut rest.as_slice()).unwrap().unwrap();
         assert!(
             matches!(&terminal, Frame::EvidenceChunk(chunk) if chunk.chunk_data.is_empty() && chunk.is_terminal),
@@ -229,10 +305,10 @@ mod tests {
     }
 
     #[test]
-    fn a_character_in_two_streams_is_told_once() {
+    fn a_character_in_two_streams_is_told_once_to_an_older_host() {
         let check = |stdout: &[u8], stderr: &[u8], told: (&str, &str)| {
             check(stdout, stderr, 1);
-            let (_, result) = frames(stdout, stderr, 1);
+            let (_, result) = frames(stdout, stderr, 1, false);
             assert_eq!((result.stdout.as_str(), result.stderr.as_str()), told);
         };
         check(b"\xe2\x82", b"\xac!", ("€", "!"));

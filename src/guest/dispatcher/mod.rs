@@ -23,7 +23,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use confinement::{Confinement, Limits};
 pub use listener::VsockListener;
-pub use run::MAX_OUTPUT;
 pub use system::{LinuxSystem, System};
 pub use toolbox::{MAX_PARAM, Toolbox, ToolsFileError};
 
@@ -31,14 +30,7 @@ use crate::guest::frame::FrameError;
 use confinement::Prepared;
 use session::Session;
 
-/// The exit code for a tool that is not on the list.
-pub const EXIT_UNKNOWN_TOOL: i32 = 127;
-/// The exit code of a tool that was killed at its deadline; stderr is then `deadline_exceeded`.
-pub const EXIT_DEADLINE: i32 = 137;
-/// The exit code when the guest could not run the tool as asked; stderr then says why.
-pub const EXIT_GUEST_ERROR: i32 = 254;
-
-/// Most tools that run at the same time, over all connections. One more gets [`EXIT_GUEST_ERROR`].
+/// Most tools that run at the same time, over all connections. One more is refused.
 pub const MAX_IN_FLIGHT: usize = 32;
 
 /// The longest deadline that a dispatch may ask for, in milliseconds: one hour.

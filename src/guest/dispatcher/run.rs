@@ -17,11 +17,7 @@ use super::processes;
 use super::toolbox::CommandLine;
 use crate::causes::Causes;
 use crate::guest::frame::LengthError;
-
-/// Most bytes kept of each of stdout and stderr; the rest is read and dropped, so that the tool doesn't block.
-///
-/// JSON writes a control character with six bytes, so that two streams of this size still fit a frame of 16 MiB.
-pub const MAX_OUTPUT: usize = 1024 * 1024;
+use crate::guest::protocol::MAX_OUTPUT;
 
 /// The search path of tools, for the built-in ones and for what scripts run.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
@@ -32,19 +28,50 @@ const DEATH: Duration = Duration::from_secs(5);
 /// What became of a tool.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// It ended by itself: its exit code, or 128 and the number of the signal that killed it.
-    Ended(i32),
+    /// It ended by itself, with this exit code.
+    Exited(i32),
+    /// This signal killed it.
+    Signalled(i32),
     /// It was killed at the deadline.
     DeadlineExceeded,
     /// It could not be started, or not be followed to its end, and was killed.
     Failed(io::Error),
 }
 
-/// What a tool wrote, up to [`MAX_OUTPUT`] bytes each.
+/// What a tool wrote.
 #[derive(Debug, Default)]
 pub(super) struct Output {
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: Vec<u8>,
+    pub(super) stdout: Captured,
+    pub(super) stderr: Captured,
+}
+
+/// What a tool wrote to one stream.
+#[derive(Debug, Default)]
+pub(super) struct Captured {
+    /// The first [`MAX_OUTPUT`] bytes.
+    pub(super) kept: Vec<u8>,
+    /// How many bytes came after them. They are read and dropped, so that the tool doesn't block.
+    pub(super) dropped: u64,
+}
+
+impl Captured {
+    fn take(&mut self, bytes: &[u8]) {
+        let room = MAX_OUTPUT - self.kept.len();
+        let (kept, dropped) = bytes.split_at(bytes.len().min(room));
+        self.kept.extend_from_slice(kept);
+        self.dropped += dropped.len() as u64;
+    }
+
+    /// Puts the guest's own words in the place of what the tool wrote.
+    pub(super) fn replace(&mut self, words: String) {
+        let replaced = std::mem::replace(&mut self.kept, words.into_bytes());
+        self.dropped += replaced.len() as u64;
+    }
+
+    /// How many bytes there were, kept and dropped.
+    pub(super) fn total(&self) -> u64 {
+        self.kept.len() as u64 + self.dropped
+    }
 }
 
 /// Runs a tool until it ends or `deadline` has passed, and tells `grown` of its standard output whenever there is more of
@@ -84,11 +111,11 @@ pub(super) fn run(
     (outcome, tool.output())
 }
 
-fn exit_code(status: ExitStatus) -> i32 {
+fn ended(status: ExitStatus) -> io::Result<Outcome> {
     match (status.code(), status.signal()) {
-        (Some(code), _) => code,
-        (None, Some(signal)) => 128 + signal,
-        (None, None) => 128,
+        (Some(code), _) => Ok(Outcome::Exited(code)),
+        (None, Some(signal)) => Ok(Outcome::Signalled(signal)),
+        (None, None) => Err(io::Error::other(format!("it ended with {status}"))),
     }
 }
 
@@ -125,7 +152,7 @@ impl Running {
         }
     }
 
-    /// Goes along until the tool has ended, or was killed at `end`.
+    /// Takes the tool's output until it has ended, or was killed at `end`.
     fn follow(
         &mut self,
         end: Instant,
@@ -136,11 +163,10 @@ impl Running {
                 self.kill();
                 return Ok(Outcome::DeadlineExceeded);
             }
-            grown(&self.stdout.kept).map_err(io::Error::other)?;
+            grown(&self.stdout.captured.kept).map_err(io::Error::other)?;
         }
         self.drain()?;
-        let status = self.child.wait()?;
-        Ok(Outcome::Ended(exit_code(status)))
+        ended(self.child.wait()?)
     }
 
     /// Waits for output, the tool's end, or `end`, and takes what there is. True once the tool has ended.
@@ -163,7 +189,7 @@ impl Running {
         Ok(ended)
     }
 
-    /// Takes what the pipes hold, and no more: somebody else may hold them open, and write.
+    /// Takes what the pipes hold, and no more: a process that the tool left may hold them open, and write.
     fn drain(&mut self) -> io::Result<()> {
         self.stdout.drain()?;
         self.stderr.drain()
@@ -179,6 +205,9 @@ impl Running {
                 return;
             }
         }
+        if let Err(error) = self.drain() {
+            tracing::warn!(error = %Causes(&error), "a killed tool's last output could not be read");
+        }
         if let Err(error) = self.child.wait() {
             tracing::warn!(error = %Causes(&error), "a killed tool could not be reaped");
         }
@@ -186,8 +215,8 @@ impl Running {
 
     fn output(self) -> Output {
         Output {
-            stdout: self.stdout.kept,
-            stderr: self.stderr.kept,
+            stdout: self.stdout.captured,
+            stderr: self.stderr.captured,
         }
     }
 }
@@ -196,7 +225,7 @@ impl Running {
 struct Stream {
     /// `None` after its end.
     pipe: Option<std::fs::File>,
-    kept: Vec<u8>,
+    captured: Captured,
 }
 
 impl Stream {
@@ -206,7 +235,7 @@ impl Stream {
         }
         Ok(Stream {
             pipe: pipe.map(std::fs::File::from),
-            kept: Vec::new(),
+            captured: Captured::default(),
         })
     }
 
@@ -222,8 +251,7 @@ impl Stream {
                 Ok(0)
             }
             Ok(read) => {
-                let room = MAX_OUTPUT - self.kept.len();
-                self.kept.extend_from_slice(&buffer[..read.min(room)]);
+                self.captured.take(&buffer[..read]);
                 Ok(read)
             }
             Err(error) => match error.kind() {

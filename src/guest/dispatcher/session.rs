@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{EXIT_GUEST_ERROR, MAX_IN_FLIGHT, ServeError, Shared, evidence, lock};
+use super::evidence::Evidence;
+use super::{MAX_IN_FLIGHT, ServeError, Shared, lock};
 use crate::causes::Causes;
 use crate::guest::frame::{FrameError, LengthError, body_length, encode_into, read_frame};
 use crate::guest::protocol::{
-    DecodeError, ErrorEvent, Frame, GuestQuery, GuestResponse, Hello, Imprint, Imprinted,
-    OpenFdCount, ProcessList, QueryKind, QueryResult, Renew, Renewed, ToolDispatch,
+    DecodeError, ErrorEvent, Extension, Frame, GuestQuery, GuestResponse, Hello, Imprint,
+    Imprinted, OpenFdCount, ProcessList, QueryKind, QueryResult, Renew, Renewed, ToolDispatch,
+    ToolOutcomeKind,
 };
 
 /// Most bytes of a command's id or of a nonce: both are kept.
@@ -39,6 +41,8 @@ pub(super) struct Session<W> {
     /// What is to be sent before the next wait. Requests that came together are answered together: each packet that
     /// leaves a guest interrupts it.
     answers: Vec<u8>,
+    /// Whether the host's hello lists [`Extension::Result`].
+    detailed: bool,
 }
 
 impl<W: Write + Send + 'static> Session<W> {
@@ -47,6 +51,7 @@ impl<W: Write + Send + 'static> Session<W> {
             shared,
             writer: Arc::new(Writer(Mutex::new(Some(writer)))),
             answers: Vec::new(),
+            detailed: false,
         }
     }
 
@@ -88,7 +93,8 @@ impl<W: Write + Send + 'static> Session<W> {
         match frame {
             Frame::ToolDispatch(dispatch) => self.dispatch(dispatch)?,
             Frame::GuestQuery(query) => self.query(&query)?,
-            Frame::Hello(_) => {
+            Frame::Hello(host) => {
+                self.detailed = host.supports(Extension::Result);
                 let nonce = lock(&self.shared.nonce).clone();
                 let hello = Hello {
                     nonce,
@@ -113,6 +119,8 @@ impl<W: Write + Send + 'static> Session<W> {
             let message = format!("a command_id has at most {MAX_ID} bytes, not {}", id.len());
             return self.error(PROTOCOL_ERROR, message);
         }
+        // A tool's frames must not overtake the answers to earlier requests: the host has to know the hello first.
+        self.flush()?;
         let shared = Arc::clone(&self.shared);
         {
             let mut in_flight = lock(&shared.in_flight);
@@ -122,17 +130,18 @@ impl<W: Write + Send + 'static> Session<W> {
             }
             if in_flight.len() == MAX_IN_FLIGHT {
                 let reason = format!("{MAX_IN_FLIGHT} tools are running already");
-                return self.refuse(&id, reason);
+                return self.refuse(&id, ToolOutcomeKind::Refused, reason);
             }
             in_flight.insert(id.clone());
         }
         let writer = Arc::clone(&self.writer);
+        let detailed = self.detailed;
         let spawned = thread::Builder::new()
             .name("tool".to_owned())
             .stack_size(TOOL_STACK)
             .spawn(move || {
-                // Where this fails so does the result, which is where it's told.
-                let frames = shared.run(&dispatch, |chunks| drop(writer.write(chunks)));
+                // Where this fails, sending the result fails too, which is logged.
+                let frames = shared.run(&dispatch, detailed, |chunks| drop(writer.write(chunks)));
                 lock(&shared.in_flight).remove(&dispatch.command_id);
                 let sent = frames
                     .map_err(FrameError::from)
@@ -144,14 +153,19 @@ impl<W: Write + Send + 'static> Session<W> {
         if let Err(error) = spawned {
             lock(&self.shared.in_flight).remove(&id);
             let reason = format!("no thread could be started for the tool: {error}");
-            self.refuse(&id, reason)?;
+            self.refuse(&id, ToolOutcomeKind::GuestFailed, reason)?;
         }
         Ok(())
     }
 
     /// Answers a command that can't be run now.
-    fn refuse(&mut self, id: &str, reason: String) -> Result<(), FrameError> {
-        let frames = evidence::refusal(id, EXIT_GUEST_ERROR, reason)?;
+    fn refuse(
+        &mut self,
+        id: &str,
+        outcome: ToolOutcomeKind,
+        reason: String,
+    ) -> Result<(), FrameError> {
+        let frames = Evidence::new(id, self.detailed).refuse(outcome, reason)?;
         self.answers.extend(frames);
         Ok(())
     }

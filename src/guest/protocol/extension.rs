@@ -1,4 +1,5 @@
-//! What came after the first protocol: identity and renewal of a restored guest, and evidence that is owed.
+//! What came after the first protocol: identity and renewal of a restored guest, evidence that is owed, and results that
+//! say how a tool ended.
 //!
 //! All of it stands behind [`Hello`]: a host relies on it only with a guest whose own hello lists the extension. A guest
 //! that is older answers the hello with an [`ErrorEvent`](super::ErrorEvent), and the host goes on without.
@@ -77,15 +78,20 @@ pub enum Extension {
     /// [`EvidenceChunk`](super::EvidenceChunk): every command has its evidence. A guest that doesn't say so may send
     /// chunks or none; from one that does, a result without them is not believed.
     Evidence,
+    /// [`ResultDetails`](super::ResultDetails): how a tool ended, and how much it wrote. A guest sends them only to a host
+    /// whose hello lists this. They rest on the chunks, so a result that has them has evidence too, of at most twice
+    /// [`MAX_OUTPUT`](super::MAX_OUTPUT) bytes.
+    Result,
 }
 
 impl Extension {
     /// Every extension that this build knows.
-    pub const ALL: [Extension; 4] = [
+    pub const ALL: [Extension; 5] = [
         Extension::Nonce,
         Extension::Reseed,
         Extension::Clock,
         Extension::Evidence,
+        Extension::Result,
     ];
 
     /// The extension's name in a [`Hello`].
@@ -95,6 +101,7 @@ impl Extension {
             Extension::Reseed => "reseed",
             Extension::Clock => "clock",
             Extension::Evidence => "evidence",
+            Extension::Result => "result/1",
         }
     }
 }

@@ -14,6 +14,7 @@ mod json_text;
 mod query;
 mod reset;
 mod tool;
+mod tool_result;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +31,11 @@ pub use query::{
 pub use reset::{
     DivergenceAction, ResetAck, ResetReason, ResetSignal, VerificationDetails, VmmApiState,
 };
-pub use tool::{EvidenceChunk, ToolDispatch, ToolName, ToolNameError, ToolResult};
+pub use tool::{EvidenceChunk, ToolDispatch, ToolName, ToolNameError};
+pub use tool_result::{
+    EXIT_DEADLINE, EXIT_GUEST_ERROR, EXIT_SIGNALLED, EXIT_UNKNOWN_TOOL, MAX_OUTPUT, ResultDetails,
+    ToolOutcomeKind, ToolResult,
+};
 
 /// The version of the protocol that a [`Hello`] names.
 pub const PROTOCOL_VERSION: u32 = 1;

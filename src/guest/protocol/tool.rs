@@ -1,11 +1,11 @@
-//! Frames that run a tool and bring back what it did.
+//! Frames that run a tool and bring back what it wrote.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 
-use super::{MAX_EVIDENCE_CHUNK, MAX_TOOL_NAME, json_text};
+use super::{MAX_EVIDENCE_CHUNK, MAX_TOOL_NAME};
 
 /// Asks the guest to run one tool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,31 +21,12 @@ pub struct ToolDispatch {
     pub deadline_ms: u64,
 }
 
-/// How a tool ended. It is read from JSON text only, so that its output takes no more memory than the text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ToolResult {
-    /// The command that this answers.
-    pub command_id: String,
-    /// The tool's own exit code, or the guest's: 127 not known, 137 killed at the deadline, 254 guest error.
-    pub exit_code: i32,
-    /// What the tool wrote to its standard output.
-    #[serde(deserialize_with = "json_text::deserialize")]
-    pub stdout: String,
-    /// What the tool wrote to its standard error.
-    #[serde(deserialize_with = "json_text::deserialize")]
-    pub stderr: String,
-    /// The last link of the evidence chain as the guest computed it, if it kept one; a host compares it with its own
-    /// ([`EvidenceChain`](super::EvidenceChain)).
-    #[serde(default)]
-    pub evidence_hash: Option<String>,
-}
-
 /// A piece of a tool's output, standard output before standard error.
 ///
 /// All chunks of a command together are the output that its result tells: their bytes, read as UTF-8 with U+FFFD for what
-/// is none, are its `stdout` followed by its `stderr`. Whoever wrote it: where the guest itself speaks, such as for a tool
-/// that it didn't run, its words are the output. Where the one ends and the other begins the chunks don't say.
+/// is none, are its `stdout` followed by its `stderr`. This holds for the guest's own words too, such as those for a tool
+/// that it didn't run. The chunks don't say where one stream ends and the other begins; the result's
+/// [`ResultDetails`](super::ResultDetails) do, and each stream is then read by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvidenceChunk {

@@ -187,6 +187,7 @@ async fn a_large_frame_leaves_no_large_buffer() {
         stdout: "x".repeat(4 * KEPT),
         stderr: String::new(),
         evidence_hash: None,
+        details: None,
     });
     let mut bytes = encode(&large).unwrap();
     bytes.extend(encode(&event(1)).unwrap());

@@ -5,12 +5,16 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use chv_sandbox::guest::protocol::{MAX_FRAME, ToolDispatch, ToolName};
+use chv_sandbox::guest::frame::{encode, read_frame};
+use chv_sandbox::guest::protocol::{Frame, Hello, MAX_FRAME, ToolDispatch, ToolName};
 use chv_sandbox::vsock::{Channel, ChannelConfig, Error};
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::runtime;
+
+/// Generous: reached only when a test fails.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A guest in a thread: what `play` does with each connection, one after the other.
 struct Guest {
@@ -168,6 +172,50 @@ pub(super) fn late_chunks() {
         let _events = channel.events();
         let _ = channel.dispatch(echo("c"), Duration::ZERO).await;
         assert_eq!(closed(&channel).await.code(), "SANDBOX_VSOCK_CLOSED");
+    });
+}
+
+/// For each of several commands in flight as many chunks as are kept, and then the largest result for each.
+pub(super) fn kept_chunks() {
+    const COMMANDS: usize = 4;
+
+    let guest = Guest::new(|mut stream| {
+        let mut requests = stream.try_clone().unwrap();
+        read_frame(&mut requests).unwrap();
+        let hello = Frame::Hello(Hello::of_this_build());
+        stream.write_all(&encode(&hello).unwrap()).unwrap();
+        for _ in 0..COMMANDS {
+            read_frame(&mut requests).unwrap();
+        }
+        for id in 0..COMMANDS {
+            for seq in 1..=2 {
+                let begin = format!(
+                    "{{\"type\":\"EvidenceChunk\",\"command_id\":\"{id}\",\"seq\":{seq},\"is_terminal\":{},\
+                        \"chunk_size\":1048575,\"chunk_data\":\"",
+                    seq == 2
+                );
+                let length = begin.len() + 1_398_100 + 2;
+                assert!(send(&mut stream, length, &begin, "AAAA", "\"}"));
+            }
+        }
+        for id in 0..COMMANDS {
+            let begin = format!(
+                "{{\"type\":\"ToolResult\",\"command_id\":\"{id}\",\"exit_code\":0,\"outcome\":\"exited\",\
+                    \"stdout_total\":2097150,\"stdout_kept\":2097150,\"stderr_total\":0,\"stderr_kept\":0,\
+                    \"stderr\":\"\",\"stdout\":\""
+            );
+            assert!(send(&mut stream, MAX_FRAME, &begin, "x", "\"}"));
+        }
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+    });
+    runtime().block_on(async {
+        let channel = guest.connect().await;
+        let _events = channel.events();
+        channel.hello(LIMIT).await.unwrap();
+        let commands = (0..COMMANDS).map(|id| channel.dispatch(echo(&id.to_string()), LIMIT));
+        for got in futures_util::future::join_all(commands).await {
+            assert_eq!(got.unwrap_err().code(), "SANDBOX_TOOL_ERROR");
+        }
     });
 }
 

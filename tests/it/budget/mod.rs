@@ -32,6 +32,7 @@ const ATTACKS: &[(&str, fn())] = &[
     ("unasked reset acks", channel::unasked_reset_acks),
     ("late results", channel::late_results),
     ("late chunks", channel::late_chunks),
+    ("kept chunks", channel::kept_chunks),
     ("error events", channel::error_events),
     ("too long an answer", api::too_long),
     ("unknown fields", api::unknown_fields),

@@ -104,8 +104,21 @@ impl Host {
             output.extend(&chunk.chunk_data);
         }
         assert_eq!(result.evidence_hash, Some(chain.last_link()));
-        let told = [result.stdout.as_str(), &result.stderr].concat();
-        assert!(String::from_utf8_lossy(&output) == told, "{result:?}");
+        match result.details {
+            Some(details) => {
+                assert!(details.stdout_kept <= details.stdout_total, "{details:?}");
+                assert!(details.stderr_kept <= details.stderr_total, "{details:?}");
+                let kept = details.stdout_kept + details.stderr_kept;
+                assert_eq!(kept, output.len() as u64);
+                let (stdout, stderr) = output.split_at(details.stdout_kept as usize);
+                assert!(String::from_utf8_lossy(stdout) == result.stdout);
+                assert!(String::from_utf8_lossy(stderr) == result.stderr);
+            }
+            None => {
+                let told = [result.stdout.as_str(), &result.stderr].concat();
+                assert!(String::from_utf8_lossy(&output) == told, "{result:?}");
+            }
+        }
         (chunks, result)
     }
 

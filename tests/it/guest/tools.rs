@@ -2,11 +2,9 @@ use std::io::{self, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use chv_sandbox::guest::dispatcher::{
-    Confinement, Dispatcher, Limits, MAX_DEADLINE_MS, MAX_OUTPUT, Toolbox,
-};
+use chv_sandbox::guest::dispatcher::{Confinement, Dispatcher, Limits, MAX_DEADLINE_MS, Toolbox};
 use chv_sandbox::guest::frame::{encode, read_frame};
-use chv_sandbox::guest::protocol::{Frame, ToolDispatch, ToolName};
+use chv_sandbox::guest::protocol::{Frame, MAX_OUTPUT, ToolDispatch, ToolName};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::{Value, json};

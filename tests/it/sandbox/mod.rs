@@ -19,6 +19,7 @@ mod memory_of_vmm;
 mod model;
 mod one_tool;
 mod outage;
+mod outcomes;
 mod pool;
 mod reset;
 mod scaffold;
@@ -234,12 +235,9 @@ fn flip_a_bit(path: &Path) {
 }
 
 fn invocation(command_id: &str, tool: &str) -> ToolInvocation {
-    ToolInvocation {
-        command_id: command_id.to_owned(),
-        tool: tool.to_owned(),
-        params: json!({ "message": command_id }),
-        deadline_ms: PATIENCE.as_millis() as u64,
-    }
+    ToolInvocation::new(tool, json!({ "message": command_id }))
+        .with_command_id(command_id)
+        .with_deadline(PATIENCE)
 }
 
 async fn echo(sandbox: &dyn Sandbox, message: &str) -> Result<ToolExecution, Error> {
@@ -250,10 +248,8 @@ async fn echo(sandbox: &dyn Sandbox, message: &str) -> Result<ToolExecution, Err
 #[track_caller]
 fn assert_echoed(execution: Result<ToolExecution, Error>, message: &str) {
     let execution = execution.unwrap();
-    assert_eq!(
-        (execution.exit_code, execution.stdout),
-        (0, format!("{message}\n"))
-    );
+    assert!(execution.is_success(), "{execution:?}");
+    assert_eq!(execution.stdout.text(), format!("{message}\n"));
 }
 
 /// The states among the events so far, in order.

@@ -2,7 +2,7 @@
 
 use chv_sandbox::sandbox::{
     Backend, ConfigError, Error, Event, Reset, Sandbox, SandboxConfig, StrategyUsed, StubSandbox,
-    WireState,
+    ToolInvocation, ToolOutcome, WireState,
 };
 use serde_json::json;
 
@@ -95,7 +95,16 @@ async fn the_stub_answers_echo_and_verifies_nothing() {
     sandbox.boot().await.unwrap();
     assert_echoed(echo(&*sandbox, "hello").await, "hello");
     let unknown = sandbox.execute_tool(invocation("1", "whoami")).await;
-    assert_eq!(unknown.unwrap().exit_code, 127);
+    let unknown = unknown.unwrap();
+    assert_eq!(unknown.outcome, ToolOutcome::NoSuchTool);
+    assert_eq!(unknown.exit_code(), 127);
+    let wrong = ToolInvocation::new("echo", json!({ "message": 7 }));
+    let wrong = sandbox.execute_tool(wrong).await.unwrap();
+    assert!(
+        matches!(&wrong.outcome, ToolOutcome::Refused { reason } if *reason == wrong.stderr.text()),
+        "{:?}",
+        wrong.outcome
+    );
     let refused = sandbox.execute_tool(invocation("1", "")).await.unwrap_err();
     assert_eq!(refused.code(), "SANDBOX_TOOL_REFUSED");
 

@@ -50,23 +50,15 @@ async fn assert_mended_by_a_reset(scene: &Scene, sandbox: &ChvSandbox) {
 async fn an_exit_code_is_a_result() {
     let (_scene, sandbox) = Scene::booted().await;
     let unknown = sandbox.execute_tool(invocation("1", "no such tool")).await;
-    assert_eq!(unknown.unwrap().exit_code, 127);
-    let failing = sandbox.execute_tool(ToolInvocation {
-        params: json!({ "path": "/no/such/file" }),
-        ..invocation("2", "cat")
-    });
-    let failing = failing.await.unwrap();
-    assert_eq!(failing.exit_code, 1);
-    assert!(
-        failing.stderr.contains("/no/such/file"),
-        "{}",
-        failing.stderr
-    );
-    let wrong = sandbox.execute_tool(ToolInvocation {
-        params: json!({ "message": 7 }),
-        ..invocation("3", "echo")
-    });
-    assert_eq!(wrong.await.unwrap().exit_code, 254);
+    assert_eq!(unknown.unwrap().exit_code(), 127);
+    let failing = ToolInvocation::new("cat", json!({ "path": "/no/such/file" }));
+    let failing = sandbox.execute_tool(failing).await.unwrap();
+    assert_eq!(failing.exit_code(), 1);
+    let stderr = failing.stderr.text();
+    assert!(stderr.contains("/no/such/file"), "{stderr}");
+    let wrong = ToolInvocation::new("echo", json!({ "message": 7 }));
+    let wrong = sandbox.execute_tool(wrong).await.unwrap();
+    assert_eq!(wrong.exit_code(), 254);
     assert_echoed(echo(&sandbox, "goes on").await, "goes on");
     sandbox.shutdown().await;
 }
@@ -85,7 +77,7 @@ async fn a_name_that_no_tool_can_have_is_refused_unsent() {
     let longest = sandbox
         .execute_tool(invocation("1", &"x".repeat(256)))
         .await;
-    assert_eq!(longest.unwrap().exit_code, 127);
+    assert_eq!(longest.unwrap().exit_code(), 127);
     sandbox.shutdown().await;
 }
 
@@ -114,10 +106,7 @@ async fn two_runs_of_one_name_at_once_are_refused_and_harm_nothing() {
 #[tokio::test]
 async fn a_tool_that_gives_no_answer_needs_a_reset() {
     let (scene, sandbox) = answering(|_| Some(Vec::new())).await;
-    let hanging = ToolInvocation {
-        deadline_ms: 50,
-        ..invocation("hanging", "echo")
-    };
+    let hanging = invocation("hanging", "echo").with_deadline(Duration::from_millis(50));
     let error = sandbox.execute_tool(hanging).await.unwrap_err();
     assert!(matches!(error, Error::ToolTimeout { .. }), "{error}");
     assert_eq!(error.code(), "SANDBOX_TOOL_TIMEOUT");
@@ -138,16 +127,15 @@ async fn an_answer_that_comes_too_late_is_told() {
             stdout: String::new(),
             stderr: String::new(),
             evidence_hash: None,
+            details: None,
         };
         Some(encode(&Frame::ToolResult(result)).unwrap())
     })
     .await;
     let mut events = sandbox.subscribe();
-    let late = sandbox.execute_tool(ToolInvocation {
-        deadline_ms: 20,
-        ..invocation("late", "echo")
-    });
-    assert_eq!(late.await.unwrap_err().code(), "SANDBOX_TOOL_TIMEOUT");
+    let late = invocation("late", "echo").with_deadline(Duration::from_millis(20));
+    let late = sandbox.execute_tool(late).await;
+    assert_eq!(late.unwrap_err().code(), "SANDBOX_TOOL_TIMEOUT");
     let told = async {
         loop {
             if let Event::Channel(event) = events.recv().await.unwrap()
@@ -279,6 +267,7 @@ async fn a_tool_with_forged_evidence_has_failed_and_needs_a_reset() {
             stdout: "fine\n".to_owned(),
             stderr: String::new(),
             evidence_hash: Some(format!("sha256:{}", "0".repeat(64))),
+            details: None,
         };
         Some(encode(&Frame::ToolResult(result)).unwrap())
     })

@@ -5,11 +5,11 @@ use std::cell::Cell;
 use chv_sandbox::guest::protocol::{
     EvidenceChain, EvidenceChunk, Extension, Hello, MAX_EVIDENCE_CHUNK, MAX_FRAME,
 };
-use chv_sandbox::vsock::{Error, EvidenceError, Violation};
+use chv_sandbox::vsock::{Error, EvidenceError, ToolAnswer, Violation};
 
 use super::*;
 
-fn chunk(seq: u64, data: &[u8], is_terminal: bool) -> EvidenceChunk {
+pub(super) fn chunk(seq: u64, data: &[u8], is_terminal: bool) -> EvidenceChunk {
     EvidenceChunk {
         command_id: "c1".into(),
         seq,
@@ -19,7 +19,7 @@ fn chunk(seq: u64, data: &[u8], is_terminal: bool) -> EvidenceChunk {
     }
 }
 
-fn last_link(chunks: &[EvidenceChunk]) -> Option<String> {
+pub(super) fn last_link(chunks: &[EvidenceChunk]) -> Option<String> {
     let mut chain = EvidenceChain::default();
     chunks.iter().for_each(|chunk| chain.append(chunk));
     Some(chain.last_link())
@@ -36,13 +36,13 @@ fn proved(chunks: &[EvidenceChunk], evidence_hash: Option<String>) -> ToolResult
 }
 
 /// What the dispatch of a command comes to whose guest sends these chunks, and a result with their output and this link.
-async fn dispatched(chunks: &[EvidenceChunk], link: Option<String>) -> Result<ToolResult, Error> {
+async fn dispatched(chunks: &[EvidenceChunk], link: Option<String>) -> Result<ToolAnswer, Error> {
     ended(chunks, proved(chunks, link)).await
 }
 
 /// What the dispatch of a command comes to whose guest sends these chunks and this result; then, unless the channel is
 /// closed, the next command runs.
-async fn ended(chunks: &[EvidenceChunk], end: ToolResult) -> Result<ToolResult, Error> {
+async fn ended(chunks: &[EvidenceChunk], end: ToolResult) -> Result<ToolAnswer, Error> {
     let vm = Vm::new();
     let (channel, mut guest) = connected(&vm.config()).await;
     let answer = async {
@@ -59,14 +59,14 @@ async fn ended(chunks: &[EvidenceChunk], end: ToolResult) -> Result<ToolResult, 
             guest.send(&Frame::ToolResult(result("c2"))).await;
         };
         let (next, ()) = tokio::join!(channel.dispatch(echo("c2"), LIMIT), answer);
-        assert_eq!(next.unwrap(), result("c2"), "the channel goes on");
+        assert_eq!(next.unwrap().result, result("c2"), "the channel goes on");
     }
     got
 }
 
 /// The fault in the evidence of a command that failed for it, with this code.
 #[track_caller]
-fn fault(got: Result<ToolResult, Error>, code: &str) -> EvidenceError {
+pub(super) fn fault(got: Result<ToolAnswer, Error>, code: &str) -> EvidenceError {
     let error = got.unwrap_err();
     assert_eq!(error.code(), code, "{error:?}");
     assert!(!error.is_silence(), "a guest that forges isn't silent");
@@ -89,13 +89,13 @@ async fn a_whole_chain_is_believed() {
     for chunks in cases {
         let link = last_link(chunks);
         let got = dispatched(chunks, link.clone()).await.unwrap();
-        assert_eq!(got.evidence_hash, link);
+        assert_eq!((got.result.evidence_hash, got.output), (link, None));
     }
 }
 
 #[tokio::test]
 async fn a_guest_may_keep_no_evidence() {
-    assert_eq!(ended(&[], result("c1")).await.unwrap(), result("c1"));
+    assert_eq!(ended(&[], result("c1")).await.unwrap().result, result("c1"));
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn a_guest_that_announced_evidence_owes_it() {
         };
         let (got, ()) = tokio::join!(ask, answer);
         match is_believed {
-            true => assert_eq!(got.unwrap(), result("c1")),
+            true => assert_eq!(got.unwrap().result, result("c1")),
             false => {
                 let missing = fault(got, "SANDBOX_EVIDENCE_GAP");
                 assert_eq!(missing, EvidenceError::Gap { missing: 1 });
@@ -149,7 +149,7 @@ async fn the_output_of_the_result_is_that_of_the_chunks() {
         };
         let got = ended(&chunks, told.clone()).await;
         match is_believed {
-            true => assert_eq!(got.unwrap(), told),
+            true => assert_eq!(got.unwrap().result, told),
             false => {
                 let fault = fault(got, "SANDBOX_TOOL_ERROR");
                 assert_eq!(fault, EvidenceError::AnotherOutput);
@@ -241,7 +241,7 @@ async fn chunks_without_an_end_time_out_and_are_nothing_to_the_next_command() {
             .await;
     };
     let (got, ()) = tokio::join!(channel.dispatch(echo("c2"), LIMIT), answer);
-    assert_eq!(got.unwrap(), told);
+    assert_eq!(got.unwrap().result, told);
     let late_result = loop {
         match next(&mut events).await {
             ChannelEventKind::LateArrival(frame) => match &*frame {

@@ -1,6 +1,7 @@
 //! The channel against guests written by hand, over real Unix sockets.
 
 mod awaken;
+mod details;
 mod events;
 mod evidence;
 mod handshake;
@@ -125,6 +126,7 @@ fn result(command_id: &str) -> ToolResult {
         stdout: format!("{command_id}\n"),
         stderr: String::new(),
         evidence_hash: None,
+        details: None,
     }
 }
 

@@ -34,7 +34,7 @@ async fn a_tool_runs() {
         guest.send(&Frame::ToolResult(result("c1"))).await;
     };
     let (got, ()) = tokio::join!(channel.dispatch(echo("c1"), LIMIT), answer);
-    assert_eq!(got.unwrap(), result("c1"));
+    assert_eq!(got.unwrap().result, result("c1"));
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn answers_may_come_in_any_order() {
         futures_util::future::join_all(ids.iter().map(|id| channel.dispatch(echo(id), LIMIT)));
     let (got, ()) = tokio::join!(ask, answer);
     for (got, id) in got.into_iter().zip(&ids) {
-        assert_eq!(got.unwrap(), result(id));
+        assert_eq!(got.unwrap().result, result(id));
     }
 }
 
@@ -121,7 +121,7 @@ async fn an_id_in_flight_is_refused_and_sent_once() {
         channel.send_query(query.clone(), LIMIT),
         answer
     );
-    assert_eq!(tool.unwrap(), result("c1"));
+    assert_eq!(tool.unwrap().result, result("c1"));
     assert_eq!(reading.unwrap(), count);
     assert_eq!(again.unwrap_err().code(), "SANDBOX_VSOCK_DUPLICATE_REQUEST");
     assert_eq!(again_too.unwrap_err().code(), "GUEST_QUERY_DUPLICATE");
@@ -319,7 +319,7 @@ async fn large_frames_cross_both_ways() {
             .await;
     };
     let (got, ()) = tokio::join!(channel.dispatch(large.clone(), LIMIT), answer);
-    assert!(got.unwrap().stdout == stdout);
+    assert!(got.unwrap().result.stdout == stdout);
 }
 
 #[tokio::test]

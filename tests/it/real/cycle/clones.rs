@@ -27,18 +27,15 @@ pub(super) async fn share_no_randomness_and_know_the_time(stage: &Stage) {
             sandbox.reset().await.unwrap();
         }
         let before = unix_time();
-        let invocation = ToolInvocation {
-            command_id: format!("look-{n}"),
-            tool: "sh".to_owned(),
-            params: json!({ "script": LOOK }),
-            deadline_ms: deadline().as_millis() as u64,
-        };
+        let invocation =
+            ToolInvocation::new("sh", json!({ "script": LOOK })).with_deadline(deadline());
         let execution = sandbox.execute_tool(invocation).await.unwrap();
         let after = unix_time();
-        assert_eq!(execution.exit_code, 0, "{execution:?}");
-        let lines: Vec<&str> = execution.stdout.lines().map(str::trim).collect();
+        assert!(execution.is_success(), "{execution:?}");
+        let stdout = execution.stdout.text();
+        let lines: Vec<&str> = stdout.lines().map(str::trim).collect();
         let [uuid, bytes, seconds] = lines[..] else {
-            panic!("{:?}", execution.stdout)
+            panic!("{stdout:?}")
         };
         for random in [uuid, bytes] {
             assert!(random.len() >= 36, "{random:?}");

@@ -57,14 +57,10 @@ async fn boot_again(sandbox: &ChvSandbox) {
     sandbox.boot().await.unwrap();
     watch.say("booted again");
     let answer = sandbox.execute_tool(echo()).await.unwrap();
-    assert_eq!(answer.stdout.trim(), "hello", "{answer:?}");
+    assert_eq!(answer.stdout.text(), "hello\n", "{answer:?}");
 }
 
 fn echo() -> ToolInvocation {
-    ToolInvocation {
-        command_id: uuid::Uuid::new_v4().to_string(),
-        tool: "echo".to_owned(),
-        params: json!({ "message": "hello" }),
-        deadline_ms: super::traces::deadline().as_millis() as u64,
-    }
+    ToolInvocation::new("echo", json!({ "message": "hello" }))
+        .with_deadline(super::traces::deadline())
 }

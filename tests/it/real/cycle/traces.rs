@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chv_sandbox::sandbox::{Reset, ResetOutcome, Sandbox, ToolInvocation};
+use chv_sandbox::sandbox::{Reset, ResetOutcome, Sandbox, ToolInvocation, ToolOutcome};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -100,18 +100,15 @@ impl Traces {
 
 /// Runs the tool `sh`; what it wrote to its standard output.
 async fn run(sandbox: &dyn Sandbox, params: Value) -> String {
-    let invocation = ToolInvocation {
-        command_id: uuid::Uuid::new_v4().to_string(),
-        tool: "sh".to_owned(),
-        params,
-        deadline_ms: deadline().as_millis() as u64,
-    };
+    let invocation = ToolInvocation::new("sh", params).with_deadline(deadline());
     let execution = sandbox.execute_tool(invocation).await.unwrap();
     assert_eq!(
-        execution.exit_code, 0,
-        "the image needs the tool `sh`: {execution:?}"
+        execution.outcome,
+        ToolOutcome::Exited { code: 0 },
+        "the image needs the tool `sh`: {}",
+        execution.stderr.text()
     );
-    execution.stdout
+    execution.stdout.text().into_owned()
 }
 
 pub(super) fn deadline() -> Duration {

@@ -86,7 +86,8 @@ async fn run(channel: &Channel, params: Value) -> ToolResult {
         params,
         deadline_ms: traces::deadline().as_millis() as u64,
     };
-    let result = channel.dispatch(dispatch, limits().query).await.unwrap();
+    let answer = channel.dispatch(dispatch, limits().query).await;
+    let result = answer.unwrap().result;
     assert_eq!(result.exit_code, 0, "{result:?}");
     result
 }
