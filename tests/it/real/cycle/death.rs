@@ -1,6 +1,6 @@
 //! The VMM is killed behind the sandbox's back.
 
-use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, ToolInvocation, WireState};
+use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, SandboxState, ToolInvocation, WireState};
 use chv_sandbox::vmm::Exit;
 use serde_json::json;
 
@@ -30,7 +30,10 @@ pub(super) async fn is_noticed_and_mended(stage: &Stage) {
     let mut events = sandbox.subscribe();
     let pid = the_vmm(stage);
     let killed = told(&mut events, |event| match event {
-        Event::Vmm(event) => (event.event == "restoring").then(|| kill(pid)),
+        Event::State(SandboxState::Resetting) => {
+            kill(pid);
+            Some(())
+        }
         _ => None,
     });
     let (reset, ()) = tokio::join!(sandbox.reset(), killed);
