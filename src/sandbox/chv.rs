@@ -146,6 +146,11 @@ impl ChvSandbox {
         }
     }
 
+    /// Waits until it isn't ready any more.
+    pub(super) async fn no_longer_ready(self: Arc<Self>) {
+        self.status.no_longer_ready().await;
+    }
+
     /// The driver's inbox. The task is started by the first call, and again when the runtime is gone that it lived on.
     fn driver(&self) -> mpsc::Sender<Request> {
         let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);

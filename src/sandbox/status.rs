@@ -48,6 +48,14 @@ impl Status {
         self.standing.borrow().state.clone()
     }
 
+    /// Waits until the state isn't `Ready`.
+    pub(super) async fn no_longer_ready(&self) {
+        let mut standing = self.standing.subscribe();
+        let is_not = |standing: &Standing| !matches!(standing.state, SandboxState::Ready);
+        // This holds the sender.
+        let _ = standing.wait_for(is_not).await;
+    }
+
     /// Tells the subscribers.
     pub(super) fn tell(&self, event: Event) {
         self.events.tell(event);

@@ -93,6 +93,8 @@ pub(super) struct Keeper {
     last_number: u64,
     /// Clean and ready, the one that waits longest first.
     idle: VecDeque<Member>,
+    /// The numbers of sandboxes that were idle and aren't ready any more.
+    watched: JoinSet<u64>,
     /// The sandboxes that callers have, by number, with their generation.
     acquired: HashMap<u64, (Arc<ChvSandbox>, u64)>,
     working: JoinSet<Worked>,
@@ -138,6 +140,7 @@ impl Keeper {
             past: Vec::new(),
             last_number: 0,
             idle: VecDeque::new(),
+            watched: JoinSet::new(),
             acquired: HashMap::new(),
             working: JoinSet::new(),
             preparing: 0,
@@ -175,6 +178,7 @@ impl Keeper {
                     Ok(worked) => self.worked(worked),
                     Err(error) => tracing::error!(error = %Causes(&error), "a sandbox of the pool was lost"),
                 },
+                Some(number) = self.watched.join_next() => self.mend(number.unwrap_or(0)),
                 () = rested => self.resting_until = None,
             }
         }
@@ -218,7 +222,7 @@ impl Keeper {
             let Some(member) = self.idle.pop_front() else {
                 break;
             };
-            // Its VMM may have ended while it waited.
+            // Its VMM may have ended just now.
             if !matches!(member.sandbox.state(), SandboxState::Ready) {
                 self.reset(member, None);
                 continue;
@@ -315,7 +319,7 @@ impl Keeper {
                 (self.resting_until, self.pause) = (None, FIRST_PAUSE);
                 let is_present = member.generation == self.present.number;
                 match self.service {
-                    Service::Open if is_present => self.idle.push_back(member),
+                    Service::Open if is_present => self.keep(member),
                     _ => self.discard(member),
                 }
             }
@@ -323,6 +327,24 @@ impl Keeper {
                 self.discard(member);
                 self.failed(error);
             }
+        }
+    }
+
+    /// A clean sandbox waits for a caller. It is noticed if its VMM ends meanwhile.
+    fn keep(&mut self, member: Member) {
+        let (number, sandbox) = (member.number, Arc::clone(&member.sandbox));
+        self.watched.spawn(async move {
+            sandbox.no_longer_ready().await;
+            number
+        });
+        self.idle.push_back(member);
+    }
+
+    /// The sandbox of this number isn't ready any more. If no caller has it, it is reset.
+    fn mend(&mut self, number: u64) {
+        let at = self.idle.iter().position(|member| member.number == number);
+        if let Some(member) = at.and_then(|at| self.idle.remove(at)) {
+            self.reset(member, None);
         }
     }
 

@@ -194,15 +194,13 @@ async fn what_keeps_sandboxes_from_coming_up_is_the_cause_of_a_time_out() {
 }
 
 #[tokio::test]
-async fn a_vmm_that_ends_while_its_sandbox_waits_is_not_handed_out() {
+async fn one_whose_vmm_ends_while_it_waits_is_reset_before_a_caller_gets_it() {
     let place = Place::new().await;
     let pool = place.pool(place.config());
     until(&pool, |status| status.idle == 1).await;
-    let vmm = place.stage.serving();
-    vmm.kill();
-    while vmm.runs() {
-        tokio::task::yield_now().await;
-    }
+    place.stage.serving().kill();
+    until(&pool, |status| status.idle == 0).await;
+    until(&pool, |status| status.idle == 1).await;
     let sandbox = pool.acquire(PATIENCE).await.unwrap();
     assert_echoed(echo(&*sandbox, "another VMM").await, "another VMM");
     drop(sandbox);
