@@ -6,6 +6,7 @@
 //! From top to bottom; each uses only what stands below it.
 //!
 //! - [`doctor`]: what a host lacks to run sandboxes, and how to get it.
+//! - [`blocking`]: sandboxes and pools for programs without an async runtime.
 //! - [`sandbox`]: the sandbox as an agent sees it: boot, run a tool, reset with proof, shut down.
 //! - [`golden`]: golden snapshots, to which every reset returns, with the baselines that prove it.
 //! - [`machine`]: one VMM with its VM, its channel and its disks.
@@ -30,6 +31,7 @@
 //! - [`image`]: packs a bootable image from a distribution's kernel files.
 
 pub mod api;
+pub mod blocking;
 pub mod broadcast;
 pub mod causes;
 pub mod client;

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::calls::Calls;
 use super::driver::{Asked, Driver, Given, Request, Settings, Stops};
-use super::status::Status;
+use super::status::{Status, ToolInFlight};
 use super::supply::Supply;
 use super::{
     Backend, ConfigError, Error, Event, Reset, ResetReason, Sandbox, SandboxConfig, SandboxState,
@@ -18,8 +18,9 @@ use super::{
 };
 use crate::broadcast;
 use crate::golden::{LoadedGolden, MemoryBasis};
+use crate::guest::protocol::ToolDispatch;
 use crate::machine::VmmSource;
-use crate::vsock;
+use crate::vsock::{self, Channel, ToolAnswer};
 
 /// How many boots and resets may wait for their turn; the callers of further ones wait to be heard.
 const REQUESTS: usize = 64;
@@ -146,6 +147,44 @@ impl ChvSandbox {
         }
     }
 
+    /// What became of a tool on `channel`, and what that means for the sandbox.
+    fn conclude(
+        &self,
+        answered: Result<ToolAnswer, vsock::Error>,
+        channel: &Channel,
+        in_flight: ToolInFlight<'_>,
+        deadline: Duration,
+        took: Duration,
+    ) -> Result<ToolExecution, Error> {
+        match answered {
+            Ok(answer) => {
+                in_flight.has_ended();
+                Ok(ToolExecution::answered(answer, took))
+            }
+            Err(source @ vsock::Error::ToolTimeout { .. }) => {
+                in_flight.needs_reset(ResetReason::ToolTimedOut);
+                Err(Error::ToolTimeout { deadline, source })
+            }
+            Err(source @ vsock::Error::Evidence { .. }) => {
+                in_flight.needs_reset(ResetReason::EvidenceRejected);
+                Err(Error::Channel(source))
+            }
+            Err(source @ vsock::Error::RequestTooLarge { .. }) => {
+                in_flight.was_not_sent();
+                Err(Error::ToolRefused(ToolRefusal::TooLarge(source)))
+            }
+            Err(source) if source.is_duplicate() => {
+                in_flight.was_not_sent();
+                Err(Error::Channel(source))
+            }
+            Err(source) => {
+                in_flight.needs_reset(ResetReason::ChannelBroken);
+                let ended = self.status.why_closed(channel.origin().channel);
+                Err(ended.unwrap_or(Error::Channel(source)))
+            }
+        }
+    }
+
     /// Waits until it isn't ready any more.
     pub(super) async fn no_longer_ready(self: Arc<Self>) {
         self.status.no_longer_ready().await;
@@ -198,39 +237,29 @@ impl Sandbox for ChvSandbox {
 
     async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error> {
         let deadline = invocation.deadline();
-        let dispatch = invocation.try_into()?;
+        let dispatch = ToolDispatch::try_from(invocation)?;
         let config = &self.settings.config;
         let (channel, in_flight) = self.status.begin_tool(config.tools_per_reset)?;
         let _call = self.calls.tool();
+        let command_id = dispatch.command_id.clone();
+        self.status.tell(Event::ToolStarted {
+            command_id: command_id.clone(),
+            tool: dispatch.tool.to_string(),
+        });
         let grace = Duration::from_millis(config.timeouts.grace_ms);
         let began = Instant::now();
-        match channel.dispatch(dispatch, grace).await {
-            Ok(answer) => {
-                in_flight.has_ended();
-                Ok(ToolExecution::answered(answer, began.elapsed()))
-            }
-            Err(source @ vsock::Error::ToolTimeout { .. }) => {
-                in_flight.needs_reset(ResetReason::ToolTimedOut);
-                Err(Error::ToolTimeout { deadline, source })
-            }
-            Err(source @ vsock::Error::Evidence { .. }) => {
-                in_flight.needs_reset(ResetReason::EvidenceRejected);
-                Err(Error::Channel(source))
-            }
-            Err(source @ vsock::Error::RequestTooLarge { .. }) => {
-                in_flight.was_not_sent();
-                Err(Error::ToolRefused(ToolRefusal::TooLarge(source)))
-            }
-            Err(source) if source.is_duplicate() => {
-                in_flight.was_not_sent();
-                Err(Error::Channel(source))
-            }
-            Err(source) => {
-                in_flight.needs_reset(ResetReason::ChannelBroken);
-                let ended = self.status.why_closed(channel.origin().channel);
-                Err(ended.unwrap_or(Error::Channel(source)))
-            }
-        }
+        let answered = channel.dispatch(dispatch, grace).await;
+        let took = began.elapsed();
+        let execution = self.conclude(answered, &channel, in_flight, deadline, took);
+        self.status.tell(Event::ToolEnded {
+            command_id,
+            result: match &execution {
+                Ok(execution) => Ok(execution.outcome.clone()),
+                Err(error) => Err(error.clone()),
+            },
+            took,
+        });
+        execution
     }
 
     async fn reset(&self) -> Result<Reset, Error> {

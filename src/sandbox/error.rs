@@ -1,6 +1,7 @@
 //! What can go wrong with a sandbox, by the codes of the agent's protocol.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,9 @@ pub enum Error {
     /// The configuration of a [pool](super::Pool) can't be, or asks for more memory than there is.
     #[error("the pool cannot be made as it is configured")]
     Config(#[source] Arc<ConfigError>),
+    /// The thread for the [blocking](crate::blocking) sandboxes of this process can't be started.
+    #[error("no thread can be started for the sandboxes of this process")]
+    NoThread(#[source] Arc<io::Error>),
     /// No sandbox can run here: no KVM, no VMM, a release that doesn't fit.
     #[error("no sandbox can run here; `chv-sandbox doctor` says what this host lacks")]
     NotAvailable(#[source] Arc<Unavailable>),
@@ -225,7 +229,9 @@ impl Error {
     /// The code in the agent's protocol: see the [table](Error#codes).
     pub fn code(&self) -> &'static str {
         match self {
-            Error::NotAvailable(_) | Error::Config(_) => "SANDBOX_NOT_AVAILABLE",
+            Error::NotAvailable(_) | Error::Config(_) | Error::NoThread(_) => {
+                "SANDBOX_NOT_AVAILABLE"
+            }
             Error::NotReady { .. } | Error::VmmEnded(_) => "SANDBOX_NOT_READY",
             Error::NeedsReset { .. } => "SANDBOX_RESET_REQUIRED",
             Error::Halted { .. } => "SANDBOX_HALTED",
@@ -248,6 +254,7 @@ impl Error {
         match self {
             Error::NotAvailable(_)
             | Error::Config(_)
+            | Error::NoThread(_)
             | Error::ResetRefused(_)
             | Error::ShutDown
             | Error::PoolClosed => Advice::GiveUp,

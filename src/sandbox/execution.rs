@@ -139,6 +139,20 @@ pub enum ToolOutcome {
 }
 
 impl ToolOutcome {
+    /// The outcome's name in the protocol: `exited`, `signalled`, `deadline_exceeded`, `no_such_tool`, `refused`,
+    /// `guest_failed`; `unspecified` where the guest did not say.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ToolOutcome::Exited { .. } => "exited",
+            ToolOutcome::Signalled { .. } => "signalled",
+            ToolOutcome::DeadlineExceeded => "deadline_exceeded",
+            ToolOutcome::NoSuchTool => "no_such_tool",
+            ToolOutcome::Refused { .. } => "refused",
+            ToolOutcome::GuestFailed { .. } => "guest_failed",
+            ToolOutcome::Unspecified { .. } => "unspecified",
+        }
+    }
+
     fn told(result: &ToolResult, details: ResultDetails) -> ToolOutcome {
         let exit_code = result.exit_code;
         let reason = || sanitize::line(&result.stderr, MAX_REASON);

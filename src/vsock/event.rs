@@ -18,8 +18,8 @@ pub struct ChannelEvent {
 }
 
 /// What happened on a channel. Every frame that keeps the protocol is exactly one event; one that breaks it is the
-/// reason in [`Closed`](ChannelEventKind::Closed).
-#[derive(Clone, Debug)]
+/// reason in [`Closed`](ChannelEventKind::Closed). `Debug` shows the type of a frame, and nothing of what it holds.
+#[derive(Clone)]
 pub enum ChannelEventKind {
     /// A frame came in, as the guest sent it.
     Frame(Arc<Frame>),
@@ -30,6 +30,19 @@ pub enum ChannelEventKind {
     GuestError(ErrorEvent),
     /// The channel is closed, for this reason.
     Closed(Error),
+}
+
+impl fmt::Debug for ChannelEventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChannelEventKind::Frame(frame) => write!(f, "Frame({})", frame.name()),
+            ChannelEventKind::LateArrival(frame) => write!(f, "LateArrival({})", frame.name()),
+            ChannelEventKind::GuestError(event) => {
+                f.debug_tuple("GuestError").field(event).finish()
+            }
+            ChannelEventKind::Closed(error) => f.debug_tuple("Closed").field(error).finish(),
+        }
+    }
 }
 
 impl Weight for ChannelEvent {

@@ -1,6 +1,7 @@
 //! Every integration test, in one binary, so that it links once.
 
 mod api;
+mod blocking;
 mod budget;
 mod cassettes;
 mod cli;

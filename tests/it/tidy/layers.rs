@@ -6,7 +6,7 @@ use super::{SourceFile, assert_none, rust_files};
 /// The house, from top to bottom. A layer uses what is below it, and nothing beside or above it.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
-    &["doctor"],
+    &["doctor", "blocking"],
     &["sandbox"],
     &["golden"],
     &["machine"],
