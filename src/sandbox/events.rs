@@ -38,6 +38,8 @@ impl Events {
         let journal = self.journal.lock();
         let mut journal = journal.unwrap_or_else(PoisonError::into_inner);
         journal.note(&event);
+        #[cfg(feature = "metrics")]
+        super::metrics::count(&event);
         self.sender.send(event);
     }
 

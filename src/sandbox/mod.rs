@@ -31,6 +31,8 @@ mod events;
 mod evidence;
 mod execution;
 mod guest;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod pool;
 mod report;
 mod reset_state;

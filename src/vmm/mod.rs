@@ -97,6 +97,7 @@ pub use output::Event;
 pub(crate) use output::tail_of;
 pub use process::Process;
 pub use proof::{Executable, Identity, IdentityError};
+#[cfg(feature = "compat")]
 pub(crate) use remove::remove_tree;
 pub use run_dir::VSOCK_SOCKET;
 pub(crate) use run_root::examine as examine_run_root;

@@ -22,14 +22,19 @@ fn a_sandbox_lives_from_any_thread() {
     sandbox.boot().unwrap();
     let hello = ToolInvocation::new("echo", json!({ "message": "hello" }));
     let other = sandbox.clone();
-    let done = std::thread::spawn(move || other.run_once(hello)).join().unwrap();
+    let done = std::thread::spawn(move || other.run_once(hello))
+        .join()
+        .unwrap();
     assert_eq!(done.unwrap().execution.stdout.text(), "hello\n");
     sandbox.shutdown();
     assert!(matches!(sandbox.state(), SandboxState::NotBooted));
     let states = listener.join().unwrap();
     assert_eq!(states, ["ready", "resetting", "ready", "not_booted"]);
     let refused = sandbox.execute_tool(ToolInvocation::new("echo", json!({})));
-    assert!(matches!(refused, Err(Error::NotReady { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Error::NotReady { .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]

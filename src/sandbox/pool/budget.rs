@@ -46,12 +46,12 @@ impl Budget {
         })
     }
 
-    /// Whether the sandboxes of the configuration, their spares and these golden snapshots fit.
+    /// How many bytes the sandboxes of the configuration, their spares and these golden snapshots may take, if they fit.
     pub(super) fn check(
         &self,
         config: &PoolConfig,
         goldens: &[&LoadedGolden],
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         let memory = |golden: &LoadedGolden| golden.snapshot().shape().memory_bytes();
         let largest = goldens.iter().map(|golden| memory(golden)).max();
         let largest = largest.unwrap_or(0);
@@ -67,7 +67,7 @@ impl Budget {
         let goldens: u64 = goldens.iter().map(|golden| memory(golden)).sum();
         let needed = goldens.saturating_add(vms.saturating_mul(vm));
         if needed <= self.limit {
-            return Ok(());
+            return Ok(needed);
         }
         let reason = format!(
             "is {}: with {spares} spares and the golden snapshot that takes up to {} MiB of memory, and there are {} MiB",

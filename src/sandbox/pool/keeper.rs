@@ -84,6 +84,8 @@ pub(super) struct Keeper {
     config: SandboxConfig,
     source: VmmSource,
     budget: Budget,
+    /// The most memory that golden snapshots and VMMs may take, in bytes.
+    memory: u64,
     events: Arc<Events>,
     status: watch::Sender<PoolStatus>,
     calls: Calls,
@@ -119,6 +121,7 @@ impl Keeper {
         events: Arc<Events>,
         status: watch::Sender<PoolStatus>,
         budget: Budget,
+        memory: u64,
     ) -> Keeper {
         let calls = Calls::default();
         let sandbox = &config.sandbox;
@@ -129,6 +132,7 @@ impl Keeper {
             config: sandbox.clone(),
             source: source.clone(),
             budget,
+            memory,
             events,
             status,
             calls,
@@ -385,7 +389,7 @@ impl Keeper {
         }
         let mut goldens: Vec<&LoadedGolden> = vec![&golden, &self.present.golden];
         goldens.extend(self.past.iter().map(|past| &*past.golden));
-        self.budget.check(config, &goldens)?;
+        self.memory = self.budget.check(config, &goldens)?;
         let supply = Supply::start(
             Arc::clone(&golden),
             &self.config,
@@ -438,14 +442,18 @@ impl Keeper {
     }
 
     fn tell_status(&self) {
-        self.status.send_replace(PoolStatus {
+        let status = PoolStatus {
             idle: self.idle.len(),
             acquired: self.acquired.len(),
             in_progress: self.working.len(),
             waiting: self.waiting.len(),
             last_error: self.last_error.clone(),
+            memory_bytes: self.memory,
             closed: !matches!(self.service, Service::Open),
-        });
+        };
+        #[cfg(feature = "metrics")]
+        crate::sandbox::metrics::show_pool(&status);
+        self.status.send_replace(status);
     }
 }
 

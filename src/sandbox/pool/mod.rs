@@ -91,6 +91,8 @@ pub struct PoolStatus {
     pub waiting: usize,
     /// Why the last sandbox that was booted or reset is not to be used; `None` once another one is.
     pub last_error: Option<Arc<Error>>,
+    /// The most memory that the pool's golden snapshots and VMMs may take together, in bytes.
+    pub memory_bytes: u64,
     /// Whether the pool hands out no sandbox any more: it was drained, shut down, or has halted.
     pub closed: bool,
 }
@@ -134,18 +136,12 @@ impl Pool {
     ) -> Result<Pool, Error> {
         check_shareable(&golden)?;
         let budget = Budget::of(&config)?;
-        budget.check(&config, &[&golden])?;
+        let memory = budget.check(&config, &[&golden])?;
         let events: Arc<Events> = Arc::default();
         let (requests, inbox) = mpsc::unbounded_channel();
         let (status, seen) = watch::channel(PoolStatus::default());
-        let keeper = Keeper::new(
-            &config,
-            &source,
-            golden,
-            Arc::clone(&events),
-            status,
-            budget,
-        );
+        let told = Arc::clone(&events);
+        let keeper = Keeper::new(&config, &source, golden, told, status, budget, memory);
         tokio::spawn(keeper.run(inbox));
         Ok(Pool {
             shared: Arc::new(Shared {

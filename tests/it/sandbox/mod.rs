@@ -1,5 +1,6 @@
 //! The sandbox as an agent uses it, on a stand-in for the VMM with a stand-in for the guest and real disk files.
 
+mod agent;
 mod attacks;
 mod bad_input;
 mod beneath;
