@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
@@ -13,8 +13,8 @@ use super::driver::{Asked, Driver, Given, Request, Settings, Stops};
 use super::status::Status;
 use super::supply::Supply;
 use super::{
-    Backend, ConfigError, Error, Event, Reset, ResetReason, Sandbox, SandboxConfig, SandboxState,
-    Strategy, ToolExecution, ToolInvocation, ToolRefusal,
+    Backend, ConfigError, Error, Event, Reset, ResetReason, Sandbox, SandboxConfig, SandboxOrigin,
+    SandboxState, Strategy, ToolExecution, ToolInvocation, ToolRefusal,
 };
 use crate::broadcast;
 use crate::golden::{LoadedGolden, MemoryBasis};
@@ -77,14 +77,15 @@ impl ChvSandbox {
     }
 
     /// The same on a golden snapshot that was loaded before, so that several sandboxes of a process share its memory and
-    /// its verification. What the configuration says of the golden snapshot isn't used: `golden`, `golden_digest`,
-    /// `public_key`, `memory`, `golden_memory_limit_mib`.
+    /// its verification. What the configuration says of the golden snapshot isn't used: `directory`, `digest`,
+    /// `public_key`, `memory`, `memory_limit_mib`.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`], for a golden snapshot too that was loaded for a VMM of another program.
+    /// [`ConfigError::Invalid`], also for scaffold mode, and for a golden snapshot that was loaded for a VMM that another
+    /// program runs.
     pub fn with_loaded(
-        config: SandboxConfig,
+        mut config: SandboxConfig,
         golden: Arc<LoadedGolden>,
     ) -> Result<Self, ConfigError> {
         if golden.memory().basis == MemoryBasis::Unproved {
@@ -93,17 +94,24 @@ impl ChvSandbox {
                 reason: "was loaded for a VMM that another program runs".to_owned(),
             });
         }
-        let config = SandboxConfig {
-            golden: Some(golden.golden().directory().to_owned()),
-            ..config
-        };
+        match &mut config.origin {
+            SandboxOrigin::Golden(origin) => {
+                origin.directory = golden.golden().directory().to_owned();
+            }
+            SandboxOrigin::Scaffold(_) => {
+                return Err(ConfigError::Invalid {
+                    field: "scaffold",
+                    reason: "has no golden snapshot, and one is given".to_owned(),
+                });
+            }
+        }
         let source = VmmSource::Spawn(config.vmm_config());
         Self::build(config, source, Some(Given::Golden(golden)), true)
     }
 
     /// A sandbox on VMMs that are described elsewhere: one that another program runs, such as a player of
-    /// recordings, or processes with more settings than a configuration has. The configuration's `vmm`, `vmm_env`
-    /// and `run_root` aren't used, and whether there is a KVM is left for the VMM to say. On a VMM that another program runs,
+    /// recordings, or processes with more settings than a configuration has. Of the configuration's settings of the VMM's
+    /// process only `limits` are used, and whether there is a KVM is left for the VMM to say. On a VMM that another program runs,
     /// the checks that need its process are reported as not applicable, and the only strategy is [`Strategy::InPlace`].
     ///
     /// # Errors
@@ -121,10 +129,10 @@ impl ChvSandbox {
     ) -> Result<Self, ConfigError> {
         config.check()?;
         if let VmmSource::Attach { .. } = source
-            && config.strategy == Some(Strategy::Fresh)
+            && config.strategy_on(&source) == Strategy::Fresh
         {
             return Err(ConfigError::Invalid {
-                field: "strategy",
+                field: "golden.strategy",
                 reason: "starts other VMMs, and another program runs this one".to_owned(),
             });
         }
@@ -197,7 +205,7 @@ impl Sandbox for ChvSandbox {
         let config = &self.settings.config;
         let (channel, in_flight) = self.status.begin_tool(config.tools_per_reset)?;
         let _call = self.calls.tool();
-        let grace = Duration::from_millis(config.timeouts.grace_ms);
+        let grace = config.limits.tool_grace;
         let began = Instant::now();
         match channel.dispatch(dispatch, grace).await {
             Ok(answer) => {

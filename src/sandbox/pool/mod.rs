@@ -53,7 +53,7 @@ pub use config::PoolConfig;
 /// use std::time::Duration;
 /// use chv_sandbox::sandbox::{Pool, PoolConfig, Sandbox, SandboxConfig, ToolInvocation};
 ///
-/// let config = SandboxConfig::with_golden("/var/lib/agent/golden");
+/// let config = SandboxConfig::golden("/var/lib/agent/golden");
 /// let pool = Pool::open(PoolConfig::new(config).size(8)).await?;
 /// let sandbox = pool.acquire(Duration::from_secs(5)).await?;
 /// # let invocation: ToolInvocation = todo!();
@@ -107,8 +107,7 @@ impl Pool {
         config.check()?;
         let source = VmmSource::Spawn(config.sandbox.vmm_config());
         super::driver::check_kvm()?;
-        let directory = config.golden()?.to_owned();
-        let golden = supply::load(&directory, &config.sandbox, &source).await?;
+        let golden = supply::load(config.golden()?, &source).await?;
         Pool::start(config, source, golden)
     }
 
@@ -145,7 +144,7 @@ impl Pool {
             Arc::clone(&events),
             status,
             budget,
-        );
+        )?;
         tokio::spawn(keeper.run(inbox));
         Ok(Pool {
             shared: Arc::new(Shared {
