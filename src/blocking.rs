@@ -10,7 +10,7 @@
 //! use chv_sandbox::sandbox::{SandboxConfig, ToolInvocation};
 //! use serde_json::json;
 //!
-//! let sandbox = Sandbox::new(SandboxConfig::with_golden("/var/lib/agent/golden"))?;
+//! let sandbox = Sandbox::new(SandboxConfig::golden("/var/lib/agent/golden"))?;
 //! sandbox.boot()?;
 //! let done = sandbox.run_once(ToolInvocation::new("echo", json!({ "message": "hello" })))?;
 //! println!("{}", done.execution.stdout.text());

@@ -16,6 +16,7 @@
 //! - [`overlay`]: the disk's bytes: their digest, and putting them back.
 //! - [`api`]: the requests and types of the API, as values.
 //! - [`guest`]: what host and guest share, and the dispatcher that runs inside the guest.
+//! - [`limits`]: how long each step of a sandbox, a machine, a VMM and a channel may take.
 //! - [`broadcast`]: a channel for events that is bounded in bytes.
 //! - [`causes`]: shows an error with its causes.
 //! - [`sanitize`]: makes text of a guest or a VMM safe for an error, a log line or a terminal.
@@ -42,6 +43,7 @@ pub mod golden;
 pub mod guest;
 #[cfg(feature = "image")]
 pub mod image;
+pub mod limits;
 pub mod machine;
 pub mod overlay;
 #[cfg(feature = "replay")]

@@ -10,7 +10,9 @@ use chv_sandbox::image::Image;
 use chv_sandbox::machine::{
     DiskRole, FurtherFiles, GuestMemory, MachineConfig, VmShape, VmmSource,
 };
-use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, SandboxConfig, Timeouts, ToolInvocation};
+use chv_sandbox::sandbox::{
+    ChvSandbox, Event, GoldenOrigin, Sandbox, SandboxConfig, ToolInvocation,
+};
 use chv_sandbox::vmm::VmmConfig;
 use tempfile::TempDir;
 
@@ -88,20 +90,20 @@ impl RealGuest {
 
     /// A sandbox's configuration: all as it is unless set, but for the patience with an emulated guest.
     pub(crate) fn config(&self) -> Outcome<SandboxConfig> {
-        let (usual, factor) = (Timeouts::default(), u64::from(patience()?));
-        Ok(SandboxConfig {
-            vmm: self.vmm.binary.clone(),
-            run_root: Some(self.vmm.run_root.clone()),
-            timeouts: Timeouts {
-                boot_ms: usual.boot_ms * factor,
-                handshake_ms: usual.handshake_ms * factor,
-                settle_ms: usual.settle_ms * factor,
-                query_ms: usual.query_ms * factor,
-                grace_ms: usual.grace_ms * factor,
-                ..usual
-            },
-            ..SandboxConfig::with_golden(self.golden.directory())
-        })
+        self.config_of(self.origin())
+    }
+
+    /// The golden snapshot, as it is restored unless set otherwise.
+    pub(crate) fn origin(&self) -> GoldenOrigin {
+        GoldenOrigin::new(self.golden.directory())
+    }
+
+    /// The same configuration for other settings of the golden snapshot's.
+    pub(crate) fn config_of(&self, golden: GoldenOrigin) -> Outcome<SandboxConfig> {
+        let config = SandboxConfig::new(golden)
+            .vmm(&self.vmm.binary)
+            .run_root(&self.vmm.run_root);
+        Ok(config.limits(limits()?))
     }
 }
 

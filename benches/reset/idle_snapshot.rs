@@ -6,9 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::machine::{
-    CopySource, Disk, DiskRole, GuestMemory, Limits, Machine, MachineConfig, RecordedDisk,
-    RevertOptions, SNAPSHOT_FILES, Snapshot, SnapshotBytes, VmShape, VmmSource,
+    CopySource, Disk, DiskRole, GuestMemory, Machine, MachineConfig, RecordedDisk, RevertOptions,
+    SNAPSHOT_FILES, Snapshot, SnapshotBytes, VmShape, VmmSource,
 };
 use chv_sandbox::overlay::{self, AccessPolicy, Immutable};
 use chv_sandbox::vmm::VmmConfig;
@@ -131,7 +132,7 @@ async fn start(
         memory,
         port: 1024,
         files: idle_vm::files(folder),
-        limits: Limits::default(),
+        limits: TimeLimits::default(),
     };
     Ok(Machine::start(config).await?)
 }

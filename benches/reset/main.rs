@@ -52,7 +52,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, Limits};
+use chv_sandbox::limits::TimeLimits;
+use chv_sandbox::machine::{Disk, DiskFormat, DiskRole};
 
 use guest::RealGuest;
 
@@ -141,15 +142,8 @@ fn patience() -> Outcome<u32> {
     })
 }
 
-fn limits() -> Outcome<Limits> {
-    let (usual, factor) = (Limits::default(), patience()?);
-    Ok(Limits {
-        boot: usual.boot * factor,
-        handshake: usual.handshake * factor,
-        settle: usual.settle * factor,
-        query: usual.query * factor,
-        ..usual
-    })
+fn limits() -> Outcome<TimeLimits> {
+    Ok(TimeLimits::default().scaled(patience()?))
 }
 
 fn disk(role: DiskRole, origin: PathBuf, readonly: bool) -> Disk {

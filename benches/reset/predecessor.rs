@@ -70,8 +70,7 @@ impl Predecessor {
         machine.client().send(api::vm_resume()).await?;
         let channel = ChannelConfig {
             port,
-            handshake: limits()?.handshake,
-            connect: limits()?.settle,
+            limits: limits()?.boot(limits()?.settle),
             ..ChannelConfig::new(directory.join(VSOCK_SOCKET))
         };
         Ok(Some(Predecessor {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use chv_sandbox::golden::{MintConfig, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::guest::stand_in::StandIn;
+use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::machine::{
-    DiskRole, FurtherFiles, GuestMemory, Limits, MachineConfig, SNAPSHOT_FILES, VmShape, VmmSource,
+    DiskRole, FurtherFiles, GuestMemory, MachineConfig, SNAPSHOT_FILES, VmShape, VmmSource,
 };
 use chv_sandbox::replay::{Cassette, HookError, Played, Player, PlayerOptions, RequestBody};
 use chv_sandbox::sandbox::{ChvSandbox, Reset, ResetReport, Sandbox, SandboxConfig};
@@ -63,17 +64,17 @@ pub(crate) async fn run(resets: usize) -> Outcome<()> {
             memory: GuestMemory::ByPath,
             port: DEFAULT_PORT,
             files: FurtherFiles::default(),
-            limits: Limits::default(),
+            limits: TimeLimits::default(),
         },
         shape,
         any_guest: false,
         sign_with: None,
-        settle: Limits::default().boot,
+        settle: TimeLimits::default().boot,
         into: path.join("golden"),
     })
     .await?;
 
-    let sandbox = ChvSandbox::with_vmm(SandboxConfig::with_golden(path.join("golden")), vmm)?;
+    let sandbox = ChvSandbox::with_vmm(SandboxConfig::golden(path.join("golden")), vmm)?;
     sandbox.boot().await?;
     let mut whole = Row::new("a reset, in place, verified");
     let mut hashing = Row::new("of it, the overlay's digest");

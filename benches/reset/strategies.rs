@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chv_sandbox::broadcast::Receiver;
 use chv_sandbox::machine::DiskProof;
-use chv_sandbox::sandbox::{ChvSandbox, Event, Reset, Sandbox, SandboxConfig, Strategy, VmmUsed};
+use chv_sandbox::sandbox::{ChvSandbox, Event, Reset, Sandbox, Strategy, VmmUsed};
 use tokio::time::sleep;
 
 use super::guest::{RealGuest, a_spare_is_ready, run_tool};
@@ -90,19 +90,13 @@ struct Side {
 
 impl Side {
     async fn boot(guest: &RealGuest, used: VmmUsed) -> Outcome<Side> {
-        let config = guest.config()?;
-        let config = match used {
-            VmmUsed::Spare => config,
-            VmmUsed::New => SandboxConfig {
-                spares: Some(0),
-                ..config
-            },
-            VmmUsed::Reused | VmmUsed::Attached => SandboxConfig {
-                strategy: Some(Strategy::InPlace),
-                ..config
-            },
+        let golden = guest.origin();
+        let golden = match used {
+            VmmUsed::Spare => golden,
+            VmmUsed::New => golden.spares(0),
+            VmmUsed::Reused | VmmUsed::Attached => golden.strategy(Strategy::InPlace),
         };
-        let sandbox = ChvSandbox::new(config)?;
+        let sandbox = ChvSandbox::new(guest.config_of(golden)?)?;
         let events = sandbox.subscribe();
         sandbox.boot().await?;
         let mut side = Side {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chv_sandbox::sandbox::{ChvSandbox, MemoryMode, Sandbox, SandboxConfig, Strategy};
+use chv_sandbox::sandbox::{ChvSandbox, MemoryMode, Sandbox, Strategy};
 
 use super::Outcome;
 use super::guest::{RealGuest, run_tool};
@@ -28,11 +28,8 @@ pub(crate) async fn run(guest: &RealGuest, resets: usize) -> Outcome<()> {
     .map(|(name, memory)| (memory, Row::new(name)));
     let mut sandboxes = Vec::new();
     for (memory, _) in &rows {
-        let sandbox = ChvSandbox::new(SandboxConfig {
-            memory: *memory,
-            strategy: Some(Strategy::InPlace),
-            ..guest.config()?
-        })?;
+        let golden = guest.origin().memory(*memory).strategy(Strategy::InPlace);
+        let sandbox = ChvSandbox::new(guest.config_of(golden)?)?;
         sandbox.boot().await?;
         sandboxes.push(sandbox);
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
-use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, Limits, VmShape};
+use chv_sandbox::limits::TimeLimits;
+use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, VmShape};
 use chv_sandbox::vmm::{Confinement, Layer, VmmConfig};
 
 /// The VMM that a command starts.
@@ -54,7 +55,7 @@ pub(crate) struct VmArgs {
     /// Where the VMM's private directory is made [default: in the user's runtime directory]
     #[arg(long, requires = "image", value_name = "DIR")]
     pub(crate) run_root: Option<PathBuf>,
-    /// Multiplies every time that the guest is given; an emulated guest needs 10 or so
+    /// Multiplies every time limit; an emulated guest needs 10 or so
     #[arg(long, requires = "image", value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) patience: u32,
 }
@@ -107,15 +108,8 @@ impl VmArgs {
         }
     }
 
-    pub(crate) fn limits(&self) -> Limits {
-        let by_default = Limits::default();
-        Limits {
-            boot: by_default.boot * self.patience,
-            handshake: by_default.handshake * self.patience,
-            settle: by_default.settle * self.patience,
-            query: by_default.query * self.patience,
-            vmm: by_default.vmm,
-        }
+    pub(crate) fn limits(&self) -> TimeLimits {
+        TimeLimits::default().scaled(self.patience)
     }
 
     /// How long a guest may take to come to rest before its snapshot.

@@ -3,36 +3,50 @@
 use std::time::Duration;
 
 use crate::api::Operation;
+use crate::limits::TimeLimits;
 
 /// The time limits of the three classes of calls. Each covers a whole call: its turn behind earlier calls of the
 /// same client, a new connection where one is needed, and the exchange.
+///
+/// The client has limits of its own because it sends every call of the API to any VM: a VM with devices that no sandbox
+/// has takes longer. A machine's client has those of its [`TimeLimits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
-    /// `vmm.ping`, `vm.info`, `vm.counters`: answered from memory. 5 seconds by default, because the server
-    /// answers on one thread and a restore or a boot of another client may be before it.
+    /// `vmm.ping`, `vm.info`, `vm.counters`: answered from memory, by a server with one thread, so a restore or a boot of
+    /// another client may be before it. Default: [`TimeLimits::vmm_probe`]'s.
     pub probe: Duration,
-    /// Calls that change the VM or its devices. 90 seconds by default, because a vhost-user device on a socket
-    /// that is missing holds the server for up to 60 seconds.
+    /// Calls that change the VM or its devices. Default: 90 s, because a vhost-user device on a socket that is missing holds
+    /// the server for up to 60 s.
     pub lifecycle: Duration,
-    /// Calls that move the guest's memory: snapshot, restore, coredump and migration. 5 minutes by default;
-    /// allow for the guest's memory at the disk's speed.
+    /// Calls that move the guest's memory: snapshot, restore, coredump and migration; allow for the guest's memory at the
+    /// disk's speed. Default: [`TimeLimits::vmm_transfer`]'s.
     pub transfer: Duration,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
         Deadlines {
-            probe: Duration::from_secs(5),
             lifecycle: Duration::from_secs(90),
-            transfer: Duration::from_secs(300),
+            ..Deadlines::from(TimeLimits::default())
+        }
+    }
+}
+
+/// The deadlines of a machine's calls.
+impl From<TimeLimits> for Deadlines {
+    fn from(limits: TimeLimits) -> Self {
+        Deadlines {
+            probe: limits.vmm_probe,
+            lifecycle: limits.vmm_lifecycle,
+            transfer: limits.vmm_transfer,
         }
     }
 }
 
 impl Deadlines {
-    /// The limit of `operation`.
+    /// The limit of `operation`, no longer than [`TimeLimits::LONGEST`].
     pub fn of(&self, operation: Operation) -> Duration {
-        match operation {
+        let limit = match operation {
             Operation::VmmPing | Operation::VmInfo | Operation::VmCounters => self.probe,
             Operation::VmSnapshot
             | Operation::VmRestore
@@ -40,6 +54,33 @@ impl Deadlines {
             | Operation::VmSendMigration
             | Operation::VmReceiveMigration => self.transfer,
             _ => self.lifecycle,
+        };
+        limit.min(TimeLimits::LONGEST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_and_those_of_a_machine() {
+        let seconds = |deadlines: Deadlines| {
+            [deadlines.probe, deadlines.lifecycle, deadlines.transfer].map(|limit| limit.as_secs())
+        };
+        assert_eq!(seconds(Deadlines::default()), [5, 90, 300]);
+        assert_eq!(seconds(TimeLimits::default().into()), [5, 10, 300]);
+    }
+
+    #[test]
+    fn no_call_has_more_than_the_longest_limit() {
+        let endless = Deadlines {
+            probe: Duration::MAX,
+            lifecycle: Duration::MAX,
+            transfer: Duration::MAX,
+        };
+        for operation in [Operation::VmmPing, Operation::VmBoot, Operation::VmRestore] {
+            assert_eq!(endless.of(operation), TimeLimits::LONGEST);
         }
     }
 }

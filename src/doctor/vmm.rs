@@ -100,7 +100,7 @@ async fn start(config: &VmmConfig) -> Result<FoundVmm, String> {
         run_root: scratch.path().to_owned(),
         ..config.clone()
     };
-    config.limits.ready = config.limits.ready.min(READY);
+    config.limits.vmm_start = config.limits.vmm_start.min(READY);
     let vmm = Vmm::spawn(&config)
         .await
         .map_err(|error| Causes(&error).to_string())?;

@@ -42,7 +42,7 @@ impl Machine {
     pub(super) async fn read_vm_state(&self) -> Result<Reading<VmState>, Error> {
         let client = self.client().clone().with_deadlines(Deadlines {
             probe: self.limits.settle,
-            ..Deadlines::default()
+            ..Deadlines::from(self.limits)
         });
         let info = client.send(api::vm_info()).await;
         let action = "tell the VM's state";

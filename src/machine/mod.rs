@@ -38,7 +38,8 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use crate::causes::Causes;
-use crate::client::{self, Client, Deadlines, ErrorKind, Release};
+use crate::client::{self, Client, ErrorKind, Release};
+use crate::limits::TimeLimits;
 use crate::socket::SocketAddress;
 use crate::vmm::{ShutdownReport, Vmm, VmmConfig};
 use crate::vsock::{Channel, ChannelConfig, GuestHello};
@@ -86,33 +87,6 @@ pub enum VmmSource {
     },
 }
 
-/// How long a machine waits for its guest and for its VMM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// From the VM's boot to an open channel. 30 s unless set.
-    pub boot: Duration,
-    /// One attempt of the vsock handshake. 5 s unless set.
-    pub handshake: Duration,
-    /// After a revert, all that the guest is asked: channel, greeting, renewal, count. 5 s unless set.
-    pub settle: Duration,
-    /// One query to the guest. 1 s unless set.
-    pub query: Duration,
-    /// One call to the VMM, by its class.
-    pub vmm: Deadlines,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            boot: Duration::from_secs(30),
-            handshake: Duration::from_secs(5),
-            settle: Duration::from_secs(5),
-            query: Duration::from_secs(1),
-            vmm: Deadlines::default(),
-        }
-    }
-}
-
 /// What a machine is made of, apart from the VM that it holds at the moment.
 #[derive(Clone, Debug)]
 pub struct MachineConfig {
@@ -127,8 +101,8 @@ pub struct MachineConfig {
     pub port: u32,
     /// What a spawned VMM opens beside its disks.
     pub files: FurtherFiles,
-    /// How long to wait for the guest.
-    pub limits: Limits,
+    /// How long each step may take, those of the VMM's process included: the limits of a [`VmmConfig`] in `vmm` aren't used.
+    pub limits: TimeLimits,
 }
 
 /// One VMM with at most one VM in it. See the [module](self) for its states.
@@ -148,7 +122,7 @@ pub struct Machine {
     /// The memory file that the VMM has inherited.
     memory: Option<InheritedMemory>,
     port: u32,
-    limits: Limits,
+    limits: TimeLimits,
     channel: Option<Channel>,
     /// The vsock socket of the VM that there is.
     vsock: SocketAddress,
@@ -300,7 +274,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Error::Vmm`] when the kernel hasn't ended it in time ([`vmm::Limits::kill`](crate::vmm::Limits)).
+    /// [`Error::Vmm`] when the kernel hasn't ended it in time ([`TimeLimits::vmm_kill`]).
     pub async fn kill(&mut self) -> Result<(), Error> {
         self.close_channel();
         self.vmm.kill().await.map_err(Error::Vmm)
@@ -318,8 +292,7 @@ impl Machine {
         let limit = until.saturating_duration_since(Instant::now());
         let config = ChannelConfig {
             port: self.port,
-            handshake: self.limits.handshake.min(limit),
-            connect: limit,
+            limits: self.limits.boot(limit),
             ..ChannelConfig::new(self.vsock.clone())
         };
         // A dead VMM's socket looks like that of a guest that is still coming up.

@@ -8,7 +8,8 @@ use super::disk::WorkingDisk;
 use super::files::{Given, give};
 use super::layout::Layout;
 use super::memory::InheritedMemory;
-use super::{Error, GuestMemory, Limits, Machine, MachineConfig, VmmSource};
+use super::{Error, GuestMemory, Machine, MachineConfig, VmmSource};
+use crate::limits::TimeLimits;
 use crate::vmm::Vmm;
 
 impl Machine {
@@ -20,8 +21,10 @@ impl Machine {
     /// [`Error::DirectoryInUse`] and [`Error::DirectoryTaken`] for a directory that isn't this machine's alone;
     /// [`Error::Disk`] for a chain of qcow2 images that can't be used, [`Error::File`] for a disk that can't be opened.
     pub async fn start(config: MachineConfig) -> Result<Machine, Error> {
+        let limits = config.limits.capped();
         match config.vmm {
-            VmmSource::Spawn(vmm) => {
+            VmmSource::Spawn(mut vmm) => {
+                vmm.limits = limits;
                 let (file, memory) = InheritedMemory::of(&config.memory)?.unzip();
                 let copied = match &config.memory {
                     GuestMemory::Copied(source) => source.length(),
@@ -41,7 +44,7 @@ impl Machine {
                 };
                 let (writable, readable) = (folder(vmm.writable_dir()), folder(vmm.readable_dir()));
                 let layout = Layout::new(writable, readable, vmm.console())?;
-                let mut machine = Machine::of(vmm, layout, config.port, config.limits);
+                let mut machine = Machine::of(vmm, layout, config.port, limits);
                 machine.disks = disks;
                 machine.inherited = inherited;
                 machine.memory = memory;
@@ -58,7 +61,7 @@ impl Machine {
                 let disks = disks
                     .map(|disk| WorkingDisk::named(disk, &layout))
                     .collect::<Result<_, _>>()?;
-                let mut machine = Machine::of(vmm, layout, config.port, config.limits);
+                let mut machine = Machine::of(vmm, layout, config.port, limits);
                 machine.disks = disks;
                 machine._lock = Some(lock);
                 // What a VMM of another program has done is not known.
@@ -69,10 +72,10 @@ impl Machine {
     }
 
     /// One without disks.
-    fn of(vmm: Vmm, layout: Layout, port: u32, limits: Limits) -> Machine {
+    fn of(vmm: Vmm, layout: Layout, port: u32, limits: TimeLimits) -> Machine {
         Machine {
             vsock: layout.vsock().into(),
-            client: vmm.client().clone().with_deadlines(limits.vmm),
+            client: vmm.client().clone().with_deadlines(limits.into()),
             caused: CausedEvents::new(vmm.events()),
             vmm,
             layout,

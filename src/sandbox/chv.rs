@@ -13,8 +13,8 @@ use super::driver::{Asked, Driver, Given, Request, Settings, Stops};
 use super::status::{Status, ToolInFlight};
 use super::supply::Supply;
 use super::{
-    Backend, ConfigError, Error, Event, Reset, ResetReason, Sandbox, SandboxConfig, SandboxState,
-    Strategy, ToolExecution, ToolInvocation, ToolRefusal,
+    Backend, ConfigError, Error, Event, Reset, ResetReason, Sandbox, SandboxConfig, SandboxOrigin,
+    SandboxState, Strategy, ToolExecution, ToolInvocation, ToolRefusal,
 };
 use crate::broadcast;
 use crate::golden::{LoadedGolden, MemoryBasis};
@@ -78,14 +78,15 @@ impl ChvSandbox {
     }
 
     /// The same on a golden snapshot that was loaded before, so that several sandboxes of a process share its memory and
-    /// its verification. What the configuration says of the golden snapshot isn't used: `golden`, `golden_digest`,
-    /// `public_key`, `memory`, `golden_memory_limit_mib`.
+    /// its verification. What the configuration says of the golden snapshot isn't used: `directory`, `digest`,
+    /// `public_key`, `memory`, `memory_limit_mib`.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`], for a golden snapshot too that was loaded for a VMM of another program.
+    /// [`ConfigError::Invalid`], also for scaffold mode, and for a golden snapshot that was loaded for a VMM that another
+    /// program runs.
     pub fn with_loaded(
-        config: SandboxConfig,
+        mut config: SandboxConfig,
         golden: Arc<LoadedGolden>,
     ) -> Result<Self, ConfigError> {
         if golden.memory().basis == MemoryBasis::Unproved {
@@ -94,17 +95,24 @@ impl ChvSandbox {
                 reason: "was loaded for a VMM that another program runs".to_owned(),
             });
         }
-        let config = SandboxConfig {
-            golden: Some(golden.golden().directory().to_owned()),
-            ..config
-        };
+        match &mut config.origin {
+            SandboxOrigin::Golden(origin) => {
+                origin.directory = golden.golden().directory().to_owned();
+            }
+            SandboxOrigin::Scaffold(_) => {
+                return Err(ConfigError::Invalid {
+                    field: "scaffold",
+                    reason: "has no golden snapshot, and one is given".to_owned(),
+                });
+            }
+        }
         let source = VmmSource::Spawn(config.vmm_config());
         Self::build(config, source, Some(Given::Golden(golden)), true)
     }
 
     /// A sandbox on VMMs that are described elsewhere: one that another program runs, such as a player of
-    /// recordings, or processes with more settings than a configuration has. The configuration's `vmm`, `vmm_env`
-    /// and `run_root` aren't used, and whether there is a KVM is left for the VMM to say. On a VMM that another program runs,
+    /// recordings, or processes with more settings than a configuration has. Of the configuration's settings of the VMM's
+    /// process only `limits` are used, and whether there is a KVM is left for the VMM to say. On a VMM that another program runs,
     /// the checks that need its process are reported as not applicable, and the only strategy is [`Strategy::InPlace`].
     ///
     /// # Errors
@@ -122,10 +130,10 @@ impl ChvSandbox {
     ) -> Result<Self, ConfigError> {
         config.check()?;
         if let VmmSource::Attach { .. } = source
-            && config.strategy == Some(Strategy::Fresh)
+            && config.strategy_on(&source) == Strategy::Fresh
         {
             return Err(ConfigError::Invalid {
-                field: "strategy",
+                field: "golden.strategy",
                 reason: "starts other VMMs, and another program runs this one".to_owned(),
             });
         }
@@ -246,7 +254,7 @@ impl Sandbox for ChvSandbox {
             command_id: command_id.clone(),
             tool: dispatch.tool.to_string(),
         });
-        let grace = Duration::from_millis(config.timeouts.grace_ms);
+        let grace = config.limits.tool_grace;
         let began = Instant::now();
         let answered = channel.dispatch(dispatch, grace).await;
         let took = began.elapsed();

@@ -53,7 +53,7 @@ use serde::Serialize;
 use crate::broadcast;
 
 pub use chv::ChvSandbox;
-pub use config::{ConfigError, SandboxConfig, Timeouts, VmmEnv};
+pub use config::{ConfigError, GoldenOrigin, SandboxConfig, SandboxOrigin, ScaffoldOrigin, VmmEnv};
 pub use error::{Advice, BootFailure, Error, FailedReset, ToolRefusal, Unavailable};
 pub use event::Event;
 pub use execution::{ToolExecution, ToolOutcome, ToolOutput};

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Error, OlderGuest, SandboxConfig, Unavailable};
+use super::{Error, GoldenOrigin, OlderGuest, Unavailable};
 use crate::causes::Causes;
 use crate::client::Release;
 use crate::golden::{self, Golden, HeldDisks, LoadedGolden, LoadedMemory};
+use crate::limits::TimeLimits;
 use crate::machine::{
     self, FurtherFiles, Machine, MachineConfig, RecordedDisk, RevertOptions, Staged, Steps,
     VmmSource, blocking,
@@ -55,11 +56,12 @@ impl From<Failure> for Error {
 }
 
 impl ResetTarget {
-    /// Machines from `source` are reverted to `golden`.
+    /// Machines from `source` are reverted to `golden` as `origin` says, within `limits`.
     pub(super) fn new(
         golden: Arc<LoadedGolden>,
-        config: &SandboxConfig,
+        origin: &GoldenOrigin,
         source: &VmmSource,
+        limits: TimeLimits,
     ) -> Self {
         let snapshot = Arc::clone(golden.snapshot());
         ResetTarget {
@@ -69,14 +71,14 @@ impl ResetTarget {
                 memory: snapshot.memory().clone(),
                 port: golden.golden().manifest().guest.port,
                 files: FurtherFiles::of_restore(snapshot.shape()),
-                limits: config.limits(),
+                limits,
             },
             options: RevertOptions {
-                verification: config.verification,
+                verification: origin.verification,
                 ..RevertOptions::new(snapshot)
             },
-            any_cpu: config.any_cpu,
-            older_guest: config.older_guest,
+            any_cpu: origin.any_cpu,
+            older_guest: origin.older_guest,
             writes_idly: AtomicBool::new(false),
             golden,
         }

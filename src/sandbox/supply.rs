@@ -1,15 +1,15 @@
 //! What sandboxes of one golden snapshot share: what they are reset to, and the VMMs that wait for their resets. A sandbox
 //! that is on its own has one for itself.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::calls::Calls;
 use super::events::Events;
 use super::reset_target::ResetTarget;
 use super::spares::Spares;
-use super::{BootFailure, Error, SandboxConfig, Strategy};
+use super::{BootFailure, Error, GoldenOrigin, Strategy};
 use crate::golden::{self, Golden, LoadedGolden, PublicKey, Trust};
+use crate::limits::TimeLimits;
 use crate::machine::{VmmSource, blocking};
 
 /// A reset target with its spares.
@@ -22,17 +22,18 @@ pub(super) struct Supply {
 }
 
 impl Supply {
-    /// Machines from `source` are reverted to `golden`. The spares are begun at once, and tell `events`.
+    /// Machines from `source` are reverted to `golden` as `origin` says, within `limits`. The spares are begun at once, and tell `events`.
     pub(super) fn start(
         golden: Arc<LoadedGolden>,
-        config: &SandboxConfig,
+        origin: &GoldenOrigin,
         source: &VmmSource,
+        limits: TimeLimits,
         events: &Arc<Events>,
         calls: Calls,
     ) -> Supply {
-        let target = Arc::new(ResetTarget::new(golden, config, source));
-        let spares = (config.strategy_on(source) == Strategy::Fresh).then(|| {
-            let capacity = config.spares_of(target.memory()) as usize;
+        let target = Arc::new(ResetTarget::new(golden, origin, source, limits));
+        let spares = (origin.strategy_on(source) == Strategy::Fresh).then(|| {
+            let capacity = origin.spares_of(target.memory()) as usize;
             let (events, calls) = (Arc::clone(events), calls.clone());
             Spares::start(Arc::clone(&target), capacity, events, calls)
         });
@@ -58,16 +59,15 @@ impl Supply {
     }
 }
 
-/// Opens the golden snapshot in `directory` as configured, verifies it, and makes its memory immutable.
+/// Opens the golden snapshot as configured, verifies it, and makes its memory immutable.
 pub(super) async fn load(
-    directory: &Path,
-    config: &SandboxConfig,
+    origin: &GoldenOrigin,
     source: &VmmSource,
 ) -> Result<Arc<LoadedGolden>, Error> {
-    let directory = directory.to_owned();
-    let key = config.public_key.clone();
-    let digest = config.golden_digest;
-    let mut options = config.load_options();
+    let directory = origin.directory.clone();
+    let key = origin.public_key.clone();
+    let digest = origin.digest;
+    let mut options = origin.load_options();
     options.attached_vmm = matches!(source, VmmSource::Attach { .. });
     let loaded = blocking(move || {
         let key = key.map(|key| PublicKey::load(&key)).transpose();

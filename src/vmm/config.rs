@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::confinement::{CgroupConfig, Confinement};
 use super::{Error, run_root};
+use crate::limits::TimeLimits;
 
 /// How to start a VMM.
 ///
@@ -43,8 +43,8 @@ pub struct VmmConfig {
     pub keep_socket_names: bool,
     /// How much the VMM writes to its log: how often `-v` is passed, 0 (warnings; the default) to 3.
     pub verbosity: u8,
-    /// How long each step may take.
-    pub limits: Limits,
+    /// How long each step of the process may take: `vmm_start`, `vmm_shutdown`, `vmm_terminate` and `vmm_kill`.
+    pub limits: TimeLimits,
 }
 
 impl VmmConfig {
@@ -65,7 +65,7 @@ impl Default for VmmConfig {
             cgroup: CgroupConfig::default(),
             keep_socket_names: false,
             verbosity: 0,
-            limits: Limits::default(),
+            limits: TimeLimits::default(),
         }
     }
 }
@@ -84,32 +84,6 @@ impl fmt::Debug for VmmConfig {
             .field("verbosity", &self.verbosity)
             .field("limits", &self.limits)
             .finish()
-    }
-}
-
-/// How long each step of a VMM process may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// From the start of the process to its answer to `vmm.ping`. Default: 10 s (milliseconds are usual; an emulated
-    /// machine needs seconds).
-    pub ready: Duration,
-    /// From the sending of `vmm.shutdown` to the end of the process. Default: 5 s. Zero skips this
-    /// step of the shutdown.
-    pub api_shutdown: Duration,
-    /// From SIGTERM to the end of the process. Default: 3 s.
-    pub terminate: Duration,
-    /// From SIGKILL to the end of the process: the kernel may have much memory to give back. Default: 10 s.
-    pub kill: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            ready: Duration::from_secs(10),
-            api_shutdown: Duration::from_secs(5),
-            terminate: Duration::from_secs(3),
-            kill: Duration::from_secs(10),
-        }
     }
 }
 

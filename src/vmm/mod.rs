@@ -79,9 +79,10 @@ use tokio::sync::{OnceCell, watch};
 use crate::broadcast;
 use crate::causes::Causes;
 use crate::client::Client;
+use crate::limits::TimeLimits;
 
 pub(crate) use binary::find as find_binary;
-pub use config::{Limits, VmmConfig};
+pub use config::VmmConfig;
 pub use confinement::{CgroupConfig, Confinement, Grants, Layer, LayerReport, LayerState};
 pub use error::Error;
 pub use exit::{Ended, Exit};
@@ -115,7 +116,7 @@ use running::Running;
 #[derive(Debug)]
 pub struct Vmm {
     client: Client,
-    limits: Limits,
+    limits: TimeLimits,
     keeps_socket_names: bool,
     running: Option<Running>,
     /// What the process ran when it was ready; `None` when attached, or when it couldn't be looked at.
@@ -149,9 +150,10 @@ impl Vmm {
     ///
     /// Those of [`spawn`](Vmm::spawn).
     pub async fn spawn_with(config: &VmmConfig, grants: Grants) -> Result<Vmm, Error> {
+        let limits = config.limits.capped();
         let running = spawner::spawn(config, grants).await?;
         let client = Client::new(running.api_socket.clone())?;
-        ready::wait(&client, &running, config.limits.ready).await?;
+        ready::wait(&client, &running, limits.vmm_start).await?;
         tracing::info!(
             pid = running.process().pid(),
             run_dir = %running.run_dir.path().display(),
@@ -164,7 +166,7 @@ impl Vmm {
             .ok();
         Ok(Vmm {
             client,
-            limits: config.limits.clone(),
+            limits,
             keeps_socket_names: config.keep_socket_names,
             events: running.events.resubscribe(),
             ready_as,
@@ -190,7 +192,7 @@ impl Vmm {
         let (_, events) = broadcast::channel(output::BACKLOG);
         Ok(Vmm {
             client,
-            limits: Limits::default(),
+            limits: TimeLimits::default(),
             keeps_socket_names: true,
             running: None,
             ready_as: None,
@@ -315,23 +317,23 @@ impl Vmm {
     ///
     /// # Errors
     ///
-    /// [`Error::NotKilled`] when it hasn't ended within [`Limits::kill`].
+    /// [`Error::NotKilled`] when it hasn't ended within [`TimeLimits::vmm_kill`].
     pub async fn kill(&self) -> Result<(), Error> {
         let Some(running) = &self.running else {
             return Ok(());
         };
         let killed = running.family.kill();
-        match tokio::time::timeout(self.limits.kill, self.ended()).await {
+        match tokio::time::timeout(self.limits.vmm_kill, self.ended()).await {
             Ok(_) => Ok(()),
             Err(_) => Err(Error::NotKilled {
                 pid: running.process().pid(),
-                limit: self.limits.kill,
+                limit: self.limits.vmm_kill,
                 source: killed.err(),
             }),
         }
     }
 
-    /// Stops the VMM: `vmm.shutdown`, then SIGTERM, then SIGKILL, each with its limit from [`Limits`]; then removes
+    /// Stops the VMM: `vmm.shutdown`, then SIGTERM, then SIGKILL, each with its limit from [`TimeLimits`]; then removes
     /// the run directory.
     ///
     /// Legal at any time and safe to call again or at once from several tasks: all get the same report. It uses a

@@ -6,10 +6,11 @@ use rustix::process::Signal;
 use tokio::time::timeout;
 
 use super::running::Running;
-use super::{Ended, Exit, Limits, exit};
+use super::{Ended, Exit, exit};
 use crate::api::{Operation, Request};
 use crate::causes::Causes;
 use crate::client::{Client, ErrorKind};
+use crate::limits::TimeLimits;
 use crate::socket::SocketAddress;
 
 /// What stopping a VMM came to.
@@ -45,7 +46,7 @@ pub enum ShutdownStep {
 pub(super) async fn run(
     api_socket: &SocketAddress,
     running: Option<&Running>,
-    limits: &Limits,
+    limits: &TimeLimits,
 ) -> ShutdownReport {
     let start = Instant::now();
     let (step, ended) = match running {
@@ -75,7 +76,7 @@ pub(super) async fn run(
 async fn stop(
     api_socket: &SocketAddress,
     running: &Running,
-    limits: &Limits,
+    limits: &TimeLimits,
 ) -> (ShutdownStep, Option<Ended>) {
     let ended = || exit::wait(running.ended.clone());
     if let Some(ended) = running.ended.borrow().clone() {
@@ -87,14 +88,14 @@ async fn stop(
             Asked::Refused => None,
         }
     };
-    if !limits.api_shutdown.is_zero()
-        && let Ok(Some(ended)) = timeout(limits.api_shutdown, by_api).await
+    if !limits.vmm_shutdown.is_zero()
+        && let Ok(Some(ended)) = timeout(limits.vmm_shutdown, by_api).await
     {
         return (ShutdownStep::Api, Some(ended));
     }
     for (step, signal, limit) in [
-        (ShutdownStep::Terminate, Signal::TERM, limits.terminate),
-        (ShutdownStep::Kill, Signal::KILL, limits.kill),
+        (ShutdownStep::Terminate, Signal::TERM, limits.vmm_terminate),
+        (ShutdownStep::Kill, Signal::KILL, limits.vmm_kill),
     ] {
         let signalled = match signal {
             Signal::KILL => running.family.kill(),
@@ -119,8 +120,8 @@ async fn stop(
     (ShutdownStep::NotConfirmed, None)
 }
 
-async fn ask_attached(api_socket: &SocketAddress, limits: &Limits) -> ShutdownStep {
-    match timeout(limits.api_shutdown, ask(api_socket)).await {
+async fn ask_attached(api_socket: &SocketAddress, limits: &TimeLimits) -> ShutdownStep {
+    match timeout(limits.vmm_shutdown, ask(api_socket)).await {
         Ok(Asked::Confirmed) => ShutdownStep::Api,
         Ok(Asked::Unanswered | Asked::Refused) | Err(_) => ShutdownStep::NotConfirmed,
     }

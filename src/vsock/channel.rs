@@ -17,6 +17,7 @@ use crate::guest::protocol::{
     DEFAULT_PORT, Frame, GuestProcess, GuestQuery, GuestResponse, Hello, Imprint, MemUsage,
     QueryKind, QueryResult, Renew, Renewed, ResetAck, ResetSignal, Seed, ToolDispatch, ToolResult,
 };
+use crate::limits::TimeLimits;
 use crate::socket::SocketAddress;
 
 /// What a guest says of itself.
@@ -40,14 +41,9 @@ pub struct ChannelConfig {
     pub socket: SocketAddress,
     /// The port that the guest listens on.
     pub port: u32,
-    /// The limit for one attempt at the handshake. Default: 5 s.
-    pub handshake: Duration,
-    /// The limit for all attempts. Default: 30 s.
-    pub connect: Duration,
-    /// The limit for the next byte inside a frame. Default: 30 s.
-    pub frame_idle: Duration,
-    /// The limit for one whole frame. Default: 120 s.
-    pub frame_total: Duration,
+    /// How long its steps may take: `boot` for all attempts at the handshake, `handshake` for one of them, `frame_idle` and
+    /// `frame_total`.
+    pub limits: TimeLimits,
 }
 
 impl ChannelConfig {
@@ -56,10 +52,7 @@ impl ChannelConfig {
         ChannelConfig {
             socket: socket.into(),
             port: DEFAULT_PORT,
-            handshake: Duration::from_secs(5),
-            connect: Duration::from_secs(30),
-            frame_idle: Duration::from_secs(30),
-            frame_total: Duration::from_secs(120),
+            limits: TimeLimits::default(),
         }
     }
 }
@@ -78,10 +71,11 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// [`Error::Handshake`] when `config.connect` has passed, or when trying again can't help.
+    /// [`Error::Handshake`] when `boot` of the limits has passed, or when trying again can't help.
     pub async fn open(config: &ChannelConfig) -> Result<Channel, Error> {
         static OPENED: AtomicU64 = AtomicU64::new(0);
 
+        let limits = config.limits.capped();
         let stream = handshake::connect(config).await?;
         let origin = Origin {
             channel: OPENED.fetch_add(1, Ordering::Relaxed) + 1,
@@ -89,12 +83,12 @@ impl Channel {
             port: config.port,
         };
         let (read, write) = stream.into_split();
-        let reader = FrameReader::new(read, config.frame_idle, config.frame_total);
+        let reader = FrameReader::new(read, limits.frame_idle, limits.frame_total);
         let connection = Arc::new(Connection::new(origin, write));
         tokio::spawn(
             connection
                 .clone()
-                .serve(reader, config.frame_idle, config.frame_total),
+                .serve(reader, limits.frame_idle, limits.frame_total),
         );
         Ok(Channel {
             closer: Arc::new(Closer(connection)),

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{ChannelConfig, Error, HandshakeError};
 use crate::causes::Causes;
+use crate::limits::TimeLimits;
 
 /// The longest path that an address of a Unix socket holds, its closing NUL aside.
 const MAX_SOCKET_PATH: usize = 107;
@@ -22,12 +23,15 @@ const MAX_REPLY: usize = 31;
 /// The pauses between attempts that failed fast: the first, and what doubling it stops at.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// Connects to the guest's port. Failed attempts are repeated until `config.connect` has passed.
+/// Connects to the guest's port. Failed attempts are repeated until `boot` of the limits has passed.
 ///
 /// While the guest comes up there may be no socket yet, no listener, no reply, or a connection that the VMM closes
 /// after some seconds, before the reply or inside it. All of these are tried again. A path that is too long, a socket
 /// that may not be used, and bytes that can't be the beginning of a reply are final.
 pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error> {
+    let TimeLimits {
+        boot, handshake, ..
+    } = config.limits;
     let begin = Instant::now();
     let mut attempts = 0;
     let failed = |attempts, source| Error::Handshake {
@@ -44,14 +48,12 @@ pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error>
     let mut pause = PAUSES.0;
     let mut earlier = None;
     loop {
-        let limit = config
-            .handshake
-            .min(config.connect.saturating_sub(begin.elapsed()));
+        let limit = handshake.min(boot.saturating_sub(begin.elapsed()));
         attempts += 1;
         let cause = match attempt(config.socket.path(), config.port, limit).await {
             Ok(stream) => return Ok(stream),
             // An attempt that the end of all attempts cut short says less than the one before it.
-            Err(cause @ HandshakeError::NoReply { .. }) if limit < config.handshake => {
+            Err(cause @ HandshakeError::NoReply { .. }) if limit < handshake => {
                 earlier.take().unwrap_or(cause)
             }
             Err(cause) => cause,
@@ -60,7 +62,7 @@ pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error>
             socket = ?config.socket, port = config.port, attempts, error = %Causes(&cause),
             "no channel yet"
         );
-        if !may_pass(&cause) || begin.elapsed() + pause >= config.connect {
+        if !may_pass(&cause) || begin.elapsed() + pause >= boot {
             return Err(failed(attempts, cause));
         }
         earlier = Some(cause);

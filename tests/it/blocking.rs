@@ -39,7 +39,7 @@ fn a_sandbox_lives_from_any_thread() {
 
 #[test]
 fn a_pool_that_cannot_be_opened_says_why() {
-    let missing = SandboxConfig::with_golden("/no/such/golden");
+    let missing = SandboxConfig::golden("/no/such/golden");
     let error = Pool::open(PoolConfig::new(missing.clone()).size(0)).unwrap_err();
     assert!(matches!(error, Error::Config(_)), "{error:?}");
     let error = Pool::open(PoolConfig::new(missing)).unwrap_err();

@@ -90,7 +90,7 @@ async fn a_vmm_that_dies_at_its_start_leaves_its_last_words_and_nothing_else() {
 async fn a_vmm_that_never_answers_is_given_up_and_killed() {
     let root = tempdir().unwrap();
     let mut config = fake::config(root.path(), "silent");
-    config.limits.ready = SHORT;
+    config.limits.vmm_start = SHORT;
     let error = Vmm::spawn(&config).await.unwrap_err();
     let Error::NotReady { pid, limit, .. } = error else {
         panic!("{error:?}");
@@ -127,10 +127,10 @@ async fn each_step_of_the_ladder_is_reported() {
         let root = tempdir().unwrap();
         let mut config = fake::config(root.path(), words);
         if words.contains("hang-shutdown") {
-            config.limits.api_shutdown = SHORT;
+            config.limits.vmm_shutdown = SHORT;
         }
         if words.contains("ignore-term") {
-            config.limits.terminate = SHORT;
+            config.limits.vmm_terminate = SHORT;
         }
         let vmm = Vmm::spawn(&config).await.unwrap();
         let (first, second) = tokio::join!(vmm.shutdown(), vmm.shutdown());

@@ -7,11 +7,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chv_sandbox::golden::{MintConfig, mint};
-use chv_sandbox::machine::{
-    Disk, FurtherFiles, GuestMemory, Limits, MachineConfig, VmShape, VmmSource,
-};
+use chv_sandbox::limits::TimeLimits;
+use chv_sandbox::machine::{Disk, FurtherFiles, GuestMemory, MachineConfig, VmShape, VmmSource};
 use chv_sandbox::sandbox::{
-    ChvSandbox, Error, Reset, Sandbox, SandboxConfig, Timeouts, ToolInvocation,
+    ChvSandbox, Error, GoldenOrigin, Reset, Sandbox, SandboxConfig, ToolInvocation,
 };
 use serde_json::json;
 
@@ -44,7 +43,7 @@ pub(super) struct Stage {
     /// The root first. The play changes a byte of it, so it has to be a copy.
     pub(super) disks: Vec<Disk>,
     pub(super) port: u32,
-    pub(super) limits: Limits,
+    pub(super) limits: TimeLimits,
     pub(super) settle: Duration,
 }
 
@@ -144,20 +143,8 @@ async fn with_sandbox(
 }
 
 fn sandbox(place: &Place, golden: &Path, stage: &Stage) -> Result<ChvSandbox, Failure> {
-    let millis = |duration: Duration| duration.as_millis() as u64;
-    let config = SandboxConfig {
-        evidence_dir: Some(place.path().join("evidence")),
-        timeouts: Timeouts {
-            boot_ms: millis(stage.limits.boot),
-            handshake_ms: millis(stage.limits.handshake),
-            settle_ms: millis(stage.limits.settle),
-            query_ms: millis(stage.limits.query),
-            vmm_ms: millis(stage.limits.vmm.lifecycle),
-            restore_ms: millis(stage.limits.vmm.transfer),
-            ..Timeouts::default()
-        },
-        ..SandboxConfig::with_golden(golden)
-    };
+    let golden = GoldenOrigin::new(golden).evidence_dir(place.path().join("evidence"));
+    let config = SandboxConfig::new(golden).limits(stage.limits);
     Ok(ChvSandbox::with_vmm(config, stage.vmm.clone())?)
 }
 

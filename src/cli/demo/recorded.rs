@@ -5,9 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use chv_sandbox::guest::stand_in::StandIn;
-use chv_sandbox::machine::{
-    Disk, DiskFormat, DiskRole, Limits, SNAPSHOT_FILES, VmShape, VmmSource,
-};
+use chv_sandbox::limits::TimeLimits;
+use chv_sandbox::machine::{Disk, DiskFormat, DiskRole, SNAPSHOT_FILES, VmShape, VmmSource};
 use chv_sandbox::replay::{Cassette, HookError, Played, Player, PlayerOptions, RequestBody};
 use serde_json::Value;
 
@@ -70,7 +69,7 @@ pub(super) async fn play(
         shape,
         disks: disks(&image, &root),
         port: chv_sandbox::guest::protocol::DEFAULT_PORT,
-        limits: Limits::default(),
+        limits: TimeLimits::default(),
         settle: Duration::from_secs(10),
     };
     perform(interrupt, place, stage, program).await?;

@@ -46,8 +46,9 @@ pub use session::record;
 use super::Report;
 use crate::causes::Causes;
 use crate::client;
+use crate::limits::TimeLimits;
 use crate::spec::{Contract, Release, supported};
-use crate::vmm::{self, Limits, VmmConfig};
+use crate::vmm::{self, VmmConfig};
 
 /// What to probe, and how.
 #[derive(Clone, Debug)]
@@ -141,11 +142,8 @@ async fn observe_and_judge(
         binary: options.binary.clone(),
         env: options.env.clone(),
         run_root: run_root.to_owned(),
-        limits: Limits {
-            // So that a binary which says nothing is told from a probe that needs more time.
-            ready: READY.min(options.limit / 2),
-            ..Limits::default()
-        },
+        // So that a binary which says nothing is told from a probe that needs more time.
+        limits: TimeLimits::default().vmm_start(READY.min(options.limit / 2)),
         ..VmmConfig::default()
     };
     let server = {

@@ -1,110 +1,267 @@
-//! What a configuration takes and refuses.
+//! What a configuration takes: its defaults, and the same from a file and in code.
+
+mod refusals;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::*;
 use crate::causes::Causes;
+use crate::golden::MemoryMode;
+use crate::machine::{DiskFormat, VerificationLevel};
+use crate::overlay::Digest;
+use crate::sandbox::OlderGuest;
 
-fn check(toml: &str, expected: Result<(), &str>) {
-    let result = SandboxConfig::from_toml(toml).map(drop);
-    match (result, expected) {
-        (Ok(()), Ok(())) => {}
-        (Err(error), Err(part)) => {
-            let text = Causes(&error).to_string();
-            assert!(text.contains(part), "{toml}: {text}");
-        }
-        (result, expected) => panic!("{toml}: {result:?}, expected {expected:?}"),
+const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+#[track_caller]
+fn read(toml: &str) -> SandboxConfig {
+    match SandboxConfig::from_toml(toml) {
+        Ok(config) => config,
+        Err(error) => panic!("{toml}: {}", Causes(&error)),
     }
 }
 
-#[test]
-fn what_can_be_configured_and_what_not() {
-    check("golden = '/g'", Ok(()));
-    check("scaffold = true\nkernel = '/k'\nroot_disk = '/r'", Ok(()));
-    check("golden = '/g'\ntimeouts = { query_ms = 5000 }", Ok(()));
-    check("golden = '/g'\noverlay_format = 'qcow2'", Ok(()));
-    check("golden = '/g'\noverlay_format = 'vhd'", Err("vhd"));
-    check("", Err("golden is missing"));
-    check("scaffold = true", Err("kernel is missing"));
-    check(
-        "scaffold = true\nkernel = '/k'",
-        Err("root_disk is missing"),
-    );
-    check("golden = '/g'\nscaffold = true", Err("exclude each other"));
-    check("golden = '/g'\ncid = 2", Err("cid is 2"));
-    check("golden = '/g'\ncid = 4294967295", Err("reserved"));
-    check("golden = '/g'\nvcpus = 0", Err("vcpus"));
-    check("golden = '/g'\nmemory_mib = 1", Err("memory_mib"));
-    check(
-        "golden = '/g'\nmemory_mib = 18446744073709551",
-        Err("memory_mib"),
-    );
-    check("golden = '/g'\nstrategy = 'fresh'\nspares = 64", Ok(()));
-    check("golden = '/g'\nstrategy = 'in_place'", Ok(()));
-    check(
-        "golden = '/g'\nspares = 65",
-        Err("spares is 65, more than 64"),
-    );
-    for gone in ["'respawn'", "'standby'", "{ standby = {} }"] {
-        let config = format!("golden = '/g'\nstrategy = {gone}");
-        check(&config, Err("is not understood"));
-    }
-    check("golden = '/g'\nconfinement = 'off'", Ok(()));
-    check(
-        "golden = '/g'\nconfinement = { require = ['landlock'] }",
-        Ok(()),
-    );
-    check(
-        "golden = '/g'\nconfinement = { require = ['landlock'], without = ['landlock'] }",
-        Err("confinement requires landlock and leaves it out"),
-    );
-    check("golden = '/g'\nconfinement = 'maybe'", Err("best_effort"));
-    check(
-        "golden = '/g'\ncgroup = { parent = '/c', pids_max = 64 }",
-        Ok(()),
-    );
-    check("golden = '/g'\ncgroup = { pids = 64 }", Err("pids"));
-    check("golden = '/g'\nstrategy = 'guess'", Err("guess"));
-    check(
-        "scaffold = true\nkernel = '/k'\nroot_disk = '/r'\nstrategy = 'fresh'",
-        Err("strategy needs a golden snapshot"),
-    );
-    let digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-    check(
-        &format!(
-            "golden = '/g'\nmemory = 'copied'\ngolden_memory_limit_mib = 5\ngolden_digest = 'sha256:{digest}'"
-        ),
-        Ok(()),
-    );
-    check("golden = '/g'\nmemory = 'lazy'", Err("lazy"));
-    check(
-        &format!("golden = '/g'\ngolden_digest = '{digest}'"),
-        Err("sha256"),
-    );
-    check(
-        &format!(
-            "scaffold = true\nkernel = '/k'\nroot_disk = '/r'\ngolden_digest = 'sha256:{digest}'"
-        ),
-        Err("golden_digest needs a golden snapshot"),
-    );
-    check("golden = '/g'\nmemmory = 3", Err("memmory"));
-    check("golden = ", Err("is not understood"));
+fn golden_of(config: &SandboxConfig) -> &GoldenOrigin {
+    config.golden_origin().expect("a golden snapshot")
+}
+
+fn scaffold_of(config: &SandboxConfig) -> &ScaffoldOrigin {
+    config.scaffold_origin().expect("scaffold mode")
+}
+
+/// `Debug` shows every field but the environment's values.
+#[track_caller]
+fn assert_same(read: &SandboxConfig, built: &SandboxConfig) {
+    assert_eq!(format!("{read:#?}"), format!("{built:#?}"));
+    assert_eq!(read.vmm_env, built.vmm_env);
 }
 
 #[test]
-fn the_environments_values_are_not_shown() {
-    let config = SandboxConfig::from_toml("golden = '/g'\nvmm_env = { TOKEN = 'hush' }").unwrap();
-    let shown = format!("{config:?}{:?}", config.vmm_config());
-    assert!(
-        shown.contains("TOKEN") && !shown.contains("hush"),
-        "{shown}"
-    );
-    assert_eq!(config.vmm_config().env, [("TOKEN".into(), "hush".into())]);
-}
-
-#[test]
-fn the_defaults_are_the_protocols() {
-    let config = SandboxConfig::default();
-    assert_eq!((config.vcpus, config.memory_mib), (2, 1024));
-    assert_eq!((config.cid, config.port), (3, 1024));
-    assert!(config.root_readonly);
+fn the_defaults() {
+    let config = SandboxConfig::golden("/g");
     assert_eq!(config.vmm, Path::new("cloud-hypervisor"));
+    assert_eq!(config.vmm_env, VmmEnv::default());
+    assert_eq!(config.confinement, Confinement::default());
+    assert_eq!(config.vmm_programs, Vec::<PathBuf>::new());
+    assert_eq!(config.cgroup, CgroupConfig::default());
+    assert!(!config.keep_socket_names);
+    assert_eq!(config.run_root, None);
+    assert_eq!(config.tools_per_reset, ToolsPerReset::One);
+    assert_eq!(config.limits, TimeLimits::default());
+    let golden = golden_of(&config);
+    assert_eq!(golden.directory, Path::new("/g"));
+    assert_eq!((golden.digest, &golden.public_key), (None, &None));
+    assert_eq!(golden.memory, MemoryMode::Mapped);
+    assert_eq!(golden.memory_limit_mib, None);
+    assert_eq!(golden.verification, VerificationLevel::Fast);
+    assert!(!golden.any_cpu);
+    assert_eq!(golden.older_guest, OlderGuest::Accept);
+    assert_eq!(golden.evidence_dir, None);
+    assert_eq!((golden.strategy, golden.spares), (None, None));
+
+    let config = SandboxConfig::scaffold("/k", "/r");
+    let scaffold = scaffold_of(&config);
+    assert_eq!(scaffold.kernel, Path::new("/k"));
+    assert_eq!(scaffold.root_disk, Path::new("/r"));
+    assert_eq!((&scaffold.initramfs, &scaffold.overlay), (&None, &None));
+    assert_eq!(
+        scaffold.cmdline,
+        "console=hvc0 root=/dev/vda rootfstype=ext4 ro"
+    );
+    assert!(scaffold.root_readonly);
+    assert_eq!(scaffold.root_format, DiskFormat::Raw);
+    assert_eq!(scaffold.overlay_format, DiskFormat::Raw);
+    assert_eq!((scaffold.vcpus, scaffold.memory_mib), (2, 1024));
+    assert_eq!((scaffold.cid, scaffold.port), (3, 1024));
+}
+
+#[test]
+fn a_file_and_code_make_the_same_golden_configuration() {
+    assert_same(&read("golden = '/g'"), &SandboxConfig::golden("/g"));
+    assert_same(
+        &read("[golden]\ndirectory = '/g'"),
+        &SandboxConfig::golden("/g"),
+    );
+    let toml = format!(
+        "
+        vmm = '/v'
+        vmm_env = {{ TOKEN = 'hush', LANG = 'C' }}
+        confinement = {{ require = ['landlock'] }}
+        vmm_programs = ['/p', '/q']
+        keep_socket_names = true
+        run_root = '/run/x'
+        tools_per_reset = 'many'
+
+        [cgroup]
+        parent = '/c'
+        pids_max = 64
+
+        [golden]
+        directory = '/g'
+        digest = '{DIGEST}'
+        public_key = '/key'
+        memory = 'copied'
+        memory_limit_mib = 5
+        verification = 'full'
+        any_cpu = true
+        older_guest = 'refuse'
+        evidence_dir = '/e'
+        strategy = 'fresh'
+        spares = 64
+
+        [limits]
+        boot = '45s'
+        query = '250ms'
+        vmm_transfer = '1m 30s'
+        "
+    );
+    let golden = GoldenOrigin::new("/g")
+        .digest(DIGEST.parse::<Digest>().unwrap())
+        .public_key("/key")
+        .memory(MemoryMode::Copied)
+        .memory_limit_mib(5)
+        .verification(VerificationLevel::Full)
+        .any_cpu(true)
+        .older_guest(OlderGuest::Refuse)
+        .evidence_dir("/e")
+        .strategy(Strategy::Fresh)
+        .spares(64);
+    let limits = TimeLimits::default()
+        .boot(Duration::from_secs(45))
+        .query(Duration::from_millis(250))
+        .vmm_transfer(Duration::from_secs(90));
+    let built = SandboxConfig::new(golden)
+        .vmm("/v")
+        .vmm_env([("TOKEN", "hush"), ("LANG", "C")])
+        .confinement(Confinement {
+            require: vec![crate::vmm::Layer::Landlock],
+            ..Confinement::default()
+        })
+        .vmm_programs(["/p", "/q"])
+        .cgroup(CgroupConfig {
+            parent: Some("/c".into()),
+            pids_max: Some(64),
+            ..CgroupConfig::default()
+        })
+        .keep_socket_names(true)
+        .run_root("/run/x")
+        .tools_per_reset(ToolsPerReset::Many)
+        .limits(limits);
+    built.check().unwrap();
+    assert_same(&read(&toml), &built);
+    let vmm = built.vmm_config();
+    assert_eq!((vmm.binary, vmm.limits), ("/v".into(), limits));
+}
+
+#[test]
+fn a_file_and_code_make_the_same_scaffold_configuration() {
+    assert_same(
+        &read("[scaffold]\nkernel = '/k'\nroot_disk = '/r'"),
+        &SandboxConfig::scaffold("/k", "/r"),
+    );
+    let toml = "
+        [scaffold]
+        kernel = '/k'
+        initramfs = '/i'
+        cmdline = 'quiet'
+        root_disk = '/r'
+        root_readonly = false
+        root_format = 'qcow2'
+        overlay = '/o'
+        overlay_format = 'qcow2'
+        vcpus = 4
+        memory_mib = 16
+        cid = 4294967294
+        port = 9000
+        ";
+    let scaffold = ScaffoldOrigin::new("/k", "/r")
+        .initramfs("/i")
+        .cmdline("quiet")
+        .root_readonly(false)
+        .root_format(DiskFormat::Qcow2)
+        .overlay("/o")
+        .overlay_format(DiskFormat::Qcow2)
+        .vcpus(4)
+        .memory_mib(16)
+        .cid(u32::MAX - 1)
+        .port(9000);
+    assert_same(&read(toml), &SandboxConfig::new(scaffold));
+}
+
+#[test]
+fn the_readmes_configuration_can_be_read() {
+    let readme = include_str!("../../../README.md");
+    let mut blocks = readme.split("```toml\n").skip(1);
+    let config = blocks
+        .find(|block| block.contains("[golden]"))
+        .expect("one");
+    let config = read(config.split("```").next().unwrap());
+    assert_eq!(golden_of(&config).spares, Some(2));
+    assert_eq!(config.limits.query, Duration::from_millis(500));
+}
+
+#[test]
+fn a_file_is_read_up_to_64_kib() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sandbox.toml");
+    let mut text = "golden = '/g'\n#".to_owned();
+    text.push_str(&"x".repeat(64 * 1024 - text.len()));
+    std::fs::write(&path, &text).unwrap();
+    assert_same(
+        &SandboxConfig::load(&path).unwrap(),
+        &SandboxConfig::golden("/g"),
+    );
+    let check = |bytes: &[u8], part: &str| {
+        std::fs::write(&path, bytes).unwrap();
+        let error = SandboxConfig::load(&path).unwrap_err();
+        assert!(matches!(&error, ConfigError::Read { path: named, .. } if *named == path));
+        let text = Causes(&error).to_string();
+        assert!(text.contains(part), "{text}");
+    };
+    text.push('x');
+    check(text.as_bytes(), "larger than 65536 bytes");
+    check(&[b'#'; 65 * 1024], "larger than 65536 bytes");
+    check(b"golden = '\xff'", "UTF-8");
+    let missing = SandboxConfig::load(&folder.path().join("missing")).unwrap_err();
+    assert!(matches!(missing, ConfigError::Read { .. }));
+}
+
+#[test]
+fn a_configuration_inside_of_another_document_is_checked_too() {
+    #[derive(Debug, Deserialize)]
+    struct Agent {
+        sandbox: SandboxConfig,
+    }
+    let agent: Agent =
+        serde_json::from_str(r#"{ "sandbox": { "golden": { "directory": "/g", "spares": 2 } } }"#)
+            .unwrap();
+    assert_eq!(golden_of(&agent.sandbox).spares, Some(2));
+    let error = toml::from_str::<Agent>("[sandbox.golden]\ndirectory = '/g'\nspares = 65");
+    let message = error.unwrap_err().message().to_owned();
+    assert_eq!(
+        message,
+        "the configuration's golden.spares is 65, more than 64"
+    );
+}
+
+#[test]
+fn scaffold_mode_has_one_strategy_and_a_golden_snapshot_the_one_that_is_asked_for() {
+    let spawn = VmmSource::Spawn(VmmConfig::default());
+    let attach = VmmSource::Attach {
+        api_socket: "/a".into(),
+        directory: "/d".into(),
+    };
+    let golden = SandboxConfig::golden("/g");
+    let in_place = SandboxConfig::new(GoldenOrigin::new("/g").strategy(Strategy::InPlace));
+    let scaffold = SandboxConfig::scaffold("/k", "/r");
+    for (config, source, expected) in [
+        (&golden, &spawn, Strategy::Fresh),
+        (&golden, &attach, Strategy::InPlace),
+        (&in_place, &spawn, Strategy::InPlace),
+        (&scaffold, &spawn, Strategy::InPlace),
+        (&scaffold, &attach, Strategy::InPlace),
+    ] {
+        assert_eq!(config.strategy_on(source), expected, "{config:?}");
+    }
 }

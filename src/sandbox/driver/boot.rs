@@ -8,7 +8,9 @@ use super::{Driver, Given};
 use crate::machine::{self, FurtherFiles, GuestMemory, Machine, MachineConfig};
 use crate::sandbox::reset_target::{Failure, check_release};
 use crate::sandbox::supply::{self, Supply};
-use crate::sandbox::{BootFailure, Error, Event, SandboxState, Unavailable, VmmUsed};
+use crate::sandbox::{
+    BootFailure, Error, Event, SandboxOrigin, SandboxState, ScaffoldOrigin, Unavailable, VmmUsed,
+};
 use crate::vmm;
 
 impl Driver {
@@ -38,18 +40,21 @@ impl Driver {
         if settings.needs_kvm {
             check_kvm()?;
         }
-        let (config, source) = (&settings.config, &settings.source);
-        let golden = match (&settings.given, &config.golden) {
-            (Some(Given::Supply(shared)), _) => {
+        let origin = match &settings.config.origin {
+            SandboxOrigin::Golden(origin) => origin,
+            SandboxOrigin::Scaffold(origin) => return self.boot_cold(origin).await,
+        };
+        let (source, limits) = (&settings.source, settings.config.limits);
+        let golden = match &settings.given {
+            Some(Given::Supply(shared)) => {
                 self.supply = Some(Arc::clone(shared));
                 return self.restore().await;
             }
-            (Some(Given::Golden(loaded)), _) => Arc::clone(loaded),
-            (None, Some(directory)) => supply::load(directory, config, source).await?,
-            (None, None) => return self.boot_cold().await,
+            Some(Given::Golden(loaded)) => Arc::clone(loaded),
+            None => supply::load(origin, source).await?,
         };
         let (events, calls) = (self.status.events(), self.calls.clone());
-        let supply = Supply::start(golden, config, source, events, calls);
+        let supply = Supply::start(golden, origin, source, limits, events, calls);
         self.supply = Some(Arc::new(supply));
         self.restore().await
     }
@@ -68,17 +73,15 @@ impl Driver {
     }
 
     /// Scaffold mode.
-    async fn boot_cold(&mut self) -> Result<(), Error> {
-        let settings = Arc::clone(&self.settings);
-        let config = &settings.config;
-        let shape = config.shape().expect("checked: scaffold mode has a kernel");
+    async fn boot_cold(&mut self, origin: &ScaffoldOrigin) -> Result<(), Error> {
+        let shape = origin.shape();
         let machine = MachineConfig {
-            vmm: settings.source.clone(),
-            disks: config.disks(),
+            vmm: self.settings.source.clone(),
+            disks: origin.disks(),
             memory: GuestMemory::ByPath,
-            port: config.port,
+            port: origin.port,
             files: FurtherFiles::of_boot(&shape),
-            limits: config.limits(),
+            limits: self.settings.config.limits,
         };
         let machine = self.start_machine(async { Ok(Machine::start(machine).await?) });
         let machine = machine.await.map_err(boot_failed)?;

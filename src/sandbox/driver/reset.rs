@@ -320,16 +320,14 @@ impl Driver {
     }
 
     fn evidence_dir(&self) -> Option<PathBuf> {
-        let config = &self.settings.config;
-        let beside = || Some(config.golden.as_deref()?.parent()?.join("evidence"));
-        config.evidence_dir.clone().or_else(beside)
+        self.settings.config.golden_origin()?.evidence_directory()
     }
 
     /// Scaffold mode: boots again from the disks as they were given, and verifies nothing.
     async fn reboot_cold(&mut self) -> Result<ResetOutcome, Error> {
         tracing::warn!("scaffold mode: the sandbox is reverted, and nothing is verified");
-        let shape = self.settings.config.shape();
-        let shape = shape.expect("checked: scaffold mode has a kernel");
+        let origin = self.settings.config.scaffold_origin();
+        let shape = origin.expect("a golden snapshot has a target").shape();
         let serving = self.serving.as_mut().expect("it has booted");
         let mut steps = Steps::start();
         let state = match serving.machine.reboot_cold(&shape, &mut steps).await {

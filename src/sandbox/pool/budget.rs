@@ -59,9 +59,10 @@ impl Budget {
             VmMemory::WorstCase => largest.saturating_add(VMM_OVERHEAD),
             VmMemory::Measured { mib } => mib.saturating_mul(MIB),
         };
+        let origin = config.golden()?;
         let spares = goldens
             .iter()
-            .map(|golden| config.sandbox.spares_of(golden.memory()));
+            .map(|golden| origin.spares_of(golden.memory()));
         let spares = spares.max().unwrap_or(0);
         let vms = u64::from(config.size) + u64::from(spares.max(1));
         let goldens: u64 = goldens.iter().map(|golden| memory(golden)).sum();

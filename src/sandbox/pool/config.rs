@@ -1,10 +1,9 @@
 //! The configuration of a pool.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::VmMemory;
-use crate::sandbox::{ConfigError, Error, SandboxConfig};
+use crate::sandbox::{ConfigError, Error, GoldenOrigin, SandboxConfig};
 
 /// The most sandboxes that a pool may have.
 pub(super) const MAX_SIZE: u32 = 1024;
@@ -79,9 +78,9 @@ impl PoolConfig {
         self.golden().map(drop)
     }
 
-    /// The directory of the golden snapshot.
-    pub(super) fn golden(&self) -> Result<&Path, Error> {
-        let golden = self.sandbox.golden.as_deref();
+    /// The golden snapshot's settings.
+    pub(super) fn golden(&self) -> Result<&GoldenOrigin, Error> {
+        let golden = self.sandbox.golden_origin();
         golden.ok_or_else(|| invalid("golden", "is missing: scaffold mode has no pool"))
     }
 }

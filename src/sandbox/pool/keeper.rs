@@ -122,11 +122,18 @@ impl Keeper {
         status: watch::Sender<PoolStatus>,
         budget: Budget,
         memory: u64,
-    ) -> Keeper {
+    ) -> Result<Keeper, Error> {
         let calls = Calls::default();
         let sandbox = &config.sandbox;
-        let supply = Supply::start(Arc::clone(&golden), sandbox, source, &events, calls.clone());
-        Keeper {
+        let supply = Supply::start(
+            Arc::clone(&golden),
+            config.golden()?,
+            source,
+            sandbox.limits,
+            &events,
+            calls.clone(),
+        );
+        Ok(Keeper {
             size: config.size as usize,
             wanted_idle: config.idle as usize,
             config: sandbox.clone(),
@@ -155,7 +162,7 @@ impl Keeper {
             last_error: None,
             resting_until: None,
             pause: FIRST_PAUSE,
-        }
+        })
     }
 
     pub(super) async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
@@ -392,8 +399,9 @@ impl Keeper {
         self.memory = self.budget.check(config, &goldens)?;
         let supply = Supply::start(
             Arc::clone(&golden),
-            &self.config,
+            config.golden()?,
             &source,
+            config.sandbox.limits,
             &self.events,
             self.calls.clone(),
         );

@@ -53,7 +53,7 @@ pub use config::PoolConfig;
 /// use std::time::Duration;
 /// use chv_sandbox::sandbox::{Pool, PoolConfig, Sandbox, SandboxConfig, ToolInvocation};
 ///
-/// let config = SandboxConfig::with_golden("/var/lib/agent/golden");
+/// let config = SandboxConfig::golden("/var/lib/agent/golden");
 /// let pool = Pool::open(PoolConfig::new(config).size(8)).await?;
 /// let sandbox = pool.acquire(Duration::from_secs(5)).await?;
 /// # let invocation: ToolInvocation = todo!();
@@ -109,8 +109,7 @@ impl Pool {
         config.check()?;
         let source = VmmSource::Spawn(config.sandbox.vmm_config());
         super::driver::check_kvm()?;
-        let directory = config.golden()?.to_owned();
-        let golden = supply::load(&directory, &config.sandbox, &source).await?;
+        let golden = supply::load(config.golden()?, &source).await?;
         Pool::start(config, source, golden)
     }
 
@@ -141,7 +140,7 @@ impl Pool {
         let (requests, inbox) = mpsc::unbounded_channel();
         let (status, seen) = watch::channel(PoolStatus::default());
         let told = Arc::clone(&events);
-        let keeper = Keeper::new(&config, &source, golden, told, status, budget, memory);
+        let keeper = Keeper::new(&config, &source, golden, told, status, budget, memory)?;
         tokio::spawn(keeper.run(inbox));
         Ok(Pool {
             shared: Arc::new(Shared {

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chv_sandbox::causes::Causes;
+use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::machine::{
-    Disk, DiskFormat, DiskRole, Error, GuestMemory, Limits, Machine, MachineConfig, VmShape,
-    VmmSource,
+    Disk, DiskFormat, DiskRole, Error, GuestMemory, Machine, MachineConfig, VmShape, VmmSource,
 };
 use chv_sandbox::sandbox::{
-    BootFailure, ChvSandbox, Error as SandboxError, Sandbox, SandboxConfig, WireState,
+    BootFailure, ChvSandbox, Error as SandboxError, Sandbox, SandboxConfig, ScaffoldOrigin,
+    WireState,
 };
 use chv_sandbox::vmm::VmmConfig;
 use tempfile::{TempDir, tempdir};
@@ -239,17 +240,13 @@ impl Rig {
     /// A sandbox whose guest has so long to answer, which it never does.
     fn sandbox(&self, limit: Duration) -> ChvSandbox {
         let shape = idle_vm::shape(self.folder());
-        let mut config = SandboxConfig {
-            vmm: self.vmm.binary.clone(),
-            run_root: Some(run_root(self.folder())),
-            scaffold: true,
-            kernel: Some(shape.kernel),
-            root_disk: Some(self.disk(DiskRole::Root).origin),
-            vcpus: 1,
-            memory_mib: shape.memory_mib,
-            ..SandboxConfig::default()
-        };
-        config.timeouts.boot_ms = limit.as_millis() as u64;
+        let scaffold = ScaffoldOrigin::new(shape.kernel, self.disk(DiskRole::Root).origin)
+            .vcpus(1)
+            .memory_mib(shape.memory_mib);
+        let config = SandboxConfig::new(scaffold)
+            .vmm(&self.vmm.binary)
+            .run_root(run_root(self.folder()))
+            .limits(TimeLimits::default().boot(limit));
         ChvSandbox::new(config).unwrap()
     }
 
@@ -285,10 +282,7 @@ impl Rig {
             memory: GuestMemory::ByPath,
             port: 1024,
             files: idle_vm::files(self.folder()),
-            limits: Limits {
-                boot,
-                ..Limits::default()
-            },
+            limits: TimeLimits::default().boot(boot),
         }
     }
 

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use chv_sandbox::api;
 use chv_sandbox::api::types::VmState;
+use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::machine::{
-    CopySource, Disk, DiskFormat, DiskRole, GuestMemory, Limits, Machine, MachineConfig,
-    MemoryReading, OpenInVmm, Reading, RevertOptions, SNAPSHOT_FILES, Snapshot, SnapshotBytes,
-    Steps, VmShape, VmmSource,
+    CopySource, Disk, DiskFormat, DiskRole, GuestMemory, Machine, MachineConfig, MemoryReading,
+    OpenInVmm, Reading, RevertOptions, SNAPSHOT_FILES, Snapshot, SnapshotBytes, Steps, VmShape,
+    VmmSource,
 };
 use chv_sandbox::overlay::{self, Immutable, Leased};
 use chv_sandbox::vmm::VmmConfig;
@@ -77,10 +78,7 @@ impl Taken {
             memory: memory.clone(),
             port: 1024,
             files: idle_vm::files(self.folder.parent().unwrap()),
-            limits: Limits {
-                settle: Duration::from_secs(1),
-                ..Limits::default()
-            },
+            limits: TimeLimits::default().settle(Duration::from_secs(1)),
         };
         Machine::start(config).await.unwrap()
     }

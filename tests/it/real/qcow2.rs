@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::machine::{
-    Disk, DiskFormat, DiskRole, GuestMemory, Limits, Machine, MachineConfig, OpenInVmm,
-    RevertOptions, Snapshot, VmmSource,
+    Disk, DiskFormat, DiskRole, GuestMemory, Machine, MachineConfig, OpenInVmm, RevertOptions,
+    Snapshot, VmmSource,
 };
 use chv_sandbox::overlay::{self, AccessPolicy};
 use tempfile::tempdir;
@@ -41,10 +42,7 @@ async fn a_qcow2_overlay_keeps_its_digest_across_reverts() {
         memory: GuestMemory::ByPath,
         port: 1024,
         files: idle_vm::files(folder.path()),
-        limits: Limits {
-            settle: Duration::from_millis(300),
-            ..Limits::default()
-        },
+        limits: TimeLimits::default().settle(Duration::from_millis(300)),
     })
     .await
     .unwrap();

@@ -10,15 +10,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use chv_sandbox::sandbox::{
-    Error, Event, Outcome, Reset, Sandbox, SandboxConfig, SandboxState, Source, Strategy, VmmUsed,
+    Error, Event, Outcome, Reset, Sandbox, SandboxState, Source, Strategy, VmmUsed,
 };
-use chv_sandbox::vmm::{Limits, VmmConfig};
 use memmap2::MmapMut;
 use tokio::time::timeout;
 
 use super::script::Act;
 use super::spares::Cast;
-use super::stage::Stage;
 use super::vmm::lock;
 use super::{PATIENCE, Scene, assert_echoed, assert_halted, chain, echo, flip_a_bit, told};
 
@@ -79,10 +77,7 @@ async fn a_vmm_that_served_is_asked_nothing_and_keeps_nothing() {
 async fn in_place_no_check_finds_a_vmm_that_only_says_that_it_restored_something() {
     let scene = Scene::minted().await;
     let stage = scene.stage();
-    let sandbox = stage.sandbox(SandboxConfig {
-        strategy: Some(Strategy::InPlace),
-        ..scene.config()
-    });
+    let sandbox = stage.sandbox(scene.config_of(scene.golden().strategy(Strategy::InPlace)));
     sandbox.boot().await.unwrap();
     let served = stage.serving();
     served.player.pretend();
@@ -99,24 +94,19 @@ async fn in_place_no_check_finds_a_vmm_that_only_says_that_it_restored_something
     stage.assert_empty();
 }
 
-/// How VMMs are started that a polite shutdown would wait for.
-fn waited_for_an_hour(stage: &Stage) -> VmmConfig {
+/// Has the scene's sandboxes wait for an hour at each step of an orderly shutdown.
+fn wait_for_an_hour(scene: &mut Scene) {
     let hour = Duration::from_secs(3600);
-    let mut config = stage.config();
-    config.limits = Limits {
-        api_shutdown: hour,
-        terminate: hour,
-        ..config.limits
-    };
-    config
+    scene.limits = scene.limits.vmm_shutdown(hour).vmm_terminate(hour);
 }
 
 #[tokio::test]
 async fn a_vmm_that_ignores_a_shutdown_and_sigterm_delays_no_reset() {
     for spares in [0, 1] {
-        let scene = Scene::minted().await;
+        let mut scene = Scene::minted().await;
+        wait_for_an_hour(&mut scene);
         let stage = scene.stage();
-        let mut config = waited_for_an_hour(&stage);
+        let mut config = stage.config();
         config.env.push(("FAKE_VMM".into(), "ignore-term".into()));
         let mut cast = Cast::booted_as(scene, stage, config, spares).await;
         for _ in 0..spares {
@@ -138,10 +128,9 @@ async fn a_vmm_that_ignores_a_shutdown_and_sigterm_delays_no_reset() {
 #[tokio::test]
 async fn a_vmm_that_has_stopped_itself_delays_no_reset() {
     for spares in [0, 1] {
-        let scene = Scene::minted().await;
-        let stage = scene.stage();
-        let config = waited_for_an_hour(&stage);
-        let mut cast = Cast::booted_as(scene, stage, config, spares).await;
+        let mut scene = Scene::minted().await;
+        wait_for_an_hour(&mut scene);
+        let mut cast = Cast::booted_in(scene, spares).await;
         for _ in 0..spares {
             cast.spare_is_ready().await;
         }
@@ -160,10 +149,9 @@ async fn a_vmm_that_has_stopped_itself_delays_no_reset() {
 #[tokio::test]
 async fn a_spare_that_has_stopped_itself_is_refused_in_time() {
     let mut scene = Scene::minted().await;
-    scene.timeouts.vmm_ms = 500;
-    let stage = scene.stage();
-    let config = waited_for_an_hour(&stage);
-    let mut cast = Cast::booted_as(scene, stage, config, 1).await;
+    scene.limits.vmm_lifecycle = Duration::from_millis(500);
+    wait_for_an_hour(&mut scene);
+    let mut cast = Cast::booted_in(scene, 1).await;
     cast.spare_is_ready().await;
     let spare = cast.stage.last();
     spare.stop();
@@ -370,12 +358,12 @@ fn always(cast: &Cast, act: fn() -> Act) {
 async fn where_no_other_vmm_can_be_had_the_one_that_served_is_dead_and_the_cause_is_told() {
     for (what, begin, end, cause) in OUTAGES {
         for spares in [0, 1] {
-            let scene = Scene::minted().await;
+            let mut scene = Scene::minted().await;
+            scene.limits.vmm_start = Duration::from_secs(2);
             let stage = scene.stage();
             let vmm = scene.path("vmm");
             fs::copy(std::env::current_exe().unwrap(), &vmm).unwrap();
-            let mut config = stage.config_of(&vmm);
-            config.limits.ready = Duration::from_secs(2);
+            let config = stage.config_of(&vmm);
             let mut cast = Cast::booted_as(scene, stage, config, spares).await;
             let served = cast.stage.serving();
             // The one that waits, or was started ahead, is lost, and no other can be started.

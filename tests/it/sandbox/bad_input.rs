@@ -4,15 +4,16 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use chv_sandbox::machine::VmmSource;
-use chv_sandbox::sandbox::{ChvSandbox, Error, Sandbox, SandboxConfig, WireState};
+use chv_sandbox::sandbox::{ChvSandbox, Error, Sandbox, ScaffoldOrigin, WireState};
 
 use super::{Scene, chain};
 
-/// A cold boot of `config` fails with `parts` in its chain of causes.
-async fn check(scene: &Scene, config: SandboxConfig, parts: &[&str]) {
-    let sandbox = scene.sandbox_of(config);
+/// A cold boot of `origin` fails with `parts` in its chain of causes.
+async fn check(scene: &Scene, origin: ScaffoldOrigin, parts: &[&str]) {
+    let sandbox = scene.sandbox_of(scene.config_of(origin));
     let error = sandbox.boot().await.unwrap_err();
     assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
     assert_eq!(sandbox.state().wire(), WireState::Failed);
@@ -26,34 +27,16 @@ async fn check(scene: &Scene, config: SandboxConfig, parts: &[&str]) {
 async fn files_that_are_not_there() {
     let scene = Scene::new();
     let missing = scene.path("missing");
-    let config = || scene.scaffold();
-    let kernel = SandboxConfig {
-        kernel: Some(missing.clone()),
-        ..config()
-    };
-    let initramfs = SandboxConfig {
-        initramfs: Some(missing.clone()),
-        ..config()
-    };
-    let root = SandboxConfig {
-        root_disk: Some(missing.clone()),
-        ..config()
-    };
-    let writable_root = SandboxConfig {
-        root_readonly: false,
-        ..root.clone()
-    };
-    let overlay = SandboxConfig {
-        overlay_path: Some(missing.clone()),
-        ..config()
-    };
+    let given = scene.scaffold();
+    let kernel = ScaffoldOrigin::new(&missing, &given.root_disk);
+    let initramfs = given.clone().initramfs(&missing);
+    let root = ScaffoldOrigin::new(&given.kernel, &missing);
+    let writable_root = root.clone().root_readonly(false);
+    let overlay = given.clone().overlay(&missing);
     // The copy of the root is there by the time that the overlay is missed.
-    let overlay_after_root = SandboxConfig {
-        root_readonly: false,
-        ..overlay.clone()
-    };
+    let overlay_after_root = overlay.clone().root_readonly(false);
     let path = missing.to_str().unwrap();
-    for config in [
+    for origin in [
         kernel,
         initramfs,
         root,
@@ -61,12 +44,9 @@ async fn files_that_are_not_there() {
         overlay,
         overlay_after_root,
     ] {
-        check(&scene, config, &[path, "No such file"]).await;
+        check(&scene, origin, &[path, "No such file"]).await;
     }
-    let folder = SandboxConfig {
-        overlay_path: Some(scene.path("machine")),
-        ..config()
-    };
+    let folder = given.overlay(scene.path("machine"));
     check(
         &scene,
         folder,
@@ -81,15 +61,10 @@ async fn paths_that_the_vmm_cannot_be_told_of() {
     let name = OsStr::from_bytes(b"not-utf8-\xff");
     let path = scene.directory.path().join(name);
     fs::write(&path, "a kernel\n").unwrap();
-    let kernel = SandboxConfig {
-        kernel: Some(path.clone()),
-        ..scene.scaffold()
-    };
+    let given = scene.scaffold();
+    let kernel = ScaffoldOrigin::new(&path, &given.root_disk);
     check(&scene, kernel, &["the path of the kernel is not UTF-8"]).await;
-    let disk = SandboxConfig {
-        root_disk: Some(path.clone()),
-        ..scene.scaffold()
-    };
+    let disk = ScaffoldOrigin::new(&given.kernel, &path);
     check(&scene, disk, &["the path of the disk is not UTF-8"]).await;
 
     fs::remove_file(&path).unwrap();
@@ -116,7 +91,7 @@ async fn boot_in(scene: &Scene, directory: &Path) -> Error {
         api_socket: scene.vmm.socket().to_owned(),
         directory: directory.to_owned(),
     };
-    let sandbox = ChvSandbox::with_vmm(scene.scaffold(), source).unwrap();
+    let sandbox = ChvSandbox::with_vmm(scene.config_of(scene.scaffold()), source).unwrap();
     sandbox.boot().await.unwrap_err()
 }
 
@@ -131,7 +106,7 @@ async fn an_api_socket_that_is_not_there_or_cannot_be() {
             api_socket: socket.clone(),
             directory: scene.path("machine"),
         };
-        let sandbox = ChvSandbox::with_vmm(scene.scaffold(), source).unwrap();
+        let sandbox = ChvSandbox::with_vmm(scene.config_of(scene.scaffold()), source).unwrap();
         let error = sandbox.boot().await.unwrap_err();
         assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
         let text = chain(&error);
@@ -145,11 +120,8 @@ async fn an_api_socket_that_is_not_there_or_cannot_be() {
 async fn a_vmm_binary_that_is_not_there_or_cannot_run() {
     let scene = Scene::new();
     for binary in ["missing", "kernel"] {
-        let config = SandboxConfig {
-            vmm: scene.path(binary),
-            run_root: Some(scene.path("run")),
-            ..scene.scaffold()
-        };
+        let config = scene.config_of(scene.scaffold());
+        let config = config.vmm(scene.path(binary)).run_root(scene.path("run"));
         let sandbox = ChvSandbox::new(config).unwrap();
         let error = sandbox.boot().await.unwrap_err();
         // Where there is no KVM, that comes first.
@@ -173,11 +145,11 @@ async fn a_vmm_binary_that_is_not_there_or_cannot_run() {
 #[tokio::test]
 async fn a_guest_that_never_answers() {
     let mut scene = Scene::new();
-    scene.timeouts.boot_ms = 200;
+    scene.limits.boot = Duration::from_millis(200);
     scene
         .guest
         .behave(chv_sandbox::guest::stand_in::Behaviour::NoListener);
-    let sandbox = scene.sandbox_of(scene.scaffold());
+    let sandbox = scene.sandbox_of(scene.config_of(scene.scaffold()));
     let error = sandbox.boot().await.unwrap_err();
     assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
     assert!(

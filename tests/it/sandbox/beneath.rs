@@ -9,7 +9,7 @@ use chv_sandbox::golden::{MintConfig, mint};
 use chv_sandbox::machine::DiskFormat;
 use chv_sandbox::overlay::Digest;
 use chv_sandbox::sandbox::{
-    BootFailure, ChvSandbox, Error, Outcome, Sandbox, SandboxConfig, Source, Strategy, WireState,
+    BootFailure, ChvSandbox, Error, Outcome, Sandbox, Source, Strategy, WireState,
 };
 
 use super::loaded::{TAMPERINGS, names, open};
@@ -210,11 +210,7 @@ async fn a_vmm_that_opens_another_file_beneath_diverges() {
     for strategy in [Strategy::InPlace, Strategy::Fresh] {
         let scene = minted().await;
         let stage = scene.stage();
-        let sandbox = stage.sandbox(SandboxConfig {
-            strategy: Some(strategy),
-            spares: Some(0),
-            ..scene.config()
-        });
+        let sandbox = stage.sandbox(scene.config_of(scene.golden().strategy(strategy).spares(0)));
         sandbox.boot().await.unwrap();
         assert!(sandbox.reset().await.unwrap().is_verified());
         scene.vmm.script().open_overlay(Opening::NothingBeneath);

@@ -1,7 +1,7 @@
 //! The boundary of the VMMs of a sandbox: told at the boot and in each report, and required.
 
 use chv_sandbox::machine::VmmSource;
-use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, SandboxConfig, Strategy};
+use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, Strategy};
 use chv_sandbox::vmm::{Confinement, Layer, LayerReport, VmmConfig};
 
 use super::{Scene, chain, told};
@@ -20,10 +20,9 @@ fn assert_told(layers: &[LayerReport]) {
 async fn its_layers_are_told_at_the_boot_and_in_each_report() {
     for strategy in [Strategy::InPlace, Strategy::Fresh] {
         let scene = Scene::minted().await;
-        let sandbox = scene.stage().sandbox(SandboxConfig {
-            strategy: Some(strategy),
-            ..scene.config()
-        });
+        let sandbox = scene
+            .stage()
+            .sandbox(scene.config_of(scene.golden().strategy(strategy)));
         let mut events = sandbox.subscribe();
         sandbox.boot().await.unwrap();
         let layers = told(&mut events, |event| match event {

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use chv_sandbox::overlay::{AccessPolicy, sha256};
-use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, SandboxConfig, Strategy};
+use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, Strategy};
 use serde_json::json;
 
 use super::manifest::edit;
@@ -25,11 +25,7 @@ async fn scene(strategy: Strategy, spares: u32) -> (Scene, Stage, ChvSandbox, Pa
         manifest["vmm"]["executable"] =
             json!({ "length": digested.length, "sha256": digested.digest });
     });
-    let config = SandboxConfig {
-        strategy: Some(strategy),
-        spares: Some(spares),
-        ..scene.config()
-    };
+    let config = scene.config_of(scene.golden().strategy(strategy).spares(spares));
     let sandbox = ChvSandbox::with_vmm(
         config,
         chv_sandbox::machine::VmmSource::Spawn(stage.config_of(&vmm)),

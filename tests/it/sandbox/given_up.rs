@@ -1,7 +1,9 @@
 //! A VMM that gives no answer: no reset waits for it longer than it is told to, and no guest goes on in it.
 
+use std::time::Duration;
+
 use chv_sandbox::sandbox::{
-    ChvSandbox, Event, Sandbox, SandboxConfig, SandboxState, Strategy, VmmUsed, WireState,
+    ChvSandbox, Event, Sandbox, SandboxState, Strategy, VmmUsed, WireState,
 };
 
 use super::script::Act;
@@ -11,14 +13,10 @@ use super::{Scene, assert_echoed, chain, echo, told};
 /// A sandbox with a VMM of its own, for which nobody waits long.
 async fn booted(strategy: Strategy) -> (Scene, Stage, ChvSandbox) {
     let mut scene = Scene::minted().await;
-    scene.timeouts.vmm_ms = 500;
-    scene.timeouts.restore_ms = 500;
+    scene.limits.vmm_lifecycle = Duration::from_millis(500);
+    scene.limits.vmm_transfer = Duration::from_millis(500);
     let stage = scene.stage();
-    let sandbox = stage.sandbox(SandboxConfig {
-        strategy: Some(strategy),
-        spares: Some(0),
-        ..scene.config()
-    });
+    let sandbox = stage.sandbox(scene.config_of(scene.golden().strategy(strategy).spares(0)));
     sandbox.boot().await.unwrap();
     (scene, stage, sandbox)
 }
@@ -94,7 +92,7 @@ async fn where_no_other_can_be_had_no_guest_that_was_to_be_reverted_runs_on() {
 #[tokio::test]
 async fn one_of_another_program_is_not_killed_and_the_reset_fails_in_time() {
     let mut scene = Scene::minted().await;
-    scene.timeouts.vmm_ms = 500;
+    scene.limits.vmm_lifecycle = Duration::from_millis(500);
     let sandbox = scene.sandbox();
     sandbox.boot().await.unwrap();
     scene.vmm.on("vm.delete", 1, Act::Hang);

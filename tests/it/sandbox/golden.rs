@@ -12,7 +12,7 @@ use chv_sandbox::guest::frame::encode;
 use chv_sandbox::guest::protocol::{Frame, Hello};
 use chv_sandbox::guest::stand_in::Behaviour;
 use chv_sandbox::machine::SNAPSHOT_FILES;
-use chv_sandbox::sandbox::{Error, Sandbox};
+use chv_sandbox::sandbox::{Error, GoldenOrigin, Sandbox};
 use serde_json::json;
 
 use super::manifest::edit;
@@ -42,8 +42,9 @@ async fn a_golden_snapshot_is_private_and_can_be_moved() {
         assert_eq!(mode & 0o777, expected, "{name}");
     }
     fs::rename(scene.path("golden"), scene.path("moved")).unwrap();
-    let mut config = scene.config();
-    config.golden = Some(scene.path("moved"));
+    let mut golden = scene.golden();
+    golden.directory = scene.path("moved");
+    let config = scene.config_of(golden);
     let sandbox = scene.sandbox_of(config);
     sandbox.boot().await.unwrap();
     assert!(sandbox.reset().await.unwrap().is_verified());
@@ -374,8 +375,7 @@ async fn what_is_no_golden_snapshot_is_refused() {
         let error: GoldenError = Golden::open(&golden).unwrap_err();
         assert!(chain(&error).contains(expected), "{}", chain(&error));
 
-        let mut config = scene.config();
-        config.golden = Some(golden);
+        let config = scene.config_of(GoldenOrigin::new(golden));
         let error = scene.sandbox_of(config).boot().await.unwrap_err();
         assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
         assert!(chain(&error).contains(expected), "{}", chain(&error));

@@ -7,8 +7,7 @@ use chv_sandbox::guest::frame::encode;
 use chv_sandbox::guest::protocol::{ErrorEvent, Extension, Frame, Hello, Renew, Renewed};
 use chv_sandbox::guest::stand_in::{Behaviour, Intercept};
 use chv_sandbox::sandbox::{
-    BootFailure, Check, ChvSandbox, Error, OlderGuest, Outcome, ResetReport, Sandbox,
-    SandboxConfig, Source,
+    BootFailure, Check, ChvSandbox, Error, OlderGuest, Outcome, ResetReport, Sandbox, Source,
 };
 
 use super::{Scene, assert_echoed, assert_halted, echo};
@@ -144,10 +143,7 @@ async fn boot_with(behaviour: Behaviour, older_guest: OlderGuest) -> (Scene, Chv
     let scene = Scene::new();
     scene.guest.behave(behaviour);
     scene.mint().await.unwrap();
-    let sandbox = scene.sandbox_of(SandboxConfig {
-        older_guest,
-        ..scene.config()
-    });
+    let sandbox = scene.sandbox_of(scene.config_of(scene.golden().older_guest(older_guest)));
     (scene, sandbox)
 }
 

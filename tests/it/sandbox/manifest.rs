@@ -7,7 +7,7 @@ use std::process::Command;
 
 use chv_sandbox::golden::{Error, Golden, PublicKey, SigningKey, Trust, compare, mint};
 use chv_sandbox::overlay::Digest;
-use chv_sandbox::sandbox::{Sandbox, SandboxConfig};
+use chv_sandbox::sandbox::Sandbox;
 use serde_json::{Value, json};
 
 use super::loaded::{TAMPERINGS, assert_names, open};
@@ -86,12 +86,7 @@ async fn a_pinned_golden_snapshot_is_that_one_and_no_other() {
     let golden = open(&scene);
     let bytes = fs::read(scene.path("golden/manifest.json")).unwrap();
     assert_eq!(golden.digest(), Digest::of(&bytes));
-    let pinned = |digest| {
-        scene.sandbox_of(SandboxConfig {
-            golden_digest: Some(digest),
-            ..scene.config()
-        })
-    };
+    let pinned = |digest| scene.sandbox_of(scene.config_of(scene.golden().digest(digest)));
     let sandbox = pinned(golden.digest());
     sandbox.boot().await.unwrap();
     sandbox.shutdown().await;
@@ -161,8 +156,7 @@ async fn a_sandbox_boots_from_what_is_signed_and_nothing_is_asked_of_a_vmm_befor
     let ours = key.public().as_bytes().to_owned();
     let theirs = keys(&scene, 8).1.as_bytes().to_owned();
     let check = async |key: PathBuf, expected: &str| {
-        let mut config = scene.config();
-        config.public_key = Some(key);
+        let config = scene.config_of(scene.golden().public_key(key));
         let error = scene.sandbox_of(config).boot().await.unwrap_err();
         assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
         assert!(chain(&error).contains(expected), "{}", chain(&error));
@@ -175,8 +169,7 @@ async fn a_sandbox_boots_from_what_is_signed_and_nothing_is_asked_of_a_vmm_befor
     .await;
     check(public("none", b""), "has no Ed25519 public key").await;
     check(scene.path("missing"), "cannot read the key").await;
-    let mut config = scene.config();
-    config.public_key = Some(public("ours", &ours));
+    let config = scene.config_of(scene.golden().public_key(public("ours", &ours)));
     let sandbox = scene.sandbox_of(config);
     sandbox.boot().await.unwrap();
     sandbox.shutdown().await;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use chv_sandbox::golden::{CopyReason, LoadOptions, LoadedMemory, MemoryBasis, MemoryLimit, mint};
 use chv_sandbox::sandbox::{
-    ChvSandbox, ConfigError, Error, Event, MemoryMode, Outcome, ResetReport, Sandbox,
-    SandboxConfig, Source, Strategy, VmmUsed,
+    ChvSandbox, ConfigError, Error, Event, GoldenOrigin, MemoryMode, Outcome, ResetReport, Sandbox,
+    Source, Strategy, VmmUsed,
 };
 use serde_json::{Value, json};
 
@@ -25,13 +25,8 @@ fn outcome(report: &ResetReport) -> Outcome {
 }
 
 /// The report of the second reset of a sandbox on VMMs of ours.
-async fn reset_with(
-    scene: &Scene,
-    change: impl FnOnce(&mut SandboxConfig),
-) -> (ChvSandbox, ResetReport) {
-    let mut config = scene.config();
-    change(&mut config);
-    let sandbox = scene.stage().sandbox(config);
+async fn reset_with(scene: &Scene, golden: GoldenOrigin) -> (ChvSandbox, ResetReport) {
+    let sandbox = scene.stage().sandbox(scene.config_of(golden));
     sandbox.boot().await.unwrap();
     sandbox.reset().await.unwrap();
     let reset = sandbox.reset().await.unwrap();
@@ -48,7 +43,7 @@ fn memory(report: &ResetReport) -> &LoadedMemory {
 #[tokio::test]
 async fn it_is_mapped_unless_told_otherwise() {
     let scene = Scene::minted().await;
-    let (sandbox, report) = reset_with(&scene, |_| ()).await;
+    let (sandbox, report) = reset_with(&scene, scene.golden()).await;
     assert_eq!(outcome(&report), Outcome::Agreed);
     let memory = memory(&report);
     assert_eq!(
@@ -66,7 +61,7 @@ async fn it_is_mapped_unless_told_otherwise() {
 #[tokio::test]
 async fn it_is_copied_from_the_same_file_on_request() {
     let scene = Scene::minted().await;
-    let (sandbox, report) = reset_with(&scene, |it| it.memory = MemoryMode::Copied).await;
+    let (sandbox, report) = reset_with(&scene, scene.golden().memory(MemoryMode::Copied)).await;
     assert_eq!(outcome(&report), Outcome::VouchedFor);
     let memory = memory(&report);
     assert_eq!(
@@ -80,11 +75,8 @@ async fn it_is_copied_from_the_same_file_on_request() {
 /// Has a sandbox whose golden memory doesn't fit, so that it is held under a lease; `None` where there are no leases.
 #[expect(clippy::print_stdout, reason = "it says that a test was skipped")]
 async fn short_of_memory(scene: &Scene) -> Option<(ChvSandbox, ResetReport)> {
-    let config = SandboxConfig {
-        golden_memory_limit_mib: Some(15),
-        ..scene.config()
-    };
-    let sandbox = scene.stage().sandbox(config);
+    let golden = scene.golden().memory_limit_mib(15);
+    let sandbox = scene.stage().sandbox(scene.config_of(golden));
     match sandbox.boot().await {
         Ok(()) => {}
         Err(error) if chain(&error).contains("no lease") => {
@@ -139,11 +131,8 @@ async fn a_spare_keeps_its_copy_though_a_process_opens_the_file_while_it_waits()
     };
     sandbox.shutdown().await;
     fs::remove_file(scene.path("stage.sock")).unwrap();
-    let sandbox = scene.stage().sandbox(SandboxConfig {
-        golden_memory_limit_mib: Some(15),
-        spares: Some(1),
-        ..scene.config()
-    });
+    let golden = scene.golden().memory_limit_mib(15).spares(1);
+    let sandbox = scene.stage().sandbox(scene.config_of(golden));
     let mut events = sandbox.subscribe();
     sandbox.boot().await.unwrap();
     let ready = |event: &Event| matches!(event, Event::SpareReady).then_some(());
@@ -207,7 +196,7 @@ async fn on_a_release_where_it_was_not_tried_it_is_copied() {
     let scene = Scene::new();
     scene.vmm.set_version("50.2.0");
     scene.mint().await.unwrap();
-    let (sandbox, report) = reset_with(&scene, |_| ()).await;
+    let (sandbox, report) = reset_with(&scene, scene.golden()).await;
     let found = memory(&report);
     assert_eq!(found.mode, MemoryMode::Copied);
     assert_eq!(
@@ -229,11 +218,8 @@ async fn a_vmm_that_maps_otherwise_diverges() {
         for strategy in [Strategy::InPlace, Strategy::Fresh] {
             let scene = Scene::minted().await;
             let stage = scene.stage();
-            let sandbox = stage.sandbox(SandboxConfig {
-                strategy: Some(strategy),
-                spares: Some(0),
-                ..scene.config()
-            });
+            let sandbox =
+                stage.sandbox(scene.config_of(scene.golden().strategy(strategy).spares(0)));
             sandbox.boot().await.unwrap();
             scene.vmm.set_mapping(mapping);
             let what = format!("{mapping:?}, {strategy:?}");
@@ -335,21 +321,19 @@ async fn a_config_that_names_a_canary_is_refused_before_a_vmm_starts_signed_or_n
         rewrite(&scene, "config.json", "config", |config| {
             config["debug_console"] = json!({ "mode": "File", "file": canary, "iobase": 233 });
         });
-        let mut config = scene.config();
+        let mut golden = scene.golden();
         if signed {
             let manifest = fs::read(scene.path("golden/manifest.json")).unwrap();
             let signature = key.sign(&manifest);
             fs::write(scene.path("golden/manifest.sig"), signature.as_bytes()).unwrap();
             fs::write(scene.path("public"), public.as_bytes()).unwrap();
-            config.public_key = Some(scene.path("public"));
+            golden.public_key = Some(scene.path("public"));
         }
         scene.vmm.take_asked();
         for memory in [MemoryMode::Mapped, MemoryMode::Copied] {
             let stage = scene.stage();
-            let sandbox = stage.sandbox(SandboxConfig {
-                memory,
-                ..config.clone()
-            });
+            let golden = golden.clone().memory(memory);
+            let sandbox = stage.sandbox(scene.config_of(golden));
             let error = sandbox.boot().await.unwrap_err();
             assert!(
                 chain(&error).contains("/debug_console/"),
@@ -359,7 +343,7 @@ async fn a_config_that_names_a_canary_is_refused_before_a_vmm_starts_signed_or_n
             assert_eq!(stage.count(), 0);
             fs::remove_file(scene.path("stage.sock")).unwrap();
         }
-        let attached = scene.sandbox_of(config);
+        let attached = scene.sandbox_of(scene.config_of(golden));
         let error = attached.boot().await.unwrap_err();
         assert!(
             chain(&error).contains("/debug_console/"),

@@ -41,16 +41,15 @@ use std::time::Duration;
 
 use chv_sandbox::broadcast;
 use chv_sandbox::causes::Causes;
-use chv_sandbox::client::Deadlines;
 use chv_sandbox::golden::{Golden, MintConfig, MintError, mint};
 use chv_sandbox::guest::stand_in::StandIn;
+use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::machine::{
-    Disk, DiskFormat, DiskRole, FurtherFiles, GuestMemory, Limits, MachineConfig, VmShape,
-    VmmSource,
+    Disk, DiskFormat, DiskRole, FurtherFiles, GuestMemory, MachineConfig, VmShape, VmmSource,
 };
 use chv_sandbox::sandbox::{
-    ChvSandbox, Error, Event, Sandbox, SandboxConfig, Timeouts, ToolExecution, ToolInvocation,
-    ToolsPerReset, WireState,
+    ChvSandbox, Error, Event, GoldenOrigin, Sandbox, SandboxConfig, SandboxOrigin, ScaffoldOrigin,
+    ToolExecution, ToolInvocation, ToolsPerReset, WireState,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -67,7 +66,19 @@ struct Scene {
     directory: TempDir,
     vmm: Vmm,
     guest: StandIn,
-    timeouts: Timeouts,
+    /// Those of the sandboxes that it makes from now on.
+    limits: TimeLimits,
+}
+
+/// Limits that no working guest or VMM reaches.
+fn generous() -> TimeLimits {
+    TimeLimits::default()
+        .boot(PATIENCE)
+        .handshake(PATIENCE)
+        .settle(PATIENCE)
+        .query(PATIENCE)
+        .tool_grace(PATIENCE)
+        .vmm_lifecycle(PATIENCE)
 }
 
 impl Scene {
@@ -81,20 +92,11 @@ impl Scene {
         fs::write(path.join("kernel"), "stands for a real one\n").unwrap();
         let guest = StandIn::new(path.join("machine/vsock.sock")).unwrap();
         let vmm = Vmm::start(path.join("api.sock"), guest.clone());
-        let patience = PATIENCE.as_millis() as u64;
         Scene {
             directory,
             vmm,
             guest,
-            timeouts: Timeouts {
-                boot_ms: patience,
-                handshake_ms: patience,
-                settle_ms: patience,
-                query_ms: patience,
-                vmm_ms: patience,
-                restore_ms: patience,
-                grace_ms: patience,
-            },
+            limits: generous().vmm_transfer(PATIENCE),
         }
     }
 
@@ -123,8 +125,8 @@ impl Scene {
 
     /// From the next sandbox on, a guest that says nothing is waited for only this long.
     fn hurry(&mut self) {
-        self.timeouts.settle_ms = 500;
-        self.timeouts.query_ms = 500;
+        self.limits.settle = Duration::from_millis(500);
+        self.limits.query = Duration::from_millis(500);
     }
 
     async fn mint(&self) -> Result<Golden, MintError> {
@@ -141,13 +143,7 @@ impl Scene {
                 memory: GuestMemory::ByPath,
                 port: 1024,
                 files: FurtherFiles::default(),
-                limits: Limits {
-                    boot: PATIENCE,
-                    handshake: PATIENCE,
-                    settle: PATIENCE,
-                    query: PATIENCE,
-                    vmm: Deadlines::default(),
-                },
+                limits: generous(),
             },
             shape: VmShape {
                 kernel: self.path("kernel"),
@@ -182,25 +178,26 @@ impl Scene {
         }
     }
 
-    fn config(&self) -> SandboxConfig {
-        SandboxConfig {
-            evidence_dir: Some(self.path("evidence")),
-            timeouts: self.timeouts,
-            // Most tests look at what one tool leaves with another. What a sandbox does unless told: `one_tool`.
-            tools_per_reset: ToolsPerReset::Many,
-            ..SandboxConfig::with_golden(self.path("golden"))
-        }
+    /// The golden snapshot that [`mint`](Self::mint) makes.
+    fn golden(&self) -> GoldenOrigin {
+        GoldenOrigin::new(self.path("golden")).evidence_dir(self.path("evidence"))
     }
 
-    fn scaffold(&self) -> SandboxConfig {
-        SandboxConfig {
-            golden: None,
-            scaffold: true,
-            kernel: Some(self.path("kernel")),
-            root_disk: Some(self.path("root.img")),
-            overlay_path: Some(self.path("overlay.img")),
-            ..self.config()
-        }
+    /// What scaffold mode boots.
+    fn scaffold(&self) -> ScaffoldOrigin {
+        ScaffoldOrigin::new(self.path("kernel"), self.path("root.img"))
+            .overlay(self.path("overlay.img"))
+    }
+
+    fn config_of(&self, origin: impl Into<SandboxOrigin>) -> SandboxConfig {
+        SandboxConfig::new(origin)
+            // Most tests look at what one tool leaves with another. What a sandbox does unless told: `one_tool`.
+            .tools_per_reset(ToolsPerReset::Many)
+            .limits(self.limits)
+    }
+
+    fn config(&self) -> SandboxConfig {
+        self.config_of(self.golden())
     }
 
     fn sandbox(&self) -> ChvSandbox {

@@ -1,22 +1,20 @@
 //! One tool a reset, which is what a sandbox does unless told otherwise, and a tool with its reset in one call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chv_sandbox::guest::protocol::Frame;
 use chv_sandbox::guest::stand_in::{Behaviour, Intercept};
 use chv_sandbox::sandbox::{
-    Advice, ChvSandbox, Error, Event, ResetReason, Sandbox, SandboxConfig, SandboxState,
-    ToolInvocation, ToolsPerReset, WireState,
+    Advice, ChvSandbox, Error, Event, ResetReason, Sandbox, SandboxState, ToolInvocation,
+    ToolsPerReset, WireState,
 };
 use serde_json::json;
 
 use super::{Scene, assert_echoed, echo, flip_a_bit, invocation};
 
 async fn booted(scene: &Scene) -> ChvSandbox {
-    let sandbox = scene.sandbox_of(SandboxConfig {
-        tools_per_reset: ToolsPerReset::default(),
-        ..scene.config()
-    });
+    let sandbox = scene.sandbox_of(scene.config().tools_per_reset(ToolsPerReset::default()));
     sandbox.boot().await.unwrap();
     sandbox
 }
@@ -91,7 +89,7 @@ async fn a_tool_that_was_not_sent_does_not_count() {
 #[tokio::test]
 async fn what_says_more_than_that_a_tool_ran_is_the_reason() {
     let mut scene = Scene::minted().await;
-    scene.timeouts.grace_ms = 50;
+    scene.limits.tool_grace = Duration::from_millis(50);
     let silent: Intercept = Arc::new(|frame| match frame {
         Frame::ToolDispatch(_) => Some(Vec::new()),
         _ => None,
@@ -161,7 +159,7 @@ async fn the_output_of_a_tool_whose_reset_is_not_verified_is_not_given() {
 #[tokio::test]
 async fn a_tool_that_gave_no_answer_is_told_after_its_reset() {
     let mut scene = Scene::minted().await;
-    scene.timeouts.grace_ms = 50;
+    scene.limits.tool_grace = Duration::from_millis(50);
     let silent: Intercept = Arc::new(|frame| match frame {
         Frame::ToolDispatch(_) => Some(Vec::new()),
         _ => None,

@@ -67,7 +67,7 @@ async fn a_boot_whose_step_fails_is_typed_and_leaves_nothing() {
 #[tokio::test]
 async fn a_vm_that_lacks_what_was_sent_is_not_booted() {
     let scene = Scene::new();
-    let sandbox = scene.sandbox_of(scene.scaffold());
+    let sandbox = scene.sandbox_of(scene.config_of(scene.scaffold()));
     scene.vmm.on("vm.create", 1, Act::Drop("vsock"));
     let error = sandbox.boot().await.unwrap_err();
     assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
@@ -82,7 +82,7 @@ async fn a_vm_that_lacks_what_was_sent_is_not_booted() {
 #[tokio::test]
 async fn a_cold_boot_whose_step_fails_is_typed_and_leaves_nothing() {
     let scene = Scene::new();
-    let sandbox = scene.sandbox_of(scene.scaffold());
+    let sandbox = scene.sandbox_of(scene.config_of(scene.scaffold()));
     for operation in ["vmm.ping", "vm.create", "vm.info", "vm.boot"] {
         for act in [Act::Refuse, Act::Close] {
             scene.vmm.on(operation, 1, act);

@@ -1,8 +1,8 @@
 //! Sandboxes that verify nothing: scaffold mode, which has to be asked for, and the stub.
 
 use chv_sandbox::sandbox::{
-    Backend, ConfigError, Error, Event, Reset, Sandbox, SandboxConfig, StrategyUsed, StubSandbox,
-    ToolInvocation, ToolOutcome, WireState,
+    Backend, Error, Event, Reset, Sandbox, StrategyUsed, StubSandbox, ToolInvocation, ToolOutcome,
+    WireState,
 };
 use serde_json::json;
 
@@ -38,28 +38,10 @@ fn assert_scaffold(reset: &Reset) {
     );
 }
 
-#[test]
-fn scaffold_mode_is_asked_for_by_name() {
-    let config = |scaffold| SandboxConfig {
-        scaffold,
-        kernel: Some("/kernel".into()),
-        root_disk: Some("/root".into()),
-        ..SandboxConfig::default()
-    };
-    assert!(matches!(
-        config(false).check(),
-        Err(ConfigError::Invalid {
-            field: "golden",
-            ..
-        })
-    ));
-    config(true).check().unwrap();
-}
-
 #[tokio::test]
 async fn scaffold_mode_boots_again_from_its_disks_and_verifies_nothing() {
     let scene = Scene::new();
-    let sandbox = scene.sandbox_of(scene.scaffold());
+    let sandbox = scene.sandbox_of(scene.config_of(scene.scaffold()));
     sandbox.boot().await.unwrap();
     assert_echoed(echo(&sandbox, "cold").await, "cold");
     scene.vmm.take_asked();

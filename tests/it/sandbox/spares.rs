@@ -6,7 +6,7 @@ use std::time::Duration;
 use chv_sandbox::broadcast::Receiver;
 use chv_sandbox::guest::stand_in::Behaviour;
 use chv_sandbox::machine::VmmSource;
-use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, SandboxConfig, StrategyUsed, VmmUsed};
+use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, StrategyUsed, VmmUsed};
 use chv_sandbox::vmm::{Exit, VmmConfig};
 use tokio::time::timeout;
 
@@ -41,10 +41,7 @@ impl Cast {
 
     /// One whose VMMs are started as `vmm` says.
     pub(super) async fn booted_as(scene: Scene, stage: Stage, vmm: VmmConfig, spares: u32) -> Cast {
-        let config = SandboxConfig {
-            spares: Some(spares),
-            ..scene.config()
-        };
+        let config = scene.config_of(scene.golden().spares(spares));
         let sandbox = ChvSandbox::with_vmm(config, VmmSource::Spawn(vmm)).unwrap();
         let events = sandbox.subscribe();
         sandbox.boot().await.unwrap();

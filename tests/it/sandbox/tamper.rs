@@ -150,8 +150,8 @@ async fn a_boot_refuses_what_the_manifest_does_not_say_before_anything_is_restor
 #[tokio::test]
 async fn evidence_that_cannot_be_kept_changes_nothing_of_the_halt() {
     let scene = Scene::minted().await;
-    let mut config = scene.config();
-    config.evidence_dir = Some(scene.path("kernel").join("no folder"));
+    let golden = scene.golden();
+    let config = scene.config_of(golden.evidence_dir(scene.path("kernel").join("no folder")));
     let sandbox = scene.sandbox_of(config);
     sandbox.boot().await.unwrap();
     scene.guest.set_open_files(13);

@@ -19,7 +19,7 @@ async fn answering(
     answer: impl Fn(&Frame) -> Option<Vec<u8>> + Send + Sync + 'static,
 ) -> (Scene, ChvSandbox) {
     let mut scene = Scene::minted().await;
-    scene.timeouts.grace_ms = 50;
+    scene.limits.tool_grace = Duration::from_millis(50);
     let intercept: Intercept = Arc::new(move |frame| match frame {
         Frame::ToolDispatch(_) => answer(frame),
         _ => None,

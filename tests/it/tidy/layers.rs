@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["vsock", "client"],
     &["overlay"],
     &["api", "guest"],
-    &["broadcast", "causes", "sanitize", "socket"],
+    &["broadcast", "causes", "limits", "sanitize", "socket"],
 ];
 
 /// What stands beside the house, each with all that it may use. Of the house only `cli` may use these.
@@ -25,7 +25,7 @@ const BESIDE: &[(&str, &[&str])] = &[
     (
         "compat",
         &[
-            "spec", "replay", "api", "client", "vmm", "causes", "sanitize",
+            "spec", "replay", "api", "client", "vmm", "causes", "limits", "sanitize",
         ],
     ),
 ];

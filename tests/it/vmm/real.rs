@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use chv_sandbox::api::{Operation, Request};
-use chv_sandbox::vmm::{Action, Exit, Limits, ShutdownStep, Vmm, VmmConfig, reclaim};
+use chv_sandbox::limits::TimeLimits;
+use chv_sandbox::vmm::{Action, Exit, ShutdownStep, Vmm, VmmConfig, reclaim};
 use tempfile::tempdir;
 use tokio::time::timeout;
 
@@ -26,7 +27,7 @@ fn config(run_root: &Path, binary: PathBuf) -> VmmConfig {
 async fn it_starts_answers_and_is_stopped_by_each_step() {
     let Some(binary) = vmm_binary() else { return };
     let root = tempdir().unwrap();
-    let check = async |limits: Limits, stopped: bool, step: ShutdownStep, exit: Exit| {
+    let check = async |limits: TimeLimits, stopped: bool, step: ShutdownStep, exit: Exit| {
         let config = VmmConfig {
             limits,
             ..config(root.path(), binary.clone())
@@ -49,19 +50,12 @@ async fn it_starts_answers_and_is_stopped_by_each_step() {
         assert!(!runs(process.pid()));
     };
 
-    let limits = Limits::default();
-    check(limits.clone(), false, ShutdownStep::Api, Exit::Code(0)).await;
-    let hasty = Limits {
-        api_shutdown: Duration::ZERO,
-        ..limits.clone()
-    };
+    let limits = TimeLimits::default();
+    check(limits, false, ShutdownStep::Api, Exit::Code(0)).await;
+    let hasty = limits.vmm_shutdown(Duration::ZERO);
     check(hasty, false, ShutdownStep::Terminate, Exit::Code(0)).await;
     // A process that is stopped stands for one that is stuck.
-    let stuck = Limits {
-        api_shutdown: SHORT,
-        terminate: SHORT,
-        ..limits
-    };
+    let stuck = limits.vmm_shutdown(SHORT).vmm_terminate(SHORT);
     check(stuck, true, ShutdownStep::Kill, Exit::Signal(9)).await;
 }
 

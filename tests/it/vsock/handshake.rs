@@ -120,8 +120,7 @@ async fn a_guest_that_never_answers_is_given_up_in_the_end() {
     let vm = Vm::new();
     replies(&vm, b"");
     let config = ChannelConfig {
-        handshake: SHORT,
-        connect: 5 * SHORT,
+        limits: limits().handshake(SHORT).boot(5 * SHORT),
         ..vm.config()
     };
     let (attempts, cause) = fails(&config).await;
@@ -142,7 +141,7 @@ async fn the_cause_is_not_that_the_last_attempt_was_cut_short() {
         std::future::pending::<()>().await;
     };
     let config = ChannelConfig {
-        connect: 10 * SHORT,
+        limits: limits().boot(10 * SHORT),
         ..vm.config()
     };
     let (attempts, cause) = tokio::select! {
@@ -182,7 +181,7 @@ async fn a_reply_that_is_always_cut_is_told_in_the_end() {
         }
     };
     let config = ChannelConfig {
-        connect: 4 * SHORT,
+        limits: limits().boot(4 * SHORT),
         ..vm.config()
     };
     let open = async {
@@ -232,7 +231,7 @@ async fn garbage_is_final_however_it_ends() {
     let vm = Vm::new();
     replies(&vm, b"OK 12x");
     let config = ChannelConfig {
-        handshake: SHORT,
+        limits: limits().handshake(SHORT),
         ..vm.config()
     };
     let (attempts, cause) = fails(&config).await;
@@ -248,8 +247,7 @@ async fn half_a_reply_is_no_reply() {
     let vm = Vm::new();
     replies(&vm, b"OK 1");
     let config = ChannelConfig {
-        handshake: SHORT,
-        connect: SHORT,
+        limits: limits().handshake(SHORT).boot(SHORT),
         ..vm.config()
     };
     let (_, cause) = fails(&config).await;
@@ -261,8 +259,7 @@ async fn the_line_is_finished_though_nobody_waits_for_the_reply() {
     let vm = Vm::new();
     let listener = vm.listen();
     let config = ChannelConfig {
-        handshake: SHORT,
-        connect: SHORT,
+        limits: limits().handshake(SHORT).boot(SHORT),
         ..vm.config()
     };
     fails(&config).await;
@@ -290,7 +287,7 @@ async fn a_guest_that_comes_up_is_met() {
         }
     };
     let config = ChannelConfig {
-        handshake: SHORT,
+        limits: limits().handshake(SHORT),
         ..config
     };
     let channel = tokio::select! {
@@ -304,7 +301,7 @@ async fn a_guest_that_comes_up_is_met() {
 async fn what_is_not_there_is_said() {
     let vm = Vm::new();
     let config = ChannelConfig {
-        connect: 4 * SHORT,
+        limits: limits().boot(4 * SHORT),
         ..vm.config()
     };
     let (attempts, cause) = fails(&config).await;

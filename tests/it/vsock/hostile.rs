@@ -184,7 +184,7 @@ async fn a_second_answer_breaks_the_protocol() {
 async fn a_frame_that_stands_still_closes() {
     let vm = Vm::new();
     let config = ChannelConfig {
-        frame_idle: SHORT,
+        limits: limits().frame_idle(SHORT),
         ..vm.config()
     };
     let (channel, mut guest) = connected(&config).await;
@@ -213,7 +213,7 @@ async fn a_frame_that_stands_still_closes() {
 async fn a_frame_that_takes_too_long_closes() {
     let vm = Vm::new();
     let config = ChannelConfig {
-        frame_total: 4 * SHORT,
+        limits: limits().frame_total(4 * SHORT),
         ..vm.config()
     };
     let (channel, mut guest) = connected(&config).await;
@@ -236,7 +236,7 @@ async fn a_frame_that_takes_too_long_closes() {
 async fn a_guest_that_does_not_read_closes() {
     let vm = Vm::new();
     let config = ChannelConfig {
-        frame_idle: SHORT,
+        limits: limits().frame_idle(SHORT),
         ..vm.config()
     };
     let (channel, _guest) = connected(&config).await;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use chv_sandbox::broadcast::Receiver;
 use chv_sandbox::guest::frame::encode;
 use chv_sandbox::guest::protocol::{Frame, ToolDispatch, ToolName, ToolResult};
+use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::vsock::{Channel, ChannelConfig, ChannelEvent, ChannelEventKind};
 use serde_json::json;
 use tempfile::TempDir;
@@ -51,9 +52,14 @@ impl Vm {
     }
 }
 
+/// Limits that a working guest doesn't reach.
+fn limits() -> TimeLimits {
+    TimeLimits::default().boot(LIMIT)
+}
+
 fn config(socket: &Path) -> ChannelConfig {
     ChannelConfig {
-        connect: LIMIT,
+        limits: limits(),
         ..ChannelConfig::new(socket)
     }
 }

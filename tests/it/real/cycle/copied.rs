@@ -1,7 +1,7 @@
 //! Resets whose memory the VMM copies: on request, and where there is no memory for a sealed copy.
 
 use chv_sandbox::golden::{CopyReason, MemoryBasis};
-use chv_sandbox::sandbox::{MemoryMode, Sandbox, SandboxConfig, Strategy};
+use chv_sandbox::sandbox::{MemoryMode, Sandbox, Strategy};
 
 use super::figures::Figures;
 use super::traces::Traces;
@@ -13,14 +13,10 @@ const RESETS: u32 = 5;
 pub(super) async fn memory_is_copied_from_what_cannot_change_or_is_leased(stage: &Stage) {
     for (limit, basis) in [(None, MemoryBasis::Sealed), (Some(1), MemoryBasis::Leased)] {
         for (name, strategy) in [("in place", Strategy::InPlace), ("fresh", Strategy::Fresh)] {
-            let sandbox = stage.sandbox_of(SandboxConfig {
-                strategy: Some(strategy),
-                memory: match limit {
-                    None => MemoryMode::Copied,
-                    Some(_) => MemoryMode::Mapped,
-                },
-                golden_memory_limit_mib: limit,
-                ..SandboxConfig::with_golden(stage.golden.directory())
+            let golden = stage.origin().strategy(strategy);
+            let sandbox = stage.sandbox_of(match limit {
+                None => golden.memory(MemoryMode::Copied),
+                Some(limit) => golden.memory_limit_mib(limit),
             });
             let watch = Stopwatch::start();
             sandbox.boot().await.unwrap();

@@ -25,12 +25,14 @@ use chv_sandbox::broadcast::RecvError;
 use chv_sandbox::golden::{Golden, LoadedGolden, MintConfig, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
+use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::machine::{
-    Disk, DiskFormat, DiskRole, FurtherFiles, GuestMemory, Limits, MachineConfig, VmShape,
-    VmmSource,
+    Disk, DiskFormat, DiskRole, FurtherFiles, GuestMemory, MachineConfig, VmShape, VmmSource,
 };
 use chv_sandbox::overlay;
-use chv_sandbox::sandbox::{ChvSandbox, Event, SandboxConfig, Strategy, Timeouts, ToolsPerReset};
+use chv_sandbox::sandbox::{
+    ChvSandbox, Event, GoldenOrigin, SandboxConfig, Strategy, ToolsPerReset,
+};
 use chv_sandbox::vmm::VmmConfig;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -175,33 +177,21 @@ impl Stage {
     }
 
     fn sandbox_with(&self, strategy: Strategy, spares: u32) -> ChvSandbox {
-        self.sandbox_of(SandboxConfig {
-            strategy: Some(strategy),
-            spares: Some(spares),
-            ..SandboxConfig::with_golden(self.golden.directory())
-        })
+        self.sandbox_of(self.origin().strategy(strategy).spares(spares))
     }
 
-    /// As `config` says, with this stage's VMM and folders, and as patient as was asked for.
-    fn sandbox_of(&self, config: SandboxConfig) -> ChvSandbox {
-        let usual = Timeouts::default();
-        let factor = u64::from(patience());
-        let config = SandboxConfig {
-            vmm: self.vmm.binary.clone(),
-            run_root: Some(self.vmm.run_root.clone()),
-            evidence_dir: Some(self.evidence()),
-            tools_per_reset: ToolsPerReset::Many,
-            timeouts: Timeouts {
-                boot_ms: usual.boot_ms * factor,
-                handshake_ms: usual.handshake_ms * factor,
-                settle_ms: usual.settle_ms * factor,
-                query_ms: usual.query_ms * factor,
-                vmm_ms: usual.vmm_ms * factor,
-                restore_ms: usual.restore_ms * factor,
-                grace_ms: usual.grace_ms * factor,
-            },
-            ..config
-        };
+    /// The golden snapshot, with this stage's folder for evidence.
+    fn origin(&self) -> GoldenOrigin {
+        GoldenOrigin::new(self.golden.directory()).evidence_dir(self.evidence())
+    }
+
+    /// On this stage's VMM, and as patient as was asked for.
+    fn sandbox_of(&self, golden: GoldenOrigin) -> ChvSandbox {
+        let config = SandboxConfig::new(golden)
+            .vmm(&self.vmm.binary)
+            .run_root(&self.vmm.run_root)
+            .tools_per_reset(ToolsPerReset::Many)
+            .limits(limits());
         ChvSandbox::new(config).unwrap()
     }
 
@@ -229,13 +219,6 @@ async fn told<T>(events: &mut Receiver<Event>, pick: impl Fn(&Event) -> Option<T
     timeout(limit, found).await.expect("it is told")
 }
 
-fn limits() -> Limits {
-    let usual = Limits::default();
-    Limits {
-        boot: patient(usual.boot),
-        handshake: patient(usual.handshake),
-        settle: patient(usual.settle),
-        query: patient(usual.query),
-        vmm: usual.vmm,
-    }
+fn limits() -> TimeLimits {
+    TimeLimits::default().scaled(patience())
 }

@@ -216,14 +216,12 @@ impl Case {
 
 impl Vmms {
     pub(super) fn config(self, scene: &Scene) -> SandboxConfig {
-        SandboxConfig {
-            strategy: (self == InPlace).then_some(Strategy::InPlace),
-            spares: match self {
-                Fresh(spares) => Some(spares),
-                _ => None,
-            },
-            ..scene.config()
-        }
+        let golden = scene.golden();
+        scene.config_of(match self {
+            Attached => golden,
+            InPlace => golden.strategy(Strategy::InPlace),
+            Fresh(spares) => golden.spares(spares),
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use chv_sandbox::sandbox::{ChvSandbox, Error, Sandbox, SandboxConfig, Strategy, WireState};
+use chv_sandbox::sandbox::{ChvSandbox, Error, Sandbox, WireState};
 use tokio::time::timeout;
 
 use super::{Attached, EACH, Vmms, assert_nothing_is_left, poll_once, until, works_again};
@@ -122,10 +122,7 @@ async fn a_process_that_is_being_started_is_waited_for() {
 async fn a_process_that_is_being_started_in_scaffold_mode_is_waited_for() {
     let scene = Scene::new();
     let stage = scene.stage();
-    let sandbox = stage.sandbox(SandboxConfig {
-        strategy: Some(Strategy::InPlace),
-        ..scene.scaffold()
-    });
+    let sandbox = stage.sandbox(scene.config_of(scene.scaffold()));
     for moment in 0..40 {
         let mut boot = Box::pin(sandbox.boot());
         let began = Instant::now();

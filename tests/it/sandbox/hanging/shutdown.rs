@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use chv_sandbox::sandbox::{Error, Sandbox, WireState};
 use tokio::runtime::Runtime;
@@ -183,7 +184,7 @@ async fn before_a_boot_it_does_nothing_and_a_boot_follows() {
 #[tokio::test]
 async fn it_waits_for_the_vmm_of_another_program_no_longer_than_for_any_call() {
     let mut scene = super::Scene::minted().await;
-    scene.timeouts.vmm_ms = 500;
+    scene.limits.vmm_lifecycle = Duration::from_millis(500);
     let sandbox = scene.sandbox();
     sandbox.boot().await.unwrap();
     scene.vmm.on("vm.delete", 1, Act::Hang);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::sandbox::{
-    ChvSandbox, Error, Event, Outcome, Sandbox, SandboxConfig, Source, Strategy, WireState,
+    ChvSandbox, Error, Event, Outcome, Sandbox, Source, Strategy, WireState,
 };
 
 use super::loaded::TAMPERINGS;
@@ -89,11 +89,11 @@ impl Place {
 /// A sandbox that has booted and was reset once.
 async fn reset_once(by: By) -> (Scene, Place, ChvSandbox) {
     let scene = Scene::minted().await;
-    let config = SandboxConfig {
-        strategy: (by == By::InPlace).then_some(Strategy::InPlace),
-        spares: Some(u32::from(by == By::Spare)),
-        ..scene.config()
-    };
+    let golden = scene.golden().spares(u32::from(by == By::Spare));
+    let config = scene.config_of(match by {
+        By::InPlace => golden.strategy(Strategy::InPlace),
+        _ => golden,
+    });
     let stage = (by != By::Attached).then(|| scene.stage());
     let sandbox = match &stage {
         Some(stage) => stage.sandbox(config),

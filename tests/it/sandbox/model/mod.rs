@@ -92,16 +92,18 @@ impl Model {
     async fn new(vmms: Vmms, alone: bool) -> Model {
         let mut scene = Scene::minted().await;
         // Whatever hangs is given up soon.
-        scene.timeouts.vmm_ms = 700;
-        scene.timeouts.restore_ms = 700;
-        scene.timeouts.settle_ms = 1500;
+        scene.limits.vmm_lifecycle = Duration::from_millis(700);
+        scene.limits.vmm_transfer = Duration::from_millis(700);
+        scene.limits.settle = Duration::from_millis(1500);
+        if vmms != Vmms::Attached {
+            scene.limits.vmm_start = Duration::from_millis(1500);
+        }
         let stage = (vmms != Vmms::Attached).then(|| scene.stage());
         let config = vmms.config(&scene);
         let sandbox = match &stage {
             Some(stage) => {
-                let mut vmm = stage.config();
-                vmm.limits.ready = Duration::from_millis(1500);
-                ChvSandbox::with_vmm(config, VmmSource::Spawn(vmm)).unwrap()
+                let vmm = VmmSource::Spawn(stage.config());
+                ChvSandbox::with_vmm(config, vmm).unwrap()
             }
             None => scene.sandbox_of(config),
         };

@@ -27,10 +27,9 @@ async fn each_caller_is_served_or_told_and_nothing_is_lost() {
     let acquisitions = acquisitions.map_or(200, |count| count.parse().unwrap());
     let mut place = Place::new().await;
     place.scene.hurry();
-    let mut config = place.config().size(SIZE).idle(SIZE);
-    config.sandbox.spares = Some(1);
-    config.sandbox.timeouts.vmm_ms = 500;
-    config.sandbox.timeouts.restore_ms = 500;
+    let soon = Duration::from_millis(500);
+    place.scene.limits = place.scene.limits.vmm_lifecycle(soon).vmm_transfer(soon);
+    let config = place.config_with_spares(1).size(SIZE).idle(SIZE);
     let place = Arc::new(place);
     let pool = place.pool(config);
     let left = Arc::new(AtomicUsize::new(acquisitions));

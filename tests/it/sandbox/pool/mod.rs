@@ -11,8 +11,8 @@ use std::time::Duration;
 use chv_sandbox::golden::{Golden, LoadOptions, LoadedGolden};
 use chv_sandbox::overlay::Basis;
 use chv_sandbox::sandbox::{
-    Advice, ConfigError, Error, Event, Pool, PoolConfig, PoolStatus, Sandbox, SandboxConfig,
-    SandboxState, ToolsPerReset, VmMemory,
+    Advice, ConfigError, Error, Event, Pool, PoolConfig, PoolStatus, Sandbox, SandboxState,
+    ToolsPerReset, VmMemory,
 };
 
 use super::script::Act;
@@ -38,11 +38,12 @@ impl Place {
     }
 
     fn config(&self) -> PoolConfig {
-        PoolConfig::new(SandboxConfig {
-            tools_per_reset: ToolsPerReset::One,
-            spares: Some(0),
-            ..self.scene.config()
-        })
+        self.config_with_spares(0)
+    }
+
+    fn config_with_spares(&self, spares: u32) -> PoolConfig {
+        let sandbox = self.scene.config_of(self.scene.golden().spares(spares));
+        PoolConfig::new(sandbox.tools_per_reset(ToolsPerReset::One))
     }
 
     fn pool(&self, config: PoolConfig) -> Pool {
@@ -211,8 +212,7 @@ async fn one_whose_vmm_ends_while_it_waits_is_reset_before_a_caller_gets_it() {
 #[tokio::test]
 async fn spares_are_the_pools() {
     let place = Place::new().await;
-    let mut config = place.config().size(2).idle(2);
-    config.sandbox.spares = Some(1);
+    let config = place.config_with_spares(1).size(2).idle(2);
     let pool = place.pool(config);
     let mut events = pool.subscribe();
     until(&pool, |status| status.idle == 2).await;
@@ -250,6 +250,9 @@ async fn a_configuration_that_cannot_be_is_refused() {
     check(&place, config().size(0), "size", "is 0");
     check(&place, config().size(1025), "size", "is 1025");
     check(&place, config().idle(2), "idle", "more than the size of 1");
+    let scaffold = place.scene.config_of(place.scene.scaffold());
+    let no_pool = "scaffold mode has no pool";
+    check(&place, PoolConfig::new(scaffold), "golden", no_pool);
     // Of 16 MiB is the golden snapshot, of 48 each VMM, one of which is started ahead.
     let fits = 16 + 3 * 48;
     check(

@@ -1,0 +1,107 @@
+//! A configuration as a TOML file.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{ConfigError, GoldenOrigin, SandboxConfig, SandboxOrigin, ScaffoldOrigin, VmmEnv};
+use crate::limits::TimeLimits;
+use crate::sandbox::ToolsPerReset;
+use crate::vmm::{CgroupConfig, Confinement};
+
+/// A configuration has a few hundred bytes.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// The fields of a [`SandboxConfig`], its origin by the name of its kind.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConfigFile {
+    golden: Option<GoldenOrigin>,
+    scaffold: Option<ScaffoldOrigin>,
+    vmm: Option<PathBuf>,
+    #[serde(default)]
+    vmm_env: VmmEnv,
+    #[serde(default)]
+    confinement: Confinement,
+    #[serde(default)]
+    vmm_programs: Vec<PathBuf>,
+    #[serde(default)]
+    cgroup: CgroupConfig,
+    #[serde(default)]
+    keep_socket_names: bool,
+    run_root: Option<PathBuf>,
+    #[serde(default)]
+    tools_per_reset: ToolsPerReset,
+    #[serde(default)]
+    limits: TimeLimits,
+}
+
+impl TryFrom<ConfigFile> for SandboxConfig {
+    type Error = ConfigError;
+
+    fn try_from(file: ConfigFile) -> Result<Self, ConfigError> {
+        let origin: SandboxOrigin = match (file.golden, file.scaffold) {
+            (Some(golden), None) => golden.into(),
+            (None, Some(scaffold)) => scaffold.into(),
+            (Some(_), Some(_)) => {
+                let reason = "and scaffold exclude each other: remove one of them";
+                return Err(ConfigError::invalid("golden", reason));
+            }
+            (None, None) => {
+                let reason = "is missing: give a golden snapshot's directory, or a table [scaffold] to run without \
+                              verification";
+                return Err(ConfigError::invalid("golden", reason));
+            }
+        };
+        let defaults = SandboxConfig::new(origin);
+        let config = SandboxConfig {
+            vmm: file.vmm.unwrap_or(defaults.vmm),
+            vmm_env: file.vmm_env,
+            confinement: file.confinement,
+            vmm_programs: file.vmm_programs,
+            cgroup: file.cgroup,
+            keep_socket_names: file.keep_socket_names,
+            run_root: file.run_root,
+            tools_per_reset: file.tools_per_reset,
+            limits: file.limits,
+            origin: defaults.origin,
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+impl SandboxConfig {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Malformed`] with line and column, [`ConfigError::Invalid`] with the field.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let file: ConfigFile =
+            toml::from_str(text).map_err(|error| ConfigError::malformed(text, &error))?;
+        file.try_into()
+    }
+
+    /// Reads a configuration from a file of at most 64 KiB.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`from_toml`](Self::from_toml), and [`ConfigError::Read`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let failed = |source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let mut text = String::new();
+        let file = File::open(path).map_err(failed)?;
+        let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);
+        if read.map_err(failed)? as u64 > MAX_BYTES {
+            let reason = format!("larger than {MAX_BYTES} bytes");
+            return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
+        }
+        Self::from_toml(&text)
+    }
+}
