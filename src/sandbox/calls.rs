@@ -20,6 +20,8 @@ pub(super) struct Calls {
     now: Arc<watch::Sender<Now>>,
     /// Whether there is one processor for everything.
     one_processor: bool,
+    /// Whether they are of a pool, one of whose sandboxes is always in a call.
+    of_pool: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +61,15 @@ impl Calls {
                 tool_took: Duration::ZERO,
             })),
             one_processor: processors == 1,
+            of_pool: false,
+        }
+    }
+
+    /// The calls of all sandboxes of a pool.
+    pub(super) fn of_pool() -> Self {
+        Calls {
+            of_pool: true,
+            ..Calls::default()
         }
     }
 
@@ -93,13 +104,13 @@ impl Calls {
         }
     }
 
-    /// Waits until no boot or reset is under way, and no call began or ended for a moment. Where there is another processor,
-    /// for a second at most: of many sandboxes, one is always in a call.
+    /// Waits until no boot or reset is under way, and no call began or ended for a moment. In a pool, for a second at most
+    /// where there is another processor.
     pub(super) async fn lull(&self) {
-        match self.one_processor {
-            true => self.pause_in_calls().await,
+        match self.of_pool && !self.one_processor {
             // An error says that the second is over.
-            false => drop(timeout(LONG_LULL, self.pause_in_calls()).await),
+            true => drop(timeout(LONG_LULL, self.pause_in_calls()).await),
+            false => self.pause_in_calls().await,
         }
     }
 
@@ -165,7 +176,7 @@ mod tests {
         let waits = async {
             tokio::select! {
                 () = calls.lull() => panic!("a reset is under way"),
-                () = sleep(LULL * 10) => {}
+                () = sleep(LULL * 100) => {}
             }
         };
         waits.await;
@@ -191,8 +202,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_waited_for_no_longer_than_a_second_where_there_is_another_processor() {
-        let calls = Calls::on(2);
+    async fn it_is_waited_for_no_longer_than_a_second_in_a_pool() {
+        let calls = Calls {
+            of_pool: true,
+            ..Calls::on(2)
+        };
         let _reset = calls.change();
         assert_eq!(lull(&calls).await, LONG_LULL);
     }

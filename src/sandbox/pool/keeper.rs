@@ -123,7 +123,7 @@ impl Keeper {
         budget: Budget,
         memory: u64,
     ) -> Result<Keeper, Error> {
-        let calls = Calls::default();
+        let calls = Calls::of_pool();
         let sandbox = &config.sandbox;
         let supply = Supply::start(
             Arc::clone(&golden),
