@@ -6,6 +6,8 @@
 //!
 //! Its audit goes to standard output, a line of JSON for each event. SIGTERM ends it in order, whatever is under way.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program")]
+
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::budget::Budget;
+use super::request::{Member, Request};
 use super::{PoolConfig, PoolStatus};
 use crate::causes::Causes;
 use crate::golden::LoadedGolden;
@@ -28,30 +29,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest of those rests.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// A sandbox of the pool. It is in one place at a time: with the task, with a caller, or being worked on.
-pub(super) struct Member {
-    pub(super) number: u64,
-    pub(super) sandbox: Arc<ChvSandbox>,
-    /// Of which golden snapshot it is, by the number of the replacement.
-    generation: u64,
-}
-
-pub(super) enum Request {
-    Acquire(oneshot::Sender<Result<Member, Error>>),
-    Release {
-        member: Member,
-        reply: Option<oneshot::Sender<Result<Reset, Error>>>,
-    },
-    Replace {
-        golden: Arc<LoadedGolden>,
-        config: Box<PoolConfig>,
-        source: Box<VmmSource>,
-        reply: oneshot::Sender<Result<(), Error>>,
-    },
-    Drain(oneshot::Sender<()>),
-    Shutdown(oneshot::Sender<()>),
-}
 
 /// A golden snapshot that is served, or was.
 struct Generation {
@@ -215,8 +192,8 @@ impl Keeper {
             }
             Request::Drain(reply) => self.close(reply),
             Request::Shutdown(reply) => {
-                for (sandbox, _) in self.acquired.values() {
-                    let sandbox = Arc::clone(sandbox);
+                // Those of callers are not waited for: what is left of them does nothing.
+                for (sandbox, _) in self.acquired.drain().map(|(_, acquired)| acquired) {
                     self.working.spawn(async move {
                         sandbox.shutdown().await;
                         Worked::Discarded
@@ -380,7 +357,6 @@ impl Keeper {
     /// Tells every caller that waits.
     fn refuse(&mut self, error: &Error) {
         for reply in self.waiting.drain(..) {
-            // The caller may be gone.
             let _ = reply.send(Err(error.clone()));
         }
     }
@@ -443,7 +419,6 @@ impl Keeper {
         if matches!(self.service, Service::Closed) && self.members() == 0 {
             self.present.supply.stop().await;
             for reply in self.closing.drain(..) {
-                // The caller may be gone.
                 let _ = reply.send(());
             }
         }

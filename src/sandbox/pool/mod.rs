@@ -21,6 +21,7 @@
 mod budget;
 mod config;
 mod keeper;
+mod request;
 
 use std::fmt;
 use std::ops::Deref;
@@ -38,7 +39,8 @@ use crate::golden::LoadedGolden;
 use crate::machine::VmmSource;
 
 use budget::Budget;
-use keeper::{Keeper, Member, Request};
+use keeper::Keeper;
+use request::{Member, Request};
 
 pub use budget::VmMemory;
 pub use config::PoolConfig;
@@ -56,7 +58,7 @@ pub use config::PoolConfig;
 /// let config = SandboxConfig::golden("/var/lib/agent/golden");
 /// let pool = Pool::open(PoolConfig::new(config).size(8)).await?;
 /// let sandbox = pool.acquire(Duration::from_secs(5)).await?;
-/// # let invocation: ToolInvocation = todo!();
+/// let invocation = ToolInvocation::new("echo", serde_json::json!({ "message": "hello" }));
 /// let execution = sandbox.execute_tool(invocation).await?;
 /// sandbox.recycle().await?;
 /// pool.shutdown().await;

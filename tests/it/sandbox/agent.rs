@@ -14,13 +14,7 @@ use serde_json::json;
 use super::Scene;
 
 #[path = "../../../examples/agent.rs"]
-#[expect(
-    dead_code,
-    unreachable_pub,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "it is a program"
-)]
+#[expect(dead_code, unreachable_pub, reason = "it is a program")]
 mod program;
 
 fn jobs() -> Vec<ToolInvocation> {

@@ -95,6 +95,11 @@ fn a_runtime_that_goes_takes_the_pool_with_it() {
         drop(runtime);
         made
     };
+    // A VMM that was being started just then is killed, and cleared away by its own thread.
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !place.stage.is_empty() && std::time::Instant::now() < deadline {
+        std::thread::yield_now();
+    }
     place.stage.assert_empty();
     runtime().block_on(async {
         let error = pool.acquire(PATIENCE).await.unwrap_err();
