@@ -1,6 +1,6 @@
 //! Sandboxes and pools for programs without an async runtime.
 //!
-//! The same driver, the same types, the same errors as in [`sandbox`](crate::sandbox): each call here waits for the one of the
+//! The same driver, the same types, the same errors as in [`sandbox`]: each call here waits for the one of the
 //! same name there, on a runtime with one thread that all sandboxes and pools of the process share. A call may be made from
 //! any thread, [`shutdown`](Sandbox::shutdown) too while another call waits.
 //!
@@ -21,7 +21,7 @@
 //!
 //! # Panics
 //!
-//! Every call that waits panics inside an async runtime: use [`sandbox`](crate::sandbox) there.
+//! Every call that waits panics inside an async runtime: use [`sandbox`] there.
 
 use std::fmt;
 use std::io;

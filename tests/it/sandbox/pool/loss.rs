@@ -1,5 +1,5 @@
 //! Many callers, and VMMs that die, diverge and hang: each caller is served or told in time, and none gets a sandbox that is
-//! not clean. `CHV_SANDBOX_ACQUISITIONS` says how many acquisitions (200 unless set).
+//! not clean. `CHV_SANDBOX_ACQUISITIONS` says how many acquisitions (100 unless set).
 
 use std::collections::HashSet;
 use std::env;
@@ -24,7 +24,7 @@ const SIZE: u32 = 4;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_caller_is_served_or_told_and_nothing_is_lost() {
     let acquisitions = env::var("CHV_SANDBOX_ACQUISITIONS");
-    let acquisitions = acquisitions.map_or(200, |count| count.parse().unwrap());
+    let acquisitions = acquisitions.map_or(100, |count| count.parse().unwrap());
     let mut place = Place::new().await;
     place.scene.hurry();
     let soon = Duration::from_millis(500);
