@@ -19,6 +19,19 @@ async fn booted(scene: &Scene) -> ChvSandbox {
     sandbox
 }
 
+/// The guest answers everything but a dispatch of a tool.
+async fn booted_with_a_guest_that_runs_no_tool() -> (Scene, ChvSandbox) {
+    let mut scene = Scene::minted().await;
+    scene.limits.tool_grace = Duration::from_millis(50);
+    let silent: Intercept = Arc::new(|frame| match frame {
+        Frame::ToolDispatch(_) => Some(Vec::new()),
+        _ => None,
+    });
+    scene.guest.behave(Behaviour::Intercepted(silent));
+    let sandbox = booted(&scene).await;
+    (scene, sandbox)
+}
+
 #[track_caller]
 fn assert_needs_reset(sandbox: &ChvSandbox, expected: ResetReason) {
     match sandbox.state() {
@@ -88,14 +101,7 @@ async fn a_tool_that_was_not_sent_does_not_count() {
 
 #[tokio::test]
 async fn what_says_more_than_that_a_tool_ran_is_the_reason() {
-    let mut scene = Scene::minted().await;
-    scene.limits.tool_grace = Duration::from_millis(50);
-    let silent: Intercept = Arc::new(|frame| match frame {
-        Frame::ToolDispatch(_) => Some(Vec::new()),
-        _ => None,
-    });
-    scene.guest.behave(Behaviour::Intercepted(silent));
-    let sandbox = booted(&scene).await;
+    let (_scene, sandbox) = booted_with_a_guest_that_runs_no_tool().await;
     let hanging = sandbox.execute_tool(ToolInvocation {
         deadline_ms: 50,
         ..invocation("hanging", "echo")
@@ -158,14 +164,7 @@ async fn the_output_of_a_tool_whose_reset_is_not_verified_is_not_given() {
 
 #[tokio::test]
 async fn a_tool_that_gave_no_answer_is_told_after_its_reset() {
-    let mut scene = Scene::minted().await;
-    scene.limits.tool_grace = Duration::from_millis(50);
-    let silent: Intercept = Arc::new(|frame| match frame {
-        Frame::ToolDispatch(_) => Some(Vec::new()),
-        _ => None,
-    });
-    scene.guest.behave(Behaviour::Intercepted(silent));
-    let sandbox = booted(&scene).await;
+    let (_scene, sandbox) = booted_with_a_guest_that_runs_no_tool().await;
     let hanging = sandbox.run_once(ToolInvocation {
         deadline_ms: 50,
         ..invocation("hanging", "echo")
