@@ -276,7 +276,7 @@ impl ToolOutput {
         self.bytes
     }
 
-    /// The bytes as text, with U+FFFD for what is no UTF-8.
+    /// The bytes as text. U+FFFD stands for each sequence of bytes that is not UTF-8.
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.bytes)
     }

@@ -241,11 +241,17 @@ impl PrivateDirectory {
 }
 
 impl Drop for PrivateDirectory {
-    /// A VMM whose start nobody waits for any more may be making its files in there at this very moment.
+    /// The start of a VMM goes on after the probe has given it up, and may make files in the folder meanwhile.
     fn drop(&mut self) {
-        if let Err(error) = vmm::remove_tree(&self.0, Instant::now() + REMOVAL_LIMIT) {
-            let path = self.0.display();
-            tracing::warn!(%path, error = %Causes(&error), "the directory of a probe stays");
+        let path = self.0.display();
+        match vmm::remove_tree(&self.0, Instant::now() + REMOVAL_LIMIT) {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::warn!(%path, limit = ?REMOVAL_LIMIT, "the directory of a probe holds more than can be removed in the time");
+            }
+            Err(error) => {
+                tracing::warn!(%path, error = %Causes(&error), "the directory of a probe stays");
+            }
         }
     }
 }

@@ -4,7 +4,8 @@ use super::config::{PoolConfig, invalid};
 use crate::golden::{LoadedGolden, available_memory};
 use crate::sandbox::Error;
 
-/// What one VMM takes beside its guest's memory, in bytes. v53.0 takes 7 MiB with one vCPU and two disks.
+/// What one VMM counts for beside its guest's memory, in bytes. An idle v53.0 with mapped memory has less than 1 MiB of its
+/// own, its guest's pages included (`benches/reset`, `density`); this leaves room for queues and buffers.
 const VMM_OVERHEAD: u64 = 32 << 20;
 
 const MIB: u64 = 1 << 20;
