@@ -10,16 +10,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::budget::Budget;
 use super::request::{Member, Request};
-use super::{PoolConfig, PoolStatus};
+use super::{PoolConfig, PoolStatus, PooledSandbox};
 use crate::causes::Causes;
 use crate::golden::LoadedGolden;
 use crate::machine::VmmSource;
 use crate::sandbox::calls::Calls;
 use crate::sandbox::events::Events;
 use crate::sandbox::supply::Supply;
-use crate::sandbox::{
-    Advice, ChvSandbox, Error, Event, FailedReset, Reset, Sandbox, SandboxConfig, SandboxState,
-};
+use crate::sandbox::{Advice, ChvSandbox, Error, Event, FailedReset, Reset, Sandbox, SandboxState};
 
 /// How many resets in a row, of different sandboxes, may be unverified before the pool halts.
 const MOST_DIVERGENCES: u32 = 2;
@@ -35,6 +33,26 @@ struct Generation {
     number: u64,
     golden: Arc<LoadedGolden>,
     supply: Arc<Supply>,
+}
+
+impl Generation {
+    fn start(
+        number: u64,
+        golden: Arc<LoadedGolden>,
+        config: &PoolConfig,
+        source: &VmmSource,
+        events: &Arc<Events>,
+        calls: &Calls,
+    ) -> Result<Generation, Error> {
+        let (origin, limits) = (config.golden()?, config.sandbox.limits);
+        let loaded = Arc::clone(&golden);
+        let supply = Supply::start(loaded, origin, source, limits, events, calls.clone());
+        Ok(Generation {
+            number,
+            golden,
+            supply: Arc::new(supply),
+        })
+    }
 }
 
 /// What became of a sandbox that was worked on.
@@ -56,10 +74,10 @@ enum Service {
 
 /// The task's own.
 pub(super) struct Keeper {
-    size: usize,
-    wanted_idle: usize,
-    config: SandboxConfig,
+    config: PoolConfig,
     source: VmmSource,
+    /// By which sandboxes are given back.
+    requests: mpsc::WeakUnboundedSender<Request>,
     budget: Budget,
     /// The most memory that golden snapshots and VMMs may take, in bytes.
     memory: u64,
@@ -79,7 +97,7 @@ pub(super) struct Keeper {
     working: JoinSet<Worked>,
     /// How many of those are being booted or reset, so that they will be handed out.
     preparing: usize,
-    waiting: VecDeque<oneshot::Sender<Result<Member, Error>>>,
+    waiting: VecDeque<oneshot::Sender<Result<PooledSandbox, Error>>>,
     service: Service,
     /// Callers of `drain` and `shutdown`.
     closing: Vec<oneshot::Sender<()>>,
@@ -92,39 +110,26 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(
-        config: &PoolConfig,
-        source: &VmmSource,
+        config: PoolConfig,
+        source: VmmSource,
         golden: Arc<LoadedGolden>,
         events: Arc<Events>,
         status: watch::Sender<PoolStatus>,
-        budget: Budget,
-        memory: u64,
+        (budget, memory): (Budget, u64),
+        requests: mpsc::WeakUnboundedSender<Request>,
     ) -> Result<Keeper, Error> {
         let calls = Calls::of_pool();
-        let sandbox = &config.sandbox;
-        let supply = Supply::start(
-            Arc::clone(&golden),
-            config.golden()?,
-            source,
-            sandbox.limits,
-            &events,
-            calls.clone(),
-        );
+        let present = Generation::start(0, golden, &config, &source, &events, &calls)?;
         Ok(Keeper {
-            size: config.size as usize,
-            wanted_idle: config.idle as usize,
-            config: sandbox.clone(),
-            source: source.clone(),
+            config,
+            source,
+            requests,
             budget,
             memory,
             events,
             status,
             calls,
-            present: Generation {
-                number: 0,
-                golden,
-                supply: Arc::new(supply),
-            },
+            present,
             past: Vec::new(),
             last_number: 0,
             idle: VecDeque::new(),
@@ -166,7 +171,7 @@ impl Keeper {
                     Ok(worked) => self.worked(worked),
                     Err(error) => tracing::error!(error = %Causes(&error), "a sandbox of the pool was lost"),
                 },
-                Some(number) = self.watched.join_next() => self.mend(number.unwrap_or(0)),
+                Some(Ok(number)) = self.watched.join_next() => self.mend(number),
                 () = rested => self.resting_until = None,
             }
         }
@@ -181,14 +186,8 @@ impl Keeper {
                 Service::Halted(failed) => drop(reply.send(Err(halted(failed)))),
             },
             Request::Release { member, reply } => self.release(member, reply),
-            Request::Replace {
-                golden,
-                config,
-                source,
-                reply,
-            } => {
-                let replaced = self.replace(golden, &config, *source);
-                let _ = reply.send(replaced);
+            Request::Replace { golden, reply } => {
+                let _ = reply.send(self.replace(golden));
             }
             Request::Drain(reply) => self.close(reply),
             Request::Shutdown(reply) => {
@@ -206,6 +205,7 @@ impl Keeper {
 
     /// Gives clean sandboxes to the callers that wait.
     fn hand_out(&mut self) {
+        self.waiting.retain(|reply| !reply.is_closed());
         while !self.waiting.is_empty() {
             let Some(member) = self.idle.pop_front() else {
                 break;
@@ -218,19 +218,14 @@ impl Keeper {
             let Some(reply) = self.waiting.pop_front() else {
                 break;
             };
-            let (number, generation) = (member.number, member.generation);
-            let sandbox = Arc::clone(&member.sandbox);
-            match reply.send(Ok(member)) {
-                Ok(()) => {
-                    self.acquired.insert(number, (sandbox, generation));
-                    self.events.tell(Event::Acquired { sandbox: number });
-                }
-                // The caller is gone.
-                Err(Ok(member)) => self.idle.push_front(member),
-                Err(Err(_)) => {}
-            }
+            let number = member.number;
+            let acquired = (Arc::clone(&member.sandbox), member.generation);
+            self.acquired.insert(number, acquired);
+            self.events.tell(Event::Acquired { sandbox: number });
+            // A caller that goes away before it has taken the sandbox drops it, which gives it back.
+            let sandbox = PooledSandbox::new(member, self.requests.clone());
+            drop(reply.send(Ok(sandbox)));
         }
-        self.waiting.retain(|reply| !reply.is_closed());
     }
 
     /// Boots sandboxes, as far as there are too few.
@@ -238,11 +233,13 @@ impl Keeper {
         if !matches!(self.service, Service::Open) || self.resting_until.is_some() {
             return;
         }
-        let wanted = self.waiting.len() + self.wanted_idle;
-        while self.idle.len() + self.preparing < wanted && self.members() < self.size {
+        let wanted = self.waiting.len() + self.config.idle as usize;
+        while self.idle.len() + self.preparing < wanted
+            && self.members() < self.config.size as usize
+        {
             self.last_number += 1;
             let supply = Arc::clone(&self.present.supply);
-            let (config, source) = (self.config.clone(), self.source.clone());
+            let (config, source) = (self.config.sandbox.clone(), self.source.clone());
             let member = Member {
                 number: self.last_number,
                 sandbox: Arc::new(ChvSandbox::of_pool(config, source, supply)),
@@ -312,8 +309,11 @@ impl Keeper {
                 }
             }
             Err(error) => {
+                let is_present = member.generation == self.present.number;
                 self.discard(member);
-                self.failed(error);
+                if is_present {
+                    self.failed(error);
+                }
             }
         }
     }
@@ -330,7 +330,10 @@ impl Keeper {
 
     /// The sandbox of this number isn't ready any more. If no caller has it, it is reset.
     fn mend(&mut self, number: u64) {
-        let at = self.idle.iter().position(|member| member.number == number);
+        let is_it = |member: &Member| {
+            member.number == number && !matches!(member.sandbox.state(), SandboxState::Ready)
+        };
+        let at = self.idle.iter().position(is_it);
         if let Some(member) = at.and_then(|at| self.idle.remove(at)) {
             self.reset(member, None);
         }
@@ -361,31 +364,16 @@ impl Keeper {
         }
     }
 
-    fn replace(
-        &mut self,
-        golden: Arc<LoadedGolden>,
-        config: &PoolConfig,
-        source: VmmSource,
-    ) -> Result<(), Error> {
+    fn replace(&mut self, golden: Arc<LoadedGolden>) -> Result<(), Error> {
         if !matches!(self.service, Service::Open) {
             return Err(Error::PoolClosed);
         }
         let mut goldens: Vec<&LoadedGolden> = vec![&golden, &self.present.golden];
         goldens.extend(self.past.iter().map(|past| &*past.golden));
-        self.memory = self.budget.check(config, &goldens)?;
-        let supply = Supply::start(
-            Arc::clone(&golden),
-            config.golden()?,
-            &source,
-            config.sandbox.limits,
-            &self.events,
-            self.calls.clone(),
-        );
-        let next = Generation {
-            number: self.present.number + 1,
-            golden,
-            supply: Arc::new(supply),
-        };
+        self.memory = self.budget.check(&self.config, &goldens)?;
+        let number = self.present.number + 1;
+        let (config, source) = (&self.config, &self.source);
+        let next = Generation::start(number, golden, config, source, &self.events, &self.calls)?;
         let before = std::mem::replace(&mut self.present, next);
         // Sandboxes that callers have may be reset once more.
         before.supply.retire();

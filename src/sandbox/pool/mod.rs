@@ -73,7 +73,6 @@ pub struct Pool {
 /// What the handles of a pool share with its task.
 struct Shared {
     config: PoolConfig,
-    source: VmmSource,
     requests: mpsc::UnboundedSender<Request>,
     status: watch::Receiver<PoolStatus>,
     events: Arc<Events>,
@@ -142,12 +141,20 @@ impl Pool {
         let (requests, inbox) = mpsc::unbounded_channel();
         let (status, seen) = watch::channel(PoolStatus::default());
         let told = Arc::clone(&events);
-        let keeper = Keeper::new(&config, &source, golden, told, status, budget, memory)?;
+        let handles = requests.downgrade();
+        let keeper = Keeper::new(
+            config.clone(),
+            source,
+            golden,
+            told,
+            status,
+            (budget, memory),
+            handles,
+        )?;
         tokio::spawn(keeper.run(inbox));
         Ok(Pool {
             shared: Arc::new(Shared {
                 config,
-                source,
                 requests,
                 status: seen,
                 events,
@@ -169,12 +176,7 @@ impl Pool {
         let (reply, answer) = oneshot::channel();
         self.ask(Request::Acquire(reply))?;
         match timeout(deadline, answer).await {
-            Ok(Ok(Ok(member))) => Ok(PooledSandbox {
-                member: Some(member),
-                requests: self.shared.requests.downgrade(),
-            }),
-            Ok(Ok(Err(error))) => Err(error),
-            Ok(Err(_)) => Err(Error::PoolClosed),
+            Ok(acquired) => acquired.unwrap_or(Err(Error::PoolClosed)),
             Err(_) => Err(Error::AcquireTimeout {
                 waited: deadline,
                 source: self.status().last_error,
@@ -192,13 +194,7 @@ impl Pool {
     pub async fn replace_golden(&self, golden: Arc<LoadedGolden>) -> Result<(), Error> {
         check_shareable(&golden)?;
         let (reply, answer) = oneshot::channel();
-        let (config, source) = (self.shared.config.clone(), self.shared.source.clone());
-        self.ask(Request::Replace {
-            golden,
-            config: Box::new(config),
-            source: Box::new(source),
-            reply,
-        })?;
+        self.ask(Request::Replace { golden, reply })?;
         answer.await.unwrap_or(Err(Error::PoolClosed))
     }
 
@@ -266,6 +262,13 @@ pub struct PooledSandbox {
 }
 
 impl PooledSandbox {
+    fn new(member: Member, requests: mpsc::WeakUnboundedSender<Request>) -> Self {
+        PooledSandbox {
+            member: Some(member),
+            requests,
+        }
+    }
+
     /// The sandbox's number in its pool, from 1: the one in the pool's events.
     pub fn number(&self) -> u64 {
         self.member().number

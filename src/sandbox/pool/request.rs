@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::PoolConfig;
+use super::PooledSandbox;
 use crate::golden::LoadedGolden;
-use crate::machine::VmmSource;
 use crate::sandbox::{ChvSandbox, Error, Reset};
 
 /// A sandbox of the pool. It is in one place at a time: with the task, with a caller, or being worked on.
@@ -18,15 +17,13 @@ pub(super) struct Member {
 }
 
 pub(super) enum Request {
-    Acquire(oneshot::Sender<Result<Member, Error>>),
+    Acquire(oneshot::Sender<Result<PooledSandbox, Error>>),
     Release {
         member: Member,
         reply: Option<oneshot::Sender<Result<Reset, Error>>>,
     },
     Replace {
         golden: Arc<LoadedGolden>,
-        config: Box<PoolConfig>,
-        source: Box<VmmSource>,
         reply: oneshot::Sender<Result<(), Error>>,
     },
     Drain(oneshot::Sender<()>),

@@ -170,6 +170,26 @@ async fn a_deadline_is_kept_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_caller_that_goes_away_with_its_answer_on_the_way_loses_nothing_for_the_others() {
+    let place = Place::new().await;
+    let pool = place.pool(place.config());
+    for _ in 0..3 {
+        let taken = pool.acquire(PATIENCE).await.unwrap();
+        {
+            let mut next = Box::pin(pool.acquire(PATIENCE));
+            // Once, so that it waits; never again, although it is served.
+            assert!(futures_util::poll!(&mut next).is_pending());
+            until(&pool, |status| status.waiting == 1).await;
+            drop(taken);
+            until(&pool, |status| status.waiting == 0 && status.acquired == 1).await;
+        }
+        until(&pool, |status| status.idle == 1 && status.acquired == 0).await;
+    }
+    pool.shutdown().await;
+    place.stage.assert_empty();
+}
+
+#[tokio::test]
 async fn what_keeps_sandboxes_from_coming_up_is_the_cause_of_a_time_out() {
     let place = Place::new().await;
     for _ in 0..100 {
