@@ -31,6 +31,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use crate::broadcast::{Receiver, RecvError};
+use crate::golden::LoadedGolden;
 use crate::sandbox::{
     self, ChvSandbox, Error, Event, PoolConfig, PoolStatus, Reset, RunOnce, SandboxConfig,
     SandboxState, ToolExecution, ToolInvocation,
@@ -173,6 +174,20 @@ impl Pool {
         })
     }
 
+    /// As [`sandbox::Pool::replace_golden`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn replace_golden(&self, golden: Arc<LoadedGolden>) -> Result<(), Error> {
+        self.runtime.block_on(self.inner.replace_golden(golden))
+    }
+
+    /// As [`sandbox::Pool::wait_until`].
+    pub fn wait_until(&self, condition: impl Fn(&PoolStatus) -> bool) {
+        self.runtime.block_on(self.inner.wait_until(condition));
+    }
+
     /// As [`sandbox::Pool::drain`].
     pub fn drain(&self) {
         self.runtime.block_on(self.inner.drain());
@@ -218,6 +233,21 @@ impl PooledSandbox {
     pub fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error> {
         let executed = sandbox::Sandbox::execute_tool(&*self.inner, invocation);
         self.runtime.block_on(executed)
+    }
+
+    /// As [`sandbox::Sandbox::run_once`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn run_once(&self, invocation: ToolInvocation) -> Result<RunOnce, Error> {
+        let ran = sandbox::Sandbox::run_once(&*self.inner, invocation);
+        self.runtime.block_on(ran)
+    }
+
+    /// Where the sandbox stands. Doesn't block.
+    pub fn state(&self) -> SandboxState {
+        sandbox::Sandbox::state(&*self.inner)
     }
 
     /// As [`sandbox::Sandbox::reset`].

@@ -83,6 +83,25 @@ impl Disk {
         }
     }
 
+    /// How many bytes of memory the VM's file of this disk takes at most, where a VMM of ours inherits that: none unless the
+    /// file lies in memory. Blocks.
+    pub(crate) fn memory_bytes(&self, run_root: &Path) -> Result<u64, Error> {
+        if self.readonly {
+            return Ok(0);
+        }
+        match self.nameless(run_root)?.in_memory() {
+            true => self.largest_file(),
+            false => Ok(0),
+        }
+    }
+
+    /// The file for a writable disk: in the origin's directory, where it may share blocks with that, or else in `run_root`.
+    fn nameless(&self, run_root: &Path) -> Result<NamelessFile, Error> {
+        let beside = self.origin.parent().unwrap_or(run_root);
+        let file = NamelessFile::create(&[beside, run_root]);
+        file.map_err(|source| self.error(source))
+    }
+
     fn chain(&self) -> Result<Option<Chain>, overlay::Error> {
         match self.format {
             DiskFormat::Raw => Ok(None),
@@ -147,8 +166,7 @@ pub(super) struct Inherited {
 }
 
 impl WorkingDisk {
-    /// A disk whose file the VMM inherits; a writable one lies in the origin's directory, where it may share blocks with
-    /// that, or else in `run_root`. Blocks.
+    /// A disk whose file the VMM inherits. Blocks.
     pub(super) fn inherited(disk: Disk, run_root: &Path) -> Result<Inherited, Error> {
         let disk = disk.absolute()?;
         let origin = disk.origin.as_path();
@@ -158,9 +176,7 @@ impl WorkingDisk {
                 (Image::Origin, OwnedFd::from(file), 0)
             }
             false => {
-                let beside = origin.parent().unwrap_or(run_root);
-                let file = NamelessFile::create(&[beside, run_root]);
-                let file = file.map_err(|source| disk.error(source))?;
+                let file = disk.nameless(run_root)?;
                 let descriptor = file.file().try_clone();
                 let descriptor = descriptor.map_err(Error::file("duplicate", origin))?;
                 let image = Image::Nameless(Arc::new(file));
@@ -280,5 +296,31 @@ impl WorkingDisk {
         });
         let kept = kept.await?;
         kept.map(drop).map_err(|source| self.given.error(source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_writable_disk_whose_file_lies_in_memory_takes_memory() {
+        #[track_caller]
+        fn check(folder: &Path, readonly: bool, expected: u64) {
+            let origin = folder.join("disk.img");
+            File::create(&origin).unwrap().set_len(1 << 20).unwrap();
+            let disk = Disk {
+                role: DiskRole::Overlay,
+                origin,
+                readonly,
+                format: DiskFormat::Raw,
+            };
+            assert_eq!(disk.memory_bytes(folder).unwrap(), expected);
+        }
+
+        if let Ok(memory) = tempfile::tempdir_in("/dev/shm") {
+            check(memory.path(), false, 1 << 20);
+            check(memory.path(), true, 0);
+        }
     }
 }

@@ -1,8 +1,13 @@
 //! The budget of memory of a pool: golden snapshots at their full size, and each VMM at what it may take.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use super::config::{PoolConfig, invalid};
 use crate::golden::{LoadedGolden, available_memory};
-use crate::sandbox::Error;
+use crate::machine;
+use crate::sandbox::{BootFailure, Error, GoldenOrigin};
+use crate::vmm::VmmConfig;
 
 /// What one VMM counts for beside its guest's memory, in bytes. An idle v53.0 with mapped memory has less than 1 MiB of its
 /// own, its guest's pages included (`benches/reset`, `density`); this leaves room for queues and buffers.
@@ -14,7 +19,8 @@ const MIB: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum VmMemory {
-    /// All of its guest's memory, as if the guest had written to each page, and 32 MiB for the VMM. Never exceeded.
+    /// All of its guest's memory, as if the guest had written to each page, its disks where they lie in memory (tmpfs), and
+    /// 32 MiB for the VMM; for each sandbox another 32 MiB for the empty VMM of its next reset.
     #[default]
     WorstCase,
     /// So many MiB, which the caller has measured with guests of this kind. Guests that write more than that together take
@@ -25,58 +31,84 @@ pub enum VmMemory {
     },
 }
 
-/// How many bytes there are for golden snapshots and VMMs.
-#[derive(Clone, Copy, Debug)]
+/// How many bytes there are for golden snapshots and VMMs, and what takes them.
+#[derive(Clone, Debug)]
 pub(super) struct Budget {
     limit: u64,
     vm_memory: VmMemory,
+    size: u64,
+    origin: GoldenOrigin,
+    run_root: PathBuf,
 }
 
 impl Budget {
     /// As configured, or as much as there is now.
-    pub(super) fn of(config: &PoolConfig) -> Result<Budget, Error> {
+    pub(super) fn of(config: &PoolConfig, vmm: &VmmConfig) -> Result<Budget, Error> {
         let limit = match config.memory_limit_mib {
             Some(mib) => mib.checked_mul(MIB).ok_or_else(|| {
                 invalid("memory_limit_mib", "does not fit into a number of bytes")
             })?,
             None => available_memory().map_or(u64::MAX, |(available, _)| available),
         };
+        let run_root = vmm.prepare_run_root();
+        let run_root = run_root.map_err(|error| unusable(machine::Error::Vmm(error)))?;
         Ok(Budget {
             limit,
             vm_memory: config.vm_memory,
+            size: config.size.into(),
+            origin: config.golden()?.clone(),
+            run_root,
         })
     }
 
-    /// How many bytes the sandboxes of the configuration, their spares and these golden snapshots may take, if they fit.
-    pub(super) fn check(
-        &self,
-        config: &PoolConfig,
-        goldens: &[&LoadedGolden],
-    ) -> Result<u64, Error> {
-        let memory = |golden: &LoadedGolden| golden.snapshot().shape().memory_bytes();
-        let largest = goldens.iter().map(|golden| memory(golden)).max();
-        let largest = largest.unwrap_or(0);
-        let vm = match self.vm_memory {
-            VmMemory::WorstCase => largest.saturating_add(VMM_OVERHEAD),
-            VmMemory::Measured { mib } => mib.saturating_mul(MIB),
+    /// How many bytes the sandboxes, their spares and these golden snapshots may take, if they fit.
+    pub(super) fn check(&self, goldens: &[&LoadedGolden]) -> Result<u64, Error> {
+        let mut largest = 0;
+        let mut needed: u64 = 0;
+        for golden in goldens {
+            let vm = self.vm(golden)?;
+            // Where there are no spares, an empty VMM is started ahead.
+            let waiting = u64::from(self.origin.spares_of(golden.memory()).max(1));
+            needed = needed.saturating_add(memory(golden));
+            needed = needed.saturating_add(waiting.saturating_mul(vm));
+            largest = largest.max(vm);
+        }
+        let empty = match self.vm_memory {
+            VmMemory::WorstCase => VMM_OVERHEAD,
+            VmMemory::Measured { .. } => 0,
         };
-        let origin = config.golden()?;
-        let spares = goldens
-            .iter()
-            .map(|golden| origin.spares_of(golden.memory()));
-        let spares = spares.max().unwrap_or(0);
-        let vms = u64::from(config.size) + u64::from(spares.max(1));
-        let goldens: u64 = goldens.iter().map(|golden| memory(golden)).sum();
-        let needed = goldens.saturating_add(vms.saturating_mul(vm));
+        let each = largest.saturating_add(empty);
+        needed = needed.saturating_add(self.size.saturating_mul(each));
         if needed <= self.limit {
             return Ok(needed);
         }
         let reason = format!(
-            "is {}: with {spares} spares and the golden snapshot that takes up to {} MiB of memory, and there are {} MiB",
-            config.size,
+            "is {}: with the golden snapshot and what waits for resets that takes up to {} MiB of memory, and there are {} MiB",
+            self.size,
             needed.div_ceil(MIB),
             self.limit / MIB,
         );
         Err(invalid("size", reason))
     }
+
+    /// What one VMM of the golden snapshot takes at most, in bytes.
+    fn vm(&self, golden: &LoadedGolden) -> Result<u64, Error> {
+        let worst = match self.vm_memory {
+            VmMemory::WorstCase => memory(golden).saturating_add(VMM_OVERHEAD),
+            VmMemory::Measured { mib } => return Ok(mib.saturating_mul(MIB)),
+        };
+        let mut disks = golden.golden().disks().into_iter();
+        disks.try_fold(worst, |sum, disk| {
+            let memory = disk.memory_bytes(&self.run_root).map_err(unusable)?;
+            Ok(sum.saturating_add(memory))
+        })
+    }
+}
+
+fn memory(golden: &LoadedGolden) -> u64 {
+    golden.snapshot().shape().memory_bytes()
+}
+
+fn unusable(error: machine::Error) -> Error {
+    Error::BootFailed(Arc::new(BootFailure::Machine(error)))
 }

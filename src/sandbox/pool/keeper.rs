@@ -370,7 +370,7 @@ impl Keeper {
         }
         let mut goldens: Vec<&LoadedGolden> = vec![&golden, &self.present.golden];
         goldens.extend(self.past.iter().map(|past| &*past.golden));
-        self.memory = self.budget.check(&self.config, &goldens)?;
+        self.memory = self.budget.check(&goldens)?;
         let number = self.present.number + 1;
         let (config, source) = (&self.config, &self.source);
         let next = Generation::start(number, golden, config, source, &self.events, &self.calls)?;

@@ -37,6 +37,7 @@ use super::{ChvSandbox, Error, Event, Reset};
 use crate::broadcast;
 use crate::golden::LoadedGolden;
 use crate::machine::VmmSource;
+use crate::vmm::VmmConfig;
 
 use budget::Budget;
 use keeper::Keeper;
@@ -108,10 +109,11 @@ impl Pool {
     /// [`Error::BootFailed`] for a golden snapshot that can't be used; [`Error::NotAvailable`] where there is no KVM.
     pub async fn open(config: PoolConfig) -> Result<Pool, Error> {
         config.check()?;
-        let source = VmmSource::Spawn(config.sandbox.vmm_config());
+        let vmm = config.sandbox.vmm_config();
         super::driver::check_kvm()?;
+        let source = VmmSource::Spawn(vmm.clone());
         let golden = supply::load(config.golden()?, &source).await?;
-        Pool::start(config, source, golden)
+        Pool::start(config, vmm, golden)
     }
 
     /// The same on a golden snapshot that was loaded before, and on VMMs that are spawned as `vmm` says. What the
@@ -122,21 +124,17 @@ impl Pool {
     /// [`Error::Config`], for a golden snapshot too that was loaded for a VMM of another program.
     pub fn with_loaded(
         config: PoolConfig,
-        vmm: crate::vmm::VmmConfig,
+        vmm: VmmConfig,
         golden: Arc<LoadedGolden>,
     ) -> Result<Pool, Error> {
         config.check()?;
-        Pool::start(config, VmmSource::Spawn(vmm), golden)
+        Pool::start(config, vmm, golden)
     }
 
-    fn start(
-        config: PoolConfig,
-        source: VmmSource,
-        golden: Arc<LoadedGolden>,
-    ) -> Result<Pool, Error> {
+    fn start(config: PoolConfig, vmm: VmmConfig, golden: Arc<LoadedGolden>) -> Result<Pool, Error> {
         check_shareable(&golden)?;
-        let budget = Budget::of(&config)?;
-        let memory = budget.check(&config, &[&golden])?;
+        let budget = Budget::of(&config, &vmm)?;
+        let memory = budget.check(&[&golden])?;
         let events: Arc<Events> = Arc::default();
         let (requests, inbox) = mpsc::unbounded_channel();
         let (status, seen) = watch::channel(PoolStatus::default());
@@ -144,7 +142,7 @@ impl Pool {
         let handles = requests.downgrade();
         let keeper = Keeper::new(
             config.clone(),
-            source,
+            VmmSource::Spawn(vmm),
             golden,
             told,
             status,

@@ -80,8 +80,9 @@ async fn new_sandboxes_are_of_the_new_one_and_old_ones_finish() {
 #[tokio::test]
 async fn both_have_to_fit_into_the_budget() {
     let place = Place::new().await;
-    // One golden snapshot of 16 MiB with one VMM and one that is started ahead, and no more.
-    let pool = place.pool(place.config().memory_limit_mib(16 + 2 * 48));
+    // One golden snapshot of 16 MiB with its VMM, one that is started ahead and one that is empty, and not
+    // enough for another.
+    let pool = place.pool(place.config().memory_limit_mib(16 + 2 * 48 + 32 + 1));
     let error = pool.replace_golden(another(&place)).await.unwrap_err();
     assert!(matches!(error, Error::Config(_)), "{error:?}");
     // It serves the old one as before.
