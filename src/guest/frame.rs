@@ -22,6 +22,18 @@ const USUAL: usize = 512;
 ///
 /// [`FrameError`] by what was wrong with the frame.
 pub fn read_frame(reader: &mut impl Read) -> Result<Option<Frame>, FrameError> {
+    match read_body(reader)? {
+        Some(body) => Ok(Some(Frame::decode(&body)?)),
+        None => Ok(None),
+    }
+}
+
+/// Reads the body of one frame; `None` at a clean end, between frames.
+///
+/// # Errors
+///
+/// As [`read_frame`], but for what decoding finds.
+pub(crate) fn read_body(reader: &mut impl Read) -> Result<Option<Vec<u8>>, FrameError> {
     let mut header = [0; HEADER];
     let mut filled = 0;
     while filled < HEADER {
@@ -40,7 +52,7 @@ pub fn read_frame(reader: &mut impl Read) -> Result<Option<Frame>, FrameError> {
         body.resize(length.min(start + READ_STEP), 0);
         reader.read_exact(&mut body[start..])?;
     }
-    Ok(Some(Frame::decode(&body)?))
+    Ok(Some(body))
 }
 
 /// Writes one frame in one piece, and flushes.

@@ -10,6 +10,7 @@ pub mod frame;
 #[cfg(feature = "guest")]
 pub mod init;
 pub mod protocol;
+pub mod record;
 #[cfg(feature = "guest")]
 pub mod stand_in;
 

@@ -31,13 +31,18 @@ impl EvidenceChain {
 
     /// The last link as a tool's result carries it: `sha256:` and 64 hexadecimal digits.
     pub fn last_link(&self) -> String {
-        let mut text = String::with_capacity(71);
-        text.push_str("sha256:");
-        for byte in self.0 {
-            write!(text, "{byte:02x}").expect("a string takes everything");
-        }
-        text
+        digest_text(&self.0)
     }
+}
+
+/// A SHA-256 as the wire has it: `sha256:` and 64 hexadecimal digits.
+pub(super) fn digest_text(digest: &[u8; 32]) -> String {
+    let mut text = String::with_capacity(71);
+    text.push_str("sha256:");
+    for byte in digest {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+    }
+    text
 }
 
 #[cfg(test)]

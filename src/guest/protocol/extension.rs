@@ -82,16 +82,22 @@ pub enum Extension {
     /// whose hello lists this. They rest on the chunks, so a result that has them has evidence too, of at most twice
     /// [`MAX_OUTPUT`](super::MAX_OUTPUT) bytes.
     Result,
+    /// [`OpenRun`](super::OpenRun): tools with streams, on connections of their own.
+    Run,
+    /// [`OpenPush`](super::OpenPush) and [`OpenPull`](super::OpenPull): files, on connections of their own.
+    Files,
 }
 
 impl Extension {
     /// Every extension that this build knows.
-    pub const ALL: [Extension; 5] = [
+    pub const ALL: [Extension; 7] = [
         Extension::Nonce,
         Extension::Reseed,
         Extension::Clock,
         Extension::Evidence,
         Extension::Result,
+        Extension::Run,
+        Extension::Files,
     ];
 
     /// The extension's name in a [`Hello`].
@@ -102,6 +108,8 @@ impl Extension {
             Extension::Clock => "clock",
             Extension::Evidence => "evidence",
             Extension::Result => "result/1",
+            Extension::Run => "run/1",
+            Extension::Files => "files/1",
         }
     }
 }

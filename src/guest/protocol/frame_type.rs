@@ -29,11 +29,15 @@ pub enum FrameType {
     Imprinted,
     Renew,
     Renewed,
+    OpenRun,
+    OpenPush,
+    OpenPull,
+    Opened,
 }
 
 impl FrameType {
     /// Every type.
-    pub const ALL: [FrameType; 13] = [
+    pub const ALL: [FrameType; 17] = [
         FrameType::ToolDispatch,
         FrameType::ToolResult,
         FrameType::EvidenceChunk,
@@ -47,6 +51,10 @@ impl FrameType {
         FrameType::Imprinted,
         FrameType::Renew,
         FrameType::Renewed,
+        FrameType::OpenRun,
+        FrameType::OpenPush,
+        FrameType::OpenPull,
+        FrameType::Opened,
     ];
 
     /// The name on the wire.
@@ -65,6 +73,10 @@ impl FrameType {
             FrameType::Imprinted => "Imprinted",
             FrameType::Renew => "Renew",
             FrameType::Renewed => "Renewed",
+            FrameType::OpenRun => "OpenRun",
+            FrameType::OpenPush => "OpenPush",
+            FrameType::OpenPull => "OpenPull",
+            FrameType::Opened => "Opened",
         }
     }
 
@@ -79,12 +91,16 @@ impl FrameType {
             | FrameType::ErrorEvent
             | FrameType::Hello
             | FrameType::Imprinted
-            | FrameType::Renewed => Some(SMALL),
+            | FrameType::Renewed
+            | FrameType::Opened => Some(SMALL),
             FrameType::ToolDispatch
             | FrameType::GuestQuery
             | FrameType::ResetSignal
             | FrameType::Imprint
-            | FrameType::Renew => None,
+            | FrameType::Renew
+            | FrameType::OpenRun
+            | FrameType::OpenPush
+            | FrameType::OpenPull => None,
         }
     }
 
@@ -203,6 +219,7 @@ mod tests {
             ("Hello", 64),
             ("Imprinted", 64),
             ("Renewed", 64),
+            ("Opened", 64),
         ];
         assert_eq!(to_host, expected);
     }

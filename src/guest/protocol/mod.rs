@@ -5,6 +5,24 @@
 //! value outside its range. Decoding allocates for what a frame may hold and for nothing else: a hostile peer gets no more
 //! memory out of the host than the bytes that it sent. How large a frame of each type the host takes is
 //! [`FrameType::limit_at_host`]; the type is read before anything else is decoded.
+//!
+//! # Streams
+//!
+//! A run with streams and a transfer of files have a connection of their own. Its first frame is an [`OpenRun`], an
+//! [`OpenPush`] or an [`OpenPull`]; the guest answers with [`Opened`], and from there on only
+//! [records](super::record) cross it, or with an [`ErrorEvent`], and closes it.
+//!
+//! | connection | to the guest | to the host |
+//! |---|---|---|
+//! | run | `Stdin`, `EndOfStdin`, `Signal` ([`RunSignal`]) | `Stdout`, `Stderr`, at last `End` ([`RunEnd`]) |
+//! | push | `Data`, `EndOfData` | at last `End` ([`TransferEnd`]) |
+//! | pull | nothing | `Data`, `EndOfData`, at last `End` ([`TransferEnd`]) |
+//!
+//! Any other record, or one out of this order, ends the connection and is an error of this connection alone. A host that
+//! closes a connection cancels its run or its transfer.
+//!
+//! A guest takes records while less than [`MAX_RECORD`](super::record::MAX_RECORD) bytes of standard input wait for the tool to
+//! read them: a signal gets past that, and waits behind more. What comes after the tool's end is not taken.
 
 mod closed;
 mod evidence;
@@ -13,6 +31,8 @@ mod frame_type;
 mod json_text;
 mod query;
 mod reset;
+mod run_chain;
+mod stream;
 mod tool;
 mod tool_result;
 
@@ -21,6 +41,7 @@ use serde::{Deserialize, Serialize};
 use crate::sanitize;
 use closed::Tagged;
 
+pub use crate::archive::TransferLimits;
 pub use evidence::EvidenceChain;
 pub use extension::{Extension, Hello, Imprint, Imprinted, Renew, Renewed, Seed};
 pub use frame_type::FrameType;
@@ -30,6 +51,11 @@ pub use query::{
 };
 pub use reset::{
     DivergenceAction, ResetAck, ResetReason, ResetSignal, VerificationDetails, VmmApiState,
+};
+pub use run_chain::{Direction, RunChain};
+pub use stream::{
+    JsonRecord, MAX_ENVIRONMENT, OpenPull, OpenPush, OpenRun, Opened, RunEnd, RunOutcome,
+    RunSignal, StdinMode, TransferEnd,
 };
 pub use tool::{EvidenceChunk, ToolDispatch, ToolName, ToolNameError};
 pub use tool_result::{
@@ -85,6 +111,14 @@ pub enum Frame {
     Renew(Renew),
     /// To the host: what was renewed.
     Renewed(Renewed),
+    /// To the guest, the first frame of a connection of its own: run a tool with streams.
+    OpenRun(OpenRun),
+    /// To the guest, the first frame of a connection of its own: take files.
+    OpenPush(OpenPush),
+    /// To the guest, the first frame of a connection of its own: give files.
+    OpenPull(OpenPull),
+    /// To the host: records follow on this connection.
+    Opened(Opened),
 }
 
 /// Something went wrong in the guest that belongs to no request.
@@ -116,6 +150,10 @@ impl Frame {
             Frame::Imprinted(_) => FrameType::Imprinted,
             Frame::Renew(_) => FrameType::Renew,
             Frame::Renewed(_) => FrameType::Renewed,
+            Frame::OpenRun(_) => FrameType::OpenRun,
+            Frame::OpenPush(_) => FrameType::OpenPush,
+            Frame::OpenPull(_) => FrameType::OpenPull,
+            Frame::Opened(_) => FrameType::Opened,
         }
     }
 
@@ -143,7 +181,11 @@ impl Frame {
             | Frame::ResetSignal(_)
             | Frame::Imprint(_)
             | Frame::Imprinted(_)
-            | Frame::Renew(_) => 0,
+            | Frame::Renew(_)
+            | Frame::OpenRun(_)
+            | Frame::OpenPush(_)
+            | Frame::OpenPull(_)
+            | Frame::Opened(_) => 0,
         }
     }
 
@@ -173,6 +215,10 @@ impl Frame {
             FrameType::Imprinted => Frame::Imprinted(tagged(body)?),
             FrameType::Renew => Frame::Renew(tagged(body)?),
             FrameType::Renewed => Frame::Renewed(tagged(body)?),
+            FrameType::OpenRun => Frame::OpenRun(tagged(body)?),
+            FrameType::OpenPush => Frame::OpenPush(tagged(body)?),
+            FrameType::OpenPull => Frame::OpenPull(tagged(body)?),
+            FrameType::Opened => Frame::Opened(tagged(body)?),
         })
     }
 }

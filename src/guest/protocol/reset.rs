@@ -95,7 +95,7 @@ pub enum DivergenceAction {
     Halt,
 }
 
-fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(super) fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     match text.strip_prefix("sha256:") {
         Some("not-configured") => Ok(text),

@@ -32,6 +32,11 @@ fn examples() -> Vec<Value> {
         json!({"type": "Imprinted", "request_id": ID}),
         json!({"type": "Renew", "request_id": ID, "seed": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "unix_nanos": 1_767_323_045_000_000_000_u64}),
         json!({"type": "Renewed", "request_id": ID, "nonce": null, "reseeded": true, "clock_set": false, "clock_offset_ms": -3}),
+        json!({"type": "OpenRun", "command_id": "c1", "tool": "sh", "params": {"script": "cat"}, "deadline_ms": 5000, "stdin": "piped", "env": {"LANG": "C"}, "cwd": "/work"}),
+        json!({"type": "OpenRun", "command_id": "c1", "tool": "sh", "params": {}, "deadline_ms": 0, "stdin": "none", "env": {}, "cwd": null}),
+        json!({"type": "OpenPush", "transfer_id": ID, "path": "/work", "limits": {"entries": 1, "bytes": 2}}),
+        json!({"type": "OpenPull", "transfer_id": ID, "path": "/work/x", "limits": {"entries": 1, "bytes": 2}}),
+        json!({"type": "Opened"}),
     ]
 }
 
@@ -54,7 +59,11 @@ fn every_frame_keeps_its_wire_shape() {
         seen.insert(frame.name());
         assert_eq!(serde_json::to_value(&frame).unwrap(), body);
     }
-    assert_eq!(seen.len(), 13, "every frame has an example");
+    assert_eq!(
+        seen.len(),
+        FrameType::ALL.len(),
+        "every frame has an example"
+    );
 }
 
 #[test]
@@ -62,7 +71,9 @@ fn the_type_may_come_last() {
     for mut body in examples() {
         let name = body.as_object_mut().unwrap().remove("type").unwrap();
         let text = body.to_string();
-        let text = format!("{},\"type\":{name}}}", text.strip_suffix('}').unwrap());
+        let fields = text.strip_suffix('}').unwrap();
+        let comma = if fields == "{" { "" } else { "," };
+        let text = format!("{fields}{comma}\"type\":{name}}}");
         assert_eq!(Frame::decode(text.as_bytes()).unwrap().name(), name);
     }
 }
@@ -72,8 +83,8 @@ fn every_object_is_closed() {
     for body in examples() {
         refused(&with(body.clone(), "surprise", json!(1)));
         for (field, value) in body.as_object().unwrap() {
-            // `params` are the tool's own business.
-            if value.is_object() && field != "params" {
+            // `params` and `env` have the caller's own names.
+            if value.is_object() && field != "params" && field != "env" {
                 refused(&with(
                     body.clone(),
                     field,
@@ -90,8 +101,8 @@ fn every_field_is_needed_unless_it_may_be_null() {
         for field in body.as_object().unwrap().keys() {
             let mut lacking = body.clone();
             lacking.as_object_mut().unwrap().remove(field);
-            let may_lack =
-                matches!(field.as_str(), "evidence_hash" | "nonce") && body["type"] != "Imprint";
+            let may_lack = matches!(field.as_str(), "evidence_hash" | "nonce" | "cwd")
+                && body["type"] != "Imprint";
             assert_eq!(decode(&lacking).is_ok(), may_lack, "{lacking}");
         }
     }

@@ -1,0 +1,79 @@
+//! The evidence chains of a run with streams: one for each direction.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::guest::record::RecordKind;
+
+/// Keeps the hash of a record apart from every other hash.
+const DOMAIN: &[u8] = b"chv-sandbox-run-v2\0";
+
+/// Which way a record goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Direction {
+    /// From the host to the guest.
+    ToGuest = 0,
+    /// From the guest to the host.
+    ToHost = 1,
+}
+
+/// The chain over the records of one run that go one way, so far.
+///
+/// The first link is `SHA-256(domain || direction || u32be(length) || body)` of the body of the frame that opened the run;
+/// each record makes `SHA-256(link || kind || u32be(size) || bytes)` of the link before it. The last record, which carries
+/// the links, is in neither chain. Guest and host each keep their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunChain([u8; 32]);
+
+impl RunChain {
+    /// The chain of a run before its first record.
+    pub fn new(direction: Direction, open_run_body: &[u8]) -> RunChain {
+        let link = Sha256::new()
+            .chain_update(DOMAIN)
+            .chain_update([direction as u8])
+            .chain_update((open_run_body.len() as u32).to_be_bytes())
+            .chain_update(open_run_body);
+        RunChain(link.finalize().into())
+    }
+
+    /// The next link.
+    pub fn append(&mut self, kind: RecordKind, body: &[u8]) {
+        let link = Sha256::new()
+            .chain_update(self.0)
+            .chain_update([kind as u8])
+            .chain_update((body.len() as u32).to_be_bytes())
+            .chain_update(body);
+        self.0 = link.finalize().into();
+    }
+
+    /// The last link.
+    pub fn link(&self) -> [u8; 32] {
+        self.0
+    }
+
+    /// A link as the wire has it: `sha256:` and 64 hexadecimal digits.
+    pub fn text(link: &[u8; 32]) -> String {
+        super::evidence::digest_text(link)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The expected hashes were made with `printf`, `xxd` and `sha256sum`.
+    #[test]
+    fn the_links_are_those_of_independent_tools() {
+        let mut chain = RunChain::new(Direction::ToHost, b"{}");
+        assert_eq!(RunChain::text(&chain.link()), FIRST);
+        chain.append(RecordKind::Stdout, b"hi\n");
+        assert_eq!(RunChain::text(&chain.link()), SECOND);
+        assert_ne!(
+            RunChain::new(Direction::ToGuest, b"{}"),
+            RunChain::new(Direction::ToHost, b"{}")
+        );
+    }
+
+    const FIRST: &str = "sha256:1ade5dff2807bb6fe83e745fd4a19cea533339e1da9104ba643789add8d86070";
+    const SECOND: &str = "sha256:1e1e8c720ad41b7b05b6643f2a98979512eec96a6473bef5f9ee89776c09b8fa";
+}
