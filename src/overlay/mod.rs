@@ -15,7 +15,6 @@
 //! (`tokio::task::spawn_blocking`).
 
 mod copy;
-mod digest;
 mod error;
 mod examine;
 mod extents;
@@ -41,8 +40,8 @@ mod stream;
 mod temporary_sibling;
 mod verity;
 
+pub use crate::digest::{Digest, ParseDigestError};
 pub use copy::{Copied, CopyMethod};
-pub use digest::{Digest, ParseDigestError};
 pub use error::{Change, Error};
 pub use examine::{VerificationLevel, examine};
 pub use file::FileIdentity;

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::digest::{parse_text, write_text};
 use crate::overlay::ParseDigestError;
-use crate::overlay::digest::{parse_text, write_text};
 
 /// A Linux fs-verity digest: SHA-256, blocks of 4 KiB, no salt. Its text is `fsverity-sha256:` and 64 lower-case
 /// hexadecimal digits, in JSON too.

@@ -1,4 +1,4 @@
-//! The digest of a disk, as it is written in baselines, manifests and reports.
+//! SHA-256 digests, as they are written in baselines, manifests, reports and on the wire.
 
 use std::fmt;
 use std::str::FromStr;
@@ -79,7 +79,7 @@ impl FromStr for Digest {
 }
 
 /// Writes a digest as `prefix` and 64 lower-case hexadecimal digits.
-pub(super) fn write_text(
+pub(crate) fn write_text(
     f: &mut fmt::Formatter<'_>,
     prefix: &str,
     bytes: &[u8; 32],
@@ -89,7 +89,7 @@ pub(super) fn write_text(
 }
 
 /// Takes exactly what [`write_text`] writes with the same prefix.
-pub(super) fn parse_text(prefix: &'static str, text: &str) -> Result<[u8; 32], ParseDigestError> {
+pub(crate) fn parse_text(prefix: &'static str, text: &str) -> Result<[u8; 32], ParseDigestError> {
     let digits = text.strip_prefix(prefix);
     digits.and_then(parse_hex).ok_or_else(|| ParseDigestError {
         prefix,

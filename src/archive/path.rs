@@ -1,0 +1,182 @@
+//! The names that entries may have, and where symbolic links may lead.
+
+use super::ArchiveError;
+
+/// The longest name of an entry, in bytes: what the kernel takes as a path.
+pub(super) const MAX_PATH: usize = 4095;
+
+/// The longest part of a name between two slashes, in bytes.
+const MAX_PART: usize = 255;
+
+/// An entry's name without the spellings that mean the same: `./a`, `a/` and `a` are `a`, and the root is empty.
+pub(super) fn normalized(name: &[u8]) -> Result<&[u8], ArchiveError> {
+    if name.is_empty() {
+        return Err(ArchiveError::name(name, "is no name: it is empty"));
+    }
+    if name.starts_with(b"/") {
+        return Err(ArchiveError::name(name, "is absolute"));
+    }
+    if name == b"." {
+        return Ok(b"");
+    }
+    let path = name.strip_prefix(b"./").unwrap_or(name);
+    let path = path.strip_suffix(b"/").unwrap_or(path);
+    if !path.is_empty() {
+        check(path, name)?;
+    }
+    Ok(path)
+}
+
+fn check(path: &[u8], name: &[u8]) -> Result<(), ArchiveError> {
+    let fault = if path.len() > MAX_PATH {
+        "is longer than 4095 bytes"
+    } else if path.contains(&0) {
+        "contains a NUL byte"
+    } else {
+        match path.split(|&byte| byte == b'/').find_map(part_fault) {
+            None => return Ok(()),
+            Some(fault) => fault,
+        }
+    };
+    Err(ArchiveError::name(name, fault))
+}
+
+fn part_fault(part: &[u8]) -> Option<&'static str> {
+    match part {
+        b"" => Some("has an empty part"),
+        b"." => Some("has a part that is \".\""),
+        b".." => Some("has a part that is \"..\""),
+        _ if part.len() > MAX_PART => Some("has a part of more than 255 bytes"),
+        _ => None,
+    }
+}
+
+/// Whether `name` can be that of a file in a directory.
+pub(super) fn check_file_name(name: &[u8]) -> Result<(), ArchiveError> {
+    match part_fault(name) {
+        None if name.contains(&b'/') => Err(ArchiveError::name(name, "contains a slash")),
+        None => check(name, name),
+        Some(fault) => Err(ArchiveError::name(name, fault)),
+    }
+}
+
+/// The directory of an entry, and its name there.
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
+}
+
+/// Checks that the symbolic link at `path` leads to nowhere outside the tree, whatever other links there are in it.
+///
+/// `..` stands for the parent of a real directory only at the beginning of a target; behind a name, which may be that of
+/// another link, it could lead anywhere.
+pub(super) fn check_target(path: &[u8], target: &[u8]) -> Result<(), ArchiveError> {
+    let fault = if target.is_empty() {
+        "is a symbolic link to nothing"
+    } else if target.len() > MAX_PATH {
+        "is a symbolic link with a target of more than 4095 bytes"
+    } else if target.contains(&0) {
+        "is a symbolic link with a target that contains a NUL byte"
+    } else if target.starts_with(b"/") {
+        "is a symbolic link with an absolute target"
+    } else if leads_out(path, target) {
+        "is a symbolic link with a target that may lead out of the tree"
+    } else {
+        return Ok(());
+    };
+    Err(ArchiveError::name(path, fault))
+}
+
+fn leads_out(path: &[u8], target: &[u8]) -> bool {
+    let mut above = path.iter().filter(|&&byte| byte == b'/').count();
+    let mut named = false;
+    for part in target.split(|&byte| byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if named || above == 0 => return true,
+            b".." => above -= 1,
+            _ => named = true,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_name_has_few_spellings() {
+        let long = [&[b'x'; 255][..], b"/", &[b'y'; 255]].concat();
+        for (name, expected) in [
+            (&b"."[..], &b""[..]),
+            (b"./", b""),
+            (b"a", b"a"),
+            (b"./a", b"a"),
+            (b"a/", b"a"),
+            (b"./a/b/", b"a/b"),
+            (b"-rf", b"-rf"),
+            (b" a\nb ", b" a\nb "),
+            (b"...", b"..."),
+            (b"\xff\xfe", b"\xff\xfe"),
+            (&long, &long),
+        ] {
+            assert_eq!(normalized(name).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn other_names_are_refused() {
+        let deep = b"a/".repeat(2048);
+        for name in [
+            &b""[..],
+            b"/",
+            b"/a",
+            b"//a",
+            b"..",
+            b"../a",
+            b"a/..",
+            b"a/../b",
+            b"./..",
+            b"././a",
+            b"a/./b",
+            b"a//b",
+            b"a//",
+            b".//a",
+            b"a\0b",
+            &[b'x'; 256],
+            &[&[b'x'; 256][..], b"/a"].concat(),
+            &[&deep[..], b"a"].concat(),
+        ] {
+            let error = normalized(name).unwrap_err();
+            assert_eq!(error.code().text(), "SANDBOX_FILE_NAME", "{error}");
+        }
+        assert!(normalized(&deep[..4095]).is_ok());
+    }
+
+    #[test]
+    fn links_stay_in_the_tree() {
+        #[track_caller]
+        fn check(path: &[u8], target: &[u8], stays: bool) {
+            assert_eq!(check_target(path, target).is_ok(), stays);
+        }
+        check(b"a", b"b", true);
+        check(b"a", b"./b/", true);
+        check(b"a", b".", true);
+        check(b"d/a", b"../b", true);
+        check(b"d/a", b"..", true);
+        check(b"d/e/a", b"../../b/c", true);
+        check(b"a", b"..", false);
+        check(b"a", b"../tree/b", false);
+        check(b"d/a", b"../../b", false);
+        check(b"a", b"/etc/passwd", false);
+        check(b"a", b"", false);
+        check(b"a", b"b\0c", false);
+        check(b"a", &[b'x'; 4096], false);
+        // `d` may be a link to `.`, and then `d/..` is outside.
+        check(b"a", b"d/..", false);
+        check(b"a", b"d/../b", false);
+    }
+}
