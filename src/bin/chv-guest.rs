@@ -52,6 +52,9 @@ fn serve() -> Result<Infallible, Box<dyn Error>> {
         Confinement::in_process()
     };
     let dispatcher = Dispatcher::new(toolbox, &confinement, LinuxSystem::new())?;
+    if let Err(error) = dispatcher.create_files_directory() {
+        tracing::warn!(error = %Causes(&error), "there is no directory for files");
+    }
     let listener = VsockListener::bind(options.port)?;
     writeln!(std::io::stderr(), "CHV-GUEST READY")?;
     Ok(listener.serve(&dispatcher)?)

@@ -1,11 +1,13 @@
 //! A stand-in for a guest, for tests where there is no KVM: the real dispatcher, in this process, behind a
 //! hybrid-vsock socket as a VMM has one.
 //!
-//! Its descriptors, clock and random pool are made up. It can be told to misbehave ([`Behaviour`]), to have other
+//! It has the built-in tools, or those of a [`Toolbox`], which may be functions of this process. Its descriptors, clock and
+//! random pool are made up. It can be told to misbehave ([`Behaviour`]), to have other
 //! descriptors open, and to forget what a guest keeps only in memory.
 
+use std::fmt;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Cursor, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -14,16 +16,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::dispatcher::{Confinement, Dispatcher, System, Toolbox};
-use super::frame::{encode, read_frame};
-use super::protocol::{Frame, GuestProcess, MemUsage};
+pub use super::dispatcher::Intercept;
+use super::dispatcher::{Confinement, Dispatcher, Limits, System, Toolbox};
+use super::protocol::{GuestProcess, MemUsage};
 use crate::causes::Causes;
 
 /// What the stand-in says it has open, unless it is told otherwise.
 const OPEN_FILES: u64 = 12;
 
 /// The longest line of the handshake, in bytes.
-const MAX_LINE: u64 = 32;
+const MAX_LINE: usize = 32;
 
 /// How the stand-in treats a connection that begins from now on.
 #[derive(Clone, Default)]
@@ -36,12 +38,10 @@ pub enum Behaviour {
     /// The handshake is answered, and nothing after it.
     Silent,
     /// Each frame is shown to this function. The bytes that it returns are sent instead of the dispatcher's answer;
-    /// for `None` the dispatcher answers.
+    /// for `None` the dispatcher answers. Records pass it by; where it answers a frame that opens a connection of its own,
+    /// they are dropped.
     Intercepted(Intercept),
 }
-
-/// What stands before the dispatcher. See [`Behaviour::Intercepted`].
-pub type Intercept = Arc<dyn Fn(&Frame) -> Option<Vec<u8>> + Send + Sync>;
 
 /// A guest that comes and goes with its VM: [`start`](Self::start) at the VM's boot or restore,
 /// [`stop`](Self::stop) at its delete.
@@ -53,8 +53,17 @@ pub struct StandIn {
     shared: Arc<Shared>,
 }
 
+impl fmt::Debug for StandIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StandIn")
+            .field("socket", &self.shared.socket)
+            .finish_non_exhaustive()
+    }
+}
+
 struct Shared {
     socket: PathBuf,
+    toolbox: Toolbox,
     open_files: Arc<AtomicU64>,
     behaviour: Mutex<Behaviour>,
     dispatcher: Mutex<Dispatcher>,
@@ -74,12 +83,23 @@ impl StandIn {
     ///
     /// On an architecture for which the tools' seccomp filter doesn't exist.
     pub fn new(socket: impl Into<PathBuf>) -> io::Result<StandIn> {
+        StandIn::with_toolbox(socket, Toolbox::built_in())
+    }
+
+    /// A guest with other tools, such as [functions of this process](Toolbox::with_function). The toolbox's limits hold, but for
+    /// that of processes, which the kernel counts by user.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_toolbox(socket: impl Into<PathBuf>, toolbox: Toolbox) -> io::Result<StandIn> {
         let open_files = Arc::new(AtomicU64::new(OPEN_FILES));
         Ok(StandIn {
             shared: Arc::new(Shared {
                 socket: socket.into(),
                 behaviour: Mutex::default(),
-                dispatcher: Mutex::new(booted(&open_files)?),
+                dispatcher: Mutex::new(booted(&toolbox, &open_files)?),
+                toolbox,
                 open_files,
                 running: Mutex::new(None),
             }),
@@ -94,6 +114,7 @@ impl StandIn {
             shared: Arc::new(Shared {
                 socket: socket.into(),
                 open_files: Arc::clone(&self.shared.open_files),
+                toolbox: self.shared.toolbox.clone(),
                 behaviour: Mutex::new(lock(&self.shared.behaviour).clone()),
                 dispatcher: Mutex::new(lock(&self.shared.dispatcher).clone()),
                 running: Mutex::new(None),
@@ -158,8 +179,13 @@ impl StandIn {
     ///
     /// As [`new`](Self::new).
     pub fn forget(&self) -> io::Result<()> {
-        *lock(&self.shared.dispatcher) = booted(&self.shared.open_files)?;
+        *lock(&self.shared.dispatcher) = booted(&self.shared.toolbox, &self.shared.open_files)?;
         Ok(())
+    }
+
+    /// How many descriptors the guest says it has open.
+    pub fn open_files(&self) -> u64 {
+        self.shared.open_files.load(Ordering::Acquire)
     }
 
     /// How many descriptors the guest says it has open, from now on.
@@ -198,72 +224,53 @@ impl Drop for Shared {
 }
 
 /// The dispatcher of a guest that was booted just now.
-fn booted(open_files: &Arc<AtomicU64>) -> io::Result<Dispatcher> {
+fn booted(toolbox: &Toolbox, open_files: &Arc<AtomicU64>) -> io::Result<Dispatcher> {
     let system = MadeUp {
         open_files: Arc::clone(open_files),
     };
-    Dispatcher::new(Toolbox::built_in(), &Confinement::in_process(), system)
+    let confinement = Confinement::in_process();
+    let limits = Limits {
+        processes: confinement.limits.processes,
+        ..toolbox.limits().clone()
+    };
+    let confinement = Confinement {
+        limits,
+        ..confinement
+    };
+    Dispatcher::new(toolbox.clone(), &confinement, system)
 }
 
 /// The VMM's half of the handshake, then the guest.
 fn serve(
-    stream: &UnixStream,
+    mut stream: &UnixStream,
     dispatcher: &Dispatcher,
     behaviour: Behaviour,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut line = String::new();
-    reader.by_ref().take(MAX_LINE).read_line(&mut line)?;
-    let is_connect = line.starts_with("CONNECT ") && line.ends_with('\n');
-    if !is_connect || matches!(behaviour, Behaviour::NoListener) {
+    if !is_connect(stream)? || matches!(behaviour, Behaviour::NoListener) {
         // A VMM closes without a word.
         return Ok(());
     }
-    let mut writer = stream.try_clone()?;
-    writer.write_all(b"OK 1073741824\n")?;
+    stream.write_all(b"OK 1073741824\n")?;
     match behaviour {
         Behaviour::Silent => {
-            io::copy(&mut reader, &mut io::sink())?;
+            io::copy(&mut stream, &mut io::sink())?;
         }
         Behaviour::Intercepted(intercept) => {
-            let reader = Intercepted {
-                reader,
-                answers: writer.try_clone()?,
-                intercept,
-                passed: Cursor::default(),
-            };
-            dispatcher.serve(reader, writer)?;
+            dispatcher.serve_intercepted(stream.try_clone()?, &intercept)?;
         }
-        Behaviour::Dispatcher | Behaviour::NoListener => dispatcher.serve(reader, writer)?,
+        Behaviour::Dispatcher | Behaviour::NoListener => dispatcher.serve(stream.try_clone()?)?,
     }
     Ok(())
 }
 
-/// What is left for the dispatcher to read.
-struct Intercepted {
-    reader: BufReader<UnixStream>,
-    answers: UnixStream,
-    intercept: Intercept,
-    /// The frame that the dispatcher reads now.
-    passed: Cursor<Vec<u8>>,
-}
-
-impl Read for Intercepted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let read = self.passed.read(buffer)?;
-            if read > 0 || buffer.is_empty() {
-                return Ok(read);
-            }
-            let Some(frame) = read_frame(&mut self.reader).map_err(io::Error::other)? else {
-                return Ok(0);
-            };
-            match (self.intercept)(&frame) {
-                Some(answer) => self.answers.write_all(&answer)?,
-                None => self.passed = Cursor::new(encode(&frame).map_err(io::Error::other)?),
-            }
-        }
+/// Reads the line that opens a connection, and nothing beyond it; whether it is one.
+fn is_connect(mut stream: &UnixStream) -> io::Result<bool> {
+    let mut line = Vec::with_capacity(MAX_LINE);
+    let mut byte = [0];
+    while line.len() < MAX_LINE && byte != [b'\n'] && stream.read(&mut byte)? == 1 {
+        line.extend(byte);
     }
+    Ok(line.starts_with(b"CONNECT ") && line.ends_with(b"\n"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,15 +1,19 @@
 //! One command, from its dispatch to its result.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
+use super::capture::Output;
+use super::confinement::StartError;
 use super::evidence::{Ending, Evidence};
-use super::run::{self, Outcome};
-use super::toolbox::Refused;
+use super::running::{Ended, Running};
+use super::toolbox::{Call, Refused, Wishes};
 use super::{MAX_DEADLINE_MS, Shared};
 use crate::causes::Causes;
 use crate::guest::frame::LengthError;
-use crate::guest::protocol::{ToolDispatch, ToolOutcomeKind};
+use crate::guest::protocol::{ToolDispatch, ToolName, ToolOutcomeKind};
 
 impl Shared {
     /// Runs a tool to its end and makes the frames that say so, `detailed` or not. Those that the host gets before go to
@@ -21,40 +25,42 @@ impl Shared {
         mut send: impl FnMut(&[u8]),
     ) -> Result<Vec<u8>, LengthError> {
         let mut evidence = Evidence::new(&dispatch.command_id, detailed);
-        let line = match self
-            .toolbox
-            .command_line(dispatch.tool.as_str(), &dispatch.params)
-        {
-            Ok(line) => line,
+        let call = match self.call(
+            &dispatch.tool,
+            &dispatch.params,
+            &Wishes::default(),
+            dispatch.deadline_ms,
+        ) {
+            Ok(call) => call,
             Err(Refused::UnknownTool) => {
                 let reason = format!("the tool {:?} is not known", dispatch.tool.as_str());
                 return evidence.refuse(ToolOutcomeKind::NoSuchTool, reason);
             }
-            Err(Refused::Params(reason)) => {
+            Err(Refused::Because(reason)) => {
                 return evidence.refuse(ToolOutcomeKind::Refused, reason);
             }
         };
-        if dispatch.deadline_ms > MAX_DEADLINE_MS {
-            let reason = format!("the deadline is above {MAX_DEADLINE_MS} ms");
-            return evidence.refuse(ToolOutcomeKind::Refused, reason);
-        }
-        let deadline = Duration::from_millis(dispatch.deadline_ms);
-        let (outcome, mut output) = run::run(&line, deadline, &self.confinement, |stdout| {
-            if let Some(frames) = evidence.grown(stdout)? {
-                send(&frames);
-            }
-            Ok(())
-        });
+        let deadline = Instant::now() + Duration::from_millis(dispatch.deadline_ms);
+        let mut output = Output::default();
+        let ended = match Running::start(&call, deadline, &self.confinement) {
+            Ok(tool) => output.follow(tool, deadline, |stdout| {
+                if let Some(frames) = evidence.grown(stdout)? {
+                    send(&frames);
+                }
+                Ok(())
+            }),
+            Err(StartError::Directory(error) | StartError::Other(error)) => Err(error),
+        };
         self.sync();
-        let ending = match outcome {
-            Outcome::Exited(code) => Ending::exited(code),
-            Outcome::Signalled(signal) => Ending::signalled(signal),
-            Outcome::DeadlineExceeded => {
+        let ending = match ended {
+            Ok(Some(Ended::Exited(code))) => Ending::exited(code.into()),
+            Ok(Some(Ended::Signalled(signal))) => Ending::signalled(signal.into()),
+            Ok(None) => {
                 output.stderr.replace("deadline_exceeded".to_owned());
                 Ending::of_guest(ToolOutcomeKind::DeadlineExceeded)
             }
-            Outcome::Failed(error) => {
-                let reason = format!("{} could not be run: {error}", line.program);
+            Err(error) => {
+                let reason = format!("{} could not be run: {error}", call.name());
                 output.stderr.replace(reason);
                 Ending::of_guest(ToolOutcomeKind::GuestFailed)
             }
@@ -62,10 +68,27 @@ impl Shared {
         evidence.finish(ending, output)
     }
 
+    /// What a host's request runs, if it may.
+    pub(super) fn call(
+        &self,
+        tool: &ToolName,
+        params: &Value,
+        wishes: &Wishes<'_>,
+        deadline_ms: u64,
+    ) -> Result<Call, Refused> {
+        let call = self.toolbox.call(tool.as_str(), params, wishes)?;
+        match deadline_ms <= MAX_DEADLINE_MS {
+            true => Ok(call),
+            false => Err(Refused::Because(format!(
+                "the deadline is above {MAX_DEADLINE_MS} ms"
+            ))),
+        }
+    }
+
     /// Brings what the tools wrote to the disk, where the host's digest finds it: before the host knows that a tool has
     /// ended, and before a snapshot.
     pub(super) fn sync(&self) {
-        let Some(root) = &self.synced else { return };
+        let Some(root) = &self.root else { return };
         let synced: io::Result<()> =
             std::fs::File::open(root).and_then(|root| Ok(rustix::fs::syncfs(&root)?));
         if let Err(error) = synced {

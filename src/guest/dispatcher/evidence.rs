@@ -18,7 +18,7 @@ use crate::guest::protocol::{
     ToolOutcomeKind, ToolResult,
 };
 
-use super::run::Output;
+use super::capture::Output;
 
 /// How much standard output is worth a packet while the tool runs: what a pipe holds, so that a tool that writes without a
 /// pause makes a chunk of each read.
@@ -184,7 +184,7 @@ fn join_character(stdout: &mut Vec<u8>, stderr: &mut Vec<u8>) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::run::Captured;
+    use super::super::capture::Captured;
     use super::*;
     use crate::guest::frame::read_frame;
 

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::fs::File;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -14,19 +15,24 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use uuid::Uuid;
 
-use super::{Dispatcher, ServeError, lock};
+use super::stream::Place;
+use super::{Dispatcher, MAX_STREAMS, ServeError, lock};
 use crate::causes::Causes;
-use crate::guest::frame::{FrameError, encode};
+use crate::guest::frame::{FrameError, write_frame};
 use crate::guest::protocol::{Frame, GuestQuery, Hello, QueryKind};
 
-/// Most connections at the same time, each with a thread of its own; one more is closed at once.
-const MAX_CONNECTIONS: usize = 8;
+/// Threads that serve connections: one for each connection of its own, one for the channel, one for the channel that
+/// replaces it, and two for connections that are refused, or whose host hasn't closed them yet.
+const WORKERS: usize = MAX_STREAMS + 4;
 
-/// How long a host may leave the dispatcher waiting that has something to send.
-const SEND_LIMIT: Duration = Duration::from_secs(30);
+/// The stack of such a thread; a connection of its own is served on it to its end.
+const WORKER_STACK: usize = 512 * 1024;
+
+/// Most connections at the same time, those included that wait for a thread; one more is closed at once.
+const MAX_CONNECTIONS: usize = 4 * WORKERS;
 
 /// How long nothing is accepted after accepting has failed, so that a lasting failure doesn't spin.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -61,22 +67,23 @@ impl VsockListener {
     pub fn serve(&self, dispatcher: &Dispatcher) -> io::Result<Infallible> {
         let accepted = Arc::new(Accepted::default());
         let busy = Arc::new(AtomicUsize::new(0));
-        for _ in 0..MAX_CONNECTIONS {
+        for _ in 0..WORKERS {
             let (dispatcher, accepted) = (dispatcher.clone(), Arc::clone(&accepted));
-            let worker = thread::Builder::new().name("connection".to_owned());
+            let worker = thread::Builder::new()
+                .name("connection".to_owned())
+                .stack_size(WORKER_STACK);
             worker.spawn(move || work(&dispatcher, &accepted))?;
         }
         loop {
             match rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC) {
                 Ok(connection) => {
-                    let place = Place::take(&busy);
-                    if place.number >= MAX_CONNECTIONS {
+                    let Some(place) = Place::take(&busy, MAX_CONNECTIONS) else {
                         tracing::warn!(
                             "a connection was closed: there are {MAX_CONNECTIONS} already"
                         );
                         continue;
-                    }
-                    accepted.put(File::from(connection), place);
+                    };
+                    accepted.put(connection, place);
                 }
                 Err(error) => {
                     tracing::warn!(error = %Causes(&error), "no connection could be accepted");
@@ -95,7 +102,7 @@ fn work(dispatcher: &Dispatcher, accepted: &Accepted) -> ! {
     rehearse(dispatcher);
     loop {
         let (connection, _place) = accepted.take();
-        let served = panic::catch_unwind(AssertUnwindSafe(|| serve(dispatcher, &connection)));
+        let served = panic::catch_unwind(AssertUnwindSafe(|| dispatcher.serve(connection)));
         match served {
             Ok(Ok(())) => {}
             // Each connection that a snapshot holds ends like this after the restore, while the host waits for an
@@ -106,8 +113,6 @@ fn work(dispatcher: &Dispatcher, accepted: &Accepted) -> ! {
             Ok(Err(error)) => tracing::info!(error = %Causes(&error), "a connection ended"),
             Err(_) => tracing::error!("a connection ended: its thread panicked"),
         }
-        // It is gone already when the host has closed it.
-        let _ = rustix::net::shutdown(&connection, Shutdown::Both);
     }
 }
 
@@ -118,44 +123,36 @@ fn rehearse(dispatcher: &Dispatcher) {
         query_kind: QueryKind::OpenFdCount,
         ts: Timestamp::now(),
     };
-    let mut requests = Vec::new();
-    for request in [
-        Frame::Hello(Hello::of_this_build()),
-        Frame::GuestQuery(count),
-    ] {
-        match encode(&request) {
-            Ok(request) => requests.extend(request),
-            Err(error) => tracing::warn!(error = %Causes(&error), "a rehearsal was left out"),
+    let rehearsed = || {
+        let (host, guest) = UnixStream::pair().map_err(FrameError::Io)?;
+        for request in [
+            Frame::Hello(Hello::of_this_build()),
+            Frame::GuestQuery(count),
+        ] {
+            write_frame(&mut &host, &request)?;
         }
-    }
-    if let Err(error) = dispatcher.serve(requests.as_slice(), io::sink()) {
+        host.shutdown(Shutdown::Write).map_err(FrameError::Io)?;
+        dispatcher.serve(guest)
+    };
+    if let Err(error) = rehearsed() {
         tracing::warn!(error = %Causes(&error), "the rehearsal failed");
     }
-}
-
-fn serve(dispatcher: &Dispatcher, connection: &File) -> Result<(), ServeError> {
-    let prepared =
-        sockopt::set_socket_timeout(connection, sockopt::Timeout::Send, Some(SEND_LIMIT))
-            .map_err(io::Error::from)
-            .and_then(|()| connection.try_clone());
-    let writer = prepared.map_err(FrameError::Io)?;
-    dispatcher.serve(connection, writer)
 }
 
 /// The connections that no thread serves yet.
 #[derive(Default)]
 struct Accepted {
-    waiting: Mutex<VecDeque<(File, Place)>>,
+    waiting: Mutex<VecDeque<(OwnedFd, Place)>>,
     arrived: Condvar,
 }
 
 impl Accepted {
-    fn put(&self, connection: File, place: Place) {
+    fn put(&self, connection: OwnedFd, place: Place) {
         lock(&self.waiting).push_back((connection, place));
         self.arrived.notify_one();
     }
 
-    fn take(&self) -> (File, Place) {
+    fn take(&self) -> (OwnedFd, Place) {
         let mut waiting = lock(&self.waiting);
         loop {
             if let Some(next) = waiting.pop_front() {
@@ -164,28 +161,6 @@ impl Accepted {
             let woken = self.arrived.wait(waiting);
             waiting = woken.unwrap_or_else(PoisonError::into_inner);
         }
-    }
-}
-
-/// One of the connections that are counted, until it is dropped.
-struct Place {
-    connections: Arc<AtomicUsize>,
-    /// How many there were before it.
-    number: usize,
-}
-
-impl Place {
-    fn take(connections: &Arc<AtomicUsize>) -> Place {
-        Place {
-            number: connections.fetch_add(1, Ordering::Relaxed),
-            connections: Arc::clone(connections),
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -233,15 +208,5 @@ mod tests {
                 "{error}"
             ),
         }
-    }
-
-    #[test]
-    fn a_place_is_free_again_when_it_is_dropped() {
-        let connections = Arc::new(AtomicUsize::new(0));
-        let first = Place::take(&connections);
-        let second = Place::take(&connections);
-        assert_eq!((first.number, second.number), (0, 1));
-        drop(first);
-        assert_eq!(Place::take(&connections).number, 1);
     }
 }

@@ -60,6 +60,13 @@ pub(super) fn kill_all_of(leader: Pid) {
     signal(leader, Signal::KILL);
 }
 
+/// Sends a signal to what a tool started, and to the tool.
+pub(super) fn signal_all_of(leader: Pid, number: Signal) {
+    let descendants = descendants_of(leader, &[]);
+    descendants.iter().for_each(|pid| signal(*pid, number));
+    signal(leader, number);
+}
+
 /// One that has ended meanwhile needs no signal any more.
 fn signal(pid: Pid, signal: Signal) {
     let _ = rustix::process::kill_process(pid, signal);

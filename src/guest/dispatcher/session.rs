@@ -1,16 +1,19 @@
-//! One connection: reads frames, answers them.
+//! One connection: reads frames, answers them, until it ends or becomes a [connection of its own](super::stream).
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::connection::Connection;
 use super::evidence::Evidence;
-use super::{MAX_IN_FLIGHT, ServeError, Shared, lock};
+use super::in_flight::{Busy, InFlight};
+use super::stream::{Opening, Request, StreamConnection};
+use super::{Intercept, ServeError, Shared, lock};
 use crate::causes::Causes;
-use crate::guest::frame::{FrameError, LengthError, body_length, encode_into, read_frame};
+use crate::guest::frame::{FrameError, LengthError, body_length, encode_into, read_body};
 use crate::guest::protocol::{
     DecodeError, ErrorEvent, Extension, Frame, GuestQuery, GuestResponse, Hello, Imprint,
     Imprinted, OpenFdCount, ProcessList, QueryKind, QueryResult, Renew, Renewed, ToolDispatch,
@@ -18,7 +21,7 @@ use crate::guest::protocol::{
 };
 
 /// Most bytes of a command's id or of a nonce: both are kept.
-const MAX_ID: usize = 256;
+pub(super) const MAX_ID: usize = 256;
 
 /// How many bytes of requests are read at once: several that were sent together come together.
 const REQUESTS: usize = 8 * 1024;
@@ -31,52 +34,84 @@ const TOOL_STACK: usize = 512 * 1024;
 
 const MALFORMED: &str = "SANDBOX_FRAME_MALFORMED";
 const TOO_LARGE: &str = "SANDBOX_VSOCK_FRAME_TOO_LARGE";
-const PROTOCOL_ERROR: &str = "SANDBOX_VSOCK_PROTOCOL_ERROR";
-const DUPLICATE_REQUEST: &str = "SANDBOX_VSOCK_DUPLICATE_REQUEST";
+pub(super) const PROTOCOL_ERROR: &str = "SANDBOX_VSOCK_PROTOCOL_ERROR";
+pub(super) const DUPLICATE_REQUEST: &str = "SANDBOX_VSOCK_DUPLICATE_REQUEST";
 const QUERY_FAILED: &str = "GUEST_QUERY_FAILED";
 
-pub(super) struct Session<W> {
-    shared: Arc<Shared>,
-    writer: Arc<Writer<W>>,
+pub(super) struct Session<'a> {
+    shared: &'a Arc<Shared>,
+    connection: &'a Arc<Connection>,
+    writer: Arc<Writer>,
+    intercept: Option<&'a Intercept>,
     /// What is to be sent before the next wait. Requests that came together are answered together: each packet that
     /// leaves a guest interrupts it.
     answers: Vec<u8>,
     /// Whether the host's hello lists [`Extension::Result`].
     detailed: bool,
+    /// Whether any frame but a hello has come.
+    used: bool,
 }
 
-impl<W: Write + Send + 'static> Session<W> {
-    pub(super) fn new(shared: Arc<Shared>, writer: W) -> Session<W> {
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        shared: &'a Arc<Shared>,
+        connection: &'a Arc<Connection>,
+        intercept: Option<&'a Intercept>,
+    ) -> Session<'a> {
         Session {
             shared,
-            writer: Arc::new(Writer(Mutex::new(Some(writer)))),
+            writer: Arc::new(Writer {
+                connection: Arc::clone(connection),
+                is_torn: Mutex::new(false),
+            }),
+            connection,
+            intercept,
             answers: Vec::new(),
             detailed: false,
+            used: false,
         }
     }
 
-    pub(super) fn serve(mut self, reader: impl Read) -> Result<(), ServeError> {
-        let served = self.answer_all(&mut BufReader::with_capacity(REQUESTS, reader));
+    pub(super) fn serve(mut self) -> Result<(), ServeError> {
+        let mut reader = BufReader::with_capacity(REQUESTS, &**self.connection);
+        let served = self.answer_all(&mut reader);
         let sent = self.flush();
-        served.and(sent.map_err(Into::into))
+        match served? {
+            Some(opening) => {
+                sent?;
+                let received = reader.buffer().to_vec();
+                let stream = StreamConnection::new(Arc::clone(self.connection), received);
+                self.shared.serve_stream(stream, opening)
+            }
+            None => Ok(sent?),
+        }
     }
 
-    fn answer_all(&mut self, reader: &mut BufReader<impl Read>) -> Result<(), ServeError> {
+    /// Answers frames until the connection ends, or becomes one of its own.
+    fn answer_all(
+        &mut self,
+        reader: &mut BufReader<&Connection>,
+    ) -> Result<Option<Opening>, ServeError> {
         loop {
             if self.answers.len() > ANSWERS || !holds_a_frame(reader.buffer()) {
                 self.flush()?;
             }
-            let error = match read_frame(reader) {
-                Ok(None) => return Ok(()),
-                Ok(Some(frame)) => {
-                    self.answer(frame)?;
-                    continue;
-                }
+            let read = read_body(reader).and_then(|body| match body {
+                Some(body) => Ok(Some((Frame::decode(&body)?, body))),
+                None => Ok(None),
+            });
+            let error = match read {
+                Ok(None) => return Ok(None),
+                Ok(Some((frame, body))) => match self.take(frame, reader)? {
+                    Some(request) => return Ok(Some(Opening { request, body })),
+                    None => continue,
+                },
                 Err(error) => error,
             };
             let code = match &error {
                 // A newer host asks what an older guest doesn't know: it is told so, and goes on without.
                 FrameError::Decode(unknown @ DecodeError::UnknownType { .. }) => {
+                    self.used = true;
                     self.error(PROTOCOL_ERROR, unknown.to_string())?;
                     continue;
                 }
@@ -89,7 +124,40 @@ impl<W: Write + Send + 'static> Session<W> {
         }
     }
 
+    /// Answers a frame, or returns what it opens.
+    fn take(
+        &mut self,
+        frame: Frame,
+        reader: &mut BufReader<&Connection>,
+    ) -> Result<Option<Request>, ServeError> {
+        let intercepted = self.intercept.and_then(|intercept| intercept(&frame));
+        let request = match frame {
+            Frame::OpenRun(open) => Request::Run(open),
+            Frame::OpenPush(open) => Request::Push(open),
+            Frame::OpenPull(open) => Request::Pull(open),
+            frame => {
+                match intercepted {
+                    Some(answer) => self.answers.extend(answer),
+                    None => self.answer(frame)?,
+                }
+                return Ok(None);
+            }
+        };
+        if let Some(answer) = intercepted {
+            self.answers.extend(answer);
+            self.flush()?;
+            // What follows are records.
+            io::copy(reader, &mut io::sink()).map_err(FrameError::Io)?;
+            return Ok(None);
+        }
+        match self.used {
+            true => Err(self.unexpected(request.name())?),
+            false => Ok(Some(request)),
+        }
+    }
+
     fn answer(&mut self, frame: Frame) -> Result<(), ServeError> {
+        self.used |= !matches!(frame, Frame::Hello(_));
         match frame {
             Frame::ToolDispatch(dispatch) => self.dispatch(dispatch)?,
             Frame::GuestQuery(query) => self.query(&query)?,
@@ -104,13 +172,16 @@ impl<W: Write + Send + 'static> Session<W> {
             }
             Frame::Imprint(imprint) => self.imprint(imprint)?,
             Frame::Renew(renew) => self.renew(&renew)?,
-            other => {
-                let error = ServeError::Unexpected { name: other.name() };
-                self.error(PROTOCOL_ERROR, error.to_string())?;
-                return Err(error);
-            }
+            other => return Err(self.unexpected(other.name())?),
         }
         Ok(())
+    }
+
+    /// Tells the host that its frame can't come here.
+    fn unexpected(&mut self, name: &'static str) -> Result<ServeError, FrameError> {
+        let error = ServeError::Unexpected { name };
+        self.error(PROTOCOL_ERROR, error.to_string())?;
+        Ok(error)
     }
 
     fn dispatch(&mut self, dispatch: ToolDispatch) -> Result<(), FrameError> {
@@ -121,19 +192,16 @@ impl<W: Write + Send + 'static> Session<W> {
         }
         // A tool's frames must not overtake the answers to earlier requests: the host has to know the hello first.
         self.flush()?;
-        let shared = Arc::clone(&self.shared);
-        {
-            let mut in_flight = lock(&shared.in_flight);
-            if in_flight.contains(&id) {
-                let message = format!("the command {id:?} is in flight");
-                return self.error(DUPLICATE_REQUEST, message);
+        let in_flight = match InFlight::enter(self.shared, &id) {
+            Ok(in_flight) => in_flight,
+            Err(Busy::Duplicate) => {
+                return self.error(DUPLICATE_REQUEST, Busy::Duplicate.reason(&id));
             }
-            if in_flight.len() == MAX_IN_FLIGHT {
-                let reason = format!("{MAX_IN_FLIGHT} tools are running already");
-                return self.refuse(&id, ToolOutcomeKind::Refused, reason);
+            Err(Busy::Full) => {
+                return self.refuse(&id, ToolOutcomeKind::Refused, Busy::Full.reason(&id));
             }
-            in_flight.insert(id.clone());
-        }
+        };
+        let shared = Arc::clone(self.shared);
         let writer = Arc::clone(&self.writer);
         let detailed = self.detailed;
         let spawned = thread::Builder::new()
@@ -142,7 +210,8 @@ impl<W: Write + Send + 'static> Session<W> {
             .spawn(move || {
                 // Where this fails, sending the result fails too, which is logged.
                 let frames = shared.run(&dispatch, detailed, |chunks| drop(writer.write(chunks)));
-                lock(&shared.in_flight).remove(&dispatch.command_id);
+                // A host that knows the result may use the id again.
+                drop(in_flight);
                 let sent = frames
                     .map_err(FrameError::from)
                     .and_then(|frames| Ok(writer.write(&frames)?));
@@ -151,7 +220,6 @@ impl<W: Write + Send + 'static> Session<W> {
                 }
             });
         if let Err(error) = spawned {
-            lock(&self.shared.in_flight).remove(&id);
             let reason = format!("no thread could be started for the tool: {error}");
             self.refuse(&id, ToolOutcomeKind::GuestFailed, reason)?;
         }
@@ -270,21 +338,22 @@ fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The connection's writing side, one frame at a time. Empty once a frame could not be written in full: what
-/// follows a torn frame would be read as its rest.
-struct Writer<W>(Mutex<Option<W>>);
+/// The connection's writing side, one frame at a time.
+struct Writer {
+    connection: Arc<Connection>,
+    /// Whether a frame could not be written in full: what follows a torn frame would be read as its rest.
+    is_torn: Mutex<bool>,
+}
 
-impl<W: Write> Writer<W> {
+impl Writer {
     /// Writes whole frames in one piece.
     fn write(&self, frames: &[u8]) -> io::Result<()> {
-        let mut guard = lock(&self.0);
-        let writer = guard
-            .as_mut()
-            .ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
-        let written = writer.write_all(frames).and_then(|()| writer.flush());
-        if written.is_err() {
-            *guard = None;
+        let mut is_torn = lock(&self.is_torn);
+        if *is_torn {
+            return Err(io::ErrorKind::NotConnected.into());
         }
+        let written = (&*self.connection).write_all(frames);
+        *is_torn = written.is_err();
         written
     }
 }

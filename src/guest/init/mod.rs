@@ -24,6 +24,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions};
 
 use crate::causes::Causes;
+use crate::guest::dispatcher;
 
 /// How long the dispatcher isn't started again after its end, so that a lasting failure doesn't spin.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -63,6 +64,8 @@ pub fn run() -> ! {
 
 fn prepare() -> Result<Prepared, InitError> {
     mounts::kernel_file_systems()?;
+    mounts::control_groups();
+    be_killed_last();
     let port = cmdline::port()?;
     modules::load()?;
     let root = disks::tools_root()?;
@@ -73,6 +76,13 @@ fn prepare() -> Result<Prepared, InitError> {
     let mut files = TOOLS_FILES.iter().map(|file| base.join(file));
     let tools = files.find(|file| file.exists());
     Ok(Prepared { port, root, tools })
+}
+
+/// The dispatcher that this process starts has it from here.
+fn be_killed_last() {
+    if let Err(error) = dispatcher::be_killed_last() {
+        tracing::warn!(error = %Causes(&error), "the OOM killer may take the dispatcher");
+    }
 }
 
 /// Keeps a dispatcher running and reaps whatever else ends.

@@ -11,6 +11,8 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
 use super::InitError;
+use crate::causes::Causes;
+use crate::guest::dispatcher::CGROUP_ROOT;
 
 /// The character devices that tools get: name, major and minor number.
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -50,6 +52,18 @@ pub(super) fn kernel_file_systems() -> Result<(), InitError> {
         }
     }
     Ok(())
+}
+
+/// Mounts the cgroup v2 file system for the dispatcher, where the kernel has it. Tools don't see it.
+pub(super) fn control_groups() {
+    let at = Path::new(CGROUP_ROOT);
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    // Moving a process into a group waits for the kernel's readers unless they are asked to hurry (from Linux 6.0 on).
+    let mounted = mount("none", at, c"cgroup2", flags, c"favordynmods")
+        .or_else(|_| mount("none", at, c"cgroup2", flags, c""));
+    if let Err(error) = mounted {
+        tracing::warn!(error = %Causes(&error), "the kernel has no control groups");
+    }
 }
 
 /// Prepares `/proc`, `/sys`, `/dev` and `/tmp` inside the tools' root.

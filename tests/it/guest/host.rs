@@ -12,6 +12,8 @@ use chv_sandbox::guest::frame::{read_frame, write_frame};
 use chv_sandbox::guest::protocol::{
     EvidenceChain, EvidenceChunk, Frame, GuestProcess, MemUsage, ToolDispatch, ToolName, ToolResult,
 };
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags};
 use serde_json::Value;
 
 /// How long any answer may take before a test fails.
@@ -44,11 +46,7 @@ impl Host {
     pub(super) fn connect(dispatcher: Dispatcher) -> Host {
         let (stream, guest) = UnixStream::pair().unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        let served = std::thread::spawn(move || {
-            let served = dispatcher.serve(&guest, guest.try_clone().unwrap());
-            guest.shutdown(Shutdown::Both).unwrap();
-            served
-        });
+        let served = std::thread::spawn(move || dispatcher.serve(guest));
         Host { stream, served }
     }
 
@@ -199,4 +197,15 @@ impl System for StandIn {
     fn clock(&self) -> Duration {
         Duration::from_millis(5_000)
     }
+}
+
+/// Whether the process ends within the limit; one that is gone, or waits to be reaped, has.
+pub(super) fn ends(pid: i32) -> bool {
+    let Ok(pidfd) = rustix::process::pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty())
+    else {
+        return true;
+    };
+    let limit = Timespec::try_from(LIMIT).unwrap();
+    let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
+    rustix::event::poll(&mut polled, Some(&limit)).unwrap() == 1
 }

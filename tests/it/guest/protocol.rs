@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::host::{Host, LIMIT, StandIn};
 
-fn query(kind: QueryKind) -> GuestQuery {
+pub(super) fn query(kind: QueryKind) -> GuestQuery {
     GuestQuery {
         query_id: Uuid::new_v4(),
         query_kind: kind,

@@ -1,15 +1,13 @@
-use std::io::{self, Write};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use chv_sandbox::guest::dispatcher::{Confinement, Dispatcher, Limits, MAX_DEADLINE_MS, Toolbox};
 use chv_sandbox::guest::frame::{encode, read_frame};
 use chv_sandbox::guest::protocol::{Frame, MAX_OUTPUT, ToolDispatch, ToolName};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, Resource, Signal, getrlimit};
 use serde_json::{Value, json};
 
-use super::host::{Host, LIMIT, StandIn};
+use super::host::{Host, LIMIT, StandIn, ends};
 
 #[test]
 fn every_tool_runs() {
@@ -213,20 +211,6 @@ fn standard_output_leaves_while_the_tool_runs() {
 
 #[test]
 fn a_small_output_leaves_in_one_piece_with_its_result() {
-    struct Writes(mpsc::Sender<Vec<u8>>);
-
-    impl Write for Writes {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.send(bytes.to_vec()).map_err(io::Error::other)?;
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    let (writes, written) = mpsc::channel();
     let toolbox = Toolbox::built_in().with_shell();
     let dispatcher =
         Dispatcher::new(toolbox, &Confinement::in_process(), StandIn::default()).unwrap();
@@ -236,18 +220,22 @@ fn a_small_output_leaves_in_one_piece_with_its_result() {
         params: json!({"script": "echo out; echo err >&2"}),
         deadline_ms: LIMIT.as_millis() as u64,
     }));
-    let requests = dispatch.unwrap();
-    dispatcher
-        .serve(requests.as_slice(), Writes(writes))
-        .unwrap();
-    let first = written.recv_timeout(LIMIT).unwrap();
-    let mut first = first.as_slice();
+    // A socket that keeps writes apart.
+    let flags = SocketFlags::CLOEXEC;
+    let (host, guest) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    let served = std::thread::spawn(move || dispatcher.serve(guest));
+    rustix::io::write(&host, &dispatch.unwrap()).unwrap();
+    let mut piece = [0; 4096];
+    let length = rustix::io::read(&host, &mut piece).unwrap();
+    let mut first = &piece[..length];
     let mut names = Vec::new();
     while let Some(frame) = read_frame(&mut first).unwrap() {
         names.push(frame.name());
     }
     assert_eq!(names, ["EvidenceChunk", "EvidenceChunk", "ToolResult"]);
-    assert!(written.recv_timeout(LIMIT).is_err(), "and nothing follows");
+    drop(host);
+    served.join().unwrap().unwrap();
 }
 
 #[test]
@@ -292,6 +280,7 @@ fn limits_hold_inside_the_tool() {
         processes: None,
         open_files: Some(50),
         file_size_mib: Some(1),
+        output_mib: None,
     };
     let confinement = Confinement {
         limits,
@@ -299,8 +288,13 @@ fn limits_hold_inside_the_tool() {
     };
     let toolbox = Toolbox::built_in().with_shell();
     let host = Host::with(toolbox, &confinement, StandIn::default());
-    let result = host.script("ulimit -v; ulimit -n; ulimit -c");
-    assert_eq!(result.stdout, "307200\n50\n0\n");
+    let result = host.script("ulimit -d; ulimit -v; ulimit -n; ulimit -c");
+    // What is reserved and not used is left as it is.
+    let reserved = match getrlimit(Resource::As).current {
+        Some(bytes) => (bytes / 1024).to_string(),
+        None => "unlimited".to_owned(),
+    };
+    assert_eq!(result.stdout, format!("307200\n{reserved}\n50\n0\n"));
 
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("large");
@@ -332,18 +326,19 @@ fn root_and_user_are_changed_by_a_dispatcher_that_is_root() {
         return;
     }
     let toolbox = || Toolbox::built_in().with_shell();
-    let confinement = Confinement {
-        root: None,
-        ..Confinement::for_guest(None)
+    // The control groups of this machine are not the tests'.
+    let confinement = |root| Confinement {
+        cgroup: None,
+        ..Confinement::for_guest(root)
     };
-    let host = Host::with(toolbox(), &confinement, StandIn::default());
+    let host = Host::with(toolbox(), &confinement(None), StandIn::default());
     assert_eq!(
         host.script("id -u; id -g; id -G").stdout,
         "1000\n1000\n1000\n"
     );
 
     let empty = tempfile::tempdir().unwrap();
-    let confinement = Confinement::for_guest(Some(empty.path().to_owned()));
+    let confinement = confinement(Some(empty.path().to_owned()));
     let host = Host::with(toolbox(), &confinement, StandIn::default());
     let result = host.script("true");
     assert_eq!(result.exit_code, 254);
@@ -352,15 +347,4 @@ fn root_and_user_are_changed_by_a_dispatcher_that_is_root() {
         "{}",
         result.stderr
     );
-}
-
-/// Whether the process ends within the limit; one that is gone, or waits to be reaped, has.
-fn ends(pid: i32) -> bool {
-    let Ok(pidfd) = rustix::process::pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty())
-    else {
-        return true;
-    };
-    let limit = Timespec::try_from(LIMIT).unwrap();
-    let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
-    rustix::event::poll(&mut polled, Some(&limit)).unwrap() == 1
 }

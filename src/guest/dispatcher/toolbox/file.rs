@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-use super::{Argument, Limits, Tool, Toolbox, is_name};
+use super::surroundings::Allowed;
+use super::tool::{Argument, Tool, is_name};
+use super::{Entry, Limits, Toolbox};
 
 /// Most bytes that are read of a tools file.
 pub(super) const MAX_TOOLS_FILE: u64 = 64 * 1024;
@@ -41,6 +43,12 @@ pub enum ToolsFileError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// Its directory for files is none.
+    #[error("the tools file's \"files\" is no directory for files: {reason}")]
+    Files {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
 }
 
 #[derive(Deserialize, Default)]
@@ -49,6 +57,7 @@ struct ToolsFile {
     sh: bool,
     tools: Declared,
     limits: DeclaredLimits,
+    files: Option<String>,
 }
 
 /// The declared tools in their order: a map would keep only the last of two of the same name.
@@ -87,6 +96,14 @@ struct DeclaredTool {
     arguments: Vec<String>,
     #[serde(default)]
     choices: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    stdin: bool,
+    #[serde(default)]
+    cwd: bool,
+    #[serde(default)]
+    env: Vec<String>,
+    #[serde(default)]
+    limits: DeclaredLimits,
 }
 
 #[derive(Deserialize, Default)]
@@ -96,6 +113,20 @@ struct DeclaredLimits {
     processes: Option<u64>,
     open_files: Option<u64>,
     file_size_mib: Option<u64>,
+    output_mib: Option<u64>,
+}
+
+impl DeclaredLimits {
+    /// Those that are declared, and of the rest what `others` has.
+    fn or(&self, others: &Limits) -> Limits {
+        Limits {
+            memory_mib: self.memory_mib.or(others.memory_mib),
+            processes: self.processes.or(others.processes),
+            open_files: self.open_files.or(others.open_files),
+            file_size_mib: self.file_size_mib.or(others.file_size_mib),
+            output_mib: self.output_mib.or(others.output_mib),
+        }
+    }
 }
 
 impl Toolbox {
@@ -132,15 +163,25 @@ impl Toolbox {
     ///     "count": {
     ///       "program": "/usr/bin/wc",
     ///       "arguments": ["{unit}", "--", "{path}"],
-    ///       "choices": { "unit": ["-c", "-l"] }
+    ///       "choices": { "unit": ["-c", "-l"] },
+    ///       "stdin": true,
+    ///       "cwd": true,
+    ///       "env": ["LANG", "APP_*"],
+    ///       "limits": { "memory_mib": 1024 }
     ///     }
     ///   },
-    ///   "limits": { "memory_mib": 256, "processes": 16, "open_files": 64, "file_size_mib": 16 }
+    ///   "limits": { "memory_mib": 256, "processes": 16, "open_files": 64, "file_size_mib": 16, "output_mib": 64 },
+    ///   "files": "/work"
     /// }
     /// ```
     ///
     /// Every field but `program` may be left out. A value that begins with `-` is taken only after a `--`, behind
     /// a prefix (`--file={path}`), or from `choices`.
+    ///
+    /// `stdin`, `cwd` and `env` say what a run with streams may choose: standard input, the directory, and environment
+    /// variables of these names. A name that ends with `*` stands for all that begin with what is before it, but not for `PATH`,
+    /// `HOME` and those that begin with `LD_`, which have to be named. A tool's own `limits` take the place of those of all
+    /// ([`Limits`]).
     ///
     /// # Errors
     ///
@@ -169,16 +210,13 @@ impl Toolbox {
                 return Err(refuse(&name, "there are more than 64 tools"));
             }
             let tool = declared.check().map_err(|reason| refuse(&name, reason))?;
-            toolbox.tools.insert(name, tool);
+            toolbox.tools.insert(name, Entry::Program(tool));
         }
-        let defaults = Limits::default();
-        toolbox.limits = Limits {
-            memory_mib: file.limits.memory_mib.or(defaults.memory_mib),
-            processes: file.limits.processes.or(defaults.processes),
-            open_files: file.limits.open_files.or(defaults.open_files),
-            file_size_mib: file.limits.file_size_mib.or(defaults.file_size_mib),
-        };
-        Ok(toolbox)
+        toolbox.limits = file.limits.or(&Limits::default());
+        match file.files {
+            Some(files) => toolbox.with_files_directory(&files),
+            None => Ok(toolbox),
+        }
     }
 }
 
@@ -202,6 +240,8 @@ impl DeclaredTool {
             arguments: arguments
                 .ok_or("an argument is neither plain text nor text and one {param} at its end")?,
             choices: self.choices,
+            allowed: Allowed::declared(self.stdin, self.cwd, &self.env)?,
+            limits: self.limits.or(&Limits::NONE),
         };
         let params = tool.params();
         if !tool
@@ -220,8 +260,9 @@ impl DeclaredTool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
+    use super::super::{Action, Wishes};
     use super::*;
 
     #[test]
@@ -237,30 +278,31 @@ mod tests {
         }"#;
         let toolbox = Toolbox::from_json(json).unwrap();
         let params = json!({"unit": "-l", "when": "-always", "path": "/x"});
-        let line = toolbox.command_line("count", &params).unwrap();
-        assert_eq!(line.program, "/usr/bin/wc");
-        assert_eq!(line.arguments, ["-l", "--total=-always", "/x"]);
-        assert!(
-            toolbox
-                .command_line("sh", &json!({"script": "true"}))
-                .is_ok()
-        );
-        assert!(toolbox.command_line("whoami", &json!({})).is_ok());
+        let call = |tool: &str, params: &Value| toolbox.call(tool, params, &Wishes::default());
+        match call("count", &params).unwrap().action {
+            Action::Program { program, arguments } => {
+                assert_eq!(program, "/usr/bin/wc");
+                assert_eq!(arguments, ["-l", "--total=-always", "/x"]);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(call("sh", &json!({"script": "true"})).is_ok());
+        assert!(call("whoami", &json!({})).is_ok());
         assert_eq!(toolbox.limits().processes, Some(3));
         assert_eq!(toolbox.limits().memory_mib, Limits::default().memory_mib);
+        assert_eq!(toolbox.files_directory(), "/work");
+        let elsewhere = Toolbox::from_json(br#"{"files": "/data/in"}"#).unwrap();
+        assert_eq!(elsewhere.files_directory(), "/data/in");
         let option = json!({"unit": "-l", "when": "x", "path": "-x"});
-        assert!(toolbox.command_line("count", &option).is_err());
+        assert!(call("count", &option).is_err());
     }
 
     #[test]
     fn no_file_means_the_built_in_tools() {
         let toolbox = Toolbox::load(Path::new("/nonexistent/chv-tools.json")).unwrap();
-        assert!(toolbox.command_line("whoami", &json!({})).is_ok());
-        assert!(
-            toolbox
-                .command_line("sh", &json!({"script": "true"}))
-                .is_err()
-        );
+        let call = |tool: &str, params: &Value| toolbox.call(tool, params, &Wishes::default());
+        assert!(call("whoami", &json!({})).is_ok());
+        assert!(call("sh", &json!({"script": "true"})).is_err());
     }
 
     #[test]
@@ -278,9 +320,24 @@ mod tests {
         check("{\"sh\": 1}", "invalid type");
         check("{\"limits\": {\"memory\": 1}}", "unknown field");
         check("{\"limits\": {\"processes\": -1}}", "invalid value");
+        check(
+            &tool("x", r#"{"program": "/x", "limits": {"memory": 1}}"#),
+            "unknown field",
+        );
+        check(
+            &tool("x", r#"{"program": "/x", "stdin": 1}"#),
+            "invalid type",
+        );
+        check(
+            &tool("x", r#"{"program": "/x", "env": ["A*B"]}"#),
+            "neither a name",
+        );
+        check("{\"files\": \"work\"}", "not an absolute path");
+        check("{\"files\": \"/a/../b\"}", "\"..\"");
+        check("{\"files\": \"/a\\u0000\"}", "NUL");
         check(&tool("x", "{}"), "missing field `program`");
         check(
-            &tool("x", r#"{"program": "/x", "env": {}}"#),
+            &tool("x", r#"{"program": "/x", "shell": true}"#),
             "unknown field",
         );
         check(&tool("x", r#"{"program": "x"}"#), "not an absolute path");

@@ -1,17 +1,27 @@
 //! The tools that may be run, and how their parameters become arguments.
 
 mod file;
+mod surroundings;
+mod tool;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
 pub use file::ToolsFileError;
+pub(super) use surroundings::Wishes;
+pub use tool::MAX_PARAM;
 
 use super::confinement::Limits;
+use super::function::{Function, FunctionRun};
+use surroundings::Allowed;
+use tool::Tool;
 
-/// Most bytes of one parameter's value. The kernel takes at most 128 KiB for one argument.
-pub const MAX_PARAM: usize = 64 * 1024;
+/// The directory for files, unless the tools file names another.
+const FILES_DIRECTORY: &str = "/work";
+
+/// The longest path that the kernel takes, in bytes.
+const MAX_PATH: usize = 4095;
 
 /// The tools that may be run. There is no free-form command line: a tool is a program with fixed arguments,
 /// some of which end in the value of a named parameter.
@@ -25,10 +35,14 @@ pub const MAX_PARAM: usize = 64 * 1024;
 /// | `ls {path}` | `ls -- path` |
 /// | `env` | `env` |
 /// | `sh {script}` | `sh -c script`; only where it was switched on |
+///
+/// A run with streams may ask for standard input, environment variables and a directory: of the built-in tools only `sh` takes
+/// them, and any variable but `LD_*`; others take what the tools file says of them.
 #[derive(Clone, Debug)]
 pub struct Toolbox {
-    tools: BTreeMap<String, Tool>,
+    tools: BTreeMap<String, Entry>,
     limits: Limits,
+    files: String,
 }
 
 impl Toolbox {
@@ -47,33 +61,98 @@ impl Toolbox {
             ("env", Tool::new("env", &[])),
         ];
         Toolbox {
-            tools: tools.map(|(name, tool)| (name.to_owned(), tool)).into(),
+            tools: tools
+                .map(|(name, tool)| (name.to_owned(), Entry::Program(tool)))
+                .into(),
             limits: Limits::default(),
+            files: FILES_DIRECTORY.to_owned(),
         }
     }
 
     /// The same tools and `sh {script}`.
     pub fn with_shell(mut self) -> Toolbox {
-        let shell = Tool::new("sh", &["-c", "{script}"]);
-        self.tools.insert("sh".to_owned(), shell);
+        let shell = Tool {
+            allowed: Allowed::by_shell(),
+            ..Tool::new("sh", &["-c", "{script}"])
+        };
+        self.tools.insert("sh".to_owned(), Entry::Program(shell));
         self
     }
 
-    /// The limits that the tools file asks for, else the defaults.
+    /// The same tools and one that is a function of this process, for the stand-in of a guest: nothing confines it. It takes
+    /// any parameters, standard input, any environment variables and any directory, and returns its exit code. It replaces a
+    /// tool of the same name.
+    ///
+    /// One that panics is a tool that the guest could not follow to its end.
+    #[must_use]
+    pub fn with_function(
+        mut self,
+        name: &str,
+        function: impl Fn(&mut FunctionRun) -> u8 + Send + Sync + 'static,
+    ) -> Toolbox {
+        let entry = Entry::Function(Function::new(function));
+        self.tools.insert(name.to_owned(), entry);
+        self
+    }
+
+    /// The limits that the tools file asks for, else the defaults. A tool's own are not among them.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// What to run for a call of `tool` with `params`.
-    pub(super) fn command_line(&self, tool: &str, params: &Value) -> Result<CommandLine, Refused> {
+    /// The directory that files go into and come out of, as the tools see it: an absolute path, `/work` unless the tools file
+    /// names another.
+    pub fn files_directory(&self) -> &str {
+        &self.files
+    }
+
+    /// The same tools with another directory for files.
+    ///
+    /// # Errors
+    ///
+    /// [`ToolsFileError::Files`] for one that is not an absolute path.
+    pub fn with_files_directory(mut self, path: &str) -> Result<Toolbox, ToolsFileError> {
+        self.files = directory(path)
+            .map_err(|reason| ToolsFileError::Files { reason })?
+            .to_owned();
+        Ok(self)
+    }
+
+    /// What to run for a call of `tool` with `params`, with what the host wishes around it.
+    pub(super) fn call(
+        &self,
+        tool: &str,
+        params: &Value,
+        wishes: &Wishes<'_>,
+    ) -> Result<Call, Refused> {
         let known = self.tools.get(tool).ok_or(Refused::UnknownTool)?;
-        let none = Map::new();
-        let params = match params {
-            Value::Object(params) => params,
-            Value::Null => &none,
-            _ => return Err(Refused::Params("params must be an object".to_owned())),
+        let (action, allowed, limits) = match known {
+            Entry::Program(tool) => {
+                let none = Map::new();
+                let params = match params {
+                    Value::Object(params) => params,
+                    Value::Null => &none,
+                    _ => return Err(Refused::Because("params must be an object".to_owned())),
+                };
+                let arguments = tool.arguments(params).map_err(Refused::Because)?;
+                let program = tool.program.clone();
+                let action = Action::Program { program, arguments };
+                (action, &tool.allowed, &tool.limits)
+            }
+            Entry::Function(function) => {
+                let (function, params) = (function.clone(), params.clone());
+                let action = Action::Function { function, params };
+                (action, Allowed::ALL, &Limits::NONE)
+            }
         };
-        known.command_line(params).map_err(Refused::Params)
+        allowed.check(wishes).map_err(Refused::Because)?;
+        Ok(Call {
+            action,
+            has_stdin: wishes.stdin,
+            env: wishes.env.cloned().unwrap_or_default(),
+            cwd: wishes.cwd.map(str::to_owned),
+            limits: limits.clone(),
+        })
     }
 }
 
@@ -81,147 +160,71 @@ impl Toolbox {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     UnknownTool,
-    /// What is wrong with the parameters.
-    Params(String),
+    /// What is wrong with the parameters, or with what the host wishes around the tool.
+    Because(String),
 }
 
-/// A program and its arguments, ready to run.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct CommandLine {
-    pub(super) program: String,
-    pub(super) arguments: Vec<String>,
+/// What a call of a tool runs, ready to start.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) action: Action,
+    /// Whether the host writes the tool's standard input; else it is empty.
+    pub(super) has_stdin: bool,
+    /// Environment variables beside the guest's own.
+    pub(super) env: BTreeMap<String, String>,
+    /// The tool's directory, unless it is `/`.
+    pub(super) cwd: Option<String>,
+    /// The tool's own limits.
+    pub(super) limits: Limits,
 }
 
-#[derive(Clone, Debug)]
-struct Tool {
-    /// An absolute path inside the tools' root, or for a built-in tool a name that is looked up in `PATH`.
-    program: String,
-    arguments: Vec<Argument>,
-    /// The only values that a parameter may have, for those that are restricted.
-    choices: BTreeMap<String, Vec<String>>,
-}
-
-impl Tool {
-    /// A built-in tool. Its arguments are checked by the test of the built-in tools.
-    fn new(program: &str, arguments: &[&str]) -> Tool {
-        let parse = |text: &&str| {
-            Argument::parse(text).unwrap_or_else(|| Argument::Literal((*text).to_owned()))
-        };
-        Tool {
-            program: program.to_owned(),
-            arguments: arguments.iter().map(parse).collect(),
-            choices: BTreeMap::new(),
-        }
-    }
-
-    fn choose(mut self, param: &str, values: &[&str]) -> Tool {
-        let values = values.iter().map(|value| (*value).to_owned()).collect();
-        self.choices.insert(param.to_owned(), values);
-        self
-    }
-
-    fn params(&self) -> BTreeSet<&str> {
-        self.arguments.iter().filter_map(Argument::param).collect()
-    }
-
-    fn command_line(&self, params: &Map<String, Value>) -> Result<CommandLine, String> {
-        let known = self.params();
-        if let Some(unknown) = params.keys().find(|name| !known.contains(name.as_str())) {
-            let unknown: String = unknown.chars().take(64).collect();
-            return Err(format!("unknown parameter {unknown:?}"));
-        }
-        let mut arguments = Vec::with_capacity(self.arguments.len());
-        let mut options_ended = false;
-        for argument in &self.arguments {
-            let argument = match argument {
-                Argument::Literal(text) => text.clone(),
-                Argument::Param { prefix, name } => {
-                    let value = self.value(name, params)?;
-                    let may_be_option = prefix.is_empty() && !options_ended;
-                    if may_be_option && value.starts_with('-') && !self.choices.contains_key(name) {
-                        return Err(format!("parameter {name:?} must not begin with \"-\""));
-                    }
-                    format!("{prefix}{value}")
-                }
-            };
-            options_ended |= argument == "--";
-            arguments.push(argument);
-        }
-        Ok(CommandLine {
-            program: self.program.clone(),
-            arguments,
-        })
-    }
-
-    fn value<'a>(&self, name: &str, params: &'a Map<String, Value>) -> Result<&'a str, String> {
-        let value = match params.get(name) {
-            Some(Value::String(value)) => value,
-            Some(_) => return Err(format!("parameter {name:?} must be a string")),
-            None => return Err(format!("parameter {name:?} is missing")),
-        };
-        if value.len() > MAX_PARAM {
-            return Err(format!(
-                "parameter {name:?} has {} bytes; at most {MAX_PARAM} are taken",
-                value.len()
-            ));
-        }
-        if value.contains('\0') {
-            return Err(format!("parameter {name:?} contains a NUL byte"));
-        }
-        match self.choices.get(name) {
-            Some(choices) if !choices.contains(value) => Err(format!(
-                "parameter {name:?} must be one of {}",
-                choices.join(", ")
-            )),
-            _ => Ok(value),
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Argument {
-    Literal(String),
-    /// `prefix` and then the value of the parameter `name`.
-    Param {
-        prefix: String,
-        name: String,
+#[derive(Debug)]
+pub(super) enum Action {
+    Program {
+        program: String,
+        arguments: Vec<String>,
+    },
+    Function {
+        function: Function,
+        params: Value,
     },
 }
 
-impl Argument {
-    /// Reads `text`, `{name}` or `prefix{name}`; `None` when braces stand in any other way.
-    fn parse(text: &str) -> Option<Argument> {
-        let Some((prefix, rest)) = text.split_once('{') else {
-            let literal = !text.contains(['}', '\0']);
-            return literal.then(|| Argument::Literal(text.to_owned()));
-        };
-        let name = rest.strip_suffix('}')?;
-        (is_name(name) && !prefix.contains(['}', '\0'])).then(|| Argument::Param {
-            prefix: prefix.to_owned(),
-            name: name.to_owned(),
-        })
-    }
-
-    fn param(&self) -> Option<&str> {
-        match self {
-            Argument::Literal(_) => None,
-            Argument::Param { name, .. } => Some(name),
+impl Call {
+    /// What is run, in an error message.
+    pub(super) fn name(&self) -> &str {
+        match &self.action {
+            Action::Program { program, .. } => program,
+            Action::Function { .. } => "the function",
         }
     }
 }
 
-/// Names of tools and parameters: 1 to 64 of `a-z`, `0-9`, `_`, `-`.
-fn is_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+#[derive(Clone, Debug)]
+enum Entry {
+    Program(Tool),
+    Function(Function),
+}
+
+/// Checks the path of a directory inside the tools' root.
+pub(super) fn directory(path: &str) -> Result<&str, &'static str> {
+    if !path.starts_with('/') {
+        return Err("it is not an absolute path");
+    }
+    if path.contains('\0') || path.len() > MAX_PATH {
+        return Err("it has a NUL byte or more than 4095 bytes");
+    }
+    if path.split('/').any(|name| name == "..") {
+        return Err("it has a \"..\" in it");
+    }
+    Ok(path)
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::tool::Argument;
     use super::*;
 
     #[test]
@@ -229,9 +232,11 @@ mod tests {
         #[track_caller]
         fn check(tool: &str, params: Value, expected: &[&str]) {
             let toolbox = Toolbox::built_in().with_shell();
-            let line = toolbox.command_line(tool, &params).unwrap();
-            let mut actual = vec![line.program];
-            actual.extend(line.arguments);
+            let call = toolbox.call(tool, &params, &Wishes::default()).unwrap();
+            let Action::Program { program, arguments } = call.action else {
+                panic!("{tool} is no program");
+            };
+            let actual = [vec![program], arguments].concat();
             assert_eq!(actual, expected);
         }
         let printf = ["printf", "--", "%s\\n"];
@@ -272,9 +277,10 @@ mod tests {
     fn other_params_are_refused() {
         #[track_caller]
         fn check(tool: &str, params: Value, expected: &str) {
-            let refused = Toolbox::built_in().with_shell().command_line(tool, &params);
+            let toolbox = Toolbox::built_in().with_shell();
+            let refused = toolbox.call(tool, &params, &Wishes::default());
             match refused.unwrap_err() {
-                Refused::Params(message) => assert!(message.contains(expected), "{message}"),
+                Refused::Because(message) => assert!(message.contains(expected), "{message}"),
                 Refused::UnknownTool => panic!("{tool} is not known"),
             }
         }
@@ -303,38 +309,17 @@ mod tests {
     #[test]
     fn tools_that_are_not_listed_are_unknown() {
         for tool in ["sh", "rm", "", "/bin/ls", "Echo"] {
-            let refused = Toolbox::built_in().command_line(tool, &json!({}));
-            assert_eq!(refused, Err(Refused::UnknownTool), "{tool}");
-        }
-    }
-
-    #[test]
-    fn arguments_have_one_placeholder_at_the_end() {
-        #[track_caller]
-        fn check(text: &str, expected: Option<(&str, Option<&str>)>) {
-            let expected = expected.map(|(text, name)| match name {
-                None => Argument::Literal(text.to_owned()),
-                Some(name) => Argument::Param {
-                    prefix: text.to_owned(),
-                    name: name.to_owned(),
-                },
-            });
-            assert_eq!(Argument::parse(text), expected, "{text}");
-        }
-        check("", Some(("", None)));
-        check("--flag", Some(("--flag", None)));
-        check("{name}", Some(("", Some("name"))));
-        check("--out={name}", Some(("--out=", Some("name"))));
-        for text in [
-            "{}", "{a", "a}", "{a}b", "{a}{b}", "{{a}}", "{A}", "}{a}", "{a b}", "\0",
-        ] {
-            check(text, None);
+            let refused = Toolbox::built_in().call(tool, &json!({}), &Wishes::default());
+            assert_eq!(refused.unwrap_err(), Refused::UnknownTool, "{tool}");
         }
     }
 
     #[test]
     fn every_built_in_argument_is_well_formed() {
-        for tool in Toolbox::built_in().with_shell().tools.values() {
+        for entry in Toolbox::built_in().with_shell().tools.values() {
+            let Entry::Program(tool) = entry else {
+                panic!("{entry:?} is built in");
+            };
             for argument in &tool.arguments {
                 if let Argument::Literal(text) = argument {
                     assert!(Argument::parse(text).is_some(), "{text}");

@@ -1,0 +1,271 @@
+//! What a run with streams may choose around its tool: standard input, environment, directory.
+
+use std::collections::BTreeMap;
+
+use super::directory;
+use crate::guest::protocol::MAX_ENVIRONMENT;
+
+/// Most names and patterns of one tool's environment in a tools file.
+const MAX_PATTERNS: usize = 64;
+
+/// The longest name of an environment variable.
+const MAX_NAME: usize = 256;
+
+/// What the host wishes around a tool.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::guest::dispatcher) struct Wishes<'a> {
+    /// Standard input.
+    pub(in crate::guest::dispatcher) stdin: bool,
+    pub(in crate::guest::dispatcher) env: Option<&'a BTreeMap<String, String>>,
+    pub(in crate::guest::dispatcher) cwd: Option<&'a str>,
+}
+
+/// What of it a tool takes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Allowed {
+    stdin: bool,
+    cwd: bool,
+    env: Variables,
+}
+
+/// Which environment variables a tool takes.
+#[derive(Clone, Debug)]
+enum Variables {
+    All,
+    These(Vec<Pattern>),
+}
+
+impl Default for Variables {
+    fn default() -> Variables {
+        Variables::These(Vec::new())
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Pattern {
+    Name(String),
+    /// Every name that begins like this, but those that are [protected](is_protected).
+    Prefix(String),
+}
+
+impl Allowed {
+    /// Everything.
+    pub(super) const ALL: &'static Allowed = &Allowed {
+        stdin: true,
+        cwd: true,
+        env: Variables::All,
+    };
+
+    /// What the built-in shell takes: whoever may give it a script can do all this in the script, but for what the dynamic
+    /// linker reads before the shell runs.
+    pub(super) fn by_shell() -> Allowed {
+        let patterns = [
+            Pattern::Prefix(String::new()),
+            Pattern::Name("PATH".to_owned()),
+            Pattern::Name("HOME".to_owned()),
+        ];
+        Allowed {
+            stdin: true,
+            cwd: true,
+            env: Variables::These(patterns.into()),
+        }
+    }
+
+    /// What a tools file declares; `env` has names, and beginnings of names with a `*` behind them.
+    pub(super) fn declared(
+        stdin: bool,
+        cwd: bool,
+        env: &[String],
+    ) -> Result<Allowed, &'static str> {
+        if env.len() > MAX_PATTERNS {
+            return Err("it names more than 64 environment variables");
+        }
+        let patterns = env.iter().map(|text| match text.strip_suffix('*') {
+            Some("") => Some(Pattern::Prefix(String::new())),
+            Some(prefix) => is_variable(prefix).then(|| Pattern::Prefix(prefix.to_owned())),
+            None => is_variable(text).then(|| Pattern::Name(text.clone())),
+        });
+        let patterns: Option<Vec<_>> = patterns.collect();
+        Ok(Allowed {
+            stdin,
+            cwd,
+            env: Variables::These(patterns.ok_or(
+                "its environment has what is neither a name of A-Z, a-z, 0-9 and _ nor one with a * at its end",
+            )?),
+        })
+    }
+
+    /// Why the tool can't have what the host wishes.
+    pub(super) fn check(&self, wishes: &Wishes<'_>) -> Result<(), String> {
+        if wishes.stdin && !self.stdin {
+            return Err("the tool takes no standard input".to_owned());
+        }
+        if let Some(cwd) = wishes.cwd {
+            if !self.cwd {
+                return Err("the tool's directory can't be chosen".to_owned());
+            }
+            directory(cwd).map_err(|reason| format!("the directory can't be used: {reason}"))?;
+        }
+        let Some(env) = wishes.env else {
+            return Ok(());
+        };
+        let size: usize = env
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        if size > MAX_ENVIRONMENT {
+            return Err(format!(
+                "the environment has {size} bytes; at most {MAX_ENVIRONMENT} are taken"
+            ));
+        }
+        for (name, value) in env {
+            let shown: String = name.chars().take(64).collect();
+            if !is_variable(name) {
+                return Err(format!("{shown:?} is no name of an environment variable"));
+            }
+            if !self.env.allows(name) {
+                return Err(format!(
+                    "the tool doesn't take the environment variable {shown:?}"
+                ));
+            }
+            if value.contains('\0') {
+                return Err(format!(
+                    "the environment variable {shown:?} contains a NUL byte"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Variables {
+    fn allows(&self, name: &str) -> bool {
+        match self {
+            Variables::All => true,
+            Variables::These(patterns) => patterns.iter().any(|pattern| match pattern {
+                Pattern::Name(allowed) => allowed == name,
+                Pattern::Prefix(prefix) => name.starts_with(prefix) && !is_protected(name),
+            }),
+        }
+    }
+}
+
+/// Whether a variable says which programs run: a pattern never stands for it.
+fn is_protected(name: &str) -> bool {
+    name == "PATH" || name == "HOME" || name.starts_with("LD_")
+}
+
+/// Names of environment variables: a letter or `_`, then letters, digits and `_`.
+fn is_variable(name: &str) -> bool {
+    name.len() <= MAX_NAME
+        && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared(env: &[&str]) -> Result<Allowed, &'static str> {
+        let env: Vec<_> = env.iter().map(|text| (*text).to_owned()).collect();
+        Allowed::declared(false, false, &env)
+    }
+
+    #[test]
+    fn variables_are_allowed_by_name_and_by_beginning() {
+        #[track_caller]
+        fn check(allowed: &Allowed, name: &str, expected: bool) {
+            let env = BTreeMap::from([(name.to_owned(), "value".to_owned())]);
+            let wishes = Wishes {
+                env: Some(&env),
+                ..Wishes::default()
+            };
+            assert_eq!(allowed.check(&wishes).is_ok(), expected, "{name}");
+        }
+        let some = declared(&["LANG", "APP_*"]).unwrap();
+        for (name, expected) in [
+            ("LANG", true),
+            ("LANGUAGE", false),
+            ("APP_", true),
+            ("APP_X", true),
+            ("app_x", false),
+            ("APP", false),
+            ("PATH", false),
+        ] {
+            check(&some, name, expected);
+        }
+        let all = declared(&["*"]).unwrap();
+        for (name, expected) in [
+            ("LANG", true),
+            ("_", true),
+            ("PATH", false),
+            ("HOME", false),
+            ("LD_PRELOAD", false),
+            ("LD_", false),
+            ("LDFLAGS", true),
+        ] {
+            check(&all, name, expected);
+        }
+        check(&declared(&["P*", "LD_*"]).unwrap(), "PATH", false);
+        check(&declared(&["P*", "LD_*"]).unwrap(), "LD_PRELOAD", false);
+        let named = declared(&["PATH", "HOME", "LD_LIBRARY_PATH"]).unwrap();
+        for name in ["PATH", "HOME", "LD_LIBRARY_PATH"] {
+            check(&named, name, true);
+            check(&Allowed::by_shell(), name, !name.starts_with("LD_"));
+            check(Allowed::ALL, name, true);
+            check(&Allowed::default(), name, false);
+        }
+        for name in ["", "1A", "A-B", "A=B", "A B", "Ä", "A\0"] {
+            check(Allowed::ALL, name, false);
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_or_beginning_is_not_declared() {
+        for text in ["", "A*B", "**", "A=", "1*", "A B", "Ä"] {
+            assert!(declared(&[text]).is_err(), "{text}");
+        }
+        assert!(declared(&["A"; 64]).is_ok());
+        assert!(declared(&["A"; 65]).is_err());
+        assert!(declared(&[&"A".repeat(256)]).is_ok());
+        assert!(declared(&[&"A".repeat(257)]).is_err());
+    }
+
+    #[test]
+    fn other_wishes_are_refused_with_a_reason() {
+        #[track_caller]
+        fn check(allowed: &Allowed, wishes: Wishes<'_>, expected: &str) {
+            let reason = allowed.check(&wishes).unwrap_err();
+            assert!(reason.contains(expected), "{reason}");
+        }
+        let none = Allowed::default();
+        let stdin = Wishes {
+            stdin: true,
+            ..Wishes::default()
+        };
+        check(&none, stdin, "no standard input");
+        let cwd = |cwd| Wishes {
+            cwd: Some(cwd),
+            ..Wishes::default()
+        };
+        check(&none, cwd("/"), "can't be chosen");
+        check(Allowed::ALL, cwd("tmp"), "not an absolute path");
+        check(Allowed::ALL, cwd(""), "not an absolute path");
+        check(Allowed::ALL, cwd("/tmp/../etc"), "\"..\"");
+        check(Allowed::ALL, cwd("/tmp\0"), "NUL");
+        check(Allowed::ALL, cwd(&format!("/{}", "x".repeat(4095))), "4095");
+
+        let long = |length| BTreeMap::from([("A".to_owned(), "x".repeat(length))]);
+        let env = |env| Wishes {
+            env: Some(env),
+            ..Wishes::default()
+        };
+        let (most, too_much) = (long(MAX_ENVIRONMENT - 1), long(MAX_ENVIRONMENT));
+        check(Allowed::ALL, env(&too_much), "32769 bytes");
+        assert_eq!(Allowed::ALL.check(&env(&most)), Ok(()));
+        let nul = BTreeMap::from([("A".to_owned(), "\0".to_owned())]);
+        check(Allowed::ALL, env(&nul), "NUL");
+    }
+}
