@@ -1,7 +1,6 @@
 //! The channel: requests to a guest, many in flight, each matched with its answer by id.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -14,8 +13,9 @@ use super::pending::{Answer, Key};
 use super::{ChannelEvent, Error, Origin, handshake};
 use crate::broadcast;
 use crate::guest::protocol::{
-    DEFAULT_PORT, Frame, GuestProcess, GuestQuery, GuestResponse, Hello, Imprint, MemUsage,
-    QueryKind, QueryResult, Renew, Renewed, ResetAck, ResetSignal, Seed, ToolDispatch, ToolResult,
+    DEFAULT_PORT, Extension, Frame, GuestProcess, GuestQuery, GuestResponse, Hello, Imprint,
+    MemUsage, QueryKind, QueryResult, Renew, Renewed, ResetAck, ResetSignal, Seed, ToolDispatch,
+    ToolResult,
 };
 use crate::limits::TimeLimits;
 use crate::socket::SocketAddress;
@@ -73,18 +73,16 @@ impl Channel {
     ///
     /// [`Error::Handshake`] when `boot` of the limits has passed, or when trying again can't help.
     pub async fn open(config: &ChannelConfig) -> Result<Channel, Error> {
-        static OPENED: AtomicU64 = AtomicU64::new(0);
-
         let limits = config.limits.capped();
         let stream = handshake::connect(config).await?;
-        let origin = Origin {
-            channel: OPENED.fetch_add(1, Ordering::Relaxed) + 1,
-            socket: config.socket.name().into(),
-            port: config.port,
-        };
+        let origin = Origin::next(config.socket.name().into(), config.port);
         let (read, write) = stream.into_split();
         let reader = FrameReader::new(read, limits.frame_idle, limits.frame_total);
-        let connection = Arc::new(Connection::new(origin, write));
+        let route = ChannelConfig {
+            limits,
+            ..config.clone()
+        };
+        let connection = Arc::new(Connection::new(origin, route, write));
         tokio::spawn(
             connection
                 .clone()
@@ -277,6 +275,11 @@ impl Channel {
         self.ask(key, Frame::ResetSignal(signal), limit, read).await
     }
 
+    /// Whether the guest has answered a greeting on this channel with a hello that lists the extension.
+    pub fn announces(&self, extension: Extension) -> bool {
+        self.connection().announces(extension)
+    }
+
     /// Which channel this is.
     pub fn origin(&self) -> &Origin {
         self.connection().origin()
@@ -306,7 +309,7 @@ impl Channel {
         self.connection().close_by_us();
     }
 
-    pub(super) fn connection(&self) -> &Connection {
+    pub(super) fn connection(&self) -> &Arc<Connection> {
         &self.closer.0
     }
 

@@ -84,6 +84,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// The stream, and what has come of it after the last frame.
+    pub(super) fn into_parts(self) -> (R, Vec<u8>) {
+        let rest = self.pending().to_vec();
+        (self.stream, rest)
+    }
+
     /// What has come of the frames that weren't returned yet.
     fn pending(&self) -> &[u8] {
         &self.buffer[self.start..]

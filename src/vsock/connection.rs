@@ -11,7 +11,10 @@ use tokio::time::timeout;
 use super::codec::FrameReader;
 use super::outbox::Outbox;
 use super::pending::{Answer, Answered, Key, Pending, Refused};
-use super::{ChannelEvent, ChannelEventKind, CloseCause, Error, EvidenceError, Origin, Violation};
+use super::{
+    ChannelConfig, ChannelEvent, ChannelEventKind, CloseCause, Error, EvidenceError, Origin,
+    Violation,
+};
 use crate::broadcast::{self, Capacity};
 use crate::causes::Causes;
 use crate::guest::frame::encode;
@@ -37,6 +40,8 @@ const ERROR_MESSAGE: usize = 4096;
 /// One connection to a guest.
 pub(super) struct Connection {
     origin: Origin,
+    /// How further connections to the guest are opened.
+    route: ChannelConfig,
     pending: Mutex<Pending>,
     outbox: Outbox,
     events: broadcast::Sender<ChannelEvent>,
@@ -65,10 +70,11 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(super) fn new(origin: Origin, write: OwnedWriteHalf) -> Connection {
+    pub(super) fn new(origin: Origin, route: ChannelConfig, write: OwnedWriteHalf) -> Connection {
         let (events, early) = broadcast::channel(EVENTS);
         Connection {
             origin,
+            route,
             pending: Mutex::default(),
             outbox: Outbox::new(write),
             events,
@@ -79,6 +85,28 @@ impl Connection {
 
     pub(super) fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    pub(super) fn route(&self) -> &ChannelConfig {
+        &self.route
+    }
+
+    /// Whether the guest's hello lists the extension.
+    pub(super) fn announces(&self, extension: Extension) -> bool {
+        self.pending().announces(extension)
+    }
+
+    /// Takes the name of a run, which is a tool in flight like those of the channel.
+    pub(super) fn name_run(self: &Arc<Self>, command_id: &str) -> Result<RunName, Error> {
+        let key = Key::Command(command_id.to_owned());
+        match self.pending().name_run(&key) {
+            Ok(()) => Ok(RunName {
+                connection: Arc::clone(self),
+                key,
+            }),
+            Err(Refused::Taken) => Err(self.taken(&key)),
+            Err(Refused::Closed(reason)) => Err(reason),
+        }
     }
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<ChannelEvent> {
@@ -256,7 +284,11 @@ impl Connection {
             | Frame::GuestQuery(_)
             | Frame::ResetSignal(_)
             | Frame::Imprint(_)
-            | Frame::Renew(_) => return Err(Violation::WrongDirection { frame: name }),
+            | Frame::Renew(_)
+            | Frame::OpenRun(_)
+            | Frame::OpenPush(_)
+            | Frame::OpenPull(_) => return Err(Violation::WrongDirection { frame: name }),
+            Frame::Opened(_) => return Err(Violation::OutOfPlace { frame: name }),
         };
         // A copy only for subscribers. Reported before the answer, so that a caller that awaits it finds the event there.
         if self.events.receiver_count() > 0 && self.pending().is_waiting(&key) {
@@ -364,6 +396,25 @@ impl Connection {
     fn pending(&self) -> MutexGuard<'_, Pending> {
         // Nothing panics while it holds the lock, and the tables are whole between any two statements.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the name of a run taken, until it is dropped: no tool on the same channel can have it meanwhile.
+#[derive(Debug)]
+pub struct RunName {
+    connection: Arc<Connection>,
+    key: Key,
+}
+
+impl RunName {
+    pub(super) fn shortened(&self) -> String {
+        self.key.shortened()
+    }
+}
+
+impl Drop for RunName {
+    fn drop(&mut self) {
+        self.connection.pending().run_ended(&self.key);
     }
 }
 

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{EvidenceError, Origin, Violation};
 use crate::guest::frame::LengthError;
 use crate::guest::protocol::{DecodeError, MAX_FRAME};
+use crate::guest::record::RecordError;
 
 /// A channel couldn't be opened, was closed, or a request on it failed.
 ///
@@ -41,12 +42,12 @@ pub enum Error {
         /// Who closed it.
         source: CloseCause,
     },
-    /// The guest announced a frame that is larger than those of its type may be. The channel is closed.
+    /// The guest announced a frame, or a record, that is larger than those of its type may be. The channel is closed.
     #[error("{origin}: the guest announced {} of {length} bytes, more than {limit}", frame.unwrap_or("a frame"))]
     FrameTooLarge {
         /// The channel.
         origin: Origin,
-        /// The frame's type; `None` when it is larger than a frame of any type may be.
+        /// The frame's type, or the record's kind; `None` when it is larger than a frame of any type may be.
         frame: Option<&'static str>,
         /// The frame's length, in bytes.
         length: u64,
@@ -70,9 +71,41 @@ pub enum Error {
         #[source]
         source: Option<DecodeError>,
     },
-    /// A frame stopped on its way. The channel is closed.
+    /// The guest sent a record that is shorter than those of its kind, or of no kind that there is. The connection is closed.
+    #[error("{origin}: the guest sent a malformed record")]
+    RecordMalformed {
+        /// The connection.
+        origin: Origin,
+        /// What is wrong with it.
+        source: RecordError,
+    },
+    /// The guest has not announced what was asked for: it is older, or was not greeted on this channel. Nothing was sent.
+    #[error("{origin}: the guest does not have the extension {extension}")]
+    NotAnnounced {
+        /// The channel.
+        origin: Origin,
+        /// The extension.
+        extension: &'static str,
+    },
+    /// The guest serves as many runs and transfers as it does at once, and refused one more.
+    #[error("{origin}: the guest serves no further run or transfer for now")]
+    TooManyStreams {
+        /// The connection.
+        origin: Origin,
+    },
+    /// The guest refused to open a connection of its own, for another reason.
+    #[error("{origin}: the guest refused the connection: {code}: {message}")]
+    Refused {
+        /// The connection.
+        origin: Origin,
+        /// The guest's code, as a [line](crate::sanitize::line) of at most 256 characters.
+        code: String,
+        /// The guest's words, likewise, of at most 4,096.
+        message: String,
+    },
+    /// A frame or a record stopped on its way. The channel is closed.
     #[error(
-        "{origin}: a frame {direction} stood still with {done} bytes done, {waited:.1?} after it began"
+        "{origin}: a frame or record {direction} stood still with {done} bytes done, {waited:.1?} after it began"
     )]
     PartialFrameTimeout {
         /// The channel.
@@ -165,6 +198,10 @@ impl Error {
             }
             Error::FrameMalformed { .. } => "SANDBOX_FRAME_MALFORMED",
             Error::PartialFrameTimeout { .. } => "SANDBOX_VSOCK_PARTIAL_FRAME_TIMEOUT",
+            Error::RecordMalformed { .. } => "SANDBOX_FRAME_MALFORMED",
+            Error::NotAnnounced { .. } => "SANDBOX_TOOL_REFUSED",
+            Error::TooManyStreams { .. } => "SANDBOX_TOO_MANY_STREAMS",
+            Error::Refused { .. } => "SANDBOX_TOOL_ERROR",
             Error::Protocol { .. } => "SANDBOX_VSOCK_PROTOCOL_ERROR",
             Error::DuplicateRequest { .. }
             | Error::DuplicateReset { .. }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Error;
 use crate::broadcast::Weight;
@@ -57,8 +58,8 @@ impl Weight for ChannelEvent {
     }
 }
 
-/// Which channel: every channel of a process has its own number, so that frames of two connections through one
-/// socket, before a reset and after it, can be told apart.
+/// Which channel: every channel of a process, and every connection of its own that a run or a transfer has, has its own
+/// number, so that frames of two connections through one socket, before a reset and after it, can be told apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
     /// The channel's number, from 1, unique in this process.
@@ -67,6 +68,24 @@ pub struct Origin {
     pub socket: Arc<Path>,
     /// The guest's port.
     pub port: u32,
+}
+
+impl Origin {
+    /// The next connection to this port.
+    pub(super) fn next(socket: Arc<Path>, port: u32) -> Origin {
+        static OPENED: AtomicU64 = AtomicU64::new(0);
+
+        Origin {
+            channel: OPENED.fetch_add(1, Ordering::Relaxed) + 1,
+            socket,
+            port,
+        }
+    }
+
+    /// Another connection to the same port.
+    pub(super) fn of_another(&self) -> Origin {
+        Origin::next(Arc::clone(&self.socket), self.port)
+    }
 }
 
 impl fmt::Display for Origin {

@@ -1,5 +1,8 @@
 //! What a guest did wrong: in the evidence of a command, and against the protocol.
 
+use super::OutputStream;
+use crate::guest::record::RecordKind;
+
 /// What is wrong with the evidence of a command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvidenceError {
@@ -24,7 +27,8 @@ pub enum EvidenceError {
         /// Whose turn it was.
         expected: u64,
     },
-    /// The chunks are all there, and the last link of the result isn't theirs.
+    /// The chunks are all there, and the last link of the result isn't theirs; or that of a run isn't the one of the records
+    /// that came.
     #[error("the last link is {computed}, and the guest says {}", claimed.as_deref().unwrap_or("nothing"))]
     WrongLink {
         /// The last link in the result, cut to the length of one; `None` if it has none.
@@ -53,6 +57,24 @@ pub enum EvidenceError {
         /// The bytes that it says there were.
         total: u64,
     },
+    /// The last link of the records that a run has taken isn't that of the records that were sent to it.
+    #[error("{claimed} is not the link of the first {taken} records to the guest")]
+    WrongInputLink {
+        /// The link in the record that ends the run.
+        claimed: String,
+        /// How many records the guest says it has taken.
+        taken: u64,
+    },
+    /// The guest says that it has taken more records of a run than were sent, or so few that their link is not kept any more.
+    #[error("the guest has taken {taken} records, and {oldest} to {sent} are possible")]
+    TakenElsewhere {
+        /// How many it says.
+        taken: u64,
+        /// The fewest whose link is kept; more than 0 where more than 65,535 were sent.
+        oldest: u64,
+        /// How many were sent.
+        sent: u64,
+    },
     /// The chunks hold more than a result may tell.
     #[error("the chunks hold more than {limit} bytes")]
     TooMuch {
@@ -70,6 +92,8 @@ impl EvidenceError {
             EvidenceError::Duplicate { .. } => "SANDBOX_EVIDENCE_DUPLICATE",
             EvidenceError::OutOfOrder { .. } => "SANDBOX_EVIDENCE_OUT_OF_ORDER",
             EvidenceError::WrongLink { .. }
+            | EvidenceError::WrongInputLink { .. }
+            | EvidenceError::TakenElsewhere { .. }
             | EvidenceError::AnotherOutput
             | EvidenceError::KeptElsewhere { .. }
             | EvidenceError::KeptAboveTotal { .. }
@@ -87,6 +111,40 @@ pub enum Violation {
         /// The frame's type.
         frame: &'static str,
     },
+    /// It sent a frame on the channel that only a connection of its own has.
+    #[error("{frame} has no place on the channel, only on a connection of its own")]
+    OutOfPlace {
+        /// The frame's type.
+        frame: &'static str,
+    },
+    /// It answered the frame that opens a connection of its own with a frame that doesn't.
+    #[error("{frame} came where the connection should have been opened")]
+    NotOpened {
+        /// The frame's type.
+        frame: &'static str,
+    },
+    /// It sent a record that doesn't belong on such a connection, or not after the ones before it.
+    #[error("a {} record has no place here", kind.name())]
+    RecordOutOfPlace {
+        /// What the record holds.
+        kind: RecordKind,
+    },
+    /// It sent more after the record that ends a connection.
+    #[error("bytes came after the record that ends the connection")]
+    AfterEnd,
+    /// It said that a tool has written more or less to a stream than came, without output being cut, or less although it was.
+    #[error("the tool has written {said} bytes to {stream}, and {came} came")]
+    Total {
+        /// Where to.
+        stream: OutputStream,
+        /// How many bytes the tool has written, by the guest's word.
+        said: u64,
+        /// How many came.
+        came: u64,
+    },
+    /// It said that a tool's output was cut, and all of it came.
+    #[error("the tool's output was cut, and all of it came")]
+    NothingCut,
     /// It answered a request that was not made, or answered twice.
     #[error("{frame} answers {id:?}, which waits for nothing")]
     NeverAsked {

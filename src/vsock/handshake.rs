@@ -71,6 +71,37 @@ pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error>
     }
 }
 
+/// Connects to the port of a guest that is up: nothing but a full backlog of the socket's listener is tried again.
+pub(super) async fn connect_once(
+    config: &ChannelConfig,
+    limit: Duration,
+) -> Result<UnixStream, Error> {
+    let begin = Instant::now();
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let left = limit.saturating_sub(begin.elapsed());
+        let source = match attempt(config.socket.path(), config.port, left).await {
+            Ok(stream) => return Ok(stream),
+            Err(source) => source,
+        };
+        let is_full = matches!(
+            &source,
+            HandshakeError::Connect(error) if error.kind() == io::ErrorKind::WouldBlock
+        );
+        if !is_full || begin.elapsed() + PAUSES.0 >= limit {
+            return Err(Error::Handshake {
+                socket: config.socket.name().to_owned(),
+                port: config.port,
+                attempts,
+                elapsed: begin.elapsed(),
+                source,
+            });
+        }
+        sleep(PAUSES.0).await;
+    }
+}
+
 /// Whether the same attempt may succeed a little later.
 fn may_pass(cause: &HandshakeError) -> bool {
     match cause {

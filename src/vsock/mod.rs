@@ -33,6 +33,14 @@
 //! each command in flight; how many those are is the host's choice. A result that was returned is its caller's, and its
 //! bytes with it.
 
+//! # Runs and transfers
+//!
+//! A run with streams ([`Channel::open_run`]) and a transfer of files ([`Channel::open_push`], [`Channel::open_pull`]) have a
+//! connection of their own, to a guest whose hello lists [`run/1`](crate::guest::protocol::Extension::Run) or
+//! [`files/1`](crate::guest::protocol::Extension::Files). Back-pressure is the socket's: what its reader doesn't take stays with
+//! the guest. A connection holds one record of at most 256 KiB in each direction, beside the records that its caller keeps, and of
+//! a run the links of the records that may be on their way, at most 2 MiB. A bad record ends its connection and not the channel.
+
 mod awaken;
 mod channel;
 mod codec;
@@ -44,6 +52,8 @@ mod fault;
 mod handshake;
 mod outbox;
 mod pending;
+mod run;
+mod stream;
 mod text;
 
 pub use awaken::{Awakened, ClockSkew};
@@ -52,3 +62,6 @@ pub use error::{CloseCause, Error, HandshakeError};
 pub use event::{ChannelEvent, ChannelEventKind, Origin};
 pub use evidence::OutputBytes;
 pub use fault::{EvidenceError, Violation};
+pub(crate) use run::RunGuest;
+pub use run::{OutputStream, RunName, RunReader, RunRecord, RunStream, RunWriter};
+pub use stream::{Record, RecordReader, RecordStream, RecordWriter, StreamCloser};

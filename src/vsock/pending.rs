@@ -1,13 +1,13 @@
 //! Requests in flight, by id.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::evidence::{Announced, Evidence, OutputBytes};
 use super::{Error, EvidenceError};
-use crate::guest::protocol::{EvidenceChunk, Frame, FrameType};
+use crate::guest::protocol::{EvidenceChunk, Extension, Frame, FrameType};
 use crate::sanitize;
 
 /// How many requests that have given up are remembered, so that their answers count as late and not as unasked.
@@ -74,8 +74,12 @@ struct Waiting {
 pub(super) struct Pending {
     waiting: HashMap<Key, Waiting>,
     given_up: VecDeque<Key>,
+    /// The tools in flight that have connections of their own.
+    runs: HashSet<Key>,
     /// What the guest's hello says of evidence.
     announced: Announced,
+    /// What the guest's hello lists.
+    extensions: Vec<Extension>,
     closed: Option<Error>,
 }
 
@@ -112,7 +116,7 @@ impl Pending {
         if let Some(reason) = &self.closed {
             return Err(Refused::Closed(reason.clone()));
         }
-        if self.waiting.contains_key(&key) || self.given_up.contains(&key) {
+        if self.is_taken(&key) {
             return Err(Refused::Taken);
         }
         let (sender, receiver) = oneshot::channel();
@@ -137,6 +141,34 @@ impl Pending {
         Ok(receiver)
     }
 
+    /// Takes the name of a run, to which nothing on the channel is an answer.
+    pub(super) fn name_run(&mut self, key: &Key) -> Result<(), Refused> {
+        if let Some(reason) = &self.closed {
+            return Err(Refused::Closed(reason.clone()));
+        }
+        match self.is_taken(key) {
+            true => Err(Refused::Taken),
+            false => {
+                self.runs.insert(key.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// The run's name is free again.
+    pub(super) fn run_ended(&mut self, key: &Key) {
+        self.runs.remove(key);
+    }
+
+    fn is_taken(&self, key: &Key) -> bool {
+        self.waiting.contains_key(key) || self.given_up.contains(key) || self.runs.contains(key)
+    }
+
+    /// Whether the guest's hello lists the extension.
+    pub(super) fn announces(&self, extension: Extension) -> bool {
+        self.extensions.contains(&extension)
+    }
+
     /// Takes an answer to its request. One of the wrong kind leaves the request waiting for the channel's end.
     pub(super) fn answer(&mut self, key: &Key, frame: Frame) -> Answered {
         if let Some(waiting) = self.waiting.get_mut(key) {
@@ -144,6 +176,8 @@ impl Pending {
                 Frame::ToolResult(result) => waiting.evidence.finish(result, self.announced),
                 Frame::Hello(hello) => {
                     self.announced = Announced::by(hello);
+                    let all = Extension::ALL.into_iter();
+                    self.extensions = all.filter(|it| hello.supports(*it)).collect();
                     Ok(None)
                 }
                 _ => Ok(None),

@@ -7,6 +7,7 @@ mod evidence;
 mod handshake;
 mod hostile;
 mod requests;
+mod streams;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
