@@ -16,6 +16,8 @@
 //! - [`overlay`]: the disk's bytes: their digest, and putting them back.
 //! - [`api`]: the requests and types of the API, as values.
 //! - [`guest`]: what host and guest share, and the dispatcher that runs inside the guest.
+//! - [`archive`]: trees of files as tar streams, for transfers into and out of a guest.
+//! - [`digest`]: SHA-256 digests.
 //! - [`limits`]: how long each step of a sandbox, a machine, a VMM and a channel may take.
 //! - [`broadcast`]: a channel for events that is bounded in bytes.
 //! - [`causes`]: shows an error with its causes.
@@ -32,12 +34,14 @@
 //! - [`image`]: packs a bootable image from a distribution's kernel files.
 
 pub mod api;
+pub mod archive;
 pub mod blocking;
 pub mod broadcast;
 pub mod causes;
 pub mod client;
 #[cfg(feature = "compat")]
 pub mod compat;
+pub mod digest;
 pub mod doctor;
 pub mod golden;
 pub mod guest;

@@ -82,10 +82,12 @@ time_limits! {
     /// What a tool may take beyond its deadline, for the guest's own answer about a tool that it killed. After it the call
     /// is `SANDBOX_TOOL_TIMEOUT`, and the sandbox takes no tool until it is reset. May be zero.
     tool_grace = 2;
-    /// The next byte inside a frame from the guest, or a frame that the guest doesn't read. After it the channel is closed
-    /// as `SANDBOX_VSOCK_PARTIAL_FRAME_TIMEOUT`.
+    /// The next byte inside a frame from the guest, or a frame that the guest doesn't read; in a transfer of files, each piece
+    /// that the guest takes or gives. After it the channel, or the transfer, is closed as
+    /// `SANDBOX_VSOCK_PARTIAL_FRAME_TIMEOUT`.
     frame_idle = 30;
-    /// One whole frame, in either direction. After it the channel is closed as with `frame_idle`.
+    /// One whole frame, in either direction; in a transfer of files, the guest's last word, before which it brings what it took
+    /// to its disk. After it as with `frame_idle`.
     frame_total = 120;
     /// From the start of a VMM's process to its answer to `vmm.ping`: milliseconds are usual. After it the process is
     /// killed, and its start has failed.

@@ -1,26 +1,31 @@
 //! The sandbox on Cloud Hypervisor: the handle, by which callers reach its driver.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
+use uuid::Uuid;
 
 use super::calls::Calls;
 use super::driver::{Asked, Driver, Given, Request, Settings, Stops};
-use super::status::{Status, ToolInFlight};
+use super::in_flight::ToolInFlight;
+use super::running::Terms;
+use super::status::Status;
 use super::supply::Supply;
+use super::transfer::{self, Files, Transfer};
 use super::{
-    Backend, ConfigError, Error, Event, Reset, ResetReason, Sandbox, SandboxConfig, SandboxOrigin,
-    SandboxState, Strategy, ToolExecution, ToolInvocation, ToolRefusal,
+    Backend, ConfigError, Error, Event, Reset, RunningTool, Sandbox, SandboxConfig, SandboxOrigin,
+    SandboxState, Strategy, ToolExecution, ToolInvocation, TransferOptions, TransferReport,
 };
 use crate::broadcast;
 use crate::golden::{LoadedGolden, MemoryBasis};
-use crate::guest::protocol::ToolDispatch;
+use crate::guest::protocol::{OpenRun, ToolDispatch};
 use crate::machine::VmmSource;
-use crate::vsock::{self, Channel, ToolAnswer};
+use crate::vsock::Channel;
 
 /// How many boots and resets may wait for their turn; the callers of further ones wait to be heard.
 const REQUESTS: usize = 64;
@@ -155,42 +160,45 @@ impl ChvSandbox {
         }
     }
 
-    /// What became of a tool on `channel`, and what that means for the sandbox.
-    fn conclude(
+    /// Begins a tool: its channel, and what it means for the sandbox.
+    fn begin_tool(
         &self,
-        answered: Result<ToolAnswer, vsock::Error>,
-        channel: &Channel,
-        in_flight: ToolInFlight<'_>,
+        names: (&str, &str),
         deadline: Duration,
-        took: Duration,
-    ) -> Result<ToolExecution, Error> {
-        match answered {
-            Ok(answer) => {
-                in_flight.has_ended();
-                Ok(ToolExecution::answered(answer, took))
-            }
-            Err(source @ vsock::Error::ToolTimeout { .. }) => {
-                in_flight.needs_reset(ResetReason::ToolTimedOut);
-                Err(Error::ToolTimeout { deadline, source })
-            }
-            Err(source @ vsock::Error::Evidence { .. }) => {
-                in_flight.needs_reset(ResetReason::EvidenceRejected);
-                Err(Error::Channel(source))
-            }
-            Err(source @ vsock::Error::RequestTooLarge { .. }) => {
-                in_flight.was_not_sent();
-                Err(Error::ToolRefused(ToolRefusal::TooLarge(source)))
-            }
-            Err(source) if source.is_duplicate() => {
-                in_flight.was_not_sent();
-                Err(Error::Channel(source))
-            }
-            Err(source) => {
-                in_flight.needs_reset(ResetReason::ChannelBroken);
-                let ended = self.status.why_closed(channel.origin().channel);
-                Err(ended.unwrap_or(Error::Channel(source)))
-            }
-        }
+    ) -> Result<(Channel, ToolInFlight), Error> {
+        let per_reset = self.settings.config.tools_per_reset;
+        let channel = self.status.begin_tool(per_reset)?;
+        let number = channel.origin().channel;
+        let call = self.calls.tool();
+        let in_flight = ToolInFlight::begin(&self.status, number, names, deadline, call);
+        Ok((channel, in_flight))
+    }
+
+    /// Has `transfer` use the channel, until that is closed here, and tells of its end.
+    async fn transfer<T>(
+        &self,
+        direction: Files,
+        path: &str,
+        transfer: impl FnOnce(Channel, Uuid) -> T,
+    ) -> Result<TransferReport, Error>
+    where
+        T: Future<Output = Result<TransferReport, Error>> + Send,
+    {
+        let channel = self.status.for_files(direction)?;
+        let number = channel.origin().channel;
+        let mut begun = Transfer::begin(&self.status, direction, path, self.calls.tool());
+        let result = tokio::select! {
+            biased;
+            why = Arc::clone(&self.status).closed(number) => Err(why),
+            result = transfer(channel, begun.id()) => match result {
+                Err(Error::Channel(error)) => {
+                    Err(self.status.why_closed(number).unwrap_or(Error::Channel(error)))
+                }
+                result => result,
+            },
+        };
+        begun.tell(&result);
+        result
     }
 
     /// Waits until it isn't ready any more.
@@ -246,28 +254,78 @@ impl Sandbox for ChvSandbox {
     async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error> {
         let deadline = invocation.deadline();
         let dispatch = ToolDispatch::try_from(invocation)?;
-        let config = &self.settings.config;
-        let (channel, in_flight) = self.status.begin_tool(config.tools_per_reset)?;
-        let _call = self.calls.tool();
-        let command_id = dispatch.command_id.clone();
-        self.status.tell(Event::ToolStarted {
-            command_id: command_id.clone(),
-            tool: dispatch.tool.to_string(),
-        });
-        let grace = config.limits.tool_grace;
-        let began = Instant::now();
+        let names = (dispatch.command_id.as_str(), dispatch.tool.as_str());
+        let (channel, in_flight) = self.begin_tool(names, deadline)?;
+        let grace = self.settings.config.limits.tool_grace;
         let answered = channel.dispatch(dispatch, grace).await;
-        let took = began.elapsed();
-        let execution = self.conclude(answered, &channel, in_flight, deadline, took);
-        self.status.tell(Event::ToolEnded {
+        let took = in_flight.elapsed();
+        let execution = answered.map(|answer| ToolExecution::answered(answer, took));
+        in_flight.conclude(execution.map_err(Error::Channel))
+    }
+
+    async fn start(&self, invocation: ToolInvocation) -> Result<RunningTool, Error> {
+        let deadline = invocation.deadline();
+        let open = OpenRun::try_from(invocation)?;
+        let names = (open.command_id.as_str(), open.tool.as_str());
+        let (channel, in_flight) = self.begin_tool(names, deadline)?;
+        let grace = self.settings.config.limits.tool_grace;
+        let (command_id, stdin) = (open.command_id.clone(), open.stdin);
+        let status = Arc::clone(&self.status);
+        let closed = status.closed(channel.origin().channel);
+        let mut closed = Box::pin(closed);
+        let opened = tokio::select! {
+            opened = channel.open_run(open) => opened.map_err(Error::Channel),
+            error = &mut closed => Err(error),
+        };
+        let mut stream = match opened {
+            Ok(stream) => stream,
+            Err(error) => return Err(in_flight.refuse(error)),
+        };
+        let terms = Terms {
             command_id,
-            result: match &execution {
-                Ok(execution) => Ok(execution.outcome.clone()),
-                Err(error) => Err(error.clone()),
-            },
-            took,
+            limit: deadline
+                .saturating_add(grace)
+                .saturating_sub(in_flight.elapsed()),
+            grace,
+        };
+        let name = stream.name.take();
+        let conclude = Box::new(|ended| {
+            drop(name);
+            in_flight.conclude(ended)
         });
-        execution
+        Ok(RunningTool::begin(
+            stream,
+            stdin,
+            terms,
+            closed,
+            Some(conclude),
+        ))
+    }
+
+    async fn push(
+        &self,
+        local: &Path,
+        path: &str,
+        options: &TransferOptions,
+    ) -> Result<TransferReport, Error> {
+        let limits = &self.settings.config.limits;
+        self.transfer(Files::Push, path, |channel, id| async move {
+            transfer::push(&channel, id, local, path, options, limits).await
+        })
+        .await
+    }
+
+    async fn pull(
+        &self,
+        path: &str,
+        local: &Path,
+        options: &TransferOptions,
+    ) -> Result<TransferReport, Error> {
+        let limits = &self.settings.config.limits;
+        self.transfer(Files::Pull, path, |channel, id| async move {
+            transfer::pull(&channel, id, path, local, options, limits).await
+        })
+        .await
     }
 
     async fn reset(&self) -> Result<Reset, Error> {

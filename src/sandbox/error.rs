@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{ConfigError, Outcome, ResetOutcome, ResetReason, WireState};
+use super::{
+    ConfigError, EnvironmentError, Outcome, ResetOutcome, ResetReason, TransferError, WireState,
+};
+use crate::archive::FileCode;
 use crate::client::Release;
 use crate::guest::protocol::ToolNameError;
 use crate::{golden, machine, vmm, vsock};
@@ -91,9 +94,12 @@ pub enum Error {
     /// The VMM ended by itself while no call was under way.
     #[error("the VMM ended by itself: {0}")]
     VmmEnded(Arc<vmm::Ended>),
-    /// The channel to the guest failed. It is mended by a reset.
+    /// The channel to the guest failed, or the connection of a run with streams. A reset mends it.
     #[error("the channel to the guest failed")]
     Channel(#[source] vsock::Error),
+    /// Files were not transferred, and nothing of them is at their target. The sandbox goes on.
+    #[error("the files were not transferred")]
+    Files(#[source] Arc<TransferError>),
     /// The call was ended by a shutdown.
     #[error("the sandbox was shut down meanwhile")]
     ShutDown,
@@ -117,6 +123,20 @@ pub enum ToolRefusal {
     /// No tool can have this name.
     #[error("no tool can have this name")]
     Name(#[source] ToolNameError),
+    /// It has a standard input, an environment or a directory, which only [`start`](super::Sandbox::start) gives a tool.
+    #[error(
+        "standard input, environment and directory are given to a tool that is started with streams"
+    )]
+    NeedsStreams,
+    /// No tool can be given this environment.
+    #[error("no tool can be given this environment")]
+    Environment(#[source] EnvironmentError),
+    /// The guest runs no tools with streams: it is older than the extension `run/1`.
+    #[error("the guest runs no tools with streams")]
+    NotSupported(#[source] vsock::Error),
+    /// There are no sockets for a run that no guest runs, such as one of a [`StubSandbox`](super::StubSandbox).
+    #[error("there are no sockets for it")]
+    NoSockets(#[source] Arc<io::Error>),
     /// The invocation is larger than a frame may be.
     #[error("its parameters are too large")]
     TooLarge(#[source] vsock::Error),
@@ -133,7 +153,7 @@ pub enum Advice {
     Reset,
     /// Shut this sandbox down and boot it anew, or give it back to its pool and acquire another.
     Rebuild,
-    /// Go on without this tool: the same invocation is refused each time.
+    /// Go on without this tool, or these files: the same call is refused each time.
     SkipTool,
     /// Stop. A person has to mend the host, the configuration or the golden snapshot, or the caller has ended the work
     /// itself.
@@ -243,6 +263,7 @@ impl Error {
             Error::ResetTimeout(_) => "SANDBOX_RESET_TIMEOUT",
             Error::ResetFailed(_) | Error::ResetRefused(_) => "SANDBOX_RESET_FAILED",
             Error::Channel(error) => error.code(),
+            Error::Files(error) => error.code().text(),
             Error::ShutDown => "SANDBOX_SHUT_DOWN",
             Error::AcquireTimeout { .. } => "SANDBOX_ACQUIRE_TIMEOUT",
             Error::PoolClosed => "SANDBOX_POOL_CLOSED",
@@ -275,8 +296,19 @@ impl Error {
                 BootFailure::Golden(_) | BootFailure::Unverified(_) => Advice::GiveUp,
             },
             Error::ToolRefused(_) => Advice::SkipTool,
+            Error::Files(error) => match error.code() {
+                FileCode::Name | FileCode::Kind | FileCode::Limit | FileCode::Io => {
+                    Advice::SkipTool
+                }
+                // The guest is broken, or lies.
+                FileCode::Truncated | FileCode::Digest => Advice::Reset,
+            },
             Error::ResetInterrupted | Error::AcquireTimeout { .. } => Advice::Retry,
             Error::Channel(error) if error.is_duplicate() => Advice::SkipTool,
+            Error::Channel(vsock::Error::TooManyStreams { .. }) => Advice::Retry,
+            Error::Channel(vsock::Error::Refused { .. } | vsock::Error::NotAnnounced { .. }) => {
+                Advice::SkipTool
+            }
             Error::Channel(_) => Advice::Reset,
         }
     }

@@ -8,7 +8,8 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use super::{Error, ResetOutcome, SandboxState, ToolOutcome};
+use super::transfer::FilesMoved;
+use super::{Error, ResetOutcome, SandboxState, StreamEvidence, ToolOutcome};
 use crate::broadcast::Weight;
 use crate::causes::Causes;
 use crate::vsock::ChannelEventKind;
@@ -47,7 +48,8 @@ pub enum Event {
         /// The tool's name.
         tool: String,
     },
-    /// A tool has ended, or is not waited for any more. Of one whose caller went away, only the state tells.
+    /// A tool has ended, or is not waited for any more. Of one whose caller went away, the result is
+    /// [`NeedsReset`](Error::NeedsReset).
     ToolEnded {
         /// The run's name.
         command_id: String,
@@ -55,7 +57,13 @@ pub enum Event {
         result: Result<ToolOutcome, Error>,
         /// How long it took.
         took: Duration,
+        /// Of a run with streams that has ended: how much it wrote, and the links of its evidence.
+        evidence: Option<StreamEvidence>,
     },
+    /// Files were brought into the guest, or were not.
+    FilesPushed(FilesMoved),
+    /// Files were brought out of the guest, or were not.
+    FilesPulled(FilesMoved),
     /// A VMM was started for the sandbox's boot, with these layers of a boundary around it.
     Boundary(Vec<vmm::LayerReport>),
     /// The VMM says something happened. A hint, never a state.
@@ -105,7 +113,17 @@ impl Weight for Event {
             Event::Vmm(event) => event.weight(),
             Event::VmmEnded(ended) | Event::SpareEnded(ended) => ended.log_tail.len(),
             Event::ToolStarted { command_id, tool } => command_id.len() + tool.len(),
-            Event::ToolEnded { command_id, .. } => command_id.len(),
+            Event::ToolEnded {
+                command_id,
+                evidence,
+                ..
+            } => {
+                let links = evidence
+                    .as_ref()
+                    .map_or(0, |it| it.to_guest_hash.len() + it.to_host_hash.len());
+                command_id.len() + links
+            }
+            Event::FilesPushed(moved) | Event::FilesPulled(moved) => moved.path.len(),
             // Of this process's own making, and bounded: some KiB at most.
             _ => 0,
         };
@@ -161,6 +179,7 @@ impl Serialize for Event {
                 command_id,
                 result,
                 took,
+                evidence,
             } => {
                 let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
                 let mut fields = json!({ "command_id": command_id, "took_us": took_us });
@@ -171,8 +190,17 @@ impl Serialize for Event {
                     }
                     Err(why) => fields["error"] = error(why),
                 }
+                if let Some(evidence) = evidence {
+                    fields["stdout_total"] = json!(evidence.stdout_total);
+                    fields["stderr_total"] = json!(evidence.stderr_total);
+                    fields["cut"] = json!(evidence.is_cut);
+                    fields["to_guest_hash"] = json!(evidence.to_guest_hash);
+                    fields["to_host_hash"] = json!(evidence.to_host_hash);
+                }
                 ("tool_ended", fields)
             }
+            Event::FilesPushed(moved) => ("files_pushed", moved.fields(error)),
+            Event::FilesPulled(moved) => ("files_pulled", moved.fields(error)),
             Event::Boundary(layers) => ("boundary", json!({ "layers": layers })),
             Event::Vmm(event) => {
                 let (source, event) = (&event.source, &event.event);
@@ -234,6 +262,8 @@ impl fmt::Display for Event {
                 Ok(outcome) => write!(f, "tool {command_id:?} {}", outcome.name()),
                 Err(error) => write!(f, "tool {command_id:?} failed: {}", Causes(error)),
             },
+            Event::FilesPushed(moved) => write!(f, "push to {moved}"),
+            Event::FilesPulled(moved) => write!(f, "pull of {moved}"),
             Event::Boundary(layers) => {
                 f.write_str("boundary of the VMM")?;
                 let mut separator = ": ";
@@ -321,6 +351,7 @@ mod tests {
             command_id: "1".to_owned(),
             result: Ok(ToolOutcome::Refused { reason }),
             took: Duration::from_millis(2),
+            evidence: None,
         };
         for (event, expected) in [
             (

@@ -13,6 +13,9 @@ use crate::guest::protocol::{
 use crate::sanitize;
 use crate::vsock::ToolAnswer;
 
+/// 128 and the number of SIGINT.
+const EXIT_CANCELLED: i32 = 130;
+
 /// How long the guest's reason may be, in characters.
 const MAX_REASON: usize = 4096;
 
@@ -117,6 +120,8 @@ pub enum ToolOutcome {
     },
     /// The guest killed it at its deadline.
     DeadlineExceeded,
+    /// Its caller [cancelled](super::RunningTool::cancel) it, or sent the signal that ended it. Only of a tool with streams.
+    Cancelled,
     /// The guest has no tool of this name.
     NoSuchTool,
     /// The guest did not start it: parameters that don't fit the tool, a deadline beyond the guest's longest, or too many
@@ -139,13 +144,14 @@ pub enum ToolOutcome {
 }
 
 impl ToolOutcome {
-    /// The outcome's name in the protocol: `exited`, `signalled`, `deadline_exceeded`, `no_such_tool`, `refused`,
+    /// The outcome's name in the protocol: `exited`, `signalled`, `deadline_exceeded`, `cancelled`, `no_such_tool`, `refused`,
     /// `guest_failed`; `unspecified` where the guest did not say.
     pub fn name(&self) -> &'static str {
         match self {
             ToolOutcome::Exited { .. } => "exited",
             ToolOutcome::Signalled { .. } => "signalled",
             ToolOutcome::DeadlineExceeded => "deadline_exceeded",
+            ToolOutcome::Cancelled => "cancelled",
             ToolOutcome::NoSuchTool => "no_such_tool",
             ToolOutcome::Refused { .. } => "refused",
             ToolOutcome::GuestFailed { .. } => "guest_failed",
@@ -168,13 +174,14 @@ impl ToolOutcome {
         }
     }
 
-    /// The exit code on the wire: the tool's own, 128 and the signal's number, 137 for a deadline, 127 for no such tool,
-    /// 254 for a refusal or a failure of the guest.
+    /// The exit code on the wire: the tool's own, 128 and the signal's number, 137 for a deadline, 130 for one that was
+    /// cancelled, as a shell has it of one that was interrupted, 127 for no such tool, 254 for a refusal or a failure of the guest.
     pub fn exit_code(&self) -> i32 {
         match self {
             ToolOutcome::Exited { code } => *code,
             ToolOutcome::Signalled { signal } => EXIT_SIGNALLED.saturating_add(*signal),
             ToolOutcome::DeadlineExceeded => EXIT_DEADLINE,
+            ToolOutcome::Cancelled => EXIT_CANCELLED,
             ToolOutcome::NoSuchTool => EXIT_UNKNOWN_TOOL,
             ToolOutcome::Refused { .. } | ToolOutcome::GuestFailed { .. } => EXIT_GUEST_ERROR,
             ToolOutcome::Unspecified { exit_code } => *exit_code,
@@ -197,6 +204,7 @@ impl fmt::Display for ToolOutcome {
             ToolOutcome::Exited { code } => write!(f, "exited with code {code}"),
             ToolOutcome::Signalled { signal } => write!(f, "killed by signal {signal}"),
             ToolOutcome::DeadlineExceeded => f.write_str("killed at its deadline"),
+            ToolOutcome::Cancelled => f.write_str("cancelled"),
             ToolOutcome::NoSuchTool => f.write_str("the guest has no such tool"),
             ToolOutcome::Refused { reason } => write!(f, "refused by the guest: {reason}"),
             ToolOutcome::GuestFailed { reason } => write!(f, "the guest failed: {reason}"),
@@ -222,6 +230,7 @@ impl fmt::Debug for ToolOutcome {
                 f.debug_struct("Signalled").field("signal", signal).finish()
             }
             ToolOutcome::DeadlineExceeded => f.write_str("DeadlineExceeded"),
+            ToolOutcome::Cancelled => f.write_str("Cancelled"),
             ToolOutcome::NoSuchTool => f.write_str("NoSuchTool"),
             ToolOutcome::Refused { reason } => with_reason(f, "Refused", reason),
             ToolOutcome::GuestFailed { reason } => with_reason(f, "GuestFailed", reason),
@@ -233,7 +242,8 @@ impl fmt::Debug for ToolOutcome {
     }
 }
 
-/// What a tool wrote to one stream, up to the guest's limit of 1 MiB.
+/// What a tool wrote to one stream, up to the guest's limit of 1 MiB, or the one of
+/// [`collect_output`](super::RunningTool::collect_output).
 ///
 /// `Debug` shows how much it is, and none of it.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -261,7 +271,7 @@ impl ToolOutput {
         ToolOutput::of(bytes.into(), None)
     }
 
-    fn of(bytes: Vec<u8>, total: Option<u64>) -> ToolOutput {
+    pub(super) fn of(bytes: Vec<u8>, total: Option<u64>) -> ToolOutput {
         ToolOutput { bytes, total }
     }
 

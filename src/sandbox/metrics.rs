@@ -7,6 +7,8 @@
 //! | `chv_sandbox_reset_step_seconds` | histogram | `step` | how long each of its steps took |
 //! | `chv_sandbox_tools_total` | counter | `outcome` | tools that ended, by outcome, or by the code of the error |
 //! | `chv_sandbox_tool_seconds` | histogram | - | how long a tool took |
+//! | `chv_sandbox_transfers_total` | counter | `direction`, `result` | transfers of files that ended, `push` or `pull`, `ok` or the code of the error |
+//! | `chv_sandbox_transfer_bytes_total` | counter | `direction` | bytes of files that were transferred |
 //! | `chv_sandbox_spares_total` | counter | `event` | spares that became `ready`, `failed`, `ended` or were `refused` |
 //! | `chv_sandbox_pool_sandboxes` | gauge | `state` | sandboxes of pools: `idle`, `acquired`, `in_progress` |
 //! | `chv_sandbox_pool_waiting` | gauge | - | callers that wait for a sandbox |
@@ -19,7 +21,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 
-use super::{Event, FsHash, PoolStatus, ResetOutcome};
+use super::{Event, FilesMoved, FsHash, PoolStatus, ResetOutcome};
 
 /// Counts what an event tells.
 pub(super) fn count(event: &Event) {
@@ -33,11 +35,26 @@ pub(super) fn count(event: &Event) {
             counter!("chv_sandbox_tools_total", "outcome" => outcome).increment(1);
             histogram!("chv_sandbox_tool_seconds").record(took.as_secs_f64());
         }
+        Event::FilesPushed(moved) => count_files("push", moved),
+        Event::FilesPulled(moved) => count_files("pull", moved),
         Event::SpareReady => count_spare("ready"),
         Event::SpareFailed(_) => count_spare("failed"),
         Event::SpareEnded(_) => count_spare("ended"),
         Event::SpareRefused(_) => count_spare("refused"),
         _ => {}
+    }
+}
+
+fn count_files(direction: &'static str, moved: &FilesMoved) {
+    let result = match &moved.result {
+        Ok(_) => "ok",
+        Err(error) => error.code(),
+    };
+    let labels = [("direction", direction), ("result", result)];
+    counter!("chv_sandbox_transfers_total", &labels).increment(1);
+    if let Ok(totals) = &moved.result {
+        let bytes = counter!("chv_sandbox_transfer_bytes_total", "direction" => direction);
+        bytes.increment(totals.bytes);
     }
 }
 
@@ -109,6 +126,7 @@ mod tests {
                     command_id: "1".to_owned(),
                     result,
                     took: Duration::from_millis(1),
+                    evidence: None,
                 });
             }
             count(&Event::SpareReady);

@@ -31,12 +31,14 @@ mod events;
 mod evidence;
 mod execution;
 mod guest;
+mod in_flight;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod pool;
 mod report;
 mod reset_state;
 mod reset_target;
+mod running;
 mod span;
 mod spares;
 mod state;
@@ -45,7 +47,10 @@ mod strategy;
 mod stub;
 mod supply;
 mod tool;
+mod transfer;
 mod verify;
+
+use std::path::Path;
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -62,14 +67,24 @@ pub use pool::{Pool, PoolConfig, PoolStatus, PooledSandbox, VmMemory};
 pub use report::{Check, Outcome, ResetReport, Source, StrategyUsed, VmmUsed};
 pub use reset_state::{FsHash, Reset, ResetOutcome, ResetState, VerificationDetails};
 pub use reset_target::OLDEST_RELEASE;
+pub use running::{
+    CollectedRun, OutputChunk, RunController, RunInput, RunInputs, RunOutputs, RunReport,
+    RunningTool, StreamEvidence, ToolStdin,
+};
 pub use state::{ResetReason, SandboxState, WireState};
 
 pub use crate::golden::MemoryMode;
-pub use crate::guest::protocol::{DivergenceAction, VmmApiState};
+pub use crate::guest::protocol::{DivergenceAction, RunSignal, StdinMode, VmmApiState};
 pub use crate::machine::VerificationLevel;
+pub use crate::vsock::OutputStream;
 pub use strategy::{MAX_SPARES, Strategy};
-pub use stub::StubSandbox;
-pub use tool::{ToolInvocation, ToolsPerReset};
+pub use stub::{StubRun, StubSandbox};
+pub use tool::{EnvironmentError, ToolInvocation, ToolsPerReset};
+pub use transfer::{FilesMoved, TransferError, TransferOptions, TransferReport};
+
+pub use crate::archive::{
+    EntryKind, FileCode, FileEntry, Totals, TransferLimits, TransferProgress,
+};
 
 /// A sandbox that runs untrusted tools and can prove that nothing of the last one is left.
 ///
@@ -100,6 +115,23 @@ pub trait Sandbox: Send + Sync {
     /// - [`Error::VmmEnded`] and [`Error::Channel`]: the VMM or the channel failed. What the tool did isn't known.
     async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error>;
 
+    /// Starts one tool with streams, on a connection of its own. It counts as a tool as one that is
+    /// [executed](Self::execute_tool) does. Its output isn't limited to 1 MiB, and it may be given a standard input, an
+    /// environment and a directory as far as the image's tools file allows. A tool that the guest doesn't have or refuses is
+    /// started, too, and its [outcome](RunReport::outcome) says so. If the returned future is dropped the guest ends the tool,
+    /// and the sandbox takes no other until it is reset.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotReady`], [`Error::Halted`] and [`Error::NeedsReset`]: as with [`execute_tool`](Self::execute_tool).
+    /// - [`Error::ToolRefused`]: the invocation can't be sent, for one since the guest is older than streams. Nothing ran, and
+    ///   the sandbox goes on.
+    /// - [`Error::ResetInterrupted`], [`Error::ShutDown`] and [`Error::VmmEnded`]: a reset, a shutdown or the VMM's end came
+    ///   before the tool had begun.
+    /// - [`Error::Channel`]: the guest serves too many runs and transfers at once
+    ///   ([`TooManyStreams`](crate::vsock::Error::TooManyStreams)), or no connection came about.
+    async fn start(&self, invocation: ToolInvocation) -> Result<RunningTool, Error>;
+
     /// Runs one tool and resets the sandbox, whatever became of the tool. The tool's output is given only together with the
     /// reset that was verified (or, in scaffold mode, made). If the returned future is dropped, the tool may go on, and the
     /// sandbox takes no other until it is reset.
@@ -119,6 +151,53 @@ pub trait Sandbox: Send + Sync {
         let execution = ran?;
         Ok(RunOnce { execution, reset })
     }
+
+    /// Brings the file or directory at `local`, with all that is in it, into the guest: to `path` in the guest's directory
+    /// for files, as tools see it (`/work/in`, or `in`). There it belongs to the tools' user.
+    ///
+    /// `path` names what is created. Its directory has to be there, and nothing is replaced, but that a directory may take the
+    /// place of an empty one. Either everything is at `path` and on the guest's disk, or nothing is. Kept are bytes,
+    /// permissions, and times in whole seconds; what can't be transferred is [refused](crate::archive#what-is-refused), and no
+    /// symbolic link below `local` is followed.
+    ///
+    /// A push is no tool: with [one tool](ToolsPerReset::One) a reset, files come in, the tool runs, files go
+    /// [out](Self::pull). A sandbox that files were brought into stays ready. The next reset removes them. If the returned
+    /// future is dropped, the transfer ends, and nothing of it is left.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotReady`], [`Error::NeedsReset`] and [`Error::Halted`]: the sandbox is in no state for it.
+    /// - [`Error::Files`]: the files can't be packed here or put there. The sandbox goes on.
+    /// - [`Error::ResetInterrupted`] and [`Error::ShutDown`]: a reset or a shutdown ended it.
+    /// - [`Error::VmmEnded`] and [`Error::Channel`]: the VMM or the connection failed, the guest is too old for files, or
+    ///   broke the protocol.
+    async fn push(
+        &self,
+        local: &Path,
+        path: &str,
+        options: &TransferOptions,
+    ) -> Result<TransferReport, Error>;
+
+    /// Brings the file or directory at `path` in the guest's directory for files, with all that is in it, out to `local`. The
+    /// guest is not trusted: see [`archive`](crate::archive#what-is-refused) for what is refused, and for what is kept.
+    ///
+    /// `local` names what is created, as with [`push`](Self::push): its directory has to be there, and nothing is replaced but
+    /// an empty directory by a directory. Until all of it is on the disk and its digest is what the guest says, it lies beside
+    /// `local`, under a name that begins with `.chv-`, where only this user can enter it. Only the end of this process leaves
+    /// such a name behind.
+    ///
+    /// Allowed also after the [one tool](ToolsPerReset::One), before the reset. If the returned future is dropped, the transfer
+    /// ends, and nothing of it is left.
+    ///
+    /// # Errors
+    ///
+    /// As with [`push`](Self::push).
+    async fn pull(
+        &self,
+        path: &str,
+        local: &Path,
+        options: &TransferOptions,
+    ) -> Result<TransferReport, Error>;
 
     /// Reverts the sandbox and verifies that it did. Ends what is in flight. If the returned future is dropped the reset goes
     /// on; one that waits for another call to end is not begun then.

@@ -62,9 +62,10 @@ pub enum ResetReason {
     /// A tool was sent to the guest, and one is all that it runs before a reset
     /// ([`ToolsPerReset::One`](super::ToolsPerReset)).
     ToolRan,
-    /// A tool gave no answer in time, so it may still run.
+    /// A tool gave no answer in time, or none to its cancellation, so it may still run.
     ToolTimedOut,
-    /// The channel to the guest broke.
+    /// The channel to the guest broke, or the connection of a run with streams, of which it isn't known then whether its tool
+    /// still runs.
     ChannelBroken,
     /// The evidence of a tool was not consistent.
     EvidenceRejected,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::events::Events;
+use super::transfer::Files;
 use super::{Error, Event, ResetReason, SandboxState, ToolsPerReset};
 use crate::causes::Causes;
 use crate::vmm::Ended;
@@ -102,6 +103,25 @@ impl Status {
         (*closed == channel).then(|| why.clone())
     }
 
+    /// The channel for a transfer of files. One out of the guest may also follow the one tool that a reset allows.
+    pub(super) fn for_files(&self, direction: Files) -> Result<Channel, Error> {
+        let standing = self.standing.borrow();
+        let action = match direction {
+            Files::Push => "take files",
+            Files::Pull => "give files",
+        };
+        let ran = ResetReason::ToolRan;
+        let is_allowed = match &standing.state {
+            SandboxState::Ready => true,
+            SandboxState::NeedsReset { reason } => direction == Files::Pull && *reason == ran,
+            _ => false,
+        };
+        match &standing.channel {
+            Some(channel) if is_allowed => Ok(channel.clone()),
+            _ => Err(not_ready(&standing.state, action)),
+        }
+    }
+
     /// Tools go to `channel` from now on.
     pub(super) fn ready(&self, channel: Channel) {
         self.change(None, |standing| {
@@ -138,11 +158,15 @@ impl Status {
             if let Some(cause) = cause {
                 self.tell(cause);
             }
-            let Some(state) = change(standing) else {
-                return false;
+            let had_channel = standing.channel.is_some();
+            let state = change(standing);
+            // Runs with streams wait for that, too.
+            let is_closed = had_channel && standing.channel.is_none();
+            let Some(state) = state else {
+                return is_closed;
             };
             if let (SandboxState::NotBooted, SandboxState::NotBooted) = (&standing.state, &state) {
-                return false;
+                return is_closed;
             }
             let before = std::mem::replace(&mut standing.state, state.clone());
             if let SandboxState::Failed { error } = &state {
@@ -159,12 +183,8 @@ impl Status {
         not_ready(&self.standing.borrow().state, action)
     }
 
-    /// The channel for one tool, which runs until the second value is dropped. With one tool a reset, no other is taken
-    /// from now on.
-    pub(super) fn begin_tool(
-        &self,
-        per_reset: ToolsPerReset,
-    ) -> Result<(Channel, ToolInFlight<'_>), Error> {
+    /// The channel for one tool. With one tool a reset, no other is taken from now on.
+    pub(super) fn begin_tool(&self, per_reset: ToolsPerReset) -> Result<Channel, Error> {
         let mut begun = None;
         self.change(None, |standing| {
             let reason = match (&standing.state, &standing.channel) {
@@ -184,17 +204,19 @@ impl Status {
             };
             reason.map(|reason| SandboxState::NeedsReset { reason })
         });
-        let channel = begun.expect("the closure was called")?;
-        let in_flight = ToolInFlight {
-            status: self,
-            channel: channel.origin().channel,
-            reason: Some(ResetReason::CallerGone),
-        };
-        Ok((channel, in_flight))
+        begun.expect("the closure was called")
+    }
+
+    /// Waits until the channel of this number is closed here, and says why.
+    pub(super) async fn closed(self: Arc<Self>, channel: u64) -> Error {
+        let mut standing = self.standing.subscribe();
+        // This holds the sender.
+        let _ = standing.wait_for(|it| !it.is_present(channel)).await;
+        self.why_closed(channel).unwrap_or(Error::ShutDown)
     }
 
     /// No tool was sent on this channel after all.
-    fn take_tools_again(&self, channel: u64) {
+    pub(super) fn take_tools_again(&self, channel: u64) {
         self.change(None, |standing| {
             let reason = ResetReason::ToolRan;
             let waits =
@@ -231,38 +253,5 @@ fn not_ready(state: &SandboxState, action: &'static str) -> Error {
             action,
             state: state.wire(),
         },
-    }
-}
-
-/// A tool that runs. Its end, unless it [has ended](Self::has_ended), means that the sandbox needs a reset.
-pub(super) struct ToolInFlight<'a> {
-    status: &'a Status,
-    channel: u64,
-    reason: Option<ResetReason>,
-}
-
-impl ToolInFlight<'_> {
-    /// No part of it runs any more.
-    pub(super) fn has_ended(mut self) {
-        self.reason = None;
-    }
-
-    /// It was not sent to the guest.
-    pub(super) fn was_not_sent(mut self) {
-        self.reason = None;
-        self.status.take_tools_again(self.channel);
-    }
-
-    /// What it did isn't known.
-    pub(super) fn needs_reset(mut self, reason: ResetReason) {
-        self.reason = Some(reason);
-    }
-}
-
-impl Drop for ToolInFlight<'_> {
-    fn drop(&mut self) {
-        if let Some(reason) = self.reason {
-            self.status.demand_reset(self.channel, reason, None);
-        }
     }
 }

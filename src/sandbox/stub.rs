@@ -1,16 +1,29 @@
-//! A sandbox made of nothing, for the development of an agent where no VM can run.
+//! A sandbox made of nothing, for unit tests and for the development of an agent where no VM can run.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 
+use super::running::{Conclude, Terms};
 use super::{
-    Backend, Error, Event, Reset, ResetOutcome, ResetReport, Sandbox, SandboxState, StrategyUsed,
-    ToolExecution, ToolInvocation, ToolOutcome, VmmApiState, WireState,
+    Backend, CollectedRun, Error, Event, OutputStream, Reset, ResetOutcome, ResetReport,
+    RunController, RunInput, RunOutputs, RunReport, RunningTool, Sandbox, SandboxState,
+    StrategyUsed, ToolExecution, ToolInvocation, ToolOutcome, ToolOutput, ToolRefusal,
+    TransferOptions, TransferReport, VmmApiState, WireState, transfer,
 };
 use crate::broadcast::{self, Capacity};
-use crate::guest::protocol::ToolDispatch;
+use crate::guest::protocol::{MAX_OUTPUT, OpenRun, ToolDispatch};
+use crate::limits::TimeLimits;
 use crate::machine::Steps;
 
 /// How far a slow subscriber may fall behind.
@@ -19,24 +32,95 @@ const EVENTS: Capacity = Capacity {
     bytes: 1 << 20,
 };
 
-/// A sandbox that runs no VM. It answers the tool `echo`, knows no other, and isolates nothing. Its resets are
-/// [`Reset::Scaffold`], never verified.
-#[derive(Debug)]
+/// How many records of standard input wait for a tool that doesn't read; a signal behind them waits, too.
+const STDIN: usize = 16;
+
+/// A sandbox that runs no VM: the first choice for unit tests of a program that uses one. Its tools are closures of the test,
+/// executed or with streams, beside `echo {message}` and `cat`, which copies its standard input. It isolates nothing, and its
+/// resets are [`Reset::Scaffold`], never verified. It takes any number of tools between two resets, and
+/// keeps the files that are pushed until the next, by the paths that they were pushed to.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use chv_sandbox::sandbox::{Sandbox, StubSandbox, ToolInvocation, ToolOutcome};
+/// use serde_json::json;
+///
+/// let sandbox = StubSandbox::default().with_tool("count", async |mut run| {
+///     let mut lines = 0;
+///     while let Some(bytes) = run.read_stdin().await {
+///         lines += bytes.iter().filter(|byte| **byte == b'\n').count();
+///     }
+///     run.stdout(format!("{lines} lines\n")).await;
+///     ToolOutcome::Exited { code: 0 }
+/// });
+/// sandbox.boot().await?;
+/// let execution = sandbox.execute_tool(ToolInvocation::new("count", json!({}))).await?;
+/// assert_eq!(execution.stdout.text(), "0 lines\n");
+/// # Ok(())
+/// # }
+/// ```
 pub struct StubSandbox {
     state: Mutex<SandboxState>,
-    events: broadcast::Sender<Event>,
+    events: Arc<broadcast::Sender<Event>>,
+    /// What was pushed, as tar streams by path in the guest.
+    files: Mutex<BTreeMap<String, Arc<Vec<u8>>>>,
+    tools: HashMap<String, Tool>,
+    /// Why the runs that go on end, whenever they are ended.
+    interrupts: watch::Sender<Error>,
 }
+
+type Tool = Arc<dyn Fn(StubRun) -> Pin<Box<dyn Future<Output = ToolOutcome> + Send>> + Send + Sync>;
 
 impl Default for StubSandbox {
     fn default() -> Self {
-        StubSandbox {
+        let stub = StubSandbox {
             state: Mutex::new(SandboxState::NotBooted),
-            events: broadcast::Sender::new(EVENTS),
-        }
+            events: Arc::new(broadcast::Sender::new(EVENTS)),
+            files: Mutex::default(),
+            tools: HashMap::new(),
+            interrupts: watch::Sender::new(Error::ShutDown),
+        };
+        stub.with_tool("echo", echo).with_tool("cat", cat)
     }
 }
 
+async fn echo(mut run: StubRun) -> ToolOutcome {
+    match run.params()["message"].clone() {
+        Value::String(message) => {
+            run.stdout(format!("{message}\n")).await;
+            ToolOutcome::Exited { code: 0 }
+        }
+        _ => ToolOutcome::Refused {
+            reason: "echo takes the parameter \"message\", a string".to_owned(),
+        },
+    }
+}
+
+async fn cat(mut run: StubRun) -> ToolOutcome {
+    while let Some(bytes) = run.read_stdin().await {
+        run.stdout(bytes).await;
+    }
+    ToolOutcome::Exited { code: 0 }
+}
+
 impl StubSandbox {
+    /// The same with a further tool, or another one in place of a tool of this name. Each run of it is a call of `tool`, on a task
+    /// of its own. It is dropped where it waits when it is cancelled, when its caller is gone, and at its deadline.
+    #[must_use]
+    pub fn with_tool<F>(
+        mut self,
+        name: impl Into<String>,
+        tool: impl Fn(StubRun) -> F + Send + Sync + 'static,
+    ) -> StubSandbox
+    where
+        F: Future<Output = ToolOutcome> + Send + 'static,
+    {
+        let tool: Tool = Arc::new(move |run| Box::pin(tool(run)));
+        self.tools.insert(name.into(), tool);
+        self
+    }
+
     fn set(&self, state: SandboxState) {
         let current = self.state.lock();
         let mut current = current.unwrap_or_else(PoisonError::into_inner);
@@ -46,11 +130,168 @@ impl StubSandbox {
         }
     }
 
+    fn files(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Vec<u8>>>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn check_ready(&self, action: &'static str) -> Result<(), Error> {
         match self.state().wire() {
             WireState::Ready => Ok(()),
             state => Err(Error::NotReady { action, state }),
         }
+    }
+
+    fn begin(&self, invocation: ToolInvocation) -> Result<RunningTool, Error> {
+        self.events.send(Event::ToolStarted {
+            command_id: invocation.command_id.clone(),
+            tool: invocation.tool.clone(),
+        });
+        let terms = Terms {
+            command_id: invocation.command_id.clone(),
+            // It keeps its deadline itself.
+            limit: TimeLimits::LONGEST,
+            grace: TimeLimits::default().tool_grace,
+        };
+        let mut interrupts = self.interrupts.subscribe();
+        let interrupted = async move {
+            match interrupts.changed().await {
+                Ok(()) => interrupts.borrow().clone(),
+                Err(_) => Error::ShutDown,
+            }
+        };
+        let conclude = self.conclude(invocation.command_id.clone());
+        let begun = RunningTool::controlled(&invocation, terms, interrupted, Some(conclude));
+        let (running, controller) =
+            begun.map_err(|source| Error::ToolRefused(ToolRefusal::NoSockets(Arc::new(source))))?;
+        let tool = self.tools.get(&invocation.tool).cloned();
+        tokio::spawn(drive(tool, invocation, controller));
+        Ok(running)
+    }
+
+    /// Tells how a run ended.
+    fn conclude(&self, command_id: String) -> Conclude {
+        let (events, began) = (Arc::clone(&self.events), Instant::now());
+        Box::new(move |ended: Result<RunReport, Error>| {
+            events.send(Event::ToolEnded {
+                command_id,
+                result: match &ended {
+                    Ok(report) => Ok(report.outcome.clone()),
+                    Err(error) => Err(error.clone()),
+                },
+                took: began.elapsed(),
+                evidence: ended.as_ref().ok().map(|report| report.evidence.clone()),
+            });
+            ended
+        })
+    }
+}
+
+/// Plays a tool to its end.
+async fn drive(tool: Option<Tool>, invocation: ToolInvocation, controller: RunController) {
+    let RunController {
+        mut input, output, ..
+    } = controller;
+    let output = Arc::new(tokio::sync::Mutex::new(Some(output)));
+    let deadline = invocation.deadline();
+    let (stdin, stdin_reader) = mpsc::channel(STDIN);
+    let run = StubRun {
+        invocation,
+        stdin: stdin_reader,
+        output: Arc::clone(&output),
+    };
+    let cancelled = async move {
+        let mut stdin = Some(stdin);
+        loop {
+            match (input.next().await, &stdin) {
+                // A tool that has closed its standard input drops what comes.
+                (Some(RunInput::Stdin(bytes)), Some(stdin)) => drop(stdin.send(bytes).await),
+                (Some(RunInput::Stdin(_)), None) => {}
+                (Some(RunInput::EndOfStdin), _) => stdin = None,
+                (Some(RunInput::Signal(_)), _) => return ToolOutcome::Cancelled,
+                // The caller has gone, so it is never told.
+                (None, _) => return ToolOutcome::Cancelled,
+            }
+        }
+    };
+    let outcome = async {
+        match tool {
+            Some(tool) => tool(run).await,
+            None => ToolOutcome::NoSuchTool,
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = outcome => outcome,
+        outcome = cancelled => outcome,
+        () = sleep(deadline) => ToolOutcome::DeadlineExceeded,
+    };
+    let output = output.lock().await.take();
+    if let Some(output) = output {
+        // An error says that the caller has gone.
+        let _ = output.end(outcome).await;
+    }
+}
+
+/// One run of a tool of a [`StubSandbox`].
+pub struct StubRun {
+    invocation: ToolInvocation,
+    stdin: mpsc::Receiver<Bytes>,
+    /// There until the run has ended.
+    output: Arc<tokio::sync::Mutex<Option<RunOutputs>>>,
+}
+
+impl StubRun {
+    /// How the tool was invoked.
+    pub fn invocation(&self) -> &ToolInvocation {
+        &self.invocation
+    }
+
+    /// The tool's parameters.
+    pub fn params(&self) -> &Value {
+        &self.invocation.params
+    }
+
+    /// The next piece of standard input; `None` at its end, at once for an invocation without one.
+    pub async fn read_stdin(&mut self) -> Option<Bytes> {
+        match self.invocation.stdin {
+            super::StdinMode::Piped => self.stdin.recv().await,
+            super::StdinMode::None => None,
+        }
+    }
+
+    /// Writes to standard output, and waits while the caller doesn't read.
+    pub async fn stdout(&mut self, bytes: impl AsRef<[u8]>) {
+        self.write(OutputStream::Stdout, bytes.as_ref()).await;
+    }
+
+    /// Writes to standard error, likewise.
+    pub async fn stderr(&mut self, bytes: impl AsRef<[u8]>) {
+        self.write(OutputStream::Stderr, bytes.as_ref()).await;
+    }
+
+    async fn write(&mut self, stream: OutputStream, bytes: &[u8]) {
+        if let Some(output) = &mut *self.output.lock().await {
+            // An error says that the caller has gone, which ends this run, too.
+            let _ = output.write(stream, bytes).await;
+        }
+    }
+}
+
+impl fmt::Debug for StubRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StubRun")
+            .field("invocation", &self.invocation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for StubSandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut tools: Vec<&String> = self.tools.keys().collect();
+        tools.sort();
+        f.debug_struct("StubSandbox")
+            .field("state", &self.state())
+            .field("tools", &tools)
+            .finish_non_exhaustive()
     }
 }
 
@@ -63,33 +304,63 @@ impl Sandbox for StubSandbox {
 
     async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error> {
         self.check_ready("run a tool")?;
-        let dispatch = ToolDispatch::try_from(invocation)?;
-        let refused = |outcome, why: &str| ToolExecution::new(outcome, "", why);
-        Ok(
-            match (dispatch.tool.as_str(), &dispatch.params["message"]) {
-                ("echo", Value::String(message)) => {
-                    ToolExecution::new(ToolOutcome::Exited { code: 0 }, format!("{message}\n"), "")
-                }
-                ("echo", _) => {
-                    let reason = "echo takes the parameter \"message\", a string";
-                    refused(
-                        ToolOutcome::Refused {
-                            reason: reason.to_owned(),
-                        },
-                        reason,
-                    )
-                }
-                _ => refused(
-                    ToolOutcome::NoSuchTool,
-                    "the stub knows no tool but echo {message}\n",
-                ),
-            },
-        )
+        ToolDispatch::try_from(invocation.clone())?;
+        let CollectedRun {
+            report,
+            stdout,
+            mut stderr,
+        } = self.begin(invocation)?.collect_output(MAX_OUTPUT).await?;
+        // As a guest has it: where it decided how the tool ended, it says so there.
+        match &report.outcome {
+            ToolOutcome::NoSuchTool => stderr = ToolOutput::whole("the stub has no such tool\n"),
+            ToolOutcome::Refused { reason } | ToolOutcome::GuestFailed { reason } => {
+                stderr = ToolOutput::whole(reason.clone());
+            }
+            _ => {}
+        }
+        let mut execution = ToolExecution::new(report.outcome, stdout, stderr);
+        execution.took = report.took;
+        Ok(execution)
+    }
+
+    async fn start(&self, invocation: ToolInvocation) -> Result<RunningTool, Error> {
+        self.check_ready("run a tool")?;
+        OpenRun::try_from(invocation.clone())?;
+        self.begin(invocation)
+    }
+
+    async fn push(
+        &self,
+        local: &Path,
+        path: &str,
+        options: &TransferOptions,
+    ) -> Result<TransferReport, Error> {
+        self.check_ready("take files")?;
+        let (report, stream) = transfer::packed(local, options).await?;
+        match self.files().entry(path.to_owned()) {
+            Entry::Vacant(free) => free.insert(Arc::new(stream)),
+            Entry::Occupied(_) => return Err(transfer::refused(path, "is there already")),
+        };
+        Ok(report)
+    }
+
+    async fn pull(
+        &self,
+        path: &str,
+        local: &Path,
+        options: &TransferOptions,
+    ) -> Result<TransferReport, Error> {
+        self.check_ready("give files")?;
+        let stream = self.files().get(path).cloned();
+        let stream = stream.ok_or_else(|| transfer::refused(path, "is not there"))?;
+        transfer::extracted(stream, local, options).await
     }
 
     async fn reset(&self) -> Result<Reset, Error> {
         self.check_ready("be reset")?;
         self.set(SandboxState::Resetting);
+        self.interrupts.send_replace(Error::ResetInterrupted);
+        self.files().clear();
         let report = ResetReport::unverified(StrategyUsed::Nothing, None, &Steps::start());
         let outcome = ResetOutcome::unverified(VmmApiState::Running, report);
         self.set(SandboxState::Ready);
@@ -98,7 +369,9 @@ impl Sandbox for StubSandbox {
     }
 
     async fn shutdown(&self) {
+        self.files().clear();
         self.set(SandboxState::NotBooted);
+        self.interrupts.send_replace(Error::ShutDown);
     }
 
     fn state(&self) -> SandboxState {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chv_sandbox::blocking::{Pool, Sandbox};
 use chv_sandbox::sandbox::{
     Error, Event, PoolConfig, SandboxConfig, SandboxState, StubSandbox, ToolInvocation,
+    TransferOptions,
 };
 use serde_json::json;
 
@@ -35,6 +36,22 @@ fn a_sandbox_lives_from_any_thread() {
         matches!(refused, Err(Error::NotReady { .. })),
         "{refused:?}"
     );
+}
+
+#[test]
+fn files_go_in_and_come_out() {
+    let sandbox = Sandbox::of(Arc::new(StubSandbox::default())).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (tree, got) = (folder.path().join("tree"), folder.path().join("got"));
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("a"), "a").unwrap();
+    sandbox.boot().unwrap();
+    let options = TransferOptions::default();
+    let pushed = sandbox.push(&tree, "in", &options).unwrap();
+    let pulled = sandbox.pull("in", &got, &options).unwrap();
+    assert_eq!(pulled.totals, pushed.totals);
+    assert_eq!(std::fs::read(got.join("a")).unwrap(), b"a");
+    sandbox.shutdown();
 }
 
 #[test]

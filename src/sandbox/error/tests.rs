@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::guest::record::RecordError;
 use crate::sandbox::{ResetReport, StrategyUsed, VmmApiState};
 use crate::vmm::Exit;
 use crate::vsock::{CloseCause, EvidenceError, HandshakeError, Origin, Violation};
@@ -53,6 +54,20 @@ fn of_channels() -> Vec<vsock::Error> {
         vsock::Error::Protocol {
             origin: origin(),
             source: Violation::WrongDirection { frame: "Hello" },
+        },
+        vsock::Error::RecordMalformed {
+            origin: origin(),
+            source: RecordError::Kind { kind: 0 },
+        },
+        vsock::Error::NotAnnounced {
+            origin: origin(),
+            extension: "run/1",
+        },
+        vsock::Error::TooManyStreams { origin: origin() },
+        vsock::Error::Refused {
+            origin: origin(),
+            code: "X".to_owned(),
+            message: "x".to_owned(),
         },
         vsock::Error::DuplicateRequest {
             origin: origin(),
@@ -110,6 +125,13 @@ fn all() -> Vec<Error> {
         what,
         action: "run a tool",
         failed: Arc::clone(&failed),
+    }));
+    all.extend(FileCode::ALL.map(|code| {
+        Error::Files(Arc::new(TransferError::Guest {
+            path: "in".to_owned(),
+            code,
+            message: String::new(),
+        }))
     }));
     all.extend([
         Error::NotAvailable(Arc::new(unavailable)),

@@ -19,6 +19,7 @@ fn outcomes() -> Vec<(ToolOutcome, i32, &'static str)> {
             "killed by signal 15",
         ),
         (ToolOutcome::DeadlineExceeded, 137, "killed at its deadline"),
+        (ToolOutcome::Cancelled, 130, "cancelled"),
         (ToolOutcome::NoSuchTool, 127, "the guest has no such tool"),
         (
             ToolOutcome::Refused { reason: reason() },

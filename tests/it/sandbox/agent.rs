@@ -1,13 +1,14 @@
 //! The agent of `examples/agent.rs`: on a VMM that is scripted, and with every error that it may meet.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use chv_sandbox::broadcast;
 use chv_sandbox::sandbox::{
-    Advice, Backend, Error, Event, Reset, ResetReason, Sandbox, SandboxState, StubSandbox,
-    ToolExecution, ToolInvocation, WireState,
+    Advice, Backend, Error, Event, Reset, ResetReason, RunningTool, Sandbox, SandboxState,
+    StubSandbox, ToolExecution, ToolInvocation, TransferOptions, TransferReport, WireState,
 };
 use serde_json::json;
 
@@ -59,6 +60,29 @@ impl Sandbox for Failing {
             Some(error) => Err(error),
             None => self.stub.execute_tool(invocation).await,
         }
+    }
+
+    async fn start(&self, invocation: ToolInvocation) -> Result<RunningTool, Error> {
+        self.note("start");
+        self.stub.start(invocation).await
+    }
+
+    async fn push(
+        &self,
+        local: &Path,
+        path: &str,
+        options: &TransferOptions,
+    ) -> Result<TransferReport, Error> {
+        self.stub.push(local, path, options).await
+    }
+
+    async fn pull(
+        &self,
+        path: &str,
+        local: &Path,
+        options: &TransferOptions,
+    ) -> Result<TransferReport, Error> {
+        self.stub.pull(path, local, options).await
     }
 
     async fn reset(&self) -> Result<Reset, Error> {

@@ -83,10 +83,8 @@ async fn a_tool_that_was_not_sent_does_not_count() {
     let scene = Scene::minted().await;
     let sandbox = booted(&scene).await;
     let nameless = sandbox.execute_tool(invocation("1", "")).await;
-    let large = sandbox.execute_tool(ToolInvocation {
-        params: json!({ "message": "x".repeat(17 << 20) }),
-        ..invocation("2", "echo")
-    });
+    let large = ToolInvocation::new("echo", json!({ "message": "x".repeat(17 << 20) }));
+    let large = sandbox.execute_tool(large);
     for refused in [nameless.unwrap_err(), large.await.unwrap_err()] {
         assert!(matches!(refused, Error::ToolRefused(_)), "{refused:?}");
         assert_eq!(refused.advice(), Advice::SkipTool);
@@ -102,10 +100,8 @@ async fn a_tool_that_was_not_sent_does_not_count() {
 #[tokio::test]
 async fn what_says_more_than_that_a_tool_ran_is_the_reason() {
     let (_scene, sandbox) = booted_with_a_guest_that_runs_no_tool().await;
-    let hanging = sandbox.execute_tool(ToolInvocation {
-        deadline_ms: 50,
-        ..invocation("hanging", "echo")
-    });
+    let hanging = sandbox
+        .execute_tool(invocation("hanging", "echo").with_deadline(Duration::from_millis(50)));
     assert!(matches!(hanging.await, Err(Error::ToolTimeout { .. })));
     assert_needs_reset(&sandbox, ResetReason::ToolTimedOut);
 
@@ -165,10 +161,8 @@ async fn the_output_of_a_tool_whose_reset_is_not_verified_is_not_given() {
 #[tokio::test]
 async fn a_tool_that_gave_no_answer_is_told_after_its_reset() {
     let (_scene, sandbox) = booted_with_a_guest_that_runs_no_tool().await;
-    let hanging = sandbox.run_once(ToolInvocation {
-        deadline_ms: 50,
-        ..invocation("hanging", "echo")
-    });
+    let hanging =
+        sandbox.run_once(invocation("hanging", "echo").with_deadline(Duration::from_millis(50)));
     let error = hanging.await.unwrap_err();
     assert!(matches!(error, Error::ToolTimeout { .. }), "{error:?}");
     assert!(matches!(sandbox.state(), SandboxState::Ready));

@@ -23,8 +23,11 @@
 //!
 //! Every call that waits panics inside an async runtime: use [`sandbox`] there.
 
+mod running;
+
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -34,8 +37,10 @@ use crate::broadcast::{Receiver, RecvError};
 use crate::golden::LoadedGolden;
 use crate::sandbox::{
     self, ChvSandbox, Error, Event, PoolConfig, PoolStatus, Reset, RunOnce, SandboxConfig,
-    SandboxState, ToolExecution, ToolInvocation,
+    SandboxState, ToolExecution, ToolInvocation, TransferOptions, TransferReport,
 };
+
+pub use running::{RunningTool, ToolStdin};
 
 /// The runtime of this process's blocking sandboxes, from the first of them on.
 fn runtime() -> Result<&'static Runtime, Error> {
@@ -97,6 +102,16 @@ impl Sandbox {
         self.runtime.block_on(self.inner.execute_tool(invocation))
     }
 
+    /// As [`sandbox::Sandbox::start`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn start(&self, invocation: ToolInvocation) -> Result<RunningTool, Error> {
+        let running = self.runtime.block_on(self.inner.start(invocation))?;
+        Ok(RunningTool::new(running, self.runtime))
+    }
+
     /// As [`sandbox::Sandbox::run_once`].
     ///
     /// # Errors
@@ -104,6 +119,36 @@ impl Sandbox {
     /// The same.
     pub fn run_once(&self, invocation: ToolInvocation) -> Result<RunOnce, Error> {
         self.runtime.block_on(self.inner.run_once(invocation))
+    }
+
+    /// As [`sandbox::Sandbox::push`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn push(
+        &self,
+        local: impl AsRef<Path>,
+        path: &str,
+        options: &TransferOptions,
+    ) -> Result<TransferReport, Error> {
+        let pushed = self.inner.push(local.as_ref(), path, options);
+        self.runtime.block_on(pushed)
+    }
+
+    /// As [`sandbox::Sandbox::pull`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn pull(
+        &self,
+        path: &str,
+        local: impl AsRef<Path>,
+        options: &TransferOptions,
+    ) -> Result<TransferReport, Error> {
+        let pulled = self.inner.pull(path, local.as_ref(), options);
+        self.runtime.block_on(pulled)
     }
 
     /// As [`sandbox::Sandbox::reset`].
@@ -235,6 +280,17 @@ impl PooledSandbox {
         self.runtime.block_on(executed)
     }
 
+    /// As [`sandbox::Sandbox::start`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn start(&self, invocation: ToolInvocation) -> Result<RunningTool, Error> {
+        let started = sandbox::Sandbox::start(&*self.inner, invocation);
+        let running = self.runtime.block_on(started)?;
+        Ok(RunningTool::new(running, self.runtime))
+    }
+
     /// As [`sandbox::Sandbox::run_once`].
     ///
     /// # Errors
@@ -243,6 +299,36 @@ impl PooledSandbox {
     pub fn run_once(&self, invocation: ToolInvocation) -> Result<RunOnce, Error> {
         let ran = sandbox::Sandbox::run_once(&*self.inner, invocation);
         self.runtime.block_on(ran)
+    }
+
+    /// As [`sandbox::Sandbox::push`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn push(
+        &self,
+        local: impl AsRef<Path>,
+        path: &str,
+        options: &TransferOptions,
+    ) -> Result<TransferReport, Error> {
+        let pushed = sandbox::Sandbox::push(&*self.inner, local.as_ref(), path, options);
+        self.runtime.block_on(pushed)
+    }
+
+    /// As [`sandbox::Sandbox::pull`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn pull(
+        &self,
+        path: &str,
+        local: impl AsRef<Path>,
+        options: &TransferOptions,
+    ) -> Result<TransferReport, Error> {
+        let pulled = sandbox::Sandbox::pull(&*self.inner, path, local.as_ref(), options);
+        self.runtime.block_on(pulled)
     }
 
     /// Where the sandbox stands. Doesn't block.

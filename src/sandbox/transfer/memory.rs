@@ -1,0 +1,61 @@
+//! Transfers between a file system and memory, where there is no guest.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::task::spawn_blocking;
+
+use super::pull::cannot_be_extracted;
+use super::push::cannot_be_packed;
+use super::{Error, TransferError, TransferOptions, TransferReport, finished};
+use crate::archive::{Cancel, FileCode, extract, open_at, pack, target_at};
+
+/// Packs `local`.
+pub(in crate::sandbox) async fn packed(
+    local: &Path,
+    options: &TransferOptions,
+) -> Result<(TransferReport, Vec<u8>), Error> {
+    let began = Instant::now();
+    let (local, mut account) = (local.to_owned(), options.account());
+    let packed = spawn_blocking(move || {
+        let mut stream = Vec::new();
+        let packed = open_at(&local).and_then(|root| pack(root, &mut stream, &mut account));
+        let totals = packed.map_err(cannot_be_packed(local))?;
+        Ok((totals, account.into_manifest(), stream))
+    });
+    let (totals, files, stream) = finished(packed.await)?;
+    let report = TransferReport::new(totals, files, began.elapsed());
+    Ok((report, stream))
+}
+
+/// Extracts `stream` at `local`.
+pub(in crate::sandbox) async fn extracted(
+    stream: Arc<Vec<u8>>,
+    local: &Path,
+    options: &TransferOptions,
+) -> Result<TransferReport, Error> {
+    let began = Instant::now();
+    let (local, mut account) = (local.to_owned(), options.account());
+    let extracted = spawn_blocking(move || {
+        let published = target_at(&local).and_then(|target| {
+            let (staged, totals) = extract(&stream[..], target, None, &mut account)?;
+            staged.publish(&Cancel::default())?;
+            Ok(totals)
+        });
+        let totals = published.map_err(cannot_be_extracted(local))?;
+        Ok((totals, account.into_manifest()))
+    });
+    let (totals, files) = finished(extracted.await)?;
+    Ok(TransferReport::new(totals, files, began.elapsed()))
+}
+
+/// As a guest refuses a path.
+pub(in crate::sandbox) fn refused(path: &str, why: &str) -> Error {
+    TransferError::Guest {
+        path: path.to_owned(),
+        code: FileCode::Name,
+        message: why.to_owned(),
+    }
+    .into()
+}

@@ -1,0 +1,115 @@
+//! A transfer that was begun, and what its event tells.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Error, Event, Files, TransferError, TransferReport};
+use crate::archive::Totals;
+use crate::causes::Causes;
+use crate::sandbox::calls::Call;
+use crate::sandbox::status::Status;
+
+/// A transfer of files that has ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FilesMoved {
+    /// The transfer's name.
+    pub transfer_id: Uuid,
+    /// The path in the guest.
+    pub path: String,
+    /// How much it was, with the digest of its tar stream, or why it failed.
+    pub result: Result<Totals, Error>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl FilesMoved {
+    pub(in crate::sandbox) fn fields(&self, error: impl Fn(&Error) -> Value) -> Value {
+        let took_us = u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX);
+        let (id, path) = (self.transfer_id, &self.path);
+        let mut fields = json!({ "transfer_id": id, "path": path, "took_us": took_us });
+        match &self.result {
+            Ok(totals) => {
+                fields["entries"] = json!(totals.entries);
+                fields["bytes"] = json!(totals.bytes);
+                fields["sha256"] = json!(totals.sha256);
+            }
+            Err(why) => fields["error"] = error(why),
+        }
+        fields
+    }
+}
+
+impl fmt::Display for FilesMoved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = &self.path;
+        match &self.result {
+            Ok(totals) => write!(f, "{path:?}: {totals}"),
+            Err(error) => write!(f, "{path:?} failed: {}", Causes(error)),
+        }
+    }
+}
+
+/// A transfer that goes on. Its end is told, also when it is dropped before that.
+pub(in crate::sandbox) struct Transfer {
+    status: Arc<Status>,
+    direction: Files,
+    id: Uuid,
+    path: String,
+    began: Instant,
+    is_told: bool,
+    _call: Call,
+}
+
+impl Transfer {
+    pub(in crate::sandbox) fn begin(
+        status: &Arc<Status>,
+        direction: Files,
+        path: &str,
+        call: Call,
+    ) -> Transfer {
+        Transfer {
+            status: Arc::clone(status),
+            direction,
+            id: Uuid::new_v4(),
+            path: path.to_owned(),
+            began: Instant::now(),
+            is_told: false,
+            _call: call,
+        }
+    }
+
+    pub(in crate::sandbox) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Tells how it ended.
+    pub(in crate::sandbox) fn tell(&mut self, result: &Result<TransferReport, Error>) {
+        self.is_told = true;
+        let moved = FilesMoved {
+            transfer_id: self.id,
+            path: std::mem::take(&mut self.path),
+            result: match result {
+                Ok(report) => Ok(report.totals),
+                Err(error) => Err(error.clone()),
+            },
+            took: self.began.elapsed(),
+        };
+        self.status.tell(match self.direction {
+            Files::Push => Event::FilesPushed(moved),
+            Files::Pull => Event::FilesPulled(moved),
+        });
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        if !self.is_told {
+            self.tell(&Err(TransferError::GivenUp.into()));
+        }
+    }
+}
