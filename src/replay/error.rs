@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::client::{self, SocketPathTooLong};
+use crate::golden::MintError;
+use crate::sandbox::ConfigError;
 
 use super::{CassetteError, HookError, Mismatch};
 
@@ -51,6 +53,20 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// The files of a recorded VM can't be made.
+    #[error("can't lay out a recorded VM in {}", directory.display())]
+    Files {
+        /// Where.
+        directory: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The golden snapshot of a recorded VM could not be made.
+    #[error("can't make the golden snapshot of a recorded VM")]
+    Mint(#[source] Box<MintError>),
+    /// A sandbox can't be configured like this.
+    #[error("can't make a sandbox on a recorded VM")]
+    Config(#[source] ConfigError),
     /// The Unix socket to serve on can't be bound.
     #[error("can't listen on {}", socket.display())]
     Listen {

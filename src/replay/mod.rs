@@ -66,8 +66,10 @@ mod error;
 mod file;
 mod layout;
 mod player;
+mod recorded_vmm;
 mod recorder;
 mod response;
+mod sandbox;
 mod script;
 mod substitution;
 mod tape;
@@ -80,5 +82,7 @@ pub use cassette::{
 };
 pub use error::Error;
 pub use player::{Fault, HookError, Played, Player, PlayerOptions};
+pub use recorded_vmm::{Divergence, RecordedSession, RecordedVmm};
 pub use recorder::{Recorder, RecorderOptions};
+pub use sandbox::{ReplayBuilder, ReplaySandbox};
 pub use script::{Mismatch, Script};

@@ -1,0 +1,90 @@
+//! Shows a tool's output as it comes, its standard input, and how it is cancelled.
+//!
+//! ```text
+//! cargo run --example stream
+//! ```
+//!
+//! It runs on recordings, with tools that are functions of this program. On a real VMM nothing is different but the sandbox:
+//! see `agent.rs`.
+
+#![expect(clippy::print_stdout, reason = "it is a program")]
+
+use std::error::Error;
+use std::io::{BufRead, BufReader, Write};
+
+use chv_sandbox::replay::ReplaySandbox;
+use chv_sandbox::sandbox::{OutputStream, Sandbox, ToolInvocation, ToolOutcome};
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+
+/// Asks the tool `add` to add numbers, one after the other, and returns what it said.
+pub async fn converse(
+    sandbox: &dyn Sandbox,
+    numbers: &[i64],
+) -> Result<Vec<String>, Box<dyn Error>> {
+    let invocation = ToolInvocation::new("add", json!({})).with_stdin();
+    let mut tool = sandbox.start(invocation).await?;
+    let mut stdin = tool.stdin().expect("the invocation asks for it");
+    let mut said = Vec::new();
+    for number in numbers {
+        stdin.write_all(format!("{number}\n").as_bytes()).await?;
+        stdin.flush().await?;
+        // A chunk is what the guest read at once. A protocol of one's own would join chunks up to a line's end.
+        let chunk = tool.next().await.ok_or("the tool has ended")??;
+        assert_eq!(chunk.stream, OutputStream::Stdout);
+        said.push(String::from_utf8_lossy(&chunk.bytes).trim().to_owned());
+    }
+    // The end of its standard input ends the tool.
+    drop(stdin);
+    let report = tool.wait().await?;
+    println!("{} after {:?}", report.outcome, report.took);
+    Ok(said)
+}
+
+/// Reads from a tool that never ends until it has read this many bytes, and cancels it. Returns how it ended.
+pub async fn enough(sandbox: &dyn Sandbox, bytes: usize) -> Result<ToolOutcome, Box<dyn Error>> {
+    let mut tool = sandbox
+        .start(ToolInvocation::new("forever", json!({})))
+        .await?;
+    let mut came = 0;
+    while came < bytes {
+        came += tool.next().await.ok_or("the tool has ended")??.bytes.len();
+    }
+    // Dropping it would do, too, but would not wait for its end.
+    tool.cancel();
+    Ok(tool.wait().await?.outcome)
+}
+
+/// A sandbox on recordings that knows both tools.
+pub async fn rehearsal() -> Result<ReplaySandbox, Box<dyn Error>> {
+    let replay = ReplaySandbox::verified()
+        .resets(2)
+        .tool("add", |run| {
+            let mut sum = 0;
+            for line in BufReader::new(&run.stdin).lines() {
+                sum += line?.trim().parse::<i64>().map_err(std::io::Error::other)?;
+                writeln!(run.stdout, "{sum}")?;
+            }
+            Ok(0)
+        })
+        .tool("forever", |run| {
+            loop {
+                // Fails once the run is over.
+                run.stdout.write_all(b"again\n")?;
+            }
+        });
+    Ok(replay.start().await?)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let replay = rehearsal().await?;
+    let sandbox = replay.sandbox();
+    sandbox.boot().await?;
+    println!("{:?}", converse(&*sandbox, &[1, 20, 300]).await?);
+    sandbox.reset().await?;
+    println!("{}", enough(&*sandbox, 1000).await?);
+    sandbox.reset().await?;
+    replay.finish().await?;
+    Ok(())
+}

@@ -1,0 +1,352 @@
+//! A whole session with a real VMM, played back, with the files of its VM and a stand-in for its guest.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::Value;
+
+use super::{Cassette, Error, HookError, Played, Player, PlayerOptions, RequestBody};
+use crate::golden::MintConfig;
+use crate::guest::dispatcher::Toolbox;
+use crate::guest::protocol::DEFAULT_PORT;
+use crate::guest::stand_in::StandIn;
+use crate::limits::TimeLimits;
+use crate::machine::{
+    Disk, DiskFormat, DiskRole, FurtherFiles, GuestMemory, MachineConfig, SNAPSHOT_FILES, VmShape,
+    VmmSource,
+};
+
+/// The session as a real VMM answered it. The README says how it was recorded.
+const CASSETTE: &[u8] = include_bytes!("../../fixtures/demo.json");
+
+/// The exchanges of the recording, by what they belong to: the making of a golden snapshot, the boot from it, one reset,
+/// what a reset that diverged does beyond that, and the shutdown.
+const MINT: std::ops::Range<usize> = 0..16;
+const BOOT: std::ops::Range<usize> = 16..21;
+const RESET: std::ops::Range<usize> = 21..25;
+const HALT: std::ops::Range<usize> = 29..30;
+const SHUTDOWN: std::ops::Range<usize> = 30..31;
+
+/// How many VMs are restored before the first reset: two while the golden snapshot is made, one by the boot.
+const RESTORES_BEFORE: usize = 3;
+
+/// How many descriptors a guest has open that diverges, beyond those of its golden snapshot.
+const SURPLUS: u64 = 1;
+
+/// What is asked of a recorded VMM: a golden snapshot is minted, a sandbox boots from it, is reset, and is shut down.
+///
+/// The VMM answers just this, in this order.
+#[derive(Clone, Debug)]
+pub struct RecordedSession {
+    resets: usize,
+    diverges: Option<Divergence>,
+    root_bytes: u64,
+    overlay_bytes: u64,
+    toolbox: Toolbox,
+}
+
+impl Default for RecordedSession {
+    fn default() -> Self {
+        RecordedSession::new()
+    }
+}
+
+impl RecordedSession {
+    /// A session without a reset, of a guest with the built-in tools, on disks of 64 KiB and 1 MiB.
+    pub fn new() -> RecordedSession {
+        RecordedSession {
+            resets: 0,
+            diverges: None,
+            root_bytes: 64 << 10,
+            overlay_bytes: 1 << 20,
+            toolbox: Toolbox::built_in(),
+        }
+    }
+
+    /// How many resets there are.
+    #[must_use]
+    pub fn resets(self, resets: usize) -> RecordedSession {
+        RecordedSession { resets, ..self }
+    }
+
+    /// One more reset, which is not verified: after it the VM is paused, so that its disk can be kept.
+    #[must_use]
+    pub fn then_a_divergence(self, of: Divergence) -> RecordedSession {
+        RecordedSession {
+            diverges: Some(of),
+            ..self
+        }
+    }
+
+    /// The sizes of the root disk and of the overlay, in bytes. All but the overlay's first line is a hole.
+    #[must_use]
+    pub fn disks(self, root_bytes: u64, overlay_bytes: u64) -> RecordedSession {
+        RecordedSession {
+            root_bytes,
+            overlay_bytes,
+            ..self
+        }
+    }
+
+    /// The tools of the guest.
+    #[must_use]
+    pub fn toolbox(self, toolbox: Toolbox) -> RecordedSession {
+        RecordedSession { toolbox, ..self }
+    }
+}
+
+/// What diverges in the last reset of a [`RecordedSession`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Divergence {
+    /// The guest counts one open descriptor too many.
+    Descriptors,
+    /// What the caller sees to, for one a byte of a disk.
+    ByCaller,
+}
+
+/// A VMM that plays a [`RecordedSession`] back, with real disk files and a [stand-in](StandIn) for the guest, whose
+/// dispatcher is the real one in this process.
+///
+/// Like a [`Player`], it says at its [end](Self::finish) whether it was asked for the session and nothing else.
+#[derive(Debug)]
+pub struct RecordedVmm {
+    player: Player,
+    guest: StandIn,
+    release: String,
+    directory: PathBuf,
+    shape: VmShape,
+}
+
+impl RecordedVmm {
+    /// Lays out the disks in `directory`, an empty folder, and starts to play. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Files`] if a file can't be made in `directory`, or its path is not UTF-8.
+    /// - [`Error::Listen`] if the socket can't be bound there, for one because the path is too long.
+    pub async fn start(directory: &Path, session: &RecordedSession) -> Result<RecordedVmm, Error> {
+        let files = |source| Error::Files {
+            directory: directory.to_owned(),
+            source,
+        };
+        lay_out(directory, session).map_err(files)?;
+        let mut cassette = recording();
+        let config = created_vm(&cassette);
+        let texts = [("WORK", directory), ("IMAGE", &directory.join("image"))].map(
+            |(name, path)| -> io::Result<(&str, String)> { Ok((name, text(path)?.to_owned())) },
+        );
+        let [work, image] = texts;
+        let placeholders = [work.map_err(files)?, image.map_err(files)?];
+        let mut config = config.to_string();
+        for (name, value) in &placeholders {
+            config = config.replace(&format!("${{{name}}}"), value);
+        }
+        let config: Value = serde_json::from_str(&config).map_err(|error| files(error.into()))?;
+        let shape = shape(&config).expect("the recorded VM has all that a VM is made of");
+
+        let guest = StandIn::with_toolbox(
+            directory.join("machine/vsock.sock"),
+            session.toolbox.clone(),
+        )
+        .map_err(files)?;
+        let resets = &cassette.exchanges[RESET];
+        let all = session.resets + usize::from(session.diverges.is_some());
+        let mut exchanges = [&cassette.exchanges[MINT], &cassette.exchanges[BOOT]].concat();
+        (0..all).for_each(|_| exchanges.extend_from_slice(resets));
+        if session.diverges.is_some() {
+            exchanges.extend_from_slice(&cassette.exchanges[HALT]);
+        }
+        exchanges.extend_from_slice(&cassette.exchanges[SHUTDOWN]);
+        cassette.exchanges = exchanges;
+        let release = cassette.release;
+
+        let machine = Behind {
+            guest: guest.clone(),
+            snapshot: directory.join("golden/snapshot"),
+            config,
+            restores: AtomicUsize::new(0),
+            surplus_from: (session.diverges == Some(Divergence::Descriptors))
+                .then_some(RESTORES_BEFORE + all),
+        };
+        let mut options = PlayerOptions::new(directory.join("api.sock"));
+        for (name, value) in placeholders {
+            options = options.substitute(name, value);
+        }
+        let options = options.on_exchange(move |played| {
+            let done = machine.act(&played);
+            async move { done }
+        });
+        Ok(RecordedVmm {
+            player: Player::start(cassette, options).await?,
+            guest,
+            release: release.to_string(),
+            directory: directory.to_owned(),
+            shape,
+        })
+    }
+
+    /// The release that was recorded.
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+
+    /// How a machine reaches it.
+    pub fn vmm_source(&self) -> VmmSource {
+        VmmSource::Attach {
+            api_socket: self.player.socket().to_owned(),
+            directory: self.directory.join("machine"),
+        }
+    }
+
+    /// The guest, which can be told to misbehave.
+    pub fn guest(&self) -> &StandIn {
+        &self.guest
+    }
+
+    /// The VM that was recorded.
+    pub fn shape(&self) -> &VmShape {
+        &self.shape
+    }
+
+    /// The VM's disks: the root, and the overlay.
+    pub fn disks(&self) -> Vec<Disk> {
+        let disk = |role, name, readonly| Disk {
+            role,
+            origin: self.directory.join(name),
+            readonly,
+            format: DiskFormat::Raw,
+        };
+        vec![
+            disk(DiskRole::Root, "root.img", true),
+            disk(DiskRole::Overlay, "image/overlay.img", false),
+        ]
+    }
+
+    /// What [`mint`](crate::golden::mint) makes the recorded golden snapshot of.
+    pub fn mint_config(&self) -> MintConfig {
+        let limits = TimeLimits::default();
+        MintConfig {
+            machine: MachineConfig {
+                vmm: self.vmm_source(),
+                disks: self.disks(),
+                memory: GuestMemory::ByPath,
+                port: DEFAULT_PORT,
+                files: FurtherFiles::default(),
+                limits,
+            },
+            shape: self.shape.clone(),
+            any_guest: false,
+            sign_with: None,
+            settle: limits.settle,
+            into: self.golden(),
+        }
+    }
+
+    /// Where the golden snapshot has to be made.
+    pub fn golden(&self) -> PathBuf {
+        self.directory.join("golden")
+    }
+
+    /// Stops playing, and says whether the session was played from its beginning to its end.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Player::finish`].
+    pub async fn finish(self) -> Result<(), Error> {
+        self.guest.stop();
+        self.player.finish().await
+    }
+}
+
+/// What a VMM does besides answering.
+struct Behind {
+    guest: StandIn,
+    snapshot: PathBuf,
+    config: Value,
+    restores: AtomicUsize,
+    /// The number of the restore from which on the guest has a descriptor too many.
+    surplus_from: Option<usize>,
+}
+
+impl Behind {
+    /// Its vsock socket and its guest come and go, and a snapshot has files.
+    fn act(&self, played: &Played) -> Result<(), HookError> {
+        match played.path.rsplit('/').next() {
+            Some("vm.boot") => self.guest.start()?,
+            Some("vm.restore") => {
+                let number = self.restores.fetch_add(1, Ordering::Relaxed) + 1;
+                if self.surplus_from == Some(number) {
+                    self.guest.set_open_files(self.guest.open_files() + SURPLUS);
+                }
+                self.guest.start()?;
+            }
+            Some("vm.delete") => self.guest.stop(),
+            Some("vm.snapshot") => {
+                for name in SNAPSHOT_FILES {
+                    fs::write(self.snapshot.join(name), self.config.to_string())?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn recording() -> Cassette {
+    Cassette::from_slice(CASSETTE).expect("the recording is a cassette, as the tests say")
+}
+
+/// The body of the recorded `vm.create`.
+fn created_vm(cassette: &Cassette) -> Value {
+    let mut requests = cassette.exchanges.iter().map(|exchange| &exchange.request);
+    let create = requests.find(|request| request.path.ends_with("/vm.create"));
+    match create.map(|create| &create.body) {
+        Some(RequestBody::Json(config)) => config.clone(),
+        _ => unreachable!("the recording creates a VM, as the tests say"),
+    }
+}
+
+/// The VM of a configuration.
+fn shape(config: &Value) -> Option<VmShape> {
+    let payload = &config["payload"];
+    Some(VmShape {
+        kernel: payload["kernel"].as_str()?.into(),
+        initramfs: payload["initramfs"].as_str().map(Into::into),
+        cmdline: payload["cmdline"].as_str()?.to_owned(),
+        vcpus: config["cpus"]["boot_vcpus"].as_u64()?.try_into().ok()?,
+        memory_mib: config["memory"]["size"].as_u64()? >> 20,
+        cid: config["vsock"]["cid"].as_u64()?.try_into().ok()?,
+    })
+}
+
+fn lay_out(directory: &Path, session: &RecordedSession) -> io::Result<()> {
+    for folder in ["image", "machine"] {
+        DirBuilder::new()
+            .mode(0o700)
+            .create(directory.join(folder))?;
+    }
+    for name in ["kernel", "initramfs"] {
+        fs::write(
+            directory.join("image").join(name),
+            "stands for a real one\n",
+        )?;
+    }
+    let root = File::create_new(directory.join("root.img"))?;
+    let mut root = io::BufWriter::new(root);
+    for at in 0..session.root_bytes {
+        root.write_all(&[(at / 4096 + at) as u8])?;
+    }
+    root.flush()?;
+    let mut overlay = File::create_new(directory.join("image/overlay.img"))?;
+    overlay.write_all(b"an overlay with one line and a large hole\n")?;
+    overlay.set_len(session.overlay_bytes)
+}
+
+fn text(path: &Path) -> io::Result<&str> {
+    let not_utf8 = || io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8");
+    path.to_str().ok_or_else(not_utf8)
+}

@@ -1,0 +1,212 @@
+//! A sandbox on recordings, for tests of an agent.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::{Divergence, Error, RecordedSession, RecordedVmm};
+use crate::causes::Causes;
+use crate::golden::mint;
+use crate::guest::dispatcher::{FunctionRun, Toolbox};
+use crate::sandbox::{ChvSandbox, Sandbox, SandboxConfig};
+
+/// A sandbox for tests where there is no KVM: a [`ChvSandbox`] on the recorded answers of a real VMM, whose tools the test
+/// writes.
+///
+/// The state machine, the channel, the disks and the verification of resets are those of any sandbox. The guest's
+/// dispatcher is the real one, in this process; its descriptors, clock and random pool are made up. Checks that need a VMM
+/// process do not apply, and a reset goes by [`Strategy::InPlace`](crate::sandbox::Strategy::InPlace).
+///
+/// ```
+/// use std::io::Write;
+///
+/// use chv_sandbox::replay::ReplaySandbox;
+/// use chv_sandbox::sandbox::{Sandbox, ToolInvocation};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let replay = ReplaySandbox::verified()
+///     .resets(1)
+///     .tool("greet", |run| {
+///         let name = run.params["name"].as_str().unwrap_or("world");
+///         writeln!(run.stdout, "hello, {name}")?;
+///         Ok(0)
+///     })
+///     .start()
+///     .await?;
+///
+/// // In place of these lines stands the code under test, with this sandbox.
+/// let sandbox = replay.sandbox();
+/// sandbox.boot().await?;
+/// let ran = sandbox.run_once(ToolInvocation::new("greet", json!({ "name": "Ada" }))).await?;
+/// assert_eq!(ran.execution.stdout.text(), "hello, Ada\n");
+/// assert!(ran.reset.is_verified());
+///
+/// replay.finish().await?; // fails if there was no reset, or a second one
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct ReplaySandbox {
+    sandbox: Arc<ChvSandbox>,
+    vmm: RecordedVmm,
+    /// Removed last.
+    directory: TempDir,
+}
+
+impl ReplaySandbox {
+    /// One that is [booted](Sandbox::boot) once, whose resets are verified, and that is shut down.
+    pub fn verified() -> ReplayBuilder {
+        ReplayBuilder {
+            session: RecordedSession::new(),
+            toolbox: Toolbox::built_in(),
+            configure: Box::new(|config| config),
+        }
+    }
+
+    /// The sandbox, which has not booted yet.
+    pub fn sandbox(&self) -> Arc<ChvSandbox> {
+        Arc::clone(&self.sandbox)
+    }
+
+    /// The temporary folder with the disks and the golden snapshot, which goes when this is dropped.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Shuts the sandbox down, and says whether it was booted once and reset as often as was said.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mismatch`] if the VMM was asked for something else, [`Error::Leftover`] if it was asked for less.
+    pub async fn finish(self) -> Result<(), Error> {
+        self.sandbox.shutdown().await;
+        let finished = self.vmm.finish().await;
+        drop(self.directory);
+        finished
+    }
+}
+
+/// What happens in a [`ReplaySandbox`].
+pub struct ReplayBuilder {
+    session: RecordedSession,
+    toolbox: Toolbox,
+    configure: Box<dyn FnOnce(SandboxConfig) -> SandboxConfig + Send>,
+}
+
+impl fmt::Debug for ReplayBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplayBuilder")
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ReplayBuilder {
+    /// How many resets there are. None unless set.
+    #[must_use]
+    pub fn resets(mut self, resets: usize) -> ReplayBuilder {
+        self.session = self.session.resets(resets);
+        self
+    }
+
+    /// After these resets there is one more, in which the guest counts one open descriptor too many: it fails with
+    /// [`Error::ResetDivergence`](crate::sandbox::Error::ResetDivergence), and the sandbox halts.
+    #[must_use]
+    pub fn then_a_divergence(mut self) -> ReplayBuilder {
+        self.session = self.session.then_a_divergence(Divergence::Descriptors);
+        self
+    }
+
+    /// Gives the guest a tool, beside the built-in ones or in the place of one: `run` is called in a thread of its own, and
+    /// returns the exit code. An error that it returns is told on the tool's standard error, with the exit code 1.
+    #[must_use]
+    pub fn tool<F>(mut self, name: &str, run: F) -> ReplayBuilder
+    where
+        F: Fn(&mut FunctionRun) -> io::Result<u8> + Send + Sync + 'static,
+    {
+        self.toolbox = self
+            .toolbox
+            .with_function(name, move |tool| match run(tool) {
+                Ok(code) => code,
+                Err(error) => {
+                    // A run that is over has no standard error any more.
+                    let _ = writeln!(tool.stderr, "{}", Causes(&error));
+                    1
+                }
+            });
+        self
+    }
+
+    /// Gives the guest these tools, in the place of all that it had: say those of an image's tools file, which run as processes
+    /// of this machine.
+    #[must_use]
+    pub fn toolbox(mut self, toolbox: Toolbox) -> ReplayBuilder {
+        self.toolbox = toolbox;
+        self
+    }
+
+    /// The directory of this machine that files are pushed into and pulled out of, an absolute path that is UTF-8.
+    ///
+    /// # Panics
+    ///
+    /// If it is not.
+    #[must_use]
+    pub fn files(mut self, directory: &Path) -> ReplayBuilder {
+        let toolbox = directory
+            .to_str()
+            .map(|path| self.toolbox.with_files_directory(path));
+        self.toolbox = match toolbox {
+            Some(Ok(toolbox)) => toolbox,
+            _ => panic!("{directory:?} is not an absolute path that is UTF-8"),
+        };
+        self
+    }
+
+    /// Changes the configuration of the sandbox, say its limits or how many tools run before a reset.
+    #[must_use]
+    pub fn configure<F>(mut self, configure: F) -> ReplayBuilder
+    where
+        F: FnOnce(SandboxConfig) -> SandboxConfig + Send + 'static,
+    {
+        let before = self.configure;
+        self.configure = Box::new(|config| configure(before(config)));
+        self
+    }
+
+    /// Makes the golden snapshot and the sandbox, in a temporary folder. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Files`] and [`Error::Listen`]: the temporary folder can't be used, for one because its path is too long.
+    /// - [`Error::Mint`]: the golden snapshot could not be made.
+    /// - [`Error::Config`]: the sandbox can't be configured like this.
+    pub async fn start(self) -> Result<ReplaySandbox, Error> {
+        let directory = tempfile::Builder::new().prefix("replay-").tempdir();
+        let directory = directory.map_err(|source| Error::Files {
+            directory: std::env::temp_dir(),
+            source,
+        })?;
+        // A mint resolves links, and the recording has the paths as they are given.
+        let path = directory.path().canonicalize();
+        let path = path.map_err(|source| Error::Files {
+            directory: directory.path().to_owned(),
+            source,
+        })?;
+        let session = self.session.toolbox(self.toolbox);
+        let vmm = RecordedVmm::start(&path, &session).await?;
+        let minted = mint(vmm.mint_config()).await;
+        minted.map_err(|error| Error::Mint(Box::new(error)))?;
+        let config = (self.configure)(SandboxConfig::golden(vmm.golden()));
+        let sandbox = ChvSandbox::with_vmm(config, vmm.vmm_source()).map_err(Error::Config)?;
+        Ok(ReplaySandbox {
+            sandbox: Arc::new(sandbox),
+            vmm,
+            directory,
+        })
+    }
+}
