@@ -7,23 +7,36 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
     /// What was asked is so, or is done.
-    Yes = 0,
+    Yes,
     /// What was asked is not so.
-    No = 1,
+    No,
     /// It could not be decided or done.
-    Undecided = 2,
+    Undecided,
     /// The command line cannot be used.
-    Usage = 64,
+    Usage,
+    /// A tool was to be run, and gave no exit code that counts.
+    NoResult,
     /// SIGINT (Ctrl-C) ended the command: 128 and the signal's number, as shells have it.
-    Interrupted = 130,
+    Interrupted,
     /// SIGTERM ended the command.
-    Terminated = 143,
+    Terminated,
+    /// A tool ran, and this is its exit code.
+    OfTool(u8),
 }
 
 impl Status {
     /// What the process ends with.
     pub(crate) fn code(self) -> u8 {
-        self as u8
+        match self {
+            Status::Yes => 0,
+            Status::No => 1,
+            Status::Undecided => 2,
+            Status::Usage => 64,
+            Status::NoResult => 125,
+            Status::Interrupted => 130,
+            Status::Terminated => 143,
+            Status::OfTool(code) => code,
+        }
     }
 
     /// The answer to a question of yes and no.
@@ -55,7 +68,10 @@ const GENERAL: &[(Status, &str)] = &[
 /// The end of a command's help: what each exit status means, those of `own` and else the general meaning.
 pub(crate) fn help(own: &[(Status, &str)]) -> String {
     let is_own = |status| own.iter().any(|(named, _)| *named == status);
-    let others = GENERAL.iter().filter(|(status, _)| !is_own(*status));
+    // A command that has a status of its own for what could not be done has not the general one.
+    let others = GENERAL.iter().filter(|(status, _)| {
+        !is_own(*status) && (*status != Status::Undecided || !is_own(Status::NoResult))
+    });
     let mut rows: Vec<_> = own.iter().chain(others).collect();
     rows.sort_by_key(|(status, _)| status.code());
     let mut text = HEADING.to_owned();

@@ -1,7 +1,7 @@
 //! What holds for every command of `chv-sandbox`, as a person or a program runs it.
 
 mod doctor;
-mod place;
+pub(crate) mod place;
 mod record;
 mod refused;
 pub(crate) mod signals;

@@ -154,7 +154,7 @@ pub(super) fn names(directory: &Path) -> Vec<String> {
     names.collect()
 }
 
-pub(super) fn signal(child: &Child, signal: Signal) {
+pub(crate) fn signal(child: &Child, signal: Signal) {
     let pid = Pid::from_raw(child.id() as i32).unwrap();
     kill_process(pid, signal).unwrap();
 }

@@ -12,7 +12,7 @@ use super::command;
 use super::place::{Place, serve, signal, wait_for_line};
 
 /// What a signal comes to.
-pub(super) const ENDS: [(Signal, i32); 2] = [(Signal::INT, 130), (Signal::TERM, 143)];
+pub(crate) const ENDS: [(Signal, i32); 2] = [(Signal::INT, 130), (Signal::TERM, 143)];
 
 #[test]
 fn a_command_whose_vmm_is_starting() {

@@ -1,0 +1,137 @@
+//! Files that a run brings into the guest and out of it.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chv_sandbox::archive::TransferProgress;
+use chv_sandbox::sandbox::{ChvSandbox, Sandbox, TransferOptions};
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use tokio::time::interval;
+
+use crate::cli::Failure;
+
+/// A local file or directory, and where it goes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Push {
+    local: PathBuf,
+    guest: String,
+}
+
+/// A file or directory of the guest, and where it goes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Pull {
+    guest: String,
+    local: PathBuf,
+}
+
+impl Push {
+    /// Reads `LOCAL:GUEST`. The guest's path has no colon.
+    pub(super) fn parse(text: &str) -> Result<Push, &'static str> {
+        let (local, guest) = text.rsplit_once(':').ok_or("it is not LOCAL:GUEST")?;
+        check(local, guest)?;
+        Ok(Push {
+            local: local.into(),
+            guest: guest.to_owned(),
+        })
+    }
+
+    pub(super) async fn run(&self, sandbox: &ChvSandbox) -> Result<(), Failure> {
+        let progress = TransferProgress::default();
+        let shown = format!("{} to the guest", self.local.display());
+        let options = TransferOptions::default().progress(progress.clone());
+        let pushed = sandbox.push(&self.local, &self.guest, &options);
+        with_bar(shown, &progress, pushed).await?;
+        Ok(())
+    }
+}
+
+impl Pull {
+    /// Reads `GUEST:LOCAL`. The guest's path has no colon.
+    pub(super) fn parse(text: &str) -> Result<Pull, &'static str> {
+        let (guest, local) = text.split_once(':').ok_or("it is not GUEST:LOCAL")?;
+        check(local, guest)?;
+        Ok(Pull {
+            guest: guest.to_owned(),
+            local: local.into(),
+        })
+    }
+
+    pub(super) async fn run(&self, sandbox: &ChvSandbox) -> Result<(), Failure> {
+        let progress = TransferProgress::default();
+        let shown = format!("{} from the guest", self.local.display());
+        let options = TransferOptions::default().progress(progress.clone());
+        let pulled = sandbox.pull(&self.guest, &self.local, &options);
+        with_bar(shown, &progress, pulled).await?;
+        Ok(())
+    }
+}
+
+fn check(local: &str, guest: &str) -> Result<(), &'static str> {
+    match (local, guest.starts_with('/')) {
+        ("", _) => Err("the local path is empty"),
+        (_, false) => Err("the guest's path is not absolute"),
+        _ => Ok(()),
+    }
+}
+
+/// Shows how far the transfer has come while it goes on, on a terminal.
+async fn with_bar<T>(
+    name: String,
+    progress: &TransferProgress,
+    transfer: impl Future<Output = T>,
+) -> T {
+    if !io::stderr().is_terminal() {
+        return transfer.await;
+    }
+    let style = ProgressStyle::with_template("{spinner} {prefix}: {msg}");
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(style.expect("the template is valid"));
+    bar.set_prefix(name);
+    let mut ticks = interval(Duration::from_millis(100));
+    let show = async {
+        loop {
+            ticks.tick().await;
+            bar.set_message(format!(
+                "{} files, {}",
+                HumanCount(progress.entries()),
+                HumanBytes(progress.bytes())
+            ));
+        }
+    };
+    let done = tokio::select! {
+        done = transfer => done,
+        never = show => never,
+    };
+    bar.finish_and_clear();
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guests_path_is_the_one_without_a_colon() {
+        let push = Push::parse("C:/a:b:/work/in").unwrap();
+        assert_eq!(
+            (push.local, push.guest),
+            ("C:/a:b".into(), "/work/in".to_owned())
+        );
+        let pull = Pull::parse("/work/out:a:b").unwrap();
+        assert_eq!(
+            (pull.local, pull.guest),
+            ("a:b".into(), "/work/out".to_owned())
+        );
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in ["a", ":/b", "a:b", "a:", ""] {
+            assert!(Push::parse(text).is_err(), "{text}");
+        }
+        for text in ["/a", "/a:", "a:b", ":b", ""] {
+            assert!(Pull::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! `chv-sandbox run`: one tool in a sandbox, with its streams on the terminal, and a verified reset.
+
+mod files;
+mod streams;
+mod tool_line;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chv_sandbox::sandbox::{
+    ChvSandbox, RunReport, Sandbox, SandboxConfig, ToolInvocation, ToolOutcome, ToolsPerReset,
+};
+use jiff::SignedDuration;
+
+use super::interrupt::{Interrupt, Signalled, wait_for_vmms};
+use super::status::{self, Status};
+use super::{Failure, explain};
+use files::{Pull, Push};
+use tool_line::ToolLine;
+
+/// Runs one tool in a sandbox: boots a golden snapshot, brings files in, runs the tool with its streams here, brings files
+/// out, resets, and verifies the reset.
+///
+/// What a tool writes is its own. To a terminal it is written with its control characters escaped, unless --raw is given.
+#[derive(clap::Args)]
+#[command(
+    override_usage = "chv-sandbox run --golden DIR [OPTIONS] -- TOOL [--param NAME=VALUE]...",
+    after_help = after_help()
+)]
+pub(crate) struct Args {
+    /// The golden snapshot
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "config",
+        conflicts_with = "config"
+    )]
+    golden: Option<PathBuf>,
+    /// A sandbox's configuration, in TOML, which names the golden snapshot
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The VMM's executable; a bare name is looked up in PATH [env: CLOUD_HYPERVISOR] [default: the configuration's, or
+    /// cloud-hypervisor]
+    #[arg(long, value_name = "BIN")]
+    vmm: Option<PathBuf>,
+    /// Bring a file or directory into the guest before the tool runs; may be repeated
+    #[arg(long, value_name = "LOCAL:GUEST", value_parser = Push::parse)]
+    push: Vec<Push>,
+    /// Bring a file or directory out of the guest after the tool has ended; may be repeated
+    #[arg(long, value_name = "GUEST:LOCAL", value_parser = Pull::parse)]
+    pull: Vec<Pull>,
+    /// How long the tool may run, such as 90s or 5m
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    deadline: Duration,
+    /// A variable of the tool's environment, if the image allows it; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    env: Vec<(String, String)>,
+    /// The tool's directory in the guest, if the image allows it
+    #[arg(long, value_name = "DIR")]
+    directory: Option<String>,
+    /// Give the tool no standard input. Unless this is given, it gets this command's, if the image allows it
+    #[arg(long)]
+    no_stdin: bool,
+    /// Write what the tool writes as it is to a terminal, too
+    #[arg(long)]
+    raw: bool,
+    /// Multiplies every time limit; an emulated guest needs 10 or so
+    #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    patience: u32,
+    /// The tool, and its parameters: --param NAME=TEXT, or --json NAME=JSON for anything but a text
+    #[arg(last = true, required = true, value_name = "TOOL")]
+    tool: Vec<OsString>,
+}
+
+fn after_help() -> String {
+    let statuses = status::help(&[
+        (
+            Status::Yes,
+            "the tool's own exit code, as is any other but these",
+        ),
+        (
+            Status::NoResult,
+            "the tool gave no exit code, a file was not brought in or out, or the reset was not verified",
+        ),
+    ]);
+    format!("A signal that ends the tool is 128 and its number.\n\n{statuses}")
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: Result<SignedDuration, _> = text.parse();
+    let parsed = parsed.map_err(|error| error.to_string())?;
+    Duration::try_from(parsed).map_err(|_| "it is negative".to_owned())
+}
+
+fn variable(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("it is not NAME=VALUE"),
+    }
+}
+
+/// Runs `chv-sandbox run`. Each failure but a wrong command line and a signal is [`Status::NoResult`].
+pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
+    let interrupt = Interrupt::catch()?;
+    let line = ToolLine::parse(&args.tool)?;
+    match in_a_sandbox(&interrupt, &args, line).await {
+        Err(failure) if !failure.is::<Signalled>() => {
+            explain(failure.as_ref());
+            Ok(Status::NoResult)
+        }
+        done => done,
+    }
+}
+
+async fn in_a_sandbox(
+    interrupt: &Interrupt,
+    args: &Args,
+    line: ToolLine,
+) -> Result<Status, Failure> {
+    let sandbox = ChvSandbox::new(args.configuration()?)?;
+    // Dropping the work cancels the tool.
+    let done = tokio::select! {
+        biased;
+        done = work(&sandbox, args, line) => done,
+        signalled = interrupt.received() => Err(signalled.into()),
+    };
+    sandbox.shutdown().await;
+    wait_for_vmms().await;
+    done
+}
+
+async fn work(sandbox: &ChvSandbox, args: &Args, line: ToolLine) -> Result<Status, Failure> {
+    sandbox.boot().await?;
+    let used = use_it(sandbox, args, line).await;
+    // Whatever became of the tool.
+    let reset = sandbox.reset().await;
+    let outcome = used?;
+    if !reset?.is_verified() {
+        return Err(
+            "the reset was not verified: there is no golden snapshot to verify it against".into(),
+        );
+    }
+    Ok(match outcome {
+        ToolOutcome::Exited { .. } | ToolOutcome::Signalled { .. } => {
+            Status::OfTool(u8::try_from(outcome.exit_code()).unwrap_or(u8::MAX))
+        }
+        outcome => {
+            eprintln!("error: the tool gave no exit code: {outcome}");
+            Status::NoResult
+        }
+    })
+}
+
+async fn use_it(sandbox: &ChvSandbox, args: &Args, line: ToolLine) -> Result<ToolOutcome, Failure> {
+    for push in &args.push {
+        push.run(sandbox).await?;
+    }
+    let report = run_tool(sandbox, args, line).await?;
+    for pull in &args.pull {
+        pull.run(sandbox).await?;
+    }
+    Ok(report.outcome)
+}
+
+/// Runs the tool with standard input, and without it where the image refuses that: a tool that was refused has not begun.
+async fn run_tool(sandbox: &ChvSandbox, args: &Args, line: ToolLine) -> Result<RunReport, Failure> {
+    let invocation = args.invocation(line);
+    if args.no_stdin {
+        return streams::run(sandbox, invocation, args.raw).await;
+    }
+    let with_stdin = invocation.clone().with_stdin();
+    let report = streams::run(sandbox, with_stdin, args.raw).await?;
+    match report.outcome {
+        ToolOutcome::Refused { .. } => streams::run(sandbox, invocation, args.raw).await,
+        _ => Ok(report),
+    }
+}
+
+impl Args {
+    fn configuration(&self) -> Result<SandboxConfig, Failure> {
+        let config = match (&self.config, &self.golden) {
+            (Some(file), _) => SandboxConfig::load(file)?,
+            (None, golden) => {
+                let golden = golden.clone().unwrap_or_default();
+                let vmm = std::env::var_os("CLOUD_HYPERVISOR");
+                SandboxConfig::golden(golden).vmm(vmm.unwrap_or("cloud-hypervisor".into()))
+            }
+        };
+        let config = match &self.vmm {
+            Some(vmm) => config.vmm(vmm),
+            None => config,
+        };
+        let limits = config.limits.scaled(self.patience);
+        // A tool that was refused is run again without its standard input.
+        Ok(config.tools_per_reset(ToolsPerReset::Many).limits(limits))
+    }
+
+    fn invocation(&self, line: ToolLine) -> ToolInvocation {
+        let mut invocation =
+            ToolInvocation::new(line.tool, line.params).with_deadline(self.deadline);
+        for (name, value) in &self.env {
+            invocation = invocation.with_env(name, value);
+        }
+        match &self.directory {
+            Some(directory) => invocation.with_directory(directory),
+            None => invocation,
+        }
+    }
+}
