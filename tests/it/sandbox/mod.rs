@@ -6,6 +6,7 @@ mod bad_input;
 mod beneath;
 mod boundary;
 mod executable;
+mod files;
 mod given_up;
 mod golden;
 mod guest;
@@ -23,6 +24,8 @@ mod outage;
 mod outcomes;
 mod pool;
 mod reset;
+mod run_cli;
+mod running;
 mod scaffold;
 mod script;
 mod silence;
@@ -42,6 +45,7 @@ use std::time::Duration;
 use chv_sandbox::broadcast;
 use chv_sandbox::causes::Causes;
 use chv_sandbox::golden::{Golden, MintConfig, MintError, mint};
+use chv_sandbox::guest::dispatcher::Toolbox;
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::machine::{
@@ -83,6 +87,11 @@ fn generous() -> TimeLimits {
 
 impl Scene {
     fn new() -> Scene {
+        Scene::of(Toolbox::built_in())
+    }
+
+    /// One whose guest has these tools. Files go into its folder `work`.
+    fn of(toolbox: Toolbox) -> Scene {
         let directory = TempDir::with_prefix("sandbox-").unwrap();
         let path = directory.path();
         fs::create_dir(path.join("machine")).unwrap();
@@ -90,7 +99,11 @@ impl Scene {
         fs::write(path.join("root.img"), &pattern).unwrap();
         fs::write(path.join("overlay.img"), &pattern[0x100..]).unwrap();
         fs::write(path.join("kernel"), "stands for a real one\n").unwrap();
-        let guest = StandIn::new(path.join("machine/vsock.sock")).unwrap();
+        fs::create_dir(path.join("work")).unwrap();
+        let files = path.canonicalize().unwrap().join("work");
+        let toolbox = toolbox.with_files_directory(files.to_str().unwrap());
+        let socket = path.join("machine/vsock.sock");
+        let guest = StandIn::with_toolbox(socket, toolbox.unwrap()).unwrap();
         let vmm = Vmm::start(path.join("api.sock"), guest.clone());
         Scene {
             directory,
@@ -102,7 +115,12 @@ impl Scene {
 
     /// One with a golden snapshot.
     async fn minted() -> Scene {
-        let scene = Scene::new();
+        Scene::minted_with(Toolbox::built_in()).await
+    }
+
+    /// The same, whose guest has these tools.
+    async fn minted_with(toolbox: Toolbox) -> Scene {
+        let scene = Scene::of(toolbox);
         scene.mint().await.unwrap();
         scene.vmm.take_asked();
         scene

@@ -79,14 +79,24 @@ impl Stage {
 
     /// The same with another file of this test binary as the VMM's executable.
     pub(super) fn config_of(&self, executable: &Path) -> VmmConfig {
+        Stage::config_at(&self.socket, &self.run_root, executable)
+    }
+
+    /// The socket and the run root, by which another process starts VMMs on this stage.
+    pub(super) fn place(&self) -> (&Path, &Path) {
+        (&self.socket, &self.run_root)
+    }
+
+    /// How VMMs are started on the stage of this socket and run root.
+    pub(super) fn config_at(socket: &Path, run_root: &Path, executable: &Path) -> VmmConfig {
         VmmConfig {
             binary: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/vmm/fake-vmm"),
             env: vec![
                 ("FAKE_VMM_PLAYER".into(), executable.into()),
                 ("FAKE_VMM_TEST".into(), "sandbox::stage::serve".into()),
-                ("FAKE_VMM_STAGE".into(), self.socket.clone().into()),
+                ("FAKE_VMM_STAGE".into(), socket.into()),
             ],
-            run_root: self.run_root.clone(),
+            run_root: run_root.to_owned(),
             programs: fake::programs(executable),
             // It stands for VMMs that copy a guest's memory, too.
             confinement: Confinement {

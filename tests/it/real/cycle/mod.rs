@@ -10,8 +10,10 @@ mod clones;
 mod copied;
 mod death;
 mod figures;
+mod pool;
 mod resets;
 mod spares;
+mod streams;
 mod traces;
 mod writes;
 
@@ -75,6 +77,9 @@ async fn alone() {
     clones::share_no_randomness_and_know_the_time(&stage).await;
     death::is_noticed_and_mended(&stage).await;
     spares::that_die_are_replaced(&stage).await;
+    streams::carry_what_tools_say_and_files(&stage).await;
+    pool::of_four_hands_out_clean_guests(&stage).await;
+    assert_nothing_left(stage.folder());
     resets::are_verified_until_a_byte_is_changed(&stage).await;
     copied::memory_is_copied_from_what_cannot_change_or_is_leased(&stage).await;
     beneath::a_qcow2_overlay_takes_what_is_written_above_what_stays().await;
@@ -187,12 +192,15 @@ impl Stage {
 
     /// On this stage's VMM, and as patient as was asked for.
     fn sandbox_of(&self, golden: GoldenOrigin) -> ChvSandbox {
-        let config = SandboxConfig::new(golden)
+        ChvSandbox::new(self.config_of(golden)).unwrap()
+    }
+
+    fn config_of(&self, golden: GoldenOrigin) -> SandboxConfig {
+        SandboxConfig::new(golden)
             .vmm(&self.vmm.binary)
             .run_root(&self.vmm.run_root)
             .tools_per_reset(ToolsPerReset::Many)
-            .limits(limits());
-        ChvSandbox::new(config).unwrap()
+            .limits(limits())
     }
 
     fn evidence(&self) -> PathBuf {

@@ -4,6 +4,7 @@ mod closing;
 mod halting;
 mod loss;
 mod replacing;
+mod scale;
 
 use std::sync::Arc;
 use std::time::Duration;
