@@ -1,69 +1,127 @@
-//! What a transfer of files costs, against `tar` on both ends of the same kind of socket.
+//! What it costs to push and pull a tree, against `tar` on both ends of a socket.
 //!
-//! Both sides move the same tree over a Unix stream, which is what a VMM's hybrid vsock is on the host's side, digest it with
-//! SHA-256 on both ends, and bring it to the disk. `tar` reads and writes the files for the one, in processes of its own; the
-//! other is a channel to the real dispatcher. A directory on a disk is needed for figures that mean something: name it in
-//! `TMPDIR`.
+//! Both sides digest the stream with SHA-256 and bring the files to the disk. The sandbox is one on recordings, so the guest is
+//! the real dispatcher in this process, behind a Unix socket, which is what a VMM's hybrid vsock is on the host's side. A
+//! directory on a disk is needed for figures that mean something: name it in `TMPDIR`.
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it found")]
 
 #[expect(dead_code, reason = "a part of it is for the other benches")]
 mod measure;
 
-use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use chv_sandbox::archive::{Account, Cancel, extract, open_at, pack, target_at};
-use measure::Row;
+use chv_sandbox::replay::ReplaySandbox;
+use chv_sandbox::sandbox::{Sandbox, TransferOptions};
+use measure::{Row, print};
 use sha2::{Digest, Sha256};
 
-const ROUNDS: usize = 7;
-const FILES: usize = 2000;
-const SIZE: usize = 256 << 20;
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-fn main() -> Result<(), Box<dyn Error>> {
+const FILES: usize = 2_000;
+const BYTES: usize = 256 << 20;
+const ROUNDS: usize = 7;
+const PIECE: usize = 256 << 10;
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
     let folder = tempfile::tempdir()?;
-    let tree = folder.path().join("tree");
-    let mut bytes = vec![0; SIZE / FILES];
-    for number in 0..FILES {
-        let directory = tree.join(format!("d{}", number % 40));
-        fs::create_dir_all(&directory)?;
-        fastrand::fill(&mut bytes);
-        fs::write(directory.join(format!("file-{number}")), &bytes)?;
-    }
-    rustix::fs::syncfs(File::open(&tree)?)?;
+    let path = |name: &str| folder.path().join(name);
+    let (tree, guest) = (path("tree"), path("guest"));
+    make(&tree)?;
+    fs::create_dir(&guest)?;
+    let replay = ReplaySandbox::verified().files(&guest).start().await?;
+    let sandbox = replay.sandbox();
+    sandbox.boot().await?;
     measure::print_load();
-    println!("{FILES} files, {} MiB", SIZE >> 20);
+    let options = TransferOptions::default();
     let mut rows = [
-        Row::new("tar, SHA-256, socket, SHA-256, tar, sync"),
-        Row::new("pack, socket, extract, publish"),
-        Row::new("the same with a manifest on both sides"),
+        Row::new("tar through a socket"),
+        Row::new("push"),
+        Row::new("pull"),
     ];
-    for round in 0..ROUNDS {
-        let to = |what: &str| folder.path().join(format!("{what}-{round}"));
-        rows[0].block(1, || by_tar(&tree, &to("tar")).expect("transferred"));
-        rows[1].block(1, || ours(&tree, &to("ours"), false).expect("transferred"));
-        rows[2].block(1, || ours(&tree, &to("listed"), true).expect("transferred"));
-        for what in ["tar", "ours", "listed"] {
-            fs::remove_dir_all(to(what))?;
+    for _ in 0..ROUNDS {
+        let (tree_of_tar, into) = (tree.clone(), path("by-tar"));
+        let by_tar = tokio::task::spawn_blocking(move || {
+            tar(&tree_of_tar, &into).map_err(|error| error.to_string())
+        });
+        rows[0].add(by_tar.await??);
+        let began = Instant::now();
+        sandbox.push(&tree, "pushed", &options).await?;
+        rows[1].add(began.elapsed());
+        let began = Instant::now();
+        sandbox.pull("pushed", &path("pulled"), &options).await?;
+        rows[2].add(began.elapsed());
+        for name in ["by-tar", "guest/pushed", "pulled"] {
+            fs::remove_dir_all(path(name))?;
         }
-        rustix::fs::syncfs(File::open(&tree)?)?;
+        rustix::fs::sync();
     }
-    measure::print(&rows);
+    println!("\n{} MiB in {FILES} files", BYTES >> 20);
+    print(&rows);
+    let faster = |row: usize| rows[0].median().as_secs_f64() / rows[row].median().as_secs_f64();
+    println!(
+        "push / tar, as rates: {:.2} (goal: at least 0.6)",
+        faster(1)
+    );
+    println!(
+        "pull / tar, as rates: {:.2} (goal: at least 0.6)",
+        faster(2)
+    );
+    sandbox.shutdown().await;
     Ok(())
 }
 
-/// Copies all that comes, and digests it.
-fn copy(mut from: impl Read, mut to: impl Write) -> io::Result<[u8; 32]> {
+fn make(tree: &Path) -> io::Result<()> {
+    let content: Vec<u8> = (0..BYTES / FILES)
+        .map(|at| (at / 4096 + at) as u8)
+        .collect();
+    for number in 0..FILES {
+        let directory = tree.join(format!("{:02}", number % 40));
+        fs::create_dir_all(&directory)?;
+        fs::write(directory.join(number.to_string()), &content)?;
+    }
+    rustix::fs::sync();
+    Ok(())
+}
+
+/// `tar` to `tar`, through a socket with SHA-256 on both ends, and everything brought to the disk.
+fn tar(tree: &Path, into: &Path) -> Outcome<Duration> {
+    fs::create_dir(into)?;
+    let began = Instant::now();
+    let (mut here, mut there) = UnixStream::pair()?;
+    let mut packing = Command::new("tar")
+        .arg("-C")
+        .arg(tree)
+        .args(["-cf", "-", "."])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut packed = packing.stdout.take().ok_or("it was asked for")?;
+    let sender = thread::spawn(move || digest_through(&mut packed, &mut here));
+    let mut extracting = Command::new("tar")
+        .arg("-C")
+        .arg(into)
+        .args(["-xf", "-"])
+        .stdin(Stdio::piped())
+        .spawn()?;
+    let mut stdin = extracting.stdin.take().ok_or("it was asked for")?;
+    let came = digest_through(&mut there, &mut stdin)?;
+    drop(stdin);
+    assert_eq!(sender.join().expect("no panic")?, came);
+    assert!(extracting.wait()?.success() && packing.wait()?.success());
+    rustix::fs::syncfs(File::open(into)?)?;
+    Ok(began.elapsed())
+}
+
+fn digest_through(from: &mut impl Read, to: &mut impl Write) -> io::Result<[u8; 32]> {
     let mut digest = Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
+    let mut buffer = vec![0; PIECE];
     loop {
         match from.read(&mut buffer)? {
             0 => return Ok(digest.finalize().into()),
@@ -73,52 +131,4 @@ fn copy(mut from: impl Read, mut to: impl Write) -> io::Result<[u8; 32]> {
             }
         }
     }
-}
-
-fn by_tar(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
-    let (here, there) = UnixStream::pair()?;
-    let mut packing = Command::new("tar")
-        .arg("-C")
-        .arg(from)
-        .args(["-cf", "-", "."])
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut extracting = Command::new("tar")
-        .arg("-C")
-        .arg(to)
-        .args(["-xf", "-"])
-        .stdin(Stdio::piped())
-        .spawn()?;
-    let packed = packing.stdout.take().expect("piped");
-    let sender = thread::spawn(move || {
-        let digest = copy(packed, &here)?;
-        here.shutdown(Shutdown::Write)?;
-        Ok::<_, io::Error>(digest)
-    });
-    let into = extracting.stdin.take().expect("piped");
-    let received = copy(there, into)?;
-    assert_eq!(received, sender.join().expect("it ends")?);
-    assert!(packing.wait()?.success() && extracting.wait()?.success());
-    rustix::fs::syncfs(File::open(to)?)?;
-    Ok(())
-}
-
-fn ours(from: &Path, to: &Path, listed: bool) -> Result<(), Box<dyn Error>> {
-    let account = move || match listed {
-        true => Account::default().with_manifest(),
-        false => Account::default(),
-    };
-    let (here, there) = UnixStream::pair()?;
-    let root = open_at(from)?;
-    let here = Arc::new(here);
-    let sender = thread::spawn(move || {
-        let packed = pack(root, &*here, &mut account());
-        here.shutdown(Shutdown::Write).expect("it is connected");
-        packed
-    });
-    let (staged, totals) = extract(there, target_at(to)?, None, &mut account())?;
-    assert_eq!(totals, sender.join().expect("it ends")?);
-    staged.publish(&Cancel::default())?;
-    Ok(())
 }
