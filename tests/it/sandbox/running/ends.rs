@@ -209,6 +209,24 @@ async fn a_sandbox_that_is_dropped_ends_its_runs() {
 }
 
 #[tokio::test]
+async fn the_end_of_the_vmm_ends_a_run() {
+    let scene = Scene::minted_with(toolbox()).await;
+    let stage = scene.stage();
+    let sandbox = stage.sandbox(scene.config());
+    sandbox.boot().await.unwrap();
+    let mut running = idle(&sandbox).await;
+    let _stdin = running.stdin();
+    stage.serving().kill();
+    let error = running.next().await.unwrap().unwrap_err();
+    // The connection may close before the VMM is seen to have ended.
+    assert!(
+        matches!(error, Error::VmmEnded(_) | Error::Channel(_)),
+        "{error:?}"
+    );
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_run_counts_as_a_tool() {
     let scene = Scene::minted_with(toolbox()).await;
     let config = scene.config().tools_per_reset(ToolsPerReset::One);
