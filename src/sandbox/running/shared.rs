@@ -42,7 +42,7 @@ struct Output {
     reader: RunReader,
     /// What had come when the run was given up.
     late: VecDeque<OutputChunk>,
-    /// Who waits for output.
+    /// The task that waits for output.
     waiting: Option<Waker>,
 }
 

@@ -38,7 +38,7 @@ struct State {
     stdin: Stdin,
     /// Not sent yet. Kill stands for both.
     signal: Option<RunSignal>,
-    /// Who waits for the record that is being sent.
+    /// The task that waits for the record that is being sent.
     blocked: Option<Waker>,
 }
 
