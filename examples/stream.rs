@@ -13,7 +13,7 @@ use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
 
 use chv_sandbox::replay::ReplaySandbox;
-use chv_sandbox::sandbox::{OutputStream, Sandbox, ToolInvocation, ToolOutcome};
+use chv_sandbox::sandbox::{OutputStream, RunningTool, Sandbox, ToolInvocation, ToolOutcome};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
@@ -29,16 +29,25 @@ pub async fn converse(
     for number in numbers {
         stdin.write_all(format!("{number}\n").as_bytes()).await?;
         stdin.flush().await?;
-        // A chunk is what the guest read at once. A protocol of one's own would join chunks up to a line's end.
-        let chunk = tool.next().await.ok_or("the tool has ended")??;
-        assert_eq!(chunk.stream, OutputStream::Stdout);
-        said.push(String::from_utf8_lossy(&chunk.bytes).trim().to_owned());
+        said.push(line(&mut tool).await?);
     }
     // The end of its standard input ends the tool.
     drop(stdin);
     let report = tool.wait().await?;
     println!("{} after {:?}", report.outcome, report.took);
     Ok(said)
+}
+
+/// What the tool says next, up to the end of the line. A chunk is what the guest has read at once, which may be half a line.
+async fn line(tool: &mut RunningTool) -> Result<String, Box<dyn Error>> {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") {
+        let chunk = tool.next().await.ok_or("the tool has ended")??;
+        if chunk.stream == OutputStream::Stdout {
+            line.extend_from_slice(&chunk.bytes);
+        }
+    }
+    Ok(String::from_utf8(line)?.trim().to_owned())
 }
 
 /// Reads from a tool that never ends until it has read this many bytes, and cancels it. Returns how it ended.
