@@ -101,17 +101,21 @@ async fn much_output_comes_whole(sandbox: &ChvSandbox) {
     assert_eq!(report.evidence.stdout_total, MUCH);
 }
 
+/// What a tool has started may have left its session and lost its parent: it has a FIFO open, to which a writer waits for it.
 async fn a_cancelled_tool_leaves_no_process(sandbox: &ChvSandbox) {
-    let script = "(setsid sh -c '(setsid sleep 98765 &) ; sleep 98765' >/dev/null 2>&1 &) ; sleep 1; echo started; sleep 98765";
+    let script = "mkfifo /tmp/answers
+        (setsid sh -c '(setsid sleep 98765 <> /tmp/answers &) ; sleep 98765' >/dev/null 2>&1 &)
+        : > /tmp/answers
+        echo started; sleep 98765";
     let mut tool = start(sandbox, script).await;
     let chunk = tool.next().await.unwrap().unwrap();
     assert_eq!(&chunk.bytes[..], b"started\n");
     tool.cancel();
     assert_eq!(tool.wait().await.unwrap().outcome, ToolOutcome::Cancelled);
-    // The brackets keep this script from finding itself.
-    let mut tool = start(sandbox, "ps | grep -c '[s]leep 98765'").await;
-    let found = tool.collect_output(1024).await.unwrap();
-    assert_eq!(found.stdout.text(), "0\n", "{:?}", found.stderr.text());
+    let look = "timeout 5 sh -c ': > /tmp/answers' && echo there || echo gone";
+    let found = start(sandbox, look).await.collect_output(1024).await;
+    let found = found.unwrap();
+    assert_eq!(found.stdout.text(), "gone\n", "{:?}", found.stderr.text());
 }
 
 async fn a_cancellation_races_with_the_end(sandbox: &ChvSandbox) {
