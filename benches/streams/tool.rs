@@ -29,10 +29,8 @@ pub(crate) async fn run() -> Outcome<()> {
     let request = encode(&dispatch()?)?;
     let length = request.len();
     serve(&path("echo"), length, || Ok(()))?;
-    let mut passed_on = passes_on(length)?;
-    serve(&path("passed on"), length, move || passed_on())?;
-    let mut dispatched = dispatches()?;
-    serve(&path("process"), length, move || dispatched())?;
+    serve(&path("passed on"), length, passes_on(length)?)?;
+    serve(&path("process"), length, dispatches()?)?;
     let mut peers = Vec::new();
     for name in ["echo", "passed on", "process"] {
         peers.push(tokio::net::UnixStream::connect(path(name)).await?);
