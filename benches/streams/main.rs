@@ -21,7 +21,9 @@ mod measure;
 mod tool;
 
 use std::env;
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use chv_sandbox::guest::dispatcher::Toolbox;
@@ -90,7 +92,7 @@ fn invocation(tool: &str, params: serde_json::Value) -> ToolInvocation {
 fn write_much(bytes: u64) -> Outcome<()> {
     let piece = piece();
     let mut left = bytes;
-    let mut stdout = io::stdout().lock();
+    let mut stdout = unbuffered()?;
     while left > 0 {
         let length = left.min(PIECE as u64);
         stdout.write_all(&piece[..length as usize])?;
@@ -106,13 +108,17 @@ fn piece() -> Vec<u8> {
 
 /// As a tool: for each byte that it reads it writes the time.
 fn stamp_each() -> Outcome<()> {
-    let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
+    let (mut stdin, mut stdout) = (io::stdin().lock(), unbuffered()?);
     let mut byte = [0];
     while stdin.read(&mut byte)? > 0 {
         stdout.write_all(&now().to_ne_bytes())?;
-        stdout.flush()?;
     }
     Ok(())
+}
+
+/// Standard output, without the buffer that would cut what is written at line feeds.
+fn unbuffered() -> io::Result<File> {
+    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
 /// Nanoseconds on a clock that all processes share.
