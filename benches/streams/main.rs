@@ -60,7 +60,7 @@ async fn measure() -> Outcome<()> {
     Ok(())
 }
 
-/// A sandbox that has booted, whose tools are this program's, and which is reset by nobody.
+/// A sandbox that has booted, whose tools are this program's. The bench doesn't reset it.
 async fn sandbox() -> Outcome<ReplaySandbox> {
     let program = env::current_exe()?;
     let of_this_program = |arguments: serde_json::Value| {

@@ -33,7 +33,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 /// Who owns what is extracted: user and group id.
 pub type Owner = (u32, u32);
 
-/// Extracts a stream that [`pack`](super::pack()) wrote beside its target, where nobody else can enter it.
+/// Extracts a stream that [`pack`](super::pack()) wrote beside its target, where no other user can enter it.
 ///
 /// Neither the stream nor its sender is trusted. Each name, kind and size is checked before anything is made of it, nothing
 /// is followed, and no memory is allocated for what a header only claims. Entries have to come in the order of a walk: a

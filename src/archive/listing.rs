@@ -29,7 +29,8 @@ impl Listing {
         }
     }
 
-    /// Gives `each` the names in `directory`, which nobody has read from before, until it fails. `path` is shown in errors.
+    /// Gives `each` the names in `directory` until `each` fails. `directory` has to be opened anew for it: a read goes on
+    /// where the last one ended. `path` is shown in errors.
     pub(super) fn read(
         &mut self,
         directory: impl AsFd,

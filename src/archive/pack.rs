@@ -25,8 +25,8 @@ const FOUND: OFlags = OFlags::RDONLY
 
 /// Writes the regular file or directory `root`, with all that is in it, to `out`.
 ///
-/// Two trees with the same names, bytes, permissions and times become the same stream, whatever they are called and
-/// whoever owns them. Each hard link is a file of its own, and a hole is packed as zeros. Symbolic links are packed, not
+/// Two trees with the same names, bytes, permissions and times become the same stream. Their own name and
+/// their owners make no difference. Each hard link is a file of its own, and a hole is packed as zeros. Symbolic links are packed, not
 /// followed, so `root` is the only thing that is reached by a path.
 ///
 /// It takes memory for the names in the directories that it is in, which the limits bound, and for a buffer; a tree may be

@@ -202,7 +202,7 @@ impl Staged {
         published
     }
 
-    /// Whoever may write to the target's directory could have put another file in the place of the temporary name.
+    /// A process that may write to the target's directory could have put another file in the place of the temporary name.
     fn check_name(&self) -> Result<(), ArchiveError> {
         let name = &self.target.name;
         let stat = statat(&self.target.directory, name, AtFlags::SYMLINK_NOFOLLOW)

@@ -153,7 +153,7 @@ pub trait Sandbox: Send + Sync {
     }
 
     /// Brings the file or directory at `local`, with all that is in it, into the guest: to `path` in the guest's directory
-    /// for files, as tools see it (`/work/in`, or `in`). There it belongs to the tools' user.
+    /// for files, by its absolute path as tools see it or relative to that directory. There it belongs to the tools' user.
     ///
     /// `path` names what is created. Its directory has to be there, and nothing is replaced, but that a directory may take the
     /// place of an empty one. Either everything is at `path` and on the guest's disk, or nothing is. Kept are bytes,

@@ -113,15 +113,15 @@ mod tests {
 
     #[test]
     fn the_guests_path_is_the_one_without_a_colon() {
-        let push = Push::parse("C:/a:b:/work/in").unwrap();
+        let push = Push::parse("C:/a:b:/data/in").unwrap();
         assert_eq!(
             (push.local, push.guest),
-            ("C:/a:b".into(), "/work/in".to_owned())
+            ("C:/a:b".into(), "/data/in".to_owned())
         );
-        let pull = Pull::parse("/work/out:a:b").unwrap();
+        let pull = Pull::parse("/data/out:a:b").unwrap();
         assert_eq!(
             (pull.local, pull.guest),
-            ("a:b".into(), "/work/out".to_owned())
+            ("a:b".into(), "/data/out".to_owned())
         );
     }
 

@@ -43,7 +43,7 @@ async fn show(tool: &mut RunningTool, raw: bool) -> Result<RunReport, Failure> {
         };
         match written {
             Ok(()) => {}
-            // The reader has gone, as `| head` does. There is nobody for whom the tool would go on.
+            // The reader has gone, as `| head` does: no process reads what the tool would write.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => tool.cancel(),
             Err(error) => return Err(format!("the tool's output can't be written: {error}").into()),
         }

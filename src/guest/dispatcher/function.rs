@@ -32,8 +32,8 @@ impl fmt::Debug for Function {
 
 /// One run of a [tool that is a function](super::Toolbox::with_function).
 ///
-/// Its streams are pipes: writing waits for the host to read, and fails once the run is over. Whoever killed it doesn't wait
-/// for the function's return.
+/// Its streams are pipes: writing waits for the host to read, and fails once the run is over. A dispatcher that killed the run
+/// does not wait for the return of the function.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct FunctionRun {
@@ -108,7 +108,7 @@ impl RunningFunction {
                 let returned = returned;
                 let exit_code = function(&mut run);
                 drop(run);
-                // Nobody waits for that of a run that is over.
+                // The dispatcher doesn't wait for that of a run that is over.
                 let _ = returned.send(exit_code);
             })?;
         let pipes = Pipes {

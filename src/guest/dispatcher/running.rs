@@ -57,7 +57,7 @@ enum Body {
 }
 
 impl Running {
-    /// Starts what `call` says. `deadline` is what a function is told; whoever started a tool kills it then.
+    /// Starts what `call` says. `deadline` is what a function is told; the caller kills the tool then.
     pub(super) fn start(
         call: &Call,
         deadline: Instant,

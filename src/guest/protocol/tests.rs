@@ -35,7 +35,7 @@ fn examples() -> Vec<Value> {
         json!({"type": "OpenRun", "command_id": "c1", "tool": "sh", "params": {"script": "cat"}, "deadline_ms": 5000, "stdin": "piped", "env": {"LANG": "C"}, "cwd": "/work"}),
         json!({"type": "OpenRun", "command_id": "c1", "tool": "sh", "params": {}, "deadline_ms": 0, "stdin": "none", "env": {}, "cwd": null}),
         json!({"type": "OpenPush", "transfer_id": ID, "path": "/work", "limits": {"entries": 1, "bytes": 2}}),
-        json!({"type": "OpenPull", "transfer_id": ID, "path": "/work/x", "limits": {"entries": 1, "bytes": 2}}),
+        json!({"type": "OpenPull", "transfer_id": ID, "path": "x", "limits": {"entries": 1, "bytes": 2}}),
         json!({"type": "Opened"}),
     ]
 }

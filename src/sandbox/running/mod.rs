@@ -82,8 +82,8 @@ pub struct RunningTool {
 pub struct OutputChunk {
     /// Where the tool wrote it to.
     pub stream: OutputStream,
-    /// What it wrote: 1 to 262,144 bytes, cut wherever the guest's read ended, also inside a character. A slice of the buffer
-    /// that it was read into, which it keeps: copy what is to be kept for long.
+    /// What it wrote: 1 to 262,144 bytes, cut wherever the guest's read ended, also inside a character. It is a slice of
+    /// the buffer that it was read into, and keeps that buffer alive: a caller that keeps few bytes for long copies them.
     pub bytes: Bytes,
 }
 

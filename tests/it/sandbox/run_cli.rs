@@ -147,7 +147,7 @@ async fn what_is_no_exit_code_of_a_tool_is_125() {
         "killed at its deadline",
     );
     check(
-        &place.run(b"", &["--push", "nowhere:/work/in", "--", "whoami"]),
+        &place.run(b"", &["--push", "nowhere:/in", "--", "whoami"]),
         125,
         "nowhere",
     );

@@ -97,11 +97,7 @@ fn nothing_is_left_for_later() {
 
 /// Directories and hosts of the places where the package happens to be worked on.
 const PLACES: &[(&str, &str)] = &[
-    // Guests have a directory of the same name, for files.
-    ("/work/ma", "in/"),
-    ("/work/sha", "red/"),
-    ("/work/w", "t/"),
-    ("/work/", ".lib"),
+    ("/wo", "rk/"),
     ("/fa", "rm/"),
     ("/ro", "ot/"),
     (".lib", "rary"),

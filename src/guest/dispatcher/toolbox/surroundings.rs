@@ -56,7 +56,7 @@ impl Allowed {
         env: Variables::All,
     };
 
-    /// What the built-in shell takes: whoever may give it a script can do all this in the script, but for what the dynamic
+    /// What the built-in shell takes: a host that may give it a script can do all this in the script, but for what the dynamic
     /// linker reads before the shell runs.
     pub(super) fn by_shell() -> Allowed {
         let patterns = [

@@ -133,7 +133,7 @@ async fn files_go_in_and_come_out(sandbox: &ChvSandbox, folder: &Path) {
     make(&tree);
     let options = TransferOptions::default();
     let pushed = sandbox.push(&tree, "in", &options).await.unwrap();
-    let mut tool = start(sandbox, "mv /work/in /work/out && find /work/out | wc -l").await;
+    let mut tool = start(sandbox, "cd /work && mv in out && find out | wc -l").await;
     let counted = tool.collect_output(1024).await.unwrap();
     assert!(
         counted.report.outcome.is_success(),

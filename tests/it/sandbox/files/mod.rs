@@ -325,12 +325,12 @@ async fn a_stub_keeps_files_until_it_is_reset() {
     let (root, got) = (tree(&scene), scene.path("got"));
     let stub: Box<dyn Sandbox> = Box::new(StubSandbox::default());
     assert!(matches!(
-        stub.push(&root, "/work/in", &usual()).await,
+        stub.push(&root, "in", &usual()).await,
         Err(Error::NotReady { .. })
     ));
     stub.boot().await.unwrap();
-    let pushed = stub.push(&root, "/work/in", &usual()).await.unwrap();
-    let pulled = stub.pull("/work/in", &got, &usual()).await.unwrap();
+    let pushed = stub.push(&root, "in", &usual()).await.unwrap();
+    let pulled = stub.pull("in", &got, &usual()).await.unwrap();
     assert_eq!(
         (pulled.totals, &pulled.files),
         (pushed.totals, &pushed.files)
@@ -343,13 +343,7 @@ async fn a_stub_keeps_files_until_it_is_reset() {
         },
         error => panic!("{error}"),
     };
-    assert_eq!(
-        code(stub.push(&root, "/work/in", &usual()).await),
-        FileCode::Name
-    );
+    assert_eq!(code(stub.push(&root, "in", &usual()).await), FileCode::Name);
     stub.reset().await.unwrap();
-    assert_eq!(
-        code(stub.pull("/work/in", &got, &usual()).await),
-        FileCode::Name
-    );
+    assert_eq!(code(stub.pull("in", &got, &usual()).await), FileCode::Name);
 }

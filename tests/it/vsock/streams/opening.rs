@@ -1,4 +1,4 @@
-//! What may come instead of a connection, and what is not even tried.
+//! Connections that don't come about, and those that the host doesn't try.
 
 use chv_sandbox::guest::protocol::{
     ErrorEvent, Extension, OpenPull, OpenPush, TransferEnd, TransferLimits,
@@ -128,7 +128,7 @@ async fn a_guest_that_says_nothing_is_waited_for_as_long_as_a_handshake_may_take
 /// Nothing of it reaches the guest.
 async fn assert_not_announced(scene: &Scene, extension: Extension) {
     let transfer_id = Uuid::new_v4();
-    let (path, limits) = ("/work/in".to_owned(), TransferLimits::default());
+    let (path, limits) = ("in".to_owned(), TransferLimits::default());
     let refused = match extension {
         Extension::Run => scene
             .channel
@@ -208,7 +208,7 @@ async fn a_closed_channel_opens_nothing() {
 #[tokio::test]
 async fn transfers_carry_their_records_both_ways() {
     let scene = Scene::new().await;
-    let (path, limits) = ("/work/in".to_owned(), TransferLimits::default());
+    let (path, limits) = ("in".to_owned(), TransferLimits::default());
     let transfer_id = Uuid::new_v4();
     let end = TransferEnd {
         code: None,
