@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use chv_sandbox::guest::dispatcher::{Confinement, Dispatcher, Limits, MAX_DEADLINE_MS, Toolbox};
 use chv_sandbox::guest::frame::{encode, read_frame};
 use chv_sandbox::guest::protocol::{Frame, MAX_OUTPUT, ToolDispatch, ToolName};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Resource, Signal, getrlimit};
 use serde_json::{Value, json};
 
@@ -234,7 +234,9 @@ fn a_small_output_leaves_in_one_piece_with_its_result() {
         names.push(frame.name());
     }
     assert_eq!(names, ["EvidenceChunk", "EvidenceChunk", "ToolResult"]);
-    drop(host);
+    rustix::net::shutdown(&host, Shutdown::Write).unwrap();
+    let follows = rustix::io::read(&host, &mut piece).unwrap();
+    assert_eq!(follows, 0, "and nothing follows");
     served.join().unwrap().unwrap();
 }
 
