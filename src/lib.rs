@@ -43,6 +43,9 @@ pub mod client;
 pub mod compat;
 pub mod digest;
 pub mod doctor;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod golden;
 pub mod guest;
 #[cfg(feature = "image")]

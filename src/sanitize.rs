@@ -129,6 +129,29 @@ impl Escape {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz {
+    //! Fuzz target.
+
+    use super::{json, line, lines};
+
+    /// Text of a guest: what comes of it has no character that acts on a terminal, and is as long as it may be.
+    pub(crate) fn sanitize(bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes);
+        for limit in [0, 1, 7, 200] {
+            let safe = line(&text, limit);
+            assert!(safe.chars().count() <= limit, "{safe:?}");
+            assert!(!safe.chars().any(char::is_control), "{safe:?}");
+        }
+        let acts = |safe: &str| {
+            let mut characters = safe.chars();
+            characters.any(|character| character.is_control() && !matches!(character, '\n' | '\t'))
+        };
+        assert!(!acts(&lines(&text)));
+        assert!(!acts(&json(&text)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

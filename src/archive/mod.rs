@@ -36,6 +36,8 @@ mod entry;
 mod error;
 mod extract;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod listing;
 mod pack;
 mod path;

@@ -40,6 +40,8 @@ mod created;
 mod deadline;
 mod descriptors;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod messages;
 mod refusal;
 mod transport;

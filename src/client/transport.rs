@@ -95,7 +95,8 @@ impl Connection {
         }
     }
 
-    async fn on<S>(stream: S) -> io::Result<Connection>
+    /// A connection on a stream that is open.
+    pub(super) async fn on<S>(stream: S) -> io::Result<Connection>
     where
         S: Read + Write + Unpin + Send + 'static,
     {

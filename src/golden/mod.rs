@@ -20,6 +20,8 @@ mod executable;
 mod facts;
 mod files;
 mod folder;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod headroom;
 mod host;
 mod loaded;

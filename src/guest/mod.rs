@@ -7,6 +7,8 @@ mod build_id;
 #[cfg(feature = "guest")]
 pub mod dispatcher;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(feature = "guest")]
 pub mod init;
 pub mod protocol;

@@ -37,11 +37,21 @@ impl Lists {
                 depmod_command(dir)
             ),
         })?;
-        let folder = Folder::new(dir);
+        let builtin = read_list(&dir.join(MODULES_BUILTIN))?;
+        Lists::parse(&Folder::new(dir), &path, &list, builtin.as_deref())
+    }
+
+    /// The lists in the text of `modules.dep`, which was read from `path`, and of `modules.builtin`.
+    fn parse(
+        folder: &Folder,
+        path: &Path,
+        list: &str,
+        builtin: Option<&str>,
+    ) -> Result<Lists, Error> {
         let mut files = HashMap::new();
-        for (number, line) in lines(&list) {
+        for (number, line) in lines(list) {
             let unusable = |problem: String| Error::ModuleList {
-                path: path.clone(),
+                path: path.to_owned(),
                 problem: format!("line {number} {problem}"),
             };
             let (file, dependencies) = line
@@ -59,8 +69,8 @@ impl Lists {
                 .collect::<Result<Vec<_>, _>>()?;
             files.entry(module_name(&of_module[0])).or_insert(of_module);
         }
-        let builtin = read_list(&dir.join(MODULES_BUILTIN))?.map(|list| {
-            lines(&list)
+        let builtin = builtin.map(|list| {
+            lines(list)
                 .map(|(_, line)| module_name(Path::new(line)))
                 .collect()
         });
@@ -170,6 +180,28 @@ pub(super) fn module_name(file: &Path) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let stem = name.find(".ko").map_or(&*name, |at| &name[..at]);
     stem.replace('-', "_")
+}
+
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz {
+    //! Fuzz target.
+
+    use super::*;
+
+    /// A `modules.dep`. No file that it names lies outside of the directory.
+    pub(crate) fn modules_dep(bytes: &[u8]) {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return;
+        };
+        let folder = Folder::new(Path::new("/lib/modules/6.1.0"));
+        let Ok(lists) = Lists::parse(&folder, Path::new(MODULES_DEP), text, Some(text)) else {
+            return;
+        };
+        for file in lists.files.values().flatten() {
+            let plain = |component| matches!(component, Component::Normal(_));
+            assert!(file.components().all(plain), "{}", file.display());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,11 @@ mod elf;
 mod error;
 mod ext4;
 mod ext4_size;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz {
+    //! Fuzz targets.
+    pub(crate) use super::depmod::fuzz::modules_dep;
+}
 mod guest;
 mod initramfs;
 mod inodes;

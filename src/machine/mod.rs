@@ -44,6 +44,8 @@ use crate::socket::SocketAddress;
 use crate::vmm::{ShutdownReport, Vmm, VmmConfig};
 use crate::vsock::{Channel, ChannelConfig, GuestHello};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use snapshot::fuzz;
 pub use crate::overlay::{DiskFormat, VerificationLevel};
 pub use disk::{Disk, DiskRole};
 pub use error::Error;

@@ -40,6 +40,8 @@ mod stream;
 mod temporary_sibling;
 mod verity;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use qcow2::fuzz;
 pub use crate::digest::{Digest, ParseDigestError};
 pub use copy::{Copied, CopyMethod};
 pub use error::{Change, Error};

@@ -64,6 +64,8 @@ mod cassette;
 mod descriptors;
 mod error;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod layout;
 mod player;
 mod recorded_vmm;

@@ -30,6 +30,8 @@ mod event;
 mod events;
 mod evidence;
 mod execution;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod guest;
 mod in_flight;
 #[cfg(feature = "metrics")]

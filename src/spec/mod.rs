@@ -17,6 +17,8 @@ mod contract;
 mod correct;
 mod error;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod load;
 mod references;
 mod release;

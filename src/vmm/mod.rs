@@ -82,6 +82,8 @@ use crate::client::Client;
 use crate::limits::TimeLimits;
 
 pub(crate) use binary::find as find_binary;
+#[cfg(any(test, fuzzing))]
+pub(crate) use output::fuzz;
 pub use config::VmmConfig;
 pub use confinement::{CgroupConfig, Confinement, Grants, Layer, LayerReport, LayerState};
 pub use error::Error;

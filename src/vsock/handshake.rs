@@ -18,7 +18,7 @@ use crate::limits::TimeLimits;
 const MAX_SOCKET_PATH: usize = 107;
 
 /// The longest reply, its newline included: `OK 4294967295\n` has 14 bytes.
-const MAX_REPLY: usize = 31;
+pub(super) const MAX_REPLY: usize = 31;
 
 /// The pauses between attempts that failed fast: the first, and what doubling it stops at.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
@@ -161,10 +161,19 @@ async fn shake_hands(
         .write_all(&line.as_bytes()[written..])
         .await
         .map_err(failed)?;
+    read_reply(&mut stream, reply).await?;
+    Ok(stream)
+}
 
+/// Reads the reply into `reply`; see [`shake_hands`].
+pub(super) async fn read_reply(
+    stream: &mut UnixStream,
+    reply: &mut Vec<u8>,
+) -> Result<(), HandshakeError> {
     while !reply.ends_with(b"\n") && reply.len() < MAX_REPLY {
         let mut byte = [0];
-        match stream.read(&mut byte).await.map_err(failed)? {
+        let read = stream.read(&mut byte).await;
+        match read.map_err(|error| HandshakeError::Stream(Arc::new(error)))? {
             0 if reply.is_empty() => return Err(HandshakeError::ClosedSilently),
             0 => {
                 return Err(HandshakeError::CutReply { reply: text(reply) });
@@ -172,11 +181,11 @@ async fn shake_hands(
             _ => reply.push(byte[0]),
         }
     }
-    Ok(stream)
+    Ok(())
 }
 
 /// Whether a line is `OK <port>`.
-fn is_ok(line: &[u8]) -> bool {
+pub(super) fn is_ok(line: &[u8]) -> bool {
     let port = line
         .strip_prefix(b"OK ")
         .and_then(|rest| rest.strip_suffix(b"\n"));

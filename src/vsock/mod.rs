@@ -49,6 +49,8 @@ mod error;
 mod event;
 mod evidence;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod handshake;
 mod outbox;
 mod pending;

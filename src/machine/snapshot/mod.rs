@@ -7,6 +7,8 @@
 
 mod description;
 mod folder;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod state;
 
 use std::fs::File;

@@ -19,6 +19,8 @@
 //! isn't rewritten, since that would give the copy another digest than its origin.
 
 mod chain;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod header;
 
 pub use chain::{Chain, Member, chain};

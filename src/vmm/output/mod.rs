@@ -3,6 +3,8 @@
 
 mod backtrace;
 mod events;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod log;
 pub(super) mod pump;
 mod throttle;

@@ -81,7 +81,8 @@ impl RunStream {
         Ok((host, guest))
     }
 
-    fn nameless(
+    /// A run without a channel, whose frame had this body.
+    pub(super) fn nameless(
         stream: RecordStream,
         stdin: StdinMode,
         body: &[u8],

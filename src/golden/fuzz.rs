@@ -1,0 +1,15 @@
+//! Fuzz target.
+
+use std::path::Path;
+
+use super::Manifest;
+
+/// A manifest. One that is read, written and read again is the same.
+pub(crate) fn manifest(bytes: &[u8]) {
+    let path = Path::new("manifest.json");
+    let Ok(manifest) = Manifest::parse(bytes, path) else {
+        return;
+    };
+    let again = Manifest::parse(&manifest.to_bytes(), path);
+    assert_eq!(again.expect("what was written is a manifest"), manifest);
+}

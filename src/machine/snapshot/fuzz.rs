@@ -1,0 +1,44 @@
+//! Fuzz targets.
+
+use std::path::Path;
+
+use super::{VmDisk, VmShape, check_config, state};
+use crate::machine::{DiskFormat, DiskRole};
+
+/// The VM of the recorded snapshots.
+fn shape() -> VmShape {
+    VmShape {
+        kernel: "/image/kernel".into(),
+        initramfs: None,
+        cmdline: "console=hvc0".to_owned(),
+        vcpus: 2,
+        memory_mib: 64,
+        cid: 3,
+    }
+}
+
+/// A snapshot's `config.json`, of a VM with a root and an overlay.
+pub(crate) fn snapshot_config(bytes: &[u8]) {
+    let disks = [(DiskRole::Root, true), (DiskRole::Overlay, false)].map(|(role, readonly)| VmDisk {
+        role,
+        readonly,
+        format: DiskFormat::Raw,
+        has_backing: false,
+        path: String::new(),
+    });
+    if let Err(error) = check_config(Path::new("snapshot"), bytes, &shape(), &disks) {
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+/// A snapshot's `state.json` whose memory is to be mapped. What the VMM would map lies in the memory.
+pub(crate) fn snapshot_state(bytes: &[u8]) {
+    let memory = shape().memory_bytes();
+    let Ok(mapped) = state::map_memory(bytes, memory) else {
+        return;
+    };
+    for region in &mapped.regions {
+        let end = region.offset.checked_add(region.length);
+        assert!(end.is_some_and(|end| end <= memory), "{region:?}");
+    }
+}

@@ -1,0 +1,16 @@
+//! Fuzz target.
+
+use std::path::Path;
+
+use super::{Release, load};
+
+/// An OpenAPI document. A contract that is read, written in the canonical form and read again is the same contract.
+pub(crate) fn contract(bytes: &[u8]) {
+    let path = Path::new("document");
+    let Ok(contract) = load::from_bytes(path, bytes, Some(Release::UNNAMED)) else {
+        return;
+    };
+    let written = contract.canonical();
+    let again = load::from_bytes(path, written.as_bytes(), Some(Release::UNNAMED));
+    assert_eq!(again.expect("what was written is a contract"), contract);
+}

@@ -1,0 +1,107 @@
+//! Fuzz targets.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+
+use super::codec::FrameReader;
+use super::handshake;
+use super::run::{RUN_TO_HOST, RunRecord, RunStream};
+use super::stream::RecordStream;
+use super::{Origin, Violation};
+use crate::guest::frame::{encode, read_frame};
+use crate::guest::protocol::{FrameType, StdinMode};
+
+/// No target waits: what is not there will not come.
+const LIMIT: Duration = Duration::from_secs(600);
+
+thread_local! {
+    static RUNTIME: RefCell<Runtime> = RefCell::new(
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime"),
+    );
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    RUNTIME.with_borrow_mut(|runtime| runtime.block_on(future))
+}
+
+/// What a guest sends on the channel: frame after frame. A frame that was read, written and read again is the same.
+pub(crate) fn frames_to_host(bytes: &[u8]) {
+    let admit = |frame_type: FrameType, _: usize| {
+        let frame = frame_type.name();
+        frame_type
+            .limit_at_host()
+            .ok_or(Violation::WrongDirection { frame })
+    };
+    block_on(async {
+        let mut reader = FrameReader::new(bytes, LIMIT, LIMIT);
+        while let Ok(Some(frame)) = reader.next(&admit).await {
+            let written = encode(&frame).expect("a frame that was read is not too large");
+            let again = read_frame(&mut &written[..]).expect("it can be read");
+            assert_eq!(again, Some(frame));
+        }
+    });
+}
+
+/// A stream that has these bytes and ends.
+fn stream_of(bytes: &[u8]) -> tokio::net::UnixStream {
+    let (ours, mut theirs) = UnixStream::pair().expect("a pair of sockets");
+    theirs.set_nonblocking(true).expect("non-blocking");
+    // What the socket has no room for is left out.
+    let _ = theirs.write(bytes);
+    ours.set_nonblocking(true).expect("non-blocking");
+    tokio::net::UnixStream::from_std(ours).expect("a stream")
+}
+
+/// What a VMM answers to `CONNECT`. Nothing but a port is taken for a yes, and no byte after the line is read.
+pub(crate) fn handshake(bytes: &[u8]) {
+    let line = bytes.split_inclusive(|byte| *byte == b'\n').next();
+    let line = line.unwrap_or_default();
+    block_on(async {
+        let mut stream = stream_of(bytes);
+        let mut reply = Vec::new();
+        let read = handshake::read_reply(&mut stream, &mut reply).await;
+        let taken = read.is_ok() && handshake::is_ok(&reply);
+        let text = std::str::from_utf8(line).unwrap_or_default();
+        let port = text
+            .strip_prefix("OK ")
+            .and_then(|rest| rest.strip_suffix('\n'))
+            .filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+        let expected = line.len() <= handshake::MAX_REPLY
+            && port.is_some_and(|port| port.parse::<u32>().is_ok());
+        assert_eq!(taken, expected, "{}", line.escape_ascii());
+        if taken {
+            let mut rest = vec![0; bytes.len()];
+            let count = stream.try_read(&mut rest).unwrap_or(0);
+            assert_eq!(rest[..count], bytes[line.len()..line.len() + count]);
+        }
+    });
+}
+
+/// What a guest sends of a run. One whose end is believed has totals that are those of its streams.
+pub(crate) fn run_records(bytes: &[u8]) {
+    block_on(async {
+        let origin = Origin::next(Path::new("fuzzer").into(), 0);
+        let stream = RecordStream::on(stream_of(bytes), origin, &RUN_TO_HOST, &[]);
+        let mut run = RunStream::nameless(stream, StdinMode::None, b"{}", "run".to_owned());
+        let mut came = [0; 2];
+        loop {
+            match run.output.next().await {
+                Ok(RunRecord::Output { stream, bytes }) => came[stream as usize] += bytes.len(),
+                Ok(RunRecord::End(end)) => {
+                    let said = [end.stdout_total, end.stderr_total];
+                    assert!(end.cut || said == came.map(|bytes| bytes as u64));
+                    return;
+                }
+                Err(_) => return,
+            }
+        }
+    });
+}
