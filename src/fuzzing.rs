@@ -6,10 +6,10 @@
 //! corpus, which `cargo test` runs again.
 
 /// A target: takes any bytes, and must return.
-pub type Target = fn(&[u8]);
+type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: &[(&str, Target)] = &[
+const TARGETS: &[(&str, Target)] = &[
     ("archive", crate::archive::fuzz::archive),
     ("cassette", crate::replay::fuzz::cassette),
     ("configuration", crate::sandbox::fuzz::configuration),
@@ -102,7 +102,11 @@ mod tests {
             let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 run_all(&mut random);
             }));
-            assert!(ran.is_ok(), "{name} fails on {} or a variation of it", path.display());
+            assert!(
+                ran.is_ok(),
+                "{name} fails on {} or a variation of it",
+                path.display()
+            );
         }
     }
 

@@ -44,14 +44,14 @@ pub mod compat;
 pub mod digest;
 pub mod doctor;
 #[cfg(any(test, fuzzing))]
-#[doc(hidden)]
-pub mod fuzzing;
+mod fuzzing;
 pub mod golden;
 pub mod guest;
 #[cfg(feature = "image")]
 pub mod image;
 pub mod limits;
 pub mod machine;
+mod offload;
 pub mod overlay;
 #[cfg(feature = "replay")]
 pub mod replay;
@@ -64,6 +64,10 @@ pub mod spec;
 pub mod threat_model {}
 pub mod vmm;
 pub mod vsock;
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use fuzzing::run as fuzz;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

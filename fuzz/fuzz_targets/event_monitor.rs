@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chv_sandbox::fuzzing::run("event_monitor", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chv_sandbox::fuzz("event_monitor", bytes));

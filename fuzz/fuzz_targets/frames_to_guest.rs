@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chv_sandbox::fuzzing::run("frames_to_guest", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chv_sandbox::fuzz("frames_to_guest", bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chv_sandbox::fuzzing::run("http_answer", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chv_sandbox::fuzz("http_answer", bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chv_sandbox::fuzzing::run("tools_file", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chv_sandbox::fuzz("tools_file", bytes));

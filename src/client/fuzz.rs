@@ -30,7 +30,9 @@ pub(crate) fn http_answer(bytes: &[u8]) {
         let (ours, mut theirs) = tokio::io::duplex(answer.len() + (64 << 10));
         theirs.write_all(answer).await.expect("there is room");
         theirs.shutdown().await.expect("shut down");
-        let mut connection = Connection::on(TokioIo::new(ours)).await.expect("a connection");
+        let mut connection = Connection::on(TokioIo::new(ours))
+            .await
+            .expect("a connection");
         connection.exchange(operation, Bytes::new()).await
     };
     if let Ok(answer) = RUNTIME.with_borrow_mut(|runtime| runtime.block_on(exchange)) {

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{Error, ExecutableFacts};
 use crate::causes::Causes;
-use crate::machine::blocking;
+use crate::offload::blocking;
 use crate::overlay::{
     AccessPolicy, Digest, FileIdentity, Lease, open_regular, own_path, reopen, sha256, sha256_of,
 };

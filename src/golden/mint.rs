@@ -22,8 +22,9 @@ use crate::guest::BUILD_ID;
 use crate::guest::protocol::Extension;
 use crate::machine::{
     self, Disk, FurtherFiles, Machine, MachineConfig, RevertOptions, SNAPSHOT_FILES, Snapshot,
-    VmShape, blocking,
+    VmShape,
 };
+use crate::offload::blocking;
 use crate::overlay::{self, AccessPolicy, RecordedBytes, Threads};
 
 /// How often the guest is asked whether it has settled.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::layout::{Layout, utf8};
-use super::readings::blocking;
+use crate::offload::blocking;
 use crate::overlay::qcow2::{self, Chain, Member};
 use crate::overlay::{self, Copied, DiskFormat, NamelessFile};
 use crate::vmm::beyond_streams;

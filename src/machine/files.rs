@@ -4,8 +4,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use super::disk::{Inherited, WorkingDisk};
-use super::readings::blocking;
 use super::{Disk, Error, VmShape};
+use crate::offload::blocking;
 use crate::vmm::{Grants, VmmConfig};
 
 /// What a VMM may write in any case, in bytes. A VMM without a writable disk has small files alone to write; a limit of

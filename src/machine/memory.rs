@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::readings::blocking;
 use super::{Error, Machine, MemoryRegion, Snapshot};
+use crate::offload::blocking;
 use crate::overlay::{Immutable, LeaseTaken, Leased, Protection, VerityDigest};
 use crate::vmm::{MappedFile, Mapping, beyond_streams};
 

@@ -44,17 +44,16 @@ use crate::socket::SocketAddress;
 use crate::vmm::{ShutdownReport, Vmm, VmmConfig};
 use crate::vsock::{Channel, ChannelConfig, GuestHello};
 
-#[cfg(any(test, fuzzing))]
-pub(crate) use snapshot::fuzz;
 pub use crate::overlay::{DiskFormat, VerificationLevel};
 pub use disk::{Disk, DiskRole};
 pub use error::Error;
 pub use files::FurtherFiles;
 pub use memory::{CopySource, GuestMemory, MemoryReading, NotMapped};
 pub use prove::{DiskProof, OpenInVmm, RecordedDisk};
-pub(crate) use readings::blocking;
 pub use readings::{GuestReading, Reading, Readings, Step, Steps};
 pub use revert::{RevertOptions, Staged};
+#[cfg(any(test, fuzzing))]
+pub(crate) use snapshot::fuzz;
 pub use snapshot::{
     MAX_CONFIG_BYTES, MAX_STATE_BYTES, MemoryRegion, SNAPSHOT_FILES, Snapshot, SnapshotBytes,
     maps_memory,

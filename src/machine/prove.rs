@@ -10,9 +10,10 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 
 use super::disk::WorkingDisk;
-use super::readings::{Steps, blocking};
+use super::readings::Steps;
 use super::{DiskRole, Error, Machine, RevertOptions};
 use crate::client::Release;
+use crate::offload::blocking;
 use crate::overlay::{
     self, AccessPolicy, Digests, FileIdentity, FileProof, RecordedBytes, VerificationLevel,
 };

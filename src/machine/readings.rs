@@ -114,13 +114,3 @@ impl Steps {
         self.began.elapsed().as_micros() as u64
     }
 }
-
-/// Runs what blocks on a thread for that.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        // The runtime is going away, and this task with it.
-        Err(_) => std::future::pending().await,
-    }
-}

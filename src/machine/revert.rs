@@ -17,13 +17,14 @@
 
 use std::sync::Arc;
 
-use super::readings::{Steps, blocking};
+use super::readings::Steps;
 use super::{
     DiskProof, Error, Machine, MemoryReading, Readings, RecordedDisk, Snapshot, VerificationLevel,
     snapshot,
 };
 use crate::api;
 use crate::api::types::{RestoreConfig, VmState};
+use crate::offload::blocking;
 
 /// How a machine is reverted, and to which snapshot.
 #[derive(Clone, Debug)]

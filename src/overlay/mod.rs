@@ -40,8 +40,6 @@ mod stream;
 mod temporary_sibling;
 mod verity;
 
-#[cfg(any(test, fuzzing))]
-pub(crate) use qcow2::fuzz;
 pub use crate::digest::{Digest, ParseDigestError};
 pub use copy::{Copied, CopyMethod};
 pub use error::{Change, Error};
@@ -61,5 +59,7 @@ pub use leased::{LeaseTaken, Leased};
 pub use nameless::NamelessFile;
 pub use proof::{Basis, Digests, FileProof, RecordedBytes, Work};
 pub use put_back::{copy_private, copy_private_of, put_back};
+#[cfg(any(test, fuzzing))]
+pub(crate) use qcow2::fuzz;
 pub use sparse::make_sparse;
 pub use verity::VerityDigest;

@@ -24,7 +24,8 @@ use uuid::Uuid;
 
 use super::{Event, ResetOutcome, ResetReport, ResetState};
 use crate::causes::Causes;
-use crate::machine::{Machine, blocking};
+use crate::machine::Machine;
+use crate::offload::blocking;
 use crate::sanitize;
 
 /// How many folders of evidence hold the disks too.

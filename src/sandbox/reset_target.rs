@@ -10,8 +10,9 @@ use crate::golden::{self, Golden, HeldDisks, LoadedGolden, LoadedMemory};
 use crate::limits::TimeLimits;
 use crate::machine::{
     self, FurtherFiles, Machine, MachineConfig, RecordedDisk, RevertOptions, Staged, Steps,
-    VmmSource, blocking,
+    VmmSource,
 };
+use crate::offload::blocking;
 use crate::overlay::RecordedBytes;
 
 /// The oldest release whose API is known to this crate.

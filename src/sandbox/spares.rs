@@ -29,7 +29,8 @@ use super::events::Events;
 use super::reset_target::{Failure, ResetTarget};
 
 use crate::causes::Causes;
-use crate::machine::{self, Machine, Staged, Steps};
+use crate::machine::{Machine, Staged, Steps};
+use crate::offload;
 use crate::vmm::Ended;
 
 /// How long the task rests after its first failure; twice as long after each further one.
@@ -344,7 +345,7 @@ impl Next {
         if let Err(error) = self.machine.kill().await {
             tracing::error!(error = %Causes(&error), "a VMM that is no longer needed could not be killed");
         }
-        machine::blocking(move || drop(self)).await;
+        offload::blocking(move || drop(self)).await;
     }
 }
 

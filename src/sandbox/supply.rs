@@ -10,7 +10,8 @@ use super::spares::Spares;
 use super::{BootFailure, Error, GoldenOrigin, Strategy};
 use crate::golden::{self, Golden, LoadedGolden, PublicKey, Trust};
 use crate::limits::TimeLimits;
-use crate::machine::{VmmSource, blocking};
+use crate::machine::VmmSource;
+use crate::offload::blocking;
 
 /// A reset target with its spares.
 pub(super) struct Supply {

@@ -82,8 +82,6 @@ use crate::client::Client;
 use crate::limits::TimeLimits;
 
 pub(crate) use binary::find as find_binary;
-#[cfg(any(test, fuzzing))]
-pub(crate) use output::fuzz;
 pub use config::VmmConfig;
 pub use confinement::{CgroupConfig, Confinement, Grants, Layer, LayerReport, LayerState};
 pub use error::Error;
@@ -97,6 +95,8 @@ pub use living::all_ended;
 pub use maps::{MappedFile, Mapping};
 pub use open_files::OpenFile;
 pub use output::Event;
+#[cfg(any(test, fuzzing))]
+pub(crate) use output::fuzz;
 pub(crate) use output::tail_of;
 pub use process::Process;
 pub use proof::{Executable, Identity, IdentityError};

@@ -20,16 +20,13 @@ use super::running::Running;
 use super::waker::Waker;
 use super::{Error, VmmConfig};
 use crate::causes::Causes;
+use crate::offload::blocking;
 
 /// Starts a VMM; see [`Vmm::spawn`](super::Vmm::spawn). The process isn't ready yet.
 pub(super) async fn spawn(config: &VmmConfig, grants: Grants) -> Result<Running, Error> {
     let config = config.clone();
     let living = Living::begin();
-    let launch = tokio::task::spawn_blocking(move || Launch::prepare(config, grants, living))
-        .await
-        .map_err(|stopped| Error::NoSpawner {
-            source: Some(stopped.into()),
-        })??;
+    let launch = blocking(move || Launch::prepare(config, grants, living)).await?;
     let (reply, answer) = oneshot::channel();
     submit(Request { launch, reply })?;
     // If the caller is gone, the reply fails, which kills the VMM and removes its directory.

@@ -17,8 +17,9 @@ use super::{Error, Golden, Shortage};
 use crate::causes::Causes;
 use crate::machine::{
     CopySource, DiskRole, GuestMemory, MAX_CONFIG_BYTES, MAX_STATE_BYTES, SNAPSHOT_FILES, Snapshot,
-    SnapshotBytes, blocking, maps_memory,
+    SnapshotBytes, maps_memory,
 };
+use crate::offload::blocking;
 use crate::overlay::{Digest, Digests, FileIdentity, FileProof, Immutable, Leased, VerityDigest};
 use crate::vmm::Process;
 use files::{Files, HeldFile, Holding};

@@ -19,13 +19,14 @@ fn shape() -> VmShape {
 
 /// A snapshot's `config.json`, of a VM with a root and an overlay.
 pub(crate) fn snapshot_config(bytes: &[u8]) {
-    let disks = [(DiskRole::Root, true), (DiskRole::Overlay, false)].map(|(role, readonly)| VmDisk {
-        role,
-        readonly,
-        format: DiskFormat::Raw,
-        has_backing: false,
-        path: String::new(),
-    });
+    let disks =
+        [(DiskRole::Root, true), (DiskRole::Overlay, false)].map(|(role, readonly)| VmDisk {
+            role,
+            readonly,
+            format: DiskFormat::Raw,
+            has_backing: false,
+            path: String::new(),
+        });
     if let Err(error) = check_config(Path::new("snapshot"), bytes, &shape(), &disks) {
         assert!(!error.to_string().is_empty());
     }

@@ -30,6 +30,7 @@ use super::{Error, Event, Reset, ResetReason, SandboxConfig, SandboxState, Strat
 use crate::causes::Causes;
 use crate::golden::LoadedGolden;
 use crate::machine::{Machine, VmmSource};
+use crate::offload::blocking;
 use serving::{Noticed, Serving};
 
 pub(super) use boot::check_kvm;
@@ -167,7 +168,7 @@ impl Driver {
     /// Removes what killed VMMs left, in the background.
     fn remove_killed(&mut self) {
         for serving in self.killed.drain(..) {
-            self.retired.spawn_blocking(move || drop(serving));
+            self.retired.spawn(blocking(move || drop(serving)));
         }
     }
 

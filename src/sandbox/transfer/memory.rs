@@ -4,12 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::task::spawn_blocking;
-
 use super::pull::cannot_be_extracted;
 use super::push::cannot_be_packed;
-use super::{Error, TransferError, TransferOptions, TransferReport, finished};
+use super::{Error, TransferError, TransferOptions, TransferReport};
 use crate::archive::{Cancel, FileCode, extract, open_at, pack, target_at};
+use crate::offload::blocking;
 
 /// Packs `local`.
 pub(in crate::sandbox) async fn packed(
@@ -18,13 +17,13 @@ pub(in crate::sandbox) async fn packed(
 ) -> Result<(TransferReport, Vec<u8>), Error> {
     let began = Instant::now();
     let (local, mut account) = (local.to_owned(), options.account());
-    let packed = spawn_blocking(move || {
+    let packed = blocking(move || {
         let mut stream = Vec::new();
         let packed = open_at(&local).and_then(|root| pack(root, &mut stream, &mut account));
         let totals = packed.map_err(cannot_be_packed(local))?;
-        Ok((totals, account.into_manifest(), stream))
+        Ok::<_, Error>((totals, account.into_manifest(), stream))
     });
-    let (totals, files, stream) = finished(packed.await)?;
+    let (totals, files, stream) = packed.await?;
     let report = TransferReport::new(totals, files, began.elapsed());
     Ok((report, stream))
 }
@@ -37,16 +36,16 @@ pub(in crate::sandbox) async fn extracted(
 ) -> Result<TransferReport, Error> {
     let began = Instant::now();
     let (local, mut account) = (local.to_owned(), options.account());
-    let extracted = spawn_blocking(move || {
+    let extracted = blocking(move || {
         let published = target_at(&local).and_then(|target| {
             let (staged, totals) = extract(&stream[..], target, None, &mut account)?;
             staged.publish(&Cancel::default())?;
             Ok(totals)
         });
         let totals = published.map_err(cannot_be_extracted(local))?;
-        Ok((totals, account.into_manifest()))
+        Ok::<_, Error>((totals, account.into_manifest()))
     });
-    let (totals, files) = finished(extracted.await)?;
+    let (totals, files) = extracted.await?;
     Ok(TransferReport::new(totals, files, began.elapsed()))
 }
 

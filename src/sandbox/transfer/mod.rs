@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::{Error, Event};
 use crate::archive::{
@@ -18,6 +18,7 @@ use crate::archive::{
 };
 use crate::guest::protocol::{JsonRecord, TransferEnd};
 use crate::guest::record::RecordKind;
+use crate::offload::spawn_blocking;
 use crate::sanitize;
 use crate::vsock::{self, Record, RecordReader, Violation};
 
@@ -201,6 +202,13 @@ fn succeeded(reader: &RecordReader, record: &Record, path: &str) -> Result<Total
 
 fn out_of_place(reader: &RecordReader, kind: RecordKind) -> Error {
     Error::Channel(reader.broken(Violation::RecordOutOfPlace { kind }))
+}
+
+/// Work that goes on beside the connection.
+fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Error> {
+    spawn_blocking(work).map_err(|error| Error::NoThread(Arc::new(error)))
 }
 
 /// What blocking work came to.

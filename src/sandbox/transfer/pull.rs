@@ -5,12 +5,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use super::pipe::{PieceReader, pipe};
 use super::{
-    Error, TransferError, TransferOptions, TransferReport, check_end, early_end, finished,
+    Error, TransferError, TransferOptions, TransferReport, beside, check_end, early_end, finished,
     out_of_place,
 };
 use crate::archive::{ArchiveError, Cancel, extract, target_at};
@@ -18,6 +17,7 @@ use crate::digest::Digest;
 use crate::guest::protocol::OpenPull;
 use crate::guest::record::RecordKind;
 use crate::limits::TimeLimits;
+use crate::offload::blocking;
 use crate::vsock::{Channel, RecordReader};
 
 /// Extracts `path` of the guest at `local`. If the future is dropped, nothing of it is left there, unless it had just got its
@@ -33,8 +33,7 @@ pub(in crate::sandbox) async fn pull(
     let began = Instant::now();
     let target = {
         let local = local.to_owned();
-        let opened = spawn_blocking(move || target_at(&local).map_err(cannot_be_extracted(local)));
-        finished(opened.await)?
+        blocking(move || target_at(&local).map_err(cannot_be_extracted(local))).await?
     };
     let open = OpenPull {
         transfer_id,
@@ -46,12 +45,12 @@ pub(in crate::sandbox) async fn pull(
 
     let (pieces, receiver) = pipe();
     let (mut account, at) = (options.account(), local.to_owned());
-    let extracted = spawn_blocking(move || {
+    let extracted = beside(move || {
         let extracted = extract(PieceReader::new(receiver), target, None, &mut account);
         extracted
             .map(|(staged, totals)| (staged, totals, account))
             .map_err(cannot_be_extracted(at))
-    });
+    })?;
     let expected = receive(&mut reader, pieces, path, limits).await?;
     // Where the guest's stream was refused, this says why.
     let (staged, totals, account) = finished(extracted.await)?;
@@ -67,9 +66,7 @@ pub(in crate::sandbox) async fn pull(
 
     let cancel = CancelOnDrop(Cancel::default());
     let (cancelled, at) = (cancel.0.clone(), local.to_owned());
-    let published =
-        spawn_blocking(move || staged.publish(&cancelled).map_err(cannot_be_extracted(at)));
-    finished(published.await)?;
+    blocking(move || staged.publish(&cancelled).map_err(cannot_be_extracted(at))).await?;
     Ok(TransferReport::new(
         totals,
         account.into_manifest(),

@@ -5,19 +5,20 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::pipe::{PieceWriter, pipe};
 use super::{
-    Error, TransferError, TransferOptions, TransferReport, check_end, early_end, finished,
+    Error, TransferError, TransferOptions, TransferReport, beside, check_end, early_end, finished,
 };
 use crate::archive::{Account, Totals, open_at, pack};
 use crate::digest::Digest;
 use crate::guest::protocol::OpenPush;
 use crate::guest::record::RecordKind;
 use crate::limits::TimeLimits;
+use crate::offload::blocking;
 use crate::vsock::{Channel, RecordWriter};
 
 /// Packs `local` and sends it to `path` in the guest. If the future is dropped, the guest's connection is closed, and nothing
@@ -33,8 +34,7 @@ pub(in crate::sandbox) async fn push(
     let began = Instant::now();
     let root = {
         let local = local.to_owned();
-        let opened = spawn_blocking(move || open_at(&local).map_err(cannot_be_packed(local)));
-        finished(opened.await)?
+        blocking(move || open_at(&local).map_err(cannot_be_packed(local))).await?
     };
     let open = OpenPush {
         transfer_id,
@@ -46,12 +46,12 @@ pub(in crate::sandbox) async fn push(
 
     let (sender, pieces) = pipe();
     let (mut account, local) = (options.account(), local.to_owned());
-    let packed = spawn_blocking(move || {
+    let packed = beside(move || {
         let packed = pack(root, PieceWriter(sender), &mut account);
         packed
             .map(|totals| (totals, account))
             .map_err(cannot_be_packed(local))
-    });
+    })?;
     let sent = {
         let sending = send(&mut writer, pieces, packed, limits.frame_idle);
         tokio::select! {

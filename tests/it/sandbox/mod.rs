@@ -1,11 +1,13 @@
 //! The sandbox as an agent uses it, on a stand-in for the VMM with a stand-in for the guest and real disk files.
 
 mod agent;
+mod agent_death;
 mod attacks;
 mod bad_input;
 mod beneath;
 mod boundary;
 mod executable;
+mod faults;
 mod files;
 mod given_up;
 mod golden;
@@ -152,19 +154,24 @@ impl Scene {
     }
 
     fn mint_config(&self) -> MintConfig {
+        Scene::mint_config_at(self.directory.path(), self.source())
+    }
+
+    /// The same for a scene in this directory, which may be another process's.
+    fn mint_config_at(directory: &Path, vmm: VmmSource) -> MintConfig {
         MintConfig {
             any_guest: false,
             sign_with: None,
             machine: MachineConfig {
-                vmm: self.source(),
-                disks: self.disks(),
+                vmm,
+                disks: Scene::disks_at(directory),
                 memory: GuestMemory::ByPath,
                 port: 1024,
                 files: FurtherFiles::default(),
                 limits: generous(),
             },
             shape: VmShape {
-                kernel: self.path("kernel"),
+                kernel: directory.join("kernel"),
                 initramfs: None,
                 cmdline: "console=hvc0".to_owned(),
                 vcpus: 1,
@@ -172,14 +179,14 @@ impl Scene {
                 cid: 3,
             },
             settle: PATIENCE,
-            into: self.path("golden"),
+            into: directory.join("golden"),
         }
     }
 
-    fn disks(&self) -> Vec<Disk> {
+    fn disks_at(directory: &Path) -> Vec<Disk> {
         let disk = |role, name, readonly| Disk {
             role,
-            origin: self.path(name),
+            origin: directory.join(name),
             readonly,
             format: DiskFormat::Raw,
         };

@@ -17,6 +17,18 @@ pub(super) enum Act {
     Close,
     /// It is answered as if it had been done, and not done.
     Pretend,
+    /// It is not done, and these bytes are all that is answered; then the connection is closed.
+    Answer(Vec<u8>),
+    /// It is not done, and its answer comes at a byte a second.
+    Slow,
+    /// The process of the VMM is killed before it is done.
+    Die,
+    /// It is done, and the process of the VMM is killed before the answer.
+    DieAfter,
+    /// It is done, and the process of the VMM is killed within the answer.
+    DieWithin,
+    /// The process of the VMM is stopped before it is done, as by SIGSTOP, and answers nothing more.
+    Stop,
     /// It is done with a body that lacks this field.
     Drop(&'static str),
     /// This is done first; then the call as usual.

@@ -231,18 +231,12 @@ impl Played {
 impl Spawned {
     /// Kills it, as the kernel does when memory runs out.
     pub(super) fn kill(&self) {
-        let pid = Pid::from_raw(self.pid as i32).unwrap();
-        match kill_process(pid, Signal::KILL) {
-            // It has ended meanwhile.
-            Err(rustix::io::Errno::SRCH) => {}
-            killed => killed.unwrap(),
-        }
+        send(self.pid, Signal::KILL);
     }
 
     /// Stops it as SIGSTOP does: it does nothing more, whatever it is asked or told.
     pub(super) fn stop(&self) {
-        let pid = Pid::from_raw(self.pid as i32).unwrap();
-        kill_process(pid, Signal::STOP).unwrap();
+        send(self.pid, Signal::STOP);
     }
 
     /// Whether it runs; one that only waits to be reaped doesn't.
@@ -284,6 +278,11 @@ impl Hand {
         }
     }
 
+    /// Sends a signal to the process, which may have ended.
+    pub(super) fn signal(&self, signal: Signal) {
+        send(self.pid, signal);
+    }
+
     /// Opens a disk: for reading, or for writing with a lock or, as no VMM does, without one.
     pub(super) fn open(&self, path: &str, how: &str) -> io::Result<()> {
         self.order(&format!("{how} {path}"))
@@ -311,6 +310,15 @@ impl Hand {
         let mut orders = lock(&self.orders);
         writeln!(orders.0, "{line}")?;
         orders.1.recv().map_err(io::Error::other)
+    }
+}
+
+/// Sends a signal to a process, which may have ended.
+fn send(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid as i32).unwrap();
+    match kill_process(pid, signal) {
+        Err(rustix::io::Errno::SRCH) => {}
+        sent => sent.unwrap(),
     }
 }
 

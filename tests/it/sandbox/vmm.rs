@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::machine::SNAPSHOT_FILES;
 use chv_sandbox::overlay::qcow2;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::memory_of_vmm::{self, Mapping};
@@ -175,6 +177,11 @@ impl Player {
                 Some(Act::Hang) => return io::copy(&mut reader, &mut io::sink()).map(drop),
                 Some(Act::Refuse) => Err("The test refuses this"),
                 Some(Act::Pretend) => Ok(Value::Null),
+                Some(Act::Answer(bytes)) => return stream.write_all(&bytes),
+                Some(Act::Slow) => return answer_slowly(&mut stream),
+                Some(act @ (Act::Die | Act::DieAfter | Act::DieWithin | Act::Stop)) => {
+                    return self.fail(&act, &operation, &body, stream, reader);
+                }
                 Some(Act::Drop(field)) => self.perform(&operation, &without(field, &body)),
                 Some(Act::First(first)) => {
                     first();
@@ -202,6 +209,30 @@ impl Player {
             }
         }
         Ok(())
+    }
+
+    /// The process dies or stops at a call.
+    fn fail(
+        &self,
+        act: &Act,
+        operation: &str,
+        body: &str,
+        mut stream: UnixStream,
+        mut reader: impl BufRead,
+    ) -> io::Result<()> {
+        if let Act::DieAfter | Act::DieWithin = act {
+            let _ = self.perform(operation, body);
+        }
+        if let Act::DieWithin = act {
+            stream.write_all(b"HTTP/1.1 200 \r\nContent-Le")?;
+        }
+        let hand = self.hand.as_ref().expect("the VMM is a process");
+        hand.signal(match act {
+            Act::Stop => Signal::STOP,
+            _ => Signal::KILL,
+        });
+        // The connection goes with the process.
+        io::copy(&mut reader, &mut io::sink()).map(drop)
     }
 
     fn planned(&self, operation: &str) -> Option<Act> {
@@ -356,6 +387,18 @@ impl Player {
             _ => Err("the vsock socket is not where the guest is"),
         }
     }
+}
+
+/// Answers at a byte a second, for as long as it is listened to.
+fn answer_slowly(stream: &mut UnixStream) -> io::Result<()> {
+    for byte in b"HTTP/1.1 200 \r\nContent-Length: 100\r\n\r\n"
+        .iter()
+        .cycle()
+    {
+        stream.write_all(&[*byte])?;
+        thread::sleep(Duration::from_secs(1));
+    }
+    Ok(())
 }
 
 fn take_snapshot(body: &str, config: &Value) -> io::Result<()> {

@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
         "causes",
         "digest",
         "limits",
+        "offload",
         "sanitize",
         "socket",
     ],
@@ -35,6 +36,13 @@ const BESIDE: &[(&str, &[&str])] = &[
         ],
     ),
     ("image", &["guest", "causes"]),
+    (
+        "fuzzing",
+        &[
+            "archive", "client", "golden", "guest", "image", "machine", "overlay", "replay",
+            "sandbox", "sanitize", "spec", "vmm", "vsock",
+        ],
+    ),
     (
         "compat",
         &[

@@ -6,13 +6,17 @@ mod released;
 mod shutdown;
 
 use std::future::{Future, poll_fn};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
 use chv_sandbox::guest::protocol::Frame;
 use chv_sandbox::guest::stand_in::{Behaviour, Intercept};
-use chv_sandbox::sandbox::{ChvSandbox, Error, Event, Sandbox, SandboxConfig, Strategy, WireState};
+use chv_sandbox::sandbox::{
+    ChvSandbox, Error, Event, GoldenOrigin, Sandbox, SandboxConfig, Strategy, ToolsPerReset,
+    WireState,
+};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -216,12 +220,22 @@ impl Case {
 
 impl Vmms {
     pub(super) fn config(self, scene: &Scene) -> SandboxConfig {
-        let golden = scene.golden();
-        scene.config_of(match self {
+        scene.config_of(self.of(scene.golden()))
+    }
+
+    /// The same for a scene in this directory, which may be another process's.
+    pub(super) fn config_at(self, directory: &Path) -> SandboxConfig {
+        let golden = GoldenOrigin::new(directory.join("golden"));
+        let golden = golden.evidence_dir(directory.join("evidence"));
+        SandboxConfig::new(self.of(golden)).tools_per_reset(ToolsPerReset::Many)
+    }
+
+    fn of(self, golden: GoldenOrigin) -> GoldenOrigin {
+        match self {
             Attached => golden,
             InPlace => golden.strategy(Strategy::InPlace),
             Fresh(spares) => golden.spares(spares),
-        })
+        }
     }
 }
 
