@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chv_sandbox::broadcast::{Receiver, RecvError};
-use chv_sandbox::golden::{Golden, MintConfig, mint};
+use chv_sandbox::golden::{Golden, MintConfig, MintProgress, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
 use chv_sandbox::machine::{
@@ -61,8 +61,10 @@ impl RealGuest {
             shape: shape.clone(),
             any_guest: false,
             sign_with: None,
+            warm: Vec::new(),
             settle: Duration::from_secs(10) * patience()?,
             into: folder.path().join("golden"),
+            progress: MintProgress::default(),
         });
         let golden = golden.await?;
         let release = &golden.manifest().release;

@@ -287,7 +287,8 @@ impl Connection {
             | Frame::Renew(_)
             | Frame::OpenRun(_)
             | Frame::OpenPush(_)
-            | Frame::OpenPull(_) => return Err(Violation::WrongDirection { frame: name }),
+            | Frame::OpenPull(_)
+            | Frame::WarmDispatch(_) => return Err(Violation::WrongDirection { frame: name }),
             Frame::Opened(_) => return Err(Violation::OutOfPlace { frame: name }),
         };
         // A copy only for subscribers. Reported before the answer, so that a caller that awaits it finds the event there.

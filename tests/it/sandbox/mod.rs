@@ -44,7 +44,7 @@ use std::time::Duration;
 
 use chv_sandbox::broadcast;
 use chv_sandbox::causes::Causes;
-use chv_sandbox::golden::{Golden, MintConfig, MintError, mint};
+use chv_sandbox::golden::{Golden, MintConfig, MintError, MintProgress, mint};
 use chv_sandbox::guest::dispatcher::Toolbox;
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::limits::TimeLimits;
@@ -171,8 +171,10 @@ impl Scene {
                 memory_mib: 16,
                 cid: 3,
             },
+            warm: Vec::new(),
             settle: PATIENCE,
             into: self.path("golden"),
+            progress: MintProgress::default(),
         }
     }
 

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use chv_sandbox::broadcast::Receiver;
 use chv_sandbox::broadcast::RecvError;
-use chv_sandbox::golden::{Golden, LoadedGolden, MintConfig, mint};
+use chv_sandbox::golden::{Golden, LoadedGolden, MintConfig, MintProgress, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
 use chv_sandbox::limits::TimeLimits;
@@ -146,8 +146,10 @@ impl Stage {
                 memory_mib: setting("CHV_SANDBOX_MEMORY_MIB", 128).into(),
                 cid: 3,
             },
+            warm: Vec::new(),
             settle: patient(Duration::from_secs(10)),
             into: folder.path().join("golden"),
+            progress: MintProgress::default(),
         };
         let watch = Stopwatch::start();
         let golden = mint(mint_config).await.unwrap();
