@@ -78,7 +78,7 @@ pub enum MintError {
         /// The tool.
         tool: ToolName,
         /// Why not.
-        source: machine::Error,
+        source: Box<machine::Error>,
     },
     /// The bytes of a disk changed while tools warmed the guest. The run of a tool has to leave none behind.
     #[error("the {role} disk was {before} before the guest was warmed, and is {after} now")]

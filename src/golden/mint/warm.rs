@@ -141,7 +141,10 @@ async fn run(machine: &Machine, warm: &WarmTool) -> Result<(), MintError> {
     let tool = warm.tool.clone();
     let answer = match machine.warm(dispatch).await {
         Ok(answer) => answer,
-        Err(source) => return Err(MintError::WarmUnanswered { tool, source }),
+        Err(source) => {
+            let source = Box::new(source);
+            return Err(MintError::WarmUnanswered { tool, source });
+        }
     };
     match WarmFailure::of(&answer.result) {
         None => Ok(()),

@@ -35,6 +35,7 @@ mod standby;
 mod tamper;
 mod tools;
 mod vmm;
+mod warm;
 
 use std::error::Error as _;
 use std::fs;
