@@ -110,8 +110,7 @@ impl Connection {
     }
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<ChannelEvent> {
-        let early = self.take_early();
-        early.unwrap_or_else(|| self.events.subscribe())
+        self.take_early().unwrap_or_else(|| self.events.subscribe())
     }
 
     /// Drops the backlog that is kept for a first subscriber.
