@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chv_sandbox::broadcast::{Receiver, RecvError};
-use chv_sandbox::golden::{Golden, MintConfig, mint};
+use chv_sandbox::golden::{Golden, MintConfig, MintProgress, WarmTool, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
 use chv_sandbox::machine::{
@@ -30,6 +30,15 @@ pub(crate) struct RealGuest {
 impl RealGuest {
     /// Makes the golden snapshot of the guest in `image`.
     pub(crate) async fn mint(binary: &Path, image: &Path) -> Outcome<RealGuest> {
+        RealGuest::mint_warm(binary, image, Vec::new()).await
+    }
+
+    /// The same, warmed by these tools.
+    pub(crate) async fn mint_warm(
+        binary: &Path,
+        image: &Path,
+        warm: Vec<WarmTool>,
+    ) -> Outcome<RealGuest> {
         let folder = tempfile::tempdir()?;
         let image = Image::open(image)?;
         let vmm = VmmConfig {
@@ -61,8 +70,10 @@ impl RealGuest {
             shape: shape.clone(),
             any_guest: false,
             sign_with: None,
+            warm,
             settle: Duration::from_secs(10) * patience()?,
             into: folder.path().join("golden"),
+            progress: MintProgress::default(),
         });
         let golden = golden.await?;
         let release = &golden.manifest().release;
@@ -75,6 +86,14 @@ impl RealGuest {
             shape,
             golden,
         })
+    }
+
+    pub(crate) fn vmm(&self) -> &VmmConfig {
+        &self.vmm
+    }
+
+    pub(crate) fn golden(&self) -> &Golden {
+        &self.golden
     }
 
     pub(crate) fn memory_mib(&self) -> u64 {

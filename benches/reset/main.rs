@@ -12,6 +12,7 @@
 //! | `density` | what memory 1, 8 and 32 VMs of one snapshot take | a VMM |
 //! | `guest` | whole resets with a spare, without one, and in place, up to the last answer, against the predecessor's | a guest |
 //! | `loop` | dispatches and resets back to back, as fast as they go, against as many of the predecessor's resets | a guest |
+//! | `warm` | the first tool after a reset: what it reads of the root disk and takes, of a golden snapshot that it warmed, against one that it didn't | a guest |
 //! | `writing` | a reset in place and a tool that writes much memory, mapped against copied | a guest |
 //!
 //! `CLOUD_HYPERVISOR` is the VMM, `CHV_SANDBOX_IMAGE` the image of a real guest. The predecessor of this crate used
@@ -19,7 +20,8 @@
 //!
 //! `CHV_SANDBOX_RESETS` is the number of resets of each kind (50 unless set), `CHV_SANDBOX_LOOP` the number of dispatches of
 //! `loop` (100 unless set). `CHV_SANDBOX_PATIENCE` multiplies the time that a guest is given. `CHV_SANDBOX_MEMORY_MIB` is a
-//! real guest's memory (128 unless set).
+//! real guest's memory (128 unless set). `CHV_SANDBOX_WARM` is the script of `warm` (an import of three Python modules unless
+//! set), whose guest needs the tool `sh`.
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it found")]
 
@@ -45,6 +47,7 @@ mod sizes;
 mod step_times;
 mod strategies;
 mod used;
+mod warm;
 mod writing;
 
 use std::env;
@@ -89,7 +92,7 @@ async fn main() -> Outcome<()> {
             }
             match image {
                 None => say("a real guest: skipped, CHV_SANDBOX_IMAGE names none"),
-                Some(image) if ["guest", "loop", "writing"].into_iter().any(wanted) => {
+                Some(image) if ["guest", "loop", "writing", "warm"].into_iter().any(wanted) => {
                     real_guest(&vmm, &image, wanted).await?;
                 }
                 Some(_) => {}
@@ -100,6 +103,12 @@ async fn main() -> Outcome<()> {
 }
 
 async fn real_guest(vmm: &Path, image: &Path, wanted: impl Fn(&str) -> bool) -> Outcome<()> {
+    if wanted("warm") {
+        warm::run(vmm, image, resets()?).await?;
+    }
+    if !["guest", "loop", "writing"].into_iter().any(&wanted) {
+        return Ok(());
+    }
     let guest = RealGuest::mint(vmm, image).await?;
     if wanted("guest") || wanted("loop") {
         let predecessor = guest.predecessor().await?;

@@ -1,17 +1,22 @@
 //! `chv-sandbox golden`: golden snapshots.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use chv_sandbox::golden::{Golden, MintConfig, SigningKey, mint};
+use chv_sandbox::golden::{Golden, MintConfig, MintProgress, SigningKey, WarmTool, mint};
+use chv_sandbox::guest::protocol::ToolName;
 use chv_sandbox::image::Image;
 use chv_sandbox::machine::{FurtherFiles, GuestMemory, MachineConfig, VmmSource};
+use chv_sandbox::sanitize;
 
 use super::Failure;
 use super::interrupt::Interrupt;
 use super::status::{self, Status};
+use super::tool_line::{ToolLine, duration};
 use super::vm::{self, VmArgs, VmmBinary};
 
 mod check;
+mod progress;
 
 /// Golden snapshots: the state to which every reset returns.
 #[derive(clap::Args)]
@@ -54,6 +59,14 @@ struct MintArgs {
     /// Sign the manifest with this Ed25519 key: PKCS#8 in PEM or 32 bytes, in a file that only its owner may access
     #[arg(long, value_name = "FILE")]
     sign_with: Option<PathBuf>,
+    /// Run a tool before the snapshot is taken, and throw away what it writes: what it reads is in the memory of each restored
+    /// guest. The tool and its parameters as behind the -- of `run`, quoted as a whole; may be repeated. The manifest keeps the
+    /// parameters, so they must hold no secret
+    #[arg(long, value_name = "TOOL [--param NAME=TEXT]...", value_parser = ToolLine::split)]
+    warm: Vec<ToolLine>,
+    /// How long each such tool may run, such as 90s or 5m
+    #[arg(long, requires = "warm", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    warm_deadline: Duration,
     #[command(flatten)]
     vm: VmArgs,
 }
@@ -70,7 +83,12 @@ async fn run_mint(args: MintArgs) -> Result<Status, Failure> {
     let interrupt = Interrupt::catch()?;
     let image = Image::open(&args.image)?;
     let sign_with = args.sign_with.as_deref().map(SigningKey::load);
+    let warm = args.warm.iter().map(|line| warm_tool(line, &args));
+    let warm = warm.collect::<Result<Vec<_>, _>>()?;
+    let progress = MintProgress::default();
     let config = MintConfig {
+        warm,
+        progress: progress.clone(),
         sign_with: sign_with.transpose()?,
         machine: MachineConfig {
             vmm: VmmSource::Spawn(args.vm.vmm(args.vmm.path)),
@@ -85,12 +103,22 @@ async fn run_mint(args: MintArgs) -> Result<Status, Failure> {
         settle: args.vm.settle(),
         into: args.out,
     };
-    let golden = interrupt.race(mint(config)).await??;
-    print(&golden);
+    let minted = progress::shown(&progress, interrupt.race(mint(config)));
+    let golden = minted.await??;
+    print(&golden)?;
     Ok(Status::Yes)
 }
 
-fn print(golden: &Golden) {
+fn warm_tool(line: &ToolLine, args: &MintArgs) -> Result<WarmTool, Failure> {
+    let deadline = args.warm_deadline.saturating_mul(args.vm.patience);
+    Ok(WarmTool {
+        tool: ToolName::new(line.tool.as_str())?,
+        params: line.params.clone(),
+        deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+fn print(golden: &Golden) -> Result<(), Failure> {
     let manifest = golden.manifest();
     println!("golden snapshot  {}", golden.directory().display());
     println!("manifest         {}", golden.digest());
@@ -108,11 +136,18 @@ fn print(golden: &Golden) {
             disk.length
         );
     }
-    let mib = manifest.snapshot.memory_ranges.length >> 20;
-    println!("memory           at most {mib} MiB of RAM, once for all sandboxes of a process");
+    for warm in &manifest.warmed_by {
+        let params = sanitize::line(&warm.params.to_string(), usize::MAX);
+        println!(
+            "warmed by        {} {params}",
+            sanitize::line(warm.tool.as_str(), usize::MAX)
+        );
+    }
+    println!("memory           {}", check::memory(golden.memory_need()?));
     println!("open descriptors {}", manifest.baselines.open_fd_count);
     println!(
         "guest build      {}",
         manifest.guest.build_id.as_deref().unwrap_or("not told")
     );
+    Ok(())
 }

@@ -16,6 +16,7 @@ mod record;
 mod run;
 mod spec;
 mod status;
+mod tool_line;
 mod vm;
 
 use std::error::Error;

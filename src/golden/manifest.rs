@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::facts::is_plain_absolute;
 use super::{
     Baselines, CpuFacts, Error, GoldenDisk, GuestFacts, PayloadFacts, ShapeFacts, SnapshotFacts,
-    VmmFacts,
+    VmmFacts, WarmTool,
 };
 use crate::machine::{DiskRole, VmShape};
 use crate::overlay::Digest;
@@ -50,6 +50,10 @@ pub struct Manifest {
     pub snapshot: SnapshotFacts,
     /// What is known of the guest.
     pub guest: GuestFacts,
+    /// The tools that warmed it before the snapshot, in their order, with their parameters as they were given: a secret doesn't
+    /// belong there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warmed_by: Vec<WarmTool>,
     /// What the three sources have to say after every reset.
     pub baselines: Baselines,
 }

@@ -1,6 +1,16 @@
 //! Minting: creates a golden snapshot and records its baselines.
+//!
+//! ```text
+//! boot -> imprint -> warm -> settle -> pause -> snapshot -> disks kept -> digests -> revert -> revert
+//! ```
+//!
+//! Tools [warm](WarmTool) the guest between its boot and its snapshot, if any are named. What they do to its memory is what every
+//! restored guest begins with; on its disks they leave nothing, which is checked here and not only by the guest.
 
-use std::io;
+mod error;
+mod progress;
+mod warm;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +18,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{Instant, interval};
 use uuid::Uuid;
+
+pub use error::MintError;
+pub use progress::{MintProgress, MintStep};
+pub use warm::{WarmFailure, WarmTool};
 
 use super::folder::{self, Folder};
 use super::manifest::{FILE, FORMAT, write_private};
@@ -18,7 +32,6 @@ use super::{
 };
 use crate::api;
 use crate::causes::Causes;
-use crate::guest::BUILD_ID;
 use crate::guest::protocol::Extension;
 use crate::machine::{
     self, Disk, FurtherFiles, Machine, MachineConfig, RevertOptions, SNAPSHOT_FILES, Snapshot,
@@ -43,74 +56,18 @@ pub struct MintConfig {
     /// Takes a guest whose dispatcher is of another build than this library. A stale image is a common mistake,
     /// and looks like a working one.
     pub any_guest: bool,
-    /// How long the guest may take to come to rest after its boot. 10 s is ample.
+    /// Tools that run, one after the other, before the snapshot is taken, each on a layer that is thrown away. Programs and files
+    /// that they read are in the memory of every guest that is restored. The manifest names them with their parameters.
+    pub warm: Vec<WarmTool>,
+    /// How long the guest may take to come to rest after its boot, and its disks before it is warmed. 10 s is ample.
     pub settle: Duration,
     /// Signs the manifest with this key, if there is one.
     pub sign_with: Option<SigningKey>,
     /// The folder to make. It must not exist, unless it was left by a mint whose process was killed. Until its manifest is
     /// written, as the last step, it is no golden snapshot.
     pub into: PathBuf,
-}
-
-/// A golden snapshot couldn't be made. Nothing is left of the attempt.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MintError {
-    /// The folder can't be made, for instance because its parent isn't there.
-    #[error("cannot make the folder {}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Something is there already that no mint left unfinished.
-    #[error("{} exists already: name a folder that does not, or remove it first", path.display())]
-    Exists {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// Another process is minting into the folder.
-    #[error("another process is minting into {}", path.display())]
-    InUse {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// The VM didn't boot.
-    #[error("the VM did not boot")]
-    Boot(#[source] machine::Error),
-    /// The guest's dispatcher was built from other sources than this library.
-    #[error(
-        "the guest's dispatcher is build {guest}, this library is {}: pack the image again",
-        BUILD_ID
-    )]
-    AnotherBuild {
-        /// The build that the guest says it is.
-        guest: String,
-    },
-    /// The guest's descriptors kept changing.
-    #[error("the guest did not come to rest within {} s; its descriptors still changed, lastly to {last}", limit.as_secs())]
-    Restless {
-        /// How long it had.
-        limit: Duration,
-        /// Its last count.
-        last: u64,
-    },
-    /// The snapshot couldn't be taken, or the disks not kept.
-    #[error("the snapshot was not taken")]
-    Snapshot(#[source] machine::Error),
-    /// The VM couldn't be reverted to the fresh snapshot.
-    #[error("the fresh snapshot cannot be reverted to")]
-    Revert(#[source] machine::Error),
-    /// The readings after a revert can't serve as baselines.
-    #[error("the readings after a revert cannot serve as baselines")]
-    Baseline(#[source] BaselineError),
-    /// What was minted couldn't be digested, so that a later change of it couldn't be noticed.
-    #[error("what was minted cannot be digested")]
-    Digest(#[source] Error),
-    /// The manifest couldn't be written.
-    #[error("the golden snapshot was not completed")]
-    Manifest(#[source] Error),
+    /// Tells its clones how far the mint has come.
+    pub progress: MintProgress,
 }
 
 /// Boots a VM, lets it settle, takes its snapshot with its disks, and records the baselines: the readings of
@@ -163,6 +120,8 @@ async fn record(
     config: &MintConfig,
     folder: &Path,
 ) -> Result<Manifest, MintError> {
+    let progress = &config.progress;
+    progress.begin(MintStep::Boot);
     let hello = machine.boot(&config.shape).await.map_err(MintError::Boot)?;
     if let Some(hello) = &hello
         && !hello.is_same_build()
@@ -179,6 +138,15 @@ async fn record(
         }
         _ => None,
     };
+    if let Some(nonce) = &nonce
+        && !config.warm.is_empty()
+    {
+        warm::warm(machine, config, nonce).await?;
+    } else if !config.warm.is_empty() {
+        let extension = Extension::Nonce.name();
+        return Err(MintError::CannotWarm { extension });
+    }
+    progress.begin(MintStep::Settle);
     wait_until_settled(machine, config.settle).await?;
 
     // A connection would be part of the snapshot, and dies at each restore.
@@ -186,9 +154,17 @@ async fn record(
     machine.pause().await.map_err(MintError::Snapshot)?;
     let snapshot = folder.join(SNAPSHOT);
     folder::create_private(&snapshot)?;
-    let taken = machine.snapshot(&snapshot).await;
-    taken.map_err(MintError::Snapshot)?;
-    free_zeros(&snapshot).await;
+    progress.begin(MintStep::Snapshot);
+    let [_, _, memory] = SNAPSHOT_FILES.map(|name| snapshot.join(name));
+    let taken = progress.watch_file(
+        &memory,
+        config.shape.memory_bytes(),
+        machine.snapshot(&snapshot),
+    );
+    taken.await.map_err(MintError::Snapshot)?;
+    progress.begin(MintStep::FreeZeros);
+    free_zeros(&memory).await;
+    progress.begin(MintStep::KeepDisks);
     // Pausing completes every write, but the tables of a qcow2 image that go with them may be in the VMM's memory until
     // it closes the file.
     machine.delete().await.map_err(MintError::Revert)?;
@@ -197,6 +173,7 @@ async fn record(
         .await
         .map_err(MintError::Snapshot)?;
     machine.adopt_disks(folder);
+    progress.begin(MintStep::Digest);
     let disks = digest_disks(&config.machine, folder).await?;
     let snapshot_files = digest_snapshot(&snapshot).await?;
 
@@ -210,7 +187,9 @@ async fn record(
         let read = Baselines::of(&readings, &disks, nonce.as_deref());
         read.map_err(MintError::Baseline)
     };
+    progress.begin(MintStep::FirstRevert);
     let first = read_baselines().await?;
+    progress.begin(MintStep::SecondRevert);
     let second = read_baselines().await?;
     if first != second {
         return Err(MintError::Baseline(BaselineError::Unstable {
@@ -239,6 +218,7 @@ async fn record(
             build_id: hello.map(|hello| hello.build_id),
             nonce,
         },
+        warmed_by: config.warm.clone(),
         baselines: first,
     })
 }
@@ -282,9 +262,8 @@ async fn digest_backing(disk: &Disk) -> Result<Vec<FileFacts>, MintError> {
 
 /// The VMM wrote all of the memory, the zeros too; without them a restore has less to read. A failure changes no byte,
 /// so it costs only time.
-async fn free_zeros(snapshot: &Path) {
-    let [_, _, memory_ranges] = SNAPSHOT_FILES;
-    let memory = snapshot.join(memory_ranges);
+async fn free_zeros(memory: &Path) {
+    let memory = memory.to_owned();
     match blocking(move || overlay::make_sparse(&memory)).await {
         Ok(freed) => tracing::info!(freed, "zeros in the snapshot's memory need no room"),
         Err(error) => {

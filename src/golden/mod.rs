@@ -51,7 +51,7 @@ pub use headroom::{MemoryLimit, Shortage};
 pub use loaded::{HeldDisks, LoadOptions, LoadedGolden};
 pub use manifest::Manifest;
 pub use memory::{CopyReason, LoadedMemory, MemoryBasis, MemoryMode};
-pub use mint::{MintConfig, MintError, mint};
+pub use mint::{MintConfig, MintError, MintProgress, MintStep, WarmFailure, WarmTool, mint};
 pub use signature::{KeyError, PublicKey, SigningKey};
 pub use verify::{Inspection, MemoryNeed, Mismatch, VerifiedFile};
 

@@ -72,6 +72,7 @@ const SOURCES: &[(&str, &[u8])] = sources![
     "dispatcher/stream.rs",
     "dispatcher/streams.rs",
     "dispatcher/system.rs",
+    "dispatcher/throwaway.rs",
     "dispatcher/toolbox/file.rs",
     "dispatcher/toolbox/mod.rs",
     "dispatcher/toolbox/surroundings.rs",

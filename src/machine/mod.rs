@@ -39,10 +39,11 @@ use tokio::time::timeout;
 
 use crate::causes::Causes;
 use crate::client::{self, Client, ErrorKind, Release};
+use crate::guest::protocol::ToolDispatch;
 use crate::limits::TimeLimits;
 use crate::socket::SocketAddress;
 use crate::vmm::{ShutdownReport, Vmm, VmmConfig};
-use crate::vsock::{Channel, ChannelConfig, GuestHello};
+use crate::vsock::{Channel, ChannelConfig, GuestHello, ToolAnswer};
 
 pub use crate::overlay::{DiskFormat, VerificationLevel};
 pub use disk::{Disk, DiskRole};
@@ -233,6 +234,16 @@ impl Machine {
     pub async fn open_fd_count(&self) -> Result<u64, Error> {
         let count = self.open()?.open_fd_count(self.limits.query).await;
         count.map_err(Error::Channel)
+    }
+
+    /// Runs a tool whose writes the guest throws away ([`Channel::warm`]).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Channel`]: what the channel says, and nothing of how the tool ended.
+    pub async fn warm(&self, dispatch: ToolDispatch) -> Result<ToolAnswer, Error> {
+        let answer = self.open()?.warm(dispatch, self.limits.tool_grace).await;
+        answer.map_err(Error::Channel)
     }
 
     fn open(&self) -> Result<&Channel, Error> {

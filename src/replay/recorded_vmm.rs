@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::Value;
 
 use super::{Cassette, Error, HookError, Played, Player, PlayerOptions, RequestBody};
-use crate::golden::MintConfig;
+use crate::golden::{MintConfig, MintProgress};
 use crate::guest::dispatcher::Toolbox;
 use crate::guest::protocol::DEFAULT_PORT;
 use crate::guest::stand_in::StandIn;
@@ -241,8 +241,10 @@ impl RecordedVmm {
             shape: self.shape.clone(),
             any_guest: false,
             sign_with: None,
+            warm: Vec::new(),
             settle: limits.settle,
             into: self.golden(),
+            progress: MintProgress::default(),
         }
     }
 

@@ -14,8 +14,8 @@ use super::{ChannelEvent, Error, Origin, handshake};
 use crate::broadcast;
 use crate::guest::protocol::{
     DEFAULT_PORT, Extension, Frame, GuestProcess, GuestQuery, GuestResponse, Hello, Imprint,
-    MemUsage, QueryKind, QueryResult, Renew, Renewed, ResetAck, ResetSignal, Seed, ToolDispatch,
-    ToolResult,
+    LAYER_REMOVAL, MemUsage, QueryKind, QueryResult, Renew, Renewed, ResetAck, ResetSignal, Seed,
+    ToolDispatch, ToolResult,
 };
 use crate::limits::TimeLimits;
 use crate::socket::SocketAddress;
@@ -126,17 +126,49 @@ impl Channel {
         dispatch: ToolDispatch,
         grace: Duration,
     ) -> Result<ToolAnswer, Error> {
+        let command_id = dispatch.command_id.clone();
+        let waited = Duration::from_millis(dispatch.deadline_ms).saturating_add(grace);
+        let frame = Frame::ToolDispatch(dispatch);
+        self.run_tool(command_id, &frame, waited).await
+    }
+
+    /// As [`dispatch`](Self::dispatch), with a tool whose writes the guest throws away, and all that it left running with them,
+    /// before it sends the result. That may take [`LAYER_REMOVAL`], which is waited for as well.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAnnounced`] for a guest that is older than [`Warm`](Extension::Warm), which is sent nothing, besides those
+    /// of `dispatch`.
+    pub async fn warm(&self, dispatch: ToolDispatch, grace: Duration) -> Result<ToolAnswer, Error> {
+        if !self.announces(Extension::Warm) {
+            return Err(Error::NotAnnounced {
+                origin: self.origin().clone(),
+                extension: Extension::Warm.name(),
+            });
+        }
+        let command_id = dispatch.command_id.clone();
+        let waited = Duration::from_millis(dispatch.deadline_ms)
+            .saturating_add(grace)
+            .saturating_add(LAYER_REMOVAL);
+        let frame = Frame::WarmDispatch(dispatch);
+        self.run_tool(command_id, &frame, waited).await
+    }
+
+    async fn run_tool(
+        &self,
+        command_id: String,
+        frame: &Frame,
+        waited: Duration,
+    ) -> Result<ToolAnswer, Error> {
         let connection = self.connection();
         connection.forget_early();
-        let waited = Duration::from_millis(dispatch.deadline_ms).saturating_add(grace);
-        let command_id = dispatch.command_id.clone();
         let key = Key::Command(command_id.clone());
         let read = |Answer { frame, output }| match frame {
             Frame::ToolResult(result) => Some(ToolAnswer { result, output }),
             _ => None,
         };
         connection
-            .request(key, &Frame::ToolDispatch(dispatch), waited, read)
+            .request(key, frame, waited, read)
             .await?
             .ok_or_else(|| Error::ToolTimeout {
                 origin: connection.origin().clone(),

@@ -110,8 +110,7 @@ impl Connection {
     }
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<ChannelEvent> {
-        let early = self.take_early();
-        early.unwrap_or_else(|| self.events.subscribe())
+        self.take_early().unwrap_or_else(|| self.events.subscribe())
     }
 
     /// Drops the backlog that is kept for a first subscriber.
@@ -287,7 +286,8 @@ impl Connection {
             | Frame::Renew(_)
             | Frame::OpenRun(_)
             | Frame::OpenPush(_)
-            | Frame::OpenPull(_) => return Err(Violation::WrongDirection { frame: name }),
+            | Frame::OpenPull(_)
+            | Frame::WarmDispatch(_) => return Err(Violation::WrongDirection { frame: name }),
             Frame::Opened(_) => return Err(Violation::OutOfPlace { frame: name }),
         };
         // A copy only for subscribers. Reported before the answer, so that a caller that awaits it finds the event there.

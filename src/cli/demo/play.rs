@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use chv_sandbox::golden::{MintConfig, mint};
+use chv_sandbox::golden::{MintConfig, MintProgress, mint};
 use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::machine::{Disk, FurtherFiles, GuestMemory, MachineConfig, VmShape, VmmSource};
 use chv_sandbox::sandbox::{
@@ -76,8 +76,10 @@ pub(super) async fn play(
         shape: stage.shape,
         any_guest: false,
         sign_with: None,
+        warm: Vec::new(),
         settle: stage.settle,
         into: golden,
+        progress: MintProgress::default(),
     });
     program.minted(since, &interrupt.race(minted).await??);
 

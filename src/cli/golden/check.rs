@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use chv_sandbox::golden::{self, Error, Golden, Inspection, PublicKey, Trust};
+use chv_sandbox::golden::{self, Error, Golden, Inspection, MemoryNeed, PublicKey, Trust};
 use chv_sandbox::overlay::Digest;
 use chv_sandbox::sanitize;
 use serde_json::{Value, json};
@@ -110,14 +110,18 @@ fn print(digest: &Digest, verification: &Inspection, key: Option<&PublicKey>) {
         println!("  expected {}", mismatch.expected);
         println!("  found    {}", mismatch.found);
     }
-    let memory = verification.memory;
+    println!("memory    {}", memory(verification.memory));
+}
+
+/// What memory a golden snapshot takes that is loaded.
+pub(super) fn memory(need: MemoryNeed) -> String {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    match memory.none_with_fs_verity {
-        true => println!("memory    none of its own: fs-verity protects the snapshot's"),
-        false => println!(
-            "memory    {} MiB of RAM at first, at most {}, once for all sandboxes of a process",
-            mib(memory.at_first),
-            mib(memory.at_most)
+    match need.none_with_fs_verity {
+        true => "none of its own: fs-verity protects the snapshot's".to_owned(),
+        false => format!(
+            "{} MiB of RAM at first, at most {}, once for all sandboxes of a process",
+            mib(need.at_first),
+            mib(need.at_most)
         ),
     }
 }

@@ -2,7 +2,6 @@
 
 mod files;
 mod streams;
-mod tool_line;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,13 +10,12 @@ use std::time::Duration;
 use chv_sandbox::sandbox::{
     ChvSandbox, RunReport, Sandbox, SandboxConfig, ToolInvocation, ToolOutcome, ToolsPerReset,
 };
-use jiff::SignedDuration;
 
 use super::interrupt::{Interrupt, Signalled, wait_for_vmms};
 use super::status::{self, Status};
+use super::tool_line::{ToolLine, duration};
 use super::{Failure, explain};
 use files::{Pull, Push};
-use tool_line::ToolLine;
 
 /// Runs one tool in a sandbox: boots a golden snapshot, brings files in, runs the tool with its streams here, brings files
 /// out, resets, and verifies the reset.
@@ -85,12 +83,6 @@ fn after_help() -> String {
         ),
     ]);
     format!("A signal that ends the tool is 128 and its number.\n\n{statuses}")
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: Result<SignedDuration, _> = text.parse();
-    let parsed = parsed.map_err(|error| error.to_string())?;
-    Duration::try_from(parsed).map_err(|_| "it is negative".to_owned())
 }
 
 fn variable(text: &str) -> Result<(String, String), &'static str> {

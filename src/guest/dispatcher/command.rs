@@ -1,12 +1,13 @@
 //! One command, from its dispatch to its result.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::capture::Output;
-use super::confinement::StartError;
+use super::confinement::{Prepared, StartError};
 use super::evidence::{Ending, Evidence};
 use super::running::{Ended, Running};
 use super::toolbox::{Call, Refused, Wishes};
@@ -15,12 +16,22 @@ use crate::causes::Causes;
 use crate::guest::frame::LengthError;
 use crate::guest::protocol::{ToolDispatch, ToolName, ToolOutcomeKind};
 
+/// Where what a tool writes goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WriteTarget {
+    /// To the disk that the host hashes.
+    Disk,
+    /// To a [layer](super::throwaway) that is gone when the host has the result.
+    Throwaway,
+}
+
 impl Shared {
     /// Runs a tool to its end and makes the frames that say so, `detailed` or not. Those that the host gets before go to
     /// `send`, which knows what to do when they can't be sent.
     pub(super) fn run(
         &self,
         dispatch: &ToolDispatch,
+        target: WriteTarget,
         detailed: bool,
         mut send: impl FnMut(&[u8]),
     ) -> Result<Vec<u8>, LengthError> {
@@ -42,14 +53,19 @@ impl Shared {
         };
         let deadline = Instant::now() + Duration::from_millis(dispatch.deadline_ms);
         let mut output = Output::default();
-        let ended = match Running::start(&call, deadline, &self.confinement) {
-            Ok(tool) => output.follow(tool, deadline, |stdout| {
-                if let Some(frames) = evidence.grown(stdout)? {
-                    send(&frames);
-                }
-                Ok(())
-            }),
-            Err(StartError::Directory(error) | StartError::Other(error)) => Err(error),
+        let mut follow =
+            |confinement: &Arc<Prepared>| match Running::start(&call, deadline, confinement) {
+                Ok(tool) => output.follow(tool, deadline, |stdout| {
+                    if let Some(frames) = evidence.grown(stdout)? {
+                        send(&frames);
+                    }
+                    Ok(())
+                }),
+                Err(StartError::Directory(error) | StartError::Other(error)) => Err(error),
+            };
+        let ended = match target {
+            WriteTarget::Disk => follow(&self.confinement),
+            WriteTarget::Throwaway => self.on_throwaway_layer(follow),
         };
         self.sync();
         let ending = match ended {

@@ -23,6 +23,9 @@ pub(super) const MIB: u64 = 1024 * 1024;
 /// Where a guest has the cgroup v2 file system.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
+/// Where a guest mounts a throwaway layer: in the initramfs, which is memory.
+const THROWAWAY_LAYER: &str = "/throwaway";
+
 /// Makes this process, and what it starts from now on, the last that the kernel's OOM killer takes. A tool gives that up.
 ///
 /// # Errors
@@ -55,6 +58,9 @@ pub struct Confinement {
     /// Whether a run can't trace, read or, from Linux 6.12 on, signal what is outside of it, other runs of the same user
     /// included (Landlock, from Linux 5.19 on; a kernel without it leaves that to the user ids).
     pub domain: bool,
+    /// A directory that is made for each warm run, and on which its throwaway layer is mounted. `None`, as for a stand-in that may
+    /// not mount: a warm run writes where every run does.
+    pub throwaway: Option<PathBuf>,
     /// Whether the system calls that no tool needs are refused with EPERM. A tool that may make them can have descendants
     /// that no deadline finds.
     pub seccomp: bool,
@@ -69,6 +75,7 @@ impl Confinement {
             limits: Limits::default(),
             cgroup: Some(PathBuf::from(CGROUP_ROOT)),
             domain: true,
+            throwaway: Some(PathBuf::from(THROWAWAY_LAYER)),
             seccomp: true,
         }
     }
@@ -84,6 +91,7 @@ impl Confinement {
                 ..Limits::default()
             },
             cgroup: None,
+            throwaway: None,
             ..Confinement::for_guest(None)
         }
     }
@@ -199,6 +207,21 @@ impl Prepared {
             } else {
                 Vec::new()
             },
+        })
+    }
+
+    /// The same with another root.
+    pub(super) fn within(&self, root: &Path) -> io::Result<Prepared> {
+        Ok(Prepared {
+            root: Some(CString::new(root.as_os_str().as_bytes())?),
+            user: self.user,
+            limits: self.limits.clone(),
+            cgroups: self.cgroups.clone(),
+            domain: match self.domain {
+                Some(_) => domain::rules(root)?,
+                None => None,
+            },
+            filters: self.filters.clone(),
         })
     }
 

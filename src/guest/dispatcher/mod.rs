@@ -24,6 +24,7 @@ mod session;
 mod stream;
 mod streams;
 mod system;
+mod throwaway;
 mod toolbox;
 mod transfer;
 
@@ -74,6 +75,8 @@ struct Shared {
     in_flight: Mutex<BTreeSet<String>>,
     /// How many connections of their own there are.
     streams: Arc<AtomicUsize>,
+    /// Where a throwaway layer is mounted; held while one is.
+    throwaway: Mutex<Option<PathBuf>>,
 }
 
 /// What stands before a dispatcher: sees each frame of the host. The bytes that it returns are sent instead of the
@@ -103,6 +106,7 @@ impl Dispatcher {
                 nonce: Mutex::new(None),
                 in_flight: Mutex::new(BTreeSet::new()),
                 streams: Arc::default(),
+                throwaway: Mutex::new(confinement.throwaway.clone()),
             }),
         })
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use rustix::process::{Pid, Signal};
 
@@ -65,6 +66,18 @@ pub(super) fn signal_all_of(leader: Pid, number: Signal) {
     let descendants = descendants_of(leader, &[]);
     descendants.iter().for_each(|pid| signal(*pid, number));
     signal(leader, number);
+}
+
+/// Kills every process whose root is `root`, once. One that has ended, reaped or not, has no root.
+pub(super) fn kill_rooted_at(root: &Path) -> io::Result<()> {
+    for pid in pids()? {
+        let is_rooted = fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|it| it == root);
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        if let (true, Some(pid)) = (is_rooted, pid) {
+            signal(pid, Signal::KILL);
+        }
+    }
+    Ok(())
 }
 
 /// One that has ended meanwhile needs no signal any more.

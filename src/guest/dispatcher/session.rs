@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::command::WriteTarget;
 use super::connection::Connection;
 use super::evidence::Evidence;
 use super::in_flight::{Busy, InFlight};
@@ -159,7 +160,8 @@ impl<'a> Session<'a> {
     fn answer(&mut self, frame: Frame) -> Result<(), ServeError> {
         self.used |= !matches!(frame, Frame::Hello(_));
         match frame {
-            Frame::ToolDispatch(dispatch) => self.dispatch(dispatch)?,
+            Frame::ToolDispatch(dispatch) => self.dispatch(dispatch, WriteTarget::Disk)?,
+            Frame::WarmDispatch(dispatch) => self.dispatch(dispatch, WriteTarget::Throwaway)?,
             Frame::GuestQuery(query) => self.query(&query)?,
             Frame::Hello(host) => {
                 self.detailed = host.supports(Extension::Result);
@@ -184,7 +186,7 @@ impl<'a> Session<'a> {
         Ok(error)
     }
 
-    fn dispatch(&mut self, dispatch: ToolDispatch) -> Result<(), FrameError> {
+    fn dispatch(&mut self, dispatch: ToolDispatch, target: WriteTarget) -> Result<(), FrameError> {
         let id = dispatch.command_id.clone();
         if id.len() > MAX_ID {
             let message = format!("a command_id has at most {MAX_ID} bytes, not {}", id.len());
@@ -209,7 +211,9 @@ impl<'a> Session<'a> {
             .stack_size(TOOL_STACK)
             .spawn(move || {
                 // Where this fails, sending the result fails too, which is logged.
-                let frames = shared.run(&dispatch, detailed, |chunks| drop(writer.write(chunks)));
+                let frames = shared.run(&dispatch, target, detailed, |chunks| {
+                    drop(writer.write(chunks))
+                });
                 // A host that knows the result may use the id again.
                 drop(in_flight);
                 let sent = frames

@@ -86,11 +86,13 @@ pub enum Extension {
     Run,
     /// [`OpenPush`](super::OpenPush) and [`OpenPull`](super::OpenPull): files, on connections of their own.
     Files,
+    /// [`WarmDispatch`](super::Frame::WarmDispatch): tools whose writes are thrown away.
+    Warm,
 }
 
 impl Extension {
     /// Every extension that this build knows.
-    pub const ALL: [Extension; 7] = [
+    pub const ALL: [Extension; 8] = [
         Extension::Nonce,
         Extension::Reseed,
         Extension::Clock,
@@ -98,6 +100,7 @@ impl Extension {
         Extension::Result,
         Extension::Run,
         Extension::Files,
+        Extension::Warm,
     ];
 
     /// The extension's name in a [`Hello`].
@@ -110,6 +113,7 @@ impl Extension {
             Extension::Result => "result/1",
             Extension::Run => "run/1",
             Extension::Files => "files/1",
+            Extension::Warm => "warm/1",
         }
     }
 }

@@ -33,11 +33,12 @@ pub enum FrameType {
     OpenPush,
     OpenPull,
     Opened,
+    WarmDispatch,
 }
 
 impl FrameType {
     /// Every type.
-    pub const ALL: [FrameType; 17] = [
+    pub const ALL: [FrameType; 18] = [
         FrameType::ToolDispatch,
         FrameType::ToolResult,
         FrameType::EvidenceChunk,
@@ -55,6 +56,7 @@ impl FrameType {
         FrameType::OpenPush,
         FrameType::OpenPull,
         FrameType::Opened,
+        FrameType::WarmDispatch,
     ];
 
     /// The name on the wire.
@@ -77,6 +79,7 @@ impl FrameType {
             FrameType::OpenPush => "OpenPush",
             FrameType::OpenPull => "OpenPull",
             FrameType::Opened => "Opened",
+            FrameType::WarmDispatch => "WarmDispatch",
         }
     }
 
@@ -100,7 +103,8 @@ impl FrameType {
             | FrameType::Renew
             | FrameType::OpenRun
             | FrameType::OpenPush
-            | FrameType::OpenPull => None,
+            | FrameType::OpenPull
+            | FrameType::WarmDispatch => None,
         }
     }
 

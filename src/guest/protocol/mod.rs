@@ -23,6 +23,13 @@
 //!
 //! A guest takes records while less than [`MAX_RECORD`](super::record::MAX_RECORD) bytes of standard input wait for the tool to
 //! read them: a signal gets past that, and waits behind more. What comes after the tool's end is not taken.
+//!
+//! # Warm runs
+//!
+//! A [`WarmDispatch`](Frame::WarmDispatch) has the fields of a [`ToolDispatch`] and the same answer: chunks of evidence and a
+//! [`ToolResult`]. Its tool writes to a layer in memory, which is removed with everything that runs on it before the result is
+//! sent. A guest runs one at a time, and refuses a second. One that couldn't make or remove the layer says so with the outcome
+//! [`GuestFailed`](ToolOutcomeKind::GuestFailed), whatever the tool did.
 
 mod closed;
 mod evidence;
@@ -35,6 +42,8 @@ mod run_chain;
 mod stream;
 mod tool;
 mod tool_result;
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +87,10 @@ pub const MAX_EVIDENCE_CHUNK: usize = 1 << 20;
 /// The most processes in one [`ProcessList`].
 pub const MAX_PROCESSES: usize = 100;
 
+/// How long the layer of a warm run may take to be removed, once its tool has ended: the guest's result comes that much later
+/// at most.
+pub const LAYER_REMOVAL: Duration = Duration::from_secs(10);
+
 /// The longest tool name, in characters.
 pub const MAX_TOOL_NAME: usize = 256;
 
@@ -119,6 +132,8 @@ pub enum Frame {
     OpenPull(OpenPull),
     /// To the host: records follow on this connection.
     Opened(Opened),
+    /// To the guest: run a tool, and throw away what it writes. Needs [`Extension::Warm`].
+    WarmDispatch(ToolDispatch),
 }
 
 /// Something went wrong in the guest that belongs to no request.
@@ -154,6 +169,7 @@ impl Frame {
             Frame::OpenPush(_) => FrameType::OpenPush,
             Frame::OpenPull(_) => FrameType::OpenPull,
             Frame::Opened(_) => FrameType::Opened,
+            Frame::WarmDispatch(_) => FrameType::WarmDispatch,
         }
     }
 
@@ -185,7 +201,8 @@ impl Frame {
             | Frame::OpenRun(_)
             | Frame::OpenPush(_)
             | Frame::OpenPull(_)
-            | Frame::Opened(_) => 0,
+            | Frame::Opened(_)
+            | Frame::WarmDispatch(_) => 0,
         }
     }
 
@@ -219,6 +236,7 @@ impl Frame {
             FrameType::OpenPush => Frame::OpenPush(tagged(body)?),
             FrameType::OpenPull => Frame::OpenPull(tagged(body)?),
             FrameType::Opened => Frame::Opened(tagged(body)?),
+            FrameType::WarmDispatch => Frame::WarmDispatch(tagged(body)?),
         })
     }
 }

@@ -37,6 +37,7 @@ fn examples() -> Vec<Value> {
         json!({"type": "OpenPush", "transfer_id": ID, "path": "/work", "limits": {"entries": 1, "bytes": 2}}),
         json!({"type": "OpenPull", "transfer_id": ID, "path": "x", "limits": {"entries": 1, "bytes": 2}}),
         json!({"type": "Opened"}),
+        json!({"type": "WarmDispatch", "command_id": "c1", "tool": "echo", "params": {"message": "hi"}, "deadline_ms": 5000}),
     ]
 }
 

@@ -20,6 +20,25 @@ fn check(arguments: &[&str], status: i32, words: &[&str]) {
 }
 
 #[test]
+fn a_warm_tool_that_cannot_be_read() {
+    let mint = |line: &str, words: &[&str]| {
+        let arguments = [
+            "golden",
+            "mint",
+            "--image",
+            "/nowhere",
+            "--out",
+            "/nowhere/golden",
+        ];
+        let arguments = [&arguments[..], &["--warm", line]].concat();
+        check(&arguments, 64, &[&["--warm"], words].concat());
+    };
+    mint("sh --param 'script=x", &["not closed"]);
+    mint("sh script=x", &["unexpected argument"]);
+    mint("", &["required"]);
+}
+
+#[test]
 fn a_body_that_is_missing_or_not_wanted() {
     // Refused before anything is sent: nothing listens there.
     let api = |arguments: &[&str], status, words: &[&str]| {

@@ -44,9 +44,20 @@ impl Host {
 
     /// One more connection to `dispatcher`.
     pub(super) fn connect(dispatcher: Dispatcher) -> Host {
+        Host::connect_prepared(dispatcher, || ())
+    }
+
+    /// The same, on a thread of the dispatcher's that does `prepare` first.
+    pub(super) fn connect_prepared(
+        dispatcher: Dispatcher,
+        prepare: impl FnOnce() + Send + 'static,
+    ) -> Host {
         let (stream, guest) = UnixStream::pair().unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        let served = std::thread::spawn(move || dispatcher.serve(guest));
+        let served = std::thread::spawn(move || {
+            prepare();
+            dispatcher.serve(guest)
+        });
         Host { stream, served }
     }
 

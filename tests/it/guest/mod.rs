@@ -11,3 +11,4 @@ mod records;
 mod streams;
 mod tools;
 mod transfers;
+mod warm;

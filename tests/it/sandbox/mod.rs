@@ -37,6 +37,7 @@ mod standby;
 mod tamper;
 mod tools;
 mod vmm;
+mod warm;
 
 use std::error::Error as _;
 use std::fs;
@@ -46,7 +47,7 @@ use std::time::Duration;
 
 use chv_sandbox::broadcast;
 use chv_sandbox::causes::Causes;
-use chv_sandbox::golden::{Golden, MintConfig, MintError, mint};
+use chv_sandbox::golden::{Golden, MintConfig, MintError, MintProgress, mint};
 use chv_sandbox::guest::dispatcher::Toolbox;
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::limits::TimeLimits;
@@ -178,8 +179,10 @@ impl Scene {
                 memory_mib: 16,
                 cid: 3,
             },
+            warm: Vec::new(),
             settle: PATIENCE,
             into: directory.join("golden"),
+            progress: MintProgress::default(),
         }
     }
 

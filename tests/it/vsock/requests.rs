@@ -38,6 +38,47 @@ async fn a_tool_runs() {
 }
 
 #[tokio::test]
+async fn a_warm_tool_is_sent_to_a_guest_that_can_throw_its_writes_away() {
+    let vm = Vm::new();
+    let (channel, mut guest) = connected(&vm.config()).await;
+    let refused = channel.warm(echo("c1"), LIMIT).await.unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            Error::NotAnnounced {
+                extension: "warm/1",
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    let greet = async {
+        assert!(
+            matches!(guest.read().await, Frame::Hello(_)),
+            "nothing was sent before"
+        );
+        let extensions = vec!["warm/1".to_owned()];
+        let hello = Hello {
+            extensions,
+            ..Hello::of_this_build()
+        };
+        guest.send(&Frame::Hello(hello)).await;
+    };
+    let (hello, ()) = tokio::join!(channel.hello(LIMIT), greet);
+    hello.unwrap();
+    let answer = async {
+        assert_eq!(guest.read().await, Frame::WarmDispatch(echo("c1")));
+        guest.send(&Frame::ToolResult(result("c1"))).await;
+    };
+    let (got, ()) = tokio::join!(channel.warm(echo("c1"), LIMIT), answer);
+    assert_eq!(got.unwrap().result, result("c1"));
+    // It answers, and is never asked.
+    guest.send(&Frame::WarmDispatch(echo("c2"))).await;
+    guest.closed().await;
+    assert!(matches!(channel.closed(), Some(Error::Protocol { .. })));
+}
+
+#[tokio::test]
 async fn every_query_has_its_answer() {
     let vm = Vm::new();
     let (channel, mut guest) = connected(&vm.config()).await;

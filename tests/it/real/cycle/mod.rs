@@ -15,6 +15,7 @@ mod resets;
 mod spares;
 mod streams;
 mod traces;
+mod warm;
 mod writes;
 
 use std::env;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use chv_sandbox::broadcast::Receiver;
 use chv_sandbox::broadcast::RecvError;
-use chv_sandbox::golden::{Golden, LoadedGolden, MintConfig, mint};
+use chv_sandbox::golden::{Golden, LoadedGolden, MintConfig, MintProgress, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
 use chv_sandbox::limits::TimeLimits;
@@ -77,6 +78,7 @@ async fn alone() {
     clones::share_no_randomness_and_know_the_time(&stage).await;
     death::is_noticed_and_mended(&stage).await;
     spares::that_die_are_replaced(&stage).await;
+    warm::tools_that_ran_before_the_snapshot_have_read_what_they_need(&stage).await;
     streams::carry_what_tools_say_and_files(&stage).await;
     pool::of_four_hands_out_clean_guests(&stage).await;
     assert_nothing_left(stage.folder());
@@ -93,6 +95,7 @@ struct Stage {
     folder: TempDir,
     vmm: VmmConfig,
     golden: Golden,
+    minted_by: MintConfig,
 }
 
 impl Stage {
@@ -146,11 +149,13 @@ impl Stage {
                 memory_mib: setting("CHV_SANDBOX_MEMORY_MIB", 128).into(),
                 cid: 3,
             },
+            warm: Vec::new(),
             settle: patient(Duration::from_secs(10)),
             into: folder.path().join("golden"),
+            progress: MintProgress::default(),
         };
         let watch = Stopwatch::start();
-        let golden = mint(mint_config).await.unwrap();
+        let golden = mint(mint_config.clone()).await.unwrap();
         let release = &golden.manifest().release;
         watch.say(format!("minted on {release}"));
         assert_nothing_left(folder.path());
@@ -158,6 +163,7 @@ impl Stage {
             folder,
             vmm,
             golden,
+            minted_by: mint_config,
         }
     }
 
@@ -165,14 +171,19 @@ impl Stage {
         self.folder.path()
     }
 
-    /// What a machine is made of that is reverted to `golden`.
+    /// What a machine is made of that is reverted to this stage's golden snapshot, as it was loaded.
     fn machine(&self, golden: &LoadedGolden) -> MachineConfig {
+        self.machine_of(&self.golden, golden)
+    }
+
+    /// The same of another one.
+    fn machine_of(&self, golden: &Golden, loaded: &LoadedGolden) -> MachineConfig {
         MachineConfig {
             vmm: VmmSource::Spawn(self.vmm.clone()),
-            disks: self.golden.disks(),
-            memory: golden.snapshot().memory().clone(),
+            disks: golden.disks(),
+            memory: loaded.snapshot().memory().clone(),
             port: DEFAULT_PORT,
-            files: FurtherFiles::of_restore(golden.snapshot().shape()),
+            files: FurtherFiles::of_restore(loaded.snapshot().shape()),
             limits: limits(),
         }
     }

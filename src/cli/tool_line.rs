@@ -1,13 +1,17 @@
-//! What stands behind `--`: the tool and its parameters.
+//! A tool and its parameters on a command line: what stands behind `--`, or a line that is quoted as a whole.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
+use chv_sandbox::sanitize;
 use clap::Parser;
+use jiff::SignedDuration;
 use serde_json::{Map, Value};
 
 use crate::cli::{Failure, usage};
 
 /// The tool and its parameters.
+#[derive(Clone, Debug)]
 pub(super) struct ToolLine {
     pub(super) tool: String,
     pub(super) params: Value,
@@ -42,6 +46,25 @@ impl ToolLine {
             params: Value::Object(params),
         })
     }
+
+    /// Reads one argument that holds the words, quoted as for a shell.
+    pub(super) fn split(line: &str) -> Result<ToolLine, String> {
+        let words = shlex::split(line).ok_or("a quote in it is not closed")?;
+        let words: Vec<_> = words.into_iter().map(OsString::from).collect();
+        ToolLine::parse(&words).map_err(|failure| {
+            let said = failure.to_string();
+            let first = said.lines().next().unwrap_or_default();
+            let first = first.strip_prefix("error: ").unwrap_or(first);
+            sanitize::line(first, 200)
+        })
+    }
+}
+
+/// How long a tool may run, such as 90s or 5m.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: Result<SignedDuration, _> = text.parse();
+    let parsed = parsed.map_err(|error| error.to_string())?;
+    Duration::try_from(parsed).map_err(|_| "it is negative".to_owned())
 }
 
 fn named(text: &str) -> Result<(String, &str), String> {
@@ -93,6 +116,23 @@ mod tests {
             parse(&["echo", "--param", "message=-x"]).unwrap().1,
             json!({ "message": "-x" })
         );
+    }
+
+    #[test]
+    fn a_line_is_split_as_a_shell_splits_it() {
+        let line = ToolLine::split("sh --param 'script=import json, re' --json n=1").unwrap();
+        assert_eq!(line.tool, "sh");
+        assert_eq!(line.params, json!({ "script": "import json, re", "n": 1 }));
+        for (line, said) in [
+            ("", "required"),
+            ("sh --param 'script=x", "not closed"),
+            ("sh --param script", "NAME=VALUE"),
+            ("sh more", "unexpected argument"),
+            ("sh --param a=1 --param a=2", "given twice"),
+        ] {
+            let error = ToolLine::split(line).unwrap_err();
+            assert!(error.contains(said) && !error.contains('\n'), "{error}");
+        }
     }
 
     #[test]
