@@ -1,6 +1,7 @@
 //! Digests of disks and putting them back, from outside.
 
 mod filesystems;
+mod properties;
 
 use std::fs::{self, File};
 use std::io::ErrorKind;

@@ -17,6 +17,7 @@ mod life;
 mod loaded;
 mod lost;
 mod manifest;
+mod manifest_property;
 mod matrix;
 mod memory;
 mod memory_of_vmm;
