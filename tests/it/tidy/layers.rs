@@ -36,6 +36,12 @@ const BESIDE: &[(&str, &[&str])] = &[
     ),
     ("image", &["guest", "causes"]),
     (
+        "latency",
+        &[
+            "replay", "sandbox", "golden", "vmm", "guest", "causes", "limits", "sanitize",
+        ],
+    ),
+    (
         "compat",
         &[
             "spec", "replay", "api", "client", "vmm", "causes", "limits", "sanitize",
