@@ -1,5 +1,6 @@
 //! Why a case could not run to its end.
 
+use super::MAX_RECORDED;
 use crate::replay;
 use crate::sandbox::{self, ToolOutcome};
 
@@ -32,6 +33,12 @@ pub enum Error {
     /// The recordings could not be played.
     #[error("the recordings could not be played")]
     Replay(#[from] replay::Error),
+    /// Recordings have no answers for so many iterations.
+    #[error("recordings serve {MAX_RECORDED} iterations of a case, with the warm-up, not {wanted}")]
+    TooMany {
+        /// How many there would be.
+        wanted: u64,
+    },
     /// A worker ended without a result.
     #[error("a worker ended without a result")]
     Worker(#[from] tokio::task::JoinError),
@@ -47,6 +54,7 @@ impl Error {
             Error::ShortStream { .. } => "LATENCY_SHORT_STREAM",
             Error::Unverified => "LATENCY_UNVERIFIED",
             Error::Replay(_) => "LATENCY_REPLAY",
+            Error::TooMany { .. } => "LATENCY_TOO_MANY",
             Error::Worker(_) => "LATENCY_WORKER",
         }
     }

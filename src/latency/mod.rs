@@ -47,7 +47,7 @@ pub use driver::{Progress, measure};
 pub use error::Error;
 pub use host::{HostFacts, Platform, RunsOn};
 pub use page::page;
-pub use plan::{Case, MAX_AT_ONCE, Plan, Subject};
+pub use plan::{Case, MAX_AT_ONCE, MAX_RECORDED, Plan, Subject};
 pub use report::{
     CaseReport, CaseState, Failure, LatencyReport, LayerFacts, NotMeasured, Options, ReportError,
     SCHEMA_VERSION, StepReport, VmmRelease,

@@ -10,6 +10,9 @@ use crate::sandbox::{SandboxConfig, Strategy};
 /// The most sandboxes of a case at once.
 pub const MAX_AT_ONCE: u32 = 256;
 
+/// The most iterations of a case on recordings, with the warm-up of each worker: the answers to each are held in memory.
+pub const MAX_RECORDED: u64 = 10_000;
+
 /// What is measured, and how often.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

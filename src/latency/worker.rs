@@ -1,10 +1,11 @@
 //! Where the sandboxes of a case come from, and the workers that use them.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::iteration::{FailedStep, InStep, Iteration, StepName, micros};
-use super::{Case, Error, Plan, Subject};
+use super::{Case, Error, MAX_RECORDED, Plan, Subject};
 use crate::guest::dispatcher::FunctionRun;
 use crate::limits::TimeLimits;
 use crate::replay::{self, ReplaySandbox};
@@ -105,6 +106,11 @@ async fn open_recordings(
     limits: TimeLimits,
     diverge_at: Option<u64>,
 ) -> Result<(Fleet, Vec<Worker>), Error> {
+    let warm_up = plan.warm_up.saturating_mul(u64::from(case.at_once));
+    let wanted = plan.iterations.saturating_add(warm_up);
+    if wanted > MAX_RECORDED {
+        return Err(Error::TooMany { wanted });
+    }
     let (mut recordings, mut workers) = (Vec::new(), Vec::new());
     for index in 0..case.at_once {
         let share = plan.share(index, case.at_once);
@@ -127,16 +133,14 @@ async fn open_recordings(
 }
 
 /// The guest's own `echo`, without a process.
-fn echo(run: &mut FunctionRun) -> std::io::Result<u8> {
-    use std::io::Write;
+fn echo(run: &mut FunctionRun) -> io::Result<u8> {
     let message = run.params["message"].as_str().unwrap_or_default();
     writeln!(run.stdout, "{message}")?;
     Ok(0)
 }
 
 /// `cat /dev/zero` without a process. Its output fails once the run is over.
-fn zeros(run: &mut FunctionRun) -> std::io::Result<u8> {
-    use std::io::Write;
+fn zeros(run: &mut FunctionRun) -> io::Result<u8> {
     let zeros = [0; 64 << 10];
     while !run.is_cancelled() {
         run.stdout.write_all(&zeros)?;

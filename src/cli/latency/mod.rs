@@ -48,7 +48,8 @@ pub(crate) struct Args {
     /// A golden snapshot, for one of each memory size; may be repeated
     #[arg(long, value_name = "DIR", required_unless_present_any = ["replay", "page_of"])]
     golden: Vec<PathBuf>,
-    /// Measure the host's part alone, on the recorded answers of a VMM, without KVM. Resets are in place there
+    /// Measure the host's part alone, on the recorded answers of a VMM, without KVM. Resets are in place there, and a
+    /// case has at most 10,000 iterations with its warm-up
     #[arg(long, conflicts_with = "golden")]
     replay: bool,
     /// Make the page of a report that --json wrote, and measure nothing
@@ -91,7 +92,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     patience: u32,
     /// With --replay: let the reset of this iteration diverge, to see how a failure is reported
-    #[arg(long, value_name = "N", requires = "replay", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     diverge_at: Option<u64>,
 }
 
@@ -105,9 +106,13 @@ fn strategy(name: &str) -> Result<Strategy, &'static str> {
 
 /// Runs `chv-sandbox latency`.
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
-    if args.diverge_at.is_some_and(|at| at > args.iterations) {
-        let message = "--diverge-at names an iteration that there is not";
-        return Err(usage("latency", message));
+    if let Some(at) = args.diverge_at {
+        if !args.replay {
+            return Err(usage("latency", "--diverge-at needs --replay"));
+        }
+        if at > args.iterations {
+            return Err(usage("latency", "--diverge-at is beyond --iterations"));
+        }
     }
     let interrupt = Interrupt::catch()?;
     // Before anything is measured, for that takes long.
@@ -188,8 +193,12 @@ impl Args {
         let mut plan = Plan::new(subject, self.cases());
         (plan.iterations, plan.warm_up) = (self.iterations, self.warm_up);
         plan.acquire = Duration::from_secs(60) * self.patience;
-        let line = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
-        plan.command_line = line.collect();
+        let arguments = std::env::args_os().skip(1);
+        let arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());
+        plan.command_line = ["chv-sandbox".to_owned()]
+            .into_iter()
+            .chain(arguments)
+            .collect();
         plan
     }
 

@@ -15,16 +15,14 @@ const STEPS: [&str; 7] = [
     "release",
 ];
 
-/// So many samples make a 99.9th percentile.
-const ENOUGH: u64 = 1000;
-
 /// The median and the 99th percentile of each step of each case.
 pub(super) fn overview(markup: &mut Markup, cases: &[CaseReport]) {
     markup.text_element("h2", &[], "At a glance");
     markup.text_element(
         "p",
         &[("class", &"hint")],
-        "Each step's median, and below it the 99th percentile.",
+        "Each step's median, and below it the 99th percentile. Where a step has too few samples for a percentile, as fewer \
+         than 1,000 for the 99.9th, that is the longest time that was seen.",
     );
     markup.element("div", &[("class", &"wide")], |markup| {
         markup.element("table", &[("class", &"figures")], |markup| {
@@ -116,7 +114,7 @@ pub(super) fn case(markup: &mut Markup, case: &CaseReport) {
             markup.element("figure", &[], |markup| {
                 markup.text_element("figcaption", &[], &step.name);
                 chart::distribution(markup, &step.name, &step.times);
-                table(markup, std::slice::from_ref(step));
+                figures_of(markup, &step.times);
             });
         }
     });
@@ -169,11 +167,30 @@ fn details(markup: &mut Markup, case: &CaseReport) {
     markup.text_element("p", &[("class", &"hint")], text);
 }
 
+const FIGURES: [&str; 9] = [
+    "samples", "mean", "min", "p50", "p90", "p95", "p99", "p99.9", "max",
+];
+
+/// The figures of one step, which the caption above them names.
+fn figures_of(markup: &mut Markup, times: &Distribution) {
+    markup.element("div", &[("class", &"wide")], |markup| {
+        markup.element("table", &[("class", &"figures tight")], |markup| {
+            markup.element("tr", &[], |markup| {
+                for figure in FIGURES {
+                    markup.text_element("th", &[("scope", &"col")], figure);
+                }
+            });
+            markup.element("tr", &[], |markup| {
+                for text in figures(times) {
+                    markup.text_element("td", &[], text);
+                }
+            });
+        });
+    });
+}
+
 /// The figures of steps, one row each.
 fn table(markup: &mut Markup, steps: &[StepReport]) {
-    const FIGURES: [&str; 9] = [
-        "samples", "mean", "min", "p50", "p90", "p95", "p99", "p99.9", "max",
-    ];
     markup.element("div", &[("class", &"wide")], |markup| {
         markup.element("table", &[("class", &"figures")], |markup| {
             row(markup, "th", "step", &FIGURES.map(str::to_owned));
@@ -182,12 +199,6 @@ fn table(markup: &mut Markup, steps: &[StepReport]) {
             }
         });
     });
-    let fewest = steps.iter().map(|step| step.times.count).min();
-    if fewest.is_some_and(|count| count < ENOUGH) {
-        let text =
-            "Fewer than 1,000 samples: the highest percentiles are the longest time that was seen.";
-        markup.text_element("p", &[("class", &"hint")], text);
-    }
 }
 
 fn figures(times: &Distribution) -> [String; 9] {

@@ -191,7 +191,7 @@ pub(super) fn reset_steps(markup: &mut Markup, steps: &[StepReport]) {
                 0.0
             };
             let text = format!("{}, {share:.0} %", Time(mean));
-            label(markup, "mark", (WIDTH - 4.0, middle), "end", &text);
+            label(markup, "value", (WIDTH - 4.0, middle), "end", &text);
             began += mean;
         }
         line(markup, "axis", (NAMES, 4.0), (NAMES, floor));

@@ -4,8 +4,6 @@ mod case;
 mod chart;
 mod markup;
 mod scale;
-#[cfg(test)]
-mod tests;
 
 use case::{case, overview};
 use markup::Markup;
