@@ -120,9 +120,11 @@ async fn what_serves(plan: &Plan, stop: &mut Stop) -> (RunsOn, VmmRelease) {
             };
             (runs_on, vmm)
         }
-        Subject::Vmms(config) => {
+        Subject::Vmms { config, vmm } => {
+            let vmm = vmm.as_deref().cloned();
+            let vmm = vmm.unwrap_or_else(|| config.vmm_config());
             let asked = async {
-                let vmm = Vmm::spawn(&config.vmm_config()).await;
+                let vmm = Vmm::spawn(&vmm).await;
                 let vmm = vmm.map_err(|error| Causes(&error).to_string())?;
                 let release = vmm.client().release().await;
                 vmm.shutdown().await;

@@ -1,6 +1,7 @@
 //! Why a case could not run to its end.
 
 use super::MAX_RECORDED;
+use crate::golden;
 use crate::replay;
 use crate::sandbox::{self, ToolOutcome};
 
@@ -11,6 +12,9 @@ pub enum Error {
     /// A call of the sandbox or of its pool failed.
     #[error("the sandbox failed")]
     Sandbox(#[from] sandbox::Error),
+    /// The golden snapshot can't be used.
+    #[error("the golden snapshot cannot be used")]
+    Golden(#[from] golden::Error),
     /// A tool ended otherwise than it has to.
     #[error("the tool ended otherwise than it has to: {0}")]
     Tool(ToolOutcome),
@@ -49,6 +53,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Error::Sandbox(error) => error.code(),
+            Error::Golden(_) => "LATENCY_GOLDEN",
             Error::Tool(_) => "LATENCY_TOOL",
             Error::Echo => "LATENCY_ECHO",
             Error::ShortStream { .. } => "LATENCY_SHORT_STREAM",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::limits::TimeLimits;
 use crate::sandbox::{SandboxConfig, Strategy};
+use crate::vmm::VmmConfig;
 
 /// The most sandboxes of a case at once.
 pub const MAX_AT_ONCE: u32 = 256;
@@ -35,8 +36,13 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Subject {
-    /// Real VMMs, made as this configuration says. Its origin is replaced by the golden snapshot of each case.
-    Vmms(Box<SandboxConfig>),
+    /// VMMs that are spawned.
+    Vmms {
+        /// How each sandbox is made. Its origin is replaced by the golden snapshot of each case.
+        config: Box<SandboxConfig>,
+        /// How each VMM is spawned; as `config` says unless set. If it is, whether there is a KVM is left for the VMM to say.
+        vmm: Option<Box<VmmConfig>>,
+    },
     /// The recorded answers of a VMM, with a stand-in for its guest. What is measured is the host's part alone.
     Recordings {
         /// The limits of each step.

@@ -4,8 +4,11 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::spawn_blocking;
+
 use super::iteration::{FailedStep, InStep, Iteration, StepName, micros};
 use super::{Case, Error, MAX_RECORDED, Plan, Subject};
+use crate::golden::Golden;
 use crate::guest::dispatcher::FunctionRun;
 use crate::limits::TimeLimits;
 use crate::replay::{self, ReplaySandbox};
@@ -13,6 +16,7 @@ use crate::sandbox::{
     ChvSandbox, GoldenOrigin, Pool, PoolConfig, PooledSandbox, Sandbox, SandboxConfig, Strategy,
     ToolsPerReset,
 };
+use crate::vmm::VmmConfig;
 
 /// The sandboxes of a case.
 pub(super) enum Fleet {
@@ -47,7 +51,7 @@ impl Fleet {
     /// Opens the case's golden snapshot, or the recordings, and makes a worker for each sandbox at once.
     pub(super) async fn open(plan: &Plan, case: &Case) -> Result<(Fleet, Vec<Worker>), Error> {
         match &plan.subject {
-            Subject::Vmms(config) => open_pool(plan, case, config).await,
+            Subject::Vmms { config, vmm } => open_pool(plan, case, config, vmm.as_deref()).await,
             Subject::Recordings { limits, diverge_at } => {
                 open_recordings(plan, case, *limits, *diverge_at).await
             }
@@ -76,12 +80,14 @@ async fn open_pool(
     plan: &Plan,
     case: &Case,
     config: &SandboxConfig,
+    vmm: Option<&VmmConfig>,
 ) -> Result<(Fleet, Vec<Worker>), Error> {
     let directory = case.golden.clone().unwrap_or_default();
-    let mut golden = GoldenOrigin::new(directory).strategy(case.strategy);
+    let mut golden = GoldenOrigin::new(&directory).strategy(case.strategy);
     if case.strategy == Strategy::Fresh {
         golden = golden.spares(case.spares);
     }
+    let load = golden.load_options();
     let config = config
         .clone()
         .origin(golden)
@@ -89,7 +95,13 @@ async fn open_pool(
     let config = PoolConfig::new(config)
         .size(case.at_once)
         .idle(case.at_once);
-    let pool = Pool::open(config).await?;
+    let pool = match vmm {
+        None => Pool::open(config).await?,
+        Some(vmm) => {
+            let loaded = spawn_blocking(move || Golden::open(&directory)?.load(&load));
+            Pool::with_loaded(config, vmm.clone(), Arc::new(loaded.await??))?
+        }
+    };
     let opened = Instant::now();
     let worker = || Worker::Pool {
         pool: pool.clone(),

@@ -188,7 +188,10 @@ impl Args {
                 limits,
                 diverge_at: self.diverge_at,
             },
-            false => Subject::Vmms(Box::new(self.configuration(limits))),
+            false => Subject::Vmms {
+                config: Box::new(self.configuration(limits)),
+                vmm: None,
+            },
         };
         let mut plan = Plan::new(subject, self.cases());
         (plan.iterations, plan.warm_up) = (self.iterations, self.warm_up);

@@ -33,7 +33,7 @@ pub(super) fn overview(markup: &mut Markup, cases: &[CaseReport]) {
                         markup.text(title(case));
                         if let Some(word) = incomplete(case) {
                             markup.text(" ");
-                            markup.text_element("strong", &[], word);
+                            markup.text_element("strong", &[], format_args!("({word})"));
                         }
                     });
                     for step in STEPS {

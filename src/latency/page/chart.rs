@@ -126,16 +126,29 @@ pub(super) fn distribution(markup: &mut Markup, name: &str, times: &Distribution
             rectangle(markup, "bar", at, (width - 1.0, height));
         }
         line(markup, "axis", (LEFT, floor), (WIDTH - RIGHT, floor));
-        for (row, class, word, time) in [
-            (0.0, "median", "p50", times.p50),
-            (1.0, "tail", "p99", times.p99),
+        // The 99th percentile lies right of the median: their labels stand on either side, unless that is an edge.
+        for (row, class, word, time, is_left) in [
+            (
+                0.0,
+                "median",
+                "p50",
+                times.p50,
+                scale.share(times.p50 as f64) > 0.2,
+            ),
+            (
+                1.0,
+                "tail",
+                "p99",
+                times.p99,
+                scale.share(times.p99 as f64) > 0.8,
+            ),
         ] {
             let (x, y) = (scale.x(time as f64), 14.0 + 16.0 * row);
             line(markup, class, (x, y - 10.0), (x, floor));
             let text = format!("{word} {}", Time(time as f64));
-            match scale.share(time as f64) < 0.6 {
-                true => label(markup, "mark", (x + 5.0, y), "start", &text),
-                false => label(markup, "mark", (x - 5.0, y), "end", &text),
+            match is_left {
+                true => label(markup, "mark", (x - 5.0, y), "end", &text),
+                false => label(markup, "mark", (x + 5.0, y), "start", &text),
             }
         }
     });

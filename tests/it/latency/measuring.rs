@@ -137,7 +137,11 @@ async fn a_golden_snapshot_that_is_not_there_is_skipped() {
         golden: Some(folder.path().join("golden")),
         ..case(1)
     };
-    let plan = Plan::new(Subject::Vmms(Box::new(config)), vec![there_is_none]);
+    let subject = Subject::Vmms {
+        config: Box::new(config),
+        vmm: None,
+    };
+    let plan = Plan::new(subject, vec![there_is_none]);
     let (_stop, stopped) = watch::channel(false);
     let report = measure(&plan, &Arc::default(), stopped).await;
     assert_ne!(report.runs_on.platform, Platform::Replay);
