@@ -226,35 +226,13 @@ async fn run(
     stop: &Stop,
 ) -> (Tally, Ended) {
     let mut tally = Tally::default();
-    let mut boots = JoinSet::new();
-    for worker in workers {
-        let mut stop = stop.clone();
-        boots.spawn(async move {
-            tokio::select! {
-                biased;
-                () = stop.wanted() => None,
-                booted = worker.boot() => Some(booted.map(|(micros, booted)| (worker, micros, booted))),
-            }
-        });
-    }
-    let mut booted = Vec::new();
-    let mut ended = Ended::Complete;
-    while let Some(boot) = boots.join_next().await {
-        match boot.in_step(StepName::Boot) {
-            Ok(Some(Ok((worker, micros, first)))) => {
-                tally.add_step(StepName::Boot, micros);
-                booted.push((worker, first));
-            }
-            Ok(None) => ended = ended.and(Ended::Interrupted),
-            Ok(Some(Err(failed))) | Err(failed) => ended = ended.and(Ended::Failed(failed)),
-        }
-    }
+    let (booted, mut ended) = boot(workers, stop, &mut tally).await;
     if !matches!(ended, Ended::Complete) {
         return (tally, ended);
     }
     let mut loops = JoinSet::new();
     let count = u32::try_from(booted.len()).unwrap_or(u32::MAX);
-    for (index, (worker, first)) in (0..).zip(booted) {
+    for (index, worker, first) in booted {
         let rounds = (plan.warm_up, plan.share(index, count));
         let (progress, mut stop) = (Arc::clone(progress), stop.clone());
         loops.spawn(async move {
@@ -282,6 +260,40 @@ async fn run(
         });
     }
     (tally, ended)
+}
+
+/// Boots all workers at the same time. Returns each with its number, in order.
+async fn boot(
+    workers: Vec<Worker>,
+    stop: &Stop,
+    tally: &mut Tally,
+) -> (Vec<(u32, Worker, Booted)>, Ended) {
+    let mut boots = JoinSet::new();
+    for (index, worker) in (0..).zip(workers) {
+        let mut stop = stop.clone();
+        boots.spawn(async move {
+            let booted = tokio::select! {
+                biased;
+                () = stop.wanted() => return None,
+                booted = worker.boot() => booted,
+            };
+            Some(booted.map(|(micros, first)| (micros, (index, worker, first))))
+        });
+    }
+    let (mut booted, mut ended) = (Vec::new(), Ended::Complete);
+    while let Some(boot) = boots.join_next().await {
+        match boot.in_step(StepName::Boot) {
+            Ok(Some(Ok((micros, worker)))) => {
+                tally.add_step(StepName::Boot, micros);
+                booted.push(worker);
+            }
+            Ok(None) => ended = ended.and(Ended::Interrupted),
+            Ok(Some(Err(failed))) | Err(failed) => ended = ended.and(Ended::Failed(failed)),
+        }
+    }
+    // The recordings of each are for its own share of the iterations.
+    booted.sort_by_key(|(index, ..)| *index);
+    (booted, ended)
 }
 
 /// Makes the iterations of one worker: those of the warm-up, and those that are measured.
