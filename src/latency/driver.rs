@@ -338,7 +338,7 @@ fn failed_state(failed: &FailedStep) -> CaseState {
         failure: Failure {
             step: failed.step.text().to_owned(),
             code: failed.error.code().to_owned(),
-            error: Causes(&failed.error).to_string(),
+            error: Causes(&*failed.error).to_string(),
         },
     }
 }

@@ -47,7 +47,7 @@ impl StepName {
 #[derive(Debug)]
 pub(super) struct FailedStep {
     pub(super) step: StepName,
-    pub(super) error: Error,
+    pub(super) error: Box<Error>,
 }
 
 /// Says in which step an error happened.
@@ -59,7 +59,7 @@ impl<T, E: Into<Error>> InStep<T> for Result<T, E> {
     fn in_step(self, step: StepName) -> Result<T, FailedStep> {
         self.map_err(|error| FailedStep {
             step,
-            error: error.into(),
+            error: Box::new(error.into()),
         })
     }
 }

@@ -4,7 +4,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::limits::TimeLimits;
 use crate::sandbox::{SandboxConfig, Strategy};
 use crate::vmm::VmmConfig;
 
@@ -45,8 +44,8 @@ pub enum Subject {
     },
     /// The recorded answers of a VMM, with a stand-in for its guest. What is measured is the host's part alone.
     Recordings {
-        /// The limits of each step.
-        limits: TimeLimits,
+        /// Multiplies every time limit.
+        patience: u32,
         /// The measured iteration of the first worker, from 1, whose reset diverges: how a failure is reported.
         diverge_at: Option<u64>,
     },
@@ -104,7 +103,7 @@ mod tests {
     #[test]
     fn the_shares_of_the_workers_are_all_iterations() {
         let subject = Subject::Recordings {
-            limits: TimeLimits::default(),
+            patience: 1,
             diverge_at: None,
         };
         for (iterations, workers) in [(1000, 1), (1000, 7), (3, 8), (1, 256), (0, 2)] {

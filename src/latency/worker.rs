@@ -52,9 +52,10 @@ impl Fleet {
     pub(super) async fn open(plan: &Plan, case: &Case) -> Result<(Fleet, Vec<Worker>), Error> {
         match &plan.subject {
             Subject::Vmms { config, vmm } => open_pool(plan, case, config, vmm.as_deref()).await,
-            Subject::Recordings { limits, diverge_at } => {
-                open_recordings(plan, case, *limits, *diverge_at).await
-            }
+            Subject::Recordings {
+                patience,
+                diverge_at,
+            } => open_recordings(plan, case, *patience, *diverge_at).await,
         }
     }
 
@@ -115,7 +116,7 @@ async fn open_pool(
 async fn open_recordings(
     plan: &Plan,
     case: &Case,
-    limits: TimeLimits,
+    patience: u32,
     diverge_at: Option<u64>,
 ) -> Result<(Fleet, Vec<Worker>), Error> {
     let warm_up = plan.warm_up.saturating_mul(u64::from(case.at_once));
@@ -123,6 +124,7 @@ async fn open_recordings(
     if wanted > MAX_RECORDED {
         return Err(Error::TooMany { wanted });
     }
+    let limits = TimeLimits::default().scaled(patience);
     let (mut recordings, mut workers) = (Vec::new(), Vec::new());
     for index in 0..case.at_once {
         let share = plan.share(index, case.at_once);

@@ -182,14 +182,13 @@ fn read(path: &Path) -> Result<LatencyReport, Failure> {
 
 impl Args {
     fn plan(&self) -> Plan {
-        let limits = TimeLimits::default().scaled(self.patience);
         let subject = match self.replay {
             true => Subject::Recordings {
-                limits,
+                patience: self.patience,
                 diverge_at: self.diverge_at,
             },
             false => Subject::Vmms {
-                config: Box::new(self.configuration(limits)),
+                config: Box::new(self.configuration()),
                 vmm: None,
             },
         };
@@ -206,7 +205,7 @@ impl Args {
     }
 
     /// Its golden snapshot is that of each case.
-    fn configuration(&self, limits: TimeLimits) -> SandboxConfig {
+    fn configuration(&self) -> SandboxConfig {
         let confinement = match self.unconfined {
             true => Confinement::off(),
             false => Confinement {
@@ -217,7 +216,7 @@ impl Args {
         let config = SandboxConfig::golden(PathBuf::new())
             .vmm(&self.vmm.path)
             .confinement(confinement)
-            .limits(limits);
+            .limits(TimeLimits::default().scaled(self.patience));
         match &self.run_root {
             Some(run_root) => config.run_root(run_root),
             None => config,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use chv_sandbox::latency::{
     Case, CaseReport, CaseState, MAX_RECORDED, Plan, Platform, Progress, Subject, measure,
 };
-use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::sandbox::{SandboxConfig, Strategy};
 use tokio::sync::watch;
 
@@ -19,8 +18,13 @@ fn case(at_once: u32) -> Case {
 }
 
 fn plan(cases: Vec<Case>, iterations: u64, diverge_at: Option<u64>) -> Plan {
-    let limits = TimeLimits::default().scaled(10);
-    let mut plan = Plan::new(Subject::Recordings { limits, diverge_at }, cases);
+    let mut plan = Plan::new(
+        Subject::Recordings {
+            patience: 10,
+            diverge_at,
+        },
+        cases,
+    );
     (plan.iterations, plan.warm_up) = (iterations, 1);
     plan
 }
