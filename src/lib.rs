@@ -31,6 +31,7 @@
 //! - [`spec`]: the contract of the API as data, from which `api` is generated.
 //! - [`replay`]: recorded exchanges with a VMM, for tests where there is no KVM.
 //! - [`compat`]: what changed between two contracts, or between a contract and a running server, and what it breaks.
+//! - [`latency`]: measures what acquiring, using and resetting a sandbox takes on a host.
 //! - [`image`]: packs a bootable image from a distribution's kernel files.
 
 pub mod api;
@@ -49,6 +50,8 @@ pub mod golden;
 pub mod guest;
 #[cfg(feature = "image")]
 pub mod image;
+#[cfg(feature = "latency")]
+pub mod latency;
 pub mod limits;
 pub mod machine;
 mod offload;

@@ -12,6 +12,7 @@ mod golden;
 mod hash;
 mod image;
 mod interrupt;
+mod latency;
 mod record;
 mod run;
 mod spec;
@@ -47,6 +48,7 @@ enum Command {
     Doctor(doctor::Args),
     Golden(golden::Args),
     Run(Box<run::Args>),
+    Latency(latency::Args),
     Hash(hash::Args),
     Image(image::Args),
     Api(api::Args),
@@ -99,6 +101,7 @@ fn run(cli: Cli) -> Result<Status, Failure> {
             Command::Doctor(args) => doctor::run(args).await,
             Command::Golden(args) => golden::run(args).await,
             Command::Run(args) => run::run(*args).await,
+            Command::Latency(args) => latency::run(args).await,
             Command::Hash(args) => hash::run(args).await,
             Command::Image(args) => image::run(args).await,
             Command::Api(args) => api::run(args).await,

@@ -84,7 +84,7 @@ pub use cassette::{
 };
 pub use error::Error;
 pub use player::{Fault, HookError, Played, Player, PlayerOptions};
-pub use recorded_vmm::{Divergence, RecordedSession, RecordedVmm};
+pub use recorded_vmm::{Divergence, RecordedSession, RecordedVmm, recorded_release};
 pub use recorder::{Recorder, RecorderOptions};
 pub use sandbox::{ReplayBuilder, ReplaySandbox};
 pub use script::{Mismatch, Script};

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::Value;
 
 use super::{Cassette, Error, HookError, Played, Player, PlayerOptions, RequestBody};
+use crate::client::Release;
 use crate::golden::{MintConfig, MintProgress};
 use crate::guest::dispatcher::Toolbox;
 use crate::guest::protocol::DEFAULT_PORT;
@@ -296,6 +297,11 @@ impl Behind {
         }
         Ok(())
     }
+}
+
+/// The release of the VMM whose answers a [`RecordedSession`] plays back.
+pub fn recorded_release() -> Release {
+    recording().release
 }
 
 fn recording() -> Cassette {

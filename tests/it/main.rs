@@ -18,6 +18,7 @@ mod from_fixtures;
 mod guest;
 mod hash_cli;
 mod image;
+mod latency;
 mod machine;
 mod overlay;
 mod player;

@@ -161,7 +161,7 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
 
 /// Reads standard error until a line has `words` in it.
 #[track_caller]
-pub(super) fn wait_for_line(stderr: &mut impl BufRead, words: &str) {
+pub(crate) fn wait_for_line(stderr: &mut impl BufRead, words: &str) {
     let mut said = String::new();
     loop {
         let begin = said.len();

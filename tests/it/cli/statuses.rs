@@ -15,6 +15,7 @@ const COMMANDS: &[&[&str]] = &[
     &["golden", "verify"],
     &["golden", "compare"],
     &["run"],
+    &["latency"],
     &["hash"],
     &["image"],
     &["api"],

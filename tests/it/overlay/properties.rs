@@ -35,7 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn make(path: &Path, steps: &[Step]) -> Vec<u8> {
     let file = File::create(path).unwrap();
     let mut expected: Vec<u8> = Vec::new();
-    let mut write = |at: u64, bytes: &[u8], expected: &mut Vec<u8>| {
+    let write = |at: u64, bytes: &[u8], expected: &mut Vec<u8>| {
         file.write_all_at(bytes, at).unwrap();
         let (at, end) = (at as usize, at as usize + bytes.len());
         expected.resize(expected.len().max(end), 0);

@@ -44,6 +44,12 @@ const BESIDE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "latency",
+        &[
+            "replay", "sandbox", "golden", "vmm", "guest", "causes", "limits", "sanitize",
+        ],
+    ),
+    (
         "compat",
         &[
             "spec", "replay", "api", "client", "vmm", "causes", "limits", "sanitize",

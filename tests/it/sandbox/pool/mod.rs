@@ -3,6 +3,7 @@
 mod closing;
 mod halting;
 mod loss;
+mod measured;
 mod replacing;
 mod scale;
 

@@ -1,0 +1,255 @@
+//! `chv-sandbox latency`: what acquiring, using and resetting sandboxes takes on this host.
+
+mod output;
+mod progress;
+mod table;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chv_sandbox::latency::{
+    Case, CaseState, LatencyReport, MAX_AT_ONCE, Plan, Progress, Subject, measure, page,
+};
+use chv_sandbox::limits::TimeLimits;
+use chv_sandbox::sandbox::{MAX_SPARES, SandboxConfig, Strategy};
+use chv_sandbox::vmm::{Confinement, Layer};
+use tokio::sync::watch;
+
+use super::interrupt::{Interrupt, wait_for_vmms};
+use super::status::{self, Status};
+use super::vm::{VmmBinary, layer};
+use super::{Failure, usage};
+use output::Output;
+
+/// A report with every sample that is kept is far smaller.
+const MAX_REPORT: u64 = 1 << 30;
+
+/// Measures what it takes to acquire, use, reset and release sandboxes on this host: each step's mean and percentiles, by
+/// golden snapshot, strategy and number of sandboxes at once.
+///
+/// An iteration acquires a sandbox from a pool, runs a tool, reads 1 MiB of a tool's output, and gives the sandbox back, which
+/// resets and verifies it. Each golden snapshot is measured with each strategy and each number at once.
+#[derive(clap::Args)]
+#[command(
+    override_usage = "chv-sandbox latency --golden DIR... [OPTIONS]\n       \
+                      chv-sandbox latency --replay [OPTIONS]\n       \
+                      chv-sandbox latency --page-of REPORT --html FILE",
+    after_help = status::help(&[
+        (Status::Yes, "every case came to its end"),
+        (Status::No, "a case failed; the report says at which step, with the figures of the iterations before"),
+        (Status::Undecided, "a case could not begin, or the report could not be written"),
+    ])
+)]
+pub(crate) struct Args {
+    /// A golden snapshot, for one of each memory size; may be repeated
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["replay", "page_of"])]
+    golden: Vec<PathBuf>,
+    /// Measure the host's part alone, on the recorded answers of a VMM, without KVM. Resets are in place there, and a
+    /// case has at most 10,000 iterations with its warm-up
+    #[arg(long, conflicts_with = "golden")]
+    replay: bool,
+    /// Make the page of a report that --json wrote, and measure nothing
+    #[arg(long, value_name = "REPORT", requires = "html", conflicts_with_all = ["golden", "replay", "json"])]
+    page_of: Option<PathBuf>,
+    /// How sandboxes are reset: fresh, in_place [default: both; in_place with --replay]
+    #[arg(long, value_name = "STRATEGY", value_delimiter = ',', value_parser = strategy)]
+    strategy: Vec<Strategy>,
+    /// How many spares wait with the strategy fresh, each a case of its own
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "0,1", value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_SPARES)))]
+    spares: Vec<u32>,
+    /// How many sandboxes are used at the same time, each a case of its own
+    #[arg(long, value_name = "M", value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_AT_ONCE)))]
+    at_once: Vec<u32>,
+    /// The iterations of each case, of all sandboxes at once together
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    iterations: u64,
+    /// The iterations of each sandbox that come before and are not measured
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=100_000))]
+    warm_up: u64,
+    /// Write the report as JSON, with the samples, to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the report as one HTML page with the distributions drawn, which needs no network
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    #[command(flatten)]
+    vmm: VmmBinary,
+    /// Layers of the boundary around the VMM that have to be in force, as landlock,namespaces; each that this host has is in
+    /// any case
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',', value_parser = layer)]
+    require: Vec<Layer>,
+    /// Start the VMMs without a boundary
+    #[arg(long, conflicts_with = "require")]
+    unconfined: bool,
+    /// Where each VMM's private directory is made [default: in the user's runtime directory]
+    #[arg(long, value_name = "DIR")]
+    run_root: Option<PathBuf>,
+    /// Multiplies every time limit; an emulated guest needs 10 or so
+    #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    patience: u32,
+    /// With --replay: let the reset of this iteration diverge, to see how a failure is reported
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    diverge_at: Option<u64>,
+}
+
+fn strategy(name: &str) -> Result<Strategy, &'static str> {
+    match name {
+        "fresh" => Ok(Strategy::Fresh),
+        "in_place" => Ok(Strategy::InPlace),
+        _ => Err("it is neither fresh nor in_place"),
+    }
+}
+
+/// Runs `chv-sandbox latency`.
+pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
+    if let Some(at) = args.diverge_at {
+        if !args.replay {
+            return Err(usage("latency", "--diverge-at needs --replay"));
+        }
+        if at > args.iterations {
+            return Err(usage("latency", "--diverge-at is beyond --iterations"));
+        }
+    }
+    let interrupt = Interrupt::catch()?;
+    // Before anything is measured, for that takes long.
+    let html = args.html.as_deref().map(Output::prepare).transpose()?;
+    let json = args.json.as_deref().map(Output::prepare).transpose()?;
+    if let Some(report) = &args.page_of {
+        let report = read(report)?;
+        write(html, || Ok(page(&report).into_bytes()))?;
+        return Ok(Status::Yes);
+    }
+    let plan = args.plan();
+    let progress = Arc::new(Progress::default());
+    let (stop, stopped) = watch::channel(false);
+    let mut measured = pin!(measure(&plan, &progress, stopped));
+    let (report, signalled) = tokio::select! {
+        biased;
+        report = &mut measured => (report, None),
+        signalled = interrupt.received() => {
+            stop.send_replace(true);
+            (measured.await, Some(signalled))
+        }
+        never = progress::show(&plan, &progress) => match never {},
+    };
+    wait_for_vmms().await;
+    for line in table::lines(&report) {
+        println!("{line}");
+    }
+    write(json, || Ok(serde_json::to_vec_pretty(&report)?))?;
+    write(html, || Ok(page(&report).into_bytes()))?;
+    match signalled {
+        Some(signalled) => Err(signalled.into()),
+        None => Ok(status_of(&report)),
+    }
+}
+
+/// What failed is worse than what could not begin.
+fn status_of(report: &LatencyReport) -> Status {
+    let any = |is: fn(&CaseState) -> bool| report.cases.iter().any(|case| is(&case.state));
+    match report.is_complete() {
+        true => Status::Yes,
+        false if any(|state| matches!(state, CaseState::Failed { .. })) => Status::No,
+        false => Status::Undecided,
+    }
+}
+
+fn write(
+    output: Option<Output>,
+    bytes: impl FnOnce() -> Result<Vec<u8>, Failure>,
+) -> Result<(), Failure> {
+    match output {
+        None => Ok(()),
+        Some(output) => output.write(&bytes()?),
+    }
+}
+
+fn read(path: &Path) -> Result<LatencyReport, Failure> {
+    let cannot = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
+    let mut json = Vec::new();
+    let file = File::open(path).map_err(|error| cannot(&error))?;
+    let read = file.take(MAX_REPORT + 1).read_to_end(&mut json);
+    read.map_err(|error| cannot(&error))?;
+    if json.len() as u64 > MAX_REPORT {
+        return Err(cannot(&"it is larger than 1 GiB").into());
+    }
+    Ok(LatencyReport::from_json(&json)?)
+}
+
+impl Args {
+    fn plan(&self) -> Plan {
+        let subject = match self.replay {
+            true => Subject::Recordings {
+                patience: self.patience,
+                diverge_at: self.diverge_at,
+            },
+            false => Subject::Vmms {
+                config: Box::new(self.configuration()),
+                vmm: None,
+            },
+        };
+        let mut plan = Plan::new(subject, self.cases());
+        (plan.iterations, plan.warm_up) = (self.iterations, self.warm_up);
+        plan.acquire = Duration::from_secs(60) * self.patience;
+        let arguments = std::env::args_os().skip(1);
+        let arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());
+        plan.command_line = ["chv-sandbox".to_owned()]
+            .into_iter()
+            .chain(arguments)
+            .collect();
+        plan
+    }
+
+    /// Its golden snapshot is that of each case.
+    fn configuration(&self) -> SandboxConfig {
+        let confinement = match self.unconfined {
+            true => Confinement::off(),
+            false => Confinement {
+                require: self.require.clone(),
+                ..Confinement::default()
+            },
+        };
+        let config = SandboxConfig::golden(PathBuf::new())
+            .vmm(&self.vmm.path)
+            .confinement(confinement)
+            .limits(TimeLimits::default().scaled(self.patience));
+        match &self.run_root {
+            Some(run_root) => config.run_root(run_root),
+            None => config,
+        }
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let strategies = match (&self.strategy[..], self.replay) {
+            ([], true) => vec![Strategy::InPlace],
+            ([], false) => vec![Strategy::InPlace, Strategy::Fresh],
+            (given, _) => given.to_vec(),
+        };
+        let goldens: Vec<Option<PathBuf>> = match self.replay {
+            true => vec![None],
+            false => self.golden.iter().cloned().map(Some).collect(),
+        };
+        let mut cases = Vec::new();
+        for golden in &goldens {
+            for &at_once in &self.at_once {
+                for &strategy in &strategies {
+                    let spares = match strategy {
+                        Strategy::Fresh => &self.spares[..],
+                        Strategy::InPlace => &[0],
+                    };
+                    cases.extend(spares.iter().map(|&spares| Case {
+                        golden: golden.clone(),
+                        strategy,
+                        spares,
+                        at_once,
+                    }));
+                }
+            }
+        }
+        cases
+    }
+}

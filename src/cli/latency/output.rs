@@ -1,0 +1,40 @@
+//! A file that is written whole or not at all.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::cli::Failure;
+
+/// A file to be written. It appears under its name once it is whole, in the place of one that was there, for this user alone.
+/// Dropped before, nothing of it is left.
+pub(super) struct Output {
+    path: PathBuf,
+    sibling: NamedTempFile,
+}
+
+impl Output {
+    /// Makes sure that `path` can be written to.
+    pub(super) fn prepare(path: &Path) -> Result<Output, Failure> {
+        let path = std::path::absolute(path)?;
+        let shown = path.display();
+        if path.is_dir() {
+            return Err(format!("cannot write {shown}: it is a directory").into());
+        }
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let sibling = NamedTempFile::with_prefix_in(".chv-", directory);
+        let sibling = sibling.map_err(|error| format!("cannot write {shown}: {error}"))?;
+        Ok(Output { path, sibling })
+    }
+
+    pub(super) fn write(mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let shown = self.path.display();
+        let written = self.sibling.write_all(bytes);
+        let synced = written.and_then(|()| self.sibling.as_file().sync_all());
+        synced.map_err(|error| format!("cannot write {shown}: {error}"))?;
+        let renamed = self.sibling.persist(&self.path);
+        renamed.map_err(|error| format!("cannot write {shown}: {}", error.error))?;
+        Ok(())
+    }
+}

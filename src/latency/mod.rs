@@ -1,0 +1,56 @@
+//! Measures what a host takes to acquire, use, reset and release a sandbox.
+//!
+//! [`measure`] takes a [`Plan`] and returns a [`LatencyReport`]: for each [`Case`], which is a golden snapshot, a strategy
+//! and a number of sandboxes at once, the [distribution](Distribution) of each step. [`page`] draws a report as one HTML
+//! page that needs no network. `chv-sandbox latency` is this module as a command.
+//!
+//! # The steps
+//!
+//! One iteration acquires a sandbox, runs a tool in it, reads a tool's stream and gives the sandbox back:
+//!
+//! ```text
+//!  acquire ──▶ tool ──▶ start ──────▶ first byte ──▶ 1 MiB ──▶ recycle ──────▶ reset verified
+//!  |-acquire-| |-tool-| |--first_byte--|                       |---- release ----|
+//!                       |---------- stream ----------|            |--- reset ---|
+//! ```
+//!
+//! | step | from | to |
+//! |---|---|---|
+//! | `boot` | the opened pool, on recordings the call of `boot` | the first sandbox of a worker; once a worker, all of them at once |
+//! | `acquire` | the call of [`Pool::acquire`](crate::sandbox::Pool::acquire) | its sandbox |
+//! | `tool` | the call of [`execute_tool`](crate::sandbox::Sandbox::execute_tool) of an `echo` | its verified output |
+//! | `first_byte` | the call of [`start`](crate::sandbox::Sandbox::start) | the first byte of the tool's output |
+//! | `stream` | the same call | the byte that completes 1 MiB |
+//! | `reset` | the beginning of the reset | its verdict, as [`ResetReport`](crate::sandbox::ResetReport) has it; with steps of its own |
+//! | `release` | the call of [`recycle`](crate::sandbox::PooledSandbox::recycle) | its return: the sandbox was reset, verified, and waits again |
+//!
+//! Between `stream` and `release` the tool of the stream is cancelled and its end awaited, which counts for no step. An
+//! iteration that fails, or that is interrupted, adds nothing to any step.
+//!
+//! # The report as JSON
+//!
+//! Its types document each field. All times are whole microseconds, but for the mean. Fields may be added to
+//! [`SCHEMA_VERSION`] 1; another number means that one of these has changed.
+
+mod driver;
+mod error;
+mod host;
+mod iteration;
+mod page;
+mod plan;
+mod report;
+mod samples;
+mod time;
+mod worker;
+
+pub use driver::{Progress, measure};
+pub use error::Error;
+pub use host::{HostFacts, Platform, RunsOn};
+pub use page::page;
+pub use plan::{Case, MAX_AT_ONCE, MAX_RECORDED, Plan, Subject};
+pub use report::{
+    CaseReport, CaseState, Failure, LatencyReport, LayerFacts, NotMeasured, Options, ReportError,
+    SCHEMA_VERSION, StepReport, VmmRelease,
+};
+pub use samples::{Bucket, Distribution, MAX_SAMPLES};
+pub use time::Time;

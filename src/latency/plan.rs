@@ -1,0 +1,134 @@
+//! What is measured.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::sandbox::{SandboxConfig, Strategy};
+use crate::vmm::VmmConfig;
+
+/// The most sandboxes of a case at once.
+pub const MAX_AT_ONCE: u32 = 256;
+
+/// The most iterations of a case on recordings, with the warm-up of each worker: the answers to each are held in memory.
+pub const MAX_RECORDED: u64 = 10_000;
+
+/// What is measured, and how often.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Plan {
+    /// On which sandboxes.
+    pub subject: Subject,
+    /// The cases, in the order in which they are measured.
+    pub cases: Vec<Case>,
+    /// How many iterations of each case are measured, those of all workers together. 1,000 unless set.
+    pub iterations: u64,
+    /// How many iterations each worker makes before them that aren't measured. 10 unless set.
+    pub warm_up: u64,
+    /// How long a worker waits for a sandbox. A minute unless set.
+    pub acquire: Duration,
+    /// The command line as it was given, for the report.
+    pub command_line: Vec<String>,
+}
+
+/// On which sandboxes is measured.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Subject {
+    /// VMMs that are spawned.
+    Vmms {
+        /// How each sandbox is made. Its origin is replaced by the golden snapshot of each case.
+        config: Box<SandboxConfig>,
+        /// How each VMM is spawned; as `config` says unless set. If it is, whether there is a KVM is left for the VMM to say.
+        vmm: Option<Box<VmmConfig>>,
+    },
+    /// The recorded answers of a VMM, with a stand-in for its guest. What is measured is the host's part alone.
+    Recordings {
+        /// Multiplies every time limit.
+        patience: u32,
+        /// The measured iteration of the first worker, from 1, whose reset diverges: how a failure is reported.
+        diverge_at: Option<u64>,
+    },
+}
+
+/// One case: what is the same for all of its iterations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// The golden snapshot's directory; `None` on recordings.
+    pub golden: Option<PathBuf>,
+    /// How a sandbox is reset.
+    pub strategy: Strategy,
+    /// How many spares wait, with [`Strategy::Fresh`].
+    pub spares: u32,
+    /// How many sandboxes are used at the same time, each by a worker of its own: 1 to [`MAX_AT_ONCE`].
+    pub at_once: u32,
+}
+
+/// The case's name: its strategy, its spares and how many are used at once.
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.strategy, self.spares) {
+            (Strategy::InPlace, _) => f.write_str("in_place")?,
+            (Strategy::Fresh, 1) => f.write_str("fresh, 1 spare")?,
+            (Strategy::Fresh, spares) => write!(f, "fresh, {spares} spares")?,
+        }
+        write!(f, ", {} at once", self.at_once)
+    }
+}
+
+impl Plan {
+    /// These cases, with every other setting as it is by default.
+    pub fn new(subject: Subject, cases: Vec<Case>) -> Plan {
+        Plan {
+            subject,
+            cases,
+            iterations: 1000,
+            warm_up: 10,
+            acquire: Duration::from_secs(60),
+            command_line: Vec::new(),
+        }
+    }
+
+    /// How many iterations of a case the worker `index` of `workers` measures.
+    pub(super) fn share(&self, index: u32, workers: u32) -> u64 {
+        let (index, workers) = (u64::from(index), u64::from(workers.max(1)));
+        self.iterations / workers + u64::from(index < self.iterations % workers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_of_the_workers_are_all_iterations() {
+        let subject = Subject::Recordings {
+            patience: 1,
+            diverge_at: None,
+        };
+        for (iterations, workers) in [(1000, 1), (1000, 7), (3, 8), (1, 256), (0, 2)] {
+            let mut plan = Plan::new(subject.clone(), Vec::new());
+            plan.iterations = iterations;
+            let shares: Vec<u64> = (0..workers).map(|it| plan.share(it, workers)).collect();
+            assert_eq!(shares.iter().sum::<u64>(), iterations, "{shares:?}");
+            let most = shares.iter().max().unwrap();
+            assert!(shares.iter().all(|share| most - share <= 1), "{shares:?}");
+        }
+    }
+
+    #[test]
+    fn a_case_is_named_by_what_is_special_about_it() {
+        let name = |strategy, spares| {
+            let case = Case {
+                golden: None,
+                strategy,
+                spares,
+                at_once: 4,
+            };
+            case.to_string()
+        };
+        assert_eq!(name(Strategy::InPlace, 1), "in_place, 4 at once");
+        assert_eq!(name(Strategy::Fresh, 0), "fresh, 0 spares, 4 at once");
+        assert_eq!(name(Strategy::Fresh, 1), "fresh, 1 spare, 4 at once");
+    }
+}

@@ -1,0 +1,205 @@
+//! Samples of one step, and their distribution.
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+/// How many samples of a step are kept one by one. Those beyond it count in every figure and in the histogram alone.
+pub const MAX_SAMPLES: usize = 100_000;
+
+/// The longest time that the histogram tells from longer ones, in microseconds: a day.
+const LONGEST: u64 = 24 * 60 * 60 * 1_000_000;
+
+/// A percentile is at most 0.1 % above the sample that it stands for.
+const SIGNIFICANT_DIGITS: u8 = 3;
+
+/// The distribution of a step's times, in microseconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Distribution {
+    /// How many samples there are. Without any, every figure is 0.
+    pub count: u64,
+    /// The mean of all samples.
+    pub mean: f64,
+    /// The shortest.
+    pub min: u64,
+    /// The longest.
+    pub max: u64,
+    /// The median. Percentiles are those of the histogram: at most 0.1 % above the sample in question. Where there are too
+    /// few samples for one, as fewer than 1,000 for `p99_9`, it is the longest.
+    pub p50: u64,
+    /// The 90th percentile.
+    pub p90: u64,
+    /// The 95th percentile.
+    pub p95: u64,
+    /// The 99th percentile.
+    pub p99: u64,
+    /// The 99.9th percentile.
+    pub p99_9: u64,
+    /// The histogram (HDR, three significant digits): its buckets that aren't empty, in order.
+    pub histogram: Vec<Bucket>,
+    /// The samples as they came, worker by worker, at most [`MAX_SAMPLES`].
+    pub samples: Vec<u64>,
+    /// How many samples are not in [`samples`](Self::samples), since there were too many.
+    pub samples_dropped: u64,
+}
+
+/// A bucket of a histogram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// The longest time that falls into it, in microseconds.
+    pub up_to: u64,
+    /// How many samples do.
+    pub count: u64,
+}
+
+/// Takes samples, and says how they are distributed.
+#[derive(Clone, Debug)]
+pub(super) struct Samples {
+    histogram: Histogram<u64>,
+    sum: u128,
+    min: u64,
+    max: u64,
+    kept: Vec<u64>,
+}
+
+impl Samples {
+    pub(super) fn new() -> Samples {
+        let histogram = Histogram::new_with_bounds(1, LONGEST, SIGNIFICANT_DIGITS);
+        Samples {
+            histogram: histogram.expect("these bounds are within the crate's"),
+            sum: 0,
+            min: u64::MAX,
+            max: 0,
+            kept: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, micros: u64) {
+        self.histogram.saturating_record(micros);
+        self.sum += u128::from(micros);
+        self.min = self.min.min(micros);
+        self.max = self.max.max(micros);
+        if self.kept.len() < MAX_SAMPLES {
+            self.kept.push(micros);
+        }
+    }
+
+    /// Adds those of another worker.
+    pub(super) fn merge(&mut self, other: Samples) {
+        // Both have the same bounds, so that each value fits.
+        self.histogram += &other.histogram;
+        self.sum += other.sum;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        let left = MAX_SAMPLES - self.kept.len();
+        self.kept.extend(other.kept.into_iter().take(left));
+    }
+
+    pub(super) fn distribution(self) -> Distribution {
+        let count = self.histogram.len();
+        if count == 0 {
+            return Distribution::default();
+        }
+        let at = |quantile| {
+            let value = self.histogram.value_at_quantile(quantile);
+            value.clamp(self.min, self.max)
+        };
+        let buckets = self.histogram.iter_recorded().map(|value| Bucket {
+            up_to: value.value_iterated_to(),
+            count: value.count_since_last_iteration(),
+        });
+        Distribution {
+            count,
+            mean: self.sum as f64 / count as f64,
+            min: self.min,
+            max: self.max,
+            p50: at(0.5),
+            p90: at(0.9),
+            p95: at(0.95),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            histogram: buckets.collect(),
+            samples_dropped: count - self.kept.len() as u64,
+            samples: self.kept,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn distribution(times: &[u64]) -> Distribution {
+        let mut samples = Samples::new();
+        times.iter().for_each(|time| samples.add(*time));
+        samples.distribution()
+    }
+
+    /// The smallest sample with at least this share of all samples at or below it.
+    fn by_sorting(times: &[u64], per_mille: usize) -> u64 {
+        let mut times = times.to_vec();
+        times.sort_unstable();
+        times[(times.len() * per_mille).div_ceil(1000).max(1) - 1]
+    }
+
+    proptest! {
+        #[test]
+        fn two_workers_are_as_one(first in prop::collection::vec(0..u64::MAX, 0..300), second in prop::collection::vec(0..900_u64, 0..300)) {
+            let mut samples = Samples::new();
+            first.iter().for_each(|time| samples.add(*time));
+            let mut others = Samples::new();
+            second.iter().for_each(|time| others.add(*time));
+            samples.merge(others);
+            prop_assert_eq!(samples.distribution(), distribution(&[first, second].concat()));
+        }
+
+        #[test]
+        fn percentiles_are_those_of_a_sort(times in prop::collection::vec(0..10_000_000_u64, 1..3000)) {
+            let found = distribution(&times);
+            let figures = [
+                (found.p50, 500), (found.p90, 900), (found.p95, 950), (found.p99, 990), (found.p99_9, 999),
+            ];
+            for (figure, per_mille) in figures {
+                let exact = by_sorting(&times, per_mille);
+                prop_assert!(exact <= figure, "{per_mille}: {figure} < {exact}");
+                prop_assert!(figure <= exact + exact / 1000 + 1, "{per_mille}: {figure} > {exact}");
+            }
+            prop_assert_eq!(found.min, *times.iter().min().unwrap());
+            prop_assert_eq!(found.max, *times.iter().max().unwrap());
+            let mean = times.iter().sum::<u64>() as f64 / times.len() as f64;
+            prop_assert!((found.mean - mean).abs() < 1e-6 * mean.max(1.0));
+            prop_assert_eq!(found.histogram.iter().map(|bucket| bucket.count).sum::<u64>(), found.count);
+            prop_assert_eq!(&found.samples, &times);
+        }
+    }
+
+    #[test]
+    fn no_sample_and_one_sample_have_figures() {
+        assert_eq!(distribution(&[]), Distribution::default());
+        let one = distribution(&[123_457]);
+        let figures = [one.min, one.p50, one.p99_9, one.max];
+        assert_eq!(figures, [123_457; 4]);
+        assert_eq!(one.mean, 123_457.0);
+    }
+
+    #[test]
+    fn a_time_beyond_the_histogram_is_the_longest_all_the_same() {
+        let found = distribution(&[0, 5, u64::MAX]);
+        assert_eq!((found.min, found.p50, found.max), (0, 5, u64::MAX));
+        assert_eq!(found.count, 3);
+    }
+
+    #[test]
+    fn samples_beyond_the_bound_count_and_are_not_kept() {
+        let found = distribution(&vec![7; MAX_SAMPLES + 3]);
+        assert_eq!(found.samples.len(), MAX_SAMPLES);
+        assert_eq!(found.samples_dropped, 3);
+        assert_eq!(found.count, MAX_SAMPLES as u64 + 3);
+        let buckets = [Bucket {
+            up_to: 7,
+            count: found.count,
+        }];
+        assert_eq!(found.histogram, buckets);
+    }
+}
