@@ -110,7 +110,10 @@ mod tests {
             deep = rustix::fs::openat(&deep, &name, OFlags::DIRECTORY, Mode::empty()).unwrap();
         }
         let link = format!("/proc/self/fd/{}", deep.as_raw_fd());
-        assert_eq!(rustix::fs::readlink(link, Vec::new()), Err(Errno::NAMETOOLONG));
+        assert_eq!(
+            rustix::fs::readlink(link, Vec::new()),
+            Err(Errno::NAMETOOLONG)
+        );
         let mut child = std::process::Command::new("/bin/cat")
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::from(deep))
