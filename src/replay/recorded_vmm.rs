@@ -240,6 +240,7 @@ impl RecordedVmm {
             },
             shape: self.shape.clone(),
             any_guest: false,
+            container_image: None,
             sign_with: None,
             settle: limits.settle,
             into: self.golden(),

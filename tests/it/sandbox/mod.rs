@@ -153,6 +153,7 @@ impl Scene {
 
     fn mint_config(&self) -> MintConfig {
         MintConfig {
+            container_image: None,
             any_guest: false,
             sign_with: None,
             machine: MachineConfig {

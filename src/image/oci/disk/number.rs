@@ -114,7 +114,8 @@ impl Numbered {
 
     /// How many inodes there are, with those that are reserved.
     pub(super) fn inodes(&self) -> u64 {
-        u64::from(FIRST - 1) + self.files.len() as u64
+        // The root has a reserved one.
+        u64::from(FIRST - 2) + self.files.len() as u64
     }
 
     /// The regular files with content, in the order in which the contents lie in the spool.
