@@ -231,7 +231,11 @@ impl<'a> Applier<'a> {
             }
         }
         Attributes {
-            mode: entry.mode,
+            // Linux shows no other mode of a symbolic link, and asks for none.
+            mode: match entry.kind {
+                Kind::Symlink => 0o777,
+                _ => entry.mode,
+            },
             user: entry.user,
             group: entry.group,
             modified: entry.modified,

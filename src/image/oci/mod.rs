@@ -28,6 +28,7 @@ mod documents;
 mod error;
 mod execution;
 mod layers;
+mod pax;
 mod select;
 mod sha256;
 mod spool;

@@ -99,7 +99,11 @@ fn a_root_has_the_owners_modes_times_and_targets_of_the_layers() {
     check_stat(
         &image,
         "/short",
-        &["Type: symlink", "Fast link dest: \"etc/secret\""],
+        &[
+            "Type: symlink",
+            "Mode: 0777",
+            "Fast link dest: \"etc/secret\"",
+        ],
     );
     check_stat(&image, "/long", &["Type: symlink", "Size: 98"]);
     check_stat(&image, "/pipe", &["Type: FIFO"]);
