@@ -85,7 +85,7 @@ fn one(
             Err(error) => (Err(error), Err(LayerError::Stopped)),
         }
     });
-    let read = read.map_err(|error| LayerError::Spool(error))?;
+    let read = read.map_err(LayerError::Spool)?;
     // The thread only panics by a mistake in this program; the layer was not read then.
     let read = read.unwrap_or(Err(LayerError::CutShort.into()));
     // A wrong blob explains whatever was found in it. What can't be decompressed explains why a tar ends.
