@@ -68,6 +68,7 @@ impl RealGuest {
         let golden = mint(MintConfig {
             machine: machine.clone(),
             shape: shape.clone(),
+            container_image: None,
             any_guest: false,
             sign_with: None,
             warm,

@@ -44,9 +44,11 @@ fn serve() -> Result<Infallible, Box<dyn Error>> {
         None => Toolbox::built_in(),
     };
     let confinement = if rustix::process::geteuid().is_root() {
+        let guest = Confinement::for_guest(options.root);
         Confinement {
             limits: toolbox.limits().clone(),
-            ..Confinement::for_guest(options.root)
+            user: toolbox.user().or(guest.user),
+            ..guest
         }
     } else {
         Confinement::in_process()

@@ -82,6 +82,8 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
 async fn run_mint(args: MintArgs) -> Result<Status, Failure> {
     let interrupt = Interrupt::catch()?;
     let image = Image::open(&args.image)?;
+    let container = image.manifest().container_image.as_ref();
+    let container = container.map(|container| container.digest().parse());
     let sign_with = args.sign_with.as_deref().map(SigningKey::load);
     let warm = args.warm.iter().map(|line| warm_tool(line, &args));
     let warm = warm.collect::<Result<Vec<_>, _>>()?;
@@ -89,6 +91,7 @@ async fn run_mint(args: MintArgs) -> Result<Status, Failure> {
     let config = MintConfig {
         warm,
         progress: progress.clone(),
+        container_image: container.transpose()?,
         sign_with: sign_with.transpose()?,
         machine: MachineConfig {
             vmm: VmmSource::Spawn(args.vm.vmm(args.vmm.path)),
@@ -123,6 +126,9 @@ fn print(golden: &Golden) -> Result<(), Failure> {
     println!("golden snapshot  {}", golden.directory().display());
     println!("manifest         {}", golden.digest());
     println!("release          {}", manifest.release);
+    if let Some(container) = &manifest.container_image {
+        println!("container image  {container}");
+    }
     for disk in &manifest.disks {
         let kind = if disk.readonly {
             "read-only"

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use chv_sandbox::{
     guest,
     image::{
-        self, DEFAULT_CMDLINE, DEFAULT_OVERLAY_MIB, Image, ImageSpec, ModuleSource, RootSource,
+        self, ContainerSource, DEFAULT_CMDLINE, DEFAULT_CONTENT_LIMIT, DEFAULT_OVERLAY_MIB,
+        EntrypointTool, Image, ImageSpec, ModuleSource, RootSource,
     },
 };
 
@@ -13,9 +14,10 @@ use super::interrupt::Interrupt;
 use super::status::{self, Status};
 use super::{Failure, usage};
 
-/// Packs a bootable image from a distribution's kernel files, chv-guest, and busybox or a directory tree.
+/// Packs a bootable image from a distribution's kernel files, chv-guest, and busybox, a directory tree or a container image.
 ///
-/// Needs no root; the package e2fsprogs must be installed.
+/// Needs no root; the package e2fsprogs must be installed. Nothing is fetched: `skopeo copy docker://IMAGE oci:DIR:TAG`
+/// makes the layout that `--oci DIR --image TAG` takes.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("content").required(true),
@@ -40,6 +42,22 @@ pub(crate) struct Args {
     /// Fill the root disk with this directory tree
     #[arg(long, value_name = "DIR", group = "content")]
     tree: Option<PathBuf>,
+    /// Fill the root disk with a container image: an OCI layout (a directory or a tar) or a `docker save` archive. Tools get
+    /// its environment, directory and user, but never root
+    #[arg(long, value_name = "PATH", group = "content")]
+    oci: Option<PathBuf>,
+    /// The container image of several: its tag, full name or digest
+    #[arg(long, value_name = "TAG|DIGEST", requires = "oci")]
+    image: Option<String>,
+    /// Make the container image's entry point a tool of this name
+    #[arg(long, value_name = "NAME", requires = "oci")]
+    entrypoint_tool: Option<String>,
+    /// A parameter of that tool, whose value becomes an argument of the entry point; may be given several times
+    #[arg(long, value_name = "NAME", requires = "entrypoint_tool")]
+    entrypoint_arg: Vec<String>,
+    /// How many bytes the container image's layers may have when they are decompressed
+    #[arg(long, value_name = "BYTES", requires = "oci", default_value_t = DEFAULT_CONTENT_LIMIT)]
+    content_limit: u64,
     /// The static chv-guest [default: beside this program]
     #[arg(long, value_name = "FILE")]
     guest: Option<PathBuf>,
@@ -110,10 +128,20 @@ fn by_flag(error: image::Error) -> Failure {
 
 impl Args {
     fn into_spec(self) -> Result<ImageSpec, image::Error> {
-        let root = match (self.busybox, self.tree) {
-            (Some(busybox), _) => RootSource::Busybox(busybox),
-            // The parser requires one of the two.
-            (None, tree) => RootSource::Tree(tree.unwrap_or_default()),
+        let root = match (self.busybox, self.oci, self.tree) {
+            (Some(busybox), _, _) => RootSource::Busybox(busybox),
+            (None, Some(path), _) => {
+                let mut source = ContainerSource::new(path);
+                source.image = self.image;
+                source.content_limit = self.content_limit;
+                let arguments = self.entrypoint_arg;
+                source.entrypoint_tool = self
+                    .entrypoint_tool
+                    .map(|name| EntrypointTool { name, arguments });
+                RootSource::Container(source)
+            }
+            // The parser requires one of the three.
+            (None, None, tree) => RootSource::Tree(tree.unwrap_or_default()),
         };
         let guest = self.guest.map_or_else(image::guest_beside_executable, Ok)?;
         let mut spec = ImageSpec::new(self.kernel, guest, root, self.out);
@@ -141,6 +169,16 @@ fn print(image: &Image) {
             .unwrap_or("not a Linux kernel")
     );
     println!("  guest build     {}", manifest.guest_build_id);
+    if let Some(container) = &manifest.container_image {
+        println!("  container image {}", container.digest());
+        println!(
+            "                  {} layers, {} set-id files; left out: {} devices, {} extended attributes",
+            container.layers,
+            container.set_id_files,
+            container.skipped_devices,
+            container.skipped_attributes
+        );
+    }
     println!("  modules         {}", manifest.modules.len());
     println!("  command line    {}", manifest.cmdline);
     for (name, file) in [

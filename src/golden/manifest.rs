@@ -42,6 +42,9 @@ pub struct Manifest {
     pub cpu: CpuFacts,
     /// What the VM was booted from.
     pub payload: PayloadFacts,
+    /// The digest of the container image that the root disk was made of, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_image: Option<Digest>,
     /// How large the VM is.
     pub shape: ShapeFacts,
     /// The disks in the VM's order: the root, then the overlay if there is one.

@@ -38,7 +38,7 @@ use crate::machine::{
     VmShape,
 };
 use crate::offload::blocking;
-use crate::overlay::{self, AccessPolicy, RecordedBytes, Threads};
+use crate::overlay::{self, AccessPolicy, Digest, RecordedBytes, Threads};
 
 /// How often the guest is asked whether it has settled.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
@@ -61,6 +61,8 @@ pub struct MintConfig {
     pub warm: Vec<WarmTool>,
     /// How long the guest may take to come to rest after its boot, and its disks before it is warmed. 10 s is ample.
     pub settle: Duration,
+    /// The digest of the container image that the root disk was made of, which is recorded, and signed with the rest.
+    pub container_image: Option<Digest>,
     /// Signs the manifest with this key, if there is one.
     pub sign_with: Option<SigningKey>,
     /// The folder to make. It must not exist, unless it was left by a mint whose process was killed. Until its manifest is
@@ -205,6 +207,7 @@ async fn record(
         vmm: vmm_facts(machine).await?,
         cpu: CpuFacts::of_this_host().map_err(MintError::Digest)?,
         payload: payload_facts(&config.shape).await?,
+        container_image: config.container_image,
         shape: ShapeFacts {
             vcpus: config.shape.vcpus,
             memory_mib: config.shape.memory_mib,

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf, process::ExitStatus, time::Duration};
 
+use super::oci::ContainerError;
 use crate::guest::dispatcher::ToolsFileError;
 
 /// Why an image could not be packed or opened. Nothing half-made is left behind by any of them.
@@ -188,6 +189,10 @@ pub enum Error {
         /// What is wrong with it.
         source: ToolsFileError,
     },
+
+    /// The container image can't be used.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
 
     /// The root tree lacks directories on which the guest mounts.
     #[error("the tree {} lacks the directories {}, on which the guest mounts", path.display(), missing.join(", "))]

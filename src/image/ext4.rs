@@ -14,7 +14,7 @@ use super::{
 
 /// The ids of the two file systems: fixed, and not the same, since overlayfs does less for layers that it can't tell
 /// apart.
-const ROOT_UUID: &str = "0f6f3c5e-7a1b-4a53-b6a4-2f1a3c9d7e10";
+pub(super) const ROOT_UUID: &str = "0f6f3c5e-7a1b-4a53-b6a4-2f1a3c9d7e10";
 const OVERLAY_UUID: &str = "d2a8b7c4-3e5f-4d16-8c9b-51e07f6a2b43";
 
 /// The smallest and the largest disk, in MiB.
@@ -60,6 +60,11 @@ impl DiskMaker<'_> {
             }
             made => made?,
         }
+        self.check(image)
+    }
+
+    /// Checks the root disk, where there is `e2fsck`.
+    pub(super) fn check(&self, image: &Path) -> Result<(), Error> {
         match &self.e2fsck {
             Some(e2fsck) => e2fsck.run(image, self.scratch, self.stop),
             None => {

@@ -75,7 +75,7 @@ fn overhead(blocks: u64, inodes: u64) -> u64 {
 }
 
 /// Whether a group has a copy of the superblock: the first two, and the powers of 3, 5 and 7.
-fn has_superblock(group: u64) -> bool {
+pub(super) fn has_superblock(group: u64) -> bool {
     let is_power = |base: u64| {
         let mut power = base;
         while power < group {

@@ -5,7 +5,7 @@ use std::{fs::File, io::Read, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Error, guest::BUILD_ID_LIMIT, input, stop::Stop};
+use super::{Error, guest::BUILD_ID_LIMIT, input, oci::ContainerRecord, stop::Stop};
 
 /// The format that is written, and the only one that is read.
 pub(super) const FORMAT: u32 = 1;
@@ -28,6 +28,9 @@ pub struct Manifest {
     pub kernel_release: Option<String>,
     /// The build id of the packed `chv-guest`, which it also says in its `Hello`.
     pub guest_build_id: String,
+    /// The container image that the root disk was made of; absent for one of busybox or of a tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_image: Option<ContainerRecord>,
     /// The modules that the guest loads, in load order; empty when everything is built in.
     pub modules: Vec<String>,
     /// `kernel`: an uncompressed ELF with a PVH entry.
@@ -119,10 +122,14 @@ impl Manifest {
         if id.is_empty() || id.len() > BUILD_ID_LIMIT || !id.chars().all(|c| c.is_ascii_graphic()) {
             return Some("its guest_build_id is not 1 to 128 visible ASCII characters".to_owned());
         }
-        [&self.kernel, &self.initramfs, &self.root, &self.overlay]
+        let files = [&self.kernel, &self.initramfs, &self.root, &self.overlay];
+        let container = self.container_image.iter();
+        files
             .into_iter()
-            .find(|record| !is_digest(&record.sha256))
-            .map(|record| format!("{:?} is no sha256 digest", record.sha256))
+            .map(|record| record.sha256.as_str())
+            .chain(container.flat_map(ContainerRecord::digests))
+            .find(|digest| !is_digest(digest))
+            .map(|digest| format!("{digest:?} is no sha256 digest"))
     }
 }
 

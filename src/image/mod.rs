@@ -10,6 +10,10 @@
 //! | `overlay.img` | empty ext4 that receives what tools write | `/dev/vdb` |
 //! | `image.json` | the [`Manifest`]: command line, guest build id, digest of every other file | - |
 //!
+//! The root disk is made of a static busybox, of a directory tree, or of a container image ([`ContainerSource`]): an OCI
+//! layout or a `docker save` archive, whose owners and modes it has, and whose environment, directory and user its tools
+//! see.
+//!
 //! [`pack`] makes one without root and without loop devices; the only programs it runs are e2fsprogs' `mke2fs` and,
 //! where it is installed, `e2fsck`, which checks the root disk. The same inputs packed twice on one machine give the
 //! same bytes: whatever names a time, an owner or a random id is fixed. [`Image::open`] reads one back.
@@ -37,6 +41,7 @@ mod manifest;
 mod mke2fs;
 mod modules;
 mod newc;
+mod oci;
 mod open;
 mod pack;
 mod program;
@@ -47,6 +52,10 @@ mod tree;
 pub use error::Error;
 pub use manifest::{FileRecord, MANIFEST_LIMIT, Manifest};
 pub use modules::ModuleSource;
+pub use oci::{
+    ContainerError, ContainerRecord, ContainerSource, DEFAULT_CONTENT_LIMIT, EntrypointTool,
+    LayerError,
+};
 pub use open::Image;
 pub use pack::{
     DEFAULT_CMDLINE, DEFAULT_OVERLAY_MIB, ImageSpec, RootSource, guest_beside_executable, pack,

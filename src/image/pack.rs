@@ -21,6 +21,7 @@ use super::{
     manifest::{self, FORMAT},
     mke2fs::Mke2fs,
     modules::{self, ModuleSource},
+    oci::{Assembled, ContainerSource},
     open,
     stop::Stop,
     tree,
@@ -43,6 +44,8 @@ pub enum RootSource {
     /// A directory tree, taken as it is: symbolic links stay links, modification times stay, files of the packing
     /// user become root's. It must have the directories `dev`, `proc`, `sys` and `tmp`, and may hold no devices.
     Tree(PathBuf),
+    /// A container image: its layers, with their owners and modes.
+    Container(ContainerSource),
 }
 
 /// What an image is to be packed from.
@@ -154,6 +157,7 @@ pub fn guest_beside_executable() -> Result<PathBuf, Error> {
 ///   [`Error::NoBuildId`]; the tools file: [`Error::Tools`].
 /// - A tree: [`Error::TreeLacks`], [`Error::TreeEntry`], [`Error::TreeLinks`], [`Error::TreeAttributes`],
 ///   [`Error::OutputInsideTree`].
+/// - A container image: [`Error::Container`].
 /// - The disks: [`Error::Mke2fsMissing`], [`Error::Mke2fsFailed`], [`Error::RootTooSmall`],
 ///   [`Error::ProgramTimeout`], [`Error::UnexpectedFilesystem`], [`Error::FilesystemErrors`].
 pub fn pack(spec: &ImageSpec) -> Result<Image, Error> {
@@ -185,8 +189,19 @@ fn pack_stoppable(spec: &ImageSpec, stop: Stop<'_>) -> Result<Image, Error> {
     let kernel = Kernel::read(&spec.kernel)?;
     let modules = modules::collect(&spec.modules, &kernel, &spec.kernel)?;
     let guest = Guest::read(&spec.guest)?;
-    let tools = spec.tools.as_deref().map(read_tools).transpose()?;
+    let mut tools = spec.tools.as_deref().map(read_tools).transpose()?;
     let mke2fs = Mke2fs::find(&spec.search_path)?;
+    let mut container = match &spec.root {
+        RootSource::Container(source) => {
+            let read = Assembled::read(source, tools.as_deref(), work.path(), stop)?;
+            tools.clone_from(&read.tools);
+            if let Some(tools) = &tools {
+                check_tools(tools, &source.path)?;
+            }
+            Some(read)
+        }
+        RootSource::Busybox(_) | RootSource::Tree(_) => None,
+    };
 
     stop.check()?;
     let dir = work.path().join("image");
@@ -209,7 +224,7 @@ fn pack_stoppable(spec: &ImageSpec, stop: Stop<'_>) -> Result<Image, Error> {
     }
     .write(&file, &path)?;
     stop.check()?;
-    write_disks(spec, &mke2fs, work.path(), &dir, stop)?;
+    write_disks(spec, container.as_mut(), &mke2fs, work.path(), &dir, stop)?;
 
     let record = |name| FileRecord::of(&dir.join(name), stop);
     let manifest = Manifest {
@@ -217,6 +232,7 @@ fn pack_stoppable(spec: &ImageSpec, stop: Stop<'_>) -> Result<Image, Error> {
         cmdline: spec.cmdline.clone(),
         kernel_release: kernel.release,
         guest_build_id: guest.build_id,
+        container_image: container.map(|container| container.record),
         modules: module_names,
         kernel: record(open::KERNEL)?,
         initramfs: record(open::INITRAMFS)?,
@@ -233,8 +249,13 @@ fn pack_stoppable(spec: &ImageSpec, stop: Stop<'_>) -> Result<Image, Error> {
 /// Reads a tools file, which the guest must be able to use: it would only say so when it boots.
 fn read_tools(path: &Path) -> Result<Vec<u8>, Error> {
     let json = input::read(path, TOOLS_LIMIT)?;
-    match Toolbox::from_json(&json) {
-        Ok(_) => Ok(json),
+    check_tools(&json, path)?;
+    Ok(json)
+}
+
+fn check_tools(json: &[u8], path: &Path) -> Result<(), Error> {
+    match Toolbox::from_json(json) {
+        Ok(_) => Ok(()),
         Err(source) => Err(Error::Tools {
             path: path.into(),
             source,
@@ -244,6 +265,7 @@ fn read_tools(path: &Path) -> Result<Vec<u8>, Error> {
 
 fn write_disks(
     spec: &ImageSpec,
+    container: Option<&mut Assembled>,
     mke2fs: &Mke2fs,
     scratch: &Path,
     dir: &Path,
@@ -256,15 +278,21 @@ fn write_disks(
         stop,
     };
     let (path, file) = create(dir, open::ROOT)?;
-    match &spec.root {
-        RootSource::Busybox(busybox) => {
+    match (&spec.root, container) {
+        (_, Some(container)) => {
+            container.write(&file, &path, spec.root_mib, stop)?;
+            maker.check(&path)?;
+        }
+        (RootSource::Busybox(busybox), None) => {
             let made = scratch.join("root");
             tree::make(&made, &guest::busybox(busybox)?)?;
             maker.root(&file, &path, &made, Modified::Fix, spec.root_mib)?;
         }
-        RootSource::Tree(given) => {
+        (RootSource::Tree(given), None) => {
             maker.root(&file, &path, given, Modified::Keep, spec.root_mib)?;
         }
+        // It was read before.
+        (RootSource::Container(_), None) => {}
     }
     let (path, file) = create(dir, open::OVERLAY)?;
     maker.overlay(&file, &path, spec.overlay_mib)

@@ -241,6 +241,7 @@ impl RecordedVmm {
             },
             shape: self.shape.clone(),
             any_guest: false,
+            container_image: None,
             sign_with: None,
             warm: Vec::new(),
             settle: limits.settle,

@@ -75,6 +75,7 @@ pub(super) async fn play(
         },
         shape: stage.shape,
         any_guest: false,
+        container_image: None,
         sign_with: None,
         warm: Vec::new(),
         settle: stage.settle,

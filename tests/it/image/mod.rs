@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use chv_sandbox::compat::probe::idle_kernel;
 
+mod oci;
 mod opened;
 mod refused;
 mod roots;

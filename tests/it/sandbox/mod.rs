@@ -162,6 +162,7 @@ impl Scene {
     /// The same for a scene in this directory, which may be another process's.
     fn mint_config_at(directory: &Path, vmm: VmmSource) -> MintConfig {
         MintConfig {
+            container_image: None,
             any_guest: false,
             sign_with: None,
             machine: MachineConfig {

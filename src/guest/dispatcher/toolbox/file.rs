@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
+use super::defaults::Defaults;
 use super::surroundings::Allowed;
 use super::tool::{Argument, Tool, is_name};
 use super::{Entry, Limits, Toolbox};
@@ -49,6 +50,12 @@ pub enum ToolsFileError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// What it has for every tool can't be had.
+    #[error("the tools file's \"defaults\" cannot be used: {reason}")]
+    Defaults {
+        /// What is wrong with them.
+        reason: &'static str,
+    },
 }
 
 #[derive(Deserialize, Default)]
@@ -58,6 +65,7 @@ struct ToolsFile {
     tools: Declared,
     limits: DeclaredLimits,
     files: Option<String>,
+    defaults: Defaults,
 }
 
 /// The declared tools in their order: a map would keep only the last of two of the same name.
@@ -171,7 +179,8 @@ impl Toolbox {
     ///     }
     ///   },
     ///   "limits": { "memory_mib": 256, "processes": 16, "open_files": 64, "file_size_mib": 16, "output_mib": 64 },
-    ///   "files": "/work"
+    ///   "files": "/work",
+    ///   "defaults": { "env": { "LANG": "C" }, "cwd": "/srv", "user": { "uid": 33, "gid": 33 } }
     /// }
     /// ```
     ///
@@ -182,6 +191,10 @@ impl Toolbox {
     /// variables of these names. A name that ends with `*` stands for all that begin with what is before it, but not for `PATH`,
     /// `HOME` and those that begin with `LD_`, which have to be named. A tool's own `limits` take the place of those of all
     /// ([`Limits`]).
+    ///
+    /// `defaults` are what every tool has, unless a run with streams asks for something else: environment variables beside
+    /// the guest's own or in their place, the directory in place of `/`, and the user and group in place of 1000. A tool's
+    /// user is never root.
     ///
     /// # Errors
     ///
@@ -213,6 +226,9 @@ impl Toolbox {
             toolbox.tools.insert(name, Entry::Program(tool));
         }
         toolbox.limits = file.limits.or(&Limits::default());
+        let reason = file.defaults.check();
+        reason.map_err(|reason| ToolsFileError::Defaults { reason })?;
+        toolbox.defaults = file.defaults;
         match file.files {
             Some(files) => toolbox.with_files_directory(&files),
             None => Ok(toolbox),

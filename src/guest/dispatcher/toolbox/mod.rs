@@ -1,5 +1,6 @@
 //! The tools that may be run, and how their parameters become arguments.
 
+mod defaults;
 mod file;
 mod surroundings;
 mod tool;
@@ -14,6 +15,7 @@ pub use tool::MAX_PARAM;
 
 use super::confinement::Limits;
 use super::function::{Function, FunctionRun};
+use defaults::Defaults;
 use surroundings::Allowed;
 use tool::Tool;
 
@@ -43,6 +45,7 @@ pub struct Toolbox {
     tools: BTreeMap<String, Entry>,
     limits: Limits,
     files: String,
+    defaults: Defaults,
 }
 
 impl Toolbox {
@@ -66,6 +69,7 @@ impl Toolbox {
                 .into(),
             limits: Limits::default(),
             files: FILES_DIRECTORY.to_owned(),
+            defaults: Defaults::default(),
         }
     }
 
@@ -98,6 +102,11 @@ impl Toolbox {
     /// The limits that the tools file asks for, else the defaults. A tool's own are not among them.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The user and group of tools, if the tools file names them: never root.
+    pub fn user(&self) -> Option<(u32, u32)> {
+        self.defaults.user()
     }
 
     /// The directory that files go into and come out of, as the tools see it: an absolute path, `/work` unless the tools file
@@ -149,8 +158,8 @@ impl Toolbox {
         Ok(Call {
             action,
             has_stdin: wishes.stdin,
-            env: wishes.env.cloned().unwrap_or_default(),
-            cwd: wishes.cwd.map(str::to_owned),
+            env: self.defaults.env(wishes),
+            cwd: self.defaults.cwd(wishes),
             limits: limits.clone(),
         })
     }

@@ -118,6 +118,7 @@ impl Stage {
         overlay::copy_private(&image.root_disk(), &root).unwrap();
         let (overlay, format) = overlay(folder.path(), &image);
         let mint_config = MintConfig {
+            container_image: None,
             any_guest: false,
             sign_with: None,
             machine: MachineConfig {

@@ -1,0 +1,84 @@
+//! The blocks of a directory: its names in their order, no index.
+
+use super::{
+    super::tree::{Body, NodeId, Tree},
+    BLOCK, Put,
+    number::{Numbered, NumberedFile},
+};
+use crate::image::ext4_size::BLOCK_LEN;
+
+/// An entry before its name: inode, length of the entry, length of the name, kind.
+const HEAD: usize = 8;
+
+const REGULAR: u8 = 1;
+const DIRECTORY: u8 = 2;
+const FIFO: u8 = 5;
+const SYMLINK: u8 = 7;
+
+/// How many bytes the blocks of a directory have.
+pub(super) fn length(tree: &Tree, directory: NodeId) -> u64 {
+    let mut filling = Filling::default();
+    filling.add(1);
+    filling.add(2);
+    for (name, _) in tree.names(directory) {
+        filling.add(name.len());
+    }
+    (filling.block + 1) * BLOCK_LEN
+}
+
+/// How far blocks are filled.
+#[derive(Default)]
+struct Filling {
+    block: u64,
+    used: usize,
+}
+
+impl Filling {
+    /// Where an entry for a name of so many bytes begins: in this block, or in the next.
+    fn add(&mut self, name: usize) -> (u64, usize) {
+        let needed = HEAD + name.next_multiple_of(4);
+        if self.used + needed > BLOCK {
+            self.block += 1;
+            self.used = 0;
+        }
+        let start = self.used;
+        self.used += needed;
+        (self.block, start)
+    }
+}
+
+/// The blocks of a directory.
+pub(super) fn blocks(tree: &Tree, numbered: &Numbered, directory: &NumberedFile) -> Vec<u8> {
+    let mut bytes = vec![0; length(tree, directory.node) as usize];
+    let mut filling = Filling::default();
+    let mut last: Option<usize> = None;
+    let mut put = |name: &[u8], number: u32, kind: u8| {
+        let (block, within) = filling.add(name.len());
+        let start = block as usize * BLOCK + within;
+        if let Some(last) = last.replace(start) {
+            // An entry reaches to the next, or to the end of its block.
+            let end = start.min((last / BLOCK + 1) * BLOCK);
+            bytes.put16(last + 4, (end - last) as u16);
+        }
+        bytes.put32(start, number);
+        bytes[start + 6] = name.len() as u8;
+        bytes[start + 7] = kind;
+        bytes[start + HEAD..start + HEAD + name.len()].copy_from_slice(name);
+    };
+    put(b".", directory.number, DIRECTORY);
+    put(b"..", directory.parent, DIRECTORY);
+    for (name, node) in tree.names(directory.node) {
+        let kind = match tree.node(node).body {
+            Body::Directory(_) => DIRECTORY,
+            Body::File { .. } => REGULAR,
+            Body::Symlink(_) => SYMLINK,
+            Body::Fifo => FIFO,
+        };
+        put(name, numbered.number(node), kind);
+    }
+    if let Some(last) = last {
+        let end = bytes.len();
+        bytes.put16(last + 4, (end - last) as u16);
+    }
+    bytes
+}

@@ -1,0 +1,199 @@
+//! The way of a layer: one thread reads, hashes and decompresses it, the other hashes what comes out and applies it.
+
+use std::{
+    io::{self, BufReader, Read},
+    sync::mpsc::{self, Receiver, SyncSender},
+    thread,
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    apply::Applier,
+    decompress::decompress,
+    error::{ContainerError, LayerError},
+    select::Layer,
+    sha256::Sha256Digest,
+    store::{Blob, Store},
+    tar::Input,
+};
+use crate::image::Error;
+
+/// How many chunks wait between the threads.
+const WAITING: usize = 16;
+/// How much of a layer is read at once, in bytes.
+const READ: usize = 256 * 1024;
+
+/// Applies all of `layers`, whose decompressed bytes may be `limit` in all.
+pub(super) fn apply(
+    store: &Store,
+    layers: &[Layer],
+    limit: u64,
+    applier: &mut Applier<'_>,
+) -> Result<(), Error> {
+    let mut left = limit;
+    for layer in layers {
+        let opened = layer.source.open(store)?;
+        match one(layer, opened, &mut left, limit, applier) {
+            Ok(()) => {}
+            Err(Wrong::Layer(LayerError::Stopped)) => return Err(Error::Stopped),
+            Err(Wrong::Layer(source)) => {
+                let layer = layer.name.clone();
+                return Err(ContainerError::Layer { layer, source }.into());
+            }
+            Err(Wrong::Blob(error)) => return Err(error.into()),
+        }
+        tracing::debug!(layer = layer.name, "a layer was applied");
+    }
+    Ok(())
+}
+
+enum Wrong {
+    Layer(LayerError),
+    Blob(ContainerError),
+}
+
+impl From<LayerError> for Wrong {
+    fn from(error: LayerError) -> Wrong {
+        Wrong::Layer(error)
+    }
+}
+
+fn one(
+    layer: &Layer,
+    (blob, expected): (Blob, Option<Sha256Digest>),
+    left: &mut u64,
+    limit: u64,
+    applier: &mut Applier<'_>,
+) -> Result<(), Wrong> {
+    let (sender, receiver) = mpsc::sync_channel(WAITING);
+    let mut chunks = Chunks::new(receiver);
+    let (read, applied) = thread::scope(|scope| {
+        let reading = thread::Builder::new().name("layer".to_owned());
+        let reading = reading.spawn_scoped(scope, || {
+            let read = read(layer, blob, expected, left, limit, &sender);
+            drop(sender);
+            read
+        });
+        match reading {
+            Ok(reading) => {
+                let applied = applier.layer(&mut chunks);
+                let diff_id = chunks.finish();
+                let read = reading.join();
+                (Ok(read), applied.map(|()| diff_id))
+            }
+            Err(error) => (Err(error), Err(LayerError::Stopped)),
+        }
+    });
+    let read = read.map_err(LayerError::Spool)?;
+    // The thread only panics by a mistake in this program; the layer was not read then.
+    let read = read.unwrap_or(Err(LayerError::CutShort.into()));
+    // A wrong blob explains whatever was found in it. What can't be decompressed explains why a tar ends.
+    read?;
+    let found = applied?;
+    if found != layer.diff_id {
+        return Err(Wrong::Layer(LayerError::DiffId {
+            found: found.to_string(),
+            expected: layer.diff_id.to_string(),
+        }));
+    }
+    Ok(())
+}
+
+/// Reads a layer to its end, and sends what it holds as long as that is taken.
+fn read(
+    layer: &Layer,
+    blob: Blob,
+    expected: Option<Sha256Digest>,
+    left: &mut u64,
+    limit: u64,
+    sender: &SyncSender<Vec<u8>>,
+) -> Result<(), Wrong> {
+    let mut hashing = blob.hashing();
+    let mut is_bomb = false;
+    let mut take = |chunk: Vec<u8>| match left.checked_sub(chunk.len() as u64) {
+        Some(rest) => {
+            *left = rest;
+            sender.send(chunk).is_ok()
+        }
+        None => {
+            is_bomb = true;
+            false
+        }
+    };
+    let input = BufReader::with_capacity(READ, &mut hashing);
+    let decompressed = decompress(input, layer.compression, &mut take);
+    if let Some(expected) = expected {
+        let found = hashing.finish().map_err(LayerError::Decompress)?;
+        if found != expected {
+            return Err(Wrong::Blob(ContainerError::BlobDigest {
+                expected: expected.to_string(),
+                found: found.to_string(),
+            }));
+        }
+    }
+    if is_bomb {
+        return Err(Wrong::Layer(LayerError::Limit {
+            what: "the decompressed bytes of all layers",
+            limit,
+        }));
+    }
+    Ok(decompressed?)
+}
+
+/// The decompressed bytes as they come from the other thread, hashed.
+struct Chunks {
+    receiver: Receiver<Vec<u8>>,
+    chunk: Vec<u8>,
+    taken: usize,
+    hash: Sha256,
+}
+
+impl Chunks {
+    fn new(receiver: Receiver<Vec<u8>>) -> Chunks {
+        Chunks {
+            receiver,
+            chunk: Vec::new(),
+            taken: 0,
+            hash: Sha256::new(),
+        }
+    }
+
+    /// What of the current chunk was not read yet; empty at the end.
+    fn available(&mut self) -> &[u8] {
+        if self.taken == self.chunk.len() {
+            self.taken = 0;
+            self.chunk = self.receiver.recv().unwrap_or_default();
+            self.hash.update(&self.chunk);
+        }
+        &self.chunk[self.taken..]
+    }
+
+    /// The digest of what was received. Nothing more is: the other thread notices.
+    fn finish(self) -> Sha256Digest {
+        Sha256Digest::end(self.hash)
+    }
+}
+
+impl Read for &mut Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.available().read(buffer)?;
+        self.taken += read;
+        Ok(read)
+    }
+}
+
+impl Input for &mut Chunks {
+    fn skip(&mut self, mut bytes: u64) -> io::Result<()> {
+        while bytes > 0 {
+            let most = usize::try_from(bytes).unwrap_or(usize::MAX);
+            let skipped = self.available().len().min(most);
+            if skipped == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.taken += skipped;
+            bytes -= skipped as u64;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! Roots from container images: an OCI layout, a tar of one, or a `docker save` archive becomes a root disk.
+//!
+//! ```text
+//! store ──▶ select ──▶ layers ──▶ apply ──▶ tree + spool ──▶ disk
+//! blobs     one image  digests    whiteouts  names, contents  ext4
+//! ```
+//!
+//! Nothing of the image ever lies on the host as files of its own: contents wait in one nameless file, names and owners
+//! in memory, and the ext4 is written from both. Every blob is compared with its digest and its size as it is read.
+//!
+//! | of the layers | in the root |
+//! |---|---|
+//! | files, directories, symbolic and hard links, FIFOs | as they are: owner, mode with set-id bits, time of last modification |
+//! | `security.capability`, `user.*` | kept; other extended attributes are left out and counted |
+//! | devices | left out and counted: the guest has its own |
+//! | whiteouts, opaque directories | hide what the layers below have; one that is there twice, or of a whiteout, is an error |
+//! | an entry below a symbolic link | lies where the link leads inside the root, as in container runtimes |
+//! | a name twice in one layer | an error, unless it is a directory both times: the last counts |
+//! | absolute names, `..` | an error |
+//!
+//! A directory that no layer declares belongs to root, has mode 0755 and a fixed time. The directories on which the guest
+//! mounts, and the image's working directory, are made where they are missing.
+
+mod apply;
+mod decompress;
+mod disk;
+mod documents;
+mod error;
+mod execution;
+mod layers;
+mod pax;
+mod select;
+mod sha256;
+mod spool;
+mod store;
+mod tar;
+mod tools;
+mod tree;
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, input::MIB, stop::Stop};
+use apply::Applier;
+use disk::Disk;
+pub use error::{ContainerError, LayerError};
+use execution::Root;
+use spool::Spool;
+use store::Store;
+use tree::Tree;
+
+/// How many bytes all layers of an image may have when they are decompressed, unless another limit is asked for.
+pub const DEFAULT_CONTENT_LIMIT: u64 = 16 * 1024 * MIB;
+
+/// Where the guest mounts, with the mode of a directory that is made there.
+const MOUNT_POINTS: [(&str, u16); 4] = [
+    ("dev", 0o755),
+    ("proc", 0o755),
+    ("sys", 0o755),
+    ("tmp", 0o1777),
+];
+
+/// A container image that becomes a root disk.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ContainerSource {
+    /// An OCI layout (a directory, or a tar of one), or a `docker save` archive.
+    pub path: PathBuf,
+    /// The image of several: its tag, its full name, or its digest. `None` for the only one.
+    pub image: Option<String>,
+    /// How many bytes all its layers may have when they are decompressed.
+    pub content_limit: u64,
+    /// Makes the image's entry point a tool.
+    pub entrypoint_tool: Option<EntrypointTool>,
+}
+
+impl ContainerSource {
+    /// The only image at `path`, with [`DEFAULT_CONTENT_LIMIT`] and without a tool for its entry point.
+    pub fn new(path: impl Into<PathBuf>) -> ContainerSource {
+        ContainerSource {
+            path: path.into(),
+            image: None,
+            content_limit: DEFAULT_CONTENT_LIMIT,
+            entrypoint_tool: None,
+        }
+    }
+}
+
+/// An image's entry point as a tool.
+#[derive(Clone, Debug)]
+pub struct EntrypointTool {
+    /// The tool's name.
+    pub name: String,
+    /// The names of its parameters: each value becomes one argument, in this order. They take the place of the image's
+    /// own arguments (`Cmd`).
+    pub arguments: Vec<String>,
+}
+
+/// The container image that a root disk was made of, as the image's manifest has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ContainerRecord {
+    /// The digest of its manifest; a `docker save` archive has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
+    /// The digest of its configuration, which names its layers.
+    pub config: String,
+    /// The name by which the layout knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// How many layers it has.
+    pub layers: u64,
+    /// How many files of the root have the set-user-id or the set-group-id bit.
+    pub set_id_files: u64,
+    /// How many devices were left out.
+    pub skipped_devices: u64,
+    /// How many extended attributes were left out.
+    pub skipped_attributes: u64,
+}
+
+impl ContainerRecord {
+    /// The digest that stands for the image: of its manifest, or of its configuration where it has none.
+    pub fn digest(&self) -> &str {
+        self.manifest.as_deref().unwrap_or(&self.config)
+    }
+
+    /// What of it is no digest, if anything.
+    pub(super) fn digests(&self) -> impl Iterator<Item = &str> {
+        [self.manifest.as_deref(), Some(&self.config)]
+            .into_iter()
+            .flatten()
+    }
+}
+
+/// An image whose layers were applied.
+pub(super) struct Assembled {
+    tree: Tree,
+    spool: File,
+    /// The tools file, with what the image adds.
+    pub(super) tools: Option<Vec<u8>>,
+    pub(super) record: ContainerRecord,
+}
+
+impl Assembled {
+    /// Reads the image, whose contents are kept in `scratch`. `tools` is a tools file that was checked.
+    pub(super) fn read(
+        source: &ContainerSource,
+        tools: Option<&[u8]>,
+        scratch: &Path,
+        stop: Stop<'_>,
+    ) -> Result<Assembled, Error> {
+        let store = Store::open(&source.path, stop)?;
+        let selected = select::select(&store, source.image.as_deref(), |problem| {
+            ContainerError::NotLayout {
+                path: source.path.clone(),
+                problem,
+            }
+        })?;
+        let mut spool = Spool::new(scratch)?;
+        let mut applier = Applier::new(&mut spool, stop);
+        layers::apply(&store, &selected.layers, source.content_limit, &mut applier)?;
+        let Applier {
+            mut tree, counts, ..
+        } = applier;
+        let spool = spool.finish();
+        let spool = spool.map_err(Error::io("write a file in", scratch))?;
+
+        let mut root = Root {
+            tree: &mut tree,
+            spool: &spool,
+        };
+        for (name, mode) in MOUNT_POINTS {
+            root.mount_point(name, mode)?;
+        }
+        let execution = selected.config.config.unwrap_or_default();
+        let entrypoint = source.entrypoint_tool.as_ref();
+        let tools = tools::file(tools, &execution, entrypoint, &mut root)?;
+        let record = ContainerRecord {
+            manifest: selected.manifest.map(|digest| digest.to_string()),
+            config: selected.config_digest.to_string(),
+            reference: selected.reference,
+            layers: selected.layers.len() as u64,
+            set_id_files: tree.set_id_files(),
+            skipped_devices: counts.devices,
+            skipped_attributes: counts.attributes,
+        };
+        Ok(Assembled {
+            tree,
+            spool,
+            tools,
+            record,
+        })
+    }
+
+    /// Writes the root disk to `file`, which lies at `path`.
+    pub(super) fn write(
+        &mut self,
+        file: &File,
+        path: &Path,
+        size_mib: Option<u64>,
+        stop: Stop<'_>,
+    ) -> Result<(), Error> {
+        let disk = Disk {
+            file,
+            path,
+            size_mib,
+            stop,
+        };
+        disk.write(&self.tree, &mut self.spool)
+    }
+}
