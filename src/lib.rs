@@ -68,7 +68,7 @@ pub mod threat_model {}
 pub mod vmm;
 pub mod vsock;
 
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use fuzzing::run as fuzz;
 

@@ -83,7 +83,7 @@ async fn run_mint(args: MintArgs) -> Result<Status, Failure> {
     let interrupt = Interrupt::catch()?;
     let image = Image::open(&args.image)?;
     let container = image.manifest().container_image.as_ref();
-    let container = container.map(|container| container.digest().parse());
+    let container = container.map(|container| container.digest());
     let sign_with = args.sign_with.as_deref().map(SigningKey::load);
     let warm = args.warm.iter().map(|line| warm_tool(line, &args));
     let warm = warm.collect::<Result<Vec<_>, _>>()?;
@@ -91,7 +91,7 @@ async fn run_mint(args: MintArgs) -> Result<Status, Failure> {
     let config = MintConfig {
         warm,
         progress: progress.clone(),
-        container_image: container.transpose()?,
+        container_image: container,
         sign_with: sign_with.transpose()?,
         machine: MachineConfig {
             vmm: VmmSource::Spawn(args.vm.vmm(args.vmm.path)),

@@ -123,11 +123,9 @@ impl Manifest {
             return Some("its guest_build_id is not 1 to 128 visible ASCII characters".to_owned());
         }
         let files = [&self.kernel, &self.initramfs, &self.root, &self.overlay];
-        let container = self.container_image.iter();
         files
             .into_iter()
             .map(|record| record.sha256.as_str())
-            .chain(container.flat_map(ContainerRecord::digests))
             .find(|digest| !is_digest(digest))
             .map(|digest| format!("{digest:?} is no sha256 digest"))
     }

@@ -31,6 +31,7 @@ mod ext4_size;
 pub(crate) mod fuzz {
     //! Fuzz targets.
     pub(crate) use super::depmod::fuzz::modules_dep;
+    pub(crate) use super::oci::fuzz::{oci_layer, oci_layout};
 }
 mod guest;
 mod initramfs;

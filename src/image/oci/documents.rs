@@ -4,7 +4,8 @@
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{error::ContainerError, sha256::Sha256Digest};
+use super::error::ContainerError;
+use crate::digest::Digest;
 
 /// What a descriptor leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +119,8 @@ impl Descriptor {
         media_type(&self.media_type, document)
     }
 
-    pub(super) fn digest(&self, document: &'static str) -> Result<Sha256Digest, ContainerError> {
-        Sha256Digest::parse(&self.digest).ok_or_else(|| ContainerError::Value {
+    pub(super) fn digest(&self, document: &'static str) -> Result<Digest, ContainerError> {
+        self.digest.parse().map_err(|_| ContainerError::Value {
             document,
             problem: format!("{:?} is no sha256 digest", self.digest),
         })

@@ -6,17 +6,17 @@ use std::{
     thread,
 };
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use super::{
     apply::Applier,
     decompress::decompress,
     error::{ContainerError, LayerError},
     select::Layer,
-    sha256::Sha256Digest,
     store::{Blob, Store},
     tar::Input,
 };
+use crate::digest::Digest;
 use crate::image::Error;
 
 /// How many chunks wait between the threads.
@@ -61,7 +61,7 @@ impl From<LayerError> for Wrong {
 
 fn one(
     layer: &Layer,
-    (blob, expected): (Blob, Option<Sha256Digest>),
+    (blob, expected): (Blob, Option<Digest>),
     left: &mut u64,
     limit: u64,
     applier: &mut Applier<'_>,
@@ -104,7 +104,7 @@ fn one(
 fn read(
     layer: &Layer,
     blob: Blob,
-    expected: Option<Sha256Digest>,
+    expected: Option<Digest>,
     left: &mut u64,
     limit: u64,
     sender: &SyncSender<Vec<u8>>,
@@ -170,8 +170,8 @@ impl Chunks {
     }
 
     /// The digest of what was received. Nothing more is: the other thread notices.
-    fn finish(self) -> Sha256Digest {
-        Sha256Digest::end(self.hash)
+    fn finish(self) -> Digest {
+        self.hash.finalize().into()
     }
 }
 

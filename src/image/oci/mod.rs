@@ -27,10 +27,12 @@ mod disk;
 mod documents;
 mod error;
 mod execution;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
+mod hashing;
 mod layers;
 mod pax;
 mod select;
-mod sha256;
 mod spool;
 mod store;
 mod tar;
@@ -45,6 +47,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Error, input::MIB, stop::Stop};
+use crate::digest::Digest;
 use apply::Applier;
 use disk::Disk;
 pub use error::{ContainerError, LayerError};
@@ -107,9 +110,9 @@ pub struct EntrypointTool {
 pub struct ContainerRecord {
     /// The digest of its manifest; a `docker save` archive has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub manifest: Option<String>,
+    pub manifest: Option<Digest>,
     /// The digest of its configuration, which names its layers.
-    pub config: String,
+    pub config: Digest,
     /// The name by which the layout knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
@@ -125,15 +128,8 @@ pub struct ContainerRecord {
 
 impl ContainerRecord {
     /// The digest that stands for the image: of its manifest, or of its configuration where it has none.
-    pub fn digest(&self) -> &str {
-        self.manifest.as_deref().unwrap_or(&self.config)
-    }
-
-    /// What of it is no digest, if anything.
-    pub(super) fn digests(&self) -> impl Iterator<Item = &str> {
-        [self.manifest.as_deref(), Some(&self.config)]
-            .into_iter()
-            .flatten()
+    pub fn digest(&self) -> Digest {
+        self.manifest.unwrap_or(self.config)
     }
 }
 
@@ -181,8 +177,8 @@ impl Assembled {
         let entrypoint = source.entrypoint_tool.as_ref();
         let tools = tools::file(tools, &execution, entrypoint, &mut root)?;
         let record = ContainerRecord {
-            manifest: selected.manifest.map(|digest| digest.to_string()),
-            config: selected.config_digest.to_string(),
+            manifest: selected.manifest,
+            config: selected.config_digest,
             reference: selected.reference,
             layers: selected.layers.len() as u64,
             set_id_files: tree.set_id_files(),

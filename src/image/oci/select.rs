@@ -4,9 +4,9 @@ use super::{
     documents::{Compression, Configuration, Descriptor, Index, Manifest, MediaType, Saved},
     documents::{media_type, parse},
     error::ContainerError,
-    sha256::Sha256Digest,
     store::{Blob, Store},
 };
+use crate::digest::Digest;
 
 /// An index in an index, and so on, at most so deep.
 const NESTING_LIMIT: usize = 4;
@@ -20,8 +20,8 @@ const CONFIGURATION: &str = "configuration";
 /// An image that was found, whose layers were not read yet.
 pub(super) struct Selected {
     /// The manifest's digest; a `docker save` archive has none.
-    pub(super) manifest: Option<Sha256Digest>,
-    pub(super) config_digest: Sha256Digest,
+    pub(super) manifest: Option<Digest>,
+    pub(super) config_digest: Digest,
     pub(super) config: Configuration,
     /// The name by which the layout knows it.
     pub(super) reference: Option<String>,
@@ -36,21 +36,18 @@ pub(super) struct Layer {
     /// What its media type says; `docker save` archives say nothing.
     pub(super) compression: Option<Compression>,
     /// The digest of what it holds when decompressed.
-    pub(super) diff_id: Sha256Digest,
+    pub(super) diff_id: Digest,
 }
 
 #[derive(Clone)]
 pub(super) enum LayerSource {
-    Blob(Sha256Digest, u64),
+    Blob(Digest, u64),
     Member(String),
 }
 
 impl LayerSource {
     /// Opens the layer; the digest that its bytes must have is told if there is one.
-    pub(super) fn open(
-        &self,
-        store: &Store,
-    ) -> Result<(Blob, Option<Sha256Digest>), ContainerError> {
+    pub(super) fn open(&self, store: &Store) -> Result<(Blob, Option<Digest>), ContainerError> {
         match self {
             LayerSource::Blob(digest, size) => Ok((store.blob(digest, *size)?, Some(*digest))),
             LayerSource::Member(name) => Ok((store.member(name)?, None)),
@@ -281,7 +278,7 @@ fn from_saved(
     let expected = config_name(name)
         .ok_or_else(|| value(MANIFEST, "its configuration is not named by a digest"))?;
     let config = store.member_document(name)?;
-    let config_digest = Sha256Digest::of(&config);
+    let config_digest = Digest::of(&config);
     if config_digest != expected {
         return Err(ContainerError::BlobDigest {
             expected: expected.to_string(),
@@ -306,18 +303,18 @@ fn from_saved(
 }
 
 /// The digest in the name of a configuration: `HEX.json`, or `blobs/sha256/HEX`.
-fn config_name(name: &str) -> Option<Sha256Digest> {
+fn config_name(name: &str) -> Option<Digest> {
     let hex = name
         .strip_suffix(".json")
         .or_else(|| name.strip_prefix("blobs/sha256/"))?;
-    Sha256Digest::from_hex(hex)
+    format!("sha256:{hex}").parse().ok()
 }
 
 /// Reads a configuration, which has to be for the guest's platform, and the digests of its `layers` layers.
 fn configuration(
     bytes: &[u8],
     layers: usize,
-) -> Result<(Configuration, Vec<Sha256Digest>), ContainerError> {
+) -> Result<(Configuration, Vec<Digest>), ContainerError> {
     let config: Configuration = parse(bytes, CONFIGURATION)?;
     if config.os != "linux" || config.architecture != "amd64" {
         return Err(ContainerError::Platform {
@@ -342,7 +339,7 @@ fn configuration(
     }
     let diff_ids = diff_ids
         .iter()
-        .map(|text| Sha256Digest::parse(text))
+        .map(|text| text.parse().ok())
         .collect::<Option<_>>()
         .ok_or_else(|| value(CONFIGURATION, "a layer's digest is no sha256 digest"))?;
     Ok((config, diff_ids))

@@ -19,9 +19,10 @@ use rustix::{
 
 use super::{
     error::{ContainerError, LayerError, shown},
-    sha256::{Hashing, Sha256Digest},
+    hashing::Hashing,
     tar::{self, Kind},
 };
+use crate::digest::Digest;
 use crate::image::{Error, input::MIB, stop::Stop};
 
 /// The most bytes of a JSON document.
@@ -100,12 +101,12 @@ impl Store {
     /// The blob `digest`, which is a document of `size` bytes.
     pub(super) fn checked_document(
         &self,
-        digest: &Sha256Digest,
+        digest: &Digest,
         size: u64,
     ) -> Result<Vec<u8>, ContainerError> {
         let name = digest.to_string();
         let bytes = read_document(self.blob(digest, size)?, &name)?;
-        let found = Sha256Digest::of(&bytes);
+        let found = Digest::of(&bytes);
         if found != *digest {
             return Err(ContainerError::BlobDigest {
                 expected: name,
@@ -116,9 +117,9 @@ impl Store {
     }
 
     /// The blob `digest`, which has to have `size` bytes. Its digest is compared by who reads it.
-    pub(super) fn blob(&self, digest: &Sha256Digest, size: u64) -> Result<Blob, ContainerError> {
+    pub(super) fn blob(&self, digest: &Digest, size: u64) -> Result<Blob, ContainerError> {
         let blob = self
-            .find(&format!("blobs/sha256/{}", digest.hex()))?
+            .find(&format!("blobs/{}", digest.to_string().replace(':', "/")))?
             .ok_or_else(|| ContainerError::BlobMissing {
                 blob: digest.to_string(),
             })?;

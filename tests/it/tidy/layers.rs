@@ -35,7 +35,7 @@ const BESIDE: &[(&str, &[&str])] = &[
             "sandbox", "golden", "machine", "guest", "api", "client", "causes", "limits", "socket",
         ],
     ),
-    ("image", &["guest", "causes"]),
+    ("image", &["guest", "causes", "digest"]),
     (
         "fuzzing",
         &[
