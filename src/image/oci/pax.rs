@@ -144,7 +144,8 @@ mod tests {
         };
         check(b"8 a=b\n\n\n", true);
         check(b"6 a=b\n", true);
-        check(b"6 a=b\n9 path=x\n", false);
+        check(b"6 a=b\n9 path=x\n", true);
+        check(b"6 a=b\n8 path=x\n", false);
         check(b"10 path=x\n", true);
         check(b"999999999 path=x\n", false);
         check(b"7 a=b\n", false);
