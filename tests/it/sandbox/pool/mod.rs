@@ -1,11 +1,13 @@
 //! Pools, on VMMs that are processes of their own.
 
+mod alone;
 mod closing;
 mod halting;
 mod loss;
 mod measured;
 mod replacing;
 mod scale;
+mod soak;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +32,11 @@ struct Place {
 
 impl Place {
     async fn new() -> Place {
-        let scene = Scene::minted().await;
+        Place::of(Scene::minted().await)
+    }
+
+    /// One of a scene with a golden snapshot.
+    fn of(scene: Scene) -> Place {
         let golden = load(&scene);
         Place {
             stage: scene.stage(),

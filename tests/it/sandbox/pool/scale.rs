@@ -1,14 +1,8 @@
-//! What waiting sandboxes cost the one that is in use. The pool is in a process of its own, so that its memory and threads
-//! are its alone; the stage and the guests are in another.
+//! What waiting sandboxes cost the one that is in use.
 
-use std::env;
-use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chv_sandbox::golden::{Golden, LoadOptions};
 use chv_sandbox::guest::frame::encode;
 use chv_sandbox::guest::protocol::{
     EvidenceChain, EvidenceChunk, Frame, ResultDetails, ToolDispatch, ToolOutcomeKind, ToolResult,
@@ -18,7 +12,7 @@ use chv_sandbox::sandbox::{
     Event, GoldenOrigin, Pool, PoolConfig, Sandbox, SandboxConfig, ToolsPerReset, VmMemory, VmmUsed,
 };
 
-use super::{Place, Stage};
+use super::{Place, alone};
 use crate::sandbox::{PATIENCE, assert_echoed, echo, generous, told};
 
 /// The pools, by the sandboxes that wait, each measured as often.
@@ -40,17 +34,7 @@ async fn what_waiting_sandboxes_cost() {
             Frame::ToolDispatch(dispatch) => Some(answer(dispatch)),
             _ => None,
         })));
-    let stage = &place.stage;
-    let (socket, run_root) = stage.place();
-    let mut pool = Command::new(env::current_exe().unwrap());
-    pool.args(["--exact", "sandbox::pool::scale::one_in_use"])
-        .args(["--ignored", "--nocapture"])
-        .env("SCALE_GOLDEN", place.scene.path("golden"))
-        .env("SCALE_STAGE", socket)
-        .env("SCALE_RUN", run_root);
-    let status = tokio::task::spawn_blocking(move || pool.status()).await;
-    assert!(status.unwrap().unwrap().success());
-    stage.assert_empty();
+    alone::run(&place, "sandbox::pool::scale::one_in_use").await;
 }
 
 /// What the guest says of a tool that has echoed its message.
@@ -92,16 +76,9 @@ fn answer(dispatch: &ToolDispatch) -> Vec<u8> {
 #[ignore = "a part of what_waiting_sandboxes_cost"]
 #[expect(clippy::print_stdout, reason = "it prints what it found")]
 async fn one_in_use() {
-    let path = |name| env::var_os(name).map(PathBuf::from);
-    let (Some(golden), Some(stage), Some(run)) =
-        (path("SCALE_GOLDEN"), path("SCALE_STAGE"), path("SCALE_RUN"))
-    else {
-        println!("skipped: only of use to another test");
+    let Some((golden, loaded, vmm)) = alone::given() else {
         return;
     };
-    let vmm = Stage::config_at(&stage, &run, &env::current_exe().unwrap());
-    let loaded = Golden::open(&golden).unwrap().load(&LoadOptions::default());
-    let loaded = Arc::new(loaded.unwrap());
     println!(
         "a pool on scripted VMMs, all but one sandbox waiting; medians of {CALLS} calls and {RESETS} resets"
     );
@@ -127,7 +104,7 @@ async fn one_in_use() {
             matches!(event, Event::SpareReady).then_some(())
         })
         .await;
-        let (memory, threads) = (status("VmRSS:"), status("Threads:"));
+        let (memory, threads) = (alone::status("VmRSS:"), alone::status("Threads:"));
 
         let began = Instant::now();
         let sandbox = pool.acquire(PATIENCE).await.unwrap();
@@ -163,14 +140,6 @@ async fn one_in_use() {
             acquired.as_secs_f64() * 1e6,
         );
     }
-}
-
-/// A number of `/proc/self/status`.
-fn status(name: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.unwrap().parse().unwrap()
 }
 
 fn median(times: &mut [Duration]) -> Duration {

@@ -1,0 +1,185 @@
+//! Long runs: thousands of resets after tools that write, leave processes and allocate, and a large pool on one thread.
+//!
+//! By hand, with `--ignored`; `CHV_SANDBOX_SOAK` says how many resets and how many acquisitions.
+
+use std::env;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use chv_sandbox::guest::dispatcher::Toolbox;
+use chv_sandbox::sandbox::{
+    GoldenOrigin, Pool, PoolConfig, Sandbox, SandboxConfig, ToolInvocation, VmMemory,
+};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::{Place, alone};
+use crate::sandbox::{PATIENCE, Scene, generous};
+
+/// How many resets and how many acquisitions, unless the variable says so.
+const COUNT: usize = 10_000;
+
+/// What a process may grow by after its first tenth, in KiB.
+const GROWTH: u64 = 8 << 10;
+
+/// The pool that is under load, and its callers.
+const SANDBOXES: u32 = 256;
+const CALLERS: usize = 64;
+
+/// The longest that one piece of work may keep the only thread. A call that blocks on a VMM or a disk takes longer.
+const LONGEST_STALL: Duration = Duration::from_secs(5);
+
+/// Writes, leaves a process behind, and takes memory.
+const TOOL: &str = "head -c 100000 /dev/zero > left; sleep 1000 & x=$(head -c 200000 /dev/zero | tr '\\0' x); echo done";
+
+fn count() -> usize {
+    env::var("CHV_SANDBOX_SOAK").map_or(COUNT, |count| count.parse().unwrap())
+}
+
+async fn place() -> Place {
+    Place::of(Scene::minted_with(Toolbox::built_in().with_shell()).await)
+}
+
+fn tool() -> ToolInvocation {
+    ToolInvocation::new("sh", json!({ "script": TOOL })).with_deadline(PATIENCE)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes"]
+async fn thousands_of_resets() {
+    alone::run(&place().await, "sandbox::pool::soak::resets").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes"]
+async fn a_large_pool_under_load() {
+    alone::run(&place().await, "sandbox::pool::soak::under_load").await;
+}
+
+/// Each reset is verified, or the run ends; memory, descriptors and threads stay what they were after the first tenth.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a part of thousands_of_resets"]
+#[expect(clippy::print_stdout, reason = "it prints what it found")]
+async fn resets() {
+    let Some((golden, loaded, vmm)) = alone::given() else {
+        return;
+    };
+    let sandbox = SandboxConfig::new(GoldenOrigin::new(&golden)).limits(generous().scaled(10));
+    let pool = Pool::with_loaded(PoolConfig::new(sandbox).size(1), vmm, loaded).unwrap();
+    let sandbox = pool.acquire(PATIENCE).await.unwrap();
+    let tenth = count().div_ceil(10);
+    println!(
+        "tools and resets one after the other, by tenths of {}",
+        10 * tenth
+    );
+    println!(
+        "{:>6}{:>12}{:>12}{:>13}{:>9}",
+        "tenth", "median ms", "memory KiB", "descriptors", "threads"
+    );
+    let mut first = None;
+    for number in 1..=10 {
+        let mut times = Vec::with_capacity(tenth);
+        for _ in 0..tenth {
+            let ran = sandbox.execute_tool(tool()).await.unwrap();
+            assert_eq!(ran.stdout.text(), "done\n");
+            let began = Instant::now();
+            assert!(sandbox.reset().await.unwrap().is_verified());
+            times.push(began.elapsed());
+        }
+        times.sort();
+        let (memory, descriptors) = (alone::status("VmRSS:"), alone::descriptors());
+        let median = times[tenth / 2].as_secs_f64() * 1e3;
+        println!(
+            "{number:>6}{median:>12.2}{memory:>12}{descriptors:>13}{:>9}",
+            alone::status("Threads:")
+        );
+        let (memory_then, descriptors_then, median_then) =
+            *first.get_or_insert((memory, descriptors, median));
+        assert!(memory <= memory_then + GROWTH, "the memory grows");
+        // A VMM that is started ahead has some, and is there or not.
+        assert!(descriptors <= descriptors_then + 64, "the descriptors grow");
+        if number == 10 {
+            println!(
+                "the last tenth took {:.2} of the first",
+                median / median_then
+            );
+        }
+    }
+    drop(sandbox);
+    pool.shutdown().await;
+}
+
+/// Every caller gets its turns, and nothing keeps the only thread for long.
+#[tokio::test]
+#[ignore = "a part of a_large_pool_under_load"]
+#[expect(clippy::print_stdout, reason = "it prints what it found")]
+async fn under_load() {
+    let Some((golden, loaded, vmm)) = alone::given() else {
+        return;
+    };
+    let origin = GoldenOrigin::new(&golden).spares(0);
+    let sandbox = SandboxConfig::new(origin).limits(generous().scaled(10));
+    let config = PoolConfig::new(sandbox)
+        .size(SANDBOXES)
+        .idle(SANDBOXES)
+        .vm_memory(VmMemory::Measured { mib: 1 });
+    let pool = Arc::new(Pool::with_loaded(config, vmm, loaded).unwrap());
+    pool.wait_until(|status| status.idle == SANDBOXES as usize)
+        .await;
+    let longest = watch_this_thread();
+    let rounds = count() / CALLERS;
+    let mut callers = JoinSet::new();
+    for _ in 0..CALLERS {
+        let pool = Arc::clone(&pool);
+        callers.spawn(async move {
+            let mut longest = Duration::ZERO;
+            for _ in 0..rounds {
+                let began = Instant::now();
+                let sandbox = pool.acquire(10 * PATIENCE).await.unwrap();
+                longest = longest.max(began.elapsed());
+                let ran = sandbox.execute_tool(tool()).await.unwrap();
+                assert_eq!(ran.stdout.text(), "done\n");
+            }
+            longest
+        });
+    }
+    let waits = callers.join_all().await;
+    let longest_wait = waits.into_iter().max().unwrap();
+    let stall = Duration::from_millis(longest.load(Ordering::Acquire));
+    println!(
+        "{SANDBOXES} sandboxes, {CALLERS} callers, {} acquisitions on one thread: the longest wait {:.1} s, the longest that \
+         the thread was kept {stall:?}",
+        rounds * CALLERS,
+        longest_wait.as_secs_f64(),
+    );
+    assert!(stall < LONGEST_STALL);
+    pool.shutdown().await;
+}
+
+/// Watches from another thread how long this runtime's only thread does nothing for a task that is always ready. In
+/// milliseconds.
+fn watch_this_thread() -> Arc<AtomicU64> {
+    let (turns, longest) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let turned = Arc::clone(&turns);
+    tokio::spawn(async move {
+        loop {
+            turned.fetch_add(1, Ordering::Release);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let seen = Arc::clone(&longest);
+    thread::spawn(move || {
+        let (mut last, mut since) = (0, Instant::now());
+        loop {
+            let now = turns.load(Ordering::Acquire);
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            seen.fetch_max(since.elapsed().as_millis() as u64, Ordering::AcqRel);
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    longest
+}
