@@ -24,7 +24,7 @@ impl LogScale {
     pub(super) fn new(min: u64, max: u64, left: f64, width: f64) -> LogScale {
         let from = round_down(min.max(1) as f64);
         // One step further than needed, so that a bar at the end is seen whole.
-        let to = next(round_down(max.max(1) as f64));
+        let to = next(round_down(max.max(min).max(1) as f64));
         LogScale {
             from,
             to,
