@@ -169,10 +169,7 @@ mod tests {
         found.retain(|name| !name.ends_with("fuzz.rs"));
         found.sort();
         let listed: Vec<_> = SOURCES.iter().map(|(name, _)| *name).collect();
-        assert_eq!(
-            listed, found,
-            "SOURCES names every file of a guest, sorted"
-        );
+        assert_eq!(listed, found, "SOURCES names every file of a guest, sorted");
     }
 
     #[test]

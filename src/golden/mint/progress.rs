@@ -1,6 +1,7 @@
 //! How far a mint has come.
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::guest::protocol::ToolName;
+use crate::offload::blocking;
 
 /// How often a file that the VMM writes is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -121,8 +123,9 @@ impl MintProgress {
             loop {
                 ticks.tick().await;
                 // It isn't there yet, or its length is what there will be: what it has is what it takes.
-                if let Ok(file) = tokio::fs::metadata(path).await {
-                    let written = std::os::unix::fs::MetadataExt::blocks(&file) * 512;
+                let path = path.to_owned();
+                if let Ok(file) = blocking(move || std::fs::metadata(path)).await {
+                    let written = file.blocks() * 512;
                     shared.written.store(written, Ordering::Relaxed);
                 }
             }

@@ -356,3 +356,26 @@ async fn manifests_are_compared_field_by_field() {
     told.retain(places);
     assert_eq!(told, ["payload.initramfs", "shape.memory_mib"]);
 }
+
+#[tokio::test]
+async fn the_container_image_of_a_root_is_recorded_and_signed() {
+    let scene = Scene::new();
+    let (key, public) = keys(&scene, 7);
+    let mut config = scene.mint_config();
+    let container = Digest::of(b"a container image");
+    config.container_image = Some(container);
+    config.sign_with = Some(key);
+    let minted = mint(config).await.unwrap();
+    assert_eq!(minted.manifest().container_image, Some(container));
+    let golden = scene.path("golden");
+    open_signed(&golden, &public).unwrap();
+    edit(&golden, |manifest| {
+        assert_eq!(manifest["container_image"], json!(container.to_string()));
+        manifest["container_image"] = json!(Digest::of(b"another").to_string());
+    });
+    let differences = compare(minted.manifest(), open(&scene).manifest());
+    let fields: Vec<_> = differences.iter().map(|it| it.field.as_str()).collect();
+    assert_eq!(fields, ["container_image"]);
+    let error = open_signed(&golden, &public).unwrap_err();
+    assert!(matches!(error, Error::BadSignature { .. }), "{error:?}");
+}
