@@ -1,8 +1,8 @@
 //! The VMM's executable: each process that is started runs what made the golden snapshot, or restores nothing.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use chv_sandbox::overlay::{AccessPolicy, sha256};
 use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, Strategy};
@@ -19,7 +19,7 @@ async fn scene(strategy: Strategy, spares: u32) -> (Scene, Stage, ChvSandbox, Pa
     let scene = Scene::minted().await;
     let stage = scene.stage();
     let vmm = scene.path("vmm");
-    fs::copy(std::env::current_exe().unwrap(), &vmm).unwrap();
+    copy(&std::env::current_exe().unwrap(), &vmm, "");
     let digested = sha256(&vmm, AccessPolicy::ReadOnly).unwrap();
     edit(&scene.path("golden"), |manifest| {
         manifest["vmm"]["executable"] =
@@ -33,20 +33,29 @@ async fn scene(strategy: Strategy, spares: u32) -> (Scene, Stage, ChvSandbox, Pa
     (scene, stage, sandbox.unwrap(), vmm)
 }
 
+/// Copies an executable and appends to it. Another process does so: what this one has open for writing, a child that another
+/// test starts at that moment has open too, and the kernel runs no file that is.
+fn copy(from: &Path, to: &Path, appended: &str) {
+    let script = r#"cp "$1" "$2" && printf %s "$3" >> "$2""#;
+    let copied = Command::new("/bin/sh")
+        .args(["-c", script, "copy"])
+        .args([from, to])
+        .arg(appended)
+        .status();
+    assert!(copied.unwrap().success());
+}
+
 /// Puts another file under the name of the VMM's, as an update of a package does.
-fn update(vmm: &Path, appended: &[u8]) {
+fn update(vmm: &Path, appended: &str) {
     let other = vmm.with_extension("new");
-    fs::copy(vmm, &other).unwrap();
-    let mut file = OpenOptions::new().append(true).open(&other).unwrap();
-    file.write_all(appended).unwrap();
-    drop(file);
+    copy(vmm, &other, appended);
     fs::rename(other, vmm).unwrap();
 }
 
 #[tokio::test]
 async fn a_boot_with_another_one_is_refused_and_nothing_is_restored() {
     let (scene, stage, sandbox, vmm) = scene(Strategy::InPlace, 0).await;
-    update(&vmm, b"another");
+    update(&vmm, "another");
     let error = sandbox.boot().await.unwrap_err();
     assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
     assert!(chain(&error).contains(FIELD), "{}", chain(&error));
@@ -61,8 +70,8 @@ async fn a_new_vmm_with_another_one_is_refused_before_the_live_vm_is_touched() {
     sandbox.boot().await.unwrap();
     let kept = vmm.with_extension("kept");
     fs::rename(&vmm, &kept).unwrap();
-    fs::copy(&kept, &vmm).unwrap();
-    update(&vmm, b"another");
+    copy(&kept, &vmm, "");
+    update(&vmm, "another");
     // The VMM that was started ahead was compared then, and runs that still. The next one does not.
     assert!(sandbox.reset().await.unwrap().is_verified());
     let failed = no_spare(&mut events).await;
@@ -82,7 +91,7 @@ async fn a_new_vmm_with_another_one_is_refused_before_the_live_vm_is_touched() {
 
     // The same bytes in another file are as good as the file itself.
     fs::remove_file(&vmm).unwrap();
-    fs::copy(&kept, &vmm).unwrap();
+    copy(&kept, &vmm, "");
     assert!(sandbox.reset().await.unwrap().is_verified());
     assert_echoed(echo(&sandbox, "again").await, "again");
     sandbox.shutdown().await;
@@ -96,7 +105,7 @@ async fn no_spare_is_made_with_another_one() {
     sandbox.boot().await.unwrap();
     let ready = |event: &Event| matches!(event, Event::SpareReady).then_some(());
     told(&mut events, ready).await;
-    update(&vmm, b"another");
+    update(&vmm, "another");
     // The spare that waits was compared when it was started, and runs that still.
     assert!(sandbox.reset().await.unwrap().is_verified());
     let failed = no_spare(&mut events).await;
