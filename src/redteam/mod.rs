@@ -26,6 +26,13 @@
 //! does: random bytes, the clock, free memory, the bytes of an output, how a tool ended, whether a reset was verified. The
 //! battery finds what an honest guest can see. It does not replace the verification of resets, which expects a guest that lies.
 //!
+//! # What it can harm
+//!
+//! The scripts look for rights by using them as harmlessly as that goes: they open devices and controls of the kernel without
+//! writing to them, and set the clock to what it shows. Still they fill memory, disk and process table and leave processes
+//! behind, since a reset has to cope with that. A sandbox that isolates nothing lets them do so to its host: never point a
+//! battery at one that runs scripts on the host itself.
+//!
 //! # The report as JSON
 //!
 //! Its types document each field. Fields may be added to [`SCHEMA_VERSION`] 1; another number means that one of these has

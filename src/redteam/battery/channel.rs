@@ -28,8 +28,8 @@ pub(super) const PROBES: &[Probe] = &[
     Probe {
         name: "channel_descriptors",
         family: Family::Channel,
-        tries: "looks for sockets that the tool has inherited, and writes to the descriptors of other processes",
-        breach: "it has one, or can see or write to one",
+        tries: "looks for sockets that the tool has inherited, and opens the descriptors of other processes for writing",
+        breach: "it has one, or can see or open one",
         attempt: |attacker| {
             Box::pin(async move {
                 let body = include_str!("scripts/descriptors.sh");

@@ -102,8 +102,8 @@ pub(super) const PROBES: &[Probe] = &[
     Probe {
         name: "marker_clock",
         family: Family::Markers,
-        tries: "sets the guest's clock, and compares it with the host's",
-        breach: "the clock of a dispatch is more than 5 s from the host's, or before that of an earlier one",
+        tries: "sets the guest's clock to what it shows, and compares it with the host's",
+        breach: "a tool can set it, or the clock of a dispatch is more than 5 s from the host's, or before that of an earlier one",
         attempt: |attacker| Box::pin(verdict(attacker, Channel::Clock)),
     },
     Probe {

@@ -10,7 +10,8 @@ for process in /proc/[0-9]*; do
   for path in "$process/fd"/*; do
     [ -L "$path" ] || continue
     [ -e "$process" ] && breach foreign "$path can be seen"
-    if (echo "$token forged" > "$path") 2>/dev/null; then breach foreign "$path can be written to"; fi
+    # Opened and not written to: where that works, nothing is harmed.
+    if (: >> "$path") 2>/dev/null; then breach foreign "$path can be opened for writing"; fi
   done
 done
 tried foreign

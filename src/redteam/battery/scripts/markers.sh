@@ -42,8 +42,8 @@ for place in $places; do
   tried file
   work=$place
 done
-# To set the clock takes a right that no tool has.
-date -s @1000000000 >/dev/null 2>&1
+# To set the clock takes a right that no tool has. It is set to what it shows: where that works, nothing is harmed.
+if date -s "@$(date +%s)" >/dev/null 2>&1; then breach clock "a tool can set it"; fi
 tried clock
 tried random
 if [ -n "${work:-}" ]; then
