@@ -66,7 +66,7 @@ impl Plan {
         }
     }
 
-    /// The same with someone who tells the lies that a reset has to find. Without one their probes are skipped.
+    /// The same with a substrate that tells the lies which a reset has to find. Without one their probes are skipped.
     #[must_use]
     pub fn with_substrate(self, substrate: impl Substrate + 'static) -> Plan {
         Plan {
