@@ -32,6 +32,8 @@
 //! - [`replay`]: recorded exchanges with a VMM, for tests where there is no KVM.
 //! - [`compat`]: what changed between two contracts, or between a contract and a running server, and what it breaks.
 //! - [`latency`]: measures what acquiring, using and resetting a sandbox takes on a host.
+//! - [`redteam`]: attacks a sandbox with a battery of probes, and reports what held.
+//! - [`host_facts`]: what a report says of its host.
 //! - [`image`]: packs a bootable image from a distribution's kernel files.
 
 pub mod api;
@@ -48,6 +50,8 @@ pub mod doctor;
 mod fuzzing;
 pub mod golden;
 pub mod guest;
+#[cfg(any(feature = "latency", feature = "redteam"))]
+pub mod host_facts;
 #[cfg(feature = "image")]
 pub mod image;
 #[cfg(feature = "latency")]
@@ -56,6 +60,8 @@ pub mod limits;
 pub mod machine;
 mod offload;
 pub mod overlay;
+#[cfg(feature = "redteam")]
+pub mod redteam;
 #[cfg(feature = "replay")]
 pub mod replay;
 pub mod sandbox;

@@ -13,7 +13,9 @@ mod hash;
 mod image;
 mod interrupt;
 mod latency;
+mod output;
 mod record;
+mod redteam;
 mod run;
 mod spec;
 mod status;
@@ -49,6 +51,7 @@ enum Command {
     Golden(golden::Args),
     Run(Box<run::Args>),
     Latency(latency::Args),
+    Redteam(redteam::Args),
     Hash(hash::Args),
     Image(image::Args),
     Api(api::Args),
@@ -102,6 +105,7 @@ fn run(cli: Cli) -> Result<Status, Failure> {
             Command::Golden(args) => golden::run(args).await,
             Command::Run(args) => run::run(*args).await,
             Command::Latency(args) => latency::run(args).await,
+            Command::Redteam(args) => redteam::run(args).await,
             Command::Hash(args) => hash::run(args).await,
             Command::Image(args) => image::run(args).await,
             Command::Api(args) => api::run(args).await,

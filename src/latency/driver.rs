@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::host::{self, HostFacts, Platform, RunsOn};
 use super::iteration::{FailedStep, InStep, STREAM_BYTES, StepName, Tally, micros};
 use super::report::{
     CaseReport, CaseState, Failure, LatencyReport, NotMeasured, Options, SCHEMA_VERSION, VmmRelease,
@@ -18,6 +17,7 @@ use super::worker::{Booted, Fleet, NOT_ON_RECORDINGS, Worker};
 use super::{Case, Plan, Subject};
 use crate::causes::Causes;
 use crate::golden::{Golden, MemoryMode};
+use crate::host_facts::{self, HostFacts, Platform, RunsOn};
 use crate::replay::recorded_release;
 use crate::sandbox::Strategy;
 use crate::vmm::Vmm;
@@ -99,7 +99,7 @@ pub async fn measure(
         report.interrupted |= case.state == CaseState::Interrupted;
         report.cases.push(case);
     }
-    host.load_at_end = host::load();
+    host.load_at_end = host_facts::load();
     (report.host, report.ended_at) = (host, Timestamp::now());
     report
 }
@@ -139,7 +139,7 @@ async fn what_serves(plan: &Plan, stop: &mut Stop) -> (RunsOn, VmmRelease) {
                 release: asked.as_ref().ok().map(ToString::to_string),
                 unknown_because: asked.err(),
             };
-            (host::runs_on(), vmm)
+            (host_facts::runs_on(), vmm)
         }
     }
 }

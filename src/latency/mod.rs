@@ -34,7 +34,6 @@
 
 mod driver;
 mod error;
-mod host;
 mod iteration;
 mod page;
 mod plan;
@@ -45,7 +44,6 @@ mod worker;
 
 pub use driver::{Progress, measure};
 pub use error::Error;
-pub use host::{HostFacts, Platform, RunsOn};
 pub use page::page;
 pub use plan::{Case, MAX_AT_ONCE, MAX_RECORDED, Plan, Subject};
 pub use report::{
@@ -54,3 +52,5 @@ pub use report::{
 };
 pub use samples::{Bucket, Distribution, MAX_SAMPLES};
 pub use time::Time;
+
+pub use crate::host_facts::{HostFacts, Platform, RunsOn};

@@ -27,6 +27,7 @@ mod qcow2;
 mod qcow2_image;
 mod real;
 mod recorder;
+mod redteam;
 mod relay;
 mod replay_sandbox;
 mod sandbox;

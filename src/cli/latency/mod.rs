@@ -1,6 +1,5 @@
 //! `chv-sandbox latency`: what acquiring, using and resetting sandboxes takes on this host.
 
-mod output;
 mod progress;
 mod table;
 
@@ -20,10 +19,10 @@ use chv_sandbox::vmm::{Confinement, Layer};
 use tokio::sync::watch;
 
 use super::interrupt::{Interrupt, wait_for_vmms};
+use super::output::Output;
 use super::status::{self, Status};
 use super::vm::{VmmBinary, layer};
 use super::{Failure, usage};
-use output::Output;
 
 /// A report with every sample that is kept is far smaller.
 const MAX_REPORT: u64 = 1 << 30;
@@ -96,7 +95,7 @@ pub(crate) struct Args {
     diverge_at: Option<u64>,
 }
 
-fn strategy(name: &str) -> Result<Strategy, &'static str> {
+pub(crate) fn strategy(name: &str) -> Result<Strategy, &'static str> {
     match name {
         "fresh" => Ok(Strategy::Fresh),
         "in_place" => Ok(Strategy::InPlace),

@@ -16,6 +16,7 @@ const COMMANDS: &[&[&str]] = &[
     &["golden", "compare"],
     &["run"],
     &["latency"],
+    &["redteam"],
     &["hash"],
     &["image"],
     &["api"],

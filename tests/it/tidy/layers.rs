@@ -46,9 +46,29 @@ const BESIDE: &[(&str, &[&str])] = &[
     (
         "latency",
         &[
-            "replay", "sandbox", "golden", "vmm", "guest", "causes", "limits", "sanitize",
+            "replay",
+            "sandbox",
+            "golden",
+            "vmm",
+            "guest",
+            "causes",
+            "host_facts",
+            "limits",
+            "sanitize",
         ],
     ),
+    (
+        "redteam",
+        &[
+            "sandbox",
+            "vsock",
+            "guest",
+            "causes",
+            "host_facts",
+            "sanitize",
+        ],
+    ),
+    ("host_facts", &["vmm"]),
     (
         "compat",
         &[

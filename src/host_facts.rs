@@ -1,4 +1,4 @@
-//! What the host is, and whether its virtualisation is hardware's.
+//! What a report says of the host: [`HostFacts`], and with [`RunsOn`] whether its virtualisation is hardware's.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,7 +12,7 @@ use crate::vmm::KVM_DEVICE;
 /// The parts of `/proc` that are read have a few KiB; of `cpuinfo` the first processor is enough.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// What the cases ran on.
+/// What guests ran on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunsOn {
     /// What it is.
@@ -58,15 +58,15 @@ pub struct HostFacts {
     pub cpus: Option<u64>,
     /// The host's memory, in bytes.
     pub memory_bytes: Option<u64>,
-    /// The load averages over 1, 5 and 15 minutes before the first case.
+    /// The load averages over 1, 5 and 15 minutes before the work that is reported.
     pub load_at_start: Option<[f64; 3]>,
-    /// The same after the last.
+    /// The same after it.
     pub load_at_end: Option<[f64; 3]>,
 }
 
 impl HostFacts {
-    /// Those of this host, before the first case.
-    pub(super) fn of_this_host() -> HostFacts {
+    /// Those of this host, with its load as that at the start.
+    pub fn of_this_host() -> HostFacts {
         let name = rustix::system::uname();
         let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
         let parts = [
@@ -89,13 +89,13 @@ impl HostFacts {
     }
 }
 
-/// The load averages now.
-pub(super) fn load() -> Option<[f64; 3]> {
+/// The load averages over 1, 5 and 15 minutes, now; `None` if they can't be read.
+pub fn load() -> Option<[f64; 3]> {
     load_averages(&read("loadavg").ok()?)
 }
 
 /// What VMMs of this host run on.
-pub(super) fn runs_on() -> RunsOn {
+pub fn runs_on() -> RunsOn {
     let kvm = File::options().read(true).write(true).open(KVM_DEVICE);
     judge(kvm.map(drop), read("cpuinfo"), cfg!(target_arch = "x86_64"))
 }

@@ -9,14 +9,14 @@ use crate::cli::Failure;
 
 /// A file to be written. It appears under its name once it is whole, in the place of one that was there, for this user alone.
 /// Dropped before, nothing of it is left.
-pub(super) struct Output {
+pub(crate) struct Output {
     path: PathBuf,
     sibling: NamedTempFile,
 }
 
 impl Output {
     /// Makes sure that `path` can be written to.
-    pub(super) fn prepare(path: &Path) -> Result<Output, Failure> {
+    pub(crate) fn prepare(path: &Path) -> Result<Output, Failure> {
         let path = std::path::absolute(path)?;
         let shown = path.display();
         if path.is_dir() {
@@ -28,7 +28,7 @@ impl Output {
         Ok(Output { path, sibling })
     }
 
-    pub(super) fn write(mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn write(mut self, bytes: &[u8]) -> Result<(), Failure> {
         let shown = self.path.display();
         let written = self.sibling.write_all(bytes);
         let synced = written.and_then(|()| self.sibling.as_file().sync_all());

@@ -1,0 +1,205 @@
+//! `chv-sandbox redteam`: a battery of attacks against a sandbox.
+
+mod progress;
+mod substrate;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+
+use chv_sandbox::golden::Golden;
+use chv_sandbox::limits::TimeLimits;
+use chv_sandbox::redteam::{MakeError, Plan, Progress, RedteamReport, Subject, attack};
+use chv_sandbox::sandbox::{
+    ChvSandbox, GoldenOrigin, MAX_SPARES, Sandbox, SandboxConfig, Strategy, StubSandbox,
+    ToolsPerReset,
+};
+use chv_sandbox::vmm::Confinement;
+use tokio::sync::watch;
+
+use super::interrupt::{Interrupt, wait_for_vmms};
+use super::latency::strategy;
+use super::output::Output;
+use super::status::{self, Status};
+use super::vm::VmmBinary;
+use super::{Failure, usage};
+use substrate::ChangedFiles;
+
+/// Where `--json` writes to standard output.
+const STDOUT: &str = "-";
+
+/// Attacks a sandbox with a battery of probes, and reports for each whether it held: what a tool leaves for the next one,
+/// the host's files, exhaustion, time bombs, forged results, the channel, network, and lies that a reset has to find.
+///
+/// The image needs the tool `sh`. A probe that can't be tried is skipped and does not count as passed: of the lies the command
+/// tells those that a changed file tells, and the others take a guest or a VMM that lies. --without leaves them out.
+#[derive(clap::Args)]
+#[command(
+    override_usage = "chv-sandbox redteam --golden DIR [OPTIONS]\n       \
+                      chv-sandbox redteam --stub [OPTIONS]",
+    after_help = status::help(&[
+        (Status::Yes, "every probe passed"),
+        (Status::No, "a breach: a probe failed; the report has the evidence"),
+        (Status::Undecided, "no breach, but a probe was skipped, or the report could not be written"),
+    ])
+)]
+pub(crate) struct Args {
+    /// The golden snapshot
+    #[arg(long, value_name = "DIR", required_unless_present = "stub")]
+    golden: Option<PathBuf>,
+    /// Attack the stub, which is made of nothing, to see a report without KVM: it has no `sh`, so every probe is skipped
+    #[arg(long, conflicts_with = "golden")]
+    stub: bool,
+    /// How many dispatches look for the markers of those before them
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
+    dispatches: u64,
+    /// Try these probes alone, each by its name or that of its family
+    #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1..)]
+    only: Vec<String>,
+    /// Leave these out
+    #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1..)]
+    without: Vec<String>,
+    /// How the sandbox is reset: fresh, in_place [default: the sandbox's own]
+    #[arg(long, value_name = "STRATEGY", value_parser = strategy)]
+    strategy: Option<Strategy>,
+    /// How many spares wait with the strategy fresh
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_SPARES)))]
+    spares: Option<u32>,
+    /// Write the report as JSON to this file, or with - to standard output in the table's place
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    vmm: VmmBinary,
+    /// Start the VMMs without a boundary
+    #[arg(long)]
+    unconfined: bool,
+    /// Where each VMM's private directory is made [default: in the user's runtime directory]
+    #[arg(long, value_name = "DIR")]
+    run_root: Option<PathBuf>,
+    /// Multiplies every time limit; an emulated guest needs 10 or so
+    #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    patience: u32,
+}
+
+/// Runs `chv-sandbox redteam`.
+pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
+    let interrupt = Interrupt::catch()?;
+    let plan = Arc::new(args.plan()?);
+    // Before anything is attacked, for that takes long.
+    let to_stdout = args.json.as_deref() == Some(Path::new(STDOUT));
+    let json = args.json.as_deref().filter(|_| !to_stdout);
+    let json = json.map(Output::prepare).transpose()?;
+    let progress = Arc::new(Progress::default());
+    let (stop, stopped) = watch::channel(false);
+    let mut attacked = pin!(attack(&plan, &progress, stopped));
+    let (report, signalled) = tokio::select! {
+        biased;
+        report = &mut attacked => (report, None),
+        signalled = interrupt.received() => {
+            stop.send_replace(true);
+            (attacked.await, Some(signalled))
+        }
+        never = progress::show(&plan, &progress) => match never {},
+    };
+    wait_for_vmms().await;
+    if to_stdout {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        for line in table::lines(&report) {
+            println!("{line}");
+        }
+    }
+    if let Some(json) = json {
+        json.write(&serde_json::to_vec_pretty(&report)?)?;
+    }
+    match signalled {
+        Some(signalled) => Err(signalled.into()),
+        None => Ok(status_of(&report)),
+    }
+}
+
+/// A breach is worse than what could not be tried.
+fn status_of(report: &RedteamReport) -> Status {
+    if report.is_breached() {
+        Status::No
+    } else if report.is_passed() {
+        Status::Yes
+    } else {
+        Status::Undecided
+    }
+}
+
+impl Args {
+    fn plan(&self) -> Result<Plan, Failure> {
+        let mut plan = match &self.golden {
+            Some(golden) => self.plan_of(golden)?,
+            None => Plan::new(async || {
+                let stub: Arc<dyn Sandbox> = Arc::new(StubSandbox::default());
+                Ok(stub)
+            }),
+        };
+        let wrong = |error| usage("redteam", error);
+        if !self.only.is_empty() {
+            plan = plan.only(&self.only).map_err(wrong)?;
+        }
+        plan = plan.without(&self.without).map_err(wrong)?;
+        if plan.probes().is_empty() {
+            return Err(usage("redteam", "no probe is left to be tried"));
+        }
+        (plan.dispatches, plan.patience) = (self.dispatches, self.patience);
+        let arguments = std::env::args_os().skip(1);
+        let arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());
+        plan.command_line = ["chv-sandbox".to_owned()]
+            .into_iter()
+            .chain(arguments)
+            .collect();
+        Ok(plan)
+    }
+
+    fn plan_of(&self, directory: &Path) -> Result<Plan, Failure> {
+        let golden = Golden::open(directory)?;
+        let mut origin = GoldenOrigin::new(directory);
+        if let Some(strategy) = self.strategy {
+            origin = origin.strategy(strategy);
+        }
+        if let Some(spares) = self.spares {
+            origin = origin.spares(spares);
+        }
+        let config = self.configuration(origin);
+        let made = config.clone();
+        let mut plan = Plan::new(move || {
+            let config = made.clone();
+            async move {
+                let sandbox: Arc<dyn Sandbox> =
+                    Arc::new(ChvSandbox::new(config).map_err(MakeError::from)?);
+                Ok(sandbox)
+            }
+        });
+        plan.subject = Subject {
+            golden: Some(directory.display().to_string()),
+            release: Some(golden.manifest().release.to_string()),
+            strategy: self.strategy.map(|strategy| {
+                let is_fresh = strategy == Strategy::Fresh;
+                if is_fresh { "fresh" } else { "in_place" }.to_owned()
+            }),
+        };
+        Ok(plan.with_substrate(ChangedFiles::new(directory, config)))
+    }
+
+    fn configuration(&self, origin: GoldenOrigin) -> SandboxConfig {
+        let config = SandboxConfig::new(origin)
+            .vmm(&self.vmm.path)
+            // Some probes send a second tool to see whether it is taken.
+            .tools_per_reset(ToolsPerReset::Many)
+            .limits(TimeLimits::default().scaled(self.patience));
+        let config = match self.unconfined {
+            true => config.confinement(Confinement::off()),
+            false => config,
+        };
+        match &self.run_root {
+            Some(run_root) => config.run_root(run_root),
+            None => config,
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What a tool leaves for the next one: each dispatch looks for the markers of those before it, and leaves its own.
+//!
+//! One script serves all channels, so that many dispatches are cheap. A marker has the battery's random id, the number of its
+//! dispatch and a random part. Random bytes, the clock, memory in use and open files are judged here, by what the guest says of
+//! them over all dispatches.
+
+use std::collections::{BTreeMap, HashSet};
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::Script;
+use crate::causes::Causes;
+use crate::redteam::attacker::Attacker;
+use crate::redteam::probe::Probe;
+use crate::redteam::script::Findings;
+use crate::redteam::{Family, Verdict};
+
+const SCRIPT: &str = include_str!("scripts/markers.sh");
+
+/// How much memory a marker holds, in KiB.
+const HELD_KIB: i64 = 8 * 1024;
+
+/// What a guest's available memory varies by from one dispatch to the next, in KiB.
+const SLACK_KIB: i64 = HELD_KIB / 2;
+
+/// What the kernel's count of open files varies by: it is exact to a batch for each processor.
+const SLACK_FILES: i64 = 64;
+
+/// How far a guest's clock may be from the host's, in seconds.
+const SLACK_SECONDS: i64 = 5;
+
+/// How many dispatches may find markers before the rest is left out: it would say nothing new.
+const ENOUGH: u64 = 8;
+
+/// How many pieces of evidence are kept for a channel.
+const KEPT: usize = 4;
+
+/// By what a tool may leave a marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Channel {
+    File,
+    Process,
+    Memory,
+    Descriptor,
+    Environment,
+    Clock,
+    Random,
+}
+
+impl Channel {
+    /// Its name in the script.
+    fn name(self) -> &'static str {
+        match self {
+            Channel::File => "file",
+            Channel::Process => "process",
+            Channel::Memory => "memory",
+            Channel::Descriptor => "descriptor",
+            Channel::Environment => "environment",
+            Channel::Clock => "clock",
+            Channel::Random => "random",
+        }
+    }
+}
+
+pub(super) const PROBES: &[Probe] = &[
+    Probe {
+        name: "marker_file",
+        family: Family::Markers,
+        tries: "leaves a file in every directory that a tool can write to",
+        breach: "a later dispatch finds the file of an earlier one",
+        attempt: |attacker| Box::pin(verdict(attacker, Channel::File)),
+    },
+    Probe {
+        name: "marker_process",
+        family: Family::Markers,
+        tries: "leaves a process that goes on writing a file",
+        breach: "a later dispatch sees the process, or its file appear again",
+        attempt: |attacker| Box::pin(verdict(attacker, Channel::Process)),
+    },
+    Probe {
+        name: "marker_memory",
+        family: Family::Markers,
+        tries: "leaves a process that holds 8 MiB of memory",
+        breach: "a later dispatch has less memory available than the first one",
+        attempt: |attacker| Box::pin(verdict(attacker, Channel::Memory)),
+    },
+    Probe {
+        name: "marker_descriptor",
+        family: Family::Markers,
+        tries: "leaves a process with open descriptors of its marker",
+        breach: "a later dispatch sees such a descriptor, or more open files than the first one",
+        attempt: |attacker| Box::pin(verdict(attacker, Channel::Descriptor)),
+    },
+    Probe {
+        name: "marker_environment",
+        family: Family::Markers,
+        tries: "leaves a process with its marker in the environment",
+        breach: "a later dispatch finds it in its own environment or in that of a process",
+        attempt: |attacker| Box::pin(verdict(attacker, Channel::Environment)),
+    },
+    Probe {
+        name: "marker_clock",
+        family: Family::Markers,
+        tries: "sets the guest's clock to what it shows, and compares it with the host's",
+        breach: "a tool can set it, or the clock of a dispatch is more than 5 s from the host's, or before that of an earlier one",
+        attempt: |attacker| Box::pin(verdict(attacker, Channel::Clock)),
+    },
+    Probe {
+        name: "marker_random",
+        family: Family::Markers,
+        tries: "reads 32 bytes of the random pool in each dispatch",
+        breach: "two dispatches read the same bytes",
+        attempt: |attacker| Box::pin(verdict(attacker, Channel::Random)),
+    },
+];
+
+/// What all dispatches found.
+#[derive(Debug, Default)]
+pub(in crate::redteam) struct Rounds {
+    made: u64,
+    tried: BTreeMap<Channel, u64>,
+    breaches: BTreeMap<Channel, Breach>,
+    cannot: BTreeMap<Channel, String>,
+    /// Why not all were made.
+    stopped: Option<String>,
+    random: HashSet<String>,
+    first_available: Option<i64>,
+    first_open: Option<i64>,
+    last_clock: Option<i64>,
+}
+
+#[derive(Debug, Default)]
+struct Breach {
+    dispatches: u64,
+    evidence: Vec<String>,
+}
+
+/// How one channel came out. The first that asks makes the dispatches for all.
+async fn verdict(attacker: &mut Attacker, channel: Channel) -> Verdict {
+    if attacker.rounds.is_none() {
+        let rounds = Rounds::make(attacker).await;
+        attacker.rounds = Some(rounds);
+    }
+    match &attacker.rounds {
+        Some(rounds) => rounds.verdict(channel, attacker.plan.dispatches),
+        None => Verdict::skipped("no dispatch was made"),
+    }
+}
+
+impl Rounds {
+    async fn make(attacker: &mut Attacker) -> Rounds {
+        let mut rounds = Rounds::default();
+        let wanted = attacker.plan.dispatches;
+        if wanted < 2 {
+            rounds.stopped = Some("fewer than two dispatches find no marker".to_owned());
+        }
+        while rounds.stopped.is_none() && rounds.made < wanted {
+            let n = rounds.made;
+            let marker = format!("chv-{}-{n}-{}", attacker.id, Uuid::new_v4().simple());
+            let bytes = (HELD_KIB * 1024).to_string();
+            let variables = [
+                ("id", attacker.id.as_str()),
+                ("n", &n.to_string()),
+                ("marker", &marker),
+                ("bytes", &bytes),
+            ];
+            let script = Script::new("markers", SCRIPT, &variables);
+            let before = Timestamp::now().as_second();
+            let round = match attacker.round(&script).await {
+                Ok(round) => round,
+                Err(trouble) => {
+                    rounds.stopped = Some(Causes(&trouble).to_string());
+                    break;
+                }
+            };
+            let findings = script.findings(&round.execution);
+            rounds.add(&findings, before, Timestamp::now().as_second());
+            if !findings.ended {
+                rounds.stopped = Some(findings.unfinished());
+            } else if let Err(trouble) = round.reset {
+                rounds.stopped = Some(Causes(&trouble).to_string());
+            } else if rounds
+                .breaches
+                .values()
+                .any(|breach| breach.dispatches >= ENOUGH)
+            {
+                rounds.stopped = Some("enough markers were found".to_owned());
+            }
+        }
+        rounds
+    }
+
+    /// Adds what a dispatch said that ran between two times of the host.
+    fn add(&mut self, findings: &Findings, before: i64, after: i64) {
+        let n = self.made;
+        self.made += 1;
+        use Channel::*;
+        for channel in [
+            File,
+            Process,
+            Memory,
+            Descriptor,
+            Environment,
+            Clock,
+            Random,
+        ] {
+            let name = channel.name();
+            if findings.tried.contains(name) {
+                *self.tried.entry(channel).or_default() += 1;
+            }
+            if let Some((_, reason)) = findings.cannot.iter().find(|(what, _)| what == name) {
+                self.cannot.insert(channel, reason.clone());
+            }
+            let mut seen: Vec<String> = findings
+                .breaches
+                .iter()
+                .filter(|(what, _)| what == name)
+                .map(|(_, seen)| seen.clone())
+                .collect();
+            match self.judge(channel, findings, before, after) {
+                Ok(judged) => seen.extend(judged),
+                Err(reason) => drop(self.cannot.insert(channel, reason)),
+            }
+            if !seen.is_empty() {
+                let breach = self.breaches.entry(channel).or_default();
+                breach.dispatches += 1;
+                let room = KEPT.saturating_sub(breach.evidence.len());
+                let seen = seen.into_iter().take(room);
+                breach
+                    .evidence
+                    .extend(seen.map(|seen| format!("dispatch {n}: {seen}")));
+            }
+        }
+    }
+
+    /// What the host itself concludes: the breach, if there is one, or why it can't conclude anything.
+    fn judge(
+        &mut self,
+        channel: Channel,
+        findings: &Findings,
+        before: i64,
+        after: i64,
+    ) -> Result<Option<String>, String> {
+        let number = |key: &str| {
+            let said = findings.said.get(key);
+            said.and_then(|said| said.parse::<i64>().ok())
+        };
+        match channel {
+            Channel::File | Channel::Process | Channel::Environment => Ok(None),
+            Channel::Memory => {
+                let available = number("available")
+                    .ok_or("the guest does not say how much memory is available")?;
+                let first = *self.first_available.get_or_insert(available);
+                let is_less = available < first.saturating_sub(SLACK_KIB);
+                Ok(is_less
+                    .then(|| format!("{available} KiB are available, {first} KiB were at first")))
+            }
+            Channel::Descriptor => {
+                let open =
+                    number("open").ok_or("the guest does not say how many files are open")?;
+                let first = *self.first_open.get_or_insert(open);
+                let are_more = open > first.saturating_add(SLACK_FILES);
+                Ok(are_more.then(|| format!("{open} files are open, {first} were at first")))
+            }
+            Channel::Clock => {
+                let clock = number("clock").ok_or("the guest does not say what time it is")?;
+                let last = self.last_clock.replace(clock);
+                if clock < before - SLACK_SECONDS || clock > after + SLACK_SECONDS {
+                    return Ok(Some(format!(
+                        "the guest's clock says {clock}, the host's {before} to {after}"
+                    )));
+                }
+                let earlier = last.filter(|last| *last > clock);
+                Ok(earlier.map(|last| format!("the clock says {clock}, and said {last} before")))
+            }
+            Channel::Random => {
+                let random = findings.said.get("random");
+                let random = random.filter(|random| {
+                    random.len() == 64 && random.bytes().all(|byte| byte.is_ascii_hexdigit())
+                });
+                let random = random.ok_or("the guest gives no 32 random bytes")?;
+                let is_new = self.random.insert(random.clone());
+                Ok((!is_new).then(|| format!("{random} was read by an earlier dispatch")))
+            }
+        }
+    }
+
+    fn verdict(&self, channel: Channel, wanted: u64) -> Verdict {
+        let Rounds { made, .. } = self;
+        if let Some(breach) = self.breaches.get(&channel) {
+            let count = format!("{} of {made} dispatches found it", breach.dispatches);
+            return Verdict::failed(breach.evidence.iter().cloned().chain([count]));
+        }
+        if let Some(reason) = &self.stopped {
+            return Verdict::skipped(format!("after {made} of {wanted} dispatches: {reason}"));
+        }
+        if let Some(reason) = self.cannot.get(&channel) {
+            return Verdict::skipped(reason);
+        }
+        let tried = self.tried.get(&channel).copied().unwrap_or_default();
+        if tried < *made {
+            return Verdict::skipped(format!("it was tried in {tried} of {made} dispatches"));
+        }
+        Verdict::passed(format!(
+            "tried in {made} dispatches with a reset after each; none found anything of an earlier one"
+        ))
+    }
+}

@@ -1,0 +1,142 @@
+//! The lies that a reset has to find, one for each source of its verification.
+
+use std::io;
+
+use tokio::task::spawn_blocking;
+
+use crate::causes::Causes;
+use crate::redteam::attacker::Attacker;
+use crate::redteam::probe::Probe;
+use crate::redteam::substrate::{Moment, StagedLie};
+use crate::redteam::{Family, Verdict};
+use crate::sandbox::{BootFailure, Error, Sandbox, Source, ToolInvocation};
+
+/// A probe for the lie about one source.
+macro_rules! lie {
+    ($name:literal, $source:ident, $tries:literal) => {
+        Probe {
+            name: $name,
+            family: Family::Substrate,
+            tries: $tries,
+            breach: "the reset is verified, or the sandbox boots, or it takes a tool after that",
+            attempt: |attacker| Box::pin(lie(attacker, Source::$source)),
+        }
+    };
+}
+
+pub(super) const PROBES: &[Probe] = &[
+    lie!("lie_fs_hash", FsHash, "changes a byte of a disk"),
+    lie!(
+        "lie_open_fd_count",
+        OpenFdCount,
+        "has the guest count another number of open descriptors"
+    ),
+    lie!(
+        "lie_vmm_api_state",
+        VmmApiState,
+        "has the VM in another state"
+    ),
+    lie!(
+        "lie_disk_identity",
+        DiskIdentity,
+        "has the VMM serve another disk than the one that is digested"
+    ),
+    lie!("lie_guest_nonce", GuestNonce, "has another guest answer"),
+    lie!(
+        "lie_guest_randomness",
+        GuestRandomness,
+        "has the guest not reseed its random pool"
+    ),
+    lie!("lie_guest_clock", GuestClock, "has the guest's clock wrong"),
+    lie!(
+        "lie_vmm_identity",
+        VmmIdentity,
+        "has another process answer in the VMM's place"
+    ),
+    lie!(
+        "lie_guest_memory",
+        GuestMemory,
+        "changes a byte of the snapshot's memory"
+    ),
+];
+
+async fn lie(attacker: &mut Attacker, source: Source) -> Verdict {
+    let Some(substrate) = &attacker.plan.substrate else {
+        return Verdict::skipped("nothing here can tell this lie");
+    };
+    let staged = match substrate.stage(source).await {
+        Ok(staged) => staged,
+        Err(reason) => return Verdict::skipped(reason),
+    };
+    let sandbox = staged.sandbox.clone();
+    let verdict = told(staged).await;
+    sandbox.shutdown().await;
+    verdict
+}
+
+/// Tells the lie, and sees whether it is found.
+async fn told(lie: StagedLie) -> Verdict {
+    let StagedLie {
+        sandbox,
+        moment,
+        what,
+        tell,
+    } = lie;
+    let found = match moment {
+        Moment::BeforeBoot => {
+            if let Err(reason) = tell_it(tell).await {
+                return Verdict::skipped(format!("{what}: {reason}"));
+            }
+            sandbox.boot().await
+        }
+        Moment::BeforeReset => {
+            if let Err(error) = sandbox.boot().await {
+                return Verdict::skipped(format!("no sandbox could be made: {}", Causes(&error)));
+            }
+            if let Err(reason) = tell_it(tell).await {
+                return Verdict::skipped(format!("{what}: {reason}"));
+            }
+            sandbox.reset().await.map(drop)
+        }
+    };
+    let error = match found {
+        Ok(()) => return Verdict::failed([format!("{what}: nothing was found")]),
+        Err(error) => error,
+    };
+    let text = Causes(&error).to_string();
+    if !is_found(&error) {
+        return Verdict::skipped(format!("{what}: it ended otherwise: {text}"));
+    }
+    match takes_a_tool(&*sandbox).await {
+        true => Verdict::failed([
+            format!("{what}: {text}"),
+            "a tool was taken after that".to_owned(),
+        ]),
+        false => Verdict::passed(format!("{what}: {} ({text})", error.code())),
+    }
+}
+
+/// A file that is under a lease opens only once its holder has given way, so this may block.
+async fn tell_it(tell: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), String> {
+    match spawn_blocking(tell).await {
+        Ok(told) => told.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether an error says that something is not what it should be, and not only that something went wrong.
+fn is_found(error: &Error) -> bool {
+    match error {
+        Error::ResetDivergence(_) | Error::ResetTimeout(_) | Error::ResetRefused(_) => true,
+        Error::BootFailed(failure) => matches!(
+            **failure,
+            BootFailure::Golden(_) | BootFailure::Unverified(_)
+        ),
+        _ => false,
+    }
+}
+
+async fn takes_a_tool(sandbox: &dyn Sandbox) -> bool {
+    let echo = ToolInvocation::new("echo", serde_json::json!({ "message": "still there" }));
+    sandbox.execute_tool(echo).await.is_ok()
+}

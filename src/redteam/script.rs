@@ -1,0 +1,194 @@
+//! The scripts that a probe runs in the guest, and what they say.
+//!
+//! A script says what it tried, what it broke into and what it could not try in lines of its own. Each begins with a token that
+//! is random for each dispatch, so that a line of an earlier dispatch counts for nothing:
+//!
+//! ```text
+//! TOKEN tried mount
+//! TOKEN breach mount 9p host can be mounted
+//! TOKEN cannot connect the image has no nc
+//! TOKEN say clock 1789000000
+//! TOKEN end
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::Verdict;
+use crate::sandbox::{ToolExecution, ToolInvocation};
+use crate::sanitize;
+
+const PRELUDE: &str = include_str!("battery/scripts/prelude.sh");
+
+/// How many lines of a script count. An honest one has far fewer.
+const MAX_LINES: usize = 1000;
+
+/// How long a value may be, in characters.
+const LONGEST: usize = 240;
+
+/// A script for the tool `sh`.
+#[derive(Clone, Debug)]
+pub(super) struct Script {
+    text: String,
+    token: String,
+}
+
+impl Script {
+    /// The script of the probe `name`, whose `body` finds `variables` set. No value may have a quote in it.
+    pub(super) fn new(name: &str, body: &str, variables: &[(&str, &str)]) -> Script {
+        let token = Uuid::new_v4().simple().to_string();
+        let mut text = format!("# chv-sandbox redteam: {name}\ntoken='{token}'\n");
+        for (variable, value) in variables {
+            debug_assert!(!value.contains('\''), "{value}");
+            text.push_str(&format!("{variable}='{value}'\n"));
+        }
+        text.push_str(PRELUDE);
+        text.push_str(body);
+        text.push_str("\necho \"$token end\"\n");
+        Script { text, token }
+    }
+
+    /// One that writes exactly what it has to, and no line of its own.
+    pub(super) fn bare(name: &str, body: &str) -> Script {
+        Script {
+            text: format!("# chv-sandbox redteam: {name}\n{body}"),
+            token: Uuid::new_v4().simple().to_string(),
+        }
+    }
+
+    pub(super) fn invocation(&self) -> ToolInvocation {
+        ToolInvocation::new("sh", json!({ "script": self.text }))
+    }
+
+    /// What its output says.
+    pub(super) fn findings(&self, execution: &ToolExecution) -> Findings {
+        let mut findings = Findings {
+            outcome: execution.outcome.to_string(),
+            ..Findings::default()
+        };
+        let text = execution.stdout.text();
+        let lines = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(self.token.as_str())?;
+            rest.strip_prefix(' ')
+        });
+        for line in lines.take(MAX_LINES) {
+            let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+            let (subject, value) = rest.split_once(' ').unwrap_or((rest, ""));
+            let subject = sanitize::line(subject, LONGEST);
+            let value = sanitize::line(value, LONGEST);
+            match verb {
+                "tried" => drop(findings.tried.insert(subject)),
+                "breach" => findings.breaches.push((subject, value)),
+                "cannot" => findings.cannot.push((subject, value)),
+                "say" => drop(findings.said.insert(subject, value)),
+                "end" => findings.ended = true,
+                _ => {}
+            }
+        }
+        findings
+    }
+}
+
+/// What a script said.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) tried: BTreeSet<String>,
+    /// What was broken into, and what was seen.
+    pub(super) breaches: Vec<(String, String)>,
+    /// What could not be tried, and why.
+    pub(super) cannot: Vec<(String, String)>,
+    pub(super) said: BTreeMap<String, String>,
+    pub(super) ended: bool,
+    /// How the tool ended, in words.
+    pub(super) outcome: String,
+}
+
+impl Findings {
+    /// The verdict where the script alone decides.
+    pub(super) fn verdict(&self) -> Verdict {
+        let named = |(subject, value): &(String, String)| format!("{subject}: {value}");
+        if !self.breaches.is_empty() {
+            Verdict::failed(self.breaches.iter().map(named))
+        } else if !self.ended {
+            Verdict::skipped(self.unfinished())
+        } else if !self.cannot.is_empty() {
+            let reasons: Vec<String> = self.cannot.iter().map(named).collect();
+            Verdict::skipped(reasons.join("; "))
+        } else if self.tried.is_empty() {
+            Verdict::skipped("the script tried nothing")
+        } else {
+            Verdict::passed(format!("tried, and nothing came of it: {}", self.what()))
+        }
+    }
+
+    /// What was tried.
+    pub(super) fn what(&self) -> String {
+        let tried: Vec<&str> = self.tried.iter().map(String::as_str).collect();
+        tried.join(", ")
+    }
+
+    pub(super) fn unfinished(&self) -> String {
+        format!("the script did not come to its end: {}", self.outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::ToolOutcome;
+
+    fn findings(script: &Script, lines: &str) -> Findings {
+        let text = lines.replace("TOKEN", &script.token);
+        let outcome = ToolOutcome::Exited { code: 0 };
+        script.findings(&ToolExecution::new(outcome, text, ""))
+    }
+
+    #[track_caller]
+    fn check(lines: &str, expected: &str) {
+        let script = Script::new("test", "", &[]);
+        assert_eq!(
+            findings(&script, lines).verdict().name(),
+            expected,
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn only_a_script_that_tried_something_and_ended_passes() {
+        check("TOKEN tried x\nTOKEN end\n", "passed");
+        check("TOKEN tried x\n", "skipped");
+        check("TOKEN end\n", "skipped");
+        check("", "skipped");
+        check(
+            "TOKEN tried x\nTOKEN cannot y no nc\nTOKEN end\n",
+            "skipped",
+        );
+        check("TOKEN tried x\nTOKEN breach x seen\nTOKEN end\n", "failed");
+        check("TOKEN breach x seen", "failed");
+    }
+
+    #[test]
+    fn a_line_without_the_token_counts_for_nothing() {
+        check("tried x\nend\n0123 tried x\n0123 end\n", "skipped");
+        check("TOKENtried x\nTOKEN  end\n", "skipped");
+        check("TOKEN tried x\n0123 breach x seen\nTOKEN end\n", "passed");
+        check(" TOKEN tried x\nTOKEN end", "skipped");
+    }
+
+    #[test]
+    fn two_scripts_have_different_tokens() {
+        let (one, two) = (Script::new("a", "", &[]), Script::new("a", "", &[]));
+        assert_ne!(one.token, two.token);
+    }
+
+    #[test]
+    fn a_flood_of_lines_is_cut() {
+        let script = Script::new("test", "", &[]);
+        let flood = "TOKEN breach x \u{1b}[2J\n".repeat(MAX_LINES * 3);
+        let findings = findings(&script, &flood);
+        assert_eq!(findings.breaches.len(), MAX_LINES);
+        assert!(!findings.breaches[0].1.contains('\u{1b}'));
+    }
+}
