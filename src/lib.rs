@@ -64,6 +64,8 @@ pub mod overlay;
 pub mod redteam;
 #[cfg(feature = "replay")]
 pub mod replay;
+#[cfg(any(feature = "latency", feature = "redteam"))]
+mod report_json;
 pub mod sandbox;
 pub mod sanitize;
 pub mod socket;

@@ -47,10 +47,11 @@ pub use error::Error;
 pub use page::page;
 pub use plan::{Case, MAX_AT_ONCE, MAX_RECORDED, Plan, Subject};
 pub use report::{
-    CaseReport, CaseState, Failure, LatencyReport, LayerFacts, NotMeasured, Options, ReportError,
+    CaseReport, CaseState, Failure, LatencyReport, LayerFacts, NotMeasured, Options,
     SCHEMA_VERSION, StepReport, VmmRelease,
 };
 pub use samples::{Bucket, Distribution, MAX_SAMPLES};
 pub use time::Time;
 
 pub use crate::host_facts::{HostFacts, Platform, RunsOn};
+pub use crate::report_json::ReportError;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Distribution, HostFacts, RunsOn};
+use crate::report_json::{self, ReportError};
 
 /// The version of the report's schema.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -160,21 +161,6 @@ pub struct NotMeasured {
     pub reason: String,
 }
 
-/// Why a text is no report.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReportError {
-    /// It isn't JSON of this shape.
-    #[error("it is no report of latencies")]
-    Malformed(#[source] serde_json::Error),
-    /// It is of another version of the schema.
-    #[error("it has schema_version {found}, not {SCHEMA_VERSION}")]
-    Version {
-        /// The version.
-        found: u64,
-    },
-}
-
 impl LatencyReport {
     /// Reads a report as JSON.
     ///
@@ -182,19 +168,7 @@ impl LatencyReport {
     ///
     /// [`ReportError::Version`] for one of another schema, [`ReportError::Malformed`] for anything else.
     pub fn from_json(json: &[u8]) -> Result<LatencyReport, ReportError> {
-        // Another version has other fields: to name the first of them would explain nothing.
-        #[derive(Deserialize)]
-        struct Header {
-            schema_version: u64,
-        }
-        let Header { schema_version } =
-            serde_json::from_slice(json).map_err(ReportError::Malformed)?;
-        if schema_version != u64::from(SCHEMA_VERSION) {
-            return Err(ReportError::Version {
-                found: schema_version,
-            });
-        }
-        serde_json::from_slice(json).map_err(ReportError::Malformed)
+        report_json::parse(json, "report of latencies", SCHEMA_VERSION)
     }
 
     /// Whether every case came to its end.

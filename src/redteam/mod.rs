@@ -47,9 +47,10 @@ mod report;
 mod script;
 mod substrate;
 
+pub use crate::report_json::ReportError;
 pub use battery::probes;
 pub use driver::{Progress, attack};
 pub use plan::{MakeError, Plan, Subject, UnknownProbe};
 pub use probe::{Family, Probe, Verdict};
-pub use report::{ProbeReport, RedteamReport, ReportError, ResetCounts, SCHEMA_VERSION};
+pub use report::{ProbeReport, RedteamReport, ResetCounts, SCHEMA_VERSION};
 pub use substrate::{Moment, StagedLie, Substrate};

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Family, Verdict};
 use crate::host_facts::{HostFacts, RunsOn};
+use crate::report_json::{self, ReportError};
 
 /// The version of the report's schema.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -83,21 +84,6 @@ pub struct ProbeReport {
     pub micros: u64,
 }
 
-/// Why a text is no report.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReportError {
-    /// It isn't JSON of this shape.
-    #[error("it is no report of a redteam battery")]
-    Malformed(#[source] serde_json::Error),
-    /// It is of another version of the schema.
-    #[error("it has schema_version {found}, not {SCHEMA_VERSION}")]
-    Version {
-        /// The version.
-        found: u64,
-    },
-}
-
 impl RedteamReport {
     /// Reads a report as JSON.
     ///
@@ -105,19 +91,7 @@ impl RedteamReport {
     ///
     /// [`ReportError::Version`] for one of another schema, [`ReportError::Malformed`] for anything else.
     pub fn from_json(json: &[u8]) -> Result<RedteamReport, ReportError> {
-        // Another version has other fields: to name the first of them would explain nothing.
-        #[derive(Deserialize)]
-        struct Header {
-            schema_version: u64,
-        }
-        let Header { schema_version } =
-            serde_json::from_slice(json).map_err(ReportError::Malformed)?;
-        if schema_version != u64::from(SCHEMA_VERSION) {
-            return Err(ReportError::Version {
-                found: schema_version,
-            });
-        }
-        serde_json::from_slice(json).map_err(ReportError::Malformed)
+        report_json::parse(json, "report of a redteam battery", SCHEMA_VERSION)
     }
 
     /// Whether there was a probe, and each one passed.

@@ -49,7 +49,7 @@ async fn another_schema_is_named_and_nothing_else_is_a_report() {
     value["schema_version"] = json!(2);
     let error = RedteamReport::from_json(value.to_string().as_bytes()).unwrap_err();
     assert!(
-        matches!(error, ReportError::Version { found: 2 }),
+        matches!(error, ReportError::Version { found: 2, .. }),
         "{error:?}"
     );
     let mut lies = vec![String::new(), "[]".to_owned(), "{}".to_owned()];
@@ -69,7 +69,7 @@ async fn another_schema_is_named_and_nothing_else_is_a_report() {
     for lie in lies {
         let error = RedteamReport::from_json(lie.as_bytes()).unwrap_err();
         assert!(
-            matches!(error, ReportError::Malformed(_)),
+            matches!(error, ReportError::Malformed { .. }),
             "{lie}: {error:?}"
         );
     }

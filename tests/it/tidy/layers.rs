@@ -53,6 +53,7 @@ const BESIDE: &[(&str, &[&str])] = &[
             "guest",
             "causes",
             "host_facts",
+            "report_json",
             "limits",
             "sanitize",
         ],
@@ -65,10 +66,12 @@ const BESIDE: &[(&str, &[&str])] = &[
             "guest",
             "causes",
             "host_facts",
+            "report_json",
             "sanitize",
         ],
     ),
     ("host_facts", &["vmm"]),
+    ("report_json", &[]),
     (
         "compat",
         &[
