@@ -1,4 +1,4 @@
-//! What is fuzzed: each reader of bytes that come from a guest, a VMM, a disk or a file, as a function of bytes.
+//! Fuzz targets: each reader of bytes that come from a guest, a VMM, a disk or a file, as a function of bytes.
 //!
 //! Only tests and fuzzers compile this (`cfg(fuzzing)` is set by `cargo fuzz`). A target stands beside the code that it
 //! feeds, in `fuzz.rs`. It panics where the code under test panics, and where something that has to hold for all input does

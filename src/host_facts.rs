@@ -1,4 +1,4 @@
-//! What a report says of the host: [`HostFacts`], and with [`RunsOn`] whether its virtualisation is hardware's.
+//! The host as a report describes it: [`HostFacts`], and with [`RunsOn`] whether its virtualisation is hardware's.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! What is attacked, with what.
+//! The plan of an attack: the sandbox, the probes, the number of dispatches.
 
 use std::error::Error;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What a reset rests on, told to lie.
+//! The substrate of a reset (disks, memory, the VMM, the guest), told to lie.
 
 use std::fmt;
 use std::io;

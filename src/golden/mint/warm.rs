@@ -9,7 +9,7 @@
 //! and after the last have to be the same. Both times the guest has written out what it had to write. The descriptors that are
 //! counted as a baseline are those after the last tool.
 //!
-//! What the layers held stays in the snapshot as free memory. It makes the snapshot larger by as much as the tools wrote.
+//! The memory of the layers stays in the snapshot as free memory. It makes the snapshot larger by as much as the tools wrote.
 
 use std::fmt;
 use std::time::Duration;

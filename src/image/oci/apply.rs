@@ -1,6 +1,6 @@
 //! Applies layers to a tree, one after the other: entries, whiteouts, opaque directories.
 //!
-//! What a layer may not do is an error for the whole image. Devices are the exception: a guest has its own, so they are
+//! A layer that breaks a rule is an error for the whole image. Devices are the exception: a guest has its own, so they are
 //! skipped and counted.
 
 use std::collections::{BTreeMap, HashSet};

@@ -1,4 +1,4 @@
-//! What can be wrong with a container image.
+//! Errors about container images.
 
 use std::{io, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! What an image's configuration says of its programs, as tools are to have it: environment, directory, user.
+//! The environment, the directory and the user that an image's configuration gives to its programs, for tools.
 
 use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt};
 

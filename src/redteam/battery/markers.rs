@@ -1,4 +1,4 @@
-//! What a tool leaves for the next one: each dispatch looks for the markers of those before it, and leaves its own.
+//! Markers, which a tool leaves for the next one: each dispatch looks for the markers of those before it, and leaves its own.
 //!
 //! One script serves all channels, so that many dispatches are cheap. A marker has the battery's random id, the number of its
 //! dispatch and a random part. Random bytes, the clock, memory in use and open files are judged here, by what the guest says of
