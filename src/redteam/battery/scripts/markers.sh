@@ -42,8 +42,11 @@ for place in $places; do
   tried file
   work=$place
 done
-# To set the clock takes a right that no tool has. It is set to what it shows: where that works, nothing is harmed.
-if date -s "@$(date +%s)" >/dev/null 2>&1; then breach clock "a tool can set it"; fi
+# To set the clock takes a right that no tool has. It is set to what it shows: where that works, nothing is harmed. Where it
+# doesn't, busybox says so on its standard error, and succeeds.
+if refusal=$(date -s "@$(date +%s)" 2>&1 >/dev/null) && [ -z "$refusal" ]; then
+  breach clock "a tool can set it"
+fi
 tried clock
 tried random
 if [ -n "${work:-}" ]; then
