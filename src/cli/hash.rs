@@ -1,19 +1,19 @@
 //! `chv-sandbox hash`: the digest of a file.
 
-use std::io::IsTerminal;
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chv_sandbox::overlay::{self, AccessPolicy, FileProof, Progress, Threads};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 
-use super::Failure;
 use super::interrupt::Interrupt;
 use super::status::{self, Status};
+use super::{Failure, progress};
 
 /// Prints the digest of a disk, a snapshot's file or any other regular file.
 #[derive(clap::Args)]
@@ -54,12 +54,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
             Ok((proof.digest.to_string(), everything(&proof)))
         }
     });
-    let hashed = interrupt.race(async {
-        tokio::select! {
-            hashed = hashed => hashed,
-            never = show(&progress) => match never {},
-        }
-    });
+    let hashed = interrupt.race(progress::shown(hashed, show(&progress)));
     let (digest, everything) = hashed.await???;
     match json {
         true => println!("{everything:#}"),
@@ -88,33 +83,11 @@ fn everything<D: Serialize>(proof: &FileProof<D>) -> Value {
     })
 }
 
-/// Shows on the terminal, if standard error is one, how far a digest is that takes longer than a moment. Goes on until
-/// it is dropped, and clears what it drew.
-async fn show(progress: &Progress) -> std::convert::Infallible {
+/// Shows how far a digest is that takes longer than a moment.
+async fn show(progress: &Progress) -> Infallible {
     const MOMENT: Duration = Duration::from_millis(500);
-    const REFRESH: Duration = Duration::from_millis(100);
-    if !std::io::stderr().is_terminal() {
-        return std::future::pending().await;
-    }
     sleep(MOMENT).await;
-    let bar = Cleared(ProgressBar::new(progress.length()));
+    let bar = || ProgressBar::new(progress.length());
     let template = "{wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.0.set_style(style);
-    }
-    let mut ticks = interval(REFRESH);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    loop {
-        ticks.tick().await;
-        bar.0.set_position(progress.reached());
-    }
-}
-
-/// A bar that is gone from the terminal when it is dropped.
-struct Cleared(ProgressBar);
-
-impl Drop for Cleared {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
-    }
+    progress::draw(bar, template, |bar| bar.set_position(progress.reached())).await
 }

@@ -11,7 +11,9 @@
 //! only reads is left to the end of the process. A command that does not call `catch` is ended by the signal itself, which a
 //! shell shows as the same statuses.
 
+use std::convert::Infallible;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -112,7 +114,32 @@ impl Interrupt {
         wait_for_vmms().await;
         Err(signalled)
     }
+
+    /// Does `work` to its end. A signal tells it to stop by the receiver, and it ends by itself then, with what there is. Returns
+    /// when the VMMs that it started have ended.
+    pub(crate) async fn stop<T, F: Future<Output = T>>(
+        &self,
+        work: impl FnOnce(watch::Receiver<bool>) -> F,
+        drawing: impl Future<Output = Infallible>,
+    ) -> Stopped<T> {
+        let (stop, stopped) = watch::channel(false);
+        let mut work = pin!(work(stopped));
+        let done = tokio::select! {
+            biased;
+            done = &mut work => (done, None),
+            signalled = self.received() => {
+                stop.send_replace(true);
+                (work.await, Some(signalled))
+            }
+            never = drawing => match never {},
+        };
+        wait_for_vmms().await;
+        done
+    }
 }
+
+/// What a work came to, and the signal that stopped it, if one did.
+pub(crate) type Stopped<T> = (T, Option<Signalled>);
 
 /// Waits until every VMM that was dropped has ended. One that was told to die dies anyway, but what it had started goes
 /// when it is reaped.

@@ -14,6 +14,7 @@ mod image;
 mod interrupt;
 mod latency;
 mod output;
+mod progress;
 mod record;
 mod redteam;
 mod run;

@@ -77,7 +77,7 @@ pub async fn measure(
     let (runs_on, vmm) = what_serves(plan, &mut stop).await;
     let mut report = LatencyReport {
         schema_version: SCHEMA_VERSION,
-        library: env!("CARGO_PKG_VERSION").to_owned(),
+        crate_version: env!("CARGO_PKG_VERSION").to_owned(),
         began_at,
         ended_at: began_at,
         command_line: plan.command_line.clone(),

@@ -16,8 +16,8 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub struct LatencyReport {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// The version of this library.
-    pub library: String,
+    /// The version of this crate.
+    pub crate_version: String,
     /// When the first case began.
     pub began_at: Timestamp,
     /// When the last case ended.

@@ -72,7 +72,7 @@ pub async fn attack(
     host.load_at_end = host_facts::load();
     RedteamReport {
         schema_version: SCHEMA_VERSION,
-        library: env!("CARGO_PKG_VERSION").to_owned(),
+        crate_version: env!("CARGO_PKG_VERSION").to_owned(),
         began_at,
         ended_at: Timestamp::now(),
         command_line: plan.command_line.clone(),

@@ -15,8 +15,8 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub struct RedteamReport {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// The version of this library.
-    pub library: String,
+    /// The version of this crate.
+    pub crate_version: String,
     /// When the first probe began.
     pub began_at: Timestamp,
     /// When the last one ended.

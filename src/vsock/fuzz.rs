@@ -16,7 +16,7 @@ use super::{Origin, Violation};
 use crate::guest::frame::{encode, read_frame};
 use crate::guest::protocol::{FrameType, StdinMode};
 
-/// No target waits: what is not there will not come.
+/// Never reached: a stream has all of its bytes from the start.
 const LIMIT: Duration = Duration::from_secs(600);
 
 thread_local! {

@@ -1,37 +1,21 @@
 //! How far a mint has come, on a terminal.
 
-use std::io::{self, IsTerminal};
-use std::time::Duration;
-
 use chv_sandbox::golden::{MintProgress, MintStep};
 use chv_sandbox::sanitize;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use tokio::time::interval;
+use indicatif::{HumanBytes, ProgressBar};
 
-/// How often it is drawn.
-const REFRESH: Duration = Duration::from_millis(100);
+use crate::cli::progress;
 
-/// Shows the step that is under way while `minting` goes on, if standard error is a terminal.
+/// Shows the step that is under way while `minting` goes on.
 pub(super) async fn shown<T>(progress: &MintProgress, minting: impl Future<Output = T>) -> T {
-    if !io::stderr().is_terminal() {
-        return minting.await;
-    }
-    let bar = Cleared(ProgressBar::new_spinner());
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
-        bar.0.set_style(style);
-    }
-    let mut ticks = interval(REFRESH);
-    let show = async {
-        loop {
-            ticks.tick().await;
-            bar.0.set_message(message(progress));
-            bar.0.tick();
-        }
-    };
-    tokio::select! {
-        done = minting => done,
-        never = show => never,
-    }
+    let drawing = progress::draw(
+        ProgressBar::new_spinner,
+        "{spinner} {elapsed} {msg}",
+        |bar| {
+            bar.set_message(message(progress));
+        },
+    );
+    progress::shown(minting, drawing).await
 }
 
 fn message(progress: &MintProgress) -> String {
@@ -46,14 +30,5 @@ fn message(progress: &MintProgress) -> String {
             HumanBytes(all)
         ),
         _ => said,
-    }
-}
-
-/// A bar that is gone from the terminal when it is dropped.
-struct Cleared(ProgressBar);
-
-impl Drop for Cleared {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
     }
 }

@@ -6,7 +6,6 @@ mod table;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +15,8 @@ use chv_sandbox::latency::{
 use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::sandbox::{MAX_SPARES, SandboxConfig, Strategy};
 use chv_sandbox::vmm::{Confinement, Layer};
-use tokio::sync::watch;
 
-use super::interrupt::{Interrupt, wait_for_vmms};
+use super::interrupt::Interrupt;
 use super::output::Output;
 use super::status::{self, Status};
 use super::vm::{VmmBinary, layer};
@@ -124,18 +122,9 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     }
     let plan = args.plan();
     let progress = Arc::new(Progress::default());
-    let (stop, stopped) = watch::channel(false);
-    let mut measured = pin!(measure(&plan, &progress, stopped));
-    let (report, signalled) = tokio::select! {
-        biased;
-        report = &mut measured => (report, None),
-        signalled = interrupt.received() => {
-            stop.send_replace(true);
-            (measured.await, Some(signalled))
-        }
-        never = progress::show(&plan, &progress) => match never {},
-    };
-    wait_for_vmms().await;
+    let work = |stopped| measure(&plan, &progress, stopped);
+    let drawing = progress::show(&plan, &progress);
+    let (report, signalled) = interrupt.stop(work, drawing).await;
     for line in table::lines(&report) {
         println!("{line}");
     }

@@ -5,7 +5,6 @@ mod substrate;
 mod table;
 
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 
 use chv_sandbox::golden::Golden;
@@ -16,9 +15,8 @@ use chv_sandbox::sandbox::{
     ToolsPerReset,
 };
 use chv_sandbox::vmm::Confinement;
-use tokio::sync::watch;
 
-use super::interrupt::{Interrupt, wait_for_vmms};
+use super::interrupt::Interrupt;
 use super::latency::strategy;
 use super::output::Output;
 use super::status::{self, Status};
@@ -91,18 +89,9 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let json = args.json.as_deref().filter(|_| !to_stdout);
     let json = json.map(Output::prepare).transpose()?;
     let progress = Arc::new(Progress::default());
-    let (stop, stopped) = watch::channel(false);
-    let mut attacked = pin!(attack(&plan, &progress, stopped));
-    let (report, signalled) = tokio::select! {
-        biased;
-        report = &mut attacked => (report, None),
-        signalled = interrupt.received() => {
-            stop.send_replace(true);
-            (attacked.await, Some(signalled))
-        }
-        never = progress::show(&plan, &progress) => match never {},
-    };
-    wait_for_vmms().await;
+    let work = |stopped| attack(&plan, &progress, stopped);
+    let drawing = progress::show(&plan, &progress);
+    let (report, signalled) = interrupt.stop(work, drawing).await;
     if to_stdout {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

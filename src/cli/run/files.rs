@@ -1,15 +1,12 @@
 //! Files that a run brings into the guest and out of it.
 
-use std::io::{self, IsTerminal};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use chv_sandbox::archive::TransferProgress;
 use chv_sandbox::sandbox::{ChvSandbox, Sandbox, TransferOptions};
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
-use tokio::time::interval;
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
 
-use crate::cli::Failure;
+use crate::cli::{Failure, progress};
 
 /// A local file or directory, and where it goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,36 +72,21 @@ fn check(local: &str, guest: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Shows how far the transfer has come while it goes on, on a terminal.
+/// Shows how far the transfer has come while it goes on.
 async fn with_bar<T>(
     name: String,
-    progress: &TransferProgress,
+    so_far: &TransferProgress,
     transfer: impl Future<Output = T>,
 ) -> T {
-    if !io::stderr().is_terminal() {
-        return transfer.await;
-    }
-    let style = ProgressStyle::with_template("{spinner} {prefix}: {msg}");
-    let bar = ProgressBar::new_spinner();
-    bar.set_style(style.expect("the template is valid"));
-    bar.set_prefix(name);
-    let mut ticks = interval(Duration::from_millis(100));
-    let show = async {
-        loop {
-            ticks.tick().await;
-            bar.set_message(format!(
-                "{} files, {}",
-                HumanCount(progress.entries()),
-                HumanBytes(progress.bytes())
-            ));
-        }
-    };
-    let done = tokio::select! {
-        done = transfer => done,
-        never = show => never,
-    };
-    bar.finish_and_clear();
-    done
+    let bar = || ProgressBar::new_spinner().with_prefix(name);
+    let drawing = progress::draw(bar, "{spinner} {prefix}: {msg}", |bar| {
+        bar.set_message(format!(
+            "{} files, {}",
+            HumanCount(so_far.entries()),
+            HumanBytes(so_far.bytes())
+        ));
+    });
+    progress::shown(transfer, drawing).await
 }
 
 #[cfg(test)]

@@ -139,7 +139,7 @@ fn facts(report: &LatencyReport) -> Vec<(&'static str, String)> {
                 report.ended_at.strftime("%F %T UTC")
             ),
         ),
-        ("library", format!("chv-sandbox {}", report.library)),
+        ("crate", format!("chv-sandbox {}", report.crate_version)),
         ("VMM", format!("Cloud Hypervisor {vmm}")),
         ("CPU", format!("{}, {count} CPUs", or_unknown(cpu.clone()))),
         ("kernel", or_unknown(kernel.clone())),

@@ -6,7 +6,7 @@ use super::{VmDisk, VmShape, check_config, state};
 use crate::machine::{DiskFormat, DiskRole};
 
 /// The VM of the recorded snapshots.
-fn shape() -> VmShape {
+pub(super) fn shape() -> VmShape {
     VmShape {
         kernel: "/image/kernel".into(),
         initramfs: None,
@@ -17,17 +17,21 @@ fn shape() -> VmShape {
     }
 }
 
-/// A snapshot's `config.json`, of a VM with a root and an overlay.
+/// Its disks: a root and an overlay.
+pub(super) fn disks() -> Vec<VmDisk> {
+    let disk = |role, readonly| VmDisk {
+        role,
+        readonly,
+        format: DiskFormat::Raw,
+        has_backing: false,
+        path: String::new(),
+    };
+    vec![disk(DiskRole::Root, true), disk(DiskRole::Overlay, false)]
+}
+
+/// A snapshot's `config.json`.
 pub(crate) fn snapshot_config(bytes: &[u8]) {
-    let disks =
-        [(DiskRole::Root, true), (DiskRole::Overlay, false)].map(|(role, readonly)| VmDisk {
-            role,
-            readonly,
-            format: DiskFormat::Raw,
-            has_backing: false,
-            path: String::new(),
-        });
-    if let Err(error) = check_config(Path::new("snapshot"), bytes, &shape(), &disks) {
+    if let Err(error) = check_config(Path::new("snapshot"), bytes, &shape(), &disks()) {
         assert!(!error.to_string().is_empty());
     }
 }

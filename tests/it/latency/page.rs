@@ -207,7 +207,7 @@ fn it_says_what_it_ran_on_before_any_figure() {
 /// Everything in a report that is a text, as a guest or a VMM might have it.
 fn hostile(report: &mut LatencyReport, text: &str) {
     let to = || text.to_owned();
-    (report.library, report.runs_on.reason) = (to(), to());
+    (report.crate_version, report.runs_on.reason) = (to(), to());
     report.command_line = vec![to()];
     (report.host.kernel, report.host.cpu) = (Some(to()), Some(to()));
     (report.vmm.release, report.vmm.unknown_because) = (None, Some(to()));

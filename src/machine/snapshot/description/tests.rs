@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::machine::{DiskFormat, DiskRole};
+use crate::machine::DiskFormat;
+use crate::machine::snapshot::fuzz::{disks, shape};
 
 /// What the real VMMs wrote for the VM of [`shape`] and [`disks`].
 const WRITTEN: [(&str, &[u8]); 3] = [
@@ -21,28 +22,6 @@ const WRITTEN: [(&str, &[u8]); 3] = [
         include_bytes!("../../../../fixtures/snapshots/v53.0/config.json"),
     ),
 ];
-
-fn shape() -> VmShape {
-    VmShape {
-        kernel: "/image/kernel".into(),
-        initramfs: None,
-        cmdline: "console=hvc0".to_owned(),
-        vcpus: 2,
-        memory_mib: 64,
-        cid: 3,
-    }
-}
-
-fn disks() -> Vec<VmDisk> {
-    let disk = |role, readonly| VmDisk {
-        role,
-        readonly,
-        format: DiskFormat::Raw,
-        has_backing: false,
-        path: String::new(),
-    };
-    vec![disk(DiskRole::Root, true), disk(DiskRole::Overlay, false)]
-}
 
 fn written() -> impl Iterator<Item = (&'static str, Value)> {
     WRITTEN

@@ -27,17 +27,19 @@ const RESETS: usize = 20;
 async fn what_waiting_sandboxes_cost() {
     let place = Place::new().await;
     // A tool that is a process would be most of a call.
-    place
-        .scene
-        .guest
-        .behave(Behaviour::Intercepted(Arc::new(|frame| match frame {
-            Frame::ToolDispatch(dispatch) => Some(answer(dispatch)),
-            _ => None,
-        })));
+    place.scene.guest.behave(answers_of_echo());
     alone::run(&place, "sandbox::pool::scale::one_in_use").await;
 }
 
-/// What the guest says of a tool that has echoed its message.
+/// A guest that answers each tool as if it had echoed its message, without a process.
+pub(super) fn answers_of_echo() -> Behaviour {
+    Behaviour::Intercepted(Arc::new(|frame| match frame {
+        Frame::ToolDispatch(dispatch) => Some(answer(dispatch)),
+        _ => None,
+    }))
+}
+
+/// The frames of a tool that has echoed its message.
 fn answer(dispatch: &ToolDispatch) -> Vec<u8> {
     let message = dispatch.params["message"].as_str().unwrap();
     let stdout = format!("{message}\n");

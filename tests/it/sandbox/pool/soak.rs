@@ -15,6 +15,7 @@ use chv_sandbox::sandbox::{
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::scale::answers_of_echo;
 use super::{Place, alone};
 use crate::sandbox::{PATIENCE, Scene, assert_echoed, echo, generous};
 
@@ -55,7 +56,10 @@ async fn thousands_of_resets() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes"]
 async fn a_large_pool_under_load() {
-    alone::run(&place().await, "sandbox::pool::soak::under_load").await;
+    let place = place().await;
+    // The guests here are one dispatcher, which runs few tools at once.
+    place.scene.guest.behave(answers_of_echo());
+    alone::run(&place, "sandbox::pool::soak::under_load").await;
 }
 
 /// Each reset is verified, or the run ends; memory, descriptors and threads stay what they were after the first tenth.
