@@ -116,7 +116,7 @@ fn a_pipe_is_waited_for_but_not_for_ever() {
     let done = compat([OsStr::new("check"), pipe.as_os_str()]);
     assert_eq!(done.status.code(), Some(2));
     assert!(
-        text(&done.stderr).contains("did not come to its end"),
+        text(&done.stderr).contains("did not close it"),
         "{}",
         text(&done.stderr)
     );
