@@ -47,7 +47,7 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
     }
     let mut bytes = Vec::new();
     let until = Instant::now() + PIPE_LIMIT;
-    let file = TimedFile { file, until };
+    let file = Patient { file, until };
     file.take(MAX_DOCUMENT_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
@@ -58,12 +58,12 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// A file or a pipe that is read until a deadline.
-struct TimedFile {
+struct Patient {
     file: File,
     until: Instant,
 }
 
-impl Read for TimedFile {
+impl Read for Patient {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let left = self.until.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).map_err(io::Error::other)?;
