@@ -309,7 +309,7 @@ b\" }" }
     }
 
     #[test]
-    fn what_is_not_a_cassette_is_refused() {
+    fn a_text_that_is_not_a_cassette_is_refused() {
         let exchange =
             |text: &str| format!(r#"{{"format":1,"release":"v53.0","exchanges":[{text}]}}"#);
         let request = r#""request":{"method":"GET","path":"/"}"#;
@@ -387,7 +387,7 @@ b\" }" }
     }
 
     #[test]
-    fn what_is_not_a_file_is_refused_before_it_is_opened() {
+    fn a_path_that_is_not_a_regular_file_is_refused_before_it_is_opened() {
         let error = Cassette::read("/dev/zero").unwrap_err();
         assert!(error.to_string().contains("/dev/zero"), "{error}");
         let error = Cassette::read("/nowhere/a.json").unwrap_err();

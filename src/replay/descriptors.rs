@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_than_one_request_may_carry_are_refused_and_closed() {
+    async fn too_many_descriptors_are_refused_and_closed() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (_read, mut write) = theirs.into_split();
         let mut client = ClientStream::new(ours);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_truncated_message_is_refused_and_what_came_of_it_is_closed() {
+    async fn a_truncated_message_is_refused_and_its_descriptors_are_closed() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (_read, mut write) = theirs.into_split();
         // The buffer has room for some of the descriptors.

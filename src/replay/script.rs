@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_match_is_told_apart() {
+    fn a_mismatch_is_described() {
         let put = r#"{"method":"PUT","path":"/a","body":{"x":[1,{"y":2}]}}"#;
         let get = r#"{"method":"GET","path":"/a"}"#;
         check(

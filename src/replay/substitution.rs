@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_filled_and_nothing_else_is() {
+    fn only_placeholders_are_replaced() {
         check("", Ok(""));
         check("file://${RUN}/a${RUN_2}", Ok("file:///tmp/x/a/y"));
         check("${RUN", Ok("${RUN"));

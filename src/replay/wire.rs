@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pipelined_requests_come_apart() {
+    async fn pipelined_requests_are_read_one_by_one() {
         let found = requests(
             "PUT /a HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}GET /b HTTP/1.1\r\nhost: x\r\n\r\n",
         )
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_cut_or_not_http_is_an_error() {
+    async fn a_cut_or_malformed_request_is_an_error() {
         use io::ErrorKind::{InvalidData, UnexpectedEof};
         let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(MAX_HEAD + 1));
         let cases = [
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_has_no_body_ends_with_its_head() {
+    async fn a_response_without_a_body_ends_with_its_head() {
         for status in ["204", "304"] {
             let head = format!("HTTP/1.1 {status} \r\nContent-Length: 400\r\n\r\n");
             let mut reader = Reader::new(head.as_bytes());

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_otherwise_is_the_same() {
+    fn other_notations_of_a_media_type_are_equal() {
         let same = |one: &str, other: &str| {
             check(&[one], &[other], &[(one, other)], &[]);
             check(&[other], &[one], &[(other, one)], &[]);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_something_else_is_another() {
+    fn other_media_types_differ() {
         let other = |old: &str, new: &str| {
             let expected = [format!("Removed {old} -"), format!("Added - {new}")];
             let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_or_a_type_without_a_parameter_stands_for_more() {
+    fn a_range_or_a_type_without_a_parameter_includes_more() {
         for (wide, narrow) in [
             ("*/*", "application/json"),
             ("*/*", "application/*"),

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rename_is_evident_or_not_said() {
+    fn only_an_evident_rename_is_reported() {
         fn check(gone: &[&str], come: &[&str], expected: &[(&str, &str)]) {
             let found = by_content(gone, come, |_, _| true);
             assert_eq!(

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_code_and_all_else_means_itself() {
+    fn names_become_code_and_other_text_is_literal() {
         let check = |sentence: &str, expected: &str| assert_eq!(prose(sentence), expected);
         check("plain text", "plain text");
         check("the property `a_b` is gone", "the property `a_b` is gone");
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn code_is_closed_by_nothing_in_it() {
+    fn code_cannot_be_closed_by_its_text() {
         let check = |text: &str, expected: &str| assert_eq!(code(text), expected);
         check("/a/b", "`/a/b`");
         check("a`b", "``a`b``");

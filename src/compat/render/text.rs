@@ -197,7 +197,7 @@ mod tests {
     };
 
     #[test]
-    fn what_matters_comes_first_and_lines_are_wrapped() {
+    fn severe_findings_come_first_and_lines_are_wrapped() {
         let shown = text(
             &report("The property `a` of `B` is gone from the request.", 7).page(),
             PLAIN,
@@ -232,7 +232,7 @@ For information (1)
     }
 
     #[test]
-    fn a_document_cannot_speak_to_the_terminal() {
+    fn control_characters_of_a_document_do_not_reach_the_terminal() {
         let hostile = report("\u{1b}]0;title\u{7}\u{1b}[2J\nfake: compatible", 0);
         let plain = text(&hostile.page(), PLAIN);
         assert!(

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_does_not_belong_to_a_range() {
+    fn the_end_of_a_range_is_exclusive() {
         fn check(releases: &str, release: &str, expected: bool) {
             let (releases, release) = (
                 releases.parse::<Releases>().unwrap(),
