@@ -70,13 +70,14 @@ pub struct RecordedRequest {
 /// The body of a recorded request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RequestBody {
-    /// There was none, or an empty one.
+    /// No body, or an empty one.
     None,
     /// Valid JSON; compared by value, not by its text.
     Json(Value),
     /// Text that is not valid JSON; compared byte for byte.
     Text(String),
-    /// So many bytes that the VMM did not read: more than it takes, or it answered before they came.
+    /// A body of this many bytes that the VMM did not read: it exceeds the VMM's limit, or the VMM answered before it
+    /// came. Its content is not kept.
     Length(u64),
 }
 
