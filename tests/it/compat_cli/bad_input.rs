@@ -47,8 +47,8 @@ fn a_document_that_is_none() {
         let (_folder, path) = document(content);
         check(&path, &[expected, &["document.yaml"]].concat());
     };
-    check(b"a: [1, 2", &["not a document", "because"]);
-    check(b"\xff\xfe\x80", &["not a document"]);
+    check(b"a: [1, 2", &["cannot be parsed", "because"]);
+    check(b"\xff\xfe\x80", &["cannot be parsed"]);
     check(b"", &["at the root", "expected a mapping"]);
     check(
         b"jobs: { build: {} }",
@@ -116,7 +116,7 @@ fn a_pipe_is_waited_for_but_not_for_ever() {
     let done = compat([OsStr::new("check"), pipe.as_os_str()]);
     assert_eq!(done.status.code(), Some(2));
     assert!(
-        text(&done.stderr).contains("did not come to its end"),
+        text(&done.stderr).contains("did not close it"),
         "{}",
         text(&done.stderr)
     );

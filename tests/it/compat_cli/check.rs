@@ -181,7 +181,9 @@ fn a_mended_mistake_is_a_correction_to_end() {
     let finding = &check.report.findings[0];
     assert_eq!(finding.level, Level::Warning);
     assert!(
-        finding.message.contains("upstream has mended it"),
+        finding
+            .message
+            .contains("upstream has corrected its document"),
         "{}",
         finding.message
     );
