@@ -35,7 +35,11 @@ pub fn echo_each(sandbox: &Sandbox, messages: &[&str]) -> Result<Vec<String>, Bo
 pub fn on_recordings(messages: &[&str]) -> Result<Vec<String>, Box<dyn Error>> {
     let player = tokio::runtime::Runtime::new()?;
     let echo = ReplaySandbox::verified().tool("echo", |run| {
-        writeln!(run.stdout, "{}", run.params["message"].as_str().unwrap_or_default())?;
+        writeln!(
+            run.stdout,
+            "{}",
+            run.params["message"].as_str().unwrap_or_default()
+        )?;
         Ok(0)
     });
     let replay = player.block_on(echo.resets(messages.len()).start())?;

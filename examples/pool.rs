@@ -38,7 +38,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("usage: pool GOLDEN_SNAPSHOT");
         return Ok(());
     };
-    let config = PoolConfig::new(SandboxConfig::golden(golden)).size(4).idle(2);
+    let config = PoolConfig::new(SandboxConfig::golden(golden))
+        .size(4)
+        .idle(2);
     let pool = Pool::open(config).await?;
     for said in echo_all(&pool, &["one", "two", "three", "four", "five", "six"]).await {
         println!("{}", said?);
