@@ -1,6 +1,6 @@
 //! The outlines of the recorded releases, inside the library.
 //!
-//! They are written from the cassettes by `tests/it/probe/outlines.rs`: after a recording, `UPDATE=1 cargo test outlines`.
+//! `tests/it/compat/probe/outlines.rs` writes them from the cassettes: `UPDATE=1 cargo test outlines`.
 
 use super::outline::Outline;
 use crate::spec::Release;

@@ -8,7 +8,7 @@ use chv_sandbox::api::{self, Operation, Release, Request, SUPPORTED};
 use chv_sandbox::spec::{Contract, Schema, Shape};
 use proptest::prelude::*;
 
-use crate::contracts;
+use crate::spec::contracts;
 
 #[test]
 fn the_supported_releases_are_those_of_the_contracts() {

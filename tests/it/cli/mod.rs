@@ -1,10 +1,17 @@
 //! What holds for every command of `chv-sandbox`, as a person or a program runs it.
 
+mod compat;
+mod demo;
 mod doctor;
-pub(crate) mod place;
+mod hash;
+mod latency;
+mod place;
 mod record;
+mod redteam;
 mod refused;
+mod run;
 pub(crate) mod signals;
+mod spec;
 mod statuses;
 
 use std::ffi::OsStr;

@@ -10,7 +10,8 @@ use chv_sandbox::spec::{Contract, Schema, Shape};
 use chv_sandbox::vmm::{Vmm, VmmConfig};
 use serde_json::{Map, Value, json};
 
-use crate::{contracts, real};
+use crate::real;
+use crate::spec::contracts;
 
 /// Fields that v53.0 takes and stores under a new name, so that both can't be sent.
 const RENAMED: [&str; 2] = ["/platform/serial_number", "/platform/uuid"];

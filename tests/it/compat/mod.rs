@@ -2,12 +2,14 @@
 
 mod base_paths;
 mod documents;
+mod from_fixtures;
 mod history;
 mod hostile;
 mod mutations;
 mod neutral;
 mod operation_mutations;
 mod operations;
+pub(crate) mod probe;
 mod rules;
 mod schemas;
 

@@ -1,6 +1,5 @@
 //! `latency`: measuring, the report and its page.
 
-mod cli;
 mod measuring;
 mod page;
 mod report;
@@ -8,7 +7,7 @@ mod report;
 use chv_sandbox::latency::LatencyReport;
 
 /// A report of schema 1 with every kind of case, as it is written today.
-const EXAMPLE: &str = include_str!("example.json");
+pub(crate) const EXAMPLE: &str = include_str!("example.json");
 
 fn example() -> LatencyReport {
     LatencyReport::from_json(EXAMPLE.as_bytes()).unwrap()

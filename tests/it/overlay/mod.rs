@@ -2,6 +2,8 @@
 
 mod filesystems;
 mod properties;
+pub(crate) mod qcow2;
+mod verity;
 
 use std::fs::{self, File};
 use std::io::ErrorKind;

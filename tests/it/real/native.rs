@@ -14,7 +14,7 @@ use tempfile::tempdir;
 
 use super::nested_state::grants;
 use super::{assert_nothing_left, idle_vm, vmm_config};
-use crate::expected::same_kind;
+use crate::compat::probe::expected::same_kind;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]

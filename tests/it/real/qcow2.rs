@@ -13,7 +13,7 @@ use chv_sandbox::overlay::{self, AccessPolicy};
 use tempfile::tempdir;
 
 use super::{assert_nothing_left, idle_vm, vmm_config};
-use crate::qcow2_image::Image;
+use crate::overlay::qcow2::image::Image;
 
 /// Opened, paused, kept, restored: the overlay has the bytes of its origin all the time, because it is of version 2.
 #[tokio::test(flavor = "multi_thread")]

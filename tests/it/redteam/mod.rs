@@ -1,7 +1,6 @@
 //! `redteam`: every probe passes where nothing leaks, and fails where what it looks for is there.
 
 mod breaches;
-mod cli;
 mod guest;
 mod passing;
 mod report;

@@ -12,10 +12,10 @@ use chv_sandbox::sandbox::{
     BootFailure, ChvSandbox, Error, Outcome, Sandbox, Source, Strategy, WireState,
 };
 
-use super::loaded::{TAMPERINGS, names, open};
 use super::script::Opening;
 use super::{Scene, assert_echoed, echo, flip_a_bit};
-use crate::qcow2_image::Image;
+use crate::golden::loaded::{TAMPERINGS, names, open};
+use crate::overlay::qcow2::image::Image;
 
 /// The files beneath, the nearest first, with their fields in the manifest.
 const BENEATH: [(&str, &str); 2] = [

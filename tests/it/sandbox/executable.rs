@@ -8,9 +8,9 @@ use chv_sandbox::overlay::{AccessPolicy, sha256};
 use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, Strategy};
 use serde_json::json;
 
-use super::manifest::edit;
 use super::stage::Stage;
 use super::{Scene, assert_echoed, chain, echo, no_spare, told};
+use crate::golden::manifest::edit;
 
 const FIELD: &str = "vmm.executable.sha256";
 

@@ -12,10 +12,10 @@ use chv_sandbox::sandbox::{
 };
 use serde_json::{Value, json};
 
-use super::loaded::{load, open};
-use super::manifest::{edit, keys};
 use super::memory_of_vmm::Mapping;
 use super::{PATIENCE, Scene, assert_echoed, assert_halted, chain, echo, told};
+use crate::golden::loaded::{load, open};
+use crate::golden::manifest::{edit, keys};
 
 fn outcome(report: &ResetReport) -> Outcome {
     let checks = &report.checks;

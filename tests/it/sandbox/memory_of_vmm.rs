@@ -13,7 +13,7 @@ use super::vmm::folder_in;
 
 /// How VMMs that are processes map the memory of a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) enum Mapping {
+pub(crate) enum Mapping {
     /// As they are told.
     #[default]
     Honest,

@@ -8,7 +8,7 @@ use super::memory_of_vmm::Mapping;
 use super::vmm::lock;
 
 /// What happens to a call instead of, or before, what it asks for.
-pub(super) enum Act {
+pub(crate) enum Act {
     /// It is answered with 500, and not done.
     Refuse,
     /// It is never answered, and not done.
@@ -39,7 +39,7 @@ pub(super) enum Act {
 
 /// How VMMs that are processes open their overlay.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) enum Opening {
+pub(crate) enum Opening {
     /// As a VMM does: anew, with a lock.
     #[default]
     Locked,
@@ -54,11 +54,11 @@ pub(super) enum Opening {
 }
 
 /// What the VMMs of a scene are told to do, and what they were asked.
-pub(super) struct Script {
-    pub(super) version: Mutex<&'static str>,
-    pub(super) mapping: Mutex<Mapping>,
-    pub(super) opening: Mutex<Opening>,
-    pub(super) asked: Mutex<Vec<String>>,
+pub(crate) struct Script {
+    pub(crate) version: Mutex<&'static str>,
+    pub(crate) mapping: Mutex<Mapping>,
+    pub(crate) opening: Mutex<Opening>,
+    pub(crate) asked: Mutex<Vec<String>>,
     plans: Mutex<Vec<Plan>>,
     /// How many calls have met [`Act::Hang`].
     hanging: watch::Sender<usize>,
@@ -86,7 +86,7 @@ struct Plan {
 
 impl Script {
     /// From now on, the `nth` call of `operation` meets `act`; 1 is the next.
-    pub(super) fn on(&self, operation: &'static str, nth: usize, act: Act) {
+    pub(crate) fn on(&self, operation: &'static str, nth: usize, act: Act) {
         let after = nth.checked_sub(1).expect("calls are counted from 1");
         let plan = Plan {
             operation,
@@ -97,17 +97,17 @@ impl Script {
     }
 
     /// Every call is done as usual from now on.
-    pub(super) fn forget_plans(&self) {
+    pub(crate) fn forget_plans(&self) {
         lock(&self.plans).clear();
     }
 
     /// From now on VMMs that are processes open their overlay like this.
-    pub(super) fn open_overlay(&self, opening: Opening) {
+    pub(crate) fn open_overlay(&self, opening: Opening) {
         *lock(&self.opening) = opening;
     }
 
     /// What a call meets that was just received.
-    pub(super) fn planned(&self, operation: &str) -> Option<Act> {
+    pub(crate) fn planned(&self, operation: &str) -> Option<Act> {
         let mut plans = lock(&self.plans);
         let mut due = None;
         for (at, plan) in plans.iter_mut().enumerate() {
@@ -127,7 +127,7 @@ impl Script {
     }
 
     /// Waits until so many calls have met [`Act::Hang`] since the beginning.
-    pub(super) async fn hangs(&self, count: usize) {
+    pub(crate) async fn hangs(&self, count: usize) {
         let mut hanging = self.hanging.subscribe();
         let hangs = hanging.wait_for(|hanging| *hanging >= count).await;
         drop(hangs.expect("this holds the sender"));

@@ -30,7 +30,7 @@ use crate::vmm::fake;
 
 /// Where VMMs that are spawned get their answers.
 #[derive(Clone)]
-pub(super) struct Stage {
+pub(crate) struct Stage {
     socket: PathBuf,
     run_root: PathBuf,
     played: Arc<Played>,
@@ -44,15 +44,15 @@ struct Played {
 }
 
 /// A VMM that runs, or ran, as a process.
-pub(super) struct Spawned {
-    pub(super) pid: u32,
-    pub(super) run_dir: PathBuf,
-    pub(super) player: Player,
+pub(crate) struct Spawned {
+    pub(crate) pid: u32,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) player: Player,
 }
 
 impl Stage {
     /// A stage in `directory`. The VMMs on it do as `script` says, and each has a guest that is `guest`, restored.
-    pub(super) fn new(directory: &Path, guest: StandIn, script: Arc<Script>) -> Stage {
+    pub(crate) fn new(directory: &Path, guest: StandIn, script: Arc<Script>) -> Stage {
         let socket = directory.join("stage.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let played = Arc::<Played>::default();
@@ -73,22 +73,22 @@ impl Stage {
     }
 
     /// How VMMs are started on this stage.
-    pub(super) fn config(&self) -> VmmConfig {
+    pub(crate) fn config(&self) -> VmmConfig {
         self.config_of(&env::current_exe().unwrap())
     }
 
     /// The same with another file of this test binary as the VMM's executable.
-    pub(super) fn config_of(&self, executable: &Path) -> VmmConfig {
+    pub(crate) fn config_of(&self, executable: &Path) -> VmmConfig {
         Stage::config_at(&self.socket, &self.run_root, executable)
     }
 
     /// The socket and the run root, by which another process starts VMMs on this stage.
-    pub(super) fn place(&self) -> (&Path, &Path) {
+    pub(crate) fn place(&self) -> (&Path, &Path) {
         (&self.socket, &self.run_root)
     }
 
     /// How VMMs are started on the stage of this socket and run root.
-    pub(super) fn config_at(socket: &Path, run_root: &Path, executable: &Path) -> VmmConfig {
+    pub(crate) fn config_at(socket: &Path, run_root: &Path, executable: &Path) -> VmmConfig {
         VmmConfig {
             binary: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/vmm/fake-vmm"),
             env: vec![
@@ -108,29 +108,29 @@ impl Stage {
     }
 
     /// A sandbox whose VMMs are on this stage.
-    pub(super) fn sandbox(&self, config: SandboxConfig) -> ChvSandbox {
+    pub(crate) fn sandbox(&self, config: SandboxConfig) -> ChvSandbox {
         ChvSandbox::with_vmm(config, VmmSource::Spawn(self.config())).unwrap()
     }
 
     /// The VMM that was started last.
-    pub(super) fn last(&self) -> Arc<Spawned> {
+    pub(crate) fn last(&self) -> Arc<Spawned> {
         self.latest(|_| true).expect("one was started")
     }
 
     /// The VMM whose VM runs.
-    pub(super) fn serving(&self) -> Arc<Spawned> {
+    pub(crate) fn serving(&self) -> Arc<Spawned> {
         let serving = self.latest(|vmm| vmm.player.state() == Some("Running"));
         serving.expect("one serves")
     }
 
     /// The VMM whose VM is restored, or was last: others that were started later are empty.
-    pub(super) fn staged(&self) -> Arc<Spawned> {
+    pub(crate) fn staged(&self) -> Arc<Spawned> {
         let staged = self.latest(|vmm| vmm.runs() && vmm.overlay().is_some());
         staged.expect("one has a snapshot")
     }
 
     /// Every VMM that runs.
-    pub(super) fn running(&self) -> Vec<Arc<Spawned>> {
+    pub(crate) fn running(&self) -> Vec<Arc<Spawned>> {
         let vmms = lock(&self.played.vmms);
         vmms.iter().filter(|vmm| vmm.runs()).cloned().collect()
     }
@@ -141,18 +141,18 @@ impl Stage {
     }
 
     /// How many were started.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         lock(&self.played.vmms).len()
     }
 
     /// Whether no VMM has left anything.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.left().is_empty()
     }
 
     /// Everything of every VMM is gone.
     #[track_caller]
-    pub(super) fn assert_empty(&self) {
+    pub(crate) fn assert_empty(&self) {
         // One that was killed may take a moment to die.
         let deadline = Instant::now() + Duration::from_secs(30);
         for vmm in &*lock(&self.played.vmms) {
@@ -230,24 +230,24 @@ impl Played {
 
 impl Spawned {
     /// Kills it, as the kernel does when memory runs out.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         send(self.pid, Signal::KILL);
     }
 
     /// Stops it as SIGSTOP does: it does nothing more, whatever it is asked or told.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         send(self.pid, Signal::STOP);
     }
 
     /// Whether it runs; one that only waits to be reaped doesn't.
-    pub(super) fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid));
         stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))
     }
 
     /// The file without a name that is its overlay, as another process reaches it: by the descriptor that it inherited.
     /// `None` before a snapshot was laid for it.
-    pub(super) fn overlay(&self) -> Option<PathBuf> {
+    pub(crate) fn overlay(&self) -> Option<PathBuf> {
         let config = self.run_dir.join("ro/snapshot/config.json");
         let config: Value = serde_json::from_str(&std::fs::read_to_string(config).ok()?).ok()?;
         let path = config["disks"][1]["path"].as_str()?;
@@ -256,22 +256,22 @@ impl Spawned {
     }
 
     /// Tells something happened, as a VMM does that was asked by another process.
-    pub(super) fn tell(&self, source: &str, event: &str) {
+    pub(crate) fn tell(&self, source: &str, event: &str) {
         self.player.tell(source, event);
     }
 }
 
 /// Gives orders to the process of a VMM, and waits until each is carried out.
-pub(super) struct Hand {
+pub(crate) struct Hand {
     pid: u32,
     /// The id that the process has in its own namespace.
-    pub(super) inner_pid: u32,
+    pub(crate) inner_pid: u32,
     orders: Mutex<(UnixStream, Receiver<()>)>,
 }
 
 impl Hand {
     /// The path by which another process opens what the VMM opens by `path`.
-    pub(super) fn path(&self, path: &Path) -> PathBuf {
+    pub(crate) fn path(&self, path: &Path) -> PathBuf {
         match path.strip_prefix("/proc/self") {
             Ok(own) => Path::new("/proc").join(self.pid.to_string()).join(own),
             Err(_) => path.to_owned(),
@@ -279,30 +279,30 @@ impl Hand {
     }
 
     /// Sends a signal to the process, which may have ended.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         send(self.pid, signal);
     }
 
     /// Opens a disk: for reading, or for writing with a lock or, as no VMM does, without one.
-    pub(super) fn open(&self, path: &str, how: &str) -> io::Result<()> {
+    pub(crate) fn open(&self, path: &str, how: &str) -> io::Result<()> {
         self.order(&format!("{how} {path}"))
     }
 
     /// Maps bytes of the file as a VMM does that is told to map memory from it, or otherwise.
-    pub(super) fn map(&self, how: Mapping, offset: u64, length: u64, path: &str) -> io::Result<()> {
+    pub(crate) fn map(&self, how: Mapping, offset: u64, length: u64, path: &str) -> io::Result<()> {
         self.order(&format!("map:{how:?}:{offset}:{length} {path}"))
     }
 
-    pub(super) fn let_go(&self) -> io::Result<()> {
+    pub(crate) fn let_go(&self) -> io::Result<()> {
         self.order("close")
     }
 
-    pub(super) fn end(&self) -> io::Result<()> {
+    pub(crate) fn end(&self) -> io::Result<()> {
         self.order("exit")
     }
 
     /// Writes to the event monitor.
-    pub(super) fn tell(&self, source: &str, event: &str) -> io::Result<()> {
+    pub(crate) fn tell(&self, source: &str, event: &str) -> io::Result<()> {
         self.order(&format!("event:{source} {event}"))
     }
 

@@ -20,14 +20,14 @@ use super::script::{Act, Opening, Script};
 use super::stage::Hand;
 
 /// An api-socket with a VMM behind it, in this process. The VM's guest is a stand-in too.
-pub(super) struct Vmm {
+pub(crate) struct Vmm {
     socket: PathBuf,
     player: Arc<Player>,
     ended: Arc<Mutex<bool>>,
 }
 
 impl Vmm {
-    pub(super) fn start(socket: PathBuf, guest: StandIn) -> Vmm {
+    pub(crate) fn start(socket: PathBuf, guest: StandIn) -> Vmm {
         let listener = UnixListener::bind(&socket).unwrap();
         let player = Arc::new(Player::new(guest, Arc::default(), None));
         let ended = Arc::new(Mutex::new(false));
@@ -49,41 +49,41 @@ impl Vmm {
         }
     }
 
-    pub(super) fn socket(&self) -> &Path {
+    pub(crate) fn socket(&self) -> &Path {
         &self.socket
     }
 
     /// What it is told to do, which other VMMs may be told too.
-    pub(super) fn script(&self) -> &Arc<Script> {
+    pub(crate) fn script(&self) -> &Arc<Script> {
         &self.player.script
     }
 
     /// From now on, the `nth` call of `operation` meets `act`; 1 is the next.
-    pub(super) fn on(&self, operation: &'static str, nth: usize, act: Act) {
+    pub(crate) fn on(&self, operation: &'static str, nth: usize, act: Act) {
         self.script().on(operation, nth, act);
     }
 
     /// Before the next call of `operation` is done, `first` is.
-    pub(super) fn before(&self, operation: &'static str, first: impl FnOnce() + Send + 'static) {
+    pub(crate) fn before(&self, operation: &'static str, first: impl FnOnce() + Send + 'static) {
         self.on(operation, 1, Act::First(Box::new(first)));
     }
 
     /// From now on VMMs that are processes map memory like this.
-    pub(super) fn set_mapping(&self, mapping: Mapping) {
+    pub(crate) fn set_mapping(&self, mapping: Mapping) {
         *lock(&self.script().mapping) = mapping;
     }
 
-    pub(super) fn set_version(&self, version: &'static str) {
+    pub(crate) fn set_version(&self, version: &'static str) {
         *lock(&self.script().version) = version;
     }
 
     /// What was asked since the last time.
-    pub(super) fn take_asked(&self) -> Vec<String> {
+    pub(crate) fn take_asked(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.script().asked))
     }
 
     /// The VM's state; `None` when there is none.
-    pub(super) fn state(&self) -> Option<&'static str> {
+    pub(crate) fn state(&self) -> Option<&'static str> {
         self.player.state()
     }
 }
@@ -98,7 +98,7 @@ impl Drop for Vmm {
 }
 
 /// One VMM: the VM that it holds, and its answers.
-pub(super) struct Player {
+pub(crate) struct Player {
     guest: StandIn,
     script: Arc<Script>,
     vm: Mutex<Option<Vm>>,
@@ -118,7 +118,7 @@ struct Vm {
 }
 
 impl Player {
-    pub(super) fn new(guest: StandIn, script: Arc<Script>, hand: Option<Hand>) -> Player {
+    pub(crate) fn new(guest: StandIn, script: Arc<Script>, hand: Option<Hand>) -> Player {
         Player {
             guest,
             script,
@@ -131,43 +131,43 @@ impl Player {
     }
 
     /// The guest of its VM.
-    pub(super) fn guest(&self) -> &StandIn {
+    pub(crate) fn guest(&self) -> &StandIn {
         &self.guest
     }
 
     /// The VMM is gone, and its guest with it.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         *lock(&self.vm) = None;
         self.guest.stop();
     }
 
     /// The VM's state; `None` when there is none.
-    pub(super) fn state(&self) -> Option<&'static str> {
+    pub(crate) fn state(&self) -> Option<&'static str> {
         lock(&self.vm).as_ref().map(|vm| vm.state)
     }
 
     /// The VM is in this state now, and nobody has asked for that.
-    pub(super) fn set_state(&self, state: &'static str) {
+    pub(crate) fn set_state(&self, state: &'static str) {
         lock(&self.vm).as_mut().expect("there is a VM").state = state;
     }
 
     /// From now on it answers as if it did what it is asked, and does nothing of it: its VM runs on.
-    pub(super) fn pretend(&self) {
+    pub(crate) fn pretend(&self) {
         self.pretends.store(true, Ordering::Release);
     }
 
     /// What it was asked, from its start on.
-    pub(super) fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         lock(&self.asked).clone()
     }
 
     /// How many snapshots it has restored: the guest that runs is the one of the last.
-    pub(super) fn restored(&self) -> usize {
+    pub(crate) fn restored(&self) -> usize {
         self.restored.load(Ordering::Acquire)
     }
 
     /// Answers on a connection until it ends.
-    pub(super) fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
+    pub(crate) fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
         let mut reader = BufReader::new(stream.try_clone()?);
         while let Some((operation, body)) = read_request(&mut reader)? {
             lock(&self.script.asked).push(operation.clone());
@@ -351,7 +351,7 @@ impl Player {
     }
 
     /// Tells something by the event monitor, where there is a process.
-    pub(super) fn tell(&self, source: &str, event: &str) {
+    pub(crate) fn tell(&self, source: &str, event: &str) {
         self.move_hand(|hand| hand.tell(source, event));
     }
 
@@ -408,7 +408,7 @@ fn take_snapshot(body: &str, config: &Value) -> io::Result<()> {
     memory_of_vmm::write(&folder, config)
 }
 
-pub(super) fn folder_in(body: &str, field: &str) -> Option<PathBuf> {
+pub(crate) fn folder_in(body: &str, field: &str) -> Option<PathBuf> {
     let body: Value = serde_json::from_str(body).ok()?;
     Some(body[field].as_str()?.strip_prefix("file://")?.into())
 }
@@ -445,6 +445,6 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<(String, String)
     Ok(operation.map(|operation| (operation, body)))
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,7 +11,7 @@ use chv_sandbox::spec::{
 
 use super::{DOCUMENT, chain, read};
 
-pub(super) fn api_spec() -> &'static Path {
+pub(crate) fn api_spec() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/api-spec"))
 }
 

@@ -1,7 +1,7 @@
 //! The contract as data: what is refused, what is kept, and that the corrections bite.
 
-mod command;
-mod corrections;
+pub(crate) mod contracts;
+pub(crate) mod corrections;
 mod supported;
 
 use std::error::Error as _;

@@ -11,7 +11,7 @@ use chv_sandbox::sandbox::{Error, Sandbox, WireState};
 use super::resets::change_a_byte;
 use super::traces::Traces;
 use super::{Stage, Stopwatch, assert_nothing_left, writes};
-use crate::qcow2_image;
+use crate::overlay::qcow2::image;
 
 /// What the image gives as its overlay lies beneath here.
 const BENEATH: &str = "given-overlay.img";
@@ -20,9 +20,9 @@ const BENEATH: &str = "given-overlay.img";
 fn layered(folder: &Path, image: &Image) -> (PathBuf, DiskFormat) {
     let (beneath, overlay) = (folder.join(BENEATH), folder.join("given-overlay.qcow2"));
     overlay::copy_private(&image.overlay_disk(), &beneath).unwrap();
-    let layer = qcow2_image::Image {
+    let layer = image::Image {
         length: beneath.metadata().unwrap().len(),
-        ..qcow2_image::Image::over(&beneath, "raw")
+        ..image::Image::over(&beneath, "raw")
     };
     layer.write(&overlay);
     (overlay, DiskFormat::Qcow2)

@@ -12,10 +12,10 @@ use chv_sandbox::sandbox::{
     ChvSandbox, Error, Event, Outcome, Sandbox, Source, Strategy, WireState,
 };
 
-use super::loaded::TAMPERINGS;
 use super::script::{Act, Opening, Script};
 use super::stage::Stage;
 use super::{Scene, assert_echoed, assert_halted, chain, echo, flip_a_bit, told};
+use crate::golden::loaded::TAMPERINGS;
 
 /// Which VMM a reset is made with.
 #[derive(Clone, Copy, Debug, PartialEq)]

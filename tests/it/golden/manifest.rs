@@ -11,9 +11,9 @@ use chv_sandbox::sandbox::Sandbox;
 use serde_json::{Value, json};
 
 use super::loaded::{TAMPERINGS, assert_names, open};
-use super::{Scene, chain, flip_a_bit};
 use crate::cli::check_output;
 use crate::cli::signals::{check_reader, make_long};
+use crate::sandbox::{Scene, chain, flip_a_bit};
 
 #[tokio::test]
 async fn another_release_executable_or_processor_is_named() {
@@ -55,7 +55,7 @@ async fn another_release_executable_or_processor_is_named() {
 }
 
 /// Changes the manifest in `golden`.
-pub(super) fn edit(golden: &Path, edit: impl FnOnce(&mut Value)) {
+pub(crate) fn edit(golden: &Path, edit: impl FnOnce(&mut Value)) {
     let path = golden.join("manifest.json");
     let mut manifest = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     edit(&mut manifest);
@@ -63,7 +63,7 @@ pub(super) fn edit(golden: &Path, edit: impl FnOnce(&mut Value)) {
 }
 
 /// A private key and its public one.
-pub(super) fn keys(scene: &Scene, seed: u8) -> (SigningKey, PublicKey) {
+pub(crate) fn keys(scene: &Scene, seed: u8) -> (SigningKey, PublicKey) {
     let path: PathBuf = scene.path(&format!("key-{seed}"));
     fs::write(&path, [seed; 32]).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();

@@ -10,12 +10,12 @@ use chv_sandbox::machine::DiskRole;
 use chv_sandbox::overlay::{Basis, Digest, VerityDigest, Work};
 
 use super::manifest::edit;
-use super::{Scene, chain, flip_a_bit};
+use crate::sandbox::{Scene, chain, flip_a_bit};
 
 /// What may happen to a file.
-pub(super) type Tamper = fn(&Path);
+pub(crate) type Tamper = fn(&Path);
 
-pub(super) const TAMPERINGS: [(&str, Tamper, &str); 4] = [
+pub(crate) const TAMPERINGS: [(&str, Tamper, &str); 4] = [
     ("a bit", flip_a_bit, "fsverity"),
     ("cut off", |path| resize(path, -1), "length"),
     ("extended with a zero", |path| resize(path, 1), "length"),
@@ -47,11 +47,11 @@ fn resize(path: &Path, by: i64) {
         .unwrap();
 }
 
-pub(super) fn open(scene: &Scene) -> Golden {
+pub(crate) fn open(scene: &Scene) -> Golden {
     Golden::open(&scene.path("golden")).unwrap()
 }
 
-pub(super) fn load(golden: &Golden) -> Result<LoadedGolden, Error> {
+pub(crate) fn load(golden: &Golden) -> Result<LoadedGolden, Error> {
     golden.load(&LoadOptions::default())
 }
 
@@ -66,7 +66,7 @@ fn load_attached(golden: &Golden) -> Result<LoadedGolden, Error> {
 
 /// It says that this field isn't as the manifest has it.
 #[track_caller]
-pub(super) fn assert_names<T: std::fmt::Debug>(
+pub(crate) fn assert_names<T: std::fmt::Debug>(
     result: Result<T, Error>,
     expected: &str,
     what: &str,
@@ -76,7 +76,7 @@ pub(super) fn assert_names<T: std::fmt::Debug>(
 
 /// The error says that this field isn't as the manifest has it.
 #[track_caller]
-pub(super) fn names(error: &Error, expected: &str, what: &str) {
+pub(crate) fn names(error: &Error, expected: &str, what: &str) {
     match error {
         Error::Mismatch { field, .. } => assert_eq!(field, expected, "{what}"),
         other => panic!("{what}: {other:?}, not a mismatch of {expected}"),

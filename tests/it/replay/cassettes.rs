@@ -3,7 +3,7 @@
 //! To record a release anew (a recording on which something unexpected happened is not written):
 //!
 //! ```text
-//! UPDATE=1 CLOUD_HYPERVISOR=path/to/cloud-hypervisor cargo test --test it -- --ignored cassettes
+//! UPDATE=1 CLOUD_HYPERVISOR=path/to/cloud-hypervisor cargo test --test it -- --ignored replay::cassettes
 //! ```
 //!
 //! Without `UPDATE` the same test says whether that VMM still answers as the cassettes of its release have it.
@@ -22,9 +22,9 @@ use chv_sandbox::vmm::VmmConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::expected::{check, describe};
+use super::relay::Relay;
+use crate::compat::probe::expected::{check, describe};
 use crate::real;
-use crate::relay::Relay;
 
 /// The folder of a replayed run. Nothing is there: a replay touches no file of it.
 const REPLAYED_RUN: &str = "/replayed/run";

@@ -63,7 +63,12 @@ fn no_attack_costs_more_than_the_bound() {
     let mut over = Vec::new();
     for (name, _) in ATTACKS {
         let played = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "budget::attack", "--ignored", "--nocapture"])
+            .args([
+                "--exact",
+                "sandbox::agent_memory::attack",
+                "--ignored",
+                "--nocapture",
+            ])
             .env(ATTACK, name)
             .output()
             .unwrap();

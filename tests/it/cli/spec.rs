@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use chv_sandbox::spec::supported;
 
-use super::corrections::api_spec;
+use crate::spec::corrections::api_spec;
 
 /// Runs `chv-sandbox spec` in the directory `here`.
 fn run(here: &Path, arguments: &[&str]) -> Output {

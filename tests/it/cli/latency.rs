@@ -9,10 +9,10 @@ use std::process::Stdio;
 use chv_sandbox::latency::{CaseState, LatencyReport, page};
 use tempfile::TempDir;
 
-use super::EXAMPLE;
 use crate::cli::place::{signal, wait_for_line};
 use crate::cli::signals::ENDS;
 use crate::cli::{check_output, command, run};
+use crate::latency::EXAMPLE;
 
 /// A folder for what a command writes.
 struct Place(TempDir);

@@ -8,8 +8,8 @@ use chv_sandbox::golden::{Golden, Trust, mint};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
-use super::Scene;
 use super::manifest::keys;
+use crate::sandbox::Scene;
 
 /// What is done to the bytes of a file, at a place that is given in parts of its length.
 #[derive(Clone, Debug)]

@@ -1,5 +1,7 @@
 //! Chains of backing files, from outside.
 
+pub(crate) mod image;
+
 use std::fs::{self, File, hard_link};
 use std::path::{Path, PathBuf};
 
@@ -8,7 +10,7 @@ use chv_sandbox::overlay::{DiskFormat, Error};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::qcow2_image::{CLUSTER, Image};
+use image::{CLUSTER, Image};
 
 struct Scene {
     folder: TempDir,

@@ -11,9 +11,9 @@ use chv_sandbox::guest::dispatcher::Toolbox;
 use chv_sandbox::guest::stand_in::StandIn;
 use rustix::process::Signal;
 
-use super::stage::Stage;
-use super::{PATIENCE, Scene};
 use crate::cli::{self, place, signals};
+use crate::sandbox::stage::Stage;
+use crate::sandbox::{PATIENCE, Scene};
 
 /// A golden snapshot, VMMs, and the configuration that names both.
 struct Place {

@@ -1,5 +1,6 @@
 //! `compat probe`: what is judged is the same whether it was recorded or is seen, so most of it needs no VMM.
 
+pub(crate) mod expected;
 mod judgement;
 mod outlines;
 mod real;

@@ -16,8 +16,8 @@ use chv_sandbox::sandbox::{Error, GoldenOrigin, Sandbox};
 use serde_json::json;
 
 use super::manifest::edit;
-use super::script::Act;
-use super::{Scene, assert_echoed, chain, echo};
+use crate::sandbox::script::Act;
+use crate::sandbox::{Scene, assert_echoed, chain, echo};
 
 /// A mint fails so, and leaves nothing.
 #[track_caller]
@@ -123,7 +123,7 @@ async fn readings_that_cannot_be_baselines_are_refused() {
         let overlay = scene.path("machine/overlay.img");
         scene
             .vmm
-            .before("vm.restore", move || super::flip_a_bit(&overlay));
+            .before("vm.restore", move || crate::sandbox::flip_a_bit(&overlay));
     };
     check_baseline(changed, DiskChanged).await;
     // The boot reads the VM back, the first revert asks for its state, the second once more.
