@@ -1,4 +1,4 @@
-//! What is generated from: the union of the corrected contracts, and what the documents said before.
+//! The generator's input: the union of the corrected contracts, and the contracts as the documents had them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,9 +10,9 @@ use chv_sandbox::spec::{
 use super::names;
 use super::union::{self, Known};
 
-/// The union of the contracts with what the generator has to know beside it.
+/// The union of the contracts, with the further facts that the generator needs.
 pub(super) struct Api {
-    /// The contracts as the servers have them, in one.
+    /// The union of the corrected contracts of all releases.
     pub(super) contract: Contract,
     /// The supported releases, oldest first.
     pub(super) releases: Vec<Release>,
@@ -27,7 +27,8 @@ pub(super) struct Api {
     pub(super) asked: BTreeSet<String>,
 }
 
-/// The run of releases that know something. `None`: from the oldest, to the newest that is supported.
+/// The range of releases that know something. `None` as the start means from the oldest supported release on; `None` as
+/// the end means up to the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Span {
     pub(super) since: Option<Release>,
@@ -49,7 +50,7 @@ pub(super) struct Op<'a> {
 }
 
 impl Span {
-    /// Whether every supported release knows it.
+    /// Whether every supported release is in this range.
     pub(super) fn is_universal(self) -> bool {
         self.since.is_none() && self.until.is_none()
     }
@@ -178,7 +179,7 @@ impl Api {
         }
     }
 
-    /// The correction that a property owes its name to, for a property that the document does not have.
+    /// The correction that gave a property its name, if the document does not have that property.
     pub(super) fn undocumented(&self, schema: &str, property: &str) -> Option<&str> {
         let place = format!("{schema}.{property}");
         let (documented, applied) = self.newest_knowing(&place)?;
@@ -191,7 +192,7 @@ impl Api {
             .flatten()
     }
 
-    /// The correction that added a schema, for one that the document does not have.
+    /// The correction that added a schema, if the document does not have that schema.
     pub(super) fn undocumented_schema(&self, schema: &str) -> Option<&str> {
         let (documented, applied) = self.newest_knowing(schema)?;
         let known = documented.schemas.contains_key(schema);

@@ -1,4 +1,4 @@
-//! One function an operation.
+//! Generates `calls.rs`: one function for each operation.
 
 use proc_macro2::TokenStream;
 use quote::quote;

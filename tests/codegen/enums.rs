@@ -1,4 +1,4 @@
-//! Enumerations that keep a value they don't know.
+//! Generates enumerations, each with a variant for the values that this crate does not know.
 
 use std::collections::BTreeSet;
 

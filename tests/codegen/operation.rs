@@ -1,4 +1,4 @@
-//! The enum of all operations.
+//! Generates `operation.rs`: the enum of all operations.
 
 use chv_sandbox::spec::Method;
 use proc_macro2::TokenStream;

@@ -1,4 +1,5 @@
-//! Structs: required fields plain, optional ones `Option`, and what the server sent beyond.
+//! Generates structs: required fields are plain, optional ones are `Option`, and unknown fields that the server sent
+//! are kept in a field of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +41,7 @@ pub(super) fn items(
         }
     });
     let derive_default = needed.is_empty().then(|| quote! { Default, });
-    // Serde's own would read what is unknown into a tree.
+    // The implementation that serde derives would read unknown fields into a tree of values.
     let derive_deserialize = unknown.is_none().then(|| quote! { Deserialize, });
     let mut items = vec![quote! {
         #doc
@@ -108,7 +109,7 @@ fn field(api: &Api, owner: &str, wire: &str, schema: &Schema, required: bool) ->
     }
 }
 
-/// What the contract says of a property beyond its type.
+/// Facts of the contract about a property that its type does not show.
 fn facts(api: &Api, owner: &str, wire: &str, schema: &Schema, required: bool) -> Vec<String> {
     let target = api.resolve(schema);
     let mut facts = match (api.asked.contains(owner), required, &target.default) {

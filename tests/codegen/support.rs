@@ -1,4 +1,5 @@
-//! The releases that know each operation, each field of a request's body and each value in one, as static data.
+//! Generates static tables of the releases that know each operation, each field of a request's body and each value of a
+//! field.
 
 use std::collections::BTreeSet;
 
@@ -132,7 +133,7 @@ fn kind(api: &Api, schema: &Schema) -> TokenStream {
     }
 }
 
-/// The span of everything that is in the tables.
+/// The span of every entry of the tables.
 fn spans(api: &Api) -> impl Iterator<Item = Span> {
     let paths = api.operations().map(|op| format!("/{}", op.name));
     let members = api

@@ -1,4 +1,5 @@
-//! The types of bodies: which there are, in which file each is, and how a schema is spelt in Rust.
+//! Generates the types of bodies: decides which types there are and in which file each lies, and spells a schema in
+//! Rust.
 
 use std::collections::BTreeSet;
 
@@ -45,7 +46,7 @@ pub(super) fn modules(api: &Api) -> Vec<(&'static str, &'static str, Vec<TokenSt
         .collect()
 }
 
-/// The file that a type belongs in, by who can reach it.
+/// The file that a type belongs in. It depends on which operations can reach the type.
 fn module_of(api: &Api, name: &str) -> &'static str {
     let reached_by = |starts: &[&str]| {
         let mut reached = BTreeSet::new();
@@ -151,7 +152,7 @@ fn collect_words(tokens: TokenStream, words: &mut BTreeSet<String>) {
     }
 }
 
-/// What a type is for, from the facts of the contract.
+/// The doc comment of a type, derived from the facts of the contract.
 pub(super) fn about(api: &Api, name: &str, schema: &Schema) -> Vec<String> {
     let mut uses = Vec::new();
     for op in api.operations() {

@@ -1,4 +1,5 @@
-//! Sandboxes without an async runtime in sight.
+//! Tests of [`blocking`](chv_sandbox::blocking): sandboxes and pools driven from plain threads, without an async
+//! runtime.
 
 use std::sync::Arc;
 
@@ -60,7 +61,7 @@ fn a_pool_that_cannot_be_opened_says_why() {
     let error = Pool::open(PoolConfig::new(missing.clone()).size(0)).unwrap_err();
     assert!(matches!(error, Error::Config(_)), "{error:?}");
     let error = Pool::open(PoolConfig::new(missing)).unwrap_err();
-    // Where there is no KVM, that is said first.
+    // On a host without KVM, that is the error instead.
     let is_it = matches!(error, Error::BootFailed(_) | Error::NotAvailable(_));
     assert!(is_it, "{error:?}");
 }

@@ -1,4 +1,4 @@
-//! The command's main job, as a newcomer runs it: on the recording, without a VMM.
+//! `chv-sandbox demo` on the recording, without a VMM.
 
 use std::process::Command;
 
@@ -28,11 +28,11 @@ fn the_clean_reset_passes_and_the_tampered_one_halts() {
     let details = &tampered.verification_details;
     assert!(!tampered.verification_passed && !details.fs_hash_match);
     assert_eq!(details.divergence_action, DivergenceAction::Halt);
-    // The other two sources agree, and don't outvote the one.
+    // The other two sources agree. They don't outvote the one that disagrees.
     assert_eq!(details.open_fd_count, details.open_fd_count_baseline);
     assert_eq!(details.vmm_api_state, details.expected_vmm_api_state);
 
-    // What a recording can't show isn't passed off as checked.
+    // Checks that a recording can't make are not reported as passed.
     let checks = results["clean_reset"]["report"]["checks"]
         .as_array()
         .unwrap();

@@ -1,4 +1,4 @@
-//! `chv-sandbox hash` as a person or a program runs it.
+//! `chv-sandbox hash`, run as a program.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ fn command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     command
 }
 
-/// What the command prints. It ends well, and says nothing else.
+/// The standard output of a command that succeeds and writes nothing to standard error.
 fn stdout<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> String {
     let Output {
         status,
@@ -31,7 +31,7 @@ fn stdout<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> String {
     String::from_utf8(stdout).unwrap()
 }
 
-/// What the command says of a file that it can't digest, either way.
+/// The error for a file that can't be digested, which is the same with and without `--json`.
 fn refusal(file: &Path) -> String {
     let [plain, verity] = [&[][..], &["--fsverity", "--json"][..]].map(|options| {
         let Output {
@@ -81,7 +81,7 @@ fn an_empty_file_has_a_digest() {
 }
 
 #[test]
-fn as_json_it_tells_everything() {
+fn the_json_output_has_every_field() {
     let (_directory, path) = file_of("abc");
     for (options, digest) in [
         (&["--json"][..], ABC),
@@ -89,7 +89,7 @@ fn as_json_it_tells_everything() {
     ] {
         let arguments = options.iter().map(OsStr::new).chain([path.as_os_str()]);
         let mut told: Value = serde_json::from_str(&stdout(arguments)).unwrap();
-        // How it is reached depends on the filesystem, how long it takes on everything.
+        // The access depends on the filesystem, and the time on the machine.
         assert!(told["elapsed_us"].take().is_u64());
         let access = told["access"].take();
         assert!(["mapped", "read"].contains(&access.as_str().unwrap()));
@@ -108,7 +108,7 @@ fn as_json_it_tells_everything() {
 }
 
 #[test]
-fn what_is_no_file_is_refused() {
+fn things_that_are_no_regular_file_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("missing");
     assert!(refusal(&missing).contains("No such file"));
@@ -122,7 +122,7 @@ fn what_is_no_file_is_refused() {
     };
     not_regular(directory.path());
     not_regular(Path::new("/dev/null"));
-    // Nobody will ever write to it: it must not be waited for.
+    // No process will ever write to this FIFO, so the command must not wait for one.
     let fifo = directory.path().join("fifo");
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
@@ -130,13 +130,13 @@ fn what_is_no_file_is_refused() {
 }
 
 #[test]
-fn what_cannot_be_read_has_no_digest() {
-    // At its first byte, where no process has memory.
+fn an_unreadable_file_has_no_digest() {
+    // The first byte of the address space, where no process has memory.
     assert!(refusal(Path::new("/proc/self/mem")).contains("error: could not read"));
 
     let (_directory, path) = file_of("abc");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
-    // A superuser may read it all the same.
+    // Root may read the file in spite of its mode.
     if File::open(&path).is_err() {
         assert!(refusal(&path).contains("Permission denied"));
     }
@@ -155,14 +155,14 @@ fn the_arguments_are_one_file() {
 fn a_pipe_gets_no_progress_bar() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("disk");
-    // Takes longer than what passes before a bar is drawn.
+    // The digest takes longer than the delay after which a progress bar appears.
     File::create(&path).unwrap().set_len(2 << 30).unwrap();
     let zeros = "sha256:a7c744c13cc101ed66c29f672f92455547889cc586ce6d44fe76ae824958ea51";
     assert_eq!(stdout([&path]), format!("{zeros}\n"));
 }
 
 #[test]
-fn an_error_that_is_not_read_is_one_nevertheless() {
+fn a_closed_standard_error_does_not_change_the_exit_status() {
     let (_directory, path) = file_of("abc");
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

@@ -1,4 +1,4 @@
-//! `chv-sandbox latency`, as a person runs it where there is no KVM.
+//! `chv-sandbox latency`, run as a program on a host without KVM.
 
 use std::fs;
 use std::io::{BufReader, Read};
@@ -14,7 +14,7 @@ use crate::cli::signals::ENDS;
 use crate::cli::{check_output, command, run};
 use crate::latency::EXAMPLE;
 
-/// A folder for what a command writes.
+/// A folder for the files that a command writes.
 struct Place(TempDir);
 
 impl Place {
@@ -30,7 +30,7 @@ impl Place {
         LatencyReport::from_json(&fs::read(self.path("report.json")).unwrap()).unwrap()
     }
 
-    /// Runs it on recordings, with both files.
+    /// Measures on recordings, and writes the report and the page.
     fn replay(&self, further: &[&str]) -> (Option<i32>, String, String) {
         let (json, html) = (self.path("report.json"), self.path("page.html"));
         let arguments = [
@@ -109,7 +109,7 @@ fn twenty_iterations_on_recordings() {
 }
 
 #[test]
-fn one_that_fails_in_the_middle() {
+fn an_iteration_that_fails_ends_its_case() {
     let place = Place::new();
     let (status, printed, said) = place.replay(&["--iterations", "9", "--diverge-at", "5"]);
     assert_eq!(status, Some(1), "{said}");
@@ -148,7 +148,7 @@ fn a_page_is_made_of_a_report() {
     let place = Place::new();
     let (json, html) = (place.path("report.json"), place.path("page.html"));
     fs::write(&json, EXAMPLE).unwrap();
-    // One that was there is replaced.
+    // An existing page is replaced.
     fs::write(&html, "old").unwrap();
     let (status, printed, said) = run(["latency", "--page-of", &json, "--html", &html]);
     assert_eq!((status, printed.as_str()), (Some(0), ""), "{said}");
@@ -170,18 +170,18 @@ fn a_page_is_made_of_a_report() {
         said.contains("no report of latencies") && !said.contains('\u{1b}'),
         "{said}"
     );
-    // The page that was there stays.
+    // The existing page is unchanged.
     assert_eq!(mode(&html), 0o600);
     place.check_names(&["page.html", "report.json"]);
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_said_before_anything_is_measured() {
+fn a_file_that_cannot_be_written_is_refused_before_anything_is_measured() {
     let place = Place::new();
     let missing = place.path("missing/report.json");
     let folder = place.path("");
     for file in [&missing, &folder] {
-        // So many iterations would take an hour.
+        // This number of iterations would take an hour.
         let arguments = [
             "latency",
             "--replay",
@@ -198,7 +198,7 @@ fn a_file_that_cannot_be_written_is_said_before_anything_is_measured() {
 }
 
 #[test]
-fn arguments_that_mean_nothing_are_wrong_usage() {
+fn arguments_without_a_meaning_are_wrong_usage() {
     for arguments in [
         &["latency"][..],
         &["latency", "--replay", "--golden", "golden"],
@@ -263,7 +263,7 @@ fn a_signal_ends_it_with_what_was_measured() {
             .spawn()
             .unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        // A step of a reset, so that iterations are under way.
+        // A line about a step of a reset shows that iterations are under way.
         wait_for_line(&mut stderr, "digest");
         signal(&child, number);
         let mut said = String::new();
@@ -283,13 +283,13 @@ fn a_signal_ends_it_with_what_was_measured() {
                 .unwrap()
                 .contains("It was interrupted")
         );
-        // The recordings are gone, too.
+        // The temporary folder of the recordings is removed too.
         place.check_names(&["page.html", "report.json"]);
     }
 }
 
 #[test]
-fn a_table_that_cannot_be_written_is_no_answer() {
+fn a_table_that_cannot_be_written_ends_with_2() {
     check_output(
         &["latency", "--replay", "--iterations", "1", "--warm-up", "0"],
         0,

@@ -1,4 +1,4 @@
-//! `chv-sandbox redteam`, as a person runs it where there is no KVM.
+//! `chv-sandbox redteam`, run as a program on a host without KVM.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -57,7 +57,7 @@ fn the_report_goes_to_standard_output_in_the_tables_place() {
 }
 
 #[test]
-fn what_is_not_there_is_said() {
+fn wrong_arguments_and_missing_files_are_refused() {
     let (status, _, said) = run(["redteam", "--stub", "--only", "nonsense"]);
     assert_eq!(status, Some(64), "{said}");
     assert!(

@@ -15,7 +15,7 @@ use crate::cli::{self, place, signals};
 use crate::sandbox::stage::Stage;
 use crate::sandbox::{PATIENCE, Scene};
 
-/// A golden snapshot, VMMs, and the configuration that names both.
+/// A golden snapshot, scripted VMMs, and the configuration file that names both.
 struct Place {
     scene: Scene,
     stage: Stage,
@@ -72,7 +72,7 @@ impl Place {
     fn run(&self, stdin: &[u8], arguments: &[&str]) -> Output {
         let mut child = self.command(arguments).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
-        // A tool that takes no standard input leaves it unread.
+        // A tool that takes no standard input leaves the bytes unread.
         let _ = input.write_all(stdin);
         drop(input);
         let output = child.wait_with_output().unwrap();
@@ -81,7 +81,7 @@ impl Place {
     }
 }
 
-/// What the guest has. One of its tools makes it count too many descriptors from then on.
+/// The guest's tools. One of them makes the guest report too many descriptors from then on.
 fn tools(leaking: &Arc<Mutex<Option<StandIn>>>) -> Toolbox {
     let leaking = Arc::clone(leaking);
     Toolbox::built_in()
@@ -120,7 +120,7 @@ async fn a_tool_has_the_streams_of_the_command() {
     let place = Place::new().await;
     let text = [&b"quiet \x1b[2J \xff\n"[..], &[b'x'; 300_000]].concat();
     let output = place.run(&text, &["--", "upper"]);
-    // Standard output is no terminal.
+    // Standard output is a pipe, not a terminal.
     assert_eq!(output.stdout, text.to_ascii_uppercase());
     check(&output, 3, &format!("{} bytes", text.len()));
 
@@ -128,13 +128,13 @@ async fn a_tool_has_the_streams_of_the_command() {
     assert_eq!(output.stdout, b"a b\n");
     check(&output, 0, "");
 
-    // The image gives this tool no standard input, which is no reason not to run it.
+    // The image gives this tool no standard input; the tool still runs.
     let output = place.run(b"unread", &["--", "whoami"]);
     assert!(output.status.success() && !output.stdout.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_exit_code_of_a_tool_is_125() {
+async fn failures_other_than_the_tools_own_exit_code_are_125() {
     let place = Place::new().await;
     check(
         &place.run(b"", &["--", "nonesuch"]),

@@ -1,4 +1,4 @@
-//! `chv-sandbox spec` as a person runs it, in a checkout and elsewhere.
+//! `chv-sandbox spec`, run as a program inside a checkout and outside one.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -45,7 +45,7 @@ fn a_contract_is_shown_wherever_the_command_is_run() {
 }
 
 #[test]
-fn a_release_without_a_contract_is_told_which_there_are() {
+fn an_unknown_release_is_refused_with_the_list_of_known_ones() {
     let elsewhere = tempfile::tempdir().unwrap();
     let checkout = api_spec();
     for here in [elsewhere.path(), checkout.parent().unwrap()] {
@@ -60,7 +60,7 @@ fn a_release_without_a_contract_is_told_which_there_are() {
 }
 
 #[test]
-fn outside_a_checkout_a_check_says_what_to_do() {
+fn a_check_outside_a_checkout_says_what_to_do() {
     let elsewhere = tempfile::tempdir().unwrap();
     for arguments in [&["check"][..], &["show", "v53.0", "--from", "nowhere"]] {
         let done = run(elsewhere.path(), arguments);

@@ -1,4 +1,5 @@
-//! What can't be compared: exit 2, the place on standard error, nothing on standard output.
+//! Input that can't be compared: the command ends with 2, names the place on standard error, and prints nothing on
+//! standard output.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::{command, compat, contract, text};
 
-/// Both commands on the document at `path`; they have to say all of `expected`.
+/// Runs `compat check` and `compat diff` on the document at `path`. Both must fail with all of `expected` on standard
+/// error.
 #[track_caller]
 fn check(path: impl AsRef<OsStr>, expected: &[&str]) {
     let path = path.as_ref();
@@ -33,7 +35,7 @@ fn check(path: impl AsRef<OsStr>, expected: &[&str]) {
     }
 }
 
-/// A folder with a document of this text.
+/// A folder with a document that has this text.
 fn document(content: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("document.yaml");
@@ -42,7 +44,7 @@ fn document(content: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
-fn a_document_that_is_none() {
+fn something_that_is_no_document() {
     let check = |content: &[u8], expected: &[&str]| {
         let (_folder, path) = document(content);
         check(&path, &[expected, &["document.yaml"]].concat());
@@ -87,7 +89,7 @@ fn a_document_with_a_broken_part() {
 }
 
 #[test]
-fn a_file_that_is_none() {
+fn a_path_without_a_usable_document() {
     let folder = tempfile::tempdir().unwrap();
     check(
         folder.path().join("absent.yaml"),
@@ -108,7 +110,7 @@ fn a_file_that_is_none() {
 }
 
 #[test]
-fn a_pipe_is_waited_for_but_not_for_ever() {
+fn a_pipe_is_waited_for_with_a_limit() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
     make_pipe(&pipe);
@@ -123,7 +125,7 @@ fn a_pipe_is_waited_for_but_not_for_ever() {
     assert_eq!(text(&done.stdout), "");
     assert!(began.elapsed() < Duration::from_secs(30));
 
-    // What a shell gives for <(git show v53.0:...).
+    // As with the shell's `<(git show v53.0:...)`.
     let mut child = command(["diff", "v53.0", "/dev/stdin"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{compat as run, contract, text};
 
-/// The check of the newest release's document after `change`.
+/// Runs the check on the newest release's document, after `change` was made to it.
 fn check(change: impl FnOnce(&mut Contract)) -> Check {
     let mut contract = supported::documented(supported::newest()).unwrap();
     change(&mut contract);
@@ -97,7 +97,7 @@ fn an_answer_may_be_given_by_another_entry_of_its_status() {
 }
 
 #[test]
-fn what_this_crate_sends_is_told_from_what_it_only_offers() {
+fn fields_that_this_crate_sends_are_told_from_those_it_only_offers() {
     let sent = check(|contract| {
         properties(contract, "DiskConfig")
             .remove("image_type")
@@ -112,7 +112,7 @@ fn what_this_crate_sends_is_told_from_what_it_only_offers() {
         "{:?}",
         sent.used
     );
-    // This crate gives no VM a balloon.
+    // No sandbox of this crate has a balloon.
     let offered = check(|contract| {
         properties(contract, "BalloonConfig")
             .remove("free_page_reporting")
@@ -123,7 +123,7 @@ fn what_this_crate_sends_is_told_from_what_it_only_offers() {
 }
 
 #[test]
-fn a_new_duty_in_what_is_sent_touches_this_crate() {
+fn a_new_required_field_in_a_sent_body_touches_this_crate() {
     let check = check(|contract| {
         let Shape::Object {
             properties,
@@ -146,7 +146,7 @@ fn a_new_duty_in_what_is_sent_touches_this_crate() {
 }
 
 #[test]
-fn a_default_matters_to_who_leaves_it_out() {
+fn a_default_matters_where_this_crate_leaves_the_field_out() {
     let changed = |schema: &str, property: &str| {
         check(|contract| {
             let property = properties(contract, schema).get_mut(property).unwrap();
@@ -168,7 +168,7 @@ fn a_default_matters_to_who_leaves_it_out() {
 }
 
 #[test]
-fn a_mended_mistake_is_a_correction_to_end() {
+fn a_correction_of_a_fixed_mistake_is_reported_as_stale() {
     let check = check(|contract| {
         let properties = properties(contract, "VmConfig");
         let property = properties.remove("generic-vhost-user").unwrap();
@@ -189,7 +189,7 @@ fn a_mended_mistake_is_a_correction_to_end() {
 }
 
 #[test]
-fn the_recordings_of_what_changed_are_named() {
+fn the_cassettes_of_a_changed_call_are_named() {
     let check = check(|contract| {
         contract.paths.remove("/vm.resize-disk").unwrap();
     });
@@ -206,8 +206,8 @@ fn render(check: &Check) -> String {
 }
 
 #[test]
-fn a_correction_that_lost_its_ground_leaves_the_rest_standing() {
-    // Whatever is taken out, nothing panics, and no reference of the outcome leads nowhere.
+fn a_correction_that_no_longer_applies_does_not_stop_the_others() {
+    // Whatever is taken out of the document, nothing panics, and every reference in the outcome leads to a schema.
     let names: Vec<String> = supported::documented(supported::newest())
         .unwrap()
         .schemas
@@ -222,8 +222,8 @@ fn a_correction_that_lost_its_ground_leaves_the_rest_standing() {
 }
 
 #[test]
-fn what_an_older_release_lacks_and_a_sandbox_does_not_need_is_not_called_used() {
-    // A sandbox runs on v52.0: the live tests show it.
+fn a_field_that_an_older_release_lacks_and_no_sandbox_needs_is_not_called_used() {
+    // A sandbox runs on v52.0, as the live tests show.
     let name = "v52.0.json".to_owned();
     let contract = supported::documented("v52.0".parse().unwrap()).unwrap();
     let check = compat::check(Document {

@@ -1,4 +1,5 @@
-//! A document that is compared with a release is corrected, and one that is compared with a document is not.
+//! `compat diff` corrects a document that it compares with a release, and leaves two documents that it compares with
+//! each other as they are.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use serde_json::Value;
 
 use super::{compat, contract, text};
 
-/// Upstream's document of a release, which does not name it, after `change`.
+/// Upstream's document of a release after `change`. The document does not name its release.
 fn upstream(folder: &Path, release: &str, change: impl FnOnce(String) -> String) -> PathBuf {
     let named = fs::read_to_string(contract(release)).unwrap();
     let version = format!("\"version\": \"{release}\"");
@@ -22,7 +23,7 @@ fn unchanged(document: String) -> String {
     document
 }
 
-/// The findings of `compat diff` as level, rule and path, without those that are for information.
+/// The findings of `compat diff` as level, rule and path, without those of the level `Info`.
 fn diff(arguments: &[&str]) -> Vec<String> {
     let done = compat([&["diff"], arguments, &["--format", "json"]].concat());
     let report: Value = serde_json::from_slice(&done.stdout)
@@ -78,7 +79,7 @@ fn a_changed_document_breaks_in_nothing_but_its_changes() {
     for release in ["v50.2", "v52.0", "v53.0"] {
         let path = upstream(folder.path(), release, renamed);
         let path = path.to_str().unwrap();
-        // Corrections of that endpoint have lost their place, which is a warning.
+        // The corrections of that endpoint no longer find their place, which is a warning.
         let breaks = |arguments: &[&str]| {
             let mut found = diff(arguments);
             found.retain(|line| line.starts_with("breaking"));
@@ -129,7 +130,7 @@ fn two_documents_are_compared_as_they_are() {
     );
     let paths = [one.to_str().unwrap(), other.to_str().unwrap()];
     let found = diff(&paths);
-    // As upstream has them: `history` lists the same.
+    // The documents differ as upstream's do; the module `history` has the same list.
     assert_eq!(
         found,
         [

@@ -69,7 +69,7 @@ fn a_file_that_is_called_like_a_release_is_named_with_its_folder() {
 }
 
 #[test]
-fn colour_is_for_terminals_and_for_those_who_ask() {
+fn output_is_coloured_on_a_terminal_or_on_request() {
     let coloured = |variables: &[(&str, &str)]| {
         let mut command = command(["diff", "v52.0", "v53.0"]);
         command.envs(variables.iter().copied());
@@ -81,7 +81,7 @@ fn colour_is_for_terminals_and_for_those_who_ask() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn a_reader_that_closes_the_pipe_early_is_no_error() {
     let mut child = command(["diff", "v44.0", "v53.0"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -94,7 +94,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 }
 
 #[test]
-fn a_document_cannot_speak_to_the_terminal_or_the_page() {
+fn text_of_a_document_is_escaped_for_the_terminal_and_the_page() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hostile.json");
     let hostile = r#"\u001b[2J</details>@all|`x`"#;
@@ -125,7 +125,7 @@ fn a_document_cannot_speak_to_the_terminal_or_the_page() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_no_verdict() {
+fn a_report_that_cannot_be_written_ends_with_2() {
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     let done = command(["diff", "v53.0", "v53.0"])
         .stdout(full)

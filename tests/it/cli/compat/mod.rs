@@ -1,4 +1,4 @@
-//! `chv-sandbox compat` as a person or a program runs it.
+//! `chv-sandbox compat`, run as a program.
 
 mod bad_input;
 mod check;
@@ -17,14 +17,14 @@ fn compat<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Output {
 fn command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chv-sandbox"));
     command.arg("compat").args(arguments);
-    // What the tests' own terminal has must not matter.
+    // The settings of the terminal that runs the tests must not matter.
     for variable in ["CLICOLOR_FORCE", "CLICOLOR", "NO_COLOR", "RUST_LOG"] {
         command.env_remove(variable);
     }
     command
 }
 
-/// The contract of a release as a file.
+/// The path of a release's contract.
 fn contract(release: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("api-spec");
     folder.join(format!("{release}.json"))
