@@ -1,4 +1,5 @@
-//! The comparison of contracts.
+//! Tests of the comparison of contracts, of the rules, of the probe and of the files that are generated from the
+//! cassettes.
 
 mod base_paths;
 mod documents;
@@ -49,7 +50,7 @@ fn served(servers: &str, paths: &str) -> String {
     )
 }
 
-/// The findings as a report has them: sorted.
+/// The findings, sorted as a report has them.
 fn findings(base: &Contract, revision: &Contract) -> Vec<Finding> {
     Report::new("base", "revision", diff(base, revision)).findings
 }

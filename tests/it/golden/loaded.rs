@@ -1,4 +1,4 @@
-//! A golden snapshot that was tampered with: found, named, and found before any VMM is asked for anything.
+//! A golden snapshot that was tampered with: the mismatch is found and named before a VMM is asked for anything.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -12,7 +12,7 @@ use chv_sandbox::overlay::{Basis, Digest, VerityDigest, Work};
 use super::manifest::edit;
 use crate::sandbox::{Scene, chain, flip_a_bit};
 
-/// What may happen to a file.
+/// A way of tampering with a file.
 pub(crate) type Tamper = fn(&Path);
 
 pub(crate) const TAMPERINGS: [(&str, Tamper, &str); 4] = [
@@ -55,7 +55,7 @@ pub(crate) fn load(golden: &Golden) -> Result<LoadedGolden, Error> {
     golden.load(&LoadOptions::default())
 }
 
-/// The same for a VMM that another program runs.
+/// The same as [`load`], for a VMM that another program runs.
 fn load_attached(golden: &Golden) -> Result<LoadedGolden, Error> {
     let options = LoadOptions {
         attached_vmm: true,
@@ -64,7 +64,7 @@ fn load_attached(golden: &Golden) -> Result<LoadedGolden, Error> {
     golden.load(&options)
 }
 
-/// It says that this field isn't as the manifest has it.
+/// Checks that the error names this field as the one that differs from the manifest.
 #[track_caller]
 pub(crate) fn assert_names<T: std::fmt::Debug>(
     result: Result<T, Error>,
@@ -74,7 +74,7 @@ pub(crate) fn assert_names<T: std::fmt::Debug>(
     names(&result.unwrap_err(), expected, what);
 }
 
-/// The error says that this field isn't as the manifest has it.
+/// Checks that the error names this field as the one that differs from the manifest.
 #[track_caller]
 pub(crate) fn names(error: &Error, expected: &str, what: &str) {
     match error {
@@ -83,7 +83,7 @@ pub(crate) fn names(error: &Error, expected: &str, what: &str) {
     }
 }
 
-/// Whether this filesystem gives leases: without them a hold proves less.
+/// Whether this filesystem has leases. Without a lease a held file is compared again before each use.
 #[expect(clippy::print_stdout, reason = "it says that a test was skipped")]
 fn is_leased(loaded: &LoadedGolden) -> bool {
     let leased = loaded.held_disk(DiskRole::Root).is_some();
@@ -122,7 +122,7 @@ async fn a_disk_that_is_tampered_with_later_is_found_before_the_next_restore() {
             let scene = Scene::minted().await;
             let loaded = load(&open(&scene)).unwrap();
             loaded.ensure_disks().unwrap();
-            // A writer waits until the watcher gives way: this ends, or the test never does.
+            // The open for writing waits until the watcher gives the lease up. Without that the test would never end.
             tamper(&scene.path(name));
             let what = format!("{name}: {what}");
             assert_names(loaded.ensure_disks(), &format!("{field}.{fact}"), &what);
@@ -131,7 +131,7 @@ async fn a_disk_that_is_tampered_with_later_is_found_before_the_next_restore() {
 }
 
 #[tokio::test]
-async fn what_happens_later_to_the_snapshots_own_files_does_not_matter() {
+async fn later_changes_of_the_snapshots_own_files_do_not_matter() {
     let scene = Scene::minted().await;
     let loaded = load(&open(&scene)).unwrap();
     let memory = loaded.memory().clone();
@@ -205,7 +205,7 @@ async fn only_a_disk_that_a_vm_goes_on_to_read_is_lost_to_it() {
     let lost = tokio::time::timeout(Duration::ZERO, loaded.lost(&held));
     lost.await.expect_err("a VM has a copy of the overlay");
 
-    // Opened and left as it was, which nothing shows.
+    // Opened for writing and left unchanged: the file's bytes and times don't show it.
     std::thread::spawn(open_for_writing("root.img"))
         .join()
         .unwrap();
@@ -217,13 +217,13 @@ async fn only_a_disk_that_a_vm_goes_on_to_read_is_lost_to_it() {
     lost.await.expect_err("it was looked at again");
 }
 
-/// Opens a file for writing, so that no lease is to be had on it.
+/// Opens a file for writing, so that no lease can be taken on it.
 fn writer(scene: &Scene, name: &str) -> fs::File {
     let opened = OpenOptions::new().write(true).open(scene.path(name));
     opened.unwrap()
 }
 
-/// Writes other bytes of the same number to the start of a file, and leaves it its time of modification.
+/// Overwrites the start of a file with other bytes and restores its time of modification.
 fn forge(writer: &fs::File) {
     let modified = writer.metadata().unwrap().modified().unwrap();
     writer.write_all_at(b"{}  ", 0).unwrap();
@@ -260,7 +260,7 @@ async fn without_a_lease_a_disk_is_compared_when_it_is_loaded_and_then_by_each_r
         let lost = tokio::time::timeout(Duration::ZERO, loaded.lost(&held));
         lost.await.expect_err("a file that isn't held isn't lost");
         assert_names(load(&open(&scene)), field, name);
-        // Once the writer is gone the file can be held, so it is compared.
+        // Once the writer is gone, a lease can be taken, so the file is compared and held.
         drop(writer);
         if directory_has_leases(&scene) {
             assert_names(loaded.ensure_disks(), field, name);
@@ -281,7 +281,7 @@ async fn dropping_it_lets_writers_in() {
     for (name, _) in FILES {
         let mut options = OpenOptions::new();
         let options = options.write(true).custom_flags(0o4000);
-        // The watcher may be looking at this very moment.
+        // The watcher may have the file open at this moment.
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while let Err(error) = options.open(scene.path(name)) {
             assert!(std::time::Instant::now() < deadline, "{name}: {error}");

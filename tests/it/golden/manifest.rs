@@ -1,4 +1,5 @@
-//! Manifests: what is refused before anything of them is believed, their signatures, and what two say differently.
+//! Manifests: hostile ones are refused, signatures and pins are checked before anything else is believed, and two
+//! manifests are compared.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -62,7 +63,7 @@ pub(crate) fn edit(golden: &Path, edit: impl FnOnce(&mut Value)) {
     fs::write(path, manifest.to_string()).unwrap();
 }
 
-/// A private key and its public one.
+/// A key pair for signing.
 pub(crate) fn keys(scene: &Scene, seed: u8) -> (SigningKey, PublicKey) {
     let path: PathBuf = scene.path(&format!("key-{seed}"));
     fs::write(&path, [seed; 32]).unwrap();
@@ -81,7 +82,7 @@ fn open_signed(golden: &Path, key: &PublicKey) -> Result<Golden, Error> {
 }
 
 #[tokio::test]
-async fn a_pinned_golden_snapshot_is_that_one_and_no_other() {
+async fn only_the_pinned_golden_snapshot_is_opened() {
     let scene = Scene::minted().await;
     let golden = open(&scene);
     let bytes = fs::read(scene.path("golden/manifest.json")).unwrap();
@@ -98,7 +99,7 @@ async fn a_pinned_golden_snapshot_is_that_one_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_signed_golden_snapshot_is_only_its_signers() {
+async fn only_a_signature_of_the_expected_key_is_accepted() {
     let scene = Scene::new();
     let (key, public) = keys(&scene, 7);
     let (_, other) = keys(&scene, 8);
@@ -130,7 +131,7 @@ async fn a_signed_golden_snapshot_is_only_its_signers() {
         }
     }
     open_signed(&golden, &public).unwrap();
-    // A manifest that says nothing new is another one all the same.
+    // A manifest that is rewritten with the same values has other bytes, so its signature no longer fits.
     edit(&golden, |_| ());
     bad(open_signed(&golden, &public));
     fs::remove_file(golden.join("manifest.sig")).unwrap();
@@ -140,7 +141,7 @@ async fn a_signed_golden_snapshot_is_only_its_signers() {
 }
 
 #[tokio::test]
-async fn a_sandbox_boots_from_what_is_signed_and_nothing_is_asked_of_a_vmm_before() {
+async fn a_signature_is_checked_before_a_vmm_is_asked_for_anything() {
     let scene = Scene::new();
     let (key, _) = keys(&scene, 7);
     keys(&scene, 8);
@@ -180,7 +181,7 @@ async fn a_sandbox_boots_from_what_is_signed_and_nothing_is_asked_of_a_vmm_befor
     check(public("ours", &ours), "is not signed").await;
 }
 
-/// Runs `golden` with these arguments: its exit status, and what it printed.
+/// Runs `chv-sandbox golden` with these arguments. Returns its exit status and its output.
 fn command(arguments: &[&Path]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chv-sandbox"));
     let output = command.arg("golden").args(arguments).output().unwrap();
@@ -189,7 +190,7 @@ fn command(arguments: &[&Path]) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn the_commands_tell_it_by_their_exit_status() {
+async fn the_exit_status_of_the_commands_is_the_verdict() {
     let scene = Scene::minted().await;
     let golden = scene.path("golden");
     let check = |arguments: &[&Path], status: i32, expected: &str| {
@@ -228,7 +229,7 @@ async fn the_commands_tell_it_by_their_exit_status() {
 }
 
 #[tokio::test]
-async fn a_verdict_that_is_not_written_is_none() {
+async fn a_verdict_that_cannot_be_written_ends_with_2() {
     let (scene, other) = (Scene::minted().await, Scene::minted().await);
     let (golden, other) = (scene.path("golden"), other.path("golden"));
     let name = Path::new("golden");
@@ -342,11 +343,12 @@ async fn manifests_are_compared_field_by_field() {
             .map(|difference| difference.field)
             .collect::<Vec<_>>()
     };
-    // Each scene has a directory of its own; nothing else tells them apart.
+    // The two scenes have different directories, and no other difference.
     let places = |field: &String| !field.ends_with(".path");
     let mut told = fields(&second);
     told.retain(places);
-    // The stand-in's memory is the VM's description, with the directory's name in it.
+    // The memories do differ, because a stand-in's memory is the VM's description with the directory's name in it. A
+    // difference of the snapshot's files is an expected one.
     assert_eq!(told, [""; 0]);
     edit(&other.path("golden"), |manifest| {
         manifest["shape"]["memory_mib"] = json!(1);

@@ -1,5 +1,5 @@
-//! A golden snapshot that verifies is the one that was minted: no other bytes of the manifest, the signature or a file that
-//! it names pass.
+//! A golden snapshot verifies only as it was minted: a change of any byte of the manifest, of the signature or of a
+//! file that the manifest names is found.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use super::manifest::keys;
 use crate::sandbox::Scene;
 
-/// What is done to the bytes of a file, at a place that is given in parts of its length.
+/// A change to the bytes of a file. The place is given as a fraction of the length.
 #[derive(Clone, Debug)]
 enum Change {
     Flip { at: f64, bit: u8 },
@@ -61,7 +61,7 @@ const FILES: [&str; 6] = [
 ];
 
 #[tokio::test]
-async fn what_verifies_was_minted() {
+async fn only_the_minted_bytes_verify() {
     let scene = Scene::new();
     let (key, public) = keys(&scene, 7);
     let mut config = scene.mint_config();
@@ -92,7 +92,7 @@ async fn what_verifies_was_minted() {
         fs::write(&path, &changed).unwrap();
         let believed = is_believed(&golden);
         fs::write(&path, &minted).unwrap();
-        // A change may give the bytes that were there before.
+        // A change may result in the same bytes as before.
         match believed == (changed == minted) {
             true => Ok(()),
             false => Err(TestCaseError::fail(format!("{file} after {change:?}"))),

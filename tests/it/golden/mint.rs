@@ -1,4 +1,4 @@
-//! Minting, and what isn't taken for a golden snapshot.
+//! Minting, and folders that are not accepted as golden snapshots.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,7 +19,7 @@ use super::manifest::edit;
 use crate::sandbox::script::Act;
 use crate::sandbox::{Scene, assert_echoed, chain, echo};
 
-/// A mint fails so, and leaves nothing.
+/// Checks that the mint failed and left nothing. Returns its error.
 #[track_caller]
 fn assert_nothing_minted(scene: &Scene, minted: Result<Golden, MintError>) -> MintError {
     let error = minted.unwrap_err();
@@ -67,7 +67,7 @@ async fn the_digest_of_nothing_is_no_baseline() {
     }
 }
 
-/// Which baseline is refused.
+/// Which baseline a mint refuses.
 #[derive(Debug, PartialEq)]
 enum BaselineErrorKind {
     DigestOfNothing,
@@ -98,7 +98,7 @@ impl BaselineErrorKind {
     }
 }
 
-/// After `prepare`, a mint refuses the readings as `expected`.
+/// After `prepare`, a mint refuses the readings with the error `expected`.
 async fn check_baseline(prepare: impl FnOnce(&Scene), expected: BaselineErrorKind) {
     let scene = Scene::new();
     prepare(&scene);
@@ -126,7 +126,7 @@ async fn readings_that_cannot_be_baselines_are_refused() {
             .before("vm.restore", move || crate::sandbox::flip_a_bit(&overlay));
     };
     check_baseline(changed, DiskChanged).await;
-    // The boot reads the VM back, the first revert asks for its state, the second once more.
+    // The boot, the first revert and the second revert each send one `vm.info`. The change comes at the first revert.
     let unstable = |scene: &Scene| {
         let guest = scene.guest.clone();
         let change = Act::First(Box::new(move || guest.set_open_files(13)));
@@ -177,7 +177,7 @@ async fn a_restless_guest_is_not_minted() {
         matches!(error, MintError::Restless { last: 1.., .. }),
         "{error:?}"
     );
-    // The guest holds itself through its own function.
+    // The guest and the function that it was given hold each other; this ends the cycle.
     scene.guest.behave(Behaviour::Dispatcher);
 }
 
@@ -239,7 +239,7 @@ async fn a_mint_whose_step_fails_says_which_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_mint_takes_no_folder_that_is_there() {
+async fn a_mint_refuses_a_folder_that_exists() {
     let scene = Scene::new();
     fs::create_dir(scene.path("golden")).unwrap();
     let error = scene.mint().await.unwrap_err();
@@ -271,7 +271,7 @@ async fn a_mint_that_is_dropped_leaves_no_folder() {
 }
 
 #[tokio::test]
-async fn what_is_no_golden_snapshot_is_refused() {
+async fn folders_that_are_no_golden_snapshots_are_refused() {
     type Spoil = fn(&Path);
     let cases: [(Spoil, &str); 14] = [
         (|golden| fs::remove_dir_all(golden).unwrap(), "golden-0"),
@@ -419,7 +419,7 @@ async fn a_snapshot_of_another_release_or_shape_is_not_restored() {
         fs::write(&config, spoilt).unwrap();
         let error = sandbox.boot().await.unwrap_err();
         assert_eq!(error.code(), "SANDBOX_BOOT_FAILED");
-        // Changed after it was minted, so it isn't even looked into.
+        // The file was changed after the mint, so its content isn't even read.
         let text = chain(&error);
         assert!(text.contains("snapshot.config"), "{text}");
         scene.assert_machine_is_empty();

@@ -1,4 +1,4 @@
-//! Which operation is in which cassettes, for `compat check`.
+//! Writes the index of which operation is in which cassettes, for `compat check`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

@@ -1,4 +1,4 @@
-//! The matrix in the README and in the documentation of `compat`.
+//! Writes the matrix in the README and in the documentation of `compat`.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use chv_sandbox::spec::{Contract, Release, supported};
 
 use super::{assert_fresh, cassettes, package};
 
-/// What stands around the matrix in the README.
+/// The line before the matrix in the README.
 const BEGIN: &str = "<!-- matrix: written by `UPDATE=1 cargo test from_fixtures` -->\n";
 const END: &str = "<!-- end of the matrix -->\n";
 
@@ -39,7 +39,7 @@ fn the_matrix_is_fresh() {
 }
 
 #[test]
-fn a_cell_says_what_is_known() {
+fn a_cell_says_whether_a_release_has_the_call() {
     let matrix = matrix();
     let check = |row: &str, release: &str, expected: Cell| {
         let release: Release = release.parse().unwrap();
@@ -55,9 +55,9 @@ fn a_cell_says_what_is_known() {
     check("reset in place", "v53.0", Cell::Observed);
     check("vsock", "v53.0", Cell::Observed);
     check("`vm.info`", "v51.2", Cell::Observed);
-    // The document says /vmm.nmi; the server serves this one.
+    // The document has the path /vmm.nmi; the server serves /vm.nmi.
     check("`vm.nmi`", "v52.0", Cell::Observed);
-    // It ignores the field and answers 204, so no exchange may count.
+    // The server ignores the field and answers 204, so this exchange must not count.
     check("`resume` with", "v51.2", Cell::Absent);
     check("on demand", "v51.2", Cell::Absent);
     check("`vm.resize-disk`", "v48.0", Cell::Absent);

@@ -1,6 +1,6 @@
-//! What is written from the cassettes: the matrix of releases, and the index of what is recorded.
+//! Files that are generated from the cassettes: the matrix of releases, and the index of the recorded operations.
 //!
-//! Both are committed and held against the fixtures; `UPDATE=1 cargo test from_fixtures` writes them anew.
+//! Both are committed and compared with the fixtures; `UPDATE=1 cargo test from_fixtures` writes them anew.
 
 mod index;
 mod matrix;
@@ -15,7 +15,7 @@ fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every cassette with its name: the file's without its ending.
+/// Every cassette with its name, which is the file's name without its extension.
 fn cassettes() -> Vec<(String, Cassette)> {
     let fixtures = package().join("fixtures");
     let folders = entries(&fixtures)
@@ -46,7 +46,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     entries
 }
 
-/// Holds the file at `path` in the package against `text`, or writes it if that is asked for.
+/// Compares the file at `path` in the package with `text`, or writes it if `UPDATE` is set.
 fn assert_fresh(path: &str, text: &str) {
     let file = package().join(path);
     if std::env::var_os("UPDATE").is_some() {

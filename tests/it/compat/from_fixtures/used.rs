@@ -1,4 +1,5 @@
-//! `compat check` knows every call of this crate: its sources are searched for calls, and each is taken out of a document.
+//! `compat check` knows every call of this crate: the test searches the sources for calls, and takes each of them out
+//! of a document.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +14,7 @@ use super::{entries, package};
 /// The layers that run a sandbox.
 const LAYERS: &[&str] = &["client", "golden", "machine", "sandbox", "vmm"];
 
-/// The calls in the sources: by a function of the API, or by a request without a type.
+/// The calls in the sources: through a function of `api`, or through an untyped request.
 fn called() -> BTreeSet<String> {
     let mut code = String::new();
     for layer in LAYERS {
@@ -30,7 +31,7 @@ fn called() -> BTreeSet<String> {
         .collect()
 }
 
-/// Adds the code below `path`, without comments and tests.
+/// Adds the code below `path` to `code`, without comments and tests.
 fn collect(path: &Path, code: &mut String) {
     for path in entries(path) {
         if path.is_dir() {

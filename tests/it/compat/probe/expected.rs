@@ -1,10 +1,10 @@
-//! Whether a call came to what is expected of it.
+//! Compares the result of a call with the result that a scenario expects.
 
 use chv_sandbox::client::{Error, ErrorKind};
 use chv_sandbox::compat::probe::battery::Expected;
 use serde_json::Value;
 
-/// Checks what the client returned; what is wrong is the error.
+/// Checks what the client returned. The error says what is wrong.
 pub(crate) fn check(expected: &Expected, got: Result<Option<Value>, Error>) -> Result<(), String> {
     match (expected, got) {
         (Expected::Done, Ok(None)) => Ok(()),
@@ -31,12 +31,12 @@ pub(crate) fn describe(expected: &Expected) -> String {
     }
 }
 
-/// Whether two errors are of one kind, whatever their fields.
+/// Whether two errors have the same kind; the fields of the kinds may differ.
 pub(crate) fn same_kind(expected: &ErrorKind, got: &ErrorKind) -> bool {
     std::mem::discriminant(expected) == std::mem::discriminant(got)
 }
 
-/// The first place at which `answer` doesn't have what `fields` has.
+/// The first place at which `answer` lacks a value of `fields`, or has another one.
 fn missing(fields: &Value, answer: &Value) -> Option<String> {
     match (fields, answer) {
         (Value::Object(fields), Value::Object(answer)) => {

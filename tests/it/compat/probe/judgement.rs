@@ -1,4 +1,4 @@
-//! What was recorded of each release, judged by each contract.
+//! The recordings of each release, judged by each contract.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +39,7 @@ fn each_recorded_release_is_compatible_with_its_own_contract() {
     }
 }
 
-/// What default builds of these two answer is the same, and so is what they read.
+/// The default builds of these two releases give the same answers and read the same fields.
 const ALIKE: [&str; 2] = ["v44.0", "v46.0"];
 
 #[test]
@@ -72,7 +72,8 @@ fn keys(findings: &[Finding]) -> BTreeSet<(&'static str, String)> {
         .collect()
 }
 
-/// Findings of `observed` by the contract of `base`, without those that the recorded release has too.
+/// The findings of `observed` by the contract of `base`, without those that the recorded release also has by its own
+/// contract.
 fn news(observed: &Observed, base: Release) -> Vec<Finding> {
     let known = keys(&judged(&recorded_as(base), base));
     let mut findings = judged(observed, base);
@@ -96,7 +97,7 @@ fn known_history_is_found() {
                 .collect::<Vec<_>>()
         );
     }
-    // What a release brought is missing on the one before.
+    // Additions of a release are missing on the release before it.
     check(
         "v51.2",
         "v52.0",
@@ -109,7 +110,7 @@ fn known_history_is_found() {
         "observed-route-missing",
         "/paths/~1vm.resize-disk",
     );
-    // And is more than its contract, on the one after.
+    // Additions of a release are beyond the contract of the release before it.
     check(
         "v52.0",
         "v51.2",
@@ -129,7 +130,7 @@ fn known_history_is_found() {
         "observed-accepted",
         "/paths/~1vm.pause/put/responses/204",
     );
-    // Up to v52.0 sending away a VM that isn't there ends the VMM.
+    // Up to v52.0 a send-migration without a VM ends the VMM.
     check(
         "v52.0",
         "v53.0",
@@ -143,7 +144,7 @@ fn known_history_is_found() {
         "observed-error-shape",
         "/paths/~1vm.boot/put/responses/500",
     );
-    // 404 came with v53.0.
+    // Since v53.0 a call that needs a VM answers 404 where there is none.
     check(
         "v53.0",
         "v52.0",
@@ -152,7 +153,7 @@ fn known_history_is_found() {
     );
 }
 
-/// The answers of v53.0 with one thing changed, which gives exactly one finding.
+/// The answers of v53.0 with one change, which gives exactly one finding.
 #[track_caller]
 fn mutated(
     scenario: &str,

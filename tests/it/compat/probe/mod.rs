@@ -1,4 +1,4 @@
-//! `compat probe`: what is judged is the same whether it was recorded or is seen, so most of it needs no VMM.
+//! Tests of `compat probe`. Recorded and live answers are judged by the same code, so most tests need no VMM.
 
 pub(crate) mod expected;
 mod judgement;

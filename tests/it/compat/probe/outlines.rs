@@ -1,4 +1,4 @@
-//! The outlines inside the library are those of the cassettes. `UPDATE=1 cargo test outlines` writes them.
+//! The outlines in the library must be those of the cassettes. `UPDATE=1 cargo test outlines` writes them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ fn file(release: Release) -> PathBuf {
         .join(format!("{release}.json"))
 }
 
-/// The outline as JSON with a line for each body and each step.
+/// The outline as JSON, with one line for each body and each step.
 fn text(outline: &Outline) -> String {
     let lines = |items: Vec<String>, indent: &str| items.join(&format!(",\n{indent}"));
     fn json(value: &impl serde::Serialize) -> String {

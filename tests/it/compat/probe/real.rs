@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::real::{processes_with_files_in, snapshot_environment, vmm_binary};
 
-/// Probes it in a directory in which nothing is left.
+/// Probes the real VMM, and checks that nothing is left in the directory that it ran in.
 async fn probed(release: Option<Release>) -> Option<Probed> {
     let binary = vmm_binary()?;
     let directory = TempDir::new().unwrap();
@@ -47,7 +47,7 @@ async fn a_real_vmm_is_compatible_with_its_own_contract() {
     assert!(probed.fields > 350, "{}", probed.fields);
 }
 
-/// v44.0 and v46.0 differ in nothing that a default build shows.
+/// The default builds of v44.0 and v46.0 give the same answers.
 const ALIKE: [&str; 2] = ["v44.0", "v46.0"];
 
 #[tokio::test(flavor = "multi_thread")]

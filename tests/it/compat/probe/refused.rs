@@ -1,4 +1,4 @@
-//! Binaries that are no Cloud Hypervisor: a clear error, status 2, in time, and nothing left.
+//! Binaries that are not Cloud Hypervisor: the probe ends with 2 in time, says why, and leaves nothing.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::real::processes_with_files_in;
 
-/// More than any of these takes.
+/// A limit that none of these binaries reaches.
 const LONG: Duration = Duration::from_secs(60);
 
 /// A directory with a program, and a directory for the probe.
@@ -49,8 +49,8 @@ impl Place {
         command
     }
 
-    /// Nothing is left in the directory, and no process that has something open there. One that was killed may take a
-    /// moment to die.
+    /// Checks that the directory is empty, and that no process has a file open in it. A process that was killed may
+    /// take a moment to end.
     fn assert_nothing_left(&self) {
         let left: Vec<_> = fs::read_dir(self.directory()).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
@@ -66,7 +66,7 @@ impl Place {
     }
 }
 
-/// The binary gives this status and these words.
+/// Checks that the probe of `binary` ends with 2 and says each of `expected`.
 #[track_caller]
 fn check(place: &Place, binary: &Path, expected: &[&str]) {
     let start = Instant::now();
@@ -86,7 +86,7 @@ fn check(place: &Place, binary: &Path, expected: &[&str]) {
 }
 
 #[test]
-fn what_is_no_vmm_is_told() {
+fn a_binary_that_is_no_vmm_is_refused() {
     let place = Place::new("");
     check(
         &place,
@@ -94,7 +94,7 @@ fn what_is_no_vmm_is_told() {
         &["there is no VMM binary", "missing"],
     );
     check(&place, &place.directory(), &["can't be executed"]);
-    // The libraries' loader aside, every system has these.
+    // Two programs that every system has.
     check(
         &place,
         Path::new("true"),
@@ -110,7 +110,7 @@ fn what_is_no_vmm_is_told() {
 }
 
 #[test]
-fn a_program_that_says_nothing_is_told() {
+fn a_program_that_never_answers_is_refused() {
     let silent = Place::new("#!/bin/sh\nsleep 1000\n");
     check(
         &silent,
