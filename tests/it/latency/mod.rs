@@ -1,4 +1,4 @@
-//! `latency`: measuring, the report and its page.
+//! Tests of `latency`: measuring, the report and its page.
 
 mod measuring;
 mod page;
@@ -6,7 +6,7 @@ mod report;
 
 use chv_sandbox::latency::LatencyReport;
 
-/// A report of schema 1 with every kind of case, as it is written today.
+/// A report of schema 1 with every kind of case, as this version writes it.
 pub(crate) const EXAMPLE: &str = include_str!("example.json");
 
 fn example() -> LatencyReport {

@@ -1,4 +1,4 @@
-//! The fs-verity digest of files, against those of Debian's fsverity-utils 1.5.
+//! The fs-verity digests of files, compared with those of Debian's fsverity-utils 1.5.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -9,7 +9,8 @@ use chv_sandbox::overlay::{
 };
 use serde::Deserialize;
 
-/// A file, by what is in it, with what `fsverity digest --hash-alg=sha256 --block-size=4096` and `sha256sum` say of it.
+/// A file's content, and the digests that `fsverity digest --hash-alg=sha256 --block-size=4096` and `sha256sum` print
+/// for it.
 #[derive(Debug, Deserialize)]
 struct Vector {
     length: u64,
@@ -19,7 +20,7 @@ struct Vector {
     sha256: Digest,
 }
 
-/// Half a MiB that looks like nothing in particular. Each range of data has it again and again.
+/// Half a MiB of pseudo-random bytes. Each range of data repeats them.
 fn noise() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let words = std::iter::repeat_with(|| {
@@ -52,18 +53,19 @@ impl Vector {
     }
 }
 
-/// Directories on filesystems that tell holes, and on such as don't, as far as there are some.
+/// Temporary directories on filesystems that report holes and on filesystems that don't, as far as this machine has
+/// both.
 fn directories() -> Vec<tempfile::TempDir> {
     let places = [std::env::temp_dir(), "/dev/shm".into()];
     let found = places.iter().map(tempfile::tempdir_in);
     found.filter_map(Result::ok).collect()
 }
 
-/// With more bytes than this a test takes one way only: its hash function isn't one that the compiler has made fast.
+/// A file with more bytes than this is digested in one way only, because the test build's hash function is slow.
 const LARGE: u64 = 11 << 20;
 
 #[test]
-fn every_file_has_the_digest_that_others_give_it() {
+fn every_file_has_the_digest_of_fsverity_and_sha256sum() {
     let (noise, directories) = (noise(), directories());
     for vector in Vector::all() {
         for directory in &directories {
@@ -139,7 +141,8 @@ fn bytes_in_memory_have_the_digest_of_their_file() {
     }
 }
 
-/// A file of 1 GiB with 64 KiB of data in `/dev/shm`, where holes are told; none where there is no such place.
+/// A file of 1 GiB with 64 KiB of data in `/dev/shm`, where the filesystem reports holes. `None` if there is no such
+/// directory.
 fn sparse() -> Option<(tempfile::TempDir, PathBuf)> {
     let directory = tempfile::tempdir_in("/dev/shm").ok()?;
     let path = directory.path().join("disk");
@@ -159,6 +162,6 @@ fn holes_are_not_read() {
         let hashed = fsverity(&path, policy, Threads::default()).unwrap();
         assert_eq!(hashed.work.skipped, skipped);
     }
-    // In the memory of this filesystem, a hole that was touched would be one no longer.
+    // tmpfs allocates a page of a hole when it is read, so the unchanged number of blocks shows that no hole was read.
     assert_eq!(path.metadata().unwrap().blocks() * 512, 64 << 10);
 }

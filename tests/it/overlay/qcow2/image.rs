@@ -1,15 +1,15 @@
-//! The smallest qcow2 images, written by hand.
+//! Writes the smallest qcow2 images.
 
 use std::fs;
 use std::path::Path;
 
-/// An empty image of version 2 or 3: header, then a cluster each for the first-level table, the reference counts'
-/// table and their block.
+/// An empty image of version 2 or 3: the header, then one cluster each for the first-level table, the table of
+/// reference counts and the block of reference counts.
 pub(crate) struct Image {
     pub(crate) version: u32,
     /// The length of the disk, in bytes.
     pub(crate) length: u64,
-    /// The name of the backing file as it stands in the header, and its format's.
+    /// The name and format of the backing file, as the header has them.
     pub(crate) backing: Option<(String, Option<&'static str>)>,
 }
 
@@ -25,7 +25,7 @@ impl Image {
         }
     }
 
-    /// An image of 8 MiB that lies over nothing.
+    /// An image of 8 MiB without a backing file.
     pub(crate) fn alone() -> Image {
         Image {
             version: 2,
@@ -43,7 +43,8 @@ impl Image {
         put(4, &self.version.to_be_bytes());
         put(20, &16_u32.to_be_bytes());
         put(24, &self.length.to_be_bytes());
-        // Each entry of the first-level table stands for a table of a cluster, with eight bytes for each of the disk's.
+        // Each entry of the first-level table stands for a second-level table of one cluster, which has eight bytes for
+        // each cluster of the disk.
         let level_one = self.length.div_ceil(CLUSTER as u64 * (CLUSTER as u64 / 8));
         put(36, &(level_one as u32).to_be_bytes());
         put(40, &(CLUSTER as u64).to_be_bytes());
@@ -65,7 +66,7 @@ impl Image {
                 put(extensions + 8, format.as_bytes());
             }
         }
-        // Reference counts of 16 bits: one for each of the four clusters.
+        // Reference counts have 16 bits; there is one for each of the four clusters.
         put(2 * CLUSTER, &(3 * CLUSTER as u64).to_be_bytes());
         for cluster in 0..4 {
             put(3 * CLUSTER + 2 * cluster, &1_u16.to_be_bytes());

@@ -1,4 +1,4 @@
-//! Chains of backing files, from outside.
+//! Chains of backing files.
 
 pub(crate) mod image;
 
@@ -17,7 +17,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// With a raw `base`.
+    /// A scene with a raw `base`.
     fn new() -> Scene {
         let scene = Scene {
             folder: tempfile::tempdir().unwrap(),
@@ -33,7 +33,7 @@ impl Scene {
         self.folder.path().join(name)
     }
 
-    /// Writes `image` with the bytes at the offsets replaced.
+    /// Writes `image`, with the bytes at these offsets replaced.
     fn write(&self, image: &Image, changes: &[(usize, &[u8])]) -> PathBuf {
         let mut bytes = image.bytes();
         for (offset, change) in changes {
@@ -56,7 +56,7 @@ fn refusal(path: &Path) -> (PathBuf, Problem) {
 fn a_chain_is_followed_to_its_end() {
     let scene = Scene::new();
     let (base, middle, top) = (scene.path("base"), scene.path("middle"), scene.path("top"));
-    // What is below is never written to, so its version doesn't matter.
+    // Backing files are never written to, so their version doesn't matter.
     Image {
         version: 3,
         ..Image::over(&base, "raw")
@@ -85,7 +85,7 @@ fn a_chain_is_followed_to_its_end() {
 }
 
 #[test]
-fn what_an_image_may_not_be() {
+fn images_that_are_refused() {
     let scene = Scene::new();
     let base = scene.path("base");
     let check = |version: u32, changes: &[(usize, &[u8])], expected: Problem| {
@@ -213,7 +213,7 @@ fn a_chain_ends() {
     Image::over(&other, "qcow2").write(&one);
     Image::over(&one, "qcow2").write(&other);
     assert_eq!(refusal(&one), (other, Problem::Cycle(one.clone())));
-    // An image over itself, by another name.
+    // An image whose backing file is itself, by another name.
     let hard = scene.path("hard");
     Image::over(&hard, "qcow2").write(&one);
     hard_link(&one, &hard).unwrap();
@@ -221,7 +221,7 @@ fn a_chain_ends() {
 }
 
 proptest! {
-    /// Whatever the bytes are, there is an answer.
+    /// Reading a header gives a result or an error, whatever the bytes are.
     #[test]
     fn no_header_is_too_strange(
         version in 2_u32..=3,
