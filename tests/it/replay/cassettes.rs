@@ -1,12 +1,12 @@
-//! The battery, replayed from the cassettes in `fixtures/`, and recorded from a real VMM.
+//! Replays the battery from the cassettes in `fixtures/`, and records it from a real VMM.
 //!
-//! To record a release anew (a recording on which something unexpected happened is not written):
+//! To record a release anew (a recording with an unexpected answer is not written):
 //!
 //! ```text
 //! UPDATE=1 CLOUD_HYPERVISOR=path/to/cloud-hypervisor cargo test --test it -- --ignored replay::cassettes
 //! ```
 //!
-//! Without `UPDATE` the same test says whether that VMM still answers as the cassettes of its release have it.
+//! Without `UPDATE` the same test checks that this VMM still answers as the cassettes of its release say.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,7 +26,7 @@ use super::relay::Relay;
 use crate::compat::probe::expected::{check, describe};
 use crate::real;
 
-/// The folder of a replayed run. Nothing is there: a replay touches no file of it.
+/// The folder that replaces the run's folder in a replay. It does not exist: a replay opens no file.
 const REPLAYED_RUN: &str = "/replayed/run";
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn a_real_vmm_answers_as_recorded() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What of a recording is not as expected.
+/// The deviations of a recording from its scenario.
 async fn replayed(scenario: &Scenario, cassette: &Cassette) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let options = PlayerOptions::new(folder.path().join("s")).substitute("RUN", REPLAYED_RUN);
@@ -119,14 +119,14 @@ async fn replayed(scenario: &Scenario, cassette: &Cassette) -> Vec<String> {
     wrong
 }
 
-/// What must be the same in every recording of a release. (Counters and the host's own sizes need not be.)
+/// The facts that must be the same in every recording of a release. Counters and sizes of the host may differ.
 fn outline(scenario: &Scenario, cassette: &Cassette) -> Vec<String> {
     let steps = scenario.steps.iter().zip(&cassette.exchanges);
     steps
         .map(|(step, exchange)| {
             let request = &exchange.request;
             let answer = match (&exchange.answer, step.expected(cassette.release)) {
-                // A VMM that dies may have time for a last word, or not.
+                // A VMM that dies may or may not have time for an answer.
                 (_, Expected::Error(ErrorKind::VmmGone)) => "gone".to_owned(),
                 (Answer::Response(response), _) => response.status.to_string(),
                 (Answer::Closed, _) => "closed".to_owned(),
@@ -153,7 +153,7 @@ async fn record(scenario: &Scenario, binary: &Path) -> Cassette {
     recording.cassette
 }
 
-/// Runs a scenario against whatever serves on `socket`, and says everything that was not as expected.
+/// Runs a scenario against the server on `socket`, and returns every deviation.
 async fn unexpected(
     scenario: &Scenario,
     release: Release,
@@ -169,7 +169,7 @@ async fn unexpected(
         let said = match &step.ask {
             Ask::Call(operation, body) => {
                 let body = body.as_ref().map(|body| body.replace("${RUN}", run).into());
-                // What a VMM makes of what it doesn't know is part of a recording.
+                // The recording includes the VMM's answers to requests that its release doesn't know.
                 let request = api::Request::raw(*operation, body).unchecked();
                 let got = client.send(request).await;
                 check(expected, got).map_err(|said| (operation.to_string(), said))
@@ -196,7 +196,7 @@ async fn unexpected(
     wrong
 }
 
-/// One request past the client; the status of its answer.
+/// Sends one request without the client, and returns the status of the answer.
 async fn exchange(socket: &Path, method: &str, path: &str, body: &[u8]) -> u16 {
     let length = body.len();
     let mut bytes =
@@ -224,7 +224,7 @@ fn every_recording() -> impl Iterator<Item = (Scenario, Release)> {
     })
 }
 
-/// The releases that are recorded, each with a folder of cassettes.
+/// The recorded releases, each of which has a folder of cassettes.
 fn releases() -> impl Iterator<Item = Release> {
     recorded::releases().map(|release| Release::new(release.major.into(), release.minor.into()))
 }

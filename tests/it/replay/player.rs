@@ -1,4 +1,4 @@
-//! The scripted server, and the client in front of it, when one of them misbehaves.
+//! The scripted server ([`Player`]), and the client in front of it, when one of the two misbehaves.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -18,9 +18,9 @@ const BOOT: &str =
     r#"{"request":{"method":"PUT","path":"/api/v1/vm.boot"},"response":{"status":204}}"#;
 const CLOSED: &str = r#"{"request":{"method":"PUT","path":"/api/v1/vm.boot"},"closed":true}"#;
 
-/// Long enough never to be reached by a call that is answered.
+/// A limit that no answered call reaches.
 const GENEROUS: Duration = Duration::from_secs(30);
-/// For a call that is not answered.
+/// A limit for calls that are not answered.
 const SHORT: Duration = Duration::from_millis(200);
 
 fn cassette(exchanges: &[&str]) -> Cassette {
@@ -56,13 +56,13 @@ fn request(operation: Operation) -> Request<Option<serde_json::Value>> {
 }
 
 #[tokio::test]
-async fn what_was_not_recorded_is_refused_and_remembered() {
+async fn an_unrecorded_call_is_refused_and_remembered() {
     let (player, _folder) = play(&[PING, BOOT], |options| options).await;
     let client = client(&player, GENEROUS);
     let error = client.send(request(Operation::VmBoot)).await.unwrap_err();
     assert_eq!(error.status(), Some(500));
     assert_eq!(error.messages()[0], "This was not recorded");
-    // The rest goes on as recorded, and doesn't make it good.
+    // The remaining calls are answered as recorded, and the replay still fails at its end.
     client.send(request(Operation::VmmPing)).await.unwrap();
     client.send(request(Operation::VmBoot)).await.unwrap();
     let error = player.finish().await.unwrap_err();
@@ -127,7 +127,7 @@ async fn a_silent_answer_is_a_deadline() {
         let error = client.send(request(operation)).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Deadline { outcome });
     }
-    // On a new connection the VMM goes on.
+    // The VMM answers again on a new connection.
     let client = client.with_deadlines(Deadlines::default());
     client.send(request(Operation::VmmPing)).await.unwrap();
     player.finish().await.unwrap();
@@ -278,7 +278,7 @@ async fn the_eleventh_connection_is_turned_away() {
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
 }
 
-/// A connection that is known to be served, because something was answered on it.
+/// Opens a connection, and makes sure that it is served: a call on it was answered.
 async fn answered(socket: &Path) -> UnixStream {
     let mut stream = UnixStream::connect(socket).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();

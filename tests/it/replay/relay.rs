@@ -1,7 +1,7 @@
-//! The other player: wiremock, a mock HTTP server on TCP, behind a relay that listens on a Unix socket.
+//! A second player of cassettes: wiremock, a mock HTTP server on TCP, behind a relay that listens on a Unix socket.
 //!
-//! It shares the cassettes and the matching rule with our scripted server and nothing else, so that what both
-//! replay doesn't hang on how one of them writes HTTP.
+//! It shares the cassettes and the matching rule with the crate's scripted server and no other code. A cassette that
+//! both players replay does not depend on how one of them writes HTTP.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ pub(crate) struct Relay {
     folder: TempDir,
     script: Arc<Mutex<Script>>,
     _mock: MockServer,
-    /// Aborted when dropped.
+    /// The tasks end when this is dropped.
     _relay: JoinSet<()>,
 }
 
@@ -32,7 +32,8 @@ impl Relay {
     ) -> Relay {
         let script = Arc::new(Mutex::new(Script::new(cassette, substitutions).unwrap()));
         let mock = MockServer::start().await;
-        // Tried first: a mock server closes in place of an answer only for a mock that does nothing else.
+        // This mock has the higher priority: a mock server closes a connection instead of answering only for a mock
+        // that does nothing else.
         let closing = script.clone();
         Mock::given(move |request: &Request| close_next(&mut closing.lock().unwrap(), request))
             .respond_with_err(|_: &Request| std::io::Error::other("the recorded VMM closed here"))
@@ -61,7 +62,7 @@ impl Relay {
         Path::join(self.folder.path(), "s")
     }
 
-    /// Whether everything was asked for and nothing else.
+    /// Checks that every step was asked for, and nothing else.
     pub(crate) fn finish(&self) -> Result<(), Error> {
         self.script.lock().unwrap().finish()
     }
@@ -72,14 +73,14 @@ async fn serve(listener: UnixListener, mock: SocketAddr) {
     while let Ok((mut unix, _)) = listener.accept().await {
         connections.spawn(async move {
             if let Ok(mut tcp) = TcpStream::connect(mock).await {
-                // A side that breaks off ends the relay, which is what the other side is to see.
+                // When one side closes early, the relay of this connection ends, so the other side sees it.
                 let _ = copy_bidirectional(&mut unix, &mut tcp).await;
             }
         });
     }
 }
 
-/// Plays the step if it is one without an answer.
+/// Plays the next step if the recorded VMM closed the connection there.
 fn close_next(script: &mut Script, request: &Request) -> bool {
     matches!(
         script.peek(),
@@ -108,7 +109,7 @@ impl Respond for Scripted {
     }
 }
 
-/// Path and query as they were sent.
+/// The path and the query of a request, as they were sent.
 fn target(request: &Request) -> String {
     match request.url.query() {
         Some(query) => format!("{}?{query}", request.url.path()),

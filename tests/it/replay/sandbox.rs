@@ -1,4 +1,4 @@
-//! Sandboxes on recordings, as the tests of an agent use them.
+//! [`ReplaySandbox`], used as the tests of an agent would.
 
 use std::io::{self, Read, Write};
 
@@ -99,11 +99,11 @@ async fn the_last_reset_may_diverge() {
 }
 
 #[tokio::test]
-async fn another_course_than_was_said_fails_at_the_end() {
+async fn another_number_of_resets_than_declared_fails_at_the_end() {
     let too_few = replay(2).start().await.unwrap();
     too_few.sandbox().boot().await.unwrap();
     too_few.sandbox().reset().await.unwrap();
-    // A shutdown begins like a reset.
+    // A shutdown begins with the same calls as a reset, so the reset that is missing shows as a leftover.
     let error = too_few.finish().await.unwrap_err();
     assert!(matches!(error, replay::Error::Leftover { .. }), "{error:?}");
 

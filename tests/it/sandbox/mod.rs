@@ -1,4 +1,5 @@
-//! The sandbox as an agent uses it, on a stand-in for the VMM with a stand-in for the guest and real disk files.
+//! Tests of [`sandbox`](chv_sandbox::sandbox) as an agent uses it: on a stand-in for the VMM, with a stand-in for the
+//! guest and real disk files. [`Scene`] holds the three.
 
 mod agent;
 mod agent_death;
@@ -62,15 +63,15 @@ use tokio::time::timeout;
 use stage::Stage;
 use vmm::Vmm;
 
-/// Generous: reached only when a test fails, or by a guest that a test made silent.
+/// A limit that is reached only when a test fails, or by a guest that a test made silent.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A VMM, a guest, and the files of an image, each where a test can get at it.
+/// A VMM, a guest and the files of an image, each of which a test can manipulate.
 pub(crate) struct Scene {
     pub(crate) directory: TempDir,
     pub(crate) vmm: Vmm,
     pub(crate) guest: StandIn,
-    /// Those of the sandboxes that it makes from now on.
+    /// The limits of the sandboxes that this scene makes from now on.
     pub(crate) limits: TimeLimits,
 }
 
@@ -90,7 +91,7 @@ impl Scene {
         Scene::of(Toolbox::built_in())
     }
 
-    /// One whose guest has these tools. Files go into its folder `work`.
+    /// A scene whose guest has these tools. Transferred files go into the scene's folder `work`.
     pub(crate) fn of(toolbox: Toolbox) -> Scene {
         let directory = TempDir::with_prefix("sandbox-").unwrap();
         let path = directory.path();
@@ -113,12 +114,12 @@ impl Scene {
         }
     }
 
-    /// One with a golden snapshot.
+    /// A scene with a golden snapshot.
     pub(crate) async fn minted() -> Scene {
         Scene::minted_with(Toolbox::built_in()).await
     }
 
-    /// The same, whose guest has these tools.
+    /// A scene with a golden snapshot, whose guest has these tools.
     pub(crate) async fn minted_with(toolbox: Toolbox) -> Scene {
         let scene = Scene::of(toolbox);
         scene.mint().await.unwrap();
@@ -126,7 +127,7 @@ impl Scene {
         scene
     }
 
-    /// One with a golden snapshot, and a sandbox that has booted from it.
+    /// A scene with a golden snapshot, and a sandbox that has booted from it.
     pub(crate) async fn booted() -> (Scene, ChvSandbox) {
         let scene = Scene::minted().await;
         let sandbox = scene.sandbox();
@@ -135,13 +136,13 @@ impl Scene {
         (scene, sandbox)
     }
 
-    /// Where its sandboxes can have VMMs that are processes, which do as [`vmm`](Self::vmm) is told.
+    /// A stage for VMMs that are processes. They follow the script of [`vmm`](Self::vmm).
     pub(crate) fn stage(&self) -> Stage {
         let script = self.vmm.script();
         Stage::new(self.directory.path(), self.guest.clone(), script.clone())
     }
 
-    /// From the next sandbox on, a guest that says nothing is waited for only this long.
+    /// Makes the later sandboxes wait only half a second for a guest that doesn't answer.
     pub(crate) fn hurry(&mut self) {
         self.limits.settle = Duration::from_millis(500);
         self.limits.query = Duration::from_millis(500);
@@ -155,7 +156,7 @@ impl Scene {
         Scene::mint_config_at(self.directory.path(), self.source())
     }
 
-    /// The same for a scene in this directory, which may be another process's.
+    /// The configuration of a mint for a scene in this directory, which may belong to another process.
     pub(crate) fn mint_config_at(directory: &Path, vmm: VmmSource) -> MintConfig {
         MintConfig {
             container_image: None,
@@ -209,7 +210,7 @@ impl Scene {
         GoldenOrigin::new(self.path("golden")).evidence_dir(self.path("evidence"))
     }
 
-    /// What scaffold mode boots.
+    /// The disks and the kernel for scaffold mode.
     pub(crate) fn scaffold(&self) -> ScaffoldOrigin {
         ScaffoldOrigin::new(self.path("kernel"), self.path("root.img"))
             .overlay(self.path("overlay.img"))
@@ -217,7 +218,8 @@ impl Scene {
 
     pub(crate) fn config_of(&self, origin: impl Into<SandboxOrigin>) -> SandboxConfig {
         SandboxConfig::new(origin)
-            // Most tests look at what one tool leaves with another. What a sandbox does unless told: `one_tool`.
+            // Most tests look at what one tool leaves for the next. The default, one tool for each reset, is tested in
+            // `one_tool`.
             .tools_per_reset(ToolsPerReset::Many)
             .limits(self.limits)
     }
@@ -238,7 +240,7 @@ impl Scene {
         self.directory.path().join(name)
     }
 
-    /// What lies in the machine's directory.
+    /// Checks that the machine's directory is empty.
     #[track_caller]
     pub(crate) fn assert_machine_is_empty(&self) {
         let left = fs::read_dir(self.path("machine")).unwrap();
@@ -268,7 +270,7 @@ pub(crate) async fn echo(sandbox: &dyn Sandbox, message: &str) -> Result<ToolExe
     sandbox.execute_tool(invocation(message, "echo")).await
 }
 
-/// A tool runs, and says what it should.
+/// Checks that a tool ran, and that its output is `message`.
 #[track_caller]
 pub(crate) fn assert_echoed(execution: Result<ToolExecution, Error>, message: &str) {
     let execution = execution.unwrap();
@@ -276,7 +278,7 @@ pub(crate) fn assert_echoed(execution: Result<ToolExecution, Error>, message: &s
     assert_eq!(execution.stdout.text(), format!("{message}\n"));
 }
 
-/// The states among the events so far, in order.
+/// The states among the events so far, in order and without repetitions.
 pub(crate) fn states(events: &mut broadcast::Receiver<Event>) -> Vec<WireState> {
     let mut states = Vec::new();
     while let Ok(event) = events.try_recv() {
@@ -289,7 +291,7 @@ pub(crate) fn states(events: &mut broadcast::Receiver<Event>) -> Vec<WireState> 
     states
 }
 
-/// Waits for the next event that `pick` wants.
+/// Waits for the next event that `pick` accepts.
 pub(crate) async fn told<T>(
     events: &mut broadcast::Receiver<Event>,
     mut pick: impl FnMut(&Event) -> Option<T>,
@@ -305,7 +307,7 @@ pub(crate) async fn told<T>(
     timeout(PATIENCE, told).await.expect("it is told in time")
 }
 
-/// Waits until a spare could not be made; why not.
+/// Waits for the event that a spare could not be made. Returns its error with all causes.
 pub(crate) async fn no_spare(events: &mut broadcast::Receiver<Event>) -> String {
     told(events, |event| match event {
         Event::SpareFailed(error) => Some(chain(error)),
@@ -319,7 +321,7 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     Causes(error).to_string()
 }
 
-/// The halted sandbox takes nothing but a shutdown, and can be booted after that.
+/// Checks that the halted sandbox refuses everything but a shutdown, and can be booted after that.
 pub(crate) async fn assert_halted(sandbox: &ChvSandbox) {
     assert_eq!(sandbox.state().wire(), WireState::Failed);
     let refused = [

@@ -1,4 +1,4 @@
-//! A stand-in for a VMM: the states, answers and files of v53.0, and what a test tells it to do otherwise.
+//! A stand-in for a VMM: the states, answers and files of v53.0, and the deviations that a test orders.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
@@ -19,7 +19,7 @@ use super::memory_of_vmm::{self, Mapping};
 use super::script::{Act, Opening, Script};
 use super::stage::Hand;
 
-/// An api-socket with a VMM behind it, in this process. The VM's guest is a stand-in too.
+/// An api-socket with a VMM behind it, in this process. The guest of its VM is a stand-in too.
 pub(crate) struct Vmm {
     socket: PathBuf,
     player: Arc<Player>,
@@ -38,7 +38,7 @@ impl Vmm {
                     break;
                 }
                 let (stream, player) = (stream.unwrap(), Arc::clone(&serving));
-                // The other end may be gone at any time.
+                // The other end may close at any time.
                 thread::spawn(move || drop(player.serve(stream)));
             }
         });
@@ -53,7 +53,7 @@ impl Vmm {
         &self.socket
     }
 
-    /// What it is told to do, which other VMMs may be told too.
+    /// The script of this VMM, which other VMMs may share.
     pub(crate) fn script(&self) -> &Arc<Script> {
         &self.player.script
     }
@@ -63,12 +63,12 @@ impl Vmm {
         self.script().on(operation, nth, act);
     }
 
-    /// Before the next call of `operation` is done, `first` is.
+    /// Runs `first` before the next call of `operation` is carried out.
     pub(crate) fn before(&self, operation: &'static str, first: impl FnOnce() + Send + 'static) {
         self.on(operation, 1, Act::First(Box::new(first)));
     }
 
-    /// From now on VMMs that are processes map memory like this.
+    /// From now on VMMs that are processes map memory in this way.
     pub(crate) fn set_mapping(&self, mapping: Mapping) {
         *lock(&self.script().mapping) = mapping;
     }
@@ -77,7 +77,7 @@ impl Vmm {
         *lock(&self.script().version) = version;
     }
 
-    /// What was asked since the last time.
+    /// The calls that were received since the last call of this function.
     pub(crate) fn take_asked(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.script().asked))
     }
@@ -91,22 +91,22 @@ impl Vmm {
 impl Drop for Vmm {
     fn drop(&mut self) {
         *lock(&self.ended) = true;
-        // Wakes the listener.
+        // The connection wakes the listener.
         drop(UnixStream::connect(&self.socket));
         self.player.guest.stop();
     }
 }
 
-/// One VMM: the VM that it holds, and its answers.
+/// The state and the answers of one VMM.
 pub(crate) struct Player {
     guest: StandIn,
     script: Arc<Script>,
     vm: Mutex<Option<Vm>>,
-    /// The process that has its files open, where there is one.
+    /// The process that has the VMM's files open, if there is one.
     hand: Option<Hand>,
-    /// What it was asked, from its start on.
+    /// The calls that this VMM received since its start.
     asked: Mutex<Vec<String>>,
-    /// Whether it answers as if it did what it is asked, and does nothing of it.
+    /// Whether this VMM answers as if it carried out its calls, and carries out none.
     pretends: AtomicBool,
     /// How many snapshots it has restored.
     restored: AtomicUsize,
@@ -135,7 +135,7 @@ impl Player {
         &self.guest
     }
 
-    /// The VMM is gone, and its guest with it.
+    /// The VMM ends, and its guest with it.
     pub(crate) fn end(&self) {
         *lock(&self.vm) = None;
         self.guest.stop();
@@ -146,22 +146,22 @@ impl Player {
         lock(&self.vm).as_ref().map(|vm| vm.state)
     }
 
-    /// The VM is in this state now, and nobody has asked for that.
+    /// Sets the state of the VM without a call.
     pub(crate) fn set_state(&self, state: &'static str) {
         lock(&self.vm).as_mut().expect("there is a VM").state = state;
     }
 
-    /// From now on it answers as if it did what it is asked, and does nothing of it: its VM runs on.
+    /// From now on this VMM answers as if it carried out its calls, and carries out none: its VM keeps running.
     pub(crate) fn pretend(&self) {
         self.pretends.store(true, Ordering::Release);
     }
 
-    /// What it was asked, from its start on.
+    /// The calls that this VMM received since its start.
     pub(crate) fn asked(&self) -> Vec<String> {
         lock(&self.asked).clone()
     }
 
-    /// How many snapshots it has restored: the guest that runs is the one of the last.
+    /// How many snapshots this VMM has restored. The guest that runs belongs to the last.
     pub(crate) fn restored(&self) -> usize {
         self.restored.load(Ordering::Acquire)
     }
@@ -211,7 +211,7 @@ impl Player {
         Ok(())
     }
 
-    /// The process dies or stops at a call.
+    /// Makes the process die or stop at a call.
     fn fail(
         &self,
         act: &Act,
@@ -231,7 +231,7 @@ impl Player {
             Act::Stop => Signal::STOP,
             _ => Signal::KILL,
         });
-        // The connection goes with the process.
+        // The connection ends with the process.
         io::copy(&mut reader, &mut io::sink()).map(drop)
     }
 
@@ -241,14 +241,14 @@ impl Player {
             return self.script.planned(operation);
         }
         if operation == "vm.restore" {
-            // The socket's name was taken away after the last restore, and is looked for after this one.
+            // The socket's name was removed after the last restore, and is needed after this one.
             let bound = self.guest.start();
             bound.expect("the socket can be bound again");
         }
         Some(Act::Pretend)
     }
 
-    /// What a call does, with the words of v53.0 for what it refuses.
+    /// Carries out a call. Refusals have the words of v53.0.
     fn perform(&self, operation: &str, body: &str) -> Result<Value, &'static str> {
         let mut vm = lock(&self.vm);
         match (operation, vm.as_mut()) {
@@ -323,7 +323,7 @@ impl Player {
         Ok(Value::Null)
     }
 
-    /// The process has the disks open from now on.
+    /// Makes the process open the disks.
     fn open_disks(&self, config: &Value) {
         let opening = *lock(&self.script.opening);
         for disk in config["disks"].as_array().into_iter().flatten() {
@@ -350,12 +350,12 @@ impl Player {
         }
     }
 
-    /// Tells something by the event monitor, where there is a process.
+    /// Reports an event through the event monitor, if there is a process.
     pub(crate) fn tell(&self, source: &str, event: &str) {
         self.move_hand(|hand| hand.tell(source, event));
     }
 
-    /// A process that has ended has nothing open, which is all that is asked of it.
+    /// Gives an order to the process. A process that has ended has nothing open, so a failed order is ignored.
     fn move_hand(&self, command: impl FnOnce(&Hand) -> io::Result<()>) {
         let moved = self.hand.as_ref().map_or(Ok(()), command);
         if let Err(error) = moved {
@@ -363,7 +363,7 @@ impl Player {
         }
     }
 
-    /// Opens everything that a restore opens, by the paths of the snapshot's own description.
+    /// Opens every file that a restore opens, by the paths in the snapshot's own `config.json`.
     fn read_snapshot(&self, body: &str) -> Result<Value, &'static str> {
         let folder = folder_in(body, "source_url").ok_or("there is no source_url")?;
         let config = fs::read_to_string(folder.join("config.json"));
@@ -389,7 +389,7 @@ impl Player {
     }
 }
 
-/// Answers at a byte a second, for as long as it is listened to.
+/// Answers at one byte a second until the client closes.
 fn answer_slowly(stream: &mut UnixStream) -> io::Result<()> {
     for byte in b"HTTP/1.1 200 \r\nContent-Length: 100\r\n\r\n"
         .iter()
@@ -419,7 +419,7 @@ fn without(field: &str, body: &str) -> String {
     body.to_string()
 }
 
-/// The last part of the path, and the body. `None` at the connection's end.
+/// The last part of the path, and the body. `None` at the end of the connection.
 fn read_request(reader: &mut impl BufRead) -> io::Result<Option<(String, String)>> {
     let mut operation = None;
     let mut length = 0;

@@ -1,4 +1,4 @@
-//! Open files that travel beside a request, through a recorder and at a player.
+//! Open files that are passed along with a request, through a recorder and to a player.
 
 use std::fs::File;
 use std::io::{IoSlice, Write};
@@ -17,7 +17,7 @@ use crate::client::server::{NO_CONTENT, accept, read_request, wait_for_end};
 const HEAD: &str =
     "PUT /api/v1/vm.add-net HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
 
-/// Files that are told apart by their inodes.
+/// Files with their inodes, which tell them apart.
 fn files(count: usize) -> (Vec<File>, Vec<u64>) {
     let files: Vec<_> = (0..count).map(|_| tempfile::tempfile().unwrap()).collect();
     let inodes = files.iter().map(inode).collect();
@@ -39,7 +39,7 @@ async fn send(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
     sendmsg(stream, &bytes, &mut ancillary, SendFlags::NOSIGNAL).unwrap();
 }
 
-/// The end of a pipe, which ends once every duplicate of the other end is closed.
+/// A pipe. Its reading end reports the end of file once every duplicate of the writing end is closed.
 fn pipe() -> (pipe::Receiver, OwnedFd) {
     let (end, write) = std::io::pipe().unwrap();
     let end = pipe::Receiver::from_owned_fd(end.into()).unwrap();
@@ -55,7 +55,7 @@ fn add_net(body: &'static [u8]) -> Request<Option<serde_json::Value>> {
     Request::raw(Operation::VmAddNet, Some(Bytes::from_static(body)))
 }
 
-/// What is recorded of `vm.add-net` with so many descriptors, and this answer to it.
+/// The exchange that is recorded for `vm.add-net` with this number of descriptors and this answer.
 fn added(descriptors: usize, answer: &str) -> String {
     let count = format!(r#""descriptors":{descriptors}"#);
     format!(
@@ -73,7 +73,7 @@ async fn descriptors_reach_the_vmm_with_their_request() {
         assert!(request.ends_with(b"\r\n\r\n{}"));
         assert_eq!(received.iter().map(inode).collect::<Vec<_>>(), inodes);
         stream.write_all(NO_CONTENT.as_bytes()).unwrap();
-        // The next request has none of them.
+        // The next request carries no descriptors.
         let mut stream = accept(listener);
         let (request, received) = receive(&stream);
         assert!(request.starts_with(b"PUT /api/v1/vm.boot "));
@@ -93,7 +93,7 @@ async fn descriptors_reach_the_vmm_with_their_request() {
     scene.expect_recorded(expected).await;
 }
 
-/// A large body comes and goes in pieces; so may its descriptors.
+/// A large body arrives in pieces, and the descriptors may come with any piece.
 #[tokio::test]
 async fn descriptors_may_come_with_any_byte_of_a_request() {
     const LENGTH: usize = 50_000;
@@ -149,7 +149,7 @@ async fn descriptors_go_with_a_head_that_goes_ahead() {
 
 #[tokio::test]
 async fn descriptors_are_closed_whatever_becomes_of_their_request() {
-    // Passed on, and the VMM closes.
+    // The request is passed on, and the VMM closes the connection.
     let scene = Scene::with(|listener| {
         read_request(&mut accept(listener));
     })
@@ -161,7 +161,7 @@ async fn descriptors_are_closed_whatever_becomes_of_their_request() {
     assert_closed(end).await;
     timeout(LIMIT, scene.recorder.ended()).await.unwrap();
 
-    // The VMM is gone. The recorder may not have noticed, or no longer listen.
+    // The VMM is gone. The recorder may not have noticed yet, or may no longer listen.
     let (end, write) = pipe();
     if let Ok(client) = UnixStream::connect(scene.recorder.socket()).await {
         send(&client, request, &[write.as_fd()]).await;
@@ -185,7 +185,7 @@ async fn descriptors_of_a_request_that_is_cut_or_is_none_are_closed() {
     drop(alive);
     scene.expect_recorded("").await;
 
-    // With its head passed on already.
+    // The head of the request has been passed on already.
     let mut scene = Scene::with(|listener| {
         let mut stream = accept(listener);
         assert_eq!(receive(&stream).0, HEAD.as_bytes());

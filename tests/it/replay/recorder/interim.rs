@@ -1,4 +1,4 @@
-//! Interim answers (1xx) and `Expect`: through a recorder, and at a player.
+//! Interim answers (1xx) and `Expect`, through a recorder and at a player.
 
 use std::io::{Read, Write};
 
@@ -10,7 +10,7 @@ const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nX-More: 1\r\n\r\n
 const HEAD: &str =
     "PUT /api/v1/vm.create HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
 
-/// What is recorded of `vm.create` with this body, and this answer to it.
+/// The exchange that is recorded for `vm.create` with this body and this answer.
 fn created(body: &str, answer: &str) -> String {
     format!(r#"{{"request":{{"method":"PUT","path":"/api/v1/vm.create",{body}}},{answer}}}"#)
 }
@@ -58,7 +58,7 @@ async fn interim_answers_are_passed_on_and_never_recorded() {
             }
         })
         .await;
-        // Without `Expect`: a VMM may send them at any time.
+        // A VMM may send interim answers at any time, also to a client that sent no `Expect`.
         let request = "PUT /api/v1/vm.create HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}";
         scene.write(request).await;
         scene.read(&interim).await;
@@ -90,7 +90,7 @@ async fn an_interim_answer_comes_before_the_answer_is_there() {
 
 #[tokio::test]
 async fn a_vmm_that_sends_no_100_answers_all_the_same() {
-    // To a client that sends its body without waiting any longer.
+    // The client sends its body after it has waited long enough.
     let mut scene = Scene::with(|listener| {
         let mut stream = accept(listener);
         let mut request = vec![0; HEAD.len() + 2];
@@ -146,7 +146,7 @@ async fn a_client_that_keeps_its_body_back_does_not_stop_the_others() {
         waiting.read_exact(&mut vec![0; HEAD.len()]).unwrap();
         waiting.write_all(CONTINUE.as_bytes()).unwrap();
         answer(&mut accept(listener), NO_CONTENT);
-        // Given up by its client.
+        // The client of this request has given it up.
         assert_eq!(waiting.read(&mut [0]).unwrap(), 0);
     })
     .await;
@@ -161,8 +161,8 @@ async fn a_client_that_keeps_its_body_back_does_not_stop_the_others() {
 }
 
 #[tokio::test]
-async fn what_is_no_answer_of_http_makes_no_cassette() {
-    // 101 is no interim answer, and what follows it is no HTTP.
+async fn bytes_that_are_no_http_answer_make_no_cassette() {
+    // 101 is no interim answer, and the bytes after it are not HTTP.
     let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n";
     let mut scene = Scene::with(move |listener| {
         let mut stream = accept(listener);
@@ -195,7 +195,7 @@ async fn a_player_sends_100_to_a_client_that_waits_for_it() {
     client.write_all(b"{}").await.unwrap();
     client.read_exact(&mut answer).await.unwrap();
     assert_eq!(answer, NO_CONTENT.as_bytes());
-    // With the body there already, nothing has to be asked for.
+    // The body is there already, so the player need not ask for it.
     let whole = [HEAD, "{}"].concat();
     client.write_all(whole.as_bytes()).await.unwrap();
     client.read_exact(&mut answer).await.unwrap();

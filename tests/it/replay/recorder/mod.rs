@@ -1,4 +1,5 @@
-//! The recorder, in front of a player that stands for the VMM: what is recorded is what was played.
+//! The recorder, in front of a player that stands for the VMM: the recording must be the same as the cassette that was
+//! played.
 
 mod descriptors;
 mod interim;
@@ -18,14 +19,14 @@ use tokio::time::timeout;
 
 use crate::client::server::{Server, accept, answer, ping};
 
-/// Generous: reached only when a test fails.
+/// A limit that is reached only when a test fails.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What the recorder asks for itself at its start, and does not record.
+/// The call that the recorder makes for itself at its start, and does not record.
 const PING: &str = r#"{"request":{"method":"GET","path":"/api/v1/vmm.ping"},
     "response":{"status":200,"body":{"build_version":"v53.0.0","version":"53.0.0","features":[],"pid":4711}}}"#;
 
-/// A session with each form of body, as it is at the VMM.
+/// A session with every form of body, as the VMM sees it.
 const PLAYED: &str = r#"
     {"request":{"method":"GET","path":"/api/v1/vmm.ping"},
      "response":{"status":200,"body":{"build_version":"v53.0.0","version":"53.0.0","features":[],"pid":4711}}},
@@ -38,7 +39,7 @@ const PLAYED: &str = r#"
     {"request":{"method":"PUT","path":"/api/v1/vm.delete"},"closed":true}"#;
 
 fn cassette(exchanges: &str) -> Cassette {
-    // A newline in the texts above is one in the JSON text, too, where it must be escaped.
+    // A newline in the texts above is part of a JSON string, where it must be escaped.
     format!(r#"{{"format":1,"release":"v53.0","notes":"a note","exchanges":[{exchanges}]}}"#)
         .replace("a\nb", "a\\nb")
         .parse()
@@ -55,7 +56,7 @@ fn options(folder: &Path) -> RecorderOptions {
     RecorderOptions::new(folder.join("vmm"), folder.join("s")).notes("a note")
 }
 
-/// A recorder in front of a VMM of a test's own.
+/// A recorder in front of a server that the test scripts.
 struct Scene {
     server: Server,
     recorder: Recorder,
@@ -65,13 +66,13 @@ struct Scene {
 }
 
 impl Scene {
-    /// After the VMM was asked for its release it does what `script` says.
+    /// A recorder in front of a server that answers the recorder's ping and then runs `script`.
     async fn with(script: impl FnOnce(&UnixListener) + Send + 'static) -> Scene {
         let folder = tempfile::tempdir().unwrap();
         let server = Server::run(|listener| {
             let mut asked = accept(listener);
             answer(&mut asked, &ping("53.0.0"));
-            // The recorder's own, by which it notices the end of the VMM.
+            // The recorder keeps this connection open to notice the end of the VMM.
             let _lifeline = accept(listener);
             script(listener);
         });
@@ -86,7 +87,7 @@ impl Scene {
         }
     }
 
-    /// With a VMM that is asked nothing more, until the sender is dropped.
+    /// A recorder in front of a server that answers nothing more, and ends when the sender is dropped.
     async fn idle() -> (Scene, mpsc::Sender<()>) {
         let (alive, ended) = mpsc::channel();
         let scene = Scene::with(move |_| assert!(ended.recv().is_err())).await;
@@ -97,7 +98,7 @@ impl Scene {
         self.client.write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// Reads exactly what is expected.
+    /// Reads bytes from the recorder, which must be `expected`.
     async fn read(&mut self, expected: &str) {
         let mut bytes = vec![0; expected.len()];
         timeout(LIMIT, self.client.read_exact(&mut bytes))
@@ -107,16 +108,16 @@ impl Scene {
         assert_eq!(String::from_utf8_lossy(&bytes), expected);
     }
 
-    /// Nothing more comes, and the connection is closed.
+    /// Checks that nothing more comes and that the connection is closed.
     async fn expect_end(&mut self) {
         let mut rest = Vec::new();
-        // A reset is an end too: the recorder closes with bytes unread.
+        // A connection reset counts as the end: the recorder closes with unread bytes.
         let read = timeout(LIMIT, self.client.read_to_end(&mut rest)).await;
         let _ = read.expect("the recorder closes the connection");
         assert_eq!(String::from_utf8_lossy(&rest), "");
     }
 
-    /// The end of the recording, and of the VMM's script, which must have held.
+    /// Ends the recording, and checks that the server's script succeeded.
     async fn finish(self) -> Result<Cassette, Error> {
         let recorded = self.recorder.finish().await;
         tokio::task::spawn_blocking(|| self.server.finish())
@@ -125,7 +126,7 @@ impl Scene {
         recorded
     }
 
-    /// As `finish`; `exchanges` are what must have been recorded.
+    /// The same as [`finish`](Scene::finish), and checks that `exchanges` were recorded.
     async fn expect_recorded(self, exchanges: &str) {
         let recorded = self.finish().await.unwrap();
         assert_eq!(recorded.to_string(), cassette(exchanges).to_string());
@@ -149,7 +150,7 @@ async fn ask(socket: &Path, method: &str, path: &str, body: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn what_passes_is_recorded_and_made_stable() {
+async fn passing_exchanges_are_recorded_and_made_stable() {
     let folder = tempfile::tempdir().unwrap();
     let player = vmm(folder.path(), &[PING, PLAYED].join(",")).await;
     let recorder = Recorder::start(
@@ -160,7 +161,7 @@ async fn what_passes_is_recorded_and_made_stable() {
     .await
     .unwrap();
 
-    // The first three are known byte for byte in the player's tests; here it is enough that they come through.
+    // The player's tests check the first three byte for byte; here it is enough that the calls succeed.
     let socket = recorder.socket();
     let ping = ask(socket, "GET", "/api/v1/vmm.ping", b"").await;
     assert!(
@@ -230,13 +231,13 @@ async fn a_placeholder_needs_a_name_and_a_text() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_played_again_is_not_recorded() {
+async fn exchanges_that_cannot_be_played_again_are_not_recorded() {
     let text =
         r#"{"request":{"method":"PUT","path":"/a","raw":"'${RUN"},"response":{"status":204}}"#;
     let folder = tempfile::tempdir().unwrap();
     let player = vmm(folder.path(), &[PING, text].join(",")).await;
     let recorder = Recorder::start(options(folder.path())).await.unwrap();
-    // Another body than recorded, so it is refused with a 500 that quotes it.
+    // The body differs from the recorded one, so the player refuses it with a 500 that quotes it.
     ask(recorder.socket(), "PUT", "/a", b"'${RUN}").await;
     let error = recorder.finish().await.unwrap_err();
     assert!(

@@ -1,4 +1,4 @@
-//! Attacks by a VMM, in its answers.
+//! Attacks by a VMM, through the answers of its API.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use super::runtime;
 
-/// The longest answer to `vm.info` that is read.
+/// The longest answer to `vm.info` that the client reads.
 const LONGEST: usize = 4 << 20;
 
-/// What comes of a request that is answered by what `answer` writes, given the length of the body.
+/// The result of a request whose answer is written by `answer`.
 fn asked<T>(
     request: Request<T>,
     answer: impl FnOnce(&mut UnixStream) + Send + 'static,
@@ -35,8 +35,8 @@ fn asked<T>(
     runtime().block_on(client.send(request))
 }
 
-/// The body that begins and ends so, with as many `items` between as make it `length` bytes long. Nothing of its length is
-/// held.
+/// Writes an answer whose body begins with `begin`, ends with `end`, and has as many items between them as make it
+/// `length` bytes long. The body is never held in memory as a whole.
 fn write(
     stream: &mut UnixStream,
     status: u16,
@@ -47,7 +47,7 @@ fn write(
 ) {
     let items = (length - begin.len() - end.len()) / item(0).len();
     let whole = begin.len() + items * item(0).len() + end.len();
-    // The client may have had enough before the end.
+    // The client may close before it has read everything.
     let _ = write!(
         stream,
         "HTTP/1.1 {status} \r\nContent-Length: {whole}\r\n\r\n{begin}"
@@ -85,7 +85,7 @@ pub(super) fn too_long() {
     is_refused(answered(16 << 20, "\"x\":[", "{\"a\":1},", "0]}"));
 }
 
-/// As many unknown fields as are allowed, each of its own name.
+/// As many unknown fields as the client allows, each with a name of its own.
 pub(super) fn unknown_fields() {
     let answer = asked(api::vm_info(), |stream| {
         let item = |at: usize| format!("\"{at:08}\":\"{}\",", "x".repeat(20));
@@ -102,7 +102,7 @@ pub(super) fn unknown_tree() {
     assert!(text.unknown.get("x").is_some());
 }
 
-/// Lists of what the types have, which are larger than their text: most of an empty disk is memory.
+/// Lists of known types, whose values take more memory than their text: an empty disk is a large struct.
 pub(super) fn known_lists() {
     let lists = [r#""disks":["#, r#""net":["#, r#""fs":["#];
     for list in lists {
@@ -138,7 +138,7 @@ pub(super) fn chunks_of_one_byte() {
         let chunks = "1\r\n \r\n".repeat(10_000);
         while stream.write_all(chunks.as_bytes()).is_ok() {}
     });
-    // A slow machine doesn't get to the limit before the deadline.
+    // A slow machine may reach the deadline before the limit.
     let error = answer.unwrap_err();
     assert!(
         matches!(error.kind(), ErrorKind::Decode | ErrorKind::Deadline { .. }),
@@ -146,7 +146,7 @@ pub(super) fn chunks_of_one_byte() {
     );
 }
 
-/// An answer that is decoded as a tree because its caller asks for one.
+/// An answer that is decoded as a tree, because the caller asks for one.
 pub(super) fn raw_answer() {
     let answer: Value = asked(Request::raw(Operation::VmInfo, None), |stream| {
         let item = |at: usize| format!("\"{at:08}\":\"{}\",", "x".repeat(20));

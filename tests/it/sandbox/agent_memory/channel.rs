@@ -1,4 +1,4 @@
-//! Attacks by a guest. Subscribers of the channel's events never read them.
+//! Attacks by a guest, through the channel. The subscribers of the channel's events never read them.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,10 +13,10 @@ use tempfile::TempDir;
 
 use super::runtime;
 
-/// Generous: reached only when a test fails.
+/// A limit that is reached only when a test fails.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A guest in a thread: what `play` does with each connection, one after the other.
+/// A guest on a thread, which handles each connection with `play`, one after the other.
 struct Guest {
     dir: TempDir,
     _thread: JoinHandle<()>,
@@ -49,7 +49,8 @@ impl Guest {
     }
 }
 
-/// Writes a frame of `length` bytes that begins and ends so, with `filling` between. `false` once the host has closed.
+/// Writes a frame of `length` bytes that begins with `begin`, ends with `end` and has `filling` between. Returns
+/// `false` once the host has closed the connection.
 fn send(stream: &mut UnixStream, length: usize, begin: &str, filling: &str, end: &str) -> bool {
     let header = u32::try_from(length).unwrap().to_be_bytes();
     let mut left = length - begin.len() - end.len();
@@ -57,7 +58,7 @@ fn send(stream: &mut UnixStream, length: usize, begin: &str, filling: &str, end:
     let piece = filling.repeat(60_000 / filling.len());
     while sent && left > 0 {
         let take = left.min(piece.len());
-        // What is left over fills up with a character that is no escape.
+        // The remaining bytes can't hold another `filling`, so a character without an escape fills them.
         let whole = take - take % filling.len();
         sent = match whole {
             0 => stream.write_all("x".repeat(take).as_bytes()).is_ok(),
@@ -104,7 +105,7 @@ pub(super) fn unasked_reset_acks() {
     );
 }
 
-/// On ten channels, one after the other, the largest frame of this shape closes the channel.
+/// Checks on ten channels, one after the other, that the largest frame of this shape closes the channel.
 fn refused(begin: &'static str, filling: &'static str, end: &'static str, code: &str) {
     let guest = Guest::new(
         move |mut stream| {
@@ -130,11 +131,11 @@ fn echo(command_id: &str) -> ToolDispatch {
     }
 }
 
-/// The results of commands that timed out, each as large as a frame may be.
+/// Results of commands that timed out, each as large as a frame may be.
 pub(super) fn late_results() {
     let guest = Guest::new(|mut stream| {
         for at in 0..16 {
-            // Half of them with output that is longer on the wire.
+            // Half of the results have output that is longer on the wire than in memory.
             let filling = if at % 2 == 0 { "x" } else { "\\n" };
             let begin = format!(
                 "{{\"type\":\"ToolResult\",\"command_id\":\"{at}\",\"exit_code\":0,\"stderr\":\"\",\"stdout\":\""
@@ -147,7 +148,7 @@ pub(super) fn late_results() {
         let channel = guest.connect().await;
         let _events = channel.events();
         for at in 0..16 {
-            // Nothing has been read from the guest before it is given up.
+            // The command times out at once, before anything is read from the guest.
             let _ = channel
                 .dispatch(echo(&at.to_string()), Duration::ZERO)
                 .await;
@@ -156,7 +157,7 @@ pub(super) fn late_results() {
     });
 }
 
-/// Chunks of a command that timed out, without end.
+/// Chunks, without end, of a command that timed out.
 pub(super) fn late_chunks() {
     let guest = Guest::new(|mut stream| {
         for _ in 0..200 {
@@ -175,7 +176,7 @@ pub(super) fn late_chunks() {
     });
 }
 
-/// For each of several commands in flight as many chunks as are kept, and then the largest result for each.
+/// For each of several commands in flight, as many chunks as the channel keeps, and then the largest result.
 pub(super) fn kept_chunks() {
     const COMMANDS: usize = 4;
 
@@ -219,7 +220,7 @@ pub(super) fn kept_chunks() {
     });
 }
 
-/// Errors that belong to no request, without end.
+/// Error events, without end, that belong to no request.
 pub(super) fn error_events() {
     let guest = Guest::new(|mut stream| {
         for _ in 0..2000 {

@@ -1,12 +1,12 @@
-//! What a hostile guest or VMM can make this process hold, measured.
+//! Measures how much memory a hostile guest or VMM can make the agent's process hold.
 //!
 //! Each attack runs in a process of its own, in which nothing else allocates: this test binary again, whose test
-//! [`attack`] plays it. It measures by how much the peak of its resident memory grew, without what is mapped from files:
-//! that is its own code, read in as it is used.
+//! [`attack`] plays it. That process measures by how much the peak of its resident memory grew, without the pages that
+//! are mapped from files, which are its own code.
 
 #![expect(
     clippy::print_stdout,
-    reason = "how a measured process tells its figure"
+    reason = "a measured process prints its figure"
 )]
 
 mod api;
@@ -16,7 +16,7 @@ use std::env;
 use std::fs;
 use std::process::Command;
 
-/// The most that one sandbox may make this process grow by, whatever its guest and its VMM send.
+/// The most by which one sandbox may make this process grow, in bytes, whatever its guest and its VMM send.
 const BOUND: u64 = 64 << 20;
 
 /// The variable that names the attack to play.
