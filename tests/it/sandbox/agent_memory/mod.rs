@@ -4,10 +4,7 @@
 //! [`attack`] plays it. That process measures by how much the peak of its resident memory grew, without the pages that
 //! are mapped from files, which are its own code.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "a measured process prints its figure"
-)]
+#![expect(clippy::print_stdout, reason = "a measured process prints its figure")]
 
 mod api;
 mod channel;
