@@ -1,3 +1,5 @@
+//! The frames of the channel, apart from those of tools: queries, greetings, renewals, and frames that end it.
+
 use chv_sandbox::guest::BUILD_ID;
 use chv_sandbox::guest::dispatcher::{Confinement, Dispatcher, LinuxSystem, ServeError, Toolbox};
 use chv_sandbox::guest::protocol::{

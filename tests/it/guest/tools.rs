@@ -1,3 +1,5 @@
+//! Tools that a host dispatches over the channel: their results, deadlines, limits and privileges.
+
 use std::time::{Duration, Instant};
 
 use chv_sandbox::guest::dispatcher::{Confinement, Dispatcher, Limits, MAX_DEADLINE_MS, Toolbox};

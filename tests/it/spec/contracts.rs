@@ -1,4 +1,4 @@
-//! The contracts of all supported releases as their servers have them, and values made from them.
+//! The corrected contracts of all supported releases, and values made from them.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -23,7 +23,7 @@ fn read() -> Vec<Contract> {
     contracts
 }
 
-/// A contract's release, as the client has it.
+/// A contract's release, as the client represents it.
 pub(crate) fn release(contract: &Contract) -> Release {
     let release = contract.release;
     Release::new(release.major.into(), release.minor.into())
@@ -44,8 +44,8 @@ pub(crate) fn resolved<'c>(contract: &'c Contract, schema: &'c Schema) -> &'c Sc
     }
 }
 
-/// A value of `schema` with what is required, and of the rest what `wanted` says of a property's name. It differs from
-/// the default, as far as that is possible.
+/// A value of `schema`: with every required property, and with those of the others that `wanted` accepts by name. Where
+/// possible it differs from the default.
 pub(crate) fn value(
     contract: &Contract,
     name: &str,
@@ -62,7 +62,7 @@ pub(crate) fn value(
             json!(least.unwrap_or(0) + 5)
         }
         Shape::String { values, .. } if values.is_empty() => json!(text(name)),
-        // A console that is on opens what it is connected to when a VM is created.
+        // A console that is on opens its file or socket when a VM is created.
         Shape::String { values, .. } if values.contains("Off") => json!("Off"),
         Shape::String { values, .. } => {
             let other = values.iter().find(|value| default != Some(&json!(value)));
@@ -87,7 +87,7 @@ pub(crate) fn value(
     }
 }
 
-/// A text that the server takes for a property of this name.
+/// A text that the server accepts for a property of this name.
 fn text(name: &str) -> &'static str {
     match name {
         "mac" | "host_mac" => "12:34:56:78:9a:bc",

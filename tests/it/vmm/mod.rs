@@ -1,9 +1,9 @@
-//! The VMM process, played by a stand-in; the tests at the end use a real one.
+//! Spawning and stopping the VMM process, with a stand-in for the VMM. The tests in `real` use a real one.
 
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "what a skipped test, a stand-in or a measurement has to say"
+    reason = "the output of a skipped test, a stand-in or a measurement"
 )]
 
 mod agent;
@@ -28,10 +28,10 @@ use chv_sandbox::vmm::{Ended, Error, Exit, ShutdownStep, Vmm, VmmConfig};
 use tempfile::{TempDir, tempdir};
 use tokio::time::timeout;
 
-/// Longer than anything here takes, even on a busy machine.
+/// A limit that nothing here reaches, even on a busy machine.
 const GENEROUS: Duration = Duration::from_secs(30);
 
-/// Long enough to see that something doesn't happen.
+/// Long enough for a test to see that an event doesn't happen.
 const SHORT: Duration = Duration::from_millis(300);
 
 fn is_empty(directory: &Path) -> bool {
@@ -44,7 +44,7 @@ async fn spawn(words: &str) -> (TempDir, Vmm) {
     (root, vmm)
 }
 
-/// One whose sockets keep their names.
+/// A VMM whose sockets keep their names.
 async fn spawn_with_names() -> (TempDir, Vmm) {
     let root = tempdir().unwrap();
     let config = VmmConfig {
@@ -55,7 +55,7 @@ async fn spawn_with_names() -> (TempDir, Vmm) {
     (root, vmm)
 }
 
-/// Waits until these words have come through the pipe into the log.
+/// Waits until the log has these words.
 async fn has_logged(vmm: &Vmm, words: &str) {
     timeout(GENEROUS, async {
         while !vmm.log_tail().contains(words) {
@@ -97,7 +97,7 @@ async fn a_vmm_that_never_answers_is_given_up_and_killed() {
     };
     assert_eq!(limit, SHORT);
     assert!(is_empty(root.path()));
-    // It was killed, but nobody is left who could say when it is gone.
+    // The VMM was killed, and no task is left that could report its end.
     timeout(GENEROUS, async {
         while agent::runs(pid) {
             tokio::task::yield_now().await;
@@ -184,7 +184,7 @@ async fn a_dropped_vmm_is_killed_reaped_and_cleared_away() {
     drop(vmm);
     assert!(is_empty(root.path()));
     assert_eq!(timeout(GENEROUS, end).await.unwrap().exit, Exit::Signal(9));
-    // Not even a zombie.
+    // The process is not even a zombie.
     assert!(!Path::new("/proc").join(pid.to_string()).exists());
 }
 
@@ -248,9 +248,9 @@ async fn the_process_has_what_it_needs_and_no_more() {
             .iter()
             .any(|open| (open.device, open.inode) == (file.dev(), file.ino()) && open.writable)
     };
-    // It goes through the agent, which bounds it.
+    // The log goes through the agent, which limits it.
     assert!(!has("vmm.log"));
-    // A VMM that survives its agent must not keep the agent's lock.
+    // A VMM that survives its agent must not hold the agent's lock.
     assert!(!has("lock"));
     for name in ["lock", "vmm.json", "vmm.stat", "vmm.log", "rw", "ro"] {
         let mode = fs::metadata(run_dir.join(name)).unwrap().mode();
@@ -268,7 +268,7 @@ async fn events_are_typed_and_end_with_the_process() {
             .send(Request::raw(Operation::VmInfo, None))
             .await
             .unwrap();
-        // The torn one before it is left out.
+        // The torn event before this one is left out.
         let event = timeout(GENEROUS, events.recv()).await.unwrap().unwrap();
         assert_eq!((&*event.source, &*event.event), ("vm", "booted"));
         assert_eq!(event.timestamp, Duration::new(1, 5));
@@ -280,7 +280,7 @@ async fn events_are_typed_and_end_with_the_process() {
 }
 
 #[tokio::test]
-async fn a_vmm_of_somebody_else_is_asked_and_never_killed() {
+async fn a_vmm_of_another_program_is_asked_and_never_killed() {
     let (_root, vmm) = spawn_with_names().await;
     let attached = Vmm::attach(vmm.client().socket()).await.unwrap();
     assert!(attached.process().is_none());
