@@ -1,4 +1,4 @@
-//! The generator's input: the union of the corrected contracts, and the contracts as the documents had them.
+//! What is generated from: the union of the corrected contracts, and what the documents said before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,9 +10,9 @@ use chv_sandbox::spec::{
 use super::names;
 use super::union::{self, Known};
 
-/// The union of the contracts, with the further facts that the generator needs.
+/// The union of the contracts with what the generator has to know beside it.
 pub(super) struct Api {
-    /// The union of the corrected contracts of all releases.
+    /// The contracts as the servers have them, in one.
     pub(super) contract: Contract,
     /// The supported releases, oldest first.
     pub(super) releases: Vec<Release>,
@@ -27,8 +27,7 @@ pub(super) struct Api {
     pub(super) asked: BTreeSet<String>,
 }
 
-/// The range of releases that know something. `None` as the start means from the oldest supported release on; `None` as
-/// the end means up to the newest.
+/// The run of releases that know something. `None`: from the oldest, to the newest that is supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Span {
     pub(super) since: Option<Release>,
@@ -50,7 +49,7 @@ pub(super) struct Op<'a> {
 }
 
 impl Span {
-    /// Whether every supported release is in this range.
+    /// Whether every supported release knows it.
     pub(super) fn is_universal(self) -> bool {
         self.since.is_none() && self.until.is_none()
     }
@@ -179,7 +178,7 @@ impl Api {
         }
     }
 
-    /// The correction that gave a property its name, if the document does not have that property.
+    /// The correction that a property owes its name to, for a property that the document does not have.
     pub(super) fn undocumented(&self, schema: &str, property: &str) -> Option<&str> {
         let place = format!("{schema}.{property}");
         let (documented, applied) = self.newest_knowing(&place)?;
@@ -192,7 +191,7 @@ impl Api {
             .flatten()
     }
 
-    /// The correction that added a schema, if the document does not have that schema.
+    /// The correction that added a schema, for one that the document does not have.
     pub(super) fn undocumented_schema(&self, schema: &str) -> Option<&str> {
         let (documented, applied) = self.newest_knowing(schema)?;
         let known = documented.schemas.contains_key(schema);

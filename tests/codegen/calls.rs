@@ -1,4 +1,4 @@
-//! Generates `calls.rs`: one function for each operation.
+//! One function an operation.
 
 use proc_macro2::TokenStream;
 use quote::quote;

@@ -1,4 +1,4 @@
-//! Generates enumerations, each with a variant for the values that this crate does not know.
+//! Enumerations that keep a value they don't know.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Generates `operation.rs`: the enum of all operations.
+//! The enum of all operations.
 
 use chv_sandbox::spec::Method;
 use proc_macro2::TokenStream;

@@ -1,5 +1,4 @@
-//! Generates structs: required fields are plain, optional ones are `Option`, and unknown fields that the server sent
-//! are kept in a field of their own.
+//! Structs: required fields plain, optional ones `Option`, and what the server sent beyond.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,7 +40,7 @@ pub(super) fn items(
         }
     });
     let derive_default = needed.is_empty().then(|| quote! { Default, });
-    // The implementation that serde derives would read unknown fields into a tree of values.
+    // Serde's own would read what is unknown into a tree.
     let derive_deserialize = unknown.is_none().then(|| quote! { Deserialize, });
     let mut items = vec![quote! {
         #doc
@@ -109,7 +108,7 @@ fn field(api: &Api, owner: &str, wire: &str, schema: &Schema, required: bool) ->
     }
 }
 
-/// Facts of the contract about a property that its type does not show.
+/// What the contract says of a property beyond its type.
 fn facts(api: &Api, owner: &str, wire: &str, schema: &Schema, required: bool) -> Vec<String> {
     let target = api.resolve(schema);
     let mut facts = match (api.asked.contains(owner), required, &target.default) {

@@ -1,5 +1,4 @@
-//! Generates static tables of the releases that know each operation, each field of a request's body and each value of a
-//! field.
+//! The releases that know each operation, each field of a request's body and each value in one, as static data.
 
 use std::collections::BTreeSet;
 
@@ -133,7 +132,7 @@ fn kind(api: &Api, schema: &Schema) -> TokenStream {
     }
 }
 
-/// The span of every entry of the tables.
+/// The span of everything that is in the tables.
 fn spans(api: &Api) -> impl Iterator<Item = Span> {
     let paths = api.operations().map(|op| format!("/{}", op.name));
     let members = api

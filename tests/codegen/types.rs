@@ -1,5 +1,4 @@
-//! Generates the types of bodies: decides which types there are and in which file each lies, and spells a schema in
-//! Rust.
+//! The types of bodies: which there are, in which file each is, and how a schema is spelt in Rust.
 
 use std::collections::BTreeSet;
 
@@ -46,7 +45,7 @@ pub(super) fn modules(api: &Api) -> Vec<(&'static str, &'static str, Vec<TokenSt
         .collect()
 }
 
-/// The file that a type belongs in. It depends on which operations can reach the type.
+/// The file that a type belongs in, by who can reach it.
 fn module_of(api: &Api, name: &str) -> &'static str {
     let reached_by = |starts: &[&str]| {
         let mut reached = BTreeSet::new();
@@ -152,7 +151,7 @@ fn collect_words(tokens: TokenStream, words: &mut BTreeSet<String>) {
     }
 }
 
-/// The doc comment of a type, derived from the facts of the contract.
+/// What a type is for, from the facts of the contract.
 pub(super) fn about(api: &Api, name: &str, schema: &Schema) -> Vec<String> {
     let mut uses = Vec::new();
     for op in api.operations() {

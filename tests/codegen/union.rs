@@ -1,9 +1,9 @@
-//! Forms the union of the supported releases' contracts, and records which release knows which place.
+//! The union of the supported releases' contracts, and which release knows what.
 //!
-//! The union starts as the newest contract. Each older contract is then laid over it, from the operations down. A place
-//! that a newer contract has keeps the newer shape and name, so an inline enumeration of an older document becomes the
-//! named enumeration that a newer document has at the same place. A place that only an older contract has is added, and
-//! is never required. Two shapes that can't be one type are a conflict, which a correction has to settle.
+//! The newest contract comes first; each older one is laid over it, from the operations down. What the newer ones have
+//! keeps its shape and its name, so an inline enumeration of an older document is the named one of a newer document at
+//! the same place. What only the older one has is added, and is never required. A shape that can't be one type is a
+//! conflict, to be settled by the corrections.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,11 +56,11 @@ struct Union {
     conflicts: Vec<String>,
 }
 
-/// One older contract, while it is laid over the union of the newer ones.
+/// One contract, laid over the union of the newer ones.
 struct Overlay<'a> {
     union: &'a mut Union,
     older: &'a Contract,
-    /// For each object of the union: where the older contract has it first, and which properties it has there.
+    /// For each object of the union, where the older contract has it first, and its properties there.
     seen: BTreeMap<String, (String, BTreeSet<String>)>,
 }
 
@@ -119,7 +119,7 @@ impl Overlay<'_> {
         content
     }
 
-    /// The schema of the union for a place that both contracts have.
+    /// The schema for a place that both have.
     fn merge(&mut self, place: &str, older: &Schema, newer: &Schema) -> Schema {
         let shape = match (&older.shape, &newer.shape) {
             (Shape::Reference(name), Shape::Reference(other)) => {
@@ -180,7 +180,7 @@ impl Overlay<'_> {
         }
     }
 
-    /// Lays a schema over the one that is called `name` in the union.
+    /// Lays a schema over the one that the union calls `name`.
     fn named(&mut self, origin: &str, older: &Schema, name: &str) {
         if let Shape::Reference(target) = &older.shape {
             return self.named(target, &self.older.schemas[target], name);
@@ -253,7 +253,7 @@ impl Overlay<'_> {
         }
     }
 
-    /// The schema of the union for a place that only the older contract has.
+    /// The schema for a place that only the older contract has.
     fn adopt(&mut self, place: &str, older: &Schema) -> Schema {
         let shape = match &older.shape {
             Shape::Reference(name) => {
@@ -287,7 +287,7 @@ impl Overlay<'_> {
 
     fn conflict(&mut self, place: &str, why: &str) {
         let older = self.older.release;
-        // The releases of a place inside a property, or inside a status, are recorded under the property or the status.
+        // A place inside a property, or with a status, is known by what comes before.
         let known = place.trim_end_matches(['[', ']', '{', '}']);
         let known = known
             .split(' ')
@@ -309,7 +309,7 @@ fn emptied(schema: &Schema) -> Schema {
     schema
 }
 
-/// The format that holds the values of both formats, if either does.
+/// The format that holds the values of both, if one of them does.
 fn wider<'f>(one: Option<&'f str>, other: Option<&'f str>) -> Option<&'f str> {
     let (one, other) = (one?, other?);
     let bits = |format: &str| {

@@ -1,7 +1,8 @@
 //! Every integration test, in one binary, so that it links once. The folders mirror those of `src/`.
 //!
-//! Three areas have no counterpart there: `examples` runs the programs of the folder `examples/`, `real` holds the tests
-//! that need a real VMM, and `tidy` checks the sources themselves. `codegen` is the generator of `src/api/generated/`.
+//! Three areas have no counterpart there: `examples` runs the programs of the folder `examples/`, `real` holds the
+//! tests that need a real VMM, and `tidy` checks the sources themselves. `codegen` is the generator of
+//! `src/api/generated/`.
 
 mod api;
 mod blocking;

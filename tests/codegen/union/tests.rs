@@ -1,4 +1,4 @@
-//! Tests of the union, on small contracts.
+//! The union of small contracts.
 
 use serde_json::{Value, json};
 
@@ -92,7 +92,7 @@ fn an_inline_enumeration_is_the_named_one_of_a_newer_release() {
 }
 
 #[test]
-fn a_schema_that_newer_releases_lack_is_kept_with_all_its_properties() {
+fn a_schema_that_went_is_taken_over_with_all_that_it_has() {
     let mut older = body(
         json!({ "gone": { "type": "array", "items": { "$ref": "#/components/schemas/Gone" } } }),
         &[],
@@ -133,7 +133,7 @@ fn the_wider_number_holds_both() {
 }
 
 #[test]
-fn shapes_that_cannot_be_one_type_are_a_conflict_with_place_and_releases() {
+fn what_cannot_be_one_type_is_a_conflict_with_its_place_and_releases() {
     let of = |schema: Value| body(json!({ "x": schema }), &[]);
     let text = of(json!({ "type": "string" }));
     let flag = of(json!({ "type": "boolean" }));

@@ -123,7 +123,7 @@ fn a_function_that_is_asked_to_end_says_how_it_ended() {
 }
 
 #[test]
-fn what_a_function_writes_is_bounded_as_a_programs_output_is() {
+fn output_of_a_function_is_bounded_as_a_programs_is() {
     let writes = Toolbox::built_in().with_function("writes", |run| {
         let written = run.stdout.write_all(&vec![b'x'; 3 * MAX_OUTPUT]);
         u8::from(written.is_err())

@@ -69,8 +69,8 @@ impl Place {
 
 /// Gives this thread, and the threads that it starts, a mount namespace of their own.
 fn isolate() -> rustix::io::Result<()> {
-    // SAFETY: this thread shares no working directory and no umask with others that matter to a test; its descriptors stay
-    // shared.
+    // SAFETY: this thread shares no working directory and no umask with other threads that matter to a test. It still
+    // shares its descriptors.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private)?;

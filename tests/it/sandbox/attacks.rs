@@ -71,8 +71,8 @@ async fn a_vmm_that_served_is_asked_nothing_and_keeps_nothing() {
     }
 }
 
-/// The documentation of [`Strategy::InPlace`] says: "A guest that has taken over its VMM can answer every question of a reset
-/// as it likes, and keep its memory: no check can find that."
+/// As the documentation of [`Strategy::InPlace`] says, a guest that has taken over its VMM can answer every question of
+/// a reset as it likes and keep its memory, and no check can find that.
 #[tokio::test]
 async fn in_place_no_check_finds_a_vmm_that_only_says_that_it_restored_something() {
     let scene = Scene::minted().await;

@@ -90,7 +90,7 @@ async fn where_no_other_can_be_had_no_guest_that_was_to_be_reverted_runs_on() {
 }
 
 #[tokio::test]
-async fn one_of_another_program_is_not_killed_and_the_reset_fails_in_time() {
+async fn a_vmm_of_another_program_is_not_killed_and_the_reset_fails_in_time() {
     let mut scene = Scene::minted().await;
     scene.limits.vmm_lifecycle = Duration::from_millis(500);
     let sandbox = scene.sandbox();

@@ -43,7 +43,7 @@ fn memory(report: &ResetReport) -> &LoadedMemory {
 }
 
 #[tokio::test]
-async fn it_is_mapped_unless_told_otherwise() {
+async fn memory_is_mapped_unless_told_otherwise() {
     let scene = Scene::minted().await;
     let (sandbox, report) = reset_with(&scene, scene.golden()).await;
     assert_eq!(outcome(&report), Outcome::Agreed);
@@ -61,7 +61,7 @@ async fn it_is_mapped_unless_told_otherwise() {
 }
 
 #[tokio::test]
-async fn it_is_copied_from_the_same_file_on_request() {
+async fn memory_is_copied_from_the_same_file_on_request() {
     let scene = Scene::minted().await;
     let (sandbox, report) = reset_with(&scene, scene.golden().memory(MemoryMode::Copied)).await;
     assert_eq!(outcome(&report), Outcome::VouchedFor);
@@ -93,7 +93,7 @@ async fn short_of_memory(scene: &Scene) -> Option<(ChvSandbox, ResetReport)> {
 }
 
 #[tokio::test]
-async fn short_of_memory_it_is_copied_under_a_lease() {
+async fn short_of_memory_the_memory_is_copied_under_a_lease() {
     let scene = Scene::minted().await;
     let Some((sandbox, report)) = short_of_memory(&scene).await else {
         return;
@@ -291,7 +291,7 @@ async fn one_golden_snapshot_serves_several_sandboxes_and_is_sealed_once() {
 }
 
 #[tokio::test]
-async fn one_that_was_loaded_for_another_programs_vmm_is_refused() {
+async fn a_golden_snapshot_loaded_for_another_programs_vmm_is_refused() {
     let scene = Scene::minted().await;
     let options = LoadOptions {
         attached_vmm: true,

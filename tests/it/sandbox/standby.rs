@@ -68,7 +68,7 @@ const UNFIT: [(&str, Happening, &str); 8] = [
 ];
 
 #[tokio::test]
-async fn one_that_cannot_be_awakened_is_told_and_a_new_vmm_serves() {
+async fn a_spare_that_cannot_serve_is_reported_and_a_new_vmm_serves() {
     for (what, happening, expected) in UNFIT {
         let (mut cast, spare) = Cast::waiting().await;
         happening(&cast, &spare);
@@ -115,7 +115,7 @@ const DIVERGENT: [(&str, Happening, &[Source]); 5] = [
 ];
 
 #[tokio::test]
-async fn one_that_disagrees_with_a_baseline_halts() {
+async fn a_spare_that_disagrees_with_a_baseline_halts() {
     for (what, happening, sources) in DIVERGENT {
         let (cast, spare) = Cast::waiting().await;
         happening(&cast, &spare);

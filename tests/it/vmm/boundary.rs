@@ -319,7 +319,7 @@ async fn a_fork_ends_with_it() {
 }
 
 #[tokio::test]
-async fn one_that_forks_the_vmm_is_refused_where_nothing_catches_forks() {
+async fn a_wrapper_that_forks_the_vmm_is_refused_where_nothing_catches_forks() {
     let mut prison = Prison::new("environment PATH", &[Layer::Namespaces, Layer::Cgroup]);
     let wrapper = include_str!("fake-vmm").replace("exec \"$FAKE", "\"$FAKE");
     fs::write(&prison.config.binary, format!("{wrapper}\nexit 0\n")).unwrap();

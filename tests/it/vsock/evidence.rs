@@ -277,7 +277,7 @@ async fn a_chunk_of_a_command_that_was_never_sent_breaks_the_protocol() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_chain_is_an_error_of_its_own() {
+async fn each_fault_of_a_chain_is_an_error_of_its_own() {
     async fn check(chunks: &[EvidenceChunk], link: Option<String>, code: &str) -> EvidenceError {
         fault(dispatched(chunks, link).await, code)
     }
@@ -382,7 +382,7 @@ async fn a_chunk_above_1_mib_is_malformed() {
 }
 
 #[tokio::test]
-async fn what_follows_a_broken_chain_is_late() {
+async fn frames_after_a_broken_chain_are_late() {
     let vm = Vm::new();
     let (channel, mut guest) = connected(&vm.config()).await;
     let mut events = channel.events();

@@ -211,7 +211,7 @@ async fn a_request_that_is_dropped_is_forgotten() {
         let dispatch = channel.dispatch(echo("c1"), LIMIT);
         tokio::select! {
             biased;
-            _ = dispatch => panic!("nobody answers"),
+            _ = dispatch => panic!("there was no answer"),
             _ = guest.read() => {}
         }
     }

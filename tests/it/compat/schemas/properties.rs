@@ -47,7 +47,7 @@ fn check_property(
 }
 
 #[test]
-fn what_one_side_only_may_send_is_told_by_the_schema_behind_the_name_too() {
+fn read_only_and_write_only_are_also_read_behind_a_name() {
     let (plain, read, write) = (
         "{ type: string }",
         "{ type: string, readOnly: true }",

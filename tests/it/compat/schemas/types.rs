@@ -156,7 +156,7 @@ fn a_type_that_goes_hides_nothing() {
 }
 
 #[test]
-fn what_is_a_part_of_the_type_is_not_said_again() {
+fn facts_that_are_part_of_the_type_are_not_reported_again() {
     check(
         "{ type: integer, format: int64, minimum: 1, multipleOf: 2 }",
         "{}",

@@ -96,7 +96,7 @@ fn it_ends_a_refill_beside_a_tool_that_is_not_polled() {
 
 /// The work of an agent stays pinned beside the branch of a `select!` that was taken.
 #[test]
-fn it_ends_in_a_branch_of_a_select_what_another_branch_has_begun() {
+fn it_ends_a_call_that_another_branch_of_a_select_has_begun() {
     for runtime in runtimes() {
         for vmms in EACH {
             for restores in [1, 2] {

@@ -15,7 +15,7 @@ fn tell_the_truth(place: &Place) {
 }
 
 #[tokio::test]
-async fn one_that_diverged_is_not_handed_out_again() {
+async fn a_sandbox_that_diverged_is_not_handed_out_again() {
     let place = Place::new().await;
     let pool = place.pool(place.config());
     let sandbox = pool.acquire(PATIENCE).await.unwrap();

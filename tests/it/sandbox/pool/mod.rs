@@ -223,7 +223,7 @@ async fn the_reason_why_no_sandbox_boots_is_the_cause_of_a_timeout() {
 }
 
 #[tokio::test]
-async fn one_whose_vmm_ends_while_it_waits_is_reset_before_a_caller_gets_it() {
+async fn a_sandbox_whose_vmm_ends_while_it_waits_is_reset_before_a_caller_gets_it() {
     let place = Place::new().await;
     let pool = place.pool(place.config());
     until(&pool, |status| status.idle == 1).await;
@@ -238,7 +238,7 @@ async fn one_whose_vmm_ends_while_it_waits_is_reset_before_a_caller_gets_it() {
 }
 
 #[tokio::test]
-async fn spares_are_the_pools() {
+async fn spares_belong_to_the_pool() {
     let place = Place::new().await;
     let config = place.config_with_spares(1).size(2).idle(2);
     let pool = place.pool(config);

@@ -24,7 +24,7 @@ const RESETS: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "measures"]
-async fn what_waiting_sandboxes_cost() {
+async fn the_cost_of_waiting_sandboxes() {
     let place = Place::new().await;
     // A tool that is a process would take most of the time of a call.
     place.scene.guest.behave(answers_of_echo());
@@ -75,7 +75,7 @@ fn answer(dispatch: &ToolDispatch) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a part of what_waiting_sandboxes_cost"]
+#[ignore = "a part of the_cost_of_waiting_sandboxes"]
 #[expect(clippy::print_stdout, reason = "it prints what it found")]
 async fn one_in_use() {
     let Some((golden, loaded, vmm)) = alone::given() else {

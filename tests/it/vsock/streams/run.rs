@@ -106,7 +106,7 @@ async fn output_that_comes_with_the_answer_is_not_lost() {
 }
 
 #[tokio::test]
-async fn what_was_cut_is_less_than_the_totals() {
+async fn output_that_was_cut_is_less_than_the_totals() {
     let scene = Scene::new().await;
     let (mut run, mut guest) = scene.run(StdinMode::None).await;
     guest.stdout(b"kept").await;
