@@ -1,10 +1,10 @@
-//! Boots, drives, resets and verifies microVM sandboxes on Cloud Hypervisor by talking to the VMM's own
-//! REST API on its api-socket.
-//!
-//! # Where things are
-//!
-//! From top to bottom; each uses only what stands below it.
-//!
+#![doc = include_str!("guide/front_page.md")]
+#![doc = include_str!("guide/life_cycle.svg")]
+#![doc = include_str!("guide/after_life_cycle.md")]
+#![doc = include_str!("guide/reset.svg")]
+#![doc = include_str!("guide/after_reset.md")]
+#![doc = include_str!("guide/trust_boundary.svg")]
+#![doc = include_str!("guide/after_trust_boundary.md")]
 //! - [`doctor`]: what a host lacks to run sandboxes, and how to get it.
 //! - [`blocking`]: sandboxes and pools for programs without an async runtime.
 //! - [`sandbox`]: the sandbox as an agent sees it: boot, run a tool, reset with proof, shut down.
@@ -24,7 +24,8 @@
 //! - [`sanitize`]: makes text of a guest or a VMM safe for an error, a log line or a terminal.
 //! - [`socket`]: addresses of sockets, with a name or without one.
 //!
-//! [`threat_model`] says who is trusted, and what keeps the rest in its place.
+//! Pages without code: [`threat_model`] says who is trusted, and what keeps the rest in its place; [`measurements`] says what
+//! it all costs.
 //!
 //! Beside these:
 //!
@@ -58,6 +59,8 @@ pub mod image;
 pub mod latency;
 pub mod limits;
 pub mod machine;
+#[doc = include_str!("guide/measurements.md")]
+pub mod measurements {}
 mod offload;
 pub mod overlay;
 #[cfg(feature = "redteam")]
@@ -71,7 +74,7 @@ pub mod sanitize;
 pub mod socket;
 #[cfg(feature = "spec")]
 pub mod spec;
-#[doc = include_str!("threat_model.md")]
+#[doc = include_str!("guide/threat_model.md")]
 pub mod threat_model {}
 pub mod vmm;
 pub mod vsock;

@@ -1,15 +1,16 @@
-//! The comparison of what a person names: releases and documents.
+//! [`compare`] compares two documents, or a document and a release, as a user names them.
 
 use super::corrected::corrected;
 use super::reach::Reach;
 use super::{Document, Report, diff};
 
-/// What changed from `base` to `revision`, and what it means to a client that was built for `base`.
+/// Returns the changes from `base` to `revision`, and their effect on a client that was built for `base`.
 ///
-/// A release is corrected: its contract is as its server has it. So a document that is compared with one is corrected
-/// too, as [`check`](super::check) does it, and the corrections that don't apply to it are findings of the rule
-/// `correction-stale`. A document of which it is not known of which release it is may also have the corrections of the
-/// release that it is compared with: those that fewer of don't apply. Two documents are compared as they are.
+/// The contract of a release includes the corrections that describe its server. So a document that is compared with a
+/// release is corrected too, as in [`check`](super::check). The corrections that don't apply to it are findings of the
+/// rule `correction-stale`. If the release of the document is not known, it gets the corrections of the release that it
+/// is compared with, or those for the release after the newest one: the set of which fewer corrections fail. Two
+/// documents are compared without corrections.
 pub fn compare(mut base: Document, mut revision: Document) -> Report {
     let mut stale = Vec::new();
     if base.corrected != revision.corrected {

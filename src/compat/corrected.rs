@@ -1,4 +1,4 @@
-//! Documents with the corrections that servers need.
+//! Applies the corrections to a document that a user named.
 
 use std::collections::BTreeSet;
 
@@ -8,16 +8,17 @@ use crate::spec::{
     Contract, CorrectionError, CorrectionProblem, Corrections, Release, Target, supported,
 };
 
-/// The rule of a correction that does not apply to a document.
+/// The rule for a correction that does not apply to a document.
 pub(super) const CORRECTION_STALE: &str = "correction-stale";
 
-/// A document with the corrections that apply to it, and those that don't.
+/// A document with the corrections that apply to it, and the errors of those that don't.
 pub(super) struct Corrected {
     pub(super) contract: Contract,
     failures: Vec<CorrectionError>,
 }
 
-/// The document as a server would have it that is compared with one of `other`. A release is corrected already.
+/// Corrects `document`, which is compared with a contract of the release `other`. A supported release is corrected
+/// already.
 pub(super) fn corrected(document: Document, other: Release) -> Corrected {
     let Document {
         contract,
@@ -36,8 +37,9 @@ pub(super) fn corrected(document: Document, other: Release) -> Corrected {
     }
 }
 
-/// The release whose corrections are those of a document: the one that it names, or the supported one whose document it
-/// is. Any other is of a release to come, or of `other` with changes: of which, its mistakes tell.
+/// Returns the release whose corrections a document gets. It is the release that the document names, or the supported
+/// release whose document is equal. Any other document is either that of a future release or a changed document of
+/// `other`. It is taken for the one of which fewer corrections fail.
 fn release_of(contract: &Contract, other: Release) -> Release {
     if contract.release != Release::UNNAMED {
         return contract.release;
@@ -62,7 +64,7 @@ fn release_of(contract: &Contract, other: Release) -> Release {
     })
 }
 
-/// Applies the corrections of `release`, of which an entry that would leave references that lead nowhere is left out.
+/// Applies the corrections of `release`. An entry that would leave invalid references is not applied.
 fn apply(mut contract: Contract, release: Release) -> Corrected {
     let named = std::mem::replace(&mut contract.release, release);
     let mut failures = Vec::new();
@@ -86,7 +88,7 @@ fn apply(mut contract: Contract, release: Release) -> Corrected {
 }
 
 impl Corrected {
-    /// The corrections that don't apply, one finding for each place.
+    /// Returns a finding for each place at which a correction doesn't apply.
     pub(super) fn stale(&self, reach: &Reach) -> Vec<Finding> {
         self.failures
             .iter()
@@ -105,9 +107,11 @@ fn stale(failure: &CorrectionError, reach: &Reach) -> Option<Finding> {
         } => {
             let advice = match problem {
                 CorrectionProblem::Present | CorrectionProblem::NothingToChange => {
-                    "upstream has mended it, so end its releases before this one"
+                    "upstream has corrected its document, so end the range of the correction before this release"
                 }
-                _ => "see what became of the place, and end its releases before this one",
+                _ => {
+                    "check how upstream changed the place, and end the range of the correction before this release"
+                }
             };
             (
                 pointer(place),
@@ -118,7 +122,7 @@ fn stale(failure: &CorrectionError, reach: &Reach) -> Option<Finding> {
             source.pointer.clone(),
             format!("a correction does not apply: {}", source.problem),
         ),
-        // These are of the list itself, which a test reads.
+        // These errors are about the list itself. A test reads the list, so they don't occur.
         CorrectionError::File(_)
         | CorrectionError::Syntax { .. }
         | CorrectionError::NameTaken(_)
@@ -139,7 +143,7 @@ fn stale(failure: &CorrectionError, reach: &Reach) -> Option<Finding> {
     })
 }
 
-/// The place that a correction names, as a JSON pointer.
+/// Converts the place that a correction names to a JSON pointer.
 fn pointer(place: &str) -> String {
     match place.strip_prefix('/') {
         Some(path) => format!("/paths/~1{path}"),

@@ -1,4 +1,4 @@
-//! What is compared: a release that this crate knows, or a document.
+//! [`Document`]: a release or a document that a user names for a comparison.
 
 use std::ffi::OsStr;
 use std::io;
@@ -6,33 +6,33 @@ use std::path::Path;
 
 use crate::spec::{self, Contract, Release, supported};
 
-/// A contract with the name under which it was asked for.
+/// A contract with the name that the user gave.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// The release, or the path of the file. What of a path is no text is replaced.
+    /// The tag of the release, or the path of the file. Bytes of a path that are not UTF-8 are replaced.
     pub name: String,
-    /// The contract: that of a release as its server has it, that of a file as it is.
+    /// The contract. That of a release has its corrections, that of a file does not.
     pub contract: Contract,
-    /// Whether the contract is that of a release, with its corrections.
+    /// Whether the contract is that of a supported release, with its corrections.
     pub corrected: bool,
 }
 
-/// What was named can't be compared.
+/// Why a name can't be used for a comparison.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
-    /// The crate has no contract of this release.
+    /// This crate has no contract of the release.
     #[error("{release} is not among the releases with a contract: {}", known())]
     UnknownRelease {
         /// The release that was asked for.
         release: Release,
     },
-    /// The name is neither a release's nor that of a file in the working directory.
+    /// The name is not the tag of a supported release, and there is no file of that name in the working directory.
     #[error(
-        "`{name}` is no file here, and not among the releases with a contract: {}",
+        "there is no file `{name}` here, and the releases with a contract are: {}",
         known()
     )]
     Absent {
-        /// What was asked for.
+        /// The name that the user gave.
         name: String,
     },
     /// The file can't be read as a contract.
@@ -41,8 +41,9 @@ pub enum DocumentError {
 }
 
 impl Document {
-    /// The release that `name` is the tag of (`v53.0`), corrected, or else the file at the path `name`, as it is. A file
-    /// that is called like a release has to be named with a folder: `./v53.0`.
+    /// Returns the contract that `name` stands for: that of a release if it is a tag (`v53.0`), with corrections, or
+    /// else that of the file at the path `name`, without corrections. For a file that has the name of a release, give a
+    /// path with a folder: `./v53.0`.
     ///
     /// # Errors
     ///
@@ -54,11 +55,11 @@ impl Document {
         }
     }
 
-    /// The contract of `release` as its server has it.
+    /// Returns the contract of `release` with its corrections, which describe its server.
     ///
     /// # Errors
     ///
-    /// [`DocumentError::UnknownRelease`].
+    /// [`DocumentError::UnknownRelease`] if the release is not supported.
     pub fn release(release: Release) -> Result<Document, DocumentError> {
         let contract =
             supported::contract(release).ok_or(DocumentError::UnknownRelease { release })?;
@@ -69,12 +70,13 @@ impl Document {
         })
     }
 
-    /// The document in the file at `path`, upstream's or a contract, without corrections.
+    /// Reads the document in the file at `path`, which may be upstream's or a canonical contract. No corrections are
+    /// applied.
     ///
     /// # Errors
     ///
-    /// [`DocumentError::Absent`] for a mere name, without a folder or an extension, where there is no such file, and
-    /// else [`DocumentError::File`].
+    /// [`DocumentError::Absent`] if the path has neither a folder nor an extension and there is no such file, and
+    /// [`DocumentError::File`] for any other failure.
     pub fn read(path: &Path) -> Result<Document, DocumentError> {
         let name = path.to_string_lossy().into_owned();
         let contract = spec::read_any(path).map_err(|error| match &error {
@@ -93,7 +95,7 @@ impl Document {
     }
 }
 
-/// Whether the path is a name as a release may have it, rightly or not: `v99`, `53.0`.
+/// Whether the path may be meant as the name of a release, valid or not: `v99`, `53.0`.
 fn is_bare(path: &Path) -> bool {
     let in_folder = path.components().count() != 1;
     let has_extension = path.extension().is_some_and(|extension| {
@@ -103,7 +105,7 @@ fn is_bare(path: &Path) -> bool {
     !in_folder && !has_extension
 }
 
-/// The releases with a contract, as a list for people.
+/// Returns the releases with a contract, as a list for readers.
 fn known() -> String {
     let known: Vec<String> = supported::releases()
         .map(|release| release.to_string())

@@ -1,12 +1,13 @@
-//! What changed between two contracts of the API, what it breaks for whom, and whether it was seen or only read.
+//! Compares two contracts of the API, and a running server with a contract: which changes break a client.
 //!
-//! [`diff`] compares two contracts by the rules of [`rules::RULES`], and [`compare`] what a person names: a document
-//! beside a release is corrected first. A document that can't be judged is not read in the first place:
-//! [`spec`](crate::spec) refuses what it does not understand, for instance `oneOf`, and says where.
+//! [`diff`] compares two contracts by the rules of [`rules::RULES`]. [`compare`] compares releases and documents that a
+//! user names; a document that is compared with a release is corrected first. A document that can't be judged in full
+//! is refused when it is read: [`spec`](crate::spec) refuses each keyword that it does not know, for instance `oneOf`,
+//! and names its place.
 //!
-//! Everything ends in one [`Report`]: a verdict, and one [`Finding`] for each place and direction.
+//! Every comparison gives a [`Report`]: a verdict, and one [`Finding`] for each place and direction.
 //!
-//! # Which release has what
+//! # Features of each release
 //!
 #![doc = include_str!("matrix.md")]
 

@@ -1,10 +1,10 @@
-//! Which operations reach a place of a contract.
+//! [`Reach`] finds the operations whose bodies contain a place of a contract.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::spec::{Contract, Schema, Shape};
 
-/// For each named schema the operations whose bodies may hold it.
+/// For each named schema, the operations whose bodies may contain it.
 pub(super) struct Reach {
     asked: BTreeMap<String, BTreeSet<String>>,
     answered: BTreeMap<String, BTreeSet<String>>,
@@ -36,8 +36,8 @@ impl Reach {
         reach
     }
 
-    /// The operations that send the place at this JSON pointer, and those that receive it. An operation's own place
-    /// counts as received: corrections of it are of its statuses.
+    /// Returns the operations that send the place at this JSON pointer, and those that receive it. A place in an
+    /// operation itself counts as received, because the corrections of such places change statuses.
     pub(super) fn operations(&self, pointer: &str) -> (BTreeSet<String>, BTreeSet<String>) {
         if let Some(path) = pointer.strip_prefix("/paths/~1") {
             let operation = path.split('/').next().unwrap_or(path);
@@ -55,7 +55,7 @@ impl Reach {
     }
 }
 
-/// The names of all schemas that `schemas` lead to.
+/// Returns the names of all schemas that `schemas` refer to, directly or not.
 fn named<'c>(
     contract: &'c Contract,
     schemas: impl Iterator<Item = &'c Schema>,

@@ -1,24 +1,24 @@
-//! The one form in which every comparison reports.
+//! [`Report`]: the form in which every comparison gives its result.
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-/// What a comparison found. Its JSON is sorted and the same for the same input.
+/// The result of a comparison. Its JSON has sorted findings, so equal input gives equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// What clients were built for: a release, or the document's file.
+    /// The release or file that clients were built for.
     pub base: String,
-    /// What they would meet.
+    /// The release or file that the clients would be used with.
     pub revision: String,
-    /// What follows from the findings.
+    /// The verdict that follows from the findings.
     pub verdict: Verdict,
-    /// The findings, what matters most first.
+    /// The findings, the most severe first.
     pub findings: Vec<Finding>,
 }
 
 impl Report {
-    /// A report of `findings`, which are sorted here; of equal ones, one stays.
+    /// Creates a report of `findings`. They are sorted, and of equal ones only one is kept.
     pub fn new(
         base: impl Into<String>,
         revision: impl Into<String>,
@@ -55,24 +55,25 @@ pub enum Verdict {
 /// One difference, at one place, in one direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The rule that found it.
+    /// The identifier of the rule.
     pub id: &'static str,
-    /// How much it matters.
+    /// The level for a client that was built for the base.
     pub level: Level,
-    /// Whether clients send it or receive it.
+    /// Whether clients send the changed part or receive it.
     pub direction: Direction,
-    /// The JSON pointer of what changed: in the base for what was removed, else in the revision.
+    /// The JSON pointer of the changed part. It leads into the base if the part was removed, and else into the
+    /// revision.
     pub path: String,
-    /// What changed, by name, in a sentence.
+    /// The change in one sentence, with names.
     pub message: String,
-    /// How it is known.
+    /// Whether a document or a running server shows the change.
     pub evidence: Evidence,
-    /// The operations that reach the place, by name (`vm.create`).
+    /// The names of the operations that reach the place (`vm.create`).
     pub affects: BTreeSet<String>,
 }
 
 impl Finding {
-    /// What findings are sorted by: the worst first, then by place.
+    /// Returns the sort key of a finding: the level first, then the place.
     fn rank(&self) -> impl Ord + '_ {
         let Finding {
             id,
@@ -86,19 +87,19 @@ impl Finding {
     }
 }
 
-/// How much a finding matters to a client that was built for the base.
+/// The effect of a finding on a client that was built for the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// It stops working, or what it sends is lost without a word.
+    /// The client stops working, or a value that it sends is lost without an error.
     Breaking,
-    /// The document cannot decide.
+    /// The document is not enough to decide the effect.
     Warning,
-    /// It does not notice.
+    /// The client does not notice the change.
     Info,
 }
 
-/// Which way something travels.
+/// The direction in which a part of the API is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -108,12 +109,12 @@ pub enum Direction {
     Response,
 }
 
-/// How a finding is known.
+/// The source of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Evidence {
-    /// A document says it.
+    /// A document has the difference.
     Document,
-    /// A running server did it.
+    /// A running server showed the difference.
     Observed,
 }

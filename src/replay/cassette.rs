@@ -1,4 +1,4 @@
-//! The cassette: what a VMM was asked and what it answered, as a JSON file that diffs well.
+//! [`Cassette`]: the requests to a VMM and its answers, kept as a JSON file that is easy to compare.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::client::Release;
 
 /// The exchanges of one client with one VMM, in the order in which they happened.
 ///
-/// As a file it is JSON with sorted keys, and on one line what fits there:
+/// The file is JSON with sorted keys. A value that fits on one line is written on one line:
 ///
 /// ```json
 /// {
@@ -29,32 +29,32 @@ use crate::client::Release;
 /// }
 /// ```
 ///
-/// A request has a `body` (JSON), a `raw` body (text that is not JSON), or a `length` (a body of that many
-/// bytes that the VMM did not read, so that they don't matter), or none of them, and `descriptors`, the number of open
-/// files that were sent with it, if there were any; the files themselves are not in it. A response has a `body`
-/// (JSON), a `text` (kept byte for byte), or neither, and `headers` only where they are not what a VMM always
-/// sends. `"closed": true` in place of `response` means that the VMM closed the connection without an answer.
+/// A request has at most one of `body` (JSON), `raw` (a body that is text but not JSON) and `length` (the size in bytes
+/// of a body that the VMM did not read; its content is not kept). It has `descriptors`, the number of open files that
+/// were sent with it, if there were any; the files themselves are not recorded. A response has `body` (JSON), `text`
+/// (kept byte for byte), or neither. It has `headers` only if they differ from those that a VMM always sends.
+/// `"closed": true` in place of `response` means that the VMM closed the connection without an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cassette {
     /// The release of the VMM that answered.
     pub release: Release,
-    /// What a reader should know of this recording.
+    /// Information for a reader about this recording.
     pub notes: Option<String>,
-    /// The exchanges in their order.
+    /// The exchanges, in their order.
     pub exchanges: Vec<Exchange>,
 }
 
-/// One request and what came of it.
+/// One request and its outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "WireExchange", into = "WireExchange")]
 pub struct Exchange {
-    /// What was asked.
+    /// The request.
     pub request: RecordedRequest,
-    /// What came back.
+    /// The outcome.
     pub answer: Answer,
 }
 
-/// What was asked.
+/// A request in a cassette.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecordedRequest {
     /// The HTTP method as it was sent.
@@ -70,22 +70,23 @@ pub struct RecordedRequest {
 /// The body of a recorded request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RequestBody {
-    /// There was none, or an empty one.
+    /// No body, or an empty one.
     None,
     /// Valid JSON; compared by value, not by its text.
     Json(Value),
     /// Text that is not valid JSON; compared byte for byte.
     Text(String),
-    /// So many bytes that the VMM did not read: more than it takes, or it answered before they came.
+    /// A body of this many bytes that the VMM did not read: it exceeds the VMM's limit, or the VMM answered before it
+    /// came. Its content is not kept.
     Length(u64),
 }
 
-/// What came back.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// A response.
+    /// The VMM sent a response.
     Response(RecordedResponse),
-    /// The end of the connection instead of a response.
+    /// The VMM closed the connection without a response.
     Closed,
 }
 
@@ -94,8 +95,8 @@ pub enum Answer {
 pub struct RecordedResponse {
     /// The HTTP status.
     pub status: u16,
-    /// The header lines (`Name: value`) other than `Content-Length`, if they are not those of every answer of
-    /// a VMM. The answers to requests that aren't HTTP are the known case: another `Server`.
+    /// The header lines (`Name: value`) except `Content-Length`. `None` if they are those that a VMM always sends. The
+    /// known exception are answers to requests that aren't HTTP: their `Server` line differs.
     pub headers: Option<Vec<String>>,
     /// The body.
     pub body: ResponseBody,
@@ -104,7 +105,7 @@ pub struct RecordedResponse {
 /// The body of a recorded response.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ResponseBody {
-    /// There was none, or an empty one.
+    /// No body, or an empty one.
     Empty,
     /// Valid JSON; sent in compact form with sorted keys.
     Json(Value),
@@ -112,51 +113,51 @@ pub enum ResponseBody {
     Text(String),
 }
 
-/// Why a text is not a cassette.
+/// Why a file or a text is not a cassette.
 #[derive(Debug, thiserror::Error)]
 pub enum CassetteError {
-    /// It ends in the middle.
+    /// The text ends in the middle of a value.
     #[error("cut short: it ends at line {line}, column {column}, in the middle of a value")]
     Truncated {
-        /// The line on which it ends, from 1.
+        /// The line at which the text ends, from 1.
         line: usize,
-        /// The column at which it ends.
+        /// The column at which the text ends, from 1.
         column: usize,
     },
-    /// It is not JSON, or not what a cassette has. The cause names line and column.
+    /// The text is not JSON, or not in the form of a cassette. The source names the line and the column.
     #[error("not a cassette")]
     Malformed(#[source] serde_json::Error),
-    /// It was written by a later version of this crate.
-    #[error("format {found}, where this version reads format {}", FORMAT)]
+    /// The cassette was written by a later version of this crate.
+    #[error("format {found}, but this version reads format {}", FORMAT)]
     Format {
-        /// The format that it claims.
+        /// The format number in the cassette.
         found: u64,
     },
-    /// It is larger than a cassette may be.
+    /// The cassette is larger than [`Cassette::MAX_BYTES`].
     #[error(
         "larger than the {} bytes that a cassette may have",
         Cassette::MAX_BYTES
     )]
     TooLarge,
-    /// It is not a regular file.
+    /// The path is not that of a regular file.
     #[error("not a regular file")]
     NotAFile,
 }
 
 pub(super) const FORMAT: u64 = 1;
 
-/// The statuses that an answer can have: those of a final response.
+/// The statuses that a recorded answer may have: those of a final response.
 pub(super) const STATUSES: std::ops::Range<u16> = 200..600;
 
 impl Cassette {
-    /// The most bytes that a cassette may have.
+    /// The maximum size of a cassette, in bytes: 16 MiB.
     pub const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-    /// Reads a cassette's file. Blocks for the time of a small file.
+    /// Reads a cassette from its file. This blocks while the file is read.
     ///
     /// # Errors
     ///
-    /// [`Error::Read`] when the file can't be read, [`Error::Cassette`] when it is not a cassette.
+    /// [`Error::Read`] if the file can't be read, and [`Error::Cassette`] if it is not a cassette.
     pub fn read(path: impl AsRef<Path>) -> Result<Cassette, Error> {
         let path = path.as_ref();
         let unreadable = |source| Error::Read {
@@ -167,7 +168,8 @@ impl Cassette {
             path: path.to_owned(),
             source,
         };
-        // Looked at before it is opened: opening a named pipe would wait for a writer.
+        // The type is checked before the file is opened, because opening a named pipe would block until it has a
+        // writer.
         let metadata = std::fs::metadata(path).map_err(unreadable)?;
         if !metadata.is_file() {
             return Err(invalid(CassetteError::NotAFile));
@@ -179,16 +181,16 @@ impl Cassette {
         Self::from_slice(&text).map_err(invalid)
     }
 
-    /// Reads a cassette from the bytes of its file.
+    /// Parses the bytes of a cassette's file.
     ///
     /// # Errors
     ///
-    /// Every [`CassetteError`] but [`CassetteError::NotAFile`].
+    /// Every variant of [`CassetteError`] except [`CassetteError::NotAFile`].
     pub fn from_slice(text: &[u8]) -> Result<Cassette, CassetteError> {
         if text.len() as u64 > Self::MAX_BYTES {
             return Err(CassetteError::TooLarge);
         }
-        // The format comes first: what a later format adds must not be called a mistake.
+        // The format number is checked first, so that a field of a later format is not reported as a mistake.
         let Format { format } = serde_json::from_slice(text).map_err(CassetteError::from_json)?;
         if format != FORMAT {
             return Err(CassetteError::Format { found: format });
@@ -201,12 +203,12 @@ impl Cassette {
         })
     }
 
-    /// Writes a cassette's file: mode 0600, and under its name only once it is complete. Blocks for the time
-    /// of a small file.
+    /// Writes the cassette to a file with mode 0600. The file gets its name only when it is complete. This blocks while
+    /// the file is written.
     ///
     /// # Errors
     ///
-    /// [`Error::Write`] when the file can't be written.
+    /// [`Error::Write`] if the file can't be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         let folder = match path.parent() {
@@ -235,7 +237,7 @@ impl FromStr for Cassette {
     }
 }
 
-/// The text of the file, with a newline at its end.
+/// Writes the text of the file, with a newline at its end.
 impl std::fmt::Display for Cassette {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let file = WireFile {
@@ -308,7 +310,7 @@ b\" }" }
     }
 
     #[test]
-    fn what_is_not_a_cassette_is_refused() {
+    fn a_text_that_is_not_a_cassette_is_refused() {
         let exchange =
             |text: &str| format!(r#"{{"format":1,"release":"v53.0","exchanges":[{text}]}}"#);
         let request = r#""request":{"method":"GET","path":"/"}"#;
@@ -386,7 +388,7 @@ b\" }" }
     }
 
     #[test]
-    fn what_is_not_a_file_is_refused_before_it_is_opened() {
+    fn a_path_that_is_not_a_regular_file_is_refused_before_it_is_opened() {
         let error = Cassette::read("/dev/zero").unwrap_err();
         assert!(error.to_string().contains("/dev/zero"), "{error}");
         let error = Cassette::read("/nowhere/a.json").unwrap_err();

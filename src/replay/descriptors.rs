@@ -1,7 +1,8 @@
-//! Open files that travel beside a request (`SCM_RIGHTS`).
+//! Open files that are sent with a request (`SCM_RIGHTS`): [`ClientStream`] receives them, [`send`] passes them on.
 //!
-//! A VMM takes descriptors with any byte of a request and gives them to the first request that is complete
-//! afterwards (`micro_http`, `connection.rs`). So here: they are kept while bytes are read, and taken with a request.
+//! A VMM accepts descriptors with any byte of a request, and gives them to the first request that is complete
+//! afterwards (`micro_http`, `connection.rs`). [`ClientStream`] does the same: it keeps the descriptors while bytes are
+//! read, until [`take_descriptors`](ClientStream::take_descriptors) takes them for a request.
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -18,16 +19,16 @@ use tokio::net::unix::OwnedWriteHalf;
 
 use crate::client::{MOST_DESCRIPTORS, send_with_descriptors};
 
-/// The connection of a client: reads its bytes and keeps the descriptors that come beside them.
+/// The connection of a client. Reads its bytes and keeps the descriptors that come with them.
 ///
-/// Descriptors that are not taken are closed with it.
+/// Dropping the connection closes the descriptors that were not taken.
 #[derive(Debug)]
 pub(super) struct ClientStream {
     stream: UnixStream,
     received: Vec<OwnedFd>,
 }
 
-/// Why the descriptors beside a request can't be passed on. None of them is kept, and nothing more is read.
+/// Why the descriptors of a request can't be passed on. All of them are closed, and nothing more is read.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct DescriptorsLost(&'static str);
@@ -38,7 +39,7 @@ impl DescriptorsLost {
         "descriptors beside it were lost (MSG_CTRUNC); this process may have too many open files: see `ulimit -n`",
     );
 
-    /// The loss that a read failed with, if it was one.
+    /// Returns the loss of descriptors that caused `error`, if that is its cause.
     pub(super) fn of(error: &io::Error) -> Option<&DescriptorsLost> {
         error.get_ref()?.downcast_ref()
     }
@@ -56,19 +57,19 @@ impl ClientStream {
         }
     }
 
-    /// The stream, to write to.
+    /// Returns the stream, for writing.
     pub(super) fn stream(&mut self) -> &mut UnixStream {
         &mut self.stream
     }
 
-    /// The descriptors that have come since the last call, in their order.
+    /// Takes the descriptors that have come since the last call, in their order.
     pub(super) fn take_descriptors(&mut self) -> Vec<OwnedFd> {
         std::mem::take(&mut self.received)
     }
 }
 
 impl AsyncRead for ClientStream {
-    /// Fails with [`DescriptorsLost`] when the kernel dropped descriptors, or more than 253 are waiting to be taken.
+    /// Fails with [`DescriptorsLost`] if the kernel dropped descriptors, or if more than 253 are waiting to be taken.
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -99,16 +100,16 @@ impl AsyncRead for ClientStream {
     }
 }
 
-/// Room for as many descriptors as one message carries.
+/// The size of a buffer for as many descriptors as one message can carry.
 const CONTROL: usize = rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS));
 
-/// Reads bytes and the descriptors beside them, which are close-on-exec.
+/// Reads bytes, and the descriptors that come with them. The descriptors are close-on-exec.
 fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
     control: &mut [MaybeUninit<u8>],
 ) -> io::Result<(usize, Vec<OwnedFd>)> {
-    // Whatever is left in it when it is dropped is closed.
+    // Dropping the buffer closes the descriptors that are still in it.
     let mut ancillary = RecvAncillaryBuffer::new(control);
     let RecvMsg { bytes, flags, .. } = recvmsg(
         socket,
@@ -134,11 +135,12 @@ fn lost(lost: DescriptorsLost) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, lost)
 }
 
-/// Writes `bytes`, and `descriptors` with the first of them. They are closed afterwards: the receiver has duplicates.
+/// Writes `bytes`, and sends `descriptors` with the first byte. The descriptors are closed afterwards: the receiver has
+/// duplicates.
 ///
 /// # Errors
 ///
-/// What the kernel says; `InvalidInput` for descriptors without a byte.
+/// The error of the kernel, or `InvalidInput` if there are descriptors but no bytes.
 pub(super) async fn send(
     stream: &mut OwnedWriteHalf,
     bytes: &[u8],
@@ -168,14 +170,15 @@ mod tests {
 
     use super::*;
 
-    /// Descriptors that are duplicates of one another, and a pipe that ends when all of them are closed.
+    /// Returns descriptors that are duplicates of one another, and the reading end of a pipe, which ends once all of
+    /// them are closed.
     fn descriptors(count: usize) -> (Vec<OwnedFd>, io::PipeReader) {
         let (end, write) = io::pipe().unwrap();
         let duplicates = (0..count).map(|_| write.try_clone().unwrap().into());
         (duplicates.collect(), end)
     }
 
-    /// Blocks for ever if one of them is still open.
+    /// Waits for the end of the pipe. Blocks for ever if a descriptor is still open.
     fn assert_closed(mut end: io::PipeReader) {
         assert_eq!(end.read(&mut [0]).unwrap(), 0);
     }
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_than_one_request_may_carry_are_refused_and_closed() {
+    async fn too_many_descriptors_are_refused_and_closed() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (_read, mut write) = theirs.into_split();
         let mut client = ClientStream::new(ours);
@@ -223,10 +226,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_truncated_message_is_refused_and_what_came_of_it_is_closed() {
+    async fn a_truncated_message_is_refused_and_its_descriptors_are_closed() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (_read, mut write) = theirs.into_split();
-        // Some of them fit.
+        // The buffer has room for some of the descriptors.
         let (sent, end) = descriptors(20);
         send(&mut write, b"a", sent).await.unwrap();
         let mut control = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];

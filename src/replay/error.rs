@@ -1,4 +1,4 @@
-//! What can go wrong when recording or replaying.
+//! [`Error`]: why recording or replaying failed.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,31 +13,31 @@ use super::{CassetteError, HookError, Mismatch};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A cassette's file can't be read.
+    /// The file of a cassette can't be read.
     #[error("can't read the cassette {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// A file is not a cassette.
-    #[error("{} is not a cassette that can be used", path.display())]
+    /// The file is not a cassette, or not one that this version reads.
+    #[error("{} is not a valid cassette", path.display())]
     Cassette {
         /// The file.
         path: PathBuf,
-        /// Why, and where in the file.
+        /// The reason, with the place in the file.
         source: CassetteError,
     },
-    /// A cassette's file can't be written.
+    /// The file of a cassette can't be written.
     #[error("can't write the cassette {}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// The cassette has a placeholder that the player was given no value for.
+    /// The cassette has a placeholder for which the player was given no value.
     #[error("step {step} has the placeholder ${{{name}}}, and no value was given for it")]
     Placeholder {
         /// The step, from 1.
@@ -45,74 +45,75 @@ pub enum Error {
         /// The placeholder's name.
         name: String,
     },
-    /// Something can't be the name of a placeholder, or stands for the empty text.
+    /// The name of a placeholder has other characters than capital letters, digits and underscores, or its text is
+    /// empty.
     #[error(
-        "{name:?} can't be a placeholder: it takes capital letters, digits and underscores, for a text that isn't empty"
+        "{name:?} is not a valid placeholder: it needs a name of capital letters, digits and underscores, and a text"
     )]
     PlaceholderName {
-        /// The name.
+        /// The name of the placeholder.
         name: String,
     },
-    /// The files of a recorded VM can't be made.
-    #[error("can't lay out a recorded VM in {}", directory.display())]
+    /// A file of a recorded VM can't be created.
+    #[error("can't create the files of a recorded VM in {}", directory.display())]
     Files {
-        /// Where.
+        /// The directory for the files.
         directory: PathBuf,
-        /// Why not.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// The golden snapshot of a recorded VM could not be made.
+    /// The golden snapshot of a recorded VM can't be made.
     #[error("can't make the golden snapshot of a recorded VM")]
     Mint(#[source] Box<MintError>),
-    /// A sandbox can't be configured like this.
-    #[error("can't make a sandbox on a recorded VM")]
+    /// The configuration of the sandbox is not valid.
+    #[error("can't configure a sandbox on a recorded VM")]
     Config(#[source] ConfigError),
-    /// The Unix socket to serve on can't be bound.
+    /// The Unix socket of the player or of the recorder can't be bound.
     #[error("can't listen on {}", socket.display())]
     Listen {
-        /// The socket's path.
+        /// The path of the socket.
         socket: PathBuf,
-        /// Why.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// Requests came that were not recorded, or not at that place.
+    /// The player received requests that differ from the recorded ones, or more requests than were recorded.
     #[error("{}", list(mismatches))]
     Mismatch {
-        /// Every one of them, in the order in which they came.
+        /// The requests that did not match, in the order in which they came.
         mismatches: Vec<Mismatch>,
     },
-    /// The replay ended before everything recorded was asked for.
+    /// The replay ended before every recorded request came.
     #[error("{left} of {total} steps were not asked for; the next is step {step}: {expected}")]
     Leftover {
-        /// How many were left.
+        /// The number of steps that were not played.
         left: usize,
-        /// How many the cassette has.
+        /// The number of steps in the cassette.
         total: usize,
-        /// The first one that was left, from 1.
+        /// The first step that was not played, from 1.
         step: usize,
-        /// What it expected: method and path.
+        /// The request that this step expected: method and path.
         expected: String,
     },
-    /// The VMM that is to be recorded can't be asked for its release.
-    #[error("the VMM to be recorded does not say its release")]
+    /// The VMM to be recorded did not answer `vmm.ping` with its release.
+    #[error("can't read the release of the VMM that is to be recorded")]
     Vmm {
-        /// Why.
+        /// The error of the request.
         source: Box<client::Error>,
     },
-    /// The path of the VMM's api-socket can't be a socket's.
-    #[error("the VMM to be recorded can't be reached")]
+    /// The path of the VMM's api-socket is too long for a socket.
+    #[error("can't connect to the VMM that is to be recorded")]
     VmmSocket {
-        /// Why.
+        /// The error, with the path.
         source: SocketPathTooLong,
     },
-    /// An exchange can't stand in a cassette.
+    /// A cassette can't hold this exchange.
     #[error("step {step} ({request}) can't be recorded: {reason}")]
     Unrecordable {
         /// The step, from 1.
         step: usize,
-        /// Method and path.
+        /// The request: method and path.
         request: String,
-        /// Why.
+        /// The reason.
         reason: &'static str,
     },
     /// The function given to [`on_exchange`](super::PlayerOptions::on_exchange) failed.
@@ -120,7 +121,7 @@ pub enum Error {
     Hook {
         /// The step, from 1.
         step: usize,
-        /// What it returned.
+        /// The error that the hook returned.
         source: HookError,
     },
 }

@@ -1,6 +1,7 @@
-//! The shape of a cassette's file, and the checks that serde can't express.
+//! The form of a cassette's file, and the checks that serde can't express.
 //!
-//! The file has optional fields beside one another, which read well; the model has enums, which can't be wrong.
+//! The structs of the file have optional fields, which give a readable file. They are converted from and to the model
+//! of [`Exchange`], whose enums allow no contradictions.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -90,7 +91,7 @@ mod release {
     }
 }
 
-/// `null` is a body, other than a body that is not there.
+/// Reads a body of `null` as `Some(Value::Null)`. Serde would read it as `None`, as if there were no body.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
@@ -102,8 +103,12 @@ impl TryFrom<WireExchange> for Exchange {
         let answer = match (wire.response, wire.closed) {
             (Some(response), false) => Answer::Response(response.try_into()?),
             (None, true) => Answer::Closed,
-            (Some(_), true) => return Err("both `response` and `closed`".to_owned()),
-            (None, false) => return Err("neither `response` nor `closed`".to_owned()),
+            (Some(_), true) => {
+                return Err("an exchange has both `response` and `closed`".to_owned());
+            }
+            (None, false) => {
+                return Err("an exchange has neither `response` nor `closed`".to_owned());
+            }
         };
         Ok(Exchange {
             request: wire.request.try_into()?,
@@ -137,11 +142,13 @@ impl TryFrom<WireResponse> for RecordedResponse {
 
     fn try_from(wire: WireResponse) -> Result<Self, String> {
         if !STATUSES.contains(&wire.status) {
-            return Err(format!("status {} is no status of an answer", wire.status));
+            return Err(format!("status {} is not between 200 and 599", wire.status));
         }
         for line in wire.headers.iter().flatten() {
             if line.contains(['\r', '\n']) || !line.contains(": ") {
-                return Err(format!("{line:?} is no header line"));
+                return Err(format!(
+                    "{line:?} is not a header line of the form `Name: value`"
+                ));
             }
         }
         let body = match (wire.body, wire.text) {

@@ -1,8 +1,8 @@
-//! Fuzz target.
+//! The fuzz target for cassettes.
 
 use super::Cassette;
 
-/// A cassette's file. One that is read and written reads as the same.
+/// Parses `bytes` as a cassette. If that succeeds, writing it and parsing it again must give the same cassette.
 pub(crate) fn cassette(bytes: &[u8]) {
     let Ok(cassette) = Cassette::from_slice(bytes) else {
         return;

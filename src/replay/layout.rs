@@ -1,11 +1,11 @@
-//! JSON for people and for diffs: what fits on a line stays on one.
+//! Writes JSON for readers and for diffs: a value that fits on one line is written on one line.
 
 use serde_json::Value;
 
-/// The longest line that isn't broken, in bytes.
+/// The maximum length of a line with more than one value, in bytes.
 const WIDTH: usize = 110;
 
-/// Appends `value` to `out`, where `indent` spaces and `before` bytes are on the line already.
+/// Appends `value` to `out`. The current line already has `indent` spaces and `before` further bytes.
 pub(super) fn write(out: &mut String, value: &Value, indent: usize, before: usize) {
     let flat = flat(value);
     if indent + before + flat.len() < WIDTH {
@@ -24,7 +24,7 @@ pub(super) fn write(out: &mut String, value: &Value, indent: usize, before: usiz
     }
 }
 
-/// One item on a line, or more lines.
+/// Writes the items of a list or an object, each on a line of its own.
 fn block<T>(
     out: &mut String,
     [open, close]: [char; 2],
@@ -49,7 +49,7 @@ fn line(out: &mut String, indent: usize) {
     out.extend(std::iter::repeat_n(' ', indent));
 }
 
-/// The value on one line.
+/// Returns the value on one line.
 fn flat(value: &Value) -> String {
     let list = |items: Vec<String>| items.join(", ");
     match value {

@@ -1,4 +1,4 @@
-//! Recording and replaying of exchanges with a VMM, for tests where there is no KVM.
+//! Records the exchanges with a real VMM and replays them, for tests where there is no KVM.
 //!
 //! ```text
 //!   client --> Recorder --> api-socket of a real VMM        record once, where there is KVM
@@ -10,16 +10,17 @@
 //!   client --> Player                                       replay anywhere
 //! ```
 //!
-//! A [`Cassette`] is what a real VMM was asked and what it answered, in order. A [`Recorder`] makes one: it
-//! stands in front of a real api-socket. A [`Player`] serves one on a Unix socket of its own, with the bytes
-//! that a real VMM would send, and can be told to misbehave at a step ([`Fault`]).
+//! A [`Cassette`] holds the requests to a real VMM and its answers, in order. A [`Recorder`] makes a cassette: it is a
+//! proxy in front of a real api-socket. A [`Player`] serves a cassette on a Unix socket of its own, with the bytes that
+//! a real VMM would send. It can be told to misbehave at a step ([`Fault`]).
 //!
-//! There is one matching rule, [`Script`]: strict order, and the same method, path, body and number of open files
-//! sent with it. A request that was not recorded is answered 500 and remembered; [`Player::finish`] then fails, and also if steps are left over.
-//! So a test that replays can't pass by asking for something else than what was recorded.
+//! There is one matching rule, [`Script`]: requests come in strict order, with the same method, path, body and number
+//! of open files. A request that does not match is answered with status 500 and recorded as a [`Mismatch`];
+//! [`Player::finish`] then fails. It also fails if recorded steps were not played. So a test that replays can't pass
+//! with other requests than the recorded ones.
 //!
-//! What differs from run to run is not in a cassette: path prefixes stand as placeholders (`${RUN}`), which the
-//! player replaces by its own paths, and the process id of `vmm.ping` is always 1.
+//! A cassette holds nothing that differs from run to run. Path prefixes are written as placeholders (`${RUN}`), which
+//! the player replaces with its own paths. The process id in the answer to `vmm.ping` is always 1.
 //!
 //! # Example
 //!

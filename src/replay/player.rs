@@ -1,4 +1,4 @@
-//! The scripted server: a cassette on a Unix socket.
+//! [`Player`]: a server that plays a cassette on a Unix socket.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,17 +21,16 @@ use super::wire::{RawRequest, Reader};
 use super::{Error, Script};
 use crate::causes::Causes;
 
-/// What a hook failed with.
+/// The error that a hook returns.
 pub type HookError = Box<dyn std::error::Error + Send + Sync>;
 
 type Hook =
     dyn Fn(Played) -> Pin<Box<dyn Future<Output = Result<(), HookError>> + Send>> + Send + Sync;
 
-/// Serves a cassette on a Unix socket, as the VMM that was recorded would.
+/// Serves a cassette on a Unix socket, as the recorded VMM would.
 ///
-/// Many players can run in one process, each with its own socket. [`finish`](Player::finish) says whether
-/// everything was asked for and nothing else; a player that is dropped without it removes its socket and logs a
-/// warning.
+/// Many players can run in one process, each with its own socket. [`finish`](Player::finish) reports whether exactly
+/// the recorded requests came. A player that is dropped without it removes its socket and logs a warning.
 #[derive(Debug)]
 pub struct Player {
     socket: PathBuf,
@@ -40,7 +39,7 @@ pub struct Player {
     finished: bool,
 }
 
-/// How to play a cassette.
+/// The settings of a [`Player`]: its socket, placeholders, faults and hook.
 #[derive(Default)]
 pub struct PlayerOptions {
     socket: PathBuf,
@@ -49,31 +48,31 @@ pub struct PlayerOptions {
     hook: Option<Box<Hook>>,
 }
 
-/// How a player misbehaves at a step, in place of the recorded answer. The step counts as played.
+/// A fault of the player at one step, in place of the recorded answer. The step counts as played.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The answer comes in pieces, cut at these offsets in bytes, with a pause before each but the first.
+    /// Sends the answer in pieces, cut at these offsets in bytes, with a pause before each piece except the first.
     Torn {
-        /// Where it is cut; an offset at or beyond the end cuts nothing.
+        /// The offsets. An offset at or beyond the end has no effect.
         at: Vec<usize>,
-        /// How long it waits between two pieces.
+        /// The pause between two pieces.
         pause: Duration,
     },
-    /// The answer comes late.
+    /// Sends the answer after this time.
     Late(Duration),
-    /// No answer, and the connection stays open.
+    /// Sends no answer, and keeps the connection open.
     Silent,
-    /// The connection is closed after this many bytes of the answer.
+    /// Closes the connection after a part of the answer.
     Close {
-        /// How many bytes are sent before.
+        /// The number of bytes that are sent before.
         after: usize,
     },
-    /// These bytes come in place of the answer.
+    /// Sends these bytes in place of the answer.
     Bytes(Vec<u8>),
 }
 
-/// A step that was just played, as a hook sees it.
+/// The step that was just matched, as passed to a hook.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Played {
@@ -83,12 +82,12 @@ pub struct Played {
     pub method: String,
     /// The path, for example `/api/v1/vm.boot`.
     pub path: String,
-    /// The status of the answer that is about to be sent; `None` when the connection is about to be closed.
+    /// The status of the answer that is about to be sent. `None` if the connection is about to be closed.
     pub status: Option<u16>,
 }
 
 impl PlayerOptions {
-    /// Serve on `socket`, which must not exist yet.
+    /// Creates options for a player that serves on `socket`, which must not exist yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         PlayerOptions {
             socket: socket.into(),
@@ -96,25 +95,25 @@ impl PlayerOptions {
         }
     }
 
-    /// Let `value` stand wherever the cassette has `${name}`.
+    /// Sets `value` as the text for `${name}` in the cassette.
     #[must_use]
     pub fn substitute(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.substitutions.insert(name.into(), value.into());
         self
     }
 
-    /// Misbehave at a step. Steps count from 1.
+    /// Sets a fault at a step. Steps are counted from 1.
     #[must_use]
     pub fn fault(mut self, step: usize, fault: Fault) -> Self {
         self.faults.insert(step, fault);
         self
     }
 
-    /// Call `hook` for each step that matched, and send the answer only when it is done.
+    /// Sets `hook`, which is called for each step that matched. The answer is sent when the hook is done.
     ///
-    /// A VMM does more than answer: it binds the vsock socket on `vm.boot`, say. A hook does that in its place.
-    /// While it runs no other request is looked at. If it fails the answer is a 500, and
-    /// [`finish`](Player::finish) fails with [`Error::Hook`].
+    /// A VMM does more than answer: for example, it binds the vsock socket on `vm.boot`. A hook can do that in its
+    /// place. While the hook runs, the player handles no other request. If the hook fails, the answer has status 500,
+    /// and [`finish`](Player::finish) fails with [`Error::Hook`].
     #[must_use]
     pub fn on_exchange<F, Done>(mut self, hook: F) -> Self
     where
@@ -137,14 +136,14 @@ impl fmt::Debug for PlayerOptions {
 }
 
 impl Player {
-    /// Starts to serve `cassette`. When this returns, its socket takes connections.
+    /// Starts to serve `cassette`. When this returns, the socket accepts connections.
     ///
-    /// Must be called within a tokio runtime, on which it goes on until it is finished or dropped.
+    /// Must be called within a tokio runtime. The player runs on it until it is finished or dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::Placeholder`] if a placeholder has no value, [`Error::Listen`] if the socket can't be bound (a
-    /// file is at its path, or the path has 108 bytes or more).
+    /// [`Error::Placeholder`] if a placeholder has no value, and [`Error::Listen`] if the socket can't be bound: a file
+    /// is at its path, or the path has 108 bytes or more.
     pub async fn start(cassette: Cassette, options: PlayerOptions) -> Result<Player, Error> {
         let script = Script::new(cassette, &options.substitutions)?;
         let listener = UnixListener::bind(&options.socket).map_err(|source| Error::Listen {
@@ -169,17 +168,17 @@ impl Player {
         })
     }
 
-    /// The socket on which it serves.
+    /// The path of the socket on which the player serves.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Stops serving, removes the socket, and says whether the replay was complete.
+    /// Stops serving, removes the socket, and reports whether the replay was complete.
     ///
     /// # Errors
     ///
-    /// [`Error::Hook`] if a hook failed, [`Error::Mismatch`] if something was asked that was not recorded at that
-    /// place, [`Error::Leftover`] if not everything was asked for.
+    /// [`Error::Hook`] if a hook failed, [`Error::Mismatch`] if a request did not match the recorded one, and
+    /// [`Error::Leftover`] if recorded steps were not played.
     pub async fn finish(mut self) -> Result<(), Error> {
         self.finished = true;
         self.server.abort();
@@ -198,13 +197,13 @@ impl Drop for Player {
         if !self.finished {
             tracing::warn!(
                 socket = %self.socket.display(),
-                "a replay was dropped without asking whether it was complete"
+                "a replay was dropped before `finish` checked that it was complete"
             );
         }
     }
 }
 
-/// What the connections of one player share.
+/// The state that the connections of one player share.
 struct Stage {
     socket: PathBuf,
     state: Mutex<State>,
@@ -223,19 +222,19 @@ impl fmt::Debug for Stage {
     }
 }
 
-/// What to send for one request.
+/// The outcome of one request.
 enum Cue {
     Answer(Vec<u8>, Option<Fault>),
     Close,
-    /// The VMM ended here: nobody listens any more.
+    /// The VMM ended at this step: the player closes its socket.
     Exit,
 }
 
-/// As many connections as a VMM takes.
+/// The number of connections that a VMM accepts at once.
 const MAX_CONNECTIONS: usize = 10;
 
 async fn serve(listener: UnixListener, stage: Arc<Stage>) {
-    // The connections live in this set, so that they end with the server.
+    // Dropping the set ends the connections together with the server.
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -255,7 +254,11 @@ async fn serve(listener: UnixListener, stage: Arc<Stage>) {
                 connections.spawn(converse(stream, stage.clone()));
             }
             Err(error) => {
-                tracing::warn!(socket = %stage.socket.display(), error = %Causes(&error), "a replay stops listening");
+                tracing::warn!(
+                    socket = %stage.socket.display(),
+                    error = %Causes(&error),
+                    "a replay can't accept connections and stops listening"
+                );
                 return;
             }
         }
@@ -274,11 +277,15 @@ async fn converse(stream: UnixStream, stage: Arc<Stage>) -> Ended {
             Ok(Some(request)) => request,
             Ok(None) => return Ended::Connection,
             Err(error) => {
-                tracing::warn!(socket = %stage.socket.display(), error = %Causes(&error), "a client sent no request");
+                tracing::warn!(
+                    socket = %stage.socket.display(),
+                    error = %Causes(&error),
+                    "a client of a replay sent no valid request"
+                );
                 return Ended::Connection;
             }
         };
-        // Closed here; a VMM would keep them.
+        // The player closes the descriptors. A VMM would keep them.
         let descriptors = reader.get_mut().take_descriptors().len();
         let stream = reader.get_mut().stream();
         let sent = match stage.play(request, descriptors).await {
@@ -287,14 +294,15 @@ async fn converse(stream: UnixStream, stage: Arc<Stage>) -> Ended {
             Cue::Answer(bytes, None) => stream.write_all(&bytes).await.map(|()| true),
             Cue::Answer(bytes, Some(fault)) => misbehave(stream, &bytes, fault).await,
         };
-        // A client that went away before its answer is the client's affair.
+        // The client may have closed the connection before its answer. That is not an error of the replay.
         if !sent.unwrap_or(false) {
             return Ended::Connection;
         }
     }
 }
 
-/// The next request. A client that waits for an interim response before it sends the body gets one, as from a VMM.
+/// Reads the next request. If the client waits for an interim response before it sends the body, it gets one, as from a
+/// VMM.
 async fn next_request(reader: &mut Reader<ClientStream>) -> io::Result<Option<RawRequest>> {
     let Some(head) = reader.request_head().await? else {
         return Ok(None);
@@ -346,7 +354,7 @@ impl Stage {
     }
 }
 
-/// Sends an answer wrongly; `false` when the connection is to be closed.
+/// Sends an answer with the given fault. Returns `false` if the connection is to be closed.
 async fn misbehave(stream: &mut UnixStream, answer: &[u8], fault: Fault) -> io::Result<bool> {
     match fault {
         Fault::Torn { at, pause } => {
@@ -367,7 +375,7 @@ async fn misbehave(stream: &mut UnixStream, answer: &[u8], fault: Fault) -> io::
             stream.write_all(answer).await.map(|()| true)
         }
         Fault::Silent => {
-            // Until the client gives up, reading what else it sends.
+            // Reads and drops what the client sends, until it closes the connection.
             while stream.read(&mut [0; 1024]).await? > 0 {}
             Ok(false)
         }
@@ -383,6 +391,6 @@ fn remove_socket(socket: &Path) {
     if let Err(error) = std::fs::remove_file(socket)
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::warn!(socket = %socket.display(), error = %Causes(&error), "can't remove a replay's socket");
+        tracing::warn!(socket = %socket.display(), error = %Causes(&error), "can't remove the socket of a replay");
     }
 }

@@ -1,4 +1,4 @@
-//! A whole session with a real VMM, played back, with the files of its VM and a stand-in for its guest.
+//! [`RecordedVmm`] plays back a whole recorded session, with the files of the VM and a stand-in for its guest.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -20,26 +20,27 @@ use crate::machine::{
     VmmSource,
 };
 
-/// The session as a real VMM answered it. The README says how it was recorded.
+/// The recorded session. `fixtures/README.md` says how it was recorded.
 const CASSETTE: &[u8] = include_bytes!("../../fixtures/demo.json");
 
-/// The exchanges of the recording, by what they belong to: the making of a golden snapshot, the boot from it, one reset,
-/// what a reset that diverged does beyond that, and the shutdown.
+/// The parts of the recording: making a golden snapshot, booting from it, one reset, the additional calls of a reset
+/// that diverged, and the shutdown.
 const MINT: std::ops::Range<usize> = 0..16;
 const BOOT: std::ops::Range<usize> = 16..21;
 const RESET: std::ops::Range<usize> = 21..25;
 const HALT: std::ops::Range<usize> = 29..30;
 const SHUTDOWN: std::ops::Range<usize> = 30..31;
 
-/// How many VMs are restored before the first reset: two while the golden snapshot is made, one by the boot.
+/// The number of restores before the first reset: two while the golden snapshot is made, and one by the boot.
 const RESTORES_BEFORE: usize = 3;
 
-/// How many descriptors a guest has open that diverges, beyond those of its golden snapshot.
+/// The number of descriptors that a diverging guest has open in addition to those of its golden snapshot.
 const SURPLUS: u64 = 1;
 
-/// What is asked of a recorded VMM: a golden snapshot is minted, a sandbox boots from it, is reset, and is shut down.
+/// The session that a [`RecordedVmm`] plays: a golden snapshot is made, a sandbox boots from it, is reset a number of
+/// times, and is shut down.
 ///
-/// The VMM answers just this, in this order.
+/// The VMM answers exactly these calls, in this order.
 #[derive(Clone, Debug)]
 pub struct RecordedSession {
     resets: usize,
@@ -56,7 +57,8 @@ impl Default for RecordedSession {
 }
 
 impl RecordedSession {
-    /// A session without a reset, of a guest with the built-in tools, on disks of 64 KiB and 1 MiB.
+    /// Creates a session without a reset. The guest has the built-in tools. The disks have 64 KiB (root) and 1 MiB
+    /// (overlay).
     pub fn new() -> RecordedSession {
         RecordedSession {
             resets: 0,
@@ -67,13 +69,13 @@ impl RecordedSession {
         }
     }
 
-    /// How many resets there are.
+    /// Sets the number of resets.
     #[must_use]
     pub fn resets(self, resets: usize) -> RecordedSession {
         RecordedSession { resets, ..self }
     }
 
-    /// One more reset, which is not verified: after it the VM is paused, so that its disk can be kept.
+    /// Adds one more reset, whose verification fails. After it the VM is paused, so that its disk can be kept.
     #[must_use]
     pub fn then_a_divergence(self, of: Divergence) -> RecordedSession {
         RecordedSession {
@@ -82,7 +84,8 @@ impl RecordedSession {
         }
     }
 
-    /// The sizes of the root disk and of the overlay, in bytes. All but the overlay's first line is a hole.
+    /// Sets the sizes of the root disk and of the overlay, in bytes. The root disk is filled with a pattern. The
+    /// overlay has one line of text and is a hole otherwise.
     #[must_use]
     pub fn disks(self, root_bytes: u64, overlay_bytes: u64) -> RecordedSession {
         RecordedSession {
@@ -92,27 +95,27 @@ impl RecordedSession {
         }
     }
 
-    /// The tools of the guest.
+    /// Sets the tools of the guest.
     #[must_use]
     pub fn toolbox(self, toolbox: Toolbox) -> RecordedSession {
         RecordedSession { toolbox, ..self }
     }
 }
 
-/// What diverges in the last reset of a [`RecordedSession`].
+/// The divergence in the last reset of a [`RecordedSession`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Divergence {
-    /// The guest counts one open descriptor too many.
+    /// The guest reports one open descriptor too many.
     Descriptors,
-    /// What the caller sees to, for one a byte of a disk.
+    /// The caller causes the divergence, for example by changing a byte of a disk.
     ByCaller,
 }
 
-/// A VMM that plays a [`RecordedSession`] back, with real disk files and a [stand-in](StandIn) for the guest, whose
-/// dispatcher is the real one in this process.
+/// A VMM that plays a [`RecordedSession`], with real disk files and a [stand-in](StandIn) for the guest. The dispatcher
+/// of the guest is the real one, running in this process.
 ///
-/// Like a [`Player`], it says at its [end](Self::finish) whether it was asked for the session and nothing else.
+/// Like a [`Player`], it reports in [`finish`](Self::finish) whether exactly the calls of the session came.
 #[derive(Debug)]
 pub struct RecordedVmm {
     player: Player,
@@ -123,18 +126,18 @@ pub struct RecordedVmm {
 }
 
 impl RecordedVmm {
-    /// Lays out the disks in `directory`, an empty folder, and starts to play. Must be called within a tokio runtime.
+    /// Creates the disks in `directory`, an empty folder, and starts to play. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
     /// - [`Error::Files`] if a file can't be made in `directory`, or its path is not UTF-8.
-    /// - [`Error::Listen`] if the socket can't be bound there, for one because the path is too long.
+    /// - [`Error::Listen`] if the socket can't be bound there, for example because the path is too long.
     pub async fn start(directory: &Path, session: &RecordedSession) -> Result<RecordedVmm, Error> {
         let files = |source| Error::Files {
             directory: directory.to_owned(),
             source,
         };
-        lay_out(directory, session).map_err(files)?;
+        create_files(directory, session).map_err(files)?;
         let mut cassette = recording();
         let config = created_vm(&cassette);
         let texts = [("WORK", directory), ("IMAGE", &directory.join("image"))].map(
@@ -147,7 +150,8 @@ impl RecordedVmm {
             config = config.replace(&format!("${{{name}}}"), value);
         }
         let config: Value = serde_json::from_str(&config).map_err(|error| files(error.into()))?;
-        let shape = shape(&config).expect("the recorded VM has all that a VM is made of");
+        let shape =
+            shape(&config).expect("the recorded `vm.create` has every field of a VM's shape");
 
         let guest = StandIn::with_toolbox(
             directory.join("machine/vsock.sock"),
@@ -190,12 +194,12 @@ impl RecordedVmm {
         })
     }
 
-    /// The release that was recorded.
+    /// The release of the recorded VMM.
     pub fn release(&self) -> &str {
         &self.release
     }
 
-    /// How a machine reaches it.
+    /// How a machine reaches this VMM.
     pub fn vmm_source(&self) -> VmmSource {
         VmmSource::Attach {
             api_socket: self.player.socket().to_owned(),
@@ -203,17 +207,17 @@ impl RecordedVmm {
         }
     }
 
-    /// The guest, which can be told to misbehave.
+    /// The stand-in for the guest, which can be told to misbehave.
     pub fn guest(&self) -> &StandIn {
         &self.guest
     }
 
-    /// The VM that was recorded.
+    /// The configuration of the recorded VM.
     pub fn shape(&self) -> &VmShape {
         &self.shape
     }
 
-    /// The VM's disks: the root, and the overlay.
+    /// The disks of the VM: the root disk and the overlay.
     pub fn disks(&self) -> Vec<Disk> {
         let disk = |role, name, readonly| Disk {
             role,
@@ -227,7 +231,7 @@ impl RecordedVmm {
         ]
     }
 
-    /// What [`mint`](crate::golden::mint) makes the recorded golden snapshot of.
+    /// The configuration with which [`mint`](crate::golden::mint) makes the recorded golden snapshot.
     pub fn mint_config(&self) -> MintConfig {
         let limits = TimeLimits::default();
         MintConfig {
@@ -250,34 +254,34 @@ impl RecordedVmm {
         }
     }
 
-    /// Where the golden snapshot has to be made.
+    /// The directory in which the golden snapshot has to be made.
     pub fn golden(&self) -> PathBuf {
         self.directory.join("golden")
     }
 
-    /// Stops playing, and says whether the session was played from its beginning to its end.
+    /// Stops playing, and reports whether the session was played from its beginning to its end.
     ///
     /// # Errors
     ///
-    /// Those of [`Player::finish`].
+    /// As [`Player::finish`].
     pub async fn finish(self) -> Result<(), Error> {
         self.guest.stop();
         self.player.finish().await
     }
 }
 
-/// What a VMM does besides answering.
+/// The actions of a VMM besides its answers.
 struct Behind {
     guest: StandIn,
     snapshot: PathBuf,
     config: Value,
     restores: AtomicUsize,
-    /// The number of the restore from which on the guest has a descriptor too many.
+    /// The number of the first restore after which the guest has a descriptor too many.
     surplus_from: Option<usize>,
 }
 
 impl Behind {
-    /// Its vsock socket and its guest come and go, and a snapshot has files.
+    /// Starts and stops the guest with its vsock socket, and writes the files of a snapshot.
     fn act(&self, played: &Played) -> Result<(), HookError> {
         match played.path.rsplit('/').next() {
             Some("vm.boot") => self.guest.start()?,
@@ -300,26 +304,26 @@ impl Behind {
     }
 }
 
-/// The release of the VMM whose answers a [`RecordedSession`] plays back.
+/// The release of the VMM that was recorded for a [`RecordedSession`].
 pub fn recorded_release() -> Release {
     recording().release
 }
 
 fn recording() -> Cassette {
-    Cassette::from_slice(CASSETTE).expect("the recording is a cassette, as the tests say")
+    Cassette::from_slice(CASSETTE).expect("a test parses the recording")
 }
 
-/// The body of the recorded `vm.create`.
+/// Returns the body of the recorded `vm.create`.
 fn created_vm(cassette: &Cassette) -> Value {
     let mut requests = cassette.exchanges.iter().map(|exchange| &exchange.request);
     let create = requests.find(|request| request.path.ends_with("/vm.create"));
     match create.map(|create| &create.body) {
         Some(RequestBody::Json(config)) => config.clone(),
-        _ => unreachable!("the recording creates a VM, as the tests say"),
+        _ => unreachable!("a test checks that the recording has a `vm.create`"),
     }
 }
 
-/// The VM of a configuration.
+/// Reads the VM's shape from the configuration in `vm.create`.
 fn shape(config: &Value) -> Option<VmShape> {
     let payload = &config["payload"];
     Some(VmShape {
@@ -332,7 +336,7 @@ fn shape(config: &Value) -> Option<VmShape> {
     })
 }
 
-fn lay_out(directory: &Path, session: &RecordedSession) -> io::Result<()> {
+fn create_files(directory: &Path, session: &RecordedSession) -> io::Result<()> {
     for folder in ["image", "machine"] {
         DirBuilder::new()
             .mode(0o700)
@@ -356,6 +360,6 @@ fn lay_out(directory: &Path, session: &RecordedSession) -> io::Result<()> {
 }
 
 fn text(path: &Path) -> io::Result<&str> {
-    let not_utf8 = || io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8");
+    let not_utf8 = || io::Error::new(io::ErrorKind::InvalidInput, "the path is not UTF-8");
     path.to_str().ok_or_else(not_utf8)
 }

@@ -1,4 +1,4 @@
-//! The recorder: stands in front of a real api-socket and writes down what passes.
+//! [`Recorder`]: a proxy in front of a real api-socket that records the exchanges that pass through it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,18 +22,18 @@ use crate::socket::SocketAddress;
 
 /// A proxy in front of a VMM's api-socket that makes a [`Cassette`] of what passes through it.
 ///
-/// Any client may connect to it, also several; their requests go to the VMM one after the other, and this is
-/// the order of the cassette. Each takes a connection of its own to the VMM, so that what a VMM does to a
-/// connection after a bad request doesn't reach the next one.
+/// Several clients may connect at once. Their requests go to the VMM one after the other, and this is their order in
+/// the cassette. Each request has a connection of its own to the VMM, so that an error on one connection doesn't reach
+/// the next request.
 ///
-/// Requests and answers are passed on byte for byte. So are interim answers (1xx), which are not recorded, and the open
-/// files that travel beside a request (`SCM_RIGHTS`), of which the cassette holds the number. A request with more than
-/// 253 of them is refused with status 500, and [`finish`](Recorder::finish) fails.
+/// Requests and answers are passed on byte for byte. Interim answers (1xx) are passed on but not recorded. Open files
+/// that are sent with a request (`SCM_RIGHTS`) are passed on, and the cassette holds their number. A request with more
+/// than 253 of them is answered with status 500, and [`finish`](Recorder::finish) fails.
 ///
-/// Made stable, so that recording again gives the same file: the prefixes given to
-/// [`placeholder`](RecorderOptions::placeholder), and the process id in the answer of `vmm.ping`, which is always
-/// recorded as 1. What a VMM draws at random (the MAC address of a network device without one) is not: give it in
-/// the request.
+/// Two things are replaced so that recording again gives the same file: the prefixes that were given to
+/// [`placeholder`](RecorderOptions::placeholder), and the process id in the answer to `vmm.ping`, which is always
+/// recorded as 1. Values that a VMM chooses at random, such as the MAC address of a network device, are not replaced:
+/// set them in the request.
 #[derive(Debug)]
 pub struct Recorder {
     listen: PathBuf,
@@ -44,24 +44,25 @@ pub struct Recorder {
     gone: watch::Receiver<bool>,
 }
 
-/// What to record, and how.
+/// The settings of a [`Recorder`].
 #[derive(Clone, Debug)]
 pub struct RecorderOptions {
     api_socket: SocketAddress,
     listen: PathBuf,
-    /// Text and the name that stands for it.
+    /// Pairs of a text and the name of its placeholder.
     placeholders: Vec<(String, String)>,
     notes: Option<String>,
 }
 
-/// The pause before a connection that couldn't be accepted is tried again.
+/// The pause before the recorder tries again to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// As many connections as a VMM takes.
+/// The number of connections that a VMM accepts at once.
 const MAX_CONNECTIONS: usize = 10;
 
 impl RecorderOptions {
-    /// Record the VMM at `api_socket`, and listen at `listen`, where nothing must be yet.
+    /// Creates options to record the VMM at `api_socket`. The recorder will listen on `listen`, which must not exist
+    /// yet.
     pub fn new(api_socket: impl Into<SocketAddress>, listen: impl Into<PathBuf>) -> Self {
         RecorderOptions {
             api_socket: api_socket.into(),
@@ -71,15 +72,15 @@ impl RecorderOptions {
         }
     }
 
-    /// Write `${name}` wherever `text` stands, in requests and answers. A name has capital letters, digits and
-    /// underscores. Of two texts that both match at a place, the longer wins.
+    /// Writes `${name}` in place of `text` in requests and answers. A name has capital letters, digits and underscores.
+    /// Where two texts match, the longer one is replaced.
     #[must_use]
     pub fn placeholder(mut self, text: impl Into<String>, name: impl Into<String>) -> Self {
         self.placeholders.push((text.into(), name.into()));
         self
     }
 
-    /// What a reader of the cassette should know.
+    /// Sets the notes of the cassette, for its readers.
     #[must_use]
     pub fn notes(mut self, notes: impl Into<String>) -> Self {
         self.notes = Some(notes.into());
@@ -88,14 +89,14 @@ impl RecorderOptions {
 }
 
 impl Recorder {
-    /// Asks the VMM for its release (this is not recorded) and starts to listen.
+    /// Asks the VMM for its release, which is not recorded, and starts to listen.
     ///
-    /// Must be called within a tokio runtime, on which it goes on until it is finished or dropped.
+    /// Must be called within a tokio runtime. The recorder runs on it until it is finished or dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::VmmSocket`] or [`Error::Vmm`] when there is no VMM that answers, [`Error::Listen`] when the
-    /// recorder's own socket can't be bound, [`Error::PlaceholderName`] when a placeholder can't be one.
+    /// [`Error::VmmSocket`] and [`Error::Vmm`] if no VMM answers at the api-socket, [`Error::Listen`] if the recorder's
+    /// own socket can't be bound, and [`Error::PlaceholderName`] if a placeholder is not valid.
     pub async fn start(options: RecorderOptions) -> Result<Recorder, Error> {
         let RecorderOptions {
             api_socket,
@@ -121,14 +122,14 @@ impl Recorder {
             socket: listen.clone(),
             source,
         };
-        // Idle for ever: its end is the end of the VMM.
-        let lifeline = UnixStream::connect(api_socket.path())
+        // No request is sent on this connection. The VMM closes it when it ends.
+        let idle = UnixStream::connect(api_socket.path())
             .await
             .map_err(failed)?;
         let listener = UnixListener::bind(&listen).map_err(failed)?;
         let tape = Arc::new(Tape::new(api_socket, placeholders));
-        let (say_gone, gone) = watch::channel(false);
-        let server = tokio::spawn(serve(listener, lifeline, tape.clone(), say_gone));
+        let (ended, gone) = watch::channel(false);
+        let server = tokio::spawn(serve(listener, idle, tape.clone(), ended));
         Ok(Recorder {
             listen,
             release,
@@ -139,29 +140,28 @@ impl Recorder {
         })
     }
 
-    /// The socket on which it listens.
+    /// The path of the socket on which the recorder listens.
     pub fn socket(&self) -> &Path {
         &self.listen
     }
 
-    /// The VMM's release.
+    /// The release of the VMM.
     pub fn release(&self) -> Release {
         self.release
     }
 
-    /// Waits until the VMM has gone.
+    /// Waits until the VMM has ended.
     pub async fn ended(&self) {
         let mut gone = self.gone.clone();
-        // An error says that the server ended, which it does when the VMM has gone.
+        // An error means that the server task ended. It does so when the VMM has ended.
         let _ = gone.wait_for(|gone| *gone).await;
     }
 
-    /// Stops listening, removes the socket and returns what was recorded, once an exchange that has begun is
-    /// complete.
+    /// Stops listening, removes the socket and returns the cassette. An exchange that has begun is completed first.
     ///
     /// # Errors
     ///
-    /// [`Error::Unrecordable`] for the first exchange that can't stand in a cassette.
+    /// [`Error::Unrecordable`] for the first exchange that a cassette can't hold.
     pub async fn finish(self) -> Result<Cassette, Error> {
         match self.finish_incomplete().await {
             (cassette, None) => Ok(cassette),
@@ -169,8 +169,8 @@ impl Recorder {
         }
     }
 
-    /// The same as [`finish`](Recorder::finish), and keeps what was recorded before a failure: the exchanges before the
-    /// first that can't stand in a cassette, and its [`Error::Unrecordable`].
+    /// As [`finish`](Recorder::finish), but returns the recording also after a failure: the exchanges before the first
+    /// one that a cassette can't hold, and the [`Error::Unrecordable`] for that one.
     pub async fn finish_incomplete(self) -> (Cassette, Option<Error>) {
         let (exchanges, failure) = self.tape.take(&self.server).await;
         let cassette = Cassette {
@@ -190,7 +190,7 @@ impl Drop for Recorder {
         {
             tracing::warn!(
                 socket = %self.listen.display(), error = %Causes(&error),
-                "can't remove a recorder's socket"
+                "can't remove the socket of a recorder"
             );
         }
     }
@@ -198,34 +198,34 @@ impl Drop for Recorder {
 
 async fn serve(
     listener: UnixListener,
-    mut lifeline: UnixStream,
+    mut idle: UnixStream,
     tape: Arc<Tape>,
-    say_gone: watch::Sender<bool>,
+    ended: watch::Sender<bool>,
 ) {
     let mut connections = JoinSet::new();
     let mut byte = [0];
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                // One more than a VMM would take is turned away as a VMM turns it away: by closing.
+                // A VMM also closes a connection beyond its limit.
                 Ok((stream, _)) if connections.len() < MAX_CONNECTIONS => {
                     connections.spawn(converse(stream, tape.clone()));
                 }
-                Ok(_) => tracing::warn!("more connections than a VMM takes"),
-                // Such as too many open files: the client waits until there are fewer.
+                Ok(_) => tracing::warn!("the recorder closed a connection: a VMM takes no more at once"),
+                // The process may have too many open files, for example. The client waits until some are closed.
                 Err(error) => {
                     tracing::warn!(error = %Causes(&error), "the recorder can't accept a connection yet");
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
             Some(_) = connections.join_next() => {}
-            _ = lifeline.read(&mut byte) => break,
+            _ = idle.read(&mut byte) => break,
         }
     }
-    // From here on a client must be refused, as it would be by the VMM that has gone. The answer that a VMM
-    // sent just before it went is still passed on.
+    // From here on a client is refused, as it would be by a VMM that has ended. An answer that the VMM sent just before
+    // its end is still passed on.
     drop(listener);
-    let _ = say_gone.send(true);
+    let _ = ended.send(true);
     while connections.join_next().await.is_some() {}
 }
 
@@ -236,7 +236,7 @@ async fn converse(stream: UnixStream, tape: Arc<Tape>) {
             Ok(Connection::Kept) => {}
             Ok(Connection::Over) => return,
             Err(error) => {
-                tracing::warn!(error = %Causes(&error), "what a client sent is no request that can be passed on");
+                tracing::warn!(error = %Causes(&error), "the recorder can't pass on a client's request");
                 if let Some(lost) = DescriptorsLost::of(&error) {
                     let answer = tape.refuse(lost).await;
                     let _ = client.get_mut().stream().write_all(&answer).await;

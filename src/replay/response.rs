@@ -1,8 +1,8 @@
-//! Writes responses with the bytes that a VMM sends: an empty reason, no date, its own header lines.
+//! Writes responses with the bytes that a VMM sends: no reason phrase, no date, and the header lines of a VMM.
 
 use super::cassette::{RecordedResponse, ResponseBody};
 
-/// The header lines that a VMM sends with every answer, without `Content-Length`.
+/// Returns the header lines that a VMM sends with every answer, except `Content-Length`.
 pub(super) fn usual_headers(status: u16) -> &'static [&'static str] {
     const ALL: &[&str] = &[
         "Server: Cloud Hypervisor API",
@@ -15,11 +15,11 @@ pub(super) fn usual_headers(status: u16) -> &'static [&'static str] {
     }
 }
 
-/// The interim response that a VMM gives to `Expect: 100-continue`; read from v53.0.
+/// The interim response of a VMM to `Expect: 100-continue`, as read from v53.0.
 pub(super) const CONTINUE: &[u8] =
     b"HTTP/1.1 100 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n";
 
-/// An error in the form of a VMM's, for a request that no VMM answered.
+/// Returns an error in the form that a VMM uses, for a request that did not reach a VMM.
 pub(super) fn refusal(status: u16, lines: Vec<String>) -> Vec<u8> {
     RecordedResponse {
         status,
@@ -30,7 +30,7 @@ pub(super) fn refusal(status: u16, lines: Vec<String>) -> Vec<u8> {
 }
 
 impl ResponseBody {
-    /// The body's bytes.
+    /// Returns the bytes of the body.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             ResponseBody::Empty => Vec::new(),
@@ -41,10 +41,8 @@ impl ResponseBody {
 }
 
 impl RecordedResponse {
-    /// The bytes of this response on the wire.
-    ///
-    /// As a VMM writes them: no reason beside the status, its own header lines, and a `Content-Length` unless the
-    /// status is 204.
+    /// Returns the bytes of this response, in the form in which a VMM writes it: no reason phrase after the status, the
+    /// header lines of a VMM, and `Content-Length` unless the status is 204.
     pub fn to_bytes(&self) -> Vec<u8> {
         let body = self.body.to_bytes();
         let mut head = format!("HTTP/1.1 {} \r\n", self.status);
@@ -73,7 +71,7 @@ mod tests {
     use super::super::wire::Reader;
     use super::*;
 
-    /// The bytes on the right were read from a v53.0 VMM.
+    /// The expected bytes were read from a VMM of v53.0.
     #[tokio::test]
     async fn responses_have_a_vmms_own_bytes() {
         let response = |status, body| RecordedResponse {

@@ -1,4 +1,4 @@
-//! A sandbox on recordings, for tests of an agent.
+//! [`ReplaySandbox`]: a sandbox on recorded answers, for tests of an agent.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -13,12 +13,12 @@ use crate::golden::mint;
 use crate::guest::dispatcher::{FunctionRun, Toolbox};
 use crate::sandbox::{ChvSandbox, Sandbox, SandboxConfig};
 
-/// A sandbox for tests where there is no KVM: a [`ChvSandbox`] on the recorded answers of a real VMM, whose tools the test
-/// writes.
+/// A sandbox for tests where there is no KVM: a [`ChvSandbox`] on the recorded answers of a real VMM. The test supplies
+/// its tools.
 ///
-/// The state machine, the channel, the disks and the verification of resets are those of any sandbox. The guest's
-/// dispatcher is the real one, in this process; its descriptors, clock and random pool are made up. Checks that need a VMM
-/// process do not apply, and a reset goes by [`Strategy::InPlace`](crate::sandbox::Strategy::InPlace).
+/// The state machine, the channel, the disks and the verification of resets are those of any sandbox. The dispatcher of
+/// the guest is the real one, running in this process; its descriptor count, clock and random pool are simulated.
+/// Checks that need a VMM process do not apply. A reset uses [`Strategy::InPlace`](crate::sandbox::Strategy::InPlace).
 ///
 /// ```
 /// use std::io::Write;
@@ -54,12 +54,13 @@ use crate::sandbox::{ChvSandbox, Sandbox, SandboxConfig};
 pub struct ReplaySandbox {
     sandbox: Arc<ChvSandbox>,
     vmm: RecordedVmm,
-    /// Removed last.
+    /// Declared last, so that it is removed after the sandbox and the VMM.
     directory: TempDir,
 }
 
 impl ReplaySandbox {
-    /// One that is [booted](Sandbox::boot) once, whose resets are verified, and that is shut down.
+    /// Returns a builder for a sandbox that is [booted](Sandbox::boot) once, whose resets are verified, and that is
+    /// shut down.
     pub fn verified() -> ReplayBuilder {
         ReplayBuilder {
             session: RecordedSession::new(),
@@ -68,21 +69,22 @@ impl ReplaySandbox {
         }
     }
 
-    /// The sandbox, which has not booted yet.
+    /// The sandbox, which is not booted yet.
     pub fn sandbox(&self) -> Arc<ChvSandbox> {
         Arc::clone(&self.sandbox)
     }
 
-    /// The temporary folder with the disks and the golden snapshot, which goes when this is dropped.
+    /// The temporary folder with the disks and the golden snapshot. Dropping this value removes the folder.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Shuts the sandbox down, and says whether it was booted once and reset as often as was said.
+    /// Shuts the sandbox down, and reports whether it was booted once and reset as often as
+    /// [`resets`](ReplayBuilder::resets) said.
     ///
     /// # Errors
     ///
-    /// [`Error::Mismatch`] if the VMM was asked for something else, [`Error::Leftover`] if it was asked for less.
+    /// [`Error::Mismatch`] if the VMM received other calls, and [`Error::Leftover`] if it received fewer.
     pub async fn finish(self) -> Result<(), Error> {
         self.sandbox.shutdown().await;
         let finished = self.vmm.finish().await;
@@ -91,7 +93,7 @@ impl ReplaySandbox {
     }
 }
 
-/// What happens in a [`ReplaySandbox`].
+/// The settings of a [`ReplaySandbox`].
 pub struct ReplayBuilder {
     session: RecordedSession,
     toolbox: Toolbox,
@@ -107,14 +109,14 @@ impl fmt::Debug for ReplayBuilder {
 }
 
 impl ReplayBuilder {
-    /// How many resets there are. None unless set.
+    /// Sets the number of resets. The default is 0.
     #[must_use]
     pub fn resets(mut self, resets: usize) -> ReplayBuilder {
         self.session = self.session.resets(resets);
         self
     }
 
-    /// After these resets there is one more, in which the guest counts one open descriptor too many: it fails with
+    /// Adds one more reset after these, in which the guest reports one open descriptor too many. It fails with
     /// [`Error::ResetDivergence`](crate::sandbox::Error::ResetDivergence), and the sandbox halts.
     #[must_use]
     pub fn then_a_divergence(mut self) -> ReplayBuilder {
@@ -122,8 +124,9 @@ impl ReplayBuilder {
         self
     }
 
-    /// Gives the guest a tool, beside the built-in ones or in the place of one: `run` is called in a thread of its own, and
-    /// returns the exit code. An error that it returns is told on the tool's standard error, with the exit code 1.
+    /// Adds a tool to the guest, or replaces the built-in one of that name. `run` is called in a thread of its own and
+    /// returns the exit code. If it returns an error, the error is written to the tool's standard error, and the exit
+    /// code is 1.
     #[must_use]
     pub fn tool<F>(mut self, name: &str, run: F) -> ReplayBuilder
     where
@@ -134,7 +137,7 @@ impl ReplayBuilder {
             .with_function(name, move |tool| match run(tool) {
                 Ok(code) => code,
                 Err(error) => {
-                    // A run that is over has no standard error any more.
+                    // The write fails if the run is over: it has no standard error any more.
                     let _ = writeln!(tool.stderr, "{}", Causes(&error));
                     1
                 }
@@ -142,19 +145,19 @@ impl ReplayBuilder {
         self
     }
 
-    /// Gives the guest these tools, in the place of all that it had: say those of an image's tools file, which run as processes
-    /// of this machine.
+    /// Replaces all tools of the guest, for example with those of an image's tools file, which run as processes of this
+    /// machine.
     #[must_use]
     pub fn toolbox(mut self, toolbox: Toolbox) -> ReplayBuilder {
         self.toolbox = toolbox;
         self
     }
 
-    /// The directory of this machine that files are pushed into and pulled out of, an absolute path that is UTF-8.
+    /// Sets the directory of this machine that files are pushed into and pulled from: an absolute path in UTF-8.
     ///
     /// # Panics
     ///
-    /// If it is not.
+    /// Panics if the path is not absolute or not UTF-8.
     #[must_use]
     pub fn files(mut self, directory: &Path) -> ReplayBuilder {
         let toolbox = directory
@@ -162,12 +165,12 @@ impl ReplayBuilder {
             .map(|path| self.toolbox.with_files_directory(path));
         self.toolbox = match toolbox {
             Some(Ok(toolbox)) => toolbox,
-            _ => panic!("{directory:?} is not an absolute path that is UTF-8"),
+            _ => panic!("{directory:?} is not an absolute path in UTF-8"),
         };
         self
     }
 
-    /// Changes the configuration of the sandbox, say its limits or how many tools run before a reset.
+    /// Changes the configuration of the sandbox, for example its limits or how many tools run before a reset.
     #[must_use]
     pub fn configure<F>(mut self, configure: F) -> ReplayBuilder
     where
@@ -178,20 +181,21 @@ impl ReplayBuilder {
         self
     }
 
-    /// Makes the golden snapshot and the sandbox, in a temporary folder. Must be called within a tokio runtime.
+    /// Makes the golden snapshot and the sandbox in a temporary folder. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
-    /// - [`Error::Files`] and [`Error::Listen`]: the temporary folder can't be used, for one because its path is too long.
+    /// - [`Error::Files`] and [`Error::Listen`]: the temporary folder can't be used, for example because its path is
+    ///   too long.
     /// - [`Error::Mint`]: the golden snapshot could not be made.
-    /// - [`Error::Config`]: the sandbox can't be configured like this.
+    /// - [`Error::Config`]: the configuration of the sandbox is not valid.
     pub async fn start(self) -> Result<ReplaySandbox, Error> {
         let directory = tempfile::Builder::new().prefix("replay-").tempdir();
         let directory = directory.map_err(|source| Error::Files {
             directory: std::env::temp_dir(),
             source,
         })?;
-        // A mint resolves links, and the recording has the paths as they are given.
+        // `mint` resolves symbolic links, but the recording has the paths as they are given.
         let path = directory.path().canonicalize();
         let path = path.map_err(|source| Error::Files {
             directory: directory.path().to_owned(),

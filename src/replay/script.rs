@@ -1,4 +1,5 @@
-//! The matching rule: strict order; the same method, path, body and number of descriptors.
+//! [`Script`]: the matching rule of a replay. Requests come in strict order, with the same method, path, body and
+//! number of descriptors.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,14 +9,14 @@ use serde_json::Value;
 use super::cassette::{Cassette, Exchange, RequestBody};
 use super::{Error, substitution};
 
-/// A cassette being replayed: hands out the recorded exchanges, in order, to requests that match.
+/// A cassette that is being replayed. Returns the recorded exchanges, in order, to requests that match.
 ///
-/// This is the rule alone, without any input or output. [`Player`](super::Player) serves it on a Unix socket; a
-/// mock server of another kind can use it too.
+/// This type holds the rule only and does no input or output. [`Player`](super::Player) serves it on a Unix socket, and
+/// a mock server of another kind can use it too.
 ///
-/// A request matches the next exchange if its method and path are equal and its body is the same: as JSON
-/// values if both are JSON, else byte for byte. No body and an empty body are the same. As many descriptors must come with
-/// it as were recorded; which files they are of is not compared.
+/// A request matches the next exchange if its method and path are equal and its body is the same: as JSON values if
+/// both are JSON, else byte for byte. An absent body and an empty body are the same. The number of descriptors must be
+/// the recorded one; the files that they refer to are not compared.
 #[derive(Debug)]
 pub struct Script {
     exchanges: Vec<Exchange>,
@@ -23,28 +24,27 @@ pub struct Script {
     mismatches: Vec<Mismatch>,
 }
 
-/// A request that is not the one that was recorded at its place.
+/// A request that differs from the one that was recorded at its place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mismatch {
-    /// The step at which it came, from 1; one more than there are steps when all had been played.
+    /// The step at which the request came, from 1. If all steps had been played, it is one more than `total`.
     pub step: usize,
-    /// How many steps the cassette has.
+    /// The number of steps in the cassette.
     pub total: usize,
-    /// Method and path that were recorded there, if there was a step left.
+    /// The method and path of the recorded request. `None` if all steps had been played.
     pub expected: Option<String>,
-    /// Method and path that came.
+    /// The method and path of the request that came.
     pub got: String,
-    /// Where the body or the number of descriptors differs, if method and path are the same.
+    /// Where the body or the number of descriptors differs. `None` if the method or the path differs.
     pub difference: Option<String>,
 }
 
 impl Script {
-    /// Begins at the first step of `cassette`, with each `${NAME}` replaced by the value of `NAME` in
-    /// `substitutions`.
+    /// Starts at the first step of `cassette`. Each `${NAME}` is replaced with the value of `NAME` in `substitutions`.
     ///
     /// # Errors
     ///
-    /// [`Error::Placeholder`] if a name has no value.
+    /// [`Error::Placeholder`] if a placeholder has no value.
     pub fn new(
         cassette: Cassette,
         substitutions: &BTreeMap<String, String>,
@@ -73,18 +73,18 @@ impl Script {
         })
     }
 
-    /// The exchange that the next request is to match, if one is left.
+    /// Returns the exchange that the next request has to match. `None` if all steps were played.
     pub fn peek(&self) -> Option<&Exchange> {
         self.exchanges.get(self.next)
     }
 
-    /// Plays one step: the step's number, from 1, and its exchange. `descriptors` is the number of open files that came
-    /// with the request.
+    /// Plays one step. Returns its number, from 1, and its exchange. `descriptors` is the number of open files that
+    /// came with the request.
     ///
     /// # Errors
     ///
-    /// The [`Mismatch`] if this is not the request that was recorded here. It is remembered, and the same step
-    /// stays the next one.
+    /// [`Mismatch`] if the request differs from the recorded one. The mismatch is kept for [`finish`](Script::finish),
+    /// and the same step stays the next one.
     pub fn play(
         &mut self,
         method: &str,
@@ -132,11 +132,11 @@ impl Script {
         }
     }
 
-    /// Whether every step was played and nothing else was asked.
+    /// Checks that every step was played and that no other request came.
     ///
     /// # Errors
     ///
-    /// [`Error::Mismatch`] with every request that did not match, else [`Error::Leftover`] if steps are left.
+    /// [`Error::Mismatch`] with every request that did not match, or else [`Error::Leftover`] if steps were not played.
     pub fn finish(&self) -> Result<(), Error> {
         if !self.mismatches.is_empty() {
             return Err(Error::Mismatch {
@@ -174,7 +174,7 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Where a body differs from the recorded one; `None` if it is the same.
+/// Describes where a body differs from the recorded one. `None` if it is the same.
 fn difference(expected: &RequestBody, got: &[u8]) -> Option<String> {
     let shown = || shorten(&String::from_utf8_lossy(got));
     match expected {
@@ -191,12 +191,12 @@ fn difference(expected: &RequestBody, got: &[u8]) -> Option<String> {
     }
 }
 
-/// How the number of descriptors differs from the recorded one; `None` if it is the same.
+/// Describes how the number of descriptors differs from the recorded one. `None` if it is the same.
 fn miscount(expected: usize, got: usize) -> Option<String> {
     (expected != got).then(|| format!("expected {expected} descriptors, got {got}"))
 }
 
-/// The first place, as a JSON pointer, at which two values differ.
+/// Describes the first place at which two values differ, as a JSON pointer.
 fn json_difference(expected: &Value, got: &Value, pointer: &mut String) -> Option<String> {
     let at = pointer.len();
     match (expected, got) {
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_match_is_told_apart() {
+    fn a_mismatch_is_described() {
         let put = r#"{"method":"PUT","path":"/a","body":{"x":[1,{"y":2}]}}"#;
         let get = r#"{"method":"GET","path":"/a"}"#;
         check(

@@ -1,10 +1,10 @@
-//! Placeholders: `${NAME}` in a cassette stands for text that differs from run to run.
+//! Placeholders: `${NAME}` in a cassette stands for a text that differs from run to run.
 
 use serde_json::Value;
 
 use super::cassette::{Answer, Exchange, RequestBody, ResponseBody};
 
-/// A rewriting of every text of an exchange, in place.
+/// Applies `change` to every text of an exchange.
 pub(super) fn rewrite(exchange: &mut Exchange, change: &mut impl FnMut(&mut String)) {
     change(&mut exchange.request.path);
     match &mut exchange.request.body {
@@ -21,7 +21,7 @@ pub(super) fn rewrite(exchange: &mut Exchange, change: &mut impl FnMut(&mut Stri
     }
 }
 
-/// Keys are the API's own words and are left alone.
+/// The keys of objects belong to the API and are not changed.
 fn rewrite_json(json: &mut Value, change: &mut impl FnMut(&mut String)) {
     match json {
         Value::String(text) => change(text),
@@ -33,8 +33,7 @@ fn rewrite_json(json: &mut Value, change: &mut impl FnMut(&mut String)) {
     }
 }
 
-/// Replaces each placeholder by what `value_of` gives for its name; the name of the first that has none is the
-/// error.
+/// Replaces each placeholder with the result of `value_of` for its name. The error is the first name without a value.
 pub(super) fn fill<'a>(
     text: &str,
     value_of: impl Fn(&str) -> Option<&'a str>,
@@ -50,17 +49,17 @@ pub(super) fn fill<'a>(
     Ok(filled)
 }
 
-/// Whether a text has something that would be read as a placeholder.
+/// Whether a part of the text has the form of a placeholder.
 pub(super) fn has_placeholder(text: &str) -> bool {
     next_placeholder(text).is_some()
 }
 
-/// Whether a text is a placeholder and nothing else.
+/// Whether the whole text is one placeholder.
 pub(super) fn is_placeholder(text: &str) -> bool {
     matches!(next_placeholder(text), Some(("", _, "")))
 }
 
-/// The text before the first placeholder, its name, and the text after it.
+/// Returns the text before the first placeholder, its name, and the text after it.
 fn next_placeholder(text: &str) -> Option<(&str, &str, &str)> {
     let mut from = 0;
     while let Some(found) = text[from..].find("${") {
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_filled_and_nothing_else_is() {
+    fn only_placeholders_are_replaced() {
         check("", Ok(""));
         check("file://${RUN}/a${RUN_2}", Ok("file:///tmp/x/a/y"));
         check("${RUN", Ok("${RUN"));

@@ -1,4 +1,4 @@
-//! What passes a recorder: from the client to the VMM and back, and written down on the way.
+//! [`Tape`]: passes requests from a client to the VMM and answers back, and records both.
 
 use std::io;
 use std::time::Duration;
@@ -23,11 +23,11 @@ use crate::causes::Causes;
 use crate::client::BODY_LIMIT;
 use crate::socket::SocketAddress;
 
-/// What the connections of one recorder share.
+/// The state that the connections of one recorder share.
 #[derive(Debug)]
 pub(super) struct Tape {
     api_socket: SocketAddress,
-    /// Text and the name that stands for it, the longest text first.
+    /// Pairs of a text and the name of its placeholder, the longest text first.
     placeholders: Vec<(String, String)>,
     recorded: Mutex<Recorded>,
 }
@@ -39,34 +39,34 @@ struct Recorded {
     failure: Option<Error>,
 }
 
-/// What becomes of a client's connection after an exchange.
+/// Whether a client's connection stays open after an exchange.
 pub(super) enum Connection {
-    /// Another request may come on it.
+    /// It stays open for another request.
     Kept,
     /// It is to be closed.
     Over,
 }
 
-/// An exchange that has passed, as far as it can be written down.
+/// An exchange that was passed on, with the reason why a part of it can't be recorded.
 struct Passage {
-    /// Method and path.
+    /// The request: method and path.
     asked: String,
     request: Result<RecordedRequest, &'static str>,
     answer: Result<Answer, &'static str>,
-    /// How much of the cassette it takes, in bytes.
+    /// An estimate of its size in the cassette, in bytes.
     size: usize,
-    /// The answer for the client; `None` if its connection is to be closed instead.
+    /// The answer for the client. `None` if its connection is to be closed without an answer.
     bytes: Option<Bytes>,
 }
 
-/// The bytes of an answer, and what becomes of the connection after them.
+/// The bytes of an answer, and whether the connection stays open afterwards.
 type Bytes = (Vec<u8>, Connection);
 
-/// The longest time that a VMM may take for an answer.
+/// The longest time that a VMM may take for an answer. After it the recording fails.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 impl Tape {
-    /// Records the VMM at `api_socket`; of two placeholders that match at a place, the first counts.
+    /// Records the VMM at `api_socket`. If two placeholders match at a place, the first one in the list is used.
     pub(super) fn new(api_socket: SocketAddress, placeholders: Vec<(String, String)>) -> Tape {
         Tape {
             api_socket,
@@ -75,8 +75,9 @@ impl Tape {
         }
     }
 
-    /// Aborts `server` and returns what was recorded, once an exchange that has begun is complete: all exchanges, or those
-    /// before the first that can't stand in a cassette, and its [`Error::Unrecordable`].
+    /// Aborts `server` and returns the recording. An exchange that has begun is completed first. The recording has all
+    /// exchanges, or those before the first one that a cassette can't hold, with the [`Error::Unrecordable`] for that
+    /// one.
     pub(super) async fn take(&self, server: &JoinHandle<()>) -> (Vec<Exchange>, Option<Error>) {
         let mut recorded = self.recorded.lock().await;
         server.abort();
@@ -84,15 +85,15 @@ impl Tape {
         (std::mem::take(&mut recorded.exchanges), failure)
     }
 
-    /// Passes the client's next request on, and its answer back, and writes both down.
+    /// Passes the client's next request to the VMM and the answer back, and records both.
     ///
     /// A request is passed on when it is complete. If the client may wait for an interim response before it sends the
-    /// body, the head goes ahead. The VMM acts when it has the body, so that does not change the order of the
-    /// exchanges.
+    /// body, the head is passed on first. This does not change the order of the exchanges, because the VMM acts only
+    /// when it has the body.
     ///
     /// # Errors
     ///
-    /// As for [`Reader::request_head`], when the client fails before its request is complete. Nothing is written down.
+    /// As [`Reader::request_head`], if the client fails before its request is complete. Nothing is recorded then.
     pub(super) async fn exchange(
         &self,
         client: &mut Reader<ClientStream>,
@@ -106,24 +107,25 @@ impl Tape {
             let Some(mut upstream) = self.connect(&head.method, &head.path).await else {
                 return Ok(Connection::Over);
             };
-            let beside = client.get_mut().take_descriptors();
-            descriptors = beside.len();
-            if let First::Answer(reply) = upstream.ask_for_body(client, &head, beside).await? {
+            let received = client.get_mut().take_descriptors();
+            descriptors = received.len();
+            if let First::Answer(reply) = upstream.ask_for_body(client, &head, received).await? {
                 let mut recorded = self.recorded.lock().await;
                 let passage = Passage::without_body(head, descriptors, reply);
                 let answer = self.write_down(&mut recorded, passage);
                 drop(recorded);
                 answer_with(client, answer).await;
-                // What comes next may be the body that the VMM did not wait for, or another request.
+                // The next bytes may be the body that the VMM did not wait for, or another request. They can't be told
+                // apart.
                 return Ok(Connection::Over);
             }
             ahead = Some(upstream);
         }
         let request = client.rest_of(head).await?;
-        let beside = client.get_mut().take_descriptors();
-        descriptors += beside.len();
+        let received = client.get_mut().take_descriptors();
+        descriptors += received.len();
 
-        // Held until the answer is there: this is what makes an order of the exchanges.
+        // The lock is held until the answer has come. It gives the exchanges their order.
         let mut recorded = self.recorded.lock().await;
         let (mut upstream, bytes) = match ahead {
             Some(upstream) => (upstream, &request.body),
@@ -132,7 +134,7 @@ impl Tape {
                 None => return Ok(Connection::Over),
             },
         };
-        let answer = upstream.ask(bytes, beside, client.get_mut().stream());
+        let answer = upstream.ask(bytes, received, client.get_mut().stream());
         let reply = timeout(ANSWER_LIMIT, answer).await;
         let passage = Passage::of(request, descriptors, reply);
         let answer = self.write_down(&mut recorded, passage);
@@ -140,7 +142,8 @@ impl Tape {
         Ok(answer_with(client, answer).await)
     }
 
-    /// Makes the recording fail because a request's descriptors can't be passed on; the answer for the client.
+    /// Makes the recording fail because the descriptors of a request can't be passed on. Returns the answer for the
+    /// client.
     pub(super) async fn refuse(&self, lost: &DescriptorsLost) -> Vec<u8> {
         let reason = lost.reason();
         let mut recorded = self.recorded.lock().await;
@@ -152,15 +155,20 @@ impl Tape {
     async fn connect(&self, method: &str, path: &str) -> Option<Upstream> {
         match Upstream::connect(self.api_socket.path()).await {
             Ok(upstream) => Some(upstream),
-            // There is no VMM any more.
+            // The VMM has ended.
             Err(error) => {
-                tracing::warn!(error = %Causes(&error), %method, %path, "not recorded: the VMM can't be reached");
+                tracing::warn!(
+                    error = %Causes(&error),
+                    %method,
+                    %path,
+                    "a request was not recorded: the VMM can't be reached"
+                );
                 None
             }
         }
     }
 
-    /// Writes an exchange down, and returns the answer if there is one.
+    /// Records an exchange, and returns the answer for the client, if there is one.
     fn write_down(&self, recorded: &mut Recorded, passage: Passage) -> Option<Bytes> {
         let Passage {
             asked,
@@ -177,23 +185,23 @@ impl Tape {
             })
         });
         let exchange = match exchange {
-            // Written with indents, JSON is several times as long.
+            // The file is indented, so it may be several times as long as these bytes.
             Ok(_) if recorded.bytes > Cassette::MAX_BYTES / 4 => {
-                Err("the cassette has become too large")
+                Err("the cassette would be too large")
             }
             Ok(exchange) => self.stable(exchange),
             Err(reason) => Err(reason),
         };
         match exchange {
             Ok(exchange) if recorded.failure.is_none() => recorded.exchanges.push(exchange),
-            // With a gap before it, it would be another session.
+            // After a failure no exchange is added: with a gap, the recording would be that of another session.
             Ok(_) => {}
             Err(reason) => recorded.fail(asked, reason),
         }
         bytes
     }
 
-    /// The same exchange without what differs from run to run.
+    /// Replaces the parts of the exchange that differ from run to run.
     fn stable(&self, mut exchange: Exchange) -> Result<Exchange, &'static str> {
         if exchange.request.path.ends_with("/vmm.ping")
             && let Answer::Response(RecordedResponse {
@@ -214,14 +222,14 @@ impl Tape {
             }
         });
         if ambiguous {
-            return Err("it has a text that would be taken for a placeholder");
+            return Err("a text in it has the form of a placeholder");
         }
         Ok(exchange)
     }
 }
 
 impl Recorded {
-    /// Keeps the first reason why the recording is not complete.
+    /// Keeps the first reason why the recording is incomplete.
     fn fail(&mut self, request: String, reason: &'static str) {
         let step = self.exchanges.len() + 1;
         self.failure.get_or_insert(Error::Unrecordable {
@@ -233,18 +241,19 @@ impl Recorded {
 }
 
 impl Passage {
-    /// A request that was passed on whole; no reply means that it did not come in time.
+    /// Creates the passage of a request that was passed on as a whole. The reply is `Elapsed` if no answer came in
+    /// time.
     fn of(request: RawRequest, descriptors: usize, reply: Result<Reply, Elapsed>) -> Passage {
         Passage::new(
             format!("{} {}", request.method, request.path),
-            // Of a body that no VMM reads, only the length is kept.
+            // If the body is too large for a VMM, only its length is recorded.
             request.bytes.len().min(BODY_LIMIT),
             recorded_request(request, descriptors),
             reply,
         )
     }
 
-    /// A request that was answered before its body came.
+    /// Creates the passage of a request that was answered before its body came.
     fn without_body(head: RequestHead, descriptors: usize, reply: Reply) -> Passage {
         let asked = format!("{} {}", head.method, head.path);
         let request = RecordedRequest {
@@ -274,10 +283,10 @@ impl Passage {
             }
             Ok(Ok(None)) => (Ok(Answer::Closed), None),
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                (Err("the answer is not HTTP"), None)
+                (Err("the answer is not HTTP or too large"), None)
             }
-            Ok(Err(_)) => (Err("it could not be sent to the VMM"), None),
-            Err(_) => (Err("no answer came"), None),
+            Ok(Err(_)) => (Err("the request could not be sent to the VMM"), None),
+            Err(_) => (Err("the VMM did not answer within 10 minutes"), None),
         };
         Passage {
             asked,
@@ -289,7 +298,7 @@ impl Passage {
     }
 }
 
-/// Sends the client its answer, or lets its connection end without one.
+/// Sends the answer to the client. Without an answer, the connection is to be closed.
 async fn answer_with(client: &mut Reader<ClientStream>, answer: Option<Bytes>) -> Connection {
     let Some((bytes, connection)) = answer else {
         return Connection::Over;

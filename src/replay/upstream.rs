@@ -1,4 +1,4 @@
-//! A connection to a VMM, for one request and its answer.
+//! [`Upstream`]: a connection to a VMM, for one request and its answer.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,32 +14,32 @@ use super::wire::{RawResponse, Reader, RequestHead};
 
 /// A connection to a VMM, for one request and its answer.
 ///
-/// Interim responses (1xx) that come before the answer are passed on to the client, byte for byte and at once.
+/// Interim responses (1xx) that come before the answer are passed on to the client at once, byte for byte.
 pub(super) struct Upstream {
     reader: Reader<OwnedReadHalf>,
-    // Lives as long as the connection: a VMM loses the response when the writing half is shut.
+    // Kept open until the answer has come: a VMM drops the response if the client shuts its writing half down.
     writer: OwnedWriteHalf,
 }
 
-/// The answer to a request; `None` when the VMM closed without a whole one.
+/// The answer to a request. `None` if the VMM closed the connection before it sent a whole answer.
 ///
-/// Its errors: `InvalidData` when what came is not HTTP/1.1 with a length, or is too large; any other when the request
-/// couldn't be sent.
+/// The error is `InvalidData` if the VMM sent something that is not HTTP/1.1 with a length, or is too large. Any other
+/// error means that the request couldn't be sent.
 pub(super) type Reply = io::Result<Option<RawResponse>>;
 
-/// What came first after a request's head.
+/// The first event after the head of a request was sent.
 pub(super) enum First {
-    /// The whole of its body, from the client.
+    /// The client sent the whole body.
     Body,
-    /// The answer, from the VMM.
+    /// The VMM sent its answer.
     Answer(Reply),
 }
 
-/// Sends a request on a connection of its own and reads its answer; interim responses before it are skipped.
+/// Sends a request on a connection of its own and reads the answer. Interim responses are skipped.
 ///
 /// # Errors
 ///
-/// Why the socket can't be connected to, and those of a [`Reply`].
+/// The error of connecting to the socket, or an error of [`Reply`].
 pub(crate) async fn exchange(socket: &Path, request: &[u8]) -> Reply {
     let mut upstream = Upstream::connect(socket).await?;
     upstream.ask(request, Vec::new(), &mut sink()).await
@@ -54,10 +54,10 @@ impl Upstream {
         })
     }
 
-    /// Sends the last bytes of a request, `descriptors` with the first of them, and waits for the answer.
+    /// Sends the last bytes of a request, with `descriptors` at the first byte, and waits for the answer.
     ///
-    /// Reads while it writes: a VMM answers a body that is too large without reading it to its end, and it may close
-    /// before that; what it said is still there to be read.
+    /// It reads while it writes: a VMM answers a body that is too large without reading all of it, and may then close
+    /// the connection. The answer can still be read.
     pub(super) async fn ask(
         &mut self,
         bytes: &[u8],
@@ -82,12 +82,12 @@ impl Upstream {
         }
     }
 
-    /// Sends a request's head, and waits until its body has come from the client, who may wait for an interim response
-    /// before it sends one, or the VMM has answered without the body.
+    /// Sends the head of a request, and waits for the first of two events: the client has sent the body, or the VMM has
+    /// answered without it. The client may wait for an interim response before it sends the body.
     ///
     /// # Errors
     ///
-    /// As for [`Reader::request_head`], when the client fails.
+    /// As [`Reader::request_head`], if the client fails.
     pub(super) async fn ask_for_body(
         &mut self,
         client: &mut Reader<ClientStream>,
@@ -116,7 +116,7 @@ impl Upstream {
     }
 }
 
-/// Sends as much as the VMM takes: what it said before it closed is still there to be read.
+/// Sends the bytes. A connection that the VMM closed is no error here: an answer that it sent before can still be read.
 async fn send(
     writer: &mut OwnedWriteHalf,
     bytes: &[u8],
@@ -136,11 +136,11 @@ async fn send(
 }
 
 async fn pass_on(interim: &RawResponse, client: &mut (impl AsyncWrite + Unpin)) {
-    // The client may be gone. What the VMM does with its request is recorded all the same.
+    // The client may have closed its connection. The request is recorded all the same.
     let _ = client.write_all(&interim.bytes).await;
 }
 
-/// A connection that ended is no error here: it is one of the things that a VMM does.
+/// Returns `None` if the VMM ended the connection. That is not an error: it is recorded as the answer.
 fn reply(response: Reply) -> Reply {
     match response {
         Err(error) if error.kind() != io::ErrorKind::InvalidData => Ok(None),

@@ -1,7 +1,7 @@
-//! Reads HTTP/1.1 as a VMM speaks it: heads and bodies with a length, whole and bounded.
+//! [`Reader`] reads HTTP/1.1 messages as a VMM writes them: heads, and bodies with a length, within limits on size.
 //!
-//! Not hyper: a recording must see the bytes that a VMM sends (an empty reason, no date, a body that is not what its
-//! type says).
+//! This is not hyper, because a recording must have the bytes that a VMM sends: an empty reason phrase, no date, and a
+//! body that may not have the form that its `Content-Type` names.
 
 use std::io;
 
@@ -11,42 +11,44 @@ const MAX_HEAD: usize = 16 * 1024;
 const MAX_BODY: usize = 16 * 1024 * 1024;
 const MAX_HEADERS: usize = 64;
 
-/// The head of a request, whose body may still be on its way. Its bytes are at the front of the reader's buffer.
+/// The head of a request whose body may not have come yet. The bytes of the head are at the front of the reader's
+/// buffer.
 #[derive(Debug)]
 pub(super) struct RequestHead {
     pub(super) method: String,
     pub(super) path: String,
-    /// The body's length, in bytes.
+    /// The length of the body, in bytes.
     pub(super) body: usize,
-    /// Whether it has the header `Expect`: the client may wait for an interim response before it sends the body.
+    /// Whether the head has `Expect`: the client may then wait for an interim response before it sends the body.
     pub(super) expects: bool,
-    /// Its own length, in bytes.
+    /// The length of the head, in bytes.
     bytes: usize,
 }
 
-/// A request as it was read.
+/// A request, with its bytes.
 #[derive(Debug, PartialEq)]
 pub(crate) struct RawRequest {
     pub(super) method: String,
     pub(super) path: String,
     pub(crate) body: Vec<u8>,
-    /// All its bytes, to be passed on.
+    /// All bytes of the request, to be passed on.
     pub(super) bytes: Vec<u8>,
 }
 
-/// A response as it was read.
+/// A response, with its bytes.
 #[derive(Debug, PartialEq)]
 pub(crate) struct RawResponse {
     pub(crate) status: u16,
-    /// The header lines without `Content-Length`.
+    /// The header lines except `Content-Length`.
     pub(super) headers: Vec<String>,
     pub(crate) body: Vec<u8>,
-    /// All its bytes, to be passed on.
+    /// All bytes of the response, to be passed on.
     pub(super) bytes: Vec<u8>,
 }
 
 impl RawResponse {
-    /// Whether the answer is still to come (RFC 9110, section 15.2). 101 is the last response of its connection.
+    /// Whether this is an interim response and the answer is still to come (RFC 9110, section 15.2). A response with
+    /// status 101 is not: it is the last one of its connection.
     pub(super) fn is_interim(&self) -> bool {
         matches!(self.status, 100..=199) && self.status != SWITCHING_PROTOCOLS
     }
@@ -73,12 +75,12 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         &mut self.stream
     }
 
-    /// The head of the next request; `None` when the stream ends before one begins.
+    /// Reads the head of the next request. `None` if the stream ends before a request begins.
     ///
     /// # Errors
     ///
-    /// `UnexpectedEof` when the stream ends inside one; `InvalidData` when it isn't HTTP/1.1 with a length, or is
-    /// too large.
+    /// `UnexpectedEof` if the stream ends within a head. `InvalidData` if the head is not HTTP/1.1, if its body has no
+    /// length, or if either is too large.
     pub(super) async fn request_head(&mut self) -> io::Result<Option<RequestHead>> {
         loop {
             let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
@@ -101,22 +103,22 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         }
     }
 
-    /// The bytes of a head that was just read.
+    /// Returns the bytes of a head that was just read.
     pub(super) fn bytes_of(&self, head: &RequestHead) -> &[u8] {
         &self.buffer[..head.bytes]
     }
 
-    /// Whether all of the body has come.
+    /// Whether the whole body has come.
     pub(super) fn has_body_of(&self, head: &RequestHead) -> bool {
         self.buffer.len() >= head.bytes + head.body
     }
 
-    /// Waits until all of the body has come. Nothing is lost when this is dropped before.
+    /// Waits until the whole body has come. This may be cancelled: no bytes are lost.
     pub(super) async fn await_body(&mut self, head: &RequestHead) -> io::Result<()> {
         self.fill(head.bytes + head.body).await
     }
 
-    /// The whole request of a head that was just read.
+    /// Reads the rest of the request whose head was just read.
     pub(super) async fn rest_of(&mut self, head: RequestHead) -> io::Result<RawRequest> {
         let (body, bytes) = self.message(head.bytes, head.body).await?;
         Ok(RawRequest {
@@ -127,7 +129,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         })
     }
 
-    /// The next response that is an answer: interim responses before it are skipped. Else as
+    /// Reads the next response that is not an interim one. Interim responses are skipped. Otherwise as
     /// [`response`](Reader::response).
     pub(crate) async fn answer(&mut self) -> io::Result<Option<RawResponse>> {
         loop {
@@ -138,8 +140,8 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         }
     }
 
-    /// The next response, be it interim or the answer; `None` when the stream ends before one begins. Nothing is lost
-    /// when this is dropped before. Errors as for a request.
+    /// Reads the next response, which may be an interim one. `None` if the stream ends before a response begins. This
+    /// may be cancelled: no bytes are lost. The errors are those of [`request_head`](Reader::request_head).
     pub(super) async fn response(&mut self) -> io::Result<Option<RawResponse>> {
         loop {
             let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
@@ -157,9 +159,10 @@ impl<S: AsyncRead + Unpin> Reader<S> {
                     })
                     .collect();
                 let length = match status {
-                    // These end with their head, whatever length it has (RFC 9112, section 6.3).
+                    // These responses have no body, whatever length their head gives (RFC 9112, section 6.3).
                     100..=199 | 204 | 304 => 0,
-                    // Without a length there is no body: a VMM never ends one by closing.
+                    // A response without a length has no body: a VMM never marks the end of a body by closing the
+                    // connection.
                     _ => content_length(response.headers)?.unwrap_or(0),
                 };
                 let (body, bytes) = self.message(head, length).await?;
@@ -176,10 +179,10 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         }
     }
 
-    /// Reads more of a head; `false` at the end of the stream, if nothing of a head was there.
+    /// Reads more of a head. Returns `false` if the stream ended before the head began.
     async fn more_of_head(&mut self) -> io::Result<bool> {
         if self.buffer.len() > MAX_HEAD {
-            return Err(invalid("the head is too large"));
+            return Err(invalid(format!("the head is larger than {MAX_HEAD} bytes")));
         }
         match self.stream.read_buf(&mut self.buffer).await? {
             0 if self.buffer.is_empty() => Ok(false),
@@ -188,7 +191,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         }
     }
 
-    /// Takes one message off the buffer, whose head is already there: its body, and all of it.
+    /// Takes a message whose head is in the buffer. Returns its body, and all of its bytes.
     async fn message(&mut self, head: usize, length: usize) -> io::Result<(Vec<u8>, Vec<u8>)> {
         let end = head + length;
         self.fill(end).await?;
@@ -197,7 +200,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         Ok((bytes[head..].to_vec(), bytes))
     }
 
-    /// Reads until so many bytes are in the buffer.
+    /// Reads until the buffer has `length` bytes.
     async fn fill(&mut self, length: usize) -> io::Result<()> {
         while self.buffer.len() < length {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
@@ -212,16 +215,16 @@ fn content_length(headers: &[httparse::Header<'_>]) -> io::Result<Option<usize>>
     let mut length = None;
     for header in headers {
         if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            return Err(invalid("a body without a length"));
+            return Err(invalid("the message has `Transfer-Encoding` and no length"));
         }
         if header.name.eq_ignore_ascii_case("content-length") {
             let value = std::str::from_utf8(header.value).map_err(invalid)?;
             let value = value.parse().map_err(invalid)?;
             if value > MAX_BODY {
-                return Err(invalid("the body is too large"));
+                return Err(invalid(format!("the body is larger than {MAX_BODY} bytes")));
             }
             if length.replace(value).is_some_and(|other| other != value) {
-                return Err(invalid("two lengths"));
+                return Err(invalid("the message has two different lengths"));
             }
         }
     }
@@ -237,7 +240,7 @@ mod tests {
     use super::super::response::CONTINUE;
     use super::*;
 
-    /// Hands out one byte at a time, the worst way in which a stream may arrive.
+    /// Reads requests from a stream that returns one byte at a time.
     async fn requests(text: &str) -> io::Result<Vec<RawRequest>> {
         let mut all = Vec::new();
         let bytes: Vec<_> = text
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pipelined_requests_come_apart() {
+    async fn pipelined_requests_are_read_one_by_one() {
         let found = requests(
             "PUT /a HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}GET /b HTTP/1.1\r\nhost: x\r\n\r\n",
         )
@@ -289,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_cut_or_not_http_is_an_error() {
+    async fn a_cut_or_malformed_request_is_an_error() {
         use io::ErrorKind::{InvalidData, UnexpectedEof};
         let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(MAX_HEAD + 1));
         let cases = [
@@ -349,7 +352,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_has_no_body_ends_with_its_head() {
+    async fn a_response_without_a_body_ends_with_its_head() {
         for status in ["204", "304"] {
             let head = format!("HTTP/1.1 {status} \r\nContent-Length: 400\r\n\r\n");
             let mut reader = Reader::new(head.as_bytes());

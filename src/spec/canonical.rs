@@ -1,4 +1,5 @@
-//! The canonical form: an OpenAPI document in JSON, sorted, without prose, the same bytes for the same contract.
+//! Writes a [`Contract`] in its canonical form: an OpenAPI document in JSON with sorted keys and without prose. Equal
+//! contracts give the same bytes.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +8,11 @@ use serde_json::{Map, Value, json};
 use super::{Body, Content, Contract, Endpoint, Response, Schema, Shape};
 
 impl Contract {
-    /// The contract as an OpenAPI 3.0 document in JSON. Reading it back with [`read`](super::read) gives an equal
-    /// contract, and writing that gives the same bytes.
+    /// Returns the contract as an OpenAPI 3.0 document in JSON, with a newline at its end. [`read`](super::read) of
+    /// that text gives an equal contract, and the canonical form of that contract has the same bytes.
     ///
-    /// `title` and `description` are there, and empty of meaning, only where OpenAPI requires them.
+    /// OpenAPI requires a `title` and a `description` in some places. The canonical form writes fixed or empty texts
+    /// there.
     pub fn canonical(&self) -> String {
         let mut text = format!("{:#}", sorted(self.document()));
         text.push('\n');
@@ -77,7 +79,7 @@ fn content(content: &Content) -> Value {
     Value::Object(content.collect())
 }
 
-/// One schema as a document has it.
+/// Returns `schema` as it is written in an OpenAPI document.
 pub(super) fn schema(schema: &Schema) -> Value {
     let mut value = shape(&schema.shape);
     if let Some(default) = &schema.default {
@@ -142,12 +144,13 @@ fn shape(shape: &Shape) -> Value {
     value
 }
 
-/// The texts as a list, unless there are none: an empty `required` is not allowed.
+/// Returns the texts as a JSON list, or `None` if there are none: OpenAPI does not allow an empty `required`.
 fn list(texts: &BTreeSet<String>) -> Option<Value> {
     (!texts.is_empty()).then(|| texts.iter().cloned().collect())
 }
 
-/// Sorted even where another crate of the build has asked serde_json to keep keys in the order of insertion.
+/// Sorts the keys of all objects. This is needed because another crate of the build may enable serde_json's
+/// `preserve_order` feature, which keeps keys in the order of insertion.
 fn sorted(mut document: Value) -> Value {
     document.sort_all_objects();
     document

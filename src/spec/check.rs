@@ -1,34 +1,34 @@
-//! Whether the corrections fit the contracts, all of them.
+//! [`check`] tests whether a list of corrections fits the contracts of all releases.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Contract, CorrectionError, Corrections, Error, Release, Sources, load};
 
-/// The name of the list of corrections beside the contracts.
+/// The file name of the list of corrections, which lies in the same folder as the contracts.
 pub const CORRECTIONS: &str = "corrections.toml";
 
-/// How a list of corrections fits the contracts.
+/// How well a list of corrections fits the contracts.
 #[derive(Debug)]
 pub struct Fit {
-    /// What keeps the corrections from working on each contract; empty where they do.
+    /// For each contract, the corrections that fail on it. The list is empty if all corrections apply.
     pub contracts: BTreeMap<Release, Vec<CorrectionError>>,
-    /// Changes that hold for no contract.
+    /// The changes whose range holds none of the releases that have a contract.
     pub idle: Vec<CorrectionError>,
 }
 
 impl Fit {
-    /// Whether every correction works on every contract that it holds for, and on one at least.
+    /// Whether every correction applies to each contract in its range, and each range holds at least one contract.
     pub fn is_good(&self) -> bool {
         self.idle.is_empty() && self.contracts.values().all(Vec::is_empty)
     }
 }
 
-/// Reads the contracts in `folder`, as their documents have them: those that `sources.toml` lists.
+/// Reads the contracts that `sources.toml` lists in `folder`, without corrections.
 ///
 /// # Errors
 ///
-/// Every variant of [`Error`].
+/// Every variant of [`Error`]. [`Error::Sources`] is for `sources.toml`, the others are for any of the files.
 pub fn contracts(folder: &Path) -> Result<BTreeMap<Release, Contract>, Error> {
     Sources::read(folder)?
         .release
@@ -40,12 +40,12 @@ pub fn contracts(folder: &Path) -> Result<BTreeMap<Release, Contract>, Error> {
         .collect()
 }
 
-/// Tries the corrections in `folder` on each contract there.
+/// Applies the corrections in `folder` to each contract there, and reports those that fail.
 ///
 /// # Errors
 ///
-/// As [`Corrections::read`] and [`contracts`] have them, for files that can't be read. A correction that doesn't fit
-/// is no error here, it is what is asked for.
+/// [`CorrectionError::File`], [`CorrectionError::Syntax`] and [`CorrectionError::NameTaken`], if a file can't be read.
+/// A correction that doesn't apply is not an error of this function: it is listed in the returned [`Fit`].
 pub fn check(folder: &Path) -> Result<Fit, CorrectionError> {
     let corrections = Corrections::read(&folder.join(CORRECTIONS))?;
     let contracts = contracts(folder)?;

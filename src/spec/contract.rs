@@ -1,4 +1,4 @@
-//! The contract of one release.
+//! The data model of an API: [`Contract`] with its endpoints and schemas.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,26 +7,27 @@ use serde_json::{Number, Value};
 
 use super::{Invalid, Release, references};
 
-/// The API of one release: what can be asked, with what, and what comes back.
+/// The API of one release: its endpoints, the bodies that they take, and their responses.
 ///
-/// Everything is kept in ordered maps, so two contracts compare and print the same way on every machine.
+/// All maps are ordered, so two contracts compare and print the same way on every machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contract {
-    /// The release that this is the contract of. An upstream document does not say: its `info.version` is `0.3.0` in
-    /// every release, so the importer names it.
+    /// The release that has this API. An upstream document does not name its release: `info.version` is `0.3.0` in
+    /// every release. The importer sets this field.
     pub release: Release,
-    /// The addresses that every path is relative to: `http://localhost/api/v1`. A variable of an address is replaced by
-    /// each of its values. A document without any means `/`.
+    /// The addresses that every path is relative to, for example `http://localhost/api/v1`. An address with variables
+    /// is listed once for each combination of their values. A document that lists no server has `/`, as OpenAPI says.
     pub servers: Vec<String>,
     /// The endpoints by path (`/vm.info`) and method.
     pub paths: BTreeMap<String, BTreeMap<Method, Endpoint>>,
-    /// The named schemas.
+    /// The named schemas of the document (`#/components/schemas`).
     pub schemas: BTreeMap<String, Schema>,
 }
 
 impl Contract {
-    /// The base paths of `endpoint`, which is one of this contract's: the paths of its addresses, or of the contract's
-    /// where it has none of its own. Each is empty, or starts with a slash and ends without one: `/api/v1`.
+    /// Returns the base paths of `endpoint`, which must belong to this contract. They are the paths of the endpoint's
+    /// own addresses, or of the contract's addresses if the endpoint has none. Each base path is empty, or starts with
+    /// a slash and ends without one: `/api/v1`.
     pub fn base_paths(&self, endpoint: &Endpoint) -> BTreeSet<String> {
         let servers = match endpoint.servers.is_empty() {
             true => &self.servers,
@@ -35,20 +36,20 @@ impl Contract {
         servers.iter().map(|server| base_path(server)).collect()
     }
 
-    /// Checks that every reference leads to a schema, and not round in a circle. A contract that was read has passed
-    /// this.
+    /// Checks that every reference leads to a schema and that no references form a cycle. The functions that read a
+    /// contract make this check; a contract that was changed afterwards may need it.
     ///
     /// # Errors
     ///
-    /// [`Problem::DanglingReference`](super::Problem::DanglingReference) and
-    /// [`Problem::ReferenceCycle`](super::Problem::ReferenceCycle), with the first such place.
+    /// [`Problem::DanglingReference`](super::Problem::DanglingReference) or
+    /// [`Problem::ReferenceCycle`](super::Problem::ReferenceCycle), for the first such place.
     pub fn check_references(&self) -> Result<(), Invalid> {
         references::check(self)
     }
 }
 
-/// The path of a server's address, without slashes at the end. What comes before it, scheme and host, says how a
-/// server is reached, and the api-socket makes that meaningless.
+/// Returns the path of a server's address, without slashes at its end. The scheme and the host are dropped, because the
+/// client always connects to the api-socket.
 fn base_path(address: &str) -> String {
     let address = address.split(['?', '#']).next().unwrap_or_default();
     let relative = match address.split_once("//") {
@@ -57,7 +58,8 @@ fn base_path(address: &str) -> String {
         }
         _ => address,
     };
-    // A relative address is relative to the document's own, whose path no contract knows: the root stands for it.
+    // The address may be relative to the URL of the document itself. That URL is not known, so its path is taken as
+    // `/`.
     let mut steps: Vec<&str> = Vec::new();
     for step in relative.split('/') {
         match step {
@@ -121,15 +123,15 @@ pub struct Endpoint {
     pub responses: BTreeMap<u16, Response>,
     /// The responses to every other status (`default`), or to those of one class (`4XX`).
     pub fallbacks: BTreeMap<String, Response>,
-    /// Whether the document advises against it.
+    /// Whether the document marks the endpoint as deprecated.
     pub deprecated: bool,
-    /// The addresses that its path is relative to, where they are not the contract's; else empty. As
-    /// [`Contract::servers`] otherwise.
+    /// The addresses that the endpoint's path is relative to, in the form of [`Contract::servers`]. The list is empty
+    /// if the endpoint uses those of the contract.
     pub servers: Vec<String>,
 }
 
 impl Endpoint {
-    /// Every response by its key in a document: a status, a class of statuses, or `default`.
+    /// Returns every response by its key in a document: a status, a class of statuses (`4XX`), or `default`.
     pub fn all_responses(&self) -> BTreeMap<String, &Response> {
         let known = self.responses.iter();
         let known = known.map(|(status, response)| (status.to_string(), response));
@@ -142,42 +144,42 @@ impl Endpoint {
 /// The body of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
-    /// Whether the endpoint refuses a request without it.
+    /// Whether the endpoint refuses a request without a body.
     pub required: bool,
-    /// What it holds.
+    /// The schema of the body, by media type.
     pub content: Content,
 }
 
-/// The response with one status.
+/// The response of an endpoint with one status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
-    /// What it holds; empty for a response without a body.
+    /// The schema of the body, by media type. Empty for a response without a body.
     pub content: Content,
 }
 
 /// Schemas by media type (`application/json`).
 pub type Content = BTreeMap<String, Schema>;
 
-/// What a value may be.
+/// The values that are allowed at one place of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schema {
-    /// The kind of value, with the facts that belong to that kind.
+    /// The type of the value, with the facts that only this type has.
     pub shape: Shape,
-    /// The value that the server takes when none is given.
+    /// The value that the server uses if the request has none.
     pub default: Option<Value>,
-    /// Whether `null` is allowed too.
+    /// Whether `null` is allowed in addition.
     pub nullable: bool,
-    /// Whether the document advises against it.
+    /// Whether the document marks the value as deprecated.
     pub deprecated: bool,
-    /// What restricts it further, by keyword, as the document has it: `pattern`, `maxItems`, `readOnly`. No document
-    /// of upstream's has any; [`CONSTRAINTS`](Schema::CONSTRAINTS) are those that are understood.
+    /// Further restrictions by keyword, with the value that the document has: `pattern`, `maxItems`, `readOnly`. No
+    /// upstream document has any so far. [`CONSTRAINTS`](Schema::CONSTRAINTS) lists the keywords that are understood.
     pub constraints: BTreeMap<&'static str, Value>,
 }
 
 impl Schema {
-    /// The keywords that [`constraints`](Schema::constraints) may have. `enum` is there for what is no text,
-    /// `additionalProperties` for an object that takes no others, and `format`, `minimum` and `maximum` for a value of
-    /// any type, of which they restrict some.
+    /// The keywords that [`constraints`](Schema::constraints) may have. Some of them have a field elsewhere for the
+    /// usual case: `enum` is here for values that are not strings, `additionalProperties` for an object that takes no
+    /// unnamed properties, and `format`, `minimum` and `maximum` for a schema without a type.
     pub const CONSTRAINTS: [&'static str; 18] = [
         "additionalProperties",
         "enum",
@@ -199,7 +201,7 @@ impl Schema {
         "writeOnly",
     ];
 
-    /// A schema of `shape` with no other facts.
+    /// Creates a schema of `shape` with no other facts.
     pub fn new(shape: Shape) -> Schema {
         Schema {
             shape,
@@ -210,13 +212,13 @@ impl Schema {
         }
     }
 
-    /// A reference to the named schema `name`.
+    /// Creates a reference to the named schema `name`.
     pub fn reference(name: impl Into<String>) -> Schema {
         Schema::new(Shape::Reference(name.into()))
     }
 }
 
-/// The kind of a value.
+/// The type of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// Any JSON value.
@@ -225,27 +227,27 @@ pub enum Shape {
     Boolean,
     /// A whole number.
     Integer {
-        /// Its width: `int64`, `uint8`; absent where the document leaves it open.
+        /// The width: `int64`, `uint8`. `None` if the document does not give one.
         format: Option<String>,
         /// The least value.
         minimum: Option<Number>,
         /// The greatest value.
         maximum: Option<Number>,
     },
-    /// A number that need not be whole.
+    /// A number that may have a fraction.
     Number {
-        /// Its precision: `float`, `double`.
+        /// The precision: `float`, `double`.
         format: Option<String>,
         /// The least value.
         minimum: Option<Number>,
         /// The greatest value.
         maximum: Option<Number>,
     },
-    /// A text.
+    /// A string.
     String {
-        /// How the text is to be read, for instance `date-time`.
+        /// How the string is to be read, for instance `date-time`.
         format: Option<String>,
-        /// The only values allowed; empty when every text is.
+        /// The only values that are allowed. Empty if every string is allowed.
         values: BTreeSet<String>,
     },
     /// A list of values of one schema.
@@ -254,17 +256,18 @@ pub enum Shape {
     Object {
         /// The properties by their name on the wire.
         properties: BTreeMap<String, Schema>,
-        /// The names that must be present. A document may name one here that it has no property for (v52 does).
+        /// The names that must be present. A document may list a name here that is not among its properties: v52.0
+        /// does.
         required: BTreeSet<String>,
     },
-    /// An object with any keys, whose values all have one schema.
+    /// An object with any keys, all of whose values have one schema.
     Map(Box<Schema>),
-    /// The schema of this name in [`Contract::schemas`].
+    /// A reference to the schema of this name in [`Contract::schemas`].
     Reference(String),
 }
 
 impl Shape {
-    /// The name of the kind, as the document spells it.
+    /// Returns the name of the type as an OpenAPI document writes it.
     pub const fn kind(&self) -> &'static str {
         match self {
             Shape::Any => "any",

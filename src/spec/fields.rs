@@ -1,4 +1,5 @@
-//! Taking a mapping apart so that no keyword is overlooked.
+//! Reads the mappings of a document so that no keyword is overlooked: [`Place`] is a value with its JSON pointer, and
+//! [`Fields`] are the keywords of one mapping.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +7,12 @@ use serde_json::{Map, Value};
 
 use super::{Invalid, Problem};
 
-/// `key` as a step of a JSON pointer.
+/// Escapes `key` as one step of a JSON pointer.
 pub(crate) fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
-/// A place in a document: a value with its JSON pointer.
+/// A value in a document, with its JSON pointer.
 #[derive(Clone)]
 pub(super) struct Place<'a> {
     pub(super) value: &'a Value,
@@ -26,7 +27,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// The place at `key` below this one, whose value is `value`.
+    /// Returns the place with the value `value` at `key` below this one.
     pub(super) fn child(&self, key: &str, value: &'a Value) -> Place<'a> {
         Place {
             value,
@@ -46,7 +47,7 @@ impl<'a> Place<'a> {
             Value::Null => "nothing".to_owned(),
             Value::Array(_) => "a list".to_owned(),
             Value::Object(_) => "a mapping".to_owned(),
-            // Enough to recognise it by, and not a whole file of it.
+            // The value may be long: its beginning is enough to recognise it.
             scalar => format!("`{:.60}`", scalar.to_string()),
         };
         self.invalid(Problem::Expected { expected, found })
@@ -58,7 +59,7 @@ impl<'a> Place<'a> {
             .ok_or_else(|| self.expected("a mapping"))
     }
 
-    /// The entries of a mapping with free keys.
+    /// Returns the entries of a mapping whose keys are not keywords.
     pub(super) fn entries(&self) -> Result<impl Iterator<Item = (&'a str, Place<'a>)>, Invalid> {
         let mapping = self.mapping()?;
         Ok(mapping
@@ -66,7 +67,7 @@ impl<'a> Place<'a> {
             .map(|(key, value)| (key.as_str(), self.child(key, value))))
     }
 
-    /// The mapping's keywords, to be taken one by one.
+    /// Returns the keywords of the mapping, to be taken one by one.
     pub(super) fn fields(&self) -> Result<Fields<'a>, Invalid> {
         Ok(Fields {
             mapping: self.mapping()?,
@@ -91,9 +92,9 @@ impl<'a> Place<'a> {
             .ok_or_else(|| self.expected("a number"))
     }
 
-    /// A length or a number of things, which may be written `10.0`.
+    /// Reads a length or a number of items, which may be written with a fraction of zero (`10.0`).
     pub(super) fn count(&self) -> Result<u64, Invalid> {
-        // Up to 2^53 every whole number is exact.
+        // An `f64` holds every whole number up to 2^53 exactly.
         let exact = |number: &f64| {
             number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(number)
         };
@@ -109,7 +110,7 @@ impl<'a> Place<'a> {
             .ok_or_else(|| self.expected("a whole number that is not negative"))
     }
 
-    /// The items of a list.
+    /// Returns the items of a list.
     pub(super) fn list(&self) -> Result<impl Iterator<Item = Place<'a>>, Invalid> {
         let list = self
             .value
@@ -121,12 +122,12 @@ impl<'a> Place<'a> {
             .map(|(index, value)| self.child(&index.to_string(), value)))
     }
 
-    /// A list of texts, each of which may be there once.
+    /// Reads a list of strings without repetition.
     pub(super) fn texts(&self) -> Result<BTreeSet<String>, Invalid> {
         self.texts_or_null(false)
     }
 
-    /// As [`texts`](Place::texts); where the value may be null, a list of the allowed ones may say so too.
+    /// As [`texts`](Place::texts). If the value is `nullable`, the list may also hold `null`.
     pub(super) fn texts_or_null(&self, nullable: bool) -> Result<BTreeSet<String>, Invalid> {
         if !self.value.is_array() {
             return Err(self.expected("a list of texts"));
@@ -144,7 +145,7 @@ impl<'a> Place<'a> {
     }
 
     pub(super) fn status(&self, key: &str) -> Result<u16, Invalid> {
-        // `u16::from_str` also takes a sign and leading zeros, which would give one status two names.
+        // `u16::from_str` also accepts a sign and leading zeros, so one status could have two spellings.
         let digits = key.bytes().all(|byte| byte.is_ascii_digit()) && key.len() == 3;
         digits
             .then(|| key.parse().ok())
@@ -160,8 +161,8 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The keywords of one mapping. [`finish`](Fields::finish) fails when one was never taken, unless it is an extension
-/// (`x-internal`), to which OpenAPI gives no meaning.
+/// The keywords of one mapping. [`finish`](Fields::finish) fails if a keyword was not taken. Extensions (`x-internal`)
+/// are ignored, because OpenAPI gives them no meaning.
 pub(super) struct Fields<'a> {
     mapping: &'a Map<String, Value>,
     place: Place<'a>,
@@ -181,7 +182,7 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| self.place.invalid(Problem::MissingKeyword(keyword)))
     }
 
-    /// Takes keywords that hold no fact, whatever their value.
+    /// Takes keywords that carry no fact of the contract, with any value.
     pub(super) fn drop_prose(&mut self, keywords: &'static [&'static str]) {
         self.taken.extend(keywords);
     }

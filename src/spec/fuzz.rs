@@ -1,10 +1,11 @@
-//! Fuzz target.
+//! The fuzz target for OpenAPI documents.
 
 use std::path::Path;
 
 use super::{Release, load};
 
-/// An OpenAPI document. A contract that is read, written in the canonical form and read again is the same contract.
+/// Reads `bytes` as an OpenAPI document. If that succeeds, writing it in canonical form and reading it again must give
+/// the same contract.
 pub(crate) fn contract(bytes: &[u8]) {
     let path = Path::new("document");
     let Ok(contract) = load::from_bytes(path, bytes, Some(Release::UNNAMED)) else {

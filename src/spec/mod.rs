@@ -1,5 +1,5 @@
-//! The VMM's API contract as data: reading an OpenAPI document, its canonical form, and the reviewed corrections
-//! where the server differs from its document.
+//! The API of the VMM as data. [`Contract`] is the API of one release, read from an OpenAPI document, and
+//! [`Corrections`] are the reviewed places where the server differs from its document.
 //!
 //! ```text
 //! upstream YAML --read--> Contract --canonical--> api-spec/v53.0.json --read--> Contract
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A [`Contract`] holds facts only: paths, methods, schemas, property names, types, formats, bounds, defaults and
-//! statuses. Descriptions, summaries and operation identifiers are dropped when a document is read. This module uses
-//! nothing else of the crate.
+//! statuses. The loader drops descriptions, summaries and operation identifiers. This module uses no other module of
+//! the crate.
 
 mod canonical;
 mod check;

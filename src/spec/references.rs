@@ -1,4 +1,4 @@
-//! Every reference leads to a schema, and not round in a circle.
+//! Checks that every reference of a contract leads to a schema, and that no references form a cycle.
 
 use std::collections::BTreeSet;
 
@@ -15,36 +15,38 @@ pub(super) fn check(contract: &Contract) -> Result<(), Invalid> {
             let answers = answers.chain(endpoint.fallbacks.values());
             let answers = answers.map(|response| &response.content);
             for schema in bodies.chain(answers).flat_map(|content| content.values()) {
-                resolve(contract, schema, &pointer)?;
+                check_names(contract, schema, &pointer)?;
             }
         }
     }
     for (name, schema) in &contract.schemas {
         let pointer = format!("/components/schemas/{}", escaped(name));
-        resolve(contract, schema, &pointer)?;
+        check_names(contract, schema, &pointer)?;
     }
-    progress(contract)
+    check_cycles(contract)
 }
 
-/// Every name inside `schema` is known.
-fn resolve(contract: &Contract, schema: &Schema, pointer: &str) -> Result<(), Invalid> {
+/// Checks that the contract has every schema that `schema` refers to.
+fn check_names(contract: &Contract, schema: &Schema, pointer: &str) -> Result<(), Invalid> {
     match &schema.shape {
         Shape::Reference(name) if !contract.schemas.contains_key(name) => Err(Invalid {
             pointer: pointer.to_owned(),
             problem: Problem::DanglingReference(format!("#/components/schemas/{name}")),
         }),
-        Shape::Array(items) => resolve(contract, items, &format!("{pointer}/items")),
-        Shape::Map(values) => resolve(contract, values, &format!("{pointer}/additionalProperties")),
+        Shape::Array(items) => check_names(contract, items, &format!("{pointer}/items")),
+        Shape::Map(values) => {
+            check_names(contract, values, &format!("{pointer}/additionalProperties"))
+        }
         Shape::Object { properties, .. } => properties.iter().try_for_each(|(name, schema)| {
             let pointer = format!("{pointer}/properties/{}", escaped(name));
-            resolve(contract, schema, &pointer)
+            check_names(contract, schema, &pointer)
         }),
         _ => Ok(()),
     }
 }
 
-/// Following references from any name ends at something that is not a reference. Each name is followed once.
-fn progress(contract: &Contract) -> Result<(), Invalid> {
+/// Checks that a chain of references ends, starting from each named schema. Each name is followed once.
+fn check_cycles(contract: &Contract) -> Result<(), Invalid> {
     let mut ended = BTreeSet::new();
     for name in contract.schemas.keys() {
         let mut chain = Vec::new();

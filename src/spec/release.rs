@@ -1,11 +1,12 @@
-//! The name of a release, as its tag has it.
+//! [`Release`]: a release of Cloud Hypervisor, named by its tag.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A release of Cloud Hypervisor by its tag: `v53.0`. Ordered by number, so `v9.0` comes before `v53.0`.
+/// A release of Cloud Hypervisor, named by its tag: `v53.0`. Releases are ordered by number, so `v9.0` is before
+/// `v53.0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Release {
@@ -16,11 +17,11 @@ pub struct Release {
 }
 
 impl Release {
-    /// Stands for the release of a document that doesn't say of which it is. No tag has this name.
+    /// The release of a document that doesn't name its release. No tag of upstream has this value.
     pub const UNNAMED: Release = Release { major: 0, minor: 0 };
 }
 
-/// A text is not the tag of a release.
+/// The text is not the tag of a release.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not the tag of a release: expected `v`, a number, a dot and a number, as in v53.0"
@@ -31,7 +32,7 @@ impl FromStr for Release {
     type Err = ParseReleaseError;
 
     fn from_str(tag: &str) -> Result<Self, Self::Err> {
-        // `u16::from_str` also takes a sign and leading zeros, which would give one release two names.
+        // `u16::from_str` also accepts a sign and leading zeros, so one release could have two spellings.
         let number = |digits: &str| match digits.as_bytes() {
             [b'0'] | [b'1'..=b'9', ..] => digits.parse::<u16>().ok(),
             _ => None,

@@ -1,4 +1,4 @@
-//! Where each contract came from, and the import that writes both.
+//! [`Sources`] records the upstream file of each contract; [`import`] writes both a contract and its record.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,14 +12,14 @@ use super::{Contract, Error, Release, load, tree};
 /// The path of the API document in the upstream repository.
 const UPSTREAM_FILE: &str = "vmm/src/api/openapi/cloud-hypervisor.yaml";
 
-/// The name of the list beside the contracts.
+/// The name of the file that lists the sources, in the same folder as the contracts.
 const FILE_NAME: &str = "sources.toml";
 
-/// The upstream files that the contracts were derived from: `sources.toml`.
+/// The content of `sources.toml`: the upstream files that the contracts were derived from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sources {
-    /// The source of each release's contract.
+    /// The source of each contract, by the tag of its release.
     #[serde(default)]
     pub release: BTreeMap<String, Source>,
 }
@@ -28,9 +28,9 @@ pub struct Sources {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// The tag.
+    /// The release of the file.
     pub tag: Release,
-    /// The commit that the tag names, in 40 hexadecimal digits, if it was given.
+    /// The commit of the tag, as 40 hexadecimal digits, if the importer was given one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
     /// The path of the file in the upstream repository.
@@ -40,11 +40,12 @@ pub struct Source {
 }
 
 impl Sources {
-    /// Reads the list in the directory `from`; empty when there is none yet.
+    /// Reads `sources.toml` in the directory `from`. Returns an empty list if the file doesn't exist.
     ///
     /// # Errors
     ///
-    /// [`Error::File`], [`Error::TooLarge`], or [`Error::Sources`] for a file that isn't such a list.
+    /// [`Error::File`] and [`Error::TooLarge`] if it can't be read, and [`Error::Sources`] if it doesn't have the form
+    /// of such a list.
     pub fn read(from: &Path) -> Result<Sources, Error> {
         let path = from.join(FILE_NAME);
         if !path.exists() {
@@ -66,10 +67,11 @@ impl Sources {
     }
 }
 
-/// Derives the contract of `release` from the document `upstream`, and writes `<release>.json` and its entry of
-/// `sources.toml` into the directory `into`. Nothing is written when the document isn't understood.
+/// Derives the contract of `release` from the document `upstream`. Writes the contract to `<release>.json` and its
+/// source to `sources.toml`, both in the directory `into`. If the document can't be read as a contract, nothing is
+/// written.
 ///
-/// Returns the contract and the file it was written to.
+/// Returns the contract and the path of its file.
 ///
 /// # Errors
 ///
@@ -105,15 +107,15 @@ pub fn import(
     Ok((contract, path))
 }
 
-/// Writes beside the file first, so that a reader never sees half of it.
+/// Writes a temporary sibling and renames it to `path`, so that a reader never sees a partial file.
 fn write(path: &Path, text: &str) -> Result<(), Error> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    fs::write(&beside, text)
-        .and_then(|()| fs::rename(&beside, path))
+    let mut sibling = path.as_os_str().to_owned();
+    sibling.push(".new");
+    fs::write(&sibling, text)
+        .and_then(|()| fs::rename(&sibling, path))
         .map_err(|source| {
-            // What is left of the attempt is of no use, and whether it goes is not the error to report.
-            let _ = fs::remove_file(&beside);
+            // A failure to remove the temporary sibling is ignored: the error of the write is the one to report.
+            let _ = fs::remove_file(&sibling);
             Error::File {
                 verb: "write",
                 path: path.to_owned(),

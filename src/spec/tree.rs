@@ -1,6 +1,6 @@
-//! A document as a tree of values, read within limits.
+//! Parses a document into a tree of JSON values, within limits on size and time.
 //!
-//! The upstream document has 41 KiB and a few thousand nodes; the limits leave room for it to grow twentyfold.
+//! The upstream document has 41 KiB and a few thousand nodes. The limits allow twenty times as much.
 
 use std::fmt;
 use std::fs::File;
@@ -16,16 +16,16 @@ use serde_json::{Map, Number, Value};
 
 use super::Error;
 
-/// The largest document that is read, in bytes.
+/// The maximum size of a document, in bytes: 1 MiB.
 pub const MAX_DOCUMENT_BYTES: u64 = 1024 * 1024;
 
-/// How long a pipe may take to give all that it has. A file needs none of it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the writer of a pipe may take until it closes the pipe. A regular file is read without waiting.
+const PIPE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Reads the whole of `path` if it has at most [`MAX_DOCUMENT_BYTES`].
+/// Reads the whole file at `path`, which may have at most [`MAX_DOCUMENT_BYTES`].
 ///
-/// The size is looked at before anything is read, and again while reading, because a file may grow and a pipe has no
-/// size at all.
+/// The size is checked before anything is read, and again after reading, because a file may grow and a pipe has no
+/// size.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::File {
         verb: "read",
@@ -38,7 +38,7 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
     };
     let file = File::options()
         .read(true)
-        // To open a named pipe would else wait for a writer, for ever if none comes.
+        // Without this flag, opening a named pipe would block until a writer opens it.
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path)
         .map_err(failed)?;
@@ -46,10 +46,9 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
         return Err(too_large());
     }
     let mut bytes = Vec::new();
-    let until = Instant::now() + PATIENCE;
-    let patient = Patient { file, until };
-    patient
-        .take(MAX_DOCUMENT_BYTES + 1)
+    let until = Instant::now() + PIPE_LIMIT;
+    let file = Patient { file, until };
+    file.take(MAX_DOCUMENT_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
     if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
@@ -58,7 +57,7 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// A file, or a pipe that is given time, but not for ever.
+/// A file or a pipe that is read until a deadline.
 struct Patient {
     file: File,
     until: Instant,
@@ -68,19 +67,22 @@ impl Read for Patient {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let left = self.until.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).map_err(io::Error::other)?;
-        // First of all, because a pipe that nobody has opened for writing yet reads as if it had ended.
+        // Polls first: a read of a pipe that has no writer yet would return 0 bytes, which means the end of the file.
         match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&left))? {
             0 => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("it did not come to its end within {} s", PATIENCE.as_secs()),
+                format!(
+                    "its writer did not close it within {} s",
+                    PIPE_LIMIT.as_secs()
+                ),
             )),
             _ => self.file.read(into),
         }
     }
 }
 
-/// Parses YAML (and so JSON). Keys become strings, and a key that is there twice, also as `200` and `"200"`, is an
-/// error.
+/// Parses YAML, of which JSON is a part. Keys become strings. A repeated key is an error, also if it is once written as
+/// a number and once as a string (`200` and `"200"`).
 pub(super) fn parse(bytes: &[u8]) -> Result<Value, serde_saphyr::Error> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -98,19 +100,19 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value, serde_saphyr::Error> {
             max_alias_expansions_per_anchor: 100,
         },
         merge_keys: serde_saphyr::options::MergeKeyPolicy::Error,
-        // An enum value `Off` is a text.
+        // The enum value `Off` must stay a string; YAML 1.1 reads it as `false`.
         strict_booleans: true,
     };
     serde_saphyr::from_slice_with_options::<Tree>(bytes, options).map(|tree| tree.0)
 }
 
-/// Parses JSON with the same result as [`parse`], and many times as fast. For the documents inside the library, which
-/// need no limits.
+/// Parses JSON with the same result as [`parse`], but many times as fast and without its limits. It is for the
+/// documents inside the library, which are trusted.
 pub(super) fn parse_json(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     serde_json::from_slice::<Tree>(bytes).map(|tree| tree.0)
 }
 
-/// A [`Value`] whose reading is strict about keys.
+/// A [`Value`] whose deserialization refuses repeated keys.
 struct Tree(Value);
 
 impl<'de> serde::Deserialize<'de> for Tree {
@@ -149,7 +151,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Tree, E> {
-        // One form for a number, whichever the parser chose, so that equal numbers compare equal.
+        // Gives equal numbers the same representation, whether the parser reads them as `u64` or as `i64`.
         Ok(Tree(
             u64::try_from(value).map_or_else(|_| value.into(), Value::from),
         ))
@@ -178,7 +180,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
         while let Some(key) = entries.next_key_seed(Key)? {
             let Tree(value) = entries.next_value()?;
             if map.contains_key(&key) {
-                return Err(A::Error::custom(format_args!("key `{key}` is there twice")));
+                return Err(A::Error::custom(format_args!("key `{key}` occurs twice")));
             }
             map.insert(key, value);
         }
@@ -187,7 +189,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
     }
 }
 
-/// A key as a string: a status may be written as a number or in quotes.
+/// A key as a string. A status may be written as a number or in quotes.
 struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {

@@ -1,4 +1,4 @@
-//! Holding a JSON value against a schema.
+//! Checks a JSON value against a schema: [`Contract::validate`].
 
 use std::fmt;
 
@@ -6,63 +6,62 @@ use serde_json::{Number, Value};
 
 use super::{Contract, Schema, Shape};
 
-/// A place at which a value is not what the contract says.
+/// A difference between a value and the contract, with its place in both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// The JSON pointer into the contract: `/components/schemas/VmInfo/properties/state`. A property that the
-    /// contract lacks is named where it would stand.
+    /// The JSON pointer into the contract: `/components/schemas/VmInfo/properties/state`. For a property that the
+    /// contract doesn't have, the pointer is the one that the property would have.
     pub pointer: String,
     /// The JSON pointer into the value: `/config/disks/0/path`.
     pub place: String,
-    /// What is wrong there.
+    /// The difference.
     pub kind: MismatchKind,
 }
 
 /// How a value differs from its schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MismatchKind {
-    /// Another type.
+    /// The value has another type.
     Type {
         /// The type of the schema.
         expected: &'static str,
         /// The type of the value.
         found: &'static str,
     },
-    /// `null` where the schema doesn't allow it.
+    /// The value is `null`, which the schema doesn't allow.
     Null,
-    /// `null` for an optional property whose schema doesn't allow it. Most clients take it for a property that isn't
-    /// there.
+    /// An optional property is `null`, which its schema doesn't allow. Most clients read it as an absent property.
     NullOptional,
-    /// A text that is none of the schema's.
+    /// A string that is not among the values of the schema.
     Value {
-        /// The text.
+        /// The string.
         found: String,
     },
-    /// A number that is outside of what the schema's bounds and format allow.
+    /// A number outside the bounds or the format of the schema.
     Range {
         /// The number.
         found: Number,
-        /// The format or bound that it exceeds.
+        /// The format or the bound that the number violates.
         limit: String,
     },
-    /// A required property is not there.
+    /// A required property is missing.
     Missing {
-        /// Its name.
+        /// The name of the property.
         property: String,
     },
     /// A property that the schema doesn't have.
     Unexpected {
-        /// Its name.
+        /// The name of the property.
         property: String,
     },
 }
 
 impl Contract {
-    /// Every place at which `value` is not what `schema` says, in the order of the value. `pointer` is that of
-    /// `schema` in the contract.
+    /// Returns every place at which `value` differs from `schema`, in the order of the value. `pointer` is the JSON
+    /// pointer of `schema` in the contract.
     ///
-    /// Stricter than OpenAPI in one thing: a property that the schema doesn't name is a mismatch, because what is
-    /// asked here is whether the contract tells everything.
+    /// This check is stricter than OpenAPI in one point: a property that the schema doesn't name is a mismatch. It is
+    /// used to find properties that the contract lacks.
     pub fn validate(&self, schema: &Schema, pointer: &str, value: &Value) -> Vec<Mismatch> {
         let mut found = Vec::new();
         let at = At {
@@ -73,10 +72,10 @@ impl Contract {
         found
     }
 
-    /// The schema that `schema` stands for, and its pointer: references are followed.
+    /// Follows references. Returns the schema that `schema` stands for, with its JSON pointer.
     pub fn resolve<'a>(&'a self, schema: &'a Schema, pointer: &str) -> (&'a Schema, String) {
         let (mut schema, mut pointer) = (schema, pointer.to_owned());
-        // Reading a contract refuses references that lead nowhere or in a circle.
+        // This loop ends: a contract with dangling references or with a cycle of references is refused when it is read.
         while let Shape::Reference(name) = &schema.shape {
             let Some(next) = self.schemas.get(name) else {
                 break;
@@ -175,7 +174,7 @@ impl Contract {
     }
 }
 
-/// A place in the contract and in the value at once.
+/// A place in the contract and in the value.
 #[derive(Clone)]
 struct At {
     pointer: String,
@@ -209,7 +208,7 @@ fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
-/// The name of a value's type, as a document spells it.
+/// The name of a value's JSON type, as OpenAPI writes it.
 fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -232,7 +231,7 @@ fn out_of_range(
         found: number.clone(),
         limit,
     };
-    // Whole numbers of JSON fit here: serde_json reads what is larger as a float.
+    // An `i128` holds every whole number that serde_json reads as one. It reads larger ones as floating-point numbers.
     let whole = |number: &Number| {
         let signed = number.as_i64().map(i128::from);
         signed.or_else(|| number.as_u64().map(i128::from))
@@ -254,7 +253,7 @@ fn out_of_range(
     Some(exceeded(format!("maximum {maximum}")))
 }
 
-/// What fits in a format's width.
+/// Returns the least and the greatest value of an integer format such as `uint8`.
 fn bounds(format: &str) -> Option<(i128, i128)> {
     let (signed, width) = match format.strip_prefix("uint") {
         Some(width) => (false, width),

@@ -1,4 +1,4 @@
-//! What is generated from: the union of the corrected contracts, and what the documents said before.
+//! [`Api`]: the input of the generator, which is the union of the corrected contracts and the uncorrected documents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,31 +10,31 @@ use chv_sandbox::spec::{
 use super::names;
 use super::union::{self, Known};
 
-/// The union of the contracts with what the generator has to know beside it.
+/// The input of the generator.
 pub(super) struct Api {
-    /// The contracts as the servers have them, in one.
+    /// The union of the contracts of all releases, with their corrections.
     pub(super) contract: Contract,
     /// The supported releases, oldest first.
     pub(super) releases: Vec<Release>,
     known: Known,
-    /// The contract of each release as its document has it.
+    /// The contract of each release without corrections.
     documented: BTreeMap<Release, Contract>,
-    /// Which correction touched which place of which release.
+    /// For each release, the name of the correction that changed each place.
     applied: BTreeMap<Release, Applied>,
-    /// The schemas that may be part of an answer.
+    /// The names of the schemas that may be part of a response.
     pub(super) answered: BTreeSet<String>,
-    /// The schemas that may be part of a request.
+    /// The names of the schemas that may be part of a request.
     pub(super) asked: BTreeSet<String>,
 }
 
-/// The run of releases that know something. `None`: from the oldest, to the newest that is supported.
+/// The range of releases that know an item. `None` as an end means the oldest or the newest supported release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Span {
     pub(super) since: Option<Release>,
     pub(super) until: Option<Release>,
 }
 
-/// One operation: an endpoint with its names.
+/// One operation: an endpoint with its names in Rust.
 pub(super) struct Op<'a> {
     /// `vm.add-disk`
     pub(super) name: &'a str,
@@ -49,14 +49,14 @@ pub(super) struct Op<'a> {
 }
 
 impl Span {
-    /// Whether every supported release knows it.
+    /// Whether every supported release knows the item.
     pub(super) fn is_universal(self) -> bool {
         self.since.is_none() && self.until.is_none()
     }
 }
 
 impl Api {
-    /// Reads the contracts and the corrections below `folder`.
+    /// Reads the contracts and the corrections in `folder`, and forms the union.
     pub(super) fn read(folder: &Path) -> Api {
         let corrections = Corrections::read(&folder.join(spec::CORRECTIONS));
         let corrections = corrections.expect("the corrections are valid");
@@ -95,19 +95,19 @@ impl Api {
         api
     }
 
-    /// Every operation, sorted by name.
+    /// Returns every operation, sorted by name.
     pub(super) fn operations(&self) -> impl Iterator<Item = Op<'_>> {
         self.contract.paths.iter().flat_map(move |(path, methods)| {
             assert_eq!(
                 methods.len(),
                 1,
-                "{path}: an operation is named by its path alone"
+                "{path} has several methods, but an operation is named by its path alone"
             );
             methods.iter().map(move |(method, endpoint)| {
                 let name = path.trim_start_matches('/');
                 let bases = self.contract.base_paths(endpoint);
-                assert_eq!(bases.len(), 1, "{path}: one address");
-                let base = bases.first().expect("one address");
+                assert_eq!(bases.len(), 1, "{path} has several base paths");
+                let base = bases.first().expect("there is one base path");
                 Op {
                     name,
                     path: format!("{base}{path}"),
@@ -120,7 +120,7 @@ impl Api {
         })
     }
 
-    /// Adds every schema that can be reached from `schema`.
+    /// Adds the names of every schema that can be reached from `schema`.
     pub(super) fn reach(&self, schema: &Schema, reached: &mut BTreeSet<String>) {
         match &schema.shape {
             Shape::Reference(name) if reached.insert(name.clone()) => {
@@ -137,7 +137,7 @@ impl Api {
         }
     }
 
-    /// The schema that `schema` stands for, whose default it shares.
+    /// Follows a reference to a schema that is used in its place, and so has the same default.
     pub(super) fn resolve<'a>(&'a self, schema: &'a Schema) -> &'a Schema {
         match &schema.shape {
             Shape::Reference(name) => self.resolve(&self.contract.schemas[name]),
@@ -145,7 +145,7 @@ impl Api {
         }
     }
 
-    /// The releases that know `place`; see [`Known`].
+    /// Returns the range of releases that know `place`. [`Known`] describes the form of a place.
     pub(super) fn span(&self, place: &str) -> Span {
         let known = self.known.get(place);
         let (first, last) = (self.releases.first(), self.releases.last());
@@ -157,7 +157,7 @@ impl Api {
         }
     }
 
-    /// A sentence on the releases that know `place`, unless those are all that know its `owner`.
+    /// Returns a sentence about the releases that know `place`. `None` if these are the releases that know its `owner`.
     pub(super) fn support(&self, place: &str, owner: Option<&str>) -> Option<String> {
         let all = Span {
             since: None,
@@ -178,7 +178,7 @@ impl Api {
         }
     }
 
-    /// The correction that a property owes its name to, for a property that the document does not have.
+    /// Returns the name of the correction that added or renamed a property, if the document does not have that name.
     pub(super) fn undocumented(&self, schema: &str, property: &str) -> Option<&str> {
         let place = format!("{schema}.{property}");
         let (documented, applied) = self.newest_knowing(&place)?;
@@ -191,7 +191,7 @@ impl Api {
             .flatten()
     }
 
-    /// The correction that added a schema, for one that the document does not have.
+    /// Returns the name of the correction that added a schema, if the document does not have it.
     pub(super) fn undocumented_schema(&self, schema: &str) -> Option<&str> {
         let (documented, applied) = self.newest_knowing(schema)?;
         let known = documented.schemas.contains_key(schema);
@@ -200,14 +200,14 @@ impl Api {
             .flatten()
     }
 
-    /// The document of the newest release that knows `place`, and what the corrections did to it.
+    /// Returns the uncorrected contract of the newest release that knows `place`, and the corrections of that release.
     fn newest_knowing(&self, place: &str) -> Option<(&Contract, &Applied)> {
         let release = self.known.get(place)?.last()?;
         Some((self.documented.get(release)?, self.applied.get(release)?))
     }
 }
 
-/// The schema of a JSON body.
+/// Returns the schema of a JSON body.
 pub(super) fn json(content: &Content) -> Option<&Schema> {
     assert!(
         content

@@ -1,4 +1,4 @@
-//! One function an operation.
+//! Generates a function for each operation.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -7,7 +7,7 @@ use super::api::{Api, Op, json};
 use super::layout::{doc, either};
 use super::types;
 
-/// The items of `calls.rs`.
+/// Generates the items of `calls.rs`.
 pub(super) fn items(api: &Api) -> Vec<TokenStream> {
     let mut items = vec![quote! {
         use super::types::*;

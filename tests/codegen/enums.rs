@@ -1,4 +1,4 @@
-//! Enumerations that keep a value they don't know.
+//! Generates enums that keep a value that this crate does not know.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use quote::quote;
 use super::api::Api;
 use super::{layout, names, types};
 
-/// The enum and its methods.
+/// Generates an enum and its methods.
 pub(super) fn items(
     api: &Api,
     name: &str,

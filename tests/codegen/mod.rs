@@ -1,7 +1,7 @@
-//! The generator of `src/api/generated/`: from the contracts in `api-spec/`, after their corrections.
+//! Generates `src/api/generated/` from the contracts and corrections in `api-spec/`.
 //!
-//! The output is committed. A test writes it again in memory and fails if a file differs; `UPDATE=1 cargo test codegen`
-//! rewrites the files. The text is laid out by `prettyplease`, so it does not depend on the toolchain's rustfmt.
+//! The output is committed. The test generates it in memory and fails if a file differs. `UPDATE=1 cargo test codegen`
+//! rewrites the files. The text is formatted by `prettyplease`, so it does not depend on the rustfmt of the toolchain.
 
 mod api;
 mod calls;
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use api::Api;
 use quote::quote;
 
-/// Every generated file by its path below `src/api/generated/`.
+/// Returns the text of every generated file, by its path below `src/api/generated/`.
 fn generate(api: &Api) -> BTreeMap<PathBuf, String> {
     let mut files = BTreeMap::new();
     let mut add = |path: &str, text: String| files.insert(PathBuf::from(path), text);
@@ -103,18 +103,18 @@ fn codegen_is_fresh() {
     for (path, text) in &generated {
         assert!(
             committed.remove(path).as_ref() == Some(text),
-            "src/api/generated/{} is not what the generator writes: run `UPDATE=1 cargo test codegen`",
+            "src/api/generated/{} differs from the output of the generator: run `UPDATE=1 cargo test codegen`",
             path.display()
         );
     }
     assert!(
         committed.is_empty(),
-        "the generator does not write these: {:?}",
+        "these files are not output of the generator: {:?}",
         committed.keys()
     );
 }
 
-/// The files below `folder` by their path below `root`.
+/// Reads the files below `folder`, by their path below `root`.
 fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<PathBuf, String>) {
     for entry in fs::read_dir(folder).expect("the folder can be listed") {
         let path = entry.expect("the folder can be listed").path();

@@ -1,21 +1,22 @@
-//! From names on the wire to names in Rust.
+//! Converts names on the wire to names in Rust.
 
 use quote::format_ident;
 use syn::Ident;
 
-/// An identifier of exactly this name.
+/// Returns an identifier of exactly this name.
 pub(super) fn ident(name: &str) -> Ident {
     format_ident!("{name}")
 }
 
-/// The name of a field or function: `generic-vhost-user` is `generic_vhost_user`, `vm.add-disk` is `vm_add_disk`.
+/// Returns the name of a field or function: `generic-vhost-user` becomes `generic_vhost_user`, and `vm.add-disk`
+/// becomes `vm_add_disk`.
 pub(super) fn field(wire: &str) -> Ident {
     let name = wire.replace(['-', '.'], "_");
     syn::parse_str(&name).unwrap_or_else(|_| format_ident!("r#{name}"))
 }
 
-/// The name of a variant: `vm.add-disk` is `VmAddDisk`. A value `Unknown` gives way to the variant that holds the values
-/// this crate does not know.
+/// Returns the name of a variant: `vm.add-disk` becomes `VmAddDisk`. A value `Unknown` gets another name, because
+/// `Unknown` is the variant for values that this crate does not know.
 pub(super) fn variant(wire: &str) -> Ident {
     if wire == "Unknown" {
         return ident("Undetermined");
@@ -27,7 +28,7 @@ pub(super) fn variant(wire: &str) -> Ident {
     ident(&words.collect::<String>())
 }
 
-/// The name of a static: `VmConfig` is `VM_CONFIG`.
+/// Returns the name of a static: `VmConfig` becomes `VM_CONFIG`.
 pub(super) fn shouted(name: &str) -> Ident {
     let mut shouted = String::new();
     let mut after_small = false;
@@ -62,7 +63,7 @@ fn names_follow_rust() {
 }
 
 #[test]
-fn statics_are_shouted() {
+fn names_of_statics_are_upper_case() {
     assert_eq!(shouted("VmConfig"), "VM_CONFIG");
     assert_eq!(shouted("VmAddUserDevice"), "VM_ADD_USER_DEVICE");
 }

@@ -1,4 +1,4 @@
-//! The enum of all operations.
+//! Generates the enum of all operations.
 
 use chv_sandbox::spec::Method;
 use proc_macro2::TokenStream;
@@ -7,7 +7,7 @@ use quote::quote;
 use super::api::{Api, Op};
 use super::layout::doc;
 
-/// The items of `operation.rs`.
+/// Generates the items of `operation.rs`.
 pub(super) fn items(api: &Api) -> Vec<TokenStream> {
     let ops: Vec<Op<'_>> = api.operations().collect();
     let variants = ops.iter().map(|op| {

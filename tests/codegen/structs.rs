@@ -1,4 +1,5 @@
-//! Structs: required fields plain, optional ones `Option`, and what the server sent beyond.
+//! Generates structs: required fields have their plain type, optional fields are an `Option`, and a further field keeps
+//! unknown properties.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,7 @@ use quote::quote;
 use super::api::Api;
 use super::{layout, names, types};
 
-/// The struct, and its constructor where something is required.
+/// Generates a struct, and a constructor if it has required fields.
 pub(super) fn items(
     api: &Api,
     name: &str,
@@ -21,7 +22,7 @@ pub(super) fn items(
     let doc = layout::doc(&types::about(api, name, schema));
     assert!(
         required.iter().all(|name| properties.contains_key(name)),
-        "{name} requires what it does not have"
+        "{name} requires a property that it does not have"
     );
     let (needed, optional): (Vec<_>, Vec<_>) = properties
         .iter()
@@ -40,7 +41,7 @@ pub(super) fn items(
         }
     });
     let derive_default = needed.is_empty().then(|| quote! { Default, });
-    // Serde's own would read what is unknown into a tree.
+    // The derived `Deserialize` of serde would read unknown properties into a tree of values.
     let derive_deserialize = unknown.is_none().then(|| quote! { Deserialize, });
     let mut items = vec![quote! {
         #doc
@@ -108,7 +109,7 @@ fn field(api: &Api, owner: &str, wire: &str, schema: &Schema, required: bool) ->
     }
 }
 
-/// What the contract says of a property beyond its type.
+/// Returns doc sentences with the facts of a property that its type does not show.
 fn facts(api: &Api, owner: &str, wire: &str, schema: &Schema, required: bool) -> Vec<String> {
     let target = api.resolve(schema);
     let mut facts = match (api.asked.contains(owner), required, &target.default) {

@@ -1,4 +1,5 @@
-//! The releases that know each operation, each field of a request's body and each value in one, as static data.
+//! Generates static tables of the releases that know each operation, each field of a request body, and each value of
+//! such a field.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use syn::Ident;
 use super::api::{Api, Op, Span, json};
 use super::names;
 
-/// The items of `support.rs`.
+/// Generates the items of `support.rs`.
 pub(super) fn items(api: &Api) -> Vec<TokenStream> {
     let releases = api.releases.iter().map(|release| release_of(*release));
     let mut items = vec![
@@ -81,7 +82,7 @@ fn operations(api: &Api) -> TokenStream {
     }
 }
 
-/// The table of a schema that has members.
+/// Generates the table of a schema that has fields or values.
 fn table(api: &Api, name: &str, shape: &Shape) -> Option<TokenStream> {
     let table = names::shouted(name);
     match shape {
@@ -132,7 +133,7 @@ fn kind(api: &Api, schema: &Schema) -> TokenStream {
     }
 }
 
-/// The span of everything that is in the tables.
+/// Returns the span of every item of the tables.
 fn spans(api: &Api) -> impl Iterator<Item = Span> {
     let paths = api.operations().map(|op| format!("/{}", op.name));
     let members = api
@@ -152,7 +153,7 @@ fn spans(api: &Api) -> impl Iterator<Item = Span> {
     paths.chain(members).map(|place| api.span(&place))
 }
 
-/// The name of the constant for a span: `SINCE_V52_0`, `UNTIL_V46_0`, `V44_0_TO_V46_0`.
+/// Returns the name of the constant for a span: `SINCE_V52_0`, `UNTIL_V46_0`, `V44_0_TO_V46_0`.
 fn constant(span: Span) -> Ident {
     let tag = |release: Release| format!("V{}_{}", release.major, release.minor);
     names::ident(&match (span.since.map(tag), span.until.map(tag)) {

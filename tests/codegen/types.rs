@@ -1,4 +1,5 @@
-//! The types of bodies: which there are, in which file each is, and how a schema is spelt in Rust.
+//! Generates the types of bodies: it decides which types there are, which file each is in, and the Rust type of each
+//! schema.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use quote::quote;
 use super::api::{Api, json};
 use super::{enums, layout, names, structs};
 
-/// The files below `types/`, with what each holds.
+/// The files below `types/`, with their module docs.
 pub(super) const MODULES: &[(&str, &str)] = &[
     ("answers", "What only the VMM sends."),
     (
@@ -26,7 +27,7 @@ pub(super) const MODULES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Each file with its items.
+/// Returns each file with its items.
 pub(super) fn modules(api: &Api) -> Vec<(&'static str, &'static str, Vec<TokenStream>)> {
     MODULES
         .iter()
@@ -45,7 +46,7 @@ pub(super) fn modules(api: &Api) -> Vec<(&'static str, &'static str, Vec<TokenSt
         .collect()
 }
 
-/// The file that a type belongs in, by who can reach it.
+/// Returns the file of a type. It depends on the bodies that can contain the type.
 fn module_of(api: &Api, name: &str) -> &'static str {
     let reached_by = |starts: &[&str]| {
         let mut reached = BTreeSet::new();
@@ -96,7 +97,7 @@ fn items(api: &Api, name: &str, schema: &Schema) -> Vec<TokenStream> {
     }
 }
 
-/// The imports that the items of `module` need.
+/// Generates the imports that the items of `module` need.
 fn imports(api: &Api, module: &str, items: &[TokenStream]) -> TokenStream {
     let mut words = BTreeSet::new();
     items
@@ -138,7 +139,7 @@ fn imports(api: &Api, module: &str, items: &[TokenStream]) -> TokenStream {
     }
 }
 
-/// Every identifier in `tokens`.
+/// Collects every identifier in `tokens`.
 fn collect_words(tokens: TokenStream, words: &mut BTreeSet<String>) {
     for token in tokens {
         match token {
@@ -151,7 +152,7 @@ fn collect_words(tokens: TokenStream, words: &mut BTreeSet<String>) {
     }
 }
 
-/// What a type is for, from the facts of the contract.
+/// Returns doc sentences about the use of a type, from the facts of the contract.
 pub(super) fn about(api: &Api, name: &str, schema: &Schema) -> Vec<String> {
     let mut uses = Vec::new();
     for op in api.operations() {
@@ -209,7 +210,7 @@ pub(super) fn about(api: &Api, name: &str, schema: &Schema) -> Vec<String> {
     lines
 }
 
-/// Whether `schema` refers to `name` without another named schema in between.
+/// Whether `schema` refers to `name` directly, without another named schema in between.
 fn mentions(schema: &Schema, name: &str) -> bool {
     match &schema.shape {
         Shape::Reference(other) => other == name,
@@ -221,7 +222,7 @@ fn mentions(schema: &Schema, name: &str) -> bool {
     }
 }
 
-/// The Rust type of a schema.
+/// Returns the Rust type of a schema.
 pub(super) fn rust(schema: &Schema) -> TokenStream {
     let plain = match &schema.shape {
         Shape::Any => quote! { RawJson },
@@ -241,10 +242,12 @@ pub(super) fn rust(schema: &Schema) -> TokenStream {
             quote! { #name }
         }
         Shape::Number { .. } => {
-            panic!("no number of this API has a fraction: a correction has to say what it is")
+            panic!(
+                "a number with a fraction is not supported: add a correction that gives its integer format"
+            )
         }
         Shape::String { .. } | Shape::Object { .. } => {
-            panic!("it needs a name: a correction has to give it one")
+            panic!("the schema has no name: add a correction that gives it one")
         }
     };
     if schema.nullable {
@@ -265,15 +268,17 @@ fn integer(format: Option<&str>) -> TokenStream {
         Some("uint32") => quote! { u32 },
         Some("uint64") => quote! { u64 },
         other => {
-            panic!("an integer of width {other:?}: a correction has to say which the server has")
+            panic!(
+                "an integer of width {other:?} is not supported: add a correction that gives its width"
+            )
         }
     }
 }
 
-/// A schema as a doc link, for one that has a name.
+/// Returns a doc link to a schema that has a name.
 pub(super) fn linked(schema: &Schema) -> String {
     match &schema.shape {
         Shape::Reference(name) => format!("[`{name}`]"),
-        _ => panic!("an answer without a name"),
+        _ => panic!("the schema of an answer has no name"),
     }
 }

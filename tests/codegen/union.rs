@@ -1,19 +1,19 @@
-//! The union of the supported releases' contracts, and which release knows what.
+//! Forms the union of the supported releases' contracts, and records which releases know each item.
 //!
-//! The newest contract comes first; each older one is laid over it, from the operations down. What the newer ones have
-//! keeps its shape and its name, so an inline enumeration of an older document is the named one of a newer document at
-//! the same place. What only the older one has is added, and is never required. A shape that can't be one type is a
-//! conflict, to be settled by the corrections.
+//! The union starts with the newest contract, and each older contract is merged into it, from the operations down. An
+//! item of a newer contract keeps its shape and its name. So an inline enumeration of an older document becomes the
+//! named one that a newer document has at the same place. An item that only an older contract has is added, and is
+//! never required. Two shapes that can't be one type are a conflict, which a correction has to resolve.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chv_sandbox::spec::{Content, Contract, Endpoint, Method, Release, Schema, Shape};
 
-/// Which releases know each place: an operation (`/vm.info`), a schema (`DiskConfig`), a property
-/// (`DiskConfig.path`), a value of an enumeration (`ImageType=Raw`).
+/// The releases that know each place. A place is an operation (`/vm.info`), a schema (`DiskConfig`), a property
+/// (`DiskConfig.path`) or a value of an enumeration (`ImageType=Raw`).
 pub(super) type Known = BTreeMap<String, BTreeSet<Release>>;
 
-/// Forms the union of `contracts`, which are sorted by release. The error lists every conflict.
+/// Forms the union of `contracts`, which must be sorted by release. The error lists every conflict.
 pub(super) fn of(contracts: &[Contract]) -> Result<(Contract, Known), Vec<String>> {
     let (newest, _) = contracts.split_last().expect("there is a contract");
     let mut union = Union {
@@ -39,7 +39,7 @@ pub(super) fn of(contracts: &[Contract]) -> Result<(Contract, Known), Vec<String
         if !run.eq(span) {
             let known: Vec<String> = known.iter().map(Release::to_string).collect();
             union.conflicts.push(format!(
-                "{place} comes and goes: known by {}",
+                "{place} is missing in a release between those that know it: {}",
                 known.join(", ")
             ));
         }
@@ -56,11 +56,11 @@ struct Union {
     conflicts: Vec<String>,
 }
 
-/// One contract, laid over the union of the newer ones.
+/// One contract that is merged into the union of the newer ones.
 struct Overlay<'a> {
     union: &'a mut Union,
     older: &'a Contract,
-    /// For each object of the union, where the older contract has it first, and its properties there.
+    /// For each object of the union, the place at which the older contract has it first, and its properties there.
     seen: BTreeMap<String, (String, BTreeSet<String>)>,
 }
 
@@ -119,7 +119,7 @@ impl Overlay<'_> {
         content
     }
 
-    /// The schema for a place that both have.
+    /// Merges the schemas of a place that both have.
     fn merge(&mut self, place: &str, older: &Schema, newer: &Schema) -> Schema {
         let shape = match (&older.shape, &newer.shape) {
             (Shape::Reference(name), Shape::Reference(other)) => {
@@ -180,7 +180,7 @@ impl Overlay<'_> {
         }
     }
 
-    /// Lays a schema over the one that the union calls `name`.
+    /// Merges a schema into the schema of the union that is called `name`.
     fn named(&mut self, origin: &str, older: &Schema, name: &str) {
         if let Shape::Reference(target) = &older.shape {
             return self.named(target, &self.older.schemas[target], name);
@@ -253,7 +253,7 @@ impl Overlay<'_> {
         }
     }
 
-    /// The schema for a place that only the older contract has.
+    /// Returns the schema for a place that only the older contract has.
     fn adopt(&mut self, place: &str, older: &Schema) -> Schema {
         let shape = match &older.shape {
             Shape::Reference(name) => {
@@ -287,7 +287,8 @@ impl Overlay<'_> {
 
     fn conflict(&mut self, place: &str, why: &str) {
         let older = self.older.release;
-        // A place inside a property, or with a status, is known by what comes before.
+        // A place inside a property, or one with a status, is known in the same releases as the place before that
+        // suffix.
         let known = place.trim_end_matches(['[', ']', '{', '}']);
         let known = known
             .split(' ')
@@ -300,7 +301,7 @@ impl Overlay<'_> {
     }
 }
 
-/// A schema without its members, which are laid over it afterwards.
+/// Returns a schema without its properties, which are merged into it afterwards.
 fn emptied(schema: &Schema) -> Schema {
     let mut schema = schema.clone();
     if let Shape::Object { properties, .. } = &mut schema.shape {
@@ -309,7 +310,7 @@ fn emptied(schema: &Schema) -> Schema {
     schema
 }
 
-/// The format that holds the values of both, if one of them does.
+/// Returns the format that holds the values of both formats, if one of them does.
 fn wider<'f>(one: Option<&'f str>, other: Option<&'f str>) -> Option<&'f str> {
     let (one, other) = (one?, other?);
     let bits = |format: &str| {

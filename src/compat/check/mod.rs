@@ -1,10 +1,12 @@
-//! A document against what this crate uses and generates.
+//! [`check`] compares an API document with the API that this crate generates and uses.
 //!
-//! The question is a maintainer's, when a release of Cloud Hypervisor is about to appear: does it still work, and what
-//! has to change here? Three things answer it. The document, with the corrections that still apply, is compared with the
-//! newest supported contract: everything in that is generated, so whatever breaks there breaks somebody. What of it this
-//! crate itself sends and reads to run a sandbox is told by a recorded session. And an index of the cassettes tells
-//! which recordings show a call that has changed.
+//! It is for a maintainer, when a release of Cloud Hypervisor is about to appear: does this crate still work with it,
+//! and what has to change? The answer has three parts:
+//!
+//! - The document, with the corrections that still apply, is compared with the newest supported contract. This crate
+//!   generates its whole API from that contract, so every breaking difference breaks some user.
+//! - A recorded session shows which part of the API this crate itself sends and reads to run a sandbox.
+//! - An index of the cassettes shows which recordings contain a call that has changed.
 
 mod page;
 mod place;
@@ -19,23 +21,24 @@ use super::{Direction, Document, Evidence, Finding, Level, Report, diff};
 use crate::spec::supported;
 use used::Used;
 
-/// What a document would mean for this crate.
+/// The result of [`check`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// All that was found: first of all the differences between the newest supported release and the document, then
+    /// All findings: the differences between the newest supported release and the document, and the findings
     /// `correction-stale` and `cassette-touched`, in the order of every report.
     pub report: Report,
-    /// Those differences that touch what this crate sends or reads to run a sandbox.
+    /// The differences that affect what this crate sends or reads to run a sandbox.
     pub used: Vec<Finding>,
 }
 
-/// The rule of an operation that is touched and recorded.
+/// The rule for an operation that has a difference and is in a cassette.
 const CASSETTE_TOUCHED: &str = "cassette-touched";
 
-/// Holds `document` against the newest supported release and what this crate does with it.
+/// Compares `document` with the newest supported release, and with this crate's own use of the API.
 ///
-/// A document that names its release, or is that of a supported one, is corrected as that release is; any other as the
-/// one after the newest: with the corrections that have no end.
+/// The document is corrected first. If it names its release, or equals the document of a supported release, it gets the
+/// corrections of that release. Otherwise it gets those of the newest supported release, or those for the release after
+/// it, whose range has no end: the set of which fewer corrections fail.
 pub fn check(document: Document) -> Check {
     let base = supported::newest();
     let contract = supported::contract(base).expect("the newest release is supported");
@@ -65,7 +68,7 @@ pub fn check(document: Document) -> Check {
     }
 }
 
-/// That `operation` is recorded, and where.
+/// Returns a finding with the cassettes that have `operation`, if there are any.
 fn cassette(operation: &str) -> Option<Finding> {
     let (_, cassettes) = recorded::CASSETTES
         .iter()

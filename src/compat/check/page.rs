@@ -1,4 +1,4 @@
-//! A check for people.
+//! Arranges the result of a [`Check`] for readers.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::super::render::{Page, Section};
 use super::super::{Finding, Level, Report, Verdict};
 use super::{CASSETTE_TOUCHED, Check};
 
-/// What a finding is about, in the order in which a maintainer wants to know.
+/// The section of a finding, in the order in which a maintainer needs them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Topic {
     Used,
@@ -33,17 +33,20 @@ impl Topic {
     const fn title(self) -> &'static str {
         match self {
             Topic::Used => "What this crate uses",
-            Topic::Breaking => "Breaking in what this crate only offers",
-            Topic::Warning => "Warnings about what this crate only offers",
+            Topic::Breaking => "Breaking in calls that this crate offers, but does not use itself",
+            Topic::Warning => {
+                "Warnings about calls that this crate offers, but does not use itself"
+            }
             Topic::Stale => "Corrections that no longer apply",
-            Topic::Cassettes => "Cassettes to record anew",
+            Topic::Cassettes => "Cassettes to record again",
             Topic::News => "For information",
         }
     }
 }
 
 impl Check {
-    /// The check for people: first whether a sandbox still runs, last what nobody notices.
+    /// Returns the check as a page for readers. Findings that affect a sandbox come first, and those without an effect
+    /// come last.
     pub fn page(&self) -> Page<'_> {
         let Report {
             base,
@@ -56,9 +59,9 @@ impl Check {
             .iter()
             .any(|finding| finding.level == Level::Breaking);
         let answer = match (verdict, breaks_use) {
-            (Verdict::Breaking, true) => "cannot be relied on to run a sandbox",
+            (Verdict::Breaking, true) => "may fail to run a sandbox",
             (Verdict::Breaking, false) => "runs a sandbox, but other calls that it offers break",
-            (Verdict::Compatible, _) => "works as it is",
+            (Verdict::Compatible, _) => "works without changes",
         };
         let counts = self.report.counts();
         let mut topics: BTreeMap<Topic, Vec<&Finding>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Places of a contract by their JSON pointer.
+//! Finds the places of a contract by their JSON pointers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::spec::{Contract, Endpoint, Method, Schema, Shape, escaped};
 
-/// The schemas of the bodies that `operation` sends.
+/// Returns the schemas of the bodies that a client sends with `operation`.
 pub(super) fn asked<'c>(contract: &'c Contract, operation: &str) -> Vec<(String, &'c Schema)> {
     let mut places = Vec::new();
     for (pointer, endpoint) in endpoints(contract, operation) {
@@ -21,7 +21,7 @@ pub(super) fn asked<'c>(contract: &'c Contract, operation: &str) -> Vec<(String,
     places
 }
 
-/// The schemas of the bodies that `operation` is answered with, with this status.
+/// Returns the schemas of the bodies of responses to `operation` with this status.
 pub(super) fn answered<'c>(
     contract: &'c Contract,
     operation: &str,
@@ -53,7 +53,8 @@ fn endpoints<'c>(
     })
 }
 
-/// Notes which places `value` fills, whose schema is `schema` at `pointer`, and the texts that it fills them with.
+/// Collects the places that `value` fills, and the texts at each of them. `schema` is the schema of the value and has
+/// the JSON pointer `pointer`.
 pub(super) fn fill(
     contract: &Contract,
     pointer: String,
@@ -93,13 +94,14 @@ pub(super) fn fill(
     texts.extend(value.as_str().map(str::to_owned));
 }
 
-/// The innermost property that `path` is or lies in: the place that holds it, and its name as the pointer has it.
+/// Returns the innermost property that contains `path`: the pointer of its object, and its name as escaped in the
+/// pointer.
 pub(super) fn property(path: &str) -> Option<(&str, &str)> {
     let (holder, rest) = path.rsplit_once("/properties/")?;
     Some((holder, rest.split('/').next()?))
 }
 
-/// `path` and the places that it lies in, the innermost first.
+/// Returns `path` and the places that contain it, the innermost first.
 pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(path), |at| at.rsplit_once('/').map(|(up, _)| up))
 }
@@ -120,7 +122,7 @@ pub(super) fn requires(contract: &Contract, holder: &str, property: &str) -> boo
     )
 }
 
-/// The values that the text at `pointer` may have.
+/// Returns the values that the string at `pointer` may have.
 pub(super) fn values<'c>(contract: &'c Contract, pointer: &str) -> Option<&'c BTreeSet<String>> {
     match &schema(contract, pointer)?.shape {
         Shape::String { values, .. } => Some(values),
@@ -128,7 +130,7 @@ pub(super) fn values<'c>(contract: &'c Contract, pointer: &str) -> Option<&'c BT
     }
 }
 
-/// The schema at `pointer`, which is a named one or lies in one.
+/// Returns the schema at `pointer`, which is a named schema or a part of one.
 fn schema<'c>(contract: &'c Contract, pointer: &str) -> Option<&'c Schema> {
     let mut steps = pointer.strip_prefix("/components/schemas/")?.split('/');
     let mut at = contract.schemas.get(&plain(steps.next()?))?;

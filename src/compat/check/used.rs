@@ -1,7 +1,7 @@
-//! What this crate sends and reads when it runs a sandbox.
+//! [`Used`]: the part of the API that this crate itself sends and reads to run a sandbox.
 //!
-//! It is not listed by hand: `fixtures/demo.json` is a whole session of this crate with a real VMM, and every test run
-//! plays it, so it can't fall behind.
+//! It is read from `fixtures/demo.json`, a recorded session of this crate with a real VMM. The test suite plays this
+//! session, so it always matches the crate's behaviour.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,27 +11,27 @@ use crate::api::Operation;
 use crate::replay::{Answer, Cassette, Exchange, RequestBody, ResponseBody};
 use crate::spec::Contract;
 
-/// A session of this crate with a real VMM: minted, booted, reset, and stopped.
+/// A recorded session of this crate with a real VMM: minting, booting, resetting and stopping.
 const SESSION: &[u8] = include_bytes!("../../../fixtures/demo.json");
 
-/// What this crate calls that no session shows: the VMM of the recorded one outlives it.
+/// Operations that this crate calls, but not in the recorded session: its VMM was not shut down at the end.
 const BEYOND: &[Operation] = &[Operation::VmmShutdown];
 
-/// How a difference touches this crate.
+/// How a difference affects this crate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Touch {
-    /// It sends what changed.
+    /// This crate sends the part that changed.
     Sends,
-    /// It leaves out what is now asked for.
+    /// This crate leaves out a part that is now required.
     Omits,
-    /// It leaves it to a default that changed.
+    /// This crate sends no value, so it gets the default, which changed.
     LeavesOut,
-    /// It reads what changed.
+    /// This crate reads the part that changed.
     Reads,
 }
 
 impl Touch {
-    /// How a message goes on.
+    /// Returns the text that is appended to the finding's message.
     pub(super) const fn words(self) -> &'static str {
         match self {
             Touch::Sends => "; this crate sends it",
@@ -42,7 +42,7 @@ impl Touch {
     }
 }
 
-/// The operations that are called, and the places of the contract that their bodies fill.
+/// The operations that this crate calls, and the places of the contract that their bodies fill.
 pub(super) struct Used<'c> {
     contract: &'c Contract,
     called: BTreeSet<String>,
@@ -50,11 +50,11 @@ pub(super) struct Used<'c> {
     received: BTreeMap<String, Filled>,
 }
 
-/// Places that were filled, by JSON pointer, each with the texts that stood there.
+/// The places that were filled, by JSON pointer, each with the texts that were found there.
 type Filled = BTreeMap<String, BTreeSet<String>>;
 
 impl<'c> Used<'c> {
-    /// What the recorded session uses of `contract`.
+    /// Returns the part of `contract` that the recorded session uses.
     pub(super) fn recorded(contract: &'c Contract) -> Used<'c> {
         let session = Cassette::from_slice(SESSION).expect("a test plays the session");
         let mut used = Used {
@@ -86,7 +86,8 @@ impl<'c> Used<'c> {
         used
     }
 
-    /// How `finding` touches what is used, if it does. `revision` is the contract that it leads to.
+    /// Returns how `finding` affects the used part, or `None` if it does not. `revision` is the contract after the
+    /// change.
     pub(super) fn touch(&self, finding: &Finding, revision: &Contract) -> Option<Touch> {
         let mut called = finding.affects.intersection(&self.called);
         match finding.direction {
@@ -128,7 +129,7 @@ impl<'c> Used<'c> {
                 _ => place::requires(revision, holder, name).then_some(Touch::Omits),
             },
             Some(_) => None,
-            // What is sent needs no default.
+            // A value that is sent needs no default.
             None if area == Area::Default => None,
             None => place::ancestors(path)
                 .any(|at| sent.contains_key(at))
@@ -136,7 +137,8 @@ impl<'c> Used<'c> {
         }
     }
 
-    /// An answer is decoded as a whole, so all that it held is read. What it need not hold may be missing.
+    /// Whether a change affects the reading of a response. A response is decoded as a whole, so every part that it had
+    /// is read. A part that is optional in both contracts may be missing.
     fn touches_response(&self, path: &str, received: Option<&Filled>, revision: &Contract) -> bool {
         if path.starts_with("/paths/") {
             return true;

@@ -1,4 +1,4 @@
-//! Which numbers formats and bounds allow.
+//! Compares formats and bounds: which numbers a schema allows.
 
 use std::cmp::Ordering;
 
@@ -11,15 +11,15 @@ use super::types::Types;
 use crate::compat::rules::{Action, Area};
 use crate::spec::{Schema, Shape};
 
-/// Pairs of formats of which the first holds less than the second, where no range says so.
+/// Pairs of formats without a numeric range, in which the first format allows less than the second.
 const CONTAINED: &[(&str, &str)] = &[
     ("float", "double"),
     ("date", "date-time"),
     ("time", "date-time"),
 ];
 
-/// Compares formats and bounds. What a format allows is judged together with the bounds: from 0 on, an `int64` is a
-/// `uint64`.
+/// Compares formats and bounds. A format is judged together with the bounds: for example, an `int64` with a minimum of
+/// 0 allows only values that a `uint64` allows.
 pub(super) fn compare(
     sides: &Sides<'_>,
     name: &str,
@@ -62,7 +62,7 @@ pub(super) fn compare(
     }
 }
 
-/// What the change of a format means for the values that are allowed.
+/// Returns the effect of a changed format on the values that are allowed.
 fn format_change(
     sides: &Sides<'_>,
     [old, new]: [Option<&str>; 2],
@@ -79,9 +79,11 @@ fn format_change(
             let listed = sides.old.listed.is_some() || sides.new.listed.is_some();
             match of_format {
                 Some(action) => action,
-                // Where the format came or went with the type, or values are listed, it matters by what it allows only.
+                // If the format came or went together with the type, or if the values are listed, only a change of the
+                // allowed values counts.
                 None if !both && (listed || sides.type_change.is_some()) => return None,
-                // Bounds are tighter than either format; the format is another all the same.
+                // The bounds are tighter than both formats, so the allowed values are the same. A changed format is
+                // reported all the same.
                 None => {
                     let moved = moves.iter().flatten().map(|moved| moved.action);
                     let ranges = [Edge::Low, Edge::High].map(|edge| {
@@ -100,11 +102,11 @@ fn format_change(
             _ => Action::Changed,
         },
     };
-    // A format that came or went with the type is a part of that change.
+    // A format that came or went together with the type is a part of that change, and is not reported again.
     (both || Some(action) != sides.type_change).then_some(action)
 }
 
-/// Several changes as one.
+/// Combines several changes into one.
 fn together(actions: impl Iterator<Item = Action>) -> Option<Action> {
     actions.reduce(|one, other| match one == other {
         true => one,
@@ -112,13 +114,13 @@ fn together(actions: impl Iterator<Item = Action>) -> Option<Action> {
     })
 }
 
-/// The format of one side, if it says something of the types that both sides allow.
+/// Returns the format of one side, if it applies to the types that both sides allow.
 fn format<'s>(side: &Side<'s>, sides: &Sides<'s>) -> Option<&'s str> {
     let shared = sides.shared;
     let kinds = [&sides.old, &sides.new].map(|side| side.schema.shape.kind());
     let of_fractions = |format: &str| matches!(format, "float" | "double");
     match &side.schema.shape {
-        // How exact a number is that need not be whole is no matter for those that are.
+        // If only whole numbers are compared, the precision of fractions does not matter.
         Shape::Number { format, .. } if kinds[0] != kinds[1] && !shared.meets(Types::FRACTION) => {
             format
                 .as_deref()
@@ -140,10 +142,10 @@ fn format<'s>(side: &Side<'s>, sides: &Sides<'s>) -> Option<&'s str> {
     }
 }
 
-/// The least and the greatest whole number that a format can hold, if it has such.
+/// The least and the greatest whole number of a format. `None` if it has no such limits.
 type Range = Option<[BigRational; 2]>;
 
-/// What a format can hold, if that is known. Without a format it is any number.
+/// Returns the range of a format. `None` if it is not known. Without a format there are no limits.
 fn range(format: Option<&str>) -> Option<Range> {
     let Some(format) = format else {
         return Some(None);
@@ -176,28 +178,29 @@ enum Edge {
     High,
 }
 
-/// Where the numbers that a schema allows end.
+/// One end of the numbers that a schema allows.
 #[derive(Debug)]
 struct End {
     number: BigRational,
-    /// The end lies just above (1) or below (-1) the number, which is itself not allowed.
+    /// Whether the number itself is excluded: 1 if the end lies just above it, -1 if it lies just below it, 0 if the
+    /// number is allowed.
     beside: i8,
     cause: Cause,
 }
 
-/// What puts an end to the numbers.
+/// The keyword that sets an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     Format,
     Bound,
 }
 
-/// An end that moved.
+/// A changed end.
 #[derive(Debug)]
 struct Move {
     edge: Edge,
     action: Action,
-    /// What puts the end where it is now, if it moved inwards, and what it was before, if it moved outwards.
+    /// If the end moved inwards, the cause of the new end. If it moved outwards, the cause of the old end.
     cause: Cause,
 }
 
@@ -234,7 +237,7 @@ impl Move {
 }
 
 impl Edge {
-    /// The keyword that sets it, the one that excludes the number itself, and what it is called in the rules.
+    /// Returns the keyword for this end, the keyword that excludes the number itself, and the area of the rules.
     const fn keywords(self) -> (&'static str, &'static str, Area) {
         match self {
             Edge::Low => ("minimum", "exclusiveMinimum", Area::Minimum),
@@ -242,7 +245,7 @@ impl Edge {
         }
     }
 
-    /// The bound as it is written, and whether it is itself excluded.
+    /// Returns the bound as it is written, and whether it is itself excluded.
     fn bound(self, schema: &Schema) -> Option<(&Number, bool)> {
         let (keyword, exclusive, _) = self.keywords();
         let number = match (&schema.shape, self) {
@@ -259,7 +262,7 @@ impl Edge {
         Some((number, exclusive))
     }
 
-    /// Where the numbers end that `schema` allows, or only the whole ones of them.
+    /// Returns the end of the numbers that `schema` allows, or of the whole numbers among them if `is_whole` is set.
     fn end(self, schema: &Schema, format: Option<&str>, is_whole: bool) -> Option<End> {
         let held = self.end_of(&range(format).flatten());
         let bound = self.bound(schema).and_then(|(number, exclusive)| {
@@ -287,7 +290,7 @@ impl Edge {
         }
     }
 
-    /// The end of what a format holds.
+    /// Returns the end of a format's range.
     fn end_of(self, range: &Range) -> Option<End> {
         let [low, high] = range.as_ref()?;
         let number = match self {
@@ -301,7 +304,7 @@ impl Edge {
         })
     }
 
-    /// How far inwards `one` lies, compared with `other`.
+    /// Compares how far inwards two ends lie. `Greater` means that `one` allows less than `other`.
     fn inwards(self, one: &End, other: &End) -> Ordering {
         let order = (&one.number, one.beside).cmp(&(&other.number, other.beside));
         match self {
@@ -310,7 +313,7 @@ impl Edge {
         }
     }
 
-    /// What became of an end; one that is absent is open.
+    /// Returns the change of an end. `None` as an end means that there is no limit.
     fn change(self, old: Option<&End>, new: Option<&End>) -> Option<Action> {
         let inwards = match (old, new) {
             (None, None) => Ordering::Equal,

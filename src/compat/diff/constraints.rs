@@ -1,4 +1,4 @@
-//! Restrictions that are neither formats nor bounds nor lists of values.
+//! Compares the restrictions that are neither formats nor bounds nor lists of values.
 
 use num_rational::BigRational;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use super::values::{equal, short};
 use crate::compat::rules::{Action, Area};
 use crate::spec::Schema;
 
-/// How a number restricts a size, or a number.
+/// How a number restricts a value or its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Limit {
     Least,
@@ -18,7 +18,7 @@ enum Limit {
     MultipleOf,
 }
 
-/// The keywords that restrict by a number, each with the types that it restricts.
+/// The keywords whose value is a number, each with the types that it restricts.
 const LIMITS: &[(&str, Limit, Types)] = &[
     ("maxItems", Limit::Most, Types::ARRAY),
     ("maxLength", Limit::Most, Types::STRING),
@@ -29,14 +29,14 @@ const LIMITS: &[(&str, Limit, Types)] = &[
     ("multipleOf", Limit::MultipleOf, Types::NUMBER),
 ];
 
-/// The keywords that restrict where they have this value, each with the type that it restricts.
+/// The keywords that restrict a value if they are set to this flag, each with the type that it restricts.
 const FLAGS: &[(&str, bool, Types)] = &[
     ("additionalProperties", false, Types::OBJECT),
     ("uniqueItems", true, Types::ARRAY),
 ];
 
-/// Compares what restricts the values of the types that both sides allow. `readOnly` and `writeOnly` don't: they say in
-/// which direction a property is there at all.
+/// Compares the restrictions on values of the types that both sides allow. `readOnly` and `writeOnly` are not among
+/// them: they decide in which direction a property exists.
 pub(super) fn compare(
     sides: &Sides<'_>,
     name: &str,
@@ -99,20 +99,21 @@ pub(super) fn compare(
     }
 }
 
-/// Which listed values hold for a flag is not looked at.
+/// Whether a listed value meets a flag is not checked.
 fn refuses(_: &Value) -> bool {
     false
 }
 
 impl Limit {
-    /// The number that restricts, if one does. At least none is no restriction, and neither is a multiple of none.
+    /// Returns the number of the restriction. `None` if it restricts nothing: a minimum size of zero, or a `multipleOf`
+    /// of zero.
     fn written(self, schema: &Schema, keyword: &str) -> Option<BigRational> {
         let number = schema.constraints.get(keyword).and_then(exact_value)?;
         (self == Limit::Most || number > whole(0)).then_some(number)
     }
 
-    /// The number as it restricts values of `types`. A whole number is a multiple of 1, and a multiple of 3/2 only if
-    /// it is one of 3.
+    /// Returns the restriction on values of `types`. If these are whole numbers only, the numerator is the step: a
+    /// whole number is a multiple of 3/2 only if it is a multiple of 3. Without a restriction the step is 1.
     fn of_types(self, number: Option<BigRational>, types: Types) -> Option<BigRational> {
         match self {
             Limit::MultipleOf if !types.meets(Types::FRACTION) => {
@@ -123,7 +124,7 @@ impl Limit {
         }
     }
 
-    /// Whether all that `one` allows is also allowed by `other`; without a number everything is.
+    /// Whether `other` allows every value that `one` allows. `None` allows every value.
     fn implies(self, one: &Option<BigRational>, other: &Option<BigRational>) -> bool {
         match (one, other) {
             (_, None) => true,
@@ -137,7 +138,7 @@ impl Limit {
     }
 }
 
-/// What `keyword` restricts of `value`; nothing of a value of another type.
+/// Returns the number that `keyword` restricts in `value`. `None` if the value has another type.
 fn size(keyword: &str, value: &Value) -> Option<BigRational> {
     let size = match (keyword, value) {
         ("multipleOf", value) => return exact_value(value),

@@ -1,4 +1,4 @@
-//! Which values are allowed.
+//! Compares the lists of allowed values.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::sides::Sides;
 use super::values::Listed;
 use crate::compat::rules::{Action, Area};
 
-/// Compares the lists of allowed values, and reports each value that came or went, or the list if it is new or gone.
+/// Compares the lists of allowed values. Reports each value that came or went, or the whole list if it is new or gone.
 pub(super) fn compare(
     sides: &Sides<'_>,
     was: &str,
@@ -62,7 +62,7 @@ fn only_texts(values: &Listed) -> bool {
     values.values().all(Value::is_string)
 }
 
-/// A value as a reader says it. Where some are no texts, those that are have quotes.
+/// Formats a value for a reader. If some values of the list are not strings, the strings are quoted.
 fn label(value: &Value, quoted: bool) -> String {
     match value {
         Value::String(text) if !quoted => text.clone(),

@@ -1,14 +1,14 @@
-//! Numbers of a document, exactly.
+//! Numbers of a document as exact fractions.
 
 use num_rational::BigRational;
 use serde_json::{Number, Value};
 
-/// The largest power of ten that is written out. A `f64` needs no more than 324 and 17 digits; without a limit a few
-/// bytes (`1e999999999`) could ask for gigabytes.
+/// The largest power of ten that is written out. The digits of an `f64` need no more than 324 places and 17 digits.
+/// Without a limit, a few bytes (`1e999999999`) could need gigabytes.
 const MAX_EXPONENT: usize = 400;
 
-/// The number that is written in decimal: `0.1` is a tenth, not the nearest binary fraction. `None` for one beyond any
-/// `f64`.
+/// Returns the number that the decimal digits denote: `0.1` is one tenth, not the nearest binary fraction. `None` for a
+/// number that no `f64` can hold.
 pub(super) fn exact(number: &Number) -> Option<BigRational> {
     let text = number.to_string();
     let (digits, exponent) = match text.split_once(['e', 'E']) {
@@ -29,12 +29,12 @@ pub(super) fn exact(number: &Number) -> Option<BigRational> {
     ratio.parse().ok()
 }
 
-/// As [`exact`], of a value that may be no number.
+/// As [`exact`], for a value that may not be a number.
 pub(super) fn exact_value(value: &Value) -> Option<BigRational> {
     exact(value.as_number()?)
 }
 
-/// A small whole number.
+/// Converts a small whole number.
 pub(super) fn whole(number: impl Into<i128>) -> BigRational {
     BigRational::from_integer(number.into().into())
 }

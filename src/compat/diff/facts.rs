@@ -1,11 +1,11 @@
-//! What is said of a value itself, not of what is inside it.
+//! Compares the facts of a value itself: `null`, default and deprecation.
 
 use super::sides::Sides;
 use super::values::{equal, short};
 use super::{bounds, constraints, enumeration};
 use crate::compat::rules::{Action, Area};
 
-/// Compares the facts of two schemas whose types have something in common. The value is called `was` in the base and
+/// Compares the facts of two schemas that have a type in common. The messages name the value `was` in the base and
 /// `name` in the revision.
 pub(super) fn compare(
     sides: &Sides<'_>,

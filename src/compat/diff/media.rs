@@ -1,7 +1,8 @@
-//! Media types, compared by what they stand for.
+//! Compares the media types of bodies by their meaning.
 //!
-//! A key of a body is a media type or a range of them, and one without a parameter stands for that type with any value
-//! of it. The most specific key counts, as OpenAPI has it. Case, the order of parameters and quotes make no difference.
+//! A key of a body is a media type or a range of media types (`text/*`). A key without a parameter includes that type
+//! with any value of the parameter. As in OpenAPI, the most specific key applies. Case, the order of parameters and
+//! quotes make no difference.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,16 +10,17 @@ use mediatype::{MediaType, ReadParams};
 
 use crate::spec::Content;
 
-/// How the media types of two bodies relate.
+/// How the media types of two bodies correspond.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Matched<'c> {
-    /// A key of the base and one of the revision of which one stands for what the other does, each pair once.
+    /// The pairs of a key of the base and a key of the revision, of which one includes the other. Each pair is listed
+    /// once.
     pub(super) pairs: BTreeSet<(&'c str, &'c str)>,
-    /// What became of the keys of the base that none of the revision stands for, and the other way round.
+    /// The changes of the keys that have no corresponding key on the other side.
     pub(super) changes: Vec<Change<'c>>,
 }
 
-/// A change of a body's media types, with the keys that it is about.
+/// A change of the media types, with the keys that changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change<'c> {
     Added(&'c str),
@@ -52,7 +54,7 @@ impl<'c> Matched<'c> {
                 matched.pairs.insert((by.key, is));
                 continue;
             }
-            // A range beside a type that stays as it was adds to it, and doesn't take its place.
+            // A range that is new, while the type that it includes stays, is an addition: it does not replace the type.
             let narrower = old
                 .iter()
                 .find(|other| other.covering(&new).is_some_and(|by| by.key == is));
@@ -68,12 +70,12 @@ impl<'c> Matched<'c> {
     }
 }
 
-/// What a key stands for.
+/// The media types that a key includes.
 struct Range<'c> {
     key: &'c str,
-    /// `*` for any.
+    /// The main type in lower case, or `*` for any.
     main: String,
-    /// With the suffix (`vnd.vm+json`); `*` for any.
+    /// The subtype in lower case with its suffix (`vnd.vm+json`), or `*` for any.
     subtype: String,
     parameters: BTreeMap<String, String>,
 }
@@ -85,7 +87,7 @@ impl<'c> Range<'c> {
 
     fn of(key: &'c str) -> Self {
         let Ok(parsed) = MediaType::parse(key.trim()) else {
-            // Whatever it is, it is only itself.
+            // A key that is not a media type is equal only to itself.
             return Range {
                 key,
                 main: key.to_owned(),
@@ -102,7 +104,7 @@ impl<'c> Range<'c> {
                 lower(suffix.as_str())
             ),
         };
-        // JSON has one encoding: RFC 8259 gives it no `charset`, and no effect to one that is there.
+        // JSON has one encoding. RFC 8259 defines no `charset` for it and says that a `charset` has no effect.
         let json = subtype == "json" || subtype.ends_with("+json");
         let parameters = parsed
             .params()
@@ -121,7 +123,7 @@ impl<'c> Range<'c> {
         }
     }
 
-    /// Whether everything that `other` stands for is one of what this does.
+    /// Whether this range includes every media type of `other`.
     fn covers(&self, other: &Range<'_>) -> bool {
         let any = self.subtype == "*";
         let types = (any && self.main == "*")
@@ -130,7 +132,7 @@ impl<'c> Range<'c> {
         types && parameters.all(|(name, value)| other.parameters.get(name) == Some(value))
     }
 
-    /// The most specific of `ranges` that covers this one.
+    /// Returns the most specific of `ranges` that includes this one.
     fn covering<'r>(&self, ranges: &'r [Range<'c>]) -> Option<&'r Range<'c>> {
         ranges
             .iter()
@@ -148,7 +150,7 @@ mod tests {
     use super::*;
     use crate::spec::{Schema, Shape};
 
-    /// The pairs, and the changes as `action old new`.
+    /// Compares the pairs, and the changes in the form `action old new`.
     fn check(old: &[&str], new: &[&str], pairs: &[(&str, &str)], changes: &[&str]) {
         let content = |keys: &[&str]| -> Content {
             let keys = keys.iter();
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_otherwise_is_the_same() {
+    fn other_notations_of_a_media_type_are_equal() {
         let same = |one: &str, other: &str| {
             check(&[one], &[other], &[(one, other)], &[]);
             check(&[other], &[one], &[(other, one)], &[]);
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_something_else_is_another() {
+    fn other_media_types_differ() {
         let other = |old: &str, new: &str| {
             let expected = [format!("Removed {old} -"), format!("Added - {new}")];
             let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_or_a_type_without_a_parameter_stands_for_more() {
+    fn a_range_or_a_type_without_a_parameter_includes_more() {
         for (wide, narrow) in [
             ("*/*", "application/json"),
             ("*/*", "application/*"),

@@ -1,4 +1,4 @@
-//! The comparison of two contracts.
+//! [`diff`] compares two contracts.
 //!
 //! ```text
 //! operations --> bodies of one endpoint --+
@@ -11,17 +11,17 @@
 //!              operations that reach a pair <----+
 //! ```
 //!
-//! Paths are matched by the addresses that requests go to ([`routes`]), responses by the statuses that they stand for
-//! ([`statuses`]), and bodies by what their media types stand for ([`media`]).
+//! Paths are matched by the addresses that requests go to ([`routes`]), responses by the statuses that they include
+//! ([`statuses`]), and bodies by their media types ([`media`]).
 //!
-//! Two schemas are compared by what they hold, whatever they are called and wherever they stand: so a new name, or the
-//! same schema written inline, is no difference. A pair of named schemas is compared once for each direction, so a
-//! schema that refers to itself comes to an end, and every operation that reaches the pair is listed in its findings.
+//! Two schemas are compared by their content, whatever their names and places are. So a new name, or the same schema
+//! written inline, is no difference. A pair of named schemas is compared once for each direction. So the comparison of
+//! a schema that refers to itself ends, and a finding lists every operation that reaches the pair.
 //!
-//! Of two schemas each fact is judged by the values of the types that both allow. The values of all other types are what
-//! the change of the type is about, so a type that changed hides no other fact, and no other finding repeats it. Numbers
-//! are exact fractions: it does not matter how they are written. The reader of documents keeps 64 bits of a whole number
-//! and a `f64` of any other, so digits beyond those are not seen.
+//! Each fact of two schemas is judged by the values of the types that both allow. The values of all other types belong
+//! to the change of the type. So a changed type hides no other fact, and no other finding repeats it. Numbers are
+//! compared as exact fractions, so their notation does not matter. The reader of documents keeps 64 bits of a whole
+//! number and an `f64` of any other number, so further digits are not compared.
 
 mod bounds;
 mod constraints;
@@ -45,10 +45,10 @@ mod values;
 use super::Finding;
 use crate::spec::Contract;
 
-/// What changed from `base` to `revision`, and what it means to a client that was built for `base`.
+/// Returns the changes from `base` to `revision`, and their effect on a client that was built for `base`.
 ///
-/// One finding for each fact, place and direction, in no particular order; a [`Report`](super::Report) sorts them. The
-/// releases that the contracts are of are not looked at; of a server's address only the path is.
+/// There is one finding for each fact, place and direction, in no particular order; a [`Report`](super::Report) sorts
+/// them. The releases that the contracts name are not compared. Of a server's address only the path is compared.
 pub fn diff(base: &Contract, revision: &Contract) -> Vec<Finding> {
     let mut comparison = pairs::Comparison::new(base, revision);
     operations::compare(&mut comparison);

@@ -1,4 +1,4 @@
-//! The properties of two objects.
+//! Compares the properties of two objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,11 +9,11 @@ use crate::compat::Direction;
 use crate::compat::rules::{Action, Area};
 use crate::spec::{Schema, Shape};
 
-/// An object as seen in one direction.
+/// The properties of an object in one direction.
 struct Members<'c> {
-    /// All of them.
+    /// All properties.
     names: &'c BTreeMap<String, Schema>,
-    /// Those that are there in this direction.
+    /// The properties that exist in this direction.
     properties: BTreeMap<&'c str, &'c Schema>,
     required: &'c BTreeSet<String>,
 }
@@ -28,7 +28,7 @@ impl<'c> Members<'c> {
             return None;
         };
         let absent = elsewhere(direction);
-        // The schema behind a reference says it too. Nothing can stand beside a reference.
+        // The keyword may be in the schema behind a reference, but not beside the reference.
         let present = properties
             .iter()
             .filter(|(_, schema)| !names.shape(schema).constraints.contains_key(absent))
@@ -45,8 +45,8 @@ impl<'c> Members<'c> {
         self.required.contains(name)
     }
 
-    /// The required names that are no property, in this direction or the other, neither here nor in `other`. v52 has
-    /// such.
+    /// Returns the required names that are properties neither here nor in `other`, in either direction, and that
+    /// `other` does not require. The document of v52.0 has such names.
     fn phantoms(&self, other: &Members<'c>) -> impl Iterator<Item = &'c str> {
         self.required
             .iter()
@@ -56,7 +56,8 @@ impl<'c> Members<'c> {
     }
 }
 
-/// The keyword of a property that only the other side may send, so that it is not there in this direction.
+/// Returns the keyword of a property that only the other side may send. Such a property does not exist in this
+/// direction.
 const fn elsewhere(direction: Direction) -> &'static str {
     match direction {
         Direction::Request => "readOnly",

@@ -1,4 +1,4 @@
-//! Endpoints, methods, bodies and statuses.
+//! Compares endpoints, methods, bodies and statuses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::compat::Direction;
 use crate::compat::rules::{Action, Area};
 use crate::spec::{Content, Endpoint, Method, escaped};
 
-/// Compares everything that the two contracts' paths hold.
+/// Compares everything in the paths of the two contracts.
 pub(super) fn compare(comparison: &mut Comparison<'_>) {
     let (base, revision) = comparison.contracts;
     let kept = routes::kept(base, revision);
@@ -56,7 +56,7 @@ pub(super) fn compare(comparison: &mut Comparison<'_>) {
     }
 }
 
-/// The paths but those of which `known` is true.
+/// Returns the paths for which `known` is false.
 fn without<'c>(
     paths: &BTreeMap<&'c str, &'c Methods>,
     known: impl Fn(&str) -> bool,
@@ -65,7 +65,7 @@ fn without<'c>(
     paths.filter(|path| !known(path)).collect()
 }
 
-/// The name of the operation behind a path: `vm.create`.
+/// Returns the name of the operation of a path: `vm.create`.
 fn name(path: &str) -> &str {
     path.strip_prefix('/').unwrap_or(path)
 }
@@ -100,7 +100,7 @@ fn methods<'c>(
         }
     }
     for method in &kept {
-        // One method is what a path has; only where several stay do they have to be told apart.
+        // A path has one method. Only if several methods stay does the name of the operation include its method.
         let operation = match kept.len() {
             1 => name(path).to_owned(),
             _ => format!("{method} {}", name(path)),
@@ -120,16 +120,16 @@ fn methods<'c>(
 struct Both<'a, 'c> {
     comparison: &'a mut Comparison<'c>,
     operation: String,
-    /// Its JSON pointer in the base.
+    /// The JSON pointer of the endpoint in the base.
     old: String,
-    /// Its JSON pointer in the revision.
+    /// The JSON pointer of the endpoint in the revision.
     new: String,
 }
 
-/// What an endpoint sends or receives, in both contracts.
+/// The bodies that an endpoint sends or receives in both contracts.
 struct Bodies<'c> {
     direction: Direction,
-    /// Where the body stands below the endpoint, and what a reader calls it: in the base.
+    /// The pointer of the body below the endpoint, and its name for readers, in the base.
     old: (String, String),
     /// The same in the revision.
     new: (String, String),
@@ -138,7 +138,8 @@ struct Bodies<'c> {
 }
 
 impl<'c> Both<'_, 'c> {
-    /// Notes a change at a place below the endpoint: for what was removed a place in the base, else in the revision.
+    /// Adds a finding at a place below the endpoint. The place of a removed item is in the base, and any other is in
+    /// the revision.
     fn note(&mut self, direction: Direction, change: (Area, Action), below: &str, message: String) {
         let endpoint = match change.1 {
             Action::Removed => &self.old,
@@ -149,7 +150,7 @@ impl<'c> Both<'_, 'c> {
             .note(&self.operation, direction, change, path, message);
     }
 
-    /// Compares the base paths under which the endpoint is served.
+    /// Compares the base paths at which the endpoint is served.
     fn base_paths(&mut self, old: (&str, &Endpoint), new: (&str, &Endpoint)) {
         let (base, revision) = self.comparison.contracts;
         let before = routes::addresses(base, old.0, old.1);
@@ -274,7 +275,7 @@ impl<'c> Both<'_, 'c> {
         });
     }
 
-    /// Compares what bodies of the same endpoint and status hold.
+    /// Compares the content of bodies of the same endpoint and status.
     fn content(&mut self, bodies: Bodies<'c>) {
         let Bodies {
             direction,
@@ -323,7 +324,7 @@ impl<'c> Both<'_, 'c> {
     }
 }
 
-/// Where the entry of the responses stands below its endpoint.
+/// Returns the pointer of a response below its endpoint.
 fn below(key: Key) -> String {
     format!("/responses/{key}")
 }

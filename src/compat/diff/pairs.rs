@@ -1,4 +1,4 @@
-//! Which schemas are compared with which, and which operations reach them.
+//! [`Comparison`] decides which schemas are compared with each other, and records which operations reach them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -7,11 +7,12 @@ use crate::compat::rules::{Action, Area, Rule, rule};
 use crate::compat::{Direction, Evidence, Finding, Level};
 use crate::spec::Contract;
 
-/// How many schemas are compared before two of different names count as different unseen. The work of those with one
-/// name is bounded by the documents; names that change in circles of different lengths could ask for any amount.
+/// The number of comparisons after which two schemas of different names count as different without a comparison. The
+/// comparisons of schemas with equal names are bounded by the documents. Renamed schemas in cycles of different lengths
+/// could cause any number.
 const MAX_COMPARED: usize = 100_000;
 
-/// A comparison under way.
+/// A comparison that is being made.
 pub(super) struct Comparison<'c> {
     pub(super) base: Names<'c>,
     pub(super) revision: Names<'c>,
@@ -20,20 +21,20 @@ pub(super) struct Comparison<'c> {
     known: HashMap<(String, String, Direction), PairId>,
     waiting: VecDeque<(PairId, Place<'c>, Place<'c>, Area)>,
     compared: usize,
-    /// The findings that belong to one operation, with its name.
+    /// The findings that belong to one operation, each with the operation's name.
     direct: Vec<(String, Draft)>,
-    /// The pairs that each operation begins with.
+    /// The first pair of each body, with the name of its operation.
     roots: Vec<(String, PairId)>,
 }
 
-/// Two schemas that are compared, in one direction.
+/// Two schemas that are compared in one direction.
 pub(super) struct Pair {
     pub(super) direction: Direction,
     drafts: Vec<Draft>,
     leads: Vec<Lead>,
 }
 
-/// The place of a pair in [`Comparison::pairs`].
+/// The index of a pair in [`Comparison::pairs`].
 pub(super) type PairId = usize;
 
 /// A finding without the operations that reach it.
@@ -44,12 +45,12 @@ struct Draft {
     message: String,
 }
 
-/// Where a pair leads to.
+/// A pair that another pair leads to.
 enum Lead {
-    /// A pair whose findings stand for themselves.
+    /// The findings of the target are reported on their own.
     Into(PairId),
-    /// A reference to another schema than before, while both are in both documents: that is one change, at the
-    /// reference, and what the two differ in only says how much it matters.
+    /// A reference leads to another schema than before, although both documents have both schemas. This is one change
+    /// at the reference. The findings of the target only decide its level.
     Elsewhere {
         target: PairId,
         path: String,
@@ -72,7 +73,7 @@ impl<'c> Comparison<'c> {
         }
     }
 
-    /// Notes a finding of the operation `operation` alone.
+    /// Adds a finding that belongs to `operation` only.
     pub(super) fn note(
         &mut self,
         operation: &str,
@@ -85,7 +86,7 @@ impl<'c> Comparison<'c> {
         self.direct.push((operation.to_owned(), draft));
     }
 
-    /// Compares a body of the operation `operation`.
+    /// Compares a body of `operation`.
     pub(super) fn begin(
         &mut self,
         operation: &str,
@@ -101,7 +102,7 @@ impl<'c> Comparison<'c> {
         }
     }
 
-    /// Counts one schema more that was compared.
+    /// Counts one more compared schema.
     pub(super) fn count(&mut self) {
         self.compared += 1;
     }
@@ -110,7 +111,7 @@ impl<'c> Comparison<'c> {
         self.pairs[pair].direction
     }
 
-    /// Notes a finding in `pair`.
+    /// Adds a finding to `pair`.
     pub(super) fn find(
         &mut self,
         pair: PairId,
@@ -122,8 +123,8 @@ impl<'c> Comparison<'c> {
         self.pairs[pair].drafts.push(draft);
     }
 
-    /// Compares two places that `pair` comes upon: at once if both are written where they stand, else as a pair of
-    /// their own. `area` says what they are to what they stand in.
+    /// Compares two places that belong to `pair`. If neither refers to a named schema, they are compared at once,
+    /// otherwise as a pair of their own. `area` is the role of the places in the schema that contains them.
     pub(super) fn meet(
         &mut self,
         pair: PairId,
@@ -155,8 +156,8 @@ impl<'c> Comparison<'c> {
                 target
             }
         };
-        // A name that is gone while the other is new is one schema under another name. Else the reference is what
-        // changed, and not the schemas.
+        // If the old name is gone and the new name is new, the schema was renamed. Otherwise the reference changed, and
+        // not the schemas.
         let elsewhere =
             renamed.filter(|(old, new)| self.base.contains(new) || self.revision.contains(old));
         let lead = match elsewhere {
@@ -179,10 +180,10 @@ impl<'c> Comparison<'c> {
         self.pairs.len() - 1
     }
 
-    /// Every finding, with the operations that reach it.
+    /// Returns every finding, with the operations that reach it.
     pub(super) fn findings(self) -> Vec<Finding> {
         let mut found: BTreeMap<(&str, String, usize), Finding> = BTreeMap::new();
-        // `nth` tells apart what one rule says of one place more than once: one value that is gone, and another.
+        // `nth` distinguishes several findings of one rule at one place, for example two values that are gone.
         let mut add = |operation: &str, draft: Draft, nth: usize| {
             let Rule {
                 id,
@@ -250,7 +251,8 @@ impl<'c> Comparison<'c> {
         found.into_values().collect()
     }
 
-    /// How much it matters what two schemas differ in, and what of it matters most; nothing if they don't differ.
+    /// Returns the most severe level of the differences between two schemas, with the message of the first such difference.
+    /// `None` if the schemas are equal.
     fn worst(&self, pair: PairId) -> Option<(Level, String)> {
         let drafts: Vec<&Draft> = self
             .reached(pair, true)
@@ -265,7 +267,7 @@ impl<'c> Comparison<'c> {
         Some((worst.rule.level, reason))
     }
 
-    /// The pairs that `root` leads to, itself among them, in the order in which they are come upon.
+    /// Returns the pairs that `root` leads to, including itself, in the order in which they are found.
     fn reached(&self, root: PairId, elsewhere: bool) -> Vec<PairId> {
         let mut seen = vec![false; self.pairs.len()];
         seen[root] = true;

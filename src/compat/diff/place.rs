@@ -1,10 +1,10 @@
-//! A schema at its place in one of the two documents.
+//! [`Place`]: a schema at its place in one of the two documents.
 
 use std::collections::BTreeMap;
 
 use crate::spec::{Contract, Schema, Shape, escaped};
 
-/// What may be anything.
+/// The schema of a value without restrictions.
 static ANY: Schema = Schema {
     shape: Shape::Any,
     default: None,
@@ -17,14 +17,14 @@ static ANY: Schema = Schema {
 #[derive(Clone)]
 pub(super) struct Place<'c> {
     pub(super) schema: &'c Schema,
-    /// Where the schema is written, as a JSON pointer. What is inside it is found below.
+    /// The JSON pointer of the schema's text. The places inside the schema are below it.
     pub(super) pointer: String,
-    /// Where a change of the value itself is reported, as a JSON pointer. That is where the schema is written, unless
-    /// only one of the documents has a reference here: then it is this place that changed, not the named schema.
+    /// The JSON pointer at which a change of the value itself is reported. It is `pointer`, unless only one of the
+    /// documents has a reference at this place: then the place changed, and not the named schema.
     pub(super) seat: String,
-    /// What a reader calls it: `DiskConfig.path`, `vm.create request.disks[]`.
+    /// The name for readers: `DiskConfig.path`, `vm.create request.disks[]`.
     pub(super) name: String,
-    /// The name of the schema, where the place is a named one.
+    /// The name of the schema, if it is a named one.
     pub(super) named: Option<&'c str>,
 }
 
@@ -39,7 +39,7 @@ impl<'c> Place<'c> {
         }
     }
 
-    /// This schema as what is found at `place`, where the other document has no reference.
+    /// Returns this schema as the one at `place`. It is used if the other document has no reference there.
     pub(super) fn seen_from(self, place: &Place<'c>) -> Self {
         Place {
             seat: place.seat.clone(),
@@ -48,7 +48,7 @@ impl<'c> Place<'c> {
         }
     }
 
-    /// The property `name` of this object.
+    /// Returns the property `name` of this object.
     pub(super) fn property(&self, name: &str, schema: &'c Schema) -> Place<'c> {
         Place::root(
             schema,
@@ -57,7 +57,7 @@ impl<'c> Place<'c> {
         )
     }
 
-    /// The items of this list.
+    /// Returns the items of this list.
     pub(super) fn items(&self, schema: &'c Schema) -> Place<'c> {
         Place::root(
             schema,
@@ -66,7 +66,8 @@ impl<'c> Place<'c> {
         )
     }
 
-    /// The values of this map; of an object that says nothing of them, any, without a place of their own.
+    /// Returns the values of this map. An object that does not restrict its unnamed values has values of any type,
+    /// which have no place of their own.
     pub(super) fn values(&self) -> Place<'c> {
         let name = format!("{}{{}}", self.name);
         match &self.schema.shape {
@@ -80,7 +81,8 @@ impl<'c> Place<'c> {
     }
 }
 
-/// The named schemas of one document, with where each name ends that is but another name for one.
+/// The named schemas of one document. For a schema that is only a reference to another one, `ends` has the name of the
+/// last schema in the chain.
 pub(super) struct Names<'c> {
     contract: &'c Contract,
     ends: BTreeMap<&'c str, &'c str>,
@@ -92,7 +94,8 @@ impl<'c> Names<'c> {
         for name in contract.schemas.keys() {
             let mut chain = vec![name.as_str()];
             let mut at = name.as_str();
-            // A contract that was read has no circle; one that was put together may, and ends here all the same.
+            // A contract that was read has no cycle of references. One that was built by a program may have one; this
+            // loop ends all the same.
             while let Some(Shape::Reference(next)) =
                 contract.schemas.get(at).map(|schema| &schema.shape)
                 && !ends.contains_key(at)
@@ -111,7 +114,7 @@ impl<'c> Names<'c> {
         self.contract.schemas.contains_key(name)
     }
 
-    /// The place that `place` stands for: itself, or the named schema that it refers to.
+    /// Returns the named schema that `place` refers to, or `place` itself.
     pub(super) fn resolve(&self, place: &Place<'c>) -> Place<'c> {
         let Shape::Reference(name) = &place.schema.shape else {
             return place.clone();
@@ -132,7 +135,7 @@ impl<'c> Names<'c> {
         }
     }
 
-    /// The schema itself, or the one it refers to.
+    /// Returns the named schema that `schema` refers to, or `schema` itself.
     pub(super) fn shape(&self, schema: &'c Schema) -> &'c Schema {
         match &schema.shape {
             Shape::Reference(name) => self

@@ -1,29 +1,29 @@
-//! Whether something that is gone and something that is new are one thing with another name.
+//! Decides whether something that is gone and something that is new are the same under another name.
 //!
-//! This changes no judgement, because a client still uses the old name; it only lets the message say so.
+//! This does not change the level of a finding, because a client still uses the old name. Only the message says it.
 
 use std::collections::BTreeMap;
 
-/// What was renamed to what.
+/// The new name of each old name.
 pub(super) type Renamed<'n> = BTreeMap<&'n str, &'n str>;
 
-/// `message`, with the new name if there is one.
+/// Appends the new name to `message`, if there is one.
 pub(super) fn to(message: String, name: &str, renamed: &Renamed<'_>) -> String {
     match renamed.get(name) {
         None => message,
-        Some(name) => format!("{message}: renamed, it seems, to `{name:.60}`"),
+        Some(name) => format!("{message}: probably renamed to `{name:.60}`"),
     }
 }
 
-/// `message`, with the old name if there is one.
+/// Appends the old name to `message`, if there is one.
 pub(super) fn from(message: String, name: &str, renamed: &Renamed<'_>) -> String {
     match renamed.iter().find(|(_, new)| **new == name) {
         None => message,
-        Some((old, _)) => format!("{message}: the new name, it seems, of `{old:.60}`"),
+        Some((old, _)) => format!("{message}: probably the new name of `{old:.60}`"),
     }
 }
 
-/// Pairs names whose things have the same content. It has to be evident: the names are alike, or but for those
+/// Pairs names whose items have the same content. A pair is made only if it is evident: the names are similar, or
 /// nothing else is gone or new.
 pub(super) fn by_content<'n>(
     gone: &[&'n str],
@@ -43,15 +43,15 @@ pub(super) fn by_content<'n>(
     found
 }
 
-/// Pairs names that are alike, of things that have no content but their name.
+/// Pairs similar names of items that have no content.
 pub(super) fn by_name<'n>(gone: &[&'n str], come: &[&'n str]) -> Renamed<'n> {
     pairs(gone, come, alike)
 }
 
-/// How many names are tried: with more on both sides nothing is evident.
+/// The maximum number of names on each side. With more names no pairs are made.
 const MAX_TRIED: usize = 32;
 
-/// The names that match one on the other side, and only one, which matches no other.
+/// Returns the pairs in which each name matches exactly one name of the other side.
 fn pairs<'n>(
     gone: &[&'n str],
     come: &[&'n str],
@@ -74,8 +74,8 @@ fn pairs<'n>(
     found.iter().copied().filter(alone).collect()
 }
 
-/// Whether two names share most of what they are made of: one is the other with words before or behind, or they differ
-/// in less than a third of their letters.
+/// Whether two names have most of their letters in common: one is the other with words before or after it, or they
+/// differ in less than a third of their letters.
 fn alike(one: &str, other: &str) -> bool {
     let letters = |name: &str| -> Vec<char> {
         name.chars()
@@ -96,7 +96,7 @@ fn alike(one: &str, other: &str) -> bool {
         || 3 * common(&short, &long) > 2 * long.len()
 }
 
-/// The length of the longest sequence of letters that both have in this order.
+/// Returns the length of the longest common subsequence of letters.
 fn common(one: &[char], other: &[char]) -> usize {
     let mut lengths = vec![0; other.len() + 1];
     for letter in one {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rename_is_evident_or_not_said() {
+    fn only_an_evident_rename_is_reported() {
         fn check(gone: &[&str], come: &[&str], expected: &[(&str, &str)]) {
             let found = by_content(gone, come, |_, _| true);
             assert_eq!(

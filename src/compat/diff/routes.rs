@@ -1,16 +1,16 @@
-//! Which path of one contract is which of the other, by the addresses that requests go to.
+//! Matches the paths of two contracts by the addresses that requests go to.
 //!
-//! A request goes to a base path and a path together, so a part of one may move into the other: `/api/v1` and
-//! `/vm.info` are what `/api` and `/v1/vm.info` are.
+//! The address of a request is a base path followed by a path, so a part of one may move into the other: `/api/v1` with
+//! `/vm.info` is the same as `/api` with `/v1/vm.info`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::spec::{Contract, Endpoint, Method};
 
-/// The methods of a path.
+/// The methods of a path, with their endpoints.
 pub(super) type Methods = BTreeMap<Method, Endpoint>;
 
-/// The paths of a contract that have a method.
+/// Returns the paths of a contract that have a method.
 pub(super) fn paths(contract: &Contract) -> BTreeMap<&str, &Methods> {
     contract
         .paths
@@ -20,8 +20,8 @@ pub(super) fn paths(contract: &Contract) -> BTreeMap<&str, &Methods> {
         .collect()
 }
 
-/// The path in `revision` of each path of `base` that is there: one with an address that it had, or else the one of the
-/// same name.
+/// Returns the path in `revision` for each path of `base` that still exists: a path with an address that it had, or
+/// else the path of the same name.
 pub(super) fn kept<'c>(base: &'c Contract, revision: &'c Contract) -> BTreeMap<&'c str, &'c str> {
     let (old, new) = (paths(base), paths(revision));
     let of_path = |contract: &Contract, (path, methods): (&&'c str, &&'c Methods)| {
@@ -71,7 +71,7 @@ pub(super) fn kept<'c>(base: &'c Contract, revision: &'c Contract) -> BTreeMap<&
     kept
 }
 
-/// Where requests to `endpoint`, which `contract` has at `path`, may be sent.
+/// Returns the addresses of `endpoint`, which `contract` has at `path`.
 pub(super) fn addresses(contract: &Contract, path: &str, endpoint: &Endpoint) -> BTreeSet<String> {
     let bases = contract.base_paths(endpoint).into_iter();
     bases.map(|base| base + path).collect()

@@ -1,4 +1,4 @@
-//! Whether two schemas hold the same, whatever they are called and wherever they stand.
+//! Decides whether two schemas have the same content, whatever their names and places are.
 
 use std::collections::HashSet;
 
@@ -7,12 +7,13 @@ use super::pairs::Comparison;
 use super::sides::Sides;
 use crate::spec::{Content, Endpoint, Schema, Shape};
 
-/// How many schemas are looked at before two count as different: it is only asked to name a rename.
+/// The number of compared schemas after which two schemas count as different. The result is used only to recognise a
+/// renamed item.
 const MAX_COMPARED: usize = 2_000;
 
 impl<'c> Comparison<'c> {
-    /// Whether `base` and `revision` hold the same in every fact. References to one name count as the same: what became
-    /// of the schema behind it is another question.
+    /// Whether `base` and `revision` are equal in every fact. References to the same name count as equal: the schemas
+    /// behind them are compared elsewhere.
     pub(super) fn same(&self, base: &'c Schema, revision: &'c Schema) -> bool {
         let mut waiting = vec![(base, revision)];
         let mut seen = HashSet::new();
@@ -54,7 +55,7 @@ impl<'c> Comparison<'c> {
         true
     }
 
-    /// Whether two endpoints take and answer the same.
+    /// Whether two endpoints have the same request bodies and responses.
     pub(super) fn same_endpoint(&self, base: &'c Endpoint, revision: &'c Endpoint) -> bool {
         let bodies = match (&base.body, &revision.body) {
             (None, None) => true,
@@ -85,7 +86,7 @@ impl<'c> Comparison<'c> {
     }
 }
 
-/// Whether two schemas differ in what is said of the value itself.
+/// Whether two schemas differ in a fact of the value itself.
 fn differ(old: &Schema, new: &Schema) -> bool {
     let sides = Sides::of(old, new);
     let directions = |schema: &Schema| {

@@ -1,4 +1,4 @@
-//! What two schemas differ in.
+//! Compares two schemas.
 
 use super::facts;
 use super::pairs::{Comparison, PairId};
@@ -8,7 +8,8 @@ use crate::compat::rules::{Action, Area};
 use crate::spec::{Schema, Shape};
 
 impl<'c> Comparison<'c> {
-    /// Compares two schemas, neither of which is a reference. `area` says what they are to what they stand in.
+    /// Compares two schemas, neither of which is a reference. `area` is the role of the schemas in the schema that
+    /// contains them.
     pub(super) fn compare(
         &mut self,
         pair: PairId,
@@ -28,7 +29,7 @@ impl<'c> Comparison<'c> {
             );
             self.find(pair, (area, action), revision.seat.clone(), message);
             if action == Action::Changed {
-                // No value is what it was. What else differs adds nothing.
+                // The two types have no value in common, so no other difference matters.
                 return;
             }
         }
@@ -61,7 +62,7 @@ impl<'c> Comparison<'c> {
     }
 }
 
-/// Whether an object takes no properties but those that are named.
+/// Whether an object takes only properties that are named.
 fn takes_no_others(schema: &Schema) -> bool {
     schema.constraints.contains_key("additionalProperties")
 }

@@ -1,4 +1,4 @@
-//! Two schemas with what follows from their facts.
+//! [`Sides`]: two schemas to be compared, with the properties that are derived from their facts.
 
 use serde_json::Value;
 
@@ -10,9 +10,9 @@ use crate::spec::{Schema, Shape};
 /// A schema of one of the two documents.
 pub(super) struct Side<'s> {
     pub(super) schema: &'s Schema,
-    /// The only values that are allowed, if they are listed.
+    /// The allowed values, if they are listed.
     pub(super) listed: Option<Listed>,
-    /// The types of the values that are allowed.
+    /// The types of the allowed values.
     pub(super) types: Types,
     /// Whether `null` is allowed.
     pub(super) null: bool,
@@ -23,38 +23,38 @@ impl<'s> Side<'s> {
         let listed = listed(schema);
         let types = Types::of(schema, listed.as_ref());
         let null = match (&schema.shape, schema.constraints.get("enum")) {
-            // Without a type `nullable` adds nothing: `null` is a value like any other.
+            // Without a type, `nullable` has no effect: `null` is a value like any other.
             (Shape::Any, Some(Value::Array(values))) => values.contains(&Value::Null),
             (Shape::Any, _) => true,
             _ => false,
         };
         Side {
             schema,
-            // Both truth values together are no limit.
+            // A list with both booleans is no restriction.
             listed: listed.filter(|values| types != Types::BOOLEAN || values.len() < 2),
             types,
             null: null || schema.nullable,
         }
     }
 
-    /// Whether no type is named.
+    /// Whether the schema has no type.
     fn is_untyped(&self) -> bool {
         self.schema.shape == Shape::Any
     }
 
-    /// Whether `null` is but one of the many values of any type.
+    /// Whether the schema has neither a type nor a list of values, so that it allows `null`.
     fn is_open(&self) -> bool {
         self.is_untyped() && self.listed.is_none()
     }
 
-    /// Whether the values are listed, and each of them is one of which `holds` is true.
+    /// Whether the allowed values are listed and `holds` is true for each of them.
     pub(super) fn lists_only(&self, holds: impl Fn(&Value) -> bool) -> bool {
         self.listed
             .as_ref()
             .is_some_and(|listed| listed.values().all(holds))
     }
 
-    /// The type as a reader says it, with its format.
+    /// Returns the type with its format, for readers.
     pub(super) fn kind(&self) -> String {
         match &self.schema.shape {
             Shape::Any if self.listed.is_some() => format!("of type {}", self.types.words()),
@@ -80,10 +80,10 @@ impl<'s> Side<'s> {
 pub(super) struct Sides<'s> {
     pub(super) old: Side<'s>,
     pub(super) new: Side<'s>,
-    /// What became of the type, if it is another.
+    /// The change of the type, if it changed.
     pub(super) type_change: Option<Action>,
-    /// The types that both allow. Everything else is judged by the values of these: what becomes of the values of other
-    /// types is the change of the type.
+    /// The types that both sides allow. All other facts are judged by values of these types. The values of other types
+    /// belong to the change of the type.
     pub(super) shared: Types,
 }
 
@@ -102,8 +102,8 @@ impl<'s> Sides<'s> {
         }
     }
 
-    /// Whether that a keyword is there in one of the two only is a part of what became of the type: a value of any type
-    /// has lost the restrictions that it had, and one that gets a type gets those of that type.
+    /// Whether a keyword that only one side has belongs to the change of the type. A schema that loses its type also
+    /// loses the restrictions of that type, and a schema that gets a type gets the restrictions of that type.
     pub(super) fn goes_with_type(&self, was: bool, is: bool) -> bool {
         match self.type_change {
             Some(Action::Widened) => self.new.is_untyped() && was && !is,
@@ -112,7 +112,7 @@ impl<'s> Sides<'s> {
         }
     }
 
-    /// Whether `null` came or went; not where that is a part of any type that came or went.
+    /// Returns the change of `null`. `None` if it belongs to the change from or to a schema of any type.
     pub(super) fn null_change(&self) -> Option<Action> {
         if self.old.is_open() || self.new.is_open() {
             return None;
@@ -124,9 +124,9 @@ impl<'s> Sides<'s> {
         }
     }
 
-    /// What became of a restriction of which the new form refuses what the old one takes (`narrows`), or takes what
-    /// the old one refuses (`widens`). Of listed values only those matter: `takes` says whether the restriction takes
-    /// one, in the old form and in the new.
+    /// Returns the effect of a changed restriction. `narrows` says that the new form refuses a value that the old form
+    /// allows, and `widens` the reverse. If the values are listed, only the listed values matter: the functions in
+    /// `takes` say whether the old form and the new form allow a value.
     pub(super) fn restriction(
         &self,
         (narrows, widens): (bool, bool),
@@ -143,10 +143,10 @@ impl<'s> Sides<'s> {
     }
 }
 
-/// What became of the type, if it is another.
+/// Returns the change of the type, if it changed.
 fn type_change(old: &Side<'_>, new: &Side<'_>) -> Option<Action> {
     match (&old.schema.shape, &new.schema.shape) {
-        // That a list of values is new says which types there are.
+        // A new list of values restricts the types. That is reported as a new list, not as a change of the type.
         (Shape::Any, Shape::Any) if old.listed.is_none() => None,
         (Shape::Any, Shape::Any) => compare(old.types, new.types),
         (Shape::Map(_), other @ Shape::Object { .. })
@@ -167,7 +167,8 @@ fn compare(old: Types, new: Types) -> Option<Action> {
     }
 }
 
-/// Whether this is an object of which no property is named: a map, unless it takes no others.
+/// Whether this is an object without named properties. Such an object equals a map, unless it takes no other
+/// properties.
 fn names_nothing(shape: &Shape) -> bool {
     matches!(shape, Shape::Object { properties, required } if properties.is_empty() && required.is_empty())
 }

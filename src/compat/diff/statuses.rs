@@ -1,7 +1,7 @@
-//! Which entries of two endpoints' responses stand for the same statuses.
+//! Matches the responses of two endpoints by the statuses that they include.
 //!
-//! A status is answered as its own entry says, else as that of its class (`2XX`), else as `default`. So a status may
-//! get an entry of its own, or lose it, and be answered as before.
+//! The response for a status is the one with its own key, else the one of its class (`2XX`), else `default`. So a
+//! status may get a key of its own, or lose it, and still have the same response.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,24 +9,25 @@ use std::fmt;
 use crate::compat::rules::{Action, Area};
 use crate::spec::{Endpoint, Response};
 
-/// The key of an entry.
+/// The key of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     Status(u16),
-    /// All statuses of a class without an entry of their own: 2 for `2XX`.
+    /// All statuses of a class that have no key of their own: 2 stands for `2XX`.
     Class(u16),
-    /// All statuses without any other entry.
+    /// All statuses that no other key includes.
     Default,
 }
 
-/// How the entries of a revision relate to those of a base.
+/// How the responses of a revision correspond to those of a base.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Coverage {
-    /// An entry of the base and one of the revision that stand for one status at least, each pair once.
+    /// The pairs of a response of the base and one of the revision that include a common status. Each pair is listed
+    /// once.
     pub(super) shared: BTreeSet<(Key, Key)>,
-    /// What became of each entry of the base for whose statuses, or some of them, the revision has no entry.
+    /// The responses of the base that include statuses for which the revision has no response, with the change.
     pub(super) gone: BTreeMap<Key, (Area, Action)>,
-    /// The entries of the revision for whose statuses, or some of them, the base has none.
+    /// The responses of the revision that include statuses for which the base has no response, with the change.
     pub(super) come: BTreeMap<Key, (Area, Action)>,
 }
 
@@ -40,7 +41,8 @@ impl Coverage {
         for class in 1..=5 {
             coverage.add(Key::of_rest(base, class), Key::of_rest(revision, class));
         }
-        // A client may wait for a status that is named. One that takes any success loses nothing while one is left.
+        // A client may expect a named status. A client that accepts any success loses nothing as long as one success
+        // status is left.
         let succeeds = revision
             .responses
             .keys()
@@ -73,26 +75,27 @@ impl Coverage {
 }
 
 impl Key {
-    /// The key of the entry that says how `endpoint` answers with `status`.
+    /// Returns the key of the response of `endpoint` for `status`.
     fn of(endpoint: &Endpoint, status: u16) -> Option<Key> {
         if endpoint.responses.contains_key(&status) {
             return Some(Key::Status(status));
         }
         Key::of_rest(endpoint, status / 100).filter(|key| {
-            // HTTP gives these statuses no body, so a `default` with one can't mean them. A class names them expressly.
+            // HTTP allows no body for these statuses, so a `default` with a body does not include them. A class
+            // includes them.
             let bodiless = matches!(status, 100..200 | 204 | 304);
             *key != Key::Default || !bodiless || key.response(endpoint).content.is_empty()
         })
     }
 
-    /// The key of the entry for the statuses of `class` that have no entry of their own.
+    /// Returns the key of the response for the statuses of `class` that have no key of their own.
     fn of_rest(endpoint: &Endpoint, class: u16) -> Option<Key> {
         [Key::Class(class), Key::Default]
             .into_iter()
             .find(|key| endpoint.fallbacks.contains_key(&key.to_string()))
     }
 
-    /// The entry of `endpoint`, which has one with this key.
+    /// Returns the response of `endpoint` with this key, which must exist.
     pub(super) fn response(self, endpoint: &Endpoint) -> &Response {
         match self {
             Key::Status(status) => &endpoint.responses[&status],

@@ -1,4 +1,4 @@
-//! The types of JSON values that a schema allows.
+//! [`Types`]: the set of JSON types that a schema allows.
 
 use std::ops::{BitAnd, BitOr};
 
@@ -8,7 +8,8 @@ use super::exact::{exact, exact_value, whole};
 use super::values::Listed;
 use crate::spec::{Schema, Shape};
 
-/// A set of types. Whole numbers are told apart from other numbers, so that `integer` is a part of `number`.
+/// A set of types. Whole numbers and numbers with a fraction are separate members, so that `integer` is a subset of
+/// `number`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Types(u8);
 
@@ -23,7 +24,7 @@ impl Types {
     pub(super) const OBJECT: Types = Types(1 << 5);
     const ANY: Types = Types((1 << 6) - 1);
 
-    /// The types that the keyword `type` allows.
+    /// Returns the types that the keyword `type` allows.
     pub(super) fn named(shape: &Shape) -> Types {
         match shape {
             Shape::Any | Shape::Reference(_) => Types::ANY,
@@ -36,8 +37,8 @@ impl Types {
         }
     }
 
-    /// The types of the values that `schema` allows, of which `listed` are the only ones if there is a list: a number
-    /// that has to be a multiple of a whole one is whole.
+    /// Returns the types of the values that `schema` allows. `listed` are the allowed values, if there is a list. A
+    /// number that must be a multiple of a whole number is whole.
     pub(super) fn of(schema: &Schema, listed: Option<&Listed>) -> Types {
         let named = Types::named(&schema.shape);
         let step = schema.constraints.get("multipleOf").and_then(exact_value);
@@ -53,7 +54,7 @@ impl Types {
             }
             None => named,
         };
-        // A list without a value of the type allows nothing. Then the type is all that can be compared.
+        // A list without a value of the schema's type allows nothing. In this case only the type can be compared.
         match found {
             Types::NONE => named,
             found => found,
@@ -74,17 +75,17 @@ impl Types {
         }
     }
 
-    /// Whether both have a type in common.
+    /// Whether the two sets have a type in common.
     pub(super) fn meets(self, other: Types) -> bool {
         self & other != Types::NONE
     }
 
-    /// Whether `other` has all of these.
+    /// Whether `other` has all types of this set.
     pub(super) fn within(self, other: Types) -> bool {
         self & other == self
     }
 
-    /// The types as a reader says them: `integer or string`.
+    /// Returns the types for readers: `integer or string`.
     pub(super) fn words(self) -> String {
         let number = match self & Types::NUMBER {
             Types::WHOLE => "integer",

@@ -1,4 +1,4 @@
-//! The values that a schema lists, and whether two values are the same.
+//! The values that a schema lists, and the equality of two values.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,11 @@ use serde_json::Value;
 use super::exact::exact;
 use crate::spec::{Schema, Shape};
 
-/// The values that a schema lists, each under its canonical text.
+/// The values that a schema lists, by their canonical text.
 pub(super) type Listed = BTreeMap<String, Value>;
 
-/// The values that `schema` lists, if it does. `null` is not among them: whether it is allowed is a fact of its own.
+/// Returns the values that `schema` lists, if it lists any. `null` is left out, because it is compared as a fact of its
+/// own.
 pub(super) fn listed(schema: &Schema) -> Option<Listed> {
     let values: Vec<Value> = match (&schema.shape, schema.constraints.get("enum")) {
         (Shape::String { values, .. }, _) if !values.is_empty() => {
@@ -23,12 +24,12 @@ pub(super) fn listed(schema: &Schema) -> Option<Listed> {
     Some(values.map(|value| (canonical(&value), value)).collect())
 }
 
-/// Whether two values are the same, however their numbers are written.
+/// Whether two values are equal, whatever the notation of their numbers is.
 pub(super) fn equal(one: &Value, other: &Value) -> bool {
     one == other || canonical(one) == canonical(other)
 }
 
-/// A text that equal values share, and no others: JSON, with sorted keys and each number as a fraction.
+/// Returns a text that only equal values share: JSON with sorted keys and with each number as a fraction.
 fn canonical(value: &Value) -> String {
     match value {
         Value::Number(number) => {
@@ -50,7 +51,7 @@ fn canonical(value: &Value) -> String {
     }
 }
 
-/// Enough of a value to recognise it by.
+/// Returns the beginning of a value, which is enough to recognise it.
 pub(super) fn short(value: &Value) -> String {
     format!("`{:.60}`", value.to_string())
 }
@@ -77,7 +78,7 @@ mod tests {
         check(json!([1, 2]), json!([2, 1]), false);
         check(json!({ "a": 1, "b": 2 }), json!({ "b": 2.0, "a": 1 }), true);
         check(json!({ "a": 1 }), json!({ "a": 1, "b": null }), false);
-        // One apart, and the same as floating-point numbers.
+        // The numbers differ by one, but are equal as floating-point numbers.
         check(
             json!(9_007_199_254_740_993_u64),
             json!(9_007_199_254_740_992_u64),

@@ -1,23 +1,24 @@
-//! What a sandbox can make use of, as data.
+//! The features that a sandbox can use, as data.
 
 use Evidence::{Field, InOrder, Status};
 
-/// One row.
+/// One row of the matrix.
 pub(super) struct Feature {
-    /// What it is, in Markdown.
+    /// The name of the feature, in Markdown.
     pub(super) name: &'static str,
-    /// What a contract has to have, and what an exchange has to show.
+    /// The operations or fields that show that a release has the feature.
     pub(super) evidence: Evidence,
 }
 
-/// What a contract has to have, and what an exchange has to show.
+/// The evidence for a feature: a contract has to have it, and a recorded exchange has to show it.
 #[derive(Clone, Copy)]
 pub(super) enum Evidence {
-    /// These operations, one after another on one VMM.
+    /// These operations succeed one after another on one VMM.
     InOrder(&'static [&'static str]),
-    /// This operation, with this status.
+    /// This operation succeeds with this status.
     Status(&'static str, u16),
-    /// This operation with this field in its body, and if so with this value. Dots lead into objects and their lists.
+    /// The body of this operation has this field, with this value if one is given. Dots in the name lead into objects
+    /// and the items of lists.
     Field(&'static str, &'static str, Option<&'static str>),
 }
 

@@ -1,4 +1,4 @@
-//! Which release has what, and whether it was seen or only read.
+//! [`Matrix`]: the features and endpoints of each release, and whether a recording shows them.
 
 mod features;
 
@@ -9,32 +9,32 @@ use crate::replay::{Answer, Cassette, Exchange, RequestBody};
 use crate::spec::{Contract, Release, Schema, Shape};
 use features::{Evidence, FEATURES, Feature};
 
-/// Releases as columns, what sandboxes need and the endpoints as rows.
+/// A table with a column for each release, and a row for each feature and each endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matrix {
-    /// The columns.
+    /// The releases of the columns.
     pub releases: Vec<Release>,
-    /// What a sandbox can make use of.
+    /// The features that a sandbox can use.
     pub features: Vec<Row>,
     /// Every endpoint of any of the releases.
     pub endpoints: Vec<Row>,
 }
 
-/// One thing that a release may have.
+/// One feature or endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// What it is, in Markdown.
+    /// The name, in Markdown.
     pub name: String,
-    /// What is known of it in each release, in the order of the columns.
+    /// The state in each release, in the order of the columns.
     pub cells: Vec<Cell>,
 }
 
-/// What is known of one thing in one release.
+/// The state of a feature or endpoint in one release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cell {
     /// A recorded exchange shows that it works.
     Observed,
-    /// The contract has it, after corrections.
+    /// The contract has it, after corrections, but no recording shows it.
     Document,
     /// The contract doesn't have it.
     Absent,
@@ -49,7 +49,7 @@ impl Cell {
         }
     }
 
-    /// A release that ignores what it doesn't know answers with success, so an exchange alone shows nothing.
+    /// An exchange alone is no evidence: a release that doesn't know a field ignores it and answers with success.
     fn new(in_contract: bool, observed: impl FnOnce() -> bool) -> Cell {
         match in_contract {
             false => Cell::Absent,
@@ -60,7 +60,8 @@ impl Cell {
 }
 
 impl Matrix {
-    /// The matrix of `contracts`, corrected ones in the order of the columns, on the evidence of `cassettes`.
+    /// Creates the matrix of `contracts`, which have to be corrected and in the order of the columns. `cassettes` are
+    /// the recordings.
     pub fn new(contracts: &[Contract], cassettes: &[Cassette]) -> Matrix {
         let columns: Vec<Column<'_>> = contracts
             .iter()
@@ -98,7 +99,7 @@ impl Matrix {
         }
     }
 
-    /// The matrix as two Markdown tables with their key, the second folded.
+    /// Returns the matrix as two Markdown tables with a key. The second table is folded.
     pub fn markdown(&self) -> String {
         format!(
             "\
@@ -136,7 +137,7 @@ empty: it doesn't have it.
     }
 }
 
-/// One release: its contract, and what was recorded of it.
+/// One release: its contract, and its recordings.
 struct Column<'a> {
     contract: &'a Contract,
     cassettes: Vec<&'a Cassette>,
@@ -190,7 +191,7 @@ impl Column<'_> {
     }
 }
 
-/// The status of the response; 0 for none.
+/// Returns the status of the response, or 0 if there was none.
 fn status_of(exchange: &Exchange) -> u16 {
     match &exchange.answer {
         Answer::Response(response) => response.status,
@@ -203,7 +204,7 @@ fn succeeded(exchange: &Exchange, operation: &str) -> bool {
         && (200..300).contains(&status_of(exchange))
 }
 
-/// Whether the operations succeeded in this order on one VMM, whatever came between.
+/// Whether the operations succeeded in this order on one VMM. Other operations may be between them.
 fn in_order(cassette: &Cassette, operations: &[&str]) -> bool {
     let mut exchanges = cassette.exchanges.iter();
     operations
@@ -211,7 +212,8 @@ fn in_order(cassette: &Cassette, operations: &[&str]) -> bool {
         .all(|operation| exchanges.any(|exchange| succeeded(exchange, operation)))
 }
 
-/// Whether a body with `field`, a name or several with dots between, was sent; with this value if one is asked for.
+/// Whether a body had `field`, and the value if one is given. `field` is a name, or several names with dots between
+/// them.
 fn sent(body: &RequestBody, field: &str, value: Option<&str>) -> bool {
     let RequestBody::Json(body) = body else {
         return false;
@@ -232,7 +234,7 @@ fn sent(body: &RequestBody, field: &str, value: Option<&str>) -> bool {
         .any(|found| value.is_none_or(|value| found.as_str() == Some(value)))
 }
 
-/// Whether the body of `operation` has `field`, which may have this value if one is asked for.
+/// Whether the body of `operation` has `field`, and allows the value if one is given.
 fn has_field(contract: &Contract, operation: &str, field: &str, value: Option<&str>) -> bool {
     let methods = contract.paths.get(&format!("/{operation}"));
     let mut bodies = methods
@@ -256,7 +258,7 @@ fn has_field(contract: &Contract, operation: &str, field: &str, value: Option<&s
     })
 }
 
-/// The schema that is meant: behind references, and of a list its items.
+/// Follows references, and lists to their items.
 fn resolve<'c>(contract: &'c Contract, mut schema: &'c Schema) -> Option<&'c Schema> {
     loop {
         schema = match &schema.shape {

@@ -1,8 +1,8 @@
-//! A call as text, `PUT /api/v1/vm.boot`, and where it stands in a contract.
+//! A call as text (`PUT /api/v1/vm.boot`), and its place in a contract.
 
 use crate::spec::{Contract, Endpoint, Method};
 
-/// The endpoint of a call such as `PUT /api/v1/vm.boot` in the contract, with its pointer.
+/// Returns the endpoint of a call such as `PUT /api/v1/vm.boot` in the contract, with its JSON pointer.
 pub(super) fn endpoint<'a>(contract: &'a Contract, call: &str) -> Option<(String, &'a Endpoint)> {
     let (method, path) = call.split_once(' ')?;
     let path = path.strip_prefix("/api/v1")?;
@@ -12,7 +12,7 @@ pub(super) fn endpoint<'a>(contract: &'a Contract, call: &str) -> Option<(String
     Some((pointer, endpoint))
 }
 
-/// The operation's name of a call (`vm.boot`), or the path that is none's.
+/// Returns the name of a call's operation (`vm.boot`), or its path if it is no operation.
 pub(super) fn name(call: &str) -> &str {
     let path = call.split_once(' ').map_or(call, |(_, path)| path);
     path.strip_prefix("/api/v1/").unwrap_or(path)

@@ -1,4 +1,4 @@
-//! Comparing what was observed with what was recorded of a release, step by step.
+//! Compares the observed behaviour of a server with the recording of a release, step by step.
 
 use super::battery::{LIMITS, ROUTES};
 use super::call::{endpoint, name};
@@ -34,9 +34,9 @@ pub(super) fn scenario(
             base,
         };
         match &recording.unreached {
-            // Which paths are served was judged by the contract.
+            // `routes::judge` compares the served paths with the contract.
             _ if scenario == ROUTES && known.call.starts_with("PATCH ") => {}
-            // The last step is the one that would have led on.
+            // The last step failed, and the following steps need it.
             Some(unreached) if index + 1 == recording.cassette.exchanges.len() => {
                 step.unreached(unreached, findings);
             }
@@ -72,7 +72,7 @@ impl Step<'_> {
         };
         let pointer = self.pointer(seen.status);
         match (known.is_success(), seen.is_success()) {
-            // Not served at all: judged by the contract.
+            // The path is not served. `routes::judge` compares that with the contract.
             (true, false) if seen.kind.as_deref() == Some("NotSupported") => {}
             (true, false) => {
                 let was = known.status;
@@ -161,7 +161,7 @@ impl Step<'_> {
         }
     }
 
-    /// Where a response of this call stands in the contract, or would.
+    /// Returns the JSON pointer of the response with this status, or the one that it would have.
     fn pointer(&self, status: u16) -> String {
         format!("{}/responses/{status}", self.endpoint())
     }
@@ -175,7 +175,7 @@ impl Step<'_> {
         )
     }
 
-    /// Where the field at `place` of an answer stands in the contract, or would.
+    /// Returns the JSON pointer of the field at `place` of an answer, or the one that it would have.
     fn field(&self, status: u16, place: &str) -> String {
         let mut pointer = self.pointer(status);
         let documented = endpoint(self.base, &self.known.call).and_then(|(_, endpoint)| {
@@ -245,7 +245,7 @@ fn type_name(types: &serde_json::Value) -> &str {
     }
 }
 
-/// How many bytes the step at `index` sent.
+/// Returns the size of the body that the step at `index` sent, in bytes.
 fn sent(recording: &Recording, index: usize) -> usize {
     let scenarios = super::battery::all();
     let scenario = scenarios
@@ -260,13 +260,13 @@ fn sent(recording: &Recording, index: usize) -> usize {
     }
 }
 
-/// A body that is taken on one side only.
+/// Reports a body that only one of the two servers accepts.
 fn body_limit(known: &Played, seen: &Played, sent: usize, findings: &mut Findings) {
     let taken = |played: &Played| {
         let answer = played.answer.as_ref();
         answer.is_some_and(Outcome::is_success)
     };
-    // The steps between clear up.
+    // The steps between only delete the VM.
     if !known.call.ends_with("/vm.create") {
         return;
     }
@@ -289,7 +289,7 @@ fn body_limit(known: &Played, seen: &Played, sent: usize, findings: &mut Finding
     );
 }
 
-/// A number of things that may be had, now and on the recorded release.
+/// Reports a number of things that the server accepts, if it differs from the recorded release.
 pub(super) fn limit(
     (seen, known): (usize, usize),
     (pointer, operation): (&str, &str),

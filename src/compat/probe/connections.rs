@@ -1,4 +1,4 @@
-//! How many connections a server takes.
+//! Counts the connections that a server accepts at once.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use super::Error;
 use super::session::request;
 use crate::replay::wire::Reader;
 
-/// As many as every recorded release takes (micro_http, `server.rs`, from v44.0 to v53.0).
+/// The number of connections that every recorded release accepts (`micro_http`, `server.rs`, from v44.0 to v53.0).
 pub(super) const RECORDED: usize = 10;
 
-/// Where counting stops.
+/// The number at which counting stops.
 const MOST: usize = 64;
 
-/// How long a connection may take to be served.
+/// The time within which a connection has to be served.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Opens connections until one is turned away; how many were served, [`MOST`] at most.
+/// Opens connections until the server closes one. Returns how many were served, at most [`MOST`].
 pub(super) async fn count(socket: &Path) -> Result<usize, Error> {
     let mut open = Vec::new();
     while open.len() < MOST {
@@ -31,7 +31,7 @@ pub(super) async fn count(socket: &Path) -> Result<usize, Error> {
         };
         let mut stream = UnixStream::connect(socket).await.map_err(failed)?;
         let ping = request("GET", "/api/v1/vmm.ping", b"");
-        // One that is turned away may be closed before this is sent; its answer tells.
+        // A connection that the server refuses may be closed before this is sent. Reading the answer shows it.
         let _ = stream.write_all(&ping).await;
         let mut reader = Reader::new(stream);
         match timeout(LIMIT, reader.answer()).await {

@@ -1,4 +1,4 @@
-//! Why a server couldn't be probed.
+//! [`Error`]: why a server couldn't be probed.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,90 +7,90 @@ use std::time::Duration;
 use crate::client;
 use crate::{replay, spec, vmm};
 
-/// Why a server couldn't be probed: nothing is known then of whether it is compatible.
+/// Why a server couldn't be probed. The result of the probe is then unknown: the server may be compatible or not.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A private directory or a file in it couldn't be made.
+    /// The private directory of the probe, or a file in it, couldn't be created.
     #[error("the probe can't make {}", .path.display())]
     Directory {
         /// The directory or file.
         path: PathBuf,
-        /// What the kernel says.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// The directory's path isn't UTF-8, and so can't stand in a request.
-    #[error("the path of the directory {} is not UTF-8, and requests have to name files in it", .path.display())]
+    /// The path of the directory isn't UTF-8, so a request can't contain it.
+    #[error("the path of the directory {} is not UTF-8, so requests can't name files in it", .path.display())]
     NotText {
         /// The directory.
         path: PathBuf,
     },
-    /// The binary couldn't be started, or what was started doesn't answer as Cloud Hypervisor does.
-    #[error("{} can't be probed: it is not a Cloud Hypervisor that runs here", .binary.display())]
+    /// The binary couldn't be started, or it doesn't answer as Cloud Hypervisor does.
+    #[error("{} can't be probed: it did not start and answer as Cloud Hypervisor does", .binary.display())]
     Vmm {
-        /// The binary, as it was named.
+        /// The path of the binary, as the caller gave it.
         binary: PathBuf,
-        /// What became of it.
+        /// The failure to start it.
         source: Box<vmm::Error>,
     },
-    /// The VMM's exchanges couldn't be recorded.
-    #[error("what the VMM answers in the scenario {scenario} can't be recorded")]
+    /// The exchanges with the VMM couldn't be recorded.
+    #[error("the VMM's answers in the scenario {scenario} can't be recorded")]
     Recording {
-        /// The scenario.
+        /// The name of the scenario.
         scenario: &'static str,
-        /// Why.
+        /// The failure of the recorder.
         source: replay::Error,
     },
-    /// The VMM couldn't be reached for a reason on this side.
-    #[error("{asked} can't be sent to the VMM at {}", .socket.display())]
+    /// The request couldn't be sent, for a reason that is not the VMM's.
+    #[error("can't send {asked} to the VMM at {}", .socket.display())]
     Connection {
-        /// What was to be asked.
+        /// The method and the path of the request.
         asked: String,
-        /// The socket.
+        /// The path of the socket.
         socket: PathBuf,
-        /// What the kernel says, or that the answer was not HTTP.
+        /// The error of the kernel, or an answer that was not HTTP.
         source: io::Error,
     },
-    /// The VMM didn't answer.
-    #[error("the VMM gave no answer to {asked} ({during}) within {limit:?}")]
+    /// The VMM didn't answer within the time limit.
+    #[error("the VMM did not answer {asked} within {limit:?} ({during})")]
     Silent {
-        /// What was asked.
+        /// The method and the path of the request.
         asked: String,
-        /// In which part of the probe.
+        /// The part of the probe.
         during: &'static str,
-        /// How long it had.
+        /// The time limit.
         limit: Duration,
     },
-    /// The binary writes without end.
-    #[error("{} wrote more than {limit} bytes to its log, which no Cloud Hypervisor does", .binary.display())]
+    /// The binary wrote more to its log than the probe allows.
+    #[error("{} wrote more than {limit} bytes to its log, the limit of the probe", .binary.display())]
     TooMuchOutput {
-        /// The binary, as it was named.
+        /// The path of the binary, as the caller gave it.
         binary: PathBuf,
-        /// In bytes.
+        /// The limit, in bytes.
         limit: u64,
     },
-    /// The whole probe took too long.
-    #[error("the probe was not done within {limit:?}; it can be given more time")]
+    /// The probe exceeded its time limit.
+    #[error("the probe did not finish within {limit:?}: allow it more time")]
     OutOfTime {
-        /// How long it had.
+        /// The time limit.
         limit: Duration,
     },
-    /// There is no contract of the release that it is to be held against.
-    #[error("there is no contract of {release} to hold the server against")]
+    /// This crate has no contract of the release that the caller named.
+    #[error("there is no contract of {release} to compare the server with")]
     UnknownRelease {
-        /// The release.
+        /// The release that the caller named.
         release: spec::Release,
     },
-    /// The release that the VMM says to be can't be asked or read.
-    #[error("the VMM's release is not known; name one to hold it against")]
+    /// The release of the VMM can't be read.
+    #[error("the VMM's release is not known: name the release to compare it with")]
     NoRelease {
-        /// Why.
+        /// The failure to read it.
         source: Box<client::Error>,
     },
 }
 
 impl Error {
-    /// Whether nobody listens any more.
+    /// Whether the error means that the VMM has ended: nothing listens on the socket any more.
     pub(super) fn is_vmm_ended(&self) -> bool {
         let Error::Connection { source, .. } = self else {
             return false;

@@ -1,13 +1,14 @@
-//! Which fields of a request a server reads.
+//! [`try_all`] finds out which fields of a request a server reads.
 //!
-//! A server ignores a field that it doesn't know, and says nothing. What gives it away is a value of a wrong type: a field
-//! that is read is refused with it, and one that is ignored is not. So each field of each contract is sent with such a
-//! value, and again under a name of the same length that no release has; when both get the same answer, the field is
-//! ignored. Nothing of a VM is needed for it, and nothing is done: what a server takes in spite of it fails for another
-//! reason, and a VM that gets created is deleted again.
+//! A server ignores a field that it doesn't know, without an error. A value of a wrong type shows the difference: the
+//! server refuses it in a field that it reads, and accepts it in a field that it ignores. So each field of each
+//! contract is sent with such a value, and again under a name of the same length that no release has. If both get the
+//! same answer, the field is ignored. This needs no VM and has no effect: a request that the server accepts in spite of
+//! the wrong value fails for another reason, and a VM that gets created is deleted again.
 //!
-//! Whether a field is required, and which values of it are taken, is seen by sending it and leaving it out: what can't be
-//! read is answered 400, and nothing else is where nothing is wrong but the state of the VM.
+//! Whether a field is required, and which of its values are allowed, is found by sending it and by leaving it out. A
+//! request that the server can't parse is answered with status 400. A request whose only fault is that there is no VM
+//! has another status.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,27 +22,27 @@ use crate::replay::wire::RawResponse;
 use crate::spec::Contract;
 use crate::vmm::{Vmm, VmmConfig};
 
-/// A field of a request, and what a server does with it.
+/// A field of a request, and how a server treats it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// The operation: `vm.create`.
+    /// The name of the operation: `vm.create`.
     pub operation: String,
-    /// Where it stands in the body: `/disks/0/path`.
+    /// The JSON pointer of the field in the body: `/disks/0/path`.
     pub place: String,
-    /// The JSON pointer into the contract that it was taken from.
+    /// The JSON pointer of the field in the contract that it was taken from.
     pub pointer: String,
-    /// Whether the server reads it; `None` if it ended instead of an answer.
+    /// Whether the server reads the field. `None` if the server ended without an answer.
     pub read: Option<bool>,
-    /// Whether the server refuses a request without it, which it takes with it; `None` if it takes neither.
+    /// Whether the server refuses a request without the field but accepts one with it. `None` if it accepts neither.
     pub required: Option<bool>,
-    /// Whether the contract that it was taken from requires it.
+    /// Whether the contract that the field was taken from requires it.
     pub required_by_contract: bool,
-    /// The values of the contract that the server refuses, although it takes the request without the field.
+    /// The values of the contract that the server refuses, although it accepts a request without the field.
     pub refused: Vec<String>,
 }
 
-/// Tries the fields of every request in `contracts` on VMMs that have no VM. Paths that are not in `served` are left out.
-/// Of a field that is in several contracts, the pointer is that of the first.
+/// Tries the fields of every request in `contracts`, on VMMs that have no VM. Paths that are not in `served` are left
+/// out. A field that several contracts have gets the pointer of the first of them.
 pub(super) async fn try_all(
     config: &VmmConfig,
     contracts: &[&Contract],
@@ -69,7 +70,7 @@ pub(super) async fn try_all(
     Ok(fields)
 }
 
-/// A VMM, and another one when it ends.
+/// A VMM, which is started again when it ends.
 struct Server<'a> {
     config: &'a VmmConfig,
     vmm: Vmm,
@@ -86,7 +87,7 @@ impl Server<'_> {
         let mut refused = Vec::new();
         for (value, body) in &trap.with {
             match self.is_malformed(path, body).await? {
-                // It may have to be an address, or a path.
+                // The value may have to be an address or a path.
                 Some(true) if value == ANY_TEXT => {}
                 Some(true) => refused.push(value.to_string()),
                 Some(false) => taken = true,
@@ -107,7 +108,7 @@ impl Server<'_> {
         })
     }
 
-    /// Whether a body can't be read; `None` when the VMM ends.
+    /// Whether the server can't parse a body. `None` if the VMM ends.
     async fn is_malformed(&mut self, path: &str, body: &Value) -> Result<Option<bool>, Error> {
         let answer = self.answer(path, body, "").await?;
         Ok(answer.map(|(status, _)| status == 400))
@@ -128,7 +129,8 @@ impl Server<'_> {
     }
 }
 
-/// What a server says to `body`, with the name in question left out of its words; `None` when it ends.
+/// Returns the status and the text of the answer to `body`, without the name of the field that is tried. `None` if the
+/// VMM ends.
 async fn answer(
     socket: &Path,
     path: &str,
@@ -136,7 +138,7 @@ async fn answer(
     name: &str,
 ) -> Result<Option<(u16, String)>, Error> {
     const DURING: &str = "trying fields";
-    // Without a VM, asking some releases to send it away ends the VMM.
+    // In some releases this call ends the VMM if there is no VM to send.
     let needs_vm = path == "/vm.send-migration";
     if needs_vm {
         put(socket, "/vm.create", b"{}", DURING).await?;

@@ -1,16 +1,17 @@
-//! Findings as they come up: one for each rule and place.
+//! [`Findings`] collects the findings of a probe: one for each rule and place.
 
 use std::collections::BTreeMap;
 
 use super::rules::Rule;
 use crate::compat::{Evidence, Finding};
 
-/// What has been found so far.
+/// The findings so far.
 #[derive(Debug, Default)]
 pub(super) struct Findings(BTreeMap<(&'static str, String), Finding>);
 
 impl Findings {
-    /// Adds a finding. Of several by one rule at one place, the first message stays, and all operations are named.
+    /// Adds a finding. If the rule has a finding at this place already, that one keeps its message and also gets the
+    /// operation.
     pub(super) fn add(
         &mut self,
         rule: Rule,

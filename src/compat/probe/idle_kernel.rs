@@ -1,16 +1,16 @@
-//! The smallest kernel that a VMM boots: it turns interrupts off and halts for ever.
+//! The smallest kernel that a VMM can boot. It disables interrupts and halts.
 //!
-//! It needs no distribution's kernel and next to nothing of the machine's KVM, so the real API of a real VMM (create,
-//! boot, pause, reboot, hot add, delete) can be tried where a stock kernel cannot run. Written here, byte by byte, so
-//! that no binary is committed.
+//! With it, the real API of a real VMM (create, boot, pause, reboot, hot-plug, delete) can be tested on machines whose
+//! KVM can't run a stock kernel. The bytes are written by this module, so that no binary is committed.
 
 use std::{fs, io, path::Path};
 
-/// Where the code is loaded and entered, in guest physical memory.
+/// The guest physical address at which the code is loaded and entered.
 const ENTRY: u32 = 0x20_0000;
-/// Where the code lies in the file: on a page of its own, as a loadable segment's offset must be congruent with its address.
+/// The offset of the code in the file. The offset of a loadable segment must be congruent with its address, so the code
+/// is on a page of its own.
 const CODE_OFFSET: u64 = 0x1000;
-/// `cli`, `hlt`, and a jump back to the `hlt` for the event that interrupts cannot mask (an NMI).
+/// `cli`, `hlt`, and a jump back to `hlt`, because an NMI ends `hlt` even with interrupts disabled.
 const CODE: [u8; 4] = [0xfa, 0xf4, 0xeb, 0xfd];
 
 const ELF_HEADER_LEN: u16 = 64;
@@ -20,19 +20,19 @@ const NOTE_OFFSET: u64 = ELF_HEADER_LEN as u64 + PROGRAM_HEADERS as u64 * PROGRA
 
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
-/// The Xen note whose value is the 32-bit entry point of the PVH boot protocol.
+/// The Xen note with the 32-bit entry point of the PVH boot protocol.
 const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
 
-/// Writes the kernel to `path`, replacing what is there.
+/// Writes the kernel to `path`, and replaces an existing file.
 ///
 /// # Errors
 ///
-/// What the kernel says, if the file can't be written.
+/// The error of the kernel of the host, if the file can't be written.
 pub fn write(path: &Path) -> io::Result<()> {
     fs::write(path, bytes())
 }
 
-/// The kernel's bytes: ELF header, two program headers, the PVH note, and the code on the next page.
+/// Returns the bytes of the kernel: ELF header, two program headers, PVH note, and the code on the next page.
 pub fn bytes() -> Vec<u8> {
     let note = note();
     let mut elf = header();

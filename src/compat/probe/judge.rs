@@ -1,4 +1,4 @@
-//! Holding what was observed against a contract.
+//! Compares the observed behaviour of a server with a contract.
 
 use std::collections::BTreeSet;
 
@@ -15,18 +15,19 @@ use crate::compat::Finding;
 use crate::replay::{Answer, Exchange, RecordedResponse, ResponseBody};
 use crate::spec::{Contract, MismatchKind};
 
-/// Everything that was observed of a server.
+/// The observed behaviour of a server.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The scenarios that were played.
+    /// The recordings of the scenarios.
     pub recordings: Vec<Recording>,
-    /// What the server does with each field of each request.
+    /// How the server treats each field of each request.
     pub fields: Vec<Field>,
-    /// How many connections it takes at once, if that was counted.
+    /// The number of connections that the server accepts at once, if it was counted.
     pub connections: Option<usize>,
 }
 
-/// Judges `observed` by the contract `base`, and by what was recorded of its release, if anything was.
+/// Returns the differences between `observed` and the contract `base`. If `recorded` is given, `observed` is also
+/// compared with this recording of the release.
 pub fn judge(observed: &Observed, base: &Contract, recorded: Option<&Outline>) -> Vec<Finding> {
     let mut findings = Findings::default();
     let live = Outline::of(&observed.recordings, base);
@@ -53,7 +54,7 @@ pub fn judge(observed: &Observed, base: &Contract, recorded: Option<&Outline>) -
     findings.into_vec()
 }
 
-/// A response against the contract.
+/// Compares a response with the contract.
 fn response(exchange: &Exchange, base: &Contract, scenario: &str, findings: &mut Findings) {
     let call = format!("{} {}", exchange.request.method, exchange.request.path);
     let Some((pointer, endpoint)) = endpoint(base, &call) else {
@@ -75,7 +76,7 @@ fn response(exchange: &Exchange, base: &Contract, scenario: &str, findings: &mut
                 "{name} succeeds with status {status} (scenario {scenario}), which the contract does not have"
             ),
         ),
-        // The path is not served at all, which is a finding of its own.
+        // The path is not served. `routes::judge` reports that.
         (None, false) if *status == 404 && super::outline::is_unknown_route(&call, response) => {}
         (None, false) => add(
             rules::ERROR_STATUS,
@@ -124,14 +125,15 @@ fn response(exchange: &Exchange, base: &Contract, scenario: &str, findings: &mut
     }
 }
 
-/// Fields of which a value of the contract is refused for a good reason: the operation, the place, and the reason.
+/// Fields for which a server refuses a value that the contract allows, for a known reason: the operation, the place and
+/// the reason.
 const REFUSED_FOR_A_REASON: &[(&str, &str, &str)] = &[(
     "vm.restore",
     "/net_fds/0/num_fds",
-    "as many descriptors have to travel beside the request",
+    "the same number of descriptors has to be sent with the request",
 )];
 
-/// What becomes of the fields of requests.
+/// Reports how the server treats the fields of requests.
 fn fields(fields: &[Field], base: &Contract, findings: &mut Findings) {
     let known = super::traps::places(base);
     for field in fields {
@@ -158,7 +160,7 @@ fn fields(fields: &[Field], base: &Contract, findings: &mut Findings) {
             continue;
         }
         if field.read == Some(false) {
-            // What stands in a field that is ignored goes with it.
+            // A field within an ignored field is ignored too, and is not reported again.
             let within = |lost: &&Field| {
                 lost.operation == *operation && place.starts_with(&format!("{}/", lost.place))
             };
@@ -169,7 +171,7 @@ fn fields(fields: &[Field], base: &Contract, findings: &mut Findings) {
             {
                 continue;
             }
-            let said = format!("ignores `{name}` ({place}) without a word");
+            let said = format!("ignores `{name}` ({place}) without an error");
             add(rules::FIELD_LOST, said);
             continue;
         }
@@ -197,7 +199,7 @@ fn fields(fields: &[Field], base: &Contract, findings: &mut Findings) {
     }
 }
 
-/// The paths that are served, as the scenario of the routes saw it: `/vm.boot`.
+/// Returns the paths that are served, as the scenario `routes` found them: `/vm.boot`.
 pub(super) fn served(recordings: &[Recording]) -> BTreeSet<String> {
     let routes = recordings
         .iter()

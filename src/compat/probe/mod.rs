@@ -1,4 +1,4 @@
-//! A running server, held against a contract and against what was recorded of a release.
+//! [`probe`] compares a running server with a contract and with the recording of a release.
 //!
 //! ```text
 //!   battery ──▶ one short VMM for each scenario ──▶ recordings ─┐
@@ -8,9 +8,10 @@
 //!                                outline of its cassettes ──────────┘
 //! ```
 //!
-//! A [`probe`] starts the binary again and again in a private directory, which is removed at the end, as is every
-//! process. It needs no guest: the VM that it boots halts at once. What can't be reached, for instance a snapshot where
-//! KVM has no nested state to give, is left out and said ([`Probed::unreached`]).
+//! [`probe`] starts the binary several times in a private directory. It removes the directory and ends every process
+//! before it returns. No guest is needed: the VM that it boots halts at once. A state that can't be reached on this
+//! machine, for instance a snapshot on a KVM that can't save the nested state, is left out and listed in
+//! [`Probed::unreached`].
 
 pub mod battery;
 mod call;
@@ -50,57 +51,57 @@ use crate::limits::TimeLimits;
 use crate::spec::{Contract, Release, supported};
 use crate::vmm::{self, VmmConfig};
 
-/// What to probe, and how.
+/// The settings of [`probe`].
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The binary: a bare name is looked up in `PATH`.
+    /// The binary. A name without a slash is looked up in `PATH`.
     pub binary: PathBuf,
-    /// Extra environment of the VMM.
+    /// Additional environment variables of the VMM.
     pub env: Vec<(OsString, OsString)>,
-    /// The release to hold it against; without one, the release that it says to be.
+    /// The release to compare the server with. `None` means the release that the server reports.
     pub release: Option<Release>,
-    /// Where the private directory is made; without one, in the directory for temporary files. Its path must be short:
-    /// sockets are made in it.
+    /// The folder in which the private directory is created. `None` means the directory for temporary files. Its path
+    /// must be short, because sockets are created in it.
     pub directory: Option<PathBuf>,
-    /// How long the whole probe may take.
+    /// The time limit of the whole probe.
     pub limit: Duration,
 }
 
-/// What a probe came to.
+/// The result of [`probe`].
 #[derive(Clone, Debug)]
 pub struct Probed {
-    /// The findings.
+    /// The findings, with the verdict.
     pub report: Report,
-    /// The release that the VMM says to be.
+    /// The release that the VMM reported.
     pub server: client::Release,
-    /// The release that it was held against.
+    /// The release whose contract the server was compared with.
     pub held_against: Release,
-    /// The release whose recording it was compared with, if there is one that is not newer.
+    /// The release whose recording the server was compared with. `None` if no release up to `held_against` is recorded.
     pub compared_with: Option<Release>,
-    /// What couldn't be reached here, by scenario.
+    /// The states that couldn't be reached here, with the name of the scenario.
     pub unreached: Vec<(&'static str, Unreached)>,
-    /// How many requests were made in the scenarios.
+    /// The number of requests in the scenarios.
     pub exchanges: usize,
-    /// How many fields of requests were tried.
+    /// The number of request fields that were tried.
     pub fields: usize,
 }
 
-/// How long the removal of what a probe made may take.
+/// The time limit for removing the private directory.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a binary has to answer for the first time. A machine that is emulated needs seconds.
+/// The time limit for the first answer of the binary. An emulated machine needs seconds.
 const READY: Duration = Duration::from_secs(10);
 
 /// Probes a server.
 ///
-/// Dropping the future ends every process and removes the directory. A program that ends right then should wait for the
-/// processes: [`vmm::all_ended`].
+/// Dropping the future ends every process and removes the directory. A program that exits right afterwards should wait
+/// for the end of the processes with [`vmm::all_ended`].
 ///
 /// # Errors
 ///
-/// Any [`Error`]: then nothing is decided.
+/// Every variant of [`Error`]. An error means that the compatibility is unknown.
 pub async fn probe(options: &Options) -> Result<Probed, Error> {
-    // Outside of what is dropped when time runs out, so that it is removed after the last process has been killed.
+    // The directory outlives `probing`, so that it is removed after the last process was killed.
     let directory = PrivateDirectory::new(options.directory.as_deref())?;
     let run_root = directory.0.join("vmm");
     let probing = observe_and_judge(options, &directory.0, &run_root);
@@ -114,10 +115,10 @@ pub async fn probe(options: &Options) -> Result<Probed, Error> {
     }
 }
 
-/// More than a VMM ever writes to its log, in bytes.
+/// The limit of a VMM's log, in bytes. A VMM writes far less.
 const LOG_LIMIT: u64 = 16 << 20;
 
-/// Waits until a process has written too much to its log.
+/// Waits until a process has written more than [`LOG_LIMIT`] to its log.
 async fn flooding(run_root: &Path) {
     const PAUSE: Duration = Duration::from_millis(20);
     let is_too_large = |run_dir: PathBuf| {
@@ -142,7 +143,7 @@ async fn observe_and_judge(
         binary: options.binary.clone(),
         env: options.env.clone(),
         run_root: run_root.to_owned(),
-        // So that a binary which says nothing is told from a probe that needs more time.
+        // The limit is shorter than that of the probe, so that a binary that does not answer has an error of its own.
         limits: TimeLimits::default().vmm_start(READY.min(options.limit / 2)),
         ..VmmConfig::default()
     };
@@ -185,7 +186,7 @@ async fn observe_and_judge(
     })
 }
 
-/// Plays the battery, and tries what it can't have.
+/// Plays the scenarios, counts the connections and tries the fields.
 async fn observe(config: &VmmConfig, directory: &Path, base: &Contract) -> Result<Observed, Error> {
     let mut observed = Observed::default();
     for (index, scenario) in battery::all().iter().enumerate() {
@@ -194,11 +195,12 @@ async fn observe(config: &VmmConfig, directory: &Path, base: &Contract) -> Resul
         let recording = record(scenario, config, &folder).await?;
         tracing::debug!(scenario = scenario.name, unreached = ?recording.unreached, "played");
         observed.recordings.push(recording);
-        // Its disks and snapshots needn't wait for the end. What can't be removed now is then.
+        // The disks and snapshots of a scenario are not needed any more. A failure is ignored: the directory is removed
+        // at the end.
         let _ = std::fs::remove_dir_all(&folder);
     }
     let vmm = session::start(config, None).await?;
-    // The client's own connection is one more.
+    // The connection of the client counts as well.
     observed.connections = Some(connections::count(vmm.client().address().path()).await? + 1);
     vmm.shutdown().await;
     let others: Vec<Contract> = supported::releases()
@@ -211,7 +213,8 @@ async fn observe(config: &VmmConfig, directory: &Path, base: &Contract) -> Resul
     Ok(observed)
 }
 
-/// The release to hold `server` against: itself, or the nearest that is older and has a contract, or the oldest.
+/// Returns the release whose contract `server` is compared with: the release itself, or else the nearest older one with
+/// a contract, or else the oldest one.
 pub fn nearest(server: client::Release) -> Release {
     let is_not_newer = |known: &Release| {
         (u32::from(known.major), u32::from(known.minor)) <= (server.major, server.minor)
@@ -223,7 +226,7 @@ pub fn nearest(server: client::Release) -> Release {
         .unwrap_or_else(supported::newest)
 }
 
-/// A folder that goes with whatever is in it.
+/// A directory that is removed with its content when this is dropped.
 struct PrivateDirectory(PathBuf);
 
 impl PrivateDirectory {
@@ -241,16 +244,17 @@ impl PrivateDirectory {
 }
 
 impl Drop for PrivateDirectory {
-    /// The start of a VMM goes on after the probe has given it up, and may make files in the folder meanwhile.
+    /// Removes the directory. A VMM whose start was cancelled may still create files in it, so the removal is repeated
+    /// until [`REMOVAL_LIMIT`].
     fn drop(&mut self) {
         let path = self.0.display();
         match vmm::remove_tree(&self.0, Instant::now() + REMOVAL_LIMIT) {
             Ok(true) => {}
             Ok(false) => {
-                tracing::warn!(%path, limit = ?REMOVAL_LIMIT, "the directory of a probe holds more than can be removed in the time");
+                tracing::warn!(%path, limit = ?REMOVAL_LIMIT, "the probe could not remove its directory in time");
             }
             Err(error) => {
-                tracing::warn!(%path, error = %Causes(&error), "the directory of a probe stays");
+                tracing::warn!(%path, error = %Causes(&error), "the probe could not remove its directory");
             }
         }
     }

@@ -1,7 +1,8 @@
-//! What matters of a recording: calls, statuses, kinds of error, forms of bodies, and the fields that are emitted.
+//! [`Outline`]: a summary of a recording, with calls, statuses, kinds of errors, forms of bodies, and the fields of
+//! successes.
 //!
-//! An outline is what an installed binary carries of the cassettes of a release. As a file it is JSON: each step is a
-//! line such as `PUT /api/v1/vm.boot 404 NotCreated chain`, and what a success emitted is one of the file's `bodies`,
+//! The library contains an outline of each recorded release, in place of its cassettes. As a file it is JSON. Each step
+//! is a line such as `PUT /api/v1/vm.boot 404 NotCreated chain`. The body of a success is one of the file's `bodies`,
 //! with types in place of values.
 
 use std::collections::BTreeMap;
@@ -16,32 +17,33 @@ use crate::client::{self, ErrorKind};
 use crate::replay::{Answer, Exchange, RecordedResponse, ResponseBody};
 use crate::spec::{Contract, Schema, Shape};
 
-/// The outline of everything that was recorded of a release.
+/// The outline of all recordings of a release.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outline {
-    /// The distinct bodies of successes, with the types of fields in place of their values.
+    /// The distinct bodies of successes, with types in place of values.
     pub bodies: Vec<Value>,
-    /// The steps of each scenario, by its name.
+    /// The steps of each scenario, by the scenario's name.
     pub scenarios: BTreeMap<String, Vec<Played>>,
 }
 
-/// What came of a step.
+/// One step and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Played {
-    /// The method and the path.
+    /// The method and the path of the request.
     pub call: String,
-    /// What came back; nothing when the VMM closed.
+    /// The answer. `None` if the VMM closed the connection.
     pub answer: Option<Outcome>,
 }
 
-/// What an answer said.
+/// The summary of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The HTTP status.
     pub status: u16,
-    /// What the client makes of an error of an operation.
+    /// The kind of error that the client makes of the answer. `None` for a success, and for a request that is not an
+    /// operation.
     pub kind: Option<String>,
     /// The form of the body.
     pub form: Form,
@@ -50,20 +52,20 @@ pub struct Outcome {
 /// The form of an answer's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// There is none.
+    /// There is no body.
     Empty,
-    /// An array of texts, as errors have it.
+    /// A list of strings, as an error of the VMM has it.
     Chain,
     /// Text that is not JSON.
     Text,
-    /// What the HTTP layer says of a request that it can't parse.
+    /// The text with which the HTTP layer answers a request that it can't parse.
     Http,
-    /// JSON: which of the outline's bodies.
+    /// JSON: the index in [`Outline::bodies`].
     Body(usize),
 }
 
 impl Outline {
-    /// The outline of `recordings`, with the names of maps' keys left out as `contract` says which those are.
+    /// Creates the outline of `recordings`. The keys of maps are left out; `contract` says which objects are maps.
     pub fn of(recordings: &[Recording], contract: &Contract) -> Outline {
         let mut outline = Outline::default();
         for recording in recordings {
@@ -78,7 +80,7 @@ impl Outline {
         outline
     }
 
-    /// The body that a success had.
+    /// Returns the body for this form, if it is a JSON body.
     pub fn body(&self, form: Form) -> Option<&Value> {
         match form {
             Form::Body(index) => self.bodies.get(index),
@@ -121,7 +123,7 @@ impl Outline {
     }
 }
 
-/// The operation of a call such as `PUT /api/v1/vm.boot`.
+/// Returns the operation of a call such as `PUT /api/v1/vm.boot`.
 pub(super) fn operation(call: &str) -> Option<Operation> {
     Operation::ALL
         .iter()
@@ -129,7 +131,7 @@ pub(super) fn operation(call: &str) -> Option<Operation> {
         .find(|operation| call == format!("{} {}", operation.method().as_str(), operation.path()))
 }
 
-/// The name of the kind of error that the client makes of `response`.
+/// Returns the name of the error kind that the client makes of `response`.
 fn kind(operation: Operation, response: &RecordedResponse) -> String {
     let body = match &response.body {
         ResponseBody::Empty => Vec::new(),
@@ -143,15 +145,15 @@ fn kind(operation: Operation, response: &RecordedResponse) -> String {
     }
 }
 
-/// Whether the answer says that the path is not served.
+/// Whether the answer means that the path is not served.
 pub(super) fn is_unknown_route(call: &str, response: &RecordedResponse) -> bool {
     operation(call).is_some_and(|operation| kind(operation, response) == "NotSupported")
 }
 
-/// The server's words in the body of an error, in one line.
+/// Returns the text in the body of an error, in one line.
 pub(super) fn words(body: &[u8]) -> String {
     let said = client::messages_in(body).join(": ");
-    // A backtrace may follow.
+    // A backtrace may follow on further lines.
     let mut line = said.lines().next().unwrap_or_default().to_owned();
     if line.is_empty() {
         "nothing".clone_into(&mut line);
@@ -164,7 +166,7 @@ fn is_chain(json: &Value) -> bool {
         .is_some_and(|items| items.iter().all(Value::is_string))
 }
 
-/// The schema of a call's success in the contract.
+/// Returns the schema of a call's answer with this status in the contract.
 pub(super) fn success_schema<'a>(
     contract: &'a Contract,
     call: &str,
@@ -178,7 +180,8 @@ pub(super) fn success_schema<'a>(
         .get("application/json")
 }
 
-/// `value` with types in place of values. The items of a list, and the values of a map, become one.
+/// Returns `value` with types in place of values. The items of a list are merged into one, and so are the values of a
+/// map.
 fn types(contract: &Contract, schema: Option<&Schema>, value: &Value) -> Value {
     let shape = schema.map(|schema| &contract.resolve(schema, "").0.shape);
     match value {
@@ -225,10 +228,10 @@ fn types(contract: &Contract, schema: Option<&Schema>, value: &Value) -> Value {
     }
 }
 
-/// Stands for the keys of a map.
+/// Stands for all keys of a map.
 pub(super) const ANY_KEY: &str = "*";
 
-/// The types of two values of which each may have what the other lacks.
+/// Merges the types of two values. Each may have fields that the other lacks.
 fn merge(one: Value, other: Value) -> Value {
     match (one, other) {
         (Value::Object(mut one), Value::Object(other)) => {
@@ -253,18 +256,18 @@ fn merge(one: Value, other: Value) -> Value {
     }
 }
 
-/// A difference between what two answers emit.
+/// A difference between the fields of two answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Differing {
-    /// The JSON pointer into the answer, with `*` and `0` for what is one of many.
+    /// The JSON pointer into the answer, with `*` for any key of a map and `0` for any item of a list.
     pub(super) place: String,
-    /// The types that were there before; none if there was nothing.
+    /// The types of the recorded answer. `null` if it had nothing there.
     pub(super) before: Value,
-    /// The types that are there now; `None` if the field is missing.
+    /// The types of the observed answer. `None` if the field is missing.
     pub(super) now: Option<Value>,
 }
 
-/// What `known` emitted and `seen` does not, or with another type.
+/// Returns the fields of `known` that `seen` lacks or has with another type.
 pub(super) fn differences(known: &Value, seen: &Value) -> Vec<Differing> {
     let mut found = Vec::new();
     differ(known, seen, String::new(), &mut found);
@@ -275,7 +278,7 @@ fn differ(known: &Value, seen: &Value, place: String, found: &mut Vec<Differing>
     match (known, seen) {
         (Value::Object(known), Value::Object(seen)) => each_field(known, seen, &place, found),
         (Value::Array(known), Value::Array(seen)) => {
-            // An empty list says nothing of its items.
+            // An empty list does not show the type of its items.
             if let (Some(known), Some(seen)) = (known.first(), seen.first()) {
                 differ(known, seen, format!("{place}/0"), found);
             }
@@ -300,7 +303,7 @@ fn each_field(
         let place = format!("{place}/{name}");
         match seen.get(name) {
             Some(seen) => differ(known, seen, place, found),
-            // A map may be empty, and what was null is as good as absent.
+            // A map may be empty, and a field that was `null` may also be absent.
             None if name == ANY_KEY || known.is_null() => {}
             None => found.push(Differing {
                 place,
@@ -332,9 +335,9 @@ impl From<Played> for String {
     }
 }
 
-/// A line of an outline is not what one has.
+/// The text is not a line of an outline.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no line of an outline")]
+#[error("{0:?} is not a line of an outline")]
 pub struct ParsePlayedError(String);
 
 impl TryFrom<String> for Played {

@@ -1,6 +1,7 @@
-//! The outlines of the recorded releases, inside the library.
+//! The outlines of the recorded releases, which are compiled into the library.
 //!
-//! `tests/it/compat/probe/outlines.rs` writes them from the cassettes: `UPDATE=1 cargo test outlines`.
+//! `tests/it/compat/probe/outlines.rs` generates them from the cassettes. After a recording, run `UPDATE=1 cargo test
+//! outlines`.
 
 use super::outline::Outline;
 use crate::spec::Release;
@@ -16,12 +17,12 @@ macro_rules! outlines {
 
 outlines! { 44, 0; 46, 0; 48, 0; 50, 2; 51, 2; 52, 0; 53, 0; }
 
-/// The releases with a recording, oldest first.
+/// Returns the recorded releases, oldest first.
 pub fn releases() -> impl DoubleEndedIterator<Item = Release> + ExactSizeIterator {
     OUTLINES.iter().map(|(release, _)| *release)
 }
 
-/// The outline of `release`; `None` if it was not recorded.
+/// Returns the outline of `release`. `None` if it was not recorded.
 pub fn outline(release: Release) -> Option<Outline> {
     let (_, text) = OUTLINES.iter().find(|(known, _)| *known == release)?;
     Some(serde_json::from_str(text).expect("a test reads every outline"))

@@ -1,23 +1,23 @@
-//! What was seen of one scenario.
+//! [`Recording`]: the exchanges of one scenario.
 
 use crate::replay::Cassette;
 
-/// What came of a scenario.
+/// The result of playing a scenario.
 #[derive(Clone, Debug)]
 pub struct Recording {
-    /// The scenario's name.
+    /// The name of the scenario.
     pub scenario: &'static str,
-    /// What was asked and answered: as many of the scenario's steps, from the first on, as could be played.
+    /// The exchanges of the steps that were played, from the first one on.
     pub cassette: Cassette,
-    /// What couldn't be reached, if the scenario was not played to its end for that.
+    /// The state that couldn't be reached, if the scenario ended early for that reason.
     pub unreached: Option<Unreached>,
 }
 
-/// A state or an ability that this VMM couldn't be brought to, here.
+/// A state or a feature that the VMM couldn't reach on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreached {
-    /// What: `a running VM`.
+    /// The state: `a running VM`.
     pub what: &'static str,
-    /// The server's own words.
+    /// The server's error text.
     pub said: String,
 }

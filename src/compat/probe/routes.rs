@@ -1,4 +1,4 @@
-//! Which paths are served.
+//! Compares the paths that a server serves with those of a contract.
 
 use super::battery::ROUTES;
 use super::findings::Findings;
@@ -6,7 +6,7 @@ use super::outline::{Outline, Played};
 use super::rules;
 use crate::spec::Contract;
 
-/// Holds the paths that are served against those of the contract.
+/// Compares the paths that are served with those of the contract.
 pub(super) fn judge(
     live: &Outline,
     base: &Contract,
@@ -43,7 +43,7 @@ pub(super) fn judge(
     }
 }
 
-/// The paths that were asked for, and whether each is served.
+/// Returns the paths that the scenario tried, and whether each is served.
 fn routes(outline: &Outline) -> impl Iterator<Item = (&str, bool)> {
     let steps = outline.scenarios.get(ROUTES).into_iter().flatten();
     steps.filter_map(|Played { call, answer }| {

@@ -4,16 +4,16 @@ use crate::compat::{Direction, Level};
 use Direction::{Request, Response};
 use Level::{Breaking, Info, Warning};
 
-/// What a finding of the probe is called and how much it matters.
+/// A rule of the probe: the name of its findings and their level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The identifier in a report.
+    /// The identifier, which is the `id` of a finding.
     pub id: &'static str,
-    /// How much it matters to a client that was built for the base.
+    /// The level for a client that was built for the base.
     pub level: Level,
-    /// Whether it is about what clients send or about what they receive.
+    /// Whether the finding is about the client's requests or the server's responses.
     pub direction: Direction,
-    /// What it says.
+    /// The meaning of the finding.
     pub about: &'static str,
 }
 
@@ -32,19 +32,19 @@ macro_rules! rules {
 }
 
 rules! {
-    // What is served.
+    // Served paths.
     ROUTE_MISSING = "observed-route-missing", Breaking, Request, "the contract has a path that is not served";
     ROUTE_NOT_BUILT = "observed-route-not-built", Info, Request, "the contract has a path that default builds of the release don't serve, and neither does this one";
     ROUTE_ADDED = "observed-route-added", Info, Request, "a path is served that the contract doesn't have";
-    // What comes of a request.
-    REFUSED = "observed-refused", Breaking, Request, "what the recorded release does is refused";
-    ACCEPTED = "observed-accepted", Warning, Request, "what the recorded release refuses is done";
-    UNREACHED = "observed-unreached", Warning, Response, "what the recorded release could do can't be reached here, for whatever reason";
-    VMM_GONE = "observed-vmm-gone", Breaking, Response, "the VMM ends at what the recorded release answers";
-    ERROR_KIND = "observed-error-kind", Warning, Response, "an error means something else to a client than on the recorded release";
+    // Outcomes of requests.
+    REFUSED = "observed-refused", Breaking, Request, "the server refuses a request that the recorded release accepts";
+    ACCEPTED = "observed-accepted", Warning, Request, "the server accepts a request that the recorded release refuses";
+    UNREACHED = "observed-unreached", Warning, Response, "a state that the recorded release reached could not be reached here, for any reason";
+    VMM_GONE = "observed-vmm-gone", Breaking, Response, "the VMM ends on a request that the recorded release answers";
+    ERROR_KIND = "observed-error-kind", Warning, Response, "the client takes an error for another kind than on the recorded release";
     ERROR_SHAPE = "observed-error-shape", Breaking, Response, "the body of an error has another form than on the recorded release";
     STATUS_CHANGED = "observed-status-changed", Info, Response, "the same outcome has another status than on the recorded release";
-    // Responses against the contract.
+    // Responses compared with the contract.
     SUCCESS_STATUS = "observed-success-status", Breaking, Response, "a success has a status that the contract doesn't have";
     ERROR_STATUS = "observed-error-status", Info, Response, "an error has a status that the contract doesn't have";
     BODY_MISSING = "observed-body-missing", Breaking, Response, "a response lacks the body of the contract";
@@ -57,18 +57,18 @@ rules! {
     RANGE = "observed-range", Breaking, Response, "a number doesn't fit the contract's format or bounds";
     REQUIRED_MISSING = "observed-required-missing", Breaking, Response, "a field is missing that the contract requires";
     FIELD_UNDOCUMENTED = "observed-field-undocumented", Info, Response, "a field is emitted that the contract doesn't have";
-    // Responses against the recorded ones.
+    // Responses compared with the recorded ones.
     FIELD_MISSING = "observed-field-missing", Breaking, Response, "a field that the recorded release emits is missing";
     FIELD_TYPE = "observed-field-type", Breaking, Response, "a field has another type than on the recorded release";
-    // What becomes of what is sent.
-    FIELD_LOST = "observed-field-lost", Breaking, Request, "a field of the contract is sent and ignored without a word";
-    FIELD_KNOWN = "observed-field-known", Info, Request, "a field is read that only the contract of another release has";
+    // Fields of requests.
+    FIELD_LOST = "observed-field-lost", Breaking, Request, "the server ignores a field of the contract and reports no error";
+    FIELD_KNOWN = "observed-field-known", Info, Request, "the server reads a field that only the contract of another release has";
     FIELD_REFUSED = "observed-field-refused", Breaking, Request, "a value that the contract allows is refused";
     FIELD_REQUIRED = "observed-field-required", Breaking, Request, "a request is refused without a field that the contract doesn't require";
-    FIELD_OPTIONAL = "observed-field-optional", Info, Request, "a request is taken without a field that the contract requires";
+    FIELD_OPTIONAL = "observed-field-optional", Info, Request, "a request is accepted without a field that the contract requires";
     // Limits.
-    LIMIT_LOWER = "observed-limit-lower", Breaking, Request, "less is taken than the recorded release takes";
-    LIMIT_HIGHER = "observed-limit-higher", Info, Request, "more is taken than the recorded release takes";
+    LIMIT_LOWER = "observed-limit-lower", Breaking, Request, "a limit is lower than on the recorded release";
+    LIMIT_HIGHER = "observed-limit-higher", Info, Request, "a limit is higher than on the recorded release";
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A scenario played against a VMM of its own, through a recorder.
+//! [`record`] plays a scenario on a VMM of its own, through a recorder.
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
@@ -17,14 +17,15 @@ use crate::replay::wire::RawResponse;
 use crate::replay::{Recorder, RecorderOptions};
 use crate::vmm::{Grants, Vmm, VmmConfig};
 
-/// How long a VMM may take for one answer. The slowest of the battery are boot, snapshot and restore of 64 MiB.
+/// The time limit of one answer. The slowest calls are boot, snapshot and restore of 64 MiB.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Plays `scenario` against a VMM that is started for it below `folder`, which must be empty, private and short.
+/// Plays `scenario` on a VMM that is started for it below `folder`. The folder must be empty and private, and its path
+/// must be short.
 ///
 /// # Errors
 ///
-/// Any [`Error`] but those of the choice of a release.
+/// Every variant of [`Error`] that is not about the choice of a release.
 pub async fn record(
     scenario: &Scenario,
     config: &VmmConfig,
@@ -54,7 +55,8 @@ pub async fn record(
     })
 }
 
-/// Starts a VMM that may write in this folder; what fails is told as that of a binary that may be anything.
+/// Starts a VMM that may write in `folder`. A failure is reported as [`Error::Vmm`], because the binary may be any
+/// program.
 pub(super) async fn start(config: &VmmConfig, folder: Option<&Path>) -> Result<Vmm, Error> {
     let grants = Grants {
         writes: folder.into_iter().map(Path::to_owned).collect(),
@@ -68,7 +70,7 @@ pub(super) async fn start(config: &VmmConfig, folder: Option<&Path>) -> Result<V
         })
 }
 
-/// Plays the steps as far as they lead.
+/// Plays the steps until one fails that the following steps need.
 async fn play(scenario: &Scenario, socket: &Path, run: &str) -> Result<Option<Unreached>, Error> {
     for step in &scenario.steps {
         let (method, path, body) = match &step.ask {
@@ -80,7 +82,7 @@ async fn play(scenario: &Scenario, socket: &Path, run: &str) -> Result<Option<Un
             Ask::Wire { method, path, body } => (*method, path.as_str(), body.clone()),
         };
         let answer = match ask(socket, method, path, &body, scenario.name).await {
-            // The recorder stops listening when the VMM has ended.
+            // The recorder stops listening when the VMM ends.
             Err(error) if error.is_vmm_ended() => return Ok(None),
             answer => answer?,
         };
@@ -99,7 +101,7 @@ async fn play(scenario: &Scenario, socket: &Path, run: &str) -> Result<Option<Un
     Ok(None)
 }
 
-/// One request on a connection of its own; `None` when the VMM closes it without an answer.
+/// Sends one request on a connection of its own. Returns `None` if the VMM closes it without an answer.
 pub(super) async fn ask(
     socket: &Path,
     method: &str,
@@ -123,7 +125,7 @@ pub(super) async fn ask(
     }
 }
 
-/// The bytes of a request, as the crate's client sends it.
+/// Returns the bytes of a request as the client of this crate sends it.
 pub(super) fn request(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n").into_bytes();
     if method != Method::Get.as_str() {
@@ -134,7 +136,7 @@ pub(super) fn request(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The files that the scenarios name.
+/// Creates the files that the scenarios name.
 fn prepare(run: &Path) -> Result<(), Error> {
     let failed = |path: PathBuf| move |source| Error::Directory { path, source };
     for folder in [run, &run.join("snapshot")] {
@@ -154,7 +156,7 @@ fn prepare(run: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The release that a VMM says to be.
+/// Asks a VMM for its release.
 pub(super) async fn release(vmm: &Vmm) -> Result<Release, Error> {
     vmm.client()
         .release()

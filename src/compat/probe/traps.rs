@@ -1,4 +1,4 @@
-//! Bodies of requests that give away what a server reads of them.
+//! [`Trap`]: request bodies that show whether a server reads a field.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,48 +6,48 @@ use serde_json::{Map, Value, json};
 
 use crate::spec::{Contract, Schema, Shape};
 
-/// A field to be tried.
+/// A field to try, with the bodies for it.
 #[derive(Clone, Debug)]
 pub(super) struct Trap {
     pub(super) path: String,
     pub(super) place: String,
     pub(super) pointer: String,
     pub(super) name: String,
-    /// The body with a value of a wrong type.
+    /// The body in which the field has a value of a wrong type.
     pub(super) body: Value,
-    /// The same under a name that no release has.
+    /// The same body, with the field under a name that no release has.
     pub(super) control: Value,
     /// The body without the field.
     pub(super) without: Value,
-    /// The body with each value that is to be tried.
+    /// The values to try, each with its body.
     pub(super) with: Vec<(Value, Value)>,
-    /// Whether the contract requires it.
+    /// Whether the contract requires the field.
     pub(super) required: bool,
-    /// A value of it, as small as can be.
+    /// The smallest value of the field.
     sample: Value,
 }
 
-/// Values that need nothing else. A console of mode `File` without a file ends the VMM, for one.
+/// Values that need no other field. In contrast, a console of mode `File` without a file ends the VMM.
 const HARMLESS: [&str; 2] = ["Off", "Null"];
 
-/// A text where any will do.
+/// The text for a string without a list of values.
 pub(super) const ANY_TEXT: &str = "x";
 
-/// Deeper than any field of a contract.
+/// The maximum depth, which is larger than that of any field of a contract.
 const MAX_DEPTH: usize = 8;
 
-/// A name of the same length that no release has.
+/// Returns a name of the same length that no release has.
 pub(super) fn unknown(name: &str) -> String {
     "z".repeat(name.len())
 }
 
-/// The properties without which some release refuses an object, by the path of the operation and the place of the
-/// object, each with a value.
+/// For the path of an operation and the place of an object: the properties that some release requires, each with a
+/// value.
 #[derive(Debug, Default)]
 pub(super) struct Needed(BTreeMap<(String, String), Map<String, Value>>);
 
 impl Needed {
-    /// Those that any of the contracts requires.
+    /// Collects the properties that any of the contracts requires.
     pub(super) fn by_any(contracts: &[&Contract]) -> Needed {
         let mut needed = Needed::default();
         let nothing = Needed::default();
@@ -66,13 +66,13 @@ impl Needed {
     }
 }
 
-/// The fields of every request of a contract: the path of the operation, and the place in its body.
+/// Returns the fields of every request of a contract: the path of the operation, and the place in its body.
 pub(super) fn places(contract: &Contract) -> BTreeSet<(String, String)> {
     let traps = of(contract, &Needed::default()).into_iter();
     traps.map(|trap| (trap.path, trap.place)).collect()
 }
 
-/// The traps of every request of a contract.
+/// Returns the traps for every request of a contract.
 pub(super) fn of(contract: &Contract, needed: &Needed) -> Vec<Trap> {
     let mut traps = Vec::new();
     for (path, methods) in &contract.paths {
@@ -97,13 +97,13 @@ struct Walk<'a> {
     contract: &'a Contract,
     needed: &'a Needed,
     path: &'a str,
-    /// The named schemas on the way here.
+    /// The pointers of the schemas that contain the current one.
     seen: Vec<String>,
     traps: &'a mut Vec<Trap>,
 }
 
 impl Walk<'_> {
-    /// Sets traps below `schema`, whose values stand in a body as `within` puts them.
+    /// Adds the traps for the fields of `schema` and below. `within` puts a value of the schema into a whole body.
     fn schema(
         &mut self,
         schema: &Schema,
@@ -170,7 +170,7 @@ impl Walk<'_> {
         self.seen.pop();
     }
 
-    /// The properties without which an object is refused.
+    /// Returns the required properties of an object, each with a value.
     fn required(
         &self,
         properties: &BTreeMap<String, Schema>,
@@ -183,7 +183,7 @@ impl Walk<'_> {
             .collect()
     }
 
-    /// A value of the schema, as small as can be.
+    /// Returns the smallest value of the schema.
     fn sample(&self, schema: &Schema, depth: usize) -> Value {
         let (schema, _) = self.contract.resolve(schema, "");
         match &schema.shape {
@@ -212,7 +212,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Values of the schema: every one of an enumeration, else the smallest.
+    /// Returns every value of an enumeration, or else the smallest value of the schema.
     fn values(&self, schema: &Schema) -> Vec<Value> {
         match &self.contract.resolve(schema, "").0.shape {
             Shape::String { values, .. } if !values.is_empty() => {
@@ -222,7 +222,7 @@ impl Walk<'_> {
         }
     }
 
-    /// A value that is certainly not of the schema; none where everything is.
+    /// Returns a value that the schema does not allow. `None` if it allows every value.
     fn wrong(&self, schema: &Schema) -> Option<Value> {
         match self.contract.resolve(schema, "").0.shape {
             Shape::Any | Shape::Reference(_) => None,

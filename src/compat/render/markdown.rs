@@ -1,4 +1,4 @@
-//! A report for a comment on a pull request.
+//! Formats a report as Markdown, for a comment on a pull request.
 
 use std::fmt::{self, Write};
 
@@ -6,7 +6,8 @@ use super::{Page, Section, way};
 use crate::compat::{Evidence, Finding, Level, Verdict};
 use crate::sanitize;
 
-/// The page as Markdown of GitHub's kind, which ends with a newline. What is only for information is folded.
+/// Returns the page as GitHub Flavored Markdown that ends with a newline. Findings that are only for information are
+/// folded.
 pub fn markdown(page: &Page<'_>) -> String {
     let mut out = String::new();
     write(&mut out, page).expect("a String takes all that is written");
@@ -69,7 +70,7 @@ fn write_group(out: &mut String, group: &[&Finding]) -> fmt::Result {
     writeln!(out)
 }
 
-/// A sentence, in which what stands between backticks becomes code and all else means itself.
+/// Escapes a sentence. Text between backticks becomes code, and all other characters are literal.
 fn prose(sentence: &str) -> String {
     let mut shown = String::new();
     let mut parts = sentence.split('`').enumerate().peekable();
@@ -90,7 +91,7 @@ fn prose(sentence: &str) -> String {
     shown
 }
 
-/// Code in which nothing has a meaning, whatever backticks the text has itself.
+/// Formats the text as code, with enough backticks that the text can't close it.
 fn code(text: &str) -> String {
     let text = sanitize::line(text, usize::MAX);
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
@@ -102,12 +103,13 @@ fn code(text: &str) -> String {
     format!("{fence}{pad}{text}{pad}{fence}")
 }
 
-/// Text in which nothing has a meaning, and no one is called by name.
+/// Escapes the text so that no character has a meaning in Markdown, and no user is mentioned.
 fn escaped(text: &str) -> String {
     let mut shown = String::new();
     for character in sanitize::line(text, usize::MAX).chars() {
         match character {
-            // These two are looked for after all escapes have been resolved, so something has to follow them at once.
+            // GitHub looks for these two after it has resolved all escapes, so another character has to follow them
+            // directly.
             '@' | '#' => {
                 shown.push(character);
                 shown.push('\u{200b}');
@@ -130,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_code_and_all_else_means_itself() {
+    fn names_become_code_and_other_text_is_literal() {
         let check = |sentence: &str, expected: &str| assert_eq!(prose(sentence), expected);
         check("plain text", "plain text");
         check("the property `a_b` is gone", "the property `a_b` is gone");
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn code_is_closed_by_nothing_in_it() {
+    fn code_cannot_be_closed_by_its_text() {
         let check = |text: &str, expected: &str| assert_eq!(code(text), expected);
         check("/a/b", "`/a/b`");
         check("a`b", "``a`b``");

@@ -1,7 +1,7 @@
-//! Reports for people: as text for a terminal, and as Markdown for a comment.
+//! Formats reports for readers: as text for a terminal, and as Markdown for a comment.
 //!
-//! Names in a report come from documents that anyone may have written. Whatever in them would reach the terminal or the
-//! page as more than a name is made visible instead.
+//! The names in a report come from documents that may be hostile. Control characters and markup in them are made
+//! visible, so that they have no effect on the terminal or the page.
 
 mod markdown;
 mod text;
@@ -11,28 +11,28 @@ pub use text::{Layout, text};
 
 use super::{Direction, Finding, Level, Report, Verdict};
 
-/// What a report says, in the order in which a person wants to know it.
+/// A report, arranged for readers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<'r> {
-    /// The answer.
+    /// The verdict of the report.
     pub verdict: Verdict,
-    /// The answer in a sentence.
+    /// The verdict in one sentence.
     pub headline: String,
-    /// The findings, those that matter most first; none is in two sections.
+    /// The findings, the most severe first. Each finding is in one section.
     pub sections: Vec<Section<'r>>,
 }
 
-/// Findings that belong together.
+/// Findings with something in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section<'r> {
-    /// What they have in common.
+    /// The title of the section.
     pub title: &'static str,
     /// The findings.
     pub findings: Vec<&'r Finding>,
 }
 
 impl Report {
-    /// The report for people: what is breaking comes first.
+    /// Arranges the report for readers. Breaking findings come first.
     pub fn page(&self) -> Page<'_> {
         let Report { base, revision, .. } = self;
         let answer = match (self.verdict, self.findings.is_empty()) {
@@ -53,7 +53,7 @@ impl Report {
         }
     }
 
-    /// How many findings there are of each level, to end a sentence with.
+    /// Returns the number of findings of each level, to be appended to a sentence.
     pub(super) fn counts(&self) -> String {
         let counts: Vec<String> = [
             (Level::Breaking, "breaking"),
@@ -75,18 +75,21 @@ impl Report {
 }
 
 impl<'r> Section<'r> {
-    /// The findings, those together that say the same of one place in both directions.
+    /// Groups the findings that have the same message and place in both directions.
     fn groups(&self) -> impl Iterator<Item = &[&'r Finding]> {
         self.findings.chunk_by(|one, other| {
             (&one.path, &one.message, one.evidence) == (&other.path, &other.message, other.evidence)
         })
     }
 
-    /// One section for each level that has findings.
+    /// Returns a section for each level that has findings.
     pub(super) fn by_level(findings: Vec<&'r Finding>) -> Vec<Section<'r>> {
         [
             (Level::Breaking, "Breaking"),
-            (Level::Warning, "Warnings: what no document decides"),
+            (
+                Level::Warning,
+                "Warnings: the document alone does not decide these",
+            ),
             (Level::Info, "For information"),
         ]
         .into_iter()
@@ -103,7 +106,7 @@ impl<'r> Section<'r> {
     }
 }
 
-/// What comes before the operations of a finding.
+/// Returns the words before the operations of a finding.
 const fn way(direction: Direction) -> &'static str {
     match direction {
         Direction::Request => "sent with",

@@ -1,4 +1,4 @@
-//! A report for a terminal.
+//! Formats a report as text for a terminal.
 
 use std::fmt::{self, Write};
 
@@ -8,19 +8,19 @@ use super::{Page, Section, way};
 use crate::compat::{Evidence, Finding, Level, Verdict};
 use crate::sanitize;
 
-/// How many operations are named before the rest is only counted.
+/// The number of operations that are named. The others are only counted.
 const NAMED: usize = 6;
 
-/// The terminal that the text is for.
+/// The properties of the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Columns to a line. What can't be broken, such as a long path, goes beyond.
+    /// The width in columns. A word that is longer, such as a path, exceeds it.
     pub columns: usize,
-    /// Whether there are escape sequences for colour.
+    /// Whether to write escape sequences for colour.
     pub colour: bool,
 }
 
-/// The page as text that ends with a newline.
+/// Returns the page as text that ends with a newline.
 pub fn text(page: &Page<'_>, layout: Layout) -> String {
     let mut out = String::new();
     write(&mut out, page, layout).expect("a String takes all that is written");
@@ -119,11 +119,11 @@ fn level_style(level: Level) -> Style {
     colour.on_default().bold()
 }
 
-/// Words on as many lines as they need.
+/// A text that is wrapped into lines.
 struct Paragraph {
     layout: Layout,
     style: Style,
-    /// Columns left free before each line.
+    /// The number of columns that are left free before each line.
     indent: usize,
 }
 
@@ -197,7 +197,7 @@ mod tests {
     };
 
     #[test]
-    fn what_matters_comes_first_and_lines_are_wrapped() {
+    fn severe_findings_come_first_and_lines_are_wrapped() {
         let shown = text(
             &report("The property `a` of `B` is gone from the request.", 7).page(),
             PLAIN,
@@ -232,7 +232,7 @@ For information (1)
     }
 
     #[test]
-    fn a_document_cannot_speak_to_the_terminal() {
+    fn control_characters_of_a_document_do_not_reach_the_terminal() {
         let hostile = report("\u{1b}]0;title\u{7}\u{1b}[2J\nfake: compatible", 0);
         let plain = text(&hostile.page(), PLAIN);
         assert!(

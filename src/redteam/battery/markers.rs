@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Script;
 use crate::causes::Causes;
-use crate::redteam::attacker::Attacker;
+use crate::redteam::attacker::{Attacker, Trouble};
 use crate::redteam::probe::Probe;
 use crate::redteam::script::Findings;
 use crate::redteam::{Family, Verdict};
@@ -35,6 +35,10 @@ const ENOUGH: u64 = 8;
 
 /// How many pieces of evidence are kept for a channel.
 const KEPT: usize = 4;
+
+/// One dispatch in so many may be lost: its tool gave no answer that counts, as when the VMM ended. Another one is made in
+/// its place.
+const ONE_LOST_IN: u64 = 50;
 
 /// By what a tool may leave a marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,6 +123,9 @@ pub(super) const PROBES: &[Probe] = &[
 #[derive(Debug, Default)]
 pub(in crate::redteam) struct Rounds {
     made: u64,
+    /// The dispatches whose tools gave no answer that counts, and why the first of them did not.
+    lost: u64,
+    losses: Vec<String>,
     tried: BTreeMap<Channel, u64>,
     breaches: BTreeMap<Channel, Breach>,
     cannot: BTreeMap<Channel, String>,
@@ -156,7 +163,8 @@ impl Rounds {
             rounds.stopped = Some("fewer than two dispatches find no marker".to_owned());
         }
         while rounds.stopped.is_none() && rounds.made < wanted {
-            let n = rounds.made;
+            // A dispatch that was lost may have left its marker: the next one has another number.
+            let n = rounds.made + rounds.lost;
             let marker = format!("chv-{}-{n}-{}", attacker.id, Uuid::new_v4().simple());
             let bytes = (HELD_KIB * 1024).to_string();
             let variables = [
@@ -170,12 +178,12 @@ impl Rounds {
             let round = match attacker.round(&script).await {
                 Ok(round) => round,
                 Err(trouble) => {
-                    rounds.stopped = Some(Causes(&trouble).to_string());
-                    break;
+                    rounds.lose(n, &trouble, wanted);
+                    continue;
                 }
             };
             let findings = script.findings(&round.execution);
-            rounds.add(&findings, before, Timestamp::now().as_second());
+            rounds.add(n, &findings, before, Timestamp::now().as_second());
             if !findings.ended {
                 rounds.stopped = Some(findings.unfinished());
             } else if let Err(trouble) = round.reset {
@@ -191,9 +199,20 @@ impl Rounds {
         rounds
     }
 
-    /// Adds what a dispatch said that ran between two times of the host.
-    fn add(&mut self, findings: &Findings, before: i64, after: i64) {
-        let n = self.made;
+    /// Counts a dispatch whose tool gave no answer that counts. Too many of them end the rounds.
+    fn lose(&mut self, n: u64, trouble: &Trouble, wanted: u64) {
+        self.lost += 1;
+        let reason = Causes(trouble).to_string();
+        if self.losses.len() < KEPT {
+            self.losses.push(format!("dispatch {n}: {reason}"));
+        }
+        if self.made == 0 || self.lost > wanted.div_ceil(ONE_LOST_IN) {
+            self.stopped = Some(reason);
+        }
+    }
+
+    /// Adds what dispatch `n` said, which ran between two times of the host.
+    fn add(&mut self, n: u64, findings: &Findings, before: i64, after: i64) {
         self.made += 1;
         use Channel::*;
         for channel in [
@@ -302,8 +321,12 @@ impl Rounds {
         if tried < *made {
             return Verdict::skipped(format!("it was tried in {tried} of {made} dispatches"));
         }
+        let lost = match self.lost {
+            0 => String::new(),
+            lost => format!("; {lost} more were lost: {}", self.losses.join("; ")),
+        };
         Verdict::passed(format!(
-            "tried in {made} dispatches with a reset after each; none found anything of an earlier one"
+            "tried in {made} dispatches with a reset after each; none found anything of an earlier one{lost}"
         ))
     }
 }

@@ -1,4 +1,4 @@
-//! Applying one change.
+//! Applies one change of a correction to a contract.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::super::{Contract, Endpoint, Response, Schema, Shape, load};
 use super::{Edit, Problem, Target};
 
 impl Edit {
-    /// Applies the change at each of its places, and says of each how that went.
+    /// Applies the change at each of its places. Returns each place with the outcome there.
     pub(super) fn apply(&self, contract: &mut Contract) -> Vec<(String, Result<(), Problem>)> {
         let mut at =
             |places: &[Target], change: &dyn Fn(&mut Contract, &Target) -> Result<(), Problem>| {
@@ -47,7 +47,7 @@ impl Edit {
             }),
             Edit::SetDefault { of, default } => at(of, &|contract, place| {
                 let schema = place.find(contract)?;
-                // A document can't say it beside a reference; the referenced schema is the place for it.
+                // OpenAPI ignores a default beside a reference. The correction has to name the referenced schema.
                 match schema.shape {
                     Shape::Reference(_) => Err(Problem::WrongKind(schema.shape.kind())),
                     _ => replace(&mut schema.default, Some(default.clone())),
@@ -84,7 +84,7 @@ fn read(schema: &Value) -> Result<Schema, Problem> {
     load::schema(&Place::root(schema)).map_err(Problem::Schema)
 }
 
-/// Puts `new` where something else was.
+/// Sets `old` to `new`, or fails with [`Problem::NothingToChange`] if they are equal.
 fn replace<T: PartialEq>(old: &mut T, new: T) -> Result<(), Problem> {
     if *old == new {
         return Err(Problem::NothingToChange);
@@ -110,10 +110,10 @@ fn add_schema(contract: &mut Contract, name: &str, schema: &Value) -> Result<(),
     }
 }
 
-/// The properties and the required names of an object.
+/// The properties of an object, and the names of those that are required.
 type Members<'c> = (&'c mut BTreeMap<String, Schema>, &'c mut BTreeSet<String>);
 
-/// The object that holds `place`, and the property's name in it.
+/// Returns the object that has the property `place`, and the property's name.
 fn holder<'c, 't>(
     contract: &'c mut Contract,
     place: &'t Target,
@@ -188,7 +188,7 @@ fn make_optional(contract: &mut Contract, place: &Target) -> Result<(), Problem>
 
 fn add_value(shape: &mut Shape, value: &str) -> Result<(), Problem> {
     match shape {
-        // Without values every text is allowed: to add one would forbid all the others.
+        // A string schema without a list of values allows every string, so a first value would forbid all others.
         Shape::String { values, .. } if !values.is_empty() => {
             if values.insert(value.to_owned()) {
                 Ok(())
@@ -202,7 +202,7 @@ fn add_value(shape: &mut Shape, value: &str) -> Result<(), Problem> {
 
 type Responses = BTreeMap<u16, Response>;
 
-/// Changes the responses of each path's one endpoint.
+/// Applies `change` to the responses of each path, which must have exactly one method.
 fn responses(
     contract: &mut Contract,
     paths: &[String],

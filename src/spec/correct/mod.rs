@@ -1,7 +1,7 @@
-//! The reviewed places where a server differs from its own document.
+//! [`Corrections`]: the reviewed list of places where a server differs from its own OpenAPI document.
 //!
-//! `api-spec/corrections.toml` is a list of named entries. Each says why, on what evidence, for which releases, and
-//! what to change:
+//! `api-spec/corrections.toml` is a list of named entries. Each entry has a reason, its evidence, the releases that it
+//! applies to, and the changes to make:
 //!
 //! ```toml
 //! [[correction]]
@@ -22,8 +22,9 @@
 //! format = "uint16"
 //! ```
 //!
-//! [`Releases`] says how ranges are written. A change that names some holds for those that its entry holds for too.
-//! A change that finds nothing to change is an error, so an entry dies when upstream mends the mistake.
+//! [`Releases`] documents how a range of releases is written. A change may have a range of its own; it then applies to
+//! the releases that are in both ranges. A change that finds nothing to change is an error. So when upstream repairs
+//! its document, the entry fails and has to be closed.
 
 mod apply;
 mod releases;
@@ -39,7 +40,7 @@ use super::{Contract, Error, Invalid, Release, references, tree};
 pub use releases::{ParseReleasesError, Releases};
 pub use target::{ParseTargetError, Target};
 
-/// A list of corrections.
+/// The list of corrections in `api-spec/corrections.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Corrections {
@@ -48,49 +49,51 @@ pub struct Corrections {
     pub entries: Vec<Correction>,
 }
 
-/// One place, or several of one kind, where the server differs from the document.
+/// One named entry of the list: a difference between server and document, with its evidence and the changes that
+/// correct the document.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Correction {
-    /// A name for it, unique in the list.
+    /// The name, unique in the list.
     pub name: String,
-    /// What the server does, in a sentence.
+    /// The behaviour of the server, in one sentence.
     pub why: String,
-    /// Where this can be checked: a source file with its release tag, or a cassette.
+    /// The proof of that behaviour: an upstream source file with its release tag, or a cassette.
     pub evidence: String,
-    /// The releases that it holds for.
+    /// The releases that the entry applies to.
     pub releases: Releases,
-    /// What to change.
+    /// The changes to make to the contract.
     #[serde(rename = "change")]
     pub changes: Vec<Change>,
 }
 
 /// One change to a contract.
-// Without `deny_unknown_fields`, which doesn't go with `flatten`: what isn't taken here goes to `Edit`, which has it.
+// This struct can't have `deny_unknown_fields`, because serde does not support it together with `flatten`. `Edit` has
+// it and receives every key that is not a field here.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Change {
-    /// The releases that it holds for, of those that its entry holds for.
+    /// The releases that the change applies to, within those of its entry.
     #[serde(default)]
     pub releases: Releases,
-    /// What is changed.
+    /// The change itself.
     #[serde(flatten)]
     pub edit: Edit,
 }
 
-/// What a change does, at one or more places that need the same.
+/// The kind of a change, with the places that it is made at.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Edit {
     /// Gives an endpoint the path that the server serves.
     RenamePath {
-        /// The path as the document has it.
+        /// The path in the document.
         of: String,
-        /// The path that is served.
+        /// The path that the server serves.
         to: String,
     },
-    /// Adds a named schema, written as OpenAPI has it.
+    /// Adds a named schema, written in OpenAPI's form.
     AddSchema {
-        /// Its name.
+        /// The name of the schema.
         name: String,
         /// The schema.
         schema: Value,
@@ -102,160 +105,162 @@ pub enum Edit {
         /// Their schema.
         schema: Value,
     },
-    /// Takes properties out, also from the required ones.
+    /// Removes properties, also from the list of required ones.
     RemoveProperty {
-        /// The properties to take out.
+        /// The properties to remove.
         of: Vec<Target>,
     },
     /// Gives a property the name that the server reads.
     RenameProperty {
-        /// The property as the document has it.
+        /// The property in the document.
         of: Target,
         /// The name on the wire.
         to: String,
     },
-    /// Replaces a schema by another.
+    /// Replaces a schema with another one.
     SetSchema {
-        /// The places.
+        /// The places of the schemas to replace.
         of: Vec<Target>,
-        /// The schema that belongs there.
+        /// The new schema.
         schema: Value,
     },
-    /// Gives numbers or texts their format.
+    /// Sets the format of numbers or strings.
     SetFormat {
-        /// The places.
+        /// The places of the numbers or strings.
         of: Vec<Target>,
-        /// The format: `uint64`.
+        /// The format, for example `uint64`.
         format: String,
     },
     /// Makes properties required.
     Require {
-        /// The properties.
+        /// The properties that become required.
         of: Vec<Target>,
     },
-    /// Makes properties optional. Also takes a name off the required ones that is no property at all.
+    /// Makes properties optional. It also removes a required name that the object has no property for.
     MakeOptional {
-        /// The properties.
+        /// The properties that become optional.
         of: Vec<Target>,
     },
     /// Adds a value to an enumeration.
     AddValue {
-        /// The enumerations.
+        /// The places of the enumerations.
         of: Vec<Target>,
-        /// The value.
+        /// The value to add.
         value: String,
     },
-    /// Sets the default.
+    /// Sets the default of a schema.
     SetDefault {
-        /// The places.
+        /// The places of the schemas.
         of: Vec<Target>,
-        /// The value that the server takes.
+        /// The value that the server uses if the request has none.
         default: Value,
     },
-    /// Removes a default that the server doesn't have.
+    /// Removes a default that the server doesn't use.
     RemoveDefault {
-        /// The places.
+        /// The places of the schemas.
         of: Vec<Target>,
     },
-    /// Adds a status without a body.
+    /// Adds a response without a body to endpoints.
     AddStatus {
-        /// The paths.
+        /// The paths of the endpoints.
         of: Vec<String>,
-        /// The status.
+        /// The HTTP status of the new response.
         status: u16,
     },
-    /// Removes a status that is never sent.
+    /// Removes a response that the server never sends.
     RemoveStatus {
-        /// The paths.
+        /// The paths of the endpoints.
         of: Vec<String>,
-        /// The status.
+        /// The HTTP status of the response.
         status: u16,
     },
-    /// Gives a response another status. Merges with a response that has no body either.
+    /// Gives a response another status. If the endpoint has a response with that status already, both must be equal.
     MoveStatus {
-        /// The paths.
+        /// The paths of the endpoints.
         of: Vec<String>,
-        /// The status as the document has it.
+        /// The HTTP status in the document.
         from: u16,
-        /// The status that is sent.
+        /// The HTTP status that the server sends.
         to: u16,
     },
 }
 
-/// Which correction touched which place: `DiskConfig.pci_segment` to `pci-segment-is-u16`.
+/// The name of the correction that changed each place, for example `DiskConfig.pci_segment` to `pci-segment-is-u16`.
 pub type Applied = BTreeMap<String, String>;
 
-/// A list of corrections can't be read, or does not fit the contract.
+/// Why a list of corrections can't be read or does not fit a contract.
 #[derive(Debug, thiserror::Error)]
 pub enum CorrectionError {
-    /// The file can't be read.
+    /// A file can't be read, or a contract is not valid.
     #[error(transparent)]
     File(#[from] Error),
-    /// The file is not such a list.
+    /// The file is not a valid list of corrections.
     #[error("{} is not a list of corrections", path.display())]
     Syntax {
-        /// The file.
+        /// The file of the list.
         path: PathBuf,
-        /// What the parser met.
+        /// The parser's error.
         source: Box<toml::de::Error>,
     },
-    /// Two entries have one name.
+    /// Two entries have the same name.
     #[error("there are two corrections called `{0}`")]
     NameTaken(String),
-    /// A change of this entry holds for no contract there is, so it could never fail.
+    /// The range of a change holds none of the releases that have a contract. Such a change is never applied, so it
+    /// could never fail.
     #[error(
         "a change of the correction `{name}` holds for no release that has a contract ({releases})"
     )]
     Idle {
-        /// The entry.
+        /// The name of the entry.
         name: String,
-        /// The releases that the change names, or its entry if it names none.
+        /// The range of the change, or that of its entry if the change has none.
         releases: Releases,
     },
-    /// A change does not fit: look whether upstream has mended what it corrects, and if so, end its releases there.
+    /// A change does not fit. Check whether upstream has repaired its document. If so, let the range of the entry end
+    /// before this release.
     #[error("the correction `{name}` does not apply to {release} at `{place}`: {problem}")]
     DoesNotApply {
-        /// The entry.
+        /// The name of the entry.
         name: String,
         /// The release of the contract.
         release: Release,
         /// The place that the change names.
         place: String,
-        /// What was found there.
+        /// The reason.
         problem: Problem,
     },
-    /// After all changes a reference leads nowhere.
-    #[error("the corrections leave the contract of {release} in pieces")]
+    /// After all changes, a reference leads to no schema, or references form a cycle.
+    #[error("after all corrections, the contract of {release} has an invalid reference")]
     Broken {
         /// The release of the contract.
         release: Release,
-        /// What is wrong, and where.
+        /// The reference, and its place.
         source: Invalid,
     },
 }
 
-/// Why a change does not fit.
+/// Why a change does not fit a place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// The place is not in the contract.
-    #[error("there is no such place")]
+    /// The contract does not have the place.
+    #[error("the contract has no such place")]
     Absent,
-    /// What it would add is there.
-    #[error("it is there already")]
+    /// The contract has already what the change would add.
+    #[error("the contract has it already")]
     Present,
-    /// The place is as the change would leave it.
+    /// The place is already as the change would make it.
     #[error("there is nothing to change")]
     NothingToChange,
-    /// The place is of a kind that the change is not for.
-    #[error("a place of kind {0} cannot be changed so")]
+    /// The change can't be made to a place of this kind.
+    #[error("this change cannot be made to a place of kind {0}")]
     WrongKind(&'static str),
-    /// The schema that the change carries is not understood.
-    #[error("the schema to put there is not understood: {0}")]
+    /// The schema in the correction is not valid.
+    #[error("the schema in the correction is not valid: {0}")]
     Schema(Invalid),
 }
 
 impl Corrections {
-    /// Reads a list from a file.
+    /// Reads a list of corrections from a file.
     ///
     /// # Errors
     ///
@@ -265,7 +270,7 @@ impl Corrections {
         Corrections::parse(path, &String::from_utf8_lossy(&bytes))
     }
 
-    /// Reads a list from `text`, which is that of `path`.
+    /// Parses `text`, which was read from `path`.
     pub(super) fn parse(path: &Path, text: &str) -> Result<Corrections, CorrectionError> {
         let corrections: Corrections =
             toml::from_str(text).map_err(|source| CorrectionError::Syntax {
@@ -281,12 +286,12 @@ impl Corrections {
         Ok(corrections)
     }
 
-    /// Applies every change that holds for the contract's release, in order.
+    /// Applies, in order, every change whose range holds the contract's release. Returns the places that were changed.
     ///
     /// # Errors
     ///
-    /// [`CorrectionError::DoesNotApply`] for the first change that finds nothing to change, and
-    /// [`CorrectionError::Broken`]. The contract is then half corrected, and of no use.
+    /// [`CorrectionError::DoesNotApply`] for the first change that does not fit, or [`CorrectionError::Broken`]. After
+    /// an error the contract has some of the changes and must not be used.
     pub fn apply(&self, contract: &mut Contract) -> Result<Applied, CorrectionError> {
         let (applied, failures) = self.attempt(contract);
         match failures.into_iter().next() {
@@ -295,12 +300,12 @@ impl Corrections {
         }
     }
 
-    /// Everything that keeps [`apply`](Corrections::apply) from working on this contract; empty if it does.
+    /// Returns every error that [`apply`](Corrections::apply) would meet on this contract. Empty if it would succeed.
     pub fn failures(&self, contract: &Contract) -> Vec<CorrectionError> {
         self.attempt(&mut contract.clone()).1
     }
 
-    /// The changes that hold for none of these releases.
+    /// Returns an error for each change whose range holds none of `releases`.
     pub fn idle(&self, releases: &[Release]) -> Vec<CorrectionError> {
         let mut idle = Vec::new();
         for entry in &self.entries {
@@ -320,8 +325,8 @@ impl Corrections {
         idle
     }
 
-    /// Makes every change that can be made, and lists those that can't. After a failure references may lead nowhere:
-    /// [`Contract::check_references`] tells.
+    /// Makes every change that fits, and returns the places that were changed with the errors of all other changes.
+    /// After such an error references may be invalid: [`Contract::check_references`] checks them.
     pub fn attempt(&self, contract: &mut Contract) -> (Applied, Vec<CorrectionError>) {
         let release = contract.release;
         let (mut applied, mut failures) = (Applied::new(), Vec::new());
@@ -346,7 +351,7 @@ impl Corrections {
                 }
             }
         }
-        // A change that could not be made may well be why, so this says nothing new after one.
+        // After a failed change, an invalid reference is probably its consequence, and would be no new information.
         if failures.is_empty()
             && let Err(source) = references::check(contract)
         {
@@ -357,7 +362,7 @@ impl Corrections {
 }
 
 impl Correction {
-    /// Whether `change`, which is one of this entry's, is made to the contract of `release`.
+    /// Whether `change`, which must belong to this entry, applies to the contract of `release`.
     pub fn holds(&self, change: &Change, release: Release) -> bool {
         self.releases.contains(release) && change.releases.contains(release)
     }

@@ -1,4 +1,4 @@
-//! The releases that a correction holds for.
+//! [`Releases`]: the range of releases that a correction applies to.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,46 +7,46 @@ use serde::Deserialize;
 
 use super::super::{ParseReleaseError, Release};
 
-/// A range of releases, written as Rust writes ranges: `v50.2..v53.0` ends before v53.0, `v50.2..` is open and holds
-/// for what comes after, `..v53.0` for all before, and `..` for every release.
+/// A range of releases, in the notation of Rust's ranges. `v50.2..v53.0` ends before v53.0. `v50.2..` has no end and
+/// includes future releases. `..v53.0` holds every release before v53.0, and `..` holds every release.
 ///
-/// An open end is what makes adding a release cheap: the correction is tried on it, and where upstream has mended the
-/// mistake it fails and is closed.
+/// A correction with no end is also applied to each release that is added later. If upstream has repaired its document
+/// by then, the correction fails, and its range has to be closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Releases {
-    /// The first release; `None` for no beginning.
+    /// The first release of the range. `None` if the range has no beginning.
     pub since: Option<Release>,
-    /// The first release after the last one; `None` for no end.
+    /// The first release after the range. `None` if the range has no end.
     pub until: Option<Release>,
 }
 
 impl Releases {
-    /// Every release.
+    /// The range that holds every release.
     pub const ALL: Releases = Releases {
         since: None,
         until: None,
     };
 
-    /// Whether `release` is one of them.
+    /// Whether `release` is in the range.
     pub fn contains(&self, release: Release) -> bool {
         self.since.is_none_or(|since| since <= release)
             && self.until.is_none_or(|until| release < until)
     }
 }
 
-/// A text is not a range of releases.
+/// Why a text is not a range of releases.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseReleasesError {
-    /// It has no `..`.
+    /// The text has no `..`.
     #[error("{0:?} is not a range of releases: expected one as `v50.2..v53.0`, `v50.2..` or `..`")]
     NoRange(String),
-    /// One of its ends is no release.
+    /// One end of the range is not the tag of a release.
     #[error(transparent)]
     Release(#[from] ParseReleaseError),
-    /// It ends before it begins.
+    /// The end of the range is not later than its beginning.
     #[error(
-        "there is no release in {0:?}: its end, which does not belong to it, has to come after its beginning"
+        "the range {0:?} holds no release: its end is exclusive and must be later than its beginning"
     )]
     Empty(String),
 }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_does_not_belong_to_a_range() {
+    fn the_end_of_a_range_is_exclusive() {
         fn check(releases: &str, release: &str, expected: bool) {
             let (releases, release) = (
                 releases.parse::<Releases>().unwrap(),

@@ -1,4 +1,4 @@
-//! The name of a place in a contract's schemas.
+//! [`Target`]: a place in a contract's schemas, as a correction writes it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::super::{Contract, Schema, Shape};
 use super::Problem;
 
-/// A place in the schemas: `VmState`, `DiskConfig.path`, the items of a list (`CpuAffinity.host_cpus[]`) or the values
-/// of a map (`VmCounters{}`).
+/// A place in the schemas of a contract: a schema (`VmState`), a property (`DiskConfig.path`), the items of a list
+/// (`CpuAffinity.host_cpus[]`) or the values of a map (`VmCounters{}`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Target {
@@ -24,10 +24,10 @@ enum Step {
     Values,
 }
 
-/// A text names no place.
+/// The text does not have the form of a place in a schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} names no place in a schema: expected `Schema`, `Schema.property`, `Schema.list[]` or `Schema.map{{}}`"
+    "{0:?} is not a place in a schema: expected `Schema`, `Schema.property`, `Schema.list[]` or `Schema.map{{}}`"
 )]
 pub struct ParseTargetError(String);
 
@@ -67,7 +67,7 @@ impl FromStr for Target {
 }
 
 impl Target {
-    /// The place as a JSON pointer into the document: `/components/schemas/DiskConfig/properties/path`.
+    /// Returns the place as a JSON pointer into the document: `/components/schemas/DiskConfig/properties/path`.
     pub fn pointer(&self) -> String {
         let escaped = |name: &str| name.replace('~', "~0").replace('/', "~1");
         let mut pointer = format!("/components/schemas/{}", escaped(&self.schema));
@@ -102,7 +102,7 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// The schema at this place.
+    /// Returns the schema at this place.
     pub(super) fn find<'c>(&self, contract: &'c mut Contract) -> Result<&'c mut Schema, Problem> {
         let root = contract
             .schemas
@@ -120,7 +120,7 @@ impl Target {
             })
     }
 
-    /// The object that holds this property, and the property's name.
+    /// Splits the place of a property into the object's place and the property's name.
     pub(super) fn split(&self) -> Result<(Target, &str), Problem> {
         match self.steps.split_last() {
             Some((Step::Property(name), steps)) => Ok((

@@ -1,4 +1,5 @@
-//! From a document to a contract. Strict: whatever is not understood stops it.
+//! Reads an OpenAPI document into a [`Contract`]. The loader is strict: a keyword or value that it does not know is an
+//! error.
 
 mod schema;
 mod servers;
@@ -15,10 +16,10 @@ use super::{
 };
 pub(super) use schema::schema;
 
-/// Keywords that hold text for people, or names that nothing depends on.
+/// Keywords whose value is text for readers, or a name that no other part of the document uses.
 const PROSE: &[&str] = &["description", "operationId", "summary", "title"];
 
-/// Reads a canonical contract, which names its release itself.
+/// Reads a contract in canonical form, which names its release.
 ///
 /// # Errors
 ///
@@ -27,7 +28,7 @@ pub fn read(path: &Path) -> Result<Contract, Error> {
     from_bytes(path, &tree::bytes(path)?, None)
 }
 
-/// Reads an upstream document, or a canonical contract, as that of `release`.
+/// Reads an upstream document, or a contract in canonical form, as the contract of `release`.
 ///
 /// # Errors
 ///
@@ -36,8 +37,8 @@ pub fn read_import(path: &Path, release: Release) -> Result<Contract, Error> {
     from_bytes(path, &tree::bytes(path)?, Some(release))
 }
 
-/// Reads a document of whatever release: a canonical contract, which names its own, or an upstream document, which
-/// names none and gets [`Release::UNNAMED`].
+/// Reads a document of an unknown release: a contract in canonical form, which names its release, or an upstream
+/// document, which does not and gets [`Release::UNNAMED`].
 ///
 /// # Errors
 ///
@@ -52,7 +53,7 @@ pub fn read_any(path: &Path) -> Result<Contract, Error> {
     in_file(path, &tree, Some(release))
 }
 
-/// The contract in `bytes`, which were read from `path`.
+/// Parses `bytes`, which were read from `path`, as a contract.
 pub(super) fn from_bytes(
     path: &Path,
     bytes: &[u8],
@@ -135,7 +136,7 @@ pub(super) fn from_tree(tree: &Value, release: Option<Release>) -> Result<Contra
     Ok(contract)
 }
 
-/// What the document keeps in one place for several endpoints to refer to.
+/// The parts of `components` that endpoints may refer to.
 struct Shared<'a> {
     schemas: Option<Place<'a>>,
     bodies: Option<Place<'a>>,
@@ -218,7 +219,7 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// Whether OpenAPI gives the key no meaning.
+/// Whether the key is an extension (`x-internal`), to which OpenAPI gives no meaning.
 fn is_extension(key: &str) -> bool {
     key.starts_with("x-")
 }
@@ -228,7 +229,7 @@ fn is_class(status: &str) -> bool {
     matches!(status.as_bytes(), [b'1'..=b'5', b'X', b'X'])
 }
 
-/// The place itself, or the entry of `section` that it refers to.
+/// Returns `place` itself, or the entry of `section` that it refers to.
 fn referred<'a>(
     place: Place<'a>,
     section: &Option<Place<'a>>,

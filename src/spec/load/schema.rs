@@ -1,4 +1,4 @@
-//! Reading one schema.
+//! Reads one schema of a document.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::super::fields::{Fields, Place};
 use super::super::{Invalid, Problem, Schema, Shape};
 use super::{PROSE, flag};
 
-/// Keywords that say something of values of one type only. Beside another type OpenAPI gives them no meaning.
+/// Keywords that OpenAPI defines for values of one type only. Beside another type they have no meaning.
 const OF_ONE_TYPE: &[&str] = &[
     "additionalProperties",
     "exclusiveMaximum",
@@ -35,13 +35,14 @@ pub(in crate::spec) fn schema(place: &Place<'_>) -> Result<Schema, Invalid> {
     let mut fields = place.fields()?;
     fields.drop_prose(PROSE);
     if let Some(reference) = fields.take("$ref") {
-        // OpenAPI 3.0 says that what stands beside a reference is ignored: a fact there would be lost.
+        // OpenAPI 3.0 ignores all keywords beside a reference. They are refused here, because a fact would be lost.
         fields.finish()?;
         return Ok(Schema::new(Shape::Reference(referenced(&reference)?)));
     }
     fields.drop_prose(&["example", "externalDocs", "xml"]);
     if let Some(only) = only(place) {
-        // All of one schema is that schema; it is how prose is put beside a reference. Facts beside it are refused.
+        // An `allOf` with one entry is that entry. Documents use it to put a description beside a reference. Facts
+        // beside it are refused.
         fields.take("allOf");
         fields.finish()?;
         return schema(&only);
@@ -67,7 +68,7 @@ pub(in crate::spec) fn schema(place: &Place<'_>) -> Result<Schema, Invalid> {
     })
 }
 
-/// The one schema of an `allOf` that has no other.
+/// Returns the only entry of an `allOf`, or `None` if it has several.
 fn only<'a>(place: &Place<'a>) -> Option<Place<'a>> {
     match place.value.get("allOf")?.as_array()?.as_slice() {
         [only] => Some(Place {
@@ -80,7 +81,7 @@ fn only<'a>(place: &Place<'a>) -> Option<Place<'a>> {
 
 type Constraints = BTreeMap<&'static str, Value>;
 
-/// The shape that the keyword `type` and the keywords of that type describe.
+/// Reads the keyword `type`, and the keywords that belong to that type.
 fn shape(
     fields: &mut Fields<'_>,
     constraints: &mut Constraints,
@@ -97,7 +98,7 @@ fn shape(
     }
     Ok(match name {
         "" => {
-            // Without a type each of them still restricts the values of its own.
+            // In a schema without a type, each of these keywords restricts the values of its own type.
             for keyword in Schema::CONSTRAINTS {
                 if OF_ONE_TYPE.contains(&keyword)
                     && let Some(place) = fields.take(keyword)
@@ -149,7 +150,7 @@ fn shape(
             counts(fields, constraints, ["minProperties", "maxProperties"])?;
             object(fields, constraints, place)?
         }
-        // A slip of v52.0, which can be read in one way only: the format stands where the type belongs.
+        // The document of v52.0 has the format where the type belongs. Only one reading is possible.
         width @ ("int8" | "int16" | "int32" | "int64" | "uint8" | "uint16" | "uint32"
         | "uint64") => Shape::Integer {
             format: Some(width.to_owned()),
@@ -166,7 +167,8 @@ fn shape(
     })
 }
 
-/// The type of a schema that doesn't name it, by the keywords that only one type has; empty for any.
+/// Returns the type of a schema without the keyword `type`, from keywords that only one type has. Empty if the schema
+/// allows any type.
 fn implied(place: &Place<'_>) -> Result<&'static str, Invalid> {
     let mapping = place.mapping()?;
     let has = |keyword: &str| mapping.contains_key(keyword);
@@ -200,7 +202,7 @@ fn object(
         .unwrap_or_default();
     if let Some(values) = fields.take("additionalProperties") {
         match (values.value, &properties) {
-            // What holds for every object unless it says otherwise.
+            // This is the default of `additionalProperties`.
             (Value::Bool(true), _) => {}
             (Value::Bool(false), _) => {
                 constraints.insert("additionalProperties", false.into());
@@ -247,7 +249,7 @@ fn numeric(fields: &mut Fields<'_>, constraints: &mut Constraints) -> Result<Num
     Ok((text(fields, "format")?, minimum, maximum))
 }
 
-/// Lengths and counts.
+/// Reads the keywords whose value is a length or a number of items.
 fn counts(
     fields: &mut Fields<'_>,
     constraints: &mut Constraints,
@@ -261,7 +263,8 @@ fn counts(
     Ok(())
 }
 
-/// The allowed values of what is not a text, each once and in order, so that equal lists compare equal.
+/// Reads the allowed values of a schema that is not a string. They are sorted and without repetition, so that equal
+/// lists compare equal.
 fn values(fields: &mut Fields<'_>, nullable: bool) -> Result<Option<Value>, Invalid> {
     let Some(place) = fields.take("enum") else {
         return Ok(None);
@@ -281,7 +284,7 @@ fn text(fields: &mut Fields<'_>, keyword: &'static str) -> Result<Option<String>
         .transpose()
 }
 
-/// The name that `$ref` leads to. Whether there is such a schema is checked when all are known.
+/// Returns the name that `$ref` leads to. Whether the schema exists is checked once all schemas are known.
 fn referenced(place: &Place<'_>) -> Result<String, Invalid> {
     let text = place.text()?;
     match text.strip_prefix("#/components/schemas/") {

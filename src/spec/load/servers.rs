@@ -1,4 +1,4 @@
-//! Reading the addresses of the server.
+//! Reads the addresses in a document's `servers`.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,14 @@ use super::super::fields::Place;
 use super::super::{Invalid, Problem};
 use super::{PROSE, is_extension};
 
-/// The address that OpenAPI gives a document that lists none.
+/// The address that OpenAPI gives to a document without `servers`.
 const DEFAULT: &str = "/";
 
-/// How many addresses one list may stand for. Each endpoint is looked for below all of them.
+/// The maximum number of addresses of one list, after its variables were replaced. It bounds the work of a comparison,
+/// which combines each endpoint with all of its addresses.
 const MAX_ADDRESSES: usize = 64;
 
-/// The addresses of a document whose `servers` are at `place`.
+/// Returns the addresses of a document whose `servers` are at `place`.
 pub(super) fn of_document(place: Option<Place<'_>>) -> Result<Vec<String>, Invalid> {
     let mut addresses = place
         .map(|place| addresses(&place))
@@ -24,7 +25,8 @@ pub(super) fn of_document(place: Option<Place<'_>>) -> Result<Vec<String>, Inval
     Ok(addresses)
 }
 
-/// The addresses in the list at `place`, in its order, each once. Every variable is replaced by each of its values.
+/// Returns the addresses in the list at `place`, in order and without repetition. Each variable is replaced by each of
+/// its values.
 pub(super) fn addresses(place: &Place<'_>) -> Result<Vec<String>, Invalid> {
     let mut addresses = Vec::new();
     for server in place.list()? {
@@ -64,7 +66,7 @@ fn too_many(place: &Place<'_>) -> Invalid {
     })
 }
 
-/// The values of a variable: those that it lists, the default first.
+/// Returns the values of a variable: the default first, then the others that it lists.
 fn values<'a>(place: &Place<'a>) -> Result<Vec<&'a str>, Invalid> {
     let mut variable = place.fields()?;
     variable.drop_prose(PROSE);
@@ -84,7 +86,7 @@ fn values<'a>(place: &Place<'a>) -> Result<Vec<&'a str>, Invalid> {
     Ok(values)
 }
 
-/// The URL at `url` with every `{variable}` replaced by each of its values.
+/// Returns the URL at `url` once for each combination of the values of its `{variable}`s.
 fn expand(url: &Place<'_>, variables: &BTreeMap<&str, Vec<&str>>) -> Result<Vec<String>, Invalid> {
     let expected = |expected, found| url.invalid(Problem::Expected { expected, found });
     let mut addresses = vec![String::new()];

@@ -1,6 +1,7 @@
-//! The releases that this crate knows, with their contracts inside the library.
+//! The supported releases of Cloud Hypervisor, with their contracts, which are compiled into the library.
 //!
-//! `list.rs` is written from what lies in `api-spec/`: after an import, `UPDATE=1 cargo test supported` adds the release.
+//! `list.rs` is generated from the folder `api-spec/`. After an import, `UPDATE=1 cargo test supported` adds the new
+//! release.
 
 mod list;
 
@@ -10,25 +11,26 @@ use std::sync::OnceLock;
 use super::{Contract, Corrections, Release, load, tree};
 use list::{CORRECTIONS, DOCUMENTS};
 
-/// The releases, oldest first.
+/// Returns the supported releases, oldest first.
 pub fn releases() -> impl DoubleEndedIterator<Item = Release> + ExactSizeIterator {
     DOCUMENTS.iter().map(|(release, _)| *release)
 }
 
-/// The newest of the releases.
+/// Returns the newest supported release.
 pub fn newest() -> Release {
     releases().next_back().expect("the list is not empty")
 }
 
-/// The contract of `release` as its document has it; `None` for a release that is not among [`releases`].
+/// Returns the contract of `release` from its document, without corrections. `None` if the release is not among
+/// [`releases`].
 pub fn documented(release: Release) -> Option<Contract> {
     let (_, document) = DOCUMENTS.iter().find(|(known, _)| *known == release)?;
     let tree = tree::parse_json(document.as_bytes()).expect("a test reads every document");
     Some(load::from_tree(&tree, None).expect("a test reads every document"))
 }
 
-/// The contract of `release` as its server has it, after the [`corrections`]; `None` for a release that is not among
-/// [`releases`].
+/// Returns the contract of `release` with the [`corrections`], which describes the behaviour of the server. `None` if
+/// the release is not among [`releases`].
 pub fn contract(release: Release) -> Option<Contract> {
     let mut contract = documented(release)?;
     corrections()
@@ -37,7 +39,7 @@ pub fn contract(release: Release) -> Option<Contract> {
     Some(contract)
 }
 
-/// The reviewed places where the servers of the releases differ from their documents.
+/// Returns the reviewed corrections of all supported releases.
 pub fn corrections() -> &'static Corrections {
     static PARSED: OnceLock<Corrections> = OnceLock::new();
     PARSED.get_or_init(|| {

@@ -1,10 +1,11 @@
-//! The union of small contracts.
+//! Tests of the union, with small contracts.
 
 use serde_json::{Value, json};
 
 use super::*;
 
-/// The union of contracts with these schemas, of v1.0, v2.0 and so on; `Body` is what `/op` takes.
+/// Returns the union of contracts with these schemas, for the releases v1.0, v2.0 and so on. The operation `/op` takes
+/// a `Body`.
 fn union(schemas: &[Value]) -> Result<(Contract, Known), Vec<String>> {
     let folder = tempfile::tempdir().unwrap();
     let contracts: Vec<Contract> = schemas
@@ -92,7 +93,7 @@ fn an_inline_enumeration_is_the_named_one_of_a_newer_release() {
 }
 
 #[test]
-fn a_schema_that_went_is_taken_over_with_all_that_it_has() {
+fn a_schema_of_an_older_release_is_added_with_its_properties() {
     let mut older = body(
         json!({ "gone": { "type": "array", "items": { "$ref": "#/components/schemas/Gone" } } }),
         &[],
@@ -133,12 +134,15 @@ fn the_wider_number_holds_both() {
 }
 
 #[test]
-fn what_cannot_be_one_type_is_a_conflict_with_its_place_and_releases() {
+fn a_type_conflict_names_its_place_and_its_releases() {
     let of = |schema: Value| body(json!({ "x": schema }), &[]);
     let text = of(json!({ "type": "string" }));
     let flag = of(json!({ "type": "boolean" }));
     let conflicts = union(&[text.clone(), flag]).unwrap_err();
     assert_eq!(conflicts, ["Body.x: string became boolean (v1.0 and v2.0)"]);
     let conflicts = union(&[text.clone(), body(json!({}), &[]), text]).unwrap_err();
-    assert_eq!(conflicts, ["Body.x comes and goes: known by v1.0, v3.0"]);
+    assert_eq!(
+        conflicts,
+        ["Body.x is missing in a release between those that know it: v1.0, v3.0"]
+    );
 }

@@ -416,7 +416,7 @@ fn a_construct_that_cannot_be_judged_is_refused_with_its_place() {
         &document(
             "{ type: object, properties: { a: {} }, additionalProperties: { type: string } }",
         ),
-        "`additionalProperties` does not go with `properties`",
+        "`additionalProperties` cannot be combined with `properties`",
     );
     check(
         &endpoint("responses: {}, parameters: []"),

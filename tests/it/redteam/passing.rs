@@ -36,6 +36,29 @@ async fn a_guest_that_leaks_nothing_passes_every_probe() {
 }
 
 #[tokio::test]
+async fn a_dispatch_that_is_lost_is_made_again() {
+    let lossy = || PlayedSandbox::new(Guest::honest()).with(Fault::Loses(&[3]));
+    let report = all(plan_of(lossy).only(&["marker_file"]).unwrap()).await;
+    let file = report.probe("marker_file").unwrap();
+    let Verdict::Passed { evidence } = &file.verdict else {
+        panic!("{file:?}");
+    };
+    assert_eq!(file.dispatches, DISPATCHES + 1);
+    assert!(evidence[0].contains("12 dispatches"), "{evidence:?}");
+    assert!(evidence[0].contains("1 more were lost"), "{evidence:?}");
+}
+
+#[tokio::test]
+async fn many_lost_dispatches_are_no_pass() {
+    let lossy = || PlayedSandbox::new(Guest::honest()).with(Fault::Loses(&[3, 5]));
+    let report = all(plan_of(lossy).only(&["marker_file"]).unwrap()).await;
+    let Verdict::Skipped { reason } = &report.probe("marker_file").unwrap().verdict else {
+        panic!("{report:?}");
+    };
+    assert!(reason.contains("after 3 of 12 dispatches"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_thousand_dispatches_are_made_unless_set() {
     let plan = plan(Guest::honest());
     let defaults = Plan::new(async || Err("none".into()));

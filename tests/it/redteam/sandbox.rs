@@ -31,11 +31,14 @@ pub(super) enum Fault {
     TakesToolsWhenHalted,
     /// The sandbox does not answer a tool whose script has this word.
     AnswersNot(&'static str),
+    /// The tools of these numbers, from 1, give no answer.
+    Loses(&'static [u64]),
 }
 
 pub(super) struct PlayedSandbox {
     stub: StubSandbox,
     fault: Option<Fault>,
+    tools: AtomicU64,
     resets: AtomicU64,
     halted: AtomicBool,
     last: std::sync::Mutex<Option<(String, ToolExecution)>>,
@@ -50,6 +53,7 @@ impl PlayedSandbox {
         PlayedSandbox {
             stub,
             fault: None,
+            tools: AtomicU64::new(0),
             resets: AtomicU64::new(0),
             halted: AtomicBool::new(false),
             last: std::sync::Mutex::default(),
@@ -80,6 +84,12 @@ impl Sandbox for PlayedSandbox {
         }
         if let Some(Fault::AnswersNot(word)) = self.fault
             && invocation.params.to_string().contains(word)
+        {
+            return Err(Error::ShutDown);
+        }
+        let number = self.tools.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(Fault::Loses(numbers)) = self.fault
+            && numbers.contains(&number)
         {
             return Err(Error::ShutDown);
         }

@@ -101,9 +101,9 @@ fn a_list_that_does_not_fit_is_reported_in_full() {
     assert_eq!(
         said(&fit.contracts[&"v52.0".parse().unwrap()]),
         [
-            "the correction `n` does not apply to v52.0 at `Thing.colour`: there is no such place",
+            "the correction `n` does not apply to v52.0 at `Thing.colour`: the contract has no such place",
             "the correction `n` does not apply to v52.0 at `Thing.size`: there is nothing to change",
-            "the correction `n` does not apply to v52.0 at `/vm.add`: it is there already",
+            "the correction `n` does not apply to v52.0 at `/vm.add`: the contract has it already",
         ]
     );
     assert_eq!(
@@ -342,7 +342,7 @@ fn a_list_of_corrections_is_read_strictly() {
     check("[[corection]]", "unknown field");
     check(&entry("", ""), "not a range of releases");
     check(&entry("53..", ""), "not the tag of a release");
-    check(&entry("v53.0..v53.0", ""), "there is no release in");
+    check(&entry("v53.0..v53.0", ""), "holds no release");
     check(&entry("..", "{ kind = 'forget' }"), "unknown variant");
     check(
         &entry("..", "{ kind = 'require', of = ['A.b'], off = [] }"),
@@ -354,7 +354,7 @@ fn a_list_of_corrections_is_read_strictly() {
     );
     check(
         &entry("..", "{ kind = 'require', of = ['A.'] }"),
-        "names no place",
+        "is not a place",
     );
     check(&entry("..", "").repeat(2), "two corrections called `n`");
 }

@@ -200,7 +200,7 @@ fn constructs_that_are_not_understood_are_refused_with_their_place() {
         "type: object, additional",
         "type: object, required: [x], additional",
         &format!("{thing}/properties/counters"),
-        "does not go with",
+        "cannot be combined with",
     );
     check(
         "items: { type: boolean, default: false }",
@@ -266,7 +266,7 @@ fn constructs_that_are_not_understood_are_refused_with_their_place() {
         "    Mode:\n",
         "    Chain: { $ref: \"#/components/schemas/Link\" }\n    Link: { $ref: \"#/components/schemas/Chain\" }\n    Mode:\n",
         "/components/schemas/Chain",
-        "round in a circle",
+        "form a cycle",
     );
 }
 

@@ -1,4 +1,4 @@
-//! Adding and removing devices, before and after boot.
+//! The scenario that adds and removes devices, before and after boot.
 
 use super::bodies::*;
 use super::*;
@@ -32,7 +32,7 @@ pub(super) fn scenario() -> Scenario {
                 .before(V50, fails(not_supported())),
             call(VmCounters, Expected::Fields(json!({ "extra": {} }))),
             call_with(VmRemoveDevice, remove("extra"), Expected::Done),
-            // The idle guest never lets go of it. Up to v52.0 asking again is no error.
+            // The idle kernel never releases the device. Up to v52.0 a second removal is no error.
             call_with(VmRemoveDevice, remove("extra"), fails(Rejected)).before(V53, Expected::Done),
             call_with(VmRemoveDevice, remove("nothing"), fails(Rejected)),
             call(VmInfo, Expected::Fields(json!({ "state": "Running" }))),

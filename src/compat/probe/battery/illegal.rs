@@ -1,4 +1,4 @@
-//! Every call that a VM's state does not allow.
+//! The scenarios with calls that are illegal in the state of the VM.
 
 use super::bodies::*;
 use super::*;
@@ -83,7 +83,7 @@ pub(super) fn paused() -> Scenario {
             call(VmPause, Expected::Done),
             call(VmInfo, Expected::Fields(json!({ "state": "Paused" }))),
             call_with(VmCreate, idle_vm(), fails(AlreadyCreated)),
-            // Up to v52.0 a boot of a paused VM resumes it.
+            // Up to v52.0 `vm.boot` resumes a paused VM.
             call(VmBoot, fails(WrongState)).before(V53, Expected::Done),
             call(VmPause, fails(WrongState)).before(V53, Expected::Done),
             call_with(VmRestore, restore(), fails(AlreadyCreated)),

@@ -1,4 +1,4 @@
-//! From create to a restored VM and to the end.
+//! The scenario of a VM's life: create, boot, snapshot, restore and shutdown.
 
 use super::bodies::*;
 use super::*;
@@ -20,7 +20,7 @@ pub(super) fn scenario() -> Scenario {
             call(VmPause, Expected::Done),
             call(VmInfo, state("Paused")),
             call_with(VmSnapshot, snapshot(), Expected::Done).opens("snapshot and restore"),
-            // The files of a snapshot are created new.
+            // A snapshot does not overwrite files.
             call_with(VmSnapshot, snapshot(), fails(Rejected)),
             call(VmResume, Expected::Done),
             call(VmInfo, state("Running")),
@@ -31,7 +31,7 @@ pub(super) fn scenario() -> Scenario {
             call(VmResume, Expected::Done),
             call(VmInfo, state("Running")),
             call(VmDelete, Expected::Done),
-            // v51.2 takes no notice of `resume`; said so here by asking for what every release does.
+            // v51.2 ignores `resume`. The value `false` asks for what every release does.
             call_with(
                 VmRestore,
                 json!({ "source_url": "file://${RUN}/snapshot", "resume": false }),

@@ -1,9 +1,9 @@
-//! How large a body may be.
+//! The scenario that finds the maximum size of a body.
 
 use super::*;
 use Operation::*;
 
-/// Sizes on both sides of a limit that a release has, in bytes.
+/// Sizes in bytes on both sides of a limit of some release. The flag says whether the recorded releases accept the size.
 const SIZES: [(usize, bool); 4] = [
     (51_200, true),
     (51_201, false),

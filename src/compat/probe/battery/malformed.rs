@@ -1,10 +1,10 @@
-//! Bodies and requests that are wrong, and wrong ones that are taken without a word.
+//! The scenario with malformed bodies and requests, and with unknown fields, which the server ignores.
 
 use super::*;
 use ErrorKind::{NotCreated, Rejected};
 use Operation::*;
 
-/// More than the server reads.
+/// The size of a body that every release refuses, in bytes.
 const TOO_LARGE: usize = 60_000;
 
 pub(super) fn scenario() -> Scenario {
@@ -31,7 +31,7 @@ pub(super) fn scenario() -> Scenario {
             wire("GET", "/api/v1/vm.create", Vec::new(), 400),
             wire("PUT", "/api/v1/vm.info", Vec::new(), 400),
             wire("PATCH", "/api/v1/vm.boot", Vec::new(), 400),
-            // Not JSON although its type says so: a newline inside a string.
+            // The `Content-Type` of the answer is JSON, but a string in its body has an unescaped newline.
             wire("DELETE", "/api/v1/vm.boot", Vec::new(), 400),
             wire("PUT", "/api/v1/vm.create", vec![b' '; TOO_LARGE], 400),
             call_with(

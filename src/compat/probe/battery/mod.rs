@@ -1,9 +1,9 @@
-//! What is asked of a VMM, and what a client is expected to make of the answers, as data.
+//! The scenarios of the probe, as data: calls, and what the client is expected to make of the answers.
 //!
-//! One list serves four times: the cassettes are recorded by it, every `cargo test` replays them through the client,
-//! it is held against a living VMM, and the probe plays it to compare an unknown one. The same kinds of error are
-//! expected of every release, although their statuses differ; where a release really does something else, the step
-//! says so (`before` of [`Step`]).
+//! The same list has four uses. The cassettes are recorded by it, `cargo test` replays these cassettes through the
+//! client, a test plays it on a live VMM, and the probe plays it on an unknown VMM. Every release is expected to give
+//! the same kinds of errors, although their statuses differ. If a release behaves differently, the step has another
+//! expectation for it (`before` of [`Step`]).
 
 use serde_json::{Value, json};
 
@@ -22,65 +22,66 @@ const V50: Release = Release::new(50, 0);
 const V52: Release = Release::new(52, 0);
 const V53: Release = Release::new(53, 0);
 
-/// The name of the scenario that asks which paths are served.
+/// The name of the scenario that finds the paths that are served.
 pub(super) const ROUTES: &str = "routes";
-/// The name of the scenario that asks how large a body may be.
+/// The name of the scenario that finds the maximum size of a body.
 pub(super) const LIMITS: &str = "limits";
 
-/// A list of calls on a fresh VMM.
+/// A list of calls to a VMM that was just started.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// The cassette's file name, without its ending.
+    /// The name of the cassette's file, without its extension.
     pub name: &'static str,
-    /// What the cassette's notes say.
+    /// The notes of the cassette.
     pub about: &'static str,
-    /// What is asked, in order.
+    /// The calls, in order.
     pub steps: Vec<Step>,
 }
 
 /// One call.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// What is sent.
+    /// The request.
     pub ask: Ask,
-    /// What comes of it.
+    /// The expected outcome.
     pub expected: Expected,
-    /// What releases before the named ones make of it instead, oldest first.
+    /// The expected outcome on releases before each of these, oldest first.
     pub before: Vec<(Release, Expected)>,
-    /// What the steps after it need, if they need that this one succeeds: they aren't played when it fails.
+    /// The state that the following steps need and that this step leads to. If this step fails, the following steps
+    /// aren't played.
     pub opens: Option<&'static str>,
 }
 
-/// What is sent. `${RUN}` in a body is the folder of the run.
+/// A request. `${RUN}` in a body stands for the folder of the run.
 #[derive(Clone, Debug)]
 pub enum Ask {
-    /// An operation, with its body.
+    /// An operation, with its body if it has one.
     Call(Operation, Option<String>),
-    /// A request that no operation makes.
+    /// A request that is not an operation of the API.
     Wire {
         /// The HTTP method.
         method: &'static str,
-        /// The whole path.
+        /// The whole path, with the base path.
         path: String,
         /// The body.
         body: Vec<u8>,
     },
 }
 
-/// What the crate's client makes of an answer.
+/// The expected outcome of a request.
 #[derive(Clone, Debug)]
 pub enum Expected {
     /// Success without a body.
     Done,
-    /// Success with at least these fields.
+    /// Success with a body that has at least these fields.
     Fields(Value),
-    /// An error of this kind (of a kind with fields, any).
+    /// An error of this kind. Fields of the kind are not compared.
     Error(ErrorKind),
-    /// Past the client: this status.
+    /// This status, for a request that bypasses the client.
     Status(u16),
 }
 
-/// Every scenario.
+/// Returns every scenario.
 pub fn all() -> Vec<Scenario> {
     vec![
         no_vm::scenario(),
@@ -106,13 +107,13 @@ impl Step {
         }
     }
 
-    /// The same step, of which releases before `release` make something else. Called for older ones first.
+    /// Sets another expectation for releases before `release`. It must be called for older releases first.
     fn before(mut self, release: Release, expected: Expected) -> Step {
         self.before.push((release, expected));
         self
     }
 
-    /// The same step, without whose success the rest can't be reached.
+    /// Marks the step as one that leads to the state `what`, which the following steps need.
     fn opens(self, what: &'static str) -> Step {
         Step {
             opens: Some(what),
@@ -120,19 +121,19 @@ impl Step {
         }
     }
 
-    /// What this release is expected to say.
+    /// Returns the expected outcome on `release`.
     pub fn expected(&self, release: Release) -> &Expected {
         let older = self.before.iter().find(|(other, _)| release < *other);
         older.map_or(&self.expected, |(_, expected)| expected)
     }
 }
 
-/// A call without a body.
+/// Creates a call without a body.
 fn call(operation: Operation, expected: Expected) -> Step {
     send(operation, None, expected)
 }
 
-/// A call with a JSON body.
+/// Creates a call with a JSON body.
 fn call_with(operation: Operation, body: Value, expected: Expected) -> Step {
     send(operation, Some(body.to_string()), expected)
 }
@@ -141,7 +142,7 @@ fn send(operation: Operation, body: Option<String>, expected: Expected) -> Step 
     Step::new(Ask::Call(operation, body), expected)
 }
 
-/// A request past the client.
+/// Creates a request that bypasses the client.
 fn wire(method: &'static str, path: &str, body: Vec<u8>, status: u16) -> Step {
     let path = path.to_owned();
     Step::new(Ask::Wire { method, path, body }, Expected::Status(status))
@@ -151,7 +152,7 @@ fn fails(kind: ErrorKind) -> Expected {
     Expected::Error(kind)
 }
 
-/// An operation that a default build of any release doesn't have.
+/// The error for an operation that no release has in its default build.
 fn not_supported() -> ErrorKind {
     ErrorKind::NotSupported {
         what: String::new(),
@@ -161,7 +162,7 @@ fn not_supported() -> ErrorKind {
     }
 }
 
-/// A VM that boots the idle kernel: one CPU, 64 MiB, a disk and a vsock device.
+/// The configuration of a VM that boots the idle kernel: one CPU, 64 MiB of memory, a disk and a vsock device.
 fn idle_vm() -> Value {
     json!({
         "cpus": { "boot_vcpus": 1, "max_vcpus": 1 },
@@ -174,7 +175,7 @@ fn idle_vm() -> Value {
     })
 }
 
-/// The bodies of a step that is tried in several states.
+/// The bodies of calls that are made in several states.
 mod bodies {
     use super::*;
 
@@ -242,7 +243,7 @@ mod bodies {
         json!({ "destination_url": "file://${RUN}/core" })
     }
 
-    /// An address that no release takes: a good one would wait for the other side, and the whole API with it.
+    /// No release accepts this address. A valid address would block the whole API until the other side connects.
     pub(super) fn receive_migration() -> Value {
         json!({ "receiver_url": "nowhere" })
     }

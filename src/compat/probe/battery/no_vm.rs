@@ -1,4 +1,4 @@
-//! Every operation when there is no VM.
+//! The scenarios that call every operation while there is no VM.
 
 use super::bodies::*;
 use super::*;

@@ -1,11 +1,11 @@
-//! Which paths are served at all.
+//! The scenario that finds the paths that are served.
 
 use super::*;
 
-/// Every path of every contract, and some that no release ever had.
+/// Every path of every contract, and some paths that no release ever had.
 ///
-/// A method that no endpoint takes is answered 400 where there is one and 404 where there is none, in every state and
-/// without doing anything.
+/// A request with a method that no endpoint has is answered with status 400 if the path is served, and with 404 if it
+/// is not. This is so in every state, and the request has no effect.
 const PATHS: &[(&str, Served)] = &[
     ("vm.add-device", Always),
     ("vm.add-disk", Always),
@@ -17,7 +17,7 @@ const PATHS: &[(&str, Served)] = &[
     ("vm.add-vdpa", Always),
     ("vm.add-vsock", Always),
     ("vm.boot", Always),
-    // Only in builds for debugging the guest.
+    // Only builds for debugging the guest serve it.
     ("vm.coredump", Never),
     ("vm.counters", Always),
     ("vm.create", Always),
@@ -39,7 +39,7 @@ const PATHS: &[(&str, Served)] = &[
     ("vm.snapshot", Always),
     ("vmm.ping", Always),
     ("vmm.shutdown", Always),
-    // In the documents of v40 to v52, and in no server.
+    // The documents of v40 to v52 have it, but no server does.
     ("vmm.nmi", Never),
     ("vm.nothing", Never),
     ("vmm.info", Never),

@@ -49,8 +49,8 @@ fn something_that_is_no_document() {
         let (_folder, path) = document(content);
         check(&path, &[expected, &["document.yaml"]].concat());
     };
-    check(b"a: [1, 2", &["not a document", "because"]);
-    check(b"\xff\xfe\x80", &["not a document"]);
+    check(b"a: [1, 2", &["cannot be parsed", "because"]);
+    check(b"\xff\xfe\x80", &["cannot be parsed"]);
     check(b"", &["at the root", "expected a mapping"]);
     check(
         b"jobs: { build: {} }",
@@ -118,7 +118,7 @@ fn a_pipe_is_waited_for_with_a_limit() {
     let done = compat([OsStr::new("check"), pipe.as_os_str()]);
     assert_eq!(done.status.code(), Some(2));
     assert!(
-        text(&done.stderr).contains("did not come to its end"),
+        text(&done.stderr).contains("did not close it"),
         "{}",
         text(&done.stderr)
     );

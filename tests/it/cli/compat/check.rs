@@ -181,7 +181,9 @@ fn a_correction_of_a_fixed_mistake_is_reported_as_stale() {
     let finding = &check.report.findings[0];
     assert_eq!(finding.level, Level::Warning);
     assert!(
-        finding.message.contains("upstream has mended it"),
+        finding
+            .message
+            .contains("upstream has corrected its document"),
         "{}",
         finding.message
     );

@@ -9,6 +9,7 @@ mod beneath;
 mod clones;
 mod copied;
 mod death;
+mod faults;
 mod figures;
 mod pool;
 mod resets;
