@@ -1,4 +1,5 @@
-//! The programs of `examples/` that run on recordings. That of `agent.rs` has its tests in `sandbox::agent`.
+//! Tests of the programs of `examples/` that run on recordings. Those of `agent.rs` are in
+//! [`sandbox::agent`](crate::sandbox).
 
 use std::fs;
 
@@ -7,7 +8,7 @@ use chv_sandbox::sandbox::{Sandbox, ToolOutcome};
 #[path = "../../examples/files.rs"]
 #[expect(dead_code, unreachable_pub, reason = "it is a program")]
 mod files;
-/// Has its own tests.
+/// This program contains its own tests.
 #[path = "../../examples/replay_test.rs"]
 #[expect(dead_code, reason = "it is a program")]
 mod replay_test;

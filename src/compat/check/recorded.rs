@@ -1,4 +1,4 @@
-// @generated from fixtures/ by tests/it/from_fixtures/index.rs: run `UPDATE=1 cargo test from_fixtures`.
+// @generated from fixtures/ by tests/it/compat/from_fixtures/index.rs: run `UPDATE=1 cargo test from_fixtures`.
 //! Which operation is in which cassettes.
 
 /// A cassette's name, and the releases that it was recorded of.

@@ -1,6 +1,6 @@
 //! The outlines of the recorded releases, which are compiled into the library.
 //!
-//! `tests/it/probe/outlines.rs` generates them from the cassettes. After a recording, run `UPDATE=1 cargo test
+//! `tests/it/compat/probe/outlines.rs` generates them from the cassettes. After a recording, run `UPDATE=1 cargo test
 //! outlines`.
 
 use super::outline::Outline;

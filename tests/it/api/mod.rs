@@ -1,4 +1,4 @@
-//! Requests and answers of the API, without a VMM.
+//! Building requests and decoding answers, without a VMM.
 
 mod support;
 
@@ -207,7 +207,7 @@ fn a_real_answer_loses_nothing() {
     assert_eq!(serde_json::to_value(&info).unwrap(), without_nulls(sent));
 }
 
-/// The server sends `null` for what is not set in a rate limiter; a type leaves it out.
+/// The server sends `null` for an unset value in a rate limiter; the types leave that field out.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(map) => map
@@ -221,7 +221,7 @@ fn without_nulls(value: Value) -> Value {
 }
 
 #[test]
-fn what_a_newer_server_sends_is_kept() {
+fn unknown_fields_and_values_of_a_newer_server_are_kept() {
     fn check<T: DeserializeOwned + Serialize>(sent: Value) {
         let read: T = serde_json::from_value(sent.clone())
             .unwrap_or_else(|error| panic!("{error} in {sent}"));

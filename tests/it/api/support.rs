@@ -1,4 +1,4 @@
-//! The table of which release knows what, held against the contracts.
+//! Compares the table of which release knows which field with the contracts.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use chv_sandbox::api::{self, Operation, Release, Request, SUPPORTED};
 use chv_sandbox::spec::{Contract, Schema, Shape};
 use proptest::prelude::*;
 
-use crate::contracts;
+use crate::spec::contracts;
 
 #[test]
 fn the_supported_releases_are_those_of_the_contracts() {
@@ -39,7 +39,7 @@ fn the_table_knows_of_each_release_what_its_contract_does() {
     }
 }
 
-/// One release's column of the table, beside its contract.
+/// One release's column of the table, and that release's contract.
 struct Table<'c> {
     contract: &'c Contract,
     release: Release,
@@ -108,7 +108,8 @@ fn tables_are_sorted() {
 }
 
 proptest! {
-    /// What is made of one release's fields alone can be sent to it, and goes through the types unchanged.
+    /// A configuration that has only the fields of one release can be sent to that release, and passes through the
+    /// types unchanged.
     #[test]
     fn a_config_of_one_release_suits_it(
         release in 0..SUPPORTED.len(),
@@ -132,7 +133,7 @@ proptest! {
         prop_assert_eq!(&needs[0], &needs[1]);
     }
 
-    /// Whatever a body is, reading it for its needs comes to an end without a panic.
+    /// Looking a body up in the table ends without a panic, whatever the body is.
     #[test]
     fn any_body_can_be_read(body in prop::collection::vec(any::<u8>(), 0..200)) {
         let request = Request::raw(Operation::VmCreate, Some(body.into()));

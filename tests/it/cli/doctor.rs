@@ -1,4 +1,4 @@
-//! `doctor`, and the errors of other commands that lead to it.
+//! `chv-sandbox doctor`, and the errors of other commands that point to it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use chv_sandbox::doctor::{CheckId, CheckStatus, HostReport, Layer, Readiness};
 use super::place::Place;
 use super::{check_output, run};
 
-/// Not ready, wherever the test runs.
+/// The report of this call is "not ready" on every host.
 const WITHOUT_VMM: [&str; 3] = ["doctor", "--vmm", "/nowhere/vmm"];
 
 fn examine(arguments: &[&str]) -> HostReport {
@@ -70,7 +70,7 @@ fn the_report_for_people_fits_on_a_screen() {
     check_output(&WITHOUT_VMM, 1);
 }
 
-/// Runs a mint and a demo with these arguments; both fail, and say each of `words`.
+/// Runs a mint and a demo with these arguments. Both must fail, and name each of `words`.
 #[track_caller]
 fn check_failure(place: &Place, arguments: &[&str], words: &[&str]) {
     for command in [
@@ -93,7 +93,7 @@ fn check_failure(place: &Place, arguments: &[&str], words: &[&str]) {
 }
 
 #[test]
-fn what_a_mint_and_a_demo_lack_is_named_with_doctor() {
+fn a_mint_and_a_demo_that_lack_something_name_it_and_doctor() {
     let place = Place::new();
     let doctor = "`chv-sandbox doctor`";
     check_failure(
@@ -122,7 +122,8 @@ fn the_backtrace_of_a_vmm_that_dies_is_not_shown() {
     let words = "Fatal error: no hypervisor\n\nStack backtrace:\n   0: <unknown>\n             at ./main.c:1:2\n   1: main\n\
                  Error: chain of errors:\n  0: no hypervisor\n";
     let script = format!("#!/bin/sh\ncat >&2 <<'END'\n{words}END\nexit 1\n");
-    // Written by another process: a child of another test that inherits it open for writing would keep it from running.
+    // Another process writes the file. If this process did, a child that another test forks could inherit the open
+    // descriptor, and the kernel would refuse to run the file.
     let written = std::process::Command::new("sh")
         .args([
             "-c",

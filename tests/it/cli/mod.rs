@@ -1,10 +1,17 @@
-//! What holds for every command of `chv-sandbox`, as a person or a program runs it.
+//! The commands of `chv-sandbox`, run as programs. This file has the checks that hold for every command.
 
+mod compat;
+mod demo;
 mod doctor;
-pub(crate) mod place;
+mod hash;
+mod latency;
+mod place;
 mod record;
+mod redteam;
 mod refused;
+mod run;
 pub(crate) mod signals;
+mod spec;
 mod statuses;
 
 use std::ffi::OsStr;
@@ -18,7 +25,7 @@ pub(crate) fn command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -
     command
 }
 
-/// Runs a command: its exit status, and what it printed on both outputs.
+/// Runs a command. Returns its exit status, and the text that it wrote to standard output and to standard error.
 pub(crate) fn run<A: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = A>,
 ) -> (Option<i32>, String, String) {
@@ -31,8 +38,8 @@ pub(crate) fn run<A: AsRef<OsStr>>(
     )
 }
 
-/// A command that ends with `status` and prints something. Where its output can't be written it ends with 2, which is
-/// neither yes nor no; where the reader has closed the pipe it ends as if it had been read.
+/// Runs a command that ends with `status` and prints something. Where its output can't be written, it ends with 2
+/// (undecided); where the reader has closed the pipe, it ends with `status` all the same.
 #[track_caller]
 pub(crate) fn check_output<A: AsRef<OsStr> + std::fmt::Debug>(arguments: &[A], status: i32) {
     let (found, printed, said) = run(arguments);

@@ -1,5 +1,5 @@
-//! Where commands are started that signals end, and what they need: an image, programs that only say that they run, and a
-//! VMM that hardly answers.
+//! A folder in which commands are started that a signal will end, with their inputs: an image, programs that only
+//! report that they run, and a VMM that answers almost nothing.
 
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,10 +18,11 @@ use tempfile::TempDir;
 use super::{command, make_fifo};
 use crate::real::processes_with_files_in;
 
-/// A folder with an image, a folder for what the commands leave, and a program that says when it runs.
+/// A folder with an image, a folder for the commands' output, and a program that reports that it runs.
 pub(super) struct Place {
     folder: TempDir,
-    /// The pipe to which the program writes. It lies elsewhere: children of other tests inherit it between fork and exec.
+    /// The pipe to which the program writes. It lies outside the folder: children of other tests inherit its
+    /// descriptors between fork and exec.
     runs: (TempDir, File),
 }
 
@@ -31,7 +32,7 @@ impl Place {
         let elsewhere = TempDir::with_prefix("cli-").unwrap();
         let fifo = elsewhere.path().join("runs");
         make_fifo(&fifo);
-        // Opened for both, so that neither side waits for the other.
+        // Opened for reading and writing, so that neither side waits for the other.
         let runs = File::options().read(true).write(true).open(&fifo).unwrap();
         let place = Place {
             folder,
@@ -41,9 +42,9 @@ impl Place {
             fs::create_dir(place.path(directory)).unwrap();
             fs::set_permissions(place.path(directory), Permissions::from_mode(0o700)).unwrap();
         }
-        // It has a file in the folder open for as long as it lives, by which it is found.
+        // The program keeps a file in the folder open for as long as it lives; the test finds the process by that file.
         let says_so = format!("echo runs > {fifo:?}");
-        // The VMM's boundary lets it write to no such thing.
+        // The VMM's confinement does not let it write to the pipe.
         for (program, says_so) in [("bin/mke2fs", says_so.as_str()), ("vmm", "")] {
             let script = format!("#!/bin/sh\nexec 9<\"$0\"\n{says_so}\nexec sleep 1000\n");
             fs::write(place.path(program), script).unwrap();
@@ -78,7 +79,8 @@ impl Place {
         fs::write(self.path("image/image.json"), manifest.to_string()).unwrap();
     }
 
-    /// A command that leaves temporary files and run directories in this place, and says when signals are caught.
+    /// A command that puts its temporary files and run directories in this place, and logs when it begins to catch
+    /// signals.
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = command(arguments);
         command
@@ -96,7 +98,7 @@ impl Place {
         command
     }
 
-    /// Waits until the program that the command has started says that it runs.
+    /// Waits until the program that the command has started reports that it runs.
     #[track_caller]
     pub(super) fn wait_until_it_runs(&self) {
         let limit = Timespec {
@@ -123,7 +125,7 @@ impl Place {
         }
     }
 
-    /// What is there, apart from what [`new`](Place::new) has made and the root of the run directories.
+    /// The names in the folder, apart from those that [`new`](Place::new) made and the root of the run directories.
     pub(super) fn left(&self) -> Vec<String> {
         let own = ["bin", "guest", "image", "run", "tmp", "vmlinux", "vmm"];
         let mut left = names(self.folder.path());
@@ -141,7 +143,8 @@ impl Place {
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(status), "{said}");
-        // First: while the folder is listed, a child that another test forks has it open until it executes something.
+        // This comes first: while the folder is listed, a child that another test forks has it open until it executes
+        // something.
         let processes = processes_with_files_in(self.folder.path());
         assert!(processes.is_empty(), "{said}");
         assert_eq!(self.left(), [""; 0], "{said}");
@@ -177,7 +180,7 @@ pub(crate) fn wait_for_line(stderr: &mut impl BufRead, words: &str) {
 pub(super) const PING: &str =
     r#"{"build_version":"v53.0.0","version":"53.0.0","features":[],"pid":4711}"#;
 
-/// A VMM that answers `vmm.ping`, and nothing else, ever. Returns what it is asked for: the first line of each request.
+/// A VMM that answers `vmm.ping` and nothing else. Returns the first line of each request that it receives.
 pub(super) fn serve(socket: &Path) -> mpsc::Receiver<String> {
     let listener = UnixListener::bind(socket).unwrap();
     let (asked, receiver) = mpsc::channel();
@@ -188,7 +191,7 @@ pub(super) fn serve(socket: &Path) -> mpsc::Receiver<String> {
                 let lines = BufReader::new(connection.try_clone().unwrap()).lines();
                 for line in lines.map_while(Result::ok) {
                     if line.ends_with(" HTTP/1.1") {
-                        // The test may have ended.
+                        // The send fails once the test has ended.
                         let _ = asked.send(line.clone());
                     }
                     if line.contains("/vmm.ping ") {

@@ -1,4 +1,4 @@
-//! `record`: what was recorded is kept, however the recording ends.
+//! `chv-sandbox record` keeps the exchanges that it recorded, however the recording ends.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -87,7 +87,7 @@ fn a_recording_is_kept_up_to_what_cannot_be_recorded() {
     serve(&place.path("vmm.sock"));
     let (child, mut stderr) = recording(&place, "cassette.json");
     ping(&place);
-    // A body that would be taken for a placeholder when it is played.
+    // A body that would be read as a placeholder when the cassette is played.
     fs::write(place.path("body"), "${RUN}").unwrap();
     let arguments = [
         "api",
@@ -117,7 +117,7 @@ fn a_second_signal_ends_at_once() {
     let asked = serve(&place.path("vmm.sock"));
     for (number, status) in ENDS {
         let (mut child, mut stderr) = recording(&place, "cassette.json");
-        // No answer comes, for which the end of the recording waits.
+        // The VMM never answers this call, and the end of the recording waits for the answer.
         let mut asking = place.command(&["api", "--socket", "listen", "vm.boot"]);
         let mut asking = asking.stderr(Stdio::null()).spawn().unwrap();
         assert!(asked.iter().any(|line| line.contains("/vm.boot ")));

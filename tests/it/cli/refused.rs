@@ -1,4 +1,4 @@
-//! Words that say what to do.
+//! Refused calls and the advice in their errors.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -40,7 +40,7 @@ fn a_warm_tool_that_cannot_be_read() {
 
 #[test]
 fn a_body_that_is_missing_or_not_wanted() {
-    // Refused before anything is sent: nothing listens there.
+    // The call is refused before anything is sent: no process listens on this socket.
     let api = |arguments: &[&str], status, words: &[&str]| {
         check(
             &[&["api", "--socket", "/nowhere"], arguments].concat(),
@@ -64,7 +64,7 @@ fn a_body_that_is_missing_or_not_wanted() {
         2,
         &["/dev/null is empty", "vm.create"],
     );
-    // As it is: that it can't be sent is all there is to say.
+    // The body is sent unchanged, so the only error is that the socket is not there.
     let unsent = |arguments: &[&str]| {
         let (status, _, said) =
             run([&["api", "--socket", "/nowhere", "--unchecked"], arguments].concat());
@@ -199,7 +199,7 @@ fn a_place_that_cannot_be_written_to_is_refused_first() {
     fs::write(&file, "").unwrap();
     let _listener = UnixListener::bind(&socket).unwrap();
     let beneath_a_file = format!("{file}/out");
-    // None of the inputs is there, and that is not what is said.
+    // None of the inputs exists, and still the error is about the output.
     for out in [&absent, &beneath_a_file] {
         let words = [&out[..out.len() - "/out".len()], "because"];
         check(
@@ -228,7 +228,7 @@ fn a_place_that_cannot_be_written_to_is_refused_first() {
     };
     record(&socket);
     record(folder.path().to_str().unwrap());
-    // A file that is there is replaced, so it is no reason to refuse; that there is no VMM is one.
+    // An existing output file is replaced, so it is no reason to refuse; the missing VMM is.
     let arguments = [
         "record", "--socket", "/nowhere", "--listen", "l", "--out", &file,
     ];
@@ -250,7 +250,7 @@ fn a_place_that_cannot_be_written_to_is_refused_first() {
 }
 
 #[test]
-fn a_filter_of_the_log_that_is_none() {
+fn a_log_filter_that_cannot_be_parsed() {
     let output = super::command(["api", "--list"])
         .env("RUST_LOG", "chv_sandbox=loud=er")
         .output()

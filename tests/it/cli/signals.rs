@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: every long command ends with 130 or 143, and nothing of its work is left.
+//! SIGINT and SIGTERM end every long command with 130 or 143, and leave nothing of its work.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::command;
 use super::place::{Place, serve, signal, wait_for_line};
 
-/// What a signal comes to.
+/// Each signal with the exit status that it leads to.
 pub(crate) const ENDS: [(Signal, i32); 2] = [(Signal::INT, 130), (Signal::TERM, 143)];
 
 #[test]
@@ -35,7 +35,7 @@ fn a_command_whose_vmm_is_starting() {
     let place = Place::new();
     for arguments in commands {
         for (number, status) in ENDS {
-            // Twice with the same paths: nothing of the first is in the way of the second.
+            // Twice with the same paths: nothing that the first run left may stop the second.
             let child = place.command(arguments).spawn().unwrap();
             place.wait_until_the_vmm_runs();
             signal(&child, number);
@@ -66,7 +66,7 @@ fn an_image_whose_disks_are_being_made() {
     }
 }
 
-/// A command that reads for a quarter of an hour, writes nothing, and ends as soon as a signal comes.
+/// Checks a command that reads for a quarter of an hour and writes nothing: it ends as soon as a signal comes.
 #[track_caller]
 pub(crate) fn check_reader<A: AsRef<OsStr>>(arguments: &[A]) {
     for (number, status) in ENDS {
@@ -91,7 +91,7 @@ pub(crate) fn check_reader<A: AsRef<OsStr>>(arguments: &[A]) {
     }
 }
 
-/// Holes cost no disk space, and SHA-256 a quarter of an hour.
+/// A hole costs no disk space, and its SHA-256 takes a quarter of an hour.
 pub(crate) fn make_long(path: &Path) {
     let file = File::options()
         .create(true)
@@ -114,7 +114,7 @@ fn the_demo_on_a_recording() {
     let place = Place::new();
     for (number, status) in ENDS {
         let mut child = place.command(&["demo"]).spawn().unwrap();
-        // Its first lines come before anything is minted.
+        // The first lines are printed before anything is minted.
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         wait_for_line(&mut stdout, "chv-sandbox demo");
         signal(&child, number);

@@ -1,11 +1,11 @@
-//! The exit statuses, which are the same for every command.
+//! The exit statuses, which mean the same for every command.
 
 use std::fs;
 use std::path::Path;
 
 use super::{check_output, run};
 
-/// Every command, those that hold others too.
+/// Every command, including those that only hold subcommands.
 const COMMANDS: &[&[&str]] = &[
     &[],
     &["demo"],
@@ -57,7 +57,7 @@ fn help_is_0_and_lists_the_statuses() {
             assert_eq!((status, said.as_str()), (Some(0), ""), "{arguments:?}");
             let statuses = help.split("\nExit status:\n").nth(1);
             let statuses = statuses.unwrap_or_else(|| panic!("{arguments:?}: {help}"));
-            // A tool may end with 2.
+            // `run` ends with 125 instead of 2, because a tool may end with 2 itself.
             let undecided = if *command == ["run"] { "125 " } else { "2 " };
             for status in ["0 ", undecided, "64 ", "130 ", "143 "] {
                 let listed = statuses
@@ -65,7 +65,7 @@ fn help_is_0_and_lists_the_statuses() {
                     .any(|line| line.trim_start().starts_with(status));
                 assert!(listed, "{arguments:?}: no {status}in {statuses}");
             }
-            // Those of the retired table of `mint`.
+            // The statuses of the retired table of `mint`.
             let retired = ["3 ", "4 ", "5 "];
             let retired = |line: &str| retired.iter().any(|old| line.trim_start().starts_with(old));
             assert!(!statuses.lines().any(retired), "{arguments:?}: {statuses}");
@@ -106,7 +106,7 @@ fn wrong_usage_is_64() {
 }
 
 #[test]
-fn what_cannot_be_done_is_2() {
+fn a_command_that_cannot_do_its_work_ends_with_2() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing");
     let missing = missing.to_str().unwrap();
@@ -145,7 +145,7 @@ fn what_cannot_be_done_is_2() {
 }
 
 #[test]
-fn output_that_is_not_written_is_no_answer() {
+fn output_that_cannot_be_written_ends_with_2() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let specs = package.join("api-spec");
     let specs = specs.to_str().unwrap();

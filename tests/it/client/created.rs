@@ -1,4 +1,4 @@
-//! `create_checked`: the VM is read back at once, and what is missing is reported.
+//! `create_checked` reads the VM back at once, and reports the fields that are missing.
 
 use chv_sandbox::api;
 use chv_sandbox::api::types::VmConfig;
@@ -12,7 +12,7 @@ fn config(value: Value) -> VmConfig {
 }
 
 #[tokio::test]
-async fn what_the_server_dropped_is_reported() {
+async fn fields_that_the_server_dropped_are_reported() {
     let server = Server::run(|listener| {
         let mut stream = accept(listener);
         let create = answer(&mut stream, NO_CONTENT);
@@ -39,7 +39,7 @@ async fn what_the_server_dropped_is_reported() {
     server.finish();
 }
 
-/// A call of another task waits until the VM was read back.
+/// A call of another task waits until the VM has been read back.
 #[tokio::test]
 async fn nothing_gets_between_creating_and_reading_back() {
     let server = Server::run(|listener| {

@@ -1,4 +1,4 @@
-//! Open files that travel with a request.
+//! Open files that are passed along with a request.
 
 use std::fs::File;
 use std::io::{IoSliceMut, Write};
@@ -14,7 +14,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 
 use super::server::{NO_CONTENT, Server, accept, answer, expect_no_connection, ping, wait_for_end};
 
-/// What one `recvmsg` gets: bytes and files.
+/// The bytes and files of one `recvmsg`.
 pub(crate) fn receive(stream: &UnixStream) -> (Vec<u8>, Vec<File>) {
     let mut space = [MaybeUninit::uninit(); 4096];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -41,7 +41,7 @@ pub(crate) fn receive(stream: &UnixStream) -> (Vec<u8>, Vec<File>) {
 
 #[tokio::test]
 async fn files_go_with_the_whole_request_in_one_message() {
-    // The kernel hands over a larger message in pieces.
+    // The kernel would split a larger message.
     const LENGTH: usize = 20_000;
     let body = Bytes::from(vec![b' '; LENGTH]);
     let files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
@@ -76,7 +76,7 @@ async fn files_go_with_the_whole_request_in_one_message() {
 }
 
 #[tokio::test]
-async fn what_the_server_would_drop_is_refused_before_it_is_sent() {
+async fn descriptors_that_the_server_would_drop_are_refused_unsent() {
     let (done, is_done) = std::sync::mpsc::channel();
     let server = Server::run(move |listener| {
         is_done.recv().unwrap();
@@ -136,7 +136,7 @@ async fn a_device_by_descriptor_came_with_v53() {
             server: Some(Release::new(52, 0)),
         }
     );
-    // Once the closed connection has been noticed, the newer server is asked.
+    // Once the client has noticed the closed connection, it asks the newer server for its release.
     let newer = Client::new(server.socket()).unwrap();
     newer.send_with_fds(add(), &[file.as_fd()]).await.unwrap();
     server.finish();

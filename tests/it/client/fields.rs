@@ -1,4 +1,5 @@
-//! The fields of a VM's configuration on a real VMM: what its release is said to know is kept, and nothing else.
+//! Sends the fields of a VM's configuration to a real VMM: the VMM must keep the fields that its release knows, and no
+//! others.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,12 +11,14 @@ use chv_sandbox::spec::{Contract, Schema, Shape};
 use chv_sandbox::vmm::{Vmm, VmmConfig};
 use serde_json::{Map, Value, json};
 
-use crate::{contracts, real};
+use crate::real;
+use crate::spec::contracts;
 
-/// Fields that v53.0 takes and stores under a new name, so that both can't be sent.
+/// Fields that v53.0 accepts and stores under a new name. The old and the new name can't both be sent.
 const RENAMED: [&str; 2] = ["/platform/serial_number", "/platform/uuid"];
 
-/// Each field that any release knows, alone: what the release knows is kept, and what it doesn't is dropped.
+/// Sends each field that any release knows by itself. The VMM keeps the field if its release knows it, and drops it if
+/// not.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
 async fn a_real_vmm_keeps_what_its_release_knows_and_nothing_else() {
@@ -28,7 +31,8 @@ async fn a_real_vmm_keeps_what_its_release_knows_and_nothing_else() {
     let release = client.release().await.unwrap();
     let mut wrong = Vec::new();
     let mut tried = BTreeSet::new();
-    // What a value looks like is said by the release itself or, for what it doesn't know, by the newest that does.
+    // The release's own contract gives the form of a value; for a field that it lacks, the newest contract that has the
+    // field does.
     let own = contract_of(release);
     for contract in std::iter::once(own).chain(contracts::corrected().iter().rev()) {
         let schema = contracts::body(contract, "vm.create").unwrap();
@@ -55,7 +59,7 @@ async fn a_real_vmm_keeps_what_its_release_knows_and_nothing_else() {
     assert!(wrong.is_empty(), "{release}:\n{}", wrong.join("\n"));
 }
 
-/// Everything at once that the release knows.
+/// Sends one configuration with all fields that the release knows.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
 async fn a_real_vmm_stores_a_full_configuration_as_sent() {
@@ -70,7 +74,7 @@ async fn a_real_vmm_stores_a_full_configuration_as_sent() {
     let schema = contracts::body(contract, "vm.create").unwrap();
     let renamed = release >= Release::new(53, 0);
     let full = contracts::value(contract, "", schema, &mut |name| match name {
-        // It is applied at once, and none of these files is there.
+        // Landlock takes effect at once, and none of these files exists.
         "landlock_enable" => false,
         "system_serial_number" | "system_uuid" => !renamed,
         name => !DESCRIPTORS.contains(&name),
@@ -81,7 +85,7 @@ async fn a_real_vmm_stores_a_full_configuration_as_sent() {
     vmm.shutdown().await;
 }
 
-/// The contract that a VMM of this release is held against.
+/// The contract of this release, with which the VMM is compared.
 fn contract_of(release: Release) -> &'static Contract {
     let mut contracts = contracts::corrected().iter().rev();
     contracts
@@ -89,7 +93,7 @@ fn contract_of(release: Release) -> &'static Contract {
         .expect("a VMM of a supported release")
 }
 
-/// Fields that stand for a descriptor: a server shows them and takes none from a body.
+/// Fields that stand for a descriptor. A server shows them, and refuses them in a body.
 const DESCRIPTORS: &[&str] = &["fds", "fd", "iommufd_fd"];
 
 async fn spawn(binary: &Path, folder: &Path) -> Vmm {
@@ -101,7 +105,7 @@ async fn spawn(binary: &Path, folder: &Path) -> Vmm {
     Vmm::spawn(&config).await.unwrap()
 }
 
-/// A field below a configuration, and the smallest configuration that has it.
+/// A field of a configuration, and the smallest configuration that has it.
 struct Field {
     pointer: String,
     config: Value,
@@ -115,13 +119,13 @@ enum Outcome {
     Refused(String),
 }
 
-/// Creates a VM of the field's configuration, and looks what became of the field.
+/// Creates a VM with the field's configuration, and reads back whether the field was kept.
 async fn outcome(client: &Client, field: &Field) -> Outcome {
     let body = Some(field.config.to_string().into());
     let create = Request::raw(Operation::VmCreate, body).unchecked();
     let created = client.send(create).await;
     let info = client.send(Request::raw(Operation::VmInfo, None)).await;
-    // Also after a failure: it may leave something stored.
+    // This also follows a failure, because a failed `vm.create` may leave something stored.
     client.send(api::vm_delete()).await.unwrap();
     if let Err(error) = created {
         return Outcome::Refused(error.messages().join(": "));
@@ -135,7 +139,7 @@ async fn outcome(client: &Client, field: &Field) -> Outcome {
     }
 }
 
-/// Whether `stored` has all that was sent.
+/// Whether `stored` has everything that was sent.
 fn contains(stored: &Value, sent: &Value) -> bool {
     match (stored, sent) {
         (Value::Object(stored), Value::Object(sent)) => sent.iter().all(|(key, value)| {
@@ -154,7 +158,7 @@ fn contains(stored: &Value, sent: &Value) -> bool {
     }
 }
 
-/// Whether the table says that the release knows everything on the way to `pointer`.
+/// Whether the table says that the release knows every step of the path `pointer`.
 fn knows(release: Release, pointer: &str) -> bool {
     let mut kind = Operation::VmCreate.body().map(Kind::Object);
     for name in pointer.split('/').skip(1) {

@@ -1,4 +1,4 @@
-//! The client against servers that do exactly what each test says.
+//! The client against scripted servers.
 
 mod answers;
 mod created;
@@ -24,7 +24,7 @@ use server::{
     with_body,
 };
 
-/// Long enough for any exchange here, short enough to be waited for.
+/// Longer than any exchange here takes, and short enough for a test to wait for it.
 const SOON: Duration = Duration::from_millis(200);
 
 fn hasty() -> Deadlines {
@@ -98,7 +98,7 @@ async fn a_connection_closed_between_calls_is_opened_anew() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_received_is_not_sent_again() {
+async fn a_request_that_may_have_been_received_is_not_sent_again() {
     let server = Server::run(|listener| {
         let mut stream = accept(listener);
         answer(&mut stream, NO_CONTENT);
@@ -116,7 +116,7 @@ async fn what_may_have_been_received_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_deadline_says_what_is_known() {
+async fn a_deadline_tells_whether_the_outcome_is_known() {
     let server = Server::run(|listener| {
         for _ in 0..2 {
             let mut stream = accept(listener);
@@ -138,7 +138,7 @@ async fn a_deadline_says_what_is_known() {
 }
 
 #[tokio::test]
-async fn a_call_that_never_had_its_turn_was_not_sent() {
+async fn a_call_that_never_left_the_queue_was_not_sent() {
     let (release, released) = mpsc::channel::<()>();
     let server = Server::run(move |listener| {
         let mut stream = accept(listener);
@@ -163,7 +163,8 @@ async fn a_call_that_never_had_its_turn_was_not_sent() {
     server.finish();
 }
 
-/// Whether dropped by hand or by a deadline: the answer that is still owed is never read as the next call's.
+/// This holds whether the caller drops the call or a deadline does: the outstanding answer is never read as the answer
+/// to the next call.
 #[tokio::test]
 async fn a_dropped_call_takes_its_connection_with_it() {
     let (got, has_got) = tokio::sync::oneshot::channel();
@@ -235,7 +236,7 @@ async fn a_body_that_the_server_would_not_read_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_socket_nobody_listens_on() {
+async fn a_socket_without_a_listener() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("missing");
     let stale = directory.path().join("stale");
@@ -261,7 +262,7 @@ async fn a_path_need_not_be_utf8() {
     server.finish();
 }
 
-/// Callers spawn their calls.
+/// The future of a call is `Send`, so that callers can spawn it.
 #[test]
 fn calls_can_be_spawned() {
     fn spawnable(_: impl Future + Send) {}

@@ -1,4 +1,4 @@
-//! What is asked of the VMM to know its release, and what is refused by it.
+//! When the client asks the VMM for its release, and which requests it then refuses.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, mpsc};
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::server::{NO_CONTENT, Server, accept, answer, ping, wait_for_end};
 
-/// What v51.2 ignores without a word.
+/// A request with a field that v51.2 ignores silently.
 fn on_demand() -> Request<()> {
     api::vm_restore(&RestoreConfig {
         memory_restore_mode: Some(MemoryRestoreMode::OnDemand),
@@ -35,11 +35,11 @@ const RESTORE: &str = "PUT /api/v1/vm.restore HTTP/1.1";
 async fn a_release_is_asked_for_only_when_it_matters() {
     let server = Server::run(|listener| {
         let mut stream = accept(listener);
-        // Every release knows these.
+        // Every release knows these operations.
         let plain = answer(&mut stream, NO_CONTENT);
         assert_eq!(line(&plain), RESTORE);
         assert!(line(&answer(&mut stream, NO_CONTENT)).contains("vm.create"));
-        // Not every release knows this one: it is asked for once.
+        // Not every release knows this one, so the client asks for the release once.
         assert_eq!(line(&answer(&mut stream, &ping("52.0.0"))), PING);
         assert_eq!(line(&answer(&mut stream, NO_CONTENT)), RESTORE);
         assert_eq!(line(&answer(&mut stream, NO_CONTENT)), RESTORE);
@@ -60,11 +60,11 @@ async fn a_release_is_asked_for_only_when_it_matters() {
 }
 
 #[tokio::test]
-async fn what_would_be_ignored_is_not_sent() {
+async fn a_field_that_the_release_would_ignore_is_not_sent() {
     let server = Server::run(|listener| {
         let mut stream = accept(listener);
         assert_eq!(line(&answer(&mut stream, &ping("51.2.0"))), PING);
-        // The connection serves on.
+        // The connection is still usable.
         assert_eq!(line(&answer(&mut stream, NO_CONTENT)), RESTORE);
         wait_for_end(&mut stream);
     });
@@ -107,7 +107,7 @@ async fn behind_a_new_connection_the_release_is_asked_for_again() {
         assert_eq!(line(&answer(&mut stream, NO_CONTENT)), RESTORE);
         drop(stream);
         closed.send(()).unwrap();
-        // An older VMM took its place.
+        // An older VMM has taken the place of the first one.
         let mut stream = accept(listener);
         assert_eq!(line(&answer(&mut stream, &ping("51.2.0"))), PING);
         wait_for_end(&mut stream);
@@ -165,7 +165,8 @@ fn a_newer_vmm_is_warned_of_once() {
         runtime.unwrap().block_on(async {
             client.send(on_demand()).await.unwrap();
             assert_eq!(client.release().await.unwrap(), Release::new(54, 0));
-            // It may know what no supported release does, but not what the newest has dropped.
+            // A newer server may know a field that no supported release knows, but it does not know what the newest one
+            // has dropped.
             client
                 .send(raw(Operation::VmCreate, r#"{"brand_new":1}"#))
                 .await
@@ -196,7 +197,7 @@ fn a_newer_vmm_is_warned_of_once() {
     );
 }
 
-/// What was logged.
+/// The captured log lines.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 

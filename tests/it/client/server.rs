@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-/// Generous: reached only when a test fails.
+/// A limit that is reached only when a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Server {
@@ -23,7 +23,7 @@ impl Server {
         Server::run_at("api.sock".as_ref(), script)
     }
 
-    /// The same, with another file name.
+    /// The same as [`run`](Server::run), with another file name for the socket.
     pub(crate) fn run_at(
         name: &Path,
         script: impl FnOnce(&UnixListener) + Send + 'static,
@@ -55,14 +55,14 @@ pub(crate) fn accept(listener: &UnixListener) -> UnixStream {
     stream
 }
 
-/// Nobody connected any more.
+/// Checks that no further connection was made.
 pub(crate) fn expect_no_connection(listener: &UnixListener) {
     listener.set_nonblocking(true).unwrap();
     let error = listener.accept().expect_err("no further connection");
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
 }
 
-/// One whole request, as it came.
+/// Reads one whole request and returns it as it came.
 pub(crate) fn read_request(stream: &mut UnixStream) -> String {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {

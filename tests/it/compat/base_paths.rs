@@ -1,4 +1,4 @@
-//! The base path is compared wherever a document says it, and nothing else of the server's address.
+//! The base path of a server is compared, wherever a document gives it. The rest of the server's address is not.
 
 use super::{compare, lines, parse, served};
 
@@ -43,7 +43,7 @@ fn every_address_of_a_document_counts() {
     check_servers(one, two, &[NEW]);
     check_servers(two, one, &[GONE]);
     check_servers(two, "servers: [{ url: /api/v1 }, { url: /api/v2 }]", &[]);
-    // Without any a document means the root.
+    // A document without servers is served at the root.
     check_servers("", "servers: [{ url: / }]", &[]);
     check_servers("servers: []", "", &[]);
     check_servers("", one, &[GONE, NEW]);
@@ -96,7 +96,7 @@ fn an_endpoint_may_have_an_address_of_its_own() {
     }
     assert_eq!(compare(&own[0], &own[1]), []);
     assert_eq!(compare(&plain, &of("servers: [{ url: /api/v1 }],", "")), []);
-    // The operation's own comes before the path's.
+    // The operation's own servers take precedence over those of the path.
     let both = of(
         "servers: [{ url: /api/v3 }],",
         "servers: [{ url: /api/v2 }],",

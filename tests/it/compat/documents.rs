@@ -1,5 +1,5 @@
-//! Documents that are not like upstream's: whatever OpenAPI 3.0 has and the judgement needs is read, and judged by the
-//! same rules.
+//! Documents that are not like upstream's: everything of OpenAPI 3.0 that the comparison needs is read, and judged by
+//! the same rules.
 
 use super::{compare, lines, parse};
 
@@ -26,7 +26,7 @@ fn paths(paths: &str) -> String {
     )
 }
 
-/// The rules that a change of the schema of a body triggers, in the request and in the response, at `below`.
+/// Checks which rules a change of a body's schema triggers, in the request and in the response, at `below`.
 fn check_at(base: &str, revision: &str, below: &str, expected: [&str; 2]) {
     let found = compare(&document(base), &document(revision));
     let [request, response] = expected;
@@ -75,9 +75,9 @@ fn formats_and_bounds_are_judged_by_the_numbers_that_they_allow() {
     check_format(", format: int64", "", widened);
     check_format("", ", format: int64", narrowed);
     check_format(", format: int64", ", format: odd", changed);
-    // From zero on, an `int64` is a `uint64`.
+    // For numbers that are not negative, every `int64` is a `uint64`.
     check_format(", format: int64, minimum: 0", ", format: uint64", widened);
-    // Within these bounds both formats hold the same; the format is another all the same.
+    // Within these bounds both formats allow the same numbers; the change of the format is still reported.
     check_format(
         ", format: int64, minimum: 1, maximum: 9",
         ", format: int32, minimum: 1, maximum: 9",
@@ -166,7 +166,7 @@ fn a_change_of_the_type_is_one_change() {
             "Info response-type-narrowed",
         ],
     );
-    // An object that says nothing has any keys, and any values.
+    // An object schema without properties allows any keys and values.
     check(
         "{ type: object }",
         "{ type: object, additionalProperties: true }",
@@ -273,7 +273,7 @@ fn further_restrictions_are_judged_by_what_they_allow() {
 }
 
 #[test]
-fn what_one_side_only_may_send_is_there_in_one_direction() {
+fn read_only_and_write_only_properties_exist_in_one_direction() {
     let of = |a: &str| format!("{{ type: object, properties: {{ a: {{ type: {a} }} }} }}");
     check_at(
         &of("string, readOnly: true"),
@@ -311,7 +311,8 @@ fn a_required_name_without_a_property_is_a_promise_too() {
 #[test]
 fn a_change_is_at_the_place_where_it_is_written() {
     let used = "{ $ref: \"#/components/schemas/Used\" }";
-    // Inside a schema that is written out on one side only, what went is found in the base, what came in the revision.
+    // The schema has a name on one side and is written out on the other: a removed property is placed in the base, and
+    // an added one in the revision.
     let found = compare(
         &endpoint(&format!(
             "responses: {{ 200: {{ description: Done, content: {{ application/json: {{ schema: {used} }} }} }} }}"
@@ -334,7 +335,7 @@ fn a_change_is_at_the_place_where_it_is_written() {
         "{}",
         found[0].message
     );
-    // The type of a value that refers now, and didn't: what refers has changed.
+    // A reference on one side only: the change of the type is placed where the reference stands.
     check(
         used,
         "{ type: string }",
@@ -385,7 +386,7 @@ fn statuses_by_class_and_shared_responses_and_bodies_are_read() {
             format!("Info error-status-added {place}/responses/default [vm.set]"),
         ]
     );
-    // The body is judged wherever it is written.
+    // The body is judged in the same way wherever it is written.
     let inline = more.replace(
         "default: { $ref: \"#/components/responses/Busy\" }",
         "default: { description: Busy, content: { application/json: { schema: { type: string } } } }",
@@ -395,7 +396,7 @@ fn statuses_by_class_and_shared_responses_and_bodies_are_read() {
 }
 
 #[test]
-fn what_cannot_be_judged_is_refused_with_its_place() {
+fn a_construct_that_cannot_be_judged_is_refused_with_its_place() {
     fn check(document: &str, expected: &str) {
         let error = parse(document).unwrap_err();
         let source = std::error::Error::source(&error).map(ToString::to_string);

@@ -1,4 +1,4 @@
-//! What changed between the supported releases is found without being told.
+//! The comparison finds what changed between the supported releases, with no list of those changes.
 
 use chv_sandbox::compat::Level;
 
@@ -8,7 +8,7 @@ const RELEASES: [&str; 7] = [
     "v44.0", "v46.0", "v48.0", "v50.2", "v51.2", "v52.0", "v53.0",
 ];
 
-/// Every finding from `base` to `revision` that is not mere addition.
+/// Checks the findings from `base` to `revision`, without those of the level `Info`.
 fn check(base: &str, revision: &str, expected: &[&str]) {
     let found: Vec<_> = findings(&contract(base), &contract(revision))
         .into_iter()
@@ -42,10 +42,10 @@ fn every_break_between_consecutive_releases_is_found() {
         "v51.2",
         "v52.0",
         &[
-            // The serial port's schema is another now, which has no `iommu`; the console keeps its own.
+            // The serial port has another schema now, which lacks `iommu`; the console keeps its own.
             "Breaking request-reference-changed /components/schemas/VmConfig/properties/serial [vm.create]",
             "Breaking response-reference-changed /components/schemas/VmConfig/properties/serial [vm.info]",
-            // Five enums became named schemas; this one took over a value that it did not have.
+            // Five inline enums became named schemas; this one gained a value.
             "Warning response-enum-value-added /components/schemas/DebugConsoleConfig/properties/mode [vm.info]",
         ],
     );
@@ -68,7 +68,7 @@ fn every_break_between_consecutive_releases_is_found() {
             ),
             &format!("Breaking request-property-removed {generic}/properties/virtio_id {adders}"),
             &format!("Breaking response-property-removed {generic}/properties/virtio_id {readers}"),
-            // `tag` was promised without being a property.
+            // `tag` was in the list of required names without being a property.
             &format!("Breaking response-property-became-optional {generic}/required {readers}"),
             "Breaking request-property-removed /components/schemas/PlatformConfig/properties/iommu_address_width [vm.create]",
             "Breaking response-property-removed /components/schemas/PlatformConfig/properties/iommu_address_width [vm.info]",
@@ -85,8 +85,8 @@ fn no_release_breaks_against_itself() {
 }
 
 #[test]
-fn what_was_renamed_is_called_so() {
-    /// The removal at `path` says that it is `name` now.
+fn a_renamed_property_is_reported_with_its_new_name() {
+    /// Checks that the removal at `path` names `name` as the new name.
     fn check(base: &str, revision: &str, path: &str, name: &str) {
         let found = findings(&contract(base), &contract(revision));
         let mut removals = found.iter().filter(|found| found.path == path).peekable();

@@ -1,4 +1,4 @@
-//! Documents that refer round and round, or as long as they can: the comparison comes to an end.
+//! The comparison ends for documents whose references form circles or chains of the greatest length.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use chv_sandbox::compat::Level;
 
 use super::{compare, lines};
 
-/// What a document of the largest size may ask for, at worst.
+/// The longest time that a document of the largest size may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
@@ -19,7 +19,7 @@ fn hostile_documents_come_to_an_end() {
              \"#/components/schemas/N0\" }} }} }} }} }} }} }}\ncomponents:\n  schemas:\n{schemas}"
         )
     }
-    /// Objects that lead one to the next, and the last to the first.
+    /// Objects that refer to each other in a circle.
     fn circle(length: usize, leaf: &str) -> String {
         named((0..length).map(|at| {
             let next = (at + 1) % length;
@@ -34,7 +34,8 @@ fn hostile_documents_come_to_an_end() {
         }))
     }
     let started = Instant::now();
-    // The same circle, of another length: pair by pair, no two names ever meet twice until both have gone round.
+    // Two circles of different lengths: followed pair by pair, no pair of names repeats until both circles have been
+    // passed completely.
     let found = compare(&circle(397, "string"), &circle(401, "string"));
     assert!(found.iter().all(|found| found.level == Level::Breaking));
     let found = compare(&circle(1000, "string"), &circle(1000, "boolean"));
@@ -42,7 +43,7 @@ fn hostile_documents_come_to_an_end() {
         lines(&found),
         ["Breaking response-type-changed /components/schemas/N0/properties/l [vm]"]
     );
-    // A chain of names, each another name of the next.
+    // A chain of schemas, each of which is a reference to the next.
     let chain = |length: usize| {
         named((0..=length).map(|at| match at == length {
             true => format!("    N{at}: {{ type: string }}\n"),

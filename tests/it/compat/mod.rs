@@ -1,13 +1,16 @@
-//! The comparison of contracts.
+//! Tests of the comparison of contracts, of the rules, of the probe and of the files that are generated from the
+//! cassettes.
 
 mod base_paths;
 mod documents;
+mod from_fixtures;
 mod history;
 mod hostile;
 mod mutations;
 mod neutral;
 mod operation_mutations;
 mod operations;
+pub(crate) mod probe;
 mod rules;
 mod schemas;
 
@@ -47,7 +50,7 @@ fn served(servers: &str, paths: &str) -> String {
     )
 }
 
-/// The findings as a report has them: sorted.
+/// The findings, sorted as a report has them.
 fn findings(base: &Contract, revision: &Contract) -> Vec<Finding> {
     Report::new("base", "revision", diff(base, revision)).findings
 }

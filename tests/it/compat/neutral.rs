@@ -1,4 +1,4 @@
-//! What is said in another way is no change.
+//! Changes of a document that leave its contract the same give no finding.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::{contract, findings, parse};
 
 const RELEASES: [&str; 3] = ["v44.0", "v52.0", "v53.0"];
 
-/// `change` leaves the contract of each release what it is, in both directions.
+/// Checks that `change` leaves the contract of each release the same, in both directions.
 fn check(change: impl Fn(&mut Contract)) {
     for release in RELEASES {
         let base = contract(release);
@@ -21,7 +21,7 @@ fn check(change: impl Fn(&mut Contract)) {
     }
 }
 
-/// `change`, made to the document, leaves its contract what it is.
+/// Checks that `change`, made to the document, leaves its contract the same.
 fn check_document(change: impl Fn(&mut Value)) {
     for release in RELEASES {
         let base = contract(release);
@@ -35,7 +35,7 @@ fn check_document(change: impl Fn(&mut Value)) {
     }
 }
 
-/// Does `change` to every schema, from the outside in.
+/// Applies `change` to every schema, from the outside in.
 fn each_schema(contract: &mut Contract, change: &mut impl FnMut(&mut Schema)) {
     fn walk(schema: &mut Schema, change: &mut impl FnMut(&mut Schema)) {
         change(schema);
@@ -132,7 +132,7 @@ fn a_name_may_stand_for_a_name() {
 }
 
 #[test]
-fn what_nothing_reaches_may_come_and_go() {
+fn schemas_that_nothing_reaches_may_come_and_go() {
     check(|contract| {
         let unused = Schema::new(Shape::Map(Box::new(Schema::reference("VmConfig"))));
         contract.schemas.insert("Unused".to_owned(), unused);

@@ -4,12 +4,12 @@ use chv_sandbox::spec::{Contract, Endpoint, Response};
 
 use super::{contract, findings, lines};
 
-/// A change to one endpoint. It does nothing, and says so, where it does not fit.
+/// A change to one endpoint. It returns `false`, and changes nothing, where it does not fit.
 type Change = fn(&mut Endpoint) -> bool;
 
 const JSON: &str = "application/json";
 
-/// Gives the success that comes first to the entry `key` instead.
+/// Moves the first success to the entry `key`.
 fn success_as(endpoint: &mut Endpoint, key: &str) -> bool {
     let status = first_success(endpoint);
     let response = endpoint.responses.remove(&status).unwrap();
@@ -22,7 +22,7 @@ fn first_success(endpoint: &Endpoint) -> u16 {
     *success.expect("every endpoint may succeed").0
 }
 
-/// Gives what the endpoint sends, or answers, as JSON another media type.
+/// Changes the media type of the JSON that the endpoint takes or answers.
 fn media_type(endpoint: &mut Endpoint, request: bool, to: &str) -> bool {
     let contents = match request {
         true => endpoint
@@ -47,8 +47,8 @@ fn media_type(endpoint: &mut Endpoint, request: bool, to: &str) -> bool {
     changed
 }
 
-/// What each change gives: level, rule and place below the endpoint, there and back. `STATUS` is the success that comes
-/// first.
+/// The findings of each change, there and back: level, rule and place below the endpoint. `STATUS` stands for the
+/// status of the first success.
 const CHANGES: &[(Change, &[&str], &[&str])] = &[
     (
         |endpoint| success_as(endpoint, "2XX"),
@@ -103,7 +103,7 @@ const CHANGES: &[(Change, &[&str], &[&str])] = &[
     ),
     (
         |endpoint| {
-            // Elsewhere the body would be that of another status.
+            // For another status than 200 the body would belong to that other status.
             first_success(endpoint) == 200 && media_type(endpoint, false, "application/*")
         },
         &["Breaking response-media-type-widened /responses/200/content/application~1*"],
@@ -133,7 +133,7 @@ const CHANGES: &[(Change, &[&str], &[&str])] = &[
     ),
 ];
 
-/// The one method of each path, with the JSON pointer of both.
+/// The one method of each path, with the JSON pointer to it.
 fn endpoints(contract: &Contract) -> Vec<(String, String)> {
     let paths = contract.paths.iter();
     paths
@@ -210,7 +210,7 @@ fn a_base_path_may_move_into_the_paths() {
         .collect();
     assert_eq!(findings(&base, &revision), []);
     assert_eq!(findings(&revision, &base), []);
-    // What changes there is still found, under the name that a client has for it.
+    // Changes at such an endpoint are still found, under the path that a client uses.
     let endpoint = revision.paths.get_mut("/api/v1/vm.resume").unwrap();
     endpoint.values_mut().next().unwrap().responses.clear();
     assert_eq!(

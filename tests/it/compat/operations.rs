@@ -1,8 +1,9 @@
-//! Statuses and media types are compared by what they stand for.
+//! Statuses and media types are compared by their meaning.
 
 use super::{compare, lines, served};
 
-/// The findings between two endpoints that answer with these statuses. `T` and `I` are bodies: a text, and a number.
+/// Checks the findings between two endpoints that answer with these statuses. `T` and `I` stand for bodies: a text and
+/// a number.
 #[track_caller]
 fn check_responses(old: &str, new: &str, expected: &[&str]) {
     let endpoint = |answers: &str| {
@@ -89,7 +90,7 @@ fn a_status_is_compared_with_the_entry_that_covered_it() {
         "200:T default:T",
         &[&changed("default")],
     );
-    // What two entries became is one change where it is written.
+    // Two entries became one, which is one change at the place where the entry is written.
     check(
         "200:T 201:T",
         "2XX:I",
@@ -100,7 +101,7 @@ fn a_status_is_compared_with_the_entry_that_covered_it() {
         "200:I 201:T",
         &[&changed("200"), "Info success-status-narrowed 2XX"],
     );
-    // An entry of its own comes before that of its class.
+    // The entry of a status takes precedence over that of its class.
     check(
         "200:T 2XX:I",
         "200:T 2XX:I default:T",
@@ -157,7 +158,7 @@ fn a_body_may_come_and_go_with_the_entry() {
     );
     check("200", "200 204", &["Info success-status-added 204"]);
     check("200:T", "200:T 2XX", &["Info success-status-added 2XX"]);
-    // No 204 has a body, so a `default` with one says nothing of it.
+    // A 204 has no body, so a `default` with a body says nothing about it.
     check(
         "200:T default:I",
         "200:T 204 default:I",
@@ -187,7 +188,7 @@ fn a_body_may_come_and_go_with_the_entry() {
     );
 }
 
-/// The findings, in requests and in responses, between bodies of these media types and schemas.
+/// Checks the findings, in requests and in responses, between bodies with these media types and schemas.
 #[track_caller]
 fn check_media(old: &[(&str, &str)], new: &[(&str, &str)], expected: &[&str]) {
     let endpoint = |bodies: &[(&str, &str)]| {
@@ -274,7 +275,7 @@ fn schemas_of_one_media_type_are_compared_however_it_is_written() {
         &[("*/*", "integer")],
         &widened,
     );
-    // The more specific key counts.
+    // The more specific key takes precedence.
     check_media(
         &[("*/*", "string")],
         &[("*/*", "string"), ("application/json", "integer")],

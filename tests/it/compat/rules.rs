@@ -75,7 +75,7 @@ fn rules_have_unique_names_that_say_what_they_are_about() {
     }
 }
 
-/// Mirrors that are missing on purpose: of which rule, which mirror, and why there is none.
+/// Rules that lack a mirror on purpose: the rule, the mirror that is missing, and the reason.
 const WAIVERS: &[(&str, Mirror, &str)] = &[
     ("base-path-removed", Mirror::Direction, CALLED),
     ("base-path-added", Mirror::Direction, CALLED),
@@ -115,9 +115,9 @@ const GONE_IS_GONE: &str = "What is gone is gone, whether or not it was required
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mirror {
-    /// The same change on its way in the other direction.
+    /// The same change in the other direction of travel.
     Direction,
-    /// What takes the change back.
+    /// The change that undoes the first.
     Action,
 }
 
@@ -157,7 +157,7 @@ fn each_rule_has_its_mirrors_or_a_reason_why_not() {
 }
 
 #[test]
-fn what_widens_is_harmless_in_requests_and_what_narrows_in_responses() {
+fn widening_is_harmless_in_requests_and_narrowing_in_responses() {
     for rule in RULES {
         let harmless = match (rule.direction, rule.action) {
             (Request, Action::Widened) | (Response, Action::Narrowed) => true,

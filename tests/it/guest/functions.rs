@@ -1,4 +1,4 @@
-//! Tools that are functions of this process.
+//! Tools that are functions of the dispatcher's own process.
 
 use std::io::{Read, Write};
 use std::sync::mpsc;
@@ -57,7 +57,7 @@ fn a_function_runs_either_way() {
 }
 
 #[test]
-fn a_function_that_panics_is_one_that_the_guest_could_not_follow() {
+fn a_function_that_panics_is_reported_as_guest_failed() {
     let panics = Toolbox::built_in().with_function("panics", |_| panic!("as the test asked"));
     let dispatcher = serving(panics);
     let ended = Run::start(&dispatcher, &open("panics", json!(null))).end();
@@ -70,11 +70,11 @@ fn a_function_that_panics_is_one_that_the_guest_could_not_follow() {
 }
 
 #[test]
-fn a_function_that_waits_is_told_and_left() {
+fn a_function_that_waits_is_told_of_its_end_and_not_waited_for() {
     let (said, heard) = mpsc::channel();
     let waits = Toolbox::built_in().with_function("waits", move |run| {
         run.stdout.write_all(b"waiting").unwrap();
-        // Until it is over for it: then nothing reads its output any more.
+        // The writes fail once the run is over, because nothing reads the output any more.
         while run.stdout.write_all(&[b'.'; 1024]).is_ok() {}
         said.send(run.is_cancelled()).unwrap();
         0
@@ -88,7 +88,7 @@ fn a_function_that_waits_is_told_and_left() {
 
     let mut run = Run::start(&dispatcher, &open("waits", json!(null)));
     run.next();
-    // It may just be sending something.
+    // The dispatcher may be sending at this moment, so the result of the close is not fixed.
     let _ = run.close();
     assert!(heard.recv_timeout(LIMIT).unwrap());
 
@@ -123,7 +123,7 @@ fn a_function_that_is_asked_to_end_says_how_it_ended() {
 }
 
 #[test]
-fn what_a_function_writes_is_bounded_as_a_programs_output_is() {
+fn output_of_a_function_is_bounded_as_a_programs_is() {
     let writes = Toolbox::built_in().with_function("writes", |run| {
         let written = run.stdout.write_all(&vec![b'x'; 3 * MAX_OUTPUT]);
         u8::from(written.is_err())

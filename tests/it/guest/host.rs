@@ -1,4 +1,4 @@
-//! The host's end of a dispatcher that runs in this process.
+//! The host's end of a connection to a dispatcher that runs in this process.
 
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -42,12 +42,12 @@ impl Host {
         Host::connect(Dispatcher::new(toolbox, confinement, system).unwrap())
     }
 
-    /// One more connection to `dispatcher`.
+    /// Opens one more connection to `dispatcher`.
     pub(super) fn connect(dispatcher: Dispatcher) -> Host {
         Host::connect_prepared(dispatcher, || ())
     }
 
-    /// The same, on a thread of the dispatcher's that does `prepare` first.
+    /// The same as [`connect`](Host::connect), where the dispatcher's thread first runs `prepare`.
     pub(super) fn connect_prepared(
         dispatcher: Dispatcher,
         prepare: impl FnOnce() + Send + 'static,
@@ -88,7 +88,7 @@ impl Host {
         }));
     }
 
-    /// The next result. The chunks before it are its evidence, and prove it.
+    /// The next result. The chunks before it are checked as its evidence.
     pub(super) fn result(&self) -> ToolResult {
         self.evidence().1
     }
@@ -149,14 +149,14 @@ impl Host {
         self.served.join().unwrap()
     }
 
-    /// Waits for the dispatcher to end the connection.
+    /// Waits until the dispatcher ends the connection, and returns its error.
     pub(super) fn closed(self) -> ServeError {
         assert!(read_frame(&mut &self.stream).unwrap().is_none());
         self.served.join().unwrap().unwrap_err()
     }
 }
 
-/// Records what it is asked to change, and gives fixed readings.
+/// A stand-in for the guest's system: records the changes that it is asked for, and returns fixed readings.
 #[derive(Clone, Default)]
 pub(super) struct StandIn {
     pub(super) changes: Arc<Mutex<Vec<String>>>,
@@ -210,7 +210,7 @@ impl System for StandIn {
     }
 }
 
-/// Whether the process ends within the limit; one that is gone, or waits to be reaped, has.
+/// Whether the process ends within the limit. A process that is gone, or is a zombie, has ended.
 pub(super) fn ends(pid: i32) -> bool {
     let Ok(pidfd) = rustix::process::pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty())
     else {

@@ -1,4 +1,4 @@
-//! Connections of their own whose host does what it must not, or too much.
+//! Hosts that send wrong or too many records on a connection of a run.
 
 use chv_sandbox::guest::dispatcher::{MAX_IN_FLIGHT, MAX_STREAMS, ServeError};
 use chv_sandbox::guest::frame::encode;
@@ -11,7 +11,8 @@ use serde_json::json;
 use super::host::{Host, LIMIT, ends};
 use super::records::{Run, dispatcher, open, record, script};
 
-/// A tool that runs until it is killed, as a host knows that has read its pid.
+/// A tool that runs until it is killed. Its first output is its pid, so a host that has read the pid knows that it
+/// runs.
 fn waiting(id: &str) -> OpenRun {
     let mut open = script("echo $$; exec sleep 1000");
     open.command_id = id.to_owned();
@@ -33,22 +34,22 @@ fn a_wrong_record_ends_the_run_and_its_connection() {
     let unexpected: Expected = |error| matches!(error, ServeError::UnexpectedRecord { .. });
     let malformed: Expected = |error| matches!(error, ServeError::MalformedRecord(_));
     let waiting = waiting("c1");
-    // Declared with 4 GiB, and one byte more than may be.
+    // Records whose headers declare 4 GiB, and one byte above the limit.
     check(&waiting, &[1, 0xff, 0xff, 0xff, 0xff], unreadable);
     check(&waiting, &[1, 0, 4, 0, 1], unreadable);
     check(&waiting, &[5, 0, 1, 0, 1], unreadable);
-    // Of no kind.
+    // Records of unknown kinds.
     for kind in [0, 9, 0xff] {
         check(&waiting, &record(kind, b"x"), unreadable);
     }
     check(&waiting, &record(1, b""), unreadable);
     check(&waiting, &record(2, b"x"), unreadable);
-    // Of the other direction, or of a transfer; the header is enough.
+    // Records of the other direction or of a transfer. The header is enough to refuse them.
     for kind in [3, 4, 6, 7] {
         check(&waiting, &[kind, 0, 0, 0, 9], unexpected);
     }
     check(&waiting, &record(8, &[0; 32]), unexpected);
-    // After the end of standard input, and where there is none.
+    // Standard input after its end, and on a run that has none.
     check(
         &waiting,
         &[record(2, b""), record(1, b"x")].concat(),
@@ -148,11 +149,12 @@ fn a_ninth_connection_of_its_own_is_refused() {
     let refused = || Run::request(&dispatcher, &script("true")).refused();
     assert_eq!(refused(), "SANDBOX_TOO_MANY_STREAMS");
     assert_eq!(refused(), "SANDBOX_TOO_MANY_STREAMS");
-    // The channel is none of them.
+    // The channel does not count among the eight connections.
     let host = Host::connect(dispatcher.clone());
     assert_eq!(host.script("exit 3").exit_code, 3);
 
-    // A host that knows the end of one may open the next, before it has closed the first.
+    // A host may open the next connection once it has read the end of a run, before it has closed that run's
+    // connection.
     for round in 0..20 {
         let mut run = runs.remove(0);
         run.signal(RunSignal::Kill);
@@ -172,7 +174,7 @@ fn both_kinds_of_runs_are_counted_together() {
     for number in 1..MAX_IN_FLIGHT {
         host.dispatch(&number.to_string(), "sh", sleeping.clone(), LIMIT);
     }
-    // All of them are in flight once a later request is answered.
+    // Once a later request is answered, all of them are in flight.
     host.ask(&Frame::Hello(Hello::of_this_build()));
     let mut last = Run::start(&dispatcher, &waiting("last"));
     last.number();

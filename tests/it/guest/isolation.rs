@@ -1,4 +1,4 @@
-//! What a tool can't do to other runs, and to the dispatcher.
+//! A tool can't read or kill other runs or the dispatcher.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ fn dispatcher(domain: bool) -> Dispatcher {
     Dispatcher::new(toolbox, &confinement, StandIn::default()).unwrap()
 }
 
-/// A run that has a secret in its environment, and its pid.
+/// A run with a secret in its environment, and the pid of its process.
 fn other(dispatcher: &Dispatcher) -> (Run, i32) {
     let mut open = OpenRun {
         command_id: "other".to_owned(),
@@ -56,7 +56,7 @@ const READS: [&str; 6] = [
 #[test]
 fn a_tool_reads_no_other_run_and_no_dispatcher() {
     if landlock() < 2 {
-        // The kernel can't keep processes of one user apart.
+        // This kernel's Landlock can't keep processes of one user apart.
         return;
     }
     let dispatcher = dispatcher(true);
@@ -70,7 +70,7 @@ fn a_tool_reads_no_other_run_and_no_dispatcher() {
             assert_eq!(result.stdout, "0\n", "{read}");
         }
     }
-    // What runs is no secret, and what a tool started is its own.
+    // The names of running programs are no secret, and a tool may read the processes that it started.
     let name = host.script(&format!(
         "cat /proc/{pid}/comm; SECRET=x sleep 1000 & cat /proc/$!/environ | wc -c"
     ));

@@ -1,4 +1,4 @@
-//! Limits of a tool: of all, of its own, and by a control group.
+//! The limits of a tool: those for all tools, those of its own, and those of a control group.
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,7 +20,8 @@ fn a_tools_own_limits_take_the_place_of_those_of_all() {
         "sh": true, "tools": tools, "limits": {"open_files": 50, "file_size_mib": 3},
     });
     let toolbox = Toolbox::from_json(file.to_string().as_bytes()).unwrap();
-    // The number of processes is left out for every tool, since it is here.
+    // The limit on processes is off: without a control group the kernel counts all processes that the user has on this
+    // machine.
     let confinement = Confinement {
         limits: Limits {
             processes: None,
@@ -29,7 +30,7 @@ fn a_tools_own_limits_take_the_place_of_those_of_all() {
         ..Confinement::in_process()
     };
     let host = Host::with(toolbox, &confinement, StandIn::default());
-    // In KiB, and blocks of 512 bytes.
+    // `ulimit` prints memory in KiB, and file sizes in blocks of 512 bytes.
     assert_eq!(host.run("own", json!({})).stdout, "40\n102400\n6144\n0\n");
     let plain = host.script("ulimit -n; ulimit -d; ulimit -f; (ulimit -n)");
     assert_eq!(plain.stdout, "50\n524288\n6144\n50\n");
@@ -67,7 +68,7 @@ fn runtimes_that_reserve_much_run() {
     let host = Host::new();
     for (program, script) in [("node", "node -e 1"), ("python3", "python3 -c 1")] {
         if host.script(&format!("command -v {program}")).exit_code != 0 {
-            // It isn't on this machine.
+            // The program isn't installed on this machine.
             continue;
         }
         let result = host.script(script);
@@ -75,7 +76,7 @@ fn runtimes_that_reserve_much_run() {
     }
 }
 
-/// A control group for one test, where this process may make any with both controllers.
+/// A control group for one test, if this process may make groups with both controllers.
 struct Parent(PathBuf);
 
 impl Parent {
@@ -100,7 +101,7 @@ impl Parent {
         Dispatcher::new(toolbox, &confinement, StandIn::default()).unwrap()
     }
 
-    /// How many groups there are in it.
+    /// The number of groups in this one.
     fn groups(&self) -> usize {
         let entries = fs::read_dir(&self.0).unwrap();
         entries
@@ -118,7 +119,7 @@ impl Drop for Parent {
 #[test]
 fn a_control_group_limits_what_is_used_by_all_that_a_tool_started() {
     let Some(parent) = Parent::new("limits") else {
-        // This process may make none: it isn't root, or the kernel has no cgroup v2.
+        // This process may make no group: it isn't root, or the kernel has no cgroup v2.
         return;
     };
     let host = Host::connect(parent.dispatcher(Limits {
@@ -133,14 +134,14 @@ fn a_control_group_limits_what_is_used_by_all_that_a_tool_started() {
         "{limits:?}"
     );
     assert!(limits.stdout.contains("/tool-"), "{limits:?}");
-    // Two processes that have together what neither may have alone; the whole tool dies.
+    // Two processes that together use more memory than the group may have; the kernel kills the whole tool.
     let memory = script("head -c 200000000 /dev/zero | tail -c 200000000 | wc -c; echo survived");
     assert_eq!(memory.exit_code, 137, "{memory:?}");
     assert_eq!(memory.stdout, "");
     let processes = script("for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1000 & done; echo all");
     assert!(!processes.stdout.contains("all"), "{processes:?}");
     assert_eq!(script("echo next").stdout, "next\n");
-    // What was left is removed with a later run's, once it has ended.
+    // A group whose processes outlive the tool is removed at a later run, once they have ended.
     let left = script("sleep 1000 & echo $!");
     let left = left.stdout.trim().parse().unwrap();
     assert!(parent.groups() >= 1);
@@ -152,7 +153,7 @@ fn a_control_group_limits_what_is_used_by_all_that_a_tool_started() {
 #[test]
 fn a_control_group_is_killed_as_a_whole_and_removed() {
     let Some(parent) = Parent::new("killed") else {
-        // This process may make none: it isn't root, or the kernel has no cgroup v2.
+        // This process may make no group: it isn't root, or the kernel has no cgroup v2.
         return;
     };
     let dispatcher = parent.dispatcher(Limits::default());
@@ -163,7 +164,8 @@ fn a_control_group_is_killed_as_a_whole_and_removed() {
     run.signal(RunSignal::Kill);
     assert_eq!(run.end().end.outcome, RunOutcome::Cancelled {});
     assert!(ends(pid), "{pid} still runs");
-    // What was still dying then is gone with the next run.
+    // Processes that were still dying at the end of the run are gone by the end of the next one, so the group is
+    // removed then.
     Run::start(&dispatcher, &script("true")).end();
     assert_eq!(parent.groups(), 0);
 }

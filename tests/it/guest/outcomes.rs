@@ -1,4 +1,4 @@
-//! How a tool ended, as the guest tells a host that has listed `result/1`, and an older one.
+//! How the guest reports the end of a tool, to a host that has listed `result/1` and to an older host.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::host::{Host, LIMIT, StandIn};
 
-/// A dispatcher with a shell and a tool whose program isn't there.
+/// A dispatcher with a shell, and with a tool whose program does not exist.
 fn dispatcher() -> Dispatcher {
     let tools = r#"{"sh": true, "tools": {"absent": {"program": "/nonexistent/program"}}}"#;
     let toolbox = Toolbox::from_json(tools.as_bytes()).unwrap();
@@ -26,7 +26,7 @@ fn hello_without(missing: &[Extension]) -> Frame {
     Frame::Hello(hello)
 }
 
-/// A host that has listed the extension.
+/// A host that has listed the extension `result/1`.
 fn greeted() -> Host {
     let host = Host::connect(dispatcher());
     assert!(matches!(host.ask(&hello_without(&[])), Frame::Hello(_)));
@@ -53,7 +53,7 @@ fn every_outcome_is_told() {
     let script = |script: &str, outcome, exit_code| {
         check("sh", json!({ "script": script }), LIMIT, outcome, exit_code)
     };
-    // What a tool exits with says nothing of how it ended.
+    // No exit code of a tool is mistaken for another kind of end.
     for code in [0, 3, 127, 128, 137, 143, 254, 255] {
         script(&format!("exit {code}"), Exited, code);
     }
@@ -92,7 +92,7 @@ fn totals_count_what_was_dropped() {
     assert_eq!(details(&result), expected);
     assert_eq!(result.stdout, "y\n".repeat(MAX_OUTPUT / 2));
 
-    // All of it kept, to the last byte that fits.
+    // Everything is kept, up to the last byte that fits.
     for (size, kept) in [
         (0, 0),
         (1, 1),
@@ -107,7 +107,7 @@ fn totals_count_what_was_dropped() {
 }
 
 #[test]
-fn what_the_guests_words_replace_counts_as_dropped() {
+fn output_that_the_guests_own_text_replaces_counts_as_dropped() {
     let host = greeted();
     let script = json!({"script": "printf out; printf error >&2; sleep 1000"});
     host.dispatch("late", "sh", script, Duration::from_secs(1));
@@ -146,7 +146,7 @@ fn bytes_that_are_no_text_stay_in_their_stream() {
     let told = details(&result);
     assert_eq!((told.stdout_kept, told.stderr_kept), (3, 2));
 
-    // An older host reads the two streams as one text.
+    // An older host decodes the two streams as one text.
     let older = Host::connect(dispatcher());
     older.dispatch("c1", "sh", script, LIMIT);
     let result = older.result();
@@ -173,7 +173,7 @@ fn an_older_host_gets_the_old_frame() {
     check(None, false);
     check(Some(hello_without(&[Extension::Result])), false);
     check(Some(hello_without(&[Extension::Nonce])), true);
-    // Each connection by itself.
+    // Each connection is treated by its own hello.
     check(None, false);
 }
 
@@ -188,7 +188,7 @@ fn a_tool_does_not_overtake_the_hello_before_it() {
         deadline_ms: LIMIT.as_millis() as u64,
     });
     requests.extend(encode(&dispatch).unwrap());
-    // The hello's answer isn't kept back for the query's while the tool may end.
+    // The answer to the hello is sent at once. It doesn't wait for the answer to the query while the tool may end.
     requests.extend(encode(&hello_without(&[])).unwrap());
     host.send_bytes(&requests);
     assert!(matches!(host.receive(), Frame::Hello(_)));

@@ -1,3 +1,5 @@
+//! The frames of the channel, apart from those of tools: queries, greetings, renewals, and frames that end it.
+
 use chv_sandbox::guest::BUILD_ID;
 use chv_sandbox::guest::dispatcher::{Confinement, Dispatcher, LinuxSystem, ServeError, Toolbox};
 use chv_sandbox::guest::protocol::{
@@ -108,7 +110,8 @@ fn the_real_system_gives_readings() {
         matches!(&list, QueryResult::ProcessList(list) if !list.processes.is_empty()),
         "{list:?}"
     );
-    // Who may not look at every process gets no count: one that leaves some out would be wrong.
+    // A process that may not look at every process returns no count, because a count that leaves some out would be
+    // wrong.
     match host.ask(&Frame::GuestQuery(query(QueryKind::OpenFdCount))) {
         Frame::GuestResponse(response) => assert!(
             matches!(response.result, QueryResult::OpenFdCount(count) if count.open_fd_count >= 3)
@@ -157,7 +160,7 @@ fn renewal_reseeds_and_sets_the_clock() {
         reseeded: done,
         clock_set: done,
         clock_offset_ms: 2_250,
-        // The stand-in's clock, which it doesn't really set.
+        // The stand-in records this time and sets no clock.
         unix_nanos: Some(5_000_000_000),
     };
     let system = StandIn::default();

@@ -1,4 +1,4 @@
-//! The host's end of a connection of its own, and what it computes by itself.
+//! The host's end of a run's connection. It computes the chains by itself, without the library.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::host::{LIMIT, StandIn};
 
-/// A dispatcher with the shell and what `tools` declares beside it.
+/// A dispatcher with the shell and the tools that `tools` declares.
 pub(super) fn dispatcher(tools: &Value) -> Dispatcher {
     let file = json!({"sh": true, "tools": tools}).to_string();
     let toolbox = Toolbox::from_json(file.as_bytes()).unwrap();
@@ -52,7 +52,7 @@ pub(super) fn record(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[kind][..], &length, body].concat()
 }
 
-/// A chain as the protocol describes it, from nothing of the library.
+/// The chain as the protocol describes it, computed without the library's code.
 fn chain(direction: u8, open_body: &[u8], records: &[(u8, Vec<u8>)]) -> String {
     let size = |bytes: &[u8]| (bytes.len() as u32).to_be_bytes();
     let first = [
@@ -70,7 +70,7 @@ fn chain(direction: u8, open_body: &[u8], records: &[(u8, Vec<u8>)]) -> String {
     format!("sha256:{hex}")
 }
 
-/// A run as its host sees it.
+/// A run, as its host sees it.
 pub(super) struct Run {
     pub(super) stream: UnixStream,
     served: JoinHandle<Result<(), ServeError>>,
@@ -79,7 +79,7 @@ pub(super) struct Run {
     received: Vec<(u8, Vec<u8>)>,
 }
 
-/// All that a run has sent.
+/// Everything that a run has sent.
 pub(super) struct Ended {
     pub(super) end: RunEnd,
     pub(super) stdout: Vec<u8>,
@@ -87,14 +87,14 @@ pub(super) struct Ended {
 }
 
 impl Run {
-    /// Opens it on a connection of its own, and waits for the answer.
+    /// Opens a run on a connection of its own, and waits for the answer.
     pub(super) fn start(dispatcher: &Dispatcher, open: &OpenRun) -> Run {
         let run = Run::request(dispatcher, open);
         assert_eq!(run.answer(), Frame::Opened(Opened {}));
         run
     }
 
-    /// Opens it, and leaves the answer to be read.
+    /// Opens a run, and leaves the answer unread.
     pub(super) fn request(dispatcher: &Dispatcher, open: &OpenRun) -> Run {
         let frame = encode(&Frame::OpenRun(open.clone())).unwrap();
         let run = Run::connect(dispatcher, frame[4..].to_vec());
@@ -102,7 +102,7 @@ impl Run {
         run
     }
 
-    /// A connection on which nothing was sent yet.
+    /// A connection on which nothing has been sent yet.
     pub(super) fn connect(dispatcher: &Dispatcher, open_body: Vec<u8>) -> Run {
         let (stream, guest) = UnixStream::pair().unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
@@ -122,7 +122,7 @@ impl Run {
         frame.expect("a frame and not the connection's end")
     }
 
-    /// The code with which it was refused.
+    /// The code with which the guest refused to open the run.
     pub(super) fn refused(self) -> String {
         let Frame::ErrorEvent(ErrorEvent { code, .. }) = self.answer() else {
             panic!("no refusal");
@@ -165,7 +165,7 @@ impl Run {
         (header.kind, body)
     }
 
-    /// Reads standard output until it has as many bytes as `expected`, which it must be.
+    /// Reads standard output until it is as long as `expected`, and checks that it is `expected`.
     #[track_caller]
     pub(super) fn expect(&mut self, expected: &str) {
         let mut read = Vec::new();
@@ -189,7 +189,7 @@ impl Run {
         String::from_utf8(line).unwrap().trim().parse().unwrap()
     }
 
-    /// Reads to the end, and holds what it says against what was sent and received.
+    /// Reads up to the last record, and compares its totals and links with what was sent and received.
     pub(super) fn end(mut self) -> Ended {
         let end = loop {
             if let (RecordKind::End, body) = self.next() {
@@ -222,7 +222,7 @@ impl Run {
         }
     }
 
-    /// Closes the connection and returns how the guest took it.
+    /// Closes the connection, and returns the guest's result of serving it.
     pub(super) fn close(self) -> Result<(), ServeError> {
         self.stream.shutdown(Shutdown::Both).unwrap();
         self.served.join().unwrap()
@@ -231,7 +231,7 @@ impl Run {
     /// Waits for the guest to end the connection without a last record.
     pub(super) fn broken(self) -> ServeError {
         let mut rest = Vec::new();
-        // Closed with bytes unread, it is reset.
+        // The kernel resets a connection that is closed with unread bytes.
         match (&self.stream).read_to_end(&mut rest) {
             Ok(_) => {}
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
@@ -241,7 +241,7 @@ impl Run {
 }
 
 impl Ended {
-    /// Of a tool that ended by itself with 0: what it wrote to standard output.
+    /// The standard output of a tool that exited with 0.
     #[track_caller]
     pub(super) fn output(self) -> String {
         assert_eq!(self.end.outcome, RunOutcome::Exited { code: 0 });
@@ -250,13 +250,13 @@ impl Ended {
     }
 }
 
-/// A deadline that no test waits for in vain.
+/// Gives the run a deadline of one second.
 pub(super) fn soon(mut open: OpenRun) -> OpenRun {
     open.deadline_ms = Duration::from_secs(1).as_millis() as u64;
     open
 }
 
-/// That the host sends nothing more.
+/// Shuts down the host's sending direction.
 pub(super) fn half_close(run: &Run) {
     run.stream.shutdown(Shutdown::Write).unwrap();
 }

@@ -89,13 +89,13 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn what_is_echoed_while_it_comes_is_bounded_by_nothing() {
+fn echoing_while_reading_has_no_size_limit() {
     let run = run(&script("cat"));
     let piece: Vec<u8> = (0..=u8::MAX).rev().cycle().take(100_000).collect();
     let host = run.stream.try_clone().unwrap();
     let (mut writing, sent) = (run, piece.repeat(50));
     std::thread::scope(|scope| {
-        // A host that reads and writes at the same time: the same connection, the other direction.
+        // The host reads and writes at the same time: another thread reads from the same connection.
         let reading = scope.spawn(|| {
             use std::io::Read;
             let mut received = Vec::new();
@@ -182,7 +182,7 @@ fn a_tool_that_takes_the_signal_says_how_it_ended() {
     assert_eq!(ended.end.outcome, RunOutcome::Exited { code: 3 });
     assert_eq!(ended.stdout, b"ready\ncaught\n");
 
-    // Nor is one cancelled that another signal killed.
+    // A run that another signal killed does not count as cancelled.
     let mut other = run(&script(
         "trap 'kill -9 $$' TERM; echo ready; while :; do read line; done",
     ));
@@ -212,7 +212,7 @@ fn a_connection_that_is_closed_cancels() {
     for half in [false, true] {
         let mut run = run(&script(tree));
         let pid = run.number();
-        // Also behind input that nothing reads.
+        // This also holds behind standard input that the tool does not read.
         for _ in 0..3 {
             run.write(&vec![b'x'; 100_000]);
         }
@@ -236,7 +236,7 @@ fn the_deadline_counts_while_the_reader_stops() {
     let (_, first) = run.next();
     let first = String::from_utf8(first).unwrap();
     let pid: i32 = first.lines().next().unwrap().parse().unwrap();
-    // Nothing is read: the tool stops, and is killed all the same.
+    // The host reads nothing, so the tool blocks; it is killed at its deadline all the same.
     assert!(ends(pid), "{pid} still runs");
     let ended = run.end();
     assert_eq!(ended.end.outcome, RunOutcome::DeadlineExceeded {});
@@ -266,7 +266,7 @@ fn the_environment_and_the_directory_are_the_hosts_where_the_tool_takes_them() {
         .into();
     let output = run(&open).end().output();
     assert_eq!(output, format!("{path}\n1 2 de /tmp\n"));
-    // What a shell adds by itself is left out.
+    // The variables that a shell sets itself are filtered out.
     let names = "pwd; env | cut -d= -f1 | grep -v -e PWD -e SHLVL -e '^_$' | sort | tr '\\n' ' '";
     let plain = run(&script(names)).end();
     assert_eq!(plain.output(), "/\nHOME LANG PATH ");

@@ -1,3 +1,5 @@
+//! Tools that a host dispatches over the channel: their results, deadlines, limits and privileges.
+
 use std::time::{Duration, Instant};
 
 use chv_sandbox::guest::dispatcher::{Confinement, Dispatcher, Limits, MAX_DEADLINE_MS, Toolbox};
@@ -65,7 +67,7 @@ fn exit_codes_and_standard_error_come_back() {
 }
 
 #[test]
-fn what_cannot_be_run_has_the_guests_own_exit_codes() {
+fn tools_that_cannot_be_run_have_the_guests_own_exit_codes() {
     let toolbox = r#"{"tools": {"absent": {"program": "/nonexistent/program"}}}"#;
     let toolbox = Toolbox::from_json(toolbox.as_bytes()).unwrap();
     let host = Host::with(toolbox, &Confinement::in_process(), StandIn::default());
@@ -93,8 +95,8 @@ fn what_cannot_be_run_has_the_guests_own_exit_codes() {
 #[test]
 fn at_the_deadline_everything_that_the_tool_started_is_killed() {
     let host = Host::new();
-    // A child, one in a session of its own, a grandchild, and two whose parents have ended: one left the session, the
-    // other the session of that session.
+    // Five processes: a child, one in a session of its own, a grandchild, and two whose parents have ended. The first
+    // of these two left the tool's session; the second left the session of a process that had left it.
     let script =
         "sleep 1000 & echo $!; setsid sleep 1000 & echo $!; sh -c 'sleep 1000; :' & echo $!;
         (setsid sleep 1000 & echo $!);
@@ -148,7 +150,7 @@ fn a_process_that_a_tool_leaves_runs_on_and_delays_nothing() {
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
     assert!(ends(left));
 
-    // One that goes on writing: what it had written by the tool's end comes back, and no more.
+    // A process that goes on writing: the result has the output up to the tool's end, and none after it.
     let result = host.script("yes & echo $! >&2; sleep 0.1");
     assert_eq!(result.exit_code, 0);
     assert!(result.stdout.starts_with("y\n"));
@@ -165,7 +167,7 @@ fn a_daemon_of_a_tool_that_ends_in_time_runs_on_and_takes_nothing_with_it() {
     assert_eq!(result.exit_code, 0);
     let left: i32 = result.stdout.trim().parse().unwrap();
 
-    // Another tool's deadline is nothing to it.
+    // The deadline of another tool does not affect this process.
     let script = json!({"script": "(setsid sleep 1000 & echo $!); sleep 1000"});
     host.dispatch("late", "sh", script, Duration::from_secs(1));
     let late = host.result();
@@ -220,7 +222,7 @@ fn a_small_output_leaves_in_one_piece_with_its_result() {
         params: json!({"script": "echo out; echo err >&2"}),
         deadline_ms: LIMIT.as_millis() as u64,
     }));
-    // A socket that keeps writes apart.
+    // A socket that keeps message boundaries.
     let flags = SocketFlags::CLOEXEC;
     let (host, guest) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
@@ -241,7 +243,7 @@ fn a_small_output_leaves_in_one_piece_with_its_result() {
 }
 
 #[test]
-fn what_the_guest_says_itself_is_proved_too() {
+fn the_guests_own_messages_are_part_of_the_evidence() {
     let host = Host::new();
     host.dispatch("none", "nothing", json!({}), LIMIT);
     let (chunks, refused) = host.evidence();
@@ -267,7 +269,7 @@ fn output_is_capped_and_the_rest_is_dropped() {
     assert_eq!(result.stdout, "y\n".repeat(MAX_OUTPUT / 2));
     assert_eq!(result.stderr, "n\n".repeat(MAX_OUTPUT / 2));
 
-    // The longest that the two can become as JSON still fits a frame.
+    // Zero bytes take the most room as JSON. Two full outputs of zero bytes still fit into a frame.
     let result = host.script("head -c 2000000 /dev/zero; head -c 2000000 /dev/zero >&2");
     assert_eq!(
         (result.stdout.len(), result.stderr.len()),
@@ -291,7 +293,7 @@ fn limits_hold_inside_the_tool() {
     let toolbox = Toolbox::built_in().with_shell();
     let host = Host::with(toolbox, &confinement, StandIn::default());
     let result = host.script("ulimit -d; ulimit -v; ulimit -n; ulimit -c");
-    // What is reserved and not used is left as it is.
+    // The limit on memory leaves the limit on address space (`ulimit -v`) as it is.
     let reserved = match getrlimit(Resource::As).current {
         Some(bytes) => (bytes / 1024).to_string(),
         None => "unlimited".to_owned(),
@@ -324,11 +326,11 @@ fn privileges_are_given_up() {
 #[test]
 fn root_and_user_are_changed_by_a_dispatcher_that_is_root() {
     if !rustix::process::geteuid().is_root() {
-        // Only root can change its root and its user.
+        // Only root can change its root directory and its user.
         return;
     }
     let toolbox = || Toolbox::built_in().with_shell();
-    // The control groups of this machine are not the tests'.
+    // The tests leave the control groups of this machine alone.
     let confinement = |root| Confinement {
         cgroup: None,
         ..Confinement::for_guest(root)

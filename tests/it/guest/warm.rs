@@ -1,4 +1,5 @@
-//! Warm runs: what their tools write is gone with the layer, and nothing that they started is left.
+//! Warm runs: the files that their tools write are gone with the throwaway layer, and no process that they started is
+//! left.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,14 +24,14 @@ struct Place {
 }
 
 impl Place {
-    /// `None` where this process may not mount.
+    /// Returns `None` where this process may not mount.
     fn new() -> Option<Place> {
         let may_mount = std::thread::spawn(|| isolate().is_ok()).join().unwrap();
         if !may_mount {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        // Its tools run as another user.
+        // The tools run as another user, who needs access.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         fs::set_permissions(directory.path(), mode).unwrap();
         let confinement = Confinement {
@@ -59,17 +60,17 @@ impl Place {
         host
     }
 
-    /// The layer's directory is gone, which no mount was in the way of.
+    /// Checks that the layer's directory was removed, so that no mount is left on it either.
     #[track_caller]
     fn assert_nothing_left(&self) {
         assert!(!self.path("layer").exists(), "the layer is left");
     }
 }
 
-/// Gives this thread, and those that it starts, a mount namespace that no other sees.
+/// Gives this thread, and the threads that it starts, a mount namespace of their own.
 fn isolate() -> rustix::io::Result<()> {
-    // SAFETY: this thread shares no working directory and no umask with others that matter to a test; its descriptors stay
-    // shared.
+    // SAFETY: this thread shares no working directory and no umask with other threads that matter to a test. It still
+    // shares its descriptors.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private)?;
@@ -97,7 +98,7 @@ fn outcome(result: &ToolResult) -> ToolOutcomeKind {
 }
 
 #[test]
-fn what_a_warm_run_writes_is_gone_and_what_it_reads_is_the_roots() {
+fn writes_of_a_warm_run_are_gone_and_its_reads_are_of_the_root() {
     let Some(place) = Place::new() else { return };
     let (kept, new) = (place.path("kept"), place.path("new"));
     fs::write(&kept, "before").unwrap();
@@ -116,7 +117,7 @@ fn what_a_warm_run_writes_is_gone_and_what_it_reads_is_the_roots() {
     assert!(!new.exists());
     place.assert_nothing_left();
 
-    // The next one begins anew, and a run that is not warm writes as ever.
+    // The next warm run begins with an empty layer, and a run that is not warm writes to the root as usual.
     let result = warmed(&host, &format!("cat {kept_at}; test ! -e {new_at}"));
     assert_eq!(
         (result.exit_code, result.stdout.as_str()),
@@ -130,10 +131,11 @@ fn what_a_warm_run_writes_is_gone_and_what_it_reads_is_the_roots() {
 }
 
 #[test]
-fn what_a_warm_run_leaves_running_is_killed_before_its_result() {
+fn processes_that_a_warm_run_leaves_are_killed_before_its_result() {
     let Some(place) = Place::new() else { return };
     let host = place.connect();
-    // In sessions of their own, with nothing to tell that they are the tool's but their root; one holds a file open.
+    // Processes in sessions of their own. Only their root directory shows that they belong to the tool; one of them
+    // holds a file open.
     let script = "cd /tmp; setsid sh -c 'exec 3>held; echo $$; exec sleep 1000' & \
                   setsid sh -c 'echo $$; exec sleep 1000' & sleep 0.2";
     let result = warmed(&host, script);
@@ -172,7 +174,7 @@ fn a_warm_run_ends_at_its_deadline_and_leaves_nothing() {
 fn a_second_warm_run_at_the_same_time_is_refused() {
     let Some(place) = Place::new() else { return };
     let host = place.connect();
-    // As much output as is sent while a tool runs; it begins with the pid.
+    // The tool writes as much output as is sent while it still runs. The output begins with the pid.
     let script = "echo $$; head -c 70000 /dev/zero; kill -STOP $$";
     warm(&host, script, LIMIT);
     let Frame::EvidenceChunk(chunk) = host.receive() else {
@@ -206,7 +208,7 @@ fn a_second_warm_run_at_the_same_time_is_refused() {
 #[test]
 fn without_its_layer_no_tool_runs() {
     let Some(place) = Place::new() else { return };
-    // Something is in the way.
+    // A directory at the layer's path keeps the layer from being made.
     fs::create_dir(place.path("layer")).unwrap();
     let host = place.connect();
     let ran = place.path("ran");

@@ -1,4 +1,4 @@
-//! Packing and opening of images, from kernels, modules and guests that are made here.
+//! Packing and opening images. The kernels, modules and guests are made by the tests.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ mod opened;
 mod refused;
 mod roots;
 
-/// A folder with everything that an image is packed from.
+/// A folder with every input of an image.
 struct Inputs {
     dir: TempDir,
 }
@@ -28,7 +28,7 @@ impl Inputs {
             dir: tempfile::tempdir().expect("a directory"),
         };
         idle_kernel::write(&inputs.path("vmlinux")).expect("written");
-        // Of an ELF that is never run, only the headers matter: the idle kernel is a static x86-64 program too.
+        // This ELF is never run, so only its headers matter. The idle kernel is a static x86-64 program like a guest.
         inputs.write(
             "chv-guest",
             &[&idle_kernel::bytes()[..], b"chv-guest-build-id=0123abcd\0"].concat(),
@@ -60,14 +60,14 @@ impl Inputs {
         spec
     }
 
-    /// A kernel that says it is Linux, with traces of what is built in.
+    /// A kernel that says it is Linux, with traces of the drivers that are built in.
     fn linux(&self, traces: &[&[u8]]) -> PathBuf {
         let kernel = idle_kernel::bytes();
         let banner = b"Linux version 6.1.0-one (x) ";
         self.write("linux", &[&kernel, &banner[..], &traces.concat()].concat())
     }
 
-    /// Modules that a guest needs, with a line of `modules.dep` for each.
+    /// The modules that a guest needs, with a line of `modules.dep` for each.
     fn modules(&self, dir: &str, missing: &str) -> PathBuf {
         let module = |name: &str| [b"\x7fELF module ", name.as_bytes()].concat();
         let files = [
@@ -95,7 +95,7 @@ impl Inputs {
         self.path(dir)
     }
 
-    /// What lies in the folder, to see that a failure left nothing.
+    /// The names in the folder, by which a test sees that a failure left nothing.
     fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = fs::read_dir(self.dir.path())
             .expect("read")
@@ -139,7 +139,8 @@ fn lz4(bytes: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// What the kernel's build makes of a compressed stream that doesn't end in the length of what it holds.
+/// A compressed stream followed by the length of its content. The kernel's build appends that length to formats that
+/// don't end with it.
 fn with_length(mut stream: Vec<u8>, decompressed: usize) -> Vec<u8> {
     stream.extend((decompressed as u32).to_le_bytes());
     stream
@@ -162,7 +163,7 @@ fn skipped() {
 
 #[expect(
     clippy::print_stderr,
-    reason = "who runs the tests is told what was not tested"
+    reason = "the output says which tests were skipped"
 )]
 fn skip(why: &str) {
     eprintln!("SKIPPED: {why}");
@@ -293,7 +294,7 @@ fn a_kernel_with_all_built_in_needs_no_modules() {
     };
     assert!(image.manifest().modules.is_empty());
 
-    // One that doesn't show it is taken if it's asked for by name.
+    // A kernel that shows no built-in drivers is accepted if the caller asks for that.
     spec.kernel = inputs.linux(&[]);
     spec.modules = ModuleSource::AssumeBuiltIn;
     spec.out = inputs.path("assumed");
@@ -310,7 +311,7 @@ fn the_same_inputs_give_the_same_bytes() {
         return;
     };
     spec.out = inputs.path("other");
-    // An empty directory is as good as none.
+    // An empty output directory is accepted like a missing one.
     fs::create_dir(&spec.out).expect("made");
     let other = pack(&spec).expect("packed before");
     assert_eq!(one.manifest(), other.manifest());
@@ -341,7 +342,8 @@ fn the_build_id_of_the_real_guest_is_found() {
     const PT_NULL: u32 = 0;
     let inputs = Inputs::new();
     let mut program = fs::read(env!("CARGO_BIN_EXE_chv-guest")).expect("built");
-    // The tests' own build is linked dynamically; without the request for a loader it passes as static.
+    // The guest that is built for the tests is linked dynamically. Without its request for a loader it passes as
+    // static.
     let headers = u64::from_le_bytes(program[32..40].try_into().expect("eight bytes")) as usize;
     let count = u16::from_le_bytes(program[56..58].try_into().expect("two bytes")) as usize;
     for header in (0..count).map(|index| headers + index * 56) {

@@ -1,10 +1,10 @@
-//! Opening: an image is taken only as a whole, and its manifest strictly.
+//! Opening an image: all of its files must be there, and its manifest is read strictly.
 
 use std::{fs, path::Path};
 
 use chv_sandbox::image::{Error, Image};
 
-/// An image of small files, made without packing.
+/// Opens an image of small files that were made without packing, after `change`.
 fn opened(change: impl FnOnce(&Path, &mut serde_json::Value)) -> Result<Image, Error> {
     let dir = tempfile::tempdir().expect("a directory");
     let record = serde_json::json!({"size": 1, "sha256": format!("sha256:{}", "0".repeat(64))});

@@ -1,4 +1,4 @@
-//! What can't be packed: a clear error each, and nothing left behind.
+//! Inputs that can't be packed: each is refused with a clear error and leaves nothing.
 
 use std::{fs, process::Command};
 
@@ -7,7 +7,7 @@ use chv_sandbox::image::{Error, ImageSpec, ModuleSource, RootSource, pack};
 use super::{Inputs, bzimage, gzip, idle_kernel, skipped, with_length, xz};
 
 #[test]
-fn what_cannot_be_packed_is_refused_and_leaves_nothing() {
+fn inputs_that_cannot_be_packed_are_refused_and_leave_nothing() {
     fn check(change: impl FnOnce(&Inputs, &mut ImageSpec), expected: &[&str]) {
         let inputs = Inputs::new();
         let mut spec = inputs.spec();
@@ -189,12 +189,12 @@ fn what_cannot_be_packed_is_refused_and_leaves_nothing() {
     );
 }
 
-/// The idle kernel with its second program header made one that nobody asks for.
+/// The idle kernel with an unknown type for its second program header, which is the note.
 fn without_note() -> Vec<u8> {
     with_second_segment(0x6fff_ffff)
 }
 
-/// The idle kernel, asking for a loader where its note was.
+/// The idle kernel with a request for a loader in the place of its note.
 fn dynamic() -> Vec<u8> {
     const PT_INTERP: u32 = 3;
     let mut elf = with_second_segment(PT_INTERP);

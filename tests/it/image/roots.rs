@@ -1,4 +1,5 @@
-//! Root disks: whatever the tree holds, it fits, `e2fsck` finds no errors, and the disk is little larger than it must be.
+//! Root disks of trees of every kind: the tree fits, `e2fsck` finds no errors, and the disk is little larger than it
+//! must be.
 
 use std::{
     fs::{self, File},
@@ -14,7 +15,7 @@ use super::{Inputs, pack_or_skip, skip, skipped};
 
 const MIB: u64 = 1 << 20;
 
-/// A root tree that holds what `fill` puts there; in memory where that can be, as some have many files.
+/// A root tree with the files that `fill` makes. It lies in memory if possible, because some trees have many files.
 fn tree(fill: impl FnOnce(&Path)) -> TempDir {
     let tree = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     let tree = tree.expect("a directory");
@@ -31,7 +32,7 @@ fn spec(inputs: &Inputs, tree: &TempDir) -> ImageSpec {
     spec
 }
 
-/// Checks the size that the root disk of a tree has. Packing runs `e2fsck`, so it found no errors.
+/// Checks the size of a tree's root disk. Packing runs `e2fsck`, so the disk has no errors.
 fn check(fill: impl FnOnce(&Path), mib: RangeInclusive<u64>) {
     let (inputs, tree) = (Inputs::new(), tree(fill));
     let Some(image) = pack_or_skip(&spec(&inputs, &tree)) else {
@@ -42,7 +43,8 @@ fn check(fill: impl FnOnce(&Path), mib: RangeInclusive<u64>) {
     assert!((least..=most).contains(&size), "{size} bytes");
 }
 
-/// The error with which packing a tree is refused; `None`, said on the terminal, without `mke2fs`.
+/// The error with which packing a tree is refused. Without `mke2fs` it prints that the test was skipped, and returns
+/// `None`.
 fn refused(spec: &ImageSpec) -> Option<Error> {
     match pack(spec).expect_err("must be refused") {
         Error::Mke2fsMissing { .. } => {
@@ -78,7 +80,7 @@ fn holes_take_no_room() {
             .expect("written");
     };
     check(sparse, 4..=4);
-    // A list of extents for 2000 pieces.
+    // The file needs a list of 2000 extents.
     let pieces = |tree: &Path| {
         let file = File::create(tree.join("pieces")).expect("made");
         for piece in 0..2000 {
@@ -111,10 +113,10 @@ fn many_long_names_have_room() {
         }
     };
     let file = |path: &Path| fs::write(path, "").expect("written");
-    // 105 blocks of names and 96 of inodes.
+    // The names take 105 blocks and the inodes 96.
     check(|tree| names(tree, file), 4..=4);
     let link = |path: &Path| symlink("x".repeat(100), path).expect("linked");
-    // 1500 blocks of targets besides.
+    // The targets take 1500 further blocks.
     check(|tree| names(tree, link), 7..=7);
 }
 
@@ -151,7 +153,7 @@ fn extended_attributes_have_room() {
             }
         }
     };
-    // In the inode, and in a block for each.
+    // The attributes lie in the inode, and in one further block for each file.
     check(with(40), 4..=4);
     check(with(400), 9..=9);
 }
@@ -222,7 +224,7 @@ fn errors_in_the_file_system_are_found() {
     let (inputs, tree) = (Inputs::new(), tree(|_| {}));
     let tools = inputs.path("tools");
     fs::create_dir(&tools).expect("made");
-    // As if e2fsck had found errors.
+    // This program ends like an `e2fsck` that found errors.
     symlink("/bin/false", tools.join("e2fsck")).expect("linked");
     let mut spec = spec(&inputs, &tree);
     spec.search_path.insert(0, tools);

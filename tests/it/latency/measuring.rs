@@ -1,4 +1,4 @@
-//! Measuring on recordings.
+//! Measuring latency on recordings.
 
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ async fn every_iteration_is_measured_and_no_warm_up() {
         assert_eq!(case.vmms["attached"], 7);
         assert_eq!(case.step("tool").unwrap().samples.len(), 7);
         assert!(case.reset_steps.iter().any(|step| step.name == "digest"));
-        // What recordings can't have isn't passed over.
+        // The report names the steps that recordings don't have.
         let missing: Vec<&str> = case
             .not_measured
             .iter()
@@ -88,7 +88,7 @@ async fn a_reset_that_diverges_ends_its_case_with_its_error() {
         assert_eq!(failure.code, "SANDBOX_RESET_DIVERGENCE");
         assert!(failure.error.contains("OpenFdCount"), "{}", failure.error);
     }
-    // Those before it count, and of the one that failed nothing.
+    // The iterations before the failed one count; the failed one counts nowhere.
     assert_eq!(cases[0].iterations, 2);
     assert_eq!(
         counts(&cases[0]),
@@ -157,8 +157,8 @@ async fn a_golden_snapshot_that_is_not_there_is_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_measured_before_a_stop_is_reported() {
-    // As many as recordings take: the first case is stopped long before.
+async fn measurements_before_a_stop_are_reported() {
+    // The greatest number of iterations that recordings allow. The first case is stopped long before.
     let plan = plan(vec![case(2), case(1)], 5_000, None);
     let progress = Arc::<Progress>::default();
     let (stop, stopped) = watch::channel(false);
@@ -180,7 +180,7 @@ async fn what_was_measured_before_a_stop_is_reported() {
         (&first.state, &second.state),
         (&CaseState::Interrupted, &CaseState::Interrupted)
     );
-    // Six with two of the warm-up.
+    // The six iterations include the two of the warm-up.
     assert!(
         (4..5_000).contains(&first.iterations),
         "{}",

@@ -1,4 +1,4 @@
-//! The page of a report.
+//! The HTML page of a report.
 
 use chv_sandbox::latency::{Bucket, CaseState, Failure, LatencyReport, Platform, page};
 use quick_xml::Reader;
@@ -6,8 +6,8 @@ use quick_xml::events::{BytesStart, Event};
 
 use super::example;
 
-/// Reads the page as XML, which fails where an element isn't closed or a text not escaped. Returns the names of its elements
-/// and its text, without the style.
+/// Reads the page as XML, which fails where an element isn't closed or a text isn't escaped. Returns the names of its
+/// elements, and its text without the style sheet.
 fn read(page: &str) -> (Vec<String>, String) {
     let mut reader = Reader::from_str(page);
     reader.config_mut().check_end_names = true;
@@ -39,7 +39,7 @@ fn read(page: &str) -> (Vec<String>, String) {
     (names, text)
 }
 
-/// No attribute does anything or names another file.
+/// Checks that no attribute runs a script or names another file.
 fn check_attributes(element: &BytesStart<'_>) {
     const KNOWN: [&str; 20] = [
         "lang",
@@ -75,7 +75,7 @@ fn check_self_contained(page: &str) {
     for reference in ["src=", "href", "url(", "@import", "javascript:"] {
         assert!(!page.contains(reference), "{reference}");
     }
-    // The example quotes an address, which is a text.
+    // The example quotes an address as text.
     let page = page.replace("&quot;http://example.org/&quot;", "");
     assert!(!page.contains("://"));
 }
@@ -142,10 +142,10 @@ fn it_has_a_light_and_a_dark_scheme_with_the_same_colours() {
 fn each_chart_says_what_it_shows_and_has_its_figures() {
     let (names, text) = read(&page(&example()));
     let count = |name: &str| names.iter().filter(|found| *found == name).count();
-    // The steps of a reset, seven steps, and the boot of the case that failed.
+    // One chart for the steps of a reset, seven for the steps, and one for the boot of the case that failed.
     assert_eq!(count("svg"), 9);
     assert_eq!((count("desc"), count("figure")), (9, 9));
-    // One of the host, one at a glance, and one below each chart.
+    // One table for the host, one for the overview, and one below each chart.
     assert_eq!(count("table"), 11);
     for piece in [
         "p50 15.5 ms",
@@ -168,7 +168,7 @@ fn each_chart_says_what_it_shows_and_has_its_figures() {
 }
 
 #[test]
-fn what_is_not_complete_says_so() {
+fn an_incomplete_report_says_so() {
     let (_, text) = read(&page(&example()));
     for piece in [
         "It was interrupted, so the figures are incomplete.",
@@ -204,7 +204,7 @@ fn it_says_what_it_ran_on_before_any_figure() {
     }
 }
 
-/// Everything in a report that is a text, as a guest or a VMM might have it.
+/// Sets every field of a report that is a text, as a guest or a VMM might choose it.
 fn hostile(report: &mut LatencyReport, text: &str) {
     let to = || text.to_owned();
     (report.crate_version, report.runs_on.reason) = (to(), to());

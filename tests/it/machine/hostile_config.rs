@@ -1,4 +1,5 @@
-//! Every field that the contract of a release has for a VM's configuration, with a hostile value: refused by its pointer.
+//! Sets each field that a release's contract has for a VM's configuration to a hostile value: each must be refused with
+//! its JSON pointer.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use chv_sandbox::machine::{
 use chv_sandbox::spec::{Contract, Schema, Shape};
 use serde_json::{Value, json};
 
-/// A restore has paths of its own for these.
+/// A restore replaces these fields by paths of its own.
 const REPLACED: [&str; 5] = [
     "/disks/0/path",
     "/disks/1/path",
@@ -18,7 +19,7 @@ const REPLACED: [&str; 5] = [
     "/console/file",
 ];
 
-/// What the real VMM wrote for a VM as a machine boots it.
+/// The configuration that the real VMM wrote for a VM as a machine boots it.
 fn written(release: &str) -> Value {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/snapshots");
     let bytes = std::fs::read(fixtures.join(release).join("config.json")).unwrap();
@@ -54,7 +55,7 @@ fn take(config: &Value) -> Result<Snapshot, Error> {
     )
 }
 
-/// A value of the schema that no mint leaves anywhere.
+/// A value of the schema that no mint writes to any field.
 fn hostile(contract: &Contract, schema: &Schema, depth: usize) -> Value {
     match &schema.shape {
         Shape::Any | Shape::String { .. } => json!("/etc/canary"),
@@ -72,7 +73,8 @@ fn hostile(contract: &Contract, schema: &Schema, depth: usize) -> Value {
     }
 }
 
-/// Every place of the schema below `pointer`, down to what the configuration at hand has, with a hostile value for it.
+/// Every place of the schema below `pointer`, with a hostile value for it. The search descends only where the
+/// configuration has an object or a list.
 fn places(
     contract: &Contract,
     schema: &Schema,
@@ -132,7 +134,7 @@ fn every_field_of_the_contract_is_refused_by_its_pointer() {
                 parent => parent[key] = value.clone(),
             }
             if changed == config {
-                // The hostile value of a boolean is what a mint leaves there: then the other one is.
+                // A mint leaves `true` here, which is also the hostile value of a boolean, so the test uses `false`.
                 *changed.pointer_mut(&pointer).unwrap() = json!(false);
             }
             match take(&changed) {

@@ -1,3 +1,3 @@
-//! What a machine takes of a snapshot.
+//! Tests of what a machine accepts from a snapshot.
 
 mod hostile_config;

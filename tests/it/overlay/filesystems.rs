@@ -1,4 +1,4 @@
-//! What only some filesystems do: share blocks, and run out of them.
+//! Behaviour that needs a special filesystem: shared blocks, and a full disk.
 
 #![expect(
     clippy::print_stdout,
@@ -16,7 +16,8 @@ use chv_sandbox::overlay::{CopyMethod, Error, NamelessFile, copy_private, put_ba
 
 use super::{Disks, TAMPERED, identity_of, noise};
 
-/// A directory on btrfs, xfs or another filesystem whose files can share blocks, if the temporary one isn't.
+/// Names a directory on a filesystem whose files can share blocks, such as btrfs or xfs, if the temporary directory
+/// isn't on one.
 const REFLINK_DIR: &str = "CHV_SANDBOX_REFLINK_DIR";
 
 #[test]
@@ -25,7 +26,7 @@ fn a_reflink_shares_blocks_and_not_what_is_written_later() {
     let directory = tempfile::tempdir_in(directory).unwrap();
     let path = |name: &str| directory.path().join(name);
     let (golden, overlay) = (path("golden.img"), path("overlay.img"));
-    // Sparse, and of a length that is no multiple of a block.
+    // The file is sparse, and its length is no multiple of a block.
     let file = File::create(&golden).unwrap();
     file.write_all_at(&noise(1 << 20), 4 << 20).unwrap();
     file.set_len((9 << 20) + 1).unwrap();
@@ -81,7 +82,7 @@ fn reflink(from: &Path, to: &Path) -> io::Result<()> {
     )?)
 }
 
-/// Set for the process that has namespaces of its own.
+/// Set for the child process, which has namespaces of its own.
 const ALONE: &str = "CHV_SANDBOX_SPACE_ALONE";
 
 #[test]
@@ -92,7 +93,7 @@ fn no_space_leaves_the_overlay_alone() {
     if env::var_os(ALONE).is_some() {
         panic!("no small filesystem could be mounted in namespaces of its own: {error}");
     }
-    // A user who may not mount may do so in a user namespace, which a process with threads can't enter.
+    // A user who may not mount may do so in a user namespace. A process with several threads can't enter one.
     let enter = ["--user", "--map-root-user", "--mount"];
     let entered = Command::new("unshare").args(enter).arg("true").output();
     if !entered.is_ok_and(|output| output.status.success()) {
@@ -111,13 +112,13 @@ fn no_space_leaves_the_overlay_alone() {
     assert!(status.unwrap().success());
 }
 
-/// Fails if it can't mount a filesystem to run out of space on.
+/// Runs out of space on a small filesystem. Returns an error if it can't mount one.
 fn run_out_of_space() -> rustix::io::Result<()> {
     let disks = Disks::new();
     let small = disks.directory.path().join("small");
     fs::create_dir(&small).unwrap();
     let overlay = small.join("overlay.img");
-    // In a thread of its own, whose mounts no other thread sees and which end with it.
+    // A thread of its own: no other thread sees its mounts, and they end with it.
     std::thread::scope(|scope| {
         let run_out = || {
             mount_half_a_mebibyte(&small)?;
@@ -154,7 +155,7 @@ fn assert_no_space(error: Error, expected: &Path) {
 fn mount_half_a_mebibyte(at: &Path) -> rustix::io::Result<()> {
     use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
     use rustix::thread::{UnshareFlags, unshare_unsafe};
-    // SAFETY: this unshares mounts and the working directory, not descriptors, which is what would be unsafe.
+    // SAFETY: this unshares mounts and the working directory. Unsharing descriptors would be unsafe; this does not.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
     mount_change(
         "/",

@@ -1,7 +1,9 @@
-//! Digests of disks and putting them back, from outside.
+//! Digests of disks, and putting disks back, through the public interface.
 
 mod filesystems;
 mod properties;
+pub(crate) mod qcow2;
+mod verity;
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -17,7 +19,7 @@ use chv_sandbox::overlay::{
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-/// Bytes that look like nothing in particular, the same each time.
+/// Pseudo-random bytes, the same at each call.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 1_u32;
     std::iter::repeat_with(|| {
@@ -32,7 +34,7 @@ fn identity_of(path: &Path) -> FileIdentity {
     FileIdentity::from(&path.metadata().unwrap())
 }
 
-/// What `sha256sum` says, where there is one.
+/// The digest that `sha256sum` prints, if that program is installed.
 fn sha256sum(path: &Path) -> Option<String> {
     let output = Command::new("sha256sum").arg(path).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
@@ -54,7 +56,7 @@ fn a_digest_is_that_of_all_bytes_however_they_are_reached() {
             assert_eq!(theirs, expected.to_string());
         }
     };
-    // Around a page, a block of the reading, and a chunk of the mapping.
+    // Lengths around those of a page, a block of the reader and a chunk of the mapping.
     let around = |size: usize| [size - 1, size, size + 1];
     let sizes = [vec![0, 1, 63, 64, 65], around(4096).into()];
     let large = [around(256 << 10), around(2 << 20), around(5 << 20)];
@@ -89,7 +91,7 @@ fn a_link_is_followed_to_its_file() {
 }
 
 #[test]
-fn what_is_no_disk_has_no_digest() {
+fn things_that_are_no_disk_have_no_digest() {
     let directory = tempfile::tempdir().unwrap();
     let refusal = |path: &Path| sha256(path, AccessPolicy::PreferMapped).unwrap_err();
 
@@ -103,7 +105,7 @@ fn what_is_no_disk_has_no_digest() {
         assert!(matches!(error, Error::NotRegular { .. }), "{error}");
     }
 
-    // It calls itself empty, and isn't.
+    // The kernel reports a length of 0 for this file, and it has content.
     let error = refusal(Path::new("/proc/version"));
     let change = Change::Length {
         before: 0,
@@ -112,7 +114,7 @@ fn what_is_no_disk_has_no_digest() {
     assert!(matches!(error, Error::Changed { change: c, .. } if c == change));
 }
 
-/// A golden copy of some bytes, and an overlay that differs from it.
+/// A golden copy, and an overlay that differs from it.
 struct Disks {
     directory: TempDir,
     golden: PathBuf,
@@ -139,7 +141,7 @@ impl Disks {
         put_back(&self.golden, &self.overlay)
     }
 
-    /// The error of putting back, after which the overlay must be what it was and nothing else must be left.
+    /// The error of putting back. The overlay must be unchanged, and nothing else may be left.
     fn refusal(&self) -> Error {
         let before = identity_of(&self.overlay);
         let entries = || fs::read_dir(self.directory.path()).unwrap().count();
@@ -166,7 +168,7 @@ fn putting_back_makes_a_new_file_with_the_golden_bytes() {
     );
     let mode = disks.overlay.metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
-    // A process that has the old file open keeps its bytes.
+    // A process that has the old file open keeps the old bytes.
     let mut kept = [0; TAMPERED.len()];
     old.read_exact_at(&mut kept, 0).unwrap();
     assert_eq!(kept, TAMPERED);
@@ -232,7 +234,7 @@ fn a_golden_copy_that_will_not_do_leaves_the_overlay_alone() {
     let error = disks.refusal();
     assert!(matches!(error, Error::NotRegular { .. }), "{error}");
 
-    // Fails only once the copy was begun.
+    // This file fails only after the copy has begun.
     disks.golden = "/proc/version".into();
     let error = disks.refusal();
     assert!(matches!(error, Error::Changed { .. }), "{error}");
@@ -300,7 +302,7 @@ fn holes_stay_holes() {
     let golden = File::create(&disks.golden).unwrap();
     golden.set_len(256 << 20).unwrap();
     golden.write_all_at(&noise(70_000), 100 << 20).unwrap();
-    // Zeros that were written down need no room in the copy.
+    // Zeros that were written need no room in the copy.
     golden.write_all_at(&vec![0; 8 << 20], 150 << 20).unwrap();
     let copied = disks.put_back().unwrap();
     let expected = sha256(&disks.golden, AccessPolicy::ReadOnly).unwrap();
@@ -330,7 +332,7 @@ proptest! {
         let copied = disks.put_back().unwrap();
         prop_assert!(copied.elapsed < Duration::from_secs(60));
         prop_assert!(copied.method == CopyMethod::Reflink || copied.bytes_copied <= length);
-        // Holes stay holes, but for what one filesystem keeps for the tables of a file that another doesn't.
+        // Holes stay holes. The counts of blocks may differ by a filesystem's own tables for the file.
         let blocks = |path: &Path| path.metadata().unwrap().blocks() * 512;
         prop_assert!(blocks(&disks.overlay) <= blocks(&disks.golden) + (64 << 10));
         prop_assert!(fs::read(&disks.overlay).unwrap() == fs::read(&disks.golden).unwrap());

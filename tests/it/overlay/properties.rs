@@ -1,4 +1,4 @@
-//! Whatever was done to a file, its digest is that of its bytes, and a copy of it has the same.
+//! After any sequence of changes to a file, its digest is that of its bytes, and a copy has the same digest.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -10,7 +10,7 @@ use rustix::fs::FallocateFlags;
 
 use super::noise;
 
-/// What is done to a file, in bytes.
+/// A change to a file. Offsets and lengths are in bytes.
 #[derive(Clone, Debug)]
 enum Step {
     Write { at: u64, length: usize },
@@ -31,7 +31,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Does the steps to a file, and to the bytes that it has to have then.
+/// Applies the steps to a file, and returns the bytes that it must have then.
 fn make(path: &Path, steps: &[Step]) -> Vec<u8> {
     let file = File::create(path).unwrap();
     let mut expected: Vec<u8> = Vec::new();
@@ -47,7 +47,7 @@ fn make(path: &Path, steps: &[Step]) -> Vec<u8> {
             Step::Zeros { at, length } => write(at, &vec![0; length], &mut expected),
             Step::Hole { at, length } => {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                // Some file systems have no holes: the same bytes are written there.
+                // On a file system without holes, zeros are written there.
                 if rustix::fs::fallocate(&file, flags, at, length).is_ok() {
                     let end = expected.len().min((at + length) as usize);
                     let at = end.min(at as usize);
@@ -76,7 +76,7 @@ proptest! {
             prop_assert_eq!(hashed.digest, Digest::of(&expected));
             prop_assert_eq!(hashed.length, expected.len() as u64);
         }
-        // The digest of the kernel's fs-verity is of the bytes too, whatever of the file are holes.
+        // The fs-verity digest is also one of the bytes, wherever the file has holes.
         let recorded = record(&path, AccessPolicy::PreferMapped).unwrap().digest;
         let plain = directory.path().join("plain");
         fs::write(&plain, &expected).unwrap();

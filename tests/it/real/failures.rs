@@ -1,4 +1,4 @@
-//! What goes wrong before a guest ever answers, on a real VMM: an error that says what, and nothing left.
+//! Failures before the guest answers, on a real VMM: each has an error that names the cause, and nothing is left.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -19,10 +19,10 @@ use tokio::time::timeout;
 
 use super::{assert_nothing_left, idle_vm, kill, processes_with_files_in, run_root, vmm_binary};
 
-/// A guest that never answers gets this long.
+/// How long the sandbox waits for a guest that never answers.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// What is known to take no time isn't held up by any limit on the guest.
+/// A limit that must not matter: errors that are known at once are not delayed by a limit on the guest.
 const LONG: Duration = Duration::from_secs(600);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +63,7 @@ async fn a_file_that_is_missing_is_named() {
 async fn a_guest_that_never_answers_is_given_up() {
     let Some(rig) = Rig::new() else { return };
     let mut machine = rig.start(SILENCE).await.unwrap();
-    // The slot is empty after each, so that the next one can be tried.
+    // A boot that fails leaves the VMM without a VM, so the next one can be tried.
     for _ in 0..2 {
         let started = Instant::now();
         let error = machine
@@ -88,7 +88,7 @@ async fn a_guest_that_only_writes_to_its_console_fills_no_disk_and_holds_nothing
         kernel: idle_vm::flooding_kernel(rig.folder()),
         ..idle_vm::shape(rig.folder())
     };
-    // Not before more was written than is kept.
+    // First wait until the guest has written more than the log keeps.
     let cut = async {
         while !fs::read_to_string(&log).unwrap().contains("left out]") {
             tokio::task::yield_now().await;
@@ -101,7 +101,7 @@ async fn a_guest_that_only_writes_to_its_console_fills_no_disk_and_holds_nothing
     assert!(fs::metadata(&log).unwrap().len() <= LIMIT);
     assert!(machine.console_tail().ends_with("xxxx"));
 
-    // It floods on, and the VMM still does what it is asked.
+    // The guest keeps writing, and the VMM still answers its API.
     machine.pause().await.unwrap();
     machine.delete().await.unwrap();
     let mut impatient = rig.start(SILENCE).await.unwrap();
@@ -137,7 +137,8 @@ async fn a_sandbox_whose_guest_never_answers_fails_and_leaves_nothing() {
     assert_eq!(sandbox.state().wire(), WireState::NotBooted);
 }
 
-/// The guest never answers, and the boot is not polled again once its VM runs, as in a `select!` of an agent.
+/// The guest never answers, and the future of the boot is not polled again once its VM runs, as in a `select!` of an
+/// agent.
 #[test]
 #[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
 fn a_shutdown_ends_a_boot_that_is_held_and_not_polled() {
@@ -171,14 +172,14 @@ fn a_shutdown_ends_a_boot_that_is_held_and_not_polled() {
     }
 }
 
-/// Whether a process has something of this name open.
+/// Whether a process has a file of this name open.
 fn has_open(pid: u32, name: &str) -> bool {
     let open = fs::read_dir(format!("/proc/{pid}/fd"));
     let mut open = open.into_iter().flatten().flatten();
     open.any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link.ends_with(name)))
 }
 
-/// The VMM is killed as soon as it says how far it has come.
+/// The test kills the VMM as soon as an event tells how far the boot has come.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
 async fn a_vmm_that_dies_during_a_boot_is_noticed_at_every_step() {
@@ -237,7 +238,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// A sandbox whose guest has so long to answer, which it never does.
+    /// A sandbox that waits this long for its guest, which never answers.
     fn sandbox(&self, limit: Duration) -> ChvSandbox {
         let shape = idle_vm::shape(self.folder());
         let scaffold = ScaffoldOrigin::new(shape.kernel, self.disk(DiskRole::Root).origin)
@@ -291,7 +292,7 @@ impl Rig {
     }
 }
 
-/// The error with all its causes.
+/// The error with all its causes, in one line.
 fn said(error: &(dyn std::error::Error + 'static)) -> String {
     let texts: Vec<_> = Causes(error).iter().map(ToString::to_string).collect();
     texts.join(": ")

@@ -1,4 +1,4 @@
-//! A VM of the idle kernel, for what needs no guest that answers.
+//! A VM that runs the idle kernel, for tests that need no guest that answers.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use chv_sandbox::compat::probe::idle_kernel;
 
 pub(super) const MEMORY: u64 = 64 << 20;
 
-/// A VM with one CPU, a writable disk and a vsock device, whose files are in `folder`.
+/// The configuration of a VM with one CPU, a writable disk and a vsock device, whose files are in `folder`.
 pub(super) fn config(folder: &Path) -> VmConfig {
     let disk = folder.join("disk.img");
     File::create(&disk).unwrap().set_len(1 << 20).unwrap();
@@ -37,7 +37,7 @@ pub(super) fn config(folder: &Path) -> VmConfig {
     }
 }
 
-/// The same as a machine has it.
+/// The same VM as the shape of a machine.
 pub(super) fn shape(folder: &Path) -> VmShape {
     VmShape {
         kernel: kernel(folder).into(),
@@ -49,11 +49,11 @@ pub(super) fn shape(folder: &Path) -> VmShape {
     }
 }
 
-/// Lets a machine's VMM make all of its files in `folder`.
+/// Lets the VMM of a machine make all of its files in `folder`.
 pub(super) fn files(folder: &Path) -> FurtherFiles {
     FurtherFiles {
         writes: vec![folder.to_owned()],
-        // More than any memory here.
+        // More than any VM here has.
         largest: 64 << 30,
         ..FurtherFiles::default()
     }
@@ -72,19 +72,20 @@ fn kernel(folder: &Path) -> String {
     utf8(&kernel)
 }
 
-/// A kernel that writes the letter x to the serial port for ever.
+/// Writes a kernel that writes the letter x to the serial port without end.
 pub(super) fn flooding_kernel(folder: &Path) -> PathBuf {
     // mov dx, 0x3f8; mov al, 'x'; out dx, al; and a jump back to the `out`.
     const CODE: [u8; 9] = [0x66, 0xba, 0xf8, 0x03, 0xb0, b'x', 0xee, 0xeb, 0xfd];
     kernel_of(&CODE, &folder.join("flooding-kernel"))
 }
 
-/// A kernel that writes L to the first byte of memory and H to the byte at 4 GiB, and then, again and again, both as it
-/// reads them back, and a newline, to the serial port.
+/// Writes a kernel that stores L in the first byte of memory and H in the byte at 4 GiB, and then repeatedly reads both
+/// and writes them, with a newline, to the serial port.
 pub(super) fn two_regions_kernel(folder: &Path) -> PathBuf {
     #[rustfmt::skip]
     const CODE: [u8; 156] = [
-        // Page tables (PAE, pages of 2 MiB) at 0x300000: cleared; the first 16 MiB as they are; 3 GiB shows 4 GiB.
+        // Page tables at 0x300000 (PAE, pages of 2 MiB), cleared first. They map the first 16 MiB to themselves, and 3
+        // GiB to 4 GiB.
         0xbf, 0x00, 0x00, 0x30, 0x00, // mov edi, 0x300000
         0x31, 0xc0, // xor eax, eax
         0xb9, 0x00, 0x0c, 0x00, 0x00, // mov ecx, 0xc00
@@ -118,9 +119,9 @@ pub(super) fn two_regions_kernel(folder: &Path) -> PathBuf {
     kernel_of(&CODE, &folder.join("two-regions-kernel"))
 }
 
-/// The idle kernel with other code.
+/// Writes the idle kernel with other code.
 fn kernel_of(code: &[u8], path: &Path) -> PathBuf {
-    // Where the code begins, and where its length stands, in the file and in memory.
+    // Where the code begins, and where the program header has its lengths in the file and in memory.
     const CODE_OFFSET: usize = 0x1000;
     const LENGTHS: [usize; 2] = [64 + 32, 64 + 40];
     let mut elf = idle_kernel::bytes();

@@ -1,5 +1,5 @@
-//! Machines that are reverted to a snapshot whose guest can't answer: its memory is mapped, copied or read by its path, and
-//! everything but the guest agrees.
+//! Reverts machines to a snapshot whose guest can't answer. Its memory is mapped, copied or read by its path, and all
+//! checks but those of the guest agree.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use tempfile::tempdir;
 
 use super::{assert_nothing_left, idle_vm, patient, say, vmm_config};
 
-/// A snapshot of a VM, and what it was made of.
+/// A snapshot of a VM, and the files that it was made from.
 struct Taken {
     vmm: VmmConfig,
     shape: VmShape,
@@ -29,7 +29,8 @@ struct Taken {
 }
 
 impl Taken {
-    /// Boots a VM of `shape`, and takes its snapshot once its console ends as `ready` wants. `None`: it never did.
+    /// Boots a VM of `shape`, and takes its snapshot once `ready` accepts the end of its console. Returns `None` if
+    /// that never happens.
     async fn take(
         folder: &Path,
         vmm: VmmConfig,
@@ -96,7 +97,7 @@ impl Taken {
     }
 }
 
-/// Waits until the console ends as `wanted`; whether it did.
+/// Waits until `wanted` accepts the end of the console. Returns whether it did.
 async fn until(machine: &Machine, wanted: impl Fn(&str) -> bool) -> bool {
     let deadline = Instant::now() + patient(Duration::from_secs(5));
     while !wanted(&machine.console_tail()) {
@@ -158,7 +159,7 @@ async fn a_machine_is_reverted_with_its_memory_from_each_source() {
     assert_nothing_left(folder.path());
 }
 
-/// The lower region of a guest's memory has 3 GiB, so this guest has a second one.
+/// The lower region of a guest's memory has 3 GiB, so a guest of this size has a second region.
 const TWO_REGIONS_MIB: u64 = 3072 + 64;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,11 @@
-//! The tier that needs a real VMM, named by `CLOUD_HYPERVISOR`, and KVM.
+//! The tests that need KVM and a real VMM, which `CLOUD_HYPERVISOR` names.
 //!
-//! [`native`], [`memory`] and [`failures`] need no guest that answers: they boot kernels of a few bytes. [`cycle`] boots a packed
-//! image, named by `CHV_SANDBOX_IMAGE`. What can't run says so and passes.
+//! [`native`], [`memory`], [`failures`], [`qcow2`] and [`tap`] need no guest that answers: they boot kernels of a few
+//! bytes. [`cycle`] boots a packed image, which `CHV_SANDBOX_IMAGE` names. A test that can't run says so and passes.
 
 #![expect(
     clippy::print_stdout,
-    reason = "what a real VMM took and said is of interest"
+    reason = "the output has the times and answers of a real VMM"
 )]
 
 mod cycle;
@@ -29,7 +29,7 @@ use chv_sandbox::vmm::VmmConfig;
 
 pub(crate) use nested_state::environment as snapshot_environment;
 
-/// The real VMM, if one is named and can run here; says so if not.
+/// The real VMM, if `CLOUD_HYPERVISOR` names one and it can run here. Otherwise says why not, and returns `None`.
 pub(crate) fn vmm_binary() -> Option<PathBuf> {
     let Some(binary) = env::var_os("CLOUD_HYPERVISOR") else {
         skipped("CLOUD_HYPERVISOR names no VMM");
@@ -48,13 +48,13 @@ pub(crate) fn skipped(why: impl fmt::Display) {
     say(format!("{test} was skipped: {why}"));
 }
 
-/// Says something past the test harness, which keeps back what a test prints that passes.
+/// Writes to standard error directly: the test harness captures what a passing test prints.
 fn say(what: impl fmt::Display) {
-    // There is nobody left to tell that nobody can be told.
+    // There is no other place to report a failure of standard error.
     let _ = writeln!(io::stderr(), "{what}");
 }
 
-/// The real VMM, run below `folder`, and able to take snapshots.
+/// The configuration of the real VMM, run below `folder` and able to take snapshots.
 async fn vmm_config(folder: &Path) -> Option<VmmConfig> {
     let binary = vmm_binary()?;
     Some(VmmConfig {
@@ -69,8 +69,8 @@ fn run_root(folder: &Path) -> PathBuf {
     folder.join("run")
 }
 
-/// Neither a run directory nor a process is left of any VMM that ran below `folder`. One that was dropped has been
-/// killed, and may take a moment to die.
+/// Checks that neither a run directory nor a process is left of any VMM that ran below `folder`. A VMM that was dropped
+/// has been killed, and may take a moment to end.
 fn assert_nothing_left(folder: &Path) {
     let run_root = run_root(folder);
     let deadline = Instant::now() + patient(Duration::from_secs(5));
@@ -89,8 +89,8 @@ fn assert_nothing_left(folder: &Path) {
     }
 }
 
-/// The processes, this one aside, that have files open in `folder`, or the sockets that were made there: a VMM has its
-/// api-socket, whatever became of its name.
+/// The processes, without this one, that have files in `folder` open or sockets that were bound there. A VMM is found
+/// by its api-socket even if the socket's name was removed.
 pub(crate) fn processes_with_files_in(folder: &Path) -> Vec<u32> {
     let sockets = fs::read_to_string("/proc/net/unix").unwrap();
     let sockets = sockets.lines().filter_map(|line| {
@@ -118,7 +118,7 @@ fn kill(pid: u32) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
-/// `limit`, multiplied by `CHV_SANDBOX_PATIENCE`: emulated machines need 10 or so.
+/// `limit`, multiplied by `CHV_SANDBOX_PATIENCE`. Emulated machines need a factor of about 10.
 fn patient(limit: Duration) -> Duration {
     limit * patience()
 }

@@ -14,7 +14,7 @@ use tempfile::tempdir;
 
 use super::nested_state::grants;
 use super::{assert_nothing_left, idle_vm, vmm_config};
-use crate::expected::same_kind;
+use crate::compat::probe::expected::same_kind;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
@@ -64,7 +64,7 @@ async fn a_vm_lives_is_reverted_and_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
-async fn what_a_state_does_not_allow_is_an_error_of_its_own() {
+async fn calls_that_a_state_does_not_allow_have_errors_of_their_own() {
     use ErrorKind::{AlreadyCreated, NotCreated, WrongState};
     use Operation::{VmBoot, VmCounters, VmCreate, VmInfo, VmPause, VmResume, VmShutdown};
 
@@ -103,7 +103,7 @@ async fn what_a_state_does_not_allow_is_an_error_of_its_own() {
     assert_nothing_left(folder.path());
 }
 
-/// Sends what goes well, and prints what it took.
+/// Sends a request that must succeed, and prints the time that it took.
 pub(super) async fn send<T>(client: &Client, request: Request<T>) -> T {
     let operation = request.operation().to_string();
     let started = Instant::now();

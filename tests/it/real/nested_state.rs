@@ -1,4 +1,4 @@
-//! Help for a machine whose KVM has no nested state to give, so that a VMM can't take a snapshot there.
+//! Makes snapshots possible on a machine whose KVM can't give the state of nested virtualisation.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,9 +14,11 @@ use tokio::sync::OnceCell;
 
 use super::{idle_vm, say};
 
-/// The VMM's environment with which it can take snapshots on this machine: nothing, if its KVM is whole.
+/// The environment variables with which the VMM can take snapshots on this machine. There are none if its KVM can give
+/// all state.
 ///
-/// `CLOUD_HYPERVISOR_PRELOAD` decides, if it is set. Else it is tried once, and a library is built that helps.
+/// `CLOUD_HYPERVISOR_PRELOAD` decides, if it is set. Otherwise this function tries a snapshot once, and builds a
+/// library that answers in KVM's place if it fails.
 pub(crate) async fn environment(binary: &Path) -> Vec<(OsString, OsString)> {
     static LIBRARY: OnceCell<Option<OsString>> = OnceCell::const_new();
     let find = || async {
@@ -24,7 +26,7 @@ pub(crate) async fn environment(binary: &Path) -> Vec<(OsString, OsString)> {
             return Some(library);
         }
         let refused = snapshot(binary, Vec::new()).await.err()?;
-        // A backtrace may follow.
+        // A backtrace may follow this text.
         let text = refused.messages().join(": ");
         let text = text.lines().next().unwrap_or_default();
         assert!(
@@ -67,7 +69,7 @@ async fn snapshot(binary: &Path, env: Vec<(OsString, OsString)>) -> Result<(), E
         .unwrap();
     let client = vmm.client();
     client
-        // Older releases ignore the type of an image, and find it out.
+        // Older releases ignore the type of an image, and detect it.
         .send(api::vm_create(&idle_vm::config(folder.path())).unchecked())
         .await?;
     client.send(api::vm_boot()).await?;
@@ -80,12 +82,12 @@ async fn snapshot(binary: &Path, env: Vec<(OsString, OsString)>) -> Result<(), E
     taken
 }
 
-/// Builds the library among what else was built for the tests.
+/// Builds the library in the folder of the other build outputs.
 fn build() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(folder).unwrap();
     let library = folder.join("nested_state.so");
-    // Under a name of its own first: another run may have the library loaded.
+    // The compiler writes to another name first, because another run may have the library loaded.
     let fresh = folder.join(format!("nested_state.{}.so", std::process::id()));
     let mut compiler = Command::new("cc")
         .args(["-x", "c", "-shared", "-fPIC", "-O1", "-o"])

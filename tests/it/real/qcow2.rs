@@ -13,9 +13,9 @@ use chv_sandbox::overlay::{self, AccessPolicy};
 use tempfile::tempdir;
 
 use super::{assert_nothing_left, idle_vm, vmm_config};
-use crate::qcow2_image::Image;
+use crate::overlay::qcow2::image::Image;
 
-/// Opened, paused, kept, restored: the overlay has the bytes of its origin all the time, because it is of version 2.
+/// The overlay keeps its bytes while it is opened, paused and restored, because the image is of version 2.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
 async fn a_qcow2_overlay_keeps_its_digest_across_reverts() {

@@ -1,4 +1,4 @@
-//! A network device by an open tap, sent to a real VMM with the request.
+//! A network device on an open tap, which is passed to a real VMM with the request.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -33,7 +33,7 @@ async fn a_tap_passes_a_recorder() {
     let Some((folder, vmm, tap)) = vmm_and_tap().await else {
         return;
     };
-    // Not in the VMM's folder, which has to be empty in the end.
+    // A folder outside the VMM's, which has to be empty in the end.
     let own = tempdir().unwrap();
     let options = RecorderOptions::new(vmm.client().address().clone(), own.path().join("s"));
     let recorder = Recorder::start(options).await.unwrap();
@@ -51,11 +51,11 @@ async fn a_tap_passes_a_recorder() {
     assert_nothing_left(folder.path());
 }
 
-/// A VMM with its folder, and a tap; `None` if there can't be both here.
+/// A VMM with its folder, and a tap; `None` if this machine can't have both.
 async fn vmm_and_tap() -> Option<(TempDir, Vmm, File)> {
     let folder = tempdir().unwrap();
     let mut config = vmm_config(folder.path()).await?;
-    // v51.2 asks for the tap by its name, which another network namespace doesn't know.
+    // v51.2 asks for the tap by its name, and another network namespace doesn't know that name.
     config.confinement.without = vec![Layer::Namespaces];
     match open_tap() {
         Ok(tap) => {
@@ -88,18 +88,18 @@ async fn boot_and_add(client: &Client, folder: &Path, tap: File) {
     let info = client.send(api::vm_info()).await.unwrap();
     let nets = info.config.net.unwrap();
     assert_eq!(nets.len(), 1);
-    // Its own descriptor of it, not ours. Without one the VMM would have made a tap itself.
+    // The VMM has a descriptor of its own for the tap. Without the passed descriptor it would have made a tap itself.
     assert_eq!(nets[0].fds.as_ref().map(Vec::len), Some(1), "{nets:?}");
 }
 
-/// A tap that is gone when its last descriptor is closed. The kernel chooses its name.
+/// Opens a tap that goes away when its last descriptor is closed. The kernel chooses its name.
 fn open_tap() -> io::Result<File> {
     let tap = OpenOptions::new()
         .read(true)
         .write(true)
         .open("/dev/net/tun")?;
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-    // SAFETY: zero is a value of each of its fields.
+    // SAFETY: each field may be zero.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: this request reads and writes an `ifreq`, which outlives the call.

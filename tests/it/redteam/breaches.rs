@@ -1,4 +1,4 @@
-//! Each probe fails where what it looks for is there, and its evidence says what was seen.
+//! Each probe fails where the breach that it looks for is there, and its evidence says what the probe saw.
 
 use std::collections::BTreeSet;
 
@@ -9,20 +9,20 @@ use super::guest::{Guest, Leak};
 use super::sandbox::{Fault, PlayedSandbox, PlayedSubstrate, Telling};
 use super::{all, plan, plan_of, report_on};
 
-/// What of a sandbox leaks.
+/// A defect of a sandbox.
 #[derive(Clone, Copy)]
 enum Broken {
     Guest(Leak),
     Sandbox(Fault),
-    /// It has a tool of this name that it should not have.
+    /// The sandbox has a tool of this name that it should not have.
     Tool(&'static str),
-    /// Its resets find no lie.
+    /// The sandbox's resets find no lie.
     Blind,
 }
 
 use Broken::{Blind, Guest as In, Sandbox as Of, Tool};
 
-/// For each probe what it has to find, and a part of its evidence.
+/// A defect for each probe, and a part of the evidence that the probe must give for it.
 const BREACHES: &[(&str, Broken, &str)] = &[
     ("marker_file", In(Leak::Marker("file")), "chv-"),
     ("marker_process", In(Leak::Marker("process")), "chv-"),
@@ -190,7 +190,7 @@ async fn try_one(probe: &str, broken: Broken) -> ProbeReport {
 }
 
 #[tokio::test]
-async fn each_probe_fails_where_what_it_looks_for_is_there() {
+async fn each_probe_fails_where_its_breach_is_there() {
     for (probe, broken, expected) in BREACHES {
         let report = try_one(probe, *broken).await;
         let Verdict::Failed { evidence } = &report.verdict else {

@@ -1,5 +1,5 @@
-//! A guest that plays `sh`: it reads which probe a script is of, and answers as the script would where nothing leaks, but for
-//! what it is told to leak.
+//! A scripted guest in the place of `sh`: it reads from a script which probe the script belongs to, and answers as the
+//! script would in a guest without leaks, except for the leak that it is told to have.
 
 use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
@@ -10,10 +10,10 @@ use chv_sandbox::sandbox::{StubRun, StubSandbox, ToolOutcome};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-/// What a guest leaks.
+/// A leak of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leak {
-    /// A marker is seen by this channel, by the script itself.
+    /// The script itself sees a marker through this channel.
     Marker(&'static str),
     /// Each dispatch leaves 8 MiB in use.
     Memory,
@@ -33,15 +33,15 @@ pub(super) enum Leak {
     Unfinished(&'static str),
     /// What the script of a time bomb writes appears in the next tool's standard error.
     LateOutput,
-    /// A result that a tool writes is taken for the tool's own.
+    /// The guest takes a result that a tool has written for the tool's own result.
     Forgery,
-    /// A signal is told as an exit code.
+    /// The guest reports a signal as an exit code.
     SignalAsCode,
     /// Part of an output is lost.
     LostOutput,
 }
 
-/// A guest, whose state no reset brings back.
+/// A guest whose state no reset brings back.
 #[derive(Clone)]
 pub(super) struct Guest {
     leak: Option<Leak>,
@@ -53,11 +53,11 @@ struct State {
     dispatches: i64,
     last_marker: Option<String>,
     late: Option<String>,
-    /// Each script that was run, by the name of its probe.
+    /// The script of each probe that was run, by the probe's name.
     scripts: HashMap<String, String>,
 }
 
-/// What is written, and how the tool ends.
+/// The output of a script, and how the tool ends.
 struct Answer {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
@@ -79,7 +79,7 @@ impl Guest {
         }
     }
 
-    /// Each script that was run, by the name of its probe.
+    /// The script of each probe that was run, by the probe's name.
     pub(super) fn scripts(&self) -> HashMap<String, String> {
         self.state.lock().unwrap().scripts.clone()
     }
@@ -190,7 +190,7 @@ impl Guest {
         lines
     }
 
-    /// Runs a script that writes forgeries, with this machine's `sh`.
+    /// Runs a script that writes forgeries with this machine's `sh`.
     fn run_here(&self, script: &str) -> Answer {
         let output = Command::new("sh").args(["-c", script]).output().unwrap();
         let (mut stdout, stderr) = (output.stdout, output.stderr);

@@ -1,7 +1,6 @@
 //! `redteam`: every probe passes where nothing leaks, and fails where what it looks for is there.
 
 mod breaches;
-mod cli;
 mod guest;
 mod passing;
 mod report;
@@ -16,7 +15,7 @@ use tokio::sync::watch;
 use guest::Guest;
 use sandbox::{PlayedSandbox, PlayedSubstrate};
 
-/// How many dispatches look for markers here.
+/// The number of dispatches that look for markers in these tests.
 const DISPATCHES: u64 = 12;
 
 /// A plan for sandboxes with this guest, whose resets are verified and find every lie.
@@ -34,13 +33,13 @@ fn plan_of(make: impl Fn() -> PlayedSandbox + Send + Sync + 'static) -> Plan {
     plan
 }
 
-/// Tries all probes of a plan. It is never told to stop.
+/// Runs all probes of a plan, without a stop.
 async fn all(plan: Plan) -> RedteamReport {
     let (_go_on, stop) = watch::channel(false);
     attack(&Arc::new(plan), &Arc::new(Progress::default()), stop).await
 }
 
-/// The report of a guest that lets some things happen.
+/// The report of one probe on this guest.
 async fn report_on(guest: Guest, probe: &str) -> RedteamReport {
     all(plan(guest).only(&[probe]).unwrap()).await
 }

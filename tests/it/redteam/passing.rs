@@ -1,4 +1,4 @@
-//! Where nothing leaks each probe passes, and what can't be tried is skipped.
+//! Each probe passes where nothing leaks, and is skipped where it can't be tried.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -128,7 +128,7 @@ async fn one_dispatch_finds_no_marker() {
 }
 
 #[tokio::test]
-async fn what_the_image_cannot_try_is_skipped() {
+async fn probes_that_the_image_cannot_try_are_skipped() {
     let report = report_on(
         Guest::with(Leak::Cannot("network_connect")),
         "network_connect",

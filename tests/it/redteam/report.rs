@@ -16,7 +16,7 @@ async fn example() -> RedteamReport {
 }
 
 #[tokio::test]
-async fn what_is_written_is_read_back() {
+async fn a_written_report_is_read_back() {
     let report = example().await;
     let json = serde_json::to_vec_pretty(&report).unwrap();
     assert_eq!(RedteamReport::from_json(&json).unwrap(), report);

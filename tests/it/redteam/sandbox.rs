@@ -1,4 +1,4 @@
-//! A sandbox on the stub, whose resets are told as verified, and which misbehaves where it is told to.
+//! A sandbox on the stub that reports its resets as verified, and misbehaves as it is told.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,15 +21,15 @@ pub(super) enum Fault {
     Unverified,
     /// The reset of this number, from 1, diverges.
     DivergesAt(u64),
-    /// It keeps 2 MiB of each output.
+    /// The sandbox keeps 2 MiB of each output.
     KeepsTooMuch,
-    /// It gives each command the answer of the one before it, if both have the same id.
+    /// The sandbox gives each command the answer of the one before it, if both have the same id.
     MixesCommands,
-    /// It shows the guest's words as they are.
+    /// The sandbox does not escape control characters in the guest's text.
     ShowsControlCharacters,
     /// It takes tools after a reset that diverged.
     TakesToolsWhenHalted,
-    /// It answers no tool with this word in its script.
+    /// The sandbox does not answer a tool whose script has this word.
     AnswersNot(&'static str),
     /// The tools of these numbers, from 1, give no answer.
     Loses(&'static [u64]),
@@ -176,7 +176,7 @@ fn diverged(outcome: chv_sandbox::sandbox::ResetOutcome) -> Error {
     }))
 }
 
-/// Tells every lie to a sandbox that finds each, or none.
+/// Stages every lie for a sandbox that finds all lies, or none.
 pub(super) struct PlayedSubstrate {
     pub(super) finds: bool,
 }
@@ -200,7 +200,7 @@ impl Substrate for PlayedSubstrate {
     }
 }
 
-/// Tells a lie as it is told to.
+/// Stages lies at this moment. Telling one gives this result, and the sandbox has this fault.
 pub(super) struct Telling {
     pub(super) fault: Option<Fault>,
     pub(super) moment: Moment,

@@ -1,4 +1,4 @@
-//! The agent of `examples/agent.rs`: on a VMM that is scripted, and with every error that it may meet.
+//! The agent of `examples/agent.rs`, on a scripted VMM and with every error that it may meet.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -32,7 +32,7 @@ async fn it_runs_each_job_in_a_clean_sandbox() {
     scene.assert_machine_is_empty();
 }
 
-/// A stub that fails as it is told, and notes what it is asked for.
+/// A stub that fails as it is told, and records the calls that it receives.
 #[derive(Default)]
 struct Failing {
     stub: StubSandbox,

@@ -1,8 +1,9 @@
-//! An agent that is killed with SIGKILL at any moment: nothing of it runs on, and a start with the same configuration works
-//! without any cleaning by hand, and touches nothing that isn't the library's.
+//! Agents that are killed with SIGKILL at any moment: nothing of a killed agent runs on, and a start with the same
+//! configuration works without cleaning by hand and touches no file that isn't the library's.
 //!
-//! The agent is this test binary again, whose test [`agent`] boots, runs tools, moves files, resets, mints and shuts down until
-//! it is killed. Its VMMs are on the stage of the test that kills it. `CHV_SANDBOX_KILLS` says how many agents die.
+//! The agent is this test binary again, whose test [`agent`] boots, runs tools, moves files, resets, mints and shuts
+//! down until it is killed. The stand-ins of its VMMs belong to the test that kills it. `CHV_SANDBOX_KILLS` says how
+//! many agents die.
 
 use std::env;
 use std::fs;
@@ -23,15 +24,15 @@ use super::hanging::Vmms;
 use super::stage::Stage;
 use super::{PATIENCE, Scene, assert_echoed, echo, invocation};
 
-/// How many agents die, unless the variable says so.
+/// The number of agents that die, unless the variable sets another.
 const KILLS: u64 = 20;
 
-/// The longest that an agent lives once it has begun: as long as a round of its work takes.
+/// The longest time in milliseconds that an agent lives once it has begun: about as long as one round of its work.
 const LONGEST: u64 = 600;
 
 const VARIABLES: [&str; 4] = ["AGENT_STAGE", "AGENT_RUN_ROOT", "AGENT_SCENE", "AGENT_VMMS"];
 
-/// What the agent does, over and over.
+/// The work of the agent, over and over.
 async fn work(scene: &Path, config: SandboxConfig, source: VmmSource) {
     let sandbox = ChvSandbox::with_vmm(config, source.clone()).unwrap();
     fs::write(scene.join("local"), "to be pushed").unwrap();
@@ -87,7 +88,7 @@ fn source(stage: &Path, run_root: &Path) -> VmmSource {
     VmmSource::Spawn(Stage::config_at(stage, run_root, &executable))
 }
 
-/// An agent that has begun.
+/// Starts an agent, and waits until it has begun.
 fn start(scene: &Scene, stage: &Stage, vmms: &str) -> Child {
     let (socket, run_root) = stage.place();
     let mut agent = Command::new(env::current_exe().unwrap())
@@ -113,7 +114,7 @@ fn start(scene: &Scene, stage: &Stage, vmms: &str) -> Child {
     agent
 }
 
-/// Things in the run root that look like the library's, and aren't.
+/// Entries of the run root whose names look like the library's, and which belong to others.
 struct Foreign {
     names: Vec<PathBuf>,
     canary: PathBuf,
@@ -155,14 +156,14 @@ impl Foreign {
     }
 }
 
-/// Agents die one after the other, each somewhere in its work; after each a new one begins at once.
+/// Agents die one after the other, each at a random moment of its work; the next one begins at once.
 #[test]
 fn at_any_moment() {
     let kills = env::var("CHV_SANDBOX_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     let runtime = Runtime::new().unwrap();
     let places = Places {
         serving: Place::new(runtime.block_on(Scene::minted())),
-        // A mint changes what its guest remembers.
+        // A mint changes the state of its scene's guest.
         minting: Place::new(Scene::new()),
     };
     let mut random = fastrand::Rng::with_seed(17);
@@ -173,7 +174,7 @@ fn at_any_moment() {
             _ => &places.serving,
         };
         let mut agent = start(&place.scene, &place.stage, vmms);
-        // The moment is what is tried; there is nothing to wait for.
+        // The random moment is what the test tries, so there is no event to wait for.
         std::thread::sleep(Duration::from_millis(random.u64(..LONGEST)));
         assert!(
             agent.try_wait().unwrap().is_none(),
@@ -195,7 +196,7 @@ struct Places {
     minting: Place,
 }
 
-/// Where agents work, one after the other.
+/// A place in which agents work one after the other.
 struct Place {
     scene: Scene,
     stage: Stage,
@@ -213,7 +214,7 @@ impl Place {
         }
     }
 
-    /// A sandbox of the same configuration boots, is reset, and shut down.
+    /// Checks that a sandbox of the same configuration boots, is reset and is shut down.
     async fn boots_again(&self, kill: u64) {
         let sandbox = self.stage.sandbox(Vmms::Fresh(1).config(&self.scene));
         sandbox.boot().await.unwrap();
@@ -222,7 +223,7 @@ impl Place {
         timeout(PATIENCE, sandbox.shutdown()).await.unwrap();
     }
 
-    /// A golden snapshot is made where one was unfinished.
+    /// Mints a golden snapshot where a killed agent left an unfinished one.
     async fn mints_again(&self) {
         let into = self.scene.path("minted");
         if into.join("manifest.json").exists() {
@@ -236,7 +237,7 @@ impl Place {
         fs::remove_dir_all(&into).unwrap();
     }
 
-    /// No VMM of any agent runs, and there is nothing in the run root but what was there before.
+    /// Checks that no VMM of any agent runs, and that the run root has only the entries that it had before.
     fn assert_nothing_runs(&self) {
         let deadline = Instant::now() + PATIENCE;
         while let Some(vmm) = self.stage.running().first() {

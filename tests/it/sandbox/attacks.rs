@@ -1,5 +1,5 @@
-//! What a VMM, or the guest that has taken it over, does to keep what a reset is to revert, to pass for something else, or
-//! to delay the reset. None ends verified falsely, each ends within its limit.
+//! Attacks by a VMM, or by a guest that has taken it over: it tries to keep state that a reset is to revert, to pass
+//! for another VMM, or to delay the reset. No reset is verified falsely, and each ends within its limit.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -20,7 +20,7 @@ use super::spares::Cast;
 use super::vmm::lock;
 use super::{PATIENCE, Scene, assert_echoed, assert_halted, chain, echo, flip_a_bit, told};
 
-/// What serves after a reset that finds so many spares.
+/// The kind of VMM that serves after a reset which finds this number of spares.
 fn used_with(spares: u32) -> VmmUsed {
     match spares {
         0 => VmmUsed::New,
@@ -33,7 +33,7 @@ async fn reset(cast: &Cast) -> Result<Reset, Error> {
     reset.await.expect("the reset ends in time")
 }
 
-/// The reset was a divergence of the disks, with evidence.
+/// Checks that the reset failed with a divergence of the disks and kept evidence.
 async fn assert_disks_diverged(cast: Cast, result: Result<Reset, Error>, what: &str) {
     let error = result.expect_err(what);
     assert_eq!(
@@ -71,8 +71,8 @@ async fn a_vmm_that_served_is_asked_nothing_and_keeps_nothing() {
     }
 }
 
-/// The documentation of [`Strategy::InPlace`] says: "A guest that has taken over its VMM can answer every question of a reset
-/// as it likes, and keep its memory: no check can find that."
+/// As the documentation of [`Strategy::InPlace`] says, a guest that has taken over its VMM can answer every question of
+/// a reset as it likes and keep its memory, and no check can find that.
 #[tokio::test]
 async fn in_place_no_check_finds_a_vmm_that_only_says_that_it_restored_something() {
     let scene = Scene::minted().await;
@@ -94,7 +94,7 @@ async fn in_place_no_check_finds_a_vmm_that_only_says_that_it_restored_something
     stage.assert_empty();
 }
 
-/// Has the scene's sandboxes wait for an hour at each step of an orderly shutdown.
+/// Gives the scene's sandboxes a limit of an hour for each step of an orderly shutdown.
 fn wait_for_an_hour(scene: &mut Scene) {
     let hour = Duration::from_secs(3600);
     scene.limits = scene.limits.vmm_shutdown(hour).vmm_terminate(hour);
@@ -139,13 +139,13 @@ async fn a_vmm_that_has_stopped_itself_delays_no_reset() {
         let reset = reset(&cast).await.unwrap();
         assert_eq!(reset.outcome().report.vmm, Some(used_with(spares)));
         assert!(!served.runs());
-        // Neither does it delay a shutdown.
+        // A stopped VMM does not delay a shutdown either.
         cast.stage.serving().stop();
         cast.leaves_nothing().await;
     }
 }
 
-/// The same for the VMM that is to serve: it is waited for no longer than any call.
+/// The same for the VMM that is to serve next: the reset waits for it no longer than for any call.
 #[tokio::test]
 async fn a_spare_that_has_stopped_itself_is_refused_in_time() {
     let mut scene = Scene::minted().await;
@@ -172,7 +172,7 @@ fn map(path: &Path) -> MmapMut {
     let file = OpenOptions::new().read(true).write(true).open(path);
     // SAFETY: nothing refers to the bytes; they are read and written one by one.
     let mut map = unsafe { MmapMut::map_mut(&file.unwrap()) }.unwrap();
-    // The page is dirty from now on: a later write moves no timestamp.
+    // The page is dirty from now on, so a later write through the mapping changes no timestamp.
     map[0x100] = map[0x100].wrapping_add(0);
     map
 }
@@ -196,7 +196,7 @@ async fn a_spare_whose_disk_was_mapped_before_it_waited_is_found_out() {
     assert_disks_diverged(cast, result, "a write through a map").await;
 }
 
-/// Puts back what `write` has moved.
+/// Runs `write`, and restores the file's timestamps.
 fn with_times_put_back(path: &Path, write: impl FnOnce(&Path)) {
     let modified: SystemTime = fs::metadata(path).unwrap().modified().unwrap();
     write(path);
@@ -216,14 +216,15 @@ async fn a_spare_whose_disk_has_its_timestamp_put_back_is_found_out() {
     }
 }
 
-/// Changes a file all the time, and never to what it was, until it is dropped.
+/// A thread that changes a file without pause until this is dropped. The file never has its original content.
 struct Restless {
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Restless {
-    /// `changes` are made in turn, of a file of this length with this byte in its middle.
+    /// Starts the thread, which makes `changes` in turn. Each gets the file, its original length, and the byte that was
+    /// in its middle.
     fn begin(path: &Path, changes: &'static [fn(&File, u64, u8)]) -> Restless {
         let file = OpenOptions::new().read(true).write(true).open(path);
         let file = file.unwrap();
@@ -276,7 +277,7 @@ const RESTLESS: [(&str, Changes); 3] = [
         ],
     ),
     (
-        // The length is right most of the time, and the byte never.
+        // The length is right most of the time, and the byte in the middle never is.
         "bytes and lengths",
         &[
             |file, length, byte| file.write_all_at(&[byte ^ 1], length / 2).unwrap(),
@@ -289,7 +290,8 @@ const RESTLESS: [(&str, Changes); 3] = [
     ),
 ];
 
-/// Under a VMM that is staged by the reset it begins once the VMM has everything open, under a spare while that waits.
+/// Under a VMM that the reset stages, the changes begin once the VMM has its files open; under a spare, they begin
+/// while it waits.
 #[tokio::test]
 async fn a_disk_that_keeps_changing_diverges_in_time() {
     for (what, changes) in RESTLESS {
@@ -318,7 +320,7 @@ async fn a_disk_that_keeps_changing_diverges_in_time() {
     }
 }
 
-/// Why no other VMM can be had, how that begins, and how it ends.
+/// An outage in which no other VMM can be had: its name, how it begins, how it ends, and a part of the error.
 type Outage = (
     &'static str,
     fn(&Cast, &Path),
@@ -347,7 +349,7 @@ const OUTAGES: [Outage; 3] = [
     ),
 ];
 
-/// Every `vmm.ping` meets this.
+/// Makes every later `vmm.ping` meet `act`.
 fn always(cast: &Cast, act: fn() -> Act) {
     for _ in 0..100 {
         cast.scene.vmm.on("vmm.ping", 1, act());
@@ -366,7 +368,7 @@ async fn where_no_other_vmm_can_be_had_the_one_that_served_is_dead_and_the_cause
             let config = stage.config_of(&vmm);
             let mut cast = Cast::booted_as(scene, stage, config, spares).await;
             let served = cast.stage.serving();
-            // The one that waits, or was started ahead, is lost, and no other can be started.
+            // The VMM that waits, or was started ahead, is lost, and no other can be started.
             let waits = match spares {
                 0 => {
                     super::hanging::until(|| cast.stage.count() == 2).await;

@@ -1,4 +1,4 @@
-//! What a sandbox can't be made of: each has its own error, and nothing is left.
+//! Inputs from which no sandbox can be made: each has an error of its own, and nothing is left.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,7 +11,7 @@ use chv_sandbox::sandbox::{ChvSandbox, Error, Sandbox, ScaffoldOrigin, WireState
 
 use super::{Scene, chain};
 
-/// A cold boot of `origin` fails with `parts` in its chain of causes.
+/// Checks that a cold boot of `origin` fails with `parts` in its chain of causes.
 async fn check(scene: &Scene, origin: ScaffoldOrigin, parts: &[&str]) {
     let sandbox = scene.sandbox_of(scene.config_of(origin));
     let error = sandbox.boot().await.unwrap_err();
@@ -33,7 +33,7 @@ async fn files_that_are_not_there() {
     let root = ScaffoldOrigin::new(&given.kernel, &missing);
     let writable_root = root.clone().root_readonly(false);
     let overlay = given.clone().overlay(&missing);
-    // The copy of the root is there by the time that the overlay is missed.
+    // The root has been copied by the time that the missing overlay is noticed.
     let overlay_after_root = overlay.clone().root_readonly(false);
     let path = missing.to_str().unwrap();
     for origin in [
@@ -85,7 +85,7 @@ async fn a_directory_whose_vsock_socket_would_be_too_long() {
     assert_eq!(fs::read_dir(&long).unwrap().count(), 0);
 }
 
-/// The error of a boot with `directory` as the machine's.
+/// The error of a boot whose machine uses `directory`.
 async fn boot_in(scene: &Scene, directory: &Path) -> Error {
     let source = VmmSource::Attach {
         api_socket: scene.vmm.socket().to_owned(),
@@ -124,7 +124,7 @@ async fn a_vmm_binary_that_is_not_there_or_cannot_run() {
         let config = config.vmm(scene.path(binary)).run_root(scene.path("run"));
         let sandbox = ChvSandbox::new(config).unwrap();
         let error = sandbox.boot().await.unwrap_err();
-        // Where there is no KVM, that comes first.
+        // On a host without KVM, that is the first error.
         assert!(matches!(error, Error::NotAvailable(_)), "{error:?}");
         assert_eq!(error.code(), "SANDBOX_NOT_AVAILABLE");
         let text = chain(&error);

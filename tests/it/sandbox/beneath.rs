@@ -1,5 +1,5 @@
-//! qcow2 overlays: what lies beneath one is a part of the disk that the guest sees, so a change of it is found too, and
-//! named, while the VM that runs is still untouched.
+//! qcow2 overlays: a backing file is part of the disk that the guest sees, so a change of a backing file is found too,
+//! and named, while the running VM is untouched.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -12,18 +12,18 @@ use chv_sandbox::sandbox::{
     BootFailure, ChvSandbox, Error, Outcome, Sandbox, Source, Strategy, WireState,
 };
 
-use super::loaded::{TAMPERINGS, names, open};
 use super::script::Opening;
 use super::{Scene, assert_echoed, echo, flip_a_bit};
-use crate::qcow2_image::Image;
+use crate::golden::loaded::{TAMPERINGS, names, open};
+use crate::overlay::qcow2::image::Image;
 
-/// The files beneath, the nearest first, with their fields in the manifest.
+/// The backing files, the nearest first, with their fields in the manifest.
 const BENEATH: [(&str, &str); 2] = [
     ("middle.qcow2", "disks[1].backing[0]"),
     ("base.img", "disks[1].backing[1]"),
 ];
 
-/// A scene whose overlay lies upon `middle.qcow2`, and that upon the raw `base.img`.
+/// A scene whose overlay has the backing file `middle.qcow2`, which has the raw backing file `base.img`.
 fn layered() -> (Scene, MintConfig) {
     let scene = Scene::new();
     let (base, middle) = (scene.path("base.img"), scene.path("middle.qcow2"));
@@ -63,7 +63,7 @@ async fn all_that_lies_beneath_is_in_the_manifest_and_left_alone() {
 
     let sandbox = scene.sandbox();
     sandbox.boot().await.unwrap();
-    // What a guest writes goes into the overlay's own clusters, which are put back with it.
+    // A guest's writes go into the overlay's own clusters, which are put back with the overlay.
     let overlay = scene.path("machine/overlay.img");
     for _ in 0..2 {
         flip_a_bit(&overlay);
@@ -115,7 +115,7 @@ async fn a_change_beneath_a_live_sandbox_is_found_by_the_next_reset() {
             let kept = Kept::of(&path);
             tamper(&path);
             let (field, what) = (format!("{field}.{fact}"), format!("{name}: {what}"));
-            // As often as it is tried.
+            // Each further reset finds it again.
             for _ in 0..2 {
                 refuses_to_reset(&scene, &sandbox, &field, &what).await;
             }
@@ -128,7 +128,7 @@ async fn a_change_beneath_a_live_sandbox_is_found_by_the_next_reset() {
     }
 }
 
-/// A file by a second name, and its bytes.
+/// A file under a second name, and its bytes.
 struct Kept {
     path: PathBuf,
     link: PathBuf,
@@ -146,14 +146,14 @@ impl Kept {
         }
     }
 
-    /// The same file is there again, with the same bytes.
+    /// Restores the file with its bytes under its first name.
     fn put_back(self) {
         fs::write(&self.link, self.bytes).unwrap();
         fs::rename(&self.link, &self.path).unwrap();
     }
 }
 
-/// The reset names what has changed, and neither it nor anything else is done to or in the VM.
+/// Checks that the reset names the changed field, and that nothing was done to the VM.
 async fn refuses_to_reset(scene: &Scene, sandbox: &ChvSandbox, field: &str, what: &str) {
     scene.vmm.take_asked();
     let error = sandbox.reset().await.unwrap_err();
@@ -169,8 +169,8 @@ async fn refuses_to_reset(scene: &Scene, sandbox: &ChvSandbox, field: &str, what
     assert_eq!(refused.code(), "SANDBOX_NOT_READY", "{what}");
 }
 
-/// No lease is to be had on what a process has open for writing, so it is compared at each reset, whatever its timestamps
-/// say.
+/// No lease can be taken on a file that a process has open for writing, so each reset compares the file, whatever its
+/// timestamps say.
 #[tokio::test]
 async fn a_change_beneath_is_found_without_a_lease_too() {
     for (name, field) in BENEATH {
@@ -181,7 +181,7 @@ async fn a_change_beneath_is_found_without_a_lease_too() {
         sandbox.boot().await.unwrap();
         assert!(sandbox.reset().await.unwrap().is_verified());
         let modified = writer.metadata().unwrap().modified().unwrap();
-        // Into the unused end of an image: nothing else shows it.
+        // The change is in an unused part at the end of the image, so nothing else shows it.
         let end = writer.metadata().unwrap().len() - 1;
         writer.write_all_at(b"!", end).unwrap();
         writer.set_modified(modified).unwrap();
@@ -190,7 +190,8 @@ async fn a_change_beneath_is_found_without_a_lease_too() {
     }
 }
 
-/// Where there is a process to look into, the VMM has to have that very file open.
+/// A VMM whose process can be examined must have the very file of the manifest open; for a VMM of another program the
+/// bytes decide.
 #[tokio::test]
 async fn another_file_beneath_with_the_same_bytes_is_as_good_to_a_vmm_of_another_program() {
     for (name, _) in BENEATH {

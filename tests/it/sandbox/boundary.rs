@@ -1,4 +1,5 @@
-//! The boundary of the VMMs of a sandbox: told at the boot and in each report, and required.
+//! The confinement of a sandbox's VMMs: it is reported at the boot and in each reset report, and a configuration can
+//! require it.
 
 use chv_sandbox::machine::VmmSource;
 use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, Strategy};
@@ -6,7 +7,7 @@ use chv_sandbox::vmm::{Confinement, Layer, LayerReport, VmmConfig};
 
 use super::{Scene, chain, told};
 
-/// The layers that no host lacks.
+/// Checks that the layers which every host has are reported.
 fn assert_told(layers: &[LayerReport]) {
     let names: Vec<_> = layers.iter().map(|report| report.layer).collect();
     assert_eq!(names, Layer::ALL);

@@ -1,4 +1,5 @@
-//! The VMM's executable: each process that is started runs what made the golden snapshot, or restores nothing.
+//! The VMM's executable: each process that is started must run the executable of the golden snapshot, or it restores
+//! nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,13 +9,13 @@ use chv_sandbox::overlay::{AccessPolicy, sha256};
 use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, Strategy};
 use serde_json::json;
 
-use super::manifest::edit;
 use super::stage::Stage;
 use super::{Scene, assert_echoed, chain, echo, no_spare, told};
+use crate::golden::manifest::edit;
 
 const FIELD: &str = "vmm.executable.sha256";
 
-/// A sandbox whose VMM's executable is a file of the scene's, which the manifest names.
+/// A sandbox whose VMM's executable is a file of the scene, which the manifest names.
 async fn scene(strategy: Strategy, spares: u32) -> (Scene, Stage, ChvSandbox, PathBuf) {
     let scene = Scene::minted().await;
     let stage = scene.stage();
@@ -33,8 +34,8 @@ async fn scene(strategy: Strategy, spares: u32) -> (Scene, Stage, ChvSandbox, Pa
     (scene, stage, sandbox.unwrap(), vmm)
 }
 
-/// Copies an executable and appends to it. Another process does so: what this one has open for writing, a child that another
-/// test starts at that moment has open too, and the kernel runs no file that is.
+/// Copies an executable and appends to it. Another process does this: a child that another test starts at that moment
+/// would inherit the descriptor that is open for writing, and the kernel refuses to run such a file.
 fn copy(from: &Path, to: &Path, appended: &str) {
     let script = r#"cp "$1" "$2" && printf %s "$3" >> "$2""#;
     let copied = Command::new("/bin/sh")
@@ -45,7 +46,7 @@ fn copy(from: &Path, to: &Path, appended: &str) {
     assert!(copied.unwrap().success());
 }
 
-/// Puts another file under the name of the VMM's, as an update of a package does.
+/// Puts another file under the name of the VMM's executable, as the update of a package does.
 fn update(vmm: &Path, appended: &str) {
     let other = vmm.with_extension("new");
     copy(vmm, &other, appended);
@@ -72,7 +73,8 @@ async fn a_new_vmm_with_another_one_is_refused_before_the_live_vm_is_touched() {
     fs::rename(&vmm, &kept).unwrap();
     copy(&kept, &vmm, "");
     update(&vmm, "another");
-    // The VMM that was started ahead was compared then, and runs that still. The next one does not.
+    // The VMM that was started ahead was compared at its start, and still runs the old executable. The next one does
+    // not.
     assert!(sandbox.reset().await.unwrap().is_verified());
     let failed = no_spare(&mut events).await;
     assert!(failed.contains(FIELD), "{failed}");
@@ -89,7 +91,7 @@ async fn a_new_vmm_with_another_one_is_refused_before_the_live_vm_is_touched() {
     );
     assert_eq!(live.player.state(), Some("Running"));
 
-    // The same bytes in another file are as good as the file itself.
+    // Another file with the same bytes is accepted.
     fs::remove_file(&vmm).unwrap();
     copy(&kept, &vmm, "");
     assert!(sandbox.reset().await.unwrap().is_verified());
@@ -106,7 +108,7 @@ async fn no_spare_is_made_with_another_one() {
     let ready = |event: &Event| matches!(event, Event::SpareReady).then_some(());
     told(&mut events, ready).await;
     update(&vmm, "another");
-    // The spare that waits was compared when it was started, and runs that still.
+    // The waiting spare was compared at its start, and still runs the old executable.
     assert!(sandbox.reset().await.unwrap().is_verified());
     let failed = no_spare(&mut events).await;
     assert!(failed.contains(FIELD), "{failed}");

@@ -1,4 +1,4 @@
-//! A VMM that gives no answer: no reset waits for it longer than it is told to, and no guest goes on in it.
+//! A VMM that gives no answer: a reset waits for it only up to its limit, and no guest goes on running in it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::script::Act;
 use super::stage::Stage;
 use super::{Scene, assert_echoed, chain, echo, told};
 
-/// A sandbox with a VMM of its own, for which nobody waits long.
+/// A sandbox with a VMM of its own and short limits on that VMM's calls.
 async fn booted(strategy: Strategy) -> (Scene, Stage, ChvSandbox) {
     let mut scene = Scene::minted().await;
     scene.limits.vmm_lifecycle = Duration::from_millis(500);
@@ -43,7 +43,7 @@ async fn a_reset_in_place_kills_it_and_goes_on_with_another() {
         });
         let error = error.await;
         assert!(error.contains(operation), "{error}");
-        // Its end was asked for, so it is none of the sandbox's.
+        // The sandbox killed this VMM itself, so its end does not change the sandbox's state.
         assert_eq!(sandbox.state().wire(), WireState::Ready);
         reset_by(&sandbox, VmmUsed::Reused).await;
         assert_eq!(stage.count(), 2);
@@ -90,7 +90,7 @@ async fn where_no_other_can_be_had_no_guest_that_was_to_be_reverted_runs_on() {
 }
 
 #[tokio::test]
-async fn one_of_another_program_is_not_killed_and_the_reset_fails_in_time() {
+async fn a_vmm_of_another_program_is_not_killed_and_the_reset_fails_in_time() {
     let mut scene = Scene::minted().await;
     scene.limits.vmm_lifecycle = Duration::from_millis(500);
     let sandbox = scene.sandbox();

@@ -1,4 +1,4 @@
-//! The restored guest: what it has to renew, and what comes of one that can't.
+//! The restored guest: what it has to renew, and how a sandbox treats a guest that can't.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn intercepted(answer: impl Fn(&Frame) -> Option<Frame> + Send + Sync + 'static)
     Behaviour::Intercepted(intercept)
 }
 
-/// A guest that answers a renewal as `renewed` changes an honest answer.
+/// A guest whose answer to a renewal is an honest one, changed by `renewed`.
 fn renewing(renewed: impl Fn(&Renew, &mut Renewed) + Send + Sync + 'static) -> Behaviour {
     intercepted(move |frame| {
         let Frame::Renew(renew) = frame else {
@@ -39,7 +39,7 @@ fn renewing(renewed: impl Fn(&Renew, &mut Renewed) + Send + Sync + 'static) -> B
     })
 }
 
-/// A guest that is older than the greeting.
+/// A guest that is older than the greeting (`Hello`).
 fn old() -> Behaviour {
     intercepted(|frame| {
         let unknown = ErrorEvent {
@@ -61,7 +61,7 @@ fn outcomes<const N: usize>(report: &ResetReport, sources: [Source; N]) -> [Outc
     sources.map(|source| check_of(report, source).outcome)
 }
 
-/// A reset to a guest that behaves like this passes.
+/// Checks that a reset to a guest with this behaviour passes.
 async fn passes(behaviour: Behaviour) {
     let (scene, sandbox) = Scene::booted().await;
     scene.guest.behave(behaviour);
@@ -72,7 +72,7 @@ async fn passes(behaviour: Behaviour) {
     sandbox.shutdown().await;
 }
 
-/// A reset to a guest that behaves like this halts, and `source` alone is to blame.
+/// Checks that a reset to a guest with this behaviour halts, and that `source` is the only one that disagrees.
 async fn diverges(behaviour: Behaviour, source: Source) -> Check {
     let (scene, sandbox) = Scene::booted().await;
     scene.guest.behave(behaviour);
@@ -99,7 +99,7 @@ async fn a_clock_that_is_certainly_wrong_halts() {
     assert!(check.found.starts_with("off by 3600"), "{check:?}");
     let ahead = renewing(|renew, renewed| renewed.unix_nanos = Some(renew.unix_nanos + HOUR));
     diverges(ahead, Source::GuestClock).await;
-    // It says that it set its clock, and shows that it lies.
+    // The guest says that it set its clock, and shows a time that proves it did not.
     let never = renewing(|_, renewed| renewed.unix_nanos = Some(0));
     diverges(never, Source::GuestClock).await;
 }
@@ -112,7 +112,7 @@ async fn a_clock_that_may_be_right_passes() {
         renewed.unix_nanos = Some(renew.unix_nanos + within);
     }))
     .await;
-    // Nobody set it, and it is right all the same.
+    // The guest did not set its clock, and the clock is right.
     passes(renewing(|_, renewed| renewed.clock_set = false)).await;
 }
 
@@ -120,7 +120,7 @@ async fn a_clock_that_may_be_right_passes() {
 async fn a_long_round_trip_leaves_room_for_as_much() {
     let slow = Duration::from_millis(200);
     passes(renewing(move |renew, renewed| {
-        // The answer is under way for so long; the clock was read at once, and is off by less than that.
+        // The guest reads its clock at once, and the answer takes this long. The clock is off by less than that time.
         std::thread::sleep(slow);
         renewed.unix_nanos = Some(renew.unix_nanos + slow.as_nanos() as u64);
     }))
@@ -138,7 +138,7 @@ async fn a_guest_that_could_not_renew_halts() {
     diverges(unset, Source::GuestClock).await;
 }
 
-/// What the boot of a sandbox with this configuration says of a guest that was always old.
+/// The result of the boot of a sandbox with this configuration, on a guest that was always old.
 async fn boot_with(behaviour: Behaviour, older_guest: OlderGuest) -> (Scene, ChvSandbox) {
     let scene = Scene::new();
     scene.guest.behave(behaviour);
@@ -182,7 +182,7 @@ async fn a_guest_older_than_one_extension_is_judged_by_the_others() {
             };
             let mut hello = Hello::of_this_build();
             hello.extensions.retain(|name| name != missing.name());
-            // One that was never given a nonce: it can't tell the one that the dispatcher keeps.
+            // The guest also lacks the nonce: a guest without one can't tell the nonce that the dispatcher keeps.
             hello
                 .extensions
                 .retain(|name| name != Extension::Nonce.name());
@@ -191,7 +191,7 @@ async fn a_guest_older_than_one_extension_is_judged_by_the_others() {
     };
     let cases = [
         (Extension::Clock, [Outcome::Agreed, Outcome::NotApplicable]),
-        // The dispatcher behind the greeting reseeds all the same, and says so.
+        // The dispatcher behind the greeting still reseeds, and says so.
         (Extension::Reseed, [Outcome::Agreed, Outcome::Agreed]),
     ];
     for (missing, expected) in cases {

@@ -1,4 +1,4 @@
-//! Boot, shutdown, and what stands between them: states, events, calls that end each other.
+//! Boot and shutdown: states, events, and calls that end each other.
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -47,7 +47,7 @@ async fn a_sandbox_boots_once_and_goes_through_its_states_in_order() {
 }
 
 #[tokio::test]
-async fn a_reset_is_told_to_those_who_listen() {
+async fn subscribers_are_told_of_a_reset() {
     let (_scene, sandbox) = Scene::booted().await;
     let mut events = sandbox.subscribe();
     let reset = sandbox.reset().await.unwrap();
@@ -86,7 +86,7 @@ async fn a_sandbox_that_was_never_booted_takes_a_shutdown_and_nothing_else() {
     assert!(scene.vmm.take_asked().is_empty());
 }
 
-/// The next call of `operation` hangs.
+/// Makes the next call of `operation` hang.
 fn hang(scene: &Scene, operation: &'static str) {
     scene.vmm.take_asked();
     scene.vmm.on(operation, 1, Act::Hang);
@@ -166,7 +166,7 @@ async fn shutdowns_at_once_are_one() {
     scene.assert_machine_is_empty();
 }
 
-/// The next call of `operation` waits for what is returned.
+/// Makes the next call of `operation` wait until the returned sender sends.
 fn hold(scene: &Scene, operation: &'static str) -> mpsc::Sender<()> {
     scene.vmm.take_asked();
     let (open, gate) = mpsc::channel();
@@ -208,7 +208,7 @@ async fn a_boot_whose_caller_goes_away_goes_on_to_its_end() {
     }
     assert_eq!(sandbox.state().wire(), Booting);
     open.send(()).unwrap();
-    // This waits for the other one, and does nothing.
+    // This boot waits for the other one, and does nothing itself.
     sandbox.boot().await.unwrap();
     let asked = scene.vmm.take_asked();
     assert!(!asked.contains(&"vm.restore".to_owned()), "{asked:?}");
@@ -230,7 +230,7 @@ async fn a_reset_whose_caller_goes_away_before_its_turn_is_not_begun() {
     assert!(second.is_err(), "it waits for its turn");
     open.send(()).unwrap();
     first.await.unwrap();
-    // Behind the second in the queue.
+    // This boot waits behind the second call in the queue.
     sandbox.boot().await.unwrap();
     let asked = scene.vmm.take_asked();
     assert!(!asked.contains(&"vm.restore".to_owned()), "{asked:?}");
@@ -248,7 +248,7 @@ async fn a_shutdown_that_is_dropped_goes_on_to_its_end() {
         () = sandbox.shutdown() => panic!("it takes longer"),
         () = asked_for(&scene, "vm.delete") => {}
     }
-    // What is asked now waits for it, and finds nothing that still runs.
+    // A call that is made now waits for the shutdown, and finds nothing running.
     sandbox.boot().await.unwrap();
     assert_echoed(echo(&sandbox, "booted again").await, "booted again");
     sandbox.shutdown().await;

@@ -1,5 +1,5 @@
-//! A golden file that the VM reads while it lives, and that another process opens for writing: told at once, and no tool
-//! runs until a reset has looked at it again.
+//! Another process opens a golden file for writing while the VM reads it: this is reported at once, and no tool runs
+//! until a reset has compared the file again.
 
 use std::fs::OpenOptions;
 
@@ -8,7 +8,7 @@ use chv_sandbox::sandbox::{ChvSandbox, Error, Event, Sandbox, WireState};
 use super::spares::Cast;
 use super::{Scene, assert_echoed, assert_halted, echo, flip_a_bit, told};
 
-/// Waits for the event, and sees that no tool is taken.
+/// Waits for the event, and checks that the sandbox takes no tool.
 async fn assert_lost(sandbox: &ChvSandbox, events: &mut chv_sandbox::broadcast::Receiver<Event>) {
     let lost = |event: &Event| matches!(event, Event::HoldLost).then_some(());
     told(events, lost).await;
@@ -17,7 +17,7 @@ async fn assert_lost(sandbox: &ChvSandbox, events: &mut chv_sandbox::broadcast::
     assert!(matches!(error, Error::NeedsReset { .. }), "{error}");
 }
 
-/// Opens for writing, and leaves it as it was: who knows.
+/// Opens a file for writing and leaves it unchanged, which the sandbox can't know.
 fn open_for_writing(scene: &Scene, name: &str) {
     let opened = OpenOptions::new().append(true).open(scene.path(name));
     drop(opened.unwrap());
@@ -47,7 +47,7 @@ async fn a_root_that_was_changed_needs_a_reset_and_that_halts() {
     assert_halted(&sandbox).await;
 }
 
-/// While a process has the root open for writing there is no lease on it, and no timestamp is believed.
+/// While a process has the root open for writing, no lease can be taken on it, and timestamps are not trusted.
 #[tokio::test]
 async fn a_root_on_which_there_is_no_lease_is_digested_at_each_reset() {
     let scene = Scene::minted().await;

@@ -1,4 +1,5 @@
-//! A guest's memory: mapped from what nothing changes, or copied with the reason, and what a VMM may do otherwise.
+//! A guest's memory: it is mapped from a file that nothing can change, or copied with a reason that the report gives;
+//! and VMMs that map it differently.
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;
@@ -12,10 +13,10 @@ use chv_sandbox::sandbox::{
 };
 use serde_json::{Value, json};
 
-use super::loaded::{load, open};
-use super::manifest::{edit, keys};
 use super::memory_of_vmm::Mapping;
 use super::{PATIENCE, Scene, assert_echoed, assert_halted, chain, echo, told};
+use crate::golden::loaded::{load, open};
+use crate::golden::manifest::{edit, keys};
 
 fn outcome(report: &ResetReport) -> Outcome {
     let checks = &report.checks;
@@ -25,7 +26,7 @@ fn outcome(report: &ResetReport) -> Outcome {
     memory.expect("it is checked").outcome
 }
 
-/// The report of the second reset of a sandbox on VMMs of ours.
+/// Resets a sandbox with VMMs of its own twice, and returns the report of the second reset.
 async fn reset_with(scene: &Scene, golden: GoldenOrigin) -> (ChvSandbox, ResetReport) {
     let sandbox = scene.stage().sandbox(scene.config_of(golden));
     sandbox.boot().await.unwrap();
@@ -42,7 +43,7 @@ fn memory(report: &ResetReport) -> &LoadedMemory {
 }
 
 #[tokio::test]
-async fn it_is_mapped_unless_told_otherwise() {
+async fn memory_is_mapped_unless_told_otherwise() {
     let scene = Scene::minted().await;
     let (sandbox, report) = reset_with(&scene, scene.golden()).await;
     assert_eq!(outcome(&report), Outcome::Agreed);
@@ -60,7 +61,7 @@ async fn it_is_mapped_unless_told_otherwise() {
 }
 
 #[tokio::test]
-async fn it_is_copied_from_the_same_file_on_request() {
+async fn memory_is_copied_from_the_same_file_on_request() {
     let scene = Scene::minted().await;
     let (sandbox, report) = reset_with(&scene, scene.golden().memory(MemoryMode::Copied)).await;
     assert_eq!(outcome(&report), Outcome::VouchedFor);
@@ -73,7 +74,8 @@ async fn it_is_copied_from_the_same_file_on_request() {
     sandbox.shutdown().await;
 }
 
-/// Has a sandbox whose golden memory doesn't fit, so that it is held under a lease; `None` where there are no leases.
+/// A sandbox whose golden memory doesn't fit into the host's, so that the file is held under a lease. `None` where the
+/// filesystem has no leases.
 #[expect(clippy::print_stdout, reason = "it says that a test was skipped")]
 async fn short_of_memory(scene: &Scene) -> Option<(ChvSandbox, ResetReport)> {
     let golden = scene.golden().memory_limit_mib(15);
@@ -91,7 +93,7 @@ async fn short_of_memory(scene: &Scene) -> Option<(ChvSandbox, ResetReport)> {
 }
 
 #[tokio::test]
-async fn short_of_memory_it_is_copied_under_a_lease() {
+async fn short_of_memory_the_memory_is_copied_under_a_lease() {
     let scene = Scene::minted().await;
     let Some((sandbox, report)) = short_of_memory(&scene).await else {
         return;
@@ -106,17 +108,17 @@ async fn short_of_memory_it_is_copied_under_a_lease() {
         panic!("{found:?}");
     };
     assert_eq!(shortage.limit, MemoryLimit::Configured);
-    // A spare would hold all of its memory.
+    // A spare would hold the whole of its memory.
     assert_eq!(report.vmm, Some(VmmUsed::New));
     assert_eq!((shortage.needed, shortage.available), (16 << 20, 15 << 20));
 
-    // Another file under its name is not the one that is held.
+    // Another file under the same name is not the file that is held.
     let memory = scene.path("golden/snapshot/memory-ranges");
     fs::rename(&memory, memory.with_extension("held")).unwrap();
     fs::write(&memory, "another").unwrap();
     assert!(sandbox.reset().await.unwrap().is_verified());
 
-    // One that was opened for writing and left as it was is digested again.
+    // A file that was opened for writing and left unchanged is digested again.
     let held = memory.with_extension("held");
     let open = |path: &Path| OpenOptions::new().append(true).open(path).unwrap();
     drop(open(&held));
@@ -147,8 +149,8 @@ async fn a_spare_keeps_its_copy_though_a_process_opens_the_file_while_it_waits()
     sandbox.shutdown().await;
 }
 
-/// A reset is verified, as soon as nothing has the memory open for writing: a process that another test forked just now has
-/// it, too, until it starts its program.
+/// Checks that a reset is verified once no process has the memory open for writing: a process that another test has
+/// just forked has it open until it executes its program.
 async fn assert_verified_without_writers(sandbox: &ChvSandbox) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -185,7 +187,7 @@ async fn without_a_lease_a_copy_is_refused_before_the_live_vm_is_touched() {
     super::flip_a_bit(&path);
     assert_verified_without_writers(&sandbox).await;
 
-    // Opened for writing between the lease and the VMM's answer.
+    // Another process opens the file for writing between the lease and the VMM's answer.
     let opened = path.clone();
     let open = move || {
         let writer = OpenOptions::new().append(true).open(&opened).unwrap();
@@ -257,7 +259,7 @@ async fn one_golden_snapshot_serves_several_sandboxes_and_is_sealed_once() {
     let scene = Scene::minted().await;
     let loaded = Arc::new(load(&open(&scene)).unwrap());
     let stage = scene.stage();
-    // What the memory rests on from here is the one descriptor.
+    // From here on the memory is only reachable through the one descriptor.
     fs::remove_file(scene.path("golden/snapshot/memory-ranges")).unwrap();
     let sandboxes = [(); 2].map(|()| {
         let mut config = scene.config();
@@ -289,7 +291,7 @@ async fn one_golden_snapshot_serves_several_sandboxes_and_is_sealed_once() {
 }
 
 #[tokio::test]
-async fn one_that_was_loaded_for_another_programs_vmm_is_refused() {
+async fn a_golden_snapshot_loaded_for_another_programs_vmm_is_refused() {
     let scene = Scene::minted().await;
     let options = LoadOptions {
         attached_vmm: true,
@@ -309,7 +311,7 @@ async fn one_that_was_loaded_for_another_programs_vmm_is_refused() {
     );
 }
 
-/// Changes a file of the snapshot, and the manifest so that it fits.
+/// Changes a file of the snapshot, and adjusts the manifest to it.
 fn rewrite(scene: &Scene, name: &str, field: &str, change: impl FnOnce(&mut Value)) {
     let path = scene.path(&format!("golden/snapshot/{name}"));
     let mut value: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! The memory of a stand-in's guest: as a snapshot has it, and as the process of a VMM maps it, or lies about it.
+//! The memory of a stand-in's guest: how a snapshot stores it, and how the process of a VMM maps it, correctly or not.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,23 +13,23 @@ use super::vmm::folder_in;
 
 /// How VMMs that are processes map the memory of a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) enum Mapping {
-    /// As they are told.
+pub(crate) enum Mapping {
+    /// As the restore asks for it.
     #[default]
     Honest,
-    /// Not at all.
+    /// Not mapped at all.
     Nothing,
-    /// The upper region with the lower one's bytes.
+    /// The upper region has the lower region's bytes.
     LowerTwice,
-    /// Once more besides.
+    /// Mapped correctly, and once more.
     OnceMore,
     /// Shared with every other process that maps the file.
     Shared,
-    /// All of it from a copy of the file.
+    /// The whole memory from a copy of the file.
     AnotherFile,
 }
 
-/// Writes what a snapshot has of the memory of a VM with this configuration.
+/// Writes the memory part of a snapshot of a VM with this configuration.
 pub(super) fn write(folder: &Path, config: &Value) -> io::Result<()> {
     let [_, state, memory] = SNAPSHOT_FILES.map(|name| folder.join(name));
     let bytes = config["memory"]["size"].as_u64();
@@ -41,7 +41,7 @@ pub(super) fn write(folder: &Path, config: &Value) -> io::Result<()> {
     memory.write_all_at(b"the upper half", bytes / 2)
 }
 
-/// The VMM's process, if it has one, maps the memory from now on, or has read it.
+/// Makes the VMM's process, if it has one, map the memory or read it.
 pub(super) fn take(
     hand: Option<&Hand>,
     mapping: Mapping,
@@ -49,7 +49,7 @@ pub(super) fn take(
     config: &Value,
 ) -> Result<(), &'static str> {
     let order = |command: &dyn Fn(&Hand) -> io::Result<()>| {
-        // A process that has ended has nothing mapped, which is for the sandbox to find.
+        // A process that has ended has nothing mapped; the sandbox has to find that.
         hand.map(command)
             .transpose()
             .map_or(Err("the process has ended"), |_| Ok(()))
@@ -82,7 +82,7 @@ pub(super) fn take(
     Ok(())
 }
 
-/// The `state.json` of a VM whose memory of so many bytes has two regions of one size.
+/// The `state.json` of a VM with this many bytes of memory, in two regions of the same size.
 fn state_of(bytes: u64) -> Value {
     let half = bytes / 2;
     let high = 1_u64 << 32;
@@ -106,7 +106,7 @@ fn state_of(bytes: u64) -> Value {
     })
 }
 
-/// Offset and length of each mapping in a state that has nothing to be filled.
+/// The offset and length of each mapping in a state in which nothing has to be filled. `None` for any other state.
 fn regions_to_map(state: &[u8], config: &Value) -> Option<Vec<(u64, u64)>> {
     let state: Value = serde_json::from_slice(state).ok()?;
     let manager = &state["snapshots"]["memory-manager"]["snapshot_data"]["state"];

@@ -1,7 +1,9 @@
-//! The sandbox as an agent uses it, on a stand-in for the VMM with a stand-in for the guest and real disk files.
+//! Tests of [`sandbox`](chv_sandbox::sandbox) as an agent uses it: on a stand-in for the VMM, with a stand-in for the
+//! guest and real disk files. [`Scene`] holds the three.
 
 mod agent;
 mod agent_death;
+mod agent_memory;
 mod attacks;
 mod bad_input;
 mod beneath;
@@ -10,14 +12,10 @@ mod executable;
 mod faults;
 mod files;
 mod given_up;
-mod golden;
 mod guest;
 mod hanging;
 mod life;
-mod loaded;
 mod lost;
-mod manifest;
-mod manifest_property;
 mod matrix;
 mod memory;
 mod memory_of_vmm;
@@ -27,13 +25,12 @@ mod outage;
 mod outcomes;
 mod pool;
 mod reset;
-mod run_cli;
 mod running;
 mod scaffold;
-mod script;
+pub(crate) mod script;
 mod silence;
 mod spares;
-mod stage;
+pub(crate) mod stage;
 mod standby;
 mod tamper;
 mod tools;
@@ -66,20 +63,20 @@ use tokio::time::timeout;
 use stage::Stage;
 use vmm::Vmm;
 
-/// Generous: reached only when a test fails, or by a guest that a test made silent.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// A limit that is reached only when a test fails, or by a guest that a test made silent.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A VMM, a guest, and the files of an image, each where a test can get at it.
-struct Scene {
-    directory: TempDir,
-    vmm: Vmm,
-    guest: StandIn,
-    /// Those of the sandboxes that it makes from now on.
-    limits: TimeLimits,
+/// A VMM, a guest and the files of an image, each of which a test can manipulate.
+pub(crate) struct Scene {
+    pub(crate) directory: TempDir,
+    pub(crate) vmm: Vmm,
+    pub(crate) guest: StandIn,
+    /// The limits of the sandboxes that this scene makes from now on.
+    pub(crate) limits: TimeLimits,
 }
 
 /// Limits that no working guest or VMM reaches.
-fn generous() -> TimeLimits {
+pub(crate) fn generous() -> TimeLimits {
     TimeLimits::default()
         .boot(PATIENCE)
         .handshake(PATIENCE)
@@ -90,12 +87,12 @@ fn generous() -> TimeLimits {
 }
 
 impl Scene {
-    fn new() -> Scene {
+    pub(crate) fn new() -> Scene {
         Scene::of(Toolbox::built_in())
     }
 
-    /// One whose guest has these tools. Files go into its folder `work`.
-    fn of(toolbox: Toolbox) -> Scene {
+    /// A scene whose guest has these tools. Transferred files go into the scene's folder `work`.
+    pub(crate) fn of(toolbox: Toolbox) -> Scene {
         let directory = TempDir::with_prefix("sandbox-").unwrap();
         let path = directory.path();
         fs::create_dir(path.join("machine")).unwrap();
@@ -117,21 +114,21 @@ impl Scene {
         }
     }
 
-    /// One with a golden snapshot.
-    async fn minted() -> Scene {
+    /// A scene with a golden snapshot.
+    pub(crate) async fn minted() -> Scene {
         Scene::minted_with(Toolbox::built_in()).await
     }
 
-    /// The same, whose guest has these tools.
-    async fn minted_with(toolbox: Toolbox) -> Scene {
+    /// A scene with a golden snapshot, whose guest has these tools.
+    pub(crate) async fn minted_with(toolbox: Toolbox) -> Scene {
         let scene = Scene::of(toolbox);
         scene.mint().await.unwrap();
         scene.vmm.take_asked();
         scene
     }
 
-    /// One with a golden snapshot, and a sandbox that has booted from it.
-    async fn booted() -> (Scene, ChvSandbox) {
+    /// A scene with a golden snapshot, and a sandbox that has booted from it.
+    pub(crate) async fn booted() -> (Scene, ChvSandbox) {
         let scene = Scene::minted().await;
         let sandbox = scene.sandbox();
         sandbox.boot().await.unwrap();
@@ -139,28 +136,28 @@ impl Scene {
         (scene, sandbox)
     }
 
-    /// Where its sandboxes can have VMMs that are processes, which do as [`vmm`](Self::vmm) is told.
-    fn stage(&self) -> Stage {
+    /// A stage for VMMs that are processes. They follow the script of [`vmm`](Self::vmm).
+    pub(crate) fn stage(&self) -> Stage {
         let script = self.vmm.script();
         Stage::new(self.directory.path(), self.guest.clone(), script.clone())
     }
 
-    /// From the next sandbox on, a guest that says nothing is waited for only this long.
-    fn hurry(&mut self) {
+    /// Makes the later sandboxes wait only half a second for a guest that doesn't answer.
+    pub(crate) fn hurry(&mut self) {
         self.limits.settle = Duration::from_millis(500);
         self.limits.query = Duration::from_millis(500);
     }
 
-    async fn mint(&self) -> Result<Golden, MintError> {
+    pub(crate) async fn mint(&self) -> Result<Golden, MintError> {
         mint(self.mint_config()).await
     }
 
-    fn mint_config(&self) -> MintConfig {
+    pub(crate) fn mint_config(&self) -> MintConfig {
         Scene::mint_config_at(self.directory.path(), self.source())
     }
 
-    /// The same for a scene in this directory, which may be another process's.
-    fn mint_config_at(directory: &Path, vmm: VmmSource) -> MintConfig {
+    /// The configuration of a mint for a scene in this directory, which may belong to another process.
+    pub(crate) fn mint_config_at(directory: &Path, vmm: VmmSource) -> MintConfig {
         MintConfig {
             container_image: None,
             any_guest: false,
@@ -188,7 +185,7 @@ impl Scene {
         }
     }
 
-    fn disks_at(directory: &Path) -> Vec<Disk> {
+    pub(crate) fn disks_at(directory: &Path) -> Vec<Disk> {
         let disk = |role, name, readonly| Disk {
             role,
             origin: directory.join(name),
@@ -201,7 +198,7 @@ impl Scene {
         ]
     }
 
-    fn source(&self) -> VmmSource {
+    pub(crate) fn source(&self) -> VmmSource {
         VmmSource::Attach {
             api_socket: self.vmm.socket().to_owned(),
             directory: self.path("machine"),
@@ -209,42 +206,43 @@ impl Scene {
     }
 
     /// The golden snapshot that [`mint`](Self::mint) makes.
-    fn golden(&self) -> GoldenOrigin {
+    pub(crate) fn golden(&self) -> GoldenOrigin {
         GoldenOrigin::new(self.path("golden")).evidence_dir(self.path("evidence"))
     }
 
-    /// What scaffold mode boots.
-    fn scaffold(&self) -> ScaffoldOrigin {
+    /// The disks and the kernel for scaffold mode.
+    pub(crate) fn scaffold(&self) -> ScaffoldOrigin {
         ScaffoldOrigin::new(self.path("kernel"), self.path("root.img"))
             .overlay(self.path("overlay.img"))
     }
 
-    fn config_of(&self, origin: impl Into<SandboxOrigin>) -> SandboxConfig {
+    pub(crate) fn config_of(&self, origin: impl Into<SandboxOrigin>) -> SandboxConfig {
         SandboxConfig::new(origin)
-            // Most tests look at what one tool leaves with another. What a sandbox does unless told: `one_tool`.
+            // Most tests look at what one tool leaves for the next. The default, one tool for each reset, is tested in
+            // `one_tool`.
             .tools_per_reset(ToolsPerReset::Many)
             .limits(self.limits)
     }
 
-    fn config(&self) -> SandboxConfig {
+    pub(crate) fn config(&self) -> SandboxConfig {
         self.config_of(self.golden())
     }
 
-    fn sandbox(&self) -> ChvSandbox {
+    pub(crate) fn sandbox(&self) -> ChvSandbox {
         self.sandbox_of(self.config())
     }
 
-    fn sandbox_of(&self, config: SandboxConfig) -> ChvSandbox {
+    pub(crate) fn sandbox_of(&self, config: SandboxConfig) -> ChvSandbox {
         ChvSandbox::with_vmm(config, self.source()).unwrap()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// What lies in the machine's directory.
+    /// Checks that the machine's directory is empty.
     #[track_caller]
-    fn assert_machine_is_empty(&self) {
+    pub(crate) fn assert_machine_is_empty(&self) {
         let left = fs::read_dir(self.path("machine")).unwrap();
         let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
         assert!(left.is_empty(), "{left:?} is left");
@@ -253,7 +251,7 @@ impl Scene {
 }
 
 /// Changes one bit in the middle of a file.
-fn flip_a_bit(path: &Path) {
+pub(crate) fn flip_a_bit(path: &Path) {
     let file = fs::File::options().read(true).write(true).open(path);
     let file = file.unwrap();
     let offset = file.metadata().unwrap().len() / 2;
@@ -262,26 +260,26 @@ fn flip_a_bit(path: &Path) {
     file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
 }
 
-fn invocation(command_id: &str, tool: &str) -> ToolInvocation {
+pub(crate) fn invocation(command_id: &str, tool: &str) -> ToolInvocation {
     ToolInvocation::new(tool, json!({ "message": command_id }))
         .with_command_id(command_id)
         .with_deadline(PATIENCE)
 }
 
-async fn echo(sandbox: &dyn Sandbox, message: &str) -> Result<ToolExecution, Error> {
+pub(crate) async fn echo(sandbox: &dyn Sandbox, message: &str) -> Result<ToolExecution, Error> {
     sandbox.execute_tool(invocation(message, "echo")).await
 }
 
-/// A tool runs, and says what it should.
+/// Checks that a tool ran, and that its output is `message`.
 #[track_caller]
-fn assert_echoed(execution: Result<ToolExecution, Error>, message: &str) {
+pub(crate) fn assert_echoed(execution: Result<ToolExecution, Error>, message: &str) {
     let execution = execution.unwrap();
     assert!(execution.is_success(), "{execution:?}");
     assert_eq!(execution.stdout.text(), format!("{message}\n"));
 }
 
-/// The states among the events so far, in order.
-fn states(events: &mut broadcast::Receiver<Event>) -> Vec<WireState> {
+/// The states among the events so far, in order and without repetitions.
+pub(crate) fn states(events: &mut broadcast::Receiver<Event>) -> Vec<WireState> {
     let mut states = Vec::new();
     while let Ok(event) = events.try_recv() {
         if let Event::State(state) = event
@@ -293,8 +291,8 @@ fn states(events: &mut broadcast::Receiver<Event>) -> Vec<WireState> {
     states
 }
 
-/// Waits for the next event that `pick` wants.
-async fn told<T>(
+/// Waits for the next event that `pick` accepts.
+pub(crate) async fn told<T>(
     events: &mut broadcast::Receiver<Event>,
     mut pick: impl FnMut(&Event) -> Option<T>,
 ) -> T {
@@ -309,8 +307,8 @@ async fn told<T>(
     timeout(PATIENCE, told).await.expect("it is told in time")
 }
 
-/// Waits until a spare could not be made; why not.
-async fn no_spare(events: &mut broadcast::Receiver<Event>) -> String {
+/// Waits for the event that a spare could not be made. Returns its error with all causes.
+pub(crate) async fn no_spare(events: &mut broadcast::Receiver<Event>) -> String {
     told(events, |event| match event {
         Event::SpareFailed(error) => Some(chain(error)),
         _ => None,
@@ -319,12 +317,12 @@ async fn no_spare(events: &mut broadcast::Receiver<Event>) -> String {
 }
 
 /// An error with its causes, in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     Causes(error).to_string()
 }
 
-/// The halted sandbox takes nothing but a shutdown, and can be booted after that.
-async fn assert_halted(sandbox: &ChvSandbox) {
+/// Checks that the halted sandbox refuses everything but a shutdown, and can be booted after that.
+pub(crate) async fn assert_halted(sandbox: &ChvSandbox) {
     assert_eq!(sandbox.state().wire(), WireState::Failed);
     let refused = [
         sandbox.boot().await.unwrap_err(),

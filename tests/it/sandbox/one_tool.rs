@@ -1,4 +1,4 @@
-//! One tool a reset, which is what a sandbox does unless told otherwise, and a tool with its reset in one call.
+//! One tool for each reset, which is the default of a sandbox, and a tool together with its reset in one call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ async fn booted(scene: &Scene) -> ChvSandbox {
     sandbox
 }
 
-/// The guest answers everything but a dispatch of a tool.
+/// A sandbox whose guest answers everything except a dispatched tool.
 async fn booted_with_a_guest_that_runs_no_tool() -> (Scene, ChvSandbox) {
     let mut scene = Scene::minted().await;
     scene.limits.tool_grace = Duration::from_millis(50);
@@ -98,7 +98,7 @@ async fn a_tool_that_was_not_sent_does_not_count() {
 }
 
 #[tokio::test]
-async fn what_says_more_than_that_a_tool_ran_is_the_reason() {
+async fn a_more_specific_reason_than_that_a_tool_ran_is_given() {
     let (_scene, sandbox) = booted_with_a_guest_that_runs_no_tool().await;
     let hanging = sandbox
         .execute_tool(invocation("hanging", "echo").with_deadline(Duration::from_millis(50)));
@@ -135,7 +135,7 @@ async fn a_tool_with_its_reset_leaves_the_sandbox_clean() {
         assert_echoed(Ok(done.execution), message);
         assert!(matches!(sandbox.state(), SandboxState::Ready));
     }
-    // Nothing ran, so nothing is reset.
+    // No tool ran, so the sandbox is not reset.
     scene.vmm.take_asked();
     let refused = sandbox.run_once(invocation("1", "")).await.unwrap_err();
     assert!(matches!(refused, Error::ToolRefused(_)), "{refused:?}");

@@ -1,4 +1,4 @@
-//! A VMM that refuses, or goes, at each step.
+//! A VMM that refuses, or ends, at each step.
 
 use chv_sandbox::sandbox::{Error, Sandbox, WireState};
 
@@ -7,7 +7,7 @@ use super::{Scene, assert_echoed, chain, echo};
 
 const RESET: [&str; 4] = ["vm.delete", "vm.restore", "vm.resume", "vm.info"];
 
-/// The error says what was asked, of whom.
+/// Checks that the error names the operation and the api-socket.
 #[track_caller]
 fn assert_names(error: &Error, operation: &str, scene: &Scene) {
     let text = chain(error);

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::{PATIENCE, Scene, invocation};
 
-/// A booted sandbox whose guest has always answered with these frames in the dispatcher's place.
+/// A booted sandbox whose guest always answers with these frames instead of the dispatcher's.
 async fn answering(
     answer: impl Fn(&Frame) -> Option<Vec<Frame>> + Send + Sync + 'static,
 ) -> (Scene, ChvSandbox) {
@@ -35,7 +35,7 @@ async fn answering(
     (scene, sandbox)
 }
 
-/// Runs `cat` on the file that holds these bytes.
+/// Runs `cat` on a file with these bytes.
 async fn cat(scene: &Scene, sandbox: &ChvSandbox, bytes: &[u8]) -> ToolExecution {
     let file = scene.path("file");
     fs::write(&file, bytes).unwrap();
@@ -69,7 +69,7 @@ async fn the_guest_tells_how_a_tool_ended() {
     assert_eq!(*reason, refused.stderr.text());
     assert!(reason.contains("\"message\""), "{reason}");
 
-    // Opening it for reading waits for a writer, which never comes.
+    // Opening this FIFO for reading waits for a writer, which never comes.
     let fifo = scene.path("fifo");
     rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -124,7 +124,7 @@ async fn output_comes_as_the_bytes_that_it_is() {
 
 #[tokio::test]
 async fn the_outcome_of_an_older_guest_is_not_guessed() {
-    // The dispatcher never sees a hello, so that it takes the host for an older one.
+    // The dispatcher never sees a hello, so it treats the host as an older one.
     let (scene, sandbox) = answering(|frame| {
         let Frame::Hello(_) = frame else {
             return None;
@@ -156,7 +156,8 @@ async fn the_outcome_of_an_older_guest_is_not_guessed() {
     sandbox.shutdown().await;
 }
 
-/// What a guest of this build might send for a tool that a signal killed, with these kept bytes of standard output.
+/// The frames that a guest of this build sends for a tool that a signal killed, with this number of kept bytes of
+/// standard output.
 fn killed(command_id: &str, stdout_kept: u64) -> Vec<Frame> {
     let chunk = EvidenceChunk {
         command_id: command_id.to_owned(),

@@ -1,4 +1,4 @@
-//! A reset that is verified, and what it says.
+//! A verified reset and its report.
 
 use chv_sandbox::golden::Golden;
 use chv_sandbox::sandbox::{Outcome, Reset, Sandbox, Source, StrategyUsed};
@@ -40,7 +40,7 @@ async fn the_reset_state_has_the_shape_of_the_protocol() {
 }
 
 #[tokio::test]
-async fn the_report_says_what_was_checked_and_what_does_not_apply() {
+async fn the_report_says_which_checks_were_made_and_which_do_not_apply() {
     let (_scene, sandbox) = Scene::booted().await;
     let reset = sandbox.reset().await.unwrap();
     let report = &reset.outcome().report;
@@ -61,14 +61,14 @@ async fn the_report_says_what_was_checked_and_what_does_not_apply() {
             (Source::FsHash, Outcome::Agreed),
             (Source::OpenFdCount, Outcome::Agreed),
             (Source::VmmApiState, Outcome::Agreed),
-            // There is no process of a VMM to look into.
+            // There is no process of a VMM to examine.
             (Source::DiskIdentity, Outcome::NotApplicable),
             (Source::DiskIdentity, Outcome::NotApplicable),
             (Source::GuestNonce, Outcome::Agreed),
             (Source::GuestRandomness, Outcome::Agreed),
             (Source::GuestClock, Outcome::Agreed),
             (Source::VmmIdentity, Outcome::NotApplicable),
-            // Nor is one known to have inherited the memory.
+            // No process of a VMM is known to have inherited the memory.
             (Source::GuestMemory, Outcome::NotApplicable),
         ]
     );
@@ -110,7 +110,7 @@ async fn a_reset_asks_the_vmm_for_just_this() {
 }
 
 #[tokio::test]
-async fn what_the_guest_wrote_is_gone_and_the_golden_copy_was_never_its_disk() {
+async fn writes_of_the_guest_are_gone_and_never_reach_the_golden_copy() {
     let (scene, sandbox) = Scene::booted().await;
     let golden = std::fs::read(scene.path("golden/overlay.img")).unwrap();
     let working = scene.path("machine/overlay.img");

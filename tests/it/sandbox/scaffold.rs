@@ -1,4 +1,4 @@
-//! Sandboxes that verify nothing: scaffold mode, which has to be asked for, and the stub.
+//! Sandboxes that verify nothing: scaffold mode, which has to be asked for by name, and the stub.
 
 use chv_sandbox::sandbox::{
     Backend, Error, Event, Reset, Sandbox, StrategyUsed, StubSandbox, ToolInvocation, ToolOutcome,
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Scene, assert_echoed, echo, invocation, states};
 
-/// It says of itself that nothing was verified, in the shape of the protocol.
+/// Checks that the reset reports, in the shape of the protocol, that nothing was verified.
 #[track_caller]
 fn assert_scaffold(reset: &Reset) {
     let Reset::Scaffold(outcome) = reset else {
@@ -48,7 +48,7 @@ async fn scaffold_mode_boots_again_from_its_disks_and_verifies_nothing() {
 
     let working = scene.path("machine/overlay.img");
     super::flip_a_bit(&working);
-    // A change that a verified reset would find.
+    // A verified reset would find this change.
     scene.guest.set_open_files(99);
     let reset = sandbox.reset().await.unwrap();
     assert_scaffold(&reset);

@@ -1,4 +1,4 @@
-//! What the stand-ins for a VMM are told to do otherwise, and what they were asked.
+//! The script of the stand-ins for a VMM: the deviations that a test orders, and the calls that were received.
 
 use std::sync::Mutex;
 
@@ -7,58 +7,58 @@ use tokio::sync::watch;
 use super::memory_of_vmm::Mapping;
 use super::vmm::lock;
 
-/// What happens to a call instead of, or before, what it asks for.
-pub(super) enum Act {
-    /// It is answered with 500, and not done.
+/// A deviation of one call.
+pub(crate) enum Act {
+    /// The call is answered with 500, and not carried out.
     Refuse,
-    /// It is never answered, and not done.
+    /// The call is never answered, and not carried out.
     Hang,
-    /// The connection is closed without an answer, and it is not done.
+    /// The connection is closed without an answer, and the call is not carried out.
     Close,
-    /// It is answered as if it had been done, and not done.
+    /// The call is answered as if it had been carried out, and it was not.
     Pretend,
-    /// It is not done, and these bytes are all that is answered; then the connection is closed.
+    /// The call is not carried out. These bytes are the answer; then the connection is closed.
     Answer(Vec<u8>),
-    /// It is not done, and its answer comes at a byte a second.
+    /// The call is not carried out, and the answer comes at one byte a second.
     Slow,
-    /// The process of the VMM is killed before it is done.
+    /// The process of the VMM is killed before the call is carried out.
     Die,
-    /// It is done, and the process of the VMM is killed before the answer.
+    /// The call is carried out, and the process of the VMM is killed before the answer.
     DieAfter,
-    /// It is done, and the process of the VMM is killed within the answer.
+    /// The call is carried out, and the process of the VMM is killed in the middle of the answer.
     DieWithin,
-    /// The process of the VMM is stopped before it is done, as by SIGSTOP, and answers nothing more.
+    /// The process of the VMM is stopped with SIGSTOP before the call is carried out, and answers nothing more.
     Stop,
-    /// It is done with a body that lacks this field.
+    /// The call is carried out with a body that lacks this field.
     Drop(&'static str),
-    /// This is done first; then the call as usual.
+    /// The closure runs first; then the call is carried out as usual.
     First(Box<dyn FnOnce() + Send>),
-    /// The call as usual; then this is done, before it is answered.
+    /// The call is carried out as usual; then the closure runs, before the answer.
     Then(Box<dyn FnOnce() + Send>),
 }
 
 /// How VMMs that are processes open their overlay.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) enum Opening {
-    /// As a VMM does: anew, with a lock.
+pub(crate) enum Opening {
+    /// As a VMM does: opened by its path, with a lock.
     #[default]
     Locked,
-    /// Anew, without a lock.
+    /// Opened by its path, without a lock.
     Unlocked,
-    /// Not at all: it goes on with the descriptor that it has inherited.
+    /// Not opened: the VMM uses the descriptor that it has inherited.
     Inherited,
     /// Another file with the same bytes.
     Another,
-    /// As a VMM does, but without the files that it lies upon.
+    /// As a VMM does, but without opening the backing files.
     NothingBeneath,
 }
 
-/// What the VMMs of a scene are told to do, and what they were asked.
-pub(super) struct Script {
-    pub(super) version: Mutex<&'static str>,
-    pub(super) mapping: Mutex<Mapping>,
-    pub(super) opening: Mutex<Opening>,
-    pub(super) asked: Mutex<Vec<String>>,
+/// The deviations that the VMMs of a scene are told to make, and the calls that they received.
+pub(crate) struct Script {
+    pub(crate) version: Mutex<&'static str>,
+    pub(crate) mapping: Mutex<Mapping>,
+    pub(crate) opening: Mutex<Opening>,
+    pub(crate) asked: Mutex<Vec<String>>,
     plans: Mutex<Vec<Plan>>,
     /// How many calls have met [`Act::Hang`].
     hanging: watch::Sender<usize>,
@@ -79,14 +79,14 @@ impl Default for Script {
 
 struct Plan {
     operation: &'static str,
-    /// How many calls of the operation are still left alone.
+    /// How many further calls of the operation are carried out as usual.
     after: usize,
     act: Act,
 }
 
 impl Script {
     /// From now on, the `nth` call of `operation` meets `act`; 1 is the next.
-    pub(super) fn on(&self, operation: &'static str, nth: usize, act: Act) {
+    pub(crate) fn on(&self, operation: &'static str, nth: usize, act: Act) {
         let after = nth.checked_sub(1).expect("calls are counted from 1");
         let plan = Plan {
             operation,
@@ -96,18 +96,18 @@ impl Script {
         lock(&self.plans).push(plan);
     }
 
-    /// Every call is done as usual from now on.
-    pub(super) fn forget_plans(&self) {
+    /// Every call is carried out as usual from now on.
+    pub(crate) fn forget_plans(&self) {
         lock(&self.plans).clear();
     }
 
-    /// From now on VMMs that are processes open their overlay like this.
-    pub(super) fn open_overlay(&self, opening: Opening) {
+    /// From now on VMMs that are processes open their overlay in this way.
+    pub(crate) fn open_overlay(&self, opening: Opening) {
         *lock(&self.opening) = opening;
     }
 
-    /// What a call meets that was just received.
-    pub(super) fn planned(&self, operation: &str) -> Option<Act> {
+    /// The deviation for a call that was just received, if there is one.
+    pub(crate) fn planned(&self, operation: &str) -> Option<Act> {
         let mut plans = lock(&self.plans);
         let mut due = None;
         for (at, plan) in plans.iter_mut().enumerate() {
@@ -126,8 +126,8 @@ impl Script {
         act
     }
 
-    /// Waits until so many calls have met [`Act::Hang`] since the beginning.
-    pub(super) async fn hangs(&self, count: usize) {
+    /// Waits until this number of calls in total have met [`Act::Hang`].
+    pub(crate) async fn hangs(&self, count: usize) {
         let mut hanging = self.hanging.subscribe();
         let hangs = hanging.wait_for(|hanging| *hanging >= count).await;
         drop(hangs.expect("this holds the sender"));

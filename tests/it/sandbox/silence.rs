@@ -1,4 +1,4 @@
-//! A source that says nothing: asked once more, then the sandbox halts. It never counts as agreeing.
+//! A source that gives no answer: it is asked once more, and then the sandbox halts. Silence never counts as agreement.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use chv_sandbox::sandbox::{ChvSandbox, DivergenceAction, Outcome, Sandbox, Sourc
 use super::script::Act;
 use super::{Scene, assert_echoed, assert_halted, echo};
 
-/// The sources that only the guest can speak for.
+/// The sources for which only the guest can answer.
 const OF_THE_GUEST: [Source; 4] = [
     Source::OpenFdCount,
     Source::GuestNonce,
@@ -27,7 +27,7 @@ async fn hurried() -> (Scene, ChvSandbox) {
     (scene, sandbox)
 }
 
-/// The reset of `sandbox` is silent twice, in just these sources.
+/// Checks that a reset of `sandbox` finds exactly these sources silent, both times.
 async fn check_silent_twice(scene: &Scene, sandbox: &ChvSandbox, sources: &[Source]) {
     let error = sandbox.reset().await.unwrap_err();
     assert_eq!(error.code(), "SANDBOX_RESET_TIMEOUT");

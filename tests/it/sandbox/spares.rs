@@ -1,4 +1,4 @@
-//! The spares of a sandbox: how many there are, and what becomes of those that can't be made, die or grow old.
+//! The spares of a sandbox: their number, and spares that can't be made, die or grow old.
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) struct Cast {
 }
 
 impl Cast {
-    /// One that has booted. Spares may be under way.
+    /// A sandbox that has booted. Its spares may still be in the making.
     pub(super) async fn booted(spares: u32) -> Cast {
         let scene = Scene::minted().await;
         Cast::booted_in(scene, spares).await
@@ -39,7 +39,7 @@ impl Cast {
         Cast::booted_as(scene, stage, vmm, spares).await
     }
 
-    /// One whose VMMs are started as `vmm` says.
+    /// A sandbox whose VMMs are started as `vmm` says.
     pub(super) async fn booted_as(scene: Scene, stage: Stage, vmm: VmmConfig, spares: u32) -> Cast {
         let config = scene.config_of(scene.golden().spares(spares));
         let sandbox = ChvSandbox::with_vmm(config, VmmSource::Spawn(vmm)).unwrap();
@@ -53,7 +53,7 @@ impl Cast {
         }
     }
 
-    /// One whose next reset finds so many spares.
+    /// A sandbox whose next reset finds this number of spares.
     pub(super) async fn with_spares(spares: u32) -> Cast {
         let mut cast = Cast::booted(spares).await;
         for _ in 0..spares {
@@ -62,7 +62,7 @@ impl Cast {
         cast
     }
 
-    /// One with a spare that waits, which is returned too.
+    /// A sandbox with a waiting spare, which is returned too.
     pub(super) async fn waiting() -> (Cast, Arc<Spawned>) {
         let cast = Cast::with_spares(1).await;
         let spare = cast.stage.last();
@@ -74,7 +74,7 @@ impl Cast {
         told(&mut self.events, ready).await;
     }
 
-    /// A reset passes, with this VMM, and a tool runs.
+    /// Checks that a reset is verified and used this kind of VMM, and that a tool runs after it.
     pub(super) async fn reset_by(&self, expected: VmmUsed) {
         let reset = self.sandbox.reset().await.unwrap();
         assert!(reset.is_verified());
@@ -86,7 +86,7 @@ impl Cast {
         assert_echoed(echo(&self.sandbox, "again").await, "again");
     }
 
-    /// A shutdown leaves nothing.
+    /// Checks that a shutdown leaves nothing.
     pub(super) async fn leaves_nothing(self) {
         timeout(PATIENCE, self.sandbox.shutdown()).await.unwrap();
         self.stage.assert_empty();
@@ -122,7 +122,7 @@ async fn a_spare_that_dies_while_it_waits_is_told_and_replaced() {
 
 #[tokio::test]
 async fn there_are_as_many_spares_as_are_asked_for() {
-    // With none, a VMM is started ahead, and is empty.
+    // With no spares an empty VMM is started ahead.
     let none = Cast::booted(0).await;
     for _ in 0..3 {
         none.reset_by(VmmUsed::New).await;
@@ -168,12 +168,12 @@ async fn the_vmm_that_served_has_ended_before_another_guest_runs() {
 async fn a_refill_that_fails_is_told_and_tried_again_and_resets_do_without() {
     for act in [Act::Refuse, Act::Close] {
         let scene = Scene::minted().await;
-        // The first is the boot's.
+        // The first call belongs to the boot.
         scene.vmm.on("vm.restore", 2, act);
         let mut cast = Cast::booted_in(scene, 1).await;
         let failed = no_spare(&mut cast.events).await;
         assert!(failed.contains("vm.restore"), "{failed}");
-        // It rests for a second now, in which there is no spare.
+        // The refill now rests for a second, so there is no spare.
         cast.reset_by(VmmUsed::New).await;
         cast.spare_is_ready().await;
         cast.reset_by(VmmUsed::Spare).await;
@@ -183,7 +183,7 @@ async fn a_refill_that_fails_is_told_and_tried_again_and_resets_do_without() {
 
 #[tokio::test]
 async fn a_shutdown_while_a_spare_is_made_leaves_nothing() {
-    // The second call of each is the refill's.
+    // The second call of each operation belongs to the refill.
     for operation in ["vmm.ping", "vm.restore"] {
         let scene = Scene::minted().await;
         scene.vmm.take_asked();
@@ -221,14 +221,14 @@ async fn resets_at_once_follow_each_other() {
     let (mut cast, _) = Cast::waiting().await;
     let (first, second) = tokio::join!(cast.sandbox.reset(), cast.sandbox.reset());
     let used = [first, second].map(|reset| reset.unwrap().outcome().report.vmm);
-    // No spare is made in between: there is no lull.
+    // No spare is made between two resets that follow each other at once.
     assert_eq!(used, [Some(VmmUsed::Spare), Some(VmmUsed::New)]);
     assert_echoed(echo(&cast.sandbox, "after both").await, "after both");
     cast.spare_is_ready().await;
     cast.leaves_nothing().await;
 }
 
-/// How often a VM was paused since the last time.
+/// The number of times that a VM was paused since the last call of this function.
 fn pauses(cast: &Cast) -> usize {
     let asked = cast.scene.vmm.take_asked();
     asked.iter().filter(|asked| *asked == "vm.pause").count()
@@ -239,7 +239,7 @@ async fn the_guest_of_a_spare_has_answered_before_it_waits() {
     let (mut cast, spare) = Cast::waiting().await;
     assert_eq!(spare.player.state(), Some("Paused"));
     assert_eq!(pauses(&cast), 1);
-    // No other process can give a waiting spare orders: none of its sockets has a name.
+    // No other process can give a waiting spare orders, because none of its sockets has a name.
     for name in ["api.sock", "rw/vsock.sock"] {
         assert!(!spare.run_dir.join(name).exists(), "{name}");
     }
@@ -257,7 +257,7 @@ async fn a_spare_whose_guest_writes_of_its_own_accord_waits_as_it_was_restored()
         let stage = stage.clone();
         move || flip_a_bit(&stage.staged().overlay().unwrap())
     };
-    // The first is the boot's.
+    // The first call belongs to the boot.
     scene.vmm.on("vm.resume", 2, Act::First(Box::new(write)));
     let mut cast = Cast::booted_on(scene, stage, 1).await;
     cast.spare_is_ready().await;
@@ -278,7 +278,7 @@ async fn a_spare_whose_guest_does_not_answer_is_no_spare() {
         let stage = stage.clone();
         move || stage.last().player.guest().behave(Behaviour::Silent)
     };
-    // The first is the boot's.
+    // The first call belongs to the boot.
     scene.vmm.on("vm.restore", 2, Act::First(Box::new(silent)));
     let mut cast = Cast::booted_on(scene, stage, 1).await;
     let failed = no_spare(&mut cast.events).await;

@@ -1,5 +1,6 @@
-//! VMMs as processes of their own, on stage: each is this test binary once more. It has the api-socket and the disks
-//! open, as a VMM has, and leaves every answer to a [`Player`] in the test, by a socket of the stage.
+//! Stand-ins for VMMs that are processes of their own: each is this test binary again. It has the api-socket and the
+//! disks open, as a VMM has, and gets every answer from a [`Player`] in the test's process, through a socket of the
+//! [`Stage`].
 
 use std::env;
 use std::fs::{File, OpenOptions};
@@ -28,9 +29,9 @@ use super::script::Script;
 use super::vmm::{Player, lock};
 use crate::vmm::fake;
 
-/// Where VMMs that are spawned get their answers.
+/// The place where spawned VMMs get their answers: a socket, and the players behind it.
 #[derive(Clone)]
-pub(super) struct Stage {
+pub(crate) struct Stage {
     socket: PathBuf,
     run_root: PathBuf,
     played: Arc<Played>,
@@ -44,15 +45,15 @@ struct Played {
 }
 
 /// A VMM that runs, or ran, as a process.
-pub(super) struct Spawned {
-    pub(super) pid: u32,
-    pub(super) run_dir: PathBuf,
-    pub(super) player: Player,
+pub(crate) struct Spawned {
+    pub(crate) pid: u32,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) player: Player,
 }
 
 impl Stage {
-    /// A stage in `directory`. The VMMs on it do as `script` says, and each has a guest that is `guest`, restored.
-    pub(super) fn new(directory: &Path, guest: StandIn, script: Arc<Script>) -> Stage {
+    /// A stage in `directory`. The VMMs on it follow `script`, and each has a restored copy of `guest`.
+    pub(crate) fn new(directory: &Path, guest: StandIn, script: Arc<Script>) -> Stage {
         let socket = directory.join("stage.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let played = Arc::<Played>::default();
@@ -61,7 +62,7 @@ impl Stage {
             for stream in listener.incoming() {
                 let (stream, all) = (stream.unwrap(), Arc::clone(&all));
                 let (guest, script) = (guest.clone(), Arc::clone(&script));
-                // The other end may be gone at any time.
+                // The other end may close at any time.
                 thread::spawn(move || drop(all.attend(stream, &guest, script)));
             }
         });
@@ -72,23 +73,23 @@ impl Stage {
         }
     }
 
-    /// How VMMs are started on this stage.
-    pub(super) fn config(&self) -> VmmConfig {
+    /// The configuration with which a sandbox starts VMMs on this stage.
+    pub(crate) fn config(&self) -> VmmConfig {
         self.config_of(&env::current_exe().unwrap())
     }
 
-    /// The same with another file of this test binary as the VMM's executable.
-    pub(super) fn config_of(&self, executable: &Path) -> VmmConfig {
+    /// The same configuration with another copy of this test binary as the VMM's executable.
+    pub(crate) fn config_of(&self, executable: &Path) -> VmmConfig {
         Stage::config_at(&self.socket, &self.run_root, executable)
     }
 
-    /// The socket and the run root, by which another process starts VMMs on this stage.
-    pub(super) fn place(&self) -> (&Path, &Path) {
+    /// The socket and the run root, with which another process starts VMMs on this stage.
+    pub(crate) fn place(&self) -> (&Path, &Path) {
         (&self.socket, &self.run_root)
     }
 
-    /// How VMMs are started on the stage of this socket and run root.
-    pub(super) fn config_at(socket: &Path, run_root: &Path, executable: &Path) -> VmmConfig {
+    /// The configuration that starts VMMs on the stage with this socket and run root.
+    pub(crate) fn config_at(socket: &Path, run_root: &Path, executable: &Path) -> VmmConfig {
         VmmConfig {
             binary: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/vmm/fake-vmm"),
             env: vec![
@@ -98,7 +99,7 @@ impl Stage {
             ],
             run_root: run_root.to_owned(),
             programs: fake::programs(executable),
-            // It stands for VMMs that copy a guest's memory, too.
+            // The stand-in also has to stand for VMMs that copy a guest's memory.
             confinement: Confinement {
                 without: vec![Layer::Rlimits],
                 ..Confinement::default()
@@ -108,29 +109,29 @@ impl Stage {
     }
 
     /// A sandbox whose VMMs are on this stage.
-    pub(super) fn sandbox(&self, config: SandboxConfig) -> ChvSandbox {
+    pub(crate) fn sandbox(&self, config: SandboxConfig) -> ChvSandbox {
         ChvSandbox::with_vmm(config, VmmSource::Spawn(self.config())).unwrap()
     }
 
     /// The VMM that was started last.
-    pub(super) fn last(&self) -> Arc<Spawned> {
+    pub(crate) fn last(&self) -> Arc<Spawned> {
         self.latest(|_| true).expect("one was started")
     }
 
     /// The VMM whose VM runs.
-    pub(super) fn serving(&self) -> Arc<Spawned> {
+    pub(crate) fn serving(&self) -> Arc<Spawned> {
         let serving = self.latest(|vmm| vmm.player.state() == Some("Running"));
         serving.expect("one serves")
     }
 
-    /// The VMM whose VM is restored, or was last: others that were started later are empty.
-    pub(super) fn staged(&self) -> Arc<Spawned> {
+    /// The VMM whose VM is or was restored last. VMMs that were started later are empty.
+    pub(crate) fn staged(&self) -> Arc<Spawned> {
         let staged = self.latest(|vmm| vmm.runs() && vmm.overlay().is_some());
         staged.expect("one has a snapshot")
     }
 
     /// Every VMM that runs.
-    pub(super) fn running(&self) -> Vec<Arc<Spawned>> {
+    pub(crate) fn running(&self) -> Vec<Arc<Spawned>> {
         let vmms = lock(&self.played.vmms);
         vmms.iter().filter(|vmm| vmm.runs()).cloned().collect()
     }
@@ -141,19 +142,19 @@ impl Stage {
     }
 
     /// How many were started.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         lock(&self.played.vmms).len()
     }
 
-    /// Whether no VMM has left anything.
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether no VMM has left a file or a process.
+    pub(crate) fn is_empty(&self) -> bool {
         self.left().is_empty()
     }
 
-    /// Everything of every VMM is gone.
+    /// Checks that nothing of any VMM is left.
     #[track_caller]
-    pub(super) fn assert_empty(&self) {
-        // One that was killed may take a moment to die.
+    pub(crate) fn assert_empty(&self) {
+        // A VMM that was killed may take a moment to end.
         let deadline = Instant::now() + Duration::from_secs(30);
         for vmm in &*lock(&self.played.vmms) {
             while vmm.runs() {
@@ -165,7 +166,7 @@ impl Stage {
         assert!(left.is_empty(), "{left:?} is left");
     }
 
-    /// The run directories, of which there are none before the first start.
+    /// The run directories that are left. There are none before the first start.
     fn left(&self) -> Vec<PathBuf> {
         match self.run_root.read_dir() {
             Ok(left) => left.map(|entry| entry.unwrap().path()).collect(),
@@ -176,7 +177,8 @@ impl Stage {
 }
 
 impl Played {
-    /// One connection of a VMM: its first, by which it gets its orders, or one that somebody made to its api-socket.
+    /// Serves one connection of a VMM: its first, by which it gets orders, or one that it passes on from its
+    /// api-socket.
     fn attend(
         &self,
         mut stream: UnixStream,
@@ -186,7 +188,7 @@ impl Played {
         let line = read_line(&mut stream)?;
         let (inner_pid, run_dir) = line.split_once(' ').ok_or(io::ErrorKind::InvalidData)?;
         let inner_pid = inner_pid.parse().map_err(io::Error::other)?;
-        // The VMM only knows the id that it has in its own namespace.
+        // The VMM only knows its process id in its own namespace.
         let peer = rustix::net::sockopt::socket_peercred(&stream)?;
         let pid = peer.pid.as_raw_nonzero().get() as u32;
         if run_dir.is_empty() {
@@ -209,7 +211,7 @@ impl Played {
         self.another.notify_all();
         for line in BufReader::new(stream).lines() {
             line?;
-            // Whoever gave the order waits for this.
+            // The thread that gave the order waits for this.
             let _ = done.send(());
         }
         drop(done);
@@ -229,25 +231,25 @@ impl Played {
 }
 
 impl Spawned {
-    /// Kills it, as the kernel does when memory runs out.
-    pub(super) fn kill(&self) {
+    /// Kills the VMM, as the kernel does when memory runs out.
+    pub(crate) fn kill(&self) {
         send(self.pid, Signal::KILL);
     }
 
-    /// Stops it as SIGSTOP does: it does nothing more, whatever it is asked or told.
-    pub(super) fn stop(&self) {
+    /// Stops the VMM with SIGSTOP: it does nothing more.
+    pub(crate) fn stop(&self) {
         send(self.pid, Signal::STOP);
     }
 
-    /// Whether it runs; one that only waits to be reaped doesn't.
-    pub(super) fn runs(&self) -> bool {
+    /// Whether the VMM runs. A zombie doesn't.
+    pub(crate) fn runs(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid));
         stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))
     }
 
-    /// The file without a name that is its overlay, as another process reaches it: by the descriptor that it inherited.
-    /// `None` before a snapshot was laid for it.
-    pub(super) fn overlay(&self) -> Option<PathBuf> {
+    /// The nameless file that is the VMM's overlay. Another process reaches it by the descriptor that the VMM
+    /// inherited. `None` before the VMM was staged.
+    pub(crate) fn overlay(&self) -> Option<PathBuf> {
         let config = self.run_dir.join("ro/snapshot/config.json");
         let config: Value = serde_json::from_str(&std::fs::read_to_string(config).ok()?).ok()?;
         let path = config["disks"][1]["path"].as_str()?;
@@ -255,23 +257,23 @@ impl Spawned {
         Some(Path::new("/proc").join(self.pid.to_string()).join(own))
     }
 
-    /// Tells something happened, as a VMM does that was asked by another process.
-    pub(super) fn tell(&self, source: &str, event: &str) {
+    /// Reports an event, as a VMM does that another process has asked for something.
+    pub(crate) fn tell(&self, source: &str, event: &str) {
         self.player.tell(source, event);
     }
 }
 
 /// Gives orders to the process of a VMM, and waits until each is carried out.
-pub(super) struct Hand {
+pub(crate) struct Hand {
     pid: u32,
-    /// The id that the process has in its own namespace.
-    pub(super) inner_pid: u32,
+    /// The process id in the process's own namespace.
+    pub(crate) inner_pid: u32,
     orders: Mutex<(UnixStream, Receiver<()>)>,
 }
 
 impl Hand {
-    /// The path by which another process opens what the VMM opens by `path`.
-    pub(super) fn path(&self, path: &Path) -> PathBuf {
+    /// The path by which another process opens the file that the VMM opens as `path`.
+    pub(crate) fn path(&self, path: &Path) -> PathBuf {
         match path.strip_prefix("/proc/self") {
             Ok(own) => Path::new("/proc").join(self.pid.to_string()).join(own),
             Err(_) => path.to_owned(),
@@ -279,30 +281,30 @@ impl Hand {
     }
 
     /// Sends a signal to the process, which may have ended.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         send(self.pid, signal);
     }
 
-    /// Opens a disk: for reading, or for writing with a lock or, as no VMM does, without one.
-    pub(super) fn open(&self, path: &str, how: &str) -> io::Result<()> {
+    /// Opens a disk: for reading, for writing with a lock, or, as no VMM does, for writing without one.
+    pub(crate) fn open(&self, path: &str, how: &str) -> io::Result<()> {
         self.order(&format!("{how} {path}"))
     }
 
-    /// Maps bytes of the file as a VMM does that is told to map memory from it, or otherwise.
-    pub(super) fn map(&self, how: Mapping, offset: u64, length: u64, path: &str) -> io::Result<()> {
+    /// Maps bytes of the file as a VMM maps memory, or in the wrong way that `how` names.
+    pub(crate) fn map(&self, how: Mapping, offset: u64, length: u64, path: &str) -> io::Result<()> {
         self.order(&format!("map:{how:?}:{offset}:{length} {path}"))
     }
 
-    pub(super) fn let_go(&self) -> io::Result<()> {
+    pub(crate) fn let_go(&self) -> io::Result<()> {
         self.order("close")
     }
 
-    pub(super) fn end(&self) -> io::Result<()> {
+    pub(crate) fn end(&self) -> io::Result<()> {
         self.order("exit")
     }
 
     /// Writes to the event monitor.
-    pub(super) fn tell(&self, source: &str, event: &str) -> io::Result<()> {
+    pub(crate) fn tell(&self, source: &str, event: &str) -> io::Result<()> {
         self.order(&format!("event:{source} {event}"))
     }
 
@@ -385,7 +387,7 @@ fn serve() {
     process::exit(0);
 }
 
-/// What a VMM has mapped.
+/// What the stand-in has mapped.
 #[expect(dead_code, reason = "they are only there to be mapped")]
 enum Mapped {
     Private(MmapMut),
@@ -415,13 +417,13 @@ fn map(how: &str, path: &str) -> Mapped {
     }
 }
 
-/// Passes on one connection to the api-socket.
+/// Passes one connection to the api-socket on to the stage.
 fn relay(mut connection: UnixStream, stage: &Path) -> io::Result<()> {
     let mut player = UnixStream::connect(stage)?;
     writeln!(player, "{} ", process::id())?;
     let (mut requests, mut passed) = (connection.try_clone()?, player.try_clone()?);
     thread::spawn(move || {
-        // Either end may be gone at any time.
+        // Either end may close at any time.
         let _ = io::copy(&mut requests, &mut passed);
         let _ = passed.shutdown(Shutdown::Write);
     });
@@ -429,7 +431,7 @@ fn relay(mut connection: UnixStream, stage: &Path) -> io::Result<()> {
     connection.shutdown(Shutdown::Both)
 }
 
-/// Reads a line, and not one byte more.
+/// Reads a line, and no byte after it.
 fn read_line(stream: &mut UnixStream) -> io::Result<String> {
     let mut line = Vec::new();
     let mut byte = [0];

@@ -1,4 +1,4 @@
-//! A spare that isn't what it was when it was prepared: what a reset makes of it, by what happened to it while it waited.
+//! A waiting spare that is no longer as it was prepared: what a reset does, by what happened to the spare.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use super::spares::Cast;
 use super::stage::Spawned;
 use super::{assert_halted, chain, flip_a_bit, told};
 
-/// What happens to a sandbox's spare.
+/// Something that happens to a waiting spare.
 type Happening = fn(&Cast, &Arc<Spawned>);
 
-/// Each makes a spare unfit to be awakened, and says why.
+/// Events that make a spare unfit to serve, with a part of the reason that is reported.
 const UNFIT: [(&str, Happening, &str); 8] = [
     (
         "its VM was resumed",
@@ -68,7 +68,7 @@ const UNFIT: [(&str, Happening, &str); 8] = [
 ];
 
 #[tokio::test]
-async fn one_that_cannot_be_awakened_is_told_and_a_new_vmm_serves() {
+async fn a_spare_that_cannot_serve_is_reported_and_a_new_vmm_serves() {
     for (what, happening, expected) in UNFIT {
         let (mut cast, spare) = Cast::waiting().await;
         happening(&cast, &spare);
@@ -85,7 +85,7 @@ async fn one_that_cannot_be_awakened_is_told_and_a_new_vmm_serves() {
     }
 }
 
-/// Each is for the comparison with the baselines to find.
+/// Events that the comparison with the baselines has to find, with the sources that disagree.
 const DIVERGENT: [(&str, Happening, &[Source]); 5] = [
     (
         "a byte of its overlay",
@@ -115,7 +115,7 @@ const DIVERGENT: [(&str, Happening, &[Source]); 5] = [
 ];
 
 #[tokio::test]
-async fn one_that_disagrees_with_a_baseline_halts() {
+async fn a_spare_that_disagrees_with_a_baseline_halts() {
     for (what, happening, sources) in DIVERGENT {
         let (cast, spare) = Cast::waiting().await;
         happening(&cast, &spare);

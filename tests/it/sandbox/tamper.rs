@@ -1,4 +1,4 @@
-//! What a reset must not believe: one source that disagrees is enough, whatever the others say.
+//! Readings that a reset must not believe: one source that disagrees is enough, whatever the other sources say.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::script::Act;
 use super::{Scene, assert_halted, flip_a_bit};
 
-/// After `tamper`, a reset diverges, by the checks of just these sources.
+/// Checks that a reset after `tamper` diverges, with exactly these sources disagreeing.
 async fn check(tamper: impl FnOnce(&Scene), sources: &[Source]) {
     let (scene, sandbox) = Scene::booted().await;
     sandbox.reset().await.unwrap();
@@ -89,7 +89,7 @@ async fn several_at_once() {
 }
 
 #[tokio::test]
-async fn what_disagreed_stands_in_the_reset_state() {
+async fn the_reset_state_names_the_sources_that_disagreed() {
     let (scene, sandbox) = Scene::booted().await;
     flip_a_bit(&scene.path("root.img"));
     scene.guest.set_open_files(13);
@@ -130,7 +130,7 @@ async fn a_disagreement_counts_more_than_a_silence() {
 }
 
 #[tokio::test]
-async fn a_boot_refuses_what_the_manifest_does_not_say_before_anything_is_restored() {
+async fn a_boot_refuses_files_that_differ_from_the_manifest_before_anything_is_restored() {
     let scene = Scene::minted().await;
     flip_a_bit(&scene.path("root.img"));
     let sandbox = scene.sandbox();
@@ -173,7 +173,7 @@ pub(super) fn punch_a_hole(path: &Path) {
     let file = File::options().write(true).open(path).unwrap();
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     match fallocate(&file, flags, 0x4000, 0x2000) {
-        // A file system without holes has the same zeros written.
+        // On a file system without holes, zeros are written instead.
         Err(rustix::io::Errno::OPNOTSUPP) => {
             std::os::unix::fs::FileExt::write_all_at(&file, &[0; 0x2000], 0x4000).unwrap();
         }
@@ -202,7 +202,7 @@ async fn evidence_without_its_disk_is_kept_and_says_so() {
     let (scene, sandbox) = Scene::booted().await;
     scene.guest.set_open_files(13);
     let overlay = scene.path("machine/overlay.img");
-    // Once the reset has read it: there is nothing left to copy.
+    // The overlay is removed once the reset has read it, so there is nothing left to copy as evidence.
     let remove = move || fs::remove_file(overlay).unwrap();
     scene.vmm.before("vm.pause", remove);
     let error = sandbox.reset().await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Tools: what is a result, what is an error, and what needs a reset.
+//! Tools: which ends are results, which are errors, and which need a reset.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{PATIENCE, Scene, assert_echoed, echo, invocation};
 
-/// A booted sandbox whose guest answers a dispatch as `answer` says.
+/// A booted sandbox whose guest answers a dispatch with `answer`.
 async fn answering(
     answer: impl Fn(&Frame) -> Option<Vec<u8>> + Send + Sync + 'static,
 ) -> (Scene, ChvSandbox) {
@@ -30,7 +30,7 @@ async fn answering(
     (scene, sandbox)
 }
 
-/// The sandbox takes no tool, although it is ready, until it is reset.
+/// Checks that the sandbox, although ready, takes no tool until it is reset.
 async fn assert_mended_by_a_reset(scene: &Scene, sandbox: &ChvSandbox) {
     assert_eq!(sandbox.state().wire(), WireState::Ready);
     let error = echo(sandbox, "next").await.unwrap_err();
@@ -119,7 +119,7 @@ async fn an_answer_that_comes_too_late_is_told() {
         let Frame::ToolDispatch(dispatch) = frame else {
             unreachable!("only dispatches are shown");
         };
-        // Longer than the deadline and the grace together; the guest's other answers wait behind it.
+        // Longer than the deadline and the grace together. The guest's other answers wait behind this one.
         std::thread::sleep(Duration::from_millis(200));
         let result = ToolResult {
             command_id: dispatch.command_id.clone(),
@@ -157,7 +157,7 @@ async fn a_guest_that_breaks_the_protocol_closes_the_channel_until_a_reset() {
         (b"\0\0\0\0", "SANDBOX_FRAME_MALFORMED"),
         (b"\xff\xff\xff\xff", "SANDBOX_VSOCK_FRAME_TOO_LARGE"),
         (
-            // Only the host sends one, so its body isn't looked at.
+            // Only the host may send this frame, so its body isn't read.
             b"\0\0\0\x42{\"type\":\"GuestQuery\",\"query_id\":\"\",\"query_kind\":\"MemUsage\",\"ts\":\"\"}",
             "SANDBOX_VSOCK_PROTOCOL_ERROR",
         ),
@@ -176,7 +176,7 @@ async fn a_reset_ends_the_tools_that_run() {
     let (scene, sandbox) = answering(|_| Some(Vec::new())).await;
     let mut events = sandbox.subscribe();
     let reset = async {
-        // Once the dispatch is on its way.
+        // Lets the tool be dispatched first.
         tokio::task::yield_now().await;
         scene.guest.behave(Behaviour::Dispatcher);
         sandbox.reset().await
@@ -226,7 +226,7 @@ async fn the_frames_of_a_tool_are_told_with_their_channel() {
 }
 
 #[tokio::test]
-async fn what_a_restored_guest_answers_is_told_before_the_sandbox_is_ready() {
+async fn answers_of_a_restored_guest_are_told_before_the_sandbox_is_ready() {
     let (_scene, sandbox) = Scene::booted().await;
     let mut events = sandbox.subscribe();
     sandbox.reset().await.unwrap();

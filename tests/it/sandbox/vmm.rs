@@ -1,4 +1,4 @@
-//! A stand-in for a VMM: the states, answers and files of v53.0, and what a test tells it to do otherwise.
+//! A stand-in for a VMM: the states, answers and files of v53.0, and the deviations that a test orders.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
@@ -19,15 +19,15 @@ use super::memory_of_vmm::{self, Mapping};
 use super::script::{Act, Opening, Script};
 use super::stage::Hand;
 
-/// An api-socket with a VMM behind it, in this process. The VM's guest is a stand-in too.
-pub(super) struct Vmm {
+/// An api-socket with a VMM behind it, in this process. The guest of its VM is a stand-in too.
+pub(crate) struct Vmm {
     socket: PathBuf,
     player: Arc<Player>,
     ended: Arc<Mutex<bool>>,
 }
 
 impl Vmm {
-    pub(super) fn start(socket: PathBuf, guest: StandIn) -> Vmm {
+    pub(crate) fn start(socket: PathBuf, guest: StandIn) -> Vmm {
         let listener = UnixListener::bind(&socket).unwrap();
         let player = Arc::new(Player::new(guest, Arc::default(), None));
         let ended = Arc::new(Mutex::new(false));
@@ -38,7 +38,7 @@ impl Vmm {
                     break;
                 }
                 let (stream, player) = (stream.unwrap(), Arc::clone(&serving));
-                // The other end may be gone at any time.
+                // The other end may close at any time.
                 thread::spawn(move || drop(player.serve(stream)));
             }
         });
@@ -49,41 +49,41 @@ impl Vmm {
         }
     }
 
-    pub(super) fn socket(&self) -> &Path {
+    pub(crate) fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// What it is told to do, which other VMMs may be told too.
-    pub(super) fn script(&self) -> &Arc<Script> {
+    /// The script of this VMM, which other VMMs may share.
+    pub(crate) fn script(&self) -> &Arc<Script> {
         &self.player.script
     }
 
     /// From now on, the `nth` call of `operation` meets `act`; 1 is the next.
-    pub(super) fn on(&self, operation: &'static str, nth: usize, act: Act) {
+    pub(crate) fn on(&self, operation: &'static str, nth: usize, act: Act) {
         self.script().on(operation, nth, act);
     }
 
-    /// Before the next call of `operation` is done, `first` is.
-    pub(super) fn before(&self, operation: &'static str, first: impl FnOnce() + Send + 'static) {
+    /// Runs `first` before the next call of `operation` is carried out.
+    pub(crate) fn before(&self, operation: &'static str, first: impl FnOnce() + Send + 'static) {
         self.on(operation, 1, Act::First(Box::new(first)));
     }
 
-    /// From now on VMMs that are processes map memory like this.
-    pub(super) fn set_mapping(&self, mapping: Mapping) {
+    /// From now on VMMs that are processes map memory in this way.
+    pub(crate) fn set_mapping(&self, mapping: Mapping) {
         *lock(&self.script().mapping) = mapping;
     }
 
-    pub(super) fn set_version(&self, version: &'static str) {
+    pub(crate) fn set_version(&self, version: &'static str) {
         *lock(&self.script().version) = version;
     }
 
-    /// What was asked since the last time.
-    pub(super) fn take_asked(&self) -> Vec<String> {
+    /// The calls that were received since the last call of this function.
+    pub(crate) fn take_asked(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.script().asked))
     }
 
     /// The VM's state; `None` when there is none.
-    pub(super) fn state(&self) -> Option<&'static str> {
+    pub(crate) fn state(&self) -> Option<&'static str> {
         self.player.state()
     }
 }
@@ -91,22 +91,22 @@ impl Vmm {
 impl Drop for Vmm {
     fn drop(&mut self) {
         *lock(&self.ended) = true;
-        // Wakes the listener.
+        // The connection wakes the listener.
         drop(UnixStream::connect(&self.socket));
         self.player.guest.stop();
     }
 }
 
-/// One VMM: the VM that it holds, and its answers.
-pub(super) struct Player {
+/// The state and the answers of one VMM.
+pub(crate) struct Player {
     guest: StandIn,
     script: Arc<Script>,
     vm: Mutex<Option<Vm>>,
-    /// The process that has its files open, where there is one.
+    /// The process that has the VMM's files open, if there is one.
     hand: Option<Hand>,
-    /// What it was asked, from its start on.
+    /// The calls that this VMM received since its start.
     asked: Mutex<Vec<String>>,
-    /// Whether it answers as if it did what it is asked, and does nothing of it.
+    /// Whether this VMM answers as if it carried out its calls, and carries out none.
     pretends: AtomicBool,
     /// How many snapshots it has restored.
     restored: AtomicUsize,
@@ -118,7 +118,7 @@ struct Vm {
 }
 
 impl Player {
-    pub(super) fn new(guest: StandIn, script: Arc<Script>, hand: Option<Hand>) -> Player {
+    pub(crate) fn new(guest: StandIn, script: Arc<Script>, hand: Option<Hand>) -> Player {
         Player {
             guest,
             script,
@@ -131,43 +131,43 @@ impl Player {
     }
 
     /// The guest of its VM.
-    pub(super) fn guest(&self) -> &StandIn {
+    pub(crate) fn guest(&self) -> &StandIn {
         &self.guest
     }
 
-    /// The VMM is gone, and its guest with it.
-    pub(super) fn end(&self) {
+    /// The VMM ends, and its guest with it.
+    pub(crate) fn end(&self) {
         *lock(&self.vm) = None;
         self.guest.stop();
     }
 
     /// The VM's state; `None` when there is none.
-    pub(super) fn state(&self) -> Option<&'static str> {
+    pub(crate) fn state(&self) -> Option<&'static str> {
         lock(&self.vm).as_ref().map(|vm| vm.state)
     }
 
-    /// The VM is in this state now, and nobody has asked for that.
-    pub(super) fn set_state(&self, state: &'static str) {
+    /// Sets the state of the VM without a call.
+    pub(crate) fn set_state(&self, state: &'static str) {
         lock(&self.vm).as_mut().expect("there is a VM").state = state;
     }
 
-    /// From now on it answers as if it did what it is asked, and does nothing of it: its VM runs on.
-    pub(super) fn pretend(&self) {
+    /// From now on this VMM answers as if it carried out its calls, and carries out none: its VM keeps running.
+    pub(crate) fn pretend(&self) {
         self.pretends.store(true, Ordering::Release);
     }
 
-    /// What it was asked, from its start on.
-    pub(super) fn asked(&self) -> Vec<String> {
+    /// The calls that this VMM received since its start.
+    pub(crate) fn asked(&self) -> Vec<String> {
         lock(&self.asked).clone()
     }
 
-    /// How many snapshots it has restored: the guest that runs is the one of the last.
-    pub(super) fn restored(&self) -> usize {
+    /// How many snapshots this VMM has restored. The guest that runs belongs to the last.
+    pub(crate) fn restored(&self) -> usize {
         self.restored.load(Ordering::Acquire)
     }
 
     /// Answers on a connection until it ends.
-    pub(super) fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
+    pub(crate) fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
         let mut reader = BufReader::new(stream.try_clone()?);
         while let Some((operation, body)) = read_request(&mut reader)? {
             lock(&self.script.asked).push(operation.clone());
@@ -211,7 +211,7 @@ impl Player {
         Ok(())
     }
 
-    /// The process dies or stops at a call.
+    /// Makes the process die or stop at a call.
     fn fail(
         &self,
         act: &Act,
@@ -231,7 +231,7 @@ impl Player {
             Act::Stop => Signal::STOP,
             _ => Signal::KILL,
         });
-        // The connection goes with the process.
+        // The connection ends with the process.
         io::copy(&mut reader, &mut io::sink()).map(drop)
     }
 
@@ -241,14 +241,14 @@ impl Player {
             return self.script.planned(operation);
         }
         if operation == "vm.restore" {
-            // The socket's name was taken away after the last restore, and is looked for after this one.
+            // The socket's name was removed after the last restore, and is needed after this one.
             let bound = self.guest.start();
             bound.expect("the socket can be bound again");
         }
         Some(Act::Pretend)
     }
 
-    /// What a call does, with the words of v53.0 for what it refuses.
+    /// Carries out a call. Refusals have the words of v53.0.
     fn perform(&self, operation: &str, body: &str) -> Result<Value, &'static str> {
         let mut vm = lock(&self.vm);
         match (operation, vm.as_mut()) {
@@ -323,7 +323,7 @@ impl Player {
         Ok(Value::Null)
     }
 
-    /// The process has the disks open from now on.
+    /// Makes the process open the disks.
     fn open_disks(&self, config: &Value) {
         let opening = *lock(&self.script.opening);
         for disk in config["disks"].as_array().into_iter().flatten() {
@@ -350,12 +350,12 @@ impl Player {
         }
     }
 
-    /// Tells something by the event monitor, where there is a process.
-    pub(super) fn tell(&self, source: &str, event: &str) {
+    /// Reports an event through the event monitor, if there is a process.
+    pub(crate) fn tell(&self, source: &str, event: &str) {
         self.move_hand(|hand| hand.tell(source, event));
     }
 
-    /// A process that has ended has nothing open, which is all that is asked of it.
+    /// Gives an order to the process. A process that has ended has nothing open, so a failed order is ignored.
     fn move_hand(&self, command: impl FnOnce(&Hand) -> io::Result<()>) {
         let moved = self.hand.as_ref().map_or(Ok(()), command);
         if let Err(error) = moved {
@@ -363,7 +363,7 @@ impl Player {
         }
     }
 
-    /// Opens everything that a restore opens, by the paths of the snapshot's own description.
+    /// Opens every file that a restore opens, by the paths in the snapshot's own `config.json`.
     fn read_snapshot(&self, body: &str) -> Result<Value, &'static str> {
         let folder = folder_in(body, "source_url").ok_or("there is no source_url")?;
         let config = fs::read_to_string(folder.join("config.json"));
@@ -389,7 +389,7 @@ impl Player {
     }
 }
 
-/// Answers at a byte a second, for as long as it is listened to.
+/// Answers at one byte a second until the client closes.
 fn answer_slowly(stream: &mut UnixStream) -> io::Result<()> {
     for byte in b"HTTP/1.1 200 \r\nContent-Length: 100\r\n\r\n"
         .iter()
@@ -408,7 +408,7 @@ fn take_snapshot(body: &str, config: &Value) -> io::Result<()> {
     memory_of_vmm::write(&folder, config)
 }
 
-pub(super) fn folder_in(body: &str, field: &str) -> Option<PathBuf> {
+pub(crate) fn folder_in(body: &str, field: &str) -> Option<PathBuf> {
     let body: Value = serde_json::from_str(body).ok()?;
     Some(body[field].as_str()?.strip_prefix("file://")?.into())
 }
@@ -419,7 +419,7 @@ fn without(field: &str, body: &str) -> String {
     body.to_string()
 }
 
-/// The last part of the path, and the body. `None` at the connection's end.
+/// The last part of the path, and the body. `None` at the end of the connection.
 fn read_request(reader: &mut impl BufRead) -> io::Result<Option<(String, String)>> {
     let mut operation = None;
     let mut length = 0;
@@ -445,6 +445,6 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<(String, String)
     Ok(operation.map(|operation| (operation, body)))
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -31,7 +31,7 @@ async fn warmed(scene: &Scene, tools: Vec<WarmTool>) -> Result<Golden, MintError
     mint(config).await
 }
 
-/// A mint with this tool fails, and leaves nothing.
+/// Checks that a mint with this tool fails and leaves nothing. Returns its error.
 async fn failure(scene: &Scene, tool: WarmTool) -> MintError {
     let error = warmed(scene, vec![tool]).await.unwrap_err();
     assert!(!scene.path("golden").exists(), "{error}");
@@ -107,7 +107,7 @@ async fn a_warm_golden_snapshot_differs_from_a_cold_one_in_what_it_says_of_the_t
 }
 
 #[tokio::test]
-async fn what_a_warm_tool_leaves_open_counts_into_the_baseline() {
+async fn descriptors_that_a_warm_tool_leaves_open_count_into_the_baseline() {
     let guest: Arc<std::sync::OnceLock<StandIn>> = Arc::default();
     let leaking = Arc::clone(&guest);
     let toolbox = Toolbox::built_in().with_function("leak", move |_| {
@@ -118,7 +118,7 @@ async fn what_a_warm_tool_leaves_open_counts_into_the_baseline() {
     guest.set(scene.guest.clone()).unwrap();
     let golden = warmed(&scene, vec![warm_tool("leak", Value::Null)]).await;
     assert_eq!(golden.unwrap().manifest().baselines.open_fd_count, 31);
-    // The guest holds itself through its own function.
+    // The guest and the function that it was given hold each other; this ends the cycle.
     scene.guest.stop();
 }
 
@@ -246,7 +246,7 @@ async fn a_disk_that_does_not_come_to_rest_is_not_warmed_on() {
     let stop = Arc::clone(&done);
     let writer = Arc::new(std::sync::Mutex::new(None));
     let started = Arc::clone(&writer);
-    // From the boot on something writes to it.
+    // A process writes to the disk from the boot on.
     let write = Act::Then(Box::new(move || {
         let thread = std::thread::spawn(move || {
             let mut count = 0_u64;
@@ -278,7 +278,7 @@ async fn a_disk_that_does_not_come_to_rest_is_not_warmed_on() {
 }
 
 #[tokio::test]
-async fn a_guest_that_does_not_say_what_came_of_a_warm_tool_is_not_minted() {
+async fn a_guest_that_does_not_report_how_a_warm_tool_ended_is_not_minted() {
     let unasked = |frame: &Frame| match frame {
         Frame::WarmDispatch(_) => Some(encode(&Frame::Hello(Hello::of_this_build())).unwrap()),
         _ => None,

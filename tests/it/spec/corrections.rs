@@ -1,4 +1,4 @@
-//! The corrections: each applies, once, and says why when it doesn't.
+//! The corrections: each must apply exactly once, or say why it doesn't.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use chv_sandbox::spec::{
 
 use super::{DOCUMENT, chain, read};
 
-pub(super) fn api_spec() -> &'static Path {
+pub(crate) fn api_spec() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/api-spec"))
 }
 
@@ -23,7 +23,7 @@ fn every_correction_applies_to_every_contract_once() {
     for (release, documented) in spec::contracts(api_spec()).unwrap() {
         let mut corrected = documented;
         corrections.apply(&mut corrected).unwrap();
-        // Each change by itself, so that none hides behind the failure of another.
+        // Each change is applied by itself, so that a failure of one hides no other.
         for entry in &corrections.entries {
             for change in &entry.changes {
                 if !entry.holds(change, release) {
@@ -74,7 +74,7 @@ fn a_corrected_contract_has_a_canonical_form_too() {
     }
 }
 
-/// All that does not fit is listed, not the first alone.
+/// Every entry that does not fit is reported, not only the first.
 #[test]
 fn a_list_that_does_not_fit_is_reported_in_full() {
     let folder = tempfile::tempdir().unwrap();
@@ -167,7 +167,7 @@ fn the_command_lists_what_does_not_apply_and_fails() {
         let path = entry.unwrap().path();
         fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
     }
-    // A release whose document mended what an open entry corrects.
+    // A contract of a release whose document has fixed what an entry with an open end corrects.
     let mended = folder.path().join("v53.0.json");
     let text = fs::read_to_string(&mended).unwrap();
     fs::write(

@@ -1,7 +1,7 @@
-//! The contract as data: what is refused, what is kept, and that the corrections bite.
+//! Reading a contract: which documents are refused, which facts are kept, and how corrections change them.
 
-mod command;
-mod corrections;
+pub(crate) mod contracts;
+pub(crate) mod corrections;
 mod supported;
 
 use std::error::Error as _;
@@ -11,7 +11,7 @@ use std::path::Path;
 use chv_sandbox::causes::Causes;
 use chv_sandbox::spec::{self, Error, MAX_DOCUMENT_BYTES, Release, Shape, Sources};
 
-/// A small document with everything that a contract keeps, and prose that it doesn't.
+/// A small document with every fact that a contract keeps, and with prose, which a contract drops.
 const DOCUMENT: &str = r##"
 openapi: 3.0.1
 info:
@@ -73,7 +73,7 @@ fn read(document: impl AsRef<[u8]>) -> Result<spec::Contract, Error> {
     spec::read_import(&path, release())
 }
 
-/// What `error` and its causes say.
+/// An error with its causes, in one line.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     Causes(error).to_string()
 }
@@ -128,8 +128,8 @@ fn the_canonical_form_is_read_back_to_the_same_bytes() {
 }
 
 #[test]
-fn what_is_not_understood_is_refused_with_its_place() {
-    /// Replaces `old` in the document; the error has to name `pointer` and `problem`.
+fn constructs_that_are_not_understood_are_refused_with_their_place() {
+    /// Replaces `old` in the document. The error has to name `pointer` and `problem`.
     fn check(old: &str, new: &str, pointer: &str, problem: &str) {
         assert!(DOCUMENT.contains(old), "{old}");
         let error = read(DOCUMENT.replacen(old, new, 1)).unwrap_err();
@@ -271,7 +271,7 @@ fn what_is_not_understood_is_refused_with_its_place() {
 }
 
 #[test]
-fn what_is_no_mapping_is_refused() {
+fn a_document_that_is_no_mapping_is_refused() {
     fn check(document: &str) {
         let error = read(document).unwrap_err();
         assert!(
@@ -287,7 +287,7 @@ fn what_is_no_mapping_is_refused() {
 }
 
 #[test]
-fn the_parser_stops_at_what_is_malformed_doubled_or_too_much() {
+fn the_parser_refuses_malformed_duplicate_and_excessive_input() {
     fn check(document: impl AsRef<[u8]>, problem: &str) {
         let error = read(document).unwrap_err();
         assert!(matches!(error, Error::Syntax { .. }), "{error:?}");
@@ -330,7 +330,7 @@ fn a_file_that_is_too_large_is_not_parsed() {
     let file = fs::File::create(&path).unwrap();
     file.set_len(MAX_DOCUMENT_BYTES + 1).unwrap();
     assert!(matches!(spec::read(&path), Err(Error::TooLarge { .. })));
-    // An endless file has no size to look at first.
+    // The size of an endless file can't be looked up first.
     assert!(matches!(
         spec::read(Path::new("/dev/zero")),
         Err(Error::TooLarge { .. })
@@ -358,13 +358,13 @@ fn an_import_writes_the_contract_and_its_source() {
     );
     assert_eq!(source.sha256.len(), 64);
 
-    // Another release goes beside it; the canonical form is a source like any other.
+    // Another release is written beside the first. A contract in canonical form is a valid source too.
     spec::import(&path, "v54.0".parse().unwrap(), None, &into).unwrap();
     assert_eq!(Sources::read(&into).unwrap().release.len(), 2);
     let (_, again) = spec::import(&path, release(), None, &into).unwrap();
     assert_eq!(fs::read(again).unwrap(), first);
 
-    // A bad document changes nothing.
+    // A document that is refused changes no file.
     let listed = fs::read(into.join("sources.toml")).unwrap();
     fs::write(&upstream, "openapi: 3.0.1").unwrap();
     assert!(spec::import(&upstream, release(), None, &into).is_err());

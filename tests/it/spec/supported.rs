@@ -1,4 +1,4 @@
-//! The contracts inside the library: all that `api-spec/` has, and each as the file has it.
+//! The contracts inside the library: there is one for each file of `api-spec/`, equal to that file.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use chv_sandbox::spec::{self, Corrections, Release, supported};
 
 use super::corrections::api_spec;
 
-/// `src/spec/supported/list.rs`, from what lies in `api-spec/`.
+/// The content of `src/spec/supported/list.rs` for the files of `api-spec/`.
 fn list() -> String {
     let mut releases: Vec<Release> = fs::read_dir(api_spec())
         .unwrap()

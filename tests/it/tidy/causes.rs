@@ -1,7 +1,7 @@
-//! An error in a log line carries its causes, and `chv_sandbox::causes` is the only code that walks them.
+//! An error in a log line is logged with its causes, and `chv_sandbox::causes` is the only code that walks them.
 //!
-//! The types are unknown here, so a name counts as that of an error if its file binds it like one: `Err(name)`, a closure of
-//! `map_err` and its like, or `name: ..Error`. `error` and `err` always count.
+//! This test reads tokens and doesn't know types. A name counts as that of an error if its file binds it like one:
+//! `Err(name)`, a closure of `map_err` and its like, or `name: ..Error`. `error` and `err` always count.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +10,10 @@ use proc_macro2::{Delimiter, TokenTree};
 use super::scan::{inside, is_ident, is_punct, tokens};
 use super::{assert_none, rust_files};
 
-/// The helper, the only one that may ask an error for its source.
+/// The file of the helper, which alone may ask an error for its source.
 const HELPER: &str = "src/causes.rs";
 
-/// The macros of `tracing`; those of the levels have a sibling `.._span`.
+/// The macros of `tracing`. Those of the levels also exist with the suffix `_span`.
 const LOG_MACROS: &[&str] = &["trace", "debug", "info", "warn", "error", "event", "span"];
 
 fn is_log_macro(name: &str) -> bool {
@@ -47,7 +47,7 @@ fn causes_are_walked_in_one_place() {
     assert_none(found, "use `Causes`, or its `iter`");
 }
 
-/// What stands between the brackets of each log macro.
+/// The tokens between the brackets of each log macro.
 fn log_lines(tokens: &[TokenTree]) -> Vec<Vec<TokenTree>> {
     let mut lines = Vec::new();
     for (index, token) in tokens.iter().enumerate() {
@@ -88,7 +88,7 @@ fn shows_one_of(names: &BTreeSet<String>, line: &[TokenTree]) -> bool {
     line.iter().enumerate().any(|(index, token)| {
         let previous = index.checked_sub(1).and_then(|index| line.get(index));
         match token {
-            // A field of another value is known by the usual names alone.
+            // A field of another value is only recognised by the names `error` and `err`.
             TokenTree::Ident(ident) if is_punct(previous, '.') => {
                 ident == "error" || ident == "err"
             }
@@ -116,7 +116,7 @@ fn is_label(tokens: &[TokenTree]) -> bool {
     is_punct(tokens.get(1), '=') && !is_punct(tokens.get(2), '=')
 }
 
-/// Whether a field is called `error` and its value does not come from the helper, whatever the value's name is.
+/// Whether a field is called `error` and its value does not come from the helper, whatever the name of the value is.
 fn is_error_field_without_helper(field: &[TokenTree]) -> bool {
     let is_error = is_ident(field.first(), "error") || is_ident(field.first(), "err");
     is_error && is_label(field) && !mentions(field, "Causes")
@@ -151,7 +151,7 @@ fn collect_error_names(tokens: &[TokenTree], names: &mut BTreeSet<String>) {
     }
 }
 
-/// The name in `Err(name)`, `Err(name @ ..)` or `map_err(|name| ..)`, where `before` stands before the brackets.
+/// The name in `Err(name)`, `Err(name @ ..)` or `map_err(|name| ..)`. `before` is the word before the brackets.
 fn bound_to_error(before: &str, arguments: &[TokenTree]) -> Option<String> {
     let is_closure = before.ends_with("_err") || before == "unwrap_or_else";
     let binding = match arguments.first() {
@@ -176,7 +176,8 @@ fn bound_to_error(before: &str, arguments: &[TokenTree]) -> Option<String> {
     }
 }
 
-/// Whether a type begins here that is an error, or a reference to one: `io::Error`, `&Errno`, `&(dyn Error + 'static)`.
+/// Whether the tokens begin with a type that is an error, or with a reference to one: `io::Error`, `&Errno`, `&(dyn
+/// Error + 'static)`.
 fn is_error_type(tokens: &[TokenTree]) -> bool {
     let mut last = None;
     for token in tokens {
@@ -190,7 +191,7 @@ fn is_error_type(tokens: &[TokenTree]) -> bool {
             {
                 return is_error_type(&inside(group));
             }
-            // Of `Error::new(..)` the value is meant, of `Error { .. }` too.
+            // `Error::new(..)` and `Error { .. }` are values and not types.
             _ => break,
         }
     }

@@ -1,9 +1,9 @@
-//! Dependencies run one way.
+//! The dependencies between the modules of `src/` run one way.
 
 use super::scan::modules_used;
 use super::{SourceFile, assert_none, rust_files};
 
-/// The house, from top to bottom. A layer uses what is below it, and nothing beside or above it.
+/// The layers from top to bottom. A layer uses the layers below it, and none beside or above it.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["doctor", "blocking"],
@@ -26,7 +26,7 @@ const LAYERS: &[&[&str]] = &[
     ],
 ];
 
-/// What stands beside the house, each with all that it may use. Of the house only `cli` may use these.
+/// The modules beside the layers, each with the modules that it may use. Of the layers only `cli` may use these.
 const BESIDE: &[(&str, &[&str])] = &[
     ("spec", &[]),
     (
@@ -80,7 +80,7 @@ const BESIDE: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The program that runs inside the guest: the dispatcher and nothing of the host.
+/// The program that runs inside the guest. It uses the dispatcher and no module of the host.
 const GUEST_PROGRAM: &str = "src/bin/chv-guest.rs";
 
 fn is_module(name: &str) -> bool {
@@ -99,7 +99,7 @@ fn may_use(user: &str, used: &str) -> bool {
     }
 }
 
-/// The module that a file belongs to; the programs count as the layer that they are the door of.
+/// The module that a file belongs to. A program counts as part of the module that it starts.
 fn module_of(path: &str) -> Option<&str> {
     match path {
         "src/lib.rs" => None,

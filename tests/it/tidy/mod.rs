@@ -1,5 +1,5 @@
-//! What holds for every file of the package and no compiler checks: who may use whom, how long a file may get, what
-//! must not be left in one.
+//! Rules for every file of the package that no compiler checks: which module may use which, the length of a file, and
+//! words that must not be left in one.
 
 mod causes;
 mod layers;
@@ -8,10 +8,10 @@ mod scan;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Long enough for one idea with its tests; a longer file has a second idea in it.
+/// Long enough for one idea with its tests. A longer file has a second idea in it.
 const MAX_LINES: usize = 450;
 
-/// Everything of the package that people write.
+/// The files and folders of the package that people write.
 const ROOTS: &[&str] = &[
     "src",
     "tests",
@@ -26,12 +26,12 @@ const ROOTS: &[&str] = &[
 ];
 
 struct SourceFile {
-    /// Relative to the package, with `/` between its parts.
+    /// Relative to the package, with `/` as the separator.
     path: String,
     text: String,
 }
 
-/// The text files below the given roots, those that are there, in no particular order.
+/// The text files below those of the given roots that exist, in no particular order.
 fn files_of(roots: &[&str]) -> Vec<SourceFile> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut waiting: Vec<PathBuf> = roots.iter().map(|root| package.join(root)).collect();
@@ -72,7 +72,7 @@ fn files_are_short_enough_to_read_in_one_sitting() {
     assert_none(long, "look for a second idea hiding in these files");
 }
 
-/// What must not be left in a file, in two parts, so that this list doesn't find itself.
+/// Words that must not be left in a file. Each is in two parts, so that this list doesn't find itself.
 const LEFT_BEHIND: &[(&str, &str)] = &[
     ("#[al", "low("),
     ("#![al", "low("),
@@ -95,7 +95,7 @@ fn nothing_is_left_for_later() {
     assert_none(found, "finish these, or expect lints with a reason");
 }
 
-/// Directories and hosts of the places where the package happens to be worked on.
+/// Directories and hosts of the machines on which the package is worked on.
 const PLACES: &[(&str, &str)] = &[
     ("/wo", "rk/"),
     ("/fa", "rm/"),
@@ -120,7 +120,7 @@ fn no_file_names_the_place_where_it_was_written() {
     assert_none(found, "these say where they were written");
 }
 
-/// Whether `place` stands in `line` on its own, not as the end of a longer path.
+/// Whether `place` stands in `line` by itself, and not as the end of a longer path.
 fn names_place(line: &str, place: &str) -> bool {
     line.match_indices(place).any(|(at, _)| {
         let before = line[..at].chars().next_back();

@@ -1,4 +1,5 @@
-//! What a Rust file refers to, read from its tokens: comments, documentation and strings don't count.
+//! Reads from the tokens of a Rust file which modules it refers to and which macros it calls. Comments, documentation
+//! and strings don't count.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
@@ -12,7 +13,7 @@ pub(super) fn modules_used(text: &str, depth: usize) -> Vec<String> {
     used
 }
 
-/// The names of the macros that `text` calls, but for those in its `mod tests` and `#[cfg(test)]` functions.
+/// The names of the macros that `text` calls, without those in its `mod tests` and in functions with `#[cfg(test)]`.
 pub(super) fn macros_outside_tests(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     collect_macros(&tokens(text), &mut names);
@@ -47,7 +48,8 @@ fn collect_modules(tokens: &[TokenTree], depth: usize, used: &mut Vec<String>) {
                 collect_heads(&tokens[index + 1..], used);
             }
             TokenTree::Ident(ident) if ident == "super" => {
-                // Only where the run of `super::` begins, as otherwise it is counted from the middle too.
+                // Only at the beginning of a run of `super::`; otherwise the run would be counted again from its
+                // middle.
                 let continues = index >= 3
                     && is_ident(tokens.get(index - 3), "super")
                     && starts_with_colons(&tokens[index - 2..]);
@@ -72,7 +74,7 @@ fn collect_modules(tokens: &[TokenTree], depth: usize, used: &mut Vec<String>) {
     }
 }
 
-/// What stands behind the root in a path: one name, or several in braces.
+/// Adds the names after the root of a path: one name, or several in braces.
 fn collect_heads(rest: &[TokenTree], used: &mut Vec<String>) {
     if !starts_with_colons(rest) {
         return;
@@ -100,7 +102,8 @@ fn collect_macros(tokens: &[TokenTree], names: &mut Vec<String>) {
             }
             TokenTree::Group(group) if is_cfg_test(group) => for_tests = true,
             TokenTree::Group(group) if !for_tests => collect_macros(&inside(group), names),
-            // The body of what is only for tests, or the end of it: a function's arguments and results come first.
+            // The body of an item that is only for tests, or the end of such an item: a function's arguments and result
+            // come before its body.
             TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => for_tests = false,
             TokenTree::Punct(punct) if punct.as_char() == ';' => for_tests = false,
             _ => {}

@@ -1,4 +1,4 @@
-//! An agent in a process of its own, to be killed.
+//! An agent in a process of its own, which a test kills.
 
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use chv_sandbox::vmm::{Vmm, VmmConfig};
 
-/// An agent process with one VMM. Killed with SIGKILL, as by the kernel when memory runs out; at the latest on drop.
+/// An agent process with one VMM. A test kills it with SIGKILL, as the kernel does when memory runs out; dropping this
+/// kills it too.
 pub(super) struct Agent {
     child: Child,
     /// The process id of its VMM.
@@ -41,7 +42,7 @@ impl Agent {
         }
     }
 
-    /// Kills the agent and waits until it is gone.
+    /// Kills the agent and waits until it has ended.
     pub(super) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -76,7 +77,8 @@ fn run() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let vmm = runtime.block_on(Vmm::spawn(&config)).unwrap();
     let pid = vmm.process().unwrap().pid();
-    // What an agent that is killed hasn't read of its VMM's log is lost.
+    // Output of its VMM that an agent has not read is lost when the agent is killed, so the test waits for this line
+    // first.
     let is_fake = env::var_os("FAKE_VMM").is_some() && env::var_os("FAKE_VMM_REAL").is_none();
     while is_fake && !vmm.log_tail().contains("serves") {
         std::thread::yield_now();
@@ -87,7 +89,7 @@ fn run() {
     }
 }
 
-/// Whether a process runs; one that only waits to be reaped doesn't.
+/// Whether a process runs. A zombie doesn't.
 pub(super) fn runs(pid: u32) -> bool {
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"));
     stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))

@@ -1,5 +1,5 @@
-//! A VMM that its guest has taken over, inside its boundary: what it tries, which layer stops it, and that it succeeds
-//! where that layer is left out.
+//! A VMM that its guest has taken over, inside its confinement: what it tries, which layer stops it, and that it
+//! succeeds where that layer is left out.
 
 mod captive;
 
@@ -21,7 +21,7 @@ use super::{fake, has_logged};
 use crate::real::skipped;
 use captive::{TRIED, TRY};
 
-/// A captive, and what it may not reach.
+/// The configuration of a captive, and the files that it was granted.
 struct Prison {
     folder: TempDir,
     config: VmmConfig,
@@ -66,7 +66,7 @@ fn outcome(vmm: &Vmm) -> String {
     tried.split_once('.').unwrap().0.to_owned()
 }
 
-/// Why a layer is not in force; `None` if it is.
+/// Why a layer is not in force. `None` if it is.
 fn is_missing(vmm: &Vmm, layer: Layer) -> Option<String> {
     let report = vmm.layers().iter().find(|report| report.layer == layer);
     match &report.unwrap().state {
@@ -75,7 +75,8 @@ fn is_missing(vmm: &Vmm, layer: Layer) -> Option<String> {
     }
 }
 
-/// What is tried is stopped by each of these layers alone, and by nothing where all of them are left out.
+/// Checks that each of these layers alone stops the attempt `what`, and that it succeeds where all of them are left
+/// out.
 async fn check(what: &str, layers: &[Layer]) {
     check_with(what, layers, |_| {}).await;
 }
@@ -107,7 +108,7 @@ async fn check_with(what: &str, layers: &[Layer], prepare: impl Fn(&mut Prison))
     vmm.shutdown().await;
 }
 
-/// Whether the kernel's Landlock has what came with this version.
+/// Whether the kernel's Landlock has at least this version.
 fn landlock_has(version: u32) -> bool {
     let layers = chv_sandbox::vmm::available(&CgroupConfig::default()).unwrap();
     layers.iter().any(|report| {
@@ -123,7 +124,7 @@ fn landlock_has(version: u32) -> bool {
 
 #[tokio::test]
 async fn it_cannot_read_the_agents_environment() {
-    // Cargo's, or whatever this process has that neither is passed on nor set by the captive's shell.
+    // A variable of this process, such as one of Cargo's, that is neither passed on nor set by the captive's shell.
     let passed = [
         "PATH", "LANG", "LC_ALL", "TZ", "SHLVL", "PWD", "OLDPWD", "_",
     ];
@@ -138,7 +139,7 @@ async fn it_cannot_read_the_agents_environment() {
 #[tokio::test]
 async fn it_cannot_use_a_descriptor_that_the_agent_has_open() {
     let planted = tempfile::tempfile().unwrap();
-    // Beyond what the shell of the captive opens for itself.
+    // A number above those of the descriptors that the captive's shell opens for itself.
     let planted = rustix::io::fcntl_dupfd_cloexec(&planted, 100).unwrap();
     rustix::io::fcntl_setfd(&planted, FdFlags::empty()).unwrap();
     let what = format!("descriptor {}", planted.as_raw_fd());
@@ -174,7 +175,7 @@ async fn it_reads_what_it_was_granted_and_does_not_write_it() {
     .await;
 }
 
-/// What the agent keeps beside the folder that the VMM may write.
+/// The files that the agent keeps beside the folder that the VMM may write to.
 #[tokio::test]
 async fn it_cannot_change_what_the_next_start_believes() {
     for name in ["lock", "vmm.json", "vmm.stat", "vmm.log"] {
@@ -183,7 +184,7 @@ async fn it_cannot_change_what_the_next_start_believes() {
         if let Some(why) = is_missing(&vmm, Layer::Landlock) {
             return skipped(format!("landlock is {why} here"));
         }
-        // Its sibling tries, which has no less.
+        // A sibling tries this; it has the same rights.
         let record = vmm.run_dir().unwrap().join(name);
         check(&format!("write {}", record.display()), &[Layer::Landlock]).await;
         vmm.shutdown().await;
@@ -206,7 +207,7 @@ async fn it_cannot_signal_the_agent() {
 async fn it_cannot_look_into_the_agent_or_a_sibling() {
     let mut prison = Prison::new("environment PATH", &[]);
     let sibling = prison.lock_up().await;
-    // Where root keeps its capabilities, these two still keep it out.
+    // Even if root keeps its capabilities, each of these two layers stops it.
     let keeps_capabilities = |prison: &mut Prison| {
         prison.config.confinement.without.push(Layer::Capabilities);
     };
@@ -228,7 +229,7 @@ async fn it_cannot_reach_a_siblings_socket() {
         let sibling = prison.lock_up().await;
         let what = format!("connect {}", sibling.client().socket().display());
         let vmm = Prison::new(&what, &[]).lock_up().await;
-        // Connecting by a name is restricted by no layer: that it has none is what counts.
+        // No layer restricts connecting to a socket by its name. The sibling is safe because its socket has no name.
         assert_eq!(
             outcome(&vmm) == "done",
             keep_socket_names,
@@ -263,7 +264,7 @@ async fn it_has_no_capability_of_root() {
 
 #[tokio::test]
 async fn it_gains_no_privilege_and_writes_no_core() {
-    // Landlock needs it, and is left out with it.
+    // Landlock needs `no_new_privs`, so both are left out together.
     let mut prison = Prison::new("privileges", &[]);
     let vmm = prison.lock_up().await;
     assert!(outcome(&vmm).starts_with("refused"), "{}", outcome(&vmm));
@@ -309,7 +310,7 @@ async fn a_fork_ends_with_it() {
                 true => drop(vmm),
                 false => drop(vmm.shutdown().await),
             }
-            // The fork has the other end until it is gone.
+            // The fork holds the other end open until it has ended.
             held.set_read_timeout(Some(super::GENEROUS)).unwrap();
             let end = held.read(&mut [0]);
             assert_eq!(end.unwrap(), 0, "without {without:?}, killed: {kill}");
@@ -318,14 +319,14 @@ async fn a_fork_ends_with_it() {
 }
 
 #[tokio::test]
-async fn one_that_forks_the_vmm_is_refused_where_nothing_catches_forks() {
+async fn a_wrapper_that_forks_the_vmm_is_refused_where_nothing_catches_forks() {
     let mut prison = Prison::new("environment PATH", &[Layer::Namespaces, Layer::Cgroup]);
     let wrapper = include_str!("fake-vmm").replace("exec \"$FAKE", "\"$FAKE");
     fs::write(&prison.config.binary, format!("{wrapper}\nexit 0\n")).unwrap();
     let error = Vmm::spawn(&prison.config).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("have it `exec` the VMM"), "{text}");
-    // Its forks have gone with it.
+    // The forks of the wrapper have ended with it.
     let run_root = prison.config.run_root.clone();
     assert!(run_root.read_dir().unwrap().next().is_none());
 
@@ -384,7 +385,7 @@ async fn its_control_group_has_the_limits_and_goes_with_it() {
     let (mut held, _) = listener.accept().unwrap();
     vmm.shutdown().await;
     drop(vmm);
-    // The fork is gone with it, and so is the group.
+    // The fork has ended with the VMM, and the group was removed.
     held.set_read_timeout(Some(super::GENEROUS)).unwrap();
     assert_eq!(held.read(&mut [0]).unwrap(), 0);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! A stand-in for the VMM process: the script `fake-vmm`, which hands over to this test binary.
+//! A stand-in for the VMM process: the script `fake-vmm`, which executes this test binary.
 
 use std::env;
 use std::fs::File;
@@ -14,12 +14,12 @@ use std::thread;
 
 use chv_sandbox::vmm::VmmConfig;
 
-/// What the fake writes to its event monitor for each `vm.info`.
+/// The bytes that the fake writes to its event monitor for each `vm.info`.
 const EVENTS: &str = "{\n  \"timestamp\": {\"secs\": 1, \"no more of th\n\n\
     {\n  \"timestamp\": {\"secs\": 1, \"nanos\": 5},\n  \"source\": \"vm\",\n  \"event\": \"booted\",\n  \
     \"properties\": {\"id\": \"_disk0\"}\n}\n\n";
 
-/// How much the VMM writes that floods its log, in bytes.
+/// How many bytes a VMM with the word `flood` writes.
 pub(super) const FLOOD: u64 = 6 * 1024 * 1024;
 
 /// A configuration that starts a fake VMM, below `run_root`. The words say how it behaves:
@@ -48,7 +48,7 @@ pub(super) fn config(run_root: &Path, words: &str) -> VmmConfig {
     }
 }
 
-/// What the fake runs: a shell's programs, and the `player`.
+/// The programs that the fake runs: those of its shell, and `player`.
 pub(crate) fn programs(player: &Path) -> Vec<PathBuf> {
     let folder = player.parent().unwrap().to_owned();
     let programs = ["/bin".into(), "/usr/bin".into(), folder];
@@ -58,7 +58,7 @@ pub(crate) fn programs(player: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The same, but what `survive`s is the real VMM.
+/// The same configuration, where `survive` outlives its parent as the real VMM.
 pub(super) fn surviving_real(run_root: &Path, real: &Path) -> VmmConfig {
     let mut config = config(run_root, "survive");
     config.env.push(("FAKE_VMM_REAL".into(), real.into()));
@@ -76,8 +76,9 @@ pub(super) fn serve() {
     let has = |word| words.split(' ').any(|found| found == word);
     let real = env::var_os("FAKE_VMM_REAL");
     if has("survive") {
-        // The parent-death signal is an attribute of a thread, and a test never runs on the first one: what is executed
-        // from here is free of it, just as a binary with file capabilities would be.
+        // The parent-death signal belongs to a thread, and the test harness never runs a test on the first thread of
+        // the process: the program that is executed from here has no such signal, as a binary with file capabilities
+        // has none.
         let mut next = match &real {
             Some(real) => Command::new(real),
             None => Command::new("/proc/self/exe"),
@@ -91,7 +92,8 @@ pub(super) fn serve() {
         panic!("{error}");
     }
     if !has("ignore-term") {
-        // As the VMM does: the first process of a namespace gets no SIGTERM that it doesn't handle.
+        // The VMM handles SIGTERM too. The first process of a pid namespace gets no SIGTERM unless it handles the
+        // signal.
         let always = Arc::new(AtomicBool::new(true));
         let term = signal_hook::consts::SIGTERM;
         signal_hook::flag::register_conditional_shutdown(term, 0, always).unwrap();

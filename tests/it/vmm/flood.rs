@@ -1,4 +1,4 @@
-//! VMMs and guests that write without end, or what is to deceive.
+//! VMMs and guests that write without end, or write lines that look like others' lines.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -15,14 +15,14 @@ use tokio::time::timeout;
 
 use super::{GENEROUS, ended, fake, has_logged, spawn};
 
-/// The file that the VMM opens as the console of a VM, as this process can open it.
+/// The path by which this process can open the file that the VMM opens as a VM's console.
 fn console(vmm: &Vmm) -> PathBuf {
     let pid = vmm.process().unwrap().pid();
     let name = vmm.console().unwrap().strip_prefix("/proc/self").unwrap();
     Path::new("/proc").join(pid.to_string()).join(name)
 }
 
-/// Writes to the console until the VMM is gone; what was written is counted.
+/// Writes to the console until the VMM has ended, and counts the bytes.
 fn flood(vmm: &Vmm) -> Arc<AtomicU64> {
     let mut console = File::create(console(vmm)).unwrap();
     let written = Arc::new(AtomicU64::new(0));
@@ -46,8 +46,8 @@ async fn a_vmm_that_writes_without_end_fills_no_disk() {
     vmm.shutdown().await;
 }
 
-/// The test writes to the console as the VMM would: it opens the file that the VMM is told to open, whenever there is a
-/// new VM.
+/// The test writes to the console as the VMM would: it opens the file that the VMM is told to open, each time that
+/// there is a new VM.
 #[tokio::test]
 async fn a_guest_that_writes_to_its_console_without_end_fills_no_disk() {
     let (_root, vmm) = spawn("").await;
@@ -79,14 +79,14 @@ async fn a_guest_that_writes_to_its_console_without_end_fills_no_disk() {
     vmm.shutdown().await;
 }
 
-/// While two guests flood their consoles, the logs and last words of all VMMs are read.
+/// While two guests flood their consoles, the logs and last lines of all VMMs are still read.
 #[tokio::test]
 async fn a_flood_is_slowed_down_and_starves_no_other_log() {
     let began = Instant::now();
     let (_first, flooded) = spawn("").await;
     let (_second, also_flooded) = spawn("").await;
     let written = [flood(&flooded), flood(&also_flooded)];
-    // The burst has passed.
+    // Wait until the burst, which is not throttled, is over.
     timeout(GENEROUS, async {
         while written
             .iter()
@@ -116,7 +116,7 @@ async fn a_flood_is_slowed_down_and_starves_no_other_log() {
     );
     let steady = 2.0 * 1024.0 * 1024.0 * began.elapsed().as_secs_f64();
     for written in written {
-        // The burst, what the pipe holds, and what the last read of a VMM that has ended takes.
+        // The burst, the bytes in the pipe, and the last read of a VMM that has ended.
         let most = steady + f64::from((1 << 20) + (64 << 10) + (1 << 20));
         assert!(written.load(Ordering::Relaxed) as f64 <= most);
     }

@@ -20,7 +20,7 @@ async fn the_vmm_that_was_started_is_known_again() {
     assert_eq!(vmm.prove_identity().unwrap().unwrap(), first);
 }
 
-/// What has the name of the api-socket doesn't matter: the socket itself has none.
+/// The name of the api-socket doesn't matter, because the socket itself has none.
 #[tokio::test]
 async fn another_process_cannot_take_the_place_of_the_api_socket() {
     let (_root, vmm) = spawn("").await;
@@ -28,7 +28,7 @@ async fn another_process_cannot_take_the_place_of_the_api_socket() {
     assert!(!name.exists());
     let other = UnixListener::bind(&name).unwrap();
     other.set_nonblocking(true).unwrap();
-    // A connection of its own, made now.
+    // A new connection of another client.
     let client = Client::new(vmm.client().address().clone()).unwrap();
     client.release().await.unwrap();
     vmm.prove_identity().unwrap().unwrap();
@@ -40,7 +40,7 @@ async fn another_process_cannot_take_the_place_of_the_api_socket() {
 async fn a_vmm_that_became_another_program_is_found() {
     let (_root, vmm) = spawn("turncoat").await;
     vmm.prove_identity().unwrap().unwrap();
-    // It gives no answer to that.
+    // The VMM becomes another program and gives no answer.
     let _ = vmm
         .client()
         .send(Request::raw(Operation::VmBoot, None))
@@ -69,7 +69,7 @@ async fn a_vmm_that_has_ended_cannot_be_proved() {
 }
 
 #[tokio::test]
-async fn one_of_somebody_else_is_not_proved_and_does_not_fail() {
+async fn a_vmm_of_another_program_is_not_proved_and_does_not_fail() {
     let (_root, vmm) = spawn_with_names().await;
     let attached = Vmm::attach(vmm.client().socket()).await.unwrap();
     assert!(attached.prove_identity().unwrap().is_none());

@@ -1,4 +1,4 @@
-//! What a dead agent leaves, and what becomes of it.
+//! The VMMs, run directories and files that a dead agent leaves, and how they are cleared away.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -51,7 +51,7 @@ async fn the_next_spawn_clears_away_what_is_left() {
     let root = tempdir().unwrap();
     let mut agent = Agent::start(&fake::config(root.path(), ""));
     agent.kill();
-    // The parent-death signal does its work in its own time.
+    // The parent-death signal takes a moment.
     wait_until_gone(agent.vmm);
     let vmm = Vmm::spawn(&fake::config(root.path(), "")).await.unwrap();
     assert!(!runs(agent.vmm));
@@ -61,7 +61,7 @@ async fn the_next_spawn_clears_away_what_is_left() {
 }
 
 #[tokio::test]
-async fn what_a_living_agent_has_is_not_touched() {
+async fn files_of_a_living_agent_are_not_touched() {
     let root = tempdir().unwrap();
     let other = Agent::start(&fake::config(root.path(), ""));
     let ours = Vmm::spawn(&fake::config(root.path(), "")).await.unwrap();
@@ -70,7 +70,7 @@ async fn what_a_living_agent_has_is_not_touched() {
     assert!(ours.process().unwrap().holds_listener().unwrap());
 }
 
-/// A run directory that a dead agent has left, with a record of the process `pid`, as a VMM would forge it that wants it
+/// A run directory of a dead agent whose record names the process `pid`, as a VMM would forge it to have that process
 /// killed.
 fn forge(root: &Path, pid: u32) -> PathBuf {
     let run_dir = root.join("vmm-0123456789abcdef");
@@ -94,7 +94,7 @@ fn forge(root: &Path, pid: u32) -> PathBuf {
 #[test]
 fn a_process_that_a_forged_record_names_is_not_killed() {
     let mut victim = Command::new("sleep").arg("1000").spawn().unwrap();
-    // The last one is this very process.
+    // The second process is this one.
     for pid in [victim.id(), std::process::id()] {
         let root = tempdir().unwrap();
         let run_dir = forge(root.path(), pid);
@@ -127,7 +127,7 @@ fn a_vmm_is_killed_whatever_its_record_says() {
     check("vmm.stat", &fs::read_to_string("/proc/self/stat").unwrap());
 }
 
-/// Whatever lies there, a spawn is not held up and the rest is cleared away.
+/// A spawn is not delayed by hostile entries of the run root, and the entries that can be removed are.
 #[tokio::test]
 async fn a_hostile_run_root_holds_up_nothing() {
     let root = tempdir().unwrap();
@@ -148,10 +148,10 @@ async fn a_hostile_run_root_holds_up_nothing() {
     let config = fake::config(root.path(), "");
     let vmm = tokio::time::timeout(GENEROUS, Vmm::spawn(&config)).await;
     let vmm = vmm.unwrap().unwrap();
-    // What the spawn had no time for.
+    // Removes the entries for which the spawn had no time.
     reclaim(root.path()).unwrap();
     let found = reclaim(root.path()).unwrap();
-    // A FIFO in place of the lock can't be locked; that one stays, and is told of.
+    // A FIFO in the place of the lock can't be locked. This run directory stays, and is reported.
     let lock = root.path().join("vmm-0000000000000000");
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].path, lock);
@@ -160,7 +160,7 @@ async fn a_hostile_run_root_holds_up_nothing() {
     vmm.shutdown().await;
 }
 
-/// Folders within folders, deeper than any path.
+/// Makes folders inside each other, deeper than any path may be long.
 fn nest(at: &Path, depth: usize) {
     use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -188,8 +188,8 @@ fn a_run_directory_without_a_vmm_is_removed() {
     check(|run_dir| fs::write(run_dir.join("lock"), "").unwrap());
     check(|run_dir| fs::write(run_dir.join("vmm.json"), "{").unwrap());
     check(|run_dir| {
-        // A socket file that nobody serves. It never listens: a process that another test is just starting would have
-        // the listener, too, for a moment.
+        // A socket file without a listener. The test never listens on it: a process that another test is just starting
+        // would hold the listener open for a moment.
         let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
         bind(
             &socket,
@@ -202,7 +202,7 @@ fn a_run_directory_without_a_vmm_is_removed() {
 }
 
 #[test]
-fn what_is_not_ours_is_left_alone_and_reported() {
+fn foreign_entries_are_left_alone_and_reported() {
     let root = tempdir().unwrap();
     let elsewhere = tempdir().unwrap();
     fs::write(elsewhere.path().join("precious"), "").unwrap();

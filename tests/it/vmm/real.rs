@@ -1,4 +1,4 @@
-//! With a real VMM, named by `CLOUD_HYPERVISOR`.
+//! The VMM process with the real VMM that `CLOUD_HYPERVISOR` names.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -54,7 +54,7 @@ async fn it_starts_answers_and_is_stopped_by_each_step() {
     check(limits, false, ShutdownStep::Api, Exit::Code(0)).await;
     let hasty = limits.vmm_shutdown(Duration::ZERO);
     check(hasty, false, ShutdownStep::Terminate, Exit::Code(0)).await;
-    // A process that is stopped stands for one that is stuck.
+    // A stopped process stands for one that is stuck.
     let stuck = limits.vmm_shutdown(SHORT).vmm_terminate(SHORT);
     check(stuck, true, ShutdownStep::Kill, Exit::Signal(9)).await;
 }
@@ -74,7 +74,7 @@ async fn its_events_are_read() {
         let request = Request::raw(operation, body);
         vmm.client().send(request).await.unwrap();
     }
-    // Not that of the VMM's own shutdown: it often exits before it has written that one.
+    // The event of the VMM's own shutdown is not expected, because the VMM often exits before it has written it.
     loop {
         let event = timeout(GENEROUS, events.recv()).await.unwrap().unwrap();
         println!("{event:?}");

@@ -1,4 +1,4 @@
-//! What a restored guest is asked in one round trip.
+//! The three requests that a restored guest gets in one round trip.
 
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ use chv_sandbox::vsock::Error;
 
 use super::*;
 
-/// Reads the three requests, which all come before any answer.
+/// Reads the three requests, all of which come before any answer.
 async fn requests(guest: &mut Guest) -> (Renew, GuestQuery) {
     assert_eq!(guest.read().await, Frame::Hello(Hello::of_this_build()));
     let Frame::Renew(renew) = guest.read().await else {
@@ -126,7 +126,7 @@ async fn an_older_guest_is_asked_the_same_and_not_broken_by_it() {
 }
 
 #[tokio::test]
-async fn what_was_not_answered_is_named() {
+async fn a_request_without_an_answer_is_named() {
     for (answers, expected) in [(0, "Hello"), (1, "Renew"), (2, "OpenFdCount")] {
         let vm = Vm::new();
         let (channel, mut guest) = connected(&vm.config()).await;

@@ -1,4 +1,4 @@
-//! Results with details (extension `result/1`), from guests that tell the truth and from guests that don't.
+//! Results with details (extension `result/1`), from honest guests and from guests that lie.
 
 use chv_sandbox::guest::protocol::{
     EvidenceChunk, Extension, Hello, MAX_EVIDENCE_CHUNK, MAX_OUTPUT, ResultDetails, ToolOutcomeKind,
@@ -18,7 +18,7 @@ fn hello(extensions: &[Extension]) -> Frame {
     })
 }
 
-/// How many bytes the result says there are of a stream, and how many it says were kept.
+/// The number of bytes of a stream, and how many of them were kept, according to the result.
 type Sizes = (u64, u64);
 
 fn exited(stdout: Sizes, stderr: Sizes) -> Option<ResultDetails> {
@@ -49,7 +49,7 @@ fn chunks_of(pieces: &[&[u8]]) -> Vec<EvidenceChunk> {
     chunks.collect()
 }
 
-/// What a dispatch comes to whose guest has greeted with these extensions and then sends these bytes.
+/// The result of a dispatch to a guest that has greeted with these extensions and then sends these bytes.
 async fn answered(extensions: &[Extension], bytes: &[u8]) -> (Channel, Result<ToolAnswer, Error>) {
     let vm = Vm::new();
     let (channel, mut guest) = connected(&vm.config()).await;
@@ -67,7 +67,7 @@ async fn answered(extensions: &[Extension], bytes: &[u8]) -> (Channel, Result<To
     (channel, got)
 }
 
-/// The same for a guest that sends these chunks and then this result.
+/// The result of a dispatch to a guest that sends these chunks and then this result.
 async fn ended(
     extensions: &[Extension],
     chunks: &[EvidenceChunk],
@@ -101,7 +101,7 @@ async fn the_bytes_of_each_stream_come_through_exactly() {
     check(&[b"outerr"], b"out", b"err").await;
     check(&[b"", b"\xff\xfe", b""], b"", b"\xff\xfe").await;
     check(&[b"\xff", b"\0", b"\x80"], b"\xff\0\x80", b"").await;
-    // A character that begins in one stream and ends in the other is none in either.
+    // A character that begins in one stream and ends in the other is whole in neither.
     check(&[b"\xe2\x82", b"\xac!"], b"\xe2\x82", b"\xac!").await;
     check(&["\u{fffd}€".as_bytes()], "\u{fffd}€".as_bytes(), b"").await;
     let full = vec![0xff; MAX_EVIDENCE_CHUNK];
@@ -164,7 +164,7 @@ async fn details_that_the_chunks_do_not_bear_out_fail_the_command() {
     check(&[b"abc"], ["ab", "c"], [(2, 2), (0, 1)], above(1, 0)).await;
     check(&[b""], ["", ""], [(0, max), (0, 0)], above(max, 0)).await;
 
-    // The bytes are there, and the texts tell others.
+    // The chunks have the right number of bytes, and the texts of the result say something else.
     let other = EvidenceError::AnotherOutput;
     check(&[b"abc"], ["abc", ""], [(2, 2), (1, 1)], other.clone()).await;
     check(&[b"abc"], ["abd", ""], [(3, 3), (0, 0)], other.clone()).await;
@@ -176,7 +176,7 @@ async fn details_that_the_chunks_do_not_bear_out_fail_the_command() {
         other.clone(),
     )
     .await;
-    // What an older host is told: here each stream is read by itself.
+    // This text is for an older host, which reads both streams as one. A host with details reads each stream by itself.
     check(&[b"\xe2\x82\xac"], ["€", ""], [(2, 2), (1, 1)], other).await;
 }
 

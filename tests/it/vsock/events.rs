@@ -1,4 +1,4 @@
-//! What a channel reports beside the answers.
+//! The events of a channel.
 
 use chv_sandbox::guest::protocol::{ErrorEvent, EvidenceChain, EvidenceChunk, Hello};
 
@@ -72,7 +72,7 @@ async fn the_first_to_listen_hears_what_was_before() {
 }
 
 #[tokio::test]
-async fn nothing_is_kept_for_nobody_once_a_tool_runs() {
+async fn nothing_is_kept_for_a_later_subscriber_once_a_tool_runs() {
     let vm = Vm::new();
     let (channel, mut guest) = connected(&vm.config()).await;
     let answer = async {

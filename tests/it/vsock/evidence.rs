@@ -25,7 +25,7 @@ pub(super) fn last_link(chunks: &[EvidenceChunk]) -> Option<String> {
     Some(chain.last_link())
 }
 
-/// The result of a command whose output these chunks hold.
+/// The result of a command whose output is in these chunks.
 fn proved(chunks: &[EvidenceChunk], evidence_hash: Option<String>) -> ToolResult {
     let output: Vec<_> = chunks.iter().flat_map(|it| it.chunk_data.clone()).collect();
     ToolResult {
@@ -35,13 +35,13 @@ fn proved(chunks: &[EvidenceChunk], evidence_hash: Option<String>) -> ToolResult
     }
 }
 
-/// What the dispatch of a command comes to whose guest sends these chunks, and a result with their output and this link.
+/// The result of a dispatch to a guest that sends these chunks, and then a result with their output and this link.
 async fn dispatched(chunks: &[EvidenceChunk], link: Option<String>) -> Result<ToolAnswer, Error> {
     ended(chunks, proved(chunks, link)).await
 }
 
-/// What the dispatch of a command comes to whose guest sends these chunks and this result; then, unless the channel is
-/// closed, the next command runs.
+/// The result of a dispatch to a guest that sends these chunks and this result. Unless the channel closes, the next
+/// command must succeed.
 async fn ended(chunks: &[EvidenceChunk], end: ToolResult) -> Result<ToolAnswer, Error> {
     let vm = Vm::new();
     let (channel, mut guest) = connected(&vm.config()).await;
@@ -64,7 +64,7 @@ async fn ended(chunks: &[EvidenceChunk], end: ToolResult) -> Result<ToolAnswer, 
     got
 }
 
-/// The fault in the evidence of a command that failed for it, with this code.
+/// The fault in the evidence for which a command failed with this code.
 #[track_caller]
 pub(super) fn fault(got: Result<ToolAnswer, Error>, code: &str) -> EvidenceError {
     let error = got.unwrap_err();
@@ -80,7 +80,7 @@ pub(super) fn fault(got: Result<ToolAnswer, Error>, code: &str) -> EvidenceError
 async fn a_whole_chain_is_believed() {
     let large = vec![b'x'; MAX_EVIDENCE_CHUNK];
     let cases: [&[EvidenceChunk]; 4] = [
-        // A tool without output.
+        // A tool without output has one empty chunk.
         &[chunk(1, b"", true)],
         &[chunk(1, b"out", false), chunk(2, b"err", true)],
         &[chunk(1, b"out", false), chunk(2, b"", true)],
@@ -158,7 +158,7 @@ async fn the_output_of_the_result_is_that_of_the_chunks() {
     }
     check(&[b""], "", "", true).await;
     check(&[b"out", b"err"], "out", "err", true).await;
-    // How the output is cut into chunks is the guest's business, and so is where its streams meet.
+    // The guest chooses how it cuts the output into chunks, and where its streams meet.
     check(&[b"o", b"uterr"], "out", "err", true).await;
     check(&["😀".as_bytes()], "😀", "", true).await;
     check(&[b"\xf0\x9f", b"\x98\x80"], "😀", "", true).await;
@@ -199,7 +199,7 @@ async fn chunks_without_an_end_time_out_and_are_nothing_to_the_next_command() {
         deadline_ms: 50,
         ..echo("c1")
     };
-    // Whole frames only: a torn one would be another matter.
+    // The guest sends whole frames only, because a torn frame would be another error.
     let given_up = Cell::new(false);
     let drip = async {
         guest.read().await;
@@ -257,7 +257,7 @@ async fn chunks_without_an_end_time_out_and_are_nothing_to_the_next_command() {
 }
 
 #[tokio::test]
-async fn a_chunk_of_a_command_that_nobody_sent_breaks_the_protocol() {
+async fn a_chunk_of_a_command_that_was_never_sent_breaks_the_protocol() {
     let stranger = EvidenceChunk {
         command_id: "c".repeat(1000),
         ..chunk(1, b"a", true)
@@ -277,7 +277,7 @@ async fn a_chunk_of_a_command_that_nobody_sent_breaks_the_protocol() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_chain_is_an_error_of_its_own() {
+async fn each_fault_of_a_chain_is_an_error_of_its_own() {
     async fn check(chunks: &[EvidenceChunk], link: Option<String>, code: &str) -> EvidenceError {
         fault(dispatched(chunks, link).await, code)
     }
@@ -382,7 +382,7 @@ async fn a_chunk_above_1_mib_is_malformed() {
 }
 
 #[tokio::test]
-async fn what_follows_a_broken_chain_is_late() {
+async fn frames_after_a_broken_chain_are_late() {
     let vm = Vm::new();
     let (channel, mut guest) = connected(&vm.config()).await;
     let mut events = channel.events();

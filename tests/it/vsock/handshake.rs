@@ -1,3 +1,5 @@
+//! The handshake with the VMM's hybrid-vsock socket: what is sent, which replies are final, and what is tried again.
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -28,7 +30,7 @@ async fn fails(config: &ChannelConfig) -> (u32, HandshakeError) {
     }
 }
 
-/// A VMM that gives `reply` to every connection and leaves it open.
+/// A VMM that answers every connection with `reply` and leaves it open.
 fn replies(vm: &Vm, reply: &'static [u8]) {
     let listener = vm.listen();
     tokio::spawn(async move {
@@ -81,7 +83,7 @@ async fn a_frame_in_the_packet_of_the_reply_is_not_lost() {
     let config = vm.config();
     let open = async {
         let channel = Channel::open(&config).await.unwrap();
-        // No other task runs between the two, so nothing is missed.
+        // No other task runs between the two calls, so no event is missed.
         (channel.events(), channel)
     };
     let ((mut events, _channel), _guest) = tokio::join!(open, accept);
@@ -186,7 +188,7 @@ async fn a_reply_that_is_always_cut_is_told_in_the_end() {
     };
     let open = async {
         let error = Channel::open(&config).await.unwrap_err();
-        // The guest said nothing wrong.
+        // The guest sent nothing wrong.
         assert!(error.is_silence());
         error
     };
@@ -205,7 +207,7 @@ async fn a_reply_that_is_always_cut_is_told_in_the_end() {
 
 #[tokio::test]
 async fn garbage_is_final_however_it_ends() {
-    // Cut by the VMM.
+    // The VMM closes the connection inside the reply.
     let vm = Vm::new();
     let listener = vm.listen();
     let vmm = async {
@@ -227,7 +229,7 @@ async fn garbage_is_final_however_it_ends() {
         "{cause:?}"
     );
 
-    // Left without an end.
+    // The VMM leaves the reply without an end.
     let vm = Vm::new();
     replies(&vm, b"OK 12x");
     let config = ChannelConfig {
@@ -255,7 +257,7 @@ async fn half_a_reply_is_no_reply() {
 }
 
 #[tokio::test]
-async fn the_line_is_finished_though_nobody_waits_for_the_reply() {
+async fn the_line_is_finished_though_the_caller_has_gone() {
     let vm = Vm::new();
     let listener = vm.listen();
     let config = ChannelConfig {
@@ -273,7 +275,8 @@ async fn a_guest_that_comes_up_is_met() {
     let vm = Vm::new();
     let config = vm.config();
     let come_up = async {
-        // No socket; then connections that are closed without a word; then one that is silent; then the guest.
+        // First there is no socket, then connections are closed without a reply, then one gets no reply, and then the
+        // guest answers.
         tokio::time::sleep(SHORT).await;
         let listener = vm.listen();
         for _ in 0..3 {
@@ -298,7 +301,7 @@ async fn a_guest_that_comes_up_is_met() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_said() {
+async fn a_missing_socket_and_one_without_a_listener_are_named() {
     let vm = Vm::new();
     let config = ChannelConfig {
         limits: limits().boot(4 * SHORT),

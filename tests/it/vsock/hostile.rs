@@ -1,3 +1,5 @@
+//! Guests that break the protocol of the channel: each closes it, and every request in flight gets the reason.
+
 use std::error::Error as _;
 
 use chv_sandbox::guest::protocol::{GuestResponse, Hello, Imprinted, MemUsage, QueryResult};
@@ -6,7 +8,7 @@ use jiff::Timestamp;
 
 use super::*;
 
-/// Why the channel closes, once it has.
+/// Waits until the channel closes, and returns the reason.
 async fn closes(events: &mut Receiver<ChannelEvent>) -> Error {
     loop {
         if let ChannelEventKind::Closed(reason) = next(events).await {
@@ -54,7 +56,7 @@ async fn every_request_in_flight_gets_the_one_reason() {
         for _ in 0..3 {
             guest.read().await;
         }
-        // What comes after a bad frame means nothing, however good it looks.
+        // Bytes after a bad frame are ignored, even if they are a good frame.
         let mut bytes = b"\0\0\0\x02{{".to_vec();
         bytes.extend(encode(&Frame::ToolResult(result("c1"))).unwrap());
         guest.send_bytes(&bytes).await;
@@ -189,7 +191,7 @@ async fn a_frame_that_stands_still_closes() {
     };
     let (channel, mut guest) = connected(&config).await;
     let mut events = channel.events();
-    // Waiting between frames has no limit.
+    // There is no limit on the wait between frames.
     tokio::time::sleep(3 * SHORT).await;
     assert!(!channel.is_poisoned());
     guest.send_bytes(&[0, 0, 0, 9, b'{']).await;
@@ -220,7 +222,7 @@ async fn a_frame_that_takes_too_long_closes() {
     let mut events = channel.events();
     let drip = async {
         guest.send_bytes(&[0, 1, 0, 0]).await;
-        // Until the other end has closed.
+        // Writes until the other end has closed.
         while guest.stream.write_all(b" ").await.is_ok() {
             tokio::time::sleep(SHORT / 5).await;
         }

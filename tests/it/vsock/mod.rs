@@ -1,4 +1,4 @@
-//! The channel against guests written by hand, over real Unix sockets.
+//! The channel against guests that the tests script, over real Unix sockets.
 
 mod awaken;
 mod details;
@@ -22,13 +22,13 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-/// Generous: nothing that a test expects takes so long.
+/// A limit that no expected event reaches.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// So short that a test can wait for it to pass.
+/// A time so short that a test can wait for it to pass.
 const SHORT: Duration = Duration::from_millis(50);
 
-/// The place of a VM's hybrid-vsock socket.
+/// A directory with the hybrid-vsock socket of a VM.
 struct Vm {
     dir: TempDir,
 }
@@ -96,11 +96,11 @@ impl Guest {
         Frame::decode(&body).unwrap()
     }
 
-    /// Reads to the end of what the host sends.
+    /// Reads until the host closes the connection.
     async fn closed(&mut self) {
         let mut rest = Vec::new();
         let read = tokio::time::timeout(LIMIT, self.stream.read_to_end(&mut rest)).await;
-        // A host that closes with our bytes unread resets the connection.
+        // A host that closes with unread bytes resets the connection.
         let _ = read.expect("the host closes the connection");
     }
 }

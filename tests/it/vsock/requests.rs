@@ -1,3 +1,5 @@
+//! Requests and their answers on a channel: tools, queries, greetings, renewals, and the end of a channel.
+
 use std::time::SystemTime;
 
 use chv_sandbox::guest::protocol::{
@@ -72,7 +74,7 @@ async fn a_warm_tool_is_sent_to_a_guest_that_can_throw_its_writes_away() {
     };
     let (got, ()) = tokio::join!(channel.warm(echo("c1"), LIMIT), answer);
     assert_eq!(got.unwrap().result, result("c1"));
-    // It answers, and is never asked.
+    // A guest answers this frame, and may never send it.
     guest.send(&Frame::WarmDispatch(echo("c2"))).await;
     guest.closed().await;
     assert!(matches!(channel.closed(), Some(Error::Protocol { .. })));
@@ -209,7 +211,7 @@ async fn a_request_that_is_dropped_is_forgotten() {
         let dispatch = channel.dispatch(echo("c1"), LIMIT);
         tokio::select! {
             biased;
-            _ = dispatch => panic!("nobody answers"),
+            _ = dispatch => panic!("there was no answer"),
             _ = guest.read() => {}
         }
     }

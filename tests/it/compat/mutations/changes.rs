@@ -1,15 +1,15 @@
-//! The changes that are tried, and what each gives.
+//! The changes that are tried, and the findings that each of them gives.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chv_sandbox::spec::{Schema, Shape};
 use serde_json::{Number, json};
 
-/// A change to one property of one named object: done to the property, its name, and the object's required names. It
-/// does nothing, and says so, where it does not fit.
+/// A change to one property of one named object: it may change the property, its name and the object's list of required
+/// names. It returns `false`, and changes nothing, where it does not fit.
 pub(super) type Change = fn(&mut BTreeMap<String, Schema>, &mut BTreeSet<String>, &str) -> bool;
 
-/// What each change gives in a request and in a response.
+/// Each change with the findings that it gives in a request and in a response.
 pub(super) const CHANGES: &[(Change, &[[&str; 2]])] = &[
     (
         |properties, required, name| {
@@ -22,7 +22,7 @@ pub(super) const CHANGES: &[(Change, &[[&str; 2]])] = &[
         ]],
     ),
     (
-        // A hand that forgets the list of the required ones.
+        // The property is removed, and its name stays in the list of required names.
         |properties, _, name| properties.remove(name).is_some(),
         &[[
             "Breaking request-property-removed",
@@ -168,7 +168,7 @@ pub(super) const CHANGES: &[(Change, &[[&str; 2]])] = &[
         ]],
     ),
     (
-        // What else changes along with the type is found all the same.
+        // Facts that change together with the type are found too.
         |properties, _, name| {
             let fits = becomes_number(properties, name, |_| Some(100.into()));
             let schema = properties.get_mut(name).unwrap();
@@ -219,7 +219,7 @@ pub(super) const CHANGES: &[(Change, &[[&str; 2]])] = &[
     ),
 ];
 
-/// Makes a number of an integer, with what `maximum` makes of its greatest value.
+/// Makes a number of an integer. `maximum` maps the integer's greatest value to the number's.
 fn becomes_number(
     properties: &mut BTreeMap<String, Schema>,
     name: &str,

@@ -1,5 +1,5 @@
-//! Every small change at every place of a real contract gives one finding for each direction in which the place
-//! travels, and no other; several changes at one place give one each.
+//! Every small change at every place of a real contract gives one finding for each direction in which that place is
+//! sent, and no other; several changes at one place give one each.
 
 mod changes;
 
@@ -30,7 +30,7 @@ fn places(contract: &Contract) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The operations that reach the schema `name` in `direction`, found in the plainest way there is.
+/// The operations that reach the schema `name` in `direction`, found by a plain search.
 fn reaching(contract: &Contract, name: &str, direction: Direction) -> BTreeSet<String> {
     fn names<'c>(contract: &'c Contract, schema: &'c Schema, found: &mut BTreeSet<&'c str>) {
         match &schema.shape {
@@ -78,7 +78,8 @@ fn each_change_gives_one_finding_for_each_direction() {
     let mut tried = vec![0; CHANGES.len()];
     for (turn, (object, property)) in places(&base).into_iter().enumerate() {
         for (index, (change, expected)) in CHANGES.iter().enumerate() {
-            // A third of all, so that this stays a matter of seconds; the places of each change are spread evenly.
+            // Only every third place is tried, spread evenly over the places of each change, so that the test takes
+            // seconds.
             if !(turn + index).is_multiple_of(3) {
                 continue;
             }

@@ -1,4 +1,5 @@
-//! What one schema says of a value is judged fact by fact, wherever the schema stands and whatever became of its type.
+//! The facts that one schema states about a value are judged one by one, wherever the schema stands and even if its
+//! type changed.
 
 mod numbers;
 mod properties;
@@ -11,7 +12,8 @@ use chv_sandbox::compat::{Direction, Level};
 
 use super::compare;
 
-/// Where a schema can stand, with what the rules call its type there, and how it is written there before and after.
+/// Where a schema can stand: the place, the name that the rules give its type there, and how it is written there before
+/// and after.
 const PLACES: &[(&str, &str, Written, Written)] = &[
     (BODY, "type", Inline, Inline),
     (BODY, "type", Named, Chained),
@@ -20,7 +22,7 @@ const PLACES: &[(&str, &str, Written, Written)] = &[
     (PROPERTY, "type", Named, Named),
     (ITEMS, "items", Inline, Inline),
     (ITEMS, "items", Chained, Inline),
-    // What has a name in both is judged by itself.
+    // A schema that has a name on both sides is judged by itself.
     (ITEMS, "type", Chained, Named),
     (MAP_VALUES, "map-values", Inline, Inline),
     (MAP_VALUES, "type", Named, Named),
@@ -33,7 +35,7 @@ const ITEMS: &str = "{ type: array, items: SCHEMA }";
 const MAP_VALUES: &str = "{ type: object, additionalProperties: SCHEMA }";
 const DEEP: &str = "{ type: array, items: { type: object, properties: { a: SCHEMA } } }";
 
-/// Whether a schema is written where it stands, or behind a name.
+/// Whether a schema is written where it stands or has a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
     Inline,
@@ -64,7 +66,7 @@ fn document(position: &str, written: Written, schema: &str) -> String {
     )
 }
 
-/// What is found between two schemas in one direction, and whether any of it breaks.
+/// The rules that were found between two schemas in one direction, and whether any of the findings is breaking.
 type Found = (BTreeSet<String>, bool);
 
 fn found(base: &str, revision: &str) -> [Found; 2] {
@@ -86,8 +88,8 @@ fn found(base: &str, revision: &str) -> [Found; 2] {
     })
 }
 
-/// From `old` to `new` these facts change, wherever the schema stands and however it is written. `breaks` says whether
-/// that breaks a request and a response.
+/// Checks that these facts change from `old` to `new`, wherever the schema stands and however it is written. `breaks`
+/// says whether the change breaks a request and a response.
 #[track_caller]
 fn check(old: &str, new: &str, facts: &[&str], breaks: [bool; 2]) {
     for (position, kind, before, after) in PLACES {
@@ -112,7 +114,7 @@ fn check(old: &str, new: &str, facts: &[&str], breaks: [bool; 2]) {
     }
 }
 
-/// Nothing is different between the two, either way.
+/// Checks that nothing differs between the two schemas, in either direction.
 #[track_caller]
 fn check_same(one: &str, other: &str) {
     check(one, other, &[], [false, false]);

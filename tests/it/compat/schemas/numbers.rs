@@ -1,4 +1,4 @@
-//! Formats, bounds, multiples and values are compared as the numbers that they are.
+//! Formats, bounds, multiples and values are compared as exact numbers.
 
 use super::{check, check_same};
 
@@ -40,7 +40,7 @@ fn a_format_hides_no_bound() {
         &["format-changed", "minimum-narrowed"],
         [true, true],
     );
-    // Each end is judged by itself: one by the format, one by the bound.
+    // The two ends are judged separately: one is given by the format, the other by the bound.
     check(
         "{ type: integer, format: int32, maximum: 100 }",
         "{ type: integer, format: int64, maximum: 10 }",
@@ -86,14 +86,14 @@ fn multiples_are_divided_exactly() {
             [true, true],
         );
     }
-    // A multiple of nothing is no restriction that a document may have, and is read as none.
+    // A multiple of 0 is not allowed in a document, and is read as no restriction.
     check(
         &number("0"),
         &number("2"),
         &["constraint-narrowed"],
         [true, false],
     );
-    // Of whole numbers the multiples of 3/2 are those of 3, and all are multiples of 1/2.
+    // Among the integers, the multiples of 3/2 are those of 3, and every integer is a multiple of 1/2.
     check_same(
         "{ type: integer, multipleOf: 1.5 }",
         "{ type: integer, multipleOf: 3 }",

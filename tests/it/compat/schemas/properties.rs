@@ -6,8 +6,8 @@ use super::super::compare;
 use super::Written::{Chained, Inline, Named};
 use super::document;
 
-/// As [`check`], for the property `a`, whose schema is `old` and then `new`; `required` says in which of the two it is
-/// required. Only the request, then only the response, is looked at.
+/// The same as [`check`] for the property `a`, whose schema is `old` and then `new`. `required` says in which of the
+/// two it is required. The first expectation is for the request, the second for the response.
 #[track_caller]
 fn check_property(
     old: Option<&str>,
@@ -47,7 +47,7 @@ fn check_property(
 }
 
 #[test]
-fn what_one_side_only_may_send_is_told_by_the_schema_behind_the_name_too() {
+fn read_only_and_write_only_are_also_read_behind_a_name() {
     let (plain, read, write) = (
         "{ type: string }",
         "{ type: string, readOnly: true }",
@@ -83,7 +83,7 @@ fn what_one_side_only_may_send_is_told_by_the_schema_behind_the_name_too() {
         [false, false],
         [&[], &["Info response-property-added"]],
     );
-    // A new one that the server sends is asked of no client, required or not.
+    // A client need not send a new read-only property, required or not.
     check_property(
         None,
         Some(read),

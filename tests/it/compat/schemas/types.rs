@@ -1,4 +1,4 @@
-//! A change of the type says what it says, and hides nothing else.
+//! A change of the type is reported, and so are the other changes beside it.
 
 use chv_sandbox::compat::Direction::Request;
 
@@ -62,7 +62,7 @@ fn a_narrower_type_hides_nothing() {
     check(
         "{ type: number, multipleOf: 5 }",
         "{ type: integer }",
-        // A multiple of 5 is whole, so it is no wider type; the multiple is what went.
+        // Every multiple of 5 is an integer, so the type is not wider; only the multiple was removed.
         &["constraint-widened"],
         [false, true],
     );
@@ -156,7 +156,7 @@ fn a_type_that_goes_hides_nothing() {
 }
 
 #[test]
-fn what_is_a_part_of_the_type_is_not_said_again() {
+fn facts_that_are_part_of_the_type_are_not_reported_again() {
     check(
         "{ type: integer, format: int64, minimum: 1, multipleOf: 2 }",
         "{}",
@@ -187,7 +187,7 @@ fn what_is_a_part_of_the_type_is_not_said_again() {
         &["type-widened"],
         [false, true],
     );
-    // A restriction of values of another type is none of these.
+    // A restriction of values of another type is not part of this type.
     check(
         "{ type: integer }",
         "{ maxLength: 3, format: double, minItems: 2 }",
@@ -255,7 +255,7 @@ fn an_object_that_takes_no_others_is_no_map() {
 }
 
 #[test]
-fn each_value_that_goes_is_said() {
+fn each_removed_value_is_reported() {
     let base = document("SCHEMA", Inline, "{ type: string, enum: [a, b, c] }");
     let revision = document("SCHEMA", Inline, "{ type: string, enum: [c, d] }");
     let messages: Vec<String> = compare(&base, &revision)

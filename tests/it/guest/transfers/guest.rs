@@ -18,13 +18,13 @@ use uuid::Uuid;
 
 use crate::guest::host::{LIMIT, StandIn};
 
-/// A guest whose directory for files is a temporary one.
+/// A guest that takes files into, and gives files from, a temporary directory.
 pub(super) struct Guest {
     pub(super) dispatcher: Dispatcher,
     pub(super) folder: TempDir,
 }
 
-/// One transfer's connection.
+/// The connection of one transfer.
 pub(super) struct Transfer {
     pub(super) stream: UnixStream,
     pub(super) served: JoinHandle<Result<(), ServeError>>,
@@ -48,7 +48,7 @@ impl Guest {
         self.folder.path().join("work")
     }
 
-    /// The names in the directory for files.
+    /// The names in the guest's directory for files.
     pub(super) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.files()).unwrap();
         let mut names: Vec<_> = entries
@@ -93,7 +93,7 @@ impl Guest {
         }))
     }
 
-    /// Nothing but what was there before is there after a push that fails.
+    /// Checks that a push fails, and that it adds nothing to the directory.
     #[track_caller]
     pub(super) fn refuses_push(
         &self,

@@ -192,7 +192,7 @@ fn records_that_cannot_come_end_a_push() {
         move |transfer: &Transfer| {
             transfer.data(&stream[..2000]);
             (&transfer.stream).write_all(bytes).unwrap();
-            // As much as fits between the two ends.
+            // As many bytes as fit between the two ends.
             transfer.stream.shutdown(Shutdown::Write).unwrap();
         }
     };
@@ -217,7 +217,7 @@ fn a_host_that_still_sends_gets_the_reason() {
         bytes: 1 << 30,
     };
     let transfer = guest.push_within("in", limits);
-    // Much more than fits between the two ends.
+    // Many more bytes than fit between the two ends.
     transfer.data(&vec![0; 16 * MAX_RECORD]);
     transfer.fails("SANDBOX_FILE_DIGEST", "empty");
     let transfer = guest.push_within("in", limits);

@@ -1,4 +1,4 @@
-//! Container images that are made here: layers, layouts as directories and tars, `docker save` archives.
+//! Builds container images: layers, layouts as directories and tars, `docker save` archives.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ pub(super) fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-/// A layer, entry by entry.
+/// A layer, built entry by entry.
 pub(super) struct Layer(Builder<Vec<u8>>);
 
 impl Layer {
@@ -30,7 +30,7 @@ impl Layer {
         Layer(Builder::new(Vec::new()))
     }
 
-    /// Any entry. The name is written as it is, whatever it is.
+    /// Adds an entry of any kind. The name is written unchanged, even if it is invalid.
     pub(super) fn entry(
         mut self,
         kind: EntryType,
@@ -90,7 +90,7 @@ impl Layer {
         })
     }
 
-    /// Pax records for the next entry.
+    /// Adds pax records for the next entry.
     pub(super) fn pax<'a>(mut self, records: &[(&'a str, &'a [u8])]) -> Layer {
         let records = records.iter().copied();
         self.0.append_pax_extensions(records).expect("in memory");
@@ -106,7 +106,7 @@ impl Layer {
     }
 }
 
-/// How layers are compressed, by the family of media types.
+/// The family of media types, and how layers are compressed in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
     Oci,
@@ -194,7 +194,7 @@ impl Parts {
         parts
     }
 
-    /// Brings the digests of configuration and manifest up to date.
+    /// Updates the digests of the configuration and the manifest.
     pub(super) fn seal(&mut self) {
         refer(&mut self.manifest["config"], &bytes(&self.config));
         let manifest = bytes(&self.manifest);
@@ -233,7 +233,7 @@ impl Parts {
         write_tar(path, self.files())
     }
 
-    /// What `docker save` makes of the image.
+    /// The archive that `docker save` writes for the image.
     pub(super) fn write_docker_save(&self, path: &Path) -> PathBuf {
         let config = bytes(&self.config);
         let config_name = format!("{}.json", &digest(&config)[7..]);
@@ -259,7 +259,7 @@ fn descriptor(media_type: &str, blob: &[u8]) -> Value {
     json!({"mediaType": media_type, "digest": digest(blob), "size": blob.len()})
 }
 
-/// Makes a descriptor lead to `blob`.
+/// Sets digest and length of a descriptor to those of `blob`.
 pub(super) fn refer(descriptor: &mut Value, blob: &[u8]) {
     descriptor["digest"] = json!(digest(blob));
     descriptor["size"] = json!(blob.len());

@@ -1,5 +1,5 @@
-//! Roots from container images that are made here: what a root has of its layers, and that it is the same however the
-//! image is kept.
+//! Roots from container images: what a root takes from its layers, and that every storage form of an image gives the
+//! same root.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -19,13 +19,14 @@ fn spec(inputs: &Inputs, path: PathBuf) -> ImageSpec {
     spec
 }
 
-/// Packs the image of some layers. `None`, said on the terminal, without `mke2fs`.
+/// Packs an image with these layers. Without `mke2fs` it prints that the test was skipped, and returns `None`.
 fn packed(inputs: &Inputs, layers: Vec<Layer>) -> Option<Image> {
     let parts = Parts::new(Family::Oci, layers, json!({}));
     pack_or_skip(&spec(inputs, parts.write(&inputs.path("layout"))))
 }
 
-/// What `debugfs` answers to a request about the root disk. `None`, said on the terminal, without `debugfs`.
+/// The answer of `debugfs` to a request about the root disk. Without `debugfs` it prints that the test was skipped, and
+/// returns `None`.
 fn debugfs(image: &Image, request: &str) -> Option<String> {
     let run = |program| {
         Command::new(program)
@@ -44,7 +45,7 @@ fn content(image: &Image, path: &str) -> Option<String> {
     debugfs(image, &format!("cat {path}"))
 }
 
-/// Whether there is a file of this name, which may be a symbolic link.
+/// Whether the root disk has a file of this name, which may be a symbolic link.
 fn exists(image: &Image, path: &str) -> Option<bool> {
     debugfs(image, &format!("stat {path}")).map(|stat| stat.contains("Inode:"))
 }
@@ -229,7 +230,7 @@ fn an_entry_below_a_symbolic_link_lies_where_it_leads_inside_the_root() {
     }
 }
 
-/// Layers with some of everything.
+/// Layers with some entries of every kind.
 fn assorted() -> Vec<Layer> {
     let many = (0..300).fold(Layer::new().directory("many/"), |layer, index| {
         layer.file(&format!("many/{index:0>40}"), &vec![7; index * 17])
@@ -281,12 +282,12 @@ fn large_directories_and_files_of_several_groups_are_in_order() {
     let names = (0..3000).fold(Layer::new(), |layer, index| {
         layer.symlink(&format!("names/{index:0>60}"), "nowhere")
     });
-    // More than one group of blocks has.
+    // This file is larger than one group of blocks.
     let large = Layer::new().file("large", &vec![0x5a; 140 << 20]);
     let Some(image) = packed(&inputs, vec![names, large]) else {
         return;
     };
-    // Packing ran `e2fsck`, where it is installed.
+    // Packing has run `e2fsck`, if it is installed.
     check_stat(&image, "/large", &["Size: 146800640"]);
     check_stat(&image, &format!("/names/{:0>60}", 2999), &["Type: symlink"]);
     let size = fs::metadata(image.root_disk()).expect("there").len();
@@ -310,7 +311,7 @@ fn tools_of(image: &Image) -> Value {
     values.next().expect("one").expect("whole")
 }
 
-/// The root of the tests of configurations: a user, a program, a directory.
+/// An image for the tests of configurations: it has a user, a program and a directory.
 fn configured(execution: Value) -> Parts {
     let layer = Layer::new()
         .file(

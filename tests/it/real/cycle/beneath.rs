@@ -1,4 +1,5 @@
-//! A guest that writes to a qcow2 overlay: into the overlay's own clusters, never beneath, and gone after a reset.
+//! A guest that writes to a qcow2 overlay: its writes go to the overlay's own clusters and not to the backing file, and
+//! a reset reverts them.
 
 use std::path::{Path, PathBuf};
 
@@ -11,18 +12,18 @@ use chv_sandbox::sandbox::{Error, Sandbox, WireState};
 use super::resets::change_a_byte;
 use super::traces::Traces;
 use super::{Stage, Stopwatch, assert_nothing_left, writes};
-use crate::qcow2_image;
+use crate::overlay::qcow2::image;
 
-/// What the image gives as its overlay lies beneath here.
+/// The name of the overlay's backing file, which is a copy of the image's overlay.
 const BENEATH: &str = "given-overlay.img";
 
-/// An empty qcow2 image in `folder`, upon a copy of the overlay of `image`.
+/// An empty qcow2 image in `folder`, over a copy of the overlay of `image`.
 fn layered(folder: &Path, image: &Image) -> (PathBuf, DiskFormat) {
     let (beneath, overlay) = (folder.join(BENEATH), folder.join("given-overlay.qcow2"));
     overlay::copy_private(&image.overlay_disk(), &beneath).unwrap();
-    let layer = qcow2_image::Image {
+    let layer = image::Image {
         length: beneath.metadata().unwrap().len(),
-        ..qcow2_image::Image::over(&beneath, "raw")
+        ..image::Image::over(&beneath, "raw")
     };
     layer.write(&overlay);
     (overlay, DiskFormat::Qcow2)

@@ -1,4 +1,4 @@
-//! Two guests of one snapshot: neither repeats the other's randomness, and both know the time.
+//! Several guests of one snapshot: none repeats another's random numbers, and all know the time.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -9,10 +9,10 @@ use serde_json::json;
 use super::traces::deadline;
 use super::{Stage, Stopwatch};
 
-/// How many guests of the one snapshot are compared.
+/// The number of guests that are compared.
 const CLONES: usize = 4;
 
-/// The first things that a tool sees: random bytes from two interfaces, and the time in seconds.
+/// Random bytes from two interfaces and the time in seconds, as the guest's first tool reads them.
 const LOOK: &str =
     "cat /proc/sys/kernel/random/uuid; head -c 16 /dev/urandom | od -An -tx1; date +%s";
 
@@ -41,7 +41,7 @@ pub(super) async fn share_no_randomness_and_know_the_time(stage: &Stage) {
             assert!(random.len() >= 36, "{random:?}");
             assert!(seen.insert(random.to_owned()), "{random:?} came twice");
         }
-        // The guest's second began up to a second before the guest looked at it.
+        // The guest prints whole seconds, so its time may be up to a second less than when it was read.
         let guest = Duration::from_secs(seconds.parse().unwrap());
         let too_early = before.saturating_sub(guest + Duration::from_secs(1));
         furthest = furthest.max(too_early).max(guest.saturating_sub(after));

@@ -1,4 +1,4 @@
-//! Resets whose memory the VMM copies: on request, and where there is no memory for a sealed copy.
+//! Resets whose memory the VMM copies: on request, and where the host lacks the memory for a sealed copy.
 
 use chv_sandbox::golden::{CopyReason, MemoryBasis};
 use chv_sandbox::sandbox::{MemoryMode, Sandbox, Strategy};
@@ -29,7 +29,7 @@ pub(super) async fn memory_is_copied_from_what_cannot_change_or_is_leased(stage:
                 let is_expected = match &memory.copied_because {
                     Some(CopyReason::ShortOfMemory(_)) => limit.is_some(),
                     Some(CopyReason::Configured) => limit.is_none(),
-                    // Nothing is mapped on a release where that was not tried, short of memory or not.
+                    // On a release where mapping was not tried, memory is always copied.
                     Some(CopyReason::Release(_)) => true,
                     _ => false,
                 };

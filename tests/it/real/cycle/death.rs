@@ -1,4 +1,4 @@
-//! The VMM is killed behind the sandbox's back.
+//! The test kills the VMM of a sandbox.
 
 use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, SandboxState, ToolInvocation, WireState};
 use chv_sandbox::vmm::Exit;
@@ -47,7 +47,7 @@ pub(super) async fn is_noticed_and_mended(stage: &Stage) {
     assert_nothing_left(stage.folder());
 }
 
-/// The one VMM that runs.
+/// The pid of the only VMM that runs.
 fn the_vmm(stage: &Stage) -> u32 {
     match processes_with_files_in(&stage.vmm.run_root)[..] {
         [pid] => pid,

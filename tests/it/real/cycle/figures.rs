@@ -1,4 +1,4 @@
-//! What the resets took, and what they cost this process.
+//! The times of the resets, and the descriptors and memory that this process uses.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,13 +9,13 @@ use chv_sandbox::sandbox::ResetReport;
 
 use super::patient;
 
-/// More than this and it grows, in KiB.
+/// The growth of memory, in KiB, that still counts as flat.
 const FLAT_KIB: u64 = 8 * 1024;
 
-/// Times of resets, whole and by step.
+/// The times of resets, as a whole and by step.
 #[derive(Default)]
 pub(super) struct Figures {
-    /// By the step's place and name, in microseconds.
+    /// The times in microseconds, by the step's position and name.
     steps: BTreeMap<(usize, &'static str), Vec<u64>>,
     whole: Vec<u64>,
 }
@@ -49,7 +49,7 @@ impl fmt::Display for Figures {
     }
 }
 
-/// What this process uses at a moment.
+/// The descriptors and the memory of this process at one moment.
 #[derive(Debug)]
 pub(super) struct Usage {
     descriptors: usize,
@@ -58,7 +58,8 @@ pub(super) struct Usage {
 
 impl Usage {
     pub(super) fn now() -> Usage {
-        // Counted page by page, where the count in `status` is put together now and then.
+        // This file counts the pages at the time of the read; the kernel updates the count in `status` only now and
+        // then.
         let maps = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
         let resident = maps.lines().find_map(|line| line.strip_prefix("Rss:"));
         let resident = resident.and_then(|text| text.trim().strip_suffix(" kB"));
@@ -68,7 +69,7 @@ impl Usage {
         }
     }
 
-    /// As many descriptors are open as then, once the tasks that hold some have ended.
+    /// Waits until as many descriptors are open as at that moment. Tasks that are about to end may still hold some.
     pub(super) async fn assert_descriptors_are_back(&self) {
         let deadline = Instant::now() + patient(Duration::from_secs(5));
         loop {
@@ -82,7 +83,7 @@ impl Usage {
         }
     }
 
-    /// No more memory is used than then.
+    /// Checks that this process uses no more memory than at that moment.
     pub(super) fn assert_memory_is_flat(&self) {
         let (then, now) = (self.resident_kib, Usage::now().resident_kib);
         println!("memory of this process: {then} KiB when warm, {now} KiB after the last");
@@ -90,7 +91,7 @@ impl Usage {
     }
 }
 
-/// Says what something took.
+/// Prints the time that a part of the test took.
 pub(super) struct Stopwatch(Instant);
 
 impl Stopwatch {

@@ -1,9 +1,9 @@
-//! The whole life of a sandbox with a real guest: minted, booted, used, reset again and again, killed, tampered with,
-//! shut down.
+//! The whole life of a sandbox with a real guest: it is minted, booted, used, reset many times, killed, tampered with
+//! and shut down.
 //!
-//! `CHV_SANDBOX_IMAGE` names an image that was packed with the `sh` tool on, `CHV_SANDBOX_RESETS` says how many
-//! resets (100 unless set), `CHV_SANDBOX_MEMORY_MIB` how much memory the guest has (128 unless set). All of it is one test in a process of its own, so that the descriptors and the memory that
-//! are counted are nobody else's.
+//! `CHV_SANDBOX_IMAGE` names an image that was packed with the `sh` tool on, `CHV_SANDBOX_RESETS` says how many resets
+//! (100 unless set), `CHV_SANDBOX_MEMORY_MIB` how much memory the guest has (128 unless set). All of it is one test in
+//! a process of its own, so that no other test changes the descriptors and the memory that are counted.
 
 mod beneath;
 mod clones;
@@ -44,7 +44,7 @@ use tokio::time::timeout;
 use super::{assert_nothing_left, patience, patient, run_root, setting, skipped, vmm_binary};
 use figures::{Stopwatch, Usage};
 
-/// Set for the process that the cycle has for itself.
+/// Set for the child process, in which the cycle runs alone.
 const ALONE: &str = "CHV_SANDBOX_CYCLE_ALONE";
 
 #[test]
@@ -73,7 +73,7 @@ async fn alone() {
         return;
     }
     let stage = Stage::set().await;
-    // Everything that is made once and stays is there now.
+    // By now everything that is made once and stays has been made.
     let before = Usage::now();
     writes::land_on_the_disk_and_are_gone_after_a_revert(&stage).await;
     clones::share_no_randomness_and_know_the_time(&stage).await;
@@ -104,17 +104,18 @@ impl Stage {
         Stage::with_overlay(|_, image| (image.overlay_disk(), DiskFormat::Raw)).await
     }
 
-    /// With the overlay that `overlay` makes in a folder, of an image that it must not write to.
+    /// A stage whose overlay is the one that `overlay` makes in a folder. It must not write to the image.
     async fn with_overlay(overlay: impl Fn(&Path, &Image) -> (PathBuf, DiskFormat)) -> Stage {
         let folder = tempfile::tempdir().unwrap();
         let vmm = VmmConfig {
-            binary: vmm_binary().expect("the other test has asked"),
+            binary: vmm_binary().expect("the test that starts this one has checked it"),
             run_root: run_root(folder.path()),
             ..VmmConfig::default()
         };
-        let image = env::var_os("CHV_SANDBOX_IMAGE").expect("the other test has asked");
+        let image =
+            env::var_os("CHV_SANDBOX_IMAGE").expect("the test that starts this one has checked it");
         let image = Image::open(image).unwrap();
-        // A byte of it will be changed, and the image is somebody's.
+        // The test will change a byte of the root disk, so it copies the disk: the image belongs to the user.
         let root = folder.path().join("given-root.img");
         overlay::copy_private(&image.root_disk(), &root).unwrap();
         let (overlay, format) = overlay(folder.path(), &image);
@@ -173,12 +174,12 @@ impl Stage {
         self.folder.path()
     }
 
-    /// What a machine is made of that is reverted to this stage's golden snapshot, as it was loaded.
+    /// The configuration of a machine that is reverted to this stage's golden snapshot.
     fn machine(&self, golden: &LoadedGolden) -> MachineConfig {
         self.machine_of(&self.golden, golden)
     }
 
-    /// The same of another one.
+    /// The configuration of a machine that is reverted to another golden snapshot.
     fn machine_of(&self, golden: &Golden, loaded: &LoadedGolden) -> MachineConfig {
         MachineConfig {
             vmm: VmmSource::Spawn(self.vmm.clone()),
@@ -203,7 +204,7 @@ impl Stage {
         GoldenOrigin::new(self.golden.directory()).evidence_dir(self.evidence())
     }
 
-    /// On this stage's VMM, and as patient as was asked for.
+    /// A sandbox on this stage's VMM, with the time limits that the environment asks for.
     fn sandbox_of(&self, golden: GoldenOrigin) -> ChvSandbox {
         ChvSandbox::new(self.config_of(golden)).unwrap()
     }
@@ -221,7 +222,7 @@ impl Stage {
     }
 }
 
-/// Waits for an event.
+/// Waits for an event that `pick` accepts.
 async fn told<T>(events: &mut Receiver<Event>, pick: impl Fn(&Event) -> Option<T>) -> T {
     let found = async {
         loop {

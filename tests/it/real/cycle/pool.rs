@@ -1,4 +1,4 @@
-//! A pool of four sandboxes with a guest each, all in use at the same time, and given back twice.
+//! A pool of four sandboxes, each with a guest: all are in use at the same time, and each is given back twice.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Reset after reset by each strategy, each verified, until one byte of the disk that nothing puts back is changed.
-//! `CHV_SANDBOX_STRATEGY` names the only VMM to try: `reused`, `new` or `spare`.
+//! Resets by each strategy, each verified, until the test changes one byte of the read-only disk.
+//! `CHV_SANDBOX_STRATEGY` limits the test to one kind of VMM: `reused`, `new` or `spare`.
 
 use std::env;
 use std::fs::{self, OpenOptions};
@@ -17,7 +17,7 @@ use super::traces::Traces;
 use super::{Stage, Stopwatch, told};
 use crate::real::{assert_nothing_left, setting};
 
-/// After so many the allocator and the runtime have what they need.
+/// After this number of resets the allocator and the runtime have allocated what they keep.
 const WARM: u32 = 10;
 
 pub(super) async fn are_verified_until_a_byte_is_changed(stage: &Stage) {
@@ -32,7 +32,7 @@ pub(super) async fn are_verified_until_a_byte_is_changed(stage: &Stage) {
             let sandbox = stage.sandbox_with(strategy, spares);
             are_verified(stage, &sandbox, used).await;
             a_changed_byte_halts(stage, &sandbox).await;
-            // Only the bytes count, so it is as it was.
+            // The byte is changed back. Only the bytes count, so the disk is as it was.
             change_a_byte(&stage.golden.disks()[0].origin);
             assert_nothing_left(stage.folder());
         }
@@ -82,7 +82,7 @@ pub(super) async fn a_spare_waits(events: &mut Receiver<Event>) {
     .await;
 }
 
-/// One byte of the disk that nothing puts back, changed while the sandbox is ready.
+/// Changes one byte of the read-only disk while the sandbox is ready.
 async fn a_changed_byte_halts(stage: &Stage, sandbox: &ChvSandbox) {
     let root = &stage.golden.disks()[0].origin;
     change_a_byte(root);

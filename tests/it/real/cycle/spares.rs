@@ -1,4 +1,4 @@
-//! What becomes of a spare that is killed while it waits, and of one whose disk another process writes to.
+//! A spare that is killed while it waits, and a spare whose disk another process writes to.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -35,7 +35,8 @@ pub(super) async fn that_die_are_replaced(stage: &Stage) {
     a_spare_waits(&mut events).await;
     watch.say("a spare was killed, another one served");
 
-    // Root writes to the disk of a spare, through the VMM's own descriptor: that is no failure, it is a divergence.
+    // Root writes to the disk of a spare through the VMM's own descriptor. The reset reports a divergence, not a failed
+    // spare.
     let (_, spare) = the_two(stage);
     assert_ne!(spare, serving);
     change_a_byte(&overlay_of(spare, stage));
@@ -52,7 +53,7 @@ pub(super) async fn that_die_are_replaced(stage: &Stage) {
     assert_nothing_left(stage.folder());
 }
 
-/// The VMM that serves, and the one that waits: it was started later.
+/// The pids of the VMM that serves and of the spare, which was started later.
 fn the_two(stage: &Stage) -> (u32, u32) {
     let mut pids = processes_with_files_in(&stage.vmm.run_root);
     pids.sort_unstable();
@@ -62,8 +63,8 @@ fn the_two(stage: &Stage) -> (u32, u32) {
     }
 }
 
-/// The file without a name that this VMM has open for its overlay, by one of its descriptors. The memory files that it has
-/// are of another length.
+/// The nameless file that this VMM has open as its overlay, by one of its descriptors. The VMM's memory files have
+/// another length.
 fn overlay_of(pid: u32, stage: &Stage) -> PathBuf {
     let origin = fs::metadata(&stage.golden.disks()[1].origin).unwrap();
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();

@@ -1,4 +1,4 @@
-//! Tools with streams, and files, each followed by a reset that is verified.
+//! Tools with streams, and transfers of files, each followed by a verified reset.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt;
 use super::traces::deadline;
 use super::{Stage, Stopwatch};
 
-/// More than all buffers on the way together, and no multiple of any.
+/// More bytes than all buffers on the way hold together, and no multiple of a buffer's size.
 const MUCH: u64 = (24 << 20) + 12_345;
 
 pub(super) async fn carry_what_tools_say_and_files(stage: &Stage) {
@@ -37,7 +37,7 @@ pub(super) async fn carry_what_tools_say_and_files(stage: &Stage) {
     watch.say("streams and files, each run with a verified reset");
 }
 
-/// The count of descriptors is one of the checks.
+/// Resets the sandbox. One of the checks is the count of descriptors.
 async fn is_reset(sandbox: &ChvSandbox) {
     let reset = sandbox
         .reset()
@@ -77,9 +77,9 @@ async fn a_shell_is_asked_and_answers(sandbox: &ChvSandbox) {
     assert_eq!(report.outcome, ToolOutcome::Exited { code: 7 });
 }
 
-/// Bytes of every value, from a generator that both sides have.
+/// Bytes of every value, repeated in an order that the test can compute too.
 async fn much_output_comes_whole(sandbox: &ChvSandbox) {
-    // Each byte value, over and over.
+    // Each byte value in turn, repeated.
     let script = format!(
         r#"i=0; while [ $i -lt 256 ]; do printf "\\$(printf %03o $i)"; i=$((i + 1)); done > /tmp/all
            for i in 1 2 3 4 5 6 7 8; do cat /tmp/all /tmp/all > /tmp/twice; mv /tmp/twice /tmp/all; done
@@ -101,7 +101,8 @@ async fn much_output_comes_whole(sandbox: &ChvSandbox) {
     assert_eq!(report.evidence.stdout_total, MUCH);
 }
 
-/// What a tool has started may have left its session and lost its parent: it has a FIFO open, to which a writer waits for it.
+/// A process that a tool started may have left the tool's session and lost its parent. It is found by the FIFO that it
+/// holds open: while it lives, a writer of the FIFO waits.
 async fn a_cancelled_tool_leaves_no_process(sandbox: &ChvSandbox) {
     let script = "mkfifo /tmp/answers
         (setsid sh -c '(setsid sleep 98765 <> /tmp/answers &) ; sleep 98765' >/dev/null 2>&1 &)
@@ -154,7 +155,7 @@ async fn files_go_in_and_come_out(sandbox: &ChvSandbox, folder: &Path) {
     }
 }
 
-/// A tree with names that hurt.
+/// Makes a tree whose names have unusual characters.
 fn make(tree: &Path) {
     let long = "n".repeat(255);
     for directory in ["", "-rf", "a b", " ", "deep/er/and/deeper"] {

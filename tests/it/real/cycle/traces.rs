@@ -1,4 +1,4 @@
-//! What a tool leaves behind, and how it is looked for.
+//! Traces that a tool leaves in its guest, and how a later tool looks for them.
 
 use std::time::Duration;
 
@@ -8,19 +8,20 @@ use serde_json::{Value, json};
 
 use super::patient;
 
-/// What stands in the file that is left.
+/// The content of the file that the tool leaves.
 pub(super) const TOKEN: &str = "left behind by a tool, and to be found on the disk";
 
-/// The process that is left.
+/// The program that the tool leaves running.
 pub(super) const PROCESS: &str = "tail";
 
-/// The memory that is left in use, in KiB.
+/// The memory that the tool leaves in use, in KiB.
 pub(super) const MEMORY_KIB: u64 = 8 * 1024;
 
-/// What the guest's memory varies by from one look to the next, in KiB.
+/// How much the guest's use of memory varies between two looks, in KiB.
 pub(super) const SLACK_KIB: u64 = 3 * 1024;
 
-/// Leaves a process that holds memory, one that has a FIFO open, and a file; the file comes last, when the memory is in use.
+/// Leaves a process that holds memory, a process that has a FIFO open, and a file. The file is made last, when the
+/// memory is in use.
 pub(super) fn leave() -> Value {
     let bytes = MEMORY_KIB * 1024;
     script(&format!(
@@ -31,12 +32,13 @@ pub(super) fn leave() -> Value {
     ))
 }
 
-/// Fills the disk, and says with how many KiB.
+/// Fills the disk, and prints the size of the file in KiB.
 pub(super) fn fill() -> Value {
     script("dd if=/dev/zero of=/tmp/fill bs=1M; sync && du -k /tmp/fill | cut -f1")
 }
 
-/// Looks for all three. A tool doesn't see the processes of others, but it can write to a FIFO that one of them has open.
+/// Looks for all three traces. A tool doesn't see the processes of other tools, but it can write to a FIFO that one of
+/// them has open.
 fn look() -> Value {
     script(
         r#"file=false; [ -e /tmp/left ] && file=true
@@ -50,7 +52,7 @@ fn script(text: &str) -> Value {
     json!({ "script": text })
 }
 
-/// What of a tool is in a guest.
+/// The traces that were found in a guest.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(super) struct Traces {
     file: bool,
@@ -64,8 +66,8 @@ impl Traces {
         serde_json::from_str(&found).unwrap_or_else(|error| panic!("{error}: {found:?}"))
     }
 
-    /// That a reset brings this guest back, which was clean: all three are left in the sandbox's guest, the reset is
-    /// verified, and none is there.
+    /// Checks that a reset brings this guest back, which was clean: leaves all three traces, resets the sandbox with
+    /// verification, and finds none of them.
     pub(super) async fn assert_comes_back(&self, sandbox: &dyn Sandbox) -> ResetOutcome {
         run(sandbox, leave()).await;
         Traces::look(sandbox).await.assert_left(self);
@@ -78,7 +80,7 @@ impl Traces {
         outcome
     }
 
-    /// All three are there, compared with a clean guest.
+    /// Checks that all three traces are there, compared with a clean guest.
     fn assert_left(&self, clean: &Traces) {
         assert!(self.file && self.process, "{self:?}");
         assert!(
@@ -87,7 +89,7 @@ impl Traces {
         );
     }
 
-    /// None is there, compared with a clean guest.
+    /// Checks that no trace is there, compared with a clean guest.
     fn assert_gone(&self, clean: &Traces) {
         assert!(!self.file && !self.process, "{self:?}");
         assert!(
@@ -97,7 +99,7 @@ impl Traces {
     }
 }
 
-/// Runs the tool `sh`; what it wrote to its standard output.
+/// Runs the tool `sh` and returns its standard output.
 async fn run(sandbox: &dyn Sandbox, params: Value) -> String {
     let invocation = ToolInvocation::new("sh", params).with_deadline(deadline());
     let execution = sandbox.execute_tool(invocation).await.unwrap();

@@ -1,4 +1,5 @@
-//! A tool that warmed the guest before its snapshot: what it read is in memory, and nothing of it is on the disk.
+//! A tool that warmed the guest before its snapshot: the blocks that it read are in memory, and nothing that it wrote
+//! is on the disk.
 
 use std::sync::Arc;
 
@@ -13,11 +14,11 @@ use serde_json::json;
 use super::{Stage, Stopwatch, limits, traces};
 use crate::real::assert_nothing_left;
 
-/// Reads 4 MiB of the root's programs and libraries, leaves a file, and a process that has it open.
+/// Reads 4 MiB of the root's programs and libraries, leaves a file, and leaves a process that has the file open.
 const SCRIPT: &str = "find /bin /sbin /lib /usr -type f 2>/dev/null | while read -r file; do cat \"$file\"; done \
      | head -c 4194304 | wc -c; echo left > /tmp/warm; sleep 100000 </tmp/warm >/dev/null 2>&1 &";
 
-/// A restored guest reads at most this share of what it reads cold.
+/// The greatest share of the cold guest's reads that a warmed guest may read from the disk.
 const SHARE: f64 = 0.1;
 
 pub(super) async fn tools_that_ran_before_the_snapshot_have_read_what_they_need(stage: &Stage) {
@@ -60,7 +61,7 @@ pub(super) async fn tools_that_ran_before_the_snapshot_have_read_what_they_need(
     assert!(!stage.folder().join("failed").exists());
 }
 
-/// How many bytes of the root disk the first tool after a revert reads, and what it says.
+/// The bytes of the root disk that the first tool after a revert reads, and the tool's output.
 async fn first_run(stage: &Stage, golden: &Golden) -> (u64, String) {
     let loaded = golden.load(&LoadOptions::default()).unwrap();
     let options = RevertOptions::new(Arc::clone(loaded.snapshot()));

@@ -1,4 +1,4 @@
-//! What a tool writes lands on the disk that is hashed, and a revert takes it away.
+//! A tool's writes reach the disk that is hashed, and a revert takes them away.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -69,8 +69,8 @@ async fn leave(channel: &Channel) {
     run(channel, traces::leave()).await;
 }
 
-/// Writes to the disk until the guest's file system is full, which no limit of the VMM's may come before: the file's size,
-/// in KiB.
+/// Writes until the guest's file system is full, and returns the size of the file in KiB. No limit of the VMM may stop
+/// the writes before that.
 async fn fill(channel: &Channel) -> u64 {
     let result = run(channel, traces::fill()).await;
     assert!(result.stderr.contains("No space left"), "{result:?}");
@@ -92,7 +92,7 @@ async fn run(channel: &Channel, params: Value) -> ToolResult {
     result
 }
 
-/// What the guest says of itself.
+/// What a guest reports about itself.
 struct Guest {
     has_process: bool,
     used_kib: u64,

@@ -1,11 +1,11 @@
-//! A VMM that dies, stops or answers otherwise, at each call that it is asked.
+//! A VMM that dies, stops or answers wrongly, at each call that it receives.
 
 use chv_sandbox::golden::mint;
 use chv_sandbox::machine::VmmSource;
 
 use super::*;
 
-/// What becomes of a call of the API.
+/// The fault of one call of the API.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     KilledBefore,
@@ -25,7 +25,7 @@ enum Fault {
 
 use Fault::*;
 
-/// What v51.2 to v53.0 say when they refuse a call of a sandbox, as their recordings have it, and the older forms.
+/// The errors with which v51.2 to v53.0 refuse a sandbox's calls, as their recordings have them, and their older forms.
 const REFUSALS: [&str; 7] = [
     r#"["Error from API","The VM could not be restored","Failed to open the file"]"#,
     r#"["Error from API","VM is not running"]"#,
@@ -76,7 +76,7 @@ impl Fault {
                 Act::Answer(b"HTTP/1.1 200 \r\nContent-Length: 100\r\n\r\n{\"st".to_vec())
             }
             Garbage => Act::Answer(b"\x16\x03\x01\0\xa5\x01\0\0\n\n\n".repeat(9)),
-            // An answer that another call gets.
+            // The answer of another call.
             AnotherAnswer if operation == "vmm.ping" => answer("200", r#"{"state":"Running"}"#),
             AnotherAnswer => answer(
                 "200",
@@ -88,13 +88,13 @@ impl Fault {
         }
     }
 
-    /// Whether a limit has to pass before the caller knows.
+    /// Whether the caller notices the fault only when a limit passes.
     fn has_to_be_waited_for(self) -> bool {
         matches!(self, Stopped | Silent | Slow)
     }
 }
 
-/// By which call of which operation: counted from the moment before the call of the sandbox.
+/// An operation, and which of its calls meets the fault. The calls count from just before the call of the sandbox.
 type At = (&'static str, usize);
 
 fn cells(at: &[At]) -> Vec<(At, Fault)> {
@@ -141,7 +141,8 @@ fn at_each_call_of_a_reset() {
     });
 }
 
-/// A spare is made beside the tool: whatever becomes of it, the tool has its answer, and the reset after it is verified or fails.
+/// A spare is made beside the tool. Whatever happens to the spare, the tool has its answer, and the reset after it is
+/// verified or fails.
 #[test]
 fn at_each_call_for_a_spare() {
     let at = [
@@ -153,7 +154,7 @@ fn at_each_call_for_a_spare() {
     try_all(cells(&at), async |cell| {
         let ((operation, nth), fault) = cell;
         let stand = Stand::new(Vmms::Fresh(1), fault.has_to_be_waited_for()).await;
-        // The first of each is the boot's.
+        // The first call of each operation belongs to the boot.
         stand.scene.vmm.on(operation, nth, fault.act(operation));
         let booted = in_time(&cell, stand.sandbox.boot()).await;
         if booted.is_ok() && !fault.has_to_be_waited_for() {
@@ -165,7 +166,7 @@ fn at_each_call_for_a_spare() {
     });
 }
 
-/// A VMM that fails as it is asked to end is ended.
+/// A VMM that fails while it is asked to end is killed.
 #[test]
 fn at_each_call_of_a_shutdown() {
     let at = [("vmm.shutdown", 1), ("vm.delete", 1), ("vm.shutdown", 1)];
@@ -217,7 +218,7 @@ fn at_each_call_of_a_mint() {
     });
 }
 
-/// The VMM dies or stops while nothing is asked of it.
+/// The VMM dies or stops while no call is under way.
 #[test]
 fn between_calls() {
     let cells = with_vmms(vec![false, true]);
@@ -230,7 +231,7 @@ fn between_calls() {
             false => serving.kill(),
         }
         let said = in_time(&cell, echo(&stand.sandbox, "late")).await;
-        // The guest of a VMM that is stopped is in this process, and answers.
+        // The guest of a stopped VMM runs in this process, so it still answers.
         assert!(said.is_err() || stops, "{cell:?}");
         let said = in_time(&cell, stand.sandbox.reset()).await;
         assert_no_soft_pass(&cell, &said);

@@ -1,4 +1,4 @@
-//! Files that are gone, or something else, before a boot and before a reset.
+//! Files that are gone or replaced, before a boot and before a reset.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,7 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
 
-/// What has become of a file. None of these depends on who the caller is: root can't read a directory as a file either.
+/// The fault of a file. None depends on the user: root can't read a directory as a file either.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     Gone,
@@ -32,7 +32,7 @@ const FAULTS: [Fault; 7] = [
     Replaced,
 ];
 
-/// What a restore needs. It reads no kernel.
+/// The files that a restore needs. It does not read a kernel.
 const FILES: [&str; 6] = [
     "golden/manifest.json",
     "golden/overlay.img",
@@ -85,7 +85,8 @@ fn before_a_boot() {
     });
 }
 
-/// What was loaded is held: a reset needs the files no more, or it fails. It is never verified with other bytes.
+/// The files were loaded and are held, so a reset either doesn't need them or fails. It is never verified with other
+/// bytes.
 #[test]
 fn before_a_reset() {
     try_all(cells(), async |cell| {
@@ -101,7 +102,7 @@ fn before_a_reset() {
     });
 }
 
-/// The run directories go while a VMM serves.
+/// The run directories are removed while a VMM serves.
 #[test]
 fn without_a_run_directory() {
     try_all(with_vmms(vec![()]), async |cell| {

@@ -1,4 +1,5 @@
-//! A guest that answers nothing, or something else, to each frame of the channel and to each that opens a connection.
+//! A guest that gives no answer, or a wrong one, to each frame of the channel and to each frame that opens a
+//! connection.
 
 use std::fs;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use serde_json::json;
 
 use super::*;
 
-/// What comes instead of the answer to a frame.
+/// The bytes that come instead of the answer to a frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     Nothing,
@@ -57,7 +58,7 @@ impl Fault {
     }
 }
 
-/// A guest whose answers to one type of frame are this, once it is told so.
+/// A guest that answers one type of frame with a fault, once [`begin`](Faulty::begin) was called.
 struct Faulty {
     stand: Stand,
     now: Arc<AtomicBool>,
@@ -89,7 +90,7 @@ fn cells(asked: &[&'static str]) -> Vec<(Vmms, Cell)> {
     with_vmms(cells.collect())
 }
 
-/// Each frame that a host sends as a VM comes up, without its answer: no boot, and no reset after one, gets past it.
+/// Each frame that a host sends when a VM comes up meets each fault: neither the boot nor the reset passes.
 fn at_each_frame(of_a_reset: bool) {
     try_all(cells(&["Hello", "Renew", "GuestQuery"]), async |cell| {
         let (vmms, (asked, fault)) = cell;
@@ -158,7 +159,7 @@ fn at_a_tool_a_stream_and_each_transfer() {
                 "{cell:?}: something is left of the transfer"
             );
         }
-        // The reset that follows is verified: the fault was the guest's, and another guest comes.
+        // The next reset is verified: the fault was the old guest's, and the reset brings another.
         faulty.now.store(false, Ordering::Release);
         let reset = in_time(&cell, stand.sandbox.reset()).await;
         assert_no_soft_pass(&cell, &reset);

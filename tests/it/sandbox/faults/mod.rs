@@ -1,9 +1,10 @@
-//! A fault at every step. Whatever happens to a VMM, its guest or a file while a call is under way, the call ends in time with
-//! a typed error or with what it was asked for; a sandbox is where its documentation says; and a shutdown leaves nothing.
+//! A fault at every step. Whatever happens to a VMM, its guest or a file while a call is under way, the call ends in
+//! time with a typed error or with its result; the sandbox is in a state that its documentation gives; and a shutdown
+//! leaves nothing.
 //!
-//! [`api`] has the faults of a VMM and its api-socket, [`guest`] those of the channel, [`files`] those of files, and [`system`]
-//! calls of the kernel that fail. By default each fault is tried with one kind of VMM in turn; with `CHV_SANDBOX_FAULTS=all` with
-//! each. The tables say how many there were.
+//! [`api`] has the faults of a VMM and its api-socket, [`guest`] those of the channel, [`files`] those of files, and
+//! [`system`] system calls that fail. By default each fault is tried with one kind of VMM in turn, and with
+//! `CHV_SANDBOX_FAULTS=all` with each kind. The tables print how many cells they had.
 
 mod api;
 mod files;
@@ -25,13 +26,13 @@ use super::script::Act;
 use super::stage::Stage;
 use super::{PATIENCE, Scene, assert_echoed, echo};
 
-/// What nothing but a fault reaches: after it a call gives up.
+/// A limit that only a fault reaches; the call then gives up.
 const SHORT: Duration = Duration::from_millis(1500);
 
-/// How many cells of a table are tried at once: most of their time they wait.
+/// How many cells of a table run at once. Most of their time they wait.
 const AT_ONCE: usize = 6;
 
-/// Which VMMs the sandboxes of a table have, in turn.
+/// The kinds of VMM that the sandboxes of a table have, in turn.
 const VMMS: [Vmms; 3] = [Vmms::Fresh(1), Vmms::Fresh(0), Vmms::InPlace];
 
 /// A sandbox to which a fault is about to happen.
@@ -42,7 +43,7 @@ struct Stand {
 }
 
 impl Stand {
-    /// One that has not booted. Its guest, and its VMM where it has to be `short`, are not waited for long.
+    /// A sandbox that has not booted. If `short` is set, the limits on its VMM and its guest are short.
     async fn new(vmms: Vmms, short: bool) -> Stand {
         let mut scene = Scene::minted().await;
         let limits = &mut scene.limits;
@@ -70,7 +71,8 @@ impl Stand {
         stand
     }
 
-    /// The state is one that its documentation gives for what the call said, and what is left can be shut down.
+    /// Checks that the state is one that the documentation gives for the result of the call, and then shuts the sandbox
+    /// down.
     async fn stands<T>(self, cell: &impl Debug, said: Result<T, Error>) {
         let state = self.sandbox.state();
         if let Err(error) = &said {
@@ -92,7 +94,7 @@ impl Stand {
         self.ends(cell).await;
     }
 
-    /// A shutdown ends it, whatever its state.
+    /// Checks that a shutdown succeeds in any state and leaves nothing.
     async fn ends(self, cell: &impl Debug) {
         self.scene.vmm.script().forget_plans();
         let shutdown = timeout(PATIENCE, self.sandbox.shutdown()).await;
@@ -104,7 +106,7 @@ impl Stand {
     }
 }
 
-/// Boots one whose limits are short: where the machine is busy it may be a boot too late.
+/// Boots a sandbox with short limits. On a busy machine a boot may exceed them, so it is tried up to five times.
 async fn boot_in_time(sandbox: &ChvSandbox) {
     for _ in 0..5 {
         match sandbox.boot().await {
@@ -115,20 +117,20 @@ async fn boot_in_time(sandbox: &ChvSandbox) {
     panic!("it does not boot: {:?}", sandbox.state());
 }
 
-/// A call ends in time.
+/// Checks that a call ends in time.
 async fn in_time<T>(cell: &impl Debug, call: impl Future<Output = T>) -> T {
     let ended = timeout(2 * PATIENCE, call).await;
     ended.unwrap_or_else(|_| panic!("{cell:?}: the call hangs"))
 }
 
-/// A reset is verified, or fails.
+/// Checks that a reset was verified or failed.
 #[track_caller]
 fn assert_no_soft_pass(cell: &impl Debug, reset: &Result<Reset, Error>) {
     let passed_softly = reset.as_ref().is_ok_and(|reset| !reset.is_verified());
     assert!(!passed_softly, "{cell:?}");
 }
 
-/// Tries each cell of a table, some at a time.
+/// Runs each cell of a table, several at a time.
 fn try_all<C, F>(cells: Vec<C>, run: impl Fn(C) -> F)
 where
     F: Future<Output = ()>,
@@ -140,7 +142,7 @@ where
     tracing::info!(count, "faults survived");
 }
 
-/// Each fault with one kind of VMM in turn, or with each where the variable says so.
+/// Pairs each fault with one kind of VMM in turn, or with each kind if the variable says so.
 fn with_vmms<C: Clone>(cells: Vec<C>) -> Vec<(Vmms, C)> {
     let all = env::var_os("CHV_SANDBOX_FAULTS").is_some_and(|which| which == "all");
     let turns = VMMS.into_iter().cycle();

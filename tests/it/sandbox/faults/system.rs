@@ -1,7 +1,7 @@
-//! Calls of the kernel that fail: a disk that is full, files that may not be made, memory that isn't there.
+//! System calls that fail: a full disk, files that may not be made, memory that isn't there.
 //!
-//! A filter (seccomp) lets them fail for a whole process: this test binary again, which plays one cell. It needs no privilege,
-//! and root has none against it.
+//! A seccomp filter makes them fail in a whole process: this test binary again, which plays one cell. The filter needs
+//! no privilege, and root is not exempt from it.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -17,12 +17,12 @@ use super::*;
 /// The variable that names the cell to play.
 const CELL: &str = "CHV_SANDBOX_TEST_FAULT";
 
-/// Which calls fail, and how.
+/// The system calls that fail, and their error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Fault {
     name: &'static str,
     calls: &'static [libc::c_long],
-    /// Only where this bit is set in this argument.
+    /// If set, a call fails only where this argument (by number) has this bit.
     only: Option<(u8, u64)>,
     errno: Errno,
 }
@@ -84,7 +84,7 @@ const FAULTS: [Fault; 7] = [
 ];
 
 impl Fault {
-    /// From now on, in this thread and in those that it starts.
+    /// Installs the filter in this thread. The threads that it starts later inherit the filter.
     fn begin(self) {
         let rules = match self.only {
             None => Vec::new(),
@@ -106,7 +106,7 @@ impl Fault {
     }
 }
 
-/// When it begins.
+/// The call of the sandbox before which the filter is installed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Before {
     Mint,
@@ -123,8 +123,8 @@ fn cells() -> Vec<(Vmms, (Before, Fault))> {
     with_vmms(cells.collect())
 }
 
-/// On a runtime of its own, all of whose threads start after the filter: those that the library starts itself were started by
-/// whatever came before.
+/// Plays a cell on a runtime of its own, all of whose threads start after the filter. The threads that the library
+/// starts itself were started by earlier calls.
 async fn play(cell: (Vmms, (Before, Fault))) {
     let (vmms, (before, fault)) = cell;
     match before {

@@ -1,4 +1,4 @@
-//! Guests that lie about files, or give what is refused.
+//! Guests that lie about files, or send files that the host refuses.
 
 use std::fs;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ fn ended(end: &TransferEnd) -> Vec<u8> {
     record(RecordKind::End, &end.encode())
 }
 
-/// A sandbox whose guest answers what opens a transfer with these bytes, and then nothing more.
+/// A sandbox whose guest answers a frame that opens a transfer with these bytes, and then sends nothing more.
 async fn hostile(answer: Vec<u8>) -> (Scene, ChvSandbox) {
     let mut scene = Scene::minted().await;
     fs::create_dir(scene.path("out")).unwrap();
@@ -63,7 +63,8 @@ async fn hostile(answer: Vec<u8>) -> (Scene, ChvSandbox) {
     (scene, sandbox)
 }
 
-/// A pull from a guest that answers like this fails like this, leaves nothing, and harms nothing else.
+/// Checks that a pull from a guest with this answer fails with this code and reason, leaves nothing, and harms nothing
+/// else.
 async fn pull_fails(answer: &[&[u8]], code: &str, why: &str) {
     let (scene, sandbox) = hostile(answer.concat()).await;
     let error = sandbox
@@ -71,7 +72,7 @@ async fn pull_fails(answer: &[&[u8]], code: &str, why: &str) {
         .await
         .unwrap_err();
     assert_files(&error, code, why);
-    // What was staged goes as soon as the thread that extracts comes to it.
+    // The staged files are removed as soon as the extracting thread notices.
     until(|| left(&scene).is_empty()).await;
     assert_echoed(echo(&sandbox, "goes on").await, "goes on");
     sandbox.shutdown().await;
@@ -111,7 +112,7 @@ async fn a_guest_that_lies_about_what_it_gives() {
     ] {
         pull_fails(&[sent, &ended(&lie)], digest_code, "the guest says").await;
     }
-    // A success before it was one.
+    // An end that reports success, before any data.
     pull_fails(&[&ended(&honest)], protocol, "End").await;
     pull_fails(&[&all, &ended(&honest)], protocol, "End").await;
     pull_fails(
@@ -127,11 +128,11 @@ async fn a_guest_that_lies_about_what_it_gives() {
         "stood still",
     )
     .await;
-    // In disorder.
+    // Records out of order.
     pull_fails(&[sent, &all], protocol, "Data").await;
     pull_fails(&[sent, &end_of(digest)], protocol, "EndOfData").await;
     pull_fails(&[sent, &ended(&honest), &ended(&honest)], protocol, "").await;
-    // Of the wrong direction, of no kind, too large.
+    // A record of the wrong direction, of an unknown kind, and one that is too large.
     pull_fails(&[&record(RecordKind::Stdin, b"x")], protocol, "Stdin").await;
     pull_fails(&[&record(RecordKind::Stdout, b"x")], protocol, "Stdout").await;
     pull_fails(&[&[99, 0, 0, 0, 1, 0]], "SANDBOX_FRAME_MALFORMED", "").await;
@@ -146,7 +147,7 @@ async fn a_guest_that_lies_about_what_it_gives() {
 }
 
 #[tokio::test]
-async fn a_guest_that_gives_what_is_refused() {
+async fn a_guest_that_sends_files_that_are_refused() {
     let scene = Scene::new();
     let root = tree(&scene);
     let stream = packed(&root);
@@ -179,7 +180,7 @@ async fn a_guest_that_gives_what_is_refused() {
     absolute.set_cksum();
     let stream = [absolute.as_bytes(), &[0; 1024][..]].concat();
     pull(&stream, "SANDBOX_FILE_NAME", "is absolute").await;
-    // Much more behind what is refused than is ever read.
+    // Many more bytes follow the refused entry than the host ever reads.
     let endless = [&stream[..], &vec![0; 8 << 20]].concat();
     pull(&endless, "SANDBOX_FILE_NAME", "is absolute").await;
 }
@@ -202,7 +203,7 @@ async fn the_words_of_a_guest_that_fails() {
     pull_fails(&[&unknown], "SANDBOX_FILE_IO", "no room (SANDBOX_MOON)").await;
 }
 
-/// A push to a guest that answers like this fails like this.
+/// Checks that a push to a guest with this answer fails with this code and reason.
 async fn push_fails(answer: &[&[u8]], code: &str, why: &str) {
     let (scene, sandbox) = hostile(answer.concat()).await;
     let root = tree(&scene);
@@ -218,7 +219,7 @@ async fn a_guest_that_lies_about_what_it_took() {
     let digest = Digest::of(&packed(&tree(&scene)));
     let honest = ended(&end(5, (1 << 20) + 5, digest));
     let protocol = "SANDBOX_VSOCK_PROTOCOL_ERROR";
-    // It can't know the digest before it has everything.
+    // The guest can't know the digest before it has received everything.
     push_fails(&[&honest], protocol, "End").await;
     push_fails(&[&record(RecordKind::Data, b"x")], protocol, "Data").await;
     push_fails(&[&end_of(digest)], protocol, "EndOfData").await;

@@ -1,4 +1,4 @@
-//! Files into and out of a guest.
+//! Files that are pushed into and pulled out of a guest.
 
 mod hostile;
 
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use super::hanging::{poll_once, until};
 use super::{PATIENCE, Scene, assert_echoed, echo};
 
-/// A tree, and where others can be.
+/// Makes a tree of files in the scene's directory.
 fn tree(scene: &Scene) -> PathBuf {
     let root = scene.path("tree");
     fs::create_dir_all(root.join("d")).unwrap();
@@ -45,7 +45,8 @@ fn packed(path: &Path) -> Vec<u8> {
     stream
 }
 
-/// The names in the guest's directory for files, and those of `local`'s directory that a transfer could have left.
+/// The names in the guest's directory for files, and the entries of `local`'s directory that a transfer could have
+/// left.
 fn left(scene: &Scene) -> Vec<String> {
     [scene.path("work"), scene.path("out")]
         .iter()
@@ -210,7 +211,7 @@ async fn each_side_refuses_what_it_cannot_have() {
     let again = sandbox.push(&root, "in", &usual()).await.unwrap_err();
     assert_files(&again, "SANDBOX_FILE_NAME", "is there already");
     assert_eq!(left(&scene), ["in"]);
-    // The channel has seen none of it.
+    // Nothing of the transfers went through the channel.
     assert_echoed(echo(&sandbox, "goes on").await, "goes on");
     sandbox.shutdown().await;
 }
@@ -221,7 +222,7 @@ async fn an_older_guest_is_asked_for_no_files() {
     let without: Intercept = Arc::new(|frame| match frame {
         Frame::Hello(_) => {
             let mut hello = Hello::of_this_build();
-            // One that was never given a nonce: it can't tell the one that the dispatcher keeps.
+            // The guest also lacks the nonce: a guest without one can't tell the nonce that the dispatcher keeps.
             let missing = [Extension::Files.name(), Extension::Nonce.name()];
             hello
                 .extensions

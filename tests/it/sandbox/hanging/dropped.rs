@@ -1,4 +1,4 @@
-//! A handle, or a runtime, that is dropped while a call hangs: its VMMs are killed, and what they left is removed.
+//! The last handle, or the runtime, is dropped while a call hangs: the VMMs are killed, and their files are removed.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ const CALLS: [Call; 5] = [
     Call::ToolBesideRefill,
 ];
 
-/// Nothing of a process is left. The VM in the VMM of another program stays, without its files.
+/// Whether nothing of a process is left. In the VMM of another program the VM stays, without its files.
 fn is_gone(scene: &Scene, stage: Option<&Stage>) -> bool {
     match stage {
         Some(stage) => stage.running().is_empty() && stage.is_empty(),
@@ -29,7 +29,7 @@ fn is_gone(scene: &Scene, stage: Option<&Stage>) -> bool {
     }
 }
 
-/// The cases, every other one on a runtime of one thread.
+/// The cases. Every other one runs on a runtime with one thread.
 fn cases_by_runtime() -> impl Iterator<Item = (Case, Runtime)> {
     let runtimes = std::iter::repeat_with(runtimes).flatten();
     cases(&CALLS).into_iter().zip(runtimes)

@@ -1,5 +1,5 @@
-//! A shutdown beside a call that hangs, and whose future is held and not polled any more: it ends the call within its
-//! limit, and leaves nothing. So does the drop of the handle, and of the runtime.
+//! A shutdown while a call hangs whose future is held and no longer polled: the shutdown ends the call within its limit
+//! and leaves nothing. Dropping the handle or the runtime does the same.
 
 mod dropped;
 mod released;
@@ -25,14 +25,14 @@ use super::script::Act;
 use super::stage::Stage;
 use super::{PATIENCE, Scene, assert_echoed, echo, told};
 
-/// Which VMMs a sandbox has.
+/// The kind of VMMs that a sandbox has.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Vmms {
-    /// One that another program runs.
+    /// One VMM that another program runs.
     Attached,
-    /// Processes, of which one goes on after a reset.
+    /// VMMs that are processes. The same one goes on after a reset.
     InPlace,
-    /// Processes, and so many spares.
+    /// VMMs that are processes, and this number of spares.
     Fresh(u32),
 }
 
@@ -45,15 +45,15 @@ const EACH: [Vmms; 4] = [Attached, InPlace, Fresh(0), Fresh(1)];
 enum Call {
     Boot,
     Reset,
-    /// A reset that waits for a spare in the making.
+    /// A reset that waits for a spare which is being made.
     ResetBehindRefill,
     /// A tool whose guest gives no answer.
     Tool,
-    /// The same while a spare in the making hangs.
+    /// A tool whose guest gives no answer, while making a spare hangs.
     ToolBesideRefill,
 }
 
-/// A call by the operation at which the VMM hangs, and by which one of its calls.
+/// A call, the operation at which the VMM hangs, and which call of that operation.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     vmms: Vmms,
@@ -61,7 +61,7 @@ struct Case {
     hang: Option<(&'static str, usize)>,
 }
 
-/// Every call with every operation that it asks of a VMM.
+/// Every call with every operation that it sends to a VMM.
 fn cases(of: &[Call]) -> Vec<Case> {
     let mut cases = Vec::new();
     for (vmms, call) in EACH
@@ -82,7 +82,7 @@ fn cases(of: &[Call]) -> Vec<Case> {
                 ("vm.resume", 1),
                 ("vm.info", 1),
             ],
-            // The last asks the next VMM where the one that served has ended.
+            // The last operation goes to the next VMM, after the one that served has ended.
             (Call::Reset, InPlace) => &[
                 ("vm.delete", 1),
                 ("vm.restore", 1),
@@ -97,9 +97,9 @@ fn cases(of: &[Call]) -> Vec<Case> {
                 ("vm.info", 1),
             ],
             (Call::Reset, Fresh(0)) => &[("vm.restore", 1), ("vm.resume", 1), ("vm.info", 1)],
-            // The first asks a spare that waits.
+            // The first call goes to the waiting spare.
             (Call::Reset, Fresh(_)) => &[("vm.info", 1), ("vm.resume", 1), ("vm.info", 2)],
-            // The first of each is the boot's.
+            // The first call of each operation belongs to the boot.
             (Call::ResetBehindRefill | Call::ToolBesideRefill, Fresh(1..)) => &[
                 ("vmm.ping", 2),
                 ("vm.restore", 2),
@@ -127,10 +127,10 @@ fn cases(of: &[Call]) -> Vec<Case> {
     cases
 }
 
-/// A call whose future is not polled any more, until it is awaited.
+/// The future of a call. It is not polled until it is awaited.
 type Held<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
-/// A sandbox whose call hangs.
+/// A sandbox with a call that hangs.
 struct Hanging {
     scene: Scene,
     stage: Option<Stage>,
@@ -139,7 +139,7 @@ struct Hanging {
 }
 
 impl Case {
-    /// Brings the call to where it hangs.
+    /// Starts the call and brings it to the point where it hangs.
     async fn hold(self) -> Hanging {
         let (scene, tool_arrives) = scene().await;
         let script = Arc::clone(scene.vmm.script());
@@ -240,7 +240,7 @@ impl Vmms {
 }
 
 impl Hanging {
-    /// Everything is released, and the sandbox can be booted again.
+    /// Checks that everything was released, and that the sandbox can be booted again.
     async fn ends(self, case: Case) {
         let Hanging {
             scene,
@@ -268,7 +268,7 @@ async fn works_again(scene: &Scene, stage: Option<&Stage>, sandbox: &ChvSandbox)
     assert_nothing_is_left(scene, stage);
 }
 
-/// One whose guests take tools, and give no answer; with what is notified when one arrives.
+/// A scene whose guests accept tools and give no answer, with a notification for each tool that arrives.
 async fn scene() -> (Scene, Arc<Notify>) {
     let scene = Scene::minted().await;
     let arrives = Arc::<Notify>::default();
@@ -292,7 +292,7 @@ fn assert_nothing_is_left(scene: &Scene, stage: Option<&Stage>) {
     }
 }
 
-/// Waits until it is so. Other tasks run meanwhile.
+/// Waits until the condition holds. Other tasks run meanwhile.
 pub(super) async fn until(mut is_so: impl FnMut() -> bool) {
     let waiting = async {
         while !is_so() {

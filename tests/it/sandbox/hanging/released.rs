@@ -1,4 +1,5 @@
-//! A shutdown that comes while a call is releasing something: it takes over, and waits for all of it.
+//! A shutdown that comes while a call releases something: the shutdown takes over, and waits until everything is
+//! released.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +13,7 @@ use crate::sandbox::script::Act;
 use crate::sandbox::spares::Cast;
 use crate::sandbox::{PATIENCE, Scene};
 
-/// A shutdown ends a boot that hangs, and leaves no VM.
+/// Checks that a shutdown ends a boot that hangs, and leaves no VM.
 async fn ends_a_boot_that_hangs(scene: &Scene, sandbox: &ChvSandbox) {
     let mut boot = Box::pin(sandbox.boot());
     tokio::select! {
@@ -26,7 +27,7 @@ async fn ends_a_boot_that_hangs(scene: &Scene, sandbox: &ChvSandbox) {
     works_again(scene, None, sandbox).await;
 }
 
-/// A boot first releases what a reset that failed has left: here the VM of a VMM of another program.
+/// A boot first releases what a failed reset has left: here the VM in a VMM of another program.
 #[tokio::test]
 async fn a_vm_that_a_boot_is_deleting_is_deleted() {
     let scene = Scene::minted().await;
@@ -45,17 +46,17 @@ async fn a_vm_that_a_failed_boot_is_deleting_is_deleted() {
     let scene = Scene::minted().await;
     let sandbox = scene.sandbox_of(Attached.config(&scene));
     scene.vmm.on("vm.info", 1, Act::Refuse);
-    // The first makes room for the restore.
+    // The first call makes room for the restore.
     scene.vmm.on("vm.delete", 2, Act::Hang);
     ends_a_boot_that_hangs(&scene, &sandbox).await;
 }
 
-/// A boot after a failure, and a divergence, end the spares, of which one hangs at its start.
+/// A boot after a failure, and a divergence, end the spares. One of the spares hangs at its start.
 #[tokio::test]
 async fn spares_that_a_call_is_ending_are_ended() {
     for diverges in [false, true] {
         let scene = Scene::minted().await;
-        // The first is the boot's, the second the spare's.
+        // The first call is the boot's, and the second the first spare's.
         scene.vmm.on("vmm.ping", 3, Act::Hang);
         let mut cast = Cast::booted_in(scene, 1).await;
         cast.spare_is_ready().await;
@@ -92,7 +93,7 @@ async fn spares_that_a_call_is_ending_are_ended() {
     }
 }
 
-/// A process can't be stopped before it is there. Whenever the shutdown comes, it waits for that.
+/// A process can't be stopped before it exists. A shutdown at any moment waits until it does.
 #[tokio::test]
 async fn a_process_that_is_being_started_is_waited_for() {
     let scene = Scene::minted().await;
@@ -117,7 +118,7 @@ async fn a_process_that_is_being_started_is_waited_for() {
     }
 }
 
-/// The same where a VM is booted cold.
+/// The same for a VM that is booted cold.
 #[tokio::test]
 async fn a_process_that_is_being_started_in_scaffold_mode_is_waited_for() {
     let scene = Scene::new();
@@ -137,7 +138,8 @@ async fn a_process_that_is_being_started_in_scaffold_mode_is_waited_for() {
     }
 }
 
-/// The golden snapshot's files too: its memory may be large, and its disks are held so that no process can change them.
+/// This includes the golden snapshot's files: its memory may be large, and its disks are held so that no process can
+/// change them.
 #[tokio::test]
 async fn a_shutdown_closes_every_file() {
     for vmms in EACH {
@@ -160,7 +162,7 @@ async fn a_shutdown_closes_every_file() {
 /// How many files below `directory` this process has open.
 fn open_below(directory: &Path) -> usize {
     let open = fs::read_dir("/proc/self/fd").unwrap();
-    // One that another test closes meanwhile leads nowhere.
+    // Another test may close its descriptor meanwhile, so this link may lead nowhere.
     let open = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
     open.filter(|path| path.starts_with(directory)).count()
 }

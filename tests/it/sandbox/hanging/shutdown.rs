@@ -1,4 +1,4 @@
-//! Shutdowns beside a call that hangs: here, at once, from another task, from another thread.
+//! Shutdowns while a call hangs: from the same task, twice at once, from another task, and from another thread.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::{
 use crate::sandbox::PATIENCE;
 use crate::sandbox::script::Act;
 
-/// From where a shutdown is asked for.
+/// Where the shutdown is called.
 #[derive(Clone, Copy, Debug)]
 enum From {
     Here,
@@ -54,7 +54,7 @@ impl Hanging {
     }
 }
 
-/// Each of the cases is ended by shutdowns from each place in turn, on each runtime.
+/// Checks that a shutdown from each place in turn, on each runtime, ends each of the cases.
 fn check(of: &[Call]) {
     for (turn, runtime) in runtimes().into_iter().enumerate() {
         let from = FROM.into_iter().cycle().skip(turn);
@@ -94,13 +94,13 @@ fn it_ends_a_refill_beside_a_tool_that_is_not_polled() {
     check(&[Call::ToolBesideRefill]);
 }
 
-/// What an agent does: its work stays pinned beside the branch that was taken.
+/// The work of an agent stays pinned beside the branch of a `select!` that was taken.
 #[test]
-fn it_ends_in_a_branch_of_a_select_what_another_branch_has_begun() {
+fn it_ends_a_call_that_another_branch_of_a_select_has_begun() {
     for runtime in runtimes() {
         for vmms in EACH {
             for restores in [1, 2] {
-                // The first is the boot's.
+                // The first call is the boot's.
                 let (operation, nth) = match (restores, vmms) {
                     (2, Fresh(1..)) => ("vm.info", 2),
                     _ => ("vm.restore", restores),
@@ -143,7 +143,7 @@ fn it_ends_in_a_branch_of_a_select_what_another_branch_has_begun() {
     }
 }
 
-/// The first call starts the driver on its runtime, and the next one, where that runtime is gone, on another.
+/// The first call starts the driver on its runtime. If that runtime is gone, the next call starts it on another.
 #[tokio::test]
 async fn on_a_runtime_that_ends_before_the_boot_it_does_nothing() {
     let (scene, _) = scene().await;
@@ -167,7 +167,7 @@ async fn before_a_boot_it_does_nothing_and_a_boot_follows() {
         timeout(PATIENCE, sandbox.shutdown()).await.unwrap();
         let (_, ()) = tokio::join!(sandbox.shutdown(), sandbox.shutdown());
         assert!(scene.vmm.take_asked().is_empty(), "{vmms:?}");
-        // A boot that was asked for before a shutdown is ended, one that was asked for after it is not.
+        // A boot that was asked for before a shutdown is ended; one that was asked for after it is not.
         let mut boot = Box::pin(sandbox.boot());
         assert!(super::poll_once(&mut boot).await.is_none());
         timeout(PATIENCE, sandbox.shutdown()).await.unwrap();
@@ -180,7 +180,7 @@ async fn before_a_boot_it_does_nothing_and_a_boot_follows() {
     }
 }
 
-/// The shutdown itself has to ask the VMM of another program for something, which that never answers.
+/// The shutdown itself has to send a call to the VMM of another program, which never answers.
 #[tokio::test]
 async fn it_waits_for_the_vmm_of_another_program_no_longer_than_for_any_call() {
     let mut scene = super::Scene::minted().await;

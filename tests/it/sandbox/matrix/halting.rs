@@ -1,4 +1,4 @@
-//! What halts a sandbox.
+//! The table of tamperings that halt a sandbox.
 
 use std::fs;
 use std::path::Path;
@@ -19,8 +19,9 @@ fn replace(path: &Path, change: impl FnOnce(&Path)) {
     fs::rename(&other, path).unwrap();
 }
 
-/// What halts a sandbox: when, what, by which VMMs it can happen, and which sources disagree then. Without a process to
-/// look into, the identity of a disk disagrees with nothing.
+/// A tampering that halts a sandbox: its moment, its name, the kinds of VMM with which it can happen, the tampering,
+/// and the sources that then disagree. Where the VMM's process can't be examined, the source for the identity of a disk
+/// does not disagree.
 pub(super) type Halting = (
     Moment,
     &'static str,
@@ -31,7 +32,7 @@ pub(super) type Halting = (
 
 const OWN: &[By] = &[By::InPlace, By::New, By::Spare];
 
-/// Where the VM is staged by the reset itself.
+/// The kinds with which the reset itself stages the VM.
 const STAGED_NOW: &[By] = &[By::Attached, By::InPlace, By::New];
 
 const OWN_STAGED_NOW: &[By] = &[By::InPlace, By::New];
@@ -66,7 +67,7 @@ pub(super) const HALTING: &[Halting] = &[
         |it| replace(&it.file("root.img"), flip_a_bit),
         &[Source::FsHash],
     ),
-    // A VMM that was started before opens what it has inherited.
+    // A VMM that was started before opens the files that it inherited.
     (
         Between,
         "another root than the VMM's",
@@ -81,7 +82,7 @@ pub(super) const HALTING: &[Halting] = &[
         |it| flip_a_bit(&it.file("root.img")),
         &[Source::FsHash],
     ),
-    // What the writable disk is put back from.
+    // The golden copy, from which the writable disk is put back.
     (
         Between,
         "a byte of the golden copy",
@@ -110,7 +111,7 @@ pub(super) const HALTING: &[Halting] = &[
         |it| punch_a_hole(&it.file("golden/overlay.img")),
         &[Source::FsHash],
     ),
-    // The writable disk, put back.
+    // The writable disk after it was put back.
     (
         BeforeRestore,
         "a byte of the overlay",
@@ -195,7 +196,7 @@ pub(super) const HALTING: &[Halting] = &[
         |it| flip_a_bit(&it.overlay()),
         &[Source::FsHash],
     ),
-    // What the VMM opens for it.
+    // The file that the VMM opens as its writable disk.
     (
         Between,
         "a VMM that opens another file with the same bytes",

@@ -1,5 +1,5 @@
-//! The tampering that a reset of a live sandbox has to find, each at its moment, by each kind of VMM: one table for what
-//! halts it, and one for what refuses it before the VM that runs is touched.
+//! The tamperings that a reset of a live sandbox has to find, each at its moment, with each kind of VMM: one table of
+//! tamperings that halt the sandbox, and one of tamperings that refuse the reset before the running VM is touched.
 
 mod halting;
 
@@ -12,34 +12,34 @@ use chv_sandbox::sandbox::{
     ChvSandbox, Error, Event, Outcome, Sandbox, Source, Strategy, WireState,
 };
 
-use super::loaded::TAMPERINGS;
 use super::script::{Act, Opening, Script};
 use super::stage::Stage;
 use super::{Scene, assert_echoed, assert_halted, chain, echo, flip_a_bit, told};
+use crate::golden::loaded::TAMPERINGS;
 
-/// Which VMM a reset is made with.
+/// The kind of VMM with which a reset is made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum By {
-    /// Somebody else's: nothing can be told by its process.
+    /// A VMM of another program, whose process can't be examined.
     Attached,
-    /// Its own, in place.
+    /// The sandbox's own VMM, in place.
     InPlace,
-    /// Another one, which was started ahead.
+    /// Another VMM, which was started ahead.
     New,
-    /// A spare, which was staged before anything happened.
+    /// A spare, which was staged before the tampering.
     Spare,
 }
 
 const ALL: [By; 4] = [By::Attached, By::InPlace, By::New, By::Spare];
 
-/// When something happens.
+/// The moment of a tampering.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
     /// After one reset, before the next begins.
     Between,
     /// The writable disk is put back, and no VMM has it open.
     BeforeRestore,
-    /// The VMM has everything open, and the restore isn't answered yet.
+    /// The VMM has everything open, and has not answered the restore.
     AfterRestore,
     /// The disks are proved, and the VM is about to run.
     BeforeResume,
@@ -50,7 +50,7 @@ enum Moment {
 use Moment::{AfterRestore, BeforeInfo, BeforeRestore, BeforeResume, Between};
 use halting::HALTING;
 
-/// What a tampering gets at, as it is at its moment.
+/// The files and stand-ins that a tampering can reach.
 #[derive(Clone)]
 struct Place {
     directory: PathBuf,
@@ -64,7 +64,7 @@ impl Place {
         self.directory.join(name)
     }
 
-    /// The disk of the VM that is reset, or of the one that replaces it.
+    /// The disk of the VM that is reset, or of the VM that replaces it.
     fn overlay(&self) -> PathBuf {
         match &self.stage {
             Some(stage) => stage.staged().overlay().expect("it is staged"),
@@ -72,12 +72,12 @@ impl Place {
         }
     }
 
-    /// VMMs open their overlay otherwise than they should from now on.
+    /// From now on VMMs open their overlay in this way.
     fn open_overlay(&self, opening: Opening) {
         self.script.open_overlay(opening);
     }
 
-    /// The guest has forgotten what it kept in memory, in the VM that there is and in any that comes.
+    /// Makes the guest forget what it kept in memory, in each running VM and in any that comes.
     fn reboot_guest(&self) {
         self.guest.forget().unwrap();
         for vmm in self.stage.iter().flat_map(Stage::running) {
@@ -103,7 +103,7 @@ async fn reset_once(by: By) -> (Scene, Place, ChvSandbox) {
     sandbox.boot().await.unwrap();
     sandbox.reset().await.unwrap();
     if by == By::Spare {
-        // The one that serves may have waited, too.
+        // The VMM that serves may have been a spare that waited, too.
         let served = stage.as_ref().map(|stage| stage.serving().pid);
         let waits = || {
             stage
@@ -133,7 +133,7 @@ fn at(moment: Moment, by: By, scene: &Scene, place: &Place, tamper: fn(&Place)) 
         BeforeRestore => scene.vmm.before("vm.restore", tamper),
         AfterRestore => scene.vmm.on("vm.restore", 1, Act::Then(Box::new(tamper))),
         BeforeResume => scene.vmm.before("vm.resume", tamper),
-        // A spare is asked for its state before it is resumed, too.
+        // A spare is also asked for its state before it is resumed.
         BeforeInfo => {
             let nth = 1 + usize::from(by == By::Spare);
             scene.vmm.on("vm.info", nth, Act::First(Box::new(tamper)));
@@ -142,7 +142,7 @@ fn at(moment: Moment, by: By, scene: &Scene, place: &Place, tamper: fn(&Place)) 
 }
 
 #[tokio::test]
-async fn what_disagrees_halts() {
+async fn each_disagreement_halts() {
     for &(moment, what, by, tamper, sources) in HALTING {
         for &by in by {
             let (scene, place, sandbox) = reset_once(by).await;
@@ -181,8 +181,8 @@ async fn a_vm_left_paused_halts() {
     }
 }
 
-/// What refuses a reset, by which VMMs it can happen, and the field that the refusal names. A VMM of ours has its memory
-/// from a file that nothing changes.
+/// A file whose tampering refuses a reset, the kinds of VMM with which that can happen, and the field that the refusal
+/// names. A VMM of the sandbox's own has its memory from a file that nothing can change.
 const REFUSING: [(&str, &[By], &str); 2] = [
     (
         "golden/snapshot/memory-ranges",
@@ -192,7 +192,7 @@ const REFUSING: [(&str, &[By], &str); 2] = [
     ("golden/manifest.json", &ALL, "manifest.json"),
 ];
 
-/// The error says that it is this that isn't as it was, and what to do about it.
+/// Checks that the error names the field that has changed, and says what to do about it.
 #[track_caller]
 fn assert_refused(error: &Error, field: &str, what: &str) {
     assert_eq!(error.code(), "SANDBOX_RESET_FAILED", "{what}: {error}");
@@ -203,7 +203,7 @@ fn assert_refused(error: &Error, field: &str, what: &str) {
 }
 
 #[tokio::test]
-async fn what_a_vmm_reads_or_the_manifest_refuses_before_the_live_vm_is_touched() {
+async fn a_changed_memory_file_or_manifest_refuses_before_the_live_vm_is_touched() {
     for (name, by, field) in REFUSING {
         for &by in by {
             for (tampering, tamper, fact) in TAMPERINGS {
@@ -235,7 +235,7 @@ async fn check_refused(
     assert_refused(&error, &field, &what);
 
     let asked = scene.vmm.take_asked();
-    // A spare may be in the making.
+    // The sandbox may be making a spare.
     let touches = |asked: &String| by != By::Spare && asked.starts_with("vm.");
     assert!(!asked.iter().any(touches), "{what}: {asked:?}");
     let state = match live {
@@ -253,7 +253,7 @@ async fn check_refused(
     sandbox.shutdown().await;
 }
 
-/// What a snapshot's own files are worth once they were loaded: nothing.
+/// The snapshot's own files, which are not needed any more once they were loaded.
 const HARMLESS: [&str; 3] = [
     "golden/snapshot/config.json",
     "golden/snapshot/state.json",
@@ -261,7 +261,7 @@ const HARMLESS: [&str; 3] = [
 ];
 
 #[tokio::test]
-async fn what_happens_to_the_snapshots_own_files_changes_nothing() {
+async fn later_changes_of_the_snapshots_own_files_change_nothing() {
     for (name, moment) in [
         (HARMLESS[0], Between),
         (HARMLESS[1], Between),

@@ -1,6 +1,6 @@
-//! Any sequence of calls by several callers, with VMMs that refuse, hang, lie and die, and disks and guests that are
-//! tampered with: only documented states in the documented order, no call that hangs, no pass that was not verified, and
-//! nothing left.
+//! Random sequences of calls by several callers, with VMMs that refuse, hang, lie and die, and with disks and guests
+//! that are tampered with. Checked: only documented states in the documented order, no call that hangs, no unverified
+//! reset that passes, and nothing left.
 
 mod steps;
 
@@ -24,15 +24,15 @@ use super::stage::Stage;
 use super::{PATIENCE, Scene, assert_echoed, echo, flip_a_bit};
 use steps::{Call, Fault, Step, step};
 
-/// How many sequences are tried for each kind of VMM on each runtime.
+/// The number of sequences for each kind of VMM on each runtime.
 const CASES: u32 = 10;
 
-/// How many steps a sequence has at most.
+/// The greatest number of steps in a sequence.
 const STEPS: usize = 16;
 
 const CALLERS: usize = 3;
 
-/// What a call gave.
+/// The result of a call.
 enum Given {
     Nothing,
     Boot(Result<(), Error>),
@@ -42,31 +42,31 @@ enum Given {
 
 /// A call that is under way.
 struct Pending {
-    /// At which step it was begun, and in which state.
+    /// The step at which the call was begun.
     begun: usize,
     state: SandboxState,
     future: Pin<Box<dyn Future<Output = Given> + Send>>,
 }
 
-/// The sandbox with what is known of it.
+/// A sandbox, and what the test knows about it.
 struct Model {
     scene: Scene,
     stage: Option<Stage>,
     sandbox: Arc<ChvSandbox>,
     events: Receiver<Event>,
     vmms: Vmms,
-    /// Whether nothing goes on in the sandbox but while this waits.
+    /// Whether the sandbox makes progress only while the test waits: the runtime has one thread.
     alone: bool,
     pending: [Option<Pending>; CALLERS],
-    /// The last state that was told; `None` where some were lost.
+    /// The last state that was reported; `None` if some were lost.
     last: Option<SandboxState>,
     now: usize,
-    /// Since which step a reset can't be verified any more.
+    /// The step since which no reset may be verified, because the guest is tampered with.
     guest_is_tampered: Option<usize>,
     disk_is_tampered: Option<usize>,
 }
 
-/// Whether the diagram of `src/sandbox/mod.rs` leads from one state to the other.
+/// Whether the diagram in `src/sandbox/mod.rs` has a transition between these states.
 fn follows(before: &SandboxState, after: &SandboxState) -> bool {
     use SandboxState::{Booting, Failed, Halted, NeedsReset, NotBooted, Ready, Resetting};
     match before {
@@ -91,7 +91,7 @@ fn same(one: &SandboxState, other: &SandboxState) -> bool {
 impl Model {
     async fn new(vmms: Vmms, alone: bool) -> Model {
         let mut scene = Scene::minted().await;
-        // Whatever hangs is given up soon.
+        // Calls that hang are given up soon.
         scene.limits.vmm_lifecycle = Duration::from_millis(700);
         scene.limits.vmm_transfer = Duration::from_millis(700);
         scene.limits.settle = Duration::from_millis(1500);
@@ -173,7 +173,8 @@ impl Model {
         }
     }
 
-    /// The disk that any reset of these VMMs has to look at: a spare was filled from the golden copy before.
+    /// A disk that every reset with these VMMs has to examine. A spare was filled from the golden copy earlier, so for
+    /// spares this is the root.
     fn disk(&self) -> PathBuf {
         match self.vmms {
             Vmms::Fresh(1..) => self.scene.path("root.img"),
@@ -237,7 +238,7 @@ impl Model {
                     reset.outcome().report.checks
                 );
             }
-            // Where other threads are at it, the state is already another one.
+            // On a runtime with several threads the state may already have changed.
             Given::Tool(Ok(())) if self.alone => {
                 assert!(
                     same(&pending.state, &SandboxState::Ready),
@@ -261,7 +262,7 @@ impl Model {
         }
     }
 
-    /// Each state that was told follows the one before.
+    /// Checks that each reported state may follow the one before it.
     fn check_states(&mut self) {
         loop {
             match self.events.try_recv() {
@@ -285,7 +286,7 @@ impl Model {
         }
     }
 
-    /// After a divergence it takes nothing but a shutdown.
+    /// Checks that the sandbox refuses everything but a shutdown after a divergence.
     async fn check_halted(&self) {
         let at_rest = self.pending.iter().all(Option::is_none);
         if !at_rest || !self.sandbox.state().is_halted() {
@@ -302,7 +303,7 @@ impl Model {
         assert!(self.sandbox.state().is_halted());
     }
 
-    /// A shutdown ends everything, and all is well after the VMMs do again as they are told.
+    /// Shuts the sandbox down. Once the VMMs follow their orders again, the sandbox must boot and work.
     async fn end(mut self) {
         self.scene.vmm.script().forget_plans();
         let shutdown = timeout(PATIENCE, self.sandbox.shutdown());
@@ -316,7 +317,7 @@ impl Model {
             self.finish(caller).await;
         }
         self.mend();
-        // The limits are short: where the machine is busy it may be a boot too late.
+        // The limits are short, so on a busy machine a boot may exceed them.
         for _ in 0..3 {
             if self.sandbox.boot().await.is_ok() {
                 break;
@@ -333,12 +334,12 @@ impl Model {
     }
 }
 
-/// Tries sequences that are the same each time, on this runtime.
+/// Runs sequences on this runtime. They are the same in each run.
 fn check(vmms: Vmms, runtime: &Runtime, alone: bool) {
     let config = Config {
         cases: CASES,
         failure_persistence: None,
-        // The same steps needn't fail twice.
+        // A failing sequence is only shrunk this far, since the same steps needn't fail twice.
         max_shrink_iters: 32,
         ..Config::default()
     };

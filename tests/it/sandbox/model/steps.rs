@@ -1,29 +1,29 @@
-//! What can happen to a sandbox, in any order.
+//! The steps that a sequence is made of, in any order.
 
 use proptest::prelude::*;
 
 use super::CALLERS;
 
-/// What happens next.
+/// A step of a sequence.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// A caller begins a call, and polls it once. It waits first for the one that it has begun before.
+    /// A caller begins a call and polls it once. If the caller has a call already, it waits for that call first.
     Call(usize, Call),
-    /// A caller makes a call, and waits for it.
+    /// A caller makes a call and waits for its result.
     Whole(usize, Call),
     /// A caller drops its call.
     Drop(usize),
     /// A caller waits for its call.
     Finish(usize),
-    /// A VMM does otherwise than it is asked.
+    /// A call of the VMM meets a fault.
     Fault(&'static str, Fault),
-    /// One of the processes is killed: one of those that there are, by its number.
+    /// One of the running processes, chosen by its number, is killed.
     Kill(usize),
-    /// The guests have a descriptor more than they should.
+    /// The guests have one descriptor too many.
     TamperGuest,
-    /// A bit of a disk is another.
+    /// One bit of a disk is changed.
     TamperDisk,
-    /// Everything is again as it was minted.
+    /// The disk and the guests are as they were minted again.
     Mend,
 }
 

@@ -1,5 +1,5 @@
-//! A pool in a process of its own, so that its memory, descriptors and threads are its alone. The stage and the guests are in
-//! the process of the test that starts it.
+//! Runs a pool in a process of its own, so that no other test changes the memory, descriptors and threads that are
+//! measured. The stage and the guests stay in the process of the test that starts it.
 
 use std::env;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::sandbox::stage::Stage;
 
 const VARIABLES: [&str; 3] = ["POOL_GOLDEN", "POOL_STAGE", "POOL_RUN_ROOT"];
 
-/// Runs this test in another process; it has to ask for what it is [`given`].
+/// Runs this test in another process. The test gets its pool's parts from [`given`].
 pub(super) async fn run(place: &Place, test: &str) {
     let golden = place.scene.path("golden");
     let (socket, run_root) = place.stage.place();
@@ -27,7 +27,7 @@ pub(super) async fn run(place: &Place, test: &str) {
     place.stage.assert_empty();
 }
 
-/// The golden snapshot and the VMMs for a pool; `None` where no other test has started this one.
+/// The golden snapshot and the VMMs for a pool; `None` if no other test has started this one.
 #[expect(clippy::print_stdout, reason = "it says that it was skipped")]
 pub(super) fn given() -> Option<(PathBuf, Arc<LoadedGolden>, VmmConfig)> {
     let [Some(golden), Some(stage), Some(run_root)] =
@@ -41,7 +41,7 @@ pub(super) fn given() -> Option<(PathBuf, Arc<LoadedGolden>, VmmConfig)> {
     Some((golden, Arc::new(loaded.unwrap()), vmm))
 }
 
-/// A number of `/proc/self/status`.
+/// A number from `/proc/self/status`.
 pub(super) fn status(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name));

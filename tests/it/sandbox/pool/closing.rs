@@ -1,4 +1,4 @@
-//! How pools end.
+//! The ways in which a pool ends.
 
 use chv_sandbox::sandbox::{Advice, Error, Sandbox, SandboxState};
 
@@ -26,7 +26,7 @@ async fn a_drain_waits_for_the_sandboxes_that_callers_have() {
     let error = pool.acquire(PATIENCE).await.unwrap_err();
     assert!(matches!(error, Error::PoolClosed), "{error:?}");
 
-    // What was handed out goes on.
+    // The acquired sandbox goes on working.
     echo(&*taken, "goes on").await.unwrap();
     assert!(!drained.is_finished());
     let error = taken.recycle().await.unwrap_err();
@@ -95,7 +95,7 @@ fn a_runtime_that_goes_takes_the_pool_with_it() {
         drop(runtime);
         made
     };
-    // A VMM that was being started just then is killed, and cleared away by its own thread.
+    // A VMM that was being started at that moment is killed and removed by the thread that started it.
     let deadline = std::time::Instant::now() + PATIENCE;
     while !place.stage.is_empty() && std::time::Instant::now() < deadline {
         std::thread::yield_now();

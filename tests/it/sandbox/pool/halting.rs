@@ -1,11 +1,11 @@
-//! Sandboxes that diverge, and what that does to their pool.
+//! Sandboxes that diverge, and their effect on the pool.
 
 use chv_sandbox::sandbox::{Advice, Error, Sandbox};
 
 use super::{Place, until};
 use crate::sandbox::{PATIENCE, echo};
 
-/// The guests' descriptors from now on are not the baseline's: each reset diverges.
+/// From now on the guests' count of descriptors differs from the baseline, so each reset diverges.
 fn forge(place: &Place) {
     place.scene.guest.set_open_files(999);
 }
@@ -15,7 +15,7 @@ fn tell_the_truth(place: &Place) {
 }
 
 #[tokio::test]
-async fn one_that_diverged_is_not_handed_out_again() {
+async fn a_sandbox_that_diverged_is_not_handed_out_again() {
     let place = Place::new().await;
     let pool = place.pool(place.config());
     let sandbox = pool.acquire(PATIENCE).await.unwrap();
@@ -28,7 +28,7 @@ async fn one_that_diverged_is_not_handed_out_again() {
     assert_ne!(another.number(), number);
     echo(&*another, "clean").await.unwrap();
     drop(another);
-    // A verified reset was in between, so the next is the first again.
+    // A verified reset came between, so the next divergence counts as the first again.
     until(&pool, |status| status.idle == 1).await;
     let sandbox = pool.acquire(PATIENCE).await.unwrap();
     forge(&place);
@@ -91,7 +91,7 @@ async fn two_in_a_row_halt_the_pool() {
         assert!(!failed.outcome.state.verification_passed);
         assert!(failed.evidence.as_ref().unwrap().exists());
     }
-    // What a caller has goes on, and is not handed out again.
+    // The sandbox of a caller goes on working, and is not handed out again.
     echo(&*left, "goes on").await.unwrap();
     drop(left);
     pool.shutdown().await;

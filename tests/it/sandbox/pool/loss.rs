@@ -1,5 +1,5 @@
-//! Many callers, and VMMs that die, diverge and hang: each caller is served or told in time, and none gets a sandbox that is
-//! not clean. `CHV_SANDBOX_ACQUISITIONS` says how many acquisitions (100 unless set).
+//! Many callers, and VMMs that die, diverge and hang: each caller is served or gets an error in time, and no caller
+//! gets a sandbox that is not clean. `CHV_SANDBOX_ACQUISITIONS` says how many acquisitions (100 unless set).
 
 use std::collections::HashSet;
 use std::env;
@@ -16,7 +16,7 @@ use crate::sandbox::script::Act;
 
 const CALLERS: u64 = 32;
 
-/// More than any call takes here: a caller that hears nothing within it hangs.
+/// More time than any call takes here. A call that takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 const SIZE: u32 = 4;
@@ -38,7 +38,7 @@ async fn each_caller_is_served_or_told_and_nothing_is_lost() {
     let diverged = Arc::new(AtomicUsize::new(0));
     let is_over = Arc::new(AtomicBool::new(false));
 
-    // No more VMMs than the budget counts, at any moment: those that serve, a spare, and one that is killed just now.
+    // At no moment are there more VMMs than the budget counts: those that serve, a spare, and one that is being killed.
     let watched = tokio::spawn({
         let (place, is_over) = (Arc::clone(&place), Arc::clone(&is_over));
         async move {
@@ -86,7 +86,7 @@ async fn each_caller_is_served_or_told_and_nothing_is_lost() {
                     state => panic!("{state:?} was handed out"),
                 }
                 disturb(&place, &mut random, count, &diverged);
-                // Whatever it says: the VMM may be gone.
+                // The result doesn't matter: the VMM may be gone.
                 let _ = echo(&*sandbox, "work").await;
                 taken.lock().unwrap().remove(&number);
                 match random.bool() {
@@ -108,7 +108,7 @@ async fn each_caller_is_served_or_told_and_nothing_is_lost() {
         served * 10 >= acquisitions * 9,
         "{told} of {acquisitions} were told"
     );
-    // A VMM that was killed is counted until the kernel has ended it.
+    // A VMM that was killed counts until the kernel has ended it.
     let counted = SIZE as usize + 1;
     assert!(most <= 2 * counted, "{most} VMMs at once");
     place.scene.vmm.script().forget_plans();
@@ -116,7 +116,7 @@ async fn each_caller_is_served_or_told_and_nothing_is_lost() {
     place.stage.assert_empty();
 }
 
-/// One in four times a VMM dies, or a call to one fails, hangs or is not done.
+/// Disturbs about one acquisition in four: a VMM dies, or a call to one fails, hangs or is not carried out.
 fn disturb(place: &Place, random: &mut Rng, served: usize, diverged: &AtomicUsize) {
     let script = place.scene.vmm.script();
     match random.u32(0..20) {
@@ -129,7 +129,7 @@ fn disturb(place: &Place, random: &mut Rng, served: usize, diverged: &AtomicUsiz
         1 => script.on("vm.resume", 1, Act::Hang),
         2 => script.on("vm.restore", 1, Act::Refuse),
         3 => script.on("vm.info", 1, Act::Close),
-        // A VM that stays paused: the reset diverges. Not twice in a row, which would halt the pool.
+        // A VM stays paused, so the reset diverges. This must not happen twice in a row, which would halt the pool.
         4 if served > diverged.load(Ordering::Relaxed) + 3 * CALLERS as usize => {
             diverged.store(served, Ordering::Relaxed);
             script.on("vm.resume", 1, Act::Pretend);

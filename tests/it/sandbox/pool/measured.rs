@@ -1,4 +1,4 @@
-//! Pools whose latency is measured.
+//! Measuring the latency of pools.
 
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ async fn each_step_of_each_strategy_is_measured() {
         assert!(case.not_measured.is_empty());
         assert!(case.memory_mib.is_some() && case.memory.is_some());
         assert!(!case.layers.is_empty());
-        // A release is a reset and what is around it.
+        // A release consists of the reset and the work around it.
         let (reset, release) = (case.step("reset").unwrap(), case.step("release").unwrap());
         assert!(reset.min <= release.min && reset.mean <= release.mean);
     }
@@ -72,7 +72,7 @@ async fn each_step_of_each_strategy_is_measured() {
         |at: usize| -> Vec<&str> { report.cases[at].vmms.keys().map(String::as_str).collect() };
     assert_eq!(vmms(0), ["reused"]);
     assert_eq!(vmms(1), ["new"]);
-    // Resets back to back may be faster than a spare comes.
+    // Resets that follow each other closely may come before a spare is ready.
     assert!(vmms(2).iter().all(|vmm| ["new", "spare"].contains(vmm)));
 }
 

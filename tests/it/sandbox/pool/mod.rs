@@ -23,7 +23,7 @@ use super::script::Act;
 use super::stage::Stage;
 use super::{PATIENCE, Scene, assert_echoed, echo, told};
 
-/// A scene, and the stage on which its pools have their VMMs.
+/// A scene, and the stage for the VMMs of its pools.
 struct Place {
     scene: Scene,
     stage: Stage,
@@ -35,7 +35,7 @@ impl Place {
         Place::of(Scene::minted().await)
     }
 
-    /// One of a scene with a golden snapshot.
+    /// A place for a scene that has a golden snapshot.
     fn of(scene: Scene) -> Place {
         let golden = load(&scene);
         Place {
@@ -68,7 +68,7 @@ fn load(scene: &Scene) -> Arc<LoadedGolden> {
     Arc::new(golden.load(&LoadOptions::default()).unwrap())
 }
 
-/// Waits until the pool stands as it should.
+/// Waits until `is_it` accepts the pool's status.
 async fn until(pool: &Pool, is_it: impl Fn(&PoolStatus) -> bool) {
     let stands = pool.wait_until(is_it);
     tokio::time::timeout(PATIENCE, stands)
@@ -114,7 +114,7 @@ async fn the_second_sandbox_of_a_golden_snapshot_digests_nothing_that_is_held() 
     for sandbox in sandboxes {
         let reset = sandbox.recycle().await.unwrap();
         let root = reset.outcome().report.disks[0];
-        // Where a filesystem has no leases it is digested each time.
+        // On a filesystem without leases the disk is digested each time.
         if root.bytes.basis == Basis::Leased {
             assert_eq!(root.bytes.work.hashed, 0);
         }
@@ -146,7 +146,7 @@ async fn callers_are_served_in_the_order_in_which_they_ask() {
         running.push(tokio::spawn(caller));
         until(&pool, |status| status.waiting == waiting + 1).await;
     }
-    // One that gives up loses its place, and nothing else.
+    // A caller that gives up loses its place in the queue, and nothing else.
     running.remove(1).abort();
     drop(first);
     for caller in running {
@@ -171,7 +171,7 @@ async fn a_deadline_is_kept_and_says_why() {
     assert_eq!(error.code(), "SANDBOX_ACQUIRE_TIMEOUT");
     assert_eq!(error.advice(), Advice::Retry);
     drop(taken);
-    // The caller that gave up is not served in place of one that waits.
+    // A caller that gave up is not served in place of one that waits.
     pool.acquire(PATIENCE).await.unwrap();
     pool.shutdown().await;
     place.stage.assert_empty();
@@ -185,7 +185,7 @@ async fn a_caller_that_goes_away_with_its_answer_on_the_way_loses_nothing_for_th
         let taken = pool.acquire(PATIENCE).await.unwrap();
         {
             let mut next = Box::pin(pool.acquire(PATIENCE));
-            // Once, so that it waits; never again, although it is served.
+            // The future is polled once, so that it waits in the queue, and never again, although it is served.
             assert!(futures_util::poll!(&mut next).is_pending());
             until(&pool, |status| status.waiting == 1).await;
             drop(taken);
@@ -198,7 +198,7 @@ async fn a_caller_that_goes_away_with_its_answer_on_the_way_loses_nothing_for_th
 }
 
 #[tokio::test]
-async fn what_keeps_sandboxes_from_coming_up_is_the_cause_of_a_time_out() {
+async fn the_reason_why_no_sandbox_boots_is_the_cause_of_a_timeout() {
     let place = Place::new().await;
     for _ in 0..100 {
         place.scene.vmm.script().on("vm.restore", 1, Act::Refuse);
@@ -215,7 +215,7 @@ async fn what_keeps_sandboxes_from_coming_up_is_the_cause_of_a_time_out() {
     };
     assert_eq!(cause.code(), "SANDBOX_BOOT_FAILED");
     place.scene.vmm.script().forget_plans();
-    // It was tried again by itself.
+    // The pool has tried again by itself.
     pool.acquire(PATIENCE).await.unwrap();
     assert!(pool.status().last_error.is_none());
     pool.shutdown().await;
@@ -223,7 +223,7 @@ async fn what_keeps_sandboxes_from_coming_up_is_the_cause_of_a_time_out() {
 }
 
 #[tokio::test]
-async fn one_whose_vmm_ends_while_it_waits_is_reset_before_a_caller_gets_it() {
+async fn a_sandbox_whose_vmm_ends_while_it_waits_is_reset_before_a_caller_gets_it() {
     let place = Place::new().await;
     let pool = place.pool(place.config());
     until(&pool, |status| status.idle == 1).await;
@@ -238,7 +238,7 @@ async fn one_whose_vmm_ends_while_it_waits_is_reset_before_a_caller_gets_it() {
 }
 
 #[tokio::test]
-async fn spares_are_the_pools() {
+async fn spares_belong_to_the_pool() {
     let place = Place::new().await;
     let config = place.config_with_spares(1).size(2).idle(2);
     let pool = place.pool(config);
@@ -248,7 +248,7 @@ async fn spares_are_the_pools() {
         matches!(event, Event::SpareReady).then_some(())
     })
     .await;
-    // Two that serve and the one that waits.
+    // Two VMMs that serve, and the spare that waits.
     assert_eq!(place.stage.running().len(), 3);
     let sandbox = pool.acquire(PATIENCE).await.unwrap();
     let reset = sandbox.recycle().await.unwrap();
@@ -281,7 +281,8 @@ async fn a_configuration_that_cannot_be_is_refused() {
     let scaffold = place.scene.config_of(place.scene.scaffold());
     let no_pool = "scaffold mode has no pool";
     check(&place, PoolConfig::new(scaffold), "golden", no_pool);
-    // Of 16 MiB is the golden snapshot, of 48 each VMM, one of which is started ahead, of 32 an empty one for each sandbox.
+    // The golden snapshot takes 16 MiB, each VMM 48 MiB (one of them is started ahead), and an empty VMM for each
+    // sandbox 32 MiB.
     let fits = 16 + 3 * 48 + 2 * 32;
     check(
         &place,
@@ -289,7 +290,7 @@ async fn a_configuration_that_cannot_be_is_refused() {
         "size",
         "there are 223 MiB",
     );
-    // Where the directory for temporary files is memory, the overlays count, with less than 1 MiB in all.
+    // If the directory for temporary files is in memory, the overlays count too. They take less than 1 MiB together.
     place.pool(config().size(2).memory_limit_mib(fits + 1));
     let measured = VmMemory::Measured { mib: 8 };
     place.pool(

@@ -1,4 +1,4 @@
-//! A pool's golden snapshot is replaced while it serves.
+//! Replacing a pool's golden snapshot while the pool serves.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use chv_sandbox::sandbox::{Error, FsHash, Sandbox};
 use super::Place;
 use crate::sandbox::{PATIENCE, echo};
 
-/// The same golden snapshot with other bytes on its overlay, so that its guest's memory, and the nonce in it, are the same.
+/// The same golden snapshot with other bytes on its overlay. The guest's memory, and the nonce in it, stay the same.
 fn another(place: &Place) -> Arc<LoadedGolden> {
     let (golden, into) = (place.scene.path("golden"), place.scene.path("another"));
     if !into.exists() {
@@ -57,7 +57,7 @@ async fn new_sandboxes_are_of_the_new_one_and_old_ones_finish() {
     assert_ne!(fs_hash(&new_golden), fs_hash(&place.golden));
     pool.replace_golden(Arc::clone(&new_golden)).await.unwrap();
 
-    // The old one may be used, and reset, as before.
+    // The old sandbox can be used and reset as before.
     let reset = old.reset().await.unwrap();
     assert_eq!(reset.outcome().state.golden_hash, fs_hash(&place.golden));
     let new = pool.acquire(PATIENCE).await.unwrap();
@@ -80,12 +80,12 @@ async fn new_sandboxes_are_of_the_new_one_and_old_ones_finish() {
 #[tokio::test]
 async fn both_have_to_fit_into_the_budget() {
     let place = Place::new().await;
-    // One golden snapshot of 16 MiB with its VMM, one that is started ahead and one that is empty, and not
-    // enough for another.
+    // The budget fits one golden snapshot of 16 MiB with its VMM, one VMM that is started ahead and one that is empty.
+    // A second golden snapshot does not fit.
     let pool = place.pool(place.config().memory_limit_mib(16 + 2 * 48 + 32 + 1));
     let error = pool.replace_golden(another(&place)).await.unwrap_err();
     assert!(matches!(error, Error::Config(_)), "{error:?}");
-    // It serves the old one as before.
+    // The pool serves the old golden snapshot as before.
     let sandbox = pool.acquire(PATIENCE).await.unwrap();
     let reset = sandbox.recycle().await.unwrap();
     assert_eq!(reset.outcome().state.golden_hash, fs_hash(&place.golden));

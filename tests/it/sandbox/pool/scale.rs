@@ -1,4 +1,4 @@
-//! What waiting sandboxes cost the one that is in use.
+//! Measures what waiting sandboxes cost the one that is in use.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use chv_sandbox::sandbox::{
 use super::{Place, alone};
 use crate::sandbox::{PATIENCE, assert_echoed, echo, generous, told};
 
-/// The pools, by the sandboxes that wait, each measured as often.
+/// The numbers of waiting sandboxes that are measured.
 const COUNTS: [u32; 4] = [1, 8, 64, 256];
 const ROUNDS: usize = 2;
 
@@ -24,14 +24,14 @@ const RESETS: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "measures"]
-async fn what_waiting_sandboxes_cost() {
+async fn the_cost_of_waiting_sandboxes() {
     let place = Place::new().await;
-    // A tool that is a process would be most of a call.
+    // A tool that is a process would take most of the time of a call.
     place.scene.guest.behave(answers_of_echo());
     alone::run(&place, "sandbox::pool::scale::one_in_use").await;
 }
 
-/// A guest that answers each tool as if it had echoed its message, without a process.
+/// A guest that answers each tool as `echo` would, without starting a process.
 pub(super) fn answers_of_echo() -> Behaviour {
     Behaviour::Intercepted(Arc::new(|frame| match frame {
         Frame::ToolDispatch(dispatch) => Some(answer(dispatch)),
@@ -75,7 +75,7 @@ fn answer(dispatch: &ToolDispatch) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a part of what_waiting_sandboxes_cost"]
+#[ignore = "a part of the_cost_of_waiting_sandboxes"]
 #[expect(clippy::print_stdout, reason = "it prints what it found")]
 async fn one_in_use() {
     let Some((golden, loaded, vmm)) = alone::given() else {

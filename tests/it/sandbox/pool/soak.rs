@@ -1,6 +1,7 @@
-//! Long runs: thousands of resets after tools that write, leave processes and allocate, and a large pool on one thread.
+//! Long runs: thousands of resets after tools that write, leave processes and allocate memory, and a large pool on one
+//! thread.
 //!
-//! By hand, with `--ignored`; `CHV_SANDBOX_SOAK` says how many resets and how many acquisitions.
+//! They are run by hand, with `--ignored`; `CHV_SANDBOX_SOAK` sets the number of resets and of acquisitions.
 
 use std::env;
 use std::sync::Arc;
@@ -19,20 +20,20 @@ use super::scale::answers_of_echo;
 use super::{Place, alone};
 use crate::sandbox::{PATIENCE, Scene, assert_echoed, echo, generous};
 
-/// How many resets and how many acquisitions, unless the variable says so.
+/// The number of resets and of acquisitions, unless the variable sets another.
 const COUNT: usize = 10_000;
 
-/// What a process may grow by after its first tenth, in KiB.
+/// How much a process may grow after its first tenth of the run, in KiB.
 const GROWTH: u64 = 8 << 10;
 
-/// The pool that is under load, and its callers.
+/// The size of the pool that is under load. It has as many callers.
 const SANDBOXES: u32 = 256;
 const CALLERS: usize = 64;
 
-/// The longest that one piece of work may keep the only thread. A call that blocks on a VMM or a disk takes longer.
+/// The longest time for which one task may keep the only thread. A task that blocks on a VMM or a disk keeps it longer.
 const LONGEST_STALL: Duration = Duration::from_secs(5);
 
-/// Writes, leaves a process behind, and takes memory.
+/// Writes a file, leaves a process behind, and uses memory.
 const TOOL: &str = "head -c 100000 /dev/zero > left; sleep 1000 & x=$(head -c 200000 /dev/zero | tr '\\0' x); echo done";
 
 fn count() -> usize {
@@ -57,12 +58,12 @@ async fn thousands_of_resets() {
 #[ignore = "takes minutes"]
 async fn a_large_pool_under_load() {
     let place = place().await;
-    // The guests here are one dispatcher, which runs few tools at once.
+    // All guests here are one dispatcher, which runs only few tools at once.
     place.scene.guest.behave(answers_of_echo());
     alone::run(&place, "sandbox::pool::soak::under_load").await;
 }
 
-/// Each reset is verified, or the run ends; memory, descriptors and threads stay what they were after the first tenth.
+/// Each reset is verified, or the run ends. Memory, descriptors and threads stay at their values after the first tenth.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a part of thousands_of_resets"]
 #[expect(clippy::print_stdout, reason = "it prints what it found")]
@@ -102,7 +103,7 @@ async fn resets() {
         let (memory_then, descriptors_then, median_then) =
             *first.get_or_insert((memory, descriptors, median));
         assert!(memory <= memory_then + GROWTH, "the memory grows");
-        // A VMM that is started ahead has some, and is there or not.
+        // A VMM that is started ahead has some descriptors, and may or may not be there.
         assert!(descriptors <= descriptors_then + 64, "the descriptors grow");
         if number == 10 {
             println!(
@@ -115,7 +116,7 @@ async fn resets() {
     pool.shutdown().await;
 }
 
-/// Every caller gets its turns, and nothing keeps the only thread for long.
+/// Every caller gets its turns, and no task keeps the only thread for long.
 #[tokio::test]
 #[ignore = "a part of a_large_pool_under_load"]
 #[expect(clippy::print_stdout, reason = "it prints what it found")]
@@ -161,8 +162,7 @@ async fn under_load() {
     pool.shutdown().await;
 }
 
-/// Watches from another thread how long this runtime's only thread does nothing for a task that is always ready. In
-/// milliseconds.
+/// Measures from another thread how long this runtime's only thread leaves a ready task waiting. In milliseconds.
 fn watch_this_thread() -> Arc<AtomicU64> {
     let (turns, longest) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
     let turned = Arc::clone(&turns);

@@ -1,4 +1,4 @@
-//! How a run ends that doesn't end by itself: cancelled, dropped, at its deadline, and with its sandbox.
+//! Runs that don't end by themselves: they are cancelled, dropped, reach their deadline, or end with their sandbox.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ async fn cancelling_kills_the_tool_and_the_sandbox_goes_on() {
     assert_eq!(report.outcome.exit_code(), 130);
     assert!(matches!(sandbox.state(), SandboxState::Ready));
 
-    // The event tells the same, and none of the output.
+    // The event tells the same outcome, without the output.
     let (told, line) = told(&mut events, |event| match event {
         Event::ToolEnded { evidence, .. } => {
             Some((evidence.clone(), serde_json::to_value(event).unwrap()))
@@ -70,7 +70,7 @@ async fn dropping_a_run_needs_a_reset_and_is_told() {
     );
     assert!(sandbox.reset().await.unwrap().is_verified());
 
-    // Dropping one that has ended changes nothing.
+    // Dropping a run that has ended changes nothing.
     let mut running = sandbox.start(shell("true")).await.unwrap();
     running.wait().await.unwrap();
     drop(running);
@@ -107,12 +107,12 @@ async fn a_caller_that_does_not_read_holds_no_deadline_up() {
     let mut events = sandbox.subscribe();
     let invocation = tool("flood").with_deadline(SHORT * 4);
     let mut running = sandbox.start(invocation).await.unwrap();
-    // The guest can't tell the end: it is behind what isn't read.
+    // The guest can't report the end: it would come after output that is not read.
     let ended = told_ended(&mut events).await;
     assert!(matches!(ended, Err(Error::ToolTimeout { .. })), "{ended:?}");
     assert_needs_reset(&sandbox, ResetReason::ToolTimedOut);
 
-    // What had come is still there, no more than the socket held, and then the reason.
+    // The output that had arrived is still there, no more than the socket holds, and then the reason follows.
     let mut come = 0;
     let error = loop {
         match running.next().await.unwrap() {
@@ -137,7 +137,7 @@ async fn a_caller_that_comes_late_finds_what_the_tool_did() {
     let mut events = sandbox.subscribe();
     let invocation = shell("echo done; exit 4").with_deadline(SHORT * 40);
     let mut running = sandbox.start(invocation).await.unwrap();
-    // Nothing is read meanwhile.
+    // The caller reads nothing meanwhile.
     let ended = told_ended(&mut events).await;
     assert_eq!(ended.unwrap(), ToolOutcome::Exited { code: 4 });
     assert!(matches!(sandbox.state(), SandboxState::Ready));
@@ -161,7 +161,7 @@ async fn a_cancellation_behind_a_standard_input_that_is_stuck_is_given_up_after_
     assert!(written.is_err(), "the tool read it");
     running.cancel();
     match running.wait().await {
-        // A guest may find a way past it.
+        // The guest may still find a way to report the end.
         Ok(report) => assert_eq!(report.outcome, ToolOutcome::Cancelled),
         Err(error) => {
             assert_eq!(error.code(), "GUEST_QUERY_TIMEOUT", "{error:?}");
@@ -218,7 +218,7 @@ async fn the_end_of_the_vmm_ends_a_run() {
     let _stdin = running.stdin();
     stage.serving().kill();
     let error = running.next().await.unwrap().unwrap_err();
-    // The connection may close before the VMM is seen to have ended.
+    // The connection may close before the VMM's end is noticed.
     assert!(
         matches!(error, Error::VmmEnded(_) | Error::Channel(_)),
         "{error:?}"
@@ -239,7 +239,7 @@ async fn a_run_counts_as_a_tool() {
     running.wait().await.unwrap();
     assert_needs_reset(&*sandbox, ResetReason::ToolRan);
     assert!(sandbox.reset().await.unwrap().is_verified());
-    // One that was not sent does not count.
+    // A tool that was not sent does not count.
     sandbox.start(tool("")).await.unwrap_err();
     let shared: Arc<dyn Sandbox> = sandbox.clone();
     let report: RunReport = shared

@@ -29,7 +29,7 @@ fn opened(records: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// An end of a run with these links.
+/// The last record of a run, with this link for both directions.
 fn end(link: &str) -> Vec<u8> {
     let end = json!({
         "outcome": { "kind": "exited", "code": 0 },
@@ -41,7 +41,7 @@ fn end(link: &str) -> Vec<u8> {
     [&[6][..], &length, end.as_bytes()].concat()
 }
 
-/// The sandbox needs a reset, which mends it.
+/// Checks that the sandbox needs a reset for this reason, and works after it.
 async fn assert_mended(scene: &Scene, sandbox: &ChvSandbox, reason: ResetReason) {
     assert_needs_reset(sandbox, reason);
     scene.guest.behave(Behaviour::Dispatcher);
@@ -151,7 +151,7 @@ async fn a_record_that_breaks_the_protocol_ends_its_run_alone_and_needs_a_reset(
 
 #[tokio::test]
 async fn a_run_that_is_cut_off_needs_a_reset() {
-    // The answer ends inside a record, and the deadline comes first.
+    // The answer breaks off inside a record, and the deadline comes first.
     let (scene, sandbox) = opening(opened(b"\x03\0\0\0\x09cut")).await;
     let mut running = sandbox
         .start(shell("true").with_deadline(SHORT))

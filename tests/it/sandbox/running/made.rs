@@ -1,4 +1,4 @@
-//! Runs of other implementations: the stub's, those of a controller, and the blocking face of both.
+//! Runs of other implementations: the stub's, those that a controller plays, and the blocking interface to both.
 
 use std::future::pending;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! Tools with streams, of a sandbox whose guest is the stand-in.
+//! Tools with streams, in a sandbox whose guest is the stand-in.
 
 mod ends;
 mod hostile;
@@ -17,10 +17,10 @@ use serde_json::json;
 
 use super::{PATIENCE, Scene, told};
 
-/// So short that a test can wait for it to pass.
+/// A time so short that a test can wait for it to pass.
 const SHORT: Duration = Duration::from_millis(50);
 
-/// Tools that a test needs beside the built-in ones and the shell.
+/// The tools that these tests need beside the built-in ones and the shell.
 fn toolbox() -> Toolbox {
     use std::io::{Read, Write};
 
@@ -40,7 +40,7 @@ fn toolbox() -> Toolbox {
         }
     });
     built_in.with_function("idle", |run| {
-        // Ends with its standard input, which a test keeps open.
+        // This tool ends with its standard input, which a test keeps open.
         let _ = std::io::copy(&mut run.stdin, &mut std::io::sink());
         0
     })
@@ -68,12 +68,12 @@ fn shell(script: &str) -> ToolInvocation {
     ToolInvocation::new("sh", json!({ "script": script })).with_deadline(PATIENCE)
 }
 
-/// A tool that goes on until it is told to end.
+/// A tool that runs until it is told to end.
 async fn idle(sandbox: &dyn Sandbox) -> RunningTool {
     sandbox.start(tool("idle").with_stdin()).await.unwrap()
 }
 
-/// Waits until a tool is told as ended: how.
+/// Waits for the event of a tool's end, and returns its outcome.
 async fn told_ended(events: &mut broadcast::Receiver<Event>) -> Result<ToolOutcome, Error> {
     told(events, |event| match event {
         Event::ToolEnded { result, .. } => Some(result.clone()),

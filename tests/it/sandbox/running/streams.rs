@@ -1,4 +1,4 @@
-//! What goes to a tool and comes of it.
+//! The streams of a tool: standard input, its output, and signals.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::*;
 
-/// What comes until there are `length` bytes of a stream.
+/// Reads until `length` bytes of one stream have come.
 async fn read(running: &mut RunningTool, wanted: OutputStream, length: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while bytes.len() < length {
@@ -69,7 +69,7 @@ async fn more_than_all_buffers_hold_comes_back_to_the_byte() {
 }
 
 #[tokio::test]
-async fn what_is_not_kept_is_counted() {
+async fn output_that_is_not_kept_is_counted() {
     let (_scene, sandbox) = booted().await;
     let script = "printf 0123456789; printf error >&2";
     let mut running = sandbox.start(shell(script)).await.unwrap();
@@ -149,7 +149,7 @@ async fn environment_and_directory_reach_the_tool_as_far_as_it_may_have_them() {
         .await;
     assert_eq!(done.unwrap().stdout.text(), "hi\n/\n");
 
-    // The guest refuses what its tools file doesn't allow, and says so.
+    // The guest refuses a variable that its tools file doesn't allow, and says so.
     let refused = ToolInvocation::new("whoami", json!({})).with_env("GREETING", "hi");
     let mut refused = sandbox.start(refused).await.unwrap();
     let outcome = refused.wait().await.unwrap().outcome;
@@ -165,7 +165,7 @@ async fn environment_and_directory_reach_the_tool_as_far_as_it_may_have_them() {
 }
 
 #[tokio::test]
-async fn what_no_tool_can_be_given_is_refused_unsent() {
+async fn settings_that_no_tool_can_have_are_refused_unsent() {
     let (_scene, sandbox) = booted().await;
     let refused = async |invocation: ToolInvocation| {
         let error = sandbox.start(invocation).await.unwrap_err();
@@ -241,7 +241,7 @@ async fn nine_runs_at_once_are_one_too_many() {
     assert_eq!(ninth.code(), "SANDBOX_TOO_MANY_STREAMS");
     assert_eq!(ninth.advice(), chv_sandbox::sandbox::Advice::Retry);
     assert!(matches!(sandbox.state(), SandboxState::Ready));
-    // One that doesn't need a connection of its own goes on, and so do the others.
+    // A tool that doesn't need a connection of its own still runs, and so do the nine.
     super::super::assert_echoed(super::super::echo(&sandbox, "beside").await, "beside");
     for mut run in runs {
         assert!(run.wait().await.unwrap().outcome.is_success());
@@ -257,7 +257,7 @@ async fn two_runs_of_one_name_at_once_are_refused_and_harm_nothing() {
     assert_eq!(second.code(), "SANDBOX_VSOCK_DUPLICATE_REQUEST");
     assert!(first.wait().await.unwrap().outcome.is_success());
     assert!(matches!(sandbox.state(), SandboxState::Ready));
-    // The name is free once the run has ended.
+    // The name can be used again once the run has ended.
     idle(&sandbox).await.wait().await.unwrap();
     drop(first);
     sandbox.shutdown().await;

@@ -1,5 +1,5 @@
-//! A VMM that its guest has taken over, played by this test binary: it tries one thing before it serves, and writes to its
-//! log how that went.
+//! A VMM that its guest has taken over, played by this test binary: it tries one attack before it serves, and writes
+//! the outcome to its log.
 
 use std::env;
 use std::fs::{self, File};
@@ -16,10 +16,10 @@ use rustix::process::{Pid, Resource, getrlimit, test_kill_process};
 
 use crate::vmm::fake;
 
-/// What the captive says before the outcome of what it tried.
+/// The beginning of the log line with the outcome of the attack.
 pub(super) const TRIED: &str = "the captive tried: ";
 
-/// What a captive tries, its argument after a space.
+/// The variable that names the attack of a captive, followed by a space and its argument.
 pub(super) const TRY: &str = "FAKE_VMM_TRY";
 
 #[test]
@@ -35,7 +35,7 @@ fn play() {
         Ok(()) => "done".to_owned(),
         Err(error) => format!("refused, {error}"),
     };
-    // In one piece, since other processes write to the log too.
+    // The line is written at once, since other processes write to the same log.
     let said = format!("{TRIED}{outcome}.\n");
     io::stderr().write_all(said.as_bytes()).unwrap();
     fake::serve();
@@ -94,7 +94,7 @@ fn attempt(what: &str, argument: &str) -> io::Result<()> {
     }
 }
 
-/// The folder that the captive may write: beside its own api-socket.
+/// The folder that the captive may write to: the one of its own api-socket.
 fn own_folder() -> io::Result<PathBuf> {
     let args = env::var("FAKE_VMM_ARGS").unwrap();
     let number = args.split(' ').find_map(|arg| arg.strip_prefix("fd="));
@@ -106,8 +106,8 @@ fn own_folder() -> io::Result<PathBuf> {
     Ok(address.as_pathname().unwrap().with_file_name("rw"))
 }
 
-/// Leaves a process behind whose parent has ended and which leads a session of its own. The process holds a connection to
-/// `socket`.
+/// Leaves a process behind whose parent has ended and which leads a session of its own. The process holds a connection
+/// to `socket`.
 fn fork(socket: &Path) -> io::Result<()> {
     let connection = UnixStream::connect(socket)?;
     rustix::io::fcntl_setfd(&connection, FdFlags::empty())?;
@@ -115,7 +115,7 @@ fn fork(socket: &Path) -> io::Result<()> {
         .args(["-c", "setsid sh -c 'echo; exec sleep 1000'; :"])
         .stdout(Stdio::piped())
         .spawn()?;
-    // The line says that the process runs.
+    // The byte shows that the process runs.
     parent.stdout.take().unwrap().read_exact(&mut [0])?;
     parent.kill()?;
     parent.wait().map(drop)

@@ -1,11 +1,11 @@
-//! Runs of a guest that breaks the protocol: each is an error of this connection alone.
+//! Runs whose guest breaks the protocol: each is an error of that run's connection alone.
 
 use chv_sandbox::guest::record::RecordError;
 use chv_sandbox::vsock::{CloseCause, Error, EvidenceError, OutputStream, RunRecord, Violation};
 
 use super::*;
 
-/// What comes of a run of which the guest sends this, and closes.
+/// The error of a run whose guest sends these bytes and closes.
 async fn sends(bytes: &[u8]) -> Error {
     let scene = Scene::new().await;
     let (mut run, mut guest) = scene.run(StdinMode::None).await;
@@ -16,7 +16,7 @@ async fn sends(bytes: &[u8]) -> Error {
     error
 }
 
-/// The error that comes after some output.
+/// Reads until the run fails, and returns the error.
 async fn fails(run: &mut RunStream) -> Error {
     loop {
         match run.output.next().await {
@@ -27,7 +27,7 @@ async fn fails(run: &mut RunStream) -> Error {
     }
 }
 
-/// What comes of a run that wrote `out` and `err`, of which the guest says this at its end.
+/// The error of a run that wrote `out` and `err`, and whose guest ends it with an honest end after `change`.
 async fn ends(change: impl FnOnce(&mut RunEnd)) -> Error {
     let scene = Scene::new().await;
     let (mut run, mut guest) = scene.run(StdinMode::None).await;
@@ -55,7 +55,7 @@ async fn a_record_of_four_gib_is_refused_at_its_header() {
     let scene = Scene::new().await;
     let (mut run, mut guest) = scene.run(StdinMode::None).await;
     guest.guest.send_bytes(b"\x03\xff\xff\xff\xff").await;
-    // The connection is still open: nothing more has to come.
+    // The connection is still open; the header alone must be enough.
     let error = fails(&mut run).await;
     assert!(
         matches!(

@@ -1,4 +1,4 @@
-//! What goes to a run.
+//! Standard input and signals of a run.
 
 use std::future::poll_fn;
 use std::io;
@@ -20,7 +20,7 @@ async fn write_all(input: &RunWriter, mut bytes: &[u8]) {
     }
 }
 
-/// Does the work, and what has to go on beside it.
+/// Does the work, and sends what the run has queued at the same time.
 async fn flushing<T>(input: &RunWriter, work: impl Future<Output = T>) -> T {
     tokio::select! {
         () = input.flush() => panic!("the socket has failed"),
@@ -96,7 +96,7 @@ async fn output_comes_while_standard_input_is_stuck_and_a_signal_waits_for_one_r
     let output = run.output.next().await.unwrap();
     assert!(matches!(output, RunRecord::Output { bytes, .. } if bytes == "still there"));
 
-    // Two that have not gone out are one, the stronger.
+    // Two signals that have not been sent become one, the stronger.
     input.signal(RunSignal::Terminate);
     input.signal(RunSignal::Kill);
     input.signal(RunSignal::Terminate);
@@ -122,7 +122,7 @@ async fn output_comes_while_standard_input_is_stuck_and_a_signal_waits_for_one_r
 }
 
 #[tokio::test]
-async fn records_that_were_not_taken_before_the_end_are_no_fault() {
+async fn records_that_the_guest_has_not_read_before_its_end_are_no_error() {
     let scene = Scene::new().await;
     let (mut run, mut guest) = scene.run(StdinMode::Piped).await;
     write_all(&run.input, b"taken").await;
@@ -140,7 +140,7 @@ async fn records_that_were_not_taken_before_the_end_are_no_fault() {
 }
 
 #[tokio::test]
-async fn closing_ends_both_halves_and_leaves_what_had_come() {
+async fn closing_ends_both_halves_and_keeps_the_received_output() {
     let scene = Scene::new().await;
     let (mut run, mut guest) = scene.run(StdinMode::Piped).await;
     guest.stdout(b"before").await;

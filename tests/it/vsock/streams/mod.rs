@@ -1,4 +1,5 @@
-//! Connections of their own against guests written by hand: runs and transfers, well behaved and hostile.
+//! Runs and transfers, each on a connection of its own, against guests that the tests script: honest ones and hostile
+//! ones.
 
 mod hostile;
 mod input;
@@ -16,9 +17,9 @@ use tokio::net::UnixListener;
 
 use super::*;
 
-/// A channel to a guest that has all extensions, and what the guest listens on for further connections.
+/// A channel to a guest that has all extensions, and the socket on which the guest accepts further connections.
 struct Scene {
-    /// Keeps the folder.
+    /// Keeps the folder until the end of the test.
     _vm: Vm,
     channel: Channel,
     _guest: Guest,
@@ -65,7 +66,7 @@ impl Scene {
         (guest, frame)
     }
 
-    /// A run that is open, and the guest's end of it.
+    /// Opens a run. Returns it and the guest's end of it.
     async fn run(&self, stdin: StdinMode) -> (RunStream, RunGuest) {
         let accept = async {
             let (mut guest, frame) = self.accept().await;
@@ -76,7 +77,7 @@ impl Scene {
         (run.unwrap(), guest)
     }
 
-    /// The channel still carries requests.
+    /// Checks that the channel still carries requests.
     async fn assert_channel_goes_on(&self) {
         assert!(!self.channel.is_poisoned(), "{:?}", self.channel.closed());
     }
@@ -94,7 +95,7 @@ fn open_run(stdin: StdinMode) -> OpenRun {
     }
 }
 
-/// The guest's end of a run, which keeps the chains as an honest guest does.
+/// The guest's end of a run. It computes the chains as an honest guest does.
 struct RunGuest {
     guest: Guest,
     to_guest: RunChain,
@@ -125,7 +126,7 @@ impl RunGuest {
         self.output(RecordKind::Stdout, body).await;
     }
 
-    /// Takes the next record of the host.
+    /// Reads the next record of the host.
     async fn take(&mut self) -> (RecordKind, Vec<u8>) {
         let mut header = [0; RECORD_HEADER];
         self.guest.stream.read_exact(&mut header).await.unwrap();
@@ -137,7 +138,7 @@ impl RunGuest {
         (header.kind, body)
     }
 
-    /// How an honest guest ends the run.
+    /// The last record of an honest guest.
     fn end(&self) -> RunEnd {
         RunEnd {
             outcome: RunOutcome::Exited { code: 0 },

@@ -1,4 +1,4 @@
-//! Connections that don't come about, and those that the host doesn't try.
+//! Connections that can't be opened, and connections that the host doesn't try to open.
 
 use chv_sandbox::guest::protocol::{
     ErrorEvent, Extension, OpenPull, OpenPush, TransferEnd, TransferLimits,
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::*;
 
-/// What comes of a run whose guest answers the first frame with these bytes, and closes.
+/// The error of a run whose guest answers the first frame with these bytes and closes.
 async fn answered(bytes: &[u8]) -> Error {
     let scene = Scene::new().await;
     let accept = async {
@@ -52,7 +52,7 @@ async fn another_refusal_tells_the_guests_words_in_one_line() {
 
 #[tokio::test]
 async fn anything_else_in_place_of_an_answer_ends_the_connection_alone() {
-    // An end before a beginning: as a frame, this record announces 100 MB.
+    // The record of an end before the run has begun. Read as a frame it announces 100 MB.
     let end = answered(&record(RecordKind::End, b"{}")).await;
     assert!(matches!(end, Error::FrameTooLarge { .. }), "{end:?}");
 
@@ -125,7 +125,7 @@ async fn a_guest_that_says_nothing_is_waited_for_as_long_as_a_handshake_may_take
     scene.assert_channel_goes_on().await;
 }
 
-/// Nothing of it reaches the guest.
+/// Checks that nothing was sent to the guest.
 async fn assert_not_announced(scene: &Scene, extension: Extension) {
     let transfer_id = Uuid::new_v4();
     let (path, limits) = ("in".to_owned(), TransferLimits::default());
@@ -261,7 +261,7 @@ async fn transfers_carry_their_records_both_ways() {
         assert_eq!(frame, Frame::OpenPull(pull.clone()));
         guest.send(&Frame::Opened(Opened {})).await;
         guest.send_bytes(&record(RecordKind::Data, b"tar")).await;
-        // A record that only a run has.
+        // A record that only a run may have.
         guest.send_bytes(&record(RecordKind::Stdout, b"x")).await;
         guest
     };

@@ -5,7 +5,7 @@ use chv_sandbox::vsock::{OutputStream, RunRecord};
 
 use super::*;
 
-/// What comes of a run up to its end.
+/// Reads a run up to its end, and returns all of its output.
 async fn everything(run: &mut RunStream) -> (Vec<(OutputStream, Vec<u8>)>, RunEnd) {
     let mut output = Vec::new();
     loop {
@@ -106,7 +106,7 @@ async fn output_that_comes_with_the_answer_is_not_lost() {
 }
 
 #[tokio::test]
-async fn what_was_cut_is_less_than_the_totals() {
+async fn output_that_was_cut_is_less_than_the_totals() {
     let scene = Scene::new().await;
     let (mut run, mut guest) = scene.run(StdinMode::None).await;
     guest.stdout(b"kept").await;
@@ -132,7 +132,7 @@ async fn a_guest_whose_output_is_not_read_is_held_up_by_the_socket() {
         sent += 1;
         assert!(sent < 128, "the socket takes all that comes");
     }
-    // The first piece is there as soon as it is asked for.
+    // The first piece comes as soon as the caller reads.
     let first = run.output.next().await.unwrap();
     assert!(matches!(first, RunRecord::Output { bytes, .. } if bytes.len() == body.len()));
 }

@@ -1,4 +1,4 @@
-//! Configurations that tools can't have.
+//! Image configurations with settings that tools can't have.
 
 use chv_sandbox::image::{ContainerError, ContainerSource, EntrypointTool, RootSource, pack};
 use serde_json::{Value, json};

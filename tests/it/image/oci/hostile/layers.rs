@@ -1,4 +1,4 @@
-//! Layers that no root can have.
+//! Layers with entries that no root can have.
 
 use chv_sandbox::image::{ContainerError, ContainerSource, LayerError, RootSource};
 use serde_json::json;
@@ -89,7 +89,7 @@ fn a_name_that_comes_twice() {
 fn a_bomb_is_stopped_at_the_limit() {
     let inputs = Inputs::new();
     for family in [Family::Oci, Family::OciZstd] {
-        // Content that is much larger than its layer, and zeros behind a tar's end.
+        // A file that is much larger than its compressed layer, and zeros behind a tar's end.
         let content = Layer::new().file("zeros", &vec![0; 8 << 20]).bytes();
         let behind = [Layer::new().bytes(), vec![0; 8 << 20]].concat();
         for (index, tar) in [content, behind].into_iter().enumerate() {
@@ -121,7 +121,7 @@ fn a_bomb_is_stopped_at_the_limit() {
 
 #[test]
 fn more_entries_than_are_taken() {
-    // One header a million times and once more compresses well, and is not kept.
+    // One header, repeated a million and one times, compresses well and is not kept in memory.
     let header = Layer::new().directory("d/").bytes();
     let tar = header[..512].repeat(1_000_001);
     let parts = Parts::of_tars(Family::Oci, vec![tar], json!({}));
@@ -154,7 +154,7 @@ fn a_layer_that_is_cut_short_behind_right_digests() {
             )
         });
     }
-    // The compressed stream is cut.
+    // The compressed stream is cut short.
     let whole = gzip(&tar);
     let mut parts = simple();
     let cut = whole[..whole.len() / 2].to_vec();

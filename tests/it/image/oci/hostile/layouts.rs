@@ -1,4 +1,4 @@
-//! Layouts and documents that are not what they say.
+//! Layouts and documents that contradict themselves.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -116,14 +116,14 @@ fn media_types_that_are_not_read() {
     check(&parts, |error| {
         matches!(error, ContainerError::MediaType { .. })
     });
-    // One that is known, at another place.
+    // A known media type at the wrong place.
     let mut parts = simple();
     parts.manifest["layers"][0]["mediaType"] = json!(OCI_MANIFEST);
     parts.seal();
     check(&parts, |error| {
         matches!(error, ContainerError::Value { .. })
     });
-    // One that says other bytes than there are.
+    // A descriptor with another length than its blob has.
     let mut parts = simple();
     parts.manifest["layers"][0]["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar");
     parts.seal();

@@ -1,4 +1,4 @@
-//! Container images that lie, or are not whole: each is a typed error, and nothing is left of it.
+//! Container images that lie or are incomplete: each is refused with a typed error, and leaves nothing.
 
 use chv_sandbox::image::{ContainerError, Error, ImageSpec, LayerError, pack};
 use serde_json::json;
@@ -11,7 +11,7 @@ mod configurations;
 mod layers;
 mod layouts;
 
-/// The error with which packing is refused; `None`, said on the terminal, without `mke2fs`.
+/// The error with which packing is refused. Without `mke2fs` it prints that the test was skipped, and returns `None`.
 #[track_caller]
 fn refused(inputs: &Inputs, spec: &ImageSpec) -> Option<ContainerError> {
     let before = inputs.names();
