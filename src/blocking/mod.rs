@@ -87,7 +87,7 @@ impl Sandbox {
         })
     }
 
-    /// Calls [`sandbox::Sandbox::boot`] and waits for it.
+    /// Starts the VM, as [`sandbox::Sandbox::boot`] does.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl Sandbox {
         self.runtime.block_on(self.inner.boot())
     }
 
-    /// Calls [`sandbox::Sandbox::execute_tool`] and waits for it.
+    /// Runs one tool and returns its output, as [`sandbox::Sandbox::execute_tool`] does.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ impl Sandbox {
         self.runtime.block_on(self.inner.execute_tool(invocation))
     }
 
-    /// Calls [`sandbox::Sandbox::start`] and waits for it.
+    /// Starts one tool with streams, as [`sandbox::Sandbox::start`] does.
     ///
     /// # Errors
     ///
@@ -115,7 +115,7 @@ impl Sandbox {
         Ok(RunningTool::new(running, self.runtime))
     }
 
-    /// Calls [`sandbox::Sandbox::run_once`] and waits for it.
+    /// Runs one tool, then resets the sandbox, as [`sandbox::Sandbox::run_once`] does.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl Sandbox {
         self.runtime.block_on(self.inner.run_once(invocation))
     }
 
-    /// Calls [`sandbox::Sandbox::push`] and waits for it.
+    /// Copies files into the guest, as [`sandbox::Sandbox::push`] does.
     ///
     /// # Errors
     ///
@@ -139,7 +139,7 @@ impl Sandbox {
         self.runtime.block_on(pushed)
     }
 
-    /// Calls [`sandbox::Sandbox::pull`] and waits for it.
+    /// Copies files out of the guest, as [`sandbox::Sandbox::pull`] does.
     ///
     /// # Errors
     ///
@@ -154,7 +154,7 @@ impl Sandbox {
         self.runtime.block_on(pulled)
     }
 
-    /// Calls [`sandbox::Sandbox::reset`] and waits for it.
+    /// Returns the sandbox to its golden snapshot and verifies the result, as [`sandbox::Sandbox::reset`] does.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl Sandbox {
         self.runtime.block_on(self.inner.reset())
     }
 
-    /// Calls [`sandbox::Sandbox::shutdown`] and waits for it.
+    /// Stops the VM and releases everything, as [`sandbox::Sandbox::shutdown`] does.
     pub fn shutdown(&self) {
         self.runtime.block_on(self.inner.shutdown());
     }
@@ -200,7 +200,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Calls [`sandbox::Pool::open`] and waits for it.
+    /// Opens the golden snapshot and begins to boot sandboxes, as [`sandbox::Pool::open`] does.
     ///
     /// # Errors
     ///
@@ -211,7 +211,7 @@ impl Pool {
         Ok(Pool { inner, runtime })
     }
 
-    /// Calls [`sandbox::Pool::acquire`] and waits for it.
+    /// Waits for a clean sandbox, as [`sandbox::Pool::acquire`] does.
     ///
     /// # Errors
     ///
@@ -224,7 +224,7 @@ impl Pool {
         })
     }
 
-    /// Calls [`sandbox::Pool::replace_golden`] and waits for it.
+    /// Replaces the pool's golden snapshot, as [`sandbox::Pool::replace_golden`] does.
     ///
     /// # Errors
     ///
@@ -233,17 +233,17 @@ impl Pool {
         self.runtime.block_on(self.inner.replace_golden(golden))
     }
 
-    /// Calls [`sandbox::Pool::wait_until`] and waits for it.
+    /// Waits until `condition` is true of the pool's status, as [`sandbox::Pool::wait_until`] does.
     pub fn wait_until(&self, condition: impl Fn(&PoolStatus) -> bool) {
         self.runtime.block_on(self.inner.wait_until(condition));
     }
 
-    /// Calls [`sandbox::Pool::drain`] and waits for it.
+    /// Closes the pool and waits for its callers, as [`sandbox::Pool::drain`] does.
     pub fn drain(&self) {
         self.runtime.block_on(self.inner.drain());
     }
 
-    /// Calls [`sandbox::Pool::shutdown`] and waits for it.
+    /// Closes the pool without waiting for its callers, as [`sandbox::Pool::shutdown`] does.
     pub fn shutdown(&self) {
         self.runtime.block_on(self.inner.shutdown());
     }
@@ -277,7 +277,7 @@ impl PooledSandbox {
         self.inner.number()
     }
 
-    /// Calls [`sandbox::Sandbox::execute_tool`] and waits for it.
+    /// Runs one tool and returns its output, as [`sandbox::Sandbox::execute_tool`] does.
     ///
     /// # Errors
     ///
@@ -287,7 +287,7 @@ impl PooledSandbox {
         self.runtime.block_on(executed)
     }
 
-    /// Calls [`sandbox::Sandbox::start`] and waits for it.
+    /// Starts one tool with streams, as [`sandbox::Sandbox::start`] does.
     ///
     /// # Errors
     ///
@@ -298,7 +298,7 @@ impl PooledSandbox {
         Ok(RunningTool::new(running, self.runtime))
     }
 
-    /// Calls [`sandbox::Sandbox::run_once`] and waits for it.
+    /// Runs one tool, then resets the sandbox, as [`sandbox::Sandbox::run_once`] does.
     ///
     /// # Errors
     ///
@@ -308,7 +308,7 @@ impl PooledSandbox {
         self.runtime.block_on(ran)
     }
 
-    /// Calls [`sandbox::Sandbox::push`] and waits for it.
+    /// Copies files into the guest, as [`sandbox::Sandbox::push`] does.
     ///
     /// # Errors
     ///
@@ -323,7 +323,7 @@ impl PooledSandbox {
         self.runtime.block_on(pushed)
     }
 
-    /// Calls [`sandbox::Sandbox::pull`] and waits for it.
+    /// Copies files out of the guest, as [`sandbox::Sandbox::pull`] does.
     ///
     /// # Errors
     ///
@@ -343,7 +343,7 @@ impl PooledSandbox {
         sandbox::Sandbox::state(&*self.inner)
     }
 
-    /// Calls [`sandbox::Sandbox::reset`] and waits for it.
+    /// Returns the sandbox to its golden snapshot and verifies the result, as [`sandbox::Sandbox::reset`] does.
     ///
     /// # Errors
     ///
@@ -353,7 +353,7 @@ impl PooledSandbox {
         self.runtime.block_on(reset)
     }
 
-    /// Calls [`sandbox::PooledSandbox::recycle`] and waits for it.
+    /// Gives the sandbox back to the pool and waits for its reset, as [`sandbox::PooledSandbox::recycle`] does.
     ///
     /// # Errors
     ///

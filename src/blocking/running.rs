@@ -58,7 +58,7 @@ impl RunningTool {
         self.inner.cancel();
     }
 
-    /// Calls [`sandbox::RunningTool::wait`] and waits for it.
+    /// Waits for the tool's end, as [`sandbox::RunningTool::wait`] does.
     ///
     /// # Errors
     ///
@@ -67,7 +67,8 @@ impl RunningTool {
         self.runtime.block_on(self.inner.wait())
     }
 
-    /// Calls [`sandbox::RunningTool::collect_output`] and waits for it.
+    /// Waits for the tool's end and keeps the first `limit` bytes of each stream, as
+    /// [`sandbox::RunningTool::collect_output`] does.
     ///
     /// # Errors
     ///
