@@ -139,7 +139,7 @@ pub enum ToolOutcome {
     },
     /// The guest could not start the tool, or could not follow it to its end.
     GuestFailed {
-        /// The guest's reason, as in [`Refused`](Self::Refused).
+        /// The guest's reason, as in [`Refused`](ToolOutcome::Refused).
         reason: String,
     },
     /// The guest lacks the extension `result/1` and sent an exit code alone.

@@ -73,9 +73,9 @@ pub(super) use shared::{Conclude, Terms};
 pub struct RunningTool {
     shared: Arc<Shared>,
     stdin: Option<ToolStdin>,
-    keeper: AbortHandle,
+    task: AbortHandle,
     /// Whether `next` or `wait` has returned the run's end already.
-    is_told: bool,
+    has_returned_end: bool,
 }
 
 /// A piece of a tool's output. `Debug` shows its length, not its content.
@@ -100,14 +100,14 @@ impl RunningTool {
         conclude: Option<Conclude>,
     ) -> RunningTool {
         let shared = Arc::new(Shared::new(stream.output, stream.input, conclude));
-        let keeper = tokio::spawn(Arc::clone(&shared).keep(terms, interrupted));
+        let task = tokio::spawn(Arc::clone(&shared).keep(terms, interrupted));
         RunningTool {
             stdin: match stdin {
                 StdinMode::Piped => Some(ToolStdin::new(shared.input.clone())),
                 StdinMode::None => None,
             },
-            keeper: keeper.abort_handle(),
-            is_told: false,
+            task: task.abort_handle(),
+            has_returned_end: false,
             shared,
         }
     }
@@ -181,8 +181,8 @@ impl RunningTool {
         if let Some(chunk) = ready!(self.poll_output(context)) {
             return Poll::Ready(Some(Ok(chunk)));
         }
-        let is_told = std::mem::replace(&mut self.is_told, true);
-        let ended = self.shared.ended().filter(|_| !is_told);
+        let has_returned_end = std::mem::replace(&mut self.has_returned_end, true);
+        let ended = self.shared.ended().filter(|_| !has_returned_end);
         Poll::Ready(ended.and_then(Result::err).map(Err))
     }
 
@@ -190,7 +190,7 @@ impl RunningTool {
     fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<Option<OutputChunk>> {
         let output = ready!(self.shared.poll_output(context));
         if output.is_none() {
-            self.keeper.abort();
+            self.task.abort();
         }
         Poll::Ready(output)
     }
@@ -238,7 +238,7 @@ impl RunningTool {
     pub async fn wait(&mut self) -> Result<RunReport, Error> {
         self.stdin = None;
         while poll_fn(|context| self.poll_output(context)).await.is_some() {}
-        self.is_told = true;
+        self.has_returned_end = true;
         self.report()
     }
 
@@ -287,7 +287,7 @@ impl Stream for RunningTool {
 
 impl Drop for RunningTool {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.task.abort();
         self.shared.abandon();
     }
 }
