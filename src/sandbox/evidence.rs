@@ -107,7 +107,7 @@ impl Kept {
             }),
             Err(error) => {
                 let folder = folder.display();
-                tracing::error!(%folder, error = %Causes(&error), "cannot create the folder for the evidence of a reset");
+                tracing::error!(%folder, error = %Causes(&error), "cannot create a folder for the evidence");
                 None
             }
         }

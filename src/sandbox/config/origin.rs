@@ -54,8 +54,8 @@ pub struct GoldenOrigin {
     /// How guests get the golden snapshot's memory: `mapped` or `copied`. Default: `mapped`.
     #[serde(default)]
     pub memory: MemoryMode,
-    /// The most memory that this process may take to hold the golden snapshot's memory, in MiB. If the guest has more, the
-    /// VMM copies its memory at each restore. Default: as much as the machine and its control groups leave.
+    /// The most memory that this process may take to hold the golden snapshot's memory, in MiB. If the guest has more,
+    /// the VMM copies its memory at each restore. Default: as much as the machine and its control groups leave.
     #[serde(default)]
     pub memory_limit_mib: Option<u64>,
     /// How much of a reset's proof is computed anew each time: `fast` or `full`. Default: `fast`.

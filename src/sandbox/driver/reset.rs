@@ -245,7 +245,7 @@ impl Driver {
             match revert(target, machine, steps).await {
                 Err(error) if is_ours && error.is_silence_of_vmm() => {
                     let error = Error::ResetFailed(Arc::new(error));
-                    tracing::error!(error = %Causes(&error), "the VMM gave no answer in time, so it is killed and replaced");
+                    tracing::error!(error = %Causes(&error), "the VMM gave no answer: it is killed and replaced");
                     self.kill_serving(steps).await?;
                     self.status.tell(Event::VmmGivenUp(error));
                 }

@@ -85,8 +85,7 @@ impl Budget {
             return Ok(needed);
         }
         let reason = format!(
-            "is {}: so many sandboxes, their spares and the golden snapshot take up to {} MiB of memory, more than the {} MiB of \
-             the budget",
+            "is {}: the sandboxes, their spares and the golden snapshot take up to {} MiB of memory, and the budget is {} MiB",
             self.size,
             needed.div_ceil(MIB),
             self.limit / MIB,

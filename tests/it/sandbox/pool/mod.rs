@@ -287,7 +287,7 @@ async fn a_configuration_that_cannot_be_is_refused() {
         &place,
         config().size(2).memory_limit_mib(fits - 1),
         "size",
-        "more than the 223 MiB of the budget",
+        "the budget is 223 MiB",
     );
     // Where the directory for temporary files is memory, the overlays count, with less than 1 MiB in all.
     place.pool(config().size(2).memory_limit_mib(fits + 1));
