@@ -85,7 +85,7 @@ impl Budget {
             return Ok(needed);
         }
         let reason = format!(
-            "is {}: the sandboxes, their spares and the golden snapshot take up to {} MiB of memory, and the budget is {} MiB",
+            "is {}: the sandboxes, their spares and the golden snapshot take up to {} MiB, and the budget is {} MiB",
             self.size,
             needed.div_ceil(MIB),
             self.limit / MIB,
