@@ -187,7 +187,7 @@ fn tool_name(name: String) -> Result<ToolName, Error> {
     ToolName::new(name).map_err(|source| Error::ToolRefused(ToolRefusal::Name(source)))
 }
 
-/// What no guest takes. Which names a tool may be given is for the guest to say.
+/// Refuses an environment that no guest accepts. The guest itself then checks the names against its tools file.
 fn check_env(env: &BTreeMap<String, String>) -> Result<(), EnvironmentError> {
     let mut bytes = 0;
     for (name, value) in env {

@@ -21,7 +21,7 @@ const MAX_LATE: usize = 1 << 20;
 pub(in crate::sandbox) type Conclude =
     Box<dyn FnOnce(Result<RunReport, Error>) -> Result<RunReport, Error> + Send>;
 
-/// How long a run may take.
+/// The command id and the time limits of a run.
 #[derive(Clone, Debug)]
 pub(in crate::sandbox) struct Terms {
     pub(in crate::sandbox) command_id: String,
