@@ -1,8 +1,9 @@
-//! Sandboxes and pools for programs without an async runtime.
+//! [`Sandbox`] and [`Pool`] for programs without an async runtime.
 //!
-//! The same driver, the same types, the same errors as in [`sandbox`]: each call here waits for the one of the
-//! same name there, on a runtime with one thread that all sandboxes and pools of the process share. A call may be made from
-//! any thread, [`shutdown`](Sandbox::shutdown) too while another call waits.
+//! Each method calls the async method of the same name in [`sandbox`] and blocks until it returns. Types and errors are
+//! those of [`sandbox`]. The async work runs on a tokio runtime with one thread, which all blocking sandboxes and pools
+//! of the process share. Methods may be called from any thread, and several at the same time: for example, one thread
+//! may call [`shutdown`](Sandbox::shutdown) while another one waits in `execute_tool`.
 //!
 //! ```no_run
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,7 +22,7 @@
 //!
 //! # Panics
 //!
-//! Every call that waits panics inside an async runtime: use [`sandbox`] there.
+//! Every method that blocks panics if it is called inside an async runtime. Use [`sandbox`] there.
 
 mod running;
 
@@ -42,7 +43,7 @@ use crate::sandbox::{
 
 pub use running::{RunningTool, ToolStdin};
 
-/// The runtime of this process's blocking sandboxes, from the first of them on.
+/// The runtime that all blocking sandboxes and pools of this process share. The first call creates it.
 fn runtime() -> Result<&'static Runtime, Error> {
     static SHARED: LazyLock<Result<Runtime, Arc<io::Error>>> = LazyLock::new(|| {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -53,8 +54,8 @@ fn runtime() -> Result<&'static Runtime, Error> {
     shared.map_err(|error| Error::NoThread(Arc::clone(error)))
 }
 
-/// A sandbox whose calls block: see [`sandbox::Sandbox`] for what each does and when it fails. A clone is another handle of
-/// the same sandbox.
+/// A sandbox whose methods block: see [`sandbox::Sandbox`] for what each does and how it fails. A clone is another
+/// handle of the same sandbox.
 #[derive(Clone)]
 pub struct Sandbox {
     inner: Arc<dyn sandbox::Sandbox>,
@@ -62,21 +63,23 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// A sandbox as configured, on VMMs that it spawns itself. Nothing is started yet.
+    /// Creates a sandbox that starts its own VMMs, as [`ChvSandbox::new`] does. No VMM is started before
+    /// [`boot`](Self::boot).
     ///
     /// # Errors
     ///
-    /// [`Error::Config`], and [`Error::NoThread`] when the runtime's thread can't be started.
+    /// - [`Error::Config`]: a value of `config` is not allowed.
+    /// - [`Error::NoThread`]: the thread of the shared runtime can't be started.
     pub fn new(config: SandboxConfig) -> Result<Sandbox, Error> {
         let sandbox = ChvSandbox::new(config).map_err(|error| Error::Config(Arc::new(error)))?;
         Sandbox::of(Arc::new(sandbox))
     }
 
-    /// The blocking face of any sandbox, such as a [`StubSandbox`](sandbox::StubSandbox).
+    /// Wraps any async sandbox, such as a [`StubSandbox`](sandbox::StubSandbox) or a [`ChvSandbox`] on other VMMs.
     ///
     /// # Errors
     ///
-    /// [`Error::NoThread`] when the runtime's thread can't be started.
+    /// [`Error::NoThread`]: the thread of the shared runtime can't be started.
     pub fn of(inner: Arc<dyn sandbox::Sandbox>) -> Result<Sandbox, Error> {
         Ok(Sandbox {
             inner,
@@ -84,48 +87,48 @@ impl Sandbox {
         })
     }
 
-    /// As [`sandbox::Sandbox::boot`].
+    /// Starts the VM, as [`sandbox::Sandbox::boot`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::Sandbox::boot`].
     pub fn boot(&self) -> Result<(), Error> {
         self.runtime.block_on(self.inner.boot())
     }
 
-    /// As [`sandbox::Sandbox::execute_tool`].
+    /// Runs one tool and returns its output, as [`sandbox::Sandbox::execute_tool`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::Sandbox::execute_tool`].
     pub fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error> {
         self.runtime.block_on(self.inner.execute_tool(invocation))
     }
 
-    /// As [`sandbox::Sandbox::start`].
+    /// Starts one tool with streams, as [`sandbox::Sandbox::start`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::Sandbox::start`].
     pub fn start(&self, invocation: ToolInvocation) -> Result<RunningTool, Error> {
         let running = self.runtime.block_on(self.inner.start(invocation))?;
         Ok(RunningTool::new(running, self.runtime))
     }
 
-    /// As [`sandbox::Sandbox::run_once`].
+    /// Runs one tool, then resets the sandbox, as [`sandbox::Sandbox::run_once`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::Sandbox::run_once`].
     pub fn run_once(&self, invocation: ToolInvocation) -> Result<RunOnce, Error> {
         self.runtime.block_on(self.inner.run_once(invocation))
     }
 
-    /// As [`sandbox::Sandbox::push`].
+    /// Copies files into the guest, as [`sandbox::Sandbox::push`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::Sandbox::push`].
     pub fn push(
         &self,
         local: impl AsRef<Path>,
@@ -136,11 +139,11 @@ impl Sandbox {
         self.runtime.block_on(pushed)
     }
 
-    /// As [`sandbox::Sandbox::pull`].
+    /// Copies files out of the guest, as [`sandbox::Sandbox::pull`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::Sandbox::pull`].
     pub fn pull(
         &self,
         path: &str,
@@ -151,26 +154,27 @@ impl Sandbox {
         self.runtime.block_on(pulled)
     }
 
-    /// As [`sandbox::Sandbox::reset`].
+    /// Returns the sandbox to its golden snapshot and verifies the result, as [`sandbox::Sandbox::reset`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::Sandbox::reset`].
     pub fn reset(&self) -> Result<Reset, Error> {
         self.runtime.block_on(self.inner.reset())
     }
 
-    /// As [`sandbox::Sandbox::shutdown`].
+    /// Stops the VM and releases everything, as [`sandbox::Sandbox::shutdown`] does.
     pub fn shutdown(&self) {
         self.runtime.block_on(self.inner.shutdown());
     }
 
-    /// Where the sandbox stands. Doesn't block.
+    /// The present state. Doesn't block.
     pub fn state(&self) -> SandboxState {
         self.inner.state()
     }
 
-    /// What happens from now on, for a thread that waits for it.
+    /// An iterator of all events from now on. Each step of it blocks until there is an event. Subscribing doesn't
+    /// block.
     pub fn subscribe(&self) -> Events {
         Events {
             receiver: self.inner.subscribe(),
@@ -187,7 +191,8 @@ impl fmt::Debug for Sandbox {
     }
 }
 
-/// A pool whose calls block: see [`sandbox::Pool`]. A clone is another handle of the same pool.
+/// A pool whose methods block: see [`sandbox::Pool`] for what each does and how it fails. A clone is another handle of
+/// the same pool.
 #[derive(Clone, Debug)]
 pub struct Pool {
     inner: sandbox::Pool,
@@ -195,22 +200,22 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// As [`sandbox::Pool::open`].
+    /// Opens the golden snapshot and begins to boot sandboxes, as [`sandbox::Pool::open`] does.
     ///
     /// # Errors
     ///
-    /// The same, and [`Error::NoThread`] when the runtime's thread can't be started.
+    /// Those of [`sandbox::Pool::open`], and [`Error::NoThread`] if the thread of the shared runtime can't be started.
     pub fn open(config: PoolConfig) -> Result<Pool, Error> {
         let runtime = runtime()?;
         let inner = runtime.block_on(sandbox::Pool::open(config))?;
         Ok(Pool { inner, runtime })
     }
 
-    /// As [`sandbox::Pool::acquire`].
+    /// Waits for a clean sandbox, as [`sandbox::Pool::acquire`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::Pool::acquire`].
     pub fn acquire(&self, deadline: Duration) -> Result<PooledSandbox, Error> {
         let inner = self.runtime.block_on(self.inner.acquire(deadline))?;
         Ok(PooledSandbox {
@@ -219,36 +224,37 @@ impl Pool {
         })
     }
 
-    /// As [`sandbox::Pool::replace_golden`].
+    /// Replaces the pool's golden snapshot, as [`sandbox::Pool::replace_golden`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::Pool::replace_golden`].
     pub fn replace_golden(&self, golden: Arc<LoadedGolden>) -> Result<(), Error> {
         self.runtime.block_on(self.inner.replace_golden(golden))
     }
 
-    /// As [`sandbox::Pool::wait_until`].
+    /// Waits until `condition` is true of the pool's status, as [`sandbox::Pool::wait_until`] does.
     pub fn wait_until(&self, condition: impl Fn(&PoolStatus) -> bool) {
         self.runtime.block_on(self.inner.wait_until(condition));
     }
 
-    /// As [`sandbox::Pool::drain`].
+    /// Closes the pool and waits for its callers, as [`sandbox::Pool::drain`] does.
     pub fn drain(&self) {
         self.runtime.block_on(self.inner.drain());
     }
 
-    /// As [`sandbox::Pool::shutdown`].
+    /// Closes the pool without waiting for its callers, as [`sandbox::Pool::shutdown`] does.
     pub fn shutdown(&self) {
         self.runtime.block_on(self.inner.shutdown());
     }
 
-    /// Where the pool stands. Doesn't block.
+    /// The pool's present status. Doesn't block.
     pub fn status(&self) -> PoolStatus {
         self.inner.status()
     }
 
-    /// What happens in the pool from now on.
+    /// An iterator of the pool's events from now on: see [`sandbox::Pool::subscribe`]. Each step of it blocks until
+    /// there is an event. Subscribing doesn't block.
     pub fn subscribe(&self) -> Events {
         Events {
             receiver: self.inner.subscribe(),
@@ -257,7 +263,8 @@ impl Pool {
     }
 }
 
-/// A sandbox that a pool handed out: see [`sandbox::PooledSandbox`].
+/// A sandbox that a [`Pool`] has handed out, with the blocking methods of a [`Sandbox`]: see
+/// [`sandbox::PooledSandbox`]. Give it back with [`recycle`](Self::recycle), or drop it.
 #[derive(Debug)]
 pub struct PooledSandbox {
     inner: sandbox::PooledSandbox,
@@ -265,47 +272,47 @@ pub struct PooledSandbox {
 }
 
 impl PooledSandbox {
-    /// The sandbox's number in its pool.
+    /// The sandbox's number in its pool, from 1. The pool's events have the same number.
     pub fn number(&self) -> u64 {
         self.inner.number()
     }
 
-    /// As [`sandbox::Sandbox::execute_tool`].
+    /// Runs one tool and returns its output, as [`sandbox::Sandbox::execute_tool`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::Sandbox::execute_tool`].
     pub fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error> {
         let executed = sandbox::Sandbox::execute_tool(&*self.inner, invocation);
         self.runtime.block_on(executed)
     }
 
-    /// As [`sandbox::Sandbox::start`].
+    /// Starts one tool with streams, as [`sandbox::Sandbox::start`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::Sandbox::start`].
     pub fn start(&self, invocation: ToolInvocation) -> Result<RunningTool, Error> {
         let started = sandbox::Sandbox::start(&*self.inner, invocation);
         let running = self.runtime.block_on(started)?;
         Ok(RunningTool::new(running, self.runtime))
     }
 
-    /// As [`sandbox::Sandbox::run_once`].
+    /// Runs one tool, then resets the sandbox, as [`sandbox::Sandbox::run_once`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::Sandbox::run_once`].
     pub fn run_once(&self, invocation: ToolInvocation) -> Result<RunOnce, Error> {
         let ran = sandbox::Sandbox::run_once(&*self.inner, invocation);
         self.runtime.block_on(ran)
     }
 
-    /// As [`sandbox::Sandbox::push`].
+    /// Copies files into the guest, as [`sandbox::Sandbox::push`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::Sandbox::push`].
     pub fn push(
         &self,
         local: impl AsRef<Path>,
@@ -316,11 +323,11 @@ impl PooledSandbox {
         self.runtime.block_on(pushed)
     }
 
-    /// As [`sandbox::Sandbox::pull`].
+    /// Copies files out of the guest, as [`sandbox::Sandbox::pull`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::Sandbox::pull`].
     pub fn pull(
         &self,
         path: &str,
@@ -331,32 +338,33 @@ impl PooledSandbox {
         self.runtime.block_on(pulled)
     }
 
-    /// Where the sandbox stands. Doesn't block.
+    /// The present state. Doesn't block.
     pub fn state(&self) -> SandboxState {
         sandbox::Sandbox::state(&*self.inner)
     }
 
-    /// As [`sandbox::Sandbox::reset`].
+    /// Returns the sandbox to its golden snapshot and verifies the result, as [`sandbox::Sandbox::reset`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::Sandbox::reset`].
     pub fn reset(&self) -> Result<Reset, Error> {
         let reset = sandbox::Sandbox::reset(&*self.inner);
         self.runtime.block_on(reset)
     }
 
-    /// As [`sandbox::PooledSandbox::recycle`].
+    /// Gives the sandbox back to the pool and waits for its reset, as [`sandbox::PooledSandbox::recycle`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::PooledSandbox::recycle`].
     pub fn recycle(self) -> Result<Reset, Error> {
         self.runtime.block_on(self.inner.recycle())
     }
 }
 
-/// Events as they come. It ends with its sandbox or pool.
+/// An iterator of the events of a sandbox or a pool. It ends when the sandbox or the pool is dropped. If it falls
+/// behind, it yields [`Event::Lost`] with the number of events that it lost.
 #[derive(Debug)]
 pub struct Events {
     receiver: Receiver<Event>,
@@ -366,7 +374,7 @@ pub struct Events {
 impl Iterator for Events {
     type Item = Event;
 
-    /// Blocks until there is one.
+    /// Blocks until there is an event.
     fn next(&mut self) -> Option<Event> {
         match self.runtime.block_on(self.receiver.recv()) {
             Ok(event) => Some(event),

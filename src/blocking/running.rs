@@ -1,4 +1,4 @@
-//! A tool that runs, with its streams, for a program without an async runtime.
+//! [`RunningTool`]: a tool that runs, with its streams, for programs without an async runtime.
 
 use std::io::{self, Write};
 
@@ -7,8 +7,8 @@ use tokio::runtime::Runtime;
 
 use crate::sandbox::{self, CollectedRun, Error, OutputChunk, RunReport, RunSignal};
 
-/// A tool that runs: see [`sandbox::RunningTool`]. It is an iterator of what the tool writes, each step of which blocks until
-/// there is more, and ends with the tool. Dropping it cancels the tool.
+/// A tool that runs: see [`sandbox::RunningTool`]. It is an iterator of the tool's output. Each step blocks until there
+/// is more output, and the iterator ends with the tool. Dropping it cancels the tool.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,7 +21,7 @@ use crate::sandbox::{self, CollectedRun, Error, OutputChunk, RunReport, RunSigna
 /// let sandbox = Sandbox::of(Arc::new(StubSandbox::default()))?;
 /// sandbox.boot()?;
 /// let mut running = sandbox.start(ToolInvocation::new("cat", json!({})).with_stdin())?;
-/// running.stdin().expect("it was asked for").write_all(b"hello\n")?;
+/// running.stdin().expect("the invocation asks for it").write_all(b"hello\n")?;
 /// for chunk in &mut running {
 ///     assert_eq!(&chunk?.bytes[..], b"hello\n");
 /// }
@@ -40,37 +40,39 @@ impl RunningTool {
         RunningTool { inner, runtime }
     }
 
-    /// As [`sandbox::RunningTool::stdin`]. It may go to another thread.
+    /// Takes the tool's standard input, as [`sandbox::RunningTool::stdin`] does. Another thread may write to it.
+    /// Doesn't block.
     pub fn stdin(&mut self) -> Option<ToolStdin> {
         let inner = self.inner.stdin()?;
         let runtime = self.runtime;
         Some(ToolStdin { inner, runtime })
     }
 
-    /// As [`sandbox::RunningTool::signal`]. Doesn't block.
+    /// Sends a signal to the tool, as [`sandbox::RunningTool::signal`] does. Doesn't block.
     pub fn signal(&self, signal: RunSignal) {
         self.inner.signal(signal);
     }
 
-    /// As [`sandbox::RunningTool::cancel`]. Doesn't block.
+    /// Kills the tool, as [`sandbox::RunningTool::cancel`] does. Doesn't block.
     pub fn cancel(&self) {
         self.inner.cancel();
     }
 
-    /// As [`sandbox::RunningTool::wait`].
+    /// Waits for the tool's end, as [`sandbox::RunningTool::wait`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::RunningTool::wait`].
     pub fn wait(&mut self) -> Result<RunReport, Error> {
         self.runtime.block_on(self.inner.wait())
     }
 
-    /// As [`sandbox::RunningTool::collect_output`].
+    /// Waits for the tool's end and keeps the first `limit` bytes of each stream, as
+    /// [`sandbox::RunningTool::collect_output`] does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`sandbox::RunningTool::collect_output`].
     pub fn collect_output(&mut self, limit: usize) -> Result<CollectedRun, Error> {
         self.runtime.block_on(self.inner.collect_output(limit))
     }
@@ -79,13 +81,14 @@ impl RunningTool {
 impl Iterator for RunningTool {
     type Item = Result<OutputChunk, Error>;
 
-    /// As [`sandbox::RunningTool::next`].
+    /// Blocks until there is more output: see [`sandbox::RunningTool::next`].
     fn next(&mut self) -> Option<Result<OutputChunk, Error>> {
         self.runtime.block_on(self.inner.next())
     }
 }
 
-/// The standard input of a tool that runs: see [`sandbox::ToolStdin`]. Dropping it ends the input.
+/// The standard input of a tool that runs: see [`sandbox::ToolStdin`]. Each write blocks while the tool doesn't read
+/// and the connection is full. Dropping it ends the input.
 #[derive(Debug)]
 pub struct ToolStdin {
     inner: sandbox::ToolStdin,

@@ -1,4 +1,5 @@
-//! The calls that are under way, so that work in the background keeps out of their way.
+//! [`Calls`]: counts the calls that are under way, so that the preparation of spares runs between them and doesn't slow
+//! them down.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -7,28 +8,29 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// How long after the last call began or ended the background work goes on. It shares the processors with a tool that runs
-/// longer, since the next reset is to find a spare.
+/// How long no call may have begun or ended before background work begins. A tool that runs longer shares the
+/// processors with that work: otherwise the next reset would find no spare.
 const LULL: Duration = Duration::from_millis(25);
 
-/// The same where there is one processor and a tool runs, which the background work would slow down.
+/// The longest such time. It is used where there is one processor and a tool runs, since background work would slow the
+/// tool down.
 const LONG_LULL: Duration = Duration::from_secs(1);
 
-/// Counts the calls of a sandbox.
+/// Counts the calls of a sandbox, or of all sandboxes of a pool.
 #[derive(Clone, Debug)]
 pub(super) struct Calls {
     now: Arc<watch::Sender<Now>>,
-    /// Whether there is one processor for everything.
+    /// Whether this process has one processor.
     one_processor: bool,
-    /// Whether they are of a pool, one of whose sandboxes is always in a call.
+    /// Whether these are the calls of a pool. In a busy pool some sandbox is always in a call.
     of_pool: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Now {
-    /// Boots and resets under way.
+    /// The number of boots and resets under way.
     changing: usize,
-    /// Tools that run.
+    /// The number of tools and transfers under way.
     tools: usize,
     /// When a call last began or ended.
     last: Instant,
@@ -36,7 +38,7 @@ struct Now {
     tool_took: Duration,
 }
 
-/// A call that is under way, until it is dropped.
+/// A call that is under way. Dropping it says that the call has ended.
 #[derive(Debug)]
 pub(super) struct Call {
     calls: Calls,
@@ -73,12 +75,12 @@ impl Calls {
         }
     }
 
-    /// A boot or a reset begins: no step in the background begins before it has ended.
+    /// Counts a boot or a reset until the returned [`Call`] is dropped. No background step begins before that.
     pub(super) fn change(&self) -> Call {
         self.begin(true)
     }
 
-    /// A tool begins.
+    /// Counts a tool or a transfer until the returned [`Call`] is dropped.
     pub(super) fn tool(&self) -> Call {
         self.begin(false)
     }
@@ -97,18 +99,20 @@ impl Calls {
         }
     }
 
-    /// Waits until a process may be started: at once where there is another processor for it, else for a [lull](Self::lull).
+    /// Waits until a process may be started in the background: on several processors not at all, on one until a
+    /// [lull](Self::lull).
     pub(super) async fn start(&self) {
         if self.one_processor {
             self.lull().await;
         }
     }
 
-    /// Waits until no boot or reset is under way, and no call began or ended for a moment. In a pool, for a second at most
-    /// where there is another processor.
+    /// Waits for a lull: no boot or reset is under way, and no call has begun or ended for [`LULL`] (on one processor
+    /// for longer, see [`pause`](Self::pause)). In a pool on several processors the wait is at most one second, since a
+    /// busy pool has no lull.
     pub(super) async fn lull(&self) {
         match self.of_pool && !self.one_processor {
-            // An error says that the second is over.
+            // A timeout is no failure: the background work begins then all the same.
             true => drop(timeout(LONG_LULL, self.pause_in_calls()).await),
             false => self.pause_in_calls().await,
         }
@@ -131,7 +135,8 @@ impl Calls {
         }
     }
 
-    /// How long the moment is. Where calls follow each other without one, on one processor, nothing comes between them.
+    /// How long a lull has to be. On one processor it is twice as long as the last tool took, so that background work
+    /// doesn't come between calls that follow each other at that pace.
     fn pause(&self, now: &Now) -> Duration {
         match self.one_processor {
             true if now.tools > 0 => LONG_LULL,
@@ -162,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// How long a lull takes to come.
+    /// How long `Calls::lull` waits.
     async fn lull(calls: &Calls) -> Duration {
         let began = Instant::now();
         calls.lull().await;
@@ -170,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lull_comes_after_every_boot_and_reset_and_a_moment_after_a_tool_began() {
+    async fn a_lull_waits_for_the_end_of_a_reset_and_not_for_the_end_of_a_tool() {
         let calls = Calls::on(2);
         let reset = calls.change();
         let waits = async {
@@ -188,10 +193,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn on_one_processor_it_comes_after_more_than_the_time_of_a_tool() {
+    async fn on_one_processor_a_lull_is_twice_as_long_as_the_last_tool_took() {
         let calls = Calls::on(1);
         let tool = calls.tool();
-        assert_eq!(lull(&calls).await, LONG_LULL, "one that takes long");
+        assert_eq!(lull(&calls).await, LONG_LULL, "while a tool runs");
         drop(tool);
         let tool = calls.tool();
         sleep(LULL * 4).await;
@@ -202,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_waited_for_no_longer_than_a_second_in_a_pool() {
+    async fn in_a_pool_the_wait_for_a_lull_is_at_most_a_second() {
         let calls = Calls {
             of_pool: true,
             ..Calls::on(2)
@@ -212,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_process_is_started_at_once_where_there_is_another_processor() {
+    async fn on_several_processors_a_process_may_be_started_at_once() {
         let began = Instant::now();
         let calls = Calls::on(2);
         let _reset = calls.change();

@@ -1,4 +1,4 @@
-//! The sandbox on Cloud Hypervisor: the handle, by which callers reach its driver.
+//! [`ChvSandbox`]: the sandbox on Cloud Hypervisor. It is a handle that sends its callers' requests to the driver task.
 
 use std::fmt;
 use std::path::Path;
@@ -27,16 +27,32 @@ use crate::guest::protocol::{OpenRun, ToolDispatch};
 use crate::machine::VmmSource;
 use crate::vsock::Channel;
 
-/// How many boots and resets may wait for their turn; the callers of further ones wait to be heard.
+/// How many boots and resets may wait in the driver's inbox. The callers of further ones wait until there is room.
 const REQUESTS: usize = 64;
 
-/// A sandbox in a microVM on Cloud Hypervisor.
+/// A [`Sandbox`] in a microVM on Cloud Hypervisor.
 ///
-/// With a golden snapshot, `boot` restores and verifies it just as `reset` does. Dropping the sandbox kills its VMMs and
-/// removes what they left, as soon as its runtime comes to it, and so does dropping the runtime; `shutdown` does the same
-/// and waits for it.
+/// With a golden snapshot, `boot` restores the snapshot and verifies the VM just as `reset` does. In scaffold mode,
+/// `boot` boots a kernel from disks, and nothing is verified.
 ///
-/// Its calls are carried out by one task, which lives on the runtime of the first call.
+/// One task carries out the calls. It lives on the tokio runtime of the first call, and a later call starts it anew if
+/// that runtime is gone. [`shutdown`](Sandbox::shutdown) kills the VMMs, removes their files, and waits until both are
+/// done. Dropping the sandbox, or its runtime, does the same without waiting.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use chv_sandbox::sandbox::{ChvSandbox, Sandbox, SandboxConfig, ToolInvocation};
+/// use serde_json::json;
+///
+/// let sandbox = ChvSandbox::new(SandboxConfig::golden("/var/lib/agent/golden"))?;
+/// sandbox.boot().await?;
+/// let done = sandbox.run_once(ToolInvocation::new("echo", json!({ "message": "hello" }))).await?;
+/// assert!(done.reset.is_verified());
+/// println!("{}: {}", done.execution.outcome, done.execution.stdout.text());
+/// sandbox.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 pub struct ChvSandbox {
     settings: Arc<Settings>,
     status: Arc<Status>,
@@ -45,7 +61,7 @@ pub struct ChvSandbox {
     driver: Mutex<Option<RunningDriver>>,
 }
 
-/// The task, which ends with this.
+/// The driver task. It is aborted when this is dropped.
 struct RunningDriver {
     requests: mpsc::Sender<Request>,
     task: AbortHandle,
@@ -58,17 +74,18 @@ impl Drop for RunningDriver {
 }
 
 impl ChvSandbox {
-    /// A sandbox as configured, on VMMs that it spawns itself. Nothing is started yet.
+    /// Creates a sandbox that starts its own VMMs. Checks the configuration and starts nothing: no file is opened
+    /// before [`boot`](Sandbox::boot).
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`].
+    /// [`ConfigError::Invalid`]: a value of `config` is not allowed.
     pub fn new(config: SandboxConfig) -> Result<Self, ConfigError> {
         let source = VmmSource::Spawn(config.vmm_config());
         Self::build(config, source, None, true)
     }
 
-    /// A sandbox of a pool.
+    /// A sandbox of a pool, which shares the pool's reset target and spares. The pool has checked the configuration.
     pub(super) fn of_pool(config: SandboxConfig, source: VmmSource, supply: Arc<Supply>) -> Self {
         let settings = Settings {
             config,
@@ -82,14 +99,16 @@ impl ChvSandbox {
         }
     }
 
-    /// The same on a golden snapshot that was loaded before, so that several sandboxes of a process share its memory and
-    /// its verification. What the configuration says of the golden snapshot isn't used: `directory`, `digest`,
-    /// `public_key`, `memory`, `memory_limit_mib`.
+    /// Creates a sandbox on a golden snapshot that is loaded already. Several sandboxes of one process can share one
+    /// loaded golden snapshot: its memory is then held once, and its files were verified once.
+    ///
+    /// The settings of `config` that say how to load the golden snapshot are ignored: `directory`, `digest`,
+    /// `public_key`, `memory` and `memory_limit_mib`. For a number of such sandboxes see also [`Pool`](super::Pool).
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`], also for scaffold mode, and for a golden snapshot that was loaded for a VMM that another
-    /// program runs.
+    /// [`ConfigError::Invalid`]: a value of `config` is not allowed, `config` asks for scaffold mode, or `golden` was
+    /// loaded for a VMM that another program runs.
     pub fn with_loaded(
         mut config: SandboxConfig,
         golden: Arc<LoadedGolden>,
@@ -107,7 +126,8 @@ impl ChvSandbox {
             SandboxOrigin::Scaffold(_) => {
                 return Err(ConfigError::Invalid {
                     field: "scaffold",
-                    reason: "has no golden snapshot, and one is given".to_owned(),
+                    reason: "is set, and a loaded golden snapshot is given: remove one of them"
+                        .to_owned(),
                 });
             }
         }
@@ -115,14 +135,18 @@ impl ChvSandbox {
         Self::build(config, source, Some(Given::Golden(golden)), true)
     }
 
-    /// A sandbox on VMMs that are described elsewhere: one that another program runs, such as a player of
-    /// recordings, or processes with more settings than a configuration has. Of the configuration's settings of the VMM's
-    /// process only `limits` are used, and whether there is a KVM is left for the VMM to say. On a VMM that another program runs,
-    /// the checks that need its process are reported as not applicable, and the only strategy is [`Strategy::InPlace`].
+    /// Creates a sandbox on the VMMs of `source`: a VMM that another program runs, such as a player of recordings, or
+    /// VMM processes with settings that [`SandboxConfig`] doesn't have.
+    ///
+    /// Of the settings in `config` that concern the VMM's process, only `limits` is used. The sandbox doesn't check for
+    /// KVM; a VMM without KVM fails at the boot. On a VMM that another program runs, the checks that need the VMM's
+    /// process are reported as [not applicable](super::Outcome::NotApplicable), and [`Strategy::InPlace`] is the only
+    /// strategy.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`].
+    /// [`ConfigError::Invalid`]: a value of `config` is not allowed, or `config` asks for [`Strategy::Fresh`] on a VMM
+    /// that another program runs.
     pub fn with_vmm(config: SandboxConfig, source: VmmSource) -> Result<Self, ConfigError> {
         Self::build(config, source, None, false)
     }
@@ -139,7 +163,8 @@ impl ChvSandbox {
         {
             return Err(ConfigError::Invalid {
                 field: "golden.strategy",
-                reason: "starts other VMMs, and another program runs this one".to_owned(),
+                reason: "is \"fresh\", which starts VMMs, and another program runs this VMM: set \"in_place\""
+                    .to_owned(),
             });
         }
         Ok(Self::of(Settings {
@@ -160,7 +185,7 @@ impl ChvSandbox {
         }
     }
 
-    /// Begins a tool: its channel, and what it means for the sandbox.
+    /// Begins a tool: takes the channel for it, which may change the state to `NeedsReset`, and reports its start.
     fn begin_tool(
         &self,
         names: (&str, &str),
@@ -174,7 +199,7 @@ impl ChvSandbox {
         Ok((channel, in_flight))
     }
 
-    /// Has `transfer` use the channel, until that is closed here, and tells of its end.
+    /// Runs `transfer` on the present channel, ends it if that channel is closed on this side, and reports its end.
     async fn transfer<T>(
         &self,
         direction: Files,
@@ -201,12 +226,12 @@ impl ChvSandbox {
         result
     }
 
-    /// Waits until it isn't ready any more.
+    /// Waits until the sandbox leaves the state `Ready`.
     pub(super) async fn no_longer_ready(self: Arc<Self>) {
         self.status.no_longer_ready().await;
     }
 
-    /// The driver's inbox. The task is started by the first call, and again when the runtime is gone that it lived on.
+    /// The driver's inbox. The first call starts the task, as does a call after the runtime of the task is gone.
     fn driver(&self) -> mpsc::Sender<Request> {
         let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(driver) = &*driver
@@ -218,7 +243,7 @@ impl ChvSandbox {
         let (settings, status) = (Arc::clone(&self.settings), Arc::clone(&self.status));
         let task = Driver::new(settings, status, self.calls.clone());
         let stops = self.stops.clone();
-        // The inbox closes when the driver has gone, with the machine that served.
+        // `task` owns the machine, and the inbox outlives it: a closed inbox says that the machine is dropped.
         let task = tokio::spawn(async move { task.run(&mut inbox, stops).await });
         *driver = Some(RunningDriver {
             requests: requests.clone(),
@@ -227,7 +252,7 @@ impl ChvSandbox {
         requests
     }
 
-    /// Has the driver do something, and waits for its answer.
+    /// Sends a request to the driver and waits for the answer.
     async fn ask<T>(
         &self,
         what: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Asked,
@@ -237,7 +262,7 @@ impl ChvSandbox {
             what: what(reply),
             stops: self.stops.asked(),
         };
-        // Where the driver's runtime is shut down meanwhile, everything is released.
+        // No answer comes if the driver's runtime is shut down meanwhile. That releases everything, as a shutdown does.
         match self.driver().send(request).await {
             Ok(()) => answer.await.unwrap_or(Err(Error::ShutDown)),
             Err(_) => Err(Error::ShutDown),
@@ -336,7 +361,7 @@ impl Sandbox for ChvSandbox {
         let driver = self.driver();
         tokio::select! {
             () = self.stops.stop() => {}
-            // With its runtime everything is released.
+            // The driver's runtime was shut down, which releases everything.
             () = driver.closed() => {}
         }
     }

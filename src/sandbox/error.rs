@@ -1,4 +1,5 @@
-//! What can go wrong with a sandbox, by the codes of the agent's protocol.
+//! [`Error`]: every error of a sandbox or a pool, with its code in the agent's protocol and the [`Advice`] that goes
+//! with it.
 
 use std::fmt;
 use std::io;
@@ -16,10 +17,31 @@ use crate::client::Release;
 use crate::guest::protocol::ToolNameError;
 use crate::{golden, machine, vmm, vsock};
 
-/// A sandbox couldn't do what was asked of it. [`code`](Error::code) is stable, [`advice`](Error::advice) says what to do
-/// next.
+/// An error of a [`Sandbox`](super::Sandbox) or a [`Pool`](super::Pool).
 ///
-/// A clone is cheap, and shares its cause: the error that a call returned stands in the sandbox's state, too.
+/// [`code`](Error::code) is a stable name for logs and protocols. [`advice`](Error::advice) says what the caller does
+/// next. The message of an error doesn't repeat its cause: show the whole chain of
+/// [`source`](std::error::Error::source)s. A clone is cheap and shares the cause.
+///
+/// ```
+/// use chv_sandbox::sandbox::{Advice, Error, Sandbox};
+///
+/// /// Does what the advice says. Returns whether the call that failed may be made again.
+/// async fn recover(sandbox: &dyn Sandbox, error: &Error) -> Result<bool, Error> {
+///     match error.advice() {
+///         Advice::Retry => {}
+///         Advice::Reset => {
+///             sandbox.reset().await?;
+///         }
+///         Advice::Rebuild => {
+///             sandbox.shutdown().await;
+///             sandbox.boot().await?;
+///         }
+///         _ => return Ok(false),
+///     }
+///     Ok(true)
+/// }
+/// ```
 ///
 /// # Codes
 ///
@@ -27,122 +49,130 @@ use crate::{golden, machine, vmm, vsock};
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The configuration of a [pool](super::Pool) can't be, or asks for more memory than there is.
-    #[error("the pool cannot be made as it is configured")]
+    /// The configuration of a [pool](super::Pool) or a [blocking](crate::blocking) sandbox is refused, or a pool's
+    /// sandboxes need more memory than its budget has.
+    #[error("the configuration of the sandbox or the pool cannot be used")]
     Config(#[source] Arc<ConfigError>),
-    /// The thread for the [blocking](crate::blocking) sandboxes of this process can't be started.
-    #[error("no thread can be started for the sandboxes of this process")]
+    /// A thread can't be started: the one of the [blocking](crate::blocking) sandboxes of this process, or one that
+    /// packs or extracts files.
+    #[error("cannot start a thread for the sandboxes of this process")]
     NoThread(#[source] Arc<io::Error>),
-    /// No sandbox can run here: no KVM, no VMM, a release that doesn't fit.
+    /// No sandbox can run on this host or with this VMM: there is no KVM, no VMM, or the VMM's release doesn't fit.
     #[error("no sandbox can run here; `chv-sandbox doctor` says what this host lacks")]
     NotAvailable(#[source] Arc<Unavailable>),
-    /// The sandbox isn't in a state for this.
+    /// The sandbox's present state doesn't allow the call. See the table in the [module](super).
     #[error("the sandbox is {state}, so it cannot {action}")]
     NotReady {
-        /// What was asked, as a verb.
+        /// The call, as a verb: `run a tool`, `be reset`.
         action: &'static str,
-        /// Where it stands.
+        /// The state at the time of the call.
         state: WireState,
     },
-    /// The sandbox halted after a reset that was not verified, and takes nothing but a shutdown. A [pool](super::Pool)
-    /// halted after two such resets in a row.
-    #[error("the {what} has halted and cannot {action}, it takes nothing but shutdown: {failed}")]
+    /// The sandbox halted after a reset that was not verified, and takes no call but a shutdown. A [pool](super::Pool)
+    /// halts after two such resets in a row.
+    #[error(
+        "the {what} has halted after an unverified reset, so it cannot {action}; shut it down: {failed}"
+    )]
     Halted {
         /// What has halted: `sandbox` or `pool`.
         what: &'static str,
-        /// What was asked, as a verb.
+        /// The call, as a verb.
         action: &'static str,
         /// What the reset found.
         failed: Arc<FailedReset>,
     },
-    /// The sandbox can't take a tool before it is reset.
+    /// The sandbox takes no tool before it is reset.
     #[error("the sandbox takes no tool until it is reset: {reason}")]
     NeedsReset {
-        /// What happened.
+        /// What made the reset necessary.
         reason: ResetReason,
     },
-    /// The VM didn't come up. What had been started is cleaned up.
+    /// The VM didn't start, or its boot was not verified. What had been started is removed.
     #[error("the sandbox did not boot")]
     BootFailed(#[source] Arc<BootFailure>),
-    /// The tool gave no answer within its deadline and the grace.
-    #[error("the tool gave no answer within its {} ms and the grace", deadline.as_millis())]
+    /// The guest gave no answer for a tool within the tool's deadline and
+    /// [`tool_grace`](crate::limits::TimeLimits::tool_grace). The tool may still run.
+    #[error("the guest gave no answer within the tool's {} ms and the grace period", deadline.as_millis())]
     ToolTimeout {
-        /// The invocation's own deadline.
+        /// The invocation's own deadline, without the grace.
         deadline: Duration,
-        /// What the channel saw.
+        /// The error of the channel or of the run's connection.
         source: vsock::Error,
     },
-    /// The invocation can't be sent to the guest. Nothing of it ran, and the sandbox goes on.
+    /// The invocation can't be sent to the guest. Nothing ran, and the sandbox stays ready.
     #[error("the tool was not sent to the guest")]
     ToolRefused(#[source] ToolRefusal),
-    /// A reset ended the tool.
-    #[error("a reset ended the tool")]
+    /// A reset ended a tool or a transfer that was under way.
+    #[error("a reset ended the tool or the transfer")]
     ResetInterrupted,
-    /// A source disagrees with its baseline. The sandbox has halted.
-    #[error("the reset is not to be believed: {0}")]
+    /// A reset was made, and a source disagrees with its baseline. The sandbox has halted.
+    #[error("the reset diverged from the golden snapshot: {0}")]
     ResetDivergence(Arc<FailedReset>),
-    /// A source was silent, twice. The sandbox has halted.
+    /// A reset was made twice, and a source gave no answer either time. The sandbox has halted.
     #[error("the reset could not be verified: {0}")]
     ResetTimeout(Arc<FailedReset>),
-    /// The revert itself failed, so nothing could be verified. It may be tried again.
+    /// The VM could not be reverted, so there was nothing to verify. The sandbox has failed and may be reset again.
     #[error("the sandbox could not be reverted")]
     ResetFailed(#[source] Arc<machine::Error>),
-    /// The golden snapshot isn't what its manifest says, or wasn't left alone while it was restored. No VM is awake: the
-    /// one that ran was not touched where it was found before, but takes no tool any more. It may be tried again.
-    #[error("the sandbox was not reverted")]
+    /// The golden snapshot isn't what its manifest says, or was changed while it was restored. No VM runs on: a VM that
+    /// ran before the reset takes no tool any more. The sandbox has failed and may be reset again once the golden
+    /// snapshot is what it was.
+    #[error("the sandbox was not reverted, since its golden snapshot cannot be used")]
     ResetRefused(#[source] Arc<golden::Error>),
-    /// The VMM ended by itself while no call was under way.
+    /// The VMM's process ended by itself while no boot or reset was under way.
     #[error("the VMM ended by itself: {0}")]
     VmmEnded(Arc<vmm::Ended>),
-    /// The channel to the guest failed, or the connection of a run with streams. A reset mends it.
+    /// The channel to the guest failed, or the connection of a run or a transfer did. A reset makes a new channel.
     #[error("the channel to the guest failed")]
     Channel(#[source] vsock::Error),
-    /// Files were not transferred, and nothing of them is at their target. The sandbox goes on.
+    /// The files were not transferred, and none of them is at the target. The sandbox stays ready.
     #[error("the files were not transferred")]
     Files(#[source] Arc<TransferError>),
-    /// The call was ended by a shutdown.
+    /// A shutdown ended the call.
     #[error("the sandbox was shut down meanwhile")]
     ShutDown,
-    /// A [pool](super::Pool) had no sandbox to hand out within the caller's deadline.
+    /// A [pool](super::Pool) had no clean sandbox for the caller within the caller's deadline.
     #[error("the pool had no clean sandbox to hand out within {waited:.1?}")]
     AcquireTimeout {
-        /// The deadline.
+        /// The deadline of the call.
         waited: Duration,
-        /// Why the last sandbox that was being prepared did not come up, if one did not.
+        /// The error of the last sandbox that could not be booted or reset, if none has succeeded since.
         source: Option<Arc<Error>>,
     },
-    /// The [pool](super::Pool) is drained or shut down.
+    /// The [pool](super::Pool) was drained or shut down.
     #[error("the pool is closed, so it hands out no sandbox")]
     PoolClosed,
 }
 
-/// Why an invocation can't be sent to the guest.
+/// Why an invocation can't be sent to the guest: the cause of [`Error::ToolRefused`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ToolRefusal {
-    /// No tool can have this name.
+    /// The name is empty, or longer than a tool's name may be.
     #[error("no tool can have this name")]
     Name(#[source] ToolNameError),
-    /// It has a standard input, an environment or a directory, which only [`start`](super::Sandbox::start) gives a tool.
+    /// The invocation has a standard input, an environment or a directory, and was given to
+    /// [`execute_tool`](super::Sandbox::execute_tool). Only [`start`](super::Sandbox::start) takes such an invocation.
     #[error(
-        "standard input, environment and directory are given to a tool that is started with streams"
+        "an invocation with standard input, environment or directory has to be started with streams"
     )]
     NeedsStreams,
-    /// No tool can be given this environment.
+    /// The environment has a name or a value that no process can have, or is too large.
     #[error("no tool can be given this environment")]
     Environment(#[source] EnvironmentError),
-    /// The guest runs no tools with streams: it is older than the extension `run/1`.
+    /// The guest doesn't announce the extension `run/1`, so it runs no tools with streams.
     #[error("the guest runs no tools with streams")]
     NotSupported(#[source] vsock::Error),
-    /// There are no sockets for a run that no guest runs, such as one of a [`StubSandbox`](super::StubSandbox).
-    #[error("there are no sockets for it")]
+    /// This process can't create the pair of sockets for a run without a guest, such as one of a
+    /// [`StubSandbox`](super::StubSandbox).
+    #[error("cannot create the sockets of the run")]
     NoSockets(#[source] Arc<io::Error>),
-    /// The invocation is larger than a frame may be.
-    #[error("its parameters are too large")]
+    /// The invocation, with its parameters, is larger than a frame may be.
+    #[error("the invocation is too large for a frame")]
     TooLarge(#[source] vsock::Error),
 }
 
-/// What to do after an [`Error`].
+/// What the caller does after an [`Error`]. It serialises in snake case, such as `skip_tool`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -153,10 +183,10 @@ pub enum Advice {
     Reset,
     /// Shut this sandbox down and boot it anew, or give it back to its pool and acquire another.
     Rebuild,
-    /// Go on without this tool, or these files: the same call is refused each time.
+    /// Go on without this tool or these files. The same call would be refused again.
     SkipTool,
-    /// Stop. A person has to mend the host, the configuration or the golden snapshot, or the caller has ended the work
-    /// itself.
+    /// Stop. Either a person has to correct the host, the configuration or the golden snapshot, or the caller itself
+    /// has shut the sandbox or the pool down.
     GiveUp,
 }
 
@@ -172,25 +202,26 @@ impl fmt::Display for Advice {
     }
 }
 
-/// Why no sandbox can run here.
+/// Why no sandbox can run on this host or with this VMM: the cause of [`Error::NotAvailable`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unavailable {
     /// There is no KVM, or this user may not use it.
     #[error("KVM cannot be used")]
     Kvm(#[source] vmm::NoKvm),
-    /// There is no VMM that could be executed.
+    /// The VMM's executable wasn't found, can't be executed, or can't be started with the layers of confinement that
+    /// are required.
     #[error("there is no usable VMM")]
     Vmm(#[source] vmm::Error),
-    /// The VMM is older than what this crate knows.
+    /// The VMM's release is older than [`OLDEST_RELEASE`](super::OLDEST_RELEASE).
     #[error("the VMM is {release}; {oldest} is the oldest that is supported")]
     TooOld {
         /// The VMM's release.
         release: Release,
-        /// The oldest that would do.
+        /// The oldest release that is supported.
         oldest: Release,
     },
-    /// The VMM isn't of the release that made the golden snapshot.
+    /// The VMM's release isn't the one that made the golden snapshot.
     #[error("the VMM is {release}, the golden snapshot was minted by {minted_by}: mint it again")]
     AnotherRelease {
         /// The VMM's release.
@@ -200,28 +231,30 @@ pub enum Unavailable {
     },
 }
 
-/// Why a sandbox didn't boot.
+/// Why a sandbox didn't boot: the cause of [`Error::BootFailed`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BootFailure {
-    /// The machine didn't come up.
-    #[error("the machine did not come up")]
+    /// The VMM didn't start, the VM didn't boot or could not be restored, or the guest gave no answer.
+    #[error("the VM could not be started")]
     Machine(#[source] machine::Error),
-    /// The golden snapshot can't be used.
+    /// The golden snapshot can't be used: it is missing, damaged, not trusted, or was made on another host.
     #[error("the golden snapshot cannot be used")]
     Golden(#[source] golden::Error),
-    /// It came up, but isn't what the golden snapshot says.
-    #[error("the restored machine is not what its baselines say")]
+    /// The VM was restored, and its verification failed: [`Error::ResetDivergence`] or [`Error::ResetTimeout`].
+    #[error("the restored VM does not match the golden snapshot's baselines")]
     Unverified(#[source] Error),
 }
 
-/// A reset that was made and not believed.
+/// A reset (or the restore of a boot) that was made, and whose verification failed.
+///
+/// `Display` shows each check that failed, with what it found and what it expected, and the directory of the evidence.
 #[derive(Debug)]
 pub struct FailedReset {
-    /// What it found.
+    /// What the reset found: the state in the protocol's shape, and the report with every check.
     pub outcome: ResetOutcome,
-    /// Where the evidence is kept: the overlay as it was found, the report, the VMM's log. `None` when that
-    /// couldn't be written; the log says why.
+    /// The directory with the evidence: the writable disks as they were found, the report, the last events, the VMM's
+    /// log and the console. `None` if no evidence could be written; the log says why.
     pub evidence: Option<PathBuf>,
 }
 
@@ -235,7 +268,7 @@ impl fmt::Display for FailedReset {
             let (source, found, expected) = (check.source, &check.found, &check.expected);
             write!(
                 f,
-                "{separator}{source:?} said \"{found}\" instead of \"{expected}\""
+                "{separator}{source:?} is \"{found}\", expected \"{expected}\""
             )?;
         }
         match &self.evidence {
@@ -246,7 +279,7 @@ impl fmt::Display for FailedReset {
 }
 
 impl Error {
-    /// The code in the agent's protocol: see the [table](Error#codes).
+    /// The stable code in the agent's protocol: see the [table](Error#codes).
     pub fn code(&self) -> &'static str {
         match self {
             Error::NotAvailable(_) | Error::Config(_) | Error::NoThread(_) => {
@@ -270,7 +303,7 @@ impl Error {
         }
     }
 
-    /// What to do next.
+    /// What the caller does next: see the [table](Error#codes).
     pub fn advice(&self) -> Advice {
         match self {
             Error::NotAvailable(_)
@@ -300,7 +333,7 @@ impl Error {
                 FileCode::Name | FileCode::Kind | FileCode::Limit | FileCode::Io => {
                     Advice::SkipTool
                 }
-                // The guest is broken, or lies.
+                // The guest sent a broken or wrong stream, so it is reset before it is used again.
                 FileCode::Truncated | FileCode::Digest => Advice::Reset,
             },
             Error::ResetInterrupted | Error::AcquireTimeout { .. } => Advice::Retry,
@@ -313,7 +346,7 @@ impl Error {
         }
     }
 
-    /// Whether this is the error of a tool of which nothing was sent to the guest.
+    /// Whether the call failed before anything of the tool was sent to the guest.
     pub(super) fn is_unsent(&self) -> bool {
         match self {
             Error::NotReady { .. }
@@ -325,12 +358,14 @@ impl Error {
         }
     }
 
-    /// What the reset that failed had found, for a divergence, a time-out and what has halted since.
+    /// What the unverified reset found. `None` unless this is [`ResetDivergence`](Error::ResetDivergence),
+    /// [`ResetTimeout`](Error::ResetTimeout), [`Halted`](Error::Halted), or [`BootFailed`](Error::BootFailed) because
+    /// of an unverified restore.
     pub fn failed_reset(&self) -> Option<&FailedReset> {
         self.failed().map(|failed| &**failed)
     }
 
-    /// The same, to be kept.
+    /// [`failed_reset`](Self::failed_reset), shared.
     pub(super) fn shared_failed_reset(&self) -> Option<Arc<FailedReset>> {
         self.failed().map(Arc::clone)
     }

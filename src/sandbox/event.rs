@@ -1,4 +1,4 @@
-//! What a sandbox tells those who listen.
+//! [`Event`]: what the subscribers of a sandbox or a pool get.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,14 +15,16 @@ use crate::causes::Causes;
 use crate::vsock::ChannelEventKind;
 use crate::{vmm, vsock};
 
-/// Something that happened in a sandbox.
+/// Something that happened in a sandbox or a pool. See [`Sandbox::subscribe`](super::Sandbox::subscribe) and
+/// [`Pool::subscribe`](super::Pool::subscribe).
 ///
-/// Shown as text it is one line. An error is shown with its causes; apart from what those quote, the line holds nothing that
-/// a guest wrote, so a list of many stays small. `Debug` shows the same line.
+/// `Display` and `Debug` show an event as one line of text, and an error in it with its whole chain of causes. Apart
+/// from what an error quotes, the line has nothing that the guest wrote.
 ///
-/// It serialises as one object for an audit, a line of JSON: `event` has its name, and the other fields say what belongs to
-/// it. Of a frame of the guest it has the type and the channel, of a tool how it ended: never a parameter, and nothing that a
-/// tool wrote. Further fields and further events may come.
+/// `Serialize` makes one JSON object for an audit log. Its field `event` is the event's name in snake case, such as
+/// `tool_ended`. The other fields depend on the event. A frame of the guest appears with its type and its channel, a
+/// tool with its outcome: neither the parameters of a tool nor its output is shown. Later versions may add fields and
+/// events.
 ///
 /// ```
 /// use chv_sandbox::sandbox::Event;
@@ -31,77 +33,95 @@ use crate::{vmm, vsock};
 /// assert_eq!(line, r#"{"event":"acquired","sandbox":7}"#);
 /// # Ok::<_, serde_json::Error>(())
 /// ```
+///
+/// An audit writes each event as it comes:
+///
+/// ```
+/// use chv_sandbox::broadcast::RecvError;
+/// use chv_sandbox::sandbox::Sandbox;
+///
+/// async fn audit(sandbox: &dyn Sandbox) -> serde_json::Result<()> {
+///     let mut events = sandbox.subscribe();
+///     loop {
+///         match events.recv().await {
+///             Ok(event) => println!("{}", serde_json::to_string(&event)?),
+///             Err(RecvError::Lagged(count)) => eprintln!("{count} events were lost"),
+///             Err(RecvError::Closed) => return Ok(()),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// The sandbox stands somewhere else.
+    /// The sandbox's state changed to this one.
     State(SandboxState),
-    /// A reset ended; whether it passed stands in its state.
+    /// A reset was made. `verification_passed` of its state says whether it was verified.
     Reset(Arc<ResetOutcome>),
-    /// A raw frame of the guest with its channel, an answer that came too late, an error of the guest, or the
-    /// end of a channel.
+    /// The guest sent a frame, answered a request too late, or reported an error; or a channel was closed.
     Channel(vsock::ChannelEvent),
-    /// A tool is sent to the guest.
+    /// A tool was begun: it is sent to the guest next.
     ToolStarted {
-        /// The run's name.
+        /// The command id of the invocation.
         command_id: String,
         /// The tool's name.
         tool: String,
     },
-    /// A tool has ended, or is not waited for any more. Of one whose caller went away, the result is
-    /// [`NeedsReset`](Error::NeedsReset).
+    /// A tool has ended, or its caller stopped waiting for it.
     ToolEnded {
-        /// The run's name.
+        /// The command id of the invocation.
         command_id: String,
-        /// How it ended, or why that isn't known.
+        /// How the tool ended, or why that isn't known. [`NeedsReset`](Error::NeedsReset) if the caller stopped
+        /// waiting.
         result: Result<ToolOutcome, Error>,
-        /// How long it took.
+        /// From the start of the tool to this event.
         took: Duration,
-        /// Of a run with streams that has ended: how much it wrote, and the links of its evidence.
+        /// The byte counts and the evidence of a run with streams that has ended. `None` of other tools.
         evidence: Option<StreamEvidence>,
     },
-    /// Files were brought into the guest, or were not.
+    /// A [push](super::Sandbox::push) has ended, with success or not.
     FilesPushed(FilesMoved),
-    /// Files were brought out of the guest, or were not.
+    /// A [pull](super::Sandbox::pull) has ended, with success or not.
     FilesPulled(FilesMoved),
-    /// A VMM was started for the sandbox's boot, with these layers of a boundary around it.
+    /// A boot has started a VMM with these layers of confinement.
     Boundary(Vec<vmm::LayerReport>),
-    /// The VMM says something happened. A hint, never a state.
+    /// An event of the VMM's event monitor. It is the VMM's own claim, so no state follows from it.
     Vmm(vmm::Event),
-    /// The VMM ended.
+    /// The process of the VMM that served has ended by itself.
     VmmEnded(vmm::Ended),
     /// A pool handed out a sandbox.
     Acquired {
-        /// Its number in the pool.
+        /// The sandbox's number in the pool.
         sandbox: u64,
     },
-    /// A sandbox was given back to its pool, and is reset or discarded.
+    /// A sandbox was given back to its pool, which resets or discards it.
     Released {
-        /// Its number in the pool.
+        /// The sandbox's number in the pool.
         sandbox: u64,
     },
-    /// A spare waits for the next reset.
+    /// A spare was prepared and waits for a reset.
     SpareReady,
-    /// A spare could not be prepared. It is tried again after a while; a reset that finds no spare takes another VMM.
+    /// A spare could not be prepared. The preparation is repeated after a pause. A reset that finds no spare starts a
+    /// VMM itself.
     SpareFailed(Error),
-    /// The VMM of a spare ended while it waited. Another spare is made.
+    /// The VMM of a spare ended while it waited. Another spare is prepared.
     SpareEnded(vmm::Ended),
-    /// A spare was not what it was when it was prepared, or could not be resumed: it is killed, and the reset goes on without
+    /// A spare has changed since it was prepared, or could not be resumed. It is killed, and the reset goes on without
     /// it.
     SpareRefused(Error),
-    /// The VMM gave no answer in time. It was killed with its guest, and another one is to serve.
+    /// With the strategy [`InPlace`](super::Strategy::InPlace), the VMM gave no answer in time. It was killed with its
+    /// guest, and a new VMM takes its place.
     VmmGivenUp(Error),
-    /// A file of the golden snapshot that the VM goes on to read was opened for writing, changed or replaced. The sandbox
-    /// takes no tool until it is reset.
+    /// A disk of the golden snapshot that the VM still reads was opened for writing, changed or replaced on the host.
+    /// The sandbox takes no tool until it is reset.
     HoldLost,
-    /// What is left of a sandbox that diverged was kept there.
+    /// The evidence of an unverified reset was stored in this directory.
     EvidenceKept(std::path::PathBuf),
-    /// Events came faster than they could be passed on, or held more bytes than are kept, and this many of them are gone
-    /// for good.
+    /// Events came faster than they could be passed on, or held too many bytes, and were dropped.
     Lost {
-        /// Whose they were: `vmm` or `channel`.
+        /// Where the events came from: `vmm` or `channel`; `sandbox` from an iterator of [`blocking`](crate::blocking).
         source: &'static str,
-        /// How many.
+        /// The number of dropped events.
         count: u64,
     },
 }
@@ -124,7 +144,7 @@ impl Weight for Event {
                 command_id.len() + links
             }
             Event::FilesPushed(moved) | Event::FilesPulled(moved) => moved.path.len(),
-            // Of this process's own making, and bounded: some KiB at most.
+            // This process made the other events itself. They hold some KiB at most.
             _ => 0,
         };
         size_of::<Event>() + held
@@ -235,7 +255,7 @@ impl fmt::Display for Event {
                 write!(f, "state failed: {}", Causes(error))
             }
             Event::State(SandboxState::NeedsReset { reason }) => {
-                write!(f, "no tool until a reset: {reason}")
+                write!(f, "state ready, no tool until a reset: {reason}")
             }
             Event::State(state) => write!(f, "state {state}"),
             Event::Reset(outcome) => {
@@ -277,14 +297,20 @@ impl fmt::Display for Event {
             Event::VmmEnded(ended) => write!(f, "VMM {} ended, {}", ended.pid, ended.exit),
             Event::Acquired { sandbox } => write!(f, "sandbox {sandbox} acquired"),
             Event::Released { sandbox } => write!(f, "sandbox {sandbox} released"),
-            Event::SpareReady => f.write_str("a spare waits"),
-            Event::SpareFailed(error) => write!(f, "no spare: {}", Causes(error)),
+            Event::SpareReady => f.write_str("a spare is ready"),
+            Event::SpareFailed(error) => {
+                write!(f, "a spare could not be prepared: {}", Causes(error))
+            }
             Event::SpareEnded(ended) => {
                 write!(f, "the VMM {} of a spare ended, {}", ended.pid, ended.exit)
             }
-            Event::SpareRefused(error) => write!(f, "a spare is not used: {}", Causes(error)),
-            Event::VmmGivenUp(error) => write!(f, "the VMM was given up: {}", Causes(error)),
-            Event::HoldLost => f.write_str("a golden file that the VM reads was not left alone"),
+            Event::SpareRefused(error) => write!(f, "a spare was refused: {}", Causes(error)),
+            Event::VmmGivenUp(error) => {
+                write!(f, "the VMM gave no answer and was killed: {}", Causes(error))
+            }
+            Event::HoldLost => f.write_str(
+                "a disk of the golden snapshot that the VM reads was opened for writing or replaced",
+            ),
             Event::EvidenceKept(folder) => write!(f, "evidence kept in {}", folder.display()),
             Event::Lost { source, count } => write!(f, "{count} events of the {source} lost"),
         }
@@ -315,9 +341,15 @@ mod tests {
             error: error.clone(),
         };
         for (event, before) in [
-            (Event::SpareFailed(error.clone()), "no spare: "),
-            (Event::SpareRefused(error.clone()), "a spare is not used: "),
-            (Event::VmmGivenUp(error), "the VMM was given up: "),
+            (
+                Event::SpareFailed(error.clone()),
+                "a spare could not be prepared: ",
+            ),
+            (Event::SpareRefused(error.clone()), "a spare was refused: "),
+            (
+                Event::VmmGivenUp(error),
+                "the VMM gave no answer and was killed: ",
+            ),
             (Event::State(state), "state failed: "),
         ] {
             assert_eq!(event.to_string(), format!("{before}{causes}"));
@@ -325,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_tool_is_told_and_wrote_is_not_shown() {
+    fn neither_the_parameters_nor_the_output_of_a_tool_is_shown() {
         use crate::guest::protocol::{Frame, ToolResult};
         use crate::vsock::{ChannelEvent, Origin};
 
@@ -373,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_says_what_belongs_to_it() {
+    fn a_state_is_shown_with_its_reason_or_error() {
         let needs_reset = Event::State(SandboxState::NeedsReset {
             reason: crate::sandbox::ResetReason::ToolRan,
         });

@@ -1,4 +1,5 @@
-//! The events of a sandbox or a pool: for its subscribers, and the last of them for evidence.
+//! [`Events`]: sends the events of a sandbox or a pool to its subscribers, and keeps the last ones as text for
+//! evidence.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,13 +7,13 @@ use super::Event;
 use super::evidence::Journal;
 use crate::broadcast::{Capacity, Receiver, Sender};
 
-/// How far a subscriber may fall behind.
+/// How far a subscriber may fall behind before it loses the oldest events.
 const CAPACITY: Capacity = Capacity {
     count: 256,
     bytes: 8 << 20,
 };
 
-/// Passes events on to subscribers, and remembers the last of them.
+/// Sends events to subscribers, and keeps a [`Journal`] of the last ones.
 #[derive(Debug)]
 pub(super) struct Events {
     sender: Sender<Event>,
@@ -33,7 +34,7 @@ impl Events {
         self.sender.subscribe()
     }
 
-    /// Tells the subscribers, and notes it for the evidence.
+    /// Writes the event to the journal, counts it in the metrics, and sends it to the subscribers.
     pub(super) fn tell(&self, event: Event) {
         let journal = self.journal.lock();
         let mut journal = journal.unwrap_or_else(PoisonError::into_inner);
@@ -43,7 +44,7 @@ impl Events {
         self.sender.send(event);
     }
 
-    /// The last events, a line each.
+    /// The last events, one on each line.
     pub(super) fn journal(&self) -> String {
         let journal = self.journal.lock();
         journal.unwrap_or_else(PoisonError::into_inner).to_string()

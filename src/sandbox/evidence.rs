@@ -1,15 +1,16 @@
-//! What is kept of a sandbox that wasn't what its baselines say.
+//! [`keep`]: stores the evidence of a reset whose verification failed, in a new folder.
 //!
-//! | file | what | at most |
+//! | file | content | largest size |
 //! |---|---|---|
 //! | `reset.json` | the state and the report: every digest, check and step | some KiB |
-//! | `events.log` | the last events before it, a line each | 256 lines |
-//! | `vmm.log`, `console.log` | the end of what VMM and guest wrote, made [safe to show](sanitize::lines) | 16 KiB each before that |
-//! | `<role>.img` | each writable disk as it was found | the disk |
+//! | `events.log` | the last events before the failure, one on each line | 256 lines |
+//! | `vmm.log`, `console.log` | the end of both outputs, made [safe to show](sanitize::lines) | 16 KiB of output each |
+//! | `<role>.img` | each writable disk as it was found | the disk's size |
+//! | `missing.txt` | what of the above could not be stored, and why | some KiB |
 //!
-//! The small ones are written first, so that a full disk costs the large ones alone. Evidence is never removed by
-//! itself; but from the [`WITH_DISKS`]th folder on the disks are left out, so that a host on which every reset diverges
-//! isn't filled. What is missing is logged and stands in `missing.txt`.
+//! The small files are written first, so that a full file system loses only the large ones. This crate never removes
+//! evidence. Once there are [`WITH_DISKS`] folders, further ones hold no disks: a host on which every reset diverges
+//! doesn't fill up.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -28,24 +29,24 @@ use crate::machine::Machine;
 use crate::offload::blocking;
 use crate::sanitize;
 
-/// How many folders of evidence hold the disks too.
+/// How many folders of evidence also hold the disks.
 const WITH_DISKS: usize = 16;
 
-/// How many events are remembered.
+/// How many events the journal keeps.
 const EVENTS: usize = 256;
 
-/// How long the line of an event may be, in characters.
+/// The longest line of an event in the journal, in characters. A longer one is cut.
 const EVENT_LINE: usize = 256;
 
-/// The report as a file.
+/// The content of `reset.json`.
 #[derive(Serialize)]
 struct Record<'a> {
     state: &'a ResetState,
     report: &'a ResetReport,
 }
 
-/// Keeps what shows why the reset's `outcome` is not to be believed, in a new folder under `directory`. Its path, also
-/// when something is missing in it; `None` when nothing could be written. Either is logged.
+/// Stores the evidence of a reset with this `outcome` in a new folder under `directory`, and returns the folder's path.
+/// Returns `None` if nothing could be written. Each file that could not be stored is logged.
 pub(super) async fn keep(
     directory: &Path,
     machine: &Machine,
@@ -56,7 +57,7 @@ pub(super) async fn keep(
         state: &outcome.state,
         report: &outcome.report,
     };
-    let record = serde_json::to_vec_pretty(&record).expect("a report has text for its keys");
+    let record = serde_json::to_vec_pretty(&record).expect("a report serialises as JSON");
     let files = [
         ("reset.json", record),
         ("events.log", events.into_bytes()),
@@ -77,7 +78,8 @@ pub(super) async fn keep(
     })
     .await?;
     if before >= WITH_DISKS {
-        kept.lacks("the disks", &format!("there are {before} folders already"));
+        let why = format!("the directory has {before} folders of evidence already");
+        kept.lacks("the disks", &why);
     } else if let Err(error) = machine.keep_disks(&kept.folder).await {
         kept.lacks("the disks", &Causes(&error));
     }
@@ -105,7 +107,7 @@ impl Kept {
             }),
             Err(error) => {
                 let folder = folder.display();
-                tracing::error!(%folder, error = %Causes(&error), "no evidence of the divergence could be kept");
+                tracing::error!(%folder, error = %Causes(&error), "cannot create a folder for the evidence");
                 None
             }
         }
@@ -118,9 +120,10 @@ impl Kept {
         }
     }
 
+    /// Notes that `what` could not be stored.
     fn lacks(&mut self, what: &str, why: &dyn fmt::Display) {
         let folder = self.folder.display();
-        tracing::error!(%folder, what, %why, "the evidence of a divergence could not be kept in full");
+        tracing::error!(%folder, what, %why, "a part of the evidence of a reset could not be stored");
         self.missing.push(format!("{what}: {why}\n"));
     }
 
@@ -143,12 +146,12 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The last events, a line each.
+/// The last [`EVENTS`] events as text, one on each line, with the time of each.
 #[derive(Debug, Default)]
 pub(super) struct Journal(VecDeque<String>);
 
 impl Journal {
-    /// Notes an event; the oldest goes when there are too many.
+    /// Adds an event. Drops the oldest if there are too many.
     pub(super) fn note(&mut self, event: &Event) {
         if self.0.len() == EVENTS {
             self.0.pop_front();
@@ -170,7 +173,7 @@ mod tests {
     use crate::sandbox::SandboxState;
 
     #[test]
-    fn a_journal_is_bounded_and_keeps_the_last() {
+    fn a_journal_is_bounded_and_keeps_the_last_events() {
         let mut journal = Journal::default();
         for _ in 0..EVENTS {
             journal.note(&Event::State(SandboxState::Ready));

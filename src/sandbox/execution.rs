@@ -1,4 +1,4 @@
-//! What a tool did: how it ended, and what it wrote.
+//! [`ToolExecution`]: how a tool ended ([`ToolOutcome`]) and what it wrote ([`ToolOutput`]).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,37 +13,40 @@ use crate::guest::protocol::{
 use crate::sanitize;
 use crate::vsock::ToolAnswer;
 
-/// 128 and the number of SIGINT.
+/// The exit code of a cancelled tool: 128 plus the number of SIGINT, as a shell has it.
 const EXIT_CANCELLED: i32 = 130;
 
-/// How long the guest's reason may be, in characters.
+/// The longest reason of the guest that is kept, in characters.
 const MAX_REASON: usize = 4096;
 
-/// What a tool did.
+/// The result of [`Sandbox::execute_tool`](super::Sandbox::execute_tool): how a tool ended, and what it wrote.
 ///
 /// It serialises as `{exit_code, stdout, stderr, evidence_hash}`: the [`exit_code`](Self::exit_code), the streams as
-/// [text](ToolOutput::text), and the last field only where there is evidence. What is read back from that has the outcome
-/// [`Unspecified`](ToolOutcome::Unspecified), streams whose total isn't known, and a `took` of zero.
+/// [text](ToolOutput::text), and `evidence_hash` only if there is one. This shape doesn't hold everything: an execution
+/// that is deserialised from it has the outcome [`Unspecified`](ToolOutcome::Unspecified), streams of unknown total,
+/// and a `took` of zero.
 ///
-/// `Debug` shows the lengths of what the tool wrote, and none of it.
+/// `Debug` shows the lengths of the streams, not their content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ToolExecution {
-    /// How it ended.
+    /// How the tool ended.
     pub outcome: ToolOutcome,
-    /// What it wrote to its standard output.
+    /// What the tool wrote to its standard output.
     pub stdout: ToolOutput,
-    /// What it wrote to its standard error. For an outcome that the guest decided, the guest's words.
+    /// What the tool wrote to its standard error. If the guest decided the outcome, such as a refusal, the guest's
+    /// message.
     pub stderr: ToolOutput,
-    /// From the dispatch until the result was believed, as the host measured it.
+    /// From the dispatch until the result was checked, as the host measured it.
     pub took: Duration,
-    /// The last link of the evidence chain over its output, where the guest makes one.
+    /// The last link of the evidence chain over the output, `sha256:` and 64 hexadecimal digits. `None` from a guest
+    /// that makes no evidence.
     pub evidence_hash: Option<String>,
 }
 
 impl ToolExecution {
-    /// One that ended like this and wrote this, for tests and for other implementations of
-    /// [`Sandbox`](super::Sandbox). It took no time and has no evidence; both are fields to set.
+    /// An execution with this outcome and output, for tests and for other implementations of
+    /// [`Sandbox`](super::Sandbox). Its `took` is zero and it has no evidence; both fields can be set afterwards.
     ///
     /// ```
     /// use chv_sandbox::sandbox::{ToolExecution, ToolOutcome};
@@ -66,12 +69,12 @@ impl ToolExecution {
         }
     }
 
-    /// What the channel's answer tells.
+    /// The execution that the guest's answer describes.
     pub(super) fn answered(answer: ToolAnswer, took: Duration) -> ToolExecution {
         let ToolAnswer { result, output } = answer;
         let execution = match result.details.zip(output) {
             Some((details, output)) => ToolExecution::new(
-                ToolOutcome::told(&result, details),
+                ToolOutcome::of_answer(&result, details),
                 ToolOutput::of(output.stdout, Some(details.stdout_total)),
                 ToolOutput::of(output.stderr, Some(details.stderr_total)),
             ),
@@ -95,57 +98,62 @@ impl ToolExecution {
         self.outcome.exit_code()
     }
 
-    /// Whether the tool ended by itself with the exit code 0.
+    /// Whether the tool ended by itself with the exit code 0: see [`ToolOutcome::is_success`].
     pub fn is_success(&self) -> bool {
         self.outcome.is_success()
     }
 }
 
-/// How a tool ended.
+/// How a tool ended, as the guest says.
 ///
-/// The guest says so where it has the extension `result/1`. It is never guessed from an exit code: of an older guest
-/// it is [`Unspecified`](ToolOutcome::Unspecified). `Debug` shows the length of a reason and not its text.
+/// A guest with the extension `result/1` says it explicitly. An older guest sends an exit code alone, from which no
+/// outcome is guessed: it is [`Unspecified`](ToolOutcome::Unspecified). `Debug` shows the length of a reason, not its
+/// text.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ToolOutcome {
-    /// It ended by itself.
+    /// The tool ended by itself.
     Exited {
-        /// Its exit code, 0 to 255.
+        /// The tool's exit code, 0 to 255.
         code: i32,
     },
-    /// A signal killed it that the guest did not send for its deadline.
+    /// A signal killed the tool. The guest didn't send it because of the deadline.
     Signalled {
         /// The signal's number.
         signal: i32,
     },
-    /// The guest killed it at its deadline.
+    /// The guest killed the tool at its deadline.
     DeadlineExceeded,
-    /// Its caller [cancelled](super::RunningTool::cancel) it, or sent the signal that ended it. Only of a tool with streams.
+    /// The caller [cancelled](super::RunningTool::cancel) the tool, or sent the signal that ended it. Only a tool with
+    /// streams has this outcome.
     Cancelled,
     /// The guest has no tool of this name.
     NoSuchTool,
-    /// The guest did not start it: parameters that don't fit the tool, a deadline beyond the guest's longest, or too many
-    /// tools that run already. An invocation that the host doesn't send is [`Error::ToolRefused`](super::Error::ToolRefused).
+    /// The guest did not start the tool: the parameters don't fit the tool, the deadline is longer than the guest
+    /// allows, or too many tools already run. (If the *host* doesn't send an invocation, the call fails with
+    /// [`Error::ToolRefused`](super::Error::ToolRefused).)
     Refused {
-        /// The guest's words, as a [line](crate::sanitize::line) of at most 4,096 characters. `stderr` has them unchanged.
+        /// The guest's reason, as one [line](crate::sanitize::line) of at most 4,096 characters. `stderr` of a
+        /// [`ToolExecution`] has it unchanged.
         reason: String,
     },
-    /// The guest could not start it, or not follow it to its end.
+    /// The guest could not start the tool, or could not follow it to its end.
     GuestFailed {
-        /// The guest's words, likewise.
+        /// The guest's reason, as in [`Refused`](ToolOutcome::Refused).
         reason: String,
     },
-    /// The guest has no extension `result/1` and tells an exit code alone.
+    /// The guest lacks the extension `result/1` and sent an exit code alone.
     Unspecified {
-        /// The tool's own exit code, 128 and a signal's number, or the guest's: 127 no such tool, 137 killed at the
-        /// deadline, 254 refused or failed. A tool can exit with each of them, too.
+        /// Either the tool's own exit code, or 128 plus the number of a signal, or a code of the guest: 127 no such
+        /// tool, 137 killed at the deadline, 254 refused or failed. A tool can exit with each of these codes, so they
+        /// can't be told apart.
         exit_code: i32,
     },
 }
 
 impl ToolOutcome {
-    /// The outcome's name in the protocol: `exited`, `signalled`, `deadline_exceeded`, `cancelled`, `no_such_tool`, `refused`,
-    /// `guest_failed`; `unspecified` where the guest did not say.
+    /// The outcome's name in the protocol: `exited`, `signalled`, `deadline_exceeded`, `cancelled`, `no_such_tool`,
+    /// `refused`, `guest_failed`; `unspecified` where the guest did not say.
     pub fn name(&self) -> &'static str {
         match self {
             ToolOutcome::Exited { .. } => "exited",
@@ -159,7 +167,7 @@ impl ToolOutcome {
         }
     }
 
-    fn told(result: &ToolResult, details: ResultDetails) -> ToolOutcome {
+    fn of_answer(result: &ToolResult, details: ResultDetails) -> ToolOutcome {
         let exit_code = result.exit_code;
         let reason = || sanitize::line(&result.stderr, MAX_REASON);
         match details.outcome {
@@ -174,8 +182,17 @@ impl ToolOutcome {
         }
     }
 
-    /// The exit code on the wire: the tool's own, 128 and the signal's number, 137 for a deadline, 130 for one that was
-    /// cancelled, as a shell has it of one that was interrupted, 127 for no such tool, 254 for a refusal or a failure of the guest.
+    /// The exit code on the wire.
+    ///
+    /// | outcome | exit code |
+    /// |---|---|
+    /// | [`Exited`](Self::Exited) | the tool's own |
+    /// | [`Signalled`](Self::Signalled) | 128 plus the signal's number |
+    /// | [`DeadlineExceeded`](Self::DeadlineExceeded) | 137 |
+    /// | [`Cancelled`](Self::Cancelled) | 130 |
+    /// | [`NoSuchTool`](Self::NoSuchTool) | 127 |
+    /// | [`Refused`](Self::Refused), [`GuestFailed`](Self::GuestFailed) | 254 |
+    /// | [`Unspecified`](Self::Unspecified) | the one that the guest sent |
     pub fn exit_code(&self) -> i32 {
         match self {
             ToolOutcome::Exited { code } => *code,
@@ -188,8 +205,8 @@ impl ToolOutcome {
         }
     }
 
-    /// Whether the tool ended by itself with the exit code 0. No other ending has this code, so it holds for an
-    /// [`Unspecified`](ToolOutcome::Unspecified) one, too.
+    /// Whether the tool ended by itself with the exit code 0. No other ending has the exit code 0, so an
+    /// [`Unspecified`](ToolOutcome::Unspecified) outcome with that code counts as success too.
     pub fn is_success(&self) -> bool {
         matches!(
             self,
@@ -211,7 +228,7 @@ impl fmt::Display for ToolOutcome {
             ToolOutcome::Unspecified { exit_code } => {
                 write!(
                     f,
-                    "exit code {exit_code}, and the guest does not say of what"
+                    "ended with exit code {exit_code}, and the guest does not say how"
                 )
             }
         }
@@ -242,31 +259,32 @@ impl fmt::Debug for ToolOutcome {
     }
 }
 
-/// What a tool wrote to one stream, up to the guest's limit of 1 MiB, or the one of
+/// What a tool wrote to one stream, cut at a limit: 1 MiB, which the guest keeps for
+/// [`execute_tool`](super::Sandbox::execute_tool), or the limit that the caller gives to
 /// [`collect_output`](super::RunningTool::collect_output).
 ///
-/// `Debug` shows how much it is, and none of it.
+/// `Debug` shows the length, not the content.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ToolOutput {
     bytes: Vec<u8>,
-    /// Never less than there are bytes.
+    /// Kept and dropped bytes together. Never less than the length of `bytes`.
     total: Option<u64>,
 }
 
 impl ToolOutput {
-    /// All that a tool wrote.
+    /// Output of which nothing was dropped.
     pub fn whole(bytes: impl Into<Vec<u8>>) -> ToolOutput {
         ToolOutput::cut(bytes, 0)
     }
 
-    /// The beginning of what a tool wrote, after which `dropped` bytes came.
+    /// Output that was cut: `bytes`, after which `dropped` further bytes came.
     pub fn cut(bytes: impl Into<Vec<u8>>, dropped: u64) -> ToolOutput {
         let bytes = bytes.into();
         let total = dropped.saturating_add(bytes.len() as u64);
         ToolOutput::of(bytes, Some(total))
     }
 
-    /// What is known of a stream whose total isn't.
+    /// Output of which it isn't known whether bytes were dropped.
     pub fn of_unknown_total(bytes: impl Into<Vec<u8>>) -> ToolOutput {
         ToolOutput::of(bytes.into(), None)
     }
@@ -275,28 +293,29 @@ impl ToolOutput {
         ToolOutput { bytes, total }
     }
 
-    /// The bytes that the guest kept. Without the extension `result/1` those of the text that it sent, in which U+FFFD
-    /// stands for what was no UTF-8.
+    /// The bytes that were kept. A guest without the extension `result/1` sends text, in which U+FFFD stands for each
+    /// sequence of bytes that was not UTF-8; then these are the bytes of that text.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The same, moved out.
+    /// The bytes that were kept, by value: see [`bytes`](Self::bytes).
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// The bytes as text. U+FFFD stands for each sequence of bytes that is not UTF-8.
+    /// The kept bytes as text. U+FFFD stands for each sequence of bytes that is not UTF-8.
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.bytes)
     }
 
-    /// How many bytes there were, kept and dropped. `None` from a guest without the extension `result/1`.
+    /// How many bytes the tool wrote, kept and dropped ones together. `None` from a guest without the extension
+    /// `result/1`.
     pub fn total(&self) -> Option<u64> {
         self.total
     }
 
-    /// Whether bytes were dropped. `None` where the total isn't known.
+    /// Whether bytes were dropped. `None` if the total isn't known.
     pub fn is_cut(&self) -> Option<bool> {
         self.total.map(|total| total > self.bytes.len() as u64)
     }
@@ -330,7 +349,7 @@ impl fmt::Debug for ToolOutput {
     }
 }
 
-/// An execution on the wire.
+/// The wire's shape of a [`ToolExecution`].
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "ToolExecution", deny_unknown_fields)]
 struct Wire<'a> {

@@ -1,8 +1,8 @@
-//! Fuzz target.
+//! The fuzz target of the sandbox: the parser of its configuration.
 
 use super::SandboxConfig;
 
-/// A configuration file. The error names a place in the text.
+/// Parses `bytes` as a configuration file. A configuration that is refused has an error with a message.
 pub(crate) fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;

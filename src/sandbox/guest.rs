@@ -1,5 +1,6 @@
-//! What is checked of a restored guest beside its count: that it is the snapshot's, and that it has renewed what
-//! all that are restored from one snapshot would share.
+//! [`GuestChecks`]: the checks of a restored guest beside its descriptor count. They show that the guest is the
+//! snapshot's (its nonce), and that it has renewed its random pool and its clock, which all guests of one snapshot
+//! would share otherwise.
 
 use std::time::Duration;
 
@@ -9,21 +10,24 @@ use super::{Check, Outcome, Source};
 use crate::guest::protocol::Extension;
 use crate::machine::{GuestReading, Reading};
 
-/// How far a guest's clock may be from the host's, where the round trip doesn't take longer.
+/// How far a guest's clock may be from the host's. A round trip that takes longer raises this limit to its own
+/// duration.
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(50);
 
-/// What comes of a guest that is older than an extension of the channel: one that holds no nonce, can't reseed its
-/// random pool or set its clock, or doesn't say what its clock shows.
+/// Whether a reset passes if the guest lacks an extension that resets use: the guest holds no nonce, can't reseed its
+/// random pool, can't set its clock, or doesn't say what its clock shows.
 ///
-/// A guest that has the extension and doesn't do what it says is no such guest: it has diverged, whatever this says.
+/// This concerns older guests only. A guest that announces an extension and doesn't do what it announces has diverged,
+/// whatever this setting is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OlderGuest {
-    /// It passes, and the report says what could not be done: its check is
+    /// The reset passes. In the report, the check of each missing extension is
     /// [`NotApplicable`](Outcome::NotApplicable).
     #[default]
     Accept,
-    /// It doesn't pass: its check is [`Disagreed`](Outcome::Disagreed), and the sandbox halts.
+    /// The reset doesn't pass: the check of a missing extension is [`Disagreed`](Outcome::Disagreed), and the sandbox
+    /// halts.
     Refuse,
 }
 
@@ -36,9 +40,9 @@ impl OlderGuest {
     }
 }
 
-/// The guest's word, with what is held against it.
+/// The reading of a guest, with what it is compared with.
 pub(super) struct GuestChecks<'a> {
-    /// The nonce that was imprinted when the snapshot was made, if it was.
+    /// The nonce that was put into the guest's memory when the snapshot was made. `None` if its guest can't hold one.
     pub(super) nonce: Option<&'a str>,
     pub(super) guest: &'a Reading<GuestReading>,
     pub(super) older: OlderGuest,
@@ -49,7 +53,7 @@ impl GuestChecks<'_> {
         [self.nonce(), self.randomness(), self.clock()]
     }
 
-    /// The nonce itself is a secret between host and guest, so the report doesn't show it.
+    /// Compares the nonces. They are a secret between host and guest, so the check doesn't show them.
     fn nonce(&self) -> Check {
         let found = self.guest.answered().map(|guest| {
             let hello = guest.hello.as_ref();
@@ -81,11 +85,12 @@ impl GuestChecks<'_> {
     fn randomness(&self) -> Check {
         let (outcome, found) = match self.guest.answered() {
             None => (Outcome::Silent, "no answer"),
-            Some(guest) if reseeded(guest) => (Outcome::Agreed, "it was"),
-            Some(guest) if knows(guest, Extension::Reseed) => {
-                (Outcome::Disagreed, "it was not, although the guest can")
-            }
-            Some(_) => (self.older.outcome(), "the guest can't"),
+            Some(guest) if reseeded(guest) => (Outcome::Agreed, "it was reseeded"),
+            Some(guest) if knows(guest, Extension::Reseed) => (
+                Outcome::Disagreed,
+                "it was not reseeded, although the guest announces that it can",
+            ),
+            Some(_) => (self.older.outcome(), "the guest can't reseed it"),
         };
         Check {
             source: Source::GuestRandomness,
@@ -95,12 +100,14 @@ impl GuestChecks<'_> {
         }
     }
 
-    /// The skew is known as a range: a clock counts as wrong when all of it is.
+    /// The skew is known as a range. The clock is wrong if even the least skew of that range is too large.
     fn clock(&self) -> Check {
         let older = |found: &str| (self.older.outcome(), found.to_owned());
         let (outcome, found) = match self.guest.answered() {
             None => (Outcome::Silent, "no answer".to_owned()),
-            Some(guest) if !knows(guest, Extension::Clock) => older("the guest can't set it"),
+            Some(guest) if !knows(guest, Extension::Clock) => {
+                older("the guest can't set its clock")
+            }
             Some(guest) => match guest.clock {
                 Some(skew) => {
                     let allowed = CLOCK_TOLERANCE.max(skew.uncertainty());
@@ -111,8 +118,13 @@ impl GuestChecks<'_> {
                     let (least, most) = (skew.at_least(), skew.at_most());
                     (outcome, format!("off by {least:.1?} to {most:.1?}"))
                 }
-                None if clock_set(guest) => older("it was set, and the guest doesn't say to what"),
-                None => (Outcome::Disagreed, "the guest could not set it".to_owned()),
+                None if clock_set(guest) => {
+                    older("the clock was set, and the guest doesn't say what it shows")
+                }
+                None => (
+                    Outcome::Disagreed,
+                    "the guest could not set its clock".to_owned(),
+                ),
             },
         };
         Check {
@@ -126,7 +138,7 @@ impl GuestChecks<'_> {
     }
 }
 
-/// Whether the guest lists the extension.
+/// Whether the guest announces the extension.
 fn knows(guest: &GuestReading, extension: Extension) -> bool {
     let hello = guest.hello.as_ref();
     hello.is_some_and(|hello| hello.supports(extension))

@@ -1,4 +1,5 @@
-//! A tool that was begun, until it is known how it ended: what that means for the sandbox's state, and for its subscribers.
+//! [`ToolInFlight`]: a tool from its start to its end. It changes the sandbox's state by how the tool ended, and
+//! reports start and end to the subscribers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +11,8 @@ use super::{
 };
 use crate::vsock;
 
-/// A tool in flight. One that is dropped before its end leaves a sandbox that needs a reset, and is told as ended.
+/// A tool that was begun. If it is dropped before [`conclude`](Self::conclude) or [`refuse`](Self::refuse), its caller
+/// is gone: the sandbox then needs a reset, and the end is reported with that reason.
 pub(super) struct ToolInFlight {
     status: Arc<Status>,
     /// The number of the channel on which it was begun.
@@ -22,11 +24,11 @@ pub(super) struct ToolInFlight {
     _call: Call,
 }
 
-/// What is told of a tool that has ended.
+/// The result of a tool that has ended, as [`Event::ToolEnded`] reports it.
 pub(super) trait Ended {
     fn outcome(&self) -> &ToolOutcome;
 
-    /// Of a run with streams.
+    /// The evidence of a run with streams; `None` of other tools.
     fn evidence(&self) -> Option<&StreamEvidence>;
 }
 
@@ -50,18 +52,18 @@ impl Ended for RunReport {
     }
 }
 
-/// What becomes of the sandbox after a tool.
+/// How a tool's end changes the sandbox's state.
 enum After {
-    /// No part of the tool runs any more.
+    /// The guest says that the tool has ended: the state stays as it is.
     Ended,
-    /// It was not sent to the guest.
+    /// The tool was not sent to the guest: the sandbox is ready again.
     Unsent,
-    /// What it did isn't known.
+    /// The tool may still run: the sandbox needs a reset.
     NeedsReset(ResetReason),
 }
 
 impl ToolInFlight {
-    /// Begins a tool, and tells of it.
+    /// Begins a tool and reports its start.
     pub(super) fn begin(
         status: &Arc<Status>,
         channel: u64,
@@ -84,28 +86,30 @@ impl ToolInFlight {
         }
     }
 
-    /// How long it has taken so far.
+    /// How long the tool has taken so far.
     pub(super) fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// No run of the tool came about, because of `error`; what its caller gets.
+    /// Concludes a tool whose run could not be opened because of `error`. Returns the error for the caller.
     pub(super) fn refuse(self, error: Error) -> Error {
         let refused: Result<RunReport, Error> = self.conclude(Err(error));
-        refused.expect_err("an error stays one")
+        refused.expect_err("`conclude` returns an error for an error")
     }
 
-    /// The tool has ended, or is not waited for any more: changes the state, tells of it, and returns what the caller gets.
+    /// Concludes a tool that has ended, or that is not waited for any more: changes the state, reports the end, and
+    /// returns the result for the caller.
     pub(super) fn conclude<T: Ended>(mut self, ended: Result<T, Error>) -> Result<T, Error> {
         self.is_concluded = true;
         let took = self.elapsed();
         let (after, ended) = match ended {
             Ok(ended) => (After::Ended, Ok(ended)),
             Err(Error::Channel(source)) => {
-                let (after, error) = self.judge(source);
+                let (after, error) = self.classify(source);
                 (after, Err(error))
             }
-            // The state was changed by the call that ended it.
+            // A reset, a shutdown or the VMM's end closed the channel and changed the state. This demand for a reset
+            // then concerns a channel that is not the present one, and does nothing.
             Err(error) => (After::NeedsReset(ResetReason::ChannelBroken), Err(error)),
         };
         match after {
@@ -117,8 +121,8 @@ impl ToolInFlight {
         ended
     }
 
-    /// What an error of its connection means.
-    fn judge(&self, source: vsock::Error) -> (After, Error) {
+    /// What an error of the channel or of the run's connection means for the state, and the error for the caller.
+    fn classify(&self, source: vsock::Error) -> (After, Error) {
         use vsock::Error as Failure;
 
         match source {
@@ -145,7 +149,8 @@ impl ToolInFlight {
                 After::Unsent,
                 Error::ToolRefused(ToolRefusal::NotSupported(source)),
             ),
-            // By the guest's word it runs nothing. With one tool a reset the sandbox takes no other all the same.
+            // The guest says that it runs nothing. The state stays as it is: with one tool between two resets, the
+            // sandbox already needs a reset, whether or not the guest tells the truth.
             Failure::TooManyStreams { .. } | Failure::Refused { .. } => {
                 (After::Ended, Error::Channel(source))
             }

@@ -1,21 +1,22 @@
-//! What is counted and timed, through the facade of the `metrics` crate: a program installs the recorder that it likes.
+//! The metrics of sandboxes and pools, through the facade of the `metrics` crate. A program that wants them installs a
+//! recorder of its choice; without one, nothing is recorded.
 //!
 //! | name | kind | labels | what |
 //! |---|---|---|---|
-//! | `chv_sandbox_resets_total` | counter | `strategy`, `vmm`, `verdict` | resets that were made, `verified`, `unverified` (scaffold mode) or `failed` |
+//! | `chv_sandbox_resets_total` | counter | `strategy`, `vmm`, `verdict` | resets: `verified`, `unverified` (scaffold mode) or `failed` |
 //! | `chv_sandbox_reset_seconds` | histogram | `strategy`, `vmm` | how long a reset took |
 //! | `chv_sandbox_reset_step_seconds` | histogram | `step` | how long each of its steps took |
-//! | `chv_sandbox_tools_total` | counter | `outcome` | tools that ended, by outcome, or by the code of the error |
+//! | `chv_sandbox_tools_total` | counter | `outcome` | tools that ended, by outcome or by the code of the error |
 //! | `chv_sandbox_tool_seconds` | histogram | - | how long a tool took |
-//! | `chv_sandbox_transfers_total` | counter | `direction`, `result` | transfers of files that ended, `push` or `pull`, `ok` or the code of the error |
+//! | `chv_sandbox_transfers_total` | counter | `direction`, `result` | ended transfers: `push` or `pull`, `ok` or the error's code |
 //! | `chv_sandbox_transfer_bytes_total` | counter | `direction` | bytes of files that were transferred |
 //! | `chv_sandbox_spares_total` | counter | `event` | spares that became `ready`, `failed`, `ended` or were `refused` |
 //! | `chv_sandbox_pool_sandboxes` | gauge | `state` | sandboxes of pools: `idle`, `acquired`, `in_progress` |
 //! | `chv_sandbox_pool_waiting` | gauge | - | callers that wait for a sandbox |
-//! | `chv_sandbox_pool_memory_bytes` | gauge | - | the most memory that golden snapshots and VMMs of the pool may take |
+//! | `chv_sandbox_pool_memory_bytes` | gauge | - | the most memory that the pool's golden snapshots and VMMs may take |
 //!
-//! The gauges are those of the pool that changed last: a program with several pools reads each one's
-//! [`status`](super::Pool::status).
+//! The gauges have no label for the pool and show the pool that changed last. A program with several pools reads the
+//! [`status`](super::Pool::status) of each.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use metrics::{counter, gauge, histogram};
 
 use super::{Event, FilesMoved, FsHash, PoolStatus, ResetOutcome};
 
-/// Counts what an event tells.
+/// Updates the metrics that an event concerns.
 pub(super) fn count(event: &Event) {
     match event {
         Event::Reset(outcome) => count_reset(outcome),
@@ -87,7 +88,7 @@ fn count_spare(event: &'static str) {
     counter!("chv_sandbox_spares_total", "event" => event).increment(1);
 }
 
-/// Shows where a pool stands.
+/// Sets the gauges to the status of a pool.
 pub(super) fn show_pool(status: &PoolStatus) {
     for (state, count) in [
         ("idle", status.idle),

@@ -1,25 +1,43 @@
-//! The sandbox as an agent sees it: boot, run a tool, revert and prove it, shut down.
+//! The sandbox as an agent uses it: boot, run tools, reset and verify, shut down.
+//!
+//! [`Sandbox`] is the interface. [`ChvSandbox`] implements it with a microVM on Cloud Hypervisor, [`StubSandbox`]
+//! without any VM for unit tests. A [`Pool`] keeps several `ChvSandbox`es of one golden snapshot ready. For programs
+//! without an async runtime see [`blocking`](crate::blocking).
 //!
 //! ```text
-//!               boot                      reset                      diverged, silent twice
-//!  NotBooted ---------> Booting ---> Ready -----> Resetting -----------------------> Halted
-//!      ^                   |         |  ^  ^        |  |  ^
-//!      |                   |         |  |  +--------+  |  | reset
-//!      |            failed |  a tool |  |    verified  |  |
-//!      |                   |         v  |       failed |  |
-//!      |                   |   NeedsReset --reset------|--+
-//!      |                   v                           v  |
-//!      |                 Failed <--- the VMM ended --- Failed
-//!      |                   |
-//!      +-------------------+-- shutdown, from every state, also Halted
+//!              boot                     a tool runs (tools_per_reset = one)
+//!  NotBooted ------> Booting ---> Ready ---------------------------------> NeedsReset
+//!                       |          ^  |                                      |
+//!                       |          |  | reset                                | reset
+//!                       |          |  v                                      |
+//!                       |        Resetting <---------------------------------+
+//!                       |          |     |
+//!                       | failed   |     | a source disagreed, or was silent twice
+//!                       v   failed |     v
+//!                     Failed <-----+   Halted
+//!
+//!  Ready, NeedsReset --- the VMM ended by itself ---> Failed
+//!  any state         --- shutdown ------------------> NotBooted
 //! ```
 //!
-//! A reset that failed may be tried again; after a divergence or a time-out the sandbox is *halted*: it takes
-//! nothing but `shutdown`.
+//! Which call is allowed in which [`SandboxState`], and the [`Error`] of the calls that are not:
 //!
-//! A [`ChvSandbox`] is driven by a task of its own, on the runtime of its first call. So a call that is dropped changes
-//! nothing: a boot or a reset that has begun goes on to its end, and [`shutdown`](Sandbox::shutdown) ends whatever is under
-//! way, from any task, whether or not the other call is polled.
+//! | state | `boot` | tools and `push` | `pull` | `reset` |
+//! |---|---|---|---|---|
+//! | `NotBooted` | boots | `NotReady` | `NotReady` | `NotReady` |
+//! | `Booting`, `Resetting` | waits its turn | `NotReady` | `NotReady` | waits its turn |
+//! | `Ready` | does nothing | allowed | allowed | resets |
+//! | `NeedsReset` | does nothing | `NeedsReset` | allowed after [`ResetReason::ToolRan`] | resets |
+//! | `Failed` | boots again | `NotReady` | `NotReady` | resets; `NotReady` if nothing is left to reset |
+//! | `Halted` | `Halted` | `Halted` | `Halted` | `Halted` |
+//!
+//! `shutdown` is allowed in every state, also while another call is under way. After it the sandbox may be booted
+//! again. In the state `Failed` there is nothing left to reset after a failed boot, and in scaffold mode after a failed
+//! reset that killed the VMM.
+//!
+//! One task drives a [`ChvSandbox`], on the tokio runtime of its first call. A caller that drops the future of a `boot`
+//! or a `reset` therefore doesn't interrupt it: the boot or reset goes on to its end. [`shutdown`](Sandbox::shutdown)
+//! interrupts whatever is under way, from any task, whether or not the interrupted call is polled.
 
 mod calls;
 mod chv;
@@ -88,60 +106,105 @@ pub use crate::archive::{
     EntryKind, FileCode, FileEntry, Totals, TransferLimits, TransferProgress,
 };
 
-/// A sandbox that runs untrusted tools and can prove that nothing of the last one is left.
+/// A sandbox that runs untrusted tools, and that a reset returns to its golden snapshot and verifies.
 ///
-/// Every method takes `&self`, so that a sandbox can be shared, and be shut down while something else is under
-/// way. Usable as `Box<dyn Sandbox>`.
+/// The usual cycle is [`boot`](Self::boot) once, then for each tool [`execute_tool`](Self::execute_tool) and
+/// [`reset`](Self::reset), or both in one call with [`run_once`](Self::run_once), and [`shutdown`](Self::shutdown) at
+/// the end. The [module](crate::sandbox) has a table of the calls that each state allows.
+///
+/// Every method takes `&self`, so tasks can share a sandbox, and one of them can shut it down while another one waits
+/// for a call. The trait is usable as `Box<dyn Sandbox>`.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use chv_sandbox::sandbox::{Reset, Sandbox, StubSandbox, ToolInvocation};
+/// use serde_json::json;
+///
+/// // The stub needs no KVM. See `ChvSandbox` for a sandbox that isolates.
+/// let sandbox: Box<dyn Sandbox> = Box::new(StubSandbox::default());
+/// sandbox.boot().await?;
+/// let done = sandbox.run_once(ToolInvocation::new("echo", json!({ "message": "hello" }))).await?;
+/// assert_eq!(done.execution.stdout.text(), "hello\n");
+/// // The stub verifies nothing. A sandbox with a golden snapshot returns `Reset::Verified`.
+/// assert!(matches!(done.reset, Reset::Scaffold(_)));
+/// sandbox.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Sandbox: Send + Sync {
-    /// Brings the VM up and opens the channel. Does nothing on a ready sandbox. If the returned future is dropped the boot
-    /// goes on; one that waits for another call to end is not begun then.
+    /// Starts the VM and opens the channel to its guest. Leaves the sandbox [`Ready`](SandboxState::Ready).
+    ///
+    /// Does nothing in the states [`Ready`](SandboxState::Ready) and [`NeedsReset`](SandboxState::NeedsReset). A
+    /// sandbox that has [failed](SandboxState::Failed) is booted again. If the returned future is dropped, a boot that
+    /// has begun goes on; a boot that still waits for another boot or reset to end is not begun.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAvailable`] where no sandbox can run, [`Error::BootFailed`] when this one didn't come up;
-    /// what had been started is cleaned up then. [`Error::Halted`] when it has halted, [`Error::ShutDown`].
+    /// - [`Error::NotAvailable`]: this host or this VMM can't run the sandbox.
+    /// - [`Error::BootFailed`]: the VM didn't start, or is not what the golden snapshot says. What had been started is
+    ///   removed.
+    /// - [`Error::Halted`]: the sandbox has halted.
+    /// - [`Error::ShutDown`]: a shutdown ended the boot.
     async fn boot(&self) -> Result<(), Error>;
 
-    /// Runs one tool in the guest. Whatever the guest answers is a result, not an error: its
-    /// [`outcome`](ToolExecution::outcome) says how the tool ended. If the returned future is dropped the tool may go on,
-    /// so the sandbox takes no other until it is reset.
+    /// Runs one tool in the guest, waits for its end, and returns its output. Legal in [`Ready`](SandboxState::Ready).
+    ///
+    /// Every answer of the guest is a result, not an error: a non-zero exit code, a tool that was killed at its
+    /// deadline, a tool that the guest doesn't have. The [`outcome`](ToolExecution::outcome) tells them apart. The
+    /// guest keeps at most 1 MiB of each output stream; [`start`](Self::start) has no such limit.
+    ///
+    /// With [`ToolsPerReset::One`], the default, the sandbox needs a reset afterwards. If the returned future is
+    /// dropped, the tool may still run, so the sandbox takes no other tool until it is reset.
     ///
     /// # Errors
     ///
-    /// - [`Error::NotReady`] and [`Error::Halted`]: the sandbox is in no state to run a tool.
-    /// - [`Error::NeedsReset`]: it takes no tool before a reset, for one because [one tool](ToolsPerReset::One) has run.
-    /// - [`Error::ToolRefused`]: the invocation can't be sent. Nothing ran, and the sandbox goes on.
-    /// - [`Error::ToolTimeout`]: no answer came within the invocation's deadline and the grace.
-    /// - [`Error::ResetInterrupted`] and [`Error::ShutDown`]: a reset or a shutdown ended the tool.
-    /// - [`Error::VmmEnded`] and [`Error::Channel`]: the VMM or the channel failed. What the tool did isn't known.
+    /// - [`Error::NotReady`] and [`Error::Halted`]: the sandbox's state doesn't allow a tool.
+    /// - [`Error::NeedsReset`]: the sandbox takes no tool before a reset, for example because
+    ///   [one tool](ToolsPerReset::One) has run.
+    /// - [`Error::ToolRefused`]: the invocation can't be sent. Nothing ran, and the sandbox stays ready.
+    /// - [`Error::ToolTimeout`]: no answer came within the invocation's deadline and
+    ///   [`tool_grace`](crate::limits::TimeLimits::tool_grace).
+    /// - [`Error::ResetInterrupted`] and [`Error::ShutDown`]: a reset or a shutdown ended the call.
+    /// - [`Error::VmmEnded`] and [`Error::Channel`]: the VMM or the channel failed. It isn't known what the tool did,
+    ///   unless the channel's error is [`DuplicateRequest`](crate::vsock::Error::DuplicateRequest): then nothing was
+    ///   sent.
     async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error>;
 
-    /// Starts one tool with streams, on a connection of its own. It counts as a tool as one that is
-    /// [executed](Self::execute_tool) does. Its output isn't limited to 1 MiB, and it may be given a standard input, an
-    /// environment and a directory as far as the image's tools file allows. A tool that the guest doesn't have or refuses is
-    /// started, too, and its [outcome](RunReport::outcome) says so. If the returned future is dropped the guest ends the tool,
-    /// and the sandbox takes no other until it is reset.
+    /// Starts one tool with streams, on a vsock connection of its own, and returns while it runs. Legal in
+    /// [`Ready`](SandboxState::Ready).
+    ///
+    /// Such a tool counts toward [`ToolsPerReset`] as an [executed](Self::execute_tool) one does. Its output isn't
+    /// limited to 1 MiB. It may be given a standard input, an environment and a directory, as far as the image's tools
+    /// file allows. If the guest doesn't have the tool or refuses it, `start` succeeds all the same, and the run's
+    /// [outcome](RunReport::outcome) says so. If the returned future is dropped, the guest ends the tool, and the
+    /// sandbox takes no other tool until it is reset.
     ///
     /// # Errors
     ///
-    /// - [`Error::NotReady`], [`Error::Halted`] and [`Error::NeedsReset`]: as with [`execute_tool`](Self::execute_tool).
-    /// - [`Error::ToolRefused`]: the invocation can't be sent, for one since the guest is older than streams. Nothing ran, and
-    ///   the sandbox goes on.
-    /// - [`Error::ResetInterrupted`], [`Error::ShutDown`] and [`Error::VmmEnded`]: a reset, a shutdown or the VMM's end came
-    ///   before the tool had begun.
-    /// - [`Error::Channel`]: the guest serves too many runs and transfers at once
-    ///   ([`TooManyStreams`](crate::vsock::Error::TooManyStreams)), or no connection came about.
+    /// - [`Error::NotReady`], [`Error::Halted`] and [`Error::NeedsReset`]: as with
+    ///   [`execute_tool`](Self::execute_tool).
+    /// - [`Error::ToolRefused`]: the invocation can't be sent, for example because the guest doesn't support streams.
+    ///   Nothing ran, and the sandbox stays ready.
+    /// - [`Error::ResetInterrupted`], [`Error::ShutDown`] and [`Error::VmmEnded`]: a reset, a shutdown or the VMM's end
+    ///   came before the tool had begun.
+    /// - [`Error::Channel`]: the guest already serves as many runs and transfers as it does at once
+    ///   ([`TooManyStreams`](crate::vsock::Error::TooManyStreams)), or the connection failed.
     async fn start(&self, invocation: ToolInvocation) -> Result<RunningTool, Error>;
 
-    /// Runs one tool and resets the sandbox, whatever became of the tool. The tool's output is given only together with the
-    /// reset that was verified (or, in scaffold mode, made). If the returned future is dropped, the tool may go on, and the
-    /// sandbox takes no other until it is reset.
+    /// Runs one tool as [`execute_tool`](Self::execute_tool) does, then resets the sandbox as [`reset`](Self::reset)
+    /// does.
+    ///
+    /// The sandbox is reset however the tool ended, unless the tool was never sent to the guest. The tool's output is
+    /// returned only with a reset that was verified (in scaffold mode: with a reset that was made). If the returned
+    /// future is dropped while the tool runs, the tool may still run, and the sandbox takes no other tool until it is
+    /// reset.
     ///
     /// # Errors
     ///
-    /// Those of [`reset`](Self::reset), in which case the tool's output is withheld; otherwise those of
-    /// [`execute_tool`](Self::execute_tool), after a reset unless the tool was not sent to the guest.
+    /// - The errors of [`reset`](Self::reset) if the reset failed, also when the tool succeeded: its output is dropped.
+    /// - Otherwise the errors of [`execute_tool`](Self::execute_tool).
     async fn run_once(&self, invocation: ToolInvocation) -> Result<RunOnce, Error> {
         let ran = self.execute_tool(invocation).await;
         if let Err(error) = &ran
@@ -154,25 +217,28 @@ pub trait Sandbox: Send + Sync {
         Ok(RunOnce { execution, reset })
     }
 
-    /// Brings the file or directory at `local`, with all that is in it, into the guest: to `path` in the guest's directory
-    /// for files, by its absolute path as tools see it or relative to that directory. There it belongs to the tools' user.
+    /// Copies the file or directory at `local`, with its whole content, into the guest at `path`. Legal in
+    /// [`Ready`](SandboxState::Ready), which the sandbox stays in.
     ///
-    /// `path` names what is created. Its directory has to be there, and nothing is replaced, but that a directory may take the
-    /// place of an empty one. Either everything is at `path` and on the guest's disk, or nothing is. Kept are bytes,
-    /// permissions, and times in whole seconds; what can't be transferred is [refused](crate::archive#what-is-refused), and no
-    /// symbolic link below `local` is followed.
+    /// `path` lies in the guest's directory for files (`/work` unless the image sets another one): either the absolute
+    /// path as tools see it, or a path relative to that directory. The copy belongs to the user that tools run as. The
+    /// parent directory of `path` has to exist. Nothing is replaced, except that a directory may replace an empty
+    /// directory. After success all files are at `path` and on the guest's disk; after an error none is. Content,
+    /// permissions, and times in whole seconds are kept. Entries that can't be transferred are
+    /// [refused](crate::archive#what-is-refused). No symbolic link below `local` is followed.
     ///
-    /// A push is no tool: with [one tool](ToolsPerReset::One) a reset, files come in, the tool runs, files go
-    /// [out](Self::pull). A sandbox that files were brought into stays ready. The next reset removes them. If the returned
-    /// future is dropped, the transfer ends, and nothing of it is left.
+    /// A push doesn't count as a tool. With [one tool](ToolsPerReset::One) between two resets, the usual order is:
+    /// push, run the tool, [pull](Self::pull), reset. The reset removes the pushed files. If the returned future is
+    /// dropped, the transfer ends, and nothing of it is left in the guest.
     ///
     /// # Errors
     ///
-    /// - [`Error::NotReady`], [`Error::NeedsReset`] and [`Error::Halted`]: the sandbox is in no state for it.
-    /// - [`Error::Files`]: the files can't be packed here or put there. The sandbox goes on.
-    /// - [`Error::ResetInterrupted`] and [`Error::ShutDown`]: a reset or a shutdown ended it.
-    /// - [`Error::VmmEnded`] and [`Error::Channel`]: the VMM or the connection failed, the guest is too old for files, or
-    ///   broke the protocol.
+    /// - [`Error::NotReady`], [`Error::NeedsReset`] and [`Error::Halted`]: the sandbox's state doesn't allow a push.
+    /// - [`Error::Files`]: the files can't be packed on this side or stored in the guest. The sandbox stays ready.
+    /// - [`Error::ResetInterrupted`] and [`Error::ShutDown`]: a reset or a shutdown ended the transfer.
+    /// - [`Error::VmmEnded`] and [`Error::Channel`]: the VMM or the connection failed, the guest doesn't support
+    ///   transfers of files ([`NotAnnounced`](crate::vsock::Error::NotAnnounced)), or the guest broke the protocol.
+    /// - [`Error::NoThread`]: no thread could be started to pack the files.
     async fn push(
         &self,
         local: &Path,
@@ -180,20 +246,22 @@ pub trait Sandbox: Send + Sync {
         options: &TransferOptions,
     ) -> Result<TransferReport, Error>;
 
-    /// Brings the file or directory at `path` in the guest's directory for files, with all that is in it, out to `local`. The
-    /// guest is not trusted: see [`archive`](crate::archive#what-is-refused) for what is refused, and for what is kept.
+    /// Copies the file or directory at `path` in the guest, with its whole content, to `local` on the host. Legal in
+    /// [`Ready`](SandboxState::Ready), and in [`NeedsReset`](SandboxState::NeedsReset) with the reason
+    /// [`ToolRan`](ResetReason::ToolRan): after the [one tool](ToolsPerReset::One), before the reset.
     ///
-    /// `local` names what is created, as with [`push`](Self::push): its directory has to be there, and nothing is replaced but
-    /// an empty directory by a directory. Until all of it is on the disk and its digest is what the guest says, it lies beside
-    /// `local`, under a name that begins with `.chv-`, where only this user can enter it. Only the end of this process leaves
-    /// such a name behind.
+    /// `path` is read as in [`push`](Self::push). The guest is not trusted: [`archive`](crate::archive#what-is-refused)
+    /// says which entries are refused, and what is kept of the others. The parent directory of `local` has to exist.
+    /// Nothing is replaced, except that a directory may replace an empty directory.
     ///
-    /// Allowed also after the [one tool](ToolsPerReset::One), before the reset. If the returned future is dropped, the transfer
-    /// ends, and nothing of it is left.
+    /// The files are first extracted beside `local`, into a directory whose name begins with `.chv-` and that only this
+    /// user can enter. They are renamed to `local` once all of them are on the disk and their digest is the one that
+    /// the guest says. Only a process that is killed during a pull leaves such a directory behind. If the returned
+    /// future is dropped, the transfer ends, and nothing of it is left.
     ///
     /// # Errors
     ///
-    /// As with [`push`](Self::push).
+    /// Those of [`push`](Self::push).
     async fn pull(
         &self,
         path: &str,
@@ -201,55 +269,68 @@ pub trait Sandbox: Send + Sync {
         options: &TransferOptions,
     ) -> Result<TransferReport, Error>;
 
-    /// Reverts the sandbox and verifies that it did. Ends what is in flight. If the returned future is dropped the reset goes
-    /// on; one that waits for another call to end is not begun then.
+    /// Returns the sandbox to its golden snapshot and verifies the result. Legal in [`Ready`](SandboxState::Ready),
+    /// [`NeedsReset`](SandboxState::NeedsReset) and, if the sandbox had booted, [`Failed`](SandboxState::Failed).
+    /// Leaves the sandbox [`Ready`](SandboxState::Ready).
+    ///
+    /// Tools and transfers that are under way end with [`Error::ResetInterrupted`]. With a golden snapshot the result
+    /// is [`Reset::Verified`]; in scaffold mode it is [`Reset::Scaffold`], and nothing was verified. If the returned
+    /// future is dropped, a reset that has begun goes on; a reset that still waits for another boot or reset to end is
+    /// not begun.
     ///
     /// # Errors
     ///
-    /// Never a pass in any of them:
+    /// After none of these errors is the sandbox clean:
     ///
-    /// - [`Error::ResetDivergence`]: a source disagrees with its baseline; [`Error::ResetTimeout`]: one stayed silent twice.
-    ///   The sandbox has halted.
-    /// - [`Error::ResetFailed`] and [`Error::ResetRefused`]: the revert was not made. The sandbox has failed.
-    /// - [`Error::NotAvailable`]: the VMM is of another release by now.
-    /// - [`Error::NotReady`]: it has not booted; [`Error::Halted`]: it halted before.
+    /// - [`Error::ResetDivergence`]: a source disagrees with its baseline. The sandbox has halted.
+    /// - [`Error::ResetTimeout`]: a source gave no answer, twice. The sandbox has halted.
+    /// - [`Error::ResetFailed`]: the VM could not be reverted. The sandbox has failed, and may be reset again.
+    /// - [`Error::ResetRefused`]: the golden snapshot can't be used any more. The sandbox has failed.
+    /// - [`Error::NotAvailable`]: the VMM's executable is of another release by now. The sandbox has failed.
+    /// - [`Error::NotReady`]: the sandbox has not booted, or its last boot failed.
+    /// - [`Error::Halted`]: the sandbox had halted before.
     /// - [`Error::ShutDown`]: a shutdown ended the reset.
     async fn reset(&self) -> Result<Reset, Error>;
 
-    /// Stops and releases everything, whatever is under way, which ends with [`Error::ShutDown`]. VMMs of ours are killed.
-    /// Idempotent, safe beside any other call and from any task; goes on to its end if the returned future is dropped.
-    /// Doesn't reset.
+    /// Stops the VM and releases everything. Legal in every state; leaves the sandbox
+    /// [`NotBooted`](SandboxState::NotBooted), so that it may be booted again.
+    ///
+    /// Other calls that are under way end with [`Error::ShutDown`]. VMMs that this process started are killed; the VM
+    /// in a VMM that another program runs is deleted. Nothing is reset or verified. `shutdown` is idempotent and may be
+    /// called from any task at any time. If the returned future is dropped, the shutdown goes on to its end.
     async fn shutdown(&self);
 
-    /// Where the sandbox stands.
+    /// The present state. Returns at once.
     fn state(&self) -> SandboxState;
 
-    /// What the sandbox is made of.
+    /// How this sandbox isolates its tools: which implementation of the trait it is.
     fn backend(&self) -> Backend;
 
-    /// What happens from now on, for the agent's audit. A receiver that falls behind by more than 256 events, or by
-    /// 8 MiB of what they hold, loses the oldest and is told how many.
+    /// A receiver of all events from now on, for the agent's audit log.
+    ///
+    /// A receiver that falls behind by more than 256 events, or by events that hold more than 8 MiB, loses the oldest
+    /// and is told how many it lost. (The [`StubSandbox`] keeps 64 events and 1 MiB.)
     fn subscribe(&self) -> broadcast::Receiver<Event>;
 }
 
-/// What a tool did, and the reset that followed it.
+/// The result of [`Sandbox::run_once`]: what a tool did, and the reset that followed it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RunOnce {
-    /// What the tool did.
+    /// How the tool ended, and its output.
     pub execution: ToolExecution,
-    /// The reset: [`Reset::Verified`], but in scaffold mode.
+    /// The reset: [`Reset::Scaffold`] in scaffold mode and of a stub, otherwise [`Reset::Verified`].
     pub reset: Reset,
 }
 
-/// What a sandbox is made of.
+/// Which implementation of [`Sandbox`] a sandbox is. It serialises in snake case: `chv`, `vf`, `stub`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Backend {
     /// A microVM on Cloud Hypervisor.
     Chv,
-    /// A microVM on Apple's Virtualization framework; other projects implement it.
+    /// A microVM on Apple's Virtualization framework. This crate has no implementation; other projects have one.
     Vf,
-    /// Nothing: for the development of an agent. It isolates nothing and verifies nothing.
+    /// No VM: [`StubSandbox`], for the development of an agent. It isolates nothing and verifies nothing.
     Stub,
 }

@@ -1,4 +1,4 @@
-//! The report of a reset: what was checked, against what, and what each step cost.
+//! [`ResetReport`]: the checks of a reset with their baselines, the proofs of its disks, and the duration of its steps.
 
 use std::fmt;
 
@@ -10,41 +10,42 @@ use crate::machine::{DiskProof, Step, Steps};
 use crate::vmm::{Identity, LayerReport};
 use crate::vsock::ClockSkew;
 
-/// How a reset went, in detail. Serialises as JSON with these names; further fields may come, none goes or changes its
-/// meaning.
+/// The details of a reset. It serialises as JSON with these names. Later versions may add fields; no field is removed
+/// or changes its meaning.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ResetReport {
     /// How the sandbox was reverted.
     pub strategy: StrategyUsed,
-    /// Which VMM serves now; `None` where there is none: the stub.
+    /// Which VMM serves after the reset. `None` for the stub, which has no VMM.
     pub vmm: Option<VmmUsed>,
-    /// How guests get the golden snapshot's memory, and what that rests on; `None` where no snapshot was restored.
+    /// How guests get the golden snapshot's memory, and why it can't have changed. `None` if no snapshot was restored.
     pub memory: Option<LoadedMemory>,
-    /// Which try this was, from 1. A second follows only on silence.
+    /// The number of the last attempt, from 1. A second attempt follows only if a source gave no answer in the first.
     pub attempt: u32,
-    /// Every check, the decisive ones first.
+    /// Every check. Those of the three sources whose baselines the agent's protocol has come first.
     pub checks: Vec<Check>,
     /// The proof of each disk.
     pub disks: Vec<DiskProof>,
-    /// The process that answered on the api-socket, where that was proved.
+    /// The process that answered on the api-socket, if its identity was proved.
     pub vmm_identity: Option<Identity>,
-    /// The layers of the boundary around the VMM that serves now, and what became of each. Empty for a VMM that another
-    /// program runs.
+    /// The layers of confinement around the VMM that serves after the reset, and whether each is in force. Empty for a
+    /// VMM that another program runs.
     pub layers: Vec<LayerReport>,
-    /// Each step with its time, in order.
+    /// Each step with its duration, in order.
     pub steps: Vec<Step>,
-    /// The whole, in microseconds.
+    /// The duration of the whole reset, in microseconds.
     pub micros: u64,
-    /// Whether the guest's random pool was reseeded. Restored guests share it otherwise.
+    /// Whether the guest's random pool was reseeded. Without that, all guests that are restored from one snapshot have
+    /// the same pool.
     pub reseeded: bool,
-    /// Whether the guest's clock was set. It shows the time of the snapshot otherwise.
+    /// Whether the guest's clock was set. Without that, it shows the time at which the snapshot was made.
     pub clock_set: bool,
-    /// How far the guest's clock is from the host's after that, as a range; `None` where the guest doesn't say.
+    /// How far the guest's clock is from the host's after the reset, as a range. `None` if the guest doesn't say.
     pub clock: Option<ClockSkew>,
 }
 
 impl ResetReport {
-    /// The report of a reset after which nothing is checked.
+    /// The report of a reset that verifies nothing.
     pub(super) fn unverified(strategy: StrategyUsed, vmm: Option<VmmUsed>, steps: &Steps) -> Self {
         ResetReport {
             strategy,
@@ -64,7 +65,7 @@ impl ResetReport {
     }
 }
 
-/// What [`verify`](super::verify::verify) needs beside the readings.
+/// What [`verify`](super::verify::verify) needs beside the readings and the manifest.
 #[derive(Debug)]
 pub(super) struct VerificationContext<'a> {
     pub(super) strategy: StrategyUsed,
@@ -72,7 +73,7 @@ pub(super) struct VerificationContext<'a> {
     pub(super) memory: &'a LoadedMemory,
     pub(super) layers: &'a [LayerReport],
     pub(super) attempt: u32,
-    /// What the configuration says of an old guest.
+    /// Whether a guest that lacks an extension passes.
     pub(super) older_guest: OlderGuest,
     pub(super) steps: &'a Steps,
 }
@@ -81,13 +82,13 @@ pub(super) struct VerificationContext<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StrategyUsed {
-    /// In another VMM.
+    /// The snapshot was restored in another VMM process.
     Fresh,
-    /// In the VMM that was there.
+    /// The snapshot was restored in the VMM process that served.
     InPlace,
-    /// Scaffold mode: booted again from the disks as they were given.
+    /// Scaffold mode: the kernel was booted again from the disks as they were given.
     ColdBoot,
-    /// There is nothing to revert: the stub.
+    /// Nothing was reverted: the stub has no VM.
     Nothing,
 }
 
@@ -95,13 +96,13 @@ pub enum StrategyUsed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VmmUsed {
-    /// A spare, which waited restored and paused.
+    /// A spare, whose VM waited restored and paused.
     Spare,
-    /// One in which no VM had been restored.
+    /// A VMM process in which no VM had run or been restored before.
     New,
-    /// The one that served before.
+    /// The VMM process that served before the reset.
     Reused,
-    /// One that another program runs.
+    /// A VMM that another program runs.
     Attached,
 }
 
@@ -136,57 +137,61 @@ impl fmt::Display for VmmUsed {
     }
 }
 
-/// One check of a reset.
+/// One check of a reset: a source that was read and compared with what is expected of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was asked.
+    /// What was read.
     pub source: Source,
-    /// How it came out.
+    /// The result of the comparison.
     pub outcome: Outcome,
-    /// What it should have said.
+    /// What the source should have said, for people.
     pub expected: String,
-    /// What it said, or why it said nothing.
+    /// What the source said, or why it gave no answer, for people.
     pub found: String,
 }
 
-/// What is asked after a reset. The first three are the sources whose baselines are the agent's protocol; the
-/// others guard them.
+/// What a reset checks. It serialises in snake case, such as `fs_hash`.
+///
+/// [`FsHash`](Source::FsHash), [`OpenFdCount`](Source::OpenFdCount) and [`VmmApiState`](Source::VmmApiState) are the
+/// sources whose baselines the agent's protocol has. The others show that these three can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// The SHA-256 of each disk.
+    /// The SHA-256 and the length of a disk. There is one such check for each disk.
     FsHash,
-    /// The guest's open descriptors.
+    /// The number of open descriptors of all guest processes, without sockets.
     OpenFdCount,
-    /// The VM's state.
+    /// The VM's state as the VMM's API says it.
     VmmApiState,
-    /// That the disk which was hashed is the disk which the VMM serves.
+    /// Whether the disk that was hashed is the file that the VMM has open. There is one such check for each disk.
     DiskIdentity,
-    /// That the guest is the one of the snapshot, by the secret in its memory.
+    /// Whether the guest is the one of the snapshot: whether it knows the nonce that the snapshot's memory holds.
     GuestNonce,
-    /// That the guest has reseeded its random pool, which it shares with the snapshot's other guests otherwise.
+    /// Whether the guest has reseeded its random pool. Without that, all guests of a snapshot have the same pool.
     GuestRandomness,
-    /// That the guest's clock is right, which shows the time of the snapshot otherwise.
+    /// Whether the guest's clock is right. Without being set, it shows the time at which the snapshot was made.
     GuestClock,
-    /// That the process which answers on the api-socket is the VMM that was started.
+    /// Whether the process that answers on the api-socket is the VMM that was started.
     VmmIdentity,
-    /// That the VM's memory is the golden snapshot's: the VMM has mapped it, or copied it from a file that could not change.
+    /// Whether the VM has the golden snapshot's memory: the VMM has mapped it, or copied it from a file that could not
+    /// change.
     GuestMemory,
 }
 
-/// How a check came out.
+/// The result of a check. It serialises in snake case, such as `vouched_for`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It said what it should.
+    /// The source was read and says what is expected.
     Agreed,
-    /// It was not read: the kernel's word stands that it is what was compared before.
+    /// The source was not read again. The kernel guarantees that it is unchanged since it was compared: by a read
+    /// lease, by fs-verity or by a seal.
     VouchedFor,
-    /// It said something else.
+    /// The source says something else. The sandbox halts.
     Disagreed,
-    /// It said nothing in time.
+    /// The source gave no answer in time. The reset is made once more; after a second silence the sandbox halts.
     Silent,
-    /// It couldn't be asked: on recordings there is no process, an old guest holds no nonce and can't set its clock.
-    /// Whether an old guest passes, [`OlderGuest`] decides.
+    /// The source could not be read: a VMM that another program runs has no process to look into, or an older guest
+    /// lacks the extension. [`OlderGuest`] decides whether such a guest passes.
     NotApplicable,
 }

@@ -1,4 +1,5 @@
-//! The result of a reset in the shape that the agent's protocol fixes.
+//! [`ResetState`]: the result of a reset in the shape that the agent's protocol fixes, and [`Reset`], which tells a
+//! verified reset from one of scaffold mode.
 
 use std::fmt;
 
@@ -9,49 +10,52 @@ use super::ResetReport;
 use crate::guest::protocol::{DivergenceAction, VmmApiState};
 use crate::overlay::Digest;
 
-/// What a reset found. Its fields and their order are the agent's protocol; everything beyond is in the
+/// The result of a reset. The agent's protocol fixes these fields and their order; all further details are in the
 /// [`ResetReport`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResetState {
     /// When the reset ended, in UTC.
     pub reset_at: Timestamp,
-    /// The baseline of the file system: the digest of the overlay in the golden snapshot.
+    /// The baseline of the file system: the golden snapshot's digest of the overlay. [`FsHash::NotConfigured`] in
+    /// scaffold mode.
     pub golden_hash: FsHash,
-    /// Whether every source agreed with its baseline.
+    /// Whether every source agreed with its baseline. Always true in scaffold mode, where nothing is verified: see
+    /// [`Reset`].
     pub verification_passed: bool,
-    /// What each source said.
+    /// The reading of each source, and its baseline.
     pub verification_details: VerificationDetails,
 }
 
-/// What each of the three sources said, beside what it should have said.
+/// The readings of the three sources (disk, guest, VMM), each with its baseline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VerificationDetails {
-    /// The digest of the disk: of the overlay, or of the disk that disagreed.
+    /// The digest of a disk: of the first disk that disagrees with its baseline; if all agree, of the overlay, or of
+    /// the root disk if there is no overlay.
     pub fs_hash: FsHash,
     /// The baseline of that disk.
     pub fs_hash_baseline: FsHash,
-    /// Whether they are the same.
+    /// Whether the disk has the digest and the length of its baseline.
     pub fs_hash_match: bool,
-    /// The guest's open descriptors, without sockets; 0 when the guest was silent.
+    /// The number of open descriptors of all guest processes, without sockets. 0 if the guest gave no answer.
     pub open_fd_count: u64,
-    /// Their baseline.
+    /// The baseline of that number.
     pub open_fd_count_baseline: u64,
-    /// The VM's state; `error` when the VMM was silent.
+    /// The VM's state as the VMM's API says it. `error` if the VMM gave no answer.
     pub vmm_api_state: VmmApiState,
-    /// What it should be.
+    /// The baseline of that state.
     pub expected_vmm_api_state: VmmApiState,
-    /// What follows.
+    /// `none` if the verification passed, otherwise `halt`.
     pub divergence_action: DivergenceAction,
 }
 
-/// The digest of a disk, or the marker of scaffold mode, in which there are none.
+/// The digest of a disk, or the marker of scaffold mode, which has no digests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FsHash {
-    /// `sha256:` and 64 hexadecimal digits.
+    /// As text `sha256:` and 64 hexadecimal digits.
     Digest(Digest),
-    /// `sha256:not-configured`.
+    /// As text `sha256:not-configured`.
     NotConfigured,
 }
 
@@ -85,7 +89,7 @@ impl<'de> Deserialize<'de> for FsHash {
     }
 }
 
-/// A reset that didn't fail. Which of the two it was can't be overlooked.
+/// A reset that was made. The two variants keep a caller from taking a reset of scaffold mode for a verified one.
 #[derive(Clone, Debug)]
 pub enum Reset {
     /// All three sources agreed with their baselines.
@@ -94,17 +98,18 @@ pub enum Reset {
     Scaffold(ResetOutcome),
 }
 
-/// What a reset found, with how it went.
+/// The result of a reset: its state in the protocol's shape, and a report of everything else.
 #[derive(Clone, Debug)]
 pub struct ResetOutcome {
-    /// In the shape of the agent's protocol.
+    /// The result in the shape of the agent's protocol.
     pub state: ResetState,
-    /// Everything else.
+    /// Each check, disk and step of the reset.
     pub report: ResetReport,
 }
 
 impl ResetOutcome {
-    /// The result of a reset without baselines: markers instead of digests, nothing counted, the live state.
+    /// The result of a reset without baselines: [`FsHash::NotConfigured`] for the digests, 0 for the counts, and the
+    /// VM's live state.
     pub(super) fn unverified(live: VmmApiState, report: ResetReport) -> Self {
         let state = ResetState {
             reset_at: Timestamp::now(),
@@ -126,14 +131,14 @@ impl ResetOutcome {
 }
 
 impl Reset {
-    /// What was found, verified or not.
+    /// The outcome of either variant.
     pub fn outcome(&self) -> &ResetOutcome {
         match self {
             Reset::Verified(outcome) | Reset::Scaffold(outcome) => outcome,
         }
     }
 
-    /// Whether it was verified.
+    /// Whether this is [`Reset::Verified`].
     pub fn is_verified(&self) -> bool {
         matches!(self, Reset::Verified(_))
     }
@@ -144,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shape_is_the_protocols() {
+    fn the_json_has_the_shape_of_the_protocol() {
         let digest = FsHash::Digest(Digest::OF_NOTHING);
         let state = ResetState {
             reset_at: "2026-01-02T03:04:05.6Z".parse().unwrap(),

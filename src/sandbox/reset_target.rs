@@ -1,4 +1,5 @@
-//! What a sandbox returns to: a loaded golden snapshot, and how machines are reverted to it.
+//! [`ResetTarget`]: what a sandbox is reset to. It is a loaded golden snapshot with the options to revert machines to
+//! it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,21 +16,22 @@ use crate::machine::{
 use crate::offload::blocking;
 use crate::overlay::RecordedBytes;
 
-/// The oldest release whose API is known to this crate.
+/// The oldest release of Cloud Hypervisor that sandboxes run on: v44.0. A boot refuses an older one with
+/// [`Unavailable::TooOld`].
 pub const OLDEST_RELEASE: Release = Release::new(44, 0);
 
-/// A loaded golden snapshot, with what is kept of it from reset to reset.
+/// A loaded golden snapshot, and the settings to start machines and revert them to it.
 pub(super) struct ResetTarget {
     golden: Arc<LoadedGolden>,
     machine: MachineConfig,
     options: RevertOptions,
     any_cpu: bool,
     pub(super) older_guest: OlderGuest,
-    /// The guest writes to a disk without being asked anything.
+    /// Whether the guest was seen to write to a disk by itself. Such a guest isn't prewarmed.
     writes_idly: AtomicBool,
 }
 
-/// Why a VM couldn't be reverted.
+/// Why a VM could not be reverted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("the golden snapshot cannot be used")]
@@ -57,7 +59,7 @@ impl From<Failure> for Error {
 }
 
 impl ResetTarget {
-    /// Machines from `source` are reverted to `golden` as `origin` says, within `limits`.
+    /// A target that reverts machines from `source` to `golden`, with the settings of `origin` and within `limits`.
     pub(super) fn new(
         golden: Arc<LoadedGolden>,
         origin: &GoldenOrigin,
@@ -93,9 +95,9 @@ impl ResetTarget {
         self.golden.memory()
     }
 
-    /// Starts a VMM, and compares it and this host with those that made the golden snapshot. Each process is compared: the
-    /// file that has the VMM's name may be another one by now. A VMM that another program runs is only asked for its
-    /// release: it may be a player of recordings.
+    /// Starts a VMM, and compares its release, its executable and this host with those that made the golden snapshot.
+    /// Every process is compared, because the executable may have been replaced since the last one started. Of a VMM
+    /// that another program runs, which may be a player of recordings, only the release is compared.
     pub(super) async fn start(&self) -> Result<Machine, Failure> {
         let machine = Machine::start(self.machine.clone()).await?;
         let release = check_release(&machine, Some(self.golden())).await?;
@@ -113,8 +115,9 @@ impl ResetTarget {
         Ok(machine)
     }
 
-    /// Makes sure that the manifest, the disks and the memory are what they were, before a VM that runs is touched. A disk
-    /// that isn't is for the verification to find, which halts the sandbox, with the evidence: `None` then.
+    /// Checks that the manifest, the disks and the memory are unchanged, before a running VM is touched. Returns the
+    /// hold of the disks. If a disk has changed, returns `None` and lets the revert go on: its verification finds the
+    /// disk, halts the sandbox and keeps evidence.
     pub(super) async fn ensure(&self) -> Result<Option<HeldDisks>, Failure> {
         match self.options.snapshot.memory().ensure().await {
             Err(machine::Error::Memory(error)) => {
@@ -130,7 +133,7 @@ impl ResetTarget {
         }
     }
 
-    /// Restores the snapshot in `machine`, paused, and proves its memory and its disks.
+    /// Restores the snapshot in `machine`, leaves the VM paused, and proves its memory and its disks.
     pub(super) async fn stage(
         &self,
         machine: &mut Machine,
@@ -138,7 +141,8 @@ impl ResetTarget {
     ) -> Result<Staged, machine::Error> {
         let before = self.options_now();
         let staged = machine.stage(&before, steps).await?;
-        // A disk that was held before the VMM opened it has to be held still.
+        // A disk that was held before the VMM opened it has to be held by the same hold now. Otherwise its proof is
+        // made again.
         let after = self.options_now();
         match after.disks == before.disks {
             true => Ok(staged),
@@ -146,8 +150,9 @@ impl ResetTarget {
         }
     }
 
-    /// Lets the guest of a staged VM answer once before it waits, so that its next answers are quick. One that writes to a
-    /// disk meanwhile is staged anew and waits as it was restored, and so does every later one.
+    /// Lets the guest of a staged VM answer once before it waits, so that its next answers are quick. If the guest
+    /// writes to a disk meanwhile, the VM is staged anew and waits without a prewarm, as does every later VM of this
+    /// target.
     pub(super) async fn prewarm(
         &self,
         machine: &mut Machine,
@@ -158,7 +163,7 @@ impl ResetTarget {
         }
         match machine.prewarm(staged, &self.options_now()).await {
             Err(error @ machine::Error::GuestWrites { .. }) => {
-                tracing::warn!(error = %Causes(&error), "spares wait without having answered once");
+                tracing::warn!(error = %Causes(&error), "spares are not prewarmed from now on");
                 self.writes_idly.store(true, Ordering::Relaxed);
                 self.stage(machine, &mut Steps::start()).await
             }
@@ -166,7 +171,7 @@ impl ResetTarget {
         }
     }
 
-    /// Proves again a staged VM that has waited.
+    /// Proves a staged VM once more after it has waited.
     pub(super) async fn recheck(
         &self,
         machine: &mut Machine,
@@ -176,12 +181,12 @@ impl ResetTarget {
         machine.recheck(staged, &self.options_now(), steps).await
     }
 
-    /// Waits until a disk that a VM goes on to read isn't held any more as it was.
+    /// Waits until one of the disks of `disks`, which a VM still reads, isn't held any more.
     pub(super) async fn lost(self: Arc<Self>, disks: HeldDisks) {
         self.golden.lost(&disks).await;
     }
 
-    /// The options with what is held of the disks at this moment.
+    /// The revert options, with the disks that are held at this moment.
     fn options_now(&self) -> RevertOptions {
         let disks = self.golden().manifest().disks.iter();
         let recorded = disks.map(|disk| RecordedDisk {
@@ -203,7 +208,7 @@ impl ResetTarget {
     }
 }
 
-/// The release of a machine's VMM, if this crate knows it and it is the one that made `golden`.
+/// The release of a machine's VMM. Refuses a release older than [`OLDEST_RELEASE`], and one that didn't make `golden`.
 pub(super) async fn check_release(
     machine: &Machine,
     golden: Option<&Golden>,

@@ -1,12 +1,12 @@
-//! The span of a reset: `reset`, with the strategy, the VMM, the verdict and the attempt that it came to. The steps are events in
-//! it, each with its name and its time.
+//! The tracing span `reset`. Its fields are the strategy, the VMM, the verdict and the number of the last attempt. Each
+//! step of the reset is an event inside the span, with the step's name and duration.
 
 use tracing::Span;
 use tracing::field::{Empty, display};
 
 use super::{Error, Reset};
 
-/// A span around a reset that begins now.
+/// The span of a reset that begins now. Its fields are empty until [`record`].
 pub(super) fn reset() -> Span {
     tracing::info_span!(
         "reset",
@@ -17,7 +17,7 @@ pub(super) fn reset() -> Span {
     )
 }
 
-/// Puts on the span what the reset came to.
+/// Fills the fields of the span from the result of the reset.
 pub(super) fn record(span: &Span, result: &Result<Reset, Error>) {
     span.record("verdict", verdict(result));
     let outcome = match result {

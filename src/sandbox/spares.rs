@@ -1,16 +1,16 @@
-//! Spares: machines that wait for the next reset.
+//! [`Spares`]: machines that are prepared in the background and wait for the next reset.
 //!
 //! ```text
-//!       start at once or in a lull  in a lull                     in a lull
-//!   nothing ----------> started, empty ----> restored and paused ----> prewarmed and paused: a spare
+//!            start                stage                    prewarm
+//!   nothing ------> started, empty ----> restored and paused ----> prewarmed and paused: a spare
 //!                          |                     |                        |
 //!                          +------ take ---------+--------- take ---------+---> proved again, in service
 //! ```
 //!
-//! One task makes them, one step at a time. A reset takes a spare if one waits, else the machine that is in the making,
-//! after the step that is under way; with no spares configured that is a VMM that was started ahead and is empty. The
-//! first step begins as soon as there is too little ([`Calls::start`](super::calls::Calls::start)), the others when no call
-//! is under way ([`Calls::lull`](super::calls::Calls::lull)).
+//! One background task prepares them, one step at a time. A reset takes a spare if one waits, otherwise the machine
+//! that is being prepared, after the step that is under way. If no spares are configured, that is an empty VMM that was
+//! started ahead. The step `start` begins as soon as a machine is missing ([`Calls::start`]), the others in a pause
+//! between calls ([`Calls::lull`]).
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -33,40 +33,40 @@ use crate::machine::{Machine, Staged, Steps};
 use crate::offload;
 use crate::vmm::Ended;
 
-/// How long the task rests after its first failure; twice as long after each further one.
+/// How long the task pauses after its first failure. Each further failure doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest of those rests.
+/// The longest pause after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long a start is waited for that is no longer wanted. A VMM that takes longer hangs, and is killed.
+/// How long to wait for the end of a start that is no longer needed. A VMM that takes longer hangs and is killed.
 const START_LIMIT: Duration = Duration::from_secs(2);
 
 type Pinned<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A machine for the VM that is to come.
+/// A machine for the next reset.
 pub(super) struct Next {
     pub(super) machine: Machine,
-    /// The VM that waits in it; `None` in an empty one.
+    /// The machine's restored and paused VM. `None` if the machine is empty.
     pub(super) staged: Option<Staged>,
     ended: Pinned<Ended>,
 }
 
-/// The spares of a golden snapshot with the task that makes them. Dropped, it ends all of them.
+/// The spares of a golden snapshot, with the task that prepares them. Dropping it ends the task and kills all spares.
 pub(super) struct Spares {
     requests: mpsc::UnboundedSender<Request>,
     task: AbortHandle,
 }
 
 enum Request {
-    /// Keeps none from now on, but a VMM that was started ahead.
+    /// Keep no spare from now on, only an empty VMM that is started ahead.
     Retire,
     Take(oneshot::Sender<Result<Option<Next>, Failure>>),
     Stop(oneshot::Sender<()>),
 }
 
 impl Spares {
-    /// Begins to make so many spares, and goes on until [`stop`](Self::stop).
+    /// Starts the task. It keeps `capacity` spares until [`retire`](Self::retire) or [`stop`](Self::stop).
     pub(super) fn start(
         target: Arc<ResetTarget>,
         capacity: usize,
@@ -93,11 +93,12 @@ impl Spares {
         }
     }
 
-    /// The spare that waits longest, or else the next machine, staged or empty. `None` where other resets wait for that: then
-    /// the caller starts one itself, at the same time as they.
+    /// Takes the spare that has waited longest, or if there is none, the machine that is being prepared, staged or
+    /// empty. Returns `None` if another reset already waits for that machine. The caller then starts a machine itself,
+    /// so that both resets go on at the same time.
     pub(super) async fn take(&self) -> Result<Option<Next>, Failure> {
         let (reply, taken) = oneshot::channel();
-        // The task ends with this, or with the runtime.
+        // The task ends only when this is dropped, or with the runtime. In the latter case this call never returns.
         let _ = self.requests.send(Request::Take(reply));
         match taken.await {
             Ok(taken) => taken,
@@ -105,17 +106,17 @@ impl Spares {
         }
     }
 
-    /// Kills the spares, and makes no more: resets to this target go on in VMMs that are empty.
+    /// Kills the spares and prepares no further ones. Later resets to this target use empty VMMs.
     pub(super) fn retire(&self) {
-        // A task that is gone has none.
+        // If the task is gone, there are no spares to kill.
         let _ = self.requests.send(Request::Retire);
     }
 
-    /// Makes no more, and kills those that there are. May be called again where an earlier call was dropped.
+    /// Kills the spares and ends the task. May be called again if the future of an earlier call was dropped.
     pub(super) async fn stop(&self) {
         let (reply, stopped) = oneshot::channel();
         let _ = self.requests.send(Request::Stop(reply));
-        // An error says that the task is gone already.
+        // It fails if the task has ended already.
         let _ = stopped.await;
     }
 }
@@ -126,7 +127,7 @@ impl Drop for Spares {
     }
 }
 
-/// What is done to the machine that is in the making.
+/// A step in the preparation of a machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Making {
     Start,
@@ -134,32 +135,33 @@ enum Making {
     Prewarm,
 }
 
-/// The task.
+/// The state of the background task.
 struct Refill {
     target: Arc<ResetTarget>,
-    /// How many spares there are to be.
+    /// How many spares to keep ready. With 0, one empty machine is kept.
     capacity: usize,
     events: Arc<Events>,
     calls: Calls,
-    /// The longest there first.
+    /// The spares, the one that has waited longest first.
     ready: VecDeque<Next>,
-    /// Between two steps.
+    /// The machine that is being prepared, between two steps.
     making: Option<Next>,
+    /// The step that is under way. It owns the machine meanwhile.
     step: Option<(Making, Pinned<Result<Next, Failure>>)>,
-    /// Spares that are killed.
+    /// Tasks that kill retired spares.
     ending: JoinSet<()>,
-    /// Resets that wait for the step to end.
+    /// Resets that wait for the end of the step.
     waiting: VecDeque<oneshot::Sender<Result<Option<Next>, Failure>>>,
-    /// After a failure.
+    /// The end of the pause after a failure.
     resting_until: Option<Instant>,
-    /// How long the task rests after the next failure.
+    /// The length of the next pause.
     pause: Duration,
 }
 
 impl Refill {
     async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
         loop {
-            // A reset that waits doesn't wait for a pause.
+            // A reset doesn't wait for the end of a pause: its machine is started at once.
             if !self.waiting.is_empty() && self.step.is_none() {
                 self.begin(Making::Start);
             }
@@ -182,7 +184,7 @@ impl Refill {
                     Some(Request::Retire) => self.retire(),
                     Some(Request::Stop(stopped)) => {
                         self.stop().await;
-                        // The caller may be gone.
+                        // It fails if the caller is gone, who then needs no answer.
                         let _ = stopped.send(());
                         return;
                     }
@@ -201,7 +203,7 @@ impl Refill {
         }
     }
 
-    /// Whether there is less than there should be: a spare, or a machine that was started ahead.
+    /// Whether a spare is missing, or with a capacity of 0 the machine that is started ahead.
     fn lacks(&self) -> bool {
         match self.capacity {
             0 => self.making.is_none(),
@@ -229,21 +231,24 @@ impl Refill {
         self.step = Some((step, work));
     }
 
+    /// Answers a reset with a spare or with the machine between two steps, or lets it wait for the end of the step.
     fn hand_over(&mut self, reply: oneshot::Sender<Result<Option<Next>, Failure>>) {
         self.waiting.retain(|reply| !reply.is_closed());
         match self.ready.pop_front().or_else(|| self.making.take()) {
-            // A reset that was given up takes nothing.
+            // If the reset was dropped meanwhile, the machine is kept as the one that is being prepared.
             Some(next) => {
                 if let Err(Ok(next)) = reply.send(Ok(Some(next))) {
                     self.making = next;
                 }
             }
             None if self.waiting.is_empty() => self.waiting.push_back(reply),
-            // The caller may be gone.
+            // It fails if the caller is gone, who then needs no answer.
             None => drop(reply.send(Ok(None))),
         }
     }
 
+    /// Takes the result of a step: gives the machine to a reset that waits, or keeps it for the next step or as a
+    /// spare.
     fn made(&mut self, step: Making, made: Result<Next, Failure>) {
         let asked = std::iter::from_fn(|| self.waiting.pop_front()).find(|it| !it.is_closed());
         match (made, asked) {
@@ -261,7 +266,7 @@ impl Refill {
             (Ok(next), None) => self.making = Some(next),
             (Err(failure), Some(reply)) if step == Making::Start => {
                 self.rest();
-                // A caller that is gone needs no answer.
+                // It fails if the caller is gone, who then needs no answer.
                 let _ = reply.send(Err(failure));
             }
             (Err(failure), asked) => {
@@ -273,7 +278,7 @@ impl Refill {
         }
     }
 
-    /// Begins nothing for a while, unless a reset waits for it.
+    /// Begins a pause, in which only a reset that waits has a machine started. Returns the length of the pause.
     fn rest(&mut self) -> Duration {
         let pause = self.pause;
         self.pause = (pause * 2).min(LONGEST_PAUSE);
@@ -281,6 +286,7 @@ impl Refill {
         pause
     }
 
+    /// Drops the spare whose VMM has ended.
     fn remove(&mut self, ended: Ended) {
         let is_it =
             |next: &Next| next.machine.vmm().process().map(|it| it.pid()) == Some(ended.pid);
@@ -319,7 +325,7 @@ impl Next {
         }
     }
 
-    /// Stages an empty machine, prewarms a staged one.
+    /// Makes the next step: stages an empty machine, or prewarms a staged one.
     async fn forward(mut self, target: Arc<ResetTarget>) -> Result<Next, Failure> {
         let machine = &mut self.machine;
         let staged = match self.staged.take() {
@@ -333,14 +339,15 @@ impl Next {
         Ok(self)
     }
 
-    /// Ends what is being started: a process can't be stopped before it is there.
+    /// Waits for the end of a start that is no longer needed, then kills the machine: a process can only be killed once
+    /// it is there.
     pub(super) async fn end_start(start: impl Future<Output = Result<Next, Failure>>) {
         if let Ok(Ok(next)) = timeout(START_LIMIT, start).await {
             next.end().await;
         }
     }
 
-    /// Kills the VMM and removes what it left.
+    /// Kills the VMM and removes its files.
     pub(super) async fn end(mut self) {
         if let Err(error) = self.machine.kill().await {
             tracing::error!(error = %Causes(&error), "a VMM that is no longer needed could not be killed");
@@ -349,7 +356,7 @@ impl Next {
     }
 }
 
-/// Waits for the end of a step; for ever where there is none.
+/// Waits for the end of the step. Never resolves if no step is under way.
 async fn end_of(
     step: &mut Option<(Making, Pinned<Result<Next, Failure>>)>,
 ) -> (Making, Result<Next, Failure>) {
@@ -359,7 +366,7 @@ async fn end_of(
     }
 }
 
-/// Waits until the VMM of one of these has ended.
+/// Waits until the VMM of one of these machines has ended. Never resolves if there are none.
 async fn first_end<'a>(machines: impl Iterator<Item = &'a mut Next>) -> Ended {
     let mut ends: Vec<_> = machines.map(|next| &mut next.ended).collect();
     poll_fn(|context| {

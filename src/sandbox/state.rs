@@ -1,4 +1,4 @@
-//! Where a sandbox stands.
+//! The states of a sandbox: [`SandboxState`] in Rust, [`WireState`] in the agent's protocol.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,76 +7,79 @@ use serde::{Serialize, Serializer};
 
 use super::{Error, FailedReset};
 
-/// Where a sandbox stands, with what belongs to it. See the diagram of the [module](super).
+/// The state of a sandbox, with the reason for it where there is one.
 ///
-/// Serialised and shown as text it is its [state on the wire](Self::wire).
+/// The [module](super) has a diagram of the states and a table of the calls that each one allows. `Display` and
+/// `Serialize` show only the [state on the wire](Self::wire).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SandboxState {
-    /// No VM runs.
+    /// No VM runs: before the first boot, and after a shutdown.
     NotBooted,
-    /// It is coming up.
+    /// A boot is under way.
     Booting,
-    /// It is up, its last reset was verified, and it takes tools.
+    /// The VM runs and the sandbox takes tools. Its boot or its last reset was verified, except in scaffold mode.
     Ready,
-    /// It is up, and takes no tool until it is reset.
+    /// The VM runs, and the sandbox takes no tool until it is reset.
     NeedsReset {
-        /// Why.
+        /// What made the reset necessary.
         reason: ResetReason,
     },
-    /// It is being reverted.
+    /// A reset is under way.
     Resetting,
-    /// A boot or a reset failed, or the VMM ended by itself. It takes no tool. It may be booted, or reset if it had booted.
+    /// A boot or a reset failed, or the VMM ended by itself. The sandbox takes no tool. It may be booted again, or
+    /// reset if it had booted.
     Failed {
-        /// Why.
+        /// The error of the boot or the reset, or [`Error::VmmEnded`].
         error: Error,
     },
-    /// A reset was not verified. It takes nothing but a shutdown.
+    /// A reset was made and not verified. The sandbox takes no call but a shutdown.
     Halted {
-        /// What the reset found.
+        /// What the reset found, and where its evidence is kept.
         failed: Arc<FailedReset>,
     },
 }
 
-/// The states of the agent's protocol.
+/// The states of the agent's protocol, coarser than [`SandboxState`]. They serialise in snake case, such as
+/// `not_booted`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WireState {
-    /// No VM runs.
+    /// [`SandboxState::NotBooted`].
     NotBooted,
-    /// It is coming up.
+    /// [`SandboxState::Booting`].
     Booting,
-    /// It is up: [`SandboxState::Ready`] and [`SandboxState::NeedsReset`].
+    /// [`SandboxState::Ready`] and [`SandboxState::NeedsReset`].
     Ready,
-    /// It is being reverted.
+    /// [`SandboxState::Resetting`].
     Resetting,
     /// [`SandboxState::Failed`] and [`SandboxState::Halted`].
     Failed,
 }
 
-/// Why a sandbox takes no tool until it is reset.
+/// Why a sandbox takes no tool until it is reset. It serialises in snake case, such as `tool_ran`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ResetReason {
-    /// A tool was sent to the guest, and one is all that it runs before a reset
-    /// ([`ToolsPerReset::One`](super::ToolsPerReset)).
+    /// A tool was sent to the guest, and the sandbox is configured to run one tool between two resets
+    /// ([`ToolsPerReset::One`](super::ToolsPerReset::One)).
     ToolRan,
-    /// A tool gave no answer in time, or none to its cancellation, so it may still run.
+    /// The guest didn't answer a tool, or the cancellation of a tool, in time. The tool may still run.
     ToolTimedOut,
-    /// The channel to the guest broke, or the connection of a run with streams, of which it isn't known then whether its tool
-    /// still runs.
+    /// The channel to the guest broke, or the connection of a run with streams did. The tool may still run.
     ChannelBroken,
-    /// The evidence of a tool was not consistent.
+    /// The evidence chain of a tool doesn't match the output that came.
     EvidenceRejected,
-    /// The caller of a tool went away before it had ended, so it may still run.
+    /// The caller of a tool dropped its future or its [`RunningTool`](super::RunningTool) before the tool had ended.
+    /// The tool may still run.
     CallerGone,
-    /// A file of the golden snapshot that the VM goes on to read was opened for writing or replaced.
+    /// A disk of the golden snapshot that the VM still reads was opened for writing, changed or replaced on the host.
     GoldenTouched,
 }
 
 impl SandboxState {
-    /// The state in the agent's protocol.
+    /// The state as the agent's protocol names it.
     pub fn wire(&self) -> WireState {
         match self {
             SandboxState::NotBooted => WireState::NotBooted,
@@ -87,7 +90,7 @@ impl SandboxState {
         }
     }
 
-    /// Whether it takes nothing but a shutdown.
+    /// Whether the sandbox has halted and takes no call but a shutdown.
     pub fn is_halted(&self) -> bool {
         matches!(self, SandboxState::Halted { .. })
     }
@@ -120,11 +123,13 @@ impl fmt::Display for WireState {
 impl fmt::Display for ResetReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            ResetReason::ToolRan => "a tool ran, and one is all that it runs before a reset",
-            ResetReason::ToolTimedOut => "a tool gave no answer in time",
+            ResetReason::ToolRan => {
+                "a tool ran, and the sandbox runs one tool between two resets (tools_per_reset)"
+            }
+            ResetReason::ToolTimedOut => "the guest did not answer a tool in time",
             ResetReason::ChannelBroken => "the channel to the guest broke",
-            ResetReason::EvidenceRejected => "the evidence of a tool was not consistent",
-            ResetReason::CallerGone => "the caller of a tool went away before it had ended",
+            ResetReason::EvidenceRejected => "the evidence of a tool does not match its output",
+            ResetReason::CallerGone => "the caller of a tool stopped waiting before the tool ended",
             ResetReason::GoldenTouched => {
                 "a disk of the golden snapshot that the VM reads was opened for writing or replaced"
             }

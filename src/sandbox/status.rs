@@ -1,4 +1,5 @@
-//! Where a sandbox stands, for those that don't wait for its driver: tools, subscribers, `state()`.
+//! [`Status`]: the sandbox's state and the tools' channel. Tools, subscribers and `state()` use it without waiting for
+//! the driver.
 
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use crate::causes::Causes;
 use crate::vmm::Ended;
 use crate::vsock::Channel;
 
-/// The state with the tools' channel, and the subscribers. The driver writes it; a tool may only demand a reset.
+/// The sandbox's state, the tools' channel, and the events. The driver changes the state. A tool can only change it
+/// between `Ready` and `NeedsReset`.
 #[derive(Debug)]
 pub(super) struct Status {
     standing: watch::Sender<Standing>,
@@ -21,9 +23,9 @@ pub(super) struct Status {
 #[derive(Debug)]
 struct Standing {
     state: SandboxState,
-    /// Where tools go: there is one in the states `Ready` and `NeedsReset`.
+    /// The channel that tools use. `Some` in the states `Ready` and `NeedsReset`.
     channel: Option<Channel>,
-    /// The number of the channel before, and why it was closed here.
+    /// The number of the last channel that was closed on this side, and the error of the tools that it ended.
     closed: Option<(u64, Error)>,
 }
 
@@ -53,16 +55,17 @@ impl Status {
     pub(super) async fn no_longer_ready(&self) {
         let mut standing = self.standing.subscribe();
         let is_not = |standing: &Standing| !matches!(standing.state, SandboxState::Ready);
-        // This holds the sender.
+        // No error can come: `self` holds the sender.
         let _ = standing.wait_for(is_not).await;
     }
 
-    /// Tells the subscribers.
+    /// Sends the event to the subscribers.
     pub(super) fn tell(&self, event: Event) {
         self.events.tell(event);
     }
 
-    /// The sandbox stands at `state` now, and takes no tool. What is in flight ends.
+    /// Changes to `state`, which takes no tool: closes the channel, which ends the tools and transfers that are under
+    /// way.
     pub(super) fn set(&self, state: SandboxState) {
         self.change(None, |standing| {
             standing.close(match &state {
@@ -74,7 +77,8 @@ impl Status {
         });
     }
 
-    /// Closes the channel, so that tools in flight end with `error`, and no other begins.
+    /// Closes the channel without a change of the state. Tools and transfers that are under way end with `error`, and
+    /// no other one begins.
     pub(super) fn end_tools(&self, error: Error) {
         self.change(None, |standing| {
             standing.close(error);
@@ -82,7 +86,7 @@ impl Status {
         });
     }
 
-    /// The VMM has ended by itself. A sandbox that took tools, or waited for a reset, has failed.
+    /// Notes that the VMM has ended by itself: sends the event, and changes `Ready` and `NeedsReset` to `Failed`.
     pub(super) fn vmm_ended(&self, ended: Ended) {
         let ended = Arc::new(ended);
         let event = Event::VmmEnded(ended.as_ref().clone());
@@ -96,14 +100,16 @@ impl Status {
         });
     }
 
-    /// Why the channel of this number was closed here, if it was.
+    /// The error of the tools that were ended when the channel of this number was closed on this side. `None` if it
+    /// wasn't.
     pub(super) fn why_closed(&self, channel: u64) -> Option<Error> {
         let standing = self.standing.borrow();
         let (closed, why) = standing.closed.as_ref()?;
         (*closed == channel).then(|| why.clone())
     }
 
-    /// The channel for a transfer of files. One out of the guest may also follow the one tool that a reset allows.
+    /// The channel for a transfer of files. A pull is also allowed after the one tool that a sandbox runs between two
+    /// resets.
     pub(super) fn for_files(&self, direction: Files) -> Result<Channel, Error> {
         let standing = self.standing.borrow();
         let action = match direction {
@@ -122,7 +128,7 @@ impl Status {
         }
     }
 
-    /// Tools go to `channel` from now on.
+    /// Changes to `Ready`: tools use `channel` from now on.
     pub(super) fn ready(&self, channel: Channel) {
         self.change(None, |standing| {
             standing.channel = Some(channel);
@@ -130,13 +136,12 @@ impl Status {
         });
     }
 
-    /// No tool is taken on the channel of this number from now on, if it is the present one. The event `cause` is told before
-    /// that, in any case.
+    /// Sends the event `cause`, and changes `Ready` to `NeedsReset` if the channel of this number is the present one.
     pub(super) fn demand_reset(&self, channel: u64, reason: ResetReason, cause: Option<Event>) {
         self.change(cause, |standing| {
             let takes_tools = match standing.state {
                 SandboxState::Ready => true,
-                // What says more of why replaces that a tool ran.
+                // Any other reason says more than `ToolRan` and replaces it.
                 SandboxState::NeedsReset { reason: before } => {
                     before == ResetReason::ToolRan && reason != before
                 }
@@ -147,8 +152,9 @@ impl Status {
         });
     }
 
-    /// Tells of `cause`, changes the state, if `change` says so, and tells of that before anything that follows from it.
-    /// A subscriber that was told of the cause finds the state changed.
+    /// Sends the event `cause`, calls `change`, and changes to the state that it returns, if it returns one. All three
+    /// happen under one lock: events are in the order of the changes, and a subscriber that gets `cause` sees the
+    /// changed state.
     fn change(
         &self,
         cause: Option<Event>,
@@ -160,7 +166,7 @@ impl Status {
             }
             let had_channel = standing.channel.is_some();
             let state = change(standing);
-            // Runs with streams wait for that, too.
+            // A closed channel has to be noticed by those who wait in `closed`, even if the state stays the same.
             let is_closed = had_channel && standing.channel.is_none();
             let Some(state) = state else {
                 return is_closed;
@@ -178,12 +184,13 @@ impl Status {
         });
     }
 
-    /// Why the sandbox can't do what was asked in its present state.
+    /// The error of a call that the present state doesn't allow.
     pub(super) fn not_ready(&self, action: &'static str) -> Error {
         not_ready(&self.standing.borrow().state, action)
     }
 
-    /// The channel for one tool. With one tool a reset, no other is taken from now on.
+    /// Takes the channel for one tool. With `ToolsPerReset::One` the state becomes `NeedsReset`, so that no other tool
+    /// begins.
     pub(super) fn begin_tool(&self, per_reset: ToolsPerReset) -> Result<Channel, Error> {
         let mut begun = None;
         self.change(None, |standing| {
@@ -207,15 +214,15 @@ impl Status {
         begun.expect("the closure was called")
     }
 
-    /// Waits until the channel of this number is closed here, and says why.
+    /// Waits until the channel of this number is closed on this side. Returns the error for what used it.
     pub(super) async fn closed(self: Arc<Self>, channel: u64) -> Error {
         let mut standing = self.standing.subscribe();
-        // This holds the sender.
+        // No error can come: `self` holds the sender.
         let _ = standing.wait_for(|it| !it.is_present(channel)).await;
         self.why_closed(channel).unwrap_or(Error::ShutDown)
     }
 
-    /// No tool was sent on this channel after all.
+    /// Changes `NeedsReset` because of `ToolRan` back to `Ready`: the tool that was begun on this channel was not sent.
     pub(super) fn take_tools_again(&self, channel: u64) {
         self.change(None, |standing| {
             let reason = ResetReason::ToolRan;
@@ -227,7 +234,7 @@ impl Status {
 }
 
 impl Standing {
-    /// Closes the channel because of `error`.
+    /// Closes the channel, if there is one. The tools and transfers that use it end with `error`.
     fn close(&mut self, error: Error) {
         if let Some(channel) = self.channel.take() {
             self.closed = Some((channel.origin().channel, error));

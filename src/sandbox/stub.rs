@@ -1,4 +1,4 @@
-//! A sandbox made of nothing, for unit tests and for the development of an agent where no VM can run.
+//! [`StubSandbox`]: a sandbox without a VM, for unit tests and for the development of an agent where no VM can run.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -32,13 +32,18 @@ const EVENTS: Capacity = Capacity {
     bytes: 1 << 20,
 };
 
-/// How many records of standard input wait for a tool that doesn't read; a signal behind them waits, too.
+/// How many records of standard input wait for a tool that doesn't read. A signal that is sent after them waits too.
 const STDIN: usize = 16;
 
-/// A sandbox that runs no VM: the first choice for unit tests of a program that uses one. Its tools are closures of the test,
-/// executed or with streams, beside `echo {message}` and `cat`, which copies its standard input. It isolates nothing, and its
-/// resets are [`Reset::Scaffold`], never verified. It takes any number of tools between two resets, and
-/// keeps the files that are pushed until the next, by the paths that they were pushed to.
+/// A [`Sandbox`] without a VM, for unit tests of a program that uses sandboxes. It isolates nothing.
+///
+/// Its tools are closures of the test, added by [`with_tool`](Self::with_tool). Two tools are built in:
+/// `echo {message}`, and `cat`, which copies its standard input to its standard output. Each tool can be executed, or
+/// started with streams.
+///
+/// Its resets are [`Reset::Scaffold`], never verified. It takes any number of tools between two resets, so it is never
+/// in the state [`NeedsReset`](SandboxState::NeedsReset). It keeps pushed files in memory until the next reset. A pull
+/// returns the files that were pushed to exactly the same path.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -63,10 +68,10 @@ const STDIN: usize = 16;
 pub struct StubSandbox {
     state: Mutex<SandboxState>,
     events: Arc<broadcast::Sender<Event>>,
-    /// What was pushed, as tar streams by path in the guest.
+    /// The pushed files: a tar stream for each path in the guest.
     files: Mutex<BTreeMap<String, Arc<Vec<u8>>>>,
     tools: HashMap<String, Tool>,
-    /// Why the runs that go on end, whenever they are ended.
+    /// Sends the error with which runs that are under way end, when a reset or a shutdown ends them.
     interrupts: watch::Sender<Error>,
 }
 
@@ -105,8 +110,10 @@ async fn cat(mut run: StubRun) -> ToolOutcome {
 }
 
 impl StubSandbox {
-    /// The same with a further tool, or another one in place of a tool of this name. Each run of it is a call of `tool`, on a task
-    /// of its own. It is dropped where it waits when it is cancelled, when its caller is gone, and at its deadline.
+    /// Adds a tool, or replaces the tool of this name.
+    ///
+    /// Each run calls `tool` once and polls its future on a task of its own. The future is dropped when the run is
+    /// cancelled, when its caller is gone, and at its deadline.
     #[must_use]
     pub fn with_tool<F>(
         mut self,
@@ -148,7 +155,7 @@ impl StubSandbox {
         });
         let terms = Terms {
             command_id: invocation.command_id.clone(),
-            // It keeps its deadline itself.
+            // `play` keeps the deadline.
             limit: TimeLimits::LONGEST,
             grace: TimeLimits::default().tool_grace,
         };
@@ -164,11 +171,11 @@ impl StubSandbox {
         let (running, controller) =
             begun.map_err(|source| Error::ToolRefused(ToolRefusal::NoSockets(Arc::new(source))))?;
         let tool = self.tools.get(&invocation.tool).cloned();
-        tokio::spawn(drive(tool, invocation, controller));
+        tokio::spawn(play(tool, invocation, controller));
         Ok(running)
     }
 
-    /// Tells how a run ended.
+    /// The conclusion of a run: sends the event of its end.
     fn conclude(&self, command_id: String) -> Conclude {
         let (events, began) = (Arc::clone(&self.events), Instant::now());
         Box::new(move |ended: Result<RunReport, Error>| {
@@ -186,8 +193,8 @@ impl StubSandbox {
     }
 }
 
-/// Plays a tool to its end.
-async fn drive(tool: Option<Tool>, invocation: ToolInvocation, controller: RunController) {
+/// Plays a tool until it ends, is cancelled, or reaches its deadline.
+async fn play(tool: Option<Tool>, invocation: ToolInvocation, controller: RunController) {
     let RunController {
         mut input, output, ..
     } = controller;
@@ -203,12 +210,12 @@ async fn drive(tool: Option<Tool>, invocation: ToolInvocation, controller: RunCo
         let mut stdin = Some(stdin);
         loop {
             match (input.next().await, &stdin) {
-                // A tool that has closed its standard input drops what comes.
+                // A tool that doesn't read any more gets no further input: the send fails and the bytes are dropped.
                 (Some(RunInput::Stdin(bytes)), Some(stdin)) => drop(stdin.send(bytes).await),
                 (Some(RunInput::Stdin(_)), None) => {}
                 (Some(RunInput::EndOfStdin), _) => stdin = None,
                 (Some(RunInput::Signal(_)), _) => return ToolOutcome::Cancelled,
-                // The caller has gone, so it is never told.
+                // The caller is gone, so no caller gets this outcome.
                 (None, _) => return ToolOutcome::Cancelled,
             }
         }
@@ -226,21 +233,21 @@ async fn drive(tool: Option<Tool>, invocation: ToolInvocation, controller: RunCo
     };
     let output = output.lock().await.take();
     if let Some(output) = output {
-        // An error says that the caller has gone.
+        // It fails if the caller is gone, who then needs no outcome.
         let _ = output.end(outcome).await;
     }
 }
 
-/// One run of a tool of a [`StubSandbox`].
+/// One run of a tool of a [`StubSandbox`], as the tool's closure sees it.
 pub struct StubRun {
     invocation: ToolInvocation,
     stdin: mpsc::Receiver<Bytes>,
-    /// There until the run has ended.
+    /// `None` once the run has ended.
     output: Arc<tokio::sync::Mutex<Option<RunOutputs>>>,
 }
 
 impl StubRun {
-    /// How the tool was invoked.
+    /// The invocation of this run.
     pub fn invocation(&self) -> &ToolInvocation {
         &self.invocation
     }
@@ -250,7 +257,8 @@ impl StubRun {
         &self.invocation.params
     }
 
-    /// The next piece of standard input; `None` at its end, at once for an invocation without one.
+    /// Waits for the next piece of standard input. Returns `None` at its end, and at once if the invocation has no
+    /// standard input.
     pub async fn read_stdin(&mut self) -> Option<Bytes> {
         match self.invocation.stdin {
             super::StdinMode::Piped => self.stdin.recv().await,
@@ -258,19 +266,19 @@ impl StubRun {
         }
     }
 
-    /// Writes to standard output, and waits while the caller doesn't read.
+    /// Writes to standard output. Waits while the caller doesn't read.
     pub async fn stdout(&mut self, bytes: impl AsRef<[u8]>) {
         self.write(OutputStream::Stdout, bytes.as_ref()).await;
     }
 
-    /// Writes to standard error, likewise.
+    /// Writes to standard error. Waits while the caller doesn't read.
     pub async fn stderr(&mut self, bytes: impl AsRef<[u8]>) {
         self.write(OutputStream::Stderr, bytes.as_ref()).await;
     }
 
     async fn write(&mut self, stream: OutputStream, bytes: &[u8]) {
         if let Some(output) = &mut *self.output.lock().await {
-            // An error says that the caller has gone, which ends this run, too.
+            // It fails if the caller is gone, which ends this run too.
             let _ = output.write(stream, bytes).await;
         }
     }
@@ -310,7 +318,7 @@ impl Sandbox for StubSandbox {
             stdout,
             mut stderr,
         } = self.begin(invocation)?.collect_output(MAX_OUTPUT).await?;
-        // As a guest has it: where it decided how the tool ended, it says so there.
+        // A guest that decided the outcome itself writes its message to `stderr`. The stub does the same.
         match &report.outcome {
             ToolOutcome::NoSuchTool => stderr = ToolOutput::whole("the stub has no such tool\n"),
             ToolOutcome::Refused { reason } | ToolOutcome::GuestFailed { reason } => {

@@ -1,5 +1,5 @@
-//! What sandboxes of one golden snapshot share: what they are reset to, and the VMMs that wait for their resets. A sandbox
-//! that is on its own has one for itself.
+//! [`Supply`]: the reset target and the spares that all sandboxes of one golden snapshot share. In a pool, several
+//! sandboxes share one supply; a sandbox outside of a pool has its own.
 
 use std::sync::Arc;
 
@@ -13,17 +13,18 @@ use crate::limits::TimeLimits;
 use crate::machine::VmmSource;
 use crate::offload::blocking;
 
-/// A reset target with its spares.
+/// A reset target with its spare VMMs.
 pub(super) struct Supply {
     pub(super) target: Arc<ResetTarget>,
-    /// Where other VMMs serve after a reset.
+    /// `None` with [`Strategy::InPlace`], which needs no other VMM.
     pub(super) spares: Option<Spares>,
-    /// The calls of its sandboxes.
+    /// The calls of all sandboxes that share this supply.
     pub(super) calls: Calls,
 }
 
 impl Supply {
-    /// Machines from `source` are reverted to `golden` as `origin` says, within `limits`. The spares are begun at once, and tell `events`.
+    /// A supply that reverts machines from `source` to `golden`, with the settings of `origin` and within `limits`.
+    /// Starts to prepare the spares at once. The spares report to `events`.
     pub(super) fn start(
         golden: Arc<LoadedGolden>,
         origin: &GoldenOrigin,
@@ -45,14 +46,15 @@ impl Supply {
         }
     }
 
-    /// Kills the VMMs that wait; resets go on in VMMs that are empty.
+    /// Kills the spares and makes no further ones. Later resets to this target use empty VMMs.
     pub(super) fn retire(&self) {
         if let Some(spares) = &self.spares {
             spares.retire();
         }
     }
 
-    /// Kills the VMMs that wait. May be called again where an earlier call was dropped.
+    /// Kills the spares and ends the task that makes them. May be called again if the future of an earlier call was
+    /// dropped.
     pub(super) async fn stop(&self) {
         if let Some(spares) = &self.spares {
             spares.stop().await;
@@ -60,7 +62,8 @@ impl Supply {
     }
 }
 
-/// Opens the golden snapshot as configured, verifies it, and makes its memory immutable.
+/// Opens the golden snapshot of `origin`, verifies it against the configured key and digest, and makes its memory
+/// immutable.
 pub(super) async fn load(
     origin: &GoldenOrigin,
     source: &VmmSource,

@@ -1,4 +1,4 @@
-//! A tool, as the agent asks for it.
+//! [`ToolInvocation`]: the agent's request to run a tool.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,18 +12,22 @@ use super::{Error, ToolRefusal};
 use crate::guest::protocol::{MAX_ENVIRONMENT, OpenRun, StdinMode, ToolDispatch, ToolName};
 use crate::sanitize;
 
-/// How many tools a sandbox runs before it has to be reset.
+/// How many tools a sandbox runs before it has to be reset. In TOML: `tools_per_reset = "one"` or
+/// `tools_per_reset = "many"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolsPerReset {
-    /// One: from the moment at which it is sent, the sandbox takes no other before a reset.
+    /// One tool. From the moment at which it is sent to the guest, the sandbox takes no other tool before a reset.
     #[default]
     One,
-    /// Any number, also at the same time. A tool finds what those before it have left.
+    /// Any number of tools, also at the same time. A tool sees the files and processes that earlier tools have left.
     Many,
 }
 
-/// One run of one tool.
+/// A request to run one tool once: which tool, with which parameters, and for how long.
+///
+/// [`Sandbox::execute_tool`](super::Sandbox::execute_tool) takes an invocation without `stdin`, `env` and `directory`;
+/// [`Sandbox::start`](super::Sandbox::start) takes any.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,22 +43,23 @@ pub enum ToolsPerReset {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ToolInvocation {
-    /// Names this run; no two in flight may share it.
+    /// The name of this run, at most 256 bytes. No two runs that are under way may have the same.
     pub command_id: String,
-    /// The tool's name, 1 to 256 characters, from the image's allow-list.
+    /// The tool's name, 1 to 256 characters. The image's allow-list has to have it.
     pub tool: String,
-    /// The tool's parameters. Which ones there are is said by the image's tools file.
+    /// The tool's parameters. The image's tools file says which ones a tool takes.
     pub params: Value,
     /// How long the tool may run, in milliseconds.
     pub deadline_ms: u64,
-    /// What the tool's standard input is. Anything but nothing needs [`Sandbox::start`](super::Sandbox::start), as the two
-    /// fields below do.
+    /// The tool's standard input: none, or piped from the caller. The latter needs
+    /// [`Sandbox::start`](super::Sandbox::start).
     #[serde(default, skip_serializing_if = "is_default")]
     pub stdin: StdinMode,
-    /// Environment variables beside the guest's own.
+    /// Environment variables beside those that the guest sets. They need [`Sandbox::start`](super::Sandbox::start).
     #[serde(default, skip_serializing_if = "is_default")]
     pub env: BTreeMap<String, String>,
-    /// The tool's directory; the guest's own choice unless set.
+    /// The tool's working directory in the guest. The guest chooses one if it is `None`. It needs
+    /// [`Sandbox::start`](super::Sandbox::start).
     #[serde(rename = "cwd", default, skip_serializing_if = "is_default")]
     pub directory: Option<String>,
 }
@@ -64,11 +69,12 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl ToolInvocation {
-    /// The deadline of an invocation that sets none: 30 s.
+    /// The deadline of an invocation that sets none: 30 seconds.
     pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
-    /// A run of `tool` under a random command id (UUID version 4), with [`DEFAULT_DEADLINE`](Self::DEFAULT_DEADLINE). The
-    /// name is checked when the tool is executed.
+    /// An invocation of `tool` with a random command id (UUID version 4) and
+    /// [`DEFAULT_DEADLINE`](Self::DEFAULT_DEADLINE). The name is checked when the invocation is sent:
+    /// [`ToolRefusal::Name`].
     pub fn new(tool: impl Into<String>, params: Value) -> ToolInvocation {
         ToolInvocation {
             command_id: Uuid::new_v4().to_string(),
@@ -82,7 +88,7 @@ impl ToolInvocation {
         .with_deadline(Self::DEFAULT_DEADLINE)
     }
 
-    /// The same under this command id, of at most 256 bytes.
+    /// Sets [`command_id`](Self::command_id), of at most 256 bytes.
     #[must_use]
     pub fn with_command_id(self, command_id: impl Into<String>) -> ToolInvocation {
         ToolInvocation {
@@ -91,7 +97,8 @@ impl ToolInvocation {
         }
     }
 
-    /// The same with this deadline, rounded up to whole milliseconds. A guest of this project takes at most one hour.
+    /// Sets the deadline, rounded up to whole milliseconds. The guest of this crate refuses a deadline of more than one
+    /// hour.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> ToolInvocation {
         let millis = deadline.as_nanos().div_ceil(1_000_000);
@@ -101,8 +108,8 @@ impl ToolInvocation {
         }
     }
 
-    /// The same with a standard input, which [`RunningTool::stdin`](super::RunningTool::stdin) gives. The image's tools file has
-    /// to allow it for the tool.
+    /// Gives the tool a standard input, which the caller writes through
+    /// [`RunningTool::stdin`](super::RunningTool::stdin). The image's tools file has to allow it for the tool.
     #[must_use]
     pub fn with_stdin(self) -> ToolInvocation {
         ToolInvocation {
@@ -111,7 +118,7 @@ impl ToolInvocation {
         }
     }
 
-    /// The same with this environment variable. The image's tools file has to allow its name for the tool. `Debug` doesn't show
+    /// Adds an environment variable. The image's tools file has to allow its name for the tool. `Debug` doesn't show
     /// the value.
     #[must_use]
     pub fn with_env(mut self, name: impl Into<String>, value: impl Into<String>) -> ToolInvocation {
@@ -119,7 +126,8 @@ impl ToolInvocation {
         self
     }
 
-    /// The same in this directory of the guest, an absolute path. The image's tools file has to allow that for the tool.
+    /// Sets the tool's working directory, an absolute path in the guest. The image's tools file has to allow that for
+    /// the tool.
     #[must_use]
     pub fn with_directory(self, directory: impl Into<String>) -> ToolInvocation {
         ToolInvocation {
@@ -128,7 +136,7 @@ impl ToolInvocation {
         }
     }
 
-    /// How long the tool may run.
+    /// How long the tool may run: [`deadline_ms`](Self::deadline_ms) as a duration.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms)
     }
@@ -179,7 +187,7 @@ fn tool_name(name: String) -> Result<ToolName, Error> {
     ToolName::new(name).map_err(|source| Error::ToolRefused(ToolRefusal::Name(source)))
 }
 
-/// What no guest takes. Which names a tool may be given is for the guest to say.
+/// Refuses an environment that no guest accepts. The guest itself then checks the names against its tools file.
 fn check_env(env: &BTreeMap<String, String>) -> Result<(), EnvironmentError> {
     let mut bytes = 0;
     for (name, value) in env {
@@ -201,26 +209,26 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<(), EnvironmentError> {
     }
 }
 
-/// Why no tool can be given an environment.
+/// Why an invocation's environment is refused: the cause of [`ToolRefusal::Environment`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnvironmentError {
-    /// No variable can have this name: it isn't made of ASCII letters, digits and `_`, or begins with a digit.
+    /// A name is empty, begins with a digit, or has a character other than ASCII letters, digits and `_`.
     #[error("no environment variable can have the name {name:?}")]
     Name {
-        /// Its first 64 characters, as a [line](crate::sanitize::line).
+        /// The first 64 characters of the name, as one [line](crate::sanitize::line).
         name: String,
     },
-    /// The value has a NUL in it.
+    /// A value has a NUL character in it.
     #[error("the value of the environment variable {name} has a NUL in it")]
     Value {
         /// The variable's name.
         name: String,
     },
-    /// Names and values have more bytes together than a run may be given.
+    /// All names and values together are longer than a run allows.
     #[error("the environment has {bytes} bytes, more than {MAX_ENVIRONMENT}")]
     TooLarge {
-        /// How many bytes they have.
+        /// The length of all names and values together, in bytes.
         bytes: usize,
     },
 }
@@ -247,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_invocation_stays_as_it_is_on_the_wire() {
+    fn an_invocation_without_streams_has_four_fields_on_the_wire() {
         let wire = json!({"command_id": "c1", "tool": "echo", "params": {"message": "hi"}, "deadline_ms": 250});
         let invocation = ToolInvocation::new("echo", json!({"message": "hi"}))
             .with_command_id("c1")
@@ -260,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_tool_with_streams_has_is_on_the_wire_where_it_is_set() {
+    fn the_fields_of_a_tool_with_streams_are_on_the_wire_if_they_are_set() {
         let invocation = ToolInvocation::new("sh", Value::Null)
             .with_command_id("c1")
             .with_deadline(Duration::from_millis(1))
@@ -282,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn an_environment_that_no_tool_can_have_is_refused() {
+    fn an_environment_that_no_process_can_have_is_refused() {
         let check = |name: &str, value: &str| {
             check_env(&BTreeMap::from([(name.to_owned(), value.to_owned())]))
         };
@@ -314,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_is_rounded_up_to_what_the_wire_can_say() {
+    fn a_deadline_is_rounded_up_to_whole_milliseconds() {
         let millis = |deadline| {
             let invocation = ToolInvocation::new("whoami", Value::Null);
             invocation.with_deadline(deadline).deadline_ms

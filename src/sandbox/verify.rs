@@ -1,4 +1,5 @@
-//! The comparison of what was read with the baselines. Three sources, no quorum.
+//! [`verify`]: compares the readings of a reverted machine with the golden snapshot's baselines. There is no quorum:
+//! one check that disagrees decides.
 
 use jiff::Timestamp;
 
@@ -13,25 +14,25 @@ use crate::golden::{GoldenDisk, Manifest, vmm_api_state};
 use crate::machine::{DiskProof, MemoryReading, OpenInVmm, Reading, Readings};
 use crate::overlay::Basis;
 
-/// What the comparison says.
+/// The result of all checks together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Every source that can be asked agreed.
+    /// No check disagreed, and none was silent.
     Passed,
-    /// At least one disagreed.
+    /// At least one check disagreed.
     Diverged,
-    /// None disagreed, but at least one was silent.
+    /// No check disagreed, and at least one was silent.
     Silent,
 }
 
-/// The outcome of one comparison.
+/// The verdict, with the outcome that a reset reports.
 #[derive(Debug)]
 pub(super) struct Verification {
     pub(super) verdict: Verdict,
     pub(super) outcome: ResetOutcome,
 }
 
-/// Compares `readings` with what the golden snapshot's manifest says they have to be.
+/// Compares `readings` with the baselines in the golden snapshot's manifest.
 pub(super) fn verify(
     readings: Readings,
     manifest: &Manifest,
@@ -83,6 +84,7 @@ pub(super) fn verify(
     }
 }
 
+/// Whether the disk has the length and the digests that the manifest says.
 fn agrees(disk: &DiskProof, golden: &GoldenDisk) -> bool {
     let found = disk.bytes.digest;
     found.sha256 == golden.sha256
@@ -96,7 +98,7 @@ fn check_digest(disk: &DiskProof, golden: &GoldenDisk) -> Check {
     let (outcome, found) = match disk.bytes.basis {
         Basis::Leased if same => (
             Outcome::VouchedFor,
-            "not read: a read lease has stood since it was compared".to_owned(),
+            "not read: a read lease has held since it was compared".to_owned(),
         ),
         Basis::KernelVerity if same => (
             Outcome::VouchedFor,
@@ -163,7 +165,7 @@ fn check_identity(disk: &DiskProof) -> Check {
     }
 }
 
-/// A VMM whose identity can't be proved counts as a disagreement. It is not retried.
+/// A VMM whose identity can't be proved counts as a disagreement, not as silence, so the reset is not made once more.
 fn check_vmm(readings: &Readings) -> Check {
     let (outcome, found) = match &readings.vmm {
         None => (
@@ -181,7 +183,8 @@ fn check_vmm(readings: &Readings) -> Check {
     }
 }
 
-/// A lease that was lost is an error of the revert, so one that comes here stood.
+/// The check of the guest's memory. A lease that was lost during a copy is an error of the revert. So the lease of
+/// every reading here has held.
 fn check_memory(memory: &MemoryReading) -> Check {
     let (outcome, found) = match memory {
         MemoryReading::Mapped {
@@ -203,11 +206,11 @@ fn check_memory(memory: &MemoryReading) -> Check {
         ),
         MemoryReading::Copied { protection: None } => (
             Outcome::VouchedFor,
-            "the VMM copied it under a read lease, which stood until it had".to_owned(),
+            "the VMM copied it under a read lease that held until the copy was complete".to_owned(),
         ),
         MemoryReading::ByPath => (
             Outcome::NotApplicable,
-            "a VMM that is not ours read it by its path".to_owned(),
+            "a VMM that another program runs read it by its path".to_owned(),
         ),
     };
     Check {
@@ -221,7 +224,8 @@ fn check_memory(memory: &MemoryReading) -> Check {
 fn reset_state(readings: &Readings, manifest: &Manifest, verdict: Verdict) -> ResetState {
     let mut disks = readings.disks.iter().zip(&manifest.disks);
     let differs = |(disk, golden): &(&DiskProof, &GoldenDisk)| !agrees(disk, golden);
-    // The overlay speaks for the file system, unless another disk is the one that disagrees.
+    // The report has room for one disk: the first that disagrees, or else the last one, which is the overlay if there
+    // is one.
     let (disk, golden) = disks
         .clone()
         .find(differs)

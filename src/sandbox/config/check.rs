@@ -1,4 +1,4 @@
-//! What is checked of a configuration before anything is started.
+//! [`SandboxConfig::check`]: refuses values that can't work, before anything is started.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -7,27 +7,29 @@ use super::{ConfigError, GoldenOrigin, SandboxConfig, SandboxOrigin, ScaffoldOri
 use crate::machine::DiskFormat;
 use crate::sandbox::MAX_SPARES;
 
-/// The largest number of MiB that has a number of bytes.
+/// The largest number of MiB whose number of bytes fits into a `u64`.
 const MAX_MIB: u64 = u64::MAX >> 20;
 
-/// Less memory than this holds no kernel: the VMM ends then instead of answering with an error.
+/// The least memory of a guest. With less, the VMM ends at the boot instead of answering with an error.
 const MIN_MEMORY_MIB: u64 = 16;
 
 type Check = Result<(), ConfigError>;
 
 impl SandboxConfig {
-    /// Checks what can be checked without touching anything.
+    /// Checks the values of all fields. Opens no file, so a path that doesn't exist passes.
+    ///
+    /// [`ChvSandbox::new`](crate::sandbox::ChvSandbox::new) and [`from_toml`](Self::from_toml) make this check too.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`], for the first field with a value that is not allowed.
+    /// [`ConfigError::Invalid`] for the first field whose value is not allowed.
     pub fn check(&self) -> Check {
         match &self.origin {
             SandboxOrigin::Golden(golden) => golden.check()?,
             SandboxOrigin::Scaffold(scaffold) => scaffold.check()?,
         }
         check_path("vmm", &self.vmm)?;
-        if let Some(reason) = self.vmm_env.fault() {
+        if let Some(reason) = self.vmm_env.first_illegal() {
             return Err(ConfigError::invalid("vmm_env", reason));
         }
         if let Some(layer) = self.confinement.contradiction() {
@@ -82,7 +84,7 @@ impl ScaffoldOrigin {
         match &self.overlay {
             Some(overlay) => check_path("scaffold.overlay", overlay)?,
             None if self.overlay_format != DiskFormat::Raw => {
-                let reason = "is given, and no overlay is";
+                let reason = "is set, and scaffold.overlay is not";
                 return Err(ConfigError::invalid("scaffold.overlay_format", reason));
             }
             None => {}
@@ -100,9 +102,10 @@ impl ScaffoldOrigin {
             ScaffoldOrigin {
                 cid: cid @ 0..3, ..
             } => ("scaffold.cid", format!("is {cid}; 0 to 2 are reserved")),
-            ScaffoldOrigin { cid: u32::MAX, .. } => {
-                ("scaffold.cid", "means any CID, and is reserved".to_owned())
-            }
+            ScaffoldOrigin { cid: u32::MAX, .. } => (
+                "scaffold.cid",
+                "is 4294967295, which means any CID and is reserved".to_owned(),
+            ),
             _ => return Ok(()),
         };
         Err(ConfigError::invalid(field, reason))

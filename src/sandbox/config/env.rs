@@ -1,4 +1,4 @@
-//! The extra environment of a VMM's process.
+//! [`VmmEnv`]: the extra environment of a VMM's process.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,16 +6,20 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error};
 use toml::Value;
 
-/// Extra environment of a VMM's process, by name. Its values may be secrets: neither `Debug` nor an error of
-/// [`SandboxConfig::from_toml`](super::SandboxConfig::from_toml) shows them. A parser that reads a configuration inside of
-/// another document may quote the whole line in an error of its own.
+/// Extra environment variables of a VMM's process: values by name.
+///
+/// The values may be secrets. `Debug` shows the names alone, and no error of
+/// [`SandboxConfig::from_toml`](super::SandboxConfig::from_toml) shows a value. If a configuration is part of another
+/// document, the parser of that document may quote a whole line in an error of its own.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct VmmEnv(pub BTreeMap<String, String>);
 
 impl VmmEnv {
-    /// Why the environment can't be given to a process.
-    pub(super) fn fault(&self) -> Option<String> {
+    /// The first reason why a process can't be given this environment, for
+    /// [`ConfigError::Invalid`](super::ConfigError).
+    pub(super) fn first_illegal(&self) -> Option<String> {
         self.0.iter().find_map(|(name, value)| {
+            // A name such as `TOKEN=secret` may hold a value, so only the part before `=` is shown.
             let begin = name.split('=').next().unwrap_or_default();
             if name.contains('=') {
                 Some(format!("has a name with `=` in it, after {begin:?}"))
@@ -47,7 +51,7 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for VmmEnv {
     }
 }
 
-/// The usual message about a value of the wrong kind quotes it. These messages don't.
+/// A derived implementation would quote a value of the wrong type in its error. This one names only the variable.
 impl<'de> Deserialize<'de> for VmmEnv {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Value::Table(variables) = Value::deserialize(deserializer)? else {

@@ -1,43 +1,43 @@
-//! Why a configuration can't be used.
+//! [`ConfigError`]: why a configuration is refused.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::sanitize;
 
-/// The longest message about a malformed configuration, in characters.
+/// The longest message of [`ConfigError::Malformed`], in characters.
 const MAX_MESSAGE: usize = 1000;
 
-/// A configuration can't be used.
+/// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The file can't be read, or is too large.
+    /// The file can't be read, or is larger than 64 KiB.
     #[error("cannot read the configuration {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the read.
         source: io::Error,
     },
-    /// It isn't TOML, or has a key or a kind of value that a configuration doesn't have.
+    /// The text isn't TOML, or has an unknown field, a field twice, or a value of the wrong type.
     ///
-    /// The line itself is not kept: it may hold a value of the VMM's environment.
+    /// The text of the line is not kept, since it may hold a secret value of the VMM's environment.
     #[error("the configuration is wrong at line {line}, column {column}: {message}")]
     Malformed {
         /// The line, from 1.
         line: usize,
         /// The character in that line, from 1.
         column: usize,
-        /// What is wrong there.
+        /// The parser's message, on one line, of at most 1000 characters.
         message: String,
     },
     /// A value is not allowed, is missing, or contradicts another one.
     #[error("the configuration's {field} {reason}")]
     Invalid {
-        /// The field as a TOML file has it, such as `golden.spares`.
+        /// The field's name in a TOML file, such as `golden.spares`.
         field: &'static str,
-        /// What is wrong with it.
+        /// The rest of a sentence that begins with the field, such as `is 65, more than 64`.
         reason: String,
     },
 }
@@ -48,7 +48,7 @@ impl ConfigError {
         ConfigError::Invalid { field, reason }
     }
 
-    /// What the parser says of `text`, without any of it that it doesn't name.
+    /// The parser's error about `text`: its place and its message, without the line itself.
     pub(super) fn malformed(text: &str, error: &toml::de::Error) -> Self {
         let start = error.span().map_or(0, |span| span.start);
         let before = text.get(..start).unwrap_or(text);

@@ -1,4 +1,4 @@
-//! A configuration as a TOML file.
+//! Reads a [`SandboxConfig`] from a TOML file.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,10 +11,10 @@ use crate::limits::TimeLimits;
 use crate::sandbox::ToolsPerReset;
 use crate::vmm::{CgroupConfig, Confinement};
 
-/// A configuration has a few hundred bytes.
+/// The longest configuration file, in bytes. A usual one has a few hundred.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// The fields of a [`SandboxConfig`], its origin by the name of its kind.
+/// The fields of a configuration file: those of [`SandboxConfig`], with `golden` or `scaffold` in place of `origin`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConfigFile {
@@ -74,22 +74,24 @@ impl TryFrom<ConfigFile> for SandboxConfig {
 }
 
 impl SandboxConfig {
-    /// Reads a configuration.
+    /// Reads a configuration from the text of a TOML file, and checks it as [`check`](Self::check) does.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Malformed`] with line and column, [`ConfigError::Invalid`] with the field.
+    /// - [`ConfigError::Malformed`]: the text isn't TOML, or has an unknown field or a value of the wrong type.
+    /// - [`ConfigError::Invalid`]: a value is not allowed, is missing, or contradicts another one.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         let file: ConfigFile =
             toml::from_str(text).map_err(|error| ConfigError::malformed(text, &error))?;
         file.try_into()
     }
 
-    /// Reads a configuration from a file of at most 64 KiB.
+    /// Reads a configuration from a file of at most 64 KiB, and checks it.
     ///
     /// # Errors
     ///
-    /// Those of [`from_toml`](Self::from_toml), and [`ConfigError::Read`].
+    /// - [`ConfigError::Read`]: the file can't be read, is larger than 64 KiB, or isn't UTF-8.
+    /// - Those of [`from_toml`](Self::from_toml).
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let failed = |source| ConfigError::Read {
             path: path.to_owned(),

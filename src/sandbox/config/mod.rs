@@ -1,10 +1,10 @@
-//! The configuration of a sandbox, in code or as a TOML file: [`SandboxConfig`].
+//! [`SandboxConfig`]: the configuration of a sandbox, built in code or read from a TOML file.
 
-/// Makes a setter, by value, of each named field.
+/// Defines a setter for each named field. A setter takes and returns `self` by value.
 macro_rules! setters {
     ($($field:ident: $type:ty => $value:expr;)+) => {
         $(
-            #[doc = concat!("Sets `", stringify!($field), "`, see the field of that name.")]
+            #[doc = concat!("Sets the field `", stringify!($field), "`.")]
             #[must_use]
             pub fn $field(mut self, $field: $type) -> Self {
                 self.$field = $value;
@@ -35,8 +35,8 @@ use crate::limits::TimeLimits;
 use crate::machine::VmmSource;
 use crate::vmm::{CgroupConfig, Confinement, VmmConfig};
 
-/// How a sandbox is made. Only its origin has no default: the golden snapshot to which it is reset, or, asked for by name,
-/// a kernel and disks without verification.
+/// The configuration of a sandbox. Every field has a default except [`origin`](Self::origin): the golden snapshot that
+/// the sandbox boots from and is reset to, or, in scaffold mode, a kernel and disks, which are never verified.
 ///
 /// In code:
 ///
@@ -52,8 +52,9 @@ use crate::vmm::{CgroupConfig, Confinement, VmmConfig};
 /// # Ok::<_, chv_sandbox::sandbox::ConfigError>(())
 /// ```
 ///
-/// In a TOML file the fields have the same names; the origin is the table `[golden]` or the table `[scaffold]`, exactly one
-/// of them. Paths are taken as they stand, and further fields are refused.
+/// In a TOML file the fields have the same names. In place of `origin` the file has either the table `[golden]`
+/// ([`GoldenOrigin`]) or the table `[scaffold]` ([`ScaffoldOrigin`]), exactly one of them. A relative path is relative
+/// to the process's working directory, and `~` and variables are not expanded. An unknown field is refused.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -76,31 +77,33 @@ use crate::vmm::{CgroupConfig, Confinement, VmmConfig};
 pub struct SandboxConfig {
     /// What the sandbox boots from, and returns to at every reset.
     pub origin: SandboxOrigin,
-    /// The VMM's executable; a bare name is looked up in `PATH`. Default: `cloud-hypervisor`.
+    /// The VMM's executable. A bare name is looked up in `PATH`. Default: `cloud-hypervisor`.
     pub vmm: PathBuf,
-    /// Extra environment for the VMM's process. Its values are never logged. Default: none.
+    /// Extra environment variables for the VMM's process. Their values are never logged. Default: none.
     pub vmm_env: VmmEnv,
-    /// Which layers of a boundary each VMM gets: `"best_effort"`, `"off"`, or a table with `require` or `without`, lists of
-    /// layers. Default: `"best_effort"`, every layer that this host has.
+    /// Which layers of confinement each VMM gets: `"best_effort"`, `"off"`, or a table with `require` or `without`,
+    /// lists of [layers](crate::vmm::Layer). Default: `"best_effort"`, every layer that this host has.
     pub confinement: Confinement,
-    /// Files and folders that the VMM may run programs and libraries from, beside its executable and the system's
-    /// libraries. Default: none.
+    /// Files and directories from which the VMM may read and run programs and libraries, beside its executable and the
+    /// system's libraries. Default: none.
     pub vmm_programs: Vec<PathBuf>,
-    /// Where the VMM's control group is made, and its limits. Default: no limits, and no group unless one was delegated to
-    /// this process.
+    /// The limits of each VMM's control group, and the parent in which the group is created. Default: no limits, and no
+    /// group unless one was delegated to this process.
     pub cgroup: CgroupConfig,
-    /// Keeps the names of the VMM's sockets, for debugging. Default: false.
+    /// Keeps the names of the VMM's sockets in the file system, so that other programs of this user can connect to
+    /// them. For debugging only: a reset doesn't take into account what such a program does to the VMM. Default: false.
     pub keep_socket_names: bool,
-    /// Where the private directory of each VMM is made. Default: in the user's runtime directory.
+    /// The directory in which each VMM's private run directory is created. Default: `chv-sandbox` in
+    /// `$XDG_RUNTIME_DIR`, or `chv-sandbox-<uid>` in the directory for temporary files.
     pub run_root: Option<PathBuf>,
     /// How many tools the sandbox runs before it has to be reset: `one` or `many`. Default: `one`.
     pub tools_per_reset: ToolsPerReset,
-    /// How long each step may take. Its defaults are [`TimeLimits`]'.
+    /// How long each step may take. Default: [`TimeLimits::default`].
     pub limits: TimeLimits,
 }
 
 impl SandboxConfig {
-    /// A sandbox of this origin, with every other setting as it is by default.
+    /// A configuration with this origin and the defaults of all other fields.
     pub fn new(origin: impl Into<SandboxOrigin>) -> Self {
         SandboxConfig {
             origin: origin.into(),
@@ -116,14 +119,14 @@ impl SandboxConfig {
         }
     }
 
-    /// A sandbox that is reset to the golden snapshot in `directory`. With other settings of the golden snapshot's than the
-    /// defaults, give [`new`](Self::new) a [`GoldenOrigin`].
+    /// A sandbox that is reset to the golden snapshot in `directory`. To change a setting of the golden snapshot, pass
+    /// a [`GoldenOrigin`] to [`new`](Self::new).
     pub fn golden(directory: impl Into<PathBuf>) -> Self {
         Self::new(GoldenOrigin::new(directory))
     }
 
-    /// A sandbox in scaffold mode: it boots cold, and **nothing is verified**. With other settings of the VM's than the
-    /// defaults, give [`new`](Self::new) a [`ScaffoldOrigin`].
+    /// A sandbox in scaffold mode: a boot and a reset boot `kernel` with `root_disk`, and **nothing is verified**. To
+    /// change a setting of the VM, pass a [`ScaffoldOrigin`] to [`new`](Self::new).
     pub fn scaffold(kernel: impl Into<PathBuf>, root_disk: impl Into<PathBuf>) -> Self {
         Self::new(ScaffoldOrigin::new(kernel, root_disk))
     }
@@ -141,7 +144,7 @@ impl SandboxConfig {
         limits: TimeLimits => limits;
     }
 
-    /// The VMM's process.
+    /// The settings of the VMM's process that this configuration has.
     pub fn vmm_config(&self) -> VmmConfig {
         let env = self.vmm_env.0.iter();
         let mut config = VmmConfig {
@@ -162,7 +165,7 @@ impl SandboxConfig {
         config
     }
 
-    /// The golden snapshot; `None` in scaffold mode.
+    /// The settings of the golden snapshot; `None` in scaffold mode.
     pub(super) fn golden_origin(&self) -> Option<&GoldenOrigin> {
         match &self.origin {
             SandboxOrigin::Golden(golden) => Some(golden),
@@ -170,7 +173,7 @@ impl SandboxConfig {
         }
     }
 
-    /// What scaffold mode boots; `None` with a golden snapshot.
+    /// The settings of scaffold mode; `None` with a golden snapshot.
     pub(super) fn scaffold_origin(&self) -> Option<&ScaffoldOrigin> {
         match &self.origin {
             SandboxOrigin::Golden(_) => None,
@@ -178,7 +181,7 @@ impl SandboxConfig {
         }
     }
 
-    /// The strategy on VMMs from `source`.
+    /// The strategy of resets on VMMs from `source`.
     pub(super) fn strategy_on(&self, source: &VmmSource) -> Strategy {
         match &self.origin {
             SandboxOrigin::Golden(golden) => golden.strategy_on(source),

@@ -1,4 +1,4 @@
-//! What a sandbox boots from and returns to.
+//! [`SandboxOrigin`]: what a sandbox boots from and is reset to.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use crate::machine::{Disk, DiskFormat, DiskRole, VerificationLevel, VmShape, Vmm
 use crate::overlay::Digest;
 use crate::sandbox::{OlderGuest, Strategy};
 
-/// What a sandbox boots from, and returns to at every reset.
+/// What a sandbox boots from and is reset to.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SandboxOrigin {
-    /// A golden snapshot, whose baselines verify each boot and each reset.
+    /// A golden snapshot. Each boot and each reset restores it and is verified against its baselines.
     Golden(GoldenOrigin),
-    /// Scaffold mode: a kernel and disks. A boot and a reset are cold boots from the disks as they were given, and
-    /// **nothing is verified**.
+    /// Scaffold mode: a kernel and disks. Each boot and each reset boots the kernel with the disks as they were given,
+    /// and **nothing is verified**.
     Scaffold(ScaffoldOrigin),
 }
 
@@ -35,57 +35,59 @@ impl From<ScaffoldOrigin> for SandboxOrigin {
     }
 }
 
-/// A golden snapshot, and how a sandbox returns to it: the table `[golden]` of a TOML file. `golden = "/dir"` is short for
-/// one with the directory alone.
+/// A golden snapshot, and how a sandbox is reset to it: the table `[golden]` of a TOML file. `golden = "/dir"` is short
+/// for a table that has `directory` alone.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct GoldenOrigin {
     /// The golden snapshot's directory.
     pub directory: PathBuf,
-    /// The digest of the golden snapshot's manifest (`sha256sum manifest.json`, printed by `golden mint` and `golden
-    /// verify`). With it, any other golden snapshot is refused. Default: none is asked for.
+    /// The SHA-256 of the golden snapshot's manifest (`sha256sum manifest.json`; `golden mint` and `golden verify`
+    /// print it). If it is set, any other golden snapshot is refused. Default: none, any golden snapshot is accepted.
     #[serde(default)]
     pub digest: Option<Digest>,
-    /// A file with the Ed25519 key that has to have signed the golden snapshot's manifest: PEM, or its 32 bytes. With it, a
-    /// golden snapshot that isn't signed, or by another key, is refused. Default: no signature is looked at.
+    /// A file with an Ed25519 public key, as PEM or as its 32 bytes. If it is set, the golden snapshot's manifest has
+    /// to be signed with that key; an unsigned golden snapshot is refused. Default: none, no signature is checked.
     #[serde(default)]
     pub public_key: Option<PathBuf>,
     /// How guests get the golden snapshot's memory: `mapped` or `copied`. Default: `mapped`.
     #[serde(default)]
     pub memory: MemoryMode,
-    /// The most memory that this process may take for the golden snapshot's, in MiB. Where that is less than the guest has,
-    /// it is copied at each restore. Default: as much as the machine and its control groups leave.
+    /// The most memory that this process may take to hold the golden snapshot's memory, in MiB. If the guest has more,
+    /// the VMM copies its memory at each restore. Default: as much as the machine and its control groups leave.
     #[serde(default)]
     pub memory_limit_mib: Option<u64>,
     /// How much of a reset's proof is computed anew each time: `fast` or `full`. Default: `fast`.
     #[serde(default)]
     pub verification: VerificationLevel,
-    /// Restores on another processor than the golden snapshot was made on, too. Its guest may use what this one lacks.
-    /// Default: false.
+    /// Allows a restore on another processor than the one that the golden snapshot was made on. The guest may then use
+    /// features that this processor lacks. Default: false.
     #[serde(default)]
     pub any_cpu: bool,
-    /// Whether a guest passes that is older than what a reset asks of it (nonce, randomness, clock): `accept` or `refuse`.
-    /// Default: `accept`.
+    /// Whether a reset passes if the guest lacks an extension that resets use (nonce, reseeding, clock): `accept` or
+    /// `refuse`. Default: `accept`.
     #[serde(default)]
     pub older_guest: OlderGuest,
-    /// Where the evidence of a divergence is kept. Default: `evidence` beside the golden snapshot.
+    /// The directory in which the evidence of an unverified reset is kept. Default: `evidence` beside the golden
+    /// snapshot's directory.
     #[serde(default)]
     pub evidence_dir: Option<PathBuf>,
-    /// Which VMM serves after a reset: `fresh` or `in_place`. Default: `fresh` where this library starts VMMs, and
-    /// `in_place` where another program does, since nothing else is possible there.
+    /// Which VMM serves after a reset: `fresh` or `in_place`. Default: `fresh` if this library starts the VMMs;
+    /// `in_place` if another program does, where it is the only possible strategy.
     #[serde(default)]
     pub strategy: Option<Strategy>,
-    /// How many spares wait, restored and paused, for the resets to come: 0 to [`MAX_SPARES`](crate::sandbox::MAX_SPARES).
-    /// A spare holds what it wrote of its memory where that is mapped, all of it where it is copied. With none, an empty VMM
-    /// that was started ahead is restored while the caller waits. Of no use to [`Strategy::InPlace`]. Default: 1, or 0 where
-    /// the memory is copied because there is too little of it.
+    /// How many spares, VMMs with a restored and paused VM, wait for the next resets: 0 to
+    /// [`MAX_SPARES`](crate::sandbox::MAX_SPARES). A spare takes the memory that its guest has written if the memory is
+    /// mapped, and the guest's whole memory if it is copied. With 0 spares, one empty VMM is started ahead and restored
+    /// while the caller of the reset waits. Not used by [`Strategy::InPlace`]. Default: 1, or 0 if the memory is copied
+    /// because the machine has too little of it.
     #[serde(default)]
     pub spares: Option<u32>,
 }
 
 impl GoldenOrigin {
-    /// The golden snapshot in `directory`, with every setting as it is by default.
+    /// The golden snapshot in `directory`, with the default of every other setting.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         GoldenOrigin {
             directory: directory.into(),
@@ -115,7 +117,7 @@ impl GoldenOrigin {
         spares: u32 => Some(spares);
     }
 
-    /// How the golden snapshot is loaded for VMMs that this process starts.
+    /// The options to [load](crate::golden::Golden::load) the golden snapshot for VMMs that this process starts.
     pub fn load_options(&self) -> LoadOptions {
         let limit = self.memory_limit_mib;
         LoadOptions {
@@ -125,7 +127,7 @@ impl GoldenOrigin {
         }
     }
 
-    /// The strategy on VMMs from `source`.
+    /// The strategy of resets on VMMs from `source`.
     pub(in crate::sandbox) fn strategy_on(&self, source: &VmmSource) -> Strategy {
         self.strategy.unwrap_or(match source {
             VmmSource::Spawn(_) => Strategy::Fresh,
@@ -133,20 +135,20 @@ impl GoldenOrigin {
         })
     }
 
-    /// How many spares there are to be of the golden snapshot, once it was loaded like this.
+    /// How many spares to keep, given how the golden snapshot's memory was loaded.
     pub(in crate::sandbox) fn spares_of(&self, memory: &LoadedMemory) -> u32 {
         let is_short = matches!(memory.copied_because, Some(CopyReason::ShortOfMemory(_)));
         self.spares.unwrap_or(u32::from(!is_short))
     }
 
-    /// Where evidence is kept. `None` for a golden snapshot that lies in no directory.
+    /// The directory for evidence. `None` if none is configured and the golden snapshot's directory has no parent.
     pub(in crate::sandbox) fn evidence_directory(&self) -> Option<PathBuf> {
         let beside = || Some(self.directory.parent()?.join("evidence"));
         self.evidence_dir.clone().or_else(beside)
     }
 }
 
-/// Reads a table, or the directory alone.
+/// Reads a table, or a string with the directory alone.
 impl<'de> Deserialize<'de> for GoldenOrigin {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct TableOrDirectory;
@@ -163,7 +165,7 @@ impl<'de> Deserialize<'de> for GoldenOrigin {
             }
 
             fn visit_map<M: de::MapAccess<'de>>(self, table: M) -> Result<GoldenOrigin, M::Error> {
-                // Of `remote = "Self"`: the derived one, which isn't this trait's.
+                // `remote = "Self"` derives an inherent `deserialize`. This calls that one, not the trait's.
                 GoldenOrigin::deserialize(MapAccessDeserializer::new(table))
             }
         }
@@ -181,29 +183,29 @@ impl<'de> Deserialize<'de> for GoldenOrigin {
 )]
 #[non_exhaustive]
 pub struct ScaffoldOrigin {
-    /// The kernel.
+    /// The file of the guest's kernel.
     pub kernel: PathBuf,
-    /// The initramfs, for a kernel that needs one. Default: none.
+    /// The file of the initramfs, for a kernel that needs one. Default: none.
     pub initramfs: Option<PathBuf>,
-    /// The kernel's command line. Default: `console=hvc0 root=/dev/vda rootfstype=ext4 ro`, for a distribution's root.
+    /// The kernel's command line. Default: `console=hvc0 root=/dev/vda rootfstype=ext4 ro`, for a root disk with a
+    /// Linux distribution.
     pub cmdline: String,
-    /// An image of the root disk.
+    /// The image file of the root disk.
     pub root_disk: PathBuf,
     /// Whether the guest may not write to the root disk. Default: true.
     pub root_readonly: bool,
     /// The format of the root disk's image, `raw` or `qcow2`. Default: `raw`.
     pub root_format: DiskFormat,
-    /// An image of a second, writable disk. The guest gets a private copy of it, so any number of sandboxes may be given
-    /// the same one. Default: none.
+    /// The image file of a second, writable disk. The guest gets a private copy of it, so several sandboxes may use the
+    /// same file. Default: none.
     pub overlay: Option<PathBuf>,
-    /// The format of the overlay's image, `raw` or `qcow2`. A qcow2 overlay is of version 2 and names its backing file, if
-    /// it has one, by an absolute path, with its format
-    /// (`qemu-img create -f qcow2 -o compat=0.10 -b /path/to/base.img -F raw overlay.qcow2`);
-    /// [`overlay::qcow2`](crate::overlay::qcow2) says why. Default: `raw`.
+    /// The format of the overlay's image, `raw` or `qcow2`. A qcow2 overlay has to be of version 2. If it has a backing
+    /// file, it has to name that file by an absolute path, with its format (`qemu-img create -f qcow2 -o compat=0.10 -b
+    /// /path/to/base.img -F raw overlay.qcow2`); [`overlay::qcow2`](crate::overlay::qcow2) says why. Default: `raw`.
     pub overlay_format: DiskFormat,
-    /// The number of vCPUs. Default: 2.
+    /// The number of vCPUs: 1 or more. Default: 2.
     pub vcpus: u32,
-    /// Memory, in MiB: 16 or more. Default: 1024.
+    /// The guest's memory, in MiB: 16 or more. Default: 1024.
     pub memory_mib: u64,
     /// The guest's vsock CID: 3 or more, and less than 4294967295. Default: 3.
     pub cid: u32,
@@ -212,7 +214,7 @@ pub struct ScaffoldOrigin {
 }
 
 impl ScaffoldOrigin {
-    /// A kernel and an image of its root disk, with every setting as it is by default.
+    /// A kernel and an image of the root disk, with the default of every other setting.
     pub fn new(kernel: impl Into<PathBuf>, root_disk: impl Into<PathBuf>) -> Self {
         ScaffoldOrigin {
             kernel: kernel.into(),
@@ -230,7 +232,8 @@ impl ScaffoldOrigin {
         }
     }
 
-    /// What a table that has neither file begins as. The check of a configuration finds what stays empty.
+    /// The defaults of a table. Its two required files are empty here; the check of the configuration refuses a path
+    /// that is still empty.
     fn without_files() -> Self {
         Self::new("", "")
     }
@@ -248,7 +251,7 @@ impl ScaffoldOrigin {
         port: u32 => port;
     }
 
-    /// The VM of a cold boot.
+    /// The VM that scaffold mode boots, without its disks.
     pub fn shape(&self) -> VmShape {
         VmShape {
             kernel: self.kernel.clone(),
@@ -260,7 +263,7 @@ impl ScaffoldOrigin {
         }
     }
 
-    /// The disks of a cold boot, in the VM's order.
+    /// The disks of the VM in their order: the root disk, then the overlay if there is one.
     pub fn disks(&self) -> Vec<Disk> {
         let disk = |role, origin: &Path, readonly, format| Disk {
             role,

@@ -1,4 +1,4 @@
-//! What a configuration takes: its defaults, and the same from a file and in code.
+//! The configurations that are accepted: the defaults, and a file and code that make the same configuration.
 
 mod refusals;
 
@@ -30,7 +30,7 @@ fn scaffold_of(config: &SandboxConfig) -> &ScaffoldOrigin {
     config.scaffold_origin().expect("scaffold mode")
 }
 
-/// `Debug` shows every field but the environment's values.
+/// Compares by `Debug`, which shows every field except the values of the environment, and those apart.
 #[track_caller]
 fn assert_same(read: &SandboxConfig, built: &SandboxConfig) {
     assert_eq!(format!("{read:#?}"), format!("{built:#?}"));
@@ -228,7 +228,7 @@ fn a_file_is_read_up_to_64_kib() {
 }
 
 #[test]
-fn a_configuration_inside_of_another_document_is_checked_too() {
+fn a_configuration_inside_another_document_is_checked_too() {
     #[derive(Debug, Deserialize)]
     struct Agent {
         sandbox: SandboxConfig,
@@ -246,7 +246,7 @@ fn a_configuration_inside_of_another_document_is_checked_too() {
 }
 
 #[test]
-fn scaffold_mode_has_one_strategy_and_a_golden_snapshot_the_one_that_is_asked_for() {
+fn the_strategy_follows_from_the_origin_the_configuration_and_the_vmm() {
     let spawn = VmmSource::Spawn(VmmConfig::default());
     let attach = VmmSource::Attach {
         api_socket: "/a".into(),

@@ -1,4 +1,5 @@
-//! Boot: from nothing to ready, or back to nothing.
+//! `boot` of the [`Driver`]: restores and verifies the golden snapshot, or boots cold in scaffold mode. A boot that
+//! fails releases everything that it had started.
 
 use std::sync::Arc;
 
@@ -61,10 +62,10 @@ impl Driver {
 
     /// Restores and verifies the golden snapshot as a reset does.
     async fn restore(&mut self) -> Result<(), Error> {
-        let target = self.target().expect("it was just set");
+        let target = self.target().expect("the supply was just set");
         match self.revert_and_verify(&target).await {
             Ok(_) => {
-                self.tell_boundary();
+                self.report_boundary();
                 Ok(())
             }
             Err(Unverified::Not(failure)) => Err(boot_failed(failure)),
@@ -72,7 +73,7 @@ impl Driver {
         }
     }
 
-    /// Scaffold mode.
+    /// Boots the kernel and the disks of scaffold mode. Checks the VMM's release, and verifies nothing.
     async fn boot_cold(&mut self, origin: &ScaffoldOrigin) -> Result<(), Error> {
         let shape = origin.shape();
         let machine = MachineConfig {
@@ -98,13 +99,15 @@ impl Driver {
             && !hello.is_same_build()
         {
             let guest = hello.build_id;
-            tracing::warn!(%guest, "the guest's dispatcher is of another build than this library");
+            tracing::warn!(%guest, "the guest's dispatcher was built from other sources than this library");
         }
-        self.tell_boundary();
+        self.report_boundary();
         Ok(())
     }
 
-    fn tell_boundary(&self) {
+    /// Sends the event [`Boundary`](Event::Boundary) with the layers of the VMM that serves, if this process started
+    /// it.
+    fn report_boundary(&self) {
         let serving = self.serving.as_ref();
         if let Some(vmm) = serving.map(|serving| serving.machine.vmm())
             && vmm.process().is_some()
@@ -114,7 +117,7 @@ impl Driver {
     }
 }
 
-/// Refuses a host on which this process can't use KVM.
+/// Checks that this process can open `/dev/kvm`.
 pub(in crate::sandbox) fn check_kvm() -> Result<(), Error> {
     let opened = vmm::open_kvm(vmm::KVM_DEVICE.as_ref());
     let opened = opened.map_err(|error| Error::NotAvailable(Arc::new(Unavailable::Kvm(error))));
@@ -133,7 +136,7 @@ fn failed(failure: BootFailure) -> Error {
     Error::BootFailed(Arc::new(failure))
 }
 
-/// A VMM that isn't there is another matter than one that fails.
+/// [`Error::NotAvailable`] if the VMM can't be started on this host at all, otherwise [`Error::BootFailed`].
 fn not_available_or_failed(error: machine::Error) -> Error {
     match error {
         machine::Error::Vmm(

@@ -1,15 +1,16 @@
-//! The driver of a sandbox: one task that owns its machine, and does what the sandbox's handle asks.
+//! [`Driver`]: the one task that owns a sandbox's machine and carries out what the sandbox's handle asks.
 //!
 //! ```text
-//!   handle                        driver                                    status
-//!   boot, reset ---- request ---> one after the other                ----> state, channel, events
-//!   shutdown ------- stop ------> at once: drops what is under way,
-//!                                 kills the VMMs, releases everything
-//!   execute_tool --- channel of the present state, never by the driver
+//!   handle                              driver                                   status
+//!   boot, reset --- Request (a queue)-> one after the other               ----> state, channel, events
+//!   shutdown ------ Stops ------------> at once: drops the work under way,
+//!                                       kills the VMMs, releases everything
+//!   execute_tool, start, push, pull ---------------------------------- read --> the channel
 //! ```
 //!
-//! Callers only wait for an answer, so dropping one's future changes nothing: what has begun goes on to its end. The task
-//! ends with the handle, which kills every VMM.
+//! Tools and transfers take the channel from the [`Status`] and never wait for the driver. The callers of `boot` and
+//! `reset` only wait for an answer: if such a caller drops its future, work that has begun goes on to its end. The task
+//! ends when the handle is dropped, which kills every VMM.
 
 mod boot;
 mod reset;
@@ -35,37 +36,39 @@ use serving::{Noticed, Serving};
 
 pub(super) use boot::check_kvm;
 
-/// What a sandbox is made of, apart from what it holds at the moment.
+/// The settings of a sandbox. They don't change after it was created.
 pub(super) struct Settings {
     pub(super) config: SandboxConfig,
     pub(super) source: VmmSource,
-    /// Whether a boot looks for KVM before it starts anything.
+    /// Whether a boot checks for KVM before it starts anything.
     pub(super) needs_kvm: bool,
-    /// What is there before the first boot and is shared.
+    /// What the sandbox shares with others and was loaded before its first boot.
     pub(super) given: Option<Given>,
 }
 
-/// What a sandbox is given of its golden snapshot.
+/// What a sandbox shares with other sandboxes.
 pub(super) enum Given {
-    /// It was loaded.
+    /// A golden snapshot that the caller has loaded.
     Golden(Arc<LoadedGolden>),
-    /// Its pool has spares, too.
+    /// The reset target and the spares of the sandbox's pool.
     Supply(Arc<Supply>),
 }
 
-/// What the handle asks for.
+/// A request of the handle.
 pub(super) struct Request {
     pub(super) what: Asked,
-    /// How many shutdowns had been asked for by then. A later one ends this, too.
+    /// How many shutdowns had been asked for when the request was made. A shutdown that was asked for later ends the
+    /// request.
     pub(super) stops: u64,
 }
 
+/// The call that is requested, with the sender of its answer.
 pub(super) enum Asked {
     Boot(oneshot::Sender<Result<(), Error>>),
     Reset(oneshot::Sender<Result<Reset, Error>>),
 }
 
-/// Shutdowns: how many were asked for, and up to which they are done.
+/// Counts the shutdowns that were asked for, and those that are done.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stops {
     asked: Arc<watch::Sender<u64>>,
@@ -77,7 +80,7 @@ impl Stops {
         *self.asked.borrow()
     }
 
-    /// Asks for a shutdown, and waits until everything is released. It goes on if this is dropped.
+    /// Asks for a shutdown, and waits until everything is released. If the future is dropped, the shutdown goes on.
     pub(super) async fn stop(&self) {
         let mut number = 0;
         self.asked.send_modify(|asked| {
@@ -85,30 +88,32 @@ impl Stops {
             number = *asked;
         });
         let mut done = self.done.subscribe();
-        // This holds the sender.
+        // No error can come: `self` holds the sender.
         let _ = done.wait_for(|done| *done >= number).await;
     }
 
-    /// Waits until a shutdown is asked for that isn't done.
+    /// Waits until a shutdown was asked for that isn't done yet. Returns the number of the last one.
     async fn next(&self) -> u64 {
         let done = *self.done.borrow();
         let mut asked = self.asked.subscribe();
         let asked = asked.wait_for(|asked| *asked > done).await;
-        *asked.expect("this holds the sender")
+        *asked.expect("`self` holds the sender")
     }
 }
 
-/// The task's own.
+/// The state of the driver task.
 pub(super) struct Driver {
     settings: Arc<Settings>,
     status: Arc<Status>,
     calls: Calls,
-    /// Absent before the first boot and in scaffold mode.
+    /// `None` before the first boot and in scaffold mode.
     supply: Option<Arc<Supply>>,
+    /// The machine that serves. `None` before a boot, and after a reset that failed.
     serving: Option<Serving>,
-    /// Machines whose VMM was killed by the call that is under way, and whose rest is still there.
+    /// Machines whose VMM was killed during the present call. Their files are removed after the call was answered.
     killed: Vec<Serving>,
-    /// What ends machines that are no longer wanted, and removes the rest of those whose VMM has ended.
+    /// Background tasks: those that start machines, kill machines that are no longer wanted, and remove the files of
+    /// machines whose VMM has ended.
     retired: JoinSet<()>,
 }
 
@@ -125,7 +130,7 @@ impl Driver {
         }
     }
 
-    /// Does what is asked, until the handle is gone.
+    /// Carries out requests until the handle is dropped.
     pub(super) async fn run(mut self, requests: &mut mpsc::Receiver<Request>, stops: Stops) {
         loop {
             let request = tokio::select! {
@@ -165,7 +170,7 @@ impl Driver {
         }
     }
 
-    /// Removes what killed VMMs left, in the background.
+    /// Removes the files of killed VMMs in the background.
     fn remove_killed(&mut self) {
         for serving in self.killed.drain(..) {
             self.retired.spawn(blocking(move || drop(serving)));
@@ -198,7 +203,8 @@ impl Driver {
         }
     }
 
-    /// Starts a machine. A shutdown that comes meanwhile waits for it and ends it.
+    /// Starts a machine in a background task. If a shutdown interrupts this call, that task goes on and ends the
+    /// machine, and the shutdown waits for the task.
     async fn start_machine(
         &mut self,
         start: impl Future<Output = Result<Machine, Failure>> + Send + 'static,
@@ -218,7 +224,7 @@ impl Driver {
         });
         match started.await {
             Ok(started) => started.map(|next| next.machine),
-            // The task is gone with the runtime, as this one will be.
+            // The background task was aborted because the runtime shuts down, which ends this task too.
             Err(_) => std::future::pending().await,
         }
     }
@@ -237,7 +243,7 @@ impl Driver {
         }
     }
 
-    /// Releases everything.
+    /// Carries out a shutdown: ends the tools, releases everything, and sets the state `NotBooted`.
     async fn stop(&mut self) {
         if let SandboxState::NotBooted = self.status.state() {
             return;
@@ -247,8 +253,8 @@ impl Driver {
         self.status.set(SandboxState::NotBooted);
     }
 
-    /// Kills the VMMs, removes what they left, and lets the golden snapshot go. The VM in a VMM that another program runs is
-    /// deleted. What a caller that was interrupted has not released is released by the next one.
+    /// Kills the VMMs, removes their files, and drops the golden snapshot. In a VMM that another program runs, the VM
+    /// is deleted. If a caller is interrupted, the next call of `release` continues where it stopped.
     async fn release(&mut self) {
         self.stop_spares().await;
         if let Some(serving) = &mut self.serving {
@@ -266,7 +272,7 @@ impl Driver {
         self.remove_killed();
         while let Some(removed) = self.retired.join_next().await {
             if let Err(error) = removed {
-                tracing::error!(error = %Causes(&error), "what a VMM left was not removed");
+                tracing::error!(error = %Causes(&error), "the files of a VMM that has ended were not removed");
             }
         }
         self.supply = None;
@@ -274,7 +280,7 @@ impl Driver {
 }
 
 impl Drop for Driver {
-    /// The handle is gone, or the runtime: the machines that are dropped kill their VMMs.
+    /// Runs when the handle is dropped or the runtime shuts down. The machines that are dropped here kill their VMMs.
     fn drop(&mut self) {
         (self.supply, self.serving) = (None, None);
         self.killed.clear();
@@ -289,7 +295,7 @@ async fn notice(serving: &mut Option<Serving>) -> Noticed {
     }
 }
 
-/// Gives up the work as soon as a shutdown is asked for.
+/// Awaits `work`, and drops it as soon as a shutdown is asked for.
 async fn unless_stopped<T>(
     is_stopped: bool,
     stops: &Stops,
@@ -305,10 +311,11 @@ async fn unless_stopped<T>(
     }
 }
 
-/// Does the work for its caller. Work whose caller is gone before it begins is not begun.
+/// Awaits `work` and sends its result to the caller. If the caller has dropped its future already, the work is not
+/// begun.
 async fn answer<T>(reply: oneshot::Sender<T>, work: impl Future<Output = T>) {
     if !reply.is_closed() {
-        // A caller that is gone by now needs no answer.
+        // A caller that stopped waiting during the work needs no answer.
         let _ = reply.send(work.await);
     }
 }

@@ -1,4 +1,5 @@
-//! Reset: the main path from `reset()` to its [`ResetState`](crate::sandbox::ResetState).
+//! `reset` of the [`Driver`]: reverts to the golden snapshot, verifies the result, and makes the
+//! [`ResetState`](crate::sandbox::ResetState).
 //!
 //! ```text
 //!   fresh     a machine that waits is checked     the VMM that served         staged      resumed,
@@ -7,11 +8,13 @@
 //!   in place  ------------------------------------------------------------> staged       if silent)
 //! ```
 //!
-//! What refuses a reset does so before the VMM that served is killed. After that no guest that was to be reverted runs: if
-//! no other VM can be had, the sandbox has failed, and holds none. What is read of the other VM decides: a source that
-//! disagrees halts the sandbox, one that is silent is asked once more, in yet another VMM where VMMs are ours.
+//! Everything that can refuse a reset is checked before the VMM that served is killed. After that kill the guest that
+//! was to be reverted doesn't run any more: if no other VM can be restored, the sandbox has failed and holds no VM. The
+//! readings of the restored VM decide: a source that disagrees halts the sandbox. If a source is silent, the whole
+//! revert is made once more (in another VMM process, if this process starts the VMMs); a source that is silent again
+//! halts the sandbox.
 //!
-//! Restoring and reading are [`Machine`](crate::machine::Machine)'s: `src/machine/revert.rs`.
+//! The restore and the readings are in `src/machine/revert.rs`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,14 +33,15 @@ use crate::sandbox::{
     StrategyUsed, VmmApiState, VmmUsed, evidence,
 };
 
-/// A source that was silent is asked once more, by a whole further revert.
+/// How many reverts a reset makes at most. A second one follows only if a source was silent.
 const ATTEMPTS: u32 = 2;
 
-/// Why a revert isn't believed.
+/// Why a boot or a reset has no verified VM.
 pub(super) enum Unverified {
-    /// It wasn't made.
+    /// The revert was not made.
     Not(Failure),
-    /// It was made, and a source disagreed or stayed silent: [`Error::ResetDivergence`] or [`Error::ResetTimeout`].
+    /// The revert was made, and a source disagreed or was silent: [`Error::ResetDivergence`] or
+    /// [`Error::ResetTimeout`].
     Failed(Error),
 }
 
@@ -47,7 +51,7 @@ impl From<Failure> for Unverified {
     }
 }
 
-/// What was read of a VM that was reverted, and the disks that it goes on to read as they were held.
+/// The readings of a VM that was reverted, and the hold of the golden disks that it still reads.
 type Reverted = (Readings, Option<HeldDisks>);
 
 impl Driver {
@@ -88,7 +92,7 @@ impl Driver {
         result
     }
 
-    /// Lets tools run on the machine that serves.
+    /// Makes the sandbox ready: gives the serving machine's channel to the tools.
     pub(super) fn enter_service(&mut self) {
         let serving = self.serving.as_mut().expect("a machine serves");
         serving.listen(&self.status);
@@ -97,7 +101,7 @@ impl Driver {
         self.status.ready(channel.clone());
     }
 
-    /// Reverts to `target` and compares what is read with the baselines: what a reset found that is to be believed.
+    /// Reverts to `target` and compares the readings with the baselines. Returns the outcome if all of them agree.
     pub(super) async fn revert_and_verify(
         &mut self,
         target: &Arc<ResetTarget>,
@@ -111,11 +115,11 @@ impl Driver {
                 Strategy::InPlace => self.revert_in_place(target, &mut steps).await,
             };
             if let Err(Failure::Machine(_)) = &reverted {
-                // Whatever is in its VMM doesn't run on.
+                // A VM that was reverted in part must not run on.
                 self.kill_serving(&mut steps).await?;
             }
             let (readings, held) = reverted?;
-            let serving = self.serving.as_mut().expect("it was reverted");
+            let serving = self.serving.as_mut().expect("a machine was reverted");
             let verification = verify(
                 readings,
                 target.golden().manifest(),
@@ -135,7 +139,7 @@ impl Driver {
                     return Ok(verification.outcome);
                 }
                 Verdict::Silent if attempt < ATTEMPTS => {
-                    tracing::warn!("a source of the reset was silent, and is asked once more");
+                    tracing::warn!("a source of the reset gave no answer: reverting once more");
                     self.kill_serving(&mut steps).await?;
                     attempt += 1;
                     continue;
@@ -148,7 +152,8 @@ impl Driver {
         }
     }
 
-    /// Another VMM takes over: a spare, or else one that is empty.
+    /// Reverts with [`Strategy::Fresh`]: takes a spare or an empty VMM, kills the VMM that served, and resumes the
+    /// other VM. If a spare fails to resume, tries the next machine.
     async fn revert_fresh(
         &mut self,
         target: &Arc<ResetTarget>,
@@ -182,17 +187,21 @@ impl Driver {
         }
     }
 
-    /// A machine that waits, and was checked: the VMM that answers is the one that was started, and a spare's VM is what it
-    /// was when it was staged. The VMM that serves is not touched.
+    /// Takes a spare or an empty machine, and checks it: the VMM that answers is the process that was started, and a
+    /// spare's VM is unchanged since it was staged. A spare that fails this check is killed, and the next one is taken.
+    /// The VMM that serves is not touched.
     async fn next_machine(
         &mut self,
         target: &Arc<ResetTarget>,
         steps: &mut Steps,
     ) -> Result<Next, Failure> {
         loop {
-            let supply = self.supply.as_ref().expect("it was there for the target");
+            let supply = self
+                .supply
+                .as_ref()
+                .expect("the target belongs to a supply");
             let spares = supply.spares.as_ref();
-            let spares = spares.expect("the strategy takes fresh VMMs from there");
+            let spares = spares.expect("a supply with the strategy `Fresh` has spares");
             let mut next = match spares.take().await? {
                 Some(next) => next,
                 None => Next::new(self.start(target).await?),
@@ -218,11 +227,12 @@ impl Driver {
 
     fn refuse_spare(&self, error: machine::Error) {
         let error = Error::ResetFailed(Arc::new(error));
-        tracing::warn!(error = %Causes(&error), "a spare is not used");
+        tracing::warn!(error = %Causes(&error), "a spare failed its check or could not be resumed, and is killed");
         self.status.tell(Event::SpareRefused(error));
     }
 
-    /// The VMM that served goes on, unless it is ours and failed: another one takes its place then.
+    /// Reverts with [`Strategy::InPlace`]: restores into the VMM that served. If that VMM has ended or gives no answer,
+    /// and this process started it, a new VMM takes its place.
     async fn revert_in_place(
         &mut self,
         target: &Arc<ResetTarget>,
@@ -235,7 +245,7 @@ impl Driver {
             match revert(target, machine, steps).await {
                 Err(error) if is_ours && error.is_silence_of_vmm() => {
                     let error = Error::ResetFailed(Arc::new(error));
-                    tracing::error!(error = %Causes(&error), "the VMM is given up");
+                    tracing::error!(error = %Causes(&error), "the VMM gave no answer: it is killed and replaced");
                     self.kill_serving(steps).await?;
                     self.status.tell(Event::VmmGivenUp(error));
                 }
@@ -265,8 +275,8 @@ impl Driver {
         &mut self.serving.insert(Serving::new(machine, used)).machine
     }
 
-    /// Kills the VMM that served, if it is ours, and waits until it has ended: before that no other guest is let run. What
-    /// it left is removed once the caller has its answer.
+    /// Kills the VMM that served, if this process started it, and waits until it has ended. No other guest runs before
+    /// that. The VMM's files are removed after the caller has its answer.
     async fn kill_serving(&mut self, steps: &mut Steps) -> Result<(), Failure> {
         let Some(serving) = &mut self.serving else {
             return Ok(());
@@ -280,7 +290,7 @@ impl Driver {
         Ok(())
     }
 
-    /// From here on the sandbox takes nothing but a shutdown.
+    /// Halts the sandbox: from now on it takes no call but a shutdown.
     async fn halt(&mut self, failed: &Arc<FailedReset>) {
         let failed = Arc::clone(failed);
         let outcome = Arc::new(failed.outcome.clone());
@@ -289,10 +299,10 @@ impl Driver {
         self.status.tell(Event::Reset(outcome));
     }
 
-    /// Stops the machine that isn't what it should be, and keeps what shows it. A VMM of ours is killed, since it may go on
-    /// writing if it is asked; one of another program is asked to pause its VM.
+    /// Stops a machine whose verification failed, and keeps its evidence. A VMM that this process started is killed,
+    /// because a VMM that is only asked to stop may go on writing. A VMM of another program is asked to pause its VM.
     async fn keep_evidence(&mut self, outcome: ResetOutcome) -> FailedReset {
-        let serving = self.serving.as_mut().expect("it was read");
+        let serving = self.serving.as_mut().expect("a machine was read");
         serving.listen(&self.status);
         let machine = &mut serving.machine;
         machine.close_channel();
@@ -306,7 +316,7 @@ impl Driver {
         let evidence = match self.evidence_dir() {
             Some(directory) => {
                 let journal = self.status.events().journal();
-                let machine = &self.serving.as_ref().expect("it was read").machine;
+                let machine = &self.serving.as_ref().expect("a machine was read").machine;
                 evidence::keep(&directory, machine, &outcome, journal).await
             }
             None => None,
@@ -323,12 +333,14 @@ impl Driver {
         self.settings.config.golden_origin()?.evidence_directory()
     }
 
-    /// Scaffold mode: boots again from the disks as they were given, and verifies nothing.
+    /// The reset of scaffold mode: boots again from the disks as they were given, and verifies nothing.
     async fn reboot_cold(&mut self) -> Result<ResetOutcome, Error> {
         tracing::warn!("scaffold mode: the sandbox is reverted, and nothing is verified");
         let origin = self.settings.config.scaffold_origin();
-        let shape = origin.expect("a golden snapshot has a target").shape();
-        let serving = self.serving.as_mut().expect("it has booted");
+        let shape = origin
+            .expect("a sandbox without a target is in scaffold mode")
+            .shape();
+        let serving = self.serving.as_mut().expect("the sandbox has booted");
         let mut steps = Steps::start();
         let state = match serving.machine.reboot_cold(&shape, &mut steps).await {
             Ok(state) => state,
@@ -347,6 +359,7 @@ impl Driver {
     }
 }
 
+/// Restores the snapshot in `machine`, resumes the VM, and reads its sources.
 async fn revert(
     target: &ResetTarget,
     machine: &mut Machine,

@@ -1,5 +1,5 @@
-//! The machine that serves a sandbox, and what its driver notices of it: events of its VMM and of its guest, the VMM's
-//! end, and the loss of a disk's hold.
+//! [`Serving`]: the machine that serves a sandbox, with what its driver listens to: events of the VMM and of the
+//! channel, the VMM's end, and the loss of the hold on a golden disk.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -14,26 +14,27 @@ use crate::sandbox::{Event, VmmUsed};
 use crate::vmm::{self, Ended};
 use crate::vsock::{Channel, ChannelEvent, ChannelEventKind};
 
-/// A machine that serves, or is about to.
+/// A machine that serves, or that is being reverted to serve.
 pub(super) struct Serving {
     pub(super) machine: Machine,
     pub(super) used: VmmUsed,
     vmm_events: Option<Receiver<vmm::Event>>,
     channel_events: Option<Receiver<ChannelEvent>>,
+    /// Resolves once the VMM has ended. `None` after it has resolved.
     ended: Option<Pin<Box<dyn Future<Output = Ended> + Send>>>,
-    /// Resolves once a disk that the VM reads isn't held any more.
+    /// Resolves once a golden disk that the VM reads isn't held any more. `None` if no disk is held.
     lost: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-/// Something that concerns the state of the sandbox.
+/// Something that happened to the machine that serves.
 pub(super) enum Noticed {
-    /// An event, for the subscribers alone.
+    /// An event that the subscribers get and that doesn't change the state.
     Event(Event),
-    /// The channel has closed.
+    /// The channel was closed.
     ChannelClosed(ChannelEvent),
     /// The VMM has ended.
     Ended(Ended),
-    /// A disk that the VM reads isn't held any more.
+    /// A golden disk that the VM reads isn't held any more.
     HoldLost,
 }
 
@@ -49,7 +50,7 @@ impl Serving {
         }
     }
 
-    /// The same VMM is used for another VM.
+    /// Notes that the same VMM serves with another VM.
     pub(super) fn used_again(&mut self) -> VmmUsed {
         if self.used != VmmUsed::Attached {
             self.used = VmmUsed::Reused;
@@ -57,31 +58,33 @@ impl Serving {
         self.used
     }
 
-    /// Whether the VMM has ended by itself, or was given up.
+    /// Whether the end of the VMM was noticed.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.is_none()
     }
 
-    /// From now on the loss of the disks that are held as `held` says is noticed.
+    /// From now on [`notice`](Self::notice) returns [`Noticed::HoldLost`] when one of the disks of `held` isn't held
+    /// any more.
     pub(super) fn watch_disks(&mut self, target: &Arc<ResetTarget>, held: Option<HeldDisks>) {
         let target = Arc::clone(target);
         self.lost = held.map(|held| Box::pin(target.lost(held)) as _);
     }
 
-    /// Listens to the machine's channel, and tells what has happened on it so far: before whatever comes of it.
+    /// Listens to the machine's present channel, and reports the events that it has had so far. They have to reach the
+    /// subscribers before the state that follows from them.
     pub(super) fn listen(&mut self, status: &Status) {
         self.tell_pending(status);
         self.channel_events = self.machine.channel().map(Channel::events);
         self.tell_pending(status);
     }
 
-    /// Tells what has happened and wasn't told yet.
+    /// Reports the events that have happened and were not reported yet.
     pub(super) fn tell_pending(&mut self, status: &Status) {
         tell_all(&mut self.vmm_events, "vmm", Event::Vmm, status);
         tell_all(&mut self.channel_events, "channel", Event::Channel, status);
     }
 
-    /// Waits for the next thing to notice. Nothing is lost if it is dropped.
+    /// Waits for the next thing that happens. If the future is dropped, nothing is lost.
     pub(super) async fn notice(&mut self) -> Noticed {
         tokio::select! {
             biased;
@@ -98,7 +101,7 @@ impl Serving {
     }
 }
 
-/// The next event of a stream that hasn't ended, or how many were lost.
+/// The next event of the stream, or [`Event::Lost`]. Never resolves once the stream has ended.
 async fn receive<T: Clone>(
     events: &mut Option<Receiver<T>>,
     source: &'static str,
@@ -132,7 +135,7 @@ fn tell_all<T: Clone>(
     }
 }
 
-/// Waits for a future that is asked once.
+/// Waits for the future and removes it once it has resolved. Never resolves if there is none.
 async fn resolved<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
     let Some(waiting) = future else {
         return pending().await;

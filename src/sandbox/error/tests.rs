@@ -1,4 +1,4 @@
-//! The table of codes, held against the errors.
+//! The table of codes in `codes.md` is compared with the errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ fn origin() -> Origin {
     }
 }
 
-/// One of each kind of error of a channel that a tool may end with.
+/// One error of each kind that a channel or the connection of a run may give.
 fn of_channels() -> Vec<vsock::Error> {
     let evidence = |source| vsock::Error::Evidence {
         origin: origin(),
@@ -184,7 +184,7 @@ fn the_table_has_each_code_with_each_advice_and_no_other() {
         let [_, code, _, advice, _] = cells[..] else {
             panic!("{row}");
         };
-        // What stands in brackets says when.
+        // The text in brackets says when the advice holds. It is no part of the advice.
         let without_brackets = advice.split('(').map(|part| match part.split_once(')') {
             Some((_, after)) => after,
             None => part,

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::vsock::OutputBytes;
 
-/// Every outcome, the exit code that stands for it, and how it reads.
+/// Every outcome with its exit code and its text.
 fn outcomes() -> Vec<(ToolOutcome, i32, &'static str)> {
     let reason = || "so".to_owned();
     vec![
@@ -34,7 +34,7 @@ fn outcomes() -> Vec<(ToolOutcome, i32, &'static str)> {
         (
             ToolOutcome::Unspecified { exit_code: -7 },
             -7,
-            "exit code -7, and the guest does not say of what",
+            "ended with exit code -7, and the guest does not say how",
         ),
     ]
 }
@@ -54,7 +54,7 @@ fn every_outcome_has_its_exit_code_on_the_wire() {
 }
 
 #[test]
-fn the_wire_has_text_and_a_link() {
+fn the_wire_has_the_streams_as_text_and_the_evidence_hash() {
     let mut execution = ToolExecution::new(
         ToolOutcome::Exited { code: 1 },
         b"a\xff".to_vec(),
@@ -97,7 +97,7 @@ fn an_output_knows_what_was_dropped() {
 }
 
 #[test]
-fn debug_shows_lengths_and_nothing_that_was_written() {
+fn debug_shows_lengths_and_no_content() {
     let zs = || "zz".to_owned();
     for (outcome, ..) in outcomes() {
         let outcome = match outcome {
@@ -116,7 +116,7 @@ fn debug_shows_lengths_and_nothing_that_was_written() {
 }
 
 #[test]
-fn an_answer_is_told_as_the_guest_tells_it() {
+fn the_outcome_is_the_one_that_the_guest_says() {
     let took = Duration::from_millis(5);
     let result = |exit_code, outcome: Option<ToolOutcomeKind>| ToolResult {
         command_id: "c1".to_owned(),

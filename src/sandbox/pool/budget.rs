@@ -1,4 +1,5 @@
-//! The budget of memory of a pool: golden snapshots at their full size, and each VMM at what it may take.
+//! [`Budget`]: the memory of a pool. Each golden snapshot counts with its full size, and each VMM with the most that it
+//! may take.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,29 +10,29 @@ use crate::machine;
 use crate::sandbox::{BootFailure, Error, GoldenOrigin};
 use crate::vmm::VmmConfig;
 
-/// What one VMM counts for beside its guest's memory, in bytes. An idle v53.0 with mapped memory has less than 1 MiB of its
-/// own, its guest's pages included (`benches/reset`, `density`); this leaves room for queues and buffers.
+/// How much memory a VMM counts for beside its guest's, in bytes. An idle v53.0 with mapped memory has less than 1 MiB
+/// of its own, its guest's pages included (`benches/reset`, `density`). The rest is room for queues and buffers.
 const VMM_OVERHEAD: u64 = 32 << 20;
 
 const MIB: u64 = 1 << 20;
 
-/// What one VMM counts for in the budget of a pool.
+/// How much memory one VMM counts for in the budget of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum VmMemory {
-    /// All of its guest's memory, as if the guest had written to each page, its disks where they lie in memory (tmpfs), and
-    /// 32 MiB for the VMM; for each sandbox another 32 MiB for the empty VMM of its next reset.
+    /// The guest's whole memory, as if the guest had written to every page; the disks, if they lie in a file system in
+    /// memory (tmpfs); and 32 MiB for the VMM. In addition, 32 MiB for each sandbox: the empty VMM of its next reset.
     #[default]
     WorstCase,
-    /// So many MiB, which the caller has measured with guests of this kind. Guests that write more than that together take
-    /// memory beyond the budget.
+    /// A number of MiB that the caller has measured with such guests. If the guests together write more than that, the
+    /// pool takes more memory than its budget.
     Measured {
-        /// What one VMM takes, in MiB.
+        /// How much one VMM takes, in MiB.
         mib: u64,
     },
 }
 
-/// How many bytes there are for golden snapshots and VMMs, and what takes them.
+/// The limit of a pool's memory, and the settings that say how much of it is needed.
 #[derive(Clone, Debug)]
 pub(super) struct Budget {
     limit: u64,
@@ -42,7 +43,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// As configured, or as much as there is now.
+    /// The budget of a configuration. Without a configured limit, the limit is the memory that is available now.
     pub(super) fn of(config: &PoolConfig, vmm: &VmmConfig) -> Result<Budget, Error> {
         let limit = match config.memory_limit_mib {
             Some(mib) => mib.checked_mul(MIB).ok_or_else(|| {
@@ -61,13 +62,14 @@ impl Budget {
         })
     }
 
-    /// How many bytes the sandboxes, their spares and these golden snapshots may take, if they fit.
+    /// How many bytes the sandboxes, their spares and these golden snapshots may take at most. Refuses more than the
+    /// limit.
     pub(super) fn check(&self, goldens: &[&LoadedGolden]) -> Result<u64, Error> {
         let mut largest = 0;
         let mut needed: u64 = 0;
         for golden in goldens {
             let vm = self.vm(golden)?;
-            // Where there are no spares, an empty VMM is started ahead.
+            // With 0 spares, one empty VMM is started ahead.
             let waiting = u64::from(self.origin.spares_of(golden.memory()).max(1));
             needed = needed.saturating_add(memory(golden));
             needed = needed.saturating_add(waiting.saturating_mul(vm));
@@ -83,7 +85,7 @@ impl Budget {
             return Ok(needed);
         }
         let reason = format!(
-            "is {}: with the golden snapshot and what waits for resets that takes up to {} MiB of memory, and there are {} MiB",
+            "is {}: the sandboxes, their spares and the golden snapshot take up to {} MiB, and the budget is {} MiB",
             self.size,
             needed.div_ceil(MIB),
             self.limit / MIB,
@@ -91,7 +93,7 @@ impl Budget {
         Err(invalid("size", reason))
     }
 
-    /// What one VMM of the golden snapshot takes at most, in bytes.
+    /// How much memory one VMM of the golden snapshot takes at most, in bytes.
     fn vm(&self, golden: &LoadedGolden) -> Result<u64, Error> {
         let worst = match self.vm_memory {
             VmMemory::WorstCase => memory(golden).saturating_add(VMM_OVERHEAD),

@@ -1,4 +1,4 @@
-//! The configuration of a pool.
+//! [`PoolConfig`]: the configuration of a pool.
 
 use std::sync::Arc;
 
@@ -8,25 +8,26 @@ use crate::sandbox::{ConfigError, Error, GoldenOrigin, SandboxConfig};
 /// The most sandboxes that a pool may have.
 pub(super) const MAX_SIZE: u32 = 1024;
 
-/// How a pool is made.
+/// The configuration of a pool.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PoolConfig {
-    /// How each sandbox is made. Its golden snapshot is the pool's, and so are its spares.
+    /// The configuration of each sandbox. It has to have a golden snapshot, which is loaded once for the pool. Its
+    /// [`spares`](GoldenOrigin::spares) is the number of spares of the whole pool.
     pub sandbox: SandboxConfig,
-    /// The most sandboxes at the same time, spares not counted: 1 to 1,024. 1 unless set.
+    /// The largest number of sandboxes at the same time, spares not counted: 1 to 1,024. Default: 1.
     pub size: u32,
-    /// How many clean sandboxes are to wait for callers, as far as `size` allows. 1 unless set.
+    /// How many clean sandboxes wait for callers: 0 to `size`. Fewer wait while callers have the others. Default: 1.
     pub idle: u32,
-    /// The most memory that the golden snapshot and all VMMs together may take, in MiB. Unless set, as much as the machine
-    /// and its control groups leave when the pool is opened.
+    /// The budget of memory: the most that the golden snapshot and all VMMs together may take, in MiB. Default: as much
+    /// as the machine and its control groups leave when the pool is opened.
     pub memory_limit_mib: Option<u64>,
-    /// What one VMM counts for in that budget. The worst case unless set.
+    /// How much memory each VMM counts for in the budget. Default: [`VmMemory::WorstCase`].
     pub vm_memory: VmMemory,
 }
 
 impl PoolConfig {
-    /// A pool of one sandbox.
+    /// A pool of one sandbox, with the defaults of all other fields.
     pub fn new(sandbox: SandboxConfig) -> Self {
         PoolConfig {
             sandbox,
@@ -78,7 +79,7 @@ impl PoolConfig {
         self.golden().map(drop)
     }
 
-    /// The golden snapshot's settings.
+    /// The settings of the golden snapshot. Refuses scaffold mode, which has none.
     pub(super) fn golden(&self) -> Result<&GoldenOrigin, Error> {
         let golden = self.sandbox.golden_origin();
         golden.ok_or_else(|| invalid("golden", "is missing: scaffold mode has no pool"))

@@ -1,4 +1,4 @@
-//! The task that keeps a pool: it boots, hands out, resets and discards sandboxes.
+//! [`Keeper`]: the task of a pool. It boots, hands out, resets and discards sandboxes.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use crate::sandbox::events::Events;
 use crate::sandbox::supply::Supply;
 use crate::sandbox::{Advice, ChvSandbox, Error, Event, FailedReset, Reset, Sandbox, SandboxState};
 
-/// How many resets in a row, of different sandboxes, may be unverified before the pool halts.
+/// The pool halts at this many unverified resets in a row. Each is of another sandbox.
 const MOST_DIVERGENCES: u32 = 2;
 
-/// How long the task rests after its first failed boot; twice as long after each further one.
+/// How long no boot begins after the first boot or reset that failed. Each further failure doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest of those rests.
+/// The longest pause after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// A golden snapshot that is served, or was.
+/// The pool's present golden snapshot, or one that was replaced.
 struct Generation {
     number: u64,
     golden: Arc<LoadedGolden>,
@@ -55,28 +55,28 @@ impl Generation {
     }
 }
 
-/// What became of a sandbox that was worked on.
+/// The result of a background task on a sandbox.
 enum Worked {
-    /// It was booted, or reset, with this outcome.
+    /// The sandbox was booted or reset, with this result.
     Tried(Member, Result<(), Error>),
-    /// It is gone.
+    /// The sandbox was shut down and dropped.
     Discarded,
 }
 
 /// Whether sandboxes are handed out.
 enum Service {
     Open,
-    /// Two resets in a row were not verified.
+    /// No, since two resets in a row were not verified.
     Halted(Arc<FailedReset>),
-    /// Drained, or shut down.
+    /// No, since the pool was drained or shut down.
     Closed,
 }
 
-/// The task's own.
+/// The state of the task.
 pub(super) struct Keeper {
     config: PoolConfig,
     source: VmmSource,
-    /// By which sandboxes are given back.
+    /// Sandboxes are given back through this sender.
     requests: mpsc::WeakUnboundedSender<Request>,
     budget: Budget,
     /// The most memory that golden snapshots and VMMs may take, in bytes.
@@ -85,26 +85,31 @@ pub(super) struct Keeper {
     status: watch::Sender<PoolStatus>,
     calls: Calls,
     present: Generation,
-    /// Golden snapshots that were replaced and of which there are sandboxes.
+    /// Golden snapshots that were replaced and still have sandboxes.
     past: Vec<Generation>,
     last_number: u64,
-    /// Clean and ready, the one that waits longest first.
+    /// Clean and ready sandboxes, the one that has waited longest first.
     idle: VecDeque<Member>,
-    /// The numbers of sandboxes that were idle and aren't ready any more.
+    /// One task for each sandbox that became idle. It returns the sandbox's number once the sandbox isn't ready any
+    /// more.
     watched: JoinSet<u64>,
     /// The sandboxes that callers have, by number, with their generation.
     acquired: HashMap<u64, (Arc<ChvSandbox>, u64)>,
+    /// Tasks that boot, reset or discard a sandbox.
     working: JoinSet<Worked>,
-    /// How many of those are being booted or reset, so that they will be handed out.
+    /// How many of these boot or reset a sandbox, which may be handed out afterwards.
     preparing: usize,
+    /// Callers of `acquire`, in the order of their calls.
     waiting: VecDeque<oneshot::Sender<Result<PooledSandbox, Error>>>,
     service: Service,
     /// Callers of `drain` and `shutdown`.
     closing: Vec<oneshot::Sender<()>>,
+    /// How many resets in a row were not verified.
     divergences: u32,
     last_error: Option<Arc<Error>>,
-    /// After a failed boot.
+    /// The end of the pause after a failed boot or reset.
     resting_until: Option<Instant>,
+    /// The length of the next pause.
     pause: Duration,
 }
 
@@ -164,14 +169,14 @@ impl Keeper {
                 biased;
                 request = requests.recv() => match request {
                     Some(request) => self.take(request).await,
-                    // The last handle is gone. What is dropped here kills its VMM.
+                    // The last handle is gone. The sandboxes that are dropped here kill their VMMs.
                     None => return,
                 },
                 Some(worked) = self.working.join_next() => match worked {
                     Ok(worked) => self.worked(worked),
-                    Err(error) => tracing::error!(error = %Causes(&error), "a sandbox of the pool was lost"),
+                    Err(error) => tracing::error!(error = %Causes(&error), "a task on a sandbox of the pool panicked"),
                 },
-                Some(Ok(number)) = self.watched.join_next() => self.mend(number),
+                Some(Ok(number)) = self.watched.join_next() => self.reset_idle(number),
                 () = rested => self.resting_until = None,
             }
         }
@@ -181,7 +186,7 @@ impl Keeper {
         match request {
             Request::Acquire(reply) => match &self.service {
                 Service::Open => self.waiting.push_back(reply),
-                // The caller may be gone.
+                // It fails if the caller is gone, who then needs no answer.
                 Service::Closed => drop(reply.send(Err(Error::PoolClosed))),
                 Service::Halted(failed) => drop(reply.send(Err(halted(failed)))),
             },
@@ -191,7 +196,7 @@ impl Keeper {
             }
             Request::Drain(reply) => self.close(reply),
             Request::Shutdown(reply) => {
-                // Those of callers are not waited for: what is left of them does nothing.
+                // Callers may keep their handles: a handle of a sandbox that was shut down holds no VMM.
                 for (sandbox, _) in self.acquired.drain().map(|(_, acquired)| acquired) {
                     self.working.spawn(async move {
                         sandbox.shutdown().await;
@@ -222,13 +227,13 @@ impl Keeper {
             let acquired = (Arc::clone(&member.sandbox), member.generation);
             self.acquired.insert(number, acquired);
             self.events.tell(Event::Acquired { sandbox: number });
-            // A caller that goes away before it has taken the sandbox drops it, which gives it back.
+            // If the caller is gone, the reply is dropped with the sandbox, which gives the sandbox back.
             let sandbox = PooledSandbox::new(member, self.requests.clone());
             drop(reply.send(Ok(sandbox)));
         }
     }
 
-    /// Boots sandboxes, as far as there are too few.
+    /// Boots sandboxes until there are enough for `idle` and for the callers that wait, as far as `size` allows.
     fn prepare(&mut self) {
         if !matches!(self.service, Service::Open) || self.resting_until.is_some() {
             return;
@@ -253,7 +258,7 @@ impl Keeper {
         }
     }
 
-    /// How many sandboxes there are, until the last of each has ended.
+    /// How many sandboxes there are. A sandbox that is being discarded counts until its VMM has ended.
     fn members(&self) -> usize {
         self.idle.len() + self.acquired.len() + self.working.len()
     }
@@ -265,7 +270,7 @@ impl Keeper {
         let is_present = member.generation == self.present.number;
         match self.service {
             Service::Open if is_present => self.reset(member, reply),
-            // The reply is dropped, which says that there was no reset.
+            // The reply is dropped, so `recycle` returns `PoolClosed`.
             _ => self.discard(member),
         }
     }
@@ -279,7 +284,7 @@ impl Keeper {
                 Err(error) => Err(error.clone()),
             };
             if let Some(reply) = reply {
-                // The caller may be gone.
+                // It fails if the caller is gone, who then needs no answer.
                 let _ = reply.send(reset);
             }
             Worked::Tried(member, outcome)
@@ -318,7 +323,7 @@ impl Keeper {
         }
     }
 
-    /// A clean sandbox waits for a caller. It is noticed if its VMM ends meanwhile.
+    /// Adds a clean sandbox to the idle ones, and watches whether it stays ready.
     fn keep(&mut self, member: Member) {
         let (number, sandbox) = (member.number, Arc::clone(&member.sandbox));
         self.watched.spawn(async move {
@@ -328,8 +333,8 @@ impl Keeper {
         self.idle.push_back(member);
     }
 
-    /// The sandbox of this number isn't ready any more. If no caller has it, it is reset.
-    fn mend(&mut self, number: u64) {
+    /// Resets the sandbox of this number, which isn't ready any more, if it is idle.
+    fn reset_idle(&mut self, number: u64) {
         let is_it = |member: &Member| {
             member.number == number && !matches!(member.sandbox.state(), SandboxState::Ready)
         };
@@ -339,7 +344,7 @@ impl Keeper {
         }
     }
 
-    /// A sandbox could not be booted or reset.
+    /// Reacts to a boot or a reset that failed: halts the pool, refuses the callers that wait, or pauses.
     fn failed(&mut self, error: Error) {
         tracing::warn!(error = %Causes(&error), "a sandbox of the pool is discarded");
         if let Some(failed) = error.shared_failed_reset() {
@@ -357,7 +362,7 @@ impl Keeper {
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
-    /// Tells every caller that waits.
+    /// Answers every caller that waits with this error.
     fn refuse(&mut self, error: &Error) {
         for reply in self.waiting.drain(..) {
             let _ = reply.send(Err(error.clone()));
@@ -375,7 +380,7 @@ impl Keeper {
         let (config, source) = (&self.config, &self.source);
         let next = Generation::start(number, golden, config, source, &self.events, &self.calls)?;
         let before = std::mem::replace(&mut self.present, next);
-        // Sandboxes that callers have may be reset once more.
+        // Its reset target stays: the callers of its sandboxes may reset them.
         before.supply.retire();
         self.past.push(before);
         let idle: Vec<Member> = self.idle.drain(..).collect();
@@ -391,7 +396,8 @@ impl Keeper {
         self.closing.push(reply);
     }
 
-    /// Lets go what is of no further use, and tells those that wait for the end.
+    /// Discards idle sandboxes of a closed pool, drops golden snapshots without sandboxes, and answers `drain` and
+    /// `shutdown`.
     async fn settle(&mut self) {
         if !matches!(self.service, Service::Open) {
             let idle: Vec<Member> = self.idle.drain(..).collect();

@@ -1,22 +1,23 @@
-//! A pool: clean sandboxes of one golden snapshot, handed out one to a caller.
+//! [`Pool`]: keeps clean sandboxes of one golden snapshot ready, and hands out one to each caller.
 //!
 //! ```text
-//!              boot                 acquire                  recycle, drop
-//!   (nothing) ------> clean, waits ---------> with a caller --------------> being reset
-//!      ^                   ^                        |                        |     |
-//!      |                   +------------------------|-- verified ------------+     |
-//!      |                                            | the golden snapshot was      | diverged, silent twice,
-//!      +--------------------------------------------+ replaced, the pool closes    | not reverted
-//!      +---------------------------------------------------------------------------+ discarded
+//!              boot          acquire               recycle, drop
+//!   (nothing) ------> idle ----------> acquired --------------------> being reset
+//!                      ^                  |                             |    |
+//!                      +------------------|--------- verified ----------+    |
+//!                                         |                                  |
+//!                                         | the golden snapshot was          | the reset failed or was not verified,
+//!                                         | replaced, or the pool closes     | or one of the reasons on the left
+//!                                         +----> discarded <-----------------+
 //! ```
 //!
-//! [`Pool`] opens the golden snapshot once. Its sandboxes are [`ChvSandbox`]es that share it and its spares. Each was
-//! verified when it was booted, or when it was reset after its last caller; one whose reset was not verified is never handed
-//! out again. Two such resets in a row, of different sandboxes, halt the pool: then it isn't a guest that lies, but a host or
-//! a golden snapshot that isn't what it was.
+//! The pool opens the golden snapshot once. Its sandboxes are [`ChvSandbox`]es that share it, and share its spares.
+//! Every sandbox that is handed out was verified when it was booted, or when it was reset after its last caller. A
+//! sandbox whose reset was not verified is never handed out again. Two unverified resets in a row, of different
+//! sandboxes, halt the pool: the cause is then probably not one guest but the host or the golden snapshot.
 //!
-//! One task keeps the pool. Callers are served in the order in which they ask. A call that is dropped loses its place, and a
-//! sandbox that is dropped is reset.
+//! One task keeps the pool. It serves callers in the order of their calls. A caller that drops its call loses its
+//! place. A sandbox that its caller drops is reset.
 
 mod budget;
 mod config;
@@ -46,10 +47,16 @@ use request::{Member, Request};
 pub use budget::VmMemory;
 pub use config::PoolConfig;
 
-/// Clean sandboxes of one golden snapshot.
+/// A pool of clean sandboxes of one golden snapshot.
 ///
-/// A clone is another handle of the same pool. Dropping the last one kills every VMM of the pool, but for those of
-/// sandboxes that callers have; these go when their callers drop them. [`shutdown`](Self::shutdown) ends all and waits for it.
+/// A pool boots sandboxes ahead, so [`acquire`](Self::acquire) usually returns at once with a sandbox that was verified
+/// and that this caller alone uses. When the caller gives the sandbox back, the pool resets it in the background for
+/// the next caller. The sandboxes share the golden snapshot's memory, and the pool refuses to open if all of them
+/// together don't fit into its [budget of memory](PoolConfig::memory_limit_mib).
+///
+/// A clone is another handle of the same pool. Dropping the last handle kills every VMM of the pool, except those of
+/// sandboxes that callers have: they end when the callers drop them. [`shutdown`](Self::shutdown) ends all VMMs and
+/// waits for their end.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -61,7 +68,9 @@ pub use config::PoolConfig;
 /// let sandbox = pool.acquire(Duration::from_secs(5)).await?;
 /// let invocation = ToolInvocation::new("echo", serde_json::json!({ "message": "hello" }));
 /// let execution = sandbox.execute_tool(invocation).await?;
+/// // Use the output only once the reset was verified.
 /// sandbox.recycle().await?;
+/// println!("{}", execution.stdout.text());
 /// pool.shutdown().await;
 /// # Ok(())
 /// # }
@@ -71,7 +80,7 @@ pub struct Pool {
     shared: Arc<Shared>,
 }
 
-/// What the handles of a pool share with its task.
+/// What all handles of a pool share.
 struct Shared {
     config: PoolConfig,
     requests: mpsc::UnboundedSender<Request>,
@@ -79,34 +88,36 @@ struct Shared {
     events: Arc<Events>,
 }
 
-/// Where a pool stands.
+/// The status of a pool at one moment: see [`Pool::status`].
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct PoolStatus {
-    /// Clean sandboxes that wait for a caller.
+    /// The number of clean sandboxes that wait for a caller.
     pub idle: usize,
-    /// Sandboxes that callers have.
+    /// The number of sandboxes that callers have.
     pub acquired: usize,
-    /// Sandboxes that are being booted, reset or discarded.
+    /// The number of sandboxes that are being booted, reset or discarded.
     pub in_progress: usize,
-    /// Callers that wait for a sandbox.
+    /// The number of callers that wait for a sandbox.
     pub waiting: usize,
-    /// Why the last sandbox that was booted or reset is not to be used; `None` once another one is.
+    /// The error of the last boot or reset that failed. `None` once a later one has succeeded.
     pub last_error: Option<Arc<Error>>,
     /// The most memory that the pool's golden snapshots and VMMs may take together, in bytes.
     pub memory_bytes: u64,
-    /// Whether the pool hands out no sandbox any more: it was drained, shut down, or has halted.
+    /// Whether the pool hands out no sandbox any more, because it was drained, was shut down, or has halted.
     pub closed: bool,
 }
 
 impl Pool {
-    /// Opens the golden snapshot of the configuration, and begins to boot [`idle`](PoolConfig::idle) sandboxes. The pool's
-    /// task lives on the runtime of this call.
+    /// Opens, verifies and loads the golden snapshot of the configuration, and begins to boot
+    /// [`idle`](PoolConfig::idle) sandboxes in the background. The pool's task lives on the tokio runtime of this call.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a configuration that can't be, and for a budget of memory that its sandboxes don't fit into;
-    /// [`Error::BootFailed`] for a golden snapshot that can't be used; [`Error::NotAvailable`] where there is no KVM.
+    /// - [`Error::Config`]: a value of the configuration is not allowed, or the sandboxes don't fit into the budget of
+    ///   memory.
+    /// - [`Error::BootFailed`]: the golden snapshot, or the directory for the VMMs' run directories, can't be used.
+    /// - [`Error::NotAvailable`]: this process can't use KVM.
     pub async fn open(config: PoolConfig) -> Result<Pool, Error> {
         config.check()?;
         let vmm = config.sandbox.vmm_config();
@@ -116,12 +127,15 @@ impl Pool {
         Pool::start(config, vmm, golden)
     }
 
-    /// The same on a golden snapshot that was loaded before, and on VMMs that are spawned as `vmm` says. What the
-    /// configuration says of the golden snapshot and of VMMs isn't used.
+    /// Opens a pool on a golden snapshot that is loaded already, and on VMMs that are started with the settings of
+    /// `vmm`. The settings of the configuration that say how to load the golden snapshot and how to start VMMs are
+    /// ignored. Doesn't check for KVM. Must be called inside a tokio runtime, on which the pool's task then lives.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`], for a golden snapshot too that was loaded for a VMM of another program.
+    /// - [`Error::Config`]: a value of the configuration is not allowed, the sandboxes don't fit into the budget of
+    ///   memory, or `golden` was loaded for a VMM that another program runs.
+    /// - [`Error::BootFailed`]: the directory for the VMMs' run directories can't be used.
     pub fn with_loaded(
         config: PoolConfig,
         vmm: VmmConfig,
@@ -160,16 +174,17 @@ impl Pool {
         })
     }
 
-    /// A clean, verified sandbox, as soon as there is one, for this caller alone. Callers are served in order. Give it back
-    /// with [`recycle`](PooledSandbox::recycle), or drop it. If the returned future is dropped, nothing is handed out.
+    /// Waits for a clean, verified sandbox, which this caller alone uses. Callers are served in the order of their
+    /// calls. Give the sandbox back with [`recycle`](PooledSandbox::recycle), or drop it. If the returned future is
+    /// dropped, no sandbox is taken.
     ///
     /// # Errors
     ///
-    /// - [`Error::AcquireTimeout`]: none was there within `deadline`.
-    /// - [`Error::PoolClosed`]: the pool is drained or shut down.
+    /// - [`Error::AcquireTimeout`]: no sandbox was clean within `deadline`.
+    /// - [`Error::PoolClosed`]: the pool was drained or shut down.
     /// - [`Error::Halted`]: two resets in a row were not verified; [`Error::failed_reset`] has the last one.
-    /// - [`Error::NotAvailable`], [`Error::BootFailed`] and others whose [advice](Error::advice) is to give up: no sandbox of
-    ///   this golden snapshot can be booted here.
+    /// - [`Error::NotAvailable`], [`Error::BootFailed`] and other errors whose [advice](Error::advice) is
+    ///   [`GiveUp`](super::Advice::GiveUp): no sandbox of this golden snapshot can be booted here.
     pub async fn acquire(&self, deadline: Duration) -> Result<PooledSandbox, Error> {
         let (reply, answer) = oneshot::channel();
         self.ask(Request::Acquire(reply))?;
@@ -182,13 +197,16 @@ impl Pool {
         }
     }
 
-    /// New sandboxes are of `golden` from now on. Those that wait are discarded; those that callers have stay as they are, and
-    /// are discarded when they are given back. The golden snapshot that was replaced is let go after the last of them.
+    /// Replaces the pool's golden snapshot: sandboxes that are booted from now on are of `golden`.
+    ///
+    /// Idle sandboxes of the old golden snapshot are discarded at once. Sandboxes that callers have stay as they are,
+    /// and are discarded when they are given back; after the last of them the old golden snapshot is dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] when both golden snapshots and the sandboxes don't fit into the budget of memory at the same time,
-    /// and for one that was loaded for a VMM of another program; [`Error::PoolClosed`].
+    /// - [`Error::Config`]: both golden snapshots and the sandboxes don't fit into the budget of memory at the same
+    ///   time, or `golden` was loaded for a VMM that another program runs.
+    /// - [`Error::PoolClosed`]: the pool was drained or shut down, or has halted.
     pub async fn replace_golden(&self, golden: Arc<LoadedGolden>) -> Result<(), Error> {
         check_shareable(&golden)?;
         let (reply, answer) = oneshot::channel();
@@ -196,41 +214,51 @@ impl Pool {
         answer.await.unwrap_or(Err(Error::PoolClosed))
     }
 
-    /// Hands out no sandbox any more, and waits until all that were handed out are given back and every VMM has ended. Callers
-    /// that wait are told. Goes on if the returned future is dropped.
+    /// Closes the pool and waits for its callers: hands out no sandbox any more, and waits until every sandbox was
+    /// given back and every VMM has ended. Callers that wait in [`acquire`](Self::acquire) get [`Error::PoolClosed`].
+    /// If the returned future is dropped, the drain goes on.
     pub async fn drain(&self) {
         let (reply, answer) = oneshot::channel();
         if self.ask(Request::Drain(reply)).is_ok() {
-            // An error says that the pool's runtime is gone, and with it every VMM.
+            // It fails if the pool's runtime is gone, and every VMM with it.
             let _ = answer.await;
         }
     }
 
-    /// Hands out no sandbox any more, shuts down all that there are, those of callers too, and waits until every VMM has
-    /// ended. Idempotent; goes on if the returned future is dropped.
+    /// Closes the pool without waiting for its callers: hands out no sandbox any more, shuts down all sandboxes, also
+    /// those that callers have, and waits until every VMM has ended. It is idempotent. If the returned future is
+    /// dropped, the shutdown goes on.
     pub async fn shutdown(&self) {
         let (reply, answer) = oneshot::channel();
         if self.ask(Request::Shutdown(reply)).is_ok() {
-            // An error says that the pool's runtime is gone, and with it every VMM.
+            // It fails if the pool's runtime is gone, and every VMM with it.
             let _ = answer.await;
         }
     }
 
-    /// Where the pool stands.
+    /// The pool's present status. Returns at once.
     pub fn status(&self) -> PoolStatus {
         self.shared.status.borrow().clone()
     }
 
-    /// Waits until the pool stands as `condition` wants it, for one until all sandboxes that are to wait for callers do. Returns
-    /// at once where it does, and also when the pool's runtime is gone.
+    /// Waits until `condition` is true of the pool's status. Returns at once if it is true already. Also returns when
+    /// the pool's runtime is gone, whatever the status is.
+    ///
+    /// ```no_run
+    /// # async fn example(pool: chv_sandbox::sandbox::Pool) {
+    /// // Both sandboxes that are configured to wait for callers do.
+    /// pool.wait_until(|status| status.idle == 2).await;
+    /// # }
+    /// ```
     pub async fn wait_until(&self, condition: impl Fn(&PoolStatus) -> bool) {
         let mut status = self.shared.status.clone();
-        // An error says that the task is gone.
+        // It fails if the pool's task is gone.
         let _ = status.wait_for(condition).await;
     }
 
-    /// What happens in the pool from now on: sandboxes that are acquired and released, and spares. What happens in a sandbox,
-    /// its own [`subscribe`](super::Sandbox::subscribe) tells.
+    /// A receiver of the pool's events from now on: sandboxes that are acquired and released, and spares. It doesn't
+    /// get the events of a single sandbox; for those use the sandbox's own [`subscribe`](super::Sandbox::subscribe).
+    /// The limits of a receiver are the same.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.shared.events.subscribe()
     }
@@ -250,12 +278,15 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A sandbox that a pool handed out. It is used as a [`Sandbox`](super::Sandbox) is; given back with
-/// [`recycle`](Self::recycle) or dropped, it is reset for the next caller.
+/// A sandbox that a [`Pool`] has handed out.
+///
+/// It dereferences to a [`ChvSandbox`], so the methods of [`Sandbox`](super::Sandbox) can be called on it. Give it back
+/// with [`recycle`](Self::recycle), which waits for the reset, or drop it. In both cases the pool resets it for the
+/// next caller.
 pub struct PooledSandbox {
-    /// There until it is given back.
+    /// `None` once the sandbox was given back.
     member: Option<Member>,
-    /// Not a handle of the pool: it may go while callers have sandboxes.
+    /// A weak sender, so that a sandbox that a caller has doesn't keep the pool alive.
     requests: mpsc::WeakUnboundedSender<Request>,
 }
 
@@ -267,17 +298,19 @@ impl PooledSandbox {
         }
     }
 
-    /// The sandbox's number in its pool, from 1: the one in the pool's events.
+    /// The sandbox's number in its pool, from 1. The pool's events have the same number.
     pub fn number(&self) -> u64 {
         self.member().number
     }
 
-    /// Gives the sandbox back, and waits for its reset. If the returned future is dropped, the reset goes on.
+    /// Gives the sandbox back to the pool and waits for its reset. If the returned future is dropped, the reset goes
+    /// on.
     ///
     /// # Errors
     ///
-    /// Those of [`reset`](super::Sandbox::reset), after which the pool has discarded the sandbox. [`Error::PoolClosed`] where
-    /// the pool discards it without a reset, since it closes or has another golden snapshot by now.
+    /// - Those of [`reset`](super::Sandbox::reset). The pool discards the sandbox.
+    /// - [`Error::PoolClosed`]: the pool discarded the sandbox without a reset, because the pool closes, has halted, or
+    ///   has another golden snapshot by now.
     pub async fn recycle(mut self) -> Result<Reset, Error> {
         let (reply, answer) = oneshot::channel();
         self.give_back(Some(reply));
@@ -287,11 +320,11 @@ impl PooledSandbox {
     fn member(&self) -> &Member {
         self.member
             .as_ref()
-            .expect("it is there until it is given back")
+            .expect("a sandbox that was given back is not used")
     }
 
     fn give_back(&mut self, reply: Option<oneshot::Sender<Result<Reset, Error>>>) {
-        // Where the pool is gone, the sandbox is dropped here, which kills its VMM.
+        // If the pool is gone, the sandbox is dropped here, which kills its VMM.
         if let Some(member) = self.member.take()
             && let Some(requests) = self.requests.upgrade()
         {
@@ -323,7 +356,7 @@ impl fmt::Debug for PooledSandbox {
     }
 }
 
-/// Refuses a golden snapshot that VMMs of ours can't share.
+/// Refuses a golden snapshot that was loaded for a VMM of another program: the pool's VMMs can't share its memory.
 fn check_shareable(golden: &LoadedGolden) -> Result<(), Error> {
     match golden.memory().basis {
         crate::golden::MemoryBasis::Unproved => Err(config::invalid(

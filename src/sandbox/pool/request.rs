@@ -1,4 +1,4 @@
-//! What a pool's handles ask of its task, and what they get.
+//! [`Request`]: what the handles of a pool send to its task.
 
 use std::sync::Arc;
 
@@ -8,14 +8,17 @@ use super::PooledSandbox;
 use crate::golden::LoadedGolden;
 use crate::sandbox::{ChvSandbox, Error, Reset};
 
-/// A sandbox of the pool. It is in one place at a time: with the task, with a caller, or being worked on.
+/// A sandbox of the pool. Its owner is the pool's task while it is idle, a caller, or the task that boots, resets or
+/// discards it.
 pub(super) struct Member {
+    /// The number in the pool, from 1.
     pub(super) number: u64,
     pub(super) sandbox: Arc<ChvSandbox>,
-    /// Of which golden snapshot it is, by the number of the replacement.
+    /// The number of the sandbox's golden snapshot: how many replacements came before it.
     pub(super) generation: u64,
 }
 
+/// A request, with the sender of its answer.
 pub(super) enum Request {
     Acquire(oneshot::Sender<Result<PooledSandbox, Error>>),
     Release {

@@ -1,4 +1,4 @@
-//! The tool's side of a run that another implementation of a sandbox makes.
+//! [`RunController`]: plays the tool of a run that has no guest, for other implementations of a sandbox and for tests.
 
 use std::fmt;
 use std::io;
@@ -13,21 +13,22 @@ use crate::guest::record::{MAX_RECORD, RecordKind};
 use crate::limits::TimeLimits;
 use crate::vsock::{OutputStream, RecordReader, RecordWriter, RunGuest};
 
-/// Plays the tool of a [`RunningTool`](super::RunningTool) that was made
-/// [with it](super::RunningTool::with_controller). Its halves may go different ways.
+/// Plays the tool of a [`RunningTool`](super::RunningTool), together with which
+/// [`RunningTool::with_controller`](super::RunningTool::with_controller) makes it. Its two halves may be used by
+/// different tasks.
 ///
-/// It speaks the guest's side of the protocol, so the run's evidence is that of a guest's. Dropping the output before its
-/// [`end`](RunOutputs::end) breaks the run off.
+/// It speaks the guest's side of the protocol, so the run has evidence as one in a guest has. If the output is dropped
+/// before its [`end`](RunOutputs::end), the run ends with an error.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct RunController {
-    /// What the run's caller sends.
+    /// Receives what the run's caller sends.
     pub input: RunInputs,
-    /// What its caller gets.
+    /// Sends the tool's output and its end to the run's caller.
     pub output: RunOutputs,
 }
 
-/// What the caller of a run sends.
+/// One thing that the caller of a run sends.
 #[derive(Clone, PartialEq, Eq)]
 pub enum RunInput {
     /// Bytes for the tool's standard input.
@@ -38,13 +39,13 @@ pub enum RunInput {
     Signal(RunSignal),
 }
 
-/// The half of a [`RunController`] that takes what the run's caller sends.
+/// The half of a [`RunController`] that receives what the run's caller sends.
 pub struct RunInputs {
     records: RecordReader,
     taken: Arc<Mutex<Taken>>,
 }
 
-/// The half of a [`RunController`] that gives the run's caller what the tool writes.
+/// The half of a [`RunController`] that sends the tool's output and its end to the run's caller.
 pub struct RunOutputs {
     records: RecordWriter,
     chain: RunChain,
@@ -53,7 +54,7 @@ pub struct RunOutputs {
     run: Weak<Shared>,
 }
 
-/// The records that were taken.
+/// The records that were received so far.
 struct Taken {
     chain: RunChain,
     count: u64,
@@ -82,8 +83,9 @@ impl RunController {
 }
 
 impl RunInputs {
-    /// The next thing that the run's caller sends; `None` once it has gone. Nothing is lost if the returned future is dropped.
-    /// What isn't taken holds the caller up, a signal behind it too.
+    /// Waits for the next thing that the run's caller sends. Returns `None` once the caller is gone. If the returned
+    /// future is dropped, nothing is lost. A caller that writes more than is received here has to wait, and so does a
+    /// signal that it sends afterwards.
     pub async fn next(&mut self) -> Option<RunInput> {
         let record = self.records.next().await.ok()?;
         let input = match record.kind {
@@ -99,11 +101,11 @@ impl RunInputs {
 }
 
 impl RunOutputs {
-    /// Gives the run's caller what the tool wrote, and waits while the caller doesn't read.
+    /// Sends output of the tool to the run's caller. Waits while the caller doesn't read.
     ///
     /// # Errors
     ///
-    /// The caller has gone, or the run was ended.
+    /// An error says that the caller is gone, or that the run has ended.
     pub async fn write(&mut self, stream: OutputStream, bytes: &[u8]) -> io::Result<()> {
         let (kind, total) = match stream {
             OutputStream::Stdout => (RecordKind::Stdout, &mut self.totals[0]),
@@ -118,8 +120,8 @@ impl RunOutputs {
         Ok(())
     }
 
-    /// The tool has ended like this. An outcome that no guest says of a run, such as an exit code above 255, is told as a
-    /// failure of the guest.
+    /// Ends the run with this outcome. An outcome that a guest can't report for a run, such as an exit code above 255,
+    /// becomes [`GuestFailed`](ToolOutcome::GuestFailed).
     ///
     /// # Errors
     ///
@@ -145,7 +147,7 @@ impl RunOutputs {
         sent.await.map_err(io::Error::other)
     }
 
-    /// Ends the run with an error.
+    /// Ends the run with an error, which the run's caller gets.
     pub fn fail(self, error: Error) {
         if let Some(run) = self.run.upgrade() {
             run.fail(error);

@@ -1,17 +1,17 @@
-//! A tool that runs, with its streams: [`RunningTool`].
+//! [`RunningTool`]: a tool that runs, with its streams.
 //!
 //! ```text
-//!            start              End agrees with what crossed
-//!  (nothing) -----> running ------------------------------------> ended: a report
+//!            start          the guest's End record, with matching evidence
+//!  (nothing) -----> running ----------------------------------------------> ended: a RunReport
 //!                     |  |
-//!                     |  +-- dropped -----------------------------> abandoned
-//!                     +-- deadline and grace, reset, shutdown, ---> ended: an error
+//!                     |  +-- dropped ----------------------------------------> abandoned
+//!                     +-- deadline and grace over, reset, shutdown, ---------> ended: an Error
 //!                         the VMM's end, a bad record
 //! ```
 //!
-//! A run has a connection of its own, so back-pressure is the socket's: a caller that doesn't read stops the tool, whose
-//! deadline goes on. A task of its own keeps each run. It ends the run at the end of its time and with its sandbox, also where
-//! the caller never polls.
+//! A run has a vsock connection of its own, and the socket makes the back-pressure: if the caller doesn't read, the
+//! tool blocks when it writes, while its deadline goes on. Each run has a background task, which ends the run when its
+//! time is over or its sandbox is reset or shut down, even if the caller never polls.
 
 mod controller;
 mod report;
@@ -42,10 +42,12 @@ pub use stdin::ToolStdin;
 
 pub(super) use shared::{Conclude, Terms};
 
-/// A tool that runs, begun with [`Sandbox::start`](super::Sandbox::start).
+/// A tool that [`Sandbox::start`](super::Sandbox::start) has started.
 ///
-/// What it writes comes from [`next`](Self::next) in the order in which the guest read it, or from the [`Stream`] of the same
-/// items. Dropping it cancels the tool: the guest kills all that the tool started, and the sandbox needs a reset.
+/// [`next`](Self::next), or the [`Stream`] of the same items, returns the tool's output in the order in which the guest
+/// read it. [`wait`](Self::wait) and [`collect_output`](Self::collect_output) wait for the tool's end. Dropping a
+/// `RunningTool` cancels the tool: the guest kills it with every process that it started, and the sandbox needs a
+/// reset.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -57,7 +59,7 @@ pub(super) use shared::{Conclude, Terms};
 /// let sandbox = StubSandbox::default();
 /// sandbox.boot().await?;
 /// let mut running = sandbox.start(ToolInvocation::new("cat", json!({})).with_stdin()).await?;
-/// let mut stdin = running.stdin().expect("it was asked for");
+/// let mut stdin = running.stdin().expect("the invocation asks for it");
 /// stdin.write_all(b"hello\n").await?;
 /// drop(stdin);
 /// while let Some(chunk) = running.next().await {
@@ -71,24 +73,25 @@ pub(super) use shared::{Conclude, Terms};
 pub struct RunningTool {
     shared: Arc<Shared>,
     stdin: Option<ToolStdin>,
-    keeper: AbortHandle,
-    /// Whether `next` has told how the run ended.
-    is_told: bool,
+    task: AbortHandle,
+    /// Whether `next` or `wait` has returned the run's end already.
+    has_returned_end: bool,
 }
 
-/// A piece of what a tool wrote. `Debug` shows how much it is, and none of it.
+/// A piece of a tool's output. `Debug` shows its length, not its content.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OutputChunk {
-    /// Where the tool wrote it to.
+    /// The stream that the tool wrote to.
     pub stream: OutputStream,
-    /// What it wrote: 1 to 262,144 bytes, cut wherever the guest's read ended, also inside a character. It is a slice of
-    /// the buffer that it was read into, and keeps that buffer alive: a caller that keeps few bytes for long copies them.
+    /// 1 to 262,144 bytes. A piece ends where the guest's read ended, possibly inside a character. The bytes are a
+    /// slice of a larger buffer and keep all of it in memory, so a caller that keeps a few bytes for long should copy
+    /// them.
     pub bytes: Bytes,
 }
 
 impl RunningTool {
-    /// A run on `stream`, which some task of the present runtime keeps from now on.
+    /// A run on `stream`. Starts the background task of the run on the present runtime.
     pub(super) fn begin(
         stream: RunStream,
         stdin: StdinMode,
@@ -97,20 +100,21 @@ impl RunningTool {
         conclude: Option<Conclude>,
     ) -> RunningTool {
         let shared = Arc::new(Shared::new(stream.output, stream.input, conclude));
-        let keeper = tokio::spawn(Arc::clone(&shared).keep(terms, interrupted));
+        let task = tokio::spawn(Arc::clone(&shared).keep(terms, interrupted));
         RunningTool {
             stdin: match stdin {
                 StdinMode::Piped => Some(ToolStdin::new(shared.input.clone())),
                 StdinMode::None => None,
             },
-            keeper: keeper.abort_handle(),
-            is_told: false,
+            task: task.abort_handle(),
+            has_returned_end: false,
             shared,
         }
     }
 
-    /// A run for another implementation of [`Sandbox`](super::Sandbox), with the handle by which that one plays the tool. There
-    /// is no deadline but the one that the implementation keeps. Must be called inside a tokio runtime.
+    /// Makes a run without a guest, for another implementation of [`Sandbox`](super::Sandbox) or for a test. The
+    /// [`RunController`] plays the tool. The run has no deadline; the implementation has to keep the invocation's. Must
+    /// be called inside a tokio runtime.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -131,8 +135,8 @@ impl RunningTool {
     ///
     /// # Errors
     ///
-    /// What a pair of sockets can't be made for, such as too many open files; kind `InvalidInput` for an invocation that no
-    /// sandbox takes.
+    /// The error of the operating system if no pair of sockets can be created, for example because too many files are
+    /// open; kind [`InvalidInput`](io::ErrorKind::InvalidInput) if `invocation` can't be sent to a guest.
     pub fn with_controller(
         invocation: &ToolInvocation,
     ) -> io::Result<(RunningTool, RunController)> {
@@ -144,7 +148,7 @@ impl RunningTool {
         Self::controlled(invocation, terms, std::future::pending(), None)
     }
 
-    /// The same on these terms.
+    /// [`with_controller`](Self::with_controller), with time limits, an interruption and a conclusion.
     pub(super) fn controlled(
         invocation: &ToolInvocation,
         terms: Terms,
@@ -160,8 +164,8 @@ impl RunningTool {
         Ok((running, controller))
     }
 
-    /// The next piece of output, as soon as it has come; `None` once the tool has ended, and [`wait`](Self::wait) says how. An
-    /// error is given once, and is the end. Nothing is lost if the returned future is dropped.
+    /// Waits for the next piece of output. Returns `None` once the tool has ended; [`wait`](Self::wait) then says how.
+    /// An error is returned once, and `None` after it. If the returned future is dropped, no output is lost.
     ///
     /// # Errors
     ///
@@ -177,61 +181,70 @@ impl RunningTool {
         if let Some(chunk) = ready!(self.poll_output(context)) {
             return Poll::Ready(Some(Ok(chunk)));
         }
-        let is_told = std::mem::replace(&mut self.is_told, true);
-        let ended = self.shared.ended().filter(|_| !is_told);
+        let has_returned_end = std::mem::replace(&mut self.has_returned_end, true);
+        let ended = self.shared.ended().filter(|_| !has_returned_end);
         Poll::Ready(ended.and_then(Result::err).map(Err))
     }
 
-    /// The next output; `None` once it has ended, and then nothing is left to keep.
+    /// The next output. `None` once the run has ended, which also ends its background task.
     fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<Option<OutputChunk>> {
         let output = ready!(self.shared.poll_output(context));
         if output.is_none() {
-            self.keeper.abort();
+            self.task.abort();
         }
         Poll::Ready(output)
     }
 
-    /// The tool's standard input, once; `None` the second time, and where the invocation did not
-    /// [ask for it](ToolInvocation::with_stdin). It works while the output isn't read, and the other way round.
+    /// Takes the tool's standard input. Returns `None` if it was taken before, or if the invocation did not
+    /// [ask for it](ToolInvocation::with_stdin). Input and output are independent: either may be used while the other
+    /// waits.
     pub fn stdin(&mut self) -> Option<ToolStdin> {
         self.stdin.take()
     }
 
-    /// Sends a signal to the tool and all that it started, after the record of standard input that is being sent. Does nothing
-    /// once the tool has ended. A tool that ends because of it is [`Cancelled`](super::ToolOutcome::Cancelled).
+    /// Sends a signal to the tool and every process that it started. The signal follows the record of standard input
+    /// that is being sent. Does nothing once the tool has ended. A tool that ends because of the signal has the outcome
+    /// [`Cancelled`](super::ToolOutcome::Cancelled).
     pub fn signal(&self, signal: RunSignal) {
         self.shared.input.signal(signal);
     }
 
-    /// Kills the tool and all that it started. What it had written still comes, and [`wait`](Self::wait) gives
-    /// [`Cancelled`](super::ToolOutcome::Cancelled), or how it ended before. A guest that doesn't answer within
-    /// [`tool_grace`](TimeLimits::tool_grace), for one since the tool doesn't read a full standard input, is an error, the
-    /// connection closes, and the sandbox needs a reset.
+    /// Kills the tool and every process that it started. Returns at once.
+    ///
+    /// Output that the tool had written can still be read. [`wait`](Self::wait) then returns the outcome
+    /// [`Cancelled`](super::ToolOutcome::Cancelled), or the one of a tool that had ended before. If the guest doesn't
+    /// answer within [`tool_grace`](TimeLimits::tool_grace), for example because the cancellation waits behind standard
+    /// input that the tool doesn't read, `wait` returns an error, the connection is closed, and the sandbox needs a
+    /// reset.
     pub fn cancel(&self) {
         self.signal(RunSignal::Kill);
         self.shared.cancelled.notify_one();
     }
 
-    /// Waits for the tool's end, and drops what it still writes. Ends standard input first, if that was not taken. May be called
-    /// again.
+    /// Waits for the tool's end and drops its remaining output. Standard input that was not taken is ended first. May
+    /// be called again, and then returns the same.
     ///
     /// # Errors
     ///
-    /// - [`Error::ToolTimeout`]: the guest has not told the tool's end within its deadline and the grace.
-    /// - [`Error::ResetInterrupted`], [`Error::ShutDown`] and [`Error::VmmEnded`]: a reset, a shutdown or the VMM's end ended it.
-    /// - [`Error::Channel`]: its connection failed, the guest broke the protocol on it, its evidence is not that of what
-    ///   crossed it, or a cancellation was not answered. What the tool did isn't known.
+    /// The sandbox needs a reset after each of these errors:
     ///
-    /// The sandbox needs a reset after each of them.
+    /// - [`Error::ToolTimeout`]: the guest did not report the tool's end within the tool's deadline and
+    ///   [`tool_grace`](TimeLimits::tool_grace).
+    /// - [`Error::ResetInterrupted`], [`Error::ShutDown`] and [`Error::VmmEnded`]: a reset, a shutdown or the VMM's end
+    ///   ended the run.
+    /// - [`Error::Channel`]: the run's connection failed, the guest broke the protocol on it, the guest's evidence
+    ///   doesn't match what was sent and received, or a cancellation was not answered. It isn't known what the tool
+    ///   did.
     pub async fn wait(&mut self) -> Result<RunReport, Error> {
         self.stdin = None;
         while poll_fn(|context| self.poll_output(context)).await.is_some() {}
-        self.is_told = true;
+        self.has_returned_end = true;
         self.report()
     }
 
-    /// Waits for the tool's end, and keeps the first `limit` bytes of each stream. Ends standard input first, if that was not
-    /// taken. What [`next`](Self::next) has given isn't in it, and counts as dropped.
+    /// Waits for the tool's end and keeps the first `limit` bytes of each stream. Standard input that was not taken is
+    /// ended first. Output that [`next`](Self::next) returned before isn't part of the result, and counts as dropped
+    /// there.
     ///
     /// # Errors
     ///
@@ -257,10 +270,10 @@ impl RunningTool {
         })
     }
 
-    /// How it ended, which is known.
+    /// How the run ended. Called only after the end of its output.
     fn report(&self) -> Result<RunReport, Error> {
         let ended = self.shared.ended();
-        ended.expect("it gives no output any more, so it has ended")
+        ended.expect("the end of the output says that the run has ended")
     }
 }
 
@@ -274,7 +287,7 @@ impl Stream for RunningTool {
 
 impl Drop for RunningTool {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.task.abort();
         self.shared.abandon();
     }
 }

@@ -1,4 +1,4 @@
-//! How a run with streams ended.
+//! [`RunReport`]: how a run with streams ended, and the evidence of what crossed its connection.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::super::{ToolOutcome, ToolOutput};
 use crate::guest::protocol::{RunEnd, RunOutcome};
 use crate::sanitize;
 
-/// How long the guest's reason may be, in characters.
+/// The longest reason of the guest that is kept, in characters.
 const MAX_REASON: usize = 4096;
 
 /// How a run with streams ended.
@@ -15,9 +15,9 @@ const MAX_REASON: usize = 4096;
 pub struct RunReport {
     /// How the tool ended.
     pub outcome: ToolOutcome,
-    /// How much crossed the run's connection, as guest and host agree.
+    /// How much crossed the run's connection. The host has checked that the guest says the same.
     pub evidence: StreamEvidence,
-    /// From the start until the end was read, as the host measured it.
+    /// From the start of the run until its end was read, as the host measured it.
     pub took: Duration,
 }
 
@@ -37,32 +37,33 @@ impl RunReport {
     }
 }
 
-/// How much crossed the connection of a run, and the last links of its two evidence chains. The host has computed both of what it
-/// sent and received, and the guest says the same. See [`RunChain`](crate::guest::protocol::RunChain).
+/// How much crossed the connection of a run, and the last links of its two evidence chains. The host has computed both
+/// chains from the records that it sent and received, and compared them with the guest's. See
+/// [`RunChain`](crate::guest::protocol::RunChain).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamEvidence {
-    /// The bytes that the tool wrote to its standard output.
+    /// How many bytes the tool wrote to its standard output.
     pub stdout_total: u64,
-    /// The bytes that it wrote to its standard error.
+    /// How many bytes the tool wrote to its standard error.
     pub stderr_total: u64,
-    /// Whether the tool's limit of output was reached: less came than the totals say then.
+    /// Whether the guest's limit of the tool's output was reached. Then fewer bytes came than the totals say.
     pub is_cut: bool,
-    /// The last link of the chain of the records that the guest has taken.
+    /// The last link of the chain over the records from host to guest.
     pub to_guest_hash: String,
-    /// The last link of the chain of the records that came.
+    /// The last link of the chain over the records from guest to host.
     pub to_host_hash: String,
 }
 
-/// A run that has ended, with its output: see [`RunningTool::collect`](super::RunningTool::collect_output).
+/// The result of [`RunningTool::collect_output`](super::RunningTool::collect_output): how a run ended, and its output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CollectedRun {
-    /// How it ended.
+    /// How the run ended.
     pub report: RunReport,
-    /// What it wrote to its standard output.
+    /// What the tool wrote to its standard output, up to the limit of the call.
     pub stdout: ToolOutput,
-    /// What it wrote to its standard error.
+    /// What the tool wrote to its standard error, up to the limit of the call.
     pub stderr: ToolOutput,
 }
 
@@ -88,8 +89,8 @@ impl From<RunOutcome> for ToolOutcome {
 }
 
 impl ToolOutcome {
-    /// The same as a guest says it of a run. A code or a signal that no tool can end with, and an outcome that isn't known, are
-    /// a failure of the guest.
+    /// The outcome as a guest reports it for a run. An exit code or a signal outside of 0 to 255, and an unspecified
+    /// outcome, become a failure of the guest.
     pub(super) fn of_run(&self) -> RunOutcome {
         let failed = || RunOutcome::GuestFailed {
             reason: self.to_string(),

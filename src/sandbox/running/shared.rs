@@ -1,4 +1,5 @@
-//! What the handles of a run share with its keeper: the connection, and how the run ended.
+//! [`Shared`]: the state of a run that its handles and its background task share: the connection, and how the run
+//! ended.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,45 +13,48 @@ use super::super::Error;
 use super::{OutputChunk, RunReport};
 use crate::vsock::{self, RunReader, RunRecord, RunWriter};
 
-/// The most output that is kept of a run that was given up: what its socket held then.
+/// The most output, in bytes, that is read from the socket of a run when its time is over.
 const MAX_LATE: usize = 1 << 20;
 
-/// What a run's end means for the sandbox that it belongs to: takes how it ended, and gives back what its caller gets.
+/// Concludes a run for the sandbox that it belongs to: takes how the run ended, changes the sandbox's state, and
+/// returns the result for the run's caller.
 pub(in crate::sandbox) type Conclude =
     Box<dyn FnOnce(Result<RunReport, Error>) -> Result<RunReport, Error> + Send>;
 
-/// How long a run may take.
+/// The command id and the time limits of a run.
 #[derive(Clone, Debug)]
 pub(in crate::sandbox) struct Terms {
     pub(in crate::sandbox) command_id: String,
-    /// Its deadline and the grace.
+    /// How long the run may take: its deadline and the grace.
     pub(in crate::sandbox) limit: Duration,
-    /// How long the answer to a cancellation may take.
+    /// How long the guest's answer to a cancellation may take.
     pub(in crate::sandbox) grace: Duration,
 }
 
+/// The state of a run.
 pub(super) struct Shared {
     pub(super) input: RunWriter,
     output: Mutex<Output>,
     ending: Mutex<Ending>,
     began: Instant,
-    /// A cancellation was asked for.
+    /// Notified when the caller asks for a cancellation.
     pub(super) cancelled: Notify,
 }
 
 struct Output {
     reader: RunReader,
-    /// What had come when the run was given up.
+    /// Output that had come by the time the run was over, and was not read yet.
     late: VecDeque<OutputChunk>,
     /// The task that waits for output.
     waiting: Option<Waker>,
 }
 
 enum Ending {
-    /// It goes on.
+    /// The run goes on.
     Open(Option<Conclude>),
+    /// The run has ended, and was concluded with this result.
     Ended(Result<RunReport, Error>),
-    /// Its caller has gone.
+    /// The caller has dropped the run before its end.
     Abandoned,
 }
 
@@ -69,7 +73,7 @@ impl Shared {
         }
     }
 
-    /// The next output; `None` once the run has ended, and [`ended`](Self::ended) says how.
+    /// The next output. `None` once the run has ended; [`ended`](Self::ended) then says how.
     pub(super) fn poll_output(&self, context: &mut Context<'_>) -> Poll<Option<OutputChunk>> {
         let mut output = lock(&self.output);
         if let Some(chunk) = output.late.pop_front() {
@@ -93,7 +97,7 @@ impl Shared {
         Poll::Ready(None)
     }
 
-    /// How the run ended, if it has.
+    /// How the run ended. `None` while it goes on, and after it was abandoned.
     pub(super) fn ended(&self) -> Option<Result<RunReport, Error>> {
         match &*lock(&self.ending) {
             Ending::Ended(ended) => Some(ended.clone()),
@@ -101,7 +105,7 @@ impl Shared {
         }
     }
 
-    /// The run has ended, unless it had before. Its connection is closed.
+    /// Ends the run with this result, unless it has ended already. Closes its connection.
     fn end(&self, ended: Result<RunReport, Error>) {
         let mut ending = lock(&self.ending);
         if let Ending::Open(conclude) = &mut *ending {
@@ -115,13 +119,13 @@ impl Shared {
         self.input.close();
     }
 
-    /// Ends the run with `error`, and wakes whatever task waits for output.
+    /// Ends the run with `error`, and wakes the task that waits for output.
     pub(super) fn fail(&self, error: Error) {
         self.end(Err(error));
         self.wake();
     }
 
-    /// The run's caller has gone: the guest ends the tool, since the connection closes.
+    /// Abandons the run because its caller is gone. Closes the connection, which makes the guest end the tool.
     pub(super) fn abandon(&self) {
         let mut ending = lock(&self.ending);
         if let Ending::Open(_) = &*ending {
@@ -131,8 +135,8 @@ impl Shared {
         self.input.close();
     }
 
-    /// The run's time is over. If its end is among what had come by now and was not read yet, it counts; otherwise the run
-    /// ends with `error`. Whatever had come can still be read.
+    /// Ends the run because its time is over. If the guest's End record has come and was not read yet, the run ends
+    /// with that report, otherwise with `error`. Output that has come can still be read.
     fn give_up(&self, error: vsock::Error) {
         // The guest can't add anything from now on.
         self.input.close();
@@ -151,7 +155,7 @@ impl Shared {
                 Err(broken @ (vsock::Error::Protocol { .. } | vsock::Error::Evidence { .. })) => {
                     break Err(Error::Channel(broken));
                 }
-                // It ended without a word.
+                // The connection was closed without an End record.
                 Err(_) => break Err(Error::Channel(error)),
             }
         };
@@ -167,8 +171,9 @@ impl Shared {
         }
     }
 
-    /// Sends what the socket did not take at once, and ends the run when its time is over or `interrupted` says why it can't
-    /// go on, whether or not its caller polls.
+    /// The background task of the run. Sends what the socket did not take at once, and ends the run when its time is
+    /// over, when a cancellation isn't answered, or with the error of `interrupted`. All this happens whether or not
+    /// the caller polls.
     pub(super) async fn keep(
         self: Arc<Self>,
         terms: Terms,
@@ -181,7 +186,7 @@ impl Shared {
         };
         let flushed = async {
             self.input.flush().await;
-            // The socket has failed, and the reader finds out why.
+            // `flush` returns only if the socket has failed. The reader then finds out why.
             std::future::pending().await
         };
         let origin = self.input.origin();
@@ -204,6 +209,6 @@ impl Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whatever panics while it holds the lock, what is inside is whole between any two statements.
+    // A panic while the lock is held leaves no half-made change: each statement leaves the value consistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The standard input of a tool that runs.
+//! [`ToolStdin`]: the standard input of a tool that runs.
 
 use std::fmt;
 use std::io;
@@ -9,10 +9,12 @@ use tokio::io::AsyncWrite;
 
 use crate::vsock::RunWriter;
 
-/// The standard input of a tool that runs. Shutting it down or dropping it ends the input, after all that was written.
+/// The standard input of a tool that runs: see [`RunningTool::stdin`](super::RunningTool::stdin). Shutting it down or
+/// dropping it ends the input, after everything that was written before.
 ///
-/// A write waits while the tool doesn't read and the pipe and the connection are full. After the tool has ended it fails with
-/// the kind `BrokenPipe`. What a tool that has closed its input is sent, the guest drops.
+/// A write waits while the tool doesn't read and its pipe and the connection are full. After the tool has ended, a
+/// write fails with the kind [`BrokenPipe`](io::ErrorKind::BrokenPipe). If the tool has closed its standard input, the
+/// guest drops what is written.
 pub struct ToolStdin {
     input: RunWriter,
 }
@@ -24,7 +26,7 @@ impl ToolStdin {
 }
 
 impl AsyncWrite for ToolStdin {
-    /// Takes at most 262,144 bytes.
+    /// Takes at most 262,144 bytes in one call.
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -33,12 +35,12 @@ impl AsyncWrite for ToolStdin {
         self.input.poll_stdin(context, bytes)
     }
 
-    /// Waits until the connection has taken all that was written.
+    /// Waits until the connection has taken everything that was written.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.input.poll_sent(context)
     }
 
-    /// Waits for it, too. A tool that has ended needs no end of its input, so that is no error.
+    /// Ends the input, and waits until the connection has taken it. Succeeds if the tool has ended already.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.input.end_stdin();
         let _ = ready!(self.input.poll_sent(context));

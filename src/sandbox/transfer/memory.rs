@@ -1,4 +1,4 @@
-//! Transfers between a file system and memory, where there is no guest.
+//! Transfers between a directory and memory, for the [`StubSandbox`](crate::sandbox::StubSandbox), which has no guest.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::{Error, TransferError, TransferOptions, TransferReport};
 use crate::archive::{Cancel, FileCode, extract, open_at, pack, target_at};
 use crate::offload::blocking;
 
-/// Packs `local`.
+/// Packs `local` into a tar stream in memory.
 pub(in crate::sandbox) async fn packed(
     local: &Path,
     options: &TransferOptions,
@@ -28,7 +28,7 @@ pub(in crate::sandbox) async fn packed(
     Ok((report, stream))
 }
 
-/// Extracts `stream` at `local`.
+/// Extracts the tar stream `stream` to `local`.
 pub(in crate::sandbox) async fn extracted(
     stream: Arc<Vec<u8>>,
     local: &Path,
@@ -49,7 +49,7 @@ pub(in crate::sandbox) async fn extracted(
     Ok(TransferReport::new(totals, files, began.elapsed()))
 }
 
-/// As a guest refuses a path.
+/// The error with which a guest refuses a path.
 pub(in crate::sandbox) fn refused(path: &str, why: &str) -> Error {
     TransferError::Guest {
         path: path.to_owned(),

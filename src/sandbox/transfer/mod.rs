@@ -1,4 +1,8 @@
-//! Files into and out of the guest.
+//! Transfers of files between host and guest: [`push()`] and [`pull()`], with [`TransferOptions`] and
+//! [`TransferReport`].
+//!
+//! A transfer has a vsock connection of its own, on which a tar stream is sent in records. Blocking code packs or
+//! extracts the stream on a thread; async code moves the records.
 
 mod memory;
 mod moved;
@@ -29,36 +33,37 @@ pub(super) use memory::{extracted, packed, refused};
 pub(super) use pull::pull;
 pub(super) use push::push;
 
-/// How long the guest's words about a failure may be, in characters.
+/// The longest message of the guest about a failure that is kept, in characters.
 const MAX_MESSAGE: usize = 4096;
 
-/// Which way files go.
+/// The direction of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Files {
     /// Into the guest.
     Push,
-    /// Out of it.
+    /// Out of the guest.
     Pull,
 }
 
-/// What a transfer of files may hold, and where it shows how far it is.
+/// The limits of a transfer, and where its progress can be read.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct TransferOptions {
-    /// The most that may be transferred; 100,000 entries and 1 GiB unless set. Both sides refuse more.
+    /// The most that may be transferred. Host and guest each refuse more. Default: 100,000 entries and 1 GiB.
     pub limits: TransferLimits,
-    /// Shows how far the transfer is: keep a clone, and read that. What it shows begins with each transfer anew.
+    /// Shows how far the transfer is. Keep a clone and read it while the transfer runs. It starts at zero with each
+    /// transfer.
     pub progress: TransferProgress,
 }
 
 impl TransferOptions {
-    /// The same with other limits.
+    /// Sets [`limits`](Self::limits).
     #[must_use]
     pub fn limits(self, limits: TransferLimits) -> TransferOptions {
         TransferOptions { limits, ..self }
     }
 
-    /// The same, shown by `progress`.
+    /// Sets [`progress`](Self::progress).
     #[must_use]
     pub fn progress(self, progress: TransferProgress) -> TransferOptions {
         TransferOptions { progress, ..self }
@@ -70,20 +75,20 @@ impl TransferOptions {
     }
 }
 
-/// What was transferred.
+/// The result of a transfer that succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TransferReport {
-    /// How much it was, and the digest of the tar stream. The same tree has the same digest each time.
+    /// The number of entries and bytes, and the digest of the tar stream. The same tree has the same digest each time.
     pub totals: Totals,
-    /// Each file, directory and symbolic link, in the order of their transfer, as this side packed or extracted it.
+    /// Each file, directory and symbolic link as the host packed or extracted it, in the order of the transfer.
     pub files: Vec<FileEntry>,
-    /// How long it took.
+    /// How long the transfer took.
     pub took: Duration,
 }
 
 impl TransferReport {
-    /// For other implementations of [`Sandbox`](super::Sandbox).
+    /// A report with these fields, for other implementations of [`Sandbox`](super::Sandbox).
     pub fn new(totals: Totals, files: Vec<FileEntry>, took: Duration) -> TransferReport {
         TransferReport {
             totals,
@@ -93,45 +98,46 @@ impl TransferReport {
     }
 }
 
-/// Why files were not transferred. Nothing of them is at their target.
+/// Why files were not transferred: the cause of [`Error::Files`]. None of them is at the target.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransferError {
-    /// The files on this side can't be packed, or those of the guest can't be extracted here.
+    /// The host can't pack the files of a push, or can't extract the files of a pull.
     #[error("{path:?} cannot be {done}")]
     Local {
-        /// What was to be done with it, as a participle.
+        /// What could not be done: `packed` or `extracted`.
         done: &'static str,
-        /// The path on this side.
+        /// The path on the host.
         path: PathBuf,
-        /// Why not.
+        /// Which file, and why.
         source: ArchiveError,
     },
-    /// The guest refused or failed.
+    /// The guest refused the transfer, or failed during it.
     #[error("the guest cannot transfer {path:?}: {message}")]
     Guest {
         /// The path in the guest.
         path: String,
-        /// The guest's code; [`FileCode::Io`] if it is none that this build knows.
+        /// The guest's code, or [`FileCode::Io`] if this build doesn't know that code.
         code: FileCode,
-        /// The guest's words, as a [line](crate::sanitize::line) of at most 4,096 characters.
+        /// The guest's message with its code, as one [line](crate::sanitize::line) of at most 4,096 characters.
         message: String,
     },
-    /// What the guest says was transferred isn't what this side sent or received.
-    #[error("the guest says that it transferred {said}, and it was {found}")]
+    /// The guest's totals of the transfer differ from the host's.
+    #[error("the guest says that it transferred {said}, but the host transferred {found}")]
     Disagreement {
-        /// What the guest says.
+        /// The totals that the guest says.
         said: Totals,
-        /// What it was.
+        /// The totals that the host sent or received.
         found: Totals,
     },
-    /// Its caller went away. Only an event tells of this.
-    #[error("the transfer was given up")]
+    /// The caller dropped the future of the transfer. Only an event has this error, since there is no caller to return
+    /// it to.
+    #[error("the caller of the transfer stopped waiting for it")]
     GivenUp,
 }
 
 impl TransferError {
-    /// The error's stable code.
+    /// The error's stable code: see the [table](Error#codes).
     pub fn code(&self) -> FileCode {
         match self {
             TransferError::Local { source, .. } => source.code(),
@@ -148,7 +154,7 @@ impl From<TransferError> for Error {
     }
 }
 
-/// Checks the guest's last record against what was transferred.
+/// Checks that `record`, the guest's last one, says that `found` was transferred, and that no further record has come.
 fn check_end(
     reader: &mut RecordReader,
     record: &Record,
@@ -162,7 +168,8 @@ fn check_end(
     reader.expect_nothing_more().map_err(Error::Channel)
 }
 
-/// What a record means that comes before everything was transferred: the guest may have failed, but not succeeded.
+/// The error of a transfer in which `record` comes before everything was transferred. The guest may report a failure at
+/// that point; a success would break the protocol.
 fn early_end(reader: &RecordReader, record: &Record, path: &str) -> Error {
     match succeeded(reader, record, path) {
         Ok(_) => out_of_place(reader, RecordKind::End),
@@ -170,7 +177,7 @@ fn early_end(reader: &RecordReader, record: &Record, path: &str) -> Error {
     }
 }
 
-/// What the guest's last record says was transferred.
+/// The totals of the guest's last record, or the failure that it reports.
 fn succeeded(reader: &RecordReader, record: &Record, path: &str) -> Result<Totals, Error> {
     let end = match record.kind {
         RecordKind::End => TransferEnd::decode(&record.body),
@@ -200,18 +207,19 @@ fn succeeded(reader: &RecordReader, record: &Record, path: &str) -> Result<Total
     }
 }
 
+/// The error of a guest that sends a record of this kind where the protocol doesn't allow it.
 fn out_of_place(reader: &RecordReader, kind: RecordKind) -> Error {
     Error::Channel(reader.broken(Violation::RecordOutOfPlace { kind }))
 }
 
-/// Work that goes on beside the connection.
-fn beside<T: Send + 'static>(
+/// Starts blocking work on a thread, while this task uses the connection.
+fn start_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, Error> {
     spawn_blocking(work).map_err(|error| Error::NoThread(Arc::new(error)))
 }
 
-/// What blocking work came to.
+/// The result of blocking work that has ended. A panic of the work goes on in this task.
 fn finished<T>(joined: Result<Result<T, Error>, JoinError>) -> Result<T, Error> {
     match joined {
         Ok(finished) => finished,

@@ -1,4 +1,4 @@
-//! A transfer that was begun, and what its event tells.
+//! [`FilesMoved`]: the event of a transfer that has ended. [`Transfer`] sends it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,21 +13,22 @@ use crate::causes::Causes;
 use crate::sandbox::calls::Call;
 use crate::sandbox::status::Status;
 
-/// A transfer of files that has ended.
+/// A transfer of files that has ended: the content of [`Event::FilesPushed`] and [`Event::FilesPulled`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FilesMoved {
-    /// The transfer's name.
+    /// The random name of this transfer.
     pub transfer_id: Uuid,
     /// The path in the guest.
     pub path: String,
-    /// How much it was, with the digest of its tar stream, or why it failed.
+    /// The number of entries and bytes with the digest of the tar stream, or why the transfer failed.
     pub result: Result<Totals, Error>,
-    /// How long it took.
+    /// How long the transfer took.
     pub took: Duration,
 }
 
 impl FilesMoved {
+    /// The fields of the event's JSON object, with errors as `error` shows them.
     pub(in crate::sandbox) fn fields(&self, error: impl Fn(&Error) -> Value) -> Value {
         let took_us = u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX);
         let (id, path) = (self.transfer_id, &self.path);
@@ -54,7 +55,8 @@ impl fmt::Display for FilesMoved {
     }
 }
 
-/// A transfer that goes on. Its end is told, also when it is dropped before that.
+/// A transfer that is under way. If it is dropped before [`tell`](Self::tell), it sends the event with the error
+/// [`TransferError::GivenUp`].
 pub(in crate::sandbox) struct Transfer {
     status: Arc<Status>,
     direction: Files,
@@ -87,7 +89,7 @@ impl Transfer {
         self.id
     }
 
-    /// Tells how it ended.
+    /// Sends the event of the transfer's end.
     pub(in crate::sandbox) fn tell(&mut self, result: &Result<TransferReport, Error>) {
         self.is_told = true;
         let moved = FilesMoved {

@@ -1,19 +1,20 @@
-//! Between blocking code that packs or extracts, and the connection: a few pieces of a tar stream.
+//! A pipe for the pieces of a tar stream, between the thread that packs or extracts and the task that uses the
+//! connection.
 
 use std::io::{self, Read, Write};
 
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
-/// How many pieces wait, at most.
+/// How many pieces the pipe holds.
 const PIECES: usize = 2;
 
-/// A pipe for pieces. Each end notices when the other is dropped.
+/// Makes a pipe. Each end notices when the other is dropped.
 pub(super) fn pipe() -> (mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>) {
     mpsc::channel(PIECES)
 }
 
-/// Writes pieces from a thread that may block.
+/// The writing end for a thread that may block. Each write is one piece.
 pub(super) struct PieceWriter(pub(super) mpsc::Sender<Bytes>);
 
 impl Write for PieceWriter {
@@ -29,7 +30,7 @@ impl Write for PieceWriter {
     }
 }
 
-/// Reads pieces in a thread that may block. It ends when the other end is dropped.
+/// The reading end for a thread that may block. It reaches its end when the other end is dropped.
 pub(super) struct PieceReader {
     pieces: mpsc::Receiver<Bytes>,
     present: Bytes,

@@ -1,4 +1,4 @@
-//! Files out of the guest.
+//! [`pull()`]: transfers files out of the guest.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::pipe::{PieceReader, pipe};
 use super::{
-    Error, TransferError, TransferOptions, TransferReport, beside, check_end, early_end, finished,
-    out_of_place,
+    Error, TransferError, TransferOptions, TransferReport, check_end, early_end, finished,
+    out_of_place, start_blocking,
 };
 use crate::archive::{ArchiveError, Cancel, extract, target_at};
 use crate::digest::Digest;
@@ -20,8 +20,8 @@ use crate::limits::TimeLimits;
 use crate::offload::blocking;
 use crate::vsock::{Channel, RecordReader};
 
-/// Extracts `path` of the guest at `local`. If the future is dropped, nothing of it is left there, unless it had just got its
-/// name.
+/// Transfers `path` of the guest to `local`. If the future is dropped, nothing is left at `local`, unless the files had
+/// just been renamed to it.
 pub(in crate::sandbox) async fn pull(
     channel: &Channel,
     transfer_id: Uuid,
@@ -45,14 +45,14 @@ pub(in crate::sandbox) async fn pull(
 
     let (pieces, receiver) = pipe();
     let (mut account, at) = (options.account(), local.to_owned());
-    let extracted = beside(move || {
+    let extracted = start_blocking(move || {
         let extracted = extract(PieceReader::new(receiver), target, None, &mut account);
         extracted
             .map(|(staged, totals)| (staged, totals, account))
             .map_err(cannot_be_extracted(at))
     })?;
     let expected = receive(&mut reader, pieces, path, limits).await?;
-    // Where the guest's stream was refused, this says why.
+    // If the extraction has refused the guest's stream, this returns its error.
     let (staged, totals, account) = finished(extracted.await)?;
     if expected != Some(totals.sha256) {
         let error = ArchiveError::Digest {
@@ -74,8 +74,8 @@ pub(in crate::sandbox) async fn pull(
     ))
 }
 
-/// Passes on what the guest sends. Returns the digest that it says the stream has; `None` when the other end of the pipe takes
-/// no more.
+/// Passes the guest's data to the pipe. Returns the digest of the stream that the guest says, or `None` if the thread
+/// that extracts takes no more.
 async fn receive(
     reader: &mut RecordReader,
     pieces: mpsc::Sender<Bytes>,
@@ -103,7 +103,7 @@ async fn receive(
     }
 }
 
-/// Gives up what wasn't published yet.
+/// Cancels the rename to the target when it is dropped. A rename that is done stays.
 struct CancelOnDrop(Cancel);
 
 impl Drop for CancelOnDrop {

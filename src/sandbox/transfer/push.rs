@@ -1,4 +1,4 @@
-//! Files into the guest.
+//! [`push()`]: transfers files into the guest.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::pipe::{PieceWriter, pipe};
 use super::{
-    Error, TransferError, TransferOptions, TransferReport, beside, check_end, early_end, finished,
+    Error, TransferError, TransferOptions, TransferReport, check_end, early_end, finished,
+    start_blocking,
 };
 use crate::archive::{Account, Totals, open_at, pack};
 use crate::digest::Digest;
@@ -21,8 +22,8 @@ use crate::limits::TimeLimits;
 use crate::offload::blocking;
 use crate::vsock::{Channel, RecordWriter};
 
-/// Packs `local` and sends it to `path` in the guest. If the future is dropped, the guest's connection is closed, and nothing
-/// of it is left there.
+/// Packs `local` and sends it to `path` in the guest. If the future is dropped, the connection is closed, and the guest
+/// removes what it had received.
 pub(in crate::sandbox) async fn push(
     channel: &Channel,
     transfer_id: Uuid,
@@ -46,7 +47,7 @@ pub(in crate::sandbox) async fn push(
 
     let (sender, pieces) = pipe();
     let (mut account, local) = (options.account(), local.to_owned());
-    let packed = beside(move || {
+    let packed = start_blocking(move || {
         let packed = pack(root, PieceWriter(sender), &mut account);
         packed
             .map(|totals| (totals, account))
@@ -66,14 +67,15 @@ pub(in crate::sandbox) async fn push(
     let (totals, account) = match sent {
         Ok(sent) => sent,
         Err(Error::Channel(error)) => {
-            // A guest that closes the connection may have said why before.
+            // A guest that closes the connection may have sent its reason before.
             return Err(match timeout(limits.frame_idle, reader.next()).await {
                 Ok(Ok(record)) => early_end(&reader, &record, path),
                 _ => Error::Channel(error),
             });
         }
         Err(error) => {
-            // What the guest has is no whole archive. It is told so, and its answer shows that nothing of it is left there.
+            // The archive is incomplete. A digest that doesn't match makes the guest discard it, and the guest's answer
+            // says that it has done so.
             let end = Digest::OF_NOTHING;
             let told = writer.send(RecordKind::EndOfData, end.as_bytes(), limits.frame_idle);
             if told.await.is_ok() {
@@ -91,7 +93,7 @@ pub(in crate::sandbox) async fn push(
     ))
 }
 
-/// Sends what is packed, as it comes, and its end.
+/// Sends the packed pieces as they come, then the end of the data with its digest.
 async fn send(
     writer: &mut RecordWriter,
     mut pieces: mpsc::Receiver<Bytes>,

@@ -193,7 +193,10 @@ async fn evidence_of_many_divergences_leaves_out_the_disks() {
     assert!(evidence.join("reset.json").exists());
     assert!(!evidence.join("overlay.img").exists());
     let missing = fs::read_to_string(evidence.join("missing.txt")).unwrap();
-    assert!(missing.contains("16 folders already"), "{missing}");
+    assert!(
+        missing.contains("16 folders of evidence already"),
+        "{missing}"
+    );
     sandbox.shutdown().await;
 }
 

@@ -1,4 +1,4 @@
-//! What a configuration refuses, where, and with what message.
+//! The configurations that are refused: the place and the message of each error.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use crate::causes::Causes;
 use crate::limits::TimeLimits;
 use crate::sandbox::{ConfigError, SandboxConfig};
 
-/// The configuration is refused with this message.
+/// Checks that the configuration is refused with this message.
 #[track_caller]
 fn refused(toml: &str, message: &str) {
     let error = SandboxConfig::from_toml(toml).expect_err(toml);
     assert_eq!(Causes(&error).to_string(), message, "{toml}");
 }
 
-/// It is refused at this place, with a message that has this in it.
+/// Checks that the configuration is refused as malformed at this line and column, with a message that contains `part`.
 #[track_caller]
 fn refused_at(toml: &str, place: (usize, usize), part: &str) {
     match SandboxConfig::from_toml(toml) {
@@ -31,7 +31,7 @@ fn refused_at(toml: &str, place: (usize, usize), part: &str) {
 }
 
 #[test]
-fn it_has_exactly_one_origin() {
+fn a_configuration_without_exactly_one_origin_is_refused() {
     let missing = "the configuration's golden is missing: give a golden snapshot's directory, or a table [scaffold] to \
                    run without verification";
     refused("", missing);
@@ -56,7 +56,7 @@ fn it_has_exactly_one_origin() {
 }
 
 #[test]
-fn illegal_values_are_named() {
+fn the_error_names_the_field_with_the_illegal_value() {
     let golden = |line: &str| format!("[golden]\ndirectory = '/g'\n{line}");
     let scaffold = |line: &str| format!("[scaffold]\nkernel = '/k'\nroot_disk = '/r'\n{line}");
     let other = |line: &str| format!("golden = '/g'\n{line}");
@@ -95,7 +95,7 @@ fn illegal_values_are_named() {
         ),
         (
             scaffold("overlay_format = 'qcow2'"),
-            "scaffold.overlay_format is given, and no overlay is",
+            "scaffold.overlay_format is set, and scaffold.overlay is not",
         ),
         (
             scaffold("cmdline = \"a\\u0000b\""),
@@ -116,7 +116,7 @@ fn illegal_values_are_named() {
         ),
         (
             scaffold("cid = 4294967295"),
-            "scaffold.cid means any CID, and is reserved",
+            "scaffold.cid is 4294967295, which means any CID and is reserved",
         ),
         (
             other("confinement = { require = ['landlock'], without = ['landlock'] }"),
@@ -153,7 +153,7 @@ fn illegal_values_are_named() {
 }
 
 #[test]
-fn what_is_not_understood_has_its_place() {
+fn the_error_of_a_malformed_file_has_line_and_column() {
     let duration = r#"expected a time with its unit in quotes, such as "5s", "250ms" or "1m 30s""#;
     for (toml, place, part) in [
         (
@@ -251,7 +251,7 @@ fn what_is_not_understood_has_its_place() {
 }
 
 #[test]
-fn the_environments_values_are_shown_nowhere() {
+fn no_debug_output_and_no_error_shows_a_value_of_the_environment() {
     let config = read("golden = '/g'\nvmm_env = { TOKEN = 'hush' }");
     let shown = format!("{config:?}{:?}", config.vmm_config());
     assert!(

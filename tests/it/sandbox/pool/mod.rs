@@ -288,7 +288,7 @@ async fn a_configuration_that_cannot_be_is_refused() {
         &place,
         config().size(2).memory_limit_mib(fits - 1),
         "size",
-        "there are 223 MiB",
+        "the budget is 223 MiB",
     );
     // If the directory for temporary files is in memory, the overlays count too. They take less than 1 MiB together.
     place.pool(config().size(2).memory_limit_mib(fits + 1));
