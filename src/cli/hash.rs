@@ -15,20 +15,23 @@ use super::interrupt::Interrupt;
 use super::status::{self, Status};
 use super::{Failure, progress};
 
-/// Prints the digest of a disk, a snapshot's file or any other regular file.
+/// Prints the digest of a file, such as a disk or a file of a snapshot.
+///
+/// The default is the plain SHA-256, as `sha256sum` prints it.
 #[derive(clap::Args)]
 #[command(after_help = status::help(&[
-    (Status::Yes, "this is the file's digest"),
-    (Status::Undecided, "the file can't be read, is no regular file, or its length changed meanwhile"),
+    (Status::Yes, "the file's digest was printed"),
+    (Status::Undecided, "the file can't be read, is not a regular file, or its length changed while it was read"),
 ]))]
 pub(crate) struct Args {
     /// The file.
     file: PathBuf,
-    /// The digest of Linux fs-verity (SHA-256, blocks of 4 KiB, no salt) in place of the plain SHA-256.
+    /// Print the Linux fs-verity digest (SHA-256, blocks of 4 KiB, no salt) instead of the plain SHA-256. It is
+    /// computed on all available cores and skips holes.
     #[arg(long)]
     fsverity: bool,
-    /// Everything that is known of the digest, as JSON: length, device and inode, how the bytes were reached, how many
-    /// were hashed, mapped, read and skipped, microseconds.
+    /// Print JSON: the digest, the file's length, device and inode, how it was accessed, the bytes that were hashed,
+    /// mapped, read and skipped, and the microseconds that it took.
     #[arg(long)]
     json: bool,
 }
@@ -63,7 +66,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     Ok(Status::Yes)
 }
 
-/// A proof as this command prints it: what the digest rests on is how the file was reached.
+/// A proof as this command prints it. The basis of the digest is printed as `access`.
 fn everything<D: Serialize>(proof: &FileProof<D>) -> Value {
     let FileProof {
         digest,
@@ -83,7 +86,7 @@ fn everything<D: Serialize>(proof: &FileProof<D>) -> Value {
     })
 }
 
-/// Shows how far a digest is that takes longer than a moment.
+/// Shows the progress of a digest, once it has taken half a second.
 async fn show(progress: &Progress) -> Infallible {
     const MOMENT: Duration = Duration::from_millis(500);
     sleep(MOMENT).await;

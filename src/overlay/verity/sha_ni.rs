@@ -58,8 +58,8 @@ fn interleaved(blocks: [&[u8; BLOCK]; STREAMS]) -> [Hash; STREAMS] {
 fn prefetch_ahead(chunks: Chunks<'_>) {
     for chunk in chunks {
         let ahead = chunk.as_ptr().wrapping_add(STREAMS * BLOCK);
-        // SAFETY: the instruction is a hint. It changes nothing that the program could see, and an address where nothing
-        // is mapped is no fault. (The intrinsic for it is safe in some releases of the compiler and unsafe in others.)
+        // SAFETY: the instruction is a hint. It changes nothing that the program can observe, and an unmapped address
+        // causes no fault. (The intrinsic for it is safe in some releases of the compiler and unsafe in others.)
         unsafe {
             std::arch::asm!(
                 "prefetcht1 [{ahead}]",

@@ -101,7 +101,7 @@ async fn a_field_that_the_release_would_ignore() {
             &[
                 "/frobnicate in vm.create",
                 "v53.0",
-                "`--unchecked` sends it all the same",
+                "`--unchecked` sends it anyway",
             ],
         );
     };
@@ -257,5 +257,8 @@ fn a_filter_of_the_log_that_is_none() {
         .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0));
-    assert!(said.starts_with("warning: RUST_LOG is no filter"), "{said}");
+    assert!(
+        said.starts_with("warning: RUST_LOG is not a valid filter"),
+        "{said}"
+    );
 }
