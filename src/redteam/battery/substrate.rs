@@ -1,4 +1,4 @@
-//! The lies that a reset has to find, one for each source of its verification.
+//! Probes with a false reading (a lie), one for each source of a reset's verification. The reset must detect each.
 
 use std::io;
 
@@ -62,7 +62,7 @@ pub(super) const PROBES: &[Probe] = &[
 
 async fn lie(attacker: &mut Attacker, source: Source) -> Verdict {
     let Some(substrate) = &attacker.plan.substrate else {
-        return Verdict::skipped("nothing here can tell this lie");
+        return Verdict::skipped("this plan has no substrate that can cause this false reading");
     };
     let staged = match substrate.stage(source).await {
         Ok(staged) => staged,
@@ -74,7 +74,7 @@ async fn lie(attacker: &mut Attacker, source: Source) -> Verdict {
     verdict
 }
 
-/// Tells the lie, and sees whether it is found.
+/// Carries out the lie, and checks that the boot or reset detects it.
 async fn told(lie: StagedLie) -> Verdict {
     let StagedLie {
         sandbox,
@@ -116,7 +116,7 @@ async fn told(lie: StagedLie) -> Verdict {
     }
 }
 
-/// A file that is under a lease opens only once its holder has given way, so this may block.
+/// Runs on a blocking thread, because opening a file under a lease for writing waits until the lease is given back.
 async fn tell_it(tell: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), String> {
     match spawn_blocking(tell).await {
         Ok(told) => told.map_err(|error| error.to_string()),
@@ -124,7 +124,7 @@ async fn tell_it(tell: impl FnOnce() -> io::Result<()> + Send + 'static) -> Resu
     }
 }
 
-/// Whether an error says that something is not what it should be, and not only that something went wrong.
+/// Whether an error means that the lie was detected, and not that something else failed.
 fn is_found(error: &Error) -> bool {
     match error {
         Error::ResetDivergence(_) | Error::ResetTimeout(_) | Error::ResetRefused(_) => true,
