@@ -32,8 +32,10 @@ pub(crate) struct Args {
     /// The file with the JSON body of the request; - reads standard input.
     #[arg(long, value_name = "FILE|-")]
     body: Option<PathBuf>,
-    /// Send the request without checks: with fields that the VMM's release would ignore, with a body that the operation
-    /// does not take, or without a body that it needs.
+    /// Send the request without checks
+    ///
+    /// The checks refuse fields that the VMM's release would ignore, a body that the operation does not take, and a
+    /// call without a body that it needs.
     #[arg(long)]
     unchecked: bool,
 }

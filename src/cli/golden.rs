@@ -58,13 +58,15 @@ struct MintArgs {
     /// Accept a guest whose dispatcher (chv-guest) is of another build than this program
     #[arg(long)]
     any_guest: bool,
-    /// Sign the manifest with this Ed25519 private key: PKCS#8 in PEM, or 32 raw bytes, in a file that only its owner
-    /// may access
+    /// Sign the manifest with this Ed25519 private key: PKCS#8 in PEM, or 32 raw bytes
+    ///
+    /// Only the owner of the file may have access to it.
     #[arg(long, value_name = "FILE")]
     sign_with: Option<PathBuf>,
-    /// Run a tool before the snapshot and discard what it writes, so that the files that it reads are in the memory of
-    /// every restored guest. TOOL and its parameters are written as after the -- of `run`, quoted as one argument; may
-    /// be repeated. The manifest records the parameters, so they must hold no secret
+    /// Run this tool before the snapshot, so that restored guests have in memory what it reads; may be repeated
+    ///
+    /// TOOL and its parameters are written as after the -- of `chv-sandbox run`, quoted as one argument. What the tool
+    /// writes is discarded. The manifest records the parameters, so they must hold no secret.
     #[arg(long, value_name = "TOOL [--param NAME=TEXT]...", value_parser = ToolLine::split)]
     warm: Vec<ToolLine>,
     /// The time limit of each --warm tool, for example 90s or 5m

@@ -26,12 +26,15 @@ use super::{Failure, progress};
 pub(crate) struct Args {
     /// The file.
     file: PathBuf,
-    /// Print the Linux fs-verity digest (SHA-256, blocks of 4 KiB, no salt) instead of the plain SHA-256. It is
-    /// computed on all available cores and skips holes.
+    /// Print the Linux fs-verity digest (SHA-256, blocks of 4 KiB, no salt) instead of the plain SHA-256
+    ///
+    /// It is computed on all available cores and skips holes.
     #[arg(long)]
     fsverity: bool,
-    /// Print JSON: the digest, the file's length, device and inode, how it was accessed, the bytes that were hashed,
-    /// mapped, read and skipped, and the microseconds that it took.
+    /// Print the digest and details as JSON
+    ///
+    /// The details are the file's length, device and inode, how it was accessed, how many bytes were hashed, mapped,
+    /// read and skipped, and how many microseconds that took.
     #[arg(long)]
     json: bool,
 }
@@ -51,10 +54,10 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         if fsverity {
             let threads = Threads::default();
             let proof = overlay::fsverity_watched(&file, policy, threads, &watched)?;
-            Ok((proof.digest.to_string(), everything(&proof)))
+            Ok((proof.digest.to_string(), proof_json(&proof)))
         } else {
             let proof = overlay::sha256_watched(&file, policy, &watched)?;
-            Ok((proof.digest.to_string(), everything(&proof)))
+            Ok((proof.digest.to_string(), proof_json(&proof)))
         }
     });
     let hashed = interrupt.race(progress::shown(hashed, show(&progress)));
@@ -67,7 +70,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
 }
 
 /// A proof as this command prints it. The basis of the digest is printed as `access`.
-fn everything<D: Serialize>(proof: &FileProof<D>) -> Value {
+fn proof_json<D: Serialize>(proof: &FileProof<D>) -> Value {
     let FileProof {
         digest,
         length,

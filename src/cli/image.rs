@@ -31,8 +31,9 @@ pub(crate) struct Args {
     /// The kernel: a vmlinuz (bzImage) or an uncompressed vmlinux
     #[arg(long, value_name = "FILE")]
     kernel: PathBuf,
-    /// The kernel's directory lib/modules/VERSION. Without this option the kernel must have all drivers that the guest
-    /// needs built in
+    /// The kernel's directory lib/modules/VERSION
+    ///
+    /// Without this option the kernel must have all drivers that the guest needs built in.
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
     /// Accept a kernel without --modules even if its built-in drivers can't be verified; it may not boot
@@ -44,8 +45,9 @@ pub(crate) struct Args {
     /// Fill the root disk with this directory tree
     #[arg(long, value_name = "DIR", group = "content")]
     tree: Option<PathBuf>,
-    /// Fill the root disk with a container image: an OCI layout (a directory or a tar file) or a `docker save` archive.
-    /// Tools get the image's environment, working directory and user, but never run as root
+    /// Fill the root disk with a container image: an OCI layout (a directory or a tar file) or a `docker save` archive
+    ///
+    /// Tools get the image's environment, working directory and user, but never run as root.
     #[arg(long, value_name = "PATH", group = "content")]
     oci: Option<PathBuf>,
     /// Which container image to take if --oci has several: its tag, full name or digest

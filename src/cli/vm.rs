@@ -42,15 +42,17 @@ pub(crate) struct VmArgs {
     /// Set a variable in the environment of the VMM's process; may be repeated
     #[arg(long, requires = "image", value_name = "NAME=VALUE", value_parser = environment)]
     pub(crate) vmm_env: Vec<(OsString, OsString)>,
-    /// Refuse to run unless these layers of confinement around the VMM are in force, for example landlock,namespaces.
-    /// Every layer that this host supports is used in any case
+    /// Refuse to run unless these confinement layers are in force, for example landlock,namespaces
+    ///
+    /// Every layer that this host supports is used in any case.
     #[arg(long, requires = "image", value_name = "LAYERS", value_delimiter = ',', value_parser = layer)]
     pub(crate) require: Vec<Layer>,
     /// Start the VMM without confinement
     #[arg(long, requires = "image", conflicts_with = "require")]
     pub(crate) unconfined: bool,
-    /// Let the VMM execute this file, or the programs and libraries in this directory, for example the real VMM that a
-    /// wrapper script runs; may be repeated
+    /// Let the VMM execute this file, or the programs and libraries in this directory; may be repeated
+    ///
+    /// An example is the real VMM, if --vmm is a wrapper script that runs it.
     #[arg(long, requires = "image", value_name = "PATH")]
     pub(crate) vmm_program: Vec<PathBuf>,
     /// Where the VMM's private run directory is created [default: in the user's runtime directory]

@@ -34,7 +34,7 @@ pub enum Readiness {
 pub struct HostCheck {
     /// The thing that was checked.
     pub id: CheckId,
-    /// Whether it is there.
+    /// The result.
     pub status: CheckStatus,
     /// What was found, in one line of text. It may quote files and programs: escape control characters before printing
     /// it on a terminal.
@@ -102,7 +102,7 @@ impl fmt::Display for CheckId {
     }
 }
 
-/// Whether a thing is there.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckStatus {

@@ -105,7 +105,7 @@ async fn start(config: &VmmConfig) -> Result<FoundVmm, String> {
     let vmm = Vmm::spawn(&config)
         .await
         .map_err(|error| Causes(&error).to_string())?;
-    let asked = asked(&vmm).await;
+    let asked = query_facts(&vmm).await;
     vmm.shutdown().await;
     asked
 }
@@ -117,7 +117,7 @@ fn run_root_in(place: &Path) -> Option<Scratch> {
     fits.then_some(scratch)
 }
 
-async fn asked(vmm: &Vmm) -> Result<FoundVmm, String> {
+async fn query_facts(vmm: &Vmm) -> Result<FoundVmm, String> {
     let release = vmm.client().release().await;
     let release = release.map_err(|error| Causes(&error).to_string())?;
     let executable = match vmm.process() {

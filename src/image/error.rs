@@ -16,7 +16,7 @@ pub enum Error {
         action: &'static str,
         /// The file or directory of the operation.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A path leads to something that is not a regular file.
@@ -145,7 +145,7 @@ pub enum Error {
     ModuleList {
         /// The list.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
 
@@ -154,7 +154,7 @@ pub enum Error {
     NotElf {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
     /// An ELF is built for another machine than x86-64.
@@ -187,7 +187,7 @@ pub enum Error {
     Tools {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         source: ToolsFileError,
     },
 
@@ -208,7 +208,7 @@ pub enum Error {
     TreeEntry {
         /// The entry.
         path: PathBuf,
-        /// What it is.
+        /// The kind of the entry.
         kind: &'static str,
     },
 
@@ -308,7 +308,7 @@ pub enum Error {
     ManifestValue {
         /// The manifest.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// A path does not lead to a directory that can be entered.
@@ -334,9 +334,9 @@ pub enum Error {
         path: PathBuf,
         /// Which property differs: `size` or `sha256`.
         field: &'static str,
-        /// What is there.
+        /// The value of the file.
         found: String,
-        /// What the manifest says.
+        /// The value in the manifest.
         expected: String,
     },
 }

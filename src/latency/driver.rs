@@ -53,7 +53,7 @@ struct Stop {
 impl Stop {
     /// Waits until the caller's signal is true. If the caller dropped its sender, waits forever, so the measurement
     /// runs to its end.
-    async fn wanted(&mut self) {
+    async fn requested(&mut self) {
         if self.caller.wait_for(|stop| *stop).await.is_err() {
             std::future::pending().await
         }
@@ -75,7 +75,7 @@ pub async fn measure(
         caller: stop,
         failed: Arc::default(),
     };
-    let (runs_on, vmm) = what_serves(plan, &mut stop).await;
+    let (runs_on, vmm) = platform_and_vmm(plan, &mut stop).await;
     let mut report = LatencyReport {
         schema_version: SCHEMA_VERSION,
         crate_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -106,7 +106,7 @@ pub async fn measure(
 }
 
 /// The platform and the VMM of the measurement.
-async fn what_serves(plan: &Plan, stop: &mut Stop) -> (RunsOn, VmmRelease) {
+async fn platform_and_vmm(plan: &Plan, stop: &mut Stop) -> (RunsOn, VmmRelease) {
     match &plan.subject {
         Subject::Recordings { .. } => {
             let runs_on = RunsOn {
@@ -133,7 +133,7 @@ async fn what_serves(plan: &Plan, stop: &mut Stop) -> (RunsOn, VmmRelease) {
             };
             let asked = tokio::select! {
                 biased;
-                () = stop.wanted() => Err("it was interrupted".to_owned()),
+                () = stop.requested() => Err("it was interrupted".to_owned()),
                 asked = asked => asked,
             };
             let vmm = VmmRelease {
@@ -178,7 +178,7 @@ async fn measure_case(
     }
     let opened = tokio::select! {
         biased;
-        () = stop.wanted() => return report,
+        () = stop.requested() => return report,
         opened = Fleet::open(plan, case) => opened,
     };
     match opened {
@@ -242,7 +242,7 @@ async fn run(
             let mut tally = Tally::default();
             let ended = tokio::select! {
                 biased;
-                () = stop.wanted() => Ended::Interrupted,
+                () = stop.requested() => Ended::Interrupted,
                 ended = iterate(&worker, first, rounds, &progress, &failed, &mut tally) => ended,
             };
             if matches!(ended, Ended::Failed(_)) {
@@ -275,7 +275,7 @@ async fn boot(
         boots.spawn(async move {
             let booted = tokio::select! {
                 biased;
-                () = stop.wanted() => return None,
+                () = stop.requested() => return None,
                 booted = worker.boot() => booted,
             };
             Some(booted.map(|(micros, first)| (micros, (index, worker, first))))

@@ -1,11 +1,11 @@
-//! Why a case could not run to its end.
+//! [`Error`]: why a case was not completed.
 
 use super::MAX_RECORDED;
 use crate::golden;
 use crate::replay;
 use crate::sandbox::{self, ToolOutcome};
 
-/// Why a case could not run to its end.
+/// Why a case was not completed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

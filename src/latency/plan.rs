@@ -18,7 +18,7 @@ pub const MAX_RECORDED: u64 = 10_000;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Plan {
-    /// On which sandboxes.
+    /// The sandboxes that are measured.
     pub subject: Subject,
     /// The cases, in the order in which they are measured.
     pub cases: Vec<Case>,

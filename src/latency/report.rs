@@ -30,7 +30,7 @@ pub struct LatencyReport {
     pub host: HostFacts,
     /// The VMM.
     pub vmm: VmmRelease,
-    /// How often.
+    /// The numbers of iterations.
     pub options: Options,
     /// Whether the measurement was interrupted. The case that was under way, and those after it, have the state
     /// `interrupted`.
@@ -76,7 +76,7 @@ pub struct CaseReport {
     pub spares: Option<u32>,
     /// How many sandboxes were used at the same time.
     pub at_once: u32,
-    /// Whether it came to its end.
+    /// How the case ended.
     #[serde(flatten)]
     pub state: CaseState,
     /// How many iterations were measured.
@@ -107,12 +107,12 @@ pub enum CaseState {
     Complete,
     /// An iteration failed, which ended the case. The figures cover the iterations before it.
     Failed {
-        /// What failed.
+        /// The failure.
         failure: Failure,
     },
     /// The case could not begin. It has no figures.
     Skipped {
-        /// Why.
+        /// The reason.
         failure: Failure,
     },
     /// The measurement was stopped. The figures cover the iterations before that.

@@ -19,9 +19,9 @@ pub struct FileProof<D = Digest> {
     pub length: u64,
     /// Which file it is. A process that has it open has a descriptor with the same identity.
     pub identity: FileIdentity,
-    /// What the digest rests on.
+    /// How the digest was obtained.
     pub basis: Basis,
-    /// What the digest took.
+    /// The work that the digest cost.
     pub work: Work,
     /// How long it took. In JSON as whole microseconds, `elapsed_us`.
     #[serde(rename = "elapsed_us", serialize_with = "as_micros")]
@@ -55,11 +55,11 @@ impl FileProof<Digests> {
     }
 }
 
-/// What a digest rests on.
+/// How a digest was obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
-    /// All bytes were read through a memory map under a read lease: no process wrote to the file meanwhile.
+    /// All bytes were read through a memory map under a read lease: no process wrote to the file during the reading.
     Mapped,
     /// All bytes were read by `pread`. If a process wrote to the file during the reading, the digest may be of a
     /// mixture of old and new bytes.

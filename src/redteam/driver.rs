@@ -54,7 +54,7 @@ pub async fn attack(
         let (since, before) = (Instant::now(), attacker.dispatches);
         let verdict = tokio::select! {
             biased;
-            () = wanted(&mut stop) => None,
+            () = stop_requested(&mut stop) => None,
             verdict = (probe.attempt)(&mut attacker) => Some(verdict),
         };
         interrupted |= verdict.is_none();
@@ -95,7 +95,7 @@ pub async fn attack(
 
 /// Waits until the caller's signal is true. If the caller dropped its sender, waits forever, so that all probes are
 /// tried.
-async fn wanted(stop: &mut watch::Receiver<bool>) {
+async fn stop_requested(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending().await
     }

@@ -45,7 +45,7 @@ pub struct Subject {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is neither a probe nor a family {name:?}")]
 pub struct UnknownProbe {
-    /// What was asked for.
+    /// The unknown name.
     pub name: String,
 }
 

@@ -89,9 +89,9 @@ impl Family {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "verdict")]
 pub enum Verdict {
-    /// It was tried, and nothing came of it.
+    /// The attack was tried and did not succeed.
     Passed {
-        /// What was tried, how often, and what came back.
+        /// What was tried, how often, and with which result.
         evidence: Vec<String>,
     },
     /// A breach.

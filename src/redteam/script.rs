@@ -124,7 +124,7 @@ impl Findings {
         }
     }
 
-    /// What was tried.
+    /// The subjects that were tried, as a list.
     pub(super) fn what(&self) -> String {
         let tried: Vec<&str> = self.tried.iter().map(String::as_str).collect();
         tried.join(", ")

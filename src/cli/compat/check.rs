@@ -11,8 +11,9 @@ use super::{Failure, Format};
 #[derive(clap::Args)]
 #[command(after_help = super::after_help())]
 pub(crate) struct Args {
-    /// The document: the path of upstream's YAML or of a contract, or the name of a supported release (v53.0). Write
-    /// ./v53.0 for a file of that name.
+    /// The document: the path of upstream's YAML or of a contract, or the name of a supported release (v53.0)
+    ///
+    /// Write ./v53.0 for a file of that name.
     document: OsString,
     /// The format of the report.
     #[arg(long, value_enum, default_value_t = Format::Text)]

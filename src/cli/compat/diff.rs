@@ -15,7 +15,8 @@ use super::{Failure, Format};
 #[derive(clap::Args)]
 #[command(after_help = super::after_help())]
 pub(crate) struct Args {
-    /// The API that clients were built for: a release, or the path of a document (upstream's YAML, or a contract).
+    /// The API that clients were built for: a release, or the path of a document (upstream's YAML, or a contract)
+    ///
     /// Write ./v53.0 for a file of that name.
     base: OsString,
     /// The API that the clients would use, given in the same way.

@@ -25,12 +25,14 @@ pub(super) struct VerifyArgs {
     /// The golden snapshot
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// Require a signature of the manifest by this Ed25519 public key: PEM, or 32 raw bytes. Without this option no
-    /// signature is checked
+    /// Require a signature of the manifest by this Ed25519 public key: PEM, or 32 raw bytes
+    ///
+    /// Without this option no signature is checked.
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
-    /// Require this digest of the manifest, as `golden mint` printed it (sha256:...). Without this option any manifest
-    /// is accepted
+    /// Require this digest of the manifest, as `golden mint` printed it (sha256:...)
+    ///
+    /// Without this option any manifest is accepted.
     #[arg(long, value_name = "DIGEST")]
     digest: Option<Digest>,
     /// Print the result as JSON

@@ -48,8 +48,9 @@ pub(crate) struct Args {
     /// A golden snapshot to measure; may be repeated, for example for several memory sizes
     #[arg(long, value_name = "DIR", required_unless_present_any = ["replay", "page_of"])]
     golden: Vec<PathBuf>,
-    /// Measure only the host's share, on the recorded answers of a VMM, without KVM. Resets are in place, and a case
-    /// has at most 10,000 iterations including the warm-up
+    /// Measure only the host's share, on the recorded answers of a VMM, without KVM
+    ///
+    /// Resets are in place, and a case has at most 10,000 iterations including the warm-up.
     #[arg(long, conflicts_with = "golden")]
     replay: bool,
     /// Make the HTML page of a report that --json wrote earlier, without a measurement
@@ -79,8 +80,9 @@ pub(crate) struct Args {
     html: Option<PathBuf>,
     #[command(flatten)]
     vmm: VmmBinary,
-    /// Refuse to run unless these layers of confinement around the VMM are in force, for example landlock,namespaces.
-    /// Every layer that this host supports is used in any case
+    /// Refuse to run unless these confinement layers are in force, for example landlock,namespaces
+    ///
+    /// Every layer that this host supports is used in any case.
     #[arg(long, value_name = "LAYERS", value_delimiter = ',', value_parser = layer)]
     require: Vec<Layer>,
     /// Start the VMMs without confinement

@@ -49,7 +49,9 @@ pub(crate) struct Args {
     /// The golden snapshot
     #[arg(long, value_name = "DIR", required_unless_present = "stub")]
     golden: Option<PathBuf>,
-    /// Attack a stub without a VM, to see a report without KVM. The stub has no `sh`, so every probe is skipped
+    /// Attack a stub without a VM, to see a report without KVM
+    ///
+    /// The stub has no tool `sh`, so every probe is skipped.
     #[arg(long, conflicts_with = "golden")]
     stub: bool,
     /// How many dispatches plant markers and look for those of earlier dispatches

@@ -60,7 +60,9 @@ pub(crate) struct Args {
     /// The tool's working directory in the guest, if the image allows it
     #[arg(long, value_name = "DIR")]
     directory: Option<String>,
-    /// Give the tool no standard input. By default it gets the standard input of this command, if the image allows it
+    /// Give the tool no standard input
+    ///
+    /// By default it gets the standard input of this command, if the image allows it.
     #[arg(long)]
     no_stdin: bool,
     /// Don't escape control characters in the tool's output on a terminal
@@ -99,7 +101,7 @@ fn variable(text: &str) -> Result<(String, String), &'static str> {
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let interrupt = Interrupt::catch()?;
     let line = ToolLine::parse(&args.tool)?;
-    match in_a_sandbox(&interrupt, &args, line).await {
+    match run_in_sandbox(&interrupt, &args, line).await {
         Err(failure) if !failure.is::<Signalled>() => {
             explain(failure.as_ref());
             Ok(Status::NoResult)
@@ -108,7 +110,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     }
 }
 
-async fn in_a_sandbox(
+async fn run_in_sandbox(
     interrupt: &Interrupt,
     args: &Args,
     line: ToolLine,
@@ -117,7 +119,7 @@ async fn in_a_sandbox(
     // Dropping the work cancels the tool.
     let done = tokio::select! {
         biased;
-        done = work(&sandbox, args, line) => done,
+        done = boot_run_reset(&sandbox, args, line) => done,
         signalled = interrupt.received() => Err(signalled.into()),
     };
     sandbox.shutdown().await;
@@ -125,9 +127,13 @@ async fn in_a_sandbox(
     done
 }
 
-async fn work(sandbox: &ChvSandbox, args: &Args, line: ToolLine) -> Result<Status, Failure> {
+async fn boot_run_reset(
+    sandbox: &ChvSandbox,
+    args: &Args,
+    line: ToolLine,
+) -> Result<Status, Failure> {
     sandbox.boot().await?;
-    let used = use_it(sandbox, args, line).await;
+    let used = transfer_and_run(sandbox, args, line).await;
     // The sandbox is reset even if the tool failed.
     let reset = sandbox.reset().await;
     let outcome = used?;
@@ -147,7 +153,11 @@ async fn work(sandbox: &ChvSandbox, args: &Args, line: ToolLine) -> Result<Statu
     })
 }
 
-async fn use_it(sandbox: &ChvSandbox, args: &Args, line: ToolLine) -> Result<ToolOutcome, Failure> {
+async fn transfer_and_run(
+    sandbox: &ChvSandbox,
+    args: &Args,
+    line: ToolLine,
+) -> Result<ToolOutcome, Failure> {
     for push in &args.push {
         push.run(sandbox).await?;
     }

@@ -9,9 +9,9 @@ pub enum ContainerError {
     /// The path is neither an OCI layout, nor a tar of one, nor a `docker save` archive.
     #[error("{} is neither an OCI layout (a directory or a tar) nor a `docker save` archive: {problem}", path.display())]
     NotLayout {
-        /// What was given.
+        /// The path.
         path: PathBuf,
-        /// What is missing or wrong.
+        /// The missing or wrong part.
         problem: &'static str,
     },
     /// A file of the layout lies behind a symbolic link, or is not a regular file.
@@ -25,7 +25,7 @@ pub enum ContainerError {
     Unreadable {
         /// The file, below the layout's directory.
         name: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The tar that holds the layout is damaged, or has an entry that no layout has.
@@ -33,7 +33,7 @@ pub enum ContainerError {
     Archive {
         /// The archive.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         source: LayerError,
     },
     /// A document of the image is not JSON of the expected shape.
@@ -41,7 +41,7 @@ pub enum ContainerError {
     Document {
         /// Which document.
         document: &'static str,
-        /// Where it differs.
+        /// Where the JSON differs.
         source: serde_json::Error,
     },
     /// A document of the image has the expected shape, but an invalid or unsupported value.
@@ -49,7 +49,7 @@ pub enum ContainerError {
     Value {
         /// Which document.
         document: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A descriptor has a media type that is not supported in its document.
@@ -65,15 +65,15 @@ pub enum ContainerError {
     /// The layout holds no image of this name.
     #[error("the layout holds no image {wanted:?}; it holds {}", list(held))]
     NoSuchImage {
-        /// What was asked for.
+        /// The name that was requested.
         wanted: String,
-        /// The names of what is there.
+        /// The names of the images in the layout.
         held: Vec<String>,
     },
     /// The layout holds several images, and none was named.
     #[error("the layout holds several images; name one of {}", list(held))]
     SeveralImages {
-        /// The names of what is there.
+        /// The names of the images in the layout.
         held: Vec<String>,
     },
     /// The image is not for the guest's platform.
@@ -111,7 +111,7 @@ pub enum ContainerError {
     Layer {
         /// Its digest, or its name in a `docker save` archive.
         layer: String,
-        /// What is wrong with it.
+        /// The problem.
         source: LayerError,
     },
     /// The image has a file that is not a directory at a mount point of the guest.
@@ -127,7 +127,7 @@ pub enum ContainerError {
     WorkingDirectory {
         /// The directory.
         directory: String,
-        /// Why not.
+        /// The reason.
         problem: &'static str,
     },
     /// The image's user cannot be found.
@@ -135,13 +135,13 @@ pub enum ContainerError {
     User {
         /// The user as the configuration names it.
         user: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
     /// The image's entry point cannot become a tool.
     #[error("the image's entry point cannot be a tool: {problem}")]
     Entrypoint {
-        /// Why not.
+        /// The reason.
         problem: &'static str,
     },
     /// The root exceeds a limit of the ext4 that is written.
@@ -174,7 +174,7 @@ pub enum ContainerError {
     },
 }
 
-/// What is wrong with one layer, or with a tar that holds a layout.
+/// Why a layer, or a tar that holds a layout, cannot be read or applied.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayerError {
@@ -183,7 +183,7 @@ pub enum LayerError {
     Name {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
     /// The kind of an entry is not supported.
@@ -191,7 +191,7 @@ pub enum LayerError {
     Kind {
         /// The entry.
         name: String,
-        /// What it is.
+        /// The kind of the entry.
         kind: &'static str,
     },
     /// A name occurs twice in one layer, and not both times as a directory.
@@ -205,9 +205,9 @@ pub enum LayerError {
     HardLink {
         /// The link.
         name: String,
-        /// Where it leads.
+        /// The target of the link.
         target: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
     /// A whiteout names a file that can't exist.
@@ -215,7 +215,7 @@ pub enum LayerError {
     Whiteout {
         /// Its name.
         name: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
     /// The layer or archive ends early.
@@ -224,7 +224,7 @@ pub enum LayerError {
     /// The layer or archive is not a tar, or is damaged.
     #[error("it is damaged: {problem}")]
     Damaged {
-        /// Where.
+        /// The problem.
         problem: &'static str,
     },
     /// The layer's compression differs from that of its media type.
@@ -235,7 +235,7 @@ pub enum LayerError {
         /// The compression according to the first bytes.
         found: &'static str,
     },
-    /// It cannot be decompressed.
+    /// The layer cannot be decompressed.
     #[error("it cannot be decompressed")]
     Decompress(#[source] io::Error),
     /// The digest of the decompressed layer differs from the one in the configuration.

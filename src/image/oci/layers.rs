@@ -35,7 +35,7 @@ pub(super) fn apply(
     let mut left = limit;
     for layer in layers {
         let opened = layer.source.open(store)?;
-        match one(layer, opened, &mut left, limit, applier) {
+        match apply_layer(layer, opened, &mut left, limit, applier) {
             Ok(()) => {}
             Err(Wrong::Layer(LayerError::Stopped)) => return Err(Error::Stopped),
             Err(Wrong::Layer(source)) => {
@@ -60,7 +60,7 @@ impl From<LayerError> for Wrong {
     }
 }
 
-fn one(
+fn apply_layer(
     layer: &Layer,
     (blob, expected): (Blob, Option<Digest>),
     left: &mut u64,

@@ -69,13 +69,13 @@ async fn lie(attacker: &mut Attacker, source: Source) -> Verdict {
         Err(reason) => return Verdict::skipped(reason),
     };
     let sandbox = staged.sandbox.clone();
-    let verdict = told(staged).await;
+    let verdict = carry_out(staged).await;
     sandbox.shutdown().await;
     verdict
 }
 
 /// Carries out the lie, and checks that the boot or reset detects it.
-async fn told(lie: StagedLie) -> Verdict {
+async fn carry_out(lie: StagedLie) -> Verdict {
     let StagedLie {
         sandbox,
         moment,
@@ -84,7 +84,7 @@ async fn told(lie: StagedLie) -> Verdict {
     } = lie;
     let found = match moment {
         Moment::BeforeBoot => {
-            if let Err(reason) = tell_it(tell).await {
+            if let Err(reason) = run_blocking(tell).await {
                 return Verdict::skipped(format!("{what}: {reason}"));
             }
             sandbox.boot().await
@@ -93,7 +93,7 @@ async fn told(lie: StagedLie) -> Verdict {
             if let Err(error) = sandbox.boot().await {
                 return Verdict::skipped(format!("no sandbox could be made: {}", Causes(&error)));
             }
-            if let Err(reason) = tell_it(tell).await {
+            if let Err(reason) = run_blocking(tell).await {
                 return Verdict::skipped(format!("{what}: {reason}"));
             }
             sandbox.reset().await.map(drop)
@@ -104,10 +104,10 @@ async fn told(lie: StagedLie) -> Verdict {
         Err(error) => error,
     };
     let text = Causes(&error).to_string();
-    if !is_found(&error) {
+    if !is_detected(&error) {
         return Verdict::skipped(format!("{what}: it ended otherwise: {text}"));
     }
-    match takes_a_tool(&*sandbox).await {
+    match accepts_a_tool(&*sandbox).await {
         true => Verdict::failed([
             format!("{what}: {text}"),
             "a tool was taken after that".to_owned(),
@@ -117,7 +117,9 @@ async fn told(lie: StagedLie) -> Verdict {
 }
 
 /// Runs on a blocking thread, because opening a file under a lease for writing waits until the lease is given back.
-async fn tell_it(tell: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), String> {
+async fn run_blocking(
+    tell: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> Result<(), String> {
     match spawn_blocking(tell).await {
         Ok(told) => told.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
@@ -125,7 +127,7 @@ async fn tell_it(tell: impl FnOnce() -> io::Result<()> + Send + 'static) -> Resu
 }
 
 /// Whether an error means that the lie was detected, and not that something else failed.
-fn is_found(error: &Error) -> bool {
+fn is_detected(error: &Error) -> bool {
     match error {
         Error::ResetDivergence(_) | Error::ResetTimeout(_) | Error::ResetRefused(_) => true,
         Error::BootFailed(failure) => matches!(
@@ -136,7 +138,7 @@ fn is_found(error: &Error) -> bool {
     }
 }
 
-async fn takes_a_tool(sandbox: &dyn Sandbox) -> bool {
+async fn accepts_a_tool(sandbox: &dyn Sandbox) -> bool {
     let echo = ToolInvocation::new("echo", serde_json::json!({ "message": "still there" }));
     sandbox.execute_tool(echo).await.is_ok()
 }

@@ -30,7 +30,7 @@ const SECURITY: (u8, &[u8]) = (6, b"security.");
 
 /// One attribute as the file system has it.
 struct Attribute<'a> {
-    /// The number that stands for the start of the name.
+    /// The number of the name's namespace.
     prefix: u8,
     name: &'a [u8],
     value: &'a [u8],
