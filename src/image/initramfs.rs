@@ -10,8 +10,8 @@ const MODULES: &str = "lib/modules";
 const LOAD_LIST: &str = "lib/modules/load";
 /// The declaration of the image's own tools.
 const TOOLS: &str = "tools.json";
-/// The first mount points of the guest, and directories that programs expect. The guest creates the mount points for
-/// its disks itself.
+/// The first mount points of the guest, and directories that programs expect. The mount points of the disks are not
+/// among them, because the guest chooses those itself.
 const DIRECTORIES: [&str; 7] = ["dev", "etc", "proc", "root", "run", "sys", "tmp"];
 
 /// The content of an initramfs.

@@ -174,7 +174,8 @@ async fn ending(attacker: &mut Attacker) -> Verdict {
         "kill -9 $$".to_owned(),
         ToolOutcome::Signalled { signal: 9 },
     );
-    // The exit codes of success, an unknown tool, SIGINT, SIGKILL and a deadline.
+    // The exit codes that stand for success, an unknown tool, a signal (SIGINT), the deadline and an error of the
+    // guest.
     let endings = [0, 127, 130, 137, 254].map(exited);
     let mut found = Vec::new();
     for (script, expected) in endings.into_iter().chain([killed]) {
