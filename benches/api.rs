@@ -1,8 +1,8 @@
-//! What a call to the VMM costs: `vmm.ping` on a connection that is kept, against the bytes alone on the same socket,
-//! a `ch-remote` process a call, and the published crate `cloud-hypervisor-client`.
+//! Measures the cost of a call to the VMM: `vmm.ping` on a kept-alive connection, compared with the raw bytes on the
+//! same socket, with one `ch-remote` process for each call, and with the published crate `cloud-hypervisor-client`.
 //!
-//! `CLOUD_HYPERVISOR` names the VMM that answers; without it the scripted player does. `CH_REMOTE` names `ch-remote`;
-//! without it that row is left out.
+//! `CLOUD_HYPERVISOR` is the path of the VMM; without it the scripted player answers. `CH_REMOTE` is the path of
+//! `ch-remote`; without it that row is left out.
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it found")]
 
@@ -27,7 +27,7 @@ use tokio::runtime::{Builder, Runtime};
 
 const ROUNDS: usize = 20;
 const CALLS: usize = 100;
-/// A process is slow, so that fewer of them say as much.
+/// Processes are slow, so fewer of them suffice.
 const PROCESSES: usize = 5;
 
 const REQUEST: &[u8] =
@@ -46,10 +46,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let socket = server.socket();
     let ch_remote = env::var_os("CH_REMOTE").map(PathBuf::from);
     if ch_remote.is_none() {
-        println!("ch-remote: skipped, CH_REMOTE names none");
+        println!("ch-remote: skipped, because CH_REMOTE is not set");
     }
     let one_thread = Builder::new_current_thread().enable_all().build()?;
-    // A kept connection belongs to the runtime on which it was opened.
+    // A kept-alive connection belongs to the runtime on which it was opened.
     let (client, client_two) = (Client::new(socket)?, Client::new(socket)?);
     let other = socket_based_api_client(socket);
     let mut raw = UnixStream::connect(socket)?;
@@ -103,7 +103,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Who answers.
+/// The server that answers.
 enum Server {
     Vmm(Box<Vmm>),
     Player(Player),
@@ -154,7 +154,7 @@ impl Server {
             Server::Vmm(vmm) => {
                 vmm.shutdown().await;
             }
-            // What it was asked is fewer than what it could answer.
+            // The player is dropped without a check, because it has more answers than it was asked for.
             Server::Player(player) => drop(player),
         }
     }
@@ -185,7 +185,7 @@ async fn exchange_async(stream: &mut tokio::net::UnixStream) {
     }
 }
 
-/// Whether an answer's head and as much as it announces are there.
+/// Whether an answer's head, and as many bytes as it announces, have arrived.
 fn is_whole(answer: &[u8]) -> bool {
     let text = std::str::from_utf8(answer).expect("text");
     let Some((head, body)) = text.split_once("\r\n\r\n") else {

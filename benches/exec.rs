@@ -1,11 +1,10 @@
-//! What the channel adds to a round trip, and the dispatcher to a process.
+//! Measures what the channel adds to a round trip, and what the dispatcher adds to a process.
 //!
-//! All of it goes over Unix streams, which is what a VMM's hybrid vsock is on the host's side. The bare echo sends a
-//! query's bytes, length and body, to a peer that sends them back. The channel is measured with a peer that does no more
-//! than that: it answers a query with bytes that it has ready, but for the id. What a tool costs is measured against the
-//! same echo by a peer that runs the tool's program first, since most of it is the process. The dispatcher's process is
-//! confined (a session, limits, a seccomp filter) and the peer's isn't, so that ratio says what the confinement costs,
-//! and not what the channel does.
+//! Everything uses Unix streams, as a VMM's hybrid vsock does on the host. The bare echo sends a query's bytes (length
+//! and body) to a peer that returns them. The peer for the channel does hardly more: it answers a query with prepared
+//! bytes, in which it replaces only the id. Most of a tool's cost is its process, so a tool is compared with an echo
+//! whose peer runs the same program first. The dispatcher's process is confined (a session, limits, a seccomp filter)
+//! and the peer's is not, so that ratio shows the cost of the confinement and not of the channel.
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it found")]
 
@@ -35,7 +34,7 @@ use uuid::Uuid;
 
 const ROUNDS: usize = 20;
 const CALLS: usize = 200;
-/// A tool is a process, so that fewer of them say as much.
+/// A tool is a process, so fewer calls suffice.
 const TOOLS: usize = 20;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -154,7 +153,7 @@ async fn ask(channel: &Channel) {
     channel.open_fd_count(LIMIT).await.expect("answered");
 }
 
-/// Runs `work` where an agent's work runs: in a task, and not on the thread that blocks on it.
+/// Runs `work` in a task, as an agent does, and not on the thread that blocks on it.
 fn in_a_task<T: Send + 'static>(
     runtime: &Runtime,
     work: impl Future<Output = T> + Send + 'static,
@@ -179,7 +178,7 @@ fn tool() -> ToolDispatch {
     }
 }
 
-/// What the dispatcher's `echo` runs, in the environment that it gives a tool.
+/// Runs the program of the dispatcher's `echo`, in the environment that the dispatcher gives a tool.
 fn run_program() -> io::Result<()> {
     let output = Command::new("printf")
         .args(["--", "%s\\n", "hello"])
@@ -194,13 +193,13 @@ fn run_program() -> io::Result<()> {
     Ok(())
 }
 
-/// An answer to every query that has the shape of one, all but the id.
+/// A prepared answer to every query of the same shape. Only the id has to be replaced.
 #[derive(Clone)]
 struct Ready {
     answer: Vec<u8>,
-    /// Where the id stands in the answer.
+    /// The place of the id in the answer.
     to: Range<usize>,
-    /// Where it stands in a query.
+    /// The place of the id in a query.
     from: Range<usize>,
 }
 
@@ -225,7 +224,7 @@ impl Ready {
     }
 }
 
-/// Takes connections as a VMM does, and lets `peer` have each of them after the handshake.
+/// Accepts connections as a VMM does, and passes each to `peer` after the handshake.
 fn serve(
     socket: &Path,
     peer: impl Fn(UnixStream) -> io::Result<()> + Clone + Send + 'static,
@@ -237,7 +236,7 @@ fn serve(
             thread::spawn(move || {
                 let mut stream = stream?;
                 let mut line = String::new();
-                // Nothing follows the line before it is answered.
+                // The buffer can't hold more than the line, because the caller waits for the answer.
                 BufReader::new(stream.try_clone()?).read_line(&mut line)?;
                 stream.write_all(b"OK 1073741824\n")?;
                 peer(stream)
@@ -261,13 +260,13 @@ fn connect_async(runtime: &Runtime, socket: &Path) -> io::Result<tokio::net::Uni
     tokio::net::UnixStream::from_std(stream)
 }
 
-/// Sends `query`, and reads as many bytes.
+/// Sends `query`, and reads the same number of bytes.
 async fn exchange(stream: &mut tokio::net::UnixStream, query: &[u8], back: &mut [u8]) {
     stream.write_all(query).await.expect("sent");
     stream.read_exact(back).await.expect("answered");
 }
 
-/// Reads frames, however many come at once, and lets `answer` have each.
+/// Reads frames, and calls `answer` for each. One read may return several frames.
 fn each_frame(
     mut stream: &UnixStream,
     mut answer: impl FnMut(&[u8]) -> io::Result<()>,
@@ -290,7 +289,7 @@ fn each_frame(
     }
 }
 
-/// Sends each frame back, once `first` is done.
+/// Calls `first` for each frame, and sends the frame back.
 fn echo_each(stream: UnixStream, first: impl Fn() -> io::Result<()>) -> io::Result<()> {
     each_frame(&stream, |frame| {
         first()?;
@@ -298,7 +297,7 @@ fn echo_each(stream: UnixStream, first: impl Fn() -> io::Result<()>) -> io::Resu
     })
 }
 
-/// Answers each query with what is ready.
+/// Answers each query with the prepared answer.
 fn answer_each(stream: UnixStream, mut ready: Ready) -> io::Result<()> {
     each_frame(&stream, |query| {
         ready.answer[ready.to.clone()].copy_from_slice(&query[ready.from.clone()]);

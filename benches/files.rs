@@ -1,8 +1,8 @@
-//! What it costs to push and pull a tree, against `tar` on both ends of a socket.
+//! Measures pushing and pulling a tree, compared with `tar` on both ends of a socket.
 //!
-//! Both sides digest the stream with SHA-256 and bring the files to the disk. The sandbox is one on recordings, so the guest is
-//! the real dispatcher in this process, behind a Unix socket, which is what a VMM's hybrid vsock is on the host's side. A
-//! directory on a disk is needed for figures that mean something: name it in `TMPDIR`.
+//! Both sides digest the stream with SHA-256 and sync the files to the disk. The sandbox runs on recordings, so the
+//! guest is the real dispatcher in this process, behind a Unix socket, as a VMM's hybrid vsock is on the host. The
+//! figures are meaningful only for a directory on a disk: set `TMPDIR` to one.
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it found")]
 
@@ -91,7 +91,7 @@ fn make(tree: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// `tar` to `tar`, through a socket with SHA-256 on both ends, and everything brought to the disk.
+/// `tar` to `tar`, through a socket with SHA-256 on both ends, with a sync to the disk.
 fn tar(tree: &Path, into: &Path) -> Outcome<Duration> {
     fs::create_dir(into)?;
     let began = Instant::now();

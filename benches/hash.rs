@@ -1,9 +1,10 @@
-//! How fast digests are: against `openssl dgst -sha256`, and against one stream of the sha2 crate in this process.
+//! Measures the speed of digests, compared with `openssl dgst -sha256` and with one stream of the sha2 crate in this
+//! process.
 //!
-//! `cargo bench --bench hash` makes its files in `HASH_BENCH_DIR`, or below `target/`: 1 GiB of noise, and 16 GiB with
-//! 64 MiB of data. All candidates take turns in one run, and each figure is the median of `HASH_BENCH_ROUNDS` (5)
-//! rounds, with the fastest and the slowest beside it; ratios are of those medians. Only a machine with nothing else to do
-//! gives figures worth anything, so it says what the machine is and how busy.
+//! `cargo bench --bench hash` creates its files in `HASH_BENCH_DIR`, or below `target/`: 1 GiB of noise, and a file of
+//! 16 GiB with 64 MiB of data. All candidates take turns in one run. Each figure is the median of `HASH_BENCH_ROUNDS`
+//! (default: 5) rounds, with the fastest and the slowest round beside it; ratios are ratios of medians. The figures are
+//! meaningful only on an idle machine, so the bench prints the machine and its load.
 #![expect(clippy::print_stdout, reason = "a bench talks to people")]
 
 use std::fs::{self, File};
@@ -19,13 +20,13 @@ use sha2::{Digest as _, Sha256};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// What is done to a file.
+/// The work that is measured on a file.
 type Work = Box<dyn Fn(&Path) -> Outcome<()>>;
 
-/// What is measured.
+/// One way to digest a file.
 struct Candidate {
     name: &'static str,
-    /// By how much it is to be faster than openssl.
+    /// The factor by which it must be faster than openssl.
     goal: Option<f64>,
     work: Work,
 }
@@ -74,7 +75,7 @@ fn describe_machine() {
     println!("load before {}", load());
 }
 
-/// The load averages, or why there are none.
+/// The load averages, or why they can't be read.
 fn load() -> String {
     fs::read_to_string("/proc/loadavg")
         .map_or_else(|error| error.to_string(), |text| text.trim().into())
@@ -82,7 +83,7 @@ fn load() -> String {
 
 const DENSE: u64 = 1 << 30;
 
-/// All candidates on a file of 1 GiB that is in the page cache. Returns what openssl took.
+/// All candidates on a file of 1 GiB that is in the page cache. Returns the median time of openssl.
 fn dense(path: &Path, rounds: usize) -> Outcome<Duration> {
     let mut file = File::create(path)?;
     let noise = noise(1 << 20);
@@ -159,7 +160,7 @@ fn dense(path: &Path, rounds: usize) -> Outcome<Duration> {
     Ok(medians[0])
 }
 
-/// How many times as fast as openssl, and whether that is enough.
+/// The speed relative to openssl, and whether it reaches the goal.
 fn ratio(openssl: Duration, took: Duration, goal: Option<f64>) -> String {
     let ratio = openssl.as_secs_f64() / took.as_secs_f64();
     let goal = goal.map(|goal| match ratio >= goal {
@@ -169,7 +170,7 @@ fn ratio(openssl: Duration, took: Duration, goal: Option<f64>) -> String {
     format!("{ratio:7.2} x openssl{}", goal.unwrap_or_default())
 }
 
-/// A file of 16 GiB with 64 MiB of data. `dense` is what openssl took for a hot GiB.
+/// A file of 16 GiB with 64 MiB of data. `dense` is openssl's time for one GiB in the page cache.
 fn sparse(path: &Path, dense: Duration) -> Outcome<()> {
     const GOAL: Option<f64> = Some(200.0);
     let file = File::create(path)?;
@@ -220,7 +221,7 @@ fn sparse(path: &Path, dense: Duration) -> Outcome<()> {
     Ok(())
 }
 
-/// How many MiB of a file are in the page cache, as util-linux has it.
+/// How many MiB of a file are in the page cache, according to util-linux's `fincore`.
 fn resident(path: &Path) -> String {
     let output = Command::new("fincore")
         .args(["--noheadings", "--bytes", "--output", "RES"])
@@ -272,7 +273,7 @@ fn median(times: &mut [Duration]) -> Duration {
     times[times.len() / 2]
 }
 
-/// Bytes that look like nothing in particular.
+/// Pseudo-random bytes.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 1_u32;
     let bytes = std::iter::repeat_with(|| {

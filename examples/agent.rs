@@ -1,10 +1,12 @@
-//! An agent that runs three tools in a microVM, resets it after each, and decides by an error's advice what to do next.
+//! An agent that runs three tools in a microVM and resets it after each. After an error it does what the error's advice
+//! says.
 //!
 //! ```text
 //! cargo run --example agent -- sandbox.toml
 //! ```
 //!
-//! Its audit goes to standard output, a line of JSON for each event. SIGTERM ends it in order, whatever is under way.
+//! It prints its audit log on standard output, with one line of JSON for each event. SIGTERM shuts the sandbox down at
+//! any time.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program")]
 
@@ -18,10 +20,10 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
-/// How often one job is tried.
+/// How often a job is tried before the agent gives up.
 const TRIES: u32 = 5;
 
-/// Runs each job in a sandbox that is reset after it. How many gave their output.
+/// Runs each job in a sandbox that is reset after it. Returns how many jobs succeeded.
 pub async fn work(
     sandbox: &dyn Sandbox,
     jobs: Vec<ToolInvocation>,
@@ -65,7 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         while let Ok(event) = events.recv().await {
             println!(
                 "{}",
-                serde_json::to_string::<Event>(&event).expect("an event has text for its keys")
+                serde_json::to_string::<Event>(&event).expect("the keys of an event are strings")
             );
         }
     });

@@ -1,10 +1,10 @@
-//! Shows how files come into a guest and out of it.
+//! Shows how to copy files into a guest and out of it.
 //!
 //! ```text
 //! cargo run --example files
 //! ```
 //!
-//! It runs on recordings, with a tool that is a function of this program.
+//! It runs on the recorded answers of a VMM, without KVM. The tool is a function of this program.
 
 #![expect(clippy::print_stdout, reason = "it is a program")]
 
@@ -17,14 +17,14 @@ use chv_sandbox::replay::ReplaySandbox;
 use chv_sandbox::sandbox::{Sandbox, ToolInvocation, TransferOptions};
 use serde_json::json;
 
-/// Brings the directory `input` into the guest, runs the tool `count` on it, brings out what it made, to `output`, which must
-/// not exist, and resets.
+/// Copies the directory `input` into the guest, runs the tool `count` on it, copies its result to `output`, which must
+/// not exist, and resets the sandbox.
 pub async fn count_lines(
     sandbox: &dyn Sandbox,
     input: &Path,
     output: &Path,
 ) -> Result<(), Box<dyn Error>> {
-    // What is too large is refused here, before the guest gets any of it.
+    // A directory that exceeds the limits is refused on the host, before any of it is sent to the guest.
     let limits = TransferLimits {
         entries: 1_000,
         bytes: 16 << 20,
@@ -37,7 +37,7 @@ pub async fn count_lines(
     if !ran.is_success() {
         return Err(format!("{}: {}", ran.outcome, ran.stderr.text()).into());
     }
-    // The guest is not trusted: nothing that it sends gets out of `output`, or is larger than the limits.
+    // The guest is not trusted: `pull` writes only below `output`, and no more than the limits allow.
     let pulled = sandbox.pull("output", output, &options).await?;
     for file in &pulled.files {
         println!("pulled {:?}, {} bytes", file.path, file.size);
@@ -48,7 +48,7 @@ pub async fn count_lines(
     Ok(())
 }
 
-/// A sandbox on recordings that knows the tool. Its files lie in `files`, a directory of this machine.
+/// A sandbox on recordings that has the tool. The guest's files are in `files`, a directory on the host.
 pub async fn rehearsal(files: &Path) -> Result<ReplaySandbox, Box<dyn Error>> {
     let root = files.to_owned();
     let replay = ReplaySandbox::verified()

@@ -1,4 +1,4 @@
-//! Shows how the code of an agent is tested where there is no KVM.
+//! Shows how to test an agent's code without KVM.
 //!
 //! ```text
 //! cargo run --example replay_test
@@ -14,8 +14,8 @@ use chv_sandbox::replay::ReplaySandbox;
 use chv_sandbox::sandbox::{Sandbox, ToolInvocation};
 use serde_json::json;
 
-/// The code under test: asks a tool for the weather in each town, each in a clean sandbox. What a tool said whose reset was
-/// not verified is not used.
+/// The code under test: asks a tool for the weather in each town, each time in a clean sandbox. It uses the output only
+/// if the reset after the tool was verified.
 async fn weather(sandbox: &dyn Sandbox, towns: &[&str]) -> Result<Vec<String>, Box<dyn Error>> {
     sandbox.boot().await?;
     let mut said = Vec::new();
@@ -27,7 +27,7 @@ async fn weather(sandbox: &dyn Sandbox, towns: &[&str]) -> Result<Vec<String>, B
     Ok(said)
 }
 
-/// The tool, as the test would have it.
+/// A sandbox on recordings, with a simulated tool.
 fn rehearsal() -> chv_sandbox::replay::ReplayBuilder {
     ReplaySandbox::verified().tool("weather", |run| {
         writeln!(
@@ -61,7 +61,7 @@ mod tests {
         let replay = rehearsal().resets(2).start().await.unwrap();
         let said = weather(&*replay.sandbox(), &["Bergen", "Lima"]).await;
         assert_eq!(said.unwrap(), ["Bergen: rain", "Lima: rain"]);
-        // Fails if there were not just two resets.
+        // Fails unless there were exactly two resets.
         replay.finish().await.unwrap();
     }
 

@@ -1,11 +1,11 @@
-//! Shows a tool's output as it comes, its standard input, and how it is cancelled.
+//! Shows how to read a tool's output as it comes, how to write to its standard input, and how to cancel it.
 //!
 //! ```text
 //! cargo run --example stream
 //! ```
 //!
-//! It runs on recordings, with tools that are functions of this program. On a real VMM nothing is different but the sandbox:
-//! see `agent.rs`.
+//! It runs on the recorded answers of a VMM, without KVM. The tools are functions of this program. With a real VMM only
+//! the creation of the sandbox differs: see `agent.rs`.
 
 #![expect(clippy::print_stdout, reason = "it is a program")]
 
@@ -17,7 +17,7 @@ use chv_sandbox::sandbox::{OutputStream, RunningTool, Sandbox, ToolInvocation, T
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
-/// Asks the tool `add` to add numbers, one after the other, and returns what it said.
+/// Sends numbers to the tool `add`, one after the other, and returns its answers.
 pub async fn converse(
     sandbox: &dyn Sandbox,
     numbers: &[i64],
@@ -31,14 +31,14 @@ pub async fn converse(
         stdin.flush().await?;
         said.push(line(&mut tool).await?);
     }
-    // The end of its standard input ends the tool.
+    // The tool ends at the end of its standard input.
     drop(stdin);
     let report = tool.wait().await?;
     println!("{} after {:?}", report.outcome, report.took);
     Ok(said)
 }
 
-/// What the tool says next, up to the end of the line. A chunk is what the guest has read at once, which may be half a line.
+/// Reads the next line of the tool's output. A chunk is what the guest read at once, which may be a part of a line.
 async fn line(tool: &mut RunningTool) -> Result<String, Box<dyn Error>> {
     let mut line = Vec::new();
     while !line.ends_with(b"\n") {
@@ -50,7 +50,7 @@ async fn line(tool: &mut RunningTool) -> Result<String, Box<dyn Error>> {
     Ok(String::from_utf8(line)?.trim().to_owned())
 }
 
-/// Reads from a tool that never ends until it has read this many bytes, and cancels it. Returns how it ended.
+/// Reads at least `bytes` bytes from a tool that never ends, and then cancels the tool. Returns how it ended.
 pub async fn enough(sandbox: &dyn Sandbox, bytes: usize) -> Result<ToolOutcome, Box<dyn Error>> {
     let mut tool = sandbox
         .start(ToolInvocation::new("forever", json!({})))
@@ -59,12 +59,12 @@ pub async fn enough(sandbox: &dyn Sandbox, bytes: usize) -> Result<ToolOutcome, 
     while came < bytes {
         came += tool.next().await.ok_or("the tool has ended")??.bytes.len();
     }
-    // Dropping it would do, too, but would not wait for its end.
+    // Dropping the tool cancels it, too, but doesn't wait for its end.
     tool.cancel();
     Ok(tool.wait().await?.outcome)
 }
 
-/// A sandbox on recordings that knows both tools.
+/// A sandbox on recordings that has both tools.
 pub async fn rehearsal() -> Result<ReplaySandbox, Box<dyn Error>> {
     let replay = ReplaySandbox::verified()
         .resets(2)
@@ -78,7 +78,7 @@ pub async fn rehearsal() -> Result<ReplaySandbox, Box<dyn Error>> {
         })
         .tool("forever", |run| {
             loop {
-                // Fails once the run is over.
+                // This fails once the run is over.
                 run.stdout.write_all(b"again\n")?;
             }
         });

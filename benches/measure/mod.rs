@@ -1,11 +1,11 @@
-//! Times of calls, and what to make of them.
+//! [`Row`]: the times of calls, and [`print()`]: a table that compares them.
 //!
-//! What is compared is measured in turns, a block of each after the other, so that whatever else the machine does falls
-//! on all of them.
+//! The candidates of a comparison are measured in turns, one block of calls each, so that other load on the machine
+//! affects all of them.
 
 use std::time::{Duration, Instant};
 
-/// The times of one way to do something.
+/// The times of one candidate.
 #[derive(Clone)]
 pub(crate) struct Row {
     name: String,
@@ -29,7 +29,7 @@ impl Row {
         }
     }
 
-    /// Times `count` calls on the runtime that this runs on.
+    /// Times `count` calls on the current runtime.
     pub(crate) async fn block_async(&mut self, count: usize, mut call: impl AsyncFnMut()) {
         for _ in 0..count {
             let began = Instant::now();
@@ -38,7 +38,7 @@ impl Row {
         }
     }
 
-    /// Takes a call's time, wherever it was measured.
+    /// Adds a time that was measured elsewhere.
     pub(crate) fn add(&mut self, time: Duration) {
         self.times.push(time);
     }
@@ -75,7 +75,7 @@ pub(crate) fn print(rows: &[Row]) {
     }
 }
 
-/// Says how busy the machine is, since figures of a busy machine mean little.
+/// Prints the load of the machine, because figures from a busy machine mean little.
 pub(crate) fn print_load() {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();

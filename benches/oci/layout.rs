@@ -1,4 +1,5 @@
-//! An image of the size of a language's: ten layers with 150 MiB in 5,000 files, half of it as compressible as text.
+//! Makes a container image of the size of a language's base image: ten layers with 150 MiB in 5,000 files, of which
+//! half is as compressible as text.
 
 use std::fs;
 use std::path::{Path, PathBuf};

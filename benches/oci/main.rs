@@ -1,9 +1,9 @@
-//! How long a container image takes to become a packed image: against `tar -x` of its layers and `mke2fs -d` of what
-//! they leave, which neither checks a digest nor applies a whiteout.
+//! Measures how long packing a container image takes, compared with `tar -x` of its layers and `mke2fs -d` of the
+//! result, which neither check a digest nor apply a whiteout.
 //!
-//! `cargo bench --bench oci` makes an image of 150 MiB in ten layers, or takes the layout that `OCI_BENCH_LAYOUT` names.
-//! Both sides take turns in one run, `OCI_BENCH_ROUNDS` (5) times; ratios are of the medians. Packing is all of
-//! it: kernel, initramfs, both disks, their digests, and `e2fsck` where it is installed.
+//! `cargo bench --bench oci` makes an image of 150 MiB in ten layers, or takes the layout that `OCI_BENCH_LAYOUT`
+//! names. Both sides take turns in one run, `OCI_BENCH_ROUNDS` (default: 5) times; the ratio is that of the medians.
+//! Packing includes kernel, initramfs, both disks, their digests, and `e2fsck` if it is installed.
 #![expect(clippy::print_stdout, reason = "a bench talks to people")]
 
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ mod layout;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// The most that packing may take, as a multiple of the other side.
+/// The most time that packing may take, as a multiple of the other side's.
 const GOAL: f64 = 1.5;
 
 fn main() -> Outcome<()> {
@@ -37,7 +37,7 @@ fn main() -> Outcome<()> {
     let bytes: u64 = sizes.sum::<std::io::Result<u64>>()?;
     println!("{} layers, {} MiB compressed", layers.len(), bytes >> 20);
     idle_kernel::write(&scratch.path().join("vmlinux"))?;
-    // Of an ELF that is never run, only the headers matter.
+    // The program is never run, so only its ELF headers matter.
     let guest = [&idle_kernel::bytes()[..], b"chv-guest-build-id=0123abcd\0"].concat();
     fs::write(scratch.path().join("chv-guest"), guest)?;
 
@@ -66,7 +66,7 @@ fn main() -> Outcome<()> {
     println!("tar -x and mke2fs -d   {unpacking:>8.2?}");
     println!("the whole image        {packing:>8.2?}");
     let ratio = packing.as_secs_f64() / unpacking.as_secs_f64();
-    println!("ratio {ratio:.2}, at most {GOAL} wanted");
+    println!("ratio {ratio:.2} (goal: at most {GOAL})");
     print_load();
     Ok(())
 }
@@ -81,7 +81,7 @@ fn print_load() {
     println!("load {}", load.trim());
 }
 
-/// The layers' files, in their order: the bench trusts the layout.
+/// The files of the layers, in their order. The bench doesn't check the layout.
 fn layers(layout: &Path) -> Outcome<Vec<PathBuf>> {
     let blob = |descriptor: &Value| -> Outcome<PathBuf> {
         let digest = descriptor["digest"].as_str().ok_or("no digest")?;
@@ -95,7 +95,7 @@ fn layers(layout: &Path) -> Outcome<Vec<PathBuf>> {
     layers.iter().map(blob).collect()
 }
 
-/// What a packer without an ext4 of its own would do at least.
+/// The least work of a packer that doesn't write the ext4 itself.
 fn unpack(layers: &[PathBuf], place: &Path) -> Outcome<()> {
     let tree = place.join("tree");
     fs::create_dir(&tree)?;

@@ -1,4 +1,5 @@
-//! Dispatches and resets of a real guest as fast as they go, against as many of the predecessor's resets.
+//! Measures dispatches and resets of a real guest in a tight loop, compared with the same number of the predecessor's
+//! resets.
 
 use std::env;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ pub(crate) async fn run(
     let count = count()?;
     println!("\n{count} times a dispatch and a reset, back to back, by the default configuration");
     let mut theirs = Row::new("ch-remote, cp, sha256sum: a reset");
-    // Half before and half after, so that both see the same machine.
+    // Half of them run before and half after, so that other load on the machine affects both sides.
     predecessor_resets(predecessor, &mut theirs, resets.div_ceil(2)).await?;
     let ours = back_to_back(guest, count).await?;
     predecessor_resets(predecessor, &mut theirs, resets / 2).await?;
@@ -49,7 +50,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// How often a tool is dispatched and the guest reset.
+/// The number of dispatches, each with a reset.
 fn count() -> Outcome<usize> {
     Ok(match env::var("CHV_SANDBOX_LOOP") {
         Ok(count) => count.parse()?,
@@ -67,7 +68,7 @@ async fn predecessor_resets(
     };
     for round in 0..=resets {
         let took = predecessor.reset(Use::Tool).await?;
-        // The first one only warms up.
+        // The first reset only warms up.
         if round > 0 {
             row.add(took);
         }

@@ -1,4 +1,5 @@
-//! What the boundary around a VMM costs: a start, and a reset in place, with every layer that this host has and with none.
+//! Measures the cost of a VMM's confinement: a start and a reset in place, with every layer that this host has and with
+//! none.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ pub(crate) async fn run(binary: &Path, resets: usize) -> Outcome<()> {
         confinement: Confinement::off(),
         ..vmm.clone()
     };
-    let configs = [("without a boundary", off), ("with every layer", vmm)];
+    let configs = [("without confinement", off), ("with every layer", vmm)];
     starts(&configs, resets).await?;
     in_place(folder.path(), &configs, resets).await
 }
@@ -61,7 +62,7 @@ async fn in_place(folder: &Path, configs: &[(&str, VmmConfig); 2], count: usize)
     for round in 0..=count {
         for (row, (machine, options)) in rows.iter_mut().zip(&mut machines) {
             let took = reset(machine, options).await?;
-            // The first one only warms up.
+            // The first reset only warms up.
             if round > 0 {
                 row.add(took);
             }

@@ -1,4 +1,5 @@
-//! What memory VMs of one golden snapshot take, beside the snapshot's own, once.
+//! Measures the memory of VMs that are restored from one snapshot. The snapshot's own memory, which all of them share,
+//! is not included.
 
 use std::fs;
 use std::path::Path;
@@ -59,7 +60,7 @@ pub(crate) async fn run(binary: &Path) -> Outcome<()> {
     Ok(())
 }
 
-/// The pages of a VMM's process that are its alone and were written to: its own and its guest's.
+/// The private dirty memory of a VMM's process, its guest's included.
 fn private_mib(machine: &Machine) -> Outcome<f64> {
     let process = machine.vmm().process().ok_or("it was spawned")?;
     let maps = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid()))?;

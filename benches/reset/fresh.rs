@@ -1,8 +1,8 @@
-//! A reset in a new VMM, with a VM that only idles, against raw calls on one VMM that goes on.
+//! Measures a reset into a new VMM, with an idle VM, compared with raw calls on one VMM that keeps running.
 //!
-//! The new VMM is empty and was started ahead: no spare is ready. What a reset does between the call and a VM that runs is
-//! done here in the same order, with the machines of this crate; a guest that only idles can't answer the rest. The raw
-//! calls copy no disk and prove nothing.
+//! The new VMM is empty and was started ahead; no spare is ready. The bench does the steps of a reset from the call to
+//! a running VM in the same order, with this crate's machines. The later steps need answers, which an idle guest
+//! doesn't give. The raw calls copy no disk and verify nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(crate) async fn run(binary: &Path, resets: usize) -> Outcome<()> {
     let mut step_times = [StepTimes::default(), StepTimes::default()];
     for round in 0..=resets {
         let turns = [by_hand.reset()?, ours.reset().await?];
-        // The first one only warms up.
+        // The first reset only warms up.
         if round > 0 {
             for (at, (took, steps)) in turns.into_iter().enumerate() {
                 rows[at].add(took);
@@ -58,7 +58,7 @@ pub(crate) async fn run(binary: &Path, resets: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// One VMM, whose VM is deleted and restored from the folder that a machine has laid out.
+/// One VMM, whose VM is deleted and then restored from the folder that a machine has prepared.
 struct ByHand {
     machine: Machine,
     connection: RawConnection,
@@ -93,7 +93,7 @@ impl ByHand {
     }
 }
 
-/// The VMM that serves, and the one that is to serve next.
+/// The VMM that serves, and the next one.
 struct Ours {
     serving: Machine,
     next: Option<Machine>,
@@ -133,7 +133,7 @@ impl Ours {
         steps.end("identity");
         self.serving.kill().await?;
         let served = std::mem::replace(&mut self.serving, next);
-        // Beside the rest, as in a reset.
+        // In the background, as in a reset.
         let removed = spawn_blocking(move || drop(served));
         steps.end("kill");
         self.serving.stage(&self.options, &mut steps).await?;
@@ -155,7 +155,7 @@ impl Ours {
     }
 }
 
-/// What a golden snapshot has of a disk: its bytes, held where a lease is to be had, else digested each time.
+/// A disk of a golden snapshot. It is held if a lease is granted, otherwise digested each time.
 enum Origin {
     Held(Hold),
     Unleased(UnleasedFile),

@@ -1,4 +1,4 @@
-//! A real guest: its golden snapshot, and sandboxes of it.
+//! [`RealGuest`]: the golden snapshot of a real guest, and configurations of sandboxes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,12 +28,12 @@ pub(crate) struct RealGuest {
 }
 
 impl RealGuest {
-    /// Makes the golden snapshot of the guest in `image`.
+    /// Mints the golden snapshot of the guest in `image`.
     pub(crate) async fn mint(binary: &Path, image: &Path) -> Outcome<RealGuest> {
         RealGuest::mint_warm(binary, image, Vec::new()).await
     }
 
-    /// The same, warmed by these tools.
+    /// Like [`mint`](Self::mint), and runs these tools before the snapshot.
     pub(crate) async fn mint_warm(
         binary: &Path,
         image: &Path,
@@ -101,24 +101,24 @@ impl RealGuest {
         self.shape.memory_mib
     }
 
-    /// The same guest in the predecessor's hands; `None` without `ch-remote`.
+    /// The same guest, controlled as the predecessor did; `None` without `ch-remote`.
     pub(crate) async fn predecessor(&self) -> Outcome<Option<Predecessor>> {
         let folder: PathBuf = self.folder.path().join("predecessor");
         std::fs::create_dir(&folder)?;
         Predecessor::start(&self.vmm, self.machine.clone(), &self.shape, &folder).await
     }
 
-    /// A sandbox's configuration: all as it is unless set, but for the patience with an emulated guest.
+    /// A sandbox's configuration with the defaults, except for the time limits, which are multiplied by the patience.
     pub(crate) fn config(&self) -> Outcome<SandboxConfig> {
         self.config_of(self.origin())
     }
 
-    /// The golden snapshot, as it is restored unless set otherwise.
+    /// The golden snapshot, with the default settings.
     pub(crate) fn origin(&self) -> GoldenOrigin {
         GoldenOrigin::new(self.golden.directory())
     }
 
-    /// The same configuration for other settings of the golden snapshot's.
+    /// The same configuration, with other settings of the golden snapshot.
     pub(crate) fn config_of(&self, golden: GoldenOrigin) -> Outcome<SandboxConfig> {
         let config = SandboxConfig::new(golden)
             .vmm(&self.vmm.binary)
@@ -127,7 +127,7 @@ impl RealGuest {
     }
 }
 
-/// Has the guest run a tool, and fails unless that succeeds.
+/// Runs a tool in the guest, and fails unless the tool succeeds.
 pub(crate) async fn run_tool(sandbox: &ChvSandbox, tool: ToolInvocation) -> Outcome<()> {
     let ran = sandbox.execute_tool(tool).await?;
     match ran.is_success() {
@@ -136,7 +136,7 @@ pub(crate) async fn run_tool(sandbox: &ChvSandbox, tool: ToolInvocation) -> Outc
     }
 }
 
-/// Waits until a spare is ready that was not yet when this was called last.
+/// Waits until a spare becomes ready, after those of earlier calls.
 pub(crate) async fn a_spare_is_ready(events: &mut Receiver<Event>) -> Outcome<()> {
     loop {
         match events.recv().await {

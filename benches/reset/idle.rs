@@ -1,4 +1,4 @@
-//! The VMM's part of a reset, with a VM that only idles, against the same calls written by hand.
+//! Measures the VMM's part of a reset, with an idle VM, compared with the same calls written by hand.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub(crate) async fn run(binary: &Path, resets: usize) -> Outcome<()> {
     ];
     for round in 0..=resets {
         let times = [by_hand.reset()?, ours.reset().await?];
-        // The first one only warms up.
+        // The first reset only warms up.
         if round > 0 {
             rows.iter_mut()
                 .zip(times)
@@ -70,7 +70,7 @@ impl Ours {
     }
 }
 
-/// The same calls and copy by hand.
+/// The same calls and the same copy, written by hand.
 struct ByHand {
     vmm: Vmm,
     connection: RawConnection,

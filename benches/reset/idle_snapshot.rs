@@ -1,4 +1,5 @@
-//! A snapshot of a VM that only idles, with as much data in its memory as is asked for, and machines of it.
+//! [`IdleSnapshot`]: a snapshot of an idle VM, with a chosen amount of data in its memory, and machines that restore
+//! it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -16,11 +17,11 @@ use chv_sandbox::vmm::VmmConfig;
 
 use super::{Outcome, disk, idle_vm, nested_state};
 
-/// An overlay is mostly a hole.
+/// The length of the disk, which is mostly a hole.
 const OVERLAY: u64 = 16 << 20;
 const OVERLAY_DATA: usize = 1 << 20;
 
-/// Where data is put into the memory: above what the kernel of a few bytes needs.
+/// The offset of the data in the memory, which is above the memory of the tiny kernel.
 const DATA_AT: u64 = 32 << 20;
 
 pub(crate) struct IdleSnapshot {
@@ -33,7 +34,7 @@ pub(crate) struct IdleSnapshot {
 }
 
 impl IdleSnapshot {
-    /// Of a VM with so much memory, of which `data_mib` are not zeros.
+    /// Takes a snapshot of a VM with this much memory, of which `data_mib` are not zeros.
     pub(crate) async fn take(
         vmm: &VmmConfig,
         folder: &Path,
@@ -79,7 +80,7 @@ impl IdleSnapshot {
         })
     }
 
-    /// What each VM's disk is filled from.
+    /// The original of each VM's disk.
     pub(crate) fn origin(&self) -> &Path {
         &self.disks[0].origin
     }
@@ -92,7 +93,7 @@ impl IdleSnapshot {
         GuestMemory::Copied(CopySource::Immutable(Arc::clone(&self.memory)))
     }
 
-    /// A machine whose VMs have this memory, and how it is reverted.
+    /// A machine whose VMs have this memory, and the options for reverting it.
     pub(crate) async fn machine(&self, memory: GuestMemory) -> Outcome<(Machine, RevertOptions)> {
         let machine = start(&self.vmm, &self.folder, &self.disks, memory.clone()).await?;
         let [config, state, _] = SNAPSHOT_FILES.map(|name| fs::read(self.folder.join(name)));
@@ -110,7 +111,7 @@ impl IdleSnapshot {
     }
 }
 
-/// The VMM, run below `folder`, and able to take snapshots on this machine.
+/// A VMM whose run root is below `folder`, with the environment that it needs to take snapshots on this machine.
 pub(crate) async fn vmm_below(folder: &Path, binary: &Path) -> VmmConfig {
     VmmConfig {
         binary: binary.to_owned(),

@@ -1,27 +1,27 @@
-//! The costs of a reset, each against something else.
+//! Measures the costs of a reset, each compared with a baseline.
 //!
-//! `RESET_BENCH` names one place alone:
+//! `RESET_BENCH` selects one of these parts; without it all are run:
 //!
-//! | place | what against what | needs |
+//! | part | measured and compared with | needs |
 //! |---|---|---|
 //! | `recordings` | all that a reset does on the host besides the VMM's work and the digests of disks | nothing |
 //! | `idle` | an idle VM: delete, overlay back, restore, resume and state in place, against the same calls and copy by hand | a VMM |
 //! | `fresh` | an idle VM: the same in a new VMM that was started ahead, against raw calls on one VMM, which copy no disk | a VMM |
-//! | `confinement` | what the boundary around a VMM adds to its start and to a reset in place | a VMM |
+//! | `confinement` | what confinement adds to a VMM's start and to a reset in place | a VMM |
 //! | `sizes` | a reset in place by the size of the memory, mapped and copied | a VMM |
-//! | `density` | what memory 1, 8 and 32 VMs of one snapshot take | a VMM |
+//! | `density` | the memory of 1, 8 and 32 VMs of one snapshot | a VMM |
 //! | `guest` | whole resets with a spare, without one, and in place, up to the last answer, against the predecessor's | a guest |
-//! | `loop` | dispatches and resets back to back, as fast as they go, against as many of the predecessor's resets | a guest |
-//! | `warm` | the first tool after a reset: what it reads of the root disk and takes, of a golden snapshot that it warmed, against one that it didn't | a guest |
+//! | `loop` | dispatches and resets in a tight loop, against the same number of the predecessor's resets | a guest |
+//! | `warm` | the first tool after a reset: its reads of the root disk and its time, with a golden snapshot that it warmed, against one that it did not warm | a guest |
 //! | `writing` | a reset in place and a tool that writes much memory, mapped against copied | a guest |
 //!
-//! `CLOUD_HYPERVISOR` is the VMM, `CHV_SANDBOX_IMAGE` the image of a real guest. The predecessor of this crate used
-//! `ch-remote`, `cp` and `sha256sum`; `CH_REMOTE` is the path of `ch-remote`.
+//! `CLOUD_HYPERVISOR` is the path of the VMM, `CHV_SANDBOX_IMAGE` the path of the image of a real guest. The
+//! predecessor of this crate used `ch-remote`, `cp` and `sha256sum`; `CH_REMOTE` is the path of `ch-remote`.
 //!
-//! `CHV_SANDBOX_RESETS` is the number of resets of each kind (50 unless set), `CHV_SANDBOX_LOOP` the number of dispatches of
-//! `loop` (100 unless set). `CHV_SANDBOX_PATIENCE` multiplies the time that a guest is given. `CHV_SANDBOX_MEMORY_MIB` is a
-//! real guest's memory (128 unless set). `CHV_SANDBOX_WARM` is the script of `warm` (an import of three Python modules unless
-//! set), whose guest needs the tool `sh`.
+//! `CHV_SANDBOX_RESETS` is the number of resets of each kind (default: 50), `CHV_SANDBOX_LOOP` the number of dispatches
+//! of `loop` (default: 100). `CHV_SANDBOX_PATIENCE` multiplies the time limits of a guest. `CHV_SANDBOX_MEMORY_MIB` is
+//! a real guest's memory (default: 128). `CHV_SANDBOX_WARM` is the script of `warm` (default: an import of three Python
+//! modules), whose guest needs the tool `sh`.
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it found")]
 
@@ -73,7 +73,7 @@ async fn main() -> Outcome<()> {
     let vmm = env::var_os("CLOUD_HYPERVISOR").map(PathBuf::from);
     let image = env::var_os("CHV_SANDBOX_IMAGE").map(PathBuf::from);
     match vmm {
-        None => say("a real VMM: skipped, CLOUD_HYPERVISOR names none"),
+        None => say("a real VMM: skipped, because CLOUD_HYPERVISOR is not set"),
         Some(vmm) => {
             if wanted("idle") {
                 idle::run(&vmm, resets()?).await?;
@@ -91,7 +91,7 @@ async fn main() -> Outcome<()> {
                 density::run(&vmm).await?;
             }
             match image {
-                None => say("a real guest: skipped, CHV_SANDBOX_IMAGE names none"),
+                None => say("a real guest: skipped, because CHV_SANDBOX_IMAGE is not set"),
                 Some(image) if ["guest", "loop", "writing", "warm"].into_iter().any(wanted) => {
                     real_guest(&vmm, &image, wanted).await?;
                 }
@@ -135,7 +135,7 @@ fn resets() -> Outcome<usize> {
     })
 }
 
-/// The memory of a real guest.
+/// The memory of a real guest, in MiB.
 fn memory_mib() -> Outcome<u64> {
     Ok(match env::var("CHV_SANDBOX_MEMORY_MIB") {
         Ok(mib) => mib.parse()?,
@@ -143,7 +143,7 @@ fn memory_mib() -> Outcome<u64> {
     })
 }
 
-/// By how much more time a guest is given than usual.
+/// The factor for a guest's time limits.
 fn patience() -> Outcome<u32> {
     Ok(match env::var("CHV_SANDBOX_PATIENCE") {
         Ok(factor) => factor.parse()?,

@@ -1,4 +1,4 @@
-//! What the predecessor of this crate did: a process for each call, copy and digest.
+//! [`Predecessor`]: a reset as the predecessor of this crate did it, with one process for each call, copy and digest.
 
 use std::env;
 use std::ffi::OsStr;
@@ -18,7 +18,7 @@ use super::{Outcome, limits};
 
 /// A VM and its snapshot, and `ch-remote`.
 ///
-/// Its VMM is attached to, so that the overlay is a file with a name, which other programs can write.
+/// The machine attaches to the VMM, so that the overlay is a named file, which other programs can write.
 pub(crate) struct Predecessor {
     vmm: Vmm,
     machine: Machine,
@@ -38,14 +38,14 @@ impl Predecessor {
         folder: &Path,
     ) -> Outcome<Option<Predecessor>> {
         let Some(ch_remote) = env::var_os("CH_REMOTE") else {
-            println!("the predecessor: skipped, CH_REMOTE names no ch-remote");
+            println!("the predecessor: skipped, because CH_REMOTE is not set");
             return Ok(None);
         };
         let port = config.port;
         let directory = folder.join("machine");
         fs::create_dir(&directory)?;
         let vmm = VmmConfig {
-            // `ch-remote` and this crate's channel reach it by its names.
+            // `ch-remote` and this crate's channel connect by these names.
             keep_socket_names: true,
             ..vmm.clone()
         };
@@ -84,7 +84,7 @@ impl Predecessor {
         }))
     }
 
-    /// One reset, to the guest's answer and the VM's state; before it, untimed, what somebody does with the guest.
+    /// Makes one reset, up to the guest's answer and the VM's state. Before it, uses the guest, which is not timed.
     pub(crate) async fn reset(&self, use_it: Use) -> Outcome<Duration> {
         if let Use::Tool = use_it {
             let channel = Channel::open(&self.channel).await?;
@@ -124,7 +124,7 @@ impl Predecessor {
     }
 }
 
-/// What its VMM opens: what the VM is booted from, and what it makes in `folder`.
+/// The files that its VMM may open: the kernel, initramfs and disks of the VM, and `folder`.
 fn grants(config: &MachineConfig, shape: &VmShape, folder: &Path) -> Grants {
     let disks = config.disks.iter().map(|disk| &disk.origin);
     let reads = disks.chain([&shape.kernel]).chain(&shape.initramfs);

@@ -1,4 +1,4 @@
-//! Calls of a VMM's API as bytes on one kept-alive connection.
+//! [`RawConnection`]: calls of a VMM's API, written as bytes on one kept-alive connection.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

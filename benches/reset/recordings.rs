@@ -1,4 +1,4 @@
-//! Resets on the recorded answers of a real VMM, which come at once, and a stand-in for the guest in this process.
+//! Measures resets on the recorded answers of a real VMM, which come at once, with a simulated guest in this process.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ const OVERLAY_BYTES: u64 = 64 << 20;
 
 pub(crate) async fn run(resets: usize) -> Outcome<()> {
     let folder = tempfile::tempdir()?;
-    // The first one only warms up.
+    // The first reset only warms up.
     let session = RecordedSession::new()
         .resets(1 + resets)
         .disks(ROOT_BYTES, OVERLAY_BYTES);
@@ -36,7 +36,7 @@ pub(crate) async fn run(resets: usize) -> Outcome<()> {
     }
     sandbox.shutdown().await;
     vmm.finish().await?;
-    println!("\non recordings: a VMM that answers at once, a stand-in for the guest");
+    println!("\non recordings: a VMM that answers at once, a simulated guest");
     let host = whole.median().saturating_sub(hashing.median());
     print(&[whole, hashing]);
     println!(

@@ -1,4 +1,4 @@
-//! A reset in place by the size of the guest's memory, mapped and copied, with a VM that only idles.
+//! Measures a reset in place of an idle VM for several sizes of memory, mapped and copied.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::idle_snapshot::{IdleSnapshot, vmm_below};
 use super::measure::{Row, print};
 use super::{Outcome, resets};
 
-/// Memory, and how much of it is data, in MiB.
+/// The size of the memory and of the data in it, in MiB.
 const SIZES: [(u64, u64); 5] = [(128, 0), (1024, 0), (1024, 200), (4096, 0), (4096, 200)];
 
 pub(crate) async fn run(binary: &Path) -> Outcome<()> {

@@ -1,4 +1,4 @@
-//! The times of each step of a reset, over many resets.
+//! [`StepTimes`]: the times of each step of a reset, over many resets.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use chv_sandbox::machine::Step;
 
 use super::millis;
 
-/// The times by step. As text it is each step's median.
+/// The times of each step. Its text has the median of each step.
 #[derive(Default)]
 pub(crate) struct StepTimes(Vec<(&'static str, Vec<u64>)>);
 
 impl StepTimes {
-    /// Adds one reset's. A step that was done twice counts as one, with the sum.
+    /// Adds the steps of one reset. A step that occurs twice counts once, with the sum of its times.
     pub(crate) fn add(&mut self, steps: &[Step]) {
         for (at, step) in steps.iter().enumerate() {
             let is_same = |other: &&Step| other.name == step.name;

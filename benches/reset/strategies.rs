@@ -1,4 +1,4 @@
-//! Whole resets of a real guest in each way, against the predecessor's.
+//! Measures whole resets of a real guest with each strategy, compared with the predecessor's.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use super::step_times::StepTimes;
 use super::used::{Use, tool};
 use super::{Outcome, millis, patience};
 
-/// How long the next VMM may take to start, which no event tells of. If it takes longer, the step `take` shows it.
+/// The time that is given to the next VMM to start, because no event reports that. If it takes longer, the step `take`
+/// of the reset includes the rest.
 const STARTED_AHEAD: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(
@@ -24,7 +25,7 @@ pub(crate) async fn run(
 ) -> Outcome<()> {
     for use_it in [Use::Nothing, Use::Tool] {
         println!("\n{}", use_it.name());
-        // One after the other, so that no guest runs that isn't measured.
+        // One after the other, so that only the measured guest runs.
         for used in [VmmUsed::Reused, VmmUsed::New, VmmUsed::Spare] {
             compare(guest, predecessor, used, use_it, resets).await?;
         }
@@ -32,7 +33,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Resets with one kind of VMM and those of the predecessor, in turns.
+/// Makes resets with one kind of VMM, and resets of the predecessor, in turns.
 async fn compare(
     guest: &RealGuest,
     predecessor: Option<&Predecessor>,
@@ -43,7 +44,7 @@ async fn compare(
     let mut theirs = Row::new("ch-remote, cp, sha256sum");
     let mut ours = Side::boot(guest, used).await?;
     for round in 0..=resets {
-        // The first one only warms up.
+        // The first reset only warms up.
         let counts = round > 0;
         if let Some(predecessor) = predecessor {
             let took = predecessor.reset(use_it).await?;
@@ -77,14 +78,14 @@ async fn compare(
     Ok(())
 }
 
-/// A sandbox of which each reset uses the same kind of VMM.
+/// A sandbox whose resets all use the same kind of VMM.
 struct Side {
     used: VmmUsed,
     sandbox: ChvSandbox,
     events: Receiver<Event>,
     row: Row,
     steps: StepTimes,
-    /// The disks in the last reset.
+    /// The disk proofs of the last reset.
     disks: Vec<DiskProof>,
 }
 
@@ -111,7 +112,7 @@ impl Side {
         Ok(side)
     }
 
-    /// One reset; before it, untimed, a use of the guest, after it, untimed, the start of what the next one needs.
+    /// Makes one reset. Before it, uses the guest, and after it, waits for the VMM of the next reset; neither is timed.
     async fn reset(&mut self, use_it: Use, counts: bool) -> Outcome<()> {
         if let Use::Tool = use_it {
             run_tool(&self.sandbox, tool()?).await?;

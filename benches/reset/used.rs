@@ -1,16 +1,16 @@
-//! What is done with a guest before it is reset.
+//! The uses of a guest before it is reset.
 
 use chv_sandbox::sandbox::ToolInvocation;
 use serde_json::json;
 
 use super::{Outcome, limits};
 
-/// What a guest has done since it was reset last.
+/// What a guest has done since its last reset.
 #[derive(Clone, Copy)]
 pub(crate) enum Use {
-    /// It has only given its last answer.
+    /// Nothing after the last answer of the reset.
     Nothing,
-    /// It has run a tool, a process of its own.
+    /// It has run a tool as a process.
     Tool,
 }
 
@@ -23,7 +23,7 @@ impl Use {
     }
 }
 
-/// The tool that is run.
+/// The tool for [`Use::Tool`].
 pub(crate) fn tool() -> Outcome<ToolInvocation> {
     let invocation = ToolInvocation::new("echo", json!({ "message": "hello" }));
     Ok(invocation.with_deadline(limits()?.settle))

@@ -1,4 +1,5 @@
-//! The first tool after a restore, of a golden snapshot that it has warmed against one that it has not.
+//! Measures the first tool after a restore, with a golden snapshot that the tool has warmed, compared with one that it
+//! has not.
 
 use std::env;
 use std::path::Path;
@@ -15,19 +16,19 @@ use super::guest::RealGuest;
 use super::measure::{Row, print};
 use super::{Outcome, limits, patience};
 
-/// What the tool `sh` runs, unless `CHV_SANDBOX_WARM` says something else.
+/// The default script for the tool `sh`; `CHV_SANDBOX_WARM` replaces it.
 const SCRIPT: &str = "python3 -c 'import json, re, ssl'";
 
-/// How long it may take.
+/// The time limit of the script.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What the first runs of the tool read of the root disk, and how long they took.
+/// The root disk reads and the times of the first runs of the tool.
 struct FirstRuns {
     read_bytes: u64,
     times: Row,
 }
 
-/// Mints both, and reverts to each in turns.
+/// Mints both golden snapshots, and measures one after the other.
 pub(crate) async fn run(vmm: &Path, image: &Path, resets: usize) -> Outcome<()> {
     let script = env::var("CHV_SANDBOX_WARM").unwrap_or_else(|_| SCRIPT.to_owned());
     let params = json!({ "script": script });
@@ -38,7 +39,9 @@ pub(crate) async fn run(vmm: &Path, image: &Path, resets: usize) -> Outcome<()> 
     };
     let warm = match RealGuest::mint_warm(vmm, image, vec![tool.clone()]).await {
         Err(error) if matches!(error.downcast_ref(), Some(MintError::Warm { .. })) => {
-            println!("the first tool after a reset: skipped, the image's doesn't succeed: {error}");
+            println!(
+                "the first tool after a reset: skipped, because the script fails in this image: {error}"
+            );
             return Ok(());
         }
         minted => minted?,
@@ -70,7 +73,7 @@ pub(crate) async fn run(vmm: &Path, image: &Path, resets: usize) -> Outcome<()> 
     Ok(())
 }
 
-/// Reverts so often, and keeps the most that was read.
+/// Reverts `resets` times, and keeps the largest number of bytes that a run read.
 async fn measure(
     guest: &RealGuest,
     tool: &WarmTool,
@@ -121,5 +124,5 @@ async fn measure(
 async fn root_reads(machine: &Machine) -> Outcome<u64> {
     let counters = machine.client().send(api::vm_counters()).await?;
     let root = counters.get("root").and_then(|root| root.get("read_bytes"));
-    Ok(*root.ok_or("the VMM doesn't count what is read of the root disk")?)
+    Ok(*root.ok_or("the VMM doesn't count the reads of the root disk")?)
 }

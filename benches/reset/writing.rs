@@ -1,4 +1,5 @@
-//! From a reset in place to the end of a tool that writes much memory, mapped against copied.
+//! Measures a reset in place together with a tool that writes much memory, with mapped memory compared with copied
+//! memory.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use super::used::writing_tool;
 /// In a smaller guest, a tool that writes 64 MiB of memory is killed.
 const NEEDS_MIB: u64 = 256;
 
-/// Both in turns, so that both rows see the same machine.
+/// Measures both in turns, so that other load on the machine affects both.
 pub(crate) async fn run(guest: &RealGuest, resets: usize) -> Outcome<()> {
     if guest.memory_mib() < NEEDS_MIB {
         println!(
@@ -36,7 +37,7 @@ pub(crate) async fn run(guest: &RealGuest, resets: usize) -> Outcome<()> {
     for round in 0..=resets {
         for ((_, row), sandbox) in rows.iter_mut().zip(&sandboxes) {
             let took = reset_and_write(sandbox).await?;
-            // The first one only warms up.
+            // The first reset only warms up.
             if round > 0 {
                 row.add(took);
             }

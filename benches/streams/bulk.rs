@@ -1,4 +1,4 @@
-//! Much output, and what memory it takes.
+//! Measures the speed of 1 GiB of output, and the memory that it needs.
 
 use std::fs;
 use std::io::Write;
@@ -35,7 +35,7 @@ pub(crate) async fn run() -> Outcome<()> {
             std::hint::black_box(digest.finalize());
         }
     });
-    // Once, so that what is made once is there.
+    // One run in advance, so that one-time allocations are not counted.
     through_a_tool(&sandbox, PIECE as u64).await?;
     let before = resident_kib()?;
     let (mut bare, mut tool) = (Vec::new(), Vec::new());
@@ -59,7 +59,7 @@ pub(crate) async fn run() -> Outcome<()> {
         rate(tool) / rate(bare)
     );
     println!(
-        "memory of agent and guest together, beyond what they had: {} KiB (goal: at most 8 MiB each)",
+        "additional memory of agent and guest together: {} KiB (goal: at most 8 MiB each)",
         most.saturating_sub(before)
     );
     sandbox.shutdown().await;
@@ -81,7 +81,7 @@ async fn through_a_socket(socket: &std::path::Path) -> Outcome<Duration> {
     Ok(began.elapsed())
 }
 
-/// How long it took, and the most memory that this process had meanwhile, in KiB.
+/// Returns the time that it took, and the peak memory of this process during it, in KiB.
 async fn through_a_tool(sandbox: &ChvSandbox, bytes: u64) -> Outcome<(Duration, u64)> {
     let began = Instant::now();
     let write = invocation("write", json!({ "bytes": bytes.to_string() }));

@@ -1,4 +1,4 @@
-//! From a tool's write until the caller has the bytes.
+//! Measures the time from a tool's write until the caller has the bytes.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;

@@ -1,15 +1,16 @@
-//! What streams cost, each against the least that could carry them: the same socket, with SHA-256 on both ends.
+//! Measures the cost of streams, compared with the least that could carry them: the same socket, with SHA-256 on both
+//! ends.
 //!
-//! `STREAM_BENCH` names one place alone:
+//! `STREAM_BENCH` selects one of these parts; without it all are run:
 //!
-//! | place | what against what |
+//! | part | measured and compared with |
 //! |---|---|
 //! | `tool` | `execute_tool` of a tool that writes nothing, against an echo whose peer runs the same confined process |
 //! | `first` | a byte of output from the tool's write until the caller has it, against an echo there and back |
-//! | `bulk` | 1 GiB of output, against the same bytes through a socket; and what memory it takes |
+//! | `bulk` | 1 GiB of output, against the same bytes through a socket; and the memory that it needs |
 //!
-//! The sandbox is one on recordings, so the guest is the real dispatcher in this process, behind a Unix socket, which is what
-//! a VMM's hybrid vsock is on the host's side. This program is also the tools that it measures.
+//! The sandbox runs on recordings, so the guest is the real dispatcher in this process, behind a Unix socket, as a
+//! VMM's hybrid vsock is on the host. The tools that it measures are this program itself, with other arguments.
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it found")]
 
@@ -38,7 +39,12 @@ const PIECE: usize = 256 << 10;
 
 fn main() -> Outcome<()> {
     match env::args().nth(1).as_deref() {
-        Some("write") => write_much(env::args().nth(2).ok_or("how much?")?.parse()?),
+        Some("write") => write_much(
+            env::args()
+                .nth(2)
+                .ok_or("the number of bytes is missing")?
+                .parse()?,
+        ),
         Some("stamp") => stamp_each(),
         _ => tokio::runtime::Runtime::new()?.block_on(measure()),
     }
@@ -60,7 +66,7 @@ async fn measure() -> Outcome<()> {
     Ok(())
 }
 
-/// A sandbox that has booted, whose tools are this program's. The bench doesn't reset it.
+/// A booted sandbox whose tools are this program. The bench doesn't reset it.
 async fn sandbox() -> Outcome<ReplaySandbox> {
     let program = env::current_exe()?;
     let of_this_program = |arguments: serde_json::Value| {
@@ -88,7 +94,7 @@ fn invocation(tool: &str, params: serde_json::Value) -> ToolInvocation {
     ToolInvocation::new(tool, params).with_deadline(Duration::from_secs(600))
 }
 
-/// As a tool: writes so many bytes.
+/// The tool `write`: writes `bytes` bytes.
 fn write_much(bytes: u64) -> Outcome<()> {
     let piece = piece();
     let mut left = bytes;
@@ -101,12 +107,12 @@ fn write_much(bytes: u64) -> Outcome<()> {
     Ok(())
 }
 
-/// Bytes that no two pages of are the same.
+/// Bytes in which neighbouring pages differ.
 fn piece() -> Vec<u8> {
     (0..PIECE).map(|at| (at / 4096 + at) as u8).collect()
 }
 
-/// As a tool: for each byte that it reads it writes the time.
+/// The tool `stamp`: writes the time for each byte that it reads.
 fn stamp_each() -> Outcome<()> {
     let (mut stdin, mut stdout) = (io::stdin().lock(), unbuffered()?);
     let mut byte = [0];
@@ -116,7 +122,7 @@ fn stamp_each() -> Outcome<()> {
     Ok(())
 }
 
-/// Standard output, without the buffer that would cut what is written at line feeds.
+/// Standard output without the line buffer, which would split the output at line feeds.
 fn unbuffered() -> io::Result<File> {
     Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }

@@ -1,7 +1,7 @@
-//! `execute_tool` against an echo whose peer runs the same confined process.
+//! Measures `execute_tool`, compared with an echo whose peer runs the same confined process.
 //!
-//! Only the dispatcher confines a process, and it is asked for one over a socket. What that socket takes is measured by itself
-//! and taken off.
+//! Only the dispatcher can confine a process, and the peer requests one over a socket. The time of that socket is
+//! measured separately and subtracted.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -78,7 +78,7 @@ fn dispatch() -> Outcome<Frame> {
     }))
 }
 
-/// Echoes each request once `work` is done.
+/// Calls `work` for each request, and then echoes the request.
 fn serve(
     socket: &Path,
     length: usize,
@@ -96,7 +96,7 @@ fn serve(
     Ok(())
 }
 
-/// Sends something to another thread, which sends it back.
+/// Sends bytes to another thread, which sends them back.
 fn passes_on(length: usize) -> Outcome<impl FnMut() -> std::io::Result<()> + Send> {
     let (mut here, mut there) = UnixStream::pair()?;
     let mut bytes = vec![0; length];
@@ -112,7 +112,7 @@ fn passes_on(length: usize) -> Outcome<impl FnMut() -> std::io::Result<()> + Sen
     })
 }
 
-/// Has the dispatcher run the tool.
+/// Lets the dispatcher run the tool.
 fn dispatches() -> Outcome<impl FnMut() -> std::io::Result<()> + Send> {
     let tools = json!({ "tools": { "true": { "program": "/bin/true" } } });
     let toolbox = Toolbox::from_json(tools.to_string().as_bytes())?;

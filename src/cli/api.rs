@@ -1,4 +1,4 @@
-//! `chv-sandbox api`: one call of the VMM's API, for people.
+//! `chv-sandbox api`: makes one call to a VMM's API and prints the answer.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,27 +13,29 @@ use super::interrupt::Interrupt;
 use super::status::{self, Status};
 use super::{Failure, usage};
 
-/// Calls an operation of a VMM's API and prints what it answers.
+/// Makes one call to a VMM's API over its api-socket, and prints the answer.
 #[derive(clap::Args)]
 #[command(after_help = status::help(&[
-    (Status::Yes, "the VMM did it"),
-    (Status::Undecided, "it was not sent, the VMM refused it, or no answer came"),
+    (Status::Yes, "the VMM carried out the operation"),
+    (Status::Undecided, "the request was not sent, the VMM refused it, or no answer came"),
 ]))]
 pub(crate) struct Args {
-    /// Lists the operations: method, name, whether one takes a body, and which releases have it if not all.
+    /// List all operations: method, name, whether it takes a body, and the releases that have it if not all do.
     #[arg(long, exclusive = true)]
     list: bool,
     /// The VMM's api-socket.
     #[arg(long, required_unless_present = "list")]
     socket: Option<PathBuf>,
-    /// The operation, named as in the API's document: vmm.ping, vm.info.
+    /// The operation, named as in the VMM's API document, for example vmm.ping or vm.info.
     #[arg(required_unless_present = "list", value_parser = operation)]
     operation: Option<Operation>,
-    /// A file with the JSON body; `-` is standard input.
+    /// The file with the JSON body of the request; - reads standard input.
     #[arg(long, value_name = "FILE|-")]
     body: Option<PathBuf>,
-    /// Sends it as it is: with a field that the VMM's release would ignore, with a body that the operation does not take,
-    /// without one that it needs.
+    /// Send the request without checks
+    ///
+    /// The checks refuse fields that the VMM's release would ignore, a body that the operation does not take, and a
+    /// call without a body that it needs.
     #[arg(long)]
     unchecked: bool,
 }
@@ -69,29 +71,29 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     Ok(Status::Yes)
 }
 
-/// Refuses a body that the operation does not take, and a call without the body that it needs: all operations that take
-/// one need it.
+/// Refuses a body that the operation does not take, and a call without a body if the operation takes one, because all
+/// of those need it.
 fn check_body(operation: Operation, body: Option<&Path>) -> Result<(), Failure> {
     match (operation.takes_body(), body) {
         (true, None) => Err(usage(
             "api",
             format_args!(
-                "{operation} needs a body: name the file of its JSON with --body FILE, or --body - for standard input"
+                "{operation} needs a body: give a JSON file with --body FILE, or use --body - for standard input"
             ),
         )),
         (false, Some(_)) => Err(usage(
             "api",
             format_args!(
-                "{operation} takes no body: leave out --body, or send it all the same with --unchecked"
+                "{operation} takes no body: leave out --body, or send it anyway with --unchecked"
             ),
         )),
         _ => Ok(()),
     }
 }
 
-/// A refusal of what the VMM's release would ignore, with the way around it.
+/// The error for a request that the VMM's release would partly ignore, with the option that sends it anyway.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}; `--unchecked` sends it all the same")]
+#[error("{0}; `--unchecked` sends it anyway")]
 struct Unsupported(client::Error);
 
 fn advise(error: client::Error) -> Failure {
@@ -118,13 +120,13 @@ fn operation(name: &str) -> Result<Operation, String> {
     name.parse().map_err(|_| {
         let near = near(name);
         match near.is_empty() {
-            true => "no such operation; `chv-sandbox api --list` shows all".to_owned(),
-            false => format!("no such operation; near it: {}", near.join(", ")),
+            true => "no such operation; `chv-sandbox api --list` lists them all".to_owned(),
+            false => format!("no such operation; similar names: {}", near.join(", ")),
         }
     })
 }
 
-/// The operations that a person may have meant: those with a word that begins as a word of `name` does.
+/// The operations with similar names: those with a word whose first three letters equal those of a word in `name`.
 fn near(name: &str) -> Vec<&'static str> {
     let begin_alike =
         |a: &str, b: &str| a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count() >= 3;
@@ -140,7 +142,7 @@ fn near(name: &str) -> Vec<&'static str> {
         .collect()
 }
 
-/// Reads the body, and of a larger one than the server takes no more than shows that.
+/// Reads the body. Reads at most one byte more than the server accepts, to detect a larger one.
 fn read_body(path: &Path) -> Result<Bytes, Failure> {
     let limit = BODY_LIMIT as u64 + 1;
     let mut body = Vec::new();
@@ -151,7 +153,7 @@ fn read_body(path: &Path) -> Result<Bytes, Failure> {
     read.map_err(|error| format!("the body can't be read from {}: {error}", path.display()))?;
     if body.len() > BODY_LIMIT {
         return Err(format!(
-            "the body in {} has more than {BODY_LIMIT} bytes, which is all the server reads",
+            "the body in {} has more than {BODY_LIMIT} bytes, and the server reads no more than that",
             path.display()
         )
         .into());

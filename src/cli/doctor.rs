@@ -1,4 +1,4 @@
-//! `chv-sandbox doctor`: what this host lacks to run sandboxes.
+//! `chv-sandbox doctor`: reports what this host lacks to run sandboxes.
 
 use std::path::PathBuf;
 
@@ -22,16 +22,16 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 /// How wide a screen is, in characters.
 const WIDTH: usize = 80;
 
-/// Where what was found begins.
+/// The column at which the finding begins.
 const FOUND: usize = 22;
 
-/// Where what is lost and what to type begin.
+/// The indentation of the consequence and of the command to type.
 const BELOW: usize = 8;
 
-/// Longer than anything that is found, in characters.
+/// The most characters of a finding that are printed; no real finding is that long.
 const LONGEST: usize = 4096;
 
-/// The layers that hardly a host lacks. Those of them that are there share a line.
+/// The layers that almost every host has. Those that are in force share one line.
 const COMMON: [Layer; 5] = [
     Layer::Environment,
     Layer::Descriptors,
@@ -40,24 +40,26 @@ const COMMON: [Layer; 5] = [
     Layer::Capabilities,
 ];
 
-/// Tries everything that a sandbox needs of this host, and says what is missing, what is lost without it, and what to type
-/// to get it. Needs no root and changes nothing.
+/// Checks whether this host can run sandboxes, and how to fix what is missing.
+///
+/// Tries everything that a sandbox needs from this host, and reports what is missing, what it affects, and the command
+/// that fixes it. Needs no root and changes nothing.
 #[derive(clap::Args)]
 #[command(after_help = status::help(&[
-    (Status::Yes, "ready; warnings say what is slower or less confined"),
-    (Status::No, "not ready: something is missing"),
-    (Status::Undecided, "something that is needed could not be found out"),
+    (Status::Yes, "ready; warnings report what is slower or less confined"),
+    (Status::No, "not ready: something that is needed is missing"),
+    (Status::Undecided, "a check of something that is needed gave no result"),
 ]))]
 pub(crate) struct Args {
     #[command(flatten)]
     vmm: VmmBinary,
-    /// Where each VMM's private directory would be made [default: in the user's runtime directory]
+    /// Where each VMM's private run directory would be created [default: in the user's runtime directory]
     #[arg(long, value_name = "DIR")]
     run_root: Option<PathBuf>,
-    /// A golden snapshot that is to be restored here
+    /// Also check that this golden snapshot can be restored here
     #[arg(long, value_name = "DIR")]
     golden: Option<PathBuf>,
-    /// Layers of the boundary around a VMM that have to be there, as landlock,namespaces
+    /// Report not ready unless these layers of confinement are available, for example landlock,namespaces
     #[arg(long, value_name = "LAYERS", value_delimiter = ',', value_parser = layer)]
     require: Vec<Layer>,
     /// Print the report as JSON
@@ -83,7 +85,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let report = match interrupt.race(&mut examined).await {
         Ok(report) => report?,
         Err(signalled) => {
-            // Each trial removes what it made, and has a limit.
+            // The examination is waited for, because each check removes its files, and has a time limit.
             let _ = examined.await;
             return Err(signalled.into());
         }
@@ -103,7 +105,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     })
 }
 
-/// The report for people, as wide as a screen but for commands, which stay whole so that they can be copied.
+/// The report as text, at most 80 columns wide. Commands are not wrapped, so that they can be copied.
 fn lines(report: &HostReport) -> Vec<String> {
     let (style, word) = match report.readiness {
         Readiness::Ready => (GOOD, "ready"),
@@ -125,18 +127,18 @@ fn lines(report: &HostReport) -> Vec<String> {
         common && check.status == CheckStatus::Good
     };
     for check in report.checks.iter().filter(|check| !is_common(check)) {
-        tell(check, &mut lines);
+        push_check(check, &mut lines);
     }
     let common = report.checks.iter().filter(|check| is_common(check));
     let common: Vec<_> = common.map(|check| check.id.to_string()).collect();
     if !common.is_empty() {
-        head(CheckStatus::Good, "layers", &common.join(", "), &mut lines);
+        push_heading(CheckStatus::Good, "layers", &common.join(", "), &mut lines);
     }
     lines
 }
 
-fn tell(check: &HostCheck, lines: &mut Vec<String>) {
-    head(
+fn push_check(check: &HostCheck, lines: &mut Vec<String>) {
+    push_heading(
         check.status,
         &check.id.to_string(),
         &sanitize::line(&check.found, LONGEST),
@@ -157,7 +159,7 @@ fn tell(check: &HostCheck, lines: &mut Vec<String>) {
     }
 }
 
-fn head(status: CheckStatus, name: &str, found: &str, lines: &mut Vec<String>) {
+fn push_heading(status: CheckStatus, name: &str, found: &str, lines: &mut Vec<String>) {
     let (style, word) = match status {
         CheckStatus::Good => (GOOD, "good"),
         CheckStatus::Warning => (WARNING, "warning"),
@@ -170,7 +172,7 @@ fn head(status: CheckStatus, name: &str, found: &str, lines: &mut Vec<String>) {
     lines.extend(found.map(|line| format!("{:FOUND$}{line}", "")));
 }
 
-/// `text` in lines of `width` characters; a longer word has a line of its own.
+/// Wraps `text` at `width` characters. A longer word has a line of its own.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {

@@ -1,4 +1,4 @@
-//! `chv-sandbox golden`: golden snapshots.
+//! `chv-sandbox golden`: mints, verifies and compares golden snapshots.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,11 +18,11 @@ use super::vm::{self, VmArgs, VmmBinary};
 mod check;
 mod progress;
 
-/// Golden snapshots: the state to which every reset returns.
+/// Mints, verifies and compares golden snapshots, the state to which every reset returns.
 #[derive(clap::Args)]
 #[command(after_help = status::help(&[
-    (Status::Yes, "done, good, or the same"),
-    (Status::No, "not as it should be, or different"),
+    (Status::Yes, "minted, verified, or equal"),
+    (Status::No, "not verified, or different"),
     (Status::Undecided, "it could not be decided or done"),
 ]))]
 pub(crate) struct Args {
@@ -37,34 +37,39 @@ enum Command {
     Compare(check::CompareArgs),
 }
 
-/// Boots an image, lets it settle, takes its snapshot, and records the baselines. Nothing is left of a mint that failed
-/// or was interrupted; what one that was killed has left is removed by the next.
+/// Boots an image, waits until the guest has settled, takes a snapshot, and records the baselines for verification.
+///
+/// A mint that fails or is interrupted leaves nothing behind. Files of a mint that was killed are removed by the next
+/// one.
 #[derive(clap::Args)]
 #[command(after_help = status::help(&[
     (Status::Yes, "the golden snapshot is complete"),
-    (Status::Undecided, "none was made, and the error says at which step it failed"),
+    (Status::Undecided, "no golden snapshot was made; the error says at which step the mint failed"),
 ]))]
 struct MintArgs {
     #[command(flatten)]
     vmm: VmmBinary,
-    /// An image that `chv-sandbox image` packed
+    /// The image, a directory that `chv-sandbox image` made
     #[arg(long, value_name = "DIR")]
     image: PathBuf,
-    /// The folder to make; it must not exist
+    /// The directory to create for the golden snapshot; it must not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Take a guest whose dispatcher is of another build than this program
+    /// Accept a guest whose dispatcher (chv-guest) is of another build than this program
     #[arg(long)]
     any_guest: bool,
-    /// Sign the manifest with this Ed25519 key: PKCS#8 in PEM or 32 bytes, in a file that only its owner may access
+    /// Sign the manifest with this Ed25519 private key: PKCS#8 in PEM, or 32 raw bytes
+    ///
+    /// Only the owner of the file may have access to it.
     #[arg(long, value_name = "FILE")]
     sign_with: Option<PathBuf>,
-    /// Run a tool before the snapshot is taken, and throw away what it writes: what it reads is in the memory of each restored
-    /// guest. The tool and its parameters as behind the -- of `run`, quoted as a whole; may be repeated. The manifest keeps the
-    /// parameters, so they must hold no secret
+    /// Run this tool before the snapshot, so that restored guests have in memory what it reads; may be repeated
+    ///
+    /// TOOL and its parameters are written as after the -- of `chv-sandbox run`, quoted as one argument. What the tool
+    /// writes is discarded. The manifest records the parameters, so they must hold no secret.
     #[arg(long, value_name = "TOOL [--param NAME=TEXT]...", value_parser = ToolLine::split)]
     warm: Vec<ToolLine>,
-    /// How long each such tool may run, such as 90s or 5m
+    /// The time limit of each --warm tool, for example 90s or 5m
     #[arg(long, requires = "warm", value_name = "TIME", default_value = "60s", value_parser = duration)]
     warm_deadline: Duration,
     #[command(flatten)]

@@ -15,20 +15,26 @@ use super::interrupt::Interrupt;
 use super::status::{self, Status};
 use super::{Failure, progress};
 
-/// Prints the digest of a disk, a snapshot's file or any other regular file.
+/// Prints the digest of a file, such as a disk or a file of a snapshot.
+///
+/// The default is the plain SHA-256, as `sha256sum` prints it.
 #[derive(clap::Args)]
 #[command(after_help = status::help(&[
-    (Status::Yes, "this is the file's digest"),
-    (Status::Undecided, "the file can't be read, is no regular file, or its length changed meanwhile"),
+    (Status::Yes, "the file's digest was printed"),
+    (Status::Undecided, "the file can't be read, is not a regular file, or its length changed while it was read"),
 ]))]
 pub(crate) struct Args {
     /// The file.
     file: PathBuf,
-    /// The digest of Linux fs-verity (SHA-256, blocks of 4 KiB, no salt) in place of the plain SHA-256.
+    /// Print the Linux fs-verity digest (SHA-256, blocks of 4 KiB, no salt) instead of the plain SHA-256
+    ///
+    /// It is computed on all available cores and skips holes.
     #[arg(long)]
     fsverity: bool,
-    /// Everything that is known of the digest, as JSON: length, device and inode, how the bytes were reached, how many
-    /// were hashed, mapped, read and skipped, microseconds.
+    /// Print the digest and details as JSON
+    ///
+    /// The details are the file's length, device and inode, how it was accessed, how many bytes were hashed, mapped,
+    /// read and skipped, and how many microseconds that took.
     #[arg(long)]
     json: bool,
 }
@@ -48,10 +54,10 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         if fsverity {
             let threads = Threads::default();
             let proof = overlay::fsverity_watched(&file, policy, threads, &watched)?;
-            Ok((proof.digest.to_string(), everything(&proof)))
+            Ok((proof.digest.to_string(), proof_json(&proof)))
         } else {
             let proof = overlay::sha256_watched(&file, policy, &watched)?;
-            Ok((proof.digest.to_string(), everything(&proof)))
+            Ok((proof.digest.to_string(), proof_json(&proof)))
         }
     });
     let hashed = interrupt.race(progress::shown(hashed, show(&progress)));
@@ -63,8 +69,8 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     Ok(Status::Yes)
 }
 
-/// A proof as this command prints it: what the digest rests on is how the file was reached.
-fn everything<D: Serialize>(proof: &FileProof<D>) -> Value {
+/// A proof as this command prints it. The basis of the digest is printed as `access`.
+fn proof_json<D: Serialize>(proof: &FileProof<D>) -> Value {
     let FileProof {
         digest,
         length,
@@ -83,7 +89,7 @@ fn everything<D: Serialize>(proof: &FileProof<D>) -> Value {
     })
 }
 
-/// Shows how far a digest is that takes longer than a moment.
+/// Shows the progress of a digest, once it has taken half a second.
 async fn show(progress: &Progress) -> Infallible {
     const MOMENT: Duration = Duration::from_millis(500);
     sleep(MOMENT).await;

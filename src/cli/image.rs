@@ -14,26 +14,29 @@ use super::interrupt::Interrupt;
 use super::status::{self, Status};
 use super::{Failure, usage};
 
-/// Packs a bootable image from a distribution's kernel files, chv-guest, and busybox, a directory tree or a container image.
+/// Packs a bootable image from a kernel, chv-guest, and the content of the root disk: busybox, a directory tree or a
+/// container image.
 ///
-/// Needs no root; the package e2fsprogs must be installed. Nothing is fetched: `skopeo copy docker://IMAGE oci:DIR:TAG`
-/// makes the layout that `--oci DIR --image TAG` takes.
+/// Needs no root, but e2fsprogs must be installed. Nothing is downloaded: `skopeo copy docker://IMAGE oci:DIR:TAG`
+/// makes the OCI layout that `--oci DIR --image TAG` reads.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("content").required(true),
     after_help = status::help(&[
         (Status::Yes, "the image is complete"),
-        (Status::Undecided, "none was packed, and nothing is left of it"),
+        (Status::Undecided, "no image was packed, and no file of it is left"),
     ])
 )]
 pub(crate) struct Args {
-    /// The kernel: a vmlinuz (bzImage), or an uncompressed vmlinux
+    /// The kernel: a vmlinuz (bzImage) or an uncompressed vmlinux
     #[arg(long, value_name = "FILE")]
     kernel: PathBuf,
-    /// The kernel's lib/modules/VERSION; left out, the kernel must have all that it needs built in
+    /// The kernel's directory lib/modules/VERSION
+    ///
+    /// Without this option the kernel must have all drivers that the guest needs built in.
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
-    /// Take the kernel without modules even if it doesn't show that it has all built in: it may not boot
+    /// Accept a kernel without --modules even if its built-in drivers can't be verified; it may not boot
     #[arg(long, conflicts_with = "modules")]
     assume_built_in: bool,
     /// Fill the root disk with this static busybox under its usual names
@@ -42,23 +45,24 @@ pub(crate) struct Args {
     /// Fill the root disk with this directory tree
     #[arg(long, value_name = "DIR", group = "content")]
     tree: Option<PathBuf>,
-    /// Fill the root disk with a container image: an OCI layout (a directory or a tar) or a `docker save` archive. Tools get
-    /// its environment, directory and user, but never root
+    /// Fill the root disk with a container image: an OCI layout (a directory or a tar file) or a `docker save` archive
+    ///
+    /// Tools get the image's environment, working directory and user, but never run as root.
     #[arg(long, value_name = "PATH", group = "content")]
     oci: Option<PathBuf>,
-    /// The container image of several: its tag, full name or digest
+    /// Which container image to take if --oci has several: its tag, full name or digest
     #[arg(long, value_name = "TAG|DIGEST", requires = "oci")]
     image: Option<String>,
-    /// Make the container image's entry point a tool of this name
+    /// Offer the container image's entry point as a tool of this name
     #[arg(long, value_name = "NAME", requires = "oci")]
     entrypoint_tool: Option<String>,
-    /// A parameter of that tool, whose value becomes an argument of the entry point; may be given several times
+    /// A parameter of that tool, whose value becomes an argument of the entry point; may be repeated
     #[arg(long, value_name = "NAME", requires = "entrypoint_tool")]
     entrypoint_arg: Vec<String>,
-    /// How many bytes the container image's layers may have when they are decompressed
+    /// The most bytes that the container image's layers may have once they are decompressed
     #[arg(long, value_name = "BYTES", requires = "oci", default_value_t = DEFAULT_CONTENT_LIMIT)]
     content_limit: u64,
-    /// The static chv-guest [default: beside this program]
+    /// The statically linked chv-guest [default: the one beside this program]
     #[arg(long, value_name = "FILE")]
     guest: Option<PathBuf>,
     /// The JSON file that declares the image's own tools
@@ -73,18 +77,18 @@ pub(crate) struct Args {
     /// The kernel's command line
     #[arg(long, default_value = DEFAULT_CMDLINE)]
     cmdline: String,
-    /// Where the image goes: a directory that does not exist yet, or is empty
+    /// The directory to write the image to; it must not exist, or must be empty
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 
-/// Packs the image and says what is in it.
+/// Packs the image and prints its manifest.
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let interrupt = Interrupt::catch()?;
     let spec = args.into_spec()?;
     if spec.modules == ModuleSource::AssumeBuiltIn {
         eprintln!(
-            "warning: the kernel is not searched for what the guest needs; without virtio, vsock, ext4 and overlay built in it does not boot"
+            "warning: the kernel is not checked for the drivers that the guest needs; it boots only if virtio, vsock, ext4 and overlay are built in"
         );
     }
     let stop = interrupt.flag();
@@ -97,14 +101,14 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let packed = &image.manifest().guest_build_id;
     if packed != guest::BUILD_ID {
         eprintln!(
-            "warning: the packed chv-guest is build {packed}, and this program works with {}: build both from the same sources",
+            "warning: the packed chv-guest is build {packed}, but this program works with build {}: build both from the same sources",
             guest::BUILD_ID
         );
     }
     Ok(Status::Yes)
 }
 
-/// A setting that is out of range, by the name of its flag.
+/// Names the option instead of the library's setting if a value is out of range.
 fn by_flag(error: image::Error) -> Failure {
     let image::Error::OutOfRange {
         setting,

@@ -1,4 +1,4 @@
-//! What SIGINT (Ctrl-C) and SIGTERM do to a command that takes long.
+//! [`Interrupt`]: the handling of SIGINT (Ctrl-C) and SIGTERM in commands that take long.
 //!
 //! ```text
 //!   catch ──▶ running ──first signal──▶ stopping: the work is dropped, its VMMs end ──▶ exit 130 or 143
@@ -6,10 +6,10 @@
 //!                                          └─second signal──▶ exit at once, nothing is removed
 //! ```
 //!
-//! A command calls [`Interrupt::catch`] and does its work in [`race`](Interrupt::race). The work cleans up by what it
-//! drops. Work on a blocking thread can't be dropped: work that writes looks at the [`flag`](Interrupt::flag), work that
-//! only reads is left to the end of the process. A command that does not call `catch` is ended by the signal itself, which a
-//! shell shows as the same statuses.
+//! A command calls [`Interrupt::catch`] and does its work in [`race`](Interrupt::race). A signal drops the work, whose
+//! values clean up when they are dropped. Work on a blocking thread can't be dropped: work that writes checks the
+//! [`flag`](Interrupt::flag), and work that only reads ends with the process. A command that does not call `catch` is
+//! ended by the signal itself, and a shell shows the same statuses for that.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use super::status::Status;
 
-/// How long a killed VMM may take to die.
+/// How long a killed VMM may take to end.
 const DYING: Duration = Duration::from_secs(10);
 
 /// The signal that ended a command.
@@ -40,7 +40,7 @@ pub(crate) enum Signalled {
 }
 
 impl Signalled {
-    /// What the command ends with.
+    /// The exit status of the command.
     pub(crate) fn status(self) -> Status {
         match self {
             Signalled::Interrupt => Status::Interrupted,
@@ -56,7 +56,7 @@ impl Signalled {
     }
 }
 
-/// The signals, caught for the rest of the process.
+/// Catches both signals for the rest of the process.
 pub(crate) struct Interrupt {
     flag: Arc<AtomicBool>,
     first: watch::Receiver<Option<Signalled>>,
@@ -69,7 +69,7 @@ impl Interrupt {
         for signalled in [Signalled::Interrupt, Signalled::Terminate] {
             let number = signalled.kind().as_raw_value();
             let status = i32::from(signalled.status().code());
-            // In this order: the signal that sets the flag does not find it set.
+            // The order matters: the first signal must find the flag unset, and set it afterwards.
             flag::register_conditional_shutdown(number, status, Arc::clone(&stop))?;
             flag::register(number, Arc::clone(&stop))?;
         }
@@ -82,29 +82,29 @@ impl Interrupt {
                 _ = terminate.recv() => Signalled::Terminate,
             };
             caught.send_replace(Some(signalled));
-            // A later `received` has to find it.
+            // The sender stays until all receivers are gone, so that a later `received` still sees the signal.
             caught.closed().await;
         });
         tracing::debug!("SIGINT and SIGTERM are caught");
         Ok(Interrupt { flag: stop, first })
     }
 
-    /// Set by the first signal, for work on a blocking thread to look at.
+    /// A flag that the first signal sets, for work on a blocking thread.
     pub(crate) fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.flag)
     }
 
-    /// Waits for the first signal; returns at once if it came already.
+    /// Waits for the first signal. Returns at once if it has arrived already.
     pub(crate) async fn received(&self) -> Signalled {
         let mut first = self.first.clone();
         match first.wait_for(Option::is_some).await.map(|first| *first) {
             Ok(Some(signalled)) => signalled,
-            // The task that waits for signals ends with the runtime only.
+            // The task that waits for signals ends only with the runtime.
             Ok(None) | Err(_) => std::future::pending().await,
         }
     }
 
-    /// Does `work` to its end, or drops it when a signal comes; then waits until the VMMs that it started have ended.
+    /// Runs `work` to its end. If a signal arrives, drops `work` and waits until the VMMs that it started have ended.
     pub(crate) async fn race<T>(&self, work: impl Future<Output = T>) -> Result<T, Signalled> {
         let signalled = tokio::select! {
             biased;
@@ -115,8 +115,8 @@ impl Interrupt {
         Err(signalled)
     }
 
-    /// Does `work` to its end. A signal tells it to stop by the receiver, and it ends by itself then, with what there is. Returns
-    /// when the VMMs that it started have ended.
+    /// Runs `work` to its end. If a signal arrives, the receiver that `work` was given becomes true, and `work` is
+    /// expected to end early with the results so far. Waits until the VMMs that it started have ended.
     pub(crate) async fn stop<T, F: Future<Output = T>>(
         &self,
         work: impl FnOnce(watch::Receiver<bool>) -> F,
@@ -138,13 +138,13 @@ impl Interrupt {
     }
 }
 
-/// What a work came to, and the signal that stopped it, if one did.
+/// The result of the work, and the signal that stopped it, if one did.
 pub(crate) type Stopped<T> = (T, Option<Signalled>);
 
-/// Waits until every VMM that was dropped has ended. One that was told to die dies anyway, but what it had started goes
-/// when it is reaped.
+/// Waits until every VMM that was dropped has ended. A killed VMM would end without this, but the processes that it
+/// started end only when it is reaped.
 pub(crate) async fn wait_for_vmms() {
     if !vmm::all_ended(DYING).await {
-        eprintln!("warning: a process that was started has not ended");
+        eprintln!("warning: a VMM process that this command started has not ended");
     }
 }

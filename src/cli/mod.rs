@@ -1,6 +1,7 @@
-//! Commands for people. Each parses its arguments, calls the library and prints; the library decides.
+//! The subcommands of `chv-sandbox`. Each parses its arguments, calls the library and prints the result; all decisions
+//! are made in the library.
 
-// First, for its macros hide those of the standard library from everything below.
+// This module comes first, because its macros replace those of the standard library in all modules below.
 #[macro_use]
 mod print;
 
@@ -61,33 +62,36 @@ enum Command {
     Compat(compat::Args),
 }
 
-/// The end of the help of the program as a whole.
+/// The last part of the program's own help: environment and exit statuses.
 fn after_help() -> String {
     let statuses = status::help(&[
         (Status::Yes, "yes, or done"),
-        (Status::No, "no; each command's help says to which question"),
+        (
+            Status::No,
+            "no; the help of each command says to which question",
+        ),
         (Status::Undecided, "it could not be decided or done"),
     ]);
     format!(
-        "Environment:\n  RUST_LOG  what is logged to standard error, errors alone unless set: RUST_LOG=debug logs all\n            \
-         that helps to find a fault, RUST_LOG=chv_sandbox::vmm=trace more of one module\n\n{statuses}"
+        "Environment:\n  RUST_LOG  the log filter for standard error [default: error]. RUST_LOG=debug logs all that helps\n            \
+         to find a fault, RUST_LOG=chv_sandbox::vmm=trace logs one module in more detail\n\n{statuses}"
     )
 }
 
-/// Why a command did not come to its end: any error, which is [`Status::Undecided`], or one of those for which
-/// [`status_of`] has another status.
+/// The error that a command failed with. The process then ends with [`Status::Undecided`], except for the errors to
+/// which [`status_of`] assigns another status.
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Runs the command that the process was started with.
+/// Parses the command line, runs the command, and returns the exit status.
 pub(crate) fn main() -> ExitCode {
     log();
     let done = Cli::try_parse().map_err(Failure::from).and_then(run);
     let status = done.unwrap_or_else(|failure| {
-        tell(&failure);
+        print_failure(&failure);
         status_of(&failure)
     });
     match (print::failure(), status) {
-        // An answer that could not be written was not given.
+        // The answer could not be written to standard output, so the caller has none.
         (Some(error), Status::Yes | Status::No) => {
             explain(&error);
             Status::Undecided
@@ -115,12 +119,13 @@ fn run(cli: Cli) -> Result<Status, Failure> {
             Command::Compat(args) => compat::run(args).await,
         }
     });
-    // Blocking threads of an interrupted command may still read; the end of the process ends them.
+    // Blocking threads of an interrupted command may still read. They are not waited for: the end of the process ends
+    // them.
     runtime.shutdown_background();
     done
 }
 
-/// Logs to standard error, as `RUST_LOG` says.
+/// Starts logging to standard error, filtered by `RUST_LOG`.
 fn log() {
     let asked = EnvFilter::try_from_default_env();
     let is_set = std::env::var_os(EnvFilter::DEFAULT_ENV).is_some();
@@ -131,13 +136,13 @@ fn log() {
         .with_writer(std::io::stderr)
         .init();
     if let Some(why) = refused {
-        eprintln!("warning: RUST_LOG is no filter, so that errors alone are logged: {why}");
+        eprintln!("warning: RUST_LOG is not a valid filter, so only errors are logged: {why}");
     }
 }
 
-/// Says on standard error why a command did not come to its end. Clap's words on a command line, and a help that was
-/// asked for, are said as clap has them, the help on standard output.
-fn tell(failure: &Failure) {
+/// Prints on standard error why a command failed. Errors of the command line and the help are printed as clap renders
+/// them, the help on standard output.
+fn print_failure(failure: &Failure) {
     if let Some(usage) = failure.downcast_ref::<clap::Error>() {
         let text = usage.render();
         match usage.use_stderr() {
@@ -164,7 +169,7 @@ fn status_of(failure: &Failure) -> Status {
     }
 }
 
-/// Refuses arguments of `command` that each parse and together mean nothing: [`Status::Usage`].
+/// The error for arguments of `command` that are valid one by one, but not together: [`Status::Usage`].
 fn usage(command: &str, message: impl fmt::Display) -> Failure {
     let mut cli = Cli::command();
     cli.build();
@@ -175,8 +180,8 @@ fn usage(command: &str, message: impl fmt::Display) -> Failure {
     refused.into()
 }
 
-/// Prints an error with its whole chain of causes, and what to type where a missing right or thing explains it. They quote
-/// files and servers, which must not speak to the terminal.
+/// Prints an error with its whole chain of causes, and a hint with the command to type if a missing permission or
+/// program explains the error. The texts may quote files and servers, so control characters are escaped.
 fn explain(error: &(dyn Error + 'static)) {
     for (index, error) in Causes(error).iter().enumerate() {
         let before = if index == 0 { "error:" } else { "  because" };
@@ -191,7 +196,7 @@ fn explain(error: &(dyn Error + 'static)) {
 mod tests {
     use super::*;
 
-    /// A command and all below it, each with its full name.
+    /// Collects a command and all its subcommands, each with its full name.
     fn all(command: &clap::Command, name: &str, into: &mut Vec<(String, clap::Command)>) {
         into.push((name.to_owned(), command.clone()));
         for below in command.get_subcommands() {

@@ -1,4 +1,4 @@
-//! A file that is written whole or not at all.
+//! [`Output`]: an output file that is written completely or not at all.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,15 +7,15 @@ use tempfile::NamedTempFile;
 
 use crate::cli::Failure;
 
-/// A file to be written. It appears under its name once it is whole, in the place of one that was there, for this user alone.
-/// Dropped before, nothing of it is left.
+/// An output file. It gets its name once it is complete, and then replaces a file of that name; only this user can read
+/// it. If this is dropped before, nothing is left.
 pub(crate) struct Output {
     path: PathBuf,
     sibling: NamedTempFile,
 }
 
 impl Output {
-    /// Makes sure that `path` can be written to.
+    /// Checks that `path` can be written, by creating a temporary file beside it.
     pub(crate) fn prepare(path: &Path) -> Result<Output, Failure> {
         let path = std::path::absolute(path)?;
         let shown = path.display();

@@ -1,14 +1,15 @@
-//! `print!` and its like for the commands: those of the standard library panic where what they say can't be written.
+//! `print!`, `println!`, `eprint!` and `eprintln!` for the commands. The macros of the standard library panic if the
+//! text can't be written.
 //!
-//! When the reader has closed the pipe, as `| head -1` does, a command goes on without a word: what it still has to do (to
-//! shut a VM down, say) and its exit status don't depend on the reader. Another failure, as of a full disk, is kept, and
-//! the command ends with [`Status::Undecided`](super::status::Status::Undecided) ([`failure`]).
+//! When the reader has closed the pipe, as `| head -1` does, a command continues silently: its remaining work (such as
+//! shutting a VM down) and its exit status don't depend on the reader. Any other failure, such as a full disk, is kept
+//! for [`failure`], and the command ends with [`Status::Undecided`](super::status::Status::Undecided).
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Mutex, PoisonError};
 
-/// The first failure to write to standard output, but for those of a pipe whose reader has closed it.
+/// The first failure to write to standard output. A pipe that the reader closed is not a failure.
 static FAILURE: Mutex<Option<Unwritten>> = Mutex::new(None);
 
 /// Standard output could not be written to.
@@ -16,7 +17,7 @@ static FAILURE: Mutex<Option<Unwritten>> = Mutex::new(None);
 #[error("cannot write to standard output")]
 pub(super) struct Unwritten(#[source] io::Error);
 
-/// Writes to standard output, without colours where it can't show them.
+/// Writes to standard output. Strips colours if it isn't a terminal that shows them.
 pub(super) fn output(text: fmt::Arguments<'_>) {
     match write(anstream::stdout().lock(), text) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -27,7 +28,7 @@ pub(super) fn output(text: fmt::Arguments<'_>) {
     }
 }
 
-/// Writes to standard error. If that fails there is nowhere left to say so.
+/// Writes to standard error. A failure is ignored, because there is no other place to report it.
 pub(super) fn error(text: fmt::Arguments<'_>) {
     let _ = write(anstream::stderr().lock(), text);
 }

@@ -1,4 +1,4 @@
-//! Progress bars, on a terminal, of commands that take long.
+//! Progress bars for long commands, drawn only on a terminal.
 
 use std::convert::Infallible;
 use std::io::{self, IsTerminal};
@@ -7,10 +7,11 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::{MissedTickBehavior, interval};
 
-/// How often it is drawn.
+/// The time between two updates.
 const REFRESH: Duration = Duration::from_millis(100);
 
-/// Draws a bar after each `update` if standard error is a terminal. Goes on until it is dropped, and clears what it drew.
+/// Updates and draws a bar until this future is dropped, and then clears the bar. Draws nothing if standard error isn't
+/// a terminal.
 pub(super) async fn draw(
     bar: impl FnOnce() -> ProgressBar,
     template: &str,
@@ -32,7 +33,7 @@ pub(super) async fn draw(
     }
 }
 
-/// Does `work` to its end, and shows how far it is with what [`draw`] draws.
+/// Runs `work` to its end, and `drawing` (see [`draw`]) at the same time.
 pub(super) async fn shown<T>(
     work: impl Future<Output = T>,
     drawing: impl Future<Output = Infallible>,
@@ -44,7 +45,7 @@ pub(super) async fn shown<T>(
     }
 }
 
-/// A bar that is gone from the terminal when it is dropped.
+/// A bar that is cleared from the terminal when it is dropped.
 struct Cleared(ProgressBar);
 
 impl Drop for Cleared {

@@ -1,4 +1,4 @@
-//! `chv-sandbox record`: makes a cassette of what a client and a VMM say to each other.
+//! `chv-sandbox record`: records the exchanges between a client and a VMM as a cassette.
 
 use std::fs;
 use std::future::ready;
@@ -14,31 +14,32 @@ use super::interrupt::Interrupt;
 use super::status::{self, Status};
 use super::{Failure, usage};
 
-/// Records the exchanges with a real VMM as a cassette.
+/// Records the API exchanges between a client and a real VMM as a cassette, for replay without KVM.
 ///
-/// Stands between a client and the VMM until a signal comes or the VMM ends, then writes the cassette. Paths that
-/// differ from run to run are given as --stable: they are written as ${NAME}.
+/// Listens on --listen for the client, forwards each request to the VMM on --socket, and records both directions.
+/// Writes the cassette when Ctrl-C is pressed or the VMM ends. Give each path that differs from run to run with
+/// --stable, so that the cassette has ${NAME} in its place.
 #[derive(clap::Args)]
 #[command(after_help = status::help(&[
-    (Status::Yes, "the VMM ended, or SIGINT (Ctrl-C) or SIGTERM did, and the cassette is written"),
-    (Status::Undecided, "nothing was recorded, or the error says what of it is kept, and where"),
-    (Status::Interrupted, "interrupted (SIGINT) before it listened, or a second time"),
-    (Status::Terminated, "terminated (SIGTERM) before it listened, or a second time"),
+    (Status::Yes, "the VMM ended or a signal (Ctrl-C) ended the recording, and the cassette is written"),
+    (Status::Undecided, "nothing was recorded, or the recording is incomplete or in another place, as the error says"),
+    (Status::Interrupted, "interrupted (SIGINT) before the recording began, or a second time"),
+    (Status::Terminated, "terminated (SIGTERM) before the recording began, or a second time"),
 ]))]
 pub(crate) struct Args {
     /// The api-socket of the VMM to record.
     #[arg(long)]
     socket: PathBuf,
-    /// The socket to listen on, for the client; nothing must be there yet.
+    /// The socket to listen on for the client; the path must not exist yet.
     #[arg(long)]
     listen: PathBuf,
-    /// The file to write; one that exists is replaced. Its directory must exist.
+    /// The cassette file to write. An existing file is replaced; the directory must exist.
     #[arg(long)]
     out: PathBuf,
-    /// A text and the name that stands for it in the cassette, such as /tmp/run-7=RUN.
+    /// Replace this text by ${NAME} in the cassette, for example /tmp/run-7=RUN; may be repeated.
     #[arg(long, value_name = "PREFIX=NAME", value_parser = stable)]
     stable: Vec<(String, String)>,
-    /// What a reader of the cassette should know.
+    /// A note for readers of the cassette.
     #[arg(long)]
     notes: Option<String>,
 }
@@ -79,21 +80,22 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     }
 }
 
-/// Ends the recording. An exchange under way is waited for, which is said, since it may take as long as a snapshot.
+/// Ends the recording. Waits for an exchange that is under way, and prints a note about it, because it may take as long
+/// as a snapshot.
 async fn finish(recorder: Recorder, why: &str) -> (Cassette, Option<replay::Error>) {
     let mut finished = pin!(recorder.finish_incomplete());
     tokio::select! {
         biased;
         finished = &mut finished => finished,
         () = ready(()) => {
-            eprintln!("{why}; waiting for the answer to an exchange under way, and Ctrl-C gives the recording up");
+            eprintln!("{why}; waiting for the answer to an exchange under way; press Ctrl-C to abandon the recording");
             finished.await
         }
     }
 }
 
-/// The path to write the cassette to: `out`, or where it leads to if it is a link. Refused, before anything is recorded,
-/// if no cassette can be written there.
+/// The path to write the cassette to: `out`, or its target if it is a symbolic link. Fails, before anything is
+/// recorded, if no cassette can be written there.
 fn writable(out: &Path) -> Result<PathBuf, Unwritable> {
     let refused = |source| Unwritable {
         out: out.to_owned(),
@@ -112,14 +114,15 @@ fn writable(out: &Path) -> Result<PathBuf, Unwritable> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    // A cassette is written beside its name and then renamed, so the directory has to let files be made.
+    // A cassette is written to a temporary file in the same directory and then renamed, so the directory must allow new
+    // files.
     NamedTempFile::new_in(directory)
         .map(drop)
         .map_err(refused)?;
     Ok(path)
 }
 
-/// The cassette could not be written to the path that was asked for. Nothing was recorded.
+/// No cassette can be written to the given path. Nothing was recorded.
 #[derive(Debug, thiserror::Error)]
 #[error("the cassette cannot be written to {}: name a file in a directory that exists and is writable", out.display())]
 struct Unwritable {
@@ -127,7 +130,7 @@ struct Unwritable {
     source: io::Error,
 }
 
-/// An exchange can't stand in a cassette, which has those before it.
+/// An exchange could not be recorded, so the cassette ends before it.
 #[derive(Debug, thiserror::Error)]
 #[error("the cassette is not complete: it ends after {exchanges} exchanges")]
 struct Incomplete {
@@ -135,16 +138,16 @@ struct Incomplete {
     source: replay::Error,
 }
 
-/// The cassette could not be written at the end, and is elsewhere.
+/// The cassette could not be written to the given path at the end, and was written elsewhere.
 #[derive(Debug, thiserror::Error)]
-#[error("the recording is kept {elsewhere}, not in the file that was asked for")]
+#[error("the recording is kept {elsewhere}, not in the file given by --out")]
 struct Elsewhere {
     elsewhere: String,
     source: replay::Error,
 }
 
-/// Writes the cassette to `out`, or else to the directory for temporary files, or else to standard output: the exchanges
-/// may be hard to make again.
+/// Writes the cassette to `out`. If that fails, writes it to the directory for temporary files, and if that fails too,
+/// to standard output, because the exchanges may be hard to repeat.
 fn write(cassette: &Cassette, out: &Path) -> Result<(), Elsewhere> {
     let Err(source) = cassette.write(out) else {
         return Ok(());
@@ -152,7 +155,7 @@ fn write(cassette: &Cassette, out: &Path) -> Result<(), Elsewhere> {
     let elsewhere = match write_temporary(cassette) {
         Ok(path) => format!("in {}", path.display()),
         Err(error) => {
-            tracing::warn!(error = %Causes(&error), "no temporary file can be written either");
+            tracing::warn!(error = %Causes(&error), "the cassette could not be written to a temporary file either");
             print!("{cassette}");
             "on standard output".to_owned()
         }
@@ -172,7 +175,7 @@ fn write_temporary(cassette: &Cassette) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// Splits at the last `=`: a path may have one, a name can't.
+/// Splits at the last `=`: a path may contain one, a name can't.
 fn stable(text: &str) -> Result<(String, String), String> {
     match text.rsplit_once('=') {
         Some((text, name)) => Ok((text.to_owned(), name.to_owned())),

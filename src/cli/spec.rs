@@ -1,4 +1,4 @@
-//! `chv-sandbox spec`: the contracts under `api-spec/`.
+//! `chv-sandbox spec`: imports, checks and shows the API contracts under `api-spec/`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use super::status::{self, Status};
 /// The directory of the contracts in a checkout.
 const FOLDER: &str = "api-spec";
 
-/// Manages the contracts of the VMM's API.
+/// Imports, checks and shows the API contracts of Cloud Hypervisor releases. For maintainers of this crate.
 #[derive(clap::Args)]
 #[command(after_help = after_help())]
 pub(crate) struct Args {
@@ -26,26 +26,26 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Derives a release's contract from an upstream API document: its facts, sorted, without its prose.
+    /// Derives the contract of a release from its upstream API document: all facts, sorted, without the prose.
     #[command(after_help = after_help())]
     Import {
         /// The upstream document (YAML).
         #[arg(value_name = "UPSTREAM.yaml")]
         upstream: PathBuf,
-        /// The tag of the release that the document belongs to, for instance v53.0.
+        /// The tag of the release that the document belongs to, for example v53.0.
         #[arg(long)]
         release: Release,
-        /// The commit of that tag, for the record.
+        /// The commit of that tag, which is written to `sources.toml`.
         #[arg(long, value_parser = commit)]
         commit: Option<String>,
         /// The directory that holds the contracts and `sources.toml`.
         #[arg(long, default_value = FOLDER)]
         into: PathBuf,
     },
-    /// Tries every correction on every contract that it holds for, and lists all that don't apply.
+    /// Applies every correction to the contracts of its releases, and lists the corrections that don't apply.
     #[command(after_help = status::help(&[
         (Status::Yes, "every correction applies"),
-        (Status::No, "some don't, and are listed"),
+        (Status::No, "some corrections don't apply, and are listed"),
         (Status::Undecided, "it could not be decided"),
     ]))]
     Check {
@@ -53,19 +53,19 @@ enum Command {
         #[arg(long, default_value = FOLDER)]
         from: PathBuf,
     },
-    /// Prints the contract of a release as its server has it: after the corrections.
+    /// Prints the contract of a release with the corrections applied, which is the API as the server implements it.
     #[command(after_help = after_help())]
     Show {
-        /// The tag of the release, for instance v53.0.
+        /// The tag of the release, for example v53.0.
         release: Release,
-        /// The directory that holds the contracts, `sources.toml` and `corrections.toml` [default: api-spec, where there
-        /// is one, else what is built into this program]
+        /// The directory that holds the contracts, `sources.toml` and `corrections.toml` [default: api-spec if it
+        /// exists, else the contracts that are built into this program]
         #[arg(long)]
         from: Option<PathBuf>,
     },
 }
 
-/// The end of the help of a command without a verdict of its own.
+/// The exit statuses of a command that answers no question.
 fn after_help() -> String {
     status::help(&[(Status::Yes, "done")])
 }
@@ -97,7 +97,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
                 list(failures);
             }
             if !fit.idle.is_empty() {
-                println!("corrections that correct nothing:");
+                println!("corrections that change nothing:");
                 list(&fit.idle);
             }
             Ok(Status::of(fit.is_good()))
@@ -134,12 +134,12 @@ fn corrected(release: Release, folder: &Path) -> Result<Contract, Failure> {
     Ok(contract)
 }
 
-/// Whether contracts and corrections may be read there.
+/// Whether the folder has corrections, and so contracts.
 fn is_folder(folder: &Path) -> bool {
     folder.join(CORRECTIONS).exists()
 }
 
-/// Says what to do where there are no contracts.
+/// Fails with an instruction if the folder has no contracts.
 fn expect_folder(folder: &Path) -> Result<(), Failure> {
     match is_folder(folder) {
         true => Ok(()),
@@ -152,8 +152,8 @@ fn expect_folder(folder: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Says what is left to look at after an import: the corrections that the new document needs no more, and what it
-/// brings.
+/// Prints what to review after an import: the corrections that no longer apply to the new document, and the command
+/// that shows its changes.
 fn review(contract: &Contract, folder: &Path) -> Result<(), CorrectionError> {
     let corrections = folder.join(CORRECTIONS);
     if corrections.exists() {
@@ -164,7 +164,7 @@ fn review(contract: &Contract, folder: &Path) -> Result<(), CorrectionError> {
     let releases = spec::contracts(folder)?;
     if let Some((before, _)) = releases.range(..contract.release).next_back() {
         let release = contract.release;
-        println!("what it brings: `chv-sandbox compat diff {before} {release}`");
+        println!("to see its changes: `chv-sandbox compat diff {before} {release}`");
     }
     Ok(())
 }

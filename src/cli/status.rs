@@ -1,4 +1,4 @@
-//! How a command ends: its exit status, and the part of its help that says so.
+//! [`Status`]: the exit statuses of all commands, and the part of a command's help that lists them.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -6,17 +6,17 @@ use std::process::ExitCode;
 /// How a command ended. This is the only table of exit statuses: every command ends with one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// What was asked is so, or is done.
+    /// The answer is yes, or the command is done.
     Yes,
-    /// What was asked is not so.
+    /// The answer is no.
     No,
-    /// It could not be decided or done.
+    /// The answer could not be found, or the command failed.
     Undecided,
-    /// The command line cannot be used.
+    /// The command line is wrong.
     Usage,
-    /// A tool was to be run, and gave no exit code that counts.
+    /// `run` has no exit code of a tool to pass on, or its reset was not verified.
     NoResult,
-    /// SIGINT (Ctrl-C) ended the command: 128 and the signal's number, as shells have it.
+    /// SIGINT (Ctrl-C) ended the command: 128 and the signal's number, as shells report it.
     Interrupted,
     /// SIGTERM ended the command.
     Terminated,
@@ -25,7 +25,7 @@ pub(crate) enum Status {
 }
 
 impl Status {
-    /// What the process ends with.
+    /// The exit code of the process.
     pub(crate) fn code(self) -> u8 {
         match self {
             Status::Yes => 0,
@@ -39,7 +39,7 @@ impl Status {
         }
     }
 
-    /// The answer to a question of yes and no.
+    /// [`Status::Yes`] or [`Status::No`].
     pub(crate) fn of(yes: bool) -> Status {
         match yes {
             true => Status::Yes,
@@ -54,10 +54,10 @@ impl From<Status> for ExitCode {
     }
 }
 
-/// What begins the part of a command's help that lists its exit statuses.
+/// The heading of the list of exit statuses in a command's help.
 const HEADING: &str = "Exit status:";
 
-/// What a status means unless a command says more.
+/// The meaning of a status, unless the command gives its own text.
 const GENERAL: &[(Status, &str)] = &[
     (Status::Undecided, "it could not be done"),
     (Status::Usage, "wrong usage"),
@@ -65,10 +65,11 @@ const GENERAL: &[(Status, &str)] = &[
     (Status::Terminated, "terminated (SIGTERM)"),
 ];
 
-/// The end of a command's help: what each exit status means, those of `own` and else the general meaning.
+/// The list of exit statuses for the end of a command's help: the statuses in `own`, and the general ones that `own`
+/// doesn't replace.
 pub(crate) fn help(own: &[(Status, &str)]) -> String {
     let is_own = |status| own.iter().any(|(named, _)| *named == status);
-    // A command that has a status of its own for what could not be done has not the general one.
+    // `run`, which has a status of its own for failures, doesn't list the general one.
     let others = GENERAL.iter().filter(|(status, _)| {
         !is_own(*status) && (*status != Status::Undecided || !is_own(Status::NoResult))
     });

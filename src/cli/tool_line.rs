@@ -1,4 +1,4 @@
-//! A tool and its parameters on a command line: what stands behind `--`, or a line that is quoted as a whole.
+//! [`ToolLine`]: a tool and its parameters on a command line, either the words after `--` or one quoted argument.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -22,16 +22,16 @@ pub(super) struct ToolLine {
 struct Line {
     /// The tool's name.
     tool: String,
-    /// A parameter that is a text.
+    /// A parameter whose value is a string.
     #[arg(long = "param", value_name = "NAME=TEXT", allow_hyphen_values = true, value_parser = text)]
     texts: Vec<(String, Value)>,
-    /// A parameter of another kind.
+    /// A parameter whose value is any JSON.
     #[arg(long = "json", value_name = "NAME=JSON", allow_hyphen_values = true, value_parser = json)]
     values: Vec<(String, Value)>,
 }
 
 impl ToolLine {
-    /// Reads the words behind `--`.
+    /// Parses the words after `--`.
     pub(super) fn parse(words: &[OsString]) -> Result<ToolLine, Failure> {
         let line = Line::try_parse_from(words)?;
         let mut params = Map::new();
@@ -47,7 +47,7 @@ impl ToolLine {
         })
     }
 
-    /// Reads one argument that holds the words, quoted as for a shell.
+    /// Parses one argument that holds all words, quoted as for a shell.
     pub(super) fn split(line: &str) -> Result<ToolLine, String> {
         let words = shlex::split(line).ok_or("a quote in it is not closed")?;
         let words: Vec<_> = words.into_iter().map(OsString::from).collect();
@@ -60,7 +60,7 @@ impl ToolLine {
     }
 }
 
-/// How long a tool may run, such as 90s or 5m.
+/// Parses a time limit, such as 90s or 5m.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: Result<SignedDuration, _> = text.parse();
     let parsed = parsed.map_err(|error| error.to_string())?;

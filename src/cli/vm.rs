@@ -1,4 +1,4 @@
-//! The arguments of commands that start a VM from an image.
+//! The arguments that commands which start a VM from an image have in common.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use chv_sandbox::vmm::{Confinement, Layer, VmmConfig};
 /// The VMM that a command starts.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct VmmBinary {
-    /// The VMM's executable; a bare name is looked up in PATH
+    /// The Cloud Hypervisor executable; a name without a slash is looked up in PATH
     #[arg(
         long = "vmm",
         value_name = "BIN",
@@ -23,7 +23,8 @@ pub(crate) struct VmmBinary {
     pub(crate) path: PathBuf,
 }
 
-/// How the VM is made. Each setting needs the argument `image` of its command: without one no VM is made.
+/// The settings of the VM. Each requires the argument `image` of its command, because no VM is created without an
+/// image.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct VmArgs {
     /// Memory, in MiB
@@ -38,24 +39,26 @@ pub(crate) struct VmArgs {
     /// The vsock port of the guest's dispatcher
     #[arg(long, requires = "image", default_value_t = DEFAULT_PORT)]
     pub(crate) port: u32,
-    /// Extra environment of the VMM's process, as NAME=VALUE; may be repeated
+    /// Set a variable in the environment of the VMM's process; may be repeated
     #[arg(long, requires = "image", value_name = "NAME=VALUE", value_parser = environment)]
     pub(crate) vmm_env: Vec<(OsString, OsString)>,
-    /// Layers of the boundary around the VMM that have to be in force, as landlock,namespaces; each that this host has is in
-    /// any case
+    /// Refuse to run unless these confinement layers are in force, for example landlock,namespaces
+    ///
+    /// Every layer that this host supports is used in any case.
     #[arg(long, requires = "image", value_name = "LAYERS", value_delimiter = ',', value_parser = layer)]
     pub(crate) require: Vec<Layer>,
-    /// Start the VMM without a boundary
+    /// Start the VMM without confinement
     #[arg(long, requires = "image", conflicts_with = "require")]
     pub(crate) unconfined: bool,
-    /// A file or folder that the VMM may run programs and libraries from, such as the VMM that a wrapper script runs; may be
-    /// repeated
+    /// Let the VMM execute this file, or the programs and libraries in this directory; may be repeated
+    ///
+    /// An example is the real VMM, if --vmm is a wrapper script that runs it.
     #[arg(long, requires = "image", value_name = "PATH")]
     pub(crate) vmm_program: Vec<PathBuf>,
-    /// Where the VMM's private directory is made [default: in the user's runtime directory]
+    /// Where the VMM's private run directory is created [default: in the user's runtime directory]
     #[arg(long, requires = "image", value_name = "DIR")]
     pub(crate) run_root: Option<PathBuf>,
-    /// Multiplies every time limit; an emulated guest needs 10 or so
+    /// Multiply every time limit by this factor; a guest without hardware virtualization needs about 10
     #[arg(long, requires = "image", value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) patience: u32,
 }
@@ -112,13 +115,13 @@ impl VmArgs {
         TimeLimits::default().scaled(self.patience)
     }
 
-    /// How long a guest may take to come to rest before its snapshot.
+    /// How long a guest may take to settle before its snapshot.
     pub(crate) fn settle(&self) -> Duration {
         Duration::from_secs(10) * self.patience
     }
 }
 
-/// The disks of an image: a root that the guest can't write, and the overlay that takes its writes.
+/// The disks of an image: a root disk that is read-only for the guest, and the overlay disk that takes its writes.
 pub(crate) fn disks(image: &Image) -> Vec<Disk> {
     let root = Disk {
         role: DiskRole::Root,

@@ -1,14 +1,14 @@
-//! Who asks, which decides what there is to type.
+//! [`Caller`]: whether this process is root or in a container, which decides the commands that remedies name.
 
 use std::env;
 use std::path::Path;
 
-/// The user and the place of this process.
+/// The user and the surroundings of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
-    /// Whether it is root, so that no `sudo` is needed.
+    /// Whether the process runs as root, so that no `sudo` is needed.
     pub(super) root: bool,
-    /// Whether it is in a container, where devices and settings come from outside.
+    /// Whether the process is in a container, where devices and settings come from outside.
     pub(super) container: bool,
 }
 
@@ -26,7 +26,7 @@ impl Caller {
         }
     }
 
-    /// `command`, which needs root.
+    /// `command`, with `sudo` before it unless the process is root.
     pub(super) fn as_root(self, command: &str) -> String {
         match self.root {
             true => command.to_owned(),

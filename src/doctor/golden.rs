@@ -1,11 +1,12 @@
-//! Whether a golden snapshot can be restored on this host, by this VMM.
+//! Checks whether a golden snapshot can be restored on this host, by this VMM.
 
 use super::vmm::FoundVmm;
 use super::{CheckId, HostCheck, Remedy};
 use crate::causes::Causes;
 use crate::golden::Golden;
 
-/// Compares what the manifest says of its maker with this host. `opened` is the golden snapshot, or why it can't be used.
+/// Compares the release, executable and CPU in the manifest with those of this host. `opened` is the golden snapshot,
+/// or the reason why it can't be used.
 pub(super) fn check(opened: &Result<Golden, String>, vmm: Option<&FoundVmm>) -> HostCheck {
     let lost = "no sandbox here can be reset to it";
     let lacking = |found, remedy| HostCheck::lacking(CheckId::Golden, found, lost, Some(remedy));

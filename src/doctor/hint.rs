@@ -1,4 +1,4 @@
-//! Which check explains an error that has happened.
+//! [`hint`]: names the check that explains an error.
 
 use std::error::Error;
 use std::fmt;
@@ -9,12 +9,13 @@ use crate::causes::Causes;
 use crate::vmm::NoKvm;
 use crate::{golden, machine, overlay, vmm};
 
-/// What this host lacks, as an error shows it.
+/// The check that explains an error, and its remedy. The [`Display`](fmt::Display) text is one line to print after the
+/// error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hint {
-    /// The check that finds the same.
+    /// The check that finds the same problem.
     pub check: CheckId,
-    /// How to get it, if that can be told from the error.
+    /// How to fix it, if the error has enough information for that.
     pub remedy: Option<Remedy>,
 }
 
@@ -31,8 +32,8 @@ impl fmt::Display for Hint {
     }
 }
 
-/// The hint for an error of a boot, a mint or a start of a VMM, from the first of its causes that a missing right or a
-/// missing thing explains; `None` where it is another matter.
+/// Returns a hint for an error of a boot, a mint or a start of a VMM, if the error or one of its sources comes from a
+/// missing permission or a missing part of the host. `None` for other errors.
 ///
 /// ```
 /// # use chv_sandbox::doctor;
@@ -53,7 +54,7 @@ fn hint_on(host: &Host, error: &(dyn Error + 'static)) -> Option<Hint> {
     explained.map(|(check, remedy)| Hint { check, remedy })
 }
 
-/// This table is the only place where errors are told apart for a hint.
+/// Maps errors to checks and remedies. This is the only place where a hint depends on the kind of an error.
 fn explain(host: &Host, error: &(dyn Error + 'static)) -> Option<(CheckId, Option<Remedy>)> {
     if let Some(NoKvm { source, .. }) = error.downcast_ref() {
         return Some((CheckId::Kvm, kvm::remedy(host, source)));
@@ -92,13 +93,13 @@ fn explain(host: &Host, error: &(dyn Error + 'static)) -> Option<(CheckId, Optio
     }
 }
 
-/// An error of this type, whether or not it is shared.
+/// Downcasts to `T`, or to `Arc<T>`.
 fn shared<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let shared = || error.downcast_ref::<Arc<T>>().map(Arc::as_ref);
     error.downcast_ref().or_else(shared)
 }
 
-/// Whether the VMM's own words say that the kernel refused it KVM. Its messages are all that its API gives.
+/// Whether the VMM's messages say that the kernel refused it the use of KVM. The API reports this only as text.
 fn lacks_kvm(messages: &[String]) -> bool {
     const WORDS: [&str; 3] = ["hypervisor interface", "Failed to create Vm", "/dev/kvm"];
     let lacks = |message: &String| WORDS.iter().any(|words| message.contains(words));

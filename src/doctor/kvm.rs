@@ -1,4 +1,4 @@
-//! KVM, and the right to it.
+//! Checks that KVM exists, and that this user may use it.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,7 +14,7 @@ const LOST: &str = "no VM can run";
 const GET_API_VERSION: libc::c_ulong = 0xae00;
 const CREATE_VM: libc::c_ulong = 0xae01;
 
-/// The version of the API since Linux 2.6.22; the kernel promises that there will be no other.
+/// The version of the API since Linux 2.6.22. The kernel's documentation says that it will not change.
 const API_VERSION: i32 = 12;
 
 pub(super) fn check(host: &Host) -> HostCheck {
@@ -29,7 +29,7 @@ pub(super) fn check(host: &Host) -> HostCheck {
     match call(&device, GET_API_VERSION) {
         Ok(API_VERSION) => {}
         Ok(other) => {
-            let found = format!("{shown} has version {other} of the API, not {API_VERSION}");
+            let found = format!("{shown} has version {other} of the KVM API, not {API_VERSION}");
             return lacking(found, None);
         }
         Err(_) => {
@@ -38,9 +38,9 @@ pub(super) fn check(host: &Host) -> HostCheck {
         }
     }
     match create_vm(&device) {
-        Ok(()) => HostCheck::good(CheckId::Kvm, format!("{shown} makes VMs")),
+        Ok(()) => HostCheck::good(CheckId::Kvm, format!("{shown} can create VMs")),
         Err(error) => {
-            let found = format!("{shown} opens and makes no VM: {error}");
+            let found = format!("{shown} can be opened, but creates no VM: {error}");
             let command = host.caller.as_root("dmesg | grep -i kvm");
             let note = "another hypervisor may hold the CPU's virtualization";
             lacking(found, Some(Remedy::new(command).note(note)))
@@ -53,25 +53,25 @@ fn lacking(found: String, remedy: Option<Remedy>) -> HostCheck {
 }
 
 fn call(device: &File, number: libc::c_ulong) -> io::Result<i32> {
-    // SAFETY: both calls take an integer, here 0, and the kernel touches none of our memory.
+    // SAFETY: both calls take an integer, here 0, and the kernel accesses no memory of this process.
     match unsafe { libc::ioctl(device.as_raw_fd(), number as _, 0) } {
         -1 => Err(io::Error::last_os_error()),
         answer => Ok(answer),
     }
 }
 
-/// Makes a VM without memory or vCPUs, which goes at once.
+/// Creates a VM without memory or vCPUs, and closes it at once.
 fn create_vm(device: &File) -> io::Result<()> {
     let vm = call(device, CREATE_VM)?;
-    // SAFETY: the kernel has just made this descriptor for us, and it is owned nowhere else.
+    // SAFETY: the kernel has just created this descriptor, and no other value owns it.
     drop(unsafe { OwnedFd::from_raw_fd(vm) });
     Ok(())
 }
 
-/// What there is to type when the device can't be opened.
+/// The command to type if the device can't be opened.
 pub(super) fn remedy(host: &Host, error: &io::Error) -> Option<Remedy> {
     let denied = error.kind() == io::ErrorKind::PermissionDenied;
-    // Root is denied a device only by the container's own list of devices.
+    // Only a container's list of allowed devices denies root a device.
     if host.caller.container && (host.caller.root || !denied) {
         let command = "docker run --device /dev/kvm ...";
         return Some(Remedy::new(command).note("on the host, to start this container"));
@@ -82,7 +82,7 @@ pub(super) fn remedy(host: &Host, error: &io::Error) -> Option<Remedy> {
     }
 }
 
-/// The device is there, and this user may not use it.
+/// The remedy if the device exists, but this user may not use it.
 fn get_right(host: &Host) -> Remedy {
     const GROUP_MAY: u32 = 0o060;
     let metadata = fs::metadata(&host.kvm).ok();
@@ -110,7 +110,7 @@ fn group_name(host: &Host, gid: u32) -> Option<String> {
     })
 }
 
-/// The kernel has no KVM now: the module may not be loaded, or the CPU doesn't show virtualization.
+/// The remedy if the kernel has no KVM: the module isn't loaded, or the CPU reports no virtualization.
 fn load_module(host: &Host) -> Option<Remedy> {
     let cpu = fs::read_to_string(host.proc.join("cpuinfo")).unwrap_or_default();
     let flags = cpu.lines().find(|line| line.starts_with("flags"));
@@ -118,11 +118,11 @@ fn load_module(host: &Host) -> Option<Remedy> {
     let module = match (has("vmx"), has("svm"), flags) {
         (true, _, _) => "kvm_intel",
         (_, true, _) => "kvm_amd",
-        // Other architectures have it built in, or as this module.
+        // Other architectures have KVM built in, or as this module.
         (_, _, None) => "kvm",
-        // Only firmware, or the hypervisor below, can show it.
+        // Only the firmware, or the hypervisor of this VM, can enable it.
         _ => {
-            let note = "neither: enable virtualization in the firmware, or below this VM nested virtualization";
+            let note = "if it prints nothing: enable virtualization in the firmware, or nested virtualization on the host of this VM";
             return Some(Remedy::new("grep -E 'vmx|svm' /proc/cpuinfo").note(note));
         }
     };

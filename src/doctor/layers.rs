@@ -1,9 +1,9 @@
-//! The layers of the boundary around a VMM.
+//! Checks the layers of confinement around a VMM.
 
 use super::{CheckId, CheckStatus, Host, HostCheck, Remedy, within_limit};
 use crate::vmm::{CgroupConfig, Layer, LayerReport, LayerState, available};
 
-/// A check for each layer that this host has or lacks; those that are required and not there are missing.
+/// Returns a check for each layer. An absent layer is `missing` if it is required, otherwise a warning.
 pub(super) async fn checks(host: &Host, require: &[Layer]) -> Vec<HostCheck> {
     let tried = within_limit(|| available(&CgroupConfig::default())).await;
     match tried.map(|tried| tried.map_err(|error| error.to_string())) {
@@ -45,7 +45,7 @@ fn not_found_out(layer: Layer, why: &str, require: &[Layer]) -> HostCheck {
     check
 }
 
-/// What a VMM that its guest has taken over can do without the layer.
+/// What a VMM that its guest has taken over can do if the layer is absent.
 fn lost(layer: Layer) -> &'static str {
     match layer {
         Layer::Environment => "a hostile VMM reads this process's environment",
@@ -59,7 +59,7 @@ fn lost(layer: Layer) -> &'static str {
     }
 }
 
-/// How this host gets the layer, if there is something to type.
+/// The command that gives this host the layer, if there is one.
 pub(super) fn remedy(host: &Host, layer: Layer) -> Option<Remedy> {
     match layer {
         Layer::Landlock => Some(landlock(host)),
@@ -73,10 +73,10 @@ pub(super) fn remedy(host: &Host, layer: Layer) -> Option<Remedy> {
     }
 }
 
-/// A container that filters no system calls. A profile that allows those in question does as well.
+/// A container without a seccomp filter. A seccomp profile that allows the needed system calls suffices.
 fn unfiltered() -> Remedy {
     Remedy::new("docker run --security-opt seccomp=unconfined ...")
-        .note("on the host, or a profile that allows it")
+        .note("on the host, or use a seccomp profile that allows it")
 }
 
 fn landlock(host: &Host) -> Remedy {
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn root_a_user_and_a_container_type_different_things() {
+    fn the_command_depends_on_root_user_or_container() {
         let place = Place::new();
         let mut host = place.host();
         assert!(cgroup(&host).command.starts_with("sudo grubby"));

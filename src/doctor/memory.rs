@@ -1,4 +1,4 @@
-//! Memory files that can be sealed, and memory to fill them.
+//! Checks that memory files can be sealed, and that there is enough memory for a golden snapshot.
 
 use std::env;
 use std::path::Path;
@@ -13,16 +13,19 @@ use crate::overlay::Immutable;
 
 const MIB: u64 = 1 << 20;
 
-/// What a VM has unless its maker says otherwise, in bytes.
+/// The default memory of a VM, in bytes.
 const USUAL_MEMORY: u64 = 1024 * MIB;
 
-/// Seals a copy of a small file, as the memory of a golden snapshot is.
+/// Seals a copy of a small file, as it is done for the memory of a golden snapshot.
 pub(super) fn check_memfd(host: &Host, run_root: &Path) -> HostCheck {
     let places = [nearest(run_root), env::temp_dir(), "/dev/shm".into()];
     let scratch = places.iter().find_map(|place| Scratch::create(place).ok());
     let file = scratch.as_ref().map(|scratch| scratch.file("memory"));
     let Some(Ok(file)) = file else {
-        return HostCheck::not_found_out(CheckId::Memfd, "no directory takes a file to copy");
+        return HostCheck::not_found_out(
+            CheckId::Memfd,
+            "no directory accepts a file for the trial",
+        );
     };
     let policy = host.sysctl("vm/memfd_noexec");
     match Immutable::seal(&file) {
@@ -47,7 +50,7 @@ pub(super) fn check_memfd(host: &Host, run_root: &Path) -> HostCheck {
     }
 }
 
-/// Whether a memory file may be made that can be executed: nothing here needs one, but it tells the policy.
+/// Whether an executable memory file can be created. This crate needs none, but the result shows the policy.
 fn executable_memfd() -> bool {
     memfd_create(c"doctor", MemfdFlags::CLOEXEC | MemfdFlags::EXEC).is_ok()
 }
@@ -64,19 +67,22 @@ fn remedy(host: &Host, policy: Option<&str>) -> Option<Remedy> {
         }
         _ if host.caller.container => {
             let command = "docker run --security-opt seccomp=unconfined ...";
-            Some(Remedy::new(command).note("on the host, or a profile that allows memfd_create"))
+            Some(
+                Remedy::new(command)
+                    .note("on the host, or use a seccomp profile that allows memfd_create"),
+            )
         }
         _ => None,
     }
 }
 
-/// What memory is wanted.
+/// The memory that a golden snapshot needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Memory {
     bytes: u64,
-    /// Whether it is that of a golden snapshot that was named.
+    /// Whether it was read from a golden snapshot that the caller named.
     known: bool,
-    /// Whether fs-verity protects it, so that no copy is made.
+    /// Whether fs-verity protects the snapshot's memory, so that no copy is made.
     protected: bool,
 }
 

@@ -1,8 +1,9 @@
-//! What this host lacks to run sandboxes, and how to get it.
+//! Finds out what this host lacks to run sandboxes, and how to get it. The main items are [`examine`] and its
+//! [`HostReport`].
 //!
-//! [`examine`] tries each thing that a sandbox needs, as this user and in this process's own container, and returns a
-//! [`HostReport`]. It opens the device of KVM, seals a memory file, takes a lease, clones a file, starts the VMM: it
-//! concludes nothing from versions. No trial needs root, each has a limit in time, and none leaves anything behind.
+//! [`examine`] tries each thing that a sandbox needs, as this user and in this process's own container. It opens
+//! `/dev/kvm`, seals a memory file, takes a lease, clones a file and starts the VMM, and concludes nothing from version
+//! numbers alone. No trial needs root, each has a time limit, and none leaves anything behind.
 //!
 //! # The report as JSON
 //!
@@ -25,18 +26,19 @@
 //!
 //! | field | values |
 //! |---|---|
-//! | `format` | 1. Fields may be added to it; another number means that one of these has changed |
+//! | `format` | 1. New fields don't change the number; another number means that one of these fields has changed |
 //! | `readiness` | `ready`, `not_ready`, `undecided` ([`Readiness`]) |
-//! | `id` | [`CheckId`]; each at most once, in that order |
+//! | `id` | [`CheckId`]; each at most once, in the order of its variants |
 //! | `status` | `good`, `warning`, `missing`, `undecided` ([`CheckStatus`]) |
 //! | `found` | text for people |
-//! | `lost` | what is lost without it; null where it is there, or where that isn't known |
-//! | `remedy` | the command that gets it, with a note or null; null where no command does |
+//! | `lost` | the consequence of not having it; null if the thing is there or the check gave no result |
+//! | `remedy` | the command that gets it, with a note or null; null if there is no such command |
 //!
-//! What a sandbox can't run without is `missing` and decides `readiness`. What makes it faster, and each layer of the
-//! boundary around a VMM, is a `warning`, unless [`HostExamination::require`] names the layer.
+//! If a thing is absent that every sandbox needs, its status is `missing`, and `readiness` is `not_ready`. If a thing
+//! is absent that only makes sandboxes faster, its status is `warning`. The absence of a confinement layer is a
+//! `warning` too, unless [`HostExamination::require`] names the layer.
 //!
-//! [`hint`] is for an error that has happened already: it names the check that explains it.
+//! [`hint`] takes an error that has happened already, and names the check that explains it.
 
 mod caller;
 mod golden;
@@ -68,21 +70,21 @@ pub use report::{CheckId, CheckStatus, HostCheck, HostReport, Readiness, Remedy}
 use caller::Caller;
 use memory::Memory;
 
-/// How long one trial may take. Each takes milliseconds, unless a file system gives no answer.
+/// The time limit of one trial. A trial takes milliseconds, unless a filesystem doesn't respond.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// What is examined.
+/// The input of [`examine`].
 #[derive(Clone, Debug, Default)]
 pub struct HostExamination {
-    /// The VMM, and the run root below which it would work.
+    /// The VMM, and the run root in which its run directories would be created.
     pub vmm: VmmConfig,
-    /// A golden snapshot that is to be restored here.
+    /// A golden snapshot whose restore on this host is examined too.
     pub golden: Option<PathBuf>,
-    /// The layers of the boundary that have to be there.
+    /// The confinement layers that the host must have. An absent one makes the host not ready.
     pub require: Vec<Layer>,
 }
 
-/// Where this host is looked at; a test has places of its own.
+/// The paths under which this host is examined. Tests use paths of their own.
 #[derive(Clone, Debug)]
 struct Host {
     kvm: PathBuf,
@@ -103,17 +105,18 @@ impl Host {
         }
     }
 
-    /// A setting of the kernel, as `user/max_user_namespaces`, if it can be read.
+    /// A kernel setting such as `user/max_user_namespaces`; `None` if it can't be read.
     fn sysctl(&self, name: &str) -> Option<String> {
         let text = std::fs::read_to_string(self.proc.join("sys").join(name)).ok()?;
         Some(text.trim().to_owned())
     }
 }
 
-/// Examines this host. Takes less than a second. Where a file system or the VMM hangs, each trial that needs it is given up
-/// after 5 s.
+/// Examines this host. Usually takes less than a second. If a filesystem or the VMM hangs, each trial that needs it is
+/// given up after 5 s.
 ///
-/// Never fails: what can't be found out is in the report.
+/// Never fails: a check that gives no result has the status [`Warning`](CheckStatus::Warning) or
+/// [`Undecided`](CheckStatus::Undecided) in the report, with the reason.
 pub async fn examine(examination: &HostExamination) -> HostReport {
     examine_host(Host::this(), examination).await
 }
@@ -132,7 +135,7 @@ async fn examine_host(host: Host, examination: &HostExamination) -> HostReport {
         blocking(&host, CheckId::RunRoot, check).await
     };
     let usable = |check: &HostCheck| check.status == CheckStatus::Good;
-    // A VMM that lacks either dies, and says nothing of itself.
+    // Without KVM or a run root the VMM would exit before it reports its release.
     let starts = usable(&kvm) && usable(&root_check);
     let (vmm_check, found) = vmm::check(&host, vmm, starts).await;
     let opened = match golden.clone() {
@@ -174,7 +177,7 @@ async fn open(directory: PathBuf) -> Result<Golden, String> {
     opened.and_then(|opened| opened.map_err(|error| Causes(&error).to_string()))
 }
 
-/// Makes a check on a thread that may block.
+/// Runs a check on a thread that may block.
 async fn blocking(
     host: &Host,
     id: CheckId,
@@ -185,18 +188,18 @@ async fn blocking(
     checked.unwrap_or_else(|why| HostCheck::not_found_out(id, why))
 }
 
-/// Does `work` on a thread that may block; what keeps it from an answer is an error.
+/// Runs `work` on a thread that may block. Fails if it panics or exceeds [`LIMIT`].
 async fn within_limit<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
     match timeout(LIMIT, tokio::task::spawn_blocking(work)).await {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(_)) => Err("the trial failed in itself".to_owned()),
+        Ok(Err(_)) => Err("the trial panicked".to_owned()),
         Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
     }
 }
 
-/// The nearest directory above `path` that is there, `path` itself if it is.
+/// The nearest existing directory: `path` itself, or the closest one above it.
 fn nearest(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut above = path.ancestors();

@@ -1,4 +1,4 @@
-//! The file system that a path lies on.
+//! [`Mount`]: the filesystem that a path lies on.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,27 +8,27 @@ use super::Host;
 /// A line of `/proc/self/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mount {
-    /// As `ext4`.
+    /// The type of the filesystem, such as `ext4`.
     pub(super) kind: String,
-    /// What is mounted, as `/dev/sda1`.
+    /// The mounted device, such as `/dev/sda1`.
     pub(super) device: String,
 }
 
 impl Mount {
-    /// Of the directory `path`; `None` where `/proc` doesn't tell.
+    /// The mount of the directory `path`; `None` if `/proc` doesn't list it.
     pub(super) fn of(host: &Host, path: &Path) -> Option<Mount> {
         let path = fs::canonicalize(path).ok()?;
         let text = fs::read(host.proc.join("self/mountinfo")).ok()?;
         let text = String::from_utf8_lossy(&text);
         let lines = text.lines().filter_map(parse);
         let above = lines.filter(|(point, _)| path.starts_with(point));
-        // Of two mounts at one point the later one is seen.
+        // If two mounts have the same mount point, the later one hides the earlier one.
         let nearest = above.max_by_key(|(point, _)| point.as_os_str().len());
         nearest.map(|(_, mount)| mount)
     }
 }
 
-/// How the file system of `path` is called in a sentence.
+/// `path` with the type of its filesystem, for a sentence.
 pub(super) fn name(host: &Host, path: &Path) -> String {
     match Mount::of(host, path) {
         Some(mount) => format!("{} ({})", path.display(), mount.kind),
@@ -48,7 +48,7 @@ fn parse(line: &str) -> Option<(PathBuf, Mount)> {
     Some((unescape(point).into(), mount))
 }
 
-/// Spaces and the like stand as `\040` in the kernel's text.
+/// Decodes the kernel's octal escapes, such as `\040` for a space.
 fn unescape(text: &str) -> String {
     let codes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n")];
     let text = codes.iter().fold(text.to_owned(), |text, (code, char)| {

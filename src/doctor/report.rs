@@ -1,4 +1,4 @@
-//! What an examination found.
+//! [`HostReport`]: the result of an examination.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Layer;
 
-/// What a host has and lacks. See the [module](super) for its JSON.
+/// The result of all checks of a host. See the [module](super) for its JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostReport {
     /// The format of this report: 1.
     pub format: u32,
-    /// What all checks together come to.
+    /// The verdict over all checks.
     pub readiness: Readiness,
-    /// Each check, what a VM needs first.
+    /// All checks. Those of things that every VM needs come first.
     pub checks: Vec<HostCheck>,
 }
 
@@ -21,26 +21,28 @@ pub struct HostReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Readiness {
-    /// They can. There may be warnings.
+    /// Sandboxes can run. There may be warnings.
     Ready,
-    /// They can't: something is missing.
+    /// Sandboxes can't run: a needed thing is missing.
     NotReady,
-    /// Nothing is known to be missing, but something that is needed couldn't be found out.
+    /// No needed thing is known to be missing, but the check of one gave no result.
     Undecided,
 }
 
-/// What was found of one thing.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostCheck {
-    /// The thing.
+    /// The thing that was checked.
     pub id: CheckId,
-    /// Whether it is there.
+    /// The result.
     pub status: CheckStatus,
-    /// What was seen, in one line for people. It may quote files and programs: neutralise it before a terminal sees it.
+    /// What was found, in one line of text. It may quote files and programs: escape control characters before printing
+    /// it on a terminal.
     pub found: String,
-    /// What is lost without it; `None` where it is there, or where that isn't known.
+    /// The consequence of not having the thing, as the end of a sentence that begins "without it". `None` if it is
+    /// there or the check gave no result.
     pub lost: Option<String>,
-    /// How to get it; `None` where it is there, or where no command gets it.
+    /// How to get the thing. `None` if it is there, or if no command gets it.
     pub remedy: Option<Remedy>,
 }
 
@@ -48,33 +50,34 @@ pub struct HostCheck {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckId {
-    /// `/dev/kvm`, and the right to it.
+    /// `/dev/kvm`, and the permission to use it.
     Kvm,
     /// The VMM's executable and its release.
     Vmm,
-    /// A golden snapshot that was named: whether this host and this VMM may restore it.
+    /// The golden snapshot of [`HostExamination::golden`](super::HostExamination::golden): whether this VMM can restore
+    /// it on this host.
     Golden,
-    /// The directory below which each VMM has its own.
+    /// The run root, in which each VMM has a private run directory.
     RunRoot,
-    /// Unix sockets, which hybrid vsock is made of on the host.
+    /// Unix sockets, which hybrid vsock uses on the host.
     Vsock,
     /// Memory files that can be sealed.
     Memfd,
-    /// The memory that a golden snapshot's takes.
+    /// Enough memory for a copy of a golden snapshot's memory.
     Memory,
-    /// Copies of disks that share their blocks.
+    /// Copies of disks that share their blocks (FICLONE).
     Reflink,
-    /// Read leases.
+    /// Read leases on files (`fcntl(2)`, F_SETLEASE).
     Leases,
-    /// Files whose bytes the kernel protects.
+    /// fs-verity, with which the kernel protects a file from changes.
     FsVerity,
-    /// A layer of the boundary around a VMM.
+    /// A layer of confinement around a VMM.
     #[serde(untagged)]
     Layer(Layer),
 }
 
 impl CheckId {
-    /// Whether sandboxes can't run without it, whatever is required.
+    /// Whether every sandbox needs this thing. A layer is never needed in this sense, even if it is required.
     pub fn is_needed(self) -> bool {
         use CheckId::{Golden, Kvm, Memfd, RunRoot, Vmm, Vsock};
         matches!(self, Kvm | Vmm | Golden | RunRoot | Vsock | Memfd)
@@ -99,26 +102,26 @@ impl fmt::Display for CheckId {
     }
 }
 
-/// Whether a thing is there.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckStatus {
-    /// It is.
+    /// The thing is there.
     Good,
-    /// It isn't, or it couldn't be found out; sandboxes run without it.
+    /// The thing is absent or its check gave no result, and sandboxes run without it.
     Warning,
-    /// It isn't, and no sandbox runs without it.
+    /// The thing is absent, and it is needed or required.
     Missing,
-    /// It couldn't be found out, and no sandbox runs without it.
+    /// The check gave no result, and the thing is needed or required.
     Undecided,
 }
 
-/// How to get something.
+/// How to fix a problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remedy {
-    /// The command, for a shell of the user that asked.
+    /// The command, for a shell of the user of this process.
     pub command: String,
-    /// Where to type it or what else to do.
+    /// Where to type it, or what else to do.
     pub note: Option<String>,
 }
 
@@ -164,7 +167,7 @@ impl HostReport {
         }
     }
 
-    /// What was found of one thing; `None` where it wasn't looked at.
+    /// The check of one thing; `None` if it wasn't checked.
     pub fn check(&self, id: CheckId) -> Option<&HostCheck> {
         self.checks.iter().find(|check| check.id == id)
     }
@@ -181,7 +184,7 @@ impl HostCheck {
         }
     }
 
-    /// It isn't there: missing if it is needed, else a warning.
+    /// The thing is absent: `Missing` if it is needed, else `Warning`.
     pub(super) fn lacking(
         id: CheckId,
         found: impl Into<String>,
@@ -201,7 +204,7 @@ impl HostCheck {
         }
     }
 
-    /// Whether it is there couldn't be found out: undecided if it is needed, else a warning.
+    /// The check gave no result: `Undecided` if the thing is needed, else `Warning`.
     pub(super) fn not_found_out(id: CheckId, why: impl Into<String>) -> HostCheck {
         let status = match id.is_needed() {
             true => CheckStatus::Undecided,

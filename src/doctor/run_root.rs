@@ -1,4 +1,4 @@
-//! The run root, and the sockets in it.
+//! Checks the run root, and the Unix sockets in it.
 
 use std::fs;
 use std::io;
@@ -16,10 +16,11 @@ use crate::vmm::examine_run_root;
 
 const MIB: u64 = 1 << 20;
 
-/// What the logs of a few VMMs take, in bytes. Their disks come on top.
+/// The free space that the logs of a few VMMs need, in bytes. Their disks are not included.
 const LEAST_SPACE: u64 = 16 * MIB;
 
-/// Looks at the run root as a start of a VMM does, and makes a directory in it, or where it would be made.
+/// Examines the run root as a start of a VMM does, and creates a directory in it, or in the directory where it would be
+/// created.
 pub(super) fn check(host: &Host, run_root: &Path) -> HostCheck {
     let lacking = |found: String, remedy| {
         let lost = "a VMM has no place for its sockets and disks";
@@ -36,7 +37,7 @@ pub(super) fn check(host: &Host, run_root: &Path) -> HostCheck {
         return lacking(found, another());
     }
     let Ok(space) = statvfs(&place) else {
-        let why = format!("{} doesn't tell its space", place.display());
+        let why = format!("{} doesn't report its free space", place.display());
         return HostCheck::not_found_out(CheckId::RunRoot, why);
     };
     let free = space.f_bavail.saturating_mul(space.f_frsize);
@@ -52,7 +53,7 @@ pub(super) fn check(host: &Host, run_root: &Path) -> HostCheck {
     HostCheck::good(CheckId::RunRoot, format!("{shown}{created}{noexec}"))
 }
 
-/// What there is to type about a run root that a start refuses.
+/// The command to type for a run root that a start refuses.
 pub(super) fn remedy(run_root: &Path) -> Remedy {
     let ours = |metadata: &fs::Metadata| {
         metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw()
@@ -66,18 +67,18 @@ pub(super) fn remedy(run_root: &Path) -> Remedy {
     }
 }
 
-/// A short path in which every user may make a directory.
+/// Another run root, with a short path that every user may create.
 fn another() -> Remedy {
     Remedy::new("chv-sandbox doctor --run-root /tmp/chv-$(id -u)")
-        .note("and give it to every command and sandbox")
+        .note("then give --run-root to every command, and run_root to every sandbox")
 }
 
-/// Reaches a socket without a name through `/proc/self/fd`, as a VMM's are reached.
+/// Connects to a socket without a name through `/proc/self/fd`, as it is done for the sockets of a VMM.
 pub(super) fn check_vsock(host: &Host, run_root: &Path) -> HostCheck {
     let scratch = match Scratch::create(&nearest(run_root)) {
         Ok(scratch) => scratch,
         Err(error) => {
-            let why = format!("no place for a socket: {error}");
+            let why = format!("no directory for a socket: {error}");
             return HostCheck::not_found_out(CheckId::Vsock, why);
         }
     };
@@ -160,7 +161,7 @@ mod tests {
             "must have less than 108",
             another,
         );
-        // Not even root makes a directory there.
+        // Even root can't create a directory there.
         refused(Path::new("/proc/chv"), "can't write to", another);
     }
 

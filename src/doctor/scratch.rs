@@ -1,4 +1,4 @@
-//! A place for trials that goes when they are over.
+//! [`Scratch`]: a temporary directory for trials.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -14,7 +14,8 @@ use crate::causes::Causes;
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    /// In the directory `parent`. The name is shorter than a run directory's, so that sockets fit wherever a VMM's do.
+    /// Creates it in the directory `parent`. Its name is shorter than that of a run directory, so a socket path fits
+    /// wherever that of a VMM does.
     pub(super) fn create(parent: &Path) -> io::Result<Scratch> {
         let name = format!(".chv-{:08x}", Uuid::new_v4().as_fields().0);
         let path = parent.join(name);
@@ -26,7 +27,7 @@ impl Scratch {
         &self.0
     }
 
-    /// A new file of one block of data, on the disk and closed for writing.
+    /// Creates a file with one block of data, syncs it to the disk, and closes it.
     pub(super) fn file(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.0.join(name);
         let mut file = self.empty_file(name)?;
@@ -35,7 +36,7 @@ impl Scratch {
         Ok(path)
     }
 
-    /// A new empty file, open for writing.
+    /// Creates an empty file, open for writing.
     pub(super) fn empty_file(&self, name: &str) -> io::Result<File> {
         OpenOptions::new()
             .write(true)
@@ -48,7 +49,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(path = %self.0.display(), error = %Causes(&error), "a trial's directory stays behind");
+            tracing::warn!(path = %self.0.display(), error = %Causes(&error), "could not remove the directory of a trial");
         }
     }
 }

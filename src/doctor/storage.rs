@@ -1,4 +1,4 @@
-//! What the file systems of the run root and of a golden snapshot can do.
+//! Checks the filesystems of the run root and of a golden snapshot: reflinks, read leases and fs-verity.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,7 @@ use crate::golden::Golden;
 use crate::machine::SNAPSHOT_FILES;
 use crate::overlay::{Leased, enable_verity};
 
-/// A check of file systems: the host, the run root, and the golden snapshot if one was named.
+/// A check of a filesystem. Its arguments are the host, the run root, and the golden snapshot if one was named.
 pub(super) type StorageCheck = fn(&Host, &Path, Option<&Golden>) -> HostCheck;
 
 pub(super) const CHECKS: &[(CheckId, StorageCheck)] = &[
@@ -24,8 +24,8 @@ pub(super) const CHECKS: &[(CheckId, StorageCheck)] = &[
     (CheckId::FsVerity, fs_verity),
 ];
 
-/// Clones a file of the golden snapshot into the run root, where each VM's disks are made; without a golden snapshot, one
-/// of the run root itself.
+/// Clones a file of the golden snapshot into the run root, where each VM's disks are created. Without a golden
+/// snapshot, clones a file within the run root.
 fn reflink(host: &Host, run_root: &Path, golden: Option<&Golden>) -> HostCheck {
     let id = CheckId::Reflink;
     let place = nearest(run_root);
@@ -49,10 +49,7 @@ fn reflink(host: &Host, run_root: &Path, golden: Option<&Golden>) -> HostCheck {
     let lost = "each reset copies the data of the writable disks";
     match golden.map(Golden::directory) {
         Some(directory) if error == Errno::XDEV || other_device(&from, &place) => {
-            let found = format!(
-                "{} is on another file system than {to}",
-                directory.display()
-            );
+            let found = format!("{} is on another filesystem than {to}", directory.display());
             let beside = directory.with_file_name("run");
             let command = format!(
                 "chv-sandbox doctor --golden {} --run-root {}",
@@ -68,7 +65,7 @@ fn reflink(host: &Host, run_root: &Path, golden: Option<&Golden>) -> HostCheck {
     }
 }
 
-/// An error, unless it only says that a file system can't do this.
+/// The text of an error, or nothing if it only means that the filesystem doesn't support the operation.
 fn unless_unsupported(error: Errno) -> String {
     match error {
         Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS | Errno::INVAL | Errno::XDEV => {
@@ -85,7 +82,7 @@ fn other_device(one: &Path, other: &Path) -> bool {
     }
 }
 
-/// A file of the golden snapshot from which copies are made: a writable disk, or else its memory.
+/// A file of the golden snapshot that resets copy: a writable disk, or else its memory.
 fn kept_file(golden: &Golden) -> PathBuf {
     let writable = golden.disks().into_iter().find(|disk| !disk.readonly);
     match writable {
@@ -99,16 +96,16 @@ fn memory_file(golden: &Golden) -> PathBuf {
     golden.snapshot().join(memory)
 }
 
-/// A file system that has reflinks, in a file.
+/// Creates a btrfs in a file, because btrfs has reflinks.
 fn make_btrfs(host: &Host) -> Remedy {
     let mount = host.caller.as_root("mount chv.btrfs /mnt");
     Remedy::new(format!(
         "truncate -s 20G chv.btrfs && mkfs.btrfs chv.btrfs && {mount}"
     ))
-    .note("golden snapshot and run root on it")
+    .note("then put the golden snapshot and the run root on it")
 }
 
-/// Takes a lease on the golden snapshot's manifest; without one, on a file of the run root.
+/// Takes a lease on the golden snapshot's manifest. Without a golden snapshot, on a file in the run root.
 fn leases(host: &Host, run_root: &Path, golden: Option<&Golden>) -> HostCheck {
     let id = CheckId::Leases;
     let place = match golden {
@@ -129,7 +126,7 @@ fn leases(host: &Host, run_root: &Path, golden: Option<&Golden>) -> HostCheck {
     };
     let shown = mount::name(host, &place);
     let Err(error) = Leased::take(&file) else {
-        return HostCheck::good(id, format!("files in {shown} are held still"));
+        return HostCheck::good(id, format!("writers to files in {shown} are noticed"));
     };
     let owner = file.metadata().map(|metadata| metadata.uid()).ok();
     let ours = owner == Some(rustix::process::geteuid().as_raw());
@@ -149,7 +146,8 @@ fn leases(host: &Host, run_root: &Path, golden: Option<&Golden>) -> HostCheck {
     HostCheck::lacking(id, found, lost, Some(remedy))
 }
 
-/// Whether fs-verity protects the golden snapshot's memory, or could: tried on a file beside it.
+/// Checks whether fs-verity protects the golden snapshot's memory, or could protect it, which is tried on a file beside
+/// it.
 fn fs_verity(host: &Host, run_root: &Path, golden: Option<&Golden>) -> HostCheck {
     let id = CheckId::FsVerity;
     let need = golden.map(Golden::memory_need).transpose().ok().flatten();
@@ -168,12 +166,12 @@ fn fs_verity(host: &Host, run_root: &Path, golden: Option<&Golden>) -> HostCheck
     });
     match (tried, golden) {
         (Err(error), _) => {
-            let why = format!("{} takes no file to try it: {error}", place.display());
+            let why = format!("{} accepts no file for the trial: {error}", place.display());
             HostCheck::not_found_out(id, why)
         }
         (Ok(Ok(())), None) => HostCheck::good(id, format!("can protect files in {shown}")),
         (Ok(Ok(())), Some(golden)) => {
-            let found = format!("possible in {shown}, and not used for this golden snapshot");
+            let found = format!("possible in {shown}, but not used for this golden snapshot");
             let command = format!("fsverity enable {}", memory_file(golden).display());
             HostCheck::lacking(id, found, lost, Some(Remedy::new(command)))
         }
@@ -184,7 +182,7 @@ fn fs_verity(host: &Host, run_root: &Path, golden: Option<&Golden>) -> HostCheck
     }
 }
 
-/// How a file system gets fs-verity.
+/// The command that gives a filesystem fs-verity.
 fn feature(host: &Host, place: &Path) -> Option<Remedy> {
     let mount = Mount::of(host, place)?;
     if host.caller.container {
@@ -210,7 +208,7 @@ mod tests {
     use super::super::tests::{Place, text};
     use super::*;
 
-    /// Each trial comes to an answer on whatever file system the tests have, and leaves nothing.
+    /// Each trial gives a result on every filesystem that the tests run on, and leaves nothing behind.
     #[test]
     fn every_file_system_gives_an_answer_and_nothing_stays() {
         for directory in [std::env::temp_dir(), "/dev/shm".into()] {

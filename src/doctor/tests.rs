@@ -1,4 +1,4 @@
-//! The examination as a whole, and a host for the tests of its parts.
+//! Tests of the examination as a whole, and a simulated host for the tests of its parts.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A folder in which a host's files are put. An ordinary user asks, in no container.
+/// A directory that holds the files of a simulated host. Its caller is an ordinary user outside a container.
 pub(super) struct Place(TempDir);
 
 impl Place {
@@ -46,8 +46,8 @@ impl Place {
         path
     }
 
-    /// A shell script that can be executed. It is written by another process: a child of another test that inherits it
-    /// open for writing would keep it from being executed.
+    /// Creates an executable shell script. Another process writes it: if this process wrote it, a child of another test
+    /// might inherit the file open for writing, and the script could not be executed then.
     pub(super) fn program(&self, name: &str, script: &str) -> PathBuf {
         let path = self.path(name);
         let written = std::process::Command::new("sh")
@@ -66,7 +66,7 @@ impl Place {
         fs::remove_file(self.path(name)).unwrap();
     }
 
-    /// What lies in the folder.
+    /// The names in the directory.
     pub(super) fn names(&self) -> Vec<String> {
         let entries = self.0.path().read_dir().unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -74,7 +74,7 @@ impl Place {
     }
 }
 
-/// What a check says is lost and what to type, in one text.
+/// The consequence and the remedy of a check, in one text.
 pub(super) fn text(check: &HostCheck) -> String {
     let remedy = check.remedy.as_ref().map(ToString::to_string);
     format!(

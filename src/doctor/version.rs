@@ -1,4 +1,4 @@
-//! What an executable says that it is.
+//! [`version_of`]: runs an executable with `--version` to find its release.
 
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
@@ -13,10 +13,10 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::causes::Causes;
 use crate::client::Release;
 
-/// A release is told in one line.
+/// The most bytes of output that are read. The release is in the first line.
 const MOST: usize = 4096;
 
-/// How long an executable may take to say it.
+/// How long an executable may take to print it.
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// Why an executable's release isn't known.
@@ -25,12 +25,13 @@ pub(super) enum NoVersion {
     /// It can't be executed.
     #[error("it can't be executed")]
     Start(#[source] io::Error),
-    /// It said something else than Cloud Hypervisor does, or nothing in time.
-    #[error("asked for its --version it says {0:?}")]
+    /// It printed another text than Cloud Hypervisor prints, or nothing within the time limit.
+    #[error("`--version` printed {0:?}, not a release of Cloud Hypervisor")]
     Other(String),
 }
 
-/// Runs `binary --version` and reads the release from `cloud-hypervisor v53.0`. Whatever it starts is killed.
+/// Runs `binary --version` and parses the release from `cloud-hypervisor v53.0`. Kills every process that the
+/// executable started in its process group.
 pub(super) fn version_of(binary: &Path) -> Result<Release, NoVersion> {
     let mut child = Command::new(binary)
         .arg("--version")
@@ -41,10 +42,10 @@ pub(super) fn version_of(binary: &Path) -> Result<Release, NoVersion> {
         .spawn()
         .map_err(NoVersion::Start)?;
     let said = child.stdout.take().map(read).unwrap_or_default();
-    // Its group has its own number for as long as it wasn't waited for.
+    // The number of its process group isn't reused until the child is waited for.
     let killed = kill_process_group(Pid::from_child(&child), Signal::KILL);
     if let Err(error) = killed.map_err(io::Error::from).and_then(|()| child.wait()) {
-        tracing::warn!(error = %Causes(&error), "a VMM that was asked for its version may be running still");
+        tracing::warn!(error = %Causes(&error), "a VMM that was started for its version may still be running");
     }
     let line = said.lines().next().unwrap_or_default();
     let release = line
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_leaves_running_holds_nothing_up() {
+    fn processes_that_it_leaves_running_cause_no_delay() {
         let place = Place::new();
         let script = "sleep 1000 & echo cloud-hypervisor v53.0; for i in $(seq 400); do echo 0123456789; done";
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The VMM: its executable, its release, and whether it starts.
+//! Checks the VMM: its executable, its release, and whether it starts.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -17,18 +17,18 @@ use crate::vmm::{self, Vmm, VmmConfig, examine_run_root, find_binary};
 
 const LOST: &str = "no VM can run";
 
-/// How long the VMM may take for its first answer: milliseconds are usual.
+/// The time limit for the VMM's first answer, which usually takes milliseconds.
 const READY: Duration = Duration::from_secs(5);
 
 /// A VMM that was found.
 #[derive(Clone, Debug)]
 pub(super) struct FoundVmm {
     pub(super) release: Release,
-    /// Of the executable that its process ran; `None` if it was not started.
+    /// The digest of the executable that its process ran; `None` if it was not started.
     pub(super) executable: Option<Digest>,
 }
 
-/// Finds the VMM and asks it for its release; starts it too if `starts`, in a run root of its own that goes at once.
+/// Finds the VMM and its release. If `starts`, also starts the VMM, in a temporary run root.
 pub(super) async fn check(
     host: &Host,
     config: &VmmConfig,
@@ -83,7 +83,7 @@ pub(super) async fn check(
             ..HostCheck::lacking(
                 CheckId::Vmm,
                 said,
-                "each restore copies the guest's memory: mapping was not tried on this release",
+                "each restore copies the guest's memory: mapping was not tested on this release",
                 Some(install(host)),
             )
         },
@@ -95,7 +95,8 @@ pub(super) async fn check(
 async fn start(config: &VmmConfig) -> Result<FoundVmm, String> {
     let places = [nearest(&config.run_root), env::temp_dir()];
     let scratch = within_limit(move || places.iter().find_map(|place| run_root_in(place))).await?;
-    let scratch = scratch.ok_or("no directory is short enough for a trial")?;
+    let scratch =
+        scratch.ok_or("no directory with a short enough path is writable for the trial")?;
     let mut config = VmmConfig {
         run_root: scratch.path().to_owned(),
         ..config.clone()
@@ -104,19 +105,19 @@ async fn start(config: &VmmConfig) -> Result<FoundVmm, String> {
     let vmm = Vmm::spawn(&config)
         .await
         .map_err(|error| Causes(&error).to_string())?;
-    let asked = asked(&vmm).await;
+    let asked = query_facts(&vmm).await;
     vmm.shutdown().await;
     asked
 }
 
-/// A run root of a trial in `place`; `None` where one can't be made, or its sockets' paths would be too long.
+/// Creates a temporary run root in `place`; `None` if that fails or its sockets' paths would be too long.
 fn run_root_in(place: &Path) -> Option<Scratch> {
     let scratch = Scratch::create(place).ok()?;
     let fits = examine_run_root(scratch.path()).is_ok();
     fits.then_some(scratch)
 }
 
-async fn asked(vmm: &Vmm) -> Result<FoundVmm, String> {
+async fn query_facts(vmm: &Vmm) -> Result<FoundVmm, String> {
     let release = vmm.client().release().await;
     let release = release.map_err(|error| Causes(&error).to_string())?;
     let executable = match vmm.process() {
@@ -129,7 +130,7 @@ async fn asked(vmm: &Vmm) -> Result<FoundVmm, String> {
     })
 }
 
-/// Why there is no executable, without the advice of the error.
+/// Why the executable can't be used, without the advice that the error's own text has.
 fn why(error: &vmm::Error) -> String {
     match error {
         vmm::Error::BinaryNotFound {
@@ -146,7 +147,7 @@ fn why(error: &vmm::Error) -> String {
     }
 }
 
-/// What there is to type about an executable that can't be started.
+/// The command to type for an executable that can't be started.
 pub(super) fn remedy(host: &Host, error: &vmm::Error) -> Remedy {
     match error {
         vmm::Error::NotExecutable { binary, .. } | vmm::Error::Spawn { binary, .. } => {
@@ -165,7 +166,7 @@ fn executable(host: &Host, binary: &Path) -> Remedy {
     match noexec {
         true => {
             let command = format!("install {} /usr/local/bin/", binary.display());
-            Remedy::new(host.caller.as_root(&command)).note("its file system is mounted noexec")
+            Remedy::new(host.caller.as_root(&command)).note("its filesystem is mounted noexec")
         }
         false => Remedy::new(
             host.caller
@@ -174,7 +175,7 @@ fn executable(host: &Host, binary: &Path) -> Remedy {
     }
 }
 
-/// Fetches the newest release that the crate was tried on.
+/// Downloads the newest release that this crate was tested with.
 fn install(host: &Host) -> Remedy {
     const RELEASES: &str =
         "https://github.com/cloud-hypervisor/cloud-hypervisor/releases/download/v53.0";
@@ -217,7 +218,7 @@ mod tests {
         let (check, _) = check_binary(&place, place.write("vmm", "")).await;
         assert_eq!(check.status, CheckStatus::Missing);
         let said = text(&check);
-        // The tests may lie on a file system that is mounted so.
+        // The tests may run on a filesystem that is mounted noexec.
         assert!(
             said.contains("sudo chmod +x") || said.contains("noexec"),
             "{said}"

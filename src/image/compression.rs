@@ -1,4 +1,4 @@
-//! The compressed formats in which distributions ship kernels and modules.
+//! [`Compression`]: the compressed formats in which distributions ship kernels and modules.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -6,20 +6,20 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder, errors::FrameDecoder
 
 use super::input::{self, MIB};
 
-/// A compressed format, told by its first bytes.
+/// A compressed format, which is detected by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compression {
     Gzip,
     Xz,
-    /// The legacy frame that kernels use: a magic number, then blocks, each with its compressed length. Frames of the
-    /// newer kind are not read: no distribution uses them.
+    /// The legacy frame that kernels use: a magic number, then blocks, each with its compressed length. The newer kind
+    /// of frames is not supported, because no distribution uses it for kernels.
     Lz4Legacy,
     Zstd,
 }
 
-/// An xz or zstd stream may ask for a dictionary of this much memory and no more.
+/// The largest dictionary that an xz or zstd stream may need, in bytes.
 const DICTIONARY_LIMIT: u64 = 256 * MIB;
-/// What one block of a legacy lz4 frame holds at most when decompressed.
+/// The largest decompressed size of one block of a legacy lz4 frame, in bytes.
 const LZ4_BLOCK: usize = 8 * MIB as usize;
 const LZ4_LEGACY_MAGIC: &[u8] = b"\x02\x21\x4c\x18";
 
@@ -31,10 +31,10 @@ impl Compression {
         (b"\x28\xb5\x2f\xfd", Compression::Zstd),
     ];
 
-    /// The format of `bytes`, or `None` when it's none of those that are read here.
+    /// The format of `bytes`, or `None` if it isn't one of these formats.
     ///
     /// zstd and lz4 share the skippable frames that may come before the first frame of data (pzstd writes one); a file
-    /// of nothing else counts as zstd.
+    /// that has only such frames counts as zstd.
     pub(super) fn detect(bytes: &[u8]) -> Option<Compression> {
         let mut rest = bytes;
         while is_skippable(rest) {
@@ -52,9 +52,9 @@ impl Compression {
     /// Decompresses all of `bytes`: each gzip member, xz stream, or zstd or lz4 frame, one after the other, as the
     /// format's own tool does. Checksums are compared.
     ///
-    /// Bytes that belong to none of them are an error, where gzip(1) and lz4(1) drop them with a warning and xz(1) and
-    /// zstd(1) fail. The zeros after the last gzip member and between xz streams (in multiples of four) are padding.
-    /// More than `limit` bytes are an error.
+    /// Bytes after the last stream that belong to no stream are an error; gzip(1) and lz4(1) drop them with a warning,
+    /// xz(1) and zstd(1) fail. Zeros after the last gzip member, and zeros between xz streams (in multiples of four),
+    /// are padding. More than `limit` decompressed bytes are an error.
     pub(super) fn decompress(self, bytes: &[u8], limit: u64) -> io::Result<Vec<u8>> {
         let mut output = Output {
             bytes: Vec::new(),
@@ -73,14 +73,14 @@ impl Compression {
     }
 }
 
-/// What was decompressed, never much more than the limit.
+/// The decompressed bytes, at most one more than the limit.
 struct Output {
     bytes: Vec<u8>,
     limit: u64,
 }
 
 impl Output {
-    /// Appends all that `decoder` gives.
+    /// Appends all bytes of `decoder`.
     fn append(&mut self, decoder: impl Read) -> io::Result<()> {
         let left = self.limit.saturating_sub(self.len());
         decoder.take(left + 1).read_to_end(&mut self.bytes)?;
@@ -122,7 +122,7 @@ fn gzip(mut rest: &[u8], output: &mut Output) -> io::Result<()> {
 }
 
 fn zstd(mut rest: &[u8], output: &mut Output) -> io::Result<()> {
-    /// How much is decoded before it is taken out of the decoder, in bytes.
+    /// How many bytes are decoded before they are taken out of the decoder.
     const STEP: usize = MIB as usize;
 
     let failed = |error: FrameDecoderError| damaged(error.to_string());
@@ -144,10 +144,10 @@ fn zstd(mut rest: &[u8], output: &mut Output) -> io::Result<()> {
                 .map_err(failed)?;
             output.append(&mut decoder)?;
         }
-        // The decoder compares neither. A size of 0 stands for one that isn't told.
+        // The decoder checks neither size nor checksum. A size of 0 means that the frame doesn't state it.
         let size = decoder.content_size();
         if size != 0 && size != output.len() - before {
-            return Err(damaged("a frame has another size than it says"));
+            return Err(damaged("a frame has another size than it states"));
         }
         if let Some(checksum) = decoder.get_checksum_from_data()
             && decoder.get_calculated_checksum() != Some(checksum)
@@ -169,10 +169,12 @@ fn lz4_legacy(mut rest: &[u8], output: &mut Output) -> io::Result<()> {
         rest = rest
             .strip_prefix(LZ4_LEGACY_MAGIC)
             .ok_or_else(|| trailing(rest))?;
-        // Nothing marks a frame's end. No block is as long as a magic number would be, read as a length.
+        // A frame has no end marker. A magic number can't be a block's length, because it would be longer than any
+        // block.
         while !rest.is_empty() && !begins_frame(rest) {
-            let data = length_and_data(rest)
-                .ok_or_else(|| damaged("a block is cut off, or no block follows the last one"))?;
+            let data = length_and_data(rest).ok_or_else(|| {
+                damaged("a block is cut off, or the last block is followed by other bytes")
+            })?;
             let written = lz4_flex::block::decompress_into(data, &mut block).map_err(damaged)?;
             output.append(&block[..written])?;
             rest = &rest[LENGTH_LEN + data.len()..];
@@ -183,7 +185,7 @@ fn lz4_legacy(mut rest: &[u8], output: &mut Output) -> io::Result<()> {
 
 const LENGTH_LEN: usize = 4;
 
-/// The bytes that follow a length of four bytes; `None` if there are fewer.
+/// The bytes after a four-byte length; `None` if there are fewer than that length.
 fn length_and_data(bytes: &[u8]) -> Option<&[u8]> {
     let len = input::u32_at(bytes, 0)? as usize;
     bytes.get(LENGTH_LEN..LENGTH_LEN.checked_add(len)?)
@@ -194,7 +196,7 @@ fn is_skippable(bytes: &[u8]) -> bool {
     input::u32_at(bytes, 0).is_some_and(|magic| magic & !0xf == 0x184d_2a50)
 }
 
-/// What follows the skippable frame with which `bytes` begin.
+/// The bytes after the skippable frame with which `bytes` begin.
 fn skip_frame(bytes: &[u8]) -> io::Result<&[u8]> {
     const MAGIC_LEN: usize = 4;
 
@@ -291,7 +293,7 @@ mod tests {
         check(&zeros(xz, 2, &xz(b"two")), 99, INVALID);
         check(&zeros(zstd, 4, b""), 99, INVALID);
         check(&zeros(lz4, 4, b""), 99, INVALID);
-        // One format's stream after another's is no data of the first.
+        // A stream of one format after a stream of another format is not part of the first.
         check(&[gzip(b"one"), xz(b"two")].concat(), 99, INVALID);
         check(&[zstd(b"one"), lz4(b"two")].concat(), 99, INVALID);
     }
@@ -327,7 +329,8 @@ mod tests {
         *wrong.last_mut().expect("not empty") ^= 1;
         check(&wrong, 99, Err(ErrorKind::InvalidData));
 
-        // A single segment (0x20) of five bytes, in a last raw block (1) of five bytes, and one that says six.
+        // A frame of a single segment (0x20) with a last raw block (1) of five bytes. It states a size of five, then of
+        // six.
         let raw = |size| [b"\x28\xb5\x2f\xfd\x20", &[size][..], b"\x29\0\0hello"].concat();
         check(&raw(5), 99, Ok(b"hello"));
         check(&raw(6), 99, Err(ErrorKind::InvalidData));

@@ -1,5 +1,5 @@
-//! The lists of a kernel's modules, in its `lib/modules/VERSION`: `modules.dep`, made by depmod, and `modules.builtin`,
-//! made by the kernel's build (formats: modules.dep(5)).
+//! [`Lists`]: the lists of a kernel's modules in its `lib/modules/VERSION`. depmod makes `modules.dep`, and the
+//! kernel's build makes `modules.builtin` (formats: modules.dep(5)).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,24 +16,25 @@ const MODULES_DEP: &str = "modules.dep";
 const MODULES_BUILTIN: &str = "modules.builtin";
 const LIST_LIMIT: u64 = 16 * MIB;
 
-/// What the lists of one kernel say.
+/// The lists of one kernel.
 pub(super) struct Lists {
-    /// By module name: the module's file, then all that it depends on, as `modules.dep` has them.
+    /// For each module name: the module's file, then the files of all modules that it depends on, in the order of
+    /// `modules.dep`.
     files: HashMap<String, Vec<PathBuf>>,
-    /// The names of what is built in; `None` without a `modules.builtin`.
+    /// The names of the built-in modules; `None` without a `modules.builtin`.
     builtin: Option<HashSet<String>>,
 }
 
 impl Lists {
-    /// Reads the lists in `dir`. As for modprobe, `modules.builtin` may be missing, and of several lines for one module
-    /// the first counts.
+    /// Reads the lists in `dir`. As with modprobe, `modules.builtin` may be missing, and the first of several lines for
+    /// one module counts.
     pub(super) fn read(dir: &Path) -> Result<Lists, Error> {
         fs::read_dir(dir).map_err(Error::io("read the directory of modules", dir))?;
         let path = dir.join(MODULES_DEP);
         let list = read_list(&path)?.ok_or_else(|| Error::ModuleList {
             path: path.clone(),
             problem: format!(
-                "there is none, which depmod makes: `{}`",
+                "it does not exist; depmod makes it: `{}`",
                 depmod_command(dir)
             ),
         })?;
@@ -41,7 +42,7 @@ impl Lists {
         Lists::parse(&Folder::new(dir), &path, &list, builtin.as_deref())
     }
 
-    /// The lists in the text of `modules.dep`, which was read from `path`, and of `modules.builtin`.
+    /// Parses the text of `modules.dep`, which was read from `path`, and the text of `modules.builtin`.
     fn parse(
         folder: &Folder,
         path: &Path,
@@ -62,7 +63,7 @@ impl Lists {
                 .map(|file| {
                     folder.inside(Path::new(file)).ok_or_else(|| {
                         unusable(format!(
-                            "names {file:?}, which is no file inside the directory"
+                            "names {file:?}, which is not a file inside the directory"
                         ))
                     })
                 })
@@ -77,7 +78,8 @@ impl Lists {
         Ok(Lists { files, builtin })
     }
 
-    /// The files of a module and of all that it depends on, relative to the directory; `None` if it's no module.
+    /// The files of a module and of all modules that it depends on, relative to the directory; `None` if the module
+    /// isn't listed.
     pub(super) fn files(&self, name: &str) -> Option<&[PathBuf]> {
         self.files.get(name).map(Vec::as_slice)
     }
@@ -89,20 +91,20 @@ impl Lists {
             .is_some_and(|builtin| builtin.contains(name))
     }
 
-    /// Whether there is a list of what is built in.
+    /// Whether there is a `modules.builtin`.
     pub(super) fn knows_builtin(&self) -> bool {
         self.builtin.is_some()
     }
 }
 
-/// The lines that say something, trimmed, with their numbers.
+/// The lines that are neither empty nor comments, trimmed, with their numbers.
 fn lines(list: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..)
         .zip(list.lines().map(str::trim))
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// A list's text; `None` if there is none.
+/// The text of a list; `None` if the file doesn't exist.
 fn read_list(path: &Path) -> Result<Option<String>, Error> {
     if !path.exists() {
         return Ok(None);
@@ -114,7 +116,7 @@ fn read_list(path: &Path) -> Result<Option<String>, Error> {
     })
 }
 
-/// The directory of modules, by all names that absolute paths may have for it.
+/// The directory of modules, with all names under which absolute paths may refer to it.
 struct Folder {
     names: Vec<PathBuf>,
 }
@@ -125,7 +127,7 @@ impl Folder {
             .into_iter()
             .flatten()
             .collect();
-        // Its place once it's installed, which is what lists have that were made for another root.
+        // The place where it will be installed: lists that were made for another root name this place.
         let versions: Vec<_> = names
             .iter()
             .filter_map(|name| name.file_name().map(ToOwned::to_owned))
@@ -138,7 +140,7 @@ impl Folder {
         Folder { names }
     }
 
-    /// A file that a list names, relative to the directory; `None` if it doesn't lie inside.
+    /// The path of a listed file relative to the directory; `None` if it lies outside.
     fn inside(&self, file: &Path) -> Option<PathBuf> {
         let relative = if file.is_absolute() {
             self.names
@@ -175,7 +177,7 @@ fn depmod_command(dir: &Path) -> String {
     }
 }
 
-/// The name by which the kernel knows a module's file: without directory and suffixes, with underscores.
+/// The kernel's name of a module's file: without directory and suffixes, with underscores for hyphens.
 pub(super) fn module_name(file: &Path) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let stem = name.find(".ko").map_or(&*name, |at| &name[..at]);
@@ -188,7 +190,7 @@ pub(super) mod fuzz {
 
     use super::*;
 
-    /// A `modules.dep`. No file that it names lies outside of the directory.
+    /// Parses a `modules.dep`, and checks that no listed file lies outside the directory.
     pub(crate) fn modules_dep(bytes: &[u8]) {
         let Ok(text) = std::str::from_utf8(bytes) else {
             return;

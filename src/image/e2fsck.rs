@@ -1,21 +1,21 @@
-//! Checking a file system with `e2fsck`.
+//! [`E2fsck`]: checks a filesystem with `e2fsck`.
 
 use std::path::{Path, PathBuf};
 
 use super::{Error, program::Program, stop::Stop};
 
-/// `e2fsck`, found.
+/// An installed `e2fsck`.
 pub(super) struct E2fsck {
     program: Program,
 }
 
 impl E2fsck {
-    /// Looks for it in `directories`, in their order.
+    /// Searches `directories` in their order.
     pub(super) fn find(directories: &[PathBuf]) -> Option<E2fsck> {
         Program::find("e2fsck", directories).map(|program| E2fsck { program })
     }
 
-    /// Checks all of the file system in `image`, and changes nothing. `scratch` is a directory for its messages.
+    /// Checks the whole filesystem in `image` without changing it. `scratch` is a directory for its messages.
     pub(super) fn run(&self, image: &Path, scratch: &Path, stop: Stop<'_>) -> Result<(), Error> {
         let mut command = self.program.command();
         command

@@ -1,4 +1,4 @@
-//! As much of ELF as packing needs: the machine, the interpreter, the notes.
+//! [`Elf`]: parses the parts of an ELF file that packing needs, which are the machine, the interpreter and the notes.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ const PT_INTERP: u32 = 3;
 const PT_NOTE: u32 = 4;
 const PROGRAM_HEADER_LEN: usize = 56;
 
-/// A 64-bit x86 ELF file whose program headers lie inside it.
+/// A 64-bit x86 ELF file whose segments all lie inside the file.
 pub(super) struct Elf<'a> {
     segments: Vec<Segment<'a>>,
 }
@@ -67,7 +67,7 @@ impl<'a> Elf<'a> {
         Ok(Elf { segments })
     }
 
-    /// The dynamic loader that the program asks for; a static program asks for none.
+    /// The dynamic loader that the program names; `None` for a static program.
     pub(super) fn interpreter(&self) -> Option<String> {
         let segment = self.segments.iter().find(|s| s.kind == PT_INTERP)?;
         let path = segment.data.split(|&b| b == 0).next().unwrap_or_default();
@@ -83,7 +83,7 @@ impl<'a> Elf<'a> {
     }
 }
 
-/// The owner and type of each note of a segment, up to the first that is damaged.
+/// The owner and type of each note of a segment, up to the first damaged note.
 fn notes(mut data: &[u8]) -> impl Iterator<Item = (&[u8], u32)> {
     std::iter::from_fn(move || {
         let owner_len = u32_at(data, 0)? as usize;

@@ -1,59 +1,59 @@
-//! What can go wrong while an image is packed or opened.
+//! [`Error`]: why an image could not be packed or opened.
 
 use std::{io, path::PathBuf, process::ExitStatus, time::Duration};
 
 use super::oci::ContainerError;
 use crate::guest::dispatcher::ToolsFileError;
 
-/// Why an image could not be packed or opened. Nothing half-made is left behind by any of them.
+/// Why an image could not be packed or opened. None of these errors leaves an incomplete image behind.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or directory could not be read, written, made or moved.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried, as a verb: `read`, `write`, `create`, ...
+        /// The operation, as a verb: `read`, `write`, `create`, ...
         action: &'static str,
-        /// What it was tried on.
+        /// The file or directory of the operation.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A regular file was expected, and something else lies there.
-    #[error("{} is not a regular file; what a pipe gives has to be copied into one first", path.display())]
+    /// A path leads to something that is not a regular file.
+    #[error("{} is not a regular file; the output of a pipe has to be copied into one first", path.display())]
     NotRegular {
-        /// What was given.
+        /// The path.
         path: PathBuf,
     },
-    /// A file is larger than anything sensible of its kind.
-    #[error("{} has {size} bytes; at most {limit} are taken for this kind of file", path.display())]
+    /// A file is larger than the limit for its kind.
+    #[error("{} has {size} bytes; at most {limit} are accepted for this kind of file", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
-        /// The most that is taken, in bytes.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// The output directory exists and holds something.
+    /// The output exists, and is not an empty directory.
     #[error("{} exists and is not an empty directory; name a new one", path.display())]
     OutputExists {
         /// The output path.
         path: PathBuf,
     },
-    /// The output is `.`, `/` or ends in `..`: it can't be replaced by the finished image.
+    /// The output is `.` or `/`, or ends in `..`, so the finished image can't be renamed to it.
     #[error("the output {} has no name of its own; name a new directory", path.display())]
     OutputUnnamed {
         /// The output path.
         path: PathBuf,
     },
-    /// The output lies in the tree that the root disk is filled from.
-    #[error("the output lies in the tree {}, which would then hold itself; name one outside", tree.display())]
+    /// The output lies inside the tree that fills the root disk.
+    #[error("the output lies in the tree {}, which would then hold itself; name a directory outside", tree.display())]
     OutputInsideTree {
         /// The tree.
         tree: PathBuf,
     },
-    /// It was asked to stop, through the flag given to [`pack_until`](super::pack_until).
+    /// Another thread set the flag that was given to [`pack_until`](super::pack_until).
     #[error("packing was stopped")]
     Stopped,
     /// A setting of the specification is out of range.
@@ -61,9 +61,9 @@ pub enum Error {
     OutOfRange {
         /// The name of the setting.
         setting: &'static str,
-        /// What was asked for.
+        /// The value.
         value: String,
-        /// What is allowed.
+        /// The allowed values.
         allowed: &'static str,
     },
 
@@ -73,29 +73,29 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The kernel's payload is compressed in a way that isn't read here.
+    /// The kernel's payload has a compression format that isn't supported.
     #[error(
         "the kernel inside {} is compressed in a way that is not supported ({found}); \
-         gzip, xz, lz4 and zstd are: give an uncompressed vmlinux instead",
+         gzip, xz, lz4 and zstd are supported: give an uncompressed vmlinux instead",
         path.display()
     )]
     KernelCompression {
         /// The bzImage.
         path: PathBuf,
-        /// The format, or the payload's first bytes.
+        /// The name of the format, or the payload's first bytes.
         found: String,
     },
-    /// Compressed data could not be decompressed: damaged, or larger than is taken.
+    /// Compressed data could not be decompressed, because it is damaged or exceeds a limit.
     #[error("cannot decompress {what} in {}", path.display())]
     Decompress {
-        /// What was decompressed.
+        /// The kind of data.
         what: &'static str,
-        /// The file that holds it.
+        /// The file that holds the data.
         path: PathBuf,
-        /// What the decompressor said.
+        /// The decompressor's error.
         source: io::Error,
     },
-    /// The kernel has no PVH entry, the only one by which the VMM boots an ELF.
+    /// The kernel has no PVH entry, and the VMM boots an ELF by no other entry.
     #[error(
         "the kernel in {} has no PVH entry note; it must be built with CONFIG_PVH=y (distributions' cloud kernels are)",
         path.display()
@@ -104,7 +104,7 @@ pub enum Error {
         /// The kernel file.
         path: PathBuf,
     },
-    /// The modules are another kernel's: it would refuse to load them.
+    /// The modules belong to another kernel release, and this kernel would refuse to load them.
     #[error("the modules in {} are not of this kernel, whose release is {kernel}", modules.display())]
     ModulesOfAnotherKernel {
         /// The directory of modules.
@@ -112,7 +112,8 @@ pub enum Error {
         /// The kernel's release.
         kernel: String,
     },
-    /// A Linux kernel was given without modules and doesn't have all built in that the guest needs: it wouldn't boot.
+    /// A Linux kernel was given without modules, and its image doesn't show that all drivers that the guest needs are
+    /// built in, so the guest might not boot.
     #[error(
         "the kernel {} doesn't show that it has {} built in; give its modules too, the directory lib/modules/{release}",
         kernel.display(),
@@ -123,12 +124,12 @@ pub enum Error {
         kernel: PathBuf,
         /// The kernel's release.
         release: String,
-        /// The modules that it needs.
+        /// The missing drivers, by the names of their modules.
         missing: Vec<&'static str>,
     },
-    /// A module that the guest needs is neither among the modules nor built into the kernel.
+    /// A module that the guest needs is neither listed in `modules.dep` nor known to be built into the kernel.
     #[error(
-        "the guest needs the module {name}: modules.dep in {} has none, and it isn't known to be built in; {remedy}",
+        "the guest needs the module {name}: modules.dep in {} does not list it, and it isn't known to be built in; {remedy}",
         modules.display()
     )]
     ModuleMissing {
@@ -136,27 +137,27 @@ pub enum Error {
         name: String,
         /// The directory of modules.
         modules: PathBuf,
-        /// What to do.
+        /// The advice.
         remedy: &'static str,
     },
-    /// A list of modules can't be used as it is.
+    /// A list of modules is missing or malformed.
     #[error("{} cannot be used: {problem}", path.display())]
     ModuleList {
         /// The list.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
 
-    /// A file that must be an ELF is none, or a damaged one.
+    /// A file that must be an ELF is not one, or is damaged.
     #[error("{} is not a usable ELF file: {problem}", path.display())]
     NotElf {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// An ELF for another machine than x86-64.
+    /// An ELF is built for another machine than x86-64.
     #[error("{} is built for another machine (ELF machine {machine}); x86-64 (62) is needed", path.display())]
     WrongMachine {
         /// The file.
@@ -164,18 +165,18 @@ pub enum Error {
         /// Its ELF machine number.
         machine: u16,
     },
-    /// A program needs a dynamic loader, which the guest has not.
-    #[error("{} is linked dynamically (it wants {loader}), and the guest has no loader; {remedy}", path.display())]
+    /// A program is linked dynamically, and the guest has no dynamic loader.
+    #[error("{} is linked dynamically (it needs {loader}), and the guest has no loader; {remedy}", path.display())]
     NotStatic {
         /// The program.
         path: PathBuf,
-        /// The loader it names.
+        /// The loader that it names.
         loader: String,
         /// How to get a static one.
         remedy: &'static str,
     },
-    /// A program carries no build id of `chv-guest`.
-    #[error("{} carries no chv-guest build id, so it is not this crate's chv-guest", path.display())]
+    /// A program contains no build id of `chv-guest`.
+    #[error("{} contains no chv-guest build id, so it is not this crate's chv-guest", path.display())]
     NoBuildId {
         /// The program.
         path: PathBuf,
@@ -186,7 +187,7 @@ pub enum Error {
     Tools {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         source: ToolsFileError,
     },
 
@@ -194,8 +195,8 @@ pub enum Error {
     #[error(transparent)]
     Container(#[from] ContainerError),
 
-    /// The root tree lacks directories on which the guest mounts.
-    #[error("the tree {} lacks the directories {}, on which the guest mounts", path.display(), missing.join(", "))]
+    /// The root tree lacks directories that the guest needs as mount points.
+    #[error("the tree {} lacks the directories {}, which the guest needs as mount points", path.display(), missing.join(", "))]
     TreeLacks {
         /// The tree.
         path: PathBuf,
@@ -207,27 +208,27 @@ pub enum Error {
     TreeEntry {
         /// The entry.
         path: PathBuf,
-        /// What it is.
+        /// The kind of the entry.
         kind: &'static str,
     },
 
-    /// A file of the root tree has more names, or a directory more subdirectories, than an ext4 that `mke2fs` makes.
+    /// A file of the root tree has more names, or a directory more subdirectories, than `mke2fs` supports in an ext4.
     #[error(
-        "{} has more than {limit} {what} in the tree, the most that mke2fs can count; \
+        "{} has more than {limit} {what} in the tree, which is the most that mke2fs supports; \
          leave some out, or spread them over several",
         path.display()
     )]
     TreeLinks {
         /// The directory, or one of the file's names.
         path: PathBuf,
-        /// What it has too many of.
+        /// Which things are too many: names or subdirectories.
         what: &'static str,
         /// The most of them.
         limit: u64,
     },
     /// A file of the root tree has more extended attributes than fit into an inode and a block of ext4.
     #[error(
-        "{} has {bytes} bytes of extended attributes, and ext4 takes about 4 KiB; remove some (setfattr -x)",
+        "{} has {bytes} bytes of extended attributes, and ext4 holds about 4 KiB; remove some (setfattr -x)",
         path.display()
     )]
     TreeAttributes {
@@ -246,11 +247,11 @@ pub enum Error {
     /// `mke2fs` failed.
     #[error("mke2fs failed for {} ({status}): {stderr}", path.display())]
     Mke2fsFailed {
-        /// The disk image it was to make.
+        /// The disk image.
         path: PathBuf,
         /// How it ended.
         status: ExitStatus,
-        /// The end of what it said.
+        /// The end of its messages.
         stderr: String,
     },
     /// A program of e2fsprogs did not end in time and was killed.
@@ -263,34 +264,34 @@ pub enum Error {
         /// How long it had.
         limit: Duration,
     },
-    /// The root disk has a size that was asked for, and the tree does not fit.
+    /// The tree does not fit into a root disk of the given size.
     #[error(
-        "the tree does not fit into a root disk of {size_mib} MiB; {needed_mib} MiB are enough, as is to ask for no size"
+        "the tree does not fit into a root disk of {size_mib} MiB; {needed_mib} MiB are enough, or leave the size out"
     )]
     RootTooSmall {
-        /// The size that was asked for.
+        /// The given size, in MiB.
         size_mib: u64,
-        /// A size that is sure to hold the tree.
+        /// A size that certainly holds the tree, in MiB.
         needed_mib: u64,
-        /// What `mke2fs` said.
+        /// The failure of `mke2fs`.
         source: Box<Error>,
     },
-    /// `e2fsck` found errors in what `mke2fs` made.
-    #[error("e2fsck found errors in the file system made in {} ({status}): {messages}", path.display())]
+    /// `e2fsck` found errors in the filesystem that was made.
+    #[error("e2fsck found errors in the filesystem made in {} ({status}): {messages}", path.display())]
     FilesystemErrors {
         /// The disk image.
         path: PathBuf,
-        /// How it ended.
+        /// How `e2fsck` ended.
         status: ExitStatus,
-        /// The end of what it said.
+        /// The end of its messages.
         messages: String,
     },
-    /// `mke2fs` made another file system than it was asked for.
-    #[error("mke2fs made an unexpected file system in {}: {problem}", path.display())]
+    /// `mke2fs` made a filesystem with other properties than requested.
+    #[error("mke2fs made an unexpected filesystem in {}: {problem}", path.display())]
     UnexpectedFilesystem {
         /// The disk image.
         path: PathBuf,
-        /// What was not expected.
+        /// The unexpected property.
         problem: &'static str,
     },
 
@@ -299,23 +300,23 @@ pub enum Error {
     ManifestShape {
         /// The manifest.
         path: PathBuf,
-        /// Where it differs.
+        /// Where the JSON differs.
         source: serde_json::Error,
     },
-    /// `image.json` has the shape of a manifest, and a value that none can have.
+    /// `image.json` has the shape of a manifest, but an invalid value.
     #[error("{} is not a valid image manifest: {problem}", path.display())]
     ManifestValue {
         /// The manifest.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
-    /// There is no image at a path.
-    #[error("there is no image at {}: name a directory that was packed", dir.display())]
+    /// A path does not lead to a directory that can be entered.
+    #[error("there is no image at {}: name a directory that `chv-sandbox image` or `pack` made", dir.display())]
     NoImage {
         /// The path.
         dir: PathBuf,
-        /// What the system said of it.
+        /// The system's error.
         source: io::Error,
     },
     /// A file of the image is missing.
@@ -326,22 +327,22 @@ pub enum Error {
         /// The file's name.
         file: &'static str,
     },
-    /// A file of the image differs from what the manifest says.
+    /// A file of the image differs from the manifest.
     #[error("{} has {field} {found}, and its manifest says {expected}", path.display())]
     FileDiffers {
         /// The file.
         path: PathBuf,
         /// Which property differs: `size` or `sha256`.
         field: &'static str,
-        /// What is there.
+        /// The value of the file.
         found: String,
-        /// What the manifest says.
+        /// The value in the manifest.
         expected: String,
     },
 }
 
 impl Error {
-    /// Wraps a system error with what was tried and on what; for `map_err`.
+    /// For `map_err`: wraps the system's error for an operation on a path.
     pub(super) fn io(
         action: &'static str,
         path: impl Into<PathBuf>,

@@ -1,4 +1,4 @@
-//! The two disks of an image.
+//! [`DiskMaker`]: makes the two disks of an image.
 
 use std::{fs::File, ops::RangeInclusive, path::Path};
 
@@ -12,18 +12,18 @@ use super::{
     survey, tree,
 };
 
-/// The ids of the two file systems: fixed, and not the same, since overlayfs does less for layers that it can't tell
-/// apart.
+/// The UUIDs of the two filesystems. They are fixed, and they differ, because overlayfs disables features for layers
+/// with the same UUID.
 pub(super) const ROOT_UUID: &str = "0f6f3c5e-7a1b-4a53-b6a4-2f1a3c9d7e10";
 const OVERLAY_UUID: &str = "d2a8b7c4-3e5f-4d16-8c9b-51e07f6a2b43";
 
 /// The smallest and the largest disk, in MiB.
 pub(super) const DISK_MIB: RangeInclusive<u64> = 4..=1024 * 1024;
 
-/// How the disks are made.
+/// The programs and the scratch directory for making the disks.
 pub(super) struct DiskMaker<'a> {
     pub(super) mke2fs: &'a Mke2fs,
-    /// Checks the root disk; without it, nothing does.
+    /// Checks the root disk. Without it the root disk isn't checked.
     pub(super) e2fsck: Option<E2fsck>,
     /// A directory for trees and messages, removed by the caller.
     pub(super) scratch: &'a Path,
@@ -31,7 +31,7 @@ pub(super) struct DiskMaker<'a> {
 }
 
 impl DiskMaker<'_> {
-    /// Writes a tree to the root disk, which has `size_mib`, or as much as the tree needs, and checks it.
+    /// Writes a tree to the root disk and checks the disk. Its size is `size_mib`, or as much as the tree needs.
     pub(super) fn root(
         &self,
         file: &File,
@@ -63,7 +63,7 @@ impl DiskMaker<'_> {
         self.check(image)
     }
 
-    /// Checks the root disk, where there is `e2fsck`.
+    /// Checks the root disk if `e2fsck` is installed.
     pub(super) fn check(&self, image: &Path) -> Result<(), Error> {
         match &self.e2fsck {
             Some(e2fsck) => e2fsck.run(image, self.scratch, self.stop),
@@ -78,7 +78,7 @@ impl DiskMaker<'_> {
     pub(super) fn overlay(&self, file: &File, image: &Path, size_mib: u64) -> Result<(), Error> {
         let tree = self.scratch.join("overlay");
         tree::make_overlay(&tree)?;
-        // One inode for every 16 KiB, as is usual.
+        // One inode for every 16 KiB, as is mke2fs's default.
         let inodes = size_mib * 64;
         self.make(
             file,

@@ -1,40 +1,41 @@
-//! How much room things take on the ext4 that `mke2fs` makes, in blocks of 4 KiB.
+//! Computes how many blocks of 4 KiB a tree needs on the ext4 that `mke2fs` makes ([`Needs`]).
 //!
-//! Nothing here is less than what `mke2fs -d` allocates, so a disk of [`Needs::disk_mib`] always holds its tree.
-//! Layout: the kernel's Documentation/filesystems/ext4.
+//! Every number is an upper bound of what `mke2fs -d` allocates, so a disk of [`Needs::disk_mib`] always holds its
+//! tree. Layout: the kernel's Documentation/filesystems/ext4.
 
 use super::input::MIB;
 
 pub(super) const BLOCK_LEN: u64 = 4096;
 const BLOCKS_PER_MIB: u64 = MIB / BLOCK_LEN;
-/// As many as a bitmap of one block has bits, and so many inodes at most.
+/// The blocks of a group: the number of bits in a bitmap of one block. A group has at most as many inodes.
 const PER_GROUP: u64 = BLOCK_LEN * 8;
 const INODES_PER_BLOCK: u64 = 16;
 const GROUP_DESCRIPTORS_PER_BLOCK: u64 = 128;
-/// Inodes that a file system keeps for itself, and `lost+found`.
+/// The inodes that a filesystem reserves, and that of `lost+found`.
 const RESERVED_INODES: u64 = 16;
-/// What `mke2fs` gives `lost+found`.
+/// The blocks that `mke2fs` gives `lost+found`.
 const LOST_AND_FOUND: u64 = 4;
-/// `mke2fs` leaves a last of several groups unused that would have less than this beside its own tables.
+/// If the last of several groups would have fewer blocks than this besides its own tables, `mke2fs` leaves it unused.
 const LAST_GROUP: u64 = 50;
-/// Lists of extents for files in more pieces than counted, as the last blocks of a full disk lie apart.
+/// Blocks for the extent lists of files that are stored in more pieces than counted, because the last free blocks of a
+/// full disk aren't adjacent.
 const FRAGMENTS: u64 = 16;
 
-/// The most that one extent covers, in blocks.
+/// The most blocks that one extent covers.
 const EXTENT_BLOCKS: u64 = 32_768;
 const EXTENTS_IN_INODE: u64 = 4;
-/// One less than fits into a block: `mke2fs` splits a full one as it adds the next.
+/// One less than fits into a block, because `mke2fs` splits a full block when it adds the next extent.
 const EXTENTS_PER_BLOCK: u64 = 339;
 
 /// The longest target of a symbolic link that lies in its inode, in bytes.
 const TARGET_IN_INODE: u64 = 59;
 
-/// What a tree needs.
+/// The inodes and blocks that a tree needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Needs {
-    /// Files, directories and symbolic links; several names of one file are one.
+    /// The number of files, directories and symbolic links. A file with several names counts once.
     pub(super) inodes: u64,
-    /// Contents, directories, and whatever lies in blocks of its own.
+    /// The number of blocks for contents, directories, extent lists, long symbolic links and extended attributes.
     pub(super) blocks: u64,
 }
 
@@ -44,11 +45,11 @@ impl Needs {
         self.inodes + RESERVED_INODES
     }
 
-    /// The smallest disk that is sure to hold the tree, in whole MiB.
+    /// The smallest disk that certainly holds the tree, in whole MiB.
     pub(super) fn disk_mib(self) -> u64 {
         let needed = self.blocks + LOST_AND_FOUND;
         let mut blocks = needed;
-        // Each group that is added costs a few blocks of the thousands that it brings.
+        // The loop ends, because each further group costs only a few of the thousands of blocks that it adds.
         loop {
             let total = needed + overhead(blocks, self.all_inodes());
             if total <= blocks {
@@ -59,7 +60,8 @@ impl Needs {
     }
 }
 
-/// What a file system of so many blocks and inodes keeps for itself, and what of its end may stay unused.
+/// The blocks that a filesystem with so many blocks and inodes uses for its own tables, and those that may stay unused
+/// at its end.
 fn overhead(blocks: u64, inodes: u64) -> u64 {
     let groups = blocks.div_ceil(PER_GROUP).max(inodes.div_ceil(PER_GROUP));
     let inode_blocks = inodes.div_ceil(groups).div_ceil(INODES_PER_BLOCK) + 1;
@@ -86,19 +88,19 @@ pub(super) fn has_superblock(group: u64) -> bool {
     group <= 1 || [3, 5, 7].into_iter().any(is_power)
 }
 
-/// A file of so many blocks of data, in so many pieces.
+/// The blocks of a file with `blocks` blocks of data in `pieces` pieces.
 pub(super) fn file(blocks: u64, pieces: u64) -> u64 {
-    // A piece is cut where an extent is full, and where a group's tables lie in its way.
+    // A piece is split where an extent is full, and where a group's tables lie between its blocks.
     let extents = (pieces + 1 + 2 * (blocks / EXTENT_BLOCKS)).min(blocks);
     blocks + extent_tree(extents)
 }
 
-/// A symbolic link with a target of so many bytes.
+/// The blocks of a symbolic link with a target of `target_len` bytes.
 pub(super) fn symbolic_link(target_len: u64) -> u64 {
     u64::from(target_len > TARGET_IN_INODE)
 }
 
-/// The blocks in which a file's extents are listed, once they don't fit into its inode.
+/// The blocks that list a file's extents if the list doesn't fit into its inode.
 fn extent_tree(extents: u64) -> u64 {
     let mut blocks = 0;
     let mut entries = extents;
@@ -109,12 +111,12 @@ fn extent_tree(extents: u64) -> u64 {
     blocks
 }
 
-/// The names in a directory.
+/// Adds up the entries of a directory.
 #[derive(Default)]
 pub(super) struct Names {
-    /// All entries, in bytes.
+    /// The length of all entries, in bytes.
     total: u64,
-    /// The longest entry, in bytes.
+    /// The length of the longest entry, in bytes.
     longest: u64,
 }
 
@@ -125,17 +127,18 @@ impl Names {
         self.longest = self.longest.max(len);
     }
 
-    /// The directory's blocks. An entry doesn't cross into another block; a block is left when the next doesn't fit.
+    /// The directory's blocks. An entry doesn't cross a block boundary, so the end of a block stays unused if the next
+    /// entry doesn't fit.
     pub(super) fn blocks(&self) -> u64 {
         const DOTS: u64 = 24; // `.` and `..`
         let filled = BLOCK_LEN - self.longest.saturating_sub(4);
         let blocks = (self.total + DOTS).div_ceil(filled).max(1);
-        // Each was allocated alone, between the contents of what it names.
+        // Each block may be an extent of its own, because blocks of the files are allocated in between.
         blocks + extent_tree(blocks)
     }
 }
 
-/// The extended attributes of one inode.
+/// Adds up the extended attributes of one inode.
 #[derive(Default)]
 pub(super) struct Attributes {
     total: u64,
@@ -152,7 +155,7 @@ impl Attributes {
         self.total += 16 + aligned(name_len) + aligned(value_len);
     }
 
-    /// The blocks outside of the inode: none or one; `None` if they can't fit into both together.
+    /// The number of blocks outside the inode, 0 or 1; `None` if the attributes don't fit into the inode and one block.
     pub(super) fn blocks(&self) -> Option<u64> {
         /// An inode of 256 bytes, without the 160 of its fields, a magic number and the end of the list.
         const IN_INODE: u64 = 256 - 160 - 4 - 4;
@@ -160,13 +163,13 @@ impl Attributes {
         const IN_BLOCK: u64 = BLOCK_LEN - 32 - 4;
         match self.total {
             0..=IN_INODE => Some(0),
-            // Whether the sum fits depends on which of them the inode takes; mke2fs says so if it doesn't.
+            // Whether they fit depends on which of them mke2fs puts into the inode. If they don't, mke2fs fails.
             total if total <= IN_INODE + IN_BLOCK => Some(1),
             _ => None,
         }
     }
 
-    /// The sum of their entries, in bytes.
+    /// The length of all entries, in bytes.
     pub(super) fn total(&self) -> u64 {
         self.total
     }

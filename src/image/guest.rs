@@ -1,4 +1,5 @@
-//! The programs that go into an image: they must run where there is no dynamic loader.
+//! Reads the programs that go into an image (`chv-guest` and busybox), and checks that they are linked statically,
+//! because an image has no dynamic loader.
 
 use std::path::Path;
 
@@ -10,16 +11,16 @@ use super::{
 };
 use crate::guest::BUILD_ID_MARKER;
 
-/// The largest program that is taken.
+/// The largest program that is accepted, in bytes.
 const PROGRAM_LIMIT: u64 = 64 * MIB;
-/// The longest build id that is taken, in bytes.
+/// The longest build id that is accepted, in bytes.
 pub(super) const BUILD_ID_LIMIT: usize = 128;
 
 const BUILD_GUEST: &str =
     "build it static: cargo rustc --release --bin chv-guest -- -C target-feature=+crt-static";
-const GET_BUSYBOX: &str = "give a static one (Debian's package busybox-static has /bin/busybox)";
+const GET_BUSYBOX: &str = "use a static one (Debian's package busybox-static has /bin/busybox)";
 
-/// The in-guest dispatcher, checked.
+/// The guest's dispatcher, `chv-guest`, after the checks.
 pub(super) struct Guest {
     pub(super) program: Vec<u8>,
     pub(super) build_id: String,
@@ -52,7 +53,8 @@ fn static_program(path: &Path, remedy: &'static str) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// The id that follows the marker, up to a NUL. The marker alone, as the code that looks for it has it, is passed over.
+/// The id between the marker and a NUL. A marker without an id is skipped: code that searches for the marker contains
+/// it too.
 fn build_id(program: &[u8]) -> Option<String> {
     let marker = BUILD_ID_MARKER.as_bytes();
     find_all(program, marker).find_map(|at| {

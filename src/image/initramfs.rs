@@ -1,19 +1,20 @@
-//! What the initramfs holds, and where `chv-guest` finds it.
+//! [`Initramfs`]: the content of the initramfs, under the names where `chv-guest` expects it.
 
 use std::{fs::File, io::BufWriter, io::Write, path::Path};
 
 use super::{Error, modules::Module, newc::Archive};
 
-/// Where the guest finds its modules, with [`LOAD_LIST`] among them.
+/// The directory of the modules and of [`LOAD_LIST`].
 const MODULES: &str = "lib/modules";
 /// The file names of the modules, one a line, in load order.
 const LOAD_LIST: &str = "lib/modules/load";
-/// The image's own tools.
+/// The declaration of the image's own tools.
 const TOOLS: &str = "tools.json";
-/// What the guest mounts on first, and what programs expect to find. Where it puts its disks is its own matter.
+/// The first mount points of the guest, and directories that programs expect. The mount points of the disks are not
+/// among them, because the guest chooses those itself.
 const DIRECTORIES: [&str; 7] = ["dev", "etc", "proc", "root", "run", "sys", "tmp"];
 
-/// What goes into an initramfs.
+/// The content of an initramfs.
 pub(super) struct Initramfs {
     /// The program that the kernel starts.
     pub(super) init: Vec<u8>,
@@ -36,7 +37,7 @@ impl Initramfs {
     fn archive(self) -> Archive {
         let mut archive = Archive::default();
         DIRECTORIES.iter().for_each(|name| archive.directory(name));
-        // The kernel opens it for init's standard streams before init can mount anything on /dev.
+        // The kernel opens this device for init's standard streams before init can mount a filesystem on /dev.
         archive.character_device("dev/console", 5, 1);
         archive.program("init", self.init);
         if !self.modules.is_empty() {

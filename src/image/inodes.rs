@@ -1,9 +1,9 @@
-//! Takes out of a fresh file system what depends on who packed it, and when.
+//! Removes from a new filesystem everything that depends on the packing user and the time of packing ([`settle`]).
 //!
-//! `mke2fs -d` copies owner and times of each file of its tree. The guest's root must not belong to whatever user
-//! packed it (whose number may well be that of the guest's tools), and times of access and change would make every
-//! image differ. So the inodes are edited in place. That is simple because the file system was made without checksums
-//! over its metadata. Layout: the kernel's Documentation/filesystems/ext4.
+//! `mke2fs -d` copies owner and times of each file of its tree. The guest's root must not belong to the user that
+//! packed it, whose number may be that of the guest's tools. Times of access and change would make every image differ.
+//! So the inodes are edited in place, which is simple because the filesystem has no metadata checksums. Layout: the
+//! kernel's Documentation/filesystems/ext4.
 
 use std::{fs::File, os::unix::fs::FileExt, path::Path};
 
@@ -13,16 +13,16 @@ use super::{
     mke2fs::EPOCH,
 };
 
-/// What becomes of the times of last modification.
+/// How times of last modification are treated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Modified {
-    /// They belong to the tree that was given.
+    /// They are kept, because the tree was given by the caller.
     Keep,
-    /// The tree was made while packing.
+    /// They are set to [`EPOCH`], because the tree was made during packing.
     Fix,
 }
 
-/// Gives the packer's own files to root and fixes the times of all.
+/// Changes the owner of the packing user's files to root, and sets the times of all files.
 pub(super) fn settle(
     file: &File,
     path: &Path,
@@ -39,7 +39,7 @@ pub(super) fn settle(
         inodes
             .chunks_exact_mut(INODE_LEN)
             .for_each(|inode| settle_inode(inode, packer, modified));
-        // Most of a table is unused: written only where it changed, the file stays sparse.
+        // Only changed inodes are written, so that the unused part of a table stays a hole.
         for (index, (new, old)) in inodes
             .chunks_exact(INODE_LEN)
             .zip(before.chunks_exact(INODE_LEN))
@@ -58,7 +58,7 @@ const BLOCK_LEN: u64 = 4096;
 const INODE_LEN: usize = 256;
 const GROUP_DESCRIPTOR_LEN: u64 = 32;
 
-/// Where a file system's inodes are.
+/// The layout of a filesystem's inode tables.
 struct Layout {
     groups: u32,
     inodes_per_group: u32,
@@ -99,7 +99,7 @@ impl Layout {
             || inodes % inodes_per_group != 0
             || u64::from(inodes_per_group) > BLOCK_LEN * 8
         {
-            return Err(unexpected("its number of inodes makes no sense"));
+            return Err(unexpected("its number of inodes is invalid"));
         }
         Ok(Layout {
             groups: inodes / inodes_per_group,
@@ -122,7 +122,7 @@ fn settle_inode(inode: &mut [u8], packer: u32, modified: Modified) {
     const MODE: usize = 0;
     const OWNER: [usize; 2] = [2, 120]; // Low and high half, as for the group.
     const GROUP: [usize; 2] = [24, 122];
-    const ACCESSED: [usize; 2] = [8, 140]; // Seconds, and what is finer.
+    const ACCESSED: [usize; 2] = [8, 140]; // Seconds, and the fraction.
     const CHANGED: [usize; 2] = [12, 132];
     const MODIFIED: [usize; 2] = [16, 136];
     const CREATED: [usize; 2] = [144, 148];

@@ -1,4 +1,4 @@
-//! Reading of the files that are given, each bounded before it is read.
+//! Reads input files, with a bound on their size.
 
 use std::{fs::File, io::Read, path::Path};
 
@@ -10,7 +10,7 @@ pub(super) const MIB: u64 = 1024 * 1024;
 
 /// Reads a whole regular file of at most `limit` bytes.
 ///
-/// Opened without blocking, so that a FIFO is refused instead of waited for.
+/// The file is opened without blocking, so that a FIFO is refused at once.
 pub(super) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     let file = rustix::fs::open(
         path,
@@ -32,7 +32,7 @@ pub(super) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
         return Err(too_large(metadata.len()));
     }
     let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    // One byte more than is allowed, so that a file which grows meanwhile is noticed.
+    // Reads one byte more than is allowed, to detect a file that grows during the reading.
     file.take(limit + 1)
         .read_to_end(&mut bytes)
         .map_err(Error::io("read", path))?;

@@ -1,4 +1,4 @@
-//! The kernel: taken out of a bzImage, or as it is, and checked to be one that the VMM boots.
+//! [`Kernel`]: reads a kernel, extracts it from a bzImage if necessary, and checks that the VMM can boot it.
 
 use std::{io, path::Path};
 
@@ -9,22 +9,22 @@ use super::{
     input::{self, MIB, u16_at, u32_at},
 };
 
-/// The largest kernel file that is taken.
+/// The largest kernel file that is accepted, in bytes.
 const FILE_LIMIT: u64 = 256 * MIB;
-/// The largest kernel that is decompressed.
+/// The largest decompressed kernel that is accepted, in bytes.
 const KERNEL_LIMIT: u64 = 512 * MIB;
 /// The owner and type of the note that holds the PVH entry point (Xen's elfnote.h).
 const PVH_NOTE: (&[u8], u32) = (b"Xen\0", 18);
-/// What every kernel says first; its release follows.
+/// The beginning of the banner that every Linux kernel has; the release follows.
 const BANNER: &[u8] = b"Linux version ";
 /// A release is a `uname` field: 64 characters and a NUL.
 const RELEASE_LIMIT: usize = 64;
 
-/// A kernel that the VMM boots.
+/// A kernel that the VMM can boot.
 pub(super) struct Kernel {
     /// The uncompressed ELF.
     pub(super) elf: Vec<u8>,
-    /// What `uname -r` will say; a kernel that isn't Linux has none.
+    /// The release, as `uname -r` prints it; `None` for a kernel that isn't Linux.
     pub(super) release: Option<String>,
 }
 
@@ -47,7 +47,7 @@ impl Kernel {
         Ok(Kernel { elf, release })
     }
 
-    /// Whether the image holds these bytes, which must not be empty.
+    /// Whether the kernel contains these bytes, which must not be empty.
     pub(super) fn contains(&self, bytes: &[u8]) -> bool {
         find_all(&self.elf, bytes).next().is_some()
     }
@@ -60,14 +60,14 @@ fn payload(image: &[u8]) -> Option<&[u8]> {
     const PROTOCOL: usize = 0x206;
     const PAYLOAD_OFFSET: usize = 0x248;
     const PAYLOAD_LENGTH: usize = 0x24c;
-    /// The first boot protocol whose header says where the payload is.
+    /// The first boot protocol whose header has the place of the payload.
     const PROTOCOL_2_08: u16 = 0x208;
 
     if image.get(MAGIC..MAGIC + 4)? != b"HdrS" || u16_at(image, PROTOCOL)? < PROTOCOL_2_08 {
         return None;
     }
     let sectors = match image[SETUP_SECTORS] {
-        0 => 4, // A historical default.
+        0 => 4, // The default of old kernels.
         sectors => usize::from(sectors),
     };
     let start = (sectors + 1) * 512 + u32_at(image, PAYLOAD_OFFSET)? as usize;
@@ -75,8 +75,8 @@ fn payload(image: &[u8]) -> Option<&[u8]> {
     image.get(start..start.checked_add(len)?)
 }
 
-/// Decompresses a payload. Its last four bytes are the kernel's length modulo 2^32: the kernel's build appends it, but
-/// for gzip, whose members each end in their own.
+/// Decompresses a payload. Its last four bytes are the kernel's length modulo 2^32. The kernel's build appends them,
+/// except for gzip, whose members each end in their own length.
 fn decompress(payload: &[u8], path: &Path) -> Result<Vec<u8>, Error> {
     let compression = Compression::detect(payload).ok_or_else(|| Error::KernelCompression {
         path: path.into(),
@@ -127,7 +127,7 @@ fn release(elf: &[u8]) -> Option<String> {
     })
 }
 
-/// Where `needle`, which must not be empty, begins in `haystack`.
+/// The offsets of `needle`, which must not be empty, in `haystack`.
 pub(super) fn find_all<'a>(
     haystack: &'a [u8],
     needle: &'a [u8],

@@ -1,4 +1,4 @@
-//! `image.json`: what an image is made of, read strictly.
+//! [`Manifest`]: the content of `image.json`, which is parsed strictly.
 
 use std::{fs::File, io::Read, path::Path};
 
@@ -11,10 +11,10 @@ use super::{Error, guest::BUILD_ID_LIMIT, input, oci::ContainerRecord, stop::Sto
 pub(super) const FORMAT: u32 = 1;
 /// The largest manifest that is read, in bytes.
 pub const MANIFEST_LIMIT: u64 = 64 * 1024;
-/// The longest command line that an x86 kernel takes, in bytes without the final NUL.
+/// The longest command line that an x86 kernel accepts, in bytes without the final NUL.
 pub(super) const CMDLINE_LIMIT: usize = 2047;
 
-/// What an image is made of: the content of its `image.json`.
+/// The manifest of an image: the content of its `image.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -23,15 +23,15 @@ pub struct Manifest {
     pub format: u32,
     /// The kernel's command line.
     pub cmdline: String,
-    /// What `uname -r` says in the guest; absent for a kernel that isn't Linux.
+    /// The kernel's release, as `uname -r` prints it in the guest; absent for a kernel that isn't Linux.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_release: Option<String>,
-    /// The build id of the packed `chv-guest`, which it also says in its `Hello`.
+    /// The build id of the packed `chv-guest`, which is also in its `Hello` message.
     pub guest_build_id: String,
-    /// The container image that the root disk was made of; absent for one of busybox or of a tree.
+    /// The container image that the root disk was made from; absent for a disk made from busybox or a tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_image: Option<ContainerRecord>,
-    /// The modules that the guest loads, in load order; empty when everything is built in.
+    /// The file names of the modules that the guest loads, in load order; empty if everything is built in.
     pub modules: Vec<String>,
     /// `kernel`: an uncompressed ELF with a PVH entry.
     pub kernel: FileRecord,
@@ -39,7 +39,7 @@ pub struct Manifest {
     pub initramfs: FileRecord,
     /// `root.img`: the read-only ext4 that the guest sees as `/dev/vda`.
     pub root: FileRecord,
-    /// `overlay.img`: the empty ext4 that the guest sees as `/dev/vdb` and writes to, as it was packed.
+    /// `overlay.img` as it was packed: the empty ext4 that the guest sees as `/dev/vdb` and writes to.
     pub overlay: FileRecord,
 }
 
@@ -55,7 +55,7 @@ pub struct FileRecord {
 }
 
 impl FileRecord {
-    /// Reads a file to its end, or until it is to stop.
+    /// Reads a file to its end, or until a stop is requested.
     pub(super) fn of(path: &Path, stop: Stop<'_>) -> Result<FileRecord, Error> {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
         let mut hash = Sha256::new();
@@ -101,9 +101,9 @@ impl Manifest {
         }
     }
 
-    /// The text of the file: sorted as declared, ending in a line feed.
+    /// The text of the file: fields in the order of their declaration, with a line feed at the end.
     pub(super) fn to_json(&self) -> String {
-        // Strings and numbers only: there is nothing that could fail to serialise.
+        // Strings and numbers can't fail to serialise.
         let json = serde_json::to_string_pretty(self).unwrap_or_default();
         format!("{json}\n")
     }
@@ -131,7 +131,7 @@ impl Manifest {
     }
 }
 
-/// What is wrong with a command line, if anything.
+/// The problem of a command line, or `None` if it is valid.
 pub(super) fn cmdline_problem(cmdline: &str) -> Option<&'static str> {
     if cmdline.len() > CMDLINE_LIMIT {
         Some("has more than 2047 bytes")

@@ -1,22 +1,23 @@
-//! Making a file system with `mke2fs`.
+//! [`Mke2fs`]: makes a filesystem with `mke2fs`.
 
 use std::path::{Path, PathBuf};
 
 use super::{Error, input::MIB, program::Program, stop::Stop};
 
-/// The time that every file system was made at: 2020-01-01. It must not be 0, which means now.
+/// The time of creation of every filesystem: 2020-01-01. It must not be 0, which means now.
 pub(super) const EPOCH: u32 = 1_577_836_800;
 
-/// Seed of directory hashes. It only has to be the same each time.
+/// The seed of directory hashes. Any value does, as long as it is always the same.
 const HASH_SEED: &str = "6ba31a2c-54d7-4a0a-9c65-8d1d5bb0a7e1";
 
-/// What an image's file systems have, and nothing that the host's mke2fs.conf would add. No journal: a disk that is
-/// put back after use needs no recovery. No metadata checksums: the whole disk is digested from outside.
+/// The features of an image's filesystems, which replace those of the host's mke2fs.conf. There is no journal, because
+/// a disk that is replaced after use needs no recovery. There are no metadata checksums, because the whole disk is
+/// digested from outside.
 const FEATURES: &str = "none,dir_index,dir_nlink,ext_attr,extent,extra_isize,filetype,flex_bg,huge_file,large_file,sparse_super";
 
-/// A file system to be made.
+/// A filesystem to make.
 pub(super) struct Filesystem<'a> {
-    /// The file that receives it; made beforehand, so that its mode is ours.
+    /// The file that receives it. It exists already, with the right mode.
     pub(super) image: &'a Path,
     /// The tree to copy into it.
     pub(super) tree: &'a Path,
@@ -25,13 +26,13 @@ pub(super) struct Filesystem<'a> {
     pub(super) inodes: u64,
 }
 
-/// `mke2fs`, found.
+/// An installed `mke2fs`.
 pub(super) struct Mke2fs {
     program: Program,
 }
 
 impl Mke2fs {
-    /// Looks for it in `directories`, in their order.
+    /// Searches `directories` in their order.
     pub(super) fn find(directories: &[PathBuf]) -> Result<Mke2fs, Error> {
         Program::find("mke2fs", directories)
             .map(|program| Mke2fs { program })
@@ -73,7 +74,7 @@ impl Mke2fs {
             .arg(path)
             .arg((filesystem.size_mib * MIB / 4096).to_string())
             .env("MKE2FS_CONFIG", "/dev/null")
-            // The older and the newer name of the same thing.
+            // Older and newer versions of mke2fs use different names for this setting.
             .env("E2FSPROGS_FAKE_TIME", &epoch)
             .env("SOURCE_DATE_EPOCH", &epoch);
         let ended = self.program.run(command, path, scratch, stop)?;

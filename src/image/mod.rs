@@ -1,4 +1,5 @@
-//! Packs a bootable image from a distribution's kernel files and `chv-guest`, and opens one for use.
+//! Packs a bootable image from a distribution's kernel files and `chv-guest` ([`pack`]), and opens a packed one for use
+//! ([`Image`]).
 //!
 //! An image is a directory (mode 0700) of five files (mode 0600):
 //!
@@ -10,15 +11,15 @@
 //! | `overlay.img` | empty ext4 that receives what tools write | `/dev/vdb` |
 //! | `image.json` | the [`Manifest`]: command line, guest build id, digest of every other file | - |
 //!
-//! The root disk is made of a static busybox, of a directory tree, or of a container image ([`ContainerSource`]): an OCI
-//! layout or a `docker save` archive, whose owners and modes it has, and whose environment, directory and user its tools
-//! see.
+//! The root disk is made from a static busybox, a directory tree, or a container image ([`ContainerSource`]). A
+//! container image is an OCI layout or a `docker save` archive: its files keep their owners and modes, and tools run
+//! with its environment, working directory and user.
 //!
-//! [`pack`] makes one without root and without loop devices; the only programs it runs are e2fsprogs' `mke2fs` and,
-//! where it is installed, `e2fsck`, which checks the root disk. The same inputs packed twice on one machine give the
-//! same bytes: whatever names a time, an owner or a random id is fixed. [`Image::open`] reads one back.
+//! [`pack`] needs neither root nor loop devices. The only programs that it runs are e2fsprogs' `mke2fs` and, where it
+//! is installed, `e2fsck`, which checks the root disk. The same inputs packed twice on one machine give the same bytes,
+//! because times, owners and random ids are fixed. [`Image::open`] opens an image.
 //!
-//! Everything here blocks on files; an asynchronous caller puts it on a blocking thread.
+//! Every function here blocks on files. An asynchronous caller runs it on a blocking thread.
 
 mod compression;
 mod depmod;

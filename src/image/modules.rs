@@ -1,6 +1,6 @@
-//! Which kernel modules the guest needs, and in what order it loads them.
+//! Finds the kernel modules that the guest needs, and their load order ([`collect`]).
 //!
-//! depmod's lists are read directly, so no modprobe is needed here and none in the guest.
+//! depmod's lists are read directly, so neither the host nor the guest needs modprobe.
 
 use std::path::{Path, PathBuf};
 
@@ -13,30 +13,32 @@ use super::{
     kernel::Kernel,
 };
 
-/// Where the modules come from that a guest needs and its kernel hasn't built in.
+/// The source of the modules that the guest needs and the kernel doesn't have built in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ModuleSource {
-    /// Nowhere: the kernel has all that a guest needs built in. It's looked for in a Linux kernel's image.
+    /// No modules: the kernel has all drivers that the guest needs built in. Packing checks that by searching a Linux
+    /// kernel's image for each driver.
     #[default]
     BuiltIn,
-    /// Nowhere, without looking: for a kernel that has all built in and doesn't show it, say one without messages. The
-    /// guest of a kernel that lacks something doesn't boot.
+    /// No modules, and no check: for a kernel whose image doesn't show its built-in drivers, for example one without
+    /// messages. If the kernel lacks a driver, the guest doesn't boot.
     AssumeBuiltIn,
-    /// The kernel's `lib/modules/VERSION`, with depmod's `modules.dep`. A `modules.builtin` in it, from the kernel's
-    /// build, lists what is built in; what is in neither list is looked for in the kernel's image.
+    /// The kernel's directory `lib/modules/VERSION`, with depmod's `modules.dep`. A `modules.builtin` in it, from the
+    /// kernel's build, lists the built-in modules. Packing searches the kernel's image for a module that is in neither
+    /// list.
     Directory(PathBuf),
 }
 
-/// A driver or file system that a guest can't do without.
+/// A driver or filesystem that every guest needs.
 struct Needed {
     /// The module's name.
     name: &'static str,
-    /// What a kernel's image holds if, and only if, it's built in: the driver's name with its NUL, or the beginning of
-    /// its messages.
+    /// The bytes that a kernel's image contains if, and only if, the module is built in: the driver's name with its
+    /// NUL, or the beginning of its messages.
     trace: &'static [u8],
 }
 
-/// In the order in which they're asked for: the PCI transport, disks, the channel, the file systems.
+/// The needed modules in load order: the PCI transport, disks, the channel, the filesystems.
 ///
 /// Upstream: `virtio_pci_driver` (drivers/virtio/virtio_pci_common.c), `KBUILD_MODNAME` as the driver's name
 /// (drivers/block/virtio_blk.c, net/vmw_vsock/virtio_transport.c), `ext4_msg` (fs/ext4/super.c), `pr_fmt`
@@ -63,7 +65,8 @@ const NEEDED: [Needed; 5] = [
         trace: b"overlayfs: ",
     },
 ];
-/// What ext4 asks for by itself as it is loaded, in vain where no modprobe answers. Newer kernels have no such module.
+/// The module that ext4 requests through modprobe while it is loaded. The guest has no modprobe, so this module must be
+/// loaded first. Newer kernels don't have it.
 const BEFORE_EXT4: &str = "crc32c_generic";
 
 const MODULE_LIMIT: u64 = 64 * MIB;
@@ -94,7 +97,7 @@ pub(super) fn collect(
         ModuleSource::AssumeBuiltIn => Ok(Vec::new()),
         ModuleSource::BuiltIn => {
             let Some(release) = &kernel.release else {
-                return Ok(Vec::new()); // What isn't Linux has no modules of Linux.
+                return Ok(Vec::new()); // A kernel that isn't Linux has no Linux modules.
             };
             let missing: Vec<_> = NEEDED
                 .iter()
@@ -113,7 +116,8 @@ pub(super) fn collect(
     }
 }
 
-/// Modules of another release than the kernel's don't load. The directory's name tells theirs.
+/// Checks that the directory's name, which is the release of the modules, is the kernel's release. The kernel wouldn't
+/// load modules of another release.
 fn check_release(dir: &Path, kernel: &Kernel) -> Result<(), Error> {
     if let (Some(release), Ok(resolved)) = (&kernel.release, dir.canonicalize())
         && resolved
@@ -128,7 +132,7 @@ fn check_release(dir: &Path, kernel: &Kernel) -> Result<(), Error> {
     Ok(())
 }
 
-/// The files of all that is needed, each module once, dependencies first.
+/// The files of all needed modules, each module once, dependencies first.
 fn load_order<'a>(dir: &Path, lists: &'a Lists, kernel: &Kernel) -> Result<Vec<&'a Path>, Error> {
     let mut order: Vec<&Path> = Vec::new();
     for needed in &NEEDED {
@@ -145,10 +149,10 @@ fn load_order<'a>(dir: &Path, lists: &'a Lists, kernel: &Kernel) -> Result<Vec<&
                 name: name.to_owned(),
                 modules: dir.into(),
                 remedy: if lists.knows_builtin() {
-                    "give a kernel and modules that have it, or run depmod again if its file is there"
+                    "use a kernel and modules that have it, or run depmod again if its file is there"
                 } else {
                     "if it is built in, copy modules.builtin there from the kernel's package or build \
-                     (depmod makes none)"
+                     (depmod does not make it)"
                 },
             });
         }
@@ -156,7 +160,8 @@ fn load_order<'a>(dir: &Path, lists: &'a Lists, kernel: &Kernel) -> Result<Vec<&
     Ok(order)
 }
 
-/// Adds a module's files. All dependencies are listed, indirect ones too, and what must be loaded first comes last.
+/// Adds a module's files. The list has direct and indirect dependencies, and the one that must be loaded first comes
+/// last.
 fn add<'a>(files: &'a [PathBuf], order: &mut Vec<&'a Path>) {
     for file in files.iter().rev() {
         if !order
@@ -183,7 +188,7 @@ fn read_module(path: &Path) -> Result<Module, Error> {
     if !elf.starts_with(elf::MAGIC) {
         return Err(Error::NotElf {
             path: path.into(),
-            problem: "it is no kernel module",
+            problem: "it is not a kernel module",
         });
     }
     Ok(Module {
@@ -196,7 +201,7 @@ fn read_module(path: &Path) -> Result<Module, Error> {
 mod tests {
     use super::*;
 
-    /// All that is needed, with `ext4` built in.
+    /// A `modules.dep` with all needed modules except `ext4`, which is built in.
     const DEP: &str = "\
         kernel/virtio_pci.ko.xz: kernel/virtio.ko.xz kernel/virtio_ring.ko.xz\n\
         kernel/virtio_blk.ko.xz: kernel/virtio.ko.xz kernel/virtio_ring.ko.xz\n\
@@ -284,7 +289,7 @@ mod tests {
     fn without_a_list_the_kernel_shows_what_is_built_in() {
         let found = order(DEP, None, &kernel_with(&["ext4"])).expect("complete");
         assert_eq!(found.len(), 7);
-        // A list that doesn't know is no worse than none.
+        // A list without the module has the same result as no list.
         let found = order(DEP, Some(""), &kernel_with(&["ext4"])).expect("complete");
         assert_eq!(found.len(), 7);
     }

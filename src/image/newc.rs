@@ -1,24 +1,24 @@
-//! A writer of newc archives (`cpio -H newc`), the format of an initramfs.
+//! [`Archive`]: writes newc archives (`cpio -H newc`), the format of an initramfs.
 //!
-//! Format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst. Owner, times and inode numbers
-//! are fixed, so an archive depends on nothing but names, modes and contents.
+//! Format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst. Owner, times and inode numbers are
+//! fixed, so an archive depends only on names, modes and contents.
 
 use std::{
     collections::BTreeMap,
     io::{self, Write},
 };
 
-/// What an archive holds under one name.
+/// An entry of an archive.
 enum Entry {
     Directory,
     File { executable: bool, data: Vec<u8> },
     CharacterDevice { major: u32, minor: u32 },
 }
 
-/// An archive that is being put together. Names are relative, without a leading `/`.
+/// An archive to write. Names are relative, without a leading `/`.
 #[derive(Default)]
 pub(super) struct Archive {
-    // Sorted by name, which also puts every directory before what it holds.
+    // Sorted by name, which also puts every directory before its entries.
     entries: BTreeMap<String, Entry>,
 }
 
@@ -66,7 +66,8 @@ impl Archive {
 
     /// Writes the archive with its trailer.
     pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        // Numbered from 1: in this format several names with one number and more than one link are one file.
+        // Each entry has its own inode number, because entries with the same number and more than one link are the same
+        // file in this format.
         for (number, (name, entry)) in (1..).zip(&self.entries) {
             write_entry(out, number, name, entry)?;
         }
@@ -151,7 +152,7 @@ fn write_member(out: &mut impl Write, header: Header, name: &str, data: &[u8]) -
     pad(out, data.len())
 }
 
-/// Header with name, and data, each end at a multiple of four.
+/// Writes the padding after the header with the name, and after the data: each ends at a multiple of four bytes.
 fn pad(out: &mut impl Write, len: usize) -> io::Result<()> {
     out.write_all(&[0; 3][..len.next_multiple_of(4) - len])
 }

@@ -1,4 +1,4 @@
-//! A packed image, opened for use.
+//! [`Image`]: a packed image, opened for use.
 
 use std::{
     fs, io,
@@ -13,7 +13,7 @@ pub(super) const ROOT: &str = "root.img";
 pub(super) const OVERLAY: &str = "overlay.img";
 pub(super) const MANIFEST: &str = "image.json";
 
-/// A packed image whose files are all there.
+/// A packed image whose files all exist.
 #[derive(Clone, Debug)]
 pub struct Image {
     dir: PathBuf,
@@ -21,18 +21,18 @@ pub struct Image {
 }
 
 impl Image {
-    /// Opens the image in `dir`: reads its manifest, and checks that its files exist, are regular, and have their
-    /// sizes. Their contents are not read; [`verify`](Image::verify) does that.
+    /// Opens the image in `dir`: reads its manifest, and checks that its files exist, are regular files, and have the
+    /// recorded sizes. Their contents are not read; [`verify`](Image::verify) reads them.
     ///
     /// # Errors
     ///
-    /// [`Error::NoImage`] when `dir` is no directory that can be entered; [`Error::FileMissing`] when `image.json` or
-    /// one of the files is not there; [`Error::ManifestShape`] and [`Error::ManifestValue`] when the manifest is not one;
-    /// [`Error::NotRegular`], [`Error::FileDiffers`] when a file is not what it should be; [`Error::Io`] when the system
-    /// refuses.
+    /// [`Error::NoImage`] if `dir` is not a directory that can be entered; [`Error::FileMissing`] if `image.json` or
+    /// another file of the image is missing; [`Error::ManifestShape`] and [`Error::ManifestValue`] if the manifest is
+    /// malformed; [`Error::NotRegular`] if a file is not a regular file; [`Error::FileDiffers`] if a file has another
+    /// size than recorded; [`Error::Io`] if the system refuses.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Image, Error> {
         let dir = dir.into();
-        // With a dot, so that a file in its place is an error.
+        // The dot makes it an error if `dir` is a file.
         if let Err(source) = fs::metadata(dir.join(".")) {
             return Err(Error::NoImage { dir, source });
         }
@@ -50,8 +50,8 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// [`Error::FileDiffers`] for the first that was changed since the image was packed; an overlay that a VM wrote
-    /// to is one. [`Error::Io`] when a file can't be read.
+    /// [`Error::FileDiffers`] for the first file that was changed since the image was packed, for example an overlay
+    /// that a VM wrote to; [`Error::Io`] if a file can't be read.
     pub fn verify(&self) -> Result<(), Error> {
         self.files().into_iter().try_for_each(|(file, expected)| {
             let path = self.dir.join(file);
@@ -66,7 +66,7 @@ impl Image {
         &self.dir
     }
 
-    /// What the image is made of.
+    /// The manifest: the content of `image.json`.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -86,12 +86,12 @@ impl Image {
         self.dir.join(INITRAMFS)
     }
 
-    /// The root disk, to be given first and read-only.
+    /// The root disk. It must be the VM's first disk, and read-only.
     pub fn root_disk(&self) -> PathBuf {
         self.dir.join(ROOT)
     }
 
-    /// The overlay disk, to be given second. A VM writes to it, so give it a copy.
+    /// The overlay disk. It must be the VM's second disk. A VM writes to it, so give the VM a copy.
     pub fn overlay_disk(&self) -> PathBuf {
         self.dir.join(OVERLAY)
     }

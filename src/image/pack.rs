@@ -1,4 +1,4 @@
-//! Packing: from a specification to a directory that is complete or not there.
+//! [`pack`]: packs an image from an [`ImageSpec`].
 
 use std::{
     env,
@@ -28,49 +28,49 @@ use super::{
 };
 use crate::guest::dispatcher::Toolbox;
 
-/// The kernel's command line unless another is asked for: say what goes wrong on the first serial port, and end the
-/// VM at a panic.
+/// The default command line of the kernel: errors are printed on the first serial port, and a panic ends the VM.
 pub const DEFAULT_CMDLINE: &str = "console=ttyS0 quiet panic=-1";
-/// The overlay disk's size unless another is asked for, in MiB.
+/// The default size of the overlay disk, in MiB.
 pub const DEFAULT_OVERLAY_MIB: u64 = 64;
 
 const TOOLS_LIMIT: u64 = 64 * 1024;
 
-/// Where the root disk's content comes from.
+/// The source of the root disk's content.
 #[derive(Clone, Debug)]
 pub enum RootSource {
     /// A static busybox: its usual names in `/bin`, and the users `root` and `tool` (1000).
     Busybox(PathBuf),
-    /// A directory tree, taken as it is: symbolic links stay links, modification times stay, files of the packing
-    /// user become root's. It must have the directories `dev`, `proc`, `sys` and `tmp`, and may hold no devices.
+    /// A directory tree. Symbolic links and modification times are kept, and files of the packing user become root's.
+    /// It must have the directories `dev`, `proc`, `sys` and `tmp`, and must hold only files, directories and symbolic
+    /// links.
     Tree(PathBuf),
     /// A container image: its layers, with their owners and modes.
     Container(ContainerSource),
 }
 
-/// What an image is to be packed from.
+/// The inputs and settings of [`pack`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ImageSpec {
     /// The kernel: a distribution's bzImage (`vmlinuz`), or an uncompressed ELF with a PVH entry.
     pub kernel: PathBuf,
-    /// Where the kernel's modules are, unless all that the guest needs is built in.
+    /// The source of the kernel's modules.
     pub modules: ModuleSource,
-    /// What is on the root disk.
+    /// The content of the root disk.
     pub root: RootSource,
     /// The static `chv-guest`; see [`guest_beside_executable`].
     pub guest: PathBuf,
     /// The JSON file that declares the image's own tools, if it has any (see [`Toolbox::from_json`]).
     pub tools: Option<PathBuf>,
-    /// The root disk's size in MiB; `None` for as much as its content needs.
+    /// The root disk's size in MiB, from 4 to 1048576; `None` for as much as its content needs.
     pub root_mib: Option<u64>,
     /// The overlay disk's size in MiB.
     pub overlay_mib: u64,
     /// The kernel's command line, at most 2047 bytes without control characters.
     pub cmdline: String,
-    /// Where the image goes: a directory that doesn't exist or is empty, in one that exists.
+    /// The directory for the image. It must not exist or must be empty, and its parent must exist.
     pub out: PathBuf,
-    /// The directories in which `mke2fs` and `e2fsck` are looked for. Without `e2fsck` the root disk isn't checked.
+    /// The directories to search for `mke2fs` and `e2fsck`. Without `e2fsck` the root disk isn't checked.
     pub search_path: Vec<PathBuf>,
 }
 
@@ -131,23 +131,25 @@ impl ImageSpec {
     }
 }
 
-/// `chv-guest` in the directory of the running program, which is where cargo puts both.
+/// The path of `chv-guest` in the directory of the running program, where cargo puts both programs. The file may not
+/// exist.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] when the system doesn't say which program runs.
+/// [`Error::Io`] if the path of the running program can't be determined.
 pub fn guest_beside_executable() -> Result<PathBuf, Error> {
     let program = env::current_exe().map_err(Error::io("find", "the running program"))?;
     Ok(program.with_file_name("chv-guest"))
 }
 
-/// Packs an image, all of it or nothing: it is put together beside `spec.out` and moved there at the end.
+/// Packs an image. It is built in a temporary directory beside `spec.out` and renamed to `spec.out` at the end, so an
+/// incomplete image never has that name.
 ///
-/// Needs no root. Takes about as long as reading the inputs and writing the disks.
+/// Needs no root. Blocks for about as long as it takes to read the inputs and write the disks.
 ///
 /// # Errors
 ///
-/// - About what was given: [`Error::Io`], [`Error::NotRegular`], [`Error::TooLarge`], [`Error::OutOfRange`],
+/// - Inputs and settings: [`Error::Io`], [`Error::NotRegular`], [`Error::TooLarge`], [`Error::OutOfRange`],
 ///   [`Error::OutputExists`], [`Error::OutputUnnamed`].
 /// - The kernel: [`Error::NotKernel`], [`Error::KernelCompression`], [`Error::Decompress`], [`Error::NotElf`],
 ///   [`Error::WrongMachine`], [`Error::NoPvhEntry`].
@@ -164,7 +166,7 @@ pub fn pack(spec: &ImageSpec) -> Result<Image, Error> {
     pack_stoppable(spec, Stop::never())
 }
 
-/// The same as [`pack`], until another thread sets `stop`: then it gives up soon, and nothing of the image is left.
+/// Like [`pack`], but fails soon after another thread sets `stop`. No file of the image is left then.
 ///
 /// # Errors
 ///
@@ -175,8 +177,9 @@ pub fn pack_until(spec: &ImageSpec, stop: &AtomicBool) -> Result<Image, Error> {
 
 fn pack_stoppable(spec: &ImageSpec, stop: Stop<'_>) -> Result<Image, Error> {
     spec.check()?;
-    // Beside the destination, so that the last step is a rename; removed, with whatever it holds, on every way out. Made
-    // first, so that a destination that can't be written to is an error before the inputs are read.
+    // The work directory lies beside the destination, so that the last step can be a rename. It is removed with its
+    // content on every exit. It is created first, so that an unwritable destination is an error before the inputs are
+    // read.
     let parent = parent(&spec.out);
     let work = tempfile::Builder::new()
         .prefix(".chv-image-")
@@ -241,12 +244,12 @@ fn pack_stoppable(spec: &ImageSpec, stop: Stop<'_>) -> Result<Image, Error> {
     };
     write(open::MANIFEST, manifest.to_json().as_bytes())?;
 
-    // Replaces an empty directory, and fails on any other.
+    // This replaces an empty directory, and fails on any other.
     fs::rename(&dir, &spec.out).map_err(Error::io("move the image to", &spec.out))?;
     Image::open(&spec.out)
 }
 
-/// Reads a tools file, which the guest must be able to use: it would only say so when it boots.
+/// Reads a tools file, and checks that the guest can use it; otherwise the error would appear only at boot.
 fn read_tools(path: &Path) -> Result<Vec<u8>, Error> {
     let json = input::read(path, TOOLS_LIMIT)?;
     check_tools(&json, path)?;
@@ -291,14 +294,15 @@ fn write_disks(
         (RootSource::Tree(given), None) => {
             maker.root(&file, &path, given, Modified::Keep, spec.root_mib)?;
         }
-        // It was read before.
+        // `container` is always given for this source.
         (RootSource::Container(_), None) => {}
     }
     let (path, file) = create(dir, open::OVERLAY)?;
     maker.overlay(&file, &path, spec.overlay_mib)
 }
 
-/// The disk must not lie in the tree that it's filled from: it would have to hold itself.
+/// Checks that the work directory doesn't lie inside the tree that fills the disk, because the disk would then contain
+/// itself.
 fn check_outside(dir: &Path, tree: &Path) -> Result<(), Error> {
     let real = |path: &Path| fs::canonicalize(path).map_err(Error::io("resolve", path));
     if real(dir)?.starts_with(real(tree)?) {
@@ -307,7 +311,7 @@ fn check_outside(dir: &Path, tree: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes a new file of the image that only its owner can read.
+/// Creates a file of the image, which only its owner can read.
 fn create(dir: &Path, name: &str) -> Result<(PathBuf, File), Error> {
     let path = dir.join(name);
     let file = OpenOptions::new()
@@ -321,7 +325,7 @@ fn create(dir: &Path, name: &str) -> Result<(PathBuf, File), Error> {
 }
 
 fn check_vacant(out: &Path) -> Result<(), Error> {
-    // It is renamed to this name at the end, which can't be done to `.`, `..` or `/`.
+    // The finished image is renamed to this path, which is impossible for `.`, `..` and `/`.
     if out.file_name().is_none() {
         return Err(Error::OutputUnnamed { path: out.into() });
     }

@@ -1,4 +1,4 @@
-//! Running of e2fsprogs' programs: found, bounded in time, and independent of the host's configuration.
+//! [`Program`]: finds and runs a program of e2fsprogs, with a time limit and independent of the host's configuration.
 
 use std::{
     fs::File,
@@ -16,11 +16,11 @@ use rustix::{
 
 use super::{Error, stop::Stop};
 
-/// Copying a large tree takes a while; a hang takes longer.
+/// The time limit of a program. Copying a large tree may take minutes.
 const LIMIT: Duration = Duration::from_secs(600);
-/// How often it is looked whether to stop.
+/// How often the stop flag is checked.
 const STOP_INTERVAL: Duration = Duration::from_millis(50);
-/// How much of the end of its messages is kept, in bytes.
+/// How many bytes are kept of the end of its messages.
 const MESSAGE_LIMIT: u64 = 4096;
 
 /// A program that was found.
@@ -31,12 +31,12 @@ pub(super) struct Program {
 /// How a program ended.
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
-    /// The end of what it said.
+    /// The end of its messages.
     pub(super) messages: String,
 }
 
 impl Program {
-    /// Looks for `name` in `directories`, in their order.
+    /// Searches `directories` for `name` in their order.
     pub(super) fn find(name: &str, directories: &[PathBuf]) -> Option<Program> {
         directories
             .iter()
@@ -45,7 +45,7 @@ impl Program {
             .map(|path| Program { path })
     }
 
-    /// A command that says what it says in English and reads nothing.
+    /// A command with English messages and no standard input.
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.env("LC_ALL", "C").stdin(Stdio::null());
@@ -60,7 +60,7 @@ impl Program {
         scratch: &Path,
         stop: Stop<'_>,
     ) -> Result<Ended, Error> {
-        // Into a file, as a full pipe would stop it.
+        // Messages go to a file, because a full pipe would block the program.
         let mut messages =
             tempfile::tempfile_in(scratch).map_err(Error::io("create a file in", scratch))?;
         let stdio = |file: &File| {
@@ -75,7 +75,7 @@ impl Program {
             .map_err(Error::io("run", &self.path))?;
         let waited = wait(&mut child, LIMIT, stop);
         if !matches!(waited, Ok(Some(_))) {
-            // Killed before it's reaped, so this can't hit another process.
+            // The child is killed before it's reaped, so its number can't be another process's.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -94,7 +94,7 @@ impl Program {
     }
 }
 
-/// Waits for the child's end; `None` when the limit has passed or it is to stop.
+/// Waits for the child to end. Returns `None` if the limit has passed or a stop was requested.
 fn wait(child: &mut Child, limit: Duration, stop: Stop<'_>) -> io::Result<Option<ExitStatus>> {
     let pidfd = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let end = Instant::now() + limit;
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_that_does_not_end_is_given_up_on() {
+    fn waiting_for_a_child_has_a_limit() {
         let mut child = Command::new("cat")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -1,10 +1,10 @@
-//! Stopping a pack that is under way, from another thread.
+//! [`Stop`]: lets another thread stop a pack.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Error;
 
-/// Looked at between the steps of what takes long.
+/// A flag that long operations check between their steps.
 #[derive(Clone, Copy)]
 pub(super) struct Stop<'a>(&'a AtomicBool);
 
@@ -24,7 +24,7 @@ impl<'a> Stop<'a> {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// [`Error::Stopped`] if it is to stop.
+    /// Fails with [`Error::Stopped`] if a stop was requested.
     pub(super) fn check(self) -> Result<(), Error> {
         match self.is_requested() {
             true => Err(Error::Stopped),

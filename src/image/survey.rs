@@ -1,4 +1,5 @@
-//! Walks a root tree: what it holds must be fit for a guest's root and for ext4, and what it needs sizes the disk.
+//! [`survey`]: walks a root tree, checks that a guest's root and ext4 can hold its entries, and counts the inodes and
+//! blocks that it needs.
 
 use std::{
     collections::HashMap,
@@ -22,23 +23,22 @@ use super::{
 
 /// The most names in a root tree.
 const NAME_LIMIT: u64 = 1_000_000;
-/// The most that a root tree may need, in bytes.
+/// The most bytes that a root tree may need.
 const BYTES_LIMIT: u64 = 64 * 1024 * MIB;
 
-/// The most names that one file of an ext4 has.
+/// The most names that one file of an ext4 can have.
 const LINK_LIMIT: u64 = 65_000;
-/// The most directories in a directory, which counts itself, its parent and each of them as links. The kernel goes on
-/// beyond that without counting, `mke2fs` does not.
+/// The most subdirectories of a directory. A directory has one link for itself, one from its parent, and one from each
+/// subdirectory. The kernel allows more and stops counting, but `mke2fs` fails.
 const SUBDIRECTORY_LIMIT: u64 = LINK_LIMIT - 2;
 /// The directory that `mke2fs` adds to the root.
 const LOST_AND_FOUND: &str = "lost+found";
 /// The longest file that an ext4 of 4 KiB blocks holds, holes included, in bytes.
 const FILE_LIMIT: u64 = (1 << 44) - BLOCK_LEN;
 
-/// Counts what the tree in `root` needs.
+/// Counts the inodes and blocks that the tree in `root` needs.
 ///
-/// What the file system of the tree keeps for a file is what counts: holes take nothing, and a file with several names
-/// is counted once.
+/// Holes need no blocks, and a file with several names is counted once.
 pub(super) fn survey(root: &Path, stop: Stop<'_>) -> Result<Needs, Error> {
     let mut survey = Survey::default();
     let mut pending = vec![root.to_path_buf()];
@@ -53,13 +53,13 @@ pub(super) fn survey(root: &Path, stop: Stop<'_>) -> Result<Needs, Error> {
 struct Survey {
     needs: Needs,
     names: u64,
-    /// The names met so far of each file that has several, by device and inode.
+    /// For each file with several names: the number of its names so far, by device and inode.
     linked: HashMap<(u64, u64), u64>,
     buffer: AttributeBuffer,
 }
 
 impl Survey {
-    /// Counts a directory and all in it but its subdirectories, which are added to `pending`.
+    /// Counts a directory and its entries. Subdirectories are added to `pending`.
     fn directory(
         &mut self,
         dir: &Path,
@@ -104,7 +104,8 @@ impl Survey {
             }
             self.needs.blocks += file_blocks(path, metadata)?;
         } else if kind.is_symlink() {
-            // mke2fs makes a link of its own of each name, even if they are one here.
+            // mke2fs makes a separate symbolic link for each name, even if the names are hard links to one symbolic
+            // link.
             self.needs.blocks += ext4_size::symbolic_link(metadata.len());
         } else {
             return Err(Error::TreeEntry {
@@ -187,7 +188,8 @@ fn file_blocks(path: &Path, metadata: &Metadata) -> Result<u64, Error> {
             limit: FILE_LIMIT,
         });
     }
-    // Fewer blocks than bytes are due to holes or compression, which `st_blocks` doesn't tell apart.
+    // If the blocks hold fewer bytes than the length, the file has holes or is compressed; `st_blocks` doesn't show
+    // which.
     let (blocks, pieces) = if metadata.blocks().saturating_mul(UNIT) >= len {
         (len.div_ceil(BLOCK_LEN), 1)
     } else {
@@ -196,15 +198,15 @@ fn file_blocks(path: &Path, metadata: &Metadata) -> Result<u64, Error> {
     Ok(ext4_size::file(blocks, pieces))
 }
 
-/// How many blocks of a file of `len` bytes have data, and in how many pieces they lie. The same calls by which
-/// `mke2fs` finds out what to copy.
+/// How many blocks of a file of `len` bytes have data, and in how many pieces. It uses the same system calls as
+/// `mke2fs`, so both find the same data.
 fn data_blocks(path: &Path, len: u64) -> io::Result<(u64, u64)> {
     let file = File::options()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
     let (mut blocks, mut pieces) = (0, 0);
-    let mut counted = 0; // The block up to which all is counted.
+    let mut counted = 0; // All blocks before this one are counted.
     let mut offset = 0;
     while offset < len {
         let start = match rustix::fs::seek(&file, SeekFrom::Data(offset)) {
@@ -223,7 +225,7 @@ fn data_blocks(path: &Path, len: u64) -> io::Result<(u64, u64)> {
     Ok((blocks, pieces))
 }
 
-/// Room for the list of an inode's extended attributes, and for a value: Linux allows 64 KiB for either.
+/// Buffers for the list of an inode's extended attributes and for one value. Linux allows 64 KiB for each.
 struct AttributeBuffer {
     list: Vec<u8>,
     value: Vec<u8>,

@@ -1,4 +1,4 @@
-//! The root tree: made around busybox, or given and checked.
+//! Makes a root tree around busybox ([`make`]), and checks a root tree that was given ([`check_mount_points`]).
 
 use std::{
     fs,
@@ -8,10 +8,11 @@ use std::{
 
 use super::Error;
 
-/// What the guest mounts on inside the root.
+/// The mount points that the guest needs inside the root.
 const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "sys", "tmp"];
 
-/// Busybox's names. A build that lacks one of them says so when it's called.
+/// The names under which busybox is installed. A build of busybox without one of these applets reports an error when
+/// the applet is called.
 const APPLETS: &str = "\
     [ arch awk base64 basename cat chgrp chmod chown cksum clear cmp comm cp cut date dd df diff dirname du echo \
     egrep env expand expr factor false fgrep find fold free getopt grep groups gunzip gzip head hexdump hostname id \
@@ -47,7 +48,8 @@ pub(super) fn make(dir: &Path, busybox: &[u8]) -> Result<(), Error> {
     file(&dir.join("etc/passwd"), PASSWD.as_bytes(), 0o644)
 }
 
-/// Makes the tree of an empty overlay: where overlayfs keeps what is written, and its work directory.
+/// Makes the tree of an empty overlay disk: the upper directory, which receives the guest's writes, and the work
+/// directory of overlayfs.
 pub(super) fn make_overlay(dir: &Path) -> Result<(), Error> {
     // The upper directory's mode becomes that of the guest's `/`.
     ["", "upper", "work"]
@@ -92,7 +94,7 @@ fn file(path: &Path, data: &[u8], mode: u32) -> Result<(), Error> {
     set_mode(path, mode)
 }
 
-/// Sets the mode that the guest will see, whatever the umask here.
+/// Sets the mode that the guest will see, independent of the umask.
 fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .map_err(Error::io("set the mode of", path))

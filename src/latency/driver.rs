@@ -1,4 +1,4 @@
-//! Measures the cases of a plan, one after the other.
+//! [`measure`]: measures the cases of a plan, one after the other.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::replay::recorded_release;
 use crate::sandbox::Strategy;
 use crate::vmm::Vmm;
 
-/// How far a measurement is, for another task to look at.
+/// The progress of a measurement, which another task can read.
 #[derive(Debug, Default)]
 pub struct Progress {
     case: AtomicU64,
@@ -30,39 +30,40 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Which case is measured, from 0.
+    /// The index of the current case, from 0.
     pub fn case(&self) -> usize {
         usize::try_from(self.case.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 
-    /// How many iterations of it are done, those of the warm-up too.
+    /// How many iterations of the current case are done, including those of the warm-up.
     pub fn iterations(&self) -> u64 {
         self.iterations.load(Ordering::Relaxed)
     }
 }
 
-/// What ends a case before its time.
+/// What can end a case early.
 #[derive(Clone)]
 struct Stop {
-    /// The caller's: true once it wants no more.
+    /// The caller's signal: true once the measurement must stop.
     caller: watch::Receiver<bool>,
     /// Set when a worker of the case has failed.
     failed: Arc<AtomicBool>,
 }
 
 impl Stop {
-    /// Waits for the caller. If the caller's handle is gone it wants all.
-    async fn wanted(&mut self) {
+    /// Waits until the caller's signal is true. If the caller dropped its sender, waits forever, so the measurement
+    /// runs to its end.
+    async fn requested(&mut self) {
         if self.caller.wait_for(|stop| *stop).await.is_err() {
             std::future::pending().await
         }
     }
 }
 
-/// Measures each case of `plan`. Once `stop` is true, what is under way is dropped, and the report has what there is. Every
-/// VMM has ended when this returns. Must be called within a tokio runtime.
+/// Measures each case of `plan`. Once `stop` is true, the iterations under way are dropped, and the report has the
+/// results so far. Every VMM has ended when this returns. Must be called within a tokio runtime.
 ///
-/// Never fails: a case that fails says so in the report.
+/// Never fails: the failure of a case is in the report.
 pub async fn measure(
     plan: &Plan,
     progress: &Arc<Progress>,
@@ -74,7 +75,7 @@ pub async fn measure(
         caller: stop,
         failed: Arc::default(),
     };
-    let (runs_on, vmm) = what_serves(plan, &mut stop).await;
+    let (runs_on, vmm) = platform_and_vmm(plan, &mut stop).await;
     let mut report = LatencyReport {
         schema_version: SCHEMA_VERSION,
         crate_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -104,14 +105,14 @@ pub async fn measure(
     report
 }
 
-/// What the cases run on, and which VMM serves.
-async fn what_serves(plan: &Plan, stop: &mut Stop) -> (RunsOn, VmmRelease) {
+/// The platform and the VMM of the measurement.
+async fn platform_and_vmm(plan: &Plan, stop: &mut Stop) -> (RunsOn, VmmRelease) {
     match &plan.subject {
         Subject::Recordings { .. } => {
             let runs_on = RunsOn {
                 platform: Platform::Replay,
-                reason: "the answers of a VMM are recorded and come at once, and the guest is a stand-in in this process: the \
-                         times are those of the host's part alone"
+                reason: "the VMM's answers are recorded and come at once, and the guest is simulated in this process: the \
+                         times are those of the host's share alone"
                     .to_owned(),
             };
             let vmm = VmmRelease {
@@ -132,7 +133,7 @@ async fn what_serves(plan: &Plan, stop: &mut Stop) -> (RunsOn, VmmRelease) {
             };
             let asked = tokio::select! {
                 biased;
-                () = stop.wanted() => Err("it was interrupted".to_owned()),
+                () = stop.requested() => Err("it was interrupted".to_owned()),
                 asked = asked => asked,
             };
             let vmm = VmmRelease {
@@ -177,7 +178,7 @@ async fn measure_case(
     }
     let opened = tokio::select! {
         biased;
-        () = stop.wanted() => return report,
+        () = stop.requested() => return report,
         opened = Fleet::open(plan, case) => opened,
     };
     match opened {
@@ -208,7 +209,7 @@ enum Ended {
 }
 
 impl Ended {
-    /// A failure says more than the interruption that it led to, and the first one more than a later one.
+    /// A failure takes precedence over the interruption that it causes, and the first failure over later ones.
     fn and(self, other: Ended) -> Ended {
         match (self, other) {
             (Ended::Failed(failed), _) | (_, Ended::Failed(failed)) => Ended::Failed(failed),
@@ -218,7 +219,7 @@ impl Ended {
     }
 }
 
-/// Boots every worker, and then lets all of them iterate.
+/// Boots all workers, and then runs the iterations of all of them.
 async fn run(
     plan: &Plan,
     workers: Vec<Worker>,
@@ -237,11 +238,11 @@ async fn run(
         let (progress, mut stop) = (Arc::clone(progress), stop.clone());
         loops.spawn(async move {
             let failed = Arc::clone(&stop.failed);
-            // Stays when what is under way is dropped.
+            // The tally is outside the work, so it is kept when the work is dropped.
             let mut tally = Tally::default();
             let ended = tokio::select! {
                 biased;
-                () = stop.wanted() => Ended::Interrupted,
+                () = stop.requested() => Ended::Interrupted,
                 ended = iterate(&worker, first, rounds, &progress, &failed, &mut tally) => ended,
             };
             if matches!(ended, Ended::Failed(_)) {
@@ -274,7 +275,7 @@ async fn boot(
         boots.spawn(async move {
             let booted = tokio::select! {
                 biased;
-                () = stop.wanted() => return None,
+                () = stop.requested() => return None,
                 booted = worker.boot() => booted,
             };
             Some(booted.map(|(micros, first)| (micros, (index, worker, first))))
@@ -291,12 +292,12 @@ async fn boot(
             Ok(Some(Err(failed))) | Err(failed) => ended = ended.and(Ended::Failed(failed)),
         }
     }
-    // The recordings of each are for its own share of the iterations.
+    // The order matters: each worker's recording has answers for exactly its own share of the iterations.
     booted.sort_by_key(|(index, ..)| *index);
     (booted, ended)
 }
 
-/// Makes the iterations of one worker: those of the warm-up, and those that are measured.
+/// Runs the iterations of one worker: first the warm-up, then the measured ones.
 async fn iterate(
     worker: &Worker,
     first: Booted,
@@ -344,7 +345,7 @@ fn failed_state(failed: &FailedStep) -> CaseState {
 }
 
 impl CaseReport {
-    /// One that was interrupted before it began.
+    /// The report of a case that was interrupted before it began.
     fn of(case: &Case) -> CaseReport {
         let is_fresh = case.strategy == Strategy::Fresh;
         CaseReport {
@@ -370,7 +371,8 @@ impl CaseReport {
         }
     }
 
-    /// Says how large the guest is. If the golden snapshot can't be opened, the case will say why.
+    /// Adds memory and vCPUs of the guest. If the golden snapshot can't be opened, they stay unknown, and the case
+    /// fails with the reason.
     async fn describe_guest(&mut self, golden: &Path) {
         let directory = golden.to_owned();
         let opened = tokio::task::spawn_blocking(move || Golden::open(&directory)).await;

@@ -1,11 +1,11 @@
-//! Why a case could not run to its end.
+//! [`Error`]: why a case was not completed.
 
 use super::MAX_RECORDED;
 use crate::golden;
 use crate::replay;
 use crate::sandbox::{self, ToolOutcome};
 
-/// Why a case could not run to its end.
+/// Why a case was not completed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,32 +15,34 @@ pub enum Error {
     /// The golden snapshot can't be used.
     #[error("the golden snapshot cannot be used")]
     Golden(#[from] golden::Error),
-    /// A tool ended otherwise than it has to.
-    #[error("the tool ended otherwise than it has to: {0}")]
+    /// A tool had another outcome than it must have.
+    #[error("the tool had an unexpected outcome: {0}")]
     Tool(ToolOutcome),
-    /// The tool that echoes wrote something else than it was given.
-    #[error("the tool wrote something else than its message")]
+    /// The output of the `echo` tool was not the message that it was given.
+    #[error("the echo tool's output is not its message")]
     Echo,
     /// The output of a tool with streams ended too early.
     #[error("the tool's output ended after {came} of {expected} bytes: {outcome}")]
     ShortStream {
-        /// How many bytes have to come.
+        /// How many bytes were expected.
         expected: u64,
-        /// How many came.
+        /// How many bytes came.
         came: u64,
         /// How the tool ended.
         outcome: ToolOutcome,
     },
-    /// A reset was made and not verified.
+    /// A reset was made, but not verified.
     #[error("the reset was not verified: there are no baselines")]
     Unverified,
     /// The recordings could not be played.
     #[error("the recordings could not be played")]
     Replay(#[from] replay::Error),
-    /// Recordings have no answers for so many iterations.
-    #[error("recordings serve {MAX_RECORDED} iterations of a case, with the warm-up, not {wanted}")]
+    /// The case has more iterations than recordings can serve.
+    #[error(
+        "recordings serve at most {MAX_RECORDED} iterations of a case including the warm-up, not {wanted}"
+    )]
     TooMany {
-        /// How many there would be.
+        /// How many iterations were requested, including the warm-up.
         wanted: u64,
     },
     /// A worker ended without a result.
@@ -49,7 +51,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// A code that stays the same: that of the sandbox's error where there is one.
+    /// A stable code: the code of the [sandbox's error](sandbox::Error#codes) if there is one, otherwise one that
+    /// begins with `LATENCY_`.
     pub fn code(&self) -> &'static str {
         match self {
             Error::Sandbox(error) => error.code(),

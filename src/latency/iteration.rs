@@ -1,4 +1,4 @@
-//! One iteration on a sandbox, and the times of many.
+//! [`Iteration`] measures one iteration on a sandbox; [`Tally`] collects the times of many.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -14,10 +14,10 @@ use crate::vmm::{LayerReport, LayerState};
 /// How many bytes of a tool's output the step `stream` reads.
 pub(super) const STREAM_BYTES: u64 = 1 << 20;
 
-/// What the tool of the step `tool` echoes.
+/// The message for the `echo` tool of the step `tool`.
 const MESSAGE: &str = "hello";
 
-/// A step of an iteration, in its order.
+/// The steps of an iteration, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum StepName {
     Boot,
@@ -50,7 +50,7 @@ pub(super) struct FailedStep {
     pub(super) error: Box<Error>,
 }
 
-/// Says in which step an error happened.
+/// Adds to an error the step in which it happened.
 pub(super) trait InStep<T> {
     fn in_step(self, step: StepName) -> Result<T, FailedStep>;
 }
@@ -76,7 +76,7 @@ impl Iteration {
         self.steps.push((step, micros(since)));
     }
 
-    /// Takes the report of the reset, whose time is that which the report says.
+    /// Adds a reset, with the time from its report.
     pub(super) fn add_reset(&mut self, reset: Reset) -> Result<(), Error> {
         let Reset::Verified(outcome) = reset else {
             return Err(Error::Unverified);
@@ -150,7 +150,7 @@ pub(super) struct Tally {
     pub(super) layers: Vec<LayerFacts>,
     pub(super) vmms: BTreeMap<String, u64>,
     steps: BTreeMap<StepName, Samples>,
-    /// In the order of the first reset that had them.
+    /// In the order in which the resets first reported them.
     reset_steps: Vec<(&'static str, Samples)>,
 }
 
@@ -178,7 +178,7 @@ impl Tally {
             self.memory = report.memory.as_ref().map(|memory| memory.mode);
             self.layers = report.layers.iter().map(layer).collect();
         }
-        // A step that was done twice counts as one, with the sum.
+        // A step that a reset reports twice counts once, with the sum of its times.
         let mut steps: Vec<(&'static str, u64)> = Vec::new();
         for step in &report.steps {
             match steps.iter_mut().find(|(name, _)| *name == step.name) {
@@ -203,7 +203,7 @@ impl Tally {
         &mut self.reset_steps[at].1
     }
 
-    /// Adds those of another worker.
+    /// Adds the times of another worker.
     pub(super) fn merge(&mut self, other: Tally) {
         self.iterations += other.iterations;
         if self.memory.is_none() {
@@ -223,7 +223,7 @@ impl Tally {
         }
     }
 
-    /// The times by step, and by step of a reset.
+    /// The times of each step, and of each step of a reset.
     pub(super) fn steps(self) -> (Vec<StepReport>, Vec<StepReport>) {
         let report = |name: &str, samples: Samples| StepReport {
             name: name.to_owned(),

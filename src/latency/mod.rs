@@ -1,12 +1,13 @@
-//! Measures what a host takes to acquire, use, reset and release a sandbox.
+//! Measures how long a host takes to acquire, use, reset and release a sandbox ([`measure`]).
 //!
-//! [`measure`] takes a [`Plan`] and returns a [`LatencyReport`]: for each [`Case`], which is a golden snapshot, a strategy
-//! and a number of sandboxes at once, the [distribution](Distribution) of each step. [`page`] draws a report as one HTML
-//! page that needs no network. `chv-sandbox latency` is this module as a command.
+//! [`measure`] takes a [`Plan`] and returns a [`LatencyReport`]. A [`Case`] is a golden snapshot, a strategy and a
+//! number of sandboxes that are in use at once, and the report has the [distribution](Distribution) of each step of
+//! each case. [`page`] draws a report as one HTML page that needs no network. `chv-sandbox latency` is this module as a
+//! command.
 //!
 //! # The steps
 //!
-//! One iteration acquires a sandbox, runs a tool in it, reads a tool's stream and gives the sandbox back:
+//! One iteration acquires a sandbox, runs a tool in it, reads the stream of another tool, and releases the sandbox:
 //!
 //! ```text
 //!  acquire ──▶ tool ──▶ start ──────▶ first byte ──▶ 1 MiB ──▶ recycle ──────▶ reset verified
@@ -22,15 +23,15 @@
 //! | `first_byte` | the call of [`start`](crate::sandbox::Sandbox::start) | the first byte of the tool's output |
 //! | `stream` | the same call | the byte that completes 1 MiB |
 //! | `reset` | the beginning of the reset | its verdict, as [`ResetReport`](crate::sandbox::ResetReport) has it; with steps of its own |
-//! | `release` | the call of [`recycle`](crate::sandbox::PooledSandbox::recycle) | its return: the sandbox was reset, verified, and waits again |
+//! | `release` | the call of [`recycle`](crate::sandbox::PooledSandbox::recycle) | its return, when the sandbox is reset, verified and ready again |
 //!
-//! Between `stream` and `release` the tool of the stream is cancelled and its end awaited, which counts for no step. An
-//! iteration that fails, or that is interrupted, adds nothing to any step.
+//! Between `stream` and `release` the streaming tool is cancelled and its end is awaited, which belongs to no step. An
+//! iteration that fails or is interrupted is not counted in any step.
 //!
 //! # The report as JSON
 //!
-//! Its types document each field. All times are whole microseconds, but for the mean. Fields may be added to
-//! [`SCHEMA_VERSION`] 1; another number means that one of these has changed.
+//! The types document each field. All times are whole microseconds, except for the mean. New fields don't change
+//! [`SCHEMA_VERSION`] 1; another number means that an existing field has changed.
 
 mod driver;
 mod error;

@@ -1,4 +1,4 @@
-//! What is measured.
+//! [`Plan`]: the sandboxes and the cases of a measurement.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,58 +7,60 @@ use std::time::Duration;
 use crate::sandbox::{SandboxConfig, Strategy};
 use crate::vmm::VmmConfig;
 
-/// The most sandboxes of a case at once.
+/// The most sandboxes that a case can use at once.
 pub const MAX_AT_ONCE: u32 = 256;
 
-/// The most iterations of a case on recordings, with the warm-up of each worker: the answers to each are held in memory.
+/// The most iterations of a case on recordings, including the warm-up of each worker. The limit exists because the
+/// recorded answers for all iterations are held in memory.
 pub const MAX_RECORDED: u64 = 10_000;
 
-/// What is measured, and how often.
+/// The sandboxes and cases that are measured, and the number of iterations.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Plan {
-    /// On which sandboxes.
+    /// The sandboxes that are measured.
     pub subject: Subject,
     /// The cases, in the order in which they are measured.
     pub cases: Vec<Case>,
-    /// How many iterations of each case are measured, those of all workers together. 1,000 unless set.
+    /// How many iterations of each case are measured, summed over all workers. The default is 1,000.
     pub iterations: u64,
-    /// How many iterations each worker makes before them that aren't measured. 10 unless set.
+    /// How many unmeasured iterations each worker makes first. The default is 10.
     pub warm_up: u64,
-    /// How long a worker waits for a sandbox. A minute unless set.
+    /// How long a worker waits for a sandbox. The default is one minute.
     pub acquire: Duration,
     /// The command line as it was given, for the report.
     pub command_line: Vec<String>,
 }
 
-/// On which sandboxes is measured.
+/// The sandboxes that are measured.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Subject {
     /// VMMs that are spawned.
     Vmms {
-        /// How each sandbox is made. Its origin is replaced by the golden snapshot of each case.
+        /// The configuration of each sandbox. Its origin is replaced by the golden snapshot of the case.
         config: Box<SandboxConfig>,
-        /// How each VMM is spawned; as `config` says unless set. If it is, whether there is a KVM is left for the VMM to say.
+        /// How each VMM is spawned; `None` for the VMM of `config`. If it is set, KVM is not checked in advance, and
+        /// the VMM itself reports a missing KVM.
         vmm: Option<Box<VmmConfig>>,
     },
-    /// The recorded answers of a VMM, with a stand-in for its guest. What is measured is the host's part alone.
+    /// The recorded answers of a VMM, with a simulated guest. Only the host's share of the time is measured.
     Recordings {
         /// Multiplies every time limit.
         patience: u32,
-        /// The measured iteration of the first worker, from 1, whose reset diverges: how a failure is reported.
+        /// The measured iteration of the first worker, from 1, whose reset diverges, to show how a failure is reported.
         diverge_at: Option<u64>,
     },
 }
 
-/// One case: what is the same for all of its iterations.
+/// One case: the settings that all its iterations share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     /// The golden snapshot's directory; `None` on recordings.
     pub golden: Option<PathBuf>,
     /// How a sandbox is reset.
     pub strategy: Strategy,
-    /// How many spares wait, with [`Strategy::Fresh`].
+    /// The number of spare VMMs, with [`Strategy::Fresh`].
     pub spares: u32,
     /// How many sandboxes are used at the same time, each by a worker of its own: 1 to [`MAX_AT_ONCE`].
     pub at_once: u32,
@@ -77,7 +79,7 @@ impl fmt::Display for Case {
 }
 
 impl Plan {
-    /// These cases, with every other setting as it is by default.
+    /// A plan with these cases, and the defaults for all other settings.
     pub fn new(subject: Subject, cases: Vec<Case>) -> Plan {
         Plan {
             subject,

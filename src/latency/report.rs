@@ -1,4 +1,4 @@
-//! The report: what was measured, on what, and how it came out.
+//! [`LatencyReport`]: the result of a measurement, and its JSON.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::report_json::{self, ReportError};
 /// The version of the report's schema.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// What was measured, on what, and how it came out.
+/// The result of a measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LatencyReport {
     /// [`SCHEMA_VERSION`].
@@ -24,35 +24,36 @@ pub struct LatencyReport {
     pub ended_at: Timestamp,
     /// The command line, if it was a command.
     pub command_line: Vec<String>,
-    /// What it ran on: hardware, an emulator, recordings.
+    /// The platform: hardware, an emulator or recordings.
     pub runs_on: RunsOn,
     /// The host.
     pub host: HostFacts,
     /// The VMM.
     pub vmm: VmmRelease,
-    /// How often.
+    /// The numbers of iterations.
     pub options: Options,
-    /// Whether it was interrupted. The case that was under way then, and those after it, say so.
+    /// Whether the measurement was interrupted. The case that was under way, and those after it, have the state
+    /// `interrupted`.
     pub interrupted: bool,
     /// Each case.
     pub cases: Vec<CaseReport>,
 }
 
-/// Which VMM it was.
+/// The release of the VMM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmmRelease {
-    /// Its release, as `v53.0`: what `vmm.ping` answered, or that of the recordings.
+    /// Its release, such as `v53.0`, from the answer to `vmm.ping` or from the recordings.
     pub release: Option<String>,
-    /// Why the release isn't known.
+    /// Why the release isn't known; null if it is.
     pub unknown_because: Option<String>,
 }
 
-/// How often was measured.
+/// The numbers of iterations, and the length of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
-    /// The iterations of each case, of all workers together.
+    /// The measured iterations of each case, summed over all workers.
     pub iterations: u64,
-    /// The iterations of each worker that came before and weren't measured.
+    /// The unmeasured iterations that each worker made first.
     pub warm_up: u64,
     /// How many bytes of output the step `stream` reads.
     pub stream_bytes: u64,
@@ -65,79 +66,78 @@ pub struct CaseReport {
     pub name: String,
     /// The golden snapshot's directory; null on recordings.
     pub golden: Option<String>,
-    /// The guest's memory, in MiB; null on recordings, and where the golden snapshot can't be opened.
+    /// The guest's memory, in MiB; null on recordings, or if the golden snapshot can't be opened.
     pub memory_mib: Option<u64>,
     /// The guest's vCPUs; null likewise.
     pub vcpus: Option<u32>,
     /// How a sandbox is reset: `in_place` or `fresh`.
     pub strategy: String,
-    /// How many spares wait; null with `in_place`.
+    /// The number of spare VMMs; null with `in_place`.
     pub spares: Option<u32>,
     /// How many sandboxes were used at the same time.
     pub at_once: u32,
-    /// Whether it came to its end.
+    /// How the case ended.
     #[serde(flatten)]
     pub state: CaseState,
     /// How many iterations were measured.
     pub iterations: u64,
-    /// How long the case took, with its boots and its warm-up, in microseconds.
+    /// How long the case took, including boots and warm-up, in microseconds.
     pub micros: u64,
-    /// How the guests got their memory: `mapped` or `copied`; null where no reset was made.
+    /// How the guests got their memory: `mapped` or `copied`; null if no reset was made.
     pub memory: Option<String>,
-    /// How many of the measured resets were served by which VMM: `spare`, `new`, `reused` or `attached`. With too few
-    /// spares for the pace some resets of a case with spares are those of a new VMM.
+    /// The number of measured resets for each kind of VMM that served afterwards: `spare`, `new`, `reused` or
+    /// `attached`. If spares aren't made fast enough, some resets in a case with spares use a new VMM.
     pub vmms: BTreeMap<String, u64>,
-    /// The layers of the boundary around the VMM that served after the first measured reset. Empty on recordings, which
-    /// have no VMM process.
+    /// The confinement layers of the VMM that served after the first measured reset. Empty on recordings, which have no
+    /// VMM process.
     pub layers: Vec<LayerFacts>,
     /// Each step, in the order of an iteration.
     pub steps: Vec<StepReport>,
     /// The steps of a reset, in their order. Their means are parts of the mean of `reset`.
     pub reset_steps: Vec<StepReport>,
-    /// The steps that this case can't have, with the reason.
+    /// The steps that don't exist in this case, with the reason.
     pub not_measured: Vec<NotMeasured>,
 }
 
-/// Whether a case came to its end. In JSON the field `state`, with others beside it.
+/// How a case ended. In JSON this is the field `state`, with `failure` beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum CaseState {
     /// Every iteration was measured.
     Complete,
-    /// An iteration failed, which ended the case. Its figures are those of the iterations before.
+    /// An iteration failed, which ended the case. The figures cover the iterations before it.
     Failed {
-        /// What failed.
+        /// The failure.
         failure: Failure,
     },
-    /// It could not begin. It has no figures.
+    /// The case could not begin. It has no figures.
     Skipped {
-        /// Why.
+        /// The reason.
         failure: Failure,
     },
-    /// A signal came first. Its figures are those of the iterations before.
+    /// The measurement was stopped. The figures cover the iterations before that.
     Interrupted,
 }
 
-/// What kept a case from its end.
+/// Why a case was not completed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The step that failed, as `tool`; `open` before the first.
+    /// The step that failed, such as `tool`; `open` if it failed before the first step.
     pub step: String,
-    /// A code that stays the same: that of [`sandbox::Error`](crate::sandbox::Error#codes), or one that begins with
-    /// `LATENCY_`.
+    /// A stable code: one of [`sandbox::Error`](crate::sandbox::Error#codes), or one that begins with `LATENCY_`.
     pub code: String,
-    /// The error with its causes. It may quote a guest or a VMM.
+    /// The error with its chain of causes. It may quote a guest or a VMM.
     pub error: String,
 }
 
-/// A layer of the boundary around a VMM.
+/// A layer of confinement around a VMM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerFacts {
-    /// Its name, as `landlock`.
+    /// Its name, such as `landlock`.
     pub layer: String,
     /// `in_force`, `missing` or `left_out`.
     pub state: String,
-    /// How much of it is in force, or why it is missing.
+    /// The extent to which it is in force, or why it is missing.
     #[serde(default)]
     pub detail: String,
 }
@@ -152,7 +152,7 @@ pub struct StepReport {
     pub times: Distribution,
 }
 
-/// A step that a case can't have.
+/// A step that doesn't exist in a case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotMeasured {
     /// The step.
@@ -171,7 +171,7 @@ impl LatencyReport {
         report_json::parse(json, "report of latencies", SCHEMA_VERSION)
     }
 
-    /// Whether every case came to its end.
+    /// Whether every case was completed.
     pub fn is_complete(&self) -> bool {
         let mut cases = self.cases.iter();
         !self.interrupted && cases.all(|case| case.state == CaseState::Complete)

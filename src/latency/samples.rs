@@ -1,12 +1,12 @@
-//! Samples of one step, and their distribution.
+//! [`Distribution`]: the distribution of the times of one step.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// How many samples of a step are kept one by one. Those beyond it count in every figure and in the histogram alone.
+/// How many samples of a step are kept individually. Further samples count in the figures and in the histogram only.
 pub const MAX_SAMPLES: usize = 100_000;
 
-/// The longest time that the histogram tells from longer ones, in microseconds: a day.
+/// The upper bound of the histogram, in microseconds: one day. Longer times count as this time.
 const LONGEST: u64 = 24 * 60 * 60 * 1_000_000;
 
 /// A percentile is at most 0.1 % above the sample that it stands for.
@@ -15,7 +15,7 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 /// The distribution of a step's times, in microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {
-    /// How many samples there are. Without any, every figure is 0.
+    /// The number of samples. If it is 0, every figure is 0.
     pub count: u64,
     /// The mean of all samples.
     pub mean: f64,
@@ -23,8 +23,8 @@ pub struct Distribution {
     pub min: u64,
     /// The longest.
     pub max: u64,
-    /// The median. Percentiles are those of the histogram: at most 0.1 % above the sample in question. Where there are too
-    /// few samples for one, as fewer than 1,000 for `p99_9`, it is the longest.
+    /// The median. Percentiles come from the histogram, so they are at most 0.1 % above the exact sample. With too few
+    /// samples for a percentile, for example fewer than 1,000 for `p99_9`, it is the longest time.
     pub p50: u64,
     /// The 90th percentile.
     pub p90: u64,
@@ -34,24 +34,24 @@ pub struct Distribution {
     pub p99: u64,
     /// The 99.9th percentile.
     pub p99_9: u64,
-    /// The histogram (HDR, three significant digits): its buckets that aren't empty, in order.
+    /// The histogram (HDR, three significant digits): the buckets that aren't empty, in order.
     pub histogram: Vec<Bucket>,
-    /// The samples as they came, worker by worker, at most [`MAX_SAMPLES`].
+    /// The samples in the order in which they were taken, worker by worker, at most [`MAX_SAMPLES`].
     pub samples: Vec<u64>,
-    /// How many samples are not in [`samples`](Self::samples), since there were too many.
+    /// How many samples are not in [`samples`](Self::samples) because there were more than [`MAX_SAMPLES`].
     pub samples_dropped: u64,
 }
 
 /// A bucket of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
-    /// The longest time that falls into it, in microseconds.
+    /// The longest time in the bucket, in microseconds.
     pub up_to: u64,
-    /// How many samples do.
+    /// The number of samples in the bucket.
     pub count: u64,
 }
 
-/// Takes samples, and says how they are distributed.
+/// Collects samples, and computes their distribution.
 #[derive(Clone, Debug)]
 pub(super) struct Samples {
     histogram: Histogram<u64>,
@@ -65,7 +65,7 @@ impl Samples {
     pub(super) fn new() -> Samples {
         let histogram = Histogram::new_with_bounds(1, LONGEST, SIGNIFICANT_DIGITS);
         Samples {
-            histogram: histogram.expect("these bounds are within the crate's"),
+            histogram: histogram.expect("these bounds are valid for the histogram"),
             sum: 0,
             min: u64::MAX,
             max: 0,
@@ -83,7 +83,7 @@ impl Samples {
         }
     }
 
-    /// Adds those of another worker.
+    /// Adds the samples of another worker.
     pub(super) fn merge(&mut self, other: Samples) {
         // Both have the same bounds, so that each value fits.
         self.histogram += &other.histogram;

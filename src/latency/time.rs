@@ -1,8 +1,8 @@
-//! How times are written.
+//! [`Time`]: formats a time for people.
 
 use std::fmt;
 
-/// A time in microseconds as people read it: with three significant digits and its unit.
+/// A time in microseconds, which is displayed with three significant digits and a unit.
 ///
 /// ```
 /// use chv_sandbox::latency::Time;
@@ -14,14 +14,14 @@ pub struct Time(pub f64);
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What is rounded up to the next unit is written in that.
+        // A value that would be rounded up to 1000 is shown in the next unit.
         let (value, unit) = match self.0 {
             micros if micros < 999.5 => (micros, "µs"),
             micros if micros < 999_500.0 => (micros / 1e3, "ms"),
             micros => (micros / 1e6, "s"),
         };
         let decimals = match value {
-            // Whole microseconds are all that is measured.
+            // Measurements are in whole microseconds.
             _ if unit == "µs" && value.fract() == 0.0 => 0,
             value if value < 9.995 => 2,
             value if value < 99.95 => 1,

@@ -1,4 +1,4 @@
-//! Where the sandboxes of a case come from, and the workers that use them.
+//! [`Fleet`]: the sandboxes of a case, and [`Worker`]: the use of one of them.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -21,34 +21,34 @@ use crate::vmm::VmmConfig;
 /// The sandboxes of a case.
 pub(super) enum Fleet {
     Pool(Pool),
-    /// Each worker has its own, for recordings have no pool.
+    /// Each worker has its own sandbox, because recordings have no pool.
     Recordings(Vec<ReplaySandbox>),
 }
 
-/// Uses one sandbox at a time.
+/// Runs iterations, with one sandbox at a time.
 pub(super) enum Worker {
     Pool {
         pool: Pool,
         /// How long it waits for a sandbox.
         acquire: Duration,
-        /// Since when the pool boots sandboxes.
+        /// When the pool was opened and began to boot sandboxes.
         opened: Instant,
     },
     Recordings(Arc<ChvSandbox>),
 }
 
-/// What a worker holds between its boot and its first iteration.
+/// The state of a worker between its boot and its first iteration.
 pub(super) enum Booted {
-    /// The first sandbox, until every worker has one: so all of them boot at the same time.
+    /// The worker's first sandbox. It is held until every worker has one, so that all sandboxes boot at the same time.
     Pooled(PooledSandbox),
     Recordings,
 }
 
-/// The steps that recordings don't have, with the reason.
+/// The steps that don't exist on recordings.
 pub(super) const NOT_ON_RECORDINGS: [StepName; 2] = [StepName::Acquire, StepName::Release];
 
 impl Fleet {
-    /// Opens the case's golden snapshot, or the recordings, and makes a worker for each sandbox at once.
+    /// Opens the golden snapshot or the recordings, and makes one worker for each sandbox that is used at once.
     pub(super) async fn open(plan: &Plan, case: &Case) -> Result<(Fleet, Vec<Worker>), Error> {
         match &plan.subject {
             Subject::Vmms { config, vmm } => open_pool(plan, case, config, vmm.as_deref()).await,
@@ -59,7 +59,7 @@ impl Fleet {
         }
     }
 
-    /// Ends every VMM. `complete` says that nothing was cut short, so that recordings have to be at their end.
+    /// Ends every VMM. If `complete`, all iterations were made, so an unfinished recording is an error.
     pub(super) async fn close(self, complete: bool) -> Result<(), Error> {
         match self {
             Fleet::Pool(pool) => pool.shutdown().await,
@@ -146,14 +146,14 @@ async fn open_recordings(
     Ok((Fleet::Recordings(recordings), workers))
 }
 
-/// The guest's own `echo`, without a process.
+/// Simulates the guest's `echo` without a process.
 fn echo(run: &mut FunctionRun) -> io::Result<u8> {
     let message = run.params["message"].as_str().unwrap_or_default();
     writeln!(run.stdout, "{message}")?;
     Ok(0)
 }
 
-/// `cat /dev/zero` without a process. Its output fails once the run is over.
+/// Simulates `cat /dev/zero` without a process. Writing fails once the run is over.
 fn zeros(run: &mut FunctionRun) -> io::Result<u8> {
     let zeros = [0; 64 << 10];
     while !run.is_cancelled() {
@@ -206,7 +206,7 @@ impl Worker {
 }
 
 impl Booted {
-    /// Gives the sandbox back.
+    /// Releases the worker's first sandbox, so that the iterations can begin.
     pub(super) async fn let_run(self) -> Result<(), FailedStep> {
         if let Booted::Pooled(sandbox) = self {
             sandbox.recycle().await.in_step(StepName::Boot)?;

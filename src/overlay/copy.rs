@@ -1,4 +1,5 @@
-//! Filling an empty file with another's bytes: shared blocks where the filesystem can, else the data without the holes.
+//! Fills an empty file with the bytes of another file: by sharing blocks where the filesystem supports it, otherwise by
+//! copying the data without the holes.
 
 use std::fs::File;
 use std::io;
@@ -21,18 +22,18 @@ use super::{Change, Error, FileIdentity};
 pub enum CopyMethod {
     /// The copy shares its blocks with the original until one of them is written to (FICLONE).
     Reflink,
-    /// The data was copied, holes and blocks of zeros left out.
+    /// The data was copied; holes and blocks of zeros were left out.
     SparseCopy,
 }
 
-/// A copy that was made.
+/// The result of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Copied {
     /// How it was made.
     pub method: CopyMethod,
-    /// How many bytes the copy has, holes included: as many as the original.
+    /// The length of the copy in bytes, holes included. It equals the length of the original.
     pub length: u64,
-    /// How many bytes were written to it. None for a reflink.
+    /// The number of bytes that were written to the copy: 0 for a reflink.
     pub bytes_copied: u64,
     /// Which file the copy is.
     pub identity: FileIdentity,
@@ -40,12 +41,12 @@ pub struct Copied {
     pub elapsed: Duration,
 }
 
-/// Makes `to`, which is empty, equal to `from`. In errors the original is `name`, and the copy is one in `directory`.
+/// Gives the empty file `to` the bytes of `from`. Errors call the original `name`, and the copy a file in `directory`.
 ///
 /// # Errors
 ///
-/// After each, `to` may have any bytes: [`Error::NotRegular`] and [`Error::Changed`] for `from`, [`Error::NoSpace`],
-/// [`Error::Io`].
+/// [`Error::NotRegular`] and [`Error::Changed`] for `from`; [`Error::NoSpace`]; [`Error::Io`]. After an error, the
+/// content of `to` is undefined.
 pub(super) fn fill(to: &File, directory: &Path, from: &File, name: &Path) -> Result<Copied, Error> {
     let started = Instant::now();
     let length = FileStatus::of(from, name)?.length;
@@ -79,12 +80,13 @@ pub(super) fn fill(to: &File, directory: &Path, from: &File, name: &Path) -> Res
     })
 }
 
-/// Makes `to` equal to the `length` bytes of `from`, or of another length where blocks are shared and `from` has it by
-/// then. Returns how, and how many bytes were written.
+/// Copies the `length` bytes of `from` to `to`. Returns the method and the number of bytes that were written. A reflink
+/// copies the length that `from` has at that moment, which may differ from `length`.
 fn transfer(to: &File, from: &File, length: u64) -> Result<(CopyMethod, u64), Failure> {
     match rustix::fs::ioctl_ficlone(to, from) {
         Ok(()) => return Ok((CopyMethod::Reflink, 0)),
-        // Not on this filesystem, not between these two, or not by these flags: each says so in its own way.
+        // The filesystem has no reflinks, the files lie on two filesystems, or a flag of a file forbids it. Each
+        // filesystem reports this by another error number.
         Err(
             Errno::OPNOTSUPP
             | Errno::XDEV
@@ -128,7 +130,7 @@ fn is_no_space(error: &io::Error) -> bool {
     )
 }
 
-/// Read and written at a time, on boundaries of its own size; what is all zeros is left a hole.
+/// The number of bytes that are read and written at a time, aligned to this size. A block of zeros is left as a hole.
 const BLOCK: usize = 64 << 10;
 
 fn copy_data(
@@ -156,7 +158,7 @@ fn copy_data(
     Ok(copied)
 }
 
-/// In groups, each of which is looked at as a whole: that is many times faster than byte by byte.
+/// Tests groups of 128 bytes with one comparison each, which is many times faster than a test of each byte.
 pub(super) fn is_zero(bytes: &[u8]) -> bool {
     bytes
         .chunks(128)

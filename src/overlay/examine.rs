@@ -1,4 +1,4 @@
-//! Proving that an open file has the recorded bytes, or finding what it has.
+//! Compares an open file with recorded digests ([`examine`]).
 
 use std::fs::File;
 use std::path::Path;
@@ -12,30 +12,34 @@ use super::read::{ReadError, read_padded};
 use super::stream::Stream;
 use super::{AccessPolicy, Digests, Error, FileProof, RecordedBytes, Threads, VerityDigest, Work};
 
-/// How much of a disk's proof is computed anew.
+/// Which digests of a disk are computed for its proof.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VerificationLevel {
-    /// The fs-verity digest answers for the SHA-256 that was recorded with it. What the kernel vouches for is not read.
+    /// Only the fs-verity digest is computed; where it matches, the SHA-256 that was recorded with it is reported. A
+    /// file that the kernel guarantees to be unchanged (see [`Basis::is_vouched_for`](super::Basis::is_vouched_for)) is
+    /// not read.
     #[default]
     Fast,
-    /// Both digests of every disk are computed, whatever the kernel vouches for.
+    /// Both digests of every disk are computed, even where the kernel guarantees that the file is unchanged.
     Full,
 }
 
-/// Proves that `file`, which is open for reading, has the recorded bytes, or finds what it has. `name` is its name in
-/// errors.
+/// Compares `file`, which is open for reading, with the recorded length and digests, and returns a proof of what the
+/// file holds. `name` is its name in errors.
 ///
-/// A file that differs, is cut off, grows or keeps changing is no error, but a proof of which
-/// [`FileProof::is_of`] says no:
+/// A file that differs, is truncated, grows or changes during the call is not an error. The call returns a proof for
+/// which [`FileProof::is_of`] is false:
 ///
-/// - The length is compared before anything is hashed. If it differs, it is the proof's, `fsverity` is `None`, and the
-///   SHA-256 is of the file's bytes, but of at most one more than were recorded. The same holds for a length that changes
-///   while the file is read; bytes that are gone by then count as zeros. It never is the recorded SHA-256.
-/// - If the fs-verity digest differs, it is the proof's, and the SHA-256 is computed then. For a file that is changed
-///   back in between, that may be the recorded one; the fs-verity digest still isn't.
+/// - The length is compared before anything is hashed. If it differs, the proof has the file's own length, `fsverity`
+///   is `None`, and the SHA-256 covers the file's first bytes: at most one byte more than the recorded length. The same
+///   holds if the length changes while the file is read; bytes that are missing by then count as zeros. That SHA-256 is
+///   never the recorded one.
+/// - If the fs-verity digest differs, the proof has the digest that was found, and the SHA-256 is computed in a second
+///   pass. If a process restored the bytes between the two passes, the SHA-256 may be the recorded one, but the
+///   fs-verity digest still differs.
 ///
-/// The work is that of all passes together. Blocks for as long as the recorded bytes are many.
+/// `work` is the sum over all passes. Blocks for a time that grows with the recorded length.
 ///
 /// # Errors
 ///
@@ -82,7 +86,7 @@ pub fn examine(
     }
 }
 
-/// What is known of a file that hasn't the recorded bytes.
+/// The results so far for a file that differs from the record.
 struct Found {
     status: FileStatus,
     fsverity: Option<VerityDigest>,
@@ -90,7 +94,7 @@ struct Found {
 }
 
 impl Found {
-    /// Adds the SHA-256 of its bytes, of no more than one beyond the recorded length.
+    /// Computes the SHA-256 of at most one byte more than the recorded length, and makes the proof.
     fn prove(
         self,
         file: &File,
@@ -132,7 +136,7 @@ mod tests {
 
     const LEVELS: [VerificationLevel; 2] = [VerificationLevel::Fast, VerificationLevel::Full];
 
-    /// A file with recorded bytes, and another opening of it, for writing.
+    /// A file with recorded bytes, and a second descriptor that is open for writing.
     struct Disk {
         _directory: TempDir,
         path: PathBuf,
@@ -171,7 +175,7 @@ mod tests {
             examine(&file, &self.path, &self.recorded(), level, policy).unwrap()
         }
 
-        /// Examines it, and expects a proof of other bytes.
+        /// Examines the file, and asserts that the proof is not of the recorded bytes.
         #[track_caller]
         fn differs(&self, level: VerificationLevel) -> FileProof<Digests> {
             let proof = self.examine(level);
@@ -263,7 +267,7 @@ mod tests {
             let lengths = [0, 1, 4096, 9_999, 10_001, 1 << 32, 1 << 43, i64::MAX as u64];
             for length in lengths {
                 disk.writer.set_len(0).unwrap();
-                // The largest files aren't for every filesystem.
+                // Some filesystems don't support the largest of these lengths.
                 if disk.writer.set_len(length).is_err() {
                     continue;
                 }
@@ -307,7 +311,7 @@ mod tests {
     #[test]
     fn a_length_that_is_put_back_in_between_is_a_difference() {
         for level in LEVELS {
-            // Cut off before the bytes are read, and of the old length once it is asked for.
+            // The file is truncated before its bytes are read, and has the old length again when the length is read.
             let disk = Disk::new(noise(10_000));
             let (cut, grow) = (disk.file(), disk.file());
             midway::schedule(0, move || cut.set_len(5_000).unwrap());
@@ -315,7 +319,7 @@ mod tests {
             let proof = disk.differs(level);
             assert_eq!(proof.length, 5_000);
             assert_eq!(proof.digest.sha256, Digest::of(&noise(5_000)));
-            // One byte more at first, and the recorded bytes once they are hashed.
+            // The file is one byte too long at first, and has the recorded bytes when they are hashed.
             disk.writer.write_all_at(&noise(10_001), 0).unwrap();
             let cut = disk.file();
             midway::schedule(0, move || cut.set_len(10_000).unwrap());

@@ -1,4 +1,5 @@
-//! Where a file has data. What lies between is holes: zeros that no block is kept for, and that need no reading.
+//! The ranges of a file that have data. The ranges between them are holes: they read as zeros, occupy no blocks, and
+//! need no reading.
 
 use std::fs::File;
 use std::io;
@@ -9,20 +10,20 @@ use rustix::io::Errno;
 
 use super::filesystem;
 
-/// The ranges of data of a file's first `length` bytes, in order, none of them empty.
+/// An iterator over the data ranges in a file's first `length` bytes, in order. No range is empty.
 ///
-/// Everything outside of them reads as zeros. The other way round nothing is promised: data may be all zeros, and two
-/// ranges may touch. On a filesystem whose `SEEK_DATA` and `SEEK_HOLE` nobody has checked (see
-/// [`filesystem::is_known`]) the whole file is one range. Moves the offset of the open file.
+/// All bytes outside these ranges read as zeros. A data range may hold only zeros, and two ranges may touch. On a
+/// filesystem that is not in the list of [`filesystem::is_known`], the whole file is one range. The iterator moves the
+/// offset of the open file.
 ///
-/// The answer is true for a file that nobody writes to meanwhile; whether one did is for the caller to see. A file that
-/// was cut off since `length` was read may be told as a hole from there on.
+/// The ranges are correct if no process writes to the file during the iteration, which the caller has to check. If the
+/// file was truncated after `length` was read, the missing part may be reported as a hole.
 #[derive(Debug)]
 pub(super) struct Extents<'file> {
     file: &'file File,
     offset: u64,
     length: u64,
-    /// Whether the filesystem can tell data from holes.
+    /// Whether `SEEK_DATA` and `SEEK_HOLE` are known to be correct on this filesystem.
     tells: bool,
 }
 
@@ -45,13 +46,13 @@ impl<'file> Extents<'file> {
         }
         let start = match rustix::fs::seek(self.file, SeekFrom::Data(self.offset)) {
             Ok(start) => start,
-            // Nothing but a hole up to the end.
+            // The rest of the file is a hole.
             Err(Errno::NXIO) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
         let end = match rustix::fs::seek(self.file, SeekFrom::Hole(start)) {
             Ok(end) => end.min(self.length),
-            // It was cut off between the two questions.
+            // The file was truncated between the two calls.
             Err(Errno::NXIO) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
     use crate::overlay::filesystem::known_directory;
 
-    /// More than any of the listed filesystems has for a block.
+    /// A distance that is larger than a block of any listed filesystem.
     const APART: u64 = 1 << 20;
 
     #[test]

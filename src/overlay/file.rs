@@ -1,4 +1,4 @@
-//! Opening a file whose bytes are wanted: its identity and its length, by the descriptor.
+//! Opens regular files for reading, and gets their identity and length from the descriptor.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 
-/// Which file it is, whatever its name. Unique among the files that exist at one time.
+/// Device and inode number of a file, which identify it whatever its name. No two files that exist at the same time
+/// have the same identity; a deleted file's inode number may be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileIdentity {
     /// The number of the device that holds it (`st_dev`).
@@ -29,7 +30,7 @@ impl From<&Metadata> for FileIdentity {
     }
 }
 
-/// What `fstat(2)` says of a regular file at one moment.
+/// Identity and length of a regular file, as one call of `fstat(2)` reported them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileStatus {
     pub(crate) identity: FileIdentity,
@@ -38,7 +39,7 @@ pub(crate) struct FileStatus {
 }
 
 impl FileStatus {
-    /// Asks for it. `name` is the file's name in errors; anything but a regular file is one.
+    /// Calls `fstat(2)`. Fails for anything but a regular file. `name` is the file's name in errors.
     pub(super) fn of(file: &File, name: &Path) -> Result<FileStatus, Error> {
         let metadata = file.metadata();
         let metadata = metadata.map_err(Error::io("read the attributes of", name))?;
@@ -56,16 +57,16 @@ impl FileStatus {
 
 /// Opens the regular file that `path` leads to, for reading.
 ///
-/// A symbolic link is followed: where an operator put the disk is the operator's business. A pipe doesn't block,
-/// and is refused like anything else that isn't a regular file.
+/// A symbolic link is followed, because an operator may keep the disk elsewhere. Opening a pipe doesn't block; like
+/// everything else that isn't a regular file, it is refused.
 pub(crate) fn open_regular(path: &Path) -> Result<(File, FileStatus), Error> {
     let file = open_for_reading(path).map_err(Error::io("open", path))?;
     let status = FileStatus::of(&file, path)?;
     Ok((file, status))
 }
 
-/// Opens an open file once more, for reading only. A lease and a file offset belong to an opening, so those of the other
-/// one are left alone.
+/// Opens an open file once more, for reading only. A lease and a file offset belong to one open file description, so
+/// the new one doesn't affect those of `file`.
 pub(crate) fn reopen(file: &File) -> io::Result<File> {
     open_for_reading(&own_path(file))
 }
@@ -77,7 +78,7 @@ fn open_for_reading(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// The name of an open file for this process itself.
+/// The path by which this process can open an open file again: `/proc/self/fd/<number>`.
 pub(crate) fn own_path(file: &File) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }

@@ -1,4 +1,5 @@
-//! Which filesystems are known to keep the promises that mapping and sparse copies rest on.
+//! The list of filesystems on which read leases and hole detection are known to work. Mapping and sparse copies depend
+//! on both.
 
 use std::os::fd::AsFd;
 
@@ -10,13 +11,14 @@ const RAMFS: u64 = 0x8584_58f6;
 
 /// Whether `file` lies on ext4 (2, 3), xfs, btrfs or tmpfs.
 ///
-/// There a read lease really keeps writers out, and `SEEK_DATA` and `SEEK_HOLE` tell the truth. On a network or
-/// user-space filesystem a lease says nothing of what its server does, and those not listed were not checked.
+/// On these filesystems a read lease keeps writers out, and `SEEK_DATA` and `SEEK_HOLE` are correct. On a network or
+/// user-space filesystem a lease doesn't restrain the server. Other filesystems were not checked.
 pub(super) fn is_known(file: impl AsFd) -> bool {
     matches!(kind(file), Some(EXT | XFS | BTRFS | TMPFS))
 }
 
-/// Whether the bytes of `file` are memory: it lies on tmpfs or ramfs, or is a memory file.
+/// Whether the bytes of `file` are kept in memory: the file lies on tmpfs or ramfs, or is a memory file
+/// (`memfd_create(2)`).
 pub(super) fn is_memory(file: impl AsFd) -> bool {
     matches!(kind(file), Some(TMPFS | RAMFS))
 }
@@ -31,8 +33,8 @@ fn kind(file: impl AsFd) -> Option<u64> {
     Some((status.f_type as u32) as u64)
 }
 
-/// A new directory on a filesystem of which [`is_known`] holds, or `None`, said on the terminal, where there is none
-/// to write to: a container's own, for one, is often another.
+/// A new directory on a filesystem for which [`is_known`] is true. Prints a line and returns `None` if there is no such
+/// writable filesystem, as in a container on overlayfs.
 #[cfg(test)]
 #[expect(clippy::print_stdout, reason = "it says that a test was skipped")]
 pub(super) fn known_directory() -> Option<tempfile::TempDir> {

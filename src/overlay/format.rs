@@ -1,18 +1,19 @@
-//! How the bytes of an image make a disk.
+//! The image formats of a disk.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How the bytes of an image make a disk. Always said, never guessed: what a guest can write to, it can make look
-/// like any format.
+/// The format of a disk image. The caller always states it, and it is never detected from the content: a guest that can
+/// write to a raw disk can give it the header of any format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskFormat {
-    /// The bytes are the disk's.
+    /// The bytes of the file are the bytes of the disk.
     #[default]
     Raw,
-    /// QEMU's format with tables, which can lie over a read-only backing file.
+    /// QEMU's copy-on-write format, which can have a read-only backing file. See [`qcow2`](super::qcow2) for the
+    /// restrictions.
     Qcow2,
 }
 

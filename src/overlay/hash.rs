@@ -1,6 +1,6 @@
-//! The digests of a file, by its path or as it is open.
+//! Computes the digests of a file, given by its path or as an open file: [`sha256`], [`fsverity`] and [`record`].
 //!
-//! A digest is of the one file that was opened, whatever has its name later.
+//! A digest belongs to the file that was opened, even if another file takes its name later.
 
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -20,15 +20,16 @@ use super::{Error, FileProof, RecordedBytes, VerityDigest, Work};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AccessPolicy {
-    /// Mapped if a read lease is granted, else read. A VMM that opens the file for writing meanwhile waits for some
-    /// milliseconds.
+    /// The file is mapped if a read lease is granted, otherwise it is read. A VMM that opens the file for writing
+    /// during the call waits for some milliseconds.
     #[default]
     PreferMapped,
-    /// Always read: for a file that a VMM has open for writing, or is about to open.
+    /// The file is always read. For a file that a VMM has open for writing, or is about to open.
     ReadOnly,
 }
 
-/// How many threads may work on a digest, the calling one among them. By default as many as the process may use cores.
+/// How many threads may work on a digest, the calling thread included. The default is the number of cores that the
+/// process may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Threads(NonZeroUsize);
 
@@ -36,15 +37,15 @@ impl Threads {
     /// The calling thread alone.
     pub const ONE: Threads = Threads(NonZeroUsize::MIN);
 
-    /// No more are ever used: the disk would not keep up.
+    /// The most threads that are used. With more of them the disk would be the bottleneck.
     const MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
-    /// So many threads, at most 64.
+    /// `count` threads; a number above 64 becomes 64.
     pub fn new(count: NonZeroUsize) -> Threads {
         Threads(count.min(Threads::MAX))
     }
 
-    /// How many they are.
+    /// The number of threads, from 1 to 64.
     pub const fn get(self) -> usize {
         self.0.get()
     }
@@ -56,7 +57,7 @@ impl Default for Threads {
     }
 }
 
-/// How far a digest is, for another thread to look at.
+/// The progress of a digest, which another thread can read while the digest is computed.
 #[derive(Debug, Default)]
 pub struct Progress {
     length: AtomicU64,
@@ -64,12 +65,13 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The length of the file in bytes, 0 while it isn't known yet.
+    /// The length of the file in bytes; 0 until it is known.
     pub fn length(&self) -> u64 {
         self.length.load(Ordering::Relaxed)
     }
 
-    /// Up to which byte the file is digested. It begins anew if mapping had to be given up for reading.
+    /// How many bytes are digested. The count starts again at 0 if the file turns out not to be usable by a mapping and
+    /// has to be read.
     pub fn reached(&self) -> u64 {
         self.reached.load(Ordering::Relaxed)
     }
@@ -86,19 +88,19 @@ impl Progress {
 
 /// Digests the regular file that `path` leads to, exactly as `sha256sum` does. Symbolic links are followed.
 ///
-/// Blocks for as long as the file is large; holes are not read. An empty file has a digest too,
-/// [`Digest::OF_NOTHING`](super::Digest::OF_NOTHING): whether that will do is for the caller to say. No lease is held, and nothing is mapped, once
-/// this returns.
+/// Blocks for a time that grows with the file's length; holes are not read. An empty file has a digest too,
+/// [`Digest::OF_NOTHING`](super::Digest::OF_NOTHING), and the caller decides whether to accept it. When this returns,
+/// it holds no lease and no mapping.
 ///
 /// # Errors
 ///
-/// [`Error::NotRegular`] for anything but a regular file; [`Error::Changed`] if its length was not the same after as
-/// before, or the bytes ended early or late; [`Error::Io`] otherwise.
+/// [`Error::NotRegular`] for anything but a regular file; [`Error::Changed`] if its length changed during the call or
+/// doesn't match the bytes that could be read; [`Error::Io`] otherwise.
 pub fn sha256(path: &Path, policy: AccessPolicy) -> Result<FileProof, Error> {
     sha256_watched(path, policy, &Progress::default())
 }
 
-/// The same as [`sha256`], seen from another thread through `progress`.
+/// Like [`sha256`], and reports its progress to another thread through `progress`.
 ///
 /// # Errors
 ///
@@ -114,7 +116,7 @@ pub fn sha256_watched(
     proof.map_err(|error| error.of(path, status.length))
 }
 
-/// The same as [`sha256`] for a file that is open for reading. `name` is its name in errors.
+/// Like [`sha256`], for a file that is open for reading. `name` is its name in errors.
 ///
 /// # Errors
 ///
@@ -125,11 +127,12 @@ pub fn sha256_of(file: &File, name: &Path, policy: AccessPolicy) -> Result<FileP
     proof.map_err(|error| error.of(name, status.length))
 }
 
-/// Digests the regular file that `path` leads to, exactly as Linux fs-verity does with SHA-256, blocks of 4 KiB and
-/// no salt, on up to so many `threads`. Symbolic links are followed.
+/// Digests the regular file that `path` leads to, exactly as Linux fs-verity does with SHA-256, blocks of 4 KiB and no
+/// salt, on up to `threads` threads. Symbolic links are followed.
 ///
-/// Blocks for as long as the file has data: holes cost neither reading nor hashing. The file is only read, and its
-/// filesystem need not know fs-verity. No lease is held, nothing is mapped and no thread is left once this returns.
+/// Blocks for a time that grows with the data of the file: holes are neither read nor hashed. The filesystem need not
+/// support fs-verity, because the digest is computed here and the file is only read. When this returns, it holds no
+/// lease and no mapping, and its threads have ended.
 ///
 /// # Errors
 ///
@@ -142,7 +145,7 @@ pub fn fsverity(
     fsverity_watched(path, policy, threads, &Progress::default())
 }
 
-/// The same as [`fsverity`], seen from another thread through `progress`.
+/// Like [`fsverity`], and reports its progress to another thread through `progress`.
 ///
 /// # Errors
 ///
@@ -159,7 +162,7 @@ pub fn fsverity_watched(
     proof.map_err(|error| error.of(path, status.length))
 }
 
-/// The same as [`fsverity`] for a file that is open for reading. `name` is its name in errors.
+/// Like [`fsverity`], for a file that is open for reading. `name` is its name in errors.
 ///
 /// # Errors
 ///
@@ -175,8 +178,8 @@ pub fn fsverity_of(
     proof.map_err(|error| error.of(name, status.length))
 }
 
-/// Both digests of the file that `path` leads to, and its length, as a manifest records them: in one pass, on two
-/// threads.
+/// Computes both digests of the file that `path` leads to in one pass on two threads, and returns them with its length,
+/// as a manifest records them.
 ///
 /// # Errors
 ///
@@ -187,7 +190,7 @@ pub fn record(path: &Path, policy: AccessPolicy) -> Result<FileProof<RecordedByt
     proof.map_err(|error| error.of(path, status.length))
 }
 
-/// An open file that is about to be digested, with the length that it must keep meanwhile.
+/// An open file to be digested, with the length that it must keep during the work.
 #[derive(Clone, Copy)]
 pub(super) struct Opened<'a> {
     file: &'a File,
@@ -237,7 +240,7 @@ impl<'a> Opened<'a> {
         self.walk(|| Both::new(length), finish, |_skipped| length)
     }
 
-    /// Feeds the file to a sink. `hashed` says of how many skipped bytes how many were hashed.
+    /// Feeds the file to a sink. `hashed` maps the number of skipped bytes to the number of hashed bytes.
     fn walk<S: Sink, D>(
         self,
         new_sink: impl Fn() -> S,

@@ -1,4 +1,5 @@
-//! Holding a file: its digest, and the kernel's word that it is still the digest of its bytes.
+//! [`Hold`]: a file's digest together with a guarantee by the kernel (a read lease or fs-verity) that the bytes are
+//! unchanged.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,13 +12,15 @@ use super::lease::Lease;
 use super::{AccessPolicy, Basis, Error, FileIdentity, FileProof, Threads, VerityDigest, Work};
 use crate::causes::Causes;
 
-/// A file with the digest of its bytes, held until this is dropped.
+/// A file with the digest of its bytes, and the kernel's guarantee that they don't change unnoticed until this is
+/// dropped.
 ///
-/// It is the file that was opened, by its descriptor: another one that gets its name is seen
-/// ([`is_held`](Hold::is_held)), and never taken for it.
+/// The hold is on the file that was opened, through its descriptor. If another file takes its name,
+/// [`is_held`](Hold::is_held) returns false.
 ///
-/// A process that wants to write to a leased file waits for this one, up to `/proc/sys/fs/lease-break-time` (45 s unless
-/// set otherwise): ask [`is_held`](Hold::is_held) often, and drop the hold once it says no.
+/// A process that opens a leased file for writing waits until this hold is dropped, at most for
+/// `/proc/sys/fs/lease-break-time` (45 s by default). So call [`is_held`](Hold::is_held) often, and drop the hold once
+/// it returns false.
 #[derive(Debug)]
 pub struct Hold {
     path: PathBuf,
@@ -28,24 +31,24 @@ pub struct Hold {
 #[derive(Debug)]
 enum Guard {
     Lease(Lease<File>),
-    /// Kept open: its inode number is no other file's meanwhile.
-    Kernel(#[expect(dead_code, reason = "it is open as long as this is there")] File),
+    /// The file is kept open, so that its inode number can't be reused.
+    Kernel(#[expect(dead_code, reason = "held only to keep the file open")] File),
 }
 
 /// The result of [`Hold::take`].
 #[derive(Debug)]
 pub enum HoldAttempt {
-    /// The file is held, and was digested unless the kernel vouches for it.
+    /// The file is held. It was digested, unless fs-verity protects it with the expected digest.
     Held(Hold),
-    /// Nothing would vouch for its bytes, so no digest of it outlives the moment: another process has it open for writing
-    /// or came to write while it was read, it belongs to another user, or its filesystem isn't one of which it is known
-    /// that leases hold there (ext4, xfs, btrfs, tmpfs).
+    /// No lease was granted, so a digest may be outdated at once. Another process has the file open for writing or
+    /// opened it while it was read, the file belongs to another user, or its filesystem isn't one on which leases are
+    /// known to hold (ext4, xfs, btrfs, tmpfs).
     Unleased(UnleasedFile),
-    /// It hasn't the expected length, but this one. It was not digested.
+    /// The file has this length in bytes and not the expected one. It was not digested.
     OtherLength(u64),
 }
 
-/// A file of the expected length that was opened, and is not held.
+/// An open file of the expected length, without a lease.
 #[derive(Debug)]
 pub struct UnleasedFile {
     path: PathBuf,
@@ -59,7 +62,7 @@ impl UnleasedFile {
         self.status.identity
     }
 
-    /// Its digest at this moment. No more than the expected length is read.
+    /// Computes its digest now. Reads at most the expected length.
     ///
     /// # Errors
     ///
@@ -72,11 +75,11 @@ impl UnleasedFile {
 }
 
 impl Hold {
-    /// Opens the regular file that `path` leads to, compares its length, takes a lease on it, and then its digest: the
-    /// whole file is read, unless the kernel says itself that its digest is the `expected` one.
+    /// Opens the regular file that `path` leads to, compares its length with `length`, takes a read lease on it and
+    /// digests it. If fs-verity protects the file with the `expected` digest, no lease is taken and nothing is read.
     ///
-    /// Another digest than the expected one is no error here: see [`taken`](Hold::taken). No more than `length` bytes are
-    /// read.
+    /// A digest that differs from `expected` is not an error: compare [`taken`](Hold::taken). At most `length` bytes
+    /// are read.
     ///
     /// # Errors
     ///
@@ -116,18 +119,18 @@ impl Hold {
         })
     }
 
-    /// The path that it was taken by.
+    /// The path that was given to [`take`](Hold::take).
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file's digest as it was taken, and what that took.
+    /// The proof from [`take`](Hold::take): the digest, and the work that it cost.
     pub fn taken(&self) -> &FileProof<VerityDigest> {
         &self.taken
     }
 
-    /// The file's digest as it is known now, if that is still proved: see [`is_held`](Hold::is_held). Its basis says what
-    /// vouches for it, and nothing was read.
+    /// A proof that the file still has the digest, or `None` if [`is_held`](Hold::is_held) is false. Its basis names
+    /// the guarantee ([`Basis::Leased`] or [`Basis::KernelVerity`]). Reads nothing.
     pub fn proof(&self) -> Option<FileProof<VerityDigest>> {
         let FileProof {
             digest,
@@ -143,11 +146,11 @@ impl Hold {
         self.is_held().then(|| vouched_for(digest, status, basis))
     }
 
-    /// Whether the digest is proved to be that of the file which the path leads to now, and was at every moment since it
-    /// was taken.
+    /// Whether the path leads to the held file now, and its bytes are proved to have had the digest at every moment
+    /// since [`take`](Hold::take).
     ///
-    /// A lease that was lost stays lost. A path that leads to another file and later to this one again is no loss: the file's
-    /// bytes were proved all the time.
+    /// A lost lease stays lost. If the path leads to another file for a while and then to this one again, the result is
+    /// true again, because the guarantee on this file's bytes was never lost.
     pub fn is_held(&self) -> bool {
         let stands = match &self.guard {
             Guard::Lease(lease) => lease.is_held(),
@@ -158,7 +161,7 @@ impl Hold {
     }
 }
 
-/// The proof of a file of which nothing was read.
+/// The proof of a file of which nothing was read, because the kernel guarantees its bytes.
 fn vouched_for(digest: VerityDigest, status: FileStatus, basis: Basis) -> FileProof<VerityDigest> {
     FileProof {
         digest,
@@ -192,7 +195,7 @@ mod tests {
         Some((directory, path, hold))
     }
 
-    /// Takes a hold on the file as it is.
+    /// Takes a hold, expecting the length and digest that the file has now.
     fn take(path: &Path) -> HoldAttempt {
         let bytes = fs::read(path).unwrap();
         Hold::take(path, bytes.len() as u64, &VerityDigest::of(&bytes)).unwrap()
@@ -306,7 +309,7 @@ mod tests {
         let proof = unleased.fsverity().unwrap();
         assert_eq!(proof.digest, VerityDigest::of(&[7; 10_000]));
         assert_eq!((proof.basis, proof.identity), (Basis::Read, expected));
-        // What it has grown to since isn't read.
+        // The file has grown; the bytes beyond the expected length aren't read.
         writer.set_len(1 << 40).unwrap();
         let error = unleased.fsverity().unwrap_err();
         assert!(matches!(error, Error::Changed { .. }), "{error}");

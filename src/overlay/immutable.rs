@@ -1,4 +1,4 @@
-//! Files whose bytes can't change: protected by fs-verity, or sealed in memory.
+//! [`Immutable`]: a file whose bytes can't change, because fs-verity protects it or because it is a sealed memory file.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,7 @@ use super::file::{open_regular, own_path};
 use super::memory_file::memory_file;
 use super::{AccessPolicy, Error, Threads, VerityDigest, fsverity_of, kernel_verity};
 
-/// The seals after which neither bytes nor length of a memory file can change, and no seal can be taken off.
+/// With these seals, neither the bytes nor the length of a memory file can change, and no seal can be added.
 const SEALS: SealFlags = SealFlags::WRITE
     .union(SealFlags::GROW)
     .union(SealFlags::SHRINK)
@@ -21,8 +21,8 @@ const SEALS: SealFlags = SealFlags::WRITE
 
 /// An open file whose bytes no process can change, root included, with their digest.
 ///
-/// The kernel keeps the promise for as long as the file is open anywhere, so a digest that was compared once stays
-/// true. Any number of processes may map or read it at the same time.
+/// The kernel enforces this for as long as the file is open in any process, so a digest needs to be compared only once.
+/// Any number of processes may map or read the file at the same time.
 #[derive(Debug)]
 pub struct Immutable {
     file: File,
@@ -39,14 +39,14 @@ pub enum Protection {
     /// fs-verity: the file can't be opened for writing, and the kernel checks each page that is read against the
     /// digest. Takes no memory beyond the page cache.
     FsVerity,
-    /// A memory file (`memfd_create(2)`) with the seals WRITE, GROW, SHRINK and SEAL. It takes as much memory as it has
-    /// data; a hole takes memory once a mapping of it is read.
+    /// A memory file (`memfd_create(2)`) with the seals WRITE, GROW, SHRINK and SEAL. It occupies as much memory as it
+    /// has data. A hole occupies memory once it is read through a mapping.
     Sealed,
 }
 
 impl Immutable {
-    /// Opens the file that `path` leads to, if fs-verity protects it with the digest `expected`; `None` if it doesn't.
-    /// Reads nothing of it.
+    /// Opens the file that `path` leads to. Returns `None` unless fs-verity protects it with the digest `expected`.
+    /// Reads none of its bytes.
     ///
     /// # Errors
     ///
@@ -63,15 +63,16 @@ impl Immutable {
         }))
     }
 
-    /// Copies the file that `path` leads to into memory, holes left out, seals the copy, and digests what was sealed:
-    /// the digest is of the copy, whatever happened to the original meanwhile.
+    /// Copies the file that `path` leads to into memory without its holes, seals the copy, and then digests the copy.
+    /// So the digest is correct for the copy even if the original changed during the call.
     ///
-    /// Blocks for as long as the file has data. The copy is freed once every process that inherited it has closed it.
+    /// Blocks for a time that grows with the data of the file. The copy is freed once this process and every process
+    /// that inherited it have closed it.
     ///
     /// # Errors
     ///
-    /// [`Error::NotRegular`]; [`Error::Changed`] for a file that is cut off or grows meanwhile; [`Error::NoSpace`] where
-    /// there is no memory for it; [`Error::Io`] otherwise.
+    /// [`Error::NotRegular`]; [`Error::Changed`] for a file that is truncated or grows during the call;
+    /// [`Error::NoSpace`] if memory doesn't suffice; [`Error::Io`] otherwise.
     pub fn seal(path: &Path) -> Result<Immutable, Error> {
         let (original, _) = open_regular(path)?;
         let memory =
@@ -80,7 +81,7 @@ impl Immutable {
         fcntl_add_seals(&memory, SEALS)
             .map_err(io::Error::from)
             .map_err(Error::io("seal the copy of", path))?;
-        // Opened anew for reading only: that is what other processes inherit.
+        // Other processes inherit this descriptor, so it is opened again for reading only.
         let file = File::open(own_path(&memory)).map_err(Error::io("open the copy of", path))?;
         drop(memory);
         let seals = fcntl_get_seals(&file).map_err(io::Error::from);
@@ -88,7 +89,7 @@ impl Immutable {
             let missing = io::Error::other("the kernel did not keep the seals");
             return Err(Error::io("seal the copy of", path)(missing));
         }
-        // Read and not mapped: through a mapping, each hole would take memory.
+        // The copy is read and not mapped: reading a hole through a mapping would allocate memory for it.
         let hashed = fsverity_of(&file, path, AccessPolicy::ReadOnly, Threads::default())?;
         Ok(Immutable {
             length: hashed.length,
@@ -109,7 +110,7 @@ impl Immutable {
         self.digest
     }
 
-    /// How many bytes were hashed for the digest: all but the holes, or none under fs-verity.
+    /// How many bytes were hashed for the digest: the length without the holes, or 0 under fs-verity.
     pub fn hashed(&self) -> u64 {
         self.hashed
     }
@@ -207,7 +208,7 @@ mod tests {
             .write(true)
             .open(own_path(&sealed.file))
             .unwrap();
-        // SAFETY: the mapping is refused, which is what is tested; were it made, nothing would touch it.
+        // SAFETY: the test expects that the mapping is refused. If it were made, nothing would access it.
         refused(unsafe { MmapOptions::new().len(4096).map_mut(&writer) }.unwrap_err());
         fs::write(&path, "the original is another matter").unwrap();
         let again = fsverity(

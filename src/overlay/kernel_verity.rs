@@ -1,4 +1,4 @@
-//! What the kernel says of a file that it protects itself (fs-verity).
+//! The kernel's own fs-verity: reads the digest of a protected file ([`measure`]) and protects a file ([`enable`]).
 
 use std::fs::File;
 
@@ -14,16 +14,16 @@ const SHA256: u16 = 1;
 #[repr(C)]
 struct Measured {
     algorithm: u16,
-    /// In: how many bytes there is room for. Out: how many there are.
+    /// In: the size of the buffer in bytes. Out: the size of the digest.
     size: u16,
     digest: [u8; 32],
 }
 
-/// `FS_IOC_MEASURE_VERITY`: its number counts the structure without the digest.
+/// `FS_IOC_MEASURE_VERITY`. The ioctl number encodes the size of the structure without the digest.
 const MEASURE: Opcode = opcode::read_write::<[u16; 2]>(b'f', 134);
 
-/// The digest by which the kernel checks every page of the file that is read, or `None` if it checks none: then the
-/// file may change.
+/// The SHA-256 fs-verity digest against which the kernel checks every page that is read from the file. `None` if the
+/// file isn't protected with SHA-256, in which case it may change.
 pub(super) fn measure(file: &File) -> Option<VerityDigest> {
     let mut measured = Measured {
         algorithm: 0,
@@ -54,8 +54,8 @@ struct Enable {
 /// `FS_IOC_ENABLE_VERITY`.
 const ENABLE: Opcode = opcode::write::<Enable>(b'f', 133);
 
-/// Puts a file under fs-verity, with SHA-256, blocks of 4 KiB and no salt. The file has to be open for reading only, here
-/// and everywhere else, and can never be written to again.
+/// Protects a file by fs-verity, with SHA-256, blocks of 4 KiB and no salt. No process may have the file open for
+/// writing, and the file can never be written to again.
 pub(crate) fn enable(file: &File) -> Result<(), Errno> {
     let argument = Enable {
         version: 1,

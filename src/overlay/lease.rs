@@ -1,4 +1,5 @@
-//! A read lease: the kernel's word that no process has a file open for writing, or will while it is held.
+//! [`Lease`]: a read lease, with which the kernel guarantees that no process has a file open for writing while it is
+//! held.
 
 use std::ffi::c_int;
 use std::io;
@@ -13,21 +14,22 @@ const F_SETSIG: c_int = 10;
 /// A read lease on an open file (`fcntl(2)`, `F_SETLEASE`), given back on drop.
 ///
 /// It is granted only while no process has the file open for writing, and only to the file's owner or with `CAP_LEASE`.
-/// A process that then opens the file for writing or truncates it waits until the lease is given back; after
-/// `/proc/sys/fs/lease-break-time` (45 s unless set otherwise) the kernel takes the lease away. So
-/// [`is_held`](Self::is_held) must be asked often, and the lease dropped once it says no.
+/// A process that then opens the file for writing or truncates it waits until the lease is given back. After
+/// `/proc/sys/fs/lease-break-time` (45 s by default) the kernel revokes the lease. So call [`is_held`](Self::is_held)
+/// often, and drop the lease once it returns false.
 #[derive(Debug)]
 pub(crate) struct Lease<F: AsFd> {
     file: F,
 }
 
 impl<F: AsFd> Lease<F> {
-    /// Takes the lease, unless the file's filesystem isn't one on which leases are known to hold. `file` must be open for
-    /// reading only.
+    /// Takes the lease. Fails with [`io::ErrorKind::Unsupported`] on a filesystem that isn't in the list of
+    /// [`filesystem::is_known`]. `file` must be open for reading only.
     ///
-    /// The kernel tells the holder of a writer by a signal: SIGIO unless told otherwise, which kills a process that
-    /// doesn't expect it. A library installs no signal handler, so the signal becomes SIGURG, which is ignored by
-    /// default, and once the lease is taken, the process is no longer named as the one to be told.
+    /// The kernel sends the holder a signal when a writer waits. The default, SIGIO, kills a process that has no
+    /// handler for it, and a library must not install one. So the signal is changed to SIGURG, which is ignored by
+    /// default. Once the lease is taken, the owner of the descriptor is reset (`F_SETOWN`), so that no process is
+    /// signalled at all.
     pub(crate) fn take(file: F) -> io::Result<Lease<F>> {
         if !filesystem::is_known(&file) {
             return Err(io::Error::new(
@@ -42,7 +44,7 @@ impl<F: AsFd> Lease<F> {
         Ok(lease)
     }
 
-    /// Whether the lease still stands and no process waits for it.
+    /// Whether the lease still exists and no writer waits for its release.
     pub(crate) fn is_held(&self) -> bool {
         matches!(fcntl(&self.file, libc::F_GETLEASE, 0), Ok(libc::F_RDLCK))
     }
@@ -50,16 +52,16 @@ impl<F: AsFd> Lease<F> {
 
 impl<F: AsFd> Drop for Lease<F> {
     fn drop(&mut self) {
-        // Closing the file would do too, unless a process that was just forked still has a copy of the descriptor.
+        // Closing the file is not enough if a process that was just forked still has a copy of the descriptor.
         if let Err(error) = fcntl(&self.file, libc::F_SETLEASE, libc::F_UNLCK) {
-            tracing::debug!(error = %Causes(&error), "a read lease was no longer there to be given back");
+            tracing::debug!(error = %Causes(&error), "a read lease could not be given back: it no longer exists");
         }
     }
 }
 
 fn fcntl(file: &impl AsFd, command: c_int, argument: c_int) -> io::Result<c_int> {
     // SAFETY: the descriptor is open for as long as `file` is borrowed, and every command used here takes an integer
-    // (F_GETLEASE none), so the kernel touches none of our memory.
+    // (F_GETLEASE takes none), so the kernel accesses no memory of this process.
     match unsafe { libc::fcntl(file.as_fd().as_raw_fd(), command, argument) } {
         -1 => Err(io::Error::last_os_error()),
         answer => Ok(answer),
@@ -85,7 +87,7 @@ mod tests {
         Some((directory, path))
     }
 
-    /// Opens for writing, or fails at once where that would have to wait for a lease.
+    /// Opens for writing, or fails at once if that would have to wait for a lease.
     fn open_for_writing(path: &PathBuf) -> io::Result<File> {
         OpenOptions::new()
             .write(true)
@@ -115,7 +117,7 @@ mod tests {
         let lease = Lease::take(&file).unwrap();
         assert!(lease.is_held());
 
-        // From here on the signal has been sent, if it is sent at all.
+        // If the kernel sends a signal for this writer, it has sent it by now.
         let error = open_for_writing(&path).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert!(!lease.is_held());
@@ -129,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn cutting_the_file_off_waits_for_it_too() {
+    fn truncating_the_file_waits_for_it_too() {
         let Some((_directory, path)) = some_file() else {
             return;
         };

@@ -1,4 +1,4 @@
-//! A file that is read by its descriptor, under a lease that shows whether a process has opened it for writing.
+//! [`Leased`]: an open file with its digest, and a read lease that shows whether a process has opened it for writing.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,13 +12,14 @@ use crate::causes::Causes;
 
 /// An open file with the digest of its bytes, and a read lease on it.
 ///
-/// It is the file and not its name that is held: what a path leads to later doesn't matter. As long as the lease
-/// stands no process has the file open for writing, so its bytes are those of the digest. A process that wants to write waits
-/// until the lease is given back: call [`give_way`](Self::give_way) often.
+/// The file is held through its descriptor, so it doesn't matter if its path leads to another file later. While the
+/// lease exists, no process has the file open for writing, so its bytes match the digest. A process that wants to write
+/// waits until the lease is given back: call [`give_way`](Self::give_way) often.
 #[derive(Debug)]
 pub struct Leased {
     path: PathBuf,
-    /// What other processes inherit. The lease is on another opening of the file, which they can't give back.
+    /// The descriptor that other processes inherit. The lease belongs to another open file description, so they can't
+    /// give it back.
     file: File,
     digest: VerityDigest,
     length: u64,
@@ -26,27 +27,27 @@ pub struct Leased {
     held: Mutex<Held>,
 }
 
-/// The lease as it is at a moment.
+/// The present lease.
 #[derive(Debug)]
 struct Held {
-    /// `None`: it was given up.
+    /// `None` after it was given up.
     lease: Option<Lease<File>>,
     /// How often it was taken.
     taken: u64,
 }
 
-/// A lease that was taken, told from a later one on the same file.
+/// Identifies one taking of a [`Leased`] file's lease, so that it is distinct from a later lease on the same file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTaken(u64);
 
 impl Leased {
-    /// Opens the file that `path` leads to, takes a lease on it, and then its digest. Blocks for as long as the file has
-    /// data.
+    /// Opens the file that `path` leads to, takes a lease on it, and digests it. Blocks for a time that grows with the
+    /// data of the file.
     ///
     /// # Errors
     ///
-    /// [`Error::NoLease`] where none is to be had: some process has it open for writing, it belongs to another user, or its
-    /// filesystem isn't one on which leases are known to hold (ext4, xfs, btrfs, tmpfs). Those of
+    /// [`Error::NoLease`] if no lease is granted: a process has the file open for writing, it belongs to another user,
+    /// or its filesystem isn't one on which leases are known to hold (ext4, xfs, btrfs, tmpfs). Otherwise those of
     /// [`fsverity`](super::fsverity).
     pub fn take(path: &Path) -> Result<Leased, Error> {
         let (file, _) = open_regular(path)?;
@@ -69,19 +70,19 @@ impl Leased {
         }
     }
 
-    /// Makes sure that the lease stands: one that was lost is taken again, and the file digested again. Returns which lease
-    /// it is: another caller may take a later one, which says nothing of the time before. Blocks.
+    /// Makes sure that a lease is held. If it was lost, takes it again and digests the file again. Returns which lease
+    /// is held: a later lease, which another caller may take, proves nothing about the time before it. Blocks.
     ///
     /// # Errors
     ///
-    /// [`Error::NoLease`] where none is to be had, and [`Error::Changed`] when length or bytes aren't those of the digest
-    /// any more.
+    /// [`Error::NoLease`] if no lease is granted, and [`Error::Changed`] if the length or the bytes no longer match the
+    /// digest.
     pub fn ensure(&self) -> Result<LeaseTaken, Error> {
         let mut held = self.lock();
         if !held.stands() {
             held.lease = None;
             let taken = lease(&self.path, &self.file)?;
-            // The length first: a file that has grown isn't worth reading.
+            // The length is compared first, so that a file that has grown isn't read.
             let found = FileStatus::of(&self.file, &self.path)?.length;
             if found != self.length {
                 let before = self.length;
@@ -99,20 +100,20 @@ impl Leased {
         }
     }
 
-    /// Whether this very lease stands still: the bytes have been those of the digest since it was taken.
+    /// Whether `lease` is still held. If so, the bytes have matched the digest ever since it was taken.
     pub fn is_held_since(&self, lease: LeaseTaken) -> bool {
         let held = self.lock();
         held.taken == lease.0 && held.stands()
     }
 
-    /// Gives the lease back if some process waits for that.
+    /// Gives the lease back if a process waits to write to the file. Never blocks.
     pub fn give_way(&self) {
-        // While another thread digests the file, that thread finds out itself.
+        // A thread that digests the file holds the lock, and checks the lease itself afterwards.
         let Ok(mut held) = self.held.try_lock() else {
             return;
         };
         if held.lease.is_some() && !held.stands() {
-            tracing::warn!(path = %self.path.display(), "the lease on the memory file is given up: a process wants to write to it");
+            tracing::warn!(path = %self.path.display(), "gave up the lease on the memory file, because a process wants to write to the file");
             held.lease = None;
         }
     }
@@ -138,7 +139,7 @@ impl Leased {
         }
     }
 
-    /// A thread that panics with it leaves at worst a lease that is taken again.
+    /// If a thread panicked with the lock held, the worst result is that the lease has to be taken again.
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -157,7 +158,7 @@ impl AsFd for Leased {
     }
 }
 
-/// A lease on another opening of the same file.
+/// Takes a lease on a new open file description of the same file.
 fn lease(path: &Path, file: &File) -> Result<Lease<File>, Error> {
     let again = reopen(file).map_err(Error::io("open", path))?;
     Lease::take(again).map_err(|error| {
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
     use crate::overlay::filesystem::known_directory;
 
-    /// Writes to the file as another process does: it waits until the lease is given up.
+    /// Writes to the file as another process would: the writer waits until the lease is given up.
     fn write(held: &Leased, path: &Path, bytes: &'static str) {
         let path = path.to_owned();
         let writer = thread::spawn(move || fs::write(path, bytes).unwrap());
@@ -203,7 +204,8 @@ mod tests {
         assert_eq!(held.ensure().unwrap(), first);
         assert!(held.is_held_since(first));
 
-        // Changed and put back, between two looks of one user of the file, and ensured by another.
+        // Between two checks by one user of the file, its bytes change and are restored, and another user calls
+        // `ensure`.
         write(&held, &path, "forged");
         write(&held, &path, "golden");
         let second = held.ensure().unwrap();

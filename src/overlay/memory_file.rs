@@ -7,7 +7,7 @@ use std::io;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 
-/// A new, empty memory file that can be sealed and never executed. `/proc` shows `name` where it shows the file.
+/// Creates an empty memory file that can be sealed and can't be executed. `/proc` shows the file under `name`.
 pub(super) fn memory_file(name: &CStr) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {

@@ -1,18 +1,21 @@
-//! The disk's bytes: what they are (a digest), and putting back what they were.
+//! Digests, copies and restoration of disk files. The main type is [`FileProof`]: a digest together with the file that
+//! it is of.
 //!
-//! [`sha256`] digests a file exactly as `sha256sum` does, [`fsverity`] as Linux fs-verity does, [`record`] both ways in
-//! one pass, as a manifest has it. [`examine`] compares an open file with what was recorded. Each gives a [`FileProof`],
-//! which says of which file the digest is and what it rests on: the file is mapped where a read lease proves that no
-//! process has it open for writing, and read otherwise. Either way the file is the one that was opened, and a length that
-//! changes meanwhile is seen. Timestamps are never looked at: they prove nothing. Holes are not read. [`Hold`] keeps a
-//! digest true for as long as the kernel vouches for it.
+//! [`sha256`] digests a file exactly as `sha256sum` does, and [`fsverity`] exactly as Linux fs-verity does. [`record`]
+//! computes both digests in one pass, as a manifest records them. [`examine`] compares an open file with recorded
+//! bytes. [`Hold`] keeps a digest valid for as long as the kernel guarantees that the file is unchanged.
 //!
-//! A VMM that inherits its writable disk gets a [`NamelessFile`], filled with the bytes of its golden copy. For another
-//! program's VMM [`put_back`] replaces the overlay by a new file of the same name. [`copy_private`] makes the golden copy
-//! in the first place. [`make_sparse`] gives back what a file keeps for nothing but zeros.
+//! Each of these functions returns a [`FileProof`], which names the file (device and inode) and the [`Basis`] of the
+//! digest. A file is mapped where a read lease proves that no process has it open for writing; otherwise it is read.
+//! The digest always belongs to the file that was opened, and a change of its length during the work is detected.
+//! Timestamps are ignored, because they prove nothing. Holes are not read.
 //!
-//! Everything here blocks, on the disk and for as long as the file is large. Call it from a thread that may block
-//! (`tokio::task::spawn_blocking`).
+//! A VMM that inherits its writable disk gets a [`NamelessFile`], filled with the bytes of the golden copy. For a VMM
+//! that another program runs, [`put_back`] replaces the overlay by a new file of the same name. [`copy_private`] makes
+//! the golden copy. [`make_sparse`] turns blocks of zeros into holes.
+//!
+//! Every function here blocks on the disk, for a time that grows with the size of the file. Call them from a thread
+//! that may block (`tokio::task::spawn_blocking`).
 
 mod copy;
 mod error;

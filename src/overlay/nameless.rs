@@ -1,4 +1,4 @@
-//! Files without a name: the writable disk of a VM whose VMM inherits it.
+//! [`NamelessFile`]: a file without a name, which serves as the writable disk of a VMM that inherits its descriptor.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
@@ -16,26 +16,26 @@ use crate::causes::Causes;
 
 /// A private, empty file of mode 0600 that has no name in any directory: for a writable disk that a VMM inherits.
 ///
-/// It can't be given a name either, and is gone once every process has closed it. No other process can open it, but those
-/// that inherit its descriptor, and those that may look into them (`/proc`).
+/// It can't be given a name later, and disappears once every process has closed it. Only processes that inherit its
+/// descriptor can open it, and processes that may read the `/proc` entries of those.
 #[derive(Debug)]
 pub struct NamelessFile {
     file: File,
-    /// Where it was made.
+    /// The directory in which it was created, for errors.
     directory: PathBuf,
     in_memory: bool,
 }
 
 impl NamelessFile {
-    /// Makes one in the first of `directories` that allows it.
+    /// Creates a file in the first of `directories` that allows it.
     ///
-    /// A directory where that fails is passed over, for one because it may not be written to or because its filesystem
-    /// has no `O_TMPFILE`. In the last one, where only `O_TMPFILE` is missing, the file is a memory file if that directory
-    /// is on tmpfs or ramfs, else one whose name is removed at once.
+    /// A directory where creation fails is skipped, for example because it isn't writable or because its filesystem
+    /// lacks `O_TMPFILE`. In the last directory a missing `O_TMPFILE` is not an error: if the directory is on tmpfs or
+    /// ramfs, a memory file is created, otherwise a named file whose name is removed at once.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] for the last of them.
+    /// [`Error::Io`] for the last directory, or if `directories` is empty.
     pub fn create(directories: &[&Path]) -> Result<NamelessFile, Error> {
         let Some((last, preferred)) = directories.split_last() else {
             let none = io::Error::new(io::ErrorKind::InvalidInput, "no directory was given");
@@ -47,7 +47,7 @@ impl NamelessFile {
             match open_nameless(directory) {
                 Ok(file) => return Ok(NamelessFile::new(file, directory)),
                 Err(error) => {
-                    tracing::debug!(directory = %directory.display(), error = %Causes(&error), "no file without a name here");
+                    tracing::debug!(directory = %directory.display(), error = %Causes(&error), "could not create a file without a name here");
                 }
             }
         }
@@ -66,15 +66,16 @@ impl NamelessFile {
         }
     }
 
-    /// Empties it and gives it the bytes of `origin`, which is open for reading: by sharing blocks where the filesystem can
-    /// (FICLONE), else by copying all but the holes. Works any number of times. Blocks.
+    /// Empties the file and fills it with the bytes of `origin`, which is open for reading: by sharing blocks where the
+    /// filesystem supports it (FICLONE), otherwise by copying all but the holes. May be called any number of times.
+    /// Blocks.
     ///
     /// `name` is the name of `origin` in errors.
     ///
     /// # Errors
     ///
-    /// The file is empty after each: [`Error::NotRegular`] for `origin`; [`Error::Changed`] if its length changed while
-    /// it was read; [`Error::NoSpace`]; [`Error::Io`] otherwise.
+    /// [`Error::NotRegular`] for `origin`; [`Error::Changed`] if its length changed while it was read;
+    /// [`Error::NoSpace`]; [`Error::Io`] otherwise. After an error the file is empty.
     pub fn fill(&self, origin: &File, name: &Path) -> Result<Copied, Error> {
         self.clear()?;
         let filled = fill(&self.file, &self.directory, origin, name);
@@ -94,7 +95,7 @@ impl NamelessFile {
         &self.file
     }
 
-    /// Whether its bytes are memory: it lies on tmpfs or ramfs, or is a memory file.
+    /// Whether its bytes are kept in memory: it lies on tmpfs or ramfs, or is a memory file.
     pub fn in_memory(&self) -> bool {
         self.in_memory
     }
@@ -107,7 +108,7 @@ impl AsFd for NamelessFile {
     }
 }
 
-/// With `O_EXCL`, `linkat(2)` can't give it a name.
+/// Opens a file without a name. With `O_EXCL`, `linkat(2)` can't give it a name later.
 fn open_nameless(directory: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -117,7 +118,8 @@ fn open_nameless(directory: &Path) -> io::Result<File> {
         .open(directory)
 }
 
-/// Whether the filesystem doesn't know `O_TMPFILE`, or the kernel takes it for an opening of the directory.
+/// Whether the error means that `O_TMPFILE` is missing: the filesystem doesn't support it, or the kernel doesn't know
+/// it and tries to open the directory itself.
 fn has_no_tmpfile(error: &io::Error) -> bool {
     let errno = rustix::io::Errno::from_io_error(error);
     matches!(
@@ -126,20 +128,20 @@ fn has_no_tmpfile(error: &io::Error) -> bool {
     )
 }
 
-/// The same where there is no `O_TMPFILE`.
+/// Creates a file without a name where there is no `O_TMPFILE`.
 fn without_tmpfile(directory: &Path) -> Result<File, Error> {
     let opened = File::open(directory).map_err(Error::io("open", directory))?;
     match filesystem::is_memory(&opened) {
         true => in_memory().map_err(Error::io(
-            "make a memory file in place of one in",
+            "create a memory file instead of a file in",
             directory,
         )),
         false => TemporarySibling::create(directory)?.into_nameless(),
     }
 }
 
-/// A memory file of mode 0600 that can't be sealed: its size has to change, also where a process that inherited it
-/// wouldn't have that.
+/// A memory file of mode 0600 to which no seal can be added: a VMM that inherited it could otherwise seal its size, and
+/// it could not be filled again.
 fn in_memory() -> io::Result<File> {
     let file = memory_file(c"overlay")?;
     fcntl_add_seals(&file, SealFlags::SEAL)?;
@@ -171,7 +173,7 @@ mod tests {
         let mut bytes = [0; 5];
         file.read_exact_at(&mut bytes, 3).unwrap();
         assert_eq!(&bytes, b"bytes");
-        // A VMM opens it anew, for writing.
+        // A VMM opens the file again, for writing.
         let mut options = OpenOptions::new();
         let again = options.read(true).write(true).open(own_path(file));
         again.unwrap().set_len(1).unwrap();
@@ -208,12 +210,12 @@ mod tests {
         assert_private(&memory, shm.path());
         let memory = NamelessFile::new(memory, shm.path());
         assert!(memory.in_memory());
-        // A process that inherits it can't keep its size.
+        // A process that inherits the file can't seal its size.
         fcntl_add_seals(memory.file(), SealFlags::SHRINK).unwrap_err();
     }
 
     #[test]
-    fn a_directory_that_takes_none_is_passed_over() {
+    fn a_directory_without_support_is_skipped() {
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let missing = first.path().join("missing");
         let none = [&missing, Path::new("/proc"), Path::new("/proc/version")];
@@ -248,7 +250,7 @@ mod tests {
             for length in [600_000, 4097, 4096, 4095, 1, 0, 600_000] {
                 let bytes: Vec<u8> = (0..length).map(|i| (i / 7) as u8 | 1).collect();
                 let (from, name) = origin(&here, &bytes);
-                // What a VMM has written to it, beyond its end too.
+                // A VMM has written to the file, and beyond its end.
                 file.file().write_all_at(b"written", 700_000).unwrap();
                 let copied = file.fill(&from, &name).unwrap();
                 assert_eq!((copied.length, copied.identity), (length, identity));
@@ -284,7 +286,7 @@ mod tests {
 
     #[test]
     fn an_origin_that_changes_its_length_is_an_error_and_nothing_is_left() {
-        // Where blocks can be shared, the copy is made at one moment.
+        // On tmpfs, because a reflink copies the file atomically.
         let Ok(shm) = tempfile::tempdir_in("/dev/shm") else {
             return;
         };

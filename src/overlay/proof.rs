@@ -1,4 +1,4 @@
-//! The proof of a file's bytes: which file it is, what its digest is, what that rests on and what it took.
+//! [`FileProof`]: a file's digest, the identity of the file, the basis of the digest and the work that it cost.
 
 use std::time::Duration;
 
@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Digest, FileIdentity, VerityDigest};
 
-/// A digest, the file that it is of, and what it rests on. The one type that travels from the file to a report.
+/// A digest, the file that it belongs to, and its basis. The same type is used from the reading of a file up to a reset
+/// report.
 ///
-/// `D` is [`Digest`], [`VerityDigest`], both of a disk as [`Digests`], or what a manifest records as [`RecordedBytes`].
+/// `D` is [`Digest`], [`VerityDigest`], both digests of a disk as [`Digests`], or the entry of a manifest as
+/// [`RecordedBytes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct FileProof<D = Digest> {
     /// The digest of the file's bytes.
@@ -17,9 +19,9 @@ pub struct FileProof<D = Digest> {
     pub length: u64,
     /// Which file it is. A process that has it open has a descriptor with the same identity.
     pub identity: FileIdentity,
-    /// What the digest rests on.
+    /// How the digest was obtained.
     pub basis: Basis,
-    /// What the digest took.
+    /// The work that the digest cost.
     pub work: Work,
     /// How long it took. In JSON as whole microseconds, `elapsed_us`.
     #[serde(rename = "elapsed_us", serialize_with = "as_micros")]
@@ -27,8 +29,8 @@ pub struct FileProof<D = Digest> {
 }
 
 impl<D> FileProof<D> {
-    /// The same proof with another digest: one that follows from this, such as the SHA-256 that was recorded together
-    /// with an fs-verity digest.
+    /// Replaces the digest by one that follows from it, such as the SHA-256 that was recorded together with this
+    /// fs-verity digest.
     pub fn with_digest<E>(self, digest: E) -> FileProof<E> {
         FileProof {
             digest,
@@ -42,7 +44,7 @@ impl<D> FileProof<D> {
 }
 
 impl FileProof<Digests> {
-    /// Whether these are the recorded bytes: the length and every digest that is known.
+    /// Whether the length and every digest that was computed equal the recorded ones.
     pub fn is_of(&self, recorded: &RecordedBytes) -> bool {
         self.length == recorded.length
             && self.digest.sha256 == recorded.sha256
@@ -53,47 +55,47 @@ impl FileProof<Digests> {
     }
 }
 
-/// What a digest rests on.
+/// How a digest was obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
-    /// All bytes were read through a memory map under a read lease: no process wrote to the file meanwhile.
+    /// All bytes were read through a memory map under a read lease: no process wrote to the file during the reading.
     Mapped,
-    /// All bytes were read by `pread`. If a process wrote to the file meanwhile, the digest is of bytes that were never
-    /// in it at one time.
+    /// All bytes were read by `pread`. If a process wrote to the file during the reading, the digest may be of a
+    /// mixture of old and new bytes.
     Read,
-    /// Nothing was read: a read lease has stood since the digest was taken, so no process has opened the file for
+    /// Nothing was read: a read lease has been held since the digest was taken, so no process has opened the file for
     /// writing.
     Leased,
-    /// Nothing was read: the kernel checks each page that is read of the file (fs-verity).
+    /// Nothing was read: the kernel checks each page that is read from the file against the digest (fs-verity).
     #[serde(rename = "fs_verity")]
     KernelVerity,
 }
 
 impl Basis {
-    /// Whether the kernel vouches for bytes that were not read.
+    /// Whether the bytes were not read because the kernel guarantees that they are unchanged.
     pub fn is_vouched_for(self) -> bool {
         matches!(self, Basis::Leased | Basis::KernelVerity)
     }
 }
 
-/// What a digest took, in bytes of the file.
+/// The work for a digest, in bytes of the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
-    /// Put through a hash function, each byte counted once. A SHA-256 takes the zeros of holes too, an fs-verity digest
-    /// doesn't. Blocks of 4 KiB of zeros count as well, although an fs-verity digest knows their hash.
+    /// Bytes that were hashed, each counted once. A SHA-256 hashes the zeros of holes too, an fs-verity digest doesn't.
+    /// Blocks of 4 KiB of zeros outside holes are counted, although their fs-verity hash is known in advance.
     pub hashed: u64,
-    /// Reached through a memory map.
+    /// Bytes that were read through a memory map.
     pub mapped: u64,
-    /// Reached by reading.
+    /// Bytes that were read with `pread`.
     pub read: u64,
-    /// Not looked at: holes, or all of a file that the kernel vouches for. With the two before they make up the length
-    /// of the file if it was walked through once.
+    /// Bytes that were not read: holes, or a whole file whose bytes the kernel guarantees. After one pass over a file,
+    /// `mapped`, `read` and `skipped` add up to its length.
     pub skipped: u64,
 }
 
 impl Work {
-    /// The work of two walks over a file.
+    /// Adds the work of two passes over a file.
     pub(super) fn and(self, other: Work) -> Work {
         Work {
             hashed: self.hashed + other.hashed,
@@ -104,23 +106,23 @@ impl Work {
     }
 }
 
-/// Both digests of a disk, as they were found.
+/// Both digests of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Digests {
-    /// As `sha256sum` has it.
+    /// The digest that `sha256sum` prints.
     pub sha256: Digest,
-    /// As `fsverity digest` has it; `None` where it wasn't computed.
+    /// The digest that `fsverity digest` prints; `None` if it wasn't computed.
     pub fsverity: Option<VerityDigest>,
 }
 
-/// What a manifest says of a file's bytes.
+/// The length and digests of a file as a manifest records them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RecordedBytes {
     /// Their SHA-256.
     pub sha256: Digest,
     /// Their fs-verity digest.
     pub fsverity: VerityDigest,
-    /// How many they are.
+    /// Their number.
     pub length: u64,
 }
 

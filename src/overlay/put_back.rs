@@ -1,4 +1,4 @@
-//! Putting an overlay back from its golden copy, and making that copy.
+//! Makes the golden copy of a disk ([`copy_private`]) and replaces an overlay by its golden copy ([`put_back`]).
 
 use std::fs::File;
 use std::io;
@@ -10,20 +10,21 @@ use super::copy::{Copied, fill};
 use super::file::open_regular;
 use super::temporary_sibling::TemporarySibling;
 
-/// Replaces `overlay` by a new file with the bytes of `golden`, in one step.
+/// Replaces `overlay` atomically by a new file with the bytes of `golden`.
 ///
-/// The new file is made beside the old one, of mode 0600, and renamed into its place: a process that still has the old
-/// one open keeps the old bytes. An overlay that is missing is made. If `overlay` is a symbolic link, what it leads to is
-/// replaced. The overlay must not be open in a VMM, which would go on with the old file.
+/// The new file of mode 0600 is created in the same directory and renamed, so a process that has the old file open
+/// keeps the old bytes. A missing overlay is created. If `overlay` is a symbolic link, the file that it leads to is
+/// replaced. The overlay must not be open in a VMM, because the VMM would continue to use the old file.
 ///
-/// Nothing is synced to the disk. After a crash of the host the overlay may have the old bytes, the new ones or
-/// fewer, but no VMM survives such a crash, and the next boot puts the overlay back or finds its digest wrong.
+/// Nothing is synced to the disk. After a crash of the host the overlay may have the old bytes, the new bytes or a part
+/// of the new bytes. That does no harm: no VMM survives such a crash, and the next boot replaces the overlay again or
+/// detects the wrong digest.
 ///
 /// # Errors
 ///
-/// The overlay is as it was after each: [`Error::SameFile`] if the two are one file; [`Error::NotRegular`] for
-/// either; [`Error::Changed`] if the golden copy's length changed while it was read; [`Error::NoSpace`]; [`Error::Io`]
-/// otherwise, such as a golden copy that is missing.
+/// [`Error::SameFile`] if both paths lead to one file; [`Error::NotRegular`] for either; [`Error::Changed`] if the
+/// golden copy's length changed while it was read; [`Error::NoSpace`]; [`Error::Io`] otherwise, for example if the
+/// golden copy is missing. After an error the overlay is unchanged.
 pub fn put_back(golden: &Path, overlay: &Path) -> Result<Copied, Error> {
     let started = Instant::now();
     let target = existing_target(overlay)?;
@@ -45,21 +46,22 @@ pub fn put_back(golden: &Path, overlay: &Path) -> Result<Copied, Error> {
     })
 }
 
-/// Copies `from` to a new file `to`, of mode 0600, for this user's eyes only.
+/// Copies `from` to a new file `to` of mode 0600, which only this user can read.
 ///
-/// Copy and directory are synced to the disk: this is how golden copies are made, and they must outlive a crash.
+/// The copy and its directory are synced to the disk, because golden copies, which are made by this function, must
+/// survive a crash.
 ///
 /// # Errors
 ///
-/// There is no `to`, or the one that was there before, after each: [`Error::AlreadyExists`] if something has that name,
-/// even a link that leads nowhere; [`Error::NotRegular`] for `from`; [`Error::Changed`] if its length changed while it
-/// was read; [`Error::NoSpace`]; [`Error::Io`] otherwise.
+/// After an error, `to` doesn't exist or is the file that existed before: [`Error::AlreadyExists`] if `to` exists, even
+/// as a dangling symbolic link; [`Error::NotRegular`] for `from`; [`Error::Changed`] if its length changed while it was
+/// read; [`Error::NoSpace`]; [`Error::Io`] otherwise.
 pub fn copy_private(from: &Path, to: &Path) -> Result<Copied, Error> {
     let (original, _) = open_regular(from)?;
     copy_private_of(&original, from, to)
 }
 
-/// The same as [`copy_private`] for a file that is open for reading. `name` is its name in errors.
+/// Like [`copy_private`], for a file that is open for reading. `name` is its name in errors.
 ///
 /// # Errors
 ///
@@ -86,8 +88,8 @@ pub fn copy_private_of(from: &File, name: &Path, to: &Path) -> Result<Copied, Er
     })
 }
 
-/// What `overlay` leads to through symbolic links, or `None` if nothing has that name. A link that leads nowhere is
-/// an error: replacing it would not be what was asked.
+/// The path that `overlay` leads to through symbolic links, or `None` if it doesn't exist. A dangling link is an error,
+/// because replacing the link is not what the caller asked for.
 fn existing_target(overlay: &Path) -> Result<Option<PathBuf>, Error> {
     match overlay.canonicalize() {
         Ok(target) => Ok(Some(target)),
@@ -100,7 +102,7 @@ fn existing_target(overlay: &Path) -> Result<Option<PathBuf>, Error> {
     }
 }
 
-/// A copy of `from` in the directory of `target`, complete, but without its name yet.
+/// A complete copy of `from` in the directory of `target`, still under a temporary name.
 fn copy_beside(
     from: &File,
     name: &Path,

@@ -1,4 +1,4 @@
-//! A file cut into segments of 128 blocks of 4 KiB: the piece of work of every digest.
+//! Divides a file into segments of 128 blocks of 4 KiB ([`Plan`]). A segment is the unit of work of every digest.
 
 use std::fs::File;
 use std::io;
@@ -9,35 +9,35 @@ use super::extents::Extents;
 /// The size of a block of an fs-verity tree, in bytes.
 pub(super) const BLOCK: usize = 4096;
 
-/// How many blocks a segment has: as many as the hashes that one block of the tree has room for.
+/// How many blocks a segment has: the number of hashes that fit into one block of the fs-verity tree.
 pub(super) const BLOCKS: usize = BLOCK / 32;
 
 /// The size of a segment in bytes: 512 KiB. Only a file's last one may be smaller.
 pub(super) const SEGMENT: usize = BLOCK * BLOCKS;
 
-/// A segment that has data, or is the file's last. All others are holes, and only counted.
+/// A segment that has data, or is the file's last. Segments without data are only counted (`holes_before`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
-    /// How many segments without any data lie between the one before and this.
+    /// How many segments without data lie between the previous segment and this one.
     pub(super) holes_before: u64,
-    /// Where it begins in the file.
+    /// Its offset in the file, in bytes.
     pub(super) offset: u64,
-    /// How many bytes it has.
+    /// Its length in bytes.
     pub(super) length: usize,
-    /// A bit for each block that has data. The others are holes, and not to be read.
+    /// One bit for each block, set if the block has data. The other blocks are holes and aren't read.
     data: u128,
 }
 
-/// Neighbouring blocks of a segment that are all data or all hole.
+/// A run of adjacent blocks in a segment that are all data or all holes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Run {
-    /// Its bytes, counted from the segment's first.
+    /// Its byte range within the segment.
     pub(super) bytes: Range<usize>,
     pub(super) is_data: bool,
 }
 
 impl Segment {
-    /// A segment of data of so many bytes, no more than it has room for.
+    /// A segment of `length` bytes of data, at most [`SEGMENT`].
     pub(super) fn dense(length: usize) -> Segment {
         Segment {
             holes_before: 0,
@@ -65,13 +65,13 @@ impl Segment {
         })
     }
 
-    /// The runs of data among them.
+    /// The byte ranges of its data runs, in order.
     pub(super) fn data_runs(self) -> impl Iterator<Item = Range<usize>> {
         self.runs().filter(|run| run.is_data).map(|run| run.bytes)
     }
 }
 
-/// The segments of a file, in order; the next extent of data is looked for when it is needed.
+/// Produces the segments of a file in order. It looks up each data range only when it is needed.
 #[derive(Debug)]
 pub(super) struct Plan<'file> {
     extents: Extents<'file>,
@@ -93,7 +93,7 @@ impl<'file> Plan<'file> {
         })
     }
 
-    /// Replaces what is in `batch` by the next segments, as many as there is room for; none at the end.
+    /// Replaces the content of `batch` by the next segments, at most `room`. `batch` is empty at the end of the file.
     pub(super) fn fill(&mut self, batch: &mut Vec<Segment>, room: usize) -> io::Result<()> {
         batch.clear();
         while batch.len() < room

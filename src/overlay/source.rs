@@ -1,4 +1,4 @@
-//! The bytes of a segment, mapped or read, without touching a hole.
+//! Loads the data of a segment ([`Source`]) from a mapping or by reading, without accessing holes.
 
 use std::fs::File;
 use std::io;
@@ -8,21 +8,21 @@ use memmap2::{Advice, Mmap};
 
 use super::segments::{BLOCK, SEGMENT, Segment};
 
-/// Where bytes come from. Several threads may load from one.
+/// The source of a file's bytes. Several threads may load from it at the same time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Source<'file> {
     /// A map of the whole file, under a read lease.
     Mapped(&'file Mmap),
     /// The file itself.
     Read(&'file File),
-    /// The file itself, and zeros where it ends early.
+    /// The file itself, followed by zeros if it ends early.
     Padded(&'file File),
 }
 
 impl Source<'_> {
-    /// Makes the data of a segment available, in `buffer` unless it is mapped.
+    /// Loads the data of a segment, into `buffer` unless the file is mapped.
     ///
-    /// A file that ends early is [`io::ErrorKind::UnexpectedEof`], unless it is padded.
+    /// Fails with [`io::ErrorKind::UnexpectedEof`] if the file ends early and isn't padded.
     pub(super) fn load<'a>(
         &'a self,
         segment: &Segment,
@@ -32,8 +32,8 @@ impl Source<'_> {
             Source::Mapped(map) => {
                 let start = segment.offset as usize;
                 for run in segment.data_runs() {
-                    // Brings the pages in with an error where touching them would be a SIGBUS, as on a bad disk.
-                    // Kernels before 5.14 don't know the advice.
+                    // This advice reads the pages and returns an error where an access would raise SIGBUS, for example
+                    // on a defective disk. Kernels before 5.14 don't know it.
                     map.advise_range(Advice::PopulateRead, start + run.start, run.len())?;
                 }
                 &map[start..start + segment.length]
@@ -72,16 +72,17 @@ fn read_padded(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// A segment whose data is available.
+/// A segment whose data is loaded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Loaded<'a> {
     pub(super) segment: Segment,
-    /// Only the data is to be touched: in a hole there is anything, or a page that would have to be made.
+    /// Only the data ranges may be read: in a hole, a buffer holds old bytes, and reading a mapping would allocate a
+    /// page.
     bytes: &'a [u8],
 }
 
 impl<'a> Loaded<'a> {
-    /// Bytes in memory, no more than a segment has, as the next segment.
+    /// Bytes in memory, at most [`SEGMENT`], as the next segment.
     pub(super) fn dense(bytes: &'a [u8]) -> Loaded<'a> {
         Loaded {
             segment: Segment::dense(bytes.len()),
@@ -97,7 +98,8 @@ impl<'a> Loaded<'a> {
         })
     }
 
-    /// The blocks that have data, with their numbers. The file's last may be shorter than the others.
+    /// The blocks that have data, with their numbers in the segment. The last block of the file may be shorter than the
+    /// others.
     pub(super) fn data_blocks(self) -> impl Iterator<Item = (usize, &'a [u8])> {
         self.segment.data_runs().flat_map(move |run| {
             let first = run.start / BLOCK;
@@ -111,6 +113,6 @@ impl<'a> Loaded<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Piece<'a> {
     Data(&'a [u8]),
-    /// A hole of so many bytes.
+    /// A hole of this many bytes.
     Zeros(u64),
 }

@@ -1,4 +1,4 @@
-//! Giving back the blocks of a file that hold nothing but zeros.
+//! [`make_sparse`]: turns the blocks of a file that hold only zeros into holes.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,20 +14,21 @@ use super::copy::is_zero;
 use super::extents::Extents;
 use super::file::open_regular;
 
-/// The smallest hole that is made, in bytes, on a boundary of its own size. Reading a file by its data asks the system
-/// twice for each range of it, so smaller holes would cost more than the zeros in them.
+/// The smallest hole that is made, in bytes, on a boundary of its own size. A reader that skips holes makes two system
+/// calls for each data range, so smaller holes would cost more time than they save.
 const GRAIN: u64 = 64 << 10;
 
-/// Makes holes where the file `path` has nothing but zeros, and returns how many bytes that were. Its bytes and its
-/// length, and so its digests, are the same afterwards. A filesystem that can't make holes leaves it as it is.
+/// Makes holes where the file at `path` has only zeros, in units of 64 KiB, and returns the number of bytes that became
+/// holes. The file's content and length, and so its digests, stay the same. On a filesystem without holes nothing
+/// changes, and the result is 0.
 ///
-/// A VMM writes all of a guest's memory into a snapshot, most of which that guest may never have touched. v53.0 reads
-/// only the data of it at a restore (`vmm/src/memory_manager.rs`, `fill_saved_regions`), and a digest skips holes too.
-/// No other process may write to the file meanwhile.
+/// A VMM writes all of a guest's memory into a snapshot, although the guest may never have used most of it. At a
+/// restore, v53.0 reads only the data ranges (`vmm/src/memory_manager.rs`, `fill_saved_regions`), and a digest skips
+/// holes too. No other process may write to the file during the call.
 ///
 /// # Errors
 ///
-/// [`Error::NotRegular`], [`Error::Io`]. The file's bytes are the same even then.
+/// [`Error::NotRegular`], [`Error::Io`]. The content of the file is unchanged even then.
 pub fn make_sparse(path: &Path) -> Result<u64, Error> {
     let (_, status) = open_regular(path)?;
     let file = OpenOptions::new().read(true).write(true).open(path);
@@ -39,7 +40,7 @@ pub fn make_sparse(path: &Path) -> Result<u64, Error> {
 fn punch_zeros(file: &File, length: u64) -> io::Result<u64> {
     let mut buffer = vec![0; GRAIN as usize];
     let mut freed = 0;
-    // Holes are made in one piece where they touch.
+    // Adjacent zero blocks become one hole.
     let mut zeros = 0..0;
     for data in Extents::of(file, length) {
         let data = data?;
@@ -62,7 +63,7 @@ fn punch_zeros(file: &File, length: u64) -> io::Result<u64> {
     Ok(freed + punch(file, &zeros)?)
 }
 
-/// Makes a hole of `zeros`, and returns its size; none where the filesystem has no holes.
+/// Makes a hole of `zeros`, and returns its size, or 0 if the filesystem has no holes.
 fn punch(file: &File, zeros: &Range<u64>) -> io::Result<u64> {
     let size = zeros.end - zeros.start;
     if size == 0 {
@@ -104,20 +105,20 @@ mod tests {
         check(&path, &[], 0);
         check(&path, &vec![1; 3 * grain], 0);
         check(&path, &vec![0; 8 * grain], 8 * GRAIN);
-        // A single byte keeps its grain, and only that.
+        // A byte that isn't zero keeps its own unit from becoming a hole, and no other.
         for at in [0, grain - 1, grain, 3 * grain + 5, 8 * grain - 1] {
             let mut bytes = vec![0; 8 * grain];
             bytes[at] = 1;
             check(&path, &bytes, 7 * GRAIN);
         }
-        // What is less than a grain at the end is whole for itself.
+        // A shorter unit at the end of the file becomes a hole too.
         let mut bytes = vec![0; 2 * grain + 8192];
         bytes[grain] = 1;
         check(&path, &bytes, GRAIN + 8192);
     }
 
     #[test]
-    fn what_is_no_file_is_refused() {
+    fn a_device_is_refused() {
         let error = make_sparse(Path::new("/dev/null")).unwrap_err();
         assert!(matches!(error, Error::NotRegular { .. }), "{error}");
     }

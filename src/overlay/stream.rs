@@ -1,4 +1,4 @@
-//! The SHA-256 of a file's bytes as one stream.
+//! [`Stream`]: computes the SHA-256 of a file's bytes.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use super::read::Sink;
 use super::segments::{SEGMENT, Segment};
 use super::source::{Loaded, Piece, Source};
 
-/// Takes segments, and is one SHA-256 over all their bytes, those of holes among them.
+/// Takes the segments of a file in order, and computes one SHA-256 over all bytes, the zeros of holes included.
 #[derive(Default)]
 pub(super) struct Stream {
     sha256: Sha256,
@@ -21,7 +21,7 @@ impl Stream {
         self.sha256.finalize().into()
     }
 
-    /// A segment and the holes before it.
+    /// Adds a segment, and the holes before it.
     pub(super) fn update(&mut self, loaded: &Loaded<'_>) {
         update(&mut self.sha256, loaded);
     }

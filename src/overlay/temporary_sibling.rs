@@ -1,4 +1,5 @@
-//! A temporary sibling: a file that is made in the directory where it will have its name.
+//! [`TemporarySibling`]: a file under a temporary name, in the directory where it gets its final name once it is
+//! complete.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -11,10 +12,10 @@ use uuid::Uuid;
 use super::{Error, FileIdentity};
 use crate::causes::Causes;
 
-/// A new, empty file of mode 0600 with a temporary name, removed on drop unless it was given its own.
+/// A new, empty file of mode 0600 with a temporary name. It is removed on drop, unless it was given its final name.
 ///
-/// It is locked (`flock`) until then. That tells it from what a process that was killed has left, which the next
-/// one in the same directory removes.
+/// It is locked (`flock`) until then. So a temporary file without a lock was left by a process that was killed, and
+/// [`create`](Self::create) removes such files from the directory.
 #[derive(Debug)]
 pub(super) struct TemporarySibling {
     file: File,
@@ -25,7 +26,7 @@ const PREFIX: &str = ".chv-sandbox-";
 const SUFFIX: &str = ".copy";
 
 impl TemporarySibling {
-    /// Makes the file in `directory`, after removing what earlier ones left there.
+    /// Creates the file in `directory`, after removing the temporary files that killed processes left there.
     pub(super) fn create(directory: &Path) -> Result<TemporarySibling, Error> {
         remove_leftovers(directory)
             .map_err(Error::io("remove unfinished copies from", directory))?;
@@ -41,7 +42,7 @@ impl TemporarySibling {
             let sibling = TemporarySibling { file, path };
             match sibling.file.try_lock() {
                 Ok(()) if sibling.has_its_name() => return Ok(sibling),
-                // Another process took it for a leftover before it was locked: again, by another name.
+                // Another process took the file for a leftover before it was locked: try again under another name.
                 Ok(()) | Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => {
                     return Err(Error::io("lock", &sibling.path)(error));
@@ -65,7 +66,7 @@ impl TemporarySibling {
         &self.path
     }
 
-    /// Takes the name away, and returns the file that has none from now on.
+    /// Removes the name, and returns the file, which has no name from now on.
     pub(super) fn into_nameless(self) -> Result<File, Error> {
         fs::remove_file(&self.path).map_err(Error::io("remove the name of", &self.path))?;
         let file = self.file.try_clone();
@@ -74,20 +75,20 @@ impl TemporarySibling {
         Ok(file)
     }
 
-    /// Gives the file its name, replacing what has that name, in one step.
+    /// Gives the file its final name, atomically replacing the file that has that name.
     ///
-    /// The two names are exchanged, and dropping this removes the old file: ext4 makes a plain rename over a file
-    /// wait until the new one's blocks are allocated and on their way to the disk, which for a large overlay takes
-    /// longer than writing it did.
+    /// The two names are exchanged, and dropping this removes the old file: on ext4 a plain rename over a file waits
+    /// until the blocks of the new file are allocated and submitted to the disk, which takes longer for a large overlay
+    /// than writing it did.
     pub(super) fn replace(self, path: &Path) -> Result<(), Error> {
         match renameat_with(CWD, &self.path, CWD, path, RenameFlags::EXCHANGE) {
             Ok(()) => Ok(()),
-            // There is nothing to exchange it with, or the filesystem can't.
+            // No file has that name yet, or the filesystem doesn't support an exchange.
             Err(_) => fs::rename(&self.path, path).map_err(Error::io("replace", path)),
         }
     }
 
-    /// Gives the file its name, unless something has that name.
+    /// Gives the file its final name, and fails if a file has that name.
     pub(super) fn place(self, path: &Path) -> Result<(), Error> {
         fs::hard_link(&self.path, path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Error::AlreadyExists {
@@ -102,17 +103,17 @@ impl Drop for TemporarySibling {
     fn drop(&mut self) {
         match fs::remove_file(&self.path) {
             Ok(()) => {}
-            // It has its own name now.
+            // The file was renamed to its final name.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), error = %Causes(&error), "an unfinished copy stays behind");
+                tracing::warn!(path = %self.path.display(), error = %Causes(&error), "could not remove an unfinished copy");
             }
         }
     }
 }
 
-/// Removes the unfinished copies whose process is gone. One that can't be looked at or removed is left, as it does no
-/// harm; only a directory that can't be read is an error.
+/// Removes the unfinished copies of processes that have ended. A copy that can't be opened or removed stays, because it
+/// does no harm. Fails only if the directory can't be read.
 fn remove_leftovers(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -140,7 +141,8 @@ fn remove_if_abandoned(path: &Path) -> io::Result<bool> {
         .open(path)?;
     let metadata = file.metadata()?;
     let ours = metadata.is_file() && metadata.uid() == rustix::process::geteuid().as_raw();
-    // The process that makes it holds the lock until it has its own name, and then it no longer has this one.
+    // A process that is writing the copy holds the lock until it has renamed the copy, so no live copy is unlocked
+    // under this name.
     if !ours || file.try_lock().is_err() {
         return Ok(false);
     }
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_away_unless_it_was_given_its_name() {
+    fn it_is_removed_unless_it_was_given_its_final_name() {
         let directory = tempfile::tempdir().unwrap();
         let here = directory.path();
         drop(TemporarySibling::create(here).unwrap());

@@ -1,4 +1,4 @@
-//! Makes, uses and resets the sandboxes of a battery, and counts.
+//! [`Attacker`]: makes, uses and resets the sandboxes under attack, and counts dispatches and resets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use crate::sandbox::{
 };
 use crate::sanitize;
 
-/// How long a script may run, with a patience of 1.
+/// The time limit of a script, with a patience of 1.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// How many failures of resets are kept as text.
+/// How many failures of resets are kept, as text.
 const MAX_FAILURES: usize = 16;
 
-/// How much is read of a run with streams.
+/// How many bytes are read of a run with streams.
 const MAX_STREAM: usize = 1 << 20;
 
-/// Why an attack could not be made.
+/// Why an attack could not be carried out.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Trouble {
     #[error("no sandbox could be made: {0}")]
@@ -36,26 +36,26 @@ pub(super) enum Trouble {
     Reset(#[source] sandbox::Error),
 }
 
-/// Uses one sandbox at a time.
+/// Carries out the attacks, with one sandbox at a time.
 pub(super) struct Attacker {
     pub(super) plan: Arc<Plan>,
     progress: Arc<Progress>,
-    /// Random for each battery: its markers are told from those of another by it.
+    /// A random id, which distinguishes the markers of this run from those of another run.
     pub(super) id: String,
     sandbox: Option<Arc<dyn Sandbox>>,
-    /// Why no further attack can be made.
+    /// Why no further attack is possible.
     hopeless: Option<Trouble>,
     pub(super) backend: Option<sandbox::Backend>,
     pub(super) sandboxes: u64,
     pub(super) dispatches: u64,
     pub(super) resets: ResetCounts,
-    /// What the resets that failed found.
+    /// The errors of failed resets.
     pub(super) failures: Vec<String>,
-    /// What the dispatches for all markers have found, once they were made.
+    /// The findings of the dispatches for markers, once they were made.
     pub(super) rounds: Option<Rounds>,
 }
 
-/// A dispatch and the reset behind it.
+/// A dispatch and the reset after it.
 pub(super) struct Round {
     pub(super) execution: ToolExecution,
     pub(super) reset: Result<(), Trouble>,
@@ -80,19 +80,19 @@ impl Attacker {
         }
     }
 
-    /// Runs a script, and leaves the sandbox as it is then.
+    /// Runs a script, without a reset.
     pub(super) async fn dispatch(&mut self, script: &Script) -> Result<ToolExecution, Trouble> {
         let execution = self.invoke(script.invocation()).await?;
         self.check_shell(&execution.outcome)?;
         Ok(execution)
     }
 
-    /// Runs a script, and resets the sandbox whatever became of it.
+    /// Runs a script, and resets the sandbox even if the script failed.
     pub(super) async fn round(&mut self, script: &Script) -> Result<Round, Trouble> {
         let execution = match self.dispatch(script).await {
             Ok(execution) => execution,
             Err(trouble) => {
-                // The trouble says more than that of the reset that follows from it.
+                // The error of the dispatch is more useful than one of the reset that it may cause.
                 let _ = self.reset().await;
                 return Err(trouble);
             }
@@ -121,7 +121,7 @@ impl Attacker {
         reset.map(|()| collected)
     }
 
-    /// Sends an invocation as it is, but for its deadline.
+    /// Sends an invocation, with only its deadline changed.
     pub(super) async fn invoke(
         &mut self,
         invocation: ToolInvocation,
@@ -133,7 +133,7 @@ impl Attacker {
         execution.await.map_err(Trouble::Tool)
     }
 
-    /// Resets the sandbox, if there is one. One that doesn't come back is given up.
+    /// Resets the sandbox, if there is one. If the reset fails, the sandbox is shut down.
     pub(super) async fn reset(&mut self) -> Result<(), Trouble> {
         let Some(sandbox) = &self.sandbox else {
             return Ok(());
@@ -170,7 +170,7 @@ impl Attacker {
         self.progress.count_dispatch();
     }
 
-    /// A sandbox that has booted.
+    /// Returns a booted sandbox, and makes one if necessary.
     async fn ready(&mut self) -> Result<Arc<dyn Sandbox>, Trouble> {
         if let Some(trouble) = &self.hopeless {
             return Err(trouble.clone());
@@ -182,7 +182,7 @@ impl Attacker {
             Ok(sandbox) => Ok(sandbox),
             Err(trouble) => {
                 self.close().await;
-                // Where one has booted before, another may again.
+                // If a sandbox has booted before, another one may boot later, so this is not final.
                 if self.dispatches == 0 {
                     self.hopeless = Some(trouble.clone());
                 }
@@ -197,14 +197,14 @@ impl Attacker {
             made.map_err(|error| Trouble::NoSandbox(Causes(error.as_ref()).to_string()))?;
         self.sandboxes += 1;
         self.backend = Some(sandbox.backend());
-        // Kept before its boot, so that an interrupted boot is shut down, too.
+        // Stored before the boot, so that a sandbox whose boot is interrupted is shut down, too.
         self.sandbox = Some(Arc::clone(&sandbox));
         let booted = sandbox.boot().await;
         booted.map_err(|error| Trouble::NoSandbox(Causes(&error).to_string()))?;
         Ok(sandbox)
     }
 
-    /// A sandbox without `sh` has none after a reset either.
+    /// Fails if the sandbox has no tool `sh`, for this and every later dispatch, because a reset does not add one.
     fn check_shell(&mut self, outcome: &ToolOutcome) -> Result<(), Trouble> {
         match outcome {
             ToolOutcome::NoSuchTool | ToolOutcome::Refused { .. } => {

@@ -1,4 +1,4 @@
-//! Tries the probes of a plan, one after the other.
+//! [`attack`]: tries the probes of a plan, one after the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use super::{Plan, Verdict};
 use crate::host_facts::{self, HostFacts};
 use crate::sandbox::Backend;
 
-/// How far a battery is, for another task to look at.
+/// The progress of an attack, which another task can read.
 #[derive(Debug, Default)]
 pub struct Progress {
     probe: AtomicU64,
@@ -21,12 +21,12 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Which probe is tried, from 0.
+    /// The index of the current probe, from 0.
     pub fn probe(&self) -> usize {
         usize::try_from(self.probe.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 
-    /// How many tools were sent to the sandboxes, for all probes together.
+    /// How many tools were sent to the sandboxes, summed over all probes.
     pub fn dispatches(&self) -> u64 {
         self.dispatches.load(Ordering::Relaxed)
     }
@@ -36,10 +36,10 @@ impl Progress {
     }
 }
 
-/// Tries each probe of `plan`. Once `stop` is true, the one that is under way is dropped, and it and those behind it are
-/// skipped. The sandboxes are shut down when this returns. Must be called within a tokio runtime.
+/// Tries each probe of `plan`. Once `stop` is true, the current probe is dropped, and it and all later probes are
+/// reported as skipped. The sandboxes are shut down when this returns. Must be called within a tokio runtime.
 ///
-/// Never fails: a probe that could not be tried says so in the report.
+/// Never fails: a probe that could not be tried is skipped in the report, with the reason.
 pub async fn attack(
     plan: &Arc<Plan>,
     progress: &Arc<Progress>,
@@ -54,7 +54,7 @@ pub async fn attack(
         let (since, before) = (Instant::now(), attacker.dispatches);
         let verdict = tokio::select! {
             biased;
-            () = wanted(&mut stop) => None,
+            () = stop_requested(&mut stop) => None,
             verdict = (probe.attempt)(&mut attacker) => Some(verdict),
         };
         interrupted |= verdict.is_none();
@@ -93,8 +93,9 @@ pub async fn attack(
     }
 }
 
-/// Waits for the caller to stop the battery. If the caller's handle is gone it wants all.
-async fn wanted(stop: &mut watch::Receiver<bool>) {
+/// Waits until the caller's signal is true. If the caller dropped its sender, waits forever, so that all probes are
+/// tried.
+async fn stop_requested(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending().await
     }

@@ -1,10 +1,10 @@
-//! Attacks a sandbox with a battery of probes, and reports what held.
+//! Attacks a sandbox with a set of probes, and reports which attacks it withstood ([`attack`]).
 //!
-//! [`attack`] takes a [`Plan`], which says how a sandbox is made, and returns a [`RedteamReport`] with a [`Verdict`] for each
-//! [`Probe`] of [`probes`]. `chv-sandbox redteam` is this module as a command.
+//! [`attack`] takes a [`Plan`], which has the function that makes a sandbox, and returns a [`RedteamReport`] with a
+//! [`Verdict`] for each [`Probe`] of [`probes`]. `chv-sandbox redteam` is this module as a command.
 //!
-//! A probe uses nothing but the [`Sandbox`](crate::sandbox::Sandbox) trait and the image's tool `sh`. It runs a script in the
-//! guest, and after a reset another one that looks for what the first one left:
+//! A probe uses only the [`Sandbox`](crate::sandbox::Sandbox) trait and the image's tool `sh`. It runs a script in the
+//! guest, and after a reset a second script that looks for residue of the first:
 //!
 //! ```text
 //!   make ──▶ boot ──▶ dispatch ──▶ reset ──▶ dispatch ──▶ reset ──▶ …
@@ -16,27 +16,28 @@
 //!
 //! | verdict | means |
 //! |---|---|
-//! | `passed` | it was tried, and nothing came of it; `evidence` says what was tried, and how often |
-//! | `failed` | a breach; `evidence` quotes what was seen |
-//! | `skipped` | it could not be tried or not be decided; `reason` says why. It does not count as passed |
+//! | `passed` | it was tried and did not succeed; `evidence` says what was tried, and how often |
+//! | `failed` | a breach; `evidence` quotes what the probe saw |
+//! | `skipped` | the attack could not be tried, or its result is unclear; `reason` says why. It does not count as passed |
 //!
-//! # What a verdict rests on
+//! # How reliable a verdict is
 //!
-//! The guest under attack runs the scripts, so a guest that lies can hide what they find. Where the host can judge by itself it
-//! does: random bytes, the clock, free memory, the bytes of an output, how a tool ended, whether a reset was verified. The
-//! battery finds what an honest guest can see. It does not replace the verification of resets, which expects a guest that lies.
+//! The guest under attack runs the scripts, so a guest that lies can hide what they find. Where possible the host
+//! judges: random bytes, the clock, free memory, the bytes of an output, the outcome of a tool, and whether a reset was
+//! verified. The probes find what an honest guest can see. They do not replace the verification of resets, which
+//! expects a guest that lies.
 //!
-//! # What it can harm
+//! # What the probes can harm
 //!
-//! The scripts look for rights by using them as harmlessly as that goes: they open devices and controls of the kernel without
-//! writing to them, and set the clock to what it shows. Still they fill memory, disk and process table and leave processes
-//! behind, since a reset has to cope with that. A sandbox that isolates nothing lets them do so to its host: never point a
-//! battery at one that runs scripts on the host itself.
+//! The scripts test for permissions in the least harmful way: they open devices and kernel controls without writing to
+//! them, and set the clock to the time that it shows. But they do fill memory, disk and process table and leave
+//! processes behind, because a reset has to cope with that. In a sandbox without isolation they do all this to the
+//! host: never attack a sandbox that runs scripts on the host itself.
 //!
 //! # The report as JSON
 //!
-//! Its types document each field. Fields may be added to [`SCHEMA_VERSION`] 1; another number means that one of these has
-//! changed.
+//! The types document each field. New fields don't change [`SCHEMA_VERSION`] 1; another number means that an existing
+//! field has changed.
 
 mod attacker;
 mod battery;

@@ -1,4 +1,4 @@
-//! The plan of an attack: the sandbox, the probes, the number of dispatches.
+//! [`Plan`]: the sandbox under attack, the probes, and the number of dispatches.
 
 use std::error::Error;
 use std::fmt;
@@ -14,43 +14,44 @@ pub type MakeError = Box<dyn Error + Send + Sync>;
 
 type Made = Pin<Box<dyn Future<Output = Result<Arc<dyn Sandbox>, MakeError>> + Send>>;
 
-/// What is attacked, with what.
+/// The sandbox under attack, and the probes.
 pub struct Plan {
     pub(super) make: Box<dyn Fn() -> Made + Send + Sync>,
     pub(super) substrate: Option<Box<dyn Substrate>>,
     pub(super) probes: Vec<&'static Probe>,
-    /// How many dispatches look for the markers of those before them, 1,000 unless set. Fewer than 2 can't find any.
+    /// How many dispatches plant markers and look for those of earlier dispatches. The default is 1,000. With fewer
+    /// than 2 the probes for markers are skipped.
     pub dispatches: u64,
-    /// Multiplies the deadlines of tools; 1 unless set. An emulated guest needs 10 or so.
+    /// Multiplies the deadlines of tools. The default is 1. An emulated guest needs about 10.
     pub patience: u32,
-    /// What is attacked, for the report.
+    /// The description of the sandbox under attack, for the report.
     pub subject: Subject,
     /// The command line, for the report.
     pub command_line: Vec<String>,
 }
 
-/// What is attacked, for the report.
+/// A description of the sandbox under attack, for the report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
     /// The golden snapshot's directory.
     pub golden: Option<String>,
-    /// The VMM's release, as `v53.0`.
+    /// The VMM's release, such as `v53.0`.
     pub release: Option<String>,
-    /// How the sandbox is reset, as `fresh`.
+    /// How the sandbox is reset: `fresh` or `in_place`.
     pub strategy: Option<String>,
 }
 
-/// There is no such probe.
+/// A name is neither that of a probe nor that of a family.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is neither a probe nor a family {name:?}")]
 pub struct UnknownProbe {
-    /// What was asked for.
+    /// The unknown name.
     pub name: String,
 }
 
 impl Plan {
-    /// Every probe, on sandboxes that `make` makes. It is called once, and again after each sandbox that did not come back
-    /// from a reset.
+    /// A plan with every probe, on sandboxes from `make`. `make` is called once, and again after each sandbox whose
+    /// reset failed.
     pub fn new<F>(make: impl Fn() -> F + Send + Sync + 'static) -> Plan
     where
         F: Future<Output = Result<Arc<dyn Sandbox>, MakeError>> + Send + 'static,
@@ -66,7 +67,8 @@ impl Plan {
         }
     }
 
-    /// The same with a substrate that tells the lies which a reset has to find. Without one their probes are skipped.
+    /// Adds a substrate, which causes the false readings that a reset must detect. Without one, the probes of the
+    /// family `substrate` are skipped.
     #[must_use]
     pub fn with_substrate(self, substrate: impl Substrate + 'static) -> Plan {
         Plan {
@@ -75,18 +77,18 @@ impl Plan {
         }
     }
 
-    /// The same with these probes alone, each by its name or that of its family.
+    /// Keeps only these probes, each given by its name or the name of its family.
     ///
     /// # Errors
     ///
-    /// [`UnknownProbe`] with the first name that is neither.
+    /// [`UnknownProbe`] with the first name that is neither that of a probe nor that of a family.
     pub fn only(mut self, names: &[impl AsRef<str>]) -> Result<Plan, UnknownProbe> {
         let is_named = named(names)?;
         self.probes.retain(|probe| is_named(probe));
         Ok(self)
     }
 
-    /// The same without these probes.
+    /// Removes these probes, given in the same way.
     ///
     /// # Errors
     ///
@@ -103,7 +105,7 @@ impl Plan {
     }
 }
 
-/// Which probes these names stand for.
+/// Returns a test for the probes that these names refer to.
 fn named<'a>(names: &'a [impl AsRef<str>]) -> Result<impl Fn(&Probe) -> bool + 'a, UnknownProbe> {
     let is_for = |name: &str, probe: &Probe| probe.name == name || probe.family.name() == name;
     for name in names {

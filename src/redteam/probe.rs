@@ -1,4 +1,4 @@
-//! A probe, and how it came out.
+//! [`Probe`]: one attack, and [`Verdict`]: its result.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,24 +12,24 @@ use crate::sanitize;
 /// How many pieces of evidence a verdict keeps.
 const MAX_EVIDENCE: usize = 8;
 
-/// How long each may be, in characters.
+/// The most characters of a piece of evidence.
 const LONGEST: usize = 300;
 
 /// One attack.
 #[derive(Clone, Copy)]
 pub struct Probe {
-    /// Its name, which stays the same.
+    /// Its stable name.
     pub name: &'static str,
-    /// What it belongs to.
+    /// The family that it belongs to.
     pub family: Family,
     /// What it tries.
     pub tries: &'static str,
-    /// What would be a breach.
+    /// The result that would be a breach.
     pub breach: &'static str,
     pub(super) attempt: Attempt,
 }
 
-/// Makes the attempt of a probe.
+/// The function that carries out a probe.
 pub(super) type Attempt =
     for<'a> fn(&'a mut Attacker) -> Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
@@ -42,28 +42,28 @@ impl fmt::Debug for Probe {
     }
 }
 
-/// What a probe attacks.
+/// The target of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Family {
-    /// What a tool leaves for the next one.
+    /// Residue that a tool leaves for the next one.
     Markers,
     /// The host's files and devices, and the confinement of a tool.
     Host,
     /// Memory, processes, disk and output.
     Exhaustion,
-    /// A process that acts after its tool has ended.
+    /// Processes that act after their tool has ended.
     TimeBomb,
     /// Results that a tool writes in the guest's place.
     Forged,
     /// The channel between guest and host.
     Channel,
-    /// Network where none is given.
+    /// Network access, where the sandbox must have none.
     Network,
-    /// The lies that a reset has to find.
+    /// False readings, which a reset must detect.
     Substrate,
-    /// The resets of the battery itself.
+    /// The resets that the other probes made.
     Resets,
 }
 
@@ -84,21 +84,22 @@ impl Family {
     }
 }
 
-/// How a probe came out. In JSON the field `verdict`, with `evidence` or `reason` beside it, which hold no control character.
+/// The result of a probe. In JSON this is the field `verdict`, with `evidence` or `reason` beside it, which hold no
+/// control character.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "verdict")]
 pub enum Verdict {
-    /// It was tried, and nothing came of it.
+    /// The attack was tried and did not succeed.
     Passed {
-        /// What was tried, how often, and what came back.
+        /// What was tried, how often, and with which result.
         evidence: Vec<String>,
     },
     /// A breach.
     Failed {
-        /// What was seen, at most 8 pieces of at most 300 characters.
+        /// What the probe saw, at most 8 pieces of at most 300 characters.
         evidence: Vec<String>,
     },
-    /// It could not be tried, or it could not be decided. This counts as not passed.
+    /// The attack could not be tried, or its result is unclear. This does not count as passed.
     Skipped {
         /// Why.
         reason: String,
@@ -125,12 +126,12 @@ impl Verdict {
         }
     }
 
-    /// Nothing is known of the probe, since the attack could not be made.
+    /// The probe is skipped, because the attack could not be carried out.
     pub(super) fn undecided(trouble: &Trouble) -> Verdict {
         Verdict::skipped(Causes(trouble).to_string())
     }
 
-    /// Whether it was tried, and nothing came of it.
+    /// Whether the attack was tried and did not succeed.
     pub fn is_passed(&self) -> bool {
         matches!(self, Verdict::Passed { .. })
     }
@@ -159,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn evidence_is_bounded_and_speaks_to_no_terminal() {
+    fn evidence_is_bounded_and_has_no_control_characters() {
         let hostile = format!("\u{1b}[2J{}\n", "x".repeat(1000));
         let Verdict::Failed { evidence } = Verdict::failed(vec![hostile; 100]) else {
             panic!("it is a breach");

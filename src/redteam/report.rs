@@ -1,4 +1,4 @@
-//! The report: what was attacked, with what, and what held.
+//! [`RedteamReport`]: the result of an attack, and its JSON.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::report_json::{self, ReportError};
 /// The version of the report's schema.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// What was attacked, with what, and what held.
+/// The result of an attack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RedteamReport {
     /// [`SCHEMA_VERSION`].
@@ -23,29 +23,29 @@ pub struct RedteamReport {
     pub ended_at: Timestamp,
     /// The command line, if it was a command.
     pub command_line: Vec<String>,
-    /// What VMMs of this host run on.
+    /// The platform of this host's VMMs.
     pub runs_on: RunsOn,
     /// The host.
     pub host: HostFacts,
-    /// What the sandbox is made of: `chv`, `vf` or `stub`; null where none could be made.
+    /// The backend of the sandbox: `chv`, `vf` or `stub`; null if no sandbox could be made.
     pub sandbox: Option<String>,
-    /// The golden snapshot's directory, where there is one.
+    /// The golden snapshot's directory; null if there is none.
     pub golden: Option<String>,
-    /// The VMM's release, as `v53.0`, where there is one.
+    /// The VMM's release, such as `v53.0`; null if it is unknown.
     pub release: Option<String>,
-    /// How the sandbox is reset: `fresh` or `in_place`, where that was said.
+    /// How the sandbox is reset: `fresh` or `in_place`; null for the sandbox's default.
     pub strategy: Option<String>,
-    /// How many dispatches looked for markers, at most.
+    /// The planned number of dispatches for markers; fewer are made if they are stopped early.
     pub marker_dispatches: u64,
-    /// How many sandboxes were made for the battery; those of the family `substrate` are not among them.
+    /// How many sandboxes were made, not counting those of the family `substrate`.
     pub sandboxes: u64,
     /// How many tools were sent to them.
     pub dispatches: u64,
     /// The resets of these sandboxes.
     pub resets: ResetCounts,
-    /// What the first 16 resets that failed found, each with its code.
+    /// The errors of the first 16 failed resets, each with its code.
     pub failures: Vec<String>,
-    /// Whether it was interrupted. The probes that were under way or not begun then are skipped.
+    /// Whether the attack was interrupted. Probes that were not completed by then are skipped.
     pub interrupted: bool,
     /// How long it took, in microseconds.
     pub micros: u64,
@@ -53,14 +53,14 @@ pub struct RedteamReport {
     pub probes: Vec<ProbeReport>,
 }
 
-/// How the resets of a battery came out.
+/// The results of the resets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResetCounts {
     /// Every source agreed with its baseline.
     pub verified: u64,
-    /// They were made, and nothing was verified.
+    /// The sandbox was reset, but nothing was verified, because there are no baselines.
     pub unverified: u64,
-    /// They diverged, or could not be made.
+    /// The reset diverged, or could not be made.
     pub failed: u64,
 }
 
@@ -69,16 +69,17 @@ pub struct ResetCounts {
 pub struct ProbeReport {
     /// The probe's name.
     pub name: String,
-    /// What it belongs to.
+    /// The family that it belongs to.
     pub family: Family,
     /// What it tries.
     pub tries: String,
-    /// What would be a breach.
+    /// The result that would be a breach.
     pub breach: String,
-    /// How it came out.
+    /// The result.
     #[serde(flatten)]
     pub verdict: Verdict,
-    /// How many tools were sent for it. The dispatches for markers serve all of their probes, and count for the first one.
+    /// How many tools were sent for it. The dispatches for markers serve all probes of that family, and are counted for
+    /// the first.
     pub dispatches: u64,
     /// How long it took, in microseconds.
     pub micros: u64,
@@ -94,7 +95,7 @@ impl RedteamReport {
         report_json::parse(json, "report of a redteam battery", SCHEMA_VERSION)
     }
 
-    /// Whether there was a probe, and each one passed.
+    /// Whether at least one probe was tried, all of them passed, and the attack was not interrupted.
     pub fn is_passed(&self) -> bool {
         let mut verdicts = self.probes.iter().map(|probe| &probe.verdict);
         !self.interrupted && !self.probes.is_empty() && verdicts.all(Verdict::is_passed)

@@ -1,7 +1,7 @@
-//! The scripts that a probe runs in the guest, and what they say.
+//! [`Script`]: a script that a probe runs in the guest, and [`Findings`]: its output.
 //!
-//! A script says what it tried, what it broke into and what it could not try in lines of its own. Each begins with a token that
-//! is random for each dispatch, so that a line of an earlier dispatch counts for nothing:
+//! A script reports in lines of its output what it tried, which breaches it found and what it could not try. Each line
+//! begins with a token that is random for each dispatch, so lines of an earlier dispatch are ignored:
 //!
 //! ```text
 //! TOKEN tried mount
@@ -22,10 +22,10 @@ use crate::sanitize;
 
 const PRELUDE: &str = include_str!("battery/scripts/prelude.sh");
 
-/// How many lines of a script count. An honest one has far fewer.
+/// How many lines of a script are read. A real script prints far fewer.
 const MAX_LINES: usize = 1000;
 
-/// How long a value may be, in characters.
+/// The most characters of a value.
 const LONGEST: usize = 240;
 
 /// A script for the tool `sh`.
@@ -36,7 +36,8 @@ pub(super) struct Script {
 }
 
 impl Script {
-    /// The script of the probe `name`, whose `body` finds `variables` set. No value may have a quote in it.
+    /// The script of the probe `name`. The shell variables `variables` are set for `body`. No value may contain a
+    /// single quote.
     pub(super) fn new(name: &str, body: &str, variables: &[(&str, &str)]) -> Script {
         let token = Uuid::new_v4().simple().to_string();
         let mut text = format!("# chv-sandbox redteam: {name}\ntoken='{token}'\n");
@@ -50,7 +51,7 @@ impl Script {
         Script { text, token }
     }
 
-    /// One that writes exactly what it has to, and no line of its own.
+    /// A script that prints only the output of `body`, without token lines.
     pub(super) fn bare(name: &str, body: &str) -> Script {
         Script {
             text: format!("# chv-sandbox redteam: {name}\n{body}"),
@@ -62,7 +63,7 @@ impl Script {
         ToolInvocation::new("sh", json!({ "script": self.text }))
     }
 
-    /// What its output says.
+    /// Parses the token lines of its output.
     pub(super) fn findings(&self, execution: &ToolExecution) -> Findings {
         let mut findings = Findings {
             outcome: execution.outcome.to_string(),
@@ -91,13 +92,13 @@ impl Script {
     }
 }
 
-/// What a script said.
+/// The parsed output of a script.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) tried: BTreeSet<String>,
-    /// What was broken into, and what was seen.
+    /// The breaches: the subject of each, and what the script saw.
     pub(super) breaches: Vec<(String, String)>,
-    /// What could not be tried, and why.
+    /// The subjects that could not be tried, and why.
     pub(super) cannot: Vec<(String, String)>,
     pub(super) said: BTreeMap<String, String>,
     pub(super) ended: bool,
@@ -106,7 +107,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// The verdict where the script alone decides.
+    /// The verdict for a probe that is decided by its script alone.
     pub(super) fn verdict(&self) -> Verdict {
         let named = |(subject, value): &(String, String)| format!("{subject}: {value}");
         if !self.breaches.is_empty() {
@@ -123,7 +124,7 @@ impl Findings {
         }
     }
 
-    /// What was tried.
+    /// The subjects that were tried, as a list.
     pub(super) fn what(&self) -> String {
         let tried: Vec<&str> = self.tried.iter().map(String::as_str).collect();
         tried.join(", ")

@@ -1,4 +1,5 @@
-//! The substrate of a reset (disks, memory, the VMM, the guest), told to lie.
+//! [`Substrate`]: makes sandboxes in which a source of a reset's verification (a disk, the memory, the VMM, the guest)
+//! gives a false reading.
 
 use std::fmt;
 use std::io;
@@ -8,19 +9,20 @@ use async_trait::async_trait;
 
 use crate::sandbox::{Sandbox, Source};
 
-/// Makes sandboxes whose disks, guest or VMM lie to the next reset, for the probes of the family `substrate`. What can lie
-/// depends on who asks: a command can change files, a test can also play a VMM.
+/// Makes sandboxes whose disks, guest or VMM give a false reading (a lie) to the next reset, for the probes of the
+/// family `substrate`. An implementation may support only some sources: the command line can change files, and a test
+/// can also simulate a VMM.
 #[async_trait]
 pub trait Substrate: Send + Sync {
-    /// A sandbox of its own for a lie that makes `source` disagree with its baseline.
+    /// Makes a sandbox, and a lie after which `source` disagrees with its baseline.
     ///
     /// # Errors
     ///
-    /// Why this lie can't be told here, in words for the report.
+    /// The reason why this implementation can't cause that lie, as a text for the report.
     async fn stage(&self, source: Source) -> Result<StagedLie, String>;
 }
 
-/// A sandbox that has not booted, and a lie that has not been told.
+/// A sandbox that has not booted, and a prepared lie.
 #[non_exhaustive]
 pub struct StagedLie {
     pub(super) sandbox: Arc<dyn Sandbox>,
@@ -29,17 +31,17 @@ pub struct StagedLie {
     pub(super) tell: Box<dyn FnOnce() -> io::Result<()> + Send>,
 }
 
-/// When a lie is told.
+/// When a lie is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Moment {
-    /// Before the sandbox boots: the boot has to be refused.
+    /// Before the sandbox boots. The boot must fail.
     BeforeBoot,
-    /// Between its boot and a reset: the reset must not be verified.
+    /// Between the boot and a reset. The reset must not be verified.
     BeforeReset,
 }
 
 impl StagedLie {
-    /// A lie of which the report says `what`; `tell` tells it.
+    /// A lie that `tell` carries out at `moment`. `what` describes it in the report.
     pub fn new(
         sandbox: Arc<dyn Sandbox>,
         moment: Moment,

@@ -7,14 +7,15 @@ use chv_sandbox::compat;
 use super::super::status::Status;
 use super::{Failure, Format};
 
-/// Holds a document, say of a release to come, against what this crate uses and generates.
+/// Compares an API document, for example of a new release, with the API that this crate uses and generates.
 #[derive(clap::Args)]
 #[command(after_help = super::after_help())]
 pub(crate) struct Args {
-    /// The document: the path of upstream's YAML or of a contract, or a release by its name (v53.0). A file that is
-    /// called like a release is meant by ./v53.0.
+    /// The document: the path of upstream's YAML or of a contract, or the name of a supported release (v53.0)
+    ///
+    /// Write ./v53.0 for a file of that name.
     document: OsString,
-    /// How the report is shown.
+    /// The format of the report.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }

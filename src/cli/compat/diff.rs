@@ -7,22 +7,24 @@ use chv_sandbox::compat;
 use super::super::status::Status;
 use super::{Failure, Format};
 
-/// Compares two contracts: a release by its name (v53.0), corrected, or a document by its path.
+/// Compares two versions of the VMM's API. Each is the name of a release (v53.0), whose corrections are applied, or the
+/// path of a document.
 ///
-/// A document that is compared with a release is corrected as the release is, and corrections that don't apply to it
-/// are warnings. Two documents are compared as they are.
+/// If a document is compared with a release, the release's corrections are applied to the document too, and a
+/// correction that doesn't apply is a warning. Two documents are compared without corrections.
 #[derive(clap::Args)]
 #[command(after_help = super::after_help())]
 pub(crate) struct Args {
-    /// What clients were built for: a release, or the path of a document (upstream's YAML, or a contract). A file that
-    /// is called like a release is meant by ./v53.0.
+    /// The API that clients were built for: a release, or the path of a document (upstream's YAML, or a contract)
+    ///
+    /// Write ./v53.0 for a file of that name.
     base: OsString,
-    /// What they would meet, given in the same way.
+    /// The API that the clients would use, given in the same way.
     revision: OsString,
-    /// Compares a document with a release as it is, without corrections.
+    /// Compare a document with a release without applying corrections to the document.
     #[arg(long)]
     as_is: bool,
-    /// How the report is shown.
+    /// The format of the report.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }

@@ -1,4 +1,4 @@
-//! `chv-sandbox compat`: what changed, what it breaks, and whether it was seen or only read.
+//! `chv-sandbox compat`: reports the changes between versions of the VMM's API and which clients they break.
 
 mod check;
 mod diff;
@@ -13,7 +13,7 @@ use clap::{Subcommand, ValueEnum};
 use super::Failure;
 use super::status::{self, Status};
 
-/// Says what changed in the VMM's API, and what it breaks for whom.
+/// Reports what changed in the VMM's API, and which clients a change breaks.
 #[derive(clap::Args)]
 #[command(after_help = after_help())]
 pub(crate) struct Args {
@@ -28,18 +28,18 @@ enum Command {
     Probe(probe::Args),
 }
 
-/// How a report is shown.
+/// The format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For people, in colour where the terminal has it.
+    /// Text, in colour if the terminal supports it.
     Text,
-    /// For programs: sorted and stable.
+    /// JSON, sorted and stable.
     Json,
-    /// For a comment on a pull request.
+    /// Markdown, for a comment on a pull request.
     Markdown,
 }
 
-/// The end of the help of each of these commands.
+/// The exit statuses of each of these commands.
 fn after_help() -> String {
     status::help(&[
         (Status::Yes, "compatible"),
@@ -57,7 +57,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     }
 }
 
-/// Shows a report on standard output, for people as `page` has it, and ends with the status that its verdict has.
+/// Prints a report on standard output (`page` is its text form), and returns the status for its verdict.
 fn show(report: &Report, page: &Page<'_>, format: Format) -> Result<Status, Failure> {
     let text = match format {
         Format::Text => render::text(page, layout()),
@@ -71,7 +71,7 @@ fn show(report: &Report, page: &Page<'_>, format: Format) -> Result<Status, Fail
     })
 }
 
-/// What standard output can show. Lines are not made longer than they read well.
+/// The width and colours of standard output. Lines have at most 100 columns even on a wider terminal.
 fn layout() -> Layout {
     const COLUMNS: usize = 100;
     let out = io::stdout();

@@ -12,29 +12,29 @@ use super::super::status::Status;
 use super::super::vm::environment;
 use super::{Failure, Format};
 
-/// Holds a running server against the contract of a release, and against what was recorded of it.
+/// Compares a running VMM with the contract of a release, and with the recorded answers of that release.
 ///
-/// Starts the binary in a private directory, again and again, and asks what it answers to legal and illegal calls in
-/// every state that can be reached without a guest. Nothing is left behind.
+/// Starts the VMM several times in a private directory, and makes legal and illegal API calls in every state that can
+/// be reached without a guest. Leaves nothing behind.
 #[derive(clap::Args)]
 #[command(after_help = super::after_help())]
 pub(crate) struct Args {
-    /// The server: a Cloud Hypervisor's executable
+    /// The Cloud Hypervisor executable to probe
     #[arg(long, value_name = "BIN")]
     vmm: PathBuf,
-    /// The release to hold it against, such as v53.0 [default: the one that it says to be]
+    /// The release to compare with, for example v53.0 [default: the release that the VMM reports]
     #[arg(long, value_name = "RELEASE")]
     release: Option<Release>,
-    /// Extra environment of the server, as NAME=VALUE; may be repeated
+    /// Set a variable in the environment of the VMM's process; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = environment)]
     env: Vec<(OsString, OsString)>,
-    /// Where the private directory is made [default: the directory for temporary files]
+    /// Where the private directory is created [default: the directory for temporary files]
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
-    /// How long the whole probe may take, in seconds
+    /// The time limit of the whole probe, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     patience: u64,
-    /// How the report is shown.
+    /// The format of the report.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -50,15 +50,15 @@ pub(super) async fn run(args: Args) -> Result<Status, Failure> {
         limit: Duration::from_secs(args.patience),
     };
     let probed = interrupt.race(probe::probe(&options)).await?;
-    // A probe that ran out of time has dropped a VMM.
+    // A probe that exceeded its time limit has dropped a VMM, which may still be ending.
     interrupt::wait_for_vmms().await;
     let probed: Probed = probed?;
-    say(&probed);
+    print_notes(&probed);
     super::show(&probed.report, &probed.report.page(), args.format)
 }
 
-/// Says on standard error what a report has no place for.
-fn say(probed: &Probed) {
+/// Prints on standard error what the report doesn't contain.
+fn print_notes(probed: &Probed) {
     let Probed {
         server,
         held_against,
@@ -68,17 +68,19 @@ fn say(probed: &Probed) {
         ..
     } = probed;
     eprintln!(
-        "{exchanges} exchanges and {fields} fields tried on {server}, held against the contract of {held_against}"
+        "{exchanges} exchanges and {fields} fields tried on {server}, compared with the contract of {held_against}"
     );
     if server.to_string() != held_against.to_string() {
-        eprintln!("note: the server says to be {server}, and is held against {held_against}");
+        eprintln!("note: the VMM reports release {server}, and is compared with {held_against}");
     }
     match compared_with {
         Some(release) if release == held_against => {}
         Some(release) => eprintln!(
-            "note: {held_against} was not recorded; compared with the recording of {release}"
+            "note: there is no recording of {held_against}; compared with the recording of {release}"
         ),
-        None => eprintln!("note: no release up to {held_against} was recorded; compared with none"),
+        None => eprintln!(
+            "note: there is no recording of {held_against} or an earlier release; compared with none"
+        ),
     }
     for (scenario, unreached) in &probed.unreached {
         eprintln!(

@@ -1,7 +1,7 @@
-//! `chv-sandbox demo`: the main job, start to end.
+//! `chv-sandbox demo`: boots a sandbox, runs a tool, resets, and shows that a tampered disk makes the next reset halt.
 //!
-//! The same play is given on two stages: on a recorded VMM with a stand-in for the guest ([`recorded`]), and on a
-//! real one with a real guest ([`real`]).
+//! The steps ([`play`]) are the same on a recorded VMM with a simulated guest ([`recorded`]) and on a real VMM with a
+//! real guest ([`real`]).
 
 mod place;
 mod play;
@@ -16,26 +16,30 @@ use super::status::{self, Status};
 use super::vm::VmArgs;
 use super::{Failure, explain, usage};
 
-/// Boots a sandbox, runs a tool, resets and verifies it, tampers with its disk, and sees the next reset halt.
+/// Boots a sandbox, runs a tool, resets and verifies the sandbox, tampers with its disk, and shows that the next reset
+/// halts.
 ///
-/// Without arguments on a recorded VMM, with real disk files; with --vmm and --image on the real thing.
+/// Without options the demo needs no KVM: it runs on the recorded answers of a VMM, with real disk files. With --image
+/// it runs on a real VMM.
 #[derive(clap::Args)]
 #[command(after_help = status::help(&[
     (Status::Yes, "the clean reset was verified and the tampered one halted"),
-    (Status::No, "a reset or the tool came out otherwise"),
-    (Status::Undecided, "it could not be played to its end"),
+    (Status::No, "the tool or a reset had another result"),
+    (Status::Undecided, "the demo could not be completed"),
 ]))]
 pub(crate) struct Args {
-    /// A real VMM's executable; needs --image, and /dev/kvm
+    /// The Cloud Hypervisor executable of a real VMM; needs --image and /dev/kvm [default with --image:
+    /// cloud-hypervisor]
     #[arg(long, value_name = "BIN", requires = "image")]
     vmm: Option<PathBuf>,
-    /// A real VMM that runs already, by its api-socket; needs --image, on the same machine
+    /// The api-socket of a VMM that runs already on this host; needs --image
     #[arg(long, value_name = "PATH", requires = "image", conflicts_with = "vmm")]
     api_socket: Option<PathBuf>,
-    /// An image that `chv-sandbox image` packed. The demo works on a copy of its disks
+    /// The image, a directory that `chv-sandbox image` made. It stays as it is: the demo tampers with a copy
     #[arg(long, value_name = "DIR")]
     image: Option<PathBuf>,
-    /// Where the demo works: a new folder, which stays unless the demo is interrupted [default: a temporary one]
+    /// A new directory for the demo's files, which is kept unless the demo is interrupted [default: a temporary
+    /// directory]
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// Print the results as JSON
@@ -47,7 +51,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     if args.api_socket.is_some() && (args.vm.run_root.is_some() || !args.vm.vmm_env.is_empty()) {
-        let message = "--run-root and --vmm-env are for a VMM that is started, and --api-socket names one that runs already";
+        let message = "--run-root and --vmm-env apply to a VMM that the demo starts, but --api-socket names one that runs already";
         return Err(usage("demo", message));
     }
     let interrupt = Interrupt::catch()?;
@@ -75,9 +79,12 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         None => Status::Yes,
         Some(unexpected) => {
             explain(&*unexpected);
-            // The evidence is in there.
+            // The folder holds the evidence.
             place.keep();
-            eprintln!("note: the demo's files stay in {}", place.path().display());
+            eprintln!(
+                "note: the demo's files are kept in {}",
+                place.path().display()
+            );
             Status::No
         }
     })

@@ -1,4 +1,4 @@
-//! Where the demo leaves its files.
+//! [`Place`]: the directory for the demo's files.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -9,19 +9,20 @@ use tempfile::TempDir;
 
 use crate::cli::Failure;
 
-/// A new private folder. Dropped, it is removed, unless it is to stay.
+/// A new private directory. It is removed on drop, unless [`settle`](Self::settle) or [`keep`](Self::keep) was called
+/// for it.
 pub(super) struct Place {
     path: PathBuf,
-    /// Whether the person named it, and expects to find it.
+    /// Whether the user named it with `--directory`, and so expects to find it.
     named: bool,
     stays: bool,
 }
 
 impl Place {
-    /// The folder `directory`, which must not exist yet, or else a temporary one.
+    /// Creates `directory`, which must not exist yet, or a temporary directory.
     pub(super) fn new(directory: Option<&Path>) -> Result<Self, Failure> {
         let path = match directory {
-            // A mint resolves links, and the recording has the paths as they are given.
+            // A mint resolves symbolic links in paths, but the recording holds the paths as they were given.
             None => fs::canonicalize(TempDir::with_prefix("chv-demo-")?.keep())?,
             Some(path) => {
                 let path = std::path::absolute(path)?;
@@ -41,22 +42,22 @@ impl Place {
         &self.path
     }
 
-    /// Whether a person finds the folder when the demo has come to its end.
+    /// Whether the directory is still there after a demo that passed.
     pub(super) fn is_named(&self) -> bool {
         self.named
     }
 
-    /// The demo came to its end: a folder that was named stays.
+    /// Call this when the demo was completed: a directory that the user named is kept.
     pub(super) fn settle(&mut self) {
         self.stays |= self.named;
     }
 
-    /// The folder stays, also a temporary one.
+    /// Keeps the directory, even a temporary one.
     pub(super) fn keep(&mut self) {
         self.stays = true;
     }
 
-    /// A new private folder in it.
+    /// Creates a private directory in it.
     pub(super) fn folder(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         DirBuilder::new().mode(0o700).create(&path)?;
@@ -69,12 +70,16 @@ impl Drop for Place {
         if self.stays {
             return;
         }
-        // A thread that copies for an interrupted demo may make a file meanwhile; it makes one.
+        // A thread that still copies for an interrupted demo may create one file during the removal, so a failure is
+        // tried once more.
         let removed = fs::remove_dir_all(&self.path).or_else(|_| fs::remove_dir_all(&self.path));
         if let Err(error) = removed
             && error.kind() != io::ErrorKind::NotFound
         {
-            eprintln!("warning: {} stays: {error}", self.path.display());
+            eprintln!(
+                "warning: {} could not be removed: {error}",
+                self.path.display()
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The play itself, on whichever stage.
+//! The steps of the demo, on a recorded or a real VMM.
 
 use std::fs::{self, File};
 use std::io;
@@ -19,7 +19,7 @@ use super::program::Program;
 use crate::cli::Failure;
 use crate::cli::interrupt::Interrupt;
 
-/// Something came out otherwise than it has to.
+/// A step of the demo had another result than it must have.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub(super) struct Unexpected {
@@ -36,23 +36,23 @@ impl Unexpected {
     }
 }
 
-/// What the stage provides.
+/// The VMM, disks and limits that the steps run with.
 pub(super) struct Stage {
     pub(super) vmm: VmmSource,
     pub(super) shape: VmShape,
-    /// The root first. The play changes a byte of it, so it has to be a copy.
+    /// The root disk is the first. The demo changes a byte of it, so it must be a copy.
     pub(super) disks: Vec<Disk>,
     pub(super) port: u32,
     pub(super) limits: TimeLimits,
     pub(super) settle: Duration,
 }
 
-/// Plays it all, and says so in `program`. The sandbox is shut down in each case.
+/// Runs all steps, and reports each to `program`. The sandbox is shut down in every case.
 ///
 /// # Errors
 ///
-/// [`Unexpected`] if anything came out otherwise than it has to,
-/// [`Signalled`](crate::cli::interrupt::Signalled) if a signal came, and any other error.
+/// [`Unexpected`] if a step had another result than it must have, [`Signalled`](crate::cli::interrupt::Signalled) if a
+/// signal came, and any other error.
 pub(super) async fn play(
     interrupt: &Interrupt,
     place: &Place,
@@ -110,7 +110,7 @@ async fn with_sandbox(
     program.tool_ran(since, &execution);
     let said = execution.stdout.text();
     if said != "hello from the guest\n" {
-        return Err(Unexpected::new(format!("the tool said {said:?}")).into());
+        return Err(Unexpected::new(format!("the tool printed {said:?}")).into());
     }
 
     let since = Instant::now();
@@ -141,7 +141,7 @@ async fn with_sandbox(
     }
     match sandbox.boot().await {
         Err(Error::Halted { .. }) => Ok(()),
-        _ => Err(Unexpected::new("the halted sandbox takes a call").into()),
+        _ => Err(Unexpected::new("the halted sandbox accepted a call").into()),
     }
 }
 
@@ -151,7 +151,7 @@ fn sandbox(place: &Place, golden: &Path, stage: &Stage) -> Result<ChvSandbox, Fa
     Ok(ChvSandbox::with_vmm(config, stage.vmm.clone())?)
 }
 
-/// Changes one bit in the middle of a file. Where.
+/// Changes one bit in the middle of a file, and returns the offset of its byte.
 fn flip_a_byte(path: &Path) -> Result<u64, Failure> {
     let changed = || -> io::Result<u64> {
         let offset = fs::metadata(path)?.len() / 2;

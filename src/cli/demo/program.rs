@@ -1,4 +1,4 @@
-//! What the demo says while it plays: lines for people as it goes, or one JSON object at the end.
+//! [`Program`]: the demo's output, which is one line for each step, or one JSON object at the end.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ const DIM: Style = Style::new().dimmed();
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
-/// The part of a digest that is shown.
+/// How many characters of a digest are shown.
 const DIGEST_SHOWN: usize = "sha256:".len() + 12;
 
-/// Takes what happens.
+/// Prints or collects the results of the demo's steps.
 pub(super) struct Program {
     json: bool,
     results: Map<String, Value>,
@@ -34,7 +34,7 @@ impl Program {
         }
     }
 
-    /// The play begins on this stage. What is not the real thing is said first.
+    /// Prints the heading, and the notes, which name everything that is simulated.
     pub(super) fn begin(&mut self, stage: &str, notes: &[&str]) {
         self.result("stage", json!(stage));
         self.result("notes", json!(notes));
@@ -76,7 +76,7 @@ impl Program {
     }
 
     pub(super) fn tampered(&mut self, disk: &Path, offset: u64) {
-        // The demo's folder may be gone by the time this is read.
+        // Only the name is reported, because the demo's directory may be removed by the time this is read.
         let name = disk.file_name().unwrap_or_default().to_string_lossy();
         self.result("tampered", json!({ "disk": name, "offset": offset }));
         let what = format!("byte {offset} of {name}, the read-only disk");
@@ -87,7 +87,7 @@ impl Program {
     }
 
     pub(super) fn reset_halted(&mut self, since: Instant, failed: &FailedReset, place: &Place) {
-        // Evidence in a temporary folder is gone when a person looks for it.
+        // Evidence in a temporary directory is removed at the end, so its path is not reported.
         let evidence = failed.evidence.as_ref().filter(|_| place.is_named());
         let mut result = reset(&failed.outcome);
         result["evidence"] = json!(evidence);
@@ -109,7 +109,7 @@ impl Program {
         self.step("shutdown", since, "nothing left running");
     }
 
-    /// The play is over.
+    /// Prints the verdict, or the JSON object.
     pub(super) fn end(mut self, passed: bool) {
         if passed {
             self.line(format_args!(
@@ -134,7 +134,7 @@ impl Program {
         ));
     }
 
-    /// Each check on a line of its own: who said what.
+    /// Prints each check on one line: its source, its outcome and what was found.
     fn checks(&self, outcome: &ResetOutcome) {
         for check in &outcome.report.checks {
             let (style, word) = match check.outcome {

@@ -1,4 +1,4 @@
-//! The real stage: a real VMM with a real guest.
+//! Runs the demo on a real VMM with a real guest.
 
 use std::path::{Path, PathBuf};
 
@@ -15,11 +15,11 @@ use crate::cli::Failure;
 use crate::cli::interrupt::{Interrupt, Signalled};
 use crate::cli::vm::{self, VmArgs};
 
-/// Which VMM.
+/// The VMM to use.
 pub(super) enum Which {
-    /// One that is spawned from this executable.
+    /// A VMM that is started from this executable.
     Binary(PathBuf),
-    /// One that runs already, by its api-socket.
+    /// A VMM that runs already, by its api-socket.
     Running(PathBuf),
 }
 
@@ -33,7 +33,7 @@ pub(super) async fn play(
 ) -> Result<(), Failure> {
     let image = Image::open(image)?;
     let mut disks = vm::disks(&image);
-    // The play changes a byte of the root disk, and the image is to stay as it is.
+    // The demo changes a byte of the root disk, and the image must stay unchanged.
     let root = place.path().join("root.img");
     let (from, to) = (disks[0].origin.clone(), root.clone());
     let copied = tokio::task::spawn_blocking(move || overlay::copy_private(&from, &to));
@@ -76,7 +76,7 @@ pub(super) async fn play(
     played
 }
 
-/// Deletes the VM that an interrupted mint has left in a VMM that runs on.
+/// Deletes the VM that an interrupted mint has left in a VMM that keeps running.
 async fn delete_vm(client: &Client) {
     match client.send(api::vm_delete()).await {
         Err(error) if *error.kind() != ErrorKind::NotCreated => {

@@ -1,4 +1,4 @@
-//! The recorded stage: the answers of a real VMM, played back, and a stand-in for its guest.
+//! Runs the demo on the recorded answers of a real VMM, with a simulated guest.
 
 use std::time::Duration;
 

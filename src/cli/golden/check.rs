@@ -1,4 +1,4 @@
-//! `chv-sandbox golden verify` and `golden compare`: what is said of golden snapshots at rest.
+//! `chv-sandbox golden verify` and `chv-sandbox golden compare`, which read golden snapshots and start no VM.
 
 use std::path::PathBuf;
 
@@ -11,45 +11,53 @@ use super::super::interrupt::Interrupt;
 use super::super::status::{self, Status};
 use super::super::{Failure, explain};
 
-/// Compares every file of a golden snapshot with its manifest: both digests of the disks, kernel and initramfs, the
-/// fs-verity digest of the VMM's own files, and the manifest with its signature.
+/// Compares every file of a golden snapshot with its manifest.
+///
+/// Computes both digests (SHA-256 and fs-verity) of the disks, the kernel and the initramfs, and the fs-verity digest
+/// of the VMM's own files. With --public-key it also checks the manifest's signature.
 #[derive(clap::Args)]
 #[command(after_help = status::help(&[
-    (Status::Yes, "every file is what the manifest says, and the manifest what the key signed"),
-    (Status::No, "something is not, and is named"),
-    (Status::Undecided, "it could not be decided, for instance because a file is missing"),
+    (Status::Yes, "every file matches the manifest, and the manifest matches --public-key and --digest, if given"),
+    (Status::No, "a file or the manifest does not match, and is named"),
+    (Status::Undecided, "it could not be decided, for example because a file is missing"),
 ]))]
 pub(super) struct VerifyArgs {
     /// The golden snapshot
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// The Ed25519 key that must have signed the manifest: PEM or 32 bytes. Without it no signature is looked at
+    /// Require a signature of the manifest by this Ed25519 public key: PEM, or 32 raw bytes
+    ///
+    /// Without this option no signature is checked.
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
-    /// The digest that the manifest must have, as `golden mint` printed it: sha256:... Without it any manifest will do
+    /// Require this digest of the manifest, as `golden mint` printed it (sha256:...)
+    ///
+    /// Without this option any manifest is accepted.
     #[arg(long, value_name = "DIGEST")]
     digest: Option<Digest>,
-    /// Say it as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Compares the manifests of two golden snapshots field by field. Reads no other file. The time, the nonce and what was
-/// in memory and registers differ between any two mints, and count as the same.
+/// Compares the manifests of two golden snapshots field by field.
+///
+/// No other file is read. The time of minting, the nonce, and the digests of memory and registers differ between any
+/// two mints; they are shown, but don't count as a difference.
 #[derive(clap::Args)]
 #[command(after_help = status::help(&[
-    (Status::Yes, "they say the same"),
-    (Status::No, "they differ"),
+    (Status::Yes, "the manifests are equal"),
+    (Status::No, "the manifests differ"),
     (Status::Undecided, "it could not be decided"),
 ]))]
 pub(super) struct CompareArgs {
-    /// A golden snapshot
+    /// The first golden snapshot
     #[arg(value_name = "A")]
     first: PathBuf,
-    /// Another
+    /// The second golden snapshot
     #[arg(value_name = "B")]
     second: PathBuf,
-    /// Say it as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
@@ -95,7 +103,7 @@ fn print(digest: &Digest, verification: &Inspection, key: Option<&PublicKey>) {
     println!("manifest  {digest}");
     match key {
         Some(key) => println!("good      manifest, signed by {key}"),
-        None => println!("unsigned  manifest: it is as trustworthy as the directory"),
+        None => println!("unsigned  manifest: it is only as trustworthy as the directory"),
     }
     for file in &verification.files {
         let verdict = if file.good { "good" } else { "CHANGED" };
@@ -113,7 +121,7 @@ fn print(digest: &Digest, verification: &Inspection, key: Option<&PublicKey>) {
     println!("memory    {}", memory(verification.memory));
 }
 
-/// What memory a golden snapshot takes that is loaded.
+/// How much memory a golden snapshot needs once a process has loaded it.
 pub(super) fn memory(need: MemoryNeed) -> String {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     match need.none_with_fs_verity {
@@ -126,7 +134,7 @@ pub(super) fn memory(need: MemoryNeed) -> String {
     }
 }
 
-/// Whether an error says that something is not what it should be.
+/// Whether an error means that the golden snapshot doesn't match, and not that the check failed.
 fn is_verdict(error: &Error) -> bool {
     matches!(
         error,

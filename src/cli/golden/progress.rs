@@ -1,4 +1,4 @@
-//! How far a mint has come, on a terminal.
+//! Shows the progress of a mint on a terminal.
 
 use chv_sandbox::golden::{MintProgress, MintStep};
 use chv_sandbox::sanitize;
@@ -6,7 +6,7 @@ use indicatif::{HumanBytes, ProgressBar};
 
 use crate::cli::progress;
 
-/// Shows the step that is under way while `minting` goes on.
+/// Runs `minting`, and shows its current step.
 pub(super) async fn shown<T>(progress: &MintProgress, minting: impl Future<Output = T>) -> T {
     let drawing = progress::draw(
         ProgressBar::new_spinner,

@@ -1,4 +1,4 @@
-//! `chv-sandbox latency`: what acquiring, using and resetting sandboxes takes on this host.
+//! `chv-sandbox latency`: measures how long acquiring, using and resetting sandboxes takes on this host.
 
 mod progress;
 mod table;
@@ -22,73 +22,79 @@ use super::status::{self, Status};
 use super::vm::{VmmBinary, layer};
 use super::{Failure, usage};
 
-/// A report with every sample that is kept is far smaller.
+/// The largest report that `--page-of` reads, in bytes. A report with all samples is far smaller.
 const MAX_REPORT: u64 = 1 << 30;
 
-/// Measures what it takes to acquire, use, reset and release sandboxes on this host: each step's mean and percentiles, by
-/// golden snapshot, strategy and number of sandboxes at once.
+/// Measures how long it takes to acquire, use, reset and release sandboxes on this host.
 ///
-/// An iteration acquires a sandbox from a pool, runs a tool, reads 1 MiB of a tool's output, and gives the sandbox back, which
-/// resets and verifies it. Each golden snapshot is measured with each strategy and each number at once.
+/// Prints the mean and percentiles of each step, for each golden snapshot, reset strategy and number of sandboxes in
+/// use at the same time.
+///
+/// An iteration acquires a sandbox from a pool, runs a tool, reads 1 MiB of a tool's output, and releases the sandbox,
+/// which resets and verifies it. Each combination of golden snapshot, strategy, number of spares and --at-once is one
+/// case.
 #[derive(clap::Args)]
 #[command(
     override_usage = "chv-sandbox latency --golden DIR... [OPTIONS]\n       \
                       chv-sandbox latency --replay [OPTIONS]\n       \
                       chv-sandbox latency --page-of REPORT --html FILE",
     after_help = status::help(&[
-        (Status::Yes, "every case came to its end"),
-        (Status::No, "a case failed; the report says at which step, with the figures of the iterations before"),
+        (Status::Yes, "every case was completed"),
+        (Status::No, "a case failed; the report says at which step, and has the figures of the iterations before"),
         (Status::Undecided, "a case could not begin, or the report could not be written"),
     ])
 )]
 pub(crate) struct Args {
-    /// A golden snapshot, for one of each memory size; may be repeated
+    /// A golden snapshot to measure; may be repeated, for example for several memory sizes
     #[arg(long, value_name = "DIR", required_unless_present_any = ["replay", "page_of"])]
     golden: Vec<PathBuf>,
-    /// Measure the host's part alone, on the recorded answers of a VMM, without KVM. Resets are in place there, and a
-    /// case has at most 10,000 iterations with its warm-up
+    /// Measure only the host's share, on the recorded answers of a VMM, without KVM
+    ///
+    /// Resets are in place, and a case has at most 10,000 iterations including the warm-up.
     #[arg(long, conflicts_with = "golden")]
     replay: bool,
-    /// Make the page of a report that --json wrote, and measure nothing
+    /// Make the HTML page of a report that --json wrote earlier, without a measurement
     #[arg(long, value_name = "REPORT", requires = "html", conflicts_with_all = ["golden", "replay", "json"])]
     page_of: Option<PathBuf>,
-    /// How sandboxes are reset: fresh, in_place [default: both; in_place with --replay]
+    /// The reset strategies: fresh, in_place [default: both, or in_place with --replay]
     #[arg(long, value_name = "STRATEGY", value_delimiter = ',', value_parser = strategy)]
     strategy: Vec<Strategy>,
-    /// How many spares wait with the strategy fresh, each a case of its own
+    /// The numbers of spare VMMs for the strategy fresh, each a case of its own
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "0,1", value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_SPARES)))]
     spares: Vec<u32>,
-    /// How many sandboxes are used at the same time, each a case of its own
+    /// The numbers of sandboxes that are used at the same time, each a case of its own
     #[arg(long, value_name = "M", value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_AT_ONCE)))]
     at_once: Vec<u32>,
-    /// The iterations of each case, of all sandboxes at once together
+    /// The iterations of each case, summed over its sandboxes
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     iterations: u64,
-    /// The iterations of each sandbox that come before and are not measured
+    /// The iterations of each sandbox before the measurement, which don't count
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=100_000))]
     warm_up: u64,
-    /// Write the report as JSON, with the samples, to this file
+    /// Write the report with all samples as JSON to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the report as one HTML page with the distributions drawn, which needs no network
+    /// Write the report with charts of the distributions to this file, as one HTML page that loads nothing from the
+    /// network
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     #[command(flatten)]
     vmm: VmmBinary,
-    /// Layers of the boundary around the VMM that have to be in force, as landlock,namespaces; each that this host has is in
-    /// any case
+    /// Refuse to run unless these confinement layers are in force, for example landlock,namespaces
+    ///
+    /// Every layer that this host supports is used in any case.
     #[arg(long, value_name = "LAYERS", value_delimiter = ',', value_parser = layer)]
     require: Vec<Layer>,
-    /// Start the VMMs without a boundary
+    /// Start the VMMs without confinement
     #[arg(long, conflicts_with = "require")]
     unconfined: bool,
-    /// Where each VMM's private directory is made [default: in the user's runtime directory]
+    /// Where each VMM's private run directory is created [default: in the user's runtime directory]
     #[arg(long, value_name = "DIR")]
     run_root: Option<PathBuf>,
-    /// Multiplies every time limit; an emulated guest needs 10 or so
+    /// Multiply every time limit by this factor; a guest without hardware virtualization needs about 10
     #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     patience: u32,
-    /// With --replay: let the reset of this iteration diverge, to see how a failure is reported
+    /// With --replay: make the reset of this iteration diverge, to show how a failure is reported
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     diverge_at: Option<u64>,
 }
@@ -112,7 +118,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         }
     }
     let interrupt = Interrupt::catch()?;
-    // Before anything is measured, for that takes long.
+    // Before the measurement, which takes long.
     let html = args.html.as_deref().map(Output::prepare).transpose()?;
     let json = args.json.as_deref().map(Output::prepare).transpose()?;
     if let Some(report) = &args.page_of {
@@ -136,7 +142,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     }
 }
 
-/// What failed is worse than what could not begin.
+/// A failed case counts more than a case that could not begin.
 fn status_of(report: &LatencyReport) -> Status {
     let any = |is: fn(&CaseState) -> bool| report.cases.iter().any(|case| is(&case.state));
     match report.is_complete() {
@@ -192,7 +198,7 @@ impl Args {
         plan
     }
 
-    /// Its golden snapshot is that of each case.
+    /// The configuration of all cases. Each case sets its own golden snapshot.
     fn configuration(&self) -> SandboxConfig {
         let confinement = match self.unconfined {
             true => Confinement::off(),

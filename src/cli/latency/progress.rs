@@ -1,4 +1,4 @@
-//! How far a measurement is, on the terminal.
+//! Shows the progress of a measurement on the terminal.
 
 use std::convert::Infallible;
 
@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 
 use crate::cli::progress;
 
-/// Shows a bar for the case that is measured.
+/// Shows a bar for the current case.
 pub(super) async fn show(plan: &Plan, progress: &Progress) -> Infallible {
     let template = "{msg} {wide_bar} {pos} of {len} iterations, {eta} left";
     let mut shown = None;

@@ -9,10 +9,10 @@ use chv_sandbox::sanitize;
 const BOLD: Style = Style::new().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default();
 
-/// Longer than any line, in characters.
+/// The most characters of a text that are printed; no real line is that long.
 const LONGEST: usize = 4096;
 
-/// The report in lines; the first says what it ran on.
+/// The report as lines. The first names the platform that it ran on.
 pub(super) fn lines(report: &LatencyReport) -> Vec<String> {
     let on = &report.runs_on;
     let style = match on.platform {
@@ -34,7 +34,7 @@ pub(super) fn lines(report: &LatencyReport) -> Vec<String> {
     });
     for case in &report.cases {
         lines.push(String::new());
-        tell(case, &mut lines);
+        push_case(case, &mut lines);
     }
     if report.interrupted {
         lines.push(String::new());
@@ -45,7 +45,7 @@ pub(super) fn lines(report: &LatencyReport) -> Vec<String> {
     lines
 }
 
-fn tell(case: &CaseReport, lines: &mut Vec<String>) {
+fn push_case(case: &CaseReport, lines: &mut Vec<String>) {
     let memory = case.memory_mib.map(|mib| format!(", {mib} MiB"));
     let golden = case.golden.as_ref().map(|golden| format!(", {golden}"));
     lines.push(format!(

@@ -1,4 +1,4 @@
-//! `chv-sandbox redteam`: a battery of attacks against a sandbox.
+//! `chv-sandbox redteam`: attacks a sandbox with a set of probes, and reports which attacks it withstood.
 
 mod progress;
 mod substrate;
@@ -24,21 +24,24 @@ use super::vm::VmmBinary;
 use super::{Failure, usage};
 use substrate::ChangedFiles;
 
-/// Where `--json` writes to standard output.
+/// The value of `--json` that means standard output.
 const STDOUT: &str = "-";
 
-/// Attacks a sandbox with a battery of probes, and reports for each whether it held: what a tool leaves for the next one,
-/// the host's files, exhaustion, time bombs, forged results, the channel, network, and lies that a reset has to find.
+/// Attacks a sandbox with a set of probes, and reports for each probe whether the sandbox withstood it.
 ///
-/// The image needs the tool `sh`. A probe that can't be tried is skipped and does not count as passed: of the lies the command
-/// tells those that a changed file tells, and the others take a guest or a VMM that lies. --without leaves them out.
+/// The probes cover residue of an earlier tool, the host's files, resource exhaustion, time bombs, forged results, the
+/// channel, the network, and false readings that a reset must detect.
+///
+/// The image needs the tool `sh`. A probe that can't be tried is skipped, and a skipped probe does not count as passed.
+/// Of the false readings, this command can cause only those that a changed file causes; the others need a guest or a
+/// VMM that lies, and are skipped. Leave them out with --without.
 #[derive(clap::Args)]
 #[command(
     override_usage = "chv-sandbox redteam --golden DIR [OPTIONS]\n       \
                       chv-sandbox redteam --stub [OPTIONS]",
     after_help = status::help(&[
         (Status::Yes, "every probe passed"),
-        (Status::No, "a breach: a probe failed; the report has the evidence"),
+        (Status::No, "a probe failed, which is a breach; the report has the evidence"),
         (Status::Undecided, "no breach, but a probe was skipped, or the report could not be written"),
     ])
 )]
@@ -46,36 +49,38 @@ pub(crate) struct Args {
     /// The golden snapshot
     #[arg(long, value_name = "DIR", required_unless_present = "stub")]
     golden: Option<PathBuf>,
-    /// Attack the stub, which is made of nothing, to see a report without KVM: it has no `sh`, so every probe is skipped
+    /// Attack a stub without a VM, to see a report without KVM
+    ///
+    /// The stub has no tool `sh`, so every probe is skipped.
     #[arg(long, conflicts_with = "golden")]
     stub: bool,
-    /// How many dispatches look for the markers of those before them
+    /// How many dispatches plant markers and look for those of earlier dispatches
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
     dispatches: u64,
-    /// Try these probes alone, each by its name or that of its family
+    /// Try only these probes, each given by its name or the name of its family
     #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1..)]
     only: Vec<String>,
-    /// Leave these out
+    /// Leave out these probes, given in the same way
     #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1..)]
     without: Vec<String>,
-    /// How the sandbox is reset: fresh, in_place [default: the sandbox's own]
+    /// The reset strategy: fresh, in_place [default: the sandbox's default]
     #[arg(long, value_name = "STRATEGY", value_parser = strategy)]
     strategy: Option<Strategy>,
-    /// How many spares wait with the strategy fresh
+    /// The number of spare VMMs for the strategy fresh
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_SPARES)))]
     spares: Option<u32>,
-    /// Write the report as JSON to this file, or with - to standard output in the table's place
+    /// Write the report as JSON to this file; - writes it to standard output instead of the table
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[command(flatten)]
     vmm: VmmBinary,
-    /// Start the VMMs without a boundary
+    /// Start the VMMs without confinement
     #[arg(long)]
     unconfined: bool,
-    /// Where each VMM's private directory is made [default: in the user's runtime directory]
+    /// Where each VMM's private run directory is created [default: in the user's runtime directory]
     #[arg(long, value_name = "DIR")]
     run_root: Option<PathBuf>,
-    /// Multiplies every time limit; an emulated guest needs 10 or so
+    /// Multiply every time limit by this factor; a guest without hardware virtualization needs about 10
     #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     patience: u32,
 }
@@ -84,7 +89,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let interrupt = Interrupt::catch()?;
     let plan = Arc::new(args.plan()?);
-    // Before anything is attacked, for that takes long.
+    // Before the attack, which takes long.
     let to_stdout = args.json.as_deref() == Some(Path::new(STDOUT));
     let json = args.json.as_deref().filter(|_| !to_stdout);
     let json = json.map(Output::prepare).transpose()?;
@@ -108,7 +113,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     }
 }
 
-/// A breach is worse than what could not be tried.
+/// A breach counts more than a probe that could not be tried.
 fn status_of(report: &RedteamReport) -> Status {
     if report.is_breached() {
         Status::No
@@ -134,7 +139,7 @@ impl Args {
         }
         plan = plan.without(&self.without).map_err(wrong)?;
         if plan.probes().is_empty() {
-            return Err(usage("redteam", "no probe is left to be tried"));
+            return Err(usage("redteam", "no probe is left to try"));
         }
         (plan.dispatches, plan.patience) = (self.dispatches, self.patience);
         let arguments = std::env::args_os().skip(1);
@@ -179,7 +184,7 @@ impl Args {
     fn configuration(&self, origin: GoldenOrigin) -> SandboxConfig {
         let config = SandboxConfig::new(origin)
             .vmm(&self.vmm.path)
-            // Some probes send a second tool to see whether it is taken.
+            // Some probes send a second tool, to see whether it is accepted.
             .tools_per_reset(ToolsPerReset::Many)
             .limits(TimeLimits::default().scaled(self.patience));
         let config = match self.unconfined {

@@ -1,4 +1,4 @@
-//! How far a battery is, on the terminal.
+//! Shows the progress of the probes on the terminal.
 
 use std::convert::Infallible;
 
@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 
 use crate::cli::progress;
 
-/// Shows the probe that is tried.
+/// Shows the current probe.
 pub(super) async fn show(plan: &Plan, progress: &Progress) -> Infallible {
     let probes = plan.probes();
     let bar = || ProgressBar::new(probes.len() as u64);

@@ -1,4 +1,5 @@
-//! The lies that a command can tell: bytes of a copy of the golden snapshot that are changed.
+//! [`ChangedFiles`]: causes the false readings that need only a changed file, by changing a byte in a copy of the
+//! golden snapshot.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,11 +15,11 @@ use chv_sandbox::redteam::{Moment, StagedLie, Substrate};
 use chv_sandbox::sandbox::{ChvSandbox, SandboxConfig, SandboxOrigin, Source};
 use tempfile::TempDir;
 
-/// Copies the golden snapshot for each lie, and changes a byte of the copy.
+/// Copies the golden snapshot for each false reading, and changes a byte of the copy.
 pub(super) struct ChangedFiles {
     golden: PathBuf,
     config: SandboxConfig,
-    /// Kept while their sandboxes live.
+    /// Kept for as long as their sandboxes exist.
     copies: Mutex<Vec<TempDir>>,
 }
 
@@ -44,7 +45,7 @@ impl ChangedFiles {
         let (directory, path) =
             copied.map_err(|error| format!("the golden snapshot can't be copied: {error}"))?;
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those of earlier lies are not used any more.
+        // The copies of earlier false readings are no longer used.
         copies.clear();
         copies.push(directory);
         Ok(path)
@@ -62,7 +63,11 @@ impl ChangedFiles {
 #[async_trait]
 impl Substrate for ChangedFiles {
     async fn stage(&self, source: Source) -> Result<StagedLie, String> {
-        let cannot = |what: &str| Err(format!("a changed file can't tell it: {what}"));
+        let cannot = |what: &str| {
+            Err(format!(
+                "a changed file can't cause this false reading: {what}"
+            ))
+        };
         match source {
             Source::FsHash => {
                 let copy = self.copy().await?;
@@ -100,7 +105,7 @@ impl Substrate for ChangedFiles {
     }
 }
 
-/// Copies directories and files, each for this user alone. Holes stay holes.
+/// Copies directories and files with permissions for this user only. Holes stay holes.
 fn copy_tree(from: &Path, into: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(into)?;
     for entry in fs::read_dir(from)? {
@@ -116,7 +121,7 @@ fn copy_tree(from: &Path, into: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Turns each bit of the byte in the middle.
+/// Inverts all bits of the byte in the middle of the file.
 fn change_a_byte(path: &Path) -> io::Result<()> {
     let file = File::options().read(true).write(true).open(path)?;
     let middle = file.metadata()?.len() / 2;

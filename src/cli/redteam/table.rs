@@ -9,10 +9,10 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default();
 
-/// Longer than any line, in characters.
+/// The most characters of a text that are printed; no real line is that long.
 const LONGEST: usize = 4096;
 
-/// The report in lines; the last says how many probes passed.
+/// The report as lines. The last counts the probes that passed.
 pub(super) fn lines(report: &RedteamReport) -> Vec<String> {
     let mut subject = vec![report.sandbox.as_deref().unwrap_or("no sandbox")];
     subject.extend(report.golden.as_deref());
@@ -32,7 +32,7 @@ pub(super) fn lines(report: &RedteamReport) -> Vec<String> {
             lines.push(String::new());
             lines.push(format!("{BOLD}{}{BOLD:#}", probe.family.name()));
         }
-        tell(probe, &mut lines);
+        push_probe(probe, &mut lines);
     }
     lines.push(String::new());
     let resets = &report.resets;
@@ -62,7 +62,7 @@ pub(super) fn lines(report: &RedteamReport) -> Vec<String> {
     lines
 }
 
-fn tell(probe: &ProbeReport, lines: &mut Vec<String>) {
+fn push_probe(probe: &ProbeReport, lines: &mut Vec<String>) {
     let (style, told): (_, Vec<&str>) = match &probe.verdict {
         Verdict::Passed { evidence } => (GOOD, evidence.iter().map(String::as_str).collect()),
         Verdict::Failed { evidence } => (BAD, evidence.iter().map(String::as_str).collect()),

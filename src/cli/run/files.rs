@@ -1,4 +1,4 @@
-//! Files that a run brings into the guest and out of it.
+//! The options `--push` and `--pull`: files that a run copies into the guest and out of it.
 
 use std::path::PathBuf;
 
@@ -8,14 +8,14 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar};
 
 use crate::cli::{Failure, progress};
 
-/// A local file or directory, and where it goes.
+/// A local file or directory, and its destination in the guest.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Push {
     local: PathBuf,
     guest: String,
 }
 
-/// A file or directory of the guest, and where it goes.
+/// A file or directory of the guest, and its local destination.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Pull {
     guest: String,
@@ -23,7 +23,7 @@ pub(super) struct Pull {
 }
 
 impl Push {
-    /// Reads `LOCAL:GUEST`. The guest's path has no colon.
+    /// Parses `LOCAL:GUEST`. The guest's path can't have a colon.
     pub(super) fn parse(text: &str) -> Result<Push, &'static str> {
         let (local, guest) = text.rsplit_once(':').ok_or("it is not LOCAL:GUEST")?;
         check(local, guest)?;
@@ -44,7 +44,7 @@ impl Push {
 }
 
 impl Pull {
-    /// Reads `GUEST:LOCAL`. The guest's path has no colon.
+    /// Parses `GUEST:LOCAL`. The guest's path can't have a colon.
     pub(super) fn parse(text: &str) -> Result<Pull, &'static str> {
         let (guest, local) = text.split_once(':').ok_or("it is not GUEST:LOCAL")?;
         check(local, guest)?;
@@ -72,7 +72,7 @@ fn check(local: &str, guest: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Shows how far the transfer has come while it goes on.
+/// Runs `transfer`, and shows its progress.
 async fn with_bar<T>(
     name: String,
     so_far: &TransferProgress,

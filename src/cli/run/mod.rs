@@ -1,4 +1,4 @@
-//! `chv-sandbox run`: one tool in a sandbox, with its streams on the terminal, and a verified reset.
+//! `chv-sandbox run`: runs one tool in a sandbox, connects its streams to those of this process, and verifies a reset.
 
 mod files;
 mod streams;
@@ -17,10 +17,13 @@ use super::tool_line::{ToolLine, duration};
 use super::{Failure, explain};
 use files::{Pull, Push};
 
-/// Runs one tool in a sandbox: boots a golden snapshot, brings files in, runs the tool with its streams here, brings files
-/// out, resets, and verifies the reset.
+/// Runs one tool in a sandbox, and verifies the reset afterwards.
 ///
-/// What a tool writes is its own. To a terminal it is written with its control characters escaped, unless --raw is given.
+/// Boots a golden snapshot, copies files in, runs the tool with the standard streams of this command, copies files out,
+/// resets the sandbox, and verifies the reset.
+///
+/// The output of the tool is passed on unchanged. Only on a terminal its control characters are escaped, unless --raw
+/// is given.
 #[derive(clap::Args)]
 #[command(
     override_usage = "chv-sandbox run --golden DIR [OPTIONS] -- TOOL [--param NAME=VALUE]...",
@@ -35,38 +38,40 @@ pub(crate) struct Args {
         conflicts_with = "config"
     )]
     golden: Option<PathBuf>,
-    /// A sandbox's configuration, in TOML, which names the golden snapshot
+    /// The configuration of a sandbox in TOML, which names the golden snapshot
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The VMM's executable; a bare name is looked up in PATH [env: CLOUD_HYPERVISOR] [default: the configuration's, or
-    /// cloud-hypervisor]
+    /// The Cloud Hypervisor executable; a name without a slash is looked up in PATH [env: CLOUD_HYPERVISOR] [default:
+    /// the configuration's, or cloud-hypervisor]
     #[arg(long, value_name = "BIN")]
     vmm: Option<PathBuf>,
-    /// Bring a file or directory into the guest before the tool runs; may be repeated
+    /// Copy a file or directory into the guest before the tool runs; may be repeated
     #[arg(long, value_name = "LOCAL:GUEST", value_parser = Push::parse)]
     push: Vec<Push>,
-    /// Bring a file or directory out of the guest after the tool has ended; may be repeated
+    /// Copy a file or directory out of the guest after the tool has ended; may be repeated
     #[arg(long, value_name = "GUEST:LOCAL", value_parser = Pull::parse)]
     pull: Vec<Pull>,
-    /// How long the tool may run, such as 90s or 5m
+    /// The time limit of the tool, for example 90s or 5m
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     deadline: Duration,
-    /// A variable of the tool's environment, if the image allows it; may be repeated
+    /// Set a variable in the tool's environment, if the image allows it; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
-    /// The tool's directory in the guest, if the image allows it
+    /// The tool's working directory in the guest, if the image allows it
     #[arg(long, value_name = "DIR")]
     directory: Option<String>,
-    /// Give the tool no standard input. Unless this is given, it gets this command's, if the image allows it
+    /// Give the tool no standard input
+    ///
+    /// By default it gets the standard input of this command, if the image allows it.
     #[arg(long)]
     no_stdin: bool,
-    /// Write what the tool writes as it is to a terminal, too
+    /// Don't escape control characters in the tool's output on a terminal
     #[arg(long)]
     raw: bool,
-    /// Multiplies every time limit; an emulated guest needs 10 or so
+    /// Multiply every time limit by this factor; a guest without hardware virtualization needs about 10
     #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     patience: u32,
-    /// The tool, and its parameters: --param NAME=TEXT, or --json NAME=JSON for anything but a text
+    /// The tool and its parameters: --param NAME=TEXT for a string, --json NAME=JSON for any other value
     #[arg(last = true, required = true, value_name = "TOOL")]
     tool: Vec<OsString>,
 }
@@ -75,14 +80,14 @@ fn after_help() -> String {
     let statuses = status::help(&[
         (
             Status::Yes,
-            "the tool's own exit code, as is any other but these",
+            "the tool ended with 0; any other exit code of the tool is passed on, too",
         ),
         (
             Status::NoResult,
-            "the tool gave no exit code, a file was not brought in or out, or the reset was not verified",
+            "the tool gave no exit code, a file was not copied in or out, or the reset was not verified",
         ),
     ]);
-    format!("A signal that ends the tool is 128 and its number.\n\n{statuses}")
+    format!("If a signal ends the tool, the status is 128 plus the signal's number.\n\n{statuses}")
 }
 
 fn variable(text: &str) -> Result<(String, String), &'static str> {
@@ -92,11 +97,11 @@ fn variable(text: &str) -> Result<(String, String), &'static str> {
     }
 }
 
-/// Runs `chv-sandbox run`. Each failure but a wrong command line and a signal is [`Status::NoResult`].
+/// Runs `chv-sandbox run`. Every failure except a wrong command line and a signal is [`Status::NoResult`].
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let interrupt = Interrupt::catch()?;
     let line = ToolLine::parse(&args.tool)?;
-    match in_a_sandbox(&interrupt, &args, line).await {
+    match run_in_sandbox(&interrupt, &args, line).await {
         Err(failure) if !failure.is::<Signalled>() => {
             explain(failure.as_ref());
             Ok(Status::NoResult)
@@ -105,7 +110,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     }
 }
 
-async fn in_a_sandbox(
+async fn run_in_sandbox(
     interrupt: &Interrupt,
     args: &Args,
     line: ToolLine,
@@ -114,7 +119,7 @@ async fn in_a_sandbox(
     // Dropping the work cancels the tool.
     let done = tokio::select! {
         biased;
-        done = work(&sandbox, args, line) => done,
+        done = boot_run_reset(&sandbox, args, line) => done,
         signalled = interrupt.received() => Err(signalled.into()),
     };
     sandbox.shutdown().await;
@@ -122,10 +127,14 @@ async fn in_a_sandbox(
     done
 }
 
-async fn work(sandbox: &ChvSandbox, args: &Args, line: ToolLine) -> Result<Status, Failure> {
+async fn boot_run_reset(
+    sandbox: &ChvSandbox,
+    args: &Args,
+    line: ToolLine,
+) -> Result<Status, Failure> {
     sandbox.boot().await?;
-    let used = use_it(sandbox, args, line).await;
-    // Whatever became of the tool.
+    let used = transfer_and_run(sandbox, args, line).await;
+    // The sandbox is reset even if the tool failed.
     let reset = sandbox.reset().await;
     let outcome = used?;
     if !reset?.is_verified() {
@@ -144,7 +153,11 @@ async fn work(sandbox: &ChvSandbox, args: &Args, line: ToolLine) -> Result<Statu
     })
 }
 
-async fn use_it(sandbox: &ChvSandbox, args: &Args, line: ToolLine) -> Result<ToolOutcome, Failure> {
+async fn transfer_and_run(
+    sandbox: &ChvSandbox,
+    args: &Args,
+    line: ToolLine,
+) -> Result<ToolOutcome, Failure> {
     for push in &args.push {
         push.run(sandbox).await?;
     }
@@ -155,7 +168,8 @@ async fn use_it(sandbox: &ChvSandbox, args: &Args, line: ToolLine) -> Result<Too
     Ok(report.outcome)
 }
 
-/// Runs the tool with standard input, and without it where the image refuses that: a tool that was refused has not begun.
+/// Runs the tool with standard input. If the image refuses that, runs it without; a tool that was refused has not
+/// begun.
 async fn run_tool(sandbox: &ChvSandbox, args: &Args, line: ToolLine) -> Result<RunReport, Failure> {
     let invocation = args.invocation(line);
     if args.no_stdin {
@@ -184,7 +198,7 @@ impl Args {
             None => config,
         };
         let limits = config.limits.scaled(self.patience);
-        // A tool that was refused is run again without its standard input.
+        // A tool that was refused with standard input is run again without it, which is a second dispatch.
         Ok(config.tools_per_reset(ToolsPerReset::Many).limits(limits))
     }
 

@@ -1,4 +1,4 @@
-//! A tool's streams on those of this process.
+//! Connects a tool's streams to those of this process.
 
 use std::io::{self, IsTerminal};
 
@@ -10,7 +10,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::cli::Failure;
 
-/// Runs the tool to its end.
+/// Runs the tool to its end, feeding its standard input and printing its output.
 pub(super) async fn run(
     sandbox: &ChvSandbox,
     invocation: ToolInvocation,
@@ -20,7 +20,7 @@ pub(super) async fn run(
     let stdin = tool.stdin();
     let feed = async {
         if let Some(mut stdin) = stdin {
-            // A tool may end before it has read all: that is no failure of anything.
+            // A tool may end before it has read all of its input, which is not an error.
             let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut stdin).await;
             let _ = stdin.shutdown().await;
         }
@@ -43,7 +43,7 @@ async fn show(tool: &mut RunningTool, raw: bool) -> Result<RunReport, Failure> {
         };
         match written {
             Ok(()) => {}
-            // The reader has gone, as `| head` does: no process reads what the tool would write.
+            // The reader has closed the pipe, as `| head` does, so no process would read further output.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => tool.cancel(),
             Err(error) => return Err(format!("the tool's output can't be written: {error}").into()),
         }
@@ -52,16 +52,16 @@ async fn show(tool: &mut RunningTool, raw: bool) -> Result<RunReport, Failure> {
     stdout.end().await?;
     stderr.end().await?;
     if report.evidence.is_cut {
-        eprintln!("warning: the image's limit of output was reached, and the rest was dropped");
+        eprintln!("warning: the tool's output reached the image's limit, and the rest was dropped");
     }
     Ok(report)
 }
 
-/// One of this process's streams. On a terminal what a tool writes has its control characters escaped.
+/// An output stream of this process. Escapes the control characters in a tool's output if the stream is a terminal.
 struct Screen<W> {
     out: W,
     escapes: bool,
-    /// The beginning of a character whose rest has not come, at most three bytes.
+    /// The first bytes of a UTF-8 character whose other bytes have not arrived, at most three.
     begun: Vec<u8>,
 }
 
@@ -85,13 +85,13 @@ impl<W: AsyncWrite + Unpin> Screen<W> {
         self.out.flush().await
     }
 
-    /// What is complete of the bytes so far, as text for a terminal.
+    /// Returns the complete characters so far as text for a terminal, and keeps an incomplete one.
     fn text(&mut self, bytes: &[u8]) -> String {
         let mut all = std::mem::take(&mut self.begun);
         all.extend_from_slice(bytes);
         let unfinished = match std::str::from_utf8(&all) {
             Err(error) if error.error_len().is_none() => all.len() - error.valid_up_to(),
-            // A fault before the end hides how the end is.
+            // An invalid byte earlier in the text hides whether the end is incomplete, so the last chunk is examined.
             Err(_) => {
                 let last = all.utf8_chunks().last();
                 let invalid = last.map_or(&[][..], |chunk| chunk.invalid());
@@ -106,7 +106,7 @@ impl<W: AsyncWrite + Unpin> Screen<W> {
         sanitize::lines(&String::from_utf8_lossy(&all))
     }
 
-    /// Writes what is left of a character that never was completed.
+    /// Writes the rest of a character that was never completed.
     async fn end(&mut self) -> io::Result<()> {
         let begun = std::mem::take(&mut self.begun);
         let text = String::from_utf8_lossy(&begun);

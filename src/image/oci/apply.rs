@@ -1,7 +1,7 @@
-//! Applies layers to a tree, one after the other: entries, whiteouts, opaque directories.
+//! [`Applier`]: applies layers to a tree, one after the other, with their entries, whiteouts and opaque directories.
 //!
-//! A layer that breaks a rule is an error for the whole image. Devices are the exception: a guest has its own, so they are
-//! skipped and counted.
+//! A layer that breaks a rule makes the whole image an error. The exception are devices, which are skipped and counted,
+//! because the guest has its own.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -30,11 +30,11 @@ pub(super) struct Applier<'a> {
     /// The number of the layer that is applied, from 1 on.
     layer: u32,
     entries: u64,
-    /// The layer's whiteouts: each may walk through a large directory, so none comes twice.
+    /// The layer's whiteouts, to refuse duplicates: each whiteout may walk through a large directory.
     whiteouts: HashSet<(NodeId, Box<[u8]>)>,
 }
 
-/// What was left out.
+/// How many devices and extended attributes were left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) devices: u64,
@@ -89,7 +89,7 @@ impl<'a> Applier<'a> {
             return self.whiteout(&written, parents, name, hidden);
         }
         let missing = match entry.kind {
-            // It only hides what is there.
+            // A device creates nothing; it only hides a file of that name.
             Kind::Device => Missing::Stop,
             _ => Missing::Make,
         };
@@ -157,7 +157,7 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Hides what the layers below have at a name, or in a directory.
+    /// Hides the file that the layers below have at a name, or all files that they have in a directory.
     fn whiteout(
         &mut self,
         written: &[u8],
@@ -173,7 +173,7 @@ impl<'a> Applier<'a> {
             });
         }
         let parents = parents.iter().copied();
-        // Where nothing is, nothing is to be hidden.
+        // The directory doesn't exist, so there is nothing to hide.
         let Ok(walked) = self.tree.walk(parents, Missing::Stop, self.layer) else {
             return Ok(());
         };
@@ -217,7 +217,7 @@ impl<'a> Applier<'a> {
         }
     }
 
-    /// The attributes of an entry, with those extended ones that a guest's file system is to have.
+    /// The attributes of an entry, with the extended attributes that are kept.
     fn attributes(&mut self, entry: &Entry) -> Attributes {
         let mut extended = BTreeMap::new();
         for (name, value) in &entry.attributes {
@@ -231,7 +231,7 @@ impl<'a> Applier<'a> {
             }
         }
         Attributes {
-            // Linux shows no other mode of a symbolic link, and asks for none.
+            // Linux always shows this mode for a symbolic link, and ignores it.
             mode: match entry.kind {
                 Kind::Symlink => 0o777,
                 _ => entry.mode,
@@ -244,7 +244,7 @@ impl<'a> Applier<'a> {
     }
 }
 
-/// The components of a name that stays in the root.
+/// The components of a name, after a check that it doesn't leave the root.
 fn checked(name: &[u8]) -> Result<Vec<&[u8]>, LayerError> {
     let refused = |problem| Err(LayerError::name(name, problem));
     if name.starts_with(b"/") {

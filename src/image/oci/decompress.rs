@@ -1,4 +1,4 @@
-//! Decompression of layers as they stream: nothing is held but a window.
+//! [`decompress`]: decompresses a layer as a stream, with a bounded window in memory.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
@@ -7,19 +7,19 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder, errors::FrameDecoder
 use super::{documents::Compression, error::LayerError};
 use crate::image::input::MIB;
 
-/// How much is handed on at once, in bytes.
+/// How many bytes are passed on at once.
 const CHUNK: usize = 256 * 1024;
-/// A zstd frame may ask for a window of this many bytes and no more.
+/// The largest window that a zstd frame may need, in bytes.
 const WINDOW_LIMIT: u64 = 128 * MIB;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: u32 = 0xfd2f_b528;
 
-/// Takes what was decompressed; `false` ends it early.
+/// Takes decompressed bytes. Returning `false` ends the decompression early.
 pub(super) type Taker<'a> = dyn FnMut(Vec<u8>) -> bool + 'a;
 
-/// Decompresses all of `input`: every gzip member or zstd frame of it. What its first bytes are has to be what its media
-/// type `declared`.
+/// Decompresses all of `input`: every gzip member or zstd frame. Its first bytes must be of the compression that its
+/// media type `declared`.
 pub(super) fn decompress(
     input: impl BufRead,
     declared: Option<Compression>,
@@ -70,9 +70,9 @@ fn is_skippable(magic: u32) -> bool {
     magic & !0xf == 0x184d_2a50
 }
 
-/// An input whose next bytes can be looked at before they are read.
+/// An input whose next bytes can be examined before they are read.
 struct Peeking<R> {
-    /// What was looked at and not read yet.
+    /// The bytes that were examined and not read yet.
     start: Vec<u8>,
     input: R,
 }
@@ -112,7 +112,7 @@ impl<R: BufRead> BufRead for Peeking<R> {
     }
 }
 
-/// Hands on all that `input` gives; `false` if it was ended early.
+/// Passes on all bytes of `input`. Returns `false` if the taker ended it early.
 fn copy(input: &mut dyn Read, take: &mut Taker<'_>) -> io::Result<bool> {
     loop {
         let mut chunk = vec![0; CHUNK];
@@ -150,7 +150,7 @@ fn gzip<R: BufRead>(input: &mut Peeking<R>, take: &mut Taker<'_>) -> io::Result<
     }
 }
 
-/// Reads what may follow the last member: zeros.
+/// Reads the rest after the last member, which must be zeros.
 fn padding(input: &mut impl BufRead) -> io::Result<()> {
     loop {
         let rest = input.fill_buf()?;
@@ -192,7 +192,7 @@ fn skip_frame(input: &mut impl BufRead) -> io::Result<()> {
     }
 }
 
-/// Hands on what one frame holds; `false` if it was ended early.
+/// Passes on the content of one frame. Returns `false` if the taker ended it early.
 fn frame(
     decoder: &mut FrameDecoder,
     input: &mut impl BufRead,
@@ -213,10 +213,10 @@ fn frame(
             return Ok(false);
         }
     }
-    // The decoder compares neither. A size of 0 stands for one that isn't told.
+    // The decoder checks neither size nor checksum. A size of 0 means that the frame doesn't state it.
     let expected = decoder.content_size();
     if expected != 0 && expected != size {
-        return Err(damaged("a frame has another size than it says"));
+        return Err(damaged("a frame has another size than it states"));
     }
     match decoder.get_checksum_from_data() {
         Some(checksum) if decoder.get_calculated_checksum() != Some(checksum) => {
@@ -244,7 +244,7 @@ mod tests {
 
     fn read(bytes: &[u8], declared: Option<Compression>) -> Result<Vec<u8>, LayerError> {
         let mut all = Vec::new();
-        // A byte at a time, so that no magic number is found whole.
+        // One byte at a time, so that no read returns a whole magic number.
         let input = io::BufReader::with_capacity(1, bytes);
         decompress(input, declared, &mut |chunk| {
             all.extend(chunk);

@@ -1,19 +1,19 @@
-//! The JSON documents of an image: index, manifest and configuration, of the OCI's and of Docker's media types.
+//! The JSON documents of an image: index, manifest and configuration, with the media types of OCI and of Docker.
 //!
-//! Unknown fields are passed over, as both specifications demand; what is used is checked where it is used.
+//! Unknown fields are ignored, as both specifications require. The other fields are checked where they are used.
 
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::error::ContainerError;
 use crate::digest::Digest;
 
-/// What a descriptor leads to.
+/// The kind of blob that a descriptor refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MediaType {
     Index,
     Manifest,
     Config,
-    /// A layer, with the compression that the type says.
+    /// A layer, with the compression that its type names.
     Layer(Compression),
 }
 
@@ -83,7 +83,7 @@ const MEDIA_TYPES: [(&str, MediaType); 12] = [
     ),
 ];
 
-/// Leads to a blob.
+/// A reference to a blob.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Descriptor {
@@ -126,7 +126,7 @@ impl Descriptor {
         })
     }
 
-    /// The names by which the layout knows what this leads to.
+    /// The names of the blob in the layout.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         let annotations = self.annotations.as_ref();
         let names = annotations.map(|known| [&known.reference, &known.full_name]);
@@ -137,7 +137,7 @@ impl Descriptor {
     }
 }
 
-/// The media type `text`, which `document` has.
+/// Parses the media type `text`, which occurs in `document`.
 pub(super) fn media_type(text: &str, document: &'static str) -> Result<MediaType, ContainerError> {
     MEDIA_TYPES
         .iter()
@@ -190,7 +190,7 @@ pub(super) struct Configuration {
     pub(super) rootfs: RootFs,
 }
 
-/// How the image's programs are to be run.
+/// The settings for the image's programs.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Execution {
@@ -201,7 +201,7 @@ pub(super) struct Execution {
     pub(super) working_dir: Option<String>,
 }
 
-/// The layers of the root by the digests of what they hold.
+/// The layers of the root, by the digests of their decompressed bytes.
 #[derive(Debug, Deserialize)]
 pub(super) struct RootFs {
     #[serde(rename = "type")]

@@ -1,20 +1,20 @@
-//! Errors about container images.
+//! The errors about container images: [`ContainerError`] and [`LayerError`].
 
 use std::{io, path::PathBuf};
 
-/// Why a container image could not become a root disk. Nothing of it is left behind.
+/// Why no root disk could be made from a container image. No file of the image is left behind.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContainerError {
     /// The path is neither an OCI layout, nor a tar of one, nor a `docker save` archive.
     #[error("{} is neither an OCI layout (a directory or a tar) nor a `docker save` archive: {problem}", path.display())]
     NotLayout {
-        /// What was given.
+        /// The path.
         path: PathBuf,
-        /// What is missing or wrong.
+        /// The missing or wrong part.
         problem: &'static str,
     },
-    /// A file of the layout lies elsewhere, behind a symbolic link, or is no regular file.
+    /// A file of the layout lies behind a symbolic link, or is not a regular file.
     #[error("{name} of the layout is a symbolic link, or neither a regular file nor a directory")]
     NotInside {
         /// The file, below the layout's directory.
@@ -25,15 +25,15 @@ pub enum ContainerError {
     Unreadable {
         /// The file, below the layout's directory.
         name: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The tar that holds the layout is damaged, or holds what none does.
+    /// The tar that holds the layout is damaged, or has an entry that no layout has.
     #[error("the archive {} cannot be read", path.display())]
     Archive {
         /// The archive.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         source: LayerError,
     },
     /// A document of the image is not JSON of the expected shape.
@@ -41,18 +41,18 @@ pub enum ContainerError {
     Document {
         /// Which document.
         document: &'static str,
-        /// Where it differs.
+        /// Where the JSON differs.
         source: serde_json::Error,
     },
-    /// A document of the image has the expected shape, and a value that cannot be used.
+    /// A document of the image has the expected shape, but an invalid or unsupported value.
     #[error("the image's {document} cannot be used: {problem}")]
     Value {
         /// Which document.
         document: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A descriptor has a media type that is not read here.
+    /// A descriptor has a media type that is not supported in its document.
     #[error(
         "a descriptor of the image's {document} has the media type {found:?}, which is not supported there"
     )]
@@ -65,18 +65,18 @@ pub enum ContainerError {
     /// The layout holds no image of this name.
     #[error("the layout holds no image {wanted:?}; it holds {}", list(held))]
     NoSuchImage {
-        /// What was asked for.
+        /// The name that was requested.
         wanted: String,
-        /// The names of what is there.
+        /// The names of the images in the layout.
         held: Vec<String>,
     },
     /// The layout holds several images, and none was named.
     #[error("the layout holds several images; name one of {}", list(held))]
     SeveralImages {
-        /// The names of what is there.
+        /// The names of the images in the layout.
         held: Vec<String>,
     },
-    /// The image has no variant that the guest can run.
+    /// The image is not for the guest's platform.
     #[error("the image is for {}, and the guest runs linux/amd64", list(found))]
     Platform {
         /// The platforms that it is for.
@@ -98,7 +98,7 @@ pub enum ContainerError {
         /// How many it should have.
         expected: u64,
     },
-    /// A blob's bytes have another digest than they should.
+    /// A blob's bytes don't have the digest by which the blob is named.
     #[error("the blob {expected} has the digest {found}")]
     BlobDigest {
         /// The digest by which it is named.
@@ -111,48 +111,48 @@ pub enum ContainerError {
     Layer {
         /// Its digest, or its name in a `docker save` archive.
         layer: String,
-        /// What is wrong with it.
+        /// The problem.
         source: LayerError,
     },
-    /// The image puts something else where the guest mounts a file system.
+    /// The image has a file that is not a directory at a mount point of the guest.
     #[error("the image's /{name} is not a directory, and the guest mounts a file system there")]
     MountPoint {
         /// Its name in the root.
         name: &'static str,
     },
-    /// The image's working directory cannot be that of tools.
+    /// Tools can't be started in the image's working directory.
     #[error(
         "the image's working directory {directory} {problem}; name another as \"cwd\" of the tools file's \"defaults\""
     )]
     WorkingDirectory {
         /// The directory.
         directory: String,
-        /// Why not.
+        /// The reason.
         problem: &'static str,
     },
     /// The image's user cannot be found.
     #[error("the image's user {user:?} cannot be used: {problem}")]
     User {
-        /// What the configuration says.
+        /// The user as the configuration names it.
         user: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
     /// The image's entry point cannot become a tool.
     #[error("the image's entry point cannot be a tool: {problem}")]
     Entrypoint {
-        /// Why not.
+        /// The reason.
         problem: &'static str,
     },
-    /// The tree cannot be written as an ext4.
+    /// The root exceeds a limit of the ext4 that is written.
     #[error("{what} of the image are more than {limit}, the most that a root disk takes")]
     Filesystem {
-        /// What there are too many of.
+        /// Which things are too many.
         what: &'static str,
-        /// How many are taken.
+        /// The limit.
         limit: u64,
     },
-    /// A file's extended attributes do not fit into an inode or a block.
+    /// A file's extended attributes fit neither into its inode nor into one block.
     #[error(
         "{name:?} of the image has {bytes} bytes of extended attributes, and ext4 takes about 4 KiB"
     )]
@@ -162,83 +162,83 @@ pub enum ContainerError {
         /// How many bytes they would take.
         bytes: usize,
     },
-    /// The root disk has a size that was asked for, and the image does not fit.
+    /// The image does not fit into a root disk of the given size.
     #[error(
-        "the image does not fit into a root disk of {size_mib} MiB; it needs {needed_mib} MiB, which is what it gets if no size is asked for"
+        "the image does not fit into a root disk of {size_mib} MiB; it needs {needed_mib} MiB, which is the default if no size is given"
     )]
     DoesNotFit {
-        /// The size that was asked for.
+        /// The given size, in MiB.
         size_mib: u64,
-        /// The size that it needs.
+        /// The size that it needs, in MiB.
         needed_mib: u64,
     },
 }
 
-/// What is wrong with one layer, or with a tar that holds a layout.
+/// Why a layer, or a tar that holds a layout, cannot be read or applied.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayerError {
-    /// An entry has a name that no entry may have.
+    /// The name of an entry is invalid.
     #[error("the entry {name:?} {problem}")]
     Name {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// An entry is of a kind that is not read.
+    /// The kind of an entry is not supported.
     #[error("the entry {name:?} is {kind}, which is not supported")]
     Kind {
         /// The entry.
         name: String,
-        /// What it is.
+        /// The kind of the entry.
         kind: &'static str,
     },
-    /// A name comes twice in one layer, and not as a directory both times.
+    /// A name occurs twice in one layer, and not both times as a directory.
     #[error("the entry {name:?} comes twice")]
     Twice {
         /// The name.
         name: String,
     },
-    /// A hard link leads to nothing that it may lead to.
+    /// The target of a hard link is invalid.
     #[error("the hard link {name:?} to {target:?} {problem}")]
     HardLink {
         /// The link.
         name: String,
-        /// Where it leads.
+        /// The target of the link.
         target: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// A whiteout hides nothing that can be there.
+    /// A whiteout names a file that can't exist.
     #[error("the whiteout {name:?} {problem}")]
     Whiteout {
         /// Its name.
         name: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// It ends before its end.
+    /// The layer or archive ends early.
     #[error("it is cut short")]
     CutShort,
-    /// It is no tar, or a damaged one.
+    /// The layer or archive is not a tar, or is damaged.
     #[error("it is damaged: {problem}")]
     Damaged {
-        /// Where.
+        /// The problem.
         problem: &'static str,
     },
-    /// It is compressed in another way than its media type says.
+    /// The layer's compression differs from that of its media type.
     #[error("its media type says {declared}, and its first bytes are {found}")]
     Compression {
-        /// What the media type says.
+        /// The compression according to the media type.
         declared: &'static str,
-        /// What the first bytes are.
+        /// The compression according to the first bytes.
         found: &'static str,
     },
-    /// It cannot be decompressed.
+    /// The layer cannot be decompressed.
     #[error("it cannot be decompressed")]
     Decompress(#[source] io::Error),
-    /// What was decompressed has another digest than the configuration says.
+    /// The digest of the decompressed layer differs from the one in the configuration.
     #[error("decompressed, it has the digest {found}, and the configuration says {expected}")]
     DiffId {
         /// The digest of its bytes.
@@ -246,15 +246,15 @@ pub enum LayerError {
         /// The digest that it should have.
         expected: String,
     },
-    /// It has more of something than is taken.
+    /// The layer or archive exceeds a limit.
     #[error("{what} are more than {limit}")]
     Limit {
-        /// What there is too much of.
+        /// Which things are too many.
         what: &'static str,
-        /// How much is taken.
+        /// The limit.
         limit: u64,
     },
-    /// Its contents cannot be kept until the disk is made.
+    /// The layer's contents can't be written to the temporary file.
     #[error("its contents cannot be written")]
     Spool(#[source] io::Error),
     /// Packing was stopped.
@@ -275,7 +275,7 @@ impl LayerError {
     }
 }
 
-/// A name as an error shows it: bounded, and readable whatever its bytes are.
+/// A name for an error's text: at most 256 bytes, and with replacement characters for bytes that aren't UTF-8.
 pub(super) fn shown(name: &[u8]) -> String {
     const MOST: usize = 256;
     let start = &name[..name.len().min(MOST)];

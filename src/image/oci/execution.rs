@@ -1,4 +1,4 @@
-//! The environment, the directory and the user that an image's configuration gives to its programs, for tools.
+//! Takes the environment, the working directory and the user for tools from an image's configuration.
 
 use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt};
 
@@ -9,13 +9,13 @@ use super::{
 };
 use crate::image::input::MIB;
 
-/// The user and group of tools, unless the image has others.
+/// The default user and group of tools.
 pub(super) const TOOL: User = User {
     uid: 1000,
     gid: 1000,
 };
 
-/// The most bytes of `/etc/passwd` and `/etc/group`.
+/// The largest `/etc/passwd` and `/etc/group` that are read, in bytes.
 const LIST_LIMIT: u64 = 4 * MIB;
 
 /// A user and a group.
@@ -25,20 +25,20 @@ pub(super) struct User {
     pub(super) gid: u32,
 }
 
-/// A root whose contents can be read.
+/// A root whose files can be read.
 pub(super) struct Root<'a> {
     pub(super) tree: &'a mut Tree,
     pub(super) spool: &'a File,
 }
 
-/// The environment that the configuration has, of `NAME=value`. Of a name that comes twice the last value counts.
+/// The environment in the configuration, from entries `NAME=value`. If a name occurs twice, the last value counts.
 pub(super) fn environment(
     execution: &Execution,
 ) -> Result<BTreeMap<String, String>, ContainerError> {
     let variables = execution.env.iter().flatten();
     let variables = variables.map(|variable| match variable.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        // The text may be secret, so the error does not have it.
+        // The entry may be secret, so the error does not contain it.
         _ => Err(ContainerError::Value {
             document: "configuration",
             problem: "an entry of Env is not NAME=value".to_owned(),
@@ -48,10 +48,11 @@ pub(super) fn environment(
 }
 
 impl Root<'_> {
-    /// The user that the configuration names: `USER` or `USER:GROUP`, each a name or a number. `None` for root, which no
-    /// tool runs as, and where there is none.
+    /// The user that the configuration names, as `USER` or `USER:GROUP`, each a name or a number. `None` if it names no
+    /// user, or root, because no tool runs as root.
     ///
-    /// A user without a group has the one of `/etc/passwd`, or the one of the user's own number: never root's by default.
+    /// Without `GROUP`, the group is that of the user in `/etc/passwd`, or else the group with the user's own number;
+    /// it never defaults to root's.
     pub(super) fn user(&mut self, execution: &Execution) -> Result<Option<User>, ContainerError> {
         let text = execution.user.as_deref().unwrap_or_default();
         let refused = |problem| ContainerError::User {
@@ -104,7 +105,7 @@ impl Root<'_> {
         Ok(entry.and_then(|fields| number(fields.get(2)?)))
     }
 
-    /// A list of users or groups; empty if there is none.
+    /// The text of a list of users or groups; empty if the file doesn't exist.
     fn list(&mut self, path: &str) -> Result<String, ContainerError> {
         let Some(found) = self.tree.find(path) else {
             return Ok(String::new());
@@ -128,7 +129,8 @@ impl Root<'_> {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The absolute path of a program, which is looked up in `PATH` unless it has a slash. `None` if it is not there.
+    /// The absolute path of a program, which is searched in `PATH` unless its name has a slash. `None` if it doesn't
+    /// exist or isn't executable.
     pub(super) fn program(&mut self, program: &str, path: &str) -> Option<String> {
         let candidates: Vec<String> = match program.contains('/') {
             true if program.starts_with('/') => vec![program.to_owned()],
@@ -148,8 +150,8 @@ impl Root<'_> {
         })
     }
 
-    /// Makes the directory in which tools start, unless it is there. `user` has to be able to enter it: a tool would not
-    /// start otherwise.
+    /// Creates the working directory of tools, unless it exists. Fails if `user` can't enter it, because tools would
+    /// not start.
     pub(super) fn prepare_directory(
         &mut self,
         directory: &str,
@@ -175,7 +177,7 @@ impl Root<'_> {
         }
     }
 
-    /// Adds the directory `name` with `mode` at the root, unless it is there.
+    /// Adds the directory `name` with `mode` at the root, unless it exists.
     pub(super) fn mount_point(
         &mut self,
         name: &'static str,
@@ -219,7 +221,7 @@ fn fields(line: &str) -> Vec<&str> {
     line.split(':').collect()
 }
 
-/// A user's or a group's number; 4294967295 stands for none.
+/// Parses the number of a user or a group. 4294967295 is invalid, because Linux uses it for no user.
 fn number(text: &str) -> Option<u32> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     digits

@@ -7,10 +7,10 @@ use super::{
 };
 use crate::image::stop::Stop;
 
-/// The most bytes of a layer that are applied.
+/// The largest decompressed layer that is applied, in bytes.
 const MOST: usize = 1 << 20;
 
-/// The bytes of a layer.
+/// The bytes of a layer, as an [`Input`].
 struct Bytes<'a>(&'a [u8]);
 
 impl io::Read for Bytes<'_> {
@@ -30,7 +30,7 @@ impl Input for Bytes<'_> {
     }
 }
 
-/// A layer, packed or not: applied twice, so that whiteouts find something, and written as a disk.
+/// Applies a layer, compressed or not, twice, so that whiteouts have an effect, and writes the result to a disk.
 pub(crate) fn oci_layer(bytes: &[u8]) {
     let mut layer = Vec::new();
     let unpacked = decompress(bytes, None, &mut |chunk| {
@@ -57,11 +57,11 @@ pub(crate) fn oci_layer(bytes: &[u8]) {
         size_mib: None,
         stop: Stop::never(),
     };
-    // What is too large for a disk is refused.
+    // A tree that is too large for a disk is an error.
     let _ = disk.write(&tree, &mut spool);
 }
 
-/// A tar of a layout, or a `docker save` archive: its documents.
+/// Parses the documents of a tar of a layout or of a `docker save` archive.
 pub(crate) fn oci_layout(bytes: &[u8]) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("layout");

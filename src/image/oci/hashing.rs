@@ -1,4 +1,4 @@
-//! A reader that hashes what is read through it.
+//! [`Hashing`]: a reader that hashes the bytes that are read through it.
 
 use std::io::{self, Read};
 
@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
 
-/// Hashes what is read through it.
+/// A reader that hashes the bytes that are read through it.
 pub(super) struct Hashing<R> {
     input: R,
     hash: Sha256,
@@ -20,7 +20,7 @@ impl<R: Read> Hashing<R> {
         }
     }
 
-    /// Reads the rest, and gives the digest of everything.
+    /// Reads the rest, and returns the digest of all bytes.
     pub(super) fn finish(mut self) -> io::Result<Digest> {
         let mut buffer = vec![0; 64 * 1024];
         while self.read(&mut buffer)? != 0 {}

@@ -1,4 +1,5 @@
-//! The way of a layer: one thread reads, hashes and decompresses it, the other hashes what comes out and applies it.
+//! [`apply`]: applies layers with two threads. One reads, hashes and decompresses a layer, and the other hashes the
+//! decompressed bytes and applies them.
 
 use std::{
     io::{self, BufReader, Read},
@@ -19,12 +20,12 @@ use super::{
 use crate::digest::Digest;
 use crate::image::Error;
 
-/// How many chunks wait between the threads.
+/// How many chunks are queued between the threads.
 const WAITING: usize = 16;
-/// How much of a layer is read at once, in bytes.
+/// How many bytes of a layer are read at once.
 const READ: usize = 256 * 1024;
 
-/// Applies all of `layers`, whose decompressed bytes may be `limit` in all.
+/// Applies all `layers`. Together they may have `limit` decompressed bytes.
 pub(super) fn apply(
     store: &Store,
     layers: &[Layer],
@@ -34,7 +35,7 @@ pub(super) fn apply(
     let mut left = limit;
     for layer in layers {
         let opened = layer.source.open(store)?;
-        match one(layer, opened, &mut left, limit, applier) {
+        match apply_layer(layer, opened, &mut left, limit, applier) {
             Ok(()) => {}
             Err(Wrong::Layer(LayerError::Stopped)) => return Err(Error::Stopped),
             Err(Wrong::Layer(source)) => {
@@ -59,7 +60,7 @@ impl From<LayerError> for Wrong {
     }
 }
 
-fn one(
+fn apply_layer(
     layer: &Layer,
     (blob, expected): (Blob, Option<Digest>),
     left: &mut u64,
@@ -86,9 +87,10 @@ fn one(
         }
     });
     let read = read.map_err(LayerError::Spool)?;
-    // The thread only panics by a mistake in this program; the layer was not read then.
+    // The thread panics only if this program has a bug. The layer was not read completely then.
     let read = read.unwrap_or(Err(LayerError::CutShort.into()));
-    // A wrong blob explains whatever was found in it. What can't be decompressed explains why a tar ends.
+    // The reader's error comes first: a wrong digest explains any error in the content, and a failed decompression
+    // explains why the tar ends early.
     read?;
     let found = applied?;
     if found != layer.diff_id {
@@ -100,7 +102,7 @@ fn one(
     Ok(())
 }
 
-/// Reads a layer to its end, and sends what it holds as long as that is taken.
+/// Reads a layer to its end, and sends its decompressed bytes until the receiver stops.
 fn read(
     layer: &Layer,
     blob: Blob,
@@ -141,7 +143,7 @@ fn read(
     Ok(decompressed?)
 }
 
-/// The decompressed bytes as they come from the other thread, hashed.
+/// Receives the decompressed bytes from the other thread, and hashes them.
 struct Chunks {
     receiver: Receiver<Vec<u8>>,
     chunk: Vec<u8>,
@@ -159,7 +161,7 @@ impl Chunks {
         }
     }
 
-    /// What of the current chunk was not read yet; empty at the end.
+    /// The unread part of the current chunk; empty at the end.
     fn available(&mut self) -> &[u8] {
         if self.taken == self.chunk.len() {
             self.taken = 0;
@@ -169,7 +171,7 @@ impl Chunks {
         &self.chunk[self.taken..]
     }
 
-    /// The digest of what was received. Nothing more is: the other thread notices.
+    /// The digest of the received bytes. Dropping the receiver makes the other thread stop.
     fn finish(self) -> Digest {
         self.hash.finalize().into()
     }

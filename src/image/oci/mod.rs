@@ -1,25 +1,24 @@
-//! Roots from container images: an OCI layout, a tar of one, or a `docker save` archive becomes a root disk.
+//! Makes a root disk from a container image ([`Assembled`]): an OCI layout, a tar of one, or a `docker save` archive.
 //!
 //! ```text
 //! store ──▶ select ──▶ layers ──▶ apply ──▶ tree + spool ──▶ disk
 //! blobs     one image  digests    whiteouts  names, contents  ext4
 //! ```
 //!
-//! Nothing of the image ever lies on the host as files of its own: contents wait in one nameless file, names and owners
-//! in memory, and the ext4 is written from both. Every blob is compared with its digest and its size as it is read.
-//!
-//! | of the layers | in the root |
+//! No file of the image is ever created as a file on the host: contents are collected in one nameless file, names and
+//! owners in memory, and the ext4 is written from both. The size and digest of every blob are checked as it is read.
+//! | in the layers | in the root |
 //! |---|---|
 //! | files, directories, symbolic and hard links, FIFOs | as they are: owner, mode with set-id bits, time of last modification |
 //! | `security.capability`, `user.*` | kept; other extended attributes are left out and counted |
-//! | devices | left out and counted: the guest has its own |
-//! | whiteouts, opaque directories | hide what the layers below have; one that is there twice, or of a whiteout, is an error |
-//! | an entry below a symbolic link | lies where the link leads inside the root, as in container runtimes |
-//! | a name twice in one layer | an error, unless it is a directory both times: the last counts |
+//! | devices | left out and counted, because the guest has its own |
+//! | whiteouts, opaque directories | hide files of the layers below; a duplicate, or a whiteout of a whiteout, is an error |
+//! | an entry below a symbolic link | is placed where the link leads inside the root, as container runtimes do |
+//! | a name twice in one layer | an error, unless both entries are directories; then the last counts |
 //! | absolute names, `..` | an error |
 //!
-//! A directory that no layer declares belongs to root, has mode 0755 and a fixed time. The directories on which the guest
-//! mounts, and the image's working directory, are made where they are missing.
+//! A directory that no layer declares belongs to root, has mode 0755 and a fixed time. The guest's mount points and the
+//! image's working directory are created if they are missing.
 
 mod apply;
 mod decompress;
@@ -56,10 +55,10 @@ use spool::Spool;
 use store::Store;
 use tree::Tree;
 
-/// How many bytes all layers of an image may have when they are decompressed, unless another limit is asked for.
+/// The default limit for the decompressed bytes of all layers of an image together: 16 GiB.
 pub const DEFAULT_CONTENT_LIMIT: u64 = 16 * 1024 * MIB;
 
-/// Where the guest mounts, with the mode of a directory that is made there.
+/// The guest's mount points, with the modes for those that are created.
 const MOUNT_POINTS: [(&str, u16); 4] = [
     ("dev", 0o755),
     ("proc", 0o755),
@@ -67,17 +66,18 @@ const MOUNT_POINTS: [(&str, u16); 4] = [
     ("tmp", 0o1777),
 ];
 
-/// A container image that becomes a root disk.
+/// A container image as the content of a root disk.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ContainerSource {
     /// An OCI layout (a directory, or a tar of one), or a `docker save` archive.
     pub path: PathBuf,
-    /// The image of several: its tag, its full name, or its digest. `None` for the only one.
+    /// Which image to take if there are several: its tag, its full name, or its digest. With `None` there must be only
+    /// one.
     pub image: Option<String>,
-    /// How many bytes all its layers may have when they are decompressed.
+    /// The most bytes that all its layers together may have once they are decompressed.
     pub content_limit: u64,
-    /// Makes the image's entry point a tool.
+    /// Offers the image's entry point as a tool.
     pub entrypoint_tool: Option<EntrypointTool>,
 }
 
@@ -93,32 +93,33 @@ impl ContainerSource {
     }
 }
 
-/// An image's entry point as a tool.
+/// How an image's entry point is offered as a tool.
 #[derive(Clone, Debug)]
 pub struct EntrypointTool {
     /// The tool's name.
     pub name: String,
-    /// The names of its parameters: each value becomes one argument, in this order. They take the place of the image's
-    /// own arguments (`Cmd`).
+    /// The names of its parameters. Each value becomes one argument, in this order. They replace the image's own
+    /// arguments (`Cmd`).
     pub arguments: Vec<String>,
 }
 
-/// The container image that a root disk was made of, as the image's manifest has it.
+/// The record of the container image that a root disk was made from, in the [`Manifest`](super::Manifest) of the packed
+/// image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ContainerRecord {
-    /// The digest of its manifest; a `docker save` archive has none.
+    /// The digest of its manifest; absent for a `docker save` archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Digest>,
     /// The digest of its configuration, which names its layers.
     pub config: Digest,
-    /// The name by which the layout knows it.
+    /// Its name in the layout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     /// How many layers it has.
     pub layers: u64,
-    /// How many files of the root have the set-user-id or the set-group-id bit.
+    /// How many files in the root have the set-user-id or the set-group-id bit.
     pub set_id_files: u64,
     /// How many devices were left out.
     pub skipped_devices: u64,
@@ -127,23 +128,23 @@ pub struct ContainerRecord {
 }
 
 impl ContainerRecord {
-    /// The digest that stands for the image: of its manifest, or of its configuration where it has none.
+    /// The digest that identifies the image: that of its manifest, or that of its configuration if it has no manifest.
     pub fn digest(&self) -> Digest {
         self.manifest.unwrap_or(self.config)
     }
 }
 
-/// An image whose layers were applied.
+/// An image whose layers were read and applied.
 pub(super) struct Assembled {
     tree: Tree,
     spool: File,
-    /// The tools file, with what the image adds.
+    /// The tools file, with the image's additions.
     pub(super) tools: Option<Vec<u8>>,
     pub(super) record: ContainerRecord,
 }
 
 impl Assembled {
-    /// Reads the image, whose contents are kept in `scratch`. `tools` is a tools file that was checked.
+    /// Reads the image. The contents of its files are kept in `scratch`. `tools` is a valid tools file.
     pub(super) fn read(
         source: &ContainerSource,
         tools: Option<&[u8]>,

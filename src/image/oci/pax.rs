@@ -1,8 +1,8 @@
-//! Pax records, in which a tar says what a header has no room for.
+//! [`Extended`]: parses pax records, which hold metadata that doesn't fit into a tar header.
 
 use super::error::LayerError;
 
-/// What comes before a header and takes the place of its fields.
+/// The metadata that precedes a header and replaces its fields.
 #[derive(Default)]
 pub(super) struct Extended {
     pub(super) is_any: bool,
@@ -15,11 +15,11 @@ pub(super) struct Extended {
     pub(super) attributes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// The records of extended attributes that container tools write.
+/// The prefix of the records with which container tools write extended attributes.
 const ATTRIBUTE: &[u8] = b"SCHILY.xattr.";
 
 impl Extended {
-    /// Takes pax records. Keywords that say nothing of a root are passed over.
+    /// Parses pax records. Keywords that don't matter for a root are ignored.
     pub(super) fn records(&mut self, mut rest: &[u8]) -> Result<(), LayerError> {
         self.is_any = true;
         while !rest.is_empty() {
@@ -51,7 +51,7 @@ impl Extended {
     }
 }
 
-/// A global header may hold remarks. One that would change entries is refused: the tools that read layers ignore it.
+/// Checks a global header. It may hold comments, but must not change entries, because container tools ignore it.
 pub(super) fn check_global(records: &[u8]) -> Result<(), LayerError> {
     let mut extended = Extended::default();
     extended.records(records)?;
@@ -73,7 +73,7 @@ pub(super) fn check_global(records: &[u8]) -> Result<(), LayerError> {
     }
 }
 
-/// The first record's keyword and value, and what follows it. A value may contain anything, line feeds and NUL too.
+/// The first record's keyword and value, and the rest. A value may contain any byte, including line feeds and NUL.
 fn next_record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = records.iter().take(8).position(|&byte| byte == b' ')?;
     let length = usize::try_from(decimal(&records[..space]).ok()?).ok()?;
@@ -88,13 +88,13 @@ fn decimal(digits: &[u8]) -> Result<u64, LayerError> {
     digits
         .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))
         .and_then(|digits| digits.parse().ok())
-        .ok_or(LayerError::damaged("a number of a pax record is none"))
+        .ok_or(LayerError::damaged("a number of a pax record is malformed"))
 }
 
 /// Seconds since 1970 as a decimal fraction, before 1970 with a minus. Digits beyond nanoseconds are dropped.
 fn time(text: &[u8]) -> Result<(i64, u32), LayerError> {
     const NANOS: u32 = 1_000_000_000;
-    let malformed = || LayerError::damaged("a time of a pax record is none");
+    let malformed = || LayerError::damaged("a time of a pax record is malformed");
     let (is_negative, text) = match text.strip_prefix(b"-") {
         Some(rest) => (true, rest),
         None => (false, text),

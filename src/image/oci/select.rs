@@ -1,4 +1,4 @@
-//! One image of those that a layout holds: by its name, its digest, its platform.
+//! [`select`]: finds one image in a layout by its name, its digest or its platform.
 
 use super::{
     documents::{Compression, Configuration, Descriptor, Index, Manifest, MediaType, Saved},
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::digest::Digest;
 
-/// An index in an index, and so on, at most so deep.
+/// How deep indexes may be nested.
 const NESTING_LIMIT: usize = 4;
 /// The most layers of one image. Container tools stop at 127.
 const LAYER_LIMIT: usize = 1000;
@@ -17,25 +17,25 @@ const INDEX: &str = "index";
 const MANIFEST: &str = "manifest";
 const CONFIGURATION: &str = "configuration";
 
-/// An image that was found, whose layers were not read yet.
+/// An image that was found. Its layers are not read yet.
 pub(super) struct Selected {
-    /// The manifest's digest; a `docker save` archive has none.
+    /// The manifest's digest; `None` for a `docker save` archive.
     pub(super) manifest: Option<Digest>,
     pub(super) config_digest: Digest,
     pub(super) config: Configuration,
-    /// The name by which the layout knows it.
+    /// Its name in the layout.
     pub(super) reference: Option<String>,
     pub(super) layers: Vec<Layer>,
 }
 
-/// One layer, which was not read yet.
+/// One layer that is not read yet.
 pub(super) struct Layer {
     /// Its digest, or its name in a `docker save` archive.
     pub(super) name: String,
     pub(super) source: LayerSource,
-    /// What its media type says; `docker save` archives say nothing.
+    /// The compression that its media type names; `None` in a `docker save` archive, which doesn't state it.
     pub(super) compression: Option<Compression>,
-    /// The digest of what it holds when decompressed.
+    /// The digest of its decompressed bytes.
     pub(super) diff_id: Digest,
 }
 
@@ -46,7 +46,7 @@ pub(super) enum LayerSource {
 }
 
 impl LayerSource {
-    /// Opens the layer; the digest that its bytes must have is told if there is one.
+    /// Opens the layer. Returns the digest that its bytes must have, if one is known.
     pub(super) fn open(&self, store: &Store) -> Result<(Blob, Option<Digest>), ContainerError> {
         match self {
             LayerSource::Blob(digest, size) => Ok((store.blob(digest, *size)?, Some(*digest))),
@@ -92,7 +92,8 @@ fn from_index(
     let mut chosen = match named[..] {
         [] => return Err(value(INDEX, "it holds no image")),
         [only] => only.clone(),
-        // Several of one name, or of none, are one image for several platforms, if only one fits.
+        // Several images with the same name, or without one, count as one image for several platforms, if exactly one
+        // fits.
         _ => {
             let fitting: Vec<_> = named.iter().filter(|one| fits(one)).collect();
             match fitting[..] {
@@ -137,7 +138,7 @@ fn read_index(bytes: &[u8]) -> Result<Index, ContainerError> {
     Ok(index)
 }
 
-/// Checks what an index or a manifest says of itself.
+/// Checks the version and the media type that an index or a manifest states.
 fn check_header(
     version: u32,
     said: Option<&str>,
@@ -150,13 +151,13 @@ fn check_header(
     match said {
         Some(said) if media_type(said, document)? != expected => Err(value(
             document,
-            "it says that it is of another media type than its descriptor",
+            "it states another media type than its descriptor",
         )),
         _ => Ok(()),
     }
 }
 
-/// Whether `wanted` is the descriptor's digest, or one of its names, or the tag in one.
+/// Whether `wanted` is the descriptor's digest, one of its names, or the tag of one of its names.
 fn is_named(descriptor: &Descriptor, wanted: &str) -> bool {
     let is_digest = descriptor
         .digest(INDEX)
@@ -173,7 +174,7 @@ fn fits(descriptor: &Descriptor) -> bool {
     platform.is_some_and(|platform| platform.os == "linux" && platform.architecture == "amd64")
 }
 
-/// The image of an index that the guest can run: one for the plain architecture before one for a variant of it.
+/// The image in an index that the guest can run. An image for the plain architecture is preferred to one for a variant.
 fn for_our_platform(index: Index) -> Result<Descriptor, ContainerError> {
     let has_variant = |one: &&Descriptor| {
         let platform = one.platform.as_ref();
@@ -184,7 +185,7 @@ fn for_our_platform(index: Index) -> Result<Descriptor, ContainerError> {
         return Ok(chosen.clone());
     }
     match &index.manifests[..] {
-        // Its configuration tells.
+        // The configuration names its platform.
         [only] if only.platform.is_none() => Ok(only.clone()),
         all => Err(ContainerError::Platform {
             found: platforms(all),
@@ -310,7 +311,7 @@ fn config_name(name: &str) -> Option<Digest> {
     format!("sha256:{hex}").parse().ok()
 }
 
-/// Reads a configuration, which has to be for the guest's platform, and the digests of its `layers` layers.
+/// Parses a configuration, which must be for the guest's platform, and the digests of its `layers` layers.
 fn configuration(
     bytes: &[u8],
     layers: usize,

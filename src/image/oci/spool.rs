@@ -1,4 +1,5 @@
-//! Where contents wait until the disk's size is known: one nameless file, each content at the start of a block.
+//! [`Spool`]: a temporary file for the contents of all files until the disk's size is known. Each content begins at a
+//! block boundary.
 
 use std::{
     fs::File,
@@ -19,7 +20,7 @@ pub(super) struct Spool {
 }
 
 impl Spool {
-    /// Makes an empty one in `scratch`.
+    /// Creates an empty spool in `scratch`.
     pub(super) fn new(scratch: &Path) -> Result<Spool, Error> {
         const BUFFER: usize = 1024 * 1024;
         let file =
@@ -31,7 +32,7 @@ impl Spool {
         })
     }
 
-    /// Takes the bytes of the reader's entry, and returns where they begin.
+    /// Appends the bytes of the reader's entry, and returns the offset of the first.
     pub(super) fn receive(&mut self, reader: &mut Reader<impl Input>) -> Result<u64, LayerError> {
         let start = self.length;
         loop {
@@ -52,7 +53,7 @@ impl Spool {
         Ok(start)
     }
 
-    /// The file, once all was received.
+    /// Writes out the buffer, and returns the file.
     pub(super) fn finish(self) -> std::io::Result<File> {
         self.out.into_inner().map_err(|error| error.into_error())
     }

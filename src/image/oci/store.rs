@@ -1,7 +1,7 @@
-//! Where an image's blobs lie: a layout's directory, or a tar.
+//! [`Store`]: gives access to the blobs of a layout, which is a directory or a tar.
 //!
-//! No path is taken from the image: a blob is opened by its checked digest, component by component beneath the
-//! layout's directory, and no symbolic link is followed. In a tar a name is looked up among the tar's own entries.
+//! The image can't choose a path on the host: a blob is opened by its parsed digest, component by component beneath the
+//! layout's directory, and no symbolic link is followed. In a tar, a name is looked up among the tar's own entries.
 
 use std::{
     collections::HashMap,
@@ -25,12 +25,12 @@ use super::{
 use crate::digest::Digest;
 use crate::image::{Error, input::MIB, stop::Stop};
 
-/// The most bytes of a JSON document.
+/// The largest JSON document, in bytes.
 const DOCUMENT_LIMIT: u64 = 4 * MIB;
 /// The most entries of a tar that holds a layout.
 const MEMBER_LIMIT: u64 = 100_000;
 
-/// A layout, opened.
+/// An open layout.
 pub(super) enum Store {
     Directory(OwnedFd),
     Archive(Archive),
@@ -43,13 +43,13 @@ pub(super) struct Archive {
 }
 
 enum Member {
-    /// Where its bytes begin, and how many they are.
+    /// The offset of its first byte, and its length.
     File(u64, u64),
-    /// Another name in the tar, as older versions of `docker save` write layers that two images share.
+    /// The name of another member: older versions of `docker save` write a link for a layer that two images share.
     Link(Vec<u8>),
 }
 
-/// A range of a file, read from its start to its end.
+/// A range of a file, which is read from its start to its end.
 pub(super) struct Blob {
     file: Arc<File>,
     offset: u64,
@@ -90,7 +90,7 @@ impl Store {
             })
     }
 
-    /// The document `name` at the top of the layout; `None` if there is none.
+    /// The document `name` at the top of the layout; `None` if it doesn't exist.
     pub(super) fn document(&self, name: &str) -> Result<Option<Vec<u8>>, ContainerError> {
         match self.find(name)? {
             Some(blob) => read_document(blob, name).map(Some),
@@ -116,7 +116,7 @@ impl Store {
         Ok(bytes)
     }
 
-    /// The blob `digest`, which has to have `size` bytes. Its digest is compared by who reads it.
+    /// Opens the blob `digest`, which must have `size` bytes. The caller compares the digest of the bytes.
     pub(super) fn blob(&self, digest: &Digest, size: u64) -> Result<Blob, ContainerError> {
         let blob = self
             .find(&format!("blobs/{}", digest.to_string().replace(':', "/")))?
@@ -149,7 +149,7 @@ impl Store {
         read_document(self.member(name)?, name)
     }
 
-    /// A file that is named here, not in the image.
+    /// Opens a file whose name this program chooses, not the image.
     fn find(&self, name: &str) -> Result<Option<Blob>, ContainerError> {
         match self {
             Store::Directory(dir) => beneath(dir, name),
@@ -259,7 +259,7 @@ impl Archive {
 
     fn find(&self, name: &[u8]) -> Result<Option<Blob>, ContainerError> {
         let member = match self.members.get(name) {
-            // A link to a link is none that `docker save` makes.
+            // `docker save` makes no link to a link, so only one is followed.
             Some(Member::Link(target)) => self.members.get(target),
             member => member,
         };
@@ -275,7 +275,8 @@ impl Archive {
     }
 }
 
-/// The name that a link of the tar leads to, as text alone: there is no file system to leave.
+/// The name that a link of the tar leads to. It is computed as text and only looked up in the tar, so it can't leave
+/// the tar.
 fn target(entry: &tar::Entry) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = Vec::new();
     if entry.kind == Kind::Symlink {
@@ -293,7 +294,7 @@ fn target(entry: &tar::Entry) -> Vec<u8> {
 }
 
 impl Blob {
-    /// The same, hashed as it is read.
+    /// Wraps the blob in a reader that hashes its bytes.
     pub(super) fn hashing(self) -> Hashing<Blob> {
         Hashing::new(self)
     }
@@ -313,7 +314,7 @@ impl Read for Blob {
     }
 }
 
-/// Passes over contents by seeking.
+/// A file whose contents are skipped by seeking.
 struct Seeking<'a>(&'a File);
 
 impl Read for Seeking<'_> {

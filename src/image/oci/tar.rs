@@ -1,6 +1,7 @@
-//! The entries of a tar, as container tools write it: ustar, pax records and GNU's long names.
+//! [`Reader`]: reads the entries of a tar as container tools write it, with ustar headers, pax records and GNU long
+//! names.
 //!
-//! Nothing is allocated because a header says so: records and long names are bounded, and a file's bytes are streamed.
+//! A header can't cause a large allocation: records and long names are bounded, and a file's bytes are streamed.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -11,20 +12,20 @@ use super::{
     pax::{self, Extended},
 };
 
-/// A tar is made of blocks of so many bytes.
+/// The size of a tar's blocks, in bytes.
 const BLOCK: usize = 512;
-/// The most bytes of pax records, or of a long name, before one entry. Extended attributes are among the records.
+/// The most bytes of pax records, or of a long name, before one entry. The records include extended attributes.
 const EXTENSION_LIMIT: u64 = 256 * 1024;
 /// The longest name and the longest target, in bytes.
 const PATH_LIMIT: usize = 4095;
 
-/// Where a tar's bytes come from.
+/// The source of a tar's bytes.
 pub(super) trait Input: Read {
-    /// Passes over so many bytes. They may be beyond the end, where the next read tells.
+    /// Skips `bytes` bytes. Skipping beyond the end may succeed; the next read then returns 0 bytes.
     fn skip(&mut self, bytes: u64) -> io::Result<()>;
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     File,
@@ -39,10 +40,10 @@ pub(super) enum Kind {
 /// One entry without its bytes.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// As it is written, which nothing was checked of but the length.
+    /// The name as it is written. Only its length was checked.
     pub(super) name: Vec<u8>,
     pub(super) kind: Kind,
-    /// Where a link leads.
+    /// The target of a link.
     pub(super) target: Vec<u8>,
     /// Permissions, set-id bits and the sticky bit.
     pub(super) mode: u16,
@@ -59,10 +60,10 @@ pub(super) struct Entry {
 pub(super) struct Reader<I> {
     input: I,
     position: u64,
-    /// What is left of the last entry's bytes, and what fills their last block.
+    /// The unread bytes of the last entry, and the padding of their last block.
     left: u64,
     padding: u64,
-    /// How many headers were read, the extensions' too.
+    /// How many headers were read, including those of extensions.
     headers: u64,
 }
 
@@ -77,7 +78,7 @@ impl<I: Input> Reader<I> {
         }
     }
 
-    /// Where the bytes of the last entry begin, before any of them is read.
+    /// The offset of the last entry's bytes, if none of them was read yet.
     pub(super) fn position(&self) -> u64 {
         self.position
     }
@@ -87,7 +88,7 @@ impl<I: Input> Reader<I> {
         self.headers
     }
 
-    /// The next entry, whatever was not read of the last one's bytes; `None` at the end.
+    /// Skips the unread bytes of the last entry, and reads the next entry; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Entry>, LayerError> {
         self.pass(self.left + self.padding)?;
         (self.left, self.padding) = (0, 0);
@@ -139,7 +140,7 @@ impl<I: Input> Reader<I> {
         Ok(read)
     }
 
-    /// The content of a header that extends the next one.
+    /// Reads the content of a header that extends the next one.
     fn extension(&mut self, header: &Header) -> Result<Vec<u8>, LayerError> {
         let size = number(header.entry_size())?;
         if size > EXTENSION_LIMIT {
@@ -154,7 +155,7 @@ impl<I: Input> Reader<I> {
         Ok(bytes)
     }
 
-    /// Reads what follows the first block of the end: zeros.
+    /// Reads the rest after the first end block, which must be zeros.
     fn end(&mut self) -> Result<(), LayerError> {
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -219,7 +220,7 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
 
 fn check_sum(header: &Header) -> Result<(), LayerError> {
     let bytes = header.as_bytes();
-    // The sum counts its own field as spaces.
+    // The checksum counts its own field as spaces.
     let spaces = 8 * u32::from(b' ');
     let counted = bytes[..148].iter().chain(&bytes[156..]);
     let sum = spaces + counted.map(|&byte| u32::from(byte)).sum::<u32>();
@@ -230,7 +231,7 @@ fn check_sum(header: &Header) -> Result<(), LayerError> {
 }
 
 fn number<T>(field: io::Result<T>) -> Result<T, LayerError> {
-    field.map_err(|_| LayerError::damaged("a number of a header is none"))
+    field.map_err(|_| LayerError::damaged("a number of a header is malformed"))
 }
 
 fn entry(header: &Header, extended: Extended) -> Result<Entry, LayerError> {
@@ -277,7 +278,7 @@ fn entry(header: &Header, extended: Extended) -> Result<Entry, LayerError> {
         user,
         group,
         modified,
-        // What a header says of other kinds is no number of bytes that follow.
+        // For other kinds, the header's size is not a number of bytes that follow.
         size: if kind == Kind::File { said } else { 0 },
         attributes: extended.attributes,
         name,
@@ -292,7 +293,7 @@ fn kind(header: &Header, name: &[u8]) -> Result<Kind, LayerError> {
         })
     };
     match header.entry_type() {
-        // The oldest format has no other way to say it.
+        // The oldest format marks a directory only by the slash at the end of its name.
         EntryType::Regular if name.ends_with(b"/") => Ok(Kind::Directory),
         EntryType::Regular | EntryType::Continuous => Ok(Kind::File),
         EntryType::Directory => Ok(Kind::Directory),
@@ -357,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_claims_much_makes_nothing_large() {
+    fn a_header_with_a_large_size_causes_no_large_allocation() {
         for kind in [EntryType::XHeader, EntryType::GNULongName] {
             let read = read_all(&header(kind, "x", 1 << 32));
             assert!(matches!(read, Err(LayerError::Limit { .. })), "{kind:?}");

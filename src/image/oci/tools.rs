@@ -1,4 +1,4 @@
-//! The tools file of a container image: the one that is given, with what the image's configuration adds.
+//! [`file`]: makes the tools file for a container image, from the given tools file and the image's configuration.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use super::{
     execution::{Root, TOOL, User, environment},
 };
 
-/// The search path where the image's environment has none.
+/// The search path if the image's environment has none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The tools file of an image, which is `given` with the image's defaults and its entry point; `None` if it would be empty.
-/// What is given takes the place of what the image says. The directory for tools is made in `root`.
+/// Adds the image's defaults and its entry point to the tools file `given`; `None` if the result would be empty.
+/// Settings in `given` take precedence over the image's. The working directory of tools is created in `root`.
 pub(super) fn file(
     given: Option<&[u8]>,
     execution: &Execution,
@@ -73,7 +73,7 @@ pub(super) fn file(
     Ok(Some(Value::Object(file).to_string().into_bytes()))
 }
 
-/// The user of a tools file that was checked.
+/// The user in a valid tools file.
 fn user_of(given: &Value) -> Option<User> {
     let number = |field| u32::try_from(given.get(field)?.as_u64()?).ok();
     Some(User {
@@ -82,8 +82,8 @@ fn user_of(given: &Value) -> Option<User> {
     })
 }
 
-/// The image's entry point as a tool. What is declared for it takes the place of the image's own arguments (`Cmd`), as what
-/// follows the image in `docker run` does.
+/// The declaration of the image's entry point as a tool. The tool's arguments replace the image's own arguments
+/// (`Cmd`), as the arguments after the image in `docker run` do.
 fn declared(
     tool: &EntrypointTool,
     execution: &Execution,

@@ -1,19 +1,19 @@
-//! The root as layers make it, in memory: names, owners, modes, and where the contents lie.
+//! [`Tree`]: the root that layers make, in memory, with names, owners, modes, and the offsets of the contents.
 //!
-//! Symbolic links on the way to an entry are followed inside the tree, as container runtimes do: a tree has no outside,
-//! `..` of its root is its root, and a link to `/etc` leads to its own `/etc`.
+//! Symbolic links on the path to an entry are followed inside the tree, as container runtimes do. A path can't leave
+//! the tree: `..` of the root is the root, and a link to `/etc` leads to the tree's own `/etc`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::LayerError;
 use crate::image::mke2fs::EPOCH;
 
-/// The most directories in one another.
+/// The deepest nesting of directories.
 const DEPTH_LIMIT: usize = 1024;
-/// The most symbolic links on the way to one entry, as in Linux.
+/// The most symbolic links on the path to one entry, as in Linux.
 const LINK_LIMIT: usize = 40;
 
-/// Files by number, from the root on. A file whose names are all gone stays, and is not written.
+/// The files by number, beginning with the root. A file without a name stays here, but is not written to the disk.
 #[derive(Debug)]
 pub(super) struct Tree {
     files: Vec<Node>,
@@ -35,7 +35,7 @@ pub(super) struct Node {
     pub(super) body: Body,
 }
 
-/// Everything about a file but its content.
+/// The metadata of a file.
 #[derive(Clone, Debug)]
 pub(super) struct Attributes {
     /// Permissions, set-id bits and the sticky bit.
@@ -49,7 +49,7 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// Those of a directory that no layer declares.
+    /// The attributes of a directory that no layer declares.
     pub(super) fn of_implied_directory(mode: u16) -> Attributes {
         Attributes {
             mode,
@@ -64,7 +64,7 @@ impl Attributes {
 #[derive(Debug)]
 pub(super) enum Body {
     Directory(BTreeMap<Box<[u8]>, Name>),
-    /// Where its bytes lie in the spool, and how many they are.
+    /// The offset of its bytes in the spool, and its length.
     File {
         offset: u64,
         size: u64,
@@ -81,7 +81,7 @@ pub(super) struct Name {
     touched: u32,
 }
 
-/// A directory of the tree that was walked to.
+/// The path of a walk to a directory of the tree.
 pub(super) struct Walked {
     /// The directories from the root on.
     directories: Vec<NodeId>,
@@ -89,17 +89,17 @@ pub(super) struct Walked {
     names: Vec<Box<[u8]>>,
 }
 
-/// What a walk does where a directory is missing.
+/// What a walk does if a directory is missing: create it, or stop.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
     Make,
     Stop,
 }
 
-/// Why a walk has no end.
+/// Why a walk failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Obstacle {
-    /// Something on the way is not there, or is no directory.
+    /// A component of the path is missing, or is not a directory.
     Absent(&'static str),
     Deep,
 }
@@ -140,7 +140,7 @@ impl Tree {
         }
     }
 
-    /// How many files there are or were.
+    /// The number of files, including those without a name.
     pub(super) fn len(&self) -> usize {
         self.files.len()
     }
@@ -174,7 +174,7 @@ impl Tree {
         matches!(self.node(id).body, Body::Directory(_))
     }
 
-    /// How many regular files that have a name have a set-id bit.
+    /// How many regular files with a name have a set-id bit.
     pub(super) fn set_id_files(&self) -> u64 {
         let mut found = BTreeSet::new();
         let mut pending = vec![Tree::ROOT];
@@ -195,13 +195,13 @@ impl Tree {
 
     /// Adds a file without a name.
     pub(super) fn add(&mut self, node: Node) -> NodeId {
-        // The number of entries of all layers is limited to far less.
+        // The limit on entries of all layers is far lower than 2^32.
         let id = NodeId(self.files.len() as u32);
         self.files.push(node);
         id
     }
 
-    /// Gives a file a name, in place of the file that has it.
+    /// Gives a file a name, replacing the file that has it.
     pub(super) fn put(&mut self, directory: NodeId, name: &[u8], file: NodeId, layer: u32) {
         if let Body::Directory(names) = &mut self.node_mut(directory).body {
             let entry = Name {
@@ -218,8 +218,8 @@ impl Tree {
         }
     }
 
-    /// Walks to a directory from the root, along symbolic links. Directories that are missing are made as `layer`'s, or
-    /// end the walk.
+    /// Walks from the root to a directory, following symbolic links. Missing directories are created as entries of
+    /// `layer`, or stop the walk.
     pub(super) fn walk<'a>(
         &mut self,
         components: impl DoubleEndedIterator<Item = &'a [u8]>,
@@ -285,7 +285,7 @@ impl Tree {
         file
     }
 
-    /// Notes that `layer` has something in the directory that was walked to.
+    /// Records that `layer` has an entry below each directory of the walk.
     pub(super) fn touch(&mut self, walked: &Walked, layer: u32) {
         for (directory, name) in walked.directories.iter().zip(&walked.names) {
             if let Body::Directory(names) = &mut self.node_mut(*directory).body
@@ -296,7 +296,7 @@ impl Tree {
         }
     }
 
-    /// Removes from a name what layers below `layer` have there.
+    /// Hides the file that layers below `layer` have at a name.
     pub(super) fn hide(&mut self, directory: NodeId, name: &[u8], layer: u32) {
         match self.name(directory, name) {
             None => {}
@@ -305,7 +305,7 @@ impl Tree {
         }
     }
 
-    /// Removes from a directory all that layers below `layer` have in it.
+    /// Removes from a directory all entries of layers below `layer`.
     pub(super) fn hide_all(&mut self, directory: NodeId, layer: u32) {
         let mut pending = vec![directory];
         while let Some(directory) = pending.pop() {
@@ -316,7 +316,8 @@ impl Tree {
         }
     }
 
-    /// Whether `name` is there and can't make room for another file of `layer`, which has put it there itself.
+    /// Whether `layer` itself has an entry at `name` already, so that another one is a duplicate. Two directories are
+    /// no duplicate.
     pub(super) fn is_taken(
         &self,
         directory: NodeId,
@@ -330,7 +331,7 @@ impl Tree {
         })
     }
 
-    /// What a path leads to, all links followed.
+    /// The file that a path leads to, following all links.
     pub(super) fn find(&mut self, path: &str) -> Option<NodeId> {
         let components = components(path.as_bytes());
         let mut pending: Vec<Vec<u8>> = components.map(<[u8]>::to_vec).collect();
@@ -352,7 +353,7 @@ impl Tree {
     }
 }
 
-/// The components of a path; empty ones and `.` say nothing.
+/// The components of a path, without empty ones and `.`.
 pub(super) fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     let parts = path.split(|&byte| byte == b'/');
     parts.filter(|part| !matches!(*part, b"" | b"."))

@@ -1,4 +1,4 @@
-//! The part of the page for each case, and the overview of all.
+//! The overview of all cases, and the section of each case.
 
 use super::markup::Markup;
 use super::{chart, notice};
@@ -21,8 +21,8 @@ pub(super) fn overview(markup: &mut Markup, cases: &[CaseReport]) {
     markup.text_element(
         "p",
         &[("class", &"hint")],
-        "Each step's median, and below it the 99th percentile. Where a step has too few samples for a percentile, as fewer \
-         than 1,000 for the 99.9th, that is the longest time that was seen.",
+        "Each step's median, and below it the 99th percentile. With too few samples for a percentile, for example fewer \
+         than 1,000 for the 99.9th, it is the longest time.",
     );
     markup.element("div", &[("class", &"wide")], |markup| {
         markup.element("table", &[("class", &"figures")], |markup| {
@@ -52,7 +52,7 @@ pub(super) fn overview(markup: &mut Markup, cases: &[CaseReport]) {
     });
 }
 
-/// What a case is, in one line.
+/// The title of a case.
 fn title(case: &CaseReport) -> String {
     match case.memory_mib {
         Some(mib) => format!("{}, {mib} MiB", case.name),
@@ -60,7 +60,7 @@ fn title(case: &CaseReport) -> String {
     }
 }
 
-/// The word for a case that did not come to its end.
+/// The word for a case that was not completed.
 fn incomplete(case: &CaseReport) -> Option<&'static str> {
     match case.state {
         CaseState::Complete => None,
@@ -171,7 +171,7 @@ const FIGURES: [&str; 9] = [
     "samples", "mean", "min", "p50", "p90", "p95", "p99", "p99.9", "max",
 ];
 
-/// The figures of one step, which the caption above them names.
+/// The figures of one step.
 fn figures_of(markup: &mut Markup, times: &Distribution) {
     markup.element("div", &[("class", &"wide")], |markup| {
         markup.element("table", &[("class", &"figures tight")], |markup| {
@@ -189,7 +189,7 @@ fn figures_of(markup: &mut Markup, times: &Distribution) {
     });
 }
 
-/// The figures of steps, one row each.
+/// The figures of several steps, one row each.
 fn table(markup: &mut Markup, steps: &[StepReport]) {
     markup.element("div", &[("class", &"wide")], |markup| {
         markup.element("table", &[("class", &"figures")], |markup| {

@@ -8,14 +8,14 @@ const WIDTH: f64 = 640.0;
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 28.0;
 
-/// Above the bars of a distribution stand two rows of labels.
+/// The space for two rows of labels above the bars of a distribution.
 const TOP: f64 = 40.0;
 const BARS: f64 = 110.0;
 
-/// Below an axis stand its ticks' labels.
+/// The space for the labels below an axis.
 const BOTTOM: f64 = 28.0;
 
-/// How many bars a distribution has, as far as they aren't empty.
+/// The number of bars of a distribution; empty ones are not drawn.
 const BINS: usize = 72;
 
 /// One row of the steps of a reset.
@@ -26,7 +26,7 @@ const VALUES: f64 = 120.0;
 /// The longest name beside a row, in characters.
 const LONGEST_NAME: usize = 20;
 
-/// A chart of this height, with what it shows for those who can't see it.
+/// A chart of this height, with a title and a description for screen readers.
 fn svg(
     markup: &mut Markup,
     height: f64,
@@ -120,13 +120,14 @@ pub(super) fn distribution(markup: &mut Markup, name: &str, times: &Distribution
         label(markup, "tick", (LEFT - 6.0, floor), "end", "0 %");
         let width = (WIDTH - LEFT - RIGHT) / BINS as f64;
         for (bin, count) in bins.iter().enumerate().filter(|(_, count)| **count > 0) {
-            // A bar of one sample among many is seen, too.
+            // The bar of a single sample must be visible, too.
             let height = (BARS * *count as f64 / highest as f64).max(1.5);
             let at = (LEFT + width * bin as f64 + 0.5, floor - height);
             rectangle(markup, "bar", at, (width - 1.0, height));
         }
         line(markup, "axis", (LEFT, floor), (WIDTH - RIGHT, floor));
-        // The 99th percentile lies right of the median: their labels stand on either side, unless that is an edge.
+        // The label of the median is left of its line, and that of the 99th percentile right of it, unless it would
+        // leave the chart.
         for (row, class, word, time, is_left) in [
             (
                 0.0,
@@ -154,7 +155,7 @@ pub(super) fn distribution(markup: &mut Markup, name: &str, times: &Distribution
     });
 }
 
-/// How many samples fall between two marks of the axis, by their buckets.
+/// The number of samples for each bar, from the buckets of the histogram.
 fn bins(times: &Distribution, scale: &LogScale) -> Vec<u64> {
     let mut bins = vec![0_u64; BINS];
     for bucket in &times.histogram {
@@ -165,7 +166,7 @@ fn bins(times: &Distribution, scale: &LogScale) -> Vec<u64> {
     bins
 }
 
-/// The steps of a reset, one below the other, each beginning where the one before it ends, by their means.
+/// The steps of a reset by their means, one below the other. Each begins where the previous one ends.
 pub(super) fn reset_steps(markup: &mut Markup, steps: &[StepReport]) {
     let whole: f64 = steps.iter().map(|step| step.times.mean.max(0.0)).sum();
     // A report may hold any number.

@@ -1,13 +1,13 @@
-//! Writes HTML in which every element is closed and every text escaped.
+//! [`Markup`]: writes HTML in which every element is closed and every text is escaped.
 
 use std::fmt::Display;
 
 use crate::sanitize;
 
-/// Longer than any text of a report of ours, in characters.
+/// The most characters of a text that are written; no real text of a report is that long.
 const LONGEST: usize = 8192;
 
-/// HTML that also is well-formed as XML. Text comes from reports, and reports quote guests.
+/// HTML that is well-formed XML, too. All text is escaped, because reports may quote guests.
 #[derive(Default)]
 pub(super) struct Markup {
     html: String,
@@ -19,7 +19,7 @@ pub(super) struct Markup {
 pub(super) type Attribute<'a> = (&'a str, &'a dyn Display);
 
 impl Markup {
-    /// An element with what `inside` writes.
+    /// An element whose content `inside` writes.
     pub(super) fn element(
         &mut self,
         name: &'static str,
@@ -34,7 +34,7 @@ impl Markup {
         self.html.push('>');
     }
 
-    /// An element with nothing in it.
+    /// An element without content.
     pub(super) fn empty(&mut self, name: &'static str, attributes: &[Attribute<'_>]) {
         self.begin(name, attributes);
         self.html.push_str(" />");
@@ -59,7 +59,7 @@ impl Markup {
         self.html.push('\n');
     }
 
-    /// HTML of this program, as it is.
+    /// Constant HTML of this program, without escaping.
     pub(super) fn own(&mut self, html: &'static str) {
         self.html.push_str(html);
     }

@@ -1,4 +1,4 @@
-//! A report as one HTML page.
+//! [`page`]: writes a report as one HTML page.
 
 mod case;
 mod chart;
@@ -10,11 +10,12 @@ use markup::Markup;
 
 use super::{HostFacts, LatencyReport, Platform};
 
-/// The colours are the reader's choice, light or dark. Nothing of it names another file.
+/// The style sheet. Its colours follow the reader's setting, light or dark, and it refers to no other file.
 const STYLE: &str = include_str!("style.css");
 
-/// Makes one HTML page of a report, with the distribution of each step and the steps of the resets drawn. The page needs no
-/// other file, no network and no script, follows the reader's choice of light or dark, and is well-formed XML, too.
+/// Makes one HTML page of a report, with charts of each step's distribution and of the steps of the resets. The page
+/// needs no other file, no network and no script, follows the reader's setting of light or dark, and is well-formed
+/// XML, too.
 pub fn page(report: &LatencyReport) -> String {
     let mut markup = Markup::default();
     markup.own("<!DOCTYPE html>\n");
@@ -41,7 +42,7 @@ pub fn page(report: &LatencyReport) -> String {
 
 fn head(markup: &mut Markup, report: &LatencyReport) {
     markup.empty("meta", &[("charset", &"utf-8")]);
-    // The page can't fetch anything, whatever a report holds.
+    // The browser must not load anything, whatever the report contains.
     let policy = "default-src 'none'; style-src 'unsafe-inline'";
     markup.empty(
         "meta",
@@ -104,7 +105,7 @@ fn on(platform: Platform) -> &'static str {
     }
 }
 
-/// Something that a reader must not overlook.
+/// A paragraph that stands out.
 fn notice(markup: &mut Markup, text: impl std::fmt::Display) {
     markup.text_element("p", &[("class", &"notice")], text);
 }

@@ -1,6 +1,6 @@
-//! Where a time stands on an axis.
+//! [`LogScale`]: the positions of times on an axis.
 
-/// A time as a tick of an axis has it: without digits that say nothing.
+/// The label of a tick, without needless digits.
 pub(super) fn tick(micros: f64) -> String {
     let (value, unit) = match micros {
         micros if micros < 1e3 => (micros, "µs"),
@@ -20,10 +20,10 @@ pub(super) struct LogScale {
 }
 
 impl LogScale {
-    /// One that shows `min` to `max`, `width` wide from `left`.
+    /// An axis that shows `min` to `max`, `width` wide, beginning at `left`.
     pub(super) fn new(min: u64, max: u64, left: f64, width: f64) -> LogScale {
         let from = round_down(min.max(1) as f64);
-        // One step further than needed, so that a bar at the end is seen whole.
+        // One step further than needed, so that the last bar is completely visible.
         let to = next(round_down(max.max(min).max(1) as f64));
         LogScale {
             from,
@@ -33,7 +33,7 @@ impl LogScale {
         }
     }
 
-    /// Where a time lies between both ends, from 0 to 1.
+    /// The position of a time between both ends, from 0 to 1.
     pub(super) fn share(&self, micros: f64) -> f64 {
         let share = (micros.max(self.from) / self.from).log10() / (self.to / self.from).log10();
         share.clamp(0.0, 1.0)
@@ -43,8 +43,8 @@ impl LogScale {
         self.left + self.width * self.share(micros)
     }
 
-    /// The times at which there is a line: 1, 2 and 5 of each decade, only the first of these where there are many, and fewer
-    /// yet where there would be no place for their labels.
+    /// The times of the grid lines: 1, 2 and 5 of each decade. With more than 8 of them only the powers of ten, and at
+    /// most 10 of those, so that the labels have room.
     pub(super) fn ticks(&self) -> Vec<f64> {
         let mut all = Vec::new();
         let mut at = self.from;
@@ -75,7 +75,7 @@ fn round_down(at: f64) -> f64 {
         .unwrap_or(decade)
 }
 
-/// The one after it.
+/// The next value after `at` in the sequence of 1, 2 and 5 times powers of ten.
 fn next(at: f64) -> f64 {
     let decade = 10_f64.powf((at.log10() + 1e-9).floor());
     match at / decade {

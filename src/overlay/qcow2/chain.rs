@@ -1,4 +1,4 @@
-//! The files that make a disk: an image, and what lies below it.
+//! [`chain`]: finds the files of a qcow2 disk, which are the image and its chain of backing files.
 
 use std::path::{Path, PathBuf};
 
@@ -7,20 +7,20 @@ use super::header::{Header, MAX_BACKING, has_magic, read_start};
 use crate::overlay::file::open_regular;
 use crate::overlay::{DiskFormat, Error, FileIdentity};
 
-/// A file of which a disk is made.
+/// One file of the chain that makes a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Where it lies: as given for the image itself, absolute for a backing file.
+    /// Its path: as the caller gave it for the image itself, absolute for a backing file.
     pub path: PathBuf,
-    /// What it is, as the one above it says.
+    /// Its format: for a backing file, as the image above it states it.
     pub format: DiskFormat,
     /// Which file it was when the chain was followed.
     pub identity: FileIdentity,
-    /// Its length in bytes. That of the disk is another matter.
+    /// The length of the file in bytes, which is not the length of the disk.
     pub length: u64,
 }
 
-/// The files of which a qcow2 disk is made, from the image down.
+/// The files that make a qcow2 disk, beginning with the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     /// At least the image itself.
@@ -32,18 +32,19 @@ pub struct Chain {
 
 /// Follows the qcow2 image at `path` down to the last of its backing files, reading headers only.
 ///
-/// Every backing file is a regular file, named by an absolute path, of a format that is said, raw or qcow2, and isn't
-/// in the chain already, by whatever name; there are at most 8. A disk that is made of them reads nothing else.
+/// Every backing file must be a regular file, named by an absolute path, of a stated format (raw or qcow2), and must
+/// not be in the chain already, even under another name. At most 8 backing files are accepted. A disk in such a chain
+/// reads no other file.
 ///
 /// # Errors
 ///
-/// [`Error::Qcow2`] with the path of the image that can't be used and the [`Problem`]; [`Error::NotRegular`] and
-/// [`Error::Io`] for a file that isn't one or can't be read.
+/// [`Error::Qcow2`] with the path of the image that can't be used and the [`Problem`]; [`Error::NotRegular`] for a file
+/// that isn't a regular file; [`Error::Io`] for a file that can't be read.
 pub fn chain(path: &Path) -> Result<Chain, Error> {
     let (mut members, mut headers) = (Vec::<Member>::new(), Vec::new());
     let mut next = Some((path.to_owned(), DiskFormat::Qcow2));
     while let Some((path, format)) = next {
-        // What is wrong with a backing file's place in the chain is a matter of the image that names it.
+        // A problem of a backing file's place in the chain is reported for the image that names it.
         let named_by = members.last().map_or(&path, |above| &above.path).clone();
         let refused = |problem| refuse(&named_by, problem);
         if members.len() > MAX_BACKING {
@@ -99,7 +100,7 @@ impl Chain {
         &self.members[0]
     }
 
-    /// The files below it, from the upper to the lowest. None of them is ever written to.
+    /// The backing files, beginning with the one that the image names. They are never written to.
     pub fn backing(&self) -> &[Member] {
         &self.members[1..]
     }
@@ -109,9 +110,9 @@ impl Chain {
         self.disk_length
     }
 
-    /// The length in bytes that the image's file has at most once every cluster of the disk was written: the disk, a
-    /// reference of 8 bytes and a count of 8 for each cluster, the tables of those, and the image's present length, since
-    /// what was freed isn't used again for certain.
+    /// An upper bound in bytes for the length of the image's file after every cluster of the disk was written. It is
+    /// the sum of the disk, a reference of 8 bytes and a count of 8 bytes for each cluster, the tables of those, and
+    /// the image's present length, because freed clusters may not be used again.
     pub fn largest_file(&self) -> u64 {
         let clusters = self.disk_length.div_ceil(self.cluster_length);
         let tables = clusters.saturating_mul(16).saturating_mul(2);
@@ -122,7 +123,7 @@ impl Chain {
             .saturating_add(self.image().length)
     }
 
-    /// Refuses an image that a VMM can't open for writing without changing it. See the [module](super).
+    /// Fails for an image of version 3, which a VMM changes by opening it for writing. See the [module](super).
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The header of a qcow2 image: strict, and bounded.
+//! Parses the header of a qcow2 image strictly, from a bounded number of bytes.
 
 use std::fs::File;
 use std::io;
@@ -23,51 +23,49 @@ pub enum Problem {
     /// Its clusters are encrypted, for which a key would have to be given.
     #[error("it is encrypted")]
     Encrypted,
-    /// It wasn't closed by whoever wrote to it last, or is open now. A VMM that opens it changes it.
+    /// The dirty bit is set: the last writer didn't close the image, or it is open now. A VMM that opens it changes it.
     #[error("it is marked as in use: it was not closed cleanly, or is open now")]
     Dirty,
-    /// It was found to be damaged.
+    /// The corrupt bit is set: a program that wrote to the image found damage.
     #[error("it is marked as corrupt")]
     Corrupt,
-    /// Its data lies in another file, which nobody would digest.
+    /// Its data lies in another file, which no digest here would cover.
     #[error("its data lies in an external file")]
     ExternalData,
-    /// Features without which it can't be read, and that are not known.
-    #[error("it needs features that are not known: bits {0:#x}")]
+    /// It uses incompatible features that this parser doesn't know.
+    #[error("it needs unknown features: bits {0:#x}")]
     Features(u64),
-    /// It holds snapshots of its own, which a VMM doesn't keep intact.
+    /// It holds internal snapshots, which a VMM doesn't keep intact.
     #[error("it has {0} internal snapshots")]
     Snapshots(u32),
     /// The backing file's name isn't an absolute path in UTF-8.
     #[error(
-        "its backing file {0:?} is not named by an absolute path (`qemu-img rebase -u -b` names it anew)"
+        "its backing file {0:?} is not named by an absolute path (`qemu-img rebase -u -b` changes the name)"
     )]
     BackingNotAbsolute(String),
-    /// It doesn't say of which format its backing file is, so that the VMM would guess.
-    #[error(
-        "it does not say of which format its backing file is (`qemu-img rebase -u -F` says it)"
-    )]
+    /// It doesn't state the format of its backing file, so the VMM would guess it.
+    #[error("it does not state the format of its backing file (`qemu-img rebase -u -F` sets it)")]
     BackingFormatMissing,
-    /// The backing file is of a format other than raw and qcow2.
-    #[error("its backing file is said to be of the format {0:?}, not raw or qcow2")]
+    /// The stated format of the backing file is neither raw nor qcow2.
+    #[error("the stated format of its backing file is {0:?}, not raw or qcow2")]
     BackingFormat(String),
-    /// The backing file is said to be raw, but begins like a qcow2 image, for which a VMM may take it.
-    #[error("its backing file {0:?} is said to be raw, but has a qcow2 header")]
+    /// The backing file is stated to be raw, but begins like a qcow2 image, so a VMM may read it as one.
+    #[error("its backing file {0:?} is stated to be raw, but has a qcow2 header")]
     NotRaw(PathBuf),
-    /// A file is in the chain twice, by one name or two.
-    #[error("its chain of backing files comes back to {0:?}")]
+    /// A file is in the chain twice, under one name or two.
+    #[error("its chain of backing files contains {0:?} twice")]
     Cycle(PathBuf),
-    /// More backing files in a row than any VMM follows.
+    /// The chain has more than 8 backing files.
     #[error("its chain has more than {limit} backing files", limit = MAX_BACKING)]
     TooDeep,
     /// A writable image of version 3. See the [module](super).
     #[error(
-        "it is of version 3, whose header a VMM changes when it opens it: no digest of it would hold (`qemu-img amend -o compat=0.10` makes it version 2)"
+        "it is of version 3, and a VMM changes the header of a version 3 image when it opens it, so its digest would differ (`qemu-img amend -o compat=0.10` makes it version 2)"
     )]
     ChangedByOpening,
 }
 
-/// What of an image's header is of interest.
+/// The fields of an image's header that are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     /// 2 or 3.
@@ -75,17 +73,18 @@ pub(super) struct Header {
     /// The length of the disk, in bytes.
     pub(super) disk_length: u64,
     pub(super) cluster_length: u64,
-    /// The file that has what this one has not, with its format.
+    /// The backing file, with its format.
     pub(super) backing: Option<(PathBuf, DiskFormat)>,
 }
 
-/// The most backing files in a row. Cloud Hypervisor follows 10 (v51.2, `block/src/qcow/mod.rs`).
+/// The most backing files in a chain. Cloud Hypervisor accepts 10 (v51.2, `block/src/qcow/mod.rs`).
 pub(super) const MAX_BACKING: usize = 8;
 
-/// The first four bytes.
+/// The first four bytes of a qcow2 image.
 const MAGIC: &[u8] = b"QFI\xfb";
 
-/// Header, extensions and the backing file's name lie in the first cluster, and in practice in its first KiB.
+/// How many bytes are read. Header, extensions and the backing file's name lie in the first cluster, and in practice in
+/// its first KiB.
 const MAX_BYTES: usize = 64 << 10;
 
 const VERSION_2_LENGTH: usize = 72;
@@ -94,7 +93,7 @@ const VERSION_3_LENGTH: usize = 104;
 /// The longest name that the format allows, in bytes.
 const MAX_NAME: usize = 1023;
 
-/// More would be a mistake: QEMU writes three.
+/// The most extensions that are accepted. QEMU writes three.
 const MAX_EXTENSIONS: usize = 64;
 
 /// The type of the extension that holds the name of the backing file's format.
@@ -104,7 +103,7 @@ const BACKING_FORMAT: u32 = 0xe279_2aca;
 const DIRTY: u64 = 1 << 0;
 const CORRUPT: u64 = 1 << 1;
 const EXTERNAL_DATA: u64 = 1 << 2;
-/// The compression type differs from zlib. The clusters are as readable, to a VMM that knows it.
+/// The compression type differs from zlib. A VMM that supports the type can read the clusters.
 const COMPRESSION: u64 = 1 << 3;
 
 /// Whether `file` begins like a qcow2 image.
@@ -117,7 +116,7 @@ pub(super) fn has_magic(file: &File) -> io::Result<bool> {
     }
 }
 
-/// The first bytes of `file`, as many as a header can have.
+/// Reads the first bytes of `file`, at most 64 KiB.
 pub(super) fn read_start(file: &File) -> io::Result<Vec<u8>> {
     let mut start = vec![0; MAX_BYTES];
     let mut length = 0;
@@ -134,7 +133,7 @@ pub(super) fn read_start(file: &File) -> io::Result<Vec<u8>> {
 }
 
 impl Header {
-    /// Reads the header at the start of an image, of which at least the first 64 KiB are given.
+    /// Parses the header in `start`, which has the first 64 KiB of the image or all of a shorter one.
     pub(super) fn parse(start: &[u8]) -> Result<Header, Problem> {
         if !start.starts_with(MAGIC) {
             return Err(Problem::NoHeader);
@@ -163,7 +162,7 @@ impl Header {
             0 => {}
             snapshots => return Err(Problem::Snapshots(snapshots)),
         }
-        // Nothing of the header lies outside the first cluster.
+        // The whole header lies in the first cluster.
         let first_cluster = Fields(&start[..start.len().min(1 << cluster_bits)]);
         Ok(Header {
             version,
@@ -185,7 +184,7 @@ fn check_features(features: u64) -> Result<(), Problem> {
     }
 }
 
-/// Big-endian numbers and texts at offsets, each of which may lie outside.
+/// Reads big-endian numbers and byte strings at offsets, which may lie outside the bytes.
 #[derive(Clone, Copy)]
 struct Fields<'bytes>(&'bytes [u8]);
 
@@ -247,8 +246,8 @@ impl<'bytes> Fields<'bytes> {
         Ok(Some((path, format)))
     }
 
-    /// The content of the extension of type `wanted`, if there is one between `from` and `until`. One that is there
-    /// twice could be read in two ways.
+    /// The content of the extension of type `wanted`, if there is one between `from` and `until`. Two of them are an
+    /// error, because VMMs may differ in which one they use.
     fn extension(
         self,
         from: usize,
@@ -258,7 +257,7 @@ impl<'bytes> Fields<'bytes> {
         let mut found = None;
         let mut offset = from;
         for _ in 0..MAX_EXTENSIONS {
-            // The list may end where the name begins.
+            // The list of extensions may end without an end marker, where the name begins.
             if offset >= until {
                 return Ok(found);
             }

@@ -1,4 +1,4 @@
-//! What keeps a file from being read whole, and the length that it had instead.
+//! [`ReadError`]: why a file could not be read whole.
 
 use std::fs::File;
 use std::io;
@@ -10,7 +10,7 @@ use crate::overlay::{Change, Error};
 /// Why a file was not read whole.
 #[derive(Debug)]
 pub(in crate::overlay) enum ReadError {
-    /// It was cut off or grew. See [`Change::Length`].
+    /// The file was truncated or grew. See [`Change::Length`].
     Length { found: u64 },
     /// The system refused to read it.
     Io(io::Error),
@@ -23,7 +23,7 @@ impl From<io::Error> for ReadError {
 }
 
 impl ReadError {
-    /// The error for a file of this name, which had `before` bytes.
+    /// Makes the public error for the file `name`, which had `before` bytes.
     pub(in crate::overlay) fn of(self, name: &Path, before: u64) -> Error {
         match self {
             ReadError::Length { found } => Error::changed(name, Change::Length { before, found }),
@@ -31,7 +31,8 @@ impl ReadError {
         }
     }
 
-    /// For an error of reading within the file's `length` bytes: it may have ended before.
+    /// Classifies an error of reading within the file's first `length` bytes: an unexpected end means that the file was
+    /// truncated.
     pub(in crate::overlay) fn of_reading(error: io::Error, file: &File, length: u64) -> ReadError {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => ReadError::cut_off(file, length),
@@ -48,7 +49,7 @@ impl ReadError {
         }
     }
 
-    /// The file went on after its `length` bytes.
+    /// The file has more than `length` bytes.
     fn grown(file: &File, length: u64) -> ReadError {
         match file.metadata() {
             Ok(now) => ReadError::Length {
@@ -59,13 +60,13 @@ impl ReadError {
     }
 }
 
-/// Fails unless a file whose `length` bytes were read has that length still. A file of `/proc` doesn't say its length,
-/// so one byte more is asked for as well.
+/// Fails unless a file of which `length` bytes were read still has that length. A file of `/proc` doesn't report its
+/// length, so this also tries to read one byte more.
 pub(in crate::overlay) fn check_length(file: &File, length: u64) -> Result<(), ReadError> {
     if read_beyond(file, length)? {
         return Err(ReadError::grown(file, length));
     }
-    // What was cut off behind the bytes that were read, or is a hole since, is not missed by reading.
+    // Reading can't detect a truncation of bytes that were read before, or of a hole, so the length is compared too.
     match file.metadata()?.len() {
         now if now < length => Err(ReadError::Length { found: now }),
         _ => Ok(()),

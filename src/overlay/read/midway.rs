@@ -1,17 +1,17 @@
-//! Lets something happen to a file at a certain moment while this thread reads it: for tests.
+//! For tests: runs closures at chosen moments while this thread reads a file, for example to truncate it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-/// What happens before a batch of segments is read.
+/// A closure that runs before a batch of segments is read.
 type Event = Box<dyn FnOnce()>;
 
 thread_local! {
-    /// One for each batch to come, over all files and walks.
+    /// One event for each coming batch, across all files and passes.
     static EVENTS: RefCell<VecDeque<Event>> = RefCell::default();
 }
 
-/// Lets `event` happen once so many further batches were read after those that were scheduled before.
+/// Runs `event` before the batch that comes `batches` batches after the last scheduled one.
 pub(in crate::overlay) fn schedule(batches: usize, event: impl FnOnce() + 'static) {
     EVENTS.with_borrow_mut(|events| {
         events.extend((0..batches).map(|_| Box::new(|| ()) as Event));
@@ -19,7 +19,7 @@ pub(in crate::overlay) fn schedule(batches: usize, event: impl FnOnce() + 'stati
     });
 }
 
-/// The next batch is about to be read.
+/// Runs the next event. Called before each batch.
 pub(in crate::overlay) fn happen() {
     let event = EVENTS.with_borrow_mut(VecDeque::pop_front);
     if let Some(event) = event {
@@ -27,9 +27,9 @@ pub(in crate::overlay) fn happen() {
     }
 }
 
-/// Everything that was scheduled has happened.
+/// Asserts that every scheduled event has run.
 #[track_caller]
 pub(in crate::overlay) fn assert_happened() {
     let left = EVENTS.take().len();
-    assert_eq!(left, 0, "not so many batches were read");
+    assert_eq!(left, 0, "fewer batches were read than were scheduled");
 }

@@ -1,4 +1,5 @@
-//! All bytes of a file, in order, to a sink that digests them; or an error if the file's length changed meanwhile.
+//! Feeds all bytes of a file, in order, to a [`Sink`] that digests them. Fails if the file's length changes during the
+//! reading.
 
 mod error;
 #[cfg(test)]
@@ -19,24 +20,25 @@ pub(super) use error::{ReadError, check_length};
 
 /// Takes the segments of a file, in order, and loads their bytes.
 pub(super) trait Sink {
-    /// How many segments it takes at a time. Between two batches the lease is looked at, so this is how long a writer
-    /// waits.
+    /// How many segments it takes at a time. The lease is checked after each batch, so the time for a batch is the time
+    /// that a writer waits.
     fn batch(&self) -> usize;
 
-    /// Takes the next segments. The bytes must not be kept.
+    /// Takes the next segments. It must not keep references to the bytes.
     fn take(&mut self, batch: &[Segment], source: &Source<'_>) -> io::Result<()>;
 }
 
 /// A file that was read from its first byte to its last.
 pub(super) struct Whole<S> {
-    /// What took the bytes.
+    /// The sink that received the bytes.
     pub(super) sink: S,
     pub(super) basis: Basis,
-    /// What was mapped, read and skipped; nothing is counted as hashed yet.
+    /// The bytes that were mapped, read and skipped. `hashed` is still 0.
     pub(super) work: Work,
 }
 
-/// Feeds a file of `length` bytes to a new sink; to a second one if mapping had to be given up half-way.
+/// Feeds a file of `length` bytes to a new sink. If the mapping has to be given up during the work, starts again with
+/// another new sink and reads the file.
 pub(super) fn read_whole<S: Sink>(
     file: &File,
     length: u64,
@@ -62,7 +64,7 @@ pub(super) fn read_whole<S: Sink>(
     Ok(pass.finish(basis))
 }
 
-/// Feeds exactly `length` bytes of a file to `sink`, whatever its length is: zeros where it ends before.
+/// Feeds exactly `length` bytes of a file to `sink`: the file's bytes, and zeros beyond its end.
 pub(super) fn read_padded<S: Sink>(file: &File, length: u64, sink: S) -> io::Result<Whole<S>> {
     let mut pass = Pass {
         file,
@@ -75,13 +77,13 @@ pub(super) fn read_padded<S: Sink>(file: &File, length: u64, sink: S) -> io::Res
     Ok(pass.finish(Basis::Read))
 }
 
-/// One walk over the file.
+/// One pass over the file.
 struct Pass<'a, S> {
     file: &'a File,
     length: u64,
     progress: &'a Progress,
     sink: S,
-    /// How many bytes of data there were.
+    /// The number of bytes outside holes so far.
     data: u64,
 }
 
@@ -103,7 +105,8 @@ impl<S: Sink> Pass<'_, S> {
         }
     }
 
-    /// Feeds everything to the sink, or as much as `go_on`, asked after each batch, lets it. Says which.
+    /// Feeds the file to the sink. Stops early if `go_on`, which is called after each batch, returns false. Returns
+    /// whether the whole file was fed.
     fn run(&mut self, source: &Source<'_>, go_on: impl Fn() -> bool) -> io::Result<bool> {
         self.progress.begin(self.length);
         let mut plan = Plan::of(self.file, self.length)?;
@@ -126,29 +129,31 @@ impl<S: Sink> Pass<'_, S> {
     }
 }
 
-/// Feeds the file through a memory map, or says no: no lease to be had, given up because another process waits for
-/// it, or not to be mapped. No slice of the map outlives this function.
+/// Feeds the file to the sink through a memory map. Returns `None` if no lease is granted, if the lease was given up
+/// because a writer waits for it, or if the file can't be mapped. No slice of the map outlives this function.
 fn read_mapped<S: Sink>(mut pass: Pass<'_, S>) -> Option<Pass<'_, S>> {
     let Pass { file, length, .. } = pass;
     if length == 0 {
         return None;
     }
-    // A lease belongs to an opening of the file, and the caller's may have one already.
+    // A lease belongs to one open file description, and the caller's may have a lease already.
     let file = &reopen(file)
-        .inspect_err(|error| tracing::debug!(error = %Causes(error), "not to be opened again"))
+        .inspect_err(
+            |error| tracing::debug!(error = %Causes(error), "could not open the file again"),
+        )
         .ok()?;
     let lease = Lease::take(file)
-        .inspect_err(|error| tracing::debug!(error = %Causes(error), "no lease: not mapped"))
+        .inspect_err(|error| tracing::debug!(error = %Causes(error), "no lease was granted: the file is not mapped"))
         .ok()?;
-    // From here on no process truncates it, but one might have since it was opened.
+    // From here on no process truncates the file, but one might have truncated it since it was opened.
     if file.metadata().ok()?.len() != length {
         return None;
     }
     // SAFETY: a mapping must not change under the slices made of it, and must not be touched beyond the file's end
-    // (SIGBUS). While the lease stands no process has the file open for writing, so neither can happen; one that
-    // wants to waits for the lease, which is looked at after each batch. The kernel lets a writer go ahead without us
-    // only after `lease-break-time` (45 s), in which a batch (16 MiB for each thread) is done thousands of times over.
-    // The filesystem is one on which leases are known to hold. `map` is dropped before `lease`.
+    // (SIGBUS). While the lease stands no process has the file open for writing, so neither can happen; A process that
+    // opens it for writing waits for the lease, which is checked after each batch. The kernel revokes the lease only
+    // after `lease-break-time` (45 s), and a batch (16 MiB for each thread) takes a few milliseconds. The filesystem is
+    // one on which leases are known to hold. `map` is dropped before `lease`.
     let map = unsafe { Mmap::map(file) }.ok()?;
     let _ = map.advise(Advice::Sequential);
     match pass.run(&Source::Mapped(&map), || lease.is_held()) {
@@ -158,7 +163,7 @@ fn read_mapped<S: Sink>(mut pass: Pass<'_, S>) -> Option<Pass<'_, S>> {
             None
         }
         Err(error) => {
-            tracing::debug!(error = %Causes(&error), "could not be mapped: reading will say what is wrong");
+            tracing::debug!(error = %Causes(&error), "could not read the file through its mapping: reading it without one");
             None
         }
     }
@@ -186,7 +191,7 @@ mod tests {
     use crate::overlay::segments::SEGMENT;
     use crate::overlay::source::Piece;
 
-    /// Keeps the bytes.
+    /// A sink that keeps the bytes.
     #[derive(Default)]
     struct Kept(Vec<u8>);
 
@@ -219,7 +224,7 @@ mod tests {
         })
     }
 
-    /// Reads a file of 3 MiB, to which `event` happens meanwhile.
+    /// Reads a file of 3 MiB, and runs `event` on it during the reading.
     fn read_while(
         path: &Path,
         policy: AccessPolicy,
@@ -297,7 +302,7 @@ mod tests {
             let whole = read_padded(&file, length as u64, Kept::default()).unwrap();
             assert!(whole.sink.0 == expected, "{length}");
         }
-        // Cut off while it is read: zeros from there on.
+        // The file is truncated during the reading: the rest counts as zeros.
         midway::schedule(1, move || set_length(&path, 5000));
         let whole = read_padded(&file, 3 << 20, Kept::default()).unwrap();
         midway::assert_happened();
@@ -347,7 +352,8 @@ mod tests {
             waiting.recv().unwrap();
         });
         assert_eq!(cut_off.recv_timeout(Duration::from_secs(30)), Ok(0));
-        // Whether the other thread came before, during or after the rest of the reading is up to the scheduler.
+        // The scheduler decides whether the other thread truncates the file before, during or after the rest of the
+        // reading.
         match result {
             Ok(whole) => assert!(whole.sink.0 == content()),
             Err(error) => assert!(matches!(error, ReadError::Length { .. }), "{error:?}"),

@@ -7,8 +7,8 @@ use crate::overlay::copy::is_zero;
 use crate::overlay::segments::{BLOCK, BLOCKS};
 use crate::overlay::source::Loaded;
 
-/// What a segment contributes to the tree: the hash of the block that has the hashes of its blocks. A file of one
-/// block has no such level, and the block's own hash is the root.
+/// The hash that a segment contributes to the tree: the hash over the hashes of its blocks. A file of one block has no
+/// such level, and the block's own hash is the root.
 pub(super) fn segment_hash(loaded: &Loaded<'_>, file_length: u64) -> Hash {
     let mut hashes = [[0; 32]; BLOCKS];
     let blocks = loaded.segment.blocks();
@@ -30,11 +30,12 @@ pub(super) fn zero_block() -> Hash {
 /// A block with its number in the segment.
 type Numbered<'a> = (usize, &'a [u8]);
 
-/// How many blocks are passed on together.
+/// How many blocks are hashed at once.
 const GROUP: usize = 4;
 
-/// Hashes the blocks that have data, several at once where the processor can. A block of zeros has its hash already: file
-/// systems keep many of them, and to look for one byte that isn't zero costs a small part of a hash.
+/// Hashes the blocks that have data, several at once if the processor supports it. Blocks of zeros are skipped, because
+/// their entry in `hashes` is set already: filesystem images have many such blocks, and the test for zeros costs a
+/// small part of a hash.
 fn hash_data(loaded: &Loaded<'_>, hashes: &mut [Hash; BLOCKS]) {
     let blocks = loaded.data_blocks();
     let mut blocks = blocks.filter(|(_, bytes)| !is_zero(bytes)).fuse();
@@ -53,7 +54,7 @@ fn hash_data(loaded: &Loaded<'_>, hashes: &mut [Hash; BLOCKS]) {
     }
 }
 
-/// The last block of a file counts as filled up with zeros.
+/// Hashes one block. The last block of a file is padded with zeros.
 fn hash_one(bytes: &[u8]) -> Hash {
     if bytes.len() == BLOCK {
         return Sha256::digest(bytes).into();
@@ -63,7 +64,8 @@ fn hash_one(bytes: &[u8]) -> Hash {
     Sha256::digest(block).into()
 }
 
-/// The hashes of a group, if it is a full one of whole blocks and the processor can hash so many at once.
+/// The hashes of a group, or `None` if the group isn't full, has a short block, or the processor can't hash several
+/// blocks at once.
 fn hash_at_once(group: &[Option<Numbered<'_>>; GROUP]) -> Option<[Hash; GROUP]> {
     #[cfg(target_arch = "x86_64")]
     {

@@ -1,4 +1,4 @@
-//! Both digests of the same bytes.
+//! [`Both`]: computes the SHA-256 and the fs-verity digest in one pass.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -11,7 +11,7 @@ use crate::overlay::source::Source;
 use crate::overlay::stream::Stream;
 use crate::overlay::{Digest, Threads};
 
-/// Loads each segment once, and passes it to the stream on this thread and to the tree on another.
+/// Loads each segment once, and feeds it to the SHA-256 on this thread and to the fs-verity tree on another.
 pub(in crate::overlay) struct Both {
     stream: Stream,
     tree: Tree,

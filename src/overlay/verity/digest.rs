@@ -1,4 +1,4 @@
-//! The fs-verity digest as a value, and its last step: from the tree's root to the digest.
+//! [`VerityDigest`]: the fs-verity digest as a value, its text, and its computation from the root of the tree.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,9 +12,9 @@ use crate::overlay::ParseDigestError;
 /// A Linux fs-verity digest: SHA-256, blocks of 4 KiB, no salt. Its text is `fsverity-sha256:` and 64 lower-case
 /// hexadecimal digits, in JSON too.
 ///
-/// It is what `fsverity digest --hash-alg=sha256 --block-size=4096` prints, and what the kernel measures for a file
-/// that it protects. It vouches for length and bytes of a file as SHA-256 does, and can be computed on many cores, and
-/// for holes without reading them.
+/// It is the digest that `fsverity digest --hash-alg=sha256 --block-size=4096` prints, and that the kernel reports for
+/// a file that fs-verity protects. Like a SHA-256 it identifies the length and the bytes of a file. Unlike a SHA-256 it
+/// can be computed on many cores, and without reading holes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct VerityDigest([u8; 32]);
@@ -93,12 +93,12 @@ mod tests {
     use super::*;
     use crate::overlay::Digest;
 
-    /// That of an empty file, as fsverity-utils has it.
+    /// The digest of an empty file according to fsverity-utils.
     const EMPTY: &str =
         "fsverity-sha256:3d248ca542a24fc62d1c43b916eae5016878e2533c88238480b26128a1f1af95";
 
     #[test]
-    fn the_text_goes_there_and_back() {
+    fn the_text_parses_back_to_the_digest() {
         let digest = VerityDigest::from_root(&[0; 32], 0);
         assert_eq!(digest.to_string(), EMPTY);
         assert_eq!(EMPTY.parse(), Ok(digest));

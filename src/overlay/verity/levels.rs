@@ -1,4 +1,4 @@
-//! The tree above the segments.
+//! [`Levels`]: the levels of the fs-verity tree above the segments.
 
 use sha2::{Digest as _, Sha256};
 
@@ -6,7 +6,7 @@ use super::Hash;
 use super::block::zero_block;
 use crate::overlay::segments::BLOCKS;
 
-/// All levels above the segments, each with its block that isn't full yet.
+/// All levels above the segments. Each holds its last block, which isn't full yet.
 ///
 /// A file can have 2^63 bytes, so there are at most eight levels.
 #[derive(Default)]
@@ -14,24 +14,26 @@ pub(super) struct Levels(Vec<Level>);
 
 struct Level {
     block: Box<[Hash; BLOCKS]>,
-    /// How many hashes the block has; never all 128, for then it is hashed and passed up.
+    /// How many hashes the block has. It is never 128, because a full block is hashed at once and its hash goes to the
+    /// next level.
     count: usize,
-    /// What a child of this level is if everything below it is zeros.
+    /// The hash of an entry of this level whose whole subtree is zeros.
     zero: Hash,
 }
 
 impl Levels {
-    /// The hash of the next segment.
+    /// Adds the hash of the next segment.
     pub(super) fn push(&mut self, hash: &Hash) {
         self.push_at(0, hash);
     }
 
-    /// So many segments of nothing but zeros: costs a hash or two for each level, however many they are.
+    /// Adds `count` segments of zeros. Costs one or two hashes for each level, whatever `count` is.
     pub(super) fn push_zeros(&mut self, count: u64) {
         self.push_zeros_at(0, count);
     }
 
-    /// The root of the tree: with one segment that segment's hash, with none zeros, as an empty file has it.
+    /// The root of the tree. For one segment it is that segment's hash; without segments it is all zeros, as fs-verity
+    /// defines it for an empty file.
     pub(super) fn root(mut self) -> Hash {
         let mut at = 0;
         while let Some(level) = self.0.get(at) {
@@ -68,7 +70,7 @@ impl Levels {
         }
     }
 
-    /// Hashes the block of a level, with zeros where there are no hashes, and begins a new one.
+    /// Hashes the block of a level, padded with zeros, adds the hash to the next level, and begins a new block.
     fn pass_up(&mut self, at: usize) {
         let level = self.level(at);
         level.block[level.count..].fill([0; 32]);
@@ -77,7 +79,7 @@ impl Levels {
         self.push_at(at + 1, &hash);
     }
 
-    /// A level, made with those below it if it isn't there yet.
+    /// Returns a level. Creates it, and those below it, if it doesn't exist yet.
     fn level(&mut self, at: usize) -> &mut Level {
         while self.0.len() <= at {
             let zero = match self.0.last() {
@@ -94,7 +96,7 @@ impl Levels {
     }
 }
 
-/// The hash of a block of the tree that has 128 times the same hash.
+/// The hash of a block of the tree that holds the same hash 128 times.
 fn full_of(hash: &Hash) -> Hash {
     Sha256::digest([*hash; BLOCKS].as_flattened()).into()
 }

@@ -1,11 +1,12 @@
 //! Four blocks hashed at once with the processor's SHA extension.
 //!
-//! The extension's instruction for two rounds of SHA-256 needs several cycles until its result is there, and each needs
-//! the result of the one before. One stream leaves the unit idle most of that time; independent ones fill the gaps. Two
-//! would in theory, four do in practice, although their messages don't all fit into registers. All blocks have 4096
-//! bytes, so the padding is the same for each, and its message schedule a constant.
+//! The extension's instruction for two rounds of SHA-256 takes several cycles, and each such instruction needs the
+//! result of the previous one. With one stream the unit is idle most of the time, and independent streams fill the
+//! gaps. Two streams suffice in theory; measurements show that four are needed, although their messages don't all fit
+//! into registers. All blocks have 4096 bytes, so the padding is the same for each, and its message schedule a
+//! constant.
 //!
-//! AVX is asked for because its forms of the other instructions have a third operand, which saves the copies.
+//! AVX is required because its forms of the other instructions have a third operand, which avoids copies.
 
 use std::arch::x86_64::{
     __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_extract_epi32, _mm_loadu_si128, _mm_set_epi8,
@@ -26,7 +27,7 @@ pub(super) fn hash_at_once(blocks: [&[u8; BLOCK]; STREAMS]) -> Option<[Hash; STR
     supported.then(|| unsafe { interleaved(blocks) })
 }
 
-/// What is hashed at a time by the compression function, in bytes.
+/// The input size of the compression function, in bytes.
 const CHUNK: usize = 64;
 
 /// A chunk of each stream.
@@ -50,15 +51,15 @@ fn interleaved(blocks: [&[u8; BLOCK]; STREAMS]) -> [Hash; STREAMS] {
     hashes
 }
 
-/// Asks for what lies as many blocks ahead as are hashed at once, which is most often what is hashed next: the
-/// processor's own prefetching stops at each page's end. It goes to the second cache, for in the first, blocks that lie
-/// one after the other would drive each other out.
+/// Prefetches the data that lies [`STREAMS`] blocks ahead, which is usually hashed next: the processor's own
+/// prefetching stops at the end of each page. The data goes to the second-level cache, because consecutive blocks would
+/// evict each other from the first-level cache.
 #[inline]
 fn prefetch_ahead(chunks: Chunks<'_>) {
     for chunk in chunks {
         let ahead = chunk.as_ptr().wrapping_add(STREAMS * BLOCK);
-        // SAFETY: the instruction is a hint. It changes nothing that the program could see, and an address where nothing
-        // is mapped is no fault. (The intrinsic for it is safe in some releases of the compiler and unsafe in others.)
+        // SAFETY: the instruction is a hint. It changes nothing that the program can observe, and an unmapped address
+        // causes no fault. (The intrinsic for it is safe in some releases of the compiler and unsafe in others.)
         unsafe {
             std::arch::asm!(
                 "prefetcht1 [{ahead}]",
@@ -126,8 +127,8 @@ impl State {
 
 /// Mixes 64 bytes into each of the states.
 ///
-/// All rounds are written out, for a loop over them would index the words, and so keep them from being passed on in
-/// registers: that costs a sixth of the speed. It stays a function of its own, so that nothing else wants the registers.
+/// All rounds are written out: a loop would index the words, which then couldn't stay in registers, and that costs a
+/// sixth of the speed. The function isn't inlined, so that no other code competes for the registers.
 #[inline(never)]
 #[target_feature(enable = "avx,sha")]
 fn compress(states: &mut [State; STREAMS], chunks: Chunks<'_>) {
@@ -143,8 +144,8 @@ fn compress(states: &mut [State; STREAMS], chunks: Chunks<'_>) {
     add(states, &before);
 }
 
-/// The four rounds of one of 16 steps, for each stream, with a quarter of its 16 words. That quarter is then replaced by
-/// the words 16 further on (FIPS 180-4, 6.2.2), as long as there are some.
+/// One of 16 steps: four rounds for each stream, with a quarter of its 16 words. In the first 12 steps that quarter is
+/// then replaced by the words 16 positions later in the message schedule (FIPS 180-4, 6.2.2).
 #[inline]
 #[target_feature(enable = "avx,sha")]
 fn four_rounds<const STEP: usize>(

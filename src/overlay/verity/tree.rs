@@ -1,4 +1,4 @@
-//! The tree of a file, its segments hashed by several threads.
+//! [`Tree`]: computes the fs-verity digest of a file, with several threads that hash its segments.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -13,20 +13,21 @@ use crate::overlay::read::Sink;
 use crate::overlay::segments::{SEGMENT, Segment};
 use crate::overlay::source::{Loaded, Source};
 
-/// Takes segments, and comes to the fs-verity digest of them all.
+/// Takes the segments of a file in order, and computes the fs-verity digest.
 pub(in crate::overlay) struct Tree {
     length: u64,
     levels: Levels,
-    /// One for each thread; stays empty where the file is mapped.
+    /// One buffer for each thread. It stays empty if the file is mapped.
     buffers: Vec<Vec<u8>>,
     hashes: Vec<Hash>,
 }
 
-/// How many segments each thread has at a time. That is 16 MiB, or 5 ms: threads are made for each batch, which takes
-/// them some hundredth of that.
+/// How many segments each thread takes for a batch. That is 16 MiB, or 5 ms of work. Threads are created for each
+/// batch, which costs about a hundredth of that.
 const BATCH: usize = 32;
 
-/// With less than so many segments another thread isn't worth it.
+/// The number of segments for which one more thread is used. For fewer segments the thread would cost more time than it
+/// saves.
 const WORTH_A_THREAD: usize = 4;
 
 impl Tree {
@@ -44,7 +45,7 @@ impl Tree {
         VerityDigest::from_root(&self.levels.root(), self.length)
     }
 
-    /// A segment and the holes before it, on this thread.
+    /// Adds a segment, and the holes before it, on this thread.
     pub(super) fn update(&mut self, loaded: &Loaded<'_>) {
         self.levels.push_zeros(loaded.segment.holes_before);
         self.levels.push(&segment_hash(loaded, self.length));
@@ -81,7 +82,7 @@ impl Sink for Tree {
         let mut buffers = self.buffers.iter_mut().take(workers);
         thread::scope(|scope| {
             let mine = buffers.next();
-            // A thread that isn't to be had leaves its work to the others.
+            // If a thread can't be created, the others do its work.
             let spawn = |buffer| thread::Builder::new().spawn_scoped(scope, || work(buffer));
             let helpers: Vec<_> = buffers.filter_map(|buffer| spawn(buffer).ok()).collect();
             let mine = mine.map_or(Ok(()), work);

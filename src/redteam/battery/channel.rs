@@ -1,4 +1,4 @@
-//! The channel between guest and host: spoken to by a tool, and confused by names.
+//! Probes of the channel between guest and host: a tool that speaks on it, and confusing command ids and tool names.
 
 use super::{Script, decide};
 use crate::causes::Causes;
@@ -136,7 +136,7 @@ async fn tools(attacker: &mut Attacker) -> Verdict {
             return Verdict::undecided(&trouble);
         }
     }
-    // Refusals prove something only where the name itself is taken.
+    // The refusals prove something only if the tool runs under its own name.
     let known = decide(attacker, &Script::new("channel_alive", ALIVE, &[])).await;
     match known {
         Verdict::Passed { .. } => Verdict::passed(format!(

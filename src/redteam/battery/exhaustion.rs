@@ -1,4 +1,5 @@
-//! Memory, processes, disk and output without end. A tool may be killed for it; the sandbox has to come back.
+//! Probes that exhaust memory, processes, disk and output. A tool may be killed for it, but the sandbox must be usable
+//! after a reset.
 
 use super::Script;
 use crate::causes::Causes;
@@ -57,7 +58,7 @@ async fn flood(attacker: &mut Attacker, name: &str, body: &str) -> Verdict {
     let script = Script::new(name, body, &[]);
     let ended = match attacker.dispatch(&script).await {
         Ok(execution) => judge(&script, &execution),
-        // A tool that takes all may give no answer.
+        // A tool that exhausts the guest may give no answer.
         Err(Trouble::Tool(error @ (Error::ToolTimeout { .. } | Error::Channel(_)))) => {
             Ok(format!("the tool gave no answer: {}", Causes(&error)))
         }
@@ -91,7 +92,7 @@ async fn flood(attacker: &mut Attacker, name: &str, body: &str) -> Verdict {
     }
 }
 
-/// How the flood ended, or the verdict that follows from it.
+/// How the exhausting tool ended, or the verdict if that decides it.
 fn judge(script: &Script, execution: &ToolExecution) -> Result<String, Verdict> {
     for output in [&execution.stdout, &execution.stderr] {
         let kept = output.bytes().len();

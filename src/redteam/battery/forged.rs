@@ -1,6 +1,6 @@
-//! Results that a tool writes in the guest's place: frames, records, exit codes, commands to a terminal.
+//! Probes of forged results: a tool writes frames, exit codes and terminal commands that look like the guest's own.
 //!
-//! Each script writes bytes that are known here and ends in a known way, so the host alone decides.
+//! Each script writes known bytes and ends in a known way, so the host alone decides the verdict.
 
 use serde_json::json;
 
@@ -43,7 +43,7 @@ pub(super) const PROBES: &[Probe] = &[
     },
 ];
 
-/// Frames of a guest, in the encodings that a reader might take for the channel's.
+/// Frames of a guest, in several encodings that a reader might mistake for the channel's.
 fn forgery() -> Vec<u8> {
     let digest = format!("sha256:{}", "0".repeat(64));
     let frames = [
@@ -70,7 +70,7 @@ fn forgery() -> Vec<u8> {
     bytes
 }
 
-/// The command that writes exactly these bytes.
+/// The shell command that writes exactly these bytes.
 fn printf(bytes: &[u8]) -> String {
     let escaped: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
     format!("printf '{escaped}'")
@@ -82,7 +82,7 @@ fn forging(name: &str, forgery: &[u8]) -> Script {
     Script::bare(name, &format!("{print}\n{print} >&2\nexit 7\n"))
 }
 
-/// What differs from what the tool did.
+/// The verdict if the outcome or an output differs from what the tool did.
 fn differences(
     outcome: &ToolOutcome,
     outputs: [&ToolOutput; 2],
@@ -94,7 +94,7 @@ fn differences(
             "the tool exited with 7, and the result says: {outcome}"
         ));
     }
-    // A guest that sends text has put U+FFFD in the place of other bytes.
+    // A guest that sends outputs as text replaces invalid bytes by U+FFFD.
     let text = String::from_utf8_lossy(forgery);
     for (output, name) in outputs.into_iter().zip(["output", "error"]) {
         if output.bytes() != forgery && output.bytes() != text.as_bytes() {
@@ -108,7 +108,7 @@ fn differences(
     (!found.is_empty()).then(|| Verdict::failed(found))
 }
 
-/// Whether an outcome is this one. A guest that doesn't say how a tool ended has its exit code alone.
+/// Whether an outcome is the expected one. A guest that doesn't report how a tool ended reports only an exit code.
 fn is(outcome: &ToolOutcome, expected: &ToolOutcome) -> bool {
     match outcome {
         ToolOutcome::Unspecified { exit_code } => *exit_code == expected.exit_code(),
@@ -116,7 +116,7 @@ fn is(outcome: &ToolOutcome, expected: &ToolOutcome) -> bool {
     }
 }
 
-/// A forgery that breaks the channel is a breach, too.
+/// The verdict for a failed dispatch: a forgery that breaks the channel is a breach, too.
 fn broken(trouble: &Trouble) -> Verdict {
     match trouble {
         Trouble::Tool(error @ Error::Channel(cause))
@@ -174,7 +174,8 @@ async fn ending(attacker: &mut Attacker) -> Verdict {
         "kill -9 $$".to_owned(),
         ToolOutcome::Signalled { signal: 9 },
     );
-    // Those of success, a failure of the guest, an unknown tool, a signal and a deadline.
+    // The exit codes that stand for success, an unknown tool, a signal (SIGINT), the deadline and an error of the
+    // guest.
     let endings = [0, 127, 130, 137, 254].map(exited);
     let mut found = Vec::new();
     for (script, expected) in endings.into_iter().chain([killed]) {

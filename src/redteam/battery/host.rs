@@ -1,4 +1,4 @@
-//! The host's files and devices, and the confinement of a tool.
+//! Probes of the host's files and devices, and of the confinement of a tool.
 
 use super::{Script, decide};
 use crate::redteam::Family;

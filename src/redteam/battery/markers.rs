@@ -1,8 +1,8 @@
-//! Markers, which a tool leaves for the next one: each dispatch looks for the markers of those before it, and leaves its own.
+//! Probes of residue: each dispatch looks for the markers that earlier dispatches left, and leaves its own.
 //!
-//! One script serves all channels, so that many dispatches are cheap. A marker has the battery's random id, the number of its
-//! dispatch and a random part. Random bytes, the clock, memory in use and open files are judged here, by what the guest says of
-//! them over all dispatches.
+//! One script serves all probes of this family, so that many dispatches are cheap. A marker has the random id of the
+//! run, the number of its dispatch and a random part. The host judges random bytes, the clock, available memory and
+//! open files, by comparing the values that the guest reports over all dispatches.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -21,26 +21,26 @@ const SCRIPT: &str = include_str!("scripts/markers.sh");
 /// How much memory a marker holds, in KiB.
 const HELD_KIB: i64 = 8 * 1024;
 
-/// What a guest's available memory varies by from one dispatch to the next, in KiB.
+/// By how much a guest's available memory may vary between dispatches without residue, in KiB.
 const SLACK_KIB: i64 = HELD_KIB / 2;
 
-/// What the kernel's count of open files varies by: it is exact to a batch for each processor.
+/// By how much the kernel's count of open files may vary: each processor updates it in batches.
 const SLACK_FILES: i64 = 64;
 
 /// How far a guest's clock may be from the host's, in seconds.
 const SLACK_SECONDS: i64 = 5;
 
-/// How many dispatches may find markers before the rest is left out: it would say nothing new.
+/// After this many dispatches have found markers, the rest is left out.
 const ENOUGH: u64 = 8;
 
-/// How many pieces of evidence are kept for a channel.
+/// How many pieces of evidence are kept for each channel.
 const KEPT: usize = 4;
 
-/// One dispatch in so many may be lost: its tool gave no answer that counts, as when the VMM ended. Another one is made in
-/// its place.
+/// One dispatch of this many may be lost: its tool gives no answer that counts, for example because the VMM ended. Another
+/// dispatch is made in its place.
 const ONE_LOST_IN: u64 = 50;
 
-/// By what a tool may leave a marker.
+/// The means by which a tool may leave a marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Channel {
     File,
@@ -119,7 +119,7 @@ pub(super) const PROBES: &[Probe] = &[
     },
 ];
 
-/// What all dispatches found.
+/// The findings of all dispatches.
 #[derive(Debug, Default)]
 pub(in crate::redteam) struct Rounds {
     made: u64,
@@ -129,7 +129,7 @@ pub(in crate::redteam) struct Rounds {
     tried: BTreeMap<Channel, u64>,
     breaches: BTreeMap<Channel, Breach>,
     cannot: BTreeMap<Channel, String>,
-    /// Why not all were made.
+    /// Why not all dispatches were made.
     stopped: Option<String>,
     random: HashSet<String>,
     first_available: Option<i64>,
@@ -143,7 +143,7 @@ struct Breach {
     evidence: Vec<String>,
 }
 
-/// How one channel came out. The first that asks makes the dispatches for all.
+/// The verdict for one channel. The first call makes the dispatches for all channels.
 async fn verdict(attacker: &mut Attacker, channel: Channel) -> Verdict {
     if attacker.rounds.is_none() {
         let rounds = Rounds::make(attacker).await;
@@ -211,7 +211,7 @@ impl Rounds {
         }
     }
 
-    /// Adds what dispatch `n` said, which ran between two times of the host.
+    /// Adds the findings of dispatch `n`, which ran between `before` and `after` of the host's clock.
     fn add(&mut self, n: u64, findings: &Findings, before: i64, after: i64) {
         self.made += 1;
         use Channel::*;
@@ -253,7 +253,7 @@ impl Rounds {
         }
     }
 
-    /// What the host itself concludes: the breach, if there is one, or why it can't conclude anything.
+    /// The host's own conclusion from the reported values: a breach, none, or why it can't judge.
     fn judge(
         &mut self,
         channel: Channel,

@@ -1,4 +1,4 @@
-//! The probes, a file for each family.
+//! [`probes`]: all probes, with one file for each family.
 
 mod channel;
 mod exhaustion;
@@ -17,8 +17,8 @@ use super::script::Script;
 
 pub(super) use markers::Rounds;
 
-/// Every probe, in the order in which a battery tries them. Those that exhaust a guest come late, and the resets of all of them
-/// last.
+/// All probes, in the order in which they are tried. Those that exhaust the guest come late, and the check of all
+/// resets comes last.
 pub fn probes() -> impl Iterator<Item = &'static Probe> {
     [
         markers::PROBES,
@@ -35,7 +35,7 @@ pub fn probes() -> impl Iterator<Item = &'static Probe> {
     .flatten()
 }
 
-/// One dispatch whose script decides, and a reset.
+/// Runs a script that decides the verdict alone, and resets.
 async fn decide(attacker: &mut Attacker, script: &Script) -> Verdict {
     let round = match attacker.round(script).await {
         Ok(round) => round,

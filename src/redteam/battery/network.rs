@@ -1,4 +1,4 @@
-//! Network where none is given.
+//! Probes of network access, which a sandbox must not have.
 
 use super::{Script, decide};
 use crate::redteam::Family;

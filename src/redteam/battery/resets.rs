@@ -1,4 +1,4 @@
-//! The resets of the battery itself.
+//! The probe that checks the resets of all other probes.
 
 use crate::redteam::attacker::Attacker;
 use crate::redteam::probe::Probe;
@@ -8,7 +8,7 @@ pub(super) const PROBES: &[Probe] = &[Probe {
     name: "every_reset",
     family: Family::Resets,
     tries: "counts the resets of the probes before it",
-    breach: "one failed although no lie was told",
+    breach: "one failed although nothing was tampered with",
     attempt: |attacker| Box::pin(std::future::ready(every_reset(attacker))),
 }];
 

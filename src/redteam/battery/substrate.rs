@@ -1,4 +1,4 @@
-//! The lies that a reset has to find, one for each source of its verification.
+//! Probes with a false reading (a lie), one for each source of a reset's verification. The reset must detect each.
 
 use std::io;
 
@@ -62,20 +62,20 @@ pub(super) const PROBES: &[Probe] = &[
 
 async fn lie(attacker: &mut Attacker, source: Source) -> Verdict {
     let Some(substrate) = &attacker.plan.substrate else {
-        return Verdict::skipped("nothing here can tell this lie");
+        return Verdict::skipped("this plan has no substrate that can cause this false reading");
     };
     let staged = match substrate.stage(source).await {
         Ok(staged) => staged,
         Err(reason) => return Verdict::skipped(reason),
     };
     let sandbox = staged.sandbox.clone();
-    let verdict = told(staged).await;
+    let verdict = carry_out(staged).await;
     sandbox.shutdown().await;
     verdict
 }
 
-/// Tells the lie, and sees whether it is found.
-async fn told(lie: StagedLie) -> Verdict {
+/// Carries out the lie, and checks that the boot or reset detects it.
+async fn carry_out(lie: StagedLie) -> Verdict {
     let StagedLie {
         sandbox,
         moment,
@@ -84,7 +84,7 @@ async fn told(lie: StagedLie) -> Verdict {
     } = lie;
     let found = match moment {
         Moment::BeforeBoot => {
-            if let Err(reason) = tell_it(tell).await {
+            if let Err(reason) = run_blocking(tell).await {
                 return Verdict::skipped(format!("{what}: {reason}"));
             }
             sandbox.boot().await
@@ -93,7 +93,7 @@ async fn told(lie: StagedLie) -> Verdict {
             if let Err(error) = sandbox.boot().await {
                 return Verdict::skipped(format!("no sandbox could be made: {}", Causes(&error)));
             }
-            if let Err(reason) = tell_it(tell).await {
+            if let Err(reason) = run_blocking(tell).await {
                 return Verdict::skipped(format!("{what}: {reason}"));
             }
             sandbox.reset().await.map(drop)
@@ -104,10 +104,10 @@ async fn told(lie: StagedLie) -> Verdict {
         Err(error) => error,
     };
     let text = Causes(&error).to_string();
-    if !is_found(&error) {
+    if !is_detected(&error) {
         return Verdict::skipped(format!("{what}: it ended otherwise: {text}"));
     }
-    match takes_a_tool(&*sandbox).await {
+    match accepts_a_tool(&*sandbox).await {
         true => Verdict::failed([
             format!("{what}: {text}"),
             "a tool was taken after that".to_owned(),
@@ -116,16 +116,18 @@ async fn told(lie: StagedLie) -> Verdict {
     }
 }
 
-/// A file that is under a lease opens only once its holder has given way, so this may block.
-async fn tell_it(tell: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), String> {
+/// Runs on a blocking thread, because opening a file under a lease for writing waits until the lease is given back.
+async fn run_blocking(
+    tell: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> Result<(), String> {
     match spawn_blocking(tell).await {
         Ok(told) => told.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// Whether an error says that something is not what it should be, and not only that something went wrong.
-fn is_found(error: &Error) -> bool {
+/// Whether an error means that the lie was detected, and not that something else failed.
+fn is_detected(error: &Error) -> bool {
     match error {
         Error::ResetDivergence(_) | Error::ResetTimeout(_) | Error::ResetRefused(_) => true,
         Error::BootFailed(failure) => matches!(
@@ -136,7 +138,7 @@ fn is_found(error: &Error) -> bool {
     }
 }
 
-async fn takes_a_tool(sandbox: &dyn Sandbox) -> bool {
+async fn accepts_a_tool(sandbox: &dyn Sandbox) -> bool {
     let echo = ToolInvocation::new("echo", serde_json::json!({ "message": "still there" }));
     sandbox.execute_tool(echo).await.is_ok()
 }

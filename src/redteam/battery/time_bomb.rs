@@ -1,4 +1,4 @@
-//! A process that acts after its tool has ended, and after the reset.
+//! Probes of processes that act after their tool has ended, and after the reset.
 
 use uuid::Uuid;
 
@@ -9,7 +9,7 @@ use crate::redteam::{Family, Verdict};
 
 const LATE_OUTPUT: &str = include_str!("scripts/late_output.sh");
 
-/// Gives a process that is left the time to write.
+/// Gives a process that was left behind the time to write.
 const WAIT: &str = "sleep 2\ntried wait";
 
 pub(super) const PROBES: &[Probe] = &[
@@ -42,7 +42,7 @@ async fn process(attacker: &mut Attacker) -> Verdict {
 async fn output(attacker: &mut Attacker) -> Verdict {
     let late = format!("late-{}", Uuid::new_v4().simple());
     let bomb = Script::new("time_bomb_output", LATE_OUTPUT, &[("late", &late)]);
-    // Its outputs stay open, so a guest may wait for it until its deadline.
+    // The process keeps its tool's outputs open, so the guest may wait for it until the deadline.
     let first = match attacker.dispatch(&bomb).await {
         Ok(execution) => bomb.findings(&execution).tried,
         Err(trouble) => return Verdict::undecided(&trouble),

@@ -101,7 +101,7 @@ async fn a_field_that_the_release_would_ignore() {
             &[
                 "/frobnicate in vm.create",
                 "v53.0",
-                "`--unchecked` sends it all the same",
+                "`--unchecked` sends it anyway",
             ],
         );
     };
@@ -257,5 +257,8 @@ fn a_log_filter_that_cannot_be_parsed() {
         .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0));
-    assert!(said.starts_with("warning: RUST_LOG is no filter"), "{said}");
+    assert!(
+        said.starts_with("warning: RUST_LOG is not a valid filter"),
+        "{said}"
+    );
 }

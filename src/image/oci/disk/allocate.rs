@@ -1,4 +1,4 @@
-//! Which blocks each file has: one after the other, from the first group's first block for data on.
+//! [`Allocation`]: assigns blocks to files one after the other, beginning with the first data block of the first group.
 
 use std::ops::Range;
 
@@ -19,15 +19,15 @@ use crate::image::ext4_size::BLOCK_LEN;
 const EXTENT_BLOCKS: u64 = 32_768;
 /// The extents that fit into one block.
 const EXTENTS_PER_LEAF: usize = 340;
-/// The most extents of one file: those of as many blocks as its inode can name.
+/// The most extents of one file: those in the leaf blocks that its inode can list.
 const EXTENT_LIMIT: usize = EXTENTS_IN_INODE * EXTENTS_PER_LEAF;
 
-/// Blocks of a file that lie one after the other.
+/// Adjacent blocks of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
-    /// The first of them within the file.
+    /// The number of the first block within the file.
     pub(super) logical: u64,
-    /// The first of them on the disk.
+    /// The number of the first block on the disk.
     pub(super) start: u64,
     pub(super) blocks: u64,
 }
@@ -37,7 +37,7 @@ pub(super) struct Allocation {
     files: Vec<Placed>,
     extents: Vec<Extent>,
     leaves: Vec<u64>,
-    /// The first block that is not used. Beyond the file system's last, the files don't fit.
+    /// The first unused block. If it lies beyond the end of the filesystem, the files don't fit.
     pub(super) end: u64,
 }
 
@@ -49,7 +49,8 @@ struct Placed {
 }
 
 impl Allocation {
-    /// Places everything. The groups go on beyond the file system's end, so that it can be told how much is missing.
+    /// Assigns all blocks. The groups continue beyond the end of the filesystem, so that [`end`](Self::end) shows how
+    /// much is missing.
     pub(super) fn new(
         tree: &Tree,
         numbered: &Numbered,
@@ -118,7 +119,7 @@ impl Allocation {
         Ok(())
     }
 
-    /// The next free blocks: as many as asked for, or as the group and one extent have.
+    /// The next free blocks: `wanted`, or fewer if the group or the extent ends before.
     fn next(&mut self, wanted: u64, geometry: &Geometry) -> Extent {
         if self.end.is_multiple_of(GROUP_BLOCKS) {
             self.end += geometry.overhead(self.end / GROUP_BLOCKS);
@@ -133,12 +134,12 @@ impl Allocation {
         extent
     }
 
-    /// Where a file's content lies, a directory's names, or a long target.
+    /// The extents of a file's content, of a directory's names, or of a long link target.
     pub(super) fn data(&self, file: &NumberedFile) -> &[Extent] {
         &self.extents[self.files[file.index].extents.clone()]
     }
 
-    /// The blocks that list the extents of a file whose inode has no room for them.
+    /// The leaf blocks that list the extents of a file whose extents don't fit into its inode, each with its extents.
     pub(super) fn leaves(&self, file: &NumberedFile) -> impl Iterator<Item = (u64, &[Extent])> {
         let leaves = &self.leaves[self.files[file.index].leaves.clone()];
         let extents = self.data(file).chunks(EXTENTS_PER_LEAF);
@@ -150,7 +151,7 @@ impl Allocation {
         self.files[file.index].attributes
     }
 
-    /// How many of a group's first blocks are used; none of the others is.
+    /// How many blocks of a group are used. They are the group's first blocks.
     pub(super) fn used(&self, group: u64, geometry: &Geometry) -> u64 {
         let before = self.end.saturating_sub(group * GROUP_BLOCKS);
         before.clamp(geometry.overhead(group), geometry.length(group))

@@ -1,4 +1,4 @@
-//! Extended attributes: in the inode where they fit, else in a block of their own.
+//! Writes extended attributes: into the inode if they fit, otherwise into a block of their own.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::{BLOCK, Put};
 
 type Extended = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Where a file's extended attributes lie.
+/// The place of a file's extended attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Nowhere,
@@ -15,14 +15,14 @@ pub(super) enum Place {
 }
 
 const MAGIC: u32 = 0xea02_0000;
-/// What an inode of 256 bytes has left for entries and values, after the magic number.
+/// The bytes for entries and values in an inode of 256 bytes, after the magic number.
 const ROOM_IN_INODE: usize = 256 - 128 - 32 - MAGIC_LEN;
 const MAGIC_LEN: usize = 4;
-/// What comes before a block's entries.
+/// The length of the header before a block's entries.
 const BLOCK_HEAD: usize = 32;
-/// An entry before its name.
+/// The length of an entry before its name.
 const ENTRY: usize = 16;
-/// What marks the end of the entries.
+/// The length of the mark at the end of the entries.
 const END: usize = 4;
 
 const USER: (u8, &[u8]) = (1, b"user.");
@@ -30,13 +30,13 @@ const SECURITY: (u8, &[u8]) = (6, b"security.");
 
 /// One attribute as the file system has it.
 struct Attribute<'a> {
-    /// The number that stands for the start of the name.
+    /// The number of the name's namespace.
     prefix: u8,
     name: &'a [u8],
     value: &'a [u8],
 }
 
-/// The attributes in the order in which a block must have them.
+/// The attributes in the order that a block requires.
 fn sorted(extended: &Extended) -> Vec<Attribute<'_>> {
     let mut sorted: Vec<_> = extended
         .iter()
@@ -60,7 +60,7 @@ fn sorted(extended: &Extended) -> Vec<Attribute<'_>> {
     sorted
 }
 
-/// How many bytes entries and values take.
+/// The length of entries and values, in bytes.
 pub(super) fn size(extended: &Extended) -> usize {
     let sizes = sorted(extended).into_iter().map(|attribute| {
         ENTRY + attribute.name.len().next_multiple_of(4) + attribute.value.len().next_multiple_of(4)
@@ -68,7 +68,7 @@ pub(super) fn size(extended: &Extended) -> usize {
     sizes.sum::<usize>() + END
 }
 
-/// Where the attributes go; `None` if they fit nowhere.
+/// The place for the attributes; `None` if they fit neither into the inode nor into a block.
 pub(super) fn place(extended: &Extended) -> Option<Place> {
     if extended.is_empty() {
         return Some(Place::Nowhere);
@@ -83,7 +83,7 @@ pub(super) fn place(extended: &Extended) -> Option<Place> {
 /// Fills the end of an inode.
 pub(super) fn in_inode(extended: &Extended, room: &mut [u8]) {
     room.put32(0, MAGIC);
-    // Values are found from the first entry on.
+    // The offsets of values count from the first entry.
     fill(&mut room[MAGIC_LEN..], 0, extended);
 }
 
@@ -91,8 +91,8 @@ pub(super) fn in_inode(extended: &Extended, room: &mut [u8]) {
 pub(super) fn block(extended: &Extended) -> Vec<u8> {
     let mut block = vec![0; BLOCK];
     block.put32(0, MAGIC);
-    block.put32(4, 1); // How many inodes use it.
-    block.put32(8, 1); // Of how many blocks it is.
+    block.put32(4, 1); // The number of inodes that use it.
+    block.put32(8, 1); // The number of blocks.
     let hashes = fill(&mut block[..], BLOCK_HEAD, extended);
     let combine = |hash: u32, one: u32| hash.rotate_left(16) ^ one;
     let hash = match hashes.contains(&0) {
@@ -114,7 +114,7 @@ fn fill(room: &mut [u8], start: usize, extended: &Extended) -> Vec<u32> {
         let hash = hash(name, &room[value..value + bytes.len().next_multiple_of(4)]);
         room[entry] = name.len() as u8;
         room[entry + 1] = attribute.prefix;
-        // A value without bytes lies nowhere.
+        // An empty value has the offset 0.
         let offset = if bytes.is_empty() { 0 } else { value };
         room.put16(entry + 2, offset as u16);
         room.put32(entry + 8, bytes.len() as u32);

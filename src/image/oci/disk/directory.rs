@@ -1,4 +1,4 @@
-//! The blocks of a directory: its names in their order, no index.
+//! Writes the blocks of a directory, with its names sorted and without an index.
 
 use super::{
     super::tree::{Body, NodeId, Tree},
@@ -15,7 +15,7 @@ const DIRECTORY: u8 = 2;
 const FIFO: u8 = 5;
 const SYMLINK: u8 = 7;
 
-/// How many bytes the blocks of a directory have.
+/// The length of a directory's blocks, in bytes.
 pub(super) fn length(tree: &Tree, directory: NodeId) -> u64 {
     let mut filling = Filling::default();
     filling.add(1);
@@ -26,7 +26,7 @@ pub(super) fn length(tree: &Tree, directory: NodeId) -> u64 {
     (filling.block + 1) * BLOCK_LEN
 }
 
-/// How far blocks are filled.
+/// The current block and how far it is filled.
 #[derive(Default)]
 struct Filling {
     block: u64,
@@ -34,7 +34,8 @@ struct Filling {
 }
 
 impl Filling {
-    /// Where an entry for a name of so many bytes begins: in this block, or in the next.
+    /// Adds an entry for a name of `name` bytes. Returns its block and its offset there. An entry that doesn't fit
+    /// begins the next block.
     fn add(&mut self, name: usize) -> (u64, usize) {
         let needed = HEAD + name.next_multiple_of(4);
         if self.used + needed > BLOCK {
@@ -56,7 +57,7 @@ pub(super) fn blocks(tree: &Tree, numbered: &Numbered, directory: &NumberedFile)
         let (block, within) = filling.add(name.len());
         let start = block as usize * BLOCK + within;
         if let Some(last) = last.replace(start) {
-            // An entry reaches to the next, or to the end of its block.
+            // An entry extends to the next one, or to the end of its block.
             let end = start.min((last / BLOCK + 1) * BLOCK);
             bytes.put16(last + 4, (end - last) as u16);
         }

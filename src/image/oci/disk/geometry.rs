@@ -1,15 +1,15 @@
-//! Groups of blocks: where the tables of each lie, and where its data begins.
+//! [`Geometry`]: the division of a filesystem into groups of blocks, and the places of each group's tables.
 
 use crate::image::ext4_size::{BLOCK_LEN, has_superblock};
 
-/// As many blocks as a bitmap of one block has bits, and so many inodes at most.
+/// The blocks of a group: the number of bits in a bitmap of one block. A group has at most as many inodes.
 pub(super) const GROUP_BLOCKS: u64 = BLOCK_LEN * 8;
 pub(super) const INODE_LEN: u64 = 256;
 const INODES_PER_BLOCK: u64 = BLOCK_LEN / INODE_LEN;
 /// The length of a group's descriptor.
 pub(super) const DESCRIPTOR_LEN: u64 = 32;
 
-/// How a file system is divided.
+/// The division of a filesystem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Geometry {
     pub(super) blocks: u64,
@@ -18,7 +18,7 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
-    /// Divides up to `blocks` blocks for so many inodes; `None` if they have no room.
+    /// Divides up to `blocks` blocks for `inodes` inodes; `None` if the inodes don't fit.
     pub(super) fn new(blocks: u64, inodes: u64) -> Option<Geometry> {
         let with_groups = |groups: u64| Geometry {
             blocks,
@@ -29,7 +29,7 @@ impl Geometry {
         };
         let mut geometry = with_groups(blocks.div_ceil(GROUP_BLOCKS));
         let last = geometry.groups.checked_sub(1)?;
-        // A last group without room for data stays unused.
+        // A last group that has no data blocks stays unused.
         if blocks - last * GROUP_BLOCKS <= geometry.overhead(last) {
             geometry = with_groups(last);
             geometry.blocks = last * GROUP_BLOCKS;
@@ -68,12 +68,12 @@ impl Geometry {
         self.block_bitmap(group) + 2
     }
 
-    /// The blocks of a group, which are fewer in the last.
+    /// The number of blocks of a group. The last group may have fewer than the others.
     pub(super) fn length(&self, group: u64) -> u64 {
         GROUP_BLOCKS.min(self.blocks - group * GROUP_BLOCKS)
     }
 
-    /// Where an inode lies, in bytes.
+    /// The offset of an inode on the disk, in bytes.
     pub(super) fn inode_offset(&self, number: u32) -> u64 {
         let index = u64::from(number) - 1;
         let (group, within) = (index / self.inodes_per_group, index % self.inodes_per_group);

@@ -1,4 +1,4 @@
-//! One inode, and the blocks that list the extents of a file in many pieces.
+//! Writes inodes, and the leaf blocks that list the extents of a file with many extents.
 
 use super::{
     super::tree::{Attributes, Body, Node},
@@ -10,17 +10,17 @@ use super::{
 };
 use crate::image::{ext4_size::BLOCK_LEN, mke2fs::EPOCH};
 
-/// A symbolic link's target of so many bytes has a block of its own.
+/// A symbolic link's target with this many bytes or more has a block of its own.
 pub(super) const TARGET_IN_INODE: usize = 60;
-/// The extents, or the blocks that list them, that an inode has room for.
+/// The most extents, or leaf blocks, that an inode can list.
 pub(super) const EXTENTS_IN_INODE: usize = 4;
 
-/// Where an inode has its list of extents or its short target.
+/// The offset of the extent list or of a short link target in an inode.
 const LIST: usize = 40;
-/// The bytes of an inode beyond the first 128 that have a meaning of their own; extended attributes follow.
+/// The length of an inode's fields beyond the first 128 bytes. Extended attributes follow them.
 const EXTRA: u16 = 32;
 const USES_EXTENTS: u32 = 0x8_0000;
-/// The unit in which an inode counts its blocks, in bytes.
+/// The unit of an inode's count of blocks, in bytes.
 const SECTOR: u64 = 512;
 
 const REGULAR: u16 = 0o100_000;
@@ -89,9 +89,9 @@ fn blocks(extents: &[Extent]) -> u64 {
     extents.iter().map(|extent| extent.blocks).sum()
 }
 
-/// Sets the time of last modification to the layers', and all others to the one of packing.
+/// Sets the time of last modification to that of the layer, and all other times to the fixed [`EPOCH`].
 fn times(inode: &mut [u8], (seconds, nanos): (i64, u32)) {
-    /// The times that two bits beyond 32 can tell: up to the year 2446.
+    /// The range of times with 34 bits, which ends in the year 2446.
     const EARLIEST: i64 = i32::MIN as i64;
     const LATEST: i64 = (1 << 34) + EARLIEST - 1;
 
@@ -108,7 +108,7 @@ fn times(inode: &mut [u8], (seconds, nanos): (i64, u32)) {
 const MAGIC: u16 = 0xf30a;
 const RECORD: usize = 12;
 
-/// The start of a list of extents, or of blocks that list them (`depth` 1).
+/// Writes the header of a list of extents, or of leaf blocks (`depth` 1).
 fn header(list: &mut [u8], count: usize, depth: u16) {
     let most = list.len() / RECORD - 1;
     list.put16(0, MAGIC);
@@ -143,7 +143,7 @@ fn extents(list: &mut [u8], extents: &[Extent]) {
     }
 }
 
-/// A block that lists extents.
+/// A leaf block, which lists extents.
 pub(super) fn leaf(listed: &[Extent]) -> Vec<u8> {
     let mut block = vec![0; BLOCK];
     extents(&mut block, listed);

@@ -1,8 +1,8 @@
-//! Writes a tree as an ext4, without mounting anything and without a copy of the tree as files.
+//! [`Disk`]: writes a tree as an ext4, without a mount and without files for the tree on the host.
 //!
-//! Owners, modes, set-id bits and capabilities are therefore never those of a file of the host, and the same tree
-//! gives the same bytes whatever user, umask and time packs it. The file system has what `mke2fs` gives the other root
-//! disks, less `lost+found`: extents, no journal, no checksums over metadata. Layout: the kernel's
+//! So owners, modes, set-id bits and capabilities never exist on files of the host, and the same tree gives the same
+//! bytes, independent of user, umask and time. The filesystem is like that of the other root disks from `mke2fs`, but
+//! without `lost+found`: extents, no journal, no metadata checksums. Layout: the kernel's
 //! Documentation/filesystems/ext4.
 
 mod allocate;
@@ -32,7 +32,7 @@ use number::Numbered;
 const BLOCKS_PER_MIB: u64 = MIB / BLOCK_LEN;
 const BLOCK: usize = BLOCK_LEN as usize;
 
-/// Where a tree goes.
+/// The disk that a tree is written to.
 pub(super) struct Disk<'a> {
     /// An empty file, at `path`.
     pub(super) file: &'a File,
@@ -58,7 +58,7 @@ impl Disk<'_> {
         superblock::write(self.file, tree, &numbered, &allocation, &geometry).map_err(failed)
     }
 
-    /// Decides how large the file system is and where everything lies.
+    /// Decides the size of the filesystem and the place of everything.
     fn place(&self, tree: &Tree, numbered: &Numbered) -> Result<(Geometry, Allocation), Error> {
         let Some(size_mib) = self.size_mib else {
             return self.smallest(tree, numbered);
@@ -78,7 +78,7 @@ impl Disk<'_> {
         .into())
     }
 
-    /// The smallest file system that holds everything, in whole MiB.
+    /// The smallest filesystem that holds everything, in whole MiB.
     fn smallest(&self, tree: &Tree, numbered: &Numbered) -> Result<(Geometry, Allocation), Error> {
         let mut mib = *DISK_MIB.start();
         loop {
@@ -91,7 +91,7 @@ impl Disk<'_> {
                 .into());
             }
             let Some(geometry) = Geometry::new(mib * BLOCKS_PER_MIB, numbered.inodes()) else {
-                // There are too few groups for so many inodes.
+                // There are too few groups for this number of inodes.
                 mib += 1;
                 continue;
             };
@@ -99,13 +99,13 @@ impl Disk<'_> {
             if allocation.end <= geometry.blocks {
                 return Ok((geometry, allocation));
             }
-            // Where it would end with more groups of this kind. Those that there are then have fewer inodes each, so
-            // this is too much at most by what a few tables take.
+            // The next size is the one where this allocation ends. With more groups, each has fewer inodes, so the size
+            // may be too large by the blocks of a few tables, but not by more.
             mib = allocation.end.div_ceil(BLOCKS_PER_MIB).max(mib + 1);
         }
     }
 
-    /// Copies the contents, in the order in which they lie in the spool: as long ranges as there are.
+    /// Copies the contents in the order of the spool, joining adjacent ranges.
     fn contents(
         &self,
         tree: &Tree,
@@ -154,7 +154,7 @@ impl Disk<'_> {
         range.map_or(Ok(()), copy)
     }
 
-    /// Writes the blocks that are neither contents nor tables: directories, long targets, attributes, lists of extents.
+    /// Writes the blocks of directories, long link targets, extended attributes and extent lists.
     fn metadata(
         &self,
         tree: &Tree,
@@ -208,7 +208,7 @@ impl Disk<'_> {
     }
 }
 
-/// A range of blocks, from the spool to the disk.
+/// A range of blocks to copy from the spool to the disk.
 #[derive(Clone, Copy)]
 struct Range {
     from: u64,

@@ -1,4 +1,4 @@
-//! Numbers for the files of a tree that have a name: the inodes, in the order of a walk by sorted names.
+//! [`Numbered`]: assigns inode numbers to the files of a tree that have a name, in the order of a walk by sorted names.
 
 use super::{
     super::{
@@ -8,11 +8,12 @@ use super::{
     attributes::{self, Place},
 };
 
-/// The number of the root's inode, and the first that is not reserved.
+/// The number of the root's inode, and the first number that is not reserved.
 pub(super) const ROOT: u32 = 2;
 pub(super) const FIRST: u32 = 11;
 
-/// The most names of a file, and the most links of a directory: itself, its parent, and each subdirectory.
+/// The most names of a file, and the most links of a directory, which has one for itself, one from its parent, and one
+/// from each subdirectory.
 const LINK_LIMIT: u16 = 65_000;
 
 /// A file and its number.
@@ -22,7 +23,7 @@ pub(super) struct NumberedFile {
     pub(super) number: u32,
     pub(super) node: NodeId,
     pub(super) links: u16,
-    /// The number of the directory that holds a directory.
+    /// For a directory: the number of its parent directory.
     pub(super) parent: u32,
     pub(super) attributes: Place,
 }
@@ -43,7 +44,7 @@ impl Numbered {
         let root = numbered.add(tree, Tree::ROOT, b"/")?;
         numbered.files[root].links = 2;
         numbered.files[root].parent = ROOT;
-        // A directory's files come before those of its subdirectories.
+        // The files of a directory get their numbers before those of its subdirectories.
         let mut pending = vec![root];
         let mut next = Vec::new();
         while let Some(directory) = pending.pop() {
@@ -72,7 +73,7 @@ impl Numbered {
             bytes: attributes::size(extended),
         })?;
         let index = self.files.len();
-        // A tree has far fewer files than there are numbers.
+        // A tree has far fewer files than there are 32-bit numbers.
         let number = match index as u32 {
             0 => ROOT,
             index => FIRST - 1 + index,
@@ -112,9 +113,9 @@ impl Numbered {
         index.map_or(0, |index| self.files[index as usize].number)
     }
 
-    /// How many inodes there are, with those that are reserved.
+    /// The number of inodes, including the reserved ones.
     pub(super) fn inodes(&self) -> u64 {
-        // The root has a reserved one.
+        // The root's number is a reserved one.
         u64::from(FIRST - 2) + self.files.len() as u64
     }
 

@@ -1,4 +1,4 @@
-//! What describes a file system: superblock, descriptors of groups, bitmaps.
+//! Writes the superblock, the group descriptors and the bitmaps of a filesystem.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
@@ -23,10 +23,10 @@ const RO_COMPAT_LARGE_FILE: u32 = 0x2;
 const RO_COMPAT_HUGE_FILE: u32 = 0x8;
 const RO_COMPAT_EXTRA_ISIZE: u32 = 0x40;
 
-/// Where a superblock begins in the first block, and how long it is.
+/// The offset of the superblock in the first block, which is also its length.
 const SUPERBLOCK: usize = 1024;
 
-/// Writes them, and their copies.
+/// Writes superblock, descriptors and bitmaps, and the copies of the first two.
 pub(super) fn write(
     file: &File,
     tree: &Tree,
@@ -54,7 +54,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// What each group has used.
+/// The used blocks and inodes of each group.
 struct Groups(Vec<Group>);
 
 #[derive(Clone, Copy, Default)]
@@ -118,7 +118,7 @@ impl Groups {
     }
 }
 
-/// A bitmap whose first `used` bits are set, and those that stand for nothing, from `length` on.
+/// A bitmap in which the first `used` bits are set, and the bits from `length` on, which have no block or inode.
 fn bitmap(used: u64, length: u64) -> Vec<u8> {
     let mut bitmap = vec![0; BLOCK];
     set(&mut bitmap, 0, used);
@@ -161,16 +161,16 @@ fn superblock(geometry: &Geometry, numbered: &Numbered, free_blocks: u64) -> Vec
                 .into(),
         ),
     ] {
-        // A disk has at most 1 TiB, so its blocks are counted by 32 bits.
+        // A disk has at most 1 TiB, so 32 bits suffice for the number of its blocks.
         bytes.put32(offset, value as u32);
     }
-    bytes.put16(54, u16::MAX); // No check after so many mounts.
+    bytes.put16(54, u16::MAX); // No check after a number of mounts.
     bytes.put16(56, 0xef53);
-    bytes.put16(58, 1); // It was left in order.
-    bytes.put16(60, 1); // At an error go on, as mke2fs has it.
+    bytes.put16(58, 1); // The filesystem is clean.
+    bytes.put16(60, 1); // Continue after errors, which is mke2fs's default.
     bytes.put16(88, INODE_LEN as u16);
-    bytes.put16(348, 32); // What an inode has beyond 128 bytes,
-    bytes.put16(350, 32); // and is to have.
+    bytes.put16(348, 32); // The length of the extra fields of every inode,
+    bytes.put16(350, 32); // and of new inodes.
     let digits: Vec<u8> = ROOT_UUID.bytes().filter(|&byte| byte != b'-').collect();
     for (byte, pair) in bytes[104..120].iter_mut().zip(digits.chunks_exact(2)) {
         let pair = std::str::from_utf8(pair).ok();

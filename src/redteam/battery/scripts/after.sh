@@ -1,4 +1,4 @@
-# What a plain tool finds after a reset: nothing of the flood, and room.
+# Checks after a reset that a plain tool finds no files of the flood, and can write.
 for path in /tmp/chv-redteam-*; do
   [ -e "$path" ] && breach left "$path is there"
 done

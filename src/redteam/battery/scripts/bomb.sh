@@ -1,4 +1,4 @@
-# Leaves a process that acts when the tool has ended, and that no signal but SIGKILL ends.
+# Leaves a process that acts after the tool has ended, and that only SIGKILL ends.
 bomb='trap "" HUP INT TERM; while :; do echo ticking > /tmp/chv-redteam-bomb; sleep 0.1 || sleep 1; done'
 if have setsid; then
   run setsid sh -c "$bomb" >/dev/null 2>&1 </dev/null &

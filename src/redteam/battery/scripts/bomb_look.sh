@@ -1,4 +1,4 @@
-# Whether the process of the dispatch before the reset has acted, or acts now.
+# Checks whether the process of the dispatch before the reset has acted, or acts now.
 [ -e /tmp/chv-redteam-bomb ] && breach file "/tmp/chv-redteam-bomb is there"
 rm -f /tmp/chv-redteam-bomb
 sleep 2

@@ -1,4 +1,4 @@
-# TCP to hosts that virtual machines usually reach.
+# Opens TCP connections to hosts that virtual machines can usually reach.
 if have nc; then
   for host in 10.0.2.2 169.254.169.254 192.168.122.1 192.168.249.1 172.17.0.1 1.1.1.1; do
     for number in 22 53 80 443; do

@@ -1,7 +1,7 @@
-# A name that only a server elsewhere knows.
+# Resolves a name that only an external server knows.
 if have nslookup; then
   for server in "" 10.0.2.3 1.1.1.1; do
-    # No word where there is no server.
+    # Unquoted: no argument if there is no server.
     if run nslookup example.com $server >/dev/null 2>&1; then breach name "example.com is known to ${server:-the resolver}"; fi
   done
   tried names

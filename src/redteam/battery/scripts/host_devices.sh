@@ -9,7 +9,7 @@ tried open
 node=/tmp/chv-redteam-node
 if have mknod; then
   for numbers in "b 254 0" "b 253 0" "c 1 1" "c 10 232"; do
-    # The words are arguments of their own.
+    # Unquoted, because the words are separate arguments.
     if run mknod "$node" $numbers 2>/dev/null; then
       if (: < "$node") 2>/dev/null; then breach node "a node $numbers can be made and opened"; fi
       rm -f "$node"

@@ -1,4 +1,4 @@
-# Leaving the tool's own confinement for the guest's first process and its kernel.
+# Tries to leave the tool's confinement: to reach the guest's first process and the guest's kernel.
 [ "$(id -u)" = 0 ] && breach user "the tool runs as root"
 tried user
 while read -r name value rest; do

@@ -1,4 +1,4 @@
-# Speaks to the host as the dispatcher does: to its ports, and in the dispatcher's place.
+# Speaks vsock as the dispatcher does: connects to the host's ports, and listens on the dispatcher's port.
 if command -v python3 >/dev/null 2>&1; then
   python3 - "$token" "$port" <<'PYTHON'
 import socket, sys
