@@ -235,7 +235,7 @@ fn values_stay_in_their_ranges() {
 }
 
 #[test]
-fn what_is_wrong_is_said() {
+fn an_error_says_which_rule_a_frame_breaks() {
     let check = |body: &[u8], expected: &str| {
         let error = Frame::decode(body).unwrap_err();
         let text = crate::causes::Causes(&error).to_string();
