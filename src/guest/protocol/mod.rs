@@ -23,7 +23,7 @@
 //!
 //! A guest reads further records while less than [`MAX_RECORD`](super::record::MAX_RECORD) bytes of standard input wait
 //! for the tool. So a signal overtakes less than that many waiting bytes, and waits while there are more. A guest
-//! doesn't read the records that come after the tool's end.
+//! ignores the records that come after the tool's end.
 //!
 //! # Warm runs
 //!

@@ -26,7 +26,8 @@ pub struct OpenRun {
     pub command_id: String,
     /// The name of a tool on the guest's allow-list.
     pub tool: ToolName,
-    /// The tool's parameters, a JSON object. The tool's declaration in the guest maps them to arguments.
+    /// The tool's parameters: a JSON object, or null for none. The tool's declaration in the guest maps them to
+    /// arguments.
     pub params: Value,
     /// How long the tool may run, in milliseconds. Afterwards the guest kills it.
     pub deadline_ms: u64,
@@ -124,13 +125,13 @@ pub struct RunEnd {
     pub stderr_total: u64,
     /// Whether the tool reached its limit of output, so that fewer bytes were sent than the totals say.
     pub cut: bool,
-    /// The last link of the [chain](super::RunChain) of the records that the guest has read.
+    /// The last link of the [chain](super::RunChain) of the records that the guest has received and processed.
     #[serde(deserialize_with = "digest")]
     pub to_guest_hash: String,
     /// The last link of the chain of the records that the guest has sent, without this one.
     #[serde(deserialize_with = "digest")]
     pub to_host_hash: String,
-    /// How many records the guest has read.
+    /// How many records the guest has received and processed.
     pub records_taken: u64,
 }
 

@@ -15,7 +15,8 @@ pub struct ToolDispatch {
     pub command_id: String,
     /// The name of a tool on the guest's allow-list.
     pub tool: ToolName,
-    /// The tool's parameters, a JSON object. The tool's declaration in the guest maps them to arguments.
+    /// The tool's parameters: a JSON object, or null for none. The tool's declaration in the guest maps them to
+    /// arguments.
     pub params: Value,
     /// How long the tool may run, in milliseconds. Afterwards the guest kills it.
     pub deadline_ms: u64,
