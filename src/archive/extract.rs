@@ -40,8 +40,8 @@ pub type Owner = (u32, u32);
 /// link is followed. A size in a header causes no allocation. Entries must come in the order of a walk: a directory
 /// before its entries, and these before any other entry.
 ///
-/// `owner` is the owner of the extracted files; this process must have the right to change owners. With `None` the files
-/// belong to the user of this process.
+/// `owner` is the owner of the extracted files; this process must have the right to change owners. With `None` the
+/// files belong to the user of this process.
 ///
 /// # Errors
 ///

@@ -31,8 +31,8 @@ pub struct ToolResult {
     /// The command that this answers.
     pub command_id: String,
     /// The tool's own exit code, or one that the guest sets: [`EXIT_UNKNOWN_TOOL`], [`EXIT_DEADLINE`],
-    /// [`EXIT_GUEST_ERROR`], or [`EXIT_SIGNALLED`] plus a signal's number. [`details`](ToolResult::details) tells the two
-    /// apart.
+    /// [`EXIT_GUEST_ERROR`], or [`EXIT_SIGNALLED`] plus a signal's number. [`details`](ToolResult::details) tells
+    /// the two apart.
     pub exit_code: i32,
     /// The kept part of the tool's standard output, as UTF-8.
     pub stdout: String,

@@ -239,8 +239,8 @@ impl RunReader {
         Ok(end)
     }
 
-    /// Checks that the totals are the lengths of the streams or, if output was cut, that none is smaller and at least one is
-    /// larger.
+    /// Checks that the totals are the lengths of the streams or, if output was cut, that none is smaller and at least
+    /// one is larger.
     fn check_totals(&self, end: &RunEnd) -> Result<(), Violation> {
         let streams = [
             (OutputStream::Stdout, end.stdout_total, self.stdout),
