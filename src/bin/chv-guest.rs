@@ -56,7 +56,7 @@ fn serve() -> Result<Infallible, Box<dyn Error>> {
     };
     let dispatcher = Dispatcher::new(toolbox, &confinement, LinuxSystem::new())?;
     if let Err(error) = dispatcher.create_files_directory() {
-        tracing::warn!(error = %Causes(&error), "there is no directory for files");
+        tracing::warn!(error = %Causes(&error), "the directory for files could not be created: transfers of files fail");
     }
     let listener = VsockListener::bind(options.port)?;
     writeln!(std::io::stderr(), "CHV-GUEST READY")?;

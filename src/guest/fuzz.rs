@@ -10,7 +10,7 @@ pub(crate) fn frames_to_guest(mut bytes: &[u8]) {
         match read_frame(&mut bytes) {
             Ok(Some(frame)) => {
                 let written = encode(&frame).expect("a frame that was read is not too large");
-                let again = read_frame(&mut &written[..]).expect("it can be read");
+                let again = read_frame(&mut &written[..]).expect("an encoded frame can be read");
                 assert_eq!(again, Some(frame));
             }
             Err(FrameError::Decode(_)) => {}

@@ -221,7 +221,7 @@ impl Shared {
             let _ = connection.shutdown(Shutdown::Both);
         }
         if let Err(error) = fs::remove_file(&self.socket) {
-            tracing::debug!(error = %Causes(&error), "the stand-in's socket is gone already");
+            tracing::debug!(error = %Causes(&error), "the stand-in's socket could not be removed");
         }
     }
 }

@@ -299,7 +299,7 @@ impl Connection {
         match answered {
             Answered::Delivered => Ok(()),
             Answered::Late(frame) => {
-                tracing::warn!(origin = %self.origin, frame = name, id = id(), "late arrival");
+                tracing::warn!(origin = %self.origin, frame = name, id = id(), "an answer came after its request had given up");
                 self.report(ChannelEventKind::LateArrival(Arc::new(frame)));
                 Ok(())
             }

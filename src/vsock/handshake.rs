@@ -63,7 +63,7 @@ pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error>
         };
         tracing::trace!(
             socket = ?config.socket, port = config.port, attempts, error = %Causes(&cause),
-            "no channel yet"
+            "an attempt to connect to the guest failed"
         );
         if !may_pass(&cause) || begin.elapsed() + pause >= boot {
             return Err(failed(attempts, cause));

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_guest_that_is_gone_is_noticed() {
+    async fn a_guest_that_closed_the_connection_is_an_error() {
         let (host, guest) = UnixStream::pair().unwrap();
         let (_read, write) = host.into_split();
         let outbox = Outbox::new(write);

@@ -196,7 +196,7 @@ impl Prepared {
         let cgroups = confinement.cgroup.as_deref().and_then(|parent| {
             let made = Cgroups::new(parent);
             let made = made.inspect_err(|error| {
-                tracing::warn!(error = %Causes(error), "no control groups: limits hold for each process of a tool");
+                tracing::warn!(error = %Causes(error), "no control groups can be made: setrlimit enforces the limits of tools");
             });
             made.ok()
         });
@@ -205,7 +205,7 @@ impl Prepared {
             false => None,
         };
         if confinement.domain && domain.is_none() {
-            tracing::warn!("the kernel has no Landlock: tools can read each other's memory");
+            tracing::warn!("the kernel has no Landlock: a tool can read the memory of other tools");
         }
         Ok(Prepared {
             root: root
@@ -240,7 +240,7 @@ impl Prepared {
         })
     }
 
-    /// The tools' user and group; `None` where they are the dispatcher's own.
+    /// The user and group id of tools; `None` if tools run as the dispatcher's user.
     pub(super) fn user(&self) -> Option<(Uid, Gid)> {
         self.user
     }

@@ -1,4 +1,4 @@
-//! A Landlock domain for each run of a tool.
+//! A Landlock domain for each run of a tool, which protects runs from each other.
 //!
 //! All tools run as one user, so that each can use the files that the others made. For processes of one user the kernel
 //! allows tracing, and reading of memory, environment and descriptors in `/proc`. A process in a Landlock domain may do

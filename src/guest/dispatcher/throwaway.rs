@@ -177,7 +177,7 @@ impl Drop for ThrowawayLayer {
     fn drop(&mut self) {
         while let Some(at) = self.mounted.pop() {
             if let Err(error) = rustix::mount::unmount(&at, UnmountFlags::DETACH) {
-                tracing::warn!(error = %Causes(&error), "a throwaway layer stays mounted");
+                tracing::warn!(error = %Causes(&error), "a throwaway layer could not be unmounted");
             }
         }
         // This fails if the directory was removed already. If it is left behind, the next warm run fails to create it.

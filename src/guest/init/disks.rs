@@ -26,7 +26,7 @@ const DISK_INTERVAL: Duration = Duration::from_millis(5);
 /// - One read-only disk: that disk's file system, read-only. Tools can't write anything.
 pub(super) fn tools_root() -> Result<Option<PathBuf>, InitError> {
     if !appears(Path::new(ROOT_DISK)) {
-        tracing::warn!("there is no {ROOT_DISK}: tools see the initramfs");
+        tracing::warn!("there is no disk {ROOT_DISK}: the initramfs is the tools' root");
         return Ok(None);
     }
     let root = PathBuf::from(TOOLS_ROOT);

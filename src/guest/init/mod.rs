@@ -86,7 +86,7 @@ fn prepare() -> Result<Prepared, InitError> {
 /// Protects this process from the OOM killer, and the dispatcher that it starts, which inherits the setting.
 fn be_killed_last() {
     if let Err(error) = dispatcher::be_killed_last() {
-        tracing::warn!(error = %Causes(&error), "the OOM killer may take the dispatcher");
+        tracing::warn!(error = %Causes(&error), "the OOM killer may kill the dispatcher");
     }
 }
 
@@ -96,7 +96,7 @@ fn supervise(prepared: &Prepared) -> ! {
         match start_dispatcher(prepared) {
             Ok(dispatcher) => {
                 reap_until(dispatcher);
-                tracing::error!("the dispatcher ended");
+                tracing::error!("the dispatcher ended; another one is started after {PAUSE:?}");
             }
             Err(error) => {
                 tracing::error!(error = %Causes(&error), "the dispatcher could not be started")
@@ -126,7 +126,7 @@ fn reap_until(last: Pid) {
             Ok(Some((pid, _))) if pid == last => return,
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
-                tracing::error!(error = %Causes(&error), "no child could be waited for");
+                tracing::error!(error = %Causes(&error), "waiting for the dispatcher failed");
                 return;
             }
         }

@@ -63,7 +63,7 @@ pub(super) fn control_groups() {
     let mounted = mount("none", at, c"cgroup2", flags, c"favordynmods")
         .or_else(|_| mount("none", at, c"cgroup2", flags, c""));
     if let Err(error) = mounted {
-        tracing::warn!(error = %Causes(&error), "the kernel has no control groups");
+        tracing::warn!(error = %Causes(&error), "cgroup v2 could not be mounted: setrlimit enforces the limits of tools");
     }
 }
 
@@ -124,7 +124,7 @@ fn mount_point(root: &Path, name: &str) -> Result<Option<PathBuf>, InitError> {
         Err(InitError::File { source, .. })
             if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
         {
-            tracing::warn!("the read-only root has no /{name}: tools go without");
+            tracing::warn!("the root is read-only and has no /{name}: tools have no /{name}");
             Ok(None)
         }
         Err(error) => Err(error),

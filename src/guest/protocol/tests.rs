@@ -110,7 +110,7 @@ fn every_field_is_needed_unless_it_may_be_null() {
 }
 
 #[test]
-fn an_array_is_no_object() {
+fn an_array_in_place_of_an_object_is_refused() {
     refused(&json!(["ErrorEvent", "code", "message"]));
     for body in examples() {
         for (field, value) in body.as_object().unwrap() {

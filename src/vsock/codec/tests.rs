@@ -98,7 +98,7 @@ async fn the_buffer_follows_the_bytes_and_not_the_claim() {
     );
 }
 
-/// A frame of `length` bytes is refused after its head, though the rest never comes.
+/// Checks that a frame of `length` bytes is refused after its head, although the rest never comes.
 #[tokio::test]
 async fn a_frame_that_is_not_allowed_is_refused_at_its_head() {
     let check = async |head: &str, length: usize, expected: fn(&ReadError) -> bool| {
@@ -180,7 +180,7 @@ async fn the_buffer_of_a_whole_frame_is_no_larger_than_it() {
 }
 
 #[tokio::test]
-async fn a_large_frame_leaves_no_large_buffer() {
+async fn the_buffer_of_a_large_frame_is_freed_after_it() {
     let large = Frame::ToolResult(ToolResult {
         command_id: "c1".to_owned(),
         exit_code: 0,
@@ -202,7 +202,7 @@ async fn a_large_frame_leaves_no_large_buffer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn between_frames_there_is_no_limit() {
+async fn waiting_between_frames_has_no_limit() {
     let (mut guest, host) = duplex(1 << 16);
     let frame = encode(&event(1)).unwrap();
     let guest = tokio::spawn(async move {
