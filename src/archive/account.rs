@@ -1,4 +1,4 @@
-//! What a transfer may hold, what it has held so far, and what it held in the end.
+//! [`Account`]: counts the entries and bytes of a transfer against [`TransferLimits`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use super::error::shown;
 use super::{ArchiveError, FileEntry};
 use crate::digest::Digest;
 
-/// Most bytes of all names together, targets of symbolic links among them: 16 MiB. They are kept, by the one who packs a
-/// directory and in the manifest.
+/// The most bytes of all names together, including the targets of symbolic links: 16 MiB. This bounds memory: packing
+/// keeps the names of the directories that it is in, and a manifest keeps all names.
 pub(super) const MAX_NAMES: u64 = 16 << 20;
 
-/// The most that one transfer may hold.
+/// The largest number of entries and bytes that one transfer may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransferLimits {
-    /// Files, directories and symbolic links, what is transferred itself among them. Their names together have at most
-    /// 16 MiB.
+    /// The number of files, directories and symbolic links, including the transferred file or directory itself. Their
+    /// names may have at most 16 MiB together, whatever this limit is.
     pub entries: u64,
-    /// Bytes of all files together; holes count.
+    /// The size of all files together, in bytes. Holes count like other bytes.
     pub bytes: u64,
 }
 
 impl Default for TransferLimits {
-    /// 100,000 entries, 1 GiB.
+    /// 100,000 entries and 1 GiB.
     fn default() -> TransferLimits {
         TransferLimits {
             entries: 100_000,
@@ -36,7 +36,8 @@ impl Default for TransferLimits {
     }
 }
 
-/// How far a transfer has come. Clones show the same transfer, so that one can be kept and read while it goes on.
+/// The progress of a transfer. Clones show the same transfer: a caller keeps one and reads it while the transfer runs
+/// ([`Account::shown_by`]).
 #[derive(Clone, Debug, Default)]
 pub struct TransferProgress {
     counts: Arc<Counts>,
@@ -49,25 +50,25 @@ struct Counts {
 }
 
 impl TransferProgress {
-    /// The files, directories and symbolic links so far.
+    /// The number of files, directories and symbolic links that were begun so far.
     pub fn entries(&self) -> u64 {
         self.counts.entries.load(Ordering::Relaxed)
     }
 
-    /// The bytes of files so far.
+    /// The number of bytes of files so far.
     pub fn bytes(&self) -> u64 {
         self.counts.bytes.load(Ordering::Relaxed)
     }
 }
 
-/// What an archive held.
+/// The totals of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Totals {
-    /// Files, directories and symbolic links.
+    /// The number of files, directories and symbolic links.
     pub entries: u64,
-    /// Bytes of all files together.
+    /// The size of all files together, in bytes.
     pub bytes: u64,
-    /// The digest of the tar stream.
+    /// The SHA-256 of the tar stream.
     pub sha256: Digest,
 }
 
@@ -82,12 +83,12 @@ impl fmt::Display for Totals {
     }
 }
 
-/// What a transfer may hold, and who is told of what it holds.
+/// Counts the entries and bytes of one transfer against its limits, shows its progress, and can keep a manifest.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
     limits: TransferLimits,
     progress: TransferProgress,
-    /// `None` where no list is wanted.
+    /// `None` if the caller wants no manifest.
     manifest: Option<Vec<FileEntry>>,
     entries: u64,
     bytes: u64,
@@ -95,7 +96,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Counts against these limits.
+    /// An account with these limits and without a manifest.
     pub fn new(limits: TransferLimits) -> Account {
         Account {
             limits,
@@ -103,13 +104,13 @@ impl Account {
         }
     }
 
-    /// Shows how far it has come, there too.
+    /// Makes `progress` show the progress of this transfer.
     #[must_use]
     pub fn shown_by(self, progress: TransferProgress) -> Account {
         Account { progress, ..self }
     }
 
-    /// Keeps a list of the entries, each with its digest.
+    /// Makes the account keep a manifest: a list of all entries with their digests.
     #[must_use]
     pub fn with_manifest(self) -> Account {
         Account {
@@ -118,7 +119,7 @@ impl Account {
         }
     }
 
-    /// The list of the entries so far; empty where none was wanted.
+    /// The manifest of the entries so far; empty without [`with_manifest`](Self::with_manifest).
     pub fn into_manifest(self) -> Vec<FileEntry> {
         self.manifest.unwrap_or_default()
     }
@@ -127,7 +128,7 @@ impl Account {
         self.manifest.is_some()
     }
 
-    /// Counts an entry before anything of it is read or made.
+    /// Counts an entry. This is done before the entry's bytes are read and before its file is created.
     pub(super) fn begin(&mut self, entry: &Entry) -> Result<(), ArchiveError> {
         let too_many = |what, limit| ArchiveError::Limit {
             what,
@@ -150,21 +151,21 @@ impl Account {
         Ok(())
     }
 
-    /// Counts bytes of the last file.
+    /// Counts bytes of the present file.
     pub(super) fn moved(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
         let shown = &self.progress.counts.bytes;
         shown.store(self.bytes, Ordering::Relaxed);
     }
 
-    /// Lists an entry that is complete.
+    /// Adds a complete entry to the manifest.
     pub(super) fn end(&mut self, entry: &Entry, sha256: Option<Digest>) {
         if let Some(manifest) = &mut self.manifest {
             manifest.push(entry.listed(sha256));
         }
     }
 
-    /// How many entries more there may be.
+    /// How many further entries the limits allow.
     pub(super) fn entries_left(&self) -> u64 {
         self.limits.entries.saturating_sub(self.entries)
     }
@@ -173,7 +174,7 @@ impl Account {
         self.limits
     }
 
-    /// What there was so far, with the digest of the stream.
+    /// The totals so far. `sha256` is the digest of the stream.
     pub fn totals(&self, sha256: Digest) -> Totals {
         Totals {
             entries: self.entries,

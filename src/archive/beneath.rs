@@ -1,4 +1,6 @@
-//! What a path leads to: one of the caller's own, or one beneath a directory that others may write to.
+//! Opens the file to pack ([`open_at`], [`open_beneath`]) or the target to extract to ([`target_at`],
+//! [`target_beneath`]) by a path. The `_at` functions trust the path; the `_beneath` functions trust neither the path
+//! nor the files below a directory.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -10,12 +12,12 @@ use rustix::io::Errno;
 use super::path::{normalized, split};
 use super::{ArchiveError, Target};
 
-/// Beneath a directory, through no link of any kind.
+/// Resolves a path beneath a directory, and through no link of any kind.
 pub(super) const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS);
 
-/// How a file that is to be packed is opened: without waiting for a fifo's other end.
+/// The flags for opening a file to pack. NONBLOCK keeps this from waiting for the other end of a fifo.
 const PACKED: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
@@ -25,23 +27,25 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
 
-/// The regular file or directory at `path`, to be [packed](super::pack()). The path is the caller's own: symbolic links in it
-/// are followed.
+/// Opens the file or directory at `path` for [`pack`](super::pack()). The path is trusted: symbolic links in it are
+/// followed.
 ///
 /// # Errors
 ///
-/// [`Name`](ArchiveError::Name) when the path leads nowhere, [`Kind`](ArchiveError::Kind), [`Io`](ArchiveError::Io).
+/// - [`Name`](ArchiveError::Name) if nothing is at `path`, or if it leads through a file
+/// - [`Kind`](ArchiveError::Kind) for a socket
+/// - [`Io`](ArchiveError::Io) for any other error of the system
 pub fn open_at(path: &Path) -> Result<OwnedFd, ArchiveError> {
     let name = path.as_os_str().as_bytes();
     openat(CWD, path, PACKED, Mode::empty()).map_err(|errno| reached(errno, name))
 }
 
-/// The name at `path`, for what is [extracted](super::extract()). Its directory has to be there; the path to that is the
-/// caller's own, and symbolic links in it are followed.
+/// The target at `path` for [`extract`](super::extract()). Its directory must exist. The path is trusted: symbolic
+/// links on the way to that directory are followed.
 ///
 /// # Errors
 ///
-/// As with [`open_at`].
+/// As [`open_at`], and [`Name`](ArchiveError::Name) if `path` ends in no name.
 pub fn target_at(path: &Path) -> Result<Target, ArchiveError> {
     let whole = path.as_os_str().as_bytes();
     let Some(name) = path.file_name() else {
@@ -56,12 +60,14 @@ pub fn target_at(path: &Path) -> Result<Target, ArchiveError> {
     Target::new(opened, name.as_bytes())
 }
 
-/// The regular file or directory at `path` beneath `root`, to be [packed](super::pack()). No symbolic link is followed.
+/// Opens the file or directory at `path` beneath `root` for [`pack`](super::pack()). No symbolic link is followed.
 ///
 /// # Errors
 ///
-/// [`Name`](ArchiveError::Name) when the path leads nowhere, out of `root` or through a symbolic link,
-/// [`Kind`](ArchiveError::Kind), [`Io`](ArchiveError::Io).
+/// - [`Name`](ArchiveError::Name) if nothing is at `path`, or if it leads out of `root`, through a file or through a
+///   symbolic link
+/// - [`Kind`](ArchiveError::Kind) for a socket
+/// - [`Io`](ArchiveError::Io) for any other error of the system
 pub fn open_beneath(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, ArchiveError> {
     let opened = match normalized(path)? {
         b"" => b".",
@@ -70,12 +76,12 @@ pub fn open_beneath(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, ArchiveErro
     openat2(root, opened, PACKED, Mode::empty(), BENEATH).map_err(|errno| reached(errno, path))
 }
 
-/// The name at `path` beneath `root`, for what is [extracted](super::extract()). Its directory has to be there. No symbolic
-/// link is followed.
+/// The target at `path` beneath `root` for [`extract`](super::extract()). Its directory must exist. No symbolic link is
+/// followed.
 ///
 /// # Errors
 ///
-/// As with [`open_beneath`].
+/// As [`open_beneath`].
 pub fn target_beneath(root: impl AsFd, path: &[u8]) -> Result<Target, ArchiveError> {
     let (directory, name) = split(normalized(path)?);
     let directory: &[u8] = if directory.is_empty() {

@@ -1,4 +1,4 @@
-//! One entry of an archive.
+//! One entry of an archive: [`FileEntry`] for callers, [`Entry`] as the headers have it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::digest::Digest;
 
-/// What an entry of an archive is.
+/// The kind of an entry of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EntryKind {
     /// A regular file.
@@ -17,39 +17,41 @@ pub enum EntryKind {
     Symlink,
 }
 
-/// One file, directory or symbolic link that was transferred.
+/// One transferred file, directory or symbolic link, in the manifest of a transfer ([`Account::with_manifest`]).
+///
+/// [`Account::with_manifest`]: super::Account::with_manifest
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileEntry {
-    /// Its path beneath what was transferred; empty for that itself.
+    /// The path relative to the transferred file or directory; empty for that one itself.
     pub path: PathBuf,
-    /// What it is.
+    /// The kind of the entry.
     pub kind: EntryKind,
-    /// Its permissions, at most `0o777`; `0o777` for a symbolic link.
+    /// The permissions, at most `0o777`; `0o777` for a symbolic link.
     pub mode: u32,
-    /// The bytes of a regular file; zero for anything else.
+    /// The size of a regular file in bytes; 0 for the other kinds.
     pub size: u64,
     /// The digest of a regular file's bytes, or of a symbolic link's target; `None` for a directory.
     pub sha256: Option<Digest>,
 }
 
-/// What the headers of an archive say of an entry.
+/// An entry as the headers of an archive describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Normalised: no `.`, no slash at either end; empty for the root.
+    /// The normalised path: no `.`, no slash at either end; empty for the root.
     pub(super) path: Vec<u8>,
     pub(super) kind: EntryKind,
     pub(super) mode: u32,
-    /// Zero for anything but a regular file.
+    /// The size of a regular file in bytes; 0 for the other kinds.
     pub(super) size: u64,
-    /// Whole seconds since 1970.
+    /// The time of the last change, in whole seconds since 1970.
     pub(super) mtime: u64,
-    /// A symbolic link's target; empty for anything else.
+    /// The target of a symbolic link; empty for the other kinds.
     pub(super) target: Vec<u8>,
 }
 
 impl Entry {
-    /// What the manifest says of it. `sha256` is that of a regular file.
+    /// The entry for the manifest. `sha256` is the digest of a regular file.
     pub(super) fn listed(&self, sha256: Option<Digest>) -> FileEntry {
         let sha256 = match self.kind {
             EntryKind::File => sha256,
@@ -66,10 +68,10 @@ impl Entry {
     }
 }
 
-/// The permissions that an entry keeps of a file's mode: no set-id bits, no sticky bit.
+/// The permissions that an entry keeps of a file's mode: without set-id and sticky bits.
 ///
-/// The owner of a directory keeps all rights to it: without them neither what is in it could be extracted, nor the whole
-/// be removed.
+/// The owner of a directory always has all rights. Without them the directory's entries couldn't be extracted, and the
+/// tree couldn't be removed.
 pub(super) fn kept_mode(kind: EntryKind, mode: u32) -> u32 {
     match kind {
         EntryKind::File => mode & 0o777,

@@ -1,4 +1,4 @@
-//! What can go wrong with an archive, by its stable code.
+//! [`ArchiveError`]: the errors of packing and extracting, each with its stable [`FileCode`].
 
 use std::io;
 
@@ -7,19 +7,19 @@ use rustix::io::Errno;
 use crate::digest::Digest;
 use crate::sanitize;
 
-/// Most characters of a file's name in an error.
+/// The most characters of a file's name in an error.
 const SHOWN: usize = 200;
 
-/// Why a tree was not packed or not extracted. Nothing of it is at its target after any of these.
+/// Why a tree was not packed or not extracted. After an error of extraction no file of the tree is left.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
-    /// An entry, the target of a symbolic link, or what the archive becomes has a name that can't be used.
+    /// The name of an entry, the target of a symbolic link, or the name of the extraction's target can't be used.
     #[error("{name} {fault}")]
     Name {
         /// The name, in quotes and escaped.
         name: String,
-        /// What is wrong with it, as the rest of a sentence.
+        /// What is wrong with the name, as the rest of a sentence.
         fault: &'static str,
     },
     /// An entry is neither a regular file nor a directory nor a symbolic link, or has set-id bits.
@@ -29,63 +29,63 @@ pub enum ArchiveError {
     Kind {
         /// The entry's name, in quotes and escaped.
         name: String,
-        /// What it is.
+        /// The kind that was found.
         found: &'static str,
     },
-    /// There is more than the caller's limits allow.
+    /// The transfer has more than its limits allow.
     #[error("more than {limit} {what}: the first too many is {name}")]
     Limit {
-        /// What there is too much of.
+        /// What is limited, such as `entries`.
         what: &'static str,
-        /// How much there may be.
+        /// The limit.
         limit: u64,
-        /// The entry with which it was too much, in quotes and escaped.
+        /// The entry that exceeds the limit, in quotes and escaped.
         name: String,
     },
     /// The stream ended before the archive did, or could not be read or written any further.
     #[error("the tar stream broke off")]
     Truncated {
-        /// Why.
+        /// The error of reading or writing the stream.
         source: io::Error,
     },
-    /// The stream is not the archive that was packed: it is damaged, or not of the form that is taken.
+    /// The stream is damaged, or isn't an archive of the supported form.
     #[error("the tar stream is damaged: {reason}")]
     Damaged {
-        /// What is wrong with it.
+        /// Which rule the stream breaks.
         reason: &'static str,
     },
-    /// The stream is another one than its sender says.
+    /// The stream's digest isn't the one that its sender states.
     #[error("the tar stream's digest is {found}, not {expected} as its sender says")]
     Digest {
-        /// The digest that its sender gave.
+        /// The digest that the sender states.
         expected: Digest,
-        /// The digest of what came.
+        /// The digest of the received stream.
         found: Digest,
     },
-    /// A file changed while it was packed, so no archive of it would be true.
+    /// A file changed while it was packed, so the stream would mix two states of it; or a staged tree was replaced.
     #[error("{name} changed while it was read: {change}")]
     Changed {
         /// The file's name, in quotes and escaped.
         name: String,
-        /// What was seen to change.
+        /// The change that was found.
         change: &'static str,
     },
-    /// The system refused an operation: see the cause.
+    /// The system refused an operation.
     #[error("{name} could not be {done}")]
     Io {
-        /// What was asked of the system, as a participle.
+        /// The refused operation, as a participle.
         done: &'static str,
         /// The file's name, in quotes and escaped.
         name: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The caller gave the transfer up before its last step.
+    /// The caller cancelled the transfer before the tree got its name.
     #[error("the transfer was given up")]
     Cancelled,
 }
 
-/// The stable codes of the errors with files: see the [table](super#what-is-refused).
+/// The stable code of an [`ArchiveError`]. The [list](super#what-is-refused) says what each code stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileCode {
     /// `SANDBOX_FILE_NAME`.
@@ -113,7 +113,7 @@ impl FileCode {
         FileCode::Io,
     ];
 
-    /// The code's text.
+    /// The code as text, such as `SANDBOX_FILE_NAME`.
     pub const fn text(self) -> &'static str {
         match self {
             FileCode::Name => "SANDBOX_FILE_NAME",
@@ -125,7 +125,7 @@ impl FileCode {
         }
     }
 
-    /// The code with this text.
+    /// The code with this text, if there is one.
     pub fn of(text: &str) -> Option<FileCode> {
         FileCode::ALL.into_iter().find(|code| code.text() == text)
     }
@@ -165,7 +165,7 @@ impl ArchiveError {
         }
     }
 
-    /// Makes an error of what the system said.
+    /// Makes an error of a system error, for `map_err`.
     pub(super) fn io(done: &'static str, name: &[u8]) -> impl FnOnce(Errno) -> ArchiveError {
         move |errno| ArchiveError::Io {
             done,
@@ -179,7 +179,7 @@ impl ArchiveError {
     }
 }
 
-/// A name as errors show it: in quotes, on one line, with whatever isn't printable escaped. The root is `"."`.
+/// A name as errors show it: in quotes, on one line, with unprintable characters escaped. The root is `"."`.
 pub(super) fn shown(name: &[u8]) -> String {
     let name: &[u8] = if name.is_empty() { b"." } else { name };
     sanitize::line(&format!("{:?}", String::from_utf8_lossy(name)), SHOWN)

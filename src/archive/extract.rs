@@ -1,4 +1,4 @@
-//! A tar stream, extracted into a staged tree.
+//! [`extract`]: extracts a tar stream into a [`Staged`] tree.
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +18,7 @@ use super::stream::Source;
 use super::{Account, ArchiveError, EntryKind, Totals, format};
 use crate::digest::Digest;
 
-/// How a new file is made.
+/// The flags for creating a file.
 const NEW: OFlags = OFlags::WRONLY
     .union(OFlags::CREATE)
     .union(OFlags::EXCL)
@@ -30,20 +30,22 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// Who owns what is extracted: user and group id.
+/// The owner of extracted files: user and group id.
 pub type Owner = (u32, u32);
 
-/// Extracts a stream that [`pack`](super::pack()) wrote beside its target, where no other user can enter it.
+/// Extracts a stream of [`pack`](super::pack()) into a tree beside `target`, which no other user can enter before it is
+/// published.
 ///
-/// Neither the stream nor its sender is trusted. Each name, kind and size is checked before anything is made of it, nothing
-/// is followed, and no memory is allocated for what a header only claims. Entries have to come in the order of a walk: a
-/// directory before what is in it, and that before anything else.
+/// Neither the stream nor its sender is trusted. Each name, kind and size is checked before the file is created. No
+/// link is followed. A size in a header causes no allocation. Entries must come in the order of a walk: a directory
+/// before its entries, and these before any other entry.
 ///
-/// `owner` is who will own what is extracted, where the process may give files away.
+/// `owner` is the owner of the extracted files; this process must have the right to change owners. With `None` the
+/// files belong to the user of this process.
 ///
 /// # Errors
 ///
-/// [`ArchiveError`]: see the [module's table](super#what-is-refused). Nothing is left of what was extracted.
+/// [`ArchiveError`]; the [module](super#what-is-refused) lists the reasons by code. All extracted files are removed.
 pub fn extract(
     input: impl Read,
     target: Target,
@@ -90,7 +92,7 @@ pub fn extract(
 const OUT_OF_ORDER: &str =
     "does not come right after the directory that it is in, or what is in that";
 
-/// What a file gets when it is complete.
+/// The owner, permissions and time that a file gets when it is complete.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attributes {
     mode: Mode,
@@ -107,7 +109,7 @@ impl Attributes {
         }
     }
 
-    /// Sets them. The owner comes first: to change it clears bits of the mode.
+    /// Sets the attributes. The owner is set first, since changing the owner clears bits of the mode.
     pub(super) fn apply(&self, file: &OwnedFd, path: &[u8]) -> Result<(), ArchiveError> {
         let apply = || {
             if let Some((user, group)) = self.owner {
@@ -152,19 +154,19 @@ struct Extractor<'a, R> {
     owner: Option<Owner>,
 }
 
-/// A directory that entries may still come for.
+/// A directory whose entries aren't all extracted yet.
 struct Level {
     attributes: Attributes,
-    /// How long its path is.
+    /// The length of the directory's path.
     path: usize,
 }
 
 impl<R: Read> Extractor<'_, R> {
-    /// Extracts what is in the root. Only one directory beside the root is open at a time.
+    /// Extracts the entries of the root. Only one directory besides the root is open at a time.
     fn tree(&mut self, staged: &Staged) -> Result<(), ArchiveError> {
         let root = staged.object();
         let mut here = open(root, b".", b"")?;
-        // Where `here` is, and what its ancestors and it will get; the root's is not among them.
+        // The path of `here`, and the attributes that `here` and its ancestors will get, without those of the root.
         let mut path = Vec::new();
         let mut levels: Vec<Level> = Vec::new();
         while let Some(entry) = format::read(&mut self.source)? {
@@ -221,7 +223,7 @@ impl<R: Read> Extractor<'_, R> {
         Ok(())
     }
 
-    /// Writes the bytes of a file.
+    /// Writes the bytes of a file from the stream.
     fn content(&mut self, file: &OwnedFd, entry: &Entry) -> Result<(), ArchiveError> {
         let mut digest = self.account.lists().then(Sha256::new);
         let mut left = entry.size;
@@ -247,7 +249,7 @@ impl<R: Read> Extractor<'_, R> {
     }
 }
 
-/// Whether `directory` is `path` or one of the directories that it is in.
+/// Whether `directory` is `path` or one of its ancestors.
 fn is_beneath(path: &[u8], directory: &[u8]) -> bool {
     match path.strip_prefix(directory) {
         Some(rest) => rest.is_empty() || directory.is_empty() || rest.starts_with(b"/"),
@@ -261,13 +263,13 @@ fn open(from: &OwnedFd, name: &[u8], path: &[u8]) -> Result<OwnedFd, ArchiveErro
 
 fn made(errno: Errno, path: &[u8]) -> ArchiveError {
     match errno {
-        // Also in a directory in which case makes no difference.
+        // The names may differ, on a file system that ignores case.
         Errno::EXIST => ArchiveError::name(path, "comes twice"),
         _ => ArchiveError::io("created", path)(errno),
     }
 }
 
-/// Whether two descriptors or names are of one file: device and inode.
+/// A file's identity: its device and inode.
 pub(super) fn identity(file: &OwnedFd) -> Result<(u64, u64), Errno> {
     let stat = fstat(file)?;
     Ok((stat.st_dev, stat.st_ino))

@@ -1,4 +1,4 @@
-//! The headers of an archive: ustar, and pax where ustar has no room.
+//! Writes and reads the headers of an archive: ustar headers, and pax records for values that don't fit them.
 
 use std::io::{Read, Write};
 
@@ -9,25 +9,25 @@ use super::path::{self, normalized};
 use super::stream::{Sink, Source};
 use super::{ArchiveError, EntryKind};
 
-/// An archive is made of blocks of so many bytes.
+/// The size of an archive's blocks, in bytes.
 pub(super) const BLOCK: usize = 512;
 
-/// The most bytes of pax records before one entry: a name, a target, and the numbers.
+/// The most bytes of pax records before one entry. A name, a target and the numbers fit.
 const MAX_PAX: u64 = 16 << 10;
 
-/// How many bytes of a name, or of a target, a header has room for.
+/// The longest name or target that fits a header, in bytes.
 const NAME_FIELD: usize = 100;
 
-/// What a header's field of eleven octal digits has no room for.
+/// The smallest number that doesn't fit a header's field of eleven octal digits.
 const NUMBER_FIELD: u64 = 1 << 33;
 
 /// The name of the block that holds pax records.
 const PAX_NAME: &[u8] = b"PaxHeader";
 
-/// The name of an archive's first entry, its root, where that is a file.
+/// The name of an archive's first entry, if that is a file.
 const FILE_NAME: &[u8] = b"file";
 
-/// Writes an entry's headers. The caller writes its bytes and [pads](pad) them.
+/// Writes an entry's headers. For a file the caller then writes the bytes and [pads](pad) them.
 pub(super) fn write(sink: &mut Sink<impl Write>, entry: &Entry) -> Result<(), ArchiveError> {
     let mut name = match (entry.path.is_empty(), entry.kind) {
         (true, EntryKind::Directory) => b".".to_vec(),
@@ -65,12 +65,12 @@ pub(super) fn write(sink: &mut Sink<impl Write>, entry: &Entry) -> Result<(), Ar
     sink.put(header.as_bytes())
 }
 
-/// Ends the archive.
+/// Writes the end of the archive: two blocks of zeros.
 pub(super) fn end(sink: &mut Sink<impl Write>) -> Result<(), ArchiveError> {
     sink.put(&[0; 2 * BLOCK])
 }
 
-/// Fills the last block of `size` bytes.
+/// Fills the last block of a file of `size` bytes with zeros.
 pub(super) fn pad(sink: &mut Sink<impl Write>, size: u64) -> Result<(), ArchiveError> {
     sink.put(&[0; BLOCK][..padding(size)])
 }
@@ -99,7 +99,8 @@ fn fill(field: &mut [u8], bytes: &[u8]) {
     field[..length].copy_from_slice(&bytes[..length]);
 }
 
-/// Appends one pax record: its length in decimal digits, which counts itself, a keyword and a value.
+/// Appends one pax record: its length in decimal digits, a keyword and a value. The length counts the whole record,
+/// including its own digits.
 fn record(records: &mut Vec<u8>, keyword: &str, value: &[u8]) {
     let rest = " =\n".len() + keyword.len() + value.len();
     let mut length = rest;
@@ -138,7 +139,7 @@ pub(super) fn read(source: &mut Source<impl Read>) -> Result<Option<Entry>, Arch
     }
 }
 
-/// Skips what fills the last block of `size` bytes.
+/// Skips the zeros that fill the last block of a file of `size` bytes. Anything but zeros is an error.
 pub(super) fn skip_padding(source: &mut Source<impl Read>, size: u64) -> Result<(), ArchiveError> {
     let mut filling = [0; BLOCK];
     let filling = &mut filling[..padding(size)];
@@ -154,7 +155,7 @@ fn check_sum(header: &Header) -> Result<(), ArchiveError> {
         return Err(ArchiveError::damaged("a block is no ustar header"));
     }
     let bytes = header.as_bytes();
-    // The sum counts its own field as spaces.
+    // The checksum counts its own field as eight spaces.
     let spaces = 8 * u32::from(b' ');
     let counted = bytes[..148].iter().chain(&bytes[156..]);
     let sum = spaces + counted.map(|&byte| u32::from(byte)).sum::<u32>();
@@ -164,7 +165,7 @@ fn check_sum(header: &Header) -> Result<(), ArchiveError> {
     }
 }
 
-/// What pax records say of the next entry.
+/// The values of pax records for the next entry.
 #[derive(Default)]
 struct Pax {
     path: Option<Vec<u8>>,
@@ -194,7 +195,7 @@ fn read_pax(source: &mut Source<impl Read>, header: &Header) -> Result<Pax, Arch
             b"path" => pax.path.replace(value.to_vec()).is_none(),
             b"linkpath" => pax.target.replace(value.to_vec()).is_none(),
             b"size" => pax.size.replace(decimal(value)?).is_none(),
-            // These say who owned the file and when, which isn't kept, or not as precisely.
+            // Owners aren't kept, and of the times only the header's whole seconds are.
             b"mtime" | b"atime" | b"ctime" | b"uid" | b"gid" | b"uname" | b"gname" | b"comment" => {
                 true
             }
@@ -212,7 +213,7 @@ fn read_pax(source: &mut Source<impl Read>, header: &Header) -> Result<Pax, Arch
     Ok(pax)
 }
 
-/// The first record's keyword and value, and what follows it. The value may contain anything, line feeds too.
+/// The first record's keyword and value, and the bytes after it. The value may contain any bytes, including line feeds.
 fn next_record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = records.iter().take(6).position(|&byte| byte == b' ')?;
     let length = usize::try_from(decimal(&records[..space]).ok()?).ok()?;

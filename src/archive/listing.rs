@@ -1,4 +1,4 @@
-//! What is in a directory.
+//! [`Listing`]: reads the names in directories.
 
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
@@ -7,17 +7,17 @@ use rustix::fs::{FileType, RawDir};
 
 use super::ArchiveError;
 
-/// How many bytes of a directory are read at once.
+/// The size of the buffer for directory entries, in bytes.
 const AT_ONCE: usize = 32 << 10;
 
 /// One name in a directory.
 pub(super) struct Name {
     pub(super) name: Vec<u8>,
-    /// What it was when the directory was read; unknown on some file systems.
+    /// The kind of the file when the directory was read; unknown on some file systems.
     pub(super) kind: FileType,
 }
 
-/// Reads directories, one after the other, with one buffer.
+/// Reads directories one after the other, with one buffer.
 pub(super) struct Listing {
     buffer: Vec<MaybeUninit<u8>>,
 }
@@ -29,8 +29,8 @@ impl Listing {
         }
     }
 
-    /// Gives `each` the names in `directory` until `each` fails. `directory` has to be opened anew for it: a read goes on
-    /// where the last one ended. `path` is shown in errors.
+    /// Calls `each` with the names in `directory` until `each` fails. `directory` must be newly opened, since reading
+    /// goes on where the last read of the same descriptor ended. Errors show `path`.
     pub(super) fn read(
         &mut self,
         directory: impl AsFd,

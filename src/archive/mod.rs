@@ -1,34 +1,43 @@
-//! Trees of files as tar streams, for transfers into and out of a guest: blocking code that both sides share.
+//! Packs files and directories into tar streams ([`pack`]) and extracts such streams ([`extract`]), for transfers into
+//! and out of a guest. Host and guest share this blocking code.
 //!
-//! [`pack`] writes a file or a directory as a stream, [`extract`] makes a [`Staged`] tree of one. What was staged gets its
-//! name by [`Staged::publish`], or is gone:
+//! [`extract`] makes a [`Staged`] tree beside its target. [`Staged::publish`] gives the tree its name. A tree that
+//! isn't published is removed:
 //!
 //! ```text
 //! pack -> stream -> extract -> Staged -> publish -> on the disk, under its name
 //!                      |          |         |
-//!                      +----------+---------+-> an error, or dropped: nothing of it is left
+//!                      +----------+---------+-> an error, or dropped: everything is removed
 //! ```
 //!
 //! # The stream
 //!
-//! An ustar archive, with pax records for names of more than 100 bytes and files of 8 GiB and more. The first entry is
-//! what is transferred: `./` for a directory, `file` for a file. The others have names relative to it and come in the
-//! order of a walk, those of one directory sorted by their bytes. Two blocks of zeros end it, and nothing follows. Kept of
-//! each file are its bytes, its permissions (`0o777`; a directory's owner always has all rights), and the time of its last
-//! change in whole seconds. Owners, hard links, holes and extended attributes are not.
+//! The stream is an ustar archive, with pax records for names of more than 100 bytes and for files of 8 GiB or more.
+//! The first entry is the transferred file or directory itself: `./` for a directory, `file` for a file. All other
+//! entries have names relative to it. They come in the order of a walk, the entries of one directory sorted by their
+//! bytes. Two blocks of zeros end the stream, and nothing follows them.
+//!
+//! Of each file the stream keeps the bytes, the permissions (`0o777`; the owner of a directory always has all rights),
+//! and the time of the last change in whole seconds. It doesn't keep owners, hard links, holes and extended attributes.
 //!
 //! # What is refused
 //!
-//! The side that packs refuses what the other would refuse, and the side that extracts trusts nothing.
+//! The packing side refuses everything that the extracting side would refuse. The extracting side doesn't trust the
+//! stream.
 //!
-//! | code | for |
-//! |---|---|
-//! | `SANDBOX_FILE_NAME` | an absolute or empty name; a part that is empty, `.` or `..`; a NUL byte; more than 4095 bytes, or 255 in a part; a name twice, in any spelling; an entry beneath what is no directory, or out of order; a symbolic link that is absolute, leads out of the tree, or has `..` behind a name; a target that is there already |
-//! | `SANDBOX_FILE_KIND` | hard links, devices, fifos, sockets; set-id and sticky bits; sparse files and long names in GNU's format; global pax headers and unknown pax keywords; unknown types |
-//! | `SANDBOX_FILE_LIMIT` | more entries or bytes than [`TransferLimits`]; more than 16 MiB of names; more than 16 KiB of pax records before one entry |
-//! | `SANDBOX_FILE_TRUNCATED` | a stream that is cut short or can't be read any further |
-//! | `SANDBOX_FILE_DIGEST` | another digest than the sender says; a wrong checksum, malformed headers, bytes behind the end |
-//! | `SANDBOX_FILE_IO` | a file that changed while it was packed; whatever the system refuses, such as a full disk |
+//! - `SANDBOX_FILE_NAME`: an absolute or empty name; a part of a name that is empty, `.` or `..`; a NUL byte; a name of
+//!   more than 4095 bytes, or a part of more than 255; two entries with one name, in any spelling; an entry that isn't
+//!   below a directory, or is out of order; a symbolic link whose target is absolute, leads out of the tree, or has
+//!   `..` after a name; a target that exists already
+//! - `SANDBOX_FILE_KIND`: hard links, devices, fifos, sockets; set-id and sticky bits; sparse files and long names in
+//!   GNU's format; global pax headers and unknown pax keywords; unknown types
+//! - `SANDBOX_FILE_LIMIT`: more entries or bytes than [`TransferLimits`] allow; more than 16 MiB of names; more than 16
+//!   KiB of pax records before one entry
+//! - `SANDBOX_FILE_TRUNCATED`: a stream that ends too early, or can't be read or written any further; a cancelled
+//!   transfer
+//! - `SANDBOX_FILE_DIGEST`: another digest than the sender states; a wrong checksum, malformed headers, bytes after the
+//!   end
+//! - `SANDBOX_FILE_IO`: a file that changed while it was packed; any error of the system, such as a full disk
 
 mod account;
 mod beneath;

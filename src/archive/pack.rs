@@ -1,4 +1,4 @@
-//! A tree, packed as a tar stream.
+//! [`pack`]: packs a file or a tree as a tar stream.
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,26 +16,32 @@ use super::stream::Sink;
 use super::{Account, ArchiveError, EntryKind, Totals, format};
 use crate::digest::Digest;
 
-/// How whatever is found in a tree is opened: without following a link, and without waiting for a fifo's other end.
+/// The flags for opening an entry of a tree. No link is followed, and NONBLOCK keeps this from waiting for the other
+/// end of a fifo.
 const FOUND: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// Writes the regular file or directory `root`, with all that is in it, to `out`.
+/// Writes the regular file or directory `root` with everything in it to `out`, as a tar stream.
 ///
-/// Two trees with the same names, bytes, permissions and times become the same stream. Their own name and
-/// their owners make no difference. Each hard link is a file of its own, and a hole is packed as zeros. Symbolic links are packed, not
-/// followed, so `root` is the only thing that is reached by a path.
+/// Two trees with the same names, bytes, permissions and times give the same stream. The name of `root` and the owners
+/// make no difference. Each hard link becomes a file of its own, and a hole is packed as zeros. Symbolic links are
+/// packed and not followed.
 ///
-/// It takes memory for the names in the directories that it is in, which the limits bound, and for a buffer; a tree may be
-/// of any depth up to the longest name.
+/// This takes memory for the names in the directories that it is in, which the limits bound, and for one buffer of 256
+/// KiB. The depth of a tree is limited only by the longest name.
 ///
 /// # Errors
 ///
-/// [`ArchiveError`]: a name, kind or size that is not transferred, a file that changed while it was read, and whatever
-/// `out` failed with, as [`Truncated`](ArchiveError::Truncated). What was written until then is not an archive.
+/// The bytes that were written before an error are not an archive.
+///
+/// - [`Name`](ArchiveError::Name) or [`Kind`](ArchiveError::Kind) for an entry that isn't transferred
+/// - [`Limit`](ArchiveError::Limit) if the tree exceeds the account's limits
+/// - [`Changed`](ArchiveError::Changed) if a file or directory changed while it was read
+/// - [`Truncated`](ArchiveError::Truncated) with the error of `out`
+/// - [`Io`](ArchiveError::Io) if the system refused an operation
 pub fn pack(root: OwnedFd, out: impl Write, account: &mut Account) -> Result<Totals, ArchiveError> {
     let stat = fstat(&root).map_err(ArchiveError::io("examined", b""))?;
     let mut packer = Packer {
@@ -56,20 +62,20 @@ pub fn pack(root: OwnedFd, out: impl Write, account: &mut Account) -> Result<Tot
 struct Packer<'a, W> {
     sink: Sink<W>,
     account: &'a mut Account,
-    /// Of the entry that is packed now, or of the directory that it is in.
+    /// The path of the present entry, or of its directory.
     path: Vec<u8>,
 }
 
-/// A directory that the walk is in.
+/// A directory whose entries aren't all packed yet.
 struct Level {
     identity: Identity,
-    /// What is still to be packed of it, in reverse order.
+    /// The names that are still to be packed, in reverse order.
     names: Vec<Name>,
-    /// How long its own path is.
+    /// The length of the directory's path.
     path: usize,
 }
 
-/// Device and inode.
+/// A file's device and inode.
 type Identity = (u64, u64);
 
 fn identity(stat: &Stat) -> Identity {
@@ -77,8 +83,8 @@ fn identity(stat: &Stat) -> Identity {
 }
 
 impl<W: Write> Packer<'_, W> {
-    /// Packs a directory and all that is in it. Only one directory is open at a time, so the depth of a tree is bounded by
-    /// nothing but its names.
+    /// Packs a directory and everything in it. Only one directory is open at a time, so only the longest name limits
+    /// the depth of a tree.
     fn tree(&mut self, root: OwnedFd, stat: &Stat) -> Result<(), ArchiveError> {
         let mut listing = Listing::new();
         let mut names = 0;
@@ -157,7 +163,7 @@ impl<W: Write> Packer<'_, W> {
         })
     }
 
-    /// Goes back to the directory in which the present one was found.
+    /// Opens the parent of the present directory, and checks that it is the directory that the walk came from.
     fn leave(&self, here: &OwnedFd, parent: &Level) -> Result<OwnedFd, ArchiveError> {
         let opened = openat(here, c"..", FOUND | OFlags::DIRECTORY, Mode::empty())
             .map_err(ArchiveError::io("opened", &self.path[..parent.path]))?;
@@ -170,7 +176,7 @@ impl<W: Write> Packer<'_, W> {
     fn open(&self, here: &OwnedFd, name: &Name, flags: OFlags) -> Result<OwnedFd, ArchiveError> {
         openat(here, name.name.as_slice(), FOUND | flags, Mode::empty()).map_err(|errno| {
             match errno {
-                // Its kind was another one when its directory was read.
+                // The entry had another kind when the directory was read.
                 Errno::LOOP | Errno::NOTDIR | Errno::NXIO => self.swapped(),
                 _ => self.gone(errno, "opened"),
             }
@@ -223,13 +229,13 @@ impl<W: Write> Packer<'_, W> {
             kind,
             mode: kept_mode(kind, stat.st_mode),
             size: 0,
-            // A time before 1970 has no place in a header.
+            // A header can't hold a time before 1970.
             mtime: u64::try_from(stat.st_mtime).unwrap_or(0),
             target: Vec::new(),
         }
     }
 
-    /// Packs an entry that is nothing but headers.
+    /// Packs an entry without bytes: a directory or a symbolic link.
     fn whole(&mut self, entry: &Entry) -> Result<(), ArchiveError> {
         self.account.begin(entry)?;
         format::write(&mut self.sink, entry)?;
@@ -247,7 +253,7 @@ impl<W: Write> Packer<'_, W> {
         let mut digest = self.account.lists().then(Sha256::new);
         let mut left = entry.size;
         loop {
-            // One byte more than there should be shows the file's end without a further call.
+            // Asking for one byte more than the file has shows the end of the file without a further call.
             let room = self.sink.room(left + 1)?;
             let read = match rustix::io::read(file.as_fd(), &mut *room) {
                 Ok(read) => read,

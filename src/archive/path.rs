@@ -1,14 +1,15 @@
-//! The names that entries may have, and where symbolic links may lead.
+//! Checks the names of entries and the targets of symbolic links.
 
 use super::ArchiveError;
 
-/// The longest name of an entry, in bytes: what the kernel takes as a path.
+/// The longest name of an entry, in bytes: that of a path for the kernel (`PATH_MAX` without the NUL byte).
 pub(super) const MAX_PATH: usize = 4095;
 
 /// The longest part of a name between two slashes, in bytes.
 const MAX_PART: usize = 255;
 
-/// An entry's name without the spellings that mean the same: `./a`, `a/` and `a` are `a`, and the root is empty.
+/// Checks an entry's name and returns it in its shortest spelling: `./a`, `a/` and `a` become `a`, and the root becomes
+/// empty.
 pub(super) fn normalized(name: &[u8]) -> Result<&[u8], ArchiveError> {
     if name.is_empty() {
         return Err(ArchiveError::name(name, "is no name: it is empty"));
@@ -51,7 +52,7 @@ fn part_fault(part: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Whether `name` can be that of a file in a directory.
+/// Checks that a file in a directory can have this name.
 pub(super) fn check_file_name(name: &[u8]) -> Result<(), ArchiveError> {
     match part_fault(name) {
         None if name.contains(&b'/') => Err(ArchiveError::name(name, "contains a slash")),
@@ -60,7 +61,7 @@ pub(super) fn check_file_name(name: &[u8]) -> Result<(), ArchiveError> {
     }
 }
 
-/// The directory of an entry, and its name there.
+/// Splits an entry's path into its directory and its name there.
 pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&byte| byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
@@ -68,10 +69,10 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Checks that the symbolic link at `path` leads to nowhere outside the tree, whatever other links there are in it.
+/// Checks that the symbolic link at `path` can't lead out of the tree, even through other links of the tree.
 ///
-/// `..` stands for the parent of a real directory only at the beginning of a target; behind a name, which may be that of
-/// another link, it could lead anywhere.
+/// At the beginning of a target `..` is the parent of a real directory. After a name, which may be that of another
+/// link, `..` could lead anywhere, so it is refused there.
 pub(super) fn check_target(path: &[u8], target: &[u8]) -> Result<(), ArchiveError> {
     let fault = if target.is_empty() {
         "is a symbolic link to nothing"
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_name_has_few_spellings() {
+    fn all_spellings_of_a_name_become_one() {
         let long = [&[b'x'; 255][..], b"/", &[b'y'; 255]].concat();
         for (name, expected) in [
             (&b"."[..], &b""[..]),
@@ -175,7 +176,7 @@ mod tests {
         check(b"a", b"", false);
         check(b"a", b"b\0c", false);
         check(b"a", &[b'x'; 4096], false);
-        // `d` may be a link to `.`, and then `d/..` is outside.
+        // If `d` is a link to `.`, `d/..` is outside of the tree.
         check(b"a", b"d/..", false);
         check(b"a", b"d/../b", false);
     }

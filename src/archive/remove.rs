@@ -1,4 +1,4 @@
-//! Removing a tree.
+//! Removes a tree of any depth.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -13,11 +13,11 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// Removes all that is in `directory`, to any depth, with two descriptors and without following anything.
+/// Removes everything in `directory`, to any depth, with two open descriptors. No link is followed.
 pub(super) fn content(directory: &OwnedFd) -> Result<(), Errno> {
     let mut listing = Listing::new();
     let mut above: Vec<Vec<u8>> = Vec::new();
-    // Opened anew: what was read from before isn't listed again.
+    // Opened again, since reading a directory goes on where the last read of the same descriptor ended.
     let mut here = openat(directory, c".", DIRECTORY, Mode::empty())?;
     loop {
         match first_full_directory(&here, &mut listing)? {
@@ -36,7 +36,7 @@ pub(super) fn content(directory: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
-/// Removes what can be removed, up to the first directory that has something in it.
+/// Removes the entries of `here` up to the first directory that isn't empty, whose name is returned.
 fn first_full_directory(here: &OwnedFd, listing: &mut Listing) -> Result<Option<Vec<u8>>, Errno> {
     let mut stop = Ok(None);
     let _ = listing.read(here.as_fd(), b"", |Name { name, kind }| {
@@ -46,7 +46,7 @@ fn first_full_directory(here: &OwnedFd, listing: &mut Listing) -> Result<Option<
         };
         stop = match removed {
             Ok(()) => return Ok(()),
-            // Linux says the latter of a directory that is not called one here.
+            // Linux returns ISDIR if `kind` is unknown and the name is that of a directory.
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::ISDIR) => Ok(Some(name)),
             Err(errno) => Err(errno),
         };

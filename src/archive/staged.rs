@@ -1,4 +1,4 @@
-//! What was extracted and has not its name yet.
+//! [`Target`], the name that a tree is extracted to, and [`Staged`], an extracted tree that hasn't got this name yet.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use super::path::check_file_name;
 use super::{ArchiveError, remove};
 use crate::causes::Causes;
 
-/// Where a tree is to be: a name in a directory that is open.
+/// The name that an extracted tree gets, in an open directory.
 ///
-/// Nothing that is there is replaced. A file needs a name that is free; a directory may also take the place of an empty
+/// No existing file is replaced. A file needs a free name. A directory needs a free name or replaces an empty
 /// directory.
 #[derive(Debug)]
 pub struct Target {
@@ -27,12 +27,13 @@ pub struct Target {
     name: Vec<u8>,
 }
 
-/// Gives up a transfer that can't be stopped otherwise. Clones are the same.
+/// Cancels a transfer whose blocking code can't be stopped otherwise. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// From now on nothing gets its name.
+    /// Makes every later [`Staged::publish`] with this value fail with [`ArchiveError::Cancelled`]. A `publish` that is
+    /// past its check may still succeed.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Release);
     }
@@ -43,11 +44,12 @@ impl Cancel {
 }
 
 impl Target {
-    /// `name` in `directory`.
+    /// The target `name` in `directory`.
     ///
     /// # Errors
     ///
-    /// [`ArchiveError::Name`] when no file can have this name.
+    /// [`ArchiveError::Name`] if no file can have this name: it is empty, `.` or `..`, contains a slash or a NUL byte,
+    /// or has more than 255 bytes.
     pub fn new(directory: OwnedFd, name: impl Into<Vec<u8>>) -> Result<Target, ArchiveError> {
         let name = name.into();
         check_file_name(&name)?;
@@ -64,7 +66,7 @@ impl Target {
         match opened {
             Ok(object) => Ok(self.staged(temporary, object, FileType::Directory, attributes)),
             Err(errno) => {
-                // Its error is the one that counts.
+                // The error of opening is the one that is reported.
                 let _ = unlinkat(&self.directory, &temporary, AtFlags::REMOVEDIR);
                 Err(ArchiveError::io("opened", temporary.as_bytes())(errno))
             }
@@ -98,7 +100,8 @@ impl Target {
         }
     }
 
-    /// Says early what the kernel would say at the end.
+    /// Checks before the transfer that the target's name can be taken. The kernel checks it again when the name is
+    /// taken.
     fn check_free(&self, kind: FileType) -> Result<(), ArchiveError> {
         let stat = match statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
@@ -126,16 +129,16 @@ impl Target {
         )
     }
 
-    /// Gives what is called `temporary` its name.
+    /// Renames `temporary` to the target's name.
     fn take(&self, temporary: &str, kind: FileType) -> Result<(), Errno> {
         let directory = &self.directory;
         if kind == FileType::Directory {
-            // The kernel lets a directory take the place of an empty directory and of nothing else.
+            // For a directory rename(2) replaces an empty directory and nothing else.
             return renameat(directory, temporary, directory, &self.name);
         }
         let flags = RenameFlags::NOREPLACE;
         match renameat_with(directory, temporary, directory, &self.name, flags) {
-            // A file system that doesn't know the flag.
+            // The file system doesn't support NOREPLACE.
             Err(Errno::INVAL) => {
                 linkat(
                     directory,
@@ -151,17 +154,17 @@ impl Target {
     }
 }
 
-/// A tree beside its target, under a temporary name that begins with `.chv-`. It is removed on drop, unless it was
-/// [given its own name](Staged::publish).
+/// An extracted tree beside its target, under a temporary name that begins with `.chv-`. It is removed on drop, unless
+/// it was [published](Staged::publish).
 #[derive(Debug)]
 pub struct Staged {
     target: Target,
     temporary: String,
     object: OwnedFd,
     kind: FileType,
-    /// Of the root, which gets them last: until then only this process's user can enter it.
+    /// The attributes of the root, which are set last. Until then only the user of this process can enter the tree.
     attributes: Attributes,
-    /// Whether it has its own name.
+    /// Whether the tree has the target's name.
     named: bool,
 }
 
@@ -170,12 +173,16 @@ impl Staged {
         &self.object
     }
 
-    /// Brings everything to the disk, gives it its name, and brings that to the disk.
+    /// Syncs the tree to the disk, renames it to the target's name, and syncs the target's directory.
     ///
     /// # Errors
     ///
-    /// [`Name`](ArchiveError::Name) when the target is there by now, [`Cancelled`](ArchiveError::Cancelled),
-    /// [`Io`](ArchiveError::Io). Nothing of it is left.
+    /// The tree is removed on every error:
+    ///
+    /// - [`Name`](ArchiveError::Name) if the target exists by now
+    /// - [`Cancelled`](ArchiveError::Cancelled) if `cancel` was cancelled before the rename
+    /// - [`Changed`](ArchiveError::Changed) if another process has replaced the tree under its temporary name
+    /// - [`Io`](ArchiveError::Io) if the system refused an operation
     pub fn publish(mut self, cancel: &Cancel) -> Result<(), ArchiveError> {
         let name = self.target.name.clone();
         self.attributes.apply(&self.object, &name)?;
@@ -202,7 +209,8 @@ impl Staged {
         published
     }
 
-    /// A process that may write to the target's directory could have put another file in the place of the temporary name.
+    /// Checks that the target's name is that of this tree. A process that may write to the directory could have
+    /// replaced the tree under its temporary name.
     fn check_name(&self) -> Result<(), ArchiveError> {
         let name = &self.target.name;
         let stat = statat(&self.target.directory, name, AtFlags::SYMLINK_NOFOLLOW)

@@ -1,4 +1,4 @@
-//! The tar stream: digested on its way, in large pieces.
+//! Buffers for the tar stream that compute its digest: [`Sink`] for writing, [`Source`] for reading.
 
 use std::io::{self, Read, Write};
 
@@ -7,13 +7,13 @@ use sha2::{Digest as _, Sha256};
 use super::ArchiveError;
 use crate::digest::Digest;
 
-/// How many bytes are written or digested at once, at most: 256 KiB.
+/// The most bytes that are written or digested at once: 256 KiB.
 pub const CHUNK: usize = 256 << 10;
 
-/// Less than this isn't read of a file at once, unless the file is smaller.
+/// The least bytes of a file that are read at once, unless fewer are left.
 const LEAST: usize = 64 << 10;
 
-/// The writing end.
+/// The writing end of a tar stream.
 pub(super) struct Sink<W> {
     out: W,
     digest: Sha256,
@@ -31,7 +31,8 @@ impl<W: Write> Sink<W> {
         }
     }
 
-    /// Room for the next bytes: `wanted`, or as many as are worth a call. They count once they are [taken](Self::take).
+    /// A part of the buffer for the next bytes: `wanted` bytes, or fewer, but at least [`LEAST`]. The caller writes
+    /// bytes there and then [takes](Self::take) them.
     pub(super) fn room(&mut self, wanted: u64) -> Result<&mut [u8], ArchiveError> {
         if ((CHUNK - self.filled) as u64) < wanted.min(LEAST as u64) {
             self.flush()?;
@@ -41,7 +42,7 @@ impl<W: Write> Sink<W> {
         Ok(&mut room[..length])
     }
 
-    /// Takes the first bytes of the last room, and returns them.
+    /// Appends the first `bytes` bytes of the last room to the stream, and returns them.
     pub(super) fn take(&mut self, bytes: usize) -> &[u8] {
         let taken = &self.buffer[self.filled..][..bytes];
         self.filled += bytes;
@@ -67,7 +68,7 @@ impl<W: Write> Sink<W> {
         Ok(())
     }
 
-    /// Writes what is left; returns the digest of all that was written.
+    /// Writes the rest of the buffer. Returns the digest of the whole stream.
     pub(super) fn finish(mut self) -> Result<Digest, ArchiveError> {
         self.flush()?;
         self.out.flush().map_err(broken_off)?;
@@ -75,7 +76,7 @@ impl<W: Write> Sink<W> {
     }
 }
 
-/// The reading end.
+/// The reading end of a tar stream.
 pub(super) struct Source<R> {
     input: R,
     digest: Sha256,
@@ -95,7 +96,7 @@ impl<R: Read> Source<R> {
         }
     }
 
-    /// The next bytes, at most `wanted`, and at least one.
+    /// The next bytes of the stream: at least one, at most `wanted`.
     pub(super) fn some(&mut self, wanted: u64) -> Result<&[u8], ArchiveError> {
         if self.start == self.end && !self.fill()? {
             return Err(broken_off(io::ErrorKind::UnexpectedEof.into()));
@@ -116,7 +117,7 @@ impl<R: Read> Source<R> {
         Ok(())
     }
 
-    /// Reads once; whether there was anything.
+    /// Reads once. Returns false at the end of the input.
     fn fill(&mut self) -> Result<bool, ArchiveError> {
         loop {
             match self.input.read(&mut self.buffer) {
@@ -131,7 +132,7 @@ impl<R: Read> Source<R> {
         }
     }
 
-    /// Checks that there is nothing more; returns the digest of all that came.
+    /// Checks that no further bytes come. Returns the digest of the whole stream.
     pub(super) fn finish(mut self) -> Result<Digest, ArchiveError> {
         if self.start < self.end || self.fill()? {
             return Err(ArchiveError::damaged("something follows the archive's end"));

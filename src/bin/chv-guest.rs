@@ -1,6 +1,7 @@
-//! The program inside the guest: as the first process it prepares the system, else it is the dispatcher.
+//! The program inside the guest. As the guest's first process it prepares the system and starts itself again as the
+//! dispatcher; as any other process it is the dispatcher.
 //!
-//! Built static, since nothing else is in the initramfs:
+//! It is linked statically, since the initramfs contains no libraries:
 //! `cargo rustc --release --bin chv-guest -- -C target-feature=+crt-static`
 
 use std::convert::Infallible;
@@ -19,12 +20,12 @@ use chv_sandbox::guest::{self, init};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
 
-/// Says which build this is to whoever packs the program into an image.
+/// Identifies this build to the program that packs an image, which searches the executable for it.
 #[used]
 static BUILD_ID: [u8; guest::MARKED_BUILD_ID.len()] = guest::MARKED_BUILD_ID;
 
 fn main() -> ExitCode {
-    // Fails only when there is one already.
+    // This fails only if a subscriber is set already.
     let _ = tracing::subscriber::set_global_default(Console);
     if std::process::id() == 1 {
         init::run();
@@ -34,9 +35,9 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Serves for ever, unless it can't start.
+/// Runs the dispatcher. It returns only an error.
 fn serve() -> Result<Infallible, Box<dyn Error>> {
-    // Started by the first process as /proc/self/exe, it would be listed as "exe".
+    // The first process starts this program as /proc/self/exe, so the kernel would list it as "exe".
     rustix::thread::set_name(c"chv-guest")?;
     let options = Options::parse(std::env::args_os().skip(1))?;
     let toolbox = match &options.tools {
@@ -55,14 +56,14 @@ fn serve() -> Result<Infallible, Box<dyn Error>> {
     };
     let dispatcher = Dispatcher::new(toolbox, &confinement, LinuxSystem::new())?;
     if let Err(error) = dispatcher.create_files_directory() {
-        tracing::warn!(error = %Causes(&error), "there is no directory for files");
+        tracing::warn!(error = %Causes(&error), "the directory for files could not be created: transfers of files fail");
     }
     let listener = VsockListener::bind(options.port)?;
     writeln!(std::io::stderr(), "CHV-GUEST READY")?;
     Ok(listener.serve(&dispatcher)?)
 }
 
-/// What the command line says; see [`USAGE`].
+/// The options of the command line; see [`USAGE`].
 struct Options {
     port: u32,
     root: Option<PathBuf>,
@@ -104,7 +105,7 @@ impl Subscriber for Console {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line(format!("chv-guest: {}:", event.metadata().level()));
         event.record(&mut line);
-        // There is nowhere to say that the console can't be written.
+        // If the console can't be written, there is no other place for this error.
         let _ = writeln!(std::io::stderr(), "{}", line.0);
     }
 

@@ -1,20 +1,20 @@
-//! The id of the guest's build: a digest of its sources, taken while compiling.
+//! [`BUILD_ID`], which identifies the guest's sources: a fingerprint that the compiler computes while it builds them.
 
-/// Identifies the sources that the guest's program is built from: sixteen lower-case hexadecimal digits.
+/// Identifies the sources that `chv-guest` is built from: sixteen lower-case hexadecimal digits.
 ///
-/// The host's library and `chv-guest` have the same id when they were built from the same sources, whatever
-/// the target or the profile; any change of the guest's code changes it. It is a fingerprint
-/// (FNV-1a, 64 bits) that finds a forgotten rebuild of an image. It proves nothing about a hostile guest.
+/// The host's library and `chv-guest` have the same id if they were built from the same sources, for any target and in
+/// any profile. Any change of these sources changes the id, so a host can tell that an image holds an older
+/// `chv-guest`. The id is a fingerprint (FNV-1a, 64 bits), not a proof: a hostile guest can send any id.
 pub const BUILD_ID: &str = match std::str::from_utf8(&HEX) {
     Ok(hex) => hex,
     Err(_) => panic!("hexadecimal digits are ASCII"),
 };
 
-/// What stands before the id in the guest's program, and before nothing else in it: how an image's packer finds
-/// the id of a program that it can't run. A zero byte stands behind the id.
+/// The text before the id in the executable `chv-guest`. It occurs there once. A program that packs an image finds the
+/// id of an executable by this text, without running the executable. A zero byte follows the id.
 pub const BUILD_ID_MARKER: &str = "chv-guest-build-id=";
 
-/// [`BUILD_ID_MARKER`], [`BUILD_ID`] and a zero byte: what `chv-guest` keeps in its data.
+/// [`BUILD_ID_MARKER`], [`BUILD_ID`] and a zero byte, as `chv-guest` keeps them in its data.
 pub const MARKED_BUILD_ID: [u8; BUILD_ID_MARKER.len() + HEX.len() + 1] = {
     let mut marked = [0; _];
     let (marker, id) = marked.split_at_mut(BUILD_ID_MARKER.len());
@@ -28,8 +28,8 @@ macro_rules! sources {
     ($($name:literal),+ $(,)?) => { &[$(($name, include_bytes!($name))),+] };
 }
 
-/// Every source file of the guest: this folder but its stand-in, which runs on the host only, the program's main file,
-/// and what the frames' decoder and transfers of files use.
+/// Every source file of the guest: this folder without `stand_in.rs`, which runs on the host only; the main file of
+/// `chv-guest`; and the modules that decoding frames and transferring files use.
 const SOURCES: &[(&str, &[u8])] = sources![
     "../archive/account.rs",
     "../archive/beneath.rs",
@@ -165,7 +165,7 @@ mod tests {
         rust_files(&sources.join("guest"), "", &mut found);
         rust_files(&sources.join("archive"), "../archive/", &mut found);
         found.retain(|name| name != "stand_in.rs" && !name.starts_with("../archive/tests/"));
-        // No program has these.
+        // No program is built from the fuzz targets.
         found.retain(|name| !name.ends_with("fuzz.rs"));
         found.sort();
         let listed: Vec<_> = SOURCES.iter().map(|(name, _)| *name).collect();

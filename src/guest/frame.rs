@@ -1,26 +1,32 @@
-//! Frames as bytes: a length (u32, big-endian), then that many bytes of JSON. Blocking, for the guest.
+//! Reads and writes [`Frame`]s on a blocking stream, for the guest.
+//!
+//! A frame is a length (u32, big-endian) and then that many bytes of JSON. The host's side reads the same format with
+//! [`vsock`](crate::vsock).
 
 use std::io::{self, Read, Write};
 
 use super::protocol::{DecodeError, Frame, MAX_FRAME};
 
-/// How many bytes a frame's length takes.
+/// The size of the length before a frame's body, in bytes.
 pub const HEADER: usize = 4;
 
-/// What is read at most in one go, so that a peer's claim of a length costs nothing before its bytes have come.
+/// The most bytes that one read asks for and allocates. A peer that announces a long frame therefore causes no
+/// allocation for bytes that it hasn't sent.
 pub(crate) const READ_STEP: usize = 64 << 10;
 
-/// Room for all but the largest frames that are sent, in bytes: it needn't grow piece by piece.
+/// The first capacity of an encoded frame, in bytes. Most frames fit, so that the buffer doesn't grow step by step.
 const USUAL: usize = 512;
 
-/// Reads one frame; `None` at a clean end, between frames.
+/// Reads one frame. Returns `None` when the stream ends between two frames.
 ///
-/// After [`FrameError::Decode`] the stream stands at the next frame, and a guest can answer with an
-/// [`ErrorEvent`](super::protocol::ErrorEvent) and read on. After any other error it can't be used further.
+/// After [`FrameError::Decode`] the stream is at the start of the next frame: a guest can answer with an
+/// [`ErrorEvent`](super::protocol::ErrorEvent) and read on. After any other error the stream is unusable.
 ///
 /// # Errors
 ///
-/// [`FrameError`] by what was wrong with the frame.
+/// - [`FrameError::Length`] if the announced length is 0 or above [`MAX_FRAME`]
+/// - [`FrameError::Decode`] if the body breaks a rule of the protocol
+/// - [`FrameError::Io`] if the stream fails, or ends inside the frame
 pub fn read_frame(reader: &mut impl Read) -> Result<Option<Frame>, FrameError> {
     match read_body(reader)? {
         Some(body) => Ok(Some(Frame::decode(&body)?)),
@@ -28,11 +34,11 @@ pub fn read_frame(reader: &mut impl Read) -> Result<Option<Frame>, FrameError> {
     }
 }
 
-/// Reads the body of one frame; `None` at a clean end, between frames.
+/// Reads the body of one frame without decoding it. Returns `None` when the stream ends between two frames.
 ///
 /// # Errors
 ///
-/// As [`read_frame`], but for what decoding finds.
+/// As [`read_frame`], without [`FrameError::Decode`].
 pub(crate) fn read_body(reader: &mut impl Read) -> Result<Option<Vec<u8>>, FrameError> {
     let mut header = [0; HEADER];
     let mut filled = 0;
@@ -55,17 +61,18 @@ pub(crate) fn read_body(reader: &mut impl Read) -> Result<Option<Vec<u8>>, Frame
     Ok(Some(body))
 }
 
-/// Writes one frame in one piece, and flushes.
+/// Writes one frame with a single `write_all`, then flushes.
 ///
 /// # Errors
 ///
-/// [`FrameError::Length`] before anything was written, or [`FrameError::Io`].
+/// - [`FrameError::Length`] if the body would have more than [`MAX_FRAME`] bytes; nothing was written
+/// - [`FrameError::Io`] if the stream fails
 pub fn write_frame(writer: &mut impl Write, frame: &Frame) -> Result<(), FrameError> {
     writer.write_all(&encode(frame)?)?;
     Ok(writer.flush()?)
 }
 
-/// The frame's bytes, length and body.
+/// Encodes a frame: its length, then its body.
 ///
 /// # Errors
 ///
@@ -76,7 +83,7 @@ pub fn encode(frame: &Frame) -> Result<Vec<u8>, LengthError> {
     Ok(bytes)
 }
 
-/// Appends the frame's bytes to `bytes`; nothing is left of one that is too large.
+/// Appends the encoded frame to `bytes`. If the frame is too large, `bytes` is left as it was.
 ///
 /// # Errors
 ///
@@ -84,8 +91,9 @@ pub fn encode(frame: &Frame) -> Result<Vec<u8>, LengthError> {
 pub(crate) fn encode_into(bytes: &mut Vec<u8>, frame: &Frame) -> Result<(), LengthError> {
     let start = bytes.len();
     bytes.extend([0; HEADER]);
-    serde_json::to_writer(&mut *bytes, frame)
-        .expect("frames have string keys, no fallible serialiser, and memory takes every byte");
+    serde_json::to_writer(&mut *bytes, frame).expect(
+        "a frame has string keys and no fallible serialiser, and writing to memory can't fail",
+    );
     let length = bytes.len() - start - HEADER;
     if length > MAX_FRAME {
         bytes.truncate(start);
@@ -97,11 +105,11 @@ pub(crate) fn encode_into(bytes: &mut Vec<u8>, frame: &Frame) -> Result<(), Leng
     Ok(())
 }
 
-/// The length of the body that a header announces: 1 to [`MAX_FRAME`].
+/// Reads the length of the body from a frame's header: 1 to [`MAX_FRAME`] bytes.
 ///
 /// # Errors
 ///
-/// [`LengthError`] for any other length.
+/// [`LengthError::Empty`] for 0, [`LengthError::TooLarge`] for more than [`MAX_FRAME`].
 pub fn body_length(header: [u8; HEADER]) -> Result<usize, LengthError> {
     match u32::from_be_bytes(header) as usize {
         0 => Err(LengthError::Empty),
@@ -112,13 +120,13 @@ pub fn body_length(header: [u8; HEADER]) -> Result<usize, LengthError> {
     }
 }
 
-/// A frame's length is out of bounds.
+/// The length of a frame's body is not 1 to [`MAX_FRAME`] bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LengthError {
-    /// It is 0.
+    /// The length is 0.
     #[error("the frame has no body")]
     Empty,
-    /// It is above [`MAX_FRAME`].
+    /// The length is above [`MAX_FRAME`].
     #[error("the frame has {length} bytes, more than {MAX_FRAME}")]
     TooLarge {
         /// The length, in bytes.
@@ -129,10 +137,10 @@ pub enum LengthError {
 /// A frame could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// Its length is out of bounds.
+    /// The frame's length is out of bounds.
     #[error("the frame can't be carried")]
     Length(#[from] LengthError),
-    /// Its body isn't what the protocol allows.
+    /// The frame's body breaks a rule of the protocol.
     #[error("the frame is malformed")]
     Decode(#[from] DecodeError),
     /// The stream failed, or ended inside a frame.
@@ -152,7 +160,7 @@ mod tests {
         })
     }
 
-    /// Gives one byte at a time.
+    /// A reader that returns one byte for each call.
     struct Drip<'a>(&'a [u8]);
 
     impl Read for Drip<'_> {

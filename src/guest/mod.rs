@@ -1,7 +1,12 @@
-//! What host and guest share: the frames between them, and the id of the build that speaks them.
+//! The protocol between host and guest, and the program `chv-guest` that serves it inside the guest.
 //!
-//! The guest's program has no async runtime, so everything here is plain blocking code; the host's side of the
-//! channel is [`vsock`](crate::vsock).
+//! [`protocol::Frame`] holds every message of the channel; [`frame`] and [`record`] hold the byte formats. With the
+//! feature `guest` there are three more modules: `init`, the guest's first process; `dispatcher`, which runs the tools;
+//! and `stand_in`, which runs the dispatcher inside a test's process. [`BUILD_ID`] identifies the sources of all of
+//! these.
+//!
+//! `chv-guest` has no async runtime, so everything here is blocking code. The host's side of the channel is
+//! [`vsock`](crate::vsock).
 
 mod build_id;
 #[cfg(feature = "guest")]

@@ -1,6 +1,8 @@
-//! Records: what crosses a connection of its own after its first frames. See [`protocol`](super::protocol#streams).
+//! The header of a record ([`RecordHeader`]). Records follow the first frames of a connection that carries a run with
+//! streams or a transfer of files; see [`protocol`](super::protocol#streams).
 //!
-//! A record is one byte for its kind, a length (u32, big-endian) of at most [`MAX_RECORD`], and that many bytes.
+//! A record is one byte for its [`RecordKind`], a length (u32, big-endian) of at most [`MAX_RECORD`], and that many
+//! bytes.
 
 /// The longest body of a record, in bytes: 256 KiB.
 pub const MAX_RECORD: usize = 256 << 10;
@@ -8,34 +10,34 @@ pub const MAX_RECORD: usize = 256 << 10;
 /// The longest body of a record that is JSON, in bytes: 64 KiB.
 pub const MAX_JSON_RECORD: usize = 64 << 10;
 
-/// How many bytes a record's kind and length take.
+/// The size of a record's header, its kind and its length, in bytes.
 pub const RECORD_HEADER: usize = 5;
 
-/// What a record holds.
+/// The kind of a record: which direction it goes, and what its body holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum RecordKind {
     /// To the guest: bytes for the tool's standard input.
     Stdin = 1,
-    /// To the guest: the tool's standard input ends. No bytes.
+    /// To the guest: the tool's standard input ends. The body is empty.
     EndOfStdin = 2,
     /// To the host: bytes of the tool's standard output.
     Stdout = 3,
     /// To the host: bytes of the tool's standard error.
     Stderr = 4,
-    /// To the guest: a [`RunSignal`](super::protocol::RunSignal) for the tool and all that it started.
+    /// To the guest: a [`RunSignal`](super::protocol::RunSignal) for the tool and every process that it started.
     Signal = 5,
     /// To the host, the last record: a [`RunEnd`](super::protocol::RunEnd) or a
     /// [`TransferEnd`](super::protocol::TransferEnd).
     End = 6,
     /// Both ways: bytes of a tar stream.
     Data = 7,
-    /// Both ways: the tar stream ends. The 32 bytes of its SHA-256.
+    /// Both ways: the tar stream ends. The body is the stream's SHA-256, 32 bytes.
     EndOfData = 8,
 }
 
 impl RecordKind {
-    /// Every kind.
+    /// Every kind, in the order of the numbers on the wire.
     pub const ALL: [RecordKind; 8] = [
         RecordKind::Stdin,
         RecordKind::EndOfStdin,
@@ -47,7 +49,7 @@ impl RecordKind {
         RecordKind::EndOfData,
     ];
 
-    /// The kind's name.
+    /// The variant's name, for messages. On the wire a kind is its number.
     pub const fn name(self) -> &'static str {
         match self {
             RecordKind::Stdin => "Stdin",
@@ -61,11 +63,11 @@ impl RecordKind {
         }
     }
 
-    fn of_byte(byte: u8) -> Option<RecordKind> {
+    fn from_byte(byte: u8) -> Option<RecordKind> {
         RecordKind::ALL.into_iter().find(|kind| *kind as u8 == byte)
     }
 
-    /// The lengths that a body of this kind may have.
+    /// The lengths that a body of this kind may have, in bytes.
     pub const fn lengths(self) -> std::ops::RangeInclusive<usize> {
         match self {
             RecordKind::Stdin | RecordKind::Stdout | RecordKind::Stderr | RecordKind::Data => {
@@ -81,9 +83,9 @@ impl RecordKind {
 /// A record's kind and the length of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHeader {
-    /// What the record holds.
+    /// The record's kind.
     pub kind: RecordKind,
-    /// How many bytes follow.
+    /// The length of the body that follows, in bytes.
     pub length: usize,
 }
 
@@ -92,7 +94,7 @@ impl RecordHeader {
     ///
     /// # Errors
     ///
-    /// [`RecordError::Length`].
+    /// [`RecordError::Length`] if `body` is shorter or longer than [`RecordKind::lengths`] allows.
     pub fn of(kind: RecordKind, body: &[u8]) -> Result<RecordHeader, RecordError> {
         RecordHeader {
             kind,
@@ -101,15 +103,16 @@ impl RecordHeader {
         .checked()
     }
 
-    /// Reads a header. Which kinds may come here is for the caller to know.
+    /// Reads a header. The caller checks whether a record of this kind may come at this place.
     ///
     /// # Errors
     ///
-    /// [`RecordError`]; the connection is of no use after it.
+    /// [`RecordError::Kind`] or [`RecordError::Length`]. The connection is unusable afterwards, since the start of the
+    /// next record is unknown.
     pub fn decode(bytes: [u8; RECORD_HEADER]) -> Result<RecordHeader, RecordError> {
         let [kind, length @ ..] = bytes;
         RecordHeader {
-            kind: RecordKind::of_byte(kind).ok_or(RecordError::Kind { kind })?,
+            kind: RecordKind::from_byte(kind).ok_or(RecordError::Kind { kind })?,
             length: u32::from_be_bytes(length) as usize,
         }
         .checked()
@@ -125,28 +128,28 @@ impl RecordHeader {
         }
     }
 
-    /// The header's bytes.
+    /// The header as it stands on the wire.
     pub fn encode(self) -> [u8; RECORD_HEADER] {
         let [a, b, c, d] = (self.length as u32).to_be_bytes();
         [self.kind as u8, a, b, c, d]
     }
 }
 
-/// A record's header is none.
+/// A record's header can't be read: its kind is unknown or its length is out of bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// No record is of this kind.
+    /// The kind is none that this build knows.
     #[error("a record is of the kind {kind}, which is not known")]
     Kind {
-        /// The byte that came.
+        /// The byte in the place of the kind.
         kind: u8,
     },
-    /// A record of this kind can't have this length.
+    /// The length is none that [`RecordKind::lengths`] allows for the kind.
     #[error("a {} record has {length} bytes, not {} to {}", kind.name(), kind.lengths().start(), kind.lengths().end())]
     Length {
         /// The record's kind.
         kind: RecordKind,
-        /// Its length, in bytes.
+        /// The announced length, in bytes.
         length: usize,
     },
 }

@@ -1,9 +1,10 @@
-//! A stand-in for a guest, for tests where there is no KVM: the real dispatcher, in this process, behind a
-//! hybrid-vsock socket as a VMM has one.
+//! A stand-in for a guest, for tests where there is no KVM. A [`StandIn`] runs the real dispatcher in the test's
+//! process, behind a hybrid-vsock socket like that of a VMM.
 //!
-//! It has the built-in tools, or those of a [`Toolbox`], which may be functions of this process. Its descriptors, clock and
-//! random pool are made up. It can be told to misbehave ([`Behaviour`]), to have other
-//! descriptors open, and to forget what a guest keeps only in memory.
+//! The stand-in has the built-in tools or those of a [`Toolbox`], which may be functions of the test's process. Its
+//! count of open descriptors and its memory usage are constants, its list of processes is empty, and it doesn't touch
+//! the host's clock and random pool. A test can make it misbehave ([`Behaviour`]), change its count of open
+//! descriptors, and make it forget the state that a guest keeps only in memory.
 
 use std::fmt;
 use std::fs;
@@ -21,33 +22,36 @@ use super::dispatcher::{Confinement, Dispatcher, Limits, System, Toolbox};
 use super::protocol::{GuestProcess, MemUsage};
 use crate::causes::Causes;
 
-/// What the stand-in says it has open, unless it is told otherwise.
+/// The count of open descriptors that the stand-in reports, unless [`StandIn::set_open_files`] changed it.
 const OPEN_FILES: u64 = 12;
 
-/// The longest line of the handshake, in bytes.
+/// The longest line of the hybrid-vsock handshake that is read, in bytes.
 const MAX_LINE: usize = 32;
 
-/// How the stand-in treats a connection that begins from now on.
+/// How the stand-in treats new connections. Connections that are open already keep the behaviour that they began with.
 #[derive(Clone, Default)]
 pub enum Behaviour {
-    /// As a guest of this build does.
+    /// The dispatcher of this build answers.
     #[default]
     Dispatcher,
-    /// The connection is closed without a word, as a VMM does while nothing listens on the guest's port.
+    /// The connection is closed without an answer to the handshake, as a VMM does while nothing listens on the guest's
+    /// port.
     NoListener,
-    /// The handshake is answered, and nothing after it.
+    /// The handshake is answered, but no frame after it.
     Silent,
-    /// Each frame is shown to this function. The bytes that it returns are sent instead of the dispatcher's answer;
-    /// for `None` the dispatcher answers. Records pass it by; where it answers a frame that opens a connection of its own,
-    /// they are dropped.
+    /// Each frame is shown to this function. If it returns bytes, they are sent instead of the dispatcher's answer. If
+    /// it returns `None`, the dispatcher answers.
+    ///
+    /// The function doesn't see records. If it answers a frame that opens a run with streams or a transfer of files,
+    /// the records that follow are dropped.
     Intercepted(Intercept),
 }
 
-/// A guest that comes and goes with its VM: [`start`](Self::start) at the VM's boot or restore,
-/// [`stop`](Self::stop) at its delete.
+/// A stand-in for the guest of one VM. A test calls [`start`](Self::start) when the VM boots or is restored, and
+/// [`stop`](Self::stop) when the VM is deleted.
 ///
-/// Like a real one it remembers over a restore what it was told before the snapshot. Clones are the same guest;
-/// the last one stops it.
+/// The stand-in keeps its nonce over a stop and a start, like a guest that is restored from its own snapshot. Clones
+/// are handles of the same guest; dropping the last one stops it.
 #[derive(Clone)]
 pub struct StandIn {
     shared: Arc<Shared>,
@@ -70,24 +74,25 @@ struct Shared {
     running: Mutex<Option<Running>>,
 }
 
-/// What there is while the VM runs.
+/// The state that exists while the VM runs.
 struct Running {
     ended: Arc<AtomicBool>,
     connections: Arc<Mutex<Vec<UnixStream>>>,
 }
 
 impl StandIn {
-    /// A guest with the built-in tools, whose VM's vsock socket is `socket`. It doesn't run yet.
+    /// A guest with the built-in tools. `socket` is the path of the VM's vsock socket, which [`start`](Self::start)
+    /// creates.
     ///
     /// # Errors
     ///
-    /// On an architecture for which the tools' seccomp filter doesn't exist.
+    /// If there is no seccomp filter for the tools on this architecture.
     pub fn new(socket: impl Into<PathBuf>) -> io::Result<StandIn> {
         StandIn::with_toolbox(socket, Toolbox::built_in())
     }
 
-    /// A guest with other tools, such as [functions of this process](Toolbox::with_function). The toolbox's limits hold, but for
-    /// that of processes, which the kernel counts by user.
+    /// A guest with other tools, such as [functions of this process](Toolbox::with_function). The toolbox's limits
+    /// apply, except the limit on processes: outside of a guest the kernel would count every process of the user.
     ///
     /// # Errors
     ///
@@ -106,8 +111,10 @@ impl StandIn {
         })
     }
 
-    /// The same guest in another VM, restored from the same snapshot: what it keeps in memory and has open is the same,
-    /// its VM's vsock socket is another. It doesn't run yet, and treats connections as this one does now.
+    /// The same guest, restored from the same snapshot into another VM whose vsock socket is `socket`.
+    ///
+    /// Both guests share their memory, such as the nonce, and the count of open descriptors. The new one has the
+    /// present [`Behaviour`] of this one. It doesn't run before its [`start`](Self::start).
     #[must_use]
     pub fn restored_at(&self, socket: impl Into<PathBuf>) -> StandIn {
         StandIn {
@@ -122,16 +129,16 @@ impl StandIn {
         }
     }
 
-    /// The socket of [`new`](Self::new).
+    /// The path of the VM's vsock socket, as [`new`](Self::new) got it.
     pub fn socket(&self) -> &Path {
         &self.shared.socket
     }
 
-    /// The VM boots or is restored: the socket is bound, as a VMM does it. One that runs already is stopped first.
+    /// Boots or restores the VM: binds the vsock socket and serves its connections. A guest that runs is stopped first.
     ///
     /// # Errors
     ///
-    /// What binding the socket failed with, such as a file that is there already.
+    /// If the socket can't be bound, for example because a file has its path.
     pub fn start(&self) -> io::Result<()> {
         self.stop();
         let listener = UnixListener::bind(&self.shared.socket)?;
@@ -160,7 +167,7 @@ impl StandIn {
                     if let Err(error) = serve(&stream, &dispatcher, behaviour) {
                         tracing::debug!(error = %Causes(&*error), "a connection to the stand-in ended");
                     }
-                    // It has ended already if the other end closed it.
+                    // This fails if the other end has closed the connection.
                     let _ = stream.shutdown(Shutdown::Both);
                 });
             }
@@ -168,12 +175,12 @@ impl StandIn {
         Ok(())
     }
 
-    /// The VM is deleted: its connections die, and its socket goes. Does nothing to one that doesn't run.
+    /// Deletes the VM: ends its connections and removes its socket. Does nothing if the guest doesn't run.
     pub fn stop(&self) {
         self.shared.stop();
     }
 
-    /// From the next start on, the guest is one that was booted anew: it has forgotten what it kept in memory.
+    /// Makes the next [`start`](Self::start) a boot instead of a restore: the guest has no nonce then.
     ///
     /// # Errors
     ///
@@ -183,17 +190,19 @@ impl StandIn {
         Ok(())
     }
 
-    /// How many descriptors the guest says it has open.
+    /// The count of open descriptors that the guest reports: 12 unless [`set_open_files`](Self::set_open_files) changed
+    /// it.
     pub fn open_files(&self) -> u64 {
         self.shared.open_files.load(Ordering::Acquire)
     }
 
-    /// How many descriptors the guest says it has open, from now on.
+    /// Sets the count of open descriptors that the guest reports, for this guest and those of
+    /// [`restored_at`](Self::restored_at).
     pub fn set_open_files(&self, count: u64) {
         self.shared.open_files.store(count, Ordering::Release);
     }
 
-    /// How it treats the connections that begin from now on.
+    /// Sets how the guest treats connections that begin after this call.
     pub fn behave(&self, behaviour: Behaviour) {
         *lock(&self.shared.behaviour) = behaviour;
     }
@@ -205,14 +214,14 @@ impl Shared {
             return;
         };
         running.ended.store(true, Ordering::Release);
-        // Wakes the listener, so that it sees the end.
+        // Wakes the listener's thread from `accept`, so that it sees `ended`.
         let _ = UnixStream::connect(&self.socket);
         for connection in lock(&running.connections).drain(..) {
-            // It may have ended by itself.
+            // This fails if the connection has ended already.
             let _ = connection.shutdown(Shutdown::Both);
         }
         if let Err(error) = fs::remove_file(&self.socket) {
-            tracing::debug!(error = %Causes(&error), "the stand-in's socket is gone already");
+            tracing::debug!(error = %Causes(&error), "the stand-in's socket could not be removed");
         }
     }
 }
@@ -223,7 +232,7 @@ impl Drop for Shared {
     }
 }
 
-/// The dispatcher of a guest that was booted just now.
+/// The dispatcher of a guest that has just booted: it has no nonce.
 fn booted(toolbox: &Toolbox, open_files: &Arc<AtomicU64>) -> io::Result<Dispatcher> {
     let system = MadeUp {
         open_files: Arc::clone(open_files),
@@ -240,14 +249,14 @@ fn booted(toolbox: &Toolbox, open_files: &Arc<AtomicU64>) -> io::Result<Dispatch
     Dispatcher::new(toolbox.clone(), &confinement, system)
 }
 
-/// The VMM's half of the handshake, then the guest.
+/// Answers the handshake as the VMM does, then serves the connection as the guest.
 fn serve(
     mut stream: &UnixStream,
     dispatcher: &Dispatcher,
     behaviour: Behaviour,
 ) -> Result<(), Box<dyn std::error::Error>> {
     if !is_connect(stream)? || matches!(behaviour, Behaviour::NoListener) {
-        // A VMM closes without a word.
+        // A VMM closes such a connection without an answer.
         return Ok(());
     }
     stream.write_all(b"OK 1073741824\n")?;
@@ -263,7 +272,7 @@ fn serve(
     Ok(())
 }
 
-/// Reads the line that opens a connection, and nothing beyond it; whether it is one.
+/// Reads the first line and nothing beyond it. Returns whether it is a `CONNECT` line.
 fn is_connect(mut stream: &UnixStream) -> io::Result<bool> {
     let mut line = Vec::with_capacity(MAX_LINE);
     let mut byte = [0];
@@ -277,7 +286,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a guest's kernel would say, made up.
+/// Invented readings in the place of those of a guest's kernel.
 struct MadeUp {
     open_files: Arc<AtomicU64>,
 }

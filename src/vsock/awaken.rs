@@ -1,8 +1,9 @@
-//! Everything that a restored guest is asked, in one round trip.
+//! [`Channel::awaken`]: all questions to a restored guest in one round trip.
 //!
-//! Each round trip to a guest that was restored just now is dear: what it touches, it touches for the first time. So the
-//! greeting, the renewal and the count go out in one piece without waiting for each other; a guest answers in order,
-//! so that the count is read after the renewal, and both before any tool.
+//! A round trip to a guest that was just restored is slow, since the first use of each page of its memory causes a page
+//! fault. So the hello, the renewal and the query for the count of descriptors are sent with one write, and none waits
+//! for the answer to another. A guest answers them in order, so the count is taken after the renewal, and before any
+//! tool runs.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,26 +19,26 @@ use crate::guest::protocol::{
     Extension, Frame, GuestQuery, Hello, QueryKind, QueryResult, Renew, Renewed, Seed,
 };
 
-/// What a restored guest said.
+/// The answers of a restored guest to [`Channel::awaken`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Awakened {
-    /// Its greeting; `None` from a guest that is older than the greeting.
+    /// The guest's hello; `None` from a guest from before the hello.
     pub hello: Option<GuestHello>,
-    /// What became of its random pool and its clock; `None` from a guest that lists neither extension.
+    /// Whether the random pool was reseeded and the clock set; `None` from a guest that lists neither extension.
     pub renewed: Option<Renewed>,
-    /// Its open descriptors that aren't sockets.
+    /// The number of open descriptors that aren't sockets.
     pub open_fd_count: u64,
-    /// How far its clock was from the host's after that; `None` where it said nothing of its clock.
+    /// How far the guest's clock was from the host's after it was set; `None` if the guest didn't report its time.
     pub clock: Option<ClockSkew>,
-    /// From the requests until the last answer.
+    /// The time from sending the requests to the last answer.
     pub round_trip: Duration,
 }
 
-/// How far a guest's clock is from the host's, in microseconds; positive where the guest's is ahead.
+/// How far a guest's clock is from the host's, in microseconds; positive if the guest's clock is ahead.
 ///
-/// The guest reads its clock at some moment between the host's question and its answer, and the host can't know
-/// when. So the skew is known to within the round trip, as a range: its ends are exact, and an honest guest whose
-/// clock was set just now can't have one that leaves out zero by more than the time that setting it takes.
+/// The guest reads its clock at some moment between the host's request and its answer, and the host doesn't know the
+/// moment. So the skew is a range as wide as the round trip, whose ends are exact. For an honest guest whose clock was
+/// just set, the range includes zero, or misses it by no more than the time that setting the clock takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ClockSkew {
     /// The skew if the guest read its clock at the last moment.
@@ -47,8 +48,8 @@ pub struct ClockSkew {
 }
 
 impl ClockSkew {
-    /// The skew of a clock that said `guest` at some time in the `elapsed` after `asked`; the first two in nanoseconds
-    /// since 1970-01-01 UTC.
+    /// The skew of a clock that showed `guest` at some moment within `elapsed` after `asked`. `guest` and `asked` are
+    /// nanoseconds since 1970-01-01 UTC.
     fn between(guest: u64, asked: u64, elapsed: Duration) -> ClockSkew {
         let micros = |nanos: i128| i64::try_from(nanos / 1_000).unwrap_or(i64::MAX);
         let most = i128::from(guest) - i128::from(asked);
@@ -59,17 +60,17 @@ impl ClockSkew {
         }
     }
 
-    /// How much of the range is the host's not knowing: the round trip in which the guest read its clock.
+    /// The width of the range: the time of the round trip in which the guest read its clock.
     pub fn uncertainty(&self) -> Duration {
         Duration::from_micros(self.least.abs_diff(self.most))
     }
 
-    /// The largest skew, either way, that there can be.
+    /// The largest possible skew in either direction.
     pub fn at_most(&self) -> Duration {
         Duration::from_micros(self.least.unsigned_abs().max(self.most.unsigned_abs()))
     }
 
-    /// The smallest skew, either way, that there must be: zero unless the clock is certainly wrong.
+    /// The smallest possible skew in either direction: zero unless the clock is certainly wrong.
     pub fn at_least(&self) -> Duration {
         match self.least <= 0 && self.most >= 0 {
             true => Duration::ZERO,
@@ -79,16 +80,18 @@ impl ClockSkew {
 }
 
 impl Channel {
-    /// Greets a restored guest, gives it fresh randomness and the time, and counts its descriptors: as
-    /// [`hello`](Channel::hello), [`renew`](Channel::renew) and [`open_fd_count`](Channel::open_fd_count) one after the
-    /// other, but in one round trip. To be sent first, before any other request; `limit` is for all three.
+    /// Sends a hello, reseeds the guest's random pool, sets its clock, and counts its open descriptors. The result is
+    /// that of [`hello`](Channel::hello), [`renew`](Channel::renew) and [`open_fd_count`](Channel::open_fd_count) one
+    /// after the other, but it takes one round trip. It must be sent before any other request. `limit` is for all three
+    /// answers together.
     ///
-    /// A guest that is older than one of them refuses it, and the others count.
+    /// A guest that doesn't know one of these requests refuses it, and the answers to the others count.
     ///
     /// # Errors
     ///
-    /// [`Error::NoAnswer`] with the first of the three that was not answered, [`Error::DuplicateHello`], or why the
-    /// channel is closed.
+    /// - [`Error::NoAnswer`] after `limit`, with the first request that has no answer
+    /// - [`Error::DuplicateHello`] if a hello was sent before and has no answer
+    /// - the reason why the channel is closed
     pub async fn awaken(&self, seed: &[u8; 32], limit: Duration) -> Result<Awakened, Error> {
         let connection = self.connection();
         let (renewal, query) = (Uuid::new_v4(), Uuid::new_v4());
@@ -107,7 +110,8 @@ impl Channel {
             _ => None,
         })?;
 
-        // Nothing that takes time may stand between the clock and the socket.
+        // The host's clock is read as late as possible before the requests are sent, so everything else is encoded
+        // first.
         let mut requests = connection.encoded(&Frame::Hello(Hello::of_this_build()))?;
         let query = connection.encoded(&Frame::GuestQuery(GuestQuery {
             query_id: query,
@@ -139,7 +143,7 @@ impl Channel {
         };
         let (hello, renewed, open_fd_count) = match timeout(limit, exchange).await {
             Ok(answers) => answers?,
-            Err(_) => return Err(silent(connection.origin(), waits_for, limit)),
+            Err(_) => return Err(no_answer(connection.origin(), waits_for, limit)),
         };
         let clock = renewed.as_ref().and_then(|(renewed, elapsed)| {
             Some(ClockSkew::between(renewed.unix_nanos?, asked, *elapsed))
@@ -154,7 +158,7 @@ impl Channel {
     }
 }
 
-fn silent(origin: &Origin, request: &'static str, waited: Duration) -> Error {
+fn no_answer(origin: &Origin, request: &'static str, waited: Duration) -> Error {
     Error::NoAnswer {
         origin: origin.clone(),
         request,
@@ -178,7 +182,7 @@ mod tests {
             );
             assert_eq!((skew.at_least(), skew.at_most()), bounds);
         }
-        // Set to what the host said, and read at once.
+        // Set to the host's time, and read at once.
         check(5_000_000, 5_000_000, 2_000_000, (-2_000, 0), (0, 2_000));
         check(5_500_000, 5_000_000, 2_000_000, (-1_500, 500), (0, 1_500));
         // Certainly ahead, certainly behind.
@@ -196,7 +200,7 @@ mod tests {
             (-6_000, -4_000),
             (4_000, 6_000),
         );
-        // Beyond what is reported.
+        // The largest possible difference.
         check(
             0,
             u64::MAX,

@@ -1,4 +1,4 @@
-//! The channel: requests to a guest, many in flight, each matched with its answer by id.
+//! [`Channel`]: sends requests to a guest, many in flight at a time, and matches each with its answer by id.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,34 +20,34 @@ use crate::guest::protocol::{
 use crate::limits::TimeLimits;
 use crate::socket::SocketAddress;
 
-/// What a guest says of itself.
+/// A guest's answer to [`Channel::hello`]: its protocol version, build, extensions and nonce.
 pub type GuestHello = Hello;
 
-/// What came of a dispatched tool.
+/// The result of a dispatched tool, whose evidence was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ToolAnswer {
     /// The result as the guest sent it.
     pub result: ToolResult,
-    /// The bytes of the tool's streams, of which the result tells the text. `None` where the result has no
-    /// [details](ToolResult::details): the guest doesn't say then where one stream ends and the other begins.
+    /// The bytes of the tool's two streams, which the result has as text. `None` if the result has no
+    /// [details](ToolResult::details), since the host then doesn't know where standard output ends.
     pub output: Option<OutputBytes>,
 }
 
-/// How to open a channel, and how long its steps may take.
+/// How to reach a guest, and how long the steps of a channel may take.
 #[derive(Clone, Debug)]
 pub struct ChannelConfig {
     /// The VM's hybrid-vsock socket; a path has at most 107 bytes.
     pub socket: SocketAddress,
     /// The port that the guest listens on.
     pub port: u32,
-    /// How long its steps may take: `boot` for all attempts at the handshake, `handshake` for one of them, `frame_idle` and
-    /// `frame_total`.
+    /// Limits: `boot` for all attempts at the handshake together, `handshake` for one attempt, `frame_idle` for the
+    /// next byte inside a frame, and `frame_total` for one whole frame. The other limits aren't used here.
     pub limits: TimeLimits,
 }
 
 impl ChannelConfig {
-    /// The protocol's defaults for the VM whose hybrid-vsock socket is `socket`.
+    /// The protocol's defaults (port 1024) for the VM whose hybrid-vsock socket is `socket`.
     pub fn new(socket: impl Into<SocketAddress>) -> ChannelConfig {
         ChannelConfig {
             socket: socket.into(),
@@ -57,21 +57,25 @@ impl ChannelConfig {
     }
 }
 
-/// An open channel to a guest. Cheap to clone; closed when the last clone is dropped.
+/// An open channel to a guest. Clones are handles of the same channel, which is closed when the last one is dropped.
 ///
-/// Every request can be dropped while it waits: the guest may still do what it was asked, and its answer is then a late
-/// arrival. All requests fail with the reason once the channel is closed.
+/// The future of every request may be dropped. The guest may still do what the request asks for; its answer then
+/// becomes a [late arrival](super::ChannelEventKind::LateArrival). Once the channel is closed, all requests fail with
+/// the reason.
 #[derive(Clone, Debug)]
 pub struct Channel {
     closer: Arc<Closer>,
 }
 
 impl Channel {
-    /// Connects to the guest, trying again while it comes up. Must be called inside a tokio runtime.
+    /// Connects to the guest. While the guest boots, failed attempts are repeated. Must be called inside a tokio
+    /// runtime.
     ///
     /// # Errors
     ///
-    /// [`Error::Handshake`] when `boot` of the limits has passed, or when trying again can't help.
+    /// [`Error::Handshake`] if no attempt succeeds within the limit `boot`, or if an attempt fails in a way that
+    /// another attempt can't mend: [`PathTooLong`](super::HandshakeError::PathTooLong),
+    /// [`BadReply`](super::HandshakeError::BadReply), or a socket that this process may not use.
     pub async fn open(config: &ChannelConfig) -> Result<Channel, Error> {
         let limits = config.limits.capped();
         let stream = handshake::connect(config).await?;
@@ -93,12 +97,14 @@ impl Channel {
         })
     }
 
-    /// Tells the guest what this build can do, and returns what the guest can. `None` for a guest that is older than the
-    /// hello: it has none of the extensions. To be sent first, before any other request.
+    /// Exchanges hellos with the guest: sends that of this build and returns the guest's. `None` for a guest from
+    /// before the hello, which has no extensions. The hello must be sent before any other request.
     ///
     /// # Errors
     ///
-    /// [`Error::NoAnswer`], [`Error::DuplicateHello`], or why the channel is closed.
+    /// - [`Error::NoAnswer`] after `limit`
+    /// - [`Error::DuplicateHello`] if a hello was sent before and has no answer
+    /// - the reason why the channel is closed
     pub async fn hello(&self, limit: Duration) -> Result<Option<GuestHello>, Error> {
         let read = |frame| match frame {
             Frame::Hello(hello) => Some(Some(hello)),
@@ -114,13 +120,18 @@ impl Channel {
         .await
     }
 
-    /// Runs a tool and waits for its result, for the dispatch's deadline and `grace`: within it the guest's own answer
-    /// for a tool that it killed may still come. A tool's exit code, whatever it is, is a result.
+    /// Runs a tool and waits for its result. Any exit code of the tool is a result, not an error.
+    ///
+    /// The wait is the dispatch's deadline plus `grace`. Within `grace` the guest's result of a tool that it killed at
+    /// the deadline can still arrive.
     ///
     /// # Errors
     ///
-    /// [`Error::ToolTimeout`], [`Error::DuplicateRequest`] for an id that is in flight or timed out,
-    /// [`Error::RequestTooLarge`], or why the channel is closed.
+    /// - [`Error::ToolTimeout`] if no result came in time; whether the tool still runs isn't known
+    /// - [`Error::DuplicateRequest`] if a command with this id is in flight or timed out
+    /// - [`Error::RequestTooLarge`] if the request doesn't fit a frame
+    /// - [`Error::Evidence`] if the command's chunks aren't complete or don't agree with the result
+    /// - the reason why the channel is closed
     pub async fn dispatch(
         &self,
         dispatch: ToolDispatch,
@@ -132,13 +143,14 @@ impl Channel {
         self.run_tool(command_id, &frame, waited).await
     }
 
-    /// As [`dispatch`](Self::dispatch), with a tool whose writes the guest throws away, and all that it left running with them,
-    /// before it sends the result. That may take [`LAYER_REMOVAL`], which is waited for as well.
+    /// As [`dispatch`](Self::dispatch), but before the guest sends the result, it discards everything that the tool
+    /// wrote and kills every process that the tool left. The guest may take [`LAYER_REMOVAL`] for this, by which the
+    /// wait is longer.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAnnounced`] for a guest that is older than [`Warm`](Extension::Warm), which is sent nothing, besides those
-    /// of `dispatch`.
+    /// Those of `dispatch`, and [`Error::NotAnnounced`] if the guest hasn't listed [`Extension::Warm`] on this channel.
+    /// Nothing is sent then.
     pub async fn warm(&self, dispatch: ToolDispatch, grace: Duration) -> Result<ToolAnswer, Error> {
         if !self.announces(Extension::Warm) {
             return Err(Error::NotAnnounced {
@@ -177,11 +189,11 @@ impl Channel {
             })
     }
 
-    /// The guest's count of open descriptors that aren't sockets.
+    /// The number of open descriptors in the guest that aren't sockets.
     ///
     /// # Errors
     ///
-    /// [`Error::NoAnswer`], or why the channel is closed.
+    /// [`Error::NoAnswer`] after `limit`, or the reason why the channel is closed.
     pub async fn open_fd_count(&self, limit: Duration) -> Result<u64, Error> {
         let read = |frame| match reading(frame)? {
             QueryResult::OpenFdCount(count) => Some(count.open_fd_count),
@@ -190,11 +202,11 @@ impl Channel {
         self.query(QueryKind::OpenFdCount, limit, read).await
     }
 
-    /// The guest's use of its memory.
+    /// The memory in use in the guest, in bytes.
     ///
     /// # Errors
     ///
-    /// [`Error::NoAnswer`], or why the channel is closed.
+    /// [`Error::NoAnswer`] after `limit`, or the reason why the channel is closed.
     pub async fn mem_usage(&self, limit: Duration) -> Result<MemUsage, Error> {
         let read = |frame| match reading(frame)? {
             QueryResult::MemUsage(usage) => Some(usage),
@@ -203,11 +215,11 @@ impl Channel {
         self.query(QueryKind::MemUsage, limit, read).await
     }
 
-    /// The guest's processes, at most 100.
+    /// The running processes of the guest, at most 100. `chv-guest` leaves out kernel threads.
     ///
     /// # Errors
     ///
-    /// [`Error::NoAnswer`], or why the channel is closed.
+    /// [`Error::NoAnswer`] after `limit`, or the reason why the channel is closed.
     pub async fn process_list(&self, limit: Duration) -> Result<Vec<GuestProcess>, Error> {
         let read = |frame| match reading(frame)? {
             QueryResult::ProcessList(list) => Some(list.processes),
@@ -216,12 +228,13 @@ impl Channel {
         self.query(QueryKind::ProcessList, limit, read).await
     }
 
-    /// Sends a query that has an id of the caller's own.
+    /// Sends a query whose id the caller has chosen.
     ///
     /// # Errors
     ///
-    /// [`Error::DuplicateQuery`] for an id that is in flight or timed out, [`Error::NoAnswer`], or why the channel is
-    /// closed.
+    /// - [`Error::DuplicateQuery`] if a query with this id is in flight or timed out
+    /// - [`Error::NoAnswer`] after `limit`
+    /// - the reason why the channel is closed
     pub async fn send_query(
         &self,
         query: GuestQuery,
@@ -238,12 +251,13 @@ impl Channel {
         .await
     }
 
-    /// Gives the guest a nonce to keep in memory. For a guest whose hello lists
-    /// [`Nonce`](crate::guest::protocol::Extension::Nonce).
+    /// Gives the guest a nonce to keep in memory, and makes it write its pending data to the disk. For a guest whose
+    /// hello lists [`Extension::Nonce`].
     ///
     /// # Errors
     ///
-    /// [`Error::NoAnswer`], which is also what an older guest gives, or why the channel is closed.
+    /// [`Error::NoAnswer`] after `limit`, also from a guest without the extension, or the reason why the channel is
+    /// closed.
     pub async fn imprint(&self, nonce: &str, limit: Duration) -> Result<(), Error> {
         let request_id = Uuid::new_v4();
         let imprint = Imprint {
@@ -260,13 +274,13 @@ impl Channel {
         .await
     }
 
-    /// Gives a restored guest fresh randomness and the time. For a guest whose hello lists
-    /// [`Reseed`](crate::guest::protocol::Extension::Reseed) or [`Clock`](crate::guest::protocol::Extension::Clock);
-    /// what it did stands in its answer.
+    /// Makes a restored guest reseed its random pool with `seed` and set its clock to `now`. For a guest whose hello
+    /// lists [`Extension::Reseed`] or [`Extension::Clock`]. The answer tells which of the two succeeded.
     ///
     /// # Errors
     ///
-    /// [`Error::NoAnswer`], which is also what an older guest gives, or why the channel is closed.
+    /// [`Error::NoAnswer`] after `limit`, also from a guest without the extensions, or the reason why the channel is
+    /// closed.
     pub async fn renew(
         &self,
         seed: &[u8; 32],
@@ -287,13 +301,14 @@ impl Channel {
             .await
     }
 
-    /// Tells the guest of a reset and returns what it says of it, which proves nothing: a host verifies by itself. A guest
-    /// of this project doesn't answer.
+    /// Tells the guest that a reset was made, and returns the guest's report on it. The report proves nothing; a host
+    /// verifies a reset itself. `chv-guest` of this crate doesn't answer this request, but closes the channel.
     ///
     /// # Errors
     ///
-    /// [`Error::NoAnswer`], [`Error::DuplicateReset`] for an id that is in flight or timed out, or why the channel is
-    /// closed.
+    /// - [`Error::NoAnswer`] after `limit`
+    /// - [`Error::DuplicateReset`] if a signal with this id is in flight or timed out
+    /// - the reason why the channel is closed
     pub async fn signal_reset(
         &self,
         signal: ResetSignal,
@@ -307,36 +322,37 @@ impl Channel {
         self.ask(key, Frame::ResetSignal(signal), limit, read).await
     }
 
-    /// Whether the guest has answered a greeting on this channel with a hello that lists the extension.
+    /// Whether the guest has sent a hello on this channel that lists the extension.
     pub fn announces(&self, extension: Extension) -> bool {
         self.connection().announces(extension)
     }
 
-    /// Which channel this is.
+    /// Identifies this channel among the channels of this process, for events and errors.
     pub fn origin(&self) -> &Origin {
         self.connection().origin()
     }
 
-    /// What happens from now on; for the first receiver, if no tool was dispatched before, also what has happened since
-    /// the channel was opened. A receiver that falls behind by more than 128 events, or by 8 MiB of frames, loses the
-    /// oldest, and is told how many ([`RecvError::Lagged`](broadcast::RecvError::Lagged)). The newest is kept, however
-    /// large it is.
+    /// Subscribes to the events of this channel from now on. The first receiver also gets the events since the channel
+    /// was opened, unless a tool was dispatched before this call.
+    ///
+    /// A receiver that is more than 128 events or 8 MiB of frames behind loses the oldest events, and is told how many
+    /// ([`RecvError::Lagged`](broadcast::RecvError::Lagged)). The newest event is always kept, even if it is larger.
     pub fn events(&self) -> broadcast::Receiver<ChannelEvent> {
         self.connection().subscribe()
     }
 
-    /// Why the channel is closed, if it is.
+    /// The reason why the channel is closed; `None` while it is open.
     pub fn closed(&self) -> Option<Error> {
         self.connection().closed()
     }
 
-    /// Whether the channel can carry nothing more: the guest broke the protocol, or it is closed for another reason.
-    /// [`closed`](Channel::closed) says which.
+    /// Whether the channel is closed, because the guest broke the protocol or for another reason.
+    /// [`closed`](Channel::closed) returns the reason.
     pub fn is_poisoned(&self) -> bool {
         self.closed().is_some()
     }
 
-    /// Closes the channel for all its clones. Requests in flight fail; a second call does nothing.
+    /// Closes the channel for all clones. Requests in flight fail. A second call does nothing.
     pub fn close(&self) {
         self.connection().close_by_us();
     }
@@ -345,7 +361,7 @@ impl Channel {
         &self.closer.0
     }
 
-    /// Sends a query with an id of its own.
+    /// Sends a query with a new random id.
     async fn query<T: Send + 'static>(
         &self,
         query_kind: QueryKind,
@@ -366,7 +382,7 @@ impl Channel {
         .await
     }
 
-    /// Sends a request that isn't a tool.
+    /// Sends a request that doesn't run a tool.
     async fn ask<T: Send + 'static>(
         &self,
         key: Key,
@@ -389,13 +405,14 @@ impl Channel {
     }
 }
 
-/// Nanoseconds since 1970, up to the year 2554. A clock before 1970 counts as 1970: it is wrong by decades either way.
+/// Nanoseconds since 1970, up to the year 2554. A time before 1970 counts as 1970: such a clock is wrong by decades
+/// anyway.
 pub(super) fn unix_nanos(time: SystemTime) -> u64 {
     let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH);
     u64::try_from(since_epoch.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The reading in an answer to a query.
+/// The reading in the answer to a query; `None` for another frame.
 pub(super) fn reading(frame: Frame) -> Option<QueryResult> {
     match frame {
         Frame::GuestResponse(GuestResponse { result, .. }) => Some(result),

@@ -1,8 +1,9 @@
-//! Frames from a stream, bounded in size and time.
+//! [`FrameReader`]: reads frames from a stream, within limits of size and time.
 //!
-//! A frame's type is known from its first bytes where it stands first in the body, as every guest of this project writes
-//! it. What may not come, or not so large, is refused then, before more of it is read. Elsewhere the type is looked for when
-//! the body has come, and the rest is decoded only if it may be.
+//! `chv-guest` writes `type` as the first field of each frame, so the type is known once the first bytes have come. A
+//! frame of a type that isn't allowed, or that is too large for its type, is refused then, before more of it is read.
+//! If `type` isn't the first field, it is searched for once the whole body has come, and the rest is decoded only if
+//! the type is allowed.
 
 use std::io;
 use std::time::Duration;
@@ -14,28 +15,29 @@ use super::Violation;
 use crate::guest::frame::{HEADER, LengthError, READ_STEP, body_length};
 use crate::guest::protocol::{DecodeError, Frame, FrameType};
 
-/// The most memory that is kept between two frames.
+/// The largest buffer that is kept between two frames, in bytes.
 const KEPT: usize = 1 << 20;
 
 /// Reads frames.
 ///
-/// The buffer grows with the bytes that have come, never with what the guest has announced, and holds one frame and what
-/// was read with its last bytes. Waiting between frames has no limit; inside a frame there are two, one for the next byte
-/// and one for the whole frame.
+/// The buffer grows with the bytes that have come, not with the length that the guest has announced. It holds one frame
+/// and the bytes that were read together with the frame's end. There is no time limit between frames. Inside a frame
+/// there are two: one for the next byte, and one for the whole frame.
 pub(super) struct FrameReader<R> {
     stream: R,
     buffer: Vec<u8>,
-    /// Where the frames begin in the buffer that weren't returned yet.
+    /// The index in `buffer` of the first frame that wasn't returned yet.
     start: usize,
     idle: Duration,
     total: Duration,
 }
 
-/// Given the type and the length of a body that the guest has announced: how long it may be, or why it may not come.
+/// A function that gets the type and the announced length of a body, and returns the largest allowed length, or why
+/// this type isn't allowed now.
 pub(super) type Admit<'a> = &'a (dyn Fn(FrameType, usize) -> Result<usize, Violation> + Sync);
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    /// Reads from `stream`; `idle` is the limit for the next byte inside a frame, `total` for one whole frame.
+    /// A reader of `stream`. `idle` is the limit for the next byte inside a frame, `total` for one whole frame.
     pub(super) fn new(stream: R, idle: Duration, total: Duration) -> Self {
         FrameReader {
             stream,
@@ -46,9 +48,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// The next frame; `None` when the stream has ended between two frames. After an error the stream can't be used.
+    /// Reads the next frame; `None` if the stream has ended between two frames. After an error the stream is unusable.
     ///
-    /// `admit` is asked for each frame once its type is known.
+    /// `admit` is called once for each frame, as soon as its type is known.
     pub(super) async fn next(&mut self, admit: Admit<'_>) -> Result<Option<Frame>, ReadError> {
         let mut began = (!self.pending().is_empty()).then(Instant::now);
         let mut admitted = None;
@@ -84,18 +86,18 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// The stream, and what has come of it after the last frame.
+    /// The stream, and the bytes that were read after the last frame.
     pub(super) fn into_parts(self) -> (R, Vec<u8>) {
         let rest = self.pending().to_vec();
         (self.stream, rest)
     }
 
-    /// What has come of the frames that weren't returned yet.
+    /// The bytes of the frames that weren't returned yet.
     fn pending(&self) -> &[u8] {
         &self.buffer[self.start..]
     }
 
-    /// Makes room for one read. A buffer that is full grows to twice its size, but not beyond the frame that it holds and
+    /// Makes room for one read. A full buffer grows to twice its size, but to no more than the size of its frame plus
     /// one read.
     fn make_room(&mut self) {
         self.buffer.drain(..self.start);
@@ -111,8 +113,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             .reserve_exact(missing.min(filled).max(READ_STEP));
     }
 
-    /// Decodes the buffer's first frame, if it is complete. A bad length, and a type that may not come, are found as soon
-    /// as they have come. `admitted` is what was found of this frame before.
+    /// Decodes the buffer's first frame if it is complete. A bad length and a type that isn't allowed are errors as
+    /// soon as their bytes have come. `admitted` is this frame's type, if an earlier call has found and allowed it.
     fn take_frame(
         &mut self,
         admitted: &mut Option<FrameType>,
@@ -146,7 +148,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         };
         let frame = Frame::decode_as(frame_type, text).map_err(ReadError::Decode)?;
         if end > KEPT {
-            // What a large frame has taken isn't kept for the small ones after it.
+            // The large buffer of this frame is freed, since the next frames are probably small.
             self.buffer = pending[end..].to_vec();
         } else {
             self.start += end;
@@ -167,22 +169,22 @@ fn check(frame_type: FrameType, length: usize, admit: Admit<'_>) -> Result<(), R
     }
 }
 
-/// No further frame can be read.
+/// Why no further frame can be read.
 #[derive(Debug)]
 pub(super) enum ReadError {
     /// A frame's length is out of bounds.
     Length(LengthError),
-    /// A frame is larger than those of its type may be.
+    /// A frame is larger than its type allows.
     TooLarge {
         frame_type: FrameType,
         length: usize,
         limit: usize,
     },
-    /// A frame of this type may not come.
+    /// A frame of this type isn't allowed now.
     Refused(Violation),
-    /// A frame's body isn't what the protocol allows.
+    /// A frame's body breaks a rule of the protocol.
     Decode(DecodeError),
-    /// A frame stood still, or took too long.
+    /// A frame exceeded one of the two time limits.
     Stalled { received: usize, waited: Duration },
     /// The stream ended inside a frame.
     Torn { received: usize },

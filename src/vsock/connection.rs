@@ -1,4 +1,4 @@
-//! The machinery under a channel: one task that reads and writes, and the state that it shares with the requests.
+//! [`Connection`]: the state that the handles of a channel share with the one task that reads and writes its stream.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,31 +21,31 @@ use crate::guest::frame::encode;
 use crate::guest::protocol::{ErrorEvent, Extension, Frame, FrameType};
 use crate::sanitize;
 
-/// How many events wait for a slow receiver.
+/// How many events are kept for a slow receiver.
 const EVENTS: Capacity = Capacity {
     count: 128,
     bytes: 8 << 20,
 };
 
-/// The largest body that is decoded of a frame that answers nothing in flight, in bytes: it closes the channel, and its
-/// id says in the error which answer it pretends to be.
+/// The largest body of a frame that answers no request in flight, in bytes. Such a frame closes the channel. It is
+/// decoded nevertheless, since the error names its id.
 const UNASKED: usize = 64 << 10;
 
-/// How long the code of an error event may be, in characters.
+/// The most characters that are kept of the code of an error event.
 const ERROR_CODE: usize = 256;
 
-/// How long its message may be.
+/// The most characters that are kept of the message of an error event.
 const ERROR_MESSAGE: usize = 4096;
 
 /// One connection to a guest.
 pub(super) struct Connection {
     origin: Origin,
-    /// How further connections to the guest are opened.
+    /// How connections for runs and transfers are opened to the same guest.
     route: ChannelConfig,
     pending: Mutex<Pending>,
     outbox: Outbox,
     events: broadcast::Sender<ChannelEvent>,
-    /// The events before the first subscriber, for that subscriber. Dropped when a tool is dispatched before.
+    /// The events since the channel was opened, for its first subscriber. Dropped when a tool is dispatched.
     early: Mutex<Option<broadcast::Receiver<ChannelEvent>>>,
     closing: Notify,
 }
@@ -96,7 +96,7 @@ impl Connection {
         self.pending().announces(extension)
     }
 
-    /// Takes the name of a run, which is a tool in flight like those of the channel.
+    /// Reserves the id of a run, which shares the ids of the channel's commands.
     pub(super) fn name_run(self: &Arc<Self>, command_id: &str) -> Result<RunName, Error> {
         let key = Key::Command(command_id.to_owned());
         match self.pending().name_run(&key) {
@@ -134,7 +134,7 @@ impl Connection {
         idle: Duration,
         total: Duration,
     ) {
-        // Should the runtime drop this task, requests must not wait for it.
+        // If the runtime drops this task, the closer makes the waiting requests fail.
         let closer = Closer(self);
         let connection = &closer.0;
         let reason = tokio::select! {
@@ -145,7 +145,7 @@ impl Connection {
         connection.close(&reason);
     }
 
-    /// Sends a frame and waits for what `read` makes of its answer; `None` when `limit` has passed.
+    /// Sends a frame and returns the value that `read` makes of its answer; `None` after `limit`.
     pub(super) async fn request<T: Send + 'static>(
         &self,
         key: Key,
@@ -162,7 +162,7 @@ impl Connection {
         timeout(limit, exchange).await.ok().transpose()
     }
 
-    /// The frame's bytes.
+    /// Encodes a frame.
     pub(super) fn encoded(&self, frame: &Frame) -> Result<Vec<u8>, Error> {
         encode(frame).map_err(|source| Error::RequestTooLarge {
             origin: self.origin.clone(),
@@ -170,7 +170,7 @@ impl Connection {
         })
     }
 
-    /// Lets an answer count that is one frame, which is what has to be done before its request is sent.
+    /// Registers a request whose answer is one frame. This must be done before the request is sent.
     pub(super) fn expect<T: Send + 'static>(
         &self,
         key: Key,
@@ -196,7 +196,7 @@ impl Connection {
         })
     }
 
-    /// Hands over whole frames, one or several, to be written in one piece.
+    /// Sends one or several whole frames with one write.
     pub(super) async fn send(&self, frames: Vec<u8>) {
         self.outbox.send(frames).await;
     }
@@ -216,7 +216,7 @@ impl Connection {
         self.report(ChannelEventKind::Closed(reason.clone()));
     }
 
-    /// Takes frames in until there are no more; returns why.
+    /// Reads and processes frames until that is no longer possible. Returns the reason.
     async fn receive(&self, mut reader: FrameReader<OwnedReadHalf>) -> Error {
         loop {
             match reader.next(&|kind, length| self.admit(kind, length)).await {
@@ -234,8 +234,8 @@ impl Connection {
         }
     }
 
-    /// How large a frame of this type may be at this moment, or why none may come. For one of this length that may come,
-    /// drops the events that it will displace, so that they don't take memory beside it while it is read.
+    /// The largest body that a frame of this type may have now, or why none is allowed. If a frame of this `length`
+    /// will displace events from the queue, drops them now, so that they take no memory while the frame is read.
     fn admit(&self, frame_type: FrameType, length: usize) -> Result<usize, Violation> {
         let frame = frame_type.name();
         let limit = frame_type
@@ -251,7 +251,7 @@ impl Connection {
         Ok(limit)
     }
 
-    /// Takes one frame to where it belongs.
+    /// Delivers one frame to its request, or reports it as an event.
     fn take_in(&self, frame: Frame) -> Result<(), Violation> {
         let name = frame.name();
         let key = match &frame {
@@ -290,7 +290,7 @@ impl Connection {
             | Frame::WarmDispatch(_) => return Err(Violation::WrongDirection { frame: name }),
             Frame::Opened(_) => return Err(Violation::OutOfPlace { frame: name }),
         };
-        // A copy only for subscribers. Reported before the answer, so that a caller that awaits it finds the event there.
+        // A copy, for subscribers only. Reported first, so that a caller who gets the answer finds the event queued.
         if self.events.receiver_count() > 0 && self.pending().is_waiting(&key) {
             self.report(ChannelEventKind::Frame(Arc::new(frame.clone())));
         }
@@ -299,7 +299,7 @@ impl Connection {
         match answered {
             Answered::Delivered => Ok(()),
             Answered::Late(frame) => {
-                tracing::warn!(origin = %self.origin, frame = name, id = id(), "late arrival");
+                tracing::warn!(origin = %self.origin, frame = name, id = id(), "an answer came after its request had given up");
                 self.report(ChannelEventKind::LateArrival(Arc::new(frame)));
                 Ok(())
             }
@@ -314,7 +314,7 @@ impl Connection {
         }
     }
 
-    /// Takes in a piece of a command's output, which answers nothing.
+    /// Processes a chunk of a command's output. It belongs to a command, but doesn't answer it.
     fn take_in_chunk(&self, key: &Key, frame: Frame) -> Result<(), Violation> {
         let frame = Arc::new(frame);
         let Frame::EvidenceChunk(chunk) = &*frame else {
@@ -347,7 +347,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes in an error event, which is also an old guest's answer to a hello.
+    /// Processes an error event, which is also the answer of a guest from before the hello to a hello.
     fn take_in_error(&self, event: &ErrorEvent) {
         let event = ErrorEvent {
             code: sanitize::line(&event.code, ERROR_CODE),
@@ -394,12 +394,12 @@ impl Connection {
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
-        // Nothing panics while it holds the lock, and the tables are whole between any two statements.
+        // No code panics while it holds the lock, and the tables are consistent after every statement.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Keeps the name of a run taken, until it is dropped: no tool on the same channel can have it meanwhile.
+/// Reserves the id of a run until it is dropped. Meanwhile no command on the same channel can have this id.
 #[derive(Debug)]
 pub struct RunName {
     connection: Arc<Connection>,
@@ -418,7 +418,7 @@ impl Drop for RunName {
     }
 }
 
-/// An answer that may come; its request is given up when this is dropped before.
+/// A registered request. If this is dropped before the answer comes, the request has given up.
 pub(super) struct Expected<'a, T> {
     connection: &'a Connection,
     key: Key,
@@ -426,7 +426,7 @@ pub(super) struct Expected<'a, T> {
 }
 
 impl<T> Expected<'_, T> {
-    /// Waits for the answer, or for why the channel is closed.
+    /// Waits for the answer. Fails with the reason if the channel is closed.
     pub(super) async fn answer(mut self) -> Result<T, Error> {
         match (&mut self.receiver).await {
             Ok(Ok(answer)) => Ok(answer),

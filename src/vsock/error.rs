@@ -1,4 +1,4 @@
-//! What can go wrong with a channel, each with its stable code.
+//! [`Error`]: the errors of a channel and of the connections of runs and transfers, each with a stable code.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,10 +14,11 @@ use crate::guest::record::RecordError;
 
 /// A channel couldn't be opened, was closed, or a request on it failed.
 ///
-/// Errors can be cloned because one reason to close is given to every request that was in flight.
+/// Errors can be cloned, since every request in flight gets the reason why the channel was closed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// No connection to the guest came about within the limit. Starts nothing, so it can be tried again.
+    /// No connection to the guest was made within the limit. The guest has been asked for nothing, so the caller may
+    /// try again.
     #[error(
         "no vsock channel to guest port {port} through {} after {attempts} attempts in {elapsed:.1?}",
         socket.display()
@@ -27,59 +28,61 @@ pub enum Error {
         socket: PathBuf,
         /// The guest's port.
         port: u32,
-        /// How many connections were tried.
+        /// The number of attempts.
         attempts: u32,
-        /// How long it took in all.
+        /// The time of all attempts together.
         elapsed: Duration,
         /// Why the last attempt failed.
         source: HandshakeError,
     },
-    /// The channel is closed, without a fault of the guest's frames.
+    /// The channel is closed, and not because of a bad frame.
     #[error("{origin} is closed")]
     Closed {
         /// The channel.
         origin: Origin,
-        /// Who closed it.
+        /// Which side closed it, or why the stream failed.
         source: CloseCause,
     },
-    /// The guest announced a frame, or a record, that is larger than those of its type may be. The channel is closed.
+    /// The guest announced a frame or a record that is larger than its type allows. The channel is closed.
     #[error("{origin}: the guest announced {} of {length} bytes, more than {limit}", frame.unwrap_or("a frame"))]
     FrameTooLarge {
         /// The channel.
         origin: Origin,
-        /// The frame's type, or the record's kind; `None` when it is larger than a frame of any type may be.
+        /// The frame's type or the record's kind; `None` if the length is above that of every type.
         frame: Option<&'static str>,
-        /// The frame's length, in bytes.
+        /// The announced length, in bytes.
         length: u64,
-        /// The most bytes that it may have. A frame that answers nothing in flight may have 64 KiB.
+        /// The limit in bytes: that of the type, or 64 KiB for a frame that answers no request in flight.
         limit: u64,
     },
-    /// The request is too large to be sent. It was not sent, and the channel goes on.
+    /// The request is too large for a frame. It wasn't sent, and the channel stays open.
     #[error("{origin}: the request can't be sent")]
     RequestTooLarge {
         /// The channel.
         origin: Origin,
-        /// How large it is.
+        /// The request's size and the limit.
         source: LengthError,
     },
-    /// The guest sent what is no frame of the protocol. The channel is closed.
+    /// The guest sent a frame that breaks a rule of the protocol. The channel is closed.
     #[error("{origin}: the guest sent a malformed frame")]
     FrameMalformed {
         /// The channel.
         origin: Origin,
-        /// Which rule it breaks; `None` when its length was 0.
+        /// The rule that the frame breaks; `None` if its length was 0.
         #[source]
         source: Option<DecodeError>,
     },
-    /// The guest sent a record that is shorter than those of its kind, or of no kind that there is. The connection is closed.
+    /// The guest sent a record of an unknown kind, or one that is shorter than its kind allows. The connection is
+    /// closed.
     #[error("{origin}: the guest sent a malformed record")]
     RecordMalformed {
         /// The connection.
         origin: Origin,
-        /// What is wrong with it.
+        /// The rule that the record breaks.
         source: RecordError,
     },
-    /// The guest has not announced what was asked for: it is older, or was not greeted on this channel. Nothing was sent.
+    /// The request needs an extension that the guest hasn't listed on this channel: the guest is older, or no hello was
+    /// sent. Nothing was sent.
     #[error("{origin}: the guest does not have the extension {extension}")]
     NotAnnounced {
         /// The channel.
@@ -87,42 +90,44 @@ pub enum Error {
         /// The extension.
         extension: &'static str,
     },
-    /// The guest serves as many runs and transfers as it does at once, and refused one more.
+    /// The guest refused a run or a transfer, since it serves as many as it can at the same time. Another attempt may
+    /// succeed once one of them has ended.
     #[error("{origin}: the guest serves no further run or transfer for now")]
     TooManyStreams {
         /// The connection.
         origin: Origin,
     },
-    /// The guest refused to open a connection of its own, for another reason.
+    /// The guest refused to open a run or a transfer, for another reason.
     #[error("{origin}: the guest refused the connection: {code}: {message}")]
     Refused {
         /// The connection.
         origin: Origin,
         /// The guest's code, as a [line](crate::sanitize::line) of at most 256 characters.
         code: String,
-        /// The guest's words, likewise, of at most 4,096.
+        /// The guest's message, as a line of at most 4,096 characters.
         message: String,
     },
-    /// A frame or a record stopped on its way. The channel is closed.
+    /// A frame or a record didn't cross within its time limits. The channel or connection is closed.
     #[error(
-        "{origin}: a frame or record {direction} stood still with {done} bytes done, {waited:.1?} after it began"
+        "{origin}: a frame or record {direction} stalled after {done} bytes, {waited:.1?} after it began"
     )]
     PartialFrameTimeout {
         /// The channel.
         origin: Origin,
         /// `from the guest` or `to the guest`.
         direction: &'static str,
-        /// How many bytes of it had crossed, its length included.
+        /// How many bytes had crossed, including the header.
         done: usize,
-        /// How long ago it began.
+        /// The time since the frame or record began.
         waited: Duration,
     },
-    /// The guest sent a frame that has no place here. The channel is closed.
+    /// The guest sent a well-formed frame or record that isn't allowed at this point. The channel or connection is
+    /// closed.
     #[error("{origin}: the guest broke the protocol")]
     Protocol {
         /// The channel.
         origin: Origin,
-        /// What it did.
+        /// The rule that the guest broke.
         source: Violation,
     },
     /// A tool with this command id is in flight, or has timed out, on this channel. Nothing was sent.
@@ -155,32 +160,33 @@ pub enum Error {
         /// The channel.
         origin: Origin,
     },
-    /// A tool's result didn't come within its deadline and the grace. Whether it still runs isn't known.
+    /// A tool's result didn't come within the deadline and the grace. Whether the tool still runs isn't known.
     #[error("{origin}: no result of command {command_id:?} within {waited:.1?}")]
     ToolTimeout {
         /// The channel.
         origin: Origin,
         /// The command.
         command_id: String,
-        /// The deadline and the grace.
+        /// The time that was waited: the deadline plus the grace.
         waited: Duration,
     },
-    /// The evidence of a command isn't whole, so the command has failed, whatever its result says. The channel goes on.
-    #[error("{origin}: the evidence of command {command_id:?} is not to be believed")]
+    /// The evidence of a command is incomplete or doesn't agree with its result. So the result is dropped, and the
+    /// command has failed. The channel stays open.
+    #[error("{origin}: the evidence of command {command_id:?} does not prove its result")]
     Evidence {
         /// The channel.
         origin: Origin,
         /// The command.
         command_id: String,
-        /// What is wrong with it.
+        /// What is wrong with the evidence.
         source: EvidenceError,
     },
-    /// The guest didn't answer a query, or another request that isn't a tool, within its limit.
+    /// The guest didn't answer a request within its limit. (For a tool this is [`Error::ToolTimeout`].)
     #[error("{origin}: no answer to {request} within {waited:.1?}")]
     NoAnswer {
         /// The channel.
         origin: Origin,
-        /// What was asked.
+        /// The name of the request's frame, or of the query.
         request: &'static str,
         /// The limit.
         waited: Duration,
@@ -188,7 +194,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The protocol's stable code.
+    /// The error's stable code, such as `SANDBOX_VSOCK_CLOSED`.
     pub fn code(&self) -> &'static str {
         match self {
             Error::Handshake { .. } => "SANDBOX_VSOCK_HANDSHAKE_FAILED",
@@ -215,7 +221,7 @@ impl Error {
 }
 
 impl Error {
-    /// Whether the request was not sent because another with its id is in flight, or has timed out.
+    /// Whether the request wasn't sent because another request with its id is in flight or has timed out.
     pub fn is_duplicate(&self) -> bool {
         matches!(
             self,
@@ -226,8 +232,8 @@ impl Error {
         )
     }
 
-    /// Whether the guest said nothing where it should have spoken: no handshake, no answer, a channel that ended.
-    /// A guest that said something wrong isn't silent.
+    /// Whether the guest gave no answer: the handshake failed, an answer didn't come in time, or the guest or its VMM
+    /// closed the channel. False if the guest gave a wrong answer, and if this process closed the channel.
     pub fn is_silence(&self) -> bool {
         match self {
             Error::Handshake { source, .. } => !matches!(
@@ -243,19 +249,19 @@ impl Error {
     }
 }
 
-/// Who closed a channel that had no bad frame.
+/// Why a channel was closed that had no bad frame.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CloseCause {
-    /// This process did: [`Channel::close`](super::Channel::close), or the last clone was dropped.
+    /// This process closed it: with [`Channel::close`](super::Channel::close), or because the last clone was dropped.
     #[error("closed by this process")]
     Us,
-    /// The other end did, between two frames: the guest, or the VMM at a delete or a restore.
+    /// The guest closed it between two frames, or the VMM did when the VM was deleted or restored.
     #[error("closed by the guest or its VMM")]
     Peer,
-    /// The other end did, inside a frame.
-    #[error("closed by the guest or its VMM inside a frame, after {received} bytes of it")]
+    /// The guest or the VMM closed it inside a frame.
+    #[error("closed by the guest or its VMM inside a frame, after {received} bytes")]
     PeerInsideFrame {
-        /// How many bytes of the frame had come, its length included.
+        /// How many bytes of the frame had come, including its length.
         received: usize,
     },
     /// The stream failed.
@@ -266,7 +272,7 @@ pub enum CloseCause {
 /// Why an attempt to connect failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// The socket's path doesn't fit into an address. Not tried.
+    /// The socket's path doesn't fit the address of a Unix socket (107 bytes). No connection was tried.
     #[error("the socket's path has {bytes} bytes, more than 107")]
     PathTooLong {
         /// The path's length, in bytes.
@@ -278,31 +284,33 @@ pub enum HandshakeError {
     /// The connection failed before the reply was complete.
     #[error("the connection failed during the handshake")]
     Stream(#[source] Arc<io::Error>),
-    /// The VMM closed without a reply: nothing listens on the port, or the guest isn't up yet.
+    /// The VMM closed the connection without a reply: nothing listens on the guest's port, or the guest hasn't booted
+    /// yet.
     #[error("the VMM closed without a reply: nothing listens on the guest's port")]
     ClosedSilently,
-    /// The VMM closed inside the reply: the guest isn't up yet, or the VM was reset or deleted at that moment.
+    /// The VMM closed the connection inside the reply: the guest hasn't booted yet, or the VM was reset or deleted
+    /// meanwhile.
     #[error("the VMM closed inside its reply, after {reply:?}: the guest isn't up, or was reset")]
     CutReply {
-        /// What had come of the reply.
+        /// The part of the reply that had come.
         reply: String,
     },
-    /// No whole reply came: the guest has no vsock driver yet, or the VM is paused.
+    /// No complete reply came in time: the guest has no vsock driver yet, or the VM is paused.
     #[error("no reply within {limit:.1?}: the guest isn't up, or is paused")]
     NoReply {
         /// How long this attempt waited.
         limit: Duration,
     },
-    /// What answers is no hybrid vsock. Not tried again.
+    /// The reply isn't one of hybrid vsock, so the socket belongs to another program. The connection isn't tried again.
     #[error("the reply {reply:?} is not `OK <port>`")]
     BadReply {
-        /// Its first bytes: up to its newline, the end of the attempt, or 31.
+        /// The beginning of the reply: up to the newline or the end of the attempt, at most 31 bytes.
         reply: String,
     },
 }
 
 impl Error {
-    /// The reason to close that a failed read is.
+    /// The error for a failed read.
     pub(super) fn reading(origin: &Origin, failure: super::codec::ReadError) -> Error {
         use super::codec::ReadError;
 
@@ -350,7 +358,7 @@ impl Error {
         }
     }
 
-    /// The reason to close that a failed write is.
+    /// The error for a failed write.
     pub(super) fn writing(origin: &Origin, failure: super::outbox::WriteError) -> Error {
         use super::outbox::WriteError;
 

@@ -1,4 +1,4 @@
-//! What a channel reports beside the answers to its requests.
+//! [`ChannelEvent`]: the events of a channel, and [`Origin`], which identifies a channel in events and errors.
 
 use std::fmt;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::Error;
 use crate::broadcast::Weight;
 use crate::guest::protocol::{ErrorEvent, Frame};
 
-/// Something that happened on a channel.
+/// One event of a channel.
 #[derive(Clone, Debug)]
 pub struct ChannelEvent {
     /// The channel.
@@ -18,18 +18,20 @@ pub struct ChannelEvent {
     pub kind: ChannelEventKind,
 }
 
-/// What happened on a channel. Every frame that keeps the protocol is exactly one event; one that breaks it is the
-/// reason in [`Closed`](ChannelEventKind::Closed). `Debug` shows the type of a frame, and nothing of what it holds.
+/// What happened on a channel.
+///
+/// Every frame that keeps to the protocol is exactly one event. A frame that breaks the protocol is the reason in
+/// [`Closed`](ChannelEventKind::Closed). `Debug` shows the type of a frame, but not its content.
 #[derive(Clone)]
 pub enum ChannelEventKind {
-    /// A frame came in, as the guest sent it.
+    /// A frame for a request that waits, as the guest sent it.
     Frame(Arc<Frame>),
-    /// A frame came in for a request that had already given up.
+    /// A frame for a request that had given up before.
     LateArrival(Arc<Frame>),
-    /// The guest reports an error that belongs to no request. Its texts are made [lines](crate::sanitize::line), the code
-    /// of at most 256 characters, the message of at most 4,096.
+    /// The guest reports an error that belongs to no request. Its texts were made [lines](crate::sanitize::line), the
+    /// code of at most 256 characters, the message of at most 4,096.
     GuestError(ErrorEvent),
-    /// The channel is closed, for this reason.
+    /// The channel was closed for this reason.
     Closed(Error),
 }
 
@@ -51,15 +53,15 @@ impl Weight for ChannelEvent {
         let held = match &self.kind {
             ChannelEventKind::Frame(frame) | ChannelEventKind::LateArrival(frame) => frame.weight(),
             ChannelEventKind::GuestError(event) => event.code.len() + event.message.len(),
-            // Its texts are bounded.
+            // The texts of these errors are bounded, and there is one such event for each channel.
             ChannelEventKind::Closed(_) => 0,
         };
         size_of::<ChannelEvent>() + size_of::<Frame>() + held
     }
 }
 
-/// Which channel: every channel of a process, and every connection of its own that a run or a transfer has, has its own
-/// number, so that frames of two connections through one socket, before a reset and after it, can be told apart.
+/// Identifies a channel, or the connection of a run or transfer. Each has its own number. So the frames of two
+/// connections through the same socket can be told apart, such as those before and after a reset.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
     /// The channel's number, from 1, unique in this process.
@@ -71,7 +73,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The next connection to this port.
+    /// A new connection to this port.
     pub(super) fn next(socket: Arc<Path>, port: u32) -> Origin {
         static OPENED: AtomicU64 = AtomicU64::new(0);
 
@@ -82,7 +84,7 @@ impl Origin {
         }
     }
 
-    /// Another connection to the same port.
+    /// A new connection to the same port through the same socket.
     pub(super) fn of_another(&self) -> Origin {
         Origin::next(Arc::clone(&self.socket), self.port)
     }

@@ -1,4 +1,5 @@
-//! The evidence of one command as it comes in: the host computes the chain itself and believes no other.
+//! [`Evidence`]: checks the evidence of one command while it arrives. The host computes the hash chain itself and
+//! compares it with the guest's.
 
 use std::fmt;
 
@@ -10,19 +11,19 @@ use crate::guest::protocol::{
 };
 use crate::sanitize;
 
-/// The most bytes that the chunks of one command may hold together where they are hashed and not kept. No result could
-/// tell more: it has to fit a frame, and the text of bytes is never shorter than they are.
+/// The most bytes in all chunks of one command if the chunks are hashed and not kept. A result can't have more output:
+/// it must fit a frame, and a text is never shorter than the bytes that it was decoded from.
 const MAX_HASHED: usize = MAX_FRAME;
 
-/// The most where they are kept, which is what [`Extension::Result`] allows.
+/// The most bytes in all chunks of one command if they are kept. [`Extension::Result`] allows no more.
 const MAX_KEPT: usize = 2 * MAX_OUTPUT;
 
-/// What the guest's hello says of the evidence that it sends.
+/// Which evidence the guest's hello announces.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Announced {
-    /// Every command has evidence.
+    /// Whether every command has evidence.
     pub(super) evidence: bool,
-    /// A result may have details.
+    /// Whether a result may have details.
     pub(super) details: bool,
 }
 
@@ -35,12 +36,12 @@ impl Announced {
     }
 }
 
-/// The bytes of a tool's streams, as its evidence proves them.
+/// The bytes of a tool's two streams, which the command's evidence proves. `Debug` shows only their numbers.
 #[derive(Clone, PartialEq, Eq)]
 pub struct OutputBytes {
-    /// What the guest kept of standard output.
+    /// The part of standard output that the guest kept.
     pub stdout: Vec<u8>,
-    /// What the guest kept of standard error.
+    /// The part of standard error that the guest kept.
     pub stderr: Vec<u8>,
 }
 
@@ -56,32 +57,32 @@ impl fmt::Debug for OutputBytes {
     }
 }
 
-/// What is remembered of the output in the chunks.
+/// The output in the chunks, as far as it is needed for a comparison with the result.
 #[derive(Debug)]
 enum Output {
-    /// The hash of its text, and how many bytes it has.
+    /// The hash of the output as text, and the number of its bytes.
     Hashed(Text, usize),
-    /// Its bytes: of a guest that has announced details.
+    /// The output's bytes, if the guest has announced details.
     Kept(Vec<u8>),
 }
 
-/// What a command's guest has sent of its output so far.
+/// The evidence of one command so far.
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     chain: EvidenceChain,
-    /// The output that the chunks hold; `None` before the first chunk in its turn.
+    /// The output in the chunks; `None` before the first chunk in order.
     output: Option<Output>,
-    /// The number of the last chunk that came in its turn; 0 before the first.
+    /// The number of the last chunk that came in order; 0 before the first.
     last: u64,
-    /// The chunk that came before its turn. The one that is missing may follow, or not: that is the difference
-    /// between disorder and a gap.
+    /// The number of a chunk that came too early. If the missing chunk follows, the chunks are out of order; if it
+    /// doesn't, there is a gap.
     ahead: Option<u64>,
     is_terminated: bool,
 }
 
 impl Evidence {
-    /// Whether the result may have details, of a guest that has announced this by now. It counts what the guest had
-    /// announced at its first chunk: the bytes of earlier ones were not kept.
+    /// Whether the result may have details. `announced` counts only before the first chunk: if the guest had announced
+    /// no details by then, the bytes of the chunks weren't kept.
     pub(super) fn takes_details(&self, announced: Announced) -> bool {
         match &self.output {
             None => announced.details,
@@ -89,7 +90,7 @@ impl Evidence {
         }
     }
 
-    /// Takes the next chunk in.
+    /// Adds the next chunk.
     pub(super) fn take(
         &mut self,
         chunk: &EvidenceChunk,
@@ -99,7 +100,7 @@ impl Evidence {
         match self.ahead {
             _ if seq == 0 => Err(EvidenceError::OutOfOrder { seq, expected }),
             _ if seq <= self.last => Err(EvidenceError::Duplicate { seq }),
-            // It comes after one that should have followed it.
+            // It comes after a chunk with a higher number.
             Some(ahead) if seq < ahead => Err(EvidenceError::OutOfOrder { seq, expected }),
             Some(ahead) if seq == ahead => Err(EvidenceError::Duplicate { seq }),
             Some(_) => Ok(()),
@@ -124,9 +125,11 @@ impl Evidence {
         Ok(())
     }
 
-    /// The command has ended with `result`: compares its last link and its output with those of the chunks, and gives out
-    /// the bytes where the result has details. A guest that sends neither chunks nor a link keeps no evidence, which is its
-    /// right unless it has `announced` that it does, or tells details.
+    /// Compares the last link and the output of `result` with those of the chunks. Returns the output's bytes if the
+    /// result has details.
+    ///
+    /// A guest that sends neither chunks nor a link keeps no evidence. This is allowed unless it has `announced`
+    /// evidence or the result has details.
     pub(super) fn finish(
         &mut self,
         result: &ToolResult,
@@ -157,13 +160,13 @@ impl Evidence {
                 is_told.then_some(Some(bytes))
             }
             (Some(output), _) => output.is_told_by(result).then_some(None),
-            // The terminal chunk has come, so there is an output.
+            // Not reached: the terminal chunk has come, so there is an output.
             (None, _) => None,
         }
         .ok_or(EvidenceError::AnotherOutput)
     }
 
-    /// Whose turn it is.
+    /// The number of the next chunk in order.
     fn expected(&self) -> u64 {
         self.last.saturating_add(1)
     }
@@ -186,7 +189,7 @@ impl Output {
             Output::Kept(kept) => {
                 let length = kept.len() + bytes.len();
                 if length > kept.capacity() {
-                    // Grows by doubling, but never beyond the limit.
+                    // The capacity doubles, but never exceeds the limit.
                     let capacity = (2 * kept.capacity()).clamp(length, MAX_KEPT);
                     kept.reserve_exact(capacity - kept.len());
                 }
@@ -196,7 +199,7 @@ impl Output {
         Ok(())
     }
 
-    /// Whether a result without details tells this output.
+    /// Whether the texts of a result without details are those of this output.
     fn is_told_by(&self, result: &ToolResult) -> bool {
         let told = [result.stdout.as_str(), &result.stderr];
         match self {
@@ -210,7 +213,7 @@ impl Output {
     }
 }
 
-/// The two streams in the bytes of the chunks.
+/// Splits the bytes of the chunks into the two streams.
 fn split(mut bytes: Vec<u8>, details: &ResultDetails) -> Result<OutputBytes, EvidenceError> {
     let (stdout_kept, stderr_kept) = (details.stdout_kept, details.stderr_kept);
     let streams = [
@@ -231,7 +234,7 @@ fn split(mut bytes: Vec<u8>, details: &ResultDetails) -> Result<OutputBytes, Evi
     if stdout_kept.checked_add(stderr_kept) != Some(found) {
         return Err(elsewhere);
     }
-    // No more than the chunks hold.
+    // At most the number of bytes in the chunks, which is a `usize`.
     let at = usize::try_from(stdout_kept).map_err(|_| elsewhere)?;
     let stderr = match at == bytes.len() {
         true => Vec::new(),
@@ -275,8 +278,8 @@ mod tests {
         details: false,
     };
 
-    /// What becomes of chunks with these numbers, the last one terminal, and of a result with the right link of those
-    /// that were in order.
+    /// Checks chunks with these numbers, the last one terminal, and a result with the right link of the chunks that
+    /// were in order.
     fn check(seqs: &[u64], expected: Result<(), EvidenceError>) {
         let mut evidence = Evidence::default();
         let mut outcome = Ok(());
@@ -292,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn gap_duplicate_and_disorder_are_told_apart() {
+    fn a_gap_a_duplicate_and_a_wrong_order_are_different_errors() {
         use EvidenceError::{Duplicate, Gap, OutOfOrder};
         check(&[1], Ok(()));
         check(&[1, 2, 3], Ok(()));
@@ -311,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_last_number_there_is_none() {
+    fn there_is_no_chunk_after_the_largest_number() {
         let mut evidence = Evidence {
             last: u64::MAX - 1,
             ..Evidence::default()
@@ -329,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_has_only_so_much_output() {
+    fn the_output_of_a_command_is_limited() {
         let check = |details: bool, limit: usize| {
             let announced = Announced { details, ..OLD };
             let mut evidence = Evidence::default();
@@ -338,7 +341,7 @@ mod tests {
                 let full = chunk(seq, vec![b'x'; MAX_EVIDENCE_CHUNK], false);
                 assert_eq!(evidence.take(&full, announced), Ok(()));
             }
-            // As many empty ones as it likes: they cost the guest more than the host.
+            // Empty chunks aren't limited: they cost the guest more than the host.
             let empty = chunk(whole + 1, Vec::new(), false);
             assert_eq!(evidence.take(&empty, announced), Ok(()));
             let over = evidence.take(&chunk(whole + 2, vec![b'x'], true), announced);
@@ -349,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_never_takes_more_memory_than_its_limit() {
+    fn kept_output_never_takes_more_memory_than_its_limit() {
         for size in [1, 7, 4096, 65_536, 700_000, MAX_EVIDENCE_CHUNK] {
             let mut output = Output::Kept(Vec::new());
             let piece = vec![b'x'; size];
@@ -399,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn who_announced_evidence_owes_it() {
+    fn a_guest_that_announced_evidence_must_send_it() {
         let finish = |result: &ToolResult, announced| Evidence::default().finish(result, announced);
         let nothing = result("", "", None);
         assert_eq!(finish(&nothing, OLD), Ok(None));
@@ -414,7 +417,7 @@ mod tests {
             ..OLD
         };
         assert_eq!(finish(&nothing, evidence), missing);
-        // Details rest on evidence.
+        // Details need evidence.
         let detailed = ToolResult {
             details: Some(ResultDetails {
                 outcome: ToolOutcomeKind::Exited,

@@ -1,81 +1,87 @@
-//! What a guest did wrong: in the evidence of a command, and against the protocol.
+//! The faults of a guest: [`EvidenceError`] for wrong evidence of a command, [`Violation`] for a breach of the
+//! protocol.
 
 use super::OutputStream;
 use crate::guest::record::RecordKind;
 
-/// What is wrong with the evidence of a command.
+/// What is wrong with the evidence of a command or of a run with streams.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvidenceError {
-    /// A chunk never came: one in the middle, the terminal one, or all of them although the result carries a link or
-    /// details, or the guest's hello has announced them.
+    /// A chunk never came: one in the middle; the terminal one; or all of them, although the result has a link or
+    /// details, or the guest's hello lists [`Extension::Evidence`](crate::guest::protocol::Extension::Evidence).
     #[error("chunk {missing} never came")]
     Gap {
-        /// Its number, from 1.
+        /// The number of the first missing chunk, from 1.
         missing: u64,
     },
     /// A chunk came twice.
     #[error("chunk {seq} came twice")]
     Duplicate {
-        /// Its number.
+        /// The chunk's number.
         seq: u64,
     },
-    /// A chunk came after one that should have followed it, or after the terminal one, or has the number 0.
-    #[error("chunk {seq} came when it was the turn of {expected}")]
+    /// A chunk came after a later one or after the terminal one, or has the number 0.
+    #[error("chunk {seq} came when chunk {expected} was expected")]
     OutOfOrder {
-        /// Its number.
+        /// The chunk's number.
         seq: u64,
-        /// Whose turn it was.
+        /// The number of the next chunk in order.
         expected: u64,
     },
-    /// The chunks are all there, and the last link of the result isn't theirs; or that of a run isn't the one of the records
-    /// that came.
-    #[error("the last link is {computed}, and the guest says {}", claimed.as_deref().unwrap_or("nothing"))]
+    /// All chunks have come, but the last link in the result isn't theirs. Or the last link to the host in a run's end
+    /// isn't that of the records that came.
+    #[error("the host computed the last link {computed}, and the guest states {}", claimed.as_deref().unwrap_or("none"))]
     WrongLink {
-        /// The last link in the result, cut to the length of one; `None` if it has none.
+        /// The link that the guest states, cut to the length of a link; `None` if it states none.
         claimed: Option<String>,
-        /// The last link of the chunks that came.
+        /// The link that the host computed.
         computed: String,
     },
-    /// The chunks and their last link are right, and the texts in the result aren't what they hold.
+    /// The chunks and their last link are right, but the texts in the result aren't those of the chunks.
     #[error("the result's output is not that of its chunks")]
     AnotherOutput,
-    /// The result doesn't split the bytes of its chunks into two streams.
-    #[error("the result keeps {stdout_kept} and {stderr_kept} bytes, and its chunks hold {found}")]
+    /// The kept bytes of both streams in the result's details don't add up to the bytes of the chunks.
+    #[error(
+        "the result states {stdout_kept} and {stderr_kept} kept bytes, and its chunks hold {found}"
+    )]
     KeptElsewhere {
-        /// The bytes of standard output that the result says the chunks hold.
+        /// The number of bytes of standard output in the chunks, as the result states it.
         stdout_kept: u64,
-        /// The same of standard error.
+        /// The number of bytes of standard error in the chunks, as the result states it.
         stderr_kept: u64,
-        /// How many bytes the chunks hold.
+        /// The number of bytes in the chunks.
         found: u64,
     },
-    /// The result says that more of a stream was kept than the tool wrote.
-    #[error("the result keeps {kept} bytes of a stream of {total}")]
+    /// The result states more kept bytes of a stream than the tool wrote.
+    #[error("the result states {kept} kept bytes of a stream of {total} bytes")]
     KeptAboveTotal {
-        /// The bytes that it says were kept.
+        /// The number of kept bytes, as the result states it.
         kept: u64,
-        /// The bytes that it says there were.
+        /// The number of written bytes, as the result states it.
         total: u64,
     },
-    /// The last link of the records that a run has taken isn't that of the records that were sent to it.
+    /// The last link to the guest in a run's end isn't that of the records that the host has sent.
     #[error("{claimed} is not the link of the first {taken} records to the guest")]
     WrongInputLink {
-        /// The link in the record that ends the run.
+        /// The link in the run's end.
         claimed: String,
-        /// How many records the guest says it has taken.
+        /// How many records the guest has processed, as the run's end states it.
         taken: u64,
     },
-    /// The guest says that it has taken more records of a run than were sent, or so few that their link is not kept any more.
-    #[error("the guest has taken {taken} records, and {oldest} to {sent} are possible")]
+    /// A run's end states that the guest has processed more records than the host has sent, or so few that the host
+    /// doesn't keep their link any more.
+    #[error(
+        "the guest states that it has processed {taken} records; {oldest} to {sent} are possible"
+    )]
     TakenElsewhere {
-        /// How many it says.
+        /// How many records the guest has processed, as the run's end states it.
         taken: u64,
-        /// The fewest whose link is kept; more than 0 where more than 65,535 were sent.
+        /// The smallest number of records whose link is kept; above 0 if more than 65,535 records were sent.
         oldest: u64,
-        /// How many were sent.
+        /// How many records the host has sent.
         sent: u64,
     },
-    /// The chunks hold more than a result may tell.
+    /// The chunks of a command hold more bytes than a result can have.
     #[error("the chunks hold more than {limit} bytes")]
     TooMuch {
         /// The most that they may hold, in bytes.
@@ -84,8 +90,8 @@ pub enum EvidenceError {
 }
 
 impl EvidenceError {
-    /// The protocol's stable code. It has none of its own for evidence that is whole and proves something else: there,
-    /// the tool has failed.
+    /// The error's stable code. The protocol has no code for complete evidence that disproves the result, so this is
+    /// `SANDBOX_TOOL_ERROR` then.
     pub(super) fn code(&self) -> &'static str {
         match self {
             EvidenceError::Gap { .. } => "SANDBOX_EVIDENCE_GAP",
@@ -102,68 +108,72 @@ impl EvidenceError {
     }
 }
 
-/// How a guest broke the protocol. Ids are cut to 64 characters.
+/// How a guest broke the protocol. Ids are made lines of at most 64 characters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// It sent a frame that only the host sends.
-    #[error("{frame} goes to the guest only")]
+    /// The guest sent a frame that only the host sends.
+    #[error("a {frame} frame came from the guest, and only a host sends such frames")]
     WrongDirection {
         /// The frame's type.
         frame: &'static str,
     },
-    /// It sent a frame on the channel that only a connection of its own has.
-    #[error("{frame} has no place on the channel, only on a connection of its own")]
+    /// The guest sent a frame on the channel that is allowed only on the connection of a run or transfer.
+    #[error(
+        "a {frame} frame came on the channel; it is allowed only on the connection of a run or transfer"
+    )]
     OutOfPlace {
         /// The frame's type.
         frame: &'static str,
     },
-    /// It answered the frame that opens a connection of its own with a frame that doesn't.
-    #[error("{frame} came where the connection should have been opened")]
+    /// The guest answered the frame that opens a run or transfer with a frame that is neither `Opened` nor
+    /// `ErrorEvent`.
+    #[error("a {frame} frame came in answer to the frame that opens a run or transfer")]
     NotOpened {
         /// The frame's type.
         frame: &'static str,
     },
-    /// It sent a record that doesn't belong on such a connection, or not after the ones before it.
-    #[error("a {} record has no place here", kind.name())]
+    /// The guest sent a record that isn't allowed on this connection, or not after the records before it.
+    #[error("a {} record is not allowed here", kind.name())]
     RecordOutOfPlace {
-        /// What the record holds.
+        /// The record's kind.
         kind: RecordKind,
     },
-    /// It sent more after the record that ends a connection.
+    /// The guest sent further bytes after the record that ends the connection.
     #[error("bytes came after the record that ends the connection")]
     AfterEnd,
-    /// It said that a tool has written more or less to a stream than came, without output being cut, or less although it was.
-    #[error("the tool has written {said} bytes to {stream}, and {came} came")]
+    /// A run's end states a total that contradicts the output that came: another number of bytes although no output was
+    /// cut, or a smaller number although some was.
+    #[error("the guest states that the tool wrote {said} bytes to {stream}, and {came} bytes came")]
     Total {
-        /// Where to.
+        /// The stream.
         stream: OutputStream,
-        /// How many bytes the tool has written, by the guest's word.
+        /// How many bytes the tool wrote, as the guest states it.
         said: u64,
-        /// How many came.
+        /// How many bytes came.
         came: u64,
     },
-    /// It said that a tool's output was cut, and all of it came.
-    #[error("the tool's output was cut, and all of it came")]
+    /// A run's end states that output was cut, although all of it came.
+    #[error("the guest states that the tool's output was cut, and all of it came")]
     NothingCut,
-    /// It answered a request that was not made, or answered twice.
-    #[error("{frame} answers {id:?}, which waits for nothing")]
+    /// The guest answered a request that was never made, or answered a request twice.
+    #[error("a {frame} frame answers {id:?}, and no such request waits for an answer")]
     NeverAsked {
         /// The frame's type.
         frame: &'static str,
-        /// The id.
+        /// The id in the frame.
         id: String,
     },
-    /// Its answer is of another kind than the request.
-    #[error("{frame} for {id:?} is not the kind of answer that was asked for")]
+    /// The guest's answer is of another kind than the request.
+    #[error("a {frame} frame for {id:?} is not the kind of answer that was asked for")]
     WrongAnswer {
         /// The frame's type.
         frame: &'static str,
-        /// The id.
+        /// The id in the frame.
         id: String,
     },
-    /// It used an extension that its hello doesn't list, or listed only after the command's first chunk.
+    /// The guest used an extension that its hello doesn't list, or that it listed only after the command's first chunk.
     #[error(
-        "{frame} for {id:?} uses the extension {extension}, which the guest's hello has not listed"
+        "a {frame} frame for {id:?} uses the extension {extension}, which the guest's hello has not listed"
     )]
     NotAnnounced {
         /// The frame's type.
@@ -173,14 +183,14 @@ pub enum Violation {
         /// The extension.
         extension: &'static str,
     },
-    /// A chunk doesn't have the length that it says.
-    #[error("a chunk of {id:?} has {found} bytes and says {said}")]
+    /// A chunk has another length than its `chunk_size` states.
+    #[error("a chunk of {id:?} has {found} bytes and states {said}")]
     ChunkSize {
         /// The command's id.
         id: String,
-        /// What it says.
+        /// The stated length, in bytes.
         said: u32,
-        /// What it has.
+        /// The length of the data, in bytes.
         found: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! Fuzz targets.
+//! Fuzz targets for the bytes that a guest or a VMM sends to the host.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -16,7 +16,7 @@ use super::{Origin, Violation};
 use crate::guest::frame::{encode, read_frame};
 use crate::guest::protocol::{FrameType, StdinMode};
 
-/// Never reached: a stream has all of its bytes from the start.
+/// A limit that is never reached, since each stream has all of its bytes from the start.
 const LIMIT: Duration = Duration::from_secs(600);
 
 thread_local! {
@@ -32,7 +32,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     RUNTIME.with_borrow_mut(|runtime| runtime.block_on(future))
 }
 
-/// What a guest sends on the channel: frame after frame. A frame that was read, written and read again is the same.
+/// Reads the frames that a guest sends on the channel. Each frame must be the same after it is encoded and decoded once
+/// more.
 pub(crate) fn frames_to_host(bytes: &[u8]) {
     let admit = |frame_type: FrameType, _: usize| {
         let frame = frame_type.name();
@@ -44,23 +45,23 @@ pub(crate) fn frames_to_host(bytes: &[u8]) {
         let mut reader = FrameReader::new(bytes, LIMIT, LIMIT);
         while let Ok(Some(frame)) = reader.next(&admit).await {
             let written = encode(&frame).expect("a frame that was read is not too large");
-            let again = read_frame(&mut &written[..]).expect("it can be read");
+            let again = read_frame(&mut &written[..]).expect("an encoded frame can be read");
             assert_eq!(again, Some(frame));
         }
     });
 }
 
-/// A stream that has these bytes and ends.
+/// A stream that holds these bytes and then ends.
 fn stream_of(bytes: &[u8]) -> tokio::net::UnixStream {
     let (ours, mut theirs) = UnixStream::pair().expect("a pair of sockets");
     theirs.set_nonblocking(true).expect("non-blocking");
-    // What the socket has no room for is left out.
+    // Bytes for which the socket has no room are left out.
     let _ = theirs.write(bytes);
     ours.set_nonblocking(true).expect("non-blocking");
     tokio::net::UnixStream::from_std(ours).expect("a stream")
 }
 
-/// What a VMM answers to `CONNECT`. Nothing but a port is taken for a yes, and no byte after the line is read.
+/// Reads a VMM's reply to `CONNECT`. Only `OK <port>` may be accepted, and no byte after the line may be read.
 pub(crate) fn handshake(bytes: &[u8]) {
     let line = bytes.split_inclusive(|byte| *byte == b'\n').next();
     let line = line.unwrap_or_default();
@@ -85,7 +86,7 @@ pub(crate) fn handshake(bytes: &[u8]) {
     });
 }
 
-/// What a guest sends of a run. One whose end is believed has totals that are those of its streams.
+/// Reads the records of a run. If its end is accepted, the totals must be those of the streams.
 pub(crate) fn run_records(bytes: &[u8]) {
     block_on(async {
         let origin = Origin::next(Path::new("fuzzer").into(), 0);

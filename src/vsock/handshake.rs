@@ -1,4 +1,5 @@
-//! The hybrid-vsock handshake, tried again while the guest comes up.
+//! Connects to a guest's port through the VMM's Unix socket (the hybrid-vsock handshake), and repeats failed attempts
+//! while the guest boots.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -14,20 +15,22 @@ use super::{ChannelConfig, Error, HandshakeError};
 use crate::causes::Causes;
 use crate::limits::TimeLimits;
 
-/// The longest path that an address of a Unix socket holds, its closing NUL aside.
+/// The longest path in the address of a Unix socket, in bytes, without its NUL byte.
 const MAX_SOCKET_PATH: usize = 107;
 
-/// The longest reply, its newline included: `OK 4294967295\n` has 14 bytes.
+/// The longest reply that is read, in bytes, including its newline. The longest valid one, `OK 4294967295\n`, has 14
+/// bytes.
 pub(super) const MAX_REPLY: usize = 31;
 
-/// The pauses between attempts that failed fast: the first, and what doubling it stops at.
+/// The first and the longest pause between two attempts. Each pause is twice as long as the one before.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// Connects to the guest's port. Failed attempts are repeated until `boot` of the limits has passed.
+/// Connects to the guest's port. Failed attempts are repeated until the limit `boot` has passed.
 ///
-/// While the guest comes up there may be no socket yet, no listener, no reply, or a connection that the VMM closes
-/// after some seconds, before the reply or inside it. All of these are tried again. A path that is too long, a socket
-/// that may not be used, and bytes that can't be the beginning of a reply are final.
+/// While the guest boots, the socket or its listener may be missing, the reply may not come, or the VMM may close the
+/// connection after some seconds, before or inside the reply. These attempts are repeated. An attempt isn't repeated if
+/// the path is too long, if this process may not use the socket, or if the received bytes can't be the beginning of a
+/// reply.
 pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error> {
     let TimeLimits {
         boot, handshake, ..
@@ -52,7 +55,7 @@ pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error>
         attempts += 1;
         let cause = match attempt(config.socket.path(), config.port, limit).await {
             Ok(stream) => return Ok(stream),
-            // An attempt that the end of all attempts cut short says less than the one before it.
+            // The overall limit cut this attempt short, so the cause of the attempt before it tells more.
             Err(cause @ HandshakeError::NoReply { .. }) if limit < handshake => {
                 earlier.take().unwrap_or(cause)
             }
@@ -60,7 +63,7 @@ pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error>
         };
         tracing::trace!(
             socket = ?config.socket, port = config.port, attempts, error = %Causes(&cause),
-            "no channel yet"
+            "an attempt to connect to the guest failed"
         );
         if !may_pass(&cause) || begin.elapsed() + pause >= boot {
             return Err(failed(attempts, cause));
@@ -71,7 +74,8 @@ pub(super) async fn connect(config: &ChannelConfig) -> Result<UnixStream, Error>
     }
 }
 
-/// Connects to the port of a guest that is up: nothing but a full backlog of the socket's listener is tried again.
+/// Connects to the port of a guest that has booted. An attempt is repeated only if the backlog of the socket's listener
+/// is full.
 pub(super) async fn connect_once(
     config: &ChannelConfig,
     limit: Duration,
@@ -102,12 +106,12 @@ pub(super) async fn connect_once(
     }
 }
 
-/// Whether the same attempt may succeed a little later.
+/// Whether another attempt may succeed a little later.
 fn may_pass(cause: &HandshakeError) -> bool {
     match cause {
         HandshakeError::Connect(error) => matches!(
             error.kind(),
-            // The last two: a listener that is going away, and one whose backlog is full.
+            // ConnectionReset: the listener was just closed. WouldBlock: its backlog is full.
             io::ErrorKind::NotFound
                 | io::ErrorKind::ConnectionRefused
                 | io::ErrorKind::ConnectionReset
@@ -121,9 +125,9 @@ fn may_pass(cause: &HandshakeError) -> bool {
     }
 }
 
-/// One connection and its handshake, within `limit`.
+/// Makes one connection and its handshake within `limit`.
 async fn attempt(socket: &Path, port: u32, limit: Duration) -> Result<UnixStream, HandshakeError> {
-    // Outside of the future that the limit drops: what has come decides whether another attempt makes sense.
+    // The reply outlives the future that the limit drops, since its bytes decide whether another attempt makes sense.
     let mut reply = Vec::with_capacity(MAX_REPLY);
     let failure = match timeout(limit, shake_hands(socket, port, &mut reply)).await {
         Ok(Ok(stream)) if is_ok(&reply) => return Ok(stream),
@@ -137,8 +141,8 @@ async fn attempt(socket: &Path, port: u32, limit: Duration) -> Result<UnixStream
     }
 }
 
-/// Sends the line and reads the reply into `reply`: up to its newline, or [`MAX_REPLY`] bytes of it, and not one byte
-/// more, because frames may follow at once.
+/// Sends the `CONNECT` line and reads the reply into `reply`: up to its newline, at most [`MAX_REPLY`] bytes. No byte
+/// after the newline is read, since frames may follow at once.
 async fn shake_hands(
     socket: &Path,
     port: u32,
@@ -149,8 +153,9 @@ async fn shake_hands(
         .await
         .map_err(|error| HandshakeError::Connect(Arc::new(error)))?;
 
-    // Some releases crash when a client closes before the line's end. A connection that has just come about takes
-    // the whole line, and there is no point in between where this future could be dropped.
+    // Some releases of Cloud Hypervisor crash if a client closes the connection inside the line. A new connection takes
+    // the whole line at once, and there is no await between connecting and writing at which this future could be
+    // dropped.
     let line = format!("CONNECT {port}\n");
     let written = match stream.try_write(line.as_bytes()) {
         Ok(written) => written,
@@ -184,7 +189,7 @@ pub(super) async fn read_reply(
     Ok(())
 }
 
-/// Whether a line is `OK <port>`.
+/// Whether a line is `OK <port>` with its newline.
 pub(super) fn is_ok(line: &[u8]) -> bool {
     let port = line
         .strip_prefix(b"OK ")
@@ -195,7 +200,7 @@ pub(super) fn is_ok(line: &[u8]) -> bool {
     })
 }
 
-/// Whether more bytes could make a reply of these, which have no newline yet.
+/// Whether these bytes, which have no newline yet, can be the beginning of a valid reply.
 fn may_become_ok(start: &[u8]) -> bool {
     const OK: &[u8] = b"OK ";
     match start.strip_prefix(OK) {
@@ -218,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_ok_and_a_port_is_a_reply() {
+    fn only_ok_and_a_port_is_a_valid_reply() {
         let check = |line: &[u8], expected| {
             assert_eq!(is_ok(line), expected, "{}", line.escape_ascii());
         };
@@ -239,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn every_beginning_of_a_reply_may_become_one() {
+    fn every_beginning_of_a_valid_reply_is_accepted() {
         let check = |start: &[u8], expected| {
             assert_eq!(may_become_ok(start), expected, "{}", start.escape_ascii());
         };

@@ -1,45 +1,50 @@
-//! The channel to the guest: hybrid vsock, frames, and requests matched by id.
+//! The host's side of the channel to a guest. A [`Channel`] is one hybrid-vsock connection that carries frames; it
+//! matches each answer with its request by id.
 //!
 //! ```text
 //!              open()                     close(), the last clone dropped,
 //!   (nothing) --------> open ------------ the guest closes, the stream fails -----> closed
 //!      ^  |              |
 //!      |  | refused,     +--------------- a frame that is malformed, too large,
-//!      +--+ silent:                       late, or an answer to nothing ---------> closed (poisoned)
+//!      +--+ no answer:                    late, or answers no request -----------> closed (poisoned)
 //!           tried again
 //! ```
 //!
-//! A closed channel never opens again, and after a bad frame nothing tries to find the next good one: what a
-//! guest sends after it has broken the protocol means nothing. The first reason to close is kept, and every request in
-//! flight and every later one fails with it.
+//! A closed channel never opens again. After a bad frame the host doesn't look for the next good one, since nothing
+//! that the guest sends after it has broken the protocol can be trusted. The channel keeps the first reason to close.
+//! Every request in flight and every later request fails with it.
 //!
-//! The guest is hostile. Its frames are bounded in size and time, decoded into closed types, and an answer counts only
-//! for a request that waits for it: one that comes after its request has given up is an event
-//! ([`ChannelEventKind::LateArrival`]), and one that was never asked for closes the channel.
+//! The guest is hostile. Its frames are bounded in size and time and are decoded into closed types. An answer counts
+//! only for a request that waits for it. An answer that comes after its request has given up becomes an event
+//! ([`ChannelEventKind::LateArrival`]); an answer to a request that was never made closes the channel.
 //!
-//! # What a guest can make a channel hold
+//! # How much memory a guest can make a channel use
 //!
-//! A frame's type is read before its body is decoded. A type that only the host sends closes the channel, at its first
-//! bytes where the `type` comes first; each other type has its own limit
-//! ([`FrameType::limit_at_host`](crate::guest::protocol::FrameType::limit_at_host)), and a frame that answers nothing in
-//! flight may have 64 KiB. The largest is a tool's result, of 16 MiB; what is decoded from it takes no more than the frame.
+//! The host reads a frame's type before it decodes the body. If `type` is the first field, it is read from the first
+//! bytes. A type that only the host sends closes the channel. Every other type has a limit of its own
+//! ([`FrameType::limit_at_host`](crate::guest::protocol::FrameType::limit_at_host)), but a frame that answers no
+//! request in flight may have at most 64 KiB. The largest frame is a tool's result with 16 MiB; the decoded result
+//! takes no more memory than the frame.
 //!
-//! So the frame that is read takes 32 MiB at most while it is decoded, and events for slow subscribers take 8 MiB, or
-//! 16 MiB for one result that is larger than that. A result that large displaces them before it is read: 40 MiB for each
-//! channel, and less than 64 MiB with the 16 MiB of events that a [sandbox](crate::sandbox) keeps for its own subscribers.
+//! So one frame takes at most 32 MiB while it is decoded. Events for slow subscribers take 8 MiB; a single result may
+//! be larger, up to 16 MiB, but then all other events are dropped before the result is read. This makes at most 40 MiB
+//! for each channel, and less than 64 MiB together with the 16 MiB of events that a [sandbox](crate::sandbox) keeps for
+//! its own subscribers.
 //!
-//! The chunks of a command are hashed and dropped. Where the guest's hello lists
-//! [`result/1`](crate::guest::protocol::Extension::Result), their bytes are kept until the result comes, at most 2 MiB for
-//! each command in flight; how many those are is the host's choice. A result that was returned is its caller's, and its
-//! bytes with it.
-
+//! The chunks of a command are hashed and dropped. If the guest's hello lists
+//! [`result/1`](crate::guest::protocol::Extension::Result), their bytes are kept until the result comes: at most 2 MiB
+//! for each command in flight. The host decides how many commands are in flight. The memory of a returned result
+//! belongs to its caller.
+//!
 //! # Runs and transfers
 //!
-//! A run with streams ([`Channel::open_run`]) and a transfer of files ([`Channel::open_push`], [`Channel::open_pull`]) have a
-//! connection of their own, to a guest whose hello lists [`run/1`](crate::guest::protocol::Extension::Run) or
-//! [`files/1`](crate::guest::protocol::Extension::Files). Back-pressure is the socket's: what its reader doesn't take stays with
-//! the guest. A connection holds one record of at most 256 KiB in each direction, beside the records that its caller keeps, and of
-//! a run the links of the records that may be on their way, at most 2 MiB. A bad record ends its connection and not the channel.
+//! Each run with streams ([`Channel::open_run`]) and each transfer of files ([`Channel::open_push`],
+//! [`Channel::open_pull`]) has a connection of its own. It needs a guest whose hello lists
+//! [`run/1`](crate::guest::protocol::Extension::Run) or [`files/1`](crate::guest::protocol::Extension::Files). The
+//! socket provides back-pressure: data that the reader doesn't take stays in the guest. Such a connection holds one
+//! record of at most 256 KiB in each direction, beside the records that its caller keeps. A run also keeps the hash
+//! links of the records that the guest may not have processed yet, at most 2 MiB. A bad record ends its connection, but
+//! not the channel.
 
 mod awaken;
 mod channel;

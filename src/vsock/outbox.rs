@@ -1,4 +1,4 @@
-//! Frames on their way to the guest.
+//! [`Outbox`]: the sending half of a channel, with a bounded queue of frames.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,24 +12,24 @@ use tokio::time::{Instant, timeout_at};
 use crate::guest::frame::HEADER;
 use crate::guest::protocol::MAX_FRAME;
 
-/// How many bytes may wait for a guest that doesn't read: one frame of the largest. A sender of more waits too.
+/// The most bytes that are queued for a guest that doesn't read: one frame of the largest size. Further senders wait.
 const MAX_QUEUED: usize = HEADER + MAX_FRAME;
 
 /// The sending half of a channel.
 ///
-/// A frame is written at once, in one piece, where the socket takes it. What it doesn't take is queued and written by
-/// [`flush`](Outbox::flush), so that a caller who stops waiting never leaves half a frame behind.
+/// [`send`](Outbox::send) writes as much of a frame as the socket takes at once. The rest is queued, and
+/// [`flush`](Outbox::flush) writes it. So a caller that stops waiting never leaves half a frame behind.
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
     filled: Notify,
     room: Arc<Semaphore>,
 }
 
-/// A frame's share of what may be queued, in bytes. It is given back when the frame is written or dropped.
+/// A frame's share of [`MAX_QUEUED`], in bytes. It is returned when the frame is written or dropped.
 type Room = OwnedSemaphorePermit;
 
 struct Queue {
-    /// `None` once closed.
+    /// `None` once the outbox is closed.
     stream: Option<Arc<OwnedWriteHalf>>,
     frames: VecDeque<(Vec<u8>, Room)>,
     /// How many bytes of the first frame have been written.
@@ -49,8 +49,8 @@ impl Outbox {
         }
     }
 
-    /// Hands over a whole frame, waiting only while too much is queued. A closed outbox takes nothing, silently: its
-    /// owner knows why.
+    /// Sends or queues a whole frame. Waits only while too many bytes are queued. If the outbox is closed, the frame is
+    /// dropped: the connection that closed it reports the reason.
     pub(super) async fn send(&self, frame: Vec<u8>) {
         let share = frame.len().min(MAX_QUEUED) as u32;
         let Ok(room) = Arc::clone(&self.room).acquire_many_owned(share).await else {
@@ -60,7 +60,7 @@ impl Outbox {
         let Some(stream) = &queue.stream else {
             return;
         };
-        // An error is left for `flush` to meet again.
+        // An error is ignored here, since `flush` gets it again and reports it.
         let written = match queue.frames.is_empty() {
             true => stream.try_write(&frame).unwrap_or(0),
             false => 0,
@@ -75,8 +75,8 @@ impl Outbox {
         }
     }
 
-    /// Writes what is queued, for as long as the channel lives; returns only why it can't go on. `idle` is the limit
-    /// for the next byte of a frame, `total` for the rest of one.
+    /// Writes the queued frames for as long as the channel is open. It returns only an error. `idle` is the limit for
+    /// the next byte of a frame, `total` for a whole frame, counted from when it is the first in the queue.
     pub(super) async fn flush(&self, idle: Duration, total: Duration) -> WriteError {
         loop {
             self.filled.notified().await;
@@ -114,7 +114,7 @@ impl Outbox {
         }
     }
 
-    /// Writes as much of the first frame as the socket takes.
+    /// Writes as much of the first frame as the socket takes now.
     fn write_some(&self, stream: &OwnedWriteHalf) -> io::Result<Progress> {
         let mut queue = self.lock();
         let Some((frame, _)) = queue.frames.front() else {
@@ -131,7 +131,7 @@ impl Outbox {
         Ok(Progress::Frame)
     }
 
-    /// Drops what is queued and this half of the stream, and takes nothing more.
+    /// Drops the queued frames and this half of the stream. Later frames are dropped.
     pub(super) fn close(&self) {
         let mut queue = self.lock();
         queue.stream = None;
@@ -140,7 +140,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Nothing panics while it holds the lock, and the queue is whole between any two statements.
+        // No code panics while it holds the lock, and the queue is consistent after every statement.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -150,7 +150,7 @@ enum Progress {
     Frame,
 }
 
-/// Nothing more can be sent.
+/// Why no further frame can be sent.
 #[derive(Debug)]
 pub(super) enum WriteError {
     /// The guest has stopped reading.
@@ -168,17 +168,17 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(30);
 
-    /// More than the socket takes at once.
+    /// A size that the socket doesn't take at once.
     const LARGE: usize = 4 << 20;
 
     #[tokio::test]
-    async fn frames_arrive_whole_and_in_order_though_their_senders_left() {
+    async fn frames_arrive_whole_and_in_order_after_their_senders_have_left() {
         let (host, mut guest) = UnixStream::pair().unwrap();
         let (_read, write) = host.into_split();
         let outbox = Outbox::new(write);
         let sizes = [10, LARGE, 20, LARGE, 30];
         for (at, size) in sizes.into_iter().enumerate() {
-            // Nobody reads yet, and the sender doesn't wait for that.
+            // The guest doesn't read yet, and the sender doesn't wait for it.
             outbox.send(vec![at as u8; size]).await;
         }
         let receive = async {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_guest_that_is_gone_is_noticed() {
+    async fn a_guest_that_closed_the_connection_is_an_error() {
         let (host, guest) = UnixStream::pair().unwrap();
         let (_read, write) = host.into_split();
         let outbox = Outbox::new(write);

@@ -1,4 +1,4 @@
-//! Requests in flight, by id.
+//! [`Pending`]: the requests in flight on one channel, by id.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -10,10 +10,11 @@ use super::{Error, EvidenceError};
 use crate::guest::protocol::{EvidenceChunk, Extension, Frame, FrameType};
 use crate::sanitize;
 
-/// How many requests that have given up are remembered, so that their answers count as late and not as unasked.
+/// How many requests that have given up are remembered. Their answers count as late; an answer to a request that isn't
+/// remembered breaks the protocol.
 const MAX_GIVEN_UP: usize = 256;
 
-/// What an answer names its request by.
+/// The id of a request, by which an answer names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Key {
     /// A tool's `command_id`.
@@ -24,12 +25,12 @@ pub(super) enum Key {
     Request(Uuid),
     /// A reset signal's `reset_id`.
     Reset(String),
-    /// The hello has no id, so that only one can be in flight.
+    /// A hello has no id, so only one can be in flight.
     Hello,
 }
 
 impl Key {
-    /// The id as a line of at most 64 characters: the guest may have chosen it.
+    /// The id as a line of at most 64 characters, for errors. The guest may have chosen the id.
     pub(super) fn shortened(&self) -> String {
         match self {
             Key::Command(id) | Key::Reset(id) => sanitize::line(id, 64),
@@ -38,7 +39,7 @@ impl Key {
         }
     }
 
-    /// Whether a frame of this type may answer the request, or belong to its answer.
+    /// Whether a frame of this type may be the answer to this request, or a part of it.
     fn is_answered_by(&self, frame_type: FrameType) -> bool {
         match self {
             Key::Command(_) => {
@@ -52,20 +53,21 @@ impl Key {
     }
 }
 
-/// An answer that is believed.
+/// An answer whose evidence was checked.
 pub(super) struct Answer {
     pub(super) frame: Frame,
-    /// Of a tool's result with details: the bytes that it tells.
+    /// The output's bytes, if the answer is a tool's result with details.
     pub(super) output: Option<OutputBytes>,
 }
 
-/// Takes an answer, or why none can be believed, to the request's caller; `false` when an answer is of the wrong kind, and
-/// then nothing was taken.
+/// Delivers an answer, or the reason why the answer can't be accepted, to the request's caller. Returns false, and
+/// delivers nothing, if the answer is of the wrong kind.
 type Deliver = Box<dyn FnMut(Result<Answer, EvidenceError>) -> bool + Send>;
 
+/// A request that waits for its answer.
 struct Waiting {
     deliver: Deliver,
-    /// What came of a command's output.
+    /// The chunks of a command's output so far.
     evidence: Evidence,
 }
 
@@ -74,40 +76,42 @@ struct Waiting {
 pub(super) struct Pending {
     waiting: HashMap<Key, Waiting>,
     given_up: VecDeque<Key>,
-    /// The tools in flight that have connections of their own.
+    /// The ids of the runs in flight, which have connections of their own.
     runs: HashSet<Key>,
-    /// What the guest's hello says of evidence.
+    /// Which evidence the guest's hello has announced.
     announced: Announced,
-    /// What the guest's hello lists.
+    /// The extensions that the guest's hello lists.
     extensions: Vec<Extension>,
     closed: Option<Error>,
 }
 
 /// Why a request can't be made.
 pub(super) enum Refused {
-    /// Its id is in flight, or has given up.
+    /// A request with its id is in flight, or has given up.
     Taken,
     /// The channel is closed.
     Closed(Error),
 }
 
-/// What became of an answer.
+/// What [`Pending::answer`] did with an answer.
 #[derive(Debug, PartialEq)]
 pub(super) enum Answered {
-    /// It was delivered.
+    /// The answer was delivered.
     Delivered,
-    /// Its request has given up.
+    /// The answer's request had given up.
     Late(Frame),
-    /// It is not the kind of answer that was asked for.
+    /// The answer is of another kind than the request.
     WrongKind,
-    /// There was no such request.
+    /// No such request was made, or it was answered before.
     NeverAsked,
 }
 
 impl Pending {
-    /// Registers a request; the receiver gets what `read` makes of its answer, or fails once the channel is closed.
+    /// Registers a request. The receiver gets the value that `read` makes of the answer, or fails once the channel is
+    /// closed.
     ///
-    /// An id whose request has given up is refused too, for its late answer could be taken for the new one's.
+    /// The id of a request that has given up is refused, too, since its late answer could be taken for that of the new
+    /// request.
     pub(super) fn register<T: Send + 'static>(
         &mut self,
         key: Key,
@@ -124,7 +128,7 @@ impl Pending {
         let deliver =
             move |answer: Result<Answer, _>| match (answer.map(&read).transpose(), sender.take()) {
                 (Some(answer), Some(sender)) => {
-                    // The caller may have gone just now.
+                    // This fails if the caller has just stopped waiting.
                     let _ = sender.send(answer);
                     true
                 }
@@ -141,7 +145,7 @@ impl Pending {
         Ok(receiver)
     }
 
-    /// Takes the name of a run, to which nothing on the channel is an answer.
+    /// Reserves the id of a run, which gets no answer on the channel.
     pub(super) fn name_run(&mut self, key: &Key) -> Result<(), Refused> {
         if let Some(reason) = &self.closed {
             return Err(Refused::Closed(reason.clone()));
@@ -155,7 +159,7 @@ impl Pending {
         }
     }
 
-    /// The run's name is free again.
+    /// Frees the id of a run.
     pub(super) fn run_ended(&mut self, key: &Key) {
         self.runs.remove(key);
     }
@@ -169,7 +173,8 @@ impl Pending {
         self.extensions.contains(&extension)
     }
 
-    /// Takes an answer to its request. One of the wrong kind leaves the request waiting for the channel's end.
+    /// Delivers an answer to its request. If it is of the wrong kind, the request waits on; the caller then closes the
+    /// channel.
     pub(super) fn answer(&mut self, key: &Key, frame: Frame) -> Answered {
         if let Some(waiting) = self.waiting.get_mut(key) {
             let checked = match &frame {
@@ -197,19 +202,19 @@ impl Pending {
         }
     }
 
-    /// Takes a chunk of a command's output in. One that breaks the chain fails the command at once.
+    /// Adds a chunk to its command's evidence. If the chunk breaks the chain, the command fails at once.
     pub(super) fn take_chunk(&mut self, key: &Key, chunk: &EvidenceChunk) {
         let Some(waiting) = self.waiting.get_mut(key) else {
             return;
         };
         if let Err(fault) = waiting.evidence.take(chunk, self.announced) {
             (waiting.deliver)(Err(fault));
-            // Its result may still come, and is late then.
+            // The command's result may still come. It is a late answer then.
             self.give_up(key);
         }
     }
 
-    /// Whether a request that a frame of this type may answer waits, or has given up.
+    /// Whether there is a request, waiting or given up, that a frame of this type may answer.
     pub(super) fn expects(&self, frame_type: FrameType) -> bool {
         let mut keys = self.waiting.keys().chain(&self.given_up);
         keys.any(|key| key.is_answered_by(frame_type))
@@ -228,12 +233,12 @@ impl Pending {
         self.waiting.contains_key(key)
     }
 
-    /// Whether a request has given up and its answer hasn't come since.
+    /// Whether a request has given up and its late answer hasn't come yet.
     pub(super) fn has_given_up(&self, key: &Key) -> bool {
         self.given_up.contains(key)
     }
 
-    /// Gives a request up, if it still waits.
+    /// Marks a request as given up, if it still waits.
     pub(super) fn give_up(&mut self, key: &Key) {
         if self.waiting.remove(key).is_some() {
             if self.given_up.len() == MAX_GIVEN_UP {
@@ -243,7 +248,8 @@ impl Pending {
         }
     }
 
-    /// Ends every request with `reason`, unless there was an earlier one. Returns whether there was none.
+    /// Closes the channel and fails every request with `reason`, or with an earlier reason if there is one. Returns
+    /// whether this was the first call.
     pub(super) fn close(&mut self, reason: &Error) -> bool {
         let first = self.closed.is_none();
         self.closed.get_or_insert_with(|| reason.clone());
@@ -251,7 +257,7 @@ impl Pending {
         first
     }
 
-    /// Why the channel is closed, if it is.
+    /// The reason why the channel is closed; `None` while it is open.
     pub(super) fn closed(&self) -> Option<&Error> {
         self.closed.as_ref()
     }
@@ -281,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_taken_once() {
+    fn an_answer_is_delivered_once() {
         let (mut pending, key) = (Pending::default(), command(1));
         let mut receiver = register(&mut pending, &key).unwrap();
         assert!(
@@ -295,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wrong_kind_of_answer_is_not_taken() {
+    fn an_answer_of_the_wrong_kind_is_not_delivered() {
         let (mut pending, key) = (Pending::default(), command(1));
         let mut receiver = register(&mut pending, &key).unwrap();
         let wrong = Frame::ErrorEvent(ErrorEvent {
@@ -321,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_that_gave_up_are_remembered() {
+    fn a_limited_number_of_requests_that_gave_up_is_remembered() {
         let mut pending = Pending::default();
         for id in 0..=MAX_GIVEN_UP {
             let _receiver = register(&mut pending, &command(id));
@@ -335,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn giving_up_what_was_answered_changes_nothing() {
+    fn giving_up_a_request_that_was_answered_changes_nothing() {
         let (mut pending, key) = (Pending::default(), command(1));
         let _receiver = register(&mut pending, &key);
         pending.answer(&key, answer());

@@ -1,17 +1,19 @@
-//! Bytes as the text that they are: compared at once, or remembered by the text's hash where they come piece by piece.
+//! Compares bytes with a text that [`String::from_utf8_lossy`] made of them: at once ([`reads_as`]), or piece by piece
+//! with the text's hash ([`Text`]).
 
 use std::mem;
 
 use sha2::{Digest as _, Sha256};
 
-/// What stands in a text for bytes that are none: U+FFFD.
+/// U+FFFD, which stands in a text for invalid bytes.
 const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
 
-/// The text that [`String::from_utf8_lossy`] makes of all bytes together, wherever the pieces were cut.
+/// The hash of the text that [`String::from_utf8_lossy`] makes of all appended bytes together. It doesn't depend on
+/// where the pieces were cut.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Text {
     hash: Sha256,
-    /// The last bytes, of a character that isn't whole yet: at most three.
+    /// The last bytes, the beginning of a character that isn't complete yet: at most three.
     begun: Vec<u8>,
 }
 
@@ -36,7 +38,7 @@ impl Text {
         self.hash.update(rest);
     }
 
-    /// Whether this is the text of `parts`, one after the other.
+    /// Whether the text equals the concatenation of `parts`.
     pub(super) fn is(&self, parts: &[&str]) -> bool {
         let mut hash = self.hash.clone();
         if !self.begun.is_empty() {
@@ -91,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_off_is_replaced_once() {
+    fn an_incomplete_character_is_replaced_once() {
         let check = |pieces: &[&[u8]], expected: &str| {
             assert!(text(pieces).is(&[expected]), "{pieces:?}");
         };
@@ -102,7 +104,7 @@ mod tests {
         assert!(!text(&[b"a"]).is(&["b"]) && !text(&[b"a"]).is(&["a", "a"]));
     }
 
-    /// Bytes among which characters, whole and broken, are likely.
+    /// Bytes that often contain whole and broken characters.
     fn bytes() -> impl Strategy<Value = Vec<u8>> {
         let character = any::<char>().prop_map(|it| it.to_string().into_bytes());
         let piece = prop_oneof![character, prop::collection::vec(any::<u8>(), 0..4)];

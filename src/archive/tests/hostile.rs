@@ -1,4 +1,4 @@
-//! Streams that no honest sender makes.
+//! Tests of extraction: streams that an honest sender never makes.
 
 use std::io::{self, Read};
 
@@ -123,7 +123,7 @@ fn refused_within(stream: impl Read, mut account: Account, code: &str, why: &str
 }
 
 #[test]
-fn the_forger_can_be_honest() {
+fn an_archive_of_valid_forged_entries_is_extracted() {
     let stream = archive([
         directory(b"./a/"),
         file(b"a/b"),
@@ -140,7 +140,7 @@ fn the_forger_can_be_honest() {
 }
 
 #[test]
-fn names() {
+fn bad_names_are_refused() {
     let check = |entries: [Forged; 2], why| refused(&archive(entries), "SANDBOX_FILE_NAME", why);
     let alone = |name: &[u8], why| check([directory(b"a"), file(name)], why);
     alone(b"", "empty");
@@ -184,7 +184,7 @@ fn names() {
 }
 
 #[test]
-fn a_directory_that_was_left_takes_no_more() {
+fn a_directory_takes_no_further_entries_after_another_one() {
     let stream = archive([directory(b"a"), directory(b"b"), file(b"a/c")]);
     refused(&stream, "SANDBOX_FILE_NAME", "right after the directory");
     let stream = archive([directory(b"ab"), file(b"a/c")]);
@@ -192,7 +192,7 @@ fn a_directory_that_was_left_takes_no_more() {
 }
 
 #[test]
-fn roots() {
+fn bad_first_entries_are_refused() {
     let check = |root: Forged, code, why| {
         let stream = [root.blocks(), vec![0; 1024]].concat();
         refused(&stream, code, why);
@@ -207,7 +207,7 @@ fn roots() {
 }
 
 #[test]
-fn kinds() {
+fn other_kinds_are_refused() {
     let check = |entry: Forged, why| refused(&archive([entry]), "SANDBOX_FILE_KIND", why);
     let of_type = |kind, why| check(Forged::new(b"a", kind, b""), why);
     check(Forged::new(b"a", b'1', b"").to(b"b"), "a hard link");
@@ -234,7 +234,7 @@ fn kinds() {
 }
 
 #[test]
-fn claims_are_refused_before_anything_is_made() {
+fn a_size_above_the_limit_is_refused_before_a_file_is_created() {
     let check = |entry: Forged, account: Account, why| {
         let mut stream = directory(b"./").blocks();
         stream.extend(entry.blocks());
@@ -286,7 +286,7 @@ fn a_second_file_counts_with_the_first() {
     Place::new().extract(&stream, &mut limits(3, 10)).unwrap();
 }
 
-/// A directory and then files without end, each with a long name.
+/// An endless stream: a directory, and then files with long names.
 struct Endless {
     made: u64,
     blocks: io::Cursor<Vec<u8>>,
@@ -337,7 +337,7 @@ fn a_million_entries_end_at_the_limit() {
 }
 
 #[test]
-fn streams_that_are_cut_short() {
+fn a_stream_that_ends_too_early_is_refused() {
     let whole = archive([
         directory(b"a"),
         pax(&record("path", b"a/b")),
@@ -365,7 +365,7 @@ fn streams_that_are_cut_short() {
 }
 
 #[test]
-fn damaged_streams() {
+fn damaged_streams_are_refused() {
     let check = |stream: &[u8], why| refused(stream, "SANDBOX_FILE_DIGEST", why);
     let good = archive([file(b"a")]);
     let mut flipped = good.clone();

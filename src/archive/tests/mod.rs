@@ -1,4 +1,4 @@
-//! Trees there and back, and streams and trees that are refused.
+//! Tests of packing and extracting: trees that come back as they were, and streams and trees that are refused.
 
 mod hostile;
 mod packing;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::digest::Digest;
 
-/// What is looked at of a file.
+/// The attributes of a file that the tests compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Node {
     File {
@@ -33,7 +33,7 @@ enum Node {
 
 type Tree = BTreeMap<Vec<u8>, Node>;
 
-/// What is at `root`, by path beneath it; empty if nothing is.
+/// The tree at `root`, by path relative to it; empty if nothing is there.
 fn tree(root: &Path) -> Tree {
     let mut tree = Tree::new();
     let mut waiting = vec![PathBuf::new()];
@@ -98,7 +98,7 @@ impl Place {
         Ok(totals)
     }
 
-    /// The names in it.
+    /// The names in the directory.
     fn names(&self) -> Vec<Vec<u8>> {
         let names = fs::read_dir(self.0.path()).unwrap();
         names

@@ -1,4 +1,4 @@
-//! Trees that are not packed, and trees that change while they are.
+//! Tests of packing: trees that are refused, and trees that change while they are packed.
 
 use std::io::{self, Write};
 use std::os::unix::fs::symlink;
@@ -26,7 +26,7 @@ fn full() -> (Place, PathBuf) {
 }
 
 #[test]
-fn limits_are_kept_before_anything_is_read() {
+fn limits_are_checked_before_a_file_is_read() {
     let (_place, root) = full();
     packed(&root, &mut limits(4, 10)).unwrap();
     refused(
@@ -66,7 +66,7 @@ fn a_file_of_more_than_eight_gib_has_its_size_in_a_pax_record() {
     let place = Place::new();
     let sparse = File::create(place.path("in")).unwrap();
     sparse.set_len((1 << 33) + 1).unwrap();
-    /// Takes the headers and no more.
+    /// A writer that records the first bytes, which are the headers, and fails.
     struct Headers(Vec<u8>);
     impl Write for Headers {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -141,7 +141,7 @@ fn a_tree_that_is_too_deep_is_refused() {
                 "SANDBOX_FILE_NAME",
                 "longer than 4095 bytes",
             );
-            // What the standard library can't remove.
+            // The standard library can't remove such a deep tree.
             remove::content(&open(place.0.path())).unwrap();
             assert!(place.names().is_empty());
         })
@@ -166,7 +166,8 @@ impl<F: FnOnce()> Write for Meanwhile<F> {
     }
 }
 
-/// A tree of `a`, which is larger than what is written at once, and whatever else there is.
+/// Packs a tree of the file `a`, which takes more than one write, and the files that `prepare` makes. `change` changes
+/// the tree after the first write.
 #[track_caller]
 fn changed(prepare: impl FnOnce(&Path), change: impl FnOnce(&Path), why: &str) {
     let place = Place::new();
@@ -249,7 +250,7 @@ fn a_tree_that_changes_is_not_packed() {
 }
 
 #[test]
-fn a_directory_that_is_moved_meanwhile_leads_nowhere_else() {
+fn a_directory_that_is_moved_while_it_is_packed_is_an_error() {
     let place = Place::new();
     let root = place.path("in");
     fs::create_dir_all(root.join("d")).unwrap();
@@ -265,7 +266,7 @@ fn a_directory_that_is_moved_meanwhile_leads_nowhere_else() {
 }
 
 #[test]
-fn progress_is_shown_and_starts_anew() {
+fn progress_is_shown_and_starts_at_zero_for_each_transfer() {
     let (_place, root) = full();
     let progress = TransferProgress::default();
     for _ in 0..2 {

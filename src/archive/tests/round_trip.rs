@@ -1,4 +1,4 @@
-//! What is packed comes out as it was.
+//! Tests that an extracted tree is the tree that was packed.
 
 use std::os::unix::fs::symlink;
 
@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, CWD, OFlags, Timespec, Timestamps, mkdirat, openat, ut
 
 use super::*;
 
-/// Makes `root`, and returns what it will be after it was transferred.
+/// Creates this tree at `root`, with its permissions and times.
 fn make(root: &Path, nodes: &Tree) {
     for (path, node) in nodes {
         let at = if path.is_empty() {
@@ -92,7 +92,7 @@ fn rooted<const N: usize>(nodes: [(&[u8], Node); N]) -> Tree {
 }
 
 #[test]
-fn names_that_hurt() {
+fn unusual_names_are_kept() {
     let long = [b'n'; 255];
     let deep = [&long[..], b"/", &long, b"/", &long].concat();
     check(&rooted([
@@ -134,7 +134,7 @@ fn files_of_each_size_around_a_block_and_a_chunk() {
 }
 
 #[test]
-fn one_file_alone() {
+fn a_single_file_is_transferred() {
     let entries = check(&Tree::from([(Vec::new(), file("alone"))]));
     let [entry] = &entries[..] else {
         panic!("{entries:?}");
@@ -145,7 +145,7 @@ fn one_file_alone() {
 }
 
 #[test]
-fn links_permissions_and_times() {
+fn links_permissions_and_times_are_kept() {
     let short = |target: &str| Node::Link(target.into());
     let far = "x".repeat(255) + "/" + &"y".repeat(255);
     let mode = |mode| Node::File {
@@ -174,7 +174,7 @@ fn links_permissions_and_times() {
 }
 
 #[test]
-fn what_is_not_kept() {
+fn set_id_bits_hard_links_and_times_before_1970_are_not_kept() {
     let (from, to) = (Place::new(), Place::new());
     let root = from.path("in");
     fs::create_dir_all(root.join("locked")).unwrap();
@@ -201,7 +201,7 @@ fn what_is_not_kept() {
 }
 
 #[test]
-fn a_tree_of_the_greatest_depth() {
+fn a_tree_of_the_greatest_depth_is_transferred() {
     let mut nodes = rooted([]);
     let mut path = Vec::new();
     while path.len() < 4094 {
@@ -225,7 +225,7 @@ fn a_tree_of_the_greatest_depth() {
 }
 
 #[test]
-fn the_stream_says_nothing_of_names_and_owners_around_it() {
+fn the_stream_does_not_depend_on_the_name_of_the_root() {
     let place = Place::new();
     let nodes = rooted([(b"b", file("1")), (b"a", directory()), (b"a/c", file("2"))]);
     for name in ["one", "two"] {
@@ -255,7 +255,7 @@ fn arbitrary() -> impl Strategy<Value = Tree> {
     let leaf = prop_oneof![
         (vec(any::<u8>(), 0..2000), 0..0o1000_u32, 0..1_i64 << 31).prop_map(
             |(bytes, mode, mtime)| {
-                // Readable, so that this test needs no rights.
+                // The owner can read every file, so that the test runs as any user.
                 let mode = mode | 0o400;
                 Node::File { mode, mtime, bytes }
             }
@@ -291,7 +291,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn what_comes_out_is_what_went_in(nodes in arbitrary()) {
+    fn an_extracted_tree_is_the_packed_one(nodes in arbitrary()) {
         check(&nodes);
     }
 }

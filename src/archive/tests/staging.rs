@@ -1,4 +1,4 @@
-//! Where a tree is before it has its name, and when it gets it.
+//! Tests of staged trees: where they are before they are published, and when they get their name.
 
 use std::os::unix::fs::symlink;
 
@@ -32,7 +32,7 @@ fn stage(place: &Place, stream: &[u8]) -> Result<Staged, ArchiveError> {
 }
 
 #[test]
-fn a_staged_tree_is_private_and_goes_when_it_is_dropped() {
+fn a_staged_tree_is_private_and_removed_when_it_is_dropped() {
     for stream in [stream(), file_stream()] {
         let place = Place::new();
         let staged = stage(&place, &stream).unwrap();
@@ -48,7 +48,7 @@ fn a_staged_tree_is_private_and_goes_when_it_is_dropped() {
 }
 
 #[test]
-fn a_transfer_that_was_given_up_gets_no_name() {
+fn a_cancelled_transfer_gets_no_name() {
     let place = Place::new();
     let staged = stage(&place, &stream()).unwrap();
     let cancel = Cancel::default();
@@ -58,7 +58,7 @@ fn a_transfer_that_was_given_up_gets_no_name() {
     assert!(place.names().is_empty());
 }
 
-/// What may be at the target: before the transfer, and when it is over.
+/// Checks a file that `make` puts at the target, before the transfer and after extraction.
 #[track_caller]
 fn over(stream: &[u8], make: impl Fn(&Path), is_replaced: bool) {
     let (early, late) = (Place::new(), Place::new());
@@ -86,7 +86,7 @@ fn over(stream: &[u8], make: impl Fn(&Path), is_replaced: bool) {
 }
 
 #[test]
-fn nothing_is_replaced_but_an_empty_directory_by_a_directory() {
+fn only_an_empty_directory_is_replaced_and_only_by_a_directory() {
     let (directory, file) = (stream(), file_stream());
     let empty = |path: &Path| fs::create_dir(path).unwrap();
     let full = |path: &Path| {
@@ -104,7 +104,7 @@ fn nothing_is_replaced_but_an_empty_directory_by_a_directory() {
 }
 
 #[test]
-fn another_file_in_the_place_of_a_staged_one_is_no_success() {
+fn a_staged_tree_that_was_replaced_is_not_published() {
     for stream in [stream(), file_stream()] {
         let place = Place::new();
         let staged = stage(&place, &stream).unwrap();
@@ -124,7 +124,7 @@ fn another_file_in_the_place_of_a_staged_one_is_no_success() {
 }
 
 #[test]
-fn names_of_targets() {
+fn a_target_needs_a_plain_name() {
     let place = Place::new();
     for name in ["", ".", "..", "a/b", "/", "a\0b", &"x".repeat(256)] {
         let error = Target::new(open(place.0.path()), name).unwrap_err();
@@ -133,7 +133,7 @@ fn names_of_targets() {
 }
 
 #[test]
-fn a_full_disk_keeps_nothing() {
+fn a_full_disk_keeps_no_file_of_a_transfer() {
     let place = Place::new();
     fs::create_dir(place.path("in")).unwrap();
     for name in ["a", "b", "c"] {
@@ -142,8 +142,8 @@ fn a_full_disk_keeps_nothing() {
     let (stream, _) = packed(&place.path("in"), &mut Account::default()).unwrap();
     fs::remove_dir_all(place.path("in")).unwrap();
     let full = std::thread::spawn(move || {
-        // The mount is this thread's alone, and goes with it.
-        // SAFETY: nothing else of this thread depends on the mounts that it shares until here.
+        // Only this thread sees the mount, which ends with the thread.
+        // SAFETY: no other code of this thread depends on the mounts that it has shared so far.
         unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         mount_change("/", private)?;
@@ -159,7 +159,7 @@ fn a_full_disk_keeps_nothing() {
     });
     let (error, names) = match full.join().unwrap() {
         Ok(found) => found,
-        // Only a process with the right to mount can make a disk that is full.
+        // Without the right to mount, the test can't make a small file system, and ends here.
         Err(Errno::PERM | Errno::ACCESS) => return,
         Err(errno) => panic!("no small file system: {errno}"),
     };

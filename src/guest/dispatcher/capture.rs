@@ -1,4 +1,4 @@
-//! A run that keeps what the tool writes, up to a limit, until the tool has ended.
+//! [`Output`]: captures the output of a tool up to a limit, until the tool has ended.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,22 +10,22 @@ use super::running::{self, Ended, Running};
 use crate::guest::frame::LengthError;
 use crate::guest::protocol::MAX_OUTPUT;
 
-/// How much is read of a pipe at once: what it holds.
+/// The most bytes that one read of a pipe returns: the capacity of a pipe.
 const STEP: usize = 64 * 1024;
 
-/// What a tool wrote.
+/// The captured output of a tool.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pub(super) stdout: Captured,
     pub(super) stderr: Captured,
 }
 
-/// What a tool wrote to one stream.
+/// The captured output of a tool on one stream.
 #[derive(Debug, Default)]
 pub(super) struct Captured {
     /// The first [`MAX_OUTPUT`] bytes.
     pub(super) kept: Vec<u8>,
-    /// How many bytes came after them. They are read and dropped, so that the tool doesn't block.
+    /// The number of bytes after those. They are read and dropped, so that the tool doesn't block.
     pub(super) dropped: u64,
 }
 
@@ -37,26 +37,27 @@ impl Captured {
         self.dropped += dropped.len() as u64;
     }
 
-    /// Puts the guest's own words in the place of what the tool wrote.
-    pub(super) fn replace(&mut self, words: String) {
-        let replaced = std::mem::replace(&mut self.kept, words.into_bytes());
+    /// Replaces the tool's output by a text of the guest. The replaced bytes count as dropped.
+    pub(super) fn replace(&mut self, text: String) {
+        let replaced = std::mem::replace(&mut self.kept, text.into_bytes());
         self.dropped += replaced.len() as u64;
     }
 
-    /// How many bytes there were, kept and dropped.
+    /// The number of bytes, kept and dropped.
     pub(super) fn total(&self) -> u64 {
         self.kept.len() as u64 + self.dropped
     }
 }
 
 impl Output {
-    /// Takes the tool's output until it has ended, or is killed at `deadline`; then there is no `Ended`. Tells `grown` of its
-    /// standard output whenever there is more of it.
+    /// Captures the tool's output until the tool has ended, or until it is killed at `deadline`, for which this returns
+    /// `None`. Calls `grown` with the standard output that was kept so far, after each wait.
     ///
-    /// Processes that a tool leaves behind when it ends by itself go on running until the reset; that they hold
-    /// its output open doesn't delay the result. At the deadline everything that the tool started is killed.
+    /// If the tool ends by itself, the processes that it started run on until the reset. They may hold its pipes open,
+    /// which doesn't delay the result. At the deadline the tool and every process that it started are killed.
     ///
-    /// A host that doesn't take what `grown` sends it holds the deadline up, for as long as the connection lets it.
+    /// If `grown` sends to a host that reads nothing, it blocks, and the tool may run beyond its deadline for as long
+    /// as a send may wait.
     pub(super) fn follow(
         &mut self,
         mut tool: Running,
@@ -84,7 +85,8 @@ impl Output {
         }
     }
 
-    /// Waits for output, the tool's end, or `deadline`, and takes what there is. True once the tool has ended.
+    /// Waits for output, the tool's end or `deadline`, and reads the output that is there. Returns whether the tool has
+    /// ended.
     fn take_some(&mut self, tool: &mut Running, deadline: Instant) -> io::Result<bool> {
         let mut polled = [
             PollFd::from_borrowed_fd(tool.ended(), PollFlags::IN),
@@ -100,7 +102,7 @@ impl Output {
 }
 
 impl Captured {
-    /// Reads a pipe once; returns how many bytes there were.
+    /// Reads a pipe once. Returns the number of bytes.
     fn read_some(&mut self, pipe: &mut Option<File>) -> io::Result<usize> {
         let Some(open) = pipe else {
             return Ok(0);
@@ -122,7 +124,7 @@ impl Captured {
         }
     }
 
-    /// Takes what a pipe holds, and no more.
+    /// Reads the bytes that a pipe holds now, and no more.
     fn drain(&mut self, pipe: &mut Option<File>) -> io::Result<()> {
         let mut left = running::held(pipe.as_ref())?;
         while left > 0 {

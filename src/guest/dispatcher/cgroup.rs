@@ -1,6 +1,8 @@
-//! A control group for each run of a tool: its memory and its processes, those together that it started.
+//! A control group for each run of a tool ([`Group`]), which limits the memory and the number of all processes of the
+//! run together.
 //!
-//! A limit on address space would kill runtimes that reserve much and use little. A control group counts what is used.
+//! A control group counts the memory that is used. A limit on address space would instead stop runtimes that reserve
+//! much memory and use little.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,16 +15,16 @@ use super::confinement::{Limits, MIB};
 use super::lock;
 use crate::causes::Causes;
 
-/// What a run's group needs of its parent.
+/// The controllers that the parent group must enable for its children.
 const CONTROLLERS: [&str; 2] = ["memory", "pids"];
 
 /// The groups of all runs.
 #[derive(Debug)]
 pub(super) struct Cgroups {
     parent: PathBuf,
-    /// How many there were so far.
+    /// How many groups were made so far.
     made: AtomicU64,
-    /// Those in which a tool has left processes that still ran when it ended.
+    /// Groups that could not be removed yet, since processes that a tool left still run in them.
     left: Mutex<Vec<PathBuf>>,
 }
 
@@ -31,7 +33,7 @@ impl Cgroups {
     ///
     /// # Errors
     ///
-    /// When the kernel lacks a controller, or this process may not use it there.
+    /// If the kernel lacks a controller, or this process may not enable it for `parent`.
     pub(super) fn new(parent: &Path) -> io::Result<Cgroups> {
         for controller in CONTROLLERS {
             fs::write(
@@ -49,7 +51,7 @@ impl Cgroups {
     /// A new group with these limits, in which nothing runs yet.
     pub(super) fn group(self: &Arc<Self>, limits: &Limits) -> io::Result<Group> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        // An earlier dispatcher of this guest may have left some.
+        // The process id keeps the names apart from those of groups that an earlier dispatcher of this guest left.
         let path = self
             .parent
             .join(format!("tool-{}-{number}", std::process::id()));
@@ -65,7 +67,7 @@ impl Cgroups {
             group.set("memory.max", memory.saturating_mul(MIB))?;
             group.set("memory.oom.group", 1)?;
             match group.set("memory.swap.max", 0) {
-                // A kernel that doesn't count swap.
+                // This kernel doesn't account for swap.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 set => set?,
             }
@@ -76,7 +78,7 @@ impl Cgroups {
         Ok(group)
     }
 
-    /// Removes a group, and those left before in which nothing runs any more.
+    /// Removes a group, and earlier groups in which no process runs any more.
     fn remove(&self, path: PathBuf) {
         let mut left = lock(&self.left);
         left.push(path);
@@ -91,8 +93,8 @@ impl Cgroups {
     }
 }
 
-/// The group of one run. What still runs in it when this is dropped runs on within the same limits, and the group is removed
-/// with a later one.
+/// The control group of one run. Processes that still run in it when this is dropped run on within the same limits; the
+/// group is then removed together with a later one.
 #[derive(Debug)]
 pub(super) struct Group {
     groups: Arc<Cgroups>,
@@ -101,12 +103,12 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// A process that writes `0` here enters the group.
+    /// The group's `cgroup.procs`. A process that writes `0` to it enters the group.
     pub(super) fn processes(&self) -> BorrowedFd<'_> {
         self.processes.as_fd()
     }
 
-    /// Kills everything in it.
+    /// Kills every process in the group.
     pub(super) fn kill(&self) -> io::Result<()> {
         self.set("cgroup.kill", 1)
     }

@@ -1,4 +1,4 @@
-//! One command, from its dispatch to its result.
+//! Runs the tool of one [`ToolDispatch`], from the dispatch to its result.
 
 use std::io;
 use std::sync::Arc;
@@ -16,18 +16,19 @@ use crate::causes::Causes;
 use crate::guest::frame::LengthError;
 use crate::guest::protocol::{ToolDispatch, ToolName, ToolOutcomeKind};
 
-/// Where what a tool writes goes.
+/// Where the files that a tool writes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WriteTarget {
     /// To the disk that the host hashes.
     Disk,
-    /// To a [layer](super::throwaway) that is gone when the host has the result.
+    /// To a [layer](super::throwaway) in memory, which is removed before the host gets the result.
     Throwaway,
 }
 
 impl Shared {
-    /// Runs a tool to its end and makes the frames that say so, `detailed` or not. Those that the host gets before go to
-    /// `send`, which knows what to do when they can't be sent.
+    /// Runs a tool to its end. Returns the frames that are sent at its end: the last chunks and the result, with
+    /// [`ResultDetails`](crate::guest::protocol::ResultDetails) if `detailed`. Chunks that are sent while the tool runs
+    /// go to `send`, which handles its own errors.
     pub(super) fn run(
         &self,
         dispatch: &ToolDispatch,
@@ -84,7 +85,7 @@ impl Shared {
         evidence.finish(ending, output)
     }
 
-    /// What a host's request runs, if it may.
+    /// The call that a host's request asks for, if the toolbox and the deadline allow it.
     pub(super) fn call(
         &self,
         tool: &ToolName,
@@ -101,8 +102,8 @@ impl Shared {
         }
     }
 
-    /// Brings what the tools wrote to the disk, where the host's digest finds it: before the host knows that a tool has
-    /// ended, and before a snapshot.
+    /// Syncs the tools' file system. This is done before the host learns that a tool has ended, and before a snapshot,
+    /// so that the disk, which the host digests, has everything that the tools wrote.
     pub(super) fn sync(&self) {
         let Some(root) = &self.root else { return };
         let synced: io::Result<()> =

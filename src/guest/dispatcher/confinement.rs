@@ -1,4 +1,5 @@
-//! What a tool may do: its root, its user, its limits, its system calls.
+//! [`Confinement`]: what a tool may do. The tool's own process applies it between fork and exec: root, user, limits,
+//! Landlock domain and system calls.
 
 use std::ffi::CString;
 use std::io;
@@ -20,54 +21,63 @@ use crate::causes::Causes;
 
 pub(super) const MIB: u64 = 1024 * 1024;
 
-/// Where a guest has the cgroup v2 file system.
+/// Where a guest mounts the cgroup v2 file system.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
-/// Where a guest mounts a throwaway layer: in the initramfs, which is memory.
+/// Where a guest mounts a throwaway layer: in the initramfs, whose files are in memory.
 const THROWAWAY_LAYER: &str = "/throwaway";
 
-/// Makes this process, and what it starts from now on, the last that the kernel's OOM killer takes. A tool gives that up.
+/// Protects this process, and every process that it starts from now on, from the kernel's OOM killer (`oom_score_adj`
+/// -1000). A tool gives up this protection when it starts.
 ///
 /// # Errors
 ///
-/// What the kernel refused it with; only root may.
+/// The kernel's error. `PermissionDenied` if this process isn't root's.
 pub fn be_killed_last() -> io::Result<()> {
     std::fs::write("/proc/self/oom_score_adj", "-1000")
 }
 
-/// How much sooner than others the kernel's OOM killer takes a tool, from -1000 to 1000.
+/// A tool's `oom_score_adj`, from -1000 to 1000: the OOM killer prefers tools to other processes.
 const OOM_SCORE: &[u8] = b"500";
 
-/// What a tool may do. The dispatcher applies it between fork and exec, in this order: control group, session, root,
-/// limits, user, directory, `no_new_privs`, Landlock domain, seccomp filter.
+/// What a tool may do. It is applied between fork and exec, in this order: control group, session, root, limits, user,
+/// directory, `no_new_privs`, Landlock domain, seccomp filter.
 ///
-/// A tool also adopts what its children leave behind (`PR_SET_CHILD_SUBREAPER`), so that whatever it started can be found
-/// and killed at its deadline. What it leaves when it ends in time runs on until the reset.
+/// A tool also adopts its orphaned descendants (`PR_SET_CHILD_SUBREAPER`). So the dispatcher finds and kills every
+/// process that the tool started when the tool reaches its deadline. Processes that a tool leaves when it ends in time
+/// run on until the reset.
 #[derive(Clone, Debug)]
 pub struct Confinement {
-    /// The directory that is `/` for tools; `None` leaves the dispatcher's own. After each tool its file
-    /// system is synced, so that what the tool wrote is on the disk before its result is sent.
+    /// The directory that is `/` for tools; with `None` tools have the dispatcher's root. After each tool the
+    /// dispatcher syncs the directory's file system, so that everything that the tool wrote is on the disk before its
+    /// result is sent. With `None` nothing is synced.
     pub root: Option<PathBuf>,
-    /// User and group id of tools, without supplementary groups; `None` leaves the dispatcher's own.
+    /// The user and group id of tools, which have no supplementary groups; with `None` tools run as the dispatcher's
+    /// user.
     pub user: Option<(u32, u32)>,
-    /// Limits of a tool, unless the tools file has others for it. One that is `None` here is left out for every tool.
+    /// The limits of a tool, unless the tools file has others for it. A limit that is `None` here applies to no tool,
+    /// even if the tools file sets it for one.
     pub limits: Limits,
-    /// The directory of the cgroup v2 file system below which each run has a group of its own, which has the limits on memory
-    /// and processes. `None`, or where that can't be, which is logged: they are those of `setrlimit`.
+    /// A directory of the cgroup v2 file system. Each run gets a group of its own below it, which enforces the limits
+    /// on memory and processes. With `None`, or if groups can't be made there, which is logged, `setrlimit` enforces
+    /// these limits.
     pub cgroup: Option<PathBuf>,
-    /// Whether a run can't trace, read or, from Linux 6.12 on, signal what is outside of it, other runs of the same user
-    /// included (Landlock, from Linux 5.19 on; a kernel without it leaves that to the user ids).
+    /// Whether each run gets a Landlock domain of its own. A run in a domain can't trace or read processes outside of
+    /// the domain and, from Linux 6.12 on, can't signal them. This includes other runs of the same user. Domains need
+    /// Linux 5.19; on an older kernel only the user ids separate processes, which is logged.
     pub domain: bool,
-    /// A directory that is made for each warm run, and on which its throwaway layer is mounted. `None`, as for a stand-in that may
-    /// not mount: a warm run writes where every run does.
+    /// The directory on which the throwaway layer of a warm run is mounted. It is made for each warm run and removed
+    /// afterwards. With `None`, for a stand-in that may not mount, a warm run writes to the same place as every other
+    /// run.
     pub throwaway: Option<PathBuf>,
-    /// Whether the system calls that no tool needs are refused with EPERM. A tool that may make them can have descendants
-    /// that no deadline finds.
+    /// Whether the kernel refuses the system calls that no tool needs, with EPERM. Without this filter a tool can have
+    /// descendants that aren't killed at its deadline.
     pub seccomp: bool,
 }
 
 impl Confinement {
-    /// For the dispatcher inside a guest, which is root there: tools run as user 1000 below `root`.
+    /// The confinement inside a guest, whose dispatcher runs as root: tools run as user and group 1000 below `root`,
+    /// with every restriction and the default limits.
     pub fn for_guest(root: Option<PathBuf>) -> Confinement {
         Confinement {
             root,
@@ -80,9 +90,11 @@ impl Confinement {
         }
     }
 
-    /// For a dispatcher inside an ordinary process, the stand-in for a guest: same root, same user.
+    /// The confinement for a dispatcher inside an ordinary process, a stand-in for a guest: tools have the root and the
+    /// user of the process, no control group and no throwaway layer.
     ///
-    /// The number of processes is not limited, since the kernel counts all of the user's, not the tool's.
+    /// The number of processes isn't limited, since without a control group the kernel counts all processes of the
+    /// user.
     pub fn in_process() -> Confinement {
         Confinement {
             user: None,
@@ -97,19 +109,21 @@ impl Confinement {
     }
 }
 
-/// Limits of a tool; `None` leaves what the dispatcher has. Core files are never written.
+/// The limits of a tool. A limit that is `None` is that of the dispatcher's own process. Core files are never written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Memory in MiB: of all processes of a run together, where it has a control group, else what each process writes to
-    /// beside files (`RLIMIT_DATA`). What is reserved and not used doesn't count.
+    /// Memory in MiB. With a control group: the used memory of all processes of a run together. Without one: the
+    /// private writable memory of each process (`RLIMIT_DATA`).
     pub memory_mib: Option<u64>,
-    /// Processes and threads: of a run, where it has a control group, else of the tools' user, all tools together.
+    /// The number of processes and threads. With a control group: those of one run. Without one: those of the tools'
+    /// user, of all tools together.
     pub processes: Option<u64>,
-    /// Open descriptors of each process.
+    /// The number of open descriptors of each process.
     pub open_files: Option<u64>,
-    /// Size of a file that is written, in MiB.
+    /// The size of a file that a tool writes, in MiB.
     pub file_size_mib: Option<u64>,
-    /// What is sent of the output of a run with streams, both streams together, in MiB. The rest is read, counted and dropped.
+    /// How much output of a run with streams is sent, of both streams together, in MiB. The rest is read, counted and
+    /// dropped.
     pub output_mib: Option<u64>,
 }
 
@@ -127,7 +141,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// No limit.
+    /// No limit at all.
     pub(super) const NONE: Limits = Limits {
         memory_mib: None,
         processes: None,
@@ -136,7 +150,7 @@ impl Limits {
         output_mib: None,
     };
 
-    /// These, where one of the tool's `own` doesn't take its place.
+    /// These limits, each replaced by that of the tool's `own` limits if there is one.
     fn with(&self, own: &Limits) -> Limits {
         let either = |here: Option<u64>, own: Option<u64>| here.map(|here| own.unwrap_or(here));
         Limits {
@@ -148,7 +162,8 @@ impl Limits {
         }
     }
 
-    /// Those of `setrlimit`; a control group takes the place of two.
+    /// The limits that `setrlimit` sets. If there is a control group, it enforces memory and processes, which are left
+    /// out here.
     fn resources(&self, has_cgroup: bool) -> impl Iterator<Item = (Resource, u64)> {
         let mib = |size: u64| size.saturating_mul(MIB);
         let without_group = |limit: Option<u64>| limit.filter(|_| !has_cgroup);
@@ -164,7 +179,7 @@ impl Limits {
     }
 }
 
-/// A [`Confinement`] with everything computed that holds for every run.
+/// A [`Confinement`] with everything that can be prepared once for all runs.
 #[derive(Debug)]
 pub(super) struct Prepared {
     root: Option<CString>,
@@ -181,7 +196,7 @@ impl Prepared {
         let cgroups = confinement.cgroup.as_deref().and_then(|parent| {
             let made = Cgroups::new(parent);
             let made = made.inspect_err(|error| {
-                tracing::warn!(error = %Causes(error), "no control groups: limits hold for each process of a tool");
+                tracing::warn!(error = %Causes(error), "no control groups can be made: setrlimit enforces the limits of tools");
             });
             made.ok()
         });
@@ -190,7 +205,7 @@ impl Prepared {
             false => None,
         };
         if confinement.domain && domain.is_none() {
-            tracing::warn!("the kernel has no Landlock: tools can read each other's memory");
+            tracing::warn!("the kernel has no Landlock: a tool can read the memory of other tools");
         }
         Ok(Prepared {
             root: root
@@ -210,7 +225,7 @@ impl Prepared {
         })
     }
 
-    /// The same with another root.
+    /// The same confinement with another root.
     pub(super) fn within(&self, root: &Path) -> io::Result<Prepared> {
         Ok(Prepared {
             root: Some(CString::new(root.as_os_str().as_bytes())?),
@@ -225,18 +240,19 @@ impl Prepared {
         })
     }
 
-    /// The tools' user and group; `None` where they are the dispatcher's own.
+    /// The user and group id of tools; `None` if tools run as the dispatcher's user.
     pub(super) fn user(&self) -> Option<(Uid, Gid)> {
         self.user
     }
 
-    /// How many bytes of a call's output are sent.
+    /// How many bytes of a call's output are sent; `None` for all of them.
     pub(super) fn output_limit(&self, call: &Call) -> Option<u64> {
         let limits = self.limits.with(&call.limits);
         limits.output_mib.map(|limit| limit.saturating_mul(MIB))
     }
 
-    /// Makes `command` enter the confinement in its child, just before the program starts. Returns the run's control group.
+    /// Makes the child of `command` enter the confinement just before it executes the program. Returns the run's
+    /// control group.
     pub(super) fn confine(
         self: &Arc<Self>,
         command: &mut Command,
@@ -254,17 +270,18 @@ impl Prepared {
                 .collect(),
             directory: call.cwd.as_deref().map(CString::new).transpose()?,
         };
-        // SAFETY: between fork and exec only async-signal-safe things are allowed. `enter` makes nothing but
-        // system calls on memory that was prepared before the fork; it neither allocates nor locks.
+        // SAFETY: between fork and exec only async-signal-safe operations are allowed. `enter` only makes system calls
+        // on memory that was prepared before the fork; it neither allocates nor locks.
         unsafe { command.pre_exec(move || entry.enter()) };
         Ok(group)
     }
 }
 
-/// What one child does to itself.
+/// What one child applies to itself.
 struct Entry {
     prepared: Arc<Prepared>,
-    /// The file that takes processes into the run's group. It is open in the parent until the child has started.
+    /// The run's `cgroup.procs`, through which a process enters the group. It is open in the parent until the child has
+    /// started.
     group: Option<RawFd>,
     limits: Vec<(Resource, Rlimit)>,
     directory: Option<CString>,
@@ -275,14 +292,15 @@ impl Entry {
     fn enter(&self) -> io::Result<()> {
         let prepared = &*self.prepared;
         if let Some(group) = self.group {
-            // SAFETY: the parent has the descriptor open, so it is open in its child, which owns nothing but a copy of it.
+            // SAFETY: the parent has the descriptor open, so it is open in its child, which owns nothing but a copy of
+            // it.
             let group = unsafe { BorrowedFd::borrow_raw(group) };
             rustix::io::write(group, b"0")?;
         }
         be_killed_first();
         let tool = rustix::process::setsid()?;
-        // Kept over exec. Without it a descendant whose parent ends would be the first process's child, where nothing
-        // tells it from those of other tools.
+        // The setting survives exec. Without it a descendant whose parent ends would become a child of the first
+        // process, and couldn't be told from the descendants of other tools.
         rustix::process::set_child_subreaper(Some(tool))?;
         if let Some(root) = &prepared.root {
             rustix::process::chroot(root.as_c_str())?;
@@ -310,20 +328,21 @@ impl Entry {
     }
 }
 
-/// Takes the place of what this process has from the dispatcher, which is to be killed last.
+/// Sets [`OOM_SCORE`] in place of the score that this process inherited from the dispatcher, which the OOM killer
+/// spares.
 fn be_killed_first() {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let score = rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty());
-    // A tool runs without, where there is no /proc.
+    // Without /proc this fails, and the tool runs with the inherited score.
     let _ = score.and_then(|score| rustix::io::write(score, OOM_SCORE));
 }
 
 /// A tool could not be started.
 #[derive(Debug)]
 pub(super) enum StartError {
-    /// It can't enter the directory that the host chose.
+    /// The tool can't enter the directory that the host chose.
     Directory(io::Error),
-    /// Anything else.
+    /// Any other error.
     Other(io::Error),
 }
 
@@ -333,8 +352,8 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// What is added to the number of an error with the chosen directory. All that a child can tell is a number, and those of the
-/// kernel end below.
+/// Added to the number of an error that concerns the chosen directory. A child can report only a number to its parent,
+/// and the kernel's error numbers are all below this one.
 const IN_DIRECTORY: i32 = 1 << 16;
 
 fn in_directory(error: rustix::io::Errno) -> io::Error {
@@ -342,7 +361,7 @@ fn in_directory(error: rustix::io::Errno) -> io::Error {
 }
 
 impl StartError {
-    /// What the child told.
+    /// Reads the error that the child reported.
     pub(super) fn of_child(error: io::Error) -> StartError {
         match error.raw_os_error() {
             Some(number) if number >= IN_DIRECTORY => {
@@ -353,7 +372,7 @@ impl StartError {
     }
 }
 
-/// Both limits, never above the hard limit that there is already: only root could raise that.
+/// Soft and hard limit for `limit`, but not above the present hard limit, which only root may raise.
 fn lowered(resource: Resource, limit: u64) -> Rlimit {
     let limit = match rustix::process::getrlimit(resource).maximum {
         Some(maximum) => limit.min(maximum),

@@ -10,10 +10,10 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 
 use super::running::poll;
 
-/// How long a host may leave the dispatcher waiting that has something to send.
+/// How long a send may wait for the host to take data.
 pub(super) const SEND_LIMIT: Duration = Duration::from_secs(30);
 
-/// The socket of one connection to the host.
+/// The socket of one connection to the host, in blocking mode, with methods that don't block.
 #[derive(Debug)]
 pub(super) struct Connection(OwnedFd);
 
@@ -24,25 +24,27 @@ impl Connection {
         Ok(Connection(socket))
     }
 
-    /// Reads what is there; `None` when nothing is. As with [`Read`], no bytes mean that the host has closed it.
+    /// Reads the bytes that have arrived; `None` if none have. As with [`Read`], 0 means that the host has closed the
+    /// connection.
     pub(super) fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         unless_it_blocks(
             rustix::net::recv(&self.0, buffer, RecvFlags::DONTWAIT).map(|(read, _)| read),
         )
     }
 
-    /// Writes what the socket takes now; `None` when that is nothing.
+    /// Writes as many bytes as the socket takes now; `None` if it takes none.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         unless_it_blocks(rustix::net::send(&self.0, bytes, flags))
     }
 
-    /// Says that nothing more is sent, and waits until the host has closed the connection, or `until`. What it still sends is
-    /// dropped.
+    /// Shuts down the sending side, and waits until the host has closed the connection, but not beyond `until`. Bytes
+    /// that the host still sends are dropped.
     ///
-    /// The host has what was sent by then. A VMM drops what a host doesn't take within two seconds after the guest
-    /// has closed a connection (v53.0, `virtio-devices/src/vsock/csm/connection.rs`), and one that is closed with bytes unread
-    /// fails at the other end, where it should end.
+    /// This makes sure that the host gets everything that was sent, for two reasons. When a guest closes a connection,
+    /// the VMM drops the data that the host doesn't take within two seconds (v53.0,
+    /// `virtio-devices/src/vsock/csm/connection.rs`). And when a guest closes a connection with bytes unread, the host
+    /// sees an error instead of the end of the connection.
     pub(super) fn linger(&self, until: Instant) {
         let mut dropped = [0; 4096];
         let mut read = rustix::net::shutdown(&self.0, Shutdown::Write)
@@ -78,13 +80,14 @@ impl Write for &Connection {
     }
 }
 
-/// Shuts a connection down when it is dropped: a tool that still runs may keep the socket open.
+/// Shuts a connection down when it is dropped. Dropping the socket isn't enough, since the thread of a tool that still
+/// runs may keep the socket open.
 #[derive(Debug)]
 pub(super) struct ShutDown<'a>(pub(super) &'a Connection);
 
 impl Drop for ShutDown<'_> {
     fn drop(&mut self) {
-        // It is gone already when the host has closed it.
+        // This fails if the host has closed the connection.
         let _ = rustix::net::shutdown(&self.0.0, Shutdown::Both);
     }
 }

@@ -1,4 +1,5 @@
-//! Counting of open descriptors. It is part of every reset, so it neither allocates nor formats for each process.
+//! Counts the open descriptors of all processes. Every reset needs this count, so counting the descriptors of a process
+//! allocates nothing.
 
 use std::ffi::CStr;
 use std::io::{self, Write};
@@ -10,17 +11,18 @@ use rustix::io::Errno;
 
 use super::processes;
 
-/// Room for directory entries; they are read in several goes where there are more.
+/// The size of the buffer for directory entries, in bytes. A longer directory is read with several calls.
 const ENTRIES: usize = 2048;
 
-/// Room for the beginning of what a descriptor's link says, which is all that counts.
+/// The size of the buffer for the target of a descriptor's link, in bytes. The beginning is enough to recognise a
+/// socket.
 const TARGET: usize = 16;
 
-/// The descriptors of every process, without sockets, and without those that counting itself opens.
+/// The number of descriptors of all processes, without sockets and without those that counting itself opens.
 pub(super) fn count_all() -> io::Result<u64> {
     let mut all = 0;
     for pid in processes::pids()? {
-        // A process that ends meanwhile has none.
+        // A process that has ended since the list was read has no descriptors.
         match count(pid) {
             Ok(open) => all += open,
             Err(error) if has_ended(error) => {}
@@ -30,7 +32,7 @@ pub(super) fn count_all() -> io::Result<u64> {
     Ok(all)
 }
 
-/// The descriptors in `/proc/<pid>/fd`, without sockets, and without the one that reads this directory.
+/// The number of descriptors in `/proc/<pid>/fd`, without sockets and without the one that reads this directory.
 fn count(pid: u32) -> Result<u64, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut path = [0; 32];
@@ -51,7 +53,7 @@ fn count(pid: u32) -> Result<u64, Errno> {
         let mut target = [MaybeUninit::uninit(); TARGET];
         match rustix::fs::readlinkat_raw(&directory, entry.file_name(), &mut target) {
             Ok((target, _)) => count += u64::from(!target.starts_with(b"socket:")),
-            // The path of an open file can be longer than a link can say; a socket's never is.
+            // The path of an open file can be too long for `readlink`. The target of a socket is always short.
             Err(Errno::NAMETOOLONG) => count += 1,
             Err(error) if has_ended(error) => {}
             Err(error) => return Err(error),
@@ -60,14 +62,14 @@ fn count(pid: u32) -> Result<u64, Errno> {
     Ok(count)
 }
 
-/// Writes the path into `buffer`, whose rest is zero.
+/// Writes the path `/proc/<pid>/fd` into `buffer`, which must be zeroed.
 fn fd_directory(pid: u32, buffer: &mut [u8; 32]) -> Result<&CStr, Errno> {
     let path = buffer.as_mut_slice();
     write!(&mut &mut *path, "/proc/{pid}/fd").map_err(|_| Errno::NAMETOOLONG)?;
     CStr::from_bytes_until_nul(path).map_err(|_| Errno::NAMETOOLONG)
 }
 
-/// Whether a process, or its descriptor, was gone by the time that it was looked at.
+/// Whether the error means that the process has ended or closed the descriptor in the meantime.
 fn has_ended(error: Errno) -> bool {
     matches!(error, Errno::NOENT | Errno::SRCH)
 }
@@ -78,8 +80,8 @@ mod tests {
 
     #[test]
     fn counting_leaves_out_sockets_and_itself() {
-        // Other tests open and close descriptors meanwhile, so a count by count of one process is compared with
-        // what was opened on purpose, as a lower bound, and that of a child, which no other test touches, exactly.
+        // Other tests open and close descriptors of this process meanwhile, so its count has only a lower bound. No
+        // other test touches the child, so the count of the child is exact.
         let mut child = std::process::Command::new("/bin/sh")
             .args(["-c", "read line"])
             .stdin(std::process::Stdio::piped())
@@ -99,9 +101,9 @@ mod tests {
         assert!(own >= 3, "{own}");
     }
 
-    /// A tool can open a directory whose path is longer than `readlink` can say. It counts like any other.
+    /// A tool can open a directory whose path is too long for `readlink`. The descriptor counts like any other.
     #[test]
-    fn a_descriptor_whose_path_is_too_long_to_be_said_is_counted() {
+    fn a_descriptor_whose_path_is_too_long_for_readlink_is_counted() {
         let top = tempfile::tempdir().unwrap();
         let name = "d".repeat(200);
         let mut deep = rustix::fs::open(top.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_fit() {
+    fn the_path_of_every_pid_fits_the_buffer() {
         let path = |pid| fd_directory(pid, &mut [0; 32]).map(CStr::to_owned);
         assert_eq!(path(1).as_deref(), Ok(c"/proc/1/fd"));
         assert_eq!(path(u32::MAX).as_deref(), Ok(c"/proc/4294967295/fd"));

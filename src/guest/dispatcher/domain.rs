@@ -1,8 +1,8 @@
-//! A Landlock domain for each run of a tool.
+//! A Landlock domain for each run of a tool, which protects runs from each other.
 //!
-//! Tools have one user, for the files that they make are each other's. The kernel would let them trace each other then, and
-//! read each other's memory, environment and descriptors in `/proc`. A process in a domain may do that only to processes of the
-//! same domain, and from Linux 6.12 on signal only them.
+//! All tools run as one user, so that each can use the files that the others made. For processes of one user the kernel
+//! allows tracing, and reading of memory, environment and descriptors in `/proc`. A process in a Landlock domain may do
+//! this only to processes of the same domain and, from Linux 6.12 on, may signal only these.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -13,10 +13,10 @@ use landlock::{
     RulesetCreatedAttr, Scope,
 };
 
-/// The rules of every domain, or `None` where the kernel has no Landlock, or only its first version.
+/// The rules of every domain, or `None` if the kernel has no Landlock or only its first version.
 ///
-/// There is no domain without a restriction. This one lets tools do all with files that they may do without it: what it handles
-/// is moving and linking from one directory to another, which it allows everywhere below `root`.
+/// The kernel makes no domain without a rule on files. These rules restrict nothing that tools may do with files: they
+/// handle only moving and linking between directories, and allow it everywhere below `root`.
 pub(super) fn rules(root: &Path) -> io::Result<Option<OwnedFd>> {
     let root = PathFd::new(root).map_err(io::Error::other)?;
     let rules = Ruleset::default()
@@ -31,7 +31,7 @@ pub(super) fn rules(root: &Path) -> io::Result<Option<OwnedFd>> {
 
 /// Puts the calling thread into a new domain. Makes one system call and nothing else.
 pub(super) fn enter(rules: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: the call takes a descriptor, which is open, and flags.
+    // SAFETY: the call takes a descriptor, which is open, and flags, which are 0.
     let entered = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) };
     match entered {
         0 => Ok(()),

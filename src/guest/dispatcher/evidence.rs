@@ -1,16 +1,18 @@
-//! What the host gets of a command: its output in chunks, chained, and the result that they prove.
+//! [`Evidence`] makes the frames that answer a command: the output in chunks, which form a hash chain, and the result
+//! with the chain's last link.
 //!
-//! Standard output leaves as it comes, a chunk each time that [`STEP`] bytes or more are there. Standard error is kept
-//! back until the tool has ended, for all of the one stands before all of the other. What has not left by then leaves in
-//! one piece with the result: the chunks of an ordinary tool cost no packet of their own, and no wake-up of the host.
+//! Standard output is sent while the tool runs, a chunk each time that [`STEP`] or more unsent bytes are there.
+//! Standard error is kept until the tool has ended, since all of standard output comes before it. The chunks that are
+//! left then are sent in one piece with the result. So the chunks of an ordinary tool cost no packet of their own and
+//! don't wake the host separately.
 //!
-//! The chunks hold what the result tells: the first [`MAX_OUTPUT`](crate::guest::protocol::MAX_OUTPUT) bytes of each
-//! stream, and the guest's own words where it speaks in the place of a tool's standard error. A chunk never holds bytes
-//! of both streams.
+//! The chunks hold the same bytes as the result: the first [`MAX_OUTPUT`](crate::guest::protocol::MAX_OUTPUT) bytes of
+//! each stream, or the guest's own text in place of a tool's standard error. A chunk never holds bytes of both streams.
 //!
-//! A host that knows [`Extension::Result`](crate::guest::protocol::Extension::Result) gets the [`ResultDetails`] with the
-//! result, and the bytes of each stream exactly. For an older host the details are left out, and a character that begins in
-//! one stream and ends in the other is counted to the first.
+//! A host that knows [`Extension::Result`](crate::guest::protocol::Extension::Result) gets the result with
+//! [`ResultDetails`], and can decode each stream separately. An older host gets no details, and decodes both streams as
+//! one text; for this host a character that begins in standard output and ends in standard error belongs to standard
+//! output.
 
 use crate::guest::frame::{LengthError, encode_into};
 use crate::guest::protocol::{
@@ -20,11 +22,11 @@ use crate::guest::protocol::{
 
 use super::capture::Output;
 
-/// How much standard output is worth a packet while the tool runs: what a pipe holds, so that a tool that writes without a
-/// pause makes a chunk of each read.
+/// How many bytes of standard output make a chunk while the tool runs: the capacity of a pipe. If a tool writes without
+/// a pause, each read of the pipe makes a chunk.
 const STEP: usize = 64 * 1024;
 
-/// How a command ended, as its result says it.
+/// How a command ended: the outcome and the exit code of its result.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ending {
     outcome: ToolOutcomeKind,
@@ -46,7 +48,7 @@ impl Ending {
         }
     }
 
-    /// An ending that the guest decided, for which there is one exit code.
+    /// An outcome that the guest decides, such as a missed deadline. Such an outcome has exactly one exit code.
     pub(super) fn of_guest(outcome: ToolOutcomeKind) -> Ending {
         Ending {
             outcome,
@@ -58,12 +60,12 @@ impl Ending {
 /// The evidence of one command so far.
 pub(super) struct Evidence<'a> {
     command_id: &'a str,
-    /// Whether the host takes [`ResultDetails`].
+    /// Whether the host gets [`ResultDetails`].
     detailed: bool,
     chain: EvidenceChain,
     /// The number of the last chunk.
     seq: u64,
-    /// How much of the standard output is in chunks.
+    /// How many bytes of standard output were sent in chunks.
     sent: usize,
 }
 
@@ -78,7 +80,8 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// The frames that are worth sending now that standard output has grown to `stdout`.
+    /// The frames to send while the tool runs, now that standard output has grown to `stdout`. `None` if fewer than
+    /// [`STEP`] bytes are unsent.
     pub(super) fn grown(&mut self, stdout: &[u8]) -> Result<Option<Vec<u8>>, LengthError> {
         let unsent = &stdout[self.sent..];
         if unsent.len() < STEP {
@@ -92,7 +95,7 @@ impl<'a> Evidence<'a> {
         Ok(Some(frames))
     }
 
-    /// The frames that are left when the command has ended: the last chunks, and its result.
+    /// The frames to send when the command has ended: the last chunks and the result.
     pub(super) fn finish(mut self, ending: Ending, output: Output) -> Result<Vec<u8>, LengthError> {
         let details = self.detailed.then(|| ResultDetails {
             outcome: ending.outcome,
@@ -110,7 +113,7 @@ impl<'a> Evidence<'a> {
         let mut pieces = streams
             .into_iter()
             .flat_map(|stream| stream.chunks(MAX_EVIDENCE_CHUNK));
-        // The terminal chunk is there even when there is nothing left for it to hold.
+        // There is always a terminal chunk, even if no bytes are left for it.
         let mut piece = pieces.next().unwrap_or_default();
         for next in pieces {
             self.chunk(&mut frames, piece, false)?;
@@ -129,7 +132,7 @@ impl<'a> Evidence<'a> {
         Ok(frames)
     }
 
-    /// The frames of a command that no tool was started for.
+    /// The frames of a command for which no tool was started. `reason` is its standard error.
     pub(super) fn refuse(
         self,
         outcome: ToolOutcomeKind,
@@ -159,10 +162,11 @@ impl<'a> Evidence<'a> {
     }
 }
 
-/// Counts a character that begins in standard output and ends in standard error to the first.
+/// Moves the rest of a character that begins in standard output and ends in standard error to standard output.
 ///
-/// Read one after the other, as the chunks are, the two are one character; each by itself, as the result tells them,
-/// they would be two broken ones, and the chunks of an honest guest would prove another output.
+/// An older host compares the bytes of all chunks, decoded as one text, with the two texts of the result. In the chunks
+/// the character is whole. In the result each stream is decoded by itself, which would make two invalid characters of
+/// it, and the comparison would fail.
 fn join_character(stdout: &mut Vec<u8>, stderr: &mut Vec<u8>) {
     let end = stdout.utf8_chunks().last();
     let begun = end.map_or(&[][..], |end| end.invalid());
@@ -227,7 +231,7 @@ mod tests {
         }
     }
 
-    /// What has to hold of every command, for an older host and for one that takes details.
+    /// Checks the frames of a command, for an older host and for a host that gets details.
     fn check(stdout: &[u8], stderr: &[u8], step: usize) -> Vec<EvidenceChunk> {
         let (chunks, result) = frames(stdout, stderr, step, false);
         assert_eq!(result.details, None);
@@ -254,7 +258,7 @@ mod tests {
         chunks
     }
 
-    /// The chunks are in order, hold these bytes, and have the result's link.
+    /// Checks that the chunks are in order and hold these bytes, and that the result has their last link.
     fn proved(chunks: &[EvidenceChunk], result: &ToolResult, whole: &[u8]) {
         let mut chain = EvidenceChain::default();
         for (at, chunk) in chunks.iter().enumerate() {
@@ -274,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn standard_output_leaves_as_it_comes_and_the_rest_with_the_result() {
+    fn standard_output_is_sent_while_the_tool_runs_and_the_rest_with_the_result() {
         assert_eq!(sizes(&check(b"", b"", 1)), [0]);
         assert_eq!(sizes(&check(b"out", b"", 1)), [3]);
         assert_eq!(sizes(&check(b"", b"err", 1)), [3]);
@@ -291,7 +295,7 @@ mod tests {
         );
         assert_eq!(sizes(&check(&large[..STEP], b"", STEP / 2)), [STEP]);
 
-        // All of it has left before the tool ended.
+        // All of standard output was sent before the tool ended.
         let mut evidence = Evidence::new("c1", true);
         assert!(evidence.grown(&large[..STEP]).unwrap().is_some());
         assert_eq!(evidence.grown(&large[..STEP]).unwrap(), None);
@@ -305,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_character_in_two_streams_is_told_once_to_an_older_host() {
+    fn a_character_in_two_streams_belongs_to_the_first_for_an_older_host() {
         let check = |stdout: &[u8], stderr: &[u8], told: (&str, &str)| {
             check(stdout, stderr, 1);
             let (_, result) = frames(stdout, stderr, 1, false);
@@ -321,7 +325,7 @@ mod tests {
     }
 
     proptest! {
-        // Each of them is a few hundred KiB.
+        // Each case has a few hundred KiB.
         #![proptest_config(ProptestConfig::with_cases(16))]
 
         #[test]

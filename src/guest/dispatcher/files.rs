@@ -1,4 +1,4 @@
-//! The directory that files go into and come out of.
+//! Creates the guest's directory for files, into which and from which files are transferred.
 
 use std::io;
 use std::path::{Component, Path};
@@ -9,12 +9,13 @@ use rustix::io::Errno;
 use super::Dispatcher;
 
 impl Dispatcher {
-    /// Creates the [directory for files](super::Toolbox::files_directory) unless it is there. The tools' user owns it, and may
-    /// alone write to it. Nothing on its way there may be a symbolic link.
+    /// Creates the [directory for files](super::Toolbox::files_directory) unless it exists. A new directory belongs to
+    /// the tools' user, and only this user may write to it.
     ///
     /// # Errors
     ///
-    /// What creating it failed with, as on a root that can't be written.
+    /// If the directory can't be created, for example because the root is read-only or because a component of the path
+    /// is a symbolic link (`ELOOP`).
     pub fn create_files_directory(&self) -> io::Result<()> {
         let root = self.shared.root.as_deref().unwrap_or(Path::new("/"));
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_created_for_the_tools_user_and_left_as_it_is_after_that() {
+    fn the_directory_is_created_for_the_tools_user_and_an_existing_one_is_left_alone() {
         let root = tempfile::tempdir().unwrap();
         let dispatcher = dispatcher(root.path(), "/a/files");
         dispatcher.create_files_directory().unwrap();
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_followed_on_the_way() {
+    fn a_symbolic_link_in_the_path_is_not_followed() {
         let root = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
         for (link, files) in [("a", "/a/files"), ("b", "/b")] {

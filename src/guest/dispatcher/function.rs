@@ -1,4 +1,4 @@
-//! Tools that are functions of this process, for the stand-in of a guest.
+//! Tools that are functions of the dispatcher's own process, for a stand-in for a guest. [`FunctionRun`] is one run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::running::Ended;
 use super::toolbox::Call;
 
-/// A tool that is a function: it gets its run and returns its exit code.
+/// A tool that is a function. It gets a [`FunctionRun`] and returns its exit code.
 #[derive(Clone)]
 pub(super) struct Function(Arc<dyn Fn(&mut FunctionRun) -> u8 + Send + Sync>);
 
@@ -32,30 +32,31 @@ impl fmt::Debug for Function {
 
 /// One run of a [tool that is a function](super::Toolbox::with_function).
 ///
-/// Its streams are pipes: writing waits for the host to read, and fails once the run is over. A dispatcher that killed the run
-/// does not wait for the return of the function.
+/// The streams are pipes: writing blocks until the host reads, and fails once the run is over. The dispatcher can't
+/// kill a function. When it ends the run, at the deadline or because the host asked for it, it doesn't wait for the
+/// function's return, so the function should check [`is_cancelled`](Self::is_cancelled) from time to time.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct FunctionRun {
-    /// What the host sent, as it came.
+    /// The parameters as the host sent them; no declaration restricts them.
     pub params: Value,
-    /// The environment variables that the host set.
+    /// The environment variables that the host and the tools file set.
     pub env: BTreeMap<String, String>,
-    /// The directory that the host chose.
+    /// The directory that the host or the tools file chose. The function's thread isn't in it.
     pub cwd: Option<String>,
-    /// When the run is over, whatever the function does.
+    /// When the dispatcher ends the run, if the function hasn't returned by then.
     pub deadline: Instant,
-    /// What the host writes; empty where it writes nothing.
+    /// Standard input, which the host writes; at its end at once if the host sends none.
     pub stdin: PipeReader,
-    /// What the host reads as standard output.
+    /// Standard output, which the host reads.
     pub stdout: PipeWriter,
-    /// What the host reads as standard error.
+    /// Standard error, which the host reads.
     pub stderr: PipeWriter,
     cancelled: Arc<AtomicBool>,
 }
 
 impl FunctionRun {
-    /// Whether the host has asked the tool to end, or the run is over.
+    /// Whether the host has asked the tool to end, or the dispatcher has ended the run.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
     }
@@ -63,7 +64,7 @@ impl FunctionRun {
 
 /// The dispatcher's ends of a function's pipes.
 pub(super) struct Pipes {
-    /// Can be read once the function has returned.
+    /// Becomes readable when the function returns or panics.
     pub(super) ended: PipeReader,
     pub(super) stdin: Option<PipeWriter>,
     pub(super) stdout: PipeReader,
@@ -103,12 +104,13 @@ impl RunningFunction {
         thread::Builder::new()
             .name("tool".to_owned())
             .spawn(move || {
-                // Dropped last, also when the function panics: then no exit code comes any more.
+                // Dropped last, also if the function panics: once `ended` is readable, the exit code was sent or never
+                // comes.
                 let _ending = ending;
                 let returned = returned;
                 let exit_code = function(&mut run);
                 drop(run);
-                // The dispatcher doesn't wait for that of a run that is over.
+                // This fails if the dispatcher has ended the run.
                 let _ = returned.send(exit_code);
             })?;
         let pipes = Pipes {
@@ -128,7 +130,8 @@ impl RunningFunction {
         self.cancelled.store(true, Ordering::Release);
     }
 
-    /// What the function returned. One that hasn't was killed, as far as the host is concerned.
+    /// The exit code that the function returned. If it hasn't returned, the dispatcher has ended the run, and the host
+    /// is told that SIGKILL ended the tool.
     pub(super) fn reap(&self) -> io::Result<Ended> {
         match self.exit_code.try_recv() {
             Ok(code) => Ok(Ended::Exited(code)),

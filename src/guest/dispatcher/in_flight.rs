@@ -1,10 +1,10 @@
-//! The commands whose tools run now.
+//! The set of commands whose tools run now. [`InFlight`] is one of these commands.
 
 use std::sync::Arc;
 
 use super::{MAX_IN_FLIGHT, Shared, lock};
 
-/// A command whose tool runs, until this is dropped.
+/// A command whose tool runs. The command is in the set until this is dropped.
 pub(super) struct InFlight {
     shared: Arc<Shared>,
     id: String,
@@ -13,14 +13,14 @@ pub(super) struct InFlight {
 /// Why a command can't run now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Busy {
-    /// One of this id runs.
+    /// A command with this id runs.
     Duplicate,
-    /// [`MAX_IN_FLIGHT`] run.
+    /// [`MAX_IN_FLIGHT`] commands run.
     Full,
 }
 
 impl Busy {
-    /// The same for people.
+    /// The text that the host gets.
     pub(super) fn reason(self, id: &str) -> String {
         match self {
             Busy::Duplicate => format!("the command {id:?} is in flight"),

@@ -1,4 +1,4 @@
-//! Serving over vsock: a listener, and threads that wait for its connections.
+//! [`VsockListener`] accepts vsock connections, which a fixed number of threads serve.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -24,21 +24,21 @@ use crate::causes::Causes;
 use crate::guest::frame::{FrameError, write_frame};
 use crate::guest::protocol::{Frame, GuestQuery, Hello, QueryKind};
 
-/// Threads that serve connections: one for each connection of its own, one for the channel, one for the channel that
-/// replaces it, and two for connections that are refused, or whose host hasn't closed them yet.
+/// The number of threads that serve connections: one for each run with streams and each transfer, one for the channel,
+/// one for the channel that replaces it, and two for connections that are refused or that the host hasn't closed yet.
 const WORKERS: usize = MAX_STREAMS + 4;
 
-/// The stack of such a thread; a connection of its own is served on it to its end.
+/// The stack of such a thread, which serves a run with streams or a transfer to its end.
 const WORKER_STACK: usize = 512 * 1024;
 
-/// Most connections at the same time, those included that wait for a thread; one more is closed at once.
+/// The most connections at the same time, including those that wait for a thread. One more is closed at once.
 const MAX_CONNECTIONS: usize = 4 * WORKERS;
 
-/// How long nothing is accepted after accepting has failed, so that a lasting failure doesn't spin.
+/// The pause after a failed `accept`, so that a lasting failure doesn't cause a busy loop.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A listener on a vsock port, for connections to whatever CID this guest has. It lives on through a
-/// snapshot and a restore; the connections don't.
+/// A listener on a vsock port, for connections to any CID of this guest. After a snapshot and a restore the listener
+/// still works; the connections are gone.
 #[derive(Debug)]
 pub struct VsockListener {
     socket: OwnedFd,
@@ -49,7 +49,7 @@ impl VsockListener {
     ///
     /// # Errors
     ///
-    /// When the kernel has no vsock (a missing module, no vsock device), or the port is taken.
+    /// The kernel's error, for example if it has no vsock (a module or the device is missing) or if the port is in use.
     pub fn bind(port: u32) -> io::Result<VsockListener> {
         let flags = SocketFlags::CLOEXEC;
         let socket =
@@ -59,11 +59,11 @@ impl VsockListener {
         Ok(VsockListener { socket })
     }
 
-    /// Serves every connection with `dispatcher`, for ever.
+    /// Serves every connection with `dispatcher`. It returns only an error.
     ///
     /// # Errors
     ///
-    /// When a thread that serves connections can't be started.
+    /// If a thread that serves connections can't be started. A failed `accept` is logged and tried again.
     pub fn serve(&self, dispatcher: &Dispatcher) -> io::Result<Infallible> {
         let accepted = Arc::new(Accepted::default());
         let busy = Arc::new(AtomicUsize::new(0));
@@ -96,17 +96,17 @@ impl VsockListener {
 
 /// Serves one connection after the other.
 ///
-/// The threads are there from the start, and each has answered once, so that a guest that was restored just now starts
-/// none, and touches nothing for the first time, before it answers.
+/// All threads are started before the first connection, and each [prewarms](prewarm) itself. So a guest that was just
+/// restored starts no thread before it answers, and uses only memory that was used before the snapshot.
 fn work(dispatcher: &Dispatcher, accepted: &Accepted) -> ! {
-    rehearse(dispatcher);
+    prewarm(dispatcher);
     loop {
         let (connection, _place) = accepted.take();
         let served = panic::catch_unwind(AssertUnwindSafe(|| dispatcher.serve(connection)));
         match served {
             Ok(Ok(())) => {}
-            // Each connection that a snapshot holds ends like this after the restore, while the host waits for an
-            // answer: that is nothing to write to a slow console.
+            // After a restore every connection of the snapshot ends like this, while the host waits for an answer. Such
+            // errors aren't written to the console, which is slow.
             Ok(Err(ServeError::Frame(FrameError::Io(error)))) => {
                 tracing::debug!(error = %Causes(&error), "a connection failed");
             }
@@ -116,14 +116,15 @@ fn work(dispatcher: &Dispatcher, accepted: &Accepted) -> ! {
     }
 }
 
-/// Answers what a host asks first, to nobody.
-fn rehearse(dispatcher: &Dispatcher) {
+/// Answers the first requests of a host once, over a socket pair whose answers are dropped. This touches the memory
+/// that the answers need.
+fn prewarm(dispatcher: &Dispatcher) {
     let count = GuestQuery {
         query_id: Uuid::new_v4(),
         query_kind: QueryKind::OpenFdCount,
         ts: Timestamp::now(),
     };
-    let rehearsed = || {
+    let answer = || {
         let (host, guest) = UnixStream::pair().map_err(FrameError::Io)?;
         for request in [
             Frame::Hello(Hello::of_this_build()),
@@ -134,12 +135,12 @@ fn rehearse(dispatcher: &Dispatcher) {
         host.shutdown(Shutdown::Write).map_err(FrameError::Io)?;
         dispatcher.serve(guest)
     };
-    if let Err(error) = rehearsed() {
-        tracing::warn!(error = %Causes(&error), "the rehearsal failed");
+    if let Err(error) = answer() {
+        tracing::warn!(error = %Causes(&error), "a thread could not be prewarmed: its first answer may be slow");
     }
 }
 
-/// The connections that no thread serves yet.
+/// The queue of accepted connections that no thread serves yet.
 #[derive(Default)]
 struct Accepted {
     waiting: Mutex<VecDeque<(OwnedFd, Place)>>,
@@ -164,12 +165,12 @@ impl Accepted {
     }
 }
 
-/// A port of any CID.
+/// The address of a port at any CID of this guest.
 struct VsockAddress {
     port: u32,
 }
 
-// SAFETY: the pointer is to a whole `sockaddr_vm`, which is what the length says, and which lives during the call.
+// SAFETY: the pointer is to a whole `sockaddr_vm`, which lives during the call, and the length is its size.
 unsafe impl SocketAddrArg for VsockAddress {
     unsafe fn with_sockaddr<R>(
         &self,

@@ -1,8 +1,8 @@
-//! The dispatcher: runs tools and answers queries for the host, over stream sockets.
+//! The [`Dispatcher`] runs tools and answers queries for the host, over stream sockets.
 //!
-//! Inside a guest it serves the vsock connections of [`init`](super::init). It also runs in an
-//! ordinary process behind a Unix socket, as the stand-in of a guest: then its [`System`] is a stand-in and its
-//! [`Confinement`] that of [`Confinement::in_process`].
+//! Inside a guest, `chv-guest` runs one behind a [`VsockListener`], in a process that [`init`](super::init) starts. A
+//! [stand-in](super::stand_in) for a guest runs one in an ordinary process, behind a Unix socket, with a [`System`]
+//! that invents its readings and with [`Confinement::in_process`].
 
 mod capture;
 mod cgroup;
@@ -48,16 +48,17 @@ use confinement::Prepared;
 use connection::{Connection, ShutDown};
 use session::Session;
 
-/// Most tools that run at the same time, over all connections. One more is refused.
+/// The most tools that run at the same time, over all connections. A guest refuses one more.
 pub const MAX_IN_FLIGHT: usize = 32;
 
-/// Most runs with streams and transfers of files at the same time, over all connections. One more is refused.
+/// The most runs with streams and transfers of files at the same time, over all connections. A guest refuses one more.
 pub const MAX_STREAMS: usize = 8;
 
 /// The longest deadline that a dispatch may ask for, in milliseconds: one hour.
 pub const MAX_DEADLINE_MS: u64 = 60 * 60 * 1000;
 
-/// Runs tools and answers queries. Clones share everything: tools, nonce, and what is in flight.
+/// Runs tools and answers queries. Clones share all state: the tools, the nonce, and the limits on tools and streams in
+/// progress.
 #[derive(Clone)]
 pub struct Dispatcher {
     shared: Arc<Shared>,
@@ -69,29 +70,31 @@ struct Shared {
     /// The directory that is `/` for tools; its file system is synced after each tool.
     root: Option<PathBuf>,
     system: Box<dyn System>,
-    /// What the host imprinted. Only in memory: a guest that was booted anew has none.
+    /// The nonce of the host's `Imprint`. It is kept in memory only, so that a guest that was booted again has none.
     nonce: Mutex<Option<String>>,
     /// The commands whose tools run now.
     in_flight: Mutex<BTreeSet<String>>,
-    /// How many connections of their own there are.
+    /// How many runs with streams and transfers of files are open.
     streams: Arc<AtomicUsize>,
-    /// Where a throwaway layer is mounted; held while one is.
+    /// Where a throwaway layer is mounted. The lock is held while one is mounted.
     throwaway: Mutex<Option<PathBuf>>,
 }
 
-/// What stands before a dispatcher: sees each frame of the host. The bytes that it returns are sent instead of the
-/// dispatcher's answer; for `None` the dispatcher answers. Records pass it by.
+/// A function that sees each frame of the host before the dispatcher does, for
+/// [`serve_intercepted`](Dispatcher::serve_intercepted). If it returns bytes, they are sent instead of the dispatcher's
+/// answer. If it returns `None`, the dispatcher answers. It doesn't see records.
 pub type Intercept = Arc<dyn Fn(&Frame) -> Option<Vec<u8>> + Send + Sync>;
 
 impl Dispatcher {
-    /// A dispatcher of the tools in `toolbox`, run in `confinement`.
+    /// A dispatcher that runs the tools of `toolbox` in `confinement`.
     ///
-    /// The limits are those of `confinement`; [`Toolbox::limits`] says which ones the tools file asks for.
+    /// The limits of every tool are those of `confinement`. A caller who wants those of the tools file copies
+    /// [`Toolbox::limits`] into it first.
     ///
     /// # Errors
     ///
-    /// When `confinement` can't be prepared: a root that isn't there or has a NUL byte in its path, or a seccomp filter for an
-    /// architecture that has none.
+    /// If `confinement` can't be prepared: the root doesn't exist or its path has a NUL byte, or there is no seccomp
+    /// filter for this architecture.
     pub fn new(
         toolbox: Toolbox,
         confinement: &Confinement,
@@ -111,18 +114,20 @@ impl Dispatcher {
         })
     }
 
-    /// Serves one connection, a stream socket in blocking mode, until its end, and shuts it down. Tools that still run then
-    /// go on to their own end or deadline, and their results are lost; a run with streams ends with its connection.
+    /// Serves one connection, a stream socket in blocking mode, until it ends, and then shuts it down.
+    ///
+    /// Tools that still run at the end of the connection go on until their own end or deadline, and their results are
+    /// lost. A run with streams is killed when its connection ends.
     ///
     /// # Errors
     ///
-    /// [`ServeError`] when the connection failed or the host broke the protocol; the host has been sent an
-    /// `ErrorEvent` where that was possible.
+    /// [`ServeError`] if the connection fails or the host breaks the protocol. In the second case the host has been
+    /// sent an [`ErrorEvent`](super::protocol::ErrorEvent) if that was possible.
     pub fn serve(&self, socket: impl Into<OwnedFd>) -> Result<(), ServeError> {
         self.serve_behind(None, socket.into())
     }
 
-    /// As [`serve`](Self::serve), with `intercept` before it.
+    /// As [`serve`](Self::serve), but shows each frame to `intercept` first.
     ///
     /// # Errors
     ///
@@ -146,33 +151,36 @@ impl Dispatcher {
     }
 }
 
-/// A connection ended in another way than by the host closing it between two frames.
+/// A connection failed, or the host broke the protocol. A host that closes its connection between two frames is no
+/// error.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// A frame could not be read or written.
     #[error("the connection to the host is of no further use")]
     Frame(#[from] FrameError),
-    /// The host sent a frame that only a guest sends, or one that opens a connection of its own after others.
+    /// The host sent a frame that only a guest sends; or it sent an `OpenRun`, `OpenPush` or `OpenPull` that wasn't the
+    /// connection's first frame after a `Hello`.
     #[error("the host sent a {name} frame, which no guest takes at this place")]
     Unexpected {
         /// The frame's `type`.
         name: &'static str,
     },
-    /// A record's header is none.
+    /// A record's header can't be read.
     #[error("the host's record can't be read")]
     Record(#[from] RecordError),
-    /// The host sent a record that no guest takes, or not at this place.
+    /// The host sent a record that a host never sends in a run, or that isn't allowed at this place.
     #[error("the host sent a {kind:?} record, which the run doesn't take at this place")]
     UnexpectedRecord {
-        /// What the record holds.
+        /// The record's kind.
         kind: RecordKind,
     },
-    /// A record's JSON is not what the protocol has.
+    /// A record's JSON breaks a rule of the protocol.
     #[error("the host's record is malformed")]
     MalformedRecord(#[from] DecodeError),
 }
 
-/// Locks a mutex whose data is valid whenever it is free, also after a panic elsewhere.
+/// Locks a mutex, poisoned or not. The data of these mutexes is valid even after a panic of a thread that held the
+/// lock.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What `/proc` says of processes.
+//! Finds, signals and kills processes of the guest by means of `/proc`.
 
 use std::fs;
 use std::io;
@@ -6,11 +6,13 @@ use std::path::Path;
 
 use rustix::process::{Pid, Signal};
 
-/// The kernel's flag of its own threads, in the `flags` field of `/proc/<pid>/stat` (`include/linux/sched.h`).
+/// The flag of a kernel thread in the `flags` field of `/proc/<pid>/stat` (`include/linux/sched.h`).
 const PF_KTHREAD: u32 = 0x0020_0000;
 
-/// How often a killed tool's descendants are looked for: more often than the tools' user may have processes, unless an
-/// image says otherwise. The dead ones count too, for nobody reaps them meanwhile; so no fork bomb outlasts the rounds.
+/// How many times the descendants of a killed tool are searched for. This is more than the default limit on processes
+/// of the tools' user. A killed process counts towards that limit as a zombie until the rounds are over, so each round
+/// that finds a new process leaves the tool fewer to start. The rounds outlast every fork bomb, unless an image raises
+/// the limit.
 const ROUNDS: usize = 100;
 
 /// One process, as `/proc/<pid>/stat` describes it.
@@ -22,7 +24,7 @@ pub(super) struct Process {
     pub(super) is_kernel_thread: bool,
 }
 
-/// Every process, by pid. One that ends meanwhile is left out.
+/// Every process, sorted by pid. A process that ends during the call may be missing.
 pub(super) fn all() -> io::Result<Vec<Process>> {
     let mut processes: Vec<Process> = pids()?
         .into_iter()
@@ -32,7 +34,8 @@ pub(super) fn all() -> io::Result<Vec<Process>> {
     Ok(processes)
 }
 
-/// The pids of every process, in no order. `/proc` is closed again when this returns.
+/// The pids of all processes, unsorted. `/proc` is closed again when this returns, which [`super::descriptors`] relies
+/// on.
 pub(super) fn pids() -> io::Result<Vec<u32>> {
     let entries = fs::read_dir("/proc")?;
     Ok(entries
@@ -40,11 +43,11 @@ pub(super) fn pids() -> io::Result<Vec<u32>> {
         .collect())
 }
 
-/// Kills what a tool started: every process that descends from it, whatever session or group it is in by now.
+/// Kills a tool and every process that descends from it, in any session or process group.
 ///
-/// A tool adopts the descendants whose parents have ended, and can't give that up
-/// ([`Confinement`](super::Confinement)). So for as long as it lives, they are all below it: it is stopped first, that it
-/// may not end, and killed last. One that ends just before it is stopped leaves what a tool that ends in time may leave.
+/// A tool adopts its orphaned descendants and can't give that up ([`Confinement`](super::Confinement)). So all of them
+/// are below the tool while it lives. The tool is therefore stopped first, so that it can't end, and killed last. If
+/// the tool ends just before it is stopped, its descendants run on, like those of a tool that ends in time.
 pub(super) fn kill_all_of(leader: Pid) {
     signal(leader, Signal::STOP);
     let mut killed = Vec::new();
@@ -56,19 +59,19 @@ pub(super) fn kill_all_of(leader: Pid) {
         found.iter().for_each(|pid| signal(*pid, Signal::KILL));
         killed.extend(found);
     }
-    // And what of its group was quicker than all rounds.
+    // Members of the tool's process group that were started after the last round.
     let _ = rustix::process::kill_process_group(leader, Signal::KILL);
     signal(leader, Signal::KILL);
 }
 
-/// Sends a signal to what a tool started, and to the tool.
+/// Sends a signal to a tool and to every process that descends from it.
 pub(super) fn signal_all_of(leader: Pid, number: Signal) {
     let descendants = descendants_of(leader, &[]);
     descendants.iter().for_each(|pid| signal(*pid, number));
     signal(leader, number);
 }
 
-/// Kills every process whose root is `root`, once. One that has ended, reaped or not, has no root.
+/// Sends SIGKILL to every process whose root directory is `root`. A process that has ended, reaped or not, has no root.
 pub(super) fn kill_rooted_at(root: &Path) -> io::Result<()> {
     for pid in pids()? {
         let is_rooted = fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|it| it == root);
@@ -80,7 +83,7 @@ pub(super) fn kill_rooted_at(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// One that has ended meanwhile needs no signal any more.
+/// Sends a signal. An error is ignored: the process has ended.
 fn signal(pid: Pid, signal: Signal) {
     let _ = rustix::process::kill_process(pid, signal);
 }
@@ -94,7 +97,7 @@ fn descendants_of(leader: Pid, known: &[Pid]) -> Vec<Pid> {
         let parent = family[next];
         next += 1;
         for process in &processes {
-            // The list isn't of one moment: a pid that was used twice may even make a ring of it.
+            // The list wasn't read at one moment, so a reused pid may even form a cycle.
             if process.parent == parent && !family.contains(&process.pid) {
                 family.push(process.pid);
             }
@@ -111,7 +114,7 @@ fn raw(pid: Pid) -> u32 {
     pid.as_raw_nonzero().get().unsigned_abs()
 }
 
-/// Reads a `stat` line. The name stands in parentheses and may itself contain any byte, parentheses included.
+/// Parses a `stat` line. The name stands in parentheses and may itself contain any byte, including parentheses.
 fn parse(stat: &[u8]) -> Option<Process> {
     let open = stat.iter().position(|byte| *byte == b'(')?;
     let close = stat.iter().rposition(|byte| *byte == b')')?;

@@ -1,4 +1,4 @@
-//! A tool that was started: its pipes, its end, its death.
+//! [`Running`], a tool that was started: its pipes, and how it is signalled, killed and reaped.
 
 use std::fs::File;
 use std::io;
@@ -19,28 +19,31 @@ use super::processes;
 use super::toolbox::{Action, Call};
 use crate::causes::Causes;
 
-/// The search path of tools, for the built-in ones and for what scripts run.
+/// The search path for the programs of built-in tools, and the tools' variable `PATH` unless the tools file sets
+/// another.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
-/// How long a killed tool is waited for. One in an uninterruptible system call dies when that ends.
+/// How long the dispatcher waits for a killed tool to die. A tool in an uninterruptible system call dies only after the
+/// call.
 const DEATH: Duration = Duration::from_secs(5);
 
 /// How a tool ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// By itself, with this exit code.
+    /// The tool ended by itself with this exit code.
     Exited(u8),
-    /// This signal killed it.
+    /// A signal with this number killed the tool.
     Signalled(u8),
 }
 
-/// A tool that was started. Dropped before it was [reaped](Self::reap), it is killed with everything that it started.
+/// A tool that was started. If it is dropped before it was [reaped](Self::reap), the tool and every process that it
+/// started are killed.
 pub(super) struct Running {
     body: Body,
-    /// Can be read once the tool has ended.
+    /// Becomes readable when the tool has ended.
     ended: OwnedFd,
     is_reaped: bool,
-    /// The dispatcher's ends of the tool's pipes, which don't block. `None` for a stream that has ended, and for the
+    /// The dispatcher's ends of the tool's pipes, in non-blocking mode. `None` for a stream that has ended, and for the
     /// standard input of a tool that has none.
     pub(super) stdin: Option<File>,
     pub(super) stdout: Option<File>,
@@ -57,7 +60,8 @@ enum Body {
 }
 
 impl Running {
-    /// Starts what `call` says. `deadline` is what a function is told; the caller kills the tool then.
+    /// Starts the program or function of `call`. A function gets `deadline` as information; the caller must kill the
+    /// tool then.
     pub(super) fn start(
         call: &Call,
         deadline: Instant,
@@ -124,16 +128,16 @@ impl Running {
         }
     }
 
-    /// Can be read once the tool has ended.
+    /// A descriptor that becomes readable when the tool has ended.
     pub(super) fn ended(&self) -> BorrowedFd<'_> {
         self.ended.as_fd()
     }
 
-    /// What waits for one of the pipes, if it is there.
+    /// The entry that polls one of the pipes for `wanted`.
     pub(super) fn polled<'a>(&'a self, pipe: Option<&'a File>, wanted: PollFlags) -> PollFd<'a> {
         match pipe {
             Some(pipe) => PollFd::new(pipe, wanted),
-            // Its end alone, which is waited for anyhow.
+            // A placeholder without events, since the caller polls a fixed number of entries.
             None => PollFd::new(&self.ended, PollFlags::empty()),
         }
     }
@@ -141,7 +145,7 @@ impl Running {
     /// Makes the pipes as large as the kernel allows, up to `size` bytes.
     pub(super) fn widen(&self, size: usize) {
         for pipe in self.pipes() {
-            // It stays as it was where the user has too much in pipes already.
+            // This fails if the user's pipes have reached the kernel's limit. The pipe then keeps its size.
             let _ = rustix::pipe::fcntl_setpipe_size(pipe, size);
         }
     }
@@ -151,7 +155,7 @@ impl Running {
         pipes.into_iter().flatten()
     }
 
-    /// Asks everything that the tool started to end.
+    /// Sends SIGTERM to the tool and every process that it started. A function is marked as cancelled.
     pub(super) fn terminate(&self) {
         match &self.body {
             Body::Program { pid, .. } => processes::signal_all_of(*pid, Signal::TERM),
@@ -159,7 +163,8 @@ impl Running {
         }
     }
 
-    /// Kills everything that the tool started, and waits until the tool is dead. A function is told, and left alone.
+    /// Kills the tool and every process that it started, and waits until the tool is dead, at most [`DEATH`]. A
+    /// function is marked as cancelled and runs on.
     pub(super) fn kill(&self) {
         match &self.body {
             Body::Program { pid, group, .. } => {
@@ -177,14 +182,14 @@ impl Running {
         }
     }
 
-    /// Reaps a tool that was killed, whose end tells nothing.
+    /// Reaps a tool that the dispatcher has killed, and ignores how it ended.
     pub(super) fn bury(&mut self) {
         if let Err(error) = self.reap() {
             tracing::warn!(error = %Causes(&error), "a killed tool could not be reaped");
         }
     }
 
-    /// How the tool ended, which it has, or was [killed](Self::kill).
+    /// Reaps the tool and returns how it ended. The tool must have ended or been [killed](Self::kill).
     pub(super) fn reap(&mut self) -> io::Result<Ended> {
         self.is_reaped = true;
         match &mut self.body {
@@ -207,7 +212,7 @@ impl Drop for Running {
     }
 }
 
-/// Kills a tool and all that it started: what is in its group, or else its descendants.
+/// Kills a tool and every process that it started: the processes of its control group or, without one, its descendants.
 fn kill_all(tool: Pid, group: Option<&Group>) {
     match group.map(Group::kill) {
         Some(Ok(())) => return,
@@ -231,7 +236,7 @@ fn ended(status: ExitStatus) -> io::Result<Ended> {
     }
 }
 
-/// Waits until something is ready, or `until`. A signal may end it earlier.
+/// Waits until a descriptor is ready, but not beyond `until`. A signal may end the wait earlier.
 pub(super) fn poll(polled: &mut [PollFd<'_>], until: Instant) -> io::Result<()> {
     let left = until.saturating_duration_since(Instant::now());
     let limit = Timespec::try_from(left).map_err(io::Error::other)?;
@@ -241,9 +246,10 @@ pub(super) fn poll(polled: &mut [PollFd<'_>], until: Instant) -> io::Result<()> 
     }
 }
 
-/// How many bytes a pipe holds; none once it has ended.
+/// How many bytes a pipe holds; 0 for one that has ended.
 ///
-/// That is what a tool has left in it when it has ended: a process that it started may hold the pipe open, and write on.
+/// After a tool's end these are the bytes that the tool left in the pipe. Reading until the end of the pipe isn't
+/// possible then, since a process that the tool started may hold the pipe open and write on.
 pub(super) fn held(pipe: Option<&File>) -> io::Result<u64> {
     match pipe {
         Some(pipe) => Ok(rustix::io::ioctl_fionread(pipe)?),

@@ -1,7 +1,8 @@
-//! The system calls that no tool needs, refused.
+//! The seccomp filters of tools, which refuse system calls that no tool needs.
 //!
-//! A list of what is refused and not of what is allowed: tools are any programs of the image. What protects the
-//! host is the VMM; this protects the dispatcher, and so the guest's answers, from its own tools.
+//! The filters list the refused calls and not the allowed ones, since a tool can be any program of the image. They
+//! protect the dispatcher from its tools, and with it the answers that the host gets. The host itself is protected by
+//! the VMM.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch,
 };
 
-/// Refused with EPERM whatever the arguments.
+/// Calls that are refused with EPERM for all arguments.
 const REFUSED: &[i64] = &[
     // Mounts and roots.
     libc::SYS_mount,
@@ -53,7 +54,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_adjtimex,
     libc::SYS_sethostname,
     libc::SYS_setdomainname,
-    // Large and seldom needed parts of the kernel.
+    // Parts of the kernel that are large and rarely needed.
     libc::SYS_userfaultfd,
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
@@ -70,12 +71,12 @@ const REFUSED: &[i64] = &[
     libc::SYS_ioperm,
 ];
 
-/// Socket families that are refused: a tool must not speak to the host as if it were the dispatcher, and needs
-/// no kernel cryptography or raw packets.
+/// Socket families that are refused. With vsock a tool could connect to the host as if it were the dispatcher. No tool
+/// needs kernel cryptography or raw packets.
 const REFUSED_FAMILIES: &[i32] = &[libc::AF_VSOCK, libc::AF_ALG, libc::AF_PACKET];
 
-/// Flags of `clone` that make a namespace, and the one that makes a sister of what should be a child: it would be no
-/// descendant of the tool.
+/// Refused flags of `clone`: those that make a namespace, and `CLONE_PARENT`, with which the new process would be a
+/// sibling of its creator and so not a descendant of the tool.
 const REFUSED_CLONE_FLAGS: &[i32] = &[
     libc::CLONE_PARENT,
     libc::CLONE_NEWNS,
@@ -87,10 +88,11 @@ const REFUSED_CLONE_FLAGS: &[i32] = &[
     libc::CLONE_NEWCGROUP,
 ];
 
-/// The filters, to be applied in order.
+/// The filters, which must be applied in this order.
 ///
-/// `clone3` has its flags in memory, where no filter sees them. It gets ENOSYS, upon which the C libraries fall
-/// back to `clone`; as a filter has one answer only, that takes a second one.
+/// `clone3` has its flags in memory, where a filter can't read them. It is refused with ENOSYS, upon which the C
+/// libraries fall back to `clone`. A filter of `seccompiler` has only one error number, so ENOSYS needs a second
+/// filter.
 pub(super) fn filters() -> Result<Vec<BpfProgram>, BackendError> {
     let mut refused: BTreeMap<i64, Vec<SeccompRule>> =
         REFUSED.iter().map(|call| (*call, Vec::new())).collect();
@@ -102,7 +104,7 @@ pub(super) fn filters() -> Result<Vec<BpfProgram>, BackendError> {
         .iter()
         .map(|flag| rule(SeccompCmpOp::MaskedEq(*flag as u64), *flag));
     refused.insert(libc::SYS_clone, flags.collect::<Result<_, _>>()?);
-    // A tool adopts its orphans, whether it likes them or not.
+    // A tool must not give up adopting its orphaned descendants.
     let adoption = rule(SeccompCmpOp::Eq, libc::PR_SET_CHILD_SUBREAPER)?;
     refused.insert(libc::SYS_prctl, vec![adoption]);
     let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
@@ -114,14 +116,14 @@ pub(super) fn filters() -> Result<Vec<BpfProgram>, BackendError> {
 
 #[cfg(target_arch = "x86_64")]
 mod x32 {
-    //! The x32 ABI: every system call once more under another number, by which no rule of a filter knows it.
+    //! Refuses the x32 ABI, in which every system call has a second number that the rules of the filters don't list.
 
     use seccompiler::sock_filter;
 
-    /// The bit that all of its numbers have (`__X32_SYSCALL_BIT`), and no other.
+    /// The bit that is set in the numbers of x32 and in no other (`__X32_SYSCALL_BIT`).
     pub(super) const BIT: u32 = 0x4000_0000;
 
-    /// Refuses them with EPERM; any other call goes on behind these instructions.
+    /// Instructions that refuse x32 calls with EPERM. For any other call the filter goes on after them.
     pub(super) fn refused() -> [sock_filter; 3] {
         let instruction = |code: u32, jf, k| sock_filter {
             code: code as u16,
@@ -130,7 +132,7 @@ mod x32 {
             k,
         };
         [
-            // The number, which is what `seccomp_data` begins with.
+            // Loads the call's number, the first field of `seccomp_data`.
             instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
             instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, BIT),
             instruction(
@@ -142,8 +144,8 @@ mod x32 {
     }
 }
 
-/// A condition on the first argument's low 32 bits: the kernel looks at no more of a family, of clone's flags or of what
-/// prctl is to do.
+/// A condition on the low 32 bits of the first argument. The kernel ignores the other bits of a socket family, of
+/// clone's flags and of prctl's option.
 fn rule(operator: SeccompCmpOp, value: i32) -> Result<SeccompRule, BackendError> {
     let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, operator, value as u64)?;
     SeccompRule::new(vec![condition])
@@ -175,7 +177,7 @@ mod tests {
         }
     }
 
-    /// What `call` does in a thread of its own, to which the filters apply.
+    /// Calls `call` in a thread of its own, to which the filters apply, and returns its result.
     fn filtered<T: Send + 'static>(call: fn() -> T) -> T {
         let thread = std::thread::spawn(move || {
             for filter in filters().unwrap() {
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_tool_needs_is_refused_to_everyone() {
+    fn calls_that_no_tool_needs_are_refused_even_to_root() {
         use rustix::io::Errno;
         use rustix::net::{AddressFamily, SocketType, socket};
 
@@ -195,23 +197,23 @@ mod tests {
         assert_eq!(filtered(vsock), Err(Errno::PERM));
         let unix = || socket(AddressFamily::UNIX, SocketType::STREAM, None).map(drop);
         assert_eq!(filtered(unix), Ok(()));
-        // Without the filter: ENOENT to root.
+        // Without the filter root gets ENOENT.
         let mount = || rustix::mount::mount_change(c"/nonexistent", MountPropagationFlags::PRIVATE);
         assert_eq!(filtered(mount), Err(Errno::PERM));
     }
 
     #[test]
-    fn no_descendant_gets_out_of_the_family() {
+    fn a_process_of_a_tool_can_not_leave_its_descendants() {
         use rustix::io::Errno;
 
         let adopt = || rustix::process::set_child_subreaper(None);
         assert_eq!(filtered(adopt), Err(Errno::PERM));
         let sister = || {
             let flags = libc::CLONE_PARENT | libc::SIGCHLD;
-            // SAFETY: it makes no child; one that it made all the same would do nothing but end.
+            // SAFETY: the filter refuses the call. A child that it made in spite of that would only exit.
             let made = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
             if made == 0 {
-                // SAFETY: it runs nothing of this process.
+                // SAFETY: `_exit` runs no code of this process.
                 unsafe { libc::_exit(0) };
             }
             (made, std::io::Error::last_os_error().raw_os_error())
@@ -221,7 +223,7 @@ mod tests {
 
     #[cfg(target_arch = "x86_64")]
     #[test]
-    fn no_call_passes_under_its_other_number() {
+    fn a_call_of_the_x32_abi_is_refused() {
         let call = |number: i64| {
             // SAFETY: neither call takes a pointer or changes anything.
             let returned = unsafe { libc::syscall(number) };
@@ -231,7 +233,7 @@ mod tests {
             }
         };
         let x32 = i64::from(x32::BIT);
-        // Without the filter: ENOSYS, or what the call does.
+        // Without the filter the call fails with ENOSYS, or works.
         assert_ne!(call(x32 + libc::SYS_getpid), libc::EPERM);
         let check = |number| {
             let thread = std::thread::spawn(move || {

@@ -1,4 +1,5 @@
-//! One connection: reads frames, answers them, until it ends or becomes a [connection of its own](super::stream).
+//! One connection of the host: a [`Session`] reads frames and answers them, until the connection ends or a frame turns
+//! it into a [stream connection](super::stream).
 
 use std::io::{self, BufReader, Write};
 use std::sync::{Arc, Mutex};
@@ -21,13 +22,13 @@ use crate::guest::protocol::{
     ToolOutcomeKind,
 };
 
-/// Most bytes of a command's id or of a nonce: both are kept.
+/// The most bytes of a command's id or of a nonce, both of which the dispatcher keeps.
 pub(super) const MAX_ID: usize = 256;
 
-/// How many bytes of requests are read at once: several that were sent together come together.
+/// The size of the read buffer, in bytes. Requests that the host sent together are read together.
 const REQUESTS: usize = 8 * 1024;
 
-/// How many bytes of answers are kept back, at most, while further requests are there already.
+/// The most bytes of answers that are kept back while the read buffer holds further requests.
 const ANSWERS: usize = 64 * 1024;
 
 /// The stack of a thread that runs one tool.
@@ -39,17 +40,18 @@ pub(super) const PROTOCOL_ERROR: &str = "SANDBOX_VSOCK_PROTOCOL_ERROR";
 pub(super) const DUPLICATE_REQUEST: &str = "SANDBOX_VSOCK_DUPLICATE_REQUEST";
 const QUERY_FAILED: &str = "GUEST_QUERY_FAILED";
 
+/// The state of one connection while it carries frames.
 pub(super) struct Session<'a> {
     shared: &'a Arc<Shared>,
     connection: &'a Arc<Connection>,
     writer: Arc<Writer>,
     intercept: Option<&'a Intercept>,
-    /// What is to be sent before the next wait. Requests that came together are answered together: each packet that
-    /// leaves a guest interrupts it.
+    /// Answers that are sent before the next wait for a request. Requests that came together are answered together,
+    /// since each packet that leaves a guest costs an exit to the VMM.
     answers: Vec<u8>,
     /// Whether the host's hello lists [`Extension::Result`].
     detailed: bool,
-    /// Whether any frame but a hello has come.
+    /// Whether the host has sent any frame but a `Hello`.
     used: bool,
 }
 
@@ -88,7 +90,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Answers frames until the connection ends, or becomes one of its own.
+    /// Answers frames until the connection ends, or until a frame opens a run with streams or a transfer of files,
+    /// which is returned.
     fn answer_all(
         &mut self,
         reader: &mut BufReader<&Connection>,
@@ -110,7 +113,8 @@ impl<'a> Session<'a> {
                 Err(error) => error,
             };
             let code = match &error {
-                // A newer host asks what an older guest doesn't know: it is told so, and goes on without.
+                // A newer host may send a frame that this build doesn't know. It gets an error, and the session goes
+                // on.
                 FrameError::Decode(unknown @ DecodeError::UnknownType { .. }) => {
                     self.used = true;
                     self.error(PROTOCOL_ERROR, unknown.to_string())?;
@@ -125,7 +129,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Answers a frame, or returns what it opens.
+    /// Answers a frame, or returns the run or transfer that it opens.
     fn take(
         &mut self,
         frame: Frame,
@@ -147,7 +151,7 @@ impl<'a> Session<'a> {
         if let Some(answer) = intercepted {
             self.answers.extend(answer);
             self.flush()?;
-            // What follows are records.
+            // Records follow, which are dropped.
             io::copy(reader, &mut io::sink()).map_err(FrameError::Io)?;
             return Ok(None);
         }
@@ -179,7 +183,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Tells the host that its frame can't come here.
+    /// Tells the host that a frame of this type isn't allowed here.
     fn unexpected(&mut self, name: &'static str) -> Result<ServeError, FrameError> {
         let error = ServeError::Unexpected { name };
         self.error(PROTOCOL_ERROR, error.to_string())?;
@@ -192,7 +196,7 @@ impl<'a> Session<'a> {
             let message = format!("a command_id has at most {MAX_ID} bytes, not {}", id.len());
             return self.error(PROTOCOL_ERROR, message);
         }
-        // A tool's frames must not overtake the answers to earlier requests: the host has to know the hello first.
+        // A tool's frames must not overtake the answers to earlier requests: the host has to get the hello first.
         self.flush()?;
         let in_flight = match InFlight::enter(self.shared, &id) {
             Ok(in_flight) => in_flight,
@@ -210,11 +214,11 @@ impl<'a> Session<'a> {
             .name("tool".to_owned())
             .stack_size(TOOL_STACK)
             .spawn(move || {
-                // Where this fails, sending the result fails too, which is logged.
+                // If this write fails, sending the result fails, too, and that error is logged.
                 let frames = shared.run(&dispatch, target, detailed, |chunks| {
                     drop(writer.write(chunks))
                 });
-                // A host that knows the result may use the id again.
+                // Once the host has the result, it may use the id again. So the id has to be free before.
                 drop(in_flight);
                 let sent = frames
                     .map_err(FrameError::from)
@@ -230,7 +234,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Answers a command that can't be run now.
+    /// Answers a command that can't be run now with a result.
     fn refuse(
         &mut self,
         id: &str,
@@ -266,8 +270,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// What is imprinted here is about to go into a snapshot. What is still to be written goes to the disk before that:
-    /// each guest that is restored would write it then, and change a disk that nobody has used.
+    /// Keeps the nonce and syncs the tools' file system. The host takes a snapshot next. Data that isn't on the disk by
+    /// then would be written by every restored guest, which would change a disk that no tool has used.
     fn imprint(&mut self, imprint: Imprint) -> Result<(), FrameError> {
         if imprint.nonce.len() > MAX_ID {
             let length = imprint.nonce.len();
@@ -308,7 +312,7 @@ impl<'a> Session<'a> {
         }))
     }
 
-    /// Sends a frame before the next wait.
+    /// Queues a frame, which is sent before the next wait for a request.
     fn send(&mut self, frame: &Frame) -> Result<(), FrameError> {
         Ok(encode_into(&mut self.answers, frame)?)
     }
@@ -322,7 +326,8 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Whether the next frame can be read without waiting. A length that is out of bounds is refused at once.
+/// Whether the next frame can be read without waiting. This is also true if its length is out of bounds, since reading
+/// it then fails at once.
 fn holds_a_frame(buffered: &[u8]) -> bool {
     match buffered.split_first_chunk() {
         Some((header, rest)) => body_length(*header).map_or(true, |length| length <= rest.len()),
@@ -330,7 +335,7 @@ fn holds_a_frame(buffered: &[u8]) -> bool {
     }
 }
 
-/// Whether something worked; the host is told only that, the console why not.
+/// Whether `result` is a success. An error is logged to the console; the host gets the `bool` only.
 fn succeeded(failure: &str, result: io::Result<()>) -> bool {
     result
         .inspect_err(|error| tracing::warn!(error = %Causes(error), "{failure}"))
@@ -342,15 +347,16 @@ fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The connection's writing side, one frame at a time.
+/// The connection's sending side, which the session and the threads of its tools share.
 struct Writer {
     connection: Arc<Connection>,
-    /// Whether a frame could not be written in full: what follows a torn frame would be read as its rest.
+    /// Whether a frame could not be written in full. Nothing is written afterwards, since the host would read it as the
+    /// rest of that frame.
     is_torn: Mutex<bool>,
 }
 
 impl Writer {
-    /// Writes whole frames in one piece.
+    /// Writes whole frames. No other thread's frames come between them.
     fn write(&self, frames: &[u8]) -> io::Result<()> {
         let mut is_torn = lock(&self.is_torn);
         if *is_torn {

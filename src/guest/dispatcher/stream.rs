@@ -1,7 +1,8 @@
-//! Connections of their own: each belongs to one run with streams or one transfer of files.
+//! [`StreamConnection`]: a connection that belongs to one run with streams or to one transfer of files.
 //!
-//! The [session](super::session) reads a connection's first frame. One that opens a run or a transfer ends the session: the
-//! connection, with what was read of it beyond that frame, becomes a [`StreamConnection`], and what follows are records.
+//! The [session](super::session) reads a connection's first frame. If the frame opens a run or a transfer, the session
+//! ends: the connection, together with the bytes that were read after the frame, becomes a [`StreamConnection`], which
+//! carries records.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::guest::protocol::{ErrorEvent, Frame, FrameType, OpenPull, OpenPush, O
 
 const TOO_MANY_STREAMS: &str = "SANDBOX_TOO_MANY_STREAMS";
 
-/// The first frame of a connection of its own.
+/// The frame that opens a run or a transfer.
 #[derive(Debug)]
 pub(super) struct Opening {
     pub(super) request: Request,
@@ -23,7 +24,7 @@ pub(super) struct Opening {
     pub(super) body: Vec<u8>,
 }
 
-/// What a connection of its own is for.
+/// The run or transfer that a frame opens.
 #[derive(Debug)]
 pub(super) enum Request {
     Run(OpenRun),
@@ -42,16 +43,16 @@ impl Request {
     }
 }
 
-/// A connection of its own, after its first frame.
+/// A connection of one run or transfer, after its first frame.
 ///
-/// [`Read`] and [`Write`] block; [`Connection`] has the ways that don't, but knows nothing of what was
-/// [received](Self::take_received) before.
+/// [`Read`] and [`Write`] block. [`Connection`] has methods that don't block, but they skip the bytes that were
+/// [received](Self::take_received) together with the first frame.
 #[derive(Debug)]
 pub(super) struct StreamConnection {
     connection: Arc<Connection>,
-    /// What came together with the first frame, until it is read.
+    /// The bytes that came together with the first frame.
     received: Vec<u8>,
-    /// How much of it was read.
+    /// How many of these bytes were read.
     read: usize,
 }
 
@@ -68,19 +69,19 @@ impl StreamConnection {
         &self.connection
     }
 
-    /// Takes what came together with the first frame and was not read yet.
+    /// Takes the bytes that came together with the first frame and weren't read yet.
     pub(super) fn take_received(&mut self) -> Vec<u8> {
         let mut received = std::mem::take(&mut self.received);
         received.drain(..std::mem::take(&mut self.read));
         received
     }
 
-    /// Says that records follow.
+    /// Sends [`Opened`]: records follow.
     pub(super) fn opened(&self) -> Result<(), FrameError> {
         self.send(&Frame::Opened(Opened {}))
     }
 
-    /// Says why no records follow.
+    /// Sends an [`ErrorEvent`]: no records follow.
     pub(super) fn refuse(&self, code: &str, message: String) -> Result<(), FrameError> {
         self.send(&Frame::ErrorEvent(ErrorEvent {
             code: code.to_owned(),
@@ -116,12 +117,12 @@ impl Write for StreamConnection {
 }
 
 impl Shared {
-    /// The directory that files go into and come out of, as the tools see it: below [`root`](Self::root).
+    /// The directory for files as the tools see it, a path below [`root`](Self::root).
     pub(super) fn files_directory(&self) -> &str {
         self.toolbox.files_directory()
     }
 
-    /// Serves a connection of its own to its end.
+    /// Serves the connection of a run or transfer to its end.
     pub(super) fn serve_stream(
         self: &Arc<Self>,
         stream: StreamConnection,
@@ -150,12 +151,12 @@ impl Shared {
     }
 }
 
-/// When a run is over that begins now.
+/// The deadline of a run that begins now.
 fn deadline(open: &OpenRun) -> Instant {
     Instant::now() + Duration::from_millis(open.deadline_ms.min(MAX_DEADLINE_MS))
 }
 
-/// One of the few things that may be there at the same time, until it is dropped.
+/// One of a limited number of places. It is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Place(Arc<AtomicUsize>);
 

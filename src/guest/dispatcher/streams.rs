@@ -1,4 +1,4 @@
-//! One run with streams, from the frame that opened it to its last record.
+//! Runs the tool of one [`OpenRun`], from that frame to the last record of its connection.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,11 +14,12 @@ use super::{ServeError, Shared};
 use crate::guest::protocol::{OpenRun, RunOutcome, StdinMode};
 use crate::sanitize;
 
-/// Most characters of a reason that is sent.
+/// The most characters of a reason that is sent to the host.
 const MAX_REASON: usize = 1000;
 
 impl Shared {
-    /// Runs a tool with streams until `deadline`, on a connection whose first frame was `open` with this `body`.
+    /// Runs a tool with streams until `deadline`, on a connection whose first frame was `open`. `body` is that frame's
+    /// body as it was sent, which begins both hash chains.
     pub(super) fn run_with_streams(
         self: &Arc<Self>,
         open: &OpenRun,
@@ -52,7 +53,7 @@ impl Shared {
             }
             Err(outcome) => Some(outcome),
         };
-        // A host that knows the end may open the next.
+        // Once the host has the end, it may open another run at once. So the place and the id have to be free before.
         drop((in_flight, place));
         match outcome {
             Some(outcome) => relay.end(bounded(outcome)),
@@ -60,7 +61,7 @@ impl Shared {
         }
     }
 
-    /// Starts the tool. Returns with it how many bytes of its output are sent.
+    /// Starts the tool. Returns it with the number of bytes of its output that may be sent.
     fn start(&self, open: &OpenRun, deadline: Instant) -> Result<(Running, u64), RunOutcome> {
         let wishes = Wishes {
             stdin: open.stdin == StdinMode::Piped,
@@ -87,7 +88,7 @@ impl Shared {
     }
 }
 
-/// An outcome whose reason fits a record.
+/// Cuts the reason of an outcome to a length that fits a record.
 fn bounded(outcome: RunOutcome) -> RunOutcome {
     match outcome {
         RunOutcome::Refused { reason } => RunOutcome::Refused {

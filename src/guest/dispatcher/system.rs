@@ -1,4 +1,5 @@
-//! What the dispatcher reads from, and changes in, the system that it runs on.
+//! [`System`]: the readings that a dispatcher takes of the system that it runs on, and the settings that it changes
+//! there.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,65 +12,66 @@ use rustix::time::{ClockId, Timespec};
 use super::{descriptors, processes};
 use crate::guest::protocol::{GuestProcess, MAX_PROCESSES, MemUsage};
 
-/// Most characters of a process's name that are reported.
+/// The most characters of a process's name that are reported.
 const MAX_NAME: usize = 64;
 
-/// The system around a dispatcher: the kernel's own answers in a guest ([`LinuxSystem`]), a stand-in's elsewhere.
+/// The system that a dispatcher runs on. In a guest this is [`LinuxSystem`]; a stand-in for a guest implements it with
+/// invented readings.
 pub trait System: Send + Sync {
-    /// The number of descriptors that are open in all processes together, sockets left out: a restore changes
-    /// sockets by its nature.
+    /// The number of open descriptors of all processes together, without sockets. Sockets don't count, since a restore
+    /// ends vsock connections and the host opens new ones.
     ///
     /// # Errors
     ///
-    /// What reading them failed with.
+    /// If the descriptors can't be counted. The host gets `GUEST_QUERY_FAILED`.
     fn open_fd_count(&self) -> io::Result<u64>;
 
-    /// How much memory is in use.
+    /// The memory in use, in bytes.
     ///
     /// # Errors
     ///
-    /// What reading it failed with.
+    /// If the memory usage can't be read. The host gets `GUEST_QUERY_FAILED`.
     fn mem_usage(&self) -> io::Result<MemUsage>;
 
-    /// The processes, at most [`MAX_PROCESSES`], by pid.
+    /// The running processes sorted by pid, at most [`MAX_PROCESSES`].
     ///
     /// # Errors
     ///
-    /// What reading them failed with.
+    /// If the processes can't be listed. The host gets `GUEST_QUERY_FAILED`.
     fn process_list(&self) -> io::Result<Vec<GuestProcess>>;
 
-    /// Mixes `seed` into the kernel's random pool and makes its generator start anew from it.
+    /// Adds `seed` to the kernel's random pool and reseeds the random number generator from the pool.
     ///
     /// # Errors
     ///
-    /// What the kernel refused it with; only root may.
+    /// The kernel's error; only root may do this. The error is logged, and the host gets `reseeded: false`.
     fn reseed(&self, seed: &[u8; 32]) -> io::Result<()>;
 
-    /// Sets the clock to `now`, a time since 1970-01-01 UTC.
+    /// Sets the clock to `now`, the time since 1970-01-01 UTC.
     ///
     /// # Errors
     ///
-    /// What the kernel refused it with; only root may.
+    /// The kernel's error; only root may do this. The error is logged, and the host gets `clock_set: false`.
     fn set_clock(&self, now: Duration) -> io::Result<()>;
 
-    /// What the clock says, as time since 1970-01-01 UTC.
+    /// The clock's time since 1970-01-01 UTC.
     fn clock(&self) -> Duration {
-        // A clock before 1970 counts as 1970: it is wrong by decades either way.
+        // A time before 1970 counts as 1970. Such a clock is wrong by decades anyway.
         SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default()
     }
 }
 
-/// The Linux that this process runs on.
+/// The Linux system that this process runs on.
 #[derive(Debug, Default)]
 pub struct LinuxSystem {
-    /// Held while descriptors are counted: two counts at the same time would count each other's.
+    /// Held while descriptors are counted. Otherwise two counts at the same time would count each other's descriptors.
     counting: Mutex<()>,
 }
 
 impl LinuxSystem {
-    /// The Linux that this process runs on.
+    /// The Linux system that this process runs on.
     pub fn new() -> LinuxSystem {
         LinuxSystem::default()
     }
@@ -82,13 +84,13 @@ impl System for LinuxSystem {
         descriptors::count_all()
     }
 
-    /// `MemTotal`, and that without `MemAvailable`, from `/proc/meminfo`.
+    /// From `/proc/meminfo`: `MemTotal`, and `MemTotal` minus `MemAvailable`.
     fn mem_usage(&self) -> io::Result<MemUsage> {
         parse_meminfo(&fs::read_to_string("/proc/meminfo")?)
             .ok_or_else(|| io::Error::other("/proc/meminfo has no MemTotal and MemAvailable in kB"))
     }
 
-    /// Every process but the kernel's own threads, which are many, and the same in every reset.
+    /// Every process except kernel threads, which are many and the same after every reset.
     fn process_list(&self) -> io::Result<Vec<GuestProcess>> {
         let processes = processes::all()?.into_iter();
         Ok(processes
@@ -132,7 +134,7 @@ fn parse_meminfo(meminfo: &str) -> Option<MemUsage> {
 }
 
 mod random {
-    //! The two ioctls of `/dev/urandom` that renew the kernel's random pool.
+    //! The two ioctls of `/dev/urandom` that reseed the kernel's random number generator.
 
     use super::*;
     use rustix::ioctl::{NoArg, Opcode, Setter, opcode};
@@ -140,14 +142,14 @@ mod random {
     /// `struct rand_pool_info` of `linux/random.h`, with its buffer.
     #[repr(C)]
     struct Entropy {
-        /// How many bits of entropy the buffer is worth.
+        /// The entropy of the buffer, in bits.
         entropy_count: i32,
         /// The buffer's size, in bytes.
         buf_size: i32,
         buf: [u8; 32],
     }
 
-    /// `RNDADDENTROPY`; its number is made from the header's size alone.
+    /// `RNDADDENTROPY`, whose number encodes the size of the two `int`s before the buffer.
     const ADD_ENTROPY: Opcode = opcode::write::<[i32; 2]>(b'R', 0x03);
     /// `RNDRESEEDCRNG`.
     const RESEED: Opcode = opcode::none(b'R', 0x07);
@@ -159,8 +161,8 @@ mod random {
             buf_size: 32,
             buf: *seed,
         };
-        // SAFETY: RNDADDENTROPY reads a `struct rand_pool_info` and as many bytes behind it as its
-        // `buf_size` says; `Entropy` is both.
+        // SAFETY: RNDADDENTROPY reads a `struct rand_pool_info`, and after it as many bytes as `buf_size` says.
+        // `Entropy` contains both.
         unsafe { rustix::ioctl::ioctl(&pool, Setter::<ADD_ENTROPY, Entropy>::new(entropy)) }?;
         // SAFETY: RNDRESEEDCRNG takes no argument.
         unsafe { rustix::ioctl::ioctl(&pool, NoArg::<RESEED>::new()) }?;

@@ -1,25 +1,27 @@
-//! A throwaway layer: tools read the root's files, and what they write is in memory and gone with the layer.
+//! The throwaway layer of a warm run: the tool reads the files of the tools' root, and writes to memory that is freed
+//! when the layer is removed.
 //!
-//! A host warms a guest before it takes its snapshot: a tool runs once, so that its program and what it reads are in the guest's
-//! memory after each restore. Nothing of that run may be on the disk, whose bytes are the baseline. So the tool's root is an
-//! overlay file system of its own:
+//! A host warms a guest before it takes the golden snapshot: a tool runs once, so that its program and the files that
+//! it reads are in the guest's memory after each restore. This run must not change the disk, whose digest is the
+//! baseline. So the tool's root is an overlay file system of its own:
 //!
 //! ```text
 //! /throwaway            tmpfs
-//!   upper, work         what the tool writes
+//!   upper, work         the files that the tool writes
 //!   root                overlay: `upper` over the tools' root; `proc`, `sys` and `dev` are those of the tools' root
 //! ```
 //!
-//! The lower layer is the tools' root itself, and only read. The pages of a file that is read through both are those of the one
-//! file on the root disk: a tool that runs on the tools' root later finds them. The kernel mounts a lower layer without access
-//! times, as `init` mounts the disks, so that reading writes nothing either.
+//! The lower layer is the tools' root itself, which is only read. Both file systems share the page cache of the file on
+//! the root disk, so a later tool that runs on the tools' root finds the pages in memory. The kernel mounts a lower
+//! layer without access times, and `init` mounts the disks without them, so reading doesn't write to the disk either.
 //!
-//! Removing the layer is its own proof. Each process whose root it is is killed, wherever it went in the meantime, and the file
-//! systems are unmounted in order and not lazily: the kernel refuses that while a process, an open file or a mapping uses one of
-//! them. What it refuses for too long fails the run.
+//! A layer that was unmounted is proof that no process uses it. Every process whose root is the layer is killed, also
+//! one that has left the tool's process group. Then the file systems are unmounted in order and not lazily: the kernel
+//! refuses this while a process, an open file or a mapping uses one of them. If it refuses for longer than
+//! [`LAYER_REMOVAL`], the run fails.
 //!
-//! The memory of the layer is free then, but not zero: a snapshot holds what was in it, as it holds other free memory. That
-//! costs room in the snapshot. No tool can read it.
+//! The memory of the layer is free afterwards, but it isn't zeroed: a snapshot contains its old content, like that of
+//! all free memory. This makes the snapshot larger. No tool can read the content.
 
 use std::fs;
 use std::io;
@@ -37,14 +39,15 @@ use super::{Shared, processes};
 use crate::causes::Causes;
 use crate::guest::protocol::LAYER_REMOVAL;
 
-/// What of the tools' root is mounted, and mounted in the layer too.
+/// The directories of the tools' root that are mount points. They are mounted in the layer, too.
 const SUBMOUNTS: [&str; 3] = ["proc", "sys", "dev"];
 
-/// How often removing it is tried.
+/// The pause between two attempts to unmount the layer.
 const INTERVAL: Duration = Duration::from_millis(5);
 
 impl Shared {
-    /// Does `run` in a confinement whose root is a throwaway layer, of which nothing is left when this returns a success.
+    /// Calls `run` with a confinement whose root is a throwaway layer, and removes the layer. After a success the layer
+    /// is gone, with every process that ran on it.
     pub(super) fn on_throwaway_layer<T>(
         &self,
         run: impl FnOnce(&Arc<Prepared>) -> io::Result<T>,
@@ -70,7 +73,7 @@ impl Shared {
     }
 }
 
-/// A mounted layer. One that is dropped before it was [removed](Self::remove) is taken out of sight at least.
+/// A mounted layer. If it is dropped before it was [removed](Self::remove), it is unmounted lazily.
 #[derive(Debug)]
 struct ThrowawayLayer {
     directory: PathBuf,
@@ -79,7 +82,7 @@ struct ThrowawayLayer {
 }
 
 impl ThrowawayLayer {
-    /// Makes `directory` and mounts a layer above `lower` there.
+    /// Creates `directory` and mounts a layer over `lower` in it.
     fn mount(directory: &Path, lower: &Path) -> Result<ThrowawayLayer, LayerError> {
         private_directory(directory)?;
         let mut layer = ThrowawayLayer {
@@ -95,7 +98,7 @@ impl ThrowawayLayer {
         for path in [&upper, &work, &root] {
             private_directory(path)?;
         }
-        // The tools' user has to enter both.
+        // The tools' user must be able to enter both.
         for path in [&upper, &root] {
             let mode = mode(lower)?;
             fs::set_permissions(path, mode).map_err(LayerError::directory(path))?;
@@ -112,7 +115,7 @@ impl ThrowawayLayer {
         })?;
         for name in SUBMOUNTS {
             let (from, at) = (lower.join(name), root.join(name));
-            // One that is no mount is a directory of the disk, which the layer shows anyhow.
+            // A directory that isn't a mount point is on the disk, and is visible through the overlay.
             if is_elsewhere(&from, lower) {
                 layer.add(&at, |at| rustix::mount::mount_bind(&from, at))?;
             }
@@ -133,12 +136,12 @@ impl ThrowawayLayer {
         Ok(())
     }
 
-    /// What its tools have as `/`.
+    /// The directory that is `/` for tools.
     fn root(&self) -> PathBuf {
         self.directory.join("root")
     }
 
-    /// Kills what runs on it, and unmounts it.
+    /// Kills every process on the layer, and unmounts and removes the layer.
     fn remove(mut self) -> Result<(), LayerError> {
         let until = Instant::now() + LAYER_REMOVAL;
         let root = self.root();
@@ -156,7 +159,7 @@ impl ThrowawayLayer {
         fs::remove_dir(&self.directory).map_err(LayerError::directory(&self.directory))
     }
 
-    /// Unmounts what is still mounted, the last first.
+    /// Unmounts the file systems that are still mounted, the last one first.
     fn unmount(&mut self) -> Result<(), LayerError> {
         while let Some(at) = self.mounted.last() {
             let unmounted = rustix::mount::unmount(at, UnmountFlags::NOFOLLOW);
@@ -174,10 +177,10 @@ impl Drop for ThrowawayLayer {
     fn drop(&mut self) {
         while let Some(at) = self.mounted.pop() {
             if let Err(error) = rustix::mount::unmount(&at, UnmountFlags::DETACH) {
-                tracing::warn!(error = %Causes(&error), "a throwaway layer stays mounted");
+                tracing::warn!(error = %Causes(&error), "a throwaway layer could not be unmounted");
             }
         }
-        // Removed already, or left for the next run to be refused by.
+        // This fails if the directory was removed already. If it is left behind, the next warm run fails to create it.
         let _ = fs::remove_dir(&self.directory);
     }
 }
@@ -192,13 +195,13 @@ fn mode(directory: &Path) -> Result<fs::Permissions, LayerError> {
     Ok(status.permissions())
 }
 
-/// Whether a directory is on another file system than the one that it should be in.
+/// Whether `path` is on another file system than `lower`, and therefore a mount point.
 fn is_elsewhere(path: &Path, lower: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).map(|status| status.dev());
     matches!((device(path), device(lower)), (Ok(one), Ok(other)) if one != other)
 }
 
-/// A path as it stands in the options of a mount, where some bytes would mean something else.
+/// A path for the options of a mount. An error if it has a character with a meaning of its own there.
 fn option(path: &Path) -> Result<&str, LayerError> {
     let text = path
         .to_str()
@@ -231,7 +234,7 @@ impl LayerError {
 }
 
 impl From<LayerError> for io::Error {
-    /// With all of its causes: what the host is told is this error's text alone.
+    /// The text includes all causes, since the host gets only the text of the `io::Error`.
     fn from(error: LayerError) -> io::Error {
         io::Error::other(Causes(&error).to_string())
     }

@@ -1,8 +1,8 @@
-//! Transfers of files, each on a connection of its own.
+//! Transfers files, each transfer on a connection of its own.
 //!
-//! A push is extracted from the records as they come, and is there only once all of it is on the disk; a pull is packed
-//! into records. Neither keeps more than a record in memory. A host that closes the connection, or breaks the order of the
-//! records, ends the transfer, and nothing of it is left.
+//! A push extracts the tar stream while its records arrive. The extracted files get their final name only once all of
+//! them are on the disk. A pull packs files into records. Neither keeps more than one record in memory. If the host
+//! closes the connection or breaks the order of the records, the transfer ends, and no files of it are left.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,14 +24,14 @@ use crate::guest::frame::FrameError;
 use crate::guest::protocol::{JsonRecord, OpenPull, OpenPush, TransferEnd};
 use crate::guest::record::{MAX_RECORD, RECORD_HEADER, RecordHeader, RecordKind};
 
-// What is packed goes into one record as it comes.
+// Each write of `pack` has at most CHUNK bytes, so it fits one record.
 const _: () = assert!(CHUNK <= MAX_RECORD);
 
 /// The longest message about a failure, in characters.
 const MESSAGE: usize = 4096;
 
 impl Shared {
-    /// Takes files from the host.
+    /// Serves a push: receives files from the host.
     pub(super) fn push(
         &self,
         mut stream: StreamConnection,
@@ -41,7 +41,7 @@ impl Shared {
         stream.opened()?;
         let mut account = Account::new(open.limits);
         let result = self.take_in(&mut stream, &open.path, &mut account);
-        // A host that knows the end may open the next.
+        // Once the host has the end, it may open another transfer at once. So the place has to be free before.
         drop(place);
         stream.end(&account, result)
     }
@@ -68,7 +68,8 @@ impl Shared {
             return Err(TransferError::Record(fault));
         }
         let (staged, totals) = extracted?;
-        // The archive has an end of its own, but only this record tells that the host has sent all of it.
+        // A tar stream has an end mark of its own, but only the EndOfData record shows that the host has sent the whole
+        // stream.
         match records.expected {
             Some(expected) if expected == totals.sha256 => staged.publish(&Cancel::default())?,
             Some(expected) => {
@@ -83,7 +84,7 @@ impl Shared {
         Ok(totals.sha256)
     }
 
-    /// Gives files to the host.
+    /// Serves a pull: sends files to the host.
     pub(super) fn pull(
         &self,
         stream: StreamConnection,
@@ -115,8 +116,8 @@ impl Shared {
         target_beneath(self.tools_root()?, &self.beneath(path)?)
     }
 
-    /// What `path`, as the tools see it, is called beneath their root. It has to be the directory for files, or in it; one
-    /// that isn't absolute is in it.
+    /// The path below the tools' root of `path`, which is a path as the tools see it. It must be the directory for
+    /// files or inside that directory. A relative path is relative to that directory.
     fn beneath(&self, path: &str) -> Result<Vec<u8>, ArchiveError> {
         let parts = |path: &str| -> Vec<String> {
             let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
@@ -152,13 +153,13 @@ impl Shared {
 /// Why a transfer failed.
 #[derive(Debug, thiserror::Error)]
 enum TransferError {
-    /// What was to be extracted or packed.
+    /// Extracting or packing failed.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// The host sent a record that can't come.
+    /// The host sent a record that isn't allowed in a push, or one whose header can't be read.
     #[error("the host broke the protocol: {0}")]
     Record(String),
-    /// The last record of data could not be sent.
+    /// The `EndOfData` record could not be sent.
     #[error("the end of the data could not be sent")]
     Send(#[source] io::Error),
 }
@@ -174,7 +175,7 @@ impl TransferError {
 }
 
 impl StreamConnection {
-    /// Sends the last record.
+    /// Sends the last record, the [`TransferEnd`].
     fn end(
         &self,
         account: &Account,
@@ -200,14 +201,14 @@ impl StreamConnection {
     }
 }
 
-/// The bytes of the data records that come, up to the record that ends them.
+/// Reads the bodies of the `Data` records as one stream, up to the `EndOfData` record.
 struct Records<'a> {
     stream: &'a mut StreamConnection,
-    /// How much of the present record is still to be read.
+    /// How many bytes of the present record are still unread.
     left: usize,
-    /// The digest that the host says the stream has, once its end has come.
+    /// The digest in the `EndOfData` record, once it has come.
     expected: Option<Digest>,
-    /// What was wrong with a record.
+    /// Why a record was refused.
     fault: Option<String>,
 }
 
@@ -254,7 +255,7 @@ impl Records<'_> {
     }
 }
 
-/// Sends what is written to it as data records, one for each call.
+/// Sends the bytes of each `write` as one `Data` record.
 struct DataRecords<'a>(&'a StreamConnection);
 
 impl Write for DataRecords<'_> {

@@ -1,11 +1,12 @@
-//! What the kernel's command line says to the guest.
+//! Reads the guest's options from the kernel's command line: `chv.port=N`, the vsock port.
 
 use std::path::PathBuf;
 
 use super::InitError;
 use crate::guest::protocol::DEFAULT_PORT;
 
-/// The vsock port to serve: `chv.port=N`, else the default. The kernel ignores words with a dot.
+/// The vsock port to serve: that of `chv.port=N`, otherwise [`DEFAULT_PORT`]. The kernel itself ignores words with a
+/// dot.
 pub(super) fn port() -> Result<u32, InitError> {
     let path = PathBuf::from("/proc/cmdline");
     match std::fs::read(&path) {
@@ -48,7 +49,7 @@ mod tests {
         check("chv.port=", None);
         check("chv.port=x", None);
         check("chv.port=-1", None);
-        // The kernel's "any port".
+        // VMADDR_PORT_ANY, which stands for any port.
         check("chv.port=4294967295", None);
     }
 }

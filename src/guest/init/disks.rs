@@ -1,4 +1,4 @@
-//! The tools' root, put together from the VM's disks.
+//! Mounts the VM's disks as the tools' root, the directory that tools see as `/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,19 +14,19 @@ const ROOT_DISK: &str = "/dev/vda";
 const OVERLAY_DISK: &str = "/dev/vdb";
 /// Where the tools' root is mounted.
 const TOOLS_ROOT: &str = "/tools";
-/// How long the root disk is waited for. Drivers find their disks while they are loaded, so it is there at once
-/// or not at all, unless they were built to probe in the background.
+/// How long `init` waits for the root disk. A driver finds its disks while it is loaded, so the disk is there at once
+/// or not at all, unless the driver was built to probe in the background.
 const DISK_LIMIT: Duration = Duration::from_secs(5);
 const DISK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Mounts the disks and returns the tools' root; `None` without disks: then the initramfs itself is it.
+/// Mounts the disks and returns the tools' root. `None` if the VM has no disk: then the initramfs is the tools' root.
 ///
-/// - Two disks: an overlay file system, the second disk's over the first's. What tools write lands on the second.
-/// - One disk that can be written: that disk.
-/// - One disk that can't: that disk, read-only; tools can write nothing.
+/// - Two disks: an overlay file system, the second disk's over the first's. Tools write to the second disk.
+/// - One writable disk: that disk's file system.
+/// - One read-only disk: that disk's file system, read-only. Tools can't write anything.
 pub(super) fn tools_root() -> Result<Option<PathBuf>, InitError> {
     if !appears(Path::new(ROOT_DISK)) {
-        tracing::warn!("there is no {ROOT_DISK}: tools see the initramfs");
+        tracing::warn!("there is no disk {ROOT_DISK}: the initramfs is the tools' root");
         return Ok(None);
     }
     let root = PathBuf::from(TOOLS_ROOT);

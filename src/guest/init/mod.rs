@@ -1,13 +1,14 @@
-//! The guest's first process: prepares the system, starts the dispatcher, reaps.
+//! The guest's first process ([`run`]): prepares the system, starts the dispatcher, and reaps the processes that end.
 //!
 //! ```text
 //! kernel -> init: mounts, modules, disks, tools' root -> dispatcher (a child of init)
 //!             ^                                               |
-//!             +---------- it ended: after a pause, a new one -+
+//!             +-- it ended: after a pause, start another one -+
 //! ```
 //!
-//! The dispatcher is a process of its own. So it waits for its tools itself, while everything else that ends is reaped
-//! here; and whatever happens to it, the first process stays, whose end would be the kernel's.
+//! The dispatcher is a process of its own for two reasons. It can wait for its tools itself, while the first process
+//! reaps every other process that ends. And a crash of the dispatcher doesn't end the first process, upon which the
+//! kernel would panic.
 
 mod cmdline;
 mod disks;
@@ -26,13 +27,15 @@ use rustix::process::{Pid, WaitOptions};
 use crate::causes::Causes;
 use crate::guest::dispatcher;
 
-/// How long the dispatcher isn't started again after its end, so that a lasting failure doesn't spin.
+/// The pause between the end of a dispatcher and the start of the next one, so that a lasting failure doesn't cause a
+/// busy loop.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The image's own list of tools: in the initramfs, where no tool can reach it, else in the tools' root.
+/// Where the image's tools file may be, below the tools' root or, for the absolute path, in the initramfs, where no
+/// tool can reach it. The first one that exists is used.
 const TOOLS_FILES: [&str; 2] = ["/tools.json", "etc/chv-tools.json"];
 
-/// What the dispatcher is told by its command line.
+/// The options of the dispatcher's command line.
 #[derive(Debug)]
 struct Prepared {
     port: u32,
@@ -42,12 +45,14 @@ struct Prepared {
     tools: Option<PathBuf>,
 }
 
-/// The guest's life as its first process. What can't be prepared is said on the console, and then nothing is
-/// served: the host's boot limit ends such a guest.
+/// Runs the first process: prepares the system, then keeps a dispatcher running. It never returns.
+///
+/// If the system can't be prepared, the error is written to the console and no dispatcher is started. Such a guest
+/// never answers, so the host's limit for a boot ends it.
 pub fn run() -> ! {
     match panic::catch_unwind(prepare) {
         Ok(Ok(prepared)) => loop {
-            // Only a defect gets here; the loop outlives it.
+            // `supervise` returns only by a panic, which is a defect. The first process must not end for it.
             if panic::catch_unwind(|| supervise(&prepared)).is_err() {
                 tracing::error!("the first process panicked");
             }
@@ -78,20 +83,20 @@ fn prepare() -> Result<Prepared, InitError> {
     Ok(Prepared { port, root, tools })
 }
 
-/// The dispatcher that this process starts has it from here.
+/// Protects this process from the OOM killer, and the dispatcher that it starts, which inherits the setting.
 fn be_killed_last() {
     if let Err(error) = dispatcher::be_killed_last() {
-        tracing::warn!(error = %Causes(&error), "the OOM killer may take the dispatcher");
+        tracing::warn!(error = %Causes(&error), "the OOM killer may kill the dispatcher");
     }
 }
 
-/// Keeps a dispatcher running and reaps whatever else ends.
+/// Keeps a dispatcher running, and reaps every other process that ends.
 fn supervise(prepared: &Prepared) -> ! {
     loop {
         match start_dispatcher(prepared) {
             Ok(dispatcher) => {
                 reap_until(dispatcher);
-                tracing::error!("the dispatcher ended");
+                tracing::error!("the dispatcher ended; another one is started after {PAUSE:?}");
             }
             Err(error) => {
                 tracing::error!(error = %Causes(&error), "the dispatcher could not be started")
@@ -114,14 +119,14 @@ fn start_dispatcher(prepared: &Prepared) -> std::io::Result<Pid> {
     Ok(Pid::from_child(&dispatcher))
 }
 
-/// Reaps every child, own or adopted, until `last` has ended.
+/// Reaps every child, started or adopted, until `last` has ended.
 fn reap_until(last: Pid) {
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
             Ok(Some((pid, _))) if pid == last => return,
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
-                tracing::error!(error = %Causes(&error), "no child could be waited for");
+                tracing::error!(error = %Causes(&error), "waiting for the dispatcher failed");
                 return;
             }
         }
@@ -145,7 +150,9 @@ enum InitError {
         at: PathBuf,
         source: Errno,
     },
-    /// The kernel's command line asks for a port that there is not.
-    #[error("the kernel's command line says chv.port={value}, which is not a port")]
+    /// `chv.port` on the kernel's command line isn't a vsock port.
+    #[error(
+        "the kernel's command line says chv.port={value}, which is not a vsock port (0 to 4294967294)"
+    )]
     Port { value: String },
 }

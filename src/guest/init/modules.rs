@@ -1,4 +1,4 @@
-//! Loading of the kernel modules that the initramfs brings.
+//! Loads the kernel modules that the initramfs contains.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use super::InitError;
 use crate::causes::Causes;
 
-/// Where the modules are.
+/// The directory with the modules.
 const FOLDER: &str = "/lib/modules";
-/// The list of them: paths below the folder, one a line, each after those that it needs.
+/// The list of the modules: one path below [`FOLDER`] on each line. A module stands after the modules that it needs.
 const LIST: &str = "/lib/modules/load";
 
-/// Loads every listed module. A kernel that has everything built in comes without a list.
+/// Loads every listed module. An image whose kernel needs no modules has no list.
 ///
-/// A module that the kernel refuses is left out with a warning: the packed list may hold drivers for devices that this
-/// VM doesn't have. What is really missing shows at the step that needs it.
+/// If the kernel refuses a module, this logs a warning and goes on: the list may name drivers for devices that this VM
+/// doesn't have. If a needed driver is missing, the step that needs it fails.
 pub(super) fn load() -> Result<(), InitError> {
     let list = match fs::read_to_string(LIST) {
         Ok(list) => list,

@@ -1,4 +1,5 @@
-//! The file systems that aren't on disks.
+//! Mounts the file systems that aren't on disks: `/proc`, `/sys`, `/dev` and cgroup v2, for the guest's own processes
+//! and inside the tools' root.
 
 use std::ffi::CStr;
 use std::fs;
@@ -24,7 +25,7 @@ const DEVICES: [(&str, u32, u32); 6] = [
     ("tty", 5, 0),
 ];
 
-/// The symbolic links that programs expect beside them.
+/// The symbolic links that programs expect in `/dev`.
 const LINKS: [(&str, &str); 4] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -43,7 +44,7 @@ pub(super) fn kernel_file_systems() -> Result<(), InitError> {
         let at = Path::new(at);
         create_directory(at)?;
         match mount("none", at, kind, flags, c"") {
-            // Mounted by the kernel before.
+            // The kernel has mounted it already.
             Err(InitError::Mount {
                 source: Errno::BUSY,
                 ..
@@ -54,23 +55,23 @@ pub(super) fn kernel_file_systems() -> Result<(), InitError> {
     Ok(())
 }
 
-/// Mounts the cgroup v2 file system for the dispatcher, where the kernel has it. Tools don't see it.
+/// Mounts the cgroup v2 file system for the dispatcher, if the kernel has it. Tools don't see it.
 pub(super) fn control_groups() {
     let at = Path::new(CGROUP_ROOT);
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
-    // Moving a process into a group waits for the kernel's readers unless they are asked to hurry (from Linux 6.0 on).
+    // Without `favordynmods` (from Linux 6.0 on) moving a process into a group waits for an RCU grace period.
     let mounted = mount("none", at, c"cgroup2", flags, c"favordynmods")
         .or_else(|_| mount("none", at, c"cgroup2", flags, c""));
     if let Err(error) = mounted {
-        tracing::warn!(error = %Causes(&error), "the kernel has no control groups");
+        tracing::warn!(error = %Causes(&error), "cgroup v2 could not be mounted: setrlimit enforces the limits of tools");
     }
 }
 
 /// Prepares `/proc`, `/sys`, `/dev` and `/tmp` inside the tools' root.
 ///
-/// Tools see their own user's processes only and a few harmless devices. `/tmp` is a plain directory, so that what is
-/// written there lands on the disk that the host hashes. On a read-only root a directory that is missing is left
-/// out with a warning.
+/// Tools see only their own user's processes and a few harmless devices. `/tmp` is a directory of the root, so that
+/// files in it are on the disk that the host hashes. If the root is read-only and lacks one of these directories, this
+/// logs a warning and goes on without it.
 pub(super) fn inside_tools_root(root: &Path) -> Result<(), InitError> {
     let harmless = MountFlags::NOSUID | MountFlags::NOEXEC;
     let plain = harmless | MountFlags::NODEV;
@@ -114,7 +115,8 @@ fn fill_dev(dev: &Path) -> Result<(), InitError> {
     Ok(())
 }
 
-/// The directory `name` of the tools' root, created if need be; `None` when it can't be, on a read-only root.
+/// The directory `name` of the tools' root, which is created if it is missing. `None` if it is missing and the root is
+/// read-only.
 fn mount_point(root: &Path, name: &str) -> Result<Option<PathBuf>, InitError> {
     let path = root.join(name);
     match create_directory(&path) {
@@ -122,14 +124,14 @@ fn mount_point(root: &Path, name: &str) -> Result<Option<PathBuf>, InitError> {
         Err(InitError::File { source, .. })
             if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
         {
-            tracing::warn!("the read-only root has no /{name}: tools go without");
+            tracing::warn!("the root is read-only and has no /{name}: tools have no /{name}");
             Ok(None)
         }
         Err(error) => Err(error),
     }
 }
 
-/// Sets a mode unless the file has it, so that a read-only root that is right already stays possible.
+/// Sets a file's mode unless the file has it already. On a read-only root the mode stays as it is.
 fn set_mode(path: &Path, mode: u32) -> Result<(), InitError> {
     let set = || {
         let mut permissions = fs::metadata(path)?.permissions();

@@ -1,8 +1,9 @@
-//! Closed objects: what serde's derive leaves open.
+//! Wrappers that read a type from a JSON object only: [`Closed`], and [`Tagged`] for an object with a `type`.
 //!
-//! A derived struct can also be read from an array, and `deny_unknown_fields` would refuse the `type` that
-//! names a frame. serde's own internally tagged enums solve the second by buffering the whole object as a tree first,
-//! which multiplies the memory that a hostile frame costs. These two wrappers read straight from the text.
+//! serde's derive is not strict enough for the protocol in two ways. A derived struct can also be read from an array.
+//! And `deny_unknown_fields` refuses the `type` that names a frame; serde's internally tagged enums accept it, but
+//! buffer the whole object as a tree first, which multiplies the memory that a hostile frame costs. These wrappers read
+//! straight from the text.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,10 +13,10 @@ use serde::de::value::{CowStrDeserializer, MapAccessDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, de};
 
-/// A `T` that is read from an object only.
+/// A `T` that is read from an object, never from an array.
 pub(super) struct Closed<T>(pub(super) T);
 
-/// A `T` that is read from an object only, from which `type` was taken before.
+/// A `T` that is read from an object, never from an array, and without the object's field `type`.
 pub(super) struct Tagged<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Closed<T> {
@@ -65,7 +66,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for TaggedObject<T> {
     }
 }
 
-/// The entries of an object without the one named `type`, of which there may be one only.
+/// The entries of an object without its field `type`. A second `type` is an error.
 struct WithoutType<A> {
     map: A,
     has_type: bool,
@@ -97,11 +98,11 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutType<A> {
     }
 }
 
-/// A key, borrowed where it has no escapes.
+/// A key, borrowed from the text if it has no escapes.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Reads a list of at most `N` objects; a longer one is refused without reading on.
+/// Reads a list of at most `N` items. A longer list is refused at item `N + 1`, and the rest isn't read.
 pub(super) fn at_most<'de, const N: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     T: Deserialize<'de>,

@@ -1,4 +1,4 @@
-//! The evidence chain: one hash that stands for all that a tool wrote, in its order.
+//! [`EvidenceChain`], the hash chain over the output of one command. Its last link covers all chunks in their order.
 
 use std::fmt::Write as _;
 
@@ -6,18 +6,18 @@ use sha2::{Digest as _, Sha256};
 
 use super::EvidenceChunk;
 
-/// Keeps the hash of a chunk apart from every other hash.
+/// The domain of the hash: no other hash of this protocol begins with these bytes.
 const DOMAIN: &[u8] = b"brainstorm-evidence-chunk-v1\0";
 
-/// The chain over the chunks of one command, so far.
+/// The hash chain over the chunks of one command. It holds the last link.
 ///
-/// `hash[n] = SHA-256(domain || command_id || u64be(seq) || u32be(chunk_size) || bytes || hash[n-1])`, with 32 zero
-/// bytes before the first. Guest and host each keep their own.
+/// `hash[n] = SHA-256("brainstorm-evidence-chunk-v1\0" || command_id || u64be(seq) || u32be(chunk_size) || bytes ||
+/// hash[n-1])`; `hash[0]` is 32 zero bytes. Guest and host each compute the chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EvidenceChain([u8; 32]);
 
 impl EvidenceChain {
-    /// The next link. Whether it is the chunk's turn is for the caller to know.
+    /// Appends the link of the next chunk. The caller checks that `chunk.seq` is the next number.
     pub fn append(&mut self, chunk: &EvidenceChunk) {
         let link = Sha256::new()
             .chain_update(DOMAIN)
@@ -29,18 +29,18 @@ impl EvidenceChain {
         self.0 = link.finalize().into();
     }
 
-    /// The last link as a tool's result carries it: `sha256:` and 64 hexadecimal digits.
+    /// The last link as a tool's result carries it: `sha256:` and 64 lower-case hexadecimal digits.
     pub fn last_link(&self) -> String {
         digest_text(&self.0)
     }
 }
 
-/// A SHA-256 as the wire has it: `sha256:` and 64 hexadecimal digits.
+/// Formats a SHA-256 as it stands on the wire: `sha256:` and 64 lower-case hexadecimal digits.
 pub(super) fn digest_text(digest: &[u8; 32]) -> String {
     let mut text = String::with_capacity(71);
     text.push_str("sha256:");
     for byte in digest {
-        write!(text, "{byte:02x}").expect("a string takes everything");
+        write!(text, "{byte:02x}").expect("writing to a string can't fail");
     }
     text
 }
@@ -59,7 +59,7 @@ mod tests {
         }
     }
 
-    /// The expected hashes were made with `printf` and `sha256sum`.
+    /// The expected hashes were computed with `printf` and `sha256sum`.
     #[test]
     fn the_links_are_those_of_independent_tools() {
         let mut chain = EvidenceChain::default();

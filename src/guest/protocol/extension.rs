@@ -1,8 +1,8 @@
-//! What came after the first protocol: identity and renewal of a restored guest, evidence that is owed, and results that
-//! say how a tool ended.
+//! [`Hello`] and the [`Extension`]s of the protocol: what was added after its first version, and the frames [`Imprint`]
+//! and [`Renew`] that came with them.
 //!
-//! All of it stands behind [`Hello`]: a host relies on it only with a guest whose own hello lists the extension. A guest
-//! that is older answers the hello with an [`ErrorEvent`](super::ErrorEvent), and the host goes on without.
+//! A host uses an extension only with a guest whose own hello lists it. A guest from before the hello answers it with
+//! an [`ErrorEvent`](super::ErrorEvent); the host then goes on without extensions.
 
 use std::fmt;
 
@@ -14,29 +14,30 @@ use super::closed::{at_most, uuid_v4};
 use super::tool::base64_bytes;
 use crate::sanitize;
 
-/// The most extensions that a hello may list.
+/// The most extensions that a hello may list; with more it is malformed.
 const MAX_EXTENSIONS: usize = 64;
 
-/// What the sender can do. The host opens with it, and the guest answers with its own.
+/// The sender's version, build and extensions. The host sends it as the first frame, and the guest answers with its
+/// own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hello {
-    /// The version of the protocol.
+    /// The version of the protocol, [`PROTOCOL_VERSION`].
     pub protocol: u32,
-    /// The sender's [`BUILD_ID`](crate::guest::BUILD_ID). What a peer sends is made a
+    /// The sender's [`BUILD_ID`](crate::guest::BUILD_ID). When a hello is decoded, this is made a
     /// [line](crate::sanitize::line) of at most 128 characters.
     #[serde(deserialize_with = "build_id")]
     pub build_id: String,
-    /// The extensions that the sender knows, by name. Names that the other side doesn't know mean nothing to it.
+    /// The names of the extensions that the sender knows. The receiver ignores names that it doesn't know.
     #[serde(deserialize_with = "extensions")]
     pub extensions: Vec<String>,
-    /// The nonce that was imprinted on this guest. The host never sends one.
+    /// The nonce of the [`Imprint`] that this guest got, if it got one. A host never sends a nonce here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<String>,
 }
 
 impl Hello {
-    /// What this build can do.
+    /// The hello of this build, with every extension and no nonce.
     pub fn of_this_build() -> Hello {
         Hello {
             protocol: PROTOCOL_VERSION,
@@ -48,45 +49,46 @@ impl Hello {
         }
     }
 
-    /// About how many bytes its texts hold.
+    /// About how many bytes the hello's texts occupy in memory.
     pub(super) fn weight(&self) -> usize {
         let names = self.extensions.iter();
         let names: usize = names.map(|name| size_of::<String>() + name.len()).sum();
         names + self.build_id.len() + self.nonce.as_ref().map_or(0, String::len)
     }
 
-    /// Whether the sender knows `extension`.
+    /// Whether the sender lists `extension`.
     pub fn supports(&self, extension: Extension) -> bool {
         self.extensions.iter().any(|name| name == extension.name())
     }
 
-    /// Whether the sender was built from the same guest sources as this build.
+    /// Whether the sender names the same [`BUILD_ID`](crate::guest::BUILD_ID) as this build has.
     pub fn is_same_build(&self) -> bool {
         self.build_id == crate::guest::BUILD_ID
     }
 }
 
-/// What a guest may be able to do beyond the first protocol.
+/// An extension of the first version of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Extension {
-    /// [`Imprint`]: keep a nonce in memory, and leave nothing that is still to be written to a disk.
+    /// [`Imprint`]: the guest keeps a nonce in memory, and writes all of its pending data to the disk.
     Nonce,
-    /// [`Renew`]: reseed the kernel's random pool.
+    /// [`Renew`]: the guest reseeds its kernel's random pool.
     Reseed,
-    /// [`Renew`]: set the clock.
+    /// [`Renew`]: the guest sets its clock.
     Clock,
-    /// [`EvidenceChunk`](super::EvidenceChunk): every command has its evidence. A guest that doesn't say so may send
-    /// chunks or none; from one that does, a result without them is not believed.
+    /// [`EvidenceChunk`](super::EvidenceChunk): the guest sends evidence for every command, and a result without
+    /// evidence is an error. A guest without this extension may send chunks or not.
     Evidence,
-    /// [`ResultDetails`](super::ResultDetails): how a tool ended, and how much it wrote. A guest sends them only to a host
-    /// whose hello lists this. They rest on the chunks, so a result that has them has evidence too, of at most twice
-    /// [`MAX_OUTPUT`](super::MAX_OUTPUT) bytes.
+    /// [`ResultDetails`](super::ResultDetails): a result tells how the tool ended and how much it wrote. A guest sends
+    /// the details only to a host whose hello lists this extension. The details count the bytes in the chunks, so a
+    /// result with details needs evidence, too, of at most twice [`MAX_OUTPUT`](super::MAX_OUTPUT) bytes.
     Result,
-    /// [`OpenRun`](super::OpenRun): tools with streams, on connections of their own.
+    /// [`OpenRun`](super::OpenRun): the guest runs tools with streams, each on a connection of its own.
     Run,
-    /// [`OpenPush`](super::OpenPush) and [`OpenPull`](super::OpenPull): files, on connections of their own.
+    /// [`OpenPush`](super::OpenPush) and [`OpenPull`](super::OpenPull): the guest transfers files, each transfer on a
+    /// connection of its own.
     Files,
-    /// [`WarmDispatch`](super::Frame::WarmDispatch): tools whose writes are thrown away.
+    /// [`WarmDispatch`](super::Frame::WarmDispatch): the guest runs tools and discards what they write.
     Warm,
 }
 
@@ -118,19 +120,22 @@ impl Extension {
     }
 }
 
-/// Asks the guest to keep a nonce, in memory only: a guest that has rebooted has none, a restored one has the
-/// golden snapshot's. It is sent before the snapshot is taken, so the guest also writes out what it still has to write.
+/// Asks the guest to keep a nonce in memory. A host sends it before it takes the golden snapshot.
+///
+/// The nonce is proof of a restore: a restored guest has the nonce of the golden snapshot, and a guest that has
+/// rebooted has none. The guest also writes its pending data to the disk, since every restored guest would write it
+/// otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Imprint {
-    /// Names this request in its answer; a random UUID.
+    /// Identifies this request, a random UUID (version 4); the answer repeats it.
     #[serde(deserialize_with = "uuid_v4")]
     pub request_id: Uuid,
-    /// What to keep.
+    /// The nonce. A guest of this build accepts at most 256 bytes.
     pub nonce: String,
 }
 
-/// The nonce is kept.
+/// The guest's answer to an [`Imprint`]: it keeps the nonce, and its data is on the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Imprinted {
@@ -139,42 +144,43 @@ pub struct Imprinted {
     pub request_id: Uuid,
 }
 
-/// Asks a restored guest to renew what all restored guests would otherwise share: randomness and clock.
+/// Asks a restored guest to reseed its random pool and to set its clock. Otherwise all guests that were restored from
+/// one snapshot would have the same random numbers and the snapshot's time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Renew {
-    /// Names this request in its answer; a random UUID.
+    /// Identifies this request, a random UUID (version 4); the answer repeats it.
     #[serde(deserialize_with = "uuid_v4")]
     pub request_id: Uuid,
     /// Fresh randomness for the kernel's pool.
     pub seed: Seed,
-    /// The time, in nanoseconds since 1970-01-01 UTC.
+    /// The host's time, in nanoseconds since 1970-01-01 UTC.
     pub unix_nanos: u64,
 }
 
-/// What was renewed.
+/// The guest's answer to a [`Renew`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Renewed {
     /// The request that this answers.
     #[serde(deserialize_with = "uuid_v4")]
     pub request_id: Uuid,
-    /// The nonce that was imprinted on this guest, if one was.
+    /// The nonce of the [`Imprint`] that this guest got, if it got one.
     #[serde(default)]
     pub nonce: Option<String>,
     /// Whether the kernel's random pool was reseeded.
     pub reseeded: bool,
     /// Whether the clock was set.
     pub clock_set: bool,
-    /// How far the guest's clock was behind the host's, in milliseconds; negative when it was ahead.
+    /// How far the guest's clock was behind the host's before it was set, in milliseconds; negative if it was ahead.
     pub clock_offset_ms: i64,
-    /// What the guest's clock said when all of this was done, in nanoseconds since 1970-01-01 UTC. `None` from a guest
-    /// that is older than this field.
+    /// The guest's time after the clock was set, in nanoseconds since 1970-01-01 UTC. `None` from a guest whose build
+    /// is older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unix_nanos: Option<u64>,
 }
 
-/// 32 bytes of randomness (base64 on the wire), which `Debug` doesn't show.
+/// 32 random bytes (base64 on the wire). `Debug` doesn't show them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Seed(pub [u8; 32]);
 

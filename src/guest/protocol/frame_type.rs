@@ -1,4 +1,5 @@
-//! The types of frames: their names, how a body's is read, and how large a body the host takes.
+//! [`FrameType`]: the name of each type of frame, the largest body that the host accepts for it, and how the type is
+//! read from a body before anything else is decoded.
 
 use std::borrow::Cow;
 
@@ -6,10 +7,10 @@ use serde::Deserialize;
 
 use super::{DecodeError, MAX_FRAME};
 
-/// How much of a body is looked at for a `type` that comes first, in bytes. The longest name has 13.
+/// How many bytes of a body are searched for a `type` that is the first field. The longest name has 13 bytes.
 const HEAD: usize = 256;
 
-/// The most bytes of a frame that carries no output of a tool.
+/// The largest body of a frame that carries no output of a tool, in bytes.
 const SMALL: usize = 64 << 10;
 
 /// The `type` of a [`Frame`](super::Frame).
@@ -37,7 +38,7 @@ pub enum FrameType {
 }
 
 impl FrameType {
-    /// Every type.
+    /// Every type that this build knows.
     pub const ALL: [FrameType; 18] = [
         FrameType::ToolDispatch,
         FrameType::ToolResult,
@@ -59,7 +60,7 @@ impl FrameType {
         FrameType::WarmDispatch,
     ];
 
-    /// The name on the wire.
+    /// The frame's `type` on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             FrameType::ToolDispatch => "ToolDispatch",
@@ -83,8 +84,8 @@ impl FrameType {
         }
     }
 
-    /// The most bytes that a body of this type may have for the host to take it; `None` for the types that only a guest
-    /// receives.
+    /// The largest body of this type that the host accepts, in bytes. `None` for a type that only a guest receives: the
+    /// host closes the channel when one arrives.
     pub const fn limit_at_host(self) -> Option<usize> {
         match self {
             FrameType::ToolResult => Some(MAX_FRAME),
@@ -108,11 +109,12 @@ impl FrameType {
         }
     }
 
-    /// Reads the `type` of a whole body, wherever it stands in it. Nothing else of the body is decoded.
+    /// Reads the `type` of a whole body. The field may stand anywhere in the object. No other field is decoded.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] when the body isn't a JSON object with a `type` that this build knows.
+    /// - [`DecodeError::UnknownType`] if this build doesn't know the type
+    /// - [`DecodeError::NotAFrame`] if the body isn't a JSON object with a `type`
     pub(crate) fn of(body: &str) -> Result<FrameType, DecodeError> {
         if let Some(first) = FrameType::of_head(body.as_bytes()) {
             return first;
@@ -121,12 +123,12 @@ impl FrameType {
         FrameType::by_name(&name)
     }
 
-    /// Reads the `type` of a body of which only a part has come, if it is the first field and has come whole. `None` when
-    /// that can't be told: more has to come, or the type stands elsewhere.
+    /// Reads the `type` from the beginning of a body. `None` if the beginning doesn't hold the whole type: more bytes
+    /// are needed, or `type` isn't the first field.
     ///
     /// # Errors
     ///
-    /// [`DecodeError::UnknownType`].
+    /// [`DecodeError::UnknownType`] if this build doesn't know the type.
     pub(crate) fn of_head(body: &[u8]) -> Option<Result<FrameType, DecodeError>> {
         let head = &body[..body.len().min(HEAD)];
         let rest = skip(head, b"{")?;
@@ -136,7 +138,7 @@ impl FrameType {
         let end = name
             .iter()
             .position(|&byte| matches!(byte, b'"' | b'\\') || byte < b' ')?;
-        // What is escaped, or isn't JSON, is left to the parser.
+        // A name with an escape, and a body that isn't JSON, are left to `of`.
         let name = (name[end] == b'"').then_some(&name[..end])?;
         Some(FrameType::by_name(std::str::from_utf8(name).ok()?))
     }
@@ -150,7 +152,7 @@ impl FrameType {
     }
 }
 
-/// What follows `token`, before which JSON's white space may stand.
+/// Skips white space and then `token`. Returns the rest, or `None` if something else comes first.
 fn skip<'a>(text: &'a [u8], token: &[u8]) -> Option<&'a [u8]> {
     let start = text
         .iter()
@@ -158,7 +160,7 @@ fn skip<'a>(text: &'a [u8], token: &[u8]) -> Option<&'a [u8]> {
     text[start..].strip_prefix(token)
 }
 
-/// A frame's `type`, whatever else it holds.
+/// A frame's `type`. All other fields are skipped.
 #[derive(Deserialize)]
 struct Tag<'a> {
     #[serde(borrow, rename = "type")]
@@ -183,11 +185,11 @@ mod tests {
             name: "é".to_owned(),
         };
         check("{\"type\":\"é\"", Some(Err(unknown)));
-        // More has to come.
+        // More bytes are needed.
         for cut in 0.."{\"type\":\"Hello\"".len() {
             check(&"{\"type\":\"Hello\""[..cut], None);
         }
-        // It stands elsewhere, is escaped, or isn't JSON.
+        // The type isn't the first field, is escaped, or the text isn't JSON.
         check("{\"a\":1,\"type\":\"Hello\"}", None);
         check("{\"\\u0074ype\":\"Hello\"}", None);
         check("{\"type\":\"Hell\\u006f\"}", None);
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_guest_receives_has_no_limit_at_the_host() {
+    fn the_host_has_a_limit_for_the_types_that_it_receives_and_for_no_other() {
         let to_host: Vec<_> = FrameType::ALL
             .into_iter()
             .filter_map(|kind| Some((kind.name(), kind.limit_at_host()? >> 10)))

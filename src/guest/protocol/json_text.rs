@@ -1,12 +1,13 @@
-//! A JSON string that is decoded into memory of its own length, and no more.
+//! Decodes a JSON string into an allocation that is no longer than the string itself.
 //!
-//! serde_json unescapes a string into a buffer that grows by doubling, and then copies it. For a tool's output, which may
-//! fill a frame, that is three times the frame.
+//! serde_json unescapes a string into a buffer that grows by doubling, and then copies it. For a tool's output, which
+//! may fill a frame, that would take three times the memory of the frame.
 
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 
-/// Reads a string. Only from JSON text, of which it borrows the string while it decodes it.
+/// Reads a string, for `#[serde(deserialize_with)]`. The deserialiser must read JSON text from memory, since the raw
+/// string is borrowed from that text.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let raw = <&RawValue>::deserialize(deserializer)?.get();
     let quoted = raw
@@ -16,9 +17,9 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     unescape(quoted).ok_or_else(|| de::Error::custom("a string has an escape that is no character"))
 }
 
-/// What the text between the quotes of a JSON string stands for. `None` when an escape is none, or half a surrogate pair.
+/// Decodes the text between the quotes of a JSON string. `None` if it has an invalid escape or an unpaired surrogate.
 fn unescape(mut rest: &str) -> Option<String> {
-    // No escape is shorter than its character.
+    // No escape is shorter than the character that it stands for, so this capacity is enough.
     let mut text = String::with_capacity(rest.len());
     while let Some(at) = rest.find('\\') {
         text.push_str(&rest[..at]);
@@ -31,7 +32,7 @@ fn unescape(mut rest: &str) -> Option<String> {
     Some(text)
 }
 
-/// The character of the escape that begins after a backslash, and what follows it.
+/// Decodes the escape whose backslash stands before `text`. Returns the character and the text after the escape.
 fn escape(text: &str) -> Option<(char, &str)> {
     let mut rest = text.chars();
     let character = match rest.next()? {
@@ -47,7 +48,7 @@ fn escape(text: &str) -> Option<(char, &str)> {
     Some((character, rest.as_str()))
 }
 
-/// The character of one `\u` escape, or of two that are a surrogate pair.
+/// Decodes a `\u` escape, or two of them that form a surrogate pair. `text` begins after the first `\u`.
 fn unicode(text: &str) -> Option<(char, &str)> {
     let (first, rest) = four_digits(text)?;
     if let Some(character) = char::from_u32(first) {
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_takes_no_more_than_it_has() {
+    fn a_decoded_text_has_no_spare_capacity() {
         for json in [
             format!("\"{}\"", "x".repeat(1000)),
             format!("\"{}\"", "\\u0041".repeat(1000)),
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_string_is_refused() {
+    fn anything_but_a_string_is_refused() {
         for json in [
             "1",
             "null",
@@ -109,7 +110,7 @@ mod tests {
         }
     }
 
-    /// The pieces of which JSON strings are made, right and wrong.
+    /// JSON strings with valid and invalid escapes.
     fn json() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap()[1..].to_owned()),

@@ -1,16 +1,16 @@
-//! The frames between host and guest: what crosses the channel, as types.
+//! The messages between host and guest, as types. [`Frame`] is one message.
 //!
-//! A frame's body is one JSON object whose `type` names the variant of [`Frame`]. Objects are closed: a field that
-//! the frame doesn't have is refused, and so are an array in place of an object, a repeated field, and a
-//! value outside its range. Decoding allocates for what a frame may hold and for nothing else: a hostile peer gets no more
-//! memory out of the host than the bytes that it sent. How large a frame of each type the host takes is
-//! [`FrameType::limit_at_host`]; the type is read before anything else is decoded.
+//! A frame's body is one JSON object whose `type` names the variant of [`Frame`]. Objects are closed: decoding refuses
+//! an unknown field, an array in place of an object, a repeated field, and a value outside its range. Decoding
+//! allocates only for the fields that a frame may have, so a hostile peer can't make the host allocate more than the
+//! bytes that it sent. [`FrameType::limit_at_host`] is the largest body that the host accepts for each type; the host
+//! reads the type before it decodes anything else.
 //!
 //! # Streams
 //!
-//! A run with streams and a transfer of files have a connection of their own. Its first frame is an [`OpenRun`], an
-//! [`OpenPush`] or an [`OpenPull`]; the guest answers with [`Opened`], and from there on only
-//! [records](super::record) cross it, or with an [`ErrorEvent`], and closes it.
+//! Each run with streams and each transfer of files has a connection of its own. The host's first frame is an
+//! [`OpenRun`], an [`OpenPush`] or an [`OpenPull`]. The guest answers with [`Opened`], after which the connection
+//! carries [records](super::record) only; or it answers with an [`ErrorEvent`] and closes the connection.
 //!
 //! | connection | to the guest | to the host |
 //! |---|---|---|
@@ -18,18 +18,20 @@
 //! | push | `Data`, `EndOfData` | at last `End` ([`TransferEnd`]) |
 //! | pull | nothing | `Data`, `EndOfData`, at last `End` ([`TransferEnd`]) |
 //!
-//! Any other record, or one out of this order, ends the connection and is an error of this connection alone. A host that
-//! closes a connection cancels its run or its transfer.
+//! Any other record, and a record out of this order, ends the connection. The error concerns this connection alone, not
+//! the channel. A host cancels a run or a transfer when it closes the connection.
 //!
-//! A guest takes records while less than [`MAX_RECORD`](super::record::MAX_RECORD) bytes of standard input wait for the tool to
-//! read them: a signal gets past that, and waits behind more. What comes after the tool's end is not taken.
+//! A guest reads further records while less than [`MAX_RECORD`](super::record::MAX_RECORD) bytes of standard input wait
+//! for the tool. So a signal overtakes less than that many waiting bytes, and waits while there are more. A guest
+//! ignores the records that come after the tool's end.
 //!
 //! # Warm runs
 //!
-//! A [`WarmDispatch`](Frame::WarmDispatch) has the fields of a [`ToolDispatch`] and the same answer: chunks of evidence and a
-//! [`ToolResult`]. Its tool writes to a layer in memory, which is removed with everything that runs on it before the result is
-//! sent. A guest runs one at a time, and refuses a second. One that couldn't make or remove the layer says so with the outcome
-//! [`GuestFailed`](ToolOutcomeKind::GuestFailed), whatever the tool did.
+//! A [`WarmDispatch`](Frame::WarmDispatch) has the fields of a [`ToolDispatch`] and the same answer: chunks of evidence
+//! and a [`ToolResult`]. The tool writes to a layer in memory. Before the guest sends the result, it kills every
+//! process that runs on the layer and removes the layer. A guest runs one such tool at a time, and refuses a second. If
+//! it can't make or remove the layer, the outcome is [`GuestFailed`](ToolOutcomeKind::GuestFailed), however the tool
+//! ended.
 
 mod closed;
 mod evidence;
@@ -75,7 +77,7 @@ pub use tool_result::{
 /// The version of the protocol that a [`Hello`] names.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// The vsock port that the guest listens on, unless configured otherwise.
+/// The vsock port that the guest listens on, unless `chv.port=N` on the kernel's command line names another.
 pub const DEFAULT_PORT: u32 = 1024;
 
 /// The longest body of a frame, in bytes: 16 MiB.
@@ -87,14 +89,14 @@ pub const MAX_EVIDENCE_CHUNK: usize = 1 << 20;
 /// The most processes in one [`ProcessList`].
 pub const MAX_PROCESSES: usize = 100;
 
-/// How long the layer of a warm run may take to be removed, once its tool has ended: the guest's result comes that much later
-/// at most.
+/// The longest time that a guest takes to remove the layer of a warm run, once the tool has ended: 10 s. The result is
+/// sent after it, so it comes at most that much later.
 pub const LAYER_REMOVAL: Duration = Duration::from_secs(10);
 
 /// The longest tool name, in characters.
 pub const MAX_TOOL_NAME: usize = 256;
 
-/// Everything that crosses the channel.
+/// One message between host and guest. The `type` on the wire is the variant's name.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type")]
 pub enum Frame {
@@ -104,47 +106,47 @@ pub enum Frame {
     ToolResult(ToolResult),
     /// To the host: a piece of the tool's output.
     EvidenceChunk(EvidenceChunk),
-    /// To the guest: a reading is wanted.
+    /// To the guest: a request for a reading, such as the number of open descriptors.
     GuestQuery(GuestQuery),
-    /// To the host: the reading.
+    /// To the host: the reading that a [`GuestQuery`] asked for.
     GuestResponse(GuestResponse),
     /// To the guest: a reset was made.
     ResetSignal(ResetSignal),
-    /// To the host: what the guest says of the reset.
+    /// To the host: the guest's report on the reset. The host doesn't rely on it.
     ResetAck(ResetAck),
-    /// To the host: something went wrong that belongs to no request.
+    /// To the host: an error that belongs to no request.
     ErrorEvent(ErrorEvent),
-    /// Both ways: what the sender can do.
+    /// Both ways: the sender's version, build and extensions.
     Hello(Hello),
     /// To the guest: remember a nonce.
     Imprint(Imprint),
     /// To the host: the nonce is remembered.
     Imprinted(Imprinted),
-    /// To the guest: renew randomness and clock after a restore.
+    /// To the guest: reseed the random pool and set the clock after a restore.
     Renew(Renew),
-    /// To the host: what was renewed.
+    /// To the host: whether the random pool was reseeded and the clock set.
     Renewed(Renewed),
-    /// To the guest, the first frame of a connection of its own: run a tool with streams.
+    /// To the guest, as the first frame of a connection of its own: run a tool with streams. Needs [`Extension::Run`].
     OpenRun(OpenRun),
-    /// To the guest, the first frame of a connection of its own: take files.
+    /// To the guest, as the first frame of a connection of its own: receive files. Needs [`Extension::Files`].
     OpenPush(OpenPush),
-    /// To the guest, the first frame of a connection of its own: give files.
+    /// To the guest, as the first frame of a connection of its own: send files. Needs [`Extension::Files`].
     OpenPull(OpenPull),
-    /// To the host: records follow on this connection.
+    /// To the host: the answer to one of the three frames above. Records follow on this connection.
     Opened(Opened),
-    /// To the guest: run a tool, and throw away what it writes. Needs [`Extension::Warm`].
+    /// To the guest: run a tool, and discard what it writes. Needs [`Extension::Warm`].
     WarmDispatch(ToolDispatch),
 }
 
-/// Something went wrong in the guest that belongs to no request.
+/// An error of the guest that belongs to no request.
 ///
-/// An old guest also answers with it to a frame type that it doesn't know.
+/// A guest also answers with it to a frame whose type it doesn't know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ErrorEvent {
     /// The error's stable code.
     pub code: String,
-    /// The same for people.
+    /// The error in words, for logs.
     pub message: String,
 }
 
@@ -178,7 +180,8 @@ impl Frame {
         self.frame_type().name()
     }
 
-    /// About how many bytes its texts and lists hold.
+    /// About how many bytes the frame's texts and lists occupy in the host's memory. 0 for a frame that only a guest
+    /// receives.
     pub(crate) fn weight(&self) -> usize {
         match self {
             Frame::ToolResult(result) => {
@@ -191,7 +194,7 @@ impl Frame {
             Frame::ResetAck(ack) => ack.reset_id.len() + 1024,
             Frame::Hello(hello) => hello.weight(),
             Frame::Renewed(renewed) => renewed.nonce.as_ref().map_or(0, String::len),
-            // What the host sends is its own.
+            // A host doesn't receive these, or they hold no text.
             Frame::ToolDispatch(_)
             | Frame::GuestQuery(_)
             | Frame::ResetSignal(_)
@@ -210,7 +213,9 @@ impl Frame {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] says which of the rules the body breaks.
+    /// - [`DecodeError::NotUtf8`] if the body isn't UTF-8
+    /// - [`DecodeError::UnknownType`] if its `type` is none that this build knows
+    /// - [`DecodeError::NotAFrame`] if it isn't JSON, or breaks another rule of the protocol
     pub fn decode(body: &[u8]) -> Result<Frame, DecodeError> {
         let text = std::str::from_utf8(body)?;
         Frame::decode_as(FrameType::of(text)?, text)
@@ -246,19 +251,20 @@ fn tagged<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, DecodeError> {
     Ok(frame)
 }
 
-/// The body of a frame isn't what the protocol allows.
+/// The body of a frame, or of a record that is JSON, breaks a rule of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// It isn't UTF-8.
+    /// The body isn't UTF-8.
     #[error("the frame is not UTF-8")]
     NotUtf8(#[from] std::str::Utf8Error),
-    /// It isn't JSON, or not the object that its `type` promises.
+    /// The body isn't JSON, or isn't an object with the fields of its `type`.
     #[error("the frame is not an object of the protocol: {reason}")]
     NotAFrame {
-        /// What the parser says, as a [line](crate::sanitize::line) of at most 200 characters: it may quote the frame.
+        /// The parser's message, made a [line](crate::sanitize::line) of at most 200 characters, since it may quote the
+        /// frame.
         reason: String,
     },
-    /// Its `type` is none that this build knows.
+    /// The frame's `type` is none that this build knows.
     #[error("the frame's type {name:?} is not known")]
     UnknownType {
         /// The first 64 characters of the type.

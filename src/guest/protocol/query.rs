@@ -1,4 +1,4 @@
-//! Frames that ask the guest for a reading, and its answers.
+//! [`GuestQuery`], which asks the guest for a reading, and its answer [`GuestResponse`].
 
 use std::num::NonZeroU32;
 
@@ -14,10 +14,10 @@ use super::closed::{Closed, at_most, uuid_v4};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuestQuery {
-    /// Names this query in its answer; a random UUID.
+    /// Identifies this query, a random UUID (version 4); the answer repeats it.
     #[serde(deserialize_with = "uuid_v4")]
     pub query_id: Uuid,
-    /// Which reading.
+    /// Which reading is asked for.
     pub query_kind: QueryKind,
     /// When the host asked, by the host's clock.
     pub ts: Timestamp,
@@ -26,11 +26,11 @@ pub struct GuestQuery {
 /// The readings that a guest can give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum QueryKind {
-    /// How many descriptors are open.
+    /// The number of open descriptors that aren't sockets.
     OpenFdCount,
-    /// How much memory is in use.
+    /// The memory in use.
     MemUsage,
-    /// Which processes run.
+    /// The running processes, at most [`MAX_PROCESSES`].
     ProcessList,
 }
 
@@ -47,33 +47,33 @@ impl QueryKind {
 
 /// The guest's answer to a [`GuestQuery`].
 ///
-/// On the wire `query_kind` and `result` are fields of the frame; here the result's variant says the kind, so the two
-/// can't disagree.
+/// On the wire `query_kind` and `result` are two fields of the frame. Here the variant of `result` is the kind, so the
+/// two can't disagree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GuestResponse {
     /// The query that this answers.
     pub query_id: Uuid,
-    /// The kind and its reading.
+    /// The kind of the query and its reading.
     #[serde(flatten)]
     pub result: QueryResult,
     /// When the guest answered, by the guest's clock.
     pub ts: Timestamp,
 }
 
-/// A reading.
+/// A reading of the guest, by the kind of query that asked for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "query_kind", content = "result")]
 pub enum QueryResult {
-    /// How many descriptors are open.
+    /// The number of open descriptors that aren't sockets.
     OpenFdCount(OpenFdCount),
-    /// How much memory is in use.
+    /// The memory in use.
     MemUsage(MemUsage),
-    /// Which processes run.
+    /// The running processes.
     ProcessList(ProcessList),
 }
 
 impl QueryResult {
-    /// About how many bytes its texts and lists hold.
+    /// About how many bytes the reading's texts and lists occupy in memory.
     pub(super) fn weight(&self) -> usize {
         match self {
             QueryResult::OpenFdCount(_) | QueryResult::MemUsage(_) => 0,
@@ -96,30 +96,30 @@ impl QueryResult {
     }
 }
 
-/// How many descriptors are open in the guest.
+/// The number of open descriptors in the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenFdCount {
-    /// The sum over all guest processes of descriptors that aren't sockets: a restore changes sockets by its
-    /// nature.
+    /// The sum over all processes of the guest of descriptors that aren't sockets. Sockets don't count, since a restore
+    /// ends vsock connections and the host opens new ones.
     pub open_fd_count: u64,
 }
 
-/// How much memory is in use in the guest.
+/// The memory in use in the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemUsage {
-    /// Bytes in use.
+    /// The memory in use, in bytes.
     pub bytes_used: u64,
-    /// Bytes that the guest has.
+    /// The guest's whole memory, in bytes.
     pub bytes_total: u64,
 }
 
-/// Which processes run in the guest.
+/// The running processes of the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProcessList {
-    /// At most [`MAX_PROCESSES`].
+    /// At most [`MAX_PROCESSES`]; a longer list is malformed.
     #[serde(deserialize_with = "processes")]
     pub processes: Vec<GuestProcess>,
 }
@@ -128,9 +128,9 @@ pub struct ProcessList {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuestProcess {
-    /// The name that the guest's kernel has for it.
+    /// The process's name as the guest's kernel reports it.
     pub name: String,
-    /// Its process id in the guest.
+    /// The process id inside the guest.
     pub pid: NonZeroU32,
 }
 
@@ -141,7 +141,7 @@ fn processes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<GuestProc
 
 impl<'de> Deserialize<'de> for GuestResponse {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// The frame before its kind says how to read its result, which may come first.
+        /// The frame with its result still undecoded. The kind says how to decode the result, and may stand after it.
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Unread<'a> {

@@ -1,4 +1,5 @@
-//! Frames around a reset. What a guest says of its own reset is evidence of nothing; the host verifies by itself.
+//! The frames of a reset: [`ResetSignal`] and its answer [`ResetAck`]. A guest's report on its own reset proves
+//! nothing; the host verifies a reset itself.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -9,9 +10,9 @@ use super::closed::Closed;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResetSignal {
-    /// Names this reset in its answer.
+    /// Identifies this reset; the answer repeats it.
     pub reset_id: String,
-    /// Why it was made.
+    /// Why the reset was made.
     pub reason: ResetReason,
 }
 
@@ -21,57 +22,58 @@ pub struct ResetSignal {
 pub enum ResetReason {
     /// A tool has run.
     PostDispatch,
-    /// Something looked wrong.
+    /// The host found something suspicious.
     OnSuspicion,
-    /// Nothing else was to be done.
+    /// The sandbox was idle.
     OnIdle,
     /// An answer named a command that was not running.
     OnCommandIdMismatch,
 }
 
-/// What the guest says of a reset.
+/// The guest's report on a reset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResetAck {
     /// The reset that this answers.
     pub reset_id: String,
-    /// When the guest says it was complete.
+    /// When the reset was complete, by the guest's clock.
     pub reset_complete_at: Timestamp,
-    /// A digest, `sha256:` and 64 lower-case hexadecimal digits.
+    /// The digest that the guest expects of its file system: `sha256:` and 64 lower-case hexadecimal digits, or
+    /// `sha256:not-configured`.
     #[serde(deserialize_with = "digest")]
     pub golden_hash: String,
-    /// Whether the guest says that all is well.
+    /// Whether the guest found that every reading agrees.
     pub verification_passed: bool,
-    /// What was compared.
+    /// The readings that were compared.
     #[serde(deserialize_with = "details")]
     pub verification_details: VerificationDetails,
 }
 
-/// What a verification compared.
+/// The readings that a verification compared, each beside its expected value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VerificationDetails {
-    /// The digest that was found.
+    /// The digest of the file system: `sha256:` and 64 lower-case hexadecimal digits, or `sha256:not-configured`.
     #[serde(deserialize_with = "digest")]
     pub fs_hash: String,
-    /// The digest that was expected.
+    /// The expected digest, in the same form.
     #[serde(deserialize_with = "digest")]
     pub fs_hash_baseline: String,
-    /// Whether the two are the same.
+    /// Whether the two digests are the same.
     pub fs_hash_match: bool,
-    /// The descriptors that were counted.
+    /// The number of open descriptors in the guest, without sockets.
     pub open_fd_count: u64,
-    /// The descriptors that were expected.
+    /// The expected number of open descriptors.
     pub open_fd_count_baseline: u64,
     /// The VM's state.
     pub vmm_api_state: VmmApiState,
-    /// The state that was expected.
+    /// The expected state of the VM.
     pub expected_vmm_api_state: VmmApiState,
-    /// What follows.
+    /// What the host does because of this comparison.
     pub divergence_action: DivergenceAction,
 }
 
-/// The VM's state, in the protocol's words.
+/// The VM's state, reduced to the four states of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VmmApiState {
@@ -81,17 +83,17 @@ pub enum VmmApiState {
     Paused,
     /// The VM is created, or has been shut down.
     Stopped,
-    /// Anything else.
+    /// Any other state.
     Error,
 }
 
-/// What follows from a verification.
+/// What the host does after a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DivergenceAction {
-    /// Nothing diverged.
+    /// Nothing: every reading agrees with its baseline.
     None,
-    /// Nothing more is run.
+    /// The sandbox is halted: it runs no further tool.
     Halt,
 }
 

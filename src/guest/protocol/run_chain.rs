@@ -1,13 +1,14 @@
-//! The evidence chains of a run with streams: one for each direction.
+//! [`RunChain`], the hash chain over the records of a run with streams. Each direction has a chain of its own, since
+//! neither end knows in which order the other end saw the records of both directions.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::guest::record::RecordKind;
 
-/// Keeps the hash of a record apart from every other hash.
+/// The domain of the hash: no other hash of this protocol begins with these bytes.
 const DOMAIN: &[u8] = b"chv-sandbox-run-v2\0";
 
-/// Which way a record goes.
+/// The direction of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Direction {
@@ -17,16 +18,18 @@ pub enum Direction {
     ToHost = 1,
 }
 
-/// The chain over the records of one run that go one way, so far.
+/// The hash chain over the records of one run in one direction. It holds the last link.
 ///
-/// The first link is `SHA-256(domain || direction || u32be(length) || body)` of the body of the frame that opened the run;
-/// each record makes `SHA-256(link || kind || u32be(size) || bytes)` of the link before it. The last record, which carries
-/// the links, is in neither chain. Guest and host each keep their own.
+/// The first link is `SHA-256("chv-sandbox-run-v2\0" || u8 direction || u32be(length) || body)`, with the length and
+/// the body of the frame that opened the run. Each record makes the next link: `SHA-256(previous link || u8 kind ||
+/// u32be(size) || bytes)`. The last record, which carries the links, is in neither chain. Guest and host each compute
+/// both chains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunChain([u8; 32]);
 
 impl RunChain {
-    /// The chain of a run before its first record.
+    /// The chain of a run before its first record. `open_run_body` is the body of the [`OpenRun`](super::OpenRun) frame
+    /// as it was sent.
     pub fn new(direction: Direction, open_run_body: &[u8]) -> RunChain {
         let link = Sha256::new()
             .chain_update(DOMAIN)
@@ -36,7 +39,7 @@ impl RunChain {
         RunChain(link.finalize().into())
     }
 
-    /// The next link.
+    /// Appends the link of the next record.
     pub fn append(&mut self, kind: RecordKind, body: &[u8]) {
         let link = Sha256::new()
             .chain_update(self.0)
@@ -51,7 +54,7 @@ impl RunChain {
         self.0
     }
 
-    /// A link as the wire has it: `sha256:` and 64 hexadecimal digits.
+    /// Formats a link as it stands on the wire: `sha256:` and 64 lower-case hexadecimal digits.
     pub fn text(link: &[u8; 32]) -> String {
         super::evidence::digest_text(link)
     }
@@ -61,7 +64,7 @@ impl RunChain {
 mod tests {
     use super::*;
 
-    /// The expected hashes were made with `printf`, `xxd` and `sha256sum`.
+    /// The expected hashes were computed with `printf`, `xxd` and `sha256sum`.
     #[test]
     fn the_links_are_those_of_independent_tools() {
         let mut chain = RunChain::new(Direction::ToHost, b"{}");

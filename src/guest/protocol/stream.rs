@@ -1,4 +1,5 @@
-//! Frames and JSON records of the connections of their own: runs with streams, and transfers of files.
+//! The frames that open a run with streams or a transfer of files ([`OpenRun`], [`OpenPush`], [`OpenPull`]), and the
+//! JSON records of these connections ([`RunSignal`], [`RunEnd`], [`TransferEnd`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,24 +16,28 @@ use crate::digest::Digest;
 
 /// The first frame of a connection that runs one tool with streams.
 ///
-/// The guest answers with [`Opened`], and records follow; or with an [`ErrorEvent`](super::ErrorEvent), and closes. A tool
-/// that it doesn't have or refuses is opened, too, and [ends](RunEnd) at once.
+/// The guest answers with [`Opened`], after which records follow, or with an [`ErrorEvent`](super::ErrorEvent), after
+/// which it closes the connection. If the guest doesn't have the tool or refuses it, it answers with [`Opened`], too,
+/// and sends the [`RunEnd`] at once.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenRun {
-    /// Names this run.
+    /// Identifies this run.
     pub command_id: String,
-    /// Which tool of the guest's allow-list.
+    /// The name of a tool on the guest's allow-list.
     pub tool: ToolName,
-    /// What the tool's explicit mapping turns into arguments.
+    /// The tool's parameters: a JSON object, or null for none. The tool's declaration in the guest maps them to
+    /// arguments.
     pub params: Value,
-    /// How long the tool may run, in milliseconds; the guest kills it then.
+    /// How long the tool may run, in milliseconds. Afterwards the guest kills it.
     pub deadline_ms: u64,
-    /// What the tool's standard input is.
+    /// Where the tool's standard input comes from.
     pub stdin: StdinMode,
-    /// Environment variables beside the guest's own, as far as the image's tools file allows them.
+    /// Environment variables beside those that the guest sets. The guest refuses a variable that the image's tools file
+    /// doesn't allow for this tool, and more than [`MAX_ENVIRONMENT`] bytes.
     pub env: BTreeMap<String, String>,
-    /// The tool's directory, if the image's tools file lets the host choose it.
+    /// The tool's working directory. The guest refuses it unless the image's tools file lets the host choose it for
+    /// this tool.
     #[serde(default)]
     pub cwd: Option<String>,
 }
@@ -52,80 +57,81 @@ impl fmt::Debug for OpenRun {
     }
 }
 
-/// What a tool's standard input is.
+/// Where a tool's standard input comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StdinMode {
-    /// Empty.
+    /// Standard input is empty.
     #[default]
     None,
-    /// What the host sends in records.
+    /// Standard input is what the host sends in [`Stdin`](crate::guest::record::RecordKind::Stdin) records.
     Piped,
 }
 
-/// The first frame of a connection that brings files into the guest.
+/// The first frame of a connection that transfers files into the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenPush {
-    /// Names this transfer; a random UUID.
+    /// Identifies this transfer, a random UUID (version 4).
     #[serde(deserialize_with = "uuid_v4")]
     pub transfer_id: Uuid,
-    /// What is created, as the tools see it: the guest's directory for files, or a path in it, absolute or relative to it.
+    /// The path that is created, as the tools see it: the guest's directory for files, or a path inside that directory,
+    /// either absolute or relative to it.
     pub path: String,
-    /// The most that may come.
+    /// How many entries and bytes the stream may have.
     #[serde(deserialize_with = "closed")]
     pub limits: TransferLimits,
 }
 
-/// The first frame of a connection that brings files out of the guest.
+/// The first frame of a connection that transfers files out of the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenPull {
-    /// Names this transfer; a random UUID.
+    /// Identifies this transfer, a random UUID (version 4).
     #[serde(deserialize_with = "uuid_v4")]
     pub transfer_id: Uuid,
-    /// What is wanted, likewise.
+    /// The path that is sent, as in [`OpenPush::path`].
     pub path: String,
-    /// The most that may go.
+    /// How many entries and bytes the stream may have.
     #[serde(deserialize_with = "closed")]
     pub limits: TransferLimits,
 }
 
-/// The connection is open: records follow.
+/// The guest's answer to an [`OpenRun`], [`OpenPush`] or [`OpenPull`]: records follow on this connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Opened {}
 
-/// The body of a [`Signal`](crate::guest::record::RecordKind::Signal) record: what is sent to the tool and all that it
-/// started.
+/// The body of a [`Signal`](crate::guest::record::RecordKind::Signal) record: the signal that is sent to the tool and
+/// every process that it started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunSignal {
-    /// SIGTERM: the tool may end by itself.
+    /// SIGTERM, which the tool may handle.
     Terminate,
-    /// SIGKILL.
+    /// SIGKILL, which ends the tool.
     Kill,
 }
 
-/// The last record of a run.
+/// The body of the last record of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunEnd {
     /// How the tool ended.
     pub outcome: RunOutcome,
-    /// The bytes that the tool wrote to its standard output.
+    /// The number of bytes that the tool wrote to its standard output.
     pub stdout_total: u64,
-    /// The bytes that the tool wrote to its standard error.
+    /// The number of bytes that the tool wrote to its standard error.
     pub stderr_total: u64,
-    /// Whether the tool's limit of output was reached, so that less was sent than the totals say.
+    /// Whether the tool reached its limit of output, so that fewer bytes were sent than the totals say.
     pub cut: bool,
-    /// The last link of the [chain](super::RunChain) of the records to the guest that it has taken.
+    /// The last link of the [chain](super::RunChain) of the records that the guest has received and processed.
     #[serde(deserialize_with = "digest")]
     pub to_guest_hash: String,
-    /// The last link of the chain of the records to the host, this one left out.
+    /// The last link of the chain of the records that the guest has sent, without this one.
     #[serde(deserialize_with = "digest")]
     pub to_host_hash: String,
-    /// How many records to the guest it has taken.
+    /// How many records the guest has received and processed.
     pub records_taken: u64,
 }
 
@@ -133,49 +139,49 @@ pub struct RunEnd {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum RunOutcome {
-    /// The tool ended by itself, be it because it was asked to and took the signal.
+    /// The tool ended by itself. This includes a tool that handled a signal and then exited.
     Exited {
-        /// Its exit code.
+        /// The tool's exit code.
         code: u8,
     },
-    /// A signal killed it that came neither from its deadline nor from the host.
+    /// A signal killed the tool that neither the guest sent at the deadline nor the host sent in a record.
     Signalled {
         /// The signal's number.
         signal: u8,
     },
-    /// The guest killed it at its deadline.
+    /// The guest killed the tool at its deadline.
     DeadlineExceeded {},
-    /// A signal killed it that the host sent.
+    /// A signal that the host sent killed the tool.
     Cancelled {},
     /// The guest has no tool of this name.
     NoSuchTool {},
-    /// The guest didn't start it.
+    /// The guest didn't start the tool, because the request isn't allowed or too many tools run.
     Refused {
-        /// Why not.
+        /// Why the guest refused.
         reason: String,
     },
-    /// The guest couldn't start it, or not follow it to its end.
+    /// The guest couldn't start the tool, or couldn't follow it to its end.
     GuestFailed {
-        /// Why not.
+        /// The error in words.
         reason: String,
     },
 }
 
-/// The last record of a transfer. A push's comes once everything is on the disk.
+/// The body of the last record of a transfer. After a push the guest sends it once all files are on the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransferEnd {
-    /// The code of what went wrong; `None` after a success.
+    /// The error's stable code; `None` after a success.
     #[serde(default)]
     pub code: Option<String>,
-    /// The same for people.
+    /// The error in words; `None` after a success.
     #[serde(default)]
     pub message: Option<String>,
-    /// Files, directories and symbolic links.
+    /// The number of files, directories and symbolic links.
     pub entries: u64,
-    /// Bytes of all files together.
+    /// The size of all files together, in bytes.
     pub bytes: u64,
-    /// The digest of the tar stream; after a failure that of no bytes.
+    /// The SHA-256 of the tar stream; after a failure the SHA-256 of no bytes.
     pub sha256: Digest,
 }
 
@@ -184,18 +190,18 @@ fn closed<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Re
     Ok(object)
 }
 
-/// What the body of a record that is JSON holds.
+/// The body of a record that is JSON: [`RunSignal`], [`RunEnd`] or [`TransferEnd`].
 pub trait JsonRecord: Sized + Serialize {
-    /// Reads the body.
+    /// Reads the body of a record.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] when it isn't what the protocol has.
+    /// [`DecodeError::NotAFrame`] if the body isn't JSON, or breaks another rule of the protocol.
     fn decode(body: &[u8]) -> Result<Self, DecodeError>;
 
-    /// The body.
+    /// The value as the body of a record.
     fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("string keys, and no serialiser that can fail")
+        serde_json::to_vec(self).expect("a record has string keys and no fallible serialiser")
     }
 }
 
@@ -219,7 +225,7 @@ impl JsonRecord for TransferEnd {
     }
 }
 
-/// The most bytes of a run's environment that the host may set, names and values together: 32 KiB.
+/// The most bytes of environment variables that a host may set for a run, names and values together: 32 KiB.
 pub const MAX_ENVIRONMENT: usize = 32 << 10;
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ fn every_field_is_needed_unless_it_may_be_null() {
 }
 
 #[test]
-fn an_array_is_no_object() {
+fn an_array_in_place_of_an_object_is_refused() {
     refused(&json!(["ErrorEvent", "code", "message"]));
     for body in examples() {
         for (field, value) in body.as_object().unwrap() {
@@ -235,7 +235,7 @@ fn values_stay_in_their_ranges() {
 }
 
 #[test]
-fn what_is_wrong_is_said() {
+fn an_error_says_which_rule_a_frame_breaks() {
     let check = |body: &[u8], expected: &str| {
         let error = Frame::decode(body).unwrap_err();
         let text = crate::causes::Causes(&error).to_string();

@@ -1,4 +1,4 @@
-//! Frames that run a tool and bring back what it wrote.
+//! [`ToolDispatch`], which runs a tool, and [`EvidenceChunk`], which carries its output.
 
 use std::fmt;
 
@@ -11,33 +11,34 @@ use super::{MAX_EVIDENCE_CHUNK, MAX_TOOL_NAME};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ToolDispatch {
-    /// Names this command in every answer to it.
+    /// Identifies this command; every answer to it repeats the id. A guest of this build accepts at most 256 bytes.
     pub command_id: String,
-    /// Which tool of the guest's allow-list.
+    /// The name of a tool on the guest's allow-list.
     pub tool: ToolName,
-    /// What the tool's explicit mapping turns into arguments.
+    /// The tool's parameters: a JSON object, or null for none. The tool's declaration in the guest maps them to
+    /// arguments.
     pub params: Value,
-    /// How long the tool may run, in milliseconds; the guest kills it then.
+    /// How long the tool may run, in milliseconds. Afterwards the guest kills it.
     pub deadline_ms: u64,
 }
 
-/// A piece of a tool's output, standard output before standard error.
+/// A piece of a tool's output. The pieces of standard output come before those of standard error.
 ///
-/// All chunks of a command together are the output that its result tells: their bytes, read as UTF-8 with U+FFFD for what
-/// is none, are its `stdout` followed by its `stderr`. This holds for the guest's own words too, such as those for a tool
-/// that it didn't run. The chunks don't say where one stream ends and the other begins; the result's
-/// [`ResultDetails`](super::ResultDetails) do, and each stream is then read by itself.
+/// The bytes of all chunks of a command, decoded as UTF-8 with U+FFFD in place of invalid bytes, are the `stdout` and
+/// then the `stderr` of its result. This includes a text that the guest itself writes, such as the reason why it didn't
+/// run a tool. The chunks don't tell where standard output ends; the sizes in the result's
+/// [`ResultDetails`](super::ResultDetails) do. With them each stream is decoded separately.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvidenceChunk {
     /// The command whose output this is.
     pub command_id: String,
-    /// The chunk's place, from 1.
+    /// The chunk's number within its command, from 1.
     pub seq: u64,
     /// The output's bytes (base64 on the wire), at most [`MAX_EVIDENCE_CHUNK`].
     #[serde(with = "base64_bytes")]
     pub chunk_data: Vec<u8>,
-    /// How many bytes the guest says there are. A host that finds others closes the channel.
+    /// The number of bytes in `chunk_data` as the guest states it. If it is wrong, the host closes the channel.
     pub chunk_size: u32,
     /// Whether this is the command's last chunk.
     pub is_terminal: bool,
@@ -48,11 +49,11 @@ pub struct EvidenceChunk {
 pub struct ToolName(String);
 
 impl ToolName {
-    /// Accepts 1 to [`MAX_TOOL_NAME`] characters.
+    /// A name of 1 to [`MAX_TOOL_NAME`] characters. Whether the guest has such a tool shows when it is called.
     ///
     /// # Errors
     ///
-    /// [`ToolNameError`] when it has none, or more.
+    /// [`ToolNameError`] if `name` is empty or has more characters.
     pub fn new(name: impl Into<String>) -> Result<ToolName, ToolNameError> {
         let name = name.into();
         match name.chars().take(MAX_TOOL_NAME + 1).count() {

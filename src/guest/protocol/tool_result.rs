@@ -1,4 +1,4 @@
-//! The frame that says how a tool ended.
+//! [`ToolResult`], the frame that tells how a tool ended.
 
 use std::ops::RangeInclusive;
 
@@ -6,84 +6,91 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::json_text;
 
-/// The most bytes of each of a tool's streams that a guest keeps, and with [`Extension::Result`](super::Extension::Result)
-/// may keep: 1 MiB.
+/// The most bytes that a guest keeps of each of a tool's two output streams: 1 MiB. A guest with
+/// [`Extension::Result`](super::Extension::Result) may not keep more.
 ///
-/// JSON writes a control character with six bytes, so that two streams of this size still fit a frame of 16 MiB.
+/// JSON writes a control character with six bytes, so two streams of this size always fit a frame of 16 MiB.
 pub const MAX_OUTPUT: usize = 1 << 20;
 
 /// The exit code for a tool that is not on the guest's list.
 pub const EXIT_UNKNOWN_TOOL: i32 = 127;
 /// The exit code of a tool that was killed at its deadline; stderr is then `deadline_exceeded`.
 pub const EXIT_DEADLINE: i32 = 137;
-/// The exit code when the guest did not run the tool as asked; stderr then says why.
+/// The exit code if the guest didn't start the tool, or couldn't follow it to its end; stderr then says why.
 pub const EXIT_GUEST_ERROR: i32 = 254;
-/// What is added to a signal's number for the exit code of a tool that the signal killed.
+/// The exit code of a tool that a signal killed is this number plus the signal's number.
 pub const EXIT_SIGNALLED: i32 = 128;
 
-/// How a tool ended. It is read from JSON text only, so that its output takes no more memory than the text.
+/// How a tool ended, and what it wrote.
+///
+/// It can be deserialised from JSON text only, not from a `Value`. This keeps its output from taking more memory than
+/// the text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Fields")]
 pub struct ToolResult {
     /// The command that this answers.
     pub command_id: String,
-    /// The tool's own exit code, or the guest's: 127 not known, 137 killed at the deadline, 254 guest error.
+    /// The tool's own exit code, or one that the guest sets: [`EXIT_UNKNOWN_TOOL`], [`EXIT_DEADLINE`],
+    /// [`EXIT_GUEST_ERROR`], or [`EXIT_SIGNALLED`] plus a signal's number. [`details`](ToolResult::details) tells
+    /// the two apart.
     pub exit_code: i32,
-    /// What the tool wrote to its standard output.
+    /// The kept part of the tool's standard output, as UTF-8.
     pub stdout: String,
-    /// What the tool wrote to its standard error.
+    /// The kept part of the tool's standard error, as UTF-8; or the guest's own text, see [`ResultDetails`].
     pub stderr: String,
-    /// The last link of the evidence chain as the guest computed it, if it kept one; a host compares it with its own
-    /// ([`EvidenceChain`](super::EvidenceChain)).
+    /// The last link of the evidence chain as the guest computed it, if it kept one. A host compares it with the link
+    /// that it computed itself ([`EvidenceChain`](super::EvidenceChain)).
     pub evidence_hash: Option<String>,
-    /// What [`Extension::Result`](super::Extension::Result) adds. On the wire its fields stand beside the others, all of
-    /// them or none.
+    /// The fields that [`Extension::Result`](super::Extension::Result) adds. On the wire they stand beside the others,
+    /// either all five or none.
     #[serde(flatten)]
     pub details: Option<ResultDetails>,
 }
 
-/// What the exit code and the texts of a [`ToolResult`] can't tell.
+/// The outcome of a tool and the sizes of its output, which the exit code and the texts of a [`ToolResult`] don't tell.
 ///
-/// The chunks of the command hold the kept bytes of standard output, then those of standard error. Each stream's text in
-/// the result is its kept bytes read as UTF-8, with U+FFFD for what is none. Bytes beyond what is kept were dropped: the
-/// total less the kept bytes says how many. Where the guest speaks in the place of a tool's standard error, its words are
-/// the kept bytes, and all that the tool had written there was dropped.
+/// The chunks of the command hold the kept bytes of standard output, then those of standard error. Each stream's text
+/// in the result is its kept bytes decoded as UTF-8, with U+FFFD in place of invalid bytes. The guest drops output
+/// beyond the kept bytes: the total minus the kept bytes is the number of dropped bytes.
+///
+/// For some outcomes the guest replaces the tool's standard error with a text of its own. The kept bytes are then those
+/// of this text, and everything that the tool wrote to its standard error was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ResultDetails {
     /// How the tool ended.
     pub outcome: ToolOutcomeKind,
-    /// The bytes of standard output, kept and dropped.
+    /// The size of standard output in bytes, kept and dropped.
     pub stdout_total: u64,
-    /// The bytes of standard output that the chunks hold.
+    /// The number of bytes of standard output that the chunks hold.
     pub stdout_kept: u64,
-    /// The bytes of standard error, kept and dropped.
+    /// The size of standard error in bytes, kept and dropped.
     pub stderr_total: u64,
-    /// The bytes of standard error that the chunks hold.
+    /// The number of bytes of standard error that the chunks hold.
     pub stderr_kept: u64,
 }
 
-/// How a tool ended, as the wire has it.
+/// How a tool ended, as a [`ToolResult`] carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolOutcomeKind {
     /// It ended by itself, with an exit code of 0 to 255.
     Exited,
-    /// A signal killed it, whose number is the exit code less [`EXIT_SIGNALLED`].
+    /// A signal killed it. The signal's number is the exit code minus [`EXIT_SIGNALLED`].
     Signalled,
     /// The guest killed it at its deadline: [`EXIT_DEADLINE`].
     DeadlineExceeded,
     /// The guest has no tool of this name: [`EXIT_UNKNOWN_TOOL`].
     NoSuchTool,
-    /// The guest didn't start the tool, for what was asked or for what runs already: [`EXIT_GUEST_ERROR`].
+    /// The guest didn't start the tool, because the request isn't allowed or too many tools run: [`EXIT_GUEST_ERROR`].
     Refused,
-    /// The guest couldn't start the tool, or not follow it to its end: [`EXIT_GUEST_ERROR`].
+    /// The guest couldn't start the tool, or couldn't follow it to its end: [`EXIT_GUEST_ERROR`].
     GuestFailed,
 }
 
 impl ToolOutcomeKind {
-    /// The exit codes that go with it. Any other in the same result makes the frame malformed.
+    /// The exit codes that a result with this outcome may have. With any other exit code the frame is malformed.
     pub const fn exit_codes(self) -> RangeInclusive<i32> {
-        /// The largest signal's number on Linux.
+        /// The largest signal number on Linux.
         const MAX_SIGNAL: i32 = 64;
         match self {
             ToolOutcomeKind::Exited => 0..=255,
@@ -97,7 +104,7 @@ impl ToolOutcomeKind {
     }
 }
 
-/// The fields of a result, each by itself.
+/// The fields of a result as they stand on the wire, before their combination is checked.
 #[derive(Deserialize)]
 #[serde(rename = "ToolResult", deny_unknown_fields)]
 struct Fields {
@@ -121,7 +128,7 @@ struct Fields {
     stderr_kept: Option<u64>,
 }
 
-/// Reads a value that may lack, but isn't null.
+/// Reads a field that may be missing but must not be null.
 fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {

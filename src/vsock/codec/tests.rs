@@ -16,12 +16,12 @@ fn event(message: usize) -> Frame {
     })
 }
 
-/// Takes every type, as large as any frame.
+/// Allows every type up to the largest frame.
 fn any_type(_: FrameType, _: usize) -> Result<usize, Violation> {
     Ok(MAX_FRAME)
 }
 
-/// Takes what the host takes, as large as it does.
+/// Allows the types that a host receives, up to their limits.
 fn host(frame_type: FrameType, _: usize) -> Result<usize, Violation> {
     let limit = frame_type.limit_at_host();
     limit.ok_or(Violation::WrongDirection {
@@ -33,7 +33,7 @@ fn reader(stream: DuplexStream) -> FrameReader<DuplexStream> {
     FrameReader::new(stream, IDLE, TOTAL)
 }
 
-/// What is read from `bytes` followed by the stream's end.
+/// Reads all frames of `bytes`. Returns their number, and the error if there was one.
 async fn read_all(bytes: &[u8]) -> (usize, Option<ReadError>) {
     let mut reader = FrameReader::new(bytes, IDLE, TOTAL);
     let mut frames = 0;
@@ -98,9 +98,9 @@ async fn the_buffer_follows_the_bytes_and_not_the_claim() {
     );
 }
 
-/// A frame of `length` bytes is refused after its head, though the rest never comes.
+/// Checks that a frame of `length` bytes is refused after its head, although the rest never comes.
 #[tokio::test]
-async fn what_may_not_come_is_refused_at_its_head() {
+async fn a_frame_that_is_not_allowed_is_refused_at_its_head() {
     let check = async |head: &str, length: usize, expected: fn(&ReadError) -> bool| {
         let (mut guest, stream) = duplex(1 << 16);
         let length = u32::try_from(length).unwrap();
@@ -146,9 +146,9 @@ async fn what_may_not_come_is_refused_at_its_head() {
     .await;
 }
 
-/// A type that doesn't come first is found when the frame is whole, and holds for it all the same.
+/// A type that isn't the first field is found once the frame has come, and the same rules apply.
 #[tokio::test]
-async fn what_may_not_come_is_refused_wherever_its_type_stands() {
+async fn a_frame_that_is_not_allowed_is_refused_wherever_its_type_stands() {
     let check = async |body: String, expected: fn(&ReadError) -> bool| {
         let mut bytes = u32::try_from(body.len()).unwrap().to_be_bytes().to_vec();
         bytes.extend(body.as_bytes());
@@ -180,7 +180,7 @@ async fn the_buffer_of_a_whole_frame_is_no_larger_than_it() {
 }
 
 #[tokio::test]
-async fn a_large_frame_leaves_no_large_buffer() {
+async fn the_buffer_of_a_large_frame_is_freed_after_it() {
     let large = Frame::ToolResult(ToolResult {
         command_id: "c1".to_owned(),
         exit_code: 0,
@@ -202,7 +202,7 @@ async fn a_large_frame_leaves_no_large_buffer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn between_frames_there_is_no_limit() {
+async fn waiting_between_frames_has_no_limit() {
     let (mut guest, host) = duplex(1 << 16);
     let frame = encode(&event(1)).unwrap();
     let guest = tokio::spawn(async move {
@@ -219,7 +219,8 @@ async fn between_frames_there_is_no_limit() {
     guest.await.unwrap();
 }
 
-/// A guest that sends one byte of a frame every `pause`, and how long the host bears it.
+/// Reads a frame of which the guest sends one byte every `pause`. An error has the number of bytes and the time until
+/// then.
 async fn bears(pause: Duration, length: usize) -> Result<(), (usize, Duration)> {
     let (mut guest, host) = duplex(1 << 16);
     let frame = encode(&event(length)).unwrap();
@@ -245,7 +246,7 @@ async fn inside_a_frame_there_are_two_limits() {
     let second = Duration::from_secs(1);
     assert_eq!(bears(second, 1).await, Ok(()));
     assert_eq!(bears(31 * second, 1).await, Err((1, 30 * second)));
-    // 120 s come before the 50th byte: each byte is in time, the frame isn't.
+    // Each byte comes in time, but 120 s are over before the 50th byte, so the frame doesn't.
     let (received, waited) = bears(29 * second, 50).await.unwrap_err();
     assert_eq!((received, waited), (5, 120 * second));
 }

@@ -1,4 +1,4 @@
-//! What goes to a run: standard input, its end, and signals.
+//! [`RunWriter`]: sends standard input, its end, and signals to a run.
 
 use std::fmt;
 use std::io;
@@ -14,11 +14,11 @@ use crate::guest::record::{MAX_RECORD, RecordHeader, RecordKind};
 use crate::vsock::stream::{RecordWriter, StreamCloser};
 use crate::vsock::{EvidenceError, Origin};
 
-/// What goes to a run. A clone is another handle of the same.
+/// The sending side of a run: standard input and signals. Clones are handles of the same run.
 ///
-/// A record is written at once where the socket takes it. What the socket doesn't take of it waits here, one record at most, and
-/// [`flush`](Self::flush) sends it, which some task has to run: so a caller that goes away never leaves half a record behind.
-/// A signal waits for the end of that record, and no longer.
+/// A record is written at once as far as the socket takes it. The rest, of at most one record, is kept here, and
+/// [`flush`](Self::flush) sends it; the owner of the run must have a task that runs `flush`. So a caller that stops
+/// waiting never leaves half a record behind. A signal waits only for the end of the record that is being sent.
 #[derive(Clone)]
 pub struct RunWriter {
     shared: Arc<Shared>,
@@ -28,7 +28,7 @@ struct Shared {
     stream: Arc<UnixStream>,
     closer: StreamCloser,
     state: Mutex<State>,
-    /// There is something to flush.
+    /// Notified when there is something to flush.
     filled: Notify,
 }
 
@@ -36,18 +36,18 @@ struct State {
     records: RecordWriter,
     sent: SentChain,
     stdin: Stdin,
-    /// Not sent yet. Kill stands for both.
+    /// The signal that wasn't sent yet. `Kill` replaces `Terminate`.
     signal: Option<RunSignal>,
-    /// The task that waits for the record that is being sent.
+    /// The task that waits until the present record is sent.
     blocked: Option<Waker>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stdin {
     Open,
-    /// Its end is to be sent after the record that is being sent.
+    /// The end of standard input will be sent after the present record.
     Ending,
-    /// Its end was sent, or there was none.
+    /// The end of standard input was sent, or the run has no standard input.
     Ended,
 }
 
@@ -78,12 +78,13 @@ impl RunWriter {
         }
     }
 
-    /// Sends the beginning of `bytes` to the tool's standard input, as one record, and returns how many they were. Waits while
-    /// an earlier record is being sent; only the last task that waits is woken.
+    /// Sends the beginning of `bytes` to the tool's standard input, as one record of at most 256 KiB, and returns the
+    /// number of bytes. Waits while an earlier record is being sent; of several waiting tasks only the last one is
+    /// woken.
     ///
     /// # Errors
     ///
-    /// Kind `BrokenPipe` when standard input has ended or is none; what the socket failed with.
+    /// `BrokenPipe` if standard input has ended or the run has none; otherwise the socket's error.
     pub fn poll_stdin(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.lock();
         if state.stdin != Stdin::Open {
@@ -100,11 +101,11 @@ impl RunWriter {
         Poll::Ready(Ok(bytes.len()))
     }
 
-    /// Waits until nothing is being sent any more.
+    /// Waits until the socket has taken everything that was to be sent.
     ///
     /// # Errors
     ///
-    /// What the socket failed with.
+    /// The socket's error.
     pub fn poll_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_idle(&mut self.lock(), context)
     }
@@ -118,7 +119,7 @@ impl RunWriter {
         Poll::Pending
     }
 
-    /// Ends the tool's standard input, after what was sent to it. Does nothing the second time.
+    /// Ends the tool's standard input after the bytes that were sent to it. A second call does nothing.
     pub fn end_stdin(&self) {
         let mut state = self.lock();
         if state.stdin == Stdin::Open {
@@ -127,8 +128,8 @@ impl RunWriter {
         }
     }
 
-    /// Sends a signal to the tool and all that it started. A signal that has not gone out yet and a further one become one, the
-    /// stronger of the two. Does nothing where the run has ended.
+    /// Sends a signal to the tool and every process that it started. If an earlier signal wasn't sent yet, only the
+    /// stronger one of the two is sent. Does nothing if the run has ended.
     pub fn signal(&self, signal: RunSignal) {
         let mut state = self.lock();
         state.signal = match (state.signal, signal) {
@@ -138,7 +139,8 @@ impl RunWriter {
         self.go_on(&mut state);
     }
 
-    /// Sends what the socket did not take at once, for as long as the connection lives. Some task has to run it.
+    /// Sends the bytes that the socket didn't take at once, for as long as the connection is open. A task must run this
+    /// while the run is in use.
     pub async fn flush(&self) {
         loop {
             self.shared.filled.notified().await;
@@ -149,14 +151,14 @@ impl RunWriter {
                 match self.lock().go_on() {
                     Ok(true) => break,
                     Ok(false) => {}
-                    // The reader finds out why.
+                    // The run's reader gets the error, too, and reports it.
                     Err(_) => return,
                 }
             }
         }
     }
 
-    /// Closes the connection, which makes the guest end the tool. What the guest had sent can still be read.
+    /// Closes the connection, upon which the guest kills the tool. Records that the guest had sent can still be read.
     pub fn close(&self) {
         self.shared.closer.close();
         let blocked = {
@@ -169,7 +171,7 @@ impl RunWriter {
         }
     }
 
-    /// Which connection this is.
+    /// Identifies the run's connection.
     pub(crate) fn origin(&self) -> Origin {
         self.lock().records.origin().clone()
     }
@@ -179,23 +181,24 @@ impl RunWriter {
         self.lock().sent.after(records)
     }
 
-    /// Sends what may go now, and leaves the rest to [`flush`](Self::flush).
+    /// Sends as much as the socket takes now, and leaves the rest to [`flush`](Self::flush).
     fn go_on(&self, state: &mut State) {
-        // The reader finds out why it fails.
+        // If this fails, the run's reader gets the error, too, and reports it.
         if !state.go_on().unwrap_or(true) {
             self.shared.filled.notify_one();
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds the lock, and the state is whole between any two statements.
+        // No code panics while it holds the lock, and the state is consistent after every statement.
         let state = self.shared.state.lock();
         state.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Sends what the socket takes: the rest of a record, a signal, the end of standard input. Whether nothing is left.
+    /// Sends as much as the socket takes of the rest of a record, a signal, and the end of standard input. Returns
+    /// whether everything was sent.
     fn go_on(&mut self) -> io::Result<bool> {
         loop {
             if !self.records.advance()? {
@@ -215,7 +218,7 @@ impl State {
         }
     }
 
-    /// Begins to send a record. Nothing is being sent.
+    /// Begins to send a record. The record before must have been sent in full.
     fn send(&mut self, kind: RecordKind, body: &[u8]) -> io::Result<()> {
         let header = RecordHeader::of(kind, body).map_err(io::Error::other)?;
         self.sent.append(kind, body);

@@ -1,8 +1,9 @@
-//! A run with streams, on its connection: output in order, standard input, signals, and both evidence chains.
+//! [`RunStream`]: the host's side of a run with streams. It carries the tool's output in order, standard input and
+//! signals, and checks both hash chains.
 //!
-//! The host computes both chains itself, of what it sent and of what came, and the record that ends the run has to agree with
-//! them and with the lengths of the streams. That proves that both ends saw the same records. How the tool ended, and what it
-//! wrote, is the word of the guest's kernel.
+//! The host computes both chains itself, over the records that it sent and over those that came. The record that ends
+//! the run must agree with both chains and with the lengths of the streams. This proves that both ends saw the same
+//! records. It doesn't prove how the tool ended and what it wrote: for that the host relies on the guest's kernel.
 
 mod input;
 mod sent;
@@ -26,31 +27,31 @@ use crate::sanitize;
 pub use super::connection::RunName;
 pub use input::RunWriter;
 
-/// What the guest sends of a run.
+/// The kinds of records that a guest sends in a run.
 pub(super) const RUN_TO_HOST: [RecordKind; 3] =
     [RecordKind::Stdout, RecordKind::Stderr, RecordKind::End];
 
-/// What the host sends to one.
+/// The kinds of records that a host sends in a run.
 const RUN_TO_GUEST: [RecordKind; 3] = [
     RecordKind::Stdin,
     RecordKind::EndOfStdin,
     RecordKind::Signal,
 ];
 
-/// A run that was opened.
+/// A run with streams that was opened, by [`Channel::open_run`](super::Channel::open_run).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct RunStream {
-    /// What comes of it.
+    /// Receives the tool's output and the run's end.
     pub output: RunReader,
-    /// What goes to it.
+    /// Sends standard input and signals.
     pub input: RunWriter,
-    /// Keeps its name taken; `None` of a run without a channel.
+    /// Keeps the run's id reserved on its channel until it is dropped; `None` for a run without a channel.
     pub name: Option<RunName>,
 }
 
 impl RunStream {
-    /// `frame` is the frame that opened it.
+    /// A run on `stream`, which `frame`, an encoded `OpenRun`, has opened.
     pub(super) fn new(
         stream: RecordStream,
         stdin: StdinMode,
@@ -64,7 +65,7 @@ impl RunStream {
         }
     }
 
-    /// Both ends of a run that no guest runs, on a pair of sockets.
+    /// Both ends of a run without a guest, on a pair of sockets in this process.
     pub(crate) fn in_process(open: &OpenRun) -> io::Result<(RunStream, RunGuest)> {
         let frame = encode(&Frame::OpenRun(open.clone())).map_err(io::Error::other)?;
         let body = &frame[HEADER..];
@@ -81,7 +82,7 @@ impl RunStream {
         Ok((host, guest))
     }
 
-    /// A run without a channel, whose frame had this body.
+    /// A run without a channel. `body` is that of its `OpenRun` frame.
     pub(super) fn nameless(
         stream: RecordStream,
         stdin: StdinMode,
@@ -106,12 +107,12 @@ impl RunStream {
     }
 }
 
-/// Where a tool writes to.
+/// One of the two output streams of a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OutputStream {
-    /// Its standard output.
+    /// Standard output.
     Stdout,
-    /// Its standard error.
+    /// Standard error.
     Stderr,
 }
 
@@ -124,17 +125,17 @@ impl fmt::Display for OutputStream {
     }
 }
 
-/// What comes of a run.
+/// A piece of a run's output, or its end. `Debug` doesn't show the output's bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub enum RunRecord {
-    /// The tool wrote something.
+    /// A piece of the tool's output.
     Output {
-        /// Where to.
+        /// The stream to which the tool wrote.
         stream: OutputStream,
-        /// What it wrote.
+        /// The bytes that the tool wrote, at most 256 KiB.
         bytes: Bytes,
     },
-    /// The run has ended, and nothing follows. Its links and totals are those of what was sent and received.
+    /// The run has ended, and nothing follows. Its links and totals agree with the records that were sent and received.
     End(RunEnd),
 }
 
@@ -147,7 +148,8 @@ impl fmt::Debug for RunRecord {
     }
 }
 
-/// What comes of a run: its output in the order in which the guest read it, and how it ended.
+/// The receiving side of a run: the output of both streams in the order in which the guest read it, and then the run's
+/// end.
 #[derive(Debug)]
 pub struct RunReader {
     records: RecordReader,
@@ -155,11 +157,11 @@ pub struct RunReader {
     chain: RunChain,
     stdout: u64,
     stderr: u64,
-    /// The run's name, cut to 64 characters.
+    /// The run's id, as a line of at most 64 characters.
     command_id: String,
 }
 
-/// The guest's end of a run that no guest runs, with the chains as they begin.
+/// The guest's end of a run without a guest, with both chains before their first record.
 pub(crate) struct RunGuest {
     pub(crate) stream: RecordStream,
     pub(crate) to_guest: RunChain,
@@ -167,28 +169,32 @@ pub(crate) struct RunGuest {
 }
 
 impl RunReader {
-    /// The next piece of output, or the end. Nothing is lost if the returned future is dropped. There is no limit of time: the
-    /// deadline is the caller's to keep.
+    /// Waits for the next piece of output or the end. No output is lost if the returned future is dropped. There is no
+    /// time limit; the caller enforces the run's deadline.
     ///
     /// # Errors
     ///
-    /// Those of [`RecordReader::next`], and [`Error::Evidence`] when the end doesn't agree with what crossed the connection. The
-    /// connection is of no use after any of them, nor after the end.
+    /// - Those of [`RecordReader::next`]
+    /// - [`Error::Protocol`] with [`Violation::Total`] or [`Violation::NothingCut`] if the end's totals contradict the
+    ///   output
+    /// - [`Error::Evidence`] if the end's links aren't those of the records that were sent and received
+    ///
+    /// The connection is unusable after an error and after the end.
     pub async fn next(&mut self) -> Result<RunRecord, Error> {
         poll_fn(|context| self.poll_next(context)).await
     }
 
-    /// As [`next`](Self::next), for a future that is written by hand.
+    /// As [`next`](Self::next), for use inside another `poll` function.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`next`](Self::next).
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<RunRecord, Error>> {
         let record = ready!(self.records.poll_next(context))?;
         Poll::Ready(self.take(record.kind, record.body))
     }
 
-    /// The next piece, if it has come.
+    /// The next piece of output or the end, if it has arrived. Doesn't wait.
     ///
     /// # Errors
     ///
@@ -204,7 +210,7 @@ impl RunReader {
         let (stream, total) = match kind {
             RecordKind::Stdout => (OutputStream::Stdout, &mut self.stdout),
             RecordKind::Stderr => (OutputStream::Stderr, &mut self.stderr),
-            // The only other kind that the connection admits.
+            // The only other kind that the connection allows is `End`.
             _ => return self.end(&body).map(RunRecord::End),
         };
         *total += body.len() as u64;
@@ -215,7 +221,7 @@ impl RunReader {
         })
     }
 
-    /// Holds the end against what crossed the connection.
+    /// Checks the run's end against the records that were sent and received.
     fn end(&mut self, body: &[u8]) -> Result<RunEnd, Error> {
         let origin = self.records.origin();
         let end = RunEnd::decode(body).map_err(|source| Error::FrameMalformed {
@@ -233,7 +239,8 @@ impl RunReader {
         Ok(end)
     }
 
-    /// The totals are what came, or more where output was cut.
+    /// Checks that the totals are the lengths of the streams or, if output was cut, that none is smaller and at least
+    /// one is larger.
     fn check_totals(&self, end: &RunEnd) -> Result<(), Violation> {
         let streams = [
             (OutputStream::Stdout, end.stdout_total, self.stdout),

@@ -1,4 +1,4 @@
-//! The links of the records that were sent to a run.
+//! [`SentChain`]: the hash chain over the records that were sent to a run, with its latest links.
 
 use std::collections::VecDeque;
 
@@ -6,15 +6,15 @@ use crate::guest::protocol::RunChain;
 use crate::guest::record::RecordKind;
 use crate::vsock::EvidenceError;
 
-/// The most links that are kept. The guest says how many records it has taken only at the end, and these are the ones that
-/// may be on their way then.
+/// The most links that are kept. At its end a run states how many records the guest has processed, and the last link of
+/// these. The host therefore keeps a link for each record that the guest may not have processed by then.
 const MAX_LINKS: usize = 1 << 16;
 
-/// The chain of the records to the guest, with the link after each of the last ones. It grows with what was sent, to 2 MiB.
+/// The chain over the records to the guest, and the link after each of the latest records. It grows up to 2 MiB.
 #[derive(Debug)]
 pub(super) struct SentChain {
     chain: RunChain,
-    /// The link after `first` records, and after each further one.
+    /// The link after the first `first` records, and the link after each later record.
     links: VecDeque<[u8; 32]>,
     first: u64,
 }
@@ -28,7 +28,7 @@ impl SentChain {
         }
     }
 
-    /// A record was sent.
+    /// Appends a record that is being sent.
     pub(super) fn append(&mut self, kind: RecordKind, body: &[u8]) {
         self.chain.append(kind, body);
         if self.links.len() == MAX_LINKS {
@@ -38,7 +38,11 @@ impl SentChain {
         self.links.push_back(self.chain.link());
     }
 
-    /// The link after this many records.
+    /// The link after the first `records` records.
+    ///
+    /// # Errors
+    ///
+    /// [`EvidenceError::TakenElsewhere`] if fewer records were sent, or if the link isn't kept any more.
     pub(super) fn after(&self, records: u64) -> Result<[u8; 32], EvidenceError> {
         let (oldest, sent) = (self.first, self.first + self.links.len() as u64 - 1);
         let at = records
@@ -58,7 +62,7 @@ mod tests {
     use crate::guest::protocol::Direction;
 
     #[test]
-    fn the_link_after_each_record_that_may_be_on_its_way_is_known() {
+    fn the_link_after_each_sent_record_is_kept() {
         let start = RunChain::new(Direction::ToGuest, b"{}");
         let mut sent = SentChain::new(start.clone());
         let mut expected = start;
@@ -87,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_links_are_kept() {
+    fn the_number_of_kept_links_is_limited() {
         let mut sent = SentChain::new(RunChain::new(Direction::ToGuest, b"{}"));
         let records = MAX_LINKS as u64 + 9;
         for _ in 0..records {

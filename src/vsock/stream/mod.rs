@@ -1,4 +1,4 @@
-//! Connections of their own: a run with streams, a transfer of files. See
+//! [`RecordStream`]: the connection of a run with streams or of a transfer of files. See
 //! [`protocol`](crate::guest::protocol#streams).
 //!
 //! ```text
@@ -8,12 +8,13 @@
 //!                                             +-- ErrorEvent, no answer in time --> (refused)
 //! ```
 //!
-//! A connection is opened through the socket of its [`Channel`](super::Channel), by a guest that is up: nothing is tried
-//! again, and all of it has the time of one handshake. It then goes on when the channel is closed. What the guest does wrong on
-//! it ends this connection alone.
+//! A connection is opened through the socket of its [`Channel`](super::Channel). The guest has booted by then, so a
+//! failed attempt isn't repeated. The limit `handshake` applies to connecting and the answer together. Once open, the
+//! connection stays open even if the channel is closed. If the guest breaks the protocol on it, only this connection
+//! ends.
 //!
-//! Its halves are independent: [`RecordReader`] reads while [`RecordWriter`] waits for a guest that doesn't read, and the other
-//! way round. Neither holds more than one record.
+//! The two halves are independent: [`RecordReader`] can read while [`RecordWriter`] waits for a guest that doesn't
+//! read, and the other way round. Neither holds more than one record.
 
 mod open;
 mod reader;
@@ -31,18 +32,19 @@ use tokio::net::UnixStream;
 use super::Origin;
 use crate::guest::record::RecordKind;
 
-/// A connection that is open, before its halves go their ways.
+/// An open connection, as its two halves.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct RecordStream {
-    /// What the guest sends.
+    /// Reads the records that the guest sends.
     pub reader: RecordReader,
-    /// What goes to the guest.
+    /// Sends records to the guest.
     pub writer: RecordWriter,
 }
 
 impl RecordStream {
-    /// One end of a connection that is open: the other end sends records of the kinds that are `admitted`.
+    /// One end of an open connection. The other end may send records of the kinds in `admitted`. `come` are bytes of
+    /// records that were read already.
     pub(super) fn on(
         stream: UnixStream,
         origin: Origin,
@@ -56,13 +58,13 @@ impl RecordStream {
         }
     }
 
-    /// A handle that closes the connection while its halves are in use elsewhere.
+    /// A handle that can close the connection while its halves are in use.
     pub fn closer(&self) -> StreamCloser {
         StreamCloser(Arc::clone(&self.reader.stream))
     }
 }
 
-/// Closes a connection for both of its halves.
+/// Closes the connection of a run or transfer, for both halves.
 #[derive(Clone)]
 pub struct StreamCloser(Arc<UnixStream>);
 
@@ -71,10 +73,10 @@ impl StreamCloser {
         Arc::clone(&self.0)
     }
 
-    /// Closes the connection: the guest takes and sends nothing more. What it had sent before can still be read; after that
-    /// the reader finds the end, and the writer fails.
+    /// Closes the connection in both directions. Records that the guest had sent before can still be read; after them
+    /// the reader gets [`Error::Closed`](super::Error::Closed). The writer fails.
     pub fn close(&self) {
-        // It has ended already where this fails.
+        // This fails if the connection has ended already.
         let _ = rustix::net::shutdown(&*self.0, Shutdown::Both);
     }
 }

@@ -1,4 +1,4 @@
-//! Opening a connection of its own.
+//! Opens the connection of a run or transfer: [`Channel::open_run`], [`Channel::open_push`] and [`Channel::open_pull`].
 
 use std::sync::Arc;
 
@@ -15,29 +15,34 @@ use crate::vsock::connection::Connection;
 use crate::vsock::run::{RUN_TO_HOST, RunStream};
 use crate::vsock::{Channel, CloseCause, Error, Origin, Violation, handshake};
 
-/// The code with which a guest refuses a connection beyond those that it serves at once.
+/// The code with which a guest refuses a run or transfer because it serves too many already.
 const TOO_MANY: &str = "SANDBOX_TOO_MANY_STREAMS";
 
-/// How long the code and the message of a refusal may be, in characters.
+/// The most characters that are kept of the code and the message of a refusal.
 const MAX_CODE: usize = 256;
 const MAX_MESSAGE: usize = 4096;
 
 impl Channel {
-    /// Runs a tool with streams, on a connection of its own. A tool that the guest doesn't have or refuses is opened, too, and
-    /// ends at once. If the returned future is dropped the guest ends the tool.
+    /// Runs a tool with streams, on a connection of its own. If the guest doesn't have the tool or refuses it, this
+    /// succeeds, and the run ends at once with the reason. If the returned future is dropped, the guest kills the tool.
     ///
     /// # Errors
     ///
-    /// Of these nothing was sent:
+    /// With these errors the guest has got no request:
     ///
-    /// - [`Error::NotAnnounced`]: the guest is older than `run/1`, or wasn't greeted on this channel.
-    /// - [`Error::RequestTooLarge`], [`Error::DuplicateRequest`], or why the channel is closed.
-    /// - [`Error::Handshake`]: no connection came about.
+    /// - [`Error::NotAnnounced`] if the guest hasn't listed [`Extension::Run`] on this channel
+    /// - [`Error::RequestTooLarge`] if the request doesn't fit a frame
+    /// - [`Error::DuplicateRequest`] if a command or run with this id is in flight or timed out
+    /// - [`Error::Handshake`] if no connection could be made
+    /// - the reason why the channel is closed
     ///
-    /// Of these the guest may have begun:
+    /// With these errors the guest has refused and runs nothing:
     ///
-    /// - [`Error::TooManyStreams`] and [`Error::Refused`]: the guest says that it doesn't.
-    /// - [`Error::NoAnswer`], [`Error::Closed`], [`Error::Protocol`], and others by what came instead of an answer.
+    /// - [`Error::TooManyStreams`] if the guest serves too many runs and transfers already
+    /// - [`Error::Refused`] for any other reason
+    ///
+    /// With any other error, such as [`Error::NoAnswer`], [`Error::Closed`] or [`Error::Protocol`], the guest may have
+    /// started the tool. It kills the tool, since the connection is closed.
     pub async fn open_run(&self, open: OpenRun) -> Result<RunStream, Error> {
         let name = self.connection().name_run(&open.command_id)?;
         let piped = open.stdin;
@@ -47,11 +52,11 @@ impl Channel {
         Ok(RunStream::new(stream, piped, &frame, name))
     }
 
-    /// Opens a connection that brings files into the guest.
+    /// Opens a connection that transfers files into the guest.
     ///
     /// # Errors
     ///
-    /// As [`open_run`](Self::open_run), with `files/1`.
+    /// As [`open_run`](Self::open_run), but with [`Extension::Files`] and without [`Error::DuplicateRequest`].
     pub async fn open_push(&self, open: OpenPush) -> Result<RecordStream, Error> {
         let admitted = &[RecordKind::End];
         let frame = Frame::OpenPush(open);
@@ -59,11 +64,11 @@ impl Channel {
         Ok(opened.0)
     }
 
-    /// Opens a connection that brings files out of the guest.
+    /// Opens a connection that transfers files out of the guest.
     ///
     /// # Errors
     ///
-    /// As [`open_run`](Self::open_run), with `files/1`.
+    /// As [`open_run`](Self::open_run), but with [`Extension::Files`] and without [`Error::DuplicateRequest`].
     pub async fn open_pull(&self, open: OpenPull) -> Result<RecordStream, Error> {
         let admitted = &[RecordKind::Data, RecordKind::EndOfData, RecordKind::End];
         let frame = Frame::OpenPull(open);
@@ -71,7 +76,7 @@ impl Channel {
         Ok(opened.0)
     }
 
-    /// Connects, sends the first frame, and waits for its answer. Returns the connection with the frame's bytes.
+    /// Connects, sends the first frame, and waits for its answer. Returns the connection, and the encoded frame.
     async fn open_stream(
         &self,
         extension: Extension,
@@ -109,7 +114,7 @@ impl Channel {
     }
 }
 
-/// Sends the first frame and reads its answer. Returns the stream with what had come after the answer.
+/// Sends the first frame and reads its answer. Returns the stream, and the bytes that were read after the answer.
 async fn open(
     connection: &Connection,
     origin: &Origin,

@@ -1,4 +1,4 @@
-//! Records from the guest.
+//! [`RecordReader`]: reads records from the guest.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -14,18 +14,20 @@ use tokio::time::timeout;
 use crate::guest::record::{RECORD_HEADER, RecordHeader, RecordKind};
 use crate::vsock::{CloseCause, Error, Origin, Violation};
 
-/// What is read in one go where no record has come yet.
+/// The size of a read before the first record has come, in bytes.
 const FIRST_READ: usize = 8 << 10;
 
-/// A body that is shorter is copied: a slice of the buffer would keep all of it for as long as its caller keeps the slice.
+/// A body that is shorter than this is copied, in bytes. A slice would keep the whole buffer for as long as the caller
+/// keeps the slice.
 const WORTH_SHARING: usize = 16 << 10;
 
-/// One record of the guest.
+/// One record of the guest. `Debug` doesn't show the body's bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {
-    /// What it holds.
+    /// The record's kind.
     pub kind: RecordKind,
-    /// Its bytes. A long one is a slice of the buffer that it was read into, and keeps that buffer, of at most 512 KiB.
+    /// The record's body. A body of 16 KiB or more is a slice of the read buffer and keeps that buffer, of at most 512
+    /// KiB.
     pub body: Bytes,
 }
 
@@ -35,22 +37,22 @@ impl fmt::Debug for Record {
     }
 }
 
-/// The half of a connection that reads.
+/// The receiving half of a connection.
 ///
-/// The buffer has room for one record and one read. A header is refused as soon as it has come, and no more is allocated for
-/// what it announces than the longest record takes.
+/// The buffer has room for one record and one read. A bad header is an error as soon as it has come. So the guest can't
+/// make this allocate more than the longest record takes.
 pub struct RecordReader {
     pub(super) stream: Arc<UnixStream>,
     origin: Origin,
     /// The kinds that the guest may send.
     admitted: &'static [RecordKind],
     buffer: BytesMut,
-    /// How long the last record was, which is what to expect of the next one.
+    /// The length of the last body, in bytes, which is the expected length of the next one.
     usual: usize,
 }
 
 impl RecordReader {
-    /// Goes on after `come`, which was read with the last frame.
+    /// A reader that begins with `come`, the bytes that were read after the last frame.
     pub(super) fn new(
         origin: Origin,
         stream: Arc<UnixStream>,
@@ -66,29 +68,31 @@ impl RecordReader {
         }
     }
 
-    /// Which connection this is.
+    /// Identifies this connection in errors.
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// The next record. Nothing is lost if the returned future is dropped.
+    /// Waits for the next record. No bytes are lost if the returned future is dropped.
     ///
     /// # Errors
     ///
-    /// - [`Error::FrameMalformed`] and [`Error::RecordMalformed`], [`Error::FrameTooLarge`]: the header is none.
-    /// - [`Error::Protocol`]: the guest doesn't send this kind of record on such a connection.
-    /// - [`Error::Closed`]: the connection has ended, and the guest hasn't said how.
+    /// - [`Error::RecordMalformed`] if the record's kind is unknown or it is shorter than its kind allows
+    /// - [`Error::FrameTooLarge`] if it is longer than its kind allows
+    /// - [`Error::Protocol`] if a guest may not send this kind of record on this connection
+    /// - [`Error::Closed`] if the connection has ended or failed before a last record came
     ///
-    /// The connection is of no use after any of them.
+    /// The connection is unusable after an error.
     pub async fn next(&mut self) -> Result<Record, Error> {
         poll_fn(|context| self.poll_next(context)).await
     }
 
-    /// The next record, if it has come whole within `limit`.
+    /// Waits for the next record, at most `limit`.
     ///
     /// # Errors
     ///
-    /// Those of [`next`](Self::next), and [`Error::PartialFrameTimeout`].
+    /// Those of [`next`](Self::next), and [`Error::PartialFrameTimeout`] if the record hasn't come in full within
+    /// `limit`.
     pub async fn next_within(&mut self, limit: Duration) -> Result<Record, Error> {
         match timeout(limit, self.next()).await {
             Ok(next) => next,
@@ -101,11 +105,11 @@ impl RecordReader {
         }
     }
 
-    /// As [`next`](Self::next), for a future that is written by hand.
+    /// As [`next`](Self::next), for use inside another `poll` function.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`next`](Self::next).
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Record, Error>> {
         loop {
             if let Some(record) = self.take()? {
@@ -127,7 +131,8 @@ impl RecordReader {
         }
     }
 
-    /// The next record, if it has come: the kernel is asked, whatever the runtime knows of the socket.
+    /// The next record, if it has arrived. Doesn't wait, and reads the socket directly, since the runtime may not have
+    /// seen yet that the socket is readable.
     ///
     /// # Errors
     ///
@@ -146,14 +151,14 @@ impl RecordReader {
         }
     }
 
-    /// After the record that ends the connection: whether the guest has sent anything more.
+    /// Checks, after the record that ends the connection, that the guest has sent no further bytes.
     ///
     /// # Errors
     ///
-    /// [`Error::Protocol`].
+    /// [`Error::Protocol`] with [`Violation::AfterEnd`] if it has.
     pub(crate) fn expect_nothing_more(&mut self) -> Result<(), Error> {
         if self.buffer.is_empty() {
-            // However the connection ends, it has.
+            // An error is ignored: the run or transfer is over anyway.
             let _ = self.read_now();
         }
         match self.buffer.is_empty() {
@@ -162,7 +167,7 @@ impl RecordReader {
         }
     }
 
-    /// What the guest did wrong, on this connection.
+    /// The error for a breach of the protocol on this connection.
     pub(crate) fn broken(&self, source: Violation) -> Error {
         Error::Protocol {
             origin: self.origin.clone(),
@@ -170,7 +175,7 @@ impl RecordReader {
         }
     }
 
-    /// Takes the buffer's first record out, if it is complete.
+    /// Removes the first record from the buffer, if it is complete.
     fn take(&mut self) -> Result<Option<Record>, Error> {
         let Some(RecordHeader { kind, length }) = self.header()? else {
             return Ok(None);
@@ -188,7 +193,7 @@ impl RecordReader {
         Ok(Some(Record { kind, body }))
     }
 
-    /// The header of the buffer's first record, if it has come.
+    /// The checked header of the buffer's first record, if it has come.
     fn header(&self) -> Result<Option<RecordHeader>, Error> {
         let Some(&header) = self.buffer.first_chunk::<RECORD_HEADER>() else {
             return Ok(None);
@@ -204,9 +209,9 @@ impl RecordReader {
         }
     }
 
-    /// Makes room for what is missing of the first record, or for one as long as the last.
+    /// Makes room for the rest of the first record, or for a record as long as the last one.
     fn make_room(&mut self) {
-        // A bad header was refused before.
+        // `take` has reported a bad header before.
         let header = self.header().ok().flatten();
         let length = header.map_or(self.usual, |header| header.length);
         let missing = (RECORD_HEADER + length).saturating_sub(self.buffer.len());

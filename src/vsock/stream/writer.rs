@@ -1,4 +1,4 @@
-//! Records to the guest.
+//! [`RecordWriter`]: sends records to the guest.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -11,14 +11,14 @@ use tokio::time::{Instant, timeout_at};
 use crate::guest::record::{RecordError, RecordHeader, RecordKind};
 use crate::vsock::{CloseCause, Error, Origin};
 
-/// The half of a connection that writes.
+/// The sending half of a connection.
 ///
-/// It holds what the socket has not taken yet of one record, and nothing else.
+/// It holds only the rest of one record, the bytes that the socket hasn't taken yet.
 pub struct RecordWriter {
     stream: Arc<UnixStream>,
     origin: Origin,
     unsent: Vec<u8>,
-    /// Where what is unsent begins.
+    /// The index in `unsent` of the first byte that the socket hasn't taken.
     start: usize,
 }
 
@@ -32,19 +32,24 @@ impl RecordWriter {
         }
     }
 
-    /// Which connection this is.
+    /// Identifies this connection in errors.
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// Sends a record whole; `idle` is the limit for the next byte that the guest takes. Which kinds may be sent is for the
-    /// caller to know. If the returned future is dropped, the next record is sent after the rest of this one, if any of this one
-    /// was.
+    /// Sends a record. `idle` is the limit for the next byte that the socket takes. The caller decides which kinds are
+    /// allowed.
+    ///
+    /// If the returned future is dropped inside the record, the next call sends the rest of it first.
     ///
     /// # Errors
     ///
-    /// [`Error::RecordMalformed`] before anything was sent; [`Error::PartialFrameTimeout`], or [`Error::Closed`], after which
-    /// the connection is of no use for writing.
+    /// - [`Error::RecordMalformed`] or [`Error::FrameTooLarge`] if the body is shorter or longer than the kind allows;
+    ///   nothing was sent
+    /// - [`Error::PartialFrameTimeout`] if the guest reads nothing for `idle`
+    /// - [`Error::Closed`] if the connection has ended or failed
+    ///
+    /// After one of the last two errors no further record can be sent.
     pub async fn send(
         &mut self,
         kind: RecordKind,
@@ -59,7 +64,7 @@ impl RecordWriter {
         self.flush(idle).await
     }
 
-    /// Sends what is unsent.
+    /// Sends the rest of the present record.
     async fn flush(&mut self, idle: Duration) -> Result<(), Error> {
         let mut moved = Instant::now();
         let mut left = self.left();
@@ -84,7 +89,8 @@ impl RecordWriter {
         }
     }
 
-    /// Begins to send a record, of which the socket takes what it can. There must be nothing unsent.
+    /// Begins to send a record: writes as much as the socket takes, and keeps the rest. The record before must have
+    /// been sent in full.
     pub(crate) fn start(&mut self, header: RecordHeader, body: &[u8]) -> io::Result<()> {
         let header = header.encode();
         let slices = [IoSlice::new(&header), IoSlice::new(body)];
@@ -98,7 +104,7 @@ impl RecordWriter {
         Ok(())
     }
 
-    /// Sends what the socket takes; whether nothing is unsent now.
+    /// Sends as much of the rest as the socket takes. Returns whether everything was sent.
     pub(crate) fn advance(&mut self) -> io::Result<bool> {
         while self.left() > 0 {
             match self.stream.try_write(&self.unsent[self.start..]) {
@@ -112,7 +118,7 @@ impl RecordWriter {
         Ok(true)
     }
 
-    /// How many bytes are unsent.
+    /// How many bytes of the record are still unsent.
     pub(crate) fn left(&self) -> usize {
         self.unsent.len() - self.start
     }
@@ -126,7 +132,7 @@ impl RecordWriter {
 }
 
 impl Error {
-    /// The error that a bad header is.
+    /// The error for a bad header of a record.
     pub(super) fn of_record(origin: &Origin, source: RecordError) -> Error {
         let origin = origin.clone();
         match source {

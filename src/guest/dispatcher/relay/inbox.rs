@@ -1,4 +1,4 @@
-//! What came from the host, as records.
+//! [`Inbox`]: the read buffer of a run, from which whole records are taken.
 
 use std::io;
 
@@ -6,21 +6,21 @@ use crate::guest::dispatcher::ServeError;
 use crate::guest::dispatcher::connection::Connection;
 use crate::guest::record::{RECORD_HEADER, RecordHeader, RecordKind};
 
-/// Least room for what is read at once.
+/// The least free space in the buffer for a read, in bytes.
 const STEP: usize = 16 * 1024;
 
-/// Bytes of the host that were not taken yet. It grows to the size of the record that comes, which is bounded.
+/// Bytes of the host that weren't taken as records yet. The buffer grows to the size of one record, which is bounded.
 #[derive(Debug)]
 pub(super) struct Inbox {
     buffer: Vec<u8>,
-    /// Where the bytes that were not taken begin in `buffer`.
+    /// The index in `buffer` of the first byte that wasn't taken.
     start: usize,
-    /// Where they end.
+    /// The index in `buffer` after the last byte that was read.
     end: usize,
 }
 
 impl Inbox {
-    /// With what was read before.
+    /// An inbox that begins with bytes that were read already.
     pub(super) fn new(received: Vec<u8>) -> Inbox {
         Inbox {
             start: 0,
@@ -29,7 +29,8 @@ impl Inbox {
         }
     }
 
-    /// Reads what the connection has, once; false at its end. There must be no [whole record](Self::next_record) left.
+    /// Reads the connection once, without blocking. Returns false at the end of the connection. The caller must have
+    /// taken all [whole records](Self::next_record) before.
     pub(super) fn fill(&mut self, connection: &Connection) -> io::Result<bool> {
         let held = &self.buffer[self.start..self.end];
         let record = match held
@@ -57,7 +58,8 @@ impl Inbox {
         }
     }
 
-    /// Takes the next record if all of it is there. What can't be one of a run is an error as soon as its header is there.
+    /// Takes the next record if it has arrived in full. A record that a host may not send in a run is an error as soon
+    /// as its header has arrived.
     pub(super) fn next_record(&mut self) -> Result<Option<(RecordKind, &[u8])>, ServeError> {
         let held = &self.buffer[self.start..self.end];
         let Some((header, rest)) = held.split_first_chunk() else {
@@ -88,7 +90,7 @@ mod tests {
     use super::*;
     use crate::guest::record::MAX_RECORD;
 
-    /// Takes everything that `sent` holds, which arrives in pieces of `step` bytes.
+    /// Takes all records of `sent`, which arrives in pieces of `step` bytes.
     fn records(
         received: &[u8],
         sent: &[u8],
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_run_takes_is_refused_at_its_header() {
+    fn a_record_that_no_run_accepts_is_refused_at_its_header() {
         let check = |bytes: &[u8], expected: fn(&ServeError) -> bool| {
             let error = records(b"", bytes, 1000).unwrap_err();
             assert!(expected(&error), "{bytes:?}: {error:?}");

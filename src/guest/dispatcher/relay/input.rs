@@ -1,4 +1,4 @@
-//! What the tool hasn't read yet of what the host sent.
+//! [`Input`]: standard input that the host has sent and the tool hasn't read yet.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -8,30 +8,30 @@ use crate::guest::record::MAX_RECORD;
 
 /// The tool's standard input.
 ///
-/// It goes into the tool's pipe. What the pipe has no room for is kept, and further records are taken while that is less than
-/// one record may hold: so at most two records are kept, and a signal gets past a standard input that nothing reads, unless the
-/// host has sent more than that.
+/// Bytes are written to the tool's pipe. Bytes for which the pipe has no room are kept. While fewer than [`MAX_RECORD`]
+/// bytes are kept, further records are processed. So fewer bytes than two records hold are kept at any time, and the
+/// host's signals reach a tool that doesn't read its standard input, as long as the host sends no more input than that.
 #[derive(Debug, Default)]
 pub(super) struct Input {
     /// Whether the host may send more.
     pub(super) is_open: bool,
     kept: Vec<u8>,
-    /// How much of `kept` is in the pipe.
+    /// How many bytes of `kept` were written to the pipe.
     written: usize,
 }
 
 impl Input {
-    /// Whether there is room for one more record.
+    /// Whether one more record may be processed.
     pub(super) fn has_room(&self) -> bool {
         self.kept.len() - self.written < MAX_RECORD
     }
 
-    /// Whether something waits for room in the pipe.
+    /// Whether bytes wait for room in the pipe.
     pub(super) fn is_waiting(&self) -> bool {
         self.written < self.kept.len()
     }
 
-    /// Takes what the host sent. It is dropped where there is no pipe any more: the tool has closed it.
+    /// Takes bytes that the host sent. They are dropped if the tool has closed its standard input.
     pub(super) fn take(&mut self, bytes: &[u8], pipe: &mut Option<File>) {
         let written = match self.is_waiting() {
             true => 0,
@@ -44,13 +44,14 @@ impl Input {
         }
     }
 
-    /// The host sends no more.
+    /// The host sends no more input: the pipe is closed once all kept bytes are written.
     pub(super) fn end(&mut self, pipe: &mut Option<File>) {
         self.is_open = false;
         self.pass_on(pipe);
     }
 
-    /// Writes what is kept as far as the pipe has room, and closes it after the last of it.
+    /// Writes as many kept bytes as the pipe has room for. Closes the pipe if nothing is left and the host sends no
+    /// more.
     pub(super) fn pass_on(&mut self, pipe: &mut Option<File>) {
         if self.is_waiting() {
             self.written += write(&self.kept[self.written..], pipe);
@@ -65,7 +66,8 @@ impl Input {
     }
 }
 
-/// Writes what the pipe has room for, and closes it when the tool has closed its end.
+/// Writes as many bytes as the pipe has room for, and returns their number. Closes the pipe if the tool has closed its
+/// end.
 fn write(mut bytes: &[u8], pipe: &mut Option<File>) -> usize {
     let mut written = 0;
     while let Some(open) = pipe

@@ -1,13 +1,13 @@
-//! What crosses between a run's connection and its tool's pipes.
+//! The [`Relay`] of a run with streams: passes records between the host's connection and the tool's pipes.
 //!
 //! ```text
 //! connection -> Inbox -> Input -> the tool's standard input
 //! connection <- Outbox <--------- its standard output and error
 //! ```
 //!
-//! One thread waits for the connection, the pipes, the tool's end and the deadline together, and none of its reads and writes
-//! blocks. Of the output it holds one record, which is sent before the next is read: a host that stops reading stops the
-//! tool, and holds nothing else up. What it holds of the input is at [`Input`].
+//! One thread polls the connection, the pipes, the tool's end and the deadline together. Its reads and writes don't
+//! block. It holds one record of output, which is sent before the next one is read: a host that stops reading blocks
+//! the tool and nothing else. [`Input`] says how much input it holds.
 
 mod inbox;
 mod input;
@@ -30,14 +30,14 @@ use inbox::Inbox;
 use input::Input;
 use outbox::Outbox;
 
-/// How large a tool's pipes are made, in bytes: what an ordinary user may have. A tool that writes much goes on while its
-/// last record is hashed and sent.
+/// The size to which a tool's pipes are enlarged, in bytes: the kernel's default limit for an unprivileged user
+/// (`/proc/sys/fs/pipe-max-size`). With it a tool can write on while its last record is hashed and sent.
 const PIPE: usize = 1 << 20;
 
-/// What the connection says once the host has closed it.
+/// The poll events that mean that the host has closed the connection.
 const CLOSED: PollFlags = PollFlags::RDHUP.union(PollFlags::HUP).union(PollFlags::ERR);
 
-/// One run's records, of both directions.
+/// The state of one run with streams, in both directions.
 pub(super) struct Relay<'a> {
     connection: &'a Connection,
     deadline: Instant,
@@ -62,7 +62,7 @@ struct Signals {
     kill: bool,
 }
 
-/// What there is to do.
+/// The result of a wait: which descriptors are ready.
 struct Ready {
     has_ended: bool,
     is_closed: bool,
@@ -71,19 +71,19 @@ struct Ready {
     stderr: bool,
 }
 
-/// Why a tool is not followed any more.
+/// Why the relay stopped while nothing failed.
 enum Stopped {
-    /// It ended, by itself or by the host's signal.
+    /// The tool ended, by itself or by the host's signal.
     Ended,
     AtDeadline,
     /// The host has closed the connection.
     Closed,
 }
 
-/// Why a tool can't be followed any more.
+/// Why the relay can't go on.
 enum Failed {
     Serve(ServeError),
-    /// Its pipes or its end.
+    /// Reading the tool's pipes or waiting for the tool failed.
     Tool(io::Error),
 }
 
@@ -94,7 +94,7 @@ impl From<ServeError> for Failed {
 }
 
 impl<'a> Relay<'a> {
-    /// `body` is that of the frame that opened the run.
+    /// A relay before the tool's start. `body` is that of the `OpenRun` frame.
     pub(super) fn new(
         stream: &'a mut StreamConnection,
         body: &[u8],
@@ -117,12 +117,16 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Relays until the tool has ended and its output is sent, of which at most `allowance` bytes are. `None`: the host has
-    /// closed the connection. What the tool started is dead then, and where it took too long or was killed.
+    /// Relays until the tool has ended and its output was sent, at most `allowance` bytes of it. Returns `None` if the
+    /// host has closed the connection.
+    ///
+    /// If the host closed the connection or killed the tool, or if the tool reached its deadline, every process that
+    /// the tool started was killed, too.
     ///
     /// # Errors
     ///
-    /// When the connection failed or the host broke the protocol; the tool is killed.
+    /// If the connection fails or the host breaks the protocol. The tool and every process that it started were killed
+    /// then.
     pub(super) fn follow(
         &mut self,
         mut tool: Running,
@@ -150,7 +154,7 @@ impl<'a> Relay<'a> {
                 RunOutcome::DeadlineExceeded {}
             }
         };
-        // A process that the tool left may hold its pipes open: what they hold now is taken, and no more.
+        // A process that the tool left may hold the pipes open. So only the bytes that they hold now are read.
         for kind in [RecordKind::Stdout, RecordKind::Stderr] {
             let held = running::held(output_of(tool, kind).as_ref());
             let mut left = held.map_err(Failed::Tool)?;
@@ -169,7 +173,8 @@ impl<'a> Relay<'a> {
 
     fn while_it_runs(&mut self, tool: &mut Running) -> Result<Stopped, Failed> {
         loop {
-            // What was read and not taken, as what came together with the frame that opened the run.
+            // Records may be in the inbox before the first wait, since they may have come together with the OpenRun
+            // frame.
             self.take_records(tool)?;
             if self.signals.kill {
                 return Ok(Stopped::Ended);
@@ -200,12 +205,13 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Waits until there is something to do, or the deadline.
+    /// Waits until a descriptor is ready or the deadline is over.
     fn wait(&self, tool: &Running) -> io::Result<Ready> {
         let mut wanted = CLOSED;
         wanted.set(PollFlags::IN, self.input.has_room());
         wanted.set(PollFlags::OUT, !self.outbox.is_empty());
-        // A pipe that has ended says so whether it was asked or not: one that can't be served now is left out.
+        // `poll` reports the end of a pipe even if no event was asked for. So a pipe that can't be served now is left
+        // out.
         let has_room = self.outbox.is_empty();
         let [stdout, stderr] =
             [&tool.stdout, &tool.stderr].map(|pipe| pipe.as_ref().filter(|_| has_room));
@@ -228,8 +234,8 @@ impl<'a> Relay<'a> {
         })
     }
 
-    /// Makes a record of what one of the tool's streams holds, at most of `most` bytes, and sends what goes at once. Returns how
-    /// many bytes the stream held.
+    /// Reads at most `most` bytes of one of the tool's streams into a record, and sends as much of it as the connection
+    /// takes now. Returns how many bytes were read.
     fn take_output(
         &mut self,
         tool: &mut Running,
@@ -249,7 +255,7 @@ impl<'a> Relay<'a> {
         Ok(read)
     }
 
-    /// Takes the records that are there, as long as there is room for what they hold.
+    /// Processes the records that have arrived, as long as there is room for more standard input.
     fn take_records(&mut self, tool: &mut Running) -> Result<(), ServeError> {
         while self.input.has_room()
             && let Some((kind, body)) = self.inbox.next_record()?
@@ -280,8 +286,8 @@ impl<'a> Relay<'a> {
         Ok(())
     }
 
-    /// Sends all that is to be sent; false where the host has closed the connection. A host that takes nothing is waited for
-    /// until the deadline, and for [`SEND_LIMIT`] at least.
+    /// Sends the rest of the record in the outbox. Returns false if the host has closed the connection. If the host
+    /// reads nothing, this waits until the deadline, but at least [`SEND_LIMIT`], and fails then.
     fn flush(&mut self) -> Result<bool, ServeError> {
         loop {
             self.send()?;
@@ -301,7 +307,7 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Sends the last record.
+    /// Sends the last record, the [`RunEnd`].
     pub(super) fn end(mut self, outcome: RunOutcome) -> Result<(), ServeError> {
         let end = RunEnd {
             outcome,
@@ -319,10 +325,10 @@ impl<'a> Relay<'a> {
 }
 
 impl Signals {
-    /// What it means that the tool ended like this.
+    /// The outcome of a tool that ended like this, given the signals that the host has sent.
     ///
-    /// A tool that the host's signal killed was cancelled. One that took the signal and ended with an exit code says more
-    /// with that, and one that ended before a signal could reach it was not cancelled.
+    /// A tool that the host's signal killed was cancelled. A tool with an exit code was not: it handled the signal, or
+    /// ended before the signal reached it.
     fn outcome(&self, ended: Ended) -> RunOutcome {
         match ended {
             Ended::Exited(code) => RunOutcome::Exited { code },

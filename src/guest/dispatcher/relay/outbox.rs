@@ -1,4 +1,4 @@
-//! The record that is sent next.
+//! [`Outbox`]: the record that is being sent to the host.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,12 +7,12 @@ use crate::guest::dispatcher::connection::Connection;
 use crate::guest::protocol::RunChain;
 use crate::guest::record::{MAX_RECORD, RECORD_HEADER, RecordError, RecordHeader, RecordKind};
 
-/// One record on its way to the host, in the one buffer that all of a run's records use.
+/// One record that is being sent to the host, in a buffer that all records of the run reuse.
 pub(super) struct Outbox {
     buffer: Vec<u8>,
-    /// How many bytes of `buffer` are the record's.
+    /// How many bytes of `buffer` belong to the record.
     filled: usize,
-    /// How many of them are sent.
+    /// How many of these bytes were sent.
     sent: usize,
     /// The chain of the records to the host.
     chain: RunChain,
@@ -28,13 +28,13 @@ impl Outbox {
         }
     }
 
-    /// Whether there is room for the next record.
+    /// Whether the record was sent in full, so that there is room for the next one.
     pub(super) fn is_empty(&self) -> bool {
         self.sent == self.filled
     }
 
-    /// Reads a pipe once, `most` bytes, and makes a record of the first `allowance` of them. Returns how many were read: none when
-    /// the pipe is empty, or at its end, where it is closed.
+    /// Reads a pipe once, at most `most` bytes, and makes a record of the first `allowance` bytes. Returns how many
+    /// bytes were read: 0 if the pipe is empty or at its end. A pipe at its end is closed.
     pub(super) fn read(
         &mut self,
         kind: RecordKind,
@@ -68,7 +68,7 @@ impl Outbox {
         Ok(read)
     }
 
-    /// Makes a record that is in no chain.
+    /// Makes a record that isn't added to the chain.
     pub(super) fn write(&mut self, kind: RecordKind, body: &[u8]) -> Result<(), RecordError> {
         let header = RecordHeader::of(kind, body)?;
         self.buffer[RECORD_HEADER..][..body.len()].copy_from_slice(body);
@@ -76,14 +76,14 @@ impl Outbox {
         Ok(())
     }
 
-    /// Puts the header before a body that is there.
+    /// Puts the header before a body that is in the buffer already.
     fn put(&mut self, header: RecordHeader) {
         self.buffer[..RECORD_HEADER].copy_from_slice(&header.encode());
         self.filled = RECORD_HEADER + header.length;
         self.sent = 0;
     }
 
-    /// Sends what the connection takes now; whether that was anything.
+    /// Sends as many bytes as the connection takes now. Returns whether any were sent.
     pub(super) fn send(&mut self, connection: &Connection) -> io::Result<bool> {
         let before = self.sent;
         while !self.is_empty() {

@@ -1,4 +1,5 @@
-//! What every tool gets around it, unless a run asks for something else: as a container image says it.
+//! [`Defaults`]: the environment, directory and user of every tool, as the configuration of a container image sets
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +8,11 @@ use serde::Deserialize;
 use super::{Wishes, directory};
 use crate::guest::protocol::MAX_ENVIRONMENT;
 
-/// The environment, directory and user of every tool.
+/// The environment, directory and user of every tool. A run with streams may override environment and directory.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Defaults {
-    /// Beside the guest's own variables, or in their place.
+    /// Environment variables that are set beside or in place of the guest's own.
     env: BTreeMap<String, String>,
     cwd: Option<String>,
     user: Option<User>,
@@ -25,7 +26,7 @@ struct User {
 }
 
 impl std::fmt::Debug for Defaults {
-    /// Values of an environment may be secret, so they are not shown.
+    /// Without the values of the environment, which may be secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Defaults")
             .field("env", &self.env.keys())
@@ -65,19 +66,19 @@ impl Defaults {
         }
     }
 
-    /// The tools' user and group.
+    /// The user and group id of every tool.
     pub(super) fn user(&self) -> Option<(u32, u32)> {
         self.user.map(|User { uid, gid }| (uid, gid))
     }
 
-    /// The environment of a run.
+    /// The environment of a run: these variables, overridden by those of `wishes`.
     pub(super) fn env(&self, wishes: &Wishes<'_>) -> BTreeMap<String, String> {
         let mut env = self.env.clone();
         env.extend(wishes.env.cloned().unwrap_or_default());
         env
     }
 
-    /// The directory of a run.
+    /// The directory of a run: that of `wishes`, otherwise this one.
     pub(super) fn cwd(&self, wishes: &Wishes<'_>) -> Option<String> {
         wishes.cwd.or(self.cwd.as_deref()).map(str::to_owned)
     }
@@ -95,7 +96,7 @@ mod tests {
     }}"#;
 
     #[test]
-    fn every_tool_gets_them_unless_a_run_asks_for_others() {
+    fn every_tool_gets_the_defaults_unless_a_run_asks_for_others() {
         let toolbox = Toolbox::from_json(DECLARED).unwrap();
         assert_eq!(toolbox.user(), Some((33, 0)));
         let none = json!({});
@@ -117,14 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn without_them_a_tool_gets_what_the_guest_has() {
+    fn without_defaults_a_tool_gets_nothing_beside_the_guests_own() {
         let toolbox = Toolbox::built_in();
         let call = toolbox.call("env", &json!({}), &Wishes::default()).unwrap();
         assert!(call.env.is_empty() && call.cwd.is_none() && toolbox.user().is_none());
     }
 
     #[test]
-    fn values_are_not_shown() {
+    fn debug_does_not_show_values_of_variables() {
         let shown = format!("{:?}", Toolbox::from_json(DECLARED).unwrap());
         assert!(
             shown.contains("PATH") && !shown.contains("/opt/bin"),
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_tool_can_have_is_refused() {
+    fn defaults_out_of_bounds_are_refused() {
         for (defaults, expected) in [
             (json!({"env": {"": "x"}}), "name is empty"),
             (json!({"env": {"A=B": "x"}}), "name is empty"),

@@ -1,4 +1,5 @@
-//! The image's own file of tools: strict, bounded JSON.
+//! Reads an image's tools file into a [`Toolbox`]. The file is JSON; unknown fields and values out of bounds are
+//! errors.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +14,7 @@ use super::surroundings::Allowed;
 use super::tool::{Argument, Tool, is_name};
 use super::{Entry, Limits, Toolbox};
 
-/// Most bytes that are read of a tools file.
+/// The longest tools file, in bytes.
 pub(super) const MAX_TOOLS_FILE: u64 = 64 * 1024;
 const MAX_TOOLS: usize = 64;
 const MAX_ARGUMENTS: usize = 32;
@@ -22,38 +23,38 @@ const MAX_TEXT: usize = 4096;
 /// A tools file could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolsFileError {
-    /// The file could not be read.
+    /// The file exists but could not be read.
     #[error("the tools file {} cannot be read", path.display())]
     Read {
-        /// Which file.
+        /// The file's path.
         path: PathBuf,
-        /// Why not.
+        /// The error of opening or reading it.
         source: std::io::Error,
     },
-    /// It has more than 64 KiB.
+    /// The file has more than 64 KiB.
     #[error("the tools file has more than {MAX_TOOLS_FILE} bytes; declare fewer tools")]
     TooLarge,
-    /// It is not JSON, or not of this shape.
-    #[error("the tools file is not of the expected shape")]
+    /// The file isn't JSON, or has an unknown field or a value of another type.
+    #[error("the tools file is not JSON of the documented form")]
     Shape(#[source] serde_json::Error),
-    /// One of its tools can't be offered.
+    /// The declaration of a tool can't be used.
     #[error("the tools file declares {tool:?}, which cannot be offered: {reason}")]
     Tool {
         /// The tool's name.
         tool: String,
-        /// What is wrong with it.
+        /// Which rule the declaration breaks.
         reason: &'static str,
     },
-    /// Its directory for files is none.
-    #[error("the tools file's \"files\" is no directory for files: {reason}")]
+    /// The path of the directory for files can't be used.
+    #[error("the tools file's \"files\" cannot be the directory for files: {reason}")]
     Files {
-        /// What is wrong with it.
+        /// Which rule the path breaks.
         reason: &'static str,
     },
-    /// What it has for every tool can't be had.
+    /// The environment, directory or user for every tool can't be used.
     #[error("the tools file's \"defaults\" cannot be used: {reason}")]
     Defaults {
-        /// What is wrong with them.
+        /// Which rule they break.
         reason: &'static str,
     },
 }
@@ -68,7 +69,7 @@ struct ToolsFile {
     defaults: Defaults,
 }
 
-/// The declared tools in their order: a map would keep only the last of two of the same name.
+/// The declared tools in their order. A list, since a map would hide that two tools have the same name.
 #[derive(Default)]
 struct Declared(Vec<(String, DeclaredTool)>);
 
@@ -125,7 +126,7 @@ struct DeclaredLimits {
 }
 
 impl DeclaredLimits {
-    /// Those that are declared, and of the rest what `others` has.
+    /// The declared limits, and those of `others` for limits that aren't declared.
     fn or(&self, others: &Limits) -> Limits {
         Limits {
             memory_mib: self.memory_mib.or(others.memory_mib),
@@ -138,11 +139,11 @@ impl DeclaredLimits {
 }
 
 impl Toolbox {
-    /// The built-in tools, and those of the tools file at `path` if there is one.
+    /// The built-in tools and those of the tools file at `path`. If there is no such file, the built-in tools alone.
     ///
     /// # Errors
     ///
-    /// Those of [`Toolbox::from_json`], and [`ToolsFileError::Read`] for a file that is there but can't be read.
+    /// Those of [`Toolbox::from_json`], and [`ToolsFileError::Read`] if the file exists but can't be read.
     pub fn load(path: &Path) -> Result<Toolbox, ToolsFileError> {
         let read = |source| ToolsFileError::Read {
             path: path.to_owned(),
@@ -184,21 +185,26 @@ impl Toolbox {
     /// }
     /// ```
     ///
-    /// Every field but `program` may be left out. A value that begins with `-` is taken only after a `--`, behind
-    /// a prefix (`--file={path}`), or from `choices`.
+    /// Every field but `program` may be left out. A parameter's value that begins with `-` is accepted only after the
+    /// argument `--`, behind a prefix (`--file={path}`), or if `choices` lists it.
     ///
-    /// `stdin`, `cwd` and `env` say what a run with streams may choose: standard input, the directory, and environment
-    /// variables of these names. A name that ends with `*` stands for all that begin with what is before it, but not for `PATH`,
-    /// `HOME` and those that begin with `LD_`, which have to be named. A tool's own `limits` take the place of those of all
-    /// ([`Limits`]).
+    /// `stdin`, `cwd` and `env` say what a run with streams may choose for this tool: standard input, the working
+    /// directory, and environment variables with these names. A name that ends with `*` is a prefix and allows every
+    /// name that begins with it, except `PATH`, `HOME` and names that begin with `LD_`; these must be listed in full. A
+    /// tool's own `limits` replace the `limits` of all tools ([`Limits`]).
     ///
-    /// `defaults` are what every tool has, unless a run with streams asks for something else: environment variables beside
-    /// the guest's own or in their place, the directory in place of `/`, and the user and group in place of 1000. A tool's
-    /// user is never root.
+    /// `defaults` apply to every tool: environment variables beside or in place of the guest's own, the working
+    /// directory in place of `/`, and the user and group in place of 1000. A run with streams may override the
+    /// variables and the directory. The user can't be root.
     ///
     /// # Errors
     ///
-    /// [`ToolsFileError`] for anything unknown, repeated in meaning, or out of bounds: nothing of it is used then.
+    /// Nothing of the file is used if it has an error:
+    ///
+    /// - [`ToolsFileError::TooLarge`] if it has more than 64 KiB
+    /// - [`ToolsFileError::Shape`] if it isn't JSON, or has an unknown field or a value of another type
+    /// - [`ToolsFileError::Tool`] if a tool's declaration breaks a rule, or its name is used twice
+    /// - [`ToolsFileError::Files`] and [`ToolsFileError::Defaults`] if `files` or `defaults` can't be used
     pub fn from_json(json: &[u8]) -> Result<Toolbox, ToolsFileError> {
         if json.len() as u64 > MAX_TOOLS_FILE {
             return Err(ToolsFileError::TooLarge);
@@ -314,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn no_file_means_the_built_in_tools() {
+    fn without_a_file_there_are_the_built_in_tools() {
         let toolbox = Toolbox::load(Path::new("/nonexistent/chv-tools.json")).unwrap();
         let call = |tool: &str, params: &Value| toolbox.call(tool, params, &Wishes::default());
         assert!(call("whoami", &json!({})).is_ok());

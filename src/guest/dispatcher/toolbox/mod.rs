@@ -1,4 +1,4 @@
-//! The tools that may be run, and how their parameters become arguments.
+//! The [`Toolbox`]: the tools that a dispatcher offers, and how parameters become arguments.
 
 mod defaults;
 mod file;
@@ -22,11 +22,11 @@ use tool::Tool;
 /// The directory for files, unless the tools file names another.
 const FILES_DIRECTORY: &str = "/work";
 
-/// The longest path that the kernel takes, in bytes.
+/// The longest path that the kernel accepts, in bytes, without its NUL byte (`PATH_MAX`).
 const MAX_PATH: usize = 4095;
 
-/// The tools that may be run. There is no free-form command line: a tool is a program with fixed arguments,
-/// some of which end in the value of a named parameter.
+/// The tools that a dispatcher offers. A host can't give a free-form command line: a tool is a program with fixed
+/// arguments, some of which end in the value of a named parameter.
 ///
 /// | tool | runs |
 /// |---|---|
@@ -36,10 +36,10 @@ const MAX_PATH: usize = 4095;
 /// | `cat {path}` | `cat -- path` |
 /// | `ls {path}` | `ls -- path` |
 /// | `env` | `env` |
-/// | `sh {script}` | `sh -c script`; only where it was switched on |
+/// | `sh {script}` | `sh -c script`; only with [`with_shell`](Self::with_shell) or `"sh": true` in the tools file |
 ///
-/// A run with streams may ask for standard input, environment variables and a directory: of the built-in tools only `sh` takes
-/// them, and any variable but `LD_*`; others take what the tools file says of them.
+/// A run with streams may ask for standard input, environment variables and a working directory. Of the built-in tools
+/// only `sh` accepts these, with any variable but `LD_*`. A tool of the tools file accepts what its declaration allows.
 #[derive(Clone, Debug)]
 pub struct Toolbox {
     tools: BTreeMap<String, Entry>,
@@ -49,7 +49,7 @@ pub struct Toolbox {
 }
 
 impl Toolbox {
-    /// The tools that every guest has; `sh` is not among them.
+    /// The built-in tools without `sh`, with the default limits.
     pub fn built_in() -> Toolbox {
         let tools = [
             ("echo", Tool::new("printf", &["--", "%s\\n", "{message}"])),
@@ -73,7 +73,7 @@ impl Toolbox {
         }
     }
 
-    /// The same tools and `sh {script}`.
+    /// Adds the tool `sh {script}`.
     pub fn with_shell(mut self) -> Toolbox {
         let shell = Tool {
             allowed: Allowed::by_shell(),
@@ -83,11 +83,11 @@ impl Toolbox {
         self
     }
 
-    /// The same tools and one that is a function of this process, for the stand-in of a guest: nothing confines it. It takes
-    /// any parameters, standard input, any environment variables and any directory, and returns its exit code. It replaces a
-    /// tool of the same name.
+    /// Adds a tool that is a function of this process, for a stand-in for a guest. It replaces a tool of the same name.
     ///
-    /// One that panics is a tool that the guest could not follow to its end.
+    /// The function runs in a thread of this process, and nothing confines it. It accepts any parameters, standard
+    /// input, any environment variables and any directory. It returns the tool's exit code. If it panics, the tool's
+    /// outcome is `guest_failed`.
     #[must_use]
     pub fn with_function(
         mut self,
@@ -99,27 +99,28 @@ impl Toolbox {
         self
     }
 
-    /// The limits that the tools file asks for, else the defaults. A tool's own are not among them.
+    /// The limits that the tools file sets for every tool; the default for each limit that it doesn't set. The limits
+    /// of single tools aren't included.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// The user and group of tools, if the tools file names them: never root.
+    /// The user and group id that the tools file sets for every tool, if it does. The user is never root.
     pub fn user(&self) -> Option<(u32, u32)> {
         self.defaults.user()
     }
 
-    /// The directory that files go into and come out of, as the tools see it: an absolute path, `/work` unless the tools file
-    /// names another.
+    /// The directory into which and from which files are transferred, as the tools see it: an absolute path, `/work`
+    /// unless the tools file names another.
     pub fn files_directory(&self) -> &str {
         &self.files
     }
 
-    /// The same tools with another directory for files.
+    /// Replaces the directory for files.
     ///
     /// # Errors
     ///
-    /// [`ToolsFileError::Files`] for one that is not an absolute path.
+    /// [`ToolsFileError::Files`] if `path` isn't absolute, contains `..` or a NUL byte, or has more than 4095 bytes.
     pub fn with_files_directory(mut self, path: &str) -> Result<Toolbox, ToolsFileError> {
         self.files = directory(path)
             .map_err(|reason| ToolsFileError::Files { reason })?
@@ -127,7 +128,7 @@ impl Toolbox {
         Ok(self)
     }
 
-    /// What to run for a call of `tool` with `params`, with what the host wishes around it.
+    /// The call of `tool` with `params` and `wishes`, if the tool exists and accepts them.
     pub(super) fn call(
         &self,
         tool: &str,
@@ -165,25 +166,25 @@ impl Toolbox {
     }
 }
 
-/// Why a call is not run.
+/// Why a call is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     UnknownTool,
-    /// What is wrong with the parameters, or with what the host wishes around the tool.
+    /// The tool doesn't accept the parameters or the wishes; the text says why.
     Because(String),
 }
 
-/// What a call of a tool runs, ready to start.
+/// A checked call of a tool, ready to start.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) action: Action,
-    /// Whether the host writes the tool's standard input; else it is empty.
+    /// Whether the host writes the tool's standard input. Otherwise the input is empty.
     pub(super) has_stdin: bool,
-    /// Environment variables beside the guest's own.
+    /// Environment variables that are set beside or in place of the guest's own.
     pub(super) env: BTreeMap<String, String>,
-    /// The tool's directory, unless it is `/`.
+    /// The tool's working directory; `/` if this is `None`.
     pub(super) cwd: Option<String>,
-    /// The tool's own limits.
+    /// The limits that the tools file sets for this tool.
     pub(super) limits: Limits,
 }
 
@@ -200,7 +201,7 @@ pub(super) enum Action {
 }
 
 impl Call {
-    /// What is run, in an error message.
+    /// The program's name for an error message.
     pub(super) fn name(&self) -> &str {
         match &self.action {
             Action::Program { program, .. } => program,
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn tools_that_are_not_listed_are_unknown() {
+    fn a_tool_that_is_not_listed_is_unknown() {
         for tool in ["sh", "rm", "", "/bin/ls", "Echo"] {
             let refused = Toolbox::built_in().call(tool, &json!({}), &Wishes::default());
             assert_eq!(refused.unwrap_err(), Refused::UnknownTool, "{tool}");

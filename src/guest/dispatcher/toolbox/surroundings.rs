@@ -1,26 +1,27 @@
-//! What a run with streams may choose around its tool: standard input, environment, directory.
+//! [`Wishes`]: the standard input, environment and directory that a host asks for in a run with streams; and
+//! [`Allowed`]: which of them a tool accepts.
 
 use std::collections::BTreeMap;
 
 use super::directory;
 use crate::guest::protocol::MAX_ENVIRONMENT;
 
-/// Most names and patterns of one tool's environment in a tools file.
+/// The most names and patterns of environment variables that a tools file may declare for one tool.
 const MAX_PATTERNS: usize = 64;
 
-/// The longest name of an environment variable.
+/// The longest name of an environment variable, in bytes.
 const MAX_NAME: usize = 256;
 
-/// What the host wishes around a tool.
+/// What the host asks for besides the tool and its parameters.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::guest::dispatcher) struct Wishes<'a> {
-    /// Standard input.
+    /// Whether the host wants to write standard input.
     pub(in crate::guest::dispatcher) stdin: bool,
     pub(in crate::guest::dispatcher) env: Option<&'a BTreeMap<String, String>>,
     pub(in crate::guest::dispatcher) cwd: Option<&'a str>,
 }
 
-/// What of it a tool takes.
+/// Which wishes a tool accepts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Allowed {
     stdin: bool,
@@ -28,7 +29,7 @@ pub(super) struct Allowed {
     env: Variables,
 }
 
-/// Which environment variables a tool takes.
+/// Which environment variables a tool accepts.
 #[derive(Clone, Debug)]
 enum Variables {
     All,
@@ -44,20 +45,20 @@ impl Default for Variables {
 #[derive(Clone, Debug)]
 enum Pattern {
     Name(String),
-    /// Every name that begins like this, but those that are [protected](is_protected).
+    /// Every name with this prefix that isn't [protected](is_protected).
     Prefix(String),
 }
 
 impl Allowed {
-    /// Everything.
+    /// Accepts every wish.
     pub(super) const ALL: &'static Allowed = &Allowed {
         stdin: true,
         cwd: true,
         env: Variables::All,
     };
 
-    /// What the built-in shell takes: a host that may give it a script can do all this in the script, but for what the dynamic
-    /// linker reads before the shell runs.
+    /// What the built-in shell accepts. A host that gives the shell a script can set all of this in the script, except
+    /// `LD_*`, which the dynamic linker reads before the shell runs. So only `LD_*` is refused.
     pub(super) fn by_shell() -> Allowed {
         let patterns = [
             Pattern::Prefix(String::new()),
@@ -71,7 +72,7 @@ impl Allowed {
         }
     }
 
-    /// What a tools file declares; `env` has names, and beginnings of names with a `*` behind them.
+    /// What a tools file declares for a tool. `env` has names of variables, and prefixes of names followed by `*`.
     pub(super) fn declared(
         stdin: bool,
         cwd: bool,
@@ -95,7 +96,7 @@ impl Allowed {
         })
     }
 
-    /// Why the tool can't have what the host wishes.
+    /// Checks the host's wishes. The error is the text that the host gets.
     pub(super) fn check(&self, wishes: &Wishes<'_>) -> Result<(), String> {
         if wishes.stdin && !self.stdin {
             return Err("the tool takes no standard input".to_owned());
@@ -150,12 +151,13 @@ impl Variables {
     }
 }
 
-/// Whether a variable says which programs run: a pattern never stands for it.
+/// Whether a variable decides which program or library is loaded. A pattern never includes such a variable.
 fn is_protected(name: &str) -> bool {
     name == "PATH" || name == "HOME" || name.starts_with("LD_")
 }
 
-/// Names of environment variables: a letter or `_`, then letters, digits and `_`.
+/// Whether this can be the name of an environment variable: an ASCII letter or `_`, then ASCII letters, digits and `_`,
+/// at most [`MAX_NAME`] bytes.
 fn is_variable(name: &str) -> bool {
     name.len() <= MAX_NAME
         && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_allowed_by_name_and_by_beginning() {
+    fn variables_are_allowed_by_name_and_by_prefix() {
         #[track_caller]
         fn check(allowed: &Allowed, name: &str, expected: bool) {
             let env = BTreeMap::from([(name.to_owned(), "value".to_owned())]);
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_or_beginning_is_not_declared() {
+    fn a_declaration_that_is_neither_a_name_nor_a_prefix_is_refused() {
         for text in ["", "A*B", "**", "A=", "1*", "A B", "Ä"] {
             assert!(declared(&[text]).is_err(), "{text}");
         }
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn other_wishes_are_refused_with_a_reason() {
+    fn a_refused_wish_has_a_reason() {
         #[track_caller]
         fn check(allowed: &Allowed, wishes: Wishes<'_>, expected: &str) {
             let reason = allowed.check(&wishes).unwrap_err();

@@ -1,4 +1,5 @@
-//! One tool: a program with fixed arguments, some of which end in the value of a named parameter.
+//! [`Tool`], one tool of a toolbox: a program with fixed arguments, some of which end in the value of a named
+//! parameter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,23 +8,24 @@ use serde_json::{Map, Value};
 use super::Limits;
 use super::surroundings::Allowed;
 
-/// Most bytes of one parameter's value. The kernel takes at most 128 KiB for one argument.
+/// The most bytes of one parameter's value: 64 KiB. The kernel accepts at most 128 KiB for one argument
+/// (`MAX_ARG_STRLEN`).
 pub const MAX_PARAM: usize = 64 * 1024;
 
 #[derive(Clone, Debug)]
 pub(super) struct Tool {
-    /// An absolute path inside the tools' root, or for a built-in tool a name that is looked up in `PATH`.
+    /// An absolute path inside the tools' root. For a built-in tool: a name that is searched for in `PATH`.
     pub(super) program: String,
     pub(super) arguments: Vec<Argument>,
-    /// The only values that a parameter may have, for those that are restricted.
+    /// For each restricted parameter, the only values that it may have.
     pub(super) choices: BTreeMap<String, Vec<String>>,
     pub(super) allowed: Allowed,
-    /// Those that take the place of every tool's.
+    /// Limits that replace those of all tools.
     pub(super) limits: Limits,
 }
 
 impl Tool {
-    /// A built-in tool. Its arguments are checked by the test of the built-in tools.
+    /// A built-in tool. A test checks that all of their arguments can be parsed.
     pub(super) fn new(program: &str, arguments: &[&str]) -> Tool {
         let parse = |text: &&str| {
             Argument::parse(text).unwrap_or_else(|| Argument::Literal((*text).to_owned()))
@@ -101,7 +103,7 @@ impl Tool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Argument {
     Literal(String),
-    /// `prefix` and then the value of the parameter `name`.
+    /// `prefix`, followed by the value of the parameter `name`.
     Param {
         prefix: String,
         name: String,
@@ -109,7 +111,7 @@ pub(super) enum Argument {
 }
 
 impl Argument {
-    /// Reads `text`, `{name}` or `prefix{name}`; `None` when braces stand in any other way.
+    /// Parses `text`, `{name}` or `prefix{name}`. `None` if there are other braces, or a NUL byte.
     pub(super) fn parse(text: &str) -> Option<Argument> {
         let Some((prefix, rest)) = text.split_once('{') else {
             let literal = !text.contains(['}', '\0']);
@@ -130,7 +132,7 @@ impl Argument {
     }
 }
 
-/// Names of tools and parameters: 1 to 64 of `a-z`, `0-9`, `_`, `-`.
+/// Whether this can be the name of a tool or a parameter: 1 to 64 of `a-z`, `0-9`, `_`, `-`.
 pub(super) fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name

@@ -118,16 +118,11 @@ async fn a_guest_that_lies_about_what_it_gives() {
     pull_fails(
         &[&all[..all.len() / 2], b""],
         "SANDBOX_VSOCK_PARTIAL_FRAME_TIMEOUT",
-        "stood still",
+        "stalled",
     )
     .await;
-    pull_fails(&[], "SANDBOX_VSOCK_PARTIAL_FRAME_TIMEOUT", "stood still").await;
-    pull_fails(
-        &[sent],
-        "SANDBOX_VSOCK_PARTIAL_FRAME_TIMEOUT",
-        "stood still",
-    )
-    .await;
+    pull_fails(&[], "SANDBOX_VSOCK_PARTIAL_FRAME_TIMEOUT", "stalled").await;
+    pull_fails(&[sent], "SANDBOX_VSOCK_PARTIAL_FRAME_TIMEOUT", "stalled").await;
     // Records out of order.
     pull_fails(&[sent, &all], protocol, "Data").await;
     pull_fails(&[sent, &end_of(digest)], protocol, "EndOfData").await;
@@ -224,7 +219,7 @@ async fn a_guest_that_lies_about_what_it_took() {
     push_fails(&[&record(RecordKind::Data, b"x")], protocol, "Data").await;
     push_fails(&[&end_of(digest)], protocol, "EndOfData").await;
     push_fails(&[&[0, 0, 0, 0, 0]], "SANDBOX_FRAME_MALFORMED", "").await;
-    push_fails(&[], "SANDBOX_VSOCK_PARTIAL_FRAME_TIMEOUT", "stood still").await;
+    push_fails(&[], "SANDBOX_VSOCK_PARTIAL_FRAME_TIMEOUT", "stalled").await;
     let failed = ended(&TransferEnd {
         code: Some("SANDBOX_FILE_IO".to_owned()),
         message: Some("the disk is full".to_owned()),
