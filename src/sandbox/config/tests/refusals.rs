@@ -133,7 +133,7 @@ fn illegal_values_are_named() {
         (other("run_root = ''"), "run_root is missing or empty"),
         (
             other("limits.query = '0s'"),
-            "limits.query is zero: nothing can be done in no time",
+            "limits.query is zero: this step needs some time",
         ),
         (
             other("limits.settle = '25h'"),
