@@ -15,24 +15,28 @@
 //! inherits that descriptor. The contents of `config.json` and `state.json` are kept as the bytes that were compared
 //! with the manifest. After that, a change of the three files has no effect.
 //!
-//! | memory | a restore | proof |
-//! |---|---|---|
-//! | [`Mapped`](MemoryMode::Mapped), the default | The VMM reads nothing. It maps the file privately, copy on write. | Seals or fs-verity, and the list of mappings of the VMM's process. |
-//! | [`Copied`](MemoryMode::Copied) | The VMM reads all of the memory. | Seals or fs-verity. If there is too little memory for a sealed copy, a read lease that stood from the digest until the VMM's answer. |
-//! | By path, on a VMM that another program runs | The VMM reads all of the memory. | None. The check is reported as not applicable. |
+//! - [`Mapped`](MemoryMode::Mapped), the default: at a restore the VMM reads nothing. It maps the file privately, copy
+//!   on write. The proof is the seals or fs-verity, together with the list of mappings of the VMM's process.
+//! - [`Copied`](MemoryMode::Copied): at a restore the VMM reads all of the memory. The proof is the seals or fs-verity.
+//!   If there is too little memory for a sealed copy, the proof is a read lease that stood from the digest until the
+//!   VMM's answer.
+//! - By path, on a VMM that another program runs: that VMM reads all of the memory. There is no proof, and the check is
+//!   reported as not applicable.
 //!
 //! `Copied` is used if the configuration asks for it, and in three more cases, which the report names ([`CopyReason`]).
 //!
 //! # What is trusted
 //!
-//! | party | trusted | reason |
-//! |---|---|---|
-//! | the kernel, and processes that may load code into it | yes | Seals, leases, fs-verity and `/proc` are the kernel's. |
-//! | root | no for memory that is mapped or copied from an immutable file, yes for a leased file | Root can't remove a seal, but can write to a block device. |
-//! | this process, and processes that may trace it | yes | It holds the digests. |
-//! | the manifest | only with a signature or a pinned digest | Without either, a process that may write to the folder can also write a matching manifest. |
-//! | other processes, those of this user included | no | They can't change what is sealed. |
-//! | the guest, and a VMM that has served it | no | A VMM has the file open for reading only, and writes to its own private pages. |
+//! - The kernel, and processes that may load code into it, are trusted: seals, leases, fs-verity and `/proc` are the
+//!   kernel's.
+//! - Root is not trusted for memory that is mapped or copied from an immutable file, since root can't remove a seal.
+//!   Root is trusted for a leased file, since root can write to the block device below it.
+//! - This process, and processes that may trace it, are trusted: this process holds the digests.
+//! - The manifest is trusted only with a signature or a pinned digest. Without either, a process that may write to the
+//!   folder can also write a matching manifest.
+//! - Other processes, those of this user included, are not trusted: they can't change what is sealed.
+//! - The guest, and a VMM that has served it, are not trusted: a VMM has the file open for reading only, and writes to
+//!   its own private pages.
 //!
 //! The list of mappings tells what a VMM has mapped, but not which pages it shows to its guest. A new VMM or a spare
 //! has run no untrusted code when its mappings are read. A VMM that is reset in place has: if its guest has taken it
@@ -82,8 +86,8 @@ pub struct LoadedMemory {
     pub basis: MemoryBasis,
     /// The size of the guest's whole memory, in bytes.
     pub bytes: u64,
-    /// How many bytes of the VMM's files were hashed while the golden snapshot was loaded. Holes are not hashed, and
-    /// neither is a file that fs-verity protects.
+    /// How many bytes of the memory were hashed while the golden snapshot was loaded. Holes are not hashed. If
+    /// fs-verity protects the file, this is 0.
     pub hashed: u64,
     /// How long loading the whole golden snapshot took, in microseconds.
     pub micros: u64,
