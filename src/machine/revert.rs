@@ -12,8 +12,8 @@
 //! for the VM's state. A reset does the one right after the other; a spare waits in between.
 //!
 //! After a restore every first page access faults, so the first answers are slow. *Prewarm* takes those faults in
-//! advance: the VM runs until its guest has answered once, and is paused again. Those answers prove nothing; all of them
-//! are asked for again.
+//! advance: the VM runs until its guest has answered once, and is paused again. Those answers prove nothing; all of
+//! them are asked for again.
 
 use std::sync::Arc;
 
@@ -61,8 +61,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// Those of [`stage`](Self::stage) and [`resume_and_query`](Self::resume_and_query). A source that stays silent is no
-    /// error, but a [`Reading::Silent`](super::Reading::Silent).
+    /// Those of [`stage`](Self::stage) and [`resume_and_query`](Self::resume_and_query). A source that stays silent is
+    /// no error, but a [`Reading::Silent`](super::Reading::Silent).
     pub async fn revert(&mut self, options: &RevertOptions) -> Result<Readings, Error> {
         let mut steps = Steps::start();
         let staged = self.stage(options, &mut steps).await?;
@@ -72,11 +72,13 @@ impl Machine {
     /// Replaces whatever VM there is by the paused one of the snapshot, and proves its memory and its disks. Legal in
     /// every state.
     ///
-    /// A writable disk is filled from its origin before the restore. Every disk is proved after it, while the VM is paused.
+    /// A writable disk is filled from its origin before the restore. Every disk is proved after it, while the VM is
+    /// paused.
     ///
     /// # Errors
     ///
-    /// [`Error::Memory`], after which the VM that there was is untouched. Any step that failed, as its own variant; then the VM slot is empty, or holds a VM that must not be used.
+    /// [`Error::Memory`], after which the VM that there was is untouched. Any step that failed, as its own variant;
+    /// then the VM slot is empty, or holds a VM that must not be used.
     pub async fn stage(
         &mut self,
         options: &RevertOptions,
@@ -104,14 +106,14 @@ impl Machine {
         Ok(Staged { disks, memory })
     }
 
-    /// Lets a staged VM run until its guest has answered everything that [`resume_and_query`](Self::resume_and_query) will ask, and pauses it
-    /// again. The channel stays open: it outlives a pause.
+    /// Lets a staged VM run until its guest has answered everything that [`resume_and_query`](Self::resume_and_query)
+    /// will ask, and pauses it again. The channel stays open: it outlives a pause.
     ///
     /// # Errors
     ///
     /// [`Error::GuestWrites`] when the guest changed a disk meanwhile, so that it is no longer the golden snapshot's;
-    /// [`Error::Channel`], [`Error::Api`], [`Error::VmmDied`], [`Error::File`], [`Error::Disk`]. After each the VM is of no
-    /// further use.
+    /// [`Error::Channel`], [`Error::Api`], [`Error::VmmDied`], [`Error::File`], [`Error::Disk`]. After each the VM is
+    /// of no further use.
     pub async fn prewarm(
         &mut self,
         staged: Staged,
@@ -130,8 +132,8 @@ impl Machine {
         Ok(Staged { disks, ..staged })
     }
 
-    /// Proves once more, after any time, that a staged VM is what it was: the VMM is ours and alive, the VM is
-    /// paused, nothing but this machine's own calls happened to it, and its memory and disks are the golden snapshot's. The
+    /// Proves once more, after any time, that a staged VM is what it was: the VMM is ours and alive, the VM is paused,
+    /// nothing but this machine's own calls happened to it, and its memory and disks are the golden snapshot's. The
     /// disks are digested anew, so it's the proof that says whether they still agree.
     ///
     /// # Errors
@@ -149,7 +151,7 @@ impl Machine {
             return Err(Error::NotOurs(error));
         }
         steps.end("identity");
-        let info = self.call("tell the VM's state", api::vm_info()).await?;
+        let info = self.call("report the VM's state", api::vm_info()).await?;
         if info.state != VmState::Paused {
             return Err(Error::NotPaused { state: info.state });
         }

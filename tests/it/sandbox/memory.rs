@@ -147,8 +147,8 @@ async fn a_spare_keeps_its_copy_though_a_process_opens_the_file_while_it_waits()
     sandbox.shutdown().await;
 }
 
-/// A reset is verified, as soon as nothing has the memory open for writing: a process that another test forked just now has
-/// it, too, until it starts its program.
+/// A reset is verified, as soon as nothing has the memory open for writing: a process that another test forked just now
+/// has it, too, until it starts its program.
 async fn assert_verified_without_writers(sandbox: &ChvSandbox) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -195,7 +195,7 @@ async fn without_a_lease_a_copy_is_refused_before_the_live_vm_is_touched() {
     scene.vmm.before("vm.restore", open);
     let error = sandbox.reset().await.unwrap_err();
     assert!(
-        chain(&error).contains("was not left alone"),
+        chain(&error).contains("was opened for writing while a VM was restored"),
         "{}",
         chain(&error)
     );

@@ -1,4 +1,5 @@
-//! A spare that isn't what it was when it was prepared: what a reset makes of it, by what happened to it while it waited.
+//! A spare that isn't what it was when it was prepared: what a reset makes of it, by what happened to it while it
+//! waited.
 
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ const UNFIT: [(&str, Happening, &str); 8] = [
     (
         "its VM was deleted",
         |_, spare| spare.player.end(),
-        "tell the VM's state",
+        "report the VM's state",
     ),
     (
         "it dies when it is looked at",
@@ -45,7 +46,7 @@ const UNFIT: [(&str, Happening, &str); 8] = [
             let spare = Arc::clone(spare);
             cast.scene.vmm.before("vm.info", move || spare.kill());
         },
-        "the VMM died when it was to tell the VM's state",
+        "the VMM died when it was asked to report the VM's state",
     ),
     (
         "it dies when it is awakened",
@@ -53,7 +54,7 @@ const UNFIT: [(&str, Happening, &str); 8] = [
             let spare = Arc::clone(spare);
             cast.scene.vmm.before("vm.resume", move || spare.kill());
         },
-        "the VMM died when it was to resume the VM",
+        "the VMM died when it was asked to resume the VM",
     ),
     (
         "it isn't awakened",
