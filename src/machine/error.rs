@@ -71,7 +71,7 @@ pub enum Error {
     /// The given directory contains a file that no machine has left there, and which the machine would replace or
     /// remove. Give an empty directory.
     #[error(
-        "the directory {directory:?} cannot be used for a machine, which would replace {file:?}: give an empty directory"
+        "the directory {directory:?} cannot be used: a machine would replace {file:?}, so give it an empty directory"
     )]
     DirectoryTaken {
         /// The directory.

@@ -52,7 +52,7 @@ pub enum MintError {
     },
     /// The guest's count of open descriptors kept changing.
     #[error(
-        "the guest's count of open descriptors still changed after {} s, to {last} at last: give it more time to settle",
+        "the guest's count of open descriptors still changed after {} s, last to {last}: give it more time to settle",
         limit.as_secs()
     )]
     Restless {

@@ -411,7 +411,7 @@ async fn a_memory_file_of_another_length_than_the_vm_is_refused() {
         });
         let error = load(&open(&scene)).unwrap_err();
         assert!(
-            chain(&error).contains("and the VM 16777216"),
+            chain(&error).contains("and the VM's memory has 16777216"),
             "{}",
             chain(&error)
         );
