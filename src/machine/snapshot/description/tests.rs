@@ -250,7 +250,8 @@ proptest! {
         at in any::<prop::sample::Index>(),
         key in "[a-z_/~.0-9]{1,12}",
         value in prop_oneof![
-            Just(json!(null)), Just(json!(false)), Just(json!(0)), Just(json!("/etc/canary")), Just(json!({})), Just(json!([])),
+            Just(json!(null)), Just(json!(false)), Just(json!(0)),
+            Just(json!("/etc/canary")), Just(json!({})), Just(json!([])),
         ],
     ) {
         let (_, mut config) = written().nth(release).unwrap();
