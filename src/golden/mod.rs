@@ -1,6 +1,6 @@
 //! Golden snapshots: the state to which every reset returns, with the baselines that a reset is verified against.
 //!
-//! [`mint`] creates a golden snapshot, [`Golden`] opens one, and [`Golden::load`] prepares it for restores.
+//! [`mint()`] creates a golden snapshot, [`Golden`] opens one, and [`Golden::load`] prepares it for restores.
 //!
 //! A golden snapshot is one folder that can be moved as a whole:
 //!

@@ -84,7 +84,8 @@ mod tests {
     #[test]
     fn the_backtrace_of_a_panic_is_removed_with_its_notes() {
         check(
-            "thread 'vmm' panicked at src/lib.rs:7:9:\nno disk\nstack backtrace:\n   0:     0x55d0 - core::panicking\n             \
+            "thread 'vmm' panicked at src/lib.rs:7:9:\nno disk\nstack backtrace:\n   \
+             0:     0x55d0 - core::panicking\n             \
              at /rustc/1/library/core/src/panicking.rs:75:14\n  10: main\nnote: Some details are omitted, run with \
              `RUST_BACKTRACE=full` for a verbose backtrace.\nlast words",
             "thread 'vmm' panicked at src/lib.rs:7:9:\nno disk\nlast words",
