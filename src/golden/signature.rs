@@ -184,7 +184,7 @@ fn read_key(path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), KeyError> {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other(
-                "it is not a regular file; copy the content of a pipe into a file first",
+                "it is not a regular file; what a pipe gives has to be copied into one first",
             ));
         }
         while filled < bytes.len() {

@@ -109,7 +109,7 @@ pub enum Error {
     ProcMasked(#[source] io::Error),
     /// The executable has forked the VMM instead of executing it, and no layer of the confinement would end the fork.
     #[error(
-        "{} is process {pid} and the VMM that it has started is {answered}: make it `exec` the VMM",
+        "{} is process {pid} and the VMM that it has started is {answered}: have it `exec` the VMM",
         .binary.display()
     )]
     Forked {
