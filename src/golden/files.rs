@@ -77,8 +77,8 @@ impl Golden {
                 sha256: Some(disk.sha256),
                 read_by_vm: disk.readonly,
             });
-            for (beneath, facts) in disk.backing.iter().enumerate() {
-                let field = format!("disks[{at}].backing[{beneath}]");
+            for (index, facts) in disk.backing.iter().enumerate() {
+                let field = format!("disks[{at}].backing[{index}]");
                 files.push(Expected {
                     read_by_vm: true,
                     ..Expected::new(Part::Backing, field, facts)

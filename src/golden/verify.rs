@@ -167,7 +167,7 @@ impl Expected {
     /// Digests the file and adds each difference from the manifest to `mismatches`. Returns the file's length and
     /// identity.
     fn digest(&self, mismatches: &mut Vec<Mismatch>) -> Result<(u64, FileIdentity), Error> {
-        let mut tell = |checked: Result<(), Error>| match checked {
+        let mut collect = |checked: Result<(), Error>| match checked {
             Err(Error::Mismatch {
                 field,
                 expected,
@@ -187,7 +187,7 @@ impl Expected {
         let found = (status.length, status.identity);
         // A file of another length is not digested, since a file that has grown may take very long.
         if status.length != self.length {
-            tell(Err(self.differs("length", &self.length, &status.length)))?;
+            collect(Err(self.differs("length", &self.length, &status.length)))?;
             return Ok(found);
         }
         let policy = AccessPolicy::PreferMapped;
@@ -196,8 +196,8 @@ impl Expected {
                 let level = VerificationLevel::Full;
                 let proof = overlay::examine(&file, &self.path, &recorded, level, policy);
                 let proof = proof.map_err(Error::Digest)?;
-                tell(self.check("length", &self.length, &proof.length))?;
-                tell(self.check("sha256", &recorded.sha256, &proof.digest.sha256))?;
+                collect(self.check("length", &self.length, &proof.length))?;
+                collect(self.check("sha256", &recorded.sha256, &proof.digest.sha256))?;
                 proof.digest.fsverity
             }
             None => {
@@ -207,7 +207,7 @@ impl Expected {
             }
         };
         if let Some(fsverity) = fsverity {
-            tell(self.check("fsverity", &self.fsverity, &fsverity))?;
+            collect(self.check("fsverity", &self.fsverity, &fsverity))?;
         }
         Ok(found)
     }

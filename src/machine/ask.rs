@@ -29,13 +29,13 @@ impl Machine {
             self.connect(until).await?;
         }
         let limit = until.saturating_duration_since(Instant::now());
-        let awakened = self.open()?.awaken(&seed, limit).await;
-        let awakened = awakened.map_err(Error::Channel)?;
+        let answers = self.open()?.awaken(&seed, limit).await;
+        let answers = answers.map_err(Error::Channel)?;
         Ok(GuestReading {
-            hello: awakened.hello,
-            renewed: awakened.renewed,
-            clock: awakened.clock,
-            open_fd_count: awakened.open_fd_count,
+            hello: answers.hello,
+            renewed: answers.renewed,
+            clock: answers.clock,
+            open_fd_count: answers.open_fd_count,
         })
     }
 

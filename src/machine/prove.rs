@@ -95,15 +95,15 @@ impl Machine {
         let mut missing: Vec<Missing> = Vec::new();
         for (disk, proof) in self.disks.iter().zip(proofs.iter()) {
             let (role, readonly) = (disk.role(), disk.given.readonly);
-            let mut miss = |identity, readonly| {
+            let mut add = |identity, readonly| {
                 missing.push(Missing {
                     role,
                     identity,
                     readonly,
                 })
             };
-            miss(proof.bytes.identity, readonly);
-            beneath(disk).for_each(|identity| miss(identity, true));
+            add(proof.bytes.identity, readonly);
+            backing_identities(disk).for_each(|identity| add(identity, true));
         }
         let identities: Vec<FileIdentity> = missing.iter().map(|file| file.identity).collect();
         let wanted = |device, inode| identities.contains(&FileIdentity { device, inode });
@@ -148,7 +148,7 @@ impl Missing {
     }
 }
 
-fn beneath(disk: &WorkingDisk) -> impl Iterator<Item = FileIdentity> {
+fn backing_identities(disk: &WorkingDisk) -> impl Iterator<Item = FileIdentity> {
     disk.backing.iter().map(|member| member.identity)
 }
 

@@ -10,12 +10,12 @@
 //!
 //! *Stage* deletes the VM, fills the writable disks from their origins, restores the snapshot paused, and proves memory
 //! and disks. *Resume and query* resumes the VM, opens a channel, reads the guest's greeting, gives the guest a new
-//! random seed and the time, reads its count of open descriptors, and asks the VMM for the VM's state. A reset does both
-//! one after the other. A spare waits between them.
+//! random seed and the time, reads its count of open descriptors, and asks the VMM for the VM's state. A reset does
+//! both one after the other. A spare waits between them.
 //!
 //! After a restore every first page access faults, so the first answers are slow. *Prewarm* takes those faults in
-//! advance: the VM runs until its guest has answered once, and is paused again. These answers are discarded, and the same
-//! queries are sent again when the VM is resumed.
+//! advance: the VM runs until its guest has answered once, and is paused again. These answers are discarded, and the
+//! same queries are sent again when the VM is resumed.
 
 use std::sync::Arc;
 
@@ -128,8 +128,8 @@ impl Machine {
     /// - [`Error::GuestWrites`]: the guest changed a disk, which therefore no longer has the golden snapshot's bytes.
     /// - [`Error::Channel`]: the guest gave no answer in time, or broke the protocol.
     /// - [`Error::Api`], [`Error::VmmDied`]: the VMM refused a call, gave no answer in time, or ended.
-    /// - [`Error::File`], [`Error::Disk`], [`Error::OpenFiles`]: a disk can't be proved again, or the host's random pool
-    ///   can't be read.
+    /// - [`Error::File`], [`Error::Disk`], [`Error::OpenFiles`]: a disk can't be proved again, or the host's random
+    ///   pool can't be read.
     pub async fn prewarm(
         &mut self,
         staged: Staged,

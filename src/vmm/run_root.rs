@@ -88,8 +88,8 @@ mod tests {
     fn a_missing_root_is_created_private_in_a_directory_that_exists() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("a");
-        let beneath = root.join("b");
-        let error = prepare(&beneath).unwrap_err();
+        let below = root.join("b");
+        let error = prepare(&below).unwrap_err();
         assert!(matches!(error, Error::RunRoot { .. }), "{error}");
         assert!(!root.exists());
         assert_eq!(prepare(&root).unwrap(), root);

@@ -135,8 +135,8 @@ impl Plan {
                 error: error.into(),
             }
         };
-        let (status, told) = pipe_with(PipeFlags::CLOEXEC).map_err(failed(Step::Clone))?;
-        let told = beyond_streams(told).map_err(|error| Failure {
+        let (status, failure_pipe) = pipe_with(PipeFlags::CLOEXEC).map_err(failed(Step::Clone))?;
+        let failure_pipe = beyond_streams(failure_pipe).map_err(|error| Failure {
             step: Step::Clone,
             error,
         })?;
@@ -145,18 +145,18 @@ impl Plan {
         let signals = SignalsBlocked::new();
         let child = self.fork()?;
         let Some(child) = child else {
-            let (step, error) = match self.become_program(&told, &arguments, &environment) {
+            let (step, error) = match self.become_program(&failure_pipe, &arguments, &environment) {
                 Ok(never) => match never {},
                 Err(failure) => failure,
             };
             let errno = error.raw_os_error().to_ne_bytes();
             let message = [step as u8, errno[0], errno[1], errno[2], errno[3]];
-            let _ = rustix::io::write(&told, &message);
+            let _ = rustix::io::write(&failure_pipe, &message);
             // SAFETY: `_exit` ends the child without running any code of the process that it is a copy of.
             unsafe { libc::_exit(127) }
         };
         drop(signals);
-        drop(told);
+        drop(failure_pipe);
         match read_failure(&status) {
             Ok(None) if self.program.is_some() => Ok(child),
             Ok(failure) => {
@@ -208,7 +208,7 @@ impl Plan {
     /// Sets up the child and executes the program. It only makes system calls: it takes no lock and allocates nothing.
     fn become_program(
         &self,
-        told: &OwnedFd,
+        failure_pipe: &OwnedFd,
         arguments: &[*const c_char],
         environment: &[*const c_char],
     ) -> Steps<Infallible> {
@@ -226,7 +226,7 @@ impl Plan {
         // The child gets its own process group, so that a terminal's signals reach the agent only.
         rustix::process::setpgid(None, None).map_err(at(Step::Prepare))?;
         if let Some(record) = &self.record {
-            leave_stat(record).map_err(at(Step::Prepare))?;
+            write_stat(record).map_err(at(Step::Prepare))?;
         }
         for (number, stream) in self.stdio.iter().enumerate() {
             // SAFETY: dup2 on two numbers; the new one is a standard stream of this child alone.
@@ -247,7 +247,7 @@ impl Plan {
         // A change of credentials clears this setting, so it comes after all of them.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(at(Step::Prepare))?;
-        if parent_is_gone(told).map_err(at(Step::Prepare))? {
+        if parent_is_gone(failure_pipe).map_err(at(Step::Prepare))? {
             return Err((Step::Prepare, Errno::SRCH));
         }
         if restrictions.descriptors {
@@ -288,7 +288,7 @@ fn write_to(path: &CStr, bytes: &[u8]) -> Result<(), Errno> {
     rustix::io::write(&file, bytes).map(drop)
 }
 
-fn leave_stat(record: &OwnedFd) -> Result<(), Errno> {
+fn write_stat(record: &OwnedFd) -> Result<(), Errno> {
     let mut stat = [0; 1024];
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let own = rustix::fs::open(c"/proc/self/stat", flags, Mode::empty())?;
@@ -323,10 +323,13 @@ fn drop_capabilities() -> Result<(), Errno> {
     rustix::thread::set_capabilities(None, none)
 }
 
-/// Whether the parent died before the parent-death signal was requested, in which case the signal never comes. `told`
-/// is a pipe whose reading end only the parent has.
-fn parent_is_gone(told: &OwnedFd) -> Result<bool, Errno> {
-    let mut pipe = [PollFd::from_borrowed_fd(told.as_fd(), PollFlags::empty())];
+/// Whether the parent died before the parent-death signal was requested, in which case the signal never comes.
+/// `failure_pipe` is a pipe whose reading end only the parent has.
+fn parent_is_gone(failure_pipe: &OwnedFd) -> Result<bool, Errno> {
+    let mut pipe = [PollFd::from_borrowed_fd(
+        failure_pipe.as_fd(),
+        PollFlags::empty(),
+    )];
     poll(&mut pipe, Some(&Timespec::default()))?;
     Ok(pipe[0].revents().contains(PollFlags::ERR))
 }
