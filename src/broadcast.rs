@@ -1,9 +1,9 @@
-//! A broadcast channel that is bounded in bytes as well as in number.
+//! A broadcast channel, made by [`channel`], that is bounded both in the number and in the bytes of its values.
 //!
-//! tokio's keeps a number of values for a slow receiver, however large each is. A guest chooses the size of what it
-//! sends, so here each value has a [`Weight`], and a channel holds no more than its limit together, and the newest value
-//! whatever its weight. The oldest values are dropped first, and each receiver that loses some is told how many. A value
-//! that every receiver has taken is dropped at once.
+//! tokio's broadcast channel limits the number of values that it keeps for a slow receiver, but not their size. A guest
+//! chooses the size of what it sends, so each value here has a [`Weight`] in bytes. A channel drops its oldest values
+//! as soon as either limit of its [`Capacity`] is exceeded. The newest value is always kept, even if it alone exceeds
+//! the limit. A receiver that lost values is told how many. A value that every receiver has taken is dropped at once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -13,25 +13,25 @@ use tokio::sync::Notify;
 
 pub use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-/// How many bytes a value holds.
+/// A value that can tell how many bytes it holds.
 pub trait Weight {
-    /// About as many bytes as are freed when the value is dropped.
+    /// Returns about as many bytes as are freed when the value is dropped.
     fn weight(&self) -> usize;
 }
 
-/// How much a channel holds for its slowest receiver.
+/// How much a channel keeps for its slowest receiver.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
-    /// The most values.
+    /// The maximal number of values.
     pub count: usize,
-    /// The most bytes, by their [`Weight`]. The newest value is kept even if it alone weighs more.
+    /// The maximal sum of the values' [`Weight`]s, in bytes. The newest value is kept even if it alone weighs more.
     pub bytes: usize,
 }
 
-/// The sending end. The channel closes when it is dropped; what was sent before can still be received.
+/// The sending end. Dropping it closes the channel; values that were sent before can still be received.
 pub struct Sender<T>(Arc<Shared<T>>);
 
-/// A receiving end, which gets what was sent since it subscribed.
+/// A receiving end, which receives the values that are sent after it subscribed.
 pub struct Receiver<T> {
     shared: Arc<Shared<T>>,
     id: u64,
@@ -47,15 +47,15 @@ struct State<T> {
     values: VecDeque<(T, usize)>,
     /// The weight of all values.
     bytes: usize,
-    /// The number of the first value; the others follow.
+    /// The number of the first value in `values`. The following values have the following numbers.
     first: u64,
-    /// The number of the value that each receiver takes next.
+    /// For each receiver, by its id, the number of the value that it takes next.
     receivers: BTreeMap<u64, u64>,
     next_receiver: u64,
     is_closed: bool,
 }
 
-/// A channel, with its first receiver.
+/// Makes a channel with one receiver.
 pub fn channel<T: Weight>(capacity: Capacity) -> (Sender<T>, Receiver<T>) {
     let sender = Sender::new(capacity);
     let receiver = sender.subscribe();
@@ -63,7 +63,7 @@ pub fn channel<T: Weight>(capacity: Capacity) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T: Weight> Sender<T> {
-    /// A channel without a receiver yet.
+    /// Makes a channel that has no receiver yet.
     pub fn new(capacity: Capacity) -> Sender<T> {
         Sender(Arc::new(Shared {
             state: Mutex::new(State {
@@ -79,7 +79,7 @@ impl<T: Weight> Sender<T> {
         }))
     }
 
-    /// Gives `value` to every receiver. Without a receiver it is dropped.
+    /// Queues `value` for every receiver. If there is no receiver, `value` is dropped.
     pub fn send(&self, value: T) {
         let mut state = self.0.lock();
         if state.receivers.is_empty() {
@@ -97,7 +97,8 @@ impl<T: Weight> Sender<T> {
         self.0.sent.notify_waiters();
     }
 
-    /// Drops the values that a value of this weight, which is still being made, would displace.
+    /// Drops the values that sending a value of this weight would displace. A caller that is about to allocate such a
+    /// value frees the memory before.
     pub fn make_room(&self, weight: usize) {
         let mut state = self.0.lock();
         while !state.values.is_empty() && state.bytes.saturating_add(weight) > state.capacity.bytes
@@ -106,12 +107,12 @@ impl<T: Weight> Sender<T> {
         }
     }
 
-    /// A receiver of what is sent from now on.
+    /// Returns a new receiver of the values that are sent from now on.
     pub fn subscribe(&self) -> Receiver<T> {
         Receiver::of(&self.0)
     }
 
-    /// How many receivers there are.
+    /// Returns the number of receivers.
     pub fn receiver_count(&self) -> usize {
         self.0.lock().receivers.len()
     }
@@ -129,12 +130,12 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Another receiver, of what is sent from now on.
+    /// Returns another receiver, of the values that are sent from now on.
     pub fn resubscribe(&self) -> Receiver<T> {
         Receiver::of(&self.shared)
     }
 
-    /// Whether nothing waits to be received.
+    /// Whether this receiver has taken every value that was sent.
     pub fn is_empty(&self) -> bool {
         let state = self.shared.lock();
         state.receivers.get(&self.id) == Some(&state.end())
@@ -142,17 +143,17 @@ impl<T> Receiver<T> {
 }
 
 impl<T: Clone> Receiver<T> {
-    /// The next value, once there is one. Dropping the future loses no value.
+    /// Waits for the next value and takes it. Dropping the returned future loses no value.
     ///
     /// # Errors
     ///
-    /// - [`RecvError::Lagged`]: this many values were dropped before they were received. The next call goes on after
-    ///   them.
-    /// - [`RecvError::Closed`]: the sender is gone, and everything it sent was received.
+    /// - [`RecvError::Lagged`]: this many values were dropped before this receiver took them. The next call returns the
+    ///   value after them.
+    /// - [`RecvError::Closed`]: the sender was dropped, and this receiver has taken every value.
     pub async fn recv(&mut self) -> Result<T, RecvError> {
         let shared = Arc::clone(&self.shared);
         loop {
-            // Registered before the look, so that nothing that is sent in between is missed.
+            // Registered before `try_recv`, so that a value that is sent in between is not missed.
             let mut sent = std::pin::pin!(shared.sent.notified());
             sent.as_mut().enable();
             match self.try_recv() {
@@ -164,11 +165,12 @@ impl<T: Clone> Receiver<T> {
         }
     }
 
-    /// The next value, if it is there.
+    /// Takes the next value if one was sent already.
     ///
     /// # Errors
     ///
-    /// As [`recv`](Receiver::recv), and [`TryRecvError::Empty`] when nothing waits.
+    /// - [`TryRecvError::Empty`]: this receiver has taken every value, and the sender still exists.
+    /// - [`TryRecvError::Lagged`] and [`TryRecvError::Closed`]: as for [`recv`](Receiver::recv).
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
         let mut state = self.shared.lock();
         let (first, end, is_closed) = (state.first, state.end(), state.is_closed);
@@ -205,7 +207,7 @@ impl<T> State<T> {
         }
     }
 
-    /// Drops what every receiver has taken.
+    /// Drops the values that every receiver has taken.
     fn drop_received(&mut self) {
         let needed = self.receivers.values().min().copied();
         let needed = needed.unwrap_or_else(|| self.end());
@@ -217,7 +219,7 @@ impl<T> State<T> {
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // Nothing panics while it holds the lock but a value's own `clone` or `drop`, and the state is whole then.
+        // While the lock is held, only a value's own `clone` or `drop` can panic. The state is consistent then.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -253,7 +255,7 @@ impl<T> fmt::Debug for Receiver<T> {
 mod tests {
     use super::*;
 
-    /// A value that weighs as many bytes as it says.
+    /// A value with a chosen weight. Its `Arc` shows whether the channel still holds it.
     #[derive(Clone, Debug, PartialEq)]
     struct Heavy(usize, Arc<()>);
 
@@ -272,7 +274,7 @@ mod tests {
         bytes: 100,
     };
 
-    /// What a receiver that wakes after these were sent gets: the number it lost, and the weights of the rest.
+    /// Sends values of the weights `sent`, then checks how many the receiver lost and the weights of those it takes.
     #[track_caller]
     fn check(sent: &[usize], lost: u64, received: &[usize]) {
         let (sender, mut receiver) = channel(CAPACITY);
@@ -298,13 +300,13 @@ mod tests {
         check(&[50, 50], 0, &[50, 50]);
         check(&[50, 50, 1], 1, &[50, 1]);
         check(&[1, 1, 99, 100], 3, &[100]);
-        // The newest is kept whatever it weighs, and the next one displaces it.
+        // The newest value is kept whatever it weighs, and the next one displaces it.
         check(&[1, 1_000], 1, &[1_000]);
         check(&[1, 1_000, 1], 2, &[1]);
     }
 
     #[test]
-    fn room_can_be_made_before_a_value_is_there() {
+    fn make_room_drops_what_the_next_value_would_displace() {
         let (sender, mut receiver) = channel(CAPACITY);
         for weight in [30, 30, 30] {
             sender.send(heavy(weight));
@@ -321,14 +323,14 @@ mod tests {
     }
 
     #[test]
-    fn what_all_have_taken_and_what_nobody_waits_for_is_dropped() {
+    fn a_value_is_dropped_once_every_receiver_has_taken_it_or_is_gone() {
         let (sender, mut slow) = channel(CAPACITY);
         let mut fast = sender.subscribe();
         let value = heavy(10);
         let held = Arc::downgrade(&value.1);
         sender.send(value);
         fast.try_recv().unwrap();
-        assert_eq!(held.strong_count(), 1, "for the slow one");
+        assert_eq!(held.strong_count(), 1, "the slow receiver has not taken it");
         slow.try_recv().unwrap();
         assert_eq!(held.strong_count(), 0);
 

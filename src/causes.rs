@@ -1,13 +1,14 @@
-//! Errors with their causes.
+//! [`Causes`] shows an error together with its causes.
 //!
-//! The text of an error of this library does not repeat its [source](Error::source): the cause has a text of its own.
-//! [`Causes`] shows both, in one line for a log or one by one.
+//! The text of an error of this library does not contain the text of its [source](Error::source). So a log line or a
+//! message that shows the error alone lacks the cause. [`Causes`] shows all of them, in one line or one by one.
 
 use std::error::Error;
 use std::fmt::{self, Write};
 use std::iter;
 
-/// Shows an error and its causes in one line, from the outermost to the first. Line breaks within their texts become `; `.
+/// Shows an error and its causes in one line, from the outermost error to the first cause, with `: ` between them. Line
+/// breaks within their texts become `; `.
 ///
 /// ```
 /// # use std::io;
@@ -23,7 +24,7 @@ use std::iter;
 pub struct Causes<'a>(pub &'a (dyn Error + 'static));
 
 impl<'a> Causes<'a> {
-    /// The error itself, then its cause, then the cause of that, to the first.
+    /// Iterates over the error itself, then its cause, then the cause of that one, and so on to the first cause.
     pub fn iter(self) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
         iter::successors(Some(self.0), |&error| error.source())
     }
@@ -41,11 +42,12 @@ impl fmt::Display for Causes<'_> {
     }
 }
 
-/// Writes a text with `; ` between its lines. Empty lines are left out.
+/// Writes a text on one line, with `; ` between what were its lines. Empty lines are left out.
 struct OneLine<'a, W> {
     to: &'a mut W,
     has_text: bool,
-    /// A line has ended after a text. The separator is written before the next text, so none ends the result.
+    /// Whether a line break came after some text. The separator is written before the next text only, so that the
+    /// result does not end with one.
     line_ended: bool,
 }
 
@@ -106,7 +108,7 @@ mod tests {
         check(&error, "cannot mint: cannot write: no space");
         let texts: Vec<_> = Causes(&error).iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["cannot mint", "cannot write", "no space"]);
-        // An I/O error shows what it wraps as its own text and goes on with the cause of that.
+        // `io::Error` shows the wrapped error's text as its own, and its source is the source of the wrapped error.
         check(
             &io::Error::other(error),
             "cannot mint: cannot write: no space",

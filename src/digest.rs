@@ -1,4 +1,4 @@
-//! SHA-256 digests, as they are written in baselines, manifests, reports and on the wire.
+//! [`Digest`]: a SHA-256 digest in the text form that baselines, manifests, reports and the wire use.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,17 +12,16 @@ use sha2::{Digest as _, Sha256};
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of no bytes at all.
+    /// The digest of zero bytes.
     ///
-    /// It is what an empty or missing disk comes to, so it says nothing of a disk's content and must be refused as
-    /// a baseline.
+    /// Every empty disk has it, so it proves nothing of a disk's content and must be refused as a baseline.
     pub const OF_NOTHING: Digest = Digest([
         0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9,
         0x24, 0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52,
         0xb8, 0x55,
     ]);
 
-    /// The digest of `bytes`.
+    /// Computes the digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
         Sha256::digest(bytes).into()
     }
@@ -59,20 +58,21 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The text isn't a digest of the kind that was wanted.
+/// A text is not a digest of the expected kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a digest: it must be `{prefix}` and 64 lower-case hexadecimal digits")]
 pub struct ParseDigestError {
-    /// How the text should begin.
+    /// The prefix that the text should have.
     prefix: &'static str,
-    /// The text, cut off behind what a digest's length could be.
+    /// The text, cut one character after the length that a digest has.
     text: String,
 }
 
 impl FromStr for Digest {
     type Err = ParseDigestError;
 
-    /// Takes exactly what `Display` writes: `^sha256:[a-f0-9]{64}$`, with no other case, prefix or space.
+    /// Accepts exactly what `Display` writes: `^sha256:[a-f0-9]{64}$`. Another case, another prefix and spaces are
+    /// refused.
     fn from_str(text: &str) -> Result<Digest, ParseDigestError> {
         parse_text(PREFIX, text).map(Digest)
     }
@@ -88,7 +88,7 @@ pub(crate) fn write_text(
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
-/// Takes exactly what [`write_text`] writes with the same prefix.
+/// Accepts exactly what [`write_text`] writes with the same prefix.
 pub(crate) fn parse_text(prefix: &'static str, text: &str) -> Result<[u8; 32], ParseDigestError> {
     let digits = text.strip_prefix(prefix);
     digits.and_then(parse_hex).ok_or_else(|| ParseDigestError {
@@ -139,7 +139,7 @@ mod tests {
     const ABC: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]
-    fn the_text_goes_there_and_back() {
+    fn a_digest_survives_text_and_json() {
         let digest = Digest::of(b"abc");
         assert_eq!(digest.to_string(), ABC);
         assert_eq!(format!("{digest:?}"), ABC);
@@ -171,11 +171,11 @@ mod tests {
             format!("{ABC}0"),
             format!("{ABC}\n"),
             format!(" {ABC}"),
-            // As many bytes as a digest has, but a character that is wider than one.
+            // As many bytes as a digest has, but with a character of two bytes.
             format!("sha256:{}é", "0".repeat(62)),
         ];
         for text in cases {
-            assert!(text.parse::<Digest>().is_err(), "{text:?} was taken");
+            assert!(text.parse::<Digest>().is_err(), "{text:?} was accepted");
             assert!(serde_json::from_value::<Digest>(text.into()).is_err());
         }
     }

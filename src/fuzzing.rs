@@ -1,11 +1,11 @@
-//! Fuzz targets: each reader of bytes that come from a guest, a VMM, a disk or a file, as a function of bytes.
+//! Fuzz targets: one function of bytes for each parser of bytes that come from a guest, a VMM, a disk or a file.
 //!
-//! Only tests and fuzzers compile this (`cfg(fuzzing)` is set by `cargo fuzz`). A target stands beside the code that it
-//! feeds, in `fuzz.rs`. It panics where the code under test panics, and where something that has to hold for all input does
-//! not: a value that is read, written and read again is the same value. `fuzz/` has one program for each target, and its
-//! corpus, which `cargo test` runs again.
+//! Only tests and fuzzers compile this module (`cfg(fuzzing)` is set by `cargo fuzz`). A target is defined beside the
+//! code that it tests, in `fuzz.rs`. It panics where the code under test panics, and where a property that must hold
+//! for all input does not hold: for instance, a value that is parsed, written and parsed again is the same value.
+//! `fuzz/` has one program and one corpus for each target. `cargo test` runs each target on its corpus.
 
-/// A target: takes any bytes, and must return.
+/// A target accepts any bytes, and must return.
 type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
@@ -31,11 +31,11 @@ const TARGETS: &[(&str, Target)] = &[
     ("tools_file", crate::guest::fuzz::tools_file),
 ];
 
-/// Runs the target of that name.
+/// Runs the target called `name` on `bytes`.
 ///
 /// # Panics
 ///
-/// Where no target has that name, and where the target finds a fault.
+/// If no target has that name, and if the target finds a fault.
 pub fn run(name: &str, bytes: &[u8]) {
     let target = TARGETS.iter().find(|(known, _)| *known == name);
     let (_, target) = target.unwrap_or_else(|| panic!("no target is called {name}"));
@@ -50,10 +50,10 @@ mod tests {
 
     use super::*;
 
-    /// How many variations of each input are tried beside the input itself.
+    /// How many variations of each input are tried in addition to the input itself.
     const VARIATIONS: usize = 24;
 
-    /// Longer inputs are tried as they are; variations of them would take long.
+    /// The length in bytes up to which an input is varied. Variations of longer inputs would take too long.
     const VARIED: usize = 16 << 10;
 
     fn corpus() -> PathBuf {
@@ -70,7 +70,7 @@ mod tests {
         inputs
     }
 
-    /// One variation: cut, with a byte changed, or with a piece said twice.
+    /// One variation of the input: cut, with one byte changed, or with a piece repeated at the end.
     fn variation(bytes: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
         let mut varied = bytes.to_vec();
         if varied.is_empty() {
@@ -92,7 +92,7 @@ mod tests {
     fn replay(name: &str) {
         let inputs = inputs(name);
         assert!(!inputs.is_empty(), "{name} has no corpus");
-        // The seed is fixed: a failure that is seen once is seen again.
+        // The seed is fixed, so that a failure can be repeated.
         let mut random = fastrand::Rng::with_seed(0x5eed);
         for (path, bytes) in inputs {
             let run_all = |random: &mut fastrand::Rng| {

@@ -1,4 +1,5 @@
-//! The host as a report describes it: [`HostFacts`], and with [`RunsOn`] whether its virtualisation is hardware's.
+//! The host as a report describes it: [`HostFacts`] has its kernel, processor, memory and load, and [`RunsOn`] tells
+//! whether its guests run on hardware virtualisation or on an emulator.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,34 +10,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::vmm::KVM_DEVICE;
 
-/// The parts of `/proc` that are read have a few KiB; of `cpuinfo` the first processor is enough.
+/// The most that is read of a file of `/proc`. These files have a few KiB, except `cpuinfo` on a host with many
+/// processors; only its first processor is used.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// What guests ran on.
+/// The platform that guests ran on, with the evidence for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunsOn {
-    /// What it is.
+    /// The platform.
     pub platform: Platform,
-    /// By what that is known, or why it isn't.
+    /// The evidence for the platform, or why it is unknown.
     pub reason: String,
 }
 
-/// What a VMM's guests run on.
+/// The platform that a VMM's guests run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Platform {
-    /// The virtualisation of a processor.
+    /// A processor's own virtualisation.
     Hardware,
-    /// An emulator of one. Everything takes many times longer than on hardware.
+    /// An emulated processor. Every step takes many times longer than on hardware.
     Emulated,
-    /// Nothing: the answers of a VMM are recorded, and the guest is a stand-in.
+    /// No virtual machine at all: a VMM's recorded answers are replayed, and a program of this host stands in for the
+    /// guest.
     Replay,
-    /// It can't be told.
+    /// The platform can't be determined.
     Unknown,
 }
 
 impl Platform {
-    /// Its name in the report.
+    /// The platform's name in a report.
     pub fn name(self) -> &'static str {
         match self {
             Platform::Hardware => "hardware",
@@ -47,25 +50,25 @@ impl Platform {
     }
 }
 
-/// The host. What can't be read is null.
+/// The host that a report comes from. A field that can't be read is `None`, which is `null` in JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HostFacts {
-    /// The kernel: its name, release and architecture.
+    /// The kernel's name, release and architecture, separated by spaces (`uname -srm`).
     pub kernel: Option<String>,
-    /// The processor's model, in the kernel's words.
+    /// The processor's model, as `/proc/cpuinfo` names it.
     pub cpu: Option<String>,
     /// How many processors this process may use.
     pub cpus: Option<u64>,
     /// The host's memory, in bytes.
     pub memory_bytes: Option<u64>,
-    /// The load averages over 1, 5 and 15 minutes before the work that is reported.
+    /// The load averages over 1, 5 and 15 minutes before the work that the report is about.
     pub load_at_start: Option<[f64; 3]>,
-    /// The same after it.
+    /// The load averages over 1, 5 and 15 minutes after that work.
     pub load_at_end: Option<[f64; 3]>,
 }
 
 impl HostFacts {
-    /// Those of this host, with its load as that at the start.
+    /// Reads the facts of this host. The present load averages become `load_at_start`; `load_at_end` is `None`.
     pub fn of_this_host() -> HostFacts {
         let name = rustix::system::uname();
         let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
@@ -89,19 +92,19 @@ impl HostFacts {
     }
 }
 
-/// The load averages over 1, 5 and 15 minutes, now; `None` if they can't be read.
+/// Returns the present load averages over 1, 5 and 15 minutes; `None` if they can't be read.
 pub fn load() -> Option<[f64; 3]> {
     load_averages(&read("loadavg").ok()?)
 }
 
-/// What VMMs of this host run on.
+/// Determines the platform that guests of this host run on. Opens `/dev/kvm` and reads `/proc/cpuinfo`.
 pub fn runs_on() -> RunsOn {
     let kvm = File::options().read(true).write(true).open(KVM_DEVICE);
-    judge(kvm.map(drop), read("cpuinfo"), cfg!(target_arch = "x86_64"))
+    classify(kvm.map(drop), read("cpuinfo"), cfg!(target_arch = "x86_64"))
 }
 
-/// Nothing but a processor that says that no hypervisor is beneath it counts as hardware.
-fn judge(kvm: io::Result<()>, cpuinfo: io::Result<String>, is_x86: bool) -> RunsOn {
+/// Only an x86 processor without the flag `hypervisor` counts as hardware.
+fn classify(kvm: io::Result<()>, cpuinfo: io::Result<String>, is_x86: bool) -> RunsOn {
     let is = |platform, reason: String| RunsOn { platform, reason };
     if let Err(error) = kvm {
         return is(
@@ -112,7 +115,8 @@ fn judge(kvm: io::Result<()>, cpuinfo: io::Result<String>, is_x86: bool) -> Runs
     let cpuinfo = match cpuinfo {
         Ok(cpuinfo) => cpuinfo,
         Err(error) => {
-            let reason = format!("the kernel's description of the processor: {error}");
+            let reason =
+                format!("the kernel's description of the processor cannot be read: {error}");
             return is(Platform::Unknown, reason);
         }
     };
@@ -123,7 +127,7 @@ fn judge(kvm: io::Result<()>, cpuinfo: io::Result<String>, is_x86: bool) -> Runs
     }
     let flags = field(&cpuinfo, "flags").filter(|_| is_x86);
     let Some(flags) = flags else {
-        let reason = "this processor does not say whether a hypervisor is beneath it";
+        let reason = "the kernel's description of the processor does not tell whether this host is a virtual machine";
         return is(Platform::Unknown, reason.to_owned());
     };
     match flags
@@ -132,15 +136,15 @@ fn judge(kvm: io::Result<()>, cpuinfo: io::Result<String>, is_x86: bool) -> Runs
     {
         true => is(
             Platform::Unknown,
-            "this host is a virtual machine itself (the processor's flag `hypervisor`): its KVM may be nested on hardware \
-             or emulated"
+            "this host is a virtual machine itself (the processor's flag `hypervisor`): its KVM may be nested on \
+             hardware or emulated"
                 .to_owned(),
         ),
         false => is(
             Platform::Hardware,
             format!(
-                "{KVM_DEVICE} can be opened, and the processor has no flag `hypervisor`: nothing says that this host is a \
-                 virtual machine"
+                "{KVM_DEVICE} can be opened, and the processor does not have the flag `hypervisor`, which a virtual \
+                 machine would have"
             ),
         ),
     }
@@ -179,13 +183,13 @@ mod tests {
     fn only_a_processor_without_a_hypervisor_is_hardware() {
         #[track_caller]
         fn check(cpuinfo: &str, is_x86: bool, expected: Platform) {
-            let found = judge(Ok(()), Ok(cpuinfo.to_owned()), is_x86);
+            let found = classify(Ok(()), Ok(cpuinfo.to_owned()), is_x86);
             assert_eq!(found.platform, expected, "{}", found.reason);
             assert_ne!(found.reason, "");
         }
         let x86 = |model: &str, flags: &str| format!("model name\t: {model}\nflags\t\t: {flags}\n");
         check(&x86("AMD EPYC 7763", "fpu svm"), true, Platform::Hardware);
-        // A name that only holds the flag's is another flag.
+        // A longer name that begins with `hypervisor` is another flag.
         check(
             &x86("AMD EPYC 7763", "fpu hypervisor_x"),
             true,
@@ -206,18 +210,18 @@ mod tests {
     }
 
     #[test]
-    fn a_host_without_kvm_is_unknown_and_says_why() {
+    fn a_host_without_kvm_is_unknown_and_the_reason_is_given() {
         let denied = || Err(io::ErrorKind::PermissionDenied.into());
-        let found = judge(denied(), Ok("flags : fpu\n".to_owned()), true);
+        let found = classify(denied(), Ok("flags : fpu\n".to_owned()), true);
         assert_eq!(found.platform, Platform::Unknown);
         assert!(found.reason.contains("permission denied"), "{found:?}");
         let unread = Err(io::ErrorKind::NotFound.into());
-        let found = judge(Ok(()), unread, true);
+        let found = classify(Ok(()), unread, true);
         assert_eq!(found.platform, Platform::Unknown);
     }
 
     #[test]
-    fn what_the_kernel_says_is_read_or_null() {
+    fn a_fact_that_cannot_be_parsed_is_none() {
         assert_eq!(
             load_averages("0.50 1.25 2.00 1/100 4\n"),
             Some([0.5, 1.25, 2.0])

@@ -1,7 +1,7 @@
-//! How long each step of a sandbox, a machine, a VMM and a channel may take: [`TimeLimits`].
+//! [`TimeLimits`]: how long each step of a sandbox, a machine, a VMM and a channel may take.
 //!
-//! Every layer takes the limits that concern it from the same value, so a default stands in one place, and an emulated
-//! guest gets more time by one call of [`TimeLimits::scaled`].
+//! Every layer reads its limits from the same value, so each default is defined once, and one call of
+//! [`TimeLimits::scaled`] gives an emulated guest more time for every step.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use std::time::Duration;
 use jiff::fmt::friendly::SpanParser;
 use serde::{Deserialize, Deserializer, de};
 
-/// Makes [`TimeLimits`] of a list of names, each with its documentation and its default in seconds.
+/// Defines [`TimeLimits`] from a list of names, each with its documentation and its default in seconds.
 macro_rules! time_limits {
     ($($(#[$doc:meta])+ $name:ident = $seconds:literal;)+) => {
-        /// The time limit of each step of a sandbox. There is none that can't be set, and no step without one.
+        /// The time limit of each step of a sandbox. Every step has a limit, and every limit can be set.
         ///
-        /// In a TOML file these are the keys of the table `[limits]`, and each is a number with its unit: `boot = "45s"`,
-        /// `query = "250ms"`, `vmm_transfer = "1m 30s"`.
+        /// In a TOML file these are the keys of the table `[limits]`, and each is a number with its unit:
+        /// `boot = "45s"`, `query = "250ms"`, `vmm_transfer = "1m 30s"`.
         ///
-        /// No limit is longer than [`LONGEST`](Self::LONGEST): a sandbox's configuration refuses one that is, and
-        /// machines, VMMs and channels stop waiting after that time.
+        /// No step is waited for longer than [`LONGEST`](Self::LONGEST): a sandbox's configuration refuses a longer
+        /// limit, and machines, VMMs and channels that are given one stop waiting after that time.
         ///
         /// ```
         /// use std::time::Duration;
@@ -59,7 +59,7 @@ macro_rules! time_limits {
                 TimeLimits { $($name: change(self.$name),)+ }
             }
 
-            /// Each limit with its name in a configuration.
+            /// Iterates over the limits, each with its name in a configuration.
             fn named(&self) -> impl Iterator<Item = (&'static str, Duration)> {
                 [$((concat!("limits.", stringify!($name)), self.$name),)+].into_iter()
             }
@@ -68,45 +68,46 @@ macro_rules! time_limits {
 }
 
 time_limits! {
-    /// From the boot of a VM to an open channel to its guest; all attempts at a channel's handshake. After it the boot fails
-    /// with the end of the guest's console, and the VM is deleted.
+    /// From the boot of a VM to an open channel to its guest, over all attempts at the channel's handshake. When it is
+    /// over, the boot fails with the end of the guest's console, and the VM is deleted.
     boot = 30;
-    /// One attempt at the vsock handshake. After it another attempt is made, until `boot` or `settle` is over.
+    /// One attempt at the vsock handshake. When it expires, another attempt follows, until `boot` or `settle` expires.
     handshake = 5;
-    /// After a revert, everything that the guest is asked (channel, greeting, renewal, count of descriptors), and then the
-    /// VMM for the VM's state. After it the source counts as silent: the revert is made once more in another VMM, and a
-    /// second silence ends the reset as `SANDBOX_RESET_TIMEOUT`.
+    /// After a revert, all requests to the guest together (channel, greeting, renewal, count of descriptors), and then
+    /// the VMM's answer about the VM's state. When it expires, that source counts as silent. The revert is then made
+    /// once more in another VMM, and a second silence ends the reset as `SANDBOX_RESET_TIMEOUT`.
     settle = 5;
-    /// One query to the guest of a cold boot or of minting, its greeting included. After it the boot or the minting fails.
+    /// One query to the guest during a cold boot or minting, the greeting included. When it expires, the boot or the
+    /// minting fails.
     query = 1;
-    /// What a tool may take beyond its deadline, for the guest's own answer about a tool that it killed. After it the call
-    /// is `SANDBOX_TOOL_TIMEOUT`, and the sandbox takes no tool until it is reset. May be zero.
+    /// The time beyond a tool's deadline in which the guest may still answer that it killed the tool. When it expires,
+    /// the call fails as `SANDBOX_TOOL_TIMEOUT`, and the sandbox runs no tool until it is reset. May be zero.
     tool_grace = 2;
-    /// The next byte inside a frame from the guest, or a frame that the guest doesn't read; in a transfer of files, each piece
-    /// that the guest takes or gives. After it the channel, or the transfer, is closed as
-    /// `SANDBOX_VSOCK_PARTIAL_FRAME_TIMEOUT`.
+    /// The wait for the next byte inside a frame from the guest, or for the guest to read the next bytes of a frame. In
+    /// a transfer of files, the wait for each piece that the guest reads or sends. When it expires, the channel or the
+    /// transfer is closed as `SANDBOX_VSOCK_PARTIAL_FRAME_TIMEOUT`.
     frame_idle = 30;
-    /// One whole frame, in either direction; in a transfer of files, the guest's last word, before which it brings what it took
-    /// to its disk. After it as with `frame_idle`.
+    /// One whole frame, in either direction. In a transfer of files, the guest's final answer, before which the guest
+    /// writes the files to its disk. When it expires, the same happens as with `frame_idle`.
     frame_total = 120;
-    /// From the start of a VMM's process to its answer to `vmm.ping`: milliseconds are usual. After it the process is
-    /// killed, and its start has failed.
+    /// From the start of a VMM's process to its answer to `vmm.ping`, which usually takes milliseconds. When it is
+    /// over, the process is killed, and the start fails.
     vmm_start = 10;
-    /// A machine's call that its VMM answers from memory, such as its version. After it the call fails.
+    /// A machine's call that its VMM answers from memory, such as its version. When it expires, the call fails.
     vmm_probe = 5;
-    /// A machine's call that changes its VM: to create, boot, pause, resume or delete it. After it what the VMM did is not
-    /// known. A reset kills the VMM then, and another one serves; a boot and minting fail.
+    /// A machine's call that creates, boots, pauses, resumes or deletes its VM. When it expires, the caller does not
+    /// know whether the VMM did it. A reset then kills the VMM and uses another one; a boot and minting fail.
     vmm_lifecycle = 10;
-    /// A machine's snapshot or restore, in which the VMM may read or write all of the guest's memory. After it as with
-    /// `vmm_lifecycle`.
+    /// A machine's snapshot or restore, in which the VMM may read or write all of the guest's memory. When it expires,
+    /// the same happens as with `vmm_lifecycle`.
     vmm_transfer = 300;
-    /// The first step of a VMM's orderly shutdown, from `vmm.shutdown` to the end of the process. After it comes SIGTERM.
-    /// Zero skips the step.
+    /// The first step of a VMM's orderly shutdown, from `vmm.shutdown` to the end of the process. When it expires,
+    /// SIGTERM follows. Zero skips the step.
     vmm_shutdown = 5;
-    /// The second step, from SIGTERM to the end of the process. After it comes SIGKILL. May be zero.
+    /// The second step, from SIGTERM to the end of the process. When it expires, SIGKILL follows. May be zero.
     vmm_terminate = 3;
-    /// From SIGKILL to the end of the process: the kernel may have much memory to give back. After it the process is
-    /// reported as not killed.
+    /// From SIGKILL to the end of the process, in which the kernel may have to free much memory. When it expires, the
+    /// process is reported as not killed.
     vmm_kill = 10;
 }
 
@@ -121,19 +122,20 @@ impl TimeLimits {
     /// The longest that any step is waited for: 24 hours.
     pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-    /// Every limit `factor` times as long, and none longer than [`LONGEST`](Self::LONGEST). An emulated machine is slower
-    /// in each of its steps; 10 suits one.
+    /// Multiplies every limit by `factor`, up to [`LONGEST`](Self::LONGEST). An emulated machine is slower in every
+    /// step; a factor of 10 suits it.
     #[must_use]
     pub fn scaled(self, factor: u32) -> Self {
         self.map(|limit| limit.saturating_mul(factor)).capped()
     }
 
-    /// The limits as they are kept, so that no sum of one and the present time overflows.
+    /// Shortens every limit to at most [`LONGEST`](Self::LONGEST), so that adding it to the present time can't
+    /// overflow.
     pub(crate) fn capped(self) -> Self {
         self.map(|limit| limit.min(Self::LONGEST))
     }
 
-    /// The first limit that can't be, by its name in a configuration, and why.
+    /// Returns the name in a configuration of the first limit that is zero or too long, and the reason.
     pub(crate) fn first_illegal(&self) -> Option<(&'static str, String)> {
         self.named().find_map(|(name, limit)| {
             if limit > Self::LONGEST {
@@ -141,7 +143,7 @@ impl TimeLimits {
                 return Some((name, format!("is longer than {hours}h")));
             }
             let is_legal = !limit.is_zero() || MAY_BE_ZERO.contains(&name);
-            (!is_legal).then(|| (name, "is zero: nothing can be done in no time".to_owned()))
+            (!is_legal).then(|| (name, "is zero: this step needs some time".to_owned()))
         })
     }
 }
@@ -199,8 +201,8 @@ mod tests {
     #[test]
     fn a_factor_scales_every_limit_and_none_beyond_the_longest() {
         let usual = TimeLimits::default();
-        let pairs = usual.scaled(7);
-        for ((name, before), (_, after)) in usual.named().zip(pairs.named()) {
+        let scaled = usual.scaled(7);
+        for ((name, before), (_, after)) in usual.named().zip(scaled.named()) {
             assert_eq!(after, before * 7, "{name}");
         }
         for (name, limit) in usual.vmm_kill(Duration::MAX).scaled(u32::MAX).named() {
@@ -228,9 +230,9 @@ mod tests {
                 .vmm_terminate(zero),
             None,
         );
-        let none = "is zero: nothing can be done in no time";
-        check(usual.query(zero), Some(("limits.query", none)));
-        check(usual.vmm_kill(zero), Some(("limits.vmm_kill", none)));
+        let reason = "is zero: this step needs some time";
+        check(usual.query(zero), Some(("limits.query", reason)));
+        check(usual.vmm_kill(zero), Some(("limits.vmm_kill", reason)));
         check(usual.settle(TimeLimits::LONGEST), None);
         check(
             usual.settle(TimeLimits::LONGEST + Duration::from_nanos(1)),

@@ -1,7 +1,8 @@
-//! Work that blocks, off the threads that drive the runtime.
+//! Runs blocking work away from the threads that drive the runtime: [`blocking`] and [`spawn_blocking`].
 //!
-//! tokio's `spawn_blocking` panics where the system starts no further thread, at a limit of processes for instance. An agent
-//! has to outlive that, so here the work is done where the caller is, or an error says so.
+//! tokio's `spawn_blocking` panics when the system refuses a further thread, for instance at a limit of processes. An
+//! agent has to survive that. So [`blocking`] then does the work on the caller's thread, and [`spawn_blocking`] returns
+//! an error.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,14 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Runs what blocks on a thread for that; on this one, where there can be no other.
+/// Runs `work` on a thread for blocking work, or on the present thread if the system refuses a further one.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let work = Arc::new(Mutex::new(Some(work)));
     let queued = Arc::clone(&work);
     let (sender, done) = oneshot::channel();
     let spawned = spawn_blocking(move || {
         if let Some(work) = take(&queued) {
-            // The caller may be gone.
+            // The send fails if the caller's future was dropped.
             let _ = sender.send(work());
         }
     });
@@ -32,7 +33,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     match spawned {
         Ok(task) => match task.await {
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The runtime is going away, and this task with it.
+            // The runtime is shutting down, and drops this future too.
             _ => std::future::pending().await,
         },
         Err(_) => std::future::pending().await,
@@ -43,14 +44,14 @@ fn take<T>(work: &Mutex<Option<T>>) -> Option<T> {
     work.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// As tokio's function of that name, for work that goes on beside its caller.
+/// Like tokio's function of that name, but returns an error where tokio's panics.
 ///
 /// # Errors
 ///
-/// The system starts no thread for it.
+/// The system refuses to start a further thread.
 pub(crate) fn spawn_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     let spawned = catch_unwind(AssertUnwindSafe(|| tokio::task::spawn_blocking(work)));
-    spawned.map_err(|_| io::Error::other("the system starts no further thread"))
+    spawned.map_err(|_| io::Error::other("the system refuses to start a further thread"))
 }

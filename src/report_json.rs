@@ -1,31 +1,31 @@
-//! Reports as JSON, of which each says the version of its schema.
+//! Reads reports from JSON. Each report names the version of its schema; [`ReportError`] says why a text is refused.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// Why a text is no report.
+/// Why a text can't be read as a report.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
-    /// It isn't JSON of this shape.
-    #[error("it is no {kind}")]
+    /// The text isn't JSON, or not JSON of this report's shape.
+    #[error("the text is not a {kind}")]
     Malformed {
-        /// What it should be.
+        /// The kind of report that was expected.
         kind: &'static str,
-        /// Why not.
+        /// What is wrong with the text, with line and column.
         source: serde_json::Error,
     },
-    /// It is of another version of the schema.
-    #[error("it has schema_version {found}, not {expected}")]
+    /// The report has another version of the schema.
+    #[error("the report has schema_version {found}, this program reads only {expected}")]
     Version {
-        /// The version.
+        /// The report's version.
         found: u64,
-        /// The only one that is read.
+        /// The only version that is read.
         expected: u32,
     },
 }
 
-/// Reads a report of this kind.
+/// Reads a report with the schema version `expected`. `kind` names the report in errors.
 pub(crate) fn parse<T: DeserializeOwned>(
     json: &[u8],
     kind: &'static str,
@@ -36,7 +36,7 @@ pub(crate) fn parse<T: DeserializeOwned>(
         schema_version: u64,
     }
     let malformed = |source| ReportError::Malformed { kind, source };
-    // Another version has other fields: to name the first of them would explain nothing.
+    // The version is checked first: an error about an unknown field of another version would not explain the refusal.
     let Header { schema_version } = serde_json::from_slice(json).map_err(malformed)?;
     if schema_version != u64::from(expected) {
         let found = schema_version;

@@ -1,25 +1,26 @@
-//! Text that a guest or a VMM wrote, made safe for an error, a log line or a terminal.
+//! Makes text that a guest or a VMM wrote safe for an error, a log line or a terminal.
 //!
-//! A guest and its VMM are hostile. What they write can hold escape sequences that move a terminal's cursor, characters
-//! that reverse the direction of a line, and newlines that forge a line of a log. [`line()`] and [`lines`] leave nothing of
-//! that in a text: each character that isn't printable becomes its escape, as in a Rust literal (`\n`, `\u{1b}`).
+//! A guest and its VMM are hostile. Their text can contain escape sequences that move a terminal's cursor, characters
+//! that reverse the direction of a line, and newlines that forge a line of a log. [`line()`] and [`lines`] replace each
+//! character that isn't printable by its escape, as in a Rust literal (`\n`, `\u{1b}`). [`json`] does the same with the
+//! escapes of JSON, and [`Quoted`] marks each line with a margin.
 //!
-//! The escapes are for reading. A text that has a backslash of its own keeps it, so the original can't be recovered
-//! from the result.
+//! The escapes are for people to read. A backslash in the text stays as it is, so the original can't be recovered from
+//! the result of [`line()`] or [`lines`].
 
 use std::fmt;
 
-/// Begins each line of a [`Quoted`] text.
+/// The beginning of each line of a [`Quoted`] text.
 const MARGIN: &str = "  | ";
 
-/// The text as one line of at most `limit` characters. What is cut off is replaced by `…`.
+/// Returns the text as one line of at most `limit` characters. A longer text is cut and ends with `…`.
 pub fn line(text: &str, limit: usize) -> String {
     let mut safe = String::new();
     let mut left = limit;
     for character in text.chars() {
         let escape = Escape::of(character);
         let length = escape.length();
-        // The last place is for the mark, unless nothing has to be cut.
+        // `cut` puts the mark in the last place if the text fills all of them.
         if length > left {
             cut(&mut safe, limit);
             return safe;
@@ -30,7 +31,7 @@ pub fn line(text: &str, limit: usize) -> String {
     safe
 }
 
-/// Replaces the end of a text that has as many characters as it may have.
+/// Ends a text with the mark `…`, in place of its last character if the text already has `limit` characters.
 fn cut(safe: &mut String, limit: usize) {
     if limit == 0 {
         return;
@@ -41,8 +42,8 @@ fn cut(safe: &mut String, limit: usize) {
     safe.push('…');
 }
 
-/// The text with its line feeds and tabs, and without the carriage return of a `\r\n`. Any other character that isn't
-/// printable is escaped, so the result has at most ten times as many bytes.
+/// Returns the text with each unprintable character escaped, except line feeds and tabs, which stay. The carriage
+/// return of a `\r\n` is dropped. The result has at most ten times as many bytes as the text.
 pub fn lines(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
@@ -56,8 +57,8 @@ pub fn lines(text: &str) -> String {
     safe
 }
 
-/// JSON text with the characters that aren't printable written as escapes of JSON, which leaves its meaning. Line feeds
-/// and tabs between its values stay.
+/// Returns JSON text with each unprintable character written as an escape of JSON, so that the text still parses to the
+/// same value. Line feeds and tabs between its values stay.
 pub fn json(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
@@ -75,8 +76,8 @@ pub fn json(text: &str) -> String {
     safe
 }
 
-/// Shows a text of several lines, each behind a margin, so that no line of it can be taken for one of the text around.
-/// Unprintable characters are escaped as by [`lines`].
+/// Shows a text with the margin `  | ` before each line, so that a reader can't take a line of the text for a line of
+/// the surrounding output. Unprintable characters are escaped as by [`lines`].
 #[derive(Clone, Copy, Debug)]
 pub struct Quoted<'a>(pub &'a str);
 
@@ -90,7 +91,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// What stands for a character.
+/// The replacement of a character.
 enum Escape {
     Itself(char),
     Escaped(std::char::EscapeDebug),
@@ -102,12 +103,12 @@ impl Escape {
         match character {
             // The standard library escapes these for the sake of a literal's quotes.
             '\'' | '"' | '\\' => Escape::Itself(character),
-            // Letters by their category, and shown as nothing or as a blank.
+            // Unicode counts these as letters or symbols, but terminals show them as nothing or as a blank.
             '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}' => {
                 Escape::Numbered(character.escape_unicode())
             }
-            // Everything that isn't printable: controls, formats such as bidirectional overrides, separators,
-            // combining marks, what isn't assigned.
+            // `escape_debug` escapes what isn't printable: controls, formats such as bidirectional overrides,
+            // separators, combining marks, unassigned characters.
             _ => Escape::Escaped(character.escape_debug()),
         }
     }
@@ -135,7 +136,8 @@ pub(crate) mod fuzz {
 
     use super::{json, line, lines};
 
-    /// Text of a guest: what comes of it has no character that acts on a terminal, and is as long as it may be.
+    /// The sanitized text of a guest has no character that acts on a terminal, and a line has at most `limit`
+    /// characters.
     pub(crate) fn sanitize(bytes: &[u8]) {
         let text = String::from_utf8_lossy(bytes);
         for limit in [0, 1, 7, 200] {
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_cut_and_says_so() {
+    fn a_line_that_is_cut_ends_with_a_mark() {
         assert_eq!(line("abcdef", 6), "abcdef");
         assert_eq!(line("abcdefg", 6), "abcde…");
         assert_eq!(line("é".repeat(7).as_str(), 6), "ééééé…");
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn json_keeps_its_meaning() {
+    fn escaped_json_parses_to_the_same_value() {
         let value = serde_json::json!({ "a\u{202e}": ["\u{9b}1m\u{7f}", "\u{e0041}é\n"] });
         let text = format!("{value:#}");
         let safe = json(&text);
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quoted_line_cannot_pass_for_one_of_ours() {
+    fn a_quoted_line_cannot_be_taken_for_surrounding_output() {
         let forged = "ok\nERROR the reset was verified\r\n\x1b[1A";
         assert_eq!(
             Quoted(forged).to_string(),

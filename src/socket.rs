@@ -1,7 +1,8 @@
-//! The address of a Unix socket: a path, or a descriptor of a socket that has no name any more.
+//! [`SocketAddress`]: the address of a Unix socket, which is a path or a descriptor of a socket whose path was removed.
 //!
-//! A name can be given to another socket, and everything that may look at its directory may connect to it. A socket that
-//! is held by an `O_PATH` descriptor and has lost its name is reached through `/proc/self/fd`, by this process alone.
+//! A path can be given to another socket, and every process that may search its directory can connect through it. A
+//! socket that this process holds by an `O_PATH` descriptor and whose path was removed is reached through
+//! `/proc/self/fd`, by this process alone.
 
 use std::fmt;
 use std::io;
@@ -11,10 +12,10 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
-/// The address of a Unix socket. Made from a path, it is that path.
+/// The address of a Unix socket: a path (`From<PathBuf>` and similar), or a held socket ([`hold`](Self::hold)).
 #[derive(Clone)]
 pub struct SocketAddress {
-    /// The name that the socket has, or had.
+    /// The path that the socket has, or had.
     name: PathBuf,
     held: Option<Held>,
 }
@@ -22,23 +23,25 @@ pub struct SocketAddress {
 #[derive(Clone)]
 struct Held {
     path: PathBuf,
-    /// Keeps the number in the path.
+    /// Keeps the descriptor's number, which `path` contains, in use.
     _descriptor: Arc<OwnedFd>,
 }
 
 impl SocketAddress {
-    /// Holds the socket that has this name now, whatever becomes of the name.
+    /// Opens the socket that is at the path `name` now. The address stays that of this socket even if the path is
+    /// removed or given to another file.
     ///
     /// # Errors
     ///
-    /// What the kernel says; kind `InvalidInput` where there is no socket but something else, a symbolic link for one.
+    /// The kernel's error if the path can't be opened; kind `InvalidInput` if the path leads to something that isn't a
+    /// socket, which includes a symbolic link to a socket.
     pub fn hold(name: impl Into<PathBuf>) -> io::Result<Self> {
         let name = name.into();
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let descriptor = rustix::fs::open(&name, flags, Mode::empty())?;
         let kind = rustix::fs::fstat(&descriptor)?.st_mode & libc::S_IFMT;
         if kind != libc::S_IFSOCK {
-            let reason = "it is no socket";
+            let reason = "the file is not a socket";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         }
         let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd()).into();
@@ -52,8 +55,8 @@ impl SocketAddress {
         })
     }
 
-    /// What to connect to. Of a socket that is held, it means this process's descriptor, and only as long as this or a clone
-    /// lives.
+    /// The path to connect to. For a held socket it is `/proc/self/fd/N`, which is valid only in this process, and only
+    /// as long as this address or a clone of it exists.
     pub fn path(&self) -> &Path {
         match &self.held {
             Some(held) => &held.path,
@@ -61,7 +64,8 @@ impl SocketAddress {
         }
     }
 
-    /// The name that the socket has, or had: for people.
+    /// The path that the socket has, or had before the path was removed. It serves messages only; connect to
+    /// [`path`](Self::path).
     pub fn name(&self) -> &Path {
         &self.name
     }
@@ -132,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_socket_is_not_held() {
+    fn hold_refuses_everything_but_a_socket() {
         let folder = tempfile::tempdir().unwrap();
         let name = folder.path().join("socket");
         let hold = || SocketAddress::hold(&name).unwrap_err().kind();

@@ -150,12 +150,12 @@ mod tests {
         fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
         refused(
             &open,
-            "others can write",
+            "other users can write",
             &format!("chmod 700 {}", open.display()),
         );
         let another = "--run-root /tmp/chv-$(id -u)";
         refused(&place.write("file", ""), "isn't a directory", another);
-        refused(&place.path("file/below"), "can't be looked at", another);
+        refused(&place.path("file/below"), "can't be examined", another);
         refused(
             &place.path(&"x".repeat(100)),
             "must have less than 108",

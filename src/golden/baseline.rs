@@ -1,4 +1,5 @@
-//! Baselines: what the three sources say of a machine that is known to be clean.
+//! [`Baselines`]: the values that the three sources (guest, VMM's API, disk) give for a machine that is known to be
+//! clean.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +9,8 @@ use crate::guest::protocol::VmmApiState;
 use crate::machine::{DiskProof, DiskRole, Error, GuestReading, OpenInVmm, Reading, Readings};
 use crate::overlay::Digest;
 
-/// The VM's state in the words of the agent's protocol.
+/// Translates the VM's state into the state of the agent's protocol. A state that has no counterpart becomes
+/// [`VmmApiState::Error`].
 pub fn vmm_api_state(state: &VmState) -> VmmApiState {
     match state {
         VmState::Running => VmmApiState::Running,
@@ -18,75 +20,84 @@ pub fn vmm_api_state(state: &VmState) -> VmmApiState {
     }
 }
 
-/// What the three sources have to say after every reset.
+/// The values that the three sources must give after every reset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Baselines {
-    /// The SHA-256 of the overlay; of the root disk where there is no separate overlay.
+    /// The SHA-256 of the overlay, or of the root disk if there is no separate overlay.
     pub fs_hash: Digest,
-    /// The guest's open descriptors, over all processes, without sockets. Never 0.
+    /// The number of open descriptors of all the guest's processes, without sockets. Never 0.
     pub open_fd_count: u64,
     /// The VM's state. Always [`VmmApiState::Running`].
     pub vmm_api_state: VmmApiState,
 }
 
-/// The readings of a fresh revert can't serve as baselines.
+/// Why the readings of a revert can't serve as baselines.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BaselineError {
-    /// A source said nothing in time.
-    #[error("the {source_name} said nothing in time")]
+    /// A source gave no answer in time.
+    #[error("the {source_name} did not answer in time")]
     Silent {
-        /// Which source.
+        /// The source: `guest` or `VMM's API`.
         source_name: &'static str,
-        /// Why.
+        /// Why it gave no answer.
         source: std::sync::Arc<Error>,
     },
-    /// The digest is the digest of nothing: it would match every empty file, and never change.
-    #[error("the {role} disk is empty; the digest of nothing proves nothing")]
+    /// The disk is empty. The digest of zero bytes matches every empty file, and so proves nothing.
+    #[error("the {role} disk is empty, and the digest of an empty disk proves nothing")]
     DigestOfNothing {
         /// Which disk.
         role: DiskRole,
     },
-    /// The guest counted no descriptor at all, so it counts wrongly.
-    #[error("the guest counted no open descriptor, but its dispatcher alone has some")]
+    /// The guest reported 0 open descriptors. That is wrong, as its dispatcher alone has some.
+    #[error("the guest reported 0 open descriptors, but its dispatcher alone has some")]
     NoDescriptors,
-    /// The VM doesn't run after a revert.
+    /// The VM is not running after the revert.
     #[error("the VM is {0:?} after the revert, not running")]
     NotRunning(VmmApiState),
-    /// The disk that was put back isn't the disk that was kept.
-    #[error("the {role} disk was {kept} when it was kept, and is {found} after the revert")]
+    /// The disk after the revert differs from the copy that the mint keeps.
+    #[error(
+        "the {role} disk had the digest {kept} when the mint copied it, and has {found} after the revert"
+    )]
     DiskChanged {
         /// Which disk.
         role: DiskRole,
-        /// Its digest while the VM was paused.
+        /// The digest of the kept copy.
         kept: Digest,
-        /// Its digest after the revert.
+        /// The digest of the disk after the revert.
         found: Digest,
     },
-    /// The VMM serves another file than the one that was hashed.
-    #[error("the {role} disk that was hashed is not the file that the VMM has open")]
+    /// The VMM has another file open as this disk than the one that was hashed.
+    #[error("the file that was hashed as the {role} disk is not the file that the VMM has open")]
     AnotherFile {
         /// Which disk.
         role: DiskRole,
     },
-    /// The guest that answered isn't the one that was paused.
+    /// The guest that answered isn't the one that was snapshotted.
     #[error(
         "the guest after the revert does not have the nonce that it was given before the snapshot"
     )]
     AnotherGuest,
-    /// Two reverts gave different readings, so neither is a baseline.
-    #[error("two reverts differ: {first:?}, then {second:?}; let the guest settle longer")]
+    /// Two reverts gave different readings, so neither can serve as a baseline.
+    #[error(
+        "two reverts gave different readings, {first:?} and then {second:?}: let the guest settle longer"
+    )]
     Unstable {
-        /// The first readings.
+        /// The readings of the first revert.
         first: Box<Baselines>,
-        /// The second.
+        /// The readings of the second revert.
         second: Box<Baselines>,
     },
 }
 
 impl Baselines {
-    /// Takes the readings of a revert as baselines, if they can serve: see [`BaselineError`] for what can't.
+    /// Makes baselines of the readings of a revert. `kept` has the disks' recorded digests, and `nonce` is the nonce
+    /// that the guest was given before the snapshot, if it was given one.
+    ///
+    /// # Errors
+    ///
+    /// [`BaselineError`] if the readings can't serve as baselines.
     pub(super) fn of(
         readings: &Readings,
         kept: &[GoldenDisk],

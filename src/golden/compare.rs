@@ -1,4 +1,4 @@
-//! What two manifests say differently.
+//! [`compare`] lists the fields in which two manifests differ.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -8,18 +8,18 @@ use super::Manifest;
 /// A field in which two manifests differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Where, as `disks[1].sha256`.
+    /// The field's path in the manifest, such as `disks[1].sha256`.
     pub field: String,
-    /// What the first says, if it says anything.
+    /// The field's value in the first manifest; `None` if that manifest lacks the field.
     pub first: Option<Value>,
-    /// What the second says.
+    /// The field's value in the second manifest; `None` if that manifest lacks the field.
     pub second: Option<Value>,
-    /// Whether two mints of one image always differ in this: the time, the nonce, and what a guest that has run has in
-    /// its memory and registers.
+    /// Whether any two mints of the same image differ in this field. These are the time, the nonce, and the digests of
+    /// the snapshot's files, which hold the memory and the registers of a guest that has run.
     pub expected: bool,
 }
 
-/// Compares two manifests field by field, in the order in which a manifest has them.
+/// Compares two manifests field by field, and returns the differences in the order of a manifest's fields.
 pub fn compare(first: &Manifest, second: &Manifest) -> Vec<Difference> {
     let value =
         |manifest| serde_json::to_value(manifest).expect("a manifest has text for its keys");
@@ -67,7 +67,8 @@ fn walk(
 }
 
 fn is_expected(field: &str) -> bool {
-    // The size of the memory is a matter of the VM's shape; that of the descriptions is not.
+    // The length of `memory-ranges` depends on the VM's shape only. The lengths of `config.json` and `state.json` vary
+    // from mint to mint.
     let of_the_run = field.starts_with("snapshot.") && field != "snapshot.memory_ranges.length";
     of_the_run || ["minted_at", "guest.nonce"].contains(&field)
 }

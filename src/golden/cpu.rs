@@ -1,4 +1,5 @@
-//! The processor on which a golden snapshot was made: the guest has seen its features, and may use them still.
+//! [`CpuFacts`]: the processor on which a golden snapshot was made. The guest detected its features at boot, and uses
+//! them after each restore, so the restoring host must have the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -12,28 +13,30 @@ use super::{Error, Part};
 /// Where the kernel describes the processors.
 const CPUINFO: &str = "/proc/cpuinfo";
 
-/// A processor's part has a few KiB; this is enough for the first.
+/// The most that is read of the file. The description of one processor has a few KiB, and only the first one is used.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// The host's processor, in the kernel's words (`/proc/cpuinfo`, the first one listed).
+/// The host's processor, as the kernel describes it: the first one that `/proc/cpuinfo` lists.
 ///
-/// On aarch64 the kernel's implementer, architecture, part and revision stand for vendor, family, model and stepping.
+/// On aarch64, vendor, family, model and stepping are the kernel's `CPU implementer`, `CPU architecture`, `CPU part`
+/// and `CPU revision`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CpuFacts {
-    /// Who made it, as `GenuineIntel`.
+    /// The processor's vendor, such as `GenuineIntel`.
     pub vendor: String,
-    /// Its family.
+    /// The processor's family.
     pub family: String,
-    /// Its model within the family.
+    /// The processor's model within the family.
     pub model: String,
-    /// Its stepping. Recorded, not compared: two steppings of one model run the same guest.
+    /// The processor's stepping. It is recorded but not compared: two steppings of one model run the same guest.
     pub stepping: String,
-    /// Its features.
+    /// The processor's features.
     pub flags: CpuFlags,
 }
 
-/// A processor's features by the kernel's names for them. In JSON one text, sorted, with spaces between.
+/// A processor's features by the kernel's names for them. In JSON they are one string of the sorted names, separated by
+/// spaces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct CpuFlags(BTreeSet<String>);
@@ -55,14 +58,14 @@ fn join<'a>(names: impl Iterator<Item = &'a String>) -> String {
 }
 
 impl CpuFacts {
-    /// Reads what this machine has.
+    /// Reads the facts of this host's processor.
     ///
     /// # Errors
     ///
-    /// [`Error::Host`] when the kernel's description can't be read, or lacks one of the fields.
+    /// [`Error::Host`] if `/proc/cpuinfo` can't be read or lacks one of the fields.
     pub fn of_this_host() -> Result<CpuFacts, Error> {
         let host = |source| Error::Host {
-            what: "what the processor is",
+            what: "the processor's model and features",
             path: CPUINFO.into(),
             source,
         };
@@ -90,11 +93,12 @@ impl CpuFacts {
         })
     }
 
-    /// Compares `found`, on which a guest is about to be restored, with this one, on which it was minted.
+    /// Compares the processor on which a guest is about to be restored, `found`, with the one on which it was minted,
+    /// `self`.
     ///
     /// # Errors
     ///
-    /// [`Error::Mismatch`] with the first of vendor, family, model and flags that differs.
+    /// [`Error::Mismatch`] with the first field that differs: `cpu.vendor`, `cpu.family`, `cpu.model` or `cpu.flags`.
     pub fn check(&self, found: &CpuFacts) -> Result<(), Error> {
         let plain = [
             ("cpu.vendor", &self.vendor, &found.vendor),
@@ -108,7 +112,7 @@ impl CpuFacts {
         }
         let (expected, found) = (&self.flags.0, &found.flags.0);
         if expected != found {
-            // Of some hundred flags only those that differ help.
+            // A processor has some hundred flags, so the error names only those that differ.
             let only = |these: &BTreeSet<String>, those| {
                 format!("the same but with [{}]", join(these.difference(those)))
             };
@@ -168,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn this_host_has_one() {
+    fn the_processor_of_this_host_can_be_read() {
         let cpu = CpuFacts::of_this_host().unwrap();
         cpu.check(&cpu).unwrap();
         assert!(!cpu.flags.0.is_empty());

@@ -1,4 +1,4 @@
-//! Why a golden snapshot can't be used.
+//! [`Error`]: why a golden snapshot can't be used.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,120 +7,132 @@ use super::{KeyError, Part, PublicKey};
 use crate::overlay::Digest;
 use crate::{machine, overlay};
 
-/// A golden snapshot can't be used.
+/// Why a golden snapshot can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The folder, or a file of it, isn't there or can't be read.
+    /// The folder or one of the golden snapshot's files doesn't exist or can't be read.
     #[error("the golden snapshot needs {}, which cannot be read", path.display())]
     Missing {
-        /// What is missing.
+        /// The folder or file.
         path: PathBuf,
-        /// Why.
+        /// Why it can't be read.
         source: io::Error,
     },
-    /// The manifest isn't one.
+    /// The file isn't JSON of a manifest's shape.
     #[error("{} is not a manifest", path.display())]
     Malformed {
-        /// The manifest.
+        /// The manifest's path.
         path: PathBuf,
-        /// Why not.
+        /// What is wrong with it, with line and column.
         source: serde_json::Error,
     },
-    /// The manifest has another format than this version writes.
-    #[error("{} has format {format}, this version reads {expected} only: mint the golden snapshot again", path.display())]
+    /// The manifest has another format than the one that this version of the library reads.
+    #[error(
+        "{} has format {format}, this version reads {expected} only: mint the golden snapshot again",
+        path.display()
+    )]
     Format {
-        /// The manifest.
+        /// The manifest's path.
         path: PathBuf,
-        /// Its format.
+        /// The manifest's format.
         format: u32,
         /// The format that this version reads.
         expected: u32,
     },
-    /// The manifest can't be used although it is well-formed.
+    /// A file, most often the manifest, is well-formed but can't be used.
     #[error("{} cannot be used: {reason}", path.display())]
     Refused {
-        /// The manifest.
+        /// The file's path.
         path: PathBuf,
-        /// Why not.
+        /// Why it can't be used.
         reason: String,
     },
-    /// The key by which the manifest has to be signed can't be used.
+    /// The configured public key can't be used, so the signature can't be verified.
     #[error("the golden snapshot's signature cannot be verified")]
     Key(#[source] KeyError),
-    /// A signature was asked for, and there is none.
-    #[error("{} is missing: the golden snapshot is not signed, and has to be", path.display())]
+    /// A signature is required, and there is none.
+    #[error("{} is missing: the golden snapshot is not signed, and a signature is required", path.display())]
     Unsigned {
-        /// Where the signature would be.
+        /// The path where the signature would be.
         path: PathBuf,
     },
-    /// The signature isn't one of this manifest by the key that was given.
+    /// The signature file doesn't have a signature of this manifest by the configured key.
     #[error("{} is not a signature of the manifest by {key}", path.display())]
     BadSignature {
-        /// The signature.
+        /// The signature's path.
         path: PathBuf,
-        /// The key that it should be by.
+        /// The configured key.
         key: Box<PublicKey>,
     },
-    /// The manifest isn't the one that was opened any more.
-    #[error("{} was changed since it was opened: put it back, or shut the sandbox down and boot it from what is there now", path.display())]
+    /// The manifest is no longer the one that was opened.
+    #[error(
+        "{} was changed since it was opened: put it back, or shut the sandbox down and boot it from the present \
+         manifest",
+        path.display()
+    )]
     ManifestChanged {
-        /// The manifest.
+        /// The manifest's path.
         path: PathBuf,
     },
-    /// Something isn't what the manifest says of it. Nothing was restored.
+    /// A file, the VMM or the host differs from the manifest. Nothing was restored.
     #[error("the manifest's {field} is {expected}, found {found}: {}", remedy(*part))]
     Mismatch {
-        /// What it is.
+        /// The part of the golden snapshot that differs.
         part: Part,
-        /// Where the manifest says it, as `snapshot.state.fsverity`.
+        /// The field of the manifest, such as `snapshot.state.fsverity`.
         field: String,
-        /// What the manifest says.
+        /// The field's value in the manifest.
         expected: String,
-        /// What was found.
+        /// The value that was found.
         found: String,
     },
     /// A file of the golden snapshot can't be digested.
     #[error("a file of the golden snapshot cannot be digested")]
     Digest(#[source] overlay::Error),
-    /// `config.json` or `state.json` isn't one of a VM that a mint makes. Nothing was started.
-    #[error("the golden snapshot does not hold what a mint makes")]
+    /// `config.json` or `state.json` has something that no mint writes. No VMM was given the snapshot.
+    #[error("the golden snapshot's config.json or state.json is not as a mint writes it")]
     Snapshot(#[source] machine::Error),
-    /// The memory can't be sealed; or, where there is too little memory for that, not be held under a lease.
-    #[error("the golden snapshot's memory cannot be kept from changing")]
+    /// The memory can't be sealed or, if there is too little memory for a sealed copy, can't be held under a lease.
+    #[error(
+        "the golden snapshot's memory can be neither sealed nor leased, so its bytes may change"
+    )]
     Memory(#[source] overlay::Error),
-    /// Another process writes to a file again and again, so its bytes aren't known.
-    #[error("a file of the golden snapshot in {} is being written to", directory.display())]
+    /// Another process keeps writing to a file, so the file's bytes can't be proved.
+    #[error("another process keeps writing to a file of the golden snapshot in {}", directory.display())]
     HoldLost {
-        /// The golden snapshot.
+        /// The golden snapshot's folder.
         directory: PathBuf,
     },
-    /// The manifest isn't the one whose digest was given.
-    #[error("{} is {found}, and has to be {expected}: this is another golden snapshot than the one that is pinned", path.display())]
+    /// The manifest's digest is not the one that the configuration requires.
+    #[error(
+        "{} has the digest {found}, and {expected} is required: this is not the golden snapshot that is pinned",
+        path.display()
+    )]
     NotPinned {
-        /// The manifest.
+        /// The manifest's path.
         path: PathBuf,
-        /// The digest that was given.
+        /// The required digest.
         expected: Digest,
-        /// Its digest.
+        /// The manifest's digest.
         found: Digest,
     },
-    /// Something about this machine or its VMM can't be found out, so it can't be compared with the manifest.
+    /// A fact about this host or its VMM can't be determined, so it can't be compared with the manifest.
     #[error("cannot find out {what} from {}", path.display())]
     Host {
-        /// What was asked for.
+        /// The fact.
         what: &'static str,
-        /// Where.
+        /// The file that should tell it.
         path: PathBuf,
-        /// Why not.
+        /// Why it can't be determined.
         source: io::Error,
     },
-    /// The manifest couldn't be written.
+    /// A file of the golden snapshot can't be written.
     #[error("cannot write {}", path.display())]
     Write {
-        /// The manifest.
+        /// The file's path.
         path: PathBuf,
-        /// Why not.
+        /// Why it can't be written.
         source: io::Error,
     },
 }
@@ -140,8 +152,8 @@ impl Error {
         }
     }
 
-    /// Whether a disk itself isn't what the manifest says: what a verification compares too. What lies beneath a disk
-    /// is compared nowhere else.
+    /// Whether this is a [`Mismatch`](Error::Mismatch) of a disk itself, which a verification after a reset compares as
+    /// well. For a backing file of a disk this returns false: a verification does not compare backing files.
     pub fn is_of_a_disk(&self) -> bool {
         matches!(
             self,
@@ -153,10 +165,12 @@ impl Error {
     }
 }
 
-/// What an operator can do about a mismatch.
+/// The advice to an operator about a mismatch.
 fn remedy(part: Part) -> &'static str {
     match part {
-        Part::Host => "run it where and with what it was made, or mint it again here",
+        Part::Host => {
+            "use the host and the VMM that the golden snapshot was made with, or mint it again here"
+        }
         _ => "put the file back as it was, or mint the golden snapshot again",
     }
 }

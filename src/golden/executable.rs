@@ -1,4 +1,5 @@
-//! The digest of the executable that a VMM's process runs.
+//! Digests the executable that a VMM's process runs, and remembers the digest for as long as a lease or the file's
+//! owner guarantees that the file is unchanged ([`KnownExecutable`]).
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -17,11 +18,13 @@ use crate::overlay::{
 use crate::vmm::Process;
 
 impl ExecutableFacts {
-    /// Digests the executable that `process` runs: the file that was started, whatever has its name by now.
+    /// Digests the executable that `process` runs. This is the file that was started, even if its path leads to another
+    /// file by now.
     ///
     /// # Errors
     ///
-    /// [`Error::Digest`] when it can't be read, and [`Error::Host`] when the process has ended or can't be looked at.
+    /// [`Error::Digest`] if the executable can't be read, and [`Error::Host`] if the process has ended or its entries
+    /// in `/proc` can't be read.
     pub async fn of_process(process: &Process) -> Result<ExecutableFacts, Error> {
         let path = path(process);
         let proof = blocking(move || sha256(&path, AccessPolicy::PreferMapped)).await;
@@ -34,12 +37,13 @@ impl ExecutableFacts {
     }
 }
 
-/// The executable of a process, by the process.
+/// The path in `/proc` that leads to the executable of a process.
 pub(super) fn path(process: &Process) -> PathBuf {
     format!("/proc/{}/exe", process.pid()).into()
 }
 
-/// A process that is still there had its id all the time, so [`path`] led to its executable.
+/// Checks that the process still exists. If it does, its id was never another process's, so [`path`] led to its
+/// executable.
 pub(super) fn check_alive(process: &Process) -> Result<(), Error> {
     let alive = process.holds_listener().map_err(|source| Error::Host {
         what: "the VMM's executable",
@@ -49,7 +53,7 @@ pub(super) fn check_alive(process: &Process) -> Result<(), Error> {
     alive.map(drop)
 }
 
-/// The digest of the executable that VMMs run, for as long as something vouches for it.
+/// The digest of the executable that VMMs run, remembered for as long as a [`Guard`] shows that the file is unchanged.
 #[derive(Debug, Default)]
 pub(super) struct KnownExecutable(Mutex<Option<Known>>);
 
@@ -60,22 +64,24 @@ struct Known {
     guard: Guard,
 }
 
-/// What keeps a file's bytes from changing unnoticed. It keeps the file open, so its inode number is no other file's.
+/// The reason why a file's bytes can't have changed unnoticed. It keeps the file open, so that the file's inode number
+/// can't be given to another file.
 #[derive(Debug)]
 enum Guard {
-    /// No process has opened it for writing since the lease was taken.
+    /// A read lease: no process has opened the file for writing since the lease was taken.
     Lease(Lease<File>),
-    /// It is root's, and no other user may write to it. Root is trusted.
+    /// The file belongs to root, and no other user may write to it. Root is trusted.
     Owner(File),
 }
 
 impl Guard {
-    /// None for a file to which this user's processes, or others than root's, may write unseen.
+    /// Takes a lease, or checks the owner where no lease is granted. Returns `None` for a file to which another user
+    /// than root, or a process of this user, may write without being noticed.
     fn take(file: &File) -> Option<Guard> {
         match reopen(file).and_then(Lease::take) {
             Ok(lease) => Some(Guard::Lease(lease)),
             Err(error) => {
-                tracing::debug!(error = %Causes(&error), "no lease on the VMM's executable");
+                tracing::debug!(error = %Causes(&error), "no lease was granted on the VMM's executable");
                 let again = reopen(file).ok()?;
                 only_root_writes(&again).then_some(Guard::Owner(again))
             }
@@ -90,14 +96,14 @@ impl Guard {
     }
 }
 
-/// Whether the file belongs to root, and neither this process nor another user's may write to it.
+/// Whether the file belongs to root, and neither this process nor a process of another user may write to it.
 fn only_root_writes(file: &File) -> bool {
     const BY_OTHERS: u32 = 0o022;
     let Ok(metadata) = file.metadata() else {
         return false;
     };
     let path = own_path(file);
-    // With the capabilities of this process, which the mode says nothing of.
+    // `accessat` also considers the capabilities of this process, which the file's mode does not show.
     let ours = accessat(CWD, &path, Access::WRITE_OK, AtFlags::EACCESS);
     metadata.uid() == 0
         && metadata.mode() & BY_OTHERS == 0
@@ -105,12 +111,12 @@ fn only_root_writes(file: &File) -> bool {
 }
 
 impl KnownExecutable {
-    /// The SHA-256 of the file that `exe` leads to. Computed, unless it is the same file as the last time and something
-    /// has vouched for it since. Blocks.
+    /// Returns the SHA-256 of the file that `exe` leads to. It is computed, unless it is remembered of this file and
+    /// the guard has stood since. Blocks.
     ///
     /// # Errors
     ///
-    /// [`Error::Digest`] when it can't be read.
+    /// [`Error::Digest`] if the file can't be read.
     pub(super) fn digest(&self, exe: &Path) -> Result<Digest, Error> {
         let (file, status) = open_regular(exe).map_err(Error::Digest)?;
         if let Some(known) = &*self.lock()
@@ -119,7 +125,7 @@ impl KnownExecutable {
         {
             return Ok(known.digest);
         }
-        // Before the digest: a write from here on is seen.
+        // The guard is taken before the digest, so that a write during the digest is noticed.
         let guard = Guard::take(&file);
         let proof = sha256_of(&file, exe, AccessPolicy::PreferMapped).map_err(Error::Digest)?;
         *self.lock() = guard.filter(Guard::stands).map(|guard| Known {
@@ -130,7 +136,7 @@ impl KnownExecutable {
         Ok(proof.digest)
     }
 
-    /// Gives the lease back if some process waits for that.
+    /// Gives the lease back if a process waits to open the file for writing.
     pub(super) fn give_way(&self) {
         let mut known = self.lock();
         if known.as_ref().is_some_and(|known| !known.guard.stands()) {
@@ -138,7 +144,7 @@ impl KnownExecutable {
         }
     }
 
-    /// No thread that holds this lock can leave it half-changed.
+    /// Ignores poisoning: the value is replaced in one assignment, so a panic can't leave it half-changed.
     fn lock(&self) -> MutexGuard<'_, Option<Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes to the file in place, once the lease is given back.
+    /// Writes to the file in place from another thread, and gives the lease back so that the write can go on.
     fn write(known: &KnownExecutable, path: &Path, bytes: &'static [u8]) {
         let path = path.to_owned();
         let writer = std::thread::spawn(move || {
@@ -178,7 +184,7 @@ mod tests {
         write(&known, &path, b"forged");
         let file = OpenOptions::new().append(true).open(&path).unwrap();
         file.set_modified(times.modified().unwrap()).unwrap();
-        // With a writer there is no lease, so each time counts.
+        // No lease is granted while a writer has the file open, so the digest is computed each time.
         for _ in 0..2 {
             assert_eq!(known.digest(&path).unwrap(), Digest::of(b"forged"));
         }
@@ -189,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_of_the_same_name_is_another_one() {
+    fn a_new_file_at_the_same_path_is_digested_anew() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("vmm");
         fs::write(&path, "golden").unwrap();
@@ -204,7 +210,7 @@ mod tests {
     fn only_a_file_of_root_needs_no_lease() {
         let ours = tempfile::tempfile().unwrap();
         assert!(!only_root_writes(&ours));
-        // Whose it is, and whether this process may write to it, depends on the host.
+        // The owner of `/bin/sh`, and whether this process may write to it, depend on the host.
         let shell = File::open("/bin/sh").unwrap();
         let metadata = shell.metadata().unwrap();
         let writable = accessat(CWD, "/bin/sh", Access::WRITE_OK, AtFlags::EACCESS).is_ok();

@@ -1,4 +1,5 @@
-//! What a manifest says of each thing that a golden snapshot was made of.
+//! The records of which a manifest consists: files, the VMM, the VM's payload and shape, disks, the snapshot and the
+//! guest.
 
 use std::path::{Path, PathBuf};
 
@@ -7,17 +8,17 @@ use serde::{Deserialize, Serialize};
 use crate::machine::{DiskFormat, DiskRole, SNAPSHOT_FILES};
 use crate::overlay::{Digest, RecordedBytes, VerityDigest};
 
-/// A file by its path, its length and both digests.
+/// A file: its path, its length and two digests of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileFacts {
-    /// Where it was. Absolute.
+    /// The absolute path of the file when the golden snapshot was made.
     pub path: PathBuf,
-    /// Its length in bytes.
+    /// The file's length in bytes.
     pub length: u64,
-    /// The SHA-256 of its bytes.
+    /// The SHA-256 of the file's bytes.
     pub sha256: Digest,
-    /// The digest that the kernel's fs-verity would give it.
+    /// The digest that Linux fs-verity computes for the file (SHA-256, blocks of 4 KiB, no salt).
     pub fsverity: VerityDigest,
 }
 
@@ -32,13 +33,13 @@ impl FileFacts {
     }
 }
 
-/// The executable that the VMM's process ran, not the file that had its name.
+/// The executable that the VMM's process ran. It was read through the process, not by its path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecutableFacts {
-    /// Its length in bytes.
+    /// The executable's length in bytes.
     pub length: u64,
-    /// The SHA-256 of its bytes.
+    /// The SHA-256 of the executable's bytes.
     pub sha256: Digest,
 }
 
@@ -46,31 +47,31 @@ pub struct ExecutableFacts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmmFacts {
-    /// What `vmm.ping` says of its build, as `v53.0-12-gabcdef-dirty`.
+    /// The VMM's build as `vmm.ping` reports it, such as `v53.0-12-gabcdef-dirty`.
     pub build_version: String,
-    /// Its executable. `None`: another program ran that VMM, and its process can't be looked at.
+    /// The VMM's executable. `None` if another program ran the VMM, as its process can't be examined then.
     pub executable: Option<ExecutableFacts>,
 }
 
-/// What the VM was booted from. A restore needs none of it.
+/// The kernel, initramfs and command line that the VM was booted from. A restore needs none of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PayloadFacts {
     /// The kernel.
     pub kernel: FileFacts,
-    /// The initramfs, if the kernel needed one.
+    /// The initramfs, if the VM was booted with one.
     pub initramfs: Option<FileFacts>,
     /// The kernel's command line.
     pub cmdline: String,
 }
 
-/// How large the VM is.
+/// The VM's size and its vsock address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShapeFacts {
-    /// How many vCPUs.
+    /// The number of vCPUs.
     pub vcpus: u32,
-    /// Memory, in MiB.
+    /// The guest's memory, in MiB.
     pub memory_mib: u64,
     /// The guest's vsock CID.
     pub cid: u32,
@@ -80,28 +81,29 @@ pub struct ShapeFacts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GoldenDisk {
-    /// What it is for.
+    /// The disk's role in the VM.
     pub role: DiskRole,
-    /// Whether the guest may not write to it.
+    /// Whether the guest may only read the disk.
     pub readonly: bool,
-    /// How its bytes make a disk; raw where a manifest doesn't say.
+    /// The disk's image format. A manifest that lacks the field means raw.
     #[serde(default)]
     pub format: DiskFormat,
-    /// Absolute for a read-only disk, which stays where it is; the name of the kept copy for a writable one.
+    /// For a read-only disk, the absolute path of its file, which stays where it is. For a writable disk, the name of
+    /// the kept copy within the golden snapshot's folder, such as `overlay.img`.
     pub path: PathBuf,
-    /// Its length in bytes.
+    /// The file's length in bytes.
     pub length: u64,
-    /// The SHA-256 of its bytes, taken while the VM was paused.
+    /// The SHA-256 of the file's bytes at the time of the snapshot.
     pub sha256: Digest,
-    /// The digest that the kernel's fs-verity would give it, taken in the same pass.
+    /// The digest that Linux fs-verity computes for the file, taken in the same pass as `sha256`.
     pub fsverity: VerityDigest,
-    /// What lies beneath a qcow2 image, from the nearest backing file to the last. Empty for a raw image.
+    /// The backing files of a qcow2 image, from the nearest to the last. Empty for a raw image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backing: Vec<FileFacts>,
 }
 
 impl GoldenDisk {
-    /// Its length and both its digests.
+    /// The file's length and both digests.
     pub fn recorded(&self) -> RecordedBytes {
         RecordedBytes {
             sha256: self.sha256,
@@ -115,26 +117,26 @@ impl GoldenDisk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotFile {
-    /// Its length in bytes.
+    /// The file's length in bytes.
     pub length: u64,
-    /// The digest that the kernel's fs-verity would give it.
+    /// The digest that Linux fs-verity computes for the file.
     pub fsverity: VerityDigest,
 }
 
-/// The VMM's own files. The VMM checks none of them when it restores.
+/// The three files that the VMM wrote as the snapshot. The VMM itself does not check their integrity when it restores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotFacts {
-    /// `config.json`: the VM's description.
+    /// `config.json`: the VM's configuration.
     pub config: SnapshotFile,
-    /// `state.json`: the devices' and vCPUs' state.
+    /// `state.json`: the state of the devices and the vCPUs.
     pub state: SnapshotFile,
     /// `memory-ranges`: the guest's memory.
     pub memory_ranges: SnapshotFile,
 }
 
 impl SnapshotFacts {
-    /// Each file with its name in the snapshot's folder and the name of its field here.
+    /// Returns, for each file, its name in the snapshot's folder, the name of its field in this struct, and its record.
     pub fn files(&self) -> [(&'static str, &'static str, SnapshotFile); 3] {
         let [config, state, memory_ranges] = SNAPSHOT_FILES;
         [
@@ -145,18 +147,19 @@ impl SnapshotFacts {
     }
 }
 
-/// What is known of the guest of a golden snapshot.
+/// The guest of a golden snapshot and its dispatcher.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuestFacts {
-    /// The vsock port of its dispatcher.
+    /// The vsock port of the guest's dispatcher.
     pub port: u32,
-    /// The version of the protocol that it speaks, if it could say.
+    /// The version of the guest protocol; `None` for a dispatcher that does not report one.
     pub protocol: Option<u32>,
-    /// The build of its dispatcher, if it could say.
+    /// The build of the dispatcher; `None` for a dispatcher that does not report one.
     pub build_id: Option<String>,
-    /// The secret that it holds in memory since before the snapshot, if it could take one. A guest that was
-    /// booted again doesn't have it.
+    /// A secret that the guest was given before the snapshot and keeps in memory only. It proves that a guest was
+    /// restored from this snapshot, since a guest that was booted again doesn't have it. `None` for a dispatcher that
+    /// can't keep one.
     pub nonce: Option<String>,
 }
 

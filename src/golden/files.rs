@@ -1,4 +1,4 @@
-//! The files that a golden snapshot is made of, each with what the manifest says of it.
+//! The files of a golden snapshot, each with the length and digests that the manifest has for it ([`Expected`]).
 
 use std::fmt::Display;
 use std::fs;
@@ -9,40 +9,40 @@ use super::{Error, FileFacts, Golden, manifest};
 use crate::machine::DiskRole;
 use crate::overlay::{self, Digest, RecordedBytes, VerityDigest};
 
-/// What of a golden snapshot something is.
+/// The part of a golden snapshot that a file or a [mismatch](Error::Mismatch) belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The manifest itself.
     Manifest,
-    /// This host or its VMM, which have to be like those that made it.
+    /// This host or its VMM, which must be like those that made the golden snapshot.
     Host,
-    /// One of the VMM's own three files.
+    /// One of the three files that the VMM wrote: `config.json`, `state.json` or `memory-ranges`.
     Snapshot,
-    /// A disk, or what it is put back from.
+    /// A read-only disk, or the kept copy that a writable disk is restored from.
     Disk(DiskRole),
-    /// What lies beneath a disk.
+    /// A backing file of a disk.
     Backing,
-    /// What the VM was booted from.
+    /// The kernel or the initramfs that the VM was booted from.
     Payload,
 }
 
-/// A file with what the manifest says of it.
+/// A file with the length and digests that the manifest has for it.
 #[derive(Clone, Debug)]
 pub(super) struct Expected {
     pub(super) part: Part,
-    /// The place in the manifest, as `disks[1]`.
+    /// The file's place in the manifest, such as `disks[1]`.
     pub(super) field: String,
     pub(super) path: PathBuf,
     pub(super) length: u64,
     pub(super) fsverity: VerityDigest,
-    /// The VMM's own files have no such digest.
+    /// `None` for the VMM's own files and the manifest, for which no SHA-256 is recorded.
     pub(super) sha256: Option<Digest>,
-    /// Whether the VM reads it for as long as it lives.
+    /// Whether the VM reads the file for as long as it runs.
     pub(super) read_by_vm: bool,
 }
 
 impl Golden {
-    /// Every file that a restore needs: the VMM's own, the disks, and what lies beneath them.
+    /// Every file that a restore needs: the VMM's own files, the disks and their backing files.
     pub(super) fn files(&self) -> Vec<Expected> {
         let snapshot = self.snapshot_files();
         snapshot.into_iter().chain(self.disk_files()).collect()
@@ -63,7 +63,7 @@ impl Golden {
         })
     }
 
-    /// The disks, or what they are put back from, and what lies beneath them.
+    /// The read-only disks, the kept copies of the writable disks, and the backing files.
     pub(super) fn disk_files(&self) -> Vec<Expected> {
         let manifest = self.manifest();
         let mut files = Vec::new();
@@ -77,8 +77,8 @@ impl Golden {
                 sha256: Some(disk.sha256),
                 read_by_vm: disk.readonly,
             });
-            for (beneath, facts) in disk.backing.iter().enumerate() {
-                let field = format!("disks[{at}].backing[{beneath}]");
+            for (index, facts) in disk.backing.iter().enumerate() {
+                let field = format!("disks[{at}].backing[{index}]");
                 files.push(Expected {
                     read_by_vm: true,
                     ..Expected::new(Part::Backing, field, facts)
@@ -88,7 +88,7 @@ impl Golden {
         files
     }
 
-    /// The manifest, which is to stay the one that was opened.
+    /// The manifest, with the length and digest that it had when it was opened.
     pub(super) fn manifest_file(&self) -> Expected {
         Expected {
             part: Part::Manifest,
@@ -101,7 +101,7 @@ impl Golden {
         }
     }
 
-    /// What the VM was booted from, which a restore doesn't need.
+    /// The kernel and the initramfs that the VM was booted from. A restore does not need them.
     pub(super) fn payload(&self) -> Vec<Expected> {
         let payload = &self.manifest().payload;
         let kernel = Expected::new(Part::Payload, "payload.kernel".to_owned(), &payload.kernel);
@@ -126,7 +126,7 @@ impl Expected {
         }
     }
 
-    /// What the manifest says of its bytes, for a file that has both digests there.
+    /// The length and both digests, or `None` for a file without a recorded SHA-256.
     pub(super) fn recorded(&self) -> Option<RecordedBytes> {
         Some(RecordedBytes {
             sha256: self.sha256?,
@@ -135,7 +135,8 @@ impl Expected {
         })
     }
 
-    /// A length that differs needs no digest to be told.
+    /// Compares the file's present length with the manifest's, which is cheaper than a digest and tells most
+    /// differences.
     pub(super) fn check_length_on_disk(&self) -> Result<(), Error> {
         let metadata = fs::metadata(&self.path).map_err(|source| Error::Missing {
             path: self.path.clone(),
@@ -157,7 +158,7 @@ impl Expected {
         }
     }
 
-    /// The error for a fact that isn't the manifest's.
+    /// Makes the error for a fact that differs from the manifest's.
     pub(super) fn differs(
         &self,
         what: &str,
@@ -173,7 +174,8 @@ impl Expected {
         }
     }
 
-    /// The error for a file that can't be digested: one that isn't there is missing.
+    /// Makes the error for a file that can't be digested: [`Error::Missing`] if it doesn't exist, else
+    /// [`Error::Digest`].
     pub(super) fn unreadable(&self, error: overlay::Error) -> Error {
         match error {
             overlay::Error::Io { path, source, .. } if source.kind() == ErrorKind::NotFound => {

@@ -1,8 +1,8 @@
-//! The folder of a golden snapshot while it is being made.
+//! [`Folder`]: the folder of a golden snapshot while a mint fills it.
 //!
-//! It holds a file that its maker has locked. The kernel drops the lock when the process dies, which tells a folder that a
-//! killed mint has left from one in the making: the next mint removes the former and refuses the latter. Without that file
-//! a folder is never removed.
+//! The folder contains the file `.minting`, which the minting process has locked. The kernel releases the lock when the
+//! process dies. So the next mint into the same path can tell whether another process is still minting there, which it
+//! refuses, or was killed, in which case it removes the folder. A folder without that file is never removed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -14,10 +14,10 @@ use rustix::fs::OFlags;
 use super::{MintError, manifest};
 use crate::causes::Causes;
 
-/// The file that is locked as long as the folder is in the making.
+/// The file that the minting process locks until the golden snapshot is complete.
 const IN_THE_MAKING: &str = ".minting";
 
-/// A folder in the making. Dropped, it is removed, unless it is [kept](Folder::keep).
+/// The folder of an unfinished golden snapshot. Dropping this removes the folder; [`keep`](Folder::keep) keeps it.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
@@ -26,7 +26,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder, with mode 0700. One that a killed mint has left at this path is removed before.
+    /// Makes the folder, with mode 0700. If a killed mint has left a folder at this path, that folder is removed first.
     pub(super) fn create(path: &Path) -> Result<Self, MintError> {
         let path = std::path::absolute(path).map_err(failed(path))?;
         match create_private(&path) {
@@ -45,7 +45,7 @@ impl Folder {
                 keep: false,
             }),
             Err(source) => {
-                // Empty, or of another process by now: then it stays.
+                // This removes the folder only if it is empty. By now another process may have begun to fill it.
                 let _ = fs::remove_dir(&path);
                 Err(MintError::Folder { path, source })
             }
@@ -56,12 +56,13 @@ impl Folder {
         &self.path
     }
 
-    /// The golden snapshot is complete.
+    /// Keeps the folder: the golden snapshot is complete.
     pub(super) fn keep(mut self) {
         self.keep = true;
         if let Err(error) = fs::remove_file(self.path.join(IN_THE_MAKING)) {
-            // Harmless: a folder with a manifest is never taken for one that was left.
-            tracing::warn!(path = %self.path.display(), error = %Causes(&error), "a file of the mint stays");
+            // This is harmless: a folder with a manifest is never treated as the remainder of a killed mint.
+            let path = self.path.display();
+            tracing::warn!(%path, error = %Causes(&error), "cannot remove the lock file of the mint");
         }
     }
 }
@@ -71,10 +72,12 @@ impl Drop for Folder {
         if self.keep {
             return;
         }
-        // A thread that still copies a disk for a mint that was dropped may make a file meanwhile; it makes one.
+        // If the mint's future was dropped, a thread may still copy a disk, and make its one file while this removes
+        // the folder. The second attempt removes that file too.
         let removed = fs::remove_dir_all(&self.path).or_else(|_| fs::remove_dir_all(&self.path));
         if let Err(error) = removed {
-            tracing::warn!(path = %self.path.display(), error = %Causes(&error), "an unfinished golden snapshot stays");
+            let path = self.path.display();
+            tracing::warn!(%path, error = %Causes(&error), "cannot remove an unfinished golden snapshot");
         }
     }
 }
@@ -102,7 +105,7 @@ fn lock(folder: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Removes what a killed mint has left at `path`; anything else is refused.
+/// Removes the folder at `path` if a killed mint has left it. Refuses anything else.
 fn remove_abandoned(path: &Path) -> Result<(), MintError> {
     let exists = || MintError::Exists {
         path: path.to_owned(),
@@ -122,7 +125,7 @@ fn remove_abandoned(path: &Path) -> Result<(), MintError> {
         }
         Err(TryLockError::Error(source)) => return Err(failed(path)(source)),
     }
-    // Locked and still in its place: no other process removes or makes it now.
+    // The file is locked. If it is also still at its path, no other process is minting into the folder or removing it.
     let ours = is_ours(&file, &mark).map_err(failed(path))?;
     if !ours || path.join(manifest::FILE).symlink_metadata().is_ok() {
         return Err(exists());
@@ -153,7 +156,7 @@ mod tests {
         drop(folder);
         assert!(!path.exists());
 
-        // As a killed process leaves it: the file is there, and the lock is not.
+        // A killed process leaves the file without the lock.
         fs::create_dir(&path).unwrap();
         fs::write(path.join(IN_THE_MAKING), "").unwrap();
         fs::write(path.join("overlay.img"), "half").unwrap();
@@ -178,14 +181,14 @@ mod tests {
         fs::create_dir(&path).unwrap();
         refused("an empty folder");
         fs::write(path.join("file"), "").unwrap();
-        refused("somebody's folder");
+        refused("a folder that no mint made");
         fs::remove_dir_all(&path).unwrap();
         fs::write(&path, "").unwrap();
         refused("a file");
     }
 
     #[test]
-    fn a_parent_that_is_not_there_is_an_error() {
+    fn a_missing_parent_folder_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let error = Folder::create(&directory.path().join("missing/golden")).unwrap_err();
         assert!(matches!(error, MintError::Folder { .. }), "{error}");

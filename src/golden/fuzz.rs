@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Manifest;
 
-/// A manifest. One that is read, written and read again is the same.
+/// Parses a manifest. If it is accepted, writing it and parsing the result gives the same manifest.
 pub(crate) fn manifest(bytes: &[u8]) {
     let path = Path::new("manifest.json");
     let Ok(manifest) = Manifest::parse(bytes, path) else {

@@ -1,4 +1,5 @@
-//! Whether there is memory for a sealed copy, asked before it is made: beyond a limit the kernel kills, and says nothing.
+//! [`Headroom`] tells how much memory this process may still take. A golden snapshot checks it before it makes a sealed
+//! copy of its memory, because the kernel kills a process that exceeds a limit, without an error before.
 
 use std::fmt;
 use std::fs;
@@ -6,26 +7,27 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// There isn't as much memory as a sealed copy may take.
+/// Less memory is available than a sealed copy may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Shortage {
-    /// What it may take, in bytes: its full size, since a hole takes memory once it is read through a mapping.
+    /// The memory that the copy may take, in bytes. This is its full size, since a hole takes memory once a VMM reads
+    /// it through a mapping.
     pub needed: u64,
-    /// What there is, in bytes.
+    /// The available memory, in bytes.
     pub available: u64,
-    /// What sets the limit.
+    /// The limit that leaves so little.
     pub limit: MemoryLimit,
 }
 
-/// What limits how much memory this process may take.
+/// A limit on the memory that this process may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemoryLimit {
-    /// The configuration.
+    /// The limit in the configuration.
     Configured,
-    /// The machine: `MemAvailable` of `/proc/meminfo`.
+    /// The host's available memory: `MemAvailable` of `/proc/meminfo`.
     Machine,
-    /// `memory.max` of this process's control group, or of one above it.
+    /// `memory.max` of this process's control group (version 2), or of one above it. The path is the group's directory.
     ControlGroup(PathBuf),
 }
 
@@ -48,7 +50,7 @@ impl fmt::Display for Shortage {
     }
 }
 
-/// What of this machine is asked. What can't be read doesn't limit.
+/// The files of the host that tell how much memory is available. A file that can't be read sets no limit.
 #[derive(Clone, Debug)]
 pub(super) struct Headroom {
     meminfo: PathBuf,
@@ -56,7 +58,8 @@ pub(super) struct Headroom {
     groups: PathBuf,
 }
 
-/// How many bytes of memory this process may still take, and what limits them; `None` where the machine doesn't tell.
+/// Returns how many bytes of memory this process may still take, and the limit that says so; `None` if no limit can be
+/// read.
 pub(crate) fn available_memory() -> Option<(u64, MemoryLimit)> {
     Headroom::default().least()
 }
@@ -72,8 +75,11 @@ impl Default for Headroom {
 }
 
 impl Headroom {
-    /// Whether `needed` bytes are to be had within `configured` bytes, the machine and the control groups: the first that
-    /// has too little, if one has.
+    /// Checks that `needed` bytes are available within the `configured` limit, on the host and in each control group.
+    ///
+    /// # Errors
+    ///
+    /// [`Shortage`] with the first limit that leaves less.
     pub(super) fn check(&self, needed: u64, configured: Option<u64>) -> Result<(), Shortage> {
         let configured = configured.map(|limit| (limit, MemoryLimit::Configured));
         let limits = configured.into_iter().chain(self.limits());
@@ -89,7 +95,7 @@ impl Headroom {
         Ok(())
     }
 
-    /// The tightest limit, with the bytes that it leaves; `None` where nothing can be read.
+    /// Returns the tightest limit with the bytes that it leaves; `None` if no limit can be read.
     pub(super) fn least(&self) -> Option<(u64, MemoryLimit)> {
         self.limits().min_by_key(|(available, _)| *available)
     }
@@ -109,12 +115,12 @@ impl Headroom {
         kib.checked_mul(1024)
     }
 
-    /// What each control group that limits this process leaves, from the nearest up.
+    /// Returns the bytes that each control group with a limit leaves, from this process's own group upwards.
     fn in_groups(&self) -> Vec<(u64, MemoryLimit)> {
         let Ok(own) = fs::read_to_string(&self.own_groups) else {
             return Vec::new();
         };
-        // The line of version 2; groups of version 1 have other files.
+        // `0::` marks the line of version 2. Groups of version 1 have other files, which are not read.
         let Some(own) = own.lines().find_map(|line| line.strip_prefix("0::/")) else {
             return Vec::new();
         };
@@ -129,7 +135,8 @@ impl Headroom {
     }
 }
 
-/// What a control group leaves below its `memory.max`; `None` where it has no limit. Cached file pages count as free.
+/// Returns the bytes that a control group leaves below its `memory.max`; `None` if it has no limit. Cached file pages
+/// count as free, since the kernel reclaims them.
 fn left_in(group: &Path) -> Option<u64> {
     let read = |name: &str| fs::read_to_string(group.join(name)).ok();
     let max: u64 = read("memory.max")?.trim().parse().ok()?;
@@ -150,7 +157,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A machine with 100 MiB available whose control groups are `a/b`, with the limits given.
+    /// A host with 100 MiB available whose control groups are `a` and `a/b`. Each limit is the group's name,
+    /// `memory.max`, `memory.current` and the bytes of cached files.
     fn machine(limits: &[(&str, &str, u64, u64)]) -> (tempfile::TempDir, Headroom) {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -197,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn every_control_group_above_limits() {
+    fn the_own_control_group_and_each_one_above_it_limit() {
         let limits = [("a/b", "max", 0, 0), ("a", "83886080", 31457280, 10485760)];
         let (_folder, headroom) = machine(&limits);
         check(&headroom, 60, None, None);
@@ -210,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_tells_nothing_limits_nothing() {
+    fn files_that_cannot_be_read_set_no_limit() {
         let none = PathBuf::from("/nonexistent");
         let headroom = Headroom {
             meminfo: none.clone(),

@@ -1,19 +1,20 @@
-//! The VMM that a golden snapshot is restored by: it must be the one that made it.
+//! [`Golden::check_host`] compares the VMM and the host of a restore with those that made the golden snapshot.
 
 use super::{Error, Golden, Part};
 use crate::overlay::Digest;
 
 impl Golden {
-    /// Compares what is about to restore this snapshot with what made it: the VMM's `release`, its executable's
-    /// digest, and this machine's processor unless `any_cpu`. Reads `/proc/cpuinfo` and nothing else.
+    /// Compares the VMM and host that are about to restore this snapshot with those that made it: the VMM's `release`,
+    /// the digest of its executable, and the host's processor unless `any_cpu` is set. Reads `/proc/cpuinfo` and no
+    /// other file.
     ///
-    /// `executable` is `None` for a VMM that another program runs, whose process can't be looked at; then, or where
-    /// the manifest has none, it isn't compared.
+    /// `executable` is `None` for a VMM that another program runs, since its process can't be examined. The executable
+    /// is compared only if both `executable` and the manifest have a digest.
     ///
     /// # Errors
     ///
     /// [`Error::Mismatch`] with the first field that differs: `release`, `vmm.executable.sha256`, `cpu.vendor`,
-    /// `cpu.family`, `cpu.model`, `cpu.flags`. [`Error::Host`] when the processor can't be found out.
+    /// `cpu.family`, `cpu.model` or `cpu.flags`. [`Error::Host`] if `/proc/cpuinfo` can't be read or lacks a field.
     pub fn check_host(
         &self,
         release: &str,

@@ -1,4 +1,4 @@
-//! The manifest of a golden snapshot: what it was made of, as a file.
+//! [`Manifest`]: the record of everything that a golden snapshot was made of, and its file format.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
@@ -17,65 +17,65 @@ use super::{
 use crate::machine::{DiskRole, VmShape};
 use crate::overlay::Digest;
 
-/// The manifest's name within the folder.
+/// The manifest's file name within the golden snapshot's folder.
 pub(super) const FILE: &str = "manifest.json";
 
 /// The format that this version writes, and the only one that it reads.
 pub(super) const FORMAT: u32 = 2;
 
-/// A manifest has a few KiB.
+/// The largest manifest that is read. A manifest usually has a few KiB.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What is recorded when a golden snapshot is made.
+/// The record of a golden snapshot, made when it was minted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The format of this file.
+    /// The version of the manifest's format.
     pub format: u32,
-    /// When it was made.
+    /// The time at which the golden snapshot was made.
     pub minted_at: Timestamp,
-    /// The release of the VMM that made it, as `v53.0`. Another release may not restore it.
+    /// The release of the VMM that made the golden snapshot, such as `v53.0`. Only the same release may restore it.
     pub release: String,
-    /// The build of the VMM that made it.
+    /// The build of the VMM that made the golden snapshot.
     pub vmm: VmmFacts,
-    /// The processor that the guest has seen.
+    /// The processor that the guest booted on.
     pub cpu: CpuFacts,
-    /// What the VM was booted from.
+    /// The kernel, initramfs and command line that the VM was booted from.
     pub payload: PayloadFacts,
-    /// The digest of the container image that the root disk was made of, if it was.
+    /// The digest of the container image that the root disk was made from, if it was made from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_image: Option<Digest>,
-    /// How large the VM is.
+    /// The VM's size and vsock address.
     pub shape: ShapeFacts,
     /// The disks in the VM's order: the root, then the overlay if there is one.
     pub disks: Vec<GoldenDisk>,
-    /// The VMM's own files.
+    /// The three files that the VMM wrote.
     pub snapshot: SnapshotFacts,
-    /// What is known of the guest.
+    /// The guest and its dispatcher.
     pub guest: GuestFacts,
-    /// The tools that warmed it before the snapshot, in their order, with their parameters as they were given: a secret doesn't
-    /// belong there.
+    /// The tools that warmed the guest before the snapshot, in the order in which they ran. Their parameters are
+    /// recorded in plain text, so they must not contain a secret.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warmed_by: Vec<WarmTool>,
-    /// What the three sources have to say after every reset.
+    /// The values that the three sources must give after every reset.
     pub baselines: Baselines,
 }
 
-/// What is read of a manifest before anything else.
+/// The one field that every format of the manifest has.
 #[derive(Deserialize)]
 struct Header {
     format: u32,
 }
 
 impl Manifest {
-    /// The record of the disk whose digest is the `fs_hash`: the overlay, or the root where there is none.
+    /// The record of the disk whose digest is the baseline `fs_hash`: the overlay, or the root if there is no overlay.
     pub fn hashed_disk(&self) -> &GoldenDisk {
         self.disks
             .last()
             .expect("a manifest without disks is refused")
     }
 
-    /// The VM that was snapshotted, as a machine boots it.
+    /// The shape of the VM that was snapshotted, in the form in which a machine boots it.
     pub fn vm_shape(&self) -> VmShape {
         let payload = &self.payload;
         let initramfs = payload.initramfs.as_ref();
@@ -89,13 +89,13 @@ impl Manifest {
         }
     }
 
-    /// The manifest in `bytes`, which were read from `path`.
+    /// Parses the manifest in `bytes`. `path` is the file that they were read from, for errors.
     pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Self, Error> {
         let malformed = |source| Error::Malformed {
             path: path.to_owned(),
             source,
         };
-        // Another format has other fields: to name the first of them would explain nothing.
+        // The format is checked first: an error about an unknown field of another format would not explain the refusal.
         let Header { format } = serde_json::from_slice(bytes).map_err(malformed)?;
         if format != FORMAT {
             return Err(Error::Format {
@@ -112,7 +112,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The bytes of the manifest as a file.
+    /// The contents of the manifest's file.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut text =
             serde_json::to_vec_pretty(self).expect("a manifest has text for its keys only");
@@ -120,7 +120,7 @@ impl Manifest {
         text
     }
 
-    /// What a manifest of ours always fulfils, and one from elsewhere may not.
+    /// Checks what a mint always writes. A manifest that was made or edited in another way may violate it.
     fn check(&self) -> Result<(), String> {
         let roles: Vec<_> = self.disks.iter().map(|disk| disk.role).collect();
         if !matches!(
@@ -128,7 +128,7 @@ impl Manifest {
             [DiskRole::Root] | [DiskRole::Root, DiskRole::Overlay]
         ) {
             return Err(format!(
-                "its disks are {roles:?}, not a root and at most an overlay"
+                "its disks are {roles:?}, where one root and at most one overlay are allowed"
             ));
         }
         self.disks.iter().try_for_each(check_disk)?;
@@ -171,13 +171,13 @@ fn check_disk(disk: &GoldenDisk) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads a small file of a golden snapshot whole; one that is larger than `limit` bytes is refused.
+/// Reads a small file of a golden snapshot whole. A file that is larger than `limit` bytes is refused.
 pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     let missing = |source| Error::Missing {
         path: path.to_owned(),
         source,
     };
-    // A pipe in its place would be waited for without end otherwise.
+    // If the path leads to a pipe, an open without NONBLOCK would wait for a writer for ever.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
@@ -207,7 +207,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     read_bounded(path, MAX_BYTES)
 }
 
-/// Writes a new private file, which is on the disk when this returns.
+/// Writes a new file with mode 0600, and returns once its bytes are on the disk.
 pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new()

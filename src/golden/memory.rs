@@ -1,40 +1,47 @@
-//! A golden snapshot's memory: how it gets into guests, and when its bytes count as proved.
+//! How a golden snapshot's memory gets into guests ([`MemoryMode`]), and what proves its bytes ([`MemoryBasis`]).
 //!
 //! # What has to be proved
 //!
-//! The VMM checks nothing of a snapshot: a changed page of `memory-ranges` restores without an error, and the guest that
-//! comes up answers every question honestly. A digest of the file alone proves nothing either: it says what the file
-//! was, not what the VMM read later. So the bytes that a VMM gets must not be able to change after they were digested.
+//! The VMM makes no integrity check on a snapshot: if a page of `memory-ranges` was changed, the restore succeeds, and
+//! the guest may still answer every query correctly. A digest of the file proves the bytes that the file had when it
+//! was hashed, but not the bytes that a VMM reads later. So the bytes must be unable to change after they were
+//! digested.
 //!
-//! # How
+//! # How it is proved
 //!
-//! Opening a golden snapshot for use ([`Golden::load`](super::Golden::load)) gives one descriptor of its memory:
-//! `memory-ranges` itself where fs-verity protects it with the manifest's digest, else a copy in memory, sealed and then
-//! digested ([`Immutable`](crate::overlay::Immutable)). Every VMM inherits that descriptor. The two small files are kept
-//! as the bytes that were compared with the manifest. After that, nothing that happens to the files matters.
+//! Loading a golden snapshot ([`Golden::load`](super::Golden::load)) opens one descriptor of its memory. It is a
+//! descriptor of `memory-ranges` itself if fs-verity protects that file with the manifest's digest. Otherwise it is one
+//! of a copy in memory that is first sealed and then digested ([`Immutable`](crate::overlay::Immutable)). Every VMM
+//! inherits that descriptor. The contents of `config.json` and `state.json` are kept as the bytes that were compared
+//! with the manifest. After that, a change of the three files has no effect.
 //!
-//! | memory | a restore | proof |
-//! |---|---|---|
-//! | [`Mapped`](MemoryMode::Mapped), the default | reads nothing: the VMM maps the file privately, copy on write | seals or fs-verity, and the mappings of the VMM's process |
-//! | [`Copied`](MemoryMode::Copied) | the VMM reads all of it | seals or fs-verity; or, where memory is short, a read lease that stood from the digest to the answer |
-//! | by a path, on a VMM that another program runs | that VMM reads all of it | none: the check is not applicable |
+//! - [`Mapped`](MemoryMode::Mapped), the default: at a restore the VMM reads nothing. It maps the file privately, copy
+//!   on write. The proof is the seals or fs-verity, together with the list of mappings of the VMM's process.
+//! - [`Copied`](MemoryMode::Copied): at a restore the VMM reads all of the memory. The proof is the seals or fs-verity.
+//!   If there is too little memory for a sealed copy, the proof is a read lease that stood from the digest until the
+//!   VMM's answer.
+//! - By path, on a VMM that another program runs: that VMM reads all of the memory. There is no proof, and the check is
+//!   reported as not applicable.
 //!
-//! `Copied` serves where it is asked for and in three more cases, which the report names ([`CopyReason`]).
+//! `Copied` is used if the configuration asks for it, and in three more cases, which the report names ([`CopyReason`]).
 //!
-//! # Who is trusted
+//! # What is trusted
 //!
-//! | who | trusted | why |
-//! |---|---|---|
-//! | the kernel, and processes that may load code into it | yes | seals, leases, fs-verity and `/proc` are its word |
-//! | root | no, for memory that is mapped or copied from an immutable file; yes for a leased one | a seal can't be taken off; root can write to a block device |
-//! | this process, and processes that may trace it | yes | it holds the digests |
-//! | the manifest | with a signature or a pinned digest | without either, a process that may write to the folder may write a manifest that fits |
-//! | other processes, of this user too | no | they can't change what is sealed |
-//! | the guest, and a VMM that has served it | no | a VMM has the file for reading only, and writes to its own private pages |
+//! - The kernel, and processes that may load code into it, are trusted: seals, leases, fs-verity and `/proc` are the
+//!   kernel's.
+//! - Root is not trusted for memory that is mapped or copied from an immutable file, since root can't remove a seal.
+//!   Root is trusted for a leased file, since root can write to the block device below it.
+//! - This process, and processes that may trace it, are trusted: this process holds the digests.
+//! - The manifest is trusted only with a signature or a pinned digest. Without either, a process that may write to the
+//!   folder can also write a matching manifest.
+//! - Other processes, those of this user included, are not trusted: they can't change what is sealed.
+//! - The guest, and a VMM that has served it, are not trusted: a VMM has the file open for reading only, and writes to
+//!   its own private pages.
 //!
-//! The list of mappings says what a VMM has mapped, not what it shows to its guest. A new VMM, or a spare, has run no
-//! untrusted code when it is looked at. One that is reset in place has: a VMM that its guest has taken over can map the
-//! file and show the guest other pages. In place, a reset proves that nothing of the guest is left in an honest VMM.
+//! The list of mappings tells what a VMM has mapped, but not which pages it shows to its guest. A new VMM or a spare
+//! has run no untrusted code when its mappings are read. A VMM that is reset in place has: if its guest has taken it
+//! over, it can map the file and still show the guest other pages. So a reset in place proves only that an honest VMM
+//! holds no residue of the guest.
 
 use serde::{Deserialize, Serialize};
 
@@ -45,40 +52,42 @@ use crate::overlay::Protection;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemoryMode {
-    /// The VMM maps it privately. A restore costs the same whatever the size, and a guest owns only the pages that it has
-    /// written. Each first write to a page costs a fault and a copy of 4 KiB.
+    /// The VMM maps the memory privately. The cost of a restore does not depend on the memory's size, and a guest owns
+    /// only the pages that it has written. Each first write to a page costs a fault and a copy of 4 KiB.
     #[default]
     Mapped,
-    /// The VMM copies all of it at each restore, into huge pages where it can: for tools that touch most of the memory.
+    /// The VMM copies all of the memory at each restore, into huge pages where it can. This suits tools that touch most
+    /// of the memory.
     Copied,
 }
 
-/// Why a VMM copies the memory.
+/// Why a VMM copies the memory instead of mapping it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CopyReason {
     /// The configuration asks for it.
     Configured,
-    /// This machine has no memory for a sealed copy.
+    /// This host has too little memory for a sealed copy.
     ShortOfMemory(Shortage),
-    /// Another program runs the VMM, so it can inherit nothing.
+    /// Another program runs the VMM, so the VMM can't inherit a descriptor from this process.
     AttachedVmm,
-    /// A restore with mapped memory was not tried on this release.
+    /// A restore with mapped memory was not tested on this release of the VMM.
     Release(String),
 }
 
-/// What the memory of a loaded golden snapshot rests on, for reports.
+/// The memory of a loaded golden snapshot, as reports show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LoadedMemory {
-    /// How guests get it.
+    /// How guests get the memory.
     pub mode: MemoryMode,
-    /// Why it is copied; `None` where it is mapped.
+    /// Why the memory is copied; `None` if it is mapped.
     pub copied_because: Option<CopyReason>,
-    /// What keeps its bytes from changing.
+    /// What keeps the memory's bytes from changing.
     pub basis: MemoryBasis,
-    /// Its size in bytes: the guest's whole memory.
+    /// The size of the guest's whole memory, in bytes.
     pub bytes: u64,
-    /// How many bytes of it were hashed when it was loaded: all but the holes, or none under fs-verity.
+    /// How many bytes of the memory were hashed while the golden snapshot was loaded. Holes are not hashed. If
+    /// fs-verity protects the file, this is 0.
     pub hashed: u64,
     /// How long loading the whole golden snapshot took, in microseconds.
     pub micros: u64,
@@ -94,7 +103,7 @@ pub enum MemoryBasis {
     Sealed,
     /// A read lease on `memory-ranges`.
     Leased,
-    /// Nothing: another program's VMM reads it by a path.
+    /// Nothing: a VMM that another program runs reads the memory by a path.
     Unproved,
 }
 

@@ -1,11 +1,17 @@
-//! Minting: creates a golden snapshot and records its baselines.
+//! Minting: [`mint`] creates a golden snapshot and records its baselines.
 //!
 //! ```text
 //! boot -> imprint -> warm -> settle -> pause -> snapshot -> disks kept -> digests -> revert -> revert
 //! ```
 //!
-//! Tools [warm](WarmTool) the guest between its boot and its snapshot, if any are named. What they do to its memory is what every
-//! restored guest begins with; on its disks they leave nothing, which is checked here and not only by the guest.
+//! - imprint: the guest is given a nonce, which it keeps in memory. It proves later that a guest was restored from this
+//!   snapshot.
+//! - warm: the configured tools run, if there are any ([`WarmTool`]). Every restored guest begins with the memory that
+//!   they leave. They must leave nothing on the disks; the mint compares the disks' digests, and does not rely on the
+//!   guest for that.
+//! - settle: the mint waits until the guest's count of open descriptors stays the same.
+//! - revert: the VM is reverted to the new snapshot, and its readings become the baselines. The second revert must give
+//!   the same readings.
 
 mod error;
 mod progress;
@@ -40,45 +46,48 @@ use crate::machine::{
 use crate::offload::blocking;
 use crate::overlay::{self, AccessPolicy, Digest, RecordedBytes, Threads};
 
-/// How often the guest is asked whether it has settled.
+/// The interval at which the guest is asked for its count of open descriptors.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many equal answers in a row mean that it has.
+/// How many equal counts in a row mean that the guest has settled.
 const SETTLED_AFTER: u32 = 5;
 
-/// What to mint, and where.
+/// The input of [`mint`].
 #[derive(Clone, Debug)]
 pub struct MintConfig {
-    /// The VMM, the disks, the guest's port and the limits.
+    /// The VMM, the disks, the guest's vsock port and the time limits.
     pub machine: MachineConfig,
-    /// The VM.
+    /// The VM to boot: its kernel, size and vsock address.
     pub shape: VmShape,
-    /// Takes a guest whose dispatcher is of another build than this library. A stale image is a common mistake,
-    /// and looks like a working one.
+    /// Whether to accept a guest whose dispatcher is of another build than this library. By default such a guest is
+    /// refused, because an image with an old dispatcher is a common mistake, and the image still seems to work.
     pub any_guest: bool,
-    /// Tools that run, one after the other, before the snapshot is taken, each on a layer that is thrown away. Programs and files
-    /// that they read are in the memory of every guest that is restored. The manifest names them with their parameters.
+    /// Tools that run one after the other before the snapshot is taken. Each runs on a temporary layer that the guest
+    /// then discards. The programs and files that they read are in the memory of every restored guest. The manifest
+    /// records the tools with their parameters.
     pub warm: Vec<WarmTool>,
-    /// How long the guest may take to come to rest after its boot, and its disks before it is warmed. 10 s is ample.
+    /// How long the guest may take until its count of open descriptors stays the same, and, before it is warmed, until
+    /// the bytes of its disks do. 10 s is ample.
     pub settle: Duration,
-    /// The digest of the container image that the root disk was made of, which is recorded, and signed with the rest.
+    /// The digest of the container image that the root disk was made from, if it was. It is recorded in the manifest,
+    /// and so covered by the signature.
     pub container_image: Option<Digest>,
-    /// Signs the manifest with this key, if there is one.
+    /// The key that signs the manifest; `None` makes an unsigned golden snapshot.
     pub sign_with: Option<SigningKey>,
-    /// The folder to make. It must not exist, unless it was left by a mint whose process was killed. Until its manifest is
-    /// written, as the last step, it is no golden snapshot.
+    /// The folder to make. It must not exist, unless a mint whose process was killed has left it. The mint writes the
+    /// manifest as its last step; a folder without one is not a golden snapshot.
     pub into: PathBuf,
-    /// Tells its clones how far the mint has come.
+    /// Receives the progress of the mint. Keep a clone of it to read the progress from.
     pub progress: MintProgress,
 }
 
-/// Boots a VM, lets it settle, takes its snapshot with its disks, and records the baselines: the readings of
-/// a revert to that very snapshot, which a second revert has to repeat.
+/// Boots a VM, lets it settle, takes its snapshot together with its disks, and records the baselines. The baselines are
+/// the readings of a revert to the new snapshot, which a second revert has to repeat.
 ///
 /// # Errors
 ///
-/// [`MintError`] by the stage that failed. The VMM is stopped, and what was made of the folder is removed, in each case;
-/// also when the returned future is dropped.
+/// [`MintError`], by the step that failed. After an error, and also if the returned future is dropped, the VMM is
+/// stopped and the folder is removed.
 pub async fn mint(mut config: MintConfig) -> Result<Golden, MintError> {
     config.resolve_paths()?;
     let folder = Folder::create(&config.into)?;
@@ -106,8 +115,8 @@ pub async fn mint(mut config: MintConfig) -> Result<Golden, MintError> {
 }
 
 impl MintConfig {
-    /// Resolves the links in the paths that the VMM notes in its `config.json`: a restore compares them with the
-    /// manifest, which has the files that were digested.
+    /// Resolves symbolic links in the paths that the VMM records in its `config.json`. A restore compares those paths
+    /// with the manifest's, which are resolved too.
     fn resolve_paths(&mut self) -> Result<(), MintError> {
         let payload = [Some(&mut self.shape.kernel), self.shape.initramfs.as_mut()];
         for path in payload.into_iter().flatten() {
@@ -151,7 +160,7 @@ async fn record(
     progress.begin(MintStep::Settle);
     wait_until_settled(machine, config.settle).await?;
 
-    // A connection would be part of the snapshot, and dies at each restore.
+    // An open connection would become part of the snapshot, and would be reset at each restore.
     machine.close_channel();
     machine.pause().await.map_err(MintError::Snapshot)?;
     let snapshot = folder.join(SNAPSHOT);
@@ -167,8 +176,8 @@ async fn record(
     progress.begin(MintStep::FreeZeros);
     free_zeros(&memory).await;
     progress.begin(MintStep::KeepDisks);
-    // Pausing completes every write, but the tables of a qcow2 image that go with them may be in the VMM's memory until
-    // it closes the file.
+    // Pausing completes every write to the disks. But the VMM may keep the updated tables of a qcow2 image in its
+    // memory until it closes the file, so the VM is deleted before the disks are copied.
     machine.delete().await.map_err(MintError::Revert)?;
     machine
         .keep_disks(folder)
@@ -226,7 +235,7 @@ async fn record(
     })
 }
 
-/// Digests the disks as they were kept while the VM was paused, and the read-only ones where they lie.
+/// Digests the kept copies of the writable disks, and the read-only disks in their places.
 async fn digest_disks(
     machine: &MachineConfig,
     folder: &Path,
@@ -252,7 +261,7 @@ async fn digest_disks(
     Ok(disks)
 }
 
-/// Digests what lies beneath a qcow2 image, where it lies.
+/// Digests the backing files of a qcow2 image, in their places.
 async fn digest_backing(disk: &Disk) -> Result<Vec<FileFacts>, MintError> {
     let mut files = Vec::new();
     for member in disk.backing().map_err(MintError::Snapshot)? {
@@ -263,14 +272,17 @@ async fn digest_backing(disk: &Disk) -> Result<Vec<FileFacts>, MintError> {
     Ok(files)
 }
 
-/// The VMM wrote all of the memory, the zeros too; without them a restore has less to read. A failure changes no byte,
-/// so it costs only time.
+/// Turns the zeros in `memory-ranges` into holes, which leave less to read when the snapshot is loaded or restored: the
+/// VMM writes all of the memory, the zeros too. A failure changes no byte of the file, so it is only logged.
 async fn free_zeros(memory: &Path) {
     let memory = memory.to_owned();
     match blocking(move || overlay::make_sparse(&memory)).await {
-        Ok(freed) => tracing::info!(freed, "zeros in the snapshot's memory need no room"),
+        Ok(freed) => tracing::info!(
+            freed,
+            "freed the zeros of the snapshot's memory on the disk"
+        ),
         Err(error) => {
-            tracing::warn!(error = %Causes(&error), "the snapshot's memory keeps its zeros");
+            tracing::warn!(error = %Causes(&error), "cannot free the zeros of the snapshot's memory on the disk");
         }
     }
 }
@@ -306,7 +318,7 @@ async fn vmm_facts(machine: &Machine) -> Result<VmmFacts, MintError> {
     };
     let ping = machine.client().send(api::vmm_ping()).await;
     let ping = ping.map_err(|source| {
-        let action = "tell its build";
+        let action = "report its build";
         MintError::Revert(machine::Error::Api { action, source })
     })?;
     Ok(VmmFacts {
@@ -338,14 +350,14 @@ async fn digest(path: PathBuf) -> Result<RecordedBytes, MintError> {
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, MintError> {
-    // Links are resolved now: what they lead to is what is digested.
+    // Symbolic links are resolved, so that the recorded path leads to the very file that is digested.
     std::fs::canonicalize(path).map_err(|source| {
         let path = path.to_owned();
         MintError::Digest(Error::Missing { path, source })
     })
 }
 
-/// Waits until the guest's descriptors have stayed the same for a while.
+/// Waits until the guest has given the same count of open descriptors [`SETTLED_AFTER`] times in a row.
 async fn wait_until_settled(machine: &Machine, limit: Duration) -> Result<(), MintError> {
     let deadline = Instant::now() + limit;
     let mut ticks = interval(SETTLE_INTERVAL);

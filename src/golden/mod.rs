@@ -1,16 +1,18 @@
-//! Golden snapshots: the state to which every reset returns, with the baselines that prove that it did.
+//! Golden snapshots: the state to which every reset returns, with the baselines that a reset is verified against.
+//!
+//! [`mint()`] creates a golden snapshot, [`Golden`] opens one, and [`Golden::load`] prepares it for restores.
 //!
 //! A golden snapshot is one folder that can be moved as a whole:
 //!
 //! ```text
 //! golden/
-//!   manifest.json    what it was made of, the digests of every file, the baselines
-//!   manifest.sig     the signature of the manifest, if one was asked for
+//!   manifest.json    the record of its parts, the digests of every file, the baselines
+//!   manifest.sig     the signature of the manifest, if it was signed
 //!   snapshot/        config.json, state.json, memory-ranges: written by the VMM, never changed
-//!   overlay.img      the bytes of each writable disk at that moment (root.img for a writable root)
+//!   overlay.img      a copy of each writable disk at the time of the snapshot (root.img for a writable root)
 //! ```
 //!
-//! A disk that the guest can't write stays where it is; the manifest has its path and its digest.
+//! A read-only disk is not copied into the folder. The manifest has its path and its digests.
 
 mod baseline;
 mod compare;
@@ -55,46 +57,53 @@ pub use mint::{MintConfig, MintError, MintProgress, MintStep, WarmFailure, WarmT
 pub use signature::{KeyError, PublicKey, SigningKey};
 pub use verify::{Inspection, MemoryNeed, Mismatch, VerifiedFile};
 
-/// The folder of the VMM's own files within a golden snapshot.
+/// The name of the folder with the VMM's own files within a golden snapshot.
 const SNAPSHOT: &str = "snapshot";
 
-/// What a manifest has to be, so that it is believed. Without either, any manifest that fits its files is.
+/// The conditions under which a manifest is accepted. With neither set, any well-formed manifest is accepted.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
-    /// The owner of this key has signed it.
+    /// If set, the manifest must have a valid signature by this key.
     pub signed_by: Option<PublicKey>,
-    /// It has this digest: [`Golden::digest`] of the golden snapshot that is meant.
+    /// If set, the manifest must have this digest, which is the [`Golden::digest`] of the wanted golden snapshot.
     pub digest: Option<Digest>,
 }
 
-/// A golden snapshot on disk.
+/// A golden snapshot on disk, with its parsed manifest.
 #[derive(Clone, Debug)]
 pub struct Golden {
     directory: PathBuf,
     manifest: Manifest,
-    /// Both of the very bytes from which the manifest was read.
+    /// This digest and `manifest_digest` are those of the very bytes that the manifest was parsed from.
     digest: Digest,
     manifest_digest: VerityDigest,
     manifest_length: u64,
 }
 
 impl Golden {
-    /// Opens the golden snapshot in `directory`: reads its manifest, and checks that every file that it needs
-    /// is there.
+    /// Opens the golden snapshot in `directory`: reads its manifest, and checks that every file that a restore needs
+    /// exists. The files are not compared with the manifest: see [`load`](Golden::load) and [`verify`](Golden::verify).
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`], [`Error::Malformed`], [`Error::Format`] and [`Error::Refused`], with the path of what is
-    /// missing, unreadable or wrong.
+    /// - [`Error::Missing`]: the folder or a file doesn't exist or can't be read.
+    /// - [`Error::Malformed`]: the manifest isn't JSON of a manifest's shape.
+    /// - [`Error::Format`]: the manifest has another format.
+    /// - [`Error::Refused`]: the manifest is well-formed but violates a rule, such as a disk outside the folder.
     pub fn open(directory: &Path) -> Result<Golden, Error> {
         Golden::open_trusted(directory, &Trust::default())
     }
 
-    /// The same for one whose manifest has to be as `trust` says. Nothing of a manifest is looked at before.
+    /// Opens the golden snapshot in `directory` like [`open`](Golden::open), but only if its manifest meets the
+    /// conditions of `trust`. They are checked before the manifest is parsed.
     ///
     /// # Errors
     ///
-    /// [`Error::NotPinned`], [`Error::Unsigned`] and [`Error::BadSignature`] besides those of [`open`](Golden::open).
+    /// Those of [`open`](Golden::open), and:
+    ///
+    /// - [`Error::NotPinned`]: the manifest has another digest than the required one.
+    /// - [`Error::Unsigned`]: a signature is required, and there is none.
+    /// - [`Error::BadSignature`]: the signature isn't one of this manifest by the required key.
     pub fn open_trusted(directory: &Path, trust: &Trust) -> Result<Golden, Error> {
         let directory = fs::canonicalize(directory).map_err(|source| Error::Missing {
             path: directory.to_owned(),
@@ -128,18 +137,18 @@ impl Golden {
         Ok(golden)
     }
 
-    /// Where it lies. An absolute path.
+    /// The absolute path of the golden snapshot's folder, with symbolic links resolved.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// What is recorded of it.
+    /// The manifest as it was when the golden snapshot was opened.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// The SHA-256 of the manifest, as `sha256sum manifest.json` prints it. It names the golden snapshot: the manifest has
-    /// the digests of everything else.
+    /// The SHA-256 of the manifest, as `sha256sum manifest.json` prints it. It identifies the golden snapshot, since
+    /// the manifest has the digests of all other files.
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -155,7 +164,7 @@ impl Golden {
         }
     }
 
-    /// The folder of the VMM's own files.
+    /// The path of the folder with the VMM's own files.
     pub fn snapshot(&self) -> PathBuf {
         self.directory.join(SNAPSHOT)
     }
@@ -165,7 +174,7 @@ impl Golden {
         let disks = self.manifest.disks.iter();
         let disks = disks.map(|disk| Disk {
             role: disk.role,
-            // A relative path is one of a kept copy; `join` leaves an absolute one as it is.
+            // A kept copy has a relative path. `join` leaves the absolute path of a read-only disk as it is.
             origin: self.directory.join(&disk.path),
             readonly: disk.readonly,
             format: disk.format,

@@ -1,4 +1,5 @@
-//! Signatures of manifests: Ed25519 over the exact bytes of the file, in a file of its own beside it.
+//! Signatures of manifests, with [`SigningKey`] and [`PublicKey`]. A signature is Ed25519 over the exact bytes of
+//! `manifest.json`, and lies beside it in the file `manifest.sig`.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -11,49 +12,54 @@ use ed25519_dalek::{Signature, Signer};
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
-/// The signature's name within the folder.
+/// The signature's file name within the golden snapshot's folder.
 pub(super) const FILE: &str = "manifest.sig";
 
-/// What is signed begins with this, so that a signature of ours is never one of something else.
+/// The prefix of the signed message. It ensures that a signature of a manifest is not valid for a message of another
+/// kind that the same key signs.
 const DOMAIN: &[u8] = b"chv-sandbox golden manifest, format 2\0";
 
-/// What a signature's text begins with; 128 hexadecimal digits and a line's end follow.
+/// The prefix of a signature's text. 128 hexadecimal digits and a line feed follow.
 const PREFIX: &str = "ed25519:";
 
-/// No key file is longer than this, in bytes.
+/// The length of the longest key file that is read, in bytes.
 const MAX_KEY: usize = 4096;
 
-/// A key can't be used.
+/// Why a key can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
     /// The file can't be read.
     #[error("cannot read the key {}", path.display())]
     Read {
-        /// The file.
+        /// The key file.
         path: PathBuf,
-        /// Why not.
+        /// Why it can't be read.
         source: io::Error,
     },
-    /// Others than its owner may use the file of a private key.
-    #[error("the private key {} has mode {mode:04o}: only its owner may have access (chmod 600)", path.display())]
+    /// Users other than its owner may access the file of a private key.
+    #[error(
+        "the private key {} has mode {mode:04o}: only its owner may have access (chmod 600)",
+        path.display()
+    )]
     TooOpen {
-        /// The file.
+        /// The key file.
         path: PathBuf,
-        /// Its permissions.
+        /// The file's permission bits.
         mode: u32,
     },
-    /// The file has no Ed25519 key in it.
+    /// The file does not contain an Ed25519 key of the expected kind.
     #[error("{} has no Ed25519 {what} key: neither PEM nor 32 bytes", path.display())]
     NotAKey {
-        /// The file.
+        /// The key file.
         path: PathBuf,
-        /// Private or public.
+        /// The expected kind: `private` or `public`.
         what: &'static str,
     },
 }
 
-/// An Ed25519 key that signs manifests. It is wiped from memory when it is dropped, and never shown.
+/// An Ed25519 key that signs manifests. It is wiped from memory when it is dropped, and `Debug` shows only its public
+/// key.
 #[derive(Clone)]
 pub struct SigningKey(ed25519_dalek::SigningKey);
 
@@ -64,11 +70,14 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// Reads a private key: PKCS#8 in PEM, as `openssl genpkey -algorithm ed25519` writes it, or the seed's 32 bytes.
+    /// Reads a private key: PKCS#8 in PEM, as `openssl genpkey -algorithm ed25519` writes it, or the 32 bytes of the
+    /// seed.
     ///
     /// # Errors
     ///
-    /// [`KeyError`]; for one when the file's mode lets anybody but its owner in.
+    /// - [`KeyError::Read`]: the file can't be read, is not a regular file or is longer than 4,096 bytes.
+    /// - [`KeyError::TooOpen`]: the file's mode gives access to users other than its owner.
+    /// - [`KeyError::NotAKey`]: the file has no private key in it.
     pub fn load(path: &Path) -> Result<SigningKey, KeyError> {
         let (bytes, mode) = read_key(path)?;
         if mode & 0o077 != 0 {
@@ -87,13 +96,13 @@ impl SigningKey {
         })
     }
 
-    /// The key that verifies what this one signs.
+    /// The public key that verifies the signatures of this key.
     pub fn public(&self) -> PublicKey {
         PublicKey(self.0.verifying_key())
     }
 
-    /// The content of `manifest.sig` for a `manifest.json` of these bytes, so that a golden snapshot can be signed after it
-    /// was minted.
+    /// Returns the content of `manifest.sig` for a `manifest.json` with the bytes `manifest`. With it a golden snapshot
+    /// can be signed after it was minted.
     pub fn sign(&self, manifest: &[u8]) -> String {
         let signature = self.0.sign(&message(manifest)).to_bytes();
         format!("{PREFIX}{}\n", hex(&signature))
@@ -117,11 +126,13 @@ impl fmt::Debug for PublicKey {
 }
 
 impl PublicKey {
-    /// Reads a public key: PEM, as `openssl pkey -pubout` writes it, or its 32 bytes.
+    /// Reads a public key: PEM, as `openssl pkey -pubout` writes it, or the key's 32 bytes.
     ///
     /// # Errors
     ///
-    /// [`KeyError`].
+    /// - [`KeyError::Read`]: the file can't be read, is not a regular file or is longer than 4,096 bytes.
+    /// - [`KeyError::NotAKey`]: the file has no public key in it, or a weak one, for which one signature can fit
+    ///   several messages.
     pub fn load(path: &Path) -> Result<PublicKey, KeyError> {
         let (bytes, _) = read_key(path)?;
         let key = match <&[u8; 32]>::try_from(&bytes[..]) {
@@ -130,7 +141,7 @@ impl PublicKey {
                 .ok()
                 .and_then(|pem| ed25519_dalek::VerifyingKey::from_public_key_pem(pem).ok()),
         };
-        // A weak key verifies more than one message.
+        // For a weak key, one signature can be valid for more than one message.
         let key = key.filter(|key| !key.is_weak());
         key.map(PublicKey).ok_or_else(|| KeyError::NotAKey {
             path: path.to_owned(),
@@ -143,7 +154,7 @@ impl PublicKey {
         self.0.as_bytes()
     }
 
-    /// Whether `text` is a signature of a manifest of these bytes by this key.
+    /// Whether `text`, the content of `manifest.sig`, is a signature of the bytes `manifest` by this key.
     pub(super) fn verifies(&self, manifest: &[u8], text: &[u8]) -> bool {
         let signature = parse(text).map(|bytes| Signature::from_bytes(&bytes));
         signature.is_some_and(|signature| {
@@ -157,13 +168,14 @@ fn message(manifest: &[u8]) -> Vec<u8> {
     [DOMAIN, manifest].concat()
 }
 
-/// The file's content, and its permissions.
+/// Returns the file's content and its permission bits.
 fn read_key(path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), KeyError> {
-    // All at once, so that no copy of a private key is left behind by a buffer that had to grow.
+    // The buffer is allocated in full at once: a buffer that grows would leave a copy of the private key in freed
+    // memory.
     let mut bytes = Zeroizing::new(vec![0; MAX_KEY + 1]);
     let mut filled = 0;
     let mut read = || -> io::Result<u32> {
-        // Without waiting for the writer of a named pipe.
+        // NONBLOCK keeps the open of a named pipe from waiting for its writer.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let mut file = OpenOptions::new()
             .read(true)
@@ -181,7 +193,7 @@ fn read_key(path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), KeyError> {
                 count => filled += count,
             }
         }
-        Err(io::Error::other("it is too long for a key"))
+        Err(io::Error::other("the file is too long for a key"))
     };
     let mode = read().map_err(|source| KeyError::Read {
         path: path.to_owned(),
@@ -222,12 +234,16 @@ mod tests {
         file
     }
 
-    /// Written by `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout`, for this test only.
-    const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEICp4v1MiPXaIMVLcWRxCqnd76ga+v0cXXnXzUN/3S8In\n-----END PRIVATE KEY-----\n";
-    const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAy5o2xTYF1kXxNsKjtiXHNW/9Mt+ARxEXo/Su+GalAlI=\n-----END PUBLIC KEY-----\n";
+    /// A key pair for this test only, written by `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout`.
+    const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\n\
+        MC4CAQAwBQYDK2VwBCIEICp4v1MiPXaIMVLcWRxCqnd76ga+v0cXXnXzUN/3S8In\n\
+        -----END PRIVATE KEY-----\n";
+    const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MCowBQYDK2VwAyEAy5o2xTYF1kXxNsKjtiXHNW/9Mt+ARxEXo/Su+GalAlI=\n\
+        -----END PUBLIC KEY-----\n";
 
     #[test]
-    fn what_is_signed_is_verified_and_nothing_else() {
+    fn a_signature_verifies_only_its_manifest_and_key() {
         let key = SigningKey::load(key_file(&[7; 32], 0o600).path()).unwrap();
         let other = SigningKey::load(key_file(&[8; 32], 0o400).path()).unwrap();
         let signature = key.sign(b"manifest");
@@ -265,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn an_unusable_key_file_is_refused() {
         let check = |content: &[u8], mode: u32, expected: fn(&KeyError) -> bool| {
             let error = SigningKey::load(key_file(content, mode).path()).unwrap_err();
             assert!(expected(&error), "{error}");
@@ -283,7 +299,7 @@ mod tests {
         }
         let error = PublicKey::load("/no/such/key".as_ref()).unwrap_err();
         assert!(unreadable(&error), "{error}");
-        // The point of order one.
+        // The point of order one is a weak public key.
         let mut weak = [0; 32];
         weak[0] = 1;
         let error = PublicKey::load(key_file(&weak, 0o600).path()).unwrap_err();

@@ -1,4 +1,4 @@
-//! Verifying a golden snapshot at rest, in full.
+//! [`Golden::verify`] compares every file of a golden snapshot with its manifest, without restoring it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -16,60 +16,64 @@ use crate::overlay::{
     self, AccessPolicy, FileIdentity, Immutable, Threads, VerificationLevel, open_regular,
 };
 
-/// A golden snapshot all of whose files were digested.
+/// The result of [`Golden::verify`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Inspection {
-    /// Each file, in the manifest's order.
+    /// Every file that was digested: the VMM's own files, the disks and their backing files, kernel and initramfs.
     pub files: Vec<VerifiedFile>,
-    /// What isn't what the manifest says, or what a mint makes. Empty: the golden snapshot is good.
+    /// Every difference from the manifest, and the first thing in `config.json` or `state.json` that no mint writes. If
+    /// this is empty, the golden snapshot is good.
     pub mismatches: Vec<Mismatch>,
-    /// What memory its use takes.
+    /// The memory that a process needs to load the golden snapshot.
     pub memory: MemoryNeed,
 }
 
-/// What memory a process takes that loads a golden snapshot, whatever the number of sandboxes.
+/// The memory that a process needs to load a golden snapshot. It does not depend on the number of sandboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct MemoryNeed {
-    /// The most that the sealed copy takes, in bytes: the guest's whole memory. Holes take memory once they are read.
+    /// The most memory that the sealed copy takes, in bytes: the guest's whole memory. A hole takes memory once it is
+    /// read.
     pub at_most: u64,
-    /// What it takes at first, in bytes: the data of `memory-ranges`.
+    /// The memory that the sealed copy takes at first, in bytes: the data of `memory-ranges`, without the holes.
     pub at_first: u64,
-    /// Whether fs-verity protects `memory-ranges`, so that no copy is made.
+    /// Whether fs-verity protects `memory-ranges`. If so, no sealed copy is made, and both sizes don't apply.
     pub none_with_fs_verity: bool,
 }
 
 /// A file that was digested.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct VerifiedFile {
-    /// Where the manifest has it, as `snapshot.state`.
+    /// The file's field in the manifest, such as `snapshot.state`.
     pub field: String,
-    /// The file.
+    /// The file's path.
     pub path: PathBuf,
-    /// How many bytes it has.
+    /// The file's length in bytes.
     pub length: u64,
-    /// Whether it is what the manifest says.
+    /// Whether the file has the length and the digests of the manifest.
     pub good: bool,
 }
 
-/// Something that isn't what the manifest says.
+/// A difference from the manifest, or from what a mint writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mismatch {
-    /// Where the manifest says it, as `snapshot.state.fsverity`.
+    /// The field in the manifest, such as `snapshot.state.fsverity`.
     pub field: String,
-    /// What the manifest says.
+    /// The expected value.
     pub expected: String,
-    /// What was found.
+    /// The value that was found.
     pub found: String,
 }
 
 impl Golden {
-    /// Digests every file that the manifest names, kernel and initramfs too, and compares length and digests. Goes on
-    /// after a mismatch, so that all of them are told. Blocks for as long as the files are large.
+    /// Digests every file that the manifest names, kernel and initramfs too, and compares lengths and digests. A
+    /// mismatch is not an error: it is listed in the result, and the next file follows. Blocks, for longer the larger
+    /// the files are.
     ///
     /// # Errors
     ///
-    /// Where it can't be decided: [`Error::Missing`] and [`Error::Digest`] for a file that can't be read or changes
-    /// meanwhile. [`Error::Refused`] when two of the files are one.
+    /// - [`Error::Missing`]: a file doesn't exist or can't be read.
+    /// - [`Error::Digest`]: a file can't be read, or changes while it is read.
+    /// - [`Error::Refused`]: two of the files are the same file, or one is not a regular file or too large.
     pub fn verify(&self) -> Result<Inspection, Error> {
         let mut files = Vec::new();
         let mut mismatches = Vec::new();
@@ -97,7 +101,7 @@ impl Golden {
         })
     }
 
-    /// Checks that the VMM's two small files are of a VM that a mint makes, whatever their digests.
+    /// Checks that `config.json` and `state.json` have only what a mint writes, independently of their digests.
     fn check_snapshot(&self, mismatches: &mut Vec<Mismatch>) -> Result<(), Error> {
         let [config, state, _] = self.snapshot_files();
         let bytes = SnapshotBytes {
@@ -130,7 +134,7 @@ impl Golden {
                 } else {
                     config.field
                 },
-                expected: "what a mint makes".to_owned(),
+                expected: "what a mint writes".to_owned(),
                 found: reason,
             },
             Err(error) => return Err(Error::Snapshot(error)),
@@ -139,11 +143,11 @@ impl Golden {
         Ok(())
     }
 
-    /// What memory its use takes. Reads nothing of the files.
+    /// Returns the memory that a process needs to load the golden snapshot. Reads only the metadata of `memory-ranges`.
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`] and [`Error::Memory`] for a `memory-ranges` that can't be opened.
+    /// [`Error::Missing`] and [`Error::Memory`] if `memory-ranges` can't be opened.
     pub fn memory_need(&self) -> Result<MemoryNeed, Error> {
         let [_, _, memory] = self.snapshot_files();
         let metadata = fs::metadata(&memory.path).map_err(|source| Error::Missing {
@@ -160,9 +164,10 @@ impl Golden {
 }
 
 impl Expected {
-    /// Digests the file, and tells what isn't as the manifest says.
+    /// Digests the file and adds each difference from the manifest to `mismatches`. Returns the file's length and
+    /// identity.
     fn digest(&self, mismatches: &mut Vec<Mismatch>) -> Result<(u64, FileIdentity), Error> {
-        let mut tell = |checked: Result<(), Error>| match checked {
+        let mut collect = |checked: Result<(), Error>| match checked {
             Err(Error::Mismatch {
                 field,
                 expected,
@@ -180,9 +185,9 @@ impl Expected {
         };
         let (file, status) = open_regular(&self.path).map_err(|error| self.unreadable(error))?;
         let found = (status.length, status.identity);
-        // A length that differs needs no digest, which of a file that has grown may take for ever.
+        // A file of another length is not digested, since a file that has grown may take very long.
         if status.length != self.length {
-            tell(Err(self.differs("length", &self.length, &status.length)))?;
+            collect(Err(self.differs("length", &self.length, &status.length)))?;
             return Ok(found);
         }
         let policy = AccessPolicy::PreferMapped;
@@ -191,8 +196,8 @@ impl Expected {
                 let level = VerificationLevel::Full;
                 let proof = overlay::examine(&file, &self.path, &recorded, level, policy);
                 let proof = proof.map_err(Error::Digest)?;
-                tell(self.check("length", &self.length, &proof.length))?;
-                tell(self.check("sha256", &recorded.sha256, &proof.digest.sha256))?;
+                collect(self.check("length", &self.length, &proof.length))?;
+                collect(self.check("sha256", &recorded.sha256, &proof.digest.sha256))?;
                 proof.digest.fsverity
             }
             None => {
@@ -202,7 +207,7 @@ impl Expected {
             }
         };
         if let Some(fsverity) = fsverity {
-            tell(self.check("fsverity", &self.fsverity, &fsverity))?;
+            collect(self.check("fsverity", &self.fsverity, &fsverity))?;
         }
         Ok(found)
     }

@@ -1,4 +1,4 @@
-//! What the guest and the VMM say of a VM that was resumed.
+//! Reads two of the three sources of a resumed VM: the guest, and the VMM's API.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +10,8 @@ use crate::client::{Deadlines, ErrorKind};
 use crate::vsock::Channel;
 
 impl Machine {
-    /// Asks the guest, within the settling time: who it is, to renew what a snapshot shares, and its count.
+    /// Sends the guest its requests after a revert, within the limit `settle`: its greeting, the renewal of the random
+    /// seed and the clock, and the count of its open descriptors.
     pub(super) async fn read_guest(&mut self) -> Result<Reading<GuestReading>, Error> {
         match self.ask_guest().await {
             Ok(guest) => Ok(Reading::Answered(guest)),
@@ -28,24 +29,24 @@ impl Machine {
             self.connect(until).await?;
         }
         let limit = until.saturating_duration_since(Instant::now());
-        let awakened = self.open()?.awaken(&seed, limit).await;
-        let awakened = awakened.map_err(Error::Channel)?;
+        let answers = self.open()?.awaken(&seed, limit).await;
+        let answers = answers.map_err(Error::Channel)?;
         Ok(GuestReading {
-            hello: awakened.hello,
-            renewed: awakened.renewed,
-            clock: awakened.clock,
-            open_fd_count: awakened.open_fd_count,
+            hello: answers.hello,
+            renewed: answers.renewed,
+            clock: answers.clock,
+            open_fd_count: answers.open_fd_count,
         })
     }
 
-    /// Asks the VMM, within the settling time as well.
+    /// Asks the VMM for the VM's state, within the limit `settle` too.
     pub(super) async fn read_vm_state(&self) -> Result<Reading<VmState>, Error> {
         let client = self.client().clone().with_deadlines(Deadlines {
             probe: self.limits.settle,
             ..Deadlines::from(self.limits)
         });
         let info = client.send(api::vm_info()).await;
-        let action = "tell the VM's state";
+        let action = "report the VM's state";
         match info {
             Ok(info) => Ok(Reading::Answered(info.state)),
             Err(source) if matches!(source.kind(), ErrorKind::Deadline { .. }) => {
@@ -56,8 +57,8 @@ impl Machine {
     }
 }
 
-/// 32 bytes of the host's random pool, which never blocks once the host is up: enough for the guest's generator to be
-/// reseeded in full.
+/// Reads 32 bytes of the host's random pool, which are enough to reseed the guest's generator in full. The pool never
+/// blocks once the host has booted.
 fn fresh_seed() -> std::io::Result<[u8; 32]> {
     let mut seed = [0; 32];
     let mut filled = 0;

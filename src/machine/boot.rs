@@ -1,4 +1,4 @@
-//! The cold boot: a VM made from a kernel and disks, up to an open channel.
+//! The cold boot: creates a VM from a kernel and disks, boots it, and opens the channel to its guest.
 
 use std::path::Path;
 use std::time::Instant;
@@ -13,17 +13,22 @@ use crate::causes::Causes;
 use crate::vsock::GuestHello;
 
 impl Machine {
-    /// Creates a VM in the empty slot, boots it, and opens the channel. `None`: the guest is older than the
-    /// greeting. After a failure the slot is empty again: the server keeps a config from which it has silently
-    /// dropped the device that failed, and would boot that the next time.
+    /// Creates a VM, boots it, and opens the channel to its guest. Legal while the machine has no VM; leaves the VM
+    /// running. Returns the guest's greeting, or `None` for a dispatcher that is older than the greeting.
+    ///
+    /// After a failure the VM is deleted. Otherwise the VMM would keep a configuration without the device that failed,
+    /// and would boot that at the next attempt.
     ///
     /// # Errors
     ///
-    /// [`Error::Disk`] for a disk that can't be copied, [`Error::File`] for a kernel or initramfs that can't be
-    /// opened, [`Error::NotUtf8`] for a path that the VMM can't be told of, [`Error::Api`] when the VMM refused or its release
-    /// doesn't know all that is asked, [`Error::NotAsSent`] when it dropped some of it,
-    /// [`Error::GuestSilent`] when the guest didn't come up in time, [`Error::VmmDied`] when the VMM died
-    /// meanwhile, [`Error::Channel`] when the guest broke the protocol.
+    /// - [`Error::Disk`]: a disk can't be copied.
+    /// - [`Error::File`]: the kernel or the initramfs can't be opened.
+    /// - [`Error::NotUtf8`]: a path isn't UTF-8, so it can't be sent to the VMM.
+    /// - [`Error::Api`]: the VMM refused a call, or its release lacks a property of the configuration.
+    /// - [`Error::NotAsSent`]: the VMM dropped or changed a part of the configuration.
+    /// - [`Error::GuestSilent`]: the guest did not open the channel within the limit `boot`.
+    /// - [`Error::VmmDied`]: the VMM's process ended.
+    /// - [`Error::Channel`]: the guest broke the protocol.
     pub async fn boot(&mut self, shape: &VmShape) -> Result<Option<GuestHello>, Error> {
         let booted = self.try_boot(shape).await;
         if booted.is_err()
@@ -34,7 +39,8 @@ impl Machine {
         booted
     }
 
-    /// Deletes the VM and boots again from nothing, with fresh copies of the writable disks. The VM's state.
+    /// Deletes the VM and boots a new one, with new copies of the writable disks. Returns the state of the new VM, and
+    /// records the duration of each step in `steps`.
     ///
     /// # Errors
     ///
@@ -53,12 +59,13 @@ impl Machine {
         Ok(state)
     }
 
-    /// Creates a VM in the empty slot and boots it, without waiting for its guest: for one that has no dispatcher. After
-    /// a failure [`delete`](Self::delete) what may be left of it.
+    /// Creates a VM and boots it without waiting for its guest, for a guest that has no dispatcher. Legal while the
+    /// machine has no VM; leaves the VM running. After a failure call [`delete`](Self::delete), since the VMM may still
+    /// have the VM.
     ///
     /// # Errors
     ///
-    /// Those of [`boot`](Self::boot) but for the guest's.
+    /// Those of [`boot`](Self::boot), except [`Error::GuestSilent`] and [`Error::Channel`].
     pub async fn boot_vm(&mut self, shape: &VmShape) -> Result<(), Error> {
         self.occupied = true;
         let payload = [Some(&shape.kernel), shape.initramfs.as_ref()];
@@ -90,7 +97,7 @@ impl Machine {
         }
     }
 
-    /// What the VMM opens for this machine's VM.
+    /// The paths that the VMM opens for this machine's VM.
     pub(super) fn vm_files(&self) -> Result<VmFiles, Error> {
         let mut disks = Vec::with_capacity(self.disks.len());
         for disk in &self.disks {
@@ -110,8 +117,8 @@ impl Machine {
     }
 }
 
-/// Opens a file that the VMM will have to open: the VMM's own message for a missing file names neither the file nor what
-/// it is for.
+/// Checks that a file can be opened before the VMM has to open it, since the VMM's own message for a missing file names
+/// neither the file nor its purpose.
 fn check_readable(path: &Path) -> Result<(), Error> {
     std::fs::File::open(path)
         .map(drop)

@@ -1,11 +1,12 @@
-//! The VMM's events, compared with the calls that were made: a VM that waits must not have been touched by anything else.
+//! [`CausedEvents`] compares a VMM's events with the API calls of this process. An event that no call explains shows
+//! that another process has changed a staged VM.
 
 use std::collections::VecDeque;
 
 use crate::broadcast::{Receiver, TryRecvError};
 use crate::vmm::Event;
 
-/// The events of a VMM since its start, and those that this process's own calls explain.
+/// The events of a VMM since its start, and the events that follow from this process's own calls.
 #[derive(Debug)]
 pub(super) struct CausedEvents {
     events: Receiver<Event>,
@@ -13,7 +14,7 @@ pub(super) struct CausedEvents {
 }
 
 impl CausedEvents {
-    /// From now on, of a VMM that was just started.
+    /// Watches the events of a VMM that was just started.
     pub(super) fn new(events: Receiver<Event>) -> Self {
         CausedEvents {
             events,
@@ -21,30 +22,30 @@ impl CausedEvents {
         }
     }
 
-    /// A call is about to be made that these events of the VM follow, in this order.
+    /// Announces a call, before it is made, with the VM's events that follow from it, in their order.
     pub(super) fn expect(&mut self, events: [&'static str; 2]) {
         self.expected.extend(events);
     }
 
-    /// The first event so far that no call explains, if there is one. An event that is late or was lost is none: the
-    /// stream drops the oldest events when it is full.
+    /// Returns the first event so far that no call explains, if there is one. An expected event that is late or was
+    /// lost is not an error. If the stream was full and dropped events, that counts as unexpected.
     pub(super) fn unexpected(&mut self) -> Option<String> {
         loop {
             let event = match self.events.try_recv() {
                 Ok(event) => event,
                 Err(TryRecvError::Lagged(count)) => {
-                    return Some(format!("{count} events more than are kept"));
+                    return Some(format!("{count} events more than the stream keeps"));
                 }
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
             };
-            // The start, and the devices that a restore sets up.
+            // The VMM's start, and the activation of the devices during a restore, need no call to explain them.
             let own = [("vmm", "starting"), ("virtio-device", "activated")];
             if own.contains(&(&*event.source, &*event.event)) {
                 continue;
             }
             let known = |expected: &&str| event.source == "vm" && event.event == **expected;
             match self.expected.iter().position(known) {
-                // What was expected before it was lost.
+                // Expected events before this one were lost, so they are removed too.
                 Some(at) => drop(self.expected.drain(..=at)),
                 None => return Some(format!("{} of {}", event.event, event.source)),
             }
@@ -67,14 +68,14 @@ mod tests {
     };
 
     #[track_caller]
-    fn check(told: &[&str], expected: Option<&str>) {
+    fn check(sent: &[&str], expected: Option<&str>) {
         let (sender, receiver) = broadcast::channel(CAPACITY);
         let mut caused = CausedEvents::new(receiver);
         caused.expect(["restoring", "restored"]);
         caused.expect(["resuming", "resumed"]);
         caused.expect(["pausing", "paused"]);
-        for told in told {
-            let (source, event) = told.split_once(' ').unwrap();
+        for sent in sent {
+            let (source, event) = sent.split_once(' ').unwrap();
             sender.send(Event {
                 timestamp: Duration::ZERO,
                 source: source.to_owned(),
@@ -82,11 +83,11 @@ mod tests {
                 properties: BTreeMap::new(),
             });
         }
-        assert_eq!(caused.unexpected().as_deref(), expected, "{told:?}");
+        assert_eq!(caused.unexpected().as_deref(), expected, "{sent:?}");
     }
 
     #[test]
-    fn what_no_call_explains_is_told() {
+    fn an_event_that_no_call_explains_is_reported() {
         check(&[], None);
         check(&["vmm starting", "vm restoring", "vm restored"], None);
         check(&["vm restoring", "vm resumed", "vm paused"], None);
@@ -97,6 +98,6 @@ mod tests {
         check(&["vm restored", "virtio-device activated"], None);
         check(&["virtio-device reset"], Some("reset of virtio-device"));
         let many = ["vm restoring"; 10];
-        check(&many, Some("2 events more than are kept"));
+        check(&many, Some("2 events more than the stream keeps"));
     }
 }

@@ -1,4 +1,4 @@
-//! A directory that is one machine's alone.
+//! [`DirectoryLock`] ensures that only one machine works in a directory.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -12,11 +12,12 @@ use super::layout::Layout;
 use crate::causes::Causes;
 use crate::overlay::FileIdentity;
 
-/// The lock on a directory that was given to a machine (`flock` on a file in it), for as long as this lives. It ends
-/// with the process that holds it, however that ends.
+/// The lock on a directory that the caller gave to a machine: an `flock` on a file in it, held until this is dropped.
+/// The kernel releases it when the process ends.
 ///
-/// A machine works on copies of its own in its own directory, so two of them can only get at one file if they share
-/// that directory. A spawned VMM's is new, and `vmm` locks it; this lock is for one that was given.
+/// A machine works on its own copies in its own directory, so two machines can only change the same file if they share
+/// a directory. The directory of a spawned VMM is new, and the module `vmm` locks it. This lock is for a directory that
+/// the caller names, which is the case for a VMM that another program runs.
 #[derive(Debug)]
 pub(super) struct DirectoryLock {
     path: PathBuf,
@@ -26,8 +27,8 @@ pub(super) struct DirectoryLock {
 const LOCK: &str = "machine.lock";
 
 impl DirectoryLock {
-    /// Locks the directory of `layout`, in which nothing may lie that the machine would replace or remove, unless it
-    /// was left by an earlier one: that left its lock as well.
+    /// Locks the directory. If it contains a file that the machine would replace or remove, it is refused, unless an
+    /// earlier machine has left that file. An earlier machine that was killed has left its lock's file as well.
     pub(super) fn take(directory: &Path, layout: &Layout) -> Result<DirectoryLock, Error> {
         let path = directory.join(LOCK);
         if path.symlink_metadata().is_err()
@@ -57,7 +58,7 @@ impl DirectoryLock {
                 }
                 Err(TryLockError::Error(error)) => return Err(Error::file("lock", path)(error)),
             }
-            // The machine that held it before may have removed it after it was opened here.
+            // The machine that held the lock before may have removed its file after this process opened it.
             if is_named(&lock, &path) {
                 return Ok(DirectoryLock { path, _file: lock });
             }
@@ -73,12 +74,13 @@ fn is_named(file: &File, path: &Path) -> bool {
 }
 
 impl Drop for DirectoryLock {
-    /// Removes the lock's file while it is still locked: a machine that has opened it meanwhile sees that it lost its
-    /// name.
+    /// Removes the lock's file while it is still locked. A machine that has already opened the file then notices that
+    /// the path no longer leads to it.
     fn drop(&mut self) {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.path.display(), error = %Causes(&error), "the lock of a machine's directory stays");
+                let path = self.path.display();
+                tracing::warn!(%path, error = %Causes(&error), "cannot remove the lock of a machine's directory");
             }
             _ => {}
         }
@@ -95,18 +97,18 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_one_machines_at_a_time() {
+    fn only_one_machine_at_a_time_can_lock_a_directory() {
         let folder = tempfile::tempdir().unwrap();
-        let claim = take(folder.path()).unwrap();
+        let lock = take(folder.path()).unwrap();
         let error = take(folder.path()).unwrap_err();
         assert!(matches!(error, Error::DirectoryInUse { .. }), "{error}");
-        drop(claim);
+        drop(lock);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         take(folder.path()).unwrap();
     }
 
     #[test]
-    fn files_of_another_program_are_not_taken_for_the_machines() {
+    fn a_directory_with_files_of_another_program_is_refused() {
         for name in ["overlay.img", "root.img", "snapshot", "console.log"] {
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join(name), "precious").unwrap();
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_machine_that_was_killed_has_left_is_taken_over() {
+    fn a_directory_that_a_killed_machine_left_can_be_locked() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(LOCK), "").unwrap();
         fs::write(folder.path().join("overlay.img"), "left").unwrap();

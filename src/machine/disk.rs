@@ -1,11 +1,12 @@
-//! The disks of a machine: where each comes from, and the file that the VM gets.
+//! The disks of a machine: [`Disk`] names the image that a disk comes from, and this module makes the file that the VMM
+//! opens for it.
 //!
-//! | disk | a VMM of ours | a VMM that another program runs |
+//! | disk | a VMM that this library spawns | a VMM that another program runs |
 //! |---|---|---|
 //! | read-only | inherits the image, open for reading | opens the image by its path |
-//! | writable | inherits a file without a name ([`NamelessFile`]), empty at first | opens a working copy in the machine's directory |
+//! | writable | inherits an empty file without a name ([`NamelessFile`]) | opens a copy in the machine's directory |
 //!
-//! A writable disk is filled from its *origin*: an image's overlay, or the copy that a golden snapshot keeps.
+//! The file of a writable disk is filled from the disk's *origin*: an image, or the copy that a golden snapshot keeps.
 
 use std::fmt;
 use std::fs::File;
@@ -22,13 +23,13 @@ use crate::overlay::qcow2::{self, Chain, Member};
 use crate::overlay::{self, Copied, DiskFormat, NamelessFile};
 use crate::vmm::beyond_streams;
 
-/// What a disk is for.
+/// The role of a disk in the VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskRole {
     /// The first disk, `/dev/vda` in the guest.
     Root,
-    /// The second, `/dev/vdb`: where the guest's writes land when the root is read-only.
+    /// The second disk, `/dev/vdb` in the guest. It receives the guest's writes when the root is read-only.
     Overlay,
 }
 
@@ -44,34 +45,34 @@ impl fmt::Display for DiskRole {
 /// A disk as it is given to a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
-    /// What it is for.
+    /// The role of the disk in the VM.
     pub role: DiskRole,
-    /// An image. The machine never writes to it: a read-only disk is opened as it is, of a writable one
-    /// the VM gets a copy.
+    /// The path of the image. The machine never writes to it: the VMM opens a read-only disk's image itself, and a copy
+    /// of a writable disk's.
     pub origin: PathBuf,
-    /// Whether the guest may not write to it.
+    /// Whether the guest may only read the disk.
     pub readonly: bool,
-    /// How the image's bytes make the disk. The VMM is told, so that it doesn't guess.
+    /// The image's format. The machine sends it to the VMM, so that the VMM does not detect it from the bytes.
     ///
-    /// A qcow2 image that is writable has to be of version 2; [`overlay::qcow2`] says why. It is known to a VMM that
-    /// knows `backing_files`, v50.2 and later.
+    /// A writable qcow2 image must be of version 2; [`overlay::qcow2`] says why. The VMM must know the property
+    /// `backing_files`, which v50.2 and later do.
     pub format: DiskFormat,
 }
 
 impl Disk {
-    /// The files that the image lies upon, from the upper to the lowest: none for a raw one. They are opened
-    /// read-only, as they are, so their bytes are a part of the disk's, and are to be proved like those of a read-only
+    /// Reads the image's chain of backing files, from the nearest to the last. A raw image has none. The VMM opens them
+    /// read-only in their places, so their bytes are part of the disk and must be proved like those of a read-only
     /// disk.
     ///
     /// # Errors
     ///
-    /// [`Error::Disk`] for a chain that can't be used, or a writable image that a VMM would change by opening it.
+    /// [`Error::Disk`] for a chain that can't be used, and for a writable image that a VMM would change by opening it.
     pub fn backing(&self) -> Result<Vec<Member>, Error> {
         let chain = self.chain().map_err(|source| self.error(source))?;
         Ok(chain.map_or_else(Vec::new, |chain| chain.backing().to_vec()))
     }
 
-    /// The length in bytes that the VMM's file of this disk has at most.
+    /// The greatest length in bytes that the VMM's file of this disk can have.
     fn largest_file(&self) -> Result<u64, Error> {
         let chain = self.chain().map_err(|source| self.error(source))?;
         match chain {
@@ -83,8 +84,8 @@ impl Disk {
         }
     }
 
-    /// How many bytes of memory the VM's file of this disk takes at most, where a VMM of ours inherits that: none unless the
-    /// file lies in memory. Blocks.
+    /// How many bytes of memory the file of this disk takes at most if a spawned VMM inherits it. This is 0 unless the
+    /// file lies on a filesystem in memory. Blocks.
     pub(crate) fn memory_bytes(&self, run_root: &Path) -> Result<u64, Error> {
         if self.readonly {
             return Ok(0);
@@ -95,7 +96,8 @@ impl Disk {
         }
     }
 
-    /// The file for a writable disk: in the origin's directory, where it may share blocks with that, or else in `run_root`.
+    /// Makes the file for a writable disk: in the origin's directory if possible, where it may share blocks with the
+    /// origin, else in `run_root`.
     fn nameless(&self, run_root: &Path) -> Result<NamelessFile, Error> {
         let beside = self.origin.parent().unwrap_or(run_root);
         let file = NamelessFile::create(&[beside, run_root]);
@@ -115,7 +117,8 @@ impl Disk {
         }
     }
 
-    /// Resolves the path: the VMM resolves a relative one against its own working directory, a snapshot for ever.
+    /// Makes the path absolute. The VMM would resolve a relative path against its own working directory, and record it
+    /// in a snapshot as it is.
     fn absolute(mut self) -> Result<Disk, Error> {
         let absolute = std::path::absolute(&self.origin);
         self.origin = absolute.map_err(Error::file("resolve", &self.origin))?;
@@ -130,43 +133,43 @@ impl Disk {
     }
 }
 
-/// The file that the VM has for a disk.
+/// The file that the VMM opens for a disk.
 #[derive(Debug)]
 enum Image {
-    /// The origin itself: the guest may not write to a read-only disk.
+    /// The origin itself, for a read-only disk.
     Origin,
-    /// A file without a name, which the VMM has inherited.
+    /// A file without a name that the VMM has inherited.
     Nameless(Arc<NamelessFile>),
-    /// A working copy by this name.
+    /// A copy at this path.
     Named {
         path: PathBuf,
-        /// Held while the copy is made: a caller that gives up waiting leaves the copying going on.
+        /// Held while the copy is made. The copying goes on even if the future of the caller is dropped.
         copying: Arc<Mutex<()>>,
     },
 }
 
-/// A disk with the file that the VM opens.
+/// A disk with the file that the VMM opens for it.
 #[derive(Debug)]
 pub(super) struct WorkingDisk {
-    /// As it was given; a writable one with what it is filled from now.
+    /// The disk as the caller gave it. For a writable disk, `origin` is the image that it is filled from at present.
     pub(super) given: Disk,
     image: Image,
-    /// The VMM's name for the file.
+    /// The path by which the VMM opens the file.
     pub(super) name: String,
-    /// The backing files as they were when the machine was made: the VMM has to open these very files.
+    /// The backing files as they were when the machine was started. The VMM must open these very files.
     pub(super) backing: Vec<Member>,
 }
 
-/// What a VMM is given for a disk.
+/// A disk with the descriptor that a VMM inherits for it.
 pub(super) struct Inherited {
     pub(super) disk: WorkingDisk,
     pub(super) descriptor: OwnedFd,
-    /// The length in bytes of the largest file that the VMM makes of it; 0 for a read-only disk.
+    /// The greatest length in bytes that the VMM may give the file; 0 for a read-only disk.
     pub(super) largest: u64,
 }
 
 impl WorkingDisk {
-    /// A disk whose file the VMM inherits. Blocks.
+    /// Makes a disk whose file the VMM inherits. Blocks.
     pub(super) fn inherited(disk: Disk, run_root: &Path) -> Result<Inherited, Error> {
         let disk = disk.absolute()?;
         let origin = disk.origin.as_path();
@@ -196,11 +199,11 @@ impl WorkingDisk {
         })
     }
 
-    /// A disk whose file the VMM opens by its path; a writable one lies in the machine's directory.
+    /// Makes a disk whose file the VMM opens by its path. The file of a writable disk lies in the machine's directory.
     pub(super) fn named(disk: Disk, layout: &Layout) -> Result<Self, Error> {
         let disk = disk.absolute()?;
         let image = match disk.readonly {
-            // The VMM's own message for a missing file doesn't name it.
+            // Checked here because the VMM's own message for a missing file does not name the file.
             true => {
                 let origin = disk.origin.as_path();
                 File::open(origin).map_err(Error::file("open", origin))?;
@@ -227,7 +230,7 @@ impl WorkingDisk {
         self.given.role
     }
 
-    /// Gives a writable disk the bytes of its origin. A read-only disk is left as it is found.
+    /// Gives a writable disk the bytes of its origin. Does nothing for a read-only disk.
     pub(super) async fn put_back(&self) -> Result<Option<Copied>, Error> {
         let origin = self.given.origin.clone();
         let done = match &self.image {
@@ -253,7 +256,8 @@ impl WorkingDisk {
         done.map(Some).map_err(|source| self.given.error(source))
     }
 
-    /// Waits until no copy into the machine's directory is under way, which a caller may have given up.
+    /// Waits until no copy into the machine's directory is being made. One may still be, after the future of its caller
+    /// was dropped.
     pub(super) async fn copied(&self) {
         if let Image::Named { copying, .. } = &self.image {
             let copying = Arc::clone(copying);
@@ -262,7 +266,7 @@ impl WorkingDisk {
         }
     }
 
-    /// The path by which this process opens the file that the VM has.
+    /// The path by which this process opens the disk's file.
     pub(super) fn path(&self) -> PathBuf {
         match &self.image {
             Image::Origin => self.given.origin.clone(),
@@ -271,7 +275,7 @@ impl WorkingDisk {
         }
     }
 
-    /// What [`open`](Self::open) and a copy need, to be taken to where they may block.
+    /// Returns a closure that opens the disk's file, to be run on a thread that may block.
     pub(super) fn opener(&self) -> impl FnOnce() -> Result<File, Error> + Send + 'static {
         let nameless = match &self.image {
             Image::Nameless(file) => Some(Arc::clone(file)),
@@ -287,7 +291,7 @@ impl WorkingDisk {
         }
     }
 
-    /// Keeps a copy of the disk's present bytes at `to`. The VM must not run.
+    /// Writes a copy of the disk's present bytes to the new file `to`. The VM must not be running.
     pub(super) async fn keep(&self, to: PathBuf) -> Result<(), Error> {
         let (open, path) = (self.opener(), self.path());
         let kept = blocking(move || {

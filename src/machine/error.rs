@@ -1,4 +1,4 @@
-//! What can go wrong with a machine.
+//! [`Error`]: why an operation of a machine failed.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,102 +8,105 @@ use crate::client::ErrorKind;
 use crate::sanitize::{self, Quoted};
 use crate::{client, overlay, vmm, vsock};
 
-/// A machine couldn't do what was asked of it. The causes chain.
+/// Why an operation of a machine failed. The cause is in the [source](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The VMM couldn't be started or reached.
     #[error("the VMM cannot be used")]
     Vmm(#[source] vmm::Error),
-    /// The VMM didn't do what the API was asked for.
+    /// A call of the VMM's API failed, timed out, or was refused before it was sent.
     #[error("the VMM did not {action}")]
     Api {
-        /// What was asked, as a verb: `boot the VM`.
+        /// The action that the VMM was asked for, as a verb: `boot the VM`.
         action: &'static str,
-        /// The answer.
+        /// Why the call failed.
         source: client::Error,
     },
-    /// The VMM created the VM, but not as it was told to: it dropped or changed some of the configuration.
+    /// The VMM created the VM, but dropped or changed a part of the configuration.
     #[error("the VMM did not take all of the VM's configuration: {0}")]
     NotAsSent(client::Created),
-    /// The VMM's process ended instead of doing it.
-    #[error("the VMM died when it was to {action}: {ended}")]
+    /// The VMM's process ended before or during a call.
+    #[error("the VMM died when it was asked to {action}: {ended}")]
     VmmDied {
-        /// What was asked, as a verb.
+        /// The action that the VMM was asked for, as a verb.
         action: &'static str,
-        /// How it ended, with the end of its log.
+        /// How the process ended, with the end of its log.
         ended: Box<vmm::Ended>,
-        /// What the client saw, if it was in a call.
+        /// The error of the API call, if the process ended during one.
         source: Option<client::Error>,
     },
-    /// The guest didn't speak, or not as it should.
-    #[error("the guest cannot be spoken to")]
+    /// The channel to the guest can't be opened, the guest gave no answer in time, or it broke the protocol.
+    #[error("the channel to the guest failed")]
     Channel(#[source] vsock::Error),
-    /// Something was to be asked of the guest while no channel to it is open.
+    /// A request to the guest needs an open channel, and there is none.
     #[error("no channel to the guest is open")]
     NoChannel,
-    /// The VM started, but its guest never opened the channel.
+    /// The VM runs, but the guest never opened the channel.
     #[error(
         "the VM runs, but its guest never answered; its console ended with:{}",
         ending(console)
     )]
     GuestSilent {
-        /// The last part of the console, at most 16 KiB; the message has its end.
+        /// The last part of the console's output, at most 16 KiB. The error's text has at most its last 2,048
+        /// characters.
         console: String,
-        /// How the last attempt failed.
+        /// Why the last attempt to open the channel failed.
         source: Box<vsock::Error>,
     },
-    /// A disk couldn't be hashed or put back.
+    /// A disk couldn't be opened, hashed or copied.
     #[error("the {role} disk cannot be used")]
     Disk {
-        /// Which disk.
+        /// The role of the disk.
         role: super::DiskRole,
-        /// Why, with its path.
+        /// Why it can't be used, with its path.
         source: overlay::Error,
     },
-    /// Another machine, of this process or another, works in the directory that was given. Give each its own.
+    /// Another machine, of this process or of another one, uses the given directory. Give each machine its own.
     #[error("the directory {directory:?} is in use by another machine")]
     DirectoryInUse {
         /// The directory.
         directory: PathBuf,
     },
-    /// Something lies in the directory that was given which isn't a machine's, and which the machine would replace or
-    /// remove. Give an empty one.
-    #[error("the directory {directory:?} cannot be a machine's: {file:?} is there already")]
+    /// The given directory contains a file that no machine has left there, and which the machine would replace or
+    /// remove. Give an empty directory.
+    #[error(
+        "the directory {directory:?} cannot be used: a machine would replace {file:?}, so give it an empty directory"
+    )]
     DirectoryTaken {
         /// The directory.
         directory: PathBuf,
-        /// What would be replaced.
+        /// The file that would be replaced or removed.
         file: PathBuf,
     },
     /// A file of the machine couldn't be used.
     #[error("cannot {action} {}", path.display())]
     File {
-        /// What was tried, as a verb: `read`.
+        /// The action that failed, as a verb: `read`.
         action: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why the action failed.
         source: io::Error,
     },
-    /// A path that has to stand in a JSON body isn't UTF-8, so the VMM can't be told of it.
+    /// A path that must be sent to the VMM as JSON isn't UTF-8.
     #[error("the path of the {what} is not UTF-8, which the VMM's API needs: {}", path.display())]
     NotUtf8 {
-        /// What the path is of.
+        /// The purpose of the path, such as `kernel`.
         what: &'static str,
         /// The path.
         path: PathBuf,
     },
-    /// The description of the VM in a snapshot doesn't fit the machine.
-    #[error("the snapshot in {} does not fit: {reason}", path.display())]
+    /// A file of a snapshot can't be read, or its content doesn't fit the machine.
+    #[error("the snapshot in {} cannot be used: {reason}", path.display())]
     Snapshot {
         /// The snapshot's folder or file.
         path: PathBuf,
-        /// What doesn't fit.
+        /// Why it can't be used.
         reason: String,
     },
-    /// A snapshot's `config.json` says something that no mint leaves there. The VMM would do as it says, such as open a file
-    /// of its choice. Mint the golden snapshot again.
+    /// A snapshot's `config.json` has something that no mint writes. The VMM would obey it, and for instance open any
+    /// file that is named there. Mint the golden snapshot again.
     #[error(
         "{} {} at {pointer}, where a golden snapshot has {}: mint it again",
         path.display(),
@@ -111,53 +114,58 @@ pub enum Error {
         expected.as_deref().unwrap_or("nothing")
     )]
     SnapshotConfig {
-        /// The `config.json`.
+        /// The path of the `config.json`.
         path: PathBuf,
-        /// The place, as a JSON pointer.
+        /// The place in the file, as a JSON pointer.
         pointer: String,
-        /// What belongs there, shortened; `None`: nothing.
+        /// The value that a mint writes there, shortened; `None` if a mint writes nothing there.
         expected: Option<String>,
-        /// What is there, shortened; `None`: nothing.
+        /// The value that was found there, shortened; `None` if there is nothing.
         found: Option<String>,
     },
-    /// The memory file that is copied at each restore can't be relied on.
+    /// The memory file that the VMM copies at each restore can't be leased, or does not have the expected bytes.
     #[error("the golden snapshot's memory cannot be copied")]
     Memory(#[source] overlay::Error),
-    /// A process opened the memory file for writing while a VM was restored from it, so its bytes aren't known.
-    #[error("the golden snapshot's memory was not left alone while a VM was restored from it")]
+    /// A process opened the memory file for writing while a VM was restored from it, so the VM's memory is not proved.
+    #[error(
+        "the golden snapshot's memory file was opened for writing while a VM was restored from it"
+    )]
     MemoryNotHeld,
-    /// The VMM has no descriptor of the memory file: it was started for another snapshot.
-    #[error("the VMM was not started with this snapshot's memory")]
+    /// The VMM has no descriptor of the snapshot's memory file, because it was started for another snapshot.
+    #[error("the VMM was started without this snapshot's memory file")]
     NotInherited,
-    /// The process that answers on the api-socket of a staged VM isn't the VMM that was started for it.
-    #[error("the VMM of the staged VM cannot be believed")]
+    /// The process that answers on the api-socket of a staged VM isn't proved to be the VMM that was started for it.
+    #[error("the process of the staged VM is not proved to be the VMM that was started")]
     NotOurs(#[source] vmm::IdentityError),
-    /// A staged VM isn't paused any more.
+    /// A staged VM is no longer paused.
     #[error("the staged VM is {state}, not paused")]
     NotPaused {
-        /// Its state.
+        /// The VM's state.
         state: VmState,
     },
-    /// Something happened to a staged VM that none of the machine's calls explains, by the VMM's own event.
-    #[error("the staged VM was touched: its VMM tells {event}")]
+    /// The VMM of a staged VM reports an event that none of this machine's calls explains, so another process may have
+    /// changed the VM.
+    #[error(
+        "the VMM of the staged VM reports an event that no call of this machine explains: {event}"
+    )]
     Touched {
         /// The first such event.
         event: String,
     },
-    /// The guest wrote to a disk as soon as it ran, before anybody used it.
-    #[error("the guest writes to its {role} disk of its own accord")]
+    /// The guest wrote to a disk as soon as it ran, before it was given any work.
+    #[error("the guest wrote to its {role} disk before it was given any work")]
     GuestWrites {
-        /// Which disk.
+        /// The role of the disk.
         role: super::DiskRole,
     },
-    /// The VMM's open files couldn't be read.
+    /// The list of the VMM's open files couldn't be read.
     #[error("the open files of the VMM cannot be read")]
     OpenFiles(#[source] vmm::Error),
 }
 
 impl Error {
-    /// Whether the VMM gave no answer in time. What came of the call isn't known, and neither is whether it will ever
-    /// answer another one.
+    /// Whether the VMM gave no answer in time. Then it isn't known whether the call took effect, nor whether the VMM
+    /// will answer another call.
     pub fn is_silence_of_vmm(&self) -> bool {
         match self {
             Error::Api { source, .. } => matches!(source.kind(), ErrorKind::Deadline { .. }),
@@ -182,7 +190,7 @@ fn has(found: Option<&str>) -> String {
     found.map_or_else(|| "has nothing".to_owned(), |found| format!("has {found}"))
 }
 
-/// The end of a console as it goes into a message after a colon: at most 2,048 characters, each line behind a margin.
+/// The end of a console's output for an error text, after a colon: at most 2,048 characters, each line with a margin.
 fn ending(console: &str) -> String {
     const LONGEST: usize = 2048;
     let console = sanitize::lines(console);

@@ -1,4 +1,5 @@
-//! What a spawned VMM is given of the files of its host.
+//! The files of the host that a spawned VMM may use: [`FurtherFiles`] that it opens by path, and the descriptors that
+//! it inherits.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -8,25 +9,25 @@ use super::{Disk, Error, VmShape};
 use crate::offload::blocking;
 use crate::vmm::{Grants, VmmConfig};
 
-/// What a VMM may write in any case, in bytes. A VMM without a writable disk has small files alone to write; a limit of
-/// nothing would stop those.
+/// The least limit on the size of a file that a VMM may write, in bytes. A VMM without a writable disk still writes
+/// small files, which a limit of 0 would stop.
 const SMALL: u64 = 1 << 20;
 
-/// What a spawned VMM opens beside its disks, its sockets and the snapshots that it restores. Its boundary keeps it from
-/// everything else.
+/// The files that a spawned VMM opens in addition to its disks, its sockets and the snapshots that it restores. The
+/// VMM's confinement keeps it from opening any other file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FurtherFiles {
-    /// Files and folders that it reads.
+    /// The files and folders that the VMM reads.
     pub reads: Vec<PathBuf>,
-    /// Folders in which it makes files.
+    /// The folders in which the VMM makes files.
     pub writes: Vec<PathBuf>,
-    /// The length of the largest file that it makes there, in bytes.
+    /// The length in bytes of the largest file that the VMM makes.
     pub largest: u64,
 }
 
 impl FurtherFiles {
-    /// What a cold boot needs: kernel and initramfs, and the guest's memory, for which v51.2 and v52.0 make a file without a
-    /// name.
+    /// The files that a cold boot needs: the kernel and the initramfs. `largest` is the size of the guest's memory, for
+    /// which v51.2 and v52.0 make a file without a name.
     pub fn of_boot(shape: &VmShape) -> Self {
         let initramfs = shape.initramfs.iter();
         FurtherFiles {
@@ -40,7 +41,7 @@ impl FurtherFiles {
         }
     }
 
-    /// What a restore opens: the initramfs, which v51.2 to v53.0 open and don't read.
+    /// The files that a restore opens: the initramfs, which v51.2 to v53.0 open but do not read.
     pub fn of_restore(shape: &VmShape) -> Self {
         FurtherFiles {
             reads: shape.initramfs.iter().cloned().collect(),
@@ -49,7 +50,7 @@ impl FurtherFiles {
     }
 }
 
-/// What a VMM is given, and the machine's disks.
+/// The files that a VMM is given, and the machine's disks that were made from them.
 pub(super) struct Given {
     pub(super) grants: Grants,
     pub(super) disks: Vec<WorkingDisk>,
@@ -57,8 +58,8 @@ pub(super) struct Given {
     pub(super) inherited: Vec<u32>,
 }
 
-/// What a VMM with these disks is given; `memory` is the file of its guest's memory, of which the VMM makes a copy of
-/// `copied` bytes.
+/// Opens the files that a VMM with these disks is given. `memory` is the file of its guest's memory. If the VMM copies
+/// it, `copied` is its length in bytes, else 0.
 pub(super) async fn give(
     vmm: &VmmConfig,
     disks: Vec<Disk>,
@@ -73,7 +74,7 @@ pub(super) async fn give(
             writes,
             largest,
         } = files;
-        // Some releases copy the memory into a file without a name.
+        // Some releases copy the memory into a file without a name, so the limit on a file's size must allow that.
         let mut largest = largest.max(copied).max(SMALL);
         let mut descriptors: Vec<OwnedFd> = memory.into_iter().collect();
         let mut working = Vec::with_capacity(disks.len());

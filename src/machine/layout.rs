@@ -1,4 +1,4 @@
-//! The files of one machine, by name, in its own private directory.
+//! [`Layout`]: the paths of one machine's files in its private directory.
 
 use std::fs;
 use std::io;
@@ -9,25 +9,26 @@ use crate::causes::Causes;
 use crate::socket::SocketAddress;
 use crate::vmm::{VSOCK_SOCKET, tail_of};
 
-/// The file of the console of a VMM that another program runs.
+/// The console's file of a VMM that another program runs.
 const CONSOLE: &str = "console.log";
 
-/// Names the files of one machine.
+/// The paths of one machine's files.
 #[derive(Debug)]
 pub(super) struct Layout {
-    /// What the VMM may write.
+    /// The directory in which the VMM may write.
     directory: PathBuf,
-    /// What it may only read; the same directory, where that isn't kept apart.
+    /// The directory that the VMM may only read. It is the same as `directory` for a VMM that another program runs.
     readable: PathBuf,
-    /// What the VMM is told to open for the VM's console.
+    /// The path that the VMM opens for the VM's console.
     pub(super) console: PathBuf,
 }
 
 impl Layout {
-    /// Uses `directory` for what the VMM writes and `readable` for what it only reads. Their paths have to be UTF-8 since
-    /// they go into the VMM's JSON.
+    /// Uses `directory` for files that the VMM writes and `readable` for files that it only reads. Both paths must be
+    /// UTF-8, since they are sent to the VMM as JSON.
     ///
-    /// `console` is what a spawned VMM opens for it, and keeps bounded. One that another program runs is given a file.
+    /// `console` is the path that a spawned VMM opens for the console, whose output this process reads and bounds. If
+    /// it is `None`, as for a VMM that another program runs, the console is a file in `directory`.
     pub(super) fn new(
         directory: PathBuf,
         readable: PathBuf,
@@ -48,18 +49,18 @@ impl Layout {
         self.directory.join(VSOCK_SOCKET)
     }
 
-    /// The working copy of a writable disk, for a VMM that inherits none.
+    /// The copy of a writable disk, for a VMM that does not inherit its disks.
     pub(super) fn disk(&self, role: DiskRole) -> PathBuf {
         self.directory.join(format!("{role}.img"))
     }
 
-    /// The snapshot as this machine sees it: the paths in its description are the machine's own.
+    /// The folder of this machine's copy of the snapshot, whose `config.json` has the paths of this machine's files.
     pub(super) fn snapshot(&self) -> PathBuf {
         self.readable.join("snapshot")
     }
 
-    /// Holds the socket that the VMM has bound for its VM, and takes its name away, so that nothing else connects to it.
-    /// There is none if the VM has ended already; what the name would lead to fails then.
+    /// Holds the socket that the VMM has bound for its VM and removes its path, so that no other process can connect to
+    /// it. If the VM has ended already, there is no socket. Then the path is returned, and connecting to it fails.
     pub(super) fn hold_vsock(&self) -> Result<SocketAddress, Error> {
         let path = self.vsock();
         match SocketAddress::hold(&path) {
@@ -82,10 +83,10 @@ impl Layout {
         }
     }
 
-    /// The end of the file that [`CONSOLE`] names.
+    /// The end of the console's file of a VMM that another program runs.
     pub(super) fn console_tail(&self) -> String {
         tail_of(&self.directory.join(CONSOLE))
-            .unwrap_or_else(|error| format!("(no console: {error})"))
+            .unwrap_or_else(|error| format!("(the console cannot be read: {error})"))
     }
 
     fn files(&self) -> [PathBuf; 4] {
@@ -97,21 +98,22 @@ impl Layout {
         ]
     }
 
-    /// Something that has a name that the machine would use.
+    /// Returns the first path of the machine's files at which a file or folder exists.
     pub(super) fn present(&self) -> Option<PathBuf> {
         let mut names = self.files().into_iter().chain([self.snapshot()]);
         names.find(|path| path.symlink_metadata().is_ok())
     }
 
-    /// Removes what the machine wrote. A spawned VMM's directory is gone already; an attached one's stays,
-    /// since the caller made it.
+    /// Removes the files that the machine wrote. The directory of a spawned VMM was removed before. The directory of a
+    /// VMM that another program runs stays, since the caller made it.
     pub(super) fn remove(&self) {
         let files = self.files();
         let removed = files.iter().map(fs::remove_file);
         for result in removed.chain([fs::remove_dir_all(self.snapshot())]) {
             match result {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(directory = %self.directory.display(), error = %Causes(&error), "a file of the machine stays");
+                    let directory = self.directory.display();
+                    tracing::warn!(%directory, error = %Causes(&error), "cannot remove a file of the machine");
                 }
                 _ => {}
             }
@@ -119,7 +121,7 @@ impl Layout {
     }
 }
 
-/// `path` as it goes into a JSON body.
+/// Returns `path` as text for a JSON body. `what` names its purpose in the error.
 pub(super) fn utf8<'a>(what: &'static str, path: &'a Path) -> Result<&'a str, Error> {
     path.to_str().ok_or_else(|| Error::NotUtf8 {
         what,

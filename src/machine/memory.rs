@@ -1,12 +1,13 @@
-//! A guest's memory: where it comes from at a restore, and the proof that it did.
+//! [`GuestMemory`]: where a guest's memory comes from at a restore, and [`MemoryReading`], the proof that it came from
+//! there.
 //!
-//! | memory | the VMM | proof |
-//! |---|---|---|
-//! | [`Mapped`](GuestMemory::Mapped) | maps an inherited immutable file privately, copy on write | `/proc/<pid>/maps`: that file, private, each region at its place |
-//! | [`Copied`](GuestMemory::Copied) | reads an inherited file whole before it answers | the file is immutable, or a read lease stood until the answer |
-//! | [`ByPath`](GuestMemory::ByPath) | reads the snapshot's own file, by its path | none |
+//! - [`Mapped`](GuestMemory::Mapped): the VMM maps an inherited immutable file privately, copy on write. The proof is
+//!   `/proc/<pid>/maps`: it must list that file, mapped privately, with each region at its place.
+//! - [`Copied`](GuestMemory::Copied): the VMM reads an inherited file whole before it answers. The proof is that the
+//!   file is immutable, or that a read lease on it stood until the answer.
+//! - [`ByPath`](GuestMemory::ByPath): the VMM reads the snapshot's own file by its path. There is no proof.
 //!
-//! The VMM opens what it inherited again, as `/proc/self/fd/<number>`, so it gets the very file that was verified.
+//! The VMM opens an inherited file again as `/proc/self/fd/<number>`, so it opens the very file that was verified.
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -22,26 +23,26 @@ use crate::vmm::{MappedFile, Mapping, beyond_streams};
 /// Where the memory of a restored guest comes from.
 #[derive(Clone, Debug)]
 pub enum GuestMemory {
-    /// An immutable file that the VMM inherits and maps privately. A restore reads nothing of it.
+    /// An immutable file that the VMM inherits and maps privately. A restore does not read it.
     Mapped(Arc<Immutable>),
     /// A file that the VMM inherits and reads whole at each restore.
     Copied(CopySource),
-    /// The snapshot's own `memory-ranges`, by its path: for a machine that has just taken the snapshot, and for a VMM
-    /// that another program runs, which can inherit nothing.
+    /// The snapshot's own `memory-ranges`, by its path. This is for a machine that has just taken the snapshot, and for
+    /// a VMM that another program runs, which can't inherit descriptors from this process.
     ByPath,
 }
 
 /// A file that a VMM reads a guest's memory from.
 #[derive(Clone, Debug)]
 pub enum CopySource {
-    /// It can't change.
+    /// A file that can't change.
     Immutable(Arc<Immutable>),
-    /// It could, which a lease would show.
+    /// A file that is held under a read lease. It can change only after the lease is lost, which this process notices.
     Leased(Arc<Leased>),
 }
 
 impl GuestMemory {
-    /// The length of the memory file in bytes, where it is known.
+    /// The length of the memory file in bytes; `None` for a file that is read by path.
     pub(super) fn length(&self) -> Option<u64> {
         match self {
             GuestMemory::Mapped(file) => Some(file.length()),
@@ -50,7 +51,7 @@ impl GuestMemory {
         }
     }
 
-    /// The file that a VMM has to inherit at its start, if there is one.
+    /// The file that a VMM must inherit at its start; `None` for a file that is read by path.
     pub fn inherited(&self) -> Option<BorrowedFd<'_>> {
         match self {
             GuestMemory::Mapped(file) => Some(file.as_fd()),
@@ -61,7 +62,7 @@ impl GuestMemory {
 }
 
 impl CopySource {
-    /// Its length in bytes.
+    /// The file's length in bytes.
     pub fn length(&self) -> u64 {
         match self {
             CopySource::Immutable(file) => file.length(),
@@ -69,7 +70,7 @@ impl CopySource {
         }
     }
 
-    /// The digest of its bytes.
+    /// The fs-verity digest of the file's bytes.
     pub fn digest(&self) -> VerityDigest {
         match self {
             CopySource::Immutable(file) => file.digest(),
@@ -77,7 +78,7 @@ impl CopySource {
         }
     }
 
-    /// How many bytes were hashed for that digest: all but the holes, or none under fs-verity.
+    /// How many bytes were hashed for that digest. Holes are not hashed; under fs-verity this is 0.
     pub fn hashed(&self) -> u64 {
         match self {
             CopySource::Immutable(file) => file.hashed(),
@@ -87,7 +88,7 @@ impl CopySource {
 }
 
 impl AsFd for CopySource {
-    /// Open for reading only.
+    /// The descriptor is open for reading only.
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             CopySource::Immutable(file) => file.as_fd(),
@@ -99,34 +100,35 @@ impl AsFd for CopySource {
 /// How a restored guest got its memory, as it was found after the restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MemoryReading {
-    /// The VMM was to map this much of an immutable file.
+    /// The VMM was told to map an immutable file.
     Mapped {
-        /// What keeps the file from changing.
+        /// The protection that keeps the file from changing.
         protection: Protection,
-        /// The guest's memory in bytes.
+        /// The size of the guest's memory, in bytes.
         bytes: u64,
-        /// Whether it did.
+        /// Whether the VMM's mappings are as they should be, or how they differ.
         found: Result<(), NotMapped>,
     },
-    /// The VMM has copied it from a file that was what it was until it had.
+    /// The VMM copied the memory from a file that did not change before the copy was complete.
     Copied {
-        /// What keeps the file from changing; `None`: a lease, which stood.
+        /// The protection that keeps the file from changing; `None` for a lease, which stood until the copy was
+        /// complete.
         protection: Option<Protection>,
     },
-    /// It was read by a path, and nothing says what was there.
+    /// The VMM read the memory by a path. There is no proof of the bytes that it read.
     ByPath,
 }
 
 /// How the mappings of a VMM differ from the memory that it was given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum NotMapped {
-    /// Its process maps the file in a way that changes, or shares, more than its own memory.
+    /// The VMM maps the file shared instead of privately, so its guest's writes would go to the file.
     Shared,
-    /// A region isn't there, or not in one piece at its place in the file.
+    /// A region is not mapped, or not in one piece from its place in the file.
     Missing(MemoryRegion),
-    /// More of the file is mapped than the regions have.
+    /// The VMM maps more bytes of the file than the regions have.
     More {
-        /// How many bytes are mapped.
+        /// The number of mapped bytes.
         bytes: u64,
     },
 }
@@ -142,7 +144,10 @@ impl fmt::Display for NotMapped {
                 region.offset + region.length
             ),
             NotMapped::More { bytes } => {
-                write!(f, "the VMM maps {bytes} bytes of the memory file")
+                write!(
+                    f,
+                    "the VMM maps {bytes} bytes of the memory file, more than its guest's memory has"
+                )
             }
         }
     }
@@ -151,14 +156,14 @@ impl fmt::Display for NotMapped {
 /// The memory file as a machine's VMM has inherited it.
 #[derive(Debug)]
 pub(super) struct InheritedMemory {
-    /// The VMM's name for it.
+    /// The path by which the VMM opens the file.
     pub(super) path: String,
-    /// How the kernel names it in a list of mappings.
+    /// How the kernel identifies the file in the list of mappings; `None` if the file is copied.
     mapped: Option<MappedFile>,
 }
 
 impl InheritedMemory {
-    /// What a VMM is to inherit of `memory`, and how it will know it.
+    /// Returns the descriptor that a VMM inherits for `memory`, with the path by which the VMM opens it.
     pub(super) fn of(memory: &GuestMemory) -> Result<Option<(OwnedFd, InheritedMemory)>, Error> {
         let failed = |action| Error::file(action, "the golden snapshot's memory");
         let Some(file) = memory.inherited() else {
@@ -180,7 +185,8 @@ impl InheritedMemory {
 }
 
 impl GuestMemory {
-    /// Makes sure, before a restore, that the memory is what was verified; the lease that says so, where one does.
+    /// Ensures, before a restore, that a leased memory file still has the verified bytes, and returns its lease. The
+    /// other sources need no check, and return `None`.
     pub(crate) async fn ensure(&self) -> Result<Option<LeaseTaken>, Error> {
         match self {
             GuestMemory::Copied(CopySource::Leased(file)) => {
@@ -194,7 +200,8 @@ impl GuestMemory {
 }
 
 impl Machine {
-    /// Finds out how the VM that was just restored has got its memory. `lease` is the one that stood before the restore.
+    /// Determines how the VM that was just restored got its memory. `lease` is the lease that was taken before the
+    /// restore.
     pub(super) async fn read_memory(
         &self,
         snapshot: &Snapshot,
@@ -215,7 +222,7 @@ impl Machine {
         })
     }
 
-    /// Looks again at a VM that has waited. What was copied stays as proved as it was when it was copied.
+    /// Reads the mappings of a waiting VM again. Memory that was copied stays proved, so nothing is read for it.
     pub(super) async fn read_memory_again(
         &self,
         snapshot: &Snapshot,
@@ -247,14 +254,16 @@ impl Machine {
     }
 }
 
-/// Compares the mappings of the memory file with the regions: each in one piece at its place, private, and no more.
+/// Compares the mappings of the memory file with the regions. Each region must be mapped privately, in one piece and
+/// from its place in the file, and no more bytes may be mapped.
 fn compare(mut mappings: Vec<Mapping>, regions: &[MemoryRegion]) -> Result<(), NotMapped> {
     if mappings.iter().any(|mapping| !mapping.private) {
         return Err(NotMapped::Shared);
     }
     let bytes = mappings.iter().map(|mapping| mapping.end - mapping.start);
     let bytes: u64 = bytes.sum();
-    // The kernel splits a mapping where a part is treated otherwise, and joins neighbours.
+    // The kernel splits a mapping whose parts have different attributes, and joins neighbouring ones. So neighbours are
+    // joined here before they are compared.
     mappings.sort_unstable_by_key(|mapping| mapping.start);
     let mut pieces: Vec<Mapping> = Vec::with_capacity(mappings.len());
     for mapping in mappings {
@@ -310,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn every_region_is_mapped_in_one_piece_at_its_place_and_privately() {
+    fn every_region_must_be_mapped_privately_in_one_piece_at_its_place() {
         let check = |mappings: &[Mapping], expected: Result<(), NotMapped>| {
             assert_eq!(
                 compare(mappings.to_vec(), &REGIONS),

@@ -1,7 +1,8 @@
-//! One VMM with its VM, its channel and its disks: cold boot, revert to a snapshot, readings.
+//! [`Machine`]: one VMM with its VM, its channel and its disks. It boots the VM, reverts it to a snapshot, and reads
+//! the three sources.
 //!
-//! Minting a golden snapshot and resetting a sandbox both go through this module, so that a baseline is
-//! read in exactly the way in which it is later compared.
+//! Minting a golden snapshot and resetting a sandbox both use this module, so baselines and the readings that are
+//! compared with them are taken in the same way.
 //!
 //! ```text
 //!            start            boot                         pause
@@ -12,9 +13,9 @@
 //!               running, channel open    empty slot             empty slot
 //! ```
 //!
-//! The guest never writes to a file that was given to the machine: each writable disk is a private file of the machine's
-//! own, without a name where the VMM is ours, filled from its *origin* (an image's overlay, or the copy that a golden
-//! snapshot keeps) at each boot and each revert.
+//! An *empty slot* is a VMM without a VM. The guest never writes to a file that was given to the machine: each writable
+//! disk is a private file of the machine. A spawned VMM inherits that file, which has no name. The file is filled from
+//! the disk's *origin* (an image, or the copy that a golden snapshot keeps) at each boot and each revert.
 
 mod ask;
 mod boot;
@@ -67,49 +68,53 @@ use disk::WorkingDisk;
 use layout::Layout;
 use memory::InheritedMemory;
 
-/// How long the end of a VMM is waited for whose API is gone: it may still be writing its last words.
+/// How long to wait for the end of a VMM's process after its API is gone. The process may still be writing to its log.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
-/// Where the VMM of a machine comes from.
+/// How a machine gets its VMM.
 #[derive(Clone, Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "there is one for each machine, and none is moved about"
 )]
 pub enum VmmSource {
-    /// A process that is spawned, and owned until it ends.
+    /// The machine spawns a VMM and owns its process.
     Spawn(VmmConfig),
-    /// A VMM that another program runs, such as a player of recordings. What needs its process can't be checked.
+    /// The machine uses a VMM that another program runs, such as a player of recordings. Checks that need the VMM's
+    /// process are not applicable then.
     Attach {
-        /// Its api-socket.
+        /// The path of the VMM's api-socket.
         api_socket: PathBuf,
-        /// An existing private directory for what the machine writes: the working disks, the vsock socket. It is this
-        /// machine's alone, and locked as long as that lives.
+        /// An existing private directory for the files that the machine writes: the copies of the disks, the vsock
+        /// socket. It must be this machine's alone; the machine locks it while it exists.
         directory: PathBuf,
     },
 }
 
-/// What a machine is made of, apart from the VM that it holds at the moment.
+/// The configuration of a machine: its VMM, disks and limits. The VM itself is given to [`boot`](Machine::boot) or
+/// [`revert`](Machine::revert).
 #[derive(Clone, Debug)]
 pub struct MachineConfig {
-    /// Where its VMM comes from.
+    /// How the machine gets its VMM.
     pub vmm: VmmSource,
-    /// Its disks in the order in which the VM has them: the root first, then the overlay if there is one.
+    /// The disks in the VM's order: the root first, then the overlay if there is one.
     pub disks: Vec<Disk>,
-    /// Where the memory of restored guests comes from: the VMM inherits the file at its start. Snapshots that the machine is
-    /// reverted to have the same.
+    /// Where the memory of restored guests comes from. A spawned VMM inherits the file at its start, so the snapshots
+    /// that the machine is reverted to must have the same memory.
     pub memory: GuestMemory,
     /// The vsock port on which the guest's dispatcher listens.
     pub port: u32,
-    /// What a spawned VMM opens beside its disks.
+    /// The files that a spawned VMM opens in addition to its disks.
     pub files: FurtherFiles,
-    /// How long each step may take, those of the VMM's process included: the limits of a [`VmmConfig`] in `vmm` aren't used.
+    /// How long each step may take, the steps of the VMM's process included. The limits of a [`VmmConfig`] in `vmm` are
+    /// ignored.
     pub limits: TimeLimits,
 }
 
 /// One VMM with at most one VM in it. See the [module](self) for its states.
 ///
-/// Dropping it kills the VMM and removes what it wrote; [`shutdown`](Machine::shutdown) does the same in order.
+/// Dropping it kills a spawned VMM and removes the machine's files. [`shutdown`](Machine::shutdown) stops the VMM in an
+/// orderly way instead.
 #[derive(Debug)]
 pub struct Machine {
     vmm: Vmm,
@@ -119,24 +124,25 @@ pub struct Machine {
     disks: Vec<WorkingDisk>,
     /// The numbers of the descriptors that the VMM has inherited.
     inherited: Vec<u32>,
-    /// The VMM's descriptors by which its disks were found to be open, to be looked at first the next time.
+    /// The VMM's descriptors that were its open disks the last time. They are checked first the next time.
     disks_found_at: Vec<u32>,
     /// The memory file that the VMM has inherited.
     memory: Option<InheritedMemory>,
     port: u32,
     limits: TimeLimits,
     channel: Option<Channel>,
-    /// The vsock socket of the VM that there is.
+    /// The vsock socket of the present VM.
     vsock: SocketAddress,
-    /// Released last, once what the machine wrote is gone.
+    /// Released last, after the machine's files are removed.
     _lock: Option<DirectoryLock>,
-    /// Whether there may be a VM, if only by a call whose answer was not awaited.
+    /// Whether the VMM may have a VM. It is set before the call that makes one, as the caller may drop the future of
+    /// that call.
     occupied: bool,
     caused: CausedEvents,
 }
 
 impl Machine {
-    /// The VMM, for what concerns its process.
+    /// The VMM, which gives access to its process, log and events.
     pub fn vmm(&self) -> &Vmm {
         &self.vmm
     }
@@ -146,24 +152,24 @@ impl Machine {
         &self.client
     }
 
-    /// The channel to the guest, while there is one.
+    /// The channel to the guest, while one is open.
     pub fn channel(&self) -> Option<&Channel> {
         self.channel.as_ref()
     }
 
-    /// The disks as they were given, a writable one with what it is put back from now.
+    /// The disks as the caller gave them. For a writable disk, `origin` is the image that it is filled from at present.
     pub fn disks(&self) -> Vec<Disk> {
         self.disks.iter().map(|disk| disk.given.clone()).collect()
     }
 
-    /// The path by which this process opens the file that the VM has for `role`, if it has such a disk. One without a name
-    /// is reached through `/proc/self/fd`, as long as the machine lives.
+    /// The path by which this process opens the file of the disk `role`; `None` if the machine has no such disk. A file
+    /// without a name is opened through `/proc/self/fd`, which works as long as the machine exists.
     pub fn disk_path(&self, role: DiskRole) -> Option<PathBuf> {
         let disk = self.disks.iter().find(|disk| disk.role() == role)?;
         Some(disk.path())
     }
 
-    /// The last 16 KiB of what guests wrote to the console, as text.
+    /// The last 16 KiB of the guests' console output, as text.
     pub fn console_tail(&self) -> String {
         match self.vmm.console() {
             Some(_) => self.vmm.console_tail(),
@@ -171,12 +177,13 @@ impl Machine {
         }
     }
 
-    /// Deletes the VM, whatever state it is in, and closes the channel. The slot is empty then. Does nothing
-    /// harmful to an empty slot.
+    /// Deletes the VM and closes the channel. Legal in every state, also without a VM; leaves the VMM without a VM.
     ///
     /// # Errors
     ///
-    /// [`Error::Api`] when the VMM refused; then the VMM is of no further use.
+    /// - [`Error::Api`]: the VMM refused. Then the VMM must not be used further.
+    /// - [`Error::VmmDied`]: the VMM's process ended.
+    /// - [`Error::File`]: the VM's vsock socket can't be removed.
     pub async fn delete(&mut self) -> Result<(), Error> {
         self.close_channel();
         self.delete_vm().await?;
@@ -186,15 +193,17 @@ impl Machine {
 
     async fn delete_vm(&self) -> Result<(), Error> {
         self.call("delete the VM", crate::api::vm_delete()).await?;
-        // The VMM unlinks its vsock socket at delete; one that an earlier failure left would stop the next boot.
+        // The VMM unlinks its vsock socket at delete. If an earlier failure has left the socket, the next boot would
+        // fail.
         self.layout.remove_vsock()
     }
 
-    /// Pauses the running VM.
+    /// Pauses the VM. Legal while it is running.
     ///
     /// # Errors
     ///
-    /// [`Error::Api`], with kind `WrongState` when it isn't running.
+    /// [`Error::Api`], with the kind `WrongState` if the VM isn't running; [`Error::VmmDied`] if the VMM's process
+    /// ended.
     pub async fn pause(&mut self) -> Result<(), Error> {
         self.caused.expect(["pausing", "paused"]);
         self.call("pause the VM", crate::api::vm_pause()).await
@@ -205,42 +214,47 @@ impl Machine {
         self.call("resume the VM", crate::api::vm_resume()).await
     }
 
-    /// The release of the VMM.
+    /// Returns the release of the VMM.
     ///
     /// # Errors
     ///
-    /// [`Error::Api`].
+    /// [`Error::Api`] if the VMM does not answer `vmm.ping`.
     pub async fn release(&self) -> Result<Release, Error> {
-        let action = "tell its release";
+        let action = "report its release";
         let release = self.client().release().await;
         release.map_err(|source| Error::Api { action, source })
     }
 
-    /// Gives the guest a secret that it keeps in memory only, by which it is known after a revert.
+    /// Gives the guest a nonce, which it keeps in memory only. After a revert the nonce proves that the guest was
+    /// restored from the snapshot. Legal while the channel is open.
     ///
     /// # Errors
     ///
-    /// [`Error::Channel`].
+    /// [`Error::Channel`] if the guest does not answer within the limit `query`; [`Error::NoChannel`] without a
+    /// channel.
     pub async fn imprint(&self, nonce: &str) -> Result<(), Error> {
         let imprinted = self.open()?.imprint(nonce, self.limits.query).await;
         imprinted.map_err(Error::Channel)
     }
 
-    /// The guest's open descriptors, over all processes, without sockets.
+    /// Asks the guest for the number of open descriptors of all its processes, without sockets. Legal while the channel
+    /// is open.
     ///
     /// # Errors
     ///
-    /// [`Error::Channel`].
+    /// [`Error::Channel`] if the guest does not answer within the limit `query`; [`Error::NoChannel`] without a
+    /// channel.
     pub async fn open_fd_count(&self) -> Result<u64, Error> {
         let count = self.open()?.open_fd_count(self.limits.query).await;
         count.map_err(Error::Channel)
     }
 
-    /// Runs a tool whose writes the guest throws away ([`Channel::warm`]).
+    /// Runs a tool whose writes the guest then discards ([`Channel::warm`]). Legal while the channel is open.
     ///
     /// # Errors
     ///
-    /// [`Error::Channel`]: what the channel says, and nothing of how the tool ended.
+    /// [`Error::Channel`] if the guest gives no result; [`Error::NoChannel`] without a channel. A tool that fails is
+    /// not an error: the answer tells how it ended.
     pub async fn warm(&self, dispatch: ToolDispatch) -> Result<ToolAnswer, Error> {
         let answer = self.open()?.warm(dispatch, self.limits.tool_grace).await;
         answer.map_err(Error::Channel)
@@ -250,15 +264,15 @@ impl Machine {
         self.channel.as_ref().ok_or(Error::NoChannel)
     }
 
-    /// Closes the channel to the guest. What is in flight on it fails.
+    /// Closes the channel to the guest. Requests that are still waiting for an answer fail.
     pub fn close_channel(&mut self) {
         if let Some(channel) = self.channel.take() {
             channel.close();
         }
     }
 
-    /// Stops the VMM and removes what the machine wrote. A VMM that another program runs goes on, without a VM,
-    /// and there is no report.
+    /// Stops the VMM and removes the machine's files. A VMM that another program runs is left running without a VM, and
+    /// there is no report.
     pub async fn shutdown(mut self) -> Option<ShutdownReport> {
         self.close_channel();
         match self.vmm.process() {
@@ -270,29 +284,30 @@ impl Machine {
         }
     }
 
-    /// Leaves the VMM of another program without a VM, if that VMM does as it is told, and waits until no copy of a disk is
-    /// under way. What the machine wrote is removed when it is dropped.
+    /// Deletes the VM of a VMM that another program runs, and waits until no disk is being copied. If the VMM refuses,
+    /// its VM stays, which is logged. The machine's files are removed when the machine is dropped.
     pub async fn vacate(&mut self) {
         if let Err(error) = self.delete().await {
-            tracing::warn!(error = %Causes(&error), "a VM stays in the VMM of another program");
+            tracing::warn!(error = %Causes(&error), "cannot delete the VM in the VMM of another program");
         }
         for disk in &self.disks {
             disk.copied().await;
         }
     }
 
-    /// Kills the VMM with its forks, without a word to it, and waits until it has ended. What the VM wrote to its disks, and
-    /// the logs, stay until the machine is dropped. Does nothing to a VMM that another program runs.
+    /// Kills the VMM with its forks, without a call of its API, and waits until it has ended. The disks' files and the
+    /// logs stay until the machine is dropped. Does nothing to a VMM that another program runs.
     ///
     /// # Errors
     ///
-    /// [`Error::Vmm`] when the kernel hasn't ended it in time ([`TimeLimits::vmm_kill`]).
+    /// [`Error::Vmm`] if the process has not ended within the limit [`TimeLimits::vmm_kill`].
     pub async fn kill(&mut self) -> Result<(), Error> {
         self.close_channel();
         self.vmm.kill().await.map_err(Error::Vmm)
     }
 
-    /// Opens the channel and greets the guest, all before `until`. `None`: a guest older than the greeting.
+    /// Opens the channel and greets the guest, both before `until`. Returns `None` for a dispatcher that is older than
+    /// the greeting.
     async fn open_channel(&mut self, until: Instant) -> Result<Option<GuestHello>, Error> {
         self.connect(until).await?;
         let hello = self.open()?.hello(self.query_limit(until)).await;
@@ -307,7 +322,8 @@ impl Machine {
             limits: self.limits.boot(limit),
             ..ChannelConfig::new(self.vsock.clone())
         };
-        // A dead VMM's socket looks like that of a guest that is still coming up.
+        // Connecting to a dead VMM's socket fails in the same way as to a guest that is still booting, so the process
+        // is watched as well.
         let channel = tokio::select! {
             opened = Channel::open(&config) => opened.map_err(Error::Channel)?,
             ended = self.vmm.ended() => return Err(Error::VmmDied {
@@ -320,7 +336,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Takes over the vsock socket of the VM that was just made.
+    /// Holds the vsock socket of the VM that was just made and removes its path, if the VMM's sockets are hidden.
     fn hold_vsock(&mut self) -> Result<(), Error> {
         if self.vmm.hides_sockets() {
             self.vsock = self.layout.hold_vsock()?;
@@ -328,7 +344,7 @@ impl Machine {
         Ok(())
     }
 
-    /// How long one query may take when all of them have to be answered by `until`.
+    /// The limit of one query if all queries must be answered before `until`.
     fn query_limit(&self, until: Instant) -> Duration {
         let left = until.saturating_duration_since(Instant::now());
         self.limits.query.min(left)
@@ -345,7 +361,7 @@ impl Machine {
         }
     }
 
-    /// A VMM that is gone can't say why, but its exit and its log do.
+    /// Makes the error of a failed call. If the VMM is gone, the error has the end of its process and its log.
     async fn explain(&self, action: &'static str, source: client::Error) -> Error {
         let gone = matches!(source.kind(), ErrorKind::NoListener | ErrorKind::VmmGone);
         match gone && self.vmm.process().is_some() {

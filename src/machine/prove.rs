@@ -1,8 +1,10 @@
-//! The proof of the disks: their bytes, and that the VMM has opened these very files.
+//! Proves the disks of a paused VM: the bytes of their files ([`DiskProof`]), and that the VMM has opened these very
+//! files ([`OpenInVmm`]).
 //!
-//! Each is proved by an open file, never by a path or a time: the bytes are digested while the VM is paused, unless a lease
-//! or fs-verity vouches for them, and the VMM's own descriptors have to show the same device and inode. The descriptors
-//! that the VMM inherited prove nothing, since it has them whether or not it opened them for its VM.
+//! The proof rests on open files, never on a path or a timestamp. The bytes are digested while the VM is paused, unless
+//! a lease or fs-verity proves that they are unchanged. A descriptor that the VMM has opened itself must have the same
+//! device and inode. A descriptor that the VMM inherited proves nothing, since the VMM has it whether or not its VM
+//! uses it.
 
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -19,29 +21,29 @@ use crate::overlay::{
 };
 use crate::vmm::OpenFile;
 
-/// The first release of which it was seen that a VMM locks the disks that it opens.
+/// The first release on which a VMM was seen to lock the disks that it opens.
 const LOCKS_DISKS: Release = Release::new(51, 0);
 
-/// What is known of a disk beforehand.
+/// The recorded length and digests of a disk, with which its bytes are compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RecordedDisk {
-    /// Which disk.
+    /// The role of the disk.
     pub role: DiskRole,
-    /// What its bytes have to be.
+    /// The length and digests that the disk should have.
     pub bytes: RecordedBytes,
-    /// The proof of a read-only disk that is held, so that no process can have opened it for writing since.
+    /// The proof of a read-only disk that is held, so that no process can have opened it for writing since the proof.
     pub held: Option<FileProof<Digests>>,
 }
 
 /// One disk as it was found after a revert.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct DiskProof {
-    /// Which disk.
+    /// The role of the disk.
     pub role: DiskRole,
-    /// Its bytes.
+    /// The identity and digests of the disk's file.
     #[serde(flatten)]
     pub bytes: FileProof<Digests>,
-    /// Whether the VMM has opened that file.
+    /// Whether the VMM has opened this file.
     pub open_in_vmm: OpenInVmm,
 }
 
@@ -49,12 +51,13 @@ pub struct DiskProof {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OpenInVmm {
-    /// One of its descriptors that it didn't inherit is of this device and inode, and has a lock on it if the disk is
-    /// writable (v51.0 and later). The same, without a lock, holds for each file that a qcow2 image lies upon.
+    /// The VMM has a descriptor of this device and inode that it did not inherit. For a writable disk, that descriptor
+    /// also holds a lock (v51.0 and later). The VMM also has such a descriptor, without a lock, for each backing file
+    /// of a qcow2 image.
     Yes,
-    /// It has not: what it serves to the guest is something else.
+    /// The VMM has no such descriptor, so it serves another file to the guest.
     No,
-    /// There is no process to look into.
+    /// Another program runs the VMM, so its process can't be examined.
     NotApplicable,
 }
 
@@ -83,7 +86,7 @@ impl Machine {
         Ok(proofs)
     }
 
-    /// Looks for the disks that were proved among what the VMM has opened itself.
+    /// Searches the proved files among the files that the VMM has opened itself.
     async fn find_open_in_vmm(&mut self, proofs: &mut [DiskProof]) -> Result<(), Error> {
         let Some(process) = self.vmm.process() else {
             return Ok(());
@@ -92,15 +95,15 @@ impl Machine {
         let mut missing: Vec<Missing> = Vec::new();
         for (disk, proof) in self.disks.iter().zip(proofs.iter()) {
             let (role, readonly) = (disk.role(), disk.given.readonly);
-            let mut miss = |identity, readonly| {
+            let mut add = |identity, readonly| {
                 missing.push(Missing {
                     role,
                     identity,
                     readonly,
                 })
             };
-            miss(proof.bytes.identity, readonly);
-            beneath(disk).for_each(|identity| miss(identity, true));
+            add(proof.bytes.identity, readonly);
+            backing_identities(disk).for_each(|identity| add(identity, true));
         }
         let identities: Vec<FileIdentity> = missing.iter().map(|file| file.identity).collect();
         let wanted = |device, inode| identities.contains(&FileIdentity { device, inode });
@@ -131,7 +134,7 @@ impl Machine {
     }
 }
 
-/// A file that the VMM is to have opened.
+/// A file that the VMM should have opened, and that was not found yet.
 struct Missing {
     role: DiskRole,
     identity: FileIdentity,
@@ -145,11 +148,11 @@ impl Missing {
     }
 }
 
-fn beneath(disk: &WorkingDisk) -> impl Iterator<Item = FileIdentity> {
+fn backing_identities(disk: &WorkingDisk) -> impl Iterator<Item = FileIdentity> {
     disk.backing.iter().map(|member| member.identity)
 }
 
-/// The proof of one disk's bytes, to be made where it may block.
+/// Returns a closure that proves the bytes of one disk, to be run on a thread that may block.
 fn prove(
     disk: &WorkingDisk,
     level: VerificationLevel,
@@ -157,7 +160,7 @@ fn prove(
 ) -> impl FnOnce() -> Result<DiskProof, Error> + Send + 'static {
     let role = disk.role();
     let (open, path) = (disk.opener(), disk.path());
-    // A VMM has a writable disk open, so no lease is to be had on it.
+    // The VMM has a writable disk open for writing, so no lease is granted on it, and it can't be mapped.
     let access = match disk.given.readonly {
         true => AccessPolicy::PreferMapped,
         false => AccessPolicy::ReadOnly,

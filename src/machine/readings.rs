@@ -1,4 +1,5 @@
-//! What a machine reads from its three sources, and what each step cost.
+//! [`Readings`]: the values that a machine reads from the three sources after a revert. [`Steps`] measures the time of
+//! each step.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,14 +13,14 @@ use crate::guest::protocol::Renewed;
 use crate::vmm::{Identity, IdentityError};
 use crate::vsock::{ClockSkew, GuestHello};
 
-/// What a source said, or that it said nothing in time.
+/// The answer of a source, or the reason why it gave none in time.
 ///
-/// Silence is not an answer: it never counts as agreeing, and is not the same as disagreeing.
+/// A silent source never counts as agreeing with a baseline, and is reported as another result than a disagreement.
 #[derive(Clone, Debug)]
 pub enum Reading<T> {
-    /// The source answered.
+    /// The source gave this answer.
     Answered(T),
-    /// It didn't, for this reason.
+    /// The source gave no answer in time, for this reason.
     Silent(Arc<Error>),
 }
 
@@ -33,40 +34,42 @@ impl<T> Reading<T> {
     }
 }
 
-/// Everything that a revert learns about the machine afterwards.
+/// The readings after a revert.
 #[derive(Clone, Debug)]
 pub struct Readings {
-    /// Each disk, proved.
+    /// The proof of each disk, in the VM's order.
     pub disks: Vec<DiskProof>,
     /// How the guest got its memory.
     pub memory: MemoryReading,
-    /// What the guest said.
+    /// The guest's answers.
     pub guest: Reading<GuestReading>,
-    /// The VM's state as the API has it.
+    /// The VM's state as the VMM's API reports it.
     pub vm_state: Reading<VmState>,
-    /// Who answered on the api-socket, looked at after the last answer; `None` where there is no process to look into.
+    /// The identity of the process that answers on the api-socket, proved after the last answer. `None` if another
+    /// program runs the VMM, as its process can't be examined.
     pub vmm: Option<Result<Identity, Arc<IdentityError>>>,
 }
 
-/// What the guest says after a revert.
+/// The guest's answers after a revert.
 #[derive(Clone, Debug)]
 pub struct GuestReading {
-    /// Its greeting; `None` from a guest that is older than the greeting.
+    /// The guest's greeting; `None` from a dispatcher that is older than the greeting.
     pub hello: Option<GuestHello>,
-    /// What became of its random pool and its clock, and its nonce; `None` where it can't do that.
+    /// Whether the guest reseeded its random pool and set its clock, with its nonce; `None` if its dispatcher can't do
+    /// that.
     pub renewed: Option<Renewed>,
-    /// How far its clock is from the host's after that; `None` where it says nothing of its clock.
+    /// How far the guest's clock is from the host's after that; `None` if its dispatcher does not report its clock.
     pub clock: Option<ClockSkew>,
-    /// Its open descriptors, over all processes, without sockets.
+    /// The number of open descriptors of all the guest's processes, without sockets.
     pub open_fd_count: u64,
 }
 
-/// One step and its time.
+/// One step of an operation, with its duration.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Step {
-    /// Its name.
+    /// The step's name, such as `restore`.
     pub name: &'static str,
-    /// How long it took, in microseconds.
+    /// The step's duration, in microseconds.
     pub micros: u64,
 }
 
@@ -76,7 +79,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// A stopwatch with a lap for each step.
+/// Measures the duration of each step of an operation.
 #[derive(Debug)]
 pub struct Steps {
     done: Vec<Step>,
@@ -85,7 +88,7 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Starts it.
+    /// Starts measuring the first step.
     pub fn start() -> Self {
         let now = Instant::now();
         Steps {
@@ -95,21 +98,21 @@ impl Steps {
         }
     }
 
-    /// The step `name` ends here.
+    /// Ends the present step, names it `name`, and starts the next one.
     pub fn end(&mut self, name: &'static str) {
         let now = Instant::now();
         let micros = now.duration_since(self.since).as_micros() as u64;
-        tracing::debug!(step = name, micros, "done");
+        tracing::debug!(step = name, micros, "a step is done");
         self.done.push(Step { name, micros });
         self.since = now;
     }
 
-    /// The steps so far, in order.
+    /// The steps that have ended, in order.
     pub fn so_far(&self) -> &[Step] {
         &self.done
     }
 
-    /// How long it has run, in microseconds.
+    /// The time since [`start`](Self::start), in microseconds.
     pub fn micros(&self) -> u64 {
         self.began.elapsed().as_micros() as u64
     }

@@ -1,4 +1,5 @@
-//! The revert: from any state to the running VM of a snapshot, with what the sources say of it.
+//! The revert: replaces the machine's VM by the running VM of a snapshot, and reads the three sources
+//! ([`Machine::revert`]).
 //!
 //! ```text
 //!              stage                               resume_and_query
@@ -7,13 +8,14 @@
 //!                        +--------+ prewarm, recheck: a staged VM may wait for any time
 //! ```
 //!
-//! *Stage* deletes the VM, puts the writable disks back, restores the snapshot paused, and proves memory and disks.
-//! *Resume and query* resumes it, opens a channel, asks the guest who it is and renews what a snapshot shares, and asks
-//! for the VM's state. A reset does the one right after the other; a spare waits in between.
+//! *Stage* deletes the VM, fills the writable disks from their origins, restores the snapshot paused, and proves memory
+//! and disks. *Resume and query* resumes the VM, opens a channel, reads the guest's greeting, gives the guest a new
+//! random seed and the time, reads its count of open descriptors, and asks the VMM for the VM's state. A reset does
+//! both one after the other. A spare waits between them.
 //!
 //! After a restore every first page access faults, so the first answers are slow. *Prewarm* takes those faults in
-//! advance: the VM runs until its guest has answered once, and is paused again. Those answers prove nothing; all of them
-//! are asked for again.
+//! advance: the VM runs until its guest has answered once, and is paused again. These answers are discarded, and the
+//! same queries are sent again when the VM is resumed.
 
 use std::sync::Arc;
 
@@ -26,19 +28,19 @@ use crate::api;
 use crate::api::types::{RestoreConfig, VmState};
 use crate::offload::blocking;
 
-/// How a machine is reverted, and to which snapshot.
+/// The options of a revert.
 #[derive(Clone, Debug)]
 pub struct RevertOptions {
-    /// The snapshot.
+    /// The snapshot to which the machine is reverted.
     pub snapshot: Arc<Snapshot>,
     /// How much of the disks' proof is computed anew.
     pub verification: VerificationLevel,
-    /// What is known of the disks. May be empty.
+    /// The recorded digests of the disks. A disk that is not listed is hashed whole.
     pub disks: Vec<RecordedDisk>,
 }
 
 impl RevertOptions {
-    /// To this snapshot, with the defaults for everything else.
+    /// Reverts to this snapshot, with the default verification and no recorded digests.
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
         RevertOptions {
             snapshot,
@@ -48,8 +50,8 @@ impl RevertOptions {
     }
 }
 
-/// A restored, paused VM whose memory and disks are proved. Made by [`Machine::stage`], used up by
-/// [`Machine::resume_and_query`].
+/// The proofs of a restored, paused VM's memory and disks. [`Machine::stage`] makes them, and
+/// [`Machine::resume_and_query`] consumes them.
 #[derive(Debug)]
 pub struct Staged {
     disks: Vec<DiskProof>,
@@ -57,26 +59,38 @@ pub struct Staged {
 }
 
 impl Machine {
-    /// Replaces whatever VM there is by the one of the snapshot, and reads the three sources.
+    /// Replaces the VM by that of the snapshot, and reads the three sources. Legal in every state, also without a VM;
+    /// leaves the VM running.
     ///
     /// # Errors
     ///
-    /// Those of [`stage`](Self::stage) and [`resume_and_query`](Self::resume_and_query). A source that stays silent is no
-    /// error, but a [`Reading::Silent`](super::Reading::Silent).
+    /// Those of [`stage`](Self::stage) and [`resume_and_query`](Self::resume_and_query). A source that stays silent is
+    /// not an error: it gives a [`Reading::Silent`](super::Reading::Silent).
     pub async fn revert(&mut self, options: &RevertOptions) -> Result<Readings, Error> {
         let mut steps = Steps::start();
         let staged = self.stage(options, &mut steps).await?;
         self.resume_and_query(staged, &mut steps).await
     }
 
-    /// Replaces whatever VM there is by the paused one of the snapshot, and proves its memory and its disks. Legal in
-    /// every state.
+    /// Replaces the VM by that of the snapshot, paused, and proves its memory and its disks. Legal in every state, also
+    /// without a VM; leaves the VM paused.
     ///
-    /// A writable disk is filled from its origin before the restore. Every disk is proved after it, while the VM is paused.
+    /// A writable disk is filled from its origin before the restore. Every disk is proved after the restore, while the
+    /// VM is paused.
     ///
     /// # Errors
     ///
-    /// [`Error::Memory`], after which the VM that there was is untouched. Any step that failed, as its own variant; then the VM slot is empty, or holds a VM that must not be used.
+    /// - [`Error::Memory`]: a leased memory file can't be held, or no longer has the verified bytes. The earlier VM is
+    ///   untouched.
+    ///
+    /// After any other error there is no VM, or one that must not be used:
+    ///
+    /// - [`Error::Disk`], [`Error::File`]: a disk or another file can't be opened, filled or hashed.
+    /// - [`Error::Api`], [`Error::VmmDied`]: the VMM refused a call, gave no answer in time, or ended.
+    /// - [`Error::NotInherited`]: the VMM was started without the snapshot's memory file.
+    /// - [`Error::MemoryNotHeld`]: a process opened the leased memory file for writing during the restore.
+    /// - [`Error::OpenFiles`]: the VMM's mappings or open files can't be read.
+    /// - [`Error::NotUtf8`]: a path isn't UTF-8.
     pub async fn stage(
         &mut self,
         options: &RevertOptions,
@@ -104,14 +118,18 @@ impl Machine {
         Ok(Staged { disks, memory })
     }
 
-    /// Lets a staged VM run until its guest has answered everything that [`resume_and_query`](Self::resume_and_query) will ask, and pauses it
-    /// again. The channel stays open: it outlives a pause.
+    /// Lets a staged VM run until its guest has answered every query of [`resume_and_query`](Self::resume_and_query),
+    /// and pauses it again. The channel stays open during the pause.
     ///
     /// # Errors
     ///
-    /// [`Error::GuestWrites`] when the guest changed a disk meanwhile, so that it is no longer the golden snapshot's;
-    /// [`Error::Channel`], [`Error::Api`], [`Error::VmmDied`], [`Error::File`], [`Error::Disk`]. After each the VM is of no
-    /// further use.
+    /// After each of them the VM must not be used further.
+    ///
+    /// - [`Error::GuestWrites`]: the guest changed a disk, which therefore no longer has the golden snapshot's bytes.
+    /// - [`Error::Channel`]: the guest gave no answer in time, or broke the protocol.
+    /// - [`Error::Api`], [`Error::VmmDied`]: the VMM refused a call, gave no answer in time, or ended.
+    /// - [`Error::File`], [`Error::Disk`], [`Error::OpenFiles`]: a disk can't be proved again, or the host's random
+    ///   pool can't be read.
     pub async fn prewarm(
         &mut self,
         staged: Staged,
@@ -130,15 +148,17 @@ impl Machine {
         Ok(Staged { disks, ..staged })
     }
 
-    /// Proves once more, after any time, that a staged VM is what it was: the VMM is ours and alive, the VM is
-    /// paused, nothing but this machine's own calls happened to it, and its memory and disks are the golden snapshot's. The
-    /// disks are digested anew, so it's the proof that says whether they still agree.
+    /// Proves again, after a staged VM has waited for any time, that it is unchanged: the VMM is the process that was
+    /// started, the VM is paused, the VMM has reported no event that this machine's calls don't explain, and the memory
+    /// is mapped as before. The disks are proved anew; the caller compares their digests with the recorded ones.
     ///
     /// # Errors
     ///
-    /// [`Error::NotOurs`] when another answers than the VMM that was started, [`Error::NotPaused`] when the VM can't be
-    /// resumed, [`Error::Touched`] for an event that no call explains; [`Error::Api`], [`Error::VmmDied`],
-    /// [`Error::OpenFiles`], [`Error::Disk`].
+    /// - [`Error::NotOurs`]: the process that answers is not proved to be the VMM that was started.
+    /// - [`Error::NotPaused`]: the VM is in another state.
+    /// - [`Error::Touched`]: the VMM reported an event that no call explains.
+    /// - [`Error::Api`], [`Error::VmmDied`]: the VMM refused a call, gave no answer in time, or ended.
+    /// - [`Error::OpenFiles`], [`Error::Disk`], [`Error::File`]: the mappings or the disks can't be proved.
     pub async fn recheck(
         &mut self,
         staged: Staged,
@@ -149,7 +169,7 @@ impl Machine {
             return Err(Error::NotOurs(error));
         }
         steps.end("identity");
-        let info = self.call("tell the VM's state", api::vm_info()).await?;
+        let info = self.call("report the VM's state", api::vm_info()).await?;
         if info.state != VmState::Paused {
             return Err(Error::NotPaused { state: info.state });
         }
@@ -164,12 +184,16 @@ impl Machine {
         Ok(Staged { disks, memory })
     }
 
-    /// Resumes a staged VM and reads what the guest and the VMM say.
+    /// Resumes a staged VM, and reads the guest's answers, the VM's state and the VMM's identity. Leaves the VM
+    /// running.
     ///
     /// # Errors
     ///
-    /// Any step that failed, as its own variant. A source that stays silent is no error, but a
-    /// [`Reading::Silent`](super::Reading::Silent).
+    /// - [`Error::Api`], [`Error::VmmDied`]: the VMM refused a call, did not resume the VM in time, or ended.
+    /// - [`Error::Channel`]: the guest broke the protocol.
+    /// - [`Error::File`]: the host's random pool can't be read.
+    ///
+    /// A source that stays silent is not an error: it gives a [`Reading::Silent`](super::Reading::Silent).
     pub async fn resume_and_query(
         &mut self,
         staged: Staged,
@@ -195,7 +219,7 @@ impl Machine {
         })
     }
 
-    /// Restores the snapshot into the empty slot. The VM is paused then.
+    /// Restores the snapshot while the VMM has no VM. Leaves the VM paused.
     async fn restore(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), Error> {
         let files = self.vm_files()?;
         let folder = self.layout.snapshot();

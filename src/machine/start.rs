@@ -1,4 +1,4 @@
-//! The start of a machine: its VMM with what it is given, or one of another program with a directory that is locked.
+//! [`Machine::start`]: spawns the machine's VMM with its files, or attaches to a VMM that another program runs.
 
 use std::path::Path;
 
@@ -13,13 +13,17 @@ use crate::limits::TimeLimits;
 use crate::vmm::Vmm;
 
 impl Machine {
-    /// Starts (or attaches to) the VMM. The VM slot is empty then, or holds a VM of another program's.
+    /// Spawns the VMM, or attaches to it. A spawned VMM has no VM then. A VMM that another program runs may have one,
+    /// which the first [`revert`](Self::revert) deletes.
     ///
     /// # Errors
     ///
-    /// [`Error::Vmm`] when the VMM can't be started, [`Error::NotUtf8`] when its directory can't be told to it,
-    /// [`Error::DirectoryInUse`] and [`Error::DirectoryTaken`] for a directory that isn't this machine's alone;
-    /// [`Error::Disk`] for a chain of qcow2 images that can't be used, [`Error::File`] for a disk that can't be opened.
+    /// - [`Error::Vmm`]: the VMM can't be started or reached.
+    /// - [`Error::NotUtf8`]: the path of the machine's directory or of a disk isn't UTF-8.
+    /// - [`Error::DirectoryInUse`]: another machine uses the given directory.
+    /// - [`Error::DirectoryTaken`]: the given directory contains a file that no machine has left there.
+    /// - [`Error::Disk`]: a disk's file can't be made, or the chain of a qcow2 image can't be used.
+    /// - [`Error::File`]: a disk or the memory file can't be opened.
     pub async fn start(config: MachineConfig) -> Result<Machine, Error> {
         let limits = config.limits.capped();
         match config.vmm {
@@ -64,14 +68,14 @@ impl Machine {
                 let mut machine = Machine::of(vmm, layout, config.port, limits);
                 machine.disks = disks;
                 machine._lock = Some(lock);
-                // What a VMM of another program has done is not known.
+                // It isn't known whether another program's VMM has a VM.
                 machine.occupied = true;
                 Ok(machine)
             }
         }
     }
 
-    /// One without disks.
+    /// Makes a machine without disks.
     fn of(vmm: Vmm, layout: Layout, port: u32, limits: TimeLimits) -> Machine {
         Machine {
             vsock: layout.vsock().into(),

@@ -1,4 +1,5 @@
-//! The configuration of a machine's VM: one builder for the cold boot and for the restore of a snapshot.
+//! Builds the configuration of a machine's VM ([`vm_config`]), both for the cold boot and for the restore of a
+//! snapshot.
 
 use std::path::{Path, PathBuf};
 
@@ -11,43 +12,43 @@ use crate::api::types::{
 
 const BYTES_PER_MIB: u64 = 1 << 20;
 
-/// The size of a VM, and what it is booted from. Its disks are given apart.
+/// The size of a VM, its kernel and its vsock address. Its disks are part of [`MachineConfig`](super::MachineConfig).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmShape {
-    /// The kernel.
+    /// The path of the kernel.
     pub kernel: PathBuf,
-    /// The initramfs, for a kernel that needs one.
+    /// The path of the initramfs, for a kernel that needs one.
     pub initramfs: Option<PathBuf>,
     /// The kernel's command line.
     pub cmdline: String,
-    /// How many vCPUs.
+    /// The number of vCPUs.
     pub vcpus: u32,
-    /// Memory, in MiB.
+    /// The guest's memory, in MiB.
     pub memory_mib: u64,
     /// The guest's vsock CID, 3 or more.
     pub cid: u32,
 }
 
 impl VmShape {
-    /// Memory in bytes, `u64::MAX` where that doesn't fit into a number.
+    /// The guest's memory in bytes; `u64::MAX` if the number of bytes doesn't fit into a `u64`.
     pub fn memory_bytes(&self) -> u64 {
         self.memory_mib.saturating_mul(BYTES_PER_MIB)
     }
 }
 
-/// A disk as the VM's configuration has it.
+/// A disk as the VM's configuration describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct VmDisk {
     pub(super) role: DiskRole,
     pub(super) readonly: bool,
     pub(super) format: DiskFormat,
-    /// Whether it is a qcow2 image with backing files.
+    /// Whether the disk is a qcow2 image with backing files.
     pub(super) has_backing: bool,
-    /// The path by which the VMM opens it.
+    /// The path by which the VMM opens the disk.
     pub(super) path: String,
 }
 
-/// The files that the VMM opens for a VM, by the names that it is given.
+/// The files that the VMM opens for a VM, each by the path that the configuration has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct VmFiles {
     pub(super) disks: Vec<VmDisk>,
@@ -55,7 +56,7 @@ pub(super) struct VmFiles {
     pub(super) console: String,
 }
 
-/// The configuration of a VM of this shape with these files.
+/// Builds the configuration of a VM of this shape with these files.
 pub(super) fn vm_config(shape: &VmShape, files: &VmFiles) -> Result<VmConfig, Error> {
     let initramfs = shape.initramfs.as_deref();
     let payload = PayloadConfig {
@@ -93,7 +94,7 @@ fn disk_config(disk: &VmDisk) -> DiskConfig {
     }
 }
 
-/// The console that the kernel is told to use goes to `file`; the other is off.
+/// Connects the console that the kernel's command line names to `file`, and turns the other one off.
 fn consoles(cmdline: &str, file: &str) -> (SerialConfig, ConsoleConfig) {
     let file = Some(file.to_owned());
     match cmdline.contains("console=hvc") {
@@ -114,7 +115,7 @@ fn consoles(cmdline: &str, file: &str) -> (SerialConfig, ConsoleConfig) {
     }
 }
 
-/// The VMM resolves a relative path against its own working directory.
+/// Makes a path absolute, since the VMM would resolve a relative one against its own working directory.
 fn absolute(what: &'static str, path: &Path) -> Result<String, Error> {
     let path = std::path::absolute(path).map_err(Error::file("resolve", path))?;
     Ok(utf8(what, &path)?.to_owned())

@@ -1,4 +1,4 @@
-//! Finding the VMM's executable.
+//! Finds the VMM's executable.
 
 use std::env;
 use std::io;
@@ -9,7 +9,7 @@ use rustix::fs::Access;
 
 use super::Error;
 
-/// The absolute path of `binary`: looked up in `PATH` if it is a bare name.
+/// Returns the absolute path of `binary`. A bare name is looked up in `PATH`.
 pub(crate) fn find(binary: &Path) -> Result<PathBuf, Error> {
     if binary.as_os_str().as_bytes().contains(&b'/') {
         return check(binary).map_err(|source| match source.kind() {
@@ -33,7 +33,7 @@ pub(crate) fn find(binary: &Path) -> Result<PathBuf, Error> {
             Err(source) => refused = refused.or(Some((candidate, source))),
         }
     }
-    // One that is there and can't be run says more than that there is none.
+    // A file that exists but can't be executed explains the failure better than that no file was found.
     Err(match refused {
         Some((binary, source)) => Error::NotExecutable { binary, source },
         None => Error::BinaryNotFound {
@@ -45,7 +45,7 @@ pub(crate) fn find(binary: &Path) -> Result<PathBuf, Error> {
 
 fn check(candidate: &Path) -> io::Result<PathBuf> {
     if !candidate.metadata()?.is_file() {
-        return Err(io::Error::other("it isn't a regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     rustix::fs::access(candidate, Access::EXEC_OK)?;
     std::path::absolute(candidate)
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_run_is_named() {
+    fn an_error_names_the_file_that_cannot_be_executed() {
         let dir = tempfile::tempdir().unwrap();
         let plain_file = dir.path().join("not-executable");
         fs::write(&plain_file, "").unwrap();

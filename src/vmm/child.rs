@@ -1,4 +1,4 @@
-//! A VMM that is this process's child, as the spawner thread looks after it.
+//! [`Child`]: a VMM that is a child of this process and that the spawner thread reaps.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::living::Living;
 use super::output::{Log, pump};
 use super::{Ended, Exit, Process};
 
-/// A child that isn't reaped yet. Only [`reap`](Child::reap) does that.
+/// A child that is not reaped yet. Only [`reap`](Child::reap) reaps it.
 pub(super) struct Child {
     pub(super) family: Family,
     pub(super) log: Arc<Log>,
@@ -20,7 +20,8 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Takes the status of a child that has ended, and lets its end be known once its last words are read.
+    /// Reaps a child that has ended, kills the forks that it left, and publishes its end once its log is read to the
+    /// end.
     pub(super) fn reap(self) {
         let Child {
             family,
@@ -30,7 +31,7 @@ impl Child {
         } = self;
         let process = &family.process;
         let pid = process.pid();
-        // While its leader isn't reaped, the group's id can't become another one's.
+        // The id of the process group can't be given to another group until its leader is reaped.
         if let Some(group) = Pid::from_raw(pid as i32) {
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -57,7 +58,7 @@ fn status(process: &Process) -> Exit {
                 return code.or(signal).unwrap_or(Exit::Unknown);
             }
             Err(rustix::io::Errno::INTR) => {}
-            // Something else in this process waits for any child, or SIGCHLD is ignored.
+            // Other code in this process waits for any child, or SIGCHLD is ignored.
             Ok(None) | Err(_) => return Exit::Unknown,
         }
     }

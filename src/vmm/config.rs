@@ -1,4 +1,4 @@
-//! What can be chosen about a VMM process.
+//! [`VmmConfig`]: the configuration of a VMM process.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -8,47 +8,49 @@ use super::confinement::{CgroupConfig, Confinement};
 use super::{Error, run_root};
 use crate::limits::TimeLimits;
 
-/// How to start a VMM.
+/// The configuration of a VMM process.
 ///
-/// Its `Debug` output shows the names of the extra environment and never the values: they may be secrets.
+/// Its `Debug` output shows the names of the variables in [`env`](Self::env) but never their values, which may be
+/// secrets.
 #[derive(Clone)]
 pub struct VmmConfig {
-    /// The VMM's executable: a bare name is looked up in `PATH`, anything with a `/` is a path.
+    /// The VMM's executable. A bare name is looked up in `PATH`; a name with a `/` is a path.
     /// Default: `cloud-hypervisor`.
     pub binary: PathBuf,
-    /// Environment variables for the VMM. Of this process's it gets `PATH`, `LANG`, `LC_ALL` and `TZ`, and nothing else
-    /// unless the [environment](super::Layer::Environment) layer is left out.
+    /// Additional environment variables for the VMM. From this process's own environment the VMM gets only `PATH`,
+    /// `LANG`, `LC_ALL` and `TZ`, unless the [environment](super::Layer::Environment) layer is left out.
     ///
-    /// `MALLOC_ARENA_MAX=1` is always set, unless it is given here: releases built against glibc have a seccomp filter
-    /// that kills the VMM, or hangs it for ever, when a thread's own malloc arena is trimmed. With one arena there
-    /// is none to trim.
+    /// `MALLOC_ARENA_MAX=1` is set too, unless the variable is given here. Releases that are built against glibc have a
+    /// seccomp filter that kills the VMM, or makes it hang for ever, when a thread's own malloc arena is trimmed. With
+    /// a single arena that can't happen.
     pub env: Vec<(OsString, OsString)>,
-    /// The directory below which each VMM gets its private run directory. Created with mode 0700 if
-    /// missing, in a directory that exists. It must belong to this user, and no other user may be able to write to it.
+    /// The directory below which each VMM gets its private run directory. If it is missing, it is created with mode
+    /// 0700; its parent must exist. It must belong to this user, and no other user may be able to write to it.
     ///
     /// Default: `$XDG_RUNTIME_DIR/chv-sandbox`, else `chv-sandbox-<uid>` in the directory for temporary files. It must
-    /// be short: a socket's path has less than 108 bytes.
+    /// be short, since a socket's path must have less than 108 bytes.
     pub run_root: PathBuf,
-    /// Which layers of a boundary the VMM gets. Every one that this host has unless set.
+    /// The layers of confinement that the VMM gets. Default: every layer that this host has.
     pub confinement: Confinement,
-    /// Files and folders that the VMM may read, and run programs and libraries from, beside its executable and the system's
-    /// libraries: the VMM that a wrapper script runs, say (the system's programs are there for a script). Landlock refuses it the rest. What `LD_PRELOAD` and `LD_LIBRARY_PATH` in
-    /// [`env`](Self::env) name is among them.
+    /// Files and folders that the VMM may read and execute in addition to its executable and the system's libraries,
+    /// for instance the real VMM if `binary` is a wrapper script. (A script may also run the system's programs.)
+    /// Landlock refuses all other files. The files and folders that `LD_PRELOAD` and `LD_LIBRARY_PATH` in
+    /// [`env`](Self::env) name are added by themselves.
     pub programs: Vec<PathBuf>,
-    /// Where the VMM's control group is made, and its limits.
+    /// The parent of the VMM's control group, and the group's limits.
     pub cgroup: CgroupConfig,
-    /// Keeps the names of the api-socket (`api.sock` in the run directory) and of the vsock socket, so that other programs
-    /// of this user can connect to them. For debugging: what they ask of the VMM, no reset takes into account. False unless
-    /// set.
+    /// Whether to keep the paths of the api-socket (`api.sock` in the run directory) and of the vsock socket, so that
+    /// other programs of this user can connect to them. Use it for debugging only, since a reset does not notice what
+    /// another program does to the VMM through them. Default: false.
     pub keep_socket_names: bool,
-    /// How much the VMM writes to its log: how often `-v` is passed, 0 (warnings; the default) to 3.
+    /// The verbosity of the VMM's log: how often `-v` is passed, from 0 (warnings) to 3. Default: 0.
     pub verbosity: u8,
     /// How long each step of the process may take: `vmm_start`, `vmm_shutdown`, `vmm_terminate` and `vmm_kill`.
     pub limits: TimeLimits,
 }
 
 impl VmmConfig {
-    /// Makes sure that the run root is there and is this user's alone. Its absolute path.
+    /// Ensures that the run root exists and that only this user can change it. Returns its absolute path.
     pub(crate) fn prepare_run_root(&self) -> Result<PathBuf, Error> {
         run_root::prepare(&self.run_root)
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with a VMM process.
+//! [`Error`]: why an operation on a VMM process failed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use super::run_dir::SOCKET_PATH_LIMIT;
 use super::{Ended, Layer, NoKvm};
 use crate::client;
 
-/// Why a VMM couldn't be started, reached or looked at.
+/// Why a VMM couldn't be started, reached, examined or killed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The process survived SIGKILL so far: the kernel has not ended it.
+    /// SIGKILL was sent, but the kernel has not ended the process within the limit.
     #[error("the VMM with pid {pid} was killed and has not ended within {limit:?}")]
     NotKilled {
-        /// Its process id.
+        /// The VMM's process id.
         pid: u32,
-        /// How long it was waited for.
+        /// How long the end of the process was waited for.
         limit: Duration,
-        /// Why the signal couldn't be sent, if it couldn't.
+        /// Why the signal couldn't be sent; `None` if it was sent.
         source: Option<io::Error>,
     },
     /// The configured executable doesn't exist.
@@ -30,20 +30,20 @@ pub enum Error {
         if *.searched_path { " in PATH" } else { "" }
     )]
     BinaryNotFound {
-        /// As configured.
+        /// The executable as it was configured.
         binary: PathBuf,
-        /// Whether it was a bare name, so that `PATH` was searched.
+        /// Whether the name was a bare one, so that `PATH` was searched.
         searched_path: bool,
     },
-    /// The configured executable is there and can't be run.
+    /// The configured executable exists but can't be executed.
     #[error(
         "the VMM binary {} can't be executed: check its mode and owner, and that its file system isn't mounted noexec",
         .binary.display()
     )]
     NotExecutable {
-        /// As configured.
+        /// The path of the executable.
         binary: PathBuf,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The run root isn't a directory that only this user can change.
@@ -51,32 +51,32 @@ pub enum Error {
     RunRoot {
         /// The run root.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why it can't be used.
         problem: &'static str,
-        /// What the kernel says, if it was asked.
+        /// The kernel's error, if a call of it failed.
         source: Option<io::Error>,
     },
-    /// A socket would have a path that the kernel doesn't take.
+    /// The path of a socket is longer than the kernel allows.
     #[error(
         "the socket path {} has {length} bytes and must have less than {limit}: choose a shorter directory",
         .path.display()
     )]
     PathTooLong {
-        /// The path; below a run root, the longest one that would be needed.
+        /// The path. For a run root, it is the longest path that a VMM would need below it.
         path: PathBuf,
-        /// Its length in bytes.
+        /// The path's length in bytes.
         length: usize,
-        /// The length at which a path is too long.
+        /// The least length in bytes that is too long.
         limit: usize,
     },
     /// A step of preparing the run directory failed.
     #[error("failed to {action} {}", .path.display())]
     RunDir {
-        /// The step, as an infinitive.
+        /// The step, as a verb: `create`.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The process couldn't be started.
@@ -84,29 +84,30 @@ pub enum Error {
     Spawn {
         /// The executable.
         binary: PathBuf,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A layer of the VMM's boundary is required, and this host doesn't have it.
-    #[error("the {layer} layer of the VMM's boundary is required and missing: {reason}")]
+    /// A layer of the VMM's confinement is required, and this host lacks it or does not allow it.
+    #[error("the {layer} layer of the VMM's confinement is required and missing: {reason}")]
     LayerMissing {
         /// The layer.
         layer: Layer,
         /// Why it is missing.
         reason: String,
     },
-    /// What the VMM is to be given can't be given to it.
-    #[error("failed to prepare the boundary of the VMM")]
+    /// The confinement can't be prepared: a file can't be granted to the VMM, or a descriptor can't be duplicated.
+    #[error("failed to prepare the confinement of the VMM")]
     Grant(#[source] io::Error),
-    /// Not even a process without any layer could be started, to try the layers.
-    #[error("failed to start a process that tries the boundary of a VMM")]
+    /// The trial process that finds out which layers this host allows can't be started, even without any layer.
+    #[error("failed to start the process that tries which layers of confinement this host allows")]
     Trial(#[source] io::Error),
-    /// `/proc` shows too little of this host's processes to prove anything of a VMM, as in a container that masks it.
+    /// `/proc` doesn't show this process's children and their descriptors, as in a container that masks it, so nothing
+    /// can be proved of a VMM.
     #[error(
-        "/proc doesn't show what has to be known of a VMM: run with a whole /proc of the own process namespace"
+        "/proc doesn't show the VMM's process: run with a complete /proc of the own process namespace"
     )]
     ProcMasked(#[source] io::Error),
-    /// The executable has forked the VMM instead of becoming it, and nothing here would end the fork.
+    /// The executable has forked the VMM instead of executing it, and no layer of the confinement would end the fork.
     #[error(
         "{} is process {pid} and the VMM that it has started is {answered}: have it `exec` the VMM",
         .binary.display()
@@ -114,15 +115,15 @@ pub enum Error {
     Forked {
         /// The executable.
         binary: PathBuf,
-        /// The process that was started, by its id in its own namespace.
+        /// The id of the started process in its own namespace.
         pid: u32,
-        /// The process that answered `vmm.ping`.
+        /// The id of the process that answered `vmm.ping`.
         answered: i64,
     },
-    /// The thread that starts and reaps VMMs isn't there.
+    /// The thread that starts and reaps VMMs is not running.
     #[error("the thread that starts VMMs isn't running")]
     NoSpawner {
-        /// Why it couldn't be started, if that was tried.
+        /// Why the thread couldn't be started, if that was tried.
         source: Option<io::Error>,
     },
     /// The process ended before it answered `vmm.ping`.
@@ -130,56 +131,56 @@ pub enum Error {
     DiedAtStart {
         /// The executable.
         binary: PathBuf,
-        /// How it ended, with the end of its log.
+        /// How the process ended, with the end of its log.
         ended: Box<Ended>,
-        /// Why, if this process can't open the device of KVM either.
+        /// The likely reason, if this process can't open `/dev/kvm` either.
         source: Option<NoKvm>,
     },
-    /// The process lives and didn't answer `vmm.ping` in time; it was killed.
+    /// The process did not answer `vmm.ping` within the limit `vmm_start`, and was killed.
     #[error(
         "the VMM (pid {pid}) didn't answer vmm.ping on {} within {limit:?}{}",
         .socket.display(), LogTail(log_tail)
     )]
     NotReady {
-        /// Its process id.
+        /// The VMM's process id.
         pid: u32,
-        /// Its api-socket.
+        /// The VMM's api-socket.
         socket: PathBuf,
-        /// The readiness limit.
+        /// The limit `vmm_start`.
         limit: Duration,
-        /// The end of its log.
+        /// The end of the VMM's log.
         log_tail: String,
-        /// What the last attempt came to, if it came to anything.
+        /// The error of the last attempt, if one has ended.
         source: Option<Box<client::Error>>,
     },
-    /// The API of the VMM couldn't be used.
+    /// A call of the VMM's API failed.
     #[error("the VMM at {} can't be used", .socket.display())]
     Client {
-        /// Its api-socket.
+        /// The VMM's api-socket.
         socket: PathBuf,
-        /// What the client says.
+        /// The client's error.
         source: Box<client::Error>,
     },
-    /// The process isn't there any more.
+    /// The process no longer exists.
     #[error("the VMM (pid {pid}) has ended")]
     ProcessEnded {
-        /// Its process id.
+        /// The VMM's process id.
         pid: u32,
     },
-    /// What the kernel knows of the process couldn't be read.
+    /// A file of the process below `/proc` couldn't be read.
     #[error("failed to read {} of the VMM (pid {pid})", .path.display())]
     Inspect {
-        /// Its process id.
+        /// The VMM's process id.
         pid: u32,
         /// The file below `/proc`.
         path: PathBuf,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// For `map_err`: the step `action` on `path` failed.
+    /// Returns a function for `map_err` that makes the error of the failed step `action` on `path`.
     pub(super) fn run_dir(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Error::RunDir {

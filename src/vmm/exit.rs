@@ -1,4 +1,4 @@
-//! How a VMM process ended.
+//! [`Ended`]: how a VMM process ended, with the end of its log.
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ use crate::sanitize::Quoted;
 /// The end of a VMM process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// The process id that it had.
+    /// The process id that the VMM had.
     pub pid: u32,
-    /// How it ended.
+    /// How the process ended.
     pub exit: Exit,
-    /// The last 16 KiB of its log, as text that is [safe to show](crate::sanitize::lines).
+    /// The last 16 KiB of the VMM's log, as text that is [safe to show](crate::sanitize::lines).
     pub log_tail: String,
 }
 
@@ -32,16 +32,16 @@ impl fmt::Display for Ended {
 /// How a process ended. The meanings of codes and signals are those of Cloud Hypervisor v51.2 to v53.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Exit {
-    /// It exited with this status: 0 clean, 1 an error or a panic, 2 arguments that it doesn't take.
+    /// The process exited with this status: 0 is a clean end, 1 an error or a panic, 2 arguments that the VMM refused.
     Code(i32),
-    /// This signal killed it. 31 (SIGSYS) is its own seccomp filter.
+    /// This signal killed the process. 31 (SIGSYS) comes from the VMM's own seccomp filter.
     Signal(i32),
-    /// It is gone, and somebody else in this process took its status.
+    /// The process has ended, but other code in this process took its exit status.
     Unknown,
 }
 
 impl Exit {
-    /// Whether it ended of its own will and without an error.
+    /// Whether the process exited by itself with status 0.
     pub fn is_clean(self) -> bool {
         self == Exit::Code(0)
     }
@@ -52,8 +52,10 @@ impl fmt::Display for Exit {
         let meaning = match self {
             Exit::Code(0) => " (clean)",
             Exit::Code(1) => " (an error or a panic)",
-            Exit::Code(2) => " (its arguments)",
-            Exit::Signal(libc::SIGKILL) => " (SIGKILL: by us, or out of memory)",
+            Exit::Code(2) => " (bad arguments)",
+            Exit::Signal(libc::SIGKILL) => {
+                " (SIGKILL: sent by this process or, out of memory, by the kernel)"
+            }
             Exit::Signal(libc::SIGTERM) => " (SIGTERM)",
             Exit::Signal(libc::SIGSYS) => " (SIGSYS: its seccomp filter)",
             Exit::Signal(libc::SIGSEGV | libc::SIGBUS | libc::SIGABRT) => " (a crash)",
@@ -62,12 +64,12 @@ impl fmt::Display for Exit {
         match self {
             Exit::Code(code) => write!(f, "exited with status {code}{meaning}"),
             Exit::Signal(signal) => write!(f, "was killed by signal {signal}{meaning}"),
-            Exit::Unknown => f.write_str("ended; its status was taken by somebody else"),
+            Exit::Unknown => f.write_str("ended; other code in this process took its exit status"),
         }
     }
 }
 
-/// Shows the end of a log after a message, without backtraces, or nothing if there is none.
+/// Shows the end of a log after an error text, without backtraces. Shows nothing if the log is empty.
 pub(super) struct LogTail<'a>(pub(super) &'a str);
 
 impl fmt::Display for LogTail<'_> {
@@ -87,7 +89,8 @@ pub(super) async fn wait(mut ended: EndedReceiver) -> Ended {
     };
     match last {
         Some(ended) => ended,
-        // The spawner thread never drops a child that it hasn't reaped: without that thread nothing is known.
+        // The spawner thread drops the sender only after it has reaped the child. If that thread is gone, the end can't
+        // be known.
         None => std::future::pending().await,
     }
 }
@@ -97,7 +100,7 @@ mod tests {
     use super::{Ended, Exit};
 
     #[test]
-    fn an_end_says_what_it_means() {
+    fn an_end_is_shown_with_the_meaning_of_its_status() {
         fn check(exit: Exit, log_tail: &str, expected: &str) {
             let ended = Ended {
                 pid: 7,
@@ -116,7 +119,7 @@ mod tests {
         check(
             Exit::Code(2),
             "\n",
-            "pid 7 exited with status 2 (its arguments)",
+            "pid 7 exited with status 2 (bad arguments)",
         );
         check(
             Exit::Code(1),
@@ -132,7 +135,7 @@ mod tests {
         check(
             Exit::Unknown,
             "",
-            "pid 7 ended; its status was taken by somebody else",
+            "pid 7 ended; other code in this process took its exit status",
         );
     }
 }

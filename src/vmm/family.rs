@@ -1,10 +1,11 @@
-//! A VMM's process with whatever it has forked.
+//! [`Family`]: a VMM's process together with the processes that it has forked.
 //!
-//! Where the VMM has a process namespace or a control group of its own, the kernel ends its forks with it. Elsewhere they
-//! are looked for: the descendants before the VMM is killed, since afterwards nothing tells whose they were; and after it
-//! has ended, every process that has the mark of the run directory in its environment or the VMM's listener among its
-//! descriptors. A fork that has wiped its environment, closed the listener and left its parent isn't found; the reports
-//! of the layers say that nothing caught it.
+//! If the VMM has its own process namespace or control group, the kernel ends its forks with it. Otherwise this module
+//! searches for them. Before the VMM is killed, it searches for the VMM's descendants, since a descendant can't be
+//! recognised once its parent is gone. After the VMM has ended, it searches for every process that has the mark of the
+//! run directory in its environment, or the VMM's listener among its descriptors. A fork that has cleared its
+//! environment, closed the listener and left its parent is not found. The reports of the layers show that no layer ends
+//! such forks.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -16,14 +17,15 @@ use rustix::process::Signal;
 use super::confinement::Cgroup;
 use super::{Process, procfs};
 
-/// How often the descendants are looked for: each time finds those that were forked while the last ones were killed.
+/// How often the search is repeated. Each round finds the processes that were forked while those of the round before
+/// were killed.
 const ROUNDS: usize = 8;
 
-/// The process of a VMM, and what is known of its forks.
+/// The process of a VMM, with the means to find and kill its forks.
 #[derive(Clone, Debug)]
 pub(super) struct Family {
     pub(super) process: Process,
-    /// The run directory's name, which is in the environment of each of its processes.
+    /// The run directory's name, which is in the environment of each process of the family.
     pub(super) mark: OsString,
     /// Whether the kernel ends the forks with the process.
     pub(super) is_caught: bool,
@@ -31,7 +33,7 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// Kills the process and its forks. One that has ended is no error.
+    /// Kills the process and its forks. It is not an error if the process has ended already.
     pub(super) fn kill(&self) -> io::Result<()> {
         if let Some(cgroup) = &self.cgroup {
             cgroup.kill();
@@ -39,7 +41,7 @@ impl Family {
         if self.is_caught {
             return self.process.signal(Signal::KILL);
         }
-        // What is stopped forks no more.
+        // A stopped process can't fork.
         self.process.signal(Signal::STOP)?;
         for _ in 0..ROUNDS {
             let killed = kill_found(|| procfs::descendants(self.process.pid()));
@@ -50,7 +52,7 @@ impl Family {
         self.process.signal(Signal::KILL)
     }
 
-    /// Kills what is left of the forks of a process that has ended; how many there were.
+    /// Kills the remaining forks of a process that has ended, and returns how many it killed.
     pub(super) fn kill_left(&self) -> usize {
         if let Some(cgroup) = &self.cgroup {
             cgroup.kill();
@@ -76,10 +78,10 @@ impl Family {
     }
 }
 
-/// Kills the processes that `find` finds, none of them this one; how many there were.
+/// Kills the processes that `find` finds, except this one, and returns how many it killed.
 ///
-/// A process may end after it was found, and another one get its id. So each is held by a handle, and is killed only if it
-/// is found again while the handle's process lives.
+/// A process may end after it was found, and its id may be given to another process. So each process is opened as a
+/// pidfd, and is killed only if `find` finds its id again while the process of the pidfd is still running.
 fn kill_found(find: impl Fn() -> Vec<u32>) -> usize {
     let own = std::process::id();
     let held = find().into_iter().filter(|&pid| pid != own);
@@ -93,7 +95,7 @@ fn kill_found(find: impl Fn() -> Vec<u32>) -> usize {
         let pid = process.pid();
         let is_the_same = found.contains(&pid) && !process.has_ended();
         if is_the_same && process.signal(Signal::KILL).is_ok() {
-            tracing::warn!(pid, "a process that a VMM had forked was killed");
+            tracing::warn!(pid, "killed a process that a VMM had forked");
             killed += 1;
         }
     }

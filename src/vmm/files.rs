@@ -1,4 +1,5 @@
-//! Files of this user's own, made and opened without trusting what lies in their place, and descriptors for a child.
+//! Creates and opens files of this user without trusting the present content of a path, and prepares descriptors for a
+//! child.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,7 +9,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Creates a file for this user only.
+/// Creates a new file with mode 0600.
 pub(super) fn create_private(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .write(true)
@@ -17,7 +18,8 @@ pub(super) fn create_private(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Opens a file that an earlier agent left, or something in its place: neither a link is followed, nor a FIFO waited for.
+/// Opens a file that an earlier agent left. Something else may be at the path, so a symbolic link is not followed, a
+/// FIFO is not waited for, and any file but a regular one is refused.
 pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new()
@@ -26,12 +28,12 @@ pub(super) fn open_regular(path: &Path) -> io::Result<File> {
         .open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::other("it is no regular file")),
+        false => Err(io::Error::other("it is not a regular file")),
     }
 }
 
-/// The descriptor under a number beyond those of the standard streams, which a child replaces. A process that has closed its
-/// own gets their numbers for what it opens next.
+/// Returns the descriptor under a number of at least 3. A process that has closed its standard streams gets their
+/// numbers for the files that it opens next, but the child replaces the descriptors 0 to 2.
 pub(crate) fn beyond_streams(descriptor: impl Into<OwnedFd>) -> io::Result<OwnedFd> {
     let descriptor = descriptor.into();
     match descriptor.as_raw_fd() {

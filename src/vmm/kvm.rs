@@ -1,20 +1,20 @@
-//! The right to use KVM: every VMM opens its device at its start.
+//! The device of KVM, which every VMM opens at its start, and [`NoKvm`], the reason why it can't be opened.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The device of KVM.
+/// The path of the device of KVM.
 pub const KVM_DEVICE: &str = "/dev/kvm";
 
-/// The device of KVM isn't there, or this process has no right to it. Every VMM opens it at its start and exits
-/// without it.
+/// The device of KVM doesn't exist, or this process may not open it. Every VMM opens it at its start, and exits if it
+/// can't.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be opened for reading and writing", device.display())]
 pub struct NoKvm {
-    /// The device.
+    /// The path of the device.
     pub device: PathBuf,
-    /// What the kernel says.
+    /// The kernel's error.
     pub source: io::Error,
 }
 
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_that_is_not_there_is_named_with_the_cause() {
+    fn the_error_for_a_missing_device_has_its_path_and_the_cause() {
         let directory = tempfile::tempdir().unwrap();
         let device = directory.path().join("kvm");
         let error = open_kvm(&device).unwrap_err();

@@ -1,4 +1,4 @@
-//! How many VMMs of this process live.
+//! Counts the running VMMs of this process, so that a program can wait for their end ([`all_ended`]).
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How many processes are about to be started here, or were and aren't reaped yet.
+/// The number of VMMs that this process is about to start, or has started and not reaped yet.
 static LIVING: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
 
-/// A process, from before its run directory is made until it is reaped.
+/// Counts one VMM, from before its run directory is made until its process is reaped.
 pub(super) struct Living(());
 
 impl Living {
@@ -25,11 +25,11 @@ impl Drop for Living {
     }
 }
 
-/// Waits until every VMM that this process started, or is about to start, has ended and was reaped, with whatever it had
-/// started itself; `false` if that took longer than `limit`.
+/// Waits until every VMM that this process has started or is about to start has ended and was reaped, together with its
+/// forks. Returns `false` if that takes longer than `limit`.
 ///
-/// For a program that is about to end after it dropped a [`Vmm`](super::Vmm): one that was told to die dies anyway, and
-/// what it had started is cleared away by this process.
+/// A program that is about to end should call it after it has dropped its [`Vmm`](super::Vmm)s. The killed VMMs would
+/// end in any case, but this process has to kill the forks that they left.
 pub async fn all_ended(limit: Duration) -> bool {
     let mut living = LIVING.subscribe();
     timeout(limit, living.wait_for(|living| *living == 0))

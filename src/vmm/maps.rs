@@ -1,4 +1,4 @@
-//! What a VMM has mapped of a file, as the kernel lists it.
+//! Reads which parts of a file a VMM has mapped, from the kernel's list `/proc/<pid>/maps` ([`Process::mappings`]).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,15 +10,16 @@ use memmap2::MmapOptions;
 use super::{Error, Process, procfs};
 use crate::overlay::Immutable;
 
-/// The most that is read of a process's `maps`: some 100,000 mappings, and the kernel allows 65,530.
+/// The most that is read of a process's `maps`, in bytes. It is enough for some 100,000 mappings; the kernel allows
+/// 65,530 by default.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// A file by the name that the kernel has for it in lists of mappings: device and inode.
+/// A file as the kernel identifies it in lists of mappings: by its device and inode.
 ///
-/// The device is found out by mapping the file: on btrfs it is another one there than `stat(2)` tells.
+/// The device is determined by mapping the file, because on btrfs the list shows another device than `stat(2)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MappedFile {
-    /// Major and minor number, as text.
+    /// The major and minor number, as in the list.
     device: String,
     inode: u64,
 }
@@ -26,25 +27,25 @@ pub struct MappedFile {
 /// A range of a process's addresses to which a file is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
-    /// Its first address.
+    /// The first address of the range.
     pub start: u64,
-    /// The first address after it.
+    /// The first address after the range.
     pub end: u64,
-    /// The byte of the file that its first address shows.
+    /// The offset in the file, in bytes, of the byte at `start`.
     pub offset: u64,
-    /// Whether writes stay with the process (`MAP_PRIVATE`).
+    /// Whether the mapping is private (`MAP_PRIVATE`), so that the process's writes don't reach the file.
     pub private: bool,
 }
 
 impl MappedFile {
-    /// Looks up the name of `file`, which must not be empty.
+    /// Determines how the kernel identifies `file` in lists of mappings. The file must not be empty.
     ///
     /// # Errors
     ///
     /// Those of `mmap(2)` and of reading `/proc/self/maps`.
     pub fn of(file: &Immutable) -> io::Result<MappedFile> {
-        // SAFETY: the bytes of the file can't change and it can't be cut off, so nothing happens behind the slice; only
-        // its address is looked at.
+        // SAFETY: the file is immutable, so its bytes can't change and it can't be truncated while it is mapped. Only
+        // the address of the mapping is used.
         let map = unsafe {
             MmapOptions::new()
                 .len(1)
@@ -66,7 +67,7 @@ impl MappedFile {
 }
 
 impl Process {
-    /// Every mapping of `file` in the process.
+    /// Returns every mapping of `file` in the process.
     ///
     /// # Errors
     ///
@@ -96,7 +97,7 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// `start-end perms offset major:minor inode    path`, all but the inode in hexadecimal.
+    /// Parses a line `start-end perms offset major:minor inode    path`. All numbers but the inode are hexadecimal.
     fn parse(line: &str) -> Option<Line<'_>> {
         let mut fields = line.split_ascii_whitespace();
         let (start, end) = fields.next()?.split_once('-')?;
@@ -125,7 +126,7 @@ impl Line<'_> {
     }
 }
 
-/// Calls `each` with every line of a list of mappings. A path in it may hold anything but a newline.
+/// Calls `each` with every line of a list of mappings. A path in the list may contain any byte but a newline.
 fn each_line(path: &Path, mut each: impl FnMut(&str)) -> io::Result<()> {
     let mut lines = BufReader::new(File::open(path)?.take(MAX_BYTES));
     let mut line = Vec::new();

@@ -1,4 +1,4 @@
-//! The VMM process: started, watched, stopped, and cleared away when an earlier agent left it behind.
+//! [`Vmm`]: starts, watches and stops a VMM process. [`reclaim`] kills the VMMs that an earlier agent has left.
 //!
 //! ```text
 //!              spawn                 ping answered
@@ -11,38 +11,40 @@
 //!
 //! One VMM process serves one [`Vmm`]. It lives in a private run directory (mode 0700) below the run root:
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `lock` | locked as long as the agent that made the directory lives |
-//! | `vmm.json`, `vmm.stat` | who the process is: what a later start needs to know it again |
-//! | `rw` | all that the VMM may write: its sockets and the disks that are its own |
-//! | `ro` | what it may only read, beside the files that it was [granted](Grants) |
-//! | `vmm.log` | what the VMM wrote to its standard output and error: the first 256 KiB and the last, at most 1 MiB |
-//! | `console.log` | what the VM wrote to its [console](Vmm::console), bounded in the same way |
+//! | `lock` | a file that is locked while the agent that made the directory is alive |
+//! | `vmm.json`, `vmm.stat` | the identity of the VMM's process, by which a later start recognises it |
+//! | `rw` | the folder in which the VMM may write: its sockets and its own disks |
+//! | `ro` | the folder that the VMM may only read, in addition to the files that it was [granted](Grants) |
+//! | `vmm.log` | the VMM's standard output and error: the first 256 KiB and the last, at most 1 MiB |
+//! | `console.log` | the VM's [console](Vmm::console), bounded in the same way |
 //!
-//! The api-socket is bound by us and handed over open. It has lost its name before the VMM starts, and so has
-//! [`VSOCK_SOCKET`], in `rw`, once a VM is there: this process reaches both by descriptors
-//! ([`SocketAddress`](crate::socket::SocketAddress)), and no other process reaches them at all.
+//! This process binds the api-socket and hands it over open. Its path is removed before the VMM starts, and the path of
+//! [`VSOCK_SOCKET`], in `rw`, as soon as a VM exists. This process connects to both by descriptors
+//! ([`SocketAddress`](crate::socket::SocketAddress)), and no other process can connect to them.
 //!
-//! # The boundary
+//! # Confinement
 //!
-//! A VMM that its guest has taken over may do whatever its process may. So it is started with as little as it needs:
-//! [`Layer`] lists the layers, [`Confinement`] chooses among them, and [`Vmm::layers`] says which are in force.
+//! If a guest takes its VMM over, it can do everything that the VMM's process may do. So the VMM is started with as few
+//! rights as it needs: [`Layer`] lists the layers, [`Confinement`] chooses among them, and [`Vmm::layers`] tells which
+//! are in force.
 //!
-//! # What a VMM can make this process hold and do
+//! # Limits on a VMM's output
 //!
-//! Logs, console and event monitor are read by one thread of their own, a chunk of 64 KiB of each in turn. The log is read
-//! at 4 MiB a second after a first 4 MiB, the console at 2 MiB after 1 MiB, events at 256 KiB after 1 MiB; a VMM or a guest
-//! that writes faster waits. Of a log 1 MiB is kept in its file, and nothing in memory. An event has 16 KiB at most, and
-//! events for slow subscribers 1 MiB together. When a VMM has ended, its end is told after what its pipes still held was
-//! read, so its last words are complete. Text of a VMM or a guest in errors and events is
-//! [safe to show](crate::sanitize); the files hold the bytes.
+//! A separate thread reads the log, the console and the event monitor, at most 64 KiB of each in turn. It reads the log
+//! at 4 MiB a second after a first 4 MiB, the console at 2 MiB a second after 1 MiB, and events at 256 KiB a second
+//! after 1 MiB. A VMM or a guest that writes faster has to wait. A log file keeps at most 1 MiB, and no log is kept in
+//! memory. An event has at most 16 KiB, and the events that wait for slow subscribers have at most 1 MiB together. The
+//! end of a VMM is published after its pipes were read to their end, so its log is complete. Text of a VMM or a guest
+//! in errors and events is [safe to show](crate::sanitize); the log files have the original bytes.
 //!
-//! # No orphan
+//! # No orphans
 //!
-//! The VMM asks the kernel for SIGKILL when its parent dies. That is best effort: the kernel drops the request for a
-//! binary with file capabilities, unless `no_new_privs` is set. The guarantee is [`reclaim`], which every spawn calls first:
-//! it finds the run directories whose agent is gone, kills what is provably still theirs, and removes them.
+//! The kernel sends the VMM SIGKILL when its parent dies. This is best effort: the kernel drops the request for a
+//! binary with file capabilities, unless `no_new_privs` is set. The guarantee is [`reclaim`], which every spawn calls
+//! first. It finds the run directories whose agent is dead, kills the processes that are proved to belong to them, and
+//! removes them.
 
 mod binary;
 mod child;
@@ -110,18 +112,17 @@ use running::Running;
 
 /// One VMM: its process, the client of its API, and its events.
 ///
-/// Dropping a `Vmm` that was spawned kills its process with SIGKILL and removes its run directory;
-/// [`shutdown`](Vmm::shutdown) is the orderly way. Dropping one that was attached leaves the VMM alone.
+/// Dropping a spawned `Vmm` kills its process with SIGKILL and removes its run directory; [`shutdown`](Vmm::shutdown)
+/// stops it in an orderly way. Dropping an attached `Vmm` does not affect the VMM.
 ///
-/// A `Vmm` isn't bound to the async runtime that spawned it: the process is watched and reaped by a thread
-/// of its own.
+/// A `Vmm` isn't bound to the async runtime that spawned it, because a separate thread watches and reaps the process.
 #[derive(Debug)]
 pub struct Vmm {
     client: Client,
     limits: TimeLimits,
     keeps_socket_names: bool,
     running: Option<Running>,
-    /// What the process ran when it was ready; `None` when attached, or when it couldn't be looked at.
+    /// The executable of the process when it was ready; `None` for an attached VMM, or if it couldn't be read.
     ready_as: Option<Executable>,
     events: broadcast::Receiver<Event>,
     shutdown: OnceCell<ShutdownReport>,
@@ -130,23 +131,28 @@ pub struct Vmm {
 impl Vmm {
     /// Starts a VMM and returns when it has answered `vmm.ping`.
     ///
-    /// Clears first what earlier, dead agents left below the run root (see [`reclaim`]). If the returned future is
-    /// dropped, the process is killed and the run directory removed.
+    /// First it removes what earlier, dead agents have left below the run root (see [`reclaim`]). If the returned
+    /// future is dropped, the process is killed and the run directory removed.
     ///
-    /// The VMM may open what its run directory has for it, and no other file: for disks, kernels and snapshots elsewhere use
-    /// [`spawn_with`](Self::spawn_with), or leave [layers](Confinement) out.
+    /// The VMM may open the files in its run directory and no others. For disks, kernels and snapshots in other places
+    /// use [`spawn_with`](Self::spawn_with), or leave [layers](Confinement) out.
     ///
     /// # Errors
     ///
-    /// - [`Error::BinaryNotFound`], [`Error::NotExecutable`], [`Error::Spawn`]: there is no such VMM to start.
-    /// - [`Error::RunRoot`], [`Error::PathTooLong`], [`Error::RunDir`]: there is no place for its sockets and log.
-    /// - [`Error::DiedAtStart`], [`Error::NotReady`]: it started and never answered. Both carry the end of its log.
-    /// - [`Error::Client`]: it answered what no VMM answers.
+    /// - [`Error::BinaryNotFound`], [`Error::NotExecutable`], [`Error::Spawn`], [`Error::NoSpawner`]: the executable
+    ///   can't be started.
+    /// - [`Error::RunRoot`], [`Error::PathTooLong`], [`Error::RunDir`]: the run directory can't be made.
+    /// - [`Error::LayerMissing`], [`Error::Grant`]: a required layer of the confinement is missing, or it can't be
+    ///   prepared.
+    /// - [`Error::ProcMasked`]: `/proc` doesn't show the VMM's process.
+    /// - [`Error::Forked`]: the executable forked the VMM instead of executing it.
+    /// - [`Error::DiedAtStart`], [`Error::NotReady`]: the VMM started but did not answer. Both have the end of its log.
+    /// - [`Error::Client`]: the VMM's answer was not one of a VMM.
     pub async fn spawn(config: &VmmConfig) -> Result<Vmm, Error> {
         Vmm::spawn_with(config, Grants::default()).await
     }
 
-    /// The same for a VMM that is given more than its run directory.
+    /// Starts a VMM like [`spawn`](Vmm::spawn), and grants it files in addition to its run directory.
     ///
     /// # Errors
     ///
@@ -163,7 +169,7 @@ impl Vmm {
         );
         let ready_as = proof::executable(running.process())
             .inspect_err(
-                |error| tracing::warn!(error = %Causes(error), "what the VMM runs can't be told"),
+                |error| tracing::warn!(error = %Causes(error), "cannot read which executable the VMM runs"),
             )
             .ok();
         Ok(Vmm {
@@ -177,14 +183,15 @@ impl Vmm {
         })
     }
 
-    /// Takes a VMM that another program started, or a stand-in that plays one, by its api-socket.
+    /// Attaches to a VMM that another program started, or to a player of recordings, by its api-socket.
     ///
-    /// There is no process to watch: [`process`](Vmm::process) and [`run_dir`](Vmm::run_dir) are `None`,
-    /// [`ended`](Vmm::ended) never resolves, there are no events, and nothing is killed on drop.
+    /// The process of an attached VMM can't be watched: [`process`](Vmm::process) and [`run_dir`](Vmm::run_dir) are
+    /// `None`, [`ended`](Vmm::ended) never resolves, there are no events, and dropping the `Vmm` kills no process.
     ///
     /// # Errors
     ///
-    /// [`Error::PathTooLong`] when the path can't be a socket's, and [`Error::Client`] when `vmm.ping` isn't answered.
+    /// - [`Error::PathTooLong`]: the path is too long for a socket.
+    /// - [`Error::Client`]: `vmm.ping` isn't answered.
     pub async fn attach(api_socket: &Path) -> Result<Vmm, Error> {
         let client = Client::new(api_socket)?;
         ready::ping(&client).await.map_err(|source| Error::Client {
@@ -208,26 +215,26 @@ impl Vmm {
         &self.client
     }
 
-    /// The private directory of this VMM (mode 0700); `None` when attached. It is gone after
-    /// [`shutdown`](Vmm::shutdown).
+    /// The private run directory of this VMM (mode 0700); `None` for an attached VMM. [`shutdown`](Vmm::shutdown)
+    /// removes it.
     pub fn run_dir(&self) -> Option<&Path> {
         self.running.as_ref().map(|running| running.run_dir.path())
     }
 
-    /// The folder below it in which the VMM may make files and sockets; `None` when attached. Nothing in it is to be
-    /// believed: the VMM may write anything there.
+    /// The folder in the run directory in which the VMM may make files and sockets; `None` for an attached VMM. Don't
+    /// trust its content: the VMM may write anything there.
     pub fn writable_dir(&self) -> Option<&Path> {
         let running = self.running.as_ref()?;
         Some(&running.run_dir.folders().writable)
     }
 
-    /// The folder below it that the VMM may only read; `None` when attached.
+    /// The folder in the run directory that the VMM may only read; `None` for an attached VMM.
     pub fn readable_dir(&self) -> Option<&Path> {
         let running = self.running.as_ref()?;
         Some(&running.run_dir.folders().readable)
     }
 
-    /// What became of each layer of the VMM's boundary; empty when attached, since nothing is known of that one's.
+    /// The state of each layer of the VMM's confinement; empty for an attached VMM, whose confinement is unknown.
     pub fn layers(&self) -> &[LayerReport] {
         match &self.running {
             Some(running) => &running.layers,
@@ -235,24 +242,24 @@ impl Vmm {
         }
     }
 
-    /// Whether the names of this VMM's sockets are taken away.
+    /// Whether the paths of this VMM's sockets are removed.
     pub(crate) fn hides_sockets(&self) -> bool {
         !self.keeps_socket_names
     }
 
-    /// The process; `None` when attached.
+    /// The VMM's process; `None` for an attached VMM.
     pub fn process(&self) -> Option<&Process> {
         self.running.as_ref().map(Running::process)
     }
 
-    /// Proves that the process which answers on the api-socket is the one that was spawned; `None` when attached, since there
-    /// is no process to look into. Costs some reads below `/proc`, and no call. What is proved, and what isn't,
-    /// is the comment of `src/vmm/proof.rs`.
+    /// Proves that the process which answers on the api-socket is the one that was spawned. Returns `None` for an
+    /// attached VMM, whose process can't be examined. It reads some files below `/proc` and does not call the VMM.
+    /// [`Identity`] tells what is proved.
     ///
     /// # Errors
     ///
-    /// One variant of [`IdentityError`] for each fact that isn't so, and [`IdentityError::Unknown`] when the process has
-    /// ended or can't be looked at.
+    /// [`IdentityError`]: one variant for each fact that does not hold, and [`IdentityError::Unknown`] if the process
+    /// has ended or can't be examined.
     pub fn prove_identity(&self) -> Result<Option<Identity>, IdentityError> {
         let Some(running) = &self.running else {
             return Ok(None);
@@ -263,18 +270,18 @@ impl Vmm {
         proof::prove(running.process(), ready_as).map(Some)
     }
 
-    /// The VMM's events from now on.
+    /// Returns a receiver of the VMM's events from now on.
     ///
-    /// They are hints, never state: the VMM drops or tears them when they aren't read fast enough, and there is none
-    /// for a failure. A receiver that lags by more than 256 events, or by 1 MiB, loses the oldest. The stream closes when the process has died; it is closed
-    /// from the start when attached.
+    /// Events are hints and don't replace a call: the VMM drops or truncates them if they aren't read fast enough, and
+    /// it sends none for a failure. A receiver that lags by more than 256 events or 1 MiB loses the oldest ones. The
+    /// stream closes when the process has ended. For an attached VMM it is closed from the start.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.events.resubscribe()
     }
 
-    /// Resolves when the process has died, for any number of waiters; never when attached.
+    /// Resolves when the process has ended, for any number of waiters. For an attached VMM it never resolves.
     ///
-    /// The future holds nothing of the `Vmm` and may outlive it.
+    /// The future does not borrow the `Vmm` and may outlive it.
     pub fn ended(&self) -> impl Future<Output = Ended> + Send + 'static {
         let ended = self.running.as_ref().map(|running| running.ended.clone());
         async move {
@@ -285,8 +292,8 @@ impl Vmm {
         }
     }
 
-    /// The last 16 KiB of what the VMM wrote to its standard output and error, as text that is
-    /// [safe to show](crate::sanitize::lines); empty when attached.
+    /// The last 16 KiB of the VMM's standard output and error, as text that is [safe to show](crate::sanitize::lines);
+    /// empty for an attached VMM.
     pub fn log_tail(&self) -> String {
         self.running
             .as_ref()
@@ -294,19 +301,19 @@ impl Vmm {
             .unwrap_or_default()
     }
 
-    /// What to give as `file` to a console or serial port of mode `File`, so that what the guest writes is kept in
-    /// `console.log` and can fill no disk; `None` when attached.
+    /// The path to use as `file` of a console or serial port of mode `File`. The guest's output then goes to
+    /// `console.log`, whose size is bounded. `None` for an attached VMM.
     ///
-    /// It is the VMM's own name for a pipe that it has inherited, and means nothing to another process. The pipe is
-    /// emptied at 2 MiB a second, after a first MiB at any speed: a guest that writes faster waits, as it would for any
+    /// The path leads to a pipe that the VMM has inherited, and is valid only in the VMM's process. This process reads
+    /// the pipe at 2 MiB a second, after a first MiB at any speed. A guest that writes faster has to wait, as for any
     /// console.
     pub fn console(&self) -> Option<&Path> {
         let console = self.running.as_ref().map(|running| &running.console);
         console.map(|console| console.path.as_path())
     }
 
-    /// The last 16 KiB of what came to [`console`](Vmm::console), over all VMs that this VMM has had, as text that is
-    /// [safe to show](crate::sanitize::lines); empty when attached.
+    /// The last 16 KiB of the output to [`console`](Vmm::console), of all VMs that this VMM has had, as text that is
+    /// [safe to show](crate::sanitize::lines); empty for an attached VMM.
     pub fn console_tail(&self) -> String {
         self.running
             .as_ref()
@@ -314,12 +321,12 @@ impl Vmm {
             .unwrap_or_default()
     }
 
-    /// Kills the process and its forks with SIGKILL, without a word to it, and waits until it is gone. Does nothing to one that
-    /// was attached. [`shutdown`](Vmm::shutdown) has nothing left to do then but to remove the run directory.
+    /// Kills the process and its forks with SIGKILL, without a call of its API, and waits until it has ended. Does
+    /// nothing to an attached VMM. After it [`shutdown`](Vmm::shutdown) only removes the run directory.
     ///
     /// # Errors
     ///
-    /// [`Error::NotKilled`] when it hasn't ended within [`TimeLimits::vmm_kill`].
+    /// [`Error::NotKilled`] if the process has not ended within [`TimeLimits::vmm_kill`].
     pub async fn kill(&self) -> Result<(), Error> {
         let Some(running) = &self.running else {
             return Ok(());
@@ -335,12 +342,12 @@ impl Vmm {
         }
     }
 
-    /// Stops the VMM: `vmm.shutdown`, then SIGTERM, then SIGKILL, each with its limit from [`TimeLimits`]; then removes
-    /// the run directory.
+    /// Stops the VMM by `vmm.shutdown`, then SIGTERM, then SIGKILL, each with its limit from [`TimeLimits`], and then
+    /// removes the run directory.
     ///
-    /// Legal at any time and safe to call again or at once from several tasks: all get the same report. It uses a
-    /// connection of its own, so it works while another call on [`client`](Vmm::client) waits for its answer.
-    /// It never fails: what it couldn't do is in the report.
+    /// Legal at any time. It may be called again, and from several tasks at once; all calls return the same report. It
+    /// uses a separate connection, so it works while another call on [`client`](Vmm::client) waits for its answer. It
+    /// never fails: the report tells which steps failed.
     pub async fn shutdown(&self) -> ShutdownReport {
         self.shutdown
             .get_or_init(|| {
@@ -351,5 +358,5 @@ impl Vmm {
     }
 }
 
-/// The state of the process as it is known without asking anyone.
+/// Receives the end of the process; `None` while it runs.
 type EndedReceiver = watch::Receiver<Option<Ended>>;

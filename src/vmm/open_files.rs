@@ -1,4 +1,4 @@
-//! The descriptors of a process, as `/proc` shows them.
+//! Reads the open files of a process from `/proc` ([`OpenFile`]).
 
 use std::fs;
 use std::io;
@@ -8,23 +8,23 @@ use std::path::Path;
 
 use super::procfs;
 
-/// Something that a process has open.
+/// A file that a process has open, by one of its descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenFile {
     /// The number of the descriptor in that process.
     pub fd: u32,
     /// The device of the file (`st_dev`).
     pub device: u64,
-    /// The file's inode (`st_ino`); with the device, the identity of the file whatever its name is now.
+    /// The file's inode (`st_ino`). Device and inode identify the file even if it was renamed or removed.
     pub inode: u64,
-    /// Whether it is open for writing.
+    /// Whether the descriptor is open for writing.
     pub writable: bool,
     /// Whether the process holds a lock on the file through this descriptor.
     pub locked: bool,
 }
 
-/// Looks at the descriptors of the process that are of a `wanted` device and inode, until one is enough; at those in
-/// `first` before all others.
+/// Calls `look` with each open file of the process that has a `wanted` device and inode, until `look` breaks. The
+/// descriptors in `first` come before all others.
 pub(super) fn look(
     pid: u32,
     first: &[u32],
@@ -44,7 +44,7 @@ fn read_one(
     fd: u32,
     wanted: impl Fn(u64, u64) -> bool,
 ) -> io::Result<Option<OpenFile>> {
-    // Through the link of `/proc`, this is the open file itself, not what has its name now.
+    // The link in `/proc` leads to the open file itself, not to the file that is at its path now.
     let file = fs::metadata(process.join("fd").join(fd.to_string()))?;
     if !wanted(file.dev(), file.ino()) {
         return Ok(None);
@@ -71,7 +71,7 @@ fn parse_info(info: &str) -> Option<Info> {
     let flags = i32::from_str_radix(flags.trim(), 8).ok()?;
     Some(Info {
         writable: matches!(flags & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR),
-        // A waiting request for a lock (`lock: 1: -> ...`) isn't shown here, only what is held.
+        // The kernel shows only held locks here, not waiting requests (`lock: 1: -> ...`).
         locked: info.lines().any(|line| line.starts_with("lock:")),
     })
 }
@@ -146,7 +146,7 @@ mod tests {
             assert_eq!(found.writable, writable);
             assert_eq!(found.locked, writable);
         }
-        // Each is looked at once, and the likely ones first.
+        // Each descriptor is visited once, and those in `first` come first.
         let first = [&reader, &disk].map(|file| file.as_raw_fd() as u32);
         let again = read(&first);
         assert_eq!([again[0].fd, again[1].fd], first);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_enough_ends_the_look() {
+    fn the_search_ends_when_the_callback_breaks() {
         let disk = tempfile::tempfile().unwrap();
         let fd = disk.as_raw_fd() as u32;
         for first in [&[][..], &[fd], &[1 << 20, 0, fd]] {

@@ -1,4 +1,4 @@
-//! The handle of a VMM process.
+//! [`Process`]: a VMM's process, held by a pidfd.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -12,21 +12,21 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::procfs::Stamp;
 use super::{Error, OpenFile, open_files, procfs};
 
-/// A VMM process that this process started.
+/// A VMM's process that this process has started.
 ///
-/// It is held by a pidfd, so that no signal ever reaches another process that got its id later.
+/// It is held by a pidfd, so a signal can't reach another process that gets the same id later.
 #[derive(Clone, Debug)]
 pub struct Process {
     pub(super) stamp: Stamp,
     pub(super) listener_inode: u64,
-    /// Where its listener was found the first time.
+    /// The descriptor that was the api-socket's listener when it was searched for the first time.
     listener_fd: Arc<OnceLock<u32>>,
     pidfd: Arc<OwnedFd>,
 }
 
 impl Process {
-    /// The process with this id, which must be known to be there still: a child that isn't reaped, or by a check of
-    /// the start time afterwards.
+    /// Opens the process with this id. The caller must ensure that the id still belongs to the intended process: it is
+    /// a child that is not reaped, or the caller checks the process after this call.
     pub(super) fn open(pid: u32, listener_inode: u64) -> io::Result<Process> {
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let pidfd = pidfd_open(raw.ok_or(io::ErrorKind::NotFound)?, PidfdFlags::empty())
@@ -39,27 +39,27 @@ impl Process {
         })
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.stamp.pid
     }
 
-    /// When it started, in clock ticks since the boot of the machine. With the process id, it tells this process from
-    /// any other before or after.
+    /// The time at which the process started, in clock ticks since the host's boot. Process id and start time together
+    /// distinguish this process from all earlier and later ones.
     pub fn start_time(&self) -> u64 {
         self.stamp.start_time
     }
 
-    /// What the process has open, sockets and pipes included, with the identity of each: the proof that the disk that was
-    /// hashed is the disk that the VMM uses.
+    /// Lists the open files of the process, sockets and pipes included, each with its device and inode. The list proves
+    /// that the disk that was hashed is the disk that the VMM uses.
     ///
-    /// Not one view of an instant: what is opened or closed meanwhile may be in it or not.
+    /// The list is not a snapshot of one moment: a file that is opened or closed during the call may be in it or not.
     ///
     /// # Errors
     ///
-    /// - [`Error::ProcessEnded`]: there is nobody to ask.
-    /// - [`Error::Inspect`]: the kernel refuses, for one because the VMM's executable has file capabilities and this
-    ///   process has not; or the process has more than 4,096 descriptors.
+    /// - [`Error::ProcessEnded`]: the process has ended.
+    /// - [`Error::Inspect`]: the kernel refuses, for instance because the VMM's executable has file capabilities that
+    ///   this process lacks; or the process has more than 4,096 descriptors.
     pub fn open_files(&self) -> Result<Vec<OpenFile>, Error> {
         let mut files = Vec::new();
         let all = |file| {
@@ -70,8 +70,8 @@ impl Process {
         Ok(files)
     }
 
-    /// Looks at the open files of a `wanted` device and inode one by one, until `look` has seen enough. The descriptors in
-    /// `first` come before all others: where they suffice, this costs little.
+    /// Calls `look` with each open file of the process that has a `wanted` device and inode, until `look` breaks. The
+    /// descriptors in `first` come before all others, so the call is cheap if they suffice.
     ///
     /// # Errors
     ///
@@ -85,8 +85,8 @@ impl Process {
         self.inspect("fd", || open_files::look(self.pid(), first, wanted, look))
     }
 
-    /// Whether the process still has the listener of its api-socket: the one that was made for it, not one that
-    /// somebody bound at the same path.
+    /// Whether the process still has the listener of its api-socket open. The listener is recognised by its inode, so a
+    /// socket that another process binds to the same path is not taken for it.
     ///
     /// # Errors
     ///
@@ -102,8 +102,8 @@ impl Process {
         Ok(found.is_some())
     }
 
-    /// Reads something from `/proc` that is certainly of this process: one that lives after the reading lived during it,
-    /// so nobody else had its id.
+    /// Reads a file of this process from `/proc`. If the process is still running after the read, the id belonged to it
+    /// during the read.
     pub(super) fn inspect<T>(
         &self,
         file: &str,
@@ -115,7 +115,7 @@ impl Process {
             return Err(Error::ProcessEnded { pid });
         }
         result.map_err(|source| match source.kind() {
-            // Its first thread has ended and the others are about to.
+            // The first thread of the process has ended, and the others are about to end.
             io::ErrorKind::NotFound => Error::ProcessEnded { pid },
             _ => Error::Inspect {
                 pid,
@@ -125,18 +125,18 @@ impl Process {
         })
     }
 
-    /// Whether the process has ended, reaped or not.
+    /// Whether the process has ended, even if it was not reaped yet.
     pub(super) fn has_ended(&self) -> bool {
         self.wait_until_ended(Duration::ZERO)
     }
 
-    /// Blocks until the process has ended; `false` if it hasn't within `limit`.
+    /// Blocks until the process has ended. Returns `false` if it has not ended within `limit`.
     pub(super) fn wait_until_ended(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            // Limits are seconds: any fits.
+            // A limit is at most a day, so the conversion can't fail.
             let left = Timespec::try_from(left).unwrap_or_default();
             match poll(&mut fds, Some(&left)) {
                 Err(rustix::io::Errno::INTR) => {}
@@ -145,7 +145,7 @@ impl Process {
         }
     }
 
-    /// Sends a signal; one that has ended gets none, without an error.
+    /// Sends a signal. It is not an error if the process has ended.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         match pidfd_send_signal(&self.pidfd, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),

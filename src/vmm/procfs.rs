@@ -1,4 +1,4 @@
-//! What `/proc` knows of a process.
+//! Reads facts about processes from `/proc`.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -9,25 +9,26 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The variable by which a process below a run directory is known: its value is the directory's name. A process can't give
-/// it to another that it didn't start.
+/// The environment variable that marks the processes of a run directory. Its value is the directory's name. A process
+/// can set it only for processes that it starts.
 pub(super) const MARK: &str = "CHV_SANDBOX_RUN_DIR";
 
-/// No environment that a process is started with is longer than this, in bytes: a quarter of the largest stack.
+/// The most that is read of a process's environment, in bytes. The kernel limits it to a quarter of the stack's limit,
+/// which is less.
 const MAX_ENVIRONMENT: u64 = 8 << 20;
 
-/// A process: ids are used again, but not by two processes that started in the same clock tick.
+/// Identifies a process. An id is used again, but not for two processes that started in the same clock tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) pid: u32,
-    /// Clock ticks since the boot.
+    /// The time of the start, in clock ticks since the boot.
     pub(super) start_time: u64,
 }
 
 impl Stamp {
-    /// Reads fields 1 and 22 of what `/proc/<pid>/stat` says.
+    /// Reads fields 1 and 22 of the content of `/proc/<pid>/stat`.
     pub(super) fn parse(stat: &[u8]) -> Option<Stamp> {
-        // Field 2 is the name in parentheses. It can hold anything, parentheses too: the last one ends it.
+        // Field 2 is the name in parentheses. It can contain any character, parentheses too, so the last `)` ends it.
         let name_start = stat.iter().position(|&byte| byte == b'(')?;
         let name_end = stat.iter().rposition(|&byte| byte == b')')?;
         let pid = std::str::from_utf8(&stat[..name_start]).ok()?;
@@ -44,44 +45,45 @@ pub(super) fn directory(pid: u32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
 }
 
-/// Identifies this boot of the machine: process ids and inodes of sockets mean nothing in another.
+/// Returns the id of the host's present boot. Process ids and inodes of sockets are valid for one boot only.
 pub(super) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
         .trim()
         .to_owned())
 }
 
-/// Who has this process id now. An error of kind `NotFound`: nobody.
+/// Returns the stamp of the process that has this id now. The error has the kind `NotFound` if there is none.
 pub(super) fn stamp(pid: u32) -> io::Result<Stamp> {
     let stat = fs::read(directory(pid).join("stat")).map_err(gone_is_not_found)?;
     Stamp::parse(&stat).ok_or(io::ErrorKind::InvalidData.into())
 }
 
-/// The numbers of the descriptors that a process has open.
+/// Returns the numbers of the descriptors that a process has open.
 ///
-/// An error of kind `NotFound`: it is gone, or dying. Its first thread may end before the others, which still have open
-/// what they shared. An error of kind `PermissionDenied`: it has privileges that we don't.
+/// The error has the kind `NotFound` if the process has ended or is ending: its first thread may end before the others,
+/// which still have the shared descriptors open. It has the kind `PermissionDenied` if the process has privileges that
+/// this process lacks.
 pub(super) fn descriptors(pid: u32) -> io::Result<Vec<u32>> {
     let mut descriptors = Vec::new();
     for entry in fs::read_dir(directory(pid).join("fd")).map_err(gone_is_not_found)? {
         let name = entry.map_err(gone_is_not_found)?.file_name();
         descriptors.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
     }
-    // The C library shows the kernel's ENOENT as an empty directory.
+    // The C library turns the kernel's ENOENT into an empty directory.
     if descriptors.is_empty() {
         return Err(io::ErrorKind::NotFound.into());
     }
     Ok(descriptors)
 }
 
-/// How many descriptors of a process are looked at. A VMM with many queues has some hundreds.
+/// The most descriptors of a process that are examined. A VMM with many queues has some hundreds.
 pub(super) const MOST_DESCRIPTORS: usize = 4096;
 
-/// Looks at the descriptors of a process one by one, at those in `first` before all others, until one is enough. Whether
-/// one was.
+/// Calls `look` with each descriptor of a process, those in `first` before all others, until `look` breaks. Returns
+/// whether it did.
 ///
-/// A descriptor that is closed meanwhile is passed over. Errors as for [`descriptors`], and one for more than
-/// [`MOST_DESCRIPTORS`].
+/// A descriptor that is closed during the call is skipped. The errors are those of [`descriptors`], and one for a
+/// process with more than [`MOST_DESCRIPTORS`].
 pub(super) fn look_at_descriptors(
     pid: u32,
     first: &[u32],
@@ -107,12 +109,12 @@ pub(super) fn look_at_descriptors(
             return Ok(true);
         }
     }
-    // "Closed meanwhile" may have meant that it died meanwhile.
+    // Descriptors may have been missing because the process has ended, which this call finds out.
     descriptors(pid).map(|_| false)
 }
 
-/// Which descriptor of the process is the socket with this inode, if one is; the one that is `likely` is looked at first.
-/// Errors as for [`look_at_descriptors`].
+/// Returns the descriptor of the process that is the socket with this inode, if there is one. The descriptor `likely`
+/// is examined first. The errors are those of [`look_at_descriptors`].
 pub(super) fn descriptor_of_socket(
     pid: u32,
     inode: u64,
@@ -132,24 +134,27 @@ pub(super) fn descriptor_of_socket(
     Ok(found)
 }
 
-/// Fails where `/proc` doesn't show this process itself: a container may mask parts of it, and nothing can be proved then.
+/// Fails if `/proc` doesn't show this process itself. A container may mask parts of `/proc`, and then nothing can be
+/// proved.
 pub(super) fn check() -> io::Result<()> {
     for file in ["stat", "fd", "fdinfo", "maps", "environ", "status"] {
         let path = Path::new("/proc/self").join(file);
         fs::metadata(&path).map_err(|error| {
-            let reason = format!("{} can't be looked at: {error}", path.display());
+            let reason = format!("{} can't be read: {error}", path.display());
             io::Error::new(error.kind(), reason)
         })?;
     }
-    // The id that `/proc` gives this process is another one where it was mounted for another namespace.
+    // If `/proc` was mounted for another process namespace, it shows another id for this process.
     let own = Stamp::parse(&fs::read("/proc/self/stat")?);
     match own.is_some_and(|own| own.pid == std::process::id()) {
         true => Ok(()),
-        false => Err(io::Error::other("/proc is of another process namespace")),
+        false => Err(io::Error::other(
+            "/proc was mounted for another process namespace",
+        )),
     }
 }
 
-/// The process id that a process has in its own namespace: the last of `NSpid`.
+/// Returns the id that a process has in its own process namespace: the last one of `NSpid`.
 pub(super) fn inner_pid(pid: u32) -> io::Result<u32> {
     let status = fs::read_to_string(directory(pid).join("status")).map_err(gone_is_not_found)?;
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
@@ -157,7 +162,7 @@ pub(super) fn inner_pid(pid: u32) -> io::Result<u32> {
     last.ok_or(io::ErrorKind::InvalidData.into())
 }
 
-/// The processes of this user. What can't be looked at isn't among them.
+/// Returns the ids of this user's processes, without those that can't be examined.
 fn own_processes() -> Vec<u32> {
     let user = rustix::process::geteuid().as_raw();
     let Ok(entries) = fs::read_dir("/proc") else {
@@ -169,8 +174,8 @@ fn own_processes() -> Vec<u32> {
         .collect()
 }
 
-/// The processes of this user that were started with one of these [marks](MARK), or forked from one that was, each with its
-/// mark.
+/// Returns the processes of this user that have one of these [marks](MARK) in their environment, each with its mark. A
+/// fork inherits the mark.
 pub(super) fn marked(marks: &HashSet<OsString>) -> Vec<(u32, OsString)> {
     let marked = own_processes().into_iter().filter_map(|pid| {
         let mark = mark(pid)?;
@@ -179,7 +184,7 @@ pub(super) fn marked(marks: &HashSet<OsString>) -> Vec<(u32, OsString)> {
     marked.collect()
 }
 
-/// Whether the process was started with this mark.
+/// Whether the process has this mark in its environment.
 pub(super) fn is_marked(pid: u32, expected: &OsStr) -> bool {
     mark(pid).is_some_and(|mark| mark == expected)
 }
@@ -197,7 +202,7 @@ fn mark(pid: u32) -> Option<OsString> {
     })
 }
 
-/// Whether the process has no environment any more, since its memory is gone.
+/// Whether the process has no environment any more, as is the case while it is dying and its memory is gone.
 pub(super) fn has_lost_its_environment(pid: u32) -> bool {
     let mut first = [0];
     let file = File::open(directory(pid).join("environ"));
@@ -205,20 +210,20 @@ pub(super) fn has_lost_its_environment(pid: u32) -> bool {
         .is_ok_and(|length| length == 0)
 }
 
-/// Whose a process is.
+/// Returns the user of a process.
 pub(super) fn owner(pid: u32) -> io::Result<u32> {
     let metadata = fs::metadata(directory(pid)).map_err(gone_is_not_found)?;
     Ok(metadata.uid())
 }
 
-/// The processes of this user that have the socket with this inode open.
+/// Returns the processes of this user that have the socket with this inode open.
 pub(super) fn holders_of_socket(inode: u64) -> Vec<u32> {
     let mut holders = own_processes();
     holders.retain(|&pid| matches!(descriptor_of_socket(pid, inode, None), Ok(Some(_))));
     holders
 }
 
-/// The living processes that descend from this one, as far as their parents still live.
+/// Returns the running descendants of a process. A descendant is not found if a process between them has ended.
 pub(super) fn descendants(ancestor: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = own_processes()
         .into_iter()
@@ -237,25 +242,26 @@ pub(super) fn descendants(ancestor: u32) -> Vec<u32> {
     found.split_off(1)
 }
 
-/// The parent of a process that runs.
+/// Returns the parent of a running process; `None` for a process that has ended.
 fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read(directory(pid).join("stat")).ok()?;
     let name_end = stat.iter().rposition(|&byte| byte == b')')?;
     let fields = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
     let mut fields = fields.split_ascii_whitespace();
     match fields.next()? {
-        // A zombie that nothing has reaped.
+        // A zombie has ended and was not reaped.
         "Z" => None,
         _ => fields.next()?.parse().ok(),
     }
 }
 
-/// The inode of an open socket, as `/proc/<pid>/fd` shows it.
+/// Returns the inode of an open socket, as `/proc/<pid>/fd` shows it.
 pub(super) fn socket_inode(socket: impl std::os::fd::AsFd) -> io::Result<u64> {
     Ok(rustix::fs::fstat(socket)?.st_ino)
 }
 
-/// Reading of a process that ends meanwhile gives ESRCH, which says the same as that its directory is missing.
+/// Turns ESRCH, the error for a process that ends while its file is read, into `NotFound`, the error for a process
+/// whose directory is missing.
 pub(super) fn gone_is_not_found(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::ESRCH) => io::ErrorKind::NotFound.into(),
@@ -279,7 +285,7 @@ mod tests {
         let me = stamp(std::process::id()).unwrap();
 
         let fd = listener.as_raw_fd() as u32;
-        // A number that leads to something else, or to nothing, is no answer.
+        // A `likely` descriptor that is another file, or is closed, does not change the result.
         for likely in [None, Some(fd), Some(0), Some(1 << 20)] {
             let found = descriptor_of_socket(me.pid, inode, likely).unwrap();
             assert_eq!(found, Some(fd), "{likely:?}");
@@ -292,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_seen_whole() {
+    fn proc_shows_this_process() {
         check().unwrap();
         let own = std::process::id();
         assert_eq!(inner_pid(own).unwrap(), own);
@@ -316,7 +322,7 @@ mod tests {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        // The echo says that the other one was forked.
+        // The shell writes a line once it has forked the other process.
         shell.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
         let descendants = descendants(shell.id());
         assert_eq!(descendants.len(), 1, "{descendants:?}");
@@ -336,12 +342,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_not_found() {
-        // Above the largest process id that Linux gives out (2^22).
-        let nobody = 1 << 30;
-        assert_eq!(stamp(nobody).unwrap_err().kind(), ErrorKind::NotFound);
+    fn an_unused_process_id_is_not_found() {
+        // This is above the largest process id of Linux (2^22).
+        let unused = 1 << 30;
+        assert_eq!(stamp(unused).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(
-            descriptor_of_socket(nobody, 1, Some(3)).unwrap_err().kind(),
+            descriptor_of_socket(unused, 1, Some(3)).unwrap_err().kind(),
             ErrorKind::NotFound
         );
     }

@@ -1,15 +1,15 @@
-//! The proof that the process which answers on an api-socket is the VMM that was started.
+//! Proves that the process which answers on an api-socket is the VMM that was started ([`Identity`]).
 //!
-//! A client reaches a VMM by the descriptor of a socket that was bound for it and has lost its name, so that no other
-//! socket can have taken its place. Three facts together say that this socket's listener is the process that was spawned,
-//! each read from the kernel and not from what answers:
+//! A client connects to a VMM by the descriptor of a socket that was bound for this VMM and whose path was removed, so
+//! another socket can't have taken its place. Three facts together prove that the spawned process listens on this
+//! socket. Each is read from the kernel, not asked of the process:
 //!
-//! 1. the process lives, and has the start time that it had: no other process got its id;
-//! 2. it runs the executable that it ran when it became ready: it hasn't become another program;
-//! 3. it has the listener open that was bound for it.
+//! 1. the process is running and has the same start time as at its start, so the id is not another process's;
+//! 2. the process runs the same executable as when it became ready, so it has not executed another program;
+//! 3. the process has the listener open that was bound for it.
 //!
-//! What this doesn't prove: that no other process has that listener too. A fork of the VMM could; where forks are caught
-//! they are in the same boundary.
+//! This does not prove that no other process has that listener too. A fork of the VMM could have it. If the confinement
+//! ends forks with the VMM, such a fork is subject to the same confinement.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -20,31 +20,35 @@ use serde::{Deserialize, Serialize};
 use super::{Error, Process, procfs};
 use crate::sanitize;
 
-/// The kernel has no longer ones, in bytes.
+/// The length of the longest path of the kernel, in bytes.
 const LONGEST_PATH: usize = 4096;
 
-/// The process that answers on the api-socket of a VMM that was spawned, as [`Vmm::prove_identity`](super::Vmm::prove_identity)
-/// found it.
+/// The proved identity of a spawned VMM's process, from [`Vmm::prove_identity`](super::Vmm::prove_identity).
+///
+/// It proves that the process is the one that was spawned, that it still runs the executable that it ran when it became
+/// ready, and that it has the api-socket's listener open. It does not prove that no fork of the process has the
+/// listener too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The process id.
     pub pid: u32,
-    /// When the process started, in clock ticks since the boot of the machine.
+    /// The time at which the process started, in clock ticks since the host's boot.
     pub start_time: u64,
     /// The inode of the api-socket's listener, as `/proc/<pid>/fd` shows it.
     pub listener_inode: u64,
-    /// The program that the process runs.
+    /// The executable that the process runs.
     pub executable: Executable,
 }
 
-/// The program that a process runs, by its file and not by its name.
+/// The executable that a process runs. Device and inode identify it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Executable {
     /// The device of the file (`st_dev`).
     pub device: u64,
     /// The file's inode (`st_ino`).
     pub inode: u64,
-    /// Its path as the kernel knows it now, for people; it ends in ` (deleted)` once another file has its name.
+    /// The file's path as the kernel shows it, for messages only. It ends in ` (deleted)` if the file was removed or
+    /// replaced.
     pub path: PathBuf,
 }
 
@@ -54,7 +58,7 @@ impl Executable {
     }
 }
 
-/// The process that answers on an api-socket isn't the VMM that was started, or can't be shown to be it.
+/// Why the process that answers on an api-socket isn't proved to be the VMM that was started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
@@ -63,19 +67,20 @@ pub enum IdentityError {
     AnotherProcess {
         /// The process id.
         pid: u32,
-        /// When the VMM started, in clock ticks since the boot of the machine.
+        /// The time at which the VMM started, in clock ticks since the host's boot.
         expected: u64,
-        /// When this process did.
+        /// The time at which the present process of that id started.
         found: u64,
     },
-    /// There is nothing to compare the process's program with; the log of its start says why.
-    #[error("what the VMM (pid {pid}) ran when it became ready could not be looked at")]
+    /// The executable couldn't be read when the VMM became ready, so there is nothing to compare the present one with.
+    /// The log of the VMM's start has the reason.
+    #[error("the executable of the VMM (pid {pid}) could not be read when it became ready")]
     NotSeenWhenReady {
         /// The process id.
         pid: u32,
     },
-    /// The process has become another program since it was ready.
-    // A process chooses the name of what it becomes.
+    /// The process has executed another program since it became ready.
+    // A process can choose the name of the program that it executes, so the name is sanitized.
     #[error(
         "the VMM (pid {pid}) runs {} now, and ran {} when it became ready",
         sanitize::line(&found.to_string_lossy(), LONGEST_PATH), expected.display()
@@ -83,12 +88,12 @@ pub enum IdentityError {
     AnotherExecutable {
         /// The process id.
         pid: u32,
-        /// What it ran when it became ready.
+        /// The executable that it ran when it became ready.
         expected: PathBuf,
-        /// What it runs now.
+        /// The executable that it runs now.
         found: PathBuf,
     },
-    /// The process has closed its listener: another one answers.
+    /// The process has closed its listener, so another process answers.
     #[error("the VMM (pid {pid}) doesn't have the listener of its api-socket (inode {inode})")]
     ListenerClosed {
         /// The process id.
@@ -96,16 +101,16 @@ pub enum IdentityError {
         /// The listener's inode.
         inode: u64,
     },
-    /// The process couldn't be looked at, or has ended.
-    #[error("who answers on the api-socket could not be looked at")]
+    /// The process has ended or can't be examined.
+    #[error("the process that answers on the api-socket could not be examined")]
     Unknown(#[source] Error),
 }
 
-/// The program that `process` runs.
+/// Returns the executable that `process` runs.
 pub(super) fn executable(process: &Process) -> Result<Executable, Error> {
     let link = procfs::directory(process.pid()).join("exe");
     process.inspect("exe", || {
-        // Through the link of `/proc` this is the file itself, whatever has its name now.
+        // The link in `/proc` leads to the file itself, even if another file is at its path now.
         let file = fs::metadata(&link)?;
         Ok(Executable {
             device: file.dev(),
@@ -115,7 +120,7 @@ pub(super) fn executable(process: &Process) -> Result<Executable, Error> {
     })
 }
 
-/// Proves the three facts of the [module](self), in their order.
+/// Proves the three facts that the [module](self) lists, in that order.
 pub(super) fn prove(process: &Process, ready_as: &Executable) -> Result<Identity, IdentityError> {
     let pid = process.pid();
     let expected = process.start_time();

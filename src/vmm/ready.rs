@@ -1,4 +1,4 @@
-//! Waiting for a VMM's first answer.
+//! Waits for a VMM's first answer ([`wait`]).
 
 use std::time::Duration;
 
@@ -10,17 +10,18 @@ use crate::api::types::VmmPingResponse;
 use crate::causes::Causes;
 use crate::client::{self, Client, ErrorKind};
 
-/// How long to wait after an attempt that failed at once. The socket takes connections from the start, so
-/// that such a failure is nearly always the end of the process, which ends the wait.
+/// The pause after an attempt that failed at once. The socket accepts connections from the start, so such a failure
+/// nearly always means that the process has ended, and the end of the process ends the wait.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Asks the VMM whether it is there.
+/// Asks the VMM for an answer to `vmm.ping`.
 pub(super) async fn ping(client: &Client) -> Result<(), client::Error> {
     client.ping().await.map(drop)
 }
 
-/// Waits for the answer to `vmm.ping`, the end of the process or the end of the limit. Then makes sure that the answer is
-/// of the very process that was started, where its forks would not end with it.
+/// Waits for the answer to `vmm.ping`, until the process has ended or the limit is over. Then checks that the process
+/// that answered is the one that was started. A fork of that process is accepted, with a warning, only if the kernel
+/// ends forks with the VMM.
 pub(super) async fn wait(client: &Client, running: &Running, limit: Duration) -> Result<(), Error> {
     let ping = first_answer(client, running, limit).await?;
     let process = running.process();
@@ -39,7 +40,7 @@ pub(super) async fn wait(client: &Client, running: &Running, limit: Duration) ->
     }
     tracing::warn!(
         binary = %running.binary.display(), inner, answered,
-        "the executable has forked the VMM instead of becoming it: its files and its memory can't be proved"
+        "the executable has forked the VMM instead of executing it: the VMM's files and memory can't be proved"
     );
     Ok(())
 }
@@ -73,7 +74,7 @@ async fn first_answer(
     }
 }
 
-/// Asks until there is an answer. Fails only on one that waiting doesn't mend.
+/// Sends `vmm.ping` until it is answered. Fails only with an error that does not go away by waiting.
 async fn answered(
     client: &Client,
     last_error: &mut Option<client::Error>,
@@ -88,7 +89,7 @@ async fn answered(
             | ErrorKind::VmmGone
             | ErrorKind::Deadline { .. }
             | ErrorKind::Busy => {
-                tracing::debug!(error = %Causes(&error), "the VMM didn't answer yet");
+                tracing::debug!(error = %Causes(&error), "the VMM has not answered yet");
                 *last_error = Some(error);
                 sleep(PAUSE).await;
             }

@@ -1,7 +1,7 @@
-//! The removal of a directory in which a hostile process may have made anything.
+//! [`remove_tree`] removes a directory in which a hostile process may have made any files and folders.
 //!
-//! Iterative, with three descriptors at most and nothing that grows with the depth: what lies in a folder's folder is moved
-//! up, so that the tree becomes flat while it is removed. Links are removed, never followed.
+//! The removal is iterative and needs three descriptors at most, however deep the tree is: folders within a folder are
+//! moved up, so that the tree becomes flat while it is removed. Symbolic links are removed and never followed.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -11,11 +11,12 @@ use std::time::Instant;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-/// Removes `path` with everything in it, until `deadline`. Whether nothing is left; what is left can be removed later.
+/// Removes `path` with its content, until `deadline`. Returns whether everything was removed. If not, a later call can
+/// remove the rest. A path that doesn't exist counts as removed.
 ///
 /// # Errors
 ///
-/// What the kernel says when it refuses. A path at which nothing is, is removed.
+/// The kernel's error if it refuses a step.
 pub(crate) fn remove_tree(path: &Path, deadline: Instant) -> io::Result<bool> {
     let folder = match rustix::fs::open(path, FOLDER, Mode::empty()) {
         Ok(folder) => folder,
@@ -31,7 +32,7 @@ pub(crate) fn remove_tree(path: &Path, deadline: Instant) -> io::Result<bool> {
         }
         match rustix::fs::rmdir(path) {
             Ok(()) | Err(Errno::NOENT) => return Ok(true),
-            // Something was made in it since it was found empty.
+            // Another process has made a file in it since it was found empty.
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
@@ -44,15 +45,15 @@ const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC);
 
 enum Pass {
-    /// There was nothing.
+    /// The folder had no entries.
     Empty,
-    /// There was something, and there may be more.
+    /// The folder had entries, and may have more.
     Changed,
-    /// The time is over.
+    /// The deadline has passed.
     Late,
 }
 
-/// Removes every entry of `folder`; what its folders have is moved into it.
+/// Removes every entry of `folder`. Folders within its folders are moved up into `folder`.
 fn empty_once(folder: BorrowedFd<'_>, moved: &mut u64, deadline: Instant) -> io::Result<Pass> {
     let mut pass = Pass::Empty;
     for entry in Dir::read_from(folder)? {
@@ -68,7 +69,7 @@ fn empty_once(folder: BorrowedFd<'_>, moved: &mut u64, deadline: Instant) -> io:
         if !unlink(folder, name)? {
             lift(folder, name, moved, deadline)?;
             match rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR) {
-                // Not all of it was lifted in the time that there is.
+                // The folder isn't empty if the deadline passed before all its folders were moved up.
                 Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -77,7 +78,7 @@ fn empty_once(folder: BorrowedFd<'_>, moved: &mut u64, deadline: Instant) -> io:
     Ok(pass)
 }
 
-/// Removes an entry that isn't a folder with something in it; `false` for one that is.
+/// Removes a file or an empty folder. Returns `false` for a folder that isn't empty.
 fn unlink(folder: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<bool> {
     match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(true),
@@ -91,7 +92,7 @@ fn unlink(folder: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<bool> {
     }
 }
 
-/// Removes what lies in the folder `name` of `folder`, or moves it up into `folder`.
+/// Removes the entries of the folder `name` in `folder`, and moves its folders that aren't empty up into `folder`.
 fn lift(
     folder: BorrowedFd<'_>,
     name: &std::ffi::CStr,
@@ -111,7 +112,7 @@ fn lift(
         if unlink(inner.as_fd(), name)? {
             continue;
         }
-        // Moving a folder changes its `..`, for which it has to be writable.
+        // Moving a folder changes its entry `..`, so the folder must be writable. `open_any` sets its mode.
         drop(open_any(inner.as_fd(), name)?);
         loop {
             let free = format!("lifted-{moved}");
@@ -127,7 +128,7 @@ fn lift(
     Ok(())
 }
 
-/// Opens a folder, whatever its mode, and gives it one with which it can be emptied.
+/// Opens a folder whatever its mode is, after setting a mode with which it can be emptied.
 fn open_any(parent: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<std::os::fd::OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let held = rustix::fs::openat(parent, name, flags, Mode::empty())?;
@@ -152,7 +153,7 @@ mod tests {
         Instant::now() + Duration::from_secs(600)
     }
 
-    /// `depth` folders within each other, made without a path that would be too long.
+    /// Makes `depth` folders within each other. It uses descriptors, since a path would be too long.
     fn nest(at: &Path, depth: usize) {
         let mut folder = rustix::fs::open(at, FOLDER, Mode::empty()).unwrap();
         for _ in 0..depth {
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_lies_there_is_removed_and_no_link_is_followed() {
+    fn any_kind_of_file_is_removed_and_no_link_is_followed() {
         let folder = tempfile::tempdir().unwrap();
         let kept = folder.path().join("kept");
         fs::create_dir(&kept).unwrap();
@@ -202,14 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_meanwhile_goes_too() {
+    fn files_that_are_made_during_the_removal_are_removed_too() {
         let folder = tempfile::tempdir().unwrap();
         for _ in 0..20 {
             let path = folder.path().join("tree");
             fs::create_dir_all(path.join("a/b")).unwrap();
             let made_in = path.clone();
             let maker = std::thread::spawn(move || {
-                // Ends once the folder itself is gone.
+                // The loop ends once the folder itself is removed.
                 let mut number = 0;
                 while number < 100 && fs::create_dir(made_in.join(number.to_string())).is_ok() {
                     number += 1;
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removal_that_is_late_leaves_the_rest() {
+    fn a_removal_stops_at_its_deadline() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tree");
         fs::create_dir(&path).unwrap();
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_folder_is_not_removed() {
+    fn a_path_that_is_no_folder_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let kept = folder.path().join("kept");
         fs::create_dir(&kept).unwrap();

@@ -1,4 +1,4 @@
-//! The private directory of one VMM, and the lock that says that its agent lives.
+//! [`RunDir`]: the private directory of one VMM, with the lock that shows whether its agent is alive.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -18,8 +18,8 @@ use super::remove::remove_tree;
 use crate::causes::Causes;
 use crate::socket::SocketAddress;
 
-/// The name in the [writable](super::Vmm::writable_dir) folder that is meant for the VM's vsock socket. The VMM binds it;
-/// nothing here touches it.
+/// The file name of the VM's vsock socket in the [writable](super::Vmm::writable_dir) folder. The VMM binds the socket
+/// when it is told to; a spawn does not create it.
 pub const VSOCK_SOCKET: &str = "vsock.sock";
 
 const API_SOCKET: &str = "api.sock";
@@ -28,29 +28,31 @@ const LOCK: &str = "lock";
 const LOG: &str = "vmm.log";
 const RECORD: &str = "vmm.json";
 const STAT: &str = "vmm.stat";
-/// What the VMM may write.
+/// The folder that the VMM may write.
 const WRITABLE: &str = "rw";
-/// What it may only read.
+/// The folder that the VMM may only read.
 const READABLE: &str = "ro";
 
-/// The kernel's limit for a socket's path with the zero byte that ends it (`sun_path`).
+/// The kernel's limit on the length of a socket's path, in bytes, including the zero byte at its end (`sun_path`).
 pub(super) const SOCKET_PATH_LIMIT: usize = 108;
 
-/// Connections that may wait to be accepted. A VMM serves ten at most.
+/// The number of connections that may wait to be accepted. A VMM serves ten at a time.
 const BACKLOG: i32 = 128;
 
-/// How long the removal of one run directory may take at the end of its VMM.
+/// How long the removal of a run directory may take after the end of its VMM.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
 
-/// A name is taken or reclaimed under our hands once in a blue moon; this often in a row means that something is wrong.
+/// How often the creation of a run directory is tried. An attempt fails if the random name exists already, or if
+/// another agent removes the directory before it is locked. Both are very rare, so this many failures in a row show
+/// another problem.
 const ATTEMPTS: usize = 16;
 
-/// The two folders of a run directory that its VMM may open. Everything beside them is the agent's own.
+/// The two folders of a run directory that its VMM may open. The other files of a run directory are the agent's.
 #[derive(Clone, Debug)]
 pub(super) struct Folders {
-    /// What the VMM may write: its sockets, its disks.
+    /// The folder that the VMM may write: its sockets and its disks.
     pub(super) writable: PathBuf,
-    /// What it may only read: the snapshot that it restores.
+    /// The folder that the VMM may only read: the snapshot that it restores.
     pub(super) readable: PathBuf,
 }
 
@@ -59,17 +61,17 @@ pub(super) struct Folders {
 pub(super) struct RunDir {
     path: PathBuf,
     folders: Folders,
-    /// Locked while this process lives. Not inherited by the VMM: if the VMM survives the agent, the next start must
-    /// find the lock free.
+    /// Locked while this process is running. The VMM does not inherit the lock: if the VMM survives the agent, the next
+    /// start must find the lock free.
     _lock: Lock,
 }
 
-/// A run directory that goes when it isn't needed any more.
+/// A run directory that is removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct RemovedOnDrop(RunDir);
 
 impl RunDir {
-    /// Creates a run directory with a name of its own below `root`, locked.
+    /// Creates a run directory with a new random name below `root`, and locks it.
     pub(super) fn create(root: &Path) -> Result<RemovedOnDrop, Error> {
         for _ in 0..ATTEMPTS {
             let path = root.join(new_name());
@@ -81,7 +83,7 @@ impl RunDir {
                     return Err(Error::run_dir("create the run directory", &path)(source));
                 }
             }
-            // Another agent may reclaim the directory before it is locked. Then take a new one.
+            // Another agent may remove the directory before it is locked. Then another name is tried.
             match lock(&path) {
                 Ok(Some(lock)) => {
                     let run_dir = RemovedOnDrop(RunDir::of(path, lock));
@@ -99,12 +101,13 @@ impl RunDir {
         }
         Err(Error::RunRoot {
             path: root.to_owned(),
-            problem: "run directories vanish from it as soon as they are made",
+            problem: "new run directories are removed from it at once",
             source: None,
         })
     }
 
-    /// Takes over a run directory that another agent left; `None` if that agent lives, or somebody else takes it over.
+    /// Takes over the run directory of another agent by locking it. Returns `None` if that agent is alive, or if
+    /// another process takes the directory over.
     pub(super) fn take_over(path: &Path) -> io::Result<Option<RunDir>> {
         Ok(lock(path)?.map(|lock| RunDir::of(path.to_owned(), lock)))
     }
@@ -121,7 +124,7 @@ impl RunDir {
         }
     }
 
-    /// Whether `name` is one that [`create`](RunDir::create) gives.
+    /// Whether `name` has the form of the names that [`create`](RunDir::create) gives.
     pub(super) fn is_name(name: &OsStr) -> bool {
         name.as_bytes().strip_prefix(b"vmm-").is_some_and(|random| {
             random.len() == 16
@@ -155,7 +158,7 @@ impl RunDir {
         self.path.join(STAT)
     }
 
-    /// The directory's own name, by which its processes and its control group are known.
+    /// The directory's file name, which marks its processes and is part of its control group's name.
     pub(super) fn name(&self) -> &OsStr {
         self.path.file_name().unwrap_or_default()
     }
@@ -169,7 +172,8 @@ impl RunDir {
         format!("chv-sandbox-{}", self.name().to_string_lossy())
     }
 
-    /// Binds the api-socket and takes its name away again, before anything can have connected to it, unless `keep_name`.
+    /// Binds the api-socket. Unless `keep_name` is set, it removes the socket's path before it listens, so that no
+    /// other process can have connected.
     pub(super) fn bind_api_socket(
         &self,
         keep_name: bool,
@@ -191,23 +195,24 @@ impl RunDir {
         bind().map_err(Error::run_dir("bind the api-socket", &path))
     }
 
-    /// Removes the directory with everything in it, until `deadline`; whether nothing is left. Doing it again does nothing.
+    /// Removes the directory with its content, until `deadline`. Returns whether everything was removed. It may be
+    /// called again.
     pub(super) fn try_remove(&self, deadline: Instant) -> io::Result<bool> {
         remove_tree(&self.path, deadline)
     }
 
-    /// Removes the directory as far as possible.
+    /// Removes the directory, and logs a warning if it can't be removed completely.
     pub(super) fn remove(&self) {
         let path = self.path.display();
         match self.try_remove(Instant::now() + REMOVAL_LIMIT) {
             Ok(true) => {}
             Ok(false) => tracing::warn!(
                 %path, limit = ?REMOVAL_LIMIT,
-                "a run directory holds more than can be removed in the time; the next start goes on"
+                "a run directory contains more than can be removed in time; the next start continues"
             ),
             Err(error) => tracing::warn!(
                 %path, error = %Causes(&error),
-                "a run directory couldn't be removed; the next start will try again"
+                "cannot remove a run directory; the next start tries again"
             ),
         }
     }
@@ -238,7 +243,7 @@ pub(super) fn check_root_length(root: &Path) -> Result<(), Error> {
 
 /// Refuses a run directory in which a socket's path would be too long for the kernel.
 fn check_length(run_dir: &Path) -> Result<(), Error> {
-    // The longest name of a socket in it.
+    // This is the longest path of a socket in the directory.
     let path = run_dir.join(WRITABLE).join(VSOCK_SOCKET);
     let length = path.as_os_str().len();
     if length < SOCKET_PATH_LIMIT {
@@ -251,12 +256,13 @@ fn check_length(run_dir: &Path) -> Result<(), Error> {
     })
 }
 
-/// Locks a run directory; `None` if somebody else has it locked, or removed it meanwhile.
+/// Locks a run directory. Returns `None` if another agent has locked it, or has removed it in the meantime.
 ///
-/// The lock belongs to the open file (flock), not to the process: this process, too, sees that it is taken.
+/// The lock belongs to the open file (flock), not to the process, so another attempt in this process fails as well.
 fn lock(run_dir: &Path) -> io::Result<Option<Lock>> {
     let path = run_dir.join(LOCK);
-    // Whoever comes first creates it: the agent that made the directory, or one that takes it for left behind.
+    // The file is created by the agent that made the directory, or by another agent that is about to remove the
+    // directory.
     let lock = OpenOptions::new()
         .read(true)
         .write(true)
@@ -266,7 +272,7 @@ fn lock(run_dir: &Path) -> io::Result<Option<Lock>> {
         .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
         .open(&path)?;
     if !lock.metadata()?.is_file() {
-        return Err(io::Error::other("its lock is no regular file"));
+        return Err(io::Error::other("its lock is not a regular file"));
     }
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
@@ -274,19 +280,19 @@ fn lock(run_dir: &Path) -> io::Result<Option<Lock>> {
         Err(error) => return Err(error.into()),
     }
     let lock = Lock(lock);
-    // It may have been removed between open and lock; then it locks nothing.
+    // If the file was removed between open and lock, the lock has no effect.
     let in_place = fs::symlink_metadata(&path)?;
     Ok((lock.0.metadata()?.ino() == in_place.ino()).then_some(lock))
 }
 
-/// A lock that was taken. It ends with this, even if a child that is about to exec has a copy of the descriptor.
+/// A held lock. Dropping this releases it, even if a child that is about to exec has a copy of the descriptor.
 #[derive(Debug)]
 struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
         if let Err(error) = rustix::fs::flock(&self.0, FlockOperation::Unlock) {
-            tracing::warn!(error = %Causes(&error), "the lock of a run directory was not given back");
+            tracing::warn!(error = %Causes(&error), "cannot release the lock of a run directory");
         }
     }
 }
@@ -298,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_ends_although_a_copy_of_its_descriptor_is_open() {
+    fn a_lock_is_released_although_a_copy_of_its_descriptor_is_open() {
         let run_dir = tempfile::tempdir().unwrap();
         let first = lock(run_dir.path()).unwrap().unwrap();
         let _copy = first.0.try_clone().unwrap();
@@ -334,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_others_are_not_ours() {
+    fn only_names_of_run_directories_are_accepted() {
         fn check(name: &str, expected: bool) {
             assert_eq!(RunDir::is_name(name.as_ref()), expected, "{name}");
         }
@@ -351,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_root_too_long_for_sockets_is_refused() {
-        // What the name of the run directory and the longest socket in it add.
+        // The part of the path that the run directory and the longest socket in it add.
         let added = "/vmm-0123456789abcdef/rw/vsock.sock".len();
         let base = tempfile::tempdir().unwrap();
         let fill = |length: usize| {

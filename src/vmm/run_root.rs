@@ -1,4 +1,4 @@
-//! The directory below which every VMM has its run directory.
+//! Prepares and checks the run root: the directory below which every VMM has its run directory.
 
 use std::env;
 use std::fs::{self, DirBuilder};
@@ -21,8 +21,9 @@ pub(super) fn default_path() -> PathBuf {
     }
 }
 
-/// Makes sure that `path` is a directory that only this user can change, and returns it absolute. Its parent has to be
-/// there: a start whose caller is gone must not make a folder again that the caller has removed.
+/// Ensures that `path` is a directory that only this user can change, and returns its absolute path. It is created if
+/// its parent exists. The parent is not created: a start that goes on after its caller has given up must not make a
+/// folder again that the caller has removed.
 pub(super) fn prepare(path: &Path) -> Result<PathBuf, Error> {
     let refuse = |problem, source| Error::RunRoot {
         path: path.to_owned(),
@@ -40,7 +41,8 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, Error> {
     Ok(absolute)
 }
 
-/// Says what is wrong with a run root, and changes nothing. `Ok(None)`: it isn't there, and would be created.
+/// Checks a run root without changing anything, and returns its absolute path. Returns `None` if it doesn't exist and
+/// would be created.
 pub(crate) fn examine(path: &Path) -> Result<Option<PathBuf>, Error> {
     let absolute = std::path::absolute(path).map_err(|source| Error::RunRoot {
         path: path.to_owned(),
@@ -54,7 +56,7 @@ pub(crate) fn examine(path: &Path) -> Result<Option<PathBuf>, Error> {
     }
 }
 
-/// Refuses a run root in which another user could put things.
+/// Refuses a run root that another user could change.
 pub(super) fn check(path: &Path) -> Result<(), Error> {
     let refuse = |problem, source| {
         Err(Error::RunRoot {
@@ -64,13 +66,13 @@ pub(super) fn check(path: &Path) -> Result<(), Error> {
         })
     };
     match fs::symlink_metadata(path) {
-        Err(source) => refuse("it can't be looked at", Some(source)),
+        Err(source) => refuse("it can't be examined", Some(source)),
         Ok(metadata) if metadata.is_symlink() => refuse("it is a symbolic link", None),
         Ok(metadata) if !metadata.is_dir() => refuse("it isn't a directory", None),
         Ok(metadata) if metadata.uid() != rustix::process::geteuid().as_raw() => {
             refuse("it belongs to another user", None)
         }
-        Ok(metadata) if metadata.mode() & 0o022 != 0 => refuse("others can write to it", None),
+        Ok(metadata) if metadata.mode() & 0o022 != 0 => refuse("other users can write to it", None),
         Ok(_) => Ok(()),
     }
 }
@@ -86,8 +88,8 @@ mod tests {
     fn a_missing_root_is_created_private_in_a_directory_that_exists() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("a");
-        let beneath = root.join("b");
-        let error = prepare(&beneath).unwrap_err();
+        let below = root.join("b");
+        let error = prepare(&below).unwrap_err();
         assert!(matches!(error, Error::RunRoot { .. }), "{error}");
         assert!(!root.exists());
         assert_eq!(prepare(&root).unwrap(), root);
@@ -120,7 +122,7 @@ mod tests {
             assert!(error.contains(&*root.to_string_lossy()), "{error}");
         }
 
-        check("others can write to it", |root| {
+        check("other users can write to it", |root| {
             fs::create_dir(root).unwrap();
             fs::set_permissions(root, Permissions::from_mode(0o777)).unwrap();
         });

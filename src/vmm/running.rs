@@ -1,4 +1,4 @@
-//! A VMM that was started, as its [`Vmm`](super::Vmm) holds it.
+//! [`Running`]: a spawned VMM, as its [`Vmm`](super::Vmm) owns it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::broadcast;
 use crate::causes::Causes;
 use crate::socket::SocketAddress;
 
-/// A VMM that was started. Dropping it kills the process with its forks and removes the run directory.
+/// A spawned VMM. Dropping it kills the process with its forks and removes the run directory.
 #[derive(Debug)]
 pub(super) struct Running {
     /// The executable.
@@ -20,20 +20,20 @@ pub(super) struct Running {
     pub(super) family: Family,
     pub(super) log: Arc<Log>,
     pub(super) console: Console,
-    /// Never read: others subscribe through it.
+    /// Only used to make further receivers.
     pub(super) events: broadcast::Receiver<Event>,
     pub(super) ended: EndedReceiver,
     pub(super) api_socket: SocketAddress,
-    /// What became of each layer of its boundary.
+    /// The state of each layer of the VMM's confinement.
     pub(super) layers: Vec<LayerReport>,
     pub(super) _held: Held,
     pub(super) run_dir: RemovedOnDrop,
 }
 
-/// The console of a VM that the VMM may make.
+/// The console of the VMM's VMs.
 #[derive(Debug)]
 pub(super) struct Console {
-    /// Under this name the VMM opens the pipe that it has inherited, as often as it makes a VM.
+    /// The path by which the VMM opens its inherited pipe, again for each VM that it makes.
     pub(super) path: PathBuf,
     pub(super) log: Arc<Log>,
 }
@@ -47,7 +47,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Err(error) = self.family.kill() {
-            tracing::error!(pid = self.process().pid(), error = %Causes(&error), "a VMM couldn't be killed");
+            tracing::error!(pid = self.process().pid(), error = %Causes(&error), "cannot kill a VMM");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Stopping a VMM: politely first, in the end certainly.
+//! Stops a VMM by `vmm.shutdown`, then SIGTERM, then SIGKILL ([`ShutdownStep`]).
 
 use std::time::{Duration, Instant};
 
@@ -13,36 +13,35 @@ use crate::client::{Client, ErrorKind};
 use crate::limits::TimeLimits;
 use crate::socket::SocketAddress;
 
-/// What stopping a VMM came to.
+/// The result of stopping a VMM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShutdownReport {
-    /// What worked.
+    /// The step that stopped the VMM.
     pub step: ShutdownStep,
-    /// How the process ended; `None` if it isn't known to have ended, as with an attached VMM.
+    /// How the process ended; `None` if its end isn't known, as for an attached VMM.
     pub exit: Option<Exit>,
-    /// How long it took.
+    /// How long the shutdown took.
     pub elapsed: Duration,
-    /// The last 16 KiB of the VMM's log; empty when attached.
+    /// The last 16 KiB of the VMM's log; empty for an attached VMM.
     pub log_tail: String,
 }
 
-/// The steps of the ladder, in order.
+/// The steps of a shutdown, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ShutdownStep {
-    /// The process had ended by itself.
+    /// No step was needed: the process had ended already.
     AlreadyEnded,
-    /// `vmm.shutdown` did it.
+    /// The process ended after `vmm.shutdown`, or an attached VMM confirmed it.
     Api,
-    /// SIGTERM did it.
+    /// The process ended after SIGTERM.
     Terminate,
-    /// SIGKILL did it.
+    /// The process ended after SIGKILL.
     Kill,
-    /// Nothing is known to have done it: the kernel didn't end the process within the limit, or an attached VMM
-    /// didn't confirm `vmm.shutdown`.
+    /// The process has not ended within the limit after SIGKILL, or an attached VMM did not confirm `vmm.shutdown`.
     NotConfirmed,
 }
 
-/// Climbs the ladder until the process has ended, then removes the run directory.
+/// Takes the steps in order until the process has ended, then removes the run directory.
 pub(super) async fn run(
     api_socket: &SocketAddress,
     running: Option<&Running>,
@@ -104,7 +103,7 @@ async fn stop(
         if let Err(error) = signalled {
             tracing::error!(
                 pid = running.process().pid(), ?signal, error = %Causes(&error),
-                "the VMM couldn't be signalled"
+                "cannot send a signal to the VMM"
             );
         }
         if let Ok(ended) = timeout(limit, ended()).await {
@@ -114,7 +113,7 @@ async fn stop(
             pid = running.process().pid(),
             ?signal,
             ?limit,
-            "the VMM survived a signal"
+            "the VMM has not ended within the limit after a signal"
         );
     }
     (ShutdownStep::NotConfirmed, None)
@@ -127,17 +126,17 @@ async fn ask_attached(api_socket: &SocketAddress, limits: &TimeLimits) -> Shutdo
     }
 }
 
-/// What came of `vmm.shutdown`.
+/// The result of `vmm.shutdown`.
 enum Asked {
-    /// The VMM says that it ends.
+    /// The VMM confirmed that it shuts down.
     Confirmed,
-    /// No answer. The VMM may exit before its answer is out, so this is a possible success.
+    /// The VMM gave no answer. It may have exited before it sent one, so this may be a success.
     Unanswered,
-    /// It lives and doesn't do it.
+    /// The VMM refused the call, or it couldn't be sent.
     Refused,
 }
 
-/// Sends `vmm.shutdown` on a connection of its own: another call may be waiting on the usual one.
+/// Sends `vmm.shutdown` on a separate connection, since another call may be waiting on the usual one.
 async fn ask(api_socket: &SocketAddress) -> Asked {
     let Ok(client) = Client::new(api_socket.clone()) else {
         return Asked::Refused;

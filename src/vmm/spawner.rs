@@ -1,9 +1,8 @@
-//! The one thread that starts VMMs, and reaps them.
+//! The thread that starts and reaps all VMMs ([`spawn`]).
 //!
-//! The kernel sends the parent-death signal when the *thread* that started a child ends, not the process: a VMM that was
-//! started from a runtime's worker or blocking thread would die with that thread. So one thread starts them all and
-//! never ends. Since it lives that long, it also looks after its children, which makes a [`Vmm`](super::Vmm)
-//! independent of any async runtime.
+//! The kernel sends the parent-death signal when the *thread* that started a child ends, not when its process ends. A
+//! VMM that was started from a runtime's worker or blocking thread would die with that thread. So one thread, which
+//! never ends, starts all VMMs. It also reaps them, so a [`Vmm`](super::Vmm) does not depend on any async runtime.
 
 use std::io;
 use std::sync::{Mutex, PoisonError, mpsc};
@@ -22,14 +21,14 @@ use super::{Error, VmmConfig};
 use crate::causes::Causes;
 use crate::offload::blocking;
 
-/// Starts a VMM; see [`Vmm::spawn`](super::Vmm::spawn). The process isn't ready yet.
+/// Starts a VMM for [`Vmm::spawn`](super::Vmm::spawn). It returns before the VMM answers.
 pub(super) async fn spawn(config: &VmmConfig, grants: Grants) -> Result<Running, Error> {
     let config = config.clone();
     let living = Living::begin();
     let launch = blocking(move || Launch::prepare(config, grants, living)).await?;
     let (reply, answer) = oneshot::channel();
     submit(Request { launch, reply })?;
-    // If the caller is gone, the reply fails, which kills the VMM and removes its directory.
+    // If this future is dropped, the thread's reply fails, which kills the VMM and removes its directory.
     answer
         .await
         .map_err(|_| Error::NoSpawner { source: None })?
@@ -40,13 +39,13 @@ struct Request {
     reply: oneshot::Sender<Result<Running, Error>>,
 }
 
-/// The way to the thread.
+/// The channel to the thread.
 struct Spawner {
     requests: mpsc::Sender<Request>,
     waker: Waker,
 }
 
-/// Started with the first request.
+/// The thread's channel, once the first request was made.
 static SPAWNER: Mutex<Option<Spawner>> = Mutex::new(None);
 
 fn submit(request: Request) -> Result<(), Error> {
@@ -76,7 +75,7 @@ fn start_thread() -> io::Result<Spawner> {
     Ok(Spawner { requests, waker })
 }
 
-/// The thread: waits for requests and ends of children, and never ends itself.
+/// The thread's loop: waits for requests and for the end of children. It never returns.
 fn run(requests: &mpsc::Receiver<Request>, woken: &Waker) {
     let mut children: Vec<Child> = Vec::new();
     loop {
@@ -87,7 +86,8 @@ fn run(requests: &mpsc::Receiver<Request>, woken: &Waker) {
                 children.push(child);
                 running
             });
-            // If nobody wants it any more, it is dropped here, which kills the process; it is reaped as any other.
+            // If the caller's future was dropped, the VMM is dropped here, which kills its process. The process is
+            // reaped like any other.
             let _ = request.reply.send(answer);
         }
         let ended = children.extract_if(.., |child| child.family.process.has_ended());
@@ -103,7 +103,7 @@ fn wait_for_anything(children: &[Child], woken: &Waker) {
     match poll(&mut descriptors, None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(error) => {
-            // Out of memory is all that is left. Look at everything, after a breath.
+            // The only remaining error is a lack of memory. The thread examines all children after a pause.
             tracing::error!(error = %Causes(&error), "waiting for VMMs failed");
             thread::sleep(std::time::Duration::from_millis(100));
         }

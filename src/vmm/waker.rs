@@ -1,4 +1,4 @@
-//! Waking a thread that polls.
+//! [`Waker`]: wakes a thread that waits in `poll`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Wakes a thread from its poll, and is what that thread polls.
+/// An eventfd that a thread polls together with other descriptors. [`wake`](Waker::wake) ends the poll.
 #[derive(Clone)]
 pub(super) struct Waker(Arc<OwnedFd>);
 
@@ -18,7 +18,7 @@ impl Waker {
 
     pub(super) fn wake(&self) -> io::Result<()> {
         match rustix::io::write(&self.0, &1_u64.to_ne_bytes()) {
-            // A full counter wakes just as well.
+            // If the counter is full, the descriptor is readable already.
             Ok(_) | Err(rustix::io::Errno::AGAIN) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -1,4 +1,5 @@
-//! The files of a golden snapshot that are held, and how often one was lost.
+//! [`Files`]: the files of a loaded golden snapshot, each with the hold that keeps its bytes proved, and the number of
+//! holds that were lost.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,18 +10,19 @@ use crate::golden::executable::KnownExecutable;
 use crate::golden::files::{Expected, Part};
 use crate::overlay::{FileIdentity, Hold, HoldAttempt, Leased, UnleasedFile};
 
-/// The files, and how often one that a VM goes on to read was lost.
+/// The files of a loaded golden snapshot.
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) files: Vec<HeldFile>,
-    /// The memory, where VMMs copy it from a file that is only leased.
+    /// The memory file, if VMMs copy the memory from a leased file.
     pub(super) leased: Option<Arc<Leased>>,
     pub(super) executable: KnownExecutable,
+    /// How often the hold on a file that a VM reads while it runs was lost.
     pub(super) losses: watch::Sender<u64>,
 }
 
 impl Files {
-    /// None is held yet.
+    /// Makes the list of files. No file is held yet.
     pub(super) fn new(files: impl Iterator<Item = Expected>, leased: Option<Arc<Leased>>) -> Files {
         Files {
             files: files.map(HeldFile::new).collect(),
@@ -30,7 +32,7 @@ impl Files {
         }
     }
 
-    /// Whether each file that a VM goes on to read is held, but for those on which no lease is to be had.
+    /// Whether each file that a VM reads while it runs is held. A file on which no lease is granted counts as held.
     pub(super) fn all_stand(&self) -> bool {
         let mut read = self.files.iter().filter(|file| file.expected.read_by_vm);
         read.all(|file| match &*file.lock() {
@@ -40,7 +42,8 @@ impl Files {
         })
     }
 
-    /// Gives up every file that is no longer held: a process waits for it, or it is another one.
+    /// Gives up each hold that no longer stands, because a process waits to write to the file or the path leads to
+    /// another file.
     pub(super) fn give_way(&self) {
         for file in &self.files {
             file.give_way(&self.losses);
@@ -52,7 +55,7 @@ impl Files {
     }
 }
 
-/// A file, and the hold on it.
+/// A file with the hold on it.
 #[derive(Debug)]
 pub(super) struct HeldFile {
     pub(super) expected: Expected,
@@ -62,12 +65,12 @@ pub(super) struct HeldFile {
 /// Whether a file is held.
 #[derive(Debug, Default)]
 pub(super) enum Holding {
-    /// It isn't yet, or no longer: it is to be compared with the manifest before the next restore.
+    /// The file is not held yet, or the hold was lost. It must be compared with the manifest before the next restore.
     #[default]
     Lost,
-    /// It had the manifest's bytes when the hold was taken.
+    /// The file is held, and had the manifest's digest when the hold was taken.
     Held(Hold),
-    /// No lease was to be had, so nothing vouches for it: it is to be compared at every restore.
+    /// No lease was granted, so the file may change unnoticed. It must be compared at every restore.
     Unleased,
 }
 
@@ -75,7 +78,7 @@ pub(super) enum Holding {
 pub(super) struct Compared {
     pub(super) holding: Holding,
     pub(super) identity: FileIdentity,
-    /// How many bytes were hashed.
+    /// How many bytes of the file were hashed.
     pub(super) hashed: u64,
 }
 
@@ -91,7 +94,7 @@ impl HeldFile {
         self.expected.part == part
     }
 
-    /// Compares the file with the manifest, and holds it if a lease is to be had.
+    /// Compares the file with the manifest, and holds it if a lease is granted.
     pub(super) fn compare(&self) -> Result<Compared, Error> {
         Ok(match self.take()? {
             Ok(hold) => Compared {
@@ -107,10 +110,11 @@ impl HeldFile {
         })
     }
 
-    /// Leaves a hold that is proved to stand. Otherwise compares the file with the manifest, and holds it from now on if a
-    /// lease is to be had. A disk without one is left to the reset, which digests every disk that isn't held.
+    /// Keeps a hold that still stands. Otherwise compares the file with the manifest, and holds it from now on if a
+    /// lease is granted. A disk without a lease is not compared here, since the reset digests every disk that isn't
+    /// held.
     pub(super) fn ensure(&self, losses: &watch::Sender<u64>) -> Result<(), Error> {
-        // A process that waits for the earlier lease would keep this one from having another.
+        // A process that waits for the earlier lease to end would keep this process from being granted another one.
         self.give_way(losses);
         if matches!(*self.lock(), Holding::Held(_)) {
             return Ok(());
@@ -125,14 +129,14 @@ impl HeldFile {
             }
         };
         let mut holding = self.lock();
-        // Another thread may have done the same meanwhile.
+        // Another thread may have taken a hold in the meantime.
         if !matches!(*holding, Holding::Held(_)) {
             *holding = new;
         }
         Ok(())
     }
 
-    /// Opens the file and compares its length, and its digest too if it can be held.
+    /// Opens the file and compares its length with the manifest's, and its digest too if the file can be held.
     fn take(&self) -> Result<Result<Hold, UnleasedFile>, Error> {
         let expected = &self.expected;
         let taken = Hold::take(&expected.path, expected.length, &expected.fsverity);
@@ -148,7 +152,7 @@ impl HeldFile {
         }
     }
 
-    /// Returns how many bytes were hashed.
+    /// Compares the digest of a file that can't be held, and returns how many bytes were hashed.
     fn compare_unleased(&self, file: &UnleasedFile) -> Result<u64, Error> {
         let proof = file.fsverity().map_err(Error::Digest)?;
         let expected = &self.expected;
@@ -164,7 +168,8 @@ impl HeldFile {
         {
             tracing::warn!(path = %self.expected.path.display(), "a file of the golden snapshot is no longer held");
             *holding = Holding::Lost;
-            // A VM's writable disk is put back from a file that doesn't count: the digest of the disk itself is compared.
+            // The kept copy of a writable disk does not count: a reset compares the digest of the disk that was made
+            // from it.
             if self.expected.read_by_vm {
                 losses.send_modify(|losses| *losses += 1);
             }

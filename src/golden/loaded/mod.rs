@@ -1,4 +1,5 @@
-//! A golden snapshot that is open for use: verified, its memory immutable, its disks held.
+//! [`LoadedGolden`]: a golden snapshot that is ready to be restored. Its files were verified, its memory can't change,
+//! and its disks are held under leases.
 
 mod files;
 mod watcher;
@@ -25,26 +26,27 @@ use crate::vmm::Process;
 use files::{Files, HeldFile, Holding};
 use watcher::Watcher;
 
-/// How often files are digested to which another process writes meanwhile.
+/// How many times [`LoadedGolden::ensure_disks`] tries to hold all disks while another process writes to them.
 const ATTEMPTS: u32 = 3;
 
-/// How a golden snapshot is loaded.
+/// The options of [`Golden::load`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// How guests get its memory.
+    /// How guests get the golden snapshot's memory.
     pub memory: MemoryMode,
-    /// The most memory that a sealed copy may take, in bytes. Unless set, as much as the machine and its control groups
-    /// leave.
+    /// The most memory that a sealed copy may take, in bytes. Whether set or not, the copy is also limited to the
+    /// memory that the host and this process's control groups leave.
     pub memory_limit: Option<u64>,
-    /// Whether another program runs the VMM, so that it can inherit nothing.
+    /// Whether another program runs the VMM, so that the VMM can't inherit descriptors from this process.
     pub attached_vmm: bool,
 }
 
-/// A golden snapshot all of whose files were equal to the manifest when this was made.
+/// A golden snapshot whose files had the digests of the manifest when it was loaded with [`Golden::load`].
 ///
-/// Its memory can't change any more, and its two small files are kept as bytes. The manifest and the disks are held under
-/// read leases until this is dropped. Any number of sandboxes may share one (`Arc`), so that a process seals and digests
-/// once. Everything but [`lost`](Self::lost) blocks.
+/// Its memory can't change any more, and the contents of `config.json` and `state.json` are kept in this process. The
+/// manifest and the disks are held under read leases until this is dropped. Any number of sandboxes may share one
+/// (`Arc`), so that a process seals and digests only once. All methods except [`lost`](Self::lost) and
+/// [`vmm_executable`](Self::vmm_executable) block.
 #[derive(Debug)]
 pub struct LoadedGolden {
     golden: Golden,
@@ -54,7 +56,8 @@ pub struct LoadedGolden {
     _watcher: Watcher,
 }
 
-/// The disks that a VM reads while it lives, as they were held at one moment. See [`LoadedGolden::ensure_disks`].
+/// A moment at which all disks that a VM reads while it runs were held. Returned by [`LoadedGolden::ensure_disks`], for
+/// [`LoadedGolden::lost`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeldDisks {
     losses: u64,
@@ -63,15 +66,18 @@ pub struct HeldDisks {
 impl Golden {
     /// Compares every file of the golden snapshot with the manifest, makes its memory immutable and holds its disks.
     ///
-    /// Blocks for as long as the files have data.
+    /// Blocks while it reads the files, so for longer the more data they have.
     ///
     /// # Errors
     ///
-    /// [`Error::Mismatch`] with the first field that differs, as `snapshot.memory_ranges.fsverity`;
-    /// [`Error::Snapshot`] for a `config.json` or `state.json` that isn't one of a mint, with the place;
-    /// [`Error::Memory`] when the memory can't be sealed, or where memory is short not be held under a lease;
-    /// [`Error::Digest`] for a file that can't be read or changes meanwhile; [`Error::Refused`] when two of the files
-    /// are one.
+    /// - [`Error::Missing`]: a file doesn't exist.
+    /// - [`Error::Mismatch`]: a file differs from the manifest, with the first field that differs, such as
+    ///   `snapshot.memory_ranges.fsverity`. [`Error::ManifestChanged`] if that file is the manifest itself.
+    /// - [`Error::Snapshot`]: `config.json` or `state.json` has something that no mint writes, with its place.
+    /// - [`Error::Memory`]: the memory can't be sealed or, if there is too little memory for a sealed copy, can't be
+    ///   held under a lease.
+    /// - [`Error::Digest`]: a file can't be read, or changes while it is read.
+    /// - [`Error::Refused`]: two of the files are the same file.
     pub fn load(&self, options: &LoadOptions) -> Result<LoadedGolden, Error> {
         let started = Instant::now();
         let [config, state, memory] = self.snapshot_files();
@@ -80,7 +86,8 @@ impl Golden {
             state: read_verified(&state, MAX_STATE_BYTES)?,
         };
         let (guest_memory, loaded) = self.load_memory(&memory, options)?;
-        // A VMM that reads the memory by its path reads what is there then, so it is held like a disk.
+        // A VMM that opens the memory file by its path reads the file that is there at that time, so the file is held
+        // like a disk.
         let read_by_path = matches!(guest_memory, GuestMemory::ByPath).then_some(memory);
         let held = [self.manifest_file()].into_iter().chain(read_by_path);
         let leased = match &guest_memory {
@@ -110,8 +117,8 @@ impl Golden {
         })
     }
 
-    /// Compares every file with the manifest and holds those on which leases are to be had. None may be another one by a
-    /// second name. Returns how many bytes of the snapshot's own files were hashed.
+    /// Compares every file with the manifest and holds those on which leases are granted. Two paths that lead to the
+    /// same file are refused. Returns how many bytes of the VMM's own files were hashed.
     fn hold_all(&self, files: &Files) -> Result<u64, Error> {
         let mut seen = self.identities()?;
         let mut hashed = 0;
@@ -133,7 +140,7 @@ impl Golden {
         Ok(hashed)
     }
 
-    /// The snapshot's own files: none of them may be a disk by another name.
+    /// The identities of the VMM's own files, so that a disk that is the same file can be refused.
     fn identities(&self) -> Result<Vec<(FileIdentity, PathBuf)>, Error> {
         let paths = SNAPSHOT_FILES.iter().map(|name| self.snapshot().join(name));
         let identity = |path: PathBuf| match fs::metadata(&path) {
@@ -201,7 +208,7 @@ impl Golden {
         Ok((memory, loaded))
     }
 
-    /// The memory as a file that can't change; a shortage where there is no memory for a copy.
+    /// Returns the memory as a file that can't change, or the shortage if there is too little memory for a sealed copy.
     fn immutable_memory(
         &self,
         file: &Expected,
@@ -218,7 +225,7 @@ impl Golden {
     }
 }
 
-/// Reads a small file whole: the bytes that are returned are those that were compared with the manifest.
+/// Reads a small file whole and compares the bytes that it returns with the manifest.
 fn read_verified(file: &Expected, limit: u64) -> Result<Vec<u8>, Error> {
     file.check_length_on_disk()?;
     let bytes = read_bounded(&file.path, limit)?;
@@ -227,36 +234,37 @@ fn read_verified(file: &Expected, limit: u64) -> Result<Vec<u8>, Error> {
 }
 
 impl LoadedGolden {
-    /// The golden snapshot.
+    /// The golden snapshot that was loaded.
     pub fn golden(&self) -> &Golden {
         &self.golden
     }
 
-    /// What machines are reverted to.
+    /// The verified snapshot that machines are reverted to.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
 
-    /// How guests get its memory, and what that rests on.
+    /// How guests get the memory, and what keeps the memory's bytes from changing.
     pub fn memory(&self) -> &LoadedMemory {
         &self.memory
     }
 
-    /// Makes sure that the manifest and every disk is what the manifest says, before a restore: a hold that was lost is
-    /// taken again, with a new digest. Call it before the VM that runs is touched.
+    /// Ensures, before a restore, that the manifest and every disk still have the recorded digests: a hold that was
+    /// lost is taken again, with a new digest. Call it before the present VM is touched, so that a refusal leaves that
+    /// VM as it is.
     ///
-    /// Where no lease is to be had on a file, nothing vouches for it, and it is digested at each call; but a disk, for which
-    /// [`held_disk`](Self::held_disk) then has no proof, has to be digested by the reset itself.
+    /// A file on which no lease is granted is digested at each call. A disk without a lease is an exception: it is not
+    /// digested here, [`held_disk`](Self::held_disk) has no proof for it, and the reset itself has to digest it.
     ///
     /// # Errors
     ///
-    /// Those of [`Golden::load`], and [`Error::HoldLost`] when another process goes on writing to a file.
+    /// Those of [`Golden::load`], and [`Error::HoldLost`] if another process keeps writing to a file.
     pub fn ensure_disks(&self) -> Result<HeldDisks, Error> {
         for _ in 0..ATTEMPTS {
             for file in &self.files.files {
                 file.ensure(&self.files.losses)?;
             }
-            // In this order: what is lost after it was counted is seen here, or by `lost`.
+            // The count is read first. A hold that is lost after that is noticed by `all_stand`, or later by `lost`.
             let losses = *self.files.losses.borrow();
             if self.files.all_stand() {
                 return Ok(HeldDisks { losses });
@@ -267,18 +275,17 @@ impl LoadedGolden {
         })
     }
 
-    /// Waits until a file that a VM goes on to read is no longer held as it was, which the watcher notices within a tenth
-    /// of a second: a disk that the guest can't write, or a file beneath a disk. A file on which no lease was to be had is
-    /// not watched.
+    /// Waits until the hold on a file that a VM reads while it runs is lost: a read-only disk, or a backing file of a
+    /// disk. The watcher thread notices a loss within 100 ms. A file on which no lease was granted is not watched.
     pub async fn lost(&self, held: &HeldDisks) {
         let mut losses = self.files.losses.subscribe();
-        // The sender lives as long as this does.
+        // This fails only when the sender is dropped, and `self` owns the sender.
         let _ = losses.wait_for(|losses| *losses != held.losses).await;
     }
 
-    /// The proof of the disk, if it is held by a lease or by the kernel at this moment: then its digests are the manifest's,
-    /// and it needn't be read. For a qcow2 image the files beneath it were compared or are held too, or `ensure_disks` has
-    /// failed.
+    /// Returns the proof of the disk's digests if a lease or fs-verity guarantees at this moment that they are the
+    /// manifest's. Then the disk needn't be read. The backing files of a qcow2 image are not part of this proof:
+    /// [`ensure_disks`](Self::ensure_disks) holds or compares them.
     pub fn held_disk(&self, role: DiskRole) -> Option<FileProof<Digests>> {
         let disk = |file: &&HeldFile| file.is(Part::Disk(role));
         let file = self.files.files.iter().find(disk)?;
@@ -289,8 +296,9 @@ impl LoadedGolden {
         }
     }
 
-    /// The SHA-256 of the executable that `process` runs: the file that was started, whatever has its name by now. It is
-    /// computed anew for another file than the last one, and for one that another process may have written to since.
+    /// Returns the SHA-256 of the executable that `process` runs. This is the file that was started, even if its path
+    /// leads to another file by now. The digest is computed if this file was not the last one asked for, and if another
+    /// process may have written to it since.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The thread that lets writers through: it looks at the held files, and gives up those that a process waits for.
+//! [`Watcher`]: a thread that checks the held files, and gives up the lease on a file that a process waits to write to.
 
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle, Thread};
@@ -7,24 +7,25 @@ use std::time::Duration;
 use super::files::Files;
 use crate::causes::Causes;
 
-/// How long a process that wants to write to a held file waits at most. The kernel would make it wait for 45 s.
+/// How often the files are checked, and so how long a process that opens a leased file for writing has to wait at most.
+/// If the lease were not given up, the kernel would make that process wait for 45 s (`/proc/sys/fs/lease-break-time`).
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Looks at the files until it is dropped.
+/// Checks the files until it is dropped.
 #[derive(Debug)]
 pub(super) struct Watcher {
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watcher {
-    /// Starts watching. If no thread can be started, holds are given up by the next reset that looks at them.
+    /// Starts the thread. If no thread can be started, a hold that no longer stands is given up by the next reset.
     pub(super) fn start(files: &Arc<Files>) -> Watcher {
         let files = Arc::downgrade(files);
         let started = thread::Builder::new()
             .name("golden-watcher".to_owned())
             .spawn(move || watch(&files));
         let thread = started.inspect_err(|error| {
-            tracing::warn!(error = %Causes(error), "the golden snapshot is not watched");
+            tracing::warn!(error = %Causes(error), "the golden snapshot is not watched: no thread could be started");
         });
         Watcher {
             thread: thread.ok(),
@@ -33,7 +34,7 @@ impl Watcher {
 }
 
 fn watch(files: &Weak<Files>) {
-    // The files are gone once their owner is, which wakes this thread.
+    // When the owner is dropped, it wakes this thread, which then finds the files gone.
     while let Some(files) = files.upgrade() {
         files.give_way();
         drop(files);

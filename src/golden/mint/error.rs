@@ -1,4 +1,4 @@
-//! Why no golden snapshot could be made.
+//! [`MintError`]: why a golden snapshot couldn't be made.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,19 +12,19 @@ use crate::overlay::Digest;
 
 use super::warm::WarmFailure;
 
-/// A golden snapshot couldn't be made. Nothing is left of the attempt.
+/// Why a golden snapshot couldn't be made. The VMM was stopped and the folder removed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MintError {
-    /// The folder can't be made, for instance because its parent isn't there.
+    /// The folder can't be made, for instance because its parent folder doesn't exist.
     #[error("cannot make the folder {}", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// Why not.
+        /// Why it can't be made.
         source: io::Error,
     },
-    /// Something is there already that no mint left unfinished.
+    /// The path exists already, and is not a folder that a killed mint has left.
     #[error("{} exists already: name a folder that does not, or remove it first", path.display())]
     Exists {
         /// The folder.
@@ -36,81 +36,92 @@ pub enum MintError {
         /// The folder.
         path: PathBuf,
     },
-    /// The VM didn't boot.
+    /// The VM didn't boot, or its guest didn't answer as it should.
     #[error("the VM did not boot")]
     Boot(#[source] machine::Error),
-    /// The guest's dispatcher was built from other sources than this library.
+    /// The guest's dispatcher is of another build than this library. [`MintConfig::any_guest`] accepts it.
+    ///
+    /// [`MintConfig::any_guest`]: crate::golden::MintConfig::any_guest
     #[error(
         "the guest's dispatcher is build {guest}, this library is {}: pack the image again",
         BUILD_ID
     )]
     AnotherBuild {
-        /// The build that the guest says it is.
+        /// The build that the guest reports.
         guest: String,
     },
-    /// The guest's descriptors kept changing.
-    #[error("the guest did not come to rest within {} s; its descriptors still changed, lastly to {last}", limit.as_secs())]
+    /// The guest's count of open descriptors kept changing.
+    #[error(
+        "the guest's count of open descriptors still changed after {} s, last to {last}: give it more time to settle",
+        limit.as_secs()
+    )]
     Restless {
-        /// How long it had.
+        /// The time that the guest was given.
         limit: Duration,
-        /// Its last count.
+        /// The guest's last count.
         last: u64,
     },
-    /// The guest can't run a tool without a trace: its hello doesn't list this extension.
+    /// The guest's greeting doesn't announce an extension of the protocol that warming needs.
     #[error(
-        "the guest cannot be warmed: it does not have the extension {extension}; pack the image again"
+        "the guest cannot be warmed, as its dispatcher lacks the extension {extension}: pack the image again"
     )]
     CannotWarm {
-        /// The extension.
+        /// The extension's name.
         extension: &'static str,
     },
-    /// A tool that was to warm the guest did not succeed.
-    #[error("the tool {tool} that was to warm the guest {failure}")]
+    /// A tool that should warm the guest failed.
+    #[error("warming the guest failed: the tool {tool} {failure}")]
     Warm {
         /// The tool.
         tool: ToolName,
-        /// What came of it.
+        /// How it failed.
         failure: Box<WarmFailure>,
     },
-    /// The guest didn't say what came of a tool that was to warm it, or not as it should.
-    #[error("the tool {tool} that was to warm the guest came to no end")]
+    /// The guest gave no result of a tool that should warm it, or broke the protocol.
+    #[error("warming the guest failed: the guest gave no result of the tool {tool}")]
     WarmUnanswered {
         /// The tool.
         tool: ToolName,
-        /// Why not.
+        /// Why there is no result.
         source: Box<machine::Error>,
     },
-    /// The bytes of a disk changed while tools warmed the guest. The run of a tool has to leave none behind.
-    #[error("the {role} disk was {before} before the guest was warmed, and is {after} now")]
+    /// The bytes of a disk changed while tools warmed the guest. Such a tool must leave nothing on a disk.
+    #[error(
+        "warming the guest changed its {role} disk: the digest was {before} before, and is {after} after"
+    )]
     WarmLeft {
         /// Which disk.
         role: DiskRole,
-        /// Its digest before.
+        /// The disk's digest before the first tool.
         before: Digest,
-        /// Its digest after.
+        /// The disk's digest after the last tool.
         after: Digest,
     },
-    /// The bytes of a disk kept changing before the guest was warmed, though no tool ran.
-    #[error("the {role} disk did not come to rest within {} s", limit.as_secs())]
+    /// The bytes of a disk kept changing before the guest was warmed, although no tool ran.
+    #[error(
+        "the guest still wrote to its {role} disk after {} s: give it more time to settle",
+        limit.as_secs()
+    )]
     RestlessDisk {
         /// Which disk.
         role: DiskRole,
-        /// How long it had.
+        /// The time that the guest was given.
         limit: Duration,
     },
-    /// The snapshot couldn't be taken, or the disks not kept.
+    /// The VM couldn't be paused or snapshotted, or its disks couldn't be copied.
     #[error("the snapshot was not taken")]
     Snapshot(#[source] machine::Error),
-    /// The VM couldn't be reverted to the fresh snapshot.
-    #[error("the fresh snapshot cannot be reverted to")]
+    /// The VM couldn't be reverted to the new snapshot.
+    #[error("the VM cannot be reverted to the new snapshot")]
     Revert(#[source] machine::Error),
     /// The readings after a revert can't serve as baselines.
     #[error("the readings after a revert cannot serve as baselines")]
     Baseline(#[source] BaselineError),
-    /// What was minted couldn't be digested, so that a later change of it couldn't be noticed.
-    #[error("what was minted cannot be digested")]
+    /// A fact for the manifest can't be recorded: a file can't be digested, or a property of the VMM or host can't be
+    /// read.
+    #[error("a fact for the golden snapshot's manifest cannot be recorded")]
     Digest(#[source] Error),
-    /// The manifest couldn't be written.
+    /// The manifest or its signature couldn't be written, or the finished golden snapshot couldn't be opened.
     #[error("the golden snapshot was not completed")]
     Manifest(#[source] Error),
 }

@@ -1,4 +1,4 @@
-//! How far a mint has come.
+//! [`MintProgress`]: the steps of a mint that have begun, for a caller that shows them.
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::guest::protocol::ToolName;
 use crate::offload::blocking;
 
-/// How often a file that the VMM writes is looked at.
+/// The interval at which the size of the file that the VMM writes is read.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A step of a mint.
@@ -23,26 +23,26 @@ pub enum MintStep {
     Boot,
     /// A tool warms the guest.
     Warm {
-        /// Which.
+        /// The tool.
         tool: ToolName,
-        /// Its place among those that do, from 1.
+        /// The tool's position among the tools that warm the guest, counted from 1.
         number: usize,
-        /// How many do.
+        /// The number of tools that warm the guest.
         of: usize,
     },
-    /// The guest comes to rest.
+    /// The mint waits until the guest's count of open descriptors stays the same.
     Settle,
-    /// The VMM writes the guest's memory.
+    /// The VMM writes the snapshot with the guest's memory.
     Snapshot,
-    /// The zeros in it become holes.
+    /// The zeros in the memory file become holes.
     FreeZeros,
-    /// The writable disks are copied.
+    /// The writable disks are copied into the golden snapshot.
     KeepDisks,
-    /// Disks and snapshot are digested.
+    /// Disks and snapshot files are digested.
     Digest,
-    /// The VM is reverted to the snapshot for the first time, and read.
+    /// The VM is reverted to the snapshot, and its readings are taken as baselines.
     FirstRevert,
-    /// The same once more, which has to read the same.
+    /// The VM is reverted to the snapshot once more. Its readings must equal the baselines.
     SecondRevert,
 }
 
@@ -62,13 +62,13 @@ impl fmt::Display for MintStep {
     }
 }
 
-/// How far a mint has come. Clones tell of the same mint.
+/// The progress of a mint. All clones show the same mint.
 ///
 /// ```
 /// use chv_sandbox::golden::{MintProgress, MintStep};
 ///
 /// let progress = MintProgress::default();
-/// // Give a clone of it to the mint, as `MintConfig::progress`, and ask this one meanwhile.
+/// // Give a clone to the mint as `MintConfig::progress`, and read this one while the mint runs.
 /// assert_eq!(progress.steps(), []);
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -84,17 +84,18 @@ struct Shared {
 }
 
 impl MintProgress {
-    /// The steps that have begun, in order; the last one is under way, or was the mint's last.
+    /// The steps that have begun, in order. The last one is still running, unless the mint has ended.
     pub fn steps(&self) -> Vec<MintStep> {
         self.began().clone()
     }
 
-    /// The step that began last.
+    /// The step that began last; `None` before the first one.
     pub fn step(&self) -> Option<MintStep> {
         self.began().last().cloned()
     }
 
-    /// How many bytes of the guest's memory the VMM has written, and how many there are. None before [`MintStep::Snapshot`].
+    /// How many bytes of the guest's memory the VMM has written, and how many it has to write. Both are 0 before
+    /// [`MintStep::Snapshot`].
     pub fn written(&self) -> (u64, u64) {
         let Shared {
             written, to_write, ..
@@ -108,7 +109,7 @@ impl MintProgress {
         self.began().push(step);
     }
 
-    /// Waits for what writes `length` bytes to the file `path`, and tells how many it has.
+    /// Awaits `writing`, which writes `length` bytes to the file `path`, and meanwhile records how many are written.
     pub(super) async fn watch_file<T>(
         &self,
         path: &Path,
@@ -122,7 +123,8 @@ impl MintProgress {
         let look = async {
             loop {
                 ticks.tick().await;
-                // It isn't there yet, or its length is what there will be: what it has is what it takes.
+                // The file may not exist yet. Its length may be the final one from the start, so the allocated blocks
+                // are counted.
                 let path = path.to_owned();
                 if let Ok(file) = blocking(move || std::fs::metadata(path)).await {
                     let written = file.blocks() * 512;

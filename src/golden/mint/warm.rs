@@ -1,15 +1,18 @@
-//! Warming: tools that run before the snapshot, so that what they need is in the memory of every guest that is restored.
+//! Warming: tools run before the snapshot is taken ([`WarmTool`]), so that the files that they read are in the memory
+//! of every restored guest.
 //!
-//! A guest that was booted just now has its interpreter and its libraries on the disk only, and so has every guest that is
-//! restored from it: the first tool after each reset reads them anew. A tool that has run before the snapshot has brought them
-//! into the guest's page cache, and the snapshot has that.
+//! A guest that has just booted has its interpreter and libraries only on its disk. If it were snapshotted then, the
+//! first tool after each reset would read them from the disk again. A tool that ran before the snapshot has brought
+//! them into the guest's page cache, which is part of the snapshot.
 //!
-//! The guest gives each tool a layer of its own for what it writes, and removes it with whatever the tool left running before it
-//! tells the result ([`Extension::Warm`]). Here that isn't taken on trust: the bytes of the writable disks before the first tool
-//! and after the last have to be the same. Both times the guest has written out what it had to write. The descriptors that are
-//! counted as a baseline are those after the last tool.
+//! The guest gives each tool a temporary layer for the files that it writes. Before it reports the result, it removes
+//! the layer and ends the processes that the tool left running ([`Extension::Warm`]). The mint does not rely on the
+//! guest for that: the digests of the writable disks before the first tool and after the last one must be equal. Before
+//! each of the two digests, the guest is told to write its pending data to the disks. The baseline of open descriptors
+//! is counted after the last tool.
 //!
-//! The memory of the layers stays in the snapshot as free memory. It makes the snapshot larger by as much as the tools wrote.
+//! The memory of the layers stays in the snapshot as the guest's free memory, so the snapshot grows by as much as the
+//! tools wrote.
 
 use std::fmt;
 use std::time::Duration;
@@ -30,34 +33,34 @@ use crate::sanitize::{self, Quoted};
 /// How much of a failed tool's output is kept, in characters of each stream.
 const TAIL: usize = 2048;
 
-/// A tool that runs before the snapshot is taken.
+/// A tool that runs in the guest before the snapshot is taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WarmTool {
-    /// Which tool of the guest's list.
+    /// The tool's name in the guest's list.
     pub tool: ToolName,
-    /// Its parameters. They stand in the manifest, so no secret belongs among them.
+    /// The tool's parameters. The manifest records them in plain text, so they must not contain a secret.
     pub params: Value,
-    /// How long it may run, in milliseconds; a guest of this project takes at most one hour.
+    /// How long the tool may run, in milliseconds. This project's dispatcher accepts at most one hour.
     pub deadline_ms: u64,
 }
 
-/// How a tool that was to warm the guest failed.
+/// How a tool that should warm the guest failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WarmFailure {
-    /// How it ended; `None` from a guest that doesn't say.
+    /// How the tool ended; `None` if the guest's dispatcher does not report it.
     pub outcome: Option<ToolOutcomeKind>,
-    /// Its exit code, or the guest's.
+    /// The tool's exit code, or the code that the guest's dispatcher gives for a tool that did not exit by itself.
     pub exit_code: i32,
-    /// The end of its standard output.
+    /// The end of the tool's standard output, at most 2,048 characters.
     pub stdout: String,
-    /// The end of its standard error, or the guest's own words.
+    /// The end of the tool's standard error or of the dispatcher's message, at most 2,048 characters.
     pub stderr: String,
 }
 
 impl WarmFailure {
-    /// `None` for a tool that succeeded.
+    /// Returns `None` if the tool succeeded.
     fn of(result: &ToolResult) -> Option<WarmFailure> {
         let outcome = result.details.map(|details| details.outcome);
         let succeeded = result.exit_code == 0
@@ -80,7 +83,7 @@ impl fmt::Display for WarmFailure {
             Some(ToolOutcomeKind::GuestFailed) => f.write_str("failed in the guest")?,
             Some(ToolOutcomeKind::Signalled) => f.write_str("was killed by a signal")?,
             Some(ToolOutcomeKind::Exited) | None => {
-                write!(f, "ended with {}", self.exit_code)?;
+                write!(f, "ended with the exit code {}", self.exit_code)?;
             }
         }
         for (name, text) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
@@ -98,7 +101,7 @@ fn tail(text: &str) -> String {
     text.chars().skip(skipped).collect()
 }
 
-/// Runs the tools, in a guest on which `nonce` was imprinted, and checks that they left nothing on a disk.
+/// Runs the tools and checks that they left nothing on a disk. The guest must have been given `nonce` before.
 pub(super) async fn warm(
     machine: &Machine,
     config: &MintConfig,
@@ -118,7 +121,7 @@ pub(super) async fn warm(
         });
         run(machine, tool).await?;
     }
-    // The guest writes out what is still to be written.
+    // On an imprint the guest writes its pending data to the disks. The nonce stays the same.
     machine.imprint(nonce).await.map_err(MintError::Boot)?;
     for ((role, before), (_, after)) in before.into_iter().zip(digests(machine).await?) {
         if before != after {
@@ -156,8 +159,8 @@ async fn run(machine: &Machine, warm: &WarmTool) -> Result<(), MintError> {
     }
 }
 
-/// The digests of the writable disks, once they are the same twice in a row: a file system that was mounted just now may
-/// still have something to write of its own.
+/// Returns the digests of the writable disks once they are the same twice in a row. A file system that was just mounted
+/// may still write for a while.
 async fn rested(machine: &Machine, limit: Duration) -> Result<Vec<(DiskRole, Digest)>, MintError> {
     let deadline = Instant::now() + limit;
     let mut ticks = interval(SETTLE_INTERVAL);
@@ -178,7 +181,7 @@ async fn rested(machine: &Machine, limit: Duration) -> Result<Vec<(DiskRole, Dig
     }
 }
 
-/// The digests of the writable disks as they are at the moment.
+/// Returns the present digests of the writable disks.
 async fn digests(machine: &Machine) -> Result<Vec<(DiskRole, Digest)>, MintError> {
     let mut digests = Vec::new();
     for disk in machine.disks().iter().filter(|disk| !disk.readonly) {
@@ -186,7 +189,7 @@ async fn digests(machine: &Machine) -> Result<Vec<(DiskRole, Digest)>, MintError
         let Some(path) = machine.disk_path(role) else {
             continue;
         };
-        // Of a file that the VMM writes to, no mapping is made.
+        // The VMM may write to the file, so it is read and not mapped.
         let hashed = blocking(move || overlay::sha256(&path, AccessPolicy::ReadOnly));
         let proof = hashed.await.map_err(Error::Digest);
         digests.push((role, proof.map_err(MintError::Digest)?.digest));

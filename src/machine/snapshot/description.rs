@@ -1,17 +1,17 @@
-//! Checking a snapshot's `config.json`: it may describe the VM that a machine boots, and nothing else.
+//! Checks a snapshot's `config.json`: it may only describe the VM that a machine boots.
 //!
-//! The VMM takes a `config.json` as it stands: it opens, truncates and writes the files that are named in it. So none
-//! reaches it. A restore gets a configuration that is built by [`vm_config`], as the one of the boot was, and the
-//! snapshot's own is only compared with that: each of its values has to be what was asked for at the boot, a path that
-//! the restore replaces anyway ([`REPLACED`]), or a default that the VMM fills in ([`DEFAULTS`]). Everything else,
-//! known to a release or not, refuses the snapshot.
+//! The VMM obeys a `config.json` without any check: it opens, truncates and writes the files that are named in it. So
+//! the snapshot's `config.json` is never given to the VMM. A restore gets a configuration that [`vm_config`] builds, as
+//! for the boot. The snapshot's own is only compared with that one. Each of its values must be the one that was sent at
+//! the boot, a path that the restore replaces anyway ([`REPLACED`]), or a default that the VMM fills in ([`DEFAULTS`]).
+//! For any other value, whether a release knows its property or not, the snapshot is refused.
 
 use serde_json::Value;
 
 use crate::machine::Error;
 use crate::machine::vm_config::{VmDisk, VmFiles, VmShape, vm_config};
 
-/// Paths that belong to the machine that took the snapshot. A restore has its own.
+/// The places of paths that belong to the machine that took the snapshot. A restore replaces them by its own.
 const REPLACED: &[&str] = &[
     "/disks/*/path",
     "/vsock/socket",
@@ -19,12 +19,13 @@ const REPLACED: &[&str] = &[
     "/console/file",
 ];
 
-/// Where the VMM notes the name that it gave the vsock device. The device's state is kept by that name, so it stays.
+/// The place of the name that the VMM gave to the vsock device. `state.json` has the device's state under that name, so
+/// a restore must keep it.
 const VSOCK_ID: &str = "/vsock/id";
 
-/// What the VMM adds to a configuration that doesn't say otherwise, v44.0 to v53.0, as JSON.
+/// The defaults that the VMM, v44.0 to v53.0, writes for properties that the configuration lacks, as JSON.
 ///
-/// Seen in the `config.json` of v51.2, v52.0 and v53.0; the defaults of `vmm/src/vm_config.rs`.
+/// They were seen in the `config.json` of v51.2, v52.0 and v53.0, and are defined in `vmm/src/vm_config.rs`.
 const DEFAULTS: &[(&str, &str)] = &[
     ("/cpus/core_scheduling", r#""Vm""#),
     ("/cpus/features/amx", "false"),
@@ -66,25 +67,26 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("/landlock_enable", "false"),
 ];
 
-/// What is taken over from a snapshot's `config.json`.
+/// The values of a snapshot's `config.json` that a restore keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Kept {
     /// The VMM's name for the vsock device.
     pub(super) vsock_id: Option<String>,
 }
 
-/// A value of a `config.json` that no mint leaves there.
+/// A value of a `config.json` that no mint writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unexpected {
-    /// Its JSON pointer.
+    /// The JSON pointer of the place.
     pub(super) pointer: String,
-    /// What belongs there; `None`: nothing.
+    /// The value that a mint writes there; `None` if a mint writes nothing there.
     pub(super) expected: Option<String>,
-    /// What is there; `None`: nothing.
+    /// The value that was found there; `None` if there is nothing.
     pub(super) found: Option<String>,
 }
 
-/// Compares `found`, a snapshot's `config.json`, with what a machine asks for that boots a VM of `shape` with `disks`.
+/// Compares `found`, a snapshot's `config.json`, with the configuration that a machine sends to boot a VM of `shape`
+/// with `disks`.
 pub(super) fn check(
     found: &Value,
     shape: &VmShape,
@@ -101,8 +103,8 @@ pub(super) fn check(
     Ok(compare("", "", Some(found), Some(&expected), &mut kept).map(|()| kept))
 }
 
-/// Compares what is `found` at `pointer` with what is `expected` there. `pattern` is the pointer with a star for each
-/// place in an array.
+/// Compares the value `found` at `pointer` with the value `expected` there. `pattern` is the pointer with `*` in place
+/// of each array index.
 fn compare(
     pointer: &str,
     pattern: &str,
@@ -110,7 +112,7 @@ fn compare(
     expected: Option<&Value>,
     kept: &mut Kept,
 ) -> Result<(), Unexpected> {
-    // To the VMM null is the same as absent.
+    // The VMM treats null as absent.
     let found = found.filter(|value| !value.is_null());
     match (found, expected) {
         (None, None) => Ok(()),
@@ -154,7 +156,7 @@ fn compare(
     }
 }
 
-/// Whether a value below `pattern` has a default.
+/// Whether any value below `pattern` has a default.
 fn is_container(pattern: &str) -> bool {
     let below = |(at, _): &(&str, &str)| {
         at.strip_prefix(pattern)
@@ -168,13 +170,13 @@ fn default_at(pattern: &str) -> Option<Value> {
     Some(serde_json::from_str(json).expect("the defaults are JSON"))
 }
 
-/// The VMM names its devices by their kind and a number.
+/// Whether `id` is a name that the VMM gives to a vsock device: its kind and a number, such as `_vsock0`.
 fn is_vsock_id(id: &str) -> bool {
     id.strip_prefix("_vsock")
         .is_some_and(|number| number.len() <= 4 && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Enough of a value to recognise it by, without anything that steers a terminal.
+/// Returns at most 80 characters of a value's JSON text for an error, without control characters.
 fn short(value: &Value) -> String {
     const LONGEST: usize = 80;
     let text = value.to_string();

@@ -1,4 +1,4 @@
-//! The folder in a machine's directory from which its VMM restores.
+//! Writes the folder in a machine's directory from which its VMM restores ([`lay`]).
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,9 +10,9 @@ use crate::machine::layout::utf8;
 use crate::machine::vm_config::VmFiles;
 use crate::machine::{Error, GuestMemory};
 
-/// Lays `folder` anew: the configuration for a VM with `files`, the state, and a link to the memory where it is copied.
-/// `memory_path` is the VMM's name for the memory file that it has inherited. Returns the URL of the folder for the API.
-/// Blocks.
+/// Removes `folder` and makes it anew with the configuration for a VM with `files`, the state, and, if the VMM copies
+/// the memory, a symbolic link to the memory file. `memory_path` is the path by which the VMM opens an inherited memory
+/// file. Returns the folder's URL for the API. Blocks.
 pub(in crate::machine) fn lay(
     snapshot: &Snapshot,
     folder: &Path,
@@ -37,7 +37,7 @@ pub(in crate::machine) fn lay(
         (GuestMemory::Copied(_), Some(path)) => Some(path.into()),
         (GuestMemory::Copied(_), None) | (GuestMemory::ByPath, _) => {
             let target = snapshot.folder.join(MEMORY);
-            // A link to nothing would only show as the VMM's refusal to restore.
+            // Checked here because, for a missing file, the VMM would only refuse the restore without naming the file.
             File::open(&target).map_err(Error::file("open", target.as_path()))?;
             Some(target)
         }
@@ -49,7 +49,7 @@ pub(in crate::machine) fn lay(
     url(folder)
 }
 
-/// A new private file.
+/// Writes a new file with mode 0600.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let file = OpenOptions::new()
         .write(true)
@@ -60,7 +60,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         .map_err(Error::file("write", path))
 }
 
-/// The API takes everything after the scheme as the path, byte for byte.
+/// Returns the URL of a folder. The API takes everything after `file://` as the path, without any decoding.
 pub(super) fn url(folder: &Path) -> Result<String, Error> {
     Ok(format!("file://{}", utf8("snapshot", folder)?))
 }

@@ -17,7 +17,7 @@ pub(super) fn shape() -> VmShape {
     }
 }
 
-/// Its disks: a root and an overlay.
+/// The disks of that VM: a root and an overlay.
 pub(super) fn disks() -> Vec<VmDisk> {
     let disk = |role, readonly| VmDisk {
         role,
@@ -29,14 +29,15 @@ pub(super) fn disks() -> Vec<VmDisk> {
     vec![disk(DiskRole::Root, true), disk(DiskRole::Overlay, false)]
 }
 
-/// A snapshot's `config.json`.
+/// Checks a snapshot's `config.json`. A refusal has a text.
 pub(crate) fn snapshot_config(bytes: &[u8]) {
     if let Err(error) = check_config(Path::new("snapshot"), bytes, &shape(), &disks()) {
         assert!(!error.to_string().is_empty());
     }
 }
 
-/// A snapshot's `state.json` whose memory is to be mapped. What the VMM would map lies in the memory.
+/// Edits a snapshot's `state.json` so that its memory is mapped. Each region that the VMM would map lies within the
+/// memory.
 pub(crate) fn snapshot_state(bytes: &[u8]) {
     let memory = shape().memory_bytes();
     let Ok(mapped) = state::map_memory(bytes, memory) else {

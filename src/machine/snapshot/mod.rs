@@ -1,9 +1,9 @@
-//! Snapshots: taking one, and fitting one to a machine.
+//! [`Snapshot`]: a snapshot that machines are reverted to. [`Machine::snapshot`] takes one.
 //!
-//! A snapshot is a folder of three files: `config.json`, `state.json` and `memory-ranges`. The VMM opens the paths in
-//! its `config.json` again at a restore, and checks nothing. So a machine restores from a folder of its own ([`folder`])
-//! with a configuration that is built ([`description`]), the state as it was verified, edited where memory is mapped
-//! ([`state`]), and the memory as [`GuestMemory`] says.
+//! A snapshot is a folder of three files: `config.json`, `state.json` and `memory-ranges`. At a restore the VMM opens
+//! the paths in `config.json` and checks none of them. So a machine restores from its own folder ([`folder`]). That
+//! folder has a configuration that the machine builds ([`description`]), the verified state, which is edited if memory
+//! is mapped ([`state`]), and the memory as [`GuestMemory`] says.
 
 mod description;
 mod folder;
@@ -26,20 +26,20 @@ pub use state::{MemoryRegion, maps_memory};
 use super::vm_config::VmDisk;
 use description::Unexpected;
 
-/// The files of a snapshot: the VM's configuration, the devices' state, the guest's memory.
+/// The names of a snapshot's files: the VM's configuration, the state of devices and vCPUs, the guest's memory.
 pub const SNAPSHOT_FILES: [&str; 3] = [CONFIG, STATE, MEMORY];
 const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
 const MEMORY: &str = "memory-ranges";
 
-/// The most that is read of a `config.json`, which has a few KiB.
+/// The largest `config.json` that is read, in bytes. It usually has a few KiB.
 pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
-/// The most that is read of a `state.json`, which has some 20 KiB for each vCPU.
+/// The largest `state.json` that is read, in bytes. It has about 20 KiB for each vCPU.
 pub const MAX_STATE_BYTES: u64 = 16 << 20;
 
-/// A snapshot that machines are reverted to. It holds the bytes of `config.json` and `state.json`, so that what was
-/// verified is what is restored, whatever becomes of the files.
+/// A snapshot that machines are reverted to. It keeps the verified content of `config.json` and `state.json` in memory,
+/// so a later change of these files has no effect.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     folder: PathBuf,
@@ -47,29 +47,31 @@ pub struct Snapshot {
     vsock_id: Option<String>,
     state: Vec<u8>,
     memory: GuestMemory,
-    /// What the VMM has to map; empty where it copies.
+    /// The regions that the VMM must map; empty if it copies the memory.
     regions: Vec<MemoryRegion>,
 }
 
-/// The bytes of a snapshot's two small files.
+/// The contents of a snapshot's two small files.
 #[derive(Clone, Debug)]
 pub struct SnapshotBytes {
-    /// `config.json`.
+    /// The content of `config.json`.
     pub config: Vec<u8>,
-    /// `state.json`.
+    /// The content of `state.json`.
     pub state: Vec<u8>,
 }
 
 impl Snapshot {
-    /// The snapshot in `folder`, whose VM has to be one that a machine with these disks boots of `shape`.
+    /// Makes a snapshot of the files in `folder`, of which `bytes` has two. Its VM must be the one that a machine with
+    /// these disks boots from `shape`.
     ///
-    /// Blocks: the chains of qcow2 images are looked up.
+    /// Blocks, because it reads the chains of qcow2 images.
     ///
     /// # Errors
     ///
-    /// [`Error::SnapshotConfig`] with the JSON pointer of a value in `config.json` that no mint leaves there;
-    /// [`Error::Snapshot`] when it isn't JSON, or when `state.json` doesn't fit the memory that is to be mapped;
-    /// [`Error::Disk`] for a chain that can't be used.
+    /// - [`Error::SnapshotConfig`]: `config.json` has a value that no mint writes, with its JSON pointer.
+    /// - [`Error::Snapshot`]: `config.json` isn't JSON, the memory file doesn't have the VM's size, or `state.json`
+    ///   doesn't fit the memory that should be mapped.
+    /// - [`Error::Disk`]: the chain of a qcow2 image can't be used.
     pub fn new(
         folder: &Path,
         bytes: SnapshotBytes,
@@ -84,7 +86,10 @@ impl Snapshot {
         {
             return Err(Error::Snapshot {
                 path: folder.join(MEMORY),
-                reason: format!("it has {length} bytes, and the VM {}", shape.memory_bytes()),
+                reason: format!(
+                    "it has {length} bytes, and the VM's memory has {}",
+                    shape.memory_bytes()
+                ),
             });
         }
         let (state, regions) = match &memory {
@@ -108,7 +113,8 @@ impl Snapshot {
         })
     }
 
-    /// Reads the snapshot in `folder` as it is, for the machine that has just taken it.
+    /// Reads the snapshot in `folder` without comparing digests, for the machine that has just taken it. Its memory is
+    /// read by path. Blocks.
     ///
     /// # Errors
     ///
@@ -121,11 +127,11 @@ impl Snapshot {
         Snapshot::new(folder, bytes, shape, disks, GuestMemory::ByPath)
     }
 
-    /// Whether the memory can be mapped: what a VMM would have to map.
+    /// Checks that the memory can be mapped, and returns the regions that a VMM would have to map.
     ///
     /// # Errors
     ///
-    /// [`Error::Snapshot`] when `state.json` doesn't fit the VM's memory.
+    /// [`Error::Snapshot`] if `state.json` doesn't fit the VM's memory.
     pub fn check_mappable(&self) -> Result<Vec<MemoryRegion>, Error> {
         let mapped = state::map_memory(&self.state, self.shape.memory_bytes());
         let mapped = mapped.map_err(|reason| Error::Snapshot {
@@ -140,17 +146,18 @@ impl Snapshot {
         &self.memory
     }
 
-    /// What a VMM maps of the memory file; empty where it copies.
+    /// The regions of the memory file that a VMM maps; empty if it copies the memory.
     pub fn regions(&self) -> &[MemoryRegion] {
         &self.regions
     }
 
-    /// The size of the VM.
+    /// The shape of the VM: its kernel, size and vsock address.
     pub fn shape(&self) -> &VmShape {
         &self.shape
     }
 
-    /// The configuration of a VM that is restored, whose memory the VMM finds at `memory_path` if it maps it.
+    /// Builds the configuration of a VM that is restored. `memory_path` is the path by which the VMM opens the memory
+    /// file that it maps.
     fn config(&self, files: &VmFiles, memory_path: Option<&str>) -> Result<VmConfig, Error> {
         let mut config = vm_config(&self.shape, files)?;
         if let Some(vsock) = &mut config.vsock {
@@ -171,7 +178,7 @@ impl Snapshot {
     }
 }
 
-/// What the configuration says of a disk, with the path of its image.
+/// Describes a disk as the configuration does, with an empty path, since the check of a `config.json` ignores paths.
 fn vm_disk(disk: &Disk) -> Result<VmDisk, Error> {
     Ok(VmDisk {
         role: disk.role,
@@ -223,22 +230,24 @@ fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
 }
 
 impl Machine {
-    /// Takes a snapshot of the paused VM into `into`, a folder that must exist and be empty. A snapshot holds
-    /// no disk.
+    /// Takes a snapshot of the VM into `into`, a folder that must exist and be empty. Legal while the VM is paused. A
+    /// snapshot does not contain the disks: see [`keep_disks`](Self::keep_disks).
     ///
     /// # Errors
     ///
-    /// [`Error::Api`], with kind `WrongState` when the VM isn't paused.
+    /// [`Error::Api`], with the kind `WrongState` if the VM isn't paused; [`Error::VmmDied`] if the VMM's process
+    /// ended; [`Error::NotUtf8`] if the path of the folder isn't UTF-8.
     pub async fn snapshot(&self, into: &Path) -> Result<(), Error> {
         let request = api::vm_snapshot(&VmSnapshotConfig::new(folder::url(into)?));
         self.call("take a snapshot", request).await
     }
 
-    /// Keeps the present bytes of each writable disk of the paused VM under `into`, by the disk's role.
+    /// Copies each writable disk to a new file in the folder `into`, named by the disk's role: `root.img` or
+    /// `overlay.img`. Legal while the VM is paused or deleted.
     ///
     /// # Errors
     ///
-    /// [`Error::Disk`].
+    /// [`Error::Disk`] if a disk can't be copied; [`Error::File`] if it can't be opened.
     pub async fn keep_disks(&self, into: &Path) -> Result<(), Error> {
         for disk in self.disks.iter().filter(|disk| !disk.given.readonly) {
             disk.keep(into.join(format!("{}.img", disk.role()))).await?;
@@ -246,7 +255,8 @@ impl Machine {
         Ok(())
     }
 
-    /// From now on each writable disk is put back from the copies that `keep_disks` made in `golden`.
+    /// Makes the copies in the folder `golden`, which [`keep_disks`](Self::keep_disks) made, the origins of the
+    /// writable disks. The next boot or revert fills the disks from them.
     pub fn adopt_disks(&mut self, golden: &Path) {
         let disks = self.disks.iter_mut().map(|disk| &mut disk.given);
         for disk in disks.filter(|disk| !disk.readonly) {

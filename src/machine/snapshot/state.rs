@@ -1,10 +1,11 @@
-//! The one edit of a snapshot's `state.json`: its memory is mapped from a file instead of being filled.
+//! Edits a snapshot's `state.json` so that a restore maps the memory from a file instead of copying it
+//! ([`map_memory`]).
 //!
-//! Of the state, the memory manager's part alone is read. Two things of it change: the list of ranges that a restore
-//! fills becomes empty, so that it fills none, and each RAM mapping is told its place in the memory file. Both were read
-//! in `vmm/src/memory_manager.rs` (`fill_saved_regions`, `restore_memory_regions_and_zones`) and tried on v51.2, v52.0
-//! and v53.0 ([`maps_memory`]). Without the places a guest of more than 3 GiB, which has two mappings, would see the
-//! lower one's bytes in both, and no error.
+//! Only the memory manager's part of the state is read. The edit changes two things. The list of ranges that a restore
+//! fills becomes empty, so that the VMM copies nothing. Each RAM mapping gets its offset in the memory file. Both were
+//! read in `vmm/src/memory_manager.rs` (`fill_saved_regions`, `restore_memory_regions_and_zones`) and tested on v51.2,
+//! v52.0 and v53.0 ([`maps_memory`]). A guest of more than 3 GiB has two mappings. Without the offsets it would see the
+//! bytes of the lower one in both, without an error.
 
 use std::collections::BTreeMap;
 
@@ -12,41 +13,41 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// The releases on which the edit was tried.
+/// The releases on which the edit was tested.
 const TRIED: [&str; 3] = ["v51.2", "v52.0", "v53.0"];
 
-/// The zone that a VM gets which is asked for with a plain memory size.
+/// The memory zone of a VM whose configuration has a memory size and no zones.
 pub(super) const ZONE: &str = "mem0";
 
 const PAGE: u64 = 4096;
 
-/// Whether a snapshot of this release (`v53.0`) can be restored with its memory mapped.
+/// Whether a snapshot of the release `release`, such as `v53.0`, can be restored with its memory mapped.
 pub fn maps_memory(release: &str) -> bool {
     TRIED.contains(&release)
 }
 
-/// A part of a guest's memory, and where it lies in the memory file.
+/// A region of a guest's memory, with its place in the memory file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct MemoryRegion {
-    /// Its first address in the guest.
+    /// The region's first physical address in the guest.
     pub gpa: u64,
-    /// Its first byte in the file.
+    /// The offset of the region's first byte in the memory file.
     pub offset: u64,
-    /// Its length in bytes.
+    /// The region's length in bytes.
     pub length: u64,
 }
 
-/// A state whose memory is to be mapped.
+/// A state that was edited so that its memory is mapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mapped {
-    /// The bytes of its `state.json`.
+    /// The content of the edited `state.json`.
     pub(super) bytes: Vec<u8>,
-    /// What the VMM has to map, in the order of the file.
+    /// The regions that the VMM must map, in the order of the memory file.
     pub(super) regions: Vec<MemoryRegion>,
 }
 
-/// Edits the `state.json` in `bytes` for a memory file of `memory_bytes` bytes. An error says where the state isn't
-/// one of a VM that a mint makes.
+/// Edits the `state.json` in `bytes` for a memory file of `memory_bytes` bytes. An error names the place at which the
+/// state differs from that of a VM that a mint makes.
 pub(super) fn map_memory(bytes: &[u8], memory_bytes: u64) -> Result<Mapped, String> {
     let mut state: State = parse("", bytes)?;
     let at = format!("/snapshots/{MANAGER}");
@@ -141,7 +142,7 @@ struct Mapping {
 }
 
 impl MemoryManager {
-    /// Gives each mapping its place in a file of `memory_bytes` bytes, which has the ranges one after the other.
+    /// Gives each mapping its offset in a file of `memory_bytes` bytes, in which the ranges follow each other.
     fn place(&mut self, memory_bytes: u64) -> Result<Vec<MemoryRegion>, String> {
         for (field, ram) in [
             ("boot_ram", self.boot_ram),

@@ -1,8 +1,9 @@
-//! The control group of a VMM.
+//! [`Cgroup`]: the control group of a VMM.
 //!
-//! A library has no business with the control groups of the program that uses it. So a VMM gets one only below a parent
-//! that was configured, or below this process's own group where a service manager has delegated that to it (the extended
-//! attribute `user.delegate` or `trusted.delegate`, as systemd sets it). This process itself is never moved.
+//! A library should not change the control groups of the program that uses it. So a VMM gets a group only below a
+//! configured parent, or below this process's own group if a service manager has delegated that group to this process
+//! (the extended attribute `user.delegate` or `trusted.delegate`, as systemd sets it). This process itself is never
+//! moved.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,23 +16,23 @@ use serde::Deserialize;
 
 use crate::causes::Causes;
 
-/// Where the control groups of this process's VMMs are made, and what each may use.
+/// The parent of the VMMs' control groups, and the limits of each group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CgroupConfig {
-    /// An existing cgroup v2 directory in which this user may make others. Unless set, this process's own group where
-    /// that was delegated, else none.
+    /// An existing cgroup v2 directory in which this user may make groups. Default: this process's own group if it was
+    /// delegated, else the VMMs get no control group.
     pub parent: Option<PathBuf>,
-    /// The most memory of one VMM with its guest, in MiB (`memory.max`). Memory of a golden snapshot that guests share
-    /// counts for the VMM that touched it first.
+    /// The limit of memory for one VMM with its guest, in MiB (`memory.max`). Memory of a golden snapshot that guests
+    /// share is charged to the VMM that touched it first.
     pub memory_max_mib: Option<u64>,
-    /// The most processes and threads of one VMM (`pids.max`).
+    /// The limit on the number of processes and threads of one VMM (`pids.max`).
     pub pids_max: Option<u32>,
-    /// The most CPU time of one VMM, in percent of one CPU (`cpu.max`).
+    /// The limit of CPU time for one VMM, in percent of one CPU (`cpu.max`).
     pub cpu_max_percent: Option<u32>,
 }
 
-/// The period in which CPU time is counted, in microseconds; the kernel's own default.
+/// The period in which CPU time is counted, in microseconds. It is the kernel's default.
 const CPU_PERIOD: u64 = 100_000;
 
 impl CgroupConfig {
@@ -58,7 +59,7 @@ impl CgroupConfig {
         .filter_map(|(controller, file, value)| Some((controller, file, value?)))
     }
 
-    /// The directory below which groups are made, or why there is none.
+    /// Returns the directory below which groups are made, or the reason why there is none.
     fn parent(&self) -> Result<PathBuf, String> {
         match &self.parent {
             Some(parent) => Ok(parent.clone()),
@@ -67,25 +68,26 @@ impl CgroupConfig {
     }
 }
 
-/// A control group that was made for one VMM. Dropping it removes the group, which has to be empty then.
+/// A control group that was made for one VMM. Dropping it removes the group, which must be empty by then.
 #[derive(Debug)]
 pub(in crate::vmm) struct Cgroup {
     path: PathBuf,
-    /// `cgroup.procs`, to which a child writes to enter the group.
+    /// The file `cgroup.procs`. The child enters the group by writing to it.
     pub(in crate::vmm) procs: File,
-    /// What is limited.
+    /// The limits as text, for the report of the layer.
     pub(in crate::vmm) detail: String,
 }
 
 impl Cgroup {
-    /// Makes the group `name` with its limits; or says why not.
+    /// Makes the group `name` with its limits, or returns the reason why it can't.
     pub(in crate::vmm) fn create(config: &CgroupConfig, name: &str) -> Result<Cgroup, String> {
         let parent = config.parent()?;
         if open_group(&parent).is_err() {
             return Err(format!("{} is no cgroup v2 directory", parent.display()));
         }
         for (controller, ..) in config.limits() {
-            // Fails where the parent holds processes itself; the limit's own file says so below.
+            // This fails if the parent itself contains processes. Writing the limit below fails then too, and is
+            // reported.
             let enabled = fs::write(
                 parent.join("cgroup.subtree_control"),
                 format!("+{controller}"),
@@ -93,7 +95,7 @@ impl Cgroup {
             if let Err(error) = enabled {
                 tracing::debug!(
                     parent = %parent.display(), controller, error = %Causes(&error),
-                    "a controller wasn't enabled"
+                    "a controller of a control group could not be enabled"
                 );
             }
         }
@@ -147,8 +149,8 @@ impl Drop for Made<'_> {
     }
 }
 
-/// Opens a control group's directory, and nothing else: a record that names it may be a lie, and what lies beneath a folder of
-/// another kind isn't to be written to.
+/// Opens a control group's directory, and refuses any other directory. The record that names the path may be forged,
+/// and files below another directory must not be written to.
 fn open_group(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let directory = rustix::fs::open(path, flags, Mode::empty())?;
@@ -158,7 +160,7 @@ fn open_group(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Kills every process in the group at `path`; Linux 5.14.
+/// Kills every process in the group at `path` (`cgroup.kill`, Linux 5.14).
 pub(in crate::vmm) fn kill(path: &Path) {
     let kill = || -> io::Result<()> {
         let group = open_group(path)?;
@@ -172,15 +174,15 @@ pub(in crate::vmm) fn kill(path: &Path) {
     {
         tracing::warn!(
             path = %path.display(), error = %Causes(&error),
-            "the processes of a control group couldn't be killed"
+            "cannot kill the processes of a control group"
         );
     }
 }
 
-/// How long the removal of a group waits for processes that were killed.
+/// How long the removal of a group waits for the end of killed processes.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(1);
 
-/// Removes the group at `path`, once the processes in it, which have ended or were killed, are gone.
+/// Removes the group at `path` once it is empty. Its processes must have ended or been killed before.
 pub(in crate::vmm) fn remove(path: &Path) {
     let deadline = Instant::now() + REMOVAL_LIMIT;
     loop {
@@ -191,21 +193,22 @@ pub(in crate::vmm) fn remove(path: &Path) {
                 if wait_for_change(path, deadline).is_ok_and(|changed| changed) {
                     continue;
                 }
-                tracing::warn!(path = %path.display(), error = %Causes(&error), "a control group stays");
+                tracing::warn!(path = %path.display(), error = %Causes(&error), "cannot remove a control group");
                 return;
             }
             Err(error) => {
-                tracing::warn!(path = %path.display(), error = %Causes(&error), "a control group stays");
+                tracing::warn!(path = %path.display(), error = %Causes(&error), "cannot remove a control group");
                 return;
             }
         }
     }
 }
 
-/// Waits until the group has become empty, or the other way round; `false` if nothing has changed by `deadline`.
+/// Waits until `cgroup.events` of the group changes, as it does when the group becomes empty. Returns `false` if it has
+/// not changed by `deadline`.
 fn wait_for_change(path: &Path, deadline: Instant) -> io::Result<bool> {
     let events = File::open(path.join("cgroup.events"))?;
-    // Reading marks the present state as known.
+    // `poll` reports only changes after this read.
     if io::read_to_string(&events)?.contains("populated 0") {
         return Ok(Instant::now() < deadline);
     }
@@ -215,7 +218,7 @@ fn wait_for_change(path: &Path, deadline: Instant) -> io::Result<bool> {
     Ok(poll(&mut changed, Some(&left))? > 0)
 }
 
-/// This process's own group, if it was delegated.
+/// Returns this process's own group if it was delegated, else the reason why there is none.
 fn delegated() -> Result<PathBuf, String> {
     let own = fs::read_to_string("/proc/self/cgroup")
         .map_err(|error| format!("/proc/self/cgroup can't be read: {error}"))?;
@@ -279,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_forged_record_names_is_not_written_to() {
+    fn a_directory_that_is_no_control_group_is_not_written_to() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("cgroup.kill");
         fs::write(&file, "precious").unwrap();

@@ -1,4 +1,4 @@
-//! The Landlock domain of a VMM.
+//! [`Domain`]: the Landlock domain of a VMM, which limits the files that the VMM may open.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -16,10 +16,11 @@ use super::Grants;
 use crate::causes::Causes;
 use crate::vmm::run_dir::Folders;
 
-/// The newest version whose restrictions are asked for; of an older kernel's, all that it has.
+/// The version of Landlock's ABI whose restrictions are requested. On an older kernel, the restrictions that it has are
+/// used.
 const NEWEST: ABI = ABI::V6;
 
-/// Where programs have their libraries: the dynamic linker and what it reads.
+/// The paths of the dynamic linker, its cache and the system's libraries.
 const LIBRARIES: [&str; 9] = [
     "/lib",
     "/lib32",
@@ -32,30 +33,30 @@ const LIBRARIES: [&str; 9] = [
     "/nix/store",
 ];
 
-/// Where the system has the programs that a script runs.
+/// The folders of the system's programs, which a wrapper script may run.
 const PROGRAMS: [&str; 5] = ["/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin"];
 
-/// The longest first line of a script that the kernel reads.
+/// The number of bytes that the kernel reads of a script's first line.
 const SHEBANG: u64 = 256;
 
-/// A domain in the making: what a VMM may open.
+/// The rules of a Landlock domain, before the child enters it.
 pub(in crate::vmm) struct Domain {
-    /// Handed to the child, which restricts itself.
+    /// The ruleset's descriptor. The child restricts itself with it.
     pub(in crate::vmm) ruleset: OwnedFd,
-    /// What this kernel has of it.
+    /// The version of Landlock that this kernel has, for the report of the layer.
     pub(in crate::vmm) detail: String,
-    /// The files that rules are about. A rule is about an inode, and some file systems (9p, NFS) make another one for the
-    /// same file once nothing has it open.
+    /// The files that the rules name. A rule applies to an inode, and some file systems (9p, NFS) make a new inode for
+    /// the same file if no process has it open.
     pub(in crate::vmm) held: Held,
 }
 
-/// Files that are kept open as long as a VMM may open them.
+/// Files that are kept open for as long as a VMM may open them.
 #[derive(Debug, Default)]
 pub(in crate::vmm) struct Held(Vec<PathFd>);
 
 impl Domain {
-    /// That of a VMM that runs `binary` with what it needs of `programs`, and has its `folders` and what `grants` gives it.
-    /// `None`: this kernel has no Landlock.
+    /// Makes the rules for a VMM that runs `binary`, may execute `programs`, and may use its run directory's `folders`
+    /// and the files of `grants`. Returns `None` if this kernel has no Landlock.
     pub(in crate::vmm) fn new(
         binary: Option<&Path>,
         folders: Option<&Folders>,
@@ -77,7 +78,7 @@ impl Domain {
             held: Held::default(),
         };
         rules.file("/dev/kvm", read_write() | AccessFs::IoctlDev)?;
-        // The default of a VM's random device.
+        // A VM's random device reads it by default.
         rules.file("/dev/urandom", AccessFs::ReadFile.into())?;
         if let Some(binary) = binary {
             rules.path(binary, run())?;
@@ -117,7 +118,7 @@ impl Domain {
     }
 }
 
-/// The version of Landlock that this kernel has, if it has any.
+/// Returns the version of this kernel's Landlock, or `None` if it has no Landlock.
 fn landlock_version() -> Option<i64> {
     const VERSION: libc::c_uint = 1;
     // SAFETY: with this flag the call takes no pointer and only returns a number.
@@ -144,7 +145,7 @@ fn read_write() -> BitFlags<AccessFs> {
     AccessFs::ReadFile | AccessFs::WriteFile
 }
 
-/// In a folder: files and sockets, and no further folders.
+/// The right to read, write, create and remove files and sockets in a folder, but not to make folders.
 fn write_within() -> BitFlags<AccessFs> {
     read_write()
         | AccessFs::ReadDir
@@ -160,10 +161,10 @@ struct Rules {
 }
 
 impl Rules {
-    /// Allows `access` beneath `path`, which has to be there.
+    /// Allows `access` to `path` and everything below it. The path must exist.
     fn path(&mut self, path: &Path, access: BitFlags<AccessFs>) -> io::Result<()> {
         let file = PathFd::new(path).map_err(|error| {
-            let reason = format!("{} can't be granted to the VMM: {error}", path.display());
+            let reason = format!("cannot grant {} to the VMM: {error}", path.display());
             io::Error::other(reason)
         })?;
         self.add(&file, access).map_err(io::Error::other)?;
@@ -171,17 +172,17 @@ impl Rules {
         Ok(())
     }
 
-    /// The same for a path that not every host has.
+    /// Allows `access` to `path` and everything below it, if the path exists.
     fn file(&mut self, path: &str, access: BitFlags<AccessFs>) -> io::Result<()> {
         match PathFd::new(path) {
-            // The system's own, on file systems of its own.
+            // These are the system's paths, on local file systems, so they needn't be held open.
             Ok(file) => self.add(file, access).map_err(io::Error::other),
             Err(_) => Ok(()),
         }
     }
 
-    /// Lets the VMM open a file again that it inherits. What lies on no mounted file system (a memfd, a pipe, a socket)
-    /// needs no rule, and the kernel takes none.
+    /// Allows the VMM to open an inherited file again through `/proc/self/fd`. A memfd, a pipe and a socket lie on no
+    /// mounted file system; they need no rule, and the kernel accepts none for them.
     fn descriptor(&mut self, descriptor: &OwnedFd) -> io::Result<()> {
         let flags = rustix::fs::fcntl_getfl(descriptor)?;
         let access = match flags.intersection(OFlags::RWMODE) {
@@ -197,7 +198,7 @@ impl Rules {
     fn add(&mut self, file: impl AsFd, access: BitFlags<AccessFs>) -> Result<(), RulesetError> {
         let metadata = rustix::fs::fstat(&file);
         let is_folder = metadata.is_ok_and(|file| file.st_mode & libc::S_IFMT == libc::S_IFDIR);
-        // Rights of folders mean nothing on a file, and the kernel refuses them there.
+        // The kernel refuses a rule that gives rights of folders to a file.
         let access = match is_folder {
             true => access,
             false => access & AccessFs::from_file(NEWEST),
@@ -207,14 +208,14 @@ impl Rules {
     }
 }
 
-/// Whether the kernel said that a descriptor is of no path (EBADFD).
+/// Whether the kernel refused a rule because the descriptor is not of a file on a mounted file system (EBADFD).
 fn no_path(error: &RulesetError) -> bool {
     let mut causes = Causes(error).iter();
     let io_error = causes.find_map(|error| error.downcast_ref::<io::Error>());
     io_error.is_some_and(|error| error.raw_os_error() == Some(libc::EBADFD))
 }
 
-/// The program that runs `binary`, if that is a script.
+/// Returns the interpreter of `binary` if that is a script.
 fn interpreter(binary: &Path) -> io::Result<Option<PathBuf>> {
     let mut line = Vec::new();
     let file = BufReader::new(File::open(binary)?.take(SHEBANG));

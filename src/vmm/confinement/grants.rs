@@ -1,19 +1,20 @@
-//! What one VMM is given beyond its own run directory.
+//! [`Grants`]: the files that a VMM may use in addition to its run directory.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-/// What a VMM is given beyond its own run directory: descriptors that it inherits, and files that it may open by their
-/// paths.
+/// The files that a VMM may use in addition to its run directory: descriptors that it inherits, and files that it may
+/// open by path.
 #[derive(Debug, Default)]
 pub struct Grants {
-    /// Inherited, each under the number that it has here, which has to be beyond 2. Closed in this process once the VMM has
-    /// started. A file among them may be opened again through `/proc/self/fd`, for as much as the descriptor is open for.
+    /// Descriptors that the VMM inherits under the same numbers, which must be 3 or greater. This process closes its
+    /// copies once the VMM has started. The VMM may open the files again through `/proc/self/fd`, with the access
+    /// (reading, or reading and writing) that the descriptor has.
     pub descriptors: Vec<OwnedFd>,
     /// Files and folders that the VMM may read.
     pub reads: Vec<PathBuf>,
     /// Files that the VMM may write, and folders in which it may also create and remove files.
     pub writes: Vec<PathBuf>,
-    /// The length of the largest file that it may write, in bytes; `None` sets no limit.
+    /// The length in bytes of the largest file that the VMM may write; `None` for no limit.
     pub largest_file: Option<u64>,
 }

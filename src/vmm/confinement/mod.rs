@@ -1,21 +1,26 @@
-//! The boundary around one VMM: the layers that keep it to what it was given, and which of them are in force.
+//! The confinement of one VMM: the layers that limit the VMM to its own files and descriptors ([`Layer`]), and which of
+//! them are in force ([`LayerReport`]).
 //!
-//! A VMM that its guest has taken over runs any code that it likes with the rights of its process. Each layer takes some
-//! of those rights away between clone and exec, before the first instruction of the VMM runs:
+//! If a guest takes its VMM over, it can run any code with the rights of the VMM's process. Each layer takes some of
+//! these rights away. All layers are set between clone and exec, before the VMM's first instruction runs.
 //!
-//! | layer | takes away | needs |
-//! |---|---|---|
-//! | [`Environment`](Layer::Environment) | the agent's environment, secrets included, but for an allow-list | - |
-//! | [`Descriptors`](Layer::Descriptors) | every descriptor of the agent that was not handed over | Linux 5.11 |
-//! | [`NoNewPrivs`](Layer::NoNewPrivs) | set-user-id programs and file capabilities | - |
-//! | [`Rlimits`](Layer::Rlimits) | core dumps, descriptors without end, files larger than its disks | - |
-//! | [`Capabilities`](Layer::Capabilities) | every capability, root's included | - |
-//! | [`Landlock`](Layer::Landlock) | every file but its own, TCP, signals, abstract sockets and `ptrace` of others | Linux 5.13; TCP 6.7, signals and abstract sockets 6.12 |
-//! | [`Namespaces`](Layer::Namespaces) | the network, System V IPC, the sight of other processes; its forks end with it | user namespaces |
-//! | [`Cgroup`](Layer::Cgroup) | memory, processes and CPU time without end; its forks end with it | cgroup v2 and a delegated parent |
+//! - [`Environment`](Layer::Environment): the VMM gets an allow-list of the agent's environment, and so none of its
+//!   secrets.
+//! - [`Descriptors`](Layer::Descriptors): the VMM inherits only the descriptors that are handed over. Needs Linux 5.11.
+//! - [`NoNewPrivs`](Layer::NoNewPrivs): set-user-id programs and file capabilities give no privileges.
+//! - [`Rlimits`](Layer::Rlimits): no core dumps, a limited number of descriptors, no file larger than the largest that
+//!   the VMM has to write.
+//! - [`Capabilities`](Layer::Capabilities): the VMM has no capability, also if the agent runs as root.
+//! - [`Landlock`](Layer::Landlock): the VMM can open only its own files, and can't use TCP, or signal, trace or reach
+//!   by abstract sockets a process outside. Needs Linux 5.13; the limits of TCP need 6.7, those of signals and abstract
+//!   sockets 6.12.
+//! - [`Namespaces`](Layer::Namespaces): the VMM has no network and no System V IPC, and can't see other processes. Its
+//!   forks end with it. Needs user namespaces.
+//! - [`Cgroup`](Layer::Cgroup): memory, processes and CPU time can be limited. The VMM's forks end with it. Needs
+//!   cgroup v2 and a configured or delegated parent.
 //!
-//! What none of them takes away: the kernel's own interfaces that a VMM needs, `/dev/kvm` above all; CPU time and memory
-//! where there is no cgroup; whatever it does with the descriptors that it was given.
+//! No layer limits the kernel's interfaces that a VMM needs, above all `/dev/kvm`; CPU time and memory where there is
+//! no control group; or what the VMM does with the descriptors that it was given.
 
 mod cgroup;
 mod domain;
@@ -34,27 +39,27 @@ pub use grants::Grants;
 pub(super) use namespaces::{FLAGS as NAMESPACES, IdMaps};
 pub(super) use rlimits::rlimits;
 
-/// One layer of the boundary around a VMM. The module's table says what each takes away.
+/// One layer of a VMM's confinement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Layer {
-    /// The environment holds an allow-list alone.
+    /// The VMM's environment has only the variables of an allow-list.
     Environment,
-    /// All descriptors are closed at exec but those that are handed over.
+    /// All descriptors except those that are handed over are closed at exec. Needs Linux 5.11.
     Descriptors,
-    /// The process and its children can gain no privilege.
+    /// The VMM and its children can't gain privileges by running a program.
     NoNewPrivs,
-    /// Limits of the process's resources.
+    /// The VMM's resources are limited: core dumps, descriptors, the length of files.
     Rlimits,
-    /// No capability, and none in the bounding set.
+    /// The VMM has no capability, and none in its bounding set.
     Capabilities,
-    /// One Landlock domain.
+    /// A Landlock domain limits the files that the VMM may open. Needs Linux 5.13.
     Landlock,
-    /// A user, network, IPC and process namespace of its own. A VM with network devices of the host's needs a VMM without
-    /// this layer.
+    /// The VMM has its own user, network, IPC and process namespaces. A VM with network devices of the host needs a VMM
+    /// without this layer.
     Namespaces,
-    /// A control group of its own.
+    /// The VMM has its own control group.
     Cgroup,
 }
 
@@ -71,7 +76,7 @@ impl Layer {
         Layer::Cgroup,
     ];
 
-    /// The name in configurations and reports.
+    /// The layer's name in configurations and reports.
     pub fn name(self) -> &'static str {
         match self {
             Layer::Environment => "environment",
@@ -92,20 +97,20 @@ impl fmt::Display for Layer {
     }
 }
 
-/// Which layers a VMM gets. The default is best effort: every layer that this host has.
+/// The layers that a VMM gets. The default is best effort: every layer that this host has.
 ///
 /// In a configuration file: `"best_effort"`, `"off"`, or a table such as `{ require = ["landlock", "namespaces"] }` or
 /// `{ without = ["namespaces"] }`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Confinement {
-    /// Layers without which no VMM is started.
+    /// Layers that must be in force. If this host lacks one of them, no VMM is started.
     pub require: Vec<Layer>,
-    /// Layers that are left out.
+    /// Layers that are left out even if this host has them.
     pub without: Vec<Layer>,
 }
 
 impl Confinement {
-    /// No layer at all.
+    /// A confinement that leaves out every layer.
     pub fn off() -> Self {
         Confinement {
             require: Vec::new(),
@@ -113,12 +118,12 @@ impl Confinement {
         }
     }
 
-    /// Whether the layer is wanted.
+    /// Whether the layer is not left out.
     pub fn wants(&self, layer: Layer) -> bool {
         !self.without.contains(&layer)
     }
 
-    /// A layer that is required and left out, which can't be.
+    /// Returns the first layer that is both required and left out, which no VMM can satisfy.
     pub fn contradiction(&self) -> Option<Layer> {
         let mut required = self.require.iter();
         required.find(|layer| !self.wants(**layer)).copied()
@@ -158,32 +163,32 @@ impl<'de> Deserialize<'de> for Confinement {
     }
 }
 
-/// What became of one layer at the start of a VMM.
+/// The state of one layer after the start of a VMM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LayerReport {
     /// The layer.
     pub layer: Layer,
-    /// What became of it.
+    /// The layer's state.
     #[serde(flatten)]
     pub state: LayerState,
 }
 
-/// What became of a layer.
+/// The state of a layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 #[non_exhaustive]
 pub enum LayerState {
-    /// It is in force.
+    /// The layer is in force.
     InForce {
-        /// How much of it this host has.
+        /// The extent to which it is in force, such as its limits or the version that this kernel has.
         detail: String,
     },
-    /// This host doesn't have it, or didn't allow it.
+    /// This host lacks the layer, or did not allow it.
     Missing {
-        /// Why.
+        /// Why the layer is missing.
         reason: String,
     },
-    /// The configuration leaves it out.
+    /// The configuration leaves the layer out.
     LeftOut,
 }
 
@@ -239,7 +244,7 @@ impl fmt::Display for LayerReport {
     }
 }
 
-/// Whether the forks of a VMM end with it, by what these layers say.
+/// Whether a layer is in force that makes the kernel end the VMM's forks with the VMM.
 pub(super) fn catches_forks(layers: &[LayerReport]) -> bool {
     let catching = [Layer::Namespaces, Layer::Cgroup];
     let mut layers = layers.iter();
@@ -295,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_is_not_required_and_left_out() {
+    fn a_layer_that_is_required_and_left_out_is_a_contradiction() {
         let both = Confinement {
             require: vec![Layer::Rlimits, Layer::Cgroup],
             without: vec![Layer::Cgroup],

@@ -1,14 +1,15 @@
-//! The namespaces of a VMM.
+//! The namespaces of a VMM: which ones are new ([`FLAGS`]), and its ids in the new user namespace ([`IdMaps`]).
 
 use rustix::process::{getegid, geteuid};
 
-/// A namespace of each kind that a VMM doesn't share with its agent. The mount namespace is shared: Landlock decides
-/// which files it reaches.
+/// The kinds of namespaces that are made for a VMM. The mount namespace is shared with this process, since Landlock
+/// limits the files that the VMM can open.
 pub(in crate::vmm) const FLAGS: u64 =
     (libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC) as u64;
 
-/// What a process writes to the files of `/proc/self` that say who it is in its new user namespace: the user and the
-/// group that it was, and no other. It does so itself, for which it needs no privilege.
+/// The contents of `uid_map` and `gid_map` in `/proc/self` that a process writes after it has entered its new user
+/// namespace. They map its own user and group to the same ids, and no others. A process needs no privilege to write
+/// such maps for itself.
 #[derive(Debug)]
 pub(in crate::vmm) struct IdMaps {
     pub(in crate::vmm) user: String,
@@ -16,7 +17,7 @@ pub(in crate::vmm) struct IdMaps {
 }
 
 impl IdMaps {
-    /// Those of this process's effective user and group.
+    /// Makes the maps for this process's effective user and group.
     pub(in crate::vmm) fn of_this_process() -> Self {
         let same = |id: u32| format!("{id} {id} 1");
         IdMaps {

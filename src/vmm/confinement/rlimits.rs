@@ -1,21 +1,21 @@
-//! The limits of a VMM's resources.
+//! The resource limits of a VMM's process ([`rlimits`]).
 
 use rustix::process::{Resource, Rlimit};
 
-/// Descriptors that a VMM may have open. One with many devices and queues has some hundreds.
+/// The limit on the number of descriptors. A VMM with many devices and queues has some hundreds.
 const DESCRIPTORS: u64 = 4096;
 
-/// The limits: no core dump, which would hold the guest's memory; a number of descriptors that can be looked through;
-/// and no file longer than `largest_file` bytes.
+/// Returns the limits: no core dump, since it would contain the guest's memory; few enough descriptors for `/proc` to
+/// be searched quickly; and no file longer than `largest_file` bytes.
 ///
-/// A limit of the length also applies to a memfd. The signal that goes with it is ignored, so that a write beyond it fails
-/// instead of killing the VMM.
+/// The limit on a file's length also applies to a memfd. The child ignores the signal that goes with this limit, so
+/// that a write beyond the limit fails instead of killing the VMM.
 pub(in crate::vmm) fn rlimits(largest_file: Option<u64>) -> Vec<(Resource, Rlimit)> {
     let both = |limit| Rlimit {
         current: Some(limit),
         maximum: Some(limit),
     };
-    // A limit that this process has already can't be raised.
+    // A process can't raise its limits above those of this process.
     let at_most = |resource, limit: u64| {
         let present = rustix::process::getrlimit(resource);
         both(present.maximum.map_or(limit, |present| present.min(limit)))

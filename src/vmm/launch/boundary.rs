@@ -1,4 +1,5 @@
-//! The boundary of one VMM as it is prepared, and what becomes of it when the process starts.
+//! [`Boundary`]: the confinement of one VMM as it is prepared before the start, and the layers that are in force after
+//! it.
 
 use std::io;
 use std::path::Path;
@@ -15,11 +16,11 @@ use crate::vmm::files::beyond_streams;
 use crate::vmm::run_dir::RunDir;
 use crate::vmm::{Error, VmmConfig};
 
-/// What a VMM is to be restricted to, with what is known so far of each layer.
+/// The restrictions that a VMM is started with, and the state of each layer so far.
 pub(super) struct Boundary {
     pub(super) restrictions: Restrictions,
     pub(super) cgroup: Option<Cgroup>,
-    /// What the VMM may open, while it lives.
+    /// The files that the VMM may open, kept open while the VMM runs.
     pub(super) held: Held,
     pub(super) layers: Layers,
 }
@@ -41,7 +42,7 @@ impl Boundary {
         Ok(boundary)
     }
 
-    /// That of a trial, which opens nothing.
+    /// Prepares the confinement of the trial process, which opens no files.
     pub(super) fn trial(cgroup: &CgroupConfig) -> Result<Boundary, Error> {
         let domain = || Domain::new(None, None, &[], &Grants::default());
         let mut boundary = Boundary::common(&Confinement::default(), None, domain)?;
@@ -90,7 +91,7 @@ impl Boundary {
                     held = domain.held;
                     layers.add_detail(Layer::Landlock, &domain.detail);
                 }
-                None => layers.miss(Layer::Landlock, "this kernel has none".to_owned())?,
+                None => layers.miss(Layer::Landlock, "this kernel has no Landlock".to_owned())?,
             }
         }
         Ok(Boundary {
@@ -118,14 +119,15 @@ impl Boundary {
     }
 }
 
-/// What became of the layers so far.
+/// The state of the layers so far.
 pub(super) struct Layers {
     confinement: Confinement,
     reports: Vec<LayerReport>,
 }
 
 impl Layers {
-    /// All that are wanted are taken to come into force, until the start shows otherwise.
+    /// Reports every layer that is not left out as in force. [`miss`](Self::miss) changes that for a layer that turns
+    /// out to be missing.
     fn new(confinement: &Confinement) -> Result<Self, Error> {
         if let Some(layer) = confinement.contradiction() {
             let reason = "the configuration also leaves it out".to_owned();
@@ -152,7 +154,11 @@ impl Layers {
         reports.find(|report| report.layer == layer)
     }
 
-    /// Goes on without a layer, unless it is required.
+    /// Reports a layer as missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LayerMissing`] if the layer is required.
     fn miss(&mut self, layer: Layer, reason: String) -> Result<(), Error> {
         if self.confinement.require.contains(&layer) {
             return Err(Error::LayerMissing { layer, reason });
@@ -163,8 +169,8 @@ impl Layers {
         Ok(())
     }
 
-    /// Starts the child of `plan` with as many of its layers as this host allows. What a layer's absence doesn't explain
-    /// is the inner error.
+    /// Starts the child of `plan` with all layers that this host allows: if setting up a layer fails, the start is
+    /// repeated without that layer. The inner error is a failure that has nothing to do with a layer.
     pub(super) fn start(&mut self, plan: &mut Plan) -> Result<io::Result<Pid>, Error> {
         loop {
             let Failure { step, error } = match plan.start() {

@@ -1,8 +1,8 @@
-//! The child between clone and exec.
+//! [`Plan`] starts the child process that becomes a VMM, and sets its restrictions between clone and exec.
 //!
-//! A copy of this process with one thread, in which only system calls are safe: another thread may have held a lock, of the
-//! allocator for one, when the copy was made. So everything that the child needs is made beforehand, by [`Plan`], and
-//! [`Plan::start`] only makes calls.
+//! After the clone the child is a copy of this process with a single thread. Another thread of this process may have
+//! held a lock, for instance the allocator's, when the copy was made, so only system calls are safe in the child.
+//! Everything that the child needs is therefore made before the clone, and kept in the [`Plan`].
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
@@ -20,26 +20,26 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use crate::vmm::confinement::{IdMaps, Layer, NAMESPACES};
 use crate::vmm::files::beyond_streams;
 
-/// What the child is to become, and what it does before.
+/// The program that the child executes, and everything that the child sets up before that.
 pub(super) struct Plan {
-    /// The executable's path; `None` for a trial, which ends at once.
+    /// The executable's path; `None` for a trial process, which exits at once.
     pub(super) program: Option<CString>,
     pub(super) arguments: Vec<CString>,
     pub(super) environment: Vec<CString>,
     /// Standard input, output and error.
     pub(super) stdio: [OwnedFd; 3],
-    /// Kept open, each under the number that it has here.
+    /// The descriptors that the program inherits, under the same numbers.
     pub(super) inherited: Vec<OwnedFd>,
-    /// Where the child leaves a copy of its `/proc/self/stat`.
+    /// The file to which the child writes a copy of its `/proc/self/stat`.
     pub(super) record: Option<OwnedFd>,
     pub(super) restrictions: Restrictions,
 }
 
-/// What the child does to itself, by layer.
+/// The restrictions that the child sets on itself, by layer of the confinement.
 #[derive(Default)]
 pub(super) struct Restrictions {
     pub(super) namespaces: Option<IdMaps>,
-    /// The group's `cgroup.procs`.
+    /// The file `cgroup.procs` of the control group.
     pub(super) cgroup: Option<OwnedFd>,
     pub(super) rlimits: Vec<(Resource, Rlimit)>,
     pub(super) capabilities: bool,
@@ -49,7 +49,7 @@ pub(super) struct Restrictions {
 }
 
 impl Restrictions {
-    /// Leaves a layer out; whether it was there.
+    /// Leaves a layer out. Returns whether it was set before.
     pub(super) fn leave_out(&mut self, layer: Layer) -> bool {
         match layer {
             Layer::Environment => false,
@@ -64,7 +64,7 @@ impl Restrictions {
     }
 }
 
-/// A step of the child, as it says which one failed.
+/// A step of the start. The child reports the step that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Step {
@@ -94,7 +94,7 @@ impl Step {
         Step::Exec,
     ];
 
-    /// The layer without which the start might go on.
+    /// The layer that the step sets up; `None` for a step that every start needs.
     pub(super) fn layer(self) -> Option<Layer> {
         match self {
             Step::Clone | Step::Prepare | Step::Exec => None,
@@ -109,7 +109,7 @@ impl Step {
     }
 }
 
-/// A start that failed, with the step.
+/// The step that made a start fail, with its error.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) step: Step,
@@ -118,15 +118,16 @@ pub(super) struct Failure {
 
 type Steps<T> = Result<T, (Step, Errno)>;
 
-/// For `map_err`: `step` failed.
+/// Returns a function for `map_err` that adds the failed `step`.
 fn at(step: Step) -> impl Fn(Errno) -> (Step, Errno) {
     move |error| (step, error)
 }
 
 impl Plan {
-    /// Starts the child and waits until it has become the program, or for a trial, until it has ended.
+    /// Starts the child and waits until it has executed the program or, for a trial, until it has ended.
     ///
-    /// The caller has to be a thread that lives as long as the child should: the parent-death signal follows it.
+    /// The calling thread must live as long as the child should, since the kernel sends the parent-death signal when
+    /// that thread ends.
     pub(super) fn start(&self) -> Result<Pid, Failure> {
         let failed = |step| {
             move |error: Errno| Failure {
@@ -134,8 +135,8 @@ impl Plan {
                 error: error.into(),
             }
         };
-        let (status, told) = pipe_with(PipeFlags::CLOEXEC).map_err(failed(Step::Clone))?;
-        let told = beyond_streams(told).map_err(|error| Failure {
+        let (status, failure_pipe) = pipe_with(PipeFlags::CLOEXEC).map_err(failed(Step::Clone))?;
+        let failure_pipe = beyond_streams(failure_pipe).map_err(|error| Failure {
             step: Step::Clone,
             error,
         })?;
@@ -144,18 +145,18 @@ impl Plan {
         let signals = SignalsBlocked::new();
         let child = self.fork()?;
         let Some(child) = child else {
-            let (step, error) = match self.become_program(&told, &arguments, &environment) {
+            let (step, error) = match self.become_program(&failure_pipe, &arguments, &environment) {
                 Ok(never) => match never {},
                 Err(failure) => failure,
             };
             let errno = error.raw_os_error().to_ne_bytes();
             let message = [step as u8, errno[0], errno[1], errno[2], errno[3]];
-            let _ = rustix::io::write(&told, &message);
-            // SAFETY: ends the child without running anything of the process that it is a copy of.
+            let _ = rustix::io::write(&failure_pipe, &message);
+            // SAFETY: `_exit` ends the child without running any code of the process that it is a copy of.
             unsafe { libc::_exit(127) }
         };
         drop(signals);
-        drop(told);
+        drop(failure_pipe);
         match read_failure(&status) {
             Ok(None) if self.program.is_some() => Ok(child),
             Ok(failure) => {
@@ -173,18 +174,18 @@ impl Plan {
         }
     }
 
-    /// `None` in the child.
+    /// Clones this process. Returns `None` in the child.
     fn fork(&self) -> Result<Option<Pid>, Failure> {
         let (id, step) = match self.restrictions.namespaces {
-            // SAFETY: fork is always sound to call; what the child may do is `become_program`'s affair.
+            // SAFETY: fork is always sound to call. `become_program` keeps to what is allowed in the child.
             None => (unsafe { libc::fork() }, Step::Clone),
             Some(_) => {
-                // SAFETY: the struct is plain numbers, for which zeros mean that nothing is asked for.
+                // SAFETY: the struct has numbers only, and zeros request nothing.
                 let mut request: libc::clone_args = unsafe { std::mem::zeroed() };
                 request.exit_signal = libc::SIGCHLD as u64;
                 request.flags = NAMESPACES;
-                // SAFETY: without CLONE_VM and with no stack given, clone3 is a fork: the child goes on here on a copy of
-                // this stack. The kernel reads the struct, of the size that is given, before it returns.
+                // SAFETY: without CLONE_VM and without a stack, clone3 is a fork: the child continues here on a copy of
+                // this stack. The kernel reads the struct, of the given size, before the call returns.
                 let id = unsafe {
                     libc::syscall(
                         libc::SYS_clone3,
@@ -204,28 +205,28 @@ impl Plan {
         }
     }
 
-    /// All that the child does. Makes system calls, takes no lock and allocates nothing.
+    /// Sets up the child and executes the program. It only makes system calls: it takes no lock and allocates nothing.
     fn become_program(
         &self,
-        told: &OwnedFd,
+        failure_pipe: &OwnedFd,
         arguments: &[*const c_char],
         environment: &[*const c_char],
     ) -> Steps<Infallible> {
         let restrictions = &self.restrictions;
         if let Some(procs) = &restrictions.cgroup {
-            // The process that writes.
+            // 0 means the process that writes.
             rustix::io::write(procs, b"0").map_err(at(Step::Cgroup))?;
         }
         if let Some(maps) = &restrictions.namespaces {
-            // Without this, a group can't be mapped.
+            // The kernel accepts a `gid_map` from an unprivileged process only after this.
             write_to(c"/proc/self/setgroups", b"deny").map_err(at(Step::Namespaces))?;
             write_to(c"/proc/self/uid_map", maps.user.as_bytes()).map_err(at(Step::Namespaces))?;
             write_to(c"/proc/self/gid_map", maps.group.as_bytes()).map_err(at(Step::Namespaces))?;
         }
-        // A group of its own: a terminal's signals are for the agent.
+        // The child gets its own process group, so that a terminal's signals reach the agent only.
         rustix::process::setpgid(None, None).map_err(at(Step::Prepare))?;
         if let Some(record) = &self.record {
-            leave_stat(record).map_err(at(Step::Prepare))?;
+            write_stat(record).map_err(at(Step::Prepare))?;
         }
         for (number, stream) in self.stdio.iter().enumerate() {
             // SAFETY: dup2 on two numbers; the new one is a standard stream of this child alone.
@@ -243,10 +244,10 @@ impl Plan {
         if restrictions.no_new_privs {
             rustix::thread::set_no_new_privs(true).map_err(at(Step::NoNewPrivs))?;
         }
-        // After everything that changes credentials, which clears it.
+        // A change of credentials clears this setting, so it comes after all of them.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(at(Step::Prepare))?;
-        if parent_is_gone(told).map_err(at(Step::Prepare))? {
+        if parent_is_gone(failure_pipe).map_err(at(Step::Prepare))? {
             return Err((Step::Prepare, Errno::SRCH));
         }
         if restrictions.descriptors {
@@ -260,7 +261,7 @@ impl Plan {
         }
         reset_signals(!restrictions.rlimits.is_empty());
         let Some(program) = &self.program else {
-            // SAFETY: ends a trial, as above.
+            // SAFETY: `_exit` ends the trial process, as above.
             unsafe { libc::_exit(0) }
         };
         // SAFETY: the path is a C string, both lists are of C strings with a null pointer at the end, and all of them
@@ -270,14 +271,14 @@ impl Plan {
     }
 }
 
-/// Pointers to the strings, with the null pointer that ends the list.
+/// Returns pointers to the strings, with a null pointer at the end.
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {
     let pointers = strings.iter().map(|string| string.as_ptr());
     pointers.chain([ptr::null()]).collect()
 }
 
 fn last_error() -> Errno {
-    // What std reads is the C library's errno, without allocating.
+    // `last_os_error` reads the C library's errno and does not allocate.
     Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)
 }
 
@@ -287,7 +288,7 @@ fn write_to(path: &CStr, bytes: &[u8]) -> Result<(), Errno> {
     rustix::io::write(&file, bytes).map(drop)
 }
 
-fn leave_stat(record: &OwnedFd) -> Result<(), Errno> {
+fn write_stat(record: &OwnedFd) -> Result<(), Errno> {
     let mut stat = [0; 1024];
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let own = rustix::fs::open(c"/proc/self/stat", flags, Mode::empty())?;
@@ -295,12 +296,13 @@ fn leave_stat(record: &OwnedFd) -> Result<(), Errno> {
     rustix::io::write(record, &stat[..length]).map(drop)
 }
 
-/// Gives up every capability: those in force, and those that an exec could bring back.
+/// Drops every capability: those in force, and those that an exec could give back.
 fn drop_capabilities() -> Result<(), Errno> {
-    // By number, since a kernel may know more of them than any list. One that it doesn't know ends the list. A process
-    // without the right to drop them has none to lose, and `no_new_privs` keeps it so.
+    // The capabilities are dropped by number, since a kernel may have more than this program knows. The first number
+    // that the kernel does not know ends the loop. A process that may not drop capabilities has none, and
+    // `no_new_privs` ensures that it gets none.
     for capability in 0..=u64::BITS {
-        // SAFETY: takes numbers.
+        // SAFETY: the call takes numbers only.
         let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
         if dropped != 0 {
             match last_error() {
@@ -321,17 +323,21 @@ fn drop_capabilities() -> Result<(), Errno> {
     rustix::thread::set_capabilities(None, none)
 }
 
-/// If the parent died before its death was asked to be told, the signal never comes. `told` is a pipe whose reading end the
-/// parent has.
-fn parent_is_gone(told: &OwnedFd) -> Result<bool, Errno> {
-    let mut pipe = [PollFd::from_borrowed_fd(told.as_fd(), PollFlags::empty())];
+/// Whether the parent died before the parent-death signal was requested, in which case the signal never comes.
+/// `failure_pipe` is a pipe whose reading end only the parent has.
+fn parent_is_gone(failure_pipe: &OwnedFd) -> Result<bool, Errno> {
+    let mut pipe = [PollFd::from_borrowed_fd(
+        failure_pipe.as_fd(),
+        PollFlags::empty(),
+    )];
     poll(&mut pipe, Some(&Timespec::default()))?;
     Ok(pipe[0].revents().contains(PollFlags::ERR))
 }
 
-/// Has every descriptor closed at exec. Now would be too early: the pipe that tells of a failure is one of them.
+/// Marks every descriptor from 3 on as close-on-exec. They can't be closed before, as the pipe that reports a failure
+/// is one of them.
 fn close_at_exec() -> Result<(), Errno> {
-    // SAFETY: takes three numbers, and with this flag only marks descriptors.
+    // SAFETY: the call takes three numbers, and with this flag only marks descriptors.
     let marked = unsafe {
         libc::syscall(
             libc::SYS_close_range,
@@ -348,7 +354,7 @@ fn close_at_exec() -> Result<(), Errno> {
 
 /// Enters the Landlock domain.
 fn restrict(ruleset: &OwnedFd) -> Result<(), Errno> {
-    // SAFETY: takes a descriptor and a number.
+    // SAFETY: the call takes a descriptor and a number.
     let restricted =
         unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0_u32) };
     match restricted {
@@ -357,41 +363,42 @@ fn restrict(ruleset: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
-/// Gives every signal its default meaning and takes the block away. A write beyond the limit of a file's length is to fail,
-/// not to kill, where there is such a limit.
+/// Sets every signal to its default action and unblocks all signals. With `ignore_file_size`, SIGXFSZ is ignored, so
+/// that a write beyond the limit on a file's length fails instead of killing the process.
 fn reset_signals(ignore_file_size: bool) {
     for signal in 1..=64 {
         let meaning = match signal {
             libc::SIGXFSZ if ignore_file_size => libc::SIG_IGN,
             _ => libc::SIG_DFL,
         };
-        // SAFETY: sets no handler, and is safe between fork and exec. SIGKILL and SIGSTOP are refused, which is right.
+        // SAFETY: the call sets no handler, and is safe between fork and exec. For SIGKILL and SIGSTOP it fails, as it
+        // should.
         unsafe { libc::signal(signal, meaning) };
     }
     set_mask(|mask| {
-        // SAFETY: writes the set that it is given.
+        // SAFETY: the call writes the set that it is given.
         unsafe { libc::sigemptyset(mask) };
     });
 }
 
-/// Sets this thread's blocked signals to what `fill` makes of a set, and returns what they were.
+/// Blocks the signals of the set that `fill` writes in this thread, and returns the set that was blocked before.
 fn set_mask(fill: impl FnOnce(*mut libc::sigset_t)) -> libc::sigset_t {
-    // SAFETY: plain memory that `fill`, and then the call, write whole.
+    // SAFETY: the sets have numbers only. `fill` writes the one and the call below writes the other.
     let (mut mask, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { std::mem::zeroed() };
     fill(&raw mut mask);
-    // SAFETY: reads the one set and writes the other. Can't fail with this first argument.
+    // SAFETY: the call reads the one set and writes the other. It can't fail with this first argument.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, &raw mut before) };
     before
 }
 
-/// While this lives, this thread takes no signal: a handler of this process must not run in a child that is its copy, where
-/// it would write to pipes that both have.
+/// Blocks all signals of this thread until it is dropped. Otherwise a signal handler of this process could run in the
+/// child, where it would write to pipes that both processes have open.
 struct SignalsBlocked(libc::sigset_t);
 
 impl SignalsBlocked {
     fn new() -> Self {
         SignalsBlocked(set_mask(|mask| {
-            // SAFETY: writes the set that it is given.
+            // SAFETY: the call writes the set that it is given.
             unsafe { libc::sigfillset(mask) };
         }))
     }
@@ -400,12 +407,12 @@ impl SignalsBlocked {
 impl Drop for SignalsBlocked {
     fn drop(&mut self) {
         let before = self.0;
-        // SAFETY: copies a set onto one that is as large.
+        // SAFETY: this copies a set onto one of the same type.
         set_mask(|mask| unsafe { *mask = before });
     }
 }
 
-/// What the child tells of a step that failed; nothing, once exec has closed its end.
+/// Reads the step that failed from the child; `None` if exec has closed the child's end of the pipe.
 fn read_failure(status: &OwnedFd) -> io::Result<Option<Failure>> {
     let mut message = [0; 5];
     let length = loop {
@@ -425,13 +432,13 @@ fn read_failure(status: &OwnedFd) -> io::Result<Option<Failure>> {
     }))
 }
 
-/// Kills a child that can't be looked after.
+/// Kills and reaps a child that can't be managed further.
 pub(super) fn kill_and_reap(child: Pid) {
     let _ = rustix::process::kill_process(child, Signal::KILL);
     reap(child);
 }
 
-/// Takes the status of a child that is about to end.
+/// Waits for the end of a child and takes its status.
 fn reap(child: Pid) {
     while let Err(Errno::INTR) =
         rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty())

@@ -1,4 +1,4 @@
-//! The environment of a VMM.
+//! Builds the environment of a VMM ([`environment`]).
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -7,16 +7,16 @@ use std::path::PathBuf;
 
 use crate::vmm::procfs::MARK;
 
-/// What a VMM gets of this process's environment: where programs are, for one that is a script, and how text and time are
-/// written.
+/// The variables of this process that a VMM gets: the search path for programs, in case the VMM is started by a script,
+/// and the language and time zone.
 const PASSED_ON: [&str; 4] = ["PATH", "LANG", "LC_ALL", "TZ"];
 
-/// Releases built against glibc have a seccomp filter that kills the VMM, or hangs it for ever, when a thread's own malloc
-/// arena is trimmed. With one arena there is none to trim.
+/// Releases built against glibc have a seccomp filter that kills the VMM, or makes it hang for ever, when a thread's
+/// own malloc arena is trimmed. With a single arena that can't happen.
 const ONE_ARENA: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
 
-/// The environment of the VMM of the run directory `name`: `configured` over the rest. `all` passes on everything that this
-/// process has.
+/// Builds the environment of the VMM of the run directory `name`. Variables in `configured` replace others. With `all`,
+/// the VMM gets all variables of this process.
 pub(super) fn environment(
     name: &OsStr,
     configured: &[(OsString, OsString)],
@@ -38,7 +38,7 @@ pub(super) fn environment(
     variables.into_iter().map(entry).collect()
 }
 
-/// The libraries, and folders of libraries, that configured variables tell the dynamic linker to load from.
+/// Returns the libraries and folders of libraries that `LD_PRELOAD` and `LD_LIBRARY_PATH` in `configured` name.
 pub(super) fn libraries(configured: &[(OsString, OsString)]) -> Vec<PathBuf> {
     let of_linker = configured.iter().filter_map(|(name, value)| {
         let separators: &[u8] = match name.as_bytes() {
@@ -52,7 +52,7 @@ pub(super) fn libraries(configured: &[(OsString, OsString)]) -> Vec<PathBuf> {
         .flatten()
         .map(OsStr::from_bytes)
         .map(PathBuf::from);
-    // A library that isn't there is the linker's to tell of.
+    // The dynamic linker itself reports a library that does not exist.
     paths
         .filter(|path| path.is_absolute() && path.exists())
         .collect()
@@ -89,15 +89,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_on_the_list_stays_behind() {
-        // Cargo sets it for every test.
+    fn only_the_listed_variables_are_passed_on() {
+        // Cargo sets such variables for every test.
         let stays = |entries: &[String]| !entries.iter().any(|entry| entry.starts_with("CARGO"));
         assert!(stays(&of(&[], false)));
         assert!(!stays(&of(&[], true)));
     }
 
     #[test]
-    fn what_is_configured_wins_but_for_the_mark() {
+    fn a_configured_variable_replaces_any_but_the_mark() {
         let entries = of(
             &[
                 ("PATH", "/opt/bin"),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_no_variable_is_refused() {
+    fn an_impossible_variable_is_refused() {
         for (name, value) in [("", "x"), ("A=B", "x"), ("A", "x\0y"), ("A\0", "x")] {
             let configured = [(name.into(), value.into())];
             environment("vmm-1".as_ref(), &configured, false).unwrap_err();

@@ -1,7 +1,7 @@
-//! The start of a VMM: from its configuration to a running process inside its boundary.
+//! [`Launch`] starts a VMM: it makes a confined, running process from a configuration.
 //!
-//! [`Launch::prepare`] makes everything that is there before the process: the run directory, the api-socket, the boundary,
-//! the record. [`Launch::start`] makes the process, on the spawner's thread.
+//! [`Launch::prepare`] makes everything that the process needs: the run directory, the api-socket, the confinement, the
+//! record. [`Launch::start`] starts the process, on the spawner's thread.
 
 mod boundary;
 mod child;
@@ -36,7 +36,7 @@ use crate::socket::SocketAddress;
 use boundary::Boundary;
 use child::Plan;
 
-/// All that is there before the process.
+/// Everything that is prepared before the process is started.
 pub(super) struct Launch {
     binary: PathBuf,
     config: VmmConfig,
@@ -45,10 +45,10 @@ pub(super) struct Launch {
     listener: UnixListener,
     api_socket: SocketAddress,
     record: Record,
-    /// Where the process leaves a copy of its `/proc/self/stat`.
+    /// The file to which the process writes a copy of its `/proc/self/stat`.
     stat: File,
     run_dir: RemovedOnDrop,
-    /// Dropped last, when nothing is left to clear away.
+    /// Dropped last, after the run directory is removed.
     living: Living,
 }
 
@@ -136,8 +136,8 @@ impl Launch {
             restrictions,
         };
         let id = layers.start(&mut plan)?.map_err(failed)?;
-        // With it go our copies of the listener and of the pipes' writing ends: from now on connecting to a dead VMM is
-        // refused, and its events end when it does.
+        // This closes this process's copies of the listener and of the pipes' writing ends. So connecting to a dead VMM
+        // is refused, and its pipes reach their end when it ends.
         drop(plan);
         let process =
             match Process::open(id.as_raw_nonzero().get() as u32, self.record.listener_inode) {
@@ -150,7 +150,7 @@ impl Launch {
 
         let layers = layers.into_reports();
         for layer in &layers {
-            tracing::debug!(pid = process.pid(), %layer, "a layer of a VMM's boundary");
+            tracing::debug!(pid = process.pid(), %layer, "a layer of a VMM's confinement");
         }
         let in_force = |layer| {
             layers
@@ -193,7 +193,7 @@ impl Launch {
     }
 }
 
-/// The words after the program's name.
+/// The command line's arguments after the program's name.
 fn arguments(config: &VmmConfig, listener: &UnixListener, events: &OwnedFd) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec![
         "--api-socket".into(),
@@ -205,12 +205,13 @@ fn arguments(config: &VmmConfig, listener: &UnixListener, events: &OwnedFd) -> V
     arguments
 }
 
-/// Tries each layer on this host, as the start of a VMM would, with an empty child that ends at once. `cgroup` is where
-/// the control groups of VMMs are to be made. Blocks for some milliseconds.
+/// Determines which layers of confinement this host allows. It starts a trial process with all layers, as for a VMM,
+/// which exits at once. `cgroup` configures the parent of the VMMs' control groups. Blocks for some milliseconds.
 ///
 /// # Errors
 ///
-/// [`Error::Trial`] when not even a child without any layer can be started.
+/// - [`Error::Trial`]: the trial process can't be started, even without any layer.
+/// - [`Error::Grant`]: the confinement can't be prepared.
 pub fn available(cgroup: &CgroupConfig) -> Result<Vec<LayerReport>, Error> {
     let Boundary {
         restrictions,

@@ -1,13 +1,13 @@
-//! Clearing away what an earlier agent, now dead, left behind.
+//! [`reclaim`] kills the VMMs that an earlier, dead agent has left, and removes their run directories.
 //!
-//! The VMMs of an earlier agent may have been taken over by their guests, so nothing that one of them could have written is
-//! believed, and nothing that one of them could have made may stop the clearing:
+//! The guests of an earlier agent may have taken over their VMMs. So this module does not trust anything that such a
+//! VMM could have written, and a file that such a VMM has made can't block it:
 //!
-//! - A process is killed only if its own environment has the name of the run directory ([`MARK`]): a process can't give that
-//!   to one that it didn't start. The record of the directory, in which no confined VMM can write, only says where to look
-//!   first.
-//! - Of the files that are opened, links aren't followed and FIFOs aren't waited for.
-//! - All of it has one time limit. What isn't done by then is left to the next start.
+//! - A process is killed only if its own environment contains the name of the run directory (the variable `MARK`). A
+//!   process can set that only for processes that it starts. The record in the directory, which no confined VMM can
+//!   write, only tells where to look first.
+//! - When a file is opened, symbolic links are not followed and FIFOs are not waited for.
+//! - The whole work has one time limit. The next start does the rest.
 
 mod record;
 
@@ -30,95 +30,96 @@ use crate::causes::Causes;
 pub(super) use record::Record;
 use record::read_stamp;
 
-/// How long a spawn may be held up by what was left behind.
+/// How long a spawn may be delayed by this work.
 const BEFORE_A_SPAWN: Duration = Duration::from_secs(1);
 
-/// How long a call for the purpose may take: VMMs with much memory die slowly.
+/// How long a call of [`reclaim`] may take. VMMs with much memory die slowly.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// How often processes are looked for: each time finds those that were forked while the last ones were killed.
+/// How often the search for processes is repeated. Each round finds the processes that were forked while those of the
+/// round before were killed.
 const ROUNDS: usize = 8;
 
-/// Something below the run root that no living agent owns, and what was done about it.
+/// A file or directory below the run root that no living agent owns, and what was done about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reclaimed {
-    /// Where it is or was.
+    /// The path, which may have been removed.
     pub path: PathBuf,
-    /// What was done.
+    /// What was done about it.
     pub action: Action,
-    /// The last 16 KiB of the log of the VMM that was left there.
+    /// The last 16 KiB of the log of the VMM whose run directory it was; empty if there is none.
     pub log_tail: String,
 }
 
-/// What [`reclaim`] did about something that it found.
+/// What [`reclaim`] did about a path that it found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// The run directory was removed; its VMM had ended.
+    /// The run directory was removed. Its VMM had ended already.
     Removed,
-    /// The VMM, or what it had forked, had survived its agent. All of it was killed and the run directory removed.
+    /// The VMM or its forks had survived their agent. They were killed, and the run directory was removed.
     Killed {
         /// The process ids, in no particular order.
         pids: Vec<u32>,
     },
-    /// Nothing was touched, or not all that should be.
+    /// The path was left as it is, or not removed completely.
     LeftAlone(LeftAlone),
 }
 
-/// Why [`reclaim`] left something.
+/// Why [`reclaim`] left a path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeftAlone {
-    /// It isn't a run directory of ours by its name, its owner or its kind (a symbolic link, say).
-    #[error("it is no run directory of this user")]
+    /// The path is not a run directory of this user, by its name, its owner or its type (for instance a symbolic link).
+    #[error("it is not a run directory of this user")]
     NotOurs,
-    /// A process of it is still there, because it can't be killed or doesn't die.
+    /// A process of the run directory can't be killed, or has not ended in time.
     #[error("its process {pid} can't be ended: {reason}")]
     VmmStays {
         /// The process id.
         pid: u32,
-        /// What is in the way.
+        /// Why the process can't be ended.
         reason: String,
     },
-    /// The process that is on record lives, and isn't provably of this run directory.
+    /// The recorded process is running, but its environment does not prove that it belongs to this run directory.
     #[error(
-        "the process {pid} that is on record can't be shown to be its VMM: end it by hand if it is"
+        "the recorded process {pid} is not proved to be its VMM: end that process by hand if it is"
     )]
     NotProved {
         /// The process id.
         pid: u32,
     },
-    /// It holds more than could be removed in the time. The next call goes on.
-    #[error("it holds more than can be removed in the time; the next start goes on")]
+    /// The run directory contains more than could be removed in time. The next call continues.
+    #[error("it contains more than can be removed in time; the next start continues")]
     TooMuch,
     /// The kernel refused a step.
     #[error("it can't be examined or removed: {reason}")]
     Refused {
-        /// What the kernel says.
+        /// The kernel's error.
         reason: String,
     },
 }
 
-/// Finds what dead agents left below `run_root`, kills the VMMs that survived them with whatever those forked, and removes
-/// their run directories and control groups.
+/// Kills the VMMs that survived their agents, with their forks, and removes the run directories and control groups that
+/// dead agents have left below `run_root`.
 ///
-/// An agent lives as long as the lock in its run directory is taken. A process is killed only if it was started for that
-/// run directory, which its environment says; everything else is left as it is and reported. A directory whose agent lives
-/// isn't even mentioned. What is found is also logged as a warning with `tracing`. Every
-/// [`Vmm::spawn`](super::Vmm::spawn) does the same, for at most a second. A run root that doesn't exist has nothing to
-/// reclaim.
+/// An agent counts as alive while the lock in its run directory is held. A run directory of a living agent is neither
+/// touched nor reported. A process is killed only if its environment shows that it was started for the run directory of
+/// a dead agent. Anything else is left as it is and reported. All findings are also logged with `tracing`. Every
+/// [`Vmm::spawn`](super::Vmm::spawn) does the same first, for at most 1 s. If the run root doesn't exist, there is
+/// nothing to do.
 ///
-/// This blocks, for at most 10 s.
+/// Blocks for at most 10 s.
 ///
 /// # Errors
 ///
-/// [`Error::RunRoot`] when the run root isn't a directory that only this user can change, and [`Error::RunDir`] when it
-/// can't be listed.
+/// - [`Error::RunRoot`]: the run root isn't a directory that only this user can change.
+/// - [`Error::RunDir`]: the run root can't be listed.
 pub fn reclaim(run_root: &Path) -> Result<Vec<Reclaimed>, Error> {
     within(run_root, LIMIT)
 }
 
-/// The same, before a VMM is started.
+/// Does the work of [`reclaim`] before a VMM is started, within the shorter limit.
 pub(super) fn before_a_spawn(run_root: &Path) -> Result<Vec<Reclaimed>, Error> {
     within(run_root, BEFORE_A_SPAWN)
 }
@@ -133,7 +134,7 @@ fn within(run_root: &Path, limit: Duration) -> Result<Vec<Reclaimed>, Error> {
     let (mut dead, mut reclaimed) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(run_root).map_err(listing)? {
         if Instant::now() >= deadline {
-            tracing::warn!(path = %run_root.display(), "the run root holds too much to be looked through");
+            tracing::warn!(path = %run_root.display(), "the run root has too many entries to be examined in time");
             break;
         }
         match take_over(entry.map_err(listing)?.path()) {
@@ -153,22 +154,22 @@ fn report(reclaimed: &Reclaimed) {
     let path = reclaimed.path.display();
     match &reclaimed.action {
         Action::LeftAlone(LeftAlone::NotOurs) => {
-            tracing::debug!(%path, "not ours; left alone");
+            tracing::debug!(%path, "not a run directory of this user: left as it is");
         }
         Action::LeftAlone(reason) => {
-            tracing::warn!(%path, %reason, "an earlier agent left this; it stays");
+            tracing::warn!(%path, %reason, "cannot remove a run directory of an earlier agent");
         }
         action @ (Action::Removed | Action::Killed { .. }) => {
             tracing::warn!(
                 %path, ?action, log_tail = reclaimed.log_tail,
-                "an earlier agent left this; cleared away"
+                "removed a run directory of an earlier agent"
             );
         }
     }
 }
 
-/// Takes over what a dead agent left. `None` if there is nothing to say: its agent lives, or another process just removed
-/// it.
+/// Takes over the run directory of a dead agent. Returns `None` if its agent is alive, or if another process has just
+/// removed it.
 fn take_over(path: PathBuf) -> Result<Option<RunDir>, Reclaimed> {
     let left = |reason| Reclaimed {
         path: path.clone(),
@@ -214,7 +215,7 @@ fn clear(dead: &[RunDir], deadline: Instant) -> Vec<Reclaimed> {
     reclaimed.collect()
 }
 
-/// Kills every process that was started for one of these run directories, with what those have forked.
+/// Kills every process that was started for one of these run directories, with its forks.
 fn kill_marked(dead: &[RunDir], deadline: Instant) -> Vec<(Process, OsString)> {
     let marks: HashSet<OsString> = dead
         .iter()
@@ -231,13 +232,14 @@ fn kill_marked(dead: &[RunDir], deadline: Instant) -> Vec<(Process, OsString)> {
             break;
         }
         for (pid, mark) in found {
-            // Between the look and the handle, the id may have become another's: look again, through the handle's stamp.
+            // The process may have ended since it was found, and its id may be another process's now. So the mark is
+            // read again after the process was opened.
             let Ok(process) = Process::open(pid, 0) else {
                 continue;
             };
             let is_marked = procfs::is_marked(pid, &mark) && !process.has_ended();
             if is_marked && let Err(error) = process.signal(Signal::KILL) {
-                tracing::warn!(pid, error = %Causes(&error), "a process of an earlier agent's VMM couldn't be killed");
+                tracing::warn!(pid, error = %Causes(&error), "cannot kill a process of an earlier agent's VMM");
             }
             if is_marked {
                 killed.push((process, mark));
@@ -254,14 +256,14 @@ fn finish(run_dir: &RunDir, killed: &[&Process], deadline: Instant) -> Result<Ac
         if !process.wait_until_ended(left(deadline)) {
             return Err(LeftAlone::VmmStays {
                 pid: process.pid(),
-                reason: "it is still there after SIGKILL".to_owned(),
+                reason: "it has not ended after SIGKILL".to_owned(),
             });
         }
     }
     if killed.is_empty()
         && let Some(process) = recorded(run_dir)
     {
-        // One that is dying has lost its environment before its descriptors.
+        // A dying process loses its environment before its descriptors, so it is waited for.
         let is_dying = procfs::has_lost_its_environment(process.pid());
         let limit = if is_dying {
             left(deadline)
@@ -288,7 +290,7 @@ fn finish(run_dir: &RunDir, killed: &[&Process], deadline: Instant) -> Result<Ac
     }
 }
 
-/// The process that is on record, if it is still there.
+/// Returns the recorded process, if it is still running.
 fn recorded(run_dir: &RunDir) -> Option<Process> {
     let record = Record::read(&run_dir.record()).ok()?;
     let stamp = read_stamp(&run_dir.stat()).ok()?;
@@ -298,7 +300,7 @@ fn recorded(run_dir: &RunDir) -> Option<Process> {
     (is_the_same && procfs::owner(stamp.pid).ok() == Some(record.uid)).then_some(process)
 }
 
-/// The control group that is on record, if its name is that of the run directory's.
+/// Returns the recorded control group, if its name is the one that belongs to the run directory.
 fn recorded_cgroup(run_dir: &RunDir) -> Option<PathBuf> {
     let path = Record::read(&run_dir.record()).ok()?.cgroup?;
     let name = run_dir.cgroup_name();

@@ -1,4 +1,4 @@
-//! Who a VMM process is, in a form that outlives the agent that started it.
+//! [`Record`]: the identity of a VMM's process, in a file that outlives the agent that started it.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -8,36 +8,36 @@ use serde::{Deserialize, Serialize};
 use crate::vmm::files::{create_private, open_regular};
 use crate::vmm::procfs::{self, Stamp};
 
-/// No file that tells who a process is, is longer than this, in bytes.
+/// The most that is read of a record, in bytes. Records are shorter.
 const MAX_RECORD: u64 = 64 * 1024;
 
-/// Reads the copy of `/proc/<pid>/stat` that the VMM's process left at `path`.
+/// Reads the copy of `/proc/<pid>/stat` that the VMM's process wrote to `path`.
 pub(in crate::vmm) fn read_stamp(path: &Path) -> io::Result<Stamp> {
     Stamp::parse(&read_bounded(path)?).ok_or(io::ErrorKind::InvalidData.into())
 }
 
-/// The content of `vmm.json`: what is known before the VMM is started.
+/// The content of `vmm.json`: the part of the identity that is known before the VMM is started.
 ///
-/// The rest is written by the process itself, between fork and exec: a copy of its `/proc/self/stat`, from which a
-/// [`Stamp`] is read. So there is no moment at which a VMM runs that isn't on record: before that copy is written, the
-/// parent-death signal holds for certain, because only exec can drop it.
+/// The process itself writes the rest between fork and exec: a copy of its `/proc/self/stat`, from which a [`Stamp`] is
+/// read. So every VMM that runs is recorded. If the agent dies before the copy is written, the process has not executed
+/// the VMM yet, and the parent-death signal, which only an exec can drop, ends it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::vmm) struct Record {
-    /// The boot of the machine that the rest is about.
+    /// The id of the host's boot. The other fields are valid for this boot only.
     pub(in crate::vmm) boot_id: String,
     /// The inode of the api-socket's listener, as `/proc/<pid>/fd` shows it.
     pub(in crate::vmm) listener_inode: u64,
     /// The VMM's executable.
     pub(in crate::vmm) binary: PathBuf,
-    /// Whose the process is.
+    /// The user of the process.
     pub(in crate::vmm) uid: u32,
-    /// Its control group, if it has one.
+    /// The directory of the VMM's control group, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::vmm) cgroup: Option<PathBuf>,
 }
 
 impl Record {
-    /// The record of a VMM that this process is about to start.
+    /// Makes the record of a VMM that this process is about to start.
     pub(in crate::vmm) fn new(
         binary: &Path,
         listener_inode: u64,
@@ -85,13 +85,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_not_read() {
+    fn a_fifo_or_a_symbolic_link_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vmm.json");
         let mode = rustix::fs::Mode::RWXU;
         let kind = rustix::fs::FileType::Fifo;
         rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
-        // Neither waits for a writer.
+        // Neither call waits for a writer of the FIFO.
         Record::read(&path).unwrap_err();
         read_stamp(&path).unwrap_err();
         let link = dir.path().join("link");

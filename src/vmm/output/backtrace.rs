@@ -1,13 +1,14 @@
-//! Backtraces in what a VMM wrote: they explain nothing to its user, and hide the lines that do.
+//! Removes the backtraces from a VMM's log for an error text ([`without_backtraces`]). They don't help the user of a
+//! VMM, and they hide the lines that do.
 
-/// What introduces a backtrace, in lower case.
+/// The heading of a backtrace, in lower case.
 const HEADING: &str = "stack backtrace:";
 
-/// `log` without the backtraces of the Rust programs that wrote it: the heading, each frame with its place in the source,
-/// and the notes that say how to get more of them.
+/// Returns `log` without the backtraces of Rust programs. A backtrace is its heading, each frame with its place in the
+/// source, and the notes that tell how to get a longer one.
 ///
-/// A log that was cut may begin within a backtrace. Its first frames go too if one of them has a place in the source: a
-/// list of numbered causes has none.
+/// A log that was cut may begin within a backtrace. Its first numbered lines are removed too if one of them has a place
+/// in the source. A list of numbered causes has none, so it stays.
 pub(in crate::vmm) fn without_backtraces(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     let cut = lines.iter().take_while(|line| is_of_frame(line)).count();
@@ -42,14 +43,14 @@ fn is_of_frame(line: &str) -> bool {
     is_place(line) || is_frame(line)
 }
 
-/// `   4: main::run`, and the same after an address.
+/// Whether the line is a frame, such as `   4: main::run` or `   4:     0x55d0 - main::run`.
 fn is_frame(line: &str) -> bool {
     let digits = line.trim_start();
     let rest = digits.trim_start_matches(|char: char| char.is_ascii_digit());
     rest.len() < digits.len() && rest.starts_with(": ")
 }
 
-/// `             at ./src/main.rs:58:16`
+/// Whether the line is a place in the source, such as `             at ./src/main.rs:58:16`.
 fn is_place(line: &str) -> bool {
     line.starts_with(' ') && line.trim_start().starts_with("at ")
 }
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backtrace_of_an_error_goes_and_the_causes_stay() {
+    fn the_backtrace_of_an_error_is_removed_and_its_causes_stay() {
         check(
             "ERROR: Fatal error: CreateHypervisor(VmCreate(Permission denied (os error 13)\n\nStack backtrace:\n   \
              0: <unknown>\n   1: __libc_start_call_main\n             at ./csu/start.h:58:16\n   2: <unknown>))\n\
@@ -81,9 +82,10 @@ mod tests {
     }
 
     #[test]
-    fn a_backtrace_of_a_panic_goes_with_its_notes() {
+    fn the_backtrace_of_a_panic_is_removed_with_its_notes() {
         check(
-            "thread 'vmm' panicked at src/lib.rs:7:9:\nno disk\nstack backtrace:\n   0:     0x55d0 - core::panicking\n             \
+            "thread 'vmm' panicked at src/lib.rs:7:9:\nno disk\nstack backtrace:\n   \
+             0:     0x55d0 - core::panicking\n             \
              at /rustc/1/library/core/src/panicking.rs:75:14\n  10: main\nnote: Some details are omitted, run with \
              `RUST_BACKTRACE=full` for a verbose backtrace.\nlast words",
             "thread 'vmm' panicked at src/lib.rs:7:9:\nno disk\nlast words",
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_backtrace_stays() {
+    fn lines_that_only_resemble_a_backtrace_stay() {
         for log in [
             "",
             "\n",

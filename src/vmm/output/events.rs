@@ -1,4 +1,5 @@
-//! The events that a VMM writes to its event monitor: JSON objects, pretty-printed, with a blank line after each.
+//! [`Event`]: an event that a VMM writes to its event monitor. The stream consists of pretty-printed JSON objects, each
+//! followed by a blank line.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,37 +10,37 @@ use crate::broadcast::{Capacity, Weight};
 use crate::causes::Causes;
 use crate::sanitize;
 
-/// How far a subscriber can lag behind before it loses the oldest events.
+/// How many events are kept for a slow subscriber, before it loses the oldest ones.
 pub(in crate::vmm) const BACKLOG: Capacity = Capacity {
     count: 256,
     bytes: 1 << 20,
 };
 
-/// How long an event may be, in bytes. Those of v53.0 have less than 1 KiB.
+/// The maximal length of an event, in bytes. The events of v53.0 have less than 1 KiB.
 const MAX_EVENT: usize = 16 * 1024;
 
-/// How long each text of an event may be, in characters.
+/// The maximal length of each text of an event, in characters.
 const MAX_TEXT: usize = 4096;
 
-/// Something that happened in the VMM. A hint, never state: events get lost, and failures have none.
+/// An event of the VMM. It is a hint and doesn't replace a call: events get lost, and the VMM sends none for a failure.
 ///
-/// Its texts are made [lines](crate::sanitize::line) of at most 4,096 characters.
+/// Each text is made [safe to show](crate::sanitize::line) and has at most 4,096 characters.
 ///
-/// Seen from v51.2 to v53.0: source `vmm` with `starting` and `shutdown` (the VMM often exits before this one is out); source `vm` with `booting`, `booted`,
-/// `pausing`, `paused`, `resuming`, `resumed`, `snapshotting`, `snapshotted` (before the files are written),
-/// `restoring`, `restored`, `resizing`, `resized`, `rebooting`, `rebooted`, `shutdown`, `deleted`; and the VM's devices
-/// as sources of their own.
+/// Seen from v51.2 to v53.0: source `vmm` with `starting` and `shutdown` (the VMM often exits before it has written
+/// this one); source `vm` with `booting`, `booted`, `pausing`, `paused`, `resuming`, `resumed`, `snapshotting`,
+/// `snapshotted` (before the files are written), `restoring`, `restored`, `resizing`, `resized`, `rebooting`,
+/// `rebooted`, `shutdown`, `deleted`; and further sources for the VM's devices.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct Event {
     /// The time since the start of the VMM process.
     #[serde(deserialize_with = "timestamp")]
     pub timestamp: Duration,
-    /// What it happened to.
+    /// The part of the VMM that the event is about, such as `vm`.
     pub source: String,
-    /// What happened.
+    /// The name of the event, such as `booted`.
     pub event: String,
-    /// More about it, if the event has more.
+    /// Additional properties of the event; empty if it has none.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub properties: BTreeMap<String, String>,
 }
@@ -51,7 +52,7 @@ fn timestamp<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Durati
         nanos: u32,
     }
     let Timestamp { secs, nanos } = Timestamp::deserialize(deserializer)?;
-    // Unlike `Duration::new`, this can't overflow whatever the VMM says.
+    // Unlike `Duration::new`, this can't overflow, whatever numbers the VMM sends.
     Ok(Duration::from_secs(secs).saturating_add(Duration::from_nanos(nanos.into())))
 }
 
@@ -61,26 +62,26 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Cuts the bytes of an event monitor into events.
+/// Splits the bytes of an event monitor into events.
 ///
-/// What isn't an event is left out: the VMM tears an event when its pipe is full, and the next blank line is
-/// where the stream makes sense again.
+/// Bytes that are not an event are skipped up to the next blank line. The VMM writes truncated events when its pipe is
+/// full.
 #[derive(Debug, Default)]
 pub(in crate::vmm) struct Decoder {
     buffer: Vec<u8>,
-    /// The event that is being read is too long; its bytes are dropped up to the next blank line.
+    /// Whether the event that is being read is too long. Its bytes are dropped up to the next blank line.
     overlong: bool,
 }
 
 impl Decoder {
-    /// The events that `bytes` complete, in order.
+    /// Adds `bytes`, and returns the events that they complete, in order.
     pub(in crate::vmm) fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
-        // Pieces no longer than the limit, so that the buffer never holds more than twice as much.
+        // The pieces are no longer than the limit, so that the buffer never has more than twice the limit.
         for piece in bytes.chunks(MAX_EVENT) {
             self.buffer.extend_from_slice(piece);
             let mut start = 0;
-            // JSON has no raw newline inside a string: two in a row are always the end of an event.
+            // JSON has no raw newline inside a string, so two in a row always end an event.
             while let Some(length) = blank_line(&self.buffer[start..]) {
                 let event = &self.buffer[start..start + length];
                 if !std::mem::take(&mut self.overlong) {
@@ -92,9 +93,9 @@ impl Decoder {
             if self.buffer.len() > MAX_EVENT {
                 tracing::debug!(
                     limit = MAX_EVENT,
-                    "an event of the VMM is too long; left out"
+                    "skipped an event of the VMM that is too long"
                 );
-                // The last byte may be the first half of the blank line.
+                // The last byte may be the first newline of the blank line.
                 self.buffer.drain(..self.buffer.len() - 1);
                 self.overlong = true;
             }
@@ -117,7 +118,7 @@ fn decode(bytes: &[u8]) -> Option<Event> {
             tracing::debug!(
                 error = %sanitize::line(&Causes(&error).to_string(), 200),
                 length = bytes.len(),
-                "an event of the VMM is torn; left out"
+                "skipped a truncated event of the VMM"
             );
             None
         }
@@ -141,7 +142,7 @@ impl Weight for Event {
     fn weight(&self) -> usize {
         let properties = self.properties.iter();
         let properties: usize = properties
-            // Each entry has two strings and its share of a node.
+            // Each entry takes two strings and its share of a node of the map.
             .map(|(name, value)| 4 * size_of::<String>() + name.len() + value.len())
             .sum();
         size_of::<Event>() + self.source.len() + self.event.len() + properties
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_is_left_out_and_the_next_one_is_read() {
+    fn bytes_that_are_no_event_are_skipped() {
         fn check(garbage: &[u8]) {
             let mut stream = garbage.to_vec();
             stream.extend_from_slice(STARTING.as_bytes());
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_out_of_range_is_no_panic() {
+    fn a_time_out_of_range_does_not_panic() {
         let stream = REMOVED
             .replace("\"secs\":2", "\"secs\":18446744073709551615")
             .replace("\"nanos\":0", "\"nanos\":4294967295");

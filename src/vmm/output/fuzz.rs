@@ -2,7 +2,8 @@
 
 use super::events::Decoder;
 
-/// What an event monitor writes: the first byte says in what pieces it comes. Pieces of any size give the same events.
+/// Decodes the bytes of an event monitor. The first byte of the input is the size of the pieces in which they arrive,
+/// less one. Pieces of any size give the same events.
 pub(crate) fn event_monitor(bytes: &[u8]) {
     let Some((&piece, stream)) = bytes.split_first() else {
         return;

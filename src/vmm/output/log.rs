@@ -1,8 +1,7 @@
-//! A log: what a VMM writes to its standard output and error, or its guest to the console, in a file that is bounded and
-//! whose end goes into errors.
+//! [`Log`]: a file of bounded size with the output of a VMM or of its guest's console. Errors show its end.
 //!
-//! The VMM writes into a pipe, and this process into the file: a hostile guest could fill the disk otherwise. What was
-//! written first stays, and so does what was written last; what is left out between is counted.
+//! The VMM writes to a pipe, and this process to the file, since otherwise a hostile guest could fill the disk. The
+//! file keeps the first and the last part of the output, and the number of bytes that were left out between them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -14,13 +13,13 @@ use crate::causes::Causes;
 use crate::sanitize;
 use crate::vmm::files::open_regular;
 
-/// How much of the end of a log is kept, in bytes.
+/// How much of the end of the output is kept when the file is shortened, in bytes.
 const TAIL: u64 = 16 * 1024;
 
-/// How much of its beginning is.
+/// How much of the beginning of the output is kept, in bytes.
 const HEAD: u64 = 256 * 1024;
 
-/// How long the file may become before the part between is left out.
+/// The length in bytes above which the file is shortened.
 const LIMIT: u64 = 1024 * 1024;
 
 /// An open log. It can be read after the file was unlinked.
@@ -30,19 +29,19 @@ pub(in crate::vmm) struct Log(Mutex<Content>);
 #[derive(Debug)]
 struct Content {
     file: File,
-    /// How many bytes were left out.
+    /// The number of bytes that were left out.
     left_out: u64,
-    /// The file can't be written to, which was said.
+    /// Whether writing to the file has failed. The failure is logged only once.
     broken: bool,
 }
 
-/// The end of a log that another process keeps, as [`Log::tail`] gives it.
+/// Returns the end of a log that another process wrote, in the form of [`Log::tail`].
 pub(crate) fn tail_of(path: &Path) -> io::Result<String> {
     open_regular(path).map(|file| Log::of(file).tail())
 }
 
 impl Log {
-    /// Creates the log, for this user only.
+    /// Creates the log's file, with mode 0600.
     pub(in crate::vmm) fn create(path: &Path) -> io::Result<Log> {
         let file = OpenOptions::new()
             .read(true)
@@ -61,19 +60,19 @@ impl Log {
         }))
     }
 
-    /// Adds what was written. A log that can't be kept stops no VMM.
+    /// Adds bytes to the log. If the file can't be written to, the VMM goes on without its log.
     pub(in crate::vmm) fn append(&self, bytes: &[u8]) {
         let mut content = self.lock();
         if let Err(error) = content.append(bytes)
             && !content.broken
         {
             content.broken = true;
-            tracing::warn!(error = %Causes(&error), "a log of a VMM isn't kept");
+            tracing::warn!(error = %Causes(&error), "cannot write to a log of a VMM");
         }
     }
 
-    /// The last 16 KiB as text that is [safe to show](sanitize::lines), cut at the start of a line where there is one;
-    /// empty when it can't be read.
+    /// Returns the last 16 KiB as text that is [safe to show](sanitize::lines), from the start of a line if there is
+    /// one. Returns an empty text if the file can't be read.
     pub(in crate::vmm) fn tail(&self) -> String {
         let read = self.lock().read_tail();
         let (tail, is_whole) = match read {
@@ -90,7 +89,7 @@ impl Log {
         sanitize::lines(&String::from_utf8_lossy(line))
     }
 
-    /// Nothing that holds this lock can leave it half-changed in a way that matters.
+    /// Ignores poisoning: after a panic the log may lack some output, but it can still be used.
     fn lock(&self) -> MutexGuard<'_, Content> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,13 +109,13 @@ impl Content {
         self.file.write_all(&tail)
     }
 
-    /// The last 16 KiB, and whether they are the whole.
+    /// Returns the last 16 KiB, and whether they are the whole file.
     fn read_tail(&self) -> io::Result<(Vec<u8>, bool)> {
         let length = self.file.metadata()?.len();
         let start = length.saturating_sub(TAIL);
         let mut bytes = Vec::new();
         let mut chunk = [0; 4096];
-        // One that another agent's VMM still writes to may grow meanwhile: read what was its end, and no more.
+        // The file of another agent may grow while it is read. Only the bytes up to the length above are read.
         while (bytes.len() as u64) < length - start {
             match self.file.read_at(&mut chunk, start + bytes.len() as u64)? {
                 0 => break,

@@ -1,5 +1,5 @@
-//! What VMMs and their guests write: logs, consoles and event monitors, read at a bounded rate by one thread ([`pump`]) and kept
-//! within bounds.
+//! The output of VMMs and their guests: logs, consoles and event monitors. One thread reads it at a bounded rate
+//! ([`pump`]), and files and queues of bounded size keep it.
 
 mod backtrace;
 mod events;

@@ -1,11 +1,11 @@
-//! The one thread that reads what VMMs and their guests write: logs, consoles and event monitors.
+//! The thread that reads the output of all VMMs and their guests: logs, consoles and event monitors ([`watch`]).
 //!
-//! A hostile writer must cost a small share of this process, and nothing of the other VMMs. So none of it is read on the
-//! thread that starts and reaps VMMs; each pipe has a rate, above which its writer waits for the full pipe; and the pipes
-//! are read in turns, one chunk each, so that none starves another.
+//! A hostile writer must not use much time of this process, nor delay the output of other VMMs. So the output is not
+//! read on the thread that starts and reaps VMMs. Each pipe is read at a limited rate, above which its writer has to
+//! wait. The pipes are read in turns, one chunk each.
 //!
-//! When a VMM has ended, [`finish`] reads what it still had in its pipes and closes them, and only then lets its end be
-//! known: the last words of a VMM are complete.
+//! When a VMM has ended, [`finish`] reads the rest of its pipes and closes them, and only then publishes its end. So
+//! the log of a VMM that has ended is complete.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -25,26 +25,27 @@ use crate::causes::Causes;
 use crate::vmm::files::beyond_streams;
 use crate::vmm::waker::Waker;
 
-/// How much is read from a pipe at a time, in bytes; as much as a pipe holds unless its writer makes it larger.
+/// How much is read from a pipe at a time, in bytes. It is the default size of a pipe.
 const CHUNK: usize = 64 * 1024;
 
-/// The most that is read from one pipe after its VMM has ended, in bytes; as much as an ordinary user can make a pipe
-/// hold. A process that the VMM has left behind may write on.
+/// The most that is read from one pipe after its VMM has ended, in bytes. It is the largest pipe that an ordinary user
+/// can make. The limit is needed because a fork of the VMM may still write to the pipe.
 const LAST: usize = 1024 * 1024;
 
-/// The console is the guest's, which may write what it likes as fast as it can.
+/// The rate of consoles. A guest may write to its console as fast as it can.
 const CONSOLE: Rate = Rate {
     burst: 1024 * 1024,
     steady: 2 * 1024 * 1024,
 };
 
-/// A VMM that writes its log waits for nothing at its start: ten times as much as v53.0 says with `-v -v`.
+/// The rate of logs. The burst is ten times the output of v53.0 at its start with `-v -v`, so a start is not slowed
+/// down.
 const LOG: Rate = Rate {
     burst: 4 * 1024 * 1024,
     steady: 4 * 1024 * 1024,
 };
 
-/// Events are small and few; a VMM drops what its pipe doesn't take.
+/// The rate of event monitors. Events are small and few, and a VMM drops those that don't fit into its pipe.
 const EVENTS: Rate = Rate {
     burst: 1024 * 1024,
     steady: 256 * 1024,
@@ -57,7 +58,7 @@ pub(in crate::vmm) struct Pipe {
     sink: Sink,
 }
 
-/// Where it goes.
+/// The destination of the bytes that are read from a pipe.
 enum Sink {
     Log(Arc<Log>),
     Events {
@@ -67,17 +68,18 @@ enum Sink {
 }
 
 impl Pipe {
-    /// A pipe for the VMM's standard output and error, and its writing end.
+    /// Makes a pipe for the VMM's standard output and error. Returns it with its writing end.
     pub(in crate::vmm) fn log(log: Arc<Log>) -> io::Result<(Pipe, OwnedFd)> {
         Pipe::new(Sink::Log(log), LOG)
     }
 
-    /// A pipe for the consoles of the VMM's VMs, and its writing end.
+    /// Makes a pipe for the consoles of the VMM's VMs. Returns it with its writing end.
     pub(in crate::vmm) fn console(log: Arc<Log>) -> io::Result<(Pipe, OwnedFd)> {
         Pipe::new(Sink::Log(log), CONSOLE)
     }
 
-    /// A pipe for the event monitor, and its writing end. The events end when the VMM has.
+    /// Makes a pipe for the event monitor. Returns it with its writing end. The stream of events closes when the VMM
+    /// has ended.
     pub(in crate::vmm) fn events(
         subscribers: broadcast::Sender<Event>,
     ) -> io::Result<(Pipe, OwnedFd)> {
@@ -101,7 +103,7 @@ impl Pipe {
         Ok((pipe, for_vmm))
     }
 
-    /// Takes at most one chunk of what is there, without waiting: how many bytes, or `None` when nothing will follow.
+    /// Reads at most one chunk without waiting. Returns the number of bytes, or `None` if the pipe is at its end.
     fn read(&mut self) -> Option<usize> {
         let mut chunk = [MaybeUninit::uninit(); CHUNK];
         match rustix::io::read(&self.end, &mut chunk) {
@@ -119,7 +121,7 @@ impl Pipe {
         }
     }
 
-    /// Takes what is left, at most [`LAST`].
+    /// Reads the rest of the pipe, at most [`LAST`] bytes.
     fn drain(mut self) {
         let mut left = LAST;
         while let Some(length @ 1..) = self.read() {
@@ -154,24 +156,24 @@ impl AsFd for Pipe {
     }
 }
 
-/// What the thread is told.
+/// A command to the thread.
 enum Command {
     /// Reads these pipes of the VMM with this process id.
     Watch(u32, Vec<Pipe>),
-    /// Reads what is left in that VMM's pipes, closes them, and calls this.
+    /// Reads the rest of that VMM's pipes, closes them, and calls the function.
     Finish(u32, Box<dyn FnOnce() + Send>),
 }
 
-/// The way to the thread.
+/// The channel to the thread.
 struct Pump {
     commands: mpsc::Sender<Command>,
     waker: Waker,
 }
 
-/// Started with the first VMM.
+/// The thread's channel, once the first VMM was started.
 static PUMP: Mutex<Option<Pump>> = Mutex::new(None);
 
-/// Starts the thread, unless it runs.
+/// Starts the thread, unless it is running already.
 pub(in crate::vmm) fn start() -> io::Result<()> {
     let mut pump = PUMP.lock().unwrap_or_else(PoisonError::into_inner);
     if pump.is_none() {
@@ -190,19 +192,19 @@ fn start_thread() -> io::Result<Pump> {
     Ok(Pump { commands, waker })
 }
 
-/// Has the pipes of the VMM with this process id read, until [`finish`].
+/// Makes the thread read the pipes of the VMM with this process id, until [`finish`].
 pub(in crate::vmm) fn watch(pid: u32, pipes: Vec<Pipe>) {
-    tell(Command::Watch(pid, pipes));
+    send(Command::Watch(pid, pipes));
 }
 
-/// Reads what the VMM with this process id, which has ended, had still written; closes its pipes; and then calls `then`, on
-/// the pump's thread. The thread that starts VMMs calls this and [`watch`], so an id that is used again is that of the
-/// later VMM.
+/// For the VMM with this process id, which has ended: makes the thread read the rest of its pipes, close them, and then
+/// call `then`. Only the thread that starts VMMs calls this function and [`watch`]. So if a process id is used again,
+/// the calls for the earlier VMM come before those for the later one.
 pub(in crate::vmm) fn finish(pid: u32, then: impl FnOnce() + Send + 'static) {
-    tell(Command::Finish(pid, Box::new(then)));
+    send(Command::Finish(pid, Box::new(then)));
 }
 
-fn tell(command: Command) {
+fn send(command: Command) {
     let pump = PUMP.lock().unwrap_or_else(PoisonError::into_inner);
     let unsent = match &*pump {
         Some(pump) => {
@@ -215,7 +217,7 @@ fn tell(command: Command) {
         None => Some(command),
     };
     drop(pump);
-    // The thread ends only by a panic. Ends of VMMs have to be known all the same.
+    // The thread ends only by a panic. The end of a VMM must be published even then.
     if let Some(command) = unsent {
         tracing::error!("the thread that reads the logs of VMMs isn't running");
         if let Command::Finish(_, then) = command {
@@ -227,7 +229,7 @@ fn tell(command: Command) {
 /// A pipe with the process id of its VMM.
 type Watched = (u32, Pipe);
 
-/// The thread: reads pipes in turns, each as fast as its rate, and never ends itself.
+/// The thread's loop: reads the pipes in turns, each at its rate. It never returns.
 fn run(commands: &mpsc::Receiver<Command>, woken: &Waker) {
     let mut pipes: Vec<Watched> = Vec::new();
     loop {
@@ -248,7 +250,8 @@ fn run(commands: &mpsc::Receiver<Command>, woken: &Waker) {
     }
 }
 
-/// Waits until a pipe may be read, or a command has come: which of the pipes may be, in their order.
+/// Waits until a pipe can be read or a command has arrived. Returns, for each pipe in its order, whether it can be
+/// read.
 fn wait(pipes: &mut [Watched], woken: &Waker) -> Vec<bool> {
     let now = Instant::now();
     let delays: Vec<Duration> = pipes
@@ -257,18 +260,19 @@ fn wait(pipes: &mut [Watched], woken: &Waker) -> Vec<bool> {
         .collect();
     let mut descriptors = vec![PollFd::new(woken, PollFlags::IN)];
     for ((_, pipe), delay) in pipes.iter().zip(&delays) {
-        // A pipe that has to wait is not asked for: neither what it holds nor its end wakes the thread before its time.
+        // A pipe that was read faster than its rate is not polled, so that neither its content nor its end wakes the
+        // thread before the delay is over.
         if delay.is_zero() {
             descriptors.push(PollFd::new(pipe, PollFlags::IN));
         }
     }
     let limit = delays.iter().filter(|delay| !delay.is_zero()).min();
-    // Delays are seconds at most: any fits.
+    // A delay is a few seconds at most, so the conversion can't fail.
     let limit = limit.map(|limit| Timespec::try_from(*limit).unwrap_or_default());
     match poll(&mut descriptors, limit.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(error) => {
-            // Out of memory is all that is left. It is tried again after a pause.
+            // The only remaining error is a lack of memory. The thread tries again after a pause.
             tracing::error!(error = %Causes(&error), "waiting for the logs of VMMs failed");
             thread::sleep(Duration::from_millis(100));
         }

@@ -1,20 +1,21 @@
-//! How fast a pipe is read: a token bucket.
+//! [`Throttle`]: limits the rate at which a pipe is read, as a token bucket.
 
 use std::time::{Duration, Instant};
 
-/// What a read costs at least, in bytes: a writer of single bytes must not cost more time than one of whole pages.
+/// The least number of bytes that a read counts for. Otherwise a process that writes single bytes would cause far more
+/// reads than one that writes whole pages.
 const LEAST: u64 = 4096;
 
-/// How much a pipe may bring at once, and from then on.
+/// The limits on reading a pipe.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
-    /// In bytes: what is taken at any speed after a time of quiet.
+    /// How many bytes may be read at any speed after a time without reads.
     pub(super) burst: u64,
-    /// In bytes per second.
+    /// How many bytes may be read in a second after that.
     pub(super) steady: u64,
 }
 
-/// A token bucket: it fills at the steady rate, up to the burst, and each read empties it by what was read.
+/// A token bucket. It fills at the steady rate, up to the burst. Each read takes as many tokens as it has bytes.
 #[derive(Debug)]
 pub(super) struct Throttle {
     rate: Rate,
@@ -23,7 +24,7 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    /// A full bucket.
+    /// Makes a full bucket.
     pub(super) fn new(rate: Rate, now: Instant) -> Throttle {
         Throttle {
             rate,
@@ -32,7 +33,8 @@ impl Throttle {
         }
     }
 
-    /// How long to wait until `wanted` bytes may be read, which are at most the burst; zero when they may be now.
+    /// Returns how long to wait until `wanted` bytes may be read; zero if they may be read now. If `wanted` is more
+    /// than the burst, it counts as the burst.
     pub(super) fn delay(&mut self, wanted: u64, now: Instant) -> Duration {
         self.fill(now);
         let missing = wanted.min(self.rate.burst).saturating_sub(self.tokens);
@@ -52,7 +54,7 @@ impl Throttle {
         let elapsed = now.saturating_duration_since(self.filled);
         let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         let earned = nanos.saturating_mul(self.rate.steady) / 1_000_000_000;
-        // Less than a token is earned later.
+        // If less than one token was earned, `filled` stays, so that the time is not lost.
         if earned > 0 {
             self.tokens = self.rate.burst.min(self.tokens.saturating_add(earned));
             self.filled = now;
@@ -84,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn quiet_earns_a_burst_and_no_more() {
+    fn a_pause_earns_at_most_the_burst() {
         let start = Instant::now();
         let mut throttle = Throttle::new(RATE, start);
         throttle.take(10_000);
@@ -92,13 +94,13 @@ mod tests {
         assert_eq!(throttle.delay(10_000, later), Duration::ZERO);
         throttle.take(10_000);
         assert!(throttle.delay(1, later) > Duration::ZERO);
-        // More than the burst is never waited for.
+        // A read of more than the burst waits only for the burst.
         let full = later + Duration::from_secs(2);
         assert_eq!(throttle.delay(u64::MAX, full), Duration::ZERO);
     }
 
     #[test]
-    fn a_small_read_costs_as_a_page() {
+    fn a_small_read_counts_as_a_page() {
         let start = Instant::now();
         let mut throttle = Throttle::new(RATE, start);
         for _ in 0..3 {
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_waited_for_in_small_steps_still_comes() {
+    fn asking_often_does_not_prevent_the_bucket_from_filling() {
         let start = Instant::now();
         let mut throttle = Throttle::new(RATE, start);
         throttle.take(10_000);

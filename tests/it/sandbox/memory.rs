@@ -197,7 +197,7 @@ async fn without_a_lease_a_copy_is_refused_before_the_live_vm_is_touched() {
     scene.vmm.before("vm.restore", open);
     let error = sandbox.reset().await.unwrap_err();
     assert!(
-        chain(&error).contains("was not left alone"),
+        chain(&error).contains("was opened for writing while a VM was restored"),
         "{}",
         chain(&error)
     );
@@ -413,7 +413,7 @@ async fn a_memory_file_of_another_length_than_the_vm_is_refused() {
         });
         let error = load(&open(&scene)).unwrap_err();
         assert!(
-            chain(&error).contains("and the VM 16777216"),
+            chain(&error).contains("and the VM's memory has 16777216"),
             "{}",
             chain(&error)
         );

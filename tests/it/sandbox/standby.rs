@@ -37,7 +37,7 @@ const UNFIT: [(&str, Happening, &str); 8] = [
     (
         "its VM was deleted",
         |_, spare| spare.player.end(),
-        "tell the VM's state",
+        "report the VM's state",
     ),
     (
         "it dies when it is looked at",
@@ -45,7 +45,7 @@ const UNFIT: [(&str, Happening, &str); 8] = [
             let spare = Arc::clone(spare);
             cast.scene.vmm.before("vm.info", move || spare.kill());
         },
-        "the VMM died when it was to tell the VM's state",
+        "the VMM died when it was asked to report the VM's state",
     ),
     (
         "it dies when it is awakened",
@@ -53,7 +53,7 @@ const UNFIT: [(&str, Happening, &str); 8] = [
             let spare = Arc::clone(spare);
             cast.scene.vmm.before("vm.resume", move || spare.kill());
         },
-        "the VMM died when it was to resume the VM",
+        "the VMM died when it was asked to resume the VM",
     ),
     (
         "it isn't awakened",

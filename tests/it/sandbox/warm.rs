@@ -156,7 +156,12 @@ async fn a_warm_tool_that_fails_fails_the_mint_with_its_end_and_its_last_words()
     check(
         warm_tool("fail", Value::Null),
         ToolOutcomeKind::Exited,
-        &["the tool fail", "ended with 7", "the end", "kaputt \u{e4}"],
+        &[
+            "the tool fail",
+            "ended with the exit code 7",
+            "the end",
+            "kaputt \u{e4}",
+        ],
     )
     .await;
     let hasty = WarmTool {

@@ -156,7 +156,7 @@ async fn a_hostile_run_root_holds_up_nothing() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].path, lock);
     let reason = format!("{:?}", found[0].action);
-    assert!(reason.contains("no regular file"), "{reason}");
+    assert!(reason.contains("not a regular file"), "{reason}");
     vmm.shutdown().await;
 }
 

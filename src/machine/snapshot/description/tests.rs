@@ -7,7 +7,7 @@ use super::*;
 use crate::machine::DiskFormat;
 use crate::machine::snapshot::fuzz::{disks, shape};
 
-/// What the real VMMs wrote for the VM of [`shape`] and [`disks`].
+/// The `config.json` that real VMMs wrote for the VM of [`shape`] and [`disks`].
 const WRITTEN: [(&str, &[u8]); 3] = [
     (
         "v51.2",
@@ -60,7 +60,7 @@ fn is_replaced(pointer: &str) -> bool {
 }
 
 #[test]
-fn what_the_vmms_write_of_a_machine_of_ours_is_taken() {
+fn the_config_that_each_release_writes_is_accepted() {
     for (release, config) in written() {
         let kept =
             checked(&config).unwrap_or_else(|unexpected| panic!("{release}: {unexpected:?}"));
@@ -69,7 +69,7 @@ fn what_the_vmms_write_of_a_machine_of_ours_is_taken() {
 }
 
 #[test]
-fn what_was_sent_to_create_the_vm_is_taken_too() {
+fn the_config_that_was_sent_to_create_the_vm_is_accepted() {
     let files = VmFiles {
         disks: disks(),
         vsock: "/run/vsock.sock".to_owned(),
@@ -80,7 +80,7 @@ fn what_was_sent_to_create_the_vm_is_taken_too() {
 }
 
 #[test]
-fn every_value_that_is_another_is_refused_by_its_pointer() {
+fn every_changed_value_is_refused_with_its_pointer() {
     let hostile = [
         json!("/etc/canary"),
         json!(7_777),
@@ -101,7 +101,7 @@ fn every_value_that_is_another_is_refused_by_its_pointer() {
                 *place = hostile.clone();
                 let what = format!("{release} {pointer} {hostile}");
                 let unexpected = checked(&changed).expect_err(&what);
-                // An object in the place of another is refused by what is in it, or what isn't.
+                // For an object in place of another one, the error points at a key that it has or lacks.
                 assert!(
                     unexpected.pointer.starts_with(&pointer),
                     "{what}: {unexpected:?}"
@@ -112,8 +112,8 @@ fn every_value_that_is_another_is_refused_by_its_pointer() {
 }
 
 #[test]
-fn every_field_that_the_api_knows_is_refused_where_a_mint_leaves_none() {
-    // Each field of the generated types that isn't in a config.json of ours, with a value of its kind.
+fn every_field_of_the_api_that_a_mint_does_not_write_is_refused() {
+    // Each field of the generated types that a mint does not write, with a value of its type.
     let fields = json!({
         "balloon": { "size": 1 },
         "net": [{ "tap": "tap0" }],
@@ -169,7 +169,7 @@ fn every_field_that_the_api_knows_is_refused_where_a_mint_leaves_none() {
 }
 
 #[test]
-fn what_belongs_there_and_is_missing_is_refused() {
+fn a_missing_value_that_a_mint_writes_is_refused() {
     let needed: BTreeSet<_> = [
         "/cpus/boot_vcpus",
         "/memory/size",
@@ -209,7 +209,7 @@ fn what_belongs_there_and_is_missing_is_refused() {
 }
 
 #[test]
-fn the_shape_and_the_formats_are_those_of_the_manifest() {
+fn a_config_of_another_shape_or_disk_format_is_refused() {
     let (_, config) = written().last().unwrap();
     let another = |change: fn(&mut VmShape, &mut Vec<VmDisk>)| {
         let (mut shape, mut disks) = (shape(), disks());
@@ -250,7 +250,8 @@ proptest! {
         at in any::<prop::sample::Index>(),
         key in "[a-z_/~.0-9]{1,12}",
         value in prop_oneof![
-            Just(json!(null)), Just(json!(false)), Just(json!(0)), Just(json!("/etc/canary")), Just(json!({})), Just(json!([])),
+            Just(json!(null)), Just(json!(false)), Just(json!(0)),
+            Just(json!("/etc/canary")), Just(json!({})), Just(json!([])),
         ],
     ) {
         let (_, mut config) = written().nth(release).unwrap();

@@ -4,7 +4,7 @@ use super::*;
 
 const GIB: u64 = 1 << 30;
 
-/// What the real VMMs wrote of a VM with 64 MiB.
+/// The state of the memory manager that real VMMs wrote for a VM with 64 MiB.
 const WRITTEN: [&[u8]; 3] = [
     include_bytes!("../../../../fixtures/snapshots/v51.2/memory-manager.json"),
     include_bytes!("../../../../fixtures/snapshots/v52.0/memory-manager.json"),
@@ -52,7 +52,7 @@ fn two_regions() -> Value {
 }
 
 #[test]
-fn the_ranges_go_and_all_else_stays_in_what_the_vmms_write() {
+fn the_edit_clears_the_ranges_and_changes_nothing_else() {
     for written in WRITTEN {
         let manager: Value = serde_json::from_slice(written).unwrap();
         let mapped = map(&manager, 64 << 20).unwrap();
@@ -76,7 +76,7 @@ fn the_ranges_go_and_all_else_stays_in_what_the_vmms_write() {
 }
 
 #[test]
-fn each_region_is_told_its_place_in_the_file() {
+fn each_mapping_gets_the_offset_of_its_region() {
     let mut manager = two_regions();
     let check = |manager: &Value, offsets: [u64; 2]| {
         let mapped = map(manager, 5 * GIB).unwrap();
@@ -93,7 +93,7 @@ fn each_region_is_told_its_place_in_the_file() {
         }
     };
     check(&manager, [0, 3 * GIB]);
-    // It may have been restored from a mapped file before.
+    // A VM that was itself restored with mapped memory has the offset already.
     manager["guest_ram_mappings"][1]["file_offset"] = json!(3 * GIB);
     check(&manager, [0, 3 * GIB]);
     manager["guest_ram_mappings"]

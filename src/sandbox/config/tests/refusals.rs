@@ -133,7 +133,7 @@ fn the_error_names_the_field_with_the_illegal_value() {
         (other("run_root = ''"), "run_root is missing or empty"),
         (
             other("limits.query = '0s'"),
-            "limits.query is zero: nothing can be done in no time",
+            "limits.query is zero: this step needs some time",
         ),
         (
             other("limits.settle = '25h'"),
