@@ -91,6 +91,7 @@ const SOURCES: &[(&str, &[u8])] = sources![
     "protocol/extension.rs",
     "protocol/frame_type.rs",
     "protocol/json_text.rs",
+    "protocol/limits.rs",
     "protocol/mod.rs",
     "protocol/query.rs",
     "protocol/reset.rs",

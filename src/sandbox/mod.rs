@@ -50,7 +50,7 @@ mod evidence;
 mod execution;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod guest;
+mod guest_checks;
 mod in_flight;
 #[cfg(feature = "metrics")]
 pub mod metrics;
@@ -82,7 +82,7 @@ pub use config::{ConfigError, GoldenOrigin, SandboxConfig, SandboxOrigin, Scaffo
 pub use error::{Advice, BootFailure, Error, FailedReset, ToolRefusal, Unavailable};
 pub use event::Event;
 pub use execution::{ToolExecution, ToolOutcome, ToolOutput};
-pub use guest::OlderGuest;
+pub use guest_checks::OlderGuest;
 pub use pool::{Pool, PoolConfig, PoolStatus, PooledSandbox, VmMemory};
 pub use report::{CheckOutcome, CheckSource, ResetCheck, ResetReport, StrategyUsed, VmmUsed};
 pub use reset_state::{FsHash, Reset, ResetOutcome, ResetState, VerificationDetails};

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::guest::{self, GuestChecks};
+use super::guest_checks::{self, GuestChecks};
 use super::report::VerificationContext;
 use super::{
     CheckOutcome, CheckSource, DivergenceAction, FsHash, ResetCheck, ResetOutcome, ResetReport,
@@ -70,8 +70,8 @@ pub(super) fn verify(
         vmm_identity: readings.vmm.clone().and_then(Result::ok),
         micros: context.steps.micros(),
         steps: context.steps.so_far().to_vec(),
-        reseeded: guest.is_some_and(guest::reseeded),
-        clock_set: guest.is_some_and(guest::clock_set),
+        reseeded: guest.is_some_and(guest_checks::reseeded),
+        clock_set: guest.is_some_and(guest_checks::clock_set),
         clock: guest.and_then(|guest| guest.clock),
         checks,
     };

@@ -39,6 +39,13 @@
 //! end of a VMM is published after its pipes were read to their end, so its log is complete. Text of a VMM or a guest
 //! in errors and events is [safe to show](crate::sanitize); the log files have the original bytes.
 //!
+//! # Who ends a VMM
+//!
+//! - [`Vmm::shutdown`] asks the VMM to end (`vmm.shutdown`), then sends SIGTERM, then SIGKILL, with a limit for each step.
+//! - A [`Vmm`] that is dropped is killed at once, with every process that it has forked.
+//! - The kernel kills the VMM when the agent dies.
+//! - [`reclaim`] kills what an earlier agent has left.
+//!
 //! # No orphans
 //!
 //! The kernel sends the VMM SIGKILL when its parent dies. This is best effort: the kernel drops the request for a

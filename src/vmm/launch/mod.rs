@@ -4,6 +4,7 @@
 //! record. [`Launch::start`] starts the process, on the spawner's thread.
 
 mod child;
+mod command_line;
 mod environment;
 mod prepared_confinement;
 
@@ -108,7 +109,7 @@ impl Launch {
             path: format!("/proc/self/fd/{}", console_writer.as_raw_fd()).into(),
             log: console,
         };
-        let arguments = arguments(&self.config, &self.listener, &event_writer);
+        let arguments = command_line::arguments(&self.config, &self.listener, &event_writer);
 
         let PreparedConfinement {
             restrictions,
@@ -191,18 +192,6 @@ impl Launch {
         };
         Ok((running, child))
     }
-}
-
-/// The command line's arguments after the program's name.
-fn arguments(config: &VmmConfig, listener: &UnixListener, events: &OwnedFd) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec![
-        "--api-socket".into(),
-        format!("fd={}", listener.as_raw_fd()).into(),
-        "--event-monitor".into(),
-        format!("fd={}", events.as_raw_fd()).into(),
-    ];
-    arguments.extend((0..config.verbosity).map(|_| "-v".into()));
-    arguments
 }
 
 /// Determines which layers of confinement this host allows. It starts a trial process with all layers, as for a VMM,
