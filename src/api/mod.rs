@@ -6,7 +6,7 @@
 //!
 //! There is one set of types for all supported releases, [`SUPPORTED`]: what any of them knows is here, and where not all
 //! do, its documentation says which ("Since v52.0."). The same as data is in [`support`]; what a request needs of a
-//! release is said by [`Request::needs`].
+//! release is said by [`Request::requirements`].
 //!
 //! A type's required fields are plain, its optional ones are `Option` and are not sent when `None`. A newer server never
 //! breaks reading: fields that a type doesn't have are kept as text in its `unknown` ([`UnknownFields`]), and a value
@@ -14,17 +14,17 @@
 
 #[rustfmt::skip]
 mod generated;
-mod needs;
 mod open_object;
 mod operation;
 mod raw;
 mod release;
 mod request;
+mod requirements;
 pub mod support;
 
 pub use generated::*;
-pub use needs::Need;
 pub use operation::UnknownOperation;
 pub use raw::{RawJson, UnknownFields};
 pub use release::{ParseReleaseError, Release};
 pub use request::{DecodeError, Method, Request};
+pub use requirements::Requirement;

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Operation;
-use super::needs::{self, Need};
+use super::requirements::{self, Requirement};
 use crate::sanitize;
 
 /// How much of what a parser says is kept, in characters.
@@ -34,7 +34,7 @@ impl Method {
 /// One request of the VMM's API: an operation, its body, and the way to decode its answer as a `T`.
 ///
 /// Built by the functions of [`api`](crate::api), sent by [`Client::send`](crate::client::Client::send), which refuses
-/// it when the VMM's release would ignore a part of it ([`needs`](Request::needs)), unless it is
+/// it when the VMM's release would ignore a part of it ([`requirements`](Request::requirements)), unless it is
 /// [`unchecked`](Request::unchecked).
 #[derive(Clone, Debug)]
 pub struct Request<T> {
@@ -56,8 +56,8 @@ impl<T> Request<T> {
     }
 
     /// What it uses that not every supported release knows. Empty for one that suits all of them.
-    pub fn needs(&self) -> Vec<Need> {
-        needs::of(self.operation, self.body.as_deref())
+    pub fn requirements(&self) -> Vec<Requirement> {
+        requirements::of(self.operation, self.body.as_deref())
     }
 
     /// The same request, sent whatever the VMM's release knows of it: for tools and tests that must send what the

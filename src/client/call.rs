@@ -13,7 +13,7 @@ use super::{
     refusal,
 };
 use crate::api::types::VmmPingResponse;
-use crate::api::{self, Need, Request};
+use crate::api::{self, Request, Requirement};
 use crate::socket::SocketAddress;
 
 /// A connection between calls, with what was learnt of the VMM at its other end.
@@ -27,7 +27,7 @@ pub(super) struct Call<'a> {
     pub(super) context: Context<'a>,
     pub(super) body: Bytes,
     /// What the VMM has to know of it, beyond what every supported release does.
-    pub(super) needs: Vec<Need>,
+    pub(super) requirements: Vec<Requirement>,
     deadline: Instant,
 }
 
@@ -51,8 +51,8 @@ impl<'a> Call<'a> {
                 socket,
                 limit,
             },
-            needs: match request.is_checked() {
-                true => request.needs(),
+            requirements: match request.is_checked() {
+                true => request.requirements(),
                 false => Vec::new(),
             },
             body: request.body().cloned().unwrap_or_default(),
@@ -71,7 +71,7 @@ impl<'a> Call<'a> {
 
     /// Refuses what this release would ignore.
     pub(super) fn check(&self, release: Release) -> Result<(), Error> {
-        match refusal::of(self.context.operation, &self.needs, release) {
+        match refusal::of(self.context.operation, &self.requirements, release) {
             Some(kind) => Err(self.context.refuse(kind)),
             None => Ok(()),
         }
@@ -96,7 +96,7 @@ impl<'a> Call<'a> {
     /// Exchanges on the kept connection or, if there is none or it was closed meanwhile, on a new one, with a VMM of a
     /// release that knows all that is asked.
     pub(super) async fn on_kept(&self, turn: &mut Option<Kept>) -> Result<Answer, Error> {
-        if self.needs.is_empty() {
+        if self.requirements.is_empty() {
             return self.on_any(turn).await;
         }
         let mut tries_left = 3_u8;
@@ -135,7 +135,7 @@ impl<'a> Call<'a> {
                 ..self.context
             },
             body: Bytes::new(),
-            needs: Vec::new(),
+            requirements: Vec::new(),
             deadline: self.deadline,
         };
         let answer = ping.on_any(turn).await?;

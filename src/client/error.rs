@@ -174,11 +174,18 @@ impl Error {
         }
     }
 
+    /// What the kernel said to the attempt to connect, of a call that had no connection.
+    pub(super) fn connect_failure(&self) -> Option<io::ErrorKind> {
+        self.io_error().map(io::Error::kind)
+    }
+
+    fn io_error(&self) -> Option<&io::Error> {
+        self.0.source.as_deref()?.downcast_ref()
+    }
+
     /// Whether the cause is a resource of this process or host that was used up at that moment.
     fn lacks_resources(&self) -> bool {
-        let source = self.0.source.as_deref();
-        let error = source.and_then(|source| source.downcast_ref::<io::Error>());
-        let number = error.and_then(io::Error::raw_os_error);
+        let number = self.io_error().and_then(io::Error::raw_os_error);
         number.is_some_and(|number| {
             [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS].contains(&number)
         })

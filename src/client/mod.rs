@@ -36,13 +36,16 @@
 mod bounds;
 mod call;
 mod classify;
-mod created;
+mod config_drift;
 mod deadline;
 mod descriptors;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+#[rustfmt::skip]
+mod generated;
 mod messages;
+mod ready;
 mod refusal;
 mod transport;
 
@@ -59,13 +62,14 @@ use crate::api::{self, Operation, Request};
 use crate::socket::SocketAddress;
 
 pub use crate::api::{ParseReleaseError, Release};
-pub use created::{Created, Difference};
+pub use config_drift::{ConfigDrift, Difference};
 pub use deadline::Deadlines;
 #[cfg(feature = "replay")]
 pub(crate) use descriptors::{MOST_DESCRIPTORS, send_with_descriptors};
 pub use error::{Error, ErrorKind, Outcome, SocketPathTooLong};
 #[cfg(feature = "compat")]
 pub(crate) use messages::is_of_http_layer;
+pub use ready::{LastSeen, NotReady};
 
 use call::{Call, Kept};
 
@@ -185,7 +189,7 @@ impl Client {
             .map_err(|error| call.context.connect(error))?;
         // Calls stay in order although this one has a connection of its own.
         let mut turn = call.turn(&self.shared.kept).await?;
-        if !call.needs.is_empty() || !taken.is_universal() {
+        if !call.requirements.is_empty() || !taken.is_universal() {
             let release = call.learn(&mut turn).await?;
             call.check(release)?;
             descriptors::check(request.operation(), taken, release)
@@ -205,7 +209,7 @@ impl Client {
     /// # Errors
     ///
     /// As [`Client::send`]. An error whose [operation](Error::operation) is `vm.info` comes after the VM was created.
-    pub async fn create_checked(&self, config: &VmConfig) -> Result<Created, Error> {
+    pub async fn create_checked(&self, config: &VmConfig) -> Result<ConfigDrift, Error> {
         let create = api::vm_create(config);
         let call = self.call(&create);
         call.refuse(&create)?;
@@ -216,7 +220,7 @@ impl Client {
         let reading = self.call(&info);
         let answer = reading.on_kept(&mut turn).await?;
         let stored = reading.finish(&info, &answer)?;
-        Created::compare(&call.body, stored.as_ref())
+        ConfigDrift::compare(&call.body, stored.as_ref())
             .map_err(|error| reading.context.decode(answer.status, error))
     }
 

@@ -3,23 +3,32 @@
 use std::path::Path;
 
 use super::{ErrorKind, Release};
-use crate::api::{Need, Operation, SUPPORTED, support};
+use crate::api::{Operation, Requirement, SUPPORTED, support};
 
 /// How many things a refusal names.
 const MOST_NAMED: usize = 8;
 
 /// Why a VMM of release `server` shouldn't be sent a request that needs this; none if it knows it all.
-pub(super) fn of(operation: Operation, needs: &[Need], server: Release) -> Option<ErrorKind> {
-    let mut unmet: Vec<&Need> = needs
+pub(super) fn of(
+    operation: Operation,
+    requirements: &[Requirement],
+    server: Release,
+) -> Option<ErrorKind> {
+    let mut unmet: Vec<&Requirement> = requirements
         .iter()
-        .filter(|need| !need.is_met_by(server))
+        .filter(|requirement| !requirement.is_met_by(server))
         .collect();
     // Of an operation that isn't there, nothing else is of interest.
-    if let Some(&whole) = unmet.iter().find(|need| need.what == operation.name()) {
+    if let Some(&whole) = unmet
+        .iter()
+        .find(|requirement| requirement.what == operation.name())
+    {
         unmet = vec![whole];
     }
-    let known = unmet.iter().all(|need| need.support.is_some());
-    let supports = || unmet.iter().filter_map(|need| need.support);
+    let known = unmet
+        .iter()
+        .all(|requirement| requirement.support.is_some());
+    let supports = || unmet.iter().filter_map(|requirement| requirement.support);
     (!unmet.is_empty()).then(|| ErrorKind::NotSupported {
         what: named(operation, &unmet),
         since: supports()
@@ -35,8 +44,8 @@ pub(super) fn of(operation: Operation, needs: &[Need], server: Release) -> Optio
 }
 
 /// `/resume and /memory_restore_mode in vm.restore`; the operation alone where that is what is missing.
-fn named(operation: Operation, unmet: &[&Need]) -> String {
-    let mut names: Vec<&str> = unmet.iter().map(|need| &*need.what).collect();
+fn named(operation: Operation, unmet: &[&Requirement]) -> String {
+    let mut names: Vec<&str> = unmet.iter().map(|requirement| &*requirement.what).collect();
     let more = match names.len().saturating_sub(MOST_NAMED) {
         0 => None,
         more => Some(format!("{more} more")),
@@ -78,8 +87,8 @@ mod tests {
     /// What is refused of a request, as the error says it; nothing if it is sent.
     fn refused(operation: Operation, body: &str, server: &str) -> Option<String> {
         let body = (!body.is_empty()).then(|| Bytes::copy_from_slice(body.as_bytes()));
-        let needs = Request::raw(operation, body).needs();
-        of(operation, &needs, server.parse().unwrap()).map(|kind| kind.to_string())
+        let requirements = Request::raw(operation, body).requirements();
+        of(operation, &requirements, server.parse().unwrap()).map(|kind| kind.to_string())
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub enum Error {
     },
     /// The VMM created the VM, but not as it was told to: it dropped or changed some of the configuration.
     #[error("the VMM did not take all of the VM's configuration: {0}")]
-    NotAsSent(client::Created),
+    NotAsSent(client::ConfigDrift),
     /// The VMM's process ended instead of doing it.
     #[error("the VMM died when it was to {action}: {ended}")]
     VmmDied {

@@ -121,21 +121,21 @@ proptest! {
         let config: VmConfig = serde_json::from_value(sent.clone()).unwrap();
         let request = api::vm_create(&config);
         let unmet: Vec<_> = request
-            .needs()
+            .requirements()
             .into_iter()
-            .filter(|need| !need.is_met_by(SUPPORTED[release]))
+            .filter(|requirement| !requirement.is_met_by(SUPPORTED[release]))
             .collect();
         prop_assert!(unmet.is_empty(), "{unmet:?}");
         let raw = Request::raw(Operation::VmCreate, Some(sent.to_string().into()));
-        let mut needs = [raw.needs(), request.needs()];
-        needs.iter_mut().for_each(|needs| needs.sort_by(|a, b| a.what.cmp(&b.what)));
-        prop_assert_eq!(&needs[0], &needs[1]);
+        let mut requirements = [raw.requirements(), request.requirements()];
+        requirements.iter_mut().for_each(|list| list.sort_by(|a, b| a.what.cmp(&b.what)));
+        prop_assert_eq!(&requirements[0], &requirements[1]);
     }
 
-    /// Whatever a body is, reading it for its needs comes to an end without a panic.
+    /// Whatever a body is, reading it for its requirements comes to an end without a panic.
     #[test]
     fn any_body_can_be_read(body in prop::collection::vec(any::<u8>(), 0..200)) {
         let request = Request::raw(Operation::VmCreate, Some(body.into()));
-        request.needs();
+        request.requirements();
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use chv_sandbox::api::support::Kind;
-use chv_sandbox::api::{self, Operation, Request};
+use chv_sandbox::api::{Operation, Request};
 use chv_sandbox::client::{Client, Release};
 use chv_sandbox::spec::{Contract, Schema, Shape};
 use chv_sandbox::vmm::{Vmm, VmmConfig};
@@ -122,7 +122,7 @@ async fn outcome(client: &Client, field: &Field) -> Outcome {
     let created = client.send(create).await;
     let info = client.send(Request::raw(Operation::VmInfo, None)).await;
     // Also after a failure: it may leave something stored.
-    client.send(api::vm_delete()).await.unwrap();
+    client.vm_delete().await.unwrap();
     if let Err(error) = created {
         return Outcome::Refused(error.messages().join(": "));
     }

@@ -1,7 +1,7 @@
 //! The client against servers that do exactly what each test says.
 
 mod answers;
-mod created;
+mod config_drift;
 pub(crate) mod descriptors;
 mod fields;
 mod releases;

@@ -13,10 +13,8 @@ use super::server::{NO_CONTENT, Server, accept, answer, ping, wait_for_end};
 
 /// What v51.2 ignores without a word.
 fn on_demand() -> Request<()> {
-    api::vm_restore(&RestoreConfig {
-        memory_restore_mode: Some(MemoryRestoreMode::OnDemand),
-        ..RestoreConfig::new("file:///s")
-    })
+    let restore = RestoreConfig::new("file:///s");
+    api::vm_restore(&restore.with_memory_restore_mode(MemoryRestoreMode::OnDemand))
 }
 
 fn raw(operation: Operation, body: &'static str) -> Request<Option<Value>> {

@@ -9,6 +9,7 @@ use super::VmConfig;
 
 /// `DeviceNode`: part of [`VmInfo`](super::VmInfo).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct DeviceNode {
     /// Always sent.
     pub children: Vec<String>,
@@ -22,7 +23,8 @@ pub struct DeviceNode {
     /// Sent where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_bdf: Option<String>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
+    /// they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -33,31 +35,48 @@ open_object! {
 }
 
 impl DeviceNode {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(
-        children: Vec<String>,
+        children: impl Into<Vec<String>>,
         id: impl Into<String>,
-        resources: Vec<RawJson>,
+        resources: impl Into<Vec<RawJson>>,
     ) -> Self {
         Self {
-            children,
+            children: children.into(),
             id: id.into(),
-            resources,
+            resources: resources.into(),
             parent: None,
             pci_bdf: None,
             unknown: UnknownFields::default(),
         }
     }
+
+    /// Sets [`parent`](Self::parent).
+    #[must_use]
+    pub fn with_parent(mut self, parent: impl Into<String>) -> Self {
+        self.parent = Some(parent.into());
+        self
+    }
+
+    /// Sets [`pci_bdf`](Self::pci_bdf).
+    #[must_use]
+    pub fn with_pci_bdf(mut self, pci_bdf: impl Into<String>) -> Self {
+        self.pci_bdf = Some(pci_bdf.into());
+        self
+    }
 }
 
-/// `PciDeviceInfo`: the answer to [`vm.add-device`](crate::api::vm_add_device); the answer to [`vm.add-disk`](crate::api::vm_add_disk); and 7 more.
+/// `PciDeviceInfo`: the answer to [`vm.add-device`](crate::api::vm_add_device); the answer to
+/// [`vm.add-disk`](crate::api::vm_add_disk); and 7 more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PciDeviceInfo {
     /// Always sent.
     pub bdf: String,
     /// Always sent.
     pub id: String,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
+    /// they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -82,6 +101,7 @@ pub type VmCounters = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// `VmInfo`: the answer to [`vm.info`](crate::api::vm_info).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct VmInfo {
     /// Always sent.
     pub config: VmConfig,
@@ -92,7 +112,8 @@ pub struct VmInfo {
     /// Sent where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_tree: Option<BTreeMap<String, DeviceNode>>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
+    /// they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -103,20 +124,31 @@ open_object! {
 }
 
 impl VmInfo {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(config: VmConfig, memory_actual_size: u64, state: VmState) -> Self {
         Self {
-            config,
-            memory_actual_size,
-            state,
+            config: config,
+            memory_actual_size: memory_actual_size,
+            state: state,
             device_tree: None,
             unknown: UnknownFields::default(),
         }
+    }
+
+    /// Sets [`device_tree`](Self::device_tree).
+    #[must_use]
+    pub fn with_device_tree(
+        mut self,
+        device_tree: BTreeMap<String, DeviceNode>,
+    ) -> Self {
+        self.device_tree = Some(device_tree);
+        self
     }
 }
 
 /// `VmState`: part of [`VmInfo`](super::VmInfo).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[non_exhaustive]
 pub enum VmState {
     /// `BreakPoint` on the wire.
     BreakPoint,
@@ -147,7 +179,7 @@ impl VmState {
     }
 }
 
-/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
+/// Shows a value of another release as a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for VmState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&crate::sanitize::line(self.as_str(), 64))
@@ -156,6 +188,7 @@ impl std::fmt::Display for VmState {
 
 /// `VmmPingResponse`: the answer to [`vmm.ping`](crate::api::vmm_ping).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct VmmPingResponse {
     /// Always sent.
     pub build_version: String,
@@ -165,7 +198,8 @@ pub struct VmmPingResponse {
     pub pid: i64,
     /// Always sent.
     pub version: String,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
+    /// they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -179,14 +213,14 @@ impl VmmPingResponse {
     /// A value of these fields, in their order.
     pub fn new(
         build_version: impl Into<String>,
-        features: Vec<String>,
+        features: impl Into<Vec<String>>,
         pid: i64,
         version: impl Into<String>,
     ) -> Self {
         Self {
             build_version: build_version.into(),
-            features,
-            pid,
+            features: features.into(),
+            pid: pid,
             version: version.into(),
             unknown: UnknownFields::default(),
         }

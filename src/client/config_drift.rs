@@ -22,7 +22,7 @@ const SHOWN: usize = 1024;
 
 /// A VM was created. What became of its configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Created {
+pub struct ConfigDrift {
     /// Where the VMM's configuration isn't as it was sent, in the order of their pointers.
     pub differences: Vec<Difference>,
 }
@@ -38,19 +38,22 @@ pub struct Difference {
     pub stored: Option<Value>,
 }
 
-impl Created {
+impl ConfigDrift {
     /// Whether all of the configuration was stored as it was sent.
     pub fn is_exact(&self) -> bool {
         self.differences.is_empty()
     }
 
     /// Compares the body of `vm.create` with the answer to `vm.info`.
-    pub(super) fn compare(sent: &[u8], info: Option<&Value>) -> Result<Created, serde_json::Error> {
+    pub(super) fn compare(
+        sent: &[u8],
+        info: Option<&Value>,
+    ) -> Result<ConfigDrift, serde_json::Error> {
         let sent: Value = serde_json::from_slice(sent)?;
         let stored = info.and_then(|info| info.get("config"));
-        let mut created = Created::default();
-        created.add("", &sent, stored);
-        Ok(created)
+        let mut drift = ConfigDrift::default();
+        drift.add("", &sent, stored);
+        Ok(drift)
     }
 
     fn add(&mut self, pointer: &str, sent: &Value, stored: Option<&Value>) {
@@ -97,7 +100,7 @@ fn same_address(pointer: &str, sent: &Value, stored: &Value) -> bool {
     }
 }
 
-impl fmt::Display for Created {
+impl fmt::Display for ConfigDrift {
     /// The differences, parted by semicolons.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, difference) in self.differences.iter().enumerate() {
@@ -131,7 +134,7 @@ mod tests {
     fn only_what_was_sent_is_compared() {
         fn check(sent: Value, stored: Value, expected: &[&str]) {
             let info = json!({ "config": stored, "state": "Created" });
-            let created = Created::compare(sent.to_string().as_bytes(), Some(&info)).unwrap();
+            let created = ConfigDrift::compare(sent.to_string().as_bytes(), Some(&info)).unwrap();
             let said: Vec<String> = created
                 .differences
                 .iter()

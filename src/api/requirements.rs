@@ -2,7 +2,7 @@
 //!
 //! A server ignores a field that it doesn't know, without a word. So a request is held against the table of
 //! [`support`](super::support) before it is sent: its body is walked as it goes over the wire, whoever made it, and
-//! whatever is not known to every supported release is a [`Need`]. A request without needs suits every server; for
+//! whatever is not known to every supported release is a [`Requirement`]. A request without needs suits every server; for
 //! the walk of such a body nothing is allocated.
 //!
 //! What the server judges itself stays with it: a body that isn't JSON, a value of the wrong kind, a missing field. A
@@ -20,14 +20,14 @@ use crate::causes::Causes;
 
 /// Something in a request that not every supported release knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Need {
+pub struct Requirement {
     /// What it is: the operation's name, the JSON pointer of a field, or a value with its pointer.
     pub what: String,
     /// The releases that know it; none if no supported release does.
     pub support: Option<Support>,
 }
 
-impl Need {
+impl Requirement {
     /// Whether a server of this release takes notice of it.
     ///
     /// A server newer than every supported release may know what none of those does, so it gets the benefit of the
@@ -41,10 +41,10 @@ impl Need {
 }
 
 /// What this request needs, in the order of its body.
-pub(super) fn of(operation: Operation, body: Option<&[u8]>) -> Vec<Need> {
-    let mut needs = Vec::new();
+pub(super) fn of(operation: Operation, body: Option<&[u8]>) -> Vec<Requirement> {
+    let mut requirements = Vec::new();
     if !operation.support().is_universal() {
-        needs.push(Need {
+        requirements.push(Requirement {
             what: operation.name().to_owned(),
             support: Some(operation.support()),
         });
@@ -55,7 +55,7 @@ pub(super) fn of(operation: Operation, body: Option<&[u8]>) -> Vec<Need> {
             own: operation.support(),
             around: operation.support(),
             place: &Place::Body,
-            needs: &mut needs,
+            requirements: &mut requirements,
         };
         let mut json = serde_json::Deserializer::from_slice(body);
         if let Err(error) = walk.deserialize(&mut json) {
@@ -65,7 +65,7 @@ pub(super) fn of(operation: Operation, body: Option<&[u8]>) -> Vec<Need> {
             );
         }
     }
-    needs
+    requirements
 }
 
 /// Where a value is, as a list from it up to the whole body.
@@ -101,14 +101,14 @@ struct Walk<'a> {
     /// Those that know what holds it; needs that the holder has already are not repeated.
     around: Support,
     place: &'a Place<'a>,
-    needs: &'a mut Vec<Need>,
+    requirements: &'a mut Vec<Requirement>,
 }
 
 impl Walk<'_> {
     /// Notes what it takes to know this field, now that it turned out to have a value.
     fn present(&mut self) {
         if !self.own.is_universal() && self.own != self.around {
-            self.needs.push(Need {
+            self.requirements.push(Requirement {
                 what: self.place.to_string(),
                 support: Some(self.own),
             });
@@ -121,12 +121,12 @@ impl Walk<'_> {
             own,
             around: self.own,
             place,
-            needs: self.needs,
+            requirements: self.requirements,
         }
     }
 
     fn unknown(&mut self, place: &Place<'_>) {
-        self.needs.push(Need {
+        self.requirements.push(Requirement {
             what: place.to_string(),
             support: None,
         });
@@ -184,7 +184,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
         };
         let support = enumeration.value(text).map(|value| value.support);
         if support.is_none_or(|support| !support.is_universal() && support != self.own) {
-            self.needs.push(Need {
+            self.requirements.push(Requirement {
                 what: format!("{text:?} at {}", self.place),
                 support,
             });
