@@ -1,4 +1,4 @@
-//! Fuzz target.
+//! Fuzz targets.
 
 use std::cell::RefCell;
 
@@ -7,6 +7,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Runtime;
 
+use super::event_monitor::Decoder;
 use super::transport::Connection;
 use super::{kind_of, messages_in};
 use crate::api::Operation;
@@ -41,4 +42,20 @@ pub(crate) fn http_answer(bytes: &[u8]) {
             assert!(!message.chars().any(char::is_control), "{message:?}");
         }
     }
+}
+
+/// What an event monitor writes: the first byte says in what pieces it comes. Pieces of any size give the same events.
+pub(crate) fn event_monitor(bytes: &[u8]) {
+    let Some((&piece, stream)) = bytes.split_first() else {
+        return;
+    };
+    let read = |size: usize| {
+        let mut decoder = Decoder::default();
+        let mut events = Vec::new();
+        for piece in stream.chunks(size) {
+            decoder.push(piece, |event| events.push(event));
+        }
+        events
+    };
+    assert_eq!(read(usize::from(piece) + 1), read(stream.len().max(1)));
 }

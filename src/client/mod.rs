@@ -40,6 +40,7 @@ mod config_drift;
 mod deadline;
 mod descriptors;
 mod error;
+mod event_monitor;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 #[rustfmt::skip]
@@ -67,6 +68,8 @@ pub use deadline::Deadlines;
 #[cfg(feature = "replay")]
 pub(crate) use descriptors::{MOST_DESCRIPTORS, send_with_descriptors};
 pub use error::{Error, ErrorKind, Outcome, SocketPathTooLong};
+pub(crate) use event_monitor::Decoder;
+pub use event_monitor::{EventMonitor, EventMonitorError, MonitorEvent};
 #[cfg(feature = "compat")]
 pub(crate) use messages::is_of_http_layer;
 pub use ready::{LastSeen, NotReady};

@@ -3,18 +3,18 @@
 use std::collections::VecDeque;
 
 use crate::broadcast::{Receiver, TryRecvError};
-use crate::vmm::Event;
+use crate::client::MonitorEvent;
 
 /// The events of a VMM since its start, and those that this process's own calls explain.
 #[derive(Debug)]
 pub(super) struct CausedEvents {
-    events: Receiver<Event>,
+    events: Receiver<MonitorEvent>,
     expected: VecDeque<&'static str>,
 }
 
 impl CausedEvents {
     /// From now on, of a VMM that was just started.
-    pub(super) fn new(events: Receiver<Event>) -> Self {
+    pub(super) fn new(events: Receiver<MonitorEvent>) -> Self {
         CausedEvents {
             events,
             expected: VecDeque::new(),
@@ -59,7 +59,7 @@ mod tests {
 
     use super::CausedEvents;
     use crate::broadcast::{self, Capacity};
-    use crate::vmm::Event;
+    use crate::client::MonitorEvent;
 
     const CAPACITY: Capacity = Capacity {
         count: 8,
@@ -75,7 +75,7 @@ mod tests {
         caused.expect(["pausing", "paused"]);
         for told in told {
             let (source, event) = told.split_once(' ').unwrap();
-            sender.send(Event {
+            sender.send(MonitorEvent {
                 timestamp: Duration::ZERO,
                 source: source.to_owned(),
                 event: event.to_owned(),

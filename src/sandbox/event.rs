@@ -12,6 +12,7 @@ use super::transfer::FilesMoved;
 use super::{Error, ResetOutcome, SandboxState, StreamEvidence, ToolOutcome};
 use crate::broadcast::Weight;
 use crate::causes::Causes;
+use crate::client::MonitorEvent;
 use crate::vsock::ChannelEventKind;
 use crate::{vmm, vsock};
 
@@ -67,7 +68,7 @@ pub enum Event {
     /// A VMM was started for the sandbox's boot, with these layers of a boundary around it.
     Boundary(Vec<vmm::LayerReport>),
     /// The VMM says something happened. A hint, never a state.
-    Vmm(vmm::Event),
+    Vmm(MonitorEvent),
     /// The VMM ended.
     VmmEnded(vmm::Ended),
     /// A pool handed out a sandbox.

@@ -78,7 +78,7 @@ use tokio::sync::{OnceCell, watch};
 
 use crate::broadcast;
 use crate::causes::Causes;
-use crate::client::Client;
+use crate::client::{Client, MonitorEvent};
 use crate::limits::TimeLimits;
 
 pub(crate) use binary::find as find_binary;
@@ -94,9 +94,6 @@ pub use leftovers::{Action, LeftAlone, Reclaimed, reclaim};
 pub use living::all_ended;
 pub use maps::{MappedFile, Mapping};
 pub use open_files::OpenFile;
-pub use output::Event;
-#[cfg(any(test, fuzzing))]
-pub(crate) use output::fuzz;
 pub(crate) use output::tail_of;
 pub use process::Process;
 pub use proof::{Executable, Identity, IdentityError};
@@ -123,7 +120,7 @@ pub struct Vmm {
     running: Option<Running>,
     /// What the process ran when it was ready; `None` when attached, or when it couldn't be looked at.
     ready_as: Option<Executable>,
-    events: broadcast::Receiver<Event>,
+    events: broadcast::Receiver<MonitorEvent>,
     shutdown: OnceCell<ShutdownReport>,
 }
 
@@ -268,7 +265,7 @@ impl Vmm {
     /// They are hints, never state: the VMM drops or tears them when they aren't read fast enough, and there is none
     /// for a failure. A receiver that lags by more than 256 events, or by 1 MiB, loses the oldest. The stream closes when the process has died; it is closed
     /// from the start when attached.
-    pub fn events(&self) -> broadcast::Receiver<Event> {
+    pub fn events(&self) -> broadcast::Receiver<MonitorEvent> {
         self.events.resubscribe()
     }
 

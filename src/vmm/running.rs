@@ -7,9 +7,10 @@ use super::confinement::{Held, LayerReport};
 use super::family::Family;
 use super::output::Log;
 use super::run_dir::RemovedOnDrop;
-use super::{EndedReceiver, Event, Process};
+use super::{EndedReceiver, Process};
 use crate::broadcast;
 use crate::causes::Causes;
+use crate::client::MonitorEvent;
 use crate::socket::SocketAddress;
 
 /// A VMM that was started. Dropping it kills the process with its forks and removes the run directory.
@@ -21,7 +22,7 @@ pub(super) struct Running {
     pub(super) log: Arc<Log>,
     pub(super) console: Console,
     /// Never read: others subscribe through it.
-    pub(super) events: broadcast::Receiver<Event>,
+    pub(super) events: broadcast::Receiver<MonitorEvent>,
     pub(super) ended: EndedReceiver,
     pub(super) api_socket: SocketAddress,
     /// What became of each layer of its boundary.

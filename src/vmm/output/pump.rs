@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::events::{Decoder, Event};
 use super::log::Log;
 use super::throttle::{Rate, Throttle};
 use crate::broadcast;
 use crate::causes::Causes;
+use crate::client::{Decoder, MonitorEvent};
 use crate::vmm::files::beyond_streams;
 use crate::vmm::waker::Waker;
 
@@ -62,7 +62,7 @@ enum Sink {
     Log(Arc<Log>),
     Events {
         decoder: Decoder,
-        subscribers: broadcast::Sender<Event>,
+        subscribers: broadcast::Sender<MonitorEvent>,
     },
 }
 
@@ -79,7 +79,7 @@ impl Pipe {
 
     /// A pipe for the event monitor, and its writing end. The events end when the VMM has.
     pub(in crate::vmm) fn events(
-        subscribers: broadcast::Sender<Event>,
+        subscribers: broadcast::Sender<MonitorEvent>,
     ) -> io::Result<(Pipe, OwnedFd)> {
         let decoder = Decoder::default();
         let sink = Sink::Events {
@@ -138,12 +138,15 @@ impl Sink {
             Sink::Events {
                 decoder,
                 subscribers,
-            } => {
-                for event in decoder.push(bytes) {
+            } => decoder.push(bytes, |event| match event {
+                Ok(event) => {
                     tracing::debug!(source = event.source, event = event.event, "VMM event");
                     subscribers.send(event);
                 }
-            }
+                Err(left_out) => {
+                    tracing::debug!(?left_out, "bytes of the event monitor are no event");
+                }
+            }),
         }
     }
 }

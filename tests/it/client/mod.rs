@@ -3,7 +3,10 @@
 mod answers;
 mod config_drift;
 pub(crate) mod descriptors;
+mod events;
 mod fields;
+pub(crate) mod methods;
+mod ready;
 mod releases;
 pub(crate) mod server;
 
