@@ -1,8 +1,9 @@
-//! What a VMM made of a configuration: what was sent, held against what `vm.info` says is stored.
+//! Config drift: the differences between the configuration that was sent with `vm.create` and the one that the VMM
+//! stored, which `vm.info` tells ([`ConfigDrift`]).
 //!
-//! Only what was sent is compared; a server fills in the rest. `null` is the same as absent. Values are compared as they
-//! are on the wire, with what every supported release was seen to write in a form of its own: the addresses of a network
-//! device. Two fields of an older name are stored under their new one ([`RENAMED`]).
+//! Only the fields that were sent are compared, since a server adds fields of its own. `null` is the same as absent.
+//! Values are compared as they are on the wire, except for the addresses of a network device, which every supported
+//! release writes in its own form. Two fields of an older name are stored under their new one ([`RENAMED`]).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +12,8 @@ use serde_json::Value;
 
 use crate::sanitize;
 
-/// Fields that v53.0 takes under this name and stores under that one (`PlatformConfig` in `vmm/src/vm_config.rs`).
+/// Fields that v53.0 takes under the first name and stores under the second (`PlatformConfig` in
+/// `vmm/src/vm_config.rs`).
 const RENAMED: [(&str, &str); 2] = [
     ("/platform/serial_number", "system_serial_number"),
     ("/platform/uuid", "system_uuid"),
@@ -20,21 +22,23 @@ const RENAMED: [(&str, &str); 2] = [
 /// How much of a stored value is shown, in characters: the VMM chose it.
 const SHOWN: usize = 1024;
 
-/// A VM was created. What became of its configuration.
+/// The differences between a configuration that was sent and the one that the VMM stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConfigDrift {
-    /// Where the VMM's configuration isn't as it was sent, in the order of their pointers.
-    pub differences: Vec<Difference>,
+    /// The differences, in the order of their pointers. Empty if the VMM stored all as it was sent.
+    pub differences: Vec<ConfigDifference>,
 }
 
-/// A place at which the VMM's configuration isn't as it was sent.
+/// A field whose stored value isn't the one that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+#[non_exhaustive]
+pub struct ConfigDifference {
     /// The JSON pointer in the configuration: `/disks/0/backing_files`.
     pub pointer: String,
-    /// What was sent.
+    /// The value that was sent.
     pub sent: Value,
-    /// What is stored; none if it was dropped.
+    /// The value that is stored. None if the VMM dropped the field.
     pub stored: Option<Value>,
 }
 
@@ -76,7 +80,7 @@ impl ConfigDrift {
                 }
             }
             (sent, Some(stored)) if sent == stored || same_address(pointer, sent, stored) => {}
-            (sent, stored) => self.differences.push(Difference {
+            (sent, stored) => self.differences.push(ConfigDifference {
                 pointer: pointer.to_owned(),
                 sent: sent.clone(),
                 stored: stored.filter(|stored| !stored.is_null()).cloned(),
@@ -111,9 +115,9 @@ impl fmt::Display for ConfigDrift {
     }
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for ConfigDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Difference { pointer, sent, .. } = self;
+        let ConfigDifference { pointer, sent, .. } = self;
         match &self.stored {
             None => write!(f, "{pointer} was dropped, sent as {sent}"),
             Some(stored) => {
@@ -134,11 +138,11 @@ mod tests {
     fn only_what_was_sent_is_compared() {
         fn check(sent: Value, stored: Value, expected: &[&str]) {
             let info = json!({ "config": stored, "state": "Created" });
-            let created = ConfigDrift::compare(sent.to_string().as_bytes(), Some(&info)).unwrap();
-            let said: Vec<String> = created
+            let drift = ConfigDrift::compare(sent.to_string().as_bytes(), Some(&info)).unwrap();
+            let said: Vec<String> = drift
                 .differences
                 .iter()
-                .map(Difference::to_string)
+                .map(ConfigDifference::to_string)
                 .collect();
             assert_eq!(said, expected, "{sent} in {info}");
             assert_eq!(created.is_exact(), expected.is_empty());

@@ -95,12 +95,13 @@ impl NotReady {
 }
 
 impl Client {
-    /// Waits until the VMM answers `vmm.ping`, and returns its answer. Legal at any time, also before the VMM is started:
-    /// the api-socket doesn't have to exist.
+    /// Waits until the VMM answers `vmm.ping`, and returns its answer. Legal at any time, also before the VMM is
+    /// started: the api-socket doesn't have to exist.
     ///
-    /// An attempt that fails at once is repeated after a pause, which grows from 5 ms to 100 ms. An attempt that gets no
-    /// answer is repeated when the [`probe`](Deadlines::probe) deadline has passed. There is one attempt at least, and `limit`
-    /// counts as [`TimeLimits::LONGEST`] where it is longer. Dropping the future loses nothing but the attempt.
+    /// An attempt that fails at once is repeated after a pause, which grows from 5 ms to 100 ms. An attempt that gets
+    /// no answer is repeated when the [`probe`](Deadlines::probe) deadline has passed. There is one attempt at least,
+    /// and `limit` counts as [`TimeLimits::LONGEST`] where it is longer. Dropping the future loses nothing but the
+    /// attempt.
     ///
     /// ```no_run
     /// use std::time::Duration;

@@ -71,7 +71,8 @@ pub(super) fn items(api: &Api) -> Vec<TokenStream> {
                     }
                 }
 
-                /// Whether the request has a body. The VMM refuses, with status 400, a body that the operation doesn't take.
+                /// Whether the request has a body. The VMM refuses, with status 400, a body that the operation doesn't
+                /// take.
                 pub const fn takes_body(self) -> bool {
                     !matches!(self, #(Operation::#without_body)|*)
                 }

@@ -1,7 +1,7 @@
 //! The words of the client's methods: one row for each operation, with what no contract says.
 //!
-//! The states and the errors are those of the cassettes in `fixtures/` (v51.2, v52.0 and v53.0), unless a row says that the
-//! fact was read in upstream's source.
+//! The states and the errors are those of the cassettes in `fixtures/` (v51.2, v52.0 and v53.0), unless a row says that
+//! the fact was read in upstream's source.
 
 /// The words of one operation.
 pub(super) struct Words {
@@ -35,13 +35,14 @@ pub(super) const FILES: &[(&str, &str)] = &[
 const NO_VM: (&str, &str) = ("NotCreated", "there is no VM.");
 const NOT_BOOTED: (&str, &str) = ("WrongState", "the VM isn't booted, or there is none.");
 const ADDED: &str = "Legal in `Created`, `Running` and `Paused`; the state stays as it is.";
-const ANSWERS: &str = "A VM that is booted has the device at once, and the answer says where. A VM that is `Created` has it from its \
-    next boot on, and the answer is `None`.";
+const ANSWERS: &str = "A VM that is booted has the device at once, and the answer says where. A VM that is `Created` \
+    has it from its next boot on, and the answer is `None`.";
 const REJECTED: (&str, &str) = (
     "Rejected",
     "the device can't be made, or its identifier is taken.",
 );
-const VHOST_USER: &str = "A socket on which no back end listens holds the VMM for up to 60 s: it answers nothing else meanwhile.";
+const VHOST_USER: &str = "A socket on which no back end listens holds the VMM for up to 60 s: it answers nothing else \
+    meanwhile.";
 
 /// Every operation, in the order of its file.
 pub(super) const WORDS: &[Words] = &[
@@ -51,9 +52,9 @@ pub(super) const WORDS: &[Words] = &[
         does: "Asks the VMM for its version, its process id and the features that it was built with.",
         states: "Legal at any time; changes nothing.",
         more: &[
-            "The VMM serves its API on one thread, so a ping waits for the call of another client that is before it. For a VMM that is \
-             still starting, use [`wait_until_ready`](Client::wait_until_ready). The process id is that of the VMM's own pid \
-             namespace.",
+            "The VMM serves its API on one thread, so a ping waits for the call of another client that is before it. \
+             For a VMM that is still starting, use [`wait_until_ready`](Client::wait_until_ready). The process id is \
+             that of the VMM's own pid namespace.",
         ],
         errors: &[],
     },
@@ -74,8 +75,9 @@ pub(super) const WORDS: &[Words] = &[
         does: "Stores the configuration of a VM, and doesn't boot it.",
         states: "Legal without a VM; leaves it `Created`.",
         more: &[
-            "The VMM checks nothing here: a kernel that is missing or more vCPUs than `max_vcpus` fail in [`vm_boot`](Client::vm_boot). \
-             [`create_checked`](Client::create_checked) also reads back what the VMM stored.",
+            "The VMM checks nothing here: a kernel that is missing or more vCPUs than `max_vcpus` fail in \
+             [`vm_boot`](Client::vm_boot). [`create_checked`](Client::create_checked) also reads back what the VMM \
+             stored.",
             "A memory of 4,096 bytes, or a console of mode `File` without a file, ends the VMM (seen on v53.0).",
         ],
         errors: &[
@@ -103,10 +105,11 @@ pub(super) const WORDS: &[Words] = &[
         operation: "vm.boot",
         file: "life_cycle",
         does: "Boots the VM.",
-        states: "Legal in `Created`; leaves the VM `Running`. A `Paused` VM is resumed up to v52.0 and refused from v53.0 on.",
+        states: "Legal in `Created`; leaves the VM `Running`. A `Paused` VM is resumed up to v52.0 and refused from \
+            v53.0 on.",
         more: &[
-            "After a boot that failed, delete the VM and create it again: the device that failed is gone from the stored configuration, \
-             and a second boot succeeds without it.",
+            "After a boot that failed, delete the VM and create it again: the device that failed is gone from the \
+             stored configuration, and a second boot succeeds without it.",
         ],
         errors: &[
             NO_VM,
@@ -144,7 +147,8 @@ pub(super) const WORDS: &[Words] = &[
         states: "Legal in `Running` and, by upstream's source, in `Paused`; leaves the VM `Created`.",
         more: &[
             "[`vm_boot`](Client::vm_boot) boots it anew. Before [`vm_restore`](Client::vm_restore) it has to be \
-             [deleted](Client::vm_delete). The guest isn't asked: [`vm_power_button`](Client::vm_power_button) does that.",
+             [deleted](Client::vm_delete). The guest isn't asked: [`vm_power_button`](Client::vm_power_button) does \
+             that.",
         ],
         errors: &[NOT_BOOTED],
     },
@@ -188,7 +192,8 @@ pub(super) const WORDS: &[Words] = &[
         does: "Sends a non-maskable interrupt to the guest.",
         states: "Legal in `Running` and `Paused`; the state stays as it is.",
         more: &[
-            "The upstream documents up to v52.0 call the path `/vmm.nmi`; the server of every supported release has `/vm.nmi`.",
+            "The upstream documents up to v52.0 call the path `/vmm.nmi`; the server of every supported release has \
+             `/vm.nmi`.",
         ],
         errors: &[NOT_BOOTED],
     },
@@ -196,7 +201,8 @@ pub(super) const WORDS: &[Words] = &[
         operation: "vm.resize",
         file: "devices",
         does: "Changes the number of vCPUs, the memory or the balloon; memory and balloon are in bytes.",
-        states: "Legal in `Created`, where it edits the configuration, in `Running` and in `Paused`; the state stays as it is.",
+        states: "Legal in `Created`, where it edits the configuration, in `Running` and in `Paused`; the state stays \
+            as it is.",
         more: &[],
         errors: &[
             NO_VM,
@@ -304,8 +310,8 @@ pub(super) const WORDS: &[Words] = &[
         states: ADDED,
         more: &[
             ANSWERS,
-            "From v53.0 on the device can be given as an open file: send [`api::vm_add_device`](crate::api::vm_add_device) with \
-             [`send_with_fds`](Client::send_with_fds).",
+            "From v53.0 on the device can be given as an open file: send \
+             [`api::vm_add_device`](crate::api::vm_add_device) with [`send_with_fds`](Client::send_with_fds).",
         ],
         errors: &[NO_VM, REJECTED],
     },
@@ -331,8 +337,8 @@ pub(super) const WORDS: &[Words] = &[
         does: "Removes a device by its identifier.",
         states: "Legal in `Created`, `Running` and `Paused`; the state stays as it is.",
         more: &[
-            "From a VM that is booted the device goes when the guest lets go of it, after this call. A second call for the same device \
-             succeeds up to v52.0 and is refused by v53.0.",
+            "From a VM that is booted the device goes when the guest lets go of it, after this call. A second call \
+             for the same device succeeds up to v52.0 and is refused by v53.0.",
         ],
         errors: &[NO_VM, ("Rejected", "no device has that identifier.")],
     },
@@ -342,8 +348,8 @@ pub(super) const WORDS: &[Words] = &[
         does: "Writes the VM's state and memory to the folder of a `file://` URL.",
         states: "Legal in `Paused`; leaves the VM `Paused`.",
         more: &[
-            "The folder must exist and must not hold a snapshot. The content of the disks is no part of it. The files are complete when \
-             this returns; the event `snapshotted` comes before that.",
+            "The folder must exist and must not hold a snapshot. The content of the disks is no part of it. The files \
+             are complete when this returns; the event `snapshotted` comes before that.",
         ],
         errors: &[
             ("WrongState", "the VM runs, isn't booted, or there is none."),
@@ -359,9 +365,9 @@ pub(super) const WORDS: &[Words] = &[
         does: "Makes a VM from the snapshot in the folder of a `file://` URL.",
         states: "Legal without a VM; leaves the VM `Paused`, or `Running` where [`RestoreConfig::resume`] asks for it.",
         more: &[
-            "The VMM opens disks and sockets by the paths that the snapshot's `config.json` has, and takes its files as they are: it \
-             notices neither memory that was changed nor memory that is cut short. A failure leaves no VM, so the call can be made \
-             again.",
+            "The VMM opens disks and sockets by the paths that the snapshot's `config.json` has, and takes its files \
+             as they are: it notices neither memory that was changed nor memory that is cut short. A failure leaves \
+             no VM, so the call can be made again.",
             "`resume` and `memory_restore_mode` came with v52.0. Network devices that had descriptors need new ones: \
              [`send_with_fds`](Client::send_with_fds) with [`RestoreConfig::net_fds`].",
         ],

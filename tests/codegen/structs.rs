@@ -1,5 +1,6 @@
-//! Structs: required fields plain, optional ones `Option`, and the fields of another release. They are `#[non_exhaustive]`,
-//! since any release may add a field; `new` or `Default` and a setter for each optional field make their values.
+//! Structs: required fields plain, optional ones `Option`, and the fields of another release. They are
+//! `#[non_exhaustive]`, since any release may add a field; `new` or `Default` and a setter for each optional field make
+//! their values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,8 +36,8 @@ pub(super) fn items(
         .map(|(wire, schema)| field(api, name, wire, schema, false));
     let unknown = api.answered.contains(name).then(|| {
         quote! {
-            /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-            /// they are.
+            /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+            /// them as they are.
             #[serde(flatten)]
             pub unknown: UnknownFields,
         }

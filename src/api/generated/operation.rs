@@ -188,7 +188,8 @@ impl Operation {
         }
     }
 
-    /// Whether the request has a body. The VMM refuses, with status 400, a body that the operation doesn't take.
+    /// Whether the request has a body. The VMM refuses, with status 400, a body that the operation doesn't
+    /// take.
     pub const fn takes_body(self) -> bool {
         !matches!(
             self, Operation::VmBoot | Operation::VmCounters | Operation::VmDelete |

@@ -14,13 +14,15 @@ const REASON: usize = 200;
 
 /// Bytes of an event monitor that are no event.
 ///
-/// They are left out: a VMM tears an event when its pipe is full, and the next blank line is where the stream makes sense
-/// again.
-#[derive(Debug, PartialEq, Eq)]
+/// They are left out: a VMM tears an event when its pipe is full, and the next blank line is where the stream makes
+/// sense again.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LeftOut {
     /// No blank line came within [`MAX_EVENT`] bytes.
+    #[error("an event is longer than {MAX_EVENT} bytes")]
     TooLong,
-    /// What came before the blank line isn't an event.
+    /// The bytes before the blank line aren't an event.
+    #[error("{length} bytes are no event: {reason}")]
     NotAnEvent {
         /// In bytes.
         length: usize,

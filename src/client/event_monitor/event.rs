@@ -16,9 +16,9 @@ const MAX_TEXT: usize = 4096;
 /// Its texts are made [lines](crate::sanitize::line) of at most 4,096 characters.
 ///
 /// Seen from v51.2 to v53.0: source `vmm` with `starting` and `shutdown` (the VMM often exits before this one is out);
-/// source `vm` with `booting`, `booted`, `pausing`, `paused`, `resuming`, `resumed`, `snapshotting`, `snapshotted` (before
-/// the files are written), `restoring`, `restored`, `resizing`, `resized`, `rebooting`, `rebooted`, `shutdown`, `deleted`;
-/// and the VM's devices as sources of their own.
+/// source `vm` with `booting`, `booted`, `pausing`, `paused`, `resuming`, `resumed`, `snapshotting`, `snapshotted`
+/// (before the files are written), `restoring`, `restored`, `resizing`, `resized`, `rebooting`, `rebooted`, `shutdown`,
+/// `deleted`; and the VM's devices as sources of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct MonitorEvent {

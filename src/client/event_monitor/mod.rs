@@ -1,7 +1,7 @@
 //! The events of any VMM, read from its event monitor.
 //!
-//! A VMM that is started with `--event-monitor path=P` or `--event-monitor fd=N` writes an event for each step of its VM.
-//! [`EventMonitor`] reads them as a stream, whatever started the VMM.
+//! A VMM that is started with `--event-monitor path=P` or `--event-monitor fd=N` writes an event for each step of its
+//! VM. [`EventMonitor`] reads them as a stream, whatever started the VMM.
 
 mod decoder;
 mod event;
@@ -29,23 +29,23 @@ const PIECES_A_TURN: usize = 16;
 
 /// A [`Stream`] of the events that a VMM writes to its event monitor.
 ///
-/// | the monitor is | the stream |
-/// |---|---|
-/// | a FIFO, a pipe or a socket | waits for a writer and for each event, and ends when the last writer has closed |
-/// | a regular file | reads what is there and ends; with [`follow`](EventMonitor::follow) it waits at the end for more, and never ends |
+/// - Of a FIFO, a pipe or a socket, the stream waits for a writer and for each event, and ends when the last writer has
+///   closed.
+/// - Of a regular file, the stream gives the events that are there, and ends. With [`follow`](EventMonitor::follow) it
+///   waits at the end for more, and never ends.
 ///
-/// Events are hints, never state. A VMM never waits for a reader: it drops or tears events that its pipe doesn't take. So
-/// read steadily, and ask [`Client::vm_info`](super::Client::vm_info) for the state.
+/// Events are hints, never state. A VMM never waits for a reader: it drops or tears events that its pipe doesn't take.
+/// So read steadily, and ask [`Client::vm_info`](super::Client::vm_info) for the state.
 ///
 /// # Errors in the stream
 ///
-/// [`EventMonitorError::NotAnEvent`] and [`EventMonitorError::TooLong`] tell of bytes that were left out; the stream goes on
-/// with the next event. After any other error it ends.
+/// [`EventMonitorError::NotAnEvent`] and [`EventMonitorError::TooLong`] tell of bytes that were left out; the stream
+/// goes on with the next event. After any other error it ends.
 ///
 /// # Memory
 ///
-/// The stream reads only when it is polled, and holds 48 KiB of text at most, whatever the VMM writes. An event has 16 KiB
-/// at most.
+/// The stream reads only when it is polled, and holds less than 128 KiB, whatever the VMM writes. An event has at most
+/// 16 KiB.
 ///
 /// # Cancel safety
 ///
@@ -129,8 +129,8 @@ impl EventMonitorError {
 }
 
 impl EventMonitor {
-    /// The event monitor at `path`: what the VMM is given as `--event-monitor path=…`. It has to exist. A FIFO can be opened
-    /// before the VMM is started, and should be: a VMM waits for a reader when it opens a FIFO.
+    /// The event monitor at `path`: what the VMM is given as `--event-monitor path=…`. It has to exist. A FIFO can be
+    /// opened before the VMM is started, and should be: a VMM waits for a reader when it opens a FIFO.
     ///
     /// # Errors
     ///
@@ -185,8 +185,8 @@ impl EventMonitor {
         }
     }
 
-    /// Waits at the end of a regular file for what is appended, and looks for it ten times a second. A file that has become
-    /// shorter is read from its beginning. Changes nothing for a pipe or a socket.
+    /// Waits at the end of a regular file for what is appended, and looks for it ten times a second. A file that has
+    /// become shorter is read from its beginning. Changes nothing for a pipe or a socket.
     pub fn follow(mut self) -> EventMonitor {
         self.source.follow();
         self

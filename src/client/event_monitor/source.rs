@@ -1,4 +1,5 @@
-//! Where the bytes of an event monitor come from: something that tells when it has bytes, or a regular file, which never does.
+//! Where the bytes of an event monitor come from: something that tells when it has bytes, or a regular file, which
+//! never does.
 
 use std::fmt;
 use std::fs::File;
@@ -82,8 +83,8 @@ impl Source {
     }
 }
 
-/// A FIFO without a writer reads as one that ended. tokio reads nothing before the kernel says that there is something: bytes,
-/// or the end of a writer.
+/// A FIFO without a writer reads as one that ended. tokio reads nothing before the kernel says that there is something:
+/// bytes, or the end of a writer.
 fn poll_ready<'a>(
     file: &mut pipe::Receiver,
     piece: &'a mut [u8],

@@ -143,8 +143,8 @@ impl Sink {
                     tracing::debug!(source = event.source, event = event.event, "VMM event");
                     subscribers.send(event);
                 }
-                Err(left_out) => {
-                    tracing::debug!(?left_out, "bytes of the event monitor are no event");
+                Err(error) => {
+                    tracing::debug!(error = %Causes(&error), "bytes of an event monitor were left out");
                 }
             }),
         }

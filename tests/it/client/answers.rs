@@ -1,4 +1,4 @@
-//! Answers of every kind: errors in their forms, torn ones, ones without an end, and what isn't HTTP.
+//! Answers of every kind: each form of an error, answers that are cut short or have no end, and bytes that aren't HTTP.
 
 use std::io::Write;
 
@@ -7,13 +7,13 @@ use chv_sandbox::client::{Client, Error, ErrorKind};
 
 use super::server::{NO_CONTENT, Server, accept, answer, ping, read_request, with_body};
 
-/// What `vm.boot` comes to when the server answers with `bytes` and then closes.
+/// The result of `vm.boot` when the server answers with `bytes` and then closes.
 async fn boot_answered(bytes: impl Into<Vec<u8>>) -> Result<(), Error> {
     let bytes = bytes.into();
     let server = Server::run(move |listener| {
         let mut stream = accept(listener);
         read_request(&mut stream);
-        // The client may have had enough before the end.
+        // The client may close before the end.
         let _ = stream.write_all(&bytes);
     });
     let client = Client::new(server.socket()).unwrap();
@@ -74,7 +74,7 @@ async fn each_form_of_an_error_is_understood() {
 }
 
 #[tokio::test]
-async fn an_error_reads_well() {
+async fn the_text_of_an_error() {
     let answer = with_body(500, r#"["Error from API","VM is not running"]"#);
     let error = boot_answered(answer).await.unwrap_err();
     assert_eq!(
@@ -87,7 +87,7 @@ async fn an_error_reads_well() {
 }
 
 #[tokio::test]
-async fn an_answer_torn_anywhere_is_no_answer() {
+async fn an_answer_that_is_cut_short_is_no_answer() {
     let whole = with_body(500, r#"["VM is not running"]"#);
     for cut in 0..whole.len() {
         let error = boot_answered(&whole[..cut]).await.unwrap_err();
@@ -97,7 +97,7 @@ async fn an_answer_torn_anywhere_is_no_answer() {
 }
 
 #[tokio::test]
-async fn what_has_no_end_or_is_not_http_is_not_read() {
+async fn an_answer_without_end_or_that_is_not_http_is_refused() {
     let flood = |head: &str, piece: &str, count: usize| {
         let mut answer = head.to_owned();
         answer.push_str(&piece.repeat(count));
@@ -128,7 +128,7 @@ async fn what_has_no_end_or_is_not_http_is_not_read() {
 }
 
 #[tokio::test]
-async fn a_success_that_is_not_what_was_promised() {
+async fn a_success_with_another_body_is_a_decode_error() {
     let server = Server::run(|listener| {
         let mut stream = accept(listener);
         answer(&mut stream, &with_body(200, r#"{"state":"#));
@@ -151,7 +151,7 @@ async fn a_success_that_is_not_what_was_promised() {
 }
 
 #[tokio::test]
-async fn a_connection_is_given_up_after_a_parse_error() {
+async fn a_connection_is_closed_after_a_parse_error() {
     let server = Server::run(|listener| {
         let parse_error = with_body(400, "{ \"error\": \"Broken\n\" }");
         let mut first = accept(listener);

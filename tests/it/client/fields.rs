@@ -1,4 +1,5 @@
-//! The fields of a VM's configuration on a real VMM: what its release is said to know is kept, and nothing else.
+//! The fields of a VM's configuration on a real VMM: it keeps the fields that the table says its release knows, and no
+//! other.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -76,8 +77,8 @@ async fn a_real_vmm_stores_a_full_configuration_as_sent() {
         name => !DESCRIPTORS.contains(&name),
     });
     let full = serde_json::from_value(full).unwrap();
-    let created = client.create_checked(&full).await.unwrap();
-    assert!(created.is_exact(), "{release}: {created}");
+    let drift = client.create_checked(&full).await.unwrap();
+    assert!(drift.is_exact(), "{release}: {drift}");
     vmm.shutdown().await;
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::server::{NO_CONTENT, Server, accept, answer, ping, read_request, with_body};
 
-const VM_INFO: &str = include_str!("../api/vm-info-v53.0.json");
+pub(crate) const VM_INFO: &str = include_str!("../api/vm-info-v53.0.json");
 
 /// Answers requests until the client closes its connection, and returns them as they came.
 fn obliging() -> (Server, mpsc::Receiver<String>) {
@@ -128,8 +128,8 @@ async fn a_method_returns_what_the_vmm_answers() {
     server.finish();
 }
 
-/// Sends a recorded request by the method of its operation. None where the method would not send the same: the body is no
-/// value of its type, or the client would ask for the release first.
+/// Sends a recorded request by the method of its operation. None where the method would not send the same: the body is
+/// no value of its type, or the client would ask for the release first.
 pub(crate) async fn by_method(
     client: &Client,
     operation: Operation,

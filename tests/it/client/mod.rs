@@ -1,4 +1,4 @@
-//! The client against servers that do exactly what each test says.
+//! The client with servers that answer exactly what each test gives them.
 
 mod answers;
 mod config_drift;
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chv_sandbox::api::{self, Operation, Request};
-use chv_sandbox::client::{BODY_LIMIT, Client, Deadlines, ErrorKind, Outcome, Release};
+use chv_sandbox::client::{BODY_LIMIT, Client, DeadlineOutcome, Deadlines, ErrorKind, Release};
 
 use server::{
     NO_CONTENT, Server, accept, answer, expect_no_connection, ping, read_request, wait_for_end,
@@ -101,7 +101,7 @@ async fn a_connection_closed_between_calls_is_opened_anew() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_received_is_not_sent_again() {
+async fn a_request_that_may_have_been_received_is_not_sent_again() {
     let server = Server::run(|listener| {
         let mut stream = accept(listener);
         answer(&mut stream, NO_CONTENT);
@@ -119,7 +119,7 @@ async fn what_may_have_been_received_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_deadline_says_what_is_known() {
+async fn a_deadline_says_whether_the_request_was_sent() {
     let server = Server::run(|listener| {
         for _ in 0..2 {
             let mut stream = accept(listener);
@@ -130,11 +130,11 @@ async fn a_deadline_says_what_is_known() {
     let client = Client::new(server.socket()).unwrap();
     let client = client.with_deadlines(hasty());
     let error = client.send(api::vm_boot()).await.unwrap_err();
-    let outcome = Outcome::Unknown;
+    let outcome = DeadlineOutcome::Unknown;
     assert_eq!(*error.kind(), ErrorKind::Deadline { outcome });
     assert!(!error.is_retryable());
     let error = client.send(api::vm_info()).await.unwrap_err();
-    let outcome = Outcome::ReadOnly;
+    let outcome = DeadlineOutcome::ReadOnly;
     assert_eq!(*error.kind(), ErrorKind::Deadline { outcome });
     assert!(error.is_retryable());
     server.finish();
@@ -160,13 +160,13 @@ async fn a_call_that_never_had_its_turn_was_not_sent() {
     };
     let (slow, error) = tokio::join!(biased; slow, queued);
     slow.unwrap();
-    let outcome = Outcome::NotSent;
+    let outcome = DeadlineOutcome::NotSent;
     assert_eq!(*error.kind(), ErrorKind::Deadline { outcome });
     drop((client, waiting));
     server.finish();
 }
 
-/// Whether dropped by hand or by a deadline: the answer that is still owed is never read as the next call's.
+/// The next call never reads the answer to a call that was dropped.
 #[tokio::test]
 async fn a_dropped_call_takes_its_connection_with_it() {
     let (got, has_got) = tokio::sync::oneshot::channel();
@@ -238,7 +238,7 @@ async fn a_body_that_the_server_would_not_read_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_socket_nobody_listens_on() {
+async fn a_socket_without_a_listener() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("missing");
     let stale = directory.path().join("stale");

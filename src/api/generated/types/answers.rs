@@ -23,8 +23,8 @@ pub struct DeviceNode {
     /// Sent where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_bdf: Option<String>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -75,8 +75,8 @@ pub struct PciDeviceInfo {
     pub bdf: String,
     /// Always sent.
     pub id: String,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -112,8 +112,8 @@ pub struct VmInfo {
     /// Sent where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_tree: Option<BTreeMap<String, DeviceNode>>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -198,8 +198,8 @@ pub struct VmmPingResponse {
     pub pid: i64,
     /// Always sent.
     pub version: String,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }

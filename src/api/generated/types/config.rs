@@ -33,8 +33,8 @@ pub struct BalloonConfig {
     /// `0` if absent. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -129,8 +129,8 @@ pub struct ConsoleConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -289,8 +289,8 @@ pub struct CpuAffinity {
     pub host_cpus: Vec<u64>,
     /// Required.
     pub vcpu: u32,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -317,8 +317,8 @@ pub struct CpuFeatures {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amx: Option<bool>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -383,8 +383,8 @@ pub struct CpuTopology {
     pub packages: u16,
     /// Required.
     pub threads_per_core: u16,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -446,8 +446,8 @@ pub struct CpusConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topology: Option<CpuTopology>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -548,8 +548,8 @@ pub struct DebugConsoleConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iobase: Option<u16>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -628,8 +628,8 @@ pub struct LandlockConfig {
     pub access: String,
     /// Required.
     pub path: String,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -690,8 +690,8 @@ pub struct MemoryConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zones: Option<Vec<MemoryZoneConfig>>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -839,8 +839,8 @@ pub struct MemoryZoneConfig {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<bool>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -968,8 +968,8 @@ pub struct NumaConfig {
     /// Optional. Until v46.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sgx_epc_sections: Option<Vec<String>>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1044,8 +1044,8 @@ pub struct NumaDistance {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distance: Option<u8>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1086,8 +1086,8 @@ pub struct PayloadConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1140,8 +1140,8 @@ pub struct PciSegmentConfig {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1229,8 +1229,8 @@ pub struct PlatformConfig {
     /// `true` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vfio_p2p_dma: Option<bool>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1395,8 +1395,8 @@ pub struct RateLimitGroupConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limiter_config: Option<RateLimiterConfig>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1444,8 +1444,8 @@ pub struct RngConfig {
     /// `0` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1515,8 +1515,8 @@ pub struct RtcConfig {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1573,8 +1573,8 @@ pub struct SerialConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1631,8 +1631,8 @@ pub struct SgxEpcConfig {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1673,8 +1673,8 @@ impl SgxEpcConfig {
 pub struct TpmConfig {
     /// Required.
     pub socket: String,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1711,8 +1711,8 @@ pub struct UserDeviceConfig {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1855,8 +1855,8 @@ pub struct VmConfig {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watchdog: Option<bool>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }

@@ -33,8 +33,8 @@ pub struct DeviceConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub x_nv_gpudirect_clique: Option<u8>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -173,8 +173,8 @@ pub struct DiskConfig {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vhost_user: Option<bool>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -371,8 +371,8 @@ pub struct FsConfig {
     /// `1024` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_size: Option<u16>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -467,8 +467,8 @@ pub struct GenericVhostUserConfig {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -673,8 +673,8 @@ pub struct NetConfig {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vhost_user: Option<bool>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -857,8 +857,8 @@ pub struct PmemConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -938,8 +938,8 @@ pub struct RateLimiterConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ops: Option<TokenBucket>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -975,8 +975,8 @@ pub struct TokenBucket {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub one_time_burst: Option<u64>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1026,8 +1026,8 @@ pub struct VdpaConfig {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1131,8 +1131,8 @@ pub struct VirtQueueAffinity {
     pub host_cpus: Vec<u64>,
     /// Required.
     pub queue_index: u16,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1233,8 +1233,8 @@ pub struct VsockConfig {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends them as
-    /// they are.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
