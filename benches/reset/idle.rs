@@ -85,8 +85,8 @@ impl ByHand {
         let config = config(folder)?;
         boot_paused(vmm.client(), &config).await?;
         let into = idle_vm::snapshot_folder(folder);
-        let taken = vmm.client().vm_snapshot(&VmSnapshotConfig::new(into));
-        taken.await?;
+        let snapshot = VmSnapshotConfig::new(into);
+        vmm.client().vm_snapshot(&snapshot).await?;
         Ok(ByHand {
             connection: RawConnection::open(vmm.client())?,
             vmm,

@@ -145,7 +145,7 @@ mod tests {
                 .map(ConfigDifference::to_string)
                 .collect();
             assert_eq!(said, expected, "{sent} in {info}");
-            assert_eq!(created.is_exact(), expected.is_empty());
+            assert_eq!(drift.is_exact(), expected.is_empty());
         }
         check(json!({}), json!({ "cpus": { "boot_vcpus": 1 } }), &[]);
         check(json!({ "rng": null }), json!({}), &[]);

@@ -177,7 +177,7 @@ impl Error {
         }
     }
 
-    /// What the kernel said to the attempt to connect, of a call that had no connection.
+    /// The kernel's error of the attempt to connect. None if the call failed in another way.
     pub(super) fn connect_failure(&self) -> Option<io::ErrorKind> {
         self.io_error().map(io::Error::kind)
     }
@@ -233,7 +233,7 @@ pub struct SocketPathTooLong {
     pub socket: PathBuf,
 }
 
-/// What every error of one call carries.
+/// The facts that every error of one call carries.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) operation: Operation,

@@ -21,7 +21,7 @@ thread_local! {
     );
 }
 
-/// What a VMM answers: the first byte says to which operation. Each message of an error is a line of printable text.
+/// The answer of a VMM. The first byte says to which operation. Each message of an error is a line of printable text.
 pub(crate) fn http_answer(bytes: &[u8]) {
     let Some((&operation, answer)) = bytes.split_first() else {
         return;
@@ -44,7 +44,8 @@ pub(crate) fn http_answer(bytes: &[u8]) {
     }
 }
 
-/// What an event monitor writes: the first byte says in what pieces it comes. Pieces of any size give the same events.
+/// The bytes of an event monitor. The first byte says in what pieces they come. Pieces of any size give the same
+/// events.
 pub(crate) fn event_monitor(bytes: &[u8]) {
     let Some((&piece, stream)) = bytes.split_first() else {
         return;

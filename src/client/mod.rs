@@ -91,8 +91,8 @@
 //! println!("{:?}", pods.get("one").await?.status);
 //! ```
 //!
-//! What differs: a VMM has one VM, so no method takes a name. The kind of an error is typed, because the same error has
-//! other statuses on other releases. Events are read from the event monitor and not from the API:
+//! There are three differences. A VMM has one VM, so no method takes a name. The kind of an error is typed, because the
+//! same error has other statuses on other releases. Events are read from the event monitor and not from the API:
 //!
 //! ```no_run
 //! # use chv_sandbox::client::EventMonitor;
@@ -310,7 +310,7 @@ impl Client {
     ///
     /// Legal without a VM; leaves it `Created`. No other call of this client and its clones comes between the two.
     ///
-    /// What the VMM adds of its own (defaults, identifiers) is no difference. A difference is no error: the VM exists,
+    /// A field that the VMM adds (a default, an identifier) is no difference. A difference is no error: the VM exists,
     /// and the caller decides whether to boot it.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ pub enum NotReady {
         socket: PathBuf,
         /// How long the client waited.
         limit: Duration,
-        /// What the last attempt met.
+        /// What the last attempt saw.
         seen: LastSeen,
         /// The error of the last attempt.
         source: Error,
@@ -44,7 +44,7 @@ pub enum NotReady {
     },
 }
 
-/// What the last attempt to reach a VMM met.
+/// What the last attempt to reach a VMM saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LastSeen {
@@ -85,7 +85,7 @@ impl fmt::Display for LastSeen {
 }
 
 impl NotReady {
-    /// What the last attempt met; none where waiting wouldn't have helped.
+    /// What the last attempt saw. None for an error that waiting doesn't mend.
     pub fn last_seen(&self) -> Option<LastSeen> {
         match self {
             NotReady::TimedOut { seen, .. } => Some(*seen),
@@ -121,7 +121,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// - [`NotReady::TimedOut`]: no attempt within `limit` got an answer; [`LastSeen`] says what the last one met.
+    /// - [`NotReady::TimedOut`]: no attempt within `limit` got an answer; [`LastSeen`] says what the last one saw.
     /// - [`NotReady::Failed`]: an attempt met an error that waiting doesn't mend, such as a missing permission
     ///   ([`ErrorKind::Connect`]) or an answer that isn't a VMM's ([`ErrorKind::Decode`]).
     pub async fn wait_until_ready(&self, limit: Duration) -> Result<VmmPingResponse, NotReady> {

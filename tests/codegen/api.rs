@@ -1,4 +1,4 @@
-//! What is generated from: the union of the corrected contracts, and what the documents said before.
+//! The generator's input ([`Api`]): the union of the corrected contracts, and the documents before their correction.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,7 +10,7 @@ use chv_sandbox::spec::{
 use super::names;
 use super::union::{self, Known};
 
-/// The union of the contracts with what the generator has to know beside it.
+/// The union of the contracts, with the documents and the corrections that it was made of.
 pub(super) struct Api {
     /// The contracts as the servers have them, in one.
     pub(super) contract: Contract,

@@ -47,7 +47,7 @@ fn requests(api: &Api) -> BTreeMap<PathBuf, String> {
     add(
         "support.rs",
         layout::file(
-            "Which release knows what of the operations and the bodies of requests.",
+            "The releases that know each operation and each field and value of its body.",
             support::items(api),
         ),
     );

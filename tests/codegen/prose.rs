@@ -28,7 +28,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ),
     (
         "transfer",
-        "What moves a VM or its memory: snapshots, dumps and migration.",
+        "Operations that move a VM or its memory: snapshots, dumps and migration.",
     ),
 ];
 

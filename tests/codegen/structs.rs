@@ -43,7 +43,7 @@ pub(super) fn items(
         }
     });
     let derive_default = needed.is_empty().then(|| quote! { Default, });
-    // Serde's own would read what is unknown into a tree.
+    // Serde's own would read unknown fields into a tree.
     let derive_deserialize = unknown.is_none().then(|| quote! { Deserialize, });
     let mut items = vec![quote! {
         #doc

@@ -9,7 +9,7 @@ use crate::sanitize;
 /// How long an event may be, in bytes. Those of v53.0 have less than 1 KiB.
 pub(super) const MAX_EVENT: usize = 16 * 1024;
 
-/// How much of what the parser says is kept, in characters.
+/// How much of the parser's message is kept, in characters.
 const REASON: usize = 200;
 
 /// Bytes of an event monitor that are no event.
@@ -26,7 +26,7 @@ pub(crate) enum LeftOut {
     NotAnEvent {
         /// In bytes.
         length: usize,
-        /// What the parser says.
+        /// The parser's message.
         reason: String,
     },
 }
@@ -93,7 +93,7 @@ impl Decoder {
         None
     }
 
-    /// What the last bytes are when none follow: an event may come without its blank line.
+    /// The event that the last bytes make when no further byte follows: it may lack its blank line.
     pub(super) fn finish(&mut self) -> Option<Result<MonitorEvent, LeftOut>> {
         let rest = mem::take(self);
         match rest.overlong {
@@ -205,7 +205,7 @@ mod tests {
         check(b"{\"timestamp\": {\"secs\": 1\n\n", &[Some(24)]);
         check(b"\xff\xfe\n\n", &[Some(2)]);
         check(b"[]\n\n", &[Some(2)]);
-        check(b"{\"timestamp\":{\"secs\":18446744073709551615,\"nanos\":4294967295},\"source\":1}\n\n", &[Some(76)]);
+        check(b"{\"timestamp\":{\"secs\":18446744073709551615,\"nanos\":4294967295},\"source\":1}\n\n", &[Some(73)]);
         let long = |length: usize| {
             let mut long = vec![b'x'; length];
             long.extend_from_slice(b"\n\n");

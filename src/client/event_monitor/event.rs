@@ -25,11 +25,11 @@ pub struct MonitorEvent {
     /// The time since the start of the VMM process.
     #[serde(deserialize_with = "timestamp")]
     pub timestamp: Duration,
-    /// What it happened to: `vm`, `vmm` or a device.
+    /// The part that the event is about: `vm`, `vmm` or a device.
     pub source: String,
-    /// What happened: `booted`.
+    /// The event's name: `booted`.
     pub event: String,
-    /// More about it; empty for most events.
+    /// Further facts. Empty for most events.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub properties: BTreeMap<String, String>,
 }

@@ -78,40 +78,40 @@ pub struct EventMonitor {
     has_ended: bool,
 }
 
-/// What an [`EventMonitor`] couldn't read.
+/// The event monitor couldn't be opened or read, or bytes that it has are no event.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EventMonitorError {
     /// The monitor can't be opened, or is of a kind that can't be waited for, such as a directory.
     #[error("failed to open the event monitor {}", .monitor.display())]
     Open {
-        /// The path; of an open file, what the kernel calls it.
+        /// The path. Of an open file, the kernel's name for it.
         monitor: PathBuf,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Reading failed. The stream ends.
     #[error("failed to read the event monitor {}", .monitor.display())]
     Read {
-        /// The path; of an open file, what the kernel calls it.
+        /// The path. Of an open file, the kernel's name for it.
         monitor: PathBuf,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
     /// These bytes are no event: the VMM tore it, or another program writes there. They were left out.
     #[error("{length} bytes on the event monitor {} are no event: {reason}", .monitor.display())]
     NotAnEvent {
-        /// The path; of an open file, what the kernel calls it.
+        /// The path. Of an open file, the kernel's name for it.
         monitor: PathBuf,
         /// In bytes.
         length: usize,
-        /// What the parser says, made a [line](crate::sanitize::line) of at most 200 characters.
+        /// The parser's message, made a [line](crate::sanitize::line) of at most 200 characters.
         reason: String,
     },
     /// An event is longer than any that a VMM writes. It was left out.
     #[error("an event on the event monitor {} is longer than {limit} bytes", .monitor.display())]
     TooLong {
-        /// The path; of an open file, what the kernel calls it.
+        /// The path. Of an open file, the kernel's name for it.
         monitor: PathBuf,
         /// In bytes.
         limit: usize,
@@ -185,7 +185,7 @@ impl EventMonitor {
         }
     }
 
-    /// Waits at the end of a regular file for what is appended, and looks for it ten times a second. A file that has
+    /// Waits at the end of a regular file for further events, and looks for them ten times a second. A file that has
     /// become shorter is read from its beginning. Changes nothing for a pipe or a socket.
     pub fn follow(mut self) -> EventMonitor {
         self.source.follow();

@@ -1,4 +1,4 @@
-//! Where the bytes of an event monitor come from: something that tells when it has bytes, or a regular file, which
+//! The source of an event monitor's bytes: a pipe or a socket, which tells when it has bytes, or a regular file, which
 //! never does.
 
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::offload;
 /// How long to wait at the end of a file before it is looked at again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a read came to.
+/// The result of a read.
 #[derive(Debug)]
 pub(super) enum Read<'a> {
     /// At most [`MAX_EVENT`] bytes.
@@ -108,14 +108,14 @@ pub(super) struct Tail {
     step: Step,
 }
 
-/// What is waited for.
+/// The step that a tail waits for.
 enum Step {
     Begin,
     Reading(Pin<Box<dyn Future<Output = io::Result<Found>> + Send>>),
     Pausing(Pin<Box<Sleep>>),
 }
 
-/// What lies at a place of a file.
+/// The content of a file at one place.
 enum Found {
     Bytes(Vec<u8>),
     /// The file ends there.

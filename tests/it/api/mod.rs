@@ -192,7 +192,7 @@ fn a_real_answer_loses_nothing() {
     assert_eq!(serde_json::to_value(&info).unwrap(), without_nulls(sent));
 }
 
-/// The server sends `null` for what is not set in a rate limiter; a type leaves it out.
+/// The server sends `null` for a field of a rate limiter that is not set; a type leaves the field out.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(map) => map

@@ -108,7 +108,8 @@ fn tables_are_sorted() {
 }
 
 proptest! {
-    /// What is made of one release's fields alone can be sent to it, and goes through the types unchanged.
+    /// A configuration with the fields of one release can be sent to that release, and goes through the types
+    /// unchanged.
     #[test]
     fn a_config_of_one_release_suits_it(
         release in 0..SUPPORTED.len(),

@@ -79,7 +79,7 @@ async fn the_error_says_what_was_last_seen() {
         LastSeen::Refused,
         "the socket exists and no process listens on it",
     );
-    // It takes connections, and nobody serves them.
+    // The kernel takes connections for it, and no server answers.
     let silent = folder.path().join("silent");
     let _listener = UnixListener::bind(&silent).unwrap();
     check(
