@@ -37,7 +37,7 @@
 //!   newest of them, an older one as the oldest, with a warning through `tracing`.
 //! - [`Client::wait_until_ready`] waits for a VMM that is starting.
 //! - [`Client::create_checked`] creates a VM and compares what the VMM stored with what was sent ([`ConfigDrift`]).
-//! - [`Client::send`] sends a [`Request`] of [`api`](crate::api); [`Client::send_with_fds`] sends open files with it.
+//! - [`Client::send`] sends a [`Request`] of [`api`]; [`Client::send_with_fds`] sends open files with it.
 //! - [`EventMonitor`] is a stream of the VMM's events.
 //!
 //! # For users of bollard and kube

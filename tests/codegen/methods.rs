@@ -56,7 +56,7 @@ fn method(api: &Api, op: &Op<'_>, words: &Words) -> TokenStream {
     about.extend([
         String::new(),
         format!(
-            "Sends [`api::{0}`](crate::api::{0}) (`{1} {2}`). {releases}",
+            "Sends [`api::{0}`] (`{1} {2}`). {releases}",
             op.function, op.method, op.path
         ),
         String::new(),

@@ -257,7 +257,7 @@ pub(super) const WORDS: &[Words] = &[
         states: ADDED,
         more: &[
             ANSWERS,
-            "To give it taps that are open already, send [`api::vm_add_net`](crate::api::vm_add_net) with \
+            "To give it taps that are open already, send [`api::vm_add_net`] with \
              [`send_with_fds`](Client::send_with_fds): the VMM ignores numbers in [`NetConfig::fds`].",
         ],
         errors: &[NO_VM, REJECTED],
@@ -311,7 +311,7 @@ pub(super) const WORDS: &[Words] = &[
         more: &[
             ANSWERS,
             "From v53.0 on the device can be given as an open file: send \
-             [`api::vm_add_device`](crate::api::vm_add_device) with [`send_with_fds`](Client::send_with_fds).",
+             [`api::vm_add_device`] with [`send_with_fds`](Client::send_with_fds).",
         ],
         errors: &[NO_VM, REJECTED],
     },

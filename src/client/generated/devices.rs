@@ -9,7 +9,7 @@ impl Client {
     ///
     /// Legal in `Created`, where it edits the configuration, in `Running` and in `Paused`; the state stays as it is.
     ///
-    /// Sends [`api::vm_resize`](crate::api::vm_resize) (`PUT /api/v1/vm.resize`). Every supported release has it.
+    /// Sends [`api::vm_resize`] (`PUT /api/v1/vm.resize`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -25,7 +25,7 @@ impl Client {
     ///
     /// Legal in `Running` and `Paused`; the state stays as it is.
     ///
-    /// Sends [`api::vm_resize_disk`](crate::api::vm_resize_disk) (`PUT /api/v1/vm.resize-disk`). Since v50.2.
+    /// Sends [`api::vm_resize_disk`] (`PUT /api/v1/vm.resize-disk`). Since v50.2.
     ///
     /// # Errors
     ///
@@ -41,8 +41,7 @@ impl Client {
     ///
     /// Legal in `Running`; the state stays as it is.
     ///
-    /// Sends [`api::vm_resize_zone`](crate::api::vm_resize_zone) (`PUT /api/v1/vm.resize-zone`). Every supported
-    /// release has it.
+    /// Sends [`api::vm_resize_zone`] (`PUT /api/v1/vm.resize-zone`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -61,7 +60,7 @@ impl Client {
     /// A VM that is booted has the device at once, and the answer says where. A VM that is `Created` has it from its
     /// next boot on, and the answer is `None`.
     ///
-    /// Sends [`api::vm_add_disk`](crate::api::vm_add_disk) (`PUT /api/v1/vm.add-disk`). Every supported release has it.
+    /// Sends [`api::vm_add_disk`] (`PUT /api/v1/vm.add-disk`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -84,10 +83,10 @@ impl Client {
     /// A VM that is booted has the device at once, and the answer says where. A VM that is `Created` has it from its
     /// next boot on, and the answer is `None`.
     ///
-    /// To give it taps that are open already, send [`api::vm_add_net`](crate::api::vm_add_net) with
-    /// [`send_with_fds`](Client::send_with_fds): the VMM ignores numbers in [`NetConfig::fds`].
+    /// To give it taps that are open already, send [`api::vm_add_net`] with [`send_with_fds`](Client::send_with_fds):
+    /// the VMM ignores numbers in [`NetConfig::fds`].
     ///
-    /// Sends [`api::vm_add_net`](crate::api::vm_add_net) (`PUT /api/v1/vm.add-net`). Every supported release has it.
+    /// Sends [`api::vm_add_net`] (`PUT /api/v1/vm.add-net`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -111,7 +110,7 @@ impl Client {
     ///
     /// A socket on which no back end listens holds the VMM for up to 60 s: it answers nothing else meanwhile.
     ///
-    /// Sends [`api::vm_add_fs`](crate::api::vm_add_fs) (`PUT /api/v1/vm.add-fs`). Every supported release has it.
+    /// Sends [`api::vm_add_fs`] (`PUT /api/v1/vm.add-fs`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -133,7 +132,7 @@ impl Client {
     /// A VM that is booted has the device at once, and the answer says where. A VM that is `Created` has it from its
     /// next boot on, and the answer is `None`.
     ///
-    /// Sends [`api::vm_add_pmem`](crate::api::vm_add_pmem) (`PUT /api/v1/vm.add-pmem`). Every supported release has it.
+    /// Sends [`api::vm_add_pmem`] (`PUT /api/v1/vm.add-pmem`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -157,8 +156,7 @@ impl Client {
     ///
     /// The VMM makes the socket when the VM is booted, and fails where a file has that name already.
     ///
-    /// Sends [`api::vm_add_vsock`](crate::api::vm_add_vsock) (`PUT /api/v1/vm.add-vsock`). Every supported release has
-    /// it.
+    /// Sends [`api::vm_add_vsock`] (`PUT /api/v1/vm.add-vsock`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -180,7 +178,7 @@ impl Client {
     /// A VM that is booted has the device at once, and the answer says where. A VM that is `Created` has it from its
     /// next boot on, and the answer is `None`.
     ///
-    /// Sends [`api::vm_add_vdpa`](crate::api::vm_add_vdpa) (`PUT /api/v1/vm.add-vdpa`). Every supported release has it.
+    /// Sends [`api::vm_add_vdpa`] (`PUT /api/v1/vm.add-vdpa`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -202,11 +200,10 @@ impl Client {
     /// A VM that is booted has the device at once, and the answer says where. A VM that is `Created` has it from its
     /// next boot on, and the answer is `None`.
     ///
-    /// From v53.0 on the device can be given as an open file: send [`api::vm_add_device`](crate::api::vm_add_device)
-    /// with [`send_with_fds`](Client::send_with_fds).
+    /// From v53.0 on the device can be given as an open file: send [`api::vm_add_device`] with
+    /// [`send_with_fds`](Client::send_with_fds).
     ///
-    /// Sends [`api::vm_add_device`](crate::api::vm_add_device) (`PUT /api/v1/vm.add-device`). Every supported release
-    /// has it.
+    /// Sends [`api::vm_add_device`] (`PUT /api/v1/vm.add-device`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -228,8 +225,7 @@ impl Client {
     /// A VM that is booted has the device at once, and the answer says where. A VM that is `Created` has it from its
     /// next boot on, and the answer is `None`.
     ///
-    /// Sends [`api::vm_add_user_device`](crate::api::vm_add_user_device) (`PUT /api/v1/vm.add-user-device`). Every
-    /// supported release has it.
+    /// Sends [`api::vm_add_user_device`] (`PUT /api/v1/vm.add-user-device`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -253,8 +249,7 @@ impl Client {
     ///
     /// A socket on which no back end listens holds the VMM for up to 60 s: it answers nothing else meanwhile.
     ///
-    /// Sends [`api::vm_add_generic_vhost_user`](crate::api::vm_add_generic_vhost_user) (`PUT
-    /// /api/v1/vm.add-generic-vhost-user`). Since v52.0.
+    /// Sends [`api::vm_add_generic_vhost_user`] (`PUT /api/v1/vm.add-generic-vhost-user`). Since v52.0.
     ///
     /// # Errors
     ///
@@ -276,8 +271,7 @@ impl Client {
     /// From a VM that is booted the device goes when the guest lets go of it, after this call. A second call for the
     /// same device succeeds up to v52.0 and is refused by v53.0.
     ///
-    /// Sends [`api::vm_remove_device`](crate::api::vm_remove_device) (`PUT /api/v1/vm.remove-device`). Every supported
-    /// release has it.
+    /// Sends [`api::vm_remove_device`] (`PUT /api/v1/vm.remove-device`). Every supported release has it.
     ///
     /// # Errors
     ///

@@ -13,7 +13,7 @@ impl Client {
     /// VMM that is still starting, use [`wait_until_ready`](Client::wait_until_ready). The process id is that of the
     /// VMM's own pid namespace.
     ///
-    /// Sends [`api::vmm_ping`](crate::api::vmm_ping) (`GET /api/v1/vmm.ping`). Every supported release has it.
+    /// Sends [`api::vmm_ping`] (`GET /api/v1/vmm.ping`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -26,8 +26,7 @@ impl Client {
     ///
     /// Legal at any time; leaves no process, which exits with status 0.
     ///
-    /// Sends [`api::vmm_shutdown`](crate::api::vmm_shutdown) (`PUT /api/v1/vmm.shutdown`). Every supported release has
-    /// it.
+    /// Sends [`api::vmm_shutdown`] (`PUT /api/v1/vmm.shutdown`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -47,7 +46,7 @@ impl Client {
     ///
     /// A memory of 4,096 bytes, or a console of mode `File` without a file, ends the VMM (seen on v53.0).
     ///
-    /// Sends [`api::vm_create`](crate::api::vm_create) (`PUT /api/v1/vm.create`). Every supported release has it.
+    /// Sends [`api::vm_create`] (`PUT /api/v1/vm.create`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -66,7 +65,7 @@ impl Client {
     ///
     /// The VMM lets go of the locks of its disks and removes the socket of its vsock device.
     ///
-    /// Sends [`api::vm_delete`](crate::api::vm_delete) (`PUT /api/v1/vm.delete`). Every supported release has it.
+    /// Sends [`api::vm_delete`] (`PUT /api/v1/vm.delete`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -82,7 +81,7 @@ impl Client {
     /// After a boot that failed, delete the VM and create it again: the device that failed is gone from the stored
     /// configuration, and a second boot succeeds without it.
     ///
-    /// Sends [`api::vm_boot`](crate::api::vm_boot) (`PUT /api/v1/vm.boot`). Every supported release has it.
+    /// Sends [`api::vm_boot`] (`PUT /api/v1/vm.boot`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -101,7 +100,7 @@ impl Client {
     ///
     /// A paused VM keeps its memory and the locks of its disks.
     ///
-    /// Sends [`api::vm_pause`](crate::api::vm_pause) (`PUT /api/v1/vm.pause`). Every supported release has it.
+    /// Sends [`api::vm_pause`] (`PUT /api/v1/vm.pause`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -116,7 +115,7 @@ impl Client {
     ///
     /// Legal in `Paused`; leaves the VM `Running`.
     ///
-    /// Sends [`api::vm_resume`](crate::api::vm_resume) (`PUT /api/v1/vm.resume`). Every supported release has it.
+    /// Sends [`api::vm_resume`] (`PUT /api/v1/vm.resume`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -134,7 +133,7 @@ impl Client {
     /// [`vm_boot`](Client::vm_boot) boots it anew. Before [`vm_restore`](Client::vm_restore) it has to be
     /// [deleted](Client::vm_delete). The guest isn't asked: [`vm_power_button`](Client::vm_power_button) does that.
     ///
-    /// Sends [`api::vm_shutdown`](crate::api::vm_shutdown) (`PUT /api/v1/vm.shutdown`). Every supported release has it.
+    /// Sends [`api::vm_shutdown`] (`PUT /api/v1/vm.shutdown`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -148,7 +147,7 @@ impl Client {
     ///
     /// Legal in `Running` and, by upstream's source, in `Paused`; leaves the VM `Running`.
     ///
-    /// Sends [`api::vm_reboot`](crate::api::vm_reboot) (`PUT /api/v1/vm.reboot`). Every supported release has it.
+    /// Sends [`api::vm_reboot`] (`PUT /api/v1/vm.reboot`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -164,7 +163,7 @@ impl Client {
     ///
     /// The state after [`vm_shutdown`](Client::vm_shutdown) is `Created`: `Shutdown` was never seen.
     ///
-    /// Sends [`api::vm_info`](crate::api::vm_info) (`GET /api/v1/vm.info`). Every supported release has it.
+    /// Sends [`api::vm_info`] (`GET /api/v1/vm.info`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -180,7 +179,7 @@ impl Client {
     ///
     /// A latency that was never measured is [`u64::MAX`].
     ///
-    /// Sends [`api::vm_counters`](crate::api::vm_counters) (`GET /api/v1/vm.counters`). Every supported release has it.
+    /// Sends [`api::vm_counters`] (`GET /api/v1/vm.counters`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -196,8 +195,7 @@ impl Client {
     ///
     /// A guest that doesn't handle the button ignores it.
     ///
-    /// Sends [`api::vm_power_button`](crate::api::vm_power_button) (`PUT /api/v1/vm.power-button`). Every supported
-    /// release has it.
+    /// Sends [`api::vm_power_button`] (`PUT /api/v1/vm.power-button`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -214,7 +212,7 @@ impl Client {
     /// The upstream documents up to v52.0 call the path `/vmm.nmi`; the server of every supported release has
     /// `/vm.nmi`.
     ///
-    /// Sends [`api::vm_nmi`](crate::api::vm_nmi) (`PUT /api/v1/vm.nmi`). Every supported release has it.
+    /// Sends [`api::vm_nmi`] (`PUT /api/v1/vm.nmi`). Every supported release has it.
     ///
     /// # Errors
     ///

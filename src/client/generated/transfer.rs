@@ -12,7 +12,7 @@ impl Client {
     /// The folder must exist and must not hold a snapshot. The content of the disks is no part of it. The files are
     /// complete when this returns; the event `snapshotted` comes before that.
     ///
-    /// Sends [`api::vm_snapshot`](crate::api::vm_snapshot) (`PUT /api/v1/vm.snapshot`). Every supported release has it.
+    /// Sends [`api::vm_snapshot`] (`PUT /api/v1/vm.snapshot`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -35,7 +35,7 @@ impl Client {
     /// `resume` and `memory_restore_mode` came with v52.0. Network devices that had descriptors need new ones:
     /// [`send_with_fds`](Client::send_with_fds) with [`RestoreConfig::net_fds`].
     ///
-    /// Sends [`api::vm_restore`](crate::api::vm_restore) (`PUT /api/v1/vm.restore`). Every supported release has it.
+    /// Sends [`api::vm_restore`] (`PUT /api/v1/vm.restore`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Client {
     ///
     /// Upstream's own builds leave this out: it needs the feature `guest_debug`.
     ///
-    /// Sends [`api::vm_coredump`](crate::api::vm_coredump) (`PUT /api/v1/vm.coredump`). Every supported release has it.
+    /// Sends [`api::vm_coredump`] (`PUT /api/v1/vm.coredump`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -70,8 +70,7 @@ impl Client {
     ///
     /// While v53.0 waits on a `unix:` URL for the sender, it answers nothing else, and SIGTERM doesn't end it.
     ///
-    /// Sends [`api::vm_receive_migration`](crate::api::vm_receive_migration) (`PUT /api/v1/vm.receive-migration`).
-    /// Every supported release has it.
+    /// Sends [`api::vm_receive_migration`] (`PUT /api/v1/vm.receive-migration`). Every supported release has it.
     ///
     /// # Errors
     ///
@@ -91,8 +90,7 @@ impl Client {
     ///
     /// A success of v53.0 doesn't say that a receiver is there: it answers before it has connected.
     ///
-    /// Sends [`api::vm_send_migration`](crate::api::vm_send_migration) (`PUT /api/v1/vm.send-migration`). Every
-    /// supported release has it.
+    /// Sends [`api::vm_send_migration`] (`PUT /api/v1/vm.send-migration`). Every supported release has it.
     ///
     /// # Errors
     ///
