@@ -24,8 +24,10 @@ use std::path::{Path, PathBuf};
 use api::Api;
 use quote::quote;
 
+type Generator = fn(&Api) -> BTreeMap<PathBuf, String>;
+
 /// The folders of generated files, each with the function that makes its files by their path below it.
-const FOLDERS: &[(&str, fn(&Api) -> BTreeMap<PathBuf, String>)] = &[
+const FOLDERS: &[(&str, Generator)] = &[
     ("src/api/generated", requests),
     ("src/client/generated", methods),
 ];

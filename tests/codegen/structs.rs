@@ -87,7 +87,10 @@ fn constructor(needed: &[Property<'_>], optional: &[Property<'_>], is_open: bool
     });
     let given = needed.iter().map(|(wire, schema)| {
         let (name, (_, converted)) = (names::field(wire), taken(schema));
-        quote! { #name: #name #converted }
+        match converted.is_empty() {
+            true => quote! { #name },
+            false => quote! { #name: #name #converted },
+        }
     });
     let absent = optional.iter().map(|(wire, _)| names::field(wire));
     let unknown = is_open.then(|| quote! { unknown: UnknownFields::default(), });

@@ -127,9 +127,9 @@ impl VmInfo {
     /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(config: VmConfig, memory_actual_size: u64, state: VmState) -> Self {
         Self {
-            config: config,
-            memory_actual_size: memory_actual_size,
-            state: state,
+            config,
+            memory_actual_size,
+            state,
             device_tree: None,
             unknown: UnknownFields::default(),
         }
@@ -220,7 +220,7 @@ impl VmmPingResponse {
         Self {
             build_version: build_version.into(),
             features: features.into(),
-            pid: pid,
+            pid,
             version: version.into(),
             unknown: UnknownFields::default(),
         }

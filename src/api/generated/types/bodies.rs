@@ -436,7 +436,7 @@ impl VmResizeDisk {
     /// A value of these fields, in their order.
     pub fn new(desired_size: u64, id: impl Into<String>) -> Self {
         Self {
-            desired_size: desired_size,
+            desired_size,
             id: id.into(),
         }
     }
@@ -455,10 +455,7 @@ pub struct VmResizeZone {
 impl VmResizeZone {
     /// A value of these fields, in their order.
     pub fn new(desired_ram: u64, id: impl Into<String>) -> Self {
-        Self {
-            desired_ram: desired_ram,
-            id: id.into(),
-        }
+        Self { desired_ram, id: id.into() }
     }
 }
 

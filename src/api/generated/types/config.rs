@@ -49,7 +49,7 @@ impl BalloonConfig {
     /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(size: u64) -> Self {
         Self {
-            size: size,
+            size,
             deflate_on_oom: None,
             free_page_reporting: None,
             id: None,
@@ -144,7 +144,7 @@ impl ConsoleConfig {
     /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(mode: ConsoleMode) -> Self {
         Self {
-            mode: mode,
+            mode,
             file: None,
             id: None,
             iommu: None,
@@ -304,7 +304,7 @@ impl CpuAffinity {
     pub fn new(host_cpus: impl Into<Vec<u64>>, vcpu: u32) -> Self {
         Self {
             host_cpus: host_cpus.into(),
-            vcpu: vcpu,
+            vcpu,
             unknown: UnknownFields::default(),
         }
     }
@@ -403,10 +403,10 @@ impl CpuTopology {
         threads_per_core: u16,
     ) -> Self {
         Self {
-            cores_per_die: cores_per_die,
-            dies_per_package: dies_per_package,
-            packages: packages,
-            threads_per_core: threads_per_core,
+            cores_per_die,
+            dies_per_package,
+            packages,
+            threads_per_core,
             unknown: UnknownFields::default(),
         }
     }
@@ -463,8 +463,8 @@ impl CpusConfig {
     /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(boot_vcpus: u32, max_vcpus: u32) -> Self {
         Self {
-            boot_vcpus: boot_vcpus,
-            max_vcpus: max_vcpus,
+            boot_vcpus,
+            max_vcpus,
             affinity: None,
             core_scheduling: None,
             features: None,
@@ -562,7 +562,7 @@ impl DebugConsoleConfig {
     /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(mode: ConsoleMode) -> Self {
         Self {
-            mode: mode,
+            mode,
             file: None,
             iobase: None,
             unknown: UnknownFields::default(),
@@ -707,7 +707,7 @@ impl MemoryConfig {
     /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(size: u64) -> Self {
         Self {
-            size: size,
+            size,
             hotplug_method: None,
             hotplug_size: None,
             hotplugged_size: None,
@@ -857,7 +857,7 @@ impl MemoryZoneConfig {
     pub fn new(id: impl Into<String>, size: u64) -> Self {
         Self {
             id: id.into(),
-            size: size,
+            size,
             file: None,
             host_numa_node: None,
             hotplug_size: None,
@@ -1587,7 +1587,7 @@ impl SerialConfig {
     /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(mode: ConsoleMode) -> Self {
         Self {
-            mode: mode,
+            mode,
             file: None,
             iommu: None,
             socket: None,

@@ -487,7 +487,7 @@ impl GenericVhostUserConfig {
         socket: impl Into<String>,
     ) -> Self {
         Self {
-            device_type: device_type,
+            device_type,
             queue_sizes: queue_sizes.into(),
             socket: socket.into(),
             id: None,
@@ -990,8 +990,8 @@ impl TokenBucket {
     /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(refill_time: u64, size: u64) -> Self {
         Self {
-            refill_time: refill_time,
-            size: size,
+            refill_time,
+            size,
             one_time_burst: None,
             unknown: UnknownFields::default(),
         }
@@ -1146,7 +1146,7 @@ impl VirtQueueAffinity {
     pub fn new(host_cpus: impl Into<Vec<u64>>, queue_index: u16) -> Self {
         Self {
             host_cpus: host_cpus.into(),
-            queue_index: queue_index,
+            queue_index,
             unknown: UnknownFields::default(),
         }
     }
@@ -1248,7 +1248,7 @@ impl VsockConfig {
     /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(cid: u32, socket: impl Into<String>) -> Self {
         Self {
-            cid: cid,
+            cid,
             socket: socket.into(),
             id: None,
             iommu: None,
