@@ -15,7 +15,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use chv_sandbox::api;
 use chv_sandbox::client::Client;
 use chv_sandbox::replay::{Cassette, Player, PlayerOptions};
 use chv_sandbox::vmm::{Vmm, VmmConfig};
@@ -69,7 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             exchange_async(&mut raw_async).await;
         }));
         let ping = async |client: &Client| {
-            client.send(api::vmm_ping()).await.expect("an answer");
+            client.vmm_ping().await.expect("an answer");
         };
         one_thread.block_on(rows[2].block_async(CALLS, async || ping(&client).await));
         runtime.block_on(rows[3].block_async(CALLS, async || ping(&client_two).await));

@@ -14,7 +14,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("cassette", crate::replay::fuzz::cassette),
     ("configuration", crate::sandbox::fuzz::configuration),
     ("contract", crate::spec::fuzz::contract),
-    ("event_monitor", crate::vmm::fuzz::event_monitor),
+    ("event_monitor", crate::client::fuzz::event_monitor),
     ("frames_to_guest", crate::guest::fuzz::frames_to_guest),
     ("frames_to_host", crate::vsock::fuzz::frames_to_host),
     ("handshake", crate::vsock::fuzz::handshake),

@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use chv_sandbox::api;
 use chv_sandbox::machine::{Machine, RevertOptions, Steps};
 use chv_sandbox::vmm::{Confinement, Vmm, VmmConfig};
 
@@ -80,7 +79,7 @@ async fn in_place(folder: &Path, configs: &[(&str, VmmConfig); 2], count: usize)
 async fn reset(machine: &mut Machine, options: &RevertOptions) -> Outcome<Duration> {
     let began = Instant::now();
     machine.stage(options, &mut Steps::start()).await?;
-    machine.client().send(api::vm_resume()).await?;
-    machine.client().send(api::vm_info()).await?;
+    machine.client().vm_resume().await?;
+    machine.client().vm_info().await?;
     Ok(began.elapsed())
 }

@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::Path;
 
-use chv_sandbox::api;
 use chv_sandbox::machine::{Machine, Steps};
 
 use super::Outcome;
@@ -35,7 +34,7 @@ pub(crate) async fn run(binary: &Path) -> Outcome<()> {
                 for _ in 0..count {
                     let (mut machine, options) = snapshot.machine(memory.clone()).await?;
                     machine.stage(&options, &mut Steps::start()).await?;
-                    machine.client().send(api::vm_resume()).await?;
+                    machine.client().vm_resume().await?;
                     machines.push(machine);
                 }
                 let mut private = machines

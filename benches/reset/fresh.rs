@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chv_sandbox::api;
 use chv_sandbox::machine::{Machine, RevertOptions, Steps};
 use chv_sandbox::overlay::{AccessPolicy, HeldFile, HeldFileAttempt, UnleasedFile, record};
 use tokio::task::spawn_blocking;
@@ -69,7 +68,7 @@ impl ByHand {
     async fn start(snapshot: &IdleSnapshot) -> Outcome<ByHand> {
         let (mut machine, options) = snapshot.machine(snapshot.mapped()).await?;
         machine.stage(&options, &mut Steps::start()).await?;
-        machine.client().send(api::vm_resume()).await?;
+        machine.client().vm_resume().await?;
         let readable = machine.vmm().readable_dir().ok_or("it was spawned")?;
         Ok(ByHand {
             connection: RawConnection::open(machine.client())?,
@@ -105,7 +104,7 @@ impl Ours {
     async fn start(snapshot: &IdleSnapshot) -> Outcome<Ours> {
         let (mut serving, options) = snapshot.machine(snapshot.mapped()).await?;
         serving.stage(&options, &mut Steps::start()).await?;
-        serving.client().send(api::vm_resume()).await?;
+        serving.client().vm_resume().await?;
         let mut ours = Ours {
             serving,
             next: None,
@@ -138,9 +137,9 @@ impl Ours {
         steps.end("kill");
         self.serving.stage(&self.options, &mut steps).await?;
         let client = self.serving.client();
-        client.send(api::vm_resume()).await?;
+        client.vm_resume().await?;
         steps.end("resume");
-        client.send(api::vm_info()).await?;
+        client.vm_info().await?;
         steps.end("vm_state");
         let took = began.elapsed();
         removed.await?;

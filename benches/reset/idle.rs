@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use chv_sandbox::api;
 use chv_sandbox::api::types::{MemoryConfig, VmConfig, VmSnapshotConfig, VsockConfig};
 use chv_sandbox::client::Client;
 use chv_sandbox::machine::{Machine, RevertOptions, Steps};
@@ -64,8 +63,8 @@ impl Ours {
         let began = Instant::now();
         let mut steps = Steps::start();
         self.machine.stage(&self.options, &mut steps).await?;
-        self.machine.client().send(api::vm_resume()).await?;
-        self.machine.client().send(api::vm_info()).await?;
+        self.machine.client().vm_resume().await?;
+        self.machine.client().vm_info().await?;
         Ok(began.elapsed())
     }
 }
@@ -86,10 +85,8 @@ impl ByHand {
         let config = config(folder)?;
         boot_paused(vmm.client(), &config).await?;
         let into = idle_vm::snapshot_folder(folder);
-        let taken = vmm
-            .client()
-            .send(api::vm_snapshot(&VmSnapshotConfig::new(into)));
-        taken.await?;
+        let snapshot = VmSnapshotConfig::new(into);
+        vmm.client().vm_snapshot(&snapshot).await?;
         Ok(ByHand {
             connection: RawConnection::open(vmm.client())?,
             vmm,
@@ -120,8 +117,8 @@ fn config(folder: &Path) -> Outcome<VmConfig> {
 }
 
 async fn boot_paused(client: &Client, config: &VmConfig) -> Outcome<()> {
-    client.send(api::vm_create(config)).await?;
-    client.send(api::vm_boot()).await?;
-    client.send(api::vm_pause()).await?;
+    client.vm_create(config).await?;
+    client.vm_boot().await?;
+    client.vm_pause().await?;
     Ok(())
 }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use chv_sandbox::api;
 use chv_sandbox::guest::protocol::{ToolDispatch, ToolName};
 use chv_sandbox::machine::{DiskRole, Machine, MachineConfig, VmShape, VmmSource};
 use chv_sandbox::vmm::{Grants, VSOCK_SOCKET, Vmm, VmmConfig};
@@ -67,7 +66,7 @@ impl Predecessor {
         let overlay = machine.disk_path(DiskRole::Overlay).ok_or("an overlay")?;
         let golden = folder.join("golden.img");
         fs::copy(&overlay, &golden)?;
-        machine.client().send(api::vm_resume()).await?;
+        machine.client().vm_resume().await?;
         let channel = ChannelConfig {
             port,
             limits: limits()?.boot(limits()?.settle),

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use chv_sandbox::api;
 use chv_sandbox::machine::{Machine, RevertOptions, Steps};
 
 use super::idle_snapshot::{IdleSnapshot, vmm_below};
@@ -73,8 +72,8 @@ impl Side {
         let began = Instant::now();
         let mut steps = Steps::start();
         self.machine.stage(&self.options, &mut steps).await?;
-        self.machine.client().send(api::vm_resume()).await?;
-        self.machine.client().send(api::vm_info()).await?;
+        self.machine.client().vm_resume().await?;
+        self.machine.client().vm_info().await?;
         if counts {
             self.whole.add(began.elapsed());
             let restore = steps.so_far().iter().find(|step| step.name == "restore");

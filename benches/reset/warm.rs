@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chv_sandbox::api;
 use chv_sandbox::golden::{Golden, LoadOptions, MintError, WarmTool};
 use chv_sandbox::guest::protocol::{DEFAULT_PORT, ToolDispatch, ToolName};
 use chv_sandbox::machine::{Machine, MachineConfig, RevertOptions, VmmFiles, VmmSource};
@@ -122,7 +121,7 @@ async fn measure(
 }
 
 async fn root_reads(machine: &Machine) -> Outcome<u64> {
-    let counters = machine.client().send(api::vm_counters()).await?;
+    let counters = machine.client().vm_counters().await?;
     let root = counters.get("root").and_then(|root| root.get("read_bytes"));
     Ok(*root.ok_or("the VMM doesn't count the reads of the root disk")?)
 }

@@ -1,13 +1,13 @@
-//! Reading an object that may have fields which its type doesn't have.
+//! Reads an object that may have fields which its type doesn't have.
 //!
-//! serde's `flatten` would read such a field into a tree first, at a multiple of its text. Here it goes into the type's
-//! `unknown` as it came.
+//! serde's `flatten` would read such a field into a tree first, at a multiple of its text. The implementations here
+//! keep such a field as text in the type's `unknown`.
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::forward_to_deserialize_any;
 
-/// Implements [`Deserialize`] for a struct with the field `unknown`, from its other fields and their names on the wire. A
-/// field that may be absent has to be an [`Option`].
+/// Implements [`Deserialize`] for a struct with the field `unknown`, from its other fields and their names on the wire.
+/// A field that may be absent has to be an [`Option`].
 macro_rules! open_object {
     ($type:ident { $($field:ident: $name:literal),* $(,)? }) => {
         impl<'de> ::serde::Deserialize<'de> for $type {
@@ -67,7 +67,7 @@ pub(super) fn present<'de, T: Deserialize<'de>, E: Error>(
     }
 }
 
-/// What an absent field is read from.
+/// The deserializer that an absent field is read from.
 struct Absent<E>(&'static str, std::marker::PhantomData<E>);
 
 impl<'de, E: Error> Deserializer<'de> for Absent<E> {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn each_fault_has_its_message() {
         #[track_caller]
         fn check(text: &str, expected: &str) {
             let error = serde_json::from_str::<Sample>(text)

@@ -1,4 +1,4 @@
-//! Operations as text.
+//! Converts operations to and from their names.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// A text names no operation of the API.
+/// A text is no operation's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is no operation of the VMM's API; they are named as in the document, for instance vm.info"
@@ -21,7 +21,7 @@ pub struct UnknownOperation(String);
 impl FromStr for Operation {
     type Err = UnknownOperation;
 
-    /// The operation of this [`name`](Operation::name).
+    /// The operation with this [`name`](Operation::name).
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let found = Operation::ALL
             .iter()

@@ -1,7 +1,8 @@
-//! JSON that is kept as its text: values without a type, and fields that a type doesn't have.
+//! JSON that is kept as its text: values without a type ([`RawJson`]), and fields that a type doesn't have
+//! ([`UnknownFields`]).
 //!
-//! A tree of [`Value`](serde_json::Value) takes up to thirty times the memory of its text. The VMM chooses what it sends,
-//! so a value without a type here stays the text that it came as until the caller parses it.
+//! A tree of [`Value`](serde_json::Value) takes up to thirty times the memory of its text, and the VMM chooses what it
+//! sends. So a value without a type stays text until the caller parses it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +17,7 @@ use crate::sanitize;
 /// How much of a text `Debug` shows, in characters.
 const SHOWN: usize = 1024;
 
-/// A JSON value, as its text. Two are equal when their texts are.
+/// A JSON value, kept as its text. Two values are equal when their texts are.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RawJson(Box<RawValue>);
@@ -60,8 +61,8 @@ impl fmt::Debug for RawJson {
     }
 }
 
-/// Fields that a type doesn't have, in the order in which they came, as the text of one JSON object. Two are equal when
-/// their texts are.
+/// Fields that a type doesn't have, in the order in which they came, kept as the text of one JSON object. Two sets of
+/// fields are equal when their texts are.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct UnknownFields {
     /// An object with at least one member, or nothing at all.
@@ -74,14 +75,14 @@ impl UnknownFields {
         self.text.is_empty()
     }
 
-    /// The value of the field of this name; the last one if there are several.
+    /// The value of the field with this name; the last one if there are several.
     pub fn get(&self, name: &str) -> Option<RawJson> {
         let members = self.members();
         let mut found = members.iter().rev().filter(|(Name(key), _)| key == name);
         found.next().map(|(_, value)| RawJson((*value).to_owned()))
     }
 
-    /// All of them by name, in their order.
+    /// The names and the values, in their order.
     pub fn to_vec(&self) -> Vec<(String, RawJson)> {
         let members = self.members().into_iter();
         members
@@ -89,7 +90,8 @@ impl UnknownFields {
             .collect()
     }
 
-    /// Adds a field. A server gets it as it is, and ignores what it doesn't know.
+    /// Adds a field. A request sends it as it is. A server ignores a field that it doesn't know, so the client refuses
+    /// to send it unless the request is [`unchecked`](super::Request::unchecked).
     ///
     /// # Errors
     ///
@@ -132,7 +134,7 @@ impl fmt::Debug for UnknownFields {
     }
 }
 
-/// As a map, to be flattened into an object.
+/// Serialized as a map, which a type flattens into its object.
 impl Serialize for UnknownFields {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let members = self.members();

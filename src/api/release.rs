@@ -1,19 +1,19 @@
-//! The release of a VMM.
+//! The release of a VMM ([`Release`]).
 
 use std::fmt;
 use std::str::FromStr;
 
 /// A release of Cloud Hypervisor, such as v53.0. Ordered from older to newer.
 ///
-/// Shown as upstream names its tags: `v53.0`, with the patch number only when it isn't 0. Read from a tag
-/// (`v51.2`) as well as from what `vmm.ping` says (`51.2.0`); what follows a `-` or `+` is ignored.
+/// Its text is the name of upstream's tag: `v53.0`, with the patch number only when it isn't 0. It is parsed from a tag
+/// (`v51.2`) and from the version that `vmm.ping` tells (`51.2.0`). The part from a `-` or `+` on is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Release {
-    /// The number that each regular release raises.
+    /// The first number, which each regular release raises.
     pub major: u32,
-    /// The number that a release of fixes raises.
+    /// The second number, which a release of fixes raises.
     pub minor: u32,
-    /// 0 in every release so far.
+    /// The third number, 0 in every release up to v53.0.
     pub patch: u32,
 }
 
@@ -43,7 +43,7 @@ impl FromStr for Release {
 
     fn from_str(text: &str) -> Result<Release, ParseReleaseError> {
         parse(text).ok_or_else(|| ParseReleaseError {
-            // What was read comes from outside: enough of it to recognise, no more.
+            // The text comes from outside: enough is kept to recognise it.
             text: text.chars().take(64).collect(),
         })
     }
@@ -71,7 +71,7 @@ fn number(digits: &str) -> Option<u32> {
         .then(|| digits.parse().ok())?
 }
 
-/// A text that isn't a release.
+/// A text is no release.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a release of Cloud Hypervisor; expected one such as v53.0 or 53.0.0")]
 pub struct ParseReleaseError {

@@ -1,4 +1,4 @@
-//! A request as a value: what to send, and how to read what comes back.
+//! A request as a value ([`Request`]): what to send, and how to decode the answer.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -6,10 +6,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Operation;
-use super::needs::{self, Need};
+use super::requirements::{self, Requirement};
 use crate::sanitize;
 
-/// How much of what a parser says is kept, in characters.
+/// How much of a parser's message is kept, in characters.
 const REASON: usize = 512;
 
 /// The HTTP method of an operation. The VMM's API uses only these two.
@@ -31,11 +31,11 @@ impl Method {
     }
 }
 
-/// One request of the VMM's API: an operation, its body, and the way to decode its answer as a `T`.
+/// One request of the VMM's API: an operation, its body, and the decoder of its answer, a `T`.
 ///
-/// Built by the functions of [`api`](crate::api), sent by [`Client::send`](crate::client::Client::send), which refuses
-/// it when the VMM's release would ignore a part of it ([`needs`](Request::needs)), unless it is
-/// [`unchecked`](Request::unchecked).
+/// The functions of [`api`](crate::api) build it, and [`Client::send`](crate::client::Client::send) sends it. The
+/// client refuses a request of which the VMM's release would ignore a part ([`requirements`](Request::requirements)),
+/// unless the request is [`unchecked`](Request::unchecked).
 #[derive(Clone, Debug)]
 pub struct Request<T> {
     operation: Operation,
@@ -45,7 +45,7 @@ pub struct Request<T> {
 }
 
 impl<T> Request<T> {
-    /// Which operation this asks for.
+    /// The operation.
     pub fn operation(&self) -> Operation {
         self.operation
     }
@@ -55,13 +55,13 @@ impl<T> Request<T> {
         self.body.as_ref()
     }
 
-    /// What it uses that not every supported release knows. Empty for one that suits all of them.
-    pub fn needs(&self) -> Vec<Need> {
-        needs::of(self.operation, self.body.as_deref())
+    /// What the request uses that not every supported release knows. Empty for a request that suits all of them.
+    pub fn requirements(&self) -> Vec<Requirement> {
+        requirements::of(self.operation, self.body.as_deref())
     }
 
-    /// The same request, sent whatever the VMM's release knows of it: for tools and tests that must send what the
-    /// server ignores or refuses.
+    /// The same request, which the client sends whatever the VMM's release knows. It is for tools and tests that must
+    /// send what a server ignores or refuses.
     #[must_use]
     pub fn unchecked(self) -> Self {
         Request {
@@ -70,7 +70,7 @@ impl<T> Request<T> {
         }
     }
 
-    /// Whether it is held against the VMM's release before it is sent.
+    /// Whether the client compares the request with the VMM's release before it sends it.
     pub fn is_checked(&self) -> bool {
         self.checked
     }
@@ -79,7 +79,7 @@ impl<T> Request<T> {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] when the body isn't what the operation promises.
+    /// [`DecodeError`] when the body isn't a `T`.
     pub fn decode(&self, body: &[u8]) -> Result<T, DecodeError> {
         (self.decode)(body).map_err(|error| DecodeError {
             operation: self.operation,
@@ -138,8 +138,8 @@ impl<T> Request<T> {
 }
 
 impl Request<Option<Value>> {
-    /// A request by operation, with a body that is sent as it is: for tools that pass bodies through. It is checked as
-    /// any other.
+    /// A request for any operation, with a body that is sent as it is. It is for tools that pass bodies through. The
+    /// client checks it as any other request.
     pub fn raw(operation: Operation, body: Option<Bytes>) -> Self {
         Request {
             body,
@@ -148,7 +148,7 @@ impl Request<Option<Value>> {
     }
 }
 
-/// The answer to a request that succeeded couldn't be decoded.
+/// The body of a successful answer isn't the value that the operation promises.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer to {operation} is not what the API promises")]
 pub struct DecodeError {
@@ -156,7 +156,7 @@ pub struct DecodeError {
     source: Reason,
 }
 
-/// What the parser says. It may quote the answer.
+/// The parser's message. It may quote the answer.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Reason(String);

@@ -1,7 +1,7 @@
-//! Which release knows what: a static description of the operations and of the bodies of their requests.
+//! The releases that know each operation and each field and value of its body, as static data.
 //!
-//! The data is written by the generator from the contracts of the supported releases, [`SUPPORTED`]. It starts at an
-//! [`Operation`], which has its own [`Support`](Operation::support) and the fields of its [`body`](Operation::body):
+//! The data is generated from the contracts of the supported releases, [`SUPPORTED`]. It starts at an [`Operation`],
+//! which has a [`Support`](Operation::support) and the fields of its [`body`](Operation::body):
 //!
 //! ```
 //! use chv_sandbox::api::{Operation, Release};
@@ -16,13 +16,12 @@ use std::fmt;
 
 use super::{Operation, Release, SUPPORTED};
 
-/// A run of releases that know something. `None` is no bound among the supported releases: from the oldest of them,
-/// to the newest.
+/// The supported releases that know something: all from `since` to `until`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Support {
-    /// The first supported release that knows it, if not the oldest.
+    /// The first one. None if it is the oldest supported release.
     pub since: Option<Release>,
-    /// The last supported release that knows it, if not the newest.
+    /// The last one. None if it is the newest supported release.
     pub until: Option<Release>,
 }
 
@@ -38,18 +37,18 @@ pub struct Object {
 /// A field of an object.
 #[derive(Debug)]
 pub struct Field {
-    /// Its name on the wire.
+    /// The name on the wire.
     pub name: &'static str,
-    /// The releases that know it. Others ignore it.
+    /// The releases that know the field. Other releases ignore it.
     pub support: Support,
-    /// What it holds.
+    /// The kind of its value.
     pub kind: Kind,
 }
 
-/// What a value is made of.
+/// The kind of a value.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    /// A value without fields, which the server judges.
+    /// A value without fields, such as a number. Only the server checks it.
     Leaf,
     /// One of these texts.
     Enumeration(&'static Enumeration),
@@ -91,8 +90,8 @@ impl Support {
 
     /// Whether `release` counts as one that knows it.
     ///
-    /// A release between two supported ones knows what both its neighbours do. One that is newer than all counts as the
-    /// newest, one that is older as the oldest.
+    /// A release between two supported ones knows what both its neighbours know. A release that is newer than all
+    /// counts as the newest of them, an older one as the oldest.
     pub fn includes(self, release: Release) -> bool {
         let release = release.clamp(SUPPORTED[0], newest());
         self.since.is_none_or(|since| since <= release)
@@ -134,7 +133,7 @@ impl EnumValue {
 }
 
 impl Object {
-    /// The field of this name on the wire.
+    /// The field with this name on the wire.
     pub fn field(&self, name: &str) -> Option<&'static Field> {
         let at = self.fields.binary_search_by(|field| field.name.cmp(name));
         at.ok().map(|at| &self.fields[at])
@@ -150,12 +149,12 @@ impl Enumeration {
 }
 
 impl Operation {
-    /// The first supported release that has the operation, if not the oldest.
+    /// The first supported release that has the operation. None if the oldest has it.
     pub const fn since(self) -> Option<Release> {
         self.support().since
     }
 
-    /// The last supported release that has the operation, if not the newest.
+    /// The last supported release that has the operation. None if the newest has it.
     pub const fn until(self) -> Option<Release> {
         self.support().until
     }

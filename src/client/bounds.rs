@@ -1,24 +1,25 @@
-//! How much of an answer is taken, and of how many values it may be made.
+//! The limits of an answer: its length, and the number of its values.
 //!
-//! Both limits are far above what a server of any release answers. The second is there because a value costs more memory
-//! than its text: `{}` is two bytes, and a disk's configuration of hundreds once it is decoded.
+//! Both limits are far above what a server of any release answers. The second limit exists because a decoded value
+//! takes more memory than its text: `{}` has two bytes, and the disk's configuration that is decoded from it has
+//! hundreds.
 
 use crate::api::Operation;
 
-/// What most operations answer is a line, an error's message chain, or nothing. In bytes.
+/// In bytes. Most answers are a line, an error's message chain, or empty.
 const ANSWER: usize = 1 << 20;
 
-/// `vm.info` tells a VM's whole configuration and device tree, about 2 KiB for a device. 16 PCI segments have room for 496
-/// devices, so that the largest VM has an answer of 1 MiB. In bytes.
+/// In bytes. The answer to `vm.info` has the VM's configuration and device tree, about 2 KiB for a device. 16 PCI
+/// segments have room for 496 devices, so the largest VM's answer has 1 MiB.
 const VM_INFO: usize = 4 << 20;
 
-/// The most objects and lists. The answer above has some 6,000.
+/// The most objects and lists. The answer about the largest VM has some 6,000.
 const MOST_CONTAINERS: usize = 1 << 14;
 
-/// The most values of any kind. The answer above has some 40,000.
+/// The most values of any kind. The answer about the largest VM has some 40,000.
 const MOST_VALUES: usize = 1 << 17;
 
-/// The longest body that is taken of an answer to `operation`, in bytes.
+/// The length up to which the body of an answer to `operation` is read, in bytes.
 pub(super) const fn answer_limit(operation: Operation) -> usize {
     match operation {
         Operation::VmInfo => VM_INFO,
@@ -33,8 +34,8 @@ pub(super) const fn answer_limit(operation: Operation) -> usize {
 )]
 pub(super) struct TooManyValues;
 
-/// Counts the values of JSON text without decoding it. Of what isn't JSON it may pass or refuse any: that is the parser's
-/// to tell.
+/// Counts the values of JSON text without decoding it. Text that isn't JSON may pass or be refused: the parser refuses
+/// it anyway.
 pub(super) fn check_values(json: &[u8]) -> Result<(), TooManyValues> {
     let (mut containers, mut values) = (0, 1);
     let mut bytes = json.iter();
@@ -86,16 +87,16 @@ mod tests {
         check(&list("1", MOST_VALUES - 2), Ok(()));
         check(&list("1", MOST_VALUES), Err(TooManyValues));
         check(&"[".repeat(MOST_CONTAINERS + 1), Err(TooManyValues));
-        // What stands in a text is none.
+        // Brackets and commas within a string don't count.
         let text = format!("\"\\\\\\\"{}\"", "[{,".repeat(MOST_VALUES));
         check(&text, Ok(()));
         check(&text[..text.len() - 1], Ok(()));
     }
 
-    /// The most containers, decoded into lists that have grown to twice their length, stay below half of the 64 MiB that
-    /// are promised.
+    /// The most containers, decoded into lists that have grown to twice their length, take less than half of the 64 MiB
+    /// that the module's documentation promises.
     #[test]
-    fn what_a_list_is_decoded_into_is_small_enough() {
+    fn the_most_containers_fit_the_memory_that_is_promised() {
         let largest = [
             size_of::<DiskConfig>(),
             size_of::<NetConfig>(),

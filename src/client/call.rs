@@ -1,4 +1,4 @@
-//! One call: its turn, its connection, and what the VMM must know of it.
+//! One call: it waits for its turn, takes a connection, and checks that the VMM's release has what the request uses.
 
 use std::os::fd::OwnedFd;
 
@@ -9,29 +9,29 @@ use tokio::time::{Instant, timeout_at};
 use super::error::Context;
 use super::transport::{Answer, Connection};
 use super::{
-    BODY_LIMIT, Deadlines, Error, ErrorKind, Outcome, ParseReleaseError, Release, descriptors,
-    refusal,
+    BODY_LIMIT, DeadlineOutcome, Deadlines, Error, ErrorKind, ParseReleaseError, Release,
+    descriptors, refusal,
 };
 use crate::api::types::VmmPingResponse;
-use crate::api::{self, Need, Request};
+use crate::api::{self, Request, Requirement};
 use crate::socket::SocketAddress;
 
-/// A connection between calls, with what was learnt of the VMM at its other end.
+/// The connection that is kept between calls, with the release of the VMM at its other end.
 pub(super) struct Kept {
     connection: Connection,
     release: Option<Release>,
 }
 
-/// One call: what is asked, of whom, until when.
+/// One call: the operation, the socket, the body and the deadline.
 pub(super) struct Call<'a> {
     pub(super) context: Context<'a>,
     pub(super) body: Bytes,
-    /// What the VMM has to know of it, beyond what every supported release does.
-    pub(super) needs: Vec<Need>,
+    /// The parts of the request that not every supported release has.
+    pub(super) requirements: Vec<Requirement>,
     deadline: Instant,
 }
 
-/// What came of an exchange on the kept connection.
+/// The result of an exchange on the kept connection.
 enum Attempt {
     Answered(Answer),
     /// Nothing was sent: there was no connection, or it turned out to be closed.
@@ -51,8 +51,8 @@ impl<'a> Call<'a> {
                 socket,
                 limit,
             },
-            needs: match request.is_checked() {
-                true => request.needs(),
+            requirements: match request.is_checked() {
+                true => request.requirements(),
                 false => Vec::new(),
             },
             body: request.body().cloned().unwrap_or_default(),
@@ -60,7 +60,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Refuses what no release takes.
+    /// Refuses a body that no release takes.
     pub(super) fn refuse<T>(&self, request: &Request<T>) -> Result<(), Error> {
         match request.is_checked() {
             true => descriptors::refuse_in_body(request.operation(), request.body())
@@ -69,9 +69,9 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Refuses what this release would ignore.
+    /// Refuses a request of which this release would ignore a part.
     pub(super) fn check(&self, release: Release) -> Result<(), Error> {
-        match refusal::of(self.context.operation, &self.needs, release) {
+        match refusal::of(self.context.operation, &self.requirements, release) {
             Some(kind) => Err(self.context.refuse(kind)),
             None => Ok(()),
         }
@@ -90,19 +90,19 @@ impl<'a> Call<'a> {
         }
         timeout_at(self.deadline, kept.lock())
             .await
-            .map_err(|_| self.context.deadline(Outcome::NotSent))
+            .map_err(|_| self.context.deadline(DeadlineOutcome::NotSent))
     }
 
-    /// Exchanges on the kept connection or, if there is none or it was closed meanwhile, on a new one, with a VMM of a
-    /// release that knows all that is asked.
+    /// Exchanges on the kept connection or, if there is none or it was closed meanwhile, on a new one. Refuses the
+    /// request if the VMM's release would ignore a part of it.
     pub(super) async fn on_kept(&self, turn: &mut Option<Kept>) -> Result<Answer, Error> {
-        if self.needs.is_empty() {
+        if self.requirements.is_empty() {
             return self.on_any(turn).await;
         }
         let mut tries_left = 3_u8;
         loop {
-            // What is known of the VMM holds for one connection: behind the next may be another one.
-            self.check(self.learn(turn).await?)?;
+            // The release is known for one connection: another VMM may answer on the next.
+            self.check(self.release(turn).await?)?;
             tries_left -= 1;
             match self.on_open(turn).await? {
                 Attempt::Answered(answer) => return Ok(answer),
@@ -112,19 +112,19 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The release of the VMM at the other end of the kept connection, which is asked if it isn't known yet.
-    pub(super) async fn learn(&self, turn: &mut Option<Kept>) -> Result<Release, Error> {
+    /// The release of the VMM at the other end of the kept connection. Sends `vmm.ping` if it isn't known yet.
+    pub(super) async fn release(&self, turn: &mut Option<Kept>) -> Result<Release, Error> {
         if let Some(kept) = turn.as_mut()
             && let Some(release) = kept.release
             && kept.connection.is_open()
         {
             return Ok(release);
         }
-        self.greet(turn).await.map(|(release, _)| release)
+        self.ask_release(turn).await.map(|(release, _)| release)
     }
 
-    /// Asks for the release of the VMM at the other end of the kept connection, or of a new one.
-    pub(super) async fn greet(
+    /// Sends `vmm.ping` on the kept connection, or on a new one, and keeps the release.
+    pub(super) async fn ask_release(
         &self,
         turn: &mut Option<Kept>,
     ) -> Result<(Release, VmmPingResponse), Error> {
@@ -135,7 +135,7 @@ impl<'a> Call<'a> {
                 ..self.context
             },
             body: Bytes::new(),
-            needs: Vec::new(),
+            requirements: Vec::new(),
             deadline: self.deadline,
         };
         let answer = ping.on_any(turn).await?;
@@ -144,7 +144,7 @@ impl<'a> Call<'a> {
             .version
             .parse()
             .map_err(|error: ParseReleaseError| ping.context.decode(answer.status, error))?;
-        refusal::warn_of(release, self.context.socket.name());
+        refusal::warn_unless_supported(release, self.context.socket.name());
         if let Some(kept) = turn.as_mut() {
             kept.release = Some(release);
         }
@@ -167,7 +167,7 @@ impl<'a> Call<'a> {
 
     /// Exchanges on the kept connection, if there is one that is still open.
     async fn on_open(&self, turn: &mut Option<Kept>) -> Result<Attempt, Error> {
-        // Taken out for as long as the answer is owed: a call dropped half-way drops its connection too.
+        // Taken out until the answer is read: a call that is dropped before that drops its connection too.
         let Some(mut kept) = turn.take() else {
             return Ok(Attempt::Unsent(None));
         };
@@ -193,7 +193,7 @@ impl<'a> Call<'a> {
             Connection::open(self.context.socket.path(), fds),
         )
         .await
-        .map_err(|_| self.context.deadline(Outcome::NotSent))?
+        .map_err(|_| self.context.deadline(DeadlineOutcome::NotSent))?
         .map_err(|error| self.context.connect(error))
     }
 
@@ -202,13 +202,14 @@ impl<'a> Call<'a> {
         match timeout_at(self.deadline, exchange).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(failure)) => Err(self.context.broken(failure)),
-            Err(_) => Err(self
-                .context
-                .deadline(Outcome::of(self.context.operation, connection.has_sent()))),
+            Err(_) => Err(self.context.deadline(DeadlineOutcome::of(
+                self.context.operation,
+                connection.has_sent(),
+            ))),
         }
     }
 
-    /// What the answer says, as a value or as an error.
+    /// Decodes the answer into the operation's value or into an error.
     pub(super) fn finish<T>(&self, request: &Request<T>, answer: &Answer) -> Result<T, Error> {
         if !answer.is_success() {
             return Err(self.context.refused(answer));

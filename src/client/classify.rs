@@ -1,12 +1,12 @@
-//! What an error of the server means, from its status and its message chain together.
+//! Turns an error of the server into its [`ErrorKind`], from its status and its message chain together.
 //!
-//! The status alone doesn't tell: v53.0 answers 404 where earlier releases answer 500. Every row was seen on a
-//! running VMM of each release that its comment names, and the cases below and the cassettes hold the exact answers.
+//! The status alone isn't enough: v53.0 answers 404 where earlier releases answer 500. Every row was seen on a running
+//! VMM of each release that its comment names. The tests below and the cassettes have the exact answers.
 
 use super::ErrorKind;
 use crate::api::Operation;
 
-/// A row of the table. What is `None` matches anything.
+/// A row of the table. A condition that is `None` matches anything.
 struct Rule {
     operation: Option<Operation>,
     status: Option<u16>,
@@ -87,7 +87,7 @@ pub(super) fn classify(operation: Operation, status: u16, messages: &[String]) -
         .map_or(ErrorKind::Rejected, |rule| rule.kind.clone())
 }
 
-/// A path that the server doesn't have: 404 with `["Not Found"]`, or without a body in older releases.
+/// Whether the server doesn't have the path: it answers 404 with `["Not Found"]`, or without a body in older releases.
 fn is_unknown_route(status: u16, messages: &[String]) -> bool {
     status == 404
         && match messages {

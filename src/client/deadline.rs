@@ -1,25 +1,25 @@
-//! How long a call may take, by its class.
+//! How long a call may take, by its class ([`Deadlines`]).
 
 use std::time::Duration;
 
 use crate::api::Operation;
 use crate::limits::TimeLimits;
 
-/// The time limits of the three classes of calls. Each covers a whole call: its turn behind earlier calls of the
-/// same client, a new connection where one is needed, and the exchange.
+/// The time limits of the three classes of calls. A limit covers the whole call: the wait for earlier calls of the same
+/// client, a new connection where one is needed, and the exchange.
 ///
-/// The client has limits of its own because it sends every call of the API to any VM: a VM with devices that no sandbox
-/// has takes longer. A machine's client has those of its [`TimeLimits`].
+/// A client's defaults are longer than those of a machine's client, which are its [`TimeLimits`]: a client sends every
+/// operation to any VM, also to one with slow devices that no sandbox has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
-    /// `vmm.ping`, `vm.info`, `vm.counters`: answered from memory, by a server with one thread, so a restore or a boot of
-    /// another client may be before it. Default: [`TimeLimits::vmm_probe`]'s.
+    /// `vmm.ping`, `vm.info`, `vm.counters`. The server answers these from memory, on its only thread, so the restore
+    /// or the boot of another client may delay them. Default: [`TimeLimits::vmm_probe`]'s.
     pub probe: Duration,
-    /// Calls that change the VM or its devices. Default: 90 s, because a vhost-user device on a socket that is missing holds
-    /// the server for up to 60 s.
+    /// Calls that change the VM or its devices. Default: 90 s, because a vhost-user device whose socket is missing
+    /// holds the server for up to 60 s.
     pub lifecycle: Duration,
-    /// Calls that move the guest's memory: snapshot, restore, coredump and migration; allow for the guest's memory at the
-    /// disk's speed. Default: [`TimeLimits::vmm_transfer`]'s.
+    /// Calls that move the guest's memory: snapshot, restore, coredump and migration. Set it to what the guest's memory
+    /// takes at the disk's speed. Default: [`TimeLimits::vmm_transfer`]'s.
     pub transfer: Duration,
 }
 

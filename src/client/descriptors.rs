@@ -1,7 +1,7 @@
-//! Open files sent with a request, by `SCM_RIGHTS`.
+//! Sends open files with a request, by `SCM_RIGHTS`.
 //!
-//! The server takes them with any byte of a request; here they go with the first, and hyper writes head and
-//! body in one piece, so that all of it is one `sendmsg`.
+//! The server takes the files with any byte of a request. The client sends them with the first byte. hyper writes head
+//! and body in one piece, so the whole request is one `sendmsg`.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -65,8 +65,8 @@ pub(super) fn check(
     }
 }
 
-/// Refuses a `vm.create` whose network devices name descriptors: the server answers 204 and drops them. They are
-/// added afterwards, by `vm.add-net`.
+/// Refuses a `vm.create` whose network devices name descriptors: the server answers 204 and drops them. `vm.add-net`
+/// adds such devices afterwards.
 pub(super) fn refuse_in_body(operation: Operation, body: Option<&Bytes>) -> Result<(), ErrorKind> {
     #[derive(Deserialize)]
     struct VmConfig {
@@ -82,7 +82,7 @@ pub(super) fn refuse_in_body(operation: Operation, body: Option<&Bytes>) -> Resu
     let (Operation::VmCreate, Some(body)) = (operation, body) else {
         return Ok(());
     };
-    // A body of another shape is the server's to refuse.
+    // The server refuses a body of another shape.
     let Ok(config) = serde_json::from_slice::<VmConfig>(body) else {
         return Ok(());
     };
@@ -96,7 +96,7 @@ pub(super) fn refuse_in_body(operation: Operation, body: Option<&Bytes>) -> Resu
     }
 }
 
-/// What no release supports.
+/// The error for something that no release supports.
 fn never(what: String) -> ErrorKind {
     ErrorKind::NotSupported {
         what,
@@ -167,7 +167,7 @@ impl Read for DescriptorStream {
     }
 }
 
-/// Sends bytes, and `fds` with the first of them, in one message; how many bytes the kernel took. It takes the descriptors
+/// Sends bytes and `fds` in one message, and returns how many bytes the kernel took. The kernel takes the descriptors
 /// with the first byte.
 pub(crate) fn send_with_descriptors(
     socket: BorrowedFd<'_>,

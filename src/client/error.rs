@@ -1,4 +1,4 @@
-//! What went wrong with a call, by what the caller can do next.
+//! The error of a call ([`Error`]), whose kind says what the caller can do next.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,8 @@ use super::{Release, classify, messages};
 use crate::api::{Method, Operation};
 use crate::socket::SocketAddress;
 
-/// A call that failed: its [`kind`](Error::kind) says what to do next, the rest is the evidence.
+/// A call failed. Its [`kind`](Error::kind) says what the caller can do next. The operation, the socket, the status,
+/// the server's messages and the source are the evidence.
 #[derive(Debug)]
 pub struct Error(Box<Evidence>);
 
@@ -24,48 +25,48 @@ struct Evidence {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// What a failed call means for the caller.
+/// The kind of a failed call, by what the caller can do next.
 ///
-/// The same on every supported release, although their statuses differ: see `classify.rs`.
+/// An error has the same kind on every supported release, although their statuses differ.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// There is no VM. `vm.create` or `vm.restore` comes first.
     ///
-    /// `vm.reboot` of a VM that is created but not booted is answered so too.
+    /// The VMM also answers so to `vm.reboot` of a VM that is created and not booted.
     #[error("no VM is created")]
     NotCreated,
     /// There is a VM already. `vm.delete` comes first.
     #[error("a VM is created already")]
     AlreadyCreated,
-    /// The VM is not in a state that allows this; `vm.info` tells the state. Without any VM, the calls that need
-    /// a running one (such as `vm.pause` and `vm.counters`) are answered so.
+    /// The VM's state doesn't allow this; `vm.info` tells the state. The calls that need a running VM, such as
+    /// `vm.pause` and `vm.counters`, are answered so where there is no VM at all.
     #[error("the VM's state does not allow it")]
     WrongState,
     /// The VMM can't take this now: an earlier resize is not done, the VM is migrating, or too many connections
     /// are open. Nothing was changed; try again later.
     #[error("the VMM is busy; try again later")]
     Busy,
-    /// Another process, often a VMM that was thought dead, holds the lock of a disk image.
+    /// Another process holds the lock of a disk image. Often it is an earlier VMM that has not ended.
     #[error("a disk image is locked by another process")]
     LockConflict,
-    /// The VMM refused or failed the request for a reason of its own; the messages say which. After a failed
+    /// The VMM refused the request or failed to do it; the [messages](Error::messages) say why. After a failed
     /// `vm.boot`, delete the VM and create it again: the device that failed is gone from the stored configuration.
     #[error("the VMM refused it")]
     Rejected,
     /// The VMM can't do this at all, or would ignore it without a word.
     ///
-    /// What was asked for is named with its place: `/memory_restore_mode in vm.restore` is the field at that JSON
-    /// pointer of the request's body. [`Request::unchecked`](crate::api::Request::unchecked) sends it all the same.
+    /// `/memory_restore_mode in vm.restore` names the field at that JSON pointer of the request's body.
+    /// [`Request::unchecked`](crate::api::Request::unchecked) makes a request that is sent all the same.
     #[error("{what} is not supported{}", Versions { since: *.since, until: *.until, server: *.server })]
     NotSupported {
-        /// What was asked for; of several things, all of the first few.
+        /// The operation, the fields or the values that the VMM lacks; at most eight by name.
         what: String,
-        /// The first supported release that has all of it. None if the oldest has it, or none does.
+        /// The first supported release that has all of that. None if the oldest has it, or no release does.
         since: Option<Release>,
-        /// The last supported release that has all of it. None if the newest has it, or none does.
+        /// The last supported release that has all of that. None if the newest has it, or no release does.
         until: Option<Release>,
-        /// The release of the VMM that was asked, where it had to be known.
+        /// The release of the VMM, where the client asked for it.
         server: Option<Release>,
     },
     /// The request's body is larger than what the server reads; it was not sent.
@@ -76,109 +77,118 @@ pub enum ErrorKind {
         /// In bytes: [`BODY_LIMIT`](super::BODY_LIMIT).
         limit: usize,
     },
-    /// No process listens on the socket: it doesn't exist yet, or it refuses connections. The VMM is not up yet, has
-    /// ended, or listens elsewhere. Nothing was sent.
+    /// No process listens on the socket: it doesn't exist, or it refuses connections. The VMM is not up yet, has ended,
+    /// or listens elsewhere. Nothing was sent. [`Client::wait_until_ready`](super::Client::wait_until_ready) waits for
+    /// a VMM.
     #[error("no VMM listens there; check the path, and try again if the VMM is still starting")]
     NoListener,
-    /// The connection ended before a whole answer, or the VMM said that its own threads are gone. A call that
-    /// changes something may still have been done; `vmm.shutdown` may well have.
+    /// The connection ended before a whole answer, or the VMM said that its own threads are gone. The VMM may still
+    /// have done the call: after `vmm.shutdown` it often exits before its answer is out.
     #[error("the VMM is gone or ended the connection")]
     VmmGone,
-    /// The socket couldn't be connected to for a reason on this side, such as a missing permission or too
-    /// many open files. Nothing was sent.
+    /// The client couldn't connect for a reason on its own side, such as a missing permission or too many open files.
+    /// Nothing was sent.
     #[error("the api-socket can't be connected to")]
     Connect,
-    /// The call's time ran out. The connection was dropped.
+    /// The call's [deadline](super::Deadlines) passed. The connection was dropped.
     #[error("the deadline passed; {outcome}")]
     Deadline {
-        /// What is known of the request.
-        outcome: Outcome,
+        /// Whether the request was sent.
+        outcome: DeadlineOutcome,
     },
-    /// An answer came and can't be read, or is larger than an answer to this operation can be. Of a call that changes something, a status of 200 or 204 says that it
-    /// was done.
+    /// An answer came that can't be read, or that is larger than an answer to this operation can be. If its status is
+    /// 200 or 204, the VMM did what the call asked.
     #[error("the answer can't be read")]
     Decode,
 }
 
-/// What is known of a request whose deadline passed.
+/// Whether a request whose deadline passed was sent, and whether it may have been done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing of it was sent. It can be sent again.
+pub enum DeadlineOutcome {
+    /// Nothing of the request was sent. It can be sent again.
     NotSent,
-    /// It was sent, and only reads. It can be sent again.
+    /// The request was sent, and only reads. It can be sent again.
     ReadOnly,
-    /// It was sent, changes something, and may or may not have been done. Ask (`vm.info`) before anything else.
+    /// The request was sent and changes something. The VMM may or may not have done it: read `vm.info` before anything
+    /// else.
     Unknown,
 }
 
-impl Outcome {
-    pub(super) fn of(operation: Operation, sent: bool) -> Outcome {
+impl DeadlineOutcome {
+    pub(super) fn of(operation: Operation, sent: bool) -> DeadlineOutcome {
         match (sent, operation.method()) {
-            (false, _) => Outcome::NotSent,
-            (true, Method::Get) => Outcome::ReadOnly,
-            (true, Method::Put) => Outcome::Unknown,
+            (false, _) => DeadlineOutcome::NotSent,
+            (true, Method::Get) => DeadlineOutcome::ReadOnly,
+            (true, Method::Put) => DeadlineOutcome::Unknown,
         }
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for DeadlineOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Outcome::NotSent => "nothing was sent",
-            Outcome::ReadOnly => "nothing was changed",
-            Outcome::Unknown => "whether it was done is unknown",
+            DeadlineOutcome::NotSent => "nothing was sent",
+            DeadlineOutcome::ReadOnly => "nothing was changed",
+            DeadlineOutcome::Unknown => "whether it was done is unknown",
         })
     }
 }
 
 impl Error {
-    /// What to do next.
+    /// The kind of the error.
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
     }
 
-    /// What was asked.
+    /// The operation that failed. It is `vmm.ping` if the client asked for the release first and that failed.
     pub fn operation(&self) -> Operation {
         self.0.operation
     }
 
-    /// Of whom.
+    /// The path of the api-socket.
     pub fn socket(&self) -> &Path {
         &self.0.socket
     }
 
-    /// The HTTP status, when an answer came. It differs among releases for the same error: decide by
+    /// The HTTP status, where an answer came. Releases answer the same error with different statuses: decide by
     /// [`kind`](Error::kind).
     pub fn status(&self) -> Option<u16> {
         self.0.status
     }
 
-    /// The server's own words, outermost cause first; empty when it said nothing. At most 32, each a
-    /// [line](crate::sanitize::line) of at most 4,096 characters.
+    /// The server's own messages, outermost cause first. Empty where the answer has none, or no answer came. At most
+    /// 32, each a [line](crate::sanitize::line) of at most 4,096 characters.
     pub fn messages(&self) -> &[String] {
         &self.0.messages
     }
 
-    /// Whether the same request may be sent again as it is: it changed nothing, and may succeed later without a
-    /// change on the caller's side.
+    /// Whether the same request may be sent again: it changed nothing, and it may succeed later although the caller
+    /// changes nothing.
     ///
-    /// True of [`Busy`](ErrorKind::Busy), of [`NoListener`](ErrorKind::NoListener), of a
-    /// [`Deadline`](ErrorKind::Deadline) whose outcome is not [`Unknown`](Outcome::Unknown), and of a
-    /// [`Connect`](ErrorKind::Connect) for want of descriptors or memory, which other work may free.
+    /// True for [`Busy`](ErrorKind::Busy), for [`NoListener`](ErrorKind::NoListener), for a
+    /// [`Deadline`](ErrorKind::Deadline) whose outcome is not [`Unknown`](DeadlineOutcome::Unknown), and for a
+    /// [`Connect`](ErrorKind::Connect) that failed for want of descriptors or memory, which other work may free.
     pub fn is_retryable(&self) -> bool {
         match self.0.kind {
             ErrorKind::Busy | ErrorKind::NoListener => true,
-            ErrorKind::Deadline { outcome } => outcome != Outcome::Unknown,
+            ErrorKind::Deadline { outcome } => outcome != DeadlineOutcome::Unknown,
             ErrorKind::Connect => self.lacks_resources(),
             _ => false,
         }
     }
 
-    /// Whether the cause is a resource of this process or host that was used up at that moment.
+    /// The kernel's error of the attempt to connect. None if the call failed in another way.
+    pub(super) fn connect_failure(&self) -> Option<io::ErrorKind> {
+        self.io_error().map(io::Error::kind)
+    }
+
+    fn io_error(&self) -> Option<&io::Error> {
+        self.0.source.as_deref()?.downcast_ref()
+    }
+
+    /// Whether this process or host had no descriptor or no memory left at that moment.
     fn lacks_resources(&self) -> bool {
-        let source = self.0.source.as_deref();
-        let error = source.and_then(|source| source.downcast_ref::<io::Error>());
-        let number = error.and_then(io::Error::raw_os_error);
+        let number = self.io_error().and_then(io::Error::raw_os_error);
         number.is_some_and(|number| {
             [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS].contains(&number)
         })
@@ -212,7 +222,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// A path that can't be the address of a Unix socket.
+/// A path is too long for the address of a Unix socket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the socket's path {} has {} bytes, and a Unix socket's must have fewer than 108; use a shorter directory",
@@ -223,7 +233,7 @@ pub struct SocketPathTooLong {
     pub socket: PathBuf,
 }
 
-/// What every error of one call carries.
+/// The facts that every error of one call carries.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) operation: Operation,
@@ -232,7 +242,7 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// The request is refused here, before anything is sent.
+    /// The client refuses the request before it sends anything.
     pub(super) fn refuse(&self, kind: ErrorKind) -> Error {
         self.error(kind, None, Vec::new(), None)
     }
@@ -241,7 +251,7 @@ impl Context<'_> {
     pub(super) fn connect(&self, error: io::Error) -> Error {
         let kind = match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ErrorKind::NoListener,
-            // The connection waited in the queue of a listener that was closed before it took it.
+            // The listener was closed while the connection waited in its queue.
             io::ErrorKind::ConnectionReset => ErrorKind::NoListener,
             // The listener's queue is full.
             io::ErrorKind::WouldBlock => ErrorKind::Busy,
@@ -251,7 +261,7 @@ impl Context<'_> {
     }
 
     /// The deadline passed.
-    pub(super) fn deadline(&self, outcome: Outcome) -> Error {
+    pub(super) fn deadline(&self, outcome: DeadlineOutcome) -> Error {
         let elapsed = Elapsed { limit: self.limit };
         let kind = ErrorKind::Deadline { outcome };
         self.error(kind, None, Vec::new(), Some(elapsed.into()))
@@ -337,7 +347,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_that_fails_tells_who_is_to_blame() {
+    fn the_failure_of_a_connection_has_its_kind() {
         let context = Context {
             operation: Operation::VmmPing,
             socket: &"/run/vmm.sock".into(),

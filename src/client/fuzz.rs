@@ -1,4 +1,4 @@
-//! Fuzz target.
+//! Fuzz targets.
 
 use std::cell::RefCell;
 
@@ -7,6 +7,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Runtime;
 
+use super::event_monitor::Decoder;
 use super::transport::Connection;
 use super::{kind_of, messages_in};
 use crate::api::Operation;
@@ -20,7 +21,7 @@ thread_local! {
     );
 }
 
-/// What a VMM answers: the first byte says to which operation. Each message of an error is a line of printable text.
+/// The answer of a VMM. The first byte says to which operation. Each message of an error is a line of printable text.
 pub(crate) fn http_answer(bytes: &[u8]) {
     let Some((&operation, answer)) = bytes.split_first() else {
         return;
@@ -41,4 +42,21 @@ pub(crate) fn http_answer(bytes: &[u8]) {
             assert!(!message.chars().any(char::is_control), "{message:?}");
         }
     }
+}
+
+/// The bytes of an event monitor. The first byte says in what pieces they come. Pieces of any size give the same
+/// events.
+pub(crate) fn event_monitor(bytes: &[u8]) {
+    let Some((&piece, stream)) = bytes.split_first() else {
+        return;
+    };
+    let read = |size: usize| {
+        let mut decoder = Decoder::default();
+        let mut events = Vec::new();
+        for piece in stream.chunks(size) {
+            decoder.push(piece, |event| events.push(event));
+        }
+        events
+    };
+    assert_eq!(read(usize::from(piece) + 1), read(stream.len().max(1)));
 }

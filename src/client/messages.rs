@@ -1,21 +1,21 @@
-//! The server's words in the body of an error.
+//! Reads the server's messages from the body of an error.
 //!
-//! Three forms are in use: a JSON array of strings, outermost cause first (since v48); one text (up to v46); and,
-//! from the HTTP layer itself, `{ "error": "..." }` with a raw newline inside the string, which isn't JSON.
-//! An empty body says nothing.
+//! There are three forms: a JSON array of strings, outermost cause first (since v48); one text (up to v46); and, from
+//! the HTTP layer, `{ "error": "..." }` with a raw newline inside the string, which isn't valid JSON. An empty body has
+//! no messages.
 
 use bytes::Bytes;
 
 use crate::sanitize;
 
-/// More than any chain that was seen; the rest of a longer one is cut off.
+/// More than any chain that was seen. The rest of a longer chain is cut off.
 const MOST_MESSAGES: usize = 32;
 
 /// In characters; the rest of a longer message is cut off.
 const LONGEST_MESSAGE: usize = 4096;
 
-/// The message chain in an error's body, outermost cause first, each message a [line](sanitize::line). Never fails: what
-/// isn't understood is kept as one message.
+/// The message chain in an error's body, outermost cause first, each message a [line](sanitize::line). Never fails: a
+/// body of another form is one message.
 pub(super) fn parse(body: &Bytes) -> Vec<String> {
     let mut messages = serde_json::from_slice::<Vec<String>>(body)
         .unwrap_or_else(|_| one_message(&String::from_utf8_lossy(body)));
@@ -26,8 +26,8 @@ pub(super) fn parse(body: &Bytes) -> Vec<String> {
         .collect()
 }
 
-/// Whether the body is of the form that the HTTP layer sends when it couldn't parse a request. It drops what
-/// followed, so the connection is of no more use.
+/// Whether the body has the form that the HTTP layer sends when it couldn't parse a request. The HTTP layer drops the
+/// requests that followed, so the connection can't be used any more.
 pub(crate) fn is_of_http_layer(body: &[u8]) -> bool {
     body.trim_ascii_start().starts_with(b"{")
 }
@@ -45,7 +45,7 @@ fn one_message(text: &str) -> Vec<String> {
     }
 }
 
-/// What stands between the quotes of `{ "error": "..." }`.
+/// The text between the quotes of `{ "error": "..." }`.
 fn in_error_object(text: &str) -> Option<&str> {
     let value = text
         .trim()

@@ -1,25 +1,34 @@
-//! Refusing, before it is sent, what the running release would ignore.
+//! Refuses a request, before it is sent, of which the VMM's release would ignore a part.
 
 use std::path::Path;
 
 use super::{ErrorKind, Release};
-use crate::api::{Need, Operation, SUPPORTED, support};
+use crate::api::{Operation, Requirement, SUPPORTED, support};
 
-/// How many things a refusal names.
+/// How many fields and values an error names.
 const MOST_NAMED: usize = 8;
 
-/// Why a VMM of release `server` shouldn't be sent a request that needs this; none if it knows it all.
-pub(super) fn of(operation: Operation, needs: &[Need], server: Release) -> Option<ErrorKind> {
-    let mut unmet: Vec<&Need> = needs
+/// The error for a request with these requirements to a VMM of release `server`. None if the release meets all.
+pub(super) fn of(
+    operation: Operation,
+    requirements: &[Requirement],
+    server: Release,
+) -> Option<ErrorKind> {
+    let mut unmet: Vec<&Requirement> = requirements
         .iter()
-        .filter(|need| !need.is_met_by(server))
+        .filter(|requirement| !requirement.is_met_by(server))
         .collect();
-    // Of an operation that isn't there, nothing else is of interest.
-    if let Some(&whole) = unmet.iter().find(|need| need.what == operation.name()) {
+    // If the operation is missing, its fields don't matter.
+    if let Some(&whole) = unmet
+        .iter()
+        .find(|requirement| requirement.what == operation.name())
+    {
         unmet = vec![whole];
     }
-    let known = unmet.iter().all(|need| need.support.is_some());
-    let supports = || unmet.iter().filter_map(|need| need.support);
+    let known = unmet
+        .iter()
+        .all(|requirement| requirement.support.is_some());
+    let supports = || unmet.iter().filter_map(|requirement| requirement.support);
     (!unmet.is_empty()).then(|| ErrorKind::NotSupported {
         what: named(operation, &unmet),
         since: supports()
@@ -34,9 +43,9 @@ pub(super) fn of(operation: Operation, needs: &[Need], server: Release) -> Optio
     })
 }
 
-/// `/resume and /memory_restore_mode in vm.restore`; the operation alone where that is what is missing.
-fn named(operation: Operation, unmet: &[&Need]) -> String {
-    let mut names: Vec<&str> = unmet.iter().map(|need| &*need.what).collect();
+/// `/resume and /memory_restore_mode in vm.restore`, or the operation alone where the release doesn't have it.
+fn named(operation: Operation, unmet: &[&Requirement]) -> String {
+    let mut names: Vec<&str> = unmet.iter().map(|requirement| &*requirement.what).collect();
     let more = match names.len().saturating_sub(MOST_NAMED) {
         0 => None,
         more => Some(format!("{more} more")),
@@ -51,8 +60,8 @@ fn named(operation: Operation, unmet: &[&Need]) -> String {
     }
 }
 
-/// Says of a VMM that it isn't of a supported range, and what it is taken for.
-pub(super) fn warn_of(release: Release, socket: &Path) {
+/// Logs a warning if the release is newer or older than every supported one.
+pub(super) fn warn_unless_supported(release: Release, socket: &Path) {
     let (oldest, newest) = (SUPPORTED[0], support::newest());
     let (which, as_which) = if release > newest {
         ("newer", newest)
@@ -75,11 +84,11 @@ mod tests {
     use super::*;
     use crate::api::Request;
 
-    /// What is refused of a request, as the error says it; nothing if it is sent.
+    /// The text of the error that refuses a request. None if the request is sent.
     fn refused(operation: Operation, body: &str, server: &str) -> Option<String> {
         let body = (!body.is_empty()).then(|| Bytes::copy_from_slice(body.as_bytes()));
-        let needs = Request::raw(operation, body).needs();
-        of(operation, &needs, server.parse().unwrap()).map(|kind| kind.to_string())
+        let requirements = Request::raw(operation, body).requirements();
+        of(operation, &requirements, server.parse().unwrap()).map(|kind| kind.to_string())
     }
 
     #[test]
@@ -113,13 +122,13 @@ mod tests {
             r#"{"disks":[{},{"backing_files":true}]}"#,
             &before_52[..8],
         );
-        // What went: nobody knows whether v47.0 still has it.
+        // Removed in v48.0: no supported release says whether v47.0 still has it.
         let after_46 = &[
             "v47.0", "v48.0", "v49.0", "v50.0", "v50.2", "v51.0", "v51.2", "v52.0", "v53.0",
             "v53.1", "v54.0",
         ];
         check(VmCreate, r#"{"sgx_epc":[{"id":"a"}]}"#, after_46);
-        // What no release knows may be of a newer one.
+        // A field that no supported release has may be one of a newer release.
         let up_to_53 = &[
             "v43.0", "v44.0", "v45.0", "v46.0", "v47.0", "v48.0", "v49.0", "v50.0", "v50.2",
             "v51.0", "v51.2", "v52.0", "v53.0",
@@ -128,7 +137,7 @@ mod tests {
         check(VmCreate, r#"{"no_such_field":null}"#, &[]);
         check(VmCreate, r#"{"memory":{"size":1,"nor_this":{}}}"#, up_to_53);
         check(VmCreate, r#"{"console":{"mode":"Hologram"}}"#, up_to_53);
-        // The server's to refuse.
+        // The server refuses these.
         check(VmCreate, "not json", &[]);
         check(VmCreate, r#"{"disks":7,"memory":[]}"#, &[]);
     }

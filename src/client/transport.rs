@@ -1,4 +1,4 @@
-//! Opens the Unix stream, and exchanges one request and its answer on it through hyper's HTTP/1 connection.
+//! Opens a Unix stream and exchanges one request and its answer on it, through hyper's HTTP/1 connection.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -27,23 +27,22 @@ use super::descriptors::DescriptorStream;
 use super::messages;
 use crate::api::{Method, Operation};
 
-/// In bytes: bounds the head of an answer. A request with the largest body fits too, so that it is written in one
-/// piece.
+/// In bytes. Limits the head of an answer. A request with the largest body fits too, so hyper writes it in one piece.
 const BUFFER_LIMIT: usize = 64 << 10;
 
-/// One connection to the VMM. Dropping it closes it, whatever is still owed.
+/// One connection to the VMM. Dropping it closes it, also while an answer is awaited.
 pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     /// Whether the kernel took anything of the current request.
     sent: Arc<AtomicBool>,
     /// Whether an exchange on it succeeded.
     proven: bool,
-    /// hyper's side of the connection, which owns the stream. It's polled by the calls themselves and not by a task of
-    /// its own, so that dropping the connection closes it at once.
+    /// hyper's part of the connection, which owns the stream. The calls poll it, and no task does, so that dropping the
+    /// connection closes it at once.
     driver: Fuse<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
 }
 
-/// What the VMM answered.
+/// An answer of the VMM.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Bytes,
@@ -52,29 +51,29 @@ pub(super) struct Answer {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// The other end closed a new connection before it took anything: it has too many. (Most often its 503 is
-    /// read as an answer; not when it arrives before the request is sent.)
+    /// The server closed a new connection before it took anything, because it has too many. (Most often the client
+    /// reads the server's 503 as an answer. It doesn't when the 503 arrives before the request is sent.)
     #[error("the server turned the connection away")]
     TurnedAway(#[source] hyper::Error),
     /// The other end closed or reset the connection.
     #[error("the connection ended without a whole answer")]
     Ended(#[source] hyper::Error),
-    /// What came isn't HTTP.
+    /// The bytes that came aren't HTTP.
     #[error("the answer is not HTTP")]
     Malformed(#[source] hyper::Error),
-    /// The body is larger than an answer to this operation can be.
+    /// The body is larger than any answer to this operation.
     #[error("the answer's body is larger than {limit} bytes")]
     TooLarge {
         /// In bytes.
         limit: usize,
     },
-    /// The body is made of too many values.
+    /// The body has too many values.
     #[error(transparent)]
     TooManyValues(#[from] TooManyValues),
 }
 
 impl Connection {
-    /// Connects to `socket`. The first request carries `fds`.
+    /// Connects to `socket`. `fds` go with the first request.
     pub(super) async fn open(socket: &Path, fds: Vec<OwnedFd>) -> io::Result<Connection> {
         match socket.to_str() {
             // hyperlocal's stream doesn't lend its descriptor.
@@ -87,7 +86,7 @@ impl Connection {
                 let stream = TowerToHyperService::new(UnixConnector).call(uri).await?;
                 Connection::on(stream).await
             }
-            // hyperlocal's connector would replace what isn't UTF-8.
+            // hyperlocal's connector would replace the bytes that aren't UTF-8.
             None => {
                 let stream = UnixStream::connect(socket).await?;
                 Connection::on(TokioIo::new(stream)).await
@@ -119,8 +118,7 @@ impl Connection {
         })
     }
 
-    /// Sends a request and reads its answer whole. Neither a time limit nor a second attempt: both are the
-    /// caller's.
+    /// Sends a request and reads its whole answer. The caller sets a time limit and decides on a second attempt.
     pub(super) async fn exchange(
         &mut self,
         operation: Operation,
@@ -150,19 +148,19 @@ impl Connection {
         let answer = pin!(answer_to(&mut self.sender, request, limit));
         match select(answer, &mut self.driver).await {
             Either::Left((answer, _)) => answer,
-            // Whatever ended the connection has been told to `answer` too.
+            // `answer` has the reason for which the connection ended.
             Either::Right((_, answer)) => answer.await,
         }
     }
 
-    /// Whether the kernel took anything of the last request: if not, the VMM never saw it.
+    /// Whether the kernel took anything of the last request. If not, the VMM never saw the request.
     pub(super) fn has_sent(&self) -> bool {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Whether the other end is still there, as far as is known.
+    /// Whether the connection is still open, as far as the kernel has told.
     pub(super) fn is_open(&mut self) -> bool {
-        // Takes note of what has come in since the last call.
+        // Handles bytes and an end that have come since the last call.
         let _ended = (&mut self.driver).now_or_never();
         !self.sender.is_closed()
     }
@@ -177,7 +175,7 @@ async fn answer_to(
     let response = sender.send_request(request).await.map_err(Failure::of)?;
     let status = response.status().as_u16();
     let mut body = response.into_body();
-    // Told at once instead of when the limit is reached, which may never be.
+    // The error comes at once, and not when the limit is reached, which may take for ever.
     if body.size_hint().lower() > limit as u64 {
         return Err(Failure::TooLarge { limit });
     }
@@ -198,8 +196,8 @@ async fn answer_to(
     })
 }
 
-/// The request as the server's small HTTP parser wants it: `Host: localhost`, a `Content-Length` for every `PUT`,
-/// also of nothing, never chunked, no `Expect`.
+/// The request as the server's HTTP parser needs it: `Host: localhost`, a `Content-Length` for every `PUT`, also for an
+/// empty body, never chunked, no `Expect`.
 fn request(operation: Operation, body: Bytes) -> Request<Full<Bytes>> {
     let length = body.len();
     let mut request = Request::new(Full::new(body));
@@ -214,14 +212,14 @@ fn request(operation: Operation, body: Bytes) -> Request<Full<Bytes>> {
 }
 
 impl Answer {
-    /// Whether the request was done.
+    /// Whether the VMM did what was asked.
     pub(super) fn is_success(&self) -> bool {
         matches!(self.status, 200..=299)
     }
 
     /// Whether the connection can serve another request after this answer.
     ///
-    /// 503 comes from a server that has too many connections and closes this one.
+    /// A server that has too many connections answers 503 and closes this one.
     pub(super) fn keeps_connection(&self) -> bool {
         self.is_success() || (self.status != 503 && !messages::is_of_http_layer(&self.body))
     }

@@ -36,7 +36,6 @@ use super::{
     GuestFacts, Manifest, PayloadFacts, SNAPSHOT, ShapeFacts, SigningKey, SnapshotFacts,
     SnapshotFile, VmmFacts, signature,
 };
-use crate::api;
 use crate::causes::Causes;
 use crate::guest::protocol::Extension;
 use crate::machine::{
@@ -315,7 +314,7 @@ async fn vmm_facts(machine: &Machine) -> Result<VmmFacts, MintError> {
         }
         None => None,
     };
-    let ping = machine.client().send(api::vmm_ping()).await;
+    let ping = machine.client().vmm_ping().await;
     let ping = ping.map_err(|source| {
         let action = "report its build";
         MintError::Revert(machine::Error::Api { action, source })

@@ -77,8 +77,8 @@ impl Machine {
             disk.put_back().await?;
         }
         match self.client().create_checked(&config).await {
-            Ok(created) if created.is_exact() => {}
-            Ok(created) => return Err(Error::NotAsSent(created)),
+            Ok(drift) if drift.is_exact() => {}
+            Ok(drift) => return Err(Error::NotAsSent(drift)),
             Err(source) => return Err(self.explain("create the VM", source).await),
         }
         self.call("boot the VM", api::vm_boot()).await?;

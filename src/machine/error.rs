@@ -25,7 +25,7 @@ pub enum Error {
     },
     /// The VMM created the VM, but dropped or changed a part of the configuration.
     #[error("the VMM did not take all of the VM's configuration: {0}")]
-    NotAsSent(client::Created),
+    NotAsSent(client::ConfigDrift),
     /// The VMM's process ended before or during a call.
     #[error("the VMM died when it was asked to {action}: {ended}")]
     VmmDied {

@@ -4,18 +4,18 @@
 use std::collections::VecDeque;
 
 use crate::broadcast::{Receiver, TryRecvError};
-use crate::vmm::Event;
+use crate::client::MonitorEvent;
 
 /// The events of a VMM since its start, and the events that follow from this process's own calls.
 #[derive(Debug)]
 pub(super) struct ExpectedEvents {
-    events: Receiver<Event>,
+    events: Receiver<MonitorEvent>,
     expected: VecDeque<&'static str>,
 }
 
 impl ExpectedEvents {
     /// Watches the events of a VMM that was just started.
-    pub(super) fn new(events: Receiver<Event>) -> Self {
+    pub(super) fn new(events: Receiver<MonitorEvent>) -> Self {
         ExpectedEvents {
             events,
             expected: VecDeque::new(),
@@ -60,7 +60,7 @@ mod tests {
 
     use super::ExpectedEvents;
     use crate::broadcast::{self, Capacity};
-    use crate::vmm::Event;
+    use crate::client::MonitorEvent;
 
     const CAPACITY: Capacity = Capacity {
         count: 8,
@@ -76,7 +76,7 @@ mod tests {
         caused.expect(["pausing", "paused"]);
         for sent in sent {
             let (source, event) = sent.split_once(' ').unwrap();
-            sender.send(Event {
+            sender.send(MonitorEvent {
                 timestamp: Duration::ZERO,
                 source: source.to_owned(),
                 event: event.to_owned(),

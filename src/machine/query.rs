@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Error, GuestReading, Machine, Reading};
-use crate::api;
 use crate::api::types::VmState;
 use crate::client::{Deadlines, ErrorKind};
 use crate::vsock::Channel;
@@ -45,7 +44,7 @@ impl Machine {
             probe: self.limits.settle,
             ..Deadlines::from(self.limits)
         });
-        let info = client.send(api::vm_info()).await;
+        let info = client.vm_info().await;
         let action = "report the VM's state";
         match info {
             Ok(info) => Ok(Reading::Answered(info.state)),

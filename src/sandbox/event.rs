@@ -12,6 +12,7 @@ use super::transfer::TransferEnded;
 use super::{Error, ResetOutcome, SandboxState, StreamEvidence, ToolOutcome};
 use crate::broadcast::Weight;
 use crate::causes::Causes;
+use crate::client::MonitorEvent;
 use crate::vsock::ChannelEventKind;
 use crate::{vmm, vsock};
 
@@ -86,7 +87,7 @@ pub enum Event {
     /// A boot has started a VMM with these layers of confinement.
     Confinement(Vec<vmm::LayerReport>),
     /// An event of the VMM's event monitor. It is the VMM's own claim, so no state follows from it.
-    Vmm(vmm::Event),
+    Vmm(MonitorEvent),
     /// The process of the VMM that served has ended by itself.
     VmmEnded(vmm::Ended),
     /// A pool handed out a sandbox.

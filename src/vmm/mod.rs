@@ -87,7 +87,7 @@ use tokio::sync::{OnceCell, watch};
 
 use crate::broadcast;
 use crate::causes::Causes;
-use crate::client::Client;
+use crate::client::{Client, MonitorEvent};
 use crate::limits::TimeLimits;
 
 pub(crate) use binary::find as find_binary;
@@ -103,9 +103,6 @@ pub use launch::available;
 pub use leftovers::{Action, LeftAlone, Reclaimed, reclaim};
 pub use maps::{MappedFile, Mapping};
 pub use open_files::OpenFile;
-pub use output::Event;
-#[cfg(any(test, fuzzing))]
-pub(crate) use output::fuzz;
 pub(crate) use output::tail_of;
 pub use process::Process;
 #[cfg(feature = "compat")]
@@ -131,7 +128,7 @@ pub struct Vmm {
     running: Option<SpawnedVmm>,
     /// The executable of the process when it was ready; `None` for an attached VMM, or if it couldn't be read.
     ready_as: Option<Executable>,
-    events: broadcast::Receiver<Event>,
+    events: broadcast::Receiver<MonitorEvent>,
     shutdown: OnceCell<ShutdownReport>,
 }
 
@@ -282,7 +279,7 @@ impl Vmm {
     /// Events are hints and don't replace a call: the VMM drops or truncates them if they aren't read fast enough, and
     /// it sends none for a failure. A receiver that lags by more than 256 events or 1 MiB loses the oldest ones. The
     /// stream closes when the process has ended. For an attached VMM it is closed from the start.
-    pub fn events(&self) -> broadcast::Receiver<Event> {
+    pub fn events(&self) -> broadcast::Receiver<MonitorEvent> {
         self.events.resubscribe()
     }
 

@@ -2,17 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
-
 use super::spawned::SpawnedVmm;
 use super::{Error, KVM_DEVICE, exit, open_kvm, procfs};
 use crate::api::types::VmmPingResponse;
-use crate::causes::Causes;
-use crate::client::{self, Client, ErrorKind};
-
-/// The pause after an attempt that failed at once. The socket accepts connections from the start, so such a failure
-/// nearly always means that the process has ended, and the end of the process ends the wait.
-const PAUSE: Duration = Duration::from_millis(50);
+use crate::client::{self, Client, NotReady};
 
 /// Asks the VMM for an answer to `vmm.ping`.
 pub(super) async fn ping(client: &Client) -> Result<(), client::Error> {
@@ -54,55 +47,26 @@ async fn first_answer(
     running: &SpawnedVmm,
     limit: Duration,
 ) -> Result<VmmPingResponse, Error> {
-    let mut last_error = None;
-    let answered_or_dead = async {
-        tokio::select! {
-            biased;
-            ended = exit::wait(running.ended.clone()) => Err(Error::DiedAtStart {
-                binary: running.binary.clone(),
-                ended: Box::new(ended),
-                source: open_kvm(KVM_DEVICE.as_ref()).err(),
-            }),
-            answer = answered(client, &mut last_error) => answer,
-        }
+    let answered = tokio::select! {
+        biased;
+        ended = exit::wait(running.ended.clone()) => return Err(Error::DiedAtStart {
+            binary: running.binary.clone(),
+            ended: Box::new(ended),
+            source: open_kvm(KVM_DEVICE.as_ref()).err(),
+        }),
+        answered = client.wait_until_ready(limit) => answered,
     };
-    match timeout(limit, answered_or_dead).await {
-        Ok(result) => result,
-        Err(_elapsed) => Err(Error::NotReady {
+    answered.map_err(|error| match error {
+        NotReady::TimedOut { socket, source, .. } => Error::NotReady {
             pid: running.process().pid(),
-            socket: client.socket().to_owned(),
+            socket,
             limit,
             log_tail: running.log.tail(),
-            source: last_error.map(Box::new),
-        }),
-    }
-}
-
-/// Sends `vmm.ping` until it is answered. Fails only with an error that does not go away by waiting.
-async fn answered(
-    client: &Client,
-    last_error: &mut Option<client::Error>,
-) -> Result<VmmPingResponse, Error> {
-    loop {
-        let error = match client.ping().await {
-            Ok(ping) => return Ok(ping),
-            Err(error) => error,
-        };
-        match error.kind() {
-            ErrorKind::NoListener
-            | ErrorKind::VmmGone
-            | ErrorKind::Deadline { .. }
-            | ErrorKind::Busy => {
-                tracing::debug!(error = %Causes(&error), "the VMM has not answered yet");
-                *last_error = Some(error);
-                sleep(PAUSE).await;
-            }
-            _ => {
-                return Err(Error::Client {
-                    socket: client.socket().to_owned(),
-                    source: Box::new(error),
-                });
-            }
-        }
-    }
+            source: Some(Box::new(source)),
+        },
+        NotReady::Failed { socket, source } => Error::Client {
+            socket,
+            source: Box::new(source),
+        },
+    })
 }

@@ -7,7 +7,6 @@ use tokio::time::timeout;
 
 use super::spawned::SpawnedVmm;
 use super::{Ended, Exit, exit};
-use crate::api::{Operation, Request};
 use crate::causes::Causes;
 use crate::client::{Client, ErrorKind};
 use crate::limits::TimeLimits;
@@ -141,9 +140,8 @@ async fn ask(api_socket: &SocketAddress) -> Asked {
     let Ok(client) = Client::new(api_socket.clone()) else {
         return Asked::Refused;
     };
-    let request = Request::raw(Operation::VmmShutdown, None);
-    match client.send(request).await {
-        Ok(_) => Asked::Confirmed,
+    match client.vmm_shutdown().await {
+        Ok(()) => Asked::Confirmed,
         Err(error) => {
             tracing::debug!(error = %Causes(&error), "vmm.shutdown was not confirmed");
             match error.kind() {

@@ -7,9 +7,10 @@ use super::confinement::{Held, LayerReport};
 use super::output::Log;
 use super::process_tree::ProcessTree;
 use super::run_dir::RemovedOnDrop;
-use super::{EndedReceiver, Event, Process};
+use super::{EndedReceiver, Process};
 use crate::broadcast;
 use crate::causes::Causes;
+use crate::client::MonitorEvent;
 use crate::socket::SocketAddress;
 
 /// A spawned VMM. Dropping it kills the process with its forks and removes the run directory.
@@ -21,7 +22,7 @@ pub(super) struct SpawnedVmm {
     pub(super) log: Arc<Log>,
     pub(super) console: Console,
     /// Only used to make further receivers.
-    pub(super) events: broadcast::Receiver<Event>,
+    pub(super) events: broadcast::Receiver<MonitorEvent>,
     pub(super) ended: EndedReceiver,
     pub(super) api_socket: SocketAddress,
     /// The state of each layer of the VMM's confinement.

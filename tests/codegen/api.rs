@@ -1,4 +1,4 @@
-//! [`Api`]: the input of the generator, which is the union of the corrected contracts and the uncorrected documents.
+//! The generator's input ([`Api`]): the union of the corrected contracts, and the documents before their correction.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,7 +10,7 @@ use chv_sandbox::spec::{
 use super::names;
 use super::union::{self, Known};
 
-/// The input of the generator.
+/// The union of the contracts, with the documents and the corrections that it was made of.
 pub(super) struct Api {
     /// The union of the contracts of all releases, with their corrections.
     pub(super) contract: Contract,

@@ -1,11 +1,13 @@
 //! Generates a function for each operation.
 
+use chv_sandbox::spec::{Schema, Shape};
 use proc_macro2::TokenStream;
 use quote::quote;
+use syn::Ident;
 
 use super::api::{Api, Op, json};
 use super::layout::{doc, either};
-use super::types;
+use super::{names, types};
 
 /// Generates the items of `calls.rs`.
 pub(super) fn items(api: &Api) -> Vec<TokenStream> {
@@ -17,36 +19,54 @@ pub(super) fn items(api: &Api) -> Vec<TokenStream> {
     items
 }
 
+/// What a function for an operation takes and what its request is answered with.
+pub(super) struct Signature {
+    /// The name and the type of the body, for an operation that has one.
+    pub(super) parameter: Option<(Ident, TokenStream)>,
+    pub(super) answer: TokenStream,
+    /// The constructor of `Request` that reads such an answer.
+    constructor: Ident,
+}
+
+impl Signature {
+    pub(super) fn of(op: &Op<'_>) -> Signature {
+        let responses = &op.endpoint.responses;
+        let successes = responses.keys().filter(|status| **status < 300).count();
+        let answer = responses
+            .values()
+            .find_map(|response| json(&response.content));
+        let (answer, constructor) = match (answer.map(types::rust), successes) {
+            (None, _) => (quote! { () }, "empty"),
+            (Some(answer), 1) => (answer, "json"),
+            (Some(answer), 2) => (quote! { Option<#answer> }, "json_or_empty"),
+            (_, count) => panic!("{}: no way to read one of {count} answers", op.name),
+        };
+        let body = op.endpoint.body.as_ref();
+        let body = body.and_then(|body| json(&body.content));
+        Signature {
+            parameter: body.map(|body| (parameter(body), types::rust(body))),
+            answer,
+            constructor: names::ident(constructor),
+        }
+    }
+}
+
+/// `config` for a configuration, `body` for any other.
+fn parameter(schema: &Schema) -> Ident {
+    names::ident(match &schema.shape {
+        Shape::Reference(name) if name.ends_with("Config") => "config",
+        _ => "body",
+    })
+}
+
 fn call(api: &Api, op: &Op<'_>) -> TokenStream {
     let (function, variant) = (&op.function, &op.variant);
-    let successes: Vec<u16> = op
-        .endpoint
-        .responses
-        .keys()
-        .copied()
-        .filter(|status| *status < 300)
-        .collect();
-    let failures: Vec<u16> = op
-        .endpoint
-        .responses
-        .keys()
-        .copied()
-        .filter(|status| *status >= 300)
-        .collect();
-    let answer = op
-        .endpoint
-        .responses
-        .values()
-        .find_map(|response| json(&response.content));
-    let (answer, constructor) = match (answer.map(types::rust), successes.len()) {
-        (None, _) => (quote! { () }, quote! { empty }),
-        (Some(answer), 1) => (answer, quote! { json }),
-        (Some(answer), 2) => (quote! { Option<#answer> }, quote! { json_or_empty }),
-        (_, count) => panic!("{}: no way to read one of {count} answers", op.name),
-    };
+    let responses = &op.endpoint.responses;
+    let (successes, failures): (Vec<u16>, Vec<u16>) =
+        responses.keys().partition(|status| **status < 300);
     let mut about = vec![
         format!(
-            "`{}`, {} a body.",
+            "Builds `{}`, {} a body; sent by [`Client::{function}`](crate::client::Client::{function}).",
             op.name,
             if op.endpoint.body.is_some() {
                 "with"
@@ -59,12 +79,10 @@ fn call(api: &Api, op: &Op<'_>) -> TokenStream {
     let success = either(
         &successes
             .iter()
-            .map(
-                |status| match json(&op.endpoint.responses[status].content) {
-                    Some(schema) => format!("{status} with a {}", types::linked(schema)),
-                    None => format!("{status} without a body"),
-                },
-            )
+            .map(|status| match json(&responses[status].content) {
+                Some(schema) => format!("{status} with a {}", types::linked(schema)),
+                None => format!("{status} without a body"),
+            })
             .collect::<Vec<_>>(),
     );
     about.push(format!("Success is {success}."));
@@ -75,23 +93,22 @@ fn call(api: &Api, op: &Op<'_>) -> TokenStream {
         about.extend([String::new(), support]);
     }
     let about = doc(&about);
-    match op
-        .endpoint
-        .body
-        .as_ref()
-        .and_then(|body| json(&body.content))
-        .map(types::rust)
-    {
+    let Signature {
+        parameter,
+        answer,
+        constructor,
+    } = Signature::of(op);
+    match parameter {
         None => quote! {
             #about
             pub fn #function() -> Request<#answer> {
                 Request::#constructor(Operation::#variant)
             }
         },
-        Some(body) => quote! {
+        Some((name, body)) => quote! {
             #about
-            pub fn #function(body: &#body) -> Request<#answer> {
-                Request::#constructor(Operation::#variant).with_body(body)
+            pub fn #function(#name: &#body) -> Request<#answer> {
+                Request::#constructor(Operation::#variant).with_body(#name)
             }
         },
     }

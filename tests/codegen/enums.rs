@@ -45,6 +45,7 @@ pub(super) fn items(
         quote! {
             #doc
             #[derive(Clone, Debug, #derive_default PartialEq, Eq, Hash, Deserialize, Serialize)]
+            #[non_exhaustive]
             pub enum #ident {
                 #(#variants,)*
                 /// A value of another release, as it is on the wire.
@@ -64,7 +65,7 @@ pub(super) fn items(
             }
         },
         quote! {
-            /// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
+            /// Shows a value of another release as a [line](crate::sanitize::line) of at most 64 characters.
             impl std::fmt::Display for #ident {
                 fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                     f.write_str(&crate::sanitize::line(self.as_str(), 64))

@@ -37,9 +37,13 @@ fn spaced(text: &str) -> String {
     spaced
 }
 
-/// Returns doc attributes for `lines`. An empty line separates paragraphs.
+/// How long a line of a doc comment may be, without the slashes and their indentation.
+const DOC_WIDTH: usize = 112;
+
+/// Doc lines, wrapped; an empty line separates paragraphs.
 pub(super) fn doc(lines: &[String]) -> TokenStream {
-    let lines = lines.iter().map(|line| {
+    let lines = lines.iter().flat_map(|line| wrapped(line));
+    let lines = lines.map(|line| {
         if line.is_empty() {
             String::new()
         } else {
@@ -49,7 +53,37 @@ pub(super) fn doc(lines: &[String]) -> TokenStream {
     quote! { #(#[doc = #lines])* }
 }
 
-/// Joins the items in words: `a`, `a or b`, `a, b or c`.
+/// The line in pieces of at most [`DOC_WIDTH`], those of a list's item indented below its text.
+fn wrapped(line: &str) -> Vec<String> {
+    let indent = if line.starts_with("- ") { "  " } else { "" };
+    let mut pieces = vec![String::new()];
+    for word in line.split(' ') {
+        let piece = pieces.last_mut().expect("there is one from the start");
+        if piece.is_empty() {
+            piece.push_str(word);
+        } else if piece.len() + 1 + word.len() <= DOC_WIDTH {
+            piece.push(' ');
+            piece.push_str(word);
+        } else {
+            pieces.push(format!("{indent}{word}"));
+        }
+    }
+    pieces
+}
+
+#[test]
+fn long_doc_lines_are_wrapped() {
+    let word = "x".repeat(60);
+    assert_eq!(wrapped(""), [""]);
+    assert_eq!(wrapped("one line"), ["one line"]);
+    assert_eq!(wrapped(&format!("{word} {word}")), [&*word, &*word]);
+    assert_eq!(
+        wrapped(&format!("- {word} {word}")),
+        [format!("- {word}"), format!("  {word}")]
+    );
+}
+
+/// `a`, `a or b`, `a, b or c`.
 pub(super) fn either<T: ToString>(items: &[T]) -> String {
     let items: Vec<String> = items.iter().map(T::to_string).collect();
     match items.as_slice() {

@@ -1,4 +1,5 @@
-//! Generates `src/api/generated/` from the contracts and corrections in `api-spec/`.
+//! The generator of `src/api/generated/` and `src/client/generated/`: from the contracts in `api-spec/`, after their
+//! corrections.
 //!
 //! The output is committed. The test generates it in memory and fails if a file differs. `UPDATE=1 cargo test codegen`
 //! rewrites the files. The text is formatted by `prettyplease`, so it does not depend on the rustfmt of the toolchain.
@@ -7,8 +8,10 @@ mod api;
 mod calls;
 mod enums;
 mod layout;
+mod methods;
 mod names;
 mod operation;
+mod prose;
 mod structs;
 mod support;
 mod types;
@@ -21,8 +24,15 @@ use std::path::{Path, PathBuf};
 use api::Api;
 use quote::quote;
 
-/// Returns the text of every generated file, by its path below `src/api/generated/`.
-fn generate(api: &Api) -> BTreeMap<PathBuf, String> {
+type Generator = fn(&Api) -> BTreeMap<PathBuf, String>;
+
+/// The folders of generated files, each with the function that makes its files by their path below it.
+const FOLDERS: &[(&str, Generator)] = &[
+    ("src/api/generated", requests),
+    ("src/client/generated", methods),
+];
+
+fn requests(api: &Api) -> BTreeMap<PathBuf, String> {
     let mut files = BTreeMap::new();
     let mut add = |path: &str, text: String| files.insert(PathBuf::from(path), text);
     add(
@@ -39,7 +49,7 @@ fn generate(api: &Api) -> BTreeMap<PathBuf, String> {
     add(
         "support.rs",
         layout::file(
-            "Which release knows what of the operations and the bodies of requests.",
+            "The releases that know each operation and each field and value of its body.",
             support::items(api),
         ),
     );
@@ -85,13 +95,36 @@ fn generate(api: &Api) -> BTreeMap<PathBuf, String> {
     files
 }
 
+fn methods(api: &Api) -> BTreeMap<PathBuf, String> {
+    let mut files = BTreeMap::new();
+    let mut modules = Vec::new();
+    for (module, about, items) in methods::files(api) {
+        let path = PathBuf::from(format!("{module}.rs"));
+        files.insert(path, layout::file(about, items));
+        modules.push(names::ident(module));
+    }
+    let text = layout::file(
+        "The client's methods: one for each operation of the API.",
+        vec![quote! { #(mod #modules;)* }],
+    );
+    files.insert(PathBuf::from("mod.rs"), text);
+    files
+}
+
 #[test]
 fn codegen_is_fresh() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = root.join("src/api/generated");
-    let generated = generate(&Api::read(&root.join("api-spec")));
+    let api = Api::read(&root.join("api-spec"));
+    for (folder, generate) in FOLDERS {
+        check_folder(root, folder, &generate(&api));
+    }
+}
+
+/// Fails unless the files of `folder` are exactly the generated ones. Writes those first where `UPDATE` is set.
+fn check_folder(root: &Path, name: &str, generated: &BTreeMap<PathBuf, String>) {
+    let folder = root.join(name);
     if std::env::var_os("UPDATE").is_some() {
-        for (path, text) in &generated {
+        for (path, text) in generated {
             let path = folder.join(path);
             fs::create_dir_all(path.parent().expect("a file is in a folder"))
                 .expect("the folder can be made");
@@ -100,10 +133,10 @@ fn codegen_is_fresh() {
     }
     let mut committed = BTreeMap::new();
     collect(&folder, &folder, &mut committed);
-    for (path, text) in &generated {
+    for (path, text) in generated {
         assert!(
             committed.remove(path).as_ref() == Some(text),
-            "src/api/generated/{} differs from the output of the generator: run `UPDATE=1 cargo test codegen`",
+            "{name}/{} is not what the generator writes: run `UPDATE=1 cargo test codegen`",
             path.display()
         );
     }

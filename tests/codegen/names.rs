@@ -15,8 +15,8 @@ pub(super) fn field(wire: &str) -> Ident {
     syn::parse_str(&name).unwrap_or_else(|_| format_ident!("r#{name}"))
 }
 
-/// Returns the name of a variant: `vm.add-disk` becomes `VmAddDisk`. A value `Unknown` gets another name, because
-/// `Unknown` is the variant for values that this crate does not know.
+/// The name of a variant: `vm.add-disk` is `VmAddDisk`. A value `Unknown` gives way to the variant that holds the
+/// values this crate does not know.
 pub(super) fn variant(wire: &str) -> Ident {
     if wire == "Unknown" {
         return ident("Undetermined");

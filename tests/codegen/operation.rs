@@ -45,6 +45,7 @@ pub(super) fn items(api: &Api) -> Vec<TokenStream> {
         quote! {
             /// An operation of the VMM's API, named as its path is.
             #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+            #[non_exhaustive]
             pub enum Operation { #(#variants),* }
         },
         quote! {
@@ -70,7 +71,8 @@ pub(super) fn items(api: &Api) -> Vec<TokenStream> {
                     }
                 }
 
-                /// Whether the request has a body. The VMM refuses (400) a body that it has no use for.
+                /// Whether the request has a body. The VMM refuses, with status 400, a body that the operation doesn't
+                /// take.
                 pub const fn takes_body(self) -> bool {
                     !matches!(self, #(Operation::#without_body)|*)
                 }

@@ -1,5 +1,6 @@
-//! Generates structs: required fields have their plain type, optional fields are an `Option`, and a further field keeps
-//! unknown properties.
+//! Structs: required fields plain, optional ones `Option`, and the fields of another release. They are
+//! `#[non_exhaustive]`, since any release may add a field; `new` or `Default` and a setter for each optional field make
+//! their values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +11,7 @@ use quote::quote;
 use super::api::Api;
 use super::{layout, names, types};
 
-/// Generates a struct, and a constructor if it has required fields.
+/// The struct, its constructor where something is required, and its setters.
 pub(super) fn items(
     api: &Api,
     name: &str,
@@ -35,17 +36,19 @@ pub(super) fn items(
         .map(|(wire, schema)| field(api, name, wire, schema, false));
     let unknown = api.answered.contains(name).then(|| {
         quote! {
-            /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+            /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+            /// them as they are.
             #[serde(flatten)]
             pub unknown: UnknownFields,
         }
     });
     let derive_default = needed.is_empty().then(|| quote! { Default, });
-    // The derived `Deserialize` of serde would read unknown properties into a tree of values.
+    // Serde's own would read unknown fields into a tree.
     let derive_deserialize = unknown.is_none().then(|| quote! { Deserialize, });
     let mut items = vec![quote! {
         #doc
         #[derive(Clone, Debug, #derive_default PartialEq, Eq, #derive_deserialize Serialize)]
+        #[non_exhaustive]
         pub struct #ident {
             #(#fields,)*
             #(#options,)*
@@ -59,38 +62,80 @@ pub(super) fn items(
         });
         items.push(quote! { open_object! { #ident { #(#fields),* } } });
     }
+    let mut methods = Vec::new();
     if !needed.is_empty() {
-        let parameters = needed.iter().map(|(wire, schema)| {
-            let (name, rust) = (names::field(wire), types::rust(schema));
-            match schema.shape {
-                Shape::String { .. } => quote! { #name: impl Into<String> },
-                _ => quote! { #name: #rust },
-            }
-        });
-        let given = needed.iter().map(|(wire, schema)| {
-            let name = names::field(wire);
-            match schema.shape {
-                Shape::String { .. } => quote! { #name: #name.into() },
-                _ => quote! { #name },
-            }
-        });
-        let absent = optional.iter().map(|(wire, _)| names::field(wire));
-        let unknown = unknown.map(|_| quote! { unknown: UnknownFields::default(), });
-        let about = layout::doc(&[match optional.len() {
-            0 => "A value of these fields, in their order.".to_owned(),
-            _ => "A value of what is required, in the order of the fields, with nothing else set."
-                .to_owned(),
-        }]);
-        items.push(quote! {
-            impl #ident {
-                #about
-                pub fn new(#(#parameters),*) -> Self {
-                    Self { #(#given,)* #(#absent: None,)* #unknown }
-                }
-            }
-        });
+        methods.push(constructor(&needed, &optional, unknown.is_some()));
+    }
+    methods.extend(
+        optional
+            .iter()
+            .map(|(wire, schema)| setter(api, name, wire, schema)),
+    );
+    if !methods.is_empty() {
+        items.push(quote! { impl #ident { #(#methods)* } });
     }
     items
+}
+
+/// A property by its name on the wire.
+type Property<'a> = (&'a String, &'a Schema);
+
+fn constructor(needed: &[Property<'_>], optional: &[Property<'_>], is_open: bool) -> TokenStream {
+    let parameters = needed.iter().map(|(wire, schema)| {
+        let (name, (taken, _)) = (names::field(wire), taken(schema));
+        quote! { #name: #taken }
+    });
+    let given = needed.iter().map(|(wire, schema)| {
+        let (name, (_, converted)) = (names::field(wire), taken(schema));
+        match converted.is_empty() {
+            true => quote! { #name },
+            false => quote! { #name: #name #converted },
+        }
+    });
+    let absent = optional.iter().map(|(wire, _)| names::field(wire));
+    let unknown = is_open.then(|| quote! { unknown: UnknownFields::default(), });
+    let about = layout::doc(&[match optional.len() {
+        0 => "A value of these fields, in their order.".to_owned(),
+        _ => "A value of the required fields, in their order. The optional ones are not set."
+            .to_owned(),
+    }]);
+    quote! {
+        #about
+        pub fn new(#(#parameters),*) -> Self {
+            Self { #(#given,)* #(#absent: None,)* #unknown }
+        }
+    }
+}
+
+/// The method that sets an optional field: `with_disks`.
+fn setter(api: &Api, owner: &str, wire: &str, schema: &Schema) -> TokenStream {
+    let field = names::field(wire);
+    let plain = field.to_string();
+    let plain = plain.trim_start_matches("r#");
+    let method = names::ident(&format!("with_{plain}"));
+    let mut about = format!("Sets [`{plain}`](Self::{plain}).");
+    if let Some(support) = api.support(&format!("{owner}.{wire}"), Some(owner)) {
+        about = format!("{about} {support}");
+    }
+    let about = layout::doc(&[about]);
+    let (taken, converted) = taken(schema);
+    quote! {
+        #about
+        #[must_use]
+        pub fn #method(mut self, #field: #taken) -> Self {
+            self.#field = Some(#field #converted);
+            self
+        }
+    }
+}
+
+/// What a function takes for a value of this schema, and the call that converts it to the field's type.
+fn taken(schema: &Schema) -> (TokenStream, TokenStream) {
+    let rust = types::rust(schema);
+    match schema.shape {
+        Shape::String { .. } | Shape::Array(_) => (quote! { impl Into<#rust> }, quote! { .into() }),
+        _ => (rust, quote! {}),
+    }
 }
 
 fn field(api: &Api, owner: &str, wire: &str, schema: &Schema, required: bool) -> TokenStream {

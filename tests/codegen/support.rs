@@ -20,7 +20,7 @@ pub(super) fn items(api: &Api) -> Vec<TokenStream> {
             use crate::api::{Operation, Release};
         },
         quote! {
-            /// The releases that the types, the operations and [`support`](crate::api::support) are of, oldest first.
+            /// The supported releases, oldest first. The types and the operations are the union of theirs.
             pub const SUPPORTED: &[Release] = &[#(#releases),*];
         },
     ];

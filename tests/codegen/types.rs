@@ -12,7 +12,7 @@ use super::{enums, layout, names, structs};
 
 /// The files below `types/`, with their module docs.
 pub(super) const MODULES: &[(&str, &str)] = &[
-    ("answers", "What only the VMM sends."),
+    ("answers", "Types that only the VMM sends."),
     (
         "bodies",
         "The bodies of requests that are no part of a VM's configuration.",

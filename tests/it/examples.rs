@@ -2,9 +2,19 @@
 //! [`sandbox::agent`](crate::sandbox).
 
 use std::fs;
+use std::io::Write;
 
+use chv_sandbox::client::{Client, EventMonitor};
+use chv_sandbox::compat::probe::idle_kernel;
 use chv_sandbox::sandbox::{Sandbox, ToolOutcome};
 
+use crate::client::methods::VM_INFO;
+use crate::client::server::{NO_CONTENT, Server, accept, answer, ping, read_request, with_body};
+use crate::real;
+
+#[path = "../../examples/client.rs"]
+#[expect(dead_code, unreachable_pub, reason = "it is a program")]
+mod client;
 #[path = "../../examples/files.rs"]
 #[expect(dead_code, unreachable_pub, reason = "it is a program")]
 mod files;
@@ -15,6 +25,50 @@ mod replay_test;
 #[path = "../../examples/stream.rs"]
 #[expect(dead_code, unreachable_pub, reason = "it is a program")]
 mod stream;
+
+#[tokio::test]
+async fn the_client_drives_a_vmm() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let server = Server::run(|listener| {
+        let (mut stream, mut monitor) = (accept(listener), writer);
+        for (path, reply) in [
+            ("vmm.ping", ping("53.0.0")),
+            ("vmm.ping", ping("53.0.0")),
+            ("vm.create", NO_CONTENT.to_owned()),
+            ("vm.info", with_body(200, VM_INFO)),
+            ("vm.delete", NO_CONTENT.to_owned()),
+        ] {
+            let request = answer(&mut stream, &reply);
+            assert!(request.contains(path), "{request}");
+        }
+        read_request(&mut stream);
+        let event = r#"{"timestamp":{"secs":1,"nanos":0},"source":"vmm","event":"shutdown"}"#;
+        writeln!(monitor, "{event}\n").unwrap();
+    });
+    let monitor = EventMonitor::from_file(reader).unwrap();
+    let driver = Client::new(server.socket()).unwrap();
+    assert_eq!(client::drive(&driver, None).await.unwrap(), ["Running"]);
+    assert_eq!(client::watch(monitor).await, ["shutdown"]);
+    server.finish();
+}
+
+#[tokio::test]
+#[ignore = "needs a real VMM: set CLOUD_HYPERVISOR"]
+async fn the_client_drives_a_real_vmm() {
+    let Some(binary) = real::vmm_binary() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let kernel = folder.path().join("kernel");
+    idle_kernel::write(&kernel).unwrap();
+    let (states, events) = client::run(binary.as_os_str(), kernel.to_str())
+        .await
+        .unwrap();
+    assert_eq!(states, ["Created", "Running"]);
+    for event in ["starting", "booting", "booted"] {
+        assert!(events.iter().any(|name| name == event), "{events:?}");
+    }
+}
 
 #[tokio::test]
 async fn streams() {

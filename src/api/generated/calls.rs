@@ -4,59 +4,61 @@
 use super::types::*;
 use crate::api::{Operation, Request};
 
-/// `vm.add-device`, with a body.
+/// Builds `vm.add-device`, with a body; sent by [`Client::vm_add_device`](crate::client::Client::vm_add_device).
 ///
 /// Success is 200 with a [`PciDeviceInfo`] or 204 without a body.
 /// Failures are 400, 404 or 500.
-pub fn vm_add_device(body: &DeviceConfig) -> Request<Option<PciDeviceInfo>> {
-    Request::json_or_empty(Operation::VmAddDevice).with_body(body)
+pub fn vm_add_device(config: &DeviceConfig) -> Request<Option<PciDeviceInfo>> {
+    Request::json_or_empty(Operation::VmAddDevice).with_body(config)
 }
 
-/// `vm.add-disk`, with a body.
+/// Builds `vm.add-disk`, with a body; sent by [`Client::vm_add_disk`](crate::client::Client::vm_add_disk).
 ///
 /// Success is 200 with a [`PciDeviceInfo`] or 204 without a body.
 /// Failures are 400, 404 or 500.
-pub fn vm_add_disk(body: &DiskConfig) -> Request<Option<PciDeviceInfo>> {
-    Request::json_or_empty(Operation::VmAddDisk).with_body(body)
+pub fn vm_add_disk(config: &DiskConfig) -> Request<Option<PciDeviceInfo>> {
+    Request::json_or_empty(Operation::VmAddDisk).with_body(config)
 }
 
-/// `vm.add-fs`, with a body.
+/// Builds `vm.add-fs`, with a body; sent by [`Client::vm_add_fs`](crate::client::Client::vm_add_fs).
 ///
 /// Success is 200 with a [`PciDeviceInfo`] or 204 without a body.
 /// Failures are 400, 404 or 500.
-pub fn vm_add_fs(body: &FsConfig) -> Request<Option<PciDeviceInfo>> {
-    Request::json_or_empty(Operation::VmAddFs).with_body(body)
+pub fn vm_add_fs(config: &FsConfig) -> Request<Option<PciDeviceInfo>> {
+    Request::json_or_empty(Operation::VmAddFs).with_body(config)
 }
 
-/// `vm.add-generic-vhost-user`, with a body.
+/// Builds `vm.add-generic-vhost-user`, with a body; sent by
+/// [`Client::vm_add_generic_vhost_user`](crate::client::Client::vm_add_generic_vhost_user).
 ///
 /// Success is 200 with a [`PciDeviceInfo`] or 204 without a body.
 /// Failures are 400, 404 or 500.
 ///
 /// Since v52.0.
 pub fn vm_add_generic_vhost_user(
-    body: &GenericVhostUserConfig,
+    config: &GenericVhostUserConfig,
 ) -> Request<Option<PciDeviceInfo>> {
-    Request::json_or_empty(Operation::VmAddGenericVhostUser).with_body(body)
+    Request::json_or_empty(Operation::VmAddGenericVhostUser).with_body(config)
 }
 
-/// `vm.add-net`, with a body.
+/// Builds `vm.add-net`, with a body; sent by [`Client::vm_add_net`](crate::client::Client::vm_add_net).
 ///
 /// Success is 200 with a [`PciDeviceInfo`] or 204 without a body.
 /// Failures are 400, 404 or 500.
-pub fn vm_add_net(body: &NetConfig) -> Request<Option<PciDeviceInfo>> {
-    Request::json_or_empty(Operation::VmAddNet).with_body(body)
+pub fn vm_add_net(config: &NetConfig) -> Request<Option<PciDeviceInfo>> {
+    Request::json_or_empty(Operation::VmAddNet).with_body(config)
 }
 
-/// `vm.add-pmem`, with a body.
+/// Builds `vm.add-pmem`, with a body; sent by [`Client::vm_add_pmem`](crate::client::Client::vm_add_pmem).
 ///
 /// Success is 200 with a [`PciDeviceInfo`] or 204 without a body.
 /// Failures are 400, 404 or 500.
-pub fn vm_add_pmem(body: &PmemConfig) -> Request<Option<PciDeviceInfo>> {
-    Request::json_or_empty(Operation::VmAddPmem).with_body(body)
+pub fn vm_add_pmem(config: &PmemConfig) -> Request<Option<PciDeviceInfo>> {
+    Request::json_or_empty(Operation::VmAddPmem).with_body(config)
 }
 
-/// `vm.add-user-device`, with a body.
+/// Builds `vm.add-user-device`, with a body; sent by
+/// [`Client::vm_add_user_device`](crate::client::Client::vm_add_user_device).
 ///
 /// Success is 200 with a [`PciDeviceInfo`] or 204 without a body.
 /// Failures are 400, 404 or 500.
@@ -64,23 +66,23 @@ pub fn vm_add_user_device(body: &VmAddUserDevice) -> Request<Option<PciDeviceInf
     Request::json_or_empty(Operation::VmAddUserDevice).with_body(body)
 }
 
-/// `vm.add-vdpa`, with a body.
+/// Builds `vm.add-vdpa`, with a body; sent by [`Client::vm_add_vdpa`](crate::client::Client::vm_add_vdpa).
 ///
 /// Success is 200 with a [`PciDeviceInfo`] or 204 without a body.
 /// Failures are 400, 404 or 500.
-pub fn vm_add_vdpa(body: &VdpaConfig) -> Request<Option<PciDeviceInfo>> {
-    Request::json_or_empty(Operation::VmAddVdpa).with_body(body)
+pub fn vm_add_vdpa(config: &VdpaConfig) -> Request<Option<PciDeviceInfo>> {
+    Request::json_or_empty(Operation::VmAddVdpa).with_body(config)
 }
 
-/// `vm.add-vsock`, with a body.
+/// Builds `vm.add-vsock`, with a body; sent by [`Client::vm_add_vsock`](crate::client::Client::vm_add_vsock).
 ///
 /// Success is 200 with a [`PciDeviceInfo`] or 204 without a body.
 /// Failures are 400, 404 or 500.
-pub fn vm_add_vsock(body: &VsockConfig) -> Request<Option<PciDeviceInfo>> {
-    Request::json_or_empty(Operation::VmAddVsock).with_body(body)
+pub fn vm_add_vsock(config: &VsockConfig) -> Request<Option<PciDeviceInfo>> {
+    Request::json_or_empty(Operation::VmAddVsock).with_body(config)
 }
 
-/// `vm.boot`, without a body.
+/// Builds `vm.boot`, without a body; sent by [`Client::vm_boot`](crate::client::Client::vm_boot).
 ///
 /// Success is 204 without a body.
 /// Failures are 404 or 500.
@@ -88,7 +90,7 @@ pub fn vm_boot() -> Request<()> {
     Request::empty(Operation::VmBoot)
 }
 
-/// `vm.coredump`, with a body.
+/// Builds `vm.coredump`, with a body; sent by [`Client::vm_coredump`](crate::client::Client::vm_coredump).
 ///
 /// Success is 204 without a body.
 /// Failures are 400 or 404.
@@ -96,7 +98,7 @@ pub fn vm_coredump(body: &VmCoredumpData) -> Request<()> {
     Request::empty(Operation::VmCoredump).with_body(body)
 }
 
-/// `vm.counters`, without a body.
+/// Builds `vm.counters`, without a body; sent by [`Client::vm_counters`](crate::client::Client::vm_counters).
 ///
 /// Success is 200 with a [`VmCounters`].
 /// Failures are 500.
@@ -104,15 +106,15 @@ pub fn vm_counters() -> Request<VmCounters> {
     Request::json(Operation::VmCounters)
 }
 
-/// `vm.create`, with a body.
+/// Builds `vm.create`, with a body; sent by [`Client::vm_create`](crate::client::Client::vm_create).
 ///
 /// Success is 204 without a body.
 /// Failures are 400 or 500.
-pub fn vm_create(body: &VmConfig) -> Request<()> {
-    Request::empty(Operation::VmCreate).with_body(body)
+pub fn vm_create(config: &VmConfig) -> Request<()> {
+    Request::empty(Operation::VmCreate).with_body(config)
 }
 
-/// `vm.delete`, without a body.
+/// Builds `vm.delete`, without a body; sent by [`Client::vm_delete`](crate::client::Client::vm_delete).
 ///
 /// Success is 204 without a body.
 /// Failures are 500.
@@ -120,7 +122,7 @@ pub fn vm_delete() -> Request<()> {
     Request::empty(Operation::VmDelete)
 }
 
-/// `vm.info`, without a body.
+/// Builds `vm.info`, without a body; sent by [`Client::vm_info`](crate::client::Client::vm_info).
 ///
 /// Success is 200 with a [`VmInfo`].
 /// Failures are 404 or 500.
@@ -128,7 +130,7 @@ pub fn vm_info() -> Request<VmInfo> {
     Request::json(Operation::VmInfo)
 }
 
-/// `vm.nmi`, without a body.
+/// Builds `vm.nmi`, without a body; sent by [`Client::vm_nmi`](crate::client::Client::vm_nmi).
 ///
 /// Success is 204 without a body.
 /// Failures are 500.
@@ -136,7 +138,7 @@ pub fn vm_nmi() -> Request<()> {
     Request::empty(Operation::VmNmi)
 }
 
-/// `vm.pause`, without a body.
+/// Builds `vm.pause`, without a body; sent by [`Client::vm_pause`](crate::client::Client::vm_pause).
 ///
 /// Success is 204 without a body.
 /// Failures are 500.
@@ -144,7 +146,8 @@ pub fn vm_pause() -> Request<()> {
     Request::empty(Operation::VmPause)
 }
 
-/// `vm.power-button`, without a body.
+/// Builds `vm.power-button`, without a body; sent by
+/// [`Client::vm_power_button`](crate::client::Client::vm_power_button).
 ///
 /// Success is 204 without a body.
 /// Failures are 500.
@@ -152,7 +155,7 @@ pub fn vm_power_button() -> Request<()> {
     Request::empty(Operation::VmPowerButton)
 }
 
-/// `vm.reboot`, without a body.
+/// Builds `vm.reboot`, without a body; sent by [`Client::vm_reboot`](crate::client::Client::vm_reboot).
 ///
 /// Success is 204 without a body.
 /// Failures are 404 or 500.
@@ -160,7 +163,8 @@ pub fn vm_reboot() -> Request<()> {
     Request::empty(Operation::VmReboot)
 }
 
-/// `vm.receive-migration`, with a body.
+/// Builds `vm.receive-migration`, with a body; sent by
+/// [`Client::vm_receive_migration`](crate::client::Client::vm_receive_migration).
 ///
 /// Success is 204 without a body.
 /// Failures are 400 or 500.
@@ -168,7 +172,8 @@ pub fn vm_receive_migration(body: &ReceiveMigrationData) -> Request<()> {
     Request::empty(Operation::VmReceiveMigration).with_body(body)
 }
 
-/// `vm.remove-device`, with a body.
+/// Builds `vm.remove-device`, with a body; sent by
+/// [`Client::vm_remove_device`](crate::client::Client::vm_remove_device).
 ///
 /// Success is 204 without a body.
 /// Failures are 400, 404 or 500.
@@ -176,7 +181,7 @@ pub fn vm_remove_device(body: &VmRemoveDevice) -> Request<()> {
     Request::empty(Operation::VmRemoveDevice).with_body(body)
 }
 
-/// `vm.resize`, with a body.
+/// Builds `vm.resize`, with a body; sent by [`Client::vm_resize`](crate::client::Client::vm_resize).
 ///
 /// Success is 204 without a body.
 /// Failures are 400, 404, 429 or 500.
@@ -184,7 +189,7 @@ pub fn vm_resize(body: &VmResize) -> Request<()> {
     Request::empty(Operation::VmResize).with_body(body)
 }
 
-/// `vm.resize-disk`, with a body.
+/// Builds `vm.resize-disk`, with a body; sent by [`Client::vm_resize_disk`](crate::client::Client::vm_resize_disk).
 ///
 /// Success is 204 without a body.
 /// Failures are 400, 404 or 500.
@@ -194,7 +199,7 @@ pub fn vm_resize_disk(body: &VmResizeDisk) -> Request<()> {
     Request::empty(Operation::VmResizeDisk).with_body(body)
 }
 
-/// `vm.resize-zone`, with a body.
+/// Builds `vm.resize-zone`, with a body; sent by [`Client::vm_resize_zone`](crate::client::Client::vm_resize_zone).
 ///
 /// Success is 204 without a body.
 /// Failures are 400, 404 or 500.
@@ -202,15 +207,15 @@ pub fn vm_resize_zone(body: &VmResizeZone) -> Request<()> {
     Request::empty(Operation::VmResizeZone).with_body(body)
 }
 
-/// `vm.restore`, with a body.
+/// Builds `vm.restore`, with a body; sent by [`Client::vm_restore`](crate::client::Client::vm_restore).
 ///
 /// Success is 204 without a body.
 /// Failures are 400 or 500.
-pub fn vm_restore(body: &RestoreConfig) -> Request<()> {
-    Request::empty(Operation::VmRestore).with_body(body)
+pub fn vm_restore(config: &RestoreConfig) -> Request<()> {
+    Request::empty(Operation::VmRestore).with_body(config)
 }
 
-/// `vm.resume`, without a body.
+/// Builds `vm.resume`, without a body; sent by [`Client::vm_resume`](crate::client::Client::vm_resume).
 ///
 /// Success is 204 without a body.
 /// Failures are 500.
@@ -218,7 +223,8 @@ pub fn vm_resume() -> Request<()> {
     Request::empty(Operation::VmResume)
 }
 
-/// `vm.send-migration`, with a body.
+/// Builds `vm.send-migration`, with a body; sent by
+/// [`Client::vm_send_migration`](crate::client::Client::vm_send_migration).
 ///
 /// Success is 204 without a body.
 /// Failures are 400 or 500.
@@ -226,7 +232,7 @@ pub fn vm_send_migration(body: &SendMigrationData) -> Request<()> {
     Request::empty(Operation::VmSendMigration).with_body(body)
 }
 
-/// `vm.shutdown`, without a body.
+/// Builds `vm.shutdown`, without a body; sent by [`Client::vm_shutdown`](crate::client::Client::vm_shutdown).
 ///
 /// Success is 204 without a body.
 /// Failures are 500.
@@ -234,22 +240,22 @@ pub fn vm_shutdown() -> Request<()> {
     Request::empty(Operation::VmShutdown)
 }
 
-/// `vm.snapshot`, with a body.
+/// Builds `vm.snapshot`, with a body; sent by [`Client::vm_snapshot`](crate::client::Client::vm_snapshot).
 ///
 /// Success is 204 without a body.
 /// Failures are 400 or 500.
-pub fn vm_snapshot(body: &VmSnapshotConfig) -> Request<()> {
-    Request::empty(Operation::VmSnapshot).with_body(body)
+pub fn vm_snapshot(config: &VmSnapshotConfig) -> Request<()> {
+    Request::empty(Operation::VmSnapshot).with_body(config)
 }
 
-/// `vmm.ping`, without a body.
+/// Builds `vmm.ping`, without a body; sent by [`Client::vmm_ping`](crate::client::Client::vmm_ping).
 ///
 /// Success is 200 with a [`VmmPingResponse`].
 pub fn vmm_ping() -> Request<VmmPingResponse> {
     Request::json(Operation::VmmPing)
 }
 
-/// `vmm.shutdown`, without a body.
+/// Builds `vmm.shutdown`, without a body; sent by [`Client::vmm_shutdown`](crate::client::Client::vmm_shutdown).
 ///
 /// Success is 200 without a body.
 pub fn vmm_shutdown() -> Request<()> {

@@ -5,6 +5,7 @@ use crate::api::Method;
 
 /// An operation of the VMM's API, named as its path is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Operation {
     /// `PUT /api/v1/vm.add-device`
     VmAddDevice,
@@ -187,7 +188,8 @@ impl Operation {
         }
     }
 
-    /// Whether the request has a body. The VMM refuses (400) a body that it has no use for.
+    /// Whether the request has a body. The VMM refuses, with status 400, a body that the operation doesn't
+    /// take.
     pub const fn takes_body(self) -> bool {
         !matches!(
             self, Operation::VmBoot | Operation::VmCounters | Operation::VmDelete |

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use chv_sandbox::api;
 use chv_sandbox::client::{Client, ErrorKind};
 use chv_sandbox::image::Image;
 use chv_sandbox::machine::VmmSource;
@@ -78,7 +77,7 @@ pub(super) async fn play(
 
 /// Deletes the VM that an interrupted mint has left in a VMM that keeps running.
 async fn delete_vm(client: &Client) {
-    match client.send(api::vm_delete()).await {
+    match client.vm_delete().await {
         Err(error) if *error.kind() != ErrorKind::NotCreated => {
             eprintln!("warning: the demo's VM may still be there: {error}");
         }

@@ -6,19 +6,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::broadcast::{Receiver, RecvError, TryRecvError};
+use crate::client::MonitorEvent;
 use crate::golden::HeldDisks;
 use crate::machine::Machine;
 use crate::sandbox::reset_target::ResetTarget;
 use crate::sandbox::status::Status;
 use crate::sandbox::{Event, VmmUsed};
-use crate::vmm::{self, Ended};
+use crate::vmm::Ended;
 use crate::vsock::{Channel, ChannelEvent, ChannelEventKind};
 
 /// A machine that serves, or that is being reverted to serve.
 pub(super) struct ServingMachine {
     pub(super) machine: Machine,
     pub(super) used: VmmUsed,
-    vmm_events: Option<Receiver<vmm::Event>>,
+    vmm_events: Option<Receiver<MonitorEvent>>,
     channel_events: Option<Receiver<ChannelEvent>>,
     /// Resolves once the VMM has ended. `None` after it has resolved.
     ended: Option<Pin<Box<dyn Future<Output = Ended> + Send>>>,

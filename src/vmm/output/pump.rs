@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::events::{Decoder, Event};
 use super::log::Log;
 use super::throttle::{Rate, Throttle};
 use crate::broadcast;
 use crate::causes::Causes;
+use crate::client::{Decoder, MonitorEvent};
 use crate::vmm::files::beyond_streams;
 use crate::vmm::waker::Waker;
 
@@ -63,7 +63,7 @@ enum Sink {
     Log(Arc<Log>),
     Events {
         decoder: Decoder,
-        subscribers: broadcast::Sender<Event>,
+        subscribers: broadcast::Sender<MonitorEvent>,
     },
 }
 
@@ -81,7 +81,7 @@ impl Pipe {
     /// Makes a pipe for the event monitor. Returns it with its writing end. The stream of events closes when the VMM
     /// has ended.
     pub(in crate::vmm) fn events(
-        subscribers: broadcast::Sender<Event>,
+        subscribers: broadcast::Sender<MonitorEvent>,
     ) -> io::Result<(Pipe, OwnedFd)> {
         let decoder = Decoder::default();
         let sink = Sink::Events {
@@ -140,12 +140,15 @@ impl Sink {
             Sink::Events {
                 decoder,
                 subscribers,
-            } => {
-                for event in decoder.push(bytes) {
+            } => decoder.push(bytes, |event| match event {
+                Ok(event) => {
                     tracing::debug!(source = event.source, event = event.event, "VMM event");
                     subscribers.send(event);
                 }
-            }
+                Err(error) => {
+                    tracing::debug!(error = %Causes(&error), "bytes of an event monitor were left out");
+                }
+            }),
         }
     }
 }

@@ -46,10 +46,7 @@ fn a_builder_gives_method_path_and_body() {
     check(api::vm_power_button(), put, "/api/v1/vm.power-button", None);
     check(api::vm_nmi(), put, "/api/v1/vm.nmi", None);
     check(
-        api::vm_resize(&VmResize {
-            desired_vcpus: Some(2),
-            ..VmResize::default()
-        }),
+        api::vm_resize(&VmResize::default().with_desired_vcpus(2)),
         put,
         "/api/v1/vm.resize",
         Some(json!({ "desired_vcpus": 2 })),
@@ -67,11 +64,7 @@ fn a_builder_gives_method_path_and_body() {
         Some(json!({ "id": "zone", "desired_ram": 1 << 30 })),
     );
     check(
-        api::vm_add_disk(&DiskConfig {
-            path: Some("/d".into()),
-            readonly: Some(true),
-            ..DiskConfig::default()
-        }),
+        api::vm_add_disk(&DiskConfig::default().with_path("/d").with_readonly(true)),
         put,
         "/api/v1/vm.add-disk",
         Some(json!({ "path": "/d", "readonly": true })),
@@ -95,10 +88,7 @@ fn a_builder_gives_method_path_and_body() {
         Some(json!({ "device_type": 2, "queue_sizes": [64], "socket": "/s" })),
     );
     check(
-        api::vm_add_net(&NetConfig {
-            vhost_mode: Some(VhostMode::Server),
-            ..NetConfig::default()
-        }),
+        api::vm_add_net(&NetConfig::default().with_vhost_mode(VhostMode::Server)),
         put,
         "/api/v1/vm.add-net",
         Some(json!({ "vhost_mode": "Server" })),
@@ -145,14 +135,9 @@ fn a_builder_gives_method_path_and_body() {
         "/api/v1/vm.coredump",
         Some(json!({ "destination_url": "file:///c" })),
     );
-    let restore = RestoreConfig {
-        memory_restore_mode: Some(MemoryRestoreMode::OnDemand),
-        net_fds: Some(vec![RestoredNetConfig {
-            num_fds: Some(2),
-            ..RestoredNetConfig::new("net")
-        }]),
-        ..RestoreConfig::new("file:///s")
-    };
+    let restore = RestoreConfig::new("file:///s")
+        .with_memory_restore_mode(MemoryRestoreMode::OnDemand)
+        .with_net_fds([RestoredNetConfig::new("net").with_num_fds(2)]);
     check(
         api::vm_restore(&restore),
         put,
@@ -207,7 +192,7 @@ fn a_real_answer_loses_nothing() {
     assert_eq!(serde_json::to_value(&info).unwrap(), without_nulls(sent));
 }
 
-/// The server sends `null` for an unset value in a rate limiter; the types leave that field out.
+/// The server sends `null` for a field of a rate limiter that is not set; a type leaves the field out.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(map) => map

@@ -108,8 +108,8 @@ fn tables_are_sorted() {
 }
 
 proptest! {
-    /// A configuration that has only the fields of one release can be sent to that release, and passes through the
-    /// types unchanged.
+    /// A configuration with the fields of one release can be sent to that release, and goes through the types
+    /// unchanged.
     #[test]
     fn a_config_of_one_release_suits_it(
         release in 0..SUPPORTED.len(),
@@ -122,21 +122,21 @@ proptest! {
         let config: VmConfig = serde_json::from_value(sent.clone()).unwrap();
         let request = api::vm_create(&config);
         let unmet: Vec<_> = request
-            .needs()
+            .requirements()
             .into_iter()
-            .filter(|need| !need.is_met_by(SUPPORTED[release]))
+            .filter(|requirement| !requirement.is_met_by(SUPPORTED[release]))
             .collect();
         prop_assert!(unmet.is_empty(), "{unmet:?}");
         let raw = Request::raw(Operation::VmCreate, Some(sent.to_string().into()));
-        let mut needs = [raw.needs(), request.needs()];
-        needs.iter_mut().for_each(|needs| needs.sort_by(|a, b| a.what.cmp(&b.what)));
-        prop_assert_eq!(&needs[0], &needs[1]);
+        let mut requirements = [raw.requirements(), request.requirements()];
+        requirements.iter_mut().for_each(|list| list.sort_by(|a, b| a.what.cmp(&b.what)));
+        prop_assert_eq!(&requirements[0], &requirements[1]);
     }
 
-    /// Looking a body up in the table ends without a panic, whatever the body is.
+    /// Whatever a body is, reading it for its requirements comes to an end without a panic.
     #[test]
     fn any_body_can_be_read(body in prop::collection::vec(any::<u8>(), 0..200)) {
         let request = Request::raw(Operation::VmCreate, Some(body.into()));
-        request.needs();
+        request.requirements();
     }
 }

@@ -1,4 +1,4 @@
-//! Answers of every kind: errors in each form, torn answers, answers without an end, and bytes that are not HTTP.
+//! Answers of every kind: each form of an error, answers that are cut short or have no end, and bytes that aren't HTTP.
 
 use std::io::Write;
 
@@ -13,7 +13,7 @@ async fn boot_answered(bytes: impl Into<Vec<u8>>) -> Result<(), Error> {
     let server = Server::run(move |listener| {
         let mut stream = accept(listener);
         read_request(&mut stream);
-        // The client may close before it has read everything.
+        // The client may close before the end.
         let _ = stream.write_all(&bytes);
     });
     let client = Client::new(server.socket()).unwrap();
@@ -74,7 +74,7 @@ async fn each_form_of_an_error_is_understood() {
 }
 
 #[tokio::test]
-async fn an_error_reads_well() {
+async fn the_text_of_an_error() {
     let answer = with_body(500, r#"["Error from API","VM is not running"]"#);
     let error = boot_answered(answer).await.unwrap_err();
     assert_eq!(
@@ -87,7 +87,7 @@ async fn an_error_reads_well() {
 }
 
 #[tokio::test]
-async fn an_answer_torn_at_any_byte_is_an_error() {
+async fn an_answer_that_is_cut_short_is_no_answer() {
     let whole = with_body(500, r#"["VM is not running"]"#);
     for cut in 0..whole.len() {
         let error = boot_answered(&whole[..cut]).await.unwrap_err();
@@ -97,7 +97,7 @@ async fn an_answer_torn_at_any_byte_is_an_error() {
 }
 
 #[tokio::test]
-async fn endless_answers_and_bytes_that_are_not_http_are_refused() {
+async fn an_answer_without_end_or_that_is_not_http_is_refused() {
     let flood = |head: &str, piece: &str, count: usize| {
         let mut answer = head.to_owned();
         answer.push_str(&piece.repeat(count));
@@ -128,7 +128,7 @@ async fn endless_answers_and_bytes_that_are_not_http_are_refused() {
 }
 
 #[tokio::test]
-async fn a_success_whose_body_does_not_fit_is_a_decode_error() {
+async fn a_success_with_another_body_is_a_decode_error() {
     let server = Server::run(|listener| {
         let mut stream = accept(listener);
         answer(&mut stream, &with_body(200, r#"{"state":"#));
@@ -151,7 +151,7 @@ async fn a_success_whose_body_does_not_fit_is_a_decode_error() {
 }
 
 #[tokio::test]
-async fn a_parse_error_closes_the_connection() {
+async fn a_connection_is_closed_after_a_parse_error() {
     let server = Server::run(|listener| {
         let parse_error = with_body(400, "{ \"error\": \"Broken\n\" }");
         let mut first = accept(listener);

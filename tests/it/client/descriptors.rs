@@ -14,7 +14,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 
 use super::server::{NO_CONTENT, Server, accept, answer, expect_no_connection, ping, wait_for_end};
 
-/// The bytes and files of one `recvmsg`.
+/// The bytes and the files of one `recvmsg`.
 pub(crate) fn receive(stream: &UnixStream) -> (Vec<u8>, Vec<File>) {
     let mut space = [MaybeUninit::uninit(); 4096];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -76,7 +76,7 @@ async fn files_go_with_the_whole_request_in_one_message() {
 }
 
 #[tokio::test]
-async fn descriptors_that_the_server_would_drop_are_refused_unsent() {
+async fn descriptors_that_the_server_would_drop_are_not_sent() {
     let (done, is_done) = std::sync::mpsc::channel();
     let server = Server::run(move |listener| {
         is_done.recv().unwrap();

@@ -1,11 +1,11 @@
-//! Sends the fields of a VM's configuration to a real VMM: the VMM must keep the fields that its release knows, and no
-//! others.
+//! The fields of a VM's configuration on a real VMM: it keeps the fields that the table says its release knows, and no
+//! other.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use chv_sandbox::api::support::Kind;
-use chv_sandbox::api::{self, Operation, Request};
+use chv_sandbox::api::{Operation, Request};
 use chv_sandbox::client::{Client, Release};
 use chv_sandbox::spec::{Contract, Schema, Shape};
 use chv_sandbox::vmm::{Vmm, VmmConfig};
@@ -80,8 +80,8 @@ async fn a_real_vmm_stores_a_full_configuration_as_sent() {
         name => !DESCRIPTORS.contains(&name),
     });
     let full = serde_json::from_value(full).unwrap();
-    let created = client.create_checked(&full).await.unwrap();
-    assert!(created.is_exact(), "{release}: {created}");
+    let drift = client.create_checked(&full).await.unwrap();
+    assert!(drift.is_exact(), "{release}: {drift}");
     vmm.shutdown().await;
 }
 
@@ -125,8 +125,8 @@ async fn outcome(client: &Client, field: &Field) -> Outcome {
     let create = Request::raw(Operation::VmCreate, body).unchecked();
     let created = client.send(create).await;
     let info = client.send(Request::raw(Operation::VmInfo, None)).await;
-    // This also follows a failure, because a failed `vm.create` may leave something stored.
-    client.send(api::vm_delete()).await.unwrap();
+    // Also after a failure: it may leave something stored.
+    client.vm_delete().await.unwrap();
     if let Err(error) = created {
         return Outcome::Refused(error.messages().join(": "));
     }

@@ -1,9 +1,12 @@
-//! The client against scripted servers.
+//! The client with servers that answer exactly what each test gives them.
 
 mod answers;
-mod created;
+mod config_drift;
 pub(crate) mod descriptors;
+mod events;
 mod fields;
+pub(crate) mod methods;
+mod ready;
 mod releases;
 pub(crate) mod server;
 
@@ -17,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chv_sandbox::api::{self, Operation, Request};
-use chv_sandbox::client::{BODY_LIMIT, Client, Deadlines, ErrorKind, Outcome, Release};
+use chv_sandbox::client::{BODY_LIMIT, Client, DeadlineOutcome, Deadlines, ErrorKind, Release};
 
 use server::{
     NO_CONTENT, Server, accept, answer, expect_no_connection, ping, read_request, wait_for_end,
@@ -116,7 +119,7 @@ async fn a_request_that_may_have_been_received_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_deadline_tells_whether_the_outcome_is_known() {
+async fn a_deadline_says_whether_the_request_was_sent() {
     let server = Server::run(|listener| {
         for _ in 0..2 {
             let mut stream = accept(listener);
@@ -127,11 +130,11 @@ async fn a_deadline_tells_whether_the_outcome_is_known() {
     let client = Client::new(server.socket()).unwrap();
     let client = client.with_deadlines(hasty());
     let error = client.send(api::vm_boot()).await.unwrap_err();
-    let outcome = Outcome::Unknown;
+    let outcome = DeadlineOutcome::Unknown;
     assert_eq!(*error.kind(), ErrorKind::Deadline { outcome });
     assert!(!error.is_retryable());
     let error = client.send(api::vm_info()).await.unwrap_err();
-    let outcome = Outcome::ReadOnly;
+    let outcome = DeadlineOutcome::ReadOnly;
     assert_eq!(*error.kind(), ErrorKind::Deadline { outcome });
     assert!(error.is_retryable());
     server.finish();
@@ -157,14 +160,13 @@ async fn a_call_that_never_left_the_queue_was_not_sent() {
     };
     let (slow, error) = tokio::join!(biased; slow, queued);
     slow.unwrap();
-    let outcome = Outcome::NotSent;
+    let outcome = DeadlineOutcome::NotSent;
     assert_eq!(*error.kind(), ErrorKind::Deadline { outcome });
     drop((client, waiting));
     server.finish();
 }
 
-/// This holds whether the caller drops the call or a deadline does: the outstanding answer is never read as the answer
-/// to the next call.
+/// The next call never reads the answer to a call that was dropped.
 #[tokio::test]
 async fn a_dropped_call_takes_its_connection_with_it() {
     let (got, has_got) = tokio::sync::oneshot::channel();

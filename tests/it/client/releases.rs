@@ -1,4 +1,4 @@
-//! When the client asks the VMM for its release, and which requests it then refuses.
+//! When the client asks for the VMM's release, and which requests it then refuses.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, mpsc};
@@ -11,12 +11,10 @@ use serde_json::Value;
 
 use super::server::{NO_CONTENT, Server, accept, answer, ping, wait_for_end};
 
-/// A request with a field that v51.2 ignores silently.
+/// A request of which v51.2 ignores a field.
 fn on_demand() -> Request<()> {
-    api::vm_restore(&RestoreConfig {
-        memory_restore_mode: Some(MemoryRestoreMode::OnDemand),
-        ..RestoreConfig::new("file:///s")
-    })
+    let restore = RestoreConfig::new("file:///s");
+    api::vm_restore(&restore.with_memory_restore_mode(MemoryRestoreMode::OnDemand))
 }
 
 fn raw(operation: Operation, body: &'static str) -> Request<Option<Value>> {
@@ -60,7 +58,7 @@ async fn a_release_is_asked_for_only_when_it_matters() {
 }
 
 #[tokio::test]
-async fn a_field_that_the_release_would_ignore_is_not_sent() {
+async fn a_request_that_would_be_ignored_in_part_is_not_sent() {
     let server = Server::run(|listener| {
         let mut stream = accept(listener);
         assert_eq!(line(&answer(&mut stream, &ping("51.2.0"))), PING);
@@ -125,7 +123,7 @@ async fn behind_a_new_connection_the_release_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_vmm_that_does_not_tell_its_release_gets_nothing_that_depends_on_it() {
+async fn a_vmm_without_a_readable_release_gets_no_request_that_depends_on_it() {
     let server = Server::run(|listener| {
         let mut stream = accept(listener);
         answer(&mut stream, &ping("unknown"));

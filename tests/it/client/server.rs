@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-/// A limit that is reached only when a test fails.
+/// Reached only when a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Server {
@@ -55,7 +55,7 @@ pub(crate) fn accept(listener: &UnixListener) -> UnixStream {
     stream
 }
 
-/// Checks that no further connection was made.
+/// Fails if a further connection was made.
 pub(crate) fn expect_no_connection(listener: &UnixListener) {
     listener.set_nonblocking(true).unwrap();
     let error = listener.accept().expect_err("no further connection");

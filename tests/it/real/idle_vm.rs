@@ -17,24 +17,17 @@ pub(super) const MEMORY: u64 = 64 << 20;
 pub(super) fn config(folder: &Path) -> VmConfig {
     let disk = folder.join("disk.img");
     File::create(&disk).unwrap().set_len(1 << 20).unwrap();
-    let disk = DiskConfig {
-        id: Some("disk".to_owned()),
-        path: Some(utf8(&disk)),
-        image_type: Some(ImageType::Raw),
-        ..DiskConfig::default()
-    };
-    VmConfig {
-        cpus: Some(CpusConfig::new(1, 1)),
-        memory: Some(MemoryConfig::new(MEMORY)),
-        payload: Some(PayloadConfig {
-            kernel: Some(kernel(folder)),
-            ..PayloadConfig::default()
-        }),
-        disks: Some(vec![disk]),
-        vsock: Some(VsockConfig::new(3, utf8(&folder.join("vsock.sock")))),
-        console: Some(ConsoleConfig::new(ConsoleMode::Off)),
-        ..VmConfig::default()
-    }
+    let disk = DiskConfig::default()
+        .with_id("disk")
+        .with_path(utf8(&disk))
+        .with_image_type(ImageType::Raw);
+    VmConfig::default()
+        .with_cpus(CpusConfig::new(1, 1))
+        .with_memory(MemoryConfig::new(MEMORY))
+        .with_payload(PayloadConfig::default().with_kernel(kernel(folder)))
+        .with_disks([disk])
+        .with_vsock(VsockConfig::new(3, utf8(&folder.join("vsock.sock"))))
+        .with_console(ConsoleConfig::new(ConsoleMode::Off))
 }
 
 /// The same VM as the shape of a machine.

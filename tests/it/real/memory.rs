@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chv_sandbox::api;
 use chv_sandbox::api::types::VmState;
 use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::machine::{
@@ -190,7 +189,7 @@ async fn a_guest_with_two_regions_finds_its_own_bytes_in_both() {
         let staged = machine.stage(&options, &mut Steps::start()).await.unwrap();
         drop(staged);
         let before = machine.console_tail().len();
-        machine.client().send(api::vm_resume()).await.unwrap();
+        machine.client().vm_resume().await.unwrap();
         let more = |console: &str| console.len() >= before + 6;
         assert!(until(&machine, more).await, "the guest goes on");
         let console = machine.console_tail();

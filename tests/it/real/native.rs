@@ -113,7 +113,7 @@ pub(super) async fn send<T>(client: &Client, request: Request<T>) -> T {
 }
 
 async fn expect(client: &Client, state: VmState) {
-    let info = client.send(api::vm_info()).await.unwrap();
+    let info = client.vm_info().await.unwrap();
     assert_eq!(info.state, state);
     assert_eq!(info.memory_actual_size, idle_vm::MEMORY);
 }

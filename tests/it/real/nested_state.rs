@@ -72,12 +72,10 @@ async fn snapshot(binary: &Path, env: Vec<(OsString, OsString)>) -> Result<(), E
         // Older releases ignore the type of an image, and detect it.
         .send(api::vm_create(&idle_vm::config(folder.path())).unchecked())
         .await?;
-    client.send(api::vm_boot()).await?;
-    client.send(api::vm_pause()).await?;
+    client.vm_boot().await?;
+    client.vm_pause().await?;
     let into = idle_vm::snapshot_folder(folder.path());
-    let taken = client
-        .send(api::vm_snapshot(&VmSnapshotConfig::new(into)))
-        .await;
+    let taken = client.vm_snapshot(&VmSnapshotConfig::new(into)).await;
     vmm.shutdown().await;
     taken
 }

@@ -73,11 +73,7 @@ async fn vmm_and_tap() -> Option<(TempDir, Vmm, File)> {
 async fn boot_and_add(client: &Client, folder: &Path, tap: File) {
     send(client, api::vm_create(&idle_vm::config(folder))).await;
     send(client, api::vm_boot()).await;
-    let net = NetConfig {
-        id: Some("net".to_owned()),
-        num_queues: Some(2),
-        ..NetConfig::default()
-    };
+    let net = NetConfig::default().with_id("net").with_num_queues(2);
     let added = client
         .send_with_fds(api::vm_add_net(&net), &[tap.as_fd()])
         .await
@@ -85,7 +81,7 @@ async fn boot_and_add(client: &Client, folder: &Path, tap: File) {
     let device = added.expect("a running VM says where the device is");
     println!("vm.add-net   {} at {}", device.id, device.bdf);
     assert_eq!(device.id, "net");
-    let info = client.send(api::vm_info()).await.unwrap();
+    let info = client.vm_info().await.unwrap();
     let nets = info.config.net.unwrap();
     assert_eq!(nets.len(), 1);
     // The VMM has a descriptor of its own for the tap. Without the passed descriptor it would have made a tap itself.

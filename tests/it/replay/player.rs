@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chv_sandbox::api::{Operation, Request};
-use chv_sandbox::client::{Client, Deadlines, ErrorKind, Outcome};
+use chv_sandbox::client::{Client, DeadlineOutcome, Deadlines, ErrorKind};
 use chv_sandbox::replay::{Cassette, Error, Fault, Player, PlayerOptions};
 use serde_json::json;
 use tempfile::TempDir;
@@ -121,8 +121,8 @@ async fn a_silent_answer_is_a_deadline() {
     .await;
     let client = client(&player, SHORT);
     for (operation, outcome) in [
-        (Operation::VmmPing, Outcome::ReadOnly),
-        (Operation::VmBoot, Outcome::Unknown),
+        (Operation::VmmPing, DeadlineOutcome::ReadOnly),
+        (Operation::VmBoot, DeadlineOutcome::Unknown),
     ] {
         let error = client.send(request(operation)).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Deadline { outcome });

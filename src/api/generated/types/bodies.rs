@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// The server's default is `"Copy"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[non_exhaustive]
 pub enum MemoryRestoreMode {
     /// `Copy` on the wire.
     #[default]
@@ -31,19 +32,21 @@ impl MemoryRestoreMode {
     }
 }
 
-/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
+/// Shows a value of another release as a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for MemoryRestoreMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&crate::sanitize::line(self.as_str(), 64))
     }
 }
 
-/// `MigrationMode`: part of [`ReceiveMigrationData`](super::ReceiveMigrationData), [`SendMigrationData`](super::SendMigrationData).
+/// `MigrationMode`: part of [`ReceiveMigrationData`](super::ReceiveMigrationData),
+/// [`SendMigrationData`](super::SendMigrationData).
 ///
 /// Since v53.0.
 ///
 /// The server's default is `"Precopy"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[non_exhaustive]
 pub enum MigrationMode {
     /// `Postcopy` on the wire.
     Postcopy,
@@ -66,7 +69,7 @@ impl MigrationMode {
     }
 }
 
-/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
+/// Shows a value of another release as a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for MigrationMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&crate::sanitize::line(self.as_str(), 64))
@@ -75,6 +78,7 @@ impl std::fmt::Display for MigrationMode {
 
 /// `ReceiveMigrationData`: the body of [`vm.receive-migration`](crate::api::vm_receive_migration).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[non_exhaustive]
 pub struct ReceiveMigrationData {
     /// Required.
     pub receiver_url: String,
@@ -87,7 +91,7 @@ pub struct ReceiveMigrationData {
 }
 
 impl ReceiveMigrationData {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(receiver_url: impl Into<String>) -> Self {
         Self {
             receiver_url: receiver_url.into(),
@@ -95,10 +99,25 @@ impl ReceiveMigrationData {
             tls_dir: None,
         }
     }
+
+    /// Sets [`memory_mode`](Self::memory_mode). Since v53.0.
+    #[must_use]
+    pub fn with_memory_mode(mut self, memory_mode: MigrationMode) -> Self {
+        self.memory_mode = Some(memory_mode);
+        self
+    }
+
+    /// Sets [`tls_dir`](Self::tls_dir). Since v53.0.
+    #[must_use]
+    pub fn with_tls_dir(mut self, tls_dir: impl Into<String>) -> Self {
+        self.tls_dir = Some(tls_dir.into());
+        self
+    }
 }
 
 /// `RestoreConfig`: the body of [`vm.restore`](crate::api::vm_restore).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[non_exhaustive]
 pub struct RestoreConfig {
     /// Required.
     pub source_url: String,
@@ -117,7 +136,7 @@ pub struct RestoreConfig {
 }
 
 impl RestoreConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(source_url: impl Into<String>) -> Self {
         Self {
             source_url: source_url.into(),
@@ -127,12 +146,44 @@ impl RestoreConfig {
             resume: None,
         }
     }
+
+    /// Sets [`memory_restore_mode`](Self::memory_restore_mode). Since v52.0.
+    #[must_use]
+    pub fn with_memory_restore_mode(
+        mut self,
+        memory_restore_mode: MemoryRestoreMode,
+    ) -> Self {
+        self.memory_restore_mode = Some(memory_restore_mode);
+        self
+    }
+
+    /// Sets [`net_fds`](Self::net_fds).
+    #[must_use]
+    pub fn with_net_fds(mut self, net_fds: impl Into<Vec<RestoredNetConfig>>) -> Self {
+        self.net_fds = Some(net_fds.into());
+        self
+    }
+
+    /// Sets [`prefault`](Self::prefault).
+    #[must_use]
+    pub fn with_prefault(mut self, prefault: bool) -> Self {
+        self.prefault = Some(prefault);
+        self
+    }
+
+    /// Sets [`resume`](Self::resume). Since v52.0.
+    #[must_use]
+    pub fn with_resume(mut self, resume: bool) -> Self {
+        self.resume = Some(resume);
+        self
+    }
 }
 
 /// `RestoredNetConfig`: part of [`RestoreConfig`](super::RestoreConfig).
 ///
 /// Not in the document (correction `restored-network-descriptors`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[non_exhaustive]
 pub struct RestoredNetConfig {
     /// Required.
     pub id: String,
@@ -145,7 +196,7 @@ pub struct RestoredNetConfig {
 }
 
 impl RestoredNetConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(id: impl Into<String>) -> Self {
         Self {
             id: id.into(),
@@ -153,10 +204,25 @@ impl RestoredNetConfig {
             num_fds: None,
         }
     }
+
+    /// Sets [`fds`](Self::fds).
+    #[must_use]
+    pub fn with_fds(mut self, fds: impl Into<Vec<i32>>) -> Self {
+        self.fds = Some(fds.into());
+        self
+    }
+
+    /// Sets [`num_fds`](Self::num_fds).
+    #[must_use]
+    pub fn with_num_fds(mut self, num_fds: u64) -> Self {
+        self.num_fds = Some(num_fds);
+        self
+    }
 }
 
 /// `SendMigrationData`: the body of [`vm.send-migration`](crate::api::vm_send_migration).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[non_exhaustive]
 pub struct SendMigrationData {
     /// Required.
     pub destination_url: String,
@@ -184,7 +250,7 @@ pub struct SendMigrationData {
 }
 
 impl SendMigrationData {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(destination_url: impl Into<String>) -> Self {
         Self {
             destination_url: destination_url.into(),
@@ -197,6 +263,55 @@ impl SendMigrationData {
             tls_dir: None,
         }
     }
+
+    /// Sets [`connections`](Self::connections). Since v52.0.
+    #[must_use]
+    pub fn with_connections(mut self, connections: u32) -> Self {
+        self.connections = Some(connections);
+        self
+    }
+
+    /// Sets [`downtime_ms`](Self::downtime_ms). Since v52.0.
+    #[must_use]
+    pub fn with_downtime_ms(mut self, downtime_ms: u64) -> Self {
+        self.downtime_ms = Some(downtime_ms);
+        self
+    }
+
+    /// Sets [`local`](Self::local).
+    #[must_use]
+    pub fn with_local(mut self, local: bool) -> Self {
+        self.local = Some(local);
+        self
+    }
+
+    /// Sets [`memory_mode`](Self::memory_mode). Since v53.0.
+    #[must_use]
+    pub fn with_memory_mode(mut self, memory_mode: MigrationMode) -> Self {
+        self.memory_mode = Some(memory_mode);
+        self
+    }
+
+    /// Sets [`timeout_s`](Self::timeout_s). Since v52.0.
+    #[must_use]
+    pub fn with_timeout_s(mut self, timeout_s: u64) -> Self {
+        self.timeout_s = Some(timeout_s);
+        self
+    }
+
+    /// Sets [`timeout_strategy`](Self::timeout_strategy). Since v52.0.
+    #[must_use]
+    pub fn with_timeout_strategy(mut self, timeout_strategy: TimeoutStrategy) -> Self {
+        self.timeout_strategy = Some(timeout_strategy);
+        self
+    }
+
+    /// Sets [`tls_dir`](Self::tls_dir). Since v53.0.
+    #[must_use]
+    pub fn with_tls_dir(mut self, tls_dir: impl Into<String>) -> Self {
+        self.tls_dir = Some(tls_dir.into());
+        self
+    }
 }
 
 /// `TimeoutStrategy`: part of [`SendMigrationData`](super::SendMigrationData).
@@ -205,6 +320,7 @@ impl SendMigrationData {
 ///
 /// The server's default is `"Cancel"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[non_exhaustive]
 pub enum TimeoutStrategy {
     /// `Cancel` on the wire.
     #[default]
@@ -227,7 +343,7 @@ impl TimeoutStrategy {
     }
 }
 
-/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
+/// Shows a value of another release as a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for TimeoutStrategy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&crate::sanitize::line(self.as_str(), 64))
@@ -236,6 +352,7 @@ impl std::fmt::Display for TimeoutStrategy {
 
 /// `VmCoredumpData`: the body of [`vm.coredump`](crate::api::vm_coredump).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[non_exhaustive]
 pub struct VmCoredumpData {
     /// Required.
     pub destination_url: String,
@@ -252,6 +369,7 @@ impl VmCoredumpData {
 
 /// `VmRemoveDevice`: the body of [`vm.remove-device`](crate::api::vm_remove_device).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[non_exhaustive]
 pub struct VmRemoveDevice {
     /// Required.
     pub id: String,
@@ -266,6 +384,7 @@ impl VmRemoveDevice {
 
 /// `VmResize`: the body of [`vm.resize`](crate::api::vm_resize).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[non_exhaustive]
 pub struct VmResize {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -278,10 +397,34 @@ pub struct VmResize {
     pub desired_vcpus: Option<u32>,
 }
 
+impl VmResize {
+    /// Sets [`desired_balloon`](Self::desired_balloon).
+    #[must_use]
+    pub fn with_desired_balloon(mut self, desired_balloon: u64) -> Self {
+        self.desired_balloon = Some(desired_balloon);
+        self
+    }
+
+    /// Sets [`desired_ram`](Self::desired_ram).
+    #[must_use]
+    pub fn with_desired_ram(mut self, desired_ram: u64) -> Self {
+        self.desired_ram = Some(desired_ram);
+        self
+    }
+
+    /// Sets [`desired_vcpus`](Self::desired_vcpus).
+    #[must_use]
+    pub fn with_desired_vcpus(mut self, desired_vcpus: u32) -> Self {
+        self.desired_vcpus = Some(desired_vcpus);
+        self
+    }
+}
+
 /// `VmResizeDisk`: the body of [`vm.resize-disk`](crate::api::vm_resize_disk).
 ///
 /// Since v50.2.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[non_exhaustive]
 pub struct VmResizeDisk {
     /// Required.
     pub desired_size: u64,
@@ -301,6 +444,7 @@ impl VmResizeDisk {
 
 /// `VmResizeZone`: the body of [`vm.resize-zone`](crate::api::vm_resize_zone).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[non_exhaustive]
 pub struct VmResizeZone {
     /// Required.
     pub desired_ram: u64,
@@ -317,6 +461,7 @@ impl VmResizeZone {
 
 /// `VmSnapshotConfig`: the body of [`vm.snapshot`](crate::api::vm_snapshot).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[non_exhaustive]
 pub struct VmSnapshotConfig {
     /// Required.
     pub destination_url: String,

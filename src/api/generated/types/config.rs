@@ -11,6 +11,7 @@ use super::{
 
 /// `BalloonConfig`: part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct BalloonConfig {
     /// Required.
     pub size: u64,
@@ -32,7 +33,8 @@ pub struct BalloonConfig {
     /// `0` if absent. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -44,7 +46,7 @@ open_object! {
 }
 
 impl BalloonConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(size: u64) -> Self {
         Self {
             size,
@@ -57,12 +59,55 @@ impl BalloonConfig {
             unknown: UnknownFields::default(),
         }
     }
+
+    /// Sets [`deflate_on_oom`](Self::deflate_on_oom).
+    #[must_use]
+    pub fn with_deflate_on_oom(mut self, deflate_on_oom: bool) -> Self {
+        self.deflate_on_oom = Some(deflate_on_oom);
+        self
+    }
+
+    /// Sets [`free_page_reporting`](Self::free_page_reporting).
+    #[must_use]
+    pub fn with_free_page_reporting(mut self, free_page_reporting: bool) -> Self {
+        self.free_page_reporting = Some(free_page_reporting);
+        self
+    }
+
+    /// Sets [`id`](Self::id). Since v53.0.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu). Since v53.0.
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`pci_device_id`](Self::pci_device_id). Since v53.0.
+    #[must_use]
+    pub fn with_pci_device_id(mut self, pci_device_id: u8) -> Self {
+        self.pci_device_id = Some(pci_device_id);
+        self
+    }
+
+    /// Sets [`pci_segment`](Self::pci_segment). Since v53.0.
+    #[must_use]
+    pub fn with_pci_segment(mut self, pci_segment: u16) -> Self {
+        self.pci_segment = Some(pci_segment);
+        self
+    }
 }
 
 /// `ConsoleConfig`: part of [`VmConfig`](super::VmConfig).
 ///
 /// The server's default is `{"mode":"Tty"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ConsoleConfig {
     /// Required.
     pub mode: ConsoleMode,
@@ -84,7 +129,8 @@ pub struct ConsoleConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -95,7 +141,7 @@ open_object! {
 }
 
 impl ConsoleConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(mode: ConsoleMode) -> Self {
         Self {
             mode,
@@ -108,10 +154,54 @@ impl ConsoleConfig {
             unknown: UnknownFields::default(),
         }
     }
+
+    /// Sets [`file`](Self::file).
+    #[must_use]
+    pub fn with_file(mut self, file: impl Into<String>) -> Self {
+        self.file = Some(file.into());
+        self
+    }
+
+    /// Sets [`id`](Self::id). Since v52.0.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu).
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`pci_device_id`](Self::pci_device_id). Since v52.0.
+    #[must_use]
+    pub fn with_pci_device_id(mut self, pci_device_id: u8) -> Self {
+        self.pci_device_id = Some(pci_device_id);
+        self
+    }
+
+    /// Sets [`pci_segment`](Self::pci_segment). Since v52.0.
+    #[must_use]
+    pub fn with_pci_segment(mut self, pci_segment: u16) -> Self {
+        self.pci_segment = Some(pci_segment);
+        self
+    }
+
+    /// Sets [`socket`](Self::socket).
+    #[must_use]
+    pub fn with_socket(mut self, socket: impl Into<String>) -> Self {
+        self.socket = Some(socket.into());
+        self
+    }
 }
 
-/// `ConsoleMode`: part of [`ConsoleConfig`](super::ConsoleConfig), [`DebugConsoleConfig`](super::DebugConsoleConfig), [`SerialConfig`](super::SerialConfig).
+/// `ConsoleMode`: part of [`ConsoleConfig`](super::ConsoleConfig),
+/// [`DebugConsoleConfig`](super::DebugConsoleConfig), [`SerialConfig`](super::SerialConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[non_exhaustive]
 pub enum ConsoleMode {
     /// `File` on the wire.
     File,
@@ -145,7 +235,7 @@ impl ConsoleMode {
     }
 }
 
-/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
+/// Shows a value of another release as a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for ConsoleMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&crate::sanitize::line(self.as_str(), 64))
@@ -158,6 +248,7 @@ impl std::fmt::Display for ConsoleMode {
 ///
 /// The server's default is `"Vm"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[non_exhaustive]
 pub enum CoreSchedulingMode {
     /// `Off` on the wire.
     Off,
@@ -183,7 +274,7 @@ impl CoreSchedulingMode {
     }
 }
 
-/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
+/// Shows a value of another release as a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for CoreSchedulingMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&crate::sanitize::line(self.as_str(), 64))
@@ -192,12 +283,14 @@ impl std::fmt::Display for CoreSchedulingMode {
 
 /// `CpuAffinity`: part of [`CpusConfig`](super::CpusConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct CpuAffinity {
     /// Required.
     pub host_cpus: Vec<u64>,
     /// Required.
     pub vcpu: u32,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -208,9 +301,9 @@ open_object! {
 
 impl CpuAffinity {
     /// A value of these fields, in their order.
-    pub fn new(host_cpus: Vec<u64>, vcpu: u32) -> Self {
+    pub fn new(host_cpus: impl Into<Vec<u64>>, vcpu: u32) -> Self {
         Self {
-            host_cpus,
+            host_cpus: host_cpus.into(),
             vcpu,
             unknown: UnknownFields::default(),
         }
@@ -219,17 +312,28 @@ impl CpuAffinity {
 
 /// `CpuFeatures`: part of [`CpusConfig`](super::CpusConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct CpuFeatures {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amx: Option<bool>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
 
 open_object! {
     CpuFeatures { amx : "amx" }
+}
+
+impl CpuFeatures {
+    /// Sets [`amx`](Self::amx).
+    #[must_use]
+    pub fn with_amx(mut self, amx: bool) -> Self {
+        self.amx = Some(amx);
+        self
+    }
 }
 
 /// `CpuProfile`: part of [`CpusConfig`](super::CpusConfig).
@@ -240,6 +344,7 @@ open_object! {
 ///
 /// Not in the document (correction `cpu-profile`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[non_exhaustive]
 pub enum CpuProfile {
     /// `Host` on the wire.
     #[default]
@@ -259,7 +364,7 @@ impl CpuProfile {
     }
 }
 
-/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
+/// Shows a value of another release as a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for CpuProfile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&crate::sanitize::line(self.as_str(), 64))
@@ -268,6 +373,7 @@ impl std::fmt::Display for CpuProfile {
 
 /// `CpuTopology`: part of [`CpusConfig`](super::CpusConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct CpuTopology {
     /// Required.
     pub cores_per_die: u16,
@@ -277,7 +383,8 @@ pub struct CpuTopology {
     pub packages: u16,
     /// Required.
     pub threads_per_core: u16,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -309,6 +416,7 @@ impl CpuTopology {
 ///
 /// The server's default is `{"boot_vcpus":1,"max_vcpus":1}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct CpusConfig {
     /// Required; at least 1.
     pub boot_vcpus: u32,
@@ -338,7 +446,8 @@ pub struct CpusConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topology: Option<CpuTopology>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -351,7 +460,7 @@ open_object! {
 }
 
 impl CpusConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(boot_vcpus: u32, max_vcpus: u32) -> Self {
         Self {
             boot_vcpus,
@@ -367,12 +476,69 @@ impl CpusConfig {
             unknown: UnknownFields::default(),
         }
     }
+
+    /// Sets [`affinity`](Self::affinity).
+    #[must_use]
+    pub fn with_affinity(mut self, affinity: impl Into<Vec<CpuAffinity>>) -> Self {
+        self.affinity = Some(affinity.into());
+        self
+    }
+
+    /// Sets [`core_scheduling`](Self::core_scheduling). Since v52.0.
+    #[must_use]
+    pub fn with_core_scheduling(mut self, core_scheduling: CoreSchedulingMode) -> Self {
+        self.core_scheduling = Some(core_scheduling);
+        self
+    }
+
+    /// Sets [`features`](Self::features).
+    #[must_use]
+    pub fn with_features(mut self, features: CpuFeatures) -> Self {
+        self.features = Some(features);
+        self
+    }
+
+    /// Sets [`kvm_hyperv`](Self::kvm_hyperv).
+    #[must_use]
+    pub fn with_kvm_hyperv(mut self, kvm_hyperv: bool) -> Self {
+        self.kvm_hyperv = Some(kvm_hyperv);
+        self
+    }
+
+    /// Sets [`max_phys_bits`](Self::max_phys_bits).
+    #[must_use]
+    pub fn with_max_phys_bits(mut self, max_phys_bits: u8) -> Self {
+        self.max_phys_bits = Some(max_phys_bits);
+        self
+    }
+
+    /// Sets [`nested`](Self::nested). Since v50.2.
+    #[must_use]
+    pub fn with_nested(mut self, nested: bool) -> Self {
+        self.nested = Some(nested);
+        self
+    }
+
+    /// Sets [`profile`](Self::profile). Since v53.0.
+    #[must_use]
+    pub fn with_profile(mut self, profile: CpuProfile) -> Self {
+        self.profile = Some(profile);
+        self
+    }
+
+    /// Sets [`topology`](Self::topology).
+    #[must_use]
+    pub fn with_topology(mut self, topology: CpuTopology) -> Self {
+        self.topology = Some(topology);
+        self
+    }
 }
 
 /// `DebugConsoleConfig`: part of [`VmConfig`](super::VmConfig).
 ///
 /// The server's default is `{"iobase":233,"mode":"Off"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct DebugConsoleConfig {
     /// Required.
     pub mode: ConsoleMode,
@@ -382,7 +548,8 @@ pub struct DebugConsoleConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iobase: Option<u16>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -392,7 +559,7 @@ open_object! {
 }
 
 impl DebugConsoleConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(mode: ConsoleMode) -> Self {
         Self {
             mode,
@@ -400,6 +567,20 @@ impl DebugConsoleConfig {
             iobase: None,
             unknown: UnknownFields::default(),
         }
+    }
+
+    /// Sets [`file`](Self::file).
+    #[must_use]
+    pub fn with_file(mut self, file: impl Into<String>) -> Self {
+        self.file = Some(file.into());
+        self
+    }
+
+    /// Sets [`iobase`](Self::iobase).
+    #[must_use]
+    pub fn with_iobase(mut self, iobase: u16) -> Self {
+        self.iobase = Some(iobase);
+        self
     }
 }
 
@@ -409,6 +590,7 @@ impl DebugConsoleConfig {
 ///
 /// Not in the document (correction `hotplug-method-is-an-enumeration`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[non_exhaustive]
 pub enum HotplugMethod {
     /// `Acpi` on the wire.
     #[default]
@@ -431,7 +613,7 @@ impl HotplugMethod {
     }
 }
 
-/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
+/// Shows a value of another release as a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for HotplugMethod {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&crate::sanitize::line(self.as_str(), 64))
@@ -440,12 +622,14 @@ impl std::fmt::Display for HotplugMethod {
 
 /// `LandlockConfig`: part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct LandlockConfig {
     /// Required.
     pub access: String,
     /// Required.
     pub path: String,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -469,6 +653,7 @@ impl LandlockConfig {
 ///
 /// The server's default is `{"size":536870912}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct MemoryConfig {
     /// Required.
     pub size: u64,
@@ -505,7 +690,8 @@ pub struct MemoryConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zones: Option<Vec<MemoryZoneConfig>>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -518,7 +704,7 @@ open_object! {
 }
 
 impl MemoryConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(size: u64) -> Self {
         Self {
             size,
@@ -536,10 +722,88 @@ impl MemoryConfig {
             unknown: UnknownFields::default(),
         }
     }
+
+    /// Sets [`hotplug_method`](Self::hotplug_method).
+    #[must_use]
+    pub fn with_hotplug_method(mut self, hotplug_method: HotplugMethod) -> Self {
+        self.hotplug_method = Some(hotplug_method);
+        self
+    }
+
+    /// Sets [`hotplug_size`](Self::hotplug_size).
+    #[must_use]
+    pub fn with_hotplug_size(mut self, hotplug_size: u64) -> Self {
+        self.hotplug_size = Some(hotplug_size);
+        self
+    }
+
+    /// Sets [`hotplugged_size`](Self::hotplugged_size).
+    #[must_use]
+    pub fn with_hotplugged_size(mut self, hotplugged_size: u64) -> Self {
+        self.hotplugged_size = Some(hotplugged_size);
+        self
+    }
+
+    /// Sets [`hugepage_size`](Self::hugepage_size).
+    #[must_use]
+    pub fn with_hugepage_size(mut self, hugepage_size: u64) -> Self {
+        self.hugepage_size = Some(hugepage_size);
+        self
+    }
+
+    /// Sets [`hugepages`](Self::hugepages).
+    #[must_use]
+    pub fn with_hugepages(mut self, hugepages: bool) -> Self {
+        self.hugepages = Some(hugepages);
+        self
+    }
+
+    /// Sets [`mergeable`](Self::mergeable).
+    #[must_use]
+    pub fn with_mergeable(mut self, mergeable: bool) -> Self {
+        self.mergeable = Some(mergeable);
+        self
+    }
+
+    /// Sets [`prefault`](Self::prefault).
+    #[must_use]
+    pub fn with_prefault(mut self, prefault: bool) -> Self {
+        self.prefault = Some(prefault);
+        self
+    }
+
+    /// Sets [`reserve`](Self::reserve). Since v53.0.
+    #[must_use]
+    pub fn with_reserve(mut self, reserve: bool) -> Self {
+        self.reserve = Some(reserve);
+        self
+    }
+
+    /// Sets [`shared`](Self::shared).
+    #[must_use]
+    pub fn with_shared(mut self, shared: bool) -> Self {
+        self.shared = Some(shared);
+        self
+    }
+
+    /// Sets [`thp`](Self::thp).
+    #[must_use]
+    pub fn with_thp(mut self, thp: bool) -> Self {
+        self.thp = Some(thp);
+        self
+    }
+
+    /// Sets [`zones`](Self::zones).
+    #[must_use]
+    pub fn with_zones(mut self, zones: impl Into<Vec<MemoryZoneConfig>>) -> Self {
+        self.zones = Some(zones.into());
+        self
+    }
 }
 
 /// `MemoryZoneConfig`: part of [`MemoryConfig`](super::MemoryConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct MemoryZoneConfig {
     /// Required.
     pub id: String,
@@ -575,7 +839,8 @@ pub struct MemoryZoneConfig {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<bool>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -588,7 +853,7 @@ open_object! {
 }
 
 impl MemoryZoneConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(id: impl Into<String>, size: u64) -> Self {
         Self {
             id: id.into(),
@@ -606,10 +871,81 @@ impl MemoryZoneConfig {
             unknown: UnknownFields::default(),
         }
     }
+
+    /// Sets [`file`](Self::file).
+    #[must_use]
+    pub fn with_file(mut self, file: impl Into<String>) -> Self {
+        self.file = Some(file.into());
+        self
+    }
+
+    /// Sets [`host_numa_node`](Self::host_numa_node).
+    #[must_use]
+    pub fn with_host_numa_node(mut self, host_numa_node: u32) -> Self {
+        self.host_numa_node = Some(host_numa_node);
+        self
+    }
+
+    /// Sets [`hotplug_size`](Self::hotplug_size).
+    #[must_use]
+    pub fn with_hotplug_size(mut self, hotplug_size: u64) -> Self {
+        self.hotplug_size = Some(hotplug_size);
+        self
+    }
+
+    /// Sets [`hotplugged_size`](Self::hotplugged_size).
+    #[must_use]
+    pub fn with_hotplugged_size(mut self, hotplugged_size: u64) -> Self {
+        self.hotplugged_size = Some(hotplugged_size);
+        self
+    }
+
+    /// Sets [`hugepage_size`](Self::hugepage_size).
+    #[must_use]
+    pub fn with_hugepage_size(mut self, hugepage_size: u64) -> Self {
+        self.hugepage_size = Some(hugepage_size);
+        self
+    }
+
+    /// Sets [`hugepages`](Self::hugepages).
+    #[must_use]
+    pub fn with_hugepages(mut self, hugepages: bool) -> Self {
+        self.hugepages = Some(hugepages);
+        self
+    }
+
+    /// Sets [`mergeable`](Self::mergeable). Since v52.0.
+    #[must_use]
+    pub fn with_mergeable(mut self, mergeable: bool) -> Self {
+        self.mergeable = Some(mergeable);
+        self
+    }
+
+    /// Sets [`prefault`](Self::prefault).
+    #[must_use]
+    pub fn with_prefault(mut self, prefault: bool) -> Self {
+        self.prefault = Some(prefault);
+        self
+    }
+
+    /// Sets [`reserve`](Self::reserve). Since v53.0.
+    #[must_use]
+    pub fn with_reserve(mut self, reserve: bool) -> Self {
+        self.reserve = Some(reserve);
+        self
+    }
+
+    /// Sets [`shared`](Self::shared).
+    #[must_use]
+    pub fn with_shared(mut self, shared: bool) -> Self {
+        self.shared = Some(shared);
+        self
+    }
 }
 
 /// `NumaConfig`: part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct NumaConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -632,7 +968,8 @@ pub struct NumaConfig {
     /// Optional. Until v46.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sgx_epc_sections: Option<Vec<String>>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -643,8 +980,63 @@ open_object! {
     "pci_segments", sgx_epc_sections : "sgx_epc_sections" }
 }
 
+impl NumaConfig {
+    /// Sets [`cpus`](Self::cpus).
+    #[must_use]
+    pub fn with_cpus(mut self, cpus: impl Into<Vec<u32>>) -> Self {
+        self.cpus = Some(cpus.into());
+        self
+    }
+
+    /// Sets [`device_id`](Self::device_id). Since v51.2.
+    #[must_use]
+    pub fn with_device_id(mut self, device_id: impl Into<String>) -> Self {
+        self.device_id = Some(device_id.into());
+        self
+    }
+
+    /// Sets [`distances`](Self::distances).
+    #[must_use]
+    pub fn with_distances(mut self, distances: impl Into<Vec<NumaDistance>>) -> Self {
+        self.distances = Some(distances.into());
+        self
+    }
+
+    /// Sets [`guest_numa_id`](Self::guest_numa_id).
+    #[must_use]
+    pub fn with_guest_numa_id(mut self, guest_numa_id: u32) -> Self {
+        self.guest_numa_id = Some(guest_numa_id);
+        self
+    }
+
+    /// Sets [`memory_zones`](Self::memory_zones).
+    #[must_use]
+    pub fn with_memory_zones(mut self, memory_zones: impl Into<Vec<String>>) -> Self {
+        self.memory_zones = Some(memory_zones.into());
+        self
+    }
+
+    /// Sets [`pci_segments`](Self::pci_segments).
+    #[must_use]
+    pub fn with_pci_segments(mut self, pci_segments: impl Into<Vec<u16>>) -> Self {
+        self.pci_segments = Some(pci_segments.into());
+        self
+    }
+
+    /// Sets [`sgx_epc_sections`](Self::sgx_epc_sections). Until v46.0.
+    #[must_use]
+    pub fn with_sgx_epc_sections(
+        mut self,
+        sgx_epc_sections: impl Into<Vec<String>>,
+    ) -> Self {
+        self.sgx_epc_sections = Some(sgx_epc_sections.into());
+        self
+    }
+}
+
 /// `NumaDistance`: part of [`NumaConfig`](super::NumaConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct NumaDistance {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -652,7 +1044,8 @@ pub struct NumaDistance {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distance: Option<u8>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -661,8 +1054,25 @@ open_object! {
     NumaDistance { destination : "destination", distance : "distance" }
 }
 
+impl NumaDistance {
+    /// Sets [`destination`](Self::destination).
+    #[must_use]
+    pub fn with_destination(mut self, destination: u32) -> Self {
+        self.destination = Some(destination);
+        self
+    }
+
+    /// Sets [`distance`](Self::distance).
+    #[must_use]
+    pub fn with_distance(mut self, distance: u8) -> Self {
+        self.distance = Some(distance);
+        self
+    }
+}
+
 /// `PayloadConfig`: part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PayloadConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -676,7 +1086,8 @@ pub struct PayloadConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -686,8 +1097,39 @@ open_object! {
     kernel : "kernel" }
 }
 
+impl PayloadConfig {
+    /// Sets [`cmdline`](Self::cmdline).
+    #[must_use]
+    pub fn with_cmdline(mut self, cmdline: impl Into<String>) -> Self {
+        self.cmdline = Some(cmdline.into());
+        self
+    }
+
+    /// Sets [`firmware`](Self::firmware).
+    #[must_use]
+    pub fn with_firmware(mut self, firmware: impl Into<String>) -> Self {
+        self.firmware = Some(firmware.into());
+        self
+    }
+
+    /// Sets [`initramfs`](Self::initramfs).
+    #[must_use]
+    pub fn with_initramfs(mut self, initramfs: impl Into<String>) -> Self {
+        self.initramfs = Some(initramfs.into());
+        self
+    }
+
+    /// Sets [`kernel`](Self::kernel).
+    #[must_use]
+    pub fn with_kernel(mut self, kernel: impl Into<String>) -> Self {
+        self.kernel = Some(kernel.into());
+        self
+    }
+}
+
 /// `PciSegmentConfig`: part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PciSegmentConfig {
     /// `1` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -698,7 +1140,8 @@ pub struct PciSegmentConfig {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -708,8 +1151,32 @@ open_object! {
     mmio64_aperture_weight : "mmio64_aperture_weight", pci_segment : "pci_segment" }
 }
 
+impl PciSegmentConfig {
+    /// Sets [`mmio32_aperture_weight`](Self::mmio32_aperture_weight).
+    #[must_use]
+    pub fn with_mmio32_aperture_weight(mut self, mmio32_aperture_weight: u32) -> Self {
+        self.mmio32_aperture_weight = Some(mmio32_aperture_weight);
+        self
+    }
+
+    /// Sets [`mmio64_aperture_weight`](Self::mmio64_aperture_weight).
+    #[must_use]
+    pub fn with_mmio64_aperture_weight(mut self, mmio64_aperture_weight: u32) -> Self {
+        self.mmio64_aperture_weight = Some(mmio64_aperture_weight);
+        self
+    }
+
+    /// Sets [`pci_segment`](Self::pci_segment).
+    #[must_use]
+    pub fn with_pci_segment(mut self, pci_segment: u16) -> Self {
+        self.pci_segment = Some(pci_segment);
+        self
+    }
+}
+
 /// `PlatformConfig`: part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PlatformConfig {
     /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -762,7 +1229,8 @@ pub struct PlatformConfig {
     /// `true` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vfio_p2p_dma: Option<bool>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -778,8 +1246,148 @@ open_object! {
     : "system_version", uuid : "uuid", vfio_p2p_dma : "vfio_p2p_dma" }
 }
 
+impl PlatformConfig {
+    /// Sets [`chassis_asset_tag`](Self::chassis_asset_tag). Since v53.0.
+    #[must_use]
+    pub fn with_chassis_asset_tag(
+        mut self,
+        chassis_asset_tag: impl Into<String>,
+    ) -> Self {
+        self.chassis_asset_tag = Some(chassis_asset_tag.into());
+        self
+    }
+
+    /// Sets [`iommu_address_width_bits`](Self::iommu_address_width_bits).
+    #[must_use]
+    pub fn with_iommu_address_width_bits(
+        mut self,
+        iommu_address_width_bits: u8,
+    ) -> Self {
+        self.iommu_address_width_bits = Some(iommu_address_width_bits);
+        self
+    }
+
+    /// Sets [`iommu_segments`](Self::iommu_segments).
+    #[must_use]
+    pub fn with_iommu_segments(mut self, iommu_segments: impl Into<Vec<u16>>) -> Self {
+        self.iommu_segments = Some(iommu_segments.into());
+        self
+    }
+
+    /// Sets [`iommufd`](Self::iommufd). Since v52.0.
+    #[must_use]
+    pub fn with_iommufd(mut self, iommufd: bool) -> Self {
+        self.iommufd = Some(iommufd);
+        self
+    }
+
+    /// Sets [`iommufd_fd`](Self::iommufd_fd). Since v53.0.
+    #[must_use]
+    pub fn with_iommufd_fd(mut self, iommufd_fd: i32) -> Self {
+        self.iommufd_fd = Some(iommufd_fd);
+        self
+    }
+
+    /// Sets [`num_pci_segments`](Self::num_pci_segments).
+    #[must_use]
+    pub fn with_num_pci_segments(mut self, num_pci_segments: u16) -> Self {
+        self.num_pci_segments = Some(num_pci_segments);
+        self
+    }
+
+    /// Sets [`oem_strings`](Self::oem_strings).
+    #[must_use]
+    pub fn with_oem_strings(mut self, oem_strings: impl Into<Vec<String>>) -> Self {
+        self.oem_strings = Some(oem_strings.into());
+        self
+    }
+
+    /// Sets [`serial_number`](Self::serial_number).
+    #[must_use]
+    pub fn with_serial_number(mut self, serial_number: impl Into<String>) -> Self {
+        self.serial_number = Some(serial_number.into());
+        self
+    }
+
+    /// Sets [`system_family`](Self::system_family). Since v53.0.
+    #[must_use]
+    pub fn with_system_family(mut self, system_family: impl Into<String>) -> Self {
+        self.system_family = Some(system_family.into());
+        self
+    }
+
+    /// Sets [`system_manufacturer`](Self::system_manufacturer). Since v53.0.
+    #[must_use]
+    pub fn with_system_manufacturer(
+        mut self,
+        system_manufacturer: impl Into<String>,
+    ) -> Self {
+        self.system_manufacturer = Some(system_manufacturer.into());
+        self
+    }
+
+    /// Sets [`system_product_name`](Self::system_product_name). Since v53.0.
+    #[must_use]
+    pub fn with_system_product_name(
+        mut self,
+        system_product_name: impl Into<String>,
+    ) -> Self {
+        self.system_product_name = Some(system_product_name.into());
+        self
+    }
+
+    /// Sets [`system_serial_number`](Self::system_serial_number). Since v53.0.
+    #[must_use]
+    pub fn with_system_serial_number(
+        mut self,
+        system_serial_number: impl Into<String>,
+    ) -> Self {
+        self.system_serial_number = Some(system_serial_number.into());
+        self
+    }
+
+    /// Sets [`system_sku_number`](Self::system_sku_number). Since v53.0.
+    #[must_use]
+    pub fn with_system_sku_number(
+        mut self,
+        system_sku_number: impl Into<String>,
+    ) -> Self {
+        self.system_sku_number = Some(system_sku_number.into());
+        self
+    }
+
+    /// Sets [`system_uuid`](Self::system_uuid). Since v53.0.
+    #[must_use]
+    pub fn with_system_uuid(mut self, system_uuid: impl Into<String>) -> Self {
+        self.system_uuid = Some(system_uuid.into());
+        self
+    }
+
+    /// Sets [`system_version`](Self::system_version). Since v53.0.
+    #[must_use]
+    pub fn with_system_version(mut self, system_version: impl Into<String>) -> Self {
+        self.system_version = Some(system_version.into());
+        self
+    }
+
+    /// Sets [`uuid`](Self::uuid).
+    #[must_use]
+    pub fn with_uuid(mut self, uuid: impl Into<String>) -> Self {
+        self.uuid = Some(uuid.into());
+        self
+    }
+
+    /// Sets [`vfio_p2p_dma`](Self::vfio_p2p_dma). Since v52.0.
+    #[must_use]
+    pub fn with_vfio_p2p_dma(mut self, vfio_p2p_dma: bool) -> Self {
+        self.vfio_p2p_dma = Some(vfio_p2p_dma);
+        self
+    }
+}
+
 /// `RateLimitGroupConfig`: part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RateLimitGroupConfig {
     /// `""` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -787,7 +1395,8 @@ pub struct RateLimitGroupConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limiter_config: Option<RateLimiterConfig>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -796,10 +1405,30 @@ open_object! {
     RateLimitGroupConfig { id : "id", rate_limiter_config : "rate_limiter_config" }
 }
 
+impl RateLimitGroupConfig {
+    /// Sets [`id`](Self::id).
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets [`rate_limiter_config`](Self::rate_limiter_config).
+    #[must_use]
+    pub fn with_rate_limiter_config(
+        mut self,
+        rate_limiter_config: RateLimiterConfig,
+    ) -> Self {
+        self.rate_limiter_config = Some(rate_limiter_config);
+        self
+    }
+}
+
 /// `RngConfig`: part of [`VmConfig`](super::VmConfig).
 ///
 /// The server's default is `{"src":"/dev/urandom"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RngConfig {
     /// Required.
     pub src: String,
@@ -815,7 +1444,8 @@ pub struct RngConfig {
     /// `0` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -826,7 +1456,7 @@ open_object! {
 }
 
 impl RngConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(src: impl Into<String>) -> Self {
         Self {
             src: src.into(),
@@ -837,12 +1467,41 @@ impl RngConfig {
             unknown: UnknownFields::default(),
         }
     }
+
+    /// Sets [`id`](Self::id). Since v52.0.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu).
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`pci_device_id`](Self::pci_device_id). Since v52.0.
+    #[must_use]
+    pub fn with_pci_device_id(mut self, pci_device_id: u8) -> Self {
+        self.pci_device_id = Some(pci_device_id);
+        self
+    }
+
+    /// Sets [`pci_segment`](Self::pci_segment). Since v52.0.
+    #[must_use]
+    pub fn with_pci_segment(mut self, pci_segment: u16) -> Self {
+        self.pci_segment = Some(pci_segment);
+        self
+    }
 }
 
 /// `RtcConfig`: part of [`VmConfig`](super::VmConfig).
 ///
 /// Since v53.0.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RtcConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -856,7 +1515,8 @@ pub struct RtcConfig {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -866,10 +1526,41 @@ open_object! {
     : "pci_segment" }
 }
 
+impl RtcConfig {
+    /// Sets [`id`](Self::id).
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu).
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`pci_device_id`](Self::pci_device_id).
+    #[must_use]
+    pub fn with_pci_device_id(mut self, pci_device_id: u8) -> Self {
+        self.pci_device_id = Some(pci_device_id);
+        self
+    }
+
+    /// Sets [`pci_segment`](Self::pci_segment).
+    #[must_use]
+    pub fn with_pci_segment(mut self, pci_segment: u16) -> Self {
+        self.pci_segment = Some(pci_segment);
+        self
+    }
+}
+
 /// `SerialConfig`: part of [`VmConfig`](super::VmConfig).
 ///
 /// The server's default is `{"mode":"Null"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct SerialConfig {
     /// Required.
     pub mode: ConsoleMode,
@@ -882,7 +1573,8 @@ pub struct SerialConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -892,7 +1584,7 @@ open_object! {
 }
 
 impl SerialConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(mode: ConsoleMode) -> Self {
         Self {
             mode,
@@ -902,12 +1594,34 @@ impl SerialConfig {
             unknown: UnknownFields::default(),
         }
     }
+
+    /// Sets [`file`](Self::file).
+    #[must_use]
+    pub fn with_file(mut self, file: impl Into<String>) -> Self {
+        self.file = Some(file.into());
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu). Until v51.2.
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`socket`](Self::socket).
+    #[must_use]
+    pub fn with_socket(mut self, socket: impl Into<String>) -> Self {
+        self.socket = Some(socket.into());
+        self
+    }
 }
 
 /// `SgxEpcConfig`: part of [`VmConfig`](super::VmConfig).
 ///
 /// Until v46.0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct SgxEpcConfig {
     /// Required.
     pub id: String,
@@ -917,7 +1631,8 @@ pub struct SgxEpcConfig {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -927,7 +1642,7 @@ open_object! {
 }
 
 impl SgxEpcConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(id: impl Into<String>) -> Self {
         Self {
             id: id.into(),
@@ -936,14 +1651,30 @@ impl SgxEpcConfig {
             unknown: UnknownFields::default(),
         }
     }
+
+    /// Sets [`prefault`](Self::prefault).
+    #[must_use]
+    pub fn with_prefault(mut self, prefault: bool) -> Self {
+        self.prefault = Some(prefault);
+        self
+    }
+
+    /// Sets [`size`](Self::size).
+    #[must_use]
+    pub fn with_size(mut self, size: u64) -> Self {
+        self.size = Some(size);
+        self
+    }
 }
 
 /// `TpmConfig`: part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct TpmConfig {
     /// Required.
     pub socket: String,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -964,6 +1695,7 @@ impl TpmConfig {
 
 /// `UserDeviceConfig`: part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct UserDeviceConfig {
     /// Required.
     pub socket: String,
@@ -979,7 +1711,8 @@ pub struct UserDeviceConfig {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -990,7 +1723,7 @@ open_object! {
 }
 
 impl UserDeviceConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(socket: impl Into<String>) -> Self {
         Self {
             socket: socket.into(),
@@ -1001,10 +1734,39 @@ impl UserDeviceConfig {
             unknown: UnknownFields::default(),
         }
     }
+
+    /// Sets [`id`](Self::id).
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu). Since v52.0.
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`pci_device_id`](Self::pci_device_id). Since v52.0.
+    #[must_use]
+    pub fn with_pci_device_id(mut self, pci_device_id: u8) -> Self {
+        self.pci_device_id = Some(pci_device_id);
+        self
+    }
+
+    /// Sets [`pci_segment`](Self::pci_segment).
+    #[must_use]
+    pub fn with_pci_segment(mut self, pci_segment: u16) -> Self {
+        self.pci_segment = Some(pci_segment);
+        self
+    }
 }
 
 /// `VmConfig`: the body of [`vm.create`](crate::api::vm_create); part of [`VmInfo`](super::VmInfo).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct VmConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -1093,7 +1855,8 @@ pub struct VmConfig {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watchdog: Option<bool>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -1107,4 +1870,224 @@ open_object! {
     "pmem", pvpanic : "pvpanic", rate_limit_groups : "rate_limit_groups", rng : "rng",
     rtc : "rtc", serial : "serial", sgx_epc : "sgx_epc", tpm : "tpm", user_devices :
     "user_devices", vdpa : "vdpa", vsock : "vsock", watchdog : "watchdog" }
+}
+
+impl VmConfig {
+    /// Sets [`balloon`](Self::balloon).
+    #[must_use]
+    pub fn with_balloon(mut self, balloon: BalloonConfig) -> Self {
+        self.balloon = Some(balloon);
+        self
+    }
+
+    /// Sets [`console`](Self::console).
+    #[must_use]
+    pub fn with_console(mut self, console: ConsoleConfig) -> Self {
+        self.console = Some(console);
+        self
+    }
+
+    /// Sets [`cpus`](Self::cpus).
+    #[must_use]
+    pub fn with_cpus(mut self, cpus: CpusConfig) -> Self {
+        self.cpus = Some(cpus);
+        self
+    }
+
+    /// Sets [`debug_console`](Self::debug_console).
+    #[must_use]
+    pub fn with_debug_console(mut self, debug_console: DebugConsoleConfig) -> Self {
+        self.debug_console = Some(debug_console);
+        self
+    }
+
+    /// Sets [`devices`](Self::devices).
+    #[must_use]
+    pub fn with_devices(mut self, devices: impl Into<Vec<DeviceConfig>>) -> Self {
+        self.devices = Some(devices.into());
+        self
+    }
+
+    /// Sets [`disks`](Self::disks).
+    #[must_use]
+    pub fn with_disks(mut self, disks: impl Into<Vec<DiskConfig>>) -> Self {
+        self.disks = Some(disks.into());
+        self
+    }
+
+    /// Sets [`fs`](Self::fs).
+    #[must_use]
+    pub fn with_fs(mut self, fs: impl Into<Vec<FsConfig>>) -> Self {
+        self.fs = Some(fs.into());
+        self
+    }
+
+    /// Sets [`generic_vhost_user`](Self::generic_vhost_user). Since v52.0.
+    #[must_use]
+    pub fn with_generic_vhost_user(
+        mut self,
+        generic_vhost_user: impl Into<Vec<GenericVhostUserConfig>>,
+    ) -> Self {
+        self.generic_vhost_user = Some(generic_vhost_user.into());
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu).
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`landlock_enable`](Self::landlock_enable).
+    #[must_use]
+    pub fn with_landlock_enable(mut self, landlock_enable: bool) -> Self {
+        self.landlock_enable = Some(landlock_enable);
+        self
+    }
+
+    /// Sets [`landlock_rules`](Self::landlock_rules).
+    #[must_use]
+    pub fn with_landlock_rules(
+        mut self,
+        landlock_rules: impl Into<Vec<LandlockConfig>>,
+    ) -> Self {
+        self.landlock_rules = Some(landlock_rules.into());
+        self
+    }
+
+    /// Sets [`memory`](Self::memory).
+    #[must_use]
+    pub fn with_memory(mut self, memory: MemoryConfig) -> Self {
+        self.memory = Some(memory);
+        self
+    }
+
+    /// Sets [`net`](Self::net).
+    #[must_use]
+    pub fn with_net(mut self, net: impl Into<Vec<NetConfig>>) -> Self {
+        self.net = Some(net.into());
+        self
+    }
+
+    /// Sets [`numa`](Self::numa).
+    #[must_use]
+    pub fn with_numa(mut self, numa: impl Into<Vec<NumaConfig>>) -> Self {
+        self.numa = Some(numa.into());
+        self
+    }
+
+    /// Sets [`payload`](Self::payload).
+    #[must_use]
+    pub fn with_payload(mut self, payload: PayloadConfig) -> Self {
+        self.payload = Some(payload);
+        self
+    }
+
+    /// Sets [`pci_segments`](Self::pci_segments).
+    #[must_use]
+    pub fn with_pci_segments(
+        mut self,
+        pci_segments: impl Into<Vec<PciSegmentConfig>>,
+    ) -> Self {
+        self.pci_segments = Some(pci_segments.into());
+        self
+    }
+
+    /// Sets [`platform`](Self::platform).
+    #[must_use]
+    pub fn with_platform(mut self, platform: PlatformConfig) -> Self {
+        self.platform = Some(platform);
+        self
+    }
+
+    /// Sets [`pmem`](Self::pmem).
+    #[must_use]
+    pub fn with_pmem(mut self, pmem: impl Into<Vec<PmemConfig>>) -> Self {
+        self.pmem = Some(pmem.into());
+        self
+    }
+
+    /// Sets [`pvpanic`](Self::pvpanic).
+    #[must_use]
+    pub fn with_pvpanic(mut self, pvpanic: bool) -> Self {
+        self.pvpanic = Some(pvpanic);
+        self
+    }
+
+    /// Sets [`rate_limit_groups`](Self::rate_limit_groups).
+    #[must_use]
+    pub fn with_rate_limit_groups(
+        mut self,
+        rate_limit_groups: impl Into<Vec<RateLimitGroupConfig>>,
+    ) -> Self {
+        self.rate_limit_groups = Some(rate_limit_groups.into());
+        self
+    }
+
+    /// Sets [`rng`](Self::rng).
+    #[must_use]
+    pub fn with_rng(mut self, rng: RngConfig) -> Self {
+        self.rng = Some(rng);
+        self
+    }
+
+    /// Sets [`rtc`](Self::rtc). Since v53.0.
+    #[must_use]
+    pub fn with_rtc(mut self, rtc: RtcConfig) -> Self {
+        self.rtc = Some(rtc);
+        self
+    }
+
+    /// Sets [`serial`](Self::serial).
+    #[must_use]
+    pub fn with_serial(mut self, serial: SerialConfig) -> Self {
+        self.serial = Some(serial);
+        self
+    }
+
+    /// Sets [`sgx_epc`](Self::sgx_epc). Until v46.0.
+    #[must_use]
+    pub fn with_sgx_epc(mut self, sgx_epc: impl Into<Vec<SgxEpcConfig>>) -> Self {
+        self.sgx_epc = Some(sgx_epc.into());
+        self
+    }
+
+    /// Sets [`tpm`](Self::tpm).
+    #[must_use]
+    pub fn with_tpm(mut self, tpm: TpmConfig) -> Self {
+        self.tpm = Some(tpm);
+        self
+    }
+
+    /// Sets [`user_devices`](Self::user_devices).
+    #[must_use]
+    pub fn with_user_devices(
+        mut self,
+        user_devices: impl Into<Vec<UserDeviceConfig>>,
+    ) -> Self {
+        self.user_devices = Some(user_devices.into());
+        self
+    }
+
+    /// Sets [`vdpa`](Self::vdpa).
+    #[must_use]
+    pub fn with_vdpa(mut self, vdpa: impl Into<Vec<VdpaConfig>>) -> Self {
+        self.vdpa = Some(vdpa.into());
+        self
+    }
+
+    /// Sets [`vsock`](Self::vsock).
+    #[must_use]
+    pub fn with_vsock(mut self, vsock: VsockConfig) -> Self {
+        self.vsock = Some(vsock);
+        self
+    }
+
+    /// Sets [`watchdog`](Self::watchdog).
+    #[must_use]
+    pub fn with_watchdog(mut self, watchdog: bool) -> Self {
+        self.watchdog = Some(watchdog);
+        self
+    }
 }

@@ -7,6 +7,7 @@ use crate::api::UnknownFields;
 
 /// `DeviceConfig`: the body of [`vm.add-device`](crate::api::vm_add_device); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct DeviceConfig {
     /// Optional; not in the document (correction `descriptors`). Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -32,7 +33,8 @@ pub struct DeviceConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub x_nv_gpudirect_clique: Option<u8>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -43,8 +45,70 @@ open_object! {
     "x_exclude_mmap_bars", x_nv_gpudirect_clique : "x_nv_gpudirect_clique" }
 }
 
+impl DeviceConfig {
+    /// Sets [`fd`](Self::fd). Since v53.0.
+    #[must_use]
+    pub fn with_fd(mut self, fd: i32) -> Self {
+        self.fd = Some(fd);
+        self
+    }
+
+    /// Sets [`id`](Self::id).
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu).
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`path`](Self::path).
+    #[must_use]
+    pub fn with_path(mut self, path: impl Into<String>) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
+    /// Sets [`pci_device_id`](Self::pci_device_id). Since v52.0.
+    #[must_use]
+    pub fn with_pci_device_id(mut self, pci_device_id: u8) -> Self {
+        self.pci_device_id = Some(pci_device_id);
+        self
+    }
+
+    /// Sets [`pci_segment`](Self::pci_segment).
+    #[must_use]
+    pub fn with_pci_segment(mut self, pci_segment: u16) -> Self {
+        self.pci_segment = Some(pci_segment);
+        self
+    }
+
+    /// Sets [`x_exclude_mmap_bars`](Self::x_exclude_mmap_bars). Since v52.0.
+    #[must_use]
+    pub fn with_x_exclude_mmap_bars(
+        mut self,
+        x_exclude_mmap_bars: impl Into<Vec<u64>>,
+    ) -> Self {
+        self.x_exclude_mmap_bars = Some(x_exclude_mmap_bars.into());
+        self
+    }
+
+    /// Sets [`x_nv_gpudirect_clique`](Self::x_nv_gpudirect_clique).
+    #[must_use]
+    pub fn with_x_nv_gpudirect_clique(mut self, x_nv_gpudirect_clique: u8) -> Self {
+        self.x_nv_gpudirect_clique = Some(x_nv_gpudirect_clique);
+        self
+    }
+}
+
 /// `DiskConfig`: the body of [`vm.add-disk`](crate::api::vm_add_disk); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct DiskConfig {
     /// `false` if absent. Since v50.2.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,7 +173,8 @@ pub struct DiskConfig {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vhost_user: Option<bool>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -125,8 +190,164 @@ open_object! {
     "vhost_socket", vhost_user : "vhost_user" }
 }
 
+impl DiskConfig {
+    /// Sets [`backing_files`](Self::backing_files). Since v50.2.
+    #[must_use]
+    pub fn with_backing_files(mut self, backing_files: bool) -> Self {
+        self.backing_files = Some(backing_files);
+        self
+    }
+
+    /// Sets [`direct`](Self::direct).
+    #[must_use]
+    pub fn with_direct(mut self, direct: bool) -> Self {
+        self.direct = Some(direct);
+        self
+    }
+
+    /// Sets [`disable_aio`](Self::disable_aio).
+    #[must_use]
+    pub fn with_disable_aio(mut self, disable_aio: bool) -> Self {
+        self.disable_aio = Some(disable_aio);
+        self
+    }
+
+    /// Sets [`disable_io_uring`](Self::disable_io_uring).
+    #[must_use]
+    pub fn with_disable_io_uring(mut self, disable_io_uring: bool) -> Self {
+        self.disable_io_uring = Some(disable_io_uring);
+        self
+    }
+
+    /// Sets [`id`](Self::id).
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets [`image_type`](Self::image_type). Since v50.2.
+    #[must_use]
+    pub fn with_image_type(mut self, image_type: ImageType) -> Self {
+        self.image_type = Some(image_type);
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu).
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`lock_granularity`](Self::lock_granularity). Since v52.0.
+    #[must_use]
+    pub fn with_lock_granularity(mut self, lock_granularity: LockGranularity) -> Self {
+        self.lock_granularity = Some(lock_granularity);
+        self
+    }
+
+    /// Sets [`num_queues`](Self::num_queues).
+    #[must_use]
+    pub fn with_num_queues(mut self, num_queues: u64) -> Self {
+        self.num_queues = Some(num_queues);
+        self
+    }
+
+    /// Sets [`path`](Self::path).
+    #[must_use]
+    pub fn with_path(mut self, path: impl Into<String>) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
+    /// Sets [`pci_device_id`](Self::pci_device_id). Since v52.0.
+    #[must_use]
+    pub fn with_pci_device_id(mut self, pci_device_id: u8) -> Self {
+        self.pci_device_id = Some(pci_device_id);
+        self
+    }
+
+    /// Sets [`pci_segment`](Self::pci_segment).
+    #[must_use]
+    pub fn with_pci_segment(mut self, pci_segment: u16) -> Self {
+        self.pci_segment = Some(pci_segment);
+        self
+    }
+
+    /// Sets [`queue_affinity`](Self::queue_affinity).
+    #[must_use]
+    pub fn with_queue_affinity(
+        mut self,
+        queue_affinity: impl Into<Vec<VirtQueueAffinity>>,
+    ) -> Self {
+        self.queue_affinity = Some(queue_affinity.into());
+        self
+    }
+
+    /// Sets [`queue_size`](Self::queue_size).
+    #[must_use]
+    pub fn with_queue_size(mut self, queue_size: u16) -> Self {
+        self.queue_size = Some(queue_size);
+        self
+    }
+
+    /// Sets [`rate_limit_group`](Self::rate_limit_group).
+    #[must_use]
+    pub fn with_rate_limit_group(mut self, rate_limit_group: impl Into<String>) -> Self {
+        self.rate_limit_group = Some(rate_limit_group.into());
+        self
+    }
+
+    /// Sets [`rate_limiter_config`](Self::rate_limiter_config).
+    #[must_use]
+    pub fn with_rate_limiter_config(
+        mut self,
+        rate_limiter_config: RateLimiterConfig,
+    ) -> Self {
+        self.rate_limiter_config = Some(rate_limiter_config);
+        self
+    }
+
+    /// Sets [`readonly`](Self::readonly).
+    #[must_use]
+    pub fn with_readonly(mut self, readonly: bool) -> Self {
+        self.readonly = Some(readonly);
+        self
+    }
+
+    /// Sets [`serial`](Self::serial).
+    #[must_use]
+    pub fn with_serial(mut self, serial: impl Into<String>) -> Self {
+        self.serial = Some(serial.into());
+        self
+    }
+
+    /// Sets [`sparse`](Self::sparse). Since v51.2.
+    #[must_use]
+    pub fn with_sparse(mut self, sparse: bool) -> Self {
+        self.sparse = Some(sparse);
+        self
+    }
+
+    /// Sets [`vhost_socket`](Self::vhost_socket).
+    #[must_use]
+    pub fn with_vhost_socket(mut self, vhost_socket: impl Into<String>) -> Self {
+        self.vhost_socket = Some(vhost_socket.into());
+        self
+    }
+
+    /// Sets [`vhost_user`](Self::vhost_user).
+    #[must_use]
+    pub fn with_vhost_user(mut self, vhost_user: bool) -> Self {
+        self.vhost_user = Some(vhost_user);
+        self
+    }
+}
+
 /// `FsConfig`: the body of [`vm.add-fs`](crate::api::vm_add_fs); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct FsConfig {
     /// Required.
     pub socket: String,
@@ -150,7 +371,8 @@ pub struct FsConfig {
     /// `1024` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_size: Option<u16>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -162,7 +384,7 @@ open_object! {
 }
 
 impl FsConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(socket: impl Into<String>, tag: impl Into<String>) -> Self {
         Self {
             socket: socket.into(),
@@ -176,12 +398,56 @@ impl FsConfig {
             unknown: UnknownFields::default(),
         }
     }
+
+    /// Sets [`id`](Self::id).
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu). Since v52.0.
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`num_queues`](Self::num_queues).
+    #[must_use]
+    pub fn with_num_queues(mut self, num_queues: u64) -> Self {
+        self.num_queues = Some(num_queues);
+        self
+    }
+
+    /// Sets [`pci_device_id`](Self::pci_device_id). Since v52.0.
+    #[must_use]
+    pub fn with_pci_device_id(mut self, pci_device_id: u8) -> Self {
+        self.pci_device_id = Some(pci_device_id);
+        self
+    }
+
+    /// Sets [`pci_segment`](Self::pci_segment).
+    #[must_use]
+    pub fn with_pci_segment(mut self, pci_segment: u16) -> Self {
+        self.pci_segment = Some(pci_segment);
+        self
+    }
+
+    /// Sets [`queue_size`](Self::queue_size).
+    #[must_use]
+    pub fn with_queue_size(mut self, queue_size: u16) -> Self {
+        self.queue_size = Some(queue_size);
+        self
+    }
 }
 
-/// `GenericVhostUserConfig`: the body of [`vm.add-generic-vhost-user`](crate::api::vm_add_generic_vhost_user); part of [`VmConfig`](super::VmConfig).
+/// `GenericVhostUserConfig`: the body of [`vm.add-generic-vhost-user`](crate::api::vm_add_generic_vhost_user); part
+/// of [`VmConfig`](super::VmConfig).
 ///
 /// Since v52.0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct GenericVhostUserConfig {
     /// Required.
     pub device_type: u32,
@@ -201,7 +467,8 @@ pub struct GenericVhostUserConfig {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -213,15 +480,15 @@ open_object! {
 }
 
 impl GenericVhostUserConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(
         device_type: u32,
-        queue_sizes: Vec<u16>,
+        queue_sizes: impl Into<Vec<u16>>,
         socket: impl Into<String>,
     ) -> Self {
         Self {
             device_type,
-            queue_sizes,
+            queue_sizes: queue_sizes.into(),
             socket: socket.into(),
             id: None,
             iommu: None,
@@ -229,6 +496,34 @@ impl GenericVhostUserConfig {
             pci_segment: None,
             unknown: UnknownFields::default(),
         }
+    }
+
+    /// Sets [`id`](Self::id).
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu).
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`pci_device_id`](Self::pci_device_id).
+    #[must_use]
+    pub fn with_pci_device_id(mut self, pci_device_id: u8) -> Self {
+        self.pci_device_id = Some(pci_device_id);
+        self
+    }
+
+    /// Sets [`pci_segment`](Self::pci_segment).
+    #[must_use]
+    pub fn with_pci_segment(mut self, pci_segment: u16) -> Self {
+        self.pci_segment = Some(pci_segment);
+        self
     }
 }
 
@@ -238,6 +533,7 @@ impl GenericVhostUserConfig {
 ///
 /// The server's default is `"Unknown"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[non_exhaustive]
 pub enum ImageType {
     /// `FixedVhd` on the wire.
     FixedVhd,
@@ -270,7 +566,7 @@ impl ImageType {
     }
 }
 
-/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
+/// Shows a value of another release as a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for ImageType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&crate::sanitize::line(self.as_str(), 64))
@@ -283,6 +579,7 @@ impl std::fmt::Display for ImageType {
 ///
 /// The server's default is `"ByteRange"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[non_exhaustive]
 pub enum LockGranularity {
     /// `ByteRange` on the wire.
     #[default]
@@ -305,7 +602,7 @@ impl LockGranularity {
     }
 }
 
-/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
+/// Shows a value of another release as a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for LockGranularity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&crate::sanitize::line(self.as_str(), 64))
@@ -314,6 +611,7 @@ impl std::fmt::Display for LockGranularity {
 
 /// `NetConfig`: the body of [`vm.add-net`](crate::api::vm_add_net); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct NetConfig {
     /// Optional; not in the document (correction `descriptors`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -375,7 +673,8 @@ pub struct NetConfig {
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vhost_user: Option<bool>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -389,8 +688,154 @@ open_object! {
     vhost_mode : "vhost_mode", vhost_socket : "vhost_socket", vhost_user : "vhost_user" }
 }
 
+impl NetConfig {
+    /// Sets [`fds`](Self::fds).
+    #[must_use]
+    pub fn with_fds(mut self, fds: impl Into<Vec<i32>>) -> Self {
+        self.fds = Some(fds.into());
+        self
+    }
+
+    /// Sets [`host_mac`](Self::host_mac).
+    #[must_use]
+    pub fn with_host_mac(mut self, host_mac: impl Into<String>) -> Self {
+        self.host_mac = Some(host_mac.into());
+        self
+    }
+
+    /// Sets [`id`](Self::id).
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu).
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`ip`](Self::ip).
+    #[must_use]
+    pub fn with_ip(mut self, ip: impl Into<String>) -> Self {
+        self.ip = Some(ip.into());
+        self
+    }
+
+    /// Sets [`mac`](Self::mac).
+    #[must_use]
+    pub fn with_mac(mut self, mac: impl Into<String>) -> Self {
+        self.mac = Some(mac.into());
+        self
+    }
+
+    /// Sets [`mask`](Self::mask).
+    #[must_use]
+    pub fn with_mask(mut self, mask: impl Into<String>) -> Self {
+        self.mask = Some(mask.into());
+        self
+    }
+
+    /// Sets [`mtu`](Self::mtu).
+    #[must_use]
+    pub fn with_mtu(mut self, mtu: u16) -> Self {
+        self.mtu = Some(mtu);
+        self
+    }
+
+    /// Sets [`num_queues`](Self::num_queues).
+    #[must_use]
+    pub fn with_num_queues(mut self, num_queues: u64) -> Self {
+        self.num_queues = Some(num_queues);
+        self
+    }
+
+    /// Sets [`offload_csum`](Self::offload_csum).
+    #[must_use]
+    pub fn with_offload_csum(mut self, offload_csum: bool) -> Self {
+        self.offload_csum = Some(offload_csum);
+        self
+    }
+
+    /// Sets [`offload_tso`](Self::offload_tso).
+    #[must_use]
+    pub fn with_offload_tso(mut self, offload_tso: bool) -> Self {
+        self.offload_tso = Some(offload_tso);
+        self
+    }
+
+    /// Sets [`offload_ufo`](Self::offload_ufo).
+    #[must_use]
+    pub fn with_offload_ufo(mut self, offload_ufo: bool) -> Self {
+        self.offload_ufo = Some(offload_ufo);
+        self
+    }
+
+    /// Sets [`pci_device_id`](Self::pci_device_id). Since v52.0.
+    #[must_use]
+    pub fn with_pci_device_id(mut self, pci_device_id: u8) -> Self {
+        self.pci_device_id = Some(pci_device_id);
+        self
+    }
+
+    /// Sets [`pci_segment`](Self::pci_segment).
+    #[must_use]
+    pub fn with_pci_segment(mut self, pci_segment: u16) -> Self {
+        self.pci_segment = Some(pci_segment);
+        self
+    }
+
+    /// Sets [`queue_size`](Self::queue_size).
+    #[must_use]
+    pub fn with_queue_size(mut self, queue_size: u16) -> Self {
+        self.queue_size = Some(queue_size);
+        self
+    }
+
+    /// Sets [`rate_limiter_config`](Self::rate_limiter_config).
+    #[must_use]
+    pub fn with_rate_limiter_config(
+        mut self,
+        rate_limiter_config: RateLimiterConfig,
+    ) -> Self {
+        self.rate_limiter_config = Some(rate_limiter_config);
+        self
+    }
+
+    /// Sets [`tap`](Self::tap).
+    #[must_use]
+    pub fn with_tap(mut self, tap: impl Into<String>) -> Self {
+        self.tap = Some(tap.into());
+        self
+    }
+
+    /// Sets [`vhost_mode`](Self::vhost_mode).
+    #[must_use]
+    pub fn with_vhost_mode(mut self, vhost_mode: VhostMode) -> Self {
+        self.vhost_mode = Some(vhost_mode);
+        self
+    }
+
+    /// Sets [`vhost_socket`](Self::vhost_socket).
+    #[must_use]
+    pub fn with_vhost_socket(mut self, vhost_socket: impl Into<String>) -> Self {
+        self.vhost_socket = Some(vhost_socket.into());
+        self
+    }
+
+    /// Sets [`vhost_user`](Self::vhost_user).
+    #[must_use]
+    pub fn with_vhost_user(mut self, vhost_user: bool) -> Self {
+        self.vhost_user = Some(vhost_user);
+        self
+    }
+}
+
 /// `PmemConfig`: the body of [`vm.add-pmem`](crate::api::vm_add_pmem); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PmemConfig {
     /// Required.
     pub file: String,
@@ -412,7 +857,8 @@ pub struct PmemConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -424,7 +870,7 @@ open_object! {
 }
 
 impl PmemConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(file: impl Into<String>) -> Self {
         Self {
             file: file.into(),
@@ -437,10 +883,54 @@ impl PmemConfig {
             unknown: UnknownFields::default(),
         }
     }
+
+    /// Sets [`discard_writes`](Self::discard_writes).
+    #[must_use]
+    pub fn with_discard_writes(mut self, discard_writes: bool) -> Self {
+        self.discard_writes = Some(discard_writes);
+        self
+    }
+
+    /// Sets [`id`](Self::id).
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu).
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`pci_device_id`](Self::pci_device_id). Since v52.0.
+    #[must_use]
+    pub fn with_pci_device_id(mut self, pci_device_id: u8) -> Self {
+        self.pci_device_id = Some(pci_device_id);
+        self
+    }
+
+    /// Sets [`pci_segment`](Self::pci_segment).
+    #[must_use]
+    pub fn with_pci_segment(mut self, pci_segment: u16) -> Self {
+        self.pci_segment = Some(pci_segment);
+        self
+    }
+
+    /// Sets [`size`](Self::size).
+    #[must_use]
+    pub fn with_size(mut self, size: u64) -> Self {
+        self.size = Some(size);
+        self
+    }
 }
 
-/// `RateLimiterConfig`: part of [`DiskConfig`](super::DiskConfig), [`NetConfig`](super::NetConfig), [`RateLimitGroupConfig`](super::RateLimitGroupConfig).
+/// `RateLimiterConfig`: part of [`DiskConfig`](super::DiskConfig), [`NetConfig`](super::NetConfig),
+/// [`RateLimitGroupConfig`](super::RateLimitGroupConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RateLimiterConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -448,7 +938,8 @@ pub struct RateLimiterConfig {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ops: Option<TokenBucket>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -457,8 +948,25 @@ open_object! {
     RateLimiterConfig { bandwidth : "bandwidth", ops : "ops" }
 }
 
+impl RateLimiterConfig {
+    /// Sets [`bandwidth`](Self::bandwidth).
+    #[must_use]
+    pub fn with_bandwidth(mut self, bandwidth: TokenBucket) -> Self {
+        self.bandwidth = Some(bandwidth);
+        self
+    }
+
+    /// Sets [`ops`](Self::ops).
+    #[must_use]
+    pub fn with_ops(mut self, ops: TokenBucket) -> Self {
+        self.ops = Some(ops);
+        self
+    }
+}
+
 /// `TokenBucket`: part of [`RateLimiterConfig`](super::RateLimiterConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct TokenBucket {
     /// Required.
     pub refill_time: u64,
@@ -467,7 +975,8 @@ pub struct TokenBucket {
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub one_time_burst: Option<u64>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -478,7 +987,7 @@ open_object! {
 }
 
 impl TokenBucket {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(refill_time: u64, size: u64) -> Self {
         Self {
             refill_time,
@@ -487,10 +996,18 @@ impl TokenBucket {
             unknown: UnknownFields::default(),
         }
     }
+
+    /// Sets [`one_time_burst`](Self::one_time_burst).
+    #[must_use]
+    pub fn with_one_time_burst(mut self, one_time_burst: u64) -> Self {
+        self.one_time_burst = Some(one_time_burst);
+        self
+    }
 }
 
 /// `VdpaConfig`: the body of [`vm.add-vdpa`](crate::api::vm_add_vdpa); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct VdpaConfig {
     /// Required.
     pub path: String,
@@ -509,7 +1026,8 @@ pub struct VdpaConfig {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -520,7 +1038,7 @@ open_object! {
 }
 
 impl VdpaConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(path: impl Into<String>) -> Self {
         Self {
             path: path.into(),
@@ -532,6 +1050,41 @@ impl VdpaConfig {
             unknown: UnknownFields::default(),
         }
     }
+
+    /// Sets [`id`](Self::id).
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu).
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`num_queues`](Self::num_queues).
+    #[must_use]
+    pub fn with_num_queues(mut self, num_queues: u64) -> Self {
+        self.num_queues = Some(num_queues);
+        self
+    }
+
+    /// Sets [`pci_device_id`](Self::pci_device_id). Since v52.0.
+    #[must_use]
+    pub fn with_pci_device_id(mut self, pci_device_id: u8) -> Self {
+        self.pci_device_id = Some(pci_device_id);
+        self
+    }
+
+    /// Sets [`pci_segment`](Self::pci_segment).
+    #[must_use]
+    pub fn with_pci_segment(mut self, pci_segment: u16) -> Self {
+        self.pci_segment = Some(pci_segment);
+        self
+    }
 }
 
 /// `VhostMode`: part of [`NetConfig`](super::NetConfig).
@@ -540,6 +1093,7 @@ impl VdpaConfig {
 ///
 /// Not in the document (correction `vhost-mode-is-an-enumeration`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[non_exhaustive]
 pub enum VhostMode {
     /// `Client` on the wire.
     #[default]
@@ -562,7 +1116,7 @@ impl VhostMode {
     }
 }
 
-/// A value of another release is made a [line](crate::sanitize::line) of at most 64 characters.
+/// Shows a value of another release as a [line](crate::sanitize::line) of at most 64 characters.
 impl std::fmt::Display for VhostMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&crate::sanitize::line(self.as_str(), 64))
@@ -571,12 +1125,14 @@ impl std::fmt::Display for VhostMode {
 
 /// `VirtQueueAffinity`: part of [`DiskConfig`](super::DiskConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct VirtQueueAffinity {
     /// Required.
     pub host_cpus: Vec<u64>,
     /// Required.
     pub queue_index: u16,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -587,9 +1143,9 @@ open_object! {
 
 impl VirtQueueAffinity {
     /// A value of these fields, in their order.
-    pub fn new(host_cpus: Vec<u64>, queue_index: u16) -> Self {
+    pub fn new(host_cpus: impl Into<Vec<u64>>, queue_index: u16) -> Self {
         Self {
-            host_cpus,
+            host_cpus: host_cpus.into(),
             queue_index,
             unknown: UnknownFields::default(),
         }
@@ -598,6 +1154,7 @@ impl VirtQueueAffinity {
 
 /// `VmAddUserDevice`: the body of [`vm.add-user-device`](crate::api::vm_add_user_device).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[non_exhaustive]
 pub struct VmAddUserDevice {
     /// Required.
     pub socket: String,
@@ -616,7 +1173,7 @@ pub struct VmAddUserDevice {
 }
 
 impl VmAddUserDevice {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(socket: impl Into<String>) -> Self {
         Self {
             socket: socket.into(),
@@ -626,10 +1183,39 @@ impl VmAddUserDevice {
             pci_segment: None,
         }
     }
+
+    /// Sets [`id`](Self::id).
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu). Since v52.0.
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`pci_device_id`](Self::pci_device_id). Since v52.0.
+    #[must_use]
+    pub fn with_pci_device_id(mut self, pci_device_id: u8) -> Self {
+        self.pci_device_id = Some(pci_device_id);
+        self
+    }
+
+    /// Sets [`pci_segment`](Self::pci_segment).
+    #[must_use]
+    pub fn with_pci_segment(mut self, pci_segment: u16) -> Self {
+        self.pci_segment = Some(pci_segment);
+        self
+    }
 }
 
 /// `VsockConfig`: the body of [`vm.add-vsock`](crate::api::vm_add_vsock); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct VsockConfig {
     /// Required; at least 3.
     pub cid: u32,
@@ -647,7 +1233,8 @@ pub struct VsockConfig {
     /// `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// What the server sent beyond these fields. Empty in a value that you build; sent as it is.
+    /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
+    /// them as they are.
     #[serde(flatten)]
     pub unknown: UnknownFields,
 }
@@ -658,7 +1245,7 @@ open_object! {
 }
 
 impl VsockConfig {
-    /// A value of what is required, in the order of the fields, with nothing else set.
+    /// A value of the required fields, in their order. The optional ones are not set.
     pub fn new(cid: u32, socket: impl Into<String>) -> Self {
         Self {
             cid,
@@ -669,5 +1256,33 @@ impl VsockConfig {
             pci_segment: None,
             unknown: UnknownFields::default(),
         }
+    }
+
+    /// Sets [`id`](Self::id).
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets [`iommu`](Self::iommu).
+    #[must_use]
+    pub fn with_iommu(mut self, iommu: bool) -> Self {
+        self.iommu = Some(iommu);
+        self
+    }
+
+    /// Sets [`pci_device_id`](Self::pci_device_id). Since v52.0.
+    #[must_use]
+    pub fn with_pci_device_id(mut self, pci_device_id: u8) -> Self {
+        self.pci_device_id = Some(pci_device_id);
+        self
+    }
+
+    /// Sets [`pci_segment`](Self::pci_segment).
+    #[must_use]
+    pub fn with_pci_segment(mut self, pci_segment: u16) -> Self {
+        self.pci_segment = Some(pci_segment);
+        self
     }
 }

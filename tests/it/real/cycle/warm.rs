@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use chv_sandbox::api;
 use chv_sandbox::golden::{
     Golden, LoadOptions, MintConfig, MintError, MintProgress, WarmTool, mint,
 };
@@ -85,6 +84,6 @@ async fn first_run(stage: &Stage, golden: &Golden) -> (u64, String) {
 }
 
 async fn root_reads(machine: &Machine) -> u64 {
-    let counters = machine.client().send(api::vm_counters()).await.unwrap();
+    let counters = machine.client().vm_counters().await.unwrap();
     counters["root"]["read_bytes"]
 }

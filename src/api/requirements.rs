@@ -1,12 +1,12 @@
-//! What a request needs that not every supported release has.
+//! What a request uses that not every supported release has ([`Requirement`]).
 //!
-//! A server ignores a field that it doesn't know, without a word. So a request is held against the table of
-//! [`support`](super::support) before it is sent: its body is walked as it goes over the wire, whoever made it, and
-//! whatever is not known to every supported release is a [`Need`]. A request without needs suits every server; for
-//! the walk of such a body nothing is allocated.
+//! A server ignores a field that it doesn't know, and says nothing. So the JSON text of a request's body is compared
+//! with the table of [`support`](super::support) before it is sent, whether a type or the caller made that text. Each
+//! operation, field and value that not every supported release knows is a requirement. A request without requirements
+//! suits every server. Its walk allocates nothing.
 //!
-//! What the server judges itself stays with it: a body that isn't JSON, a value of the wrong kind, a missing field. A
-//! field that is `null` counts as absent.
+//! The server itself refuses a body that isn't JSON, a value of the wrong kind and a missing field, so these are no
+//! requirements. A field that is `null` counts as absent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,20 +18,21 @@ use super::support::{Field, Kind, Object, Support, newest};
 use super::{Operation, Release};
 use crate::causes::Causes;
 
-/// Something in a request that not every supported release knows.
+/// An operation, a field or a value of a request that not every supported release knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Need {
-    /// What it is: the operation's name, the JSON pointer of a field, or a value with its pointer.
+#[non_exhaustive]
+pub struct Requirement {
+    /// The operation's name, the JSON pointer of a field, or a value with its pointer.
     pub what: String,
     /// The releases that know it; none if no supported release does.
     pub support: Option<Support>,
 }
 
-impl Need {
-    /// Whether a server of this release takes notice of it.
+impl Requirement {
+    /// Whether a server of this release knows it.
     ///
-    /// A server newer than every supported release may know what none of those does, so it gets the benefit of the
-    /// doubt there, and counts as the newest supported one otherwise.
+    /// A server that is newer than every supported release counts as the newest of them. It is taken to know whatever
+    /// no supported release knows, since a newer release may have added that.
     pub fn is_met_by(&self, server: Release) -> bool {
         match self.support {
             Some(support) => support.includes(server),
@@ -40,11 +41,11 @@ impl Need {
     }
 }
 
-/// What this request needs, in the order of its body.
-pub(super) fn of(operation: Operation, body: Option<&[u8]>) -> Vec<Need> {
-    let mut needs = Vec::new();
+/// The requirements of a request, in the order of its body.
+pub(super) fn of(operation: Operation, body: Option<&[u8]>) -> Vec<Requirement> {
+    let mut requirements = Vec::new();
     if !operation.support().is_universal() {
-        needs.push(Need {
+        requirements.push(Requirement {
             what: operation.name().to_owned(),
             support: Some(operation.support()),
         });
@@ -55,7 +56,7 @@ pub(super) fn of(operation: Operation, body: Option<&[u8]>) -> Vec<Need> {
             own: operation.support(),
             around: operation.support(),
             place: &Place::Body,
-            needs: &mut needs,
+            requirements: &mut requirements,
         };
         let mut json = serde_json::Deserializer::from_slice(body);
         if let Err(error) = walk.deserialize(&mut json) {
@@ -65,10 +66,10 @@ pub(super) fn of(operation: Operation, body: Option<&[u8]>) -> Vec<Need> {
             );
         }
     }
-    needs
+    requirements
 }
 
-/// Where a value is, as a list from it up to the whole body.
+/// The place of a value, as a list from the value up to the whole body.
 enum Place<'a> {
     Body,
     Below(&'a Place<'a>, &'a str),
@@ -92,23 +93,23 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// One value on the way.
+/// One value of the walk.
 struct Walk<'a> {
-    /// What it is made of.
+    /// The kind of the value.
     kind: Kind,
     /// The releases that know its field.
     own: Support,
-    /// Those that know what holds it; needs that the holder has already are not repeated.
+    /// The releases that know the object around it. A requirement of that object isn't repeated for its fields.
     around: Support,
     place: &'a Place<'a>,
-    needs: &'a mut Vec<Need>,
+    requirements: &'a mut Vec<Requirement>,
 }
 
 impl Walk<'_> {
-    /// Notes what it takes to know this field, now that it turned out to have a value.
+    /// Adds the requirement of this field, which has a value.
     fn present(&mut self) {
         if !self.own.is_universal() && self.own != self.around {
-            self.needs.push(Need {
+            self.requirements.push(Requirement {
                 what: self.place.to_string(),
                 support: Some(self.own),
             });
@@ -121,12 +122,12 @@ impl Walk<'_> {
             own,
             around: self.own,
             place,
-            needs: self.needs,
+            requirements: self.requirements,
         }
     }
 
     fn unknown(&mut self, place: &Place<'_>) {
-        self.needs.push(Need {
+        self.requirements.push(Requirement {
             what: place.to_string(),
             support: None,
         });
@@ -184,7 +185,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
         };
         let support = enumeration.value(text).map(|value| value.support);
         if support.is_none_or(|support| !support.is_universal() && support != self.own) {
-            self.needs.push(Need {
+            self.requirements.push(Requirement {
                 what: format!("{text:?} at {}", self.place),
                 support,
             });
@@ -243,7 +244,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 }
 
-/// Reads a key as a field of the object; as a text where there is none of that name.
+/// Reads a key as a field of the object, or as a text if the object has no field of that name.
 struct Name<'a>(&'a Object);
 
 impl<'de> DeserializeSeed<'de> for Name<'_> {
@@ -266,7 +267,7 @@ impl Visitor<'_> for Name<'_> {
     }
 }
 
-/// Whether a value is something else than `null`.
+/// Whether a value isn't `null`.
 struct HasValue;
 
 impl<'de> DeserializeSeed<'de> for HasValue {

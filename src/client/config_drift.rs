@@ -1,8 +1,9 @@
-//! What a VMM made of a configuration: what was sent, held against what `vm.info` says is stored.
+//! Config drift: the differences between the configuration that was sent with `vm.create` and the one that the VMM
+//! stored, which `vm.info` tells ([`ConfigDrift`]).
 //!
-//! Only what was sent is compared; a server fills in the rest. `null` is the same as absent. Values are compared as they
-//! are on the wire, with what every supported release was seen to write in a form of its own: the addresses of a network
-//! device. Two fields of an older name are stored under their new one ([`RENAMED`]).
+//! Only the fields that were sent are compared, since a server adds fields of its own. `null` is the same as absent.
+//! Values are compared as they are on the wire, except for the addresses of a network device, which every supported
+//! release writes in its own form. Two fields of an older name are stored under their new one ([`RENAMED`]).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +12,8 @@ use serde_json::Value;
 
 use crate::sanitize;
 
-/// Fields that v53.0 takes under this name and stores under that one (`PlatformConfig` in `vmm/src/vm_config.rs`).
+/// Fields that v53.0 takes under the first name and stores under the second (`PlatformConfig` in
+/// `vmm/src/vm_config.rs`).
 const RENAMED: [(&str, &str); 2] = [
     ("/platform/serial_number", "system_serial_number"),
     ("/platform/uuid", "system_uuid"),
@@ -20,37 +22,42 @@ const RENAMED: [(&str, &str); 2] = [
 /// How much of a stored value is shown, in characters: the VMM chose it.
 const SHOWN: usize = 1024;
 
-/// A VM was created. What became of its configuration.
+/// The differences between a configuration that was sent and the one that the VMM stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Created {
-    /// Where the VMM's configuration isn't as it was sent, in the order of their pointers.
-    pub differences: Vec<Difference>,
+#[non_exhaustive]
+pub struct ConfigDrift {
+    /// The differences, in the order of their pointers. Empty if the VMM stored all as it was sent.
+    pub differences: Vec<ConfigDifference>,
 }
 
-/// A place at which the VMM's configuration isn't as it was sent.
+/// A field whose stored value isn't the one that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+#[non_exhaustive]
+pub struct ConfigDifference {
     /// The JSON pointer in the configuration: `/disks/0/backing_files`.
     pub pointer: String,
-    /// What was sent.
+    /// The value that was sent.
     pub sent: Value,
-    /// What is stored; none if it was dropped.
+    /// The value that is stored. None if the VMM dropped the field.
     pub stored: Option<Value>,
 }
 
-impl Created {
+impl ConfigDrift {
     /// Whether all of the configuration was stored as it was sent.
     pub fn is_exact(&self) -> bool {
         self.differences.is_empty()
     }
 
     /// Compares the body of `vm.create` with the answer to `vm.info`.
-    pub(super) fn compare(sent: &[u8], info: Option<&Value>) -> Result<Created, serde_json::Error> {
+    pub(super) fn compare(
+        sent: &[u8],
+        info: Option<&Value>,
+    ) -> Result<ConfigDrift, serde_json::Error> {
         let sent: Value = serde_json::from_slice(sent)?;
         let stored = info.and_then(|info| info.get("config"));
-        let mut created = Created::default();
-        created.add("", &sent, stored);
-        Ok(created)
+        let mut drift = ConfigDrift::default();
+        drift.add("", &sent, stored);
+        Ok(drift)
     }
 
     fn add(&mut self, pointer: &str, sent: &Value, stored: Option<&Value>) {
@@ -73,7 +80,7 @@ impl Created {
                 }
             }
             (sent, Some(stored)) if sent == stored || same_address(pointer, sent, stored) => {}
-            (sent, stored) => self.differences.push(Difference {
+            (sent, stored) => self.differences.push(ConfigDifference {
                 pointer: pointer.to_owned(),
                 sent: sent.clone(),
                 stored: stored.filter(|stored| !stored.is_null()).cloned(),
@@ -97,7 +104,7 @@ fn same_address(pointer: &str, sent: &Value, stored: &Value) -> bool {
     }
 }
 
-impl fmt::Display for Created {
+impl fmt::Display for ConfigDrift {
     /// The differences, parted by semicolons.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, difference) in self.differences.iter().enumerate() {
@@ -108,9 +115,9 @@ impl fmt::Display for Created {
     }
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for ConfigDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Difference { pointer, sent, .. } = self;
+        let ConfigDifference { pointer, sent, .. } = self;
         match &self.stored {
             None => write!(f, "{pointer} was dropped, sent as {sent}"),
             Some(stored) => {
@@ -131,14 +138,14 @@ mod tests {
     fn only_what_was_sent_is_compared() {
         fn check(sent: Value, stored: Value, expected: &[&str]) {
             let info = json!({ "config": stored, "state": "Created" });
-            let created = Created::compare(sent.to_string().as_bytes(), Some(&info)).unwrap();
-            let said: Vec<String> = created
+            let drift = ConfigDrift::compare(sent.to_string().as_bytes(), Some(&info)).unwrap();
+            let said: Vec<String> = drift
                 .differences
                 .iter()
-                .map(Difference::to_string)
+                .map(ConfigDifference::to_string)
                 .collect();
             assert_eq!(said, expected, "{sent} in {info}");
-            assert_eq!(created.is_exact(), expected.is_empty());
+            assert_eq!(drift.is_exact(), expected.is_empty());
         }
         check(json!({}), json!({ "cpus": { "boot_vcpus": 1 } }), &[]);
         check(json!({ "rng": null }), json!({}), &[]);

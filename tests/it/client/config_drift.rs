@@ -1,4 +1,4 @@
-//! `create_checked` reads the VM back at once, and reports the fields that are missing.
+//! `create_checked`: the VM is read back at once, and the fields that the VMM dropped are reported.
 
 use chv_sandbox::api;
 use chv_sandbox::api::types::VmConfig;
@@ -12,7 +12,7 @@ fn config(value: Value) -> VmConfig {
 }
 
 #[tokio::test]
-async fn fields_that_the_server_dropped_are_reported() {
+async fn a_field_that_the_server_dropped_is_reported() {
     let server = Server::run(|listener| {
         let mut stream = accept(listener);
         let create = answer(&mut stream, NO_CONTENT);
@@ -29,10 +29,10 @@ async fn fields_that_the_server_dropped_are_reported() {
         "disks": [{ "path": "/d", "readonly": true }],
         "watchdog": true,
     }));
-    let created = client.create_checked(&sent).await.unwrap();
-    assert!(!created.is_exact());
+    let drift = client.create_checked(&sent).await.unwrap();
+    assert!(!drift.is_exact());
     assert_eq!(
-        created.to_string(),
+        drift.to_string(),
         "/disks/0/readonly was dropped, sent as true; /watchdog was dropped, sent as true"
     );
     drop(client);
@@ -41,7 +41,7 @@ async fn fields_that_the_server_dropped_are_reported() {
 
 /// A call of another task waits until the VM has been read back.
 #[tokio::test]
-async fn nothing_gets_between_creating_and_reading_back() {
+async fn no_call_comes_between_creating_and_reading_back() {
     let server = Server::run(|listener| {
         let mut stream = accept(listener);
         let asked: Vec<String> = (0..3)
@@ -62,9 +62,9 @@ async fn nothing_gets_between_creating_and_reading_back() {
     });
     let client = Client::new(server.socket()).unwrap();
     let empty = VmConfig::default();
-    let (created, booted) =
+    let (drift, booted) =
         tokio::join!(biased; client.create_checked(&empty), client.send(api::vm_boot()));
-    assert!(created.unwrap().is_exact());
+    assert!(drift.unwrap().is_exact());
     booted.unwrap();
     drop(client);
     server.finish();
