@@ -38,6 +38,7 @@ use super::{
 };
 use crate::api;
 use crate::causes::Causes;
+use crate::files::create_private_directory;
 use crate::guest::protocol::Extension;
 use crate::machine::{
     self, Disk, FurtherFiles, Machine, MachineConfig, RevertOptions, SNAPSHOT_FILES, Snapshot,
@@ -164,7 +165,7 @@ async fn record(
     machine.close_channel();
     machine.pause().await.map_err(MintError::Snapshot)?;
     let snapshot = folder.join(SNAPSHOT);
-    folder::create_private(&snapshot)?;
+    create_private_directory(&snapshot).map_err(folder::failed(&snapshot))?;
     progress.begin(MintStep::Snapshot);
     let [_, _, memory] = SNAPSHOT_FILES.map(|name| snapshot.join(name));
     let taken = progress.watch_file(

@@ -22,15 +22,15 @@ use tokio::sync::watch;
 use super::child::Child;
 use super::confinement::{CgroupConfig, Grants, Layer, LayerReport, catches_forks};
 use super::family::Family;
-use super::files::{beyond_streams, create_private};
 use super::leftovers::{self, Record};
 use super::living::Living;
 use super::output::Log;
 use super::output::pump::{self, Pipe};
 use super::run_dir::{RemovedOnDrop, RunDir};
 use super::running::{Console, Running};
-use super::{Error, Process, VmmConfig, binary, output, procfs};
+use super::{Error, Process, VmmConfig, beyond_streams, binary, output, procfs};
 use crate::broadcast;
+use crate::files::create_private;
 use crate::socket::SocketAddress;
 
 use boundary::Boundary;
