@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File, FileType, Metadata},
+    fs::{self, FileType, Metadata},
     io,
     os::unix::{
         ffi::OsStrExt,
@@ -270,6 +270,7 @@ fn special(kind: FileType) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::{FileExt, symlink};
 
     use super::*;
