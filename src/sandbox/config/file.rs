@@ -100,8 +100,12 @@ impl SandboxConfig {
         };
         let read = read_file_or_pipe(path, MAX_BYTES);
         let bytes = read.map_err(|error| failed(error.into()))?;
-        let text = String::from_utf8(bytes)
-            .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+        let text = String::from_utf8(bytes).map_err(|_| {
+            failed(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "stream did not contain valid UTF-8",
+            ))
+        })?;
         Self::from_toml(&text)
     }
 }
