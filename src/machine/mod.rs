@@ -17,16 +17,16 @@
 //! disk is a private file of the machine. A spawned VMM inherits that file, which has no name. The file is filled from
 //! the disk's *origin* (an image, or the copy that a golden snapshot keeps) at each boot and each revert.
 
-mod ask;
 mod boot;
-mod caused;
 mod directory;
 mod disk;
+mod disk_proof;
 mod error;
+mod expected_events;
 mod files;
 mod layout;
 mod memory;
-mod prove;
+mod query;
 mod readings;
 mod revert;
 mod snapshot;
@@ -48,10 +48,10 @@ use crate::vsock::{Channel, ChannelConfig, GuestHello, ToolAnswer};
 
 pub use crate::overlay::{DiskFormat, VerificationLevel};
 pub use disk::{Disk, DiskRole};
+pub use disk_proof::{DiskProof, OpenInVmm, RecordedDisk};
 pub use error::Error;
-pub use files::FurtherFiles;
+pub use files::VmmFiles;
 pub use memory::{CopySource, GuestMemory, MemoryReading, NotMapped};
-pub use prove::{DiskProof, OpenInVmm, RecordedDisk};
 pub use readings::{GuestReading, Reading, Readings, Step, Steps};
 pub use revert::{RevertOptions, Staged};
 #[cfg(any(test, fuzzing))]
@@ -62,9 +62,9 @@ pub use snapshot::{
 };
 pub use vm_config::VmShape;
 
-use caused::CausedEvents;
 use directory::DirectoryLock;
 use disk::WorkingDisk;
+use expected_events::ExpectedEvents;
 use layout::Layout;
 use memory::InheritedMemory;
 
@@ -105,7 +105,7 @@ pub struct MachineConfig {
     /// The vsock port on which the guest's dispatcher listens.
     pub port: u32,
     /// The files that a spawned VMM opens in addition to its disks.
-    pub files: FurtherFiles,
+    pub files: VmmFiles,
     /// How long each step may take, the steps of the VMM's process included. The limits of a [`VmmConfig`] in `vmm` are
     /// ignored.
     pub limits: TimeLimits,
@@ -138,7 +138,7 @@ pub struct Machine {
     /// Whether the VMM may have a VM. It is set before the call that makes one, as the caller may drop the future of
     /// that call.
     occupied: bool,
-    caused: CausedEvents,
+    caused: ExpectedEvents,
 }
 
 impl Machine {

@@ -36,7 +36,7 @@ impl Events {
     }
 
     /// Writes the event to the journal, counts it in the metrics, and sends it to the subscribers.
-    pub(super) fn tell(&self, event: Event) {
+    pub(super) fn emit(&self, event: Event) {
         let mut journal = lock(&self.journal);
         journal.note(&event);
         #[cfg(feature = "metrics")]

@@ -18,6 +18,7 @@ mod call;
 mod compare;
 mod connections;
 mod error;
+mod field_bodies;
 mod fields;
 mod findings;
 pub mod idle_kernel;
@@ -28,7 +29,6 @@ mod recording;
 mod routes;
 mod rules;
 mod session;
-mod traps;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
