@@ -47,6 +47,8 @@ pub mod client;
 pub mod compat;
 pub mod digest;
 pub mod doctor;
+mod duration;
+mod files;
 #[cfg(any(test, fuzzing))]
 mod fuzzing;
 pub mod golden;
@@ -55,12 +57,15 @@ pub mod guest;
 pub mod host_facts;
 #[cfg(feature = "image")]
 pub mod image;
+#[cfg(any(feature = "latency", feature = "redteam"))]
+mod interruption;
 #[cfg(feature = "latency")]
 pub mod latency;
 pub mod limits;
 pub mod machine;
 #[doc = include_str!("guide/measurements.md")]
 pub mod measurements {}
+mod mutex;
 mod offload;
 pub mod overlay;
 #[cfg(feature = "redteam")]

@@ -6,10 +6,12 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+use crate::mutex::lock;
 
 /// Runs `work` on a thread for blocking work, or on the present thread if the system refuses a further one.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -41,7 +43,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 }
 
 fn take<T>(work: &Mutex<Option<T>>) -> Option<T> {
-    work.lock().unwrap_or_else(PoisonError::into_inner).take()
+    lock(&work).take()
 }
 
 /// Like tokio's function of that name, but returns an error where tokio's panics.

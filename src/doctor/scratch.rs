@@ -1,13 +1,13 @@
 //! [`Scratch`]: a temporary directory for trials.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use crate::causes::Causes;
+use crate::files::{create_private, create_private_directory, write_private};
 
 /// A new private directory, removed on drop with what is in it.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ impl Scratch {
     pub(super) fn create(parent: &Path) -> io::Result<Scratch> {
         let name = format!(".chv-{:08x}", Uuid::new_v4().as_fields().0);
         let path = parent.join(name);
-        DirBuilder::new().mode(0o700).create(&path)?;
+        create_private_directory(&path)?;
         Ok(Scratch(path))
     }
 
@@ -30,19 +30,13 @@ impl Scratch {
     /// Creates a file with one block of data, syncs it to the disk, and closes it.
     pub(super) fn file(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.0.join(name);
-        let mut file = self.empty_file(name)?;
-        file.write_all(&[1; 4096])?;
-        file.sync_all()?;
+        write_private(&path, &[1; 4096])?.sync_all()?;
         Ok(path)
     }
 
     /// Creates an empty file, open for writing.
     pub(super) fn empty_file(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(self.0.join(name))
+        create_private(&self.0.join(name))
     }
 }
 

@@ -4,13 +4,14 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
 use super::{Error, ExecutableFacts};
 use crate::causes::Causes;
+use crate::mutex::lock;
 use crate::offload::blocking;
 use crate::overlay::{
     AccessPolicy, Digest, FileIdentity, Lease, open_regular, own_path, reopen, sha256, sha256_of,
@@ -146,7 +147,7 @@ impl KnownExecutable {
 
     /// Ignores poisoning: the value is replaced in one assignment, so a panic can't leave it half-changed.
     fn lock(&self) -> MutexGuard<'_, Option<Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -1,12 +1,8 @@
 //! [`Manifest`]: the record of everything that a golden snapshot was made of, and its file format.
 
-use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use jiff::Timestamp;
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::facts::is_plain_absolute;
@@ -14,6 +10,7 @@ use super::{
     Baselines, CpuFacts, Error, GoldenDisk, GuestFacts, PayloadFacts, ShapeFacts, SnapshotFacts,
     VmmFacts, WarmTool,
 };
+use crate::files::{self, ReadError, Symlinks};
 use crate::machine::{DiskRole, VmShape};
 use crate::overlay::Digest;
 
@@ -173,33 +170,16 @@ fn check_disk(disk: &GoldenDisk) -> Result<(), String> {
 
 /// Reads a small file of a golden snapshot whole. A file that is larger than `limit` bytes is refused.
 pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    let missing = |source| Error::Missing {
-        path: path.to_owned(),
-        source,
-    };
-    // If the path leads to a pipe, an open without NONBLOCK would wait for a writer for ever.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(path)
-        .map_err(missing)?;
-    if !file.metadata().map_err(missing)?.is_file() {
-        return Err(Error::Refused {
-            path: path.to_owned(),
-            reason: "it is not a regular file".to_owned(),
-        });
-    }
-    let mut bytes = Vec::new();
-    file.take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(missing)?;
-    if bytes.len() as u64 > limit {
-        return Err(Error::Refused {
-            path: path.to_owned(),
-            reason: format!("it is larger than {limit} bytes"),
-        });
-    }
-    Ok(bytes)
+    files::read_bounded(path, limit, Symlinks::Follow).map_err(|error| {
+        let path = path.to_owned();
+        match error {
+            ReadError::Failed { source, .. } => Error::Missing { path, source },
+            refused => Error::Refused {
+                path,
+                reason: refused.to_string(),
+            },
+        }
+    })
 }
 
 /// Reads the bytes of the manifest at `path`.
@@ -209,16 +189,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
 
 /// Writes a new file with mode 0600, and returns once its bytes are on the disk.
 pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|source| Error::Write {
+    let written = files::write_private(path, bytes).and_then(|file| file.sync_all());
+    written.map_err(|source| Error::Write {
         path: path.to_owned(),
         source,
     })

@@ -37,6 +37,7 @@ use super::{
     SnapshotFile, VmmFacts, signature,
 };
 use crate::causes::Causes;
+use crate::files::create_private_directory;
 use crate::guest::protocol::Extension;
 use crate::machine::{
     self, Disk, Machine, MachineConfig, RevertOptions, SNAPSHOT_FILES, Snapshot, VmShape, VmmFiles,
@@ -162,7 +163,7 @@ async fn record(
     machine.close_channel();
     machine.pause().await.map_err(MintError::Snapshot)?;
     let snapshot = folder.join(SNAPSHOT);
-    unfinished::create_private(&snapshot)?;
+    create_private_directory(&snapshot).map_err(unfinished::failed(&snapshot))?;
     progress.begin(MintStep::Snapshot);
     let [_, _, memory] = SNAPSHOT_FILES.map(|name| snapshot.join(name));
     let taken = progress.watch_file(

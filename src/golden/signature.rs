@@ -2,15 +2,15 @@
 //! `manifest.json`, and lies beside it in the file `manifest.sig`.
 
 use std::fmt;
-use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey};
 use ed25519_dalek::{Signature, Signer};
-use rustix::fs::OFlags;
 use zeroize::Zeroizing;
+
+use crate::files::{ReadError, Symlinks, open_regular};
 
 /// The signature's file name within the golden snapshot's folder.
 pub(super) const FILE: &str = "manifest.sig";
@@ -175,18 +175,13 @@ fn read_key(path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), KeyError> {
     let mut bytes = Zeroizing::new(vec![0; MAX_KEY + 1]);
     let mut filled = 0;
     let mut read = || -> io::Result<u32> {
-        // NONBLOCK keeps the open of a named pipe from waiting for its writer.
-        let flags = OFlags::NONBLOCK.bits().cast_signed();
-        let mut file = OpenOptions::new()
-            .read(true)
-            .custom_flags(flags)
-            .open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::other(
+        let opened = open_regular(path, Symlinks::Follow);
+        let (mut file, metadata) = opened.map_err(|error| match error {
+            ReadError::NotRegular => io::Error::other(
                 "it is not a regular file; what a pipe gives has to be copied into one first",
-            ));
-        }
+            ),
+            error => error.into(),
+        })?;
         while filled < bytes.len() {
             match file.read(&mut bytes[filled..])? {
                 0 => return Ok(metadata.mode() & 0o7777),

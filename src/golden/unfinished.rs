@@ -4,15 +4,14 @@
 //! process dies. So the next mint into the same path can tell whether another process is still minting there, which it
 //! refuses, or was killed, in which case it removes the folder. A folder without that file is never removed.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::OFlags;
 
 use super::{MintError, manifest};
 use crate::causes::Causes;
+use crate::files::{Symlinks, create_private, create_private_directory, is_at, open_for_reading};
 
 /// The file that the minting process locks until the golden snapshot is complete.
 const IN_THE_MAKING: &str = ".minting";
@@ -29,14 +28,12 @@ impl UnfinishedGolden {
     /// Makes the folder, with mode 0700. If a killed mint has left a folder at this path, that folder is removed first.
     pub(super) fn create(path: &Path) -> Result<Self, MintError> {
         let path = std::path::absolute(path).map_err(failed(path))?;
-        match create_private(&path) {
-            Err(MintError::Folder { source, .. })
-                if source.kind() == io::ErrorKind::AlreadyExists =>
-            {
+        match create_private_directory(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 remove_abandoned(&path)?;
-                create_private(&path)?;
+                create_private_directory(&path).map_err(failed(&path))?;
             }
-            created => created?,
+            created => created.map_err(failed(&path))?,
         }
         match lock(&path) {
             Ok(lock) => Ok(UnfinishedGolden {
@@ -82,25 +79,14 @@ impl Drop for UnfinishedGolden {
     }
 }
 
-/// Makes a new folder with mode 0700.
-pub(super) fn create_private(path: &Path) -> Result<(), MintError> {
-    DirBuilder::new()
-        .mode(0o700)
-        .create(path)
-        .map_err(failed(path))
-}
-
-fn failed(path: &Path) -> impl FnOnce(io::Error) -> MintError {
+/// For `map_err`: wraps the system's error for an operation on the folder `path`.
+pub(super) fn failed(path: &Path) -> impl FnOnce(io::Error) -> MintError {
     let path = path.to_owned();
     move |source| MintError::Folder { path, source }
 }
 
 fn lock(folder: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(folder.join(IN_THE_MAKING))?;
+    let file = create_private(&folder.join(IN_THE_MAKING))?;
     file.try_lock()?;
     Ok(file)
 }
@@ -111,11 +97,7 @@ fn remove_abandoned(path: &Path) -> Result<(), MintError> {
         path: path.to_owned(),
     };
     let mark = path.join(IN_THE_MAKING);
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
-        .open(&mark);
-    let file = opened.map_err(|_| exists())?;
+    let file = open_for_reading(&mark, Symlinks::Refuse).map_err(|_| exists())?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -136,9 +118,10 @@ fn remove_abandoned(path: &Path) -> Result<(), MintError> {
 }
 
 fn is_ours(file: &File, mark: &Path) -> io::Result<bool> {
-    let (opened, named) = (file.metadata()?, mark.symlink_metadata()?);
-    let same = (opened.dev(), opened.ino()) == (named.dev(), named.ino());
-    Ok(same && opened.is_file() && opened.uid() == rustix::process::geteuid().as_raw())
+    let opened = file.metadata()?;
+    Ok(is_at(file, mark)?
+        && opened.is_file()
+        && opened.uid() == rustix::process::geteuid().as_raw())
 }
 
 #[cfg(test)]

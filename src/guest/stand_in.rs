@@ -13,7 +13,7 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ pub use super::dispatcher::Intercept;
 use super::dispatcher::{Confinement, Dispatcher, Limits, System, Toolbox};
 use super::protocol::{GuestProcess, MemUsage};
 use crate::causes::Causes;
+use crate::mutex::lock;
 
 /// The count of open descriptors that the stand-in reports, unless [`StandIn::set_open_files`] changed it.
 const OPEN_FILES: u64 = 12;
@@ -280,10 +281,6 @@ fn is_connect(mut stream: &UnixStream) -> io::Result<bool> {
         line.extend(byte);
     }
     Ok(line.starts_with(b"CONNECT ") && line.ends_with(b"\n"))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Invented readings in the place of those of a guest's kernel.

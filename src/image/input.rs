@@ -1,10 +1,9 @@
 //! Reads input files, with a bound on their size.
 
-use std::{fs::File, io::Read, path::Path};
-
-use rustix::fs::{Mode, OFlags};
+use std::path::Path;
 
 use super::Error;
+use crate::files::{ReadError, Symlinks, read_bounded};
 
 pub(super) const MIB: u64 = 1024 * 1024;
 
@@ -12,34 +11,15 @@ pub(super) const MIB: u64 = 1024 * 1024;
 ///
 /// The file is opened without blocking, so that a FIFO is refused at once.
 pub(super) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    let file = rustix::fs::open(
-        path,
-        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(|errno| Error::io("open", path)(errno.into()))?;
-    let file = File::from(file);
-    let metadata = file.metadata().map_err(Error::io("examine", path))?;
-    if !metadata.is_file() {
-        return Err(Error::NotRegular { path: path.into() });
-    }
-    let too_large = |size| Error::TooLarge {
-        path: path.into(),
-        size,
-        limit,
-    };
-    if metadata.len() > limit {
-        return Err(too_large(metadata.len()));
-    }
-    let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    // Reads one byte more than is allowed, to detect a file that grows during the reading.
-    file.take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(Error::io("read", path))?;
-    if bytes.len() as u64 > limit {
-        return Err(too_large(bytes.len() as u64));
-    }
-    Ok(bytes)
+    read_bounded(path, limit, Symlinks::Follow).map_err(|error| match error {
+        ReadError::Failed { operation, source } => Error::io(operation, path)(source),
+        ReadError::NotRegular => Error::NotRegular { path: path.into() },
+        ReadError::TooLarge { size, limit } => Error::TooLarge {
+            path: path.into(),
+            size,
+            limit,
+        },
+    })
 }
 
 /// The little-endian number at `offset`, or `None` beyond the end.

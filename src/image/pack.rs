@@ -2,9 +2,8 @@
 
 use std::{
     env,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
 };
@@ -26,6 +25,7 @@ use super::{
     stop::Stop,
     tree,
 };
+use crate::files::{create_private, create_private_directory, directory_of};
 use crate::guest::dispatcher::Toolbox;
 
 /// The default command line of the kernel: errors are printed on the first serial port, and a panic ends the VM.
@@ -180,7 +180,7 @@ fn pack_stoppable(spec: &ImageSpec, stop: Stop<'_>) -> Result<Image, Error> {
     // The work directory lies beside the destination, so that the last step can be a rename. It is removed with its
     // content on every exit. It is created first, so that an unwritable destination is an error before the inputs are
     // read.
-    let parent = parent(&spec.out);
+    let parent = directory_of(&spec.out);
     let work = tempfile::Builder::new()
         .prefix(".chv-image-")
         .tempdir_in(parent)
@@ -208,10 +208,7 @@ fn pack_stoppable(spec: &ImageSpec, stop: Stop<'_>) -> Result<Image, Error> {
 
     stop.check()?;
     let dir = work.path().join("image");
-    DirBuilder::new()
-        .mode(0o700)
-        .create(&dir)
-        .map_err(Error::io("create", &dir))?;
+    create_private_directory(&dir).map_err(Error::io("create", &dir))?;
 
     let module_names = modules.iter().map(|m| m.file_name.clone()).collect();
     let write = |name: &str, content: &[u8]| {
@@ -314,13 +311,7 @@ fn check_outside(dir: &Path, tree: &Path) -> Result<(), Error> {
 /// Creates a file of the image, which only its owner can read.
 fn create(dir: &Path, name: &str) -> Result<(PathBuf, File), Error> {
     let path = dir.join(name);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(Error::io("create", &path))?;
+    let file = create_private(&path).map_err(Error::io("create", &path))?;
     Ok((path, file))
 }
 
@@ -338,14 +329,5 @@ fn check_vacant(out: &Path) -> Result<(), Error> {
             None => Ok(()),
             Some(_) => Err(occupied()),
         },
-    }
-}
-
-/// The directory that holds `path`; a bare name lies in the current one.
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => path,
     }
 }

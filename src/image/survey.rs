@@ -3,11 +3,11 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File, FileType, Metadata},
+    fs::{self, FileType, Metadata},
     io,
     os::unix::{
         ffi::OsStrExt,
-        fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+        fs::{FileTypeExt, MetadataExt},
     },
     path::{Path, PathBuf},
 };
@@ -20,6 +20,7 @@ use super::{
     input::MIB,
     stop::Stop,
 };
+use crate::files::{Symlinks, open_for_reading};
 
 /// The most names in a root tree.
 const NAME_LIMIT: u64 = 1_000_000;
@@ -201,10 +202,7 @@ fn file_blocks(path: &Path, metadata: &Metadata) -> Result<u64, Error> {
 /// How many blocks of a file of `len` bytes have data, and in how many pieces. It uses the same system calls as
 /// `mke2fs`, so both find the same data.
 fn data_blocks(path: &Path, len: u64) -> io::Result<(u64, u64)> {
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?;
+    let file = open_for_reading(path, Symlinks::Refuse)?;
     let (mut blocks, mut pieces) = (0, 0);
     let mut counted = 0; // All blocks before this one are counted.
     let mut offset = 0;
@@ -272,6 +270,7 @@ fn special(kind: FileType) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::{FileExt, symlink};
 
     use super::*;

@@ -2,11 +2,12 @@
 
 use std::{
     fs,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink},
+    os::unix::fs::{PermissionsExt, symlink},
     path::Path,
 };
 
 use super::Error;
+use crate::files::{create_private_directory, write_private};
 
 /// The mount points that the guest needs inside the root.
 const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "sys", "tmp"];
@@ -75,22 +76,12 @@ pub(super) fn check_mount_points(dir: &Path) -> Result<(), Error> {
 }
 
 fn directory(path: &Path, mode: u32) -> Result<(), Error> {
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(path)
-        .map_err(Error::io("create", path))?;
+    create_private_directory(path).map_err(Error::io("create", path))?;
     set_mode(path, mode)
 }
 
 fn file(path: &Path, data: &[u8], mode: u32) -> Result<(), Error> {
-    use std::io::Write;
-    fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| file.write_all(data))
-        .map_err(Error::io("write", path))?;
+    write_private(path, data).map_err(Error::io("write", path))?;
     set_mode(path, mode)
 }
 

@@ -9,15 +9,17 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::iteration::{FailedStep, InStep, STREAM_BYTES, StepName, Tally, micros};
+use super::iteration::{FailedStep, InStep, STREAM_BYTES, StepName, Tally};
 use super::report::{
     CaseReport, CaseState, Failure, LatencyReport, NotMeasured, Options, SCHEMA_VERSION, VmmRelease,
 };
 use super::worker::{Booted, Fleet, NOT_ON_RECORDINGS, Worker};
 use super::{Case, Plan, Subject};
 use crate::causes::Causes;
+use crate::duration::micros;
 use crate::golden::{Golden, MemoryMode};
 use crate::host_facts::{self, HostFacts, Platform, RunsOn};
+use crate::interruption;
 use crate::replay::recorded_release;
 use crate::sandbox::Strategy;
 use crate::vmm::Vmm;
@@ -54,9 +56,7 @@ impl Stop {
     /// Waits until the caller's signal is true. If the caller dropped its sender, waits forever, so the measurement
     /// runs to its end.
     async fn requested(&mut self) {
-        if self.caller.wait_for(|stop| *stop).await.is_err() {
-            std::future::pending().await
-        }
+        interruption::requested(&mut self.caller).await;
     }
 }
 
@@ -197,7 +197,7 @@ async fn measure_case(
             };
         }
     }
-    report.micros = micros(began);
+    report.micros = micros(began.elapsed());
     report
 }
 

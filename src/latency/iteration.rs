@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::samples::Samples;
 use super::{Error, LayerFacts, StepReport};
+use crate::duration::micros;
 use crate::golden::MemoryMode;
 use crate::sandbox::{OutputStream, Reset, ResetReport, Sandbox, ToolInvocation};
 use crate::vmm::{LayerReport, LayerState};
@@ -73,7 +74,7 @@ pub(super) struct Iteration {
 
 impl Iteration {
     pub(super) fn add(&mut self, step: StepName, since: Instant) {
-        self.steps.push((step, micros(since)));
+        self.steps.push((step, micros(since.elapsed())));
     }
 
     /// Adds a reset, with the time from its report.
@@ -136,10 +137,6 @@ impl Iteration {
         running.wait().await.in_step(StepName::Stream)?;
         Ok(())
     }
-}
-
-pub(super) fn micros(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The times of many iterations.

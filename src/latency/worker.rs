@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 
-use super::iteration::{FailedStep, InStep, Iteration, StepName, micros};
+use super::iteration::{FailedStep, InStep, Iteration, StepName};
 use super::{Case, Error, MAX_RECORDED, Plan, Subject};
+use crate::duration::micros;
 use crate::golden::Golden;
 use crate::guest::dispatcher::FunctionRun;
 use crate::limits::TimeLimits;
@@ -172,12 +173,12 @@ impl Worker {
                 opened,
             } => {
                 let sandbox = pool.acquire(*acquire).await.in_step(StepName::Boot)?;
-                Ok((micros(*opened), Booted::Pooled(sandbox)))
+                Ok((micros(opened.elapsed()), Booted::Pooled(sandbox)))
             }
             Worker::Recordings(sandbox) => {
                 let began = Instant::now();
                 sandbox.boot().await.in_step(StepName::Boot)?;
-                Ok((micros(began), Booted::Recordings))
+                Ok((micros(began.elapsed()), Booted::Recordings))
             }
         }
     }

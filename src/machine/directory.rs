@@ -1,16 +1,13 @@
 //! [`DirectoryLock`] ensures that only one machine works in a directory.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::OFlags;
 
 use super::Error;
 use super::layout::Layout;
 use crate::causes::Causes;
-use crate::overlay::FileIdentity;
+use crate::files::{is_at, open_lock_file};
 
 /// The lock on a directory that the caller gave to a machine: an `flock` on a file in it, held until this is dropped.
 /// The kernel releases it when the process ends.
@@ -40,15 +37,8 @@ impl DirectoryLock {
             });
         }
         loop {
-            let lock = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
-                .open(&path)
-                .map_err(Error::file("create", path.as_path()))?;
+            let lock = open_lock_file(&path);
+            let lock = lock.map_err(Error::file("create", path.as_path()))?;
             match lock.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -59,17 +49,10 @@ impl DirectoryLock {
                 Err(TryLockError::Error(error)) => return Err(Error::file("lock", path)(error)),
             }
             // The machine that held the lock before may have removed its file after this process opened it.
-            if is_named(&lock, &path) {
+            if is_at(&lock, &path).unwrap_or(false) {
                 return Ok(DirectoryLock { path, _file: lock });
             }
         }
-    }
-}
-
-fn is_named(file: &File, path: &Path) -> bool {
-    match (path.symlink_metadata(), file.metadata()) {
-        (Ok(named), Ok(open)) => FileIdentity::from(&named) == FileIdentity::from(&open),
-        _ => false,
     }
 }
 

@@ -12,12 +12,13 @@ use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::layout::{Layout, utf8};
+use crate::mutex::lock;
 use crate::offload::blocking;
 use crate::overlay::qcow2::{self, Chain, Member};
 use crate::overlay::{self, Copied, DiskFormat, NamelessFile};
@@ -247,7 +248,7 @@ impl WorkingDisk {
             Image::Named { path, copying } => {
                 let (path, copying) = (path.clone(), Arc::clone(copying));
                 let copy = move || {
-                    let _alone = copying.lock().unwrap_or_else(PoisonError::into_inner);
+                    let _alone = lock(&copying);
                     overlay::put_back(&origin, &path)
                 };
                 blocking(copy).await
@@ -261,8 +262,7 @@ impl WorkingDisk {
     pub(super) async fn copied(&self) {
         if let Image::Named { copying, .. } = &self.image {
             let copying = Arc::clone(copying);
-            let lock = move || drop(copying.lock().unwrap_or_else(PoisonError::into_inner));
-            blocking(lock).await;
+            blocking(move || drop(lock(&copying))).await;
         }
     }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{DiskProof, Error, MemoryReading};
 use crate::api::types::VmState;
+use crate::duration::micros;
 use crate::guest::protocol::Renewed;
 use crate::vmm::{Identity, IdentityError};
 use crate::vsock::{ClockSkew, GuestHello};
@@ -101,7 +102,7 @@ impl Steps {
     /// Ends the present step, names it `name`, and starts the next one.
     pub fn end(&mut self, name: &'static str) {
         let now = Instant::now();
-        let micros = now.duration_since(self.since).as_micros() as u64;
+        let micros = micros(now.duration_since(self.since));
         tracing::debug!(step = name, micros, "a step is done");
         self.done.push(Step { name, micros });
         self.since = now;
@@ -114,6 +115,6 @@ impl Steps {
 
     /// The time since [`start`](Self::start), in microseconds.
     pub fn micros(&self) -> u64 {
-        self.began.elapsed().as_micros() as u64
+        micros(self.began.elapsed())
     }
 }

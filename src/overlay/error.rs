@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::qcow2::Problem;
+use crate::files::FileError;
 
 /// Why a file could not be digested or copied. None of these errors leaves a named file lost or half-written.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +97,16 @@ pub enum Change {
     /// The bytes no longer have the digest that was taken before.
     #[error("its bytes no longer have the same digest")]
     Bytes,
+}
+
+impl From<FileError> for Error {
+    fn from(error: FileError) -> Error {
+        Error::Io {
+            operation: error.operation,
+            path: error.path,
+            source: error.source,
+        }
+    }
 }
 
 impl Error {

@@ -1,15 +1,15 @@
 //! Opens regular files for reading, and gets their identity and length from the descriptor.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::files::{Symlinks, open_for_reading};
 
 /// Device and inode number of a file, which identify it whatever its name. No two files that exist at the same time
 /// have the same identity; a deleted file's inode number may be used again.
@@ -60,7 +60,7 @@ impl FileStatus {
 /// A symbolic link is followed, because an operator may keep the disk elsewhere. Opening a pipe doesn't block; like
 /// everything else that isn't a regular file, it is refused.
 pub(crate) fn open_regular(path: &Path) -> Result<(File, FileStatus), Error> {
-    let file = open_for_reading(path).map_err(Error::io("open", path))?;
+    let file = open_for_reading(path, Symlinks::Follow).map_err(Error::io("open", path))?;
     let status = FileStatus::of(&file, path)?;
     Ok((file, status))
 }
@@ -68,14 +68,7 @@ pub(crate) fn open_regular(path: &Path) -> Result<(File, FileStatus), Error> {
 /// Opens an open file once more, for reading only. A lease and a file offset belong to one open file description, so
 /// the new one doesn't affect those of `file`.
 pub(crate) fn reopen(file: &File) -> io::Result<File> {
-    open_for_reading(&own_path(file))
-}
-
-fn open_for_reading(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
-        .open(path)
+    open_for_reading(&own_path(file), Symlinks::Follow)
 }
 
 /// The path by which this process can open an open file again: `/proc/self/fd/<number>`.

@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::file::{FileStatus, open_regular, reopen};
 use super::lease::Lease;
 use super::{AccessPolicy, Change, Error, FileProof, Threads, VerityDigest, fsverity_of};
 use crate::causes::Causes;
+use crate::mutex::lock;
 
 /// An open file with the digest of its bytes, and a read lease on it.
 ///
@@ -141,7 +142,7 @@ impl LeasedFile {
 
     /// If a thread panicked with the lock held, the worst result is that the lease has to be taken again.
     fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 }
 

@@ -40,7 +40,6 @@ mod segments;
 mod source;
 mod sparse;
 mod stream;
-mod temporary_sibling;
 mod verity;
 
 pub use crate::digest::{Digest, ParseDigestError};

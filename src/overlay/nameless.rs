@@ -10,9 +10,9 @@ use rustix::fs::{OFlags, SealFlags, fcntl_add_seals};
 
 use super::copy::{Copied, fill};
 use super::memory_file::memory_file;
-use super::temporary_sibling::TemporarySibling;
 use super::{Error, filesystem};
 use crate::causes::Causes;
+use crate::files::TemporarySibling;
 
 /// A private, empty file of mode 0600 that has no name in any directory: for a writable disk that a VMM inherits.
 ///
@@ -136,7 +136,7 @@ fn without_tmpfile(directory: &Path) -> Result<File, Error> {
             "create a memory file instead of a file in",
             directory,
         )),
-        false => TemporarySibling::create(directory)?.into_nameless(),
+        false => Ok(TemporarySibling::create(directory)?.into_nameless()?),
     }
 }
 

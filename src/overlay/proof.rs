@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Digest, FileIdentity, VerityDigest};
+use crate::duration::micros;
 
 /// A digest, the file that it belongs to, and its basis. The same type is used from the reading of a file up to a reset
 /// report.
@@ -136,7 +137,7 @@ impl From<&RecordedBytes> for Digests {
 }
 
 fn as_micros<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_u64(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+    to.serialize_u64(micros(*duration))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::Error;
 use super::copy::{Copied, fill};
 use super::file::open_regular;
-use super::temporary_sibling::TemporarySibling;
+use crate::files::{TemporarySibling, directory_of};
 
 /// Replaces `overlay` atomically by a new file with the bytes of `golden`.
 ///
@@ -77,7 +77,10 @@ pub fn copy_private_of(from: &File, name: &Path, to: &Path) -> Result<Copied, Er
     copy.file()
         .sync_all()
         .map_err(Error::io("sync", copy.path()))?;
-    copy.place(to)?;
+    copy.place(to).map_err(|error| match error.source.kind() {
+        io::ErrorKind::AlreadyExists => Error::AlreadyExists { path: error.path },
+        _ => error.into(),
+    })?;
     let directory = directory_of(to);
     File::open(directory)
         .and_then(|directory| directory.sync_all())
@@ -112,11 +115,4 @@ fn copy_beside(
     let copy = TemporarySibling::create(directory)?;
     let copied = fill(copy.file(), directory, from, name)?;
     Ok((copy, copied))
-}
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }

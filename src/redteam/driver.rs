@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use super::attacker::Attacker;
 use super::report::{ProbeReport, RedteamReport, SCHEMA_VERSION};
 use super::{Plan, Verdict};
+use crate::duration::micros;
 use crate::host_facts::{self, HostFacts};
+use crate::interruption;
 use crate::sandbox::Backend;
 
 /// The progress of an attack, which another task can read.
@@ -54,7 +56,7 @@ pub async fn attack(
         let (since, before) = (Instant::now(), attacker.dispatches);
         let verdict = tokio::select! {
             biased;
-            () = stop_requested(&mut stop) => None,
+            () = interruption::requested(&mut stop) => None,
             verdict = (probe.attempt)(&mut attacker) => Some(verdict),
         };
         interrupted |= verdict.is_none();
@@ -65,7 +67,7 @@ pub async fn attack(
             breach: probe.breach.to_owned(),
             verdict: verdict.unwrap_or_else(|| Verdict::skipped("it was interrupted")),
             dispatches: attacker.dispatches - before,
-            micros: micros(since),
+            micros: micros(since.elapsed()),
         });
     }
     attacker.close().await;
@@ -88,16 +90,8 @@ pub async fn attack(
         resets: attacker.resets,
         failures: attacker.failures,
         interrupted,
-        micros: micros(began),
+        micros: micros(began.elapsed()),
         probes,
-    }
-}
-
-/// Waits until the caller's signal is true. If the caller dropped its sender, waits forever, so that all probes are
-/// tried.
-async fn stop_requested(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending().await
     }
 }
 
@@ -107,8 +101,4 @@ fn name(backend: Backend) -> &'static str {
         Backend::Vf => "vf",
         Backend::Stub => "stub",
     }
-}
-
-fn micros(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,5 @@
 //! [`Cassette`]: the requests to a VMM and its answers, kept as a JSON file that is easy to compare.
 
-use std::io::{Read, Write};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -10,6 +9,7 @@ use serde_json::Value;
 use super::file_format::{WireExchange, WireFile};
 use super::{Error, json_text};
 use crate::client::Release;
+use crate::files::{ReadError, Symlinks, read_bounded, replace_file};
 
 /// The exchanges of one client with one VMM, in the order in which they happened.
 ///
@@ -160,24 +160,19 @@ impl Cassette {
     /// [`Error::Read`] if the file can't be read, and [`Error::Cassette`] if it is not a cassette.
     pub fn read(path: impl AsRef<Path>) -> Result<Cassette, Error> {
         let path = path.as_ref();
-        let unreadable = |source| Error::Read {
-            path: path.to_owned(),
-            source,
-        };
         let invalid = |source| Error::Cassette {
             path: path.to_owned(),
             source,
         };
-        // The type is checked before the file is opened, because opening a named pipe would block until it has a
-        // writer.
-        let metadata = std::fs::metadata(path).map_err(unreadable)?;
-        if !metadata.is_file() {
-            return Err(invalid(CassetteError::NotAFile));
-        }
-        let mut text = Vec::new();
-        std::fs::File::open(path)
-            .and_then(|file| file.take(Self::MAX_BYTES + 1).read_to_end(&mut text))
-            .map_err(unreadable)?;
+        let text = read_bounded(path, Self::MAX_BYTES, Symlinks::Follow);
+        let text = text.map_err(|error| match error {
+            ReadError::NotRegular => invalid(CassetteError::NotAFile),
+            ReadError::TooLarge { .. } => invalid(CassetteError::TooLarge),
+            ReadError::Failed { source, .. } => Error::Read {
+                path: path.to_owned(),
+                source,
+            },
+        })?;
         Self::from_slice(&text).map_err(invalid)
     }
 
@@ -211,18 +206,7 @@ impl Cassette {
     /// [`Error::Write`] if the file can't be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            file.write_all(self.to_string().as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(path).map_err(|error| error.error)?;
-            Ok(())
-        };
-        write().map_err(|source| Error::Write {
+        replace_file(path, self.to_string().as_bytes(), 0o600).map_err(|source| Error::Write {
             path: path.to_owned(),
             source,
         })
@@ -388,7 +372,7 @@ b\" }" }
     }
 
     #[test]
-    fn a_path_that_is_not_a_regular_file_is_refused_before_it_is_opened() {
+    fn a_path_that_is_not_a_regular_file_is_refused() {
         let error = Cassette::read("/dev/zero").unwrap_err();
         assert!(error.to_string().contains("/dev/zero"), "{error}");
         let error = Cassette::read("/nowhere/a.json").unwrap_err();

@@ -1,8 +1,7 @@
 //! [`RecordedVmm`] plays back a whole recorded session, with the files of the VM and a stand-in for its guest.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,6 +9,7 @@ use serde_json::Value;
 
 use super::{Cassette, Error, HookError, Played, Player, PlayerOptions, RequestBody};
 use crate::client::Release;
+use crate::files::create_private_directory;
 use crate::golden::{MintConfig, MintProgress};
 use crate::guest::dispatcher::Toolbox;
 use crate::guest::protocol::DEFAULT_PORT;
@@ -338,9 +338,7 @@ fn shape(config: &Value) -> Option<VmShape> {
 
 fn create_files(directory: &Path, session: &RecordedSession) -> io::Result<()> {
     for folder in ["image", "machine"] {
-        DirBuilder::new()
-            .mode(0o700)
-            .create(directory.join(folder))?;
+        create_private_directory(&directory.join(folder))?;
     }
     for name in ["kernel", "initramfs"] {
         fs::write(

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,6 +25,7 @@ use crate::broadcast;
 use crate::golden::{LoadedGolden, MemoryBasis};
 use crate::guest::protocol::{OpenRun, ToolDispatch};
 use crate::machine::VmmSource;
+use crate::mutex::lock;
 use crate::vsock::Channel;
 
 /// How many boots and resets may wait in the driver's inbox. The callers of further ones wait until there is room.
@@ -237,7 +238,7 @@ impl ChvSandbox {
 
     /// The driver's inbox. The first call starts the task, as does a call after the runtime of the task is gone.
     fn driver(&self) -> mpsc::Sender<Request> {
-        let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut driver = lock(&self.driver);
         if let Some(driver) = &*driver
             && !driver.requests.is_closed()
         {

@@ -13,6 +13,7 @@ use super::{Error, ResetOutcome, SandboxState, StreamEvidence, ToolOutcome};
 use crate::broadcast::Weight;
 use crate::causes::Causes;
 use crate::client::MonitorEvent;
+use crate::duration::micros;
 use crate::vsock::ChannelEventKind;
 use crate::{vmm, vsock};
 
@@ -202,7 +203,7 @@ impl Serialize for Event {
                 took,
                 evidence,
             } => {
-                let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                let took_us = micros(*took);
                 let mut fields = json!({ "command_id": command_id, "took_us": took_us });
                 match result {
                     Ok(outcome) => {

@@ -1,11 +1,12 @@
 //! [`Events`]: sends the events of a sandbox or a pool to its subscribers, and keeps the last ones as text for
 //! evidence.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::Event;
 use super::evidence::Journal;
 use crate::broadcast::{Capacity, Receiver, Sender};
+use crate::mutex::lock;
 
 /// How far a subscriber may fall behind before it loses the oldest events.
 const CAPACITY: Capacity = Capacity {
@@ -36,8 +37,7 @@ impl Events {
 
     /// Writes the event to the journal, counts it in the metrics, and sends it to the subscribers.
     pub(super) fn emit(&self, event: Event) {
-        let journal = self.journal.lock();
-        let mut journal = journal.unwrap_or_else(PoisonError::into_inner);
+        let mut journal = lock(&self.journal);
         journal.note(&event);
         #[cfg(feature = "metrics")]
         super::metrics::count(&event);
@@ -46,7 +46,6 @@ impl Events {
 
     /// The last events, one on each line.
     pub(super) fn journal(&self) -> String {
-        let journal = self.journal.lock();
-        journal.unwrap_or_else(PoisonError::into_inner).to_string()
+        lock(&self.journal).to_string()
     }
 }

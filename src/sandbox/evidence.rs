@@ -14,9 +14,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -25,6 +24,7 @@ use uuid::Uuid;
 
 use super::{Event, ResetOutcome, ResetReport, ResetState};
 use crate::causes::Causes;
+use crate::files::write_private;
 use crate::machine::Machine;
 use crate::offload::blocking;
 use crate::sanitize;
@@ -114,7 +114,8 @@ impl EvidenceFolder {
     }
 
     fn write(&mut self, name: &str, bytes: &[u8]) {
-        match write_private(&self.folder.join(name), bytes) {
+        let written = write_private(&self.folder.join(name), bytes);
+        match written.and_then(|file| file.sync_all()) {
             Ok(()) => self.written += 1,
             Err(error) => self.lacks(name, &Causes(&error)),
         }
@@ -134,16 +135,6 @@ impl EvidenceFolder {
         }
         (self.written > 0).then_some(self.folder)
     }
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 /// The last [`EVENTS`] events as text, one on each line, with the time of each.

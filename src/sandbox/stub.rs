@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -25,6 +25,7 @@ use crate::broadcast::{self, Capacity};
 use crate::guest::protocol::{MAX_OUTPUT, OpenRun, ToolDispatch};
 use crate::limits::TimeLimits;
 use crate::machine::Steps;
+use crate::mutex::lock;
 
 /// How far a slow subscriber may fall behind.
 const EVENTS: Capacity = Capacity {
@@ -129,8 +130,7 @@ impl StubSandbox {
     }
 
     fn set(&self, state: SandboxState) {
-        let current = self.state.lock();
-        let mut current = current.unwrap_or_else(PoisonError::into_inner);
+        let mut current = lock(&self.state);
         if current.wire() != state.wire() {
             current.clone_from(&state);
             self.events.send(Event::State(state));
@@ -138,7 +138,7 @@ impl StubSandbox {
     }
 
     fn files(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Vec<u8>>>> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.files)
     }
 
     fn check_ready(&self, action: &'static str) -> Result<(), Error> {
@@ -383,8 +383,7 @@ impl Sandbox for StubSandbox {
     }
 
     fn state(&self) -> SandboxState {
-        let state = self.state.lock();
-        state.unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.state).clone()
     }
 
     fn backend(&self) -> Backend {

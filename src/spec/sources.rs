@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Contract, Error, Release, load, tree};
+use crate::files::replace_file;
 
 /// The path of the API document in the upstream repository.
 const UPSTREAM_FILE: &str = "vmm/src/api/openapi/cloud-hypervisor.yaml";
@@ -107,19 +108,11 @@ pub fn import(
     Ok((contract, path))
 }
 
-/// Writes a temporary sibling and renames it to `path`, so that a reader never sees a partial file.
+/// Replaces the file at `path` whole. Its mode is that of an ordinary new file: a contract is no secret.
 fn write(path: &Path, text: &str) -> Result<(), Error> {
-    let mut sibling = path.as_os_str().to_owned();
-    sibling.push(".new");
-    fs::write(&sibling, text)
-        .and_then(|()| fs::rename(&sibling, path))
-        .map_err(|source| {
-            // A failure to remove the temporary sibling is ignored: the error of the write is the one to report.
-            let _ = fs::remove_file(&sibling);
-            Error::File {
-                verb: "write",
-                path: path.to_owned(),
-                source,
-            }
-        })
+    replace_file(path, text.as_bytes(), 0o666).map_err(|source| Error::File {
+        verb: "write",
+        path: path.to_owned(),
+        source,
+    })
 }

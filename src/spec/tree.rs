@@ -3,82 +3,31 @@
 //! The upstream document has 41 KiB and a few thousand nodes. The limits allow twenty times as much.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use super::Error;
+use crate::files::{ReadError, read_file_or_pipe};
 
 /// The maximum size of a document, in bytes: 1 MiB.
 pub const MAX_DOCUMENT_BYTES: u64 = 1024 * 1024;
 
-/// How long the writer of a pipe may take until it closes the pipe. A regular file is read without waiting.
-const PIPE_LIMIT: Duration = Duration::from_secs(5);
-
-/// Reads the whole file at `path`, which may have at most [`MAX_DOCUMENT_BYTES`].
-///
-/// The size is checked before anything is read, and again after reading, because a file may grow and a pipe has no
-/// size.
+/// Reads the whole file at `path`, which may have at most [`MAX_DOCUMENT_BYTES`]. The path may lead to a pipe, whose
+/// writer must close it within 5 seconds.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
-    let failed = |source| Error::File {
-        verb: "read",
-        path: path.to_owned(),
-        source,
-    };
-    let too_large = || Error::TooLarge {
-        path: path.to_owned(),
-        limit: MAX_DOCUMENT_BYTES,
-    };
-    let file = File::options()
-        .read(true)
-        // Without this flag, opening a named pipe would block until a writer opens it.
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(path)
-        .map_err(failed)?;
-    if file.metadata().map_err(failed)?.len() > MAX_DOCUMENT_BYTES {
-        return Err(too_large());
-    }
-    let mut bytes = Vec::new();
-    let until = Instant::now() + PIPE_LIMIT;
-    let file = Patient { file, until };
-    file.take(MAX_DOCUMENT_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
-        return Err(too_large());
-    }
-    Ok(bytes)
-}
-
-/// A file or a pipe that is read until a deadline.
-struct Patient {
-    file: File,
-    until: Instant,
-}
-
-impl Read for Patient {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).map_err(io::Error::other)?;
-        // Polls first: a read of a pipe that has no writer yet would return 0 bytes, which means the end of the file.
-        match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&left))? {
-            0 => Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!(
-                    "its writer did not close it within {} s",
-                    PIPE_LIMIT.as_secs()
-                ),
-            )),
-            _ => self.file.read(into),
-        }
-    }
+    read_file_or_pipe(path, MAX_DOCUMENT_BYTES).map_err(|error| match error {
+        ReadError::TooLarge { limit, .. } => Error::TooLarge {
+            path: path.to_owned(),
+            limit,
+        },
+        error => Error::File {
+            verb: "read",
+            path: path.to_owned(),
+            source: error.into(),
+        },
+    })
 }
 
 /// Parses YAML, of which JSON is a part. Keys become strings. A repeated key is an error, also if it is once written as

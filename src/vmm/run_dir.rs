@@ -1,21 +1,21 @@
 //! [`RunDir`]: the private directory of one VMM, with the lock that shows whether its agent is alive.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::FlockOperation;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
-use super::Error;
-use super::files::beyond_streams;
 use super::remove::remove_tree;
+use super::{Error, beyond_streams};
 use crate::causes::Causes;
+use crate::files::{create_private_directory, is_at, open_lock_file};
 use crate::socket::SocketAddress;
 
 /// The file name of the VM's vsock socket in the [writable](super::Vmm::writable_dir) folder. The VMM binds the socket
@@ -76,7 +76,7 @@ impl RunDir {
         for _ in 0..ATTEMPTS {
             let path = root.join(new_name());
             check_length(&path)?;
-            match DirBuilder::new().mode(0o700).create(&path) {
+            match create_private_directory(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(source) => {
@@ -89,7 +89,7 @@ impl RunDir {
                     let run_dir = RemovedOnDrop(RunDir::of(path, lock));
                     let Folders { writable, readable } = &run_dir.folders;
                     for folder in [writable, readable] {
-                        let made = DirBuilder::new().mode(0o700).create(folder);
+                        let made = create_private_directory(folder);
                         made.map_err(Error::run_dir("create the folder", folder))?;
                     }
                     return Ok(run_dir);
@@ -263,14 +263,7 @@ fn lock(run_dir: &Path) -> io::Result<Option<Lock>> {
     let path = run_dir.join(LOCK);
     // The file is created by the agent that made the directory, or by another agent that is about to remove the
     // directory.
-    let lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
-        .open(&path)?;
+    let lock = open_lock_file(&path)?;
     if !lock.metadata()?.is_file() {
         return Err(io::Error::other("its lock is not a regular file"));
     }
@@ -281,8 +274,7 @@ fn lock(run_dir: &Path) -> io::Result<Option<Lock>> {
     }
     let lock = Lock(lock);
     // If the file was removed between open and lock, the lock has no effect.
-    let in_place = fs::symlink_metadata(&path)?;
-    Ok((lock.0.metadata()?.ino() == in_place.ino()).then_some(lock))
+    Ok(is_at(&lock.0, &path)?.then_some(lock))
 }
 
 /// A held lock. Dropping this releases it, even if a child that is about to exec has a copy of the descriptor.
@@ -299,6 +291,7 @@ impl Drop for Lock {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::UnixStream;
 
     use super::*;

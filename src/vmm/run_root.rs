@@ -1,12 +1,13 @@
 //! Prepares and checks the run root: the directory below which every VMM has its run directory.
 
 use std::env;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Error, run_dir};
+use crate::files::create_private_directory;
 
 /// `$XDG_RUNTIME_DIR/chv-sandbox`, else `chv-sandbox-<uid>` in the directory for temporary files.
 pub(super) fn default_path() -> PathBuf {
@@ -32,7 +33,7 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, Error> {
     };
     let absolute = std::path::absolute(path)
         .map_err(|source| refuse("it can't be made absolute", Some(source)))?;
-    match DirBuilder::new().mode(0o700).create(&absolute) {
+    match create_private_directory(&absolute) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(source) => return Err(refuse("it can't be created", Some(source))),

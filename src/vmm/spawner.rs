@@ -5,7 +5,7 @@
 //! never ends, starts all VMMs. It also reaps them, so a [`Vmm`](super::Vmm) does not depend on any async runtime.
 
 use std::io;
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -19,6 +19,7 @@ use super::vmm_count::VmmCount;
 use super::waker::Waker;
 use super::{Error, VmmConfig};
 use crate::causes::Causes;
+use crate::mutex::lock;
 use crate::offload::blocking;
 
 /// Starts a VMM for [`Vmm::spawn`](super::Vmm::spawn). It returns before the VMM answers.
@@ -49,7 +50,7 @@ struct Spawner {
 static SPAWNER: Mutex<Option<Spawner>> = Mutex::new(None);
 
 fn submit(request: Request) -> Result<(), Error> {
-    let mut spawner = SPAWNER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut spawner = lock(&SPAWNER);
     let spawner = match &mut *spawner {
         Some(spawner) => spawner,
         none => none.insert(start_thread().map_err(|source| Error::NoSpawner {

@@ -1,7 +1,7 @@
 //! [`Connection`]: the state that the handles of a channel share with the one task that reads and writes its stream.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -19,6 +19,7 @@ use crate::broadcast::{self, Capacity};
 use crate::causes::Causes;
 use crate::guest::frame::encode;
 use crate::guest::protocol::{ErrorEvent, Extension, Frame, FrameType};
+use crate::mutex::lock;
 use crate::sanitize;
 
 /// How many events are kept for a slow receiver.
@@ -119,8 +120,7 @@ impl Connection {
     }
 
     fn take_early(&self) -> Option<broadcast::Receiver<ChannelEvent>> {
-        let early = self.early.lock();
-        early.unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.early).take()
     }
 
     pub(super) fn closed(&self) -> Option<Error> {
@@ -395,7 +395,7 @@ impl Connection {
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
         // No code panics while it holds the lock, and the tables are consistent after every statement.
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pending)
     }
 }
 

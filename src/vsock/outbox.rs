@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::net::unix::OwnedWriteHalf;
@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::guest::frame::HEADER;
 use crate::guest::protocol::MAX_FRAME;
+use crate::mutex::lock;
 
 /// The most bytes that are queued for a guest that doesn't read: one frame of the largest size. Further senders wait.
 const MAX_QUEUED: usize = HEADER + MAX_FRAME;
@@ -141,7 +142,7 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // No code panics while it holds the lock, and the queue is consistent after every statement.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 }
 

@@ -47,6 +47,7 @@ pub use session::record;
 use super::Report;
 use crate::causes::Causes;
 use crate::client;
+use crate::files::create_private_directory;
 use crate::limits::TimeLimits;
 use crate::spec::{Contract, Release, supported};
 use crate::vmm::{self, VmmConfig};
@@ -261,12 +262,8 @@ impl Drop for PrivateDirectory {
 }
 
 fn make_private(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| Error::Directory {
-            path: path.to_owned(),
-            source,
-        })
+    create_private_directory(path).map_err(|source| Error::Directory {
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -1,7 +1,6 @@
 //! [`record`] plays a scenario on a VMM of its own, through a recorder.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use super::recording::{Recording, Unreached};
 use super::{Error, idle_kernel};
 use crate::api::Method;
 use crate::client::Release;
+use crate::files::create_private_directory;
 use crate::replay::vmm_connection::exchange;
 use crate::replay::wire::RawResponse;
 use crate::replay::{Recorder, RecorderOptions};
@@ -140,10 +140,7 @@ pub(super) fn request(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
 fn prepare(run: &Path) -> Result<(), Error> {
     let failed = |path: PathBuf| move |source| Error::Directory { path, source };
     for folder in [run, &run.join("snapshot")] {
-        DirBuilder::new()
-            .mode(0o700)
-            .create(folder)
-            .map_err(failed(folder.to_owned()))?;
+        create_private_directory(folder).map_err(failed(folder.to_owned()))?;
     }
     let kernel = run.join("kernel");
     idle_kernel::write(&kernel).map_err(failed(kernel.clone()))?;

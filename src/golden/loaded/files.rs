@@ -1,13 +1,14 @@
 //! [`HeldFiles`]: the files of a loaded golden snapshot, each with the hold that keeps its bytes proved, and the number of
 //! holds that were lost.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
 use crate::golden::Error;
 use crate::golden::executable::KnownExecutable;
 use crate::golden::files::{ExpectedFile, Part};
+use crate::mutex::lock;
 use crate::overlay::{FileIdentity, HeldFile, HeldFileAttempt, LeasedFile, UnleasedFile};
 
 /// The files of a loaded golden snapshot.
@@ -180,6 +181,6 @@ impl GoldenFile {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Holding> {
-        self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.holding)
     }
 }

@@ -16,6 +16,7 @@ use super::memory::{CopyReason, LoadedMemory, MemoryBasis, MemoryMode};
 use super::memory_availability::MemoryAvailability;
 use super::{Error, Golden, Shortage};
 use crate::causes::Causes;
+use crate::duration::micros;
 use crate::machine::{
     CopySource, DiskRole, GuestMemory, MAX_CONFIG_BYTES, MAX_STATE_BYTES, SNAPSHOT_FILES, Snapshot,
     SnapshotBytes, maps_memory,
@@ -111,7 +112,7 @@ impl Golden {
             snapshot: Arc::new(snapshot.map_err(Error::Snapshot)?),
             memory: LoadedMemory {
                 hashed: loaded.hashed + hashed,
-                micros: started.elapsed().as_micros() as u64,
+                micros: micros(started.elapsed()),
                 ..loaded
             },
             files,

@@ -4,12 +4,13 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::guest::protocol::ToolName;
+use crate::mutex::lock;
 use crate::offload::blocking;
 
 /// The interval at which the size of the file that the VMM writes is read.
@@ -141,7 +142,6 @@ impl MintProgress {
     }
 
     fn began(&self) -> MutexGuard<'_, Vec<MintStep>> {
-        let steps = self.shared.steps.lock();
-        steps.unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.steps)
     }
 }

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::confinement::{Limits, MIB};
-use super::lock;
 use crate::causes::Causes;
+use crate::mutex::lock;
 
 /// The controllers that the parent group must enable for its children.
 const CONTROLLERS: [&str; 2] = ["memory", "pids"];

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{MAX_IN_FLIGHT, Shared, lock};
+use super::{MAX_IN_FLIGHT, Shared};
+use crate::mutex::lock;
 
 /// A command whose tool runs. The command is in the set until this is dropped.
 pub(super) struct InFlight {

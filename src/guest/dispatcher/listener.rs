@@ -19,10 +19,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use uuid::Uuid;
 
 use super::stream_connection::StreamSlot;
-use super::{Dispatcher, MAX_STREAMS, ServeError, lock};
+use super::{Dispatcher, MAX_STREAMS, ServeError};
 use crate::causes::Causes;
 use crate::guest::frame::{FrameError, write_frame};
 use crate::guest::protocol::{Frame, GuestQuery, Hello, QueryKind};
+use crate::mutex::lock;
 
 /// The number of threads that serve connections: one for each run with streams and each transfer, one for the channel,
 /// one for the channel that replaces it, and two for connections that are refused or that the host hasn't closed yet.

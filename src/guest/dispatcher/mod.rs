@@ -33,7 +33,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 pub use confinement::{CGROUP_ROOT, Confinement, Limits, be_killed_last};
 pub use function::FunctionRun;
@@ -177,10 +177,4 @@ pub enum ServeError {
     /// A record's JSON breaks a rule of the protocol.
     #[error("the host's record is malformed")]
     MalformedRecord(#[from] DecodeError),
-}
-
-/// Locks a mutex, poisoned or not. The data of these mutexes is valid even after a panic of a thread that held the
-/// lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

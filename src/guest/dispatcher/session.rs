@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::evidence::Evidence;
 use super::in_flight::{Busy, InFlight};
 use super::stream_connection::{Opening, Request, StreamConnection};
-use super::{Intercept, ServeError, Shared, lock};
+use super::{Intercept, ServeError, Shared};
 use crate::causes::Causes;
 use crate::guest::frame::{FrameError, LengthError, body_length, encode_into, read_body};
 use crate::guest::protocol::{
@@ -21,6 +21,7 @@ use crate::guest::protocol::{
     Imprinted, OpenFdCount, ProcessList, QueryKind, QueryResult, Renew, Renewed, ToolDispatch,
     ToolOutcomeKind,
 };
+use crate::mutex::lock;
 
 /// The most bytes of a command's id or of a nonce, both of which the dispatcher keeps.
 pub(super) const MAX_ID: usize = 256;

@@ -11,6 +11,7 @@ use rustix::time::{ClockId, Timespec};
 
 use super::{descriptors, processes};
 use crate::guest::protocol::{GuestProcess, MAX_PROCESSES, MemUsage};
+use crate::mutex::lock;
 
 /// The most characters of a process's name that are reported.
 const MAX_NAME: usize = 64;
@@ -80,7 +81,7 @@ impl LinuxSystem {
 impl System for LinuxSystem {
     /// Counts the entries of every `/proc/<pid>/fd`, except those that counting itself opens.
     fn open_fd_count(&self) -> io::Result<u64> {
-        let _counting = self.counting.lock();
+        let _counting = lock(&self.counting);
         descriptors::count_all()
     }
 

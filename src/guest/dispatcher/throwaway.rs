@@ -25,7 +25,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, TryLockError};
 use std::thread;
@@ -37,6 +37,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use super::confinement::Prepared;
 use super::{Shared, processes};
 use crate::causes::Causes;
+use crate::files::create_private_directory;
 use crate::guest::protocol::LAYER_REMOVAL;
 
 /// The directories of the tools' root that are mount points. They are mounted in the layer, too.
@@ -186,8 +187,7 @@ impl Drop for ThrowawayLayer {
 }
 
 fn private_directory(path: &Path) -> Result<(), LayerError> {
-    let made = fs::DirBuilder::new().mode(0o700).create(path);
-    made.map_err(LayerError::directory(path))
+    create_private_directory(path).map_err(LayerError::directory(path))
 }
 
 fn mode(directory: &Path) -> Result<fs::Permissions, LayerError> {

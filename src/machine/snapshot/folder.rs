@@ -1,11 +1,12 @@
 //! Writes the folder in a machine's directory from which its VMM restores ([`write_folder`]).
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::{CONFIG, MEMORY, STATE, Snapshot};
+use crate::files::{create_private_directory, write_private};
 use crate::machine::layout::utf8;
 use crate::machine::vm_config::VmFiles;
 use crate::machine::{Error, GuestMemory};
@@ -25,13 +26,14 @@ pub(in crate::machine) fn write_folder(
         }
         _ => {}
     }
-    let made = DirBuilder::new().mode(0o700).create(folder);
-    made.map_err(Error::file("create", folder))?;
+    create_private_directory(folder).map_err(Error::file("create", folder))?;
 
     let config = snapshot.config(files, memory_path)?;
     let config = serde_json::to_vec(&config).expect("a configuration has text for its keys");
-    write(&folder.join(CONFIG), &config)?;
-    write(&folder.join(STATE), &snapshot.state)?;
+    for (name, bytes) in [(CONFIG, &config), (STATE, &snapshot.state)] {
+        let path = folder.join(name);
+        write_private(&path, bytes).map_err(Error::file("write", path.as_path()))?;
+    }
     let target = match (&snapshot.memory, memory_path) {
         (GuestMemory::Mapped(_), _) => None,
         (GuestMemory::Copied(_), Some(path)) => Some(path.into()),
@@ -47,17 +49,6 @@ pub(in crate::machine) fn write_folder(
         linked.map_err(Error::file("link to", target))?;
     }
     url(folder)
-}
-
-/// Writes a new file with mode 0600.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path);
-    file.and_then(|mut file| file.write_all(bytes))
-        .map_err(Error::file("write", path))
 }
 
 /// Returns the URL of a folder. The API takes everything after `file://` as the path, without any decoding.

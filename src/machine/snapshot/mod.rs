@@ -11,14 +11,13 @@ mod folder;
 pub(crate) mod fuzz;
 mod state;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::vm_config::{VmFiles, VmShape, vm_config};
 use super::{Disk, Error, GuestMemory, Machine};
 use crate::api;
 use crate::api::types::{MemoryConfig, MemoryZoneConfig, VmConfig, VmSnapshotConfig};
+use crate::files::{self, ReadError, Symlinks};
 
 pub(super) use folder::write_folder;
 pub use state::{MemoryRegion, maps_memory};
@@ -216,17 +215,13 @@ fn check_config(
 }
 
 fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(Error::file("open", path))?;
-    let read = file.take(limit + 1).read_to_end(&mut bytes);
-    read.map_err(Error::file("read", path))?;
-    match bytes.len() as u64 > limit {
-        true => Err(Error::Snapshot {
+    files::read_bounded(path, limit, Symlinks::Follow).map_err(|error| match error {
+        ReadError::Failed { operation, source } => Error::file(operation, path)(source),
+        refused => Error::Snapshot {
             path: path.to_owned(),
-            reason: format!("it is larger than {limit} bytes"),
-        }),
-        false => Ok(bytes),
-    }
+            reason: refused.to_string(),
+        },
+    })
 }
 
 impl Machine {

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::panic::resume_unwind;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::thread;
 
 use super::block::segment_hash;
 use super::levels::Levels;
 use super::{Hash, VerityDigest};
+use crate::mutex::lock;
 use crate::overlay::Threads;
 use crate::overlay::read::Sink;
 use crate::overlay::segments::{SEGMENT, Segment};
@@ -71,7 +72,7 @@ impl Sink for Tree {
         let length = self.length;
         let work = |buffer: &mut Vec<u8>| -> io::Result<()> {
             loop {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let next = lock(&queue).next();
                 let Some((segment, hash)) = next else {
                     return Ok(());
                 };

@@ -1,12 +1,12 @@
 //! Reads a [`SandboxConfig`] from a TOML file.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::{ConfigError, GoldenOrigin, SandboxConfig, SandboxOrigin, ScaffoldOrigin, VmmEnv};
+use crate::files::read_file_or_pipe;
 use crate::limits::TimeLimits;
 use crate::sandbox::ToolsPerReset;
 use crate::vmm::{CgroupConfig, Confinement};
@@ -86,7 +86,8 @@ impl SandboxConfig {
         file.try_into()
     }
 
-    /// Reads a configuration from a file of at most 64 KiB, and checks it.
+    /// Reads a configuration from a file of at most 64 KiB, and checks it. The path may lead to a pipe, whose writer
+    /// must close it within 5 seconds.
     ///
     /// # Errors
     ///
@@ -97,13 +98,14 @@ impl SandboxConfig {
             path: path.to_owned(),
             source,
         };
-        let mut text = String::new();
-        let file = File::open(path).map_err(failed)?;
-        let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);
-        if read.map_err(failed)? as u64 > MAX_BYTES {
-            let reason = format!("larger than {MAX_BYTES} bytes");
-            return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
-        }
+        let read = read_file_or_pipe(path, MAX_BYTES);
+        let bytes = read.map_err(|error| failed(error.into()))?;
+        let text = String::from_utf8(bytes).map_err(|_| {
+            failed(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "stream did not contain valid UTF-8",
+            ))
+        })?;
         Self::from_toml(&text)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 
@@ -11,6 +11,7 @@ use super::run_state::RunState;
 use crate::guest::protocol::{JsonRecord, RunChain, RunEnd, RunSignal};
 use crate::guest::record::{MAX_RECORD, RecordKind};
 use crate::limits::TimeLimits;
+use crate::mutex::lock;
 use crate::vsock::{OutputStream, RecordReader, RecordWriter, RunGuest};
 
 /// Plays the tool of a [`RunningTool`](super::RunningTool), together with which
@@ -153,11 +154,6 @@ impl ToolSideOutput {
             run.fail(error);
         }
     }
-}
-
-fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
-    // Nothing panics while it holds the lock.
-    taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for RunInput {

@@ -2,7 +2,7 @@
 //! ended.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::super::Error;
 use super::{OutputChunk, RunReport};
+use crate::mutex::lock;
 use crate::vsock::{self, RunReader, RunRecord, RunWriter};
 
 /// The most output, in bytes, that is read from the socket of a run when its time is over.
@@ -206,9 +207,4 @@ impl RunState {
         };
         self.give_up(given_up);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic while the lock is held leaves no half-made change: each statement leaves the value consistent.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

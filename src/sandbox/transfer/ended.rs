@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{Direction, Error, Event, TransferError, TransferReport};
 use crate::archive::Totals;
 use crate::causes::Causes;
+use crate::duration::micros;
 use crate::sandbox::call_activity::Call;
 use crate::sandbox::status::Status;
 
@@ -30,7 +31,7 @@ pub struct TransferEnded {
 impl TransferEnded {
     /// The fields of the event's JSON object, with errors as `error` shows them.
     pub(in crate::sandbox) fn fields(&self, error: impl Fn(&Error) -> Value) -> Value {
-        let took_us = u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX);
+        let took_us = micros(self.took);
         let (id, path) = (self.transfer_id, &self.path);
         let mut fields = json!({ "transfer_id": id, "path": path, "took_us": took_us });
         match &self.result {

@@ -17,8 +17,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use crate::vmm::beyond_streams;
 use crate::vmm::confinement::{IdMaps, Layer, NAMESPACES};
-use crate::vmm::files::beyond_streams;
 
 /// The program that the child executes, and everything that the child sets up before that.
 pub(super) struct ChildPlan {

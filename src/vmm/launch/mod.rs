@@ -22,7 +22,6 @@ use tokio::sync::watch;
 
 use super::child::Child;
 use super::confinement::{CgroupConfig, Grants, Layer, LayerReport, catches_forks};
-use super::files::{beyond_streams, create_private};
 use super::leftovers::{self, Record};
 use super::output::Log;
 use super::output::pump::{self, Pipe};
@@ -30,8 +29,9 @@ use super::process_tree::ProcessTree;
 use super::run_dir::{RemovedOnDrop, RunDir};
 use super::spawned::{Console, SpawnedVmm};
 use super::vmm_count::VmmCount;
-use super::{Error, Process, VmmConfig, binary, output, procfs};
+use super::{Error, Process, VmmConfig, beyond_streams, binary, output, procfs};
 use crate::broadcast;
+use crate::files::create_private;
 use crate::socket::SocketAddress;
 
 use child::ChildPlan;

@@ -9,10 +9,10 @@ use rustix::process::{Pid, Resource};
 use super::child::{ChildPlan, Failure, Restrictions};
 use super::environment;
 use crate::causes::Causes;
+use crate::vmm::beyond_streams;
 use crate::vmm::confinement::{
     Cgroup, CgroupConfig, Confinement, Domain, Grants, Held, IdMaps, Layer, LayerReport, rlimits,
 };
-use crate::vmm::files::beyond_streams;
 use crate::vmm::run_dir::RunDir;
 use crate::vmm::{Error, VmmConfig};
 

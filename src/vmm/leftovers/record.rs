@@ -1,19 +1,19 @@
 //! [`Record`]: the identity of a VMM's process, in a file that outlives the agent that started it.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::vmm::files::{create_private, open_regular};
+use crate::files::{Symlinks, read_bounded, write_private};
 use crate::vmm::procfs::{self, ProcessStamp};
 
-/// The most that is read of a record, in bytes. Records are shorter.
+/// The longest record that is read, in bytes. Records are shorter.
 const MAX_RECORD: u64 = 64 * 1024;
 
 /// Reads the copy of `/proc/<pid>/stat` that the VMM's process wrote to `path`.
 pub(in crate::vmm) fn read_stamp(path: &Path) -> io::Result<ProcessStamp> {
-    ProcessStamp::parse(&read_bounded(path)?).ok_or(io::ErrorKind::InvalidData.into())
+    ProcessStamp::parse(&read(path)?).ok_or(io::ErrorKind::InvalidData.into())
 }
 
 /// The content of `vmm.json`: the part of the identity that is known before the VMM is started.
@@ -54,21 +54,18 @@ impl Record {
 
     /// Writes the record to `path`.
     pub(in crate::vmm) fn write(&self, path: &Path) -> io::Result<()> {
-        create_private(path)?.write_all(&serde_json::to_vec_pretty(self)?)
+        write_private(path, &serde_json::to_vec_pretty(self)?).map(drop)
     }
 
     /// Reads the record at `path`.
     pub(in crate::vmm) fn read(path: &Path) -> io::Result<Record> {
-        Ok(serde_json::from_slice(&read_bounded(path)?)?)
+        Ok(serde_json::from_slice(&read(path)?)?)
     }
 }
 
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open_regular(path)?
-        .take(MAX_RECORD)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// Reads a file that an earlier agent left. Another file may be at the path by now, so a symbolic link is not followed.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    Ok(read_bounded(path, MAX_RECORD, Symlinks::Refuse)?)
 }
 
 #[cfg(test)]
@@ -97,5 +94,20 @@ mod tests {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink("/proc/self/stat", &link).unwrap();
         read_stamp(&link).unwrap_err();
+    }
+
+    #[test]
+    fn a_record_that_is_too_long_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vmm.json");
+        let record = Record::new("/bin/vmm".as_ref(), 7, None).unwrap();
+        let mut text = serde_json::to_vec(&record).unwrap();
+        text.resize(MAX_RECORD as usize, b' ');
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(Record::read(&path).unwrap(), record);
+        text.push(b' ');
+        std::fs::write(&path, &text).unwrap();
+        let error = Record::read(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{error}");
     }
 }

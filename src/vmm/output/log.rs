@@ -3,15 +3,16 @@
 //! The VMM writes to a pipe, and this process to the file, since otherwise a hostile guest could fill the disk. The
 //! file keeps the first and the last part of the output, and the number of bytes that were left out between them.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::causes::Causes;
+use crate::files::{Symlinks, new_private, open_regular};
+use crate::mutex::lock;
 use crate::sanitize;
-use crate::vmm::files::open_regular;
 
 /// How much of the end of the output is kept when the file is shortened, in bytes.
 const TAIL: u64 = 16 * 1024;
@@ -37,18 +38,14 @@ struct Content {
 
 /// Returns the end of a log that another process wrote, in the form of [`Log::tail`].
 pub(crate) fn tail_of(path: &Path) -> io::Result<String> {
-    open_regular(path).map(|file| Log::of(file).tail())
+    let (file, _) = open_regular(path, Symlinks::Refuse)?;
+    Ok(Log::of(file).tail())
 }
 
 impl Log {
     /// Creates the log's file, with mode 0600.
     pub(in crate::vmm) fn create(path: &Path) -> io::Result<Log> {
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path);
+        let file = new_private().read(true).append(true).open(path);
         file.map(Log::of)
     }
 
@@ -91,7 +88,7 @@ impl Log {
 
     /// Ignores poisoning: after a panic the log may lack some output, but it can still be used.
     fn lock(&self) -> MutexGuard<'_, Content> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

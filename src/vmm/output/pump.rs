@@ -10,7 +10,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,8 @@ use super::throttle::{Rate, Throttle};
 use crate::broadcast;
 use crate::causes::Causes;
 use crate::client::{Decoder, MonitorEvent};
-use crate::vmm::files::beyond_streams;
+use crate::mutex::lock;
+use crate::vmm::beyond_streams;
 use crate::vmm::waker::Waker;
 
 /// How much is read from a pipe at a time, in bytes. It is the default size of a pipe.
@@ -178,7 +179,7 @@ static PUMP: Mutex<Option<Pump>> = Mutex::new(None);
 
 /// Starts the thread, unless it is running already.
 pub(in crate::vmm) fn start() -> io::Result<()> {
-    let mut pump = PUMP.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut pump = lock(&PUMP);
     if pump.is_none() {
         *pump = Some(start_thread()?);
     }
@@ -208,7 +209,7 @@ pub(in crate::vmm) fn finish(pid: u32, then: impl FnOnce() + Send + 'static) {
 }
 
 fn send(command: Command) {
-    let pump = PUMP.lock().unwrap_or_else(PoisonError::into_inner);
+    let pump = lock(&PUMP);
     let unsent = match &*pump {
         Some(pump) => {
             let sent = pump.commands.send(command);

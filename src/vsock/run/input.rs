@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::net::UnixStream;
@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::sent::SentChain;
 use crate::guest::protocol::{JsonRecord, RunChain, RunSignal, StdinMode};
 use crate::guest::record::{MAX_RECORD, RecordHeader, RecordKind};
+use crate::mutex::lock;
 use crate::vsock::stream::{RecordWriter, StreamCloser};
 use crate::vsock::{EvidenceError, Origin};
 
@@ -191,8 +192,7 @@ impl RunWriter {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code panics while it holds the lock, and the state is consistent after every statement.
-        let state = self.shared.state.lock();
-        state.unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.state)
     }
 }
 

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["vsock", "client"],
     &["overlay"],
     &["api", "guest"],
-    &["archive"],
+    &["archive", "files"],
     &[
         "broadcast",
         "causes",
@@ -24,18 +24,20 @@ const LAYERS: &[&[&str]] = &[
         "sanitize",
         "socket",
     ],
+    &["duration", "mutex"],
 ];
 
 /// The modules beside the layers, each with the modules that it may use. Of the layers only `cli` may use these.
 const BESIDE: &[(&str, &[&str])] = &[
-    ("spec", &[]),
+    ("spec", &["files"]),
     (
         "replay",
         &[
-            "sandbox", "golden", "machine", "guest", "api", "client", "causes", "limits", "socket",
+            "sandbox", "golden", "machine", "guest", "api", "client", "files", "causes", "limits",
+            "socket",
         ],
     ),
-    ("image", &["guest", "causes", "digest"]),
+    ("image", &["guest", "files", "causes", "digest"]),
     (
         "fuzzing",
         &[
@@ -53,9 +55,11 @@ const BESIDE: &[(&str, &[&str])] = &[
             "guest",
             "causes",
             "host_facts",
+            "interruption",
             "report_json",
             "limits",
             "sanitize",
+            "duration",
         ],
     ),
     (
@@ -66,16 +70,19 @@ const BESIDE: &[(&str, &[&str])] = &[
             "guest",
             "causes",
             "host_facts",
+            "interruption",
             "report_json",
             "sanitize",
+            "duration",
         ],
     ),
     ("host_facts", &["vmm"]),
+    ("interruption", &[]),
     ("report_json", &[]),
     (
         "compat",
         &[
-            "spec", "replay", "api", "client", "vmm", "causes", "limits", "sanitize",
+            "spec", "replay", "api", "client", "vmm", "files", "causes", "limits", "sanitize",
         ],
     ),
 ];

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use super::defaults::Defaults;
 use super::run_options::AllowedOptions;
 use super::tool::{Argument, Tool, is_name};
 use super::{Entry, Limits, Toolbox};
+use crate::files::{ReadError, Symlinks, read_bounded};
 
 /// The longest tools file, in bytes.
 pub(super) const MAX_TOOLS_FILE: u64 = 64 * 1024;
@@ -23,7 +24,7 @@ const MAX_TEXT: usize = 4096;
 /// A tools file could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolsFileError {
-    /// The file exists but could not be read.
+    /// The file exists but could not be read, or is not a regular file.
     #[error("the tools file {} cannot be read", path.display())]
     Read {
         /// The file's path.
@@ -143,24 +144,20 @@ impl Toolbox {
     ///
     /// # Errors
     ///
-    /// Those of [`Toolbox::from_json`], and [`ToolsFileError::Read`] if the file exists but can't be read.
+    /// Those of [`Toolbox::from_json`], and [`ToolsFileError::Read`] if the file exists but can't be read or is not
+    /// a regular file.
     pub fn load(path: &Path) -> Result<Toolbox, ToolsFileError> {
-        let read = |source| ToolsFileError::Read {
-            path: path.to_owned(),
-            source,
-        };
-        let file = match std::fs::File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Toolbox::built_in());
+        match read_bounded(path, MAX_TOOLS_FILE, Symlinks::Follow) {
+            Ok(json) => Toolbox::from_json(&json),
+            Err(ReadError::Failed { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                Ok(Toolbox::built_in())
             }
-            Err(error) => return Err(read(error)),
-        };
-        let mut json = Vec::new();
-        file.take(MAX_TOOLS_FILE + 1)
-            .read_to_end(&mut json)
-            .map_err(read)?;
-        Toolbox::from_json(&json)
+            Err(ReadError::TooLarge { .. }) => Err(ToolsFileError::TooLarge),
+            Err(error) => Err(ToolsFileError::Read {
+                path: path.to_owned(),
+                source: error.into(),
+            }),
+        }
     }
 
     /// The built-in tools and those that a tools file declares:

@@ -1,23 +1,72 @@
 //! [`TemporarySibling`]: a file under a temporary name, in the directory where it gets its final name once it is
-//! complete.
+//! complete. [`replace_file`] uses one for a small file.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+#[cfg(any(test, feature = "replay", feature = "spec"))]
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use uuid::Uuid;
 
-use super::{Error, FileIdentity};
+use super::{Symlinks, is_at, open_for_reading};
 use crate::causes::Causes;
 
-/// A new, empty file of mode 0600 with a temporary name. It is removed on drop, unless it was given its final name.
+/// A failed operation on a temporary sibling, its directory or its target.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {operation} {path:?}")]
+pub(crate) struct FileError {
+    /// The operation that was attempted, as a verb.
+    pub(crate) operation: &'static str,
+    /// The file or directory of the operation.
+    pub(crate) path: PathBuf,
+    /// The system's error.
+    pub(crate) source: io::Error,
+}
+
+impl FileError {
+    /// For `map_err`: wraps the system's error for an operation on `path`.
+    fn at(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+        move |source| FileError {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Replaces the file at `path` atomically by one with `bytes`, so that a reader never sees a part. Creates it if it is
+/// missing. Returns once the bytes are on the disk; the new name is not synced. After an error the path is unchanged.
+///
+/// `mode` is the mode of the new file, less the bits of the umask.
+///
+/// # Errors
+///
+/// The system's error, without a path.
+#[cfg(any(test, feature = "replay", feature = "spec"))]
+pub(crate) fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let sibling = TemporarySibling::with_mode(directory_of(path), mode).map_err(|e| e.source)?;
+    sibling.file().write_all(bytes)?;
+    sibling.file().sync_all()?;
+    fs::rename(sibling.path(), path)
+}
+
+/// The directory that holds `path`. A bare name lies in the current one.
+pub(crate) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// A new, empty file with a temporary name. It is removed on drop, unless it was given its final name.
 ///
 /// It is locked (`flock`) until then. So a temporary file without a lock was left by a process that was killed, and
 /// [`create`](Self::create) removes such files from the directory.
 #[derive(Debug)]
-pub(super) struct TemporarySibling {
+pub(crate) struct TemporarySibling {
     file: File,
     path: PathBuf,
 }
@@ -26,76 +75,70 @@ const PREFIX: &str = ".chv-sandbox-";
 const SUFFIX: &str = ".copy";
 
 impl TemporarySibling {
-    /// Creates the file in `directory`, after removing the temporary files that killed processes left there.
-    pub(super) fn create(directory: &Path) -> Result<TemporarySibling, Error> {
+    /// Creates the file in `directory` with mode 0600, after removing the temporary files that killed processes left there.
+    pub(crate) fn create(directory: &Path) -> Result<TemporarySibling, FileError> {
+        TemporarySibling::with_mode(directory, 0o600)
+    }
+
+    fn with_mode(directory: &Path, mode: u32) -> Result<TemporarySibling, FileError> {
         remove_leftovers(directory)
-            .map_err(Error::io("remove unfinished copies from", directory))?;
+            .map_err(FileError::at("remove unfinished copies from", directory))?;
         loop {
             let path = directory.join(format!("{PREFIX}{}{SUFFIX}", Uuid::new_v4().simple()));
             let file = OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create_new(true)
-                .mode(0o600)
+                .mode(mode)
                 .open(&path)
-                .map_err(Error::io("create", &path))?;
+                .map_err(FileError::at("create", &path))?;
             let sibling = TemporarySibling { file, path };
             match sibling.file.try_lock() {
-                Ok(()) if sibling.has_its_name() => return Ok(sibling),
+                Ok(()) if is_at(&sibling.file, &sibling.path).unwrap_or(false) => {
+                    return Ok(sibling);
+                }
                 // Another process took the file for a leftover before it was locked: try again under another name.
                 Ok(()) | Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => {
-                    return Err(Error::io("lock", &sibling.path)(error));
+                    return Err(FileError::at("lock", &sibling.path)(error));
                 }
             }
         }
     }
 
-    fn has_its_name(&self) -> bool {
-        match (self.path.symlink_metadata(), self.file.metadata()) {
-            (Ok(named), Ok(opened)) => FileIdentity::from(&named) == FileIdentity::from(&opened),
-            _ => false,
-        }
-    }
-
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Removes the name, and returns the file, which has no name from now on.
-    pub(super) fn into_nameless(self) -> Result<File, Error> {
-        fs::remove_file(&self.path).map_err(Error::io("remove the name of", &self.path))?;
+    pub(crate) fn into_nameless(self) -> Result<File, FileError> {
+        fs::remove_file(&self.path).map_err(FileError::at("remove the name of", &self.path))?;
         let file = self.file.try_clone();
-        let file = file.map_err(Error::io("keep open", &self.path))?;
-        file.unlock().map_err(Error::io("unlock", &self.path))?;
+        let file = file.map_err(FileError::at("keep open", &self.path))?;
+        file.unlock().map_err(FileError::at("unlock", &self.path))?;
         Ok(file)
     }
 
-    /// Gives the file its final name, atomically replacing the file that has that name.
+    /// Gives the file its final name, atomically replacing the regular file that has that name.
     ///
     /// The two names are exchanged, and dropping this removes the old file: on ext4 a plain rename over a file waits
     /// until the blocks of the new file are allocated and submitted to the disk, which takes longer for a large overlay
     /// than writing it did.
-    pub(super) fn replace(self, path: &Path) -> Result<(), Error> {
+    pub(crate) fn replace(self, path: &Path) -> Result<(), FileError> {
         match renameat_with(CWD, &self.path, CWD, path, RenameFlags::EXCHANGE) {
             Ok(()) => Ok(()),
             // No file has that name yet, or the filesystem doesn't support an exchange.
-            Err(_) => fs::rename(&self.path, path).map_err(Error::io("replace", path)),
+            Err(_) => fs::rename(&self.path, path).map_err(FileError::at("replace", path)),
         }
     }
 
-    /// Gives the file its final name, and fails if a file has that name.
-    pub(super) fn place(self, path: &Path) -> Result<(), Error> {
-        fs::hard_link(&self.path, path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Error::AlreadyExists {
-                path: path.to_owned(),
-            },
-            _ => Error::io("create", path)(error),
-        })
+    /// Gives the file its final name, and fails with the kind `AlreadyExists` if a file has that name.
+    pub(crate) fn place(self, path: &Path) -> Result<(), FileError> {
+        fs::hard_link(&self.path, path).map_err(FileError::at("create", path))
     }
 }
 
@@ -135,10 +178,7 @@ fn is_temporary_name(name: &str) -> bool {
 }
 
 fn remove_if_abandoned(path: &Path) -> io::Result<bool> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
-        .open(path)?;
+    let file = open_for_reading(path, Symlinks::Refuse)?;
     let metadata = file.metadata()?;
     let ours = metadata.is_file() && metadata.uid() == rustix::process::geteuid().as_raw();
     // A process that is writing the copy holds the lock until it has renamed the copy, so no live copy is unlocked
@@ -178,7 +218,7 @@ mod tests {
             .unwrap()
             .place(&name)
             .unwrap_err();
-        assert!(matches!(error, Error::AlreadyExists { .. }), "{error}");
+        assert_eq!(error.source.kind(), io::ErrorKind::AlreadyExists, "{error}");
         TemporarySibling::create(here)
             .unwrap()
             .replace(&name)
@@ -211,8 +251,55 @@ mod tests {
         }
         let in_the_making = TemporarySibling::create(here).unwrap();
         let another = TemporarySibling::create(here).unwrap();
-        assert!(in_the_making.has_its_name() && another.has_its_name());
+        for sibling in [&in_the_making, &another] {
+            assert!(is_at(sibling.file(), sibling.path()).unwrap());
+        }
         drop((in_the_making, another));
         assert_eq!(names(here), not_ours);
+    }
+
+    #[test]
+    fn a_small_file_is_replaced_whole_with_the_mode_that_is_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path();
+        let path = here.join("name");
+        let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
+        for (bytes, wanted) in [(&b""[..], 0o600), (b"old", 0o640), (&[7; 100_000], 0o600)] {
+            replace_file(&path, bytes, wanted).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+            // The umask may take bits away.
+            assert_eq!(mode(&path) & !wanted, 0);
+        }
+        assert_eq!(mode(&path), 0o600);
+        let link = here.join("link");
+        std::os::unix::fs::symlink("name", &link).unwrap();
+        replace_file(&link, b"new", 0o600).unwrap();
+        assert!(link.symlink_metadata().unwrap().is_file());
+        assert_eq!(fs::read(&path).unwrap(), [7; 100_000]);
+        assert_eq!(names(here), ["link", "name"]);
+    }
+
+    #[test]
+    fn a_directory_is_not_replaced_and_nothing_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path();
+        let path = here.join("directory");
+        fs::create_dir(&path).unwrap();
+        replace_file(&path, b"new", 0o600).unwrap_err();
+        replace_file(&here.join("missing/name"), b"new", 0o600).unwrap_err();
+        assert!(path.is_dir());
+        assert_eq!(names(here), ["directory"]);
+    }
+
+    #[test]
+    fn a_bare_name_lies_in_the_current_directory() {
+        let check = |path: &str, expected: &str| {
+            assert_eq!(directory_of(path.as_ref()), Path::new(expected), "{path}");
+        };
+        check("name", ".");
+        check("a/name", "a");
+        check("/name", "/");
+        check("/", ".");
+        check("", ".");
     }
 }
