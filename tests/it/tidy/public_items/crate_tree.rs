@@ -105,16 +105,26 @@ impl CrateTree {
             Some("crate") => vec![Target::Module(0)],
             Some("self") => vec![Target::Module(module)],
             Some("super") => vec![Target::Module(self.modules[module].parent)],
+            // A module comes first, since a function in it may have its name and be re-exported beside it.
+            Some(name) if path.len() > 1 && self.modules[module].children.contains_key(name) => {
+                vec![Target::Module(self.child(module, name))]
+            }
             Some(name) => self.named(module, name, visited),
             None => Vec::new(),
         };
         if reached.is_empty() && path.len() > 1 {
             return vec![Target::External(path.join("::"))];
         }
-        for name in path.iter().skip(1) {
+        for (depth, name) in path.iter().enumerate().skip(1) {
+            let is_last = depth + 1 == path.len();
             let next = |target| match target {
                 Target::Module(module) if name == "super" => {
                     vec![Target::Module(self.modules[module].parent)]
+                }
+                Target::Module(module)
+                    if !is_last && self.modules[module].children.contains_key(name) =>
+                {
+                    vec![Target::Module(self.child(module, name))]
                 }
                 Target::Module(module) => self.named(module, name, visited),
                 Target::External(path) => vec![Target::External(format!("{path}::{name}"))],

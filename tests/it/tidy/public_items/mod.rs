@@ -329,9 +329,6 @@ fn defined_by_macro(item: &syn::ItemMacro) -> Vec<String> {
             .chain(["TimeLimits: struct, non_exhaustive".to_owned()])
             .collect();
     }
-    if path.is_ident("rules") {
-        return vec!["RULES: const".to_owned()];
-    }
     Vec::new()
 }
 
