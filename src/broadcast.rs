@@ -14,14 +14,14 @@ use tokio::sync::Notify;
 pub use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 /// A value that can tell how many bytes it holds.
-pub trait Weight {
+pub(crate) trait Weight {
     /// Returns about as many bytes as are freed when the value is dropped.
     fn weight(&self) -> usize;
 }
 
 /// How much a channel keeps for its slowest receiver.
 #[derive(Clone, Copy, Debug)]
-pub struct Capacity {
+pub(crate) struct Capacity {
     /// The maximal number of values.
     pub count: usize,
     /// The maximal sum of the values' [`Weight`]s, in bytes. The newest value is kept even if it alone weighs more.
@@ -29,7 +29,7 @@ pub struct Capacity {
 }
 
 /// The sending end. Dropping it closes the channel; values that were sent before can still be received.
-pub struct Sender<T>(Arc<Shared<T>>);
+pub(crate) struct Sender<T>(Arc<Shared<T>>);
 
 /// A receiving end, which receives the values that are sent after it subscribed.
 pub struct Receiver<T> {
@@ -56,7 +56,7 @@ struct State<T> {
 }
 
 /// Makes a channel with one receiver.
-pub fn channel<T: Weight>(capacity: Capacity) -> (Sender<T>, Receiver<T>) {
+pub(crate) fn channel<T: Weight>(capacity: Capacity) -> (Sender<T>, Receiver<T>) {
     let sender = Sender::new(capacity);
     let receiver = sender.subscribe();
     (sender, receiver)
@@ -64,7 +64,7 @@ pub fn channel<T: Weight>(capacity: Capacity) -> (Sender<T>, Receiver<T>) {
 
 impl<T: Weight> Sender<T> {
     /// Makes a channel that has no receiver yet.
-    pub fn new(capacity: Capacity) -> Sender<T> {
+    pub(crate) fn new(capacity: Capacity) -> Sender<T> {
         Sender(Arc::new(Shared {
             state: Mutex::new(State {
                 capacity,
@@ -80,7 +80,7 @@ impl<T: Weight> Sender<T> {
     }
 
     /// Queues `value` for every receiver. If there is no receiver, `value` is dropped.
-    pub fn send(&self, value: T) {
+    pub(crate) fn send(&self, value: T) {
         let mut state = self.0.lock();
         if state.receivers.is_empty() {
             return;
@@ -99,7 +99,7 @@ impl<T: Weight> Sender<T> {
 
     /// Drops the values that sending a value of this weight would displace. A caller that is about to allocate such a
     /// value frees the memory before.
-    pub fn make_room(&self, weight: usize) {
+    pub(crate) fn make_room(&self, weight: usize) {
         let mut state = self.0.lock();
         while !state.values.is_empty() && state.bytes.saturating_add(weight) > state.capacity.bytes
         {
@@ -108,12 +108,12 @@ impl<T: Weight> Sender<T> {
     }
 
     /// Returns a new receiver of the values that are sent from now on.
-    pub fn subscribe(&self) -> Receiver<T> {
+    pub(crate) fn subscribe(&self) -> Receiver<T> {
         Receiver::of(&self.0)
     }
 
     /// Returns the number of receivers.
-    pub fn receiver_count(&self) -> usize {
+    pub(crate) fn receiver_count(&self) -> usize {
         self.0.lock().receivers.len()
     }
 }

@@ -63,6 +63,7 @@ impl TransferProgress {
 
 /// The totals of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Totals {
     /// The number of files, directories and symbolic links.
     pub entries: u64,
@@ -106,13 +107,13 @@ impl Account {
 
     /// Makes `progress` show the progress of this transfer.
     #[must_use]
-    pub fn shown_by(self, progress: TransferProgress) -> Account {
+    pub(crate) fn shown_by(self, progress: TransferProgress) -> Account {
         Account { progress, ..self }
     }
 
     /// Makes the account keep a manifest: a list of all entries with their digests.
     #[must_use]
-    pub fn with_manifest(self) -> Account {
+    pub(crate) fn with_manifest(self) -> Account {
         Account {
             manifest: Some(Vec::new()),
             ..self
@@ -120,7 +121,7 @@ impl Account {
     }
 
     /// The manifest of the entries so far; empty without [`with_manifest`](Self::with_manifest).
-    pub fn into_manifest(self) -> Vec<FileEntry> {
+    pub(crate) fn into_manifest(self) -> Vec<FileEntry> {
         self.manifest.unwrap_or_default()
     }
 

@@ -8,6 +8,7 @@ use crate::digest::Digest;
 
 /// The kind of an entry of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum EntryKind {
     /// A regular file.
     File,

@@ -87,6 +87,7 @@ pub enum ArchiveError {
 
 /// The stable code of an [`ArchiveError`]. The [list](super#what-is-refused) says what each code stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum FileCode {
     /// `SANDBOX_FILE_NAME`.
     Name,

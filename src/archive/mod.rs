@@ -57,10 +57,14 @@ mod stream;
 mod tests;
 
 pub use account::{Account, Totals, TransferLimits, TransferProgress};
-pub use beneath::{open_at, open_beneath, target_at, target_beneath};
+pub(crate) use beneath::open_at;
+pub(crate) use beneath::open_beneath;
+pub(crate) use beneath::target_at;
+pub(crate) use beneath::target_beneath;
 pub use entry::{EntryKind, FileEntry};
 pub use error::{ArchiveError, FileCode};
-pub use extract::{Owner, extract};
+pub(crate) use extract::extract;
 pub use pack::pack;
-pub use staged::{Cancel, Staged, Target};
-pub use stream::CHUNK;
+pub use staged::Cancel;
+pub(crate) use staged::Target;
+pub(crate) use stream::CHUNK;

@@ -28,7 +28,7 @@ mod headroom;
 mod host;
 mod loaded;
 mod manifest;
-pub mod memory;
+mod memory;
 mod mint;
 mod signature;
 mod verify;
@@ -50,7 +50,8 @@ pub use facts::{
 pub use files::Part;
 pub(crate) use headroom::available_memory;
 pub use headroom::{MemoryLimit, Shortage};
-pub use loaded::{HeldDisks, LoadOptions, LoadedGolden};
+pub use loaded::HeldDisks;
+pub use loaded::{LoadOptions, LoadedGolden};
 pub use manifest::Manifest;
 pub use memory::{CopyReason, LoadedMemory, MemoryBasis, MemoryMode};
 pub use mint::{MintConfig, MintError, MintProgress, MintStep, WarmFailure, WarmTool, mint};

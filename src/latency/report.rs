@@ -13,6 +13,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// The result of a measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LatencyReport {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
@@ -41,6 +42,7 @@ pub struct LatencyReport {
 
 /// The release of the VMM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct VmmRelease {
     /// Its release, such as `v53.0`, from the answer to `vmm.ping` or from the recordings.
     pub release: Option<String>,
@@ -61,6 +63,7 @@ pub struct Options {
 
 /// One case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CaseReport {
     /// Its name.
     pub name: String,
@@ -102,6 +105,7 @@ pub struct CaseReport {
 /// How a case ended. In JSON this is the field `state`, with `failure` beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
+#[non_exhaustive]
 pub enum CaseState {
     /// Every iteration was measured.
     Complete,
@@ -121,6 +125,7 @@ pub enum CaseState {
 
 /// Why a case was not completed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Failure {
     /// The step that failed, such as `tool`; `open` if it failed before the first step.
     pub step: String,
@@ -132,6 +137,7 @@ pub struct Failure {
 
 /// A layer of confinement around a VMM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LayerFacts {
     /// Its name, such as `landlock`.
     pub layer: String,
@@ -144,6 +150,7 @@ pub struct LayerFacts {
 
 /// The times of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StepReport {
     /// The step's name. See the [table](super#the-steps).
     pub name: String,
@@ -154,6 +161,7 @@ pub struct StepReport {
 
 /// A step that doesn't exist in a case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct NotMeasured {
     /// The step.
     pub step: String,

@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 /// How many samples of a step are kept individually. Further samples count in the figures and in the histogram only.
-pub const MAX_SAMPLES: usize = 100_000;
+pub(crate) const MAX_SAMPLES: usize = 100_000;
 
 /// The upper bound of the histogram, in microseconds: one day. Longer times count as this time.
 const LONGEST: u64 = 24 * 60 * 60 * 1_000_000;
@@ -14,6 +14,7 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 
 /// The distribution of a step's times, in microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Distribution {
     /// The number of samples. If it is 0, every figure is 0.
     pub count: u64,

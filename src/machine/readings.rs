@@ -17,6 +17,7 @@ use crate::vsock::{ClockSkew, GuestHello};
 ///
 /// A silent source never counts as agreeing with a baseline, and is reported as another result than a disagreement.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Reading<T> {
     /// The source gave this answer.
     Answered(T),
@@ -36,6 +37,7 @@ impl<T> Reading<T> {
 
 /// The readings after a revert.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Readings {
     /// The proof of each disk, in the VM's order.
     pub disks: Vec<DiskProof>,
@@ -52,6 +54,7 @@ pub struct Readings {
 
 /// The guest's answers after a revert.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct GuestReading {
     /// The guest's greeting; `None` from a dispatcher that is older than the greeting.
     pub hello: Option<GuestHello>,
@@ -66,6 +69,7 @@ pub struct GuestReading {
 
 /// One step of an operation, with its duration.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Step {
     /// The step's name, such as `restore`.
     pub name: &'static str,

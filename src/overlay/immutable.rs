@@ -35,6 +35,7 @@ pub struct Immutable {
 /// What keeps the bytes of an [`Immutable`] file from changing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Protection {
     /// fs-verity: the file can't be opened for writing, and the kernel checks each page that is read against the
     /// digest. Takes no memory beyond the page cache.
@@ -51,7 +52,10 @@ impl Immutable {
     /// # Errors
     ///
     /// [`Error::NotRegular`], and [`Error::Io`] for a file that can't be opened.
-    pub fn by_fs_verity(path: &Path, expected: &VerityDigest) -> Result<Option<Immutable>, Error> {
+    pub(crate) fn by_fs_verity(
+        path: &Path,
+        expected: &VerityDigest,
+    ) -> Result<Option<Immutable>, Error> {
         let (file, status) = open_regular(path)?;
         let is_protected = kernel_verity::measure(&file).as_ref() == Some(expected);
         Ok(is_protected.then_some(Immutable {
@@ -116,7 +120,7 @@ impl Immutable {
     }
 
     /// What keeps its bytes from changing.
-    pub fn protection(&self) -> Protection {
+    pub(crate) fn protection(&self) -> Protection {
         self.protection
     }
 }

@@ -101,13 +101,13 @@ impl Leased {
     }
 
     /// Whether `lease` is still held. If so, the bytes have matched the digest ever since it was taken.
-    pub fn is_held_since(&self, lease: LeaseTaken) -> bool {
+    pub(crate) fn is_held_since(&self, lease: LeaseTaken) -> bool {
         let held = self.lock();
         held.taken == lease.0 && held.stands()
     }
 
     /// Gives the lease back if a process waits to write to the file. Never blocks.
-    pub fn give_way(&self) {
+    pub(crate) fn give_way(&self) {
         // A thread that digests the file holds the lock, and checks the lease itself afterwards.
         let Ok(mut held) = self.held.try_lock() else {
             return;

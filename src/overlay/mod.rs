@@ -50,18 +50,22 @@ pub use examine::{VerificationLevel, examine};
 pub use file::FileIdentity;
 pub(crate) use file::{open_regular, own_path, reopen};
 pub use format::DiskFormat;
+pub(crate) use hash::fsverity_of;
+pub(crate) use hash::sha256_of;
 pub use hash::{
-    AccessPolicy, Progress, Threads, fsverity, fsverity_of, fsverity_watched, record, sha256,
-    sha256_of, sha256_watched,
+    AccessPolicy, Progress, Threads, fsverity, fsverity_watched, record, sha256, sha256_watched,
 };
 pub use hold::{Hold, HoldAttempt, UnleasedFile};
-pub use immutable::{Immutable, Protection};
+pub use immutable::Immutable;
+pub use immutable::Protection;
 pub(crate) use kernel_verity::enable as enable_verity;
 pub(crate) use lease::Lease;
-pub use leased::{LeaseTaken, Leased};
+pub use leased::LeaseTaken;
+pub use leased::Leased;
 pub use nameless::NamelessFile;
 pub use proof::{Basis, Digests, FileProof, RecordedBytes, Work};
-pub use put_back::{copy_private, copy_private_of, put_back};
+pub(crate) use put_back::copy_private_of;
+pub use put_back::{copy_private, put_back};
 #[cfg(any(test, fuzzing))]
 pub(crate) use qcow2::fuzz;
 pub use sparse::make_sparse;

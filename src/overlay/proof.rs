@@ -12,6 +12,7 @@ use super::{Digest, FileIdentity, VerityDigest};
 /// `D` is [`Digest`], [`VerityDigest`], both digests of a disk as [`Digests`], or the entry of a manifest as
 /// [`RecordedBytes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct FileProof<D = Digest> {
     /// The digest of the file's bytes.
     pub digest: D,
@@ -31,7 +32,7 @@ pub struct FileProof<D = Digest> {
 impl<D> FileProof<D> {
     /// Replaces the digest by one that follows from it, such as the SHA-256 that was recorded together with this
     /// fs-verity digest.
-    pub fn with_digest<E>(self, digest: E) -> FileProof<E> {
+    pub(crate) fn with_digest<E>(self, digest: E) -> FileProof<E> {
         FileProof {
             digest,
             length: self.length,
@@ -43,9 +44,10 @@ impl<D> FileProof<D> {
     }
 }
 
+#[cfg(test)]
 impl FileProof<Digests> {
     /// Whether the length and every digest that was computed equal the recorded ones.
-    pub fn is_of(&self, recorded: &RecordedBytes) -> bool {
+    pub(crate) fn is_of(&self, recorded: &RecordedBytes) -> bool {
         self.length == recorded.length
             && self.digest.sha256 == recorded.sha256
             && self
@@ -58,6 +60,7 @@ impl FileProof<Digests> {
 /// How a digest was obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Basis {
     /// All bytes were read through a memory map under a read lease: no process wrote to the file during the reading.
     Mapped,
@@ -81,6 +84,7 @@ impl Basis {
 
 /// The work for a digest, in bytes of the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Work {
     /// Bytes that were hashed, each counted once. A SHA-256 hashes the zeros of holes too, an fs-verity digest doesn't.
     /// Blocks of 4 KiB of zeros outside holes are counted, although their fs-verity hash is known in advance.
@@ -108,6 +112,7 @@ impl Work {
 
 /// Both digests of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Digests {
     /// The digest that `sha256sum` prints.
     pub sha256: Digest,
@@ -117,6 +122,7 @@ pub struct Digests {
 
 /// The length and digests of a file as a manifest records them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RecordedBytes {
     /// Their SHA-256.
     pub sha256: Digest,

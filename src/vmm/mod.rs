@@ -89,8 +89,9 @@ pub use confinement::{CgroupConfig, Confinement, Grants, Layer, LayerReport, Lay
 pub use error::Error;
 pub use exit::{Ended, Exit};
 pub(crate) use files::beyond_streams;
+pub(crate) use kvm::KVM_DEVICE;
+pub use kvm::NoKvm;
 pub(crate) use kvm::open_kvm;
-pub use kvm::{KVM_DEVICE, NoKvm};
 pub use launch::available;
 pub use leftovers::{Action, LeftAlone, Reclaimed, reclaim};
 pub use living::all_ended;
@@ -223,7 +224,7 @@ impl Vmm {
 
     /// The folder in the run directory in which the VMM may make files and sockets; `None` for an attached VMM. Don't
     /// trust its content: the VMM may write anything there.
-    pub fn writable_dir(&self) -> Option<&Path> {
+    pub(crate) fn writable_dir(&self) -> Option<&Path> {
         let running = self.running.as_ref()?;
         Some(&running.run_dir.folders().writable)
     }

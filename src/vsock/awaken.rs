@@ -21,6 +21,7 @@ use crate::guest::protocol::{
 
 /// The answers of a restored guest to [`Channel::awaken`].
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Awakened {
     /// The guest's hello; `None` from a guest from before the hello.
     pub hello: Option<GuestHello>,

@@ -278,7 +278,13 @@ impl Connection {
                 self.take_in_error(event);
                 return Ok(());
             }
-            Frame::ResetAck(ack) => Key::Reset(ack.reset_id.clone()),
+            // The host sends no reset signal.
+            Frame::ResetAck(ack) => {
+                return Err(Violation::NeverAsked {
+                    frame: name,
+                    id: sanitize::line(&ack.reset_id, 64),
+                });
+            }
             Frame::ToolDispatch(_)
             | Frame::GuestQuery(_)
             | Frame::ResetSignal(_)
@@ -385,10 +391,6 @@ impl Connection {
                 origin,
                 query_id: *query_id,
             },
-            Key::Reset(reset_id) => Error::DuplicateReset {
-                origin,
-                reset_id: reset_id.clone(),
-            },
             Key::Hello => Error::DuplicateHello { origin },
         }
     }
@@ -401,7 +403,7 @@ impl Connection {
 
 /// Reserves the id of a run until it is dropped. Meanwhile no command on the same channel can have this id.
 #[derive(Debug)]
-pub struct RunName {
+pub(crate) struct RunName {
     connection: Arc<Connection>,
     key: Key,
 }

@@ -13,6 +13,7 @@
 //! machine, for instance a snapshot on a KVM that can't save the nested state, is left out and listed in
 //! [`Probed::unreached`].
 
+#[doc(hidden)]
 pub mod battery;
 mod call;
 mod compare;
@@ -20,9 +21,11 @@ mod connections;
 mod error;
 mod fields;
 mod findings;
+#[doc(hidden)]
 pub mod idle_kernel;
 mod judge;
 mod outline;
+#[doc(hidden)]
 pub mod recorded;
 mod recording;
 mod routes;
@@ -69,6 +72,7 @@ pub struct Options {
 
 /// The result of [`probe`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Probed {
     /// The findings, with the verdict.
     pub report: Report,

@@ -303,7 +303,7 @@ impl LoadedGolden {
     /// # Errors
     ///
     /// Those of [`ExecutableFacts::of_process`](crate::golden::ExecutableFacts::of_process).
-    pub async fn vmm_executable(&self, process: &Process) -> Result<Digest, Error> {
+    pub(crate) async fn vmm_executable(&self, process: &Process) -> Result<Digest, Error> {
         let files = Arc::clone(&self.files);
         let exe = executable::path(process);
         let known = blocking(move || files.executable.digest(&exe)).await?;

@@ -35,11 +35,13 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use confinement::{CGROUP_ROOT, Confinement, Limits, be_killed_last};
+pub(crate) use confinement::CGROUP_ROOT;
+pub(crate) use confinement::be_killed_last;
+pub use confinement::{Confinement, Limits};
 pub use function::FunctionRun;
 pub use listener::VsockListener;
 pub use system::{LinuxSystem, System};
-pub use toolbox::{MAX_PARAM, Toolbox, ToolsFileError};
+pub use toolbox::{Toolbox, ToolsFileError};
 
 use crate::guest::frame::FrameError;
 use crate::guest::protocol::{DecodeError, Frame};
@@ -132,7 +134,7 @@ impl Dispatcher {
     /// # Errors
     ///
     /// As [`serve`](Self::serve).
-    pub fn serve_intercepted(
+    pub(crate) fn serve_intercepted(
         &self,
         socket: impl Into<OwnedFd>,
         intercept: &Intercept,
@@ -154,6 +156,7 @@ impl Dispatcher {
 /// A connection failed, or the host broke the protocol. A host that closes its connection between two frames is no
 /// error.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ServeError {
     /// A frame could not be read or written.
     #[error("the connection to the host is of no further use")]

@@ -21,7 +21,8 @@ use crate::api;
 use crate::api::types::{MemoryConfig, MemoryZoneConfig, VmConfig, VmSnapshotConfig};
 
 pub(super) use folder::lay;
-pub use state::{MemoryRegion, maps_memory};
+pub use state::MemoryRegion;
+pub(crate) use state::maps_memory;
 
 use super::vm_config::VmDisk;
 use description::Unexpected;
@@ -33,10 +34,10 @@ const STATE: &str = "state.json";
 const MEMORY: &str = "memory-ranges";
 
 /// The largest `config.json` that is read, in bytes. It usually has a few KiB.
-pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// The largest `state.json` that is read, in bytes. It has about 20 KiB for each vCPU.
-pub const MAX_STATE_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_STATE_BYTES: u64 = 16 << 20;
 
 /// A snapshot that machines are reverted to. It keeps the verified content of `config.json` and `state.json` in memory,
 /// so a later change of these files has no effect.
@@ -132,7 +133,7 @@ impl Snapshot {
     /// # Errors
     ///
     /// [`Error::Snapshot`] if `state.json` doesn't fit the VM's memory.
-    pub fn check_mappable(&self) -> Result<Vec<MemoryRegion>, Error> {
+    pub(crate) fn check_mappable(&self) -> Result<Vec<MemoryRegion>, Error> {
         let mapped = state::map_memory(&self.state, self.shape.memory_bytes());
         let mapped = mapped.map_err(|reason| Error::Snapshot {
             path: self.folder.join(STATE),
@@ -248,7 +249,7 @@ impl Machine {
     /// # Errors
     ///
     /// [`Error::Disk`] if a disk can't be copied; [`Error::File`] if it can't be opened.
-    pub async fn keep_disks(&self, into: &Path) -> Result<(), Error> {
+    pub(crate) async fn keep_disks(&self, into: &Path) -> Result<(), Error> {
         for disk in self.disks.iter().filter(|disk| !disk.given.readonly) {
             disk.keep(into.join(format!("{}.img", disk.role()))).await?;
         }
@@ -257,7 +258,7 @@ impl Machine {
 
     /// Makes the copies in the folder `golden`, which [`keep_disks`](Self::keep_disks) made, the origins of the
     /// writable disks. The next boot or revert fills the disks from them.
-    pub fn adopt_disks(&mut self, golden: &Path) {
+    pub(crate) fn adopt_disks(&mut self, golden: &Path) {
         let disks = self.disks.iter_mut().map(|disk| &mut disk.given);
         for disk in disks.filter(|disk| !disk.readonly) {
             disk.origin = golden.join(format!("{}.img", disk.role));

@@ -24,7 +24,7 @@ use crate::guest::protocol::{Direction, Frame, JsonRecord, OpenRun, RunChain, Ru
 use crate::guest::record::RecordKind;
 use crate::sanitize;
 
-pub use super::connection::RunName;
+pub(crate) use super::connection::RunName;
 pub use input::RunWriter;
 
 /// The kinds of records that a guest sends in a run.
@@ -47,7 +47,7 @@ pub struct RunStream {
     /// Sends standard input and signals.
     pub input: RunWriter,
     /// Keeps the run's id reserved on its channel until it is dropped; `None` for a run without a channel.
-    pub name: Option<RunName>,
+    pub(crate) name: Option<RunName>,
 }
 
 impl RunStream {
@@ -189,7 +189,10 @@ impl RunReader {
     /// # Errors
     ///
     /// Those of [`next`](Self::next).
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<RunRecord, Error>> {
+    pub(crate) fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<RunRecord, Error>> {
         let record = ready!(self.records.poll_next(context))?;
         Poll::Ready(self.take(record.kind, record.body))
     }

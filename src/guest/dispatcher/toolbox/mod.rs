@@ -11,7 +11,6 @@ use serde_json::{Map, Value};
 
 pub use file::ToolsFileError;
 pub(super) use surroundings::Wishes;
-pub use tool::MAX_PARAM;
 
 use super::confinement::Limits;
 use super::function::{Function, FunctionRun};
@@ -112,7 +111,7 @@ impl Toolbox {
 
     /// The directory into which and from which files are transferred, as the tools see it: an absolute path, `/work`
     /// unless the tools file names another.
-    pub fn files_directory(&self) -> &str {
+    pub(crate) fn files_directory(&self) -> &str {
         &self.files
     }
 
