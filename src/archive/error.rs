@@ -127,7 +127,7 @@ impl FileCode {
     }
 
     /// The code with this text, if there is one.
-    pub fn of(text: &str) -> Option<FileCode> {
+    pub(crate) fn of(text: &str) -> Option<FileCode> {
         FileCode::ALL.into_iter().find(|code| code.text() == text)
     }
 }

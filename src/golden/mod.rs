@@ -63,6 +63,7 @@ const SNAPSHOT: &str = "snapshot";
 
 /// The conditions under which a manifest is accepted. With neither set, any well-formed manifest is accepted.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Trust {
     /// If set, the manifest must have a valid signature by this key.
     pub signed_by: Option<PublicKey>,

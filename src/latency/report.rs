@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Distribution, HostFacts, RunsOn};
+use super::Distribution;
+use crate::host_facts::{HostFacts, RunsOn};
 use crate::report_json::{self, ReportError};
 
 /// The version of the report's schema.
@@ -105,7 +106,6 @@ pub struct CaseReport {
 /// How a case ended. In JSON this is the field `state`, with `failure` beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
-#[non_exhaustive]
 pub enum CaseState {
     /// Every iteration was measured.
     Complete,
@@ -125,7 +125,6 @@ pub enum CaseState {
 
 /// Why a case was not completed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Failure {
     /// The step that failed, such as `tool`; `open` if it failed before the first step.
     pub step: String,

@@ -26,7 +26,6 @@ const LOCKS_DISKS: Release = Release::new(51, 0);
 
 /// The recorded length and digests of a disk, with which its bytes are compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct RecordedDisk {
     /// The role of the disk.
     pub role: DiskRole,

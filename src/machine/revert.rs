@@ -30,6 +30,7 @@ use crate::offload::blocking;
 
 /// The options of a revert.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RevertOptions {
     /// The snapshot to which the machine is reverted.
     pub snapshot: Arc<Snapshot>,

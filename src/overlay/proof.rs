@@ -12,7 +12,6 @@ use super::{Digest, FileIdentity, VerityDigest};
 /// `D` is [`Digest`], [`VerityDigest`], both digests of a disk as [`Digests`], or the entry of a manifest as
 /// [`RecordedBytes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
 pub struct FileProof<D = Digest> {
     /// The digest of the file's bytes.
     pub digest: D,
@@ -84,7 +83,6 @@ impl Basis {
 
 /// The work for a digest, in bytes of the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Work {
     /// Bytes that were hashed, each counted once. A SHA-256 hashes the zeros of holes too, an fs-verity digest doesn't.
     /// Blocks of 4 KiB of zeros outside holes are counted, although their fs-verity hash is known in advance.

@@ -250,7 +250,6 @@ pub enum BootFailure {
 ///
 /// `Display` shows each check that failed, with what it found and what it expected, and the directory of the evidence.
 #[derive(Debug)]
-#[non_exhaustive]
 pub struct FailedReset {
     /// What the reset found: the state in the protocol's shape, and the report with every check.
     pub outcome: ResetOutcome,

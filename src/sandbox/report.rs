@@ -97,7 +97,6 @@ pub enum StrategyUsed {
 /// Which VMM serves after a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum VmmUsed {
     /// A spare, whose VM waited restored and paused.
     Spare,

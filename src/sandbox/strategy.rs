@@ -9,7 +9,6 @@ pub const MAX_SPARES: u32 = 64;
 /// Which VMM serves the sandbox after a reset. In TOML: `strategy = "fresh"` or `strategy = "in_place"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Strategy {
     /// Another VMM process: a spare that waits restored, prewarmed and paused, or, if there is none, an empty process
     /// that was started ahead. The VMM that served is killed before the VM of the other one is resumed. A guest that

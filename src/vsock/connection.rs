@@ -403,7 +403,7 @@ impl Connection {
 
 /// Reserves the id of a run until it is dropped. Meanwhile no command on the same channel can have this id.
 #[derive(Debug)]
-pub(crate) struct RunName {
+pub struct RunName {
     connection: Arc<Connection>,
     key: Key,
 }

@@ -38,7 +38,6 @@ impl Announced {
 
 /// The bytes of a tool's two streams, which the command's evidence proves. `Debug` shows only their numbers.
 #[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct OutputBytes {
     /// The part of standard output that the guest kept.
     pub stdout: Vec<u8>,

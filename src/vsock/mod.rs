@@ -70,5 +70,5 @@ pub use event::{ChannelEvent, ChannelEventKind, Origin};
 pub use evidence::OutputBytes;
 pub use fault::{EvidenceError, Violation};
 pub(crate) use run::RunGuest;
-pub use run::{OutputStream, RunReader, RunRecord, RunStream, RunWriter};
+pub use run::{OutputStream, RunName, RunReader, RunRecord, RunStream, RunWriter};
 pub use stream::{Record, RecordReader, RecordStream, RecordWriter};

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use super::staged::Staged;
 use super::*;
 use crate::causes::Causes;
 

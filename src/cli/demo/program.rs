@@ -182,6 +182,7 @@ fn source(check: &Check) -> &'static str {
         Source::GuestClock => "guest's clock",
         Source::VmmIdentity => "VMM is ours",
         Source::GuestMemory => "guest's memory",
+        _ => "another source",
     }
 }
 

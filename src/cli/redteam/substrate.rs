@@ -101,6 +101,7 @@ impl Substrate for ChangedFiles {
             Source::VmmApiState | Source::DiskIdentity | Source::VmmIdentity => {
                 cannot("it takes a VMM that lies")
             }
+            _ => cannot("no file is known that holds this source"),
         }
     }
 }

@@ -56,6 +56,7 @@ use crate::vmm::{self, VmmConfig};
 
 /// The settings of [`probe`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// The binary. A name without a slash is looked up in `PATH`.
     pub binary: PathBuf,
@@ -68,6 +69,20 @@ pub struct Options {
     pub directory: Option<PathBuf>,
     /// The time limit of the whole probe.
     pub limit: Duration,
+}
+
+impl Options {
+    /// The probe of a binary within a time limit, without additional variables, with the release that the server
+    /// reports, in the directory for temporary files.
+    pub fn new(binary: impl Into<PathBuf>, limit: Duration) -> Options {
+        Options {
+            binary: binary.into(),
+            env: Vec::new(),
+            release: None,
+            directory: None,
+            limit,
+        }
+    }
 }
 
 /// The result of [`probe`].

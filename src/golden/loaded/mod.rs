@@ -31,6 +31,7 @@ const ATTEMPTS: u32 = 3;
 
 /// The options of [`Golden::load`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LoadOptions {
     /// How guests get the golden snapshot's memory.
     pub memory: MemoryMode,

@@ -29,6 +29,7 @@ mod toolbox;
 mod transfer;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -64,6 +65,14 @@ pub const MAX_DEADLINE_MS: u64 = 60 * 60 * 1000;
 #[derive(Clone)]
 pub struct Dispatcher {
     shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatcher")
+            .field("root", &self.shared.root)
+            .finish_non_exhaustive()
+    }
 }
 
 struct Shared {

@@ -24,7 +24,7 @@ use crate::guest::protocol::{Direction, Frame, JsonRecord, OpenRun, RunChain, Ru
 use crate::guest::record::RecordKind;
 use crate::sanitize;
 
-pub(crate) use super::connection::RunName;
+pub use super::connection::RunName;
 pub use input::RunWriter;
 
 /// The kinds of records that a guest sends in a run.
@@ -47,7 +47,7 @@ pub struct RunStream {
     /// Sends standard input and signals.
     pub input: RunWriter,
     /// Keeps the run's id reserved on its channel until it is dropped; `None` for a run without a channel.
-    pub(crate) name: Option<RunName>,
+    pub name: Option<RunName>,
 }
 
 impl RunStream {

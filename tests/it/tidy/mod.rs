@@ -3,6 +3,7 @@
 
 mod causes;
 mod layers;
+mod public_errors;
 mod public_items;
 mod scan;
 

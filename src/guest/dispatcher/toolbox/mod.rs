@@ -233,7 +233,7 @@ pub(super) fn directory(path: &str) -> Result<&str, &'static str> {
 mod tests {
     use serde_json::json;
 
-    use super::tool::Argument;
+    use super::tool::{Argument, MAX_PARAM};
     use super::*;
 
     #[test]
