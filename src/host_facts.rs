@@ -72,7 +72,7 @@ pub struct HostFacts {
 
 impl HostFacts {
     /// Reads the facts of this host. The present load averages become `load_at_start`; `load_at_end` is `None`.
-    pub fn of_this_host() -> HostFacts {
+    pub(crate) fn of_this_host() -> HostFacts {
         let name = rustix::system::uname();
         let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
         let parts = [
@@ -101,7 +101,7 @@ pub fn load() -> Option<[f64; 3]> {
 }
 
 /// Determines the platform that guests of this host run on. Opens `/dev/kvm` and reads `/proc/cpuinfo`.
-pub fn runs_on() -> RunsOn {
+pub(crate) fn runs_on() -> RunsOn {
     let kvm = File::options().read(true).write(true).open(KVM_DEVICE);
     classify(kvm.map(drop), read("cpuinfo"), cfg!(target_arch = "x86_64"))
 }

@@ -176,7 +176,7 @@ impl Account {
     }
 
     /// The totals so far. `sha256` is the digest of the stream.
-    pub fn totals(&self, sha256: Digest) -> Totals {
+    pub(crate) fn totals(&self, sha256: Digest) -> Totals {
         Totals {
             entries: self.entries,
             bytes: self.bytes,

@@ -110,7 +110,7 @@ pub struct GoldenDisk {
 
 impl GoldenDisk {
     /// The file's length and both digests.
-    pub fn recorded(&self) -> RecordedBytes {
+    pub(crate) fn recorded(&self) -> RecordedBytes {
         RecordedBytes {
             sha256: self.sha256,
             fsverity: self.fsverity,

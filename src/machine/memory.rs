@@ -80,7 +80,7 @@ impl CopySource {
     }
 
     /// How many bytes were hashed for that digest. Holes are not hashed; under fs-verity this is 0.
-    pub fn hashed(&self) -> u64 {
+    pub(crate) fn hashed(&self) -> u64 {
         match self {
             CopySource::Immutable(file) => file.hashed(),
             CopySource::Leased(file) => file.hashed(),

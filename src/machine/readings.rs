@@ -117,7 +117,7 @@ impl Steps {
     }
 
     /// The time since [`start`](Self::start), in microseconds.
-    pub fn micros(&self) -> u64 {
+    pub(crate) fn micros(&self) -> u64 {
         self.began.elapsed().as_micros() as u64
     }
 }

@@ -160,7 +160,7 @@ impl Machine {
     /// - [`Error::Touched`]: the VMM reported an event that no call explains.
     /// - [`Error::Api`], [`Error::VmmDied`]: the VMM refused a call, gave no answer in time, or ended.
     /// - [`Error::OpenFiles`], [`Error::Disk`], [`Error::File`]: the mappings or the disks can't be proved.
-    pub async fn recheck(
+    pub(crate) async fn recheck(
         &mut self,
         staged: Staged,
         options: &RevertOptions,

@@ -115,7 +115,7 @@ impl Immutable {
     }
 
     /// How many bytes were hashed for the digest: the length without the holes, or 0 under fs-verity.
-    pub fn hashed(&self) -> u64 {
+    pub(crate) fn hashed(&self) -> u64 {
         self.hashed
     }
 

@@ -129,7 +129,7 @@ impl Leased {
     }
 
     /// How many bytes were hashed when it was opened: all but the holes.
-    pub fn hashed(&self) -> u64 {
+    pub(crate) fn hashed(&self) -> u64 {
         self.hashed
     }
 

@@ -6,8 +6,8 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use super::staged::Staged;
 use super::*;
+use crate::archive::staged::Staged;
 use crate::causes::Causes;
 
 fn stream() -> Vec<u8> {

@@ -84,12 +84,15 @@ fn public_items(tree: &CrateTree) -> BTreeSet<String> {
     lines
 }
 
+/// A public path, and the marks of the `use` item that makes it public.
+type PublicName = (Vec<String>, String);
+
 /// Follows the public names from the root.
 struct Walk<'a> {
     tree: &'a CrateTree,
     modules: HashSet<usize>,
-    /// The public paths of each item, each with the marks of the `use` item that makes it public.
-    paths: BTreeMap<(usize, usize), Vec<(Vec<String>, String)>>,
+    /// The public names of each item.
+    paths: BTreeMap<(usize, usize), Vec<PublicName>>,
     lines: BTreeSet<String>,
 }
 
