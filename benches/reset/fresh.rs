@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use chv_sandbox::api;
 use chv_sandbox::machine::{Machine, RevertOptions, Steps};
-use chv_sandbox::overlay::{AccessPolicy, Hold, HoldAttempt, UnleasedFile, record};
+use chv_sandbox::overlay::{AccessPolicy, HeldFile, HeldFileAttempt, UnleasedFile, record};
 use tokio::task::spawn_blocking;
 
 use super::Outcome;
@@ -157,17 +157,17 @@ impl Ours {
 
 /// A disk of a golden snapshot. It is held if a lease is granted, otherwise digested each time.
 enum Origin {
-    Held(Hold),
+    Held(HeldFile),
     Unleased(UnleasedFile),
 }
 
 impl Origin {
     fn hold(path: &Path) -> Outcome<Origin> {
         let recorded = record(path, AccessPolicy::PreferMapped)?.digest;
-        match Hold::take(path, recorded.length, &recorded.fsverity)? {
-            HoldAttempt::Held(hold) => Ok(Origin::Held(hold)),
-            HoldAttempt::Unleased(file) => Ok(Origin::Unleased(file)),
-            HoldAttempt::OtherLength(length) => {
+        match HeldFile::take(path, recorded.length, &recorded.fsverity)? {
+            HeldFileAttempt::Held(hold) => Ok(Origin::Held(hold)),
+            HeldFileAttempt::Unleased(file) => Ok(Origin::Unleased(file)),
+            HeldFileAttempt::OtherLength(length) => {
                 Err(format!("the disk's origin has {length} bytes now").into())
             }
         }

@@ -7,9 +7,7 @@ use chv_sandbox::broadcast::{Receiver, RecvError};
 use chv_sandbox::golden::{Golden, MintConfig, WarmTool, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
-use chv_sandbox::machine::{
-    DiskRole, FurtherFiles, GuestMemory, MachineConfig, VmShape, VmmSource,
-};
+use chv_sandbox::machine::{DiskRole, GuestMemory, MachineConfig, VmShape, VmmFiles, VmmSource};
 use chv_sandbox::sandbox::{
     ChvSandbox, Event, GoldenOrigin, Sandbox, SandboxConfig, ToolInvocation,
 };
@@ -54,7 +52,7 @@ impl RealGuest {
             ],
             memory: GuestMemory::ByPath,
             port: DEFAULT_PORT,
-            files: FurtherFiles::default(),
+            files: VmmFiles::default(),
             limits: limits()?,
         };
         let shape = VmShape {

@@ -12,7 +12,7 @@ use chv_sandbox::machine::{
     CopySource, Disk, DiskRole, GuestMemory, Machine, MachineConfig, RecordedDisk, RevertOptions,
     SNAPSHOT_FILES, Snapshot, SnapshotBytes, VmShape, VmmSource,
 };
-use chv_sandbox::overlay::{self, AccessPolicy, Immutable};
+use chv_sandbox::overlay::{self, AccessPolicy, ImmutableFile};
 use chv_sandbox::vmm::VmmConfig;
 
 use super::{Outcome, disk, idle_vm, nested_state};
@@ -29,7 +29,7 @@ pub(crate) struct IdleSnapshot {
     shape: VmShape,
     disks: Vec<Disk>,
     folder: PathBuf,
-    memory: Arc<Immutable>,
+    memory: Arc<ImmutableFile>,
     recorded: RecordedDisk,
 }
 
@@ -74,7 +74,7 @@ impl IdleSnapshot {
             vmm: vmm.clone(),
             shape,
             disks,
-            memory: Arc::new(Immutable::seal(&memory)?),
+            memory: Arc::new(ImmutableFile::seal(&memory)?),
             folder: snapshot,
             recorded,
         })

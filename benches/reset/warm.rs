@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use chv_sandbox::api;
 use chv_sandbox::golden::{Golden, LoadOptions, MintError, WarmTool};
 use chv_sandbox::guest::protocol::{DEFAULT_PORT, ToolDispatch, ToolName};
-use chv_sandbox::machine::{FurtherFiles, Machine, MachineConfig, RevertOptions, VmmSource};
+use chv_sandbox::machine::{Machine, MachineConfig, RevertOptions, VmmFiles, VmmSource};
 use serde_json::{Value, json};
 
 use super::guest::RealGuest;
@@ -89,7 +89,7 @@ async fn measure(
         disks: golden.disks(),
         memory: snapshot.memory().clone(),
         port: DEFAULT_PORT,
-        files: FurtherFiles::of_restore(snapshot.shape()),
+        files: VmmFiles::of_restore(snapshot.shape()),
         limits: limits()?,
     })
     .await?;

@@ -12,7 +12,7 @@ use chv_sandbox::vmm::VmmConfig;
 use super::Failure;
 use super::interrupt::Interrupt;
 use super::status::{self, Status};
-use super::vm::{VmmBinary, layer};
+use super::vm_args::{VmmBinary, layer};
 
 const BOLD: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();

@@ -6,14 +6,14 @@ use std::time::Duration;
 use chv_sandbox::golden::{Golden, MintConfig, MintProgress, SigningKey, WarmTool, mint};
 use chv_sandbox::guest::protocol::ToolName;
 use chv_sandbox::image::Image;
-use chv_sandbox::machine::{FurtherFiles, GuestMemory, MachineConfig, VmmSource};
+use chv_sandbox::machine::{GuestMemory, MachineConfig, VmmFiles, VmmSource};
 use chv_sandbox::sanitize;
 
 use super::Failure;
 use super::interrupt::Interrupt;
 use super::status::{self, Status};
-use super::tool_line::{ToolLine, duration};
-use super::vm::{self, VmArgs, VmmBinary};
+use super::tool_argument::{ToolLine, duration};
+use super::vm_args::{self, VmArgs, VmmBinary};
 
 mod check;
 mod progress;
@@ -96,10 +96,10 @@ async fn run_mint(args: MintArgs) -> Result<Status, Failure> {
     let mut config = MintConfig::new(
         MachineConfig {
             vmm: VmmSource::Spawn(args.vm.vmm(args.vmm.path)),
-            disks: vm::disks(&image),
+            disks: vm_args::disks(&image),
             memory: GuestMemory::ByPath,
             port: args.vm.port,
-            files: FurtherFiles::default(),
+            files: VmmFiles::default(),
             limits: args.vm.limits(),
         },
         args.vm.shape(&image),

@@ -21,8 +21,8 @@ mod redteam;
 mod run;
 mod spec;
 mod status;
-mod tool_line;
-mod vm;
+mod tool_argument;
+mod vm_args;
 
 use std::error::Error;
 use std::fmt;

@@ -9,7 +9,7 @@ use super::scratch::Scratch;
 use super::{CheckId, Host, HostCheck, Remedy, nearest};
 use crate::causes::Causes;
 use crate::golden::{Golden, MemoryLimit, available_memory};
-use crate::overlay::Immutable;
+use crate::overlay::ImmutableFile;
 
 const MIB: u64 = 1 << 20;
 
@@ -28,7 +28,7 @@ pub(super) fn check_memfd(host: &Host, run_root: &Path) -> HostCheck {
         );
     };
     let policy = host.sysctl("vm/memfd_noexec");
-    match Immutable::seal(&file) {
+    match ImmutableFile::seal(&file) {
         Ok(sealed) => {
             let seals = fcntl_get_seals(&sealed).unwrap_or(SealFlags::empty());
             let never_executed = match seals.contains(SealFlags::EXEC) {

@@ -13,7 +13,7 @@ use super::scratch::Scratch;
 use super::{CheckId, Host, HostCheck, Remedy, nearest};
 use crate::golden::Golden;
 use crate::machine::SNAPSHOT_FILES;
-use crate::overlay::{Leased, enable_verity};
+use crate::overlay::{LeasedFile, enable_verity};
 
 /// A check of a filesystem. Its arguments are the host, the run root, and the golden snapshot if one was named.
 pub(super) type StorageCheck = fn(&Host, &Path, Option<&Golden>) -> HostCheck;
@@ -125,7 +125,7 @@ fn leases(host: &Host, run_root: &Path, golden: Option<&Golden>) -> HostCheck {
         Err(error) => return HostCheck::not_found_out(id, format!("{}: {error}", place.display())),
     };
     let shown = mount::name(host, &place);
-    let Err(error) = Leased::take(&file) else {
+    let Err(error) = LeasedFile::take(&file) else {
         return HostCheck::good(id, format!("writers to files in {shown} are noticed"));
     };
     let owner = file.metadata().map(|metadata| metadata.uid()).ok();

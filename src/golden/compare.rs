@@ -1,4 +1,4 @@
-//! [`compare`] lists the fields in which two manifests differ.
+//! [`compare_manifests`] lists the fields in which two manifests differ.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use super::Manifest;
 /// A field in which two manifests differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Difference {
+pub struct ManifestDifference {
     /// The field's path in the manifest, such as `disks[1].sha256`.
     pub field: String,
     /// The field's value in the first manifest; `None` if that manifest lacks the field.
@@ -21,7 +21,7 @@ pub struct Difference {
 }
 
 /// Compares two manifests field by field, and returns the differences in the order of a manifest's fields.
-pub fn compare(first: &Manifest, second: &Manifest) -> Vec<Difference> {
+pub fn compare_manifests(first: &Manifest, second: &Manifest) -> Vec<ManifestDifference> {
     let value =
         |manifest| serde_json::to_value(manifest).expect("a manifest has text for its keys");
     let mut differences = Vec::new();
@@ -38,7 +38,7 @@ fn walk(
     field: String,
     first: Option<&Value>,
     second: Option<&Value>,
-    differences: &mut Vec<Difference>,
+    differences: &mut Vec<ManifestDifference>,
 ) {
     match (first, second) {
         _ if first == second => {}
@@ -58,7 +58,7 @@ fn walk(
                 walk(field, one.get(at), other.get(at), differences);
             }
         }
-        _ => differences.push(Difference {
+        _ => differences.push(ManifestDifference {
             expected: is_expected(&field),
             field,
             first: first.cloned(),

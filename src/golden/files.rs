@@ -1,4 +1,4 @@
-//! The files of a golden snapshot, each with the length and digests that the manifest has for it ([`Expected`]).
+//! The files of a golden snapshot, each with the length and digests that the manifest has for it ([`ExpectedFile`]).
 
 use std::fmt::Display;
 use std::fs;
@@ -29,7 +29,7 @@ pub enum Part {
 
 /// A file with the length and digests that the manifest has for it.
 #[derive(Clone, Debug)]
-pub(super) struct Expected {
+pub(super) struct ExpectedFile {
     pub(super) part: Part,
     /// The file's place in the manifest, such as `disks[1]`.
     pub(super) field: String,
@@ -44,16 +44,16 @@ pub(super) struct Expected {
 
 impl Golden {
     /// Every file that a restore needs: the VMM's own files, the disks and their backing files.
-    pub(super) fn files(&self) -> Vec<Expected> {
+    pub(super) fn files(&self) -> Vec<ExpectedFile> {
         let snapshot = self.snapshot_files();
         snapshot.into_iter().chain(self.disk_files()).collect()
     }
 
     /// The VMM's own files: `config.json`, `state.json`, `memory-ranges`.
-    pub(super) fn snapshot_files(&self) -> [Expected; 3] {
+    pub(super) fn snapshot_files(&self) -> [ExpectedFile; 3] {
         let folder = self.snapshot();
         let files = self.manifest().snapshot.files();
-        files.map(|(name, field, facts)| Expected {
+        files.map(|(name, field, facts)| ExpectedFile {
             part: Part::Snapshot,
             field: format!("snapshot.{field}"),
             path: folder.join(name),
@@ -65,11 +65,11 @@ impl Golden {
     }
 
     /// The read-only disks, the kept copies of the writable disks, and the backing files.
-    pub(super) fn disk_files(&self) -> Vec<Expected> {
+    pub(super) fn disk_files(&self) -> Vec<ExpectedFile> {
         let manifest = self.manifest();
         let mut files = Vec::new();
         for (at, disk) in manifest.disks.iter().enumerate() {
-            files.push(Expected {
+            files.push(ExpectedFile {
                 part: Part::Disk(disk.role),
                 field: format!("disks[{at}]"),
                 path: self.directory().join(&disk.path),
@@ -80,9 +80,9 @@ impl Golden {
             });
             for (index, facts) in disk.backing.iter().enumerate() {
                 let field = format!("disks[{at}].backing[{index}]");
-                files.push(Expected {
+                files.push(ExpectedFile {
                     read_by_vm: true,
-                    ..Expected::new(Part::Backing, field, facts)
+                    ..ExpectedFile::new(Part::Backing, field, facts)
                 });
             }
         }
@@ -90,8 +90,8 @@ impl Golden {
     }
 
     /// The manifest, with the length and digest that it had when it was opened.
-    pub(super) fn manifest_file(&self) -> Expected {
-        Expected {
+    pub(super) fn manifest_file(&self) -> ExpectedFile {
+        ExpectedFile {
             part: Part::Manifest,
             field: manifest::FILE.to_owned(),
             path: self.directory().join(manifest::FILE),
@@ -103,20 +103,20 @@ impl Golden {
     }
 
     /// The kernel and the initramfs that the VM was booted from. A restore does not need them.
-    pub(super) fn payload(&self) -> Vec<Expected> {
+    pub(super) fn payload(&self) -> Vec<ExpectedFile> {
         let payload = &self.manifest().payload;
-        let kernel = Expected::new(Part::Payload, "payload.kernel".to_owned(), &payload.kernel);
+        let kernel = ExpectedFile::new(Part::Payload, "payload.kernel".to_owned(), &payload.kernel);
         let initramfs = payload
             .initramfs
             .as_ref()
-            .map(|facts| Expected::new(Part::Payload, "payload.initramfs".to_owned(), facts));
+            .map(|facts| ExpectedFile::new(Part::Payload, "payload.initramfs".to_owned(), facts));
         [kernel].into_iter().chain(initramfs).collect()
     }
 }
 
-impl Expected {
-    fn new(part: Part, field: String, facts: &FileFacts) -> Expected {
-        Expected {
+impl ExpectedFile {
+    fn new(part: Part, field: String, facts: &FileFacts) -> ExpectedFile {
+        ExpectedFile {
             part,
             field,
             path: facts.path.clone(),

@@ -11,7 +11,7 @@
 //!
 //! Loading a golden snapshot ([`Golden::load`](super::Golden::load)) opens one descriptor of its memory. It is a
 //! descriptor of `memory-ranges` itself if fs-verity protects that file with the manifest's digest. Otherwise it is one
-//! of a copy in memory that is first sealed and then digested ([`Immutable`](crate::overlay::Immutable)). Every VMM
+//! of a copy in memory that is first sealed and then digested ([`Immutable`](crate::overlay::ImmutableFile)). Every VMM
 //! inherits that descriptor. The contents of `config.json` and `state.json` are kept as the bytes that were compared
 //! with the manifest. After that, a change of the three files has no effect.
 //!

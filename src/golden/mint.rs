@@ -29,8 +29,8 @@ pub use error::MintError;
 pub use progress::{MintProgress, MintStep};
 pub use warm::{WarmFailure, WarmTool};
 
-use super::folder::{self, Folder};
 use super::manifest::{FILE, FORMAT, write_private};
+use super::unfinished::{self, UnfinishedGolden};
 use super::{
     BaselineError, Baselines, CpuFacts, Error, ExecutableFacts, FileFacts, Golden, GoldenDisk,
     GuestFacts, Manifest, PayloadFacts, SNAPSHOT, ShapeFacts, SigningKey, SnapshotFacts,
@@ -40,8 +40,7 @@ use crate::api;
 use crate::causes::Causes;
 use crate::guest::protocol::Extension;
 use crate::machine::{
-    self, Disk, FurtherFiles, Machine, MachineConfig, RevertOptions, SNAPSHOT_FILES, Snapshot,
-    VmShape,
+    self, Disk, Machine, MachineConfig, RevertOptions, SNAPSHOT_FILES, Snapshot, VmShape, VmmFiles,
 };
 use crate::offload::blocking;
 use crate::overlay::{self, AccessPolicy, Digest, RecordedBytes, Threads};
@@ -91,10 +90,10 @@ pub struct MintConfig {
 /// stopped and the folder is removed.
 pub async fn mint(mut config: MintConfig) -> Result<Golden, MintError> {
     config.resolve_paths()?;
-    let folder = Folder::create(&config.into)?;
-    config.machine.files = FurtherFiles {
+    let folder = UnfinishedGolden::create(&config.into)?;
+    config.machine.files = VmmFiles {
         writes: vec![folder.path().to_owned()],
-        ..FurtherFiles::of_boot(&config.shape)
+        ..VmmFiles::of_boot(&config.shape)
     };
     let machine = Machine::start(config.machine.clone()).await;
     let mut machine = machine.map_err(MintError::Boot)?;
@@ -180,7 +179,7 @@ async fn record(
     machine.close_channel();
     machine.pause().await.map_err(MintError::Snapshot)?;
     let snapshot = folder.join(SNAPSHOT);
-    folder::create_private(&snapshot)?;
+    unfinished::create_private(&snapshot)?;
     progress.begin(MintStep::Snapshot);
     let [_, _, memory] = SNAPSHOT_FILES.map(|name| snapshot.join(name));
     let taken = progress.watch_file(

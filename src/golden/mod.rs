@@ -21,16 +21,16 @@ mod error;
 mod executable;
 mod facts;
 mod files;
-mod folder;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod headroom;
 mod host;
 mod loaded;
 mod manifest;
 mod memory;
+mod memory_availability;
 mod mint;
 mod signature;
+mod unfinished;
 mod verify;
 
 use std::fs;
@@ -40,7 +40,7 @@ use crate::machine::Disk;
 use crate::overlay::{Digest, VerityDigest};
 
 pub use baseline::{BaselineError, Baselines, vmm_api_state};
-pub use compare::{Difference, compare};
+pub use compare::{ManifestDifference, compare_manifests};
 pub use cpu::{CpuFacts, CpuFlags};
 pub use error::Error;
 pub use facts::{
@@ -48,15 +48,14 @@ pub use facts::{
     SnapshotFile, VmmFacts,
 };
 pub use files::Part;
-pub(crate) use headroom::available_memory;
-pub use headroom::{MemoryLimit, Shortage};
-pub use loaded::HeldDisks;
-pub use loaded::{LoadOptions, LoadedGolden};
+pub use loaded::{HeldDisks, LoadOptions, LoadedGolden};
 pub use manifest::Manifest;
 pub use memory::{CopyReason, LoadedMemory, MemoryBasis, MemoryMode};
+pub(crate) use memory_availability::available_memory;
+pub use memory_availability::{MemoryLimit, Shortage};
 pub use mint::{MintConfig, MintError, MintProgress, MintStep, WarmFailure, WarmTool, mint};
 pub use signature::{KeyError, PublicKey, SigningKey};
-pub use verify::{Inspection, MemoryNeed, Mismatch, VerifiedFile};
+pub use verify::{GoldenVerification, ManifestMismatch, MemoryNeed, VerifiedFile};
 
 /// The name of the folder with the VMM's own files within a golden snapshot.
 const SNAPSHOT: &str = "snapshot";

@@ -6,25 +6,25 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::files::Expected;
+use super::files::ExpectedFile;
 use super::manifest::read_bounded;
 use super::{Error, Golden};
 use crate::machine::{
     self, GuestMemory, MAX_CONFIG_BYTES, MAX_STATE_BYTES, Snapshot, SnapshotBytes, maps_memory,
 };
 use crate::overlay::{
-    self, AccessPolicy, FileIdentity, Immutable, Threads, VerificationLevel, open_regular,
+    self, AccessPolicy, FileIdentity, ImmutableFile, Threads, VerificationLevel, open_regular,
 };
 
 /// The result of [`Golden::verify`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Inspection {
+pub struct GoldenVerification {
     /// Every file that was digested: the VMM's own files, the disks and their backing files, kernel and initramfs.
     pub files: Vec<VerifiedFile>,
     /// Every difference from the manifest, and the first thing in `config.json` or `state.json` that no mint writes. If
     /// this is empty, the golden snapshot is good.
-    pub mismatches: Vec<Mismatch>,
+    pub mismatches: Vec<ManifestMismatch>,
     /// The memory that a process needs to load the golden snapshot.
     pub memory: MemoryNeed,
 }
@@ -59,7 +59,7 @@ pub struct VerifiedFile {
 /// A difference from the manifest, or from what a mint writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Mismatch {
+pub struct ManifestMismatch {
     /// The field in the manifest, such as `snapshot.state.fsverity`.
     pub field: String,
     /// The expected value.
@@ -78,7 +78,7 @@ impl Golden {
     /// - [`Error::Missing`]: a file doesn't exist or can't be read.
     /// - [`Error::Digest`]: a file can't be read, or changes while it is read.
     /// - [`Error::Refused`]: two of the files are the same file, or one is not a regular file or too large.
-    pub fn verify(&self) -> Result<Inspection, Error> {
+    pub fn verify(&self) -> Result<GoldenVerification, Error> {
         let mut files = Vec::new();
         let mut mismatches = Vec::new();
         let mut seen: Vec<(FileIdentity, PathBuf)> = Vec::new();
@@ -98,7 +98,7 @@ impl Golden {
             });
         }
         self.check_snapshot(&mut mismatches)?;
-        Ok(Inspection {
+        Ok(GoldenVerification {
             files,
             memory: self.memory_need()?,
             mismatches,
@@ -106,7 +106,7 @@ impl Golden {
     }
 
     /// Checks that `config.json` and `state.json` have only what a mint writes, independently of their digests.
-    fn check_snapshot(&self, mismatches: &mut Vec<Mismatch>) -> Result<(), Error> {
+    fn check_snapshot(&self, mismatches: &mut Vec<ManifestMismatch>) -> Result<(), Error> {
         let [config, state, _] = self.snapshot_files();
         let bytes = SnapshotBytes {
             config: read_bounded(&config.path, MAX_CONFIG_BYTES)?,
@@ -127,12 +127,12 @@ impl Golden {
                 expected,
                 found,
                 ..
-            }) => Mismatch {
+            }) => ManifestMismatch {
                 field: format!("{} at {pointer}", config.field),
                 expected: expected.unwrap_or_else(nothing),
                 found: found.unwrap_or_else(nothing),
             },
-            Err(machine::Error::Snapshot { path, reason }) => Mismatch {
+            Err(machine::Error::Snapshot { path, reason }) => ManifestMismatch {
                 field: if path == state.path {
                     state.field
                 } else {
@@ -158,7 +158,7 @@ impl Golden {
             path: memory.path.clone(),
             source,
         })?;
-        let protected = Immutable::by_fs_verity(&memory.path, &memory.fsverity);
+        let protected = ImmutableFile::by_fs_verity(&memory.path, &memory.fsverity);
         Ok(MemoryNeed {
             at_most: metadata.len(),
             at_first: metadata.len().min(metadata.blocks() * 512),
@@ -167,10 +167,10 @@ impl Golden {
     }
 }
 
-impl Expected {
+impl ExpectedFile {
     /// Digests the file and adds each difference from the manifest to `mismatches`. Returns the file's length and
     /// identity.
-    fn digest(&self, mismatches: &mut Vec<Mismatch>) -> Result<(u64, FileIdentity), Error> {
+    fn digest(&self, mismatches: &mut Vec<ManifestMismatch>) -> Result<(u64, FileIdentity), Error> {
         let mut collect = |checked: Result<(), Error>| match checked {
             Err(Error::Mismatch {
                 field,
@@ -178,7 +178,7 @@ impl Expected {
                 found,
                 ..
             }) => {
-                mismatches.push(Mismatch {
+                mismatches.push(ManifestMismatch {
                     field,
                     expected,
                     found,

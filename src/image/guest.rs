@@ -16,8 +16,9 @@ const PROGRAM_LIMIT: u64 = 64 * MIB;
 /// The longest build id that is accepted, in bytes.
 pub(super) const BUILD_ID_LIMIT: usize = 128;
 
-const BUILD_GUEST: &str =
-    "build it static: cargo rustc --release --bin chv-guest -- -C target-feature=+crt-static";
+const BUILD_GUEST: &str = "build it static: cargo rustc --release --bin chv-guest -- -C target-feature=+crt-static, \
+     and name it with --guest; or install both programs static: RUSTFLAGS='-C target-feature=+crt-static' cargo install \
+     --path . --force --target x86_64-unknown-linux-gnu";
 const GET_BUSYBOX: &str = "use a static one (Debian's package busybox-static has /bin/busybox)";
 
 /// The guest's dispatcher, `chv-guest`, after the checks.

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::BufWriter, io::Write, path::Path};
 
-use super::{Error, modules::Module, newc::Archive};
+use super::{Error, cpio::Archive, modules::Module};
 
 /// The directory of the modules and of [`LOAD_LIST`].
 const MODULES: &str = "lib/modules";

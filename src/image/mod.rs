@@ -34,6 +34,7 @@ pub(crate) mod fuzz {
     pub(crate) use super::depmod::fuzz::modules_dep;
     pub(crate) use super::oci::fuzz::{oci_layer, oci_layout};
 }
+mod cpio;
 mod guest;
 mod initramfs;
 mod inodes;
@@ -42,7 +43,6 @@ mod kernel;
 mod manifest;
 mod mke2fs;
 mod modules;
-mod newc;
 mod oci;
 mod open;
 mod pack;

@@ -1,4 +1,4 @@
-//! [`Fleet`]: the sandboxes of a case, and [`Worker`]: the use of one of them.
+//! [`CaseSandboxes`]: the sandboxes of a case, and [`Worker`]: the use of one of them.
 
 use std::io::{self, Write};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The files of the host that a spawned VMM may use: [`FurtherFiles`] that it opens by path, and the descriptors that
+//! The files of the host that a spawned VMM may use: [`VmmFiles`] that it opens by path, and the descriptors that
 //! it inherits.
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,7 +16,7 @@ const SMALL: u64 = 1 << 20;
 /// The files that a spawned VMM opens in addition to its disks, its sockets and the snapshots that it restores. The
 /// VMM's confinement keeps it from opening any other file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FurtherFiles {
+pub struct VmmFiles {
     /// The files and folders that the VMM reads.
     pub reads: Vec<PathBuf>,
     /// The folders in which the VMM makes files.
@@ -25,33 +25,33 @@ pub struct FurtherFiles {
     pub largest: u64,
 }
 
-impl FurtherFiles {
+impl VmmFiles {
     /// The files that a cold boot needs: the kernel and the initramfs. `largest` is the size of the guest's memory, for
     /// which v51.2 and v52.0 make a file without a name.
     pub(crate) fn of_boot(shape: &VmShape) -> Self {
         let initramfs = shape.initramfs.iter();
-        FurtherFiles {
+        VmmFiles {
             reads: [&shape.kernel]
                 .into_iter()
                 .chain(initramfs)
                 .cloned()
                 .collect(),
             largest: shape.memory_bytes(),
-            ..FurtherFiles::default()
+            ..VmmFiles::default()
         }
     }
 
     /// The files that a restore opens: the initramfs, which v51.2 to v53.0 open but do not read.
     pub fn of_restore(shape: &VmShape) -> Self {
-        FurtherFiles {
+        VmmFiles {
             reads: shape.initramfs.iter().cloned().collect(),
-            ..FurtherFiles::default()
+            ..VmmFiles::default()
         }
     }
 }
 
 /// The files that a VMM is given, and the machine's disks that were made from them.
-pub(super) struct Given {
+pub(super) struct PreparedFiles {
     pub(super) grants: Grants,
     pub(super) disks: Vec<WorkingDisk>,
     /// The numbers of the descriptors that the VMM inherits.
@@ -63,13 +63,13 @@ pub(super) struct Given {
 pub(super) async fn give(
     vmm: &VmmConfig,
     disks: Vec<Disk>,
-    files: FurtherFiles,
+    files: VmmFiles,
     memory: Option<OwnedFd>,
     copied: u64,
-) -> Result<Given, Error> {
+) -> Result<PreparedFiles, Error> {
     let run_root = vmm.prepare_run_root().map_err(Error::Vmm)?;
     blocking(move || {
-        let FurtherFiles {
+        let VmmFiles {
             mut reads,
             writes,
             largest,
@@ -90,7 +90,7 @@ pub(super) async fn give(
             working.push(disk);
         }
         let numbers = descriptors.iter().map(|it| it.as_raw_fd().cast_unsigned());
-        Ok(Given {
+        Ok(PreparedFiles {
             inherited: numbers.collect(),
             disks: working,
             grants: Grants {

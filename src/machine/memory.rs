@@ -17,14 +17,14 @@ use serde::Serialize;
 
 use super::{Error, Machine, MemoryRegion, Snapshot};
 use crate::offload::blocking;
-use crate::overlay::{Immutable, LeaseTaken, Leased, Protection, VerityDigest};
+use crate::overlay::{ImmutableFile, LeaseTaken, LeasedFile, Protection, VerityDigest};
 use crate::vmm::{MappedFile, Mapping, beyond_streams};
 
 /// Where the memory of a restored guest comes from.
 #[derive(Clone, Debug)]
 pub enum GuestMemory {
     /// An immutable file that the VMM inherits and maps privately. A restore does not read it.
-    Mapped(Arc<Immutable>),
+    Mapped(Arc<ImmutableFile>),
     /// A file that the VMM inherits and reads whole at each restore.
     Copied(CopySource),
     /// The snapshot's own `memory-ranges`, by its path. This is for a machine that has just taken the snapshot, and for
@@ -37,9 +37,9 @@ pub enum GuestMemory {
 #[non_exhaustive]
 pub enum CopySource {
     /// A file that can't change.
-    Immutable(Arc<Immutable>),
+    Immutable(Arc<ImmutableFile>),
     /// A file that is held under a read lease. It can change only after the lease is lost, which this process notices.
-    Leased(Arc<Leased>),
+    Leased(Arc<LeasedFile>),
 }
 
 impl GuestMemory {
@@ -240,7 +240,7 @@ impl Machine {
     async fn read_mappings(
         &self,
         snapshot: &Snapshot,
-        file: &Immutable,
+        file: &ImmutableFile,
     ) -> Result<MemoryReading, Error> {
         let inherited = self.memory.as_ref();
         let inherited = inherited.and_then(|memory| memory.mapped.clone());

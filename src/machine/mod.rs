@@ -17,16 +17,16 @@
 //! disk is a private file of the machine. A spawned VMM inherits that file, which has no name. The file is filled from
 //! the disk's *origin* (an image, or the copy that a golden snapshot keeps) at each boot and each revert.
 
-mod ask;
 mod boot;
-mod caused;
 mod directory;
 mod disk;
+mod disk_proof;
 mod error;
+mod expected_events;
 mod files;
 mod layout;
 mod memory;
-mod prove;
+mod query;
 mod readings;
 mod revert;
 mod snapshot;
@@ -49,10 +49,10 @@ use crate::vsock::{Channel, ChannelConfig, GuestHello, ToolAnswer};
 pub use crate::overlay::DiskFormat;
 pub(crate) use crate::overlay::VerificationLevel;
 pub use disk::{Disk, DiskRole};
+pub use disk_proof::{DiskProof, OpenInVmm, RecordedDisk};
 pub use error::Error;
-pub use files::FurtherFiles;
+pub use files::VmmFiles;
 pub use memory::{CopySource, GuestMemory, MemoryReading, NotMapped};
-pub use prove::{DiskProof, OpenInVmm, RecordedDisk};
 pub use readings::{GuestReading, Reading, Readings, Step, Steps};
 pub use revert::{RevertOptions, Staged};
 pub(crate) use snapshot::MAX_CONFIG_BYTES;
@@ -63,9 +63,9 @@ pub(crate) use snapshot::maps_memory;
 pub use snapshot::{MemoryRegion, SNAPSHOT_FILES, Snapshot, SnapshotBytes};
 pub use vm_config::VmShape;
 
-use caused::CausedEvents;
 use directory::DirectoryLock;
 use disk::WorkingDisk;
+use expected_events::ExpectedEvents;
 use layout::Layout;
 use memory::InheritedMemory;
 
@@ -106,7 +106,7 @@ pub struct MachineConfig {
     /// The vsock port on which the guest's dispatcher listens.
     pub port: u32,
     /// The files that a spawned VMM opens in addition to its disks.
-    pub files: FurtherFiles,
+    pub files: VmmFiles,
     /// How long each step may take, the steps of the VMM's process included. The limits of a [`VmmConfig`] in `vmm` are
     /// ignored.
     pub limits: TimeLimits,
@@ -139,7 +139,7 @@ pub struct Machine {
     /// Whether the VMM may have a VM. It is set before the call that makes one, as the caller may drop the future of
     /// that call.
     occupied: bool,
-    caused: CausedEvents,
+    caused: ExpectedEvents,
 }
 
 impl Machine {

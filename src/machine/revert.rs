@@ -137,7 +137,7 @@ impl Machine {
         options: &RevertOptions,
     ) -> Result<Staged, Error> {
         self.resume().await?;
-        self.ask_guest().await?;
+        self.query_guest().await?;
         self.pause().await?;
         let disks = self.prove_disks(options, &mut Steps::start()).await?;
         let bytes = |disk: &DiskProof| (disk.bytes.digest.sha256, disk.bytes.length);
@@ -229,8 +229,10 @@ impl Machine {
             return Err(Error::NotInherited);
         }
         let laid = Arc::clone(snapshot);
-        let source =
-            blocking(move || snapshot::lay(&laid, &folder, &files, memory_path.as_deref())).await?;
+        let source = blocking(move || {
+            snapshot::write_folder(&laid, &folder, &files, memory_path.as_deref())
+        })
+        .await?;
         self.call(
             "restore the VM",
             api::vm_restore(&RestoreConfig::new(source)),

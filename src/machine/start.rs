@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::caused::CausedEvents;
 use super::directory::DirectoryLock;
 use super::disk::WorkingDisk;
-use super::files::{Given, give};
+use super::expected_events::ExpectedEvents;
+use super::files::{PreparedFiles, give};
 use super::layout::Layout;
 use super::memory::InheritedMemory;
 use super::{Error, GuestMemory, Machine, MachineConfig, VmmSource};
@@ -34,7 +34,7 @@ impl Machine {
                     GuestMemory::Copied(source) => source.length(),
                     GuestMemory::Mapped(_) | GuestMemory::ByPath => 0,
                 };
-                let Given {
+                let PreparedFiles {
                     grants,
                     disks,
                     inherited,
@@ -80,7 +80,7 @@ impl Machine {
         Machine {
             vsock: layout.vsock().into(),
             client: vmm.client().clone().with_deadlines(limits.into()),
-            caused: CausedEvents::new(vmm.events()),
+            caused: ExpectedEvents::new(vmm.events()),
             vmm,
             layout,
             disks: Vec::new(),

@@ -148,7 +148,7 @@ fn copy_data(
         let block_end = (offset / BLOCK as u64 + 1) * BLOCK as u64;
         let bytes = &mut buffer[..(block_end.min(data.end) - offset) as usize];
         #[cfg(test)]
-        super::read::midway::happen();
+        super::read::test_events::happen();
         let read = from.read_exact_at(bytes, offset);
         read.map_err(|error| Failure::Read(ReadError::of_reading(error, from, length)))?;
         if !is_zero(bytes) {

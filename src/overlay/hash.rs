@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::file::{FileStatus, open_regular};
 use super::read::{ReadError, Sink, read_whole};
 use super::stream::Stream;
-use super::verity::{Both, Tree};
+use super::verity::{Tree, TwoDigests};
 use super::{Error, FileProof, RecordedBytes, VerityDigest, Work};
 
 /// Whether a file may be mapped to be digested.
@@ -233,7 +233,7 @@ impl<'a> Opened<'a> {
 
     pub(super) fn both(self) -> Result<FileProof<RecordedBytes>, ReadError> {
         let length = self.status.length;
-        let finish = |both: Both| {
+        let finish = |both: TwoDigests| {
             let (sha256, fsverity) = both.finish();
             RecordedBytes {
                 sha256,
@@ -241,7 +241,7 @@ impl<'a> Opened<'a> {
                 length,
             }
         };
-        self.walk(|| Both::new(length), finish, |_skipped| length)
+        self.walk(|| TwoDigests::new(length), finish, |_skipped| length)
     }
 
     /// Feeds the file to a sink. `hashed` maps the number of skipped bytes to the number of hashed bytes.

@@ -1,4 +1,4 @@
-//! [`Immutable`]: a file whose bytes can't change, because fs-verity protects it or because it is a sealed memory file.
+//! [`ImmutableFile`]: a file whose bytes can't change, because fs-verity protects it or because it is a sealed memory file.
 
 use std::fs::File;
 use std::io;
@@ -24,7 +24,7 @@ const SEALS: SealFlags = SealFlags::WRITE
 /// The kernel enforces this for as long as the file is open in any process, so a digest needs to be compared only once.
 /// Any number of processes may map or read the file at the same time.
 #[derive(Debug)]
-pub struct Immutable {
+pub struct ImmutableFile {
     file: File,
     length: u64,
     digest: VerityDigest,
@@ -32,7 +32,7 @@ pub struct Immutable {
     protection: Protection,
 }
 
-/// What keeps the bytes of an [`Immutable`] file from changing.
+/// What keeps the bytes of an [`ImmutableFile`] file from changing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -45,7 +45,7 @@ pub enum Protection {
     Sealed,
 }
 
-impl Immutable {
+impl ImmutableFile {
     /// Opens the file that `path` leads to. Returns `None` unless fs-verity protects it with the digest `expected`.
     /// Reads none of its bytes.
     ///
@@ -55,10 +55,10 @@ impl Immutable {
     pub(crate) fn by_fs_verity(
         path: &Path,
         expected: &VerityDigest,
-    ) -> Result<Option<Immutable>, Error> {
+    ) -> Result<Option<ImmutableFile>, Error> {
         let (file, status) = open_regular(path)?;
         let is_protected = kernel_verity::measure(&file).as_ref() == Some(expected);
-        Ok(is_protected.then_some(Immutable {
+        Ok(is_protected.then_some(ImmutableFile {
             file,
             length: status.length,
             digest: *expected,
@@ -77,7 +77,7 @@ impl Immutable {
     ///
     /// [`Error::NotRegular`]; [`Error::Changed`] for a file that is truncated or grows during the call;
     /// [`Error::NoSpace`] if memory doesn't suffice; [`Error::Io`] otherwise.
-    pub fn seal(path: &Path) -> Result<Immutable, Error> {
+    pub fn seal(path: &Path) -> Result<ImmutableFile, Error> {
         let (original, _) = open_regular(path)?;
         let memory =
             memory_file(c"golden-memory").map_err(Error::io("make a memory file for", path))?;
@@ -95,7 +95,7 @@ impl Immutable {
         }
         // The copy is read and not mapped: reading a hole through a mapping would allocate memory for it.
         let hashed = fsverity_of(&file, path, AccessPolicy::ReadOnly, Threads::default())?;
-        Ok(Immutable {
+        Ok(ImmutableFile {
             length: hashed.length,
             digest: hashed.digest,
             hashed: hashed.work.hashed,
@@ -125,7 +125,7 @@ impl Immutable {
     }
 }
 
-impl AsFd for Immutable {
+impl AsFd for ImmutableFile {
     /// Open for reading only.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -162,7 +162,7 @@ mod tests {
         let Some((_directory, path)) = sparse_file() else {
             return;
         };
-        let sealed = Immutable::seal(&path).unwrap();
+        let sealed = ImmutableFile::seal(&path).unwrap();
         let expected = fsverity(&path, AccessPolicy::ReadOnly, Threads::ONE).unwrap();
         assert_eq!(
             (sealed.digest(), sealed.length(), sealed.protection()),
@@ -187,7 +187,7 @@ mod tests {
         let Some((_directory, path)) = sparse_file() else {
             return;
         };
-        let sealed = Immutable::seal(&path).unwrap();
+        let sealed = ImmutableFile::seal(&path).unwrap();
         let refused = |error: io::Error| assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         let writer = OpenOptions::new()
             .write(true)
@@ -228,11 +228,15 @@ mod tests {
         let Some((directory, path)) = sparse_file() else {
             return;
         };
-        let digest = Immutable::seal(&path).unwrap().digest();
-        assert!(Immutable::by_fs_verity(&path, &digest).unwrap().is_none());
+        let digest = ImmutableFile::seal(&path).unwrap().digest();
+        assert!(
+            ImmutableFile::by_fs_verity(&path, &digest)
+                .unwrap()
+                .is_none()
+        );
         for refused in [directory.path(), &directory.path().join("none")] {
-            Immutable::by_fs_verity(refused, &digest).unwrap_err();
-            Immutable::seal(refused).unwrap_err();
+            ImmutableFile::by_fs_verity(refused, &digest).unwrap_err();
+            ImmutableFile::seal(refused).unwrap_err();
         }
     }
 }

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use crate::overlay::file::{FileStatus, own_path, reopen};
     use crate::overlay::filesystem::known_directory;
-    use crate::overlay::read::midway;
+    use crate::overlay::read::test_events;
     use crate::overlay::{Change, CopyMethod};
 
     #[track_caller]
@@ -294,9 +294,9 @@ mod tests {
         for found in [0, 299_999, 300_001, 1 << 40] {
             let (from, name) = origin(&shm, &[1; 300_000]);
             let writer = OpenOptions::new().write(true).open(&name).unwrap();
-            midway::schedule(1, move || writer.set_len(found).unwrap());
+            test_events::schedule(1, move || writer.set_len(found).unwrap());
             let error = file.fill(&from, &name).unwrap_err();
-            midway::assert_happened();
+            test_events::assert_happened();
             let before = 300_000;
             let expected = Change::Length { before, found };
             assert!(

@@ -25,7 +25,7 @@ const MAX_STREAM: usize = 1 << 20;
 
 /// Why an attack could not be carried out.
 #[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum AttackError {
     #[error("no sandbox could be made: {0}")]
     NoSandbox(String),
     #[error("the sandbox runs no scripts with `sh`: {0}")]
@@ -44,7 +44,7 @@ pub(super) struct Attacker {
     pub(super) id: String,
     sandbox: Option<Arc<dyn Sandbox>>,
     /// Why no further attack is possible.
-    hopeless: Option<Trouble>,
+    hopeless: Option<AttackError>,
     pub(super) backend: Option<sandbox::Backend>,
     pub(super) sandboxes: u64,
     pub(super) dispatches: u64,
@@ -58,7 +58,7 @@ pub(super) struct Attacker {
 /// A dispatch and the reset after it.
 pub(super) struct Round {
     pub(super) execution: ToolExecution,
-    pub(super) reset: Result<(), Trouble>,
+    pub(super) reset: Result<(), AttackError>,
 }
 
 impl Attacker {
@@ -81,14 +81,14 @@ impl Attacker {
     }
 
     /// Runs a script, without a reset.
-    pub(super) async fn dispatch(&mut self, script: &Script) -> Result<ToolExecution, Trouble> {
+    pub(super) async fn dispatch(&mut self, script: &Script) -> Result<ToolExecution, AttackError> {
         let execution = self.invoke(script.invocation()).await?;
         self.check_shell(&execution.outcome)?;
         Ok(execution)
     }
 
     /// Runs a script, and resets the sandbox even if the script failed.
-    pub(super) async fn round(&mut self, script: &Script) -> Result<Round, Trouble> {
+    pub(super) async fn round(&mut self, script: &Script) -> Result<Round, AttackError> {
         let execution = match self.dispatch(script).await {
             Ok(execution) => execution,
             Err(trouble) => {
@@ -102,7 +102,7 @@ impl Attacker {
     }
 
     /// Runs a script with streams, and resets.
-    pub(super) async fn stream(&mut self, script: &Script) -> Result<CollectedRun, Trouble> {
+    pub(super) async fn stream(&mut self, script: &Script) -> Result<CollectedRun, AttackError> {
         let deadline = self.deadline();
         let sandbox = self.ready().await?;
         self.count_dispatch();
@@ -114,7 +114,7 @@ impl Attacker {
                 .collect_output(MAX_STREAM)
                 .await
         };
-        let collected = run.await.map_err(Trouble::Tool);
+        let collected = run.await.map_err(AttackError::Tool);
         let reset = self.reset().await;
         let collected = collected?;
         self.check_shell(&collected.report.outcome)?;
@@ -125,16 +125,16 @@ impl Attacker {
     pub(super) async fn invoke(
         &mut self,
         invocation: ToolInvocation,
-    ) -> Result<ToolExecution, Trouble> {
+    ) -> Result<ToolExecution, AttackError> {
         let deadline = self.deadline();
         let sandbox = self.ready().await?;
         self.count_dispatch();
         let execution = sandbox.execute_tool(invocation.with_deadline(deadline));
-        execution.await.map_err(Trouble::Tool)
+        execution.await.map_err(AttackError::Tool)
     }
 
     /// Resets the sandbox, if there is one. If the reset fails, the sandbox is shut down.
-    pub(super) async fn reset(&mut self) -> Result<(), Trouble> {
+    pub(super) async fn reset(&mut self) -> Result<(), AttackError> {
         let Some(sandbox) = &self.sandbox else {
             return Ok(());
         };
@@ -148,7 +148,7 @@ impl Attacker {
                     self.failures.push(sanitize::line(&text, 1000));
                 }
                 self.close().await;
-                return Err(Trouble::Reset(error));
+                return Err(AttackError::Reset(error));
             }
         }
         Ok(())
@@ -171,7 +171,7 @@ impl Attacker {
     }
 
     /// Returns a booted sandbox, and makes one if necessary.
-    async fn ready(&mut self) -> Result<Arc<dyn Sandbox>, Trouble> {
+    async fn ready(&mut self) -> Result<Arc<dyn Sandbox>, AttackError> {
         if let Some(trouble) = &self.hopeless {
             return Err(trouble.clone());
         }
@@ -191,24 +191,24 @@ impl Attacker {
         }
     }
 
-    async fn make(&mut self) -> Result<Arc<dyn Sandbox>, Trouble> {
+    async fn make(&mut self) -> Result<Arc<dyn Sandbox>, AttackError> {
         let made = (self.plan.make)().await;
         let sandbox =
-            made.map_err(|error| Trouble::NoSandbox(Causes(error.as_ref()).to_string()))?;
+            made.map_err(|error| AttackError::NoSandbox(Causes(error.as_ref()).to_string()))?;
         self.sandboxes += 1;
         self.backend = Some(sandbox.backend());
         // Stored before the boot, so that a sandbox whose boot is interrupted is shut down, too.
         self.sandbox = Some(Arc::clone(&sandbox));
         let booted = sandbox.boot().await;
-        booted.map_err(|error| Trouble::NoSandbox(Causes(&error).to_string()))?;
+        booted.map_err(|error| AttackError::NoSandbox(Causes(&error).to_string()))?;
         Ok(sandbox)
     }
 
     /// Fails if the sandbox has no tool `sh`, for this and every later dispatch, because a reset does not add one.
-    fn check_shell(&mut self, outcome: &ToolOutcome) -> Result<(), Trouble> {
+    fn check_shell(&mut self, outcome: &ToolOutcome) -> Result<(), AttackError> {
         match outcome {
             ToolOutcome::NoSuchTool | ToolOutcome::Refused { .. } => {
-                let trouble = Trouble::NoShell(outcome.clone());
+                let trouble = AttackError::NoShell(outcome.clone());
                 self.hopeless = Some(trouble.clone());
                 Err(trouble)
             }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
-use super::attacker::{Attacker, Trouble};
+use super::attacker::{AttackError, Attacker};
 use crate::causes::Causes;
 use crate::sanitize;
 
@@ -128,7 +128,7 @@ impl Verdict {
     }
 
     /// The probe is skipped, because the attack could not be carried out.
-    pub(super) fn undecided(trouble: &Trouble) -> Verdict {
+    pub(super) fn undecided(trouble: &AttackError) -> Verdict {
         Verdict::skipped(Causes(trouble).to_string())
     }
 

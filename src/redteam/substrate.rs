@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::sandbox::{Sandbox, Source};
+use crate::sandbox::{CheckSource, Sandbox};
 
 /// Makes sandboxes whose disks, guest or VMM give a false reading (a lie) to the next reset, for the probes of the
 /// family `substrate`. An implementation may support only some sources: the command line can change files, and a test
@@ -19,7 +19,7 @@ pub trait Substrate: Send + Sync {
     /// # Errors
     ///
     /// The reason why this implementation can't cause that lie, as a text for the report.
-    async fn stage(&self, source: Source) -> Result<StagedLie, String>;
+    async fn stage(&self, source: CheckSource) -> Result<StagedLie, String>;
 }
 
 /// A sandbox that has not booted, and a prepared lie.

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::file::{WireExchange, WireFile};
-use super::{Error, layout};
+use super::file_format::{WireExchange, WireFile};
+use super::{Error, json_text};
 use crate::client::Release;
 
 /// The exchanges of one client with one VMM, in the order in which they happened.
@@ -251,7 +251,7 @@ impl std::fmt::Display for Cassette {
         };
         let value = serde_json::to_value(&file).map_err(|_| std::fmt::Error)?;
         let mut text = String::new();
-        layout::write(&mut text, &value, 0, 0);
+        json_text::write(&mut text, &value, 0, 0);
         writeln!(f, "{text}")
     }
 }

@@ -64,19 +64,19 @@
 mod cassette;
 mod descriptors;
 mod error;
-mod file;
+mod file_format;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod layout;
+mod json_text;
+mod placeholder;
 mod player;
 mod recorded_vmm;
 mod recorder;
+mod recording;
 mod response;
 mod sandbox;
 mod script;
-mod substitution;
-mod tape;
-pub(crate) mod upstream;
+pub(crate) mod vmm_connection;
 pub(crate) mod wire;
 
 pub use cassette::{

@@ -16,7 +16,7 @@ use crate::guest::protocol::DEFAULT_PORT;
 use crate::guest::stand_in::StandIn;
 use crate::limits::TimeLimits;
 use crate::machine::{
-    Disk, DiskFormat, DiskRole, FurtherFiles, GuestMemory, MachineConfig, SNAPSHOT_FILES, VmShape,
+    Disk, DiskFormat, DiskRole, GuestMemory, MachineConfig, SNAPSHOT_FILES, VmShape, VmmFiles,
     VmmSource,
 };
 
@@ -240,7 +240,7 @@ impl RecordedVmm {
                 disks: self.disks(),
                 memory: GuestMemory::ByPath,
                 port: DEFAULT_PORT,
-                files: FurtherFiles::default(),
+                files: VmmFiles::default(),
                 limits,
             },
             shape: self.shape.clone(),

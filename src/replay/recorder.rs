@@ -13,9 +13,9 @@ use tokio::time::sleep;
 
 use super::cassette::Cassette;
 use super::descriptors::{ClientStream, DescriptorsLost};
-use super::tape::{Connection, Tape};
+use super::recording::{Connection, Recording};
 use super::wire::Reader;
-use super::{Error, substitution};
+use super::{Error, placeholder};
 use crate::causes::Causes;
 use crate::client::{Client, Release};
 use crate::socket::SocketAddress;
@@ -39,7 +39,7 @@ pub struct Recorder {
     listen: PathBuf,
     release: Release,
     notes: Option<String>,
-    tape: Arc<Tape>,
+    tape: Arc<Recording>,
     server: JoinHandle<()>,
     gone: watch::Receiver<bool>,
 }
@@ -105,7 +105,7 @@ impl Recorder {
             notes,
         } = options;
         for (text, name) in &placeholders {
-            if text.is_empty() || !substitution::is_placeholder(&format!("${{{name}}}")) {
+            if text.is_empty() || !placeholder::is_placeholder(&format!("${{{name}}}")) {
                 return Err(Error::PlaceholderName { name: name.clone() });
             }
         }
@@ -127,7 +127,7 @@ impl Recorder {
             .await
             .map_err(failed)?;
         let listener = UnixListener::bind(&listen).map_err(failed)?;
-        let tape = Arc::new(Tape::new(api_socket, placeholders));
+        let tape = Arc::new(Recording::new(api_socket, placeholders));
         let (ended, gone) = watch::channel(false);
         let server = tokio::spawn(serve(listener, idle, tape.clone(), ended));
         Ok(Recorder {
@@ -199,7 +199,7 @@ impl Drop for Recorder {
 async fn serve(
     listener: UnixListener,
     mut idle: UnixStream,
-    tape: Arc<Tape>,
+    tape: Arc<Recording>,
     ended: watch::Sender<bool>,
 ) {
     let mut connections = JoinSet::new();
@@ -229,7 +229,7 @@ async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-async fn converse(stream: UnixStream, tape: Arc<Tape>) {
+async fn converse(stream: UnixStream, tape: Arc<Recording>) {
     let mut client = Reader::new(ClientStream::new(stream));
     loop {
         match tape.exchange(&mut client).await {

@@ -7,7 +7,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::cassette::{Cassette, Exchange, RequestBody};
-use super::{Error, substitution};
+use super::{Error, placeholder};
 
 /// A cassette that is being replayed. Returns the recorded exchanges, in order, to requests that match.
 ///
@@ -53,9 +53,9 @@ impl Script {
         let mut exchanges = cassette.exchanges;
         for (index, exchange) in exchanges.iter_mut().enumerate() {
             let mut missing = None;
-            substitution::rewrite(exchange, &mut |text| {
+            placeholder::rewrite(exchange, &mut |text| {
                 let value_of = |name: &str| substitutions.get(name).map(String::as_str);
-                match substitution::fill(text, value_of) {
+                match placeholder::fill(text, value_of) {
                     Ok(filled) => *text = filled,
                     Err(name) => missing = missing.take().or(Some(name)),
                 }

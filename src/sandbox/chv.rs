@@ -10,13 +10,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
-use super::calls::Calls;
-use super::driver::{Asked, Driver, Given, Request, Settings, Stops};
+use super::call_activity::CallActivity;
+use super::driver::{Call, Driver, Given, Request, Settings, Shutdowns};
 use super::in_flight::ToolInFlight;
-use super::running::Terms;
+use super::running::RunLimits;
+use super::shared_target::SharedTarget;
 use super::status::Status;
-use super::supply::Supply;
-use super::transfer::{self, Files, Transfer};
+use super::transfer::{self, Direction, Transfer};
 use super::{
     Backend, ConfigError, Error, Event, Reset, RunningTool, Sandbox, SandboxConfig, SandboxOrigin,
     SandboxState, Strategy, ToolExecution, ToolInvocation, TransferOptions, TransferReport,
@@ -56,8 +56,8 @@ const REQUESTS: usize = 64;
 pub struct ChvSandbox {
     settings: Arc<Settings>,
     status: Arc<Status>,
-    calls: Calls,
-    stops: Stops,
+    calls: CallActivity,
+    stops: Shutdowns,
     driver: Mutex<Option<RunningDriver>>,
 }
 
@@ -86,7 +86,11 @@ impl ChvSandbox {
     }
 
     /// A sandbox of a pool, which shares the pool's reset target and spares. The pool has checked the configuration.
-    pub(super) fn of_pool(config: SandboxConfig, source: VmmSource, supply: Arc<Supply>) -> Self {
+    pub(super) fn of_pool(
+        config: SandboxConfig,
+        source: VmmSource,
+        supply: Arc<SharedTarget>,
+    ) -> Self {
         let settings = Settings {
             config,
             source,
@@ -179,8 +183,8 @@ impl ChvSandbox {
         ChvSandbox {
             settings: Arc::new(settings),
             status: Arc::default(),
-            calls: Calls::default(),
-            stops: Stops::default(),
+            calls: CallActivity::default(),
+            stops: Shutdowns::default(),
             driver: Mutex::default(),
         }
     }
@@ -202,7 +206,7 @@ impl ChvSandbox {
     /// Runs `transfer` on the present channel, ends it if that channel is closed on this side, and reports its end.
     async fn transfer<T>(
         &self,
-        direction: Files,
+        direction: Direction,
         path: &str,
         transfer: impl FnOnce(Channel, Uuid) -> T,
     ) -> Result<TransferReport, Error>
@@ -217,12 +221,12 @@ impl ChvSandbox {
             why = Arc::clone(&self.status).closed(number) => Err(why),
             result = transfer(channel, begun.id()) => match result {
                 Err(Error::Channel(error)) => {
-                    Err(self.status.why_closed(number).unwrap_or(Error::Channel(error)))
+                    Err(self.status.closed_error(number).unwrap_or(Error::Channel(error)))
                 }
                 result => result,
             },
         };
-        begun.tell(&result);
+        begun.emit(&result);
         result
     }
 
@@ -255,7 +259,7 @@ impl ChvSandbox {
     /// Sends a request to the driver and waits for the answer.
     async fn ask<T>(
         &self,
-        what: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Asked,
+        what: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Call,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         let request = Request {
@@ -273,7 +277,7 @@ impl ChvSandbox {
 #[async_trait]
 impl Sandbox for ChvSandbox {
     async fn boot(&self) -> Result<(), Error> {
-        self.ask(Asked::Boot).await
+        self.ask(Call::Boot).await
     }
 
     async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error> {
@@ -306,7 +310,7 @@ impl Sandbox for ChvSandbox {
             Ok(stream) => stream,
             Err(error) => return Err(in_flight.refuse(error)),
         };
-        let terms = Terms {
+        let terms = RunLimits {
             command_id,
             limit: deadline
                 .saturating_add(grace)
@@ -334,7 +338,7 @@ impl Sandbox for ChvSandbox {
         options: &TransferOptions,
     ) -> Result<TransferReport, Error> {
         let limits = &self.settings.config.limits;
-        self.transfer(Files::Push, path, |channel, id| async move {
+        self.transfer(Direction::Push, path, |channel, id| async move {
             transfer::push(&channel, id, local, path, options, limits).await
         })
         .await
@@ -347,14 +351,14 @@ impl Sandbox for ChvSandbox {
         options: &TransferOptions,
     ) -> Result<TransferReport, Error> {
         let limits = &self.settings.config.limits;
-        self.transfer(Files::Pull, path, |channel, id| async move {
+        self.transfer(Direction::Pull, path, |channel, id| async move {
             transfer::pull(&channel, id, path, local, options, limits).await
         })
         .await
     }
 
     async fn reset(&self) -> Result<Reset, Error> {
-        self.ask(Asked::Reset).await
+        self.ask(Call::Reset).await
     }
 
     async fn shutdown(&self) {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{
-    ConfigError, EnvironmentError, Outcome, ResetOutcome, ResetReason, TransferError, WireState,
+    CheckOutcome, ConfigError, EnvironmentError, ResetOutcome, ResetReason, TransferError,
+    WireState,
 };
 use crate::archive::FileCode;
 use crate::client::Release;
@@ -261,8 +262,12 @@ pub struct FailedReset {
 impl fmt::Display for FailedReset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let checks = self.outcome.report.checks.iter();
-        let bad =
-            checks.filter(|check| matches!(check.outcome, Outcome::Disagreed | Outcome::Silent));
+        let bad = checks.filter(|check| {
+            matches!(
+                check.outcome,
+                CheckOutcome::Disagreed | CheckOutcome::Silent
+            )
+        });
         for (n, check) in bad.enumerate() {
             let separator = if n == 0 { "" } else { "; " };
             let (source, found, expected) = (check.source, &check.found, &check.expected);

@@ -8,7 +8,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use super::transfer::FilesMoved;
+use super::transfer::TransferEnded;
 use super::{Error, ResetOutcome, SandboxState, StreamEvidence, ToolOutcome};
 use crate::broadcast::Weight;
 use crate::causes::Causes;
@@ -80,11 +80,11 @@ pub enum Event {
         evidence: Option<StreamEvidence>,
     },
     /// A [push](super::Sandbox::push) has ended, with success or not.
-    FilesPushed(FilesMoved),
+    FilesPushed(TransferEnded),
     /// A [pull](super::Sandbox::pull) has ended, with success or not.
-    FilesPulled(FilesMoved),
+    FilesPulled(TransferEnded),
     /// A boot has started a VMM with these layers of confinement.
-    Boundary(Vec<vmm::LayerReport>),
+    Confinement(Vec<vmm::LayerReport>),
     /// An event of the VMM's event monitor. It is the VMM's own claim, so no state follows from it.
     Vmm(vmm::Event),
     /// The process of the VMM that served has ended by itself.
@@ -111,10 +111,10 @@ pub enum Event {
     SpareRefused(Error),
     /// With the strategy [`InPlace`](super::Strategy::InPlace), the VMM gave no answer in time. It was killed with its
     /// guest, and a new VMM takes its place.
-    VmmGivenUp(Error),
+    VmmReplaced(Error),
     /// A disk of the golden snapshot that the VM still reads was opened for writing, changed or replaced on the host.
     /// The sandbox takes no tool until it is reset.
-    HoldLost,
+    GoldenChanged,
     /// The evidence of an unverified reset was stored in this directory.
     EvidenceKept(std::path::PathBuf),
     /// Events came faster than they could be passed on, or held too many bytes, and were dropped.
@@ -221,7 +221,7 @@ impl Serialize for Event {
             }
             Event::FilesPushed(moved) => ("files_pushed", moved.fields(error)),
             Event::FilesPulled(moved) => ("files_pulled", moved.fields(error)),
-            Event::Boundary(layers) => ("boundary", json!({ "layers": layers })),
+            Event::Confinement(layers) => ("boundary", json!({ "layers": layers })),
             Event::Vmm(event) => {
                 let (source, event) = (&event.source, &event.event);
                 ("vmm", json!({ "source": source, "name": event }))
@@ -233,8 +233,8 @@ impl Serialize for Event {
             Event::SpareFailed(why) => ("spare_failed", json!({ "error": error(why) })),
             Event::SpareEnded(vmm) => ("spare_ended", ended(vmm)),
             Event::SpareRefused(why) => ("spare_refused", json!({ "error": error(why) })),
-            Event::VmmGivenUp(why) => ("vmm_given_up", json!({ "error": error(why) })),
-            Event::HoldLost => ("hold_lost", json!({})),
+            Event::VmmReplaced(why) => ("vmm_given_up", json!({ "error": error(why) })),
+            Event::GoldenChanged => ("hold_lost", json!({})),
             Event::EvidenceKept(folder) => ("evidence_kept", json!({ "folder": folder })),
             Event::Lost { source, count } => ("lost", json!({ "source": source, "count": count })),
         };
@@ -284,7 +284,7 @@ impl fmt::Display for Event {
             },
             Event::FilesPushed(moved) => write!(f, "push to {moved}"),
             Event::FilesPulled(moved) => write!(f, "pull of {moved}"),
-            Event::Boundary(layers) => {
+            Event::Confinement(layers) => {
                 f.write_str("boundary of the VMM")?;
                 let mut separator = ": ";
                 for layer in layers {
@@ -305,10 +305,10 @@ impl fmt::Display for Event {
                 write!(f, "the VMM {} of a spare ended, {}", ended.pid, ended.exit)
             }
             Event::SpareRefused(error) => write!(f, "a spare was refused: {}", Causes(error)),
-            Event::VmmGivenUp(error) => {
+            Event::VmmReplaced(error) => {
                 write!(f, "the VMM gave no answer and was killed: {}", Causes(error))
             }
-            Event::HoldLost => f.write_str(
+            Event::GoldenChanged => f.write_str(
                 "a disk of the golden snapshot that the VM reads was opened for writing or replaced",
             ),
             Event::EvidenceKept(folder) => write!(f, "evidence kept in {}", folder.display()),
@@ -347,7 +347,7 @@ mod tests {
             ),
             (Event::SpareRefused(error.clone()), "a spare was refused: "),
             (
-                Event::VmmGivenUp(error),
+                Event::VmmReplaced(error),
                 "the VMM gave no answer and was killed: ",
             ),
             (Event::State(state), "state failed: "),

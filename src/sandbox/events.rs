@@ -35,7 +35,7 @@ impl Events {
     }
 
     /// Writes the event to the journal, counts it in the metrics, and sends it to the subscribers.
-    pub(super) fn tell(&self, event: Event) {
+    pub(super) fn emit(&self, event: Event) {
         let journal = self.journal.lock();
         let mut journal = journal.unwrap_or_else(PoisonError::into_inner);
         journal.note(&event);

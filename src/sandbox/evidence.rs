@@ -1,4 +1,4 @@
-//! [`keep`]: stores the evidence of a reset whose verification failed, in a new folder.
+//! [`store`]: stores the evidence of a reset whose verification failed, in a new folder.
 //!
 //! | file | content | largest size |
 //! |---|---|---|
@@ -47,7 +47,7 @@ struct Record<'a> {
 
 /// Stores the evidence of a reset with this `outcome` in a new folder under `directory`, and returns the folder's path.
 /// Returns `None` if nothing could be written. Each file that could not be stored is logged.
-pub(super) async fn keep(
+pub(super) async fn store(
     directory: &Path,
     machine: &Machine,
     outcome: &ResetOutcome,
@@ -70,7 +70,7 @@ pub(super) async fn keep(
     let directory = directory.to_owned();
     let (mut kept, before) = blocking(move || {
         let before = fs::read_dir(&directory).map_or(0, Iterator::count);
-        let mut kept = Kept::begin(folder)?;
+        let mut kept = EvidenceFolder::begin(folder)?;
         for (name, bytes) in files {
             kept.write(name, &bytes);
         }
@@ -87,20 +87,20 @@ pub(super) async fn keep(
 }
 
 /// A folder of evidence that is being written.
-struct Kept {
+struct EvidenceFolder {
     folder: PathBuf,
     written: usize,
     missing: Vec<String>,
 }
 
-impl Kept {
-    fn begin(folder: PathBuf) -> Option<Kept> {
+impl EvidenceFolder {
+    fn begin(folder: PathBuf) -> Option<EvidenceFolder> {
         let made = DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&folder);
         match made {
-            Ok(()) => Some(Kept {
+            Ok(()) => Some(EvidenceFolder {
                 folder,
                 written: 0,
                 missing: Vec::new(),

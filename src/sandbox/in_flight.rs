@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::calls::Call;
+use super::call_activity::Call;
 use super::status::Status;
 use super::{
     Error, Event, ResetReason, RunReport, StreamEvidence, ToolExecution, ToolOutcome, ToolRefusal,
@@ -25,14 +25,14 @@ pub(super) struct ToolInFlight {
 }
 
 /// The result of a tool that has ended, as [`Event::ToolEnded`] reports it.
-pub(super) trait Ended {
+pub(super) trait EndReport {
     fn outcome(&self) -> &ToolOutcome;
 
     /// The evidence of a run with streams; `None` of other tools.
     fn evidence(&self) -> Option<&StreamEvidence>;
 }
 
-impl Ended for ToolExecution {
+impl EndReport for ToolExecution {
     fn outcome(&self) -> &ToolOutcome {
         &self.outcome
     }
@@ -42,7 +42,7 @@ impl Ended for ToolExecution {
     }
 }
 
-impl Ended for RunReport {
+impl EndReport for RunReport {
     fn outcome(&self) -> &ToolOutcome {
         &self.outcome
     }
@@ -53,7 +53,7 @@ impl Ended for RunReport {
 }
 
 /// How a tool's end changes the sandbox's state.
-enum After {
+enum NextState {
     /// The guest says that the tool has ended: the state stays as it is.
     Ended,
     /// The tool was not sent to the guest: the sandbox is ready again.
@@ -71,7 +71,7 @@ impl ToolInFlight {
         deadline: Duration,
         call: Call,
     ) -> ToolInFlight {
-        status.tell(Event::ToolStarted {
+        status.emit(Event::ToolStarted {
             command_id: command_id.to_owned(),
             tool: tool.to_owned(),
         });
@@ -99,78 +99,81 @@ impl ToolInFlight {
 
     /// Concludes a tool that has ended, or that is not waited for any more: changes the state, reports the end, and
     /// returns the result for the caller.
-    pub(super) fn conclude<T: Ended>(mut self, ended: Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn conclude<T: EndReport>(mut self, ended: Result<T, Error>) -> Result<T, Error> {
         self.is_concluded = true;
         let took = self.elapsed();
         let (after, ended) = match ended {
-            Ok(ended) => (After::Ended, Ok(ended)),
+            Ok(ended) => (NextState::Ended, Ok(ended)),
             Err(Error::Channel(source)) => {
                 let (after, error) = self.classify(source);
                 (after, Err(error))
             }
             // A reset, a shutdown or the VMM's end closed the channel and changed the state. This demand for a reset
             // then concerns a channel that is not the present one, and does nothing.
-            Err(error) => (After::NeedsReset(ResetReason::ChannelBroken), Err(error)),
+            Err(error) => (
+                NextState::NeedsReset(ResetReason::ChannelBroken),
+                Err(error),
+            ),
         };
         match after {
-            After::Ended => {}
-            After::Unsent => self.status.take_tools_again(self.channel),
-            After::NeedsReset(reason) => self.status.demand_reset(self.channel, reason, None),
+            NextState::Ended => {}
+            NextState::Unsent => self.status.ready_again(self.channel),
+            NextState::NeedsReset(reason) => self.status.require_reset(self.channel, reason, None),
         }
         self.tell(ended.as_ref(), took);
         ended
     }
 
     /// What an error of the channel or of the run's connection means for the state, and the error for the caller.
-    fn classify(&self, source: vsock::Error) -> (After, Error) {
+    fn classify(&self, source: vsock::Error) -> (NextState, Error) {
         use vsock::Error as Failure;
 
         match source {
             Failure::ToolTimeout { .. } => {
                 let deadline = self.deadline;
                 (
-                    After::NeedsReset(ResetReason::ToolTimedOut),
+                    NextState::NeedsReset(ResetReason::ToolTimedOut),
                     Error::ToolTimeout { deadline, source },
                 )
             }
             Failure::NoAnswer { .. } => (
-                After::NeedsReset(ResetReason::ToolTimedOut),
+                NextState::NeedsReset(ResetReason::ToolTimedOut),
                 Error::Channel(source),
             ),
             Failure::Evidence { .. } => (
-                After::NeedsReset(ResetReason::EvidenceRejected),
+                NextState::NeedsReset(ResetReason::EvidenceRejected),
                 Error::Channel(source),
             ),
             Failure::RequestTooLarge { .. } => (
-                After::Unsent,
+                NextState::Unsent,
                 Error::ToolRefused(ToolRefusal::TooLarge(source)),
             ),
             Failure::NotAnnounced { .. } => (
-                After::Unsent,
+                NextState::Unsent,
                 Error::ToolRefused(ToolRefusal::NotSupported(source)),
             ),
             // The guest says that it runs nothing. The state stays as it is: with one tool between two resets, the
             // sandbox already needs a reset, whether or not the guest tells the truth.
             Failure::TooManyStreams { .. } | Failure::Refused { .. } => {
-                (After::Ended, Error::Channel(source))
+                (NextState::Ended, Error::Channel(source))
             }
-            source if source.is_duplicate() => (After::Unsent, Error::Channel(source)),
+            source if source.is_duplicate() => (NextState::Unsent, Error::Channel(source)),
             source => {
                 let after = match source {
-                    Failure::Handshake { .. } => After::Unsent,
-                    _ => After::NeedsReset(ResetReason::ChannelBroken),
+                    Failure::Handshake { .. } => NextState::Unsent,
+                    _ => NextState::NeedsReset(ResetReason::ChannelBroken),
                 };
-                let ended = self.status.why_closed(self.channel);
+                let ended = self.status.closed_error(self.channel);
                 (after, ended.unwrap_or(Error::Channel(source)))
             }
         }
     }
 
-    fn tell<T: Ended>(&mut self, ended: Result<&T, &Error>, took: Duration) {
-        self.status.tell(Event::ToolEnded {
+    fn tell<T: EndReport>(&mut self, ended: Result<&T, &Error>, took: Duration) {
+        self.status.emit(Event::ToolEnded {
             command_id: std::mem::take(&mut self.command_id),
-            evidence: ended.ok().and_then(Ended::evidence).cloned(),
-            result: ended.map(Ended::outcome).cloned().map_err(Error::clone),
+            evidence: ended.ok().and_then(EndReport::evidence).cloned(),
+            result: ended.map(EndReport::outcome).cloned().map_err(Error::clone),
             took,
         });
     }
@@ -180,7 +183,7 @@ impl Drop for ToolInFlight {
     fn drop(&mut self) {
         if !self.is_concluded {
             let reason = ResetReason::CallerGone;
-            self.status.demand_reset(self.channel, reason, None);
+            self.status.require_reset(self.channel, reason, None);
             let took = self.elapsed();
             self.tell::<RunReport>(Err(&Error::NeedsReset { reason }), took);
         }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 
-use super::{Event, FilesMoved, FsHash, PoolStatus, ResetOutcome};
+use super::{Event, FsHash, PoolStatus, ResetOutcome, TransferEnded};
 
 /// Updates the metrics that an event concerns.
 pub(super) fn count(event: &Event) {
@@ -46,7 +46,7 @@ pub(super) fn count(event: &Event) {
     }
 }
 
-fn count_files(direction: &'static str, moved: &FilesMoved) {
+fn count_files(direction: &'static str, moved: &TransferEnded) {
     let result = match &moved.result {
         Ok(_) => "ok",
         Err(error) => error.code(),

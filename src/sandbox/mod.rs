@@ -39,7 +39,7 @@
 //! or a `reset` therefore doesn't interrupt it: the boot or reset goes on to its end. [`shutdown`](Sandbox::shutdown)
 //! interrupts whatever is under way, from any task, whether or not the interrupted call is polled.
 
-mod calls;
+mod call_activity;
 mod chv;
 mod config;
 mod driver;
@@ -50,7 +50,7 @@ mod evidence;
 mod execution;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod guest;
+mod guest_checks;
 mod in_flight;
 #[cfg(feature = "metrics")]
 pub mod metrics;
@@ -59,13 +59,13 @@ mod report;
 mod reset_state;
 mod reset_target;
 mod running;
+mod shared_target;
 mod span;
 mod spares;
 mod state;
 mod status;
 mod strategy;
 mod stub;
-mod supply;
 mod tool;
 mod transfer;
 mod verify;
@@ -82,14 +82,14 @@ pub use config::{ConfigError, GoldenOrigin, SandboxConfig, SandboxOrigin, Scaffo
 pub use error::{Advice, BootFailure, Error, FailedReset, ToolRefusal, Unavailable};
 pub use event::Event;
 pub use execution::{ToolExecution, ToolOutcome, ToolOutput};
-pub use guest::OlderGuest;
+pub use guest_checks::OlderGuest;
 pub use pool::{Pool, PoolConfig, PoolStatus, PooledSandbox, VmMemory};
-pub use report::{Check, Outcome, ResetReport, Source, StrategyUsed, VmmUsed};
+pub use report::{CheckOutcome, CheckSource, ResetCheck, ResetReport, StrategyUsed, VmmUsed};
 pub use reset_state::{FsHash, Reset, ResetOutcome, ResetState, VerificationDetails};
 pub use reset_target::OLDEST_RELEASE;
 pub use running::{
-    CollectedRun, OutputChunk, RunController, RunInput, RunInputs, RunOutputs, RunReport,
-    RunningTool, StreamEvidence, ToolStdin,
+    CollectedRun, OutputChunk, RunInput, RunReport, RunningTool, StreamEvidence, ToolSide,
+    ToolSideInput, ToolSideOutput, ToolStdin,
 };
 pub use state::{ResetReason, SandboxState, WireState};
 
@@ -100,7 +100,7 @@ pub use crate::vsock::OutputStream;
 pub use strategy::{MAX_SPARES, Strategy};
 pub use stub::{StubRun, StubSandbox};
 pub use tool::{EnvironmentError, ToolInvocation, ToolsPerReset};
-pub use transfer::{FilesMoved, TransferError, TransferOptions, TransferReport};
+pub use transfer::{TransferEnded, TransferError, TransferOptions, TransferReport};
 
 pub use crate::archive::{
     EntryKind, FileCode, FileEntry, Totals, TransferLimits, TransferProgress,

@@ -24,7 +24,7 @@ pub struct ResetReport {
     /// The number of the last attempt, from 1. A second attempt follows only if a source gave no answer in the first.
     pub attempt: u32,
     /// Every check. Those of the three sources whose baselines the agent's protocol has come first.
-    pub checks: Vec<Check>,
+    pub checks: Vec<ResetCheck>,
     /// The proof of each disk.
     pub disks: Vec<DiskProof>,
     /// The process that answered on the api-socket, if its identity was proved.
@@ -142,11 +142,11 @@ impl fmt::Display for VmmUsed {
 /// One check of a reset: a source that was read and compared with what is expected of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Check {
+pub struct ResetCheck {
     /// What was read.
-    pub source: Source,
+    pub source: CheckSource,
     /// The result of the comparison.
-    pub outcome: Outcome,
+    pub outcome: CheckOutcome,
     /// What the source should have said, for people.
     pub expected: String,
     /// What the source said, or why it gave no answer, for people.
@@ -155,12 +155,12 @@ pub struct Check {
 
 /// What a reset checks. It serialises in snake case, such as `fs_hash`.
 ///
-/// [`FsHash`](Source::FsHash), [`OpenFdCount`](Source::OpenFdCount) and [`VmmApiState`](Source::VmmApiState) are the
+/// [`FsHash`](CheckSource::FsHash), [`OpenFdCount`](CheckSource::OpenFdCount) and [`VmmApiState`](CheckSource::VmmApiState) are the
 /// sources whose baselines the agent's protocol has. The others show that these three can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Source {
+pub enum CheckSource {
     /// The SHA-256 and the length of a disk. There is one such check for each disk.
     FsHash,
     /// The number of open descriptors of all guest processes, without sockets.
@@ -185,7 +185,7 @@ pub enum Source {
 /// The result of a check. It serialises in snake case, such as `vouched_for`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum CheckOutcome {
     /// The source was read and says what is expected.
     Agreed,
     /// The source was not read again. The kernel guarantees that it is unchanged since it was compared: by a read

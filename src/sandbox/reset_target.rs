@@ -10,8 +10,7 @@ use crate::client::Release;
 use crate::golden::{self, Golden, HeldDisks, LoadedGolden, LoadedMemory};
 use crate::limits::TimeLimits;
 use crate::machine::{
-    self, FurtherFiles, Machine, MachineConfig, RecordedDisk, RevertOptions, Staged, Steps,
-    VmmSource,
+    self, Machine, MachineConfig, RecordedDisk, RevertOptions, Staged, Steps, VmmFiles, VmmSource,
 };
 use crate::offload::blocking;
 use crate::overlay::RecordedBytes;
@@ -33,7 +32,7 @@ pub(super) struct ResetTarget {
 
 /// Why a VM could not be reverted.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum RevertFailure {
     #[error("the golden snapshot cannot be used")]
     Golden(#[source] golden::Error),
     #[error("the machine failed")]
@@ -42,18 +41,18 @@ pub(super) enum Failure {
     Unavailable(#[source] Unavailable),
 }
 
-impl From<machine::Error> for Failure {
+impl From<machine::Error> for RevertFailure {
     fn from(error: machine::Error) -> Self {
-        Failure::Machine(error)
+        RevertFailure::Machine(error)
     }
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
+impl From<RevertFailure> for Error {
+    fn from(failure: RevertFailure) -> Self {
         match failure {
-            Failure::Golden(error) => Error::ResetRefused(Arc::new(error)),
-            Failure::Machine(error) => Error::ResetFailed(Arc::new(error)),
-            Failure::Unavailable(reason) => Error::NotAvailable(Arc::new(reason)),
+            RevertFailure::Golden(error) => Error::ResetRefused(Arc::new(error)),
+            RevertFailure::Machine(error) => Error::ResetFailed(Arc::new(error)),
+            RevertFailure::Unavailable(reason) => Error::NotAvailable(Arc::new(reason)),
         }
     }
 }
@@ -73,7 +72,7 @@ impl ResetTarget {
                 disks: golden.golden().disks(),
                 memory: snapshot.memory().clone(),
                 port: golden.golden().manifest().guest.port,
-                files: FurtherFiles::of_restore(snapshot.shape()),
+                files: VmmFiles::of_restore(snapshot.shape()),
                 limits,
             },
             options: RevertOptions {
@@ -98,7 +97,7 @@ impl ResetTarget {
     /// Starts a VMM, and compares its release, its executable and this host with those that made the golden snapshot.
     /// Every process is compared, because the executable may have been replaced since the last one started. Of a VMM
     /// that another program runs, which may be a player of recordings, only the release is compared.
-    pub(super) async fn start(&self) -> Result<Machine, Failure> {
+    pub(super) async fn start(&self) -> Result<Machine, RevertFailure> {
         let machine = Machine::start(self.machine.clone()).await?;
         let release = check_release(&machine, Some(self.golden())).await?;
         let Some(process) = machine.vmm().process() else {
@@ -109,19 +108,19 @@ impl ResetTarget {
             Some(_) => Some(self.golden.vmm_executable(process).await),
             None => None,
         };
-        let executable = executable.transpose().map_err(Failure::Golden)?;
+        let executable = executable.transpose().map_err(RevertFailure::Golden)?;
         let checked = golden.check_host(&release.to_string(), executable.as_ref(), self.any_cpu);
-        checked.map_err(Failure::Golden)?;
+        checked.map_err(RevertFailure::Golden)?;
         Ok(machine)
     }
 
     /// Checks that the manifest, the disks and the memory are unchanged, before a running VM is touched. Returns the
     /// hold of the disks. If a disk has changed, returns `None` and lets the revert go on: its verification finds the
     /// disk, halts the sandbox and keeps evidence.
-    pub(super) async fn ensure(&self) -> Result<Option<HeldDisks>, Failure> {
+    pub(super) async fn ensure(&self) -> Result<Option<HeldDisks>, RevertFailure> {
         match self.options.snapshot.memory().ensure().await {
             Err(machine::Error::Memory(error)) => {
-                return Err(Failure::Golden(golden::Error::Memory(error)));
+                return Err(RevertFailure::Golden(golden::Error::Memory(error)));
             }
             ensured => drop(ensured?),
         }
@@ -129,7 +128,7 @@ impl ResetTarget {
         match blocking(move || golden.ensure_disks()).await {
             Ok(disks) => Ok(Some(disks)),
             Err(error) if error.is_of_a_disk() => Ok(None),
-            Err(error) => Err(Failure::Golden(error)),
+            Err(error) => Err(RevertFailure::Golden(error)),
         }
     }
 
@@ -212,16 +211,16 @@ impl ResetTarget {
 pub(super) async fn check_release(
     machine: &Machine,
     golden: Option<&Golden>,
-) -> Result<Release, Failure> {
+) -> Result<Release, RevertFailure> {
     let release = machine.release().await?;
     let oldest = OLDEST_RELEASE;
     if release < oldest {
         let reason = Unavailable::TooOld { release, oldest };
-        return Err(Failure::Unavailable(reason));
+        return Err(RevertFailure::Unavailable(reason));
     }
     match golden.map(|golden| golden.manifest().release.clone()) {
         Some(minted_by) if minted_by != release.to_string() => {
-            Err(Failure::Unavailable(Unavailable::AnotherRelease {
+            Err(RevertFailure::Unavailable(Unavailable::AnotherRelease {
                 release,
                 minted_by,
             }))

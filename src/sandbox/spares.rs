@@ -9,8 +9,8 @@
 //!
 //! One background task prepares them, one step at a time. A reset takes a spare if one waits, otherwise the machine
 //! that is being prepared, after the step that is under way. If no spares are configured, that is an empty VMM that was
-//! started ahead. The step `start` begins as soon as a machine is missing ([`Calls::start`]), the others in a pause
-//! between calls ([`Calls::lull`]).
+//! started ahead. The step `start` begins as soon as a machine is missing ([`CallActivity::start`]), the others in a pause
+//! between calls ([`CallActivity::lull`]).
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -24,9 +24,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Event;
-use super::calls::Calls;
+use super::call_activity::CallActivity;
 use super::events::Events;
-use super::reset_target::{Failure, ResetTarget};
+use super::reset_target::{ResetTarget, RevertFailure};
 
 use crate::causes::Causes;
 use crate::machine::{Machine, Staged, Steps};
@@ -45,7 +45,7 @@ const START_LIMIT: Duration = Duration::from_secs(2);
 type Pinned<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A machine for the next reset.
-pub(super) struct Next {
+pub(super) struct PreparedMachine {
     pub(super) machine: Machine,
     /// The machine's restored and paused VM. `None` if the machine is empty.
     pub(super) staged: Option<Staged>,
@@ -61,7 +61,7 @@ pub(super) struct Spares {
 enum Request {
     /// Keep no spare from now on, only an empty VMM that is started ahead.
     Retire,
-    Take(oneshot::Sender<Result<Option<Next>, Failure>>),
+    Take(oneshot::Sender<Result<Option<PreparedMachine>, RevertFailure>>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -71,10 +71,10 @@ impl Spares {
         target: Arc<ResetTarget>,
         capacity: usize,
         events: Arc<Events>,
-        calls: Calls,
+        calls: CallActivity,
     ) -> Self {
         let (requests, inbox) = mpsc::unbounded_channel();
-        let refill = Refill {
+        let refill = SpareMaker {
             target,
             capacity,
             events,
@@ -96,7 +96,7 @@ impl Spares {
     /// Takes the spare that has waited longest, or if there is none, the machine that is being prepared, staged or
     /// empty. Returns `None` if another reset already waits for that machine. The caller then starts a machine itself,
     /// so that both resets go on at the same time.
-    pub(super) async fn take(&self) -> Result<Option<Next>, Failure> {
+    pub(super) async fn take(&self) -> Result<Option<PreparedMachine>, RevertFailure> {
         let (reply, taken) = oneshot::channel();
         // The task ends only when this is dropped, or with the runtime. In the latter case this call never returns.
         let _ = self.requests.send(Request::Take(reply));
@@ -129,41 +129,44 @@ impl Drop for Spares {
 
 /// A step in the preparation of a machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Making {
+enum PreparationStep {
     Start,
     Stage,
     Prewarm,
 }
 
 /// The state of the background task.
-struct Refill {
+struct SpareMaker {
     target: Arc<ResetTarget>,
     /// How many spares to keep ready. With 0, one empty machine is kept.
     capacity: usize,
     events: Arc<Events>,
-    calls: Calls,
+    calls: CallActivity,
     /// The spares, the one that has waited longest first.
-    ready: VecDeque<Next>,
+    ready: VecDeque<PreparedMachine>,
     /// The machine that is being prepared, between two steps.
-    making: Option<Next>,
+    making: Option<PreparedMachine>,
     /// The step that is under way. It owns the machine meanwhile.
-    step: Option<(Making, Pinned<Result<Next, Failure>>)>,
+    step: Option<(
+        PreparationStep,
+        Pinned<Result<PreparedMachine, RevertFailure>>,
+    )>,
     /// Tasks that kill retired spares.
     ending: JoinSet<()>,
     /// Resets that wait for the end of the step.
-    waiting: VecDeque<oneshot::Sender<Result<Option<Next>, Failure>>>,
+    waiting: VecDeque<oneshot::Sender<Result<Option<PreparedMachine>, RevertFailure>>>,
     /// The end of the pause after a failure.
     resting_until: Option<Instant>,
     /// The length of the next pause.
     pause: Duration,
 }
 
-impl Refill {
+impl SpareMaker {
     async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
         loop {
             // A reset doesn't wait for the end of a pause: its machine is started at once.
             if !self.waiting.is_empty() && self.step.is_none() {
-                self.begin(Making::Start);
+                self.begin(PreparationStep::Start);
             }
             let calls = self.calls.clone();
             let next = self.next_step();
@@ -173,8 +176,8 @@ impl Refill {
                     sleep_until(until).await;
                 }
                 match next {
-                    Making::Start => calls.start().await,
-                    Making::Stage | Making::Prewarm => calls.lull().await,
+                    PreparationStep::Start => calls.start().await,
+                    PreparationStep::Stage | PreparationStep::Prewarm => calls.lull().await,
                 }
             };
             tokio::select! {
@@ -211,20 +214,20 @@ impl Refill {
         }
     }
 
-    fn next_step(&self) -> Making {
+    fn next_step(&self) -> PreparationStep {
         match &self.making {
-            None => Making::Start,
-            Some(Next { staged: None, .. }) => Making::Stage,
-            Some(_) => Making::Prewarm,
+            None => PreparationStep::Start,
+            Some(PreparedMachine { staged: None, .. }) => PreparationStep::Stage,
+            Some(_) => PreparationStep::Prewarm,
         }
     }
 
-    fn begin(&mut self, step: Making) {
+    fn begin(&mut self, step: PreparationStep) {
         let target = Arc::clone(&self.target);
         let work: Pinned<_> = match (step, self.making.take()) {
-            (Making::Start, _) | (_, None) => Box::pin(async move {
+            (PreparationStep::Start, _) | (_, None) => Box::pin(async move {
                 let machine = target.start().await?;
-                Ok(Next::new(machine))
+                Ok(PreparedMachine::new(machine))
             }),
             (_, Some(next)) => Box::pin(next.forward(target)),
         };
@@ -232,7 +235,10 @@ impl Refill {
     }
 
     /// Answers a reset with a spare or with the machine between two steps, or lets it wait for the end of the step.
-    fn hand_over(&mut self, reply: oneshot::Sender<Result<Option<Next>, Failure>>) {
+    fn hand_over(
+        &mut self,
+        reply: oneshot::Sender<Result<Option<PreparedMachine>, RevertFailure>>,
+    ) {
         self.waiting.retain(|reply| !reply.is_closed());
         match self.ready.pop_front().or_else(|| self.making.take()) {
             // If the reset was dropped meanwhile, the machine is kept as the one that is being prepared.
@@ -249,7 +255,7 @@ impl Refill {
 
     /// Takes the result of a step: gives the machine to a reset that waits, or keeps it for the next step or as a
     /// spare.
-    fn made(&mut self, step: Making, made: Result<Next, Failure>) {
+    fn made(&mut self, step: PreparationStep, made: Result<PreparedMachine, RevertFailure>) {
         let asked = std::iter::from_fn(|| self.waiting.pop_front()).find(|it| !it.is_closed());
         match (made, asked) {
             (Ok(next), Some(reply)) => {
@@ -258,13 +264,13 @@ impl Refill {
                     self.making = next;
                 }
             }
-            (Ok(next), None) if step == Making::Prewarm => {
+            (Ok(next), None) if step == PreparationStep::Prewarm => {
                 self.pause = FIRST_PAUSE;
                 self.ready.push_back(next);
-                self.events.tell(Event::SpareReady);
+                self.events.emit(Event::SpareReady);
             }
             (Ok(next), None) => self.making = Some(next),
-            (Err(failure), Some(reply)) if step == Making::Start => {
+            (Err(failure), Some(reply)) if step == PreparationStep::Start => {
                 self.rest();
                 // It fails if the caller is gone, who then needs no answer.
                 let _ = reply.send(Err(failure));
@@ -273,7 +279,7 @@ impl Refill {
                 self.waiting.extend(asked);
                 let pause = self.rest();
                 tracing::warn!(error = %Causes(&failure), ?pause, "a spare could not be prepared");
-                self.events.tell(Event::SpareFailed(failure.into()));
+                self.events.emit(Event::SpareFailed(failure.into()));
             }
         }
     }
@@ -288,12 +294,13 @@ impl Refill {
 
     /// Drops the spare whose VMM has ended.
     fn remove(&mut self, ended: Ended) {
-        let is_it =
-            |next: &Next| next.machine.vmm().process().map(|it| it.pid()) == Some(ended.pid);
+        let is_it = |next: &PreparedMachine| {
+            next.machine.vmm().process().map(|it| it.pid()) == Some(ended.pid)
+        };
         self.ready.retain(|next| !is_it(next));
         self.making.take_if(|next| is_it(next));
         tracing::warn!(%ended, "the VMM of a spare ended by itself");
-        self.events.tell(Event::SpareEnded(ended));
+        self.events.emit(Event::SpareEnded(ended));
     }
 
     fn retire(&mut self) {
@@ -306,8 +313,8 @@ impl Refill {
 
     async fn stop(self) {
         let mut ending = self.ending;
-        if let Some((Making::Start, start)) = self.step {
-            ending.spawn(Next::end_start(start));
+        if let Some((PreparationStep::Start, start)) = self.step {
+            ending.spawn(PreparedMachine::end_start(start));
         }
         for next in self.ready.into_iter().chain(self.making) {
             ending.spawn(next.end());
@@ -316,9 +323,9 @@ impl Refill {
     }
 }
 
-impl Next {
+impl PreparedMachine {
     pub(super) fn new(machine: Machine) -> Self {
-        Next {
+        PreparedMachine {
             ended: Box::pin(machine.vmm().ended()),
             machine,
             staged: None,
@@ -326,7 +333,7 @@ impl Next {
     }
 
     /// Makes the next step: stages an empty machine, or prewarms a staged one.
-    async fn forward(mut self, target: Arc<ResetTarget>) -> Result<Next, Failure> {
+    async fn forward(mut self, target: Arc<ResetTarget>) -> Result<PreparedMachine, RevertFailure> {
         let machine = &mut self.machine;
         let staged = match self.staged.take() {
             None => {
@@ -341,7 +348,9 @@ impl Next {
 
     /// Waits for the end of a start that is no longer needed, then kills the machine: a process can only be killed once
     /// it is there.
-    pub(super) async fn end_start(start: impl Future<Output = Result<Next, Failure>>) {
+    pub(super) async fn end_start(
+        start: impl Future<Output = Result<PreparedMachine, RevertFailure>>,
+    ) {
         if let Ok(Ok(next)) = timeout(START_LIMIT, start).await {
             next.end().await;
         }
@@ -358,8 +367,11 @@ impl Next {
 
 /// Waits for the end of the step. Never resolves if no step is under way.
 async fn end_of(
-    step: &mut Option<(Making, Pinned<Result<Next, Failure>>)>,
-) -> (Making, Result<Next, Failure>) {
+    step: &mut Option<(
+        PreparationStep,
+        Pinned<Result<PreparedMachine, RevertFailure>>,
+    )>,
+) -> (PreparationStep, Result<PreparedMachine, RevertFailure>) {
     match step {
         Some((step, work)) => (*step, work.await),
         None => std::future::pending().await,
@@ -367,7 +379,7 @@ async fn end_of(
 }
 
 /// Waits until the VMM of one of these machines has ended. Never resolves if there are none.
-async fn first_end<'a>(machines: impl Iterator<Item = &'a mut Next>) -> Ended {
+async fn first_end<'a>(machines: impl Iterator<Item = &'a mut PreparedMachine>) -> Ended {
     let mut ends: Vec<_> = machines.map(|next| &mut next.ended).collect();
     poll_fn(|context| {
         let mut ends = ends.iter_mut();

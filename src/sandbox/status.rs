@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::events::Events;
-use super::transfer::Files;
+use super::transfer::Direction;
 use super::{Error, Event, ResetReason, SandboxState, ToolsPerReset};
 use crate::causes::Causes;
 use crate::vmm::Ended;
@@ -16,12 +16,12 @@ use crate::vsock::Channel;
 /// between `Ready` and `NeedsReset`.
 #[derive(Debug)]
 pub(super) struct Status {
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<Current>,
     events: Arc<Events>,
 }
 
 #[derive(Debug)]
-struct Standing {
+struct Current {
     state: SandboxState,
     /// The channel that tools use. `Some` in the states `Ready` and `NeedsReset`.
     channel: Option<Channel>,
@@ -32,7 +32,7 @@ struct Standing {
 impl Default for Status {
     fn default() -> Self {
         Status {
-            standing: watch::Sender::new(Standing {
+            standing: watch::Sender::new(Current {
                 state: SandboxState::NotBooted,
                 channel: None,
                 closed: None,
@@ -54,14 +54,14 @@ impl Status {
     /// Waits until the state isn't `Ready`.
     pub(super) async fn no_longer_ready(&self) {
         let mut standing = self.standing.subscribe();
-        let is_not = |standing: &Standing| !matches!(standing.state, SandboxState::Ready);
+        let is_not = |standing: &Current| !matches!(standing.state, SandboxState::Ready);
         // No error can come: `self` holds the sender.
         let _ = standing.wait_for(is_not).await;
     }
 
     /// Sends the event to the subscribers.
-    pub(super) fn tell(&self, event: Event) {
-        self.events.tell(event);
+    pub(super) fn emit(&self, event: Event) {
+        self.events.emit(event);
     }
 
     /// Changes to `state`, which takes no tool: closes the channel, which ends the tools and transfers that are under
@@ -102,7 +102,7 @@ impl Status {
 
     /// The error of the tools that were ended when the channel of this number was closed on this side. `None` if it
     /// wasn't.
-    pub(super) fn why_closed(&self, channel: u64) -> Option<Error> {
+    pub(super) fn closed_error(&self, channel: u64) -> Option<Error> {
         let standing = self.standing.borrow();
         let (closed, why) = standing.closed.as_ref()?;
         (*closed == channel).then(|| why.clone())
@@ -110,16 +110,16 @@ impl Status {
 
     /// The channel for a transfer of files. A pull is also allowed after the one tool that a sandbox runs between two
     /// resets.
-    pub(super) fn for_files(&self, direction: Files) -> Result<Channel, Error> {
+    pub(super) fn for_files(&self, direction: Direction) -> Result<Channel, Error> {
         let standing = self.standing.borrow();
         let action = match direction {
-            Files::Push => "take files",
-            Files::Pull => "give files",
+            Direction::Push => "take files",
+            Direction::Pull => "give files",
         };
         let ran = ResetReason::ToolRan;
         let is_allowed = match &standing.state {
             SandboxState::Ready => true,
-            SandboxState::NeedsReset { reason } => direction == Files::Pull && *reason == ran,
+            SandboxState::NeedsReset { reason } => direction == Direction::Pull && *reason == ran,
             _ => false,
         };
         match &standing.channel {
@@ -137,7 +137,7 @@ impl Status {
     }
 
     /// Sends the event `cause`, and changes `Ready` to `NeedsReset` if the channel of this number is the present one.
-    pub(super) fn demand_reset(&self, channel: u64, reason: ResetReason, cause: Option<Event>) {
+    pub(super) fn require_reset(&self, channel: u64, reason: ResetReason, cause: Option<Event>) {
         self.change(cause, |standing| {
             let takes_tools = match standing.state {
                 SandboxState::Ready => true,
@@ -158,11 +158,11 @@ impl Status {
     fn change(
         &self,
         cause: Option<Event>,
-        change: impl FnOnce(&mut Standing) -> Option<SandboxState>,
+        change: impl FnOnce(&mut Current) -> Option<SandboxState>,
     ) {
         self.standing.send_if_modified(|standing| {
             if let Some(cause) = cause {
-                self.tell(cause);
+                self.emit(cause);
             }
             let had_channel = standing.channel.is_some();
             let state = change(standing);
@@ -179,7 +179,7 @@ impl Status {
                 tracing::error!(error = %Causes(error), "the sandbox has failed");
             }
             tracing::debug!(%before, after = %state, "the sandbox's state changed");
-            self.tell(Event::State(state));
+            self.emit(Event::State(state));
             true
         });
     }
@@ -219,11 +219,11 @@ impl Status {
         let mut standing = self.standing.subscribe();
         // No error can come: `self` holds the sender.
         let _ = standing.wait_for(|it| !it.is_present(channel)).await;
-        self.why_closed(channel).unwrap_or(Error::ShutDown)
+        self.closed_error(channel).unwrap_or(Error::ShutDown)
     }
 
     /// Changes `NeedsReset` because of `ToolRan` back to `Ready`: the tool that was begun on this channel was not sent.
-    pub(super) fn take_tools_again(&self, channel: u64) {
+    pub(super) fn ready_again(&self, channel: u64) {
         self.change(None, |standing| {
             let reason = ResetReason::ToolRan;
             let waits =
@@ -233,7 +233,7 @@ impl Status {
     }
 }
 
-impl Standing {
+impl Current {
     /// Closes the channel, if there is one. The tools and transfers that use it end with `error`.
     fn close(&mut self, error: Error) {
         if let Some(channel) = self.channel.take() {

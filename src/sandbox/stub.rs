@@ -14,12 +14,12 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::running::{Conclude, Terms};
+use super::running::{Conclude, RunLimits};
 use super::{
-    Backend, CollectedRun, Error, Event, OutputStream, Reset, ResetOutcome, ResetReport,
-    RunController, RunInput, RunOutputs, RunReport, RunningTool, Sandbox, SandboxState,
-    StrategyUsed, ToolExecution, ToolInvocation, ToolOutcome, ToolOutput, ToolRefusal,
-    TransferOptions, TransferReport, VmmApiState, WireState, transfer,
+    Backend, CollectedRun, Error, Event, OutputStream, Reset, ResetOutcome, ResetReport, RunInput,
+    RunReport, RunningTool, Sandbox, SandboxState, StrategyUsed, ToolExecution, ToolInvocation,
+    ToolOutcome, ToolOutput, ToolRefusal, ToolSide, ToolSideOutput, TransferOptions,
+    TransferReport, VmmApiState, WireState, transfer,
 };
 use crate::broadcast::{self, Capacity};
 use crate::guest::protocol::{MAX_OUTPUT, OpenRun, ToolDispatch};
@@ -153,7 +153,7 @@ impl StubSandbox {
             command_id: invocation.command_id.clone(),
             tool: invocation.tool.clone(),
         });
-        let terms = Terms {
+        let terms = RunLimits {
             command_id: invocation.command_id.clone(),
             // `play` keeps the deadline.
             limit: TimeLimits::LONGEST,
@@ -194,8 +194,8 @@ impl StubSandbox {
 }
 
 /// Plays a tool until it ends, is cancelled, or reaches its deadline.
-async fn play(tool: Option<Tool>, invocation: ToolInvocation, controller: RunController) {
-    let RunController {
+async fn play(tool: Option<Tool>, invocation: ToolInvocation, controller: ToolSide) {
+    let ToolSide {
         mut input, output, ..
     } = controller;
     let output = Arc::new(tokio::sync::Mutex::new(Some(output)));
@@ -243,7 +243,7 @@ pub struct StubRun {
     invocation: ToolInvocation,
     stdin: mpsc::Receiver<Bytes>,
     /// `None` once the run has ended.
-    output: Arc<tokio::sync::Mutex<Option<RunOutputs>>>,
+    output: Arc<tokio::sync::Mutex<Option<ToolSideOutput>>>,
 }
 
 impl StubRun {

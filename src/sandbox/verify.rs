@@ -3,11 +3,11 @@
 
 use jiff::Timestamp;
 
-use super::guest::{self, GuestChecks};
+use super::guest_checks::{self, GuestChecks};
 use super::report::VerificationContext;
 use super::{
-    Check, DivergenceAction, FsHash, Outcome, ResetOutcome, ResetReport, ResetState, Source,
-    VerificationDetails, VmmApiState,
+    CheckOutcome, CheckSource, DivergenceAction, FsHash, ResetCheck, ResetOutcome, ResetReport,
+    ResetState, VerificationDetails, VmmApiState,
 };
 use crate::causes::Causes;
 use crate::golden::{GoldenDisk, Manifest, vmm_api_state};
@@ -38,7 +38,7 @@ pub(super) fn verify(
     manifest: &Manifest,
     context: &VerificationContext<'_>,
 ) -> Verification {
-    let mut checks: Vec<Check> = Vec::with_capacity(10);
+    let mut checks: Vec<ResetCheck> = Vec::with_capacity(10);
     let disks = || readings.disks.iter().zip(&manifest.disks);
     checks.extend(disks().map(|(disk, golden)| check_digest(disk, golden)));
     checks.push(check_fd_count(&readings, manifest));
@@ -54,7 +54,7 @@ pub(super) fn verify(
     checks.push(check_memory(&readings.memory));
 
     let any = |outcome| checks.iter().any(|check| check.outcome == outcome);
-    let verdict = match (any(Outcome::Disagreed), any(Outcome::Silent)) {
+    let verdict = match (any(CheckOutcome::Disagreed), any(CheckOutcome::Silent)) {
         (true, _) => Verdict::Diverged,
         (false, true) => Verdict::Silent,
         (false, false) => Verdict::Passed,
@@ -70,8 +70,8 @@ pub(super) fn verify(
         vmm_identity: readings.vmm.clone().and_then(Result::ok),
         micros: context.steps.micros(),
         steps: context.steps.so_far().to_vec(),
-        reseeded: guest.is_some_and(guest::reseeded),
-        clock_set: guest.is_some_and(guest::clock_set),
+        reseeded: guest.is_some_and(guest_checks::reseeded),
+        clock_set: guest.is_some_and(guest_checks::clock_set),
         clock: guest.and_then(|guest| guest.clock),
         checks,
     };
@@ -92,16 +92,16 @@ fn agrees(disk: &DiskProof, golden: &GoldenDisk) -> bool {
         && found.fsverity.is_none_or(|it| it == golden.fsverity)
 }
 
-fn check_digest(disk: &DiskProof, golden: &GoldenDisk) -> Check {
+fn check_digest(disk: &DiskProof, golden: &GoldenDisk) -> ResetCheck {
     let same = agrees(disk, golden);
     let show = |digest, length| format!("{} disk {digest}, {length} bytes", disk.role);
     let (outcome, found) = match disk.bytes.basis {
         Basis::Leased if same => (
-            Outcome::VouchedFor,
+            CheckOutcome::VouchedFor,
             "not read: a read lease has held since it was compared".to_owned(),
         ),
         Basis::KernelVerity if same => (
-            Outcome::VouchedFor,
+            CheckOutcome::VouchedFor,
             "not read: fs-verity protects it with the manifest's digest".to_owned(),
         ),
         _ => {
@@ -109,56 +109,56 @@ fn check_digest(disk: &DiskProof, golden: &GoldenDisk) -> Check {
             (agreed(same), found)
         }
     };
-    Check {
-        source: Source::FsHash,
+    ResetCheck {
+        source: CheckSource::FsHash,
         outcome,
         expected: show(golden.sha256, golden.length),
         found,
     }
 }
 
-fn check_fd_count(readings: &Readings, manifest: &Manifest) -> Check {
+fn check_fd_count(readings: &Readings, manifest: &Manifest) -> ResetCheck {
     let baseline = manifest.baselines.open_fd_count;
     let (outcome, found) = match &readings.guest {
         Reading::Answered(guest) => (
             agreed(guest.open_fd_count == baseline),
             guest.open_fd_count.to_string(),
         ),
-        Reading::Silent(why) => (Outcome::Silent, Causes(&**why).to_string()),
+        Reading::Silent(why) => (CheckOutcome::Silent, Causes(&**why).to_string()),
     };
-    Check {
-        source: Source::OpenFdCount,
+    ResetCheck {
+        source: CheckSource::OpenFdCount,
         outcome,
         expected: baseline.to_string(),
         found,
     }
 }
 
-fn check_vm_state(readings: &Readings, manifest: &Manifest) -> Check {
+fn check_vm_state(readings: &Readings, manifest: &Manifest) -> ResetCheck {
     let baseline = manifest.baselines.vmm_api_state;
     let (outcome, found) = match &readings.vm_state {
         Reading::Answered(state) => {
             let state = vmm_api_state(state);
             (agreed(state == baseline), format!("{state:?}"))
         }
-        Reading::Silent(why) => (Outcome::Silent, Causes(&**why).to_string()),
+        Reading::Silent(why) => (CheckOutcome::Silent, Causes(&**why).to_string()),
     };
-    Check {
-        source: Source::VmmApiState,
+    ResetCheck {
+        source: CheckSource::VmmApiState,
         outcome,
         expected: format!("{baseline:?}"),
         found,
     }
 }
 
-fn check_identity(disk: &DiskProof) -> Check {
+fn check_identity(disk: &DiskProof) -> ResetCheck {
     let (outcome, found) = match disk.open_in_vmm {
-        OpenInVmm::Yes => (Outcome::Agreed, "the same file"),
-        OpenInVmm::No => (Outcome::Disagreed, "another file"),
-        OpenInVmm::NotApplicable => (Outcome::NotApplicable, "no VMM process to look into"),
+        OpenInVmm::Yes => (CheckOutcome::Agreed, "the same file"),
+        OpenInVmm::No => (CheckOutcome::Disagreed, "another file"),
+        OpenInVmm::NotApplicable => (CheckOutcome::NotApplicable, "no VMM process to look into"),
     };
-    Check {
-        source: Source::DiskIdentity,
+    ResetCheck {
+        source: CheckSource::DiskIdentity,
         outcome,
         expected: format!("the VMM has opened the {} disk that was hashed", disk.role),
         found: found.to_owned(),
@@ -166,17 +166,17 @@ fn check_identity(disk: &DiskProof) -> Check {
 }
 
 /// A VMM whose identity can't be proved counts as a disagreement, not as silence, so the reset is not made once more.
-fn check_vmm(readings: &Readings) -> Check {
+fn check_vmm(readings: &Readings) -> ResetCheck {
     let (outcome, found) = match &readings.vmm {
         None => (
-            Outcome::NotApplicable,
+            CheckOutcome::NotApplicable,
             "no VMM process to look into".to_owned(),
         ),
-        Some(Ok(vmm)) => (Outcome::Agreed, format!("it is, with pid {}", vmm.pid)),
-        Some(Err(why)) => (Outcome::Disagreed, Causes(&**why).to_string()),
+        Some(Ok(vmm)) => (CheckOutcome::Agreed, format!("it is, with pid {}", vmm.pid)),
+        Some(Err(why)) => (CheckOutcome::Disagreed, Causes(&**why).to_string()),
     };
-    Check {
-        source: Source::VmmIdentity,
+    ResetCheck {
+        source: CheckSource::VmmIdentity,
         outcome,
         expected: "the VMM that was started answers on the api-socket".to_owned(),
         found,
@@ -185,36 +185,36 @@ fn check_vmm(readings: &Readings) -> Check {
 
 /// The check of the guest's memory. A lease that was lost during a copy is an error of the revert. So the lease of
 /// every reading here has held.
-fn check_memory(memory: &MemoryReading) -> Check {
+fn check_memory(memory: &MemoryReading) -> ResetCheck {
     let (outcome, found) = match memory {
         MemoryReading::Mapped {
             found: Ok(()),
             bytes,
             ..
         } => (
-            Outcome::Agreed,
+            CheckOutcome::Agreed,
             format!("the VMM maps all {bytes} bytes of it privately"),
         ),
         MemoryReading::Mapped {
             found: Err(why), ..
-        } => (Outcome::Disagreed, why.to_string()),
+        } => (CheckOutcome::Disagreed, why.to_string()),
         MemoryReading::Copied {
             protection: Some(_),
         } => (
-            Outcome::VouchedFor,
+            CheckOutcome::VouchedFor,
             "the VMM copied it from a file that cannot change".to_owned(),
         ),
         MemoryReading::Copied { protection: None } => (
-            Outcome::VouchedFor,
+            CheckOutcome::VouchedFor,
             "the VMM copied it under a read lease that held until the copy was complete".to_owned(),
         ),
         MemoryReading::ByPath => (
-            Outcome::NotApplicable,
+            CheckOutcome::NotApplicable,
             "a VMM that another program runs read it by its path".to_owned(),
         ),
     };
-    Check {
-        source: Source::GuestMemory,
+    ResetCheck {
+        source: CheckSource::GuestMemory,
         outcome,
         expected: "the VM has the golden snapshot's memory".to_owned(),
         found,
@@ -257,9 +257,9 @@ fn reset_state(readings: &Readings, manifest: &Manifest, verdict: Verdict) -> Re
     }
 }
 
-fn agreed(same: bool) -> Outcome {
+fn agreed(same: bool) -> CheckOutcome {
     match same {
-        true => Outcome::Agreed,
-        false => Outcome::Disagreed,
+        true => CheckOutcome::Agreed,
+        false => CheckOutcome::Disagreed,
     }
 }

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::sync::watch;
 
-use super::family::Family;
-use super::living::Living;
 use super::output::{Log, pump};
+use super::process_tree::ProcessTree;
+use super::vmm_count::VmmCount;
 use super::{Ended, Exit, Process};
 
 /// A child that is not reaped yet. Only [`reap`](Child::reap) reaps it.
 pub(super) struct Child {
-    pub(super) family: Family,
+    pub(super) family: ProcessTree,
     pub(super) log: Arc<Log>,
     pub(super) ended: watch::Sender<Option<Ended>>,
-    pub(super) living: Living,
+    pub(super) living: VmmCount,
 }
 
 impl Child {

@@ -8,7 +8,7 @@ use std::path::Path;
 use memmap2::MmapOptions;
 
 use super::{Error, Process, procfs};
-use crate::overlay::Immutable;
+use crate::overlay::ImmutableFile;
 
 /// The most that is read of a process's `maps`, in bytes. It is enough for some 100,000 mappings; the kernel allows
 /// 65,530 by default.
@@ -44,7 +44,7 @@ impl MappedFile {
     /// # Errors
     ///
     /// Those of `mmap(2)` and of reading `/proc/self/maps`.
-    pub fn of(file: &Immutable) -> io::Result<MappedFile> {
+    pub fn of(file: &ImmutableFile) -> io::Result<MappedFile> {
         // SAFETY: the file is immutable, so its bytes can't change and it can't be truncated while it is mapped. Only
         // the address of the mapping is used.
         let map = unsafe {
@@ -178,8 +178,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         std::fs::write(&path, [7; 3 * 4096]).unwrap();
-        let file = Immutable::seal(&path).unwrap();
-        let other = MappedFile::of(&Immutable::seal(&path).unwrap()).unwrap();
+        let file = ImmutableFile::seal(&path).unwrap();
+        let other = MappedFile::of(&ImmutableFile::seal(&path).unwrap()).unwrap();
         let name = MappedFile::of(&file).unwrap();
         assert_ne!(name, other);
         let me = Process::open(std::process::id(), 0).unwrap();

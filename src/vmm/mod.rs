@@ -39,6 +39,13 @@
 //! end of a VMM is published after its pipes were read to their end, so its log is complete. Text of a VMM or a guest
 //! in errors and events is [safe to show](crate::sanitize); the log files have the original bytes.
 //!
+//! # Who ends a VMM
+//!
+//! - [`Vmm::shutdown`] asks the VMM to end (`vmm.shutdown`), then sends SIGTERM, then SIGKILL, with a limit for each step.
+//! - A [`Vmm`] that is dropped is killed at once, with every process that it has forked.
+//! - The kernel kills the VMM when the agent dies.
+//! - [`reclaim`] kills what an earlier agent has left.
+//!
 //! # No orphans
 //!
 //! The kernel sends the VMM SIGKILL when its parent dies. This is best effort: the kernel drops the request for a
@@ -52,25 +59,25 @@ mod config;
 mod confinement;
 mod error;
 mod exit;
-mod family;
 mod files;
+mod identity;
 mod kvm;
 mod launch;
 mod leftovers;
-mod living;
 mod maps;
 mod open_files;
 mod output;
 mod process;
+mod process_tree;
 mod procfs;
-mod proof;
 mod ready;
 mod remove;
 mod run_dir;
 mod run_root;
-mod running;
 mod shutdown;
+mod spawned;
 mod spawner;
+mod vmm_count;
 mod waker;
 
 use std::future::Future;
@@ -89,12 +96,12 @@ pub use confinement::{CgroupConfig, Confinement, Grants, Layer, LayerReport, Lay
 pub use error::Error;
 pub use exit::{Ended, Exit};
 pub(crate) use files::beyond_streams;
+pub use identity::{Executable, Identity, IdentityError};
 pub(crate) use kvm::KVM_DEVICE;
 pub use kvm::NoKvm;
 pub(crate) use kvm::open_kvm;
 pub use launch::available;
 pub use leftovers::{Action, LeftAlone, Reclaimed, reclaim};
-pub use living::all_ended;
 pub use maps::{MappedFile, Mapping};
 pub use open_files::OpenFile;
 pub use output::Event;
@@ -102,14 +109,14 @@ pub use output::Event;
 pub(crate) use output::fuzz;
 pub(crate) use output::tail_of;
 pub use process::Process;
-pub use proof::{Executable, Identity, IdentityError};
 #[cfg(feature = "compat")]
 pub(crate) use remove::remove_tree;
 pub use run_dir::VSOCK_SOCKET;
 pub(crate) use run_root::examine as examine_run_root;
 pub use shutdown::{ShutdownReport, ShutdownStep};
+pub use vmm_count::all_ended;
 
-use running::Running;
+use spawned::SpawnedVmm;
 
 /// One VMM: its process, the client of its API, and its events.
 ///
@@ -122,7 +129,7 @@ pub struct Vmm {
     client: Client,
     limits: TimeLimits,
     keeps_socket_names: bool,
-    running: Option<Running>,
+    running: Option<SpawnedVmm>,
     /// The executable of the process when it was ready; `None` for an attached VMM, or if it couldn't be read.
     ready_as: Option<Executable>,
     events: broadcast::Receiver<Event>,
@@ -168,7 +175,7 @@ impl Vmm {
             run_dir = %running.run_dir.path().display(),
             "the VMM is ready"
         );
-        let ready_as = proof::executable(running.process())
+        let ready_as = identity::executable(running.process())
             .inspect_err(
                 |error| tracing::warn!(error = %Causes(error), "cannot read which executable the VMM runs"),
             )
@@ -250,7 +257,7 @@ impl Vmm {
 
     /// The VMM's process; `None` for an attached VMM.
     pub fn process(&self) -> Option<&Process> {
-        self.running.as_ref().map(Running::process)
+        self.running.as_ref().map(SpawnedVmm::process)
     }
 
     /// Proves that the process which answers on the api-socket is the one that was spawned. Returns `None` for an
@@ -268,7 +275,7 @@ impl Vmm {
         let pid = running.process().pid();
         let ready_as = self.ready_as.as_ref();
         let ready_as = ready_as.ok_or(IdentityError::NotSeenWhenReady { pid })?;
-        proof::prove(running.process(), ready_as).map(Some)
+        identity::prove(running.process(), ready_as).map(Some)
     }
 
     /// Returns a receiver of the VMM's events from now on.

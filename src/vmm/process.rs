@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::procfs::Stamp;
+use super::procfs::ProcessStamp;
 use super::{Error, OpenFile, open_files, procfs};
 
 /// A VMM's process that this process has started.
@@ -17,7 +17,7 @@ use super::{Error, OpenFile, open_files, procfs};
 /// It is held by a pidfd, so a signal can't reach another process that gets the same id later.
 #[derive(Clone, Debug)]
 pub struct Process {
-    pub(super) stamp: Stamp,
+    pub(super) stamp: ProcessStamp,
     pub(super) listener_inode: u64,
     /// The descriptor that was the api-socket's listener when it was searched for the first time.
     listener_fd: Arc<OnceLock<u32>>,

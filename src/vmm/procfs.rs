@@ -19,21 +19,21 @@ const MAX_ENVIRONMENT: u64 = 8 << 20;
 
 /// Identifies a process. An id is used again, but not for two processes that started in the same clock tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct ProcessStamp {
     pub(super) pid: u32,
     /// The time of the start, in clock ticks since the boot.
     pub(super) start_time: u64,
 }
 
-impl Stamp {
+impl ProcessStamp {
     /// Reads fields 1 and 22 of the content of `/proc/<pid>/stat`.
-    pub(super) fn parse(stat: &[u8]) -> Option<Stamp> {
+    pub(super) fn parse(stat: &[u8]) -> Option<ProcessStamp> {
         // Field 2 is the name in parentheses. It can contain any character, parentheses too, so the last `)` ends it.
         let name_start = stat.iter().position(|&byte| byte == b'(')?;
         let name_end = stat.iter().rposition(|&byte| byte == b')')?;
         let pid = std::str::from_utf8(&stat[..name_start]).ok()?;
         let fields = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
-        Some(Stamp {
+        Some(ProcessStamp {
             pid: pid.trim().parse().ok()?,
             start_time: fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?,
         })
@@ -53,9 +53,9 @@ pub(super) fn boot_id() -> io::Result<String> {
 }
 
 /// Returns the stamp of the process that has this id now. The error has the kind `NotFound` if there is none.
-pub(super) fn stamp(pid: u32) -> io::Result<Stamp> {
+pub(super) fn stamp(pid: u32) -> io::Result<ProcessStamp> {
     let stat = fs::read(directory(pid).join("stat")).map_err(gone_is_not_found)?;
-    Stamp::parse(&stat).ok_or(io::ErrorKind::InvalidData.into())
+    ProcessStamp::parse(&stat).ok_or(io::ErrorKind::InvalidData.into())
 }
 
 /// Returns the numbers of the descriptors that a process has open.
@@ -145,7 +145,7 @@ pub(super) fn check() -> io::Result<()> {
         })?;
     }
     // If `/proc` was mounted for another process namespace, it shows another id for this process.
-    let own = Stamp::parse(&fs::read("/proc/self/stat")?);
+    let own = ProcessStamp::parse(&fs::read("/proc/self/stat")?);
     match own.is_some_and(|own| own.pid == std::process::id()) {
         true => Ok(()),
         false => Err(io::Error::other(
@@ -355,8 +355,8 @@ mod tests {
     #[test]
     fn a_stamp_is_fields_1_and_22_whatever_the_name() {
         fn check(stat: &str, expected: Option<(u32, u64)>) {
-            let expected = expected.map(|(pid, start_time)| Stamp { pid, start_time });
-            assert_eq!(Stamp::parse(stat.as_bytes()), expected, "{stat}");
+            let expected = expected.map(|(pid, start_time)| ProcessStamp { pid, start_time });
+            assert_eq!(ProcessStamp::parse(stat.as_bytes()), expected, "{stat}");
         }
 
         let rest = "S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 2222 23 24\n";

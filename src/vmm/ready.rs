@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::running::Running;
+use super::spawned::SpawnedVmm;
 use super::{Error, KVM_DEVICE, exit, open_kvm, procfs};
 use crate::api::types::VmmPingResponse;
 use crate::causes::Causes;
@@ -22,7 +22,11 @@ pub(super) async fn ping(client: &Client) -> Result<(), client::Error> {
 /// Waits for the answer to `vmm.ping`, until the process has ended or the limit is over. Then checks that the process
 /// that answered is the one that was started. A fork of that process is accepted, with a warning, only if the kernel
 /// ends forks with the VMM.
-pub(super) async fn wait(client: &Client, running: &Running, limit: Duration) -> Result<(), Error> {
+pub(super) async fn wait(
+    client: &Client,
+    running: &SpawnedVmm,
+    limit: Duration,
+) -> Result<(), Error> {
     let ping = first_answer(client, running, limit).await?;
     let process = running.process();
     let pid = process.pid();
@@ -47,7 +51,7 @@ pub(super) async fn wait(client: &Client, running: &Running, limit: Duration) ->
 
 async fn first_answer(
     client: &Client,
-    running: &Running,
+    running: &SpawnedVmm,
     limit: Duration,
 ) -> Result<VmmPingResponse, Error> {
     let mut last_error = None;

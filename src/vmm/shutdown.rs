@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::time::timeout;
 
-use super::running::Running;
+use super::spawned::SpawnedVmm;
 use super::{Ended, Exit, exit};
 use crate::api::{Operation, Request};
 use crate::causes::Causes;
@@ -46,7 +46,7 @@ pub enum ShutdownStep {
 /// Takes the steps in order until the process has ended, then removes the run directory.
 pub(super) async fn run(
     api_socket: &SocketAddress,
-    running: Option<&Running>,
+    running: Option<&SpawnedVmm>,
     limits: &TimeLimits,
 ) -> ShutdownReport {
     let start = Instant::now();
@@ -76,7 +76,7 @@ pub(super) async fn run(
 
 async fn stop(
     api_socket: &SocketAddress,
-    running: &Running,
+    running: &SpawnedVmm,
     limits: &TimeLimits,
 ) -> (ShutdownStep, Option<Ended>) {
     let ended = || exit::wait(running.ended.clone());

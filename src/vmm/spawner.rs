@@ -14,17 +14,17 @@ use tokio::sync::oneshot;
 use super::child::Child;
 use super::confinement::Grants;
 use super::launch::Launch;
-use super::living::Living;
-use super::running::Running;
+use super::spawned::SpawnedVmm;
+use super::vmm_count::VmmCount;
 use super::waker::Waker;
 use super::{Error, VmmConfig};
 use crate::causes::Causes;
 use crate::offload::blocking;
 
 /// Starts a VMM for [`Vmm::spawn`](super::Vmm::spawn). It returns before the VMM answers.
-pub(super) async fn spawn(config: &VmmConfig, grants: Grants) -> Result<Running, Error> {
+pub(super) async fn spawn(config: &VmmConfig, grants: Grants) -> Result<SpawnedVmm, Error> {
     let config = config.clone();
-    let living = Living::begin();
+    let living = VmmCount::begin();
     let launch = blocking(move || Launch::prepare(config, grants, living)).await?;
     let (reply, answer) = oneshot::channel();
     submit(Request { launch, reply })?;
@@ -36,7 +36,7 @@ pub(super) async fn spawn(config: &VmmConfig, grants: Grants) -> Result<Running,
 
 struct Request {
     launch: Launch,
-    reply: oneshot::Sender<Result<Running, Error>>,
+    reply: oneshot::Sender<Result<SpawnedVmm, Error>>,
 }
 
 /// The channel to the thread.

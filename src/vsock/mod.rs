@@ -46,29 +46,29 @@
 //! links of the records that the guest may not have processed yet, at most 2 MiB. A bad record ends its connection, but
 //! not the channel.
 
-mod awaken;
 mod channel;
 mod codec;
 mod connection;
 mod error;
 mod event;
 mod evidence;
-mod fault;
+mod evidence_error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod handshake;
 mod outbox;
 mod pending;
+mod restored;
 mod run;
 mod stream;
 mod text;
 
-pub use awaken::{Awakened, ClockSkew};
 pub use channel::{Channel, ChannelConfig, GuestHello, ToolAnswer};
 pub use error::{CloseCause, Error, HandshakeError};
 pub use event::{ChannelEvent, ChannelEventKind, Origin};
 pub use evidence::OutputBytes;
-pub use fault::{EvidenceError, Violation};
+pub use evidence_error::{EvidenceError, Violation};
+pub use restored::{ClockSkew, RestoredGuest};
 pub(crate) use run::RunGuest;
 pub use run::{OutputStream, RunName, RunReader, RunRecord, RunStream, RunWriter};
 pub use stream::{Record, RecordReader, RecordStream, RecordWriter};

@@ -9,7 +9,7 @@ use chv_sandbox::spec::Release;
 
 use super::super::interrupt::{self, Interrupt};
 use super::super::status::Status;
-use super::super::vm::environment;
+use super::super::vm_args::environment;
 use super::{Failure, Format};
 
 /// Compares a running VMM with the contract of a release, and with the recorded answers of that release.

@@ -3,17 +3,17 @@
 //! The steps ([`play`]) are the same on a recorded VMM with a simulated guest ([`recorded`]) and on a real VMM with a
 //! real guest ([`real`]).
 
-mod place;
-mod play;
+mod directory;
 mod program;
 mod real;
 mod recorded;
+mod steps;
 
 use std::path::PathBuf;
 
 use super::interrupt::{Interrupt, Signalled};
 use super::status::{self, Status};
-use super::vm::VmArgs;
+use super::vm_args::VmArgs;
 use super::{Failure, explain, usage};
 
 /// Boots a sandbox, runs a tool, resets and verifies the sandbox, tampers with its disk, and shows that the next reset
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         return Err(usage("demo", message));
     }
     let interrupt = Interrupt::catch()?;
-    let mut place = place::Place::new(args.directory.as_deref())?;
+    let mut place = directory::Place::new(args.directory.as_deref())?;
     let mut program = program::Program::new(args.json);
     let played = match args.image {
         None => recorded::play(&interrupt, &place, &mut program).await,
@@ -70,7 +70,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     };
     let verdict = match played {
         Err(failure) if failure.is::<Signalled>() => return Err(failure),
-        Err(failure) => failure.downcast::<play::Unexpected>().map(Some),
+        Err(failure) => failure.downcast::<steps::Unexpected>().map(Some),
         Ok(()) => Ok(None),
     };
     program.end(matches!(verdict, Ok(None)));

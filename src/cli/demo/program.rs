@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use chv_sandbox::golden::Golden;
-use chv_sandbox::sandbox::{Check, FailedReset, Outcome, ResetOutcome, Source, ToolExecution};
+use chv_sandbox::sandbox::{
+    CheckOutcome, CheckSource, FailedReset, ResetCheck, ResetOutcome, ToolExecution,
+};
 use serde_json::{Map, Value, json};
 
-use super::place::Place;
+use super::directory::Place;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -138,11 +140,11 @@ impl Program {
     fn checks(&self, outcome: &ResetOutcome) {
         for check in &outcome.report.checks {
             let (style, word) = match check.outcome {
-                Outcome::Agreed => (GOOD, "agrees"),
-                Outcome::VouchedFor => (GOOD, "vouched for"),
-                Outcome::Disagreed => (BAD, "DISAGREES"),
-                Outcome::Silent => (BAD, "silent"),
-                Outcome::NotApplicable => (DIM, "does not apply"),
+                CheckOutcome::Agreed => (GOOD, "agrees"),
+                CheckOutcome::VouchedFor => (GOOD, "vouched for"),
+                CheckOutcome::Disagreed => (BAD, "DISAGREES"),
+                CheckOutcome::Silent => (BAD, "silent"),
+                CheckOutcome::NotApplicable => (DIM, "does not apply"),
             };
             let name = source(check);
             let found = said(check);
@@ -171,24 +173,24 @@ fn reset(outcome: &ResetOutcome) -> Value {
     json!({ "state": outcome.state, "report": outcome.report })
 }
 
-fn source(check: &Check) -> &'static str {
+fn source(check: &ResetCheck) -> &'static str {
     match check.source {
-        Source::FsHash => "disk digest",
-        Source::OpenFdCount => "open descriptors",
-        Source::VmmApiState => "VM state",
-        Source::DiskIdentity => "disk is the VMM's",
-        Source::GuestNonce => "guest's nonce",
-        Source::GuestRandomness => "guest's randomness",
-        Source::GuestClock => "guest's clock",
-        Source::VmmIdentity => "VMM is ours",
-        Source::GuestMemory => "guest's memory",
+        CheckSource::FsHash => "disk digest",
+        CheckSource::OpenFdCount => "open descriptors",
+        CheckSource::VmmApiState => "VM state",
+        CheckSource::DiskIdentity => "disk is the VMM's",
+        CheckSource::GuestNonce => "guest's nonce",
+        CheckSource::GuestRandomness => "guest's randomness",
+        CheckSource::GuestClock => "guest's clock",
+        CheckSource::VmmIdentity => "VMM is ours",
+        CheckSource::GuestMemory => "guest's memory",
         _ => "another source",
     }
 }
 
-fn said(check: &Check) -> String {
+fn said(check: &ResetCheck) -> String {
     match check.outcome {
-        Outcome::Disagreed => format!(
+        CheckOutcome::Disagreed => format!(
             "{} instead of {}",
             short(&check.found),
             short(&check.expected)

@@ -8,12 +8,12 @@ use chv_sandbox::image::Image;
 use chv_sandbox::machine::VmmSource;
 use chv_sandbox::overlay;
 
-use super::place::Place;
-use super::play::{Stage, play as perform};
+use super::directory::Place;
 use super::program::Program;
+use super::steps::{Stage, play as perform};
 use crate::cli::Failure;
 use crate::cli::interrupt::{Interrupt, Signalled};
-use crate::cli::vm::{self, VmArgs};
+use crate::cli::vm_args::{self, VmArgs};
 
 /// The VMM to use.
 pub(super) enum Which {
@@ -32,7 +32,7 @@ pub(super) async fn play(
     program: &mut Program,
 ) -> Result<(), Failure> {
     let image = Image::open(image)?;
-    let mut disks = vm::disks(&image);
+    let mut disks = vm_args::disks(&image);
     // The demo changes a byte of the root disk, and the image must stay unchanged.
     let root = place.path().join("root.img");
     let (from, to) = (disks[0].origin.clone(), root.clone());

@@ -6,9 +6,9 @@ use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::replay::{Divergence, RecordedSession, RecordedVmm};
 
-use super::place::Place;
-use super::play::{Stage, play as perform};
+use super::directory::Place;
 use super::program::Program;
+use super::steps::{Stage, play as perform};
 use crate::cli::Failure;
 use crate::cli::interrupt::Interrupt;
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use chv_sandbox::golden::{self, Error, Golden, Inspection, MemoryNeed, PublicKey, Trust};
+use chv_sandbox::golden::{self, Error, Golden, GoldenVerification, MemoryNeed, PublicKey, Trust};
 use chv_sandbox::overlay::Digest;
 use chv_sandbox::sanitize;
 use serde_json::{Value, json};
@@ -98,7 +98,7 @@ pub(super) async fn verify(args: VerifyArgs) -> Result<Status, Failure> {
     }
 }
 
-fn print(digest: &Digest, verification: &Inspection, key: Option<&PublicKey>) {
+fn print(digest: &Digest, verification: &GoldenVerification, key: Option<&PublicKey>) {
     println!("manifest  {digest}");
     match key {
         Some(key) => println!("good      manifest, signed by {key}"),
@@ -148,7 +148,7 @@ fn is_verdict(error: &Error) -> bool {
 pub(super) fn compare(args: &CompareArgs) -> Result<Status, Failure> {
     let first = Golden::open(&args.first)?;
     let second = Golden::open(&args.second)?;
-    let differences = golden::compare(first.manifest(), second.manifest());
+    let differences = golden::compare_manifests(first.manifest(), second.manifest());
     let same = differences.iter().all(|difference| difference.expected);
     if args.json {
         let told = json!({ "same": same, "differences": differences });

@@ -19,7 +19,7 @@ use chv_sandbox::vmm::{Confinement, Layer};
 use super::interrupt::Interrupt;
 use super::output::Output;
 use super::status::{self, Status};
-use super::vm::{VmmBinary, layer};
+use super::vm_args::{VmmBinary, layer};
 use super::{Failure, usage};
 
 /// The largest report that `--page-of` reads, in bytes. A report with all samples is far smaller.

@@ -20,7 +20,7 @@ use super::interrupt::Interrupt;
 use super::latency::strategy;
 use super::output::Output;
 use super::status::{self, Status};
-use super::vm::VmmBinary;
+use super::vm_args::VmmBinary;
 use super::{Failure, usage};
 use substrate::ChangedFiles;
 

@@ -12,7 +12,7 @@ use chv_sandbox::causes::Causes;
 use chv_sandbox::golden::Golden;
 use chv_sandbox::overlay;
 use chv_sandbox::redteam::{Moment, StagedLie, Substrate};
-use chv_sandbox::sandbox::{ChvSandbox, SandboxConfig, SandboxOrigin, Source};
+use chv_sandbox::sandbox::{CheckSource, ChvSandbox, SandboxConfig, SandboxOrigin};
 use tempfile::TempDir;
 
 /// Copies the golden snapshot for each false reading, and changes a byte of the copy.
@@ -62,14 +62,14 @@ impl ChangedFiles {
 
 #[async_trait]
 impl Substrate for ChangedFiles {
-    async fn stage(&self, source: Source) -> Result<StagedLie, String> {
+    async fn stage(&self, source: CheckSource) -> Result<StagedLie, String> {
         let cannot = |what: &str| {
             Err(format!(
                 "a changed file can't cause this false reading: {what}"
             ))
         };
         match source {
-            Source::FsHash => {
+            CheckSource::FsHash => {
                 let copy = self.copy().await?;
                 let golden = Golden::open(&copy).map_err(|error| Causes(&error).to_string())?;
                 let disks = golden.disks();
@@ -83,7 +83,7 @@ impl Substrate for ChangedFiles {
                     move || change_a_byte(&path),
                 ))
             }
-            Source::GuestMemory => {
+            CheckSource::GuestMemory => {
                 let copy = self.copy().await?;
                 let golden = Golden::open(&copy).map_err(|error| Causes(&error).to_string())?;
                 let path = golden.snapshot().join("memory-ranges");
@@ -94,11 +94,11 @@ impl Substrate for ChangedFiles {
                     move || change_a_byte(&path),
                 ))
             }
-            Source::OpenFdCount
-            | Source::GuestNonce
-            | Source::GuestRandomness
-            | Source::GuestClock => cannot("it takes a guest that lies"),
-            Source::VmmApiState | Source::DiskIdentity | Source::VmmIdentity => {
+            CheckSource::OpenFdCount
+            | CheckSource::GuestNonce
+            | CheckSource::GuestRandomness
+            | CheckSource::GuestClock => cannot("it takes a guest that lies"),
+            CheckSource::VmmApiState | CheckSource::DiskIdentity | CheckSource::VmmIdentity => {
                 cannot("it takes a VMM that lies")
             }
             _ => cannot("no file is known that holds this source"),

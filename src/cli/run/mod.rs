@@ -13,7 +13,7 @@ use chv_sandbox::sandbox::{
 
 use super::interrupt::{Interrupt, Signalled, wait_for_vmms};
 use super::status::{self, Status};
-use super::tool_line::{ToolLine, duration};
+use super::tool_argument::{ToolLine, duration};
 use super::{Failure, explain};
 use files::{Pull, Push};
 

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use num_rational::BigRational;
 use serde_json::{Number, Value};
 
-use super::exact::{exact, exact_value, whole};
+use super::fraction::{exact, exact_value, whole};
 use super::sides::{Side, Sides};
 use super::types::Types;
 use crate::compat::rules::{Action, Area};

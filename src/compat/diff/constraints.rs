@@ -3,7 +3,7 @@
 use num_rational::BigRational;
 use serde_json::Value;
 
-use super::exact::{exact_value, whole};
+use super::fraction::{exact_value, whole};
 use super::sides::Sides;
 use super::types::Types;
 use super::values::{equal, short};

@@ -26,8 +26,8 @@
 mod bounds;
 mod constraints;
 mod enumeration;
-mod exact;
 mod facts;
+mod fraction;
 mod media;
 mod object;
 mod operations;

@@ -4,7 +4,7 @@ use std::ops::{BitAnd, BitOr};
 
 use serde_json::Value;
 
-use super::exact::{exact, exact_value, whole};
+use super::fraction::{exact, exact_value, whole};
 use super::values::Listed;
 use crate::spec::{Schema, Shape};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::exact::exact;
+use super::fraction::exact;
 use crate::spec::{Schema, Shape};
 
 /// The values that a schema lists, by their canonical text.

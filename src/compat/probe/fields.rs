@@ -16,8 +16,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::Error;
+use super::field_bodies::{self, ANY_TEXT, Needed, Trap, unknown};
 use super::session::{ask, start};
-use super::traps::{self, ANY_TEXT, Needed, Trap, unknown};
 use crate::replay::wire::RawResponse;
 use crate::spec::Contract;
 use crate::vmm::{Vmm, VmmConfig};
@@ -51,7 +51,7 @@ pub(super) async fn try_all(
     let needed = Needed::by_any(contracts);
     let mut traps: BTreeMap<(String, String), Trap> = BTreeMap::new();
     for contract in contracts {
-        for trap in traps::of(contract, &needed) {
+        for trap in field_bodies::of(contract, &needed) {
             if served.contains(&trap.path) {
                 let key = (trap.path.clone(), trap.place.clone());
                 traps.entry(key).or_insert(trap);

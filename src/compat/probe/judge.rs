@@ -135,7 +135,7 @@ const REFUSED_FOR_A_REASON: &[(&str, &str, &str)] = &[(
 
 /// Reports how the server treats the fields of requests.
 fn fields(fields: &[Field], base: &Contract, findings: &mut Findings) {
-    let known = super::traps::places(base);
+    let known = super::field_bodies::places(base);
     for field in fields {
         let Field {
             operation, place, ..

@@ -19,6 +19,7 @@ mod call;
 mod compare;
 mod connections;
 mod error;
+mod field_bodies;
 mod fields;
 mod findings;
 #[doc(hidden)]
@@ -31,7 +32,6 @@ mod recording;
 mod routes;
 mod rules;
 mod session;
-mod traps;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -12,7 +12,7 @@ use super::recording::{Recording, Unreached};
 use super::{Error, idle_kernel};
 use crate::api::Method;
 use crate::client::Release;
-use crate::replay::upstream::exchange;
+use crate::replay::vmm_connection::exchange;
 use crate::replay::wire::RawResponse;
 use crate::replay::{Recorder, RecorderOptions};
 use crate::vmm::{Grants, Vmm, VmmConfig};

@@ -1,4 +1,4 @@
-//! [`Files`]: the files of a loaded golden snapshot, each with the hold that keeps its bytes proved, and the number of
+//! [`HeldFiles`]: the files of a loaded golden snapshot, each with the hold that keeps its bytes proved, and the number of
 //! holds that were lost.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,25 +7,28 @@ use tokio::sync::watch;
 
 use crate::golden::Error;
 use crate::golden::executable::KnownExecutable;
-use crate::golden::files::{Expected, Part};
-use crate::overlay::{FileIdentity, Hold, HoldAttempt, Leased, UnleasedFile};
+use crate::golden::files::{ExpectedFile, Part};
+use crate::overlay::{FileIdentity, HeldFile, HeldFileAttempt, LeasedFile, UnleasedFile};
 
 /// The files of a loaded golden snapshot.
 #[derive(Debug)]
-pub(super) struct Files {
-    pub(super) files: Vec<HeldFile>,
+pub(super) struct HeldFiles {
+    pub(super) files: Vec<GoldenFile>,
     /// The memory file, if VMMs copy the memory from a leased file.
-    pub(super) leased: Option<Arc<Leased>>,
+    pub(super) leased: Option<Arc<LeasedFile>>,
     pub(super) executable: KnownExecutable,
     /// How often the hold on a file that a VM reads while it runs was lost.
     pub(super) losses: watch::Sender<u64>,
 }
 
-impl Files {
+impl HeldFiles {
     /// Makes the list of files. No file is held yet.
-    pub(super) fn new(files: impl Iterator<Item = Expected>, leased: Option<Arc<Leased>>) -> Files {
-        Files {
-            files: files.map(HeldFile::new).collect(),
+    pub(super) fn new(
+        files: impl Iterator<Item = ExpectedFile>,
+        leased: Option<Arc<LeasedFile>>,
+    ) -> HeldFiles {
+        HeldFiles {
+            files: files.map(GoldenFile::new).collect(),
             leased,
             executable: KnownExecutable::default(),
             losses: watch::Sender::default(),
@@ -57,8 +60,8 @@ impl Files {
 
 /// A file with the hold on it.
 #[derive(Debug)]
-pub(super) struct HeldFile {
-    pub(super) expected: Expected,
+pub(super) struct GoldenFile {
+    pub(super) expected: ExpectedFile,
     holding: Mutex<Holding>,
 }
 
@@ -69,7 +72,7 @@ pub(super) enum Holding {
     #[default]
     Lost,
     /// The file is held, and had the manifest's digest when the hold was taken.
-    Held(Hold),
+    Held(HeldFile),
     /// No lease was granted, so the file may change unnoticed. It must be compared at every restore.
     Unleased,
 }
@@ -82,9 +85,9 @@ pub(super) struct Compared {
     pub(super) hashed: u64,
 }
 
-impl HeldFile {
-    fn new(expected: Expected) -> Self {
-        HeldFile {
+impl GoldenFile {
+    fn new(expected: ExpectedFile) -> Self {
+        GoldenFile {
             expected,
             holding: Mutex::default(),
         }
@@ -137,16 +140,16 @@ impl HeldFile {
     }
 
     /// Opens the file and compares its length with the manifest's, and its digest too if the file can be held.
-    fn take(&self) -> Result<Result<Hold, UnleasedFile>, Error> {
+    fn take(&self) -> Result<Result<HeldFile, UnleasedFile>, Error> {
         let expected = &self.expected;
-        let taken = Hold::take(&expected.path, expected.length, &expected.fsverity);
+        let taken = HeldFile::take(&expected.path, expected.length, &expected.fsverity);
         match taken.map_err(|error| expected.unreadable(error))? {
-            HoldAttempt::Held(hold) => {
+            HeldFileAttempt::Held(hold) => {
                 expected.check("fsverity", &expected.fsverity, &hold.taken().digest)?;
                 Ok(Ok(hold))
             }
-            HoldAttempt::Unleased(unleased) => Ok(Err(unleased)),
-            HoldAttempt::OtherLength(found) => {
+            HeldFileAttempt::Unleased(unleased) => Ok(Err(unleased)),
+            HeldFileAttempt::OtherLength(found) => {
                 Err(expected.differs("length", &expected.length, &found))
             }
         }

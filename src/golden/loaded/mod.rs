@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::executable;
-use super::files::{Expected, Part};
-use super::headroom::Headroom;
+use super::files::{ExpectedFile, Part};
 use super::manifest::read_bounded;
 use super::memory::{CopyReason, LoadedMemory, MemoryBasis, MemoryMode};
+use super::memory_availability::MemoryAvailability;
 use super::{Error, Golden, Shortage};
 use crate::causes::Causes;
 use crate::machine::{
@@ -21,9 +21,11 @@ use crate::machine::{
     SnapshotBytes, maps_memory,
 };
 use crate::offload::blocking;
-use crate::overlay::{Digest, Digests, FileIdentity, FileProof, Immutable, Leased, VerityDigest};
+use crate::overlay::{
+    Digest, Digests, FileIdentity, FileProof, ImmutableFile, LeasedFile, VerityDigest,
+};
 use crate::vmm::Process;
-use files::{Files, HeldFile, Holding};
+use files::{GoldenFile, HeldFiles, Holding};
 use watcher::Watcher;
 
 /// How many times [`LoadedGolden::ensure_disks`] tries to hold all disks while another process writes to them.
@@ -53,7 +55,7 @@ pub struct LoadedGolden {
     golden: Golden,
     snapshot: Arc<Snapshot>,
     memory: LoadedMemory,
-    files: Arc<Files>,
+    files: Arc<HeldFiles>,
     _watcher: Watcher,
 }
 
@@ -95,7 +97,7 @@ impl Golden {
             GuestMemory::Copied(CopySource::Leased(file)) => Some(Arc::clone(file)),
             _ => None,
         };
-        let files = Arc::new(Files::new(held.chain(self.disk_files()), leased));
+        let files = Arc::new(HeldFiles::new(held.chain(self.disk_files()), leased));
         let watcher = Watcher::start(&files);
         let hashed = self.hold_all(&files)?;
         let snapshot = Snapshot::new(
@@ -120,7 +122,7 @@ impl Golden {
 
     /// Compares every file with the manifest and holds those on which leases are granted. Two paths that lead to the
     /// same file are refused. Returns how many bytes of the VMM's own files were hashed.
-    fn hold_all(&self, files: &Files) -> Result<u64, Error> {
+    fn hold_all(&self, files: &HeldFiles) -> Result<u64, Error> {
         let mut seen = self.identities()?;
         let mut hashed = 0;
         for file in &files.files {
@@ -153,7 +155,7 @@ impl Golden {
 
     fn load_memory(
         &self,
-        file: &Expected,
+        file: &ExpectedFile,
         options: &LoadOptions,
     ) -> Result<(GuestMemory, LoadedMemory), Error> {
         file.check_length_on_disk()?;
@@ -181,7 +183,7 @@ impl Golden {
             Ok(immutable) => (CopySource::Immutable(Arc::new(immutable)), because),
             Err(shortage) => {
                 tracing::warn!(shortage = %Causes(&shortage), "the golden snapshot's memory is copied at each restore");
-                let leased = Leased::take(&file.path).map_err(Error::Memory)?;
+                let leased = LeasedFile::take(&file.path).map_err(Error::Memory)?;
                 let because = because.unwrap_or(CopyReason::ShortOfMemory(shortage));
                 (CopySource::Leased(Arc::new(leased)), Some(because))
             }
@@ -212,22 +214,24 @@ impl Golden {
     /// Returns the memory as a file that can't change, or the shortage if there is too little memory for a sealed copy.
     fn immutable_memory(
         &self,
-        file: &Expected,
+        file: &ExpectedFile,
         limit: Option<u64>,
-    ) -> Result<Result<Immutable, Shortage>, Error> {
-        let protected = Immutable::by_fs_verity(&file.path, &file.fsverity);
+    ) -> Result<Result<ImmutableFile, Shortage>, Error> {
+        let protected = ImmutableFile::by_fs_verity(&file.path, &file.fsverity);
         if let Some(protected) = protected.map_err(Error::Memory)? {
             return Ok(Ok(protected));
         }
-        match Headroom::default().check(file.length, limit) {
-            Ok(()) => Immutable::seal(&file.path).map(Ok).map_err(Error::Memory),
+        match MemoryAvailability::default().check(file.length, limit) {
+            Ok(()) => ImmutableFile::seal(&file.path)
+                .map(Ok)
+                .map_err(Error::Memory),
             Err(shortage) => Ok(Err(shortage)),
         }
     }
 }
 
 /// Reads a small file whole and compares the bytes that it returns with the manifest.
-fn read_verified(file: &Expected, limit: u64) -> Result<Vec<u8>, Error> {
+fn read_verified(file: &ExpectedFile, limit: u64) -> Result<Vec<u8>, Error> {
     file.check_length_on_disk()?;
     let bytes = read_bounded(&file.path, limit)?;
     file.check("fsverity", &file.fsverity, &VerityDigest::of(&bytes))?;
@@ -288,7 +292,7 @@ impl LoadedGolden {
     /// manifest's. Then the disk needn't be read. The backing files of a qcow2 image are not part of this proof:
     /// [`ensure_disks`](Self::ensure_disks) holds or compares them.
     pub fn held_disk(&self, role: DiskRole) -> Option<FileProof<Digests>> {
-        let disk = |file: &&HeldFile| file.is(Part::Disk(role));
+        let disk = |file: &&GoldenFile| file.is(Part::Disk(role));
         let file = self.files.files.iter().find(disk)?;
         let recorded = file.expected.recorded()?;
         match &*file.lock() {

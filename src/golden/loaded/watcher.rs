@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
-use super::files::Files;
+use super::files::HeldFiles;
 use crate::causes::Causes;
 
 /// How often the files are checked, and so how long a process that opens a leased file for writing has to wait at most.
@@ -19,7 +19,7 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// Starts the thread. If no thread can be started, a hold that no longer stands is given up by the next reset.
-    pub(super) fn start(files: &Arc<Files>) -> Watcher {
+    pub(super) fn start(files: &Arc<HeldFiles>) -> Watcher {
         let files = Arc::downgrade(files);
         let started = thread::Builder::new()
             .name("golden-watcher".to_owned())
@@ -33,7 +33,7 @@ impl Watcher {
     }
 }
 
-fn watch(files: &Weak<Files>) {
+fn watch(files: &Weak<HeldFiles>) {
     // When the owner is dropped, it wakes this thread, which then finds the files gone.
     while let Some(files) = files.upgrade() {
         files.give_way();

@@ -79,7 +79,7 @@ impl Output {
         match in_time {
             true => tool.reap().map(Some),
             false => {
-                tool.bury();
+                tool.reap_killed();
                 Ok(None)
             }
         }

@@ -10,7 +10,7 @@ use super::capture::Output;
 use super::confinement::{Prepared, StartError};
 use super::evidence::{Ending, Evidence};
 use super::running::{Ended, Running};
-use super::toolbox::{Call, Refused, Wishes};
+use super::toolbox::{Call, Refused, RunOptions};
 use super::{MAX_DEADLINE_MS, Shared};
 use crate::causes::Causes;
 use crate::guest::frame::LengthError;
@@ -40,7 +40,7 @@ impl Shared {
         let call = match self.call(
             &dispatch.tool,
             &dispatch.params,
-            &Wishes::default(),
+            &RunOptions::default(),
             dispatch.deadline_ms,
         ) {
             Ok(call) => call,
@@ -90,7 +90,7 @@ impl Shared {
         &self,
         tool: &ToolName,
         params: &Value,
-        wishes: &Wishes<'_>,
+        wishes: &RunOptions<'_>,
         deadline_ms: u64,
     ) -> Result<Call, Refused> {
         let call = self.toolbox.call(tool.as_str(), params, wishes)?;

@@ -16,7 +16,7 @@ use seccompiler::BpfProgram;
 
 use super::cgroup::{Cgroups, Group};
 use super::toolbox::Call;
-use super::{domain, seccomp};
+use super::{landlock, seccomp};
 use crate::causes::Causes;
 
 pub(super) const MIB: u64 = 1024 * 1024;
@@ -201,7 +201,7 @@ impl Prepared {
             made.ok()
         });
         let domain = match confinement.domain {
-            true => domain::rules(root.unwrap_or(Path::new("/")))?,
+            true => landlock::rules(root.unwrap_or(Path::new("/")))?,
             false => None,
         };
         if confinement.domain && domain.is_none() {
@@ -233,7 +233,7 @@ impl Prepared {
             limits: self.limits.clone(),
             cgroups: self.cgroups.clone(),
             domain: match self.domain {
-                Some(_) => domain::rules(root)?,
+                Some(_) => landlock::rules(root)?,
                 None => None,
             },
             filters: self.filters.clone(),
@@ -319,7 +319,7 @@ impl Entry {
         }
         rustix::thread::set_no_new_privs(true)?;
         if let Some(rules) = &prepared.domain {
-            domain::enter(rules.as_fd())?;
+            landlock::enter(rules.as_fd())?;
         }
         for filter in &prepared.filters {
             seccompiler::apply_filter(filter).map_err(|_| rustix::io::Errno::PERM)?;

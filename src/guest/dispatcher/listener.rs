@@ -18,7 +18,7 @@ use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use uuid::Uuid;
 
-use super::stream::Place;
+use super::stream_connection::StreamSlot;
 use super::{Dispatcher, MAX_STREAMS, ServeError, lock};
 use crate::causes::Causes;
 use crate::guest::frame::{FrameError, write_frame};
@@ -77,7 +77,7 @@ impl VsockListener {
         loop {
             match rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC) {
                 Ok(connection) => {
-                    let Some(place) = Place::take(&busy, MAX_CONNECTIONS) else {
+                    let Some(place) = StreamSlot::take(&busy, MAX_CONNECTIONS) else {
                         tracing::warn!(
                             "a connection was closed: there are {MAX_CONNECTIONS} already"
                         );
@@ -143,17 +143,17 @@ fn prewarm(dispatcher: &Dispatcher) {
 /// The queue of accepted connections that no thread serves yet.
 #[derive(Default)]
 struct Accepted {
-    waiting: Mutex<VecDeque<(OwnedFd, Place)>>,
+    waiting: Mutex<VecDeque<(OwnedFd, StreamSlot)>>,
     arrived: Condvar,
 }
 
 impl Accepted {
-    fn put(&self, connection: OwnedFd, place: Place) {
+    fn put(&self, connection: OwnedFd, place: StreamSlot) {
         lock(&self.waiting).push_back((connection, place));
         self.arrived.notify_one();
     }
 
-    fn take(&self) -> (OwnedFd, Place) {
+    fn take(&self) -> (OwnedFd, StreamSlot) {
         let mut waiting = lock(&self.waiting);
         loop {
             if let Some(next) = waiting.pop_front() {

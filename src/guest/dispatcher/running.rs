@@ -183,7 +183,7 @@ impl Running {
     }
 
     /// Reaps a tool that the dispatcher has killed, and ignores how it ended.
-    pub(super) fn bury(&mut self) {
+    pub(super) fn reap_killed(&mut self) {
         if let Err(error) = self.reap() {
             tracing::warn!(error = %Causes(&error), "a killed tool could not be reaped");
         }
@@ -208,7 +208,7 @@ impl Drop for Running {
             return;
         }
         self.kill();
-        self.bury();
+        self.reap_killed();
     }
 }
 

@@ -12,7 +12,7 @@ use super::command::WriteTarget;
 use super::connection::Connection;
 use super::evidence::Evidence;
 use super::in_flight::{Busy, InFlight};
-use super::stream::{Opening, Request, StreamConnection};
+use super::stream_connection::{Opening, Request, StreamConnection};
 use super::{Intercept, ServeError, Shared, lock};
 use crate::causes::Causes;
 use crate::guest::frame::{FrameError, LengthError, body_length, encode_into, read_body};

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::Shared;
 use super::session::PROTOCOL_ERROR;
-use super::stream::{Place, StreamConnection};
+use super::stream_connection::{StreamConnection, StreamSlot};
 use crate::archive::{
     Account, ArchiveError, CHUNK, Cancel, FileCode, Target, extract, open_beneath, pack,
     target_beneath,
@@ -36,7 +36,7 @@ impl Shared {
         &self,
         mut stream: StreamConnection,
         open: &OpenPush,
-        place: Place,
+        place: StreamSlot,
     ) -> Result<(), FrameError> {
         stream.opened()?;
         let mut account = Account::new(open.limits);
@@ -89,7 +89,7 @@ impl Shared {
         &self,
         stream: StreamConnection,
         open: &OpenPull,
-        place: Place,
+        place: StreamSlot,
     ) -> Result<(), FrameError> {
         stream.opened()?;
         let mut account = Account::new(open.limits);

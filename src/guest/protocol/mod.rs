@@ -38,14 +38,13 @@ mod evidence;
 mod extension;
 mod frame_type;
 mod json_text;
+mod limits;
 mod query;
 mod reset;
 mod run_chain;
 mod stream;
 mod tool;
 mod tool_result;
-
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +55,10 @@ pub use crate::archive::TransferLimits;
 pub use evidence::EvidenceChain;
 pub use extension::{Extension, Hello, Imprint, Imprinted, Renew, Renewed, Seed};
 pub(crate) use frame_type::FrameType;
+pub(crate) use limits::LAYER_REMOVAL;
+pub use limits::{
+    DEFAULT_PORT, MAX_EVIDENCE_CHUNK, MAX_FRAME, MAX_PROCESSES, MAX_TOOL_NAME, PROTOCOL_VERSION,
+};
 pub use query::{
     GuestProcess, GuestQuery, GuestResponse, MemUsage, OpenFdCount, ProcessList, QueryKind,
     QueryResult,
@@ -73,28 +76,6 @@ pub use tool_result::{
     EXIT_DEADLINE, EXIT_GUEST_ERROR, EXIT_SIGNALLED, EXIT_UNKNOWN_TOOL, MAX_OUTPUT, ResultDetails,
     ToolOutcomeKind, ToolResult,
 };
-
-/// The version of the protocol that a [`Hello`] names.
-pub const PROTOCOL_VERSION: u32 = 1;
-
-/// The vsock port that the guest listens on, unless `chv.port=N` on the kernel's command line names another.
-pub const DEFAULT_PORT: u32 = 1024;
-
-/// The longest body of a frame, in bytes: 16 MiB.
-pub const MAX_FRAME: usize = 16 << 20;
-
-/// The most bytes of a tool's output in one [`EvidenceChunk`], before base64: 1 MiB.
-pub const MAX_EVIDENCE_CHUNK: usize = 1 << 20;
-
-/// The most processes in one [`ProcessList`].
-pub const MAX_PROCESSES: usize = 100;
-
-/// The longest time that a guest takes to remove the layer of a warm run, once the tool has ended: 10 s. The result is
-/// sent after it, so it comes at most that much later.
-pub(crate) const LAYER_REMOVAL: Duration = Duration::from_secs(10);
-
-/// The longest tool name, in characters.
-pub const MAX_TOOL_NAME: usize = 256;
 
 /// One message between host and guest. The `type` on the wire is the variant's name.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -1,4 +1,4 @@
-//! Writes the folder in a machine's directory from which its VMM restores ([`lay`]).
+//! Writes the folder in a machine's directory from which its VMM restores ([`write_folder`]).
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use crate::machine::{Error, GuestMemory};
 /// Removes `folder` and makes it anew with the configuration for a VM with `files`, the state, and, if the VMM copies
 /// the memory, a symbolic link to the memory file. `memory_path` is the path by which the VMM opens an inherited memory
 /// file. Returns the folder's URL for the API. Blocks.
-pub(in crate::machine) fn lay(
+pub(in crate::machine) fn write_folder(
     snapshot: &Snapshot,
     folder: &Path,
     files: &VmFiles,

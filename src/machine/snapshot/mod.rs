@@ -5,7 +5,7 @@
 //! folder has a configuration that the machine builds ([`description`]), the verified state, which is edited if memory
 //! is mapped ([`state`]), and the memory as [`GuestMemory`] says.
 
-mod description;
+mod config_check;
 mod folder;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -20,12 +20,12 @@ use super::{Disk, Error, GuestMemory, Machine};
 use crate::api;
 use crate::api::types::{MemoryConfig, MemoryZoneConfig, VmConfig, VmSnapshotConfig};
 
-pub(super) use folder::lay;
+pub(super) use folder::write_folder;
 pub use state::MemoryRegion;
 pub(crate) use state::maps_memory;
 
 use super::vm_config::VmDisk;
-use description::Unexpected;
+use config_check::Unexpected;
 
 /// The names of a snapshot's files: the VM's configuration, the state of devices and vCPUs, the guest's memory.
 pub const SNAPSHOT_FILES: [&str; 3] = [CONFIG, STATE, MEMORY];
@@ -201,7 +201,7 @@ fn check_config(
         path: path.clone(),
         reason: format!("it is not JSON: {error}"),
     })?;
-    match description::check(&config, shape, disks)? {
+    match config_check::check(&config, shape, disks)? {
         Ok(kept) => Ok(kept.vsock_id),
         Err(Unexpected {
             pointer,

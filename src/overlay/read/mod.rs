@@ -3,7 +3,7 @@
 
 mod error;
 #[cfg(test)]
-pub(super) mod midway;
+pub(super) mod test_events;
 
 use std::fs::File;
 use std::io;
@@ -117,7 +117,7 @@ impl<S: Sink> Pass<'_, S> {
                 return Ok(true);
             };
             #[cfg(test)]
-            midway::happen();
+            test_events::happen();
             self.sink.take(&batch, source)?;
             let runs = batch.iter().flat_map(|segment| segment.data_runs());
             self.data += runs.map(|run| run.len() as u64).sum::<u64>();
@@ -232,9 +232,9 @@ mod tests {
     ) -> Result<Whole<Kept>, ReadError> {
         fs::write(path, content()).unwrap();
         let target = path.to_owned();
-        midway::schedule(1, move || event(target));
+        test_events::schedule(1, move || event(target));
         let result = read(path, policy);
-        midway::assert_happened();
+        test_events::assert_happened();
         result
     }
 
@@ -303,9 +303,9 @@ mod tests {
             assert!(whole.sink.0 == expected, "{length}");
         }
         // The file is truncated during the reading: the rest counts as zeros.
-        midway::schedule(1, move || set_length(&path, 5000));
+        test_events::schedule(1, move || set_length(&path, 5000));
         let whole = read_padded(&file, 3 << 20, Kept::default()).unwrap();
-        midway::assert_happened();
+        test_events::assert_happened();
         assert_eq!(whole.sink.0.len(), 3 << 20);
         assert!(whole.sink.0[..SEGMENT] == content()[..SEGMENT]);
         assert!(whole.sink.0[SEGMENT..].iter().all(|byte| *byte == 0));

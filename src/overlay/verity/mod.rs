@@ -8,16 +8,16 @@
 //! `sha_ni`). The levels above the segments take little time, and the calling thread computes them ([`levels`]).
 
 mod block;
-mod both;
 mod digest;
 mod levels;
 #[cfg(target_arch = "x86_64")]
 mod sha_ni;
 mod tree;
+mod two_digests;
 
-pub(super) use both::Both;
 pub use digest::VerityDigest;
 pub(super) use tree::Tree;
+pub(super) use two_digests::TwoDigests;
 
 /// A SHA-256 within the tree.
 type Hash = [u8; 32];

@@ -3,7 +3,7 @@
 use super::{Script, decide};
 use crate::causes::Causes;
 use crate::guest::protocol::DEFAULT_PORT;
-use crate::redteam::attacker::{Attacker, Trouble};
+use crate::redteam::attacker::{AttackError, Attacker};
 use crate::redteam::probe::Probe;
 use crate::redteam::{Family, Verdict};
 use crate::sandbox::{Error, ToolInvocation, ToolOutcome};
@@ -74,7 +74,7 @@ async fn commands(attacker: &mut Attacker) -> Verdict {
             Ok(execution) => match execution.outcome {
                 ToolOutcome::NoSuchTool => {
                     let _ = attacker.reset().await;
-                    return Verdict::undecided(&Trouble::NoShell(execution.outcome));
+                    return Verdict::undecided(&AttackError::NoShell(execution.outcome));
                 }
                 ToolOutcome::Refused { .. } => refused += 1,
                 _ => match script.findings(&execution).verdict() {
@@ -88,7 +88,7 @@ async fn commands(attacker: &mut Attacker) -> Verdict {
                     }
                 },
             },
-            Err(Trouble::Tool(Error::ToolRefused(_) | Error::Channel(_))) => refused += 1,
+            Err(AttackError::Tool(Error::ToolRefused(_) | Error::Channel(_))) => refused += 1,
             Err(trouble) => {
                 let _ = attacker.reset().await;
                 return Verdict::undecided(&trouble);
@@ -126,7 +126,7 @@ async fn tools(attacker: &mut Attacker) -> Verdict {
                     return Verdict::failed([format!("the tool {name:?} ran: {outcome}")]);
                 }
             },
-            Err(Trouble::Tool(Error::ToolRefused(_) | Error::Channel(_))) => refused += 1,
+            Err(AttackError::Tool(Error::ToolRefused(_) | Error::Channel(_))) => refused += 1,
             Err(trouble) => {
                 let _ = attacker.reset().await;
                 return Verdict::undecided(&trouble);

@@ -4,7 +4,7 @@
 use super::Script;
 use crate::causes::Causes;
 use crate::guest::protocol::MAX_OUTPUT;
-use crate::redteam::attacker::{Attacker, Trouble};
+use crate::redteam::attacker::{AttackError, Attacker};
 use crate::redteam::probe::Probe;
 use crate::redteam::{Family, Verdict};
 use crate::sandbox::{Error, ToolExecution};
@@ -59,7 +59,7 @@ async fn flood(attacker: &mut Attacker, name: &str, body: &str) -> Verdict {
     let ended = match attacker.dispatch(&script).await {
         Ok(execution) => judge(&script, &execution),
         // A tool that exhausts the guest may give no answer.
-        Err(Trouble::Tool(error @ (Error::ToolTimeout { .. } | Error::Channel(_)))) => {
+        Err(AttackError::Tool(error @ (Error::ToolTimeout { .. } | Error::Channel(_)))) => {
             Ok(format!("the tool gave no answer: {}", Causes(&error)))
         }
         Err(trouble) => {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::Script;
 use crate::causes::Causes;
-use crate::redteam::attacker::{Attacker, Trouble};
+use crate::redteam::attacker::{AttackError, Attacker};
 use crate::redteam::probe::Probe;
 use crate::redteam::{Family, Verdict};
 use crate::sandbox::{Error, ToolInvocation, ToolOutcome, ToolOutput};
@@ -117,9 +117,9 @@ fn is(outcome: &ToolOutcome, expected: &ToolOutcome) -> bool {
 }
 
 /// The verdict for a failed dispatch: a forgery that breaks the channel is a breach, too.
-fn broken(trouble: &Trouble) -> Verdict {
+fn broken(trouble: &AttackError) -> Verdict {
     match trouble {
-        Trouble::Tool(error @ Error::Channel(cause))
+        AttackError::Tool(error @ Error::Channel(cause))
             if !matches!(
                 cause,
                 vsock::Error::TooManyStreams { .. } | vsock::Error::NotAnnounced { .. }

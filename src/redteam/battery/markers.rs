@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Script;
 use crate::causes::Causes;
-use crate::redteam::attacker::{Attacker, Trouble};
+use crate::redteam::attacker::{AttackError, Attacker};
 use crate::redteam::probe::Probe;
 use crate::redteam::script::Findings;
 use crate::redteam::{Family, Verdict};
@@ -42,7 +42,7 @@ const ONE_LOST_IN: u64 = 50;
 
 /// The means by which a tool may leave a marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Channel {
+enum ResidueKind {
     File,
     Process,
     Memory,
@@ -52,17 +52,17 @@ enum Channel {
     Random,
 }
 
-impl Channel {
+impl ResidueKind {
     /// Its name in the script.
     fn name(self) -> &'static str {
         match self {
-            Channel::File => "file",
-            Channel::Process => "process",
-            Channel::Memory => "memory",
-            Channel::Descriptor => "descriptor",
-            Channel::Environment => "environment",
-            Channel::Clock => "clock",
-            Channel::Random => "random",
+            ResidueKind::File => "file",
+            ResidueKind::Process => "process",
+            ResidueKind::Memory => "memory",
+            ResidueKind::Descriptor => "descriptor",
+            ResidueKind::Environment => "environment",
+            ResidueKind::Clock => "clock",
+            ResidueKind::Random => "random",
         }
     }
 }
@@ -73,49 +73,49 @@ pub(super) const PROBES: &[Probe] = &[
         family: Family::Markers,
         tries: "leaves a file in every directory that a tool can write to",
         breach: "a later dispatch finds the file of an earlier one",
-        attempt: |attacker| Box::pin(verdict(attacker, Channel::File)),
+        attempt: |attacker| Box::pin(verdict(attacker, ResidueKind::File)),
     },
     Probe {
         name: "marker_process",
         family: Family::Markers,
         tries: "leaves a process that goes on writing a file",
         breach: "a later dispatch sees the process, or its file appear again",
-        attempt: |attacker| Box::pin(verdict(attacker, Channel::Process)),
+        attempt: |attacker| Box::pin(verdict(attacker, ResidueKind::Process)),
     },
     Probe {
         name: "marker_memory",
         family: Family::Markers,
         tries: "leaves a process that holds 8 MiB of memory",
         breach: "a later dispatch has less memory available than the first one",
-        attempt: |attacker| Box::pin(verdict(attacker, Channel::Memory)),
+        attempt: |attacker| Box::pin(verdict(attacker, ResidueKind::Memory)),
     },
     Probe {
         name: "marker_descriptor",
         family: Family::Markers,
         tries: "leaves a process with open descriptors of its marker",
         breach: "a later dispatch sees such a descriptor, or more open files than the first one",
-        attempt: |attacker| Box::pin(verdict(attacker, Channel::Descriptor)),
+        attempt: |attacker| Box::pin(verdict(attacker, ResidueKind::Descriptor)),
     },
     Probe {
         name: "marker_environment",
         family: Family::Markers,
         tries: "leaves a process with its marker in the environment",
         breach: "a later dispatch finds it in its own environment or in that of a process",
-        attempt: |attacker| Box::pin(verdict(attacker, Channel::Environment)),
+        attempt: |attacker| Box::pin(verdict(attacker, ResidueKind::Environment)),
     },
     Probe {
         name: "marker_clock",
         family: Family::Markers,
         tries: "sets the guest's clock to what it shows, and compares it with the host's",
         breach: "a tool can set it, or the clock of a dispatch is more than 5 s from the host's, or before that of an earlier one",
-        attempt: |attacker| Box::pin(verdict(attacker, Channel::Clock)),
+        attempt: |attacker| Box::pin(verdict(attacker, ResidueKind::Clock)),
     },
     Probe {
         name: "marker_random",
         family: Family::Markers,
         tries: "reads 32 bytes of the random pool in each dispatch",
         breach: "two dispatches read the same bytes",
-        attempt: |attacker| Box::pin(verdict(attacker, Channel::Random)),
+        attempt: |attacker| Box::pin(verdict(attacker, ResidueKind::Random)),
     },
 ];
 
@@ -126,9 +126,9 @@ pub(in crate::redteam) struct Rounds {
     /// The dispatches whose tools gave no answer that counts, and why the first of them did not.
     lost: u64,
     losses: Vec<String>,
-    tried: BTreeMap<Channel, u64>,
-    breaches: BTreeMap<Channel, Breach>,
-    cannot: BTreeMap<Channel, String>,
+    tried: BTreeMap<ResidueKind, u64>,
+    breaches: BTreeMap<ResidueKind, Breach>,
+    cannot: BTreeMap<ResidueKind, String>,
     /// Why not all dispatches were made.
     stopped: Option<String>,
     random: HashSet<String>,
@@ -144,7 +144,7 @@ struct Breach {
 }
 
 /// The verdict for one channel. The first call makes the dispatches for all channels.
-async fn verdict(attacker: &mut Attacker, channel: Channel) -> Verdict {
+async fn verdict(attacker: &mut Attacker, channel: ResidueKind) -> Verdict {
     if attacker.rounds.is_none() {
         let rounds = Rounds::make(attacker).await;
         attacker.rounds = Some(rounds);
@@ -200,7 +200,7 @@ impl Rounds {
     }
 
     /// Counts a dispatch whose tool gave no answer that counts. Too many of them end the rounds.
-    fn lose(&mut self, n: u64, trouble: &Trouble, wanted: u64) {
+    fn lose(&mut self, n: u64, trouble: &AttackError, wanted: u64) {
         self.lost += 1;
         let reason = Causes(trouble).to_string();
         if self.losses.len() < KEPT {
@@ -214,7 +214,7 @@ impl Rounds {
     /// Adds the findings of dispatch `n`, which ran between `before` and `after` of the host's clock.
     fn add(&mut self, n: u64, findings: &Findings, before: i64, after: i64) {
         self.made += 1;
-        use Channel::*;
+        use ResidueKind::*;
         for channel in [
             File,
             Process,
@@ -256,7 +256,7 @@ impl Rounds {
     /// The host's own conclusion from the reported values: a breach, none, or why it can't judge.
     fn judge(
         &mut self,
-        channel: Channel,
+        channel: ResidueKind,
         findings: &Findings,
         before: i64,
         after: i64,
@@ -266,8 +266,8 @@ impl Rounds {
             said.and_then(|said| said.parse::<i64>().ok())
         };
         match channel {
-            Channel::File | Channel::Process | Channel::Environment => Ok(None),
-            Channel::Memory => {
+            ResidueKind::File | ResidueKind::Process | ResidueKind::Environment => Ok(None),
+            ResidueKind::Memory => {
                 let available = number("available")
                     .ok_or("the guest does not say how much memory is available")?;
                 let first = *self.first_available.get_or_insert(available);
@@ -275,14 +275,14 @@ impl Rounds {
                 Ok(is_less
                     .then(|| format!("{available} KiB are available, {first} KiB were at first")))
             }
-            Channel::Descriptor => {
+            ResidueKind::Descriptor => {
                 let open =
                     number("open").ok_or("the guest does not say how many files are open")?;
                 let first = *self.first_open.get_or_insert(open);
                 let are_more = open > first.saturating_add(SLACK_FILES);
                 Ok(are_more.then(|| format!("{open} files are open, {first} were at first")))
             }
-            Channel::Clock => {
+            ResidueKind::Clock => {
                 let clock = number("clock").ok_or("the guest does not say what time it is")?;
                 let last = self.last_clock.replace(clock);
                 if clock < before - SLACK_SECONDS || clock > after + SLACK_SECONDS {
@@ -293,7 +293,7 @@ impl Rounds {
                 let earlier = last.filter(|last| *last > clock);
                 Ok(earlier.map(|last| format!("the clock says {clock}, and said {last} before")))
             }
-            Channel::Random => {
+            ResidueKind::Random => {
                 let random = findings.said.get("random");
                 let random = random.filter(|random| {
                     random.len() == 64 && random.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -305,7 +305,7 @@ impl Rounds {
         }
     }
 
-    fn verdict(&self, channel: Channel, wanted: u64) -> Verdict {
+    fn verdict(&self, channel: ResidueKind, wanted: u64) -> Verdict {
         let Rounds { made, .. } = self;
         if let Some(breach) = self.breaches.get(&channel) {
             let count = format!("{} of {made} dispatches found it", breach.dispatches);

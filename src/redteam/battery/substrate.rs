@@ -9,7 +9,7 @@ use crate::redteam::attacker::Attacker;
 use crate::redteam::probe::Probe;
 use crate::redteam::substrate::{Moment, StagedLie};
 use crate::redteam::{Family, Verdict};
-use crate::sandbox::{BootFailure, Error, Sandbox, Source, ToolInvocation};
+use crate::sandbox::{BootFailure, CheckSource, Error, Sandbox, ToolInvocation};
 
 /// A probe for the lie about one source.
 macro_rules! lie {
@@ -19,7 +19,7 @@ macro_rules! lie {
             family: Family::Substrate,
             tries: $tries,
             breach: "the reset is verified, or the sandbox boots, or it takes a tool after that",
-            attempt: |attacker| Box::pin(lie(attacker, Source::$source)),
+            attempt: |attacker| Box::pin(lie(attacker, CheckSource::$source)),
         }
     };
 }
@@ -60,7 +60,7 @@ pub(super) const PROBES: &[Probe] = &[
     ),
 ];
 
-async fn lie(attacker: &mut Attacker, source: Source) -> Verdict {
+async fn lie(attacker: &mut Attacker, source: CheckSource) -> Verdict {
     let Some(substrate) = &attacker.plan.substrate else {
         return Verdict::skipped("this plan has no substrate that can cause this false reading");
     };

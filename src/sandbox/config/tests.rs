@@ -190,9 +190,9 @@ fn a_file_and_code_make_the_same_scaffold_configuration() {
 }
 
 #[test]
-fn the_readmes_configuration_can_be_read() {
-    let readme = include_str!("../../../README.md");
-    let mut blocks = readme.split("```toml\n").skip(1);
+fn the_configuration_of_the_guide_can_be_read() {
+    let guide = include_str!("../../guide/after_trust_boundary.md");
+    let mut blocks = guide.split("```toml\n").skip(1);
     let config = blocks
         .find(|block| block.contains("[golden]"))
         .expect("one");

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use super::reset::Unverified;
-use super::serving::Serving;
+use super::serving_machine::ServingMachine;
 use super::{Driver, Given};
-use crate::machine::{self, FurtherFiles, GuestMemory, Machine, MachineConfig};
-use crate::sandbox::reset_target::{Failure, check_release};
-use crate::sandbox::supply::{self, Supply};
+use crate::machine::{self, GuestMemory, Machine, MachineConfig, VmmFiles};
+use crate::sandbox::reset_target::{RevertFailure, check_release};
+use crate::sandbox::shared_target::{self, SharedTarget};
 use crate::sandbox::{
     BootFailure, Error, Event, SandboxOrigin, SandboxState, ScaffoldOrigin, Unavailable, VmmUsed,
 };
@@ -52,10 +52,10 @@ impl Driver {
                 return self.restore().await;
             }
             Some(Given::Golden(loaded)) => Arc::clone(loaded),
-            None => supply::load(origin, source).await?,
+            None => shared_target::load(origin, source).await?,
         };
         let (events, calls) = (self.status.events(), self.calls.clone());
-        let supply = Supply::start(golden, origin, source, limits, events, calls);
+        let supply = SharedTarget::start(golden, origin, source, limits, events, calls);
         self.supply = Some(Arc::new(supply));
         self.restore().await
     }
@@ -68,7 +68,7 @@ impl Driver {
                 self.report_boundary();
                 Ok(())
             }
-            Err(Unverified::Not(failure)) => Err(boot_failed(failure)),
+            Err(Unverified::NotReverted(failure)) => Err(boot_failed(failure)),
             Err(Unverified::Failed(error)) => Err(failed(BootFailure::Unverified(error))),
         }
     }
@@ -81,7 +81,7 @@ impl Driver {
             disks: origin.disks(),
             memory: GuestMemory::ByPath,
             port: origin.port,
-            files: FurtherFiles::of_boot(&shape),
+            files: VmmFiles::of_boot(&shape),
             limits: self.settings.config.limits,
         };
         let machine = self.start_machine(async { Ok(Machine::start(machine).await?) });
@@ -90,7 +90,7 @@ impl Driver {
             Some(_) => VmmUsed::New,
             None => VmmUsed::Attached,
         };
-        let serving = self.serving.insert(Serving::new(machine, used));
+        let serving = self.serving.insert(ServingMachine::new(machine, used));
         let machine = &mut serving.machine;
         check_release(machine, None).await.map_err(boot_failed)?;
         let hello = machine.boot(&shape).await;
@@ -105,14 +105,14 @@ impl Driver {
         Ok(())
     }
 
-    /// Sends the event [`Boundary`](Event::Boundary) with the layers of the VMM that serves, if this process started
+    /// Sends the event [`Confinement`](Event::Confinement) with the layers of the VMM that serves, if this process started
     /// it.
     fn report_boundary(&self) {
         let serving = self.serving.as_ref();
         if let Some(vmm) = serving.map(|serving| serving.machine.vmm())
             && vmm.process().is_some()
         {
-            self.status.tell(Event::Boundary(vmm.layers().to_vec()));
+            self.status.emit(Event::Confinement(vmm.layers().to_vec()));
         }
     }
 }
@@ -124,11 +124,11 @@ pub(in crate::sandbox) fn check_kvm() -> Result<(), Error> {
     opened.map(drop)
 }
 
-fn boot_failed(failure: Failure) -> Error {
+fn boot_failed(failure: RevertFailure) -> Error {
     match failure {
-        Failure::Golden(error) => failed(BootFailure::Golden(error)),
-        Failure::Machine(error) => not_available_or_failed(error),
-        Failure::Unavailable(reason) => Error::NotAvailable(Arc::new(reason)),
+        RevertFailure::Golden(error) => failed(BootFailure::Golden(error)),
+        RevertFailure::Machine(error) => not_available_or_failed(error),
+        RevertFailure::Unavailable(reason) => Error::NotAvailable(Arc::new(reason)),
     }
 }
 

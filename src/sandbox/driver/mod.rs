@@ -14,7 +14,7 @@
 
 mod boot;
 mod reset;
-mod serving;
+mod serving_machine;
 
 use std::sync::Arc;
 
@@ -22,17 +22,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::calls::Calls;
-use super::reset_target::{Failure, ResetTarget};
-use super::spares::Next;
+use super::call_activity::CallActivity;
+use super::reset_target::{ResetTarget, RevertFailure};
+use super::shared_target::SharedTarget;
+use super::spares::PreparedMachine;
 use super::status::Status;
-use super::supply::Supply;
 use super::{Error, Event, Reset, ResetReason, SandboxConfig, SandboxState, Strategy, span};
 use crate::causes::Causes;
 use crate::golden::LoadedGolden;
 use crate::machine::{Machine, VmmSource};
 use crate::offload::blocking;
-use serving::{Noticed, Serving};
+use serving_machine::{MachineEvent, ServingMachine};
 
 pub(super) use boot::check_kvm;
 
@@ -51,31 +51,31 @@ pub(super) enum Given {
     /// A golden snapshot that the caller has loaded.
     Golden(Arc<LoadedGolden>),
     /// The reset target and the spares of the sandbox's pool.
-    Supply(Arc<Supply>),
+    Supply(Arc<SharedTarget>),
 }
 
 /// A request of the handle.
 pub(super) struct Request {
-    pub(super) what: Asked,
+    pub(super) what: Call,
     /// How many shutdowns had been asked for when the request was made. A shutdown that was asked for later ends the
     /// request.
     pub(super) stops: u64,
 }
 
 /// The call that is requested, with the sender of its answer.
-pub(super) enum Asked {
+pub(super) enum Call {
     Boot(oneshot::Sender<Result<(), Error>>),
     Reset(oneshot::Sender<Result<Reset, Error>>),
 }
 
 /// Counts the shutdowns that were asked for, and those that are done.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Stops {
+pub(super) struct Shutdowns {
     asked: Arc<watch::Sender<u64>>,
     done: Arc<watch::Sender<u64>>,
 }
 
-impl Stops {
+impl Shutdowns {
     pub(super) fn asked(&self) -> u64 {
         *self.asked.borrow()
     }
@@ -105,20 +105,20 @@ impl Stops {
 pub(super) struct Driver {
     settings: Arc<Settings>,
     status: Arc<Status>,
-    calls: Calls,
+    calls: CallActivity,
     /// `None` before the first boot and in scaffold mode.
-    supply: Option<Arc<Supply>>,
+    supply: Option<Arc<SharedTarget>>,
     /// The machine that serves. `None` before a boot, and after a reset that failed.
-    serving: Option<Serving>,
+    serving: Option<ServingMachine>,
     /// Machines whose VMM was killed during the present call. Their files are removed after the call was answered.
-    killed: Vec<Serving>,
+    killed: Vec<ServingMachine>,
     /// Background tasks: those that start machines, kill machines that are no longer wanted, and remove the files of
     /// machines whose VMM has ended.
     retired: JoinSet<()>,
 }
 
 impl Driver {
-    pub(super) fn new(settings: Arc<Settings>, status: Arc<Status>, calls: Calls) -> Self {
+    pub(super) fn new(settings: Arc<Settings>, status: Arc<Status>, calls: CallActivity) -> Self {
         Driver {
             settings,
             status,
@@ -131,7 +131,7 @@ impl Driver {
     }
 
     /// Carries out requests until the handle is dropped.
-    pub(super) async fn run(mut self, requests: &mut mpsc::Receiver<Request>, stops: Stops) {
+    pub(super) async fn run(mut self, requests: &mut mpsc::Receiver<Request>, stops: Shutdowns) {
         loop {
             let request = tokio::select! {
                 biased;
@@ -151,11 +151,11 @@ impl Driver {
             };
             let is_stopped = request.stops < stops.asked();
             match request.what {
-                Asked::Boot(reply) => {
+                Call::Boot(reply) => {
                     let boot = unless_stopped(is_stopped, &stops, self.boot());
                     answer(reply, boot).await;
                 }
-                Asked::Reset(reply) => {
+                Call::Reset(reply) => {
                     let span = span::reset();
                     let reset = async {
                         let reset = self.reset().instrument(span.clone());
@@ -181,24 +181,24 @@ impl Driver {
         self.settings.config.strategy_on(&self.settings.source)
     }
 
-    fn react(&mut self, noticed: Noticed) {
+    fn react(&mut self, noticed: MachineEvent) {
         let serving = self.serving.as_ref();
         let channel = serving.and_then(|serving| serving.machine.channel());
         let channel = channel.map_or(0, |channel| channel.origin().channel);
         match noticed {
-            Noticed::Event(event) => self.status.tell(event),
-            Noticed::ChannelClosed(event) => {
+            MachineEvent::Event(event) => self.status.emit(event),
+            MachineEvent::ChannelClosed(event) => {
                 let channel = event.origin.channel;
                 let reason = ResetReason::ChannelBroken;
                 let cause = Event::Channel(event);
-                self.status.demand_reset(channel, reason, Some(cause));
+                self.status.require_reset(channel, reason, Some(cause));
             }
-            Noticed::Ended(ended) => self.status.vmm_ended(ended),
-            Noticed::HoldLost => {
+            MachineEvent::Ended(ended) => self.status.vmm_ended(ended),
+            MachineEvent::HoldLost => {
                 let reason = ResetReason::GoldenTouched;
                 tracing::warn!("{reason}");
                 self.status
-                    .demand_reset(channel, reason, Some(Event::HoldLost));
+                    .require_reset(channel, reason, Some(Event::GoldenChanged));
             }
         }
     }
@@ -207,10 +207,10 @@ impl Driver {
     /// machine, and the shutdown waits for the task.
     async fn start_machine(
         &mut self,
-        start: impl Future<Output = Result<Machine, Failure>> + Send + 'static,
-    ) -> Result<Machine, Failure> {
+        start: impl Future<Output = Result<Machine, RevertFailure>> + Send + 'static,
+    ) -> Result<Machine, RevertFailure> {
         let (mut reply, started) = oneshot::channel();
-        let start = async move { start.await.map(Next::new) };
+        let start = async move { start.await.map(PreparedMachine::new) };
         self.retired.spawn(async move {
             let mut start = Box::pin(start);
             tokio::select! {
@@ -219,7 +219,7 @@ impl Driver {
                         next.end().await;
                     }
                 }
-                () = reply.closed() => Next::end_start(start).await,
+                () = reply.closed() => PreparedMachine::end_start(start).await,
             }
         });
         match started.await {
@@ -266,7 +266,7 @@ impl Driver {
                 }
                 None => serving.machine.vacate().await,
             }
-            serving.tell_pending(&self.status);
+            serving.emit_pending(&self.status);
         }
         self.killed.extend(self.serving.take());
         self.remove_killed();
@@ -288,7 +288,7 @@ impl Drop for Driver {
     }
 }
 
-async fn notice(serving: &mut Option<Serving>) -> Noticed {
+async fn notice(serving: &mut Option<ServingMachine>) -> MachineEvent {
     match serving {
         Some(serving) => serving.notice().await,
         None => std::future::pending().await,
@@ -298,7 +298,7 @@ async fn notice(serving: &mut Option<Serving>) -> Noticed {
 /// Awaits `work`, and drops it as soon as a shutdown is asked for.
 async fn unless_stopped<T>(
     is_stopped: bool,
-    stops: &Stops,
+    stops: &Shutdowns,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     if is_stopped {

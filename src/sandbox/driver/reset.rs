@@ -20,13 +20,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Driver;
-use super::serving::Serving;
+use super::serving_machine::ServingMachine;
 use crate::causes::Causes;
 use crate::golden::{HeldDisks, vmm_api_state};
 use crate::machine::{self, Machine, Reading, Readings, Steps};
 use crate::sandbox::report::VerificationContext;
-use crate::sandbox::reset_target::{Failure, ResetTarget};
-use crate::sandbox::spares::Next;
+use crate::sandbox::reset_target::{ResetTarget, RevertFailure};
+use crate::sandbox::spares::PreparedMachine;
 use crate::sandbox::verify::{Verdict, verify};
 use crate::sandbox::{
     Error, Event, FailedReset, Reset, ResetOutcome, ResetReport, SandboxState, Strategy,
@@ -39,15 +39,15 @@ const ATTEMPTS: u32 = 2;
 /// Why a boot or a reset has no verified VM.
 pub(super) enum Unverified {
     /// The revert was not made.
-    Not(Failure),
+    NotReverted(RevertFailure),
     /// The revert was made, and a source disagreed or was silent: [`Error::ResetDivergence`] or
     /// [`Error::ResetTimeout`].
     Failed(Error),
 }
 
-impl From<Failure> for Unverified {
-    fn from(failure: Failure) -> Self {
-        Unverified::Not(failure)
+impl From<RevertFailure> for Unverified {
+    fn from(failure: RevertFailure) -> Self {
+        Unverified::NotReverted(failure)
     }
 }
 
@@ -64,14 +64,14 @@ impl Driver {
         let _call = self.calls.change();
         while self.retired.try_join_next().is_some() {}
         if let Some(serving) = &mut self.serving {
-            serving.tell_pending(&self.status);
+            serving.emit_pending(&self.status);
         }
         self.status.set(SandboxState::Resetting);
         let result = match self.target() {
             Some(target) => match self.revert_and_verify(&target).await {
                 Ok(outcome) => Ok(Reset::Verified(outcome)),
                 Err(Unverified::Failed(error)) => Err(error),
-                Err(Unverified::Not(failure)) => Err(failure.into()),
+                Err(Unverified::NotReverted(failure)) => Err(failure.into()),
             },
             None => self.reboot_cold().await.map(Reset::Scaffold),
         };
@@ -79,7 +79,7 @@ impl Driver {
             Ok(reset) => {
                 self.enter_service();
                 let outcome = Arc::new(reset.outcome().clone());
-                self.status.tell(Event::Reset(outcome));
+                self.status.emit(Event::Reset(outcome));
             }
             Err(Error::ResetDivergence(failed) | Error::ResetTimeout(failed)) => {
                 self.halt(failed).await;
@@ -114,7 +114,7 @@ impl Driver {
                 Strategy::Fresh => self.revert_fresh(target, &mut steps).await,
                 Strategy::InPlace => self.revert_in_place(target, &mut steps).await,
             };
-            if let Err(Failure::Machine(_)) = &reverted {
+            if let Err(RevertFailure::Machine(_)) = &reverted {
                 // A VM that was reverted in part must not run on.
                 self.kill_serving(&mut steps).await?;
             }
@@ -158,10 +158,10 @@ impl Driver {
         &mut self,
         target: &Arc<ResetTarget>,
         steps: &mut Steps,
-    ) -> Result<Reverted, Failure> {
+    ) -> Result<Reverted, RevertFailure> {
         loop {
             let held = target.ensure().await?;
-            let Next {
+            let PreparedMachine {
                 machine, staged, ..
             } = self.next_machine(target, steps).await?;
             self.kill_serving(steps).await?;
@@ -194,7 +194,7 @@ impl Driver {
         &mut self,
         target: &Arc<ResetTarget>,
         steps: &mut Steps,
-    ) -> Result<Next, Failure> {
+    ) -> Result<PreparedMachine, RevertFailure> {
         loop {
             let supply = self
                 .supply
@@ -204,7 +204,7 @@ impl Driver {
             let spares = spares.expect("a supply with the strategy `Fresh` has spares");
             let mut next = match spares.take().await? {
                 Some(next) => next,
-                None => Next::new(self.start(target).await?),
+                None => PreparedMachine::new(self.start(target).await?),
             };
             steps.end("take");
             let error = match next.staged.take() {
@@ -228,7 +228,7 @@ impl Driver {
     fn refuse_spare(&self, error: machine::Error) {
         let error = Error::ResetFailed(Arc::new(error));
         tracing::warn!(error = %Causes(&error), "a spare failed its check or could not be resumed, and is killed");
-        self.status.tell(Event::SpareRefused(error));
+        self.status.emit(Event::SpareRefused(error));
     }
 
     /// Reverts with [`Strategy::InPlace`]: restores into the VMM that served. If that VMM has ended or gives no answer,
@@ -237,7 +237,7 @@ impl Driver {
         &mut self,
         target: &Arc<ResetTarget>,
         steps: &mut Steps,
-    ) -> Result<Reverted, Failure> {
+    ) -> Result<Reverted, RevertFailure> {
         let held = target.ensure().await?;
         if let Some(serving) = self.serving.as_mut().filter(|serving| !serving.has_ended()) {
             let machine = &mut serving.machine;
@@ -247,7 +247,7 @@ impl Driver {
                     let error = Error::ResetFailed(Arc::new(error));
                     tracing::error!(error = %Causes(&error), "the VMM gave no answer: it is killed and replaced");
                     self.kill_serving(steps).await?;
-                    self.status.tell(Event::VmmGivenUp(error));
+                    self.status.emit(Event::VmmReplaced(error));
                 }
                 read => {
                     serving.used_again();
@@ -265,25 +265,28 @@ impl Driver {
         Ok((revert(target, machine, steps).await?, held))
     }
 
-    async fn start(&mut self, target: &Arc<ResetTarget>) -> Result<Machine, Failure> {
+    async fn start(&mut self, target: &Arc<ResetTarget>) -> Result<Machine, RevertFailure> {
         let target = Arc::clone(target);
         self.start_machine(async move { target.start().await })
             .await
     }
 
     fn serve_by(&mut self, machine: Machine, used: VmmUsed) -> &mut Machine {
-        &mut self.serving.insert(Serving::new(machine, used)).machine
+        &mut self
+            .serving
+            .insert(ServingMachine::new(machine, used))
+            .machine
     }
 
     /// Kills the VMM that served, if this process started it, and waits until it has ended. No other guest runs before
     /// that. The VMM's files are removed after the caller has its answer.
-    async fn kill_serving(&mut self, steps: &mut Steps) -> Result<(), Failure> {
+    async fn kill_serving(&mut self, steps: &mut Steps) -> Result<(), RevertFailure> {
         let Some(serving) = &mut self.serving else {
             return Ok(());
         };
         if serving.machine.vmm().process().is_some() {
             serving.machine.kill().await?;
-            serving.tell_pending(&self.status);
+            serving.emit_pending(&self.status);
             self.killed.extend(self.serving.take());
             steps.end("kill");
         }
@@ -296,7 +299,7 @@ impl Driver {
         let outcome = Arc::new(failed.outcome.clone());
         self.status.set(SandboxState::Halted { failed });
         self.stop_spares().await;
-        self.status.tell(Event::Reset(outcome));
+        self.status.emit(Event::Reset(outcome));
     }
 
     /// Stops a machine whose verification failed, and keeps its evidence. A VMM that this process started is killed,
@@ -317,14 +320,14 @@ impl Driver {
             Some(directory) => {
                 let journal = self.status.events().journal();
                 let machine = &self.serving.as_ref().expect("a machine was read").machine;
-                evidence::keep(&directory, machine, &outcome, journal).await
+                evidence::store(&directory, machine, &outcome, journal).await
             }
             None => None,
         };
         if let Some(folder) = &evidence {
-            self.status.tell(Event::EvidenceKept(folder.clone()));
+            self.status.emit(Event::EvidenceKept(folder.clone()));
         }
-        let ours = |serving: &mut Serving| serving.machine.vmm().process().is_some();
+        let ours = |serving: &mut ServingMachine| serving.machine.vmm().process().is_some();
         self.killed.extend(self.serving.take_if(ours));
         FailedReset { outcome, evidence }
     }

@@ -21,8 +21,8 @@
 
 mod budget;
 mod config;
-mod keeper;
 mod request;
+mod task;
 
 use std::fmt;
 use std::ops::Deref;
@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::events::Events;
-use super::supply;
+use super::shared_target;
 use super::{ChvSandbox, Error, Event, Reset};
 use crate::broadcast;
 use crate::golden::LoadedGolden;
@@ -41,8 +41,8 @@ use crate::machine::VmmSource;
 use crate::vmm::VmmConfig;
 
 use budget::Budget;
-use keeper::Keeper;
 use request::{Member, Request};
+use task::PoolTask;
 
 pub use budget::VmMemory;
 pub use config::PoolConfig;
@@ -123,7 +123,7 @@ impl Pool {
         let vmm = config.sandbox.vmm_config();
         super::driver::check_kvm()?;
         let source = VmmSource::Spawn(vmm.clone());
-        let golden = supply::load(config.golden()?, &source).await?;
+        let golden = shared_target::load(config.golden()?, &source).await?;
         Pool::start(config, vmm, golden)
     }
 
@@ -154,7 +154,7 @@ impl Pool {
         let (status, seen) = watch::channel(PoolStatus::default());
         let told = Arc::clone(&events);
         let handles = requests.downgrade();
-        let keeper = Keeper::new(
+        let keeper = PoolTask::new(
             config.clone(),
             VmmSource::Spawn(vmm),
             golden,

@@ -1,4 +1,4 @@
-//! [`RunController`]: plays the tool of a run that has no guest, for other implementations of a sandbox and for tests.
+//! [`ToolSide`]: plays the tool of a run that has no guest, for other implementations of a sandbox and for tests.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use bytes::Bytes;
 
 use super::super::{Error, ToolOutcome};
-use super::shared::Shared;
+use super::run_state::RunState;
 use crate::guest::protocol::{JsonRecord, RunChain, RunEnd, RunSignal};
 use crate::guest::record::{MAX_RECORD, RecordKind};
 use crate::limits::TimeLimits;
@@ -18,14 +18,14 @@ use crate::vsock::{OutputStream, RecordReader, RecordWriter, RunGuest};
 /// different tasks.
 ///
 /// It speaks the guest's side of the protocol, so the run has evidence as one in a guest has. If the output is dropped
-/// before its [`end`](RunOutputs::end), the run ends with an error.
+/// before its [`end`](ToolSideOutput::end), the run ends with an error.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct RunController {
+pub struct ToolSide {
     /// Receives what the run's caller sends.
-    pub input: RunInputs,
+    pub input: ToolSideInput,
     /// Sends the tool's output and its end to the run's caller.
-    pub output: RunOutputs,
+    pub output: ToolSideOutput,
 }
 
 /// One thing that the caller of a run sends.
@@ -39,19 +39,19 @@ pub enum RunInput {
     Signal(RunSignal),
 }
 
-/// The half of a [`RunController`] that receives what the run's caller sends.
-pub struct RunInputs {
+/// The half of a [`ToolSide`] that receives what the run's caller sends.
+pub struct ToolSideInput {
     records: RecordReader,
     taken: Arc<Mutex<Taken>>,
 }
 
-/// The half of a [`RunController`] that sends the tool's output and its end to the run's caller.
-pub struct RunOutputs {
+/// The half of a [`ToolSide`] that sends the tool's output and its end to the run's caller.
+pub struct ToolSideOutput {
     records: RecordWriter,
     chain: RunChain,
     totals: [u64; 2],
     taken: Arc<Mutex<Taken>>,
-    run: Weak<Shared>,
+    run: Weak<RunState>,
 }
 
 /// The records that were received so far.
@@ -60,18 +60,18 @@ struct Taken {
     count: u64,
 }
 
-impl RunController {
-    pub(super) fn new(guest: RunGuest, run: &Arc<Shared>) -> RunController {
+impl ToolSide {
+    pub(super) fn new(guest: RunGuest, run: &Arc<RunState>) -> ToolSide {
         let taken = Arc::new(Mutex::new(Taken {
             chain: guest.to_guest,
             count: 0,
         }));
-        RunController {
-            input: RunInputs {
+        ToolSide {
+            input: ToolSideInput {
                 records: guest.stream.reader,
                 taken: Arc::clone(&taken),
             },
-            output: RunOutputs {
+            output: ToolSideOutput {
                 records: guest.stream.writer,
                 chain: guest.to_host,
                 totals: [0; 2],
@@ -82,7 +82,7 @@ impl RunController {
     }
 }
 
-impl RunInputs {
+impl ToolSideInput {
     /// Waits for the next thing that the run's caller sends. Returns `None` once the caller is gone. If the returned
     /// future is dropped, nothing is lost. A caller that writes more than is received here has to wait, and so does a
     /// signal that it sends afterwards.
@@ -100,7 +100,7 @@ impl RunInputs {
     }
 }
 
-impl RunOutputs {
+impl ToolSideOutput {
     /// Sends output of the tool to the run's caller. Waits while the caller doesn't read.
     ///
     /// # Errors
@@ -170,13 +170,13 @@ impl fmt::Debug for RunInput {
     }
 }
 
-impl fmt::Debug for RunInputs {
+impl fmt::Debug for ToolSideInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RunInputs")
     }
 }
 
-impl fmt::Debug for RunOutputs {
+impl fmt::Debug for ToolSideOutput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunOutputs")
             .field("totals", &self.totals)

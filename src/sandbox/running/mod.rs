@@ -15,7 +15,7 @@
 
 mod controller;
 mod report;
-mod shared;
+mod run_state;
 mod stdin;
 
 use std::fmt;
@@ -34,13 +34,13 @@ use super::{Error, ToolInvocation, ToolOutput};
 use crate::guest::protocol::{RunSignal, StdinMode};
 use crate::limits::TimeLimits;
 use crate::vsock::{OutputStream, RunStream};
-use shared::Shared;
+use run_state::RunState;
 
-pub use controller::{RunController, RunInput, RunInputs, RunOutputs};
+pub use controller::{RunInput, ToolSide, ToolSideInput, ToolSideOutput};
 pub use report::{CollectedRun, RunReport, StreamEvidence};
 pub use stdin::ToolStdin;
 
-pub(super) use shared::{Conclude, Terms};
+pub(super) use run_state::{Conclude, RunLimits};
 
 /// A tool that [`Sandbox::start`](super::Sandbox::start) has started.
 ///
@@ -71,7 +71,7 @@ pub(super) use shared::{Conclude, Terms};
 /// # }
 /// ```
 pub struct RunningTool {
-    shared: Arc<Shared>,
+    shared: Arc<RunState>,
     stdin: Option<ToolStdin>,
     task: AbortHandle,
     /// Whether `next` or `wait` has returned the run's end already.
@@ -95,11 +95,11 @@ impl RunningTool {
     pub(super) fn begin(
         stream: RunStream,
         stdin: StdinMode,
-        terms: Terms,
+        terms: RunLimits,
         interrupted: impl Future<Output = Error> + Send + 'static,
         conclude: Option<Conclude>,
     ) -> RunningTool {
-        let shared = Arc::new(Shared::new(stream.output, stream.input, conclude));
+        let shared = Arc::new(RunState::new(stream.output, stream.input, conclude));
         let task = tokio::spawn(Arc::clone(&shared).keep(terms, interrupted));
         RunningTool {
             stdin: match stdin {
@@ -113,7 +113,7 @@ impl RunningTool {
     }
 
     /// Makes a run without a guest, for another implementation of [`Sandbox`](super::Sandbox) or for a test. The
-    /// [`RunController`] plays the tool. The run has no deadline; the implementation has to keep the invocation's. Must
+    /// [`ToolSide`] plays the tool. The run has no deadline; the implementation has to keep the invocation's. Must
     /// be called inside a tokio runtime.
     ///
     /// ```
@@ -137,10 +137,8 @@ impl RunningTool {
     ///
     /// The error of the operating system if no pair of sockets can be created, for example because too many files are
     /// open; kind [`InvalidInput`](io::ErrorKind::InvalidInput) if `invocation` can't be sent to a guest.
-    pub fn with_controller(
-        invocation: &ToolInvocation,
-    ) -> io::Result<(RunningTool, RunController)> {
-        let terms = Terms {
+    pub fn with_controller(invocation: &ToolInvocation) -> io::Result<(RunningTool, ToolSide)> {
+        let terms = RunLimits {
             command_id: invocation.command_id.clone(),
             limit: Duration::MAX,
             grace: TimeLimits::default().tool_grace,
@@ -151,16 +149,16 @@ impl RunningTool {
     /// [`with_controller`](Self::with_controller), with time limits, an interruption and a conclusion.
     pub(super) fn controlled(
         invocation: &ToolInvocation,
-        terms: Terms,
+        terms: RunLimits,
         interrupted: impl Future<Output = Error> + Send + 'static,
         conclude: Option<Conclude>,
-    ) -> io::Result<(RunningTool, RunController)> {
+    ) -> io::Result<(RunningTool, ToolSide)> {
         let open = invocation.clone().try_into();
         let open =
             open.map_err(|error: Error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let (stream, guest) = RunStream::in_process(&open)?;
         let running = Self::begin(stream, open.stdin, terms, interrupted, conclude);
-        let controller = RunController::new(guest, &running.shared);
+        let controller = ToolSide::new(guest, &running.shared);
         Ok((running, controller))
     }
 

@@ -4,8 +4,8 @@
 //! A transfer has a vsock connection of its own, on which a tar stream is sent in records. Blocking code packs or
 //! extracts the stream on a thread; async code moves the records.
 
-mod memory;
-mod moved;
+mod ended;
+mod in_memory;
 mod pipe;
 mod pull;
 mod push;
@@ -26,10 +26,10 @@ use crate::offload::spawn_blocking;
 use crate::sanitize;
 use crate::vsock::{self, Record, RecordReader, Violation};
 
-pub use moved::FilesMoved;
-pub(super) use moved::Transfer;
+pub(super) use ended::Transfer;
+pub use ended::TransferEnded;
 
-pub(super) use memory::{extracted, packed, refused};
+pub(super) use in_memory::{extracted, packed, refused};
 pub(super) use pull::pull;
 pub(super) use push::push;
 
@@ -38,7 +38,7 @@ const MAX_MESSAGE: usize = 4096;
 
 /// The direction of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Files {
+pub(super) enum Direction {
     /// Into the guest.
     Push,
     /// Out of the guest.

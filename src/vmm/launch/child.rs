@@ -1,8 +1,8 @@
-//! [`Plan`] starts the child process that becomes a VMM, and sets its restrictions between clone and exec.
+//! [`ChildPlan`] starts the child process that becomes a VMM, and sets its restrictions between clone and exec.
 //!
 //! After the clone the child is a copy of this process with a single thread. Another thread of this process may have
 //! held a lock, for instance the allocator's, when the copy was made, so only system calls are safe in the child.
-//! Everything that the child needs is therefore made before the clone, and kept in the [`Plan`].
+//! Everything that the child needs is therefore made before the clone, and kept in the [`ChildPlan`].
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
@@ -21,7 +21,7 @@ use crate::vmm::confinement::{IdMaps, Layer, NAMESPACES};
 use crate::vmm::files::beyond_streams;
 
 /// The program that the child executes, and everything that the child sets up before that.
-pub(super) struct Plan {
+pub(super) struct ChildPlan {
     /// The executable's path; `None` for a trial process, which exits at once.
     pub(super) program: Option<CString>,
     pub(super) arguments: Vec<CString>,
@@ -123,7 +123,7 @@ fn at(step: Step) -> impl Fn(Errno) -> (Step, Errno) {
     move |error| (step, error)
 }
 
-impl Plan {
+impl ChildPlan {
     /// Starts the child and waits until it has executed the program or, for a trial, until it has ended.
     ///
     /// The calling thread must live as long as the child should, since the kernel sends the parent-death signal when

@@ -3,9 +3,10 @@
 //! [`Launch::prepare`] makes everything that the process needs: the run directory, the api-socket, the confinement, the
 //! record. [`Launch::start`] starts the process, on the spawner's thread.
 
-mod boundary;
 mod child;
+mod command_line;
 mod environment;
+mod prepared_confinement;
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -21,27 +22,27 @@ use tokio::sync::watch;
 
 use super::child::Child;
 use super::confinement::{CgroupConfig, Grants, Layer, LayerReport, catches_forks};
-use super::family::Family;
 use super::files::{beyond_streams, create_private};
 use super::leftovers::{self, Record};
-use super::living::Living;
 use super::output::Log;
 use super::output::pump::{self, Pipe};
+use super::process_tree::ProcessTree;
 use super::run_dir::{RemovedOnDrop, RunDir};
-use super::running::{Console, Running};
+use super::spawned::{Console, SpawnedVmm};
+use super::vmm_count::VmmCount;
 use super::{Error, Process, VmmConfig, binary, output, procfs};
 use crate::broadcast;
 use crate::socket::SocketAddress;
 
-use boundary::Boundary;
-use child::Plan;
+use child::ChildPlan;
+use prepared_confinement::PreparedConfinement;
 
 /// Everything that is prepared before the process is started.
 pub(super) struct Launch {
     binary: PathBuf,
     config: VmmConfig,
     grants: Grants,
-    boundary: Boundary,
+    boundary: PreparedConfinement,
     listener: UnixListener,
     api_socket: SocketAddress,
     record: Record,
@@ -49,21 +50,21 @@ pub(super) struct Launch {
     stat: File,
     run_dir: RemovedOnDrop,
     /// Dropped last, after the run directory is removed.
-    living: Living,
+    living: VmmCount,
 }
 
 impl Launch {
     pub(super) fn prepare(
         config: VmmConfig,
         grants: Grants,
-        living: Living,
+        living: VmmCount,
     ) -> Result<Launch, Error> {
         let binary = binary::find(&config.binary)?;
         procfs::check().map_err(Error::ProcMasked)?;
         let root = config.prepare_run_root()?;
         leftovers::before_a_spawn(&root)?;
         let run_dir = RunDir::create(&root)?;
-        let boundary = Boundary::prepare(&binary, &config, &grants, &run_dir)?;
+        let boundary = PreparedConfinement::prepare(&binary, &config, &grants, &run_dir)?;
         let (listener, api_socket) = run_dir.bind_api_socket(config.keep_socket_names)?;
         let path = run_dir.record();
         let cgroup = boundary.cgroup.as_ref().map(|cgroup| cgroup.path());
@@ -88,7 +89,7 @@ impl Launch {
     }
 
     /// Starts the process. Runs on the spawner thread.
-    pub(super) fn start(self) -> Result<(Running, Child), Error> {
+    pub(super) fn start(self) -> Result<(SpawnedVmm, Child), Error> {
         let log_path = self.run_dir.log();
         let log = Log::create(&log_path).map_err(Error::run_dir("create the log", &log_path))?;
         let console_path = self.run_dir.console();
@@ -108,9 +109,9 @@ impl Launch {
             path: format!("/proc/self/fd/{}", console_writer.as_raw_fd()).into(),
             log: console,
         };
-        let arguments = arguments(&self.config, &self.listener, &event_writer);
+        let arguments = command_line::arguments(&self.config, &self.listener, &event_writer);
 
-        let Boundary {
+        let PreparedConfinement {
             restrictions,
             mut cgroup,
             held,
@@ -121,7 +122,7 @@ impl Launch {
             environment::environment(self.run_dir.name(), &self.config.env, inherits_all);
         let mut inherited = self.grants.descriptors;
         inherited.extend([self.listener.into(), event_writer, console_writer]);
-        let mut plan = Plan {
+        let mut plan = ChildPlan {
             program: Some(c_string(self.binary.clone()).map_err(failed)?),
             arguments: c_strings([self.binary.clone().into()].into_iter().chain(arguments))
                 .map_err(failed)?,
@@ -160,7 +161,7 @@ impl Launch {
         if !in_force(Layer::Cgroup) {
             cgroup = None;
         }
-        let family = Family {
+        let family = ProcessTree {
             process,
             mark: self.run_dir.name().to_owned(),
             is_caught: catches_forks(&layers),
@@ -177,7 +178,7 @@ impl Launch {
             ended: ended_sender,
             living: self.living,
         };
-        let running = Running {
+        let running = SpawnedVmm {
             binary: self.binary,
             family,
             log,
@@ -193,18 +194,6 @@ impl Launch {
     }
 }
 
-/// The command line's arguments after the program's name.
-fn arguments(config: &VmmConfig, listener: &UnixListener, events: &OwnedFd) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec![
-        "--api-socket".into(),
-        format!("fd={}", listener.as_raw_fd()).into(),
-        "--event-monitor".into(),
-        format!("fd={}", events.as_raw_fd()).into(),
-    ];
-    arguments.extend((0..config.verbosity).map(|_| "-v".into()));
-    arguments
-}
-
 /// Determines which layers of confinement this host allows. It starts a trial process with all layers, as for a VMM,
 /// which exits at once. `cgroup` configures the parent of the VMMs' control groups. Blocks for some milliseconds.
 ///
@@ -213,14 +202,14 @@ fn arguments(config: &VmmConfig, listener: &UnixListener, events: &OwnedFd) -> V
 /// - [`Error::Trial`]: the trial process can't be started, even without any layer.
 /// - [`Error::Grant`]: the confinement can't be prepared.
 pub fn available(cgroup: &CgroupConfig) -> Result<Vec<LayerReport>, Error> {
-    let Boundary {
+    let PreparedConfinement {
         restrictions,
         cgroup: _removed_at_the_end,
         held: _,
         mut layers,
-    } = Boundary::trial(cgroup)?;
+    } = PreparedConfinement::trial(cgroup)?;
     let stdio = || -> io::Result<[OwnedFd; 3]> { Ok([dev_null()?, dev_null()?, dev_null()?]) };
-    let mut plan = Plan {
+    let mut plan = ChildPlan {
         program: None,
         arguments: Vec::new(),
         environment: Vec::new(),

@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::vmm::files::{create_private, open_regular};
-use crate::vmm::procfs::{self, Stamp};
+use crate::vmm::procfs::{self, ProcessStamp};
 
 /// The most that is read of a record, in bytes. Records are shorter.
 const MAX_RECORD: u64 = 64 * 1024;
 
 /// Reads the copy of `/proc/<pid>/stat` that the VMM's process wrote to `path`.
-pub(in crate::vmm) fn read_stamp(path: &Path) -> io::Result<Stamp> {
-    Stamp::parse(&read_bounded(path)?).ok_or(io::ErrorKind::InvalidData.into())
+pub(in crate::vmm) fn read_stamp(path: &Path) -> io::Result<ProcessStamp> {
+    ProcessStamp::parse(&read_bounded(path)?).ok_or(io::ErrorKind::InvalidData.into())
 }
 
 /// The content of `vmm.json`: the part of the identity that is known before the VMM is started.
 ///
-/// The process itself writes the rest between fork and exec: a copy of its `/proc/self/stat`, from which a [`Stamp`] is
+/// The process itself writes the rest between fork and exec: a copy of its `/proc/self/stat`, from which a [`ProcessStamp`] is
 /// read. So every VMM that runs is recorded. If the agent dies before the copy is written, the process has not executed
 /// the VMM yet, and the parent-death signal, which only an exec can drop, ends it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

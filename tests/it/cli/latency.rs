@@ -167,7 +167,7 @@ fn a_page_is_made_of_a_report() {
     let (status, _, said) = run(["latency", "--page-of", &json, "--html", &html]);
     assert_eq!(status, Some(2));
     assert!(
-        said.contains("no report of latencies") && !said.contains('\u{1b}'),
+        said.contains("not a report of latencies") && !said.contains('\u{1b}'),
         "{said}"
     );
     // The existing page is unchanged.

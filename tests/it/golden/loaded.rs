@@ -269,7 +269,7 @@ async fn without_a_lease_a_disk_is_compared_when_it_is_loaded_and_then_by_each_r
 fn directory_has_leases(scene: &Scene) -> bool {
     let path = scene.path("leased");
     fs::write(&path, "").unwrap();
-    chv_sandbox::overlay::Leased::take(&path).is_ok()
+    chv_sandbox::overlay::LeasedFile::take(&path).is_ok()
 }
 
 #[tokio::test]

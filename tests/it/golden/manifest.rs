@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use chv_sandbox::golden::{Error, Golden, PublicKey, SigningKey, Trust, compare, mint};
+use chv_sandbox::golden::{Error, Golden, PublicKey, SigningKey, Trust, compare_manifests, mint};
 use chv_sandbox::overlay::Digest;
 use chv_sandbox::sandbox::Sandbox;
 use serde_json::{Value, json};
@@ -331,9 +331,9 @@ async fn hostile_manifests_are_refused() {
 async fn manifests_are_compared_field_by_field() {
     let (one, other) = (Scene::minted().await, Scene::minted().await);
     let (first, second) = (open(&one), open(&other));
-    assert!(compare(first.manifest(), first.manifest()).is_empty());
+    assert!(compare_manifests(first.manifest(), first.manifest()).is_empty());
     let fields = |second: &Golden| {
-        let differences = compare(first.manifest(), second.manifest());
+        let differences = compare_manifests(first.manifest(), second.manifest());
         let unexpected = differences
             .into_iter()
             .filter(|difference| !difference.expected);
@@ -373,7 +373,7 @@ async fn the_container_image_of_a_root_is_recorded_and_signed() {
         assert_eq!(manifest["container_image"], json!(container.to_string()));
         manifest["container_image"] = json!(Digest::of(b"another").to_string());
     });
-    let differences = compare(minted.manifest(), open(&scene).manifest());
+    let differences = compare_manifests(minted.manifest(), open(&scene).manifest());
     let fields: Vec<_> = differences.iter().map(|it| it.field.as_str()).collect();
     assert_eq!(fields, ["container_image"]);
     let error = open_signed(&golden, &public).unwrap_err();

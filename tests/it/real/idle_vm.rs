@@ -7,7 +7,7 @@ use chv_sandbox::api::types::{
     ConsoleConfig, ConsoleMode, CpusConfig, DiskConfig, ImageType, MemoryConfig, PayloadConfig,
     VmConfig, VsockConfig,
 };
-use chv_sandbox::machine::{FurtherFiles, VmShape};
+use chv_sandbox::machine::{VmShape, VmmFiles};
 
 use chv_sandbox::compat::probe::idle_kernel;
 
@@ -50,12 +50,12 @@ pub(super) fn shape(folder: &Path) -> VmShape {
 }
 
 /// Lets the VMM of a machine make all of its files in `folder`.
-pub(super) fn files(folder: &Path) -> FurtherFiles {
-    FurtherFiles {
+pub(super) fn files(folder: &Path) -> VmmFiles {
+    VmmFiles {
         writes: vec![folder.to_owned()],
         // More than any VM here has.
         largest: 64 << 30,
-        ..FurtherFiles::default()
+        ..VmmFiles::default()
     }
 }
 

@@ -14,7 +14,7 @@ use chv_sandbox::machine::{
     OpenInVmm, Reading, RevertOptions, SNAPSHOT_FILES, Snapshot, SnapshotBytes, Steps, VmShape,
     VmmSource,
 };
-use chv_sandbox::overlay::{self, Immutable, Leased};
+use chv_sandbox::overlay::{self, ImmutableFile, LeasedFile};
 use chv_sandbox::vmm::VmmConfig;
 use tempfile::tempdir;
 
@@ -120,13 +120,13 @@ async fn a_machine_is_reverted_with_its_memory_from_each_source() {
     let taken = Taken::take(folder.path(), vmm, shape, |_| true)
         .await
         .unwrap();
-    let sealed = Arc::new(Immutable::seal(&taken.memory()).unwrap());
+    let sealed = Arc::new(ImmutableFile::seal(&taken.memory()).unwrap());
     let mut sources = vec![
         GuestMemory::Mapped(Arc::clone(&sealed)),
         GuestMemory::Copied(CopySource::Immutable(Arc::clone(&sealed))),
         GuestMemory::ByPath,
     ];
-    match Leased::take(&taken.memory()) {
+    match LeasedFile::take(&taken.memory()) {
         Ok(leased) => sources.push(GuestMemory::Copied(CopySource::Leased(Arc::new(leased)))),
         Err(error) => say(format!("a leased source was skipped: {error}")),
     }
@@ -181,7 +181,7 @@ async fn a_guest_with_two_regions_finds_its_own_bytes_in_both() {
         );
         return;
     };
-    let sealed = Arc::new(Immutable::seal(&taken.memory()).unwrap());
+    let sealed = Arc::new(ImmutableFile::seal(&taken.memory()).unwrap());
     let memory = GuestMemory::Mapped(sealed);
     let options = taken.options(memory.clone());
     assert_eq!(options.snapshot.regions().len(), 2);

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use chv_sandbox::broadcast;
 use chv_sandbox::redteam::{Moment, StagedLie, Substrate};
 use chv_sandbox::sandbox::{
-    Backend, Error, Event, FailedReset, Reset, RunningTool, Sandbox, SandboxState, Source,
+    Backend, CheckSource, Error, Event, FailedReset, Reset, RunningTool, Sandbox, SandboxState,
     StubSandbox, ToolExecution, ToolInvocation, ToolOutcome, TransferOptions, TransferReport,
 };
 
@@ -183,7 +183,7 @@ pub(super) struct PlayedSubstrate {
 
 #[async_trait]
 impl Substrate for PlayedSubstrate {
-    async fn stage(&self, source: Source) -> Result<StagedLie, String> {
+    async fn stage(&self, source: CheckSource) -> Result<StagedLie, String> {
         let sandbox = PlayedSandbox::new(Guest::honest());
         let sandbox = match self.finds {
             true => sandbox.with(Fault::DivergesAt(1)),
@@ -209,7 +209,7 @@ pub(super) struct Telling {
 
 #[async_trait]
 impl Substrate for Telling {
-    async fn stage(&self, _source: Source) -> Result<StagedLie, String> {
+    async fn stage(&self, _source: CheckSource) -> Result<StagedLie, String> {
         let sandbox = PlayedSandbox::new(Guest::honest());
         let sandbox = match self.fault {
             Some(fault) => sandbox.with(fault),

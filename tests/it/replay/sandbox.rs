@@ -4,7 +4,8 @@ use std::io::{self, Read, Write};
 
 use chv_sandbox::replay::{self, ReplaySandbox};
 use chv_sandbox::sandbox::{
-    Error, Outcome, Sandbox, SandboxState, Source, ToolInvocation, ToolOutcome, ToolsPerReset,
+    CheckOutcome, CheckSource, Error, Sandbox, SandboxState, ToolInvocation, ToolOutcome,
+    ToolsPerReset,
 };
 use serde_json::json;
 
@@ -91,9 +92,9 @@ async fn the_last_reset_may_diverge() {
         panic!("it diverges");
     };
     let checks = failed.outcome.report.checks.iter();
-    let disagreed = checks.filter(|check| check.outcome == Outcome::Disagreed);
+    let disagreed = checks.filter(|check| check.outcome == CheckOutcome::Disagreed);
     let disagreed: Vec<_> = disagreed.map(|check| check.source).collect();
-    assert_eq!(disagreed, [Source::OpenFdCount]);
+    assert_eq!(disagreed, [CheckSource::OpenFdCount]);
     assert!(matches!(sandbox.state(), SandboxState::Halted { .. }));
     replay.finish().await.unwrap();
 }

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use chv_sandbox::sandbox::{
-    Error, Event, Outcome, Reset, Sandbox, SandboxState, Source, Strategy, VmmUsed,
+    CheckOutcome, CheckSource, Error, Event, Reset, Sandbox, SandboxState, Strategy, VmmUsed,
 };
 use memmap2::MmapMut;
 use tokio::time::timeout;
@@ -44,9 +44,9 @@ async fn assert_disks_diverged(cast: Cast, result: Result<Reset, Error>, what: &
     );
     let failed = error.failed_reset().unwrap();
     let checks = failed.outcome.report.checks.iter();
-    let disagree = checks.filter(|check| check.outcome == Outcome::Disagreed);
+    let disagree = checks.filter(|check| check.outcome == CheckOutcome::Disagreed);
     let disagree: Vec<_> = disagree.map(|check| check.source).collect();
-    assert_eq!(disagree, [Source::FsHash], "{what}");
+    assert_eq!(disagree, [CheckSource::FsHash], "{what}");
     let evidence = failed.evidence.as_ref().expect("the evidence is kept");
     assert!(evidence.join("reset.json").exists(), "{what}");
     assert_halted(&cast.sandbox).await;
@@ -86,7 +86,7 @@ async fn in_place_no_check_finds_a_vmm_that_only_says_that_it_restored_something
         let report = &reset.outcome().report;
         assert!(reset.is_verified());
         assert_eq!(report.vmm, Some(VmmUsed::Reused));
-        let disagree = |outcome| matches!(outcome, Outcome::Disagreed | Outcome::Silent);
+        let disagree = |outcome| matches!(outcome, CheckOutcome::Disagreed | CheckOutcome::Silent);
         assert!(!report.checks.iter().any(|check| disagree(check.outcome)));
         assert_eq!(served.player.restored(), 1, "the same guest still runs");
     }

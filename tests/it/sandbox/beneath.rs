@@ -9,7 +9,7 @@ use chv_sandbox::golden::{MintConfig, mint};
 use chv_sandbox::machine::DiskFormat;
 use chv_sandbox::overlay::Digest;
 use chv_sandbox::sandbox::{
-    BootFailure, ChvSandbox, Error, Outcome, Sandbox, Source, Strategy, WireState,
+    BootFailure, CheckOutcome, CheckSource, ChvSandbox, Error, Sandbox, Strategy, WireState,
 };
 
 use super::script::Opening;
@@ -218,9 +218,9 @@ async fn a_vmm_that_opens_another_file_beneath_diverges() {
         let error = sandbox.reset().await.unwrap_err();
         let failed = error.failed_reset().expect("it was made");
         let checks = failed.outcome.report.checks.iter();
-        let disagree = checks.filter(|check| check.outcome == Outcome::Disagreed);
+        let disagree = checks.filter(|check| check.outcome == CheckOutcome::Disagreed);
         let disagree: Vec<_> = disagree.map(|check| check.source).collect();
-        assert_eq!(disagree, [Source::DiskIdentity], "{strategy:?}");
+        assert_eq!(disagree, [CheckSource::DiskIdentity], "{strategy:?}");
         sandbox.shutdown().await;
         stage.assert_empty();
     }

@@ -27,7 +27,7 @@ async fn its_layers_are_told_at_the_boot_and_in_each_report() {
         let mut events = sandbox.subscribe();
         sandbox.boot().await.unwrap();
         let layers = told(&mut events, |event| match event {
-            Event::Boundary(layers) => Some(layers.clone()),
+            Event::Confinement(layers) => Some(layers.clone()),
             _ => None,
         });
         assert_told(&layers.await);

@@ -38,7 +38,7 @@ async fn a_reset_in_place_kills_it_and_goes_on_with_another() {
         reset_by(&sandbox, VmmUsed::New).await;
         assert!(!silent.runs(), "{operation}");
         let error = told(&mut events, |event| match event {
-            Event::VmmGivenUp(error) => Some(chain(error)),
+            Event::VmmReplaced(error) => Some(chain(error)),
             _ => None,
         });
         let error = error.await;

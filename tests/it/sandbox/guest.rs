@@ -7,12 +7,13 @@ use chv_sandbox::guest::frame::encode;
 use chv_sandbox::guest::protocol::{ErrorEvent, Extension, Frame, Hello, Renew, Renewed};
 use chv_sandbox::guest::stand_in::{Behaviour, Intercept};
 use chv_sandbox::sandbox::{
-    BootFailure, Check, ChvSandbox, Error, OlderGuest, Outcome, ResetReport, Sandbox, Source,
+    BootFailure, CheckOutcome, CheckSource, ChvSandbox, Error, OlderGuest, ResetCheck, ResetReport,
+    Sandbox,
 };
 
 use super::{Scene, assert_echoed, assert_halted, echo};
 
-const RENEWED: [Source; 2] = [Source::GuestRandomness, Source::GuestClock];
+const RENEWED: [CheckSource; 2] = [CheckSource::GuestRandomness, CheckSource::GuestClock];
 
 fn intercepted(answer: impl Fn(&Frame) -> Option<Frame> + Send + Sync + 'static) -> Behaviour {
     let intercept: Intercept =
@@ -51,13 +52,13 @@ fn old() -> Behaviour {
 }
 
 #[track_caller]
-fn check_of(report: &ResetReport, source: Source) -> &Check {
+fn check_of(report: &ResetReport, source: CheckSource) -> &ResetCheck {
     let check = report.checks.iter().find(|check| check.source == source);
     check.unwrap()
 }
 
 #[track_caller]
-fn outcomes<const N: usize>(report: &ResetReport, sources: [Source; N]) -> [Outcome; N] {
+fn outcomes<const N: usize>(report: &ResetReport, sources: [CheckSource; N]) -> [CheckOutcome; N] {
     sources.map(|source| check_of(report, source).outcome)
 }
 
@@ -68,12 +69,12 @@ async fn passes(behaviour: Behaviour) {
     let reset = sandbox.reset().await.unwrap();
     assert!(reset.is_verified());
     let report = &reset.outcome().report;
-    assert_eq!(outcomes(report, RENEWED), [Outcome::Agreed; 2]);
+    assert_eq!(outcomes(report, RENEWED), [CheckOutcome::Agreed; 2]);
     sandbox.shutdown().await;
 }
 
 /// Checks that a reset to a guest with this behaviour halts, and that `source` is the only one that disagrees.
-async fn diverges(behaviour: Behaviour, source: Source) -> Check {
+async fn diverges(behaviour: Behaviour, source: CheckSource) -> ResetCheck {
     let (scene, sandbox) = Scene::booted().await;
     scene.guest.behave(behaviour);
     let error = sandbox.reset().await.unwrap_err();
@@ -81,7 +82,7 @@ async fn diverges(behaviour: Behaviour, source: Source) -> Check {
     let outcome = &error.failed_reset().unwrap().outcome;
     assert!(!outcome.state.verification_passed);
     let disagreed = outcome.report.checks.iter();
-    let disagreed = disagreed.filter(|check| check.outcome == Outcome::Disagreed);
+    let disagreed = disagreed.filter(|check| check.outcome == CheckOutcome::Disagreed);
     let disagreed: Vec<_> = disagreed.map(|check| check.source).collect();
     assert_eq!(disagreed, [source]);
     let check = check_of(&outcome.report, source).clone();
@@ -94,14 +95,14 @@ const HOUR: u64 = 3_600_000_000_000;
 #[tokio::test]
 async fn a_clock_that_is_certainly_wrong_halts() {
     let behind = renewing(|renew, renewed| renewed.unix_nanos = Some(renew.unix_nanos - HOUR));
-    let check = diverges(behind, Source::GuestClock).await;
+    let check = diverges(behind, CheckSource::GuestClock).await;
     assert!(check.expected.contains("within 50ms"), "{check:?}");
     assert!(check.found.starts_with("off by 3600"), "{check:?}");
     let ahead = renewing(|renew, renewed| renewed.unix_nanos = Some(renew.unix_nanos + HOUR));
-    diverges(ahead, Source::GuestClock).await;
+    diverges(ahead, CheckSource::GuestClock).await;
     // The guest says that it set its clock, and shows a time that proves it did not.
     let never = renewing(|_, renewed| renewed.unix_nanos = Some(0));
-    diverges(never, Source::GuestClock).await;
+    diverges(never, CheckSource::GuestClock).await;
 }
 
 #[tokio::test]
@@ -130,12 +131,12 @@ async fn a_long_round_trip_leaves_room_for_as_much() {
 #[tokio::test]
 async fn a_guest_that_could_not_renew_halts() {
     let unseeded = renewing(|_, renewed| renewed.reseeded = false);
-    diverges(unseeded, Source::GuestRandomness).await;
+    diverges(unseeded, CheckSource::GuestRandomness).await;
     let unset = renewing(|_, renewed| {
         renewed.clock_set = false;
         renewed.unix_nanos = None;
     });
-    diverges(unset, Source::GuestClock).await;
+    diverges(unset, CheckSource::GuestClock).await;
 }
 
 /// The result of the boot of a sandbox with this configuration, on a guest that was always old.
@@ -158,8 +159,8 @@ async fn a_guest_older_than_the_greeting_passes_unless_it_is_refused() {
     assert!(reset.is_verified());
     let report = &reset.outcome().report;
     assert!(!report.reseeded && !report.clock_set, "the report says so");
-    let asked = [Source::GuestNonce, RENEWED[0], RENEWED[1]];
-    assert_eq!(outcomes(report, asked), [Outcome::NotApplicable; 3]);
+    let asked = [CheckSource::GuestNonce, RENEWED[0], RENEWED[1]];
+    assert_eq!(outcomes(report, asked), [CheckOutcome::NotApplicable; 3]);
     assert_echoed(echo(&sandbox, "old").await, "old");
     sandbox.shutdown().await;
 
@@ -170,7 +171,7 @@ async fn a_guest_older_than_the_greeting_passes_unless_it_is_refused() {
         "{error}"
     );
     let report = &error.failed_reset().unwrap().outcome.report;
-    assert_eq!(outcomes(report, asked), [Outcome::Disagreed; 3]);
+    assert_eq!(outcomes(report, asked), [CheckOutcome::Disagreed; 3]);
 }
 
 #[tokio::test]
@@ -190,9 +191,15 @@ async fn a_guest_older_than_one_extension_is_judged_by_the_others() {
         })
     };
     let cases = [
-        (Extension::Clock, [Outcome::Agreed, Outcome::NotApplicable]),
+        (
+            Extension::Clock,
+            [CheckOutcome::Agreed, CheckOutcome::NotApplicable],
+        ),
         // The dispatcher behind the greeting still reseeds, and says so.
-        (Extension::Reseed, [Outcome::Agreed, Outcome::Agreed]),
+        (
+            Extension::Reseed,
+            [CheckOutcome::Agreed, CheckOutcome::Agreed],
+        ),
     ];
     for (missing, expected) in cases {
         let (_scene, sandbox) = boot_with(knows_all_but(missing), OlderGuest::Accept).await;
@@ -207,7 +214,7 @@ async fn a_guest_older_than_one_extension_is_judged_by_the_others() {
     let report = &error.failed_reset().unwrap().outcome.report;
     assert_eq!(
         outcomes(report, RENEWED),
-        [Outcome::Agreed, Outcome::Disagreed]
+        [CheckOutcome::Agreed, CheckOutcome::Disagreed]
     );
 }
 

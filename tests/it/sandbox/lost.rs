@@ -10,7 +10,7 @@ use super::{Scene, assert_echoed, assert_halted, echo, flip_a_bit, told};
 
 /// Waits for the event, and checks that the sandbox takes no tool.
 async fn assert_lost(sandbox: &ChvSandbox, events: &mut chv_sandbox::broadcast::Receiver<Event>) {
-    let lost = |event: &Event| matches!(event, Event::HoldLost).then_some(());
+    let lost = |event: &Event| matches!(event, Event::GoldenChanged).then_some(());
     told(events, lost).await;
     assert_eq!(sandbox.state().wire(), WireState::Ready);
     let error = echo(sandbox, "refused").await.unwrap_err();

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use chv_sandbox::golden::{CopyReason, LoadOptions, LoadedMemory, MemoryBasis, MemoryLimit, mint};
 use chv_sandbox::sandbox::{
-    ChvSandbox, ConfigError, Error, Event, GoldenOrigin, MemoryMode, Outcome, ResetReport, Sandbox,
-    Source, Strategy, VmmUsed,
+    CheckOutcome, CheckSource, ChvSandbox, ConfigError, Error, Event, GoldenOrigin, MemoryMode,
+    ResetReport, Sandbox, Strategy, VmmUsed,
 };
 use serde_json::{Value, json};
 
@@ -18,11 +18,11 @@ use super::{PATIENCE, Scene, assert_echoed, assert_halted, chain, echo, told};
 use crate::golden::loaded::{load, open};
 use crate::golden::manifest::{edit, keys};
 
-fn outcome(report: &ResetReport) -> Outcome {
+fn outcome(report: &ResetReport) -> CheckOutcome {
     let checks = &report.checks;
     let memory = checks
         .iter()
-        .find(|check| check.source == Source::GuestMemory);
+        .find(|check| check.source == CheckSource::GuestMemory);
     memory.expect("it is checked").outcome
 }
 
@@ -46,7 +46,7 @@ fn memory(report: &ResetReport) -> &LoadedMemory {
 async fn memory_is_mapped_unless_told_otherwise() {
     let scene = Scene::minted().await;
     let (sandbox, report) = reset_with(&scene, scene.golden()).await;
-    assert_eq!(outcome(&report), Outcome::Agreed);
+    assert_eq!(outcome(&report), CheckOutcome::Agreed);
     let memory = memory(&report);
     assert_eq!(
         (memory.mode, memory.basis, memory.bytes),
@@ -64,7 +64,7 @@ async fn memory_is_mapped_unless_told_otherwise() {
 async fn memory_is_copied_from_the_same_file_on_request() {
     let scene = Scene::minted().await;
     let (sandbox, report) = reset_with(&scene, scene.golden().memory(MemoryMode::Copied)).await;
-    assert_eq!(outcome(&report), Outcome::VouchedFor);
+    assert_eq!(outcome(&report), CheckOutcome::VouchedFor);
     let memory = memory(&report);
     assert_eq!(
         (memory.mode, memory.basis),
@@ -98,7 +98,7 @@ async fn short_of_memory_the_memory_is_copied_under_a_lease() {
     let Some((sandbox, report)) = short_of_memory(&scene).await else {
         return;
     };
-    assert_eq!(outcome(&report), Outcome::VouchedFor);
+    assert_eq!(outcome(&report), CheckOutcome::VouchedFor);
     let found = memory(&report);
     assert_eq!(
         (found.mode, found.basis),
@@ -145,7 +145,7 @@ async fn a_spare_keeps_its_copy_though_a_process_opens_the_file_while_it_waits()
     let reset = sandbox.reset().await.unwrap();
     let report = &reset.outcome().report;
     assert_eq!(report.vmm, Some(VmmUsed::Spare));
-    assert_eq!(outcome(report), Outcome::VouchedFor);
+    assert_eq!(outcome(report), CheckOutcome::VouchedFor);
     sandbox.shutdown().await;
 }
 
@@ -243,7 +243,7 @@ async fn a_vmm_that_maps_otherwise_diverges() {
             let failed = error.failed_reset().unwrap();
             assert_eq!(
                 outcome(&failed.outcome.report),
-                Outcome::Disagreed,
+                CheckOutcome::Disagreed,
                 "{what}"
             );
             assert!(failed.evidence.is_some(), "{what}");
@@ -282,7 +282,7 @@ async fn one_golden_snapshot_serves_several_sandboxes_and_is_sealed_once() {
             booted => booted.unwrap(),
         }
         let reset = sandbox.reset().await.unwrap();
-        assert_eq!(outcome(&reset.outcome().report), Outcome::Agreed);
+        assert_eq!(outcome(&reset.outcome().report), CheckOutcome::Agreed);
     }
     for sandbox in &sandboxes {
         sandbox.shutdown().await;

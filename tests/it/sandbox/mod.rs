@@ -50,7 +50,7 @@ use chv_sandbox::guest::dispatcher::Toolbox;
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::machine::{
-    Disk, DiskFormat, DiskRole, FurtherFiles, GuestMemory, MachineConfig, VmShape, VmmSource,
+    Disk, DiskFormat, DiskRole, GuestMemory, MachineConfig, VmShape, VmmFiles, VmmSource,
 };
 use chv_sandbox::sandbox::{
     ChvSandbox, Error, Event, GoldenOrigin, Sandbox, SandboxConfig, SandboxOrigin, ScaffoldOrigin,
@@ -163,7 +163,7 @@ impl Scene {
             disks: Scene::disks_at(directory),
             memory: GuestMemory::ByPath,
             port: 1024,
-            files: FurtherFiles::default(),
+            files: VmmFiles::default(),
             limits: generous(),
         };
         let shape = VmShape {

@@ -1,7 +1,7 @@
 //! A verified reset and its report.
 
 use chv_sandbox::golden::Golden;
-use chv_sandbox::sandbox::{Outcome, Reset, Sandbox, Source, StrategyUsed};
+use chv_sandbox::sandbox::{CheckOutcome, CheckSource, Reset, Sandbox, StrategyUsed};
 use serde_json::{Value, json};
 
 use super::Scene;
@@ -46,8 +46,8 @@ async fn the_report_says_which_checks_were_made_and_which_do_not_apply() {
     let report = &reset.outcome().report;
     // Where the temporary directory has leases, the root is not read again.
     let root = match report.disks[0].bytes.basis.is_vouched_for() {
-        true => Outcome::VouchedFor,
-        false => Outcome::Agreed,
+        true => CheckOutcome::VouchedFor,
+        false => CheckOutcome::Agreed,
     };
     let checks: Vec<_> = report
         .checks
@@ -57,19 +57,19 @@ async fn the_report_says_which_checks_were_made_and_which_do_not_apply() {
     assert_eq!(
         checks,
         [
-            (Source::FsHash, root),
-            (Source::FsHash, Outcome::Agreed),
-            (Source::OpenFdCount, Outcome::Agreed),
-            (Source::VmmApiState, Outcome::Agreed),
+            (CheckSource::FsHash, root),
+            (CheckSource::FsHash, CheckOutcome::Agreed),
+            (CheckSource::OpenFdCount, CheckOutcome::Agreed),
+            (CheckSource::VmmApiState, CheckOutcome::Agreed),
             // There is no process of a VMM to examine.
-            (Source::DiskIdentity, Outcome::NotApplicable),
-            (Source::DiskIdentity, Outcome::NotApplicable),
-            (Source::GuestNonce, Outcome::Agreed),
-            (Source::GuestRandomness, Outcome::Agreed),
-            (Source::GuestClock, Outcome::Agreed),
-            (Source::VmmIdentity, Outcome::NotApplicable),
+            (CheckSource::DiskIdentity, CheckOutcome::NotApplicable),
+            (CheckSource::DiskIdentity, CheckOutcome::NotApplicable),
+            (CheckSource::GuestNonce, CheckOutcome::Agreed),
+            (CheckSource::GuestRandomness, CheckOutcome::Agreed),
+            (CheckSource::GuestClock, CheckOutcome::Agreed),
+            (CheckSource::VmmIdentity, CheckOutcome::NotApplicable),
             // No process of a VMM is known to have inherited the memory.
-            (Source::GuestMemory, Outcome::NotApplicable),
+            (CheckSource::GuestMemory, CheckOutcome::NotApplicable),
         ]
     );
     assert_eq!(

@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chv_sandbox::guest::protocol::Frame;
 use chv_sandbox::guest::stand_in::Behaviour;
-use chv_sandbox::sandbox::{ChvSandbox, DivergenceAction, Outcome, Sandbox, Source, VmmApiState};
+use chv_sandbox::sandbox::{
+    CheckOutcome, CheckSource, ChvSandbox, DivergenceAction, Sandbox, VmmApiState,
+};
 
 use super::script::Act;
 use super::{Scene, assert_echoed, assert_halted, echo};
 
 /// The sources for which only the guest can answer.
-const OF_THE_GUEST: [Source; 4] = [
-    Source::OpenFdCount,
-    Source::GuestNonce,
-    Source::GuestRandomness,
-    Source::GuestClock,
+const OF_THE_GUEST: [CheckSource; 4] = [
+    CheckSource::OpenFdCount,
+    CheckSource::GuestNonce,
+    CheckSource::GuestRandomness,
+    CheckSource::GuestClock,
 ];
 
 async fn hurried() -> (Scene, ChvSandbox) {
@@ -28,7 +30,7 @@ async fn hurried() -> (Scene, ChvSandbox) {
 }
 
 /// Checks that a reset of `sandbox` finds exactly these sources silent, both times.
-async fn check_silent_twice(scene: &Scene, sandbox: &ChvSandbox, sources: &[Source]) {
+async fn check_silent_twice(scene: &Scene, sandbox: &ChvSandbox, sources: &[CheckSource]) {
     let error = sandbox.reset().await.unwrap_err();
     assert_eq!(error.code(), "SANDBOX_RESET_TIMEOUT");
     let failed = error.failed_reset().unwrap();
@@ -39,7 +41,7 @@ async fn check_silent_twice(scene: &Scene, sandbox: &ChvSandbox, sources: &[Sour
     assert_eq!(details.divergence_action, DivergenceAction::Halt);
     assert_eq!(failed.outcome.report.attempt, 2);
     let silent = failed.outcome.report.checks.iter();
-    let silent = silent.filter(|check| check.outcome == Outcome::Silent);
+    let silent = silent.filter(|check| check.outcome == CheckOutcome::Silent);
     let silent: Vec<_> = silent.map(|check| check.source).collect();
     assert_eq!(silent, sources, "{error}");
     assert!(failed.evidence.is_some());
@@ -71,7 +73,7 @@ async fn a_vmm_that_is_silent_twice_halts() {
     let (scene, sandbox) = hurried().await;
     scene.vmm.on("vm.info", 1, Act::Hang);
     scene.vmm.on("vm.info", 2, Act::Hang);
-    check_silent_twice(&scene, &sandbox, &[Source::VmmApiState]).await;
+    check_silent_twice(&scene, &sandbox, &[CheckSource::VmmApiState]).await;
 }
 
 #[tokio::test]

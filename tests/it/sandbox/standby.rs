@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chv_sandbox::sandbox::{Event, Outcome, Sandbox, Source, VmmUsed};
+use chv_sandbox::sandbox::{CheckOutcome, CheckSource, Event, Sandbox, VmmUsed};
 
 use super::script::Act;
 use super::spares::Cast;
@@ -86,31 +86,31 @@ async fn a_spare_that_cannot_serve_is_reported_and_a_new_vmm_serves() {
 }
 
 /// Events that the comparison with the baselines has to find, with the sources that disagree.
-const DIVERGENT: [(&str, Happening, &[Source]); 5] = [
+const DIVERGENT: [(&str, Happening, &[CheckSource]); 5] = [
     (
         "a byte of its overlay",
         |_, spare| flip_a_bit(&spare.overlay().unwrap()),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         "its overlay has lost its end",
         |_, spare| super::tamper::set_length(spare.overlay().unwrap(), 0x8000),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         "its overlay has a hole",
         |_, spare| super::tamper::punch_a_hole(&spare.overlay().unwrap()),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         "a byte of the read-only root",
         |cast, _| flip_a_bit(&cast.scene.path("root.img")),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         "a descriptor more in its guest",
         |cast, _| cast.scene.guest.set_open_files(13),
-        &[Source::OpenFdCount],
+        &[CheckSource::OpenFdCount],
     ),
 ];
 
@@ -124,7 +124,7 @@ async fn a_spare_that_disagrees_with_a_baseline_halts() {
         let failed = error.failed_reset().unwrap();
         assert_eq!(failed.outcome.report.vmm, Some(VmmUsed::Spare));
         let checks = failed.outcome.report.checks.iter();
-        let disagree = checks.filter(|check| check.outcome == Outcome::Disagreed);
+        let disagree = checks.filter(|check| check.outcome == CheckOutcome::Disagreed);
         let disagree: Vec<_> = disagree.map(|check| check.source).collect();
         assert_eq!(disagree, sources, "{what}: {error}");
         assert!(failed.evidence.is_some(), "{what}");

@@ -5,14 +5,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use chv_sandbox::guest::stand_in::Behaviour;
-use chv_sandbox::sandbox::{DivergenceAction, Outcome, Sandbox, Source, VmmApiState, WireState};
+use chv_sandbox::sandbox::{
+    CheckOutcome, CheckSource, DivergenceAction, Sandbox, VmmApiState, WireState,
+};
 use serde_json::Value;
 
 use super::script::Act;
 use super::{Scene, assert_halted, flip_a_bit};
 
 /// Checks that a reset after `tamper` diverges, with exactly these sources disagreeing.
-async fn check(tamper: impl FnOnce(&Scene), sources: &[Source]) {
+async fn check(tamper: impl FnOnce(&Scene), sources: &[CheckSource]) {
     let (scene, sandbox) = Scene::booted().await;
     sandbox.reset().await.unwrap();
     tamper(&scene);
@@ -26,7 +28,7 @@ async fn check(tamper: impl FnOnce(&Scene), sources: &[Source]) {
     let action = state.verification_details.divergence_action;
     assert_eq!(action, DivergenceAction::Halt);
     let disagree = failed.outcome.report.checks.iter();
-    let disagree = disagree.filter(|check| check.outcome == Outcome::Disagreed);
+    let disagree = disagree.filter(|check| check.outcome == CheckOutcome::Disagreed);
     let disagree: Vec<_> = disagree.map(|check| check.source).collect();
     assert_eq!(disagree, sources, "{error}");
     assert_eq!(
@@ -79,11 +81,11 @@ async fn several_at_once() {
         scene.vmm.on("vm.resume", 1, Act::Pretend);
     };
     let sources = [
-        Source::FsHash,
-        Source::FsHash,
-        Source::OpenFdCount,
-        Source::VmmApiState,
-        Source::GuestNonce,
+        CheckSource::FsHash,
+        CheckSource::FsHash,
+        CheckSource::OpenFdCount,
+        CheckSource::VmmApiState,
+        CheckSource::GuestNonce,
     ];
     check(all, &sources).await;
 }

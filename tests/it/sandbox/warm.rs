@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use chv_sandbox::golden::{Golden, MintError, MintStep, WarmTool, compare, mint};
+use chv_sandbox::golden::{Golden, MintError, MintStep, WarmTool, compare_manifests, mint};
 use chv_sandbox::guest::dispatcher::Toolbox;
 use chv_sandbox::guest::frame::encode;
 use chv_sandbox::guest::protocol::{Extension, Frame, Hello, ToolName, ToolOutcomeKind};
@@ -100,7 +100,7 @@ async fn a_warm_golden_snapshot_differs_from_a_cold_one_in_what_it_says_of_the_t
     );
     let text = fs::read_to_string(scene.path("cold/manifest.json")).unwrap();
     assert!(!text.contains("warmed_by"), "{text}");
-    let differences = compare(cold.manifest(), warm.manifest());
+    let differences = compare_manifests(cold.manifest(), warm.manifest());
     let unexpected: Vec<_> = differences.iter().filter(|it| !it.expected).collect();
     assert_eq!(unexpected.len(), 1, "{unexpected:?}");
     assert_eq!(unexpected[0].field, "warmed_by");

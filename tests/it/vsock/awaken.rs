@@ -62,7 +62,7 @@ async fn a_restored_guest_is_asked_everything_at_once() {
         guest.send(&Frame::Renewed(renewed(&renew))).await;
         guest.send(&counted(&query)).await;
     };
-    let (awakened, ()) = tokio::join!(channel.awaken(&[7; 32], LIMIT), answer);
+    let (awakened, ()) = tokio::join!(channel.query_after_restore(&[7; 32], LIMIT), answer);
     let awakened = awakened.unwrap();
     assert!(awakened.hello.unwrap().is_same_build());
     assert!(awakened.renewed.unwrap().reseeded);
@@ -87,7 +87,7 @@ async fn a_clock_that_was_not_set_is_found() {
         guest.send(&Frame::Renewed(renewed)).await;
         guest.send(&counted(&query)).await;
     };
-    let (awakened, ()) = tokio::join!(channel.awaken(&[7; 32], LIMIT), answer);
+    let (awakened, ()) = tokio::join!(channel.query_after_restore(&[7; 32], LIMIT), answer);
     let skew = awakened.unwrap().clock.unwrap();
     assert!(skew.at_least() >= hour && skew.most < 0, "{skew:?}");
 }
@@ -113,7 +113,7 @@ async fn an_older_guest_is_asked_the_same_and_not_broken_by_it() {
             guest.send(&Frame::ToolResult(result("c1"))).await;
         };
         let ask = async {
-            let awakened = channel.awaken(&[7; 32], LIMIT).await.unwrap();
+            let awakened = channel.query_after_restore(&[7; 32], LIMIT).await.unwrap();
             channel.dispatch(echo("c1"), LIMIT).await.unwrap();
             awakened
         };
@@ -140,7 +140,7 @@ async fn a_request_without_an_answer_is_named() {
                 guest.send(frame).await;
             }
         };
-        let (awakened, ()) = tokio::join!(channel.awaken(&[7; 32], SHORT), answer);
+        let (awakened, ()) = tokio::join!(channel.query_after_restore(&[7; 32], SHORT), answer);
         let error = awakened.unwrap_err();
         assert!(
             matches!(error, Error::NoAnswer { request, waited, .. } if request == expected && waited == SHORT),

@@ -22,7 +22,7 @@ use rustix::event::{PollFd, PollFlags};
 use super::ServeError;
 use super::connection::{Connection, SEND_LIMIT};
 use super::running::{self, Ended, Running};
-use super::stream::StreamConnection;
+use super::stream_connection::StreamConnection;
 use crate::guest::frame::FrameError;
 use crate::guest::protocol::{Direction, JsonRecord, RunChain, RunEnd, RunOutcome, RunSignal};
 use crate::guest::record::RecordKind;
@@ -150,7 +150,7 @@ impl<'a> Relay<'a> {
             Stopped::Ended => self.signals.outcome(tool.reap().map_err(Failed::Tool)?),
             Stopped::AtDeadline => {
                 tool.kill();
-                tool.bury();
+                tool.reap_killed();
                 RunOutcome::DeadlineExceeded {}
             }
         };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Wishes, directory};
+use super::{RunOptions, directory};
 use crate::guest::protocol::MAX_ENVIRONMENT;
 
 /// The environment, directory and user of every tool. A run with streams may override environment and directory.
@@ -72,14 +72,14 @@ impl Defaults {
     }
 
     /// The environment of a run: these variables, overridden by those of `wishes`.
-    pub(super) fn env(&self, wishes: &Wishes<'_>) -> BTreeMap<String, String> {
+    pub(super) fn env(&self, wishes: &RunOptions<'_>) -> BTreeMap<String, String> {
         let mut env = self.env.clone();
         env.extend(wishes.env.cloned().unwrap_or_default());
         env
     }
 
     /// The directory of a run: that of `wishes`, otherwise this one.
-    pub(super) fn cwd(&self, wishes: &Wishes<'_>) -> Option<String> {
+    pub(super) fn cwd(&self, wishes: &RunOptions<'_>) -> Option<String> {
         wishes.cwd.or(self.cwd.as_deref()).map(str::to_owned)
     }
 }
@@ -100,16 +100,16 @@ mod tests {
         let toolbox = Toolbox::from_json(DECLARED).unwrap();
         assert_eq!(toolbox.user(), Some((33, 0)));
         let none = json!({});
-        let call = toolbox.call("env", &none, &Wishes::default()).unwrap();
+        let call = toolbox.call("env", &none, &RunOptions::default()).unwrap();
         assert_eq!(call.cwd.as_deref(), Some("/srv"));
         assert_eq!(call.env["PATH"], "/opt/bin");
         assert_eq!(call.env["a.b"], "c");
 
         let env = BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]);
-        let wishes = Wishes {
+        let wishes = RunOptions {
             env: Some(&env),
             cwd: Some("/tmp"),
-            ..Wishes::default()
+            ..RunOptions::default()
         };
         let script = json!({"script": "true"});
         let call = toolbox.call("sh", &script, &wishes).unwrap();
@@ -120,7 +120,9 @@ mod tests {
     #[test]
     fn without_defaults_a_tool_gets_nothing_beside_the_guests_own() {
         let toolbox = Toolbox::built_in();
-        let call = toolbox.call("env", &json!({}), &Wishes::default()).unwrap();
+        let call = toolbox
+            .call("env", &json!({}), &RunOptions::default())
+            .unwrap();
         assert!(call.env.is_empty() && call.cwd.is_none() && toolbox.user().is_none());
     }
 

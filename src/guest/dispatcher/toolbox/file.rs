@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::defaults::Defaults;
-use super::surroundings::Allowed;
+use super::run_options::AllowedOptions;
 use super::tool::{Argument, Tool, is_name};
 use super::{Entry, Limits, Toolbox};
 
@@ -263,7 +263,7 @@ impl DeclaredTool {
             arguments: arguments
                 .ok_or("an argument is neither plain text nor text and one {param} at its end")?,
             choices: self.choices,
-            allowed: Allowed::declared(self.stdin, self.cwd, &self.env)?,
+            allowed: AllowedOptions::declared(self.stdin, self.cwd, &self.env)?,
             limits: self.limits.or(&Limits::NONE),
         };
         let params = tool.params();
@@ -285,7 +285,7 @@ impl DeclaredTool {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::{Action, Wishes};
+    use super::super::{Action, RunOptions};
     use super::*;
 
     #[test]
@@ -301,7 +301,7 @@ mod tests {
         }"#;
         let toolbox = Toolbox::from_json(json).unwrap();
         let params = json!({"unit": "-l", "when": "-always", "path": "/x"});
-        let call = |tool: &str, params: &Value| toolbox.call(tool, params, &Wishes::default());
+        let call = |tool: &str, params: &Value| toolbox.call(tool, params, &RunOptions::default());
         match call("count", &params).unwrap().action {
             Action::Program { program, arguments } => {
                 assert_eq!(program, "/usr/bin/wc");
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn without_a_file_there_are_the_built_in_tools() {
         let toolbox = Toolbox::load(Path::new("/nonexistent/chv-tools.json")).unwrap();
-        let call = |tool: &str, params: &Value| toolbox.call(tool, params, &Wishes::default());
+        let call = |tool: &str, params: &Value| toolbox.call(tool, params, &RunOptions::default());
         assert!(call("whoami", &json!({})).is_ok());
         assert!(call("sh", &json!({"script": "true"})).is_err());
     }

@@ -2,7 +2,7 @@
 
 mod defaults;
 mod file;
-mod surroundings;
+mod run_options;
 mod tool;
 
 use std::collections::BTreeMap;
@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 pub use file::ToolsFileError;
-pub(super) use surroundings::Wishes;
+pub(super) use run_options::RunOptions;
 
 use super::confinement::Limits;
 use super::function::{Function, FunctionRun};
 use defaults::Defaults;
-use surroundings::Allowed;
+use run_options::AllowedOptions;
 use tool::Tool;
 
 /// The directory for files, unless the tools file names another.
@@ -75,7 +75,7 @@ impl Toolbox {
     /// Adds the tool `sh {script}`.
     pub fn with_shell(mut self) -> Toolbox {
         let shell = Tool {
-            allowed: Allowed::by_shell(),
+            allowed: AllowedOptions::by_shell(),
             ..Tool::new("sh", &["-c", "{script}"])
         };
         self.tools.insert("sh".to_owned(), Entry::Program(shell));
@@ -132,7 +132,7 @@ impl Toolbox {
         &self,
         tool: &str,
         params: &Value,
-        wishes: &Wishes<'_>,
+        wishes: &RunOptions<'_>,
     ) -> Result<Call, Refused> {
         let known = self.tools.get(tool).ok_or(Refused::UnknownTool)?;
         let (action, allowed, limits) = match known {
@@ -151,7 +151,7 @@ impl Toolbox {
             Entry::Function(function) => {
                 let (function, params) = (function.clone(), params.clone());
                 let action = Action::Function { function, params };
-                (action, Allowed::ALL, &Limits::NONE)
+                (action, AllowedOptions::ALL, &Limits::NONE)
             }
         };
         allowed.check(wishes).map_err(Refused::Because)?;
@@ -241,7 +241,7 @@ mod tests {
         #[track_caller]
         fn check(tool: &str, params: Value, expected: &[&str]) {
             let toolbox = Toolbox::built_in().with_shell();
-            let call = toolbox.call(tool, &params, &Wishes::default()).unwrap();
+            let call = toolbox.call(tool, &params, &RunOptions::default()).unwrap();
             let Action::Program { program, arguments } = call.action else {
                 panic!("{tool} is no program");
             };
@@ -287,7 +287,7 @@ mod tests {
         #[track_caller]
         fn check(tool: &str, params: Value, expected: &str) {
             let toolbox = Toolbox::built_in().with_shell();
-            let refused = toolbox.call(tool, &params, &Wishes::default());
+            let refused = toolbox.call(tool, &params, &RunOptions::default());
             match refused.unwrap_err() {
                 Refused::Because(message) => assert!(message.contains(expected), "{message}"),
                 Refused::UnknownTool => panic!("{tool} is not known"),
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn a_tool_that_is_not_listed_is_unknown() {
         for tool in ["sh", "rm", "", "/bin/ls", "Echo"] {
-            let refused = Toolbox::built_in().call(tool, &json!({}), &Wishes::default());
+            let refused = Toolbox::built_in().call(tool, &json!({}), &RunOptions::default());
             assert_eq!(refused.unwrap_err(), Refused::UnknownTool, "{tool}");
         }
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::Limits;
-use super::surroundings::Allowed;
+use super::run_options::AllowedOptions;
 
 /// The most bytes of one parameter's value: 64 KiB. The kernel accepts at most 128 KiB for one argument
 /// (`MAX_ARG_STRLEN`).
@@ -19,7 +19,7 @@ pub(super) struct Tool {
     pub(super) arguments: Vec<Argument>,
     /// For each restricted parameter, the only values that it may have.
     pub(super) choices: BTreeMap<String, Vec<String>>,
-    pub(super) allowed: Allowed,
+    pub(super) allowed: AllowedOptions,
     /// Limits that replace those of all tools.
     pub(super) limits: Limits,
 }
@@ -34,7 +34,7 @@ impl Tool {
             program: program.to_owned(),
             arguments: arguments.iter().map(parse).collect(),
             choices: BTreeMap::new(),
-            allowed: Allowed::default(),
+            allowed: AllowedOptions::default(),
             limits: Limits::NONE,
         }
     }

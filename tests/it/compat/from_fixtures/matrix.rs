@@ -1,16 +1,10 @@
-//! Writes the matrix in the README and in the documentation of `compat`.
-
-use std::fs;
+//! Writes the matrix in the documentation of `compat`.
 
 use chv_sandbox::compat::{Cell, Matrix};
 use chv_sandbox::replay::Cassette;
 use chv_sandbox::spec::{Contract, Release, supported};
 
-use super::{assert_fresh, cassettes, package};
-
-/// The line before the matrix in the README.
-const BEGIN: &str = "<!-- matrix: written by `UPDATE=1 cargo test from_fixtures` -->\n";
-const END: &str = "<!-- end of the matrix -->\n";
+use super::{assert_fresh, cassettes};
 
 fn matrix() -> Matrix {
     let contracts: Vec<Contract> = supported::releases()
@@ -27,15 +21,6 @@ fn matrix() -> Matrix {
 fn the_matrix_is_fresh() {
     let matrix = matrix().markdown();
     assert_fresh("src/compat/matrix.md", &matrix);
-    let readme = fs::read_to_string(package().join("README.md")).unwrap();
-    let (before, rest) = readme
-        .split_once(BEGIN)
-        .expect("the README has a place for it");
-    let (_, after) = rest.split_once(END).expect("the place ends");
-    assert_fresh(
-        "README.md",
-        &format!("{before}{BEGIN}\n{matrix}\n{END}{after}"),
-    );
 }
 
 #[test]

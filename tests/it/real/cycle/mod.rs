@@ -31,7 +31,7 @@ use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
 use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::machine::{
-    Disk, DiskFormat, DiskRole, FurtherFiles, GuestMemory, MachineConfig, VmShape, VmmSource,
+    Disk, DiskFormat, DiskRole, GuestMemory, MachineConfig, VmShape, VmmFiles, VmmSource,
 };
 use chv_sandbox::overlay;
 use chv_sandbox::sandbox::{
@@ -137,7 +137,7 @@ impl Stage {
             ],
             memory: GuestMemory::ByPath,
             port: DEFAULT_PORT,
-            files: FurtherFiles::default(),
+            files: VmmFiles::default(),
             limits: limits(),
         };
         let shape = VmShape {
@@ -179,7 +179,7 @@ impl Stage {
             disks: golden.disks(),
             memory: loaded.snapshot().memory().clone(),
             port: DEFAULT_PORT,
-            files: FurtherFiles::of_restore(loaded.snapshot().shape()),
+            files: VmmFiles::of_restore(loaded.snapshot().shape()),
             limits: limits(),
         }
     }

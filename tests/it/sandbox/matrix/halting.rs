@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use chv_sandbox::sandbox::Source;
+use chv_sandbox::sandbox::CheckSource;
 
 use super::Moment::{self, AfterRestore, BeforeInfo, BeforeRestore, BeforeResume, Between};
 use super::{ALL, By, Place};
@@ -27,7 +27,7 @@ pub(super) type Halting = (
     &'static str,
     &'static [By],
     fn(&Place),
-    &'static [Source],
+    &'static [CheckSource],
 );
 
 const OWN: &[By] = &[By::InPlace, By::New, By::Spare];
@@ -44,28 +44,28 @@ pub(super) const HALTING: &[Halting] = &[
         "a byte of the root",
         &ALL,
         |it| flip_a_bit(&it.file("root.img")),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         Between,
         "the root longer by a zero",
         &ALL,
         |it| set_length(it.file("root.img"), 0x1_0001),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         Between,
         "the root cut off",
         &ALL,
         |it| set_length(it.file("root.img"), 0x8000),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         Between,
         "another root",
         &[By::Attached],
         |it| replace(&it.file("root.img"), flip_a_bit),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     // A VMM that was started before opens the files that it inherited.
     (
@@ -73,14 +73,14 @@ pub(super) const HALTING: &[Halting] = &[
         "another root than the VMM's",
         OWN,
         |it| replace(&it.file("root.img"), flip_a_bit),
-        &[Source::FsHash, Source::DiskIdentity],
+        &[CheckSource::FsHash, CheckSource::DiskIdentity],
     ),
     (
         AfterRestore,
         "a byte of the root under the VMM's hands",
         STAGED_NOW,
         |it| flip_a_bit(&it.file("root.img")),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     // The golden copy, from which the writable disk is put back.
     (
@@ -88,28 +88,28 @@ pub(super) const HALTING: &[Halting] = &[
         "a byte of the golden copy",
         STAGED_NOW,
         |it| flip_a_bit(&it.file("golden/overlay.img")),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         Between,
         "the golden copy cut off",
         STAGED_NOW,
         |it| set_length(it.file("golden/overlay.img"), 0x8000),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         Between,
         "the golden copy longer by zeros",
         STAGED_NOW,
         |it| set_length(it.file("golden/overlay.img"), 0x2_0000),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         Between,
         "a hole in the golden copy",
         STAGED_NOW,
         |it| punch_a_hole(&it.file("golden/overlay.img")),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     // The writable disk after it was put back.
     (
@@ -117,84 +117,84 @@ pub(super) const HALTING: &[Halting] = &[
         "a byte of the overlay",
         STAGED_NOW,
         |it| flip_a_bit(&it.overlay()),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         BeforeRestore,
         "the overlay cut off",
         STAGED_NOW,
         |it| set_length(it.overlay(), 0x8000),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         BeforeRestore,
         "the overlay empty",
         STAGED_NOW,
         |it| set_length(it.overlay(), 0),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         BeforeRestore,
         "the overlay longer by zeros",
         STAGED_NOW,
         |it| set_length(it.overlay(), 0x2_0000),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         BeforeRestore,
         "a hole in the overlay",
         STAGED_NOW,
         |it| punch_a_hole(&it.overlay()),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         BeforeRestore,
         "another overlay",
         &[By::Attached],
         |it| replace(&it.overlay(), flip_a_bit),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         AfterRestore,
         "a byte of the overlay under the VMM's hands",
         STAGED_NOW,
         |it| flip_a_bit(&it.overlay()),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         AfterRestore,
         "a hole in the overlay under the VMM's hands",
         STAGED_NOW,
         |it| punch_a_hole(&it.overlay()),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         AfterRestore,
         "another overlay than the VMM has open",
         &[By::Attached],
         |it| replace(&it.overlay(), flip_a_bit),
-        &[Source::FsHash, Source::DiskIdentity],
+        &[CheckSource::FsHash, CheckSource::DiskIdentity],
     ),
     (
         AfterRestore,
         "the overlay of 8 TiB",
         STAGED_NOW,
         |it| set_length(it.overlay(), 1 << 43),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         Between,
         "the overlay of a spare of 8 TiB",
         &[By::Spare],
         |it| set_length(it.overlay(), 1 << 43),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     (
         Between,
         "a byte of the overlay of a spare",
         &[By::Spare],
         |it| flip_a_bit(&it.overlay()),
-        &[Source::FsHash],
+        &[CheckSource::FsHash],
     ),
     // The file that the VMM opens as its writable disk.
     (
@@ -202,21 +202,21 @@ pub(super) const HALTING: &[Halting] = &[
         "a VMM that opens another file with the same bytes",
         OWN_STAGED_NOW,
         |it| it.open_overlay(Opening::Another),
-        &[Source::DiskIdentity],
+        &[CheckSource::DiskIdentity],
     ),
     (
         Between,
         "a VMM that opens the file without a lock",
         OWN_STAGED_NOW,
         |it| it.open_overlay(Opening::Unlocked),
-        &[Source::DiskIdentity],
+        &[CheckSource::DiskIdentity],
     ),
     (
         Between,
         "a VMM that has nothing but what it inherited",
         OWN_STAGED_NOW,
         |it| it.open_overlay(Opening::Inherited),
-        &[Source::DiskIdentity],
+        &[CheckSource::DiskIdentity],
     ),
     // The guest.
     (
@@ -224,35 +224,35 @@ pub(super) const HALTING: &[Halting] = &[
         "a guest that was rebooted, not restored",
         STAGED_NOW,
         Place::reboot_guest,
-        &[Source::GuestNonce],
+        &[CheckSource::GuestNonce],
     ),
     (
         Between,
         "a descriptor more",
         &ALL,
         |it| it.guest.set_open_files(13),
-        &[Source::OpenFdCount],
+        &[CheckSource::OpenFdCount],
     ),
     (
         BeforeResume,
         "a descriptor less",
         &ALL,
         |it| it.guest.set_open_files(11),
-        &[Source::OpenFdCount],
+        &[CheckSource::OpenFdCount],
     ),
     (
         BeforeResume,
         "no descriptor at all",
         &ALL,
         |it| it.guest.set_open_files(0),
-        &[Source::OpenFdCount],
+        &[CheckSource::OpenFdCount],
     ),
     (
         BeforeResume,
         "as many descriptors as a number can say",
         &ALL,
         |it| it.guest.set_open_files(u64::MAX),
-        &[Source::OpenFdCount],
+        &[CheckSource::OpenFdCount],
     ),
     // The VM.
     (
@@ -263,6 +263,6 @@ pub(super) const HALTING: &[Halting] = &[
             let stage = it.stage.as_ref().expect("the VMM is its own");
             stage.serving().player.set_state("Paused");
         },
-        &[Source::VmmApiState],
+        &[CheckSource::VmmApiState],
     ),
 ];

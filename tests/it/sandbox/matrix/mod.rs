@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::sandbox::{
-    ChvSandbox, Error, Event, Outcome, Sandbox, Source, Strategy, WireState,
+    CheckOutcome, CheckSource, ChvSandbox, Error, Event, Sandbox, Strategy, WireState,
 };
 
 use super::script::{Act, Opening, Script};
@@ -152,9 +152,10 @@ async fn each_disagreement_halts() {
             assert_eq!(error.code(), "SANDBOX_RESET_DIVERGENCE", "{what}: {error}");
             let failed = error.failed_reset().unwrap();
             let checks = failed.outcome.report.checks.iter();
-            let disagree = checks.filter(|check| check.outcome == Outcome::Disagreed);
+            let disagree = checks.filter(|check| check.outcome == CheckOutcome::Disagreed);
             let disagree: Vec<_> = disagree.map(|check| check.source).collect();
-            let told = |source: &&Source| by != By::Attached || **source != Source::DiskIdentity;
+            let told =
+                |source: &&CheckSource| by != By::Attached || **source != CheckSource::DiskIdentity;
             let expected: Vec<_> = sources.iter().filter(told).copied().collect();
             assert_eq!(disagree, expected, "{what}: {error}");
             assert!(failed.evidence.is_some(), "{what}");
@@ -283,8 +284,8 @@ async fn later_changes_of_the_snapshots_own_files_change_nothing() {
             let checks = &reset.outcome().report.checks;
             let memory = checks
                 .iter()
-                .find(|check| check.source == Source::GuestMemory);
-            assert_eq!(memory.unwrap().outcome, Outcome::Agreed, "{what}");
+                .find(|check| check.source == CheckSource::GuestMemory);
+            assert_eq!(memory.unwrap().outcome, CheckOutcome::Agreed, "{what}");
             assert_echoed(echo(&sandbox, "again").await, "again");
             sandbox.shutdown().await;
         }

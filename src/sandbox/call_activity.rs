@@ -1,4 +1,4 @@
-//! [`Calls`]: counts the calls that are under way, so that the preparation of spares runs between them and doesn't slow
+//! [`CallActivity`]: counts the calls that are under way, so that the preparation of spares runs between them and doesn't slow
 //! them down.
 
 use std::num::NonZeroUsize;
@@ -18,7 +18,7 @@ const LONG_LULL: Duration = Duration::from_secs(1);
 
 /// Counts the calls of a sandbox, or of all sandboxes of a pool.
 #[derive(Clone, Debug)]
-pub(super) struct Calls {
+pub(super) struct CallActivity {
     now: Arc<watch::Sender<Now>>,
     /// Whether this process has one processor.
     one_processor: bool,
@@ -41,21 +41,21 @@ struct Now {
 /// A call that is under way. Dropping it says that the call has ended.
 #[derive(Debug)]
 pub(super) struct Call {
-    calls: Calls,
+    calls: CallActivity,
     is_change: bool,
     began: Instant,
 }
 
-impl Default for Calls {
+impl Default for CallActivity {
     fn default() -> Self {
         let processors = std::thread::available_parallelism();
-        Calls::on(processors.map_or(1, NonZeroUsize::get))
+        CallActivity::on(processors.map_or(1, NonZeroUsize::get))
     }
 }
 
-impl Calls {
+impl CallActivity {
     fn on(processors: usize) -> Self {
-        Calls {
+        CallActivity {
             now: Arc::new(watch::Sender::new(Now {
                 changing: 0,
                 tools: 0,
@@ -69,9 +69,9 @@ impl Calls {
 
     /// The calls of all sandboxes of a pool.
     pub(super) fn of_pool() -> Self {
-        Calls {
+        CallActivity {
             of_pool: true,
-            ..Calls::default()
+            ..CallActivity::default()
         }
     }
 
@@ -167,8 +167,8 @@ mod tests {
 
     use super::*;
 
-    /// How long `Calls::lull` waits.
-    async fn lull(calls: &Calls) -> Duration {
+    /// How long `CallActivity::lull` waits.
+    async fn lull(calls: &CallActivity) -> Duration {
         let began = Instant::now();
         calls.lull().await;
         began.elapsed()
@@ -176,7 +176,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_lull_waits_for_the_end_of_a_reset_and_not_for_the_end_of_a_tool() {
-        let calls = Calls::on(2);
+        let calls = CallActivity::on(2);
         let reset = calls.change();
         let waits = async {
             tokio::select! {
@@ -194,7 +194,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn on_one_processor_a_lull_is_twice_as_long_as_the_last_tool_took() {
-        let calls = Calls::on(1);
+        let calls = CallActivity::on(1);
         let tool = calls.tool();
         assert_eq!(lull(&calls).await, LONG_LULL, "while a tool runs");
         drop(tool);
@@ -208,9 +208,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn in_a_pool_the_wait_for_a_lull_is_at_most_a_second() {
-        let calls = Calls {
+        let calls = CallActivity {
             of_pool: true,
-            ..Calls::on(2)
+            ..CallActivity::on(2)
         };
         let _reset = calls.change();
         assert_eq!(lull(&calls).await, LONG_LULL);
@@ -219,11 +219,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn on_several_processors_a_process_may_be_started_at_once() {
         let began = Instant::now();
-        let calls = Calls::on(2);
+        let calls = CallActivity::on(2);
         let _reset = calls.change();
         calls.start().await;
         assert_eq!(began.elapsed(), Duration::ZERO);
-        let calls = Calls::on(1);
+        let calls = CallActivity::on(1);
         drop(calls.change());
         calls.start().await;
         assert_eq!(began.elapsed(), LULL);

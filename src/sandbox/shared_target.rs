@@ -1,9 +1,9 @@
-//! [`Supply`]: the reset target and the spares that all sandboxes of one golden snapshot share. In a pool, several
+//! [`SharedTarget`]: the reset target and the spares that all sandboxes of one golden snapshot share. In a pool, several
 //! sandboxes share one supply; a sandbox outside of a pool has its own.
 
 use std::sync::Arc;
 
-use super::calls::Calls;
+use super::call_activity::CallActivity;
 use super::events::Events;
 use super::reset_target::ResetTarget;
 use super::spares::Spares;
@@ -14,15 +14,15 @@ use crate::machine::VmmSource;
 use crate::offload::blocking;
 
 /// A reset target with its spare VMMs.
-pub(super) struct Supply {
+pub(super) struct SharedTarget {
     pub(super) target: Arc<ResetTarget>,
     /// `None` with [`Strategy::InPlace`], which needs no other VMM.
     pub(super) spares: Option<Spares>,
     /// The calls of all sandboxes that share this supply.
-    pub(super) calls: Calls,
+    pub(super) calls: CallActivity,
 }
 
-impl Supply {
+impl SharedTarget {
     /// A supply that reverts machines from `source` to `golden`, with the settings of `origin` and within `limits`.
     /// Starts to prepare the spares at once. The spares report to `events`.
     pub(super) fn start(
@@ -31,15 +31,15 @@ impl Supply {
         source: &VmmSource,
         limits: TimeLimits,
         events: &Arc<Events>,
-        calls: Calls,
-    ) -> Supply {
+        calls: CallActivity,
+    ) -> SharedTarget {
         let target = Arc::new(ResetTarget::new(golden, origin, source, limits));
         let spares = (origin.strategy_on(source) == Strategy::Fresh).then(|| {
             let capacity = origin.spares_of(target.memory()) as usize;
             let (events, calls) = (Arc::clone(events), calls.clone());
             Spares::start(Arc::clone(&target), capacity, events, calls)
         });
-        Supply {
+        SharedTarget {
             target,
             spares,
             calls,

@@ -1,4 +1,4 @@
-//! [`Hold`]: a file's digest together with a guarantee by the kernel (a read lease or fs-verity) that the bytes are
+//! [`HeldFile`]: a file's digest together with a guarantee by the kernel (a read lease or fs-verity) that the bytes are
 //! unchanged.
 
 use std::fs::File;
@@ -16,13 +16,13 @@ use crate::causes::Causes;
 /// dropped.
 ///
 /// The hold is on the file that was opened, through its descriptor. If another file takes its name,
-/// [`is_held`](Hold::is_held) returns false.
+/// [`is_held`](HeldFile::is_held) returns false.
 ///
 /// A process that opens a leased file for writing waits until this hold is dropped, at most for
-/// `/proc/sys/fs/lease-break-time` (45 s by default). So call [`is_held`](Hold::is_held) often, and drop the hold once
+/// `/proc/sys/fs/lease-break-time` (45 s by default). So call [`is_held`](HeldFile::is_held) often, and drop the hold once
 /// it returns false.
 #[derive(Debug)]
-pub struct Hold {
+pub struct HeldFile {
     path: PathBuf,
     taken: FileProof<VerityDigest>,
     guard: Guard,
@@ -35,11 +35,11 @@ enum Guard {
     Kernel(#[expect(dead_code, reason = "held only to keep the file open")] File),
 }
 
-/// The result of [`Hold::take`].
+/// The result of [`HeldFile::take`].
 #[derive(Debug)]
-pub enum HoldAttempt {
+pub enum HeldFileAttempt {
     /// The file is held. It was digested, unless fs-verity protects it with the expected digest.
-    Held(Hold),
+    Held(HeldFile),
     /// No lease was granted, so a digest may be outdated at once. Another process has the file open for writing or
     /// opened it while it was read, the file belongs to another user, or its filesystem isn't one on which leases are
     /// known to hold (ext4, xfs, btrfs, tmpfs).
@@ -74,23 +74,27 @@ impl UnleasedFile {
     }
 }
 
-impl Hold {
+impl HeldFile {
     /// Opens the regular file that `path` leads to, compares its length with `length`, takes a read lease on it and
     /// digests it. If fs-verity protects the file with the `expected` digest, no lease is taken and nothing is read.
     ///
-    /// A digest that differs from `expected` is not an error: compare [`taken`](Hold::taken). At most `length` bytes
+    /// A digest that differs from `expected` is not an error: compare [`taken`](HeldFile::taken). At most `length` bytes
     /// are read.
     ///
     /// # Errors
     ///
     /// Those of [`fsverity`](super::fsverity).
-    pub fn take(path: &Path, length: u64, expected: &VerityDigest) -> Result<HoldAttempt, Error> {
+    pub fn take(
+        path: &Path,
+        length: u64,
+        expected: &VerityDigest,
+    ) -> Result<HeldFileAttempt, Error> {
         let (file, status) = open_regular(path)?;
         if status.length != length {
-            return Ok(HoldAttempt::OtherLength(status.length));
+            return Ok(HeldFileAttempt::OtherLength(status.length));
         }
         if kernel_verity::measure(&file).as_ref() == Some(expected) {
-            return Ok(HoldAttempt::Held(Hold {
+            return Ok(HeldFileAttempt::Held(HeldFile {
                 path: path.to_owned(),
                 taken: vouched_for(*expected, status, Basis::KernelVerity),
                 guard: Guard::Kernel(file),
@@ -105,31 +109,31 @@ impl Hold {
             Ok(lease) => lease,
             Err(error) => {
                 tracing::debug!(error = %Causes(&error), path = %path.display(), "no lease");
-                return Ok(HoldAttempt::Unleased(opened));
+                return Ok(HeldFileAttempt::Unleased(opened));
             }
         };
         let taken = opened.fsverity()?;
         Ok(match lease.is_held() {
-            true => HoldAttempt::Held(Hold {
+            true => HeldFileAttempt::Held(HeldFile {
                 path: opened.path,
                 taken,
                 guard: Guard::Lease(lease),
             }),
-            false => HoldAttempt::Unleased(opened),
+            false => HeldFileAttempt::Unleased(opened),
         })
     }
 
-    /// The path that was given to [`take`](Hold::take).
+    /// The path that was given to [`take`](HeldFile::take).
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The proof from [`take`](Hold::take): the digest, and the work that it cost.
+    /// The proof from [`take`](HeldFile::take): the digest, and the work that it cost.
     pub fn taken(&self) -> &FileProof<VerityDigest> {
         &self.taken
     }
 
-    /// A proof that the file still has the digest, or `None` if [`is_held`](Hold::is_held) is false. Its basis names
+    /// A proof that the file still has the digest, or `None` if [`is_held`](HeldFile::is_held) is false. Its basis names
     /// the guarantee ([`Basis::Leased`] or [`Basis::KernelVerity`]). Reads nothing.
     pub(crate) fn proof(&self) -> Option<FileProof<VerityDigest>> {
         let FileProof {
@@ -147,7 +151,7 @@ impl Hold {
     }
 
     /// Whether the path leads to the held file now, and its bytes are proved to have had the digest at every moment
-    /// since [`take`](Hold::take).
+    /// since [`take`](HeldFile::take).
     ///
     /// A lost lease stays lost. If the path leads to another file for a while and then to this one again, the result is
     /// true again, because the guarantee on this file's bytes was never lost.
@@ -187,7 +191,7 @@ mod tests {
     use super::*;
     use crate::overlay::filesystem::known_directory;
 
-    fn held_file() -> Option<(TempDir, PathBuf, Hold)> {
+    fn held_file() -> Option<(TempDir, PathBuf, HeldFile)> {
         let directory = known_directory()?;
         let path = directory.path().join("memory");
         fs::write(&path, vec![7; 10_000]).unwrap();
@@ -196,15 +200,15 @@ mod tests {
     }
 
     /// Takes a hold, expecting the length and digest that the file has now.
-    fn take(path: &Path) -> HoldAttempt {
+    fn take(path: &Path) -> HeldFileAttempt {
         let bytes = fs::read(path).unwrap();
-        Hold::take(path, bytes.len() as u64, &VerityDigest::of(&bytes)).unwrap()
+        HeldFile::take(path, bytes.len() as u64, &VerityDigest::of(&bytes)).unwrap()
     }
 
     #[track_caller]
-    fn hold(path: &Path) -> Hold {
+    fn hold(path: &Path) -> HeldFile {
         match take(path) {
-            HoldAttempt::Held(hold) => hold,
+            HeldFileAttempt::Held(hold) => hold,
             other => panic!("{other:?}"),
         }
     }
@@ -301,7 +305,7 @@ mod tests {
         };
         drop(hold);
         let writer = OpenOptions::new().append(true).open(&path).unwrap();
-        let HoldAttempt::Unleased(unleased) = take(&path) else {
+        let HeldFileAttempt::Unleased(unleased) = take(&path) else {
             panic!("held with a writer");
         };
         let expected = FileIdentity::from(&path.metadata().unwrap());
@@ -326,9 +330,9 @@ mod tests {
             let file = OpenOptions::new().write(true).open(&path).unwrap();
             file.set_len(length).unwrap();
             drop(file);
-            let taken = Hold::take(&path, 10_000, &digest).unwrap();
+            let taken = HeldFile::take(&path, 10_000, &digest).unwrap();
             assert!(
-                matches!(taken, HoldAttempt::OtherLength(found) if found == length),
+                matches!(taken, HeldFileAttempt::OtherLength(found) if found == length),
                 "{taken:?}"
             );
         }
@@ -340,7 +344,7 @@ mod tests {
             return;
         };
         let other = VerityDigest::of(b"other");
-        let HoldAttempt::Held(hold) = Hold::take(&path, 10_000, &other).unwrap() else {
+        let HeldFileAttempt::Held(hold) = HeldFile::take(&path, 10_000, &other).unwrap() else {
             panic!("not held");
         };
         assert_eq!(hold.taken().digest, VerityDigest::of(&[7; 10_000]));
@@ -350,9 +354,9 @@ mod tests {
     fn anything_but_a_regular_file_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let expected = VerityDigest::of(b"");
-        let error = Hold::take(directory.path(), 0, &expected).unwrap_err();
+        let error = HeldFile::take(directory.path(), 0, &expected).unwrap_err();
         assert!(matches!(error, Error::NotRegular { .. }), "{error}");
-        let error = Hold::take(&directory.path().join("none"), 0, &expected).unwrap_err();
+        let error = HeldFile::take(&directory.path().join("none"), 0, &expected).unwrap_err();
         assert!(matches!(error, Error::Io { .. }), "{error}");
     }
 }

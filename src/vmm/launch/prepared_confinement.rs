@@ -1,4 +1,4 @@
-//! [`Boundary`]: the confinement of one VMM as it is prepared before the start, and the layers that are in force after
+//! [`PreparedConfinement`]: the confinement of one VMM as it is prepared before the start, and the layers that are in force after
 //! it.
 
 use std::io;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::process::{Pid, Resource};
 
-use super::child::{Failure, Plan, Restrictions};
+use super::child::{ChildPlan, Failure, Restrictions};
 use super::environment;
 use crate::causes::Causes;
 use crate::vmm::confinement::{
@@ -17,7 +17,7 @@ use crate::vmm::run_dir::RunDir;
 use crate::vmm::{Error, VmmConfig};
 
 /// The restrictions that a VMM is started with, and the state of each layer so far.
-pub(super) struct Boundary {
+pub(super) struct PreparedConfinement {
     pub(super) restrictions: Restrictions,
     pub(super) cgroup: Option<Cgroup>,
     /// The files that the VMM may open, kept open while the VMM runs.
@@ -25,27 +25,28 @@ pub(super) struct Boundary {
     pub(super) layers: Layers,
 }
 
-impl Boundary {
+impl PreparedConfinement {
     /// Prepares every layer that the configuration wants and this host has.
     pub(super) fn prepare(
         binary: &Path,
         config: &VmmConfig,
         grants: &Grants,
         run_dir: &RunDir,
-    ) -> Result<Boundary, Error> {
+    ) -> Result<PreparedConfinement, Error> {
         let folders = run_dir.folders();
         let mut programs = config.programs.clone();
         programs.extend(environment::libraries(&config.env));
         let domain = || Domain::new(Some(binary), Some(folders), &programs, grants);
-        let mut boundary = Boundary::common(&config.confinement, grants.largest_file, domain)?;
+        let mut boundary =
+            PreparedConfinement::common(&config.confinement, grants.largest_file, domain)?;
         boundary.make_cgroup(&config.cgroup, &run_dir.cgroup_name())?;
         Ok(boundary)
     }
 
     /// Prepares the confinement of the trial process, which opens no files.
-    pub(super) fn trial(cgroup: &CgroupConfig) -> Result<Boundary, Error> {
+    pub(super) fn trial(cgroup: &CgroupConfig) -> Result<PreparedConfinement, Error> {
         let domain = || Domain::new(None, None, &[], &Grants::default());
-        let mut boundary = Boundary::common(&Confinement::default(), None, domain)?;
+        let mut boundary = PreparedConfinement::common(&Confinement::default(), None, domain)?;
         let name = format!("chv-sandbox-trial-{}", uuid::Uuid::new_v4().simple());
         boundary.make_cgroup(cgroup, &name)?;
         Ok(boundary)
@@ -55,7 +56,7 @@ impl Boundary {
         confinement: &Confinement,
         largest_file: Option<u64>,
         domain: impl FnOnce() -> io::Result<Option<Domain>>,
-    ) -> Result<Boundary, Error> {
+    ) -> Result<PreparedConfinement, Error> {
         let mut layers = Layers::new(confinement)?;
         let wants = |layer| confinement.wants(layer);
         let mut restrictions = Restrictions {
@@ -94,7 +95,7 @@ impl Boundary {
                 None => layers.miss(Layer::Landlock, "this kernel has no Landlock".to_owned())?,
             }
         }
-        Ok(Boundary {
+        Ok(PreparedConfinement {
             restrictions,
             cgroup: None,
             held,
@@ -171,7 +172,7 @@ impl Layers {
 
     /// Starts the child of `plan` with all layers that this host allows: if setting up a layer fails, the start is
     /// repeated without that layer. The inner error is a failure that has nothing to do with a layer.
-    pub(super) fn start(&mut self, plan: &mut Plan) -> Result<io::Result<Pid>, Error> {
+    pub(super) fn start(&mut self, plan: &mut ChildPlan) -> Result<io::Result<Pid>, Error> {
         loop {
             let Failure { step, error } = match plan.start() {
                 Ok(child) => return Ok(Ok(child)),

@@ -1,4 +1,4 @@
-//! [`Folder`]: the folder of a golden snapshot while a mint fills it.
+//! [`UnfinishedGolden`]: the folder of a golden snapshot while a mint fills it.
 //!
 //! The folder contains the file `.minting`, which the minting process has locked. The kernel releases the lock when the
 //! process dies. So the next mint into the same path can tell whether another process is still minting there, which it
@@ -17,15 +17,15 @@ use crate::causes::Causes;
 /// The file that the minting process locks until the golden snapshot is complete.
 const IN_THE_MAKING: &str = ".minting";
 
-/// The folder of an unfinished golden snapshot. Dropping this removes the folder; [`keep`](Folder::keep) keeps it.
+/// The folder of an unfinished golden snapshot. Dropping this removes the folder; [`keep`](UnfinishedGolden::keep) keeps it.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(super) struct UnfinishedGolden {
     path: PathBuf,
     _lock: File,
     keep: bool,
 }
 
-impl Folder {
+impl UnfinishedGolden {
     /// Makes the folder, with mode 0700. If a killed mint has left a folder at this path, that folder is removed first.
     pub(super) fn create(path: &Path) -> Result<Self, MintError> {
         let path = std::path::absolute(path).map_err(failed(path))?;
@@ -39,7 +39,7 @@ impl Folder {
             created => created?,
         }
         match lock(&path) {
-            Ok(lock) => Ok(Folder {
+            Ok(lock) => Ok(UnfinishedGolden {
                 path,
                 _lock: lock,
                 keep: false,
@@ -67,7 +67,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for UnfinishedGolden {
     fn drop(&mut self) {
         if self.keep {
             return;
@@ -150,8 +150,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("golden");
 
-        let folder = Folder::create(&path).unwrap();
-        let error = Folder::create(&path).unwrap_err();
+        let folder = UnfinishedGolden::create(&path).unwrap();
+        let error = UnfinishedGolden::create(&path).unwrap_err();
         assert!(matches!(error, MintError::InUse { .. }), "{error}");
         drop(folder);
         assert!(!path.exists());
@@ -160,7 +160,7 @@ mod tests {
         fs::create_dir(&path).unwrap();
         fs::write(path.join(IN_THE_MAKING), "").unwrap();
         fs::write(path.join("overlay.img"), "half").unwrap();
-        let folder = Folder::create(&path).unwrap();
+        let folder = UnfinishedGolden::create(&path).unwrap();
         assert!(!path.join("overlay.img").exists());
         fs::write(path.join(manifest::FILE), "{}").unwrap();
         folder.keep();
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(names, [manifest::FILE]);
 
         let refused = |what: &str| {
-            let error = Folder::create(&path).unwrap_err();
+            let error = UnfinishedGolden::create(&path).unwrap_err();
             assert!(matches!(error, MintError::Exists { .. }), "{what}: {error}");
         };
         refused("a golden snapshot");
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_missing_parent_folder_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
-        let error = Folder::create(&directory.path().join("missing/golden")).unwrap_err();
+        let error = UnfinishedGolden::create(&directory.path().join("missing/golden")).unwrap_err();
         assert!(matches!(error, MintError::Folder { .. }), "{error}");
     }
 }

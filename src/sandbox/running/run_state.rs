@@ -23,7 +23,7 @@ pub(in crate::sandbox) type Conclude =
 
 /// The command id and the time limits of a run.
 #[derive(Clone, Debug)]
-pub(in crate::sandbox) struct Terms {
+pub(in crate::sandbox) struct RunLimits {
     pub(in crate::sandbox) command_id: String,
     /// How long the run may take: its deadline and the grace.
     pub(in crate::sandbox) limit: Duration,
@@ -32,7 +32,7 @@ pub(in crate::sandbox) struct Terms {
 }
 
 /// The state of a run.
-pub(super) struct Shared {
+pub(super) struct RunState {
     pub(super) input: RunWriter,
     output: Mutex<Output>,
     ending: Mutex<Ending>,
@@ -58,9 +58,9 @@ enum Ending {
     Abandoned,
 }
 
-impl Shared {
-    pub(super) fn new(output: RunReader, input: RunWriter, conclude: Option<Conclude>) -> Shared {
-        Shared {
+impl RunState {
+    pub(super) fn new(output: RunReader, input: RunWriter, conclude: Option<Conclude>) -> RunState {
+        RunState {
             input,
             output: Mutex::new(Output {
                 reader: output,
@@ -176,7 +176,7 @@ impl Shared {
     /// the caller polls.
     pub(super) async fn keep(
         self: Arc<Self>,
-        terms: Terms,
+        terms: RunLimits,
         interrupted: impl Future<Output = Error>,
     ) {
         let over = sleep(terms.limit);

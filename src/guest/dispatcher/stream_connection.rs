@@ -133,7 +133,7 @@ impl Shared {
             Request::Run(open) => deadline(open),
             Request::Push(_) | Request::Pull(_) => Instant::now(),
         };
-        match Place::take(&self.streams, MAX_STREAMS) {
+        match StreamSlot::take(&self.streams, MAX_STREAMS) {
             None => {
                 let message = format!("{MAX_STREAMS} runs and transfers are open already");
                 stream.refuse(TOO_MANY_STREAMS, message)?;
@@ -158,20 +158,20 @@ fn deadline(open: &OpenRun) -> Instant {
 
 /// One of a limited number of places. It is free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place(Arc<AtomicUsize>);
+pub(super) struct StreamSlot(Arc<AtomicUsize>);
 
-impl Place {
+impl StreamSlot {
     /// Takes a place unless `most` are taken.
-    pub(super) fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Place> {
+    pub(super) fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<StreamSlot> {
         let one_more = |taken| (taken < most).then_some(taken + 1);
         taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .ok()?;
-        Some(Place(Arc::clone(taken)))
+        Some(StreamSlot(Arc::clone(taken)))
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -184,10 +184,10 @@ mod tests {
     #[test]
     fn a_place_is_free_again_when_it_is_dropped() {
         let taken = Arc::new(AtomicUsize::new(0));
-        let first = Place::take(&taken, 2).unwrap();
-        let _second = Place::take(&taken, 2).unwrap();
-        assert!(Place::take(&taken, 2).is_none());
+        let first = StreamSlot::take(&taken, 2).unwrap();
+        let _second = StreamSlot::take(&taken, 2).unwrap();
+        assert!(StreamSlot::take(&taken, 2).is_none());
         drop(first);
-        assert!(Place::take(&taken, 2).is_some());
+        assert!(StreamSlot::take(&taken, 2).is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! [`Leased`]: an open file with its digest, and a read lease that shows whether a process has opened it for writing.
+//! [`LeasedFile`]: an open file with its digest, and a read lease that shows whether a process has opened it for writing.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,7 +16,7 @@ use crate::causes::Causes;
 /// lease exists, no process has the file open for writing, so its bytes match the digest. A process that wants to write
 /// waits until the lease is given back: call [`give_way`](Self::give_way) often.
 #[derive(Debug)]
-pub struct Leased {
+pub struct LeasedFile {
     path: PathBuf,
     /// The descriptor that other processes inherit. The lease belongs to another open file description, so they can't
     /// give it back.
@@ -36,11 +36,11 @@ struct Held {
     taken: u64,
 }
 
-/// Identifies one taking of a [`Leased`] file's lease, so that it is distinct from a later lease on the same file.
+/// Identifies one taking of a [`LeasedFile`] file's lease, so that it is distinct from a later lease on the same file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTaken(u64);
 
-impl Leased {
+impl LeasedFile {
     /// Opens the file that `path` leads to, takes a lease on it, and digests it. Blocks for a time that grows with the
     /// data of the file.
     ///
@@ -49,11 +49,11 @@ impl Leased {
     /// [`Error::NoLease`] if no lease is granted: a process has the file open for writing, it belongs to another user,
     /// or its filesystem isn't one on which leases are known to hold (ext4, xfs, btrfs, tmpfs). Otherwise those of
     /// [`fsverity`](super::fsverity).
-    pub fn take(path: &Path) -> Result<Leased, Error> {
+    pub fn take(path: &Path) -> Result<LeasedFile, Error> {
         let (file, _) = open_regular(path)?;
         let lease = lease(path, &file)?;
         let proof = digest(path, &file)?;
-        let held = Leased {
+        let held = LeasedFile {
             path: path.to_owned(),
             file,
             digest: proof.digest,
@@ -151,7 +151,7 @@ impl Held {
     }
 }
 
-impl AsFd for Leased {
+impl AsFd for LeasedFile {
     /// Open for reading only.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -182,7 +182,7 @@ mod tests {
     use crate::overlay::filesystem::known_directory;
 
     /// Writes to the file as another process would: the writer waits until the lease is given up.
-    fn write(held: &Leased, path: &Path, bytes: &'static str) {
+    fn write(held: &LeasedFile, path: &Path, bytes: &'static str) {
         let path = path.to_owned();
         let writer = thread::spawn(move || fs::write(path, bytes).unwrap());
         while !writer.is_finished() {
@@ -199,7 +199,7 @@ mod tests {
         };
         let path = directory.path().join("memory");
         fs::write(&path, "golden").unwrap();
-        let held = Leased::take(&path).unwrap();
+        let held = LeasedFile::take(&path).unwrap();
         let first = held.ensure().unwrap();
         assert_eq!(held.ensure().unwrap(), first);
         assert!(held.is_held_since(first));
@@ -220,13 +220,13 @@ mod tests {
         };
         let path = directory.path().join("memory");
         fs::write(&path, "golden").unwrap();
-        let held = Leased::take(&path).unwrap();
+        let held = LeasedFile::take(&path).unwrap();
         write(&held, &path, "forged");
         let error = held.ensure().unwrap_err();
         assert!(matches!(error, Error::Changed { .. }), "{error}");
         write(&held, &path, "golden");
         let writer = OpenOptions::new().append(true).open(&path).unwrap();
-        for refused in [held.ensure().map(drop), Leased::take(&path).map(drop)] {
+        for refused in [held.ensure().map(drop), LeasedFile::take(&path).map(drop)] {
             let error = refused.unwrap_err();
             assert!(matches!(error, Error::NoLease { .. }), "{error}");
         }

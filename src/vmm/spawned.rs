@@ -1,11 +1,11 @@
-//! [`Running`]: a spawned VMM, as its [`Vmm`](super::Vmm) owns it.
+//! [`SpawnedVmm`]: a spawned VMM, as its [`Vmm`](super::Vmm) owns it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::confinement::{Held, LayerReport};
-use super::family::Family;
 use super::output::Log;
+use super::process_tree::ProcessTree;
 use super::run_dir::RemovedOnDrop;
 use super::{EndedReceiver, Event, Process};
 use crate::broadcast;
@@ -14,10 +14,10 @@ use crate::socket::SocketAddress;
 
 /// A spawned VMM. Dropping it kills the process with its forks and removes the run directory.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct SpawnedVmm {
     /// The executable.
     pub(super) binary: PathBuf,
-    pub(super) family: Family,
+    pub(super) family: ProcessTree,
     pub(super) log: Arc<Log>,
     pub(super) console: Console,
     /// Only used to make further receivers.
@@ -38,13 +38,13 @@ pub(super) struct Console {
     pub(super) log: Arc<Log>,
 }
 
-impl Running {
+impl SpawnedVmm {
     pub(super) fn process(&self) -> &Process {
         &self.family.process
     }
 }
 
-impl Drop for Running {
+impl Drop for SpawnedVmm {
     fn drop(&mut self) {
         if let Err(error) = self.family.kill() {
             tracing::error!(pid = self.process().pid(), error = %Causes(&error), "cannot kill a VMM");

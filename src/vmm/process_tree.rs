@@ -1,4 +1,4 @@
-//! [`Family`]: a VMM's process together with the processes that it has forked.
+//! [`ProcessTree`]: a VMM's process together with the processes that it has forked.
 //!
 //! If the VMM has its own process namespace or control group, the kernel ends its forks with it. Otherwise this module
 //! searches for them. Before the VMM is killed, it searches for the VMM's descendants, since a descendant can't be
@@ -23,7 +23,7 @@ const ROUNDS: usize = 8;
 
 /// The process of a VMM, with the means to find and kill its forks.
 #[derive(Clone, Debug)]
-pub(super) struct Family {
+pub(super) struct ProcessTree {
     pub(super) process: Process,
     /// The run directory's name, which is in the environment of each process of the family.
     pub(super) mark: OsString,
@@ -32,7 +32,7 @@ pub(super) struct Family {
     pub(super) cgroup: Option<Arc<Cgroup>>,
 }
 
-impl Family {
+impl ProcessTree {
     /// Kills the process and its forks. It is not an error if the process has ended already.
     pub(super) fn kill(&self) -> io::Result<()> {
         if let Some(cgroup) = &self.cgroup {

@@ -1,4 +1,4 @@
-//! [`FilesMoved`]: the event of a transfer that has ended. [`Transfer`] sends it.
+//! [`TransferEnded`]: the event of a transfer that has ended. [`Transfer`] sends it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Error, Event, Files, TransferError, TransferReport};
+use super::{Direction, Error, Event, TransferError, TransferReport};
 use crate::archive::Totals;
 use crate::causes::Causes;
-use crate::sandbox::calls::Call;
+use crate::sandbox::call_activity::Call;
 use crate::sandbox::status::Status;
 
 /// A transfer of files that has ended: the content of [`Event::FilesPushed`] and [`Event::FilesPulled`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct FilesMoved {
+pub struct TransferEnded {
     /// The random name of this transfer.
     pub transfer_id: Uuid,
     /// The path in the guest.
@@ -27,7 +27,7 @@ pub struct FilesMoved {
     pub took: Duration,
 }
 
-impl FilesMoved {
+impl TransferEnded {
     /// The fields of the event's JSON object, with errors as `error` shows them.
     pub(in crate::sandbox) fn fields(&self, error: impl Fn(&Error) -> Value) -> Value {
         let took_us = u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX);
@@ -45,7 +45,7 @@ impl FilesMoved {
     }
 }
 
-impl fmt::Display for FilesMoved {
+impl fmt::Display for TransferEnded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = &self.path;
         match &self.result {
@@ -55,11 +55,11 @@ impl fmt::Display for FilesMoved {
     }
 }
 
-/// A transfer that is under way. If it is dropped before [`tell`](Self::tell), it sends the event with the error
+/// A transfer that is under way. If it is dropped before [`emit`](Self::emit), it sends the event with the error
 /// [`TransferError::GivenUp`].
 pub(in crate::sandbox) struct Transfer {
     status: Arc<Status>,
-    direction: Files,
+    direction: Direction,
     id: Uuid,
     path: String,
     began: Instant,
@@ -70,7 +70,7 @@ pub(in crate::sandbox) struct Transfer {
 impl Transfer {
     pub(in crate::sandbox) fn begin(
         status: &Arc<Status>,
-        direction: Files,
+        direction: Direction,
         path: &str,
         call: Call,
     ) -> Transfer {
@@ -90,9 +90,9 @@ impl Transfer {
     }
 
     /// Sends the event of the transfer's end.
-    pub(in crate::sandbox) fn tell(&mut self, result: &Result<TransferReport, Error>) {
+    pub(in crate::sandbox) fn emit(&mut self, result: &Result<TransferReport, Error>) {
         self.is_told = true;
-        let moved = FilesMoved {
+        let moved = TransferEnded {
             transfer_id: self.id,
             path: std::mem::take(&mut self.path),
             result: match result {
@@ -101,9 +101,9 @@ impl Transfer {
             },
             took: self.began.elapsed(),
         };
-        self.status.tell(match self.direction {
-            Files::Push => Event::FilesPushed(moved),
-            Files::Pull => Event::FilesPulled(moved),
+        self.status.emit(match self.direction {
+            Direction::Push => Event::FilesPushed(moved),
+            Direction::Pull => Event::FilesPulled(moved),
         });
     }
 }
@@ -111,7 +111,7 @@ impl Transfer {
 impl Drop for Transfer {
     fn drop(&mut self) {
         if !self.is_told {
-            self.tell(&Err(TransferError::GivenUp.into()));
+            self.emit(&Err(TransferError::GivenUp.into()));
         }
     }
 }

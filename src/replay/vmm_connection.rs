@@ -1,4 +1,4 @@
-//! [`Upstream`]: a connection to a VMM, for one request and its answer.
+//! [`VmmConnection`]: a connection to a VMM, for one request and its answer.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,7 +15,7 @@ use super::wire::{RawResponse, Reader, RequestHead};
 /// A connection to a VMM, for one request and its answer.
 ///
 /// Interim responses (1xx) that come before the answer are passed on to the client at once, byte for byte.
-pub(super) struct Upstream {
+pub(super) struct VmmConnection {
     reader: Reader<OwnedReadHalf>,
     // Kept open until the answer has come: a VMM drops the response if the client shuts its writing half down.
     writer: OwnedWriteHalf,
@@ -41,14 +41,14 @@ pub(super) enum First {
 ///
 /// The error of connecting to the socket, or an error of [`Reply`].
 pub(crate) async fn exchange(socket: &Path, request: &[u8]) -> Reply {
-    let mut upstream = Upstream::connect(socket).await?;
+    let mut upstream = VmmConnection::connect(socket).await?;
     upstream.ask(request, Vec::new(), &mut sink()).await
 }
 
-impl Upstream {
-    pub(super) async fn connect(socket: &Path) -> io::Result<Upstream> {
+impl VmmConnection {
+    pub(super) async fn connect(socket: &Path) -> io::Result<VmmConnection> {
         let (read, writer) = UnixStream::connect(socket).await?.into_split();
-        Ok(Upstream {
+        Ok(VmmConnection {
             reader: Reader::new(read),
             writer,
         })

@@ -1,4 +1,4 @@
-//! [`Headroom`] tells how much memory this process may still take. A golden snapshot checks it before it makes a sealed
+//! [`MemoryAvailability`] tells how much memory this process may still take. A golden snapshot checks it before it makes a sealed
 //! copy of its memory, because the kernel kills a process that exceeds a limit, without an error before.
 
 use std::fmt;
@@ -53,7 +53,7 @@ impl fmt::Display for Shortage {
 
 /// The files of the host that tell how much memory is available. A file that can't be read sets no limit.
 #[derive(Clone, Debug)]
-pub(super) struct Headroom {
+pub(super) struct MemoryAvailability {
     meminfo: PathBuf,
     own_groups: PathBuf,
     groups: PathBuf,
@@ -62,12 +62,12 @@ pub(super) struct Headroom {
 /// Returns how many bytes of memory this process may still take, and the limit that says so; `None` if no limit can be
 /// read.
 pub(crate) fn available_memory() -> Option<(u64, MemoryLimit)> {
-    Headroom::default().least()
+    MemoryAvailability::default().least()
 }
 
-impl Default for Headroom {
+impl Default for MemoryAvailability {
     fn default() -> Self {
-        Headroom {
+        MemoryAvailability {
             meminfo: "/proc/meminfo".into(),
             own_groups: "/proc/self/cgroup".into(),
             groups: "/sys/fs/cgroup".into(),
@@ -75,7 +75,7 @@ impl Default for Headroom {
     }
 }
 
-impl Headroom {
+impl MemoryAvailability {
     /// Checks that `needed` bytes are available within the `configured` limit, on the host and in each control group.
     ///
     /// # Errors
@@ -160,7 +160,7 @@ mod tests {
 
     /// A host with 100 MiB available whose control groups are `a` and `a/b`. Each limit is the group's name,
     /// `memory.max`, `memory.current` and the bytes of cached files.
-    fn machine(limits: &[(&str, &str, u64, u64)]) -> (tempfile::TempDir, Headroom) {
+    fn machine(limits: &[(&str, &str, u64, u64)]) -> (tempfile::TempDir, MemoryAvailability) {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::write(
@@ -177,7 +177,7 @@ mod tests {
             let stat = format!("anon 5\nfile {file}\nshmem 0\n");
             fs::write(group.join("memory.stat"), stat).unwrap();
         }
-        let headroom = Headroom {
+        let headroom = MemoryAvailability {
             meminfo: path("meminfo"),
             own_groups: path("own"),
             groups: path("groups"),
@@ -186,7 +186,12 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(headroom: &Headroom, needed: u64, configured: Option<u64>, expected: Option<&str>) {
+    fn check(
+        headroom: &MemoryAvailability,
+        needed: u64,
+        configured: Option<u64>,
+        expected: Option<&str>,
+    ) {
         let found = headroom.check(needed * MIB, configured.map(|mib| mib * MIB));
         let found = found.err().map(|shortage| shortage.to_string());
         match (&found, expected) {
@@ -221,13 +226,13 @@ mod tests {
     #[test]
     fn files_that_cannot_be_read_set_no_limit() {
         let none = PathBuf::from("/nonexistent");
-        let headroom = Headroom {
+        let headroom = MemoryAvailability {
             meminfo: none.clone(),
             own_groups: none.clone(),
             groups: none,
         };
         check(&headroom, 1 << 30, None, None);
         assert_eq!(headroom.least(), None);
-        check(&Headroom::default(), 1, None, None);
+        check(&MemoryAvailability::default(), 1, None, None);
     }
 }

@@ -1,4 +1,4 @@
-//! [`Channel::awaken`]: all questions to a restored guest in one round trip.
+//! [`Channel::query_after_restore`]: all questions to a restored guest in one round trip.
 //!
 //! A round trip to a guest that was just restored is slow, since the first use of each page of its memory causes a page
 //! fault. So the hello, the renewal and the query for the count of descriptors are sent with one write, and none waits
@@ -19,10 +19,10 @@ use crate::guest::protocol::{
     Extension, Frame, GuestQuery, Hello, QueryKind, QueryResult, Renew, Renewed, Seed,
 };
 
-/// The answers of a restored guest to [`Channel::awaken`].
+/// The answers of a restored guest to [`Channel::query_after_restore`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Awakened {
+pub struct RestoredGuest {
     /// The guest's hello; `None` from a guest from before the hello.
     pub hello: Option<GuestHello>,
     /// Whether the random pool was reseeded and the clock set; `None` from a guest that lists neither extension.
@@ -93,7 +93,11 @@ impl Channel {
     /// - [`Error::NoAnswer`] after `limit`, with the first request that has no answer
     /// - [`Error::DuplicateHello`] if a hello was sent before and has no answer
     /// - the reason why the channel is closed
-    pub async fn awaken(&self, seed: &[u8; 32], limit: Duration) -> Result<Awakened, Error> {
+    pub async fn query_after_restore(
+        &self,
+        seed: &[u8; 32],
+        limit: Duration,
+    ) -> Result<RestoredGuest, Error> {
         let connection = self.connection();
         let (renewal, query) = (Uuid::new_v4(), Uuid::new_v4());
 
@@ -149,7 +153,7 @@ impl Channel {
         let clock = renewed.as_ref().and_then(|(renewed, elapsed)| {
             Some(ClockSkew::between(renewed.unix_nanos?, asked, *elapsed))
         });
-        Ok(Awakened {
+        Ok(RestoredGuest {
             hello,
             renewed: renewed.map(|(renewed, _)| renewed),
             open_fd_count,

@@ -8,8 +8,8 @@ use super::in_flight::{Busy, InFlight};
 use super::relay::Relay;
 use super::running::Running;
 use super::session::{DUPLICATE_REQUEST, MAX_ID, PROTOCOL_ERROR};
-use super::stream::{Place, StreamConnection};
-use super::toolbox::{Refused, Wishes};
+use super::stream_connection::{StreamConnection, StreamSlot};
+use super::toolbox::{Refused, RunOptions};
 use super::{ServeError, Shared};
 use crate::guest::protocol::{OpenRun, RunOutcome, StdinMode};
 use crate::sanitize;
@@ -26,7 +26,7 @@ impl Shared {
         body: &[u8],
         deadline: Instant,
         mut stream: StreamConnection,
-        place: Place,
+        place: StreamSlot,
     ) -> Result<(), ServeError> {
         let id = &open.command_id;
         if id.len() > MAX_ID {
@@ -63,7 +63,7 @@ impl Shared {
 
     /// Starts the tool. Returns it with the number of bytes of its output that may be sent.
     fn start(&self, open: &OpenRun, deadline: Instant) -> Result<(Running, u64), RunOutcome> {
-        let wishes = Wishes {
+        let wishes = RunOptions {
             stdin: open.stdin == StdinMode::Piped,
             env: Some(&open.env),
             cwd: open.cwd.as_deref(),

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use chv_sandbox::golden::{MintConfig, mint};
 use chv_sandbox::limits::TimeLimits;
-use chv_sandbox::machine::{Disk, FurtherFiles, GuestMemory, MachineConfig, VmShape, VmmSource};
+use chv_sandbox::machine::{Disk, GuestMemory, MachineConfig, VmShape, VmmFiles, VmmSource};
 use chv_sandbox::sandbox::{
     ChvSandbox, Error, GoldenOrigin, Reset, Sandbox, SandboxConfig, ToolInvocation,
 };
 use serde_json::json;
 
-use super::place::Place;
+use super::directory::Place;
 use super::program::Program;
 use crate::cli::Failure;
 use crate::cli::interrupt::Interrupt;
@@ -70,7 +70,7 @@ pub(super) async fn play(
             disks: stage.disks,
             memory: GuestMemory::ByPath,
             port: stage.port,
-            files: FurtherFiles::default(),
+            files: VmmFiles::default(),
             limits: stage.limits,
         },
         stage.shape,

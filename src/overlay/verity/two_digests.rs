@@ -1,4 +1,4 @@
-//! [`Both`]: computes the SHA-256 and the fs-verity digest in one pass.
+//! [`TwoDigests`]: computes the SHA-256 and the fs-verity digest in one pass.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -12,7 +12,7 @@ use crate::overlay::stream::Stream;
 use crate::overlay::{Digest, Threads};
 
 /// Loads each segment once, and feeds it to the SHA-256 on this thread and to the fs-verity tree on another.
-pub(in crate::overlay) struct Both {
+pub(in crate::overlay) struct TwoDigests {
     stream: Stream,
     tree: Tree,
     buffers: Vec<Vec<u8>>,
@@ -21,10 +21,10 @@ pub(in crate::overlay) struct Both {
 /// How many segments are loaded at a time: 4 MiB, so that a buffer for them stays in the processor's cache.
 const BATCH: usize = 8;
 
-impl Both {
+impl TwoDigests {
     /// For a file of `length` bytes.
-    pub(in crate::overlay) fn new(length: u64) -> Both {
-        Both {
+    pub(in crate::overlay) fn new(length: u64) -> TwoDigests {
+        TwoDigests {
             stream: Stream::default(),
             tree: Tree::new(length, Threads::ONE),
             buffers: vec![Vec::new(); BATCH],
@@ -36,7 +36,7 @@ impl Both {
     }
 }
 
-impl Sink for Both {
+impl Sink for TwoDigests {
     fn batch(&self) -> usize {
         BATCH
     }

@@ -13,7 +13,7 @@ impl Machine {
     /// Sends the guest its requests after a revert, within the limit `settle`: its greeting, the renewal of the random
     /// seed and the clock, and the count of its open descriptors.
     pub(super) async fn read_guest(&mut self) -> Result<Reading<GuestReading>, Error> {
-        match self.ask_guest().await {
+        match self.query_guest().await {
             Ok(guest) => Ok(Reading::Answered(guest)),
             Err(Error::Channel(error)) if error.is_silence() => {
                 Ok(Reading::Silent(Arc::new(Error::Channel(error))))
@@ -22,14 +22,14 @@ impl Machine {
         }
     }
 
-    pub(super) async fn ask_guest(&mut self) -> Result<GuestReading, Error> {
+    pub(super) async fn query_guest(&mut self) -> Result<GuestReading, Error> {
         let until = Instant::now() + self.limits.settle;
         let seed = fresh_seed().map_err(Error::file("read", "the random pool"))?;
         if self.channel.as_ref().is_none_or(Channel::is_poisoned) {
             self.connect(until).await?;
         }
         let limit = until.saturating_duration_since(Instant::now());
-        let answers = self.open()?.awaken(&seed, limit).await;
+        let answers = self.open()?.query_after_restore(&seed, limit).await;
         let answers = answers.map_err(Error::Channel)?;
         Ok(GuestReading {
             hello: answers.hello,

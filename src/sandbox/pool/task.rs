@@ -1,4 +1,4 @@
-//! [`Keeper`]: the task of a pool. It boots, hands out, resets and discards sandboxes.
+//! [`PoolTask`]: the task of a pool. It boots, hands out, resets and discards sandboxes.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::{PoolConfig, PoolStatus, PooledSandbox};
 use crate::causes::Causes;
 use crate::golden::LoadedGolden;
 use crate::machine::VmmSource;
-use crate::sandbox::calls::Calls;
+use crate::sandbox::call_activity::CallActivity;
 use crate::sandbox::events::Events;
-use crate::sandbox::supply::Supply;
+use crate::sandbox::shared_target::SharedTarget;
 use crate::sandbox::{Advice, ChvSandbox, Error, Event, FailedReset, Reset, Sandbox, SandboxState};
 
 /// The pool halts at this many unverified resets in a row. Each is of another sandbox.
@@ -29,25 +29,25 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The pool's present golden snapshot, or one that was replaced.
-struct Generation {
+struct GoldenGeneration {
     number: u64,
     golden: Arc<LoadedGolden>,
-    supply: Arc<Supply>,
+    supply: Arc<SharedTarget>,
 }
 
-impl Generation {
+impl GoldenGeneration {
     fn start(
         number: u64,
         golden: Arc<LoadedGolden>,
         config: &PoolConfig,
         source: &VmmSource,
         events: &Arc<Events>,
-        calls: &Calls,
-    ) -> Result<Generation, Error> {
+        calls: &CallActivity,
+    ) -> Result<GoldenGeneration, Error> {
         let (origin, limits) = (config.golden()?, config.sandbox.limits);
         let loaded = Arc::clone(&golden);
-        let supply = Supply::start(loaded, origin, source, limits, events, calls.clone());
-        Ok(Generation {
+        let supply = SharedTarget::start(loaded, origin, source, limits, events, calls.clone());
+        Ok(GoldenGeneration {
             number,
             golden,
             supply: Arc::new(supply),
@@ -56,7 +56,7 @@ impl Generation {
 }
 
 /// The result of a background task on a sandbox.
-enum Worked {
+enum TaskResult {
     /// The sandbox was booted or reset, with this result.
     Tried(Member, Result<(), Error>),
     /// The sandbox was shut down and dropped.
@@ -73,7 +73,7 @@ enum Service {
 }
 
 /// The state of the task.
-pub(super) struct Keeper {
+pub(super) struct PoolTask {
     config: PoolConfig,
     source: VmmSource,
     /// Sandboxes are given back through this sender.
@@ -83,10 +83,10 @@ pub(super) struct Keeper {
     memory: u64,
     events: Arc<Events>,
     status: watch::Sender<PoolStatus>,
-    calls: Calls,
-    present: Generation,
+    calls: CallActivity,
+    present: GoldenGeneration,
     /// Golden snapshots that were replaced and still have sandboxes.
-    past: Vec<Generation>,
+    past: Vec<GoldenGeneration>,
     last_number: u64,
     /// Clean and ready sandboxes, the one that has waited longest first.
     idle: VecDeque<Member>,
@@ -96,7 +96,7 @@ pub(super) struct Keeper {
     /// The sandboxes that callers have, by number, with their generation.
     acquired: HashMap<u64, (Arc<ChvSandbox>, u64)>,
     /// Tasks that boot, reset or discard a sandbox.
-    working: JoinSet<Worked>,
+    working: JoinSet<TaskResult>,
     /// How many of these boot or reset a sandbox, which may be handed out afterwards.
     preparing: usize,
     /// Callers of `acquire`, in the order of their calls.
@@ -113,7 +113,7 @@ pub(super) struct Keeper {
     pause: Duration,
 }
 
-impl Keeper {
+impl PoolTask {
     pub(super) fn new(
         config: PoolConfig,
         source: VmmSource,
@@ -122,10 +122,10 @@ impl Keeper {
         status: watch::Sender<PoolStatus>,
         (budget, memory): (Budget, u64),
         requests: mpsc::WeakUnboundedSender<Request>,
-    ) -> Result<Keeper, Error> {
-        let calls = Calls::of_pool();
-        let present = Generation::start(0, golden, &config, &source, &events, &calls)?;
-        Ok(Keeper {
+    ) -> Result<PoolTask, Error> {
+        let calls = CallActivity::of_pool();
+        let present = GoldenGeneration::start(0, golden, &config, &source, &events, &calls)?;
+        Ok(PoolTask {
             config,
             source,
             requests,
@@ -200,7 +200,7 @@ impl Keeper {
                 for (sandbox, _) in self.acquired.drain().map(|(_, acquired)| acquired) {
                     self.working.spawn(async move {
                         sandbox.shutdown().await;
-                        Worked::Discarded
+                        TaskResult::Discarded
                     });
                 }
                 self.close(reply);
@@ -226,7 +226,7 @@ impl Keeper {
             let number = member.number;
             let acquired = (Arc::clone(&member.sandbox), member.generation);
             self.acquired.insert(number, acquired);
-            self.events.tell(Event::Acquired { sandbox: number });
+            self.events.emit(Event::Acquired { sandbox: number });
             // If the caller is gone, the reply is dropped with the sandbox, which gives the sandbox back.
             let sandbox = PooledSandbox::new(member, self.requests.clone());
             drop(reply.send(Ok(sandbox)));
@@ -253,7 +253,7 @@ impl Keeper {
             self.preparing += 1;
             self.working.spawn(async move {
                 let booted = member.sandbox.boot().await;
-                Worked::Tried(member, booted)
+                TaskResult::Tried(member, booted)
             });
         }
     }
@@ -266,7 +266,7 @@ impl Keeper {
     fn release(&mut self, member: Member, reply: Option<oneshot::Sender<Result<Reset, Error>>>) {
         self.acquired.remove(&member.number);
         let sandbox = member.number;
-        self.events.tell(Event::Released { sandbox });
+        self.events.emit(Event::Released { sandbox });
         let is_present = member.generation == self.present.number;
         match self.service {
             Service::Open if is_present => self.reset(member, reply),
@@ -287,19 +287,19 @@ impl Keeper {
                 // It fails if the caller is gone, who then needs no answer.
                 let _ = reply.send(reset);
             }
-            Worked::Tried(member, outcome)
+            TaskResult::Tried(member, outcome)
         });
     }
 
     fn discard(&mut self, member: Member) {
         self.working.spawn(async move {
             member.sandbox.shutdown().await;
-            Worked::Discarded
+            TaskResult::Discarded
         });
     }
 
-    fn worked(&mut self, worked: Worked) {
-        let Worked::Tried(member, outcome) = worked else {
+    fn worked(&mut self, worked: TaskResult) {
+        let TaskResult::Tried(member, outcome) = worked else {
             return;
         };
         self.preparing -= 1;
@@ -378,7 +378,8 @@ impl Keeper {
         self.memory = self.budget.check(&goldens)?;
         let number = self.present.number + 1;
         let (config, source) = (&self.config, &self.source);
-        let next = Generation::start(number, golden, config, source, &self.events, &self.calls)?;
+        let next =
+            GoldenGeneration::start(number, golden, config, source, &self.events, &self.calls)?;
         let before = std::mem::replace(&mut self.present, next);
         // Its reset target stays: the callers of its sandboxes may reset them.
         before.supply.retire();
@@ -405,7 +406,8 @@ impl Keeper {
         }
         if !self.past.is_empty() && self.preparing == 0 {
             let used = |number: u64| self.acquired.values().any(|(_, of)| *of == number);
-            let gone: Vec<Generation> = self.past.extract_if(.., |it| !used(it.number)).collect();
+            let gone: Vec<GoldenGeneration> =
+                self.past.extract_if(.., |it| !used(it.number)).collect();
             for generation in gone {
                 generation.supply.stop().await;
             }

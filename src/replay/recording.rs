@@ -1,4 +1,4 @@
-//! [`Tape`]: passes requests from a client to the VMM and answers back, and records both.
+//! [`Recording`]: passes requests from a client to the VMM and answers back, and records both.
 
 use std::io;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use super::cassette::{
 };
 use super::descriptors::{ClientStream, DescriptorsLost};
 use super::response::{refusal, usual_headers};
-use super::upstream::{First, Reply, Upstream};
+use super::vmm_connection::{First, Reply, VmmConnection};
 use super::wire::{RawRequest, RawResponse, Reader, RequestHead, SWITCHING_PROTOCOLS};
-use super::{Error, substitution};
+use super::{Error, placeholder};
 use crate::causes::Causes;
 use crate::client::BODY_LIMIT;
 use crate::socket::SocketAddress;
 
 /// The state that the connections of one recorder share.
 #[derive(Debug)]
-pub(super) struct Tape {
+pub(super) struct Recording {
     api_socket: SocketAddress,
     /// Pairs of a text and the name of its placeholder, the longest text first.
     placeholders: Vec<(String, String)>,
@@ -65,10 +65,10 @@ type Bytes = (Vec<u8>, Connection);
 /// The longest time that a VMM may take for an answer. After it the recording fails.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10 * 60);
 
-impl Tape {
+impl Recording {
     /// Records the VMM at `api_socket`. If two placeholders match at a place, the first one in the list is used.
-    pub(super) fn new(api_socket: SocketAddress, placeholders: Vec<(String, String)>) -> Tape {
-        Tape {
+    pub(super) fn new(api_socket: SocketAddress, placeholders: Vec<(String, String)>) -> Recording {
+        Recording {
             api_socket,
             placeholders,
             recorded: Mutex::default(),
@@ -152,8 +152,8 @@ impl Tape {
         refusal(500, lines.map(str::to_owned).into())
     }
 
-    async fn connect(&self, method: &str, path: &str) -> Option<Upstream> {
-        match Upstream::connect(self.api_socket.path()).await {
+    async fn connect(&self, method: &str, path: &str) -> Option<VmmConnection> {
+        match VmmConnection::connect(self.api_socket.path()).await {
             Ok(upstream) => Some(upstream),
             // The VMM has ended.
             Err(error) => {
@@ -213,8 +213,8 @@ impl Tape {
             *pid = 1.into();
         }
         let mut ambiguous = false;
-        substitution::rewrite(&mut exchange, &mut |text| {
-            ambiguous |= substitution::has_placeholder(text);
+        placeholder::rewrite(&mut exchange, &mut |text| {
+            ambiguous |= placeholder::has_placeholder(text);
             for (real, name) in &self.placeholders {
                 if text.contains(real) {
                     *text = text.replace(real, &format!("${{{name}}}"));

@@ -10,16 +10,16 @@ use tokio::time::timeout;
 static LIVING: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
 
 /// Counts one VMM, from before its run directory is made until its process is reaped.
-pub(super) struct Living(());
+pub(super) struct VmmCount(());
 
-impl Living {
-    pub(super) fn begin() -> Living {
+impl VmmCount {
+    pub(super) fn begin() -> VmmCount {
         LIVING.send_modify(|living| *living += 1);
-        Living(())
+        VmmCount(())
     }
 }
 
-impl Drop for Living {
+impl Drop for VmmCount {
     fn drop(&mut self) {
         LIVING.send_modify(|living| *living -= 1);
     }

@@ -131,7 +131,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::overlay::read::midway;
+    use crate::overlay::read::test_events;
     use crate::overlay::{Basis, Digest};
 
     const LEVELS: [VerificationLevel; 2] = [VerificationLevel::Fast, VerificationLevel::Full];
@@ -179,7 +179,7 @@ mod tests {
         #[track_caller]
         fn differs(&self, level: VerificationLevel) -> FileProof<Digests> {
             let proof = self.examine(level);
-            midway::assert_happened();
+            test_events::assert_happened();
             assert!(!proof.is_of(&self.recorded()), "{proof:?}");
             proof
         }
@@ -298,7 +298,7 @@ mod tests {
             for level in LEVELS {
                 let disk = Disk::new(noise(10_000));
                 let file = disk.file();
-                midway::schedule(0, move || file.set_len(length).unwrap());
+                test_events::schedule(0, move || file.set_len(length).unwrap());
                 let proof = disk.differs(level);
                 assert_eq!((proof.length, proof.digest.fsverity), (found, None));
                 let mut expected = noise(10_000);
@@ -314,15 +314,15 @@ mod tests {
             // The file is truncated before its bytes are read, and has the old length again when the length is read.
             let disk = Disk::new(noise(10_000));
             let (cut, grow) = (disk.file(), disk.file());
-            midway::schedule(0, move || cut.set_len(5_000).unwrap());
-            midway::schedule(0, move || grow.set_len(10_000).unwrap());
+            test_events::schedule(0, move || cut.set_len(5_000).unwrap());
+            test_events::schedule(0, move || grow.set_len(10_000).unwrap());
             let proof = disk.differs(level);
             assert_eq!(proof.length, 5_000);
             assert_eq!(proof.digest.sha256, Digest::of(&noise(5_000)));
             // The file is one byte too long at first, and has the recorded bytes when they are hashed.
             disk.writer.write_all_at(&noise(10_001), 0).unwrap();
             let cut = disk.file();
-            midway::schedule(0, move || cut.set_len(10_000).unwrap());
+            test_events::schedule(0, move || cut.set_len(10_000).unwrap());
             let proof = disk.differs(level);
             assert_eq!(proof.length, 10_001);
             assert_ne!(proof.digest.sha256, disk.recorded().sha256);
@@ -336,8 +336,8 @@ mod tests {
         forged[77] ^= 1;
         let (forger, keeper) = (disk.file(), disk.file());
         let other = forged.clone();
-        midway::schedule(0, move || forger.write_all_at(&other, 0).unwrap());
-        midway::schedule(0, move || keeper.write_all_at(&noise(10_000), 0).unwrap());
+        test_events::schedule(0, move || forger.write_all_at(&other, 0).unwrap());
+        test_events::schedule(0, move || keeper.write_all_at(&noise(10_000), 0).unwrap());
         let proof = disk.differs(VerificationLevel::Fast);
         assert_eq!(proof.digest.fsverity, Some(VerityDigest::of(&forged)));
         assert_eq!(proof.digest.sha256, disk.recorded().sha256);

@@ -1,5 +1,5 @@
-//! [`Wishes`]: the standard input, environment and directory that a host asks for in a run with streams; and
-//! [`Allowed`]: which of them a tool accepts.
+//! [`RunOptions`]: the standard input, environment and directory that a host asks for in a run with streams; and
+//! [`AllowedOptions`]: which of them a tool accepts.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ const MAX_NAME: usize = 256;
 
 /// What the host asks for besides the tool and its parameters.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::guest::dispatcher) struct Wishes<'a> {
+pub(in crate::guest::dispatcher) struct RunOptions<'a> {
     /// Whether the host wants to write standard input.
     pub(in crate::guest::dispatcher) stdin: bool,
     pub(in crate::guest::dispatcher) env: Option<&'a BTreeMap<String, String>>,
@@ -23,7 +23,7 @@ pub(in crate::guest::dispatcher) struct Wishes<'a> {
 
 /// Which wishes a tool accepts.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Allowed {
+pub(super) struct AllowedOptions {
     stdin: bool,
     cwd: bool,
     env: Variables,
@@ -49,9 +49,9 @@ enum Pattern {
     Prefix(String),
 }
 
-impl Allowed {
+impl AllowedOptions {
     /// Accepts every wish.
-    pub(super) const ALL: &'static Allowed = &Allowed {
+    pub(super) const ALL: &'static AllowedOptions = &AllowedOptions {
         stdin: true,
         cwd: true,
         env: Variables::All,
@@ -59,13 +59,13 @@ impl Allowed {
 
     /// What the built-in shell accepts. A host that gives the shell a script can set all of this in the script, except
     /// `LD_*`, which the dynamic linker reads before the shell runs. So only `LD_*` is refused.
-    pub(super) fn by_shell() -> Allowed {
+    pub(super) fn by_shell() -> AllowedOptions {
         let patterns = [
             Pattern::Prefix(String::new()),
             Pattern::Name("PATH".to_owned()),
             Pattern::Name("HOME".to_owned()),
         ];
-        Allowed {
+        AllowedOptions {
             stdin: true,
             cwd: true,
             env: Variables::These(patterns.into()),
@@ -77,7 +77,7 @@ impl Allowed {
         stdin: bool,
         cwd: bool,
         env: &[String],
-    ) -> Result<Allowed, &'static str> {
+    ) -> Result<AllowedOptions, &'static str> {
         if env.len() > MAX_PATTERNS {
             return Err("it names more than 64 environment variables");
         }
@@ -87,7 +87,7 @@ impl Allowed {
             None => is_variable(text).then(|| Pattern::Name(text.clone())),
         });
         let patterns: Option<Vec<_>> = patterns.collect();
-        Ok(Allowed {
+        Ok(AllowedOptions {
             stdin,
             cwd,
             env: Variables::These(patterns.ok_or(
@@ -97,7 +97,7 @@ impl Allowed {
     }
 
     /// Checks the host's wishes. The error is the text that the host gets.
-    pub(super) fn check(&self, wishes: &Wishes<'_>) -> Result<(), String> {
+    pub(super) fn check(&self, wishes: &RunOptions<'_>) -> Result<(), String> {
         if wishes.stdin && !self.stdin {
             return Err("the tool takes no standard input".to_owned());
         }
@@ -170,19 +170,19 @@ fn is_variable(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn declared(env: &[&str]) -> Result<Allowed, &'static str> {
+    fn declared(env: &[&str]) -> Result<AllowedOptions, &'static str> {
         let env: Vec<_> = env.iter().map(|text| (*text).to_owned()).collect();
-        Allowed::declared(false, false, &env)
+        AllowedOptions::declared(false, false, &env)
     }
 
     #[test]
     fn variables_are_allowed_by_name_and_by_prefix() {
         #[track_caller]
-        fn check(allowed: &Allowed, name: &str, expected: bool) {
+        fn check(allowed: &AllowedOptions, name: &str, expected: bool) {
             let env = BTreeMap::from([(name.to_owned(), "value".to_owned())]);
-            let wishes = Wishes {
+            let wishes = RunOptions {
                 env: Some(&env),
-                ..Wishes::default()
+                ..RunOptions::default()
             };
             assert_eq!(allowed.check(&wishes).is_ok(), expected, "{name}");
         }
@@ -215,12 +215,12 @@ mod tests {
         let named = declared(&["PATH", "HOME", "LD_LIBRARY_PATH"]).unwrap();
         for name in ["PATH", "HOME", "LD_LIBRARY_PATH"] {
             check(&named, name, true);
-            check(&Allowed::by_shell(), name, !name.starts_with("LD_"));
-            check(Allowed::ALL, name, true);
-            check(&Allowed::default(), name, false);
+            check(&AllowedOptions::by_shell(), name, !name.starts_with("LD_"));
+            check(AllowedOptions::ALL, name, true);
+            check(&AllowedOptions::default(), name, false);
         }
         for name in ["", "1A", "A-B", "A=B", "A B", "Ä", "A\0"] {
-            check(Allowed::ALL, name, false);
+            check(AllowedOptions::ALL, name, false);
         }
     }
 
@@ -238,36 +238,40 @@ mod tests {
     #[test]
     fn a_refused_wish_has_a_reason() {
         #[track_caller]
-        fn check(allowed: &Allowed, wishes: Wishes<'_>, expected: &str) {
+        fn check(allowed: &AllowedOptions, wishes: RunOptions<'_>, expected: &str) {
             let reason = allowed.check(&wishes).unwrap_err();
             assert!(reason.contains(expected), "{reason}");
         }
-        let none = Allowed::default();
-        let stdin = Wishes {
+        let none = AllowedOptions::default();
+        let stdin = RunOptions {
             stdin: true,
-            ..Wishes::default()
+            ..RunOptions::default()
         };
         check(&none, stdin, "no standard input");
-        let cwd = |cwd| Wishes {
+        let cwd = |cwd| RunOptions {
             cwd: Some(cwd),
-            ..Wishes::default()
+            ..RunOptions::default()
         };
         check(&none, cwd("/"), "can't be chosen");
-        check(Allowed::ALL, cwd("tmp"), "not an absolute path");
-        check(Allowed::ALL, cwd(""), "not an absolute path");
-        check(Allowed::ALL, cwd("/tmp/../etc"), "\"..\"");
-        check(Allowed::ALL, cwd("/tmp\0"), "NUL");
-        check(Allowed::ALL, cwd(&format!("/{}", "x".repeat(4095))), "4095");
+        check(AllowedOptions::ALL, cwd("tmp"), "not an absolute path");
+        check(AllowedOptions::ALL, cwd(""), "not an absolute path");
+        check(AllowedOptions::ALL, cwd("/tmp/../etc"), "\"..\"");
+        check(AllowedOptions::ALL, cwd("/tmp\0"), "NUL");
+        check(
+            AllowedOptions::ALL,
+            cwd(&format!("/{}", "x".repeat(4095))),
+            "4095",
+        );
 
         let long = |length| BTreeMap::from([("A".to_owned(), "x".repeat(length))]);
-        let env = |env| Wishes {
+        let env = |env| RunOptions {
             env: Some(env),
-            ..Wishes::default()
+            ..RunOptions::default()
         };
         let (most, too_much) = (long(MAX_ENVIRONMENT - 1), long(MAX_ENVIRONMENT));
-        check(Allowed::ALL, env(&too_much), "32769 bytes");
-        assert_eq!(Allowed::ALL.check(&env(&most)), Ok(()));
+        check(AllowedOptions::ALL, env(&too_much), "32769 bytes");
+        assert_eq!(AllowedOptions::ALL.check(&env(&most)), Ok(()));
         let nul = BTreeMap::from([("A".to_owned(), "\0".to_owned())]);
-        check(Allowed::ALL, env(&nul), "NUL");
+        check(AllowedOptions::ALL, env(&nul), "NUL");
     }
 }

@@ -1,4 +1,4 @@
-//! [`Serving`]: the machine that serves a sandbox, with what its driver listens to: events of the VMM and of the
+//! [`ServingMachine`]: the machine that serves a sandbox, with what its driver listens to: events of the VMM and of the
 //! channel, the VMM's end, and the loss of the hold on a golden disk.
 
 use std::future::{Future, pending};
@@ -15,7 +15,7 @@ use crate::vmm::{self, Ended};
 use crate::vsock::{Channel, ChannelEvent, ChannelEventKind};
 
 /// A machine that serves, or that is being reverted to serve.
-pub(super) struct Serving {
+pub(super) struct ServingMachine {
     pub(super) machine: Machine,
     pub(super) used: VmmUsed,
     vmm_events: Option<Receiver<vmm::Event>>,
@@ -27,7 +27,7 @@ pub(super) struct Serving {
 }
 
 /// Something that happened to the machine that serves.
-pub(super) enum Noticed {
+pub(super) enum MachineEvent {
     /// An event that the subscribers get and that doesn't change the state.
     Event(Event),
     /// The channel was closed.
@@ -38,9 +38,9 @@ pub(super) enum Noticed {
     HoldLost,
 }
 
-impl Serving {
+impl ServingMachine {
     pub(super) fn new(machine: Machine, used: VmmUsed) -> Self {
-        Serving {
+        ServingMachine {
             vmm_events: Some(machine.vmm().events()),
             channel_events: None,
             ended: Some(Box::pin(machine.vmm().ended())),
@@ -63,7 +63,7 @@ impl Serving {
         self.ended.is_none()
     }
 
-    /// From now on [`notice`](Self::notice) returns [`Noticed::HoldLost`] when one of the disks of `held` isn't held
+    /// From now on [`notice`](Self::notice) returns [`MachineEvent::HoldLost`] when one of the disks of `held` isn't held
     /// any more.
     pub(super) fn watch_disks(&mut self, target: &Arc<ResetTarget>, held: Option<HeldDisks>) {
         let target = Arc::clone(target);
@@ -73,30 +73,30 @@ impl Serving {
     /// Listens to the machine's present channel, and reports the events that it has had so far. They have to reach the
     /// subscribers before the state that follows from them.
     pub(super) fn listen(&mut self, status: &Status) {
-        self.tell_pending(status);
+        self.emit_pending(status);
         self.channel_events = self.machine.channel().map(Channel::events);
-        self.tell_pending(status);
+        self.emit_pending(status);
     }
 
     /// Reports the events that have happened and were not reported yet.
-    pub(super) fn tell_pending(&mut self, status: &Status) {
+    pub(super) fn emit_pending(&mut self, status: &Status) {
         tell_all(&mut self.vmm_events, "vmm", Event::Vmm, status);
         tell_all(&mut self.channel_events, "channel", Event::Channel, status);
     }
 
     /// Waits for the next thing that happens. If the future is dropped, nothing is lost.
-    pub(super) async fn notice(&mut self) -> Noticed {
+    pub(super) async fn notice(&mut self) -> MachineEvent {
         tokio::select! {
             biased;
-            event = receive(&mut self.vmm_events, "vmm", Event::Vmm) => Noticed::Event(event),
+            event = receive(&mut self.vmm_events, "vmm", Event::Vmm) => MachineEvent::Event(event),
             event = receive(&mut self.channel_events, "channel", Event::Channel) => match event {
                 Event::Channel(event) if matches!(event.kind, ChannelEventKind::Closed(_)) => {
-                    Noticed::ChannelClosed(event)
+                    MachineEvent::ChannelClosed(event)
                 }
-                event => Noticed::Event(event),
+                event => MachineEvent::Event(event),
             },
-            ended = resolved(&mut self.ended) => Noticed::Ended(ended),
-            () = resolved(&mut self.lost) => Noticed::HoldLost,
+            ended = resolved(&mut self.ended) => MachineEvent::Ended(ended),
+            () = resolved(&mut self.lost) => MachineEvent::HoldLost,
         }
     }
 }
@@ -128,8 +128,8 @@ fn tell_all<T: Clone>(
 ) {
     while let Some(receiver) = events {
         match receiver.try_recv() {
-            Ok(received) => status.tell(event(received)),
-            Err(TryRecvError::Lagged(count)) => status.tell(Event::Lost { source, count }),
+            Ok(received) => status.emit(event(received)),
+            Err(TryRecvError::Lagged(count)) => status.emit(Event::Lost { source, count }),
             Err(TryRecvError::Empty | TryRecvError::Closed) => break,
         }
     }

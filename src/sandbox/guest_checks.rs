@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Check, Outcome, Source};
+use super::{CheckOutcome, CheckSource, ResetCheck};
 use crate::guest::protocol::Extension;
 use crate::machine::{GuestReading, Reading};
 
@@ -23,19 +23,19 @@ const CLOCK_TOLERANCE: Duration = Duration::from_millis(50);
 #[serde(rename_all = "snake_case")]
 pub enum OlderGuest {
     /// The reset passes. In the report, the check of each missing extension is
-    /// [`NotApplicable`](Outcome::NotApplicable).
+    /// [`NotApplicable`](CheckOutcome::NotApplicable).
     #[default]
     Accept,
-    /// The reset doesn't pass: the check of a missing extension is [`Disagreed`](Outcome::Disagreed), and the sandbox
+    /// The reset doesn't pass: the check of a missing extension is [`Disagreed`](CheckOutcome::Disagreed), and the sandbox
     /// halts.
     Refuse,
 }
 
 impl OlderGuest {
-    fn outcome(self) -> Outcome {
+    fn outcome(self) -> CheckOutcome {
         match self {
-            OlderGuest::Accept => Outcome::NotApplicable,
-            OlderGuest::Refuse => Outcome::Disagreed,
+            OlderGuest::Accept => CheckOutcome::NotApplicable,
+            OlderGuest::Refuse => CheckOutcome::Disagreed,
         }
     }
 }
@@ -49,12 +49,12 @@ pub(super) struct GuestChecks<'a> {
 }
 
 impl GuestChecks<'_> {
-    pub(super) fn all(&self) -> [Check; 3] {
+    pub(super) fn all(&self) -> [ResetCheck; 3] {
         [self.nonce(), self.randomness(), self.clock()]
     }
 
     /// Compares the nonces. They are a secret between host and guest, so the check doesn't show them.
-    fn nonce(&self) -> Check {
+    fn nonce(&self) -> ResetCheck {
         let found = self.guest.answered().map(|guest| {
             let hello = guest.hello.as_ref();
             hello.and_then(|hello| hello.nonce.as_deref())
@@ -64,36 +64,36 @@ impl GuestChecks<'_> {
                 self.older.outcome(),
                 "the golden snapshot's guest holds no nonce",
             ),
-            (Some(_), None) => (Outcome::Silent, "no answer"),
+            (Some(_), None) => (CheckOutcome::Silent, "no answer"),
             (Some(_), Some(None)) => (
-                Outcome::Disagreed,
+                CheckOutcome::Disagreed,
                 "no nonce: this guest was booted, not restored",
             ),
             (Some(expected), Some(Some(found))) if expected == found => {
-                (Outcome::Agreed, "the same nonce")
+                (CheckOutcome::Agreed, "the same nonce")
             }
-            (Some(_), Some(Some(_))) => (Outcome::Disagreed, "another nonce"),
+            (Some(_), Some(Some(_))) => (CheckOutcome::Disagreed, "another nonce"),
         };
-        Check {
-            source: Source::GuestNonce,
+        ResetCheck {
+            source: CheckSource::GuestNonce,
             outcome,
             expected: "the nonce of the golden snapshot".to_owned(),
             found: found.to_owned(),
         }
     }
 
-    fn randomness(&self) -> Check {
+    fn randomness(&self) -> ResetCheck {
         let (outcome, found) = match self.guest.answered() {
-            None => (Outcome::Silent, "no answer"),
-            Some(guest) if reseeded(guest) => (Outcome::Agreed, "it was reseeded"),
+            None => (CheckOutcome::Silent, "no answer"),
+            Some(guest) if reseeded(guest) => (CheckOutcome::Agreed, "it was reseeded"),
             Some(guest) if knows(guest, Extension::Reseed) => (
-                Outcome::Disagreed,
+                CheckOutcome::Disagreed,
                 "it was not reseeded, although the guest announces that it can",
             ),
             Some(_) => (self.older.outcome(), "the guest can't reseed it"),
         };
-        Check {
-            source: Source::GuestRandomness,
+        ResetCheck {
+            source: CheckSource::GuestRandomness,
             outcome,
             expected: "the guest's random pool was reseeded".to_owned(),
             found: found.to_owned(),
@@ -101,10 +101,10 @@ impl GuestChecks<'_> {
     }
 
     /// The skew is known as a range. The clock is wrong if even the least skew of that range is too large.
-    fn clock(&self) -> Check {
+    fn clock(&self) -> ResetCheck {
         let older = |found: &str| (self.older.outcome(), found.to_owned());
         let (outcome, found) = match self.guest.answered() {
-            None => (Outcome::Silent, "no answer".to_owned()),
+            None => (CheckOutcome::Silent, "no answer".to_owned()),
             Some(guest) if !knows(guest, Extension::Clock) => {
                 older("the guest can't set its clock")
             }
@@ -112,8 +112,8 @@ impl GuestChecks<'_> {
                 Some(skew) => {
                     let allowed = CLOCK_TOLERANCE.max(skew.uncertainty());
                     let outcome = match skew.at_least() <= allowed {
-                        true => Outcome::Agreed,
-                        false => Outcome::Disagreed,
+                        true => CheckOutcome::Agreed,
+                        false => CheckOutcome::Disagreed,
                     };
                     let (least, most) = (skew.at_least(), skew.at_most());
                     (outcome, format!("off by {least:.1?} to {most:.1?}"))
@@ -122,13 +122,13 @@ impl GuestChecks<'_> {
                     older("the clock was set, and the guest doesn't say what it shows")
                 }
                 None => (
-                    Outcome::Disagreed,
+                    CheckOutcome::Disagreed,
                     "the guest could not set its clock".to_owned(),
                 ),
             },
         };
-        Check {
-            source: Source::GuestClock,
+        ResetCheck {
+            source: CheckSource::GuestClock,
             outcome,
             expected: format!(
                 "the guest's clock is within {CLOCK_TOLERANCE:?} of the host's, or the round trip where that is longer"

@@ -1,4 +1,4 @@
-//! [`CausedEvents`] compares a VMM's events with the API calls of this process. An event that no call explains shows
+//! [`ExpectedEvents`] compares a VMM's events with the API calls of this process. An event that no call explains shows
 //! that another process has changed a staged VM.
 
 use std::collections::VecDeque;
@@ -8,15 +8,15 @@ use crate::vmm::Event;
 
 /// The events of a VMM since its start, and the events that follow from this process's own calls.
 #[derive(Debug)]
-pub(super) struct CausedEvents {
+pub(super) struct ExpectedEvents {
     events: Receiver<Event>,
     expected: VecDeque<&'static str>,
 }
 
-impl CausedEvents {
+impl ExpectedEvents {
     /// Watches the events of a VMM that was just started.
     pub(super) fn new(events: Receiver<Event>) -> Self {
-        CausedEvents {
+        ExpectedEvents {
             events,
             expected: VecDeque::new(),
         }
@@ -58,7 +58,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use super::CausedEvents;
+    use super::ExpectedEvents;
     use crate::broadcast::{self, Capacity};
     use crate::vmm::Event;
 
@@ -70,7 +70,7 @@ mod tests {
     #[track_caller]
     fn check(sent: &[&str], expected: Option<&str>) {
         let (sender, receiver) = broadcast::channel(CAPACITY);
-        let mut caused = CausedEvents::new(receiver);
+        let mut caused = ExpectedEvents::new(receiver);
         caused.expect(["restoring", "restored"]);
         caused.expect(["resuming", "resumed"]);
         caused.expect(["pausing", "paused"]);
