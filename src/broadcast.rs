@@ -1,9 +1,10 @@
-//! A broadcast channel, made by [`channel`], that is bounded both in the number and in the bytes of its values.
+//! The receiving side of a broadcast channel that is bounded both in the number and in the bytes of its values: a
+//! [`Receiver`] gets the events of a sandbox, a VMM or a guest's channel.
 //!
 //! tokio's broadcast channel limits the number of values that it keeps for a slow receiver, but not their size. A guest
-//! chooses the size of what it sends, so each value here has a [`Weight`] in bytes. A channel drops its oldest values
-//! as soon as either limit of its [`Capacity`] is exceeded. The newest value is always kept, even if it alone exceeds
-//! the limit. A receiver that lost values is told how many. A value that every receiver has taken is dropped at once.
+//! chooses the size of what it sends, so each value here has a weight in bytes. A channel drops its oldest values as
+//! soon as either limit of its capacity is exceeded. The newest value is always kept, even if it alone exceeds the
+//! limit. A receiver that lost values is told how many. A value that every receiver has taken is dropped at once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

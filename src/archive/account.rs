@@ -36,8 +36,7 @@ impl Default for TransferLimits {
     }
 }
 
-/// The progress of a transfer. Clones show the same transfer: a caller keeps one and reads it while the transfer runs
-/// ([`Account::shown_by`]).
+/// The progress of a transfer. Clones show the same transfer: a caller keeps one and reads it while the transfer runs.
 #[derive(Clone, Debug, Default)]
 pub struct TransferProgress {
     counts: Arc<Counts>,

@@ -1,8 +1,9 @@
-//! Packs files and directories into tar streams ([`pack`]) and extracts such streams ([`extract`]), for transfers into
-//! and out of a guest. Host and guest share this blocking code.
+//! Packs files and directories into tar streams ([`pack`]) and extracts such streams, for transfers into and out of a
+//! guest. Host and guest share this blocking code. A sandbox's `push` and `pull` call it; a program outside this crate
+//! extracts no stream itself.
 //!
-//! [`extract`] makes a [`Staged`] tree beside its target. [`Staged::publish`] gives the tree its name. A tree that
-//! isn't published is removed:
+//! `extract` makes a `Staged` tree beside its target. `Staged::publish` gives the tree its name. A tree that isn't
+//! published is removed:
 //!
 //! ```text
 //! pack -> stream -> extract -> Staged -> publish -> on the disk, under its name

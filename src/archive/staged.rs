@@ -32,7 +32,7 @@ pub(crate) struct Target {
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// Makes every later [`Staged::publish`] with this value fail with [`ArchiveError::Cancelled`]. A `publish` that is
+    /// Makes every later `Staged::publish` with this value fail with [`ArchiveError::Cancelled`]. A `publish` that is
     /// past its check may still succeed.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Release);

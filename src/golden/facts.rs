@@ -108,17 +108,6 @@ pub struct GoldenDisk {
     pub backing: Vec<FileFacts>,
 }
 
-impl GoldenDisk {
-    /// The file's length and both digests.
-    pub(crate) fn recorded(&self) -> RecordedBytes {
-        RecordedBytes {
-            sha256: self.sha256,
-            fsverity: self.fsverity,
-            length: self.length,
-        }
-    }
-}
-
 /// A file that the VMM wrote into the snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

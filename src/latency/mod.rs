@@ -51,7 +51,7 @@ pub use report::{
     CaseReport, CaseState, Failure, LatencyReport, LayerFacts, NotMeasured, Options,
     SCHEMA_VERSION, StepReport, VmmRelease,
 };
-pub use samples::{Bucket, Distribution};
+pub use samples::{Bucket, Distribution, MAX_SAMPLES};
 pub use time::Time;
 
 pub use crate::report_json::ReportError;

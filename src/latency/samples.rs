@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 /// How many samples of a step are kept individually. Further samples count in the figures and in the histogram only.
-pub(crate) const MAX_SAMPLES: usize = 100_000;
+pub const MAX_SAMPLES: usize = 100_000;
 
 /// The upper bound of the histogram, in microseconds: one day. Longer times count as this time.
 const LONGEST: u64 = 24 * 60 * 60 * 1_000_000;

@@ -107,7 +107,7 @@ impl LeasedFile {
     }
 
     /// Gives the lease back if a process waits to write to the file. Never blocks.
-    pub(crate) fn give_way(&self) {
+    pub fn give_way(&self) {
         // A thread that digests the file holds the lock, and checks the lease itself afterwards.
         let Ok(mut held) = self.held.try_lock() else {
             return;

@@ -43,10 +43,9 @@ impl<D> FileProof<D> {
     }
 }
 
-#[cfg(test)]
 impl FileProof<Digests> {
     /// Whether the length and every digest that was computed equal the recorded ones.
-    pub(crate) fn is_of(&self, recorded: &RecordedBytes) -> bool {
+    pub fn is_of(&self, recorded: &RecordedBytes) -> bool {
         self.length == recorded.length
             && self.digest.sha256 == recorded.sha256
             && self

@@ -154,7 +154,7 @@ pub(super) const STATUSES: std::ops::Range<u16> = 200..600;
 
 impl Cassette {
     /// The maximum size of a cassette, in bytes: 16 MiB.
-    pub(crate) const MAX_BYTES: u64 = 16 * 1024 * 1024;
+    pub const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
     /// Reads a cassette from its file. This blocks while the file is read.
     ///

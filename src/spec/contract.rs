@@ -183,7 +183,7 @@ impl Schema {
     /// The keywords that [`constraints`](Schema::constraints) may have. Some of them have a field elsewhere for the
     /// usual case: `enum` is here for values that are not strings, `additionalProperties` for an object that takes no
     /// unnamed properties, and `format`, `minimum` and `maximum` for a schema without a type.
-    pub(crate) const CONSTRAINTS: [&'static str; 18] = [
+    pub const CONSTRAINTS: [&'static str; 18] = [
         "additionalProperties",
         "enum",
         "exclusiveMaximum",

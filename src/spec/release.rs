@@ -18,7 +18,7 @@ pub struct Release {
 
 impl Release {
     /// The release of a document that doesn't name its release. No tag of upstream has this value.
-    pub(crate) const UNNAMED: Release = Release { major: 0, minor: 0 };
+    pub const UNNAMED: Release = Release { major: 0, minor: 0 };
 }
 
 /// The text is not the tag of a release.

@@ -231,7 +231,7 @@ impl Vmm {
 
     /// The folder in the run directory in which the VMM may make files and sockets; `None` for an attached VMM. Don't
     /// trust its content: the VMM may write anything there.
-    pub(crate) fn writable_dir(&self) -> Option<&Path> {
+    pub fn writable_dir(&self) -> Option<&Path> {
         let running = self.running.as_ref()?;
         Some(&running.run_dir.folders().writable)
     }

@@ -48,8 +48,7 @@ pub struct LoadOptions {
 ///
 /// Its memory can't change any more, and the contents of `config.json` and `state.json` are kept in this process. The
 /// manifest and the disks are held under read leases until this is dropped. Any number of sandboxes may share one
-/// (`Arc`), so that a process seals and digests only once. All methods except [`lost`](Self::lost) and
-/// [`vmm_executable`](Self::vmm_executable) block.
+/// (`Arc`), so that a process seals and digests only once. All public methods except [`lost`](Self::lost) block.
 #[derive(Debug)]
 pub struct LoadedGolden {
     golden: Golden,

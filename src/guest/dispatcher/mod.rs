@@ -91,9 +91,9 @@ struct Shared {
     throwaway: Mutex<Option<PathBuf>>,
 }
 
-/// A function that sees each frame of the host before the dispatcher does, for
-/// [`serve_intercepted`](Dispatcher::serve_intercepted). If it returns bytes, they are sent instead of the dispatcher's
-/// answer. If it returns `None`, the dispatcher answers. It doesn't see records.
+/// A function of a [stand-in](super::stand_in::Behaviour::Intercepted) that sees each frame of the host before the
+/// dispatcher does. If it returns bytes, they are sent instead of the dispatcher's answer. If it returns `None`, the
+/// dispatcher answers. It doesn't see records.
 pub type Intercept = Arc<dyn Fn(&Frame) -> Option<Vec<u8>> + Send + Sync>;
 
 impl Dispatcher {

@@ -19,7 +19,7 @@ pub const MAX_PROCESSES: usize = 100;
 
 /// The longest time that a guest takes to remove the layer of a warm run, once the tool has ended: 10 s. The result is
 /// sent after it, so it comes at most that much later.
-pub(crate) const LAYER_REMOVAL: Duration = Duration::from_secs(10);
+pub const LAYER_REMOVAL: Duration = Duration::from_secs(10);
 
 /// The longest tool name, in characters.
 pub const MAX_TOOL_NAME: usize = 256;

@@ -55,9 +55,9 @@ pub use crate::archive::TransferLimits;
 pub use evidence::EvidenceChain;
 pub use extension::{Extension, Hello, Imprint, Imprinted, Renew, Renewed, Seed};
 pub(crate) use frame_type::FrameType;
-pub(crate) use limits::LAYER_REMOVAL;
 pub use limits::{
-    DEFAULT_PORT, MAX_EVIDENCE_CHUNK, MAX_FRAME, MAX_PROCESSES, MAX_TOOL_NAME, PROTOCOL_VERSION,
+    DEFAULT_PORT, LAYER_REMOVAL, MAX_EVIDENCE_CHUNK, MAX_FRAME, MAX_PROCESSES, MAX_TOOL_NAME,
+    PROTOCOL_VERSION,
 };
 pub use query::{
     GuestProcess, GuestQuery, GuestResponse, MemUsage, OpenFdCount, ProcessList, QueryKind,

@@ -249,7 +249,7 @@ impl Machine {
     /// # Errors
     ///
     /// [`Error::Disk`] if a disk can't be copied; [`Error::File`] if it can't be opened.
-    pub(crate) async fn keep_disks(&self, into: &Path) -> Result<(), Error> {
+    pub async fn keep_disks(&self, into: &Path) -> Result<(), Error> {
         for disk in self.disks.iter().filter(|disk| !disk.given.readonly) {
             disk.keep(into.join(format!("{}.img", disk.role()))).await?;
         }
