@@ -280,10 +280,8 @@ impl Connection {
             }
             // The host sends no reset signal.
             Frame::ResetAck(ack) => {
-                return Err(Violation::NeverAsked {
-                    frame: name,
-                    id: sanitize::line(&ack.reset_id, 64),
-                });
+                let id = sanitize::line(&ack.reset_id, 64);
+                return Err(Violation::NeverAsked { frame: name, id });
             }
             Frame::ToolDispatch(_)
             | Frame::GuestQuery(_)

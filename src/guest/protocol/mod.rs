@@ -3,8 +3,8 @@
 //! A frame's body is one JSON object whose `type` names the variant of [`Frame`]. Objects are closed: decoding refuses
 //! an unknown field, an array in place of an object, a repeated field, and a value outside its range. Decoding
 //! allocates only for the fields that a frame may have, so a hostile peer can't make the host allocate more than the
-//! bytes that it sent. The host reads the type before it decodes anything else, and its limit for the body depends on the
-//! type: 16 MiB for a [`ToolResult`], 1.5 MiB for an [`EvidenceChunk`], 64 KiB for every other type.
+//! bytes that it sent. The host reads the type before it decodes anything else. Its limit for the body depends on the
+//! type: 16 MiB for a [`ToolResult`], 1.5 MiB for an [`EvidenceChunk`], 64 KiB for every other type that it receives.
 //!
 //! # Streams
 //!
