@@ -1,9 +1,10 @@
-//! A broadcast channel, made by [`channel`], that is bounded both in the number and in the bytes of its values.
+//! The receiving side of a broadcast channel that is bounded both in the number and in the bytes of its values: a
+//! [`Receiver`] gets the events of a sandbox, a VMM or a guest's channel.
 //!
 //! tokio's broadcast channel limits the number of values that it keeps for a slow receiver, but not their size. A guest
-//! chooses the size of what it sends, so each value here has a [`Weight`] in bytes. A channel drops its oldest values
-//! as soon as either limit of its [`Capacity`] is exceeded. The newest value is always kept, even if it alone exceeds
-//! the limit. A receiver that lost values is told how many. A value that every receiver has taken is dropped at once.
+//! chooses the size of what it sends, so each value here has a weight in bytes. A channel drops its oldest values as
+//! soon as either limit of its capacity is exceeded. The newest value is always kept, even if it alone exceeds the
+//! limit. A receiver that lost values is told how many. A value that every receiver has taken is dropped at once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -16,14 +17,14 @@ use crate::mutex::lock;
 pub use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 /// A value that can tell how many bytes it holds.
-pub trait Weight {
+pub(crate) trait Weight {
     /// Returns about as many bytes as are freed when the value is dropped.
     fn weight(&self) -> usize;
 }
 
 /// How much a channel keeps for its slowest receiver.
 #[derive(Clone, Copy, Debug)]
-pub struct Capacity {
+pub(crate) struct Capacity {
     /// The maximal number of values.
     pub count: usize,
     /// The maximal sum of the values' [`Weight`]s, in bytes. The newest value is kept even if it alone weighs more.
@@ -31,7 +32,7 @@ pub struct Capacity {
 }
 
 /// The sending end. Dropping it closes the channel; values that were sent before can still be received.
-pub struct Sender<T>(Arc<Shared<T>>);
+pub(crate) struct Sender<T>(Arc<Shared<T>>);
 
 /// A receiving end, which receives the values that are sent after it subscribed.
 pub struct Receiver<T> {
@@ -58,7 +59,7 @@ struct State<T> {
 }
 
 /// Makes a channel with one receiver.
-pub fn channel<T: Weight>(capacity: Capacity) -> (Sender<T>, Receiver<T>) {
+pub(crate) fn channel<T: Weight>(capacity: Capacity) -> (Sender<T>, Receiver<T>) {
     let sender = Sender::new(capacity);
     let receiver = sender.subscribe();
     (sender, receiver)
@@ -66,7 +67,7 @@ pub fn channel<T: Weight>(capacity: Capacity) -> (Sender<T>, Receiver<T>) {
 
 impl<T: Weight> Sender<T> {
     /// Makes a channel that has no receiver yet.
-    pub fn new(capacity: Capacity) -> Sender<T> {
+    pub(crate) fn new(capacity: Capacity) -> Sender<T> {
         Sender(Arc::new(Shared {
             state: Mutex::new(State {
                 capacity,
@@ -82,7 +83,7 @@ impl<T: Weight> Sender<T> {
     }
 
     /// Queues `value` for every receiver. If there is no receiver, `value` is dropped.
-    pub fn send(&self, value: T) {
+    pub(crate) fn send(&self, value: T) {
         let mut state = self.0.lock();
         if state.receivers.is_empty() {
             return;
@@ -101,7 +102,7 @@ impl<T: Weight> Sender<T> {
 
     /// Drops the values that sending a value of this weight would displace. A caller that is about to allocate such a
     /// value frees the memory before.
-    pub fn make_room(&self, weight: usize) {
+    pub(crate) fn make_room(&self, weight: usize) {
         let mut state = self.0.lock();
         while !state.values.is_empty() && state.bytes.saturating_add(weight) > state.capacity.bytes
         {
@@ -110,12 +111,12 @@ impl<T: Weight> Sender<T> {
     }
 
     /// Returns a new receiver of the values that are sent from now on.
-    pub fn subscribe(&self) -> Receiver<T> {
+    pub(crate) fn subscribe(&self) -> Receiver<T> {
         Receiver::of(&self.0)
     }
 
     /// Returns the number of receivers.
-    pub fn receiver_count(&self) -> usize {
+    pub(crate) fn receiver_count(&self) -> usize {
         self.0.lock().receivers.len()
     }
 }

@@ -16,6 +16,7 @@ const MAX_BYTES: u64 = 64 << 10;
 
 /// The platform that guests ran on, with the evidence for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RunsOn {
     /// The platform.
     pub platform: Platform,
@@ -26,6 +27,7 @@ pub struct RunsOn {
 /// The platform that a VMM's guests run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Platform {
     /// A processor's own virtualisation.
     Hardware,
@@ -52,6 +54,7 @@ impl Platform {
 
 /// The host that a report comes from. A field that can't be read is `None`, which is `null` in JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct HostFacts {
     /// The kernel's name, release and architecture, separated by spaces (`uname -srm`).
     pub kernel: Option<String>,
@@ -69,7 +72,7 @@ pub struct HostFacts {
 
 impl HostFacts {
     /// Reads the facts of this host. The present load averages become `load_at_start`; `load_at_end` is `None`.
-    pub fn of_this_host() -> HostFacts {
+    pub(crate) fn of_this_host() -> HostFacts {
         let name = rustix::system::uname();
         let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
         let parts = [
@@ -98,7 +101,7 @@ pub fn load() -> Option<[f64; 3]> {
 }
 
 /// Determines the platform that guests of this host run on. Opens `/dev/kvm` and reads `/proc/cpuinfo`.
-pub fn runs_on() -> RunsOn {
+pub(crate) fn runs_on() -> RunsOn {
     let kvm = File::options().read(true).write(true).open(KVM_DEVICE);
     classify(kvm.map(drop), read("cpuinfo"), cfg!(target_arch = "x86_64"))
 }

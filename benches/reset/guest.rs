@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chv_sandbox::broadcast::{Receiver, RecvError};
-use chv_sandbox::golden::{Golden, MintConfig, MintProgress, WarmTool, mint};
+use chv_sandbox::golden::{Golden, MintConfig, WarmTool, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
 use chv_sandbox::machine::{DiskRole, GuestMemory, MachineConfig, VmShape, VmmFiles, VmmSource};
@@ -63,18 +63,11 @@ impl RealGuest {
             memory_mib: memory_mib()?,
             cid: 3,
         };
-        let golden = mint(MintConfig {
-            machine: machine.clone(),
-            shape: shape.clone(),
-            container_image: None,
-            any_guest: false,
-            sign_with: None,
-            warm,
-            settle: Duration::from_secs(10) * patience()?,
-            into: folder.path().join("golden"),
-            progress: MintProgress::default(),
-        });
-        let golden = golden.await?;
+        let into = folder.path().join("golden");
+        let mut mint_config = MintConfig::new(machine.clone(), shape.clone(), into);
+        mint_config.warm = warm;
+        mint_config.settle = Duration::from_secs(10) * patience()?;
+        let golden = mint(mint_config).await?;
         let release = &golden.manifest().release;
         let memory_mib = shape.memory_mib;
         println!("\n{release} with a real guest: 1 vCPU, {memory_mib} MiB; every reset verified");

@@ -103,10 +103,8 @@ impl IdleSnapshot {
         };
         let (folder, shape) = (&self.folder, self.shape.clone());
         let snapshot = Snapshot::new(folder, bytes, shape, &self.disks, memory)?;
-        let options = RevertOptions {
-            disks: vec![self.recorded],
-            ..RevertOptions::new(Arc::new(snapshot))
-        };
+        let mut options = RevertOptions::new(Arc::new(snapshot));
+        options.disks = vec![self.recorded];
         Ok((machine, options))
     }
 }

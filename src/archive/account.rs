@@ -36,8 +36,7 @@ impl Default for TransferLimits {
     }
 }
 
-/// The progress of a transfer. Clones show the same transfer: a caller keeps one and reads it while the transfer runs
-/// ([`Account::shown_by`]).
+/// The progress of a transfer. Clones show the same transfer: a caller keeps one and reads it while the transfer runs.
 #[derive(Clone, Debug, Default)]
 pub struct TransferProgress {
     counts: Arc<Counts>,
@@ -63,6 +62,7 @@ impl TransferProgress {
 
 /// The totals of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Totals {
     /// The number of files, directories and symbolic links.
     pub entries: u64,
@@ -106,13 +106,13 @@ impl Account {
 
     /// Makes `progress` show the progress of this transfer.
     #[must_use]
-    pub fn shown_by(self, progress: TransferProgress) -> Account {
+    pub(crate) fn shown_by(self, progress: TransferProgress) -> Account {
         Account { progress, ..self }
     }
 
     /// Makes the account keep a manifest: a list of all entries with their digests.
     #[must_use]
-    pub fn with_manifest(self) -> Account {
+    pub(crate) fn with_manifest(self) -> Account {
         Account {
             manifest: Some(Vec::new()),
             ..self
@@ -120,7 +120,7 @@ impl Account {
     }
 
     /// The manifest of the entries so far; empty without [`with_manifest`](Self::with_manifest).
-    pub fn into_manifest(self) -> Vec<FileEntry> {
+    pub(crate) fn into_manifest(self) -> Vec<FileEntry> {
         self.manifest.unwrap_or_default()
     }
 
@@ -175,7 +175,7 @@ impl Account {
     }
 
     /// The totals so far. `sha256` is the digest of the stream.
-    pub fn totals(&self, sha256: Digest) -> Totals {
+    pub(crate) fn totals(&self, sha256: Digest) -> Totals {
         Totals {
             entries: self.entries,
             bytes: self.bytes,

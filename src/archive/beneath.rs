@@ -35,7 +35,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 /// - [`Name`](ArchiveError::Name) if nothing is at `path`, or if it leads through a file
 /// - [`Kind`](ArchiveError::Kind) for a socket
 /// - [`Io`](ArchiveError::Io) for any other error of the system
-pub fn open_at(path: &Path) -> Result<OwnedFd, ArchiveError> {
+pub(crate) fn open_at(path: &Path) -> Result<OwnedFd, ArchiveError> {
     let name = path.as_os_str().as_bytes();
     openat(CWD, path, PACKED, Mode::empty()).map_err(|errno| reached(errno, name))
 }
@@ -46,7 +46,7 @@ pub fn open_at(path: &Path) -> Result<OwnedFd, ArchiveError> {
 /// # Errors
 ///
 /// As [`open_at`], and [`Name`](ArchiveError::Name) if `path` ends in no name.
-pub fn target_at(path: &Path) -> Result<Target, ArchiveError> {
+pub(crate) fn target_at(path: &Path) -> Result<Target, ArchiveError> {
     let whole = path.as_os_str().as_bytes();
     let Some(name) = path.file_name() else {
         return Err(ArchiveError::name(whole, "ends in no name"));
@@ -68,7 +68,7 @@ pub fn target_at(path: &Path) -> Result<Target, ArchiveError> {
 ///   symbolic link
 /// - [`Kind`](ArchiveError::Kind) for a socket
 /// - [`Io`](ArchiveError::Io) for any other error of the system
-pub fn open_beneath(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, ArchiveError> {
+pub(crate) fn open_beneath(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, ArchiveError> {
     let opened = match normalized(path)? {
         b"" => b".",
         path => path,
@@ -82,7 +82,7 @@ pub fn open_beneath(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, ArchiveErro
 /// # Errors
 ///
 /// As [`open_beneath`].
-pub fn target_beneath(root: impl AsFd, path: &[u8]) -> Result<Target, ArchiveError> {
+pub(crate) fn target_beneath(root: impl AsFd, path: &[u8]) -> Result<Target, ArchiveError> {
     let (directory, name) = split(normalized(path)?);
     let directory: &[u8] = if directory.is_empty() {
         b"."

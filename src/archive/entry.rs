@@ -8,6 +8,7 @@ use crate::digest::Digest;
 
 /// The kind of an entry of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum EntryKind {
     /// A regular file.
     File,
@@ -17,9 +18,7 @@ pub enum EntryKind {
     Symlink,
 }
 
-/// One transferred file, directory or symbolic link, in the manifest of a transfer ([`Account::with_manifest`]).
-///
-/// [`Account::with_manifest`]: super::Account::with_manifest
+/// One transferred file, directory or symbolic link, in the manifest of a transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileEntry {

@@ -87,6 +87,7 @@ pub enum ArchiveError {
 
 /// The stable code of an [`ArchiveError`]. The [list](super#what-is-refused) says what each code stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum FileCode {
     /// `SANDBOX_FILE_NAME`.
     Name,
@@ -126,7 +127,7 @@ impl FileCode {
     }
 
     /// The code with this text, if there is one.
-    pub fn of(text: &str) -> Option<FileCode> {
+    pub(crate) fn of(text: &str) -> Option<FileCode> {
         FileCode::ALL.into_iter().find(|code| code.text() == text)
     }
 }

@@ -31,7 +31,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC);
 
 /// The owner of extracted files: user and group id.
-pub type Owner = (u32, u32);
+pub(crate) type Owner = (u32, u32);
 
 /// Extracts a stream of [`pack`](super::pack()) into a tree beside `target`, which no other user can enter before it is
 /// published.
@@ -46,7 +46,7 @@ pub type Owner = (u32, u32);
 /// # Errors
 ///
 /// [`ArchiveError`]; the [module](super#what-is-refused) lists the reasons by code. All extracted files are removed.
-pub fn extract(
+pub(crate) fn extract(
     input: impl Read,
     target: Target,
     owner: Option<Owner>,

@@ -1,8 +1,9 @@
-//! Packs files and directories into tar streams ([`pack`]) and extracts such streams ([`extract`]), for transfers into
-//! and out of a guest. Host and guest share this blocking code.
+//! Packs files and directories into tar streams ([`pack`]) and extracts such streams, for transfers into and out of a
+//! guest. Host and guest share this blocking code. A sandbox's `push` and `pull` call it; a program outside this crate
+//! extracts no stream itself.
 //!
-//! [`extract`] makes a [`Staged`] tree beside its target. [`Staged::publish`] gives the tree its name. A tree that
-//! isn't published is removed:
+//! `extract` makes a `Staged` tree beside its target. `Staged::publish` gives the tree its name. A tree that isn't
+//! published is removed:
 //!
 //! ```text
 //! pack -> stream -> extract -> Staged -> publish -> on the disk, under its name
@@ -57,10 +58,14 @@ mod stream;
 mod tests;
 
 pub use account::{Account, Totals, TransferLimits, TransferProgress};
-pub use beneath::{open_at, open_beneath, target_at, target_beneath};
+pub(crate) use beneath::open_at;
+pub(crate) use beneath::open_beneath;
+pub(crate) use beneath::target_at;
+pub(crate) use beneath::target_beneath;
 pub use entry::{EntryKind, FileEntry};
 pub use error::{ArchiveError, FileCode};
-pub use extract::{Owner, extract};
+pub(crate) use extract::extract;
 pub use pack::pack;
-pub use staged::{Cancel, Staged, Target};
-pub use stream::CHUNK;
+pub use staged::Cancel;
+pub(crate) use staged::Target;
+pub(crate) use stream::CHUNK;

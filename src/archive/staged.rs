@@ -22,7 +22,7 @@ use crate::causes::Causes;
 /// No existing file is replaced. A file needs a free name. A directory needs a free name or replaces an empty
 /// directory.
 #[derive(Debug)]
-pub struct Target {
+pub(crate) struct Target {
     directory: OwnedFd,
     name: Vec<u8>,
 }
@@ -32,7 +32,7 @@ pub struct Target {
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// Makes every later [`Staged::publish`] with this value fail with [`ArchiveError::Cancelled`]. A `publish` that is
+    /// Makes every later `Staged::publish` with this value fail with [`ArchiveError::Cancelled`]. A `publish` that is
     /// past its check may still succeed.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Release);
@@ -50,7 +50,10 @@ impl Target {
     ///
     /// [`ArchiveError::Name`] if no file can have this name: it is empty, `.` or `..`, contains a slash or a NUL byte,
     /// or has more than 255 bytes.
-    pub fn new(directory: OwnedFd, name: impl Into<Vec<u8>>) -> Result<Target, ArchiveError> {
+    pub(crate) fn new(
+        directory: OwnedFd,
+        name: impl Into<Vec<u8>>,
+    ) -> Result<Target, ArchiveError> {
         let name = name.into();
         check_file_name(&name)?;
         Ok(Target { directory, name })
@@ -157,7 +160,7 @@ impl Target {
 /// An extracted tree beside its target, under a temporary name that begins with `.chv-`. It is removed on drop, unless
 /// it was [published](Staged::publish).
 #[derive(Debug)]
-pub struct Staged {
+pub(crate) struct Staged {
     target: Target,
     temporary: String,
     object: OwnedFd,
@@ -183,7 +186,7 @@ impl Staged {
     /// - [`Cancelled`](ArchiveError::Cancelled) if `cancel` was cancelled before the rename
     /// - [`Changed`](ArchiveError::Changed) if another process has replaced the tree under its temporary name
     /// - [`Io`](ArchiveError::Io) if the system refused an operation
-    pub fn publish(mut self, cancel: &Cancel) -> Result<(), ArchiveError> {
+    pub(crate) fn publish(mut self, cancel: &Cancel) -> Result<(), ArchiveError> {
         let name = self.target.name.clone();
         self.attributes.apply(&self.object, &name)?;
         syncfs(&self.object).map_err(ArchiveError::io("brought to the disk", &name))?;

@@ -8,7 +8,7 @@ use super::ArchiveError;
 use crate::digest::Digest;
 
 /// The most bytes that are written or digested at once: 256 KiB.
-pub const CHUNK: usize = 256 << 10;
+pub(crate) const CHUNK: usize = 256 << 10;
 
 /// The least bytes of a file that are read at once, unless fewer are left.
 const LEAST: usize = 64 << 10;

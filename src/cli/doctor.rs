@@ -76,11 +76,10 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     if let Some(run_root) = args.run_root {
         vmm.run_root = run_root;
     }
-    let examination = HostExamination {
-        vmm,
-        golden: args.golden,
-        require: args.require,
-    };
+    let mut examination = HostExamination::default();
+    examination.vmm = vmm;
+    examination.golden = args.golden;
+    examination.require = args.require;
     let mut examined = tokio::spawn(async move { examine(&examination).await });
     let report = match interrupt.race(&mut examined).await {
         Ok(report) => report?,

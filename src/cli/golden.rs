@@ -93,12 +93,8 @@ async fn run_mint(args: MintArgs) -> Result<Status, Failure> {
     let warm = args.warm.iter().map(|line| warm_tool(line, &args));
     let warm = warm.collect::<Result<Vec<_>, _>>()?;
     let progress = MintProgress::default();
-    let config = MintConfig {
-        warm,
-        progress: progress.clone(),
-        container_image: container,
-        sign_with: sign_with.transpose()?,
-        machine: MachineConfig {
+    let mut config = MintConfig::new(
+        MachineConfig {
             vmm: VmmSource::Spawn(args.vm.vmm(args.vmm.path)),
             disks: vm_args::disks(&image),
             memory: GuestMemory::ByPath,
@@ -106,11 +102,15 @@ async fn run_mint(args: MintArgs) -> Result<Status, Failure> {
             files: VmmFiles::default(),
             limits: args.vm.limits(),
         },
-        shape: args.vm.shape(&image),
-        any_guest: args.any_guest,
-        settle: args.vm.settle(),
-        into: args.out,
-    };
+        args.vm.shape(&image),
+        args.out,
+    );
+    config.warm = warm;
+    config.progress = progress.clone();
+    config.container_image = container;
+    config.sign_with = sign_with.transpose()?;
+    config.any_guest = args.any_guest;
+    config.settle = args.vm.settle();
     let minted = progress::shown(&progress, interrupt.race(mint(config)));
     let golden = minted.await??;
     print(&golden)?;

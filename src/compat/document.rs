@@ -19,6 +19,7 @@ pub struct Document {
 
 /// Why a name can't be used for a comparison.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DocumentError {
     /// This crate has no contract of the release.
     #[error("{release} is not among the releases with a contract: {}", known())]

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 /// The result of a comparison. Its JSON has sorted findings, so equal input gives equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Report {
     /// The release or file that clients were built for.
     pub base: String,
@@ -54,6 +55,7 @@ pub enum Verdict {
 
 /// One difference, at one place, in one direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Finding {
     /// The identifier of the rule.
     pub id: &'static str,
@@ -112,6 +114,7 @@ pub enum Direction {
 /// The source of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Evidence {
     /// A document has the difference.
     Document,

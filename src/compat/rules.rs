@@ -28,6 +28,7 @@ pub struct Rule {
 
 /// The parts of a contract that can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Area {
     /// The path of the server's address, which is the base of every path.
     BasePath,

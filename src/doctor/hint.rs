@@ -12,6 +12,7 @@ use crate::{golden, machine, overlay, vmm};
 /// The check that explains an error, and its remedy. The [`Display`](fmt::Display) text is one line to print after the
 /// error.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Hint {
     /// The check that finds the same problem.
     pub check: CheckId,

@@ -75,6 +75,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// The input of [`examine`].
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct HostExamination {
     /// The VMM, and the run root in which its run directories would be created.
     pub vmm: VmmConfig,

@@ -8,6 +8,7 @@ use super::Layer;
 
 /// The result of all checks of a host. See the [module](super) for its JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct HostReport {
     /// The format of this report: 1.
     pub format: u32,
@@ -31,6 +32,7 @@ pub enum Readiness {
 
 /// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct HostCheck {
     /// The thing that was checked.
     pub id: CheckId,
@@ -49,6 +51,7 @@ pub struct HostCheck {
 /// A thing that is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CheckId {
     /// `/dev/kvm`, and the permission to use it.
     Kvm,
@@ -78,7 +81,7 @@ pub enum CheckId {
 
 impl CheckId {
     /// Whether every sandbox needs this thing. A layer is never needed in this sense, even if it is required.
-    pub fn is_needed(self) -> bool {
+    pub(crate) fn is_needed(self) -> bool {
         use CheckId::{Golden, Kvm, Memfd, RunRoot, Vmm, Vsock};
         matches!(self, Kvm | Vmm | Golden | RunRoot | Vsock | Memfd)
     }
@@ -118,6 +121,7 @@ pub enum CheckStatus {
 
 /// How to fix a problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Remedy {
     /// The command, for a shell of the user of this process.
     pub command: String,

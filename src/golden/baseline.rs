@@ -23,6 +23,7 @@ pub fn vmm_api_state(state: &VmState) -> VmmApiState {
 /// The values that the three sources must give after every reset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Baselines {
     /// The SHA-256 of the overlay, or of the root disk if there is no separate overlay.
     pub fs_hash: Digest,

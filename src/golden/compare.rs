@@ -7,6 +7,7 @@ use super::Manifest;
 
 /// A field in which two manifests differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ManifestDifference {
     /// The field's path in the manifest, such as `disks[1].sha256`.
     pub field: String,

@@ -22,6 +22,7 @@ const MAX_BYTES: u64 = 64 << 10;
 /// and `CPU revision`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct CpuFacts {
     /// The processor's vendor, such as `GenuineIntel`.
     pub vendor: String,
@@ -63,7 +64,7 @@ impl CpuFacts {
     /// # Errors
     ///
     /// [`Error::Host`] if `/proc/cpuinfo` can't be read or lacks one of the fields.
-    pub fn of_this_host() -> Result<CpuFacts, Error> {
+    pub(crate) fn of_this_host() -> Result<CpuFacts, Error> {
         let host = |source| Error::Host {
             what: "the processor's model and features",
             path: CPUINFO.into(),
@@ -99,7 +100,7 @@ impl CpuFacts {
     /// # Errors
     ///
     /// [`Error::Mismatch`] with the first field that differs: `cpu.vendor`, `cpu.family`, `cpu.model` or `cpu.flags`.
-    pub fn check(&self, found: &CpuFacts) -> Result<(), Error> {
+    pub(crate) fn check(&self, found: &CpuFacts) -> Result<(), Error> {
         let plain = [
             ("cpu.vendor", &self.vendor, &found.vendor),
             ("cpu.family", &self.family, &found.family),

@@ -154,7 +154,7 @@ impl Error {
 
     /// Whether this is a [`Mismatch`](Error::Mismatch) of a disk itself, which a verification after a reset compares as
     /// well. For a backing file of a disk this returns false: a verification does not compare backing files.
-    pub fn is_of_a_disk(&self) -> bool {
+    pub(crate) fn is_of_a_disk(&self) -> bool {
         matches!(
             self,
             Error::Mismatch {

@@ -26,7 +26,7 @@ impl ExecutableFacts {
     ///
     /// [`Error::Digest`] if the executable can't be read, and [`Error::Host`] if the process has ended or its entries
     /// in `/proc` can't be read.
-    pub async fn of_process(process: &Process) -> Result<ExecutableFacts, Error> {
+    pub(crate) async fn of_process(process: &Process) -> Result<ExecutableFacts, Error> {
         let path = path(process);
         let proof = blocking(move || sha256(&path, AccessPolicy::PreferMapped)).await;
         let proof = proof.map_err(Error::Digest)?;

@@ -11,6 +11,7 @@ use crate::overlay::{Digest, RecordedBytes, VerityDigest};
 /// A file: its path, its length and two digests of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct FileFacts {
     /// The absolute path of the file when the golden snapshot was made.
     pub path: PathBuf,
@@ -36,6 +37,7 @@ impl FileFacts {
 /// The executable that the VMM's process ran. It was read through the process, not by its path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ExecutableFacts {
     /// The executable's length in bytes.
     pub length: u64,
@@ -46,6 +48,7 @@ pub struct ExecutableFacts {
 /// The build of a VMM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct VmmFacts {
     /// The VMM's build as `vmm.ping` reports it, such as `v53.0-12-gabcdef-dirty`.
     pub build_version: String,
@@ -56,6 +59,7 @@ pub struct VmmFacts {
 /// The kernel, initramfs and command line that the VM was booted from. A restore needs none of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct PayloadFacts {
     /// The kernel.
     pub kernel: FileFacts,
@@ -68,6 +72,7 @@ pub struct PayloadFacts {
 /// The VM's size and its vsock address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ShapeFacts {
     /// The number of vCPUs.
     pub vcpus: u32,
@@ -80,6 +85,7 @@ pub struct ShapeFacts {
 /// A disk of a golden snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GoldenDisk {
     /// The disk's role in the VM.
     pub role: DiskRole,
@@ -102,20 +108,10 @@ pub struct GoldenDisk {
     pub backing: Vec<FileFacts>,
 }
 
-impl GoldenDisk {
-    /// The file's length and both digests.
-    pub fn recorded(&self) -> RecordedBytes {
-        RecordedBytes {
-            sha256: self.sha256,
-            fsverity: self.fsverity,
-            length: self.length,
-        }
-    }
-}
-
 /// A file that the VMM wrote into the snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct SnapshotFile {
     /// The file's length in bytes.
     pub length: u64,
@@ -126,6 +122,7 @@ pub struct SnapshotFile {
 /// The three files that the VMM wrote as the snapshot. The VMM itself does not check their integrity when it restores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct SnapshotFacts {
     /// `config.json`: the VM's configuration.
     pub config: SnapshotFile,
@@ -150,6 +147,7 @@ impl SnapshotFacts {
 /// The guest of a golden snapshot and its dispatcher.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GuestFacts {
     /// The vsock port of the guest's dispatcher.
     pub port: u32,

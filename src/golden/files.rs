@@ -11,6 +11,7 @@ use crate::overlay::{self, Digest, RecordedBytes, VerityDigest};
 
 /// The part of a golden snapshot that a file or a [mismatch](Error::Mismatch) belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Part {
     /// The manifest itself.
     Manifest,

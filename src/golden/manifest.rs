@@ -26,6 +26,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// The record of a golden snapshot, made when it was minted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Manifest {
     /// The version of the manifest's format.
     pub format: u32,
@@ -66,14 +67,14 @@ struct Header {
 
 impl Manifest {
     /// The record of the disk whose digest is the baseline `fs_hash`: the overlay, or the root if there is no overlay.
-    pub fn hashed_disk(&self) -> &GoldenDisk {
+    pub(crate) fn hashed_disk(&self) -> &GoldenDisk {
         self.disks
             .last()
             .expect("a manifest without disks is refused")
     }
 
     /// The shape of the VM that was snapshotted, in the form in which a machine boots it.
-    pub fn vm_shape(&self) -> VmShape {
+    pub(crate) fn vm_shape(&self) -> VmShape {
         let payload = &self.payload;
         let initramfs = payload.initramfs.as_ref();
         VmShape {

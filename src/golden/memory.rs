@@ -64,6 +64,7 @@ pub enum MemoryMode {
 /// Why a VMM copies the memory instead of mapping it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CopyReason {
     /// The configuration asks for it.
     Configured,
@@ -77,6 +78,7 @@ pub enum CopyReason {
 
 /// The memory of a loaded golden snapshot, as reports show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct LoadedMemory {
     /// How guests get the memory.
     pub mode: MemoryMode,
@@ -96,6 +98,7 @@ pub struct LoadedMemory {
 /// What keeps the bytes of a golden snapshot's memory from changing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum MemoryBasis {
     /// fs-verity on `memory-ranges`, with the manifest's digest.
     FsVerity,

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 /// Less memory is available than a sealed copy may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Shortage {
     /// The memory that the copy may take, in bytes. This is its full size, since a hole takes memory once a VMM reads
     /// it through a mapping.

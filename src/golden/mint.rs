@@ -53,6 +53,7 @@ const SETTLED_AFTER: u32 = 5;
 
 /// The input of [`mint`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct MintConfig {
     /// The VMM, the disks, the guest's vsock port and the time limits.
     pub machine: MachineConfig,
@@ -114,6 +115,21 @@ pub async fn mint(mut config: MintConfig) -> Result<Golden, MintError> {
 }
 
 impl MintConfig {
+    /// A mint without warming, unsigned, of a guest of this build, that may take 10 s to settle.
+    pub fn new(machine: MachineConfig, shape: VmShape, into: impl Into<PathBuf>) -> MintConfig {
+        MintConfig {
+            machine,
+            shape,
+            any_guest: false,
+            warm: Vec::new(),
+            settle: Duration::from_secs(10),
+            container_image: None,
+            sign_with: None,
+            into: into.into(),
+            progress: MintProgress::default(),
+        }
+    }
+
     /// Resolves symbolic links in the paths that the VMM records in its `config.json`. A restore compares those paths
     /// with the manifest's, which are resolved too.
     fn resolve_paths(&mut self) -> Result<(), MintError> {

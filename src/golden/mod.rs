@@ -26,7 +26,7 @@ pub(crate) mod fuzz;
 mod host;
 mod loaded;
 mod manifest;
-pub mod memory;
+mod memory;
 mod memory_availability;
 mod mint;
 mod signature;
@@ -62,6 +62,7 @@ const SNAPSHOT: &str = "snapshot";
 
 /// The conditions under which a manifest is accepted. With neither set, any well-formed manifest is accepted.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Trust {
     /// If set, the manifest must have a valid signature by this key.
     pub signed_by: Option<PublicKey>,

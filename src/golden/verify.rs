@@ -18,6 +18,7 @@ use crate::overlay::{
 
 /// The result of [`Golden::verify`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct GoldenVerification {
     /// Every file that was digested: the VMM's own files, the disks and their backing files, kernel and initramfs.
     pub files: Vec<VerifiedFile>,
@@ -30,6 +31,7 @@ pub struct GoldenVerification {
 
 /// The memory that a process needs to load a golden snapshot. It does not depend on the number of sandboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct MemoryNeed {
     /// The most memory that the sealed copy takes, in bytes: the guest's whole memory. A hole takes memory once it is
     /// read.
@@ -42,6 +44,7 @@ pub struct MemoryNeed {
 
 /// A file that was digested.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct VerifiedFile {
     /// The file's field in the manifest, such as `snapshot.state`.
     pub field: String,
@@ -55,6 +58,7 @@ pub struct VerifiedFile {
 
 /// A difference from the manifest, or from what a mint writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ManifestMismatch {
     /// The field in the manifest, such as `snapshot.state.fsverity`.
     pub field: String,

@@ -12,9 +12,9 @@ pub const BUILD_ID: &str = match std::str::from_utf8(&HEX) {
 
 /// The text before the id in the executable `chv-guest`. It occurs there once. A program that packs an image finds the
 /// id of an executable by this text, without running the executable. A zero byte follows the id.
-pub const BUILD_ID_MARKER: &str = "chv-guest-build-id=";
+pub(crate) const BUILD_ID_MARKER: &str = "chv-guest-build-id=";
 
-/// [`BUILD_ID_MARKER`], [`BUILD_ID`] and a zero byte, as `chv-guest` keeps them in its data.
+/// `chv-guest-build-id=`, [`BUILD_ID`] and a zero byte, as `chv-guest` keeps them in its data.
 pub const MARKED_BUILD_ID: [u8; BUILD_ID_MARKER.len() + HEX.len() + 1] = {
     let mut marked = [0; _];
     let (marker, id) = marked.split_at_mut(BUILD_ID_MARKER.len());

@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use super::protocol::{DecodeError, Frame, MAX_FRAME};
 
 /// The size of the length before a frame's body, in bytes.
-pub const HEADER: usize = 4;
+pub(crate) const HEADER: usize = 4;
 
 /// The most bytes that one read asks for and allocates. A peer that announces a long frame therefore causes no
 /// allocation for bytes that it hasn't sent.
@@ -110,7 +110,7 @@ pub(crate) fn encode_into(bytes: &mut Vec<u8>, frame: &Frame) -> Result<(), Leng
 /// # Errors
 ///
 /// [`LengthError::Empty`] for 0, [`LengthError::TooLarge`] for more than [`MAX_FRAME`].
-pub fn body_length(header: [u8; HEADER]) -> Result<usize, LengthError> {
+pub(crate) fn body_length(header: [u8; HEADER]) -> Result<usize, LengthError> {
     match u32::from_be_bytes(header) as usize {
         0 => Err(LengthError::Empty),
         length if length > MAX_FRAME => Err(LengthError::TooLarge {
@@ -122,6 +122,7 @@ pub fn body_length(header: [u8; HEADER]) -> Result<usize, LengthError> {
 
 /// The length of a frame's body is not 1 to [`MAX_FRAME`] bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LengthError {
     /// The length is 0.
     #[error("the frame has no body")]
@@ -136,6 +137,7 @@ pub enum LengthError {
 
 /// A frame could not be read or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FrameError {
     /// The frame's length is out of bounds.
     #[error("the frame can't be carried")]

@@ -21,4 +21,5 @@ pub mod record;
 #[cfg(feature = "guest")]
 pub mod stand_in;
 
-pub use build_id::{BUILD_ID, BUILD_ID_MARKER, MARKED_BUILD_ID};
+pub(crate) use build_id::BUILD_ID_MARKER;
+pub use build_id::{BUILD_ID, MARKED_BUILD_ID};

@@ -137,6 +137,7 @@ impl RecordHeader {
 
 /// A record's header can't be read: its kind is unknown or its length is out of bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecordError {
     /// The kind is none that this build knows.
     #[error("a record is of the kind {kind}, which is not known")]

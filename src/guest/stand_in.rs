@@ -48,6 +48,17 @@ pub enum Behaviour {
     Intercepted(Intercept),
 }
 
+impl fmt::Debug for Behaviour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Behaviour::Dispatcher => "Dispatcher",
+            Behaviour::NoListener => "NoListener",
+            Behaviour::Silent => "Silent",
+            Behaviour::Intercepted(_) => "Intercepted",
+        })
+    }
+}
+
 /// A stand-in for the guest of one VM. A test calls [`start`](Self::start) when the VM boots or is restored, and
 /// [`stop`](Self::stop) when the VM is deleted.
 ///

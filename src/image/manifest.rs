@@ -10,7 +10,7 @@ use super::{Error, guest::BUILD_ID_LIMIT, input, oci::ContainerRecord, stop::Sto
 /// The format that is written, and the only one that is read.
 pub(super) const FORMAT: u32 = 1;
 /// The largest manifest that is read, in bytes.
-pub const MANIFEST_LIMIT: u64 = 64 * 1024;
+pub(crate) const MANIFEST_LIMIT: u64 = 64 * 1024;
 /// The longest command line that an x86 kernel accepts, in bytes without the final NUL.
 pub(super) const CMDLINE_LIMIT: usize = 2047;
 

@@ -52,7 +52,7 @@ mod survey;
 mod tree;
 
 pub use error::Error;
-pub use manifest::{FileRecord, MANIFEST_LIMIT, Manifest};
+pub use manifest::{FileRecord, Manifest};
 pub use modules::ModuleSource;
 pub use oci::{
     ContainerError, ContainerRecord, ContainerSource, DEFAULT_CONTENT_LIMIT, EntrypointTool,

@@ -54,5 +54,4 @@ pub use report::{
 pub use samples::{Bucket, Distribution, MAX_SAMPLES};
 pub use time::Time;
 
-pub use crate::host_facts::{HostFacts, Platform, RunsOn};
 pub use crate::report_json::ReportError;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Distribution, HostFacts, RunsOn};
+use super::Distribution;
+use crate::host_facts::{HostFacts, RunsOn};
 use crate::report_json::{self, ReportError};
 
 /// The version of the report's schema.
@@ -13,6 +14,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// The result of a measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LatencyReport {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
@@ -41,6 +43,7 @@ pub struct LatencyReport {
 
 /// The release of the VMM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct VmmRelease {
     /// Its release, such as `v53.0`, from the answer to `vmm.ping` or from the recordings.
     pub release: Option<String>,
@@ -61,6 +64,7 @@ pub struct Options {
 
 /// One case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CaseReport {
     /// Its name.
     pub name: String,
@@ -132,6 +136,7 @@ pub struct Failure {
 
 /// A layer of confinement around a VMM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LayerFacts {
     /// Its name, such as `landlock`.
     pub layer: String,
@@ -144,6 +149,7 @@ pub struct LayerFacts {
 
 /// The times of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StepReport {
     /// The step's name. See the [table](super#the-steps).
     pub name: String,
@@ -154,6 +160,7 @@ pub struct StepReport {
 
 /// A step that doesn't exist in a case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct NotMeasured {
     /// The step.
     pub step: String,

@@ -14,6 +14,7 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 
 /// The distribution of a step's times, in microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Distribution {
     /// The number of samples. If it is 0, every figure is 0.
     pub count: u64,

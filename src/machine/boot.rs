@@ -45,7 +45,7 @@ impl Machine {
     /// # Errors
     ///
     /// Those of [`boot`](Self::boot).
-    pub async fn reboot_cold(
+    pub(crate) async fn reboot_cold(
         &mut self,
         shape: &VmShape,
         steps: &mut Steps,

@@ -37,6 +37,7 @@ pub struct RecordedDisk {
 
 /// One disk as it was found after a revert.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct DiskProof {
     /// The role of the disk.
     pub role: DiskRole,
@@ -50,6 +51,7 @@ pub struct DiskProof {
 /// Whether the VMM has opened the file that was proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OpenInVmm {
     /// The VMM has a descriptor of this device and inode that it did not inherit. For a writable disk, that descriptor
     /// also holds a lock (v51.0 and later). The VMM also has such a descriptor, without a lock, for each backing file

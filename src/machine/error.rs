@@ -166,7 +166,7 @@ pub enum Error {
 impl Error {
     /// Whether the VMM gave no answer in time. Then it isn't known whether the call took effect, nor whether the VMM
     /// will answer another call.
-    pub fn is_silence_of_vmm(&self) -> bool {
+    pub(crate) fn is_silence_of_vmm(&self) -> bool {
         match self {
             Error::Api { source, .. } => matches!(source.kind(), ErrorKind::Deadline { .. }),
             _ => false,

@@ -28,7 +28,7 @@ pub struct VmmFiles {
 impl VmmFiles {
     /// The files that a cold boot needs: the kernel and the initramfs. `largest` is the size of the guest's memory, for
     /// which v51.2 and v52.0 make a file without a name.
-    pub fn of_boot(shape: &VmShape) -> Self {
+    pub(crate) fn of_boot(shape: &VmShape) -> Self {
         let initramfs = shape.initramfs.iter();
         VmmFiles {
             reads: [&shape.kernel]

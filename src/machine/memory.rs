@@ -34,6 +34,7 @@ pub enum GuestMemory {
 
 /// A file that a VMM reads a guest's memory from.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum CopySource {
     /// A file that can't change.
     Immutable(Arc<ImmutableFile>),
@@ -79,7 +80,7 @@ impl CopySource {
     }
 
     /// How many bytes were hashed for that digest. Holes are not hashed; under fs-verity this is 0.
-    pub fn hashed(&self) -> u64 {
+    pub(crate) fn hashed(&self) -> u64 {
         match self {
             CopySource::Immutable(file) => file.hashed(),
             CopySource::Leased(file) => file.hashed(),
@@ -99,6 +100,7 @@ impl AsFd for CopySource {
 
 /// How a restored guest got its memory, as it was found after the restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MemoryReading {
     /// The VMM was told to map an immutable file.
     Mapped {
@@ -121,6 +123,7 @@ pub enum MemoryReading {
 
 /// How the mappings of a VMM differ from the memory that it was given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub enum NotMapped {
     /// The VMM maps the file shared instead of privately, so its guest's writes would go to the file.
     Shared,

@@ -46,7 +46,8 @@ use crate::socket::SocketAddress;
 use crate::vmm::{ShutdownReport, Vmm, VmmConfig};
 use crate::vsock::{Channel, ChannelConfig, GuestHello, ToolAnswer};
 
-pub use crate::overlay::{DiskFormat, VerificationLevel};
+pub use crate::overlay::DiskFormat;
+pub(crate) use crate::overlay::VerificationLevel;
 pub use disk::{Disk, DiskRole};
 pub use disk_proof::{DiskProof, OpenInVmm, RecordedDisk};
 pub use error::Error;
@@ -54,12 +55,12 @@ pub use files::VmmFiles;
 pub use memory::{CopySource, GuestMemory, MemoryReading, NotMapped};
 pub use readings::{GuestReading, Reading, Readings, Step, Steps};
 pub use revert::{RevertOptions, Staged};
+pub(crate) use snapshot::MAX_CONFIG_BYTES;
+pub(crate) use snapshot::MAX_STATE_BYTES;
 #[cfg(any(test, fuzzing))]
 pub(crate) use snapshot::fuzz;
-pub use snapshot::{
-    MAX_CONFIG_BYTES, MAX_STATE_BYTES, MemoryRegion, SNAPSHOT_FILES, Snapshot, SnapshotBytes,
-    maps_memory,
-};
+pub(crate) use snapshot::maps_memory;
+pub use snapshot::{MemoryRegion, SNAPSHOT_FILES, Snapshot, SnapshotBytes};
 pub use vm_config::VmShape;
 
 use directory::DirectoryLock;
@@ -286,7 +287,7 @@ impl Machine {
 
     /// Deletes the VM of a VMM that another program runs, and waits until no disk is being copied. If the VMM refuses,
     /// its VM stays, which is logged. The machine's files are removed when the machine is dropped.
-    pub async fn vacate(&mut self) {
+    pub(crate) async fn vacate(&mut self) {
         if let Err(error) = self.delete().await {
             tracing::warn!(error = %Causes(&error), "cannot delete the VM in the VMM of another program");
         }

@@ -18,6 +18,7 @@ use crate::vsock::{ClockSkew, GuestHello};
 ///
 /// A silent source never counts as agreeing with a baseline, and is reported as another result than a disagreement.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Reading<T> {
     /// The source gave this answer.
     Answered(T),
@@ -37,6 +38,7 @@ impl<T> Reading<T> {
 
 /// The readings after a revert.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Readings {
     /// The proof of each disk, in the VM's order.
     pub disks: Vec<DiskProof>,
@@ -53,6 +55,7 @@ pub struct Readings {
 
 /// The guest's answers after a revert.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct GuestReading {
     /// The guest's greeting; `None` from a dispatcher that is older than the greeting.
     pub hello: Option<GuestHello>,
@@ -67,6 +70,7 @@ pub struct GuestReading {
 
 /// One step of an operation, with its duration.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Step {
     /// The step's name, such as `restore`.
     pub name: &'static str,
@@ -114,7 +118,7 @@ impl Steps {
     }
 
     /// The time since [`start`](Self::start), in microseconds.
-    pub fn micros(&self) -> u64 {
+    pub(crate) fn micros(&self) -> u64 {
         micros(self.began.elapsed())
     }
 }

@@ -30,6 +30,7 @@ use crate::offload::blocking;
 
 /// The options of a revert.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RevertOptions {
     /// The snapshot to which the machine is reverted.
     pub snapshot: Arc<Snapshot>,
@@ -159,7 +160,7 @@ impl Machine {
     /// - [`Error::Touched`]: the VMM reported an event that no call explains.
     /// - [`Error::Api`], [`Error::VmmDied`]: the VMM refused a call, gave no answer in time, or ended.
     /// - [`Error::OpenFiles`], [`Error::Disk`], [`Error::File`]: the mappings or the disks can't be proved.
-    pub async fn recheck(
+    pub(crate) async fn recheck(
         &mut self,
         staged: Staged,
         options: &RevertOptions,

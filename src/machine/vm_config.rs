@@ -31,7 +31,7 @@ pub struct VmShape {
 
 impl VmShape {
     /// The guest's memory in bytes; `u64::MAX` if the number of bytes doesn't fit into a `u64`.
-    pub fn memory_bytes(&self) -> u64 {
+    pub(crate) fn memory_bytes(&self) -> u64 {
         self.memory_mib.saturating_mul(BYTES_PER_MIB)
     }
 }

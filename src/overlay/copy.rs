@@ -19,6 +19,7 @@ use super::{Change, Error, FileIdentity};
 /// How a copy was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CopyMethod {
     /// The copy shares its blocks with the original until one of them is written to (FICLONE).
     Reflink,
@@ -28,6 +29,7 @@ pub enum CopyMethod {
 
 /// The result of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Copied {
     /// How it was made.
     pub method: CopyMethod,

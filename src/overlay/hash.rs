@@ -121,7 +121,11 @@ pub fn sha256_watched(
 /// # Errors
 ///
 /// Those of [`sha256`].
-pub fn sha256_of(file: &File, name: &Path, policy: AccessPolicy) -> Result<FileProof, Error> {
+pub(crate) fn sha256_of(
+    file: &File,
+    name: &Path,
+    policy: AccessPolicy,
+) -> Result<FileProof, Error> {
     let status = FileStatus::of(file, name)?;
     let proof = Opened::new(file, status, policy).sha256();
     proof.map_err(|error| error.of(name, status.length))
@@ -167,7 +171,7 @@ pub fn fsverity_watched(
 /// # Errors
 ///
 /// Those of [`sha256`].
-pub fn fsverity_of(
+pub(crate) fn fsverity_of(
     file: &File,
     name: &Path,
     policy: AccessPolicy,

@@ -58,7 +58,7 @@ pub struct UnleasedFile {
 
 impl UnleasedFile {
     /// Which file it is.
-    pub fn identity(&self) -> FileIdentity {
+    pub(crate) fn identity(&self) -> FileIdentity {
         self.status.identity
     }
 
@@ -135,7 +135,7 @@ impl HeldFile {
 
     /// A proof that the file still has the digest, or `None` if [`is_held`](HeldFile::is_held) is false. Its basis names
     /// the guarantee ([`Basis::Leased`] or [`Basis::KernelVerity`]). Reads nothing.
-    pub fn proof(&self) -> Option<FileProof<VerityDigest>> {
+    pub(crate) fn proof(&self) -> Option<FileProof<VerityDigest>> {
         let FileProof {
             digest,
             length,

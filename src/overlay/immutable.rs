@@ -35,6 +35,7 @@ pub struct ImmutableFile {
 /// What keeps the bytes of an [`ImmutableFile`] file from changing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Protection {
     /// fs-verity: the file can't be opened for writing, and the kernel checks each page that is read against the
     /// digest. Takes no memory beyond the page cache.
@@ -51,7 +52,7 @@ impl ImmutableFile {
     /// # Errors
     ///
     /// [`Error::NotRegular`], and [`Error::Io`] for a file that can't be opened.
-    pub fn by_fs_verity(
+    pub(crate) fn by_fs_verity(
         path: &Path,
         expected: &VerityDigest,
     ) -> Result<Option<ImmutableFile>, Error> {
@@ -114,12 +115,12 @@ impl ImmutableFile {
     }
 
     /// How many bytes were hashed for the digest: the length without the holes, or 0 under fs-verity.
-    pub fn hashed(&self) -> u64 {
+    pub(crate) fn hashed(&self) -> u64 {
         self.hashed
     }
 
     /// What keeps its bytes from changing.
-    pub fn protection(&self) -> Protection {
+    pub(crate) fn protection(&self) -> Protection {
         self.protection
     }
 }

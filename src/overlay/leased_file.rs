@@ -102,7 +102,7 @@ impl LeasedFile {
     }
 
     /// Whether `lease` is still held. If so, the bytes have matched the digest ever since it was taken.
-    pub fn is_held_since(&self, lease: LeaseTaken) -> bool {
+    pub(crate) fn is_held_since(&self, lease: LeaseTaken) -> bool {
         let held = self.lock();
         held.taken == lease.0 && held.stands()
     }
@@ -130,7 +130,7 @@ impl LeasedFile {
     }
 
     /// How many bytes were hashed when it was opened: all but the holes.
-    pub fn hashed(&self) -> u64 {
+    pub(crate) fn hashed(&self) -> u64 {
         self.hashed
     }
 

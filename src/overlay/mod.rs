@@ -49,9 +49,10 @@ pub use error::{Change, Error};
 pub use file::FileIdentity;
 pub(crate) use file::{open_regular, own_path, reopen};
 pub use format::DiskFormat;
+pub(crate) use hash::fsverity_of;
+pub(crate) use hash::sha256_of;
 pub use hash::{
-    AccessPolicy, Progress, Threads, fsverity, fsverity_of, fsverity_watched, record, sha256,
-    sha256_of, sha256_watched,
+    AccessPolicy, Progress, Threads, fsverity, fsverity_watched, record, sha256, sha256_watched,
 };
 pub use held_file::{HeldFile, HeldFileAttempt, UnleasedFile};
 pub use immutable::{ImmutableFile, Protection};
@@ -62,6 +63,7 @@ pub use nameless::NamelessFile;
 pub use proof::{Basis, Digests, FileProof, RecordedBytes, Work};
 #[cfg(any(test, fuzzing))]
 pub(crate) use qcow2::fuzz;
-pub use restore::{copy_private, copy_private_of, put_back};
+pub(crate) use restore::copy_private_of;
+pub use restore::{copy_private, put_back};
 pub use sparse::make_sparse;
 pub use verity::VerityDigest;

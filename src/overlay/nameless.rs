@@ -96,7 +96,7 @@ impl NamelessFile {
     }
 
     /// Whether its bytes are kept in memory: it lies on tmpfs or ramfs, or is a memory file.
-    pub fn in_memory(&self) -> bool {
+    pub(crate) fn in_memory(&self) -> bool {
         self.in_memory
     }
 }

@@ -32,7 +32,7 @@ pub struct FileProof<D = Digest> {
 impl<D> FileProof<D> {
     /// Replaces the digest by one that follows from it, such as the SHA-256 that was recorded together with this
     /// fs-verity digest.
-    pub fn with_digest<E>(self, digest: E) -> FileProof<E> {
+    pub(crate) fn with_digest<E>(self, digest: E) -> FileProof<E> {
         FileProof {
             digest,
             length: self.length,
@@ -59,6 +59,7 @@ impl FileProof<Digests> {
 /// How a digest was obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Basis {
     /// All bytes were read through a memory map under a read lease: no process wrote to the file during the reading.
     Mapped,
@@ -109,6 +110,7 @@ impl Work {
 
 /// Both digests of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Digests {
     /// The digest that `sha256sum` prints.
     pub sha256: Digest,
@@ -118,6 +120,7 @@ pub struct Digests {
 
 /// The length and digests of a file as a manifest records them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RecordedBytes {
     /// Their SHA-256.
     pub sha256: Digest,

@@ -66,7 +66,7 @@ pub fn copy_private(from: &Path, to: &Path) -> Result<Copied, Error> {
 /// # Errors
 ///
 /// Those of [`copy_private`].
-pub fn copy_private_of(from: &File, name: &Path, to: &Path) -> Result<Copied, Error> {
+pub(crate) fn copy_private_of(from: &File, name: &Path, to: &Path) -> Result<Copied, Error> {
     let started = Instant::now();
     if to.symlink_metadata().is_ok() {
         return Err(Error::AlreadyExists {

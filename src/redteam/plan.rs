@@ -44,6 +44,7 @@ pub struct Subject {
 /// A name is neither that of a probe nor that of a family.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is neither a probe nor a family {name:?}")]
+#[non_exhaustive]
 pub struct UnknownProbe {
     /// The unknown name.
     pub name: String,

@@ -17,6 +17,7 @@ const LONGEST: usize = 300;
 
 /// One attack.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct Probe {
     /// Its stable name.
     pub name: &'static str,

@@ -12,6 +12,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// The result of an attack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RedteamReport {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
@@ -55,6 +56,7 @@ pub struct RedteamReport {
 
 /// The results of the resets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ResetCounts {
     /// Every source agreed with its baseline.
     pub verified: u64,
@@ -66,6 +68,7 @@ pub struct ResetCounts {
 
 /// A probe with its verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ProbeReport {
     /// The probe's name.
     pub name: String,

@@ -56,6 +56,7 @@ pub struct Exchange {
 
 /// A request in a cassette.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct RecordedRequest {
     /// The HTTP method as it was sent.
     pub method: String,
@@ -92,6 +93,7 @@ pub enum Answer {
 
 /// A response of the VMM.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct RecordedResponse {
     /// The HTTP status.
     pub status: u16,
@@ -115,6 +117,7 @@ pub enum ResponseBody {
 
 /// Why a file or a text is not a cassette.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CassetteError {
     /// The text ends in the middle of a value.
     #[error("cut short: it ends at line {line}, column {column}, in the middle of a value")]

@@ -26,6 +26,7 @@ pub struct Script {
 
 /// A request that differs from the one that was recorded at its place.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Mismatch {
     /// The step at which the request came, from 1. If all steps had been played, it is one more than `total`.
     pub step: usize,

@@ -145,8 +145,8 @@ impl ChvSandbox {
     ///
     /// Of the settings in `config` that concern the VMM's process, only `limits` is used. The sandbox doesn't check for
     /// KVM; a VMM without KVM fails at the boot. On a VMM that another program runs, the checks that need the VMM's
-    /// process are reported as [not applicable](super::Outcome::NotApplicable), and [`Strategy::InPlace`] is the only
-    /// strategy.
+    /// process are reported as [not applicable](super::CheckOutcome::NotApplicable), and [`Strategy::InPlace`] is the
+    /// only strategy.
     ///
     /// # Errors
     ///

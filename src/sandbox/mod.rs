@@ -95,7 +95,7 @@ pub use state::{ResetReason, SandboxState, WireState};
 
 pub use crate::golden::MemoryMode;
 pub use crate::guest::protocol::{DivergenceAction, RunSignal, StdinMode, VmmApiState};
-pub use crate::machine::VerificationLevel;
+pub use crate::overlay::VerificationLevel;
 pub use crate::vsock::OutputStream;
 pub use strategy::{MAX_SPARES, Strategy};
 pub use stub::{StubRun, StubSandbox};
@@ -326,6 +326,7 @@ pub struct RunOnce {
 /// Which implementation of [`Sandbox`] a sandbox is. It serialises in snake case: `chv`, `vf`, `stub`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Backend {
     /// A microVM on Cloud Hypervisor.
     Chv,

@@ -13,6 +13,7 @@ use crate::vsock::ClockSkew;
 /// The details of a reset. It serialises as JSON with these names. Later versions may add fields; no field is removed
 /// or changes its meaning.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ResetReport {
     /// How the sandbox was reverted.
     pub strategy: StrategyUsed,
@@ -81,6 +82,7 @@ pub(super) struct VerificationContext<'a> {
 /// How a sandbox was reverted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum StrategyUsed {
     /// The snapshot was restored in another VMM process.
     Fresh,
@@ -139,6 +141,7 @@ impl fmt::Display for VmmUsed {
 
 /// One check of a reset: a source that was read and compared with what is expected of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ResetCheck {
     /// What was read.
     pub source: CheckSource,
@@ -156,6 +159,7 @@ pub struct ResetCheck {
 /// sources whose baselines the agent's protocol has. The others show that these three can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CheckSource {
     /// The SHA-256 and the length of a disk. There is one such check for each disk.
     FsHash,

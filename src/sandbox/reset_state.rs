@@ -100,6 +100,7 @@ pub enum Reset {
 
 /// The result of a reset: its state in the protocol's shape, and a report of everything else.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ResetOutcome {
     /// The result in the shape of the agent's protocol.
     pub state: ResetState,

@@ -16,6 +16,7 @@ use crate::sanitize;
 /// `tools_per_reset = "many"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ToolsPerReset {
     /// One tool. From the moment at which it is sent to the guest, the sandbox takes no other tool before a reset.
     #[default]

@@ -10,6 +10,7 @@ pub const CORRECTIONS: &str = "corrections.toml";
 
 /// How well a list of corrections fits the contracts.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Fit {
     /// For each contract, the corrections that fail on it. The list is empty if all corrections apply.
     pub contracts: BTreeMap<Release, Vec<CorrectionError>>,

@@ -116,6 +116,7 @@ impl fmt::Display for Method {
 
 /// One method of one path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Endpoint {
     /// The request's body, for an endpoint that takes one.
     pub body: Option<Body>,
@@ -132,7 +133,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Returns every response by its key in a document: a status, a class of statuses (`4XX`), or `default`.
-    pub fn all_responses(&self) -> BTreeMap<String, &Response> {
+    pub(crate) fn all_responses(&self) -> BTreeMap<String, &Response> {
         let known = self.responses.iter();
         let known = known.map(|(status, response)| (status.to_string(), response));
         let others = self.fallbacks.iter();
@@ -143,6 +144,7 @@ impl Endpoint {
 
 /// The body of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Body {
     /// Whether the endpoint refuses a request without a body.
     pub required: bool,
@@ -152,6 +154,7 @@ pub struct Body {
 
 /// The response of an endpoint with one status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Response {
     /// The schema of the body, by media type. Empty for a response without a body.
     pub content: Content,

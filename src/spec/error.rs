@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 /// Why a file can't be read as a contract, or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The file can't be read, written or created.
     #[error("cannot {verb} {}", path.display())]
@@ -62,6 +63,7 @@ pub struct Invalid {
 
 /// A problem at one place of a document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Problem {
     /// The loader does not know the keyword. It does not ignore the keyword, because a fact could be lost.
     #[error("keyword `{0}` is not known here")]

@@ -19,6 +19,7 @@ const FILE_NAME: &str = "sources.toml";
 /// The content of `sources.toml`: the upstream files that the contracts were derived from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Sources {
     /// The source of each contract, by the tag of its release.
     #[serde(default)]
@@ -28,6 +29,7 @@ pub struct Sources {
 /// The upstream file of one release.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Source {
     /// The release of the file.
     pub tag: Release,

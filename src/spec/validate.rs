@@ -20,6 +20,7 @@ pub struct Mismatch {
 
 /// How a value differs from its schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MismatchKind {
     /// The value has another type.
     Type {

@@ -8,6 +8,7 @@ use crate::sanitize::Quoted;
 
 /// The end of a VMM process.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Ended {
     /// The process id that the VMM had.
     pub pid: u32,

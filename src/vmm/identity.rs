@@ -29,6 +29,7 @@ const LONGEST_PATH: usize = 4096;
 /// ready, and that it has the api-socket's listener open. It does not prove that no fork of the process has the
 /// listener too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Identity {
     /// The process id.
     pub pid: u32,
@@ -42,6 +43,7 @@ pub struct Identity {
 
 /// The executable that a process runs. Device and inode identify it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Executable {
     /// The device of the file (`st_dev`).
     pub device: u64,

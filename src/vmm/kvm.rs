@@ -5,12 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The path of the device of KVM.
-pub const KVM_DEVICE: &str = "/dev/kvm";
+pub(crate) const KVM_DEVICE: &str = "/dev/kvm";
 
 /// The device of KVM doesn't exist, or this process may not open it. Every VMM opens it at its start, and exits if it
 /// can't.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be opened for reading and writing", device.display())]
+#[non_exhaustive]
 pub struct NoKvm {
     /// The path of the device.
     pub device: PathBuf,

@@ -26,6 +26,7 @@ pub struct MappedFile {
 
 /// A range of a process's addresses to which a file is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Mapping {
     /// The first address of the range.
     pub start: u64,

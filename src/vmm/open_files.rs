@@ -10,6 +10,7 @@ use super::procfs;
 
 /// A file that a process has open, by one of its descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OpenFile {
     /// The number of the descriptor in that process.
     pub fd: u32,

@@ -76,7 +76,7 @@ impl Process {
     /// # Errors
     ///
     /// Those of [`open_files`](Self::open_files).
-    pub fn look_at_open_files(
+    pub(crate) fn look_at_open_files(
         &self,
         first: &[u32],
         wanted: impl Fn(u64, u64) -> bool,

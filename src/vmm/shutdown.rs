@@ -14,6 +14,7 @@ use crate::socket::SocketAddress;
 
 /// The result of stopping a VMM.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShutdownReport {
     /// The step that stopped the VMM.
     pub step: ShutdownStep,
@@ -27,6 +28,7 @@ pub struct ShutdownReport {
 
 /// The steps of a shutdown, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ShutdownStep {
     /// No step was needed: the process had ended already.
     AlreadyEnded,

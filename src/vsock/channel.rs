@@ -14,8 +14,8 @@ use super::{ChannelEvent, Error, Origin, handshake};
 use crate::broadcast;
 use crate::guest::protocol::{
     DEFAULT_PORT, Extension, Frame, GuestProcess, GuestQuery, GuestResponse, Hello, Imprint,
-    LAYER_REMOVAL, MemUsage, QueryKind, QueryResult, Renew, Renewed, ResetAck, ResetSignal, Seed,
-    ToolDispatch, ToolResult,
+    LAYER_REMOVAL, MemUsage, QueryKind, QueryResult, Renew, Renewed, Seed, ToolDispatch,
+    ToolResult,
 };
 use crate::limits::TimeLimits;
 use crate::socket::SocketAddress;
@@ -299,27 +299,6 @@ impl Channel {
         };
         self.ask(Key::Request(request_id), Frame::Renew(renew), limit, read)
             .await
-    }
-
-    /// Tells the guest that a reset was made, and returns the guest's report on it. The report proves nothing; a host
-    /// verifies a reset itself. `chv-guest` of this crate doesn't answer this request, but closes the channel.
-    ///
-    /// # Errors
-    ///
-    /// - [`Error::NoAnswer`] after `limit`
-    /// - [`Error::DuplicateReset`] if a signal with this id is in flight or timed out
-    /// - the reason why the channel is closed
-    pub async fn signal_reset(
-        &self,
-        signal: ResetSignal,
-        limit: Duration,
-    ) -> Result<ResetAck, Error> {
-        let read = |frame| match frame {
-            Frame::ResetAck(ack) => Some(ack),
-            _ => None,
-        };
-        let key = Key::Reset(signal.reset_id.clone());
-        self.ask(key, Frame::ResetSignal(signal), limit, read).await
     }
 
     /// Whether the guest has sent a hello on this channel that lists the extension.

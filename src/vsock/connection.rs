@@ -278,7 +278,11 @@ impl Connection {
                 self.take_in_error(event);
                 return Ok(());
             }
-            Frame::ResetAck(ack) => Key::Reset(ack.reset_id.clone()),
+            // The host sends no reset signal.
+            Frame::ResetAck(ack) => {
+                let id = sanitize::line(&ack.reset_id, 64);
+                return Err(Violation::NeverAsked { frame: name, id });
+            }
             Frame::ToolDispatch(_)
             | Frame::GuestQuery(_)
             | Frame::ResetSignal(_)
@@ -384,10 +388,6 @@ impl Connection {
             Key::Query(query_id) | Key::Request(query_id) => Error::DuplicateQuery {
                 origin,
                 query_id: *query_id,
-            },
-            Key::Reset(reset_id) => Error::DuplicateReset {
-                origin,
-                reset_id: reset_id.clone(),
             },
             Key::Hello => Error::DuplicateHello { origin },
         }

@@ -16,6 +16,7 @@ use crate::guest::record::RecordError;
 ///
 /// Errors can be cloned, since every request in flight gets the reason why the channel was closed.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// No connection to the guest was made within the limit. The guest has been asked for nothing, so the caller may
     /// try again.
@@ -146,14 +147,6 @@ pub enum Error {
         /// The id.
         query_id: Uuid,
     },
-    /// A reset signal with this id is in flight, or has timed out, on this channel. Nothing was sent.
-    #[error("{origin}: the reset id {reset_id:?} is taken")]
-    DuplicateReset {
-        /// The channel.
-        origin: Origin,
-        /// The id.
-        reset_id: String,
-    },
     /// Another hello is in flight, or has timed out, on this channel. Nothing was sent.
     #[error("{origin}: a hello was sent before and has no answer")]
     DuplicateHello {
@@ -209,9 +202,9 @@ impl Error {
             Error::TooManyStreams { .. } => "SANDBOX_TOO_MANY_STREAMS",
             Error::Refused { .. } => "SANDBOX_TOOL_ERROR",
             Error::Protocol { .. } => "SANDBOX_VSOCK_PROTOCOL_ERROR",
-            Error::DuplicateRequest { .. }
-            | Error::DuplicateReset { .. }
-            | Error::DuplicateHello { .. } => "SANDBOX_VSOCK_DUPLICATE_REQUEST",
+            Error::DuplicateRequest { .. } | Error::DuplicateHello { .. } => {
+                "SANDBOX_VSOCK_DUPLICATE_REQUEST"
+            }
             Error::DuplicateQuery { .. } => "GUEST_QUERY_DUPLICATE",
             Error::ToolTimeout { .. } => "SANDBOX_TOOL_TIMEOUT",
             Error::NoAnswer { .. } => "GUEST_QUERY_TIMEOUT",
@@ -222,11 +215,10 @@ impl Error {
 
 impl Error {
     /// Whether the request wasn't sent because another request with its id is in flight or has timed out.
-    pub fn is_duplicate(&self) -> bool {
+    pub(crate) fn is_duplicate(&self) -> bool {
         matches!(
             self,
             Error::DuplicateRequest { .. }
-                | Error::DuplicateReset { .. }
                 | Error::DuplicateHello { .. }
                 | Error::DuplicateQuery { .. }
         )
@@ -251,6 +243,7 @@ impl Error {
 
 /// Why a channel was closed that had no bad frame.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CloseCause {
     /// This process closed it: with [`Channel::close`](super::Channel::close), or because the last clone was dropped.
     #[error("closed by this process")]
@@ -271,6 +264,7 @@ pub enum CloseCause {
 
 /// Why an attempt to connect failed.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum HandshakeError {
     /// The socket's path doesn't fit the address of a Unix socket (107 bytes). No connection was tried.
     #[error("the socket's path has {bytes} bytes, more than 107")]

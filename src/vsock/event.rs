@@ -11,6 +11,7 @@ use crate::guest::protocol::{ErrorEvent, Frame};
 
 /// One event of a channel.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ChannelEvent {
     /// The channel.
     pub origin: Origin,
@@ -23,6 +24,7 @@ pub struct ChannelEvent {
 /// Every frame that keeps to the protocol is exactly one event. A frame that breaks the protocol is the reason in
 /// [`Closed`](ChannelEventKind::Closed). `Debug` shows the type of a frame, but not its content.
 #[derive(Clone)]
+#[non_exhaustive]
 pub enum ChannelEventKind {
     /// A frame for a request that waits, as the guest sent it.
     Frame(Arc<Frame>),
@@ -63,6 +65,7 @@ impl Weight for ChannelEvent {
 /// Identifies a channel, or the connection of a run or transfer. Each has its own number. So the frames of two
 /// connections through the same socket can be told apart, such as those before and after a reset.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Origin {
     /// The channel's number, from 1, unique in this process.
     pub channel: u64,

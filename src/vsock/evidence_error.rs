@@ -6,6 +6,7 @@ use crate::guest::record::RecordKind;
 
 /// What is wrong with the evidence of a command or of a run with streams.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EvidenceError {
     /// A chunk never came: one in the middle; the terminal one; or all of them, although the result has a link or
     /// details, or the guest's hello lists [`Extension::Evidence`](crate::guest::protocol::Extension::Evidence).
@@ -110,6 +111,7 @@ impl EvidenceError {
 
 /// How a guest broke the protocol. Ids are made lines of at most 64 characters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Violation {
     /// The guest sent a frame that only the host sends.
     #[error("a {frame} frame came from the guest, and only a host sends such frames")]

@@ -21,10 +21,9 @@
 //! # How much memory a guest can make a channel use
 //!
 //! The host reads a frame's type before it decodes the body. If `type` is the first field, it is read from the first
-//! bytes. A type that only the host sends closes the channel. Every other type has a limit of its own
-//! ([`FrameType::limit_at_host`](crate::guest::protocol::FrameType::limit_at_host)), but a frame that answers no
-//! request in flight may have at most 64 KiB. The largest frame is a tool's result with 16 MiB; the decoded result
-//! takes no more memory than the frame.
+//! bytes. A type that only the host sends closes the channel. Every other type has a limit of its own (see
+//! [`protocol`](crate::guest::protocol)), but a frame that answers no request in flight may have at most 64 KiB. The
+//! largest frame is a tool's result with 16 MiB; the decoded result takes no more memory than the frame.
 //!
 //! So one frame takes at most 32 MiB while it is decoded. Events for slow subscribers take 8 MiB; a single result may
 //! be larger, up to 16 MiB, but then all other events are dropped before the result is read. This makes at most 40 MiB
@@ -71,4 +70,4 @@ pub use evidence_error::{EvidenceError, Violation};
 pub use restored::{ClockSkew, RestoredGuest};
 pub(crate) use run::RunGuest;
 pub use run::{OutputStream, RunName, RunReader, RunRecord, RunStream, RunWriter};
-pub use stream::{Record, RecordReader, RecordStream, RecordWriter, StreamCloser};
+pub use stream::{Record, RecordReader, RecordStream, RecordWriter};

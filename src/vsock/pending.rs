@@ -23,8 +23,6 @@ pub(super) enum Key {
     Query(Uuid),
     /// The `request_id` of an extension's frame.
     Request(Uuid),
-    /// A reset signal's `reset_id`.
-    Reset(String),
     /// A hello has no id, so only one can be in flight.
     Hello,
 }
@@ -33,7 +31,7 @@ impl Key {
     /// The id as a line of at most 64 characters, for errors. The guest may have chosen the id.
     pub(super) fn shortened(&self) -> String {
         match self {
-            Key::Command(id) | Key::Reset(id) => sanitize::line(id, 64),
+            Key::Command(id) => sanitize::line(id, 64),
             Key::Query(id) | Key::Request(id) => id.to_string(),
             Key::Hello => "hello".to_owned(),
         }
@@ -47,7 +45,6 @@ impl Key {
             }
             Key::Query(_) => frame_type == FrameType::GuestResponse,
             Key::Request(_) => matches!(frame_type, FrameType::Imprinted | FrameType::Renewed),
-            Key::Reset(_) => frame_type == FrameType::ResetAck,
             Key::Hello => matches!(frame_type, FrameType::Hello | FrameType::ErrorEvent),
         }
     }

@@ -21,6 +21,7 @@ use crate::guest::protocol::{
 
 /// The answers of a restored guest to [`Channel::query_after_restore`].
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct RestoredGuest {
     /// The guest's hello; `None` from a guest from before the hello.
     pub hello: Option<GuestHello>,

@@ -7,6 +7,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::*;
+use crate::archive::staged::Staged;
 use crate::causes::Causes;
 
 fn stream() -> Vec<u8> {

@@ -42,13 +42,10 @@ pub(crate) struct Args {
 /// Runs `chv-sandbox compat probe`.
 pub(super) async fn run(args: Args) -> Result<Status, Failure> {
     let interrupt = Interrupt::catch()?;
-    let options = Options {
-        binary: args.vmm,
-        env: args.env,
-        release: args.release,
-        directory: args.directory,
-        limit: Duration::from_secs(args.patience),
-    };
+    let mut options = Options::new(args.vmm, Duration::from_secs(args.patience));
+    options.env = args.env;
+    options.release = args.release;
+    options.directory = args.directory;
     let probed = interrupt.race(probe::probe(&options)).await?;
     // A probe that exceeded its time limit has dropped a VMM, which may still be ending.
     interrupt::wait_for_vmms().await;

@@ -184,6 +184,7 @@ fn source(check: &ResetCheck) -> &'static str {
         CheckSource::GuestClock => "guest's clock",
         CheckSource::VmmIdentity => "VMM is ours",
         CheckSource::GuestMemory => "guest's memory",
+        _ => "another source",
     }
 }
 

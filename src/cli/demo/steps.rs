@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use chv_sandbox::golden::{MintConfig, MintProgress, mint};
+use chv_sandbox::golden::{MintConfig, mint};
 use chv_sandbox::limits::TimeLimits;
 use chv_sandbox::machine::{Disk, GuestMemory, MachineConfig, VmShape, VmmFiles, VmmSource};
 use chv_sandbox::sandbox::{
@@ -64,8 +64,8 @@ pub(super) async fn play(
     let sandbox = sandbox(place, &golden, &stage)?;
 
     let since = Instant::now();
-    let minted = mint(MintConfig {
-        machine: MachineConfig {
+    let mut mint_config = MintConfig::new(
+        MachineConfig {
             vmm: stage.vmm,
             disks: stage.disks,
             memory: GuestMemory::ByPath,
@@ -73,15 +73,11 @@ pub(super) async fn play(
             files: VmmFiles::default(),
             limits: stage.limits,
         },
-        shape: stage.shape,
-        any_guest: false,
-        container_image: None,
-        sign_with: None,
-        warm: Vec::new(),
-        settle: stage.settle,
-        into: golden,
-        progress: MintProgress::default(),
-    });
+        stage.shape,
+        golden,
+    );
+    mint_config.settle = stage.settle;
+    let minted = mint(mint_config);
     program.minted(since, &interrupt.race(minted).await??);
 
     let played = interrupt.race(with_sandbox(&sandbox, place, &root, program));

@@ -72,10 +72,9 @@ pub(super) async fn verify(args: VerifyArgs) -> Result<Status, Failure> {
     let interrupt = Interrupt::catch()?;
     let key = public_key.as_deref().map(PublicKey::load).transpose()?;
     let verified = tokio::task::spawn_blocking(move || {
-        let trust = Trust {
-            signed_by: key,
-            digest,
-        };
+        let mut trust = Trust::default();
+        trust.signed_by = key;
+        trust.digest = digest;
         let golden = Golden::open_trusted(&directory, &trust)?;
         Ok::<_, Error>((golden.digest(), golden.verify()?))
     });

@@ -1,9 +1,8 @@
 //! The report as a table for the terminal.
 
 use anstyle::{AnsiColor, Style};
-use chv_sandbox::latency::{
-    CaseReport, CaseState, Failure, LatencyReport, Platform, StepReport, Time,
-};
+use chv_sandbox::host_facts::Platform;
+use chv_sandbox::latency::{CaseReport, CaseState, Failure, LatencyReport, StepReport, Time};
 use chv_sandbox::sanitize;
 
 const BOLD: Style = Style::new().bold();

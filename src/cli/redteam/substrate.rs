@@ -101,6 +101,7 @@ impl Substrate for ChangedFiles {
             CheckSource::VmmApiState | CheckSource::DiskIdentity | CheckSource::VmmIdentity => {
                 cannot("it takes a VMM that lies")
             }
+            _ => cannot("no file is known that holds this source"),
         }
     }
 }

@@ -23,6 +23,7 @@ use used::Used;
 
 /// The result of [`check`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Check {
     /// All findings: the differences between the newest supported release and the document, and the findings
     /// `correction-stale` and `cassette-touched`, in the order of every report.

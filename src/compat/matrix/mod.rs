@@ -11,6 +11,7 @@ use features::{Evidence, FEATURES, Feature};
 
 /// A table with a column for each release, and a row for each feature and each endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Matrix {
     /// The releases of the columns.
     pub releases: Vec<Release>,

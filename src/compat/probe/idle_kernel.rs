@@ -2,6 +2,7 @@
 //!
 //! With it, the real API of a real VMM (create, boot, pause, reboot, hot-plug, delete) can be tested on machines whose
 //! KVM can't run a stock kernel. The bytes are written by this module, so that no binary is committed.
+//! The module is public for the tests and benchmarks of this crate only.
 
 use std::{fs, io, path::Path};
 

@@ -13,6 +13,7 @@
 //! machine, for instance a snapshot on a KVM that can't save the nested state, is left out and listed in
 //! [`Probed::unreached`].
 
+#[doc(hidden)]
 pub mod battery;
 mod call;
 mod compare;
@@ -21,9 +22,11 @@ mod error;
 mod field_bodies;
 mod fields;
 mod findings;
+#[doc(hidden)]
 pub mod idle_kernel;
 mod judge;
 mod outline;
+#[doc(hidden)]
 pub mod recorded;
 mod recording;
 mod routes;
@@ -54,6 +57,7 @@ use crate::vmm::{self, VmmConfig};
 
 /// The settings of [`probe`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// The binary. A name without a slash is looked up in `PATH`.
     pub binary: PathBuf,
@@ -68,8 +72,23 @@ pub struct Options {
     pub limit: Duration,
 }
 
+impl Options {
+    /// The probe of a binary within a time limit, without additional variables, with the release that the server
+    /// reports, in the directory for temporary files.
+    pub fn new(binary: impl Into<PathBuf>, limit: Duration) -> Options {
+        Options {
+            binary: binary.into(),
+            env: Vec::new(),
+            release: None,
+            directory: None,
+            limit,
+        }
+    }
+}
+
 /// The result of [`probe`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Probed {
     /// The findings, with the verdict.
     pub report: Report,

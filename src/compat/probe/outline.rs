@@ -20,6 +20,7 @@ use crate::spec::{Contract, Schema, Shape};
 /// The outline of all recordings of a release.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Outline {
     /// The distinct bodies of successes, with types in place of values.
     pub bodies: Vec<Value>,

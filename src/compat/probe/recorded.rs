@@ -1,7 +1,7 @@
 //! The outlines of the recorded releases, which are compiled into the library.
 //!
 //! `tests/it/compat/probe/outlines.rs` generates them from the cassettes. After a recording, run `UPDATE=1 cargo test
-//! outlines`.
+//! outlines`. The module is public for this test only.
 
 use super::outline::Outline;
 use crate::spec::Release;

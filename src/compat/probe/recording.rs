@@ -15,6 +15,7 @@ pub struct Recording {
 
 /// A state or a feature that the VMM couldn't reach on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Unreached {
     /// The state: `a running VM`.
     pub what: &'static str,

@@ -13,6 +13,7 @@ use super::{Direction, Finding, Level, Report, Verdict};
 
 /// A report, arranged for readers.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Page<'r> {
     /// The verdict of the report.
     pub verdict: Verdict,
@@ -24,6 +25,7 @@ pub struct Page<'r> {
 
 /// Findings with something in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Section<'r> {
     /// The title of the section.
     pub title: &'static str,

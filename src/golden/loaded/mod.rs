@@ -34,6 +34,7 @@ const ATTEMPTS: u32 = 3;
 
 /// The options of [`Golden::load`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LoadOptions {
     /// How guests get the golden snapshot's memory.
     pub memory: MemoryMode,
@@ -48,8 +49,7 @@ pub struct LoadOptions {
 ///
 /// Its memory can't change any more, and the contents of `config.json` and `state.json` are kept in this process. The
 /// manifest and the disks are held under read leases until this is dropped. Any number of sandboxes may share one
-/// (`Arc`), so that a process seals and digests only once. All methods except [`lost`](Self::lost) and
-/// [`vmm_executable`](Self::vmm_executable) block.
+/// (`Arc`), so that a process seals and digests only once. All public methods except [`lost`](Self::lost) block.
 #[derive(Debug)]
 pub struct LoadedGolden {
     golden: Golden,
@@ -308,7 +308,7 @@ impl LoadedGolden {
     /// # Errors
     ///
     /// Those of [`ExecutableFacts::of_process`](crate::golden::ExecutableFacts::of_process).
-    pub async fn vmm_executable(&self, process: &Process) -> Result<Digest, Error> {
+    pub(crate) async fn vmm_executable(&self, process: &Process) -> Result<Digest, Error> {
         let files = Arc::clone(&self.files);
         let exe = executable::path(process);
         let known = blocking(move || files.executable.digest(&exe)).await?;

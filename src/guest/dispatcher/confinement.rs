@@ -22,7 +22,7 @@ use crate::causes::Causes;
 pub(super) const MIB: u64 = 1024 * 1024;
 
 /// Where a guest mounts the cgroup v2 file system.
-pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+pub(crate) const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// Where a guest mounts a throwaway layer: in the initramfs, whose files are in memory.
 const THROWAWAY_LAYER: &str = "/throwaway";
@@ -33,7 +33,7 @@ const THROWAWAY_LAYER: &str = "/throwaway";
 /// # Errors
 ///
 /// The kernel's error. `PermissionDenied` if this process isn't root's.
-pub fn be_killed_last() -> io::Result<()> {
+pub(crate) fn be_killed_last() -> io::Result<()> {
     std::fs::write("/proc/self/oom_score_adj", "-1000")
 }
 

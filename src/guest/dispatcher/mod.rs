@@ -29,17 +29,20 @@ mod toolbox;
 mod transfer;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
-pub use confinement::{CGROUP_ROOT, Confinement, Limits, be_killed_last};
+pub(crate) use confinement::CGROUP_ROOT;
+pub(crate) use confinement::be_killed_last;
+pub use confinement::{Confinement, Limits};
 pub use function::FunctionRun;
 pub use listener::VsockListener;
 pub use system::{LinuxSystem, System};
-pub use toolbox::{MAX_PARAM, Toolbox, ToolsFileError};
+pub use toolbox::{Toolbox, ToolsFileError};
 
 use crate::guest::frame::FrameError;
 use crate::guest::protocol::{DecodeError, Frame};
@@ -64,6 +67,14 @@ pub struct Dispatcher {
     shared: Arc<Shared>,
 }
 
+impl fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatcher")
+            .field("root", &self.shared.root)
+            .finish_non_exhaustive()
+    }
+}
+
 struct Shared {
     toolbox: Toolbox,
     confinement: Arc<Prepared>,
@@ -80,9 +91,9 @@ struct Shared {
     throwaway: Mutex<Option<PathBuf>>,
 }
 
-/// A function that sees each frame of the host before the dispatcher does, for
-/// [`serve_intercepted`](Dispatcher::serve_intercepted). If it returns bytes, they are sent instead of the dispatcher's
-/// answer. If it returns `None`, the dispatcher answers. It doesn't see records.
+/// A function of a [stand-in](super::stand_in::Behaviour::Intercepted) that sees each frame of the host before the
+/// dispatcher does. If it returns bytes, they are sent instead of the dispatcher's answer. If it returns `None`, the
+/// dispatcher answers. It doesn't see records.
 pub type Intercept = Arc<dyn Fn(&Frame) -> Option<Vec<u8>> + Send + Sync>;
 
 impl Dispatcher {
@@ -132,7 +143,7 @@ impl Dispatcher {
     /// # Errors
     ///
     /// As [`serve`](Self::serve).
-    pub fn serve_intercepted(
+    pub(crate) fn serve_intercepted(
         &self,
         socket: impl Into<OwnedFd>,
         intercept: &Intercept,
@@ -154,6 +165,7 @@ impl Dispatcher {
 /// A connection failed, or the host broke the protocol. A host that closes its connection between two frames is no
 /// error.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ServeError {
     /// A frame could not be read or written.
     #[error("the connection to the host is of no further use")]

@@ -13,10 +13,9 @@ const HEAD: usize = 256;
 /// The largest body of a frame that carries no output of a tool, in bytes.
 const SMALL: usize = 64 << 10;
 
-/// The `type` of a [`Frame`](super::Frame).
+/// The `type` of a [`Frame`](super::Frame), whose variants are documented there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the variants are documented at `Frame`")]
-pub enum FrameType {
+pub(crate) enum FrameType {
     ToolDispatch,
     ToolResult,
     EvidenceChunk,
@@ -39,7 +38,7 @@ pub enum FrameType {
 
 impl FrameType {
     /// Every type that this build knows.
-    pub const ALL: [FrameType; 18] = [
+    pub(crate) const ALL: [FrameType; 18] = [
         FrameType::ToolDispatch,
         FrameType::ToolResult,
         FrameType::EvidenceChunk,
@@ -61,7 +60,7 @@ impl FrameType {
     ];
 
     /// The frame's `type` on the wire.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             FrameType::ToolDispatch => "ToolDispatch",
             FrameType::ToolResult => "ToolResult",
@@ -86,7 +85,7 @@ impl FrameType {
 
     /// The largest body of this type that the host accepts, in bytes. `None` for a type that only a guest receives: the
     /// host closes the channel when one arrives.
-    pub const fn limit_at_host(self) -> Option<usize> {
+    pub(crate) const fn limit_at_host(self) -> Option<usize> {
         match self {
             FrameType::ToolResult => Some(MAX_FRAME),
             FrameType::EvidenceChunk => Some(3 << 19),

@@ -3,8 +3,8 @@
 //! A frame's body is one JSON object whose `type` names the variant of [`Frame`]. Objects are closed: decoding refuses
 //! an unknown field, an array in place of an object, a repeated field, and a value outside its range. Decoding
 //! allocates only for the fields that a frame may have, so a hostile peer can't make the host allocate more than the
-//! bytes that it sent. [`FrameType::limit_at_host`] is the largest body that the host accepts for each type; the host
-//! reads the type before it decodes anything else.
+//! bytes that it sent. The host reads the type before it decodes anything else. Its limit for the body depends on the
+//! type: 16 MiB for a [`ToolResult`], 1.5 MiB for an [`EvidenceChunk`], 64 KiB for every other type that it receives.
 //!
 //! # Streams
 //!
@@ -54,7 +54,7 @@ use closed::Tagged;
 pub use crate::archive::TransferLimits;
 pub use evidence::EvidenceChain;
 pub use extension::{Extension, Hello, Imprint, Imprinted, Renew, Renewed, Seed};
-pub use frame_type::FrameType;
+pub(crate) use frame_type::FrameType;
 pub use limits::{
     DEFAULT_PORT, LAYER_REMOVAL, MAX_EVIDENCE_CHUNK, MAX_FRAME, MAX_PROCESSES, MAX_TOOL_NAME,
     PROTOCOL_VERSION,
@@ -91,9 +91,9 @@ pub enum Frame {
     GuestQuery(GuestQuery),
     /// To the host: the reading that a [`GuestQuery`] asked for.
     GuestResponse(GuestResponse),
-    /// To the guest: a reset was made.
+    /// To the guest: a reset was made. Neither side of this crate sends it; see [`ResetSignal`].
     ResetSignal(ResetSignal),
-    /// To the host: the guest's report on the reset. The host doesn't rely on it.
+    /// To the host: the guest's report on the reset. Neither side of this crate sends it; see [`ResetSignal`].
     ResetAck(ResetAck),
     /// To the host: an error that belongs to no request.
     ErrorEvent(ErrorEvent),
@@ -133,7 +133,7 @@ pub struct ErrorEvent {
 
 impl Frame {
     /// The frame's type.
-    pub fn frame_type(&self) -> FrameType {
+    pub(crate) fn frame_type(&self) -> FrameType {
         match self {
             Frame::ToolDispatch(_) => FrameType::ToolDispatch,
             Frame::ToolResult(_) => FrameType::ToolResult,
@@ -234,6 +234,7 @@ fn tagged<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, DecodeError> {
 
 /// The body of a frame, or of a record that is JSON, breaks a rule of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DecodeError {
     /// The body isn't UTF-8.
     #[error("the frame is not UTF-8")]

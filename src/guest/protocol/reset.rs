@@ -1,5 +1,6 @@
-//! The frames of a reset: [`ResetSignal`] and its answer [`ResetAck`]. A guest's report on its own reset proves
-//! nothing; the host verifies a reset itself.
+//! The frames of a reset: [`ResetSignal`] and its answer [`ResetAck`]. They belong to the protocol, so both sides know
+//! them, but neither side of this crate sends them: a guest's report on its own reset proves nothing, and the host
+//! verifies a reset itself.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -7,6 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use super::closed::Closed;
 
 /// Tells the guest that a reset was made.
+///
+/// The protocol has this frame and its answer, and guests of other makers may expect them. A host of this crate never
+/// sends the frame, so it closes the channel when a [`ResetAck`] comes. `chv-guest` closes the channel when it receives
+/// the frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResetSignal {
@@ -30,7 +35,7 @@ pub enum ResetReason {
     OnCommandIdMismatch,
 }
 
-/// The guest's report on a reset.
+/// The guest's report on a reset: the answer to a [`ResetSignal`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResetAck {

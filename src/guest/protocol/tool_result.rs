@@ -89,7 +89,7 @@ pub enum ToolOutcomeKind {
 
 impl ToolOutcomeKind {
     /// The exit codes that a result with this outcome may have. With any other exit code the frame is malformed.
-    pub const fn exit_codes(self) -> RangeInclusive<i32> {
+    pub(crate) const fn exit_codes(self) -> RangeInclusive<i32> {
         /// The largest signal number on Linux.
         const MAX_SIGNAL: i32 = 64;
         match self {

@@ -8,7 +8,8 @@ mod scale;
 use case::{case, overview};
 use markup::Markup;
 
-use super::{HostFacts, LatencyReport, Platform};
+use super::LatencyReport;
+use crate::host_facts::{HostFacts, Platform};
 
 /// The style sheet. Its colours follow the reader's setting, light or dark, and it refers to no other file.
 const STYLE: &str = include_str!("style.css");

@@ -20,7 +20,8 @@ use crate::api::types::{MemoryConfig, MemoryZoneConfig, VmConfig, VmSnapshotConf
 use crate::files::{self, ReadError, Symlinks};
 
 pub(super) use folder::write_folder;
-pub use state::{MemoryRegion, maps_memory};
+pub use state::MemoryRegion;
+pub(crate) use state::maps_memory;
 
 use super::vm_config::VmDisk;
 use config_check::Unexpected;
@@ -32,10 +33,10 @@ const STATE: &str = "state.json";
 const MEMORY: &str = "memory-ranges";
 
 /// The largest `config.json` that is read, in bytes. It usually has a few KiB.
-pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// The largest `state.json` that is read, in bytes. It has about 20 KiB for each vCPU.
-pub const MAX_STATE_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_STATE_BYTES: u64 = 16 << 20;
 
 /// A snapshot that machines are reverted to. It keeps the verified content of `config.json` and `state.json` in memory,
 /// so a later change of these files has no effect.
@@ -131,7 +132,7 @@ impl Snapshot {
     /// # Errors
     ///
     /// [`Error::Snapshot`] if `state.json` doesn't fit the VM's memory.
-    pub fn check_mappable(&self) -> Result<Vec<MemoryRegion>, Error> {
+    pub(crate) fn check_mappable(&self) -> Result<Vec<MemoryRegion>, Error> {
         let mapped = state::map_memory(&self.state, self.shape.memory_bytes());
         let mapped = mapped.map_err(|reason| Error::Snapshot {
             path: self.folder.join(STATE),
@@ -252,7 +253,7 @@ impl Machine {
 
     /// Makes the copies in the folder `golden`, which [`keep_disks`](Self::keep_disks) made, the origins of the
     /// writable disks. The next boot or revert fills the disks from them.
-    pub fn adopt_disks(&mut self, golden: &Path) {
+    pub(crate) fn adopt_disks(&mut self, golden: &Path) {
         let disks = self.disks.iter_mut().map(|disk| &mut disk.given);
         for disk in disks.filter(|disk| !disk.readonly) {
             disk.origin = golden.join(format!("{}.img", disk.role));

@@ -22,12 +22,13 @@ pub(super) const ZONE: &str = "mem0";
 const PAGE: u64 = 4096;
 
 /// Whether a snapshot of the release `release`, such as `v53.0`, can be restored with its memory mapped.
-pub fn maps_memory(release: &str) -> bool {
+pub(crate) fn maps_memory(release: &str) -> bool {
     TRIED.contains(&release)
 }
 
 /// A region of a guest's memory, with its place in the memory file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct MemoryRegion {
     /// The region's first physical address in the guest.
     pub gpa: u64,

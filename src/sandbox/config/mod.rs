@@ -145,7 +145,7 @@ impl SandboxConfig {
     }
 
     /// The settings of the VMM's process that this configuration has.
-    pub fn vmm_config(&self) -> VmmConfig {
+    pub(crate) fn vmm_config(&self) -> VmmConfig {
         let env = self.vmm_env.0.iter();
         let mut config = VmmConfig {
             binary: self.vmm.clone(),

@@ -118,7 +118,7 @@ impl GoldenOrigin {
     }
 
     /// The options to [load](crate::golden::Golden::load) the golden snapshot for VMMs that this process starts.
-    pub fn load_options(&self) -> LoadOptions {
+    pub(crate) fn load_options(&self) -> LoadOptions {
         let limit = self.memory_limit_mib;
         LoadOptions {
             memory: self.memory,
@@ -252,7 +252,7 @@ impl ScaffoldOrigin {
     }
 
     /// The VM that scaffold mode boots, without its disks.
-    pub fn shape(&self) -> VmShape {
+    pub(crate) fn shape(&self) -> VmShape {
         VmShape {
             kernel: self.kernel.clone(),
             initramfs: self.initramfs.clone(),
@@ -264,7 +264,7 @@ impl ScaffoldOrigin {
     }
 
     /// The disks of the VM in their order: the root disk, then the overlay if there is one.
-    pub fn disks(&self) -> Vec<Disk> {
+    pub(crate) fn disks(&self) -> Vec<Disk> {
         let disk = |role, origin: &Path, readonly, format| Disk {
             role,
             origin: origin.to_owned(),

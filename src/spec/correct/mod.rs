@@ -190,6 +190,7 @@ pub type Applied = BTreeMap<String, String>;
 
 /// Why a list of corrections can't be read or does not fit a contract.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CorrectionError {
     /// A file can't be read, or a contract is not valid.
     #[error(transparent)]
@@ -241,6 +242,7 @@ pub enum CorrectionError {
 
 /// Why a change does not fit a place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Problem {
     /// The contract does not have the place.
     #[error("the contract has no such place")]

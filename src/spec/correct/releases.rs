@@ -14,6 +14,7 @@ use super::super::{ParseReleaseError, Release};
 /// by then, the correction fails, and its range has to be closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
+#[non_exhaustive]
 pub struct Releases {
     /// The first release of the range. `None` if the range has no beginning.
     pub since: Option<Release>,
@@ -37,6 +38,7 @@ impl Releases {
 
 /// Why a text is not a range of releases.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ParseReleasesError {
     /// The text has no `..`.
     #[error("{0:?} is not a range of releases: expected one as `v50.2..v53.0`, `v50.2..` or `..`")]

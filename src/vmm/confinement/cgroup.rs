@@ -19,6 +19,7 @@ use crate::causes::Causes;
 /// The parent of the VMMs' control groups, and the limits of each group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct CgroupConfig {
     /// An existing cgroup v2 directory in which this user may make groups. Default: this process's own group if it was
     /// delegated, else the VMMs get no control group.

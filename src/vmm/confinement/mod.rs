@@ -119,12 +119,12 @@ impl Confinement {
     }
 
     /// Whether the layer is not left out.
-    pub fn wants(&self, layer: Layer) -> bool {
+    pub(crate) fn wants(&self, layer: Layer) -> bool {
         !self.without.contains(&layer)
     }
 
     /// Returns the first layer that is both required and left out, which no VMM can satisfy.
-    pub fn contradiction(&self) -> Option<Layer> {
+    pub(crate) fn contradiction(&self) -> Option<Layer> {
         let mut required = self.require.iter();
         required.find(|layer| !self.wants(**layer)).copied()
     }
@@ -165,6 +165,7 @@ impl<'de> Deserialize<'de> for Confinement {
 
 /// The state of one layer after the start of a VMM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct LayerReport {
     /// The layer.
     pub layer: Layer,

@@ -42,6 +42,7 @@ const ROUNDS: usize = 8;
 
 /// A file or directory below the run root that no living agent owns, and what was done about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reclaimed {
     /// The path, which may have been removed.
     pub path: PathBuf,

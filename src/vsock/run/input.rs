@@ -107,7 +107,7 @@ impl RunWriter {
     /// # Errors
     ///
     /// The socket's error.
-    pub fn poll_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_idle(&mut self.lock(), context)
     }
 

@@ -189,7 +189,10 @@ impl RunReader {
     /// # Errors
     ///
     /// Those of [`next`](Self::next).
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<RunRecord, Error>> {
+    pub(crate) fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<RunRecord, Error>> {
         let record = ready!(self.records.poll_next(context))?;
         Poll::Ready(self.take(record.kind, record.body))
     }

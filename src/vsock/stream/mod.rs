@@ -59,14 +59,14 @@ impl RecordStream {
     }
 
     /// A handle that can close the connection while its halves are in use.
-    pub fn closer(&self) -> StreamCloser {
+    pub(crate) fn closer(&self) -> StreamCloser {
         StreamCloser(Arc::clone(&self.reader.stream))
     }
 }
 
 /// Closes the connection of a run or transfer, for both halves.
 #[derive(Clone)]
-pub struct StreamCloser(Arc<UnixStream>);
+pub(crate) struct StreamCloser(Arc<UnixStream>);
 
 impl StreamCloser {
     pub(super) fn stream(&self) -> Arc<UnixStream> {
@@ -75,7 +75,7 @@ impl StreamCloser {
 
     /// Closes the connection in both directions. Records that the guest had sent before can still be read; after them
     /// the reader gets [`Error::Closed`](super::Error::Closed). The writer fails.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         // This fails if the connection has ended already.
         let _ = rustix::net::shutdown(&*self.0, Shutdown::Both);
     }

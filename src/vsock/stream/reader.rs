@@ -23,6 +23,7 @@ const WORTH_SHARING: usize = 16 << 10;
 
 /// One record of the guest. `Debug` doesn't show the body's bytes.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Record {
     /// The record's kind.
     pub kind: RecordKind,
@@ -110,7 +111,7 @@ impl RecordReader {
     /// # Errors
     ///
     /// Those of [`next`](Self::next).
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Record, Error>> {
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Record, Error>> {
         loop {
             if let Some(record) = self.take()? {
                 return Poll::Ready(Ok(record));

@@ -57,10 +57,8 @@ pub(crate) fn load(golden: &Golden) -> Result<LoadedGolden, Error> {
 
 /// The same as [`load`], for a VMM that another program runs.
 fn load_attached(golden: &Golden) -> Result<LoadedGolden, Error> {
-    let options = LoadOptions {
-        attached_vmm: true,
-        ..LoadOptions::default()
-    };
+    let mut options = LoadOptions::default();
+    options.attached_vmm = true;
     golden.load(&options)
 }
 

@@ -74,10 +74,8 @@ pub(crate) fn keys(scene: &Scene, seed: u8) -> (SigningKey, PublicKey) {
 }
 
 fn open_signed(golden: &Path, key: &PublicKey) -> Result<Golden, Error> {
-    let trust = Trust {
-        signed_by: Some(*key),
-        ..Trust::default()
-    };
+    let mut trust = Trust::default();
+    trust.signed_by = Some(*key);
     Golden::open_trusted(golden, &trust)
 }
 

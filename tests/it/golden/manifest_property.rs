@@ -68,10 +68,8 @@ async fn only_the_minted_bytes_verify() {
     config.sign_with = Some(key);
     mint(config).await.unwrap();
     let golden = scene.path("golden");
-    let trust = Trust {
-        signed_by: Some(public),
-        ..Trust::default()
-    };
+    let mut trust = Trust::default();
+    trust.signed_by = Some(public);
     let is_believed = |golden: &Path| {
         let opened = Golden::open_trusted(golden, &trust);
         let verified = opened.and_then(|golden| golden.verify());

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use chv_sandbox::host_facts::Platform;
 use chv_sandbox::latency::{
-    Case, CaseReport, CaseState, MAX_RECORDED, Plan, Platform, Progress, Subject, measure,
+    Case, CaseReport, CaseState, MAX_RECORDED, Plan, Progress, Subject, measure,
 };
 use chv_sandbox::sandbox::{SandboxConfig, Strategy};
 use tokio::sync::watch;

@@ -1,6 +1,7 @@
 //! The HTML page of a report.
 
-use chv_sandbox::latency::{Bucket, CaseState, Failure, LatencyReport, Platform, page};
+use chv_sandbox::host_facts::Platform;
+use chv_sandbox::latency::{Bucket, CaseState, Failure, LatencyReport, page};
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 

@@ -293,10 +293,8 @@ async fn one_golden_snapshot_serves_several_sandboxes_and_is_sealed_once() {
 #[tokio::test]
 async fn a_golden_snapshot_loaded_for_another_programs_vmm_is_refused() {
     let scene = Scene::minted().await;
-    let options = LoadOptions {
-        attached_vmm: true,
-        ..LoadOptions::default()
-    };
+    let mut options = LoadOptions::default();
+    options.attached_vmm = true;
     let loaded = Arc::new(open(&scene).load(&options).unwrap());
     let error = ChvSandbox::with_loaded(scene.config(), loaded).unwrap_err();
     assert!(

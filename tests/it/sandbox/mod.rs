@@ -45,7 +45,7 @@ use std::time::Duration;
 
 use chv_sandbox::broadcast;
 use chv_sandbox::causes::Causes;
-use chv_sandbox::golden::{Golden, MintConfig, MintError, MintProgress, mint};
+use chv_sandbox::golden::{Golden, MintConfig, MintError, mint};
 use chv_sandbox::guest::dispatcher::Toolbox;
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::limits::TimeLimits;
@@ -158,31 +158,25 @@ impl Scene {
 
     /// The configuration of a mint for a scene in this directory, which may belong to another process.
     pub(crate) fn mint_config_at(directory: &Path, vmm: VmmSource) -> MintConfig {
-        MintConfig {
-            container_image: None,
-            any_guest: false,
-            sign_with: None,
-            machine: MachineConfig {
-                vmm,
-                disks: Scene::disks_at(directory),
-                memory: GuestMemory::ByPath,
-                port: 1024,
-                files: VmmFiles::default(),
-                limits: generous(),
-            },
-            shape: VmShape {
-                kernel: directory.join("kernel"),
-                initramfs: None,
-                cmdline: "console=hvc0".to_owned(),
-                vcpus: 1,
-                memory_mib: 16,
-                cid: 3,
-            },
-            warm: Vec::new(),
-            settle: PATIENCE,
-            into: directory.join("golden"),
-            progress: MintProgress::default(),
-        }
+        let machine = MachineConfig {
+            vmm,
+            disks: Scene::disks_at(directory),
+            memory: GuestMemory::ByPath,
+            port: 1024,
+            files: VmmFiles::default(),
+            limits: generous(),
+        };
+        let shape = VmShape {
+            kernel: directory.join("kernel"),
+            initramfs: None,
+            cmdline: "console=hvc0".to_owned(),
+            vcpus: 1,
+            memory_mib: 16,
+            cid: 3,
+        };
+        let mut config = MintConfig::new(machine, shape, directory.join("golden"));
+        config.settle = PATIENCE;
+        config
     }
 
     pub(crate) fn disks_at(directory: &Path) -> Vec<Disk> {

@@ -3,6 +3,8 @@
 
 mod causes;
 mod layers;
+mod public_errors;
+mod public_items;
 mod scan;
 
 use std::fs;

@@ -366,12 +366,12 @@ async fn its_control_group_has_the_limits_and_goes_with_it() {
     let listener = UnixListener::bind(&socket).unwrap();
     let what = format!("fork {}", socket.display());
     let mut prison = Prison::new(&what, &[Layer::Namespaces]);
-    prison.config.cgroup = CgroupConfig {
-        parent: Some(parent.clone()),
-        memory_max_mib: Some(512),
-        pids_max: Some(64),
-        cpu_max_percent: Some(100),
-    };
+    let mut cgroup = CgroupConfig::default();
+    cgroup.parent = Some(parent.clone());
+    cgroup.memory_max_mib = Some(512);
+    cgroup.pids_max = Some(64);
+    cgroup.cpu_max_percent = Some(100);
+    prison.config.cgroup = cgroup;
     let vmm = prison.lock_up().await;
     let pid = vmm.process().unwrap().pid();
     match is_missing(&vmm, Layer::Cgroup) {

@@ -4,6 +4,8 @@
 //! client, a test plays it on a live VMM, and the probe plays it on an unknown VMM. Every release is expected to give
 //! the same kinds of errors, although their statuses differ. If a release behaves differently, the step has another
 //! expectation for it (`before` of [`Step`]).
+//!
+//! The module is public for the tests of this crate only.
 
 use serde_json::{Value, json};
 

@@ -23,6 +23,7 @@ const MAX_TEXT: usize = 4096;
 
 /// A tools file could not be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ToolsFileError {
     /// The file exists but could not be read, or is not a regular file.
     #[error("the tools file {} cannot be read", path.display())]

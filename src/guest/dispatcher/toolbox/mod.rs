@@ -11,7 +11,6 @@ use serde_json::{Map, Value};
 
 pub use file::ToolsFileError;
 pub(super) use run_options::RunOptions;
-pub use tool::MAX_PARAM;
 
 use super::confinement::Limits;
 use super::function::{Function, FunctionRun};
@@ -112,7 +111,7 @@ impl Toolbox {
 
     /// The directory into which and from which files are transferred, as the tools see it: an absolute path, `/work`
     /// unless the tools file names another.
-    pub fn files_directory(&self) -> &str {
+    pub(crate) fn files_directory(&self) -> &str {
         &self.files
     }
 
@@ -234,7 +233,7 @@ pub(super) fn directory(path: &str) -> Result<&str, &'static str> {
 mod tests {
     use serde_json::json;
 
-    use super::tool::Argument;
+    use super::tool::{Argument, MAX_PARAM};
     use super::*;
 
     #[test]

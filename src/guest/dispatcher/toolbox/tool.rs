@@ -10,7 +10,7 @@ use super::run_options::AllowedOptions;
 
 /// The most bytes of one parameter's value: 64 KiB. The kernel accepts at most 128 KiB for one argument
 /// (`MAX_ARG_STRLEN`).
-pub const MAX_PARAM: usize = 64 * 1024;
+pub(crate) const MAX_PARAM: usize = 64 * 1024;
 
 #[derive(Clone, Debug)]
 pub(super) struct Tool {

@@ -15,13 +15,11 @@ use crate::real::{processes_with_files_in, snapshot_environment, vmm_binary};
 async fn probed(release: Option<Release>) -> Option<Probed> {
     let binary = vmm_binary()?;
     let directory = TempDir::new().unwrap();
-    let options = Options {
-        env: snapshot_environment(&binary).await,
-        binary,
-        release,
-        directory: Some(directory.path().to_owned()),
-        limit: Duration::from_secs(600),
-    };
+    let env = snapshot_environment(&binary).await;
+    let mut options = Options::new(binary, Duration::from_secs(600));
+    options.env = env;
+    options.release = release;
+    options.directory = Some(directory.path().to_owned());
     let probed = probe::probe(&options).await.unwrap();
     let left: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use chv_sandbox::broadcast::Receiver;
 use chv_sandbox::broadcast::RecvError;
-use chv_sandbox::golden::{Golden, LoadedGolden, MintConfig, MintProgress, mint};
+use chv_sandbox::golden::{Golden, LoadedGolden, MintConfig, mint};
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::image::Image;
 use chv_sandbox::limits::TimeLimits;
@@ -119,44 +119,37 @@ impl Stage {
         let root = folder.path().join("given-root.img");
         overlay::copy_private(&image.root_disk(), &root).unwrap();
         let (overlay, format) = overlay(folder.path(), &image);
-        let mint_config = MintConfig {
-            container_image: None,
-            any_guest: false,
-            sign_with: None,
-            machine: MachineConfig {
-                vmm: VmmSource::Spawn(vmm.clone()),
-                disks: vec![
-                    Disk {
-                        role: DiskRole::Root,
-                        origin: root,
-                        readonly: true,
-                        format: DiskFormat::Raw,
-                    },
-                    Disk {
-                        role: DiskRole::Overlay,
-                        origin: overlay,
-                        readonly: false,
-                        format,
-                    },
-                ],
-                memory: GuestMemory::ByPath,
-                port: DEFAULT_PORT,
-                files: VmmFiles::default(),
-                limits: limits(),
-            },
-            shape: VmShape {
-                kernel: image.kernel(),
-                initramfs: Some(image.initramfs()),
-                cmdline: image.cmdline().to_owned(),
-                vcpus: 1,
-                memory_mib: setting("CHV_SANDBOX_MEMORY_MIB", 128).into(),
-                cid: 3,
-            },
-            warm: Vec::new(),
-            settle: patient(Duration::from_secs(10)),
-            into: folder.path().join("golden"),
-            progress: MintProgress::default(),
+        let machine = MachineConfig {
+            vmm: VmmSource::Spawn(vmm.clone()),
+            disks: vec![
+                Disk {
+                    role: DiskRole::Root,
+                    origin: root,
+                    readonly: true,
+                    format: DiskFormat::Raw,
+                },
+                Disk {
+                    role: DiskRole::Overlay,
+                    origin: overlay,
+                    readonly: false,
+                    format,
+                },
+            ],
+            memory: GuestMemory::ByPath,
+            port: DEFAULT_PORT,
+            files: VmmFiles::default(),
+            limits: limits(),
         };
+        let shape = VmShape {
+            kernel: image.kernel(),
+            initramfs: Some(image.initramfs()),
+            cmdline: image.cmdline().to_owned(),
+            vcpus: 1,
+            memory_mib: setting("CHV_SANDBOX_MEMORY_MIB", 128).into(),
+            cid: 3,
+        };
+        let mut mint_config = MintConfig::new(machine, shape, folder.path().join("golden"));
+        mint_config.settle = patient(Duration::from_secs(10));
         let watch = Stopwatch::start();
         let golden = mint(mint_config.clone()).await.unwrap();
         let release = &golden.manifest().release;

@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use chv_sandbox::golden::{
-    Golden, LoadOptions, MintConfig, MintError, MintProgress, WarmTool, mint,
-};
+use chv_sandbox::golden::{Golden, LoadOptions, MintError, MintProgress, WarmTool, mint};
 use chv_sandbox::guest::protocol::{ToolDispatch, ToolName, ToolOutcomeKind};
 use chv_sandbox::machine::{Machine, RevertOptions};
 use serde_json::json;
@@ -27,12 +25,10 @@ pub(super) async fn tools_that_ran_before_the_snapshot_have_read_what_they_need(
         deadline_ms: traces::deadline().as_millis() as u64,
     };
     let warmed = async |name: &str, script: &str| {
-        let config = MintConfig {
-            warm: vec![tool(script)],
-            into: stage.folder().join(name),
-            progress: MintProgress::default(),
-            ..stage.minted_by.clone()
-        };
+        let mut config = stage.minted_by.clone();
+        config.warm = vec![tool(script)];
+        config.into = stage.folder().join(name);
+        config.progress = MintProgress::default();
         let minted = mint(config).await;
         assert_nothing_left(stage.folder());
         minted
