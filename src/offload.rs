@@ -43,7 +43,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 }
 
 fn take<T>(work: &Mutex<Option<T>>) -> Option<T> {
-    lock(&work).take()
+    lock(work).take()
 }
 
 /// Like tokio's function of that name, but returns an error where tokio's panics.

@@ -22,8 +22,9 @@ use chv_sandbox::vmm::VmmConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use super::relay::Relay;
 use crate::client::methods::by_method;
-use crate::expected::{check, describe};
+use crate::compat::probe::expected::{check, describe};
 use crate::real;
 
 /// The folder that replaces the run's folder in a replay. It does not exist: a replay opens no file.
