@@ -68,6 +68,10 @@ pub(crate) fn target_at(path: &Path) -> Result<Target, ArchiveError> {
 ///   symbolic link
 /// - [`Kind`](ArchiveError::Kind) for a socket
 /// - [`Io`](ArchiveError::Io) for any other error of the system
+#[cfg_attr(
+    not(feature = "guest"),
+    expect(dead_code, reason = "only the dispatcher in the guest calls it")
+)]
 pub(crate) fn open_beneath(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, ArchiveError> {
     let opened = match normalized(path)? {
         b"" => b".",
@@ -82,6 +86,10 @@ pub(crate) fn open_beneath(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, Arch
 /// # Errors
 ///
 /// As [`open_beneath`].
+#[cfg_attr(
+    not(feature = "guest"),
+    expect(dead_code, reason = "only the dispatcher in the guest calls it")
+)]
 pub(crate) fn target_beneath(root: impl AsFd, path: &[u8]) -> Result<Target, ArchiveError> {
     let (directory, name) = split(normalized(path)?);
     let directory: &[u8] = if directory.is_empty() {

@@ -59,8 +59,10 @@ mod tests;
 
 pub use account::{Account, Totals, TransferLimits, TransferProgress};
 pub(crate) use beneath::open_at;
+#[cfg(feature = "guest")]
 pub(crate) use beneath::open_beneath;
 pub(crate) use beneath::target_at;
+#[cfg(feature = "guest")]
 pub(crate) use beneath::target_beneath;
 pub use entry::{EntryKind, FileEntry};
 pub use error::{ArchiveError, FileCode};
@@ -68,4 +70,5 @@ pub(crate) use extract::extract;
 pub use pack::pack;
 pub use staged::Cancel;
 pub(crate) use staged::Target;
+#[cfg(feature = "guest")]
 pub(crate) use stream::CHUNK;

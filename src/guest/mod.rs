@@ -21,5 +21,6 @@ pub mod record;
 #[cfg(feature = "guest")]
 pub mod stand_in;
 
+#[cfg(feature = "image")]
 pub(crate) use build_id::BUILD_ID_MARKER;
 pub use build_id::{BUILD_ID, MARKED_BUILD_ID};

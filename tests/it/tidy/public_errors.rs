@@ -20,6 +20,7 @@ fn every_public_error_can_be_boxed_and_sent() {
         api::ParseReleaseError,
         archive::ArchiveError,
         client::Error,
+        client::EventMonitorError,
         compat::DocumentError,
         compat::probe::Error,
         compat::probe::ParsePlayedError,
