@@ -5,8 +5,8 @@
 //! cargo run --example blocking -- /var/lib/agent/golden
 //! ```
 //!
-//! Without an argument the answers of the VMM are recorded ones, and the tool `echo` is a closure. With a golden snapshot it
-//! runs on KVM and Cloud Hypervisor.
+//! Without an argument the answers of the VMM are recorded ones, and the tool `echo` is a closure. With a golden
+//! snapshot it runs on KVM and Cloud Hypervisor.
 
 #![expect(clippy::print_stdout, reason = "it is a program")]
 

@@ -4,8 +4,8 @@
 //! cargo run --example pool -- /var/lib/agent/golden
 //! ```
 //!
-//! It needs KVM and Cloud Hypervisor. Callers are served in the order in which they ask. A sandbox that is given back is reset
-//! in the background; one whose reset is not verified is never handed out again.
+//! It needs KVM and Cloud Hypervisor. Callers are served in the order in which they ask. A sandbox that is given back
+//! is reset in the background; one whose reset is not verified is never handed out again.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program")]
 

@@ -5,37 +5,36 @@
 #![doc = include_str!("guide/after_reset.md")]
 #![doc = include_str!("guide/trust_boundary.svg")]
 #![doc = include_str!("guide/after_trust_boundary.md")]
-//! - [`doctor`]: what a host lacks to run sandboxes, and how to get it.
+//! - [`doctor`]: finds what a host lacks to run sandboxes, and the commands that get it.
 //! - [`blocking`]: sandboxes and pools for programs without an async runtime.
-//! - [`sandbox`]: the sandbox as an agent sees it: boot, run a tool, reset with proof, shut down.
+//! - [`sandbox`]: boots, runs tools, resets with a proof, shuts down; pools.
 //! - [`golden`]: golden snapshots, to which every reset returns, with the baselines that prove it.
 //! - [`machine`]: one VMM with its VM, its channel and its disks.
-//! - [`vmm`]: the VMM process: started, watched, stopped, and cleared away when an earlier agent left it.
+//! - [`vmm`]: starts, confines, watches and ends the VMM's process, and removes what an earlier agent left.
 //! - [`vsock`]: the channel to the guest.
-//! - [`client`]: sends requests of the API over the api-socket and says what came of them.
-//! - [`overlay`]: the disk's bytes: their digest, and putting them back.
-//! - [`api`]: the requests and types of the API, as values.
-//! - [`guest`]: what host and guest share, and the dispatcher that runs inside the guest.
-//! - [`archive`]: trees of files as tar streams, for transfers into and out of a guest.
+//! - [`client`]: the client of the VMM's REST API.
+//! - [`overlay`]: digests of disks, and filling disks anew.
+//! - [`api`]: the requests and types of the API, without I/O.
+//! - [`guest`]: the protocol between host and guest, and the dispatcher that runs in the guest.
+//! - [`archive`]: trees of files as tar streams, for transfers into a guest and out of it.
 //! - [`digest`]: SHA-256 digests.
-//! - [`limits`]: how long each step of a sandbox, a machine, a VMM and a channel may take.
+//! - [`limits`]: the time limit of each step.
 //! - [`broadcast`]: a channel for events that is bounded in bytes.
 //! - [`causes`]: shows an error with its causes.
-//! - [`sanitize`]: makes text of a guest or a VMM safe for an error, a log line or a terminal.
+//! - [`sanitize`]: makes text of a guest or a VMM safe to show.
 //! - [`socket`]: addresses of sockets, with a name or without one.
-//!
-//! Pages without code: [`threat_model`] says who is trusted, and what keeps the rest in its place; [`measurements`] says what
-//! it all costs.
 //!
 //! Beside these:
 //!
 //! - [`spec`]: the contract of the API as data, from which `api` is generated.
-//! - [`replay`]: recorded exchanges with a VMM, for tests where there is no KVM.
-//! - [`compat`]: what changed between two contracts, or between a contract and a running server, and what it breaks.
-//! - [`latency`]: measures what acquiring, using and resetting a sandbox takes on a host.
-//! - [`redteam`]: attacks a sandbox with a battery of probes, and reports what held.
+//! - [`replay`]: recorded exchanges with a VMM, and sandboxes on them, for tests without KVM.
+//! - [`compat`]: compares two contracts, or a contract with a running VMM.
+//! - [`latency`]: measures what a sandbox takes on a host.
+//! - [`redteam`]: attacks a sandbox with a set of probes.
 //! - [`host_facts`]: what a report says of its host.
-//! - [`image`]: packs a bootable image from a distribution's kernel files.
+//! - [`image`]: packs a bootable image.
+//!
+//! Pages without code: [`threat_model`], [`measurements`] and [`test_coverage`].
 
 pub mod api;
 pub mod archive;
@@ -79,6 +78,8 @@ pub mod sanitize;
 pub mod socket;
 #[cfg(feature = "spec")]
 pub mod spec;
+#[doc = include_str!("guide/test_coverage.md")]
+pub mod test_coverage {}
 #[doc = include_str!("guide/threat_model.md")]
 pub mod threat_model {}
 pub mod vmm;

@@ -18,8 +18,8 @@ pub(crate) enum Symlinks {
     Refuse,
 }
 
-/// Opens `path` for reading. If it is a FIFO, the open doesn't wait for a writer; if it is a terminal, it doesn't become
-/// the controlling one.
+/// Opens `path` for reading. If it is a FIFO, the open doesn't wait for a writer; if it is a terminal, it doesn't
+/// become the controlling one.
 ///
 /// A read from a pipe that was opened by this function doesn't wait either.
 pub(crate) fn open_for_reading(path: &Path, symlinks: Symlinks) -> io::Result<File> {

@@ -75,7 +75,8 @@ const PREFIX: &str = ".chv-sandbox-";
 const SUFFIX: &str = ".copy";
 
 impl TemporarySibling {
-    /// Creates the file in `directory` with mode 0600, after removing the temporary files that killed processes left there.
+    /// Creates the file in `directory` with mode 0600, after removing the temporary files that killed processes left
+    /// there.
     pub(crate) fn create(directory: &Path) -> Result<TemporarySibling, FileError> {
         TemporarySibling::with_mode(directory, 0o600)
     }

@@ -1,5 +1,5 @@
-//! [`MemoryAvailability`] tells how much memory this process may still take. A golden snapshot checks it before it makes a sealed
-//! copy of its memory, because the kernel kills a process that exceeds a limit, without an error before.
+//! [`MemoryAvailability`] tells how much memory this process may still take. A golden snapshot checks it before it
+//! makes a sealed copy of its memory, because the kernel kills a process that exceeds a limit, without an error before.
 
 use std::fmt;
 use std::fs;

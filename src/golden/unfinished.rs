@@ -16,7 +16,8 @@ use crate::files::{Symlinks, create_private, create_private_directory, is_at, op
 /// The file that the minting process locks until the golden snapshot is complete.
 const IN_THE_MAKING: &str = ".minting";
 
-/// The folder of an unfinished golden snapshot. Dropping this removes the folder; [`keep`](UnfinishedGolden::keep) keeps it.
+/// The folder of an unfinished golden snapshot. Dropping this removes the folder; [`keep`](UnfinishedGolden::keep)
+/// keeps it.
 #[derive(Debug)]
 pub(super) struct UnfinishedGolden {
     path: PathBuf,

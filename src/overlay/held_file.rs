@@ -19,8 +19,8 @@ use crate::causes::Causes;
 /// [`is_held`](HeldFile::is_held) returns false.
 ///
 /// A process that opens a leased file for writing waits until this hold is dropped, at most for
-/// `/proc/sys/fs/lease-break-time` (45 s by default). So call [`is_held`](HeldFile::is_held) often, and drop the hold once
-/// it returns false.
+/// `/proc/sys/fs/lease-break-time` (45 s by default). So call [`is_held`](HeldFile::is_held) often, and drop the hold
+/// once it returns false.
 #[derive(Debug)]
 pub struct HeldFile {
     path: PathBuf,
@@ -78,8 +78,8 @@ impl HeldFile {
     /// Opens the regular file that `path` leads to, compares its length with `length`, takes a read lease on it and
     /// digests it. If fs-verity protects the file with the `expected` digest, no lease is taken and nothing is read.
     ///
-    /// A digest that differs from `expected` is not an error: compare [`taken`](HeldFile::taken). At most `length` bytes
-    /// are read.
+    /// A digest that differs from `expected` is not an error: compare [`taken`](HeldFile::taken). At most `length`
+    /// bytes are read.
     ///
     /// # Errors
     ///
@@ -133,8 +133,8 @@ impl HeldFile {
         &self.taken
     }
 
-    /// A proof that the file still has the digest, or `None` if [`is_held`](HeldFile::is_held) is false. Its basis names
-    /// the guarantee ([`Basis::Leased`] or [`Basis::KernelVerity`]). Reads nothing.
+    /// A proof that the file still has the digest, or `None` if [`is_held`](HeldFile::is_held) is false. Its basis
+    /// names the guarantee ([`Basis::Leased`] or [`Basis::KernelVerity`]). Reads nothing.
     pub(crate) fn proof(&self) -> Option<FileProof<VerityDigest>> {
         let FileProof {
             digest,

@@ -1,4 +1,5 @@
-//! [`ImmutableFile`]: a file whose bytes can't change, because fs-verity protects it or because it is a sealed memory file.
+//! [`ImmutableFile`]: a file whose bytes can't change, because fs-verity protects it or because it is a sealed memory
+//! file.
 
 use std::fs::File;
 use std::io;

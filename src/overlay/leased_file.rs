@@ -1,4 +1,5 @@
-//! [`LeasedFile`]: an open file with its digest, and a read lease that shows whether a process has opened it for writing.
+//! [`LeasedFile`]: an open file with its digest, and a read lease that shows whether a process has opened it for
+//! writing.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};

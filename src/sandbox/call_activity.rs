@@ -1,5 +1,5 @@
-//! [`CallActivity`]: counts the calls that are under way, so that the preparation of spares runs between them and doesn't slow
-//! them down.
+//! [`CallActivity`]: counts the calls that are under way, so that the preparation of spares runs between them and
+//! doesn't slow them down.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -26,8 +26,8 @@ pub enum OlderGuest {
     /// [`NotApplicable`](CheckOutcome::NotApplicable).
     #[default]
     Accept,
-    /// The reset doesn't pass: the check of a missing extension is [`Disagreed`](CheckOutcome::Disagreed), and the sandbox
-    /// halts.
+    /// The reset doesn't pass: the check of a missing extension is [`Disagreed`](CheckOutcome::Disagreed), and the
+    /// sandbox halts.
     Refuse,
 }
 

@@ -155,8 +155,9 @@ pub struct ResetCheck {
 
 /// What a reset checks. It serialises in snake case, such as `fs_hash`.
 ///
-/// [`FsHash`](CheckSource::FsHash), [`OpenFdCount`](CheckSource::OpenFdCount) and [`VmmApiState`](CheckSource::VmmApiState) are the
-/// sources whose baselines the agent's protocol has. The others show that these three can be trusted.
+/// [`FsHash`](CheckSource::FsHash), [`OpenFdCount`](CheckSource::OpenFdCount) and
+/// [`VmmApiState`](CheckSource::VmmApiState) are the sources whose baselines the agent's protocol has. The others show
+/// that these three can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -1,5 +1,5 @@
-//! [`SharedTarget`]: the reset target and the spares that all sandboxes of one golden snapshot share. In a pool, several
-//! sandboxes share one supply; a sandbox outside of a pool has its own.
+//! [`SharedTarget`]: the reset target and the spares that all sandboxes of one golden snapshot share. In a pool,
+//! several sandboxes share one supply; a sandbox outside of a pool has its own.
 
 use std::sync::Arc;
 

@@ -9,8 +9,8 @@
 //!
 //! One background task prepares them, one step at a time. A reset takes a spare if one waits, otherwise the machine
 //! that is being prepared, after the step that is under way. If no spares are configured, that is an empty VMM that was
-//! started ahead. The step `start` begins as soon as a machine is missing ([`CallActivity::start`]), the others in a pause
-//! between calls ([`CallActivity::lull`]).
+//! started ahead. The step `start` begins as soon as a machine is missing ([`CallActivity::start`]), the others in a
+//! pause between calls ([`CallActivity::lull`]).
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};

@@ -41,7 +41,8 @@
 //!
 //! # Who ends a VMM
 //!
-//! - [`Vmm::shutdown`] asks the VMM to end (`vmm.shutdown`), then sends SIGTERM, then SIGKILL, with a limit for each step.
+//! - [`Vmm::shutdown`] asks the VMM to end (`vmm.shutdown`), then sends SIGTERM, then SIGKILL, with a limit for each
+//!   step.
 //! - A [`Vmm`] that is dropped is killed at once, with every process that it has forked.
 //! - The kernel kills the VMM when the agent dies.
 //! - [`reclaim`] kills what an earlier agent has left.

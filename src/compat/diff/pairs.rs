@@ -251,8 +251,8 @@ impl<'c> Comparison<'c> {
         found.into_values().collect()
     }
 
-    /// Returns the most severe level of the differences between two schemas, with the message of the first such difference.
-    /// `None` if the schemas are equal.
+    /// Returns the most severe level of the differences between two schemas, with the message of the first such
+    /// difference. `None` if the schemas are equal.
     fn worst(&self, pair: PairId) -> Option<(Level, String)> {
         let drafts: Vec<&Draft> = self
             .reached(pair, true)

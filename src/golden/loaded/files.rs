@@ -1,5 +1,5 @@
-//! [`HeldFiles`]: the files of a loaded golden snapshot, each with the hold that keeps its bytes proved, and the number of
-//! holds that were lost.
+//! [`HeldFiles`]: the files of a loaded golden snapshot, each with the hold that keeps its bytes proved, and the number
+//! of holds that were lost.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 

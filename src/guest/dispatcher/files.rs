@@ -9,8 +9,8 @@ use rustix::io::Errno;
 use super::Dispatcher;
 
 impl Dispatcher {
-    /// Creates the [directory for files](super::Toolbox::with_files_directory) unless it exists. A new directory belongs
-    /// to the tools' user, and only this user may write to it.
+    /// Creates the [directory for files](super::Toolbox::with_files_directory) unless it exists. A new directory
+    /// belongs to the tools' user, and only this user may write to it.
     ///
     /// # Errors
     ///

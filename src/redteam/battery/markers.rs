@@ -36,8 +36,8 @@ const ENOUGH: u64 = 8;
 /// How many pieces of evidence are kept for each channel.
 const KEPT: usize = 4;
 
-/// One dispatch of this many may be lost: its tool gives no answer that counts, for example because the VMM ended. Another
-/// dispatch is made in its place.
+/// One dispatch of this many may be lost: its tool gives no answer that counts, for example because the VMM ended.
+/// Another dispatch is made in its place.
 const ONE_LOST_IN: u64 = 50;
 
 /// The means by which a tool may leave a marker.

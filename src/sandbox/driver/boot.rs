@@ -105,8 +105,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Sends the event [`Confinement`](Event::Confinement) with the layers of the VMM that serves, if this process started
-    /// it.
+    /// Sends the event [`Confinement`](Event::Confinement) with the layers of the VMM that serves, if this process
+    /// started it.
     fn report_boundary(&self) {
         let serving = self.serving.as_ref();
         if let Some(vmm) = serving.map(|serving| serving.machine.vmm())

@@ -64,8 +64,8 @@ impl ServingMachine {
         self.ended.is_none()
     }
 
-    /// From now on [`notice`](Self::notice) returns [`MachineEvent::HoldLost`] when one of the disks of `held` isn't held
-    /// any more.
+    /// From now on [`notice`](Self::notice) returns [`MachineEvent::HoldLost`] when one of the disks of `held` isn't
+    /// held any more.
     pub(super) fn watch_disks(&mut self, target: &Arc<ResetTarget>, held: Option<HeldDisks>) {
         let target = Arc::clone(target);
         self.lost = held.map(|held| Box::pin(target.lost(held)) as _);

@@ -1,5 +1,5 @@
-//! [`PreparedConfinement`]: the confinement of one VMM as it is prepared before the start, and the layers that are in force after
-//! it.
+//! [`PreparedConfinement`]: the confinement of one VMM as it is prepared before the start, and the layers that are in
+//! force after it.
 
 use std::io;
 use std::path::Path;

@@ -18,9 +18,9 @@ pub(in crate::vmm) fn read_stamp(path: &Path) -> io::Result<ProcessStamp> {
 
 /// The content of `vmm.json`: the part of the identity that is known before the VMM is started.
 ///
-/// The process itself writes the rest between fork and exec: a copy of its `/proc/self/stat`, from which a [`ProcessStamp`] is
-/// read. So every VMM that runs is recorded. If the agent dies before the copy is written, the process has not executed
-/// the VMM yet, and the parent-death signal, which only an exec can drop, ends it.
+/// The process itself writes the rest between fork and exec: a copy of its `/proc/self/stat`, from which a
+/// [`ProcessStamp`] is read. So every VMM that runs is recorded. If the agent dies before the copy is written, the
+/// process has not executed the VMM yet, and the parent-death signal, which only an exec can drop, ends it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::vmm) struct Record {
     /// The id of the host's boot. The other fields are valid for this boot only.

@@ -30,8 +30,8 @@ use crate::real;
 /// The folder that replaces the run's folder in a replay. It does not exist: a replay opens no file.
 const REPLAYED_RUN: &str = "/replayed/run";
 
-/// Each recorded body of these that was accepted has a field which not every release knows. Before such a body the client
-/// asks for the release, which no cassette has.
+/// Each recorded body of these that was accepted has a field which not every release knows. Before such a body the
+/// client asks for the release, which no cassette has.
 const ASKING: &[Operation] = &[
     Operation::VmAddDisk,
     Operation::VmAddGenericVhostUser,

@@ -3,7 +3,8 @@
 use super::*;
 use Operation::*;
 
-/// Sizes in bytes on both sides of a limit of some release. The flag says whether the recorded releases accept the size.
+/// Sizes in bytes on both sides of a limit of some release. The flag says whether the recorded releases accept the
+/// size.
 const SIZES: [(usize, bool); 4] = [
     (51_200, true),
     (51_201, false),

@@ -1,8 +1,8 @@
-//! Faults at each step of a sandbox with a real VMM and a real guest: the VMM that serves, or the spare that waits, is killed
-//! or stopped at several moments of the step, or files are taken away before it.
+//! Faults at each step of a sandbox with a real VMM and a real guest: the VMM that serves, or the spare that waits, is
+//! killed or stopped at several moments of the step, or files are taken away before it.
 //!
-//! For each cell: the call ends within its limits with a typed error or with what was asked for, no reset is verified by
-//! accident, and a shutdown leaves no process and no file.
+//! For each cell: the call ends within its limits with a typed error or with what was asked for, no reset is verified
+//! by accident, and a shutdown leaves no process and no file.
 
 use std::env;
 use std::fs;
