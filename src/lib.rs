@@ -1,10 +1,17 @@
 #![doc = include_str!("guide/front_page.md")]
+//!
 #![doc = include_str!("guide/life_cycle.svg")]
+//!
 #![doc = include_str!("guide/after_life_cycle.md")]
+//!
 #![doc = include_str!("guide/reset.svg")]
+//!
 #![doc = include_str!("guide/after_reset.md")]
+//!
 #![doc = include_str!("guide/trust_boundary.svg")]
+//!
 #![doc = include_str!("guide/after_trust_boundary.md")]
+//!
 //! - [`doctor`]: finds what a host lacks to run sandboxes, and the commands that get it.
 //! - [`blocking`]: sandboxes and pools for programs without an async runtime.
 //! - [`sandbox`]: boots, runs tools, resets with a proof, shuts down; pools.
