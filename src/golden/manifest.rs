@@ -5,7 +5,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::facts::is_plain_absolute;
+use super::manifest_records::is_plain_absolute;
 use super::{
     Baselines, CpuFacts, Error, GoldenDisk, GuestFacts, PayloadFacts, ShapeFacts, SnapshotFacts,
     VmmFacts, WarmTool,

@@ -19,13 +19,13 @@ mod compare;
 mod cpu;
 mod error;
 mod executable;
-mod facts;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod host;
 mod loaded;
 mod manifest;
+mod manifest_records;
 mod memory;
 mod memory_availability;
 mod mint;
@@ -43,13 +43,13 @@ pub use baseline::{BaselineError, Baselines, vmm_api_state};
 pub use compare::{ManifestDifference, compare_manifests};
 pub use cpu::{CpuFacts, CpuFlags};
 pub use error::Error;
-pub use facts::{
-    ExecutableFacts, FileFacts, GoldenDisk, GuestFacts, PayloadFacts, ShapeFacts, SnapshotFacts,
-    SnapshotFile, VmmFacts,
-};
 pub use files::Part;
 pub use loaded::{HeldDisks, LoadOptions, LoadedGolden};
 pub use manifest::Manifest;
+pub use manifest_records::{
+    ExecutableFacts, FileFacts, GoldenDisk, GuestFacts, PayloadFacts, ShapeFacts, SnapshotFacts,
+    SnapshotFile, VmmFacts,
+};
 pub use memory::{CopyReason, LoadedMemory, MemoryBasis, MemoryMode};
 pub(crate) use memory_availability::available_memory;
 pub use memory_availability::{MemoryLimit, Shortage};

@@ -53,7 +53,7 @@ const SOURCES: &[(&str, &[u8])] = sources![
     "dispatcher/command.rs",
     "dispatcher/confinement.rs",
     "dispatcher/connection.rs",
-    "dispatcher/descriptors.rs",
+    "dispatcher/descriptor_count.rs",
     "dispatcher/landlock.rs",
     "dispatcher/evidence.rs",
     "dispatcher/files.rs",

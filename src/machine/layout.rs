@@ -1,4 +1,5 @@
-//! [`Layout`]: the paths of one machine's files in its private directory.
+//! [`Layout`]: the paths of one machine's files in its private directory, and the vsock socket, whose path is removed as
+//! soon as a VM exists.
 
 use std::fs;
 use std::io;

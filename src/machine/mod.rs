@@ -26,7 +26,7 @@ mod expected_events;
 mod files;
 mod layout;
 mod memory;
-mod query;
+mod read_sources;
 mod readings;
 mod revert;
 mod snapshot;

@@ -45,7 +45,7 @@ mod config;
 mod driver;
 mod error;
 mod event;
-mod events;
+mod event_sender;
 mod evidence;
 mod execution;
 #[cfg(any(test, fuzzing))]
@@ -55,7 +55,7 @@ mod in_flight;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod pool;
-mod report;
+mod reset_report;
 mod reset_state;
 mod reset_target;
 mod running;
@@ -84,7 +84,7 @@ pub use event::Event;
 pub use execution::{ToolExecution, ToolOutcome, ToolOutput};
 pub use guest_checks::OlderGuest;
 pub use pool::{Pool, PoolConfig, PoolStatus, PooledSandbox, VmMemory};
-pub use report::{CheckOutcome, CheckSource, ResetCheck, ResetReport, StrategyUsed, VmmUsed};
+pub use reset_report::{CheckOutcome, CheckSource, ResetCheck, ResetReport, StrategyUsed, VmmUsed};
 pub use reset_state::{FsHash, Reset, ResetOutcome, ResetState, VerificationDetails};
 pub use reset_target::OLDEST_RELEASE;
 pub use running::{

@@ -1,5 +1,5 @@
 //! [`ResetTarget`]: what a sandbox is reset to. It is a loaded golden snapshot with the options to revert machines to
-//! it.
+//! it. `driver::reset` chooses the machine: a spare, an empty VMM that was started ahead, or the one that serves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::call_activity::CallActivity;
-use super::events::Events;
+use super::event_sender::Events;
 use super::reset_target::ResetTarget;
 use super::spares::Spares;
 use super::{BootFailure, Error, GoldenOrigin, Strategy};

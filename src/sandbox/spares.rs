@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Event;
 use super::call_activity::CallActivity;
-use super::events::Events;
+use super::event_sender::Events;
 use super::reset_target::{ResetTarget, RevertFailure};
 
 use crate::causes::Causes;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::events::Events;
+use super::event_sender::Events;
 use super::transfer::Direction;
 use super::{Error, Event, ResetReason, SandboxState, ToolsPerReset};
 use crate::causes::Causes;

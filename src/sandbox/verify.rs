@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::guest_checks::{self, GuestChecks};
-use super::report::VerificationContext;
+use super::reset_report::VerificationContext;
 use super::{
     CheckOutcome, CheckSource, DivergenceAction, FsHash, ResetCheck, ResetOutcome, ResetReport,
     ResetState, VerificationDetails, VmmApiState,

@@ -9,7 +9,7 @@ mod cgroup;
 mod command;
 mod confinement;
 mod connection;
-mod descriptors;
+mod descriptor_count;
 mod evidence;
 mod files;
 mod function;

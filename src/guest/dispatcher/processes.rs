@@ -34,7 +34,7 @@ pub(super) fn all() -> io::Result<Vec<Process>> {
     Ok(processes)
 }
 
-/// The pids of all processes, unsorted. `/proc` is closed again when this returns, which [`super::descriptors`] relies
+/// The pids of all processes, unsorted. `/proc` is closed again when this returns, which [`super::descriptor_count`] relies
 /// on.
 pub(super) fn pids() -> io::Result<Vec<u32>> {
     let entries = fs::read_dir("/proc")?;

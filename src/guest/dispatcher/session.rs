@@ -1,5 +1,5 @@
 //! One connection of the host: a [`Session`] reads frames and answers them, until the connection ends or a frame turns
-//! it into a [stream connection](super::stream).
+//! it into a [stream connection](super::stream_connection).
 
 use std::io::{self, BufReader, Write};
 use std::sync::{Arc, Mutex};

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, Timespec};
 
-use super::{descriptors, processes};
+use super::{descriptor_count, processes};
 use crate::guest::protocol::{GuestProcess, MAX_PROCESSES, MemUsage};
 use crate::mutex::lock;
 
@@ -82,7 +82,7 @@ impl System for LinuxSystem {
     /// Counts the entries of every `/proc/<pid>/fd`, except those that counting itself opens.
     fn open_fd_count(&self) -> io::Result<u64> {
         let _counting = lock(&self.counting);
-        descriptors::count_all()
+        descriptor_count::count_all()
     }
 
     /// From `/proc/meminfo`: `MemTotal`, and `MemTotal` minus `MemAvailable`.

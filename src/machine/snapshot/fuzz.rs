@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{VmDisk, VmShape, check_config, state};
+use super::{VmDisk, VmShape, check_config, map_memory};
 use crate::machine::{DiskFormat, DiskRole};
 
 /// The VM of the recorded snapshots.
@@ -40,7 +40,7 @@ pub(crate) fn snapshot_config(bytes: &[u8]) {
 /// memory.
 pub(crate) fn snapshot_state(bytes: &[u8]) {
     let memory = shape().memory_bytes();
-    let Ok(mapped) = state::map_memory(bytes, memory) else {
+    let Ok(mapped) = map_memory::map_memory(bytes, memory) else {
         return;
     };
     for region in &mapped.regions {

@@ -9,7 +9,7 @@ mod config_check;
 mod folder;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod state;
+mod map_memory;
 
 use std::path::{Path, PathBuf};
 
@@ -20,8 +20,8 @@ use crate::api::types::{MemoryConfig, MemoryZoneConfig, VmConfig, VmSnapshotConf
 use crate::files::{self, ReadError, Symlinks};
 
 pub(super) use folder::write_folder;
-pub use state::MemoryRegion;
-pub(crate) use state::maps_memory;
+pub use map_memory::MemoryRegion;
+pub(crate) use map_memory::maps_memory;
 
 use super::vm_config::VmDisk;
 use config_check::Unexpected;
@@ -94,7 +94,7 @@ impl Snapshot {
         }
         let (state, regions) = match &memory {
             GuestMemory::Mapped(file) => {
-                let mapped = state::map_memory(&bytes.state, file.length());
+                let mapped = map_memory::map_memory(&bytes.state, file.length());
                 let mapped = mapped.map_err(|reason| Error::Snapshot {
                     path: folder.join(STATE),
                     reason,
@@ -133,7 +133,7 @@ impl Snapshot {
     ///
     /// [`Error::Snapshot`] if `state.json` doesn't fit the VM's memory.
     pub(crate) fn check_mappable(&self) -> Result<Vec<MemoryRegion>, Error> {
-        let mapped = state::map_memory(&self.state, self.shape.memory_bytes());
+        let mapped = map_memory::map_memory(&self.state, self.shape.memory_bytes());
         let mapped = mapped.map_err(|reason| Error::Snapshot {
             path: self.folder.join(STATE),
             reason,
@@ -167,7 +167,7 @@ impl Snapshot {
             let zone = MemoryZoneConfig {
                 file: Some(path.to_owned()),
                 shared: Some(false),
-                ..MemoryZoneConfig::new(state::ZONE, self.shape.memory_bytes())
+                ..MemoryZoneConfig::new(map_memory::ZONE, self.shape.memory_bytes())
             };
             config.memory = Some(MemoryConfig {
                 zones: Some(vec![zone]),

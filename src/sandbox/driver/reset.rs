@@ -24,7 +24,7 @@ use super::serving_machine::ServingMachine;
 use crate::causes::Causes;
 use crate::golden::{HeldDisks, vmm_api_state};
 use crate::machine::{self, Machine, Reading, Readings, Steps};
-use crate::sandbox::report::VerificationContext;
+use crate::sandbox::reset_report::VerificationContext;
 use crate::sandbox::reset_target::{ResetTarget, RevertFailure};
 use crate::sandbox::spares::PreparedMachine;
 use crate::sandbox::verify::{Verdict, verify};

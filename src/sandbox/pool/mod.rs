@@ -32,7 +32,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::events::Events;
+use super::event_sender::Events;
 use super::shared_target;
 use super::{ChvSandbox, Error, Event, Reset};
 use crate::broadcast;

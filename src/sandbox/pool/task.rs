@@ -15,7 +15,7 @@ use crate::causes::Causes;
 use crate::golden::LoadedGolden;
 use crate::machine::VmmSource;
 use crate::sandbox::call_activity::CallActivity;
-use crate::sandbox::events::Events;
+use crate::sandbox::event_sender::Events;
 use crate::sandbox::shared_target::SharedTarget;
 use crate::sandbox::{Advice, ChvSandbox, Error, Event, FailedReset, Reset, Sandbox, SandboxState};
 

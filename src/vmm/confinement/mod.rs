@@ -23,8 +23,8 @@
 //! no control group; or what the VMM does with the descriptors that it was given.
 
 mod cgroup;
-mod domain;
 mod grants;
+mod landlock;
 mod namespaces;
 mod rlimits;
 
@@ -34,8 +34,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use cgroup::CgroupConfig;
 pub(super) use cgroup::{Cgroup, kill as kill_cgroup, remove as remove_cgroup};
-pub(super) use domain::{Domain, Held};
 pub use grants::Grants;
+pub(super) use landlock::{Domain, Held};
 pub(super) use namespaces::{FLAGS as NAMESPACES, IdMaps};
 pub(super) use rlimits::rlimits;
 

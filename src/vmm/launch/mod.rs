@@ -3,7 +3,7 @@
 //! [`Launch::prepare`] makes everything that the process needs: the run directory, the api-socket, the confinement, the
 //! record. [`Launch::start`] starts the process, on the spawner's thread.
 
-mod child;
+mod child_plan;
 mod command_line;
 mod environment;
 mod prepared_confinement;
@@ -34,7 +34,7 @@ use crate::broadcast;
 use crate::files::create_private;
 use crate::socket::SocketAddress;
 
-use child::ChildPlan;
+use child_plan::ChildPlan;
 use prepared_confinement::PreparedConfinement;
 
 /// Everything that is prepared before the process is started.
@@ -144,7 +144,7 @@ impl Launch {
             match Process::open(id.as_raw_nonzero().get() as u32, self.record.listener_inode) {
                 Ok(process) => process,
                 Err(source) => {
-                    child::kill_and_reap(id);
+                    child_plan::kill_and_reap(id);
                     return Err(failed(source));
                 }
             };

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::process::{Pid, Resource};
 
-use super::child::{ChildPlan, Failure, Restrictions};
+use super::child_plan::{ChildPlan, Failure, Restrictions};
 use super::environment;
 use crate::causes::Causes;
 use crate::vmm::beyond_streams;

@@ -8,7 +8,7 @@ use std::path::Path;
 use chv_sandbox::machine::SNAPSHOT_FILES;
 use serde_json::{Value, json};
 
-use super::stage::Hand;
+use super::orders::Orders;
 use super::vmm::folder_in;
 
 /// How VMMs that are processes map the memory of a guest.
@@ -43,14 +43,15 @@ pub(super) fn write(folder: &Path, config: &Value) -> io::Result<()> {
 
 /// Makes the VMM's process, if it has one, map the memory or read it.
 pub(super) fn take(
-    hand: Option<&Hand>,
+    orders: Option<&Orders>,
     mapping: Mapping,
     body: &str,
     config: &Value,
 ) -> Result<(), &'static str> {
-    let order = |command: &dyn Fn(&Hand) -> io::Result<()>| {
+    let order = |command: &dyn Fn(&Orders) -> io::Result<()>| {
         // A process that has ended has nothing mapped; the sandbox has to find that.
-        hand.map(command)
+        orders
+            .map(command)
             .transpose()
             .map_or(Err("the process has ended"), |_| Ok(()))
     };
@@ -58,10 +59,10 @@ pub(super) fn take(
     let memory = folder.join("memory-ranges");
     let Some(file) = config["memory"]["zones"][0]["file"].as_str() else {
         let memory = memory.to_str().ok_or("a path is not UTF-8")?.to_owned();
-        if hand.is_none() {
+        if orders.is_none() {
             File::open(&memory).map_err(|_| "a file cannot be opened")?;
         }
-        return order(&|hand| hand.open(&memory, "read"));
+        return order(&|orders| orders.open(&memory, "read"));
     };
     if memory.symlink_metadata().is_ok() {
         return Err("the memory is mapped, and there is a file to read");
@@ -74,9 +75,9 @@ pub(super) fn take(
             (Mapping::LowerTwice, 1) => 0,
             _ => offset,
         };
-        order(&|hand| hand.map(mapping, offset, length, file))?;
+        order(&|orders| orders.map(mapping, offset, length, file))?;
         if (mapping, at) == (Mapping::OnceMore, 0) {
-            order(&|hand| hand.map(mapping, offset, length, file))?;
+            order(&|orders| orders.map(mapping, offset, length, file))?;
         }
     }
     Ok(())

@@ -21,6 +21,7 @@ mod memory;
 mod memory_of_vmm;
 mod model;
 mod one_tool;
+mod orders;
 mod outage;
 mod outcomes;
 mod pool;

@@ -10,7 +10,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::memory_of_vmm::Mapping;
+use super::orders::Orders;
 use super::script::Script;
 use super::vmm::{Player, lock};
 use crate::vmm::fake;
@@ -49,6 +51,7 @@ pub(crate) struct Spawned {
     pub(crate) pid: u32,
     pub(crate) run_dir: PathBuf,
     pub(crate) player: Player,
+    has_ended: AtomicBool,
 }
 
 impl Stage {
@@ -196,7 +199,7 @@ impl Played {
         }
         let run_dir = PathBuf::from(run_dir);
         let (done, dones) = mpsc::channel();
-        let hand = Hand {
+        let hand = Orders {
             pid,
             inner_pid,
             orders: Mutex::new((stream.try_clone()?, dones)),
@@ -206,6 +209,7 @@ impl Played {
             pid,
             run_dir,
             player: Player::new(guest, script, Some(hand)),
+            has_ended: AtomicBool::new(false),
         });
         lock(&self.vmms).push(Arc::clone(&vmm));
         self.another.notify_all();
@@ -215,18 +219,25 @@ impl Played {
             let _ = done.send(());
         }
         drop(done);
+        vmm.has_ended.store(true, Ordering::Relaxed);
         vmm.player.end();
         Ok(())
     }
 
+    /// The newest VMM with this process id. The kernel uses ids again, so one that has ended is given only after a wait.
     fn wait_for(&self, pid: u32) -> Arc<Spawned> {
-        let mut vmms = lock(&self.vmms);
-        loop {
-            if let Some(vmm) = vmms.iter().find(|vmm| vmm.pid == pid) {
-                return Arc::clone(vmm);
-            }
-            vmms = self.another.wait(vmms).unwrap();
-        }
+        let runs = |vmm: &Arc<Spawned>| vmm.pid == pid && !vmm.has_ended.load(Ordering::Relaxed);
+        let (vmms, limit) = (lock(&self.vmms), Duration::from_secs(2));
+        let waited = self
+            .another
+            .wait_timeout_while(vmms, limit, |vmms| !vmms.iter().any(runs));
+        let newest = waited
+            .unwrap()
+            .0
+            .iter()
+            .rfind(|vmm| vmm.pid == pid)
+            .cloned();
+        newest.expect("a VMM connects for its orders first")
     }
 }
 
@@ -263,60 +274,8 @@ impl Spawned {
     }
 }
 
-/// Gives orders to the process of a VMM, and waits until each is carried out.
-pub(crate) struct Hand {
-    pid: u32,
-    /// The process id in the process's own namespace.
-    pub(crate) inner_pid: u32,
-    orders: Mutex<(UnixStream, Receiver<()>)>,
-}
-
-impl Hand {
-    /// The path by which another process opens the file that the VMM opens as `path`.
-    pub(crate) fn path(&self, path: &Path) -> PathBuf {
-        match path.strip_prefix("/proc/self") {
-            Ok(own) => Path::new("/proc").join(self.pid.to_string()).join(own),
-            Err(_) => path.to_owned(),
-        }
-    }
-
-    /// Sends a signal to the process, which may have ended.
-    pub(crate) fn signal(&self, signal: Signal) {
-        send(self.pid, signal);
-    }
-
-    /// Opens a disk: for reading, for writing with a lock, or, as no VMM does, for writing without one.
-    pub(crate) fn open(&self, path: &str, how: &str) -> io::Result<()> {
-        self.order(&format!("{how} {path}"))
-    }
-
-    /// Maps bytes of the file as a VMM maps memory, or in the wrong way that `how` names.
-    pub(crate) fn map(&self, how: Mapping, offset: u64, length: u64, path: &str) -> io::Result<()> {
-        self.order(&format!("map:{how:?}:{offset}:{length} {path}"))
-    }
-
-    pub(crate) fn let_go(&self) -> io::Result<()> {
-        self.order("close")
-    }
-
-    pub(crate) fn end(&self) -> io::Result<()> {
-        self.order("exit")
-    }
-
-    /// Writes to the event monitor.
-    pub(crate) fn tell(&self, source: &str, event: &str) -> io::Result<()> {
-        self.order(&format!("event:{source} {event}"))
-    }
-
-    fn order(&self, line: &str) -> io::Result<()> {
-        let mut orders = lock(&self.orders);
-        writeln!(orders.0, "{line}")?;
-        orders.1.recv().map_err(io::Error::other)
-    }
-}
-
 /// Sends a signal to a process, which may have ended.
-fn send(pid: u32, signal: Signal) {
+pub(super) fn send(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid as i32).unwrap();
     match kill_process(pid, signal) {
         Err(rustix::io::Errno::SRCH) => {}

@@ -16,8 +16,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::memory_of_vmm::{self, Mapping};
+use super::orders::Orders;
 use super::script::{Act, Opening, Script};
-use super::stage::Hand;
 
 /// An api-socket with a VMM behind it, in this process. The guest of its VM is a stand-in too.
 pub(crate) struct Vmm {
@@ -103,7 +103,7 @@ pub(crate) struct Player {
     script: Arc<Script>,
     vm: Mutex<Option<Vm>>,
     /// The process that has the VMM's files open, if there is one.
-    hand: Option<Hand>,
+    orders: Option<Orders>,
     /// The calls that this VMM received since its start.
     asked: Mutex<Vec<String>>,
     /// Whether this VMM answers as if it carried out its calls, and carries out none.
@@ -118,12 +118,12 @@ struct Vm {
 }
 
 impl Player {
-    pub(crate) fn new(guest: StandIn, script: Arc<Script>, hand: Option<Hand>) -> Player {
+    pub(crate) fn new(guest: StandIn, script: Arc<Script>, orders: Option<Orders>) -> Player {
         Player {
             guest,
             script,
             vm: Mutex::default(),
-            hand,
+            orders,
             asked: Mutex::default(),
             pretends: AtomicBool::default(),
             restored: AtomicUsize::default(),
@@ -226,8 +226,8 @@ impl Player {
         if let Act::DieWithin = act {
             stream.write_all(b"HTTP/1.1 200 \r\nContent-Le")?;
         }
-        let hand = self.hand.as_ref().expect("the VMM is a process");
-        hand.signal(match act {
+        let orders = self.orders.as_ref().expect("the VMM is a process");
+        orders.signal(match act {
             Act::Stop => Signal::STOP,
             _ => Signal::KILL,
         });
@@ -254,7 +254,7 @@ impl Player {
         match (operation, vm.as_mut()) {
             ("vmm.ping", _) => {
                 let version = *lock(&self.script.version);
-                let pid = self.hand.as_ref().map_or(1, |hand| hand.inner_pid);
+                let pid = self.orders.as_ref().map_or(1, |orders| orders.inner_pid);
                 return Ok(json!({
                     "build_version": format!("v{version}"), "version": version, "pid": pid, "features": [],
                 }));
@@ -299,7 +299,7 @@ impl Player {
                     .map_err(|_| "the vsock socket is in use")?;
                 self.open_disks(&config);
                 let mapping = *lock(&self.script.mapping);
-                memory_of_vmm::take(self.hand.as_ref(), mapping, body, &config)?;
+                memory_of_vmm::take(self.orders.as_ref(), mapping, body, &config)?;
                 *vm = Some(Vm {
                     config,
                     state: "Paused",
@@ -309,12 +309,12 @@ impl Player {
             }
             ("vm.delete", _) => {
                 self.guest.stop();
-                self.move_hand(Hand::let_go);
+                self.order(Orders::close_everything);
                 *vm = None;
             }
             ("vmm.shutdown", _) => {
                 self.guest.stop();
-                self.move_hand(Hand::end);
+                self.order(Orders::end);
                 *vm = None;
             }
             (_, None) => return Err("VM is not created"),
@@ -328,23 +328,23 @@ impl Player {
         let opening = *lock(&self.script.opening);
         for disk in config["disks"].as_array().into_iter().flatten() {
             let path = disk["path"].as_str().expect("it was opened by this path");
-            self.move_hand(|hand| match (disk["readonly"] == true, opening) {
-                (true, _) => hand.open(path, "read"),
-                (false, Opening::Locked | Opening::NothingBeneath) => hand.open(path, "write"),
-                (false, Opening::Unlocked) => hand.open(path, "unlocked"),
+            self.order(|orders| match (disk["readonly"] == true, opening) {
+                (true, _) => orders.open(path, "read"),
+                (false, Opening::Locked | Opening::NothingBeneath) => orders.open(path, "write"),
+                (false, Opening::Unlocked) => orders.open(path, "unlocked"),
                 (false, Opening::Inherited) => Ok(()),
                 (false, Opening::Another) => {
                     let another = self.guest.socket().with_extension("another");
-                    fs::copy(hand.path(Path::new(path)), &another)?;
-                    hand.open(&another.display().to_string(), "write")
+                    fs::copy(orders.path(Path::new(path)), &another)?;
+                    orders.open(&another.display().to_string(), "write")
                 }
             });
             if disk["backing_files"] == true && opening != Opening::NothingBeneath {
-                self.move_hand(|hand| {
-                    let chain = qcow2::chain(&hand.path(Path::new(path)));
+                self.order(|orders| {
+                    let chain = qcow2::chain(&orders.path(Path::new(path)));
                     let beneath = chain.map_err(io::Error::other)?;
                     let mut beneath = beneath.backing().iter();
-                    beneath.try_for_each(|it| hand.open(&it.path.display().to_string(), "read"))
+                    beneath.try_for_each(|it| orders.open(&it.path.display().to_string(), "read"))
                 });
             }
         }
@@ -352,12 +352,12 @@ impl Player {
 
     /// Reports an event through the event monitor, if there is a process.
     pub(crate) fn tell(&self, source: &str, event: &str) {
-        self.move_hand(|hand| hand.tell(source, event));
+        self.order(|orders| orders.tell(source, event));
     }
 
     /// Gives an order to the process. A process that has ended has nothing open, so a failed order is ignored.
-    fn move_hand(&self, command: impl FnOnce(&Hand) -> io::Result<()>) {
-        let moved = self.hand.as_ref().map_or(Ok(()), command);
+    fn order(&self, command: impl FnOnce(&Orders) -> io::Result<()>) {
+        let moved = self.orders.as_ref().map_or(Ok(()), command);
         if let Err(error) = moved {
             tracing::debug!(%error, "the process of a VMM has ended");
         }
@@ -376,8 +376,8 @@ impl Player {
         let state = Some(folder.join("state.json"));
         for path in [state].into_iter().chain(disks) {
             let path = path.ok_or("a disk has no path")?;
-            let path = match &self.hand {
-                Some(hand) => hand.path(&path),
+            let path = match &self.orders {
+                Some(orders) => orders.path(&path),
                 None => path,
             };
             File::open(path).map_err(|_| "a file cannot be opened")?;
