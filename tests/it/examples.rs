@@ -12,6 +12,9 @@ use crate::client::methods::VM_INFO;
 use crate::client::server::{NO_CONTENT, Server, accept, answer, ping, read_request, with_body};
 use crate::real;
 
+#[path = "../../examples/blocking.rs"]
+#[expect(dead_code, unreachable_pub, reason = "it is a program")]
+mod blocking;
 #[path = "../../examples/client.rs"]
 #[expect(dead_code, unreachable_pub, reason = "it is a program")]
 mod client;
@@ -101,4 +104,10 @@ async fn files_in_and_out() {
     let lines = fs::read_to_string(output.join("poem")).unwrap();
     assert_eq!(lines, "2\n");
     replay.finish().await.unwrap();
+}
+
+#[test]
+fn blocking_calls() {
+    let said = blocking::on_recordings(&["one", "two"]).unwrap();
+    assert_eq!(said, ["one", "two"]);
 }

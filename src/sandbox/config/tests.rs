@@ -2,6 +2,7 @@
 
 mod refusals;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -199,6 +200,39 @@ fn the_configuration_of_the_guide_can_be_read() {
     let config = read(config.split("```").next().unwrap());
     assert_eq!(golden_of(&config).spares, Some(2));
     assert_eq!(config.limits.query, Duration::from_millis(500));
+}
+
+#[test]
+fn the_guide_lists_each_setting() {
+    let guide = include_str!("../../guide/after_trust_boundary.md");
+    let listed: BTreeSet<&str> = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    // An error about an unknown key names the known ones.
+    let known = |toml: &str| -> Vec<String> {
+        let error = SandboxConfig::from_toml(toml).unwrap_err();
+        let text = Causes(&error).to_string();
+        let (_, names) = text.split_once("expected one of").expect(&text);
+        names
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut keys = known("nonsense = 1");
+    keys.retain(|key| !["golden", "scaffold"].contains(&key.as_str()));
+    let golden = known("[golden]\nnonsense = 1");
+    keys.extend(golden.iter().map(|key| format!("golden.{key}")));
+    assert!(keys.len() > 15, "{keys:?}");
+    for key in &keys {
+        assert!(listed.contains(key.as_str()), "{key} is not in the guide");
+    }
+    let gone = listed
+        .iter()
+        .filter(|key| key.contains('.') && !keys.iter().any(|it| it == *key));
+    assert_eq!(gone.count(), 0, "the guide has a key that is gone");
 }
 
 #[test]

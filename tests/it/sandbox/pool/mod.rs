@@ -2,6 +2,7 @@
 
 mod alone;
 mod closing;
+mod example;
 mod halting;
 mod loss;
 mod measured;
