@@ -202,17 +202,18 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Reads a signature's file. There is one text for each signature: digits in upper case are refused.
 fn parse(text: &[u8]) -> Option<[u8; 64]> {
-    let hex = text.strip_prefix(PREFIX.as_bytes())?.strip_suffix(b"\n")?;
-    if hex.len() != 128 {
+    let digits = text.strip_prefix(PREFIX.as_bytes())?.strip_suffix(b"\n")?;
+    if digits.len() != 128 {
         return None;
     }
     let mut bytes = [0; 64];
-    for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
         let digit = |digit: u8| char::from(digit).to_digit(16);
         *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
     }
-    Some(bytes)
+    (hex(&bytes).as_bytes() == digits).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -257,7 +258,16 @@ mod tests {
         };
         let flipped = format!("{}{spoilt}\n", &signature[..signature.len() - 2]);
         check(&key, b"manifest", &flipped, false);
-        for text in ["", "ed25519:\n", &signature[8..], signature.trim_end()] {
+        let digits = &signature[PREFIX.len()..];
+        let upper = format!("{PREFIX}{}", digits.to_ascii_uppercase());
+        assert_ne!(upper, signature);
+        for text in [
+            "",
+            "ed25519:\n",
+            &signature[8..],
+            signature.trim_end(),
+            &upper,
+        ] {
             check(&key, b"manifest", text, false);
         }
         check(

@@ -48,8 +48,13 @@ fn copy(from: &Path, to: &Path, appended: &str) {
 
 /// Puts another file under the name of the VMM's executable, as the update of a package does.
 fn update(vmm: &Path, appended: &str) {
+    put(vmm, vmm, appended);
+}
+
+/// Puts a copy of `from` under the name of the VMM's executable, whole at once: a VMM may be started at any moment.
+fn put(from: &Path, vmm: &Path, appended: &str) {
     let other = vmm.with_extension("new");
-    copy(vmm, &other, appended);
+    copy(from, &other, appended);
     fs::rename(other, vmm).unwrap();
 }
 
@@ -71,8 +76,7 @@ async fn a_new_vmm_with_another_one_is_refused_before_the_live_vm_is_touched() {
     sandbox.boot().await.unwrap();
     let kept = vmm.with_extension("kept");
     fs::rename(&vmm, &kept).unwrap();
-    copy(&kept, &vmm, "");
-    update(&vmm, "another");
+    put(&kept, &vmm, "another");
     // The VMM that was started ahead was compared at its start, and still runs the old executable. The next one does
     // not.
     assert!(sandbox.reset().await.unwrap().is_verified());
@@ -92,8 +96,7 @@ async fn a_new_vmm_with_another_one_is_refused_before_the_live_vm_is_touched() {
     assert_eq!(live.player.state(), Some("Running"));
 
     // Another file with the same bytes is accepted.
-    fs::remove_file(&vmm).unwrap();
-    copy(&kept, &vmm, "");
+    put(&kept, &vmm, "");
     assert!(sandbox.reset().await.unwrap().is_verified());
     assert_echoed(echo(&sandbox, "again").await, "again");
     sandbox.shutdown().await;
