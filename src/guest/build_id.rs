@@ -29,7 +29,7 @@ macro_rules! sources {
 }
 
 /// Every source file of the guest: this folder without `stand_in.rs`, which runs on the host only; the main file of
-/// `chv-guest`; and the modules that decoding frames and reading and transferring files use.
+/// `chv-guest`; and the modules that decoding frames and transferring files use.
 const SOURCES: &[(&str, &[u8])] = sources![
     "../archive/account.rs",
     "../archive/beneath.rs",
@@ -46,12 +46,6 @@ const SOURCES: &[(&str, &[u8])] = sources![
     "../archive/stream.rs",
     "../bin/chv-guest.rs",
     "../digest.rs",
-    "../files/bounded.rs",
-    "../files/mod.rs",
-    "../files/open.rs",
-    "../files/pipe.rs",
-    "../files/private.rs",
-    "../files/temporary_sibling.rs",
     "../sanitize.rs",
     "build_id.rs",
     "dispatcher/capture.rs",
@@ -171,7 +165,6 @@ mod tests {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         rust_files(&sources.join("guest"), "", &mut found);
         rust_files(&sources.join("archive"), "../archive/", &mut found);
-        rust_files(&sources.join("files"), "../files/", &mut found);
         found.retain(|name| name != "stand_in.rs" && !name.starts_with("../archive/tests/"));
         // No program is built from the fuzz targets.
         found.retain(|name| !name.ends_with("fuzz.rs"));
