@@ -96,7 +96,14 @@ impl RunDir {
                 }
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(Error::run_dir("lock the run directory", &path)(source)),
+                Err(source) => {
+                    let removed = remove_tree(&path, Instant::now() + REMOVAL_LIMIT);
+                    if let Err(error) = removed {
+                        let path = path.display();
+                        tracing::warn!(%path, error = %Causes(&error), "cannot remove a run directory");
+                    }
+                    return Err(Error::run_dir("lock the run directory", &path)(source));
+                }
             }
         }
         Err(Error::RunRoot {

@@ -8,9 +8,10 @@ use std::process::Command;
 use chv_sandbox::overlay::{AccessPolicy, sha256};
 use chv_sandbox::sandbox::{ChvSandbox, Event, Sandbox, Strategy};
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::stage::Stage;
-use super::{Scene, assert_echoed, chain, echo, no_spare, told};
+use super::{PATIENCE, Scene, assert_echoed, chain, echo, no_spare, told};
 use crate::golden::manifest::edit;
 
 const FIELD: &str = "vmm.executable.sha256";
@@ -74,6 +75,13 @@ async fn a_new_vmm_with_another_one_is_refused_before_the_live_vm_is_touched() {
     let (scene, stage, sandbox, vmm) = scene(Strategy::Fresh, 0).await;
     let mut events = sandbox.subscribe();
     sandbox.boot().await.unwrap();
+    // An empty VMM is started ahead.
+    let started = async {
+        while stage.count() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, started).await.unwrap();
     let kept = vmm.with_extension("kept");
     fs::rename(&vmm, &kept).unwrap();
     put(&kept, &vmm, "another");
