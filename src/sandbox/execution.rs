@@ -238,8 +238,9 @@ impl fmt::Display for ToolOutcome {
 impl fmt::Debug for ToolOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let with_reason = |f: &mut fmt::Formatter<'_>, name, reason: &str| {
-            let length = format_args!("{} bytes", reason.len());
-            f.debug_struct(name).field("reason", &length).finish()
+            f.debug_struct(name)
+                .field("reason", &format_args!("{} bytes", reason.len()))
+                .finish()
         };
         match self {
             ToolOutcome::Exited { code } => f.debug_struct("Exited").field("code", code).finish(),
