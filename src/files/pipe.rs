@@ -28,17 +28,17 @@ fn read_until(path: &Path, limit: u64, wait: Duration) -> Result<Vec<u8>, ReadEr
     let file = open_for_reading(path, Symlinks::Follow).map_err(ReadError::failed("open"))?;
     let metadata = file.metadata().map_err(ReadError::failed("examine"))?;
     let until = Instant::now() + wait;
-    read_within(Patient { file, wait, until }, metadata.len(), limit)
+    read_within(TimedFile { file, wait, until }, metadata.len(), limit)
 }
 
 /// A file or a pipe that is read until a deadline.
-struct Patient {
+struct TimedFile {
     file: File,
     wait: Duration,
     until: Instant,
 }
 
-impl Read for Patient {
+impl Read for TimedFile {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let left = self.until.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).map_err(io::Error::other)?;

@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 use super::call_activity::CallActivity;
-use super::driver::{Call, Driver, Given, Request, Settings, Shutdowns};
+use super::driver::{Call, Driver, Request, Settings, SharedParts, Shutdowns};
 use super::in_flight::ToolInFlight;
 use super::running::RunLimits;
 use super::shared_target::SharedTarget;
@@ -90,16 +90,16 @@ impl ChvSandbox {
     pub(super) fn of_pool(
         config: SandboxConfig,
         source: VmmSource,
-        supply: Arc<SharedTarget>,
+        shared_target: Arc<SharedTarget>,
     ) -> Self {
         let settings = Settings {
             config,
             source,
             needs_kvm: false,
-            given: Some(Given::Supply(Arc::clone(&supply))),
+            shared: Some(SharedParts::Target(Arc::clone(&shared_target))),
         };
         ChvSandbox {
-            calls: supply.calls.clone(),
+            calls: shared_target.calls.clone(),
             ..Self::of(settings)
         }
     }
@@ -137,7 +137,7 @@ impl ChvSandbox {
             }
         }
         let source = VmmSource::Spawn(config.vmm_config());
-        Self::build(config, source, Some(Given::Golden(golden)), true)
+        Self::build(config, source, Some(SharedParts::Golden(golden)), true)
     }
 
     /// Creates a sandbox on the VMMs of `source`: a VMM that another program runs, such as a player of recordings, or
@@ -159,7 +159,7 @@ impl ChvSandbox {
     fn build(
         config: SandboxConfig,
         source: VmmSource,
-        given: Option<Given>,
+        shared: Option<SharedParts>,
         needs_kvm: bool,
     ) -> Result<Self, ConfigError> {
         config.check()?;
@@ -176,7 +176,7 @@ impl ChvSandbox {
             config,
             source,
             needs_kvm,
-            given,
+            shared,
         }))
     }
 

@@ -83,7 +83,7 @@ pub use error::{Advice, BootFailure, Error, FailedReset, ToolRefusal, Unavailabl
 pub use event::Event;
 pub use execution::{ToolExecution, ToolOutcome, ToolOutput};
 pub use guest_checks::OlderGuest;
-pub use pool::{Pool, PoolConfig, PoolStatus, PooledSandbox, VmMemory};
+pub use pool::{MemoryPerVm, Pool, PoolConfig, PoolStatus, PooledSandbox};
 pub use reset_report::{CheckOutcome, CheckSource, ResetCheck, ResetReport, StrategyUsed, VmmUsed};
 pub use reset_state::{FsHash, Reset, ResetOutcome, ResetState, VerificationDetails};
 pub use reset_target::OLDEST_RELEASE;

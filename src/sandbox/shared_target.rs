@@ -1,5 +1,5 @@
 //! [`SharedTarget`]: the reset target and the spares that all sandboxes of one golden snapshot share. In a pool,
-//! several sandboxes share one supply; a sandbox outside of a pool has its own.
+//! several sandboxes share one; a sandbox outside of a pool has its own.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ pub(super) struct SharedTarget {
     pub(super) target: Arc<ResetTarget>,
     /// `None` with [`Strategy::InPlace`], which needs no other VMM.
     pub(super) spares: Option<Spares>,
-    /// The calls of all sandboxes that share this supply.
+    /// The calls of all sandboxes that share this.
     pub(super) calls: CallActivity,
 }
 
 impl SharedTarget {
-    /// A supply that reverts machines from `source` to `golden`, with the settings of `origin` and within `limits`.
+    /// A target that reverts machines from `source` to `golden`, with the settings of `origin` and within `limits`.
     /// Starts to prepare the spares at once. The spares report to `events`.
     pub(super) fn start(
         golden: Arc<LoadedGolden>,

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::running::{Conclude, RunLimits};
+use super::running::{OnEnd, RunLimits};
 use super::{
     Backend, CollectedRun, Error, Event, OutputStream, Reset, ResetOutcome, ResetReport, RunInput,
     RunReport, RunningTool, Sandbox, SandboxState, StrategyUsed, ToolExecution, ToolInvocation,
@@ -176,7 +176,7 @@ impl StubSandbox {
     }
 
     /// The conclusion of a run: sends the event of its end.
-    fn conclude(&self, command_id: String) -> Conclude {
+    fn conclude(&self, command_id: String) -> OnEnd {
         let (events, began) = (Arc::clone(&self.events), Instant::now());
         Box::new(move |ended: Result<RunReport, Error>| {
             events.send(Event::ToolEnded {

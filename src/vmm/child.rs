@@ -13,7 +13,7 @@ use super::{Ended, Exit, Process};
 
 /// A child that is not reaped yet. Only [`reap`](Child::reap) reaps it.
 pub(super) struct Child {
-    pub(super) family: ProcessTree,
+    pub(super) process_tree: ProcessTree,
     pub(super) log: Arc<Log>,
     pub(super) ended: watch::Sender<Option<Ended>>,
     pub(super) living: VmmCount,
@@ -24,19 +24,19 @@ impl Child {
     /// end.
     pub(super) fn reap(self) {
         let Child {
-            family,
+            process_tree,
             log,
             ended,
             living,
         } = self;
-        let process = &family.process;
+        let process = &process_tree.process;
         let pid = process.pid();
         // The id of the process group can't be given to another group until its leader is reaped.
         if let Some(group) = Pid::from_raw(pid as i32) {
             let _ = kill_process_group(group, Signal::KILL);
         }
         let exit = status(process);
-        family.kill_left();
+        process_tree.kill_left();
         tracing::debug!(pid, %exit, "a VMM has ended");
         pump::finish(pid, move || {
             ended.send_replace(Some(Ended {

@@ -337,7 +337,7 @@ impl Vmm {
         let Some(running) = &self.running else {
             return Ok(());
         };
-        let killed = running.family.kill();
+        let killed = running.process_tree.kill();
         match tokio::time::timeout(self.limits.vmm_kill, self.ended()).await {
             Ok(_) => Ok(()),
             Err(_) => Err(Error::NotKilled {

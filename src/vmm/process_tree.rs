@@ -25,7 +25,7 @@ const ROUNDS: usize = 8;
 #[derive(Clone, Debug)]
 pub(super) struct ProcessTree {
     pub(super) process: Process,
-    /// The run directory's name, which is in the environment of each process of the family.
+    /// The run directory's name, which is in the environment of each process of the tree.
     pub(super) mark: OsString,
     /// Whether the kernel ends the forks with the process.
     pub(super) is_caught: bool,

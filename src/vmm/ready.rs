@@ -28,7 +28,7 @@ pub(super) async fn wait(
     if answered == i64::from(inner) {
         return Ok(());
     }
-    if !running.family.is_caught {
+    if !running.process_tree.is_caught {
         return Err(Error::Forked {
             binary: running.binary.clone(),
             pid: inner,

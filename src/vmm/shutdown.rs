@@ -98,7 +98,7 @@ async fn stop(
         (ShutdownStep::Kill, Signal::KILL, limits.vmm_kill),
     ] {
         let signalled = match signal {
-            Signal::KILL => running.family.kill(),
+            Signal::KILL => running.process_tree.kill(),
             signal => running.process().signal(signal),
         };
         if let Err(error) = signalled {

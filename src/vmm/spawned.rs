@@ -18,7 +18,7 @@ use crate::socket::SocketAddress;
 pub(super) struct SpawnedVmm {
     /// The executable.
     pub(super) binary: PathBuf,
-    pub(super) family: ProcessTree,
+    pub(super) process_tree: ProcessTree,
     pub(super) log: Arc<Log>,
     pub(super) console: Console,
     /// Only used to make further receivers.
@@ -41,13 +41,13 @@ pub(super) struct Console {
 
 impl SpawnedVmm {
     pub(super) fn process(&self) -> &Process {
-        &self.family.process
+        &self.process_tree.process
     }
 }
 
 impl Drop for SpawnedVmm {
     fn drop(&mut self) {
-        if let Err(error) = self.family.kill() {
+        if let Err(error) = self.process_tree.kill() {
             tracing::error!(pid = self.process().pid(), error = %Causes(&error), "cannot kill a VMM");
         }
     }

@@ -91,7 +91,7 @@ fn run(requests: &mpsc::Receiver<Request>, woken: &Waker) {
             // reaped like any other.
             let _ = request.reply.send(answer);
         }
-        let ended = children.extract_if(.., |child| child.family.process.has_ended());
+        let ended = children.extract_if(.., |child| child.process_tree.process.has_ended());
         ended.for_each(Child::reap);
     }
 }
@@ -99,7 +99,7 @@ fn run(requests: &mpsc::Receiver<Request>, woken: &Waker) {
 fn wait_for_anything(children: &[Child], woken: &Waker) {
     let mut descriptors = vec![PollFd::new(woken, PollFlags::IN)];
     for child in children {
-        descriptors.push(PollFd::new(&child.family.process, PollFlags::IN));
+        descriptors.push(PollFd::new(&child.process_tree.process, PollFlags::IN));
     }
     match poll(&mut descriptors, None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}

@@ -215,8 +215,9 @@ fn check_config(
     }
 }
 
+/// Reads a file that a VMM wrote. Only a file is read: a link that the VMM put in its place could lead anywhere.
 fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    files::read_bounded(path, limit, Symlinks::Follow).map_err(|error| match error {
+    files::read_bounded(path, limit, Symlinks::Refuse).map_err(|error| match error {
         ReadError::Failed { operation, source } => Error::file(operation, path)(source),
         refused => Error::Snapshot {
             path: path.to_owned(),
@@ -257,6 +258,29 @@ impl Machine {
         let disks = self.disks.iter_mut().map(|disk| &mut disk.given);
         for disk in disks.filter(|disk| !disk.readonly) {
             disk.origin = golden.join(format!("{}.img", disk.role));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn only_a_file_of_a_vmm_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("secret"), "of the host").unwrap();
+        assert_eq!(read_bounded(&path("secret"), 11).unwrap(), b"of the host");
+        symlink("secret", path("link")).unwrap();
+        mknodat(CWD, path("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        for (name, limit) in [("link", 11), ("pipe", 11), ("", 11), ("secret", 10)] {
+            read_bounded(&path(name), limit).unwrap_err();
         }
     }
 }

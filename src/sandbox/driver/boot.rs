@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::reset::Unverified;
 use super::serving_machine::ServingMachine;
-use super::{Driver, Given};
+use super::{Driver, SharedParts};
 use crate::machine::{self, GuestMemory, Machine, MachineConfig, VmmFiles};
 use crate::sandbox::reset_target::{RevertFailure, check_release};
 use crate::sandbox::shared_target::{self, SharedTarget};
@@ -46,23 +46,23 @@ impl Driver {
             SandboxOrigin::Scaffold(origin) => return self.boot_cold(origin).await,
         };
         let (source, limits) = (&settings.source, settings.config.limits);
-        let golden = match &settings.given {
-            Some(Given::Supply(shared)) => {
-                self.supply = Some(Arc::clone(shared));
+        let golden = match &settings.shared {
+            Some(SharedParts::Target(shared)) => {
+                self.shared_target = Some(Arc::clone(shared));
                 return self.restore().await;
             }
-            Some(Given::Golden(loaded)) => Arc::clone(loaded),
+            Some(SharedParts::Golden(loaded)) => Arc::clone(loaded),
             None => shared_target::load(origin, source).await?,
         };
         let (events, calls) = (self.status.events(), self.calls.clone());
-        let supply = SharedTarget::start(golden, origin, source, limits, events, calls);
-        self.supply = Some(Arc::new(supply));
+        let shared_target = SharedTarget::start(golden, origin, source, limits, events, calls);
+        self.shared_target = Some(Arc::new(shared_target));
         self.restore().await
     }
 
     /// Restores and verifies the golden snapshot as a reset does.
     async fn restore(&mut self) -> Result<(), Error> {
-        let target = self.target().expect("the supply was just set");
+        let target = self.target().expect("the target was just set");
         match self.revert_and_verify(&target).await {
             Ok(_) => {
                 self.report_boundary();

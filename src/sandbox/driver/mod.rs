@@ -43,15 +43,15 @@ pub(super) struct Settings {
     /// Whether a boot checks for KVM before it starts anything.
     pub(super) needs_kvm: bool,
     /// What the sandbox shares with others and was loaded before its first boot.
-    pub(super) given: Option<Given>,
+    pub(super) shared: Option<SharedParts>,
 }
 
 /// What a sandbox shares with other sandboxes.
-pub(super) enum Given {
+pub(super) enum SharedParts {
     /// A golden snapshot that the caller has loaded.
     Golden(Arc<LoadedGolden>),
     /// The reset target and the spares of the sandbox's pool.
-    Supply(Arc<SharedTarget>),
+    Target(Arc<SharedTarget>),
 }
 
 /// A request of the handle.
@@ -107,7 +107,7 @@ pub(super) struct Driver {
     status: Arc<Status>,
     calls: CallActivity,
     /// `None` before the first boot and in scaffold mode.
-    supply: Option<Arc<SharedTarget>>,
+    shared_target: Option<Arc<SharedTarget>>,
     /// The machine that serves. `None` before a boot, and after a reset that failed.
     serving: Option<ServingMachine>,
     /// Machines whose VMM was killed during the present call. Their files are removed after the call was answered.
@@ -123,7 +123,7 @@ impl Driver {
             settings,
             status,
             calls,
-            supply: None,
+            shared_target: None,
             serving: None,
             killed: Vec::new(),
             retired: JoinSet::new(),
@@ -230,16 +230,16 @@ impl Driver {
     }
 
     fn target(&self) -> Option<Arc<ResetTarget>> {
-        let supply = self.supply.as_ref()?;
-        Some(Arc::clone(&supply.target))
+        let shared_target = self.shared_target.as_ref()?;
+        Some(Arc::clone(&shared_target.target))
     }
 
     /// Stops the spares, unless they are a pool's.
     async fn stop_spares(&mut self) {
-        if let Some(supply) = &self.supply
-            && !matches!(self.settings.given, Some(Given::Supply(_)))
+        if let Some(shared_target) = &self.shared_target
+            && !matches!(self.settings.shared, Some(SharedParts::Target(_)))
         {
-            supply.stop().await;
+            shared_target.stop().await;
         }
     }
 
@@ -275,14 +275,14 @@ impl Driver {
                 tracing::error!(error = %Causes(&error), "the files of a VMM that has ended were not removed");
             }
         }
-        self.supply = None;
+        self.shared_target = None;
     }
 }
 
 impl Drop for Driver {
     /// Runs when the handle is dropped or the runtime shuts down. The machines that are dropped here kill their VMMs.
     fn drop(&mut self) {
-        (self.supply, self.serving) = (None, None);
+        (self.shared_target, self.serving) = (None, None);
         self.killed.clear();
         self.status.set(SandboxState::NotBooted);
     }

@@ -57,7 +57,7 @@ type Reverted = (Readings, Option<HeldDisks>);
 impl Driver {
     pub(super) async fn reset(&mut self) -> Result<Reset, Error> {
         let state = self.status.state();
-        let has_booted = self.supply.is_some() || self.serving.is_some();
+        let has_booted = self.shared_target.is_some() || self.serving.is_some();
         if state.is_halted() || matches!(state, SandboxState::NotBooted) || !has_booted {
             return Err(self.status.not_ready("be reset"));
         }
@@ -196,12 +196,12 @@ impl Driver {
         steps: &mut Steps,
     ) -> Result<PreparedMachine, RevertFailure> {
         loop {
-            let supply = self
-                .supply
+            let shared_target = self
+                .shared_target
                 .as_ref()
-                .expect("the target belongs to a supply");
-            let spares = supply.spares.as_ref();
-            let spares = spares.expect("a supply with the strategy `Fresh` has spares");
+                .expect("the target belongs to a shared target");
+            let spares = shared_target.spares.as_ref();
+            let spares = spares.expect("a shared target with the strategy `Fresh` has spares");
             let mut next = match spares.take().await? {
                 Some(next) => next,
                 None => PreparedMachine::new(self.start(target).await?),

@@ -19,7 +19,7 @@ const MIB: u64 = 1 << 20;
 /// How much memory one VMM counts for in the budget of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum VmMemory {
+pub enum MemoryPerVm {
     /// The guest's whole memory, as if the guest had written to every page; the disks, if they lie in a file system in
     /// memory (tmpfs); and 32 MiB for the VMM. In addition, 32 MiB for each sandbox: the empty VMM of its next reset.
     #[default]
@@ -36,7 +36,7 @@ pub enum VmMemory {
 #[derive(Clone, Debug)]
 pub(super) struct Budget {
     limit: u64,
-    vm_memory: VmMemory,
+    memory_per_vm: MemoryPerVm,
     size: u64,
     origin: GoldenOrigin,
     run_root: PathBuf,
@@ -55,7 +55,7 @@ impl Budget {
         let run_root = run_root.map_err(|error| unusable(machine::Error::Vmm(error)))?;
         Ok(Budget {
             limit,
-            vm_memory: config.vm_memory,
+            memory_per_vm: config.memory_per_vm,
             size: config.size.into(),
             origin: config.golden()?.clone(),
             run_root,
@@ -75,9 +75,9 @@ impl Budget {
             needed = needed.saturating_add(waiting.saturating_mul(vm));
             largest = largest.max(vm);
         }
-        let empty = match self.vm_memory {
-            VmMemory::WorstCase => VMM_OVERHEAD,
-            VmMemory::Measured { .. } => 0,
+        let empty = match self.memory_per_vm {
+            MemoryPerVm::WorstCase => VMM_OVERHEAD,
+            MemoryPerVm::Measured { .. } => 0,
         };
         let each = largest.saturating_add(empty);
         needed = needed.saturating_add(self.size.saturating_mul(each));
@@ -95,9 +95,9 @@ impl Budget {
 
     /// How much memory one VMM of the golden snapshot takes at most, in bytes.
     fn vm(&self, golden: &LoadedGolden) -> Result<u64, Error> {
-        let worst = match self.vm_memory {
-            VmMemory::WorstCase => memory(golden).saturating_add(VMM_OVERHEAD),
-            VmMemory::Measured { mib } => return Ok(mib.saturating_mul(MIB)),
+        let worst = match self.memory_per_vm {
+            MemoryPerVm::WorstCase => memory(golden).saturating_add(VMM_OVERHEAD),
+            MemoryPerVm::Measured { mib } => return Ok(mib.saturating_mul(MIB)),
         };
         let mut disks = golden.golden().disks().into_iter();
         disks.try_fold(worst, |sum, disk| {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::VmMemory;
+use super::MemoryPerVm;
 use crate::sandbox::{ConfigError, Error, GoldenOrigin, SandboxConfig};
 
 /// The most sandboxes that a pool may have.
@@ -22,8 +22,8 @@ pub struct PoolConfig {
     /// The budget of memory: the most that the golden snapshot and all VMMs together may take, in MiB. Default: as much
     /// as the machine and its control groups leave when the pool is opened.
     pub memory_limit_mib: Option<u64>,
-    /// How much memory each VMM counts for in the budget. Default: [`VmMemory::WorstCase`].
-    pub vm_memory: VmMemory,
+    /// How much memory each VMM counts for in the budget. Default: [`MemoryPerVm::WorstCase`].
+    pub memory_per_vm: MemoryPerVm,
 }
 
 impl PoolConfig {
@@ -34,7 +34,7 @@ impl PoolConfig {
             size: 1,
             idle: 1,
             memory_limit_mib: None,
-            vm_memory: VmMemory::default(),
+            memory_per_vm: MemoryPerVm::default(),
         }
     }
 
@@ -59,10 +59,13 @@ impl PoolConfig {
         }
     }
 
-    /// Sets [`vm_memory`](Self::vm_memory).
+    /// Sets [`memory_per_vm`](Self::memory_per_vm).
     #[must_use]
-    pub fn vm_memory(self, vm_memory: VmMemory) -> Self {
-        PoolConfig { vm_memory, ..self }
+    pub fn memory_per_vm(self, memory_per_vm: MemoryPerVm) -> Self {
+        PoolConfig {
+            memory_per_vm,
+            ..self
+        }
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {

@@ -44,7 +44,7 @@ use budget::Budget;
 use request::{Member, Request};
 use task::PoolTask;
 
-pub use budget::VmMemory;
+pub use budget::MemoryPerVm;
 pub use config::PoolConfig;
 
 /// A pool of clean sandboxes of one golden snapshot.

@@ -32,7 +32,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 struct GoldenGeneration {
     number: u64,
     golden: Arc<LoadedGolden>,
-    supply: Arc<SharedTarget>,
+    shared_target: Arc<SharedTarget>,
 }
 
 impl GoldenGeneration {
@@ -46,11 +46,12 @@ impl GoldenGeneration {
     ) -> Result<GoldenGeneration, Error> {
         let (origin, limits) = (config.golden()?, config.sandbox.limits);
         let loaded = Arc::clone(&golden);
-        let supply = SharedTarget::start(loaded, origin, source, limits, events, calls.clone());
+        let shared_target =
+            SharedTarget::start(loaded, origin, source, limits, events, calls.clone());
         Ok(GoldenGeneration {
             number,
             golden,
-            supply: Arc::new(supply),
+            shared_target: Arc::new(shared_target),
         })
     }
 }
@@ -243,11 +244,11 @@ impl PoolTask {
             && self.members() < self.config.size as usize
         {
             self.last_number += 1;
-            let supply = Arc::clone(&self.present.supply);
+            let shared_target = Arc::clone(&self.present.shared_target);
             let (config, source) = (self.config.sandbox.clone(), self.source.clone());
             let member = Member {
                 number: self.last_number,
-                sandbox: Arc::new(ChvSandbox::of_pool(config, source, supply)),
+                sandbox: Arc::new(ChvSandbox::of_pool(config, source, shared_target)),
                 generation: self.present.number,
             };
             self.preparing += 1;
@@ -382,7 +383,7 @@ impl PoolTask {
             GoldenGeneration::start(number, golden, config, source, &self.events, &self.calls)?;
         let before = std::mem::replace(&mut self.present, next);
         // Its reset target stays: the callers of its sandboxes may reset them.
-        before.supply.retire();
+        before.shared_target.retire();
         self.past.push(before);
         let idle: Vec<Member> = self.idle.drain(..).collect();
         idle.into_iter().for_each(|member| self.discard(member));
@@ -409,11 +410,11 @@ impl PoolTask {
             let gone: Vec<GoldenGeneration> =
                 self.past.extract_if(.., |it| !used(it.number)).collect();
             for generation in gone {
-                generation.supply.stop().await;
+                generation.shared_target.stop().await;
             }
         }
         if matches!(self.service, Service::Closed) && self.members() == 0 {
-            self.present.supply.stop().await;
+            self.present.shared_target.stop().await;
             for reply in self.closing.drain(..) {
                 let _ = reply.send(());
             }

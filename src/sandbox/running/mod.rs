@@ -40,7 +40,7 @@ pub use controller::{RunInput, ToolSide, ToolSideInput, ToolSideOutput};
 pub use report::{CollectedRun, RunReport, StreamEvidence};
 pub use stdin::ToolStdin;
 
-pub(super) use run_state::{Conclude, RunLimits};
+pub(super) use run_state::{OnEnd, RunLimits};
 
 /// A tool that [`Sandbox::start`](super::Sandbox::start) has started.
 ///
@@ -97,7 +97,7 @@ impl RunningTool {
         stdin: StdinMode,
         terms: RunLimits,
         interrupted: impl Future<Output = Error> + Send + 'static,
-        conclude: Option<Conclude>,
+        conclude: Option<OnEnd>,
     ) -> RunningTool {
         let shared = Arc::new(RunState::new(stream.output, stream.input, conclude));
         let task = tokio::spawn(Arc::clone(&shared).keep(terms, interrupted));
@@ -151,7 +151,7 @@ impl RunningTool {
         invocation: &ToolInvocation,
         terms: RunLimits,
         interrupted: impl Future<Output = Error> + Send + 'static,
-        conclude: Option<Conclude>,
+        conclude: Option<OnEnd>,
     ) -> io::Result<(RunningTool, ToolSide)> {
         let open = invocation.clone().try_into();
         let open =

@@ -19,7 +19,7 @@ const MAX_LATE: usize = 1 << 20;
 
 /// Concludes a run for the sandbox that it belongs to: takes how the run ended, changes the sandbox's state, and
 /// returns the result for the run's caller.
-pub(in crate::sandbox) type Conclude =
+pub(in crate::sandbox) type OnEnd =
     Box<dyn FnOnce(Result<RunReport, Error>) -> Result<RunReport, Error> + Send>;
 
 /// The command id and the time limits of a run.
@@ -52,7 +52,7 @@ struct Output {
 
 enum Ending {
     /// The run goes on.
-    Open(Option<Conclude>),
+    Open(Option<OnEnd>),
     /// The run has ended, and was concluded with this result.
     Ended(Result<RunReport, Error>),
     /// The caller has dropped the run before its end.
@@ -60,7 +60,7 @@ enum Ending {
 }
 
 impl RunState {
-    pub(super) fn new(output: RunReader, input: RunWriter, conclude: Option<Conclude>) -> RunState {
+    pub(super) fn new(output: RunReader, input: RunWriter, conclude: Option<OnEnd>) -> RunState {
         RunState {
             input,
             output: Mutex::new(Output {

@@ -42,7 +42,7 @@ pub(super) struct Launch {
     binary: PathBuf,
     config: VmmConfig,
     grants: Grants,
-    boundary: PreparedConfinement,
+    confinement: PreparedConfinement,
     listener: UnixListener,
     api_socket: SocketAddress,
     record: Record,
@@ -64,10 +64,10 @@ impl Launch {
         let root = config.prepare_run_root()?;
         leftovers::before_a_spawn(&root)?;
         let run_dir = RunDir::create(&root)?;
-        let boundary = PreparedConfinement::prepare(&binary, &config, &grants, &run_dir)?;
+        let confinement = PreparedConfinement::prepare(&binary, &config, &grants, &run_dir)?;
         let (listener, api_socket) = run_dir.bind_api_socket(config.keep_socket_names)?;
         let path = run_dir.record();
-        let cgroup = boundary.cgroup.as_ref().map(|cgroup| cgroup.path());
+        let cgroup = confinement.cgroup.as_ref().map(|cgroup| cgroup.path());
         let record = procfs::socket_inode(&listener)
             .and_then(|inode| Record::new(&binary, inode, cgroup))
             .and_then(|record| record.write(&path).map(|()| record))
@@ -78,7 +78,7 @@ impl Launch {
             binary,
             config,
             grants,
-            boundary,
+            confinement,
             listener,
             api_socket,
             record,
@@ -116,7 +116,7 @@ impl Launch {
             mut cgroup,
             held,
             mut layers,
-        } = self.boundary;
+        } = self.confinement;
         let inherits_all = !self.config.confinement.wants(Layer::Environment);
         let environment =
             environment::environment(self.run_dir.name(), &self.config.env, inherits_all);
@@ -161,26 +161,26 @@ impl Launch {
         if !in_force(Layer::Cgroup) {
             cgroup = None;
         }
-        let family = ProcessTree {
+        let process_tree = ProcessTree {
             process,
             mark: self.run_dir.name().to_owned(),
             is_caught: catches_forks(&layers),
             cgroup: cgroup.map(Arc::new),
         };
         pump::watch(
-            family.process.pid(),
+            process_tree.process.pid(),
             vec![event_pipe, log_pipe, console_pipe],
         );
         let (ended_sender, ended) = watch::channel(None);
         let child = Child {
-            family: family.clone(),
+            process_tree: process_tree.clone(),
             log: Arc::clone(&log),
             ended: ended_sender,
             living: self.living,
         };
         let running = SpawnedVmm {
             binary: self.binary,
-            family,
+            process_tree,
             log,
             console,
             events,

@@ -37,19 +37,19 @@ impl PreparedConfinement {
         let mut programs = config.programs.clone();
         programs.extend(environment::libraries(&config.env));
         let domain = || Domain::new(Some(binary), Some(folders), &programs, grants);
-        let mut boundary =
+        let mut confinement =
             PreparedConfinement::common(&config.confinement, grants.largest_file, domain)?;
-        boundary.make_cgroup(&config.cgroup, &run_dir.cgroup_name())?;
-        Ok(boundary)
+        confinement.make_cgroup(&config.cgroup, &run_dir.cgroup_name())?;
+        Ok(confinement)
     }
 
     /// Prepares the confinement of the trial process, which opens no files.
     pub(super) fn trial(cgroup: &CgroupConfig) -> Result<PreparedConfinement, Error> {
         let domain = || Domain::new(None, None, &[], &Grants::default());
-        let mut boundary = PreparedConfinement::common(&Confinement::default(), None, domain)?;
+        let mut confinement = PreparedConfinement::common(&Confinement::default(), None, domain)?;
         let name = format!("chv-sandbox-trial-{}", uuid::Uuid::new_v4().simple());
-        boundary.make_cgroup(cgroup, &name)?;
-        Ok(boundary)
+        confinement.make_cgroup(cgroup, &name)?;
+        Ok(confinement)
     }
 
     fn common(

@@ -19,6 +19,7 @@ use chv_sandbox::compat::probe::battery::{self, Ask, Expected, Scenario, Step};
 use chv_sandbox::compat::probe::{self, recorded};
 use chv_sandbox::replay::{Answer, Cassette, Player, PlayerOptions};
 use chv_sandbox::vmm::VmmConfig;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -39,14 +40,18 @@ const ASKING: &[Operation] = &[
     Operation::VmResizeDisk,
 ];
 
+/// A player of a scenario's cassette, and the folder of its socket.
+async fn player(scenario: &Scenario, release: Release) -> (TempDir, Player) {
+    let folder = tempfile::tempdir().unwrap();
+    let options = PlayerOptions::new(folder.path().join("s")).substitute("RUN", REPLAYED_RUN);
+    let player = Player::start(cassette(scenario, release), options).await;
+    (folder, player.unwrap())
+}
+
 #[tokio::test]
 async fn every_cassette_is_played_by_the_scripted_server() {
     for (scenario, release) in every_recording() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = PlayerOptions::new(folder.path().join("s")).substitute("RUN", REPLAYED_RUN);
-        let player = Player::start(cassette(&scenario, release), options)
-            .await
-            .unwrap();
+        let (_folder, player) = player(&scenario, release).await;
         let wrong = unexpected(&scenario, release, player.socket(), REPLAYED_RUN).await;
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         player.finish().await.unwrap();
@@ -69,11 +74,7 @@ async fn every_cassette_is_played_by_the_mock_server() {
 async fn every_cassette_is_played_by_the_methods_of_the_client() {
     let mut played = BTreeSet::new();
     for (scenario, release) in every_recording() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = PlayerOptions::new(folder.path().join("s")).substitute("RUN", REPLAYED_RUN);
-        let player = Player::start(cassette(&scenario, release), options)
-            .await
-            .unwrap();
+        let (_folder, player) = player(&scenario, release).await;
         let client = Client::new(player.socket()).unwrap();
         for (index, step) in scenario.steps.iter().enumerate() {
             let place = format!("{} on {release}, step {}", scenario.name, index + 1);

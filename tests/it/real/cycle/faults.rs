@@ -256,7 +256,7 @@ impl Fault {
             Fault::Killed(_) | Fault::Stopped(_) => return None,
         };
         let aside = taken.with_extension("moved");
-        fs::rename(&taken, &aside).ok()?;
+        fs::rename(&taken, &aside).unwrap();
         Some((aside, taken))
     }
 

@@ -16,8 +16,8 @@ use std::time::Duration;
 use chv_sandbox::golden::{Golden, LoadOptions, LoadedGolden};
 use chv_sandbox::overlay::Basis;
 use chv_sandbox::sandbox::{
-    Advice, ConfigError, Error, Event, Pool, PoolConfig, PoolStatus, Sandbox, SandboxState,
-    ToolsPerReset, VmMemory,
+    Advice, ConfigError, Error, Event, MemoryPerVm, Pool, PoolConfig, PoolStatus, Sandbox,
+    SandboxState, ToolsPerReset,
 };
 
 use super::script::Act;
@@ -293,11 +293,11 @@ async fn a_configuration_that_cannot_be_is_refused() {
     );
     // If the directory for temporary files is in memory, the overlays count too. They take less than 1 MiB together.
     place.pool(config().size(2).memory_limit_mib(fits + 1));
-    let measured = VmMemory::Measured { mib: 8 };
+    let measured = MemoryPerVm::Measured { mib: 8 };
     place.pool(
         config()
             .size(2)
-            .vm_memory(measured)
+            .memory_per_vm(measured)
             .memory_limit_mib(16 + 3 * 8),
     );
     check(

@@ -9,7 +9,8 @@ use chv_sandbox::guest::protocol::{
 };
 use chv_sandbox::guest::stand_in::Behaviour;
 use chv_sandbox::sandbox::{
-    Event, GoldenOrigin, Pool, PoolConfig, Sandbox, SandboxConfig, ToolsPerReset, VmMemory, VmmUsed,
+    Event, GoldenOrigin, MemoryPerVm, Pool, PoolConfig, Sandbox, SandboxConfig, ToolsPerReset,
+    VmmUsed,
 };
 
 use super::{Place, alone};
@@ -97,7 +98,7 @@ async fn one_in_use() {
         let config = PoolConfig::new(sandbox)
             .size(count)
             .idle(count)
-            .vm_memory(VmMemory::Measured { mib: 1 });
+            .memory_per_vm(MemoryPerVm::Measured { mib: 1 });
         let pool = Pool::with_loaded(config, vmm.clone(), Arc::clone(&loaded)).unwrap();
         let mut events = pool.subscribe();
         pool.wait_until(|status| status.idle == count as usize)

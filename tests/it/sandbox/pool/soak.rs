@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use chv_sandbox::guest::dispatcher::Toolbox;
 use chv_sandbox::sandbox::{
-    GoldenOrigin, Pool, PoolConfig, Sandbox, SandboxConfig, ToolInvocation, VmMemory,
+    GoldenOrigin, MemoryPerVm, Pool, PoolConfig, Sandbox, SandboxConfig, ToolInvocation,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -88,7 +88,7 @@ async fn resets() {
         let mut times = Vec::with_capacity(tenth);
         for _ in 0..tenth {
             let ran = sandbox.execute_tool(tool()).await.unwrap();
-            assert_eq!(ran.stdout.text(), "done\n");
+            assert_eq!(ran.stdout.text(), "done\n", "{ran:?}");
             let began = Instant::now();
             assert!(sandbox.reset().await.unwrap().is_verified());
             times.push(began.elapsed());
@@ -129,7 +129,7 @@ async fn under_load() {
     let config = PoolConfig::new(sandbox)
         .size(SANDBOXES)
         .idle(SANDBOXES)
-        .vm_memory(VmMemory::Measured { mib: 1 });
+        .memory_per_vm(MemoryPerVm::Measured { mib: 1 });
     let pool = Arc::new(Pool::with_loaded(config, vmm, loaded).unwrap());
     pool.wait_until(|status| status.idle == SANDBOXES as usize)
         .await;
