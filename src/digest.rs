@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::hex::{self, Hex};
+
 /// A SHA-256 digest. Its text is `sha256:` and 64 lower-case hexadecimal digits, in JSON too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -84,37 +86,17 @@ pub(crate) fn write_text(
     prefix: &str,
     bytes: &[u8; 32],
 ) -> fmt::Result {
-    f.write_str(prefix)?;
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    write!(f, "{prefix}{}", Hex(bytes))
 }
 
 /// Accepts exactly what [`write_text`] writes with the same prefix.
 pub(crate) fn parse_text(prefix: &'static str, text: &str) -> Result<[u8; 32], ParseDigestError> {
     let digits = text.strip_prefix(prefix);
-    digits.and_then(parse_hex).ok_or_else(|| ParseDigestError {
+    let bytes = digits.and_then(|digits| hex::parse(digits.as_bytes()));
+    bytes.ok_or_else(|| ParseDigestError {
         prefix,
         text: text.chars().take(prefix.len() + 64 + 1).collect(),
     })
-}
-
-fn parse_hex(digits: &str) -> Option<[u8; 32]> {
-    let digits = digits.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-    }
-    Some(bytes)
-}
-
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
 }
 
 impl TryFrom<String> for Digest {

@@ -59,6 +59,7 @@ mod files;
 mod fuzzing;
 pub mod golden;
 pub mod guest;
+mod hex;
 #[cfg(any(feature = "latency", feature = "redteam"))]
 pub mod host_facts;
 #[cfg(feature = "image")]

@@ -11,6 +11,7 @@ use ed25519_dalek::{Signature, Signer};
 use zeroize::Zeroizing;
 
 use crate::files::{ReadError, Symlinks, open_regular};
+use crate::hex::{self, Hex};
 
 /// The signature's file name within the golden snapshot's folder.
 pub(super) const FILE: &str = "manifest.sig";
@@ -105,7 +106,7 @@ impl SigningKey {
     /// can be signed after it was minted.
     pub fn sign(&self, manifest: &[u8]) -> String {
         let signature = self.0.sign(&message(manifest)).to_bytes();
-        format!("{PREFIX}{}\n", hex(&signature))
+        format!("{PREFIX}{}\n", Hex(&signature))
     }
 }
 
@@ -115,7 +116,7 @@ pub struct PublicKey(ed25519_dalek::VerifyingKey);
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PREFIX}{}", hex(self.0.as_bytes()))
+        write!(f, "{PREFIX}{}", Hex(self.0.as_bytes()))
     }
 }
 
@@ -198,22 +199,10 @@ fn read_key(path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), KeyError> {
     Ok((bytes, mode))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Reads a signature's file. There is one text for each signature: digits in upper case are refused.
 fn parse(text: &[u8]) -> Option<[u8; 64]> {
     let digits = text.strip_prefix(PREFIX.as_bytes())?.strip_suffix(b"\n")?;
-    if digits.len() != 128 {
-        return None;
-    }
-    let mut bytes = [0; 64];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
-    }
-    (hex(&bytes).as_bytes() == digits).then_some(bytes)
+    hex::parse(digits)
 }
 
 #[cfg(test)]
@@ -314,6 +303,6 @@ mod tests {
     #[test]
     fn a_private_key_is_not_shown() {
         let key = SigningKey::load(key_file(&[7; 32], 0o600).path()).unwrap();
-        assert!(!format!("{key:?}").contains(&hex(&[7; 32])));
+        assert!(!format!("{key:?}").contains(&Hex(&[7; 32]).to_string()));
     }
 }

@@ -57,7 +57,7 @@ impl Image {
             let path = self.dir.join(file);
             let found = FileRecord::of(&path, Stop::never())?;
             differs(&path, "size", found.size, expected.size)?;
-            differs(&path, "sha256", &found.sha256, &expected.sha256)
+            differs(&path, "sha256", found.sha256, expected.sha256)
         })
     }
 

@@ -69,19 +69,20 @@ pub enum Error {
         /// The state at the time of the call.
         state: WireState,
     },
-    /// The sandbox halted after a reset that was not verified, and takes no call but a shutdown. A [pool](super::Pool)
-    /// halts after two such resets in a row.
+    /// The sandbox halted after a reset that was not verified, and takes no call but a shutdown.
     #[error(
-        "the {what} has halted after an unverified reset, so it cannot {action}; shut it down: {failed}"
+        "the sandbox has halted after an unverified reset, so it cannot {action}; shut it down: {failed}"
     )]
     Halted {
-        /// What has halted: `sandbox` or `pool`.
-        what: &'static str,
         /// The call, as a verb.
         action: &'static str,
         /// What the reset found.
         failed: Arc<FailedReset>,
     },
+    /// The [pool](super::Pool) halted after two unverified resets in a row, and hands out no sandbox. This is what the
+    /// second of them found.
+    #[error("the pool has halted after two unverified resets in a row; shut it down: {0}")]
+    PoolHalted(Arc<FailedReset>),
     /// The sandbox takes no tool before it is reset.
     #[error("the sandbox takes no tool until it is reset: {reason}")]
     NeedsReset {
@@ -292,7 +293,7 @@ impl Error {
             }
             Error::NotReady { .. } | Error::VmmEnded(_) => "SANDBOX_NOT_READY",
             Error::NeedsReset { .. } => "SANDBOX_RESET_REQUIRED",
-            Error::Halted { .. } => "SANDBOX_HALTED",
+            Error::Halted { .. } | Error::PoolHalted(_) => "SANDBOX_HALTED",
             Error::BootFailed(_) => "SANDBOX_BOOT_FAILED",
             Error::ToolTimeout { .. } => "SANDBOX_TOOL_TIMEOUT",
             Error::ToolRefused(_) => "SANDBOX_TOOL_REFUSED",
@@ -316,7 +317,8 @@ impl Error {
             | Error::NoThread(_)
             | Error::ResetRefused(_)
             | Error::ShutDown
-            | Error::PoolClosed => Advice::GiveUp,
+            | Error::PoolClosed
+            | Error::PoolHalted(_) => Advice::GiveUp,
             Error::NotReady { state, .. } => match state {
                 WireState::Booting | WireState::Resetting | WireState::Ready => Advice::Retry,
                 WireState::Failed | WireState::NotBooted => Advice::Rebuild,
@@ -325,7 +327,6 @@ impl Error {
             | Error::ToolTimeout { .. }
             | Error::ResetFailed(_)
             | Error::VmmEnded(_) => Advice::Reset,
-            Error::Halted { what: "pool", .. } => Advice::GiveUp,
             Error::Halted { .. } | Error::ResetDivergence(_) | Error::ResetTimeout(_) => {
                 Advice::Rebuild
             }
@@ -357,6 +358,7 @@ impl Error {
             Error::NotReady { .. }
             | Error::NeedsReset { .. }
             | Error::Halted { .. }
+            | Error::PoolHalted(_)
             | Error::ToolRefused(_) => true,
             Error::Channel(error) => error.is_duplicate(),
             _ => false,
@@ -364,8 +366,8 @@ impl Error {
     }
 
     /// What the unverified reset found. `None` unless this is [`ResetDivergence`](Error::ResetDivergence),
-    /// [`ResetTimeout`](Error::ResetTimeout), [`Halted`](Error::Halted), or [`BootFailed`](Error::BootFailed) because
-    /// of an unverified restore.
+    /// [`ResetTimeout`](Error::ResetTimeout), [`Halted`](Error::Halted), [`PoolHalted`](Error::PoolHalted), or
+    /// [`BootFailed`](Error::BootFailed) because of an unverified restore.
     pub fn failed_reset(&self) -> Option<&FailedReset> {
         self.failed().map(|failed| &**failed)
     }
@@ -379,6 +381,7 @@ impl Error {
         match self {
             Error::ResetDivergence(failed)
             | Error::ResetTimeout(failed)
+            | Error::PoolHalted(failed)
             | Error::Halted { failed, .. } => Some(failed),
             Error::BootFailed(failure) => match &**failure {
                 BootFailure::Unverified(error) => error.failed(),

@@ -223,7 +223,7 @@ impl Serialize for Event {
             }
             Event::FilesPushed(moved) => ("files_pushed", moved.fields(error)),
             Event::FilesPulled(moved) => ("files_pulled", moved.fields(error)),
-            Event::Confinement(layers) => ("boundary", json!({ "layers": layers })),
+            Event::Confinement(layers) => ("confinement", json!({ "layers": layers })),
             Event::Vmm(event) => {
                 let (source, event) = (&event.source, &event.event);
                 ("vmm", json!({ "source": source, "name": event }))
@@ -235,8 +235,8 @@ impl Serialize for Event {
             Event::SpareFailed(why) => ("spare_failed", json!({ "error": error(why) })),
             Event::SpareEnded(vmm) => ("spare_ended", ended(vmm)),
             Event::SpareRefused(why) => ("spare_refused", json!({ "error": error(why) })),
-            Event::VmmReplaced(why) => ("vmm_given_up", json!({ "error": error(why) })),
-            Event::GoldenChanged => ("hold_lost", json!({})),
+            Event::VmmReplaced(why) => ("vmm_replaced", json!({ "error": error(why) })),
+            Event::GoldenChanged => ("golden_changed", json!({})),
             Event::EvidenceKept(folder) => ("evidence_kept", json!({ "folder": folder })),
             Event::Lost { source, count } => ("lost", json!({ "source": source, "count": count })),
         };
@@ -287,7 +287,7 @@ impl fmt::Display for Event {
             Event::FilesPushed(moved) => write!(f, "push to {moved}"),
             Event::FilesPulled(moved) => write!(f, "pull of {moved}"),
             Event::Confinement(layers) => {
-                f.write_str("boundary of the VMM")?;
+                f.write_str("confinement of the VMM")?;
                 let mut separator = ": ";
                 for layer in layers {
                     write!(f, "{separator}{layer}")?;

@@ -251,7 +251,6 @@ impl Current {
 fn not_ready(state: &SandboxState, action: &'static str) -> Error {
     match state {
         SandboxState::Halted { failed } => Error::Halted {
-            what: "sandbox",
             action,
             failed: Arc::clone(failed),
         },

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Contract, Error, Release, load, tree};
 use crate::files::replace_file;
+use crate::hex::Hex;
 
 /// The path of the API document in the upstream repository.
 const UPSTREAM_FILE: &str = "vmm/src/api/openapi/cloud-hypervisor.yaml";
@@ -88,10 +89,7 @@ pub fn import(
     let bytes = tree::bytes(upstream)?;
     let contract = load::from_bytes(upstream, &bytes, Some(release))?;
     let mut sources = Sources::read(into)?;
-    let sha256 = Sha256::digest(&bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let sha256 = Hex(&Sha256::digest(&bytes)).to_string();
     let source = Source {
         tag: release,
         commit,

@@ -1,10 +1,9 @@
 //! [`EvidenceChain`], the hash chain over the output of one command. Its last link covers all chunks in their order.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
 
 use super::EvidenceChunk;
+use crate::digest::Digest;
 
 /// The domain of the hash: no other hash of this protocol begins with these bytes.
 const DOMAIN: &[u8] = b"brainstorm-evidence-chunk-v1\0";
@@ -31,18 +30,8 @@ impl EvidenceChain {
 
     /// The last link as a tool's result carries it: `sha256:` and 64 lower-case hexadecimal digits.
     pub fn last_link(&self) -> String {
-        digest_text(&self.0)
+        Digest::from(self.0).to_string()
     }
-}
-
-/// Formats a SHA-256 as it stands on the wire: `sha256:` and 64 lower-case hexadecimal digits.
-pub(super) fn digest_text(digest: &[u8; 32]) -> String {
-    let mut text = String::with_capacity(71);
-    text.push_str("sha256:");
-    for byte in digest {
-        write!(text, "{byte:02x}").expect("writing to a string can't fail");
-    }
-    text
 }
 
 #[cfg(test)]

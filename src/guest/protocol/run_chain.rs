@@ -3,6 +3,7 @@
 
 use sha2::{Digest as _, Sha256};
 
+use crate::digest::Digest;
 use crate::guest::record::RecordKind;
 
 /// The domain of the hash: no other hash of this protocol begins with these bytes.
@@ -56,7 +57,7 @@ impl RunChain {
 
     /// Formats a link as it stands on the wire: `sha256:` and 64 lower-case hexadecimal digits.
     pub fn text(link: &[u8; 32]) -> String {
-        super::evidence::digest_text(link)
+        Digest::from(*link).to_string()
     }
 }
 

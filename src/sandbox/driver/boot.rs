@@ -65,7 +65,7 @@ impl Driver {
         let target = self.target().expect("the target was just set");
         match self.revert_and_verify(&target).await {
             Ok(_) => {
-                self.report_boundary();
+                self.report_confinement();
                 Ok(())
             }
             Err(Unverified::NotReverted(failure)) => Err(boot_failed(failure)),
@@ -101,13 +101,13 @@ impl Driver {
             let guest = hello.build_id;
             tracing::warn!(%guest, "the guest's dispatcher was built from other sources than this library");
         }
-        self.report_boundary();
+        self.report_confinement();
         Ok(())
     }
 
     /// Sends the event [`Confinement`](Event::Confinement) with the layers of the VMM that serves, if this process
     /// started it.
-    fn report_boundary(&self) {
+    fn report_confinement(&self) {
         let serving = self.serving.as_ref();
         if let Some(vmm) = serving.map(|serving| serving.machine.vmm())
             && vmm.process().is_some()

@@ -121,11 +121,13 @@ fn all() -> Vec<Error> {
         action: "run a tool",
         state,
     }));
-    all.extend(["sandbox", "pool"].map(|what| Error::Halted {
-        what,
-        action: "run a tool",
-        failed: Arc::clone(&failed),
-    }));
+    all.extend([
+        Error::Halted {
+            action: "run a tool",
+            failed: Arc::clone(&failed),
+        },
+        Error::PoolHalted(Arc::clone(&failed)),
+    ]);
     all.extend(FileCode::ALL.map(|code| {
         Error::Files(Arc::new(TransferError::Guest {
             path: "in".to_owned(),

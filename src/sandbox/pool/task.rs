@@ -189,7 +189,9 @@ impl PoolTask {
                 Service::Open => self.waiting.push_back(reply),
                 // It fails if the caller is gone, who then needs no answer.
                 Service::Closed => drop(reply.send(Err(Error::PoolClosed))),
-                Service::Halted(failed) => drop(reply.send(Err(halted(failed)))),
+                Service::Halted(failed) => {
+                    drop(reply.send(Err(Error::PoolHalted(Arc::clone(failed)))));
+                }
             },
             Request::Release { member, reply } => self.release(member, reply),
             Request::Replace { golden, reply } => {
@@ -352,7 +354,7 @@ impl PoolTask {
             self.divergences += 1;
             if self.divergences >= MOST_DIVERGENCES && matches!(self.service, Service::Open) {
                 tracing::error!("two resets in a row were not verified, so the pool has halted");
-                self.refuse(&halted(&failed));
+                self.refuse(&Error::PoolHalted(Arc::clone(&failed)));
                 self.service = Service::Halted(failed);
             }
         } else if error.advice() == Advice::GiveUp && !matches!(error, Error::ShutDown) {
@@ -434,13 +436,5 @@ impl PoolTask {
         #[cfg(feature = "metrics")]
         crate::sandbox::metrics::show_pool(&status);
         self.status.send_replace(status);
-    }
-}
-
-fn halted(failed: &Arc<FailedReset>) -> Error {
-    Error::Halted {
-        what: "pool",
-        action: "hand out a sandbox",
-        failed: Arc::clone(failed),
     }
 }

@@ -68,7 +68,7 @@ fn an_image_that_is_not_whole_is_not_opened() {
     );
     check(
         |_, json| json["root"]["sha256"] = "sha256:00".into(),
-        "no sha256 digest",
+        "is not a digest",
     );
     check(
         |_, json| json["root"]["size"] = (-1).into(),

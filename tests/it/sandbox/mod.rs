@@ -7,7 +7,7 @@ mod agent_memory;
 mod attacks;
 mod bad_input;
 mod beneath;
-mod boundary;
+mod confinement;
 mod executable;
 mod faults;
 mod files;

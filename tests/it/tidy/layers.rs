@@ -24,12 +24,12 @@ const LAYERS: &[&[&str]] = &[
         "sanitize",
         "socket",
     ],
-    &["duration", "mutex"],
+    &["duration", "hex", "mutex"],
 ];
 
 /// The modules beside the layers, each with the modules that it may use. Of the layers only `cli` may use these.
 const BESIDE: &[(&str, &[&str])] = &[
-    ("spec", &["files"]),
+    ("spec", &["files", "hex"]),
     (
         "replay",
         &[

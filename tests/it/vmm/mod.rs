@@ -7,7 +7,7 @@
 )]
 
 mod agent;
-mod boundary;
+mod confinement;
 pub(crate) mod fake;
 mod flood;
 mod identity;

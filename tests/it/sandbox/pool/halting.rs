@@ -81,10 +81,7 @@ async fn two_in_a_row_halt_the_pool() {
         waiting.await.unwrap().unwrap_err(),
         pool.acquire(PATIENCE).await.map(drop).unwrap_err(),
     ] {
-        assert!(
-            matches!(error, Error::Halted { what: "pool", .. }),
-            "{error:?}"
-        );
+        assert!(matches!(error, Error::PoolHalted(_)), "{error:?}");
         assert_eq!(error.code(), "SANDBOX_HALTED");
         assert_eq!(error.advice(), Advice::GiveUp);
         let failed = error.failed_reset().unwrap();
@@ -104,10 +101,7 @@ async fn two_boots_that_are_not_verified_halt_it_as_well() {
     forge(&place);
     let pool = place.pool(place.config());
     let error = pool.acquire(PATIENCE).await.unwrap_err();
-    assert!(
-        matches!(error, Error::Halted { what: "pool", .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::PoolHalted(_)), "{error:?}");
     pool.shutdown().await;
     place.stage.assert_empty();
 }

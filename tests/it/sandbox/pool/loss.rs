@@ -69,7 +69,7 @@ async fn each_caller_is_served_or_told_and_nothing_is_lost() {
                 assert!(began.elapsed() < DEADLINE * 2, "a caller hangs");
                 let sandbox = match acquired {
                     Ok(sandbox) => sandbox,
-                    Err(Error::Halted { .. }) => panic!("one lie at a time doesn't halt a pool"),
+                    Err(Error::PoolHalted(_)) => panic!("one lie at a time doesn't halt a pool"),
                     Err(error) => {
                         assert!(!matches!(error, Error::PoolClosed));
                         told.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! A VMM that its guest has taken over, inside its confinement: what it tries, which layer stops it, and that it
 //! succeeds where that layer is left out.
 
-mod captive;
+mod compromised;
 
 use std::fs::{self, Permissions};
 use std::io::Read;
@@ -19,40 +19,40 @@ use tempfile::{TempDir, tempdir};
 
 use super::{fake, has_logged};
 use crate::real::skipped;
-use captive::{TRIED, TRY};
+use compromised::{TRIED, TRY};
 
-/// The configuration of a captive, and the files that it was granted.
-struct Prison {
+/// The configuration of a stand-in for a compromised VMM, and the files that it was granted.
+struct CompromisedVmm {
     folder: TempDir,
     config: VmmConfig,
     grants: Grants,
 }
 
-impl Prison {
-    fn new(what: &str, without: &[Layer]) -> Prison {
+impl CompromisedVmm {
+    fn new(what: &str, without: &[Layer]) -> CompromisedVmm {
         let folder = tempdir().unwrap();
-        let script = folder.path().join("captive");
+        let script = folder.path().join("compromised");
         fs::write(&script, include_str!("fake-vmm")).unwrap();
         fs::set_permissions(&script, Permissions::from_mode(0o700)).unwrap();
         let mut config = fake::config(&folder.path().join("run"), "");
         config.binary = script;
         config.env.push((
             "FAKE_VMM_TEST".into(),
-            "vmm::boundary::captive::play".into(),
+            "vmm::confinement::compromised::play".into(),
         ));
         config.env.push((TRY.into(), what.into()));
         config.confinement = Confinement {
             without: without.to_vec(),
             ..Confinement::default()
         };
-        Prison {
+        CompromisedVmm {
             folder,
             config,
             grants: Grants::default(),
         }
     }
 
-    async fn lock_up(&mut self) -> Vmm {
+    async fn spawn(&mut self) -> Vmm {
         let grants = std::mem::take(&mut self.grants);
         let vmm = Vmm::spawn_with(&self.config, grants).await.unwrap();
         has_logged(&vmm, TRIED).await;
@@ -81,16 +81,16 @@ async fn check(what: &str, layers: &[Layer]) {
     check_with(what, layers, |_| {}).await;
 }
 
-async fn check_with(what: &str, layers: &[Layer], prepare: impl Fn(&mut Prison)) {
+async fn check_with(what: &str, layers: &[Layer], prepare: impl Fn(&mut CompromisedVmm)) {
     for &alone in layers {
         let others: Vec<_> = layers
             .iter()
             .copied()
             .filter(|&layer| layer != alone)
             .collect();
-        let mut prison = Prison::new(what, &others);
-        prepare(&mut prison);
-        let vmm = prison.lock_up().await;
+        let mut compromised = CompromisedVmm::new(what, &others);
+        prepare(&mut compromised);
+        let vmm = compromised.spawn().await;
         match is_missing(&vmm, alone) {
             None => assert!(
                 outcome(&vmm).starts_with("refused"),
@@ -101,9 +101,9 @@ async fn check_with(what: &str, layers: &[Layer], prepare: impl Fn(&mut Prison))
         }
         vmm.shutdown().await;
     }
-    let mut prison = Prison::new(what, layers);
-    prepare(&mut prison);
-    let vmm = prison.lock_up().await;
+    let mut compromised = CompromisedVmm::new(what, layers);
+    prepare(&mut compromised);
+    let vmm = compromised.spawn().await;
     assert_eq!(outcome(&vmm), "done", "{what}, without {layers:?}");
     vmm.shutdown().await;
 }
@@ -124,7 +124,7 @@ fn landlock_has(version: u32) -> bool {
 
 #[tokio::test]
 async fn it_cannot_read_the_agents_environment() {
-    // A variable of this process, such as one of Cargo's, that is neither passed on nor set by the captive's shell.
+    // A variable of this process, such as one of Cargo's, that is neither passed on nor set by the compromised VMM's shell.
     let passed = [
         "PATH", "LANG", "LC_ALL", "TZ", "SHLVL", "PWD", "OLDPWD", "_",
     ];
@@ -139,7 +139,7 @@ async fn it_cannot_read_the_agents_environment() {
 #[tokio::test]
 async fn it_cannot_use_a_descriptor_that_the_agent_has_open() {
     let planted = tempfile::tempfile().unwrap();
-    // A number above those of the descriptors that the captive's shell opens for itself.
+    // A number above those of the descriptors that the compromised VMM's shell opens for itself.
     let planted = rustix::io::fcntl_dupfd_cloexec(&planted, 100).unwrap();
     rustix::io::fcntl_setfd(&planted, FdFlags::empty()).unwrap();
     let what = format!("descriptor {}", planted.as_raw_fd());
@@ -161,10 +161,10 @@ async fn it_reads_what_it_was_granted_and_does_not_write_it() {
     let folder = tempdir().unwrap();
     let canary = folder.path().join("canary");
     fs::write(&canary, "granted").unwrap();
-    let grant = |prison: &mut Prison| prison.grants.reads.push(canary.clone());
-    let mut prison = Prison::new(&format!("read {}", canary.display()), &[]);
-    grant(&mut prison);
-    let vmm = prison.lock_up().await;
+    let grant = |compromised: &mut CompromisedVmm| compromised.grants.reads.push(canary.clone());
+    let mut compromised = CompromisedVmm::new(&format!("read {}", canary.display()), &[]);
+    grant(&mut compromised);
+    let vmm = compromised.spawn().await;
     assert_eq!(outcome(&vmm), "done");
     vmm.shutdown().await;
     check_with(
@@ -179,8 +179,8 @@ async fn it_reads_what_it_was_granted_and_does_not_write_it() {
 #[tokio::test]
 async fn it_cannot_change_what_the_next_start_believes() {
     for name in ["lock", "vmm.json", "vmm.stat", "vmm.log"] {
-        let mut prison = Prison::new("environment PATH", &[]);
-        let vmm = prison.lock_up().await;
+        let mut compromised = CompromisedVmm::new("environment PATH", &[]);
+        let vmm = compromised.spawn().await;
         if let Some(why) = is_missing(&vmm, Layer::Landlock) {
             return skipped(format!("landlock is {why} here"));
         }
@@ -205,17 +205,21 @@ async fn it_cannot_signal_the_agent() {
 
 #[tokio::test]
 async fn it_cannot_look_into_the_agent_or_a_sibling() {
-    let mut prison = Prison::new("environment PATH", &[]);
-    let sibling = prison.lock_up().await;
+    let mut compromised = CompromisedVmm::new("environment PATH", &[]);
+    let sibling = compromised.spawn().await;
     // Even if root keeps its capabilities, each of these two layers stops it.
-    let keeps_capabilities = |prison: &mut Prison| {
-        prison.config.confinement.without.push(Layer::Capabilities);
+    let keeps_capabilities = |compromised: &mut CompromisedVmm| {
+        compromised
+            .config
+            .confinement
+            .without
+            .push(Layer::Capabilities);
     };
     let what = format!("memory {}", process::id());
     let layers = [Layer::Landlock, Layer::Namespaces];
     check_with(&what, &layers, keeps_capabilities).await;
     let what = format!("memory {}", sibling.process().unwrap().pid());
-    let vmm = Prison::new(&what, &[]).lock_up().await;
+    let vmm = CompromisedVmm::new(&what, &[]).spawn().await;
     assert!(outcome(&vmm).starts_with("refused"), "{}", outcome(&vmm));
     vmm.shutdown().await;
     sibling.shutdown().await;
@@ -224,11 +228,11 @@ async fn it_cannot_look_into_the_agent_or_a_sibling() {
 #[tokio::test]
 async fn it_cannot_reach_a_siblings_socket() {
     for keep_socket_names in [false, true] {
-        let mut prison = Prison::new("environment PATH", &[]);
-        prison.config.keep_socket_names = keep_socket_names;
-        let sibling = prison.lock_up().await;
+        let mut compromised = CompromisedVmm::new("environment PATH", &[]);
+        compromised.config.keep_socket_names = keep_socket_names;
+        let sibling = compromised.spawn().await;
         let what = format!("connect {}", sibling.client().socket().display());
-        let vmm = Prison::new(&what, &[]).lock_up().await;
+        let vmm = CompromisedVmm::new(&what, &[]).spawn().await;
         // No layer restricts connecting to a socket by its name. The sibling is safe because its socket has no name.
         assert_eq!(
             outcome(&vmm) == "done",
@@ -265,12 +269,12 @@ async fn it_has_no_capability_of_root() {
 #[tokio::test]
 async fn it_gains_no_privilege_and_writes_no_core() {
     // Landlock needs `no_new_privs`, so both are left out together.
-    let mut prison = Prison::new("privileges", &[]);
-    let vmm = prison.lock_up().await;
+    let mut compromised = CompromisedVmm::new("privileges", &[]);
+    let vmm = compromised.spawn().await;
     assert!(outcome(&vmm).starts_with("refused"), "{}", outcome(&vmm));
     vmm.shutdown().await;
-    let mut prison = Prison::new("privileges", &[Layer::NoNewPrivs, Layer::Landlock]);
-    let vmm = prison.lock_up().await;
+    let mut compromised = CompromisedVmm::new("privileges", &[Layer::NoNewPrivs, Layer::Landlock]);
+    let vmm = compromised.spawn().await;
     assert_eq!(outcome(&vmm), "done");
     vmm.shutdown().await;
     match getrlimit(Resource::Core).maximum {
@@ -282,11 +286,11 @@ async fn it_gains_no_privilege_and_writes_no_core() {
 #[tokio::test]
 async fn it_fills_no_disk_beyond_its_own() {
     let limit = 1 << 20;
-    let grant = |prison: &mut Prison| prison.grants.largest_file = Some(limit);
+    let grant = |compromised: &mut CompromisedVmm| compromised.grants.largest_file = Some(limit);
     check_with(&format!("grow {}", limit + 1), &[Layer::Rlimits], grant).await;
-    let mut prison = Prison::new(&format!("grow {limit}"), &[]);
-    grant(&mut prison);
-    let vmm = prison.lock_up().await;
+    let mut compromised = CompromisedVmm::new(&format!("grow {limit}"), &[]);
+    grant(&mut compromised);
+    let vmm = compromised.spawn().await;
     assert_eq!(outcome(&vmm), "done");
     vmm.shutdown().await;
 }
@@ -298,8 +302,9 @@ async fn a_fork_ends_with_it() {
             let folder = tempdir().unwrap();
             let socket = folder.path().join("socket");
             let listener = UnixListener::bind(&socket).unwrap();
-            let mut prison = Prison::new(&format!("fork {}", socket.display()), &without);
-            let vmm = prison.lock_up().await;
+            let mut compromised =
+                CompromisedVmm::new(&format!("fork {}", socket.display()), &without);
+            let vmm = compromised.spawn().await;
             assert_eq!(outcome(&vmm), "done");
             let (mut held, _) = listener.accept().unwrap();
             held.set_nonblocking(true).unwrap();
@@ -320,37 +325,46 @@ async fn a_fork_ends_with_it() {
 
 #[tokio::test]
 async fn a_wrapper_that_forks_the_vmm_is_refused_where_nothing_catches_forks() {
-    let mut prison = Prison::new("environment PATH", &[Layer::Namespaces, Layer::Cgroup]);
+    let mut compromised =
+        CompromisedVmm::new("environment PATH", &[Layer::Namespaces, Layer::Cgroup]);
     let wrapper = include_str!("fake-vmm").replace("exec \"$FAKE", "\"$FAKE");
-    fs::write(&prison.config.binary, format!("{wrapper}\nexit 0\n")).unwrap();
-    let error = Vmm::spawn(&prison.config).await.unwrap_err();
+    fs::write(&compromised.config.binary, format!("{wrapper}\nexit 0\n")).unwrap();
+    let error = Vmm::spawn(&compromised.config).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("have it `exec` the VMM"), "{text}");
     // The forks of the wrapper have ended with it.
-    let run_root = prison.config.run_root.clone();
+    let run_root = compromised.config.run_root.clone();
     assert!(run_root.read_dir().unwrap().next().is_none());
 
-    prison.config.confinement = Confinement::default();
-    let vmm = Vmm::spawn(&prison.config).await.unwrap();
+    compromised.config.confinement = Confinement::default();
+    let vmm = Vmm::spawn(&compromised.config).await.unwrap();
     match is_missing(&vmm, Layer::Namespaces) {
         Some(why) => skipped(format!("namespaces are {why} here")),
         None => drop(vmm.shutdown().await),
     }
-    drop(prison.folder);
+    drop(compromised.folder);
 }
 
 #[tokio::test]
 async fn a_layer_that_is_required_and_missing_is_told() {
-    let mut prison = Prison::new("environment PATH", &[]);
-    prison.config.confinement.require = vec![Layer::Cgroup];
-    prison.config.cgroup.parent = Some(prison.folder.path().to_owned());
-    let error = Vmm::spawn(&prison.config).await.unwrap_err();
+    let mut compromised = CompromisedVmm::new("environment PATH", &[]);
+    compromised.config.confinement.require = vec![Layer::Cgroup];
+    compromised.config.cgroup.parent = Some(compromised.folder.path().to_owned());
+    let error = Vmm::spawn(&compromised.config).await.unwrap_err();
     let text = error.to_string();
     assert!(
         text.contains("cgroup layer") && text.contains("no cgroup v2"),
         "{text}"
     );
-    assert!(prison.config.run_root.read_dir().unwrap().next().is_none());
+    assert!(
+        compromised
+            .config
+            .run_root
+            .read_dir()
+            .unwrap()
+            .next()
+            .is_none()
+    );
 }
 
 #[tokio::test]
@@ -365,14 +379,14 @@ async fn its_control_group_has_the_limits_and_goes_with_it() {
     let socket = folder.path().join("socket");
     let listener = UnixListener::bind(&socket).unwrap();
     let what = format!("fork {}", socket.display());
-    let mut prison = Prison::new(&what, &[Layer::Namespaces]);
+    let mut compromised = CompromisedVmm::new(&what, &[Layer::Namespaces]);
     let mut cgroup = CgroupConfig::default();
     cgroup.parent = Some(parent.clone());
     cgroup.memory_max_mib = Some(512);
     cgroup.pids_max = Some(64);
     cgroup.cpu_max_percent = Some(100);
-    prison.config.cgroup = cgroup;
-    let vmm = prison.lock_up().await;
+    compromised.config.cgroup = cgroup;
+    let vmm = compromised.spawn().await;
     let pid = vmm.process().unwrap().pid();
     match is_missing(&vmm, Layer::Cgroup) {
         Some(why) => skipped(format!("the control group is {why} here")),

@@ -17,9 +17,9 @@ use rustix::process::{Pid, Resource, getrlimit, test_kill_process};
 use crate::vmm::fake;
 
 /// The beginning of the log line with the outcome of the attack.
-pub(super) const TRIED: &str = "the captive tried: ";
+pub(super) const TRIED: &str = "the compromised VMM tried: ";
 
-/// The variable that names the attack of a captive, followed by a space and its argument.
+/// The variable that names the attack of a compromised VMM, followed by a space and its argument.
 pub(super) const TRY: &str = "FAKE_VMM_TRY";
 
 #[test]
@@ -94,7 +94,7 @@ fn attempt(what: &str, argument: &str) -> io::Result<()> {
     }
 }
 
-/// The folder that the captive may write to: the one of its own api-socket.
+/// The folder that the compromised VMM may write to: the one of its own api-socket.
 fn own_folder() -> io::Result<PathBuf> {
     let args = env::var("FAKE_VMM_ARGS").unwrap();
     let number = args.split(' ').find_map(|arg| arg.strip_prefix("fd="));
