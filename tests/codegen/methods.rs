@@ -8,7 +8,7 @@ use quote::quote;
 use super::api::{Api, Op};
 use super::calls::Signature;
 use super::layout::doc;
-use super::prose::{FILES, WORDS, Words};
+use super::method_words::{FILES, WORDS, Words};
 
 /// The files below `src/client/generated/`, each with what it holds and its items.
 pub(super) fn files(api: &Api) -> Vec<(&'static str, &'static str, Vec<TokenStream>)> {
@@ -22,7 +22,7 @@ pub(super) fn files(api: &Api) -> Vec<(&'static str, &'static str, Vec<TokenStre
     }
     assert!(
         ops.is_empty(),
-        "these operations have no words in tests/codegen/prose.rs: {:?}",
+        "these operations have no words in tests/codegen/method_words.rs: {:?}",
         ops.keys()
     );
     let files = FILES.iter().map(|&(file, about)| {

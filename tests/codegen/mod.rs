@@ -7,11 +7,12 @@
 mod api;
 mod calls;
 mod enums;
+mod field_words;
 mod layout;
+mod method_words;
 mod methods;
 mod names;
 mod operation;
-mod prose;
 mod structs;
 mod support;
 mod types;
@@ -22,6 +23,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use api::Api;
+use chv_sandbox::spec::Shape;
 use quote::quote;
 
 type Generator = fn(&Api) -> BTreeMap<PathBuf, String>;
@@ -117,6 +119,18 @@ fn codegen_is_fresh() {
     let api = Api::read(&root.join("api-spec"));
     for (folder, generate) in FOLDERS {
         check_folder(root, folder, &generate(&api));
+    }
+}
+
+#[test]
+fn only_fields_that_exist_have_words() {
+    let api = Api::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("api-spec"));
+    for (owner, field) in field_words::all() {
+        let schema = api.contract.schemas.get(owner).map(|schema| &schema.shape);
+        assert!(
+            matches!(schema, Some(Shape::Object { properties, .. }) if properties.contains_key(field)),
+            "no release has {owner}.{field}: delete its words"
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 
 use super::api::Api;
-use super::{layout, names, types};
+use super::{field_words, layout, names, types};
 
 /// The struct, its constructor where something is required, and its setters.
 pub(super) fn items(
@@ -154,7 +154,7 @@ fn field(api: &Api, owner: &str, wire: &str, schema: &Schema, required: bool) ->
     }
 }
 
-/// Returns doc sentences with the facts of a property that its type does not show.
+/// Returns doc sentences: what a property means, then the facts of the contracts that its type does not show.
 fn facts(api: &Api, owner: &str, wire: &str, schema: &Schema, required: bool) -> Vec<String> {
     let target = api.resolve(schema);
     let mut facts = match (api.asked.contains(owner), required, &target.default) {
@@ -191,5 +191,7 @@ fn facts(api: &Api, owner: &str, wire: &str, schema: &Schema, required: bool) ->
     if let Some(support) = api.support(&format!("{owner}.{wire}"), Some(owner)) {
         facts = format!("{facts} {support}");
     }
-    vec![facts]
+    let words = field_words::words(owner, wire)
+        .unwrap_or_else(|| panic!("{owner}.{wire} has no words in `field_words`"));
+    vec![format!("{words} {facts}")]
 }

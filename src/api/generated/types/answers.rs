@@ -11,16 +11,18 @@ use super::VmConfig;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DeviceNode {
-    /// Always sent.
+    /// The `id`s of the nodes below this one. A virtio device is below the node of its PCI device. Always sent.
     pub children: Vec<String>,
-    /// Always sent.
+    /// The name of the node, which is also its key in the device tree. Always sent.
     pub id: String,
-    /// Always sent.
+    /// The PCI BARs, address ranges, interrupts and memory slots of the node, in the VMM's own form. Addresses and
+    /// sizes are in bytes. Always sent.
     pub resources: Vec<RawJson>,
-    /// Sent where there is one; not in the document (correction `device-node`).
+    /// The `id` of the node above this one. Sent where there is one; not in the document (correction `device-node`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
-    /// Sent where there is one.
+    /// The PCI address in the guest, `segment:bus:device.function` in hexadecimal, such as `0000:00:05.0`. Sent where
+    /// there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_bdf: Option<String>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -71,9 +73,10 @@ impl DeviceNode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PciDeviceInfo {
-    /// Always sent.
+    /// The PCI address in the guest, `segment:bus:device.function` in hexadecimal, such as `0000:00:05.0`. Always sent.
     pub bdf: String,
-    /// Always sent.
+    /// The name of the device for `vm.remove-device`: that of the request, or the one that the VMM made up. Always
+    /// sent.
     pub id: String,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
     /// them as they are.
@@ -103,13 +106,14 @@ pub type VmCounters = BTreeMap<String, BTreeMap<String, u64>>;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VmInfo {
-    /// Always sent.
+    /// The configuration as the VMM has it, with the values that it filled in and changed. Always sent.
     pub config: VmConfig,
-    /// Always sent.
+    /// The memory of the guest in bytes: the configured memory less the balloon's, plus what virtio-mem has plugged. Up
+    /// to v51.2 virtio-mem counts as it was requested. Always sent.
     pub memory_actual_size: u64,
-    /// Always sent.
+    /// The state of the VM. `Shutdown` is never seen: after `vm.shutdown` the state is `Created`. Always sent.
     pub state: VmState,
-    /// Sent where there is one.
+    /// The devices of a VM that is booted, by `id`; absent in `Created`. Sent where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_tree: Option<BTreeMap<String, DeviceNode>>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -190,13 +194,14 @@ impl std::fmt::Display for VmState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VmmPingResponse {
-    /// Always sent.
+    /// The version that the build found: the output of `git describe`, such as `v53.0`, or else `v` and `version`. A
+    /// builder may have added to it. Always sent.
     pub build_version: String,
-    /// Always sent.
+    /// The Cargo features that the VMM was built with, such as `kvm` and `io_uring`. Always sent.
     pub features: Vec<String>,
-    /// Always sent.
+    /// The process id of the VMM, in its own pid namespace. Always sent.
     pub pid: i64,
-    /// Always sent.
+    /// The release, such as `53.0.0`. Always sent.
     pub version: String,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
     /// them as they are.

@@ -80,12 +80,15 @@ impl std::fmt::Display for MigrationMode {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct ReceiveMigrationData {
+    /// Where the VMM listens for the sender: `tcp:<host>:<port>`, or `unix:<path>` of a socket that doesn't exist yet.
     /// Required.
     pub receiver_url: String,
-    /// `"Precopy"` if absent. Since v53.0.
+    /// When the memory comes: with `Precopy` before the VM resumes here, with `Postcopy` (experimental) when the guest
+    /// needs it. `"Precopy"` if absent. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mode: Option<MigrationMode>,
-    /// Optional. Since v53.0.
+    /// The folder with `server-cert.pem`, `server-key.pem` and `ca-cert.pem`, which turns on mutual TLS. Refused with
+    /// `unix:`. Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_dir: Option<String>,
 }
@@ -119,18 +122,22 @@ impl ReceiveMigrationData {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct RestoreConfig {
-    /// Required.
+    /// The folder of the snapshot, as `file://` and its path. Required.
     pub source_url: String,
-    /// `"Copy"` if absent. Since v52.0.
+    /// When the memory is read: with `Copy` before the call answers, with `OnDemand` when the guest needs it, which
+    /// takes the right to use userfaultfd. v51.2 ignores this and copies. `"Copy"` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_restore_mode: Option<MemoryRestoreMode>,
-    /// Optional; not in the document (correction `restored-network-descriptors`).
+    /// The new descriptors of the network devices that had descriptors (`fds`) in the snapshot. Each of these devices
+    /// must be listed. Optional; not in the document (correction `restored-network-descriptors`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub net_fds: Option<Vec<RestoredNetConfig>>,
-    /// `false` if absent.
+    /// Allocates all of the memory on the host before the call answers; replaces the `prefault` of the snapshot's
+    /// memory. Refused with `OnDemand`. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefault: Option<bool>,
-    /// `false` if absent. Since v52.0.
+    /// Resumes the VM after the restore, which leaves it `Paused` otherwise. v51.2 ignores this. `false` if absent.
+    /// Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resume: Option<bool>,
 }
@@ -185,12 +192,14 @@ impl RestoreConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct RestoredNetConfig {
-    /// Required.
+    /// The `id` of the network device in the snapshot. Required.
     pub id: String,
+    /// Ignored by the server. The descriptors travel beside the body (`SCM_RIGHTS`), in the order of `net_fds`.
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fds: Option<Vec<i32>>,
-    /// `0` if absent.
+    /// The number of the request's descriptors that belong to this device: as many as it had, one for each pair of
+    /// queues. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_fds: Option<u64>,
 }
@@ -224,27 +233,34 @@ impl RestoredNetConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct SendMigrationData {
-    /// Required.
+    /// Where the receiver listens: `tcp:<host>:<port>` or `unix:<path>`. Required.
     pub destination_url: String,
-    /// `1` if absent; 1 to 128. Since v52.0.
+    /// The number of parallel TCP connections. More than 1 is refused with `unix:` and with `Postcopy`. `1` if absent;
+    /// 1 to 128. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
+    /// The pause to aim at, in milliseconds: the VM is paused once the rest of its memory can be sent in that time.
     /// `300` if absent; at least 1. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub downtime_ms: Option<u64>,
-    /// `false` if absent.
+    /// Hands the memory over as file descriptors instead of copying it; `unix:` only. The memory must be `shared` or in
+    /// `hugepages`. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<bool>,
-    /// `"Precopy"` if absent. Since v53.0.
+    /// When the memory is sent: with `Precopy` before the VM resumes at the receiver, with `Postcopy` (experimental)
+    /// when the guest needs it. `Postcopy` is refused with `local`. `"Precopy"` if absent. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mode: Option<MigrationMode>,
+    /// The seconds after which `timeout_strategy` applies, if the pause would still be longer than `downtime_ms`.
     /// `3600` if absent; at least 1. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
-    /// `"Cancel"` if absent. Since v52.0.
+    /// What the timeout does: `Cancel` ends the migration and the VM stays here, `Ignore` pauses the VM and sends the
+    /// rest, however long that takes. `"Cancel"` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_strategy: Option<TimeoutStrategy>,
-    /// Optional. Since v53.0.
+    /// The folder with `client-cert.pem`, `client-key.pem` and `ca-cert.pem`, which turns on mutual TLS. Refused with
+    /// `unix:`. Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_dir: Option<String>,
 }
@@ -354,7 +370,8 @@ impl std::fmt::Display for TimeoutStrategy {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct VmCoredumpData {
-    /// Required.
+    /// The file to write, as `file://` and its path; it must not exist. Only a VMM built with `guest_debug` for x86-64
+    /// has the operation. Required.
     pub destination_url: String,
 }
 
@@ -371,7 +388,7 @@ impl VmCoredumpData {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct VmRemoveDevice {
-    /// Required.
+    /// The name of the device: the `id` of its configuration, or of the answer to the call that added it. Required.
     pub id: String,
 }
 
@@ -386,13 +403,17 @@ impl VmRemoveDevice {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct VmResize {
-    /// Optional.
+    /// The new size of the balloon in bytes, rounded down to pages of 4 KiB; unchanged if absent. A running VM must
+    /// have a balloon. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub desired_balloon: Option<u64>,
+    /// The new memory in bytes, unchanged if absent; not for `zones`. On a running VM `Acpi` adds multiples of 128 MiB
+    /// and takes away at the next boot only, `VirtioMem` goes in steps of 2 MiB and not below the size at boot.
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub desired_ram: Option<u64>,
-    /// Optional; at least 1.
+    /// The new number of vCPUs, at most `max_vcpus`; unchanged if absent. While the guest still gives up vCPUs the
+    /// answer is 429. Optional; at least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub desired_vcpus: Option<u32>,
 }
@@ -426,9 +447,10 @@ impl VmResize {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct VmResizeDisk {
-    /// Required.
+    /// The new size in bytes, a multiple of 512. A Qcow2 image only grows, and not with a backing file; a VHD or VHDX
+    /// image can't be resized. Required.
     pub desired_size: u64,
-    /// Required.
+    /// The `id` of the disk, which must not be a vhost-user one. Required.
     pub id: String,
 }
 
@@ -446,9 +468,10 @@ impl VmResizeDisk {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct VmResizeZone {
-    /// Required.
+    /// The new memory of the zone in bytes, its `size` included. On a running VM at least `size` and at most
+    /// `hotplug_size` more, in steps of 2 MiB. Required.
     pub desired_ram: u64,
-    /// Required.
+    /// The `id` of the zone in `MemoryConfig.zones`. Required.
     pub id: String,
 }
 
@@ -463,7 +486,8 @@ impl VmResizeZone {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct VmSnapshotConfig {
-    /// Required.
+    /// The folder of the snapshot, as `file://` and its path. It must exist, without the files `config.json`,
+    /// `state.json` and `memory-ranges`. Required.
     pub destination_url: String,
 }
 

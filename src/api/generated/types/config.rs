@@ -13,24 +13,28 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct BalloonConfig {
-    /// Required.
+    /// The memory that the balloon asks the guest to give up, in bytes; less than the VM's memory. The VMM rounds it
+    /// down to pages of 4 KiB. Required.
     pub size: u64,
-    /// `false` if absent.
+    /// Lets the guest take memory back from the balloon when it runs out. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deflate_on_oom: Option<bool>,
-    /// `false` if absent.
+    /// Lets the guest report pages that it has freed, whose memory the host gets back. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_page_reporting: Option<bool>,
-    /// Optional. Since v53.0.
+    /// Names the device in the device tree, where it is `__balloon` if this is absent; unique in the VM and without
+    /// leading `__`. The device can't be removed. Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent. Since v53.0.
+    /// Puts the device behind the VM's virtio-iommu, which the VMM adds for it. `false` if absent. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional. Since v53.0.
+    /// The device's slot on the bus of its PCI segment, 1 to 31. The VMM takes a free one if absent. Optional. Since
+    /// v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent. Since v53.0.
+    /// The number of the PCI segment that the device is on, less than `num_pci_segments`. A segment of `iommu_segments`
+    /// takes only devices with `iommu`. `0` if absent. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -109,24 +113,29 @@ impl BalloonConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ConsoleConfig {
-    /// Required.
+    /// Where the console is: `Tty` is the VMM's stdin and stdout, `Pty` a new pseudo-terminal, `File` the `file`;
+    /// `Null` drops the output, `Off` makes no device. `Socket` is refused. Required.
     pub mode: ConsoleMode,
-    /// Optional.
+    /// The file of the mode `File`, created or truncated by each `vm.create` and `vm.restore`; without it that mode
+    /// ends the VMM. With `Pty` the VMM writes the terminal's path here. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// Optional. Since v52.0.
+    /// Names the device in the device tree, where it is `__console` if this is absent; unique in the VM and without
+    /// leading `__`. The device can't be removed. Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent.
+    /// Puts the device behind the VM's virtio-iommu, which the VMM adds for it. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional. Since v52.0.
+    /// The device's slot on the bus of its PCI segment, 1 to 31. The VMM takes a free one if absent. Optional. Since
+    /// v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent. Since v52.0.
+    /// The number of the PCI segment that the device is on, less than `num_pci_segments`. A segment of `iommu_segments`
+    /// takes only devices with `iommu`. `0` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// Optional.
+    /// Not used, since the console has no mode `Socket`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -285,9 +294,9 @@ impl std::fmt::Display for CoreSchedulingMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CpuAffinity {
-    /// Required.
+    /// The numbers of the host's CPUs on which the thread may run. Required.
     pub host_cpus: Vec<u64>,
-    /// Required.
+    /// The number of the vCPU, from 0. Required.
     pub vcpu: u32,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
     /// them as they are.
@@ -314,7 +323,7 @@ impl CpuAffinity {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CpuFeatures {
-    /// `false` if absent.
+    /// Turns on Intel AMX (matrix operations) for the guest; x86-64 only. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amx: Option<bool>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -375,13 +384,13 @@ impl std::fmt::Display for CpuProfile {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CpuTopology {
-    /// Required.
+    /// The number of cores of each die, at least 1. Required.
     pub cores_per_die: u16,
-    /// Required.
+    /// The number of dies of each package, at least 1; on AArch64 exactly 1. Required.
     pub dies_per_package: u16,
-    /// Required.
+    /// The number of packages (sockets), at least 1. The product of the four numbers is `max_vcpus`. Required.
     pub packages: u16,
-    /// Required.
+    /// The number of threads of each core, at least 1; on x86-64 at most 2 (checked from v52.0 on). Required.
     pub threads_per_core: u16,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
     /// them as they are.
@@ -418,32 +427,37 @@ impl CpuTopology {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CpusConfig {
-    /// Required; at least 1.
+    /// The number of vCPUs that the VM boots with, at most `max_vcpus`. `vm.resize` changes it. Required; at least 1.
     pub boot_vcpus: u32,
+    /// The number of vCPUs that `vm.resize` can reach. At v53.0 at most 8,192 on x86-64 with KVM and 255 elsewhere.
     /// Required; at least 1.
     pub max_vcpus: u32,
-    /// Optional.
+    /// The host CPUs of vCPUs. A vCPU that isn't listed runs on any. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Vec<CpuAffinity>>,
-    /// `"Vm"` if absent. Since v52.0.
+    /// Which threads a vCPU thread may share a core (SMT) with: `Vm` allows other vCPUs of this VM, `Vcpu` none, `Off`
+    /// any. Without effect on kernels before 5.14. `"Vm"` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub core_scheduling: Option<CoreSchedulingMode>,
-    /// Optional.
+    /// CPU features that are off unless they are turned on here. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub features: Option<CpuFeatures>,
+    /// Makes KVM emulate the interrupt controller and timers of Hyper-V, which a Windows guest expects; x86-64 only.
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kvm_hyperv: Option<bool>,
-    /// `46` if absent.
+    /// The most bits of a guest physical address. The VMM takes the host's number if that is less. `46` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_phys_bits: Option<u8>,
-    /// `true` if absent. Since v50.2.
+    /// Shows the guest VMX or SVM, with which it can run VMs of its own. Only x86-64 can turn it off. `true` if absent.
+    /// Since v50.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nested: Option<bool>,
+    /// The CPU model that the guest sees. `Host`, the only one at v53.0, leaves the features of the host as they are.
     /// `"Host"` if absent; not in the document (correction `cpu-profile`). Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<CpuProfile>,
-    /// Optional.
+    /// The threads, cores, dies and packages that the guest sees. Their product is `max_vcpus`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topology: Option<CpuTopology>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -540,12 +554,14 @@ impl CpusConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DebugConsoleConfig {
-    /// Required.
+    /// Where the output goes: `Tty` is the VMM's stdout, `File` the `file`; `Off` and `Null` make no device. `Pty`
+    /// makes a terminal but no device, and `Socket` is refused. Required.
     pub mode: ConsoleMode,
-    /// Optional.
+    /// The file of the mode `File`, created or truncated by each `vm.create` and `vm.restore`; without it that mode
+    /// ends the VMM. With `Pty` the VMM writes the terminal's path here. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// Optional.
+    /// The number of the x86 I/O port that the guest writes to; 233 (`0xe9`) if absent. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iobase: Option<u16>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -624,8 +640,9 @@ impl std::fmt::Display for HotplugMethod {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LandlockConfig {
-    /// Required.
+    /// What the VMM may do at the path: `r`, `w` or `rw`. Required.
     pub access: String,
+    /// The path of a file or folder of the host, which must exist. The rule of a folder holds for all below it.
     /// Required.
     pub path: String,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -655,39 +672,49 @@ impl LandlockConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MemoryConfig {
-    /// Required.
+    /// The guest's memory in bytes, a multiple of the size of its pages. 0 means that `zones` has the memory. Required.
     pub size: u64,
-    /// `"Acpi"` if absent.
+    /// How `vm.resize` changes the memory: `Acpi` only adds to a running VM, `VirtioMem` adds and takes away. `zones`
+    /// with a `hotplug_size` need `VirtioMem`. `"Acpi"` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hotplug_method: Option<HotplugMethod>,
-    /// Optional.
+    /// The bytes by which the memory can grow, more than 0. `VirtioMem` wants a multiple of 128 MiB; `Acpi` may lose
+    /// some to alignment. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hotplug_size: Option<u64>,
-    /// Optional.
+    /// The bytes of `hotplug_size` that are there at boot, a multiple of 2 MiB; refused with `Acpi`. `vm.resize`
+    /// updates it. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hotplugged_size: Option<u64>,
-    /// Optional.
+    /// The size of the huge pages in bytes, a power of two; counts only with `hugepages`. The host's default size if
+    /// absent. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hugepage_size: Option<u64>,
-    /// `false` if absent.
+    /// Takes the memory from the host's huge pages, enough of which must be free, and maps it shared. `false` if
+    /// absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hugepages: Option<bool>,
-    /// `false` if absent.
+    /// Marks the memory for merging by the host's KSM; refused with `shared` from v52.0 on. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mergeable: Option<bool>,
+    /// Allocates all of the memory on the host before the VM starts. `vm.restore` goes by its own `prefault` instead.
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefault: Option<bool>,
-    /// `false` if absent. Since v53.0.
+    /// Reserves the memory on the host when it is mapped (no `MAP_NORESERVE`), so that a lack of it fails the boot and
+    /// not a later access. `false` if absent. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reserve: Option<bool>,
-    /// `false` if absent.
+    /// Maps the memory shared (`MAP_SHARED`), as vhost-user and vfio-user devices and a local migration need.
+    /// `hugepages` implies it. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<bool>,
+    /// Asks the kernel for transparent huge pages (`MADV_HUGEPAGE`) for memory without `hugepages`, zones included.
     /// `true` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thp: Option<bool>,
-    /// Optional.
+    /// The memory in parts that differ; `size` must be 0. Of the other fields, the zones go by `hotplug_method` and
+    /// `thp` only, and up to v51.2 by `mergeable`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zones: Option<Vec<MemoryZoneConfig>>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -805,38 +832,47 @@ impl MemoryConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MemoryZoneConfig {
-    /// Required.
+    /// Names the zone in `vm.resize-zone` and `NumaConfig.memory_zones`. Unique among the ids of the VM, and without
+    /// leading `__`. Required.
     pub id: String,
-    /// Required.
+    /// The memory of the zone at boot in bytes, a multiple of the size of its pages. Required.
     pub size: u64,
-    /// Optional.
+    /// The path of the host's file that the zone maps from its beginning, not a folder. The VMM opens it read-only
+    /// unless `shared` (up to v50.2 read-write). Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// The number of the host's NUMA node that the memory must come from. Refused with `shared` and `file` together.
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_numa_node: Option<u32>,
-    /// Optional.
+    /// The bytes by which `vm.resize-zone` can grow the zone, a multiple of 128 MiB other than 0. Refused with the
+    /// `hotplug_method` `Acpi`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hotplug_size: Option<u64>,
-    /// Optional.
+    /// The bytes of `hotplug_size` that are there at boot, a multiple of 2 MiB. `vm.resize-zone` updates it. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hotplugged_size: Option<u64>,
-    /// Optional.
+    /// The size of the huge pages in bytes, a power of two; counts only with `hugepages`. The host's default size if
+    /// absent. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hugepage_size: Option<u64>,
-    /// `false` if absent.
+    /// Takes the memory from the host's huge pages, enough of which must be free, and maps it shared. With `file` the
+    /// pages are the file's instead. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hugepages: Option<bool>,
-    /// `false` if absent. Since v52.0.
+    /// Marks the zone for merging by the host's KSM; refused with `shared`. `false` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mergeable: Option<bool>,
+    /// Allocates all of the memory on the host before the VM starts. `vm.restore` goes by its own `prefault` instead.
     /// `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefault: Option<bool>,
-    /// `false` if absent. Since v53.0.
+    /// Reserves the memory on the host when it is mapped (no `MAP_NORESERVE`), so that a lack of it fails the boot and
+    /// not a later access. `false` if absent. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reserve: Option<bool>,
-    /// `false` if absent.
+    /// Maps the zone shared (`MAP_SHARED`), so that writes reach the `file`. A snapshot leaves out a shared zone with a
+    /// `file`. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<bool>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -947,25 +983,27 @@ impl MemoryZoneConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NumaConfig {
-    /// Optional.
+    /// The numbers of the node's vCPUs; not empty. Refused with `device_id`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<Vec<u32>>,
-    /// Optional. Since v51.2.
+    /// The `id` of a PCI device that makes up the node, such as a GPU of `devices` (ACPI generic initiator). Refused
+    /// with `cpus` and `memory_zones`. Optional. Since v51.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
-    /// Optional.
+    /// The distances to other nodes. A pair of nodes that neither side lists is at 20. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distances: Option<Vec<NumaDistance>>,
-    /// Optional.
+    /// The number of the node in the guest, unique. The VMM refuses a node without it. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guest_numa_id: Option<u32>,
-    /// Optional.
+    /// The `id`s of the zones with the node's memory; not empty. A zone belongs to one node at most. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_zones: Option<Vec<String>>,
+    /// The numbers of the node's PCI segments. Segment 0 belongs to node 0, as does any segment that no node lists.
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segments: Option<Vec<u16>>,
-    /// Optional. Until v46.0.
+    /// The `id`s of the node's sections of `sgx_epc`. Optional. Until v46.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sgx_epc_sections: Option<Vec<String>>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -1038,10 +1076,10 @@ impl NumaConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NumaDistance {
-    /// `0` if absent.
+    /// The `guest_numa_id` of the other node. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<u32>,
-    /// `0` if absent.
+    /// The relative cost of an access, as in ACPI's SLIT table, where 10 is a local one. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distance: Option<u8>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -1074,15 +1112,17 @@ impl NumaDistance {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PayloadConfig {
-    /// Optional.
+    /// The command line of the kernel. The VMM drops it if `firmware` is set. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<String>,
-    /// Optional.
+    /// The path of a firmware on the host, which boots the guest from its devices. Refused with `kernel`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub firmware: Option<String>,
+    /// The path of the initial RAM file system on the host, for the kernel. The VMM drops it if `firmware` is set.
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initramfs: Option<String>,
+    /// The path of a kernel on the host: on x86-64 an ELF file with a PVH entry or a bzImage. Refused with `firmware`.
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
@@ -1131,13 +1171,15 @@ impl PayloadConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PciSegmentConfig {
-    /// `1` if absent.
+    /// The segment's share of the 32-bit MMIO space, in relation to the weights of the other segments; not 0. `1` if
+    /// absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mmio32_aperture_weight: Option<u32>,
-    /// `1` if absent.
+    /// The segment's share of the 64-bit MMIO space, in relation to the weights of the other segments; not 0. `1` if
+    /// absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mmio64_aperture_weight: Option<u32>,
-    /// `0` if absent.
+    /// The number of the segment, less than `num_pci_segments`. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -1178,55 +1220,62 @@ impl PciSegmentConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PlatformConfig {
-    /// Optional. Since v53.0.
+    /// The asset tag of the guest's SMBIOS chassis (type 3); x86-64 only. Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chassis_asset_tag: Option<String>,
-    /// `64` if absent.
+    /// The width of the addresses that the virtio-iommu translates, in bits; at most 64. `64` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu_address_width_bits: Option<u8>,
-    /// Optional.
+    /// The numbers of PCI segments that are behind the virtio-iommu as a whole, so that a running VM can get devices
+    /// with `iommu`. All devices on them must have `iommu`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu_segments: Option<Vec<u16>>,
-    /// `false` if absent. Since v52.0.
+    /// Uses iommufd (`/dev/iommu`) for VFIO devices instead of a VFIO container and groups; KVM only. `false` if
+    /// absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommufd: Option<bool>,
-    /// Optional; not in the document (correction `descriptors`). Since v53.0.
+    /// The VMM's descriptor of an open iommufd, for `iommufd`. The API can't set it: the server replaces the number of
+    /// a body by -1. Optional; not in the document (correction `descriptors`). Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommufd_fd: Option<i32>,
-    /// `1` if absent.
+    /// The number of PCI segments, 1 to 96, each with a bus of 31 slots. `1` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_pci_segments: Option<u16>,
-    /// Optional.
+    /// The OEM strings in the guest's SMBIOS tables (type 11); x86-64 only. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oem_strings: Option<Vec<String>>,
-    /// Optional; deprecated.
+    /// The former name of `system_serial_number`, which v53.0 still accepts. Optional; deprecated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial_number: Option<String>,
-    /// Optional. Since v53.0.
+    /// The family in the guest's SMBIOS system information (type 1); x86-64 only. Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_family: Option<String>,
+    /// The manufacturer in the guest's SMBIOS system information (type 1); x86-64 only. `Cloud Hypervisor` if absent.
     /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_manufacturer: Option<String>,
+    /// The product name in the guest's SMBIOS system information (type 1); x86-64 only. `cloud-hypervisor` if absent.
     /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_product_name: Option<String>,
-    /// Optional. Since v53.0.
+    /// The serial number in the guest's SMBIOS system information (type 1); x86-64 only. Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_serial_number: Option<String>,
-    /// Optional. Since v53.0.
+    /// The SKU number in the guest's SMBIOS system information (type 1); x86-64 only. Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_sku_number: Option<String>,
+    /// The UUID in the guest's SMBIOS system information (type 1); x86-64 only. The boot fails if it is no UUID.
     /// Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_uuid: Option<String>,
-    /// Optional. Since v53.0.
+    /// The product version in the guest's SMBIOS system information (type 1); x86-64 only. Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_version: Option<String>,
-    /// Optional; deprecated.
+    /// The former name of `system_uuid`, which v53.0 still accepts. Optional; deprecated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
-    /// `true` if absent. Since v52.0.
+    /// Lets VFIO devices reach each other's BARs by DMA (peer to peer). `x_nv_gpudirect_clique` needs it. `true` if
+    /// absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vfio_p2p_dma: Option<bool>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -1389,10 +1438,10 @@ impl PlatformConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RateLimitGroupConfig {
-    /// `""` if absent.
+    /// Names the group in `DiskConfig.rate_limit_group`; not empty, unique among the ids of the VM. `""` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Optional.
+    /// The limit that the disks of the group share. It must have `bandwidth`, `ops` or both. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limiter_config: Option<RateLimiterConfig>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -1430,18 +1479,21 @@ impl RateLimitGroupConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RngConfig {
-    /// Required.
+    /// The path of the host's file that the VMM reads random bytes from, such as `/dev/urandom`. Required.
     pub src: String,
-    /// Optional. Since v52.0.
+    /// Names the device in the device tree, where it is `__rng` if this is absent; unique in the VM and without leading
+    /// `__`. The device can't be removed. Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent.
+    /// Puts the device behind the VM's virtio-iommu, which the VMM adds for it. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional. Since v52.0.
+    /// The device's slot on the bus of its PCI segment, 1 to 31. The VMM takes a free one if absent. Optional. Since
+    /// v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent. Since v52.0.
+    /// The number of the PCI segment that the device is on, less than `num_pci_segments`. A segment of `iommu_segments`
+    /// takes only devices with `iommu`. `0` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -1503,16 +1555,18 @@ impl RngConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RtcConfig {
-    /// Optional.
+    /// Names the device in the device tree, where it is `__rtc` if this is absent; unique in the VM and without leading
+    /// `__`. The device can't be removed. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent.
+    /// Puts the device behind the VM's virtio-iommu, which the VMM adds for it. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional.
+    /// The device's slot on the bus of its PCI segment, 1 to 31. The VMM takes a free one if absent. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent.
+    /// The number of the PCI segment that the device is on, less than `num_pci_segments`. A segment of `iommu_segments`
+    /// takes only devices with `iommu`. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -1562,15 +1616,18 @@ impl RtcConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SerialConfig {
-    /// Required.
+    /// Where the serial port is: `Tty` is the VMM's stdin and stdout, `Pty` a new pseudo-terminal, `Socket` the
+    /// `socket`, `File` the `file`; `Null` drops the output, `Off` makes no device. Required.
     pub mode: ConsoleMode,
-    /// Optional.
+    /// The file of the mode `File`, created or truncated by each `vm.create` and `vm.restore`; without it that mode
+    /// ends the VMM. With `Pty` the VMM writes the terminal's path here. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// `false` if absent. Until v51.2.
+    /// Without effect: the serial port is no PCI device. `false` if absent. Until v51.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional.
+    /// The path of the Unix socket of the mode `Socket`; without it that mode ends the VMM. The VMM binds it in
+    /// `vm.create` and `vm.restore`, which fail if it exists, and removes it when the VM shuts down. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -1623,12 +1680,12 @@ impl SerialConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SgxEpcConfig {
-    /// Required.
+    /// Names the section in `NumaConfig.sgx_epc_sections`. Required.
     pub id: String,
-    /// `false` if absent.
+    /// Allocates the section on the host before the VM starts. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefault: Option<bool>,
-    /// `0` if absent.
+    /// The size of the section in bytes, a multiple of 4 KiB other than 0. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -1671,7 +1728,7 @@ impl SgxEpcConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TpmConfig {
-    /// Required.
+    /// The path of the Unix socket on which `swtpm` listens for control commands when the VM boots. Required.
     pub socket: String,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
     /// them as they are.
@@ -1697,18 +1754,23 @@ impl TpmConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct UserDeviceConfig {
-    /// Required.
+    /// The path of the Unix socket on which the vfio-user server listens; one device a socket. Needs memory that is
+    /// `shared` or in `hugepages`. Required.
     pub socket: String,
-    /// Optional.
+    /// Names the device in `vm.remove-device` and in the device tree; unique in the VM and without leading `__`. The
+    /// VMM makes one up if absent, such as `_disk0`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent; not in the document (correction `every-pci-device-has-id-and-iommu`). Since v52.0.
+    /// Not supported: the VMM refuses `true`. `false` if absent; not in the document (correction
+    /// `every-pci-device-has-id-and-iommu`). Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional. Since v52.0.
+    /// The device's slot on the bus of its PCI segment, 1 to 31. The VMM takes a free one if absent. Optional. Since
+    /// v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent.
+    /// The number of the PCI segment that the device is on, less than `num_pci_segments`. A segment of `iommu_segments`
+    /// takes only devices with `iommu`. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -1768,91 +1830,97 @@ impl UserDeviceConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VmConfig {
-    /// Optional.
+    /// The virtio-balloon, with which the host takes memory back from the guest. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balloon: Option<BalloonConfig>,
-    /// `{"mode":"Tty"}` if absent.
+    /// The virtio-console (`hvc0` in Linux). `{"mode":"Tty"}` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub console: Option<ConsoleConfig>,
-    /// `{"boot_vcpus":1,"max_vcpus":1}` if absent.
+    /// The vCPUs. `{"boot_vcpus":1,"max_vcpus":1}` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<CpusConfig>,
+    /// The debug console, an I/O port to which firmware and early boot code write; x86-64 only.
     /// `{"iobase":233,"mode":"Off"}` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debug_console: Option<DebugConsoleConfig>,
-    /// Optional.
+    /// The PCI devices of the host that the guest gets through VFIO. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<DeviceConfig>>,
-    /// Optional.
+    /// The virtio-block devices. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disks: Option<Vec<DiskConfig>>,
-    /// Optional.
+    /// The virtio-fs devices: folders of the host, which a daemon such as `virtiofsd` serves. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fs: Option<Vec<FsConfig>>,
-    /// Optional; not in the document (correction `generic-vhost-user-is-spelt-with-underscores`). Since v52.0.
+    /// The virtio devices of other types whose back ends are vhost-user processes. Optional; not in the document
+    /// (correction `generic-vhost-user-is-spelt-with-underscores`). Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generic_vhost_user: Option<Vec<GenericVhostUserConfig>>,
-    /// `false` if absent.
+    /// Adds a virtio-iommu. The VMM sets it itself if a device has `iommu` or there are `iommu_segments`. `false` if
+    /// absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// `false` if absent.
+    /// Confines the VMM by Landlock, in `vm.create` and `vm.restore`, to the files of this configuration and
+    /// `landlock_rules`. The kernel allows a process 16 of these calls. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub landlock_enable: Option<bool>,
-    /// Optional.
+    /// Further files and folders that the VMM may use, such as those of devices that are added later. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub landlock_rules: Option<Vec<LandlockConfig>>,
-    /// `{"size":536870912}` if absent.
+    /// The guest's memory. `{"size":536870912}` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryConfig>,
-    /// Optional.
+    /// The virtio-net devices. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub net: Option<Vec<NetConfig>>,
-    /// Optional.
+    /// The NUMA nodes that the guest sees. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub numa: Option<Vec<NumaConfig>>,
-    /// Optional.
+    /// The firmware or kernel that the VM boots. `vm.boot` fails without one. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<PayloadConfig>,
-    /// Optional.
+    /// The shares of the PCI segments in the MMIO space. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segments: Option<Vec<PciSegmentConfig>>,
-    /// Optional.
+    /// PCI segments, IOMMU, VFIO and SMBIOS data of the VM as a whole. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformConfig>,
-    /// Optional.
+    /// The virtio-pmem devices: files of the host that the guest sees as persistent memory. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pmem: Option<Vec<PmemConfig>>,
-    /// `false` if absent.
+    /// Adds a pvpanic device, through which the guest reports a panic. The VMM passes it on as the event `panic` of its
+    /// event monitor. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pvpanic: Option<bool>,
-    /// Optional.
+    /// The limits that several disks share. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit_groups: Option<Vec<RateLimitGroupConfig>>,
-    /// `{"src":"/dev/urandom"}` if absent.
+    /// The virtio-rng, from which the guest gets random bytes. `{"src":"/dev/urandom"}` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rng: Option<RngConfig>,
-    /// Optional. Since v53.0.
+    /// The virtio-rtc, from which the guest reads the host's time. Optional. Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtc: Option<RtcConfig>,
-    /// `{"mode":"Null"}` if absent.
+    /// The serial port (`ttyS0` in Linux on x86-64). `{"mode":"Null"}` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<SerialConfig>,
-    /// Optional. Until v46.0.
+    /// The sections of the SGX enclave page cache (EPC) that the guest has; x86-64 only. Optional. Until v46.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sgx_epc: Option<Vec<SgxEpcConfig>>,
-    /// Optional.
+    /// The TPM 2.0 device, whose back end is `swtpm`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tpm: Option<TpmConfig>,
-    /// Optional.
+    /// The PCI devices that other processes emulate over vfio-user. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_devices: Option<Vec<UserDeviceConfig>>,
-    /// Optional.
+    /// The vDPA devices of the host that the guest gets. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vdpa: Option<Vec<VdpaConfig>>,
-    /// Optional.
+    /// The virtio-vsock, for streams between host and guest. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockConfig>,
-    /// `false` if absent.
+    /// Adds a virtio-watchdog. It reboots the VM once the guest's driver, after its first ping, is silent for more than
+    /// 20 seconds. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watchdog: Option<bool>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends

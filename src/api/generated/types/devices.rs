@@ -9,28 +9,36 @@ use crate::api::UnknownFields;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DeviceConfig {
-    /// Optional; not in the document (correction `descriptors`). Since v53.0.
+    /// Ignored by the server, which takes a descriptor of the VFIO device beside the body of `vm.add-device`
+    /// (`SCM_RIGHTS`). It replaces `path` and needs `iommufd_fd`. Optional; not in the document (correction
+    /// `descriptors`). Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fd: Option<i32>,
-    /// Optional.
+    /// Names the device in `vm.remove-device` and in the device tree; unique in the VM and without leading `__`. The
+    /// VMM makes one up if absent, such as `_disk0`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent.
+    /// Puts the device behind the VM's virtio-iommu, which the VMM adds for it. On a running VM only a device on a
+    /// segment of `iommu_segments` may be there. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional.
+    /// The device's folder in the host's sysfs, such as `/sys/bus/pci/devices/0000:01:00.0`. The device must be bound
+    /// to a VFIO driver. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Optional. Since v52.0.
+    /// The device's slot on the bus of its PCI segment, 1 to 31. The VMM takes a free one if absent. Optional. Since
+    /// v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent.
+    /// The number of the PCI segment that the device is on, less than `num_pci_segments`. A segment of `iommu_segments`
+    /// takes only devices with `iommu`. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// Optional. Since v52.0.
+    /// The numbers of the BARs, 0 to 5, that the VMM must not map into the guest. Optional. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub x_exclude_mmap_bars: Option<Vec<u64>>,
-    /// Optional.
+    /// The number of the device's NVIDIA GPUDirect clique; the guest's driver lets the GPUs of a clique reach each
+    /// other directly. Needs `vfio_p2p_dma`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub x_nv_gpudirect_clique: Option<u8>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -110,67 +118,84 @@ impl DeviceConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DiskConfig {
-    /// `false` if absent. Since v50.2.
+    /// Lets a Qcow2 image use the backing files that it names. If `image_type` doesn't say `Qcow2`, v51.2 ignores this,
+    /// while v52.0 and v53.0 open the files and only then store `false`. `false` if absent. Since v50.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backing_files: Option<bool>,
-    /// `false` if absent.
+    /// Opens the image with `O_DIRECT`, which goes past the host's page cache. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direct: Option<bool>,
-    /// `false` if absent; not in the document (correction `disk-back-ends-can-be-ruled-out`).
+    /// Keeps the VMM from using Linux AIO for a raw image. Meant for upstream's tests. `false` if absent; not in the
+    /// document (correction `disk-back-ends-can-be-ruled-out`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disable_aio: Option<bool>,
-    /// `false` if absent; not in the document (correction `disk-back-ends-can-be-ruled-out`).
+    /// Keeps the VMM from using io_uring for the image. Meant for upstream's tests. `false` if absent; not in the
+    /// document (correction `disk-back-ends-can-be-ruled-out`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disable_io_uring: Option<bool>,
-    /// Optional.
+    /// Names the device in `vm.remove-device` and in the device tree; unique in the VM and without leading `__`. The
+    /// VMM makes one up if absent, such as `_disk0`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `"Unknown"` if absent. Since v50.2.
+    /// The format of the image, which must be the one that the VMM detects. With `Unknown` (here `Undetermined`) the
+    /// VMM takes what it detects, and refuses writes to sector 0 of a raw image. `"Unknown"` if absent. Since v50.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_type: Option<ImageType>,
-    /// `false` if absent.
+    /// Puts the device behind the VM's virtio-iommu, which the VMM adds for it. Refused with `vhost_user` and, on a
+    /// running VM, outside `iommu_segments`. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// `"ByteRange"` if absent. Since v52.0.
+    /// What the lock on the image covers: `ByteRange` its bytes when it is locked, `Full` the whole file, however it
+    /// grows. `"ByteRange"` if absent. Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock_granularity: Option<LockGranularity>,
-    /// `1` if absent.
+    /// The number of queues, at most `boot_vcpus`. `1` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_queues: Option<u64>,
-    /// Optional.
+    /// The path of the image or block device on the host, which the VMM locks while the VM is booted. Refused with
+    /// `vhost_socket`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Optional. Since v52.0.
+    /// The device's slot on the bus of its PCI segment, 1 to 31. The VMM takes a free one if absent. Optional. Since
+    /// v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent.
+    /// The number of the PCI segment that the device is on, less than `num_pci_segments`. A segment of `iommu_segments`
+    /// takes only devices with `iommu`. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// Optional.
+    /// The host CPUs of the queues' threads. The thread of a queue that isn't listed runs on any. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_affinity: Option<Vec<VirtQueueAffinity>>,
-    /// `128` if absent.
+    /// The number of entries of each queue, more than 2 and a power of two (checked from v53.0 on). `128` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_size: Option<u16>,
-    /// Optional.
+    /// The `id` of the group of `rate_limit_groups` whose limit the disk shares. Refused with `rate_limiter_config`
+    /// and, from v52.0 on, with `vhost_user`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit_group: Option<String>,
-    /// Optional.
+    /// The limit of the disk, all queues together. Refused with `rate_limit_group` and, from v52.0 on, with
+    /// `vhost_user`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limiter_config: Option<RateLimiterConfig>,
-    /// `false` if absent.
+    /// Opens the image read-only and refuses writes of the guest. VMMs that all do so can share the image. `false` if
+    /// absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readonly: Option<bool>,
-    /// Optional.
+    /// The serial number that the guest sees, at most 20 bytes. The VMM makes one from the device and inode numbers of
+    /// the image if absent. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
-    /// `true` if absent. Since v51.2.
+    /// Lets the guest discard blocks, whose space the host gets back. `false` allocates the space of a writable raw
+    /// image when it is opened. `true` if absent. Since v51.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sparse: Option<bool>,
-    /// Optional.
+    /// The path of the Unix socket on which the vhost-user back end listens. The VMM connects to it and retries for up
+    /// to 60 s. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vhost_socket: Option<String>,
-    /// `false` if absent.
+    /// Uses the vhost-user back end at `vhost_socket` instead of an image. Needs memory that is `shared` or in
+    /// `hugepages`. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vhost_user: Option<bool>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -349,26 +374,31 @@ impl DiskConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct FsConfig {
-    /// Required.
+    /// The path of the Unix socket on which the vhost-user back end listens; the VMM connects to it and retries for up
+    /// to 60 s. Needs memory that is `shared` or in `hugepages`. Required.
     pub socket: String,
-    /// Required.
+    /// The name by which the guest mounts the folder, at most 36 bytes. The VMM cuts off the rest. Required.
     pub tag: String,
-    /// Optional.
+    /// Names the device in `vm.remove-device` and in the device tree; unique in the VM and without leading `__`. The
+    /// VMM makes one up if absent, such as `_disk0`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent; not in the document (correction `every-pci-device-has-id-and-iommu`). Since v52.0.
+    /// Not supported: the VMM refuses `true`. `false` if absent; not in the document (correction
+    /// `every-pci-device-has-id-and-iommu`). Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// `1` if absent.
+    /// The number of request queues, at most `boot_vcpus`. The queue of high priority comes on top. `1` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_queues: Option<u64>,
-    /// Optional. Since v52.0.
+    /// The device's slot on the bus of its PCI segment, 1 to 31. The VMM takes a free one if absent. Optional. Since
+    /// v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent.
+    /// The number of the PCI segment that the device is on, less than `num_pci_segments`. A segment of `iommu_segments`
+    /// takes only devices with `iommu`. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// `1024` if absent.
+    /// The number of entries of each queue, a power of two (checked from v53.0 on). `1024` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_size: Option<u16>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -449,22 +479,28 @@ impl FsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct GenericVhostUserConfig {
-    /// Required.
+    /// The number of the virtio device type, such as 26 for a file system. Required.
     pub device_type: u32,
-    /// Required.
+    /// The number of entries of each queue, a power of two (checked from v53.0 on). The list has one number for each
+    /// queue. Required.
     pub queue_sizes: Vec<u16>,
-    /// Required.
+    /// The path of the Unix socket on which the vhost-user back end listens; the VMM connects to it and retries for up
+    /// to 60 s. Needs memory that is `shared` or in `hugepages`. Required.
     pub socket: String,
-    /// Optional; not in the document (correction `every-pci-device-has-id-and-iommu`).
+    /// Names the device in `vm.remove-device` and in the device tree; unique in the VM and without leading `__`. The
+    /// VMM makes one up if absent, such as `_disk0`. Optional; not in the document (correction
+    /// `every-pci-device-has-id-and-iommu`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent; not in the document (correction `every-pci-device-has-id-and-iommu`).
+    /// Not supported: the VMM refuses `true`. `false` if absent; not in the document (correction
+    /// `every-pci-device-has-id-and-iommu`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional.
+    /// The device's slot on the bus of its PCI segment, 1 to 31. The VMM takes a free one if absent. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent.
+    /// The number of the PCI segment that the device is on, less than `num_pci_segments`. A segment of `iommu_segments`
+    /// takes only devices with `iommu`. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -613,64 +649,78 @@ impl std::fmt::Display for LockGranularity {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NetConfig {
-    /// Optional; not in the document (correction `descriptors`).
+    /// In an answer, the VMM's own descriptors of the TAP. The server ignores those of a body: `vm.add-net` takes
+    /// descriptors beside its body (`SCM_RIGHTS`), one for each pair of queues. Optional; not in the document
+    /// (correction `descriptors`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fds: Option<Vec<i32>>,
-    /// Optional.
+    /// The MAC address of the TAP on the host. The VMM fills in the one that the TAP has if absent. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_mac: Option<String>,
-    /// Optional.
+    /// Names the device in `vm.remove-device` and in the device tree; unique in the VM and without leading `__`. The
+    /// VMM makes one up if absent, such as `_disk0`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent.
+    /// Puts the device behind the VM's virtio-iommu, which the VMM adds for it. Refused with `vhost_user` and, on a
+    /// running VM, outside `iommu_segments`. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional.
+    /// The IPv4 or IPv6 address of the host on a TAP that the VMM makes; needs `mask`. A TAP that exists keeps its
+    /// address. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip: Option<String>,
-    /// Optional.
+    /// The MAC address of the guest's interface. A random one if absent. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
-    /// Optional.
+    /// The network mask of `ip`, which it needs. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mask: Option<String>,
-    /// Optional.
+    /// The MTU in bytes, at least 1,280. The VMM sets it on the TAP, if there is one, and tells the guest. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
-    /// `2` if absent.
+    /// The number of receive and transmit queues together, at least 2; at most `boot_vcpus` pairs. The control queue
+    /// comes on top. `2` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_queues: Option<u64>,
-    /// `true` if absent.
+    /// Offers the guest to leave checksums to the host. `offload_tso` and `offload_ufo` are refused without it. `true`
+    /// if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload_csum: Option<bool>,
-    /// `true` if absent.
+    /// Offers the guest to leave the segmentation of TCP to the host. `true` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload_tso: Option<bool>,
-    /// `true` if absent.
+    /// Offers the guest to leave the fragmentation of UDP to the host. `true` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload_ufo: Option<bool>,
-    /// Optional. Since v52.0.
+    /// The device's slot on the bus of its PCI segment, 1 to 31. The VMM takes a free one if absent. Optional. Since
+    /// v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent.
+    /// The number of the PCI segment that the device is on, less than `num_pci_segments`. A segment of `iommu_segments`
+    /// takes only devices with `iommu`. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// `256` if absent.
+    /// The number of entries of each queue, a power of two (checked from v53.0 on). `256` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_size: Option<u16>,
+    /// The limit of each queue on its own, receiving and transmitting. Refused with `vhost_user` from v52.0 on.
     /// Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limiter_config: Option<RateLimiterConfig>,
-    /// Optional.
+    /// The name of the TAP on the host, at most 15 bytes; the VMM makes one that doesn't exist. If absent, and without
+    /// descriptors or `vhost_user`, the VMM makes `vmtap0` or the next free one. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tap: Option<String>,
+    /// Which side listens on `vhost_socket`: with `Client` the back end, with `Server` the VMM, which waits for it.
     /// `"Client"` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vhost_mode: Option<VhostMode>,
-    /// Optional.
+    /// The path of the Unix socket of the vhost-user back end. With `Client` the VMM connects to it and retries for up
+    /// to 60 s; with `Server` it binds it, so it must not exist. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vhost_socket: Option<String>,
-    /// `false` if absent.
+    /// Uses the vhost-user back end at `vhost_socket` instead of a TAP. Needs memory that is `shared` or in
+    /// `hugepages`. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vhost_user: Option<bool>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -837,24 +887,30 @@ impl NetConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PmemConfig {
-    /// Required.
+    /// The path of the host's file that the guest sees as persistent memory. In a folder the VMM makes a file without a
+    /// name, of `size` bytes. Required.
     pub file: String,
-    /// `false` if absent.
+    /// Opens the file read-only and keeps the guest's writes in memory, where they are lost with the VM. `false` if
+    /// absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub discard_writes: Option<bool>,
-    /// Optional.
+    /// Names the device in `vm.remove-device` and in the device tree; unique in the VM and without leading `__`. The
+    /// VMM makes one up if absent, such as `_disk0`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent.
+    /// Puts the device behind the VM's virtio-iommu, which the VMM adds for it. On a running VM only a device on a
+    /// segment of `iommu_segments` may be there. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional. Since v52.0.
+    /// The device's slot on the bus of its PCI segment, 1 to 31. The VMM takes a free one if absent. Optional. Since
+    /// v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent.
+    /// The number of the PCI segment that the device is on, less than `num_pci_segments`. A segment of `iommu_segments`
+    /// takes only devices with `iommu`. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
-    /// Optional.
+    /// The size in bytes, a multiple of 2 MiB. That of the file if absent; a folder needs one. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -932,10 +988,10 @@ impl PmemConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RateLimiterConfig {
-    /// Optional.
+    /// The limit of the bytes that are transferred. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<TokenBucket>,
-    /// Optional.
+    /// The limit of the operations: the requests of a disk, the packets of a network device. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ops: Option<TokenBucket>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -968,11 +1024,12 @@ impl RateLimiterConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TokenBucket {
-    /// Required.
+    /// The time in which an empty bucket fills up, in milliseconds. 0 turns the limit off. Required.
     pub refill_time: u64,
+    /// The capacity of the bucket, in bytes for `bandwidth` and in operations for `ops`. 0 turns the limit off.
     /// Required.
     pub size: u64,
-    /// Optional.
+    /// What may be used at first on top of `size`, in the same unit. It never comes back. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub one_time_burst: Option<u64>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -1009,21 +1066,25 @@ impl TokenBucket {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VdpaConfig {
-    /// Required.
+    /// The path of the host's vhost-vDPA device, such as `/dev/vhost-vdpa-0`. Required.
     pub path: String,
-    /// Optional.
+    /// Names the device in `vm.remove-device` and in the device tree; unique in the VM and without leading `__`. The
+    /// VMM makes one up if absent, such as `_disk0`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent.
+    /// Puts the device behind the VM's virtio-iommu, which the VMM adds for it. On a running VM only a device on a
+    /// segment of `iommu_segments` may be there. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// `1` if absent.
+    /// The number of virtqueues of the device that the guest gets. `1` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_queues: Option<u64>,
-    /// Optional. Since v52.0.
+    /// The device's slot on the bus of its PCI segment, 1 to 31. The VMM takes a free one if absent. Optional. Since
+    /// v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent.
+    /// The number of the PCI segment that the device is on, less than `num_pci_segments`. A segment of `iommu_segments`
+    /// takes only devices with `iommu`. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
@@ -1127,9 +1188,9 @@ impl std::fmt::Display for VhostMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VirtQueueAffinity {
-    /// Required.
+    /// The numbers of the host's CPUs on which the thread may run. Required.
     pub host_cpus: Vec<u64>,
-    /// Required.
+    /// The number of the queue, from 0. Required.
     pub queue_index: u16,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
     /// them as they are.
@@ -1156,18 +1217,24 @@ impl VirtQueueAffinity {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct VmAddUserDevice {
-    /// Required.
+    /// The path of the Unix socket on which the vfio-user server listens; one device a socket. Needs memory that is
+    /// `shared` or in `hugepages`. Required.
     pub socket: String,
-    /// Optional; not in the document (correction `every-pci-device-has-id-and-iommu`).
+    /// Names the device in `vm.remove-device` and in the device tree; unique in the VM and without leading `__`. The
+    /// VMM makes one up if absent, such as `_disk0`. Optional; not in the document (correction
+    /// `every-pci-device-has-id-and-iommu`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent; not in the document (correction `every-pci-device-has-id-and-iommu`). Since v52.0.
+    /// Not supported: the VMM refuses `true`. `false` if absent; not in the document (correction
+    /// `every-pci-device-has-id-and-iommu`). Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional. Since v52.0.
+    /// The device's slot on the bus of its PCI segment, 1 to 31. The VMM takes a free one if absent. Optional. Since
+    /// v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent.
+    /// The number of the PCI segment that the device is on, less than `num_pci_segments`. A segment of `iommu_segments`
+    /// takes only devices with `iommu`. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
 }
@@ -1217,20 +1284,25 @@ impl VmAddUserDevice {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VsockConfig {
-    /// Required; at least 3.
+    /// The guest's context id (CID). 0, 1, 2 and 4,294,967,295 are refused. Required; at least 3.
     pub cid: u32,
-    /// Required.
+    /// The path of the Unix socket that the VMM binds for connections of the host; it must not exist, and is removed
+    /// when the VM shuts down. For port P of the host the VMM connects the guest to `<socket>_P`. Required.
     pub socket: String,
-    /// Optional.
+    /// Names the device in `vm.remove-device` and in the device tree; unique in the VM and without leading `__`. The
+    /// VMM makes one up if absent, such as `_disk0`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `false` if absent.
+    /// Puts the device behind the VM's virtio-iommu, which the VMM adds for it. On a running VM only a device on a
+    /// segment of `iommu_segments` may be there. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
-    /// Optional. Since v52.0.
+    /// The device's slot on the bus of its PCI segment, 1 to 31. The VMM takes a free one if absent. Optional. Since
+    /// v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_device_id: Option<u8>,
-    /// `0` if absent.
+    /// The number of the PCI segment that the device is on, less than `num_pci_segments`. A segment of `iommu_segments`
+    /// takes only devices with `iommu`. `0` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_segment: Option<u16>,
     /// The fields that the server sent and this type doesn't have, in a value that was read. A request sends
