@@ -12,8 +12,8 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -88,8 +88,33 @@ struct Shared {
 
 /// The state that exists while the VM runs.
 struct Running {
-    ended: Arc<AtomicBool>,
-    connections: Arc<Mutex<Vec<UnixStream>>>,
+    listener: UnixListener,
+    connections: Arc<Mutex<Connections>>,
+}
+
+/// The connections that are open.
+#[derive(Default)]
+struct Connections {
+    open: Vec<Weak<UnixStream>>,
+    /// Whether the guest was stopped, so that no connection is added any more.
+    ended: bool,
+}
+
+impl Connections {
+    /// Adds a connection, and forgets those that were closed. Returns false if the guest was stopped.
+    fn add(&mut self, connection: &Arc<UnixStream>) -> bool {
+        self.open.retain(|open| open.strong_count() > 0);
+        self.open.push(Arc::downgrade(connection));
+        !self.ended
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        for connection in self.open.drain(..).filter_map(|open| open.upgrade()) {
+            // This fails if the connection has ended already.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 impl StandIn {
@@ -155,10 +180,10 @@ impl StandIn {
         self.stop();
         let listener = UnixListener::bind(&self.shared.socket)?;
         let running = Running {
-            ended: Arc::default(),
+            listener: listener.try_clone()?,
             connections: Arc::default(),
         };
-        let (ended, connections) = (Arc::clone(&running.ended), Arc::clone(&running.connections));
+        let connections = Arc::clone(&running.connections);
         let dispatcher = lock(&self.shared.dispatcher).clone();
         let shared = Arc::downgrade(&self.shared);
         *lock(&self.shared.running) = Some(running);
@@ -167,11 +192,9 @@ impl StandIn {
                 let (Ok(stream), Some(shared)) = (stream, shared.upgrade()) else {
                     break;
                 };
-                if ended.load(Ordering::Acquire) {
+                let stream = Arc::new(stream);
+                if !lock(&connections).add(&stream) {
                     break;
-                }
-                if let Ok(ours) = stream.try_clone() {
-                    lock(&connections).push(ours);
                 }
                 let behaviour = lock(&shared.behaviour).clone();
                 let dispatcher = dispatcher.clone();
@@ -225,13 +248,10 @@ impl Shared {
         let Some(running) = lock(&self.running).take() else {
             return;
         };
-        running.ended.store(true, Ordering::Release);
-        // Wakes the listener's thread from `accept`, so that it sees `ended`.
-        let _ = UnixStream::connect(&self.socket);
-        for connection in lock(&running.connections).drain(..) {
-            // This fails if the connection has ended already.
-            let _ = connection.shutdown(Shutdown::Both);
-        }
+        // Ends the listener's thread, whose `accept` fails from now on. The socket's file may be gone already, so the
+        // thread can't be woken by a connection.
+        let _ = rustix::net::shutdown(&running.listener, rustix::net::Shutdown::Both);
+        lock(&running.connections).end();
         if let Err(error) = fs::remove_file(&self.socket) {
             tracing::debug!(error = %Causes(&error), "the stand-in's socket could not be removed");
         }

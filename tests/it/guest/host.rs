@@ -30,7 +30,7 @@ impl Host {
         Host::with(
             Toolbox::built_in().with_shell(),
             &Confinement::in_process(),
-            StandIn::default(),
+            FakeSystem::default(),
         )
     }
 
@@ -158,12 +158,12 @@ impl Host {
 
 /// A stand-in for the guest's system: records the changes that it is asked for, and returns fixed readings.
 #[derive(Clone, Default)]
-pub(super) struct StandIn {
+pub(super) struct FakeSystem {
     pub(super) changes: Arc<Mutex<Vec<String>>>,
     pub(super) fails: bool,
 }
 
-impl StandIn {
+impl FakeSystem {
     fn change(&self, change: String) -> io::Result<()> {
         self.answer(())?;
         self.changes.lock().unwrap().push(change);
@@ -178,7 +178,7 @@ impl StandIn {
     }
 }
 
-impl System for StandIn {
+impl System for FakeSystem {
     fn open_fd_count(&self) -> io::Result<u64> {
         self.answer(7)
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use chv_sandbox::guest::dispatcher::{Confinement, Dispatcher, Toolbox};
 use chv_sandbox::guest::protocol::OpenRun;
 
-use super::host::{Host, StandIn};
+use super::host::{FakeSystem, Host};
 use super::records::{Run, script};
 
 /// The version of Landlock that this kernel has.
@@ -29,7 +29,7 @@ fn dispatcher(domain: bool) -> Dispatcher {
         ..Confinement::in_process()
     };
     let toolbox = Toolbox::built_in().with_shell();
-    Dispatcher::new(toolbox, &confinement, StandIn::default()).unwrap()
+    Dispatcher::new(toolbox, &confinement, FakeSystem::default()).unwrap()
 }
 
 /// A run with a secret in its environment, and the pid of its process.
@@ -102,7 +102,7 @@ fn a_domain_leaves_files_alone() {
         Dispatcher::new(
             Toolbox::built_in().with_shell(),
             &Confinement::in_process(),
-            StandIn::default(),
+            FakeSystem::default(),
         )
         .unwrap(),
     );

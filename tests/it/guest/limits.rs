@@ -7,7 +7,7 @@ use chv_sandbox::guest::dispatcher::{Confinement, Dispatcher, Limits, Toolbox};
 use chv_sandbox::guest::protocol::{RunOutcome, RunSignal, StdinMode};
 use serde_json::json;
 
-use super::host::{Host, StandIn, ends};
+use super::host::{FakeSystem, Host, ends};
 use super::records::{Run, dispatcher, open, script};
 
 #[test]
@@ -29,7 +29,7 @@ fn a_tools_own_limits_take_the_place_of_those_of_all() {
         },
         ..Confinement::in_process()
     };
-    let host = Host::with(toolbox, &confinement, StandIn::default());
+    let host = Host::with(toolbox, &confinement, FakeSystem::default());
     // `ulimit` prints memory in KiB, and file sizes in blocks of 512 bytes.
     assert_eq!(host.run("own", json!({})).stdout, "40\n102400\n6144\n0\n");
     let plain = host.script("ulimit -n; ulimit -d; ulimit -f; (ulimit -n)");
@@ -98,7 +98,7 @@ impl Parent {
             ..Confinement::in_process()
         };
         let toolbox = Toolbox::built_in().with_shell();
-        Dispatcher::new(toolbox, &confinement, StandIn::default()).unwrap()
+        Dispatcher::new(toolbox, &confinement, FakeSystem::default()).unwrap()
     }
 
     /// The number of groups in this one.

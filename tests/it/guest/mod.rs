@@ -8,6 +8,7 @@ mod limits;
 mod outcomes;
 mod protocol;
 mod records;
+mod stand_in;
 mod streams;
 mod tools;
 mod transfers;

@@ -10,13 +10,13 @@ use chv_sandbox::guest::protocol::{
 };
 use serde_json::{Value, json};
 
-use super::host::{Host, LIMIT, StandIn};
+use super::host::{FakeSystem, Host, LIMIT};
 
 /// A dispatcher with a shell, and with a tool whose program does not exist.
 fn dispatcher() -> Dispatcher {
     let tools = r#"{"sh": true, "tools": {"absent": {"program": "/nonexistent/program"}}}"#;
     let toolbox = Toolbox::from_json(tools.as_bytes()).unwrap();
-    Dispatcher::new(toolbox, &Confinement::in_process(), StandIn::default()).unwrap()
+    Dispatcher::new(toolbox, &Confinement::in_process(), FakeSystem::default()).unwrap()
 }
 
 fn hello_without(missing: &[Extension]) -> Frame {

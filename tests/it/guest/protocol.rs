@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::host::{Host, LIMIT, StandIn};
+use super::host::{FakeSystem, Host, LIMIT};
 
 pub(super) fn query(kind: QueryKind) -> GuestQuery {
     GuestQuery {
@@ -76,9 +76,9 @@ fn queries_are_answered() {
 
 #[test]
 fn a_reading_that_fails_is_an_error_event_and_no_answer() {
-    let system = StandIn {
+    let system = FakeSystem {
         fails: true,
-        ..StandIn::default()
+        ..FakeSystem::default()
     };
     let host = Host::with(Toolbox::built_in(), &Confinement::in_process(), system);
     for kind in [
@@ -124,7 +124,7 @@ fn the_real_system_gives_readings() {
 fn a_nonce_stays_over_connections_and_not_over_a_restart() {
     let dispatcher = || {
         let confinement = Confinement::in_process();
-        Dispatcher::new(Toolbox::built_in(), &confinement, StandIn::default()).unwrap()
+        Dispatcher::new(Toolbox::built_in(), &confinement, FakeSystem::default()).unwrap()
     };
     let first = dispatcher();
     let host = Host::connect(first.clone());
@@ -163,7 +163,7 @@ fn renewal_reseeds_and_sets_the_clock() {
         // The stand-in records this time and sets no clock.
         unix_nanos: Some(5_000_000_000),
     };
-    let system = StandIn::default();
+    let system = FakeSystem::default();
     let changes = system.changes.clone();
     let host = Host::with(Toolbox::built_in(), &Confinement::in_process(), system);
     let answer = host.ask(&Frame::Renew(renew.clone()));
@@ -173,9 +173,9 @@ fn renewal_reseeds_and_sets_the_clock() {
         ["set clock 7250000001", "reseed 9"]
     );
 
-    let system = StandIn {
+    let system = FakeSystem {
         fails: true,
-        ..StandIn::default()
+        ..FakeSystem::default()
     };
     let host = Host::with(Toolbox::built_in(), &Confinement::in_process(), system);
     let imprint = Imprint {

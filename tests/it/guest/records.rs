@@ -17,7 +17,7 @@ use chv_sandbox::guest::record::{RECORD_HEADER, RecordHeader, RecordKind};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::host::{LIMIT, StandIn};
+use super::host::{FakeSystem, LIMIT};
 
 /// A dispatcher with the shell and the tools that `tools` declares.
 pub(super) fn dispatcher(tools: &Value) -> Dispatcher {
@@ -27,7 +27,7 @@ pub(super) fn dispatcher(tools: &Value) -> Dispatcher {
 }
 
 pub(super) fn serving(toolbox: Toolbox) -> Dispatcher {
-    Dispatcher::new(toolbox, &Confinement::in_process(), StandIn::default()).unwrap()
+    Dispatcher::new(toolbox, &Confinement::in_process(), FakeSystem::default()).unwrap()
 }
 
 /// A run of `tool` with standard input.

@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Resource, Signal, getrlimit};
 use serde_json::{Value, json};
 
-use super::host::{Host, LIMIT, StandIn, ends};
+use super::host::{FakeSystem, Host, LIMIT, ends};
 
 #[test]
 fn every_tool_runs() {
@@ -70,7 +70,7 @@ fn exit_codes_and_standard_error_come_back() {
 fn tools_that_cannot_be_run_have_the_guests_own_exit_codes() {
     let toolbox = r#"{"tools": {"absent": {"program": "/nonexistent/program"}}}"#;
     let toolbox = Toolbox::from_json(toolbox.as_bytes()).unwrap();
-    let host = Host::with(toolbox, &Confinement::in_process(), StandIn::default());
+    let host = Host::with(toolbox, &Confinement::in_process(), FakeSystem::default());
     let check = |tool: &str, params: Value, exit_code: i32, stderr: &str| {
         let result = host.run(tool, params);
         assert_eq!(result.exit_code, exit_code, "{tool}");
@@ -215,7 +215,7 @@ fn standard_output_leaves_while_the_tool_runs() {
 fn a_small_output_leaves_in_one_piece_with_its_result() {
     let toolbox = Toolbox::built_in().with_shell();
     let dispatcher =
-        Dispatcher::new(toolbox, &Confinement::in_process(), StandIn::default()).unwrap();
+        Dispatcher::new(toolbox, &Confinement::in_process(), FakeSystem::default()).unwrap();
     let dispatch = encode(&Frame::ToolDispatch(ToolDispatch {
         command_id: "c1".to_owned(),
         tool: ToolName::new("sh").unwrap(),
@@ -291,7 +291,7 @@ fn limits_hold_inside_the_tool() {
         ..Confinement::in_process()
     };
     let toolbox = Toolbox::built_in().with_shell();
-    let host = Host::with(toolbox, &confinement, StandIn::default());
+    let host = Host::with(toolbox, &confinement, FakeSystem::default());
     let result = host.script("ulimit -d; ulimit -v; ulimit -n; ulimit -c");
     // The limit on memory leaves the limit on address space (`ulimit -v`) as it is.
     let reserved = match getrlimit(Resource::As).current {
@@ -335,7 +335,7 @@ fn root_and_user_are_changed_by_a_dispatcher_that_is_root() {
         cgroup: None,
         ..Confinement::for_guest(root)
     };
-    let host = Host::with(toolbox(), &confinement(None), StandIn::default());
+    let host = Host::with(toolbox(), &confinement(None), FakeSystem::default());
     assert_eq!(
         host.script("id -u; id -g; id -G").stdout,
         "1000\n1000\n1000\n"
@@ -343,7 +343,7 @@ fn root_and_user_are_changed_by_a_dispatcher_that_is_root() {
 
     let empty = tempfile::tempdir().unwrap();
     let confinement = confinement(Some(empty.path().to_owned()));
-    let host = Host::with(toolbox(), &confinement, StandIn::default());
+    let host = Host::with(toolbox(), &confinement, FakeSystem::default());
     let result = host.script("true");
     assert_eq!(result.exit_code, 254);
     assert!(

@@ -15,7 +15,7 @@ use rustix::thread::UnshareFlags;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::host::{Host, LIMIT, StandIn, ends};
+use super::host::{FakeSystem, Host, LIMIT, ends};
 
 /// A guest whose tools see this machine's root, in a mount namespace of its own.
 struct Place {
@@ -40,7 +40,7 @@ impl Place {
             ..Confinement::in_process()
         };
         let toolbox = Toolbox::built_in().with_shell();
-        let dispatcher = Dispatcher::new(toolbox, &confinement, StandIn::default()).unwrap();
+        let dispatcher = Dispatcher::new(toolbox, &confinement, FakeSystem::default()).unwrap();
         Some(Place {
             directory,
             dispatcher,

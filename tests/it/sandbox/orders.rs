@@ -14,13 +14,28 @@ use super::vmm::lock;
 
 /// Gives orders to the process of a VMM, and waits until each is carried out.
 pub(crate) struct Orders {
-    pub(super) pid: u32,
+    pid: u32,
     /// The process id in the process's own namespace.
     pub(crate) inner_pid: u32,
-    pub(super) orders: Mutex<(UnixStream, Receiver<()>)>,
+    /// `None` once the process has ended.
+    connection: Mutex<Option<(UnixStream, Receiver<()>)>>,
 }
 
 impl Orders {
+    /// Sends orders over `stream`. `done` gets a message for each that was carried out.
+    pub(super) fn new(pid: u32, inner_pid: u32, stream: UnixStream, done: Receiver<()>) -> Orders {
+        Orders {
+            pid,
+            inner_pid,
+            connection: Mutex::new(Some((stream, done))),
+        }
+    }
+
+    /// Closes the connection: the process has ended.
+    pub(super) fn close(&self) {
+        *lock(&self.connection) = None;
+    }
+
     /// The path by which another process opens the file that the VMM opens as `path`.
     pub(crate) fn path(&self, path: &Path) -> PathBuf {
         match path.strip_prefix("/proc/self") {
@@ -58,8 +73,9 @@ impl Orders {
     }
 
     fn order(&self, line: &str) -> io::Result<()> {
-        let mut orders = lock(&self.orders);
-        writeln!(orders.0, "{line}")?;
-        orders.1.recv().map_err(io::Error::other)
+        let mut connection = lock(&self.connection);
+        let (stream, done) = connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        writeln!(stream, "{line}")?;
+        done.recv().map_err(io::Error::other)
     }
 }

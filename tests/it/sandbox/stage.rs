@@ -202,16 +202,12 @@ impl Played {
         }
         let run_dir = PathBuf::from(run_dir);
         let (done, dones) = mpsc::channel();
-        let hand = Orders {
-            pid,
-            inner_pid,
-            orders: Mutex::new((stream.try_clone()?, dones)),
-        };
+        let orders = Orders::new(pid, inner_pid, stream.try_clone()?, dones);
         let guest = guest.restored_at(run_dir.join("rw").join(VSOCK_SOCKET));
         let vmm = Arc::new(Spawned {
             pid,
             run_dir,
-            player: Player::new(guest, script, Some(hand)),
+            player: Player::new(guest, script, Some(orders)),
             has_ended: AtomicBool::new(false),
         });
         lock(&self.vmms).push(Arc::clone(&vmm));

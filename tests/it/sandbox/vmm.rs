@@ -139,6 +139,9 @@ impl Player {
     pub(crate) fn end(&self) {
         *lock(&self.vm) = None;
         self.guest.stop();
+        if let Some(orders) = &self.orders {
+            orders.close();
+        }
     }
 
     /// The VM's state; `None` when there is none.

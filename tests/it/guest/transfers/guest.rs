@@ -16,7 +16,7 @@ use chv_sandbox::guest::record::{MAX_RECORD, RECORD_HEADER, RecordHeader, Record
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::guest::host::{LIMIT, StandIn};
+use crate::guest::host::{FakeSystem, LIMIT};
 
 /// A guest that takes files into, and gives files from, a temporary directory.
 pub(super) struct Guest {
@@ -38,7 +38,7 @@ impl Guest {
         let toolbox = Toolbox::built_in().with_files_directory(files.to_str().unwrap());
         let confinement = Confinement::in_process();
         Guest {
-            dispatcher: Dispatcher::new(toolbox.unwrap(), &confinement, StandIn::default())
+            dispatcher: Dispatcher::new(toolbox.unwrap(), &confinement, FakeSystem::default())
                 .unwrap(),
             folder,
         }
