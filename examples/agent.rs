@@ -14,6 +14,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chv_sandbox::broadcast::RecvError;
 use chv_sandbox::causes::Causes;
 use chv_sandbox::sandbox::{Advice, ChvSandbox, Event, Sandbox, SandboxConfig, ToolInvocation};
 use serde_json::json;
@@ -64,11 +65,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let sandbox = ChvSandbox::new(SandboxConfig::load(&PathBuf::from(config))?)?;
     let mut events = sandbox.subscribe();
     tokio::spawn(async move {
-        while let Ok(event) = events.recv().await {
-            println!(
-                "{}",
-                serde_json::to_string::<Event>(&event).expect("the keys of an event are strings")
-            );
+        loop {
+            match events.recv().await {
+                Ok(event) => println!(
+                    "{}",
+                    serde_json::to_string::<Event>(&event)
+                        .expect("the keys of an event are strings")
+                ),
+                Err(RecvError::Lagged(count)) => eprintln!("{count} events were lost"),
+                Err(RecvError::Closed) => break,
+            }
         }
     });
     let say = |message| ToolInvocation::new("echo", json!({ "message": message }));

@@ -5,8 +5,9 @@ use std::io::{Read, Write};
 use tar::{EntryType, Header};
 
 use super::entry::{Entry, kept_mode};
-use super::path::{self, normalized};
+use super::path::normalized;
 use super::stream::{Sink, Source};
+use super::symlink_target;
 use super::{ArchiveError, EntryKind};
 
 /// The size of an archive's blocks, in bytes.
@@ -265,7 +266,7 @@ fn entry(header: &Header, pax: Pax) -> Result<Entry, ArchiveError> {
         _ => Vec::new(),
     };
     if kind == EntryKind::Symlink {
-        path::check_target(&path, &target)?;
+        symlink_target::check_target(&path, &target)?;
     }
     let size = match pax.size {
         Some(size) => size,

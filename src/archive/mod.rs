@@ -29,7 +29,7 @@
 //! - `SANDBOX_FILE_NAME`: an absolute or empty name; a part of a name that is empty, `.` or `..`; a NUL byte; a name of
 //!   more than 4095 bytes, or a part of more than 255; two entries with one name, in any spelling; an entry that isn't
 //!   below a directory, or is out of order; a symbolic link whose target is absolute, leads out of the tree, or has
-//!   `..` after a name; a target that exists already
+//!   `..` after a name; a path to pack that isn't there; a target that exists already, or whose directory isn't there
 //! - `SANDBOX_FILE_KIND`: hard links, devices, fifos, sockets; set-id and sticky bits; sparse files and long names in
 //!   GNU's format; global pax headers and unknown pax keywords; unknown types
 //! - `SANDBOX_FILE_LIMIT`: more entries or bytes than [`TransferLimits`] allow; more than 16 MiB of names; more than 16
@@ -54,6 +54,7 @@ mod path;
 mod remove;
 mod staged;
 mod stream;
+mod symlink_target;
 #[cfg(test)]
 mod tests;
 

@@ -11,8 +11,9 @@ use super::account::MAX_NAMES;
 use super::entry::{Entry, kept_mode};
 use super::error::shown;
 use super::listing::{Listing, Name};
-use super::path::{MAX_PATH, check_target};
+use super::path::MAX_PATH;
 use super::stream::Sink;
+use super::symlink_target::check_target;
 use super::{Account, ArchiveError, EntryKind, Totals, format};
 use crate::digest::Digest;
 

@@ -20,7 +20,7 @@ use crate::sandbox::{self, CollectedRun, Error, OutputChunk, RunReport, RunSigna
 ///
 /// let sandbox = Sandbox::of(Arc::new(StubSandbox::default()))?;
 /// sandbox.boot()?;
-/// let mut running = sandbox.start(ToolInvocation::new("cat", json!({})).with_stdin())?;
+/// let mut running = sandbox.start(ToolInvocation::new("copy", json!({})).with_stdin())?;
 /// running.stdin().expect("the invocation asks for it").write_all(b"hello\n")?;
 /// for chunk in &mut running {
 ///     assert_eq!(&chunk?.bytes[..], b"hello\n");

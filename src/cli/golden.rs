@@ -42,10 +42,7 @@ enum Command {
 /// A mint that fails or is interrupted leaves nothing behind. Files of a mint that was killed are removed by the next
 /// one.
 #[derive(clap::Args)]
-#[command(after_help = status::help(&[
-    (Status::Yes, "the golden snapshot is complete"),
-    (Status::Undecided, "no golden snapshot was made; the error says at which step the mint failed"),
-]))]
+#[command(after_help = mint_help())]
 struct MintArgs {
     #[command(flatten)]
     vmm: VmmBinary,
@@ -60,7 +57,7 @@ struct MintArgs {
     any_guest: bool,
     /// Sign the manifest with this Ed25519 private key: PKCS#8 in PEM, or 32 raw bytes
     ///
-    /// Only the owner of the file may have access to it.
+    /// Only the owner of the file may have access to it. The commands that make a key pair are at the end of this help.
     #[arg(long, value_name = "FILE")]
     sign_with: Option<PathBuf>,
     /// Run this tool before the snapshot, so that restored guests have in memory what it reads; may be repeated
@@ -74,6 +71,22 @@ struct MintArgs {
     warm_deadline: Duration,
     #[command(flatten)]
     vm: VmArgs,
+}
+
+/// The last part of the help of `mint`.
+fn mint_help() -> String {
+    let statuses = status::help(&[
+        (Status::Yes, "the golden snapshot is complete"),
+        (
+            Status::Undecided,
+            "no golden snapshot was made; the error says at which step the mint failed",
+        ),
+    ]);
+    format!(
+        "A key for --sign-with, and its public key for `golden verify --public-key`:\n  \
+         openssl genpkey -algorithm ed25519 -out signing.pem\n  \
+         openssl pkey -in signing.pem -pubout -out public.pem\n\n{statuses}"
+    )
 }
 
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {

@@ -19,6 +19,9 @@ use super::{Failure, usage};
 ///
 /// Needs no root, but e2fsprogs must be installed. Nothing is downloaded: `skopeo copy docker://IMAGE oci:DIR:TAG`
 /// makes the OCI layout that `--oci DIR --image TAG` reads.
+///
+/// The inputs are read in this order, and the first that can't be used ends the command: the kernel with its modules,
+/// chv-guest, --tools, and the content of the root disk. The output directory is checked before them.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("content").required(true),

@@ -28,6 +28,7 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
+use anstream::{AutoStream, ColorChoice};
 use chv_sandbox::causes::Causes;
 use chv_sandbox::sanitize;
 use clap::error::ErrorKind;
@@ -73,8 +74,9 @@ fn after_help() -> String {
         (Status::Undecided, "it could not be decided or done"),
     ]);
     format!(
-        "Environment:\n  RUST_LOG  the log filter for standard error [default: error]. RUST_LOG=debug logs all that helps\n            \
-         to find a fault, RUST_LOG=chv_sandbox::vmm=trace logs one module in more detail\n\n{statuses}"
+        "Environment:\n  RUST_LOG  the log filter for standard error [default: error, but not what the\n            \
+         command prints itself]. RUST_LOG=debug logs all that helps to find a fault,\n            \
+         RUST_LOG=chv_sandbox::vmm=trace logs one module in more detail\n\n{statuses}"
     )
 }
 
@@ -125,14 +127,20 @@ fn run(cli: Cli) -> Result<Status, Failure> {
     done
 }
 
-/// Starts logging to standard error, filtered by `RUST_LOG`.
+/// The log filter without `RUST_LOG`: errors. The error with which a sandbox fails is left out, because the command
+/// prints it.
+const DEFAULT_FILTER: &str = "error,chv_sandbox::sandbox::status=off";
+
+/// Starts logging to standard error, filtered by `RUST_LOG`. Colours are used where this program's own errors are in
+/// colour: on a terminal, unless the environment forbids them.
 fn log() {
     let asked = EnvFilter::try_from_default_env();
     let is_set = std::env::var_os(EnvFilter::DEFAULT_ENV).is_some();
     let refused = asked.as_ref().err().filter(|_| is_set);
     let refused = refused.map(ToString::to_string);
     tracing_subscriber::fmt()
-        .with_env_filter(asked.unwrap_or_else(|_| EnvFilter::new("error")))
+        .with_env_filter(asked.unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER)))
+        .with_ansi(AutoStream::choice(&std::io::stderr()) != ColorChoice::Never)
         .with_writer(std::io::stderr)
         .init();
     if let Some(why) = refused {

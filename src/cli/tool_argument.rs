@@ -61,10 +61,10 @@ impl ToolLine {
 }
 
 /// Parses a time limit, such as 90s or 5m.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
     let parsed: Result<SignedDuration, _> = text.parse();
-    let parsed = parsed.map_err(|error| error.to_string())?;
-    Duration::try_from(parsed).map_err(|_| "it is negative".to_owned())
+    let parsed = parsed.map_err(|_| "give a number and a unit, such as 5s or 250ms")?;
+    Duration::try_from(parsed).map_err(|_| "it is negative")
 }
 
 fn named(text: &str) -> Result<(String, &str), String> {

@@ -25,6 +25,10 @@
 //! | `reset` | the beginning of the reset | its verdict, as [`ResetReport`](crate::sandbox::ResetReport) has it; with steps of its own |
 //! | `release` | the call of [`recycle`](crate::sandbox::PooledSandbox::recycle) | its return, when the sandbox is reset, verified and ready again |
 //!
+//! The streaming tool is `cat` on `/dev/zero`. It and `echo` are
+//! [built in](crate::guest::dispatcher::Toolbox), so an image needs no tools file for a measurement. It needs their
+//! programs, `cat` and `printf`.
+//!
 //! Between `stream` and `release` the streaming tool is cancelled and its end is awaited, which belongs to no step. An
 //! iteration that fails or is interrupted is not counted in any step.
 //!

@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::battery::Rounds;
-use super::script::Script;
+use super::probe_script::ProbeScript;
 use super::{Plan, Progress, ResetCounts};
 use crate::causes::Causes;
 use crate::sandbox::{
@@ -81,14 +81,17 @@ impl Attacker {
     }
 
     /// Runs a script, without a reset.
-    pub(super) async fn dispatch(&mut self, script: &Script) -> Result<ToolExecution, AttackError> {
+    pub(super) async fn dispatch(
+        &mut self,
+        script: &ProbeScript,
+    ) -> Result<ToolExecution, AttackError> {
         let execution = self.invoke(script.invocation()).await?;
         self.check_shell(&execution.outcome)?;
         Ok(execution)
     }
 
     /// Runs a script, and resets the sandbox even if the script failed.
-    pub(super) async fn round(&mut self, script: &Script) -> Result<Round, AttackError> {
+    pub(super) async fn round(&mut self, script: &ProbeScript) -> Result<Round, AttackError> {
         let execution = match self.dispatch(script).await {
             Ok(execution) => execution,
             Err(trouble) => {
@@ -102,7 +105,10 @@ impl Attacker {
     }
 
     /// Runs a script with streams, and resets.
-    pub(super) async fn stream(&mut self, script: &Script) -> Result<CollectedRun, AttackError> {
+    pub(super) async fn stream(
+        &mut self,
+        script: &ProbeScript,
+    ) -> Result<CollectedRun, AttackError> {
         let deadline = self.deadline();
         let sandbox = self.ready().await?;
         self.count_dispatch();

@@ -42,10 +42,11 @@
 mod attacker;
 mod battery;
 mod driver;
+mod findings;
 mod plan;
 mod probe;
+mod probe_script;
 mod report;
-mod script;
 mod substrate;
 
 pub use crate::report_json::ReportError;

@@ -68,6 +68,7 @@ mod file_format;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod json_text;
+mod matching;
 mod placeholder;
 mod player;
 mod recorded_vmm;
@@ -75,7 +76,6 @@ mod recorder;
 mod recording;
 mod response;
 mod sandbox;
-mod script;
 pub(crate) mod vmm_connection;
 pub(crate) mod wire;
 
@@ -84,8 +84,8 @@ pub use cassette::{
     ResponseBody,
 };
 pub use error::Error;
+pub use matching::{Mismatch, Script};
 pub use player::{Fault, HookError, Played, Player, PlayerOptions};
-pub use recorded_vmm::{Divergence, RecordedSession, RecordedVmm, recorded_release};
+pub use recorded_vmm::{RecordedSession, RecordedVmm, ResetFailure, recorded_release};
 pub use recorder::{Recorder, RecorderOptions};
 pub use sandbox::{ReplayBuilder, ReplaySandbox};
-pub use script::{Mismatch, Script};

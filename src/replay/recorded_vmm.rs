@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-use super::{Cassette, Error, HookError, Played, Player, PlayerOptions, RequestBody};
+use super::{
+    Answer, Cassette, Error, Exchange, HookError, Played, Player, PlayerOptions, RequestBody,
+};
 use crate::client::Release;
 use crate::files::create_private_directory;
 use crate::golden::{MintConfig, MintProgress};
 use crate::guest::dispatcher::Toolbox;
 use crate::guest::protocol::DEFAULT_PORT;
-use crate::guest::stand_in::StandIn;
+use crate::guest::stand_in::{Behaviour, StandIn};
 use crate::limits::TimeLimits;
 use crate::machine::{
     Disk, DiskFormat, DiskRole, GuestMemory, MachineConfig, SNAPSHOT_FILES, VmShape, VmmFiles,
@@ -23,8 +25,8 @@ use crate::machine::{
 /// The recorded session. `fixtures/README.md` says how it was recorded.
 const CASSETTE: &[u8] = include_bytes!("../../fixtures/demo.json");
 
-/// The parts of the recording: making a golden snapshot, booting from it, one reset, the additional calls of a reset
-/// that diverged, and the shutdown.
+/// The parts of the recording: making a golden snapshot, booting from it, one reset, the additional call after a reset
+/// that was not verified, and the shutdown.
 const MINT: std::ops::Range<usize> = 0..16;
 const BOOT: std::ops::Range<usize> = 16..21;
 const RESET: std::ops::Range<usize> = 21..25;
@@ -44,10 +46,11 @@ const SURPLUS: u64 = 1;
 #[derive(Clone, Debug)]
 pub struct RecordedSession {
     resets: usize,
-    diverges: Option<Divergence>,
+    failure: Option<ResetFailure>,
     root_bytes: u64,
     overlay_bytes: u64,
     toolbox: Toolbox,
+    files: Option<PathBuf>,
 }
 
 impl Default for RecordedSession {
@@ -62,10 +65,11 @@ impl RecordedSession {
     pub fn new() -> RecordedSession {
         RecordedSession {
             resets: 0,
-            diverges: None,
+            failure: None,
             root_bytes: 64 << 10,
             overlay_bytes: 1 << 20,
             toolbox: Toolbox::built_in(),
+            files: None,
         }
     }
 
@@ -75,11 +79,11 @@ impl RecordedSession {
         RecordedSession { resets, ..self }
     }
 
-    /// Adds one more reset, whose verification fails. After it the VM is paused, so that its disk can be kept.
+    /// Adds one more reset, which fails. The recording ends with it and the shutdown.
     #[must_use]
-    pub fn then_a_divergence(self, of: Divergence) -> RecordedSession {
+    pub fn then_a_failure(self, failure: ResetFailure) -> RecordedSession {
         RecordedSession {
-            diverges: Some(of),
+            failure: Some(failure),
             ..self
         }
     }
@@ -100,16 +104,46 @@ impl RecordedSession {
     pub fn toolbox(self, toolbox: Toolbox) -> RecordedSession {
         RecordedSession { toolbox, ..self }
     }
+
+    /// Sets the directory of this machine that files are pushed into and pulled from, in place of that of the tools. A
+    /// reset doesn't empty it. Without one, each reset empties the folder `files` in the VMM's directory.
+    #[must_use]
+    pub fn files(self, directory: impl Into<PathBuf>) -> RecordedSession {
+        RecordedSession {
+            files: Some(directory.into()),
+            ..self
+        }
+    }
 }
 
-/// The divergence in the last reset of a [`RecordedSession`].
+/// How the last reset of a [`RecordedSession`] fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Divergence {
-    /// The guest reports one open descriptor too many.
+pub enum ResetFailure {
+    /// The guest reports one open descriptor too many, so the reset is not verified.
     Descriptors,
-    /// The caller causes the divergence, for example by changing a byte of a disk.
+    /// The caller causes a divergence, for example by changing a byte of a disk.
     ByCaller,
+    /// The guest accepts connections and sends nothing, so that the reset is made twice and not verified.
+    SilentGuest,
+    /// The VMM closes the connection at the reset's first call, so that nothing is reset.
+    VmmCloses,
+}
+
+impl ResetFailure {
+    /// The calls of the reset.
+    fn exchanges(self, recorded: &[Exchange]) -> Vec<Exchange> {
+        let (reset, halt) = (&recorded[RESET], &recorded[HALT]);
+        match self {
+            ResetFailure::Descriptors | ResetFailure::ByCaller => [reset, halt].concat(),
+            ResetFailure::SilentGuest => [reset, reset, halt].concat(),
+            ResetFailure::VmmCloses => {
+                let mut first = reset[..1].to_vec();
+                first.iter_mut().for_each(|it| it.answer = Answer::Closed);
+                first
+            }
+        }
+    }
 }
 
 /// A VMM that plays a [`RecordedSession`], with real disk files and a [stand-in](StandIn) for the guest. The dispatcher
@@ -153,19 +187,24 @@ impl RecordedVmm {
         let shape =
             shape(&config).expect("the recorded `vm.create` has every field of a VM's shape");
 
-        let guest = StandIn::with_toolbox(
-            directory.join("machine/vsock.sock"),
-            session.toolbox.clone(),
-        )
-        .map_err(files)?;
-        let resets = &cassette.exchanges[RESET];
-        let all = session.resets + usize::from(session.diverges.is_some());
-        let mut exchanges = [&cassette.exchanges[MINT], &cassette.exchanges[BOOT]].concat();
-        (0..all).for_each(|_| exchanges.extend_from_slice(resets));
-        if session.diverges.is_some() {
-            exchanges.extend_from_slice(&cassette.exchanges[HALT]);
+        let own_files = directory.join("files");
+        let toolbox = session.files.as_deref().unwrap_or(&own_files);
+        let toolbox = text(toolbox).and_then(|directory| {
+            let toolbox = session.toolbox.clone().with_files_directory(directory);
+            toolbox.map_err(io::Error::other)
+        });
+        let socket = directory.join("machine/vsock.sock");
+        let guest = toolbox.and_then(|toolbox| StandIn::with_toolbox(socket, toolbox));
+        let guest = guest.map_err(files)?;
+        let recorded = &cassette.exchanges;
+        let mut exchanges = [&recorded[MINT], &recorded[BOOT]].concat();
+        for _ in 0..session.resets {
+            exchanges.extend_from_slice(&recorded[RESET]);
         }
-        exchanges.extend_from_slice(&cassette.exchanges[SHUTDOWN]);
+        if let Some(failure) = session.failure {
+            exchanges.extend(failure.exchanges(recorded));
+        }
+        exchanges.extend_from_slice(&recorded[SHUTDOWN]);
         cassette.exchanges = exchanges;
         let release = cassette.release;
 
@@ -173,9 +212,11 @@ impl RecordedVmm {
             guest: guest.clone(),
             snapshot: directory.join("golden/snapshot"),
             config,
+            files: session.files.is_none().then_some(own_files),
             restores: AtomicUsize::new(0),
-            surplus_from: (session.diverges == Some(Divergence::Descriptors))
-                .then_some(RESTORES_BEFORE + all),
+            failing: session
+                .failure
+                .map(|failure| (RESTORES_BEFORE + session.resets + 1, failure)),
         };
         let mut options = PlayerOptions::new(directory.join("api.sock"));
         for (name, value) in placeholders {
@@ -275,9 +316,11 @@ struct Behind {
     guest: StandIn,
     snapshot: PathBuf,
     config: Value,
+    /// The guest's directory for files, which each restore empties. `None` if it is not the VMM's own.
+    files: Option<PathBuf>,
     restores: AtomicUsize,
-    /// The number of the first restore after which the guest has a descriptor too many.
-    surplus_from: Option<usize>,
+    /// The number of the first restore of the reset that fails.
+    failing: Option<(usize, ResetFailure)>,
 }
 
 impl Behind {
@@ -287,8 +330,18 @@ impl Behind {
             Some("vm.boot") => self.guest.start()?,
             Some("vm.restore") => {
                 let number = self.restores.fetch_add(1, Ordering::Relaxed) + 1;
-                if self.surplus_from == Some(number) {
-                    self.guest.set_open_files(self.guest.open_files() + SURPLUS);
+                match self.failing {
+                    Some((first, ResetFailure::Descriptors)) if first == number => {
+                        self.guest.set_open_files(self.guest.open_files() + SURPLUS);
+                    }
+                    Some((first, ResetFailure::SilentGuest)) if first == number => {
+                        self.guest.behave(Behaviour::Silent);
+                    }
+                    _ => {}
+                }
+                if let Some(files) = &self.files {
+                    fs::remove_dir_all(files)?;
+                    create_private_directory(files)?;
                 }
                 self.guest.start()?;
             }
@@ -337,7 +390,7 @@ fn shape(config: &Value) -> Option<VmShape> {
 }
 
 fn create_files(directory: &Path, session: &RecordedSession) -> io::Result<()> {
-    for folder in ["image", "machine"] {
+    for folder in ["files", "image", "machine"] {
         create_private_directory(&directory.join(folder))?;
     }
     for name in ["kernel", "initramfs"] {

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::{Divergence, Error, RecordedSession, RecordedVmm};
+use super::{Error, RecordedSession, RecordedVmm, ResetFailure};
 use crate::causes::Causes;
 use crate::golden::mint;
 use crate::guest::dispatcher::{FunctionRun, Toolbox};
@@ -74,7 +74,8 @@ impl ReplaySandbox {
         Arc::clone(&self.sandbox)
     }
 
-    /// The temporary folder with the disks and the golden snapshot. Dropping this value removes the folder.
+    /// The temporary folder with the disks, the golden snapshot and the evidence of a reset that was not verified.
+    /// [`finish`](Self::finish), or dropping this value, removes the folder.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -118,9 +119,57 @@ impl ReplayBuilder {
 
     /// Adds one more reset after these, in which the guest reports one open descriptor too many. It fails with
     /// [`Error::ResetDivergence`](crate::sandbox::Error::ResetDivergence), and the sandbox halts.
+    ///
+    /// The recording ends there: this sandbox can't be booted again. A test of code that gives a halted sandbox up and
+    /// takes another hands it a second `ReplaySandbox`.
     #[must_use]
-    pub fn then_a_divergence(mut self) -> ReplayBuilder {
-        self.session = self.session.then_a_divergence(Divergence::Descriptors);
+    pub fn then_a_divergence(self) -> ReplayBuilder {
+        self.then(ResetFailure::Descriptors)
+    }
+
+    /// Adds one more reset after these, in which the guest sends nothing. The reset is made twice and fails with
+    /// [`Error::ResetTimeout`](crate::sandbox::Error::ResetTimeout), and the sandbox halts. As after a
+    /// [divergence](Self::then_a_divergence), the recording ends there.
+    ///
+    /// The test waits for the time limits of the guest's answers, so it is quicker with short ones:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use chv_sandbox::limits::TimeLimits;
+    /// use chv_sandbox::replay::ReplaySandbox;
+    /// use chv_sandbox::sandbox::{Error, Sandbox};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let limits = TimeLimits::default().settle(Duration::from_secs(1));
+    /// let replay = ReplaySandbox::verified()
+    ///     .then_a_silent_guest()
+    ///     .configure(move |config| config.limits(limits))
+    ///     .start()
+    ///     .await?;
+    /// let sandbox = replay.sandbox();
+    /// sandbox.boot().await?;
+    /// assert!(matches!(sandbox.reset().await, Err(Error::ResetTimeout(_))));
+    /// replay.finish().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn then_a_silent_guest(self) -> ReplayBuilder {
+        self.then(ResetFailure::SilentGuest)
+    }
+
+    /// Adds one more reset after these, at whose first call the VMM closes the connection, as one that has died does.
+    /// It fails with [`Error::ResetFailed`](crate::sandbox::Error::ResetFailed). The recording ends there, so a further
+    /// reset of this sandbox fails too.
+    #[must_use]
+    pub fn then_the_vmm_ends(self) -> ReplayBuilder {
+        self.then(ResetFailure::VmmCloses)
+    }
+
+    fn then(mut self, failure: ResetFailure) -> ReplayBuilder {
+        self.session = self.session.then_a_failure(failure);
         self
     }
 
@@ -153,20 +202,14 @@ impl ReplayBuilder {
         self
     }
 
-    /// Sets the directory of this machine that files are pushed into and pulled from: an absolute path in UTF-8.
+    /// Sets the directory of this machine that files are pushed into and pulled from: an absolute path in UTF-8 without
+    /// `..`. A reset doesn't empty it.
     ///
-    /// # Panics
-    ///
-    /// Panics if the path is not absolute or not UTF-8.
+    /// Without this call, the directory is the folder `files` in the sandbox's
+    /// [directory](ReplaySandbox::directory), and each reset empties it.
     #[must_use]
-    pub fn files(mut self, directory: &Path) -> ReplayBuilder {
-        let toolbox = directory
-            .to_str()
-            .map(|path| self.toolbox.with_files_directory(path));
-        self.toolbox = match toolbox {
-            Some(Ok(toolbox)) => toolbox,
-            _ => panic!("{directory:?} is not an absolute path in UTF-8"),
-        };
+    pub fn files(mut self, directory: impl Into<PathBuf>) -> ReplayBuilder {
+        self.session = self.session.files(directory);
         self
     }
 
@@ -185,8 +228,8 @@ impl ReplayBuilder {
     ///
     /// # Errors
     ///
-    /// - [`Error::Files`] and [`Error::Listen`]: the temporary folder can't be used, for example because its path is
-    ///   too long.
+    /// - [`Error::Files`] and [`Error::Listen`]: the temporary folder or the [directory for files](Self::files) can't
+    ///   be used, for example because its path is too long.
     /// - [`Error::Mint`]: the golden snapshot could not be made.
     /// - [`Error::Config`]: the configuration of the sandbox is not valid.
     pub async fn start(self) -> Result<ReplaySandbox, Error> {

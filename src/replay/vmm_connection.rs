@@ -40,6 +40,7 @@ pub(super) enum First {
 /// # Errors
 ///
 /// The error of connecting to the socket, or an error of [`Reply`].
+#[cfg(feature = "compat")]
 pub(crate) async fn exchange(socket: &Path, request: &[u8]) -> Reply {
     let mut upstream = VmmConnection::connect(socket).await?;
     upstream.ask(request, Vec::new(), &mut sink()).await

@@ -131,6 +131,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
 
     /// Reads the next response that is not an interim one. Interim responses are skipped. Otherwise as
     /// [`response`](Reader::response).
+    #[cfg(feature = "compat")]
     pub(crate) async fn answer(&mut self) -> io::Result<Option<RawResponse>> {
         loop {
             match self.response().await? {

@@ -25,12 +25,29 @@ use crate::{golden, machine, vmm, vsock};
 /// [`source`](std::error::Error::source)s. A clone is cheap and shares the cause.
 ///
 /// ```
-/// use chv_sandbox::sandbox::{Advice, Error, Sandbox};
+/// use std::time::Duration;
+/// use chv_sandbox::sandbox::{Advice, Error, RunOnce, Sandbox, ToolInvocation};
 ///
-/// /// Does what the advice says. Returns whether the call that failed may be made again.
-/// async fn recover(sandbox: &dyn Sandbox, error: &Error) -> Result<bool, Error> {
+/// const ATTEMPTS: u32 = 5;
+/// const PAUSE: Duration = Duration::from_millis(100);
+///
+/// /// Runs a tool, and tries again as long as the advice allows it.
+/// async fn dispatch(sandbox: &dyn Sandbox, job: &ToolInvocation) -> Result<RunOnce, Error> {
+///     let mut attempt = 1;
+///     loop {
+///         // Files that the tool needs are pushed here, in each attempt: a reset removes them.
+///         match sandbox.run_once(job.clone()).await {
+///             Err(error) if attempt < ATTEMPTS => recover(sandbox, error, PAUSE * attempt).await?,
+///             done => return done,
+///         }
+///         attempt += 1;
+///     }
+/// }
+///
+/// /// Does what the advice says. Returns the error if the dispatch can't be repeated.
+/// async fn recover(sandbox: &dyn Sandbox, error: Error, pause: Duration) -> Result<(), Error> {
 ///     match error.advice() {
-///         Advice::Retry => {}
+///         Advice::Retry => tokio::time::sleep(pause).await,
 ///         Advice::Reset => {
 ///             sandbox.reset().await?;
 ///         }
@@ -38,10 +55,18 @@ use crate::{golden, machine, vmm, vsock};
 ///             sandbox.shutdown().await;
 ///             sandbox.boot().await?;
 ///         }
-///         _ => return Ok(false),
+///         _ => return Err(error),
 ///     }
-///     Ok(true)
+///     Ok(())
 /// }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
+/// # let sandbox = chv_sandbox::sandbox::StubSandbox::default();
+/// # // Not booted, which is an error with the advice to rebuild.
+/// # let job = ToolInvocation::new("echo", serde_json::json!({ "message": "hello" }));
+/// # assert_eq!(dispatch(&sandbox, &job).await?.execution.stdout.text(), "hello\n");
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// # Codes
@@ -127,7 +152,10 @@ pub enum Error {
     /// The channel to the guest failed, or the connection of a run or a transfer did. A reset makes a new channel.
     #[error("the channel to the guest failed")]
     Channel(#[source] vsock::Error),
-    /// The files were not transferred, and none of them is at the target. The sandbox stays ready.
+    /// The files were not transferred, and none of them is at the target. The sandbox's state is unchanged. After the
+    /// codes [`Truncated`](FileCode::Truncated) and [`Digest`](FileCode::Digest) it should be reset all the same: the
+    /// tar stream or its digest was wrong, so the guest can't be relied on. After the other codes the sandbox may be
+    /// used further.
     #[error("the files were not transferred")]
     Files(#[source] Arc<TransferError>),
     /// A shutdown ended the call.
@@ -175,15 +203,28 @@ pub enum ToolRefusal {
 }
 
 /// What the caller does after an [`Error`]. It serialises in snake case, such as `skip_tool`.
+///
+/// A dispatch is all that happens between two resets: the pushes, the tools and the pulls. A reset removes the files
+/// that were pushed, and so does a new boot. After [`Reset`](Self::Reset) and [`Rebuild`](Self::Rebuild) the whole
+/// dispatch is therefore repeated, push included, and the output of the failed attempt is discarded.
+///
+/// Bound the number of attempts of a dispatch, for example to five: a tool that breaks the channel in each attempt gets
+/// the advice to reset each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Advice {
-    /// Make the same call again, a little later.
+    /// Make the same call again after a pause: 100 milliseconds at first, and longer after each further attempt.
+    ///
+    /// After [`Error::AcquireTimeout`] and [`TooManyStreams`](vsock::Error::TooManyStreams) only the call that failed
+    /// is repeated. [`Error::ResetInterrupted`] and [`Error::NotReady`] mean that another task resets or boots the
+    /// sandbox, which removes the files that were pushed: the whole dispatch is repeated.
     Retry,
-    /// Call [`reset`](super::Sandbox::reset), then make the same call again.
+    /// Call [`reset`](super::Sandbox::reset), then repeat the whole dispatch. No pause is needed. If the reset itself
+    /// was the call that failed, call it again, and discard the output of the dispatch before it.
     Reset,
-    /// Shut this sandbox down and boot it anew, or give it back to its pool and acquire another.
+    /// Shut this sandbox down and boot it anew, or give it back to its pool and acquire another. Then repeat the whole
+    /// dispatch.
     Rebuild,
     /// Go on without this tool or these files. The same call would be refused again.
     SkipTool,

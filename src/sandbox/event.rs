@@ -1,19 +1,16 @@
 //! [`Event`]: what the subscribers of a sandbox or a pool get.
 
+mod json;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
-use serde_json::json;
 
 use super::transfer::TransferEnded;
 use super::{Error, ResetOutcome, SandboxState, StreamEvidence, ToolOutcome};
 use crate::broadcast::Weight;
 use crate::causes::Causes;
 use crate::client::MonitorEvent;
-use crate::duration::micros;
 use crate::vsock::ChannelEventKind;
 use crate::{vmm, vsock};
 
@@ -24,9 +21,28 @@ use crate::{vmm, vsock};
 /// from what an error quotes, the line has nothing that the guest wrote.
 ///
 /// `Serialize` makes one JSON object for an audit log. Its field `event` is the event's name in snake case, such as
-/// `tool_ended`. The other fields depend on the event. A frame of the guest appears with its type and its channel, a
-/// tool with its outcome: neither the parameters of a tool nor its output is shown. Later versions may add fields and
-/// events.
+/// `tool_ended`. A frame of the guest appears with its type and its channel, a tool with its outcome: neither the
+/// parameters of a tool nor its output is shown. Later versions may add fields and events.
+///
+/// | `event` | other fields |
+/// |---|---|
+/// | `state` | `state` ([`WireState`](super::WireState)); `needs_reset` ([`ResetReason`](super::ResetReason)), `error`, or `halted`: true |
+/// | `reset` | `verdict` ([`ResetVerdict`](super::ResetVerdict)), `state` ([`ResetState`](super::ResetState)), `report` ([`ResetReport`](super::ResetReport)) |
+/// | `channel` | `channel` (its number), `kind` (`frame`, `late_arrival`, `guest_error` or `closed`), `detail` (a frame's type or a code) |
+/// | `tool_started` | `command_id`, `tool` |
+/// | `tool_ended` | `command_id`, `took_us`; `outcome` and `exit_code`, or `error`; of a run with streams also `stdout_total`, `stderr_total`, `cut`, `to_guest_hash`, `to_host_hash` |
+/// | `files_pushed`, `files_pulled` | `transfer_id`, `path`, `took_us`; `entries`, `bytes` and `sha256`, or `error` |
+/// | `confinement` | `layers` ([`LayerReport`](crate::vmm::LayerReport)s) |
+/// | `vmm` | `source`, `name` |
+/// | `vmm_ended`, `spare_ended` | `pid`, `exit` |
+/// | `acquired`, `released` | `sandbox` (its number in the pool) |
+/// | `spare_ready`, `golden_changed` | - |
+/// | `spare_failed`, `spare_refused`, `vmm_replaced` | `error` |
+/// | `evidence_kept` | `folder` |
+/// | `lost` | `source`, `count` |
+///
+/// An `error` has a `code` ([codes](Error#codes)) and a `message` with the whole chain of causes. Times are in
+/// microseconds.
 ///
 /// ```
 /// use chv_sandbox::sandbox::Event;
@@ -39,11 +55,11 @@ use crate::{vmm, vsock};
 /// An audit writes each event as it comes:
 ///
 /// ```
-/// use chv_sandbox::broadcast::RecvError;
-/// use chv_sandbox::sandbox::Sandbox;
+/// use chv_sandbox::broadcast::{Receiver, RecvError};
+/// use chv_sandbox::sandbox::Event;
 ///
-/// async fn audit(sandbox: &dyn Sandbox) -> serde_json::Result<()> {
-///     let mut events = sandbox.subscribe();
+/// // Takes what `subscribe` returned, and not the sandbox: the events end when the sandbox is dropped.
+/// async fn audit(mut events: Receiver<Event>) -> serde_json::Result<()> {
 ///     loop {
 ///         match events.recv().await {
 ///             Ok(event) => println!("{}", serde_json::to_string(&event)?),
@@ -58,7 +74,7 @@ use crate::{vmm, vsock};
 pub enum Event {
     /// The sandbox's state changed to this one.
     State(SandboxState),
-    /// A reset was made. `verification_passed` of its state says whether it was verified.
+    /// A reset was made. Its [verdict](ResetOutcome::verdict) says whether it was verified.
     Reset(Arc<ResetOutcome>),
     /// The guest sent a frame, answered a request too late, or reported an error; or a channel was closed.
     Channel(vsock::ChannelEvent),
@@ -159,97 +175,6 @@ impl fmt::Debug for Event {
     }
 }
 
-impl Serialize for Event {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let error =
-            |error: &Error| json!({ "code": error.code(), "message": Causes(error).to_string() });
-        let ended =
-            |ended: &vmm::Ended| json!({ "pid": ended.pid, "exit": ended.exit.to_string() });
-        let (name, fields) = match self {
-            Event::State(state) => {
-                let mut fields = json!({ "state": state });
-                match state {
-                    SandboxState::NeedsReset { reason } => fields["needs_reset"] = json!(reason),
-                    SandboxState::Failed { error: why } => fields["error"] = error(why),
-                    SandboxState::Halted { .. } => fields["halted"] = json!(true),
-                    _ => {}
-                }
-                ("state", fields)
-            }
-            Event::Reset(outcome) => {
-                let (state, report) = (&outcome.state, &outcome.report);
-                ("reset", json!({ "state": state, "report": report }))
-            }
-            Event::Channel(event) => {
-                let (kind, detail) = match &event.kind {
-                    ChannelEventKind::Frame(frame) => ("frame", frame.name()),
-                    ChannelEventKind::LateArrival(frame) => ("late_arrival", frame.name()),
-                    ChannelEventKind::GuestError(_) => ("guest_error", "ErrorEvent"),
-                    ChannelEventKind::Closed(reason) => ("closed", reason.code()),
-                };
-                let channel = event.origin.channel;
-                (
-                    "channel",
-                    json!({ "channel": channel, "kind": kind, "detail": detail }),
-                )
-            }
-            Event::ToolStarted { command_id, tool } => (
-                "tool_started",
-                json!({ "command_id": command_id, "tool": tool }),
-            ),
-            Event::ToolEnded {
-                command_id,
-                result,
-                took,
-                evidence,
-            } => {
-                let took_us = micros(*took);
-                let mut fields = json!({ "command_id": command_id, "took_us": took_us });
-                match result {
-                    Ok(outcome) => {
-                        fields["outcome"] = json!(outcome.name());
-                        fields["exit_code"] = json!(outcome.exit_code());
-                    }
-                    Err(why) => fields["error"] = error(why),
-                }
-                if let Some(evidence) = evidence {
-                    fields["stdout_total"] = json!(evidence.stdout_total);
-                    fields["stderr_total"] = json!(evidence.stderr_total);
-                    fields["cut"] = json!(evidence.is_cut);
-                    fields["to_guest_hash"] = json!(evidence.to_guest_hash);
-                    fields["to_host_hash"] = json!(evidence.to_host_hash);
-                }
-                ("tool_ended", fields)
-            }
-            Event::FilesPushed(moved) => ("files_pushed", moved.fields(error)),
-            Event::FilesPulled(moved) => ("files_pulled", moved.fields(error)),
-            Event::Confinement(layers) => ("confinement", json!({ "layers": layers })),
-            Event::Vmm(event) => {
-                let (source, event) = (&event.source, &event.event);
-                ("vmm", json!({ "source": source, "name": event }))
-            }
-            Event::VmmEnded(vmm) => ("vmm_ended", ended(vmm)),
-            Event::Acquired { sandbox } => ("acquired", json!({ "sandbox": sandbox })),
-            Event::Released { sandbox } => ("released", json!({ "sandbox": sandbox })),
-            Event::SpareReady => ("spare_ready", json!({})),
-            Event::SpareFailed(why) => ("spare_failed", json!({ "error": error(why) })),
-            Event::SpareEnded(vmm) => ("spare_ended", ended(vmm)),
-            Event::SpareRefused(why) => ("spare_refused", json!({ "error": error(why) })),
-            Event::VmmReplaced(why) => ("vmm_replaced", json!({ "error": error(why) })),
-            Event::GoldenChanged => ("golden_changed", json!({})),
-            Event::EvidenceKept(folder) => ("evidence_kept", json!({ "folder": folder })),
-            Event::Lost { source, count } => ("lost", json!({ "source": source, "count": count })),
-        };
-        let fields = fields.as_object().into_iter().flatten();
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("event", name)?;
-        for (field, value) in fields {
-            map.serialize_entry(field, value)?;
-        }
-        map.end()
-    }
-}
-
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -259,11 +184,12 @@ impl fmt::Display for Event {
             Event::State(SandboxState::NeedsReset { reason }) => {
                 write!(f, "state ready, no tool until a reset: {reason}")
             }
+            Event::State(SandboxState::Halted { .. }) => {
+                f.write_str("state failed: halted after an unverified reset")
+            }
             Event::State(state) => write!(f, "state {state}"),
             Event::Reset(outcome) => {
-                let passed = outcome.state.verification_passed;
-                let strategy = outcome.report.strategy;
-                write!(f, "reset {strategy}, verification passed: {passed}")
+                write!(f, "reset {}: {}", outcome.report.strategy, outcome.verdict())
             }
             Event::Channel(event) => {
                 let channel = event.origin.channel;
@@ -322,6 +248,8 @@ impl fmt::Display for Event {
 #[cfg(test)]
 mod tests {
     use std::io;
+
+    use serde_json::json;
 
     use super::*;
     use crate::machine::{self, DiskRole};
@@ -404,24 +332,5 @@ mod tests {
             let shown = format!("{event} {event:?}");
             assert!(!shown.contains("hush"), "{shown}");
         }
-    }
-
-    #[test]
-    fn a_state_is_shown_with_its_reason_or_error() {
-        let needs_reset = Event::State(SandboxState::NeedsReset {
-            reason: crate::sandbox::ResetReason::ToolRan,
-        });
-        assert_eq!(
-            serde_json::to_value(&needs_reset).unwrap(),
-            json!({ "event": "state", "state": "ready", "needs_reset": "tool_ran" })
-        );
-        let failed = Event::State(SandboxState::Failed {
-            error: Error::ShutDown,
-        });
-        let error = json!({ "code": "SANDBOX_SHUT_DOWN", "message": "the sandbox was shut down meanwhile" });
-        assert_eq!(
-            serde_json::to_value(&failed).unwrap(),
-            json!({ "event": "state", "state": "failed", "error": error })
-        );
     }
 }

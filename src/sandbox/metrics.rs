@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 
-use super::{Event, FsHash, PoolStatus, ResetOutcome, TransferEnded};
+use super::{Event, PoolStatus, ResetOutcome, TransferEnded};
 
 /// Updates the metrics that an event concerns.
 pub(super) fn count(event: &Event) {
@@ -60,12 +60,7 @@ fn count_files(direction: &'static str, moved: &TransferEnded) {
 }
 
 fn count_reset(outcome: &ResetOutcome) {
-    let (state, report) = (&outcome.state, &outcome.report);
-    let verdict = match (state.verification_passed, state.golden_hash) {
-        (true, FsHash::NotConfigured) => "unverified",
-        (true, FsHash::Digest(_)) => "verified",
-        (false, _) => "failed",
-    };
+    let (verdict, report) = (outcome.verdict().name(), &outcome.report);
     let strategy = report.strategy.to_string();
     let vmm = report
         .vmm

@@ -85,7 +85,7 @@ pub use execution::{ToolExecution, ToolOutcome, ToolOutput};
 pub use guest_checks::OlderGuest;
 pub use pool::{MemoryPerVm, Pool, PoolConfig, PoolStatus, PooledSandbox};
 pub use reset_report::{CheckOutcome, CheckSource, ResetCheck, ResetReport, StrategyUsed, VmmUsed};
-pub use reset_state::{FsHash, Reset, ResetOutcome, ResetState, VerificationDetails};
+pub use reset_state::{FsHash, Reset, ResetOutcome, ResetState, ResetVerdict, VerificationDetails};
 pub use reset_target::OLDEST_RELEASE;
 pub use running::{
     CollectedRun, OutputChunk, RunInput, RunReport, RunningTool, StreamEvidence, ToolSide,
@@ -131,6 +131,85 @@ pub use crate::archive::{
 /// sandbox.shutdown().await;
 /// # Ok(())
 /// # }
+/// ```
+///
+/// # Implementing it
+///
+/// The trait is declared with the attribute `#[async_trait]` of the crate
+/// [`async-trait`](https://docs.rs/async-trait) 0.1, and an implementation needs the same attribute.
+/// [`run_once`](Self::run_once) is provided; all other methods are required. An implementation outside this crate wraps
+/// another sandbox, for example to count resets or to fail on purpose in a test: only the sandboxes of this crate make
+/// a [`ResetOutcome`] and a receiver of events.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// use async_trait::async_trait;
+/// use chv_sandbox::broadcast;
+/// use chv_sandbox::sandbox::{
+///     Backend, Error, Event, Reset, RunningTool, Sandbox, SandboxState, ToolExecution, ToolInvocation,
+///     TransferOptions, TransferReport,
+/// };
+///
+/// struct Counted<S> {
+///     inner: S,
+///     resets: AtomicU64,
+/// }
+///
+/// #[async_trait]
+/// impl<S: Sandbox> Sandbox for Counted<S> {
+///     async fn reset(&self) -> Result<Reset, Error> {
+///         self.resets.fetch_add(1, Ordering::Relaxed);
+///         self.inner.reset().await
+///     }
+///
+///     async fn boot(&self) -> Result<(), Error> {
+///         self.inner.boot().await
+///     }
+///
+///     async fn execute_tool(&self, invocation: ToolInvocation) -> Result<ToolExecution, Error> {
+///         self.inner.execute_tool(invocation).await
+///     }
+///
+///     async fn start(&self, invocation: ToolInvocation) -> Result<RunningTool, Error> {
+///         self.inner.start(invocation).await
+///     }
+///
+///     async fn push(
+///         &self,
+///         local: &Path,
+///         path: &str,
+///         options: &TransferOptions,
+///     ) -> Result<TransferReport, Error> {
+///         self.inner.push(local, path, options).await
+///     }
+///
+///     async fn pull(
+///         &self,
+///         path: &str,
+///         local: &Path,
+///         options: &TransferOptions,
+///     ) -> Result<TransferReport, Error> {
+///         self.inner.pull(path, local, options).await
+///     }
+///
+///     async fn shutdown(&self) {
+///         self.inner.shutdown().await;
+///     }
+///
+///     fn state(&self) -> SandboxState {
+///         self.inner.state()
+///     }
+///
+///     fn backend(&self) -> Backend {
+///         self.inner.backend()
+///     }
+///
+///     fn subscribe(&self) -> broadcast::Receiver<Event> {
+///         self.inner.subscribe()
+///     }
+/// }
 /// ```
 #[async_trait]
 pub trait Sandbox: Send + Sync {
@@ -234,7 +313,8 @@ pub trait Sandbox: Send + Sync {
     /// # Errors
     ///
     /// - [`Error::NotReady`], [`Error::NeedsReset`] and [`Error::Halted`]: the sandbox's state doesn't allow a push.
-    /// - [`Error::Files`]: the files can't be packed on this side or stored in the guest. The sandbox stays ready.
+    /// - [`Error::Files`]: the files can't be packed on this side or stored in the guest. The sandbox's state is
+    ///   unchanged; the error's [advice](Error::advice) says whether to reset it.
     /// - [`Error::ResetInterrupted`] and [`Error::ShutDown`]: a reset or a shutdown ended the transfer.
     /// - [`Error::VmmEnded`] and [`Error::Channel`]: the VMM or the connection failed, the guest doesn't support
     ///   transfers of files ([`NotAnnounced`](crate::vsock::Error::NotAnnounced)), or the guest broke the protocol.
@@ -308,6 +388,9 @@ pub trait Sandbox: Send + Sync {
 
     /// A receiver of all events from now on, for the agent's audit log.
     ///
+    /// The receiver is [closed](broadcast::RecvError::Closed) once the sandbox is dropped. A task that waits for that
+    /// has to hold the receiver and not the sandbox.
+    ///
     /// A receiver that falls behind by more than 256 events, or by events that hold more than 8 MiB, loses the oldest
     /// and is told how many it lost. (The [`StubSandbox`] keeps 64 events and 1 MiB.)
     fn subscribe(&self) -> broadcast::Receiver<Event>;
@@ -330,7 +413,7 @@ pub struct RunOnce {
 pub enum Backend {
     /// A microVM on Cloud Hypervisor.
     Chv,
-    /// A microVM on Apple's Virtualization framework. This crate has no implementation; other projects have one.
+    /// A microVM on Apple's Virtualization framework, in the agent's protocol. This crate has no implementation.
     Vf,
     /// No VM: [`StubSandbox`], for the development of an agent. It isolates nothing and verifies nothing.
     Stub,

@@ -21,7 +21,7 @@ pub struct ResetState {
     /// scaffold mode.
     pub golden_hash: FsHash,
     /// Whether every source agreed with its baseline. Always true in scaffold mode, where nothing is verified: see
-    /// [`Reset`].
+    /// [`ResetOutcome::verdict`].
     pub verification_passed: bool,
     /// The reading of each source, and its baseline.
     pub verification_details: VerificationDetails,
@@ -109,6 +109,15 @@ pub struct ResetOutcome {
 }
 
 impl ResetOutcome {
+    /// What the reset proved.
+    pub fn verdict(&self) -> ResetVerdict {
+        match (self.state.verification_passed, self.state.golden_hash) {
+            (true, FsHash::Digest(_)) => ResetVerdict::Verified,
+            (true, FsHash::NotConfigured) => ResetVerdict::Unverified,
+            (false, _) => ResetVerdict::Failed,
+        }
+    }
+
     /// The result of a reset without baselines: [`FsHash::NotConfigured`] for the digests, 0 for the counts, and the
     /// VM's live state.
     pub(super) fn unverified(live: VmmApiState, report: ResetReport) -> Self {
@@ -128,6 +137,35 @@ impl ResetOutcome {
             },
         };
         ResetOutcome { state, report }
+    }
+}
+
+/// What a reset proved, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ResetVerdict {
+    /// Every source agreed with its baseline.
+    Verified,
+    /// Scaffold mode, or a stub: **nothing was verified**, although `verification_passed` is true.
+    Unverified,
+    /// A source disagreed with its baseline or gave no answer.
+    Failed,
+}
+
+impl ResetVerdict {
+    /// The word: `verified`, `unverified` or `failed`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ResetVerdict::Verified => "verified",
+            ResetVerdict::Unverified => "unverified",
+            ResetVerdict::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for ResetVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

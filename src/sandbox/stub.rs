@@ -39,12 +39,13 @@ const STDIN: usize = 16;
 /// A [`Sandbox`] without a VM, for unit tests of a program that uses sandboxes. It isolates nothing.
 ///
 /// Its tools are closures of the test, added by [`with_tool`](Self::with_tool). Two tools are built in:
-/// `echo {message}`, and `cat`, which copies its standard input to its standard output. Each tool can be executed, or
+/// `echo {message}`, and `copy`, which copies its standard input to its standard output. Each tool can be executed, or
 /// started with streams.
 ///
 /// Its resets are [`Reset::Scaffold`], never verified. It takes any number of tools between two resets, so it is never
 /// in the state [`NeedsReset`](SandboxState::NeedsReset). It keeps pushed files in memory until the next reset. A pull
-/// returns the files that were pushed to exactly the same path.
+/// returns the files that were pushed to exactly the same path. Its events are changes of its state, resets, and the
+/// beginning and end of tools; a transfer of files has none.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -87,7 +88,7 @@ impl Default for StubSandbox {
             tools: HashMap::new(),
             interrupts: watch::Sender::new(Error::ShutDown),
         };
-        stub.with_tool("echo", echo).with_tool("cat", cat)
+        stub.with_tool("echo", echo).with_tool("copy", copy)
     }
 }
 
@@ -103,7 +104,7 @@ async fn echo(mut run: StubRun) -> ToolOutcome {
     }
 }
 
-async fn cat(mut run: StubRun) -> ToolOutcome {
+async fn copy(mut run: StubRun) -> ToolOutcome {
     while let Some(bytes) = run.read_stdin().await {
         run.stdout(bytes).await;
     }

@@ -11,6 +11,7 @@
 //! statuses. The loader drops descriptions, summaries and operation identifiers. This module uses no other module of
 //! the crate.
 
+mod bounded_yaml;
 mod canonical;
 mod check;
 mod contract;
@@ -24,9 +25,9 @@ mod references;
 mod release;
 mod sources;
 pub mod supported;
-mod tree;
 mod validate;
 
+pub use bounded_yaml::MAX_DOCUMENT_BYTES;
 pub use check::{CORRECTIONS, Fit, check, contracts};
 pub use contract::{Body, Content, Contract, Endpoint, Method, Response, Schema, Shape};
 pub use correct::{
@@ -39,5 +40,4 @@ pub(crate) use fields::escaped;
 pub use load::{read, read_any, read_import};
 pub use release::{ParseReleaseError, Release};
 pub use sources::{Source, Sources, import};
-pub use tree::MAX_DOCUMENT_BYTES;
 pub use validate::{Mismatch, MismatchKind};

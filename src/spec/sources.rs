@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Contract, Error, Release, load, tree};
+use super::{Contract, Error, Release, bounded_yaml, load};
 use crate::files::replace_file;
 use crate::hex::Hex;
 
@@ -55,7 +55,7 @@ impl Sources {
         if !path.exists() {
             return Ok(Sources::default());
         }
-        let text = String::from_utf8_lossy(&tree::bytes(&path)?).into_owned();
+        let text = String::from_utf8_lossy(&bounded_yaml::bytes(&path)?).into_owned();
         toml::from_str(&text).map_err(|source| Error::Sources {
             path,
             source: Box::new(source),
@@ -86,7 +86,7 @@ pub fn import(
     commit: Option<String>,
     into: &Path,
 ) -> Result<(Contract, PathBuf), Error> {
-    let bytes = tree::bytes(upstream)?;
+    let bytes = bounded_yaml::bytes(upstream)?;
     let contract = load::from_bytes(upstream, &bytes, Some(release))?;
     let mut sources = Sources::read(into)?;
     let sha256 = Hex(&Sha256::digest(&bytes)).to_string();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chv_sandbox::guest::protocol::DEFAULT_PORT;
 use chv_sandbox::limits::TimeLimits;
-use chv_sandbox::replay::{Divergence, RecordedSession, RecordedVmm};
+use chv_sandbox::replay::{RecordedSession, RecordedVmm, ResetFailure};
 
 use super::directory::Place;
 use super::program::Program;
@@ -23,7 +23,7 @@ pub(super) async fn play(
 ) -> Result<(), Failure> {
     let session = RecordedSession::new()
         .resets(1)
-        .then_a_divergence(Divergence::ByCaller)
+        .then_a_failure(ResetFailure::ByCaller)
         .disks(ROOT_BYTES, OVERLAY_BYTES);
     let vmm = RecordedVmm::start(place.path(), &session).await?;
     program.begin(

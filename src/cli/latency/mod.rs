@@ -30,9 +30,12 @@ const MAX_REPORT: u64 = 1 << 30;
 /// Prints the mean and percentiles of each step, for each golden snapshot, reset strategy and number of sandboxes in
 /// use at the same time.
 ///
-/// An iteration acquires a sandbox from a pool, runs a tool, reads 1 MiB of a tool's output, and releases the sandbox,
-/// which resets and verifies it. Each combination of golden snapshot, strategy, number of spares and --at-once is one
-/// case.
+/// An iteration acquires a sandbox from a pool, runs the tool `echo`, reads 1 MiB of the tool `cat` on /dev/zero, and
+/// releases the sandbox, which resets and verifies it. Each combination of golden snapshot, strategy, number of spares
+/// and --at-once is one case.
+///
+/// Every guest has both tools, whatever the image's tools file says. The image only needs their programs, `printf` and
+/// `cat`, which busybox has.
 #[derive(clap::Args)]
 #[command(
     override_usage = "chv-sandbox latency --golden DIR... [OPTIONS]\n       \

@@ -1,5 +1,6 @@
 //! `chv-sandbox redteam`: attacks a sandbox with a set of probes, and reports which attacks it withstood.
 
+mod help;
 mod progress;
 mod substrate;
 mod table;
@@ -9,7 +10,9 @@ use std::sync::Arc;
 
 use chv_sandbox::golden::Golden;
 use chv_sandbox::limits::TimeLimits;
-use chv_sandbox::redteam::{MakeError, Plan, Progress, RedteamReport, Subject, attack};
+use chv_sandbox::redteam::{
+    MakeError, Plan, Progress, RedteamReport, Subject, UnknownProbe, attack,
+};
 use chv_sandbox::sandbox::{
     ChvSandbox, GoldenOrigin, MAX_SPARES, Sandbox, SandboxConfig, Strategy, StubSandbox,
     ToolsPerReset,
@@ -19,7 +22,7 @@ use chv_sandbox::vmm::Confinement;
 use super::interrupt::Interrupt;
 use super::latency::strategy;
 use super::output::Output;
-use super::status::{self, Status};
+use super::status::Status;
 use super::vm_args::VmmBinary;
 use super::{Failure, usage};
 use substrate::ChangedFiles;
@@ -32,18 +35,18 @@ const STDOUT: &str = "-";
 /// The probes cover residue of an earlier tool, the host's files, resource exhaustion, time bombs, forged results, the
 /// channel, the network, and false readings that a reset must detect.
 ///
-/// The image needs the tool `sh`. A probe that can't be tried is skipped, and a skipped probe does not count as passed.
-/// Of the false readings, this command can cause only those that a changed file causes; the others need a guest or a
-/// VMM that lies, and are skipped. Leave them out with --without.
+/// The image needs the tool `sh`, which a guest offers only if the image's tools file has `"sh": true`. The scripts of
+/// the probes run the programs of the image, such as those of busybox.
+///
+/// A probe that can't be tried is skipped, and a skipped probe does not count as passed. Of the false readings, this
+/// command can cause only those that a changed file causes; the others need a guest or a VMM that lies, and are
+/// skipped. Leave them out with --without.
 #[derive(clap::Args)]
 #[command(
     override_usage = "chv-sandbox redteam --golden DIR [OPTIONS]\n       \
                       chv-sandbox redteam --stub [OPTIONS]",
-    after_help = status::help(&[
-        (Status::Yes, "every probe passed"),
-        (Status::No, "a probe failed, which is a breach; the report has the evidence"),
-        (Status::Undecided, "no breach, but a probe was skipped, or the report could not be written"),
-    ])
+    after_help = help::statuses(),
+    after_long_help = help::long()
 )]
 pub(crate) struct Args {
     /// The golden snapshot
@@ -57,7 +60,7 @@ pub(crate) struct Args {
     /// How many dispatches plant markers and look for those of earlier dispatches
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
     dispatches: u64,
-    /// Try only these probes, each given by its name or the name of its family
+    /// Try only these probes, each given by its name or the name of its family; --help lists all names
     #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1..)]
     only: Vec<String>,
     /// Leave out these probes, given in the same way
@@ -133,7 +136,8 @@ impl Args {
                 Ok(stub)
             }),
         };
-        let wrong = |error| usage("redteam", error);
+        let wrong =
+            |error: UnknownProbe| usage("redteam", format_args!("{error}; --help lists all names"));
         if !self.only.is_empty() {
             plan = plan.only(&self.only).map_err(wrong)?;
         }

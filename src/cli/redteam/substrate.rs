@@ -15,6 +15,9 @@ use chv_sandbox::redteam::{Moment, StagedLie, Substrate};
 use chv_sandbox::sandbox::{CheckSource, ChvSandbox, SandboxConfig, SandboxOrigin};
 use tempfile::TempDir;
 
+/// The probes whose false reading [`ChangedFiles`] can cause.
+pub(super) const CAUSED: [&str; 2] = ["lie_fs_hash", "lie_guest_memory"];
+
 /// Copies the golden snapshot for each false reading, and changes a byte of the copy.
 pub(super) struct ChangedFiles {
     golden: PathBuf,
@@ -135,7 +138,39 @@ fn change_a_byte(path: &Path) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use chv_sandbox::redteam::{Family, probes};
+
     use super::*;
+
+    #[tokio::test]
+    async fn the_probes_that_a_changed_file_serves_are_named() {
+        let files = ChangedFiles::new(Path::new("/nowhere"), SandboxConfig::golden("/nowhere"));
+        let sources = [
+            CheckSource::FsHash,
+            CheckSource::OpenFdCount,
+            CheckSource::VmmApiState,
+            CheckSource::DiskIdentity,
+            CheckSource::GuestNonce,
+            CheckSource::GuestRandomness,
+            CheckSource::GuestClock,
+            CheckSource::VmmIdentity,
+            CheckSource::GuestMemory,
+        ];
+        let mut names: Vec<&str> = probes()
+            .filter(|probe| probe.family == Family::Substrate)
+            .map(|probe| probe.name)
+            .collect();
+        for source in sources {
+            let source_name = serde_json::to_value(source).unwrap();
+            let name = format!("lie_{}", source_name.as_str().unwrap());
+            names.retain(|known| *known != name);
+            // There is no golden snapshot, so no false reading can be caused. The reason tells the two cases apart.
+            let refused = files.stage(source).await.err().unwrap();
+            let is_caused = !refused.starts_with("a changed file can't cause");
+            assert_eq!(is_caused, CAUSED.contains(&&name[..]), "{name}: {refused}");
+        }
+        assert_eq!(names, [""; 0], "probes whose source is not in the list");
+    }
 
     #[test]
     fn a_copy_is_private_and_a_changed_byte_is_not_in_the_original() {

@@ -26,29 +26,31 @@ use files::{Pull, Push};
 /// is given.
 #[derive(clap::Args)]
 #[command(
-    override_usage = "chv-sandbox run --golden DIR [OPTIONS] -- TOOL [--param NAME=VALUE]...",
+    group = clap::ArgGroup::new("origin").required(true),
+    override_usage = "chv-sandbox run --golden DIR [OPTIONS] -- TOOL [--param NAME=VALUE]...\n       \
+                      chv-sandbox run --config FILE [OPTIONS] -- TOOL [--param NAME=VALUE]...",
     after_help = after_help()
 )]
 pub(crate) struct Args {
     /// The golden snapshot
-    #[arg(
-        long,
-        value_name = "DIR",
-        required_unless_present = "config",
-        conflicts_with = "config"
-    )]
+    #[arg(long, value_name = "DIR", group = "origin")]
     golden: Option<PathBuf>,
-    /// The configuration of a sandbox in TOML, which names the golden snapshot
-    #[arg(long, value_name = "FILE")]
+    /// The configuration of a sandbox in TOML, which names the golden snapshot; in place of --golden
+    #[arg(long, value_name = "FILE", group = "origin")]
     config: Option<PathBuf>,
     /// The Cloud Hypervisor executable; a name without a slash is looked up in PATH [env: CLOUD_HYPERVISOR] [default:
     /// the configuration's, or cloud-hypervisor]
     #[arg(long, value_name = "BIN")]
     vmm: Option<PathBuf>,
     /// Copy a file or directory into the guest before the tool runs; may be repeated
+    ///
+    /// GUEST is the path of the copy: an absolute path in the guest's directory for files (/work unless the image sets
+    /// another one), or a path relative to that directory. It can't have a colon. No existing file is replaced.
     #[arg(long, value_name = "LOCAL:GUEST", value_parser = Push::parse)]
     push: Vec<Push>,
     /// Copy a file or directory out of the guest after the tool has ended; may be repeated
+    ///
+    /// GUEST is a path as with --push, and LOCAL the path of the copy. No existing file is replaced.
     #[arg(long, value_name = "GUEST:LOCAL", value_parser = Pull::parse)]
     pull: Vec<Pull>,
     /// The time limit of the tool, for example 90s or 5m

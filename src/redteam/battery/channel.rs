@@ -1,6 +1,6 @@
 //! Probes of the channel between guest and host: a tool that speaks on it, and confusing command ids and tool names.
 
-use super::{Script, decide};
+use super::{ProbeScript, decide};
 use crate::causes::Causes;
 use crate::guest::protocol::DEFAULT_PORT;
 use crate::redteam::attacker::{AttackError, Attacker};
@@ -20,7 +20,7 @@ pub(super) const PROBES: &[Probe] = &[
             Box::pin(async move {
                 let port = DEFAULT_PORT.to_string();
                 let body = include_str!("scripts/vsock.sh");
-                let script = Script::new("channel_vsock", body, &[("port", &port)]);
+                let script = ProbeScript::new("channel_vsock", body, &[("port", &port)]);
                 decide(attacker, &script).await
             })
         },
@@ -33,7 +33,11 @@ pub(super) const PROBES: &[Probe] = &[
         attempt: |attacker| {
             Box::pin(async move {
                 let body = include_str!("scripts/descriptors.sh");
-                decide(attacker, &Script::new("channel_descriptors", body, &[])).await
+                decide(
+                    attacker,
+                    &ProbeScript::new("channel_descriptors", body, &[]),
+                )
+                .await
             })
         },
     },
@@ -66,7 +70,7 @@ async fn commands(attacker: &mut Attacker) -> Verdict {
     ];
     let (mut answered, mut refused) = (0, 0);
     for id in ids {
-        let script = Script::new("channel_commands", ALIVE, &[]);
+        let script = ProbeScript::new("channel_commands", ALIVE, &[]);
         match attacker
             .invoke(script.invocation().with_command_id(id))
             .await
@@ -98,7 +102,7 @@ async fn commands(attacker: &mut Attacker) -> Verdict {
             return Verdict::failed([format!("after the command {id:?}: {}", Causes(&trouble))]);
         }
     }
-    let script = Script::new("channel_alive", ALIVE, &[]);
+    let script = ProbeScript::new("channel_alive", ALIVE, &[]);
     match decide(attacker, &script).await {
         Verdict::Passed { .. } => Verdict::passed(format!(
             "{answered} commands got their own answer, {refused} were refused, and the next tool ran"
@@ -116,7 +120,7 @@ async fn tools(attacker: &mut Attacker) -> Verdict {
     ];
     let mut refused = 0;
     for name in names {
-        let script = Script::new("channel_tools", ALIVE, &[]);
+        let script = ProbeScript::new("channel_tools", ALIVE, &[]);
         let params = script.invocation().params;
         match attacker.invoke(ToolInvocation::new(name, params)).await {
             Ok(execution) => match execution.outcome {
@@ -137,7 +141,7 @@ async fn tools(attacker: &mut Attacker) -> Verdict {
         }
     }
     // The refusals prove something only if the tool runs under its own name.
-    let known = decide(attacker, &Script::new("channel_alive", ALIVE, &[])).await;
+    let known = decide(attacker, &ProbeScript::new("channel_alive", ALIVE, &[])).await;
     match known {
         Verdict::Passed { .. } => Verdict::passed(format!(
             "{refused} names were refused, and the tool `sh` runs by its own"

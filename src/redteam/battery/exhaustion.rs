@@ -1,7 +1,7 @@
 //! Probes that exhaust memory, processes, disk and output. A tool may be killed for it, but the sandbox must be usable
 //! after a reset.
 
-use super::Script;
+use super::ProbeScript;
 use crate::causes::Causes;
 use crate::guest::protocol::MAX_OUTPUT;
 use crate::redteam::attacker::{AttackError, Attacker};
@@ -55,7 +55,7 @@ pub(super) const PROBES: &[Probe] = &[
 ];
 
 async fn flood(attacker: &mut Attacker, name: &str, body: &str) -> Verdict {
-    let script = Script::new(name, body, &[]);
+    let script = ProbeScript::new(name, body, &[]);
     let ended = match attacker.dispatch(&script).await {
         Ok(execution) => judge(&script, &execution),
         // A tool that exhausts the guest may give no answer.
@@ -74,7 +74,7 @@ async fn flood(attacker: &mut Attacker, name: &str, body: &str) -> Verdict {
         Ok(ended) => ended,
         Err(verdict) => return verdict,
     };
-    let after = Script::new("after", AFTER, &[]);
+    let after = ProbeScript::new("after", AFTER, &[]);
     match attacker.round(&after).await {
         Err(trouble) => Verdict::failed([format!("a plain tool after it: {}", Causes(&trouble))]),
         Ok(round) => match after.findings(&round.execution).verdict() {
@@ -93,7 +93,7 @@ async fn flood(attacker: &mut Attacker, name: &str, body: &str) -> Verdict {
 }
 
 /// How the exhausting tool ended, or the verdict if that decides it.
-fn judge(script: &Script, execution: &ToolExecution) -> Result<String, Verdict> {
+fn judge(script: &ProbeScript, execution: &ToolExecution) -> Result<String, Verdict> {
     for output in [&execution.stdout, &execution.stderr] {
         let kept = output.bytes().len();
         if kept > MAX_OUTPUT {

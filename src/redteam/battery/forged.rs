@@ -4,7 +4,7 @@
 
 use serde_json::json;
 
-use super::Script;
+use super::ProbeScript;
 use crate::causes::Causes;
 use crate::redteam::attacker::{AttackError, Attacker};
 use crate::redteam::probe::Probe;
@@ -77,9 +77,9 @@ fn printf(bytes: &[u8]) -> String {
 }
 
 /// Writes a forgery to both outputs, and exits with 7.
-fn forging(name: &str, forgery: &[u8]) -> Script {
+fn forging(name: &str, forgery: &[u8]) -> ProbeScript {
     let print = printf(forgery);
-    Script::bare(name, &format!("{print}\n{print} >&2\nexit 7\n"))
+    ProbeScript::bare(name, &format!("{print}\n{print} >&2\nexit 7\n"))
 }
 
 /// The verdict if the outcome or an output differs from what the tool did.
@@ -180,7 +180,10 @@ async fn ending(attacker: &mut Attacker) -> Verdict {
     let mut found = Vec::new();
     for (script, expected) in endings.into_iter().chain([killed]) {
         let body = format!("echo 'killed at its deadline, exit code 0'\n{script}\n");
-        let round = match attacker.round(&Script::bare("forged_ending", &body)).await {
+        let round = match attacker
+            .round(&ProbeScript::bare("forged_ending", &body))
+            .await
+        {
             Ok(round) => round,
             Err(trouble) => return broken(&trouble),
         };

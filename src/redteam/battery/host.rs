@@ -1,6 +1,6 @@
 //! Probes of the host's files and devices, and of the confinement of a tool.
 
-use super::{Script, decide};
+use super::{ProbeScript, decide};
 use crate::redteam::Family;
 use crate::redteam::probe::Probe;
 
@@ -12,7 +12,8 @@ pub(super) const PROBES: &[Probe] = &[
         breach: "a share of the host is mounted or can be mounted, or there is something above the root",
         attempt: |attacker| {
             Box::pin(async move {
-                let script = Script::new("host_files", include_str!("scripts/host_files.sh"), &[]);
+                let script =
+                    ProbeScript::new("host_files", include_str!("scripts/host_files.sh"), &[]);
                 decide(attacker, &script).await
             })
         },
@@ -25,7 +26,7 @@ pub(super) const PROBES: &[Probe] = &[
         attempt: |attacker| {
             Box::pin(async move {
                 let script =
-                    Script::new("host_devices", include_str!("scripts/host_devices.sh"), &[]);
+                    ProbeScript::new("host_devices", include_str!("scripts/host_devices.sh"), &[]);
                 decide(attacker, &script).await
             })
         },
@@ -38,7 +39,7 @@ pub(super) const PROBES: &[Probe] = &[
         attempt: |attacker| {
             Box::pin(async move {
                 let body = include_str!("scripts/process_escape.sh");
-                decide(attacker, &Script::new("process_escape", body, &[])).await
+                decide(attacker, &ProbeScript::new("process_escape", body, &[])).await
             })
         },
     },

@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, HashSet};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::Script;
+use super::ProbeScript;
 use crate::causes::Causes;
 use crate::redteam::attacker::{AttackError, Attacker};
+use crate::redteam::findings::Findings;
 use crate::redteam::probe::Probe;
-use crate::redteam::script::Findings;
 use crate::redteam::{Family, Verdict};
 
 const SCRIPT: &str = include_str!("scripts/markers.sh");
@@ -173,7 +173,7 @@ impl Rounds {
                 ("marker", &marker),
                 ("bytes", &bytes),
             ];
-            let script = Script::new("markers", SCRIPT, &variables);
+            let script = ProbeScript::new("markers", SCRIPT, &variables);
             let before = Timestamp::now().as_second();
             let round = match attacker.round(&script).await {
                 Ok(round) => round,

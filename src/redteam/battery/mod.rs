@@ -13,7 +13,7 @@ mod time_bomb;
 use super::Verdict;
 use super::attacker::Attacker;
 use super::probe::Probe;
-use super::script::Script;
+use super::probe_script::ProbeScript;
 
 pub(super) use markers::Rounds;
 
@@ -36,7 +36,7 @@ pub fn probes() -> impl Iterator<Item = &'static Probe> {
 }
 
 /// Runs a script that decides the verdict alone, and resets.
-async fn decide(attacker: &mut Attacker, script: &Script) -> Verdict {
+async fn decide(attacker: &mut Attacker, script: &ProbeScript) -> Verdict {
     let round = match attacker.round(script).await {
         Ok(round) => round,
         Err(trouble) => return Verdict::undecided(&trouble),

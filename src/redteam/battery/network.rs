@@ -1,6 +1,6 @@
 //! Probes of network access, which a sandbox must not have.
 
-use super::{Script, decide};
+use super::{ProbeScript, decide};
 use crate::redteam::Family;
 use crate::redteam::probe::Probe;
 
@@ -13,7 +13,7 @@ pub(super) const PROBES: &[Probe] = &[
         attempt: |attacker| {
             Box::pin(async move {
                 let body = include_str!("scripts/interfaces.sh");
-                decide(attacker, &Script::new("network_interfaces", body, &[])).await
+                decide(attacker, &ProbeScript::new("network_interfaces", body, &[])).await
             })
         },
     },
@@ -25,7 +25,7 @@ pub(super) const PROBES: &[Probe] = &[
         attempt: |attacker| {
             Box::pin(async move {
                 let script =
-                    Script::new("network_connect", include_str!("scripts/connect.sh"), &[]);
+                    ProbeScript::new("network_connect", include_str!("scripts/connect.sh"), &[]);
                 decide(attacker, &script).await
             })
         },
@@ -37,7 +37,7 @@ pub(super) const PROBES: &[Probe] = &[
         breach: "there is an answer",
         attempt: |attacker| {
             Box::pin(async move {
-                let script = Script::new("network_dns", include_str!("scripts/dns.sh"), &[]);
+                let script = ProbeScript::new("network_dns", include_str!("scripts/dns.sh"), &[]);
                 decide(attacker, &script).await
             })
         },

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Script, decide};
+use super::{ProbeScript, decide};
 use crate::redteam::attacker::Attacker;
 use crate::redteam::probe::Probe;
 use crate::redteam::{Family, Verdict};
@@ -30,18 +30,18 @@ pub(super) const PROBES: &[Probe] = &[
 ];
 
 async fn process(attacker: &mut Attacker) -> Verdict {
-    let bomb = Script::new("time_bomb_process", include_str!("scripts/bomb.sh"), &[]);
+    let bomb = ProbeScript::new("time_bomb_process", include_str!("scripts/bomb.sh"), &[]);
     match decide(attacker, &bomb).await {
         Verdict::Passed { .. } => {}
         verdict => return verdict,
     }
     let body = include_str!("scripts/bomb_look.sh");
-    decide(attacker, &Script::new("time_bomb_look", body, &[])).await
+    decide(attacker, &ProbeScript::new("time_bomb_look", body, &[])).await
 }
 
 async fn output(attacker: &mut Attacker) -> Verdict {
     let late = format!("late-{}", Uuid::new_v4().simple());
-    let bomb = Script::new("time_bomb_output", LATE_OUTPUT, &[("late", &late)]);
+    let bomb = ProbeScript::new("time_bomb_output", LATE_OUTPUT, &[("late", &late)]);
     // The process keeps its tool's outputs open, so the guest may wait for it until the deadline.
     let first = match attacker.dispatch(&bomb).await {
         Ok(execution) => bomb.findings(&execution).tried,
@@ -53,7 +53,7 @@ async fn output(attacker: &mut Attacker) -> Verdict {
     if first.is_empty() {
         return Verdict::skipped("the process did not begin");
     }
-    let wait = Script::new("time_bomb_wait", WAIT, &[]);
+    let wait = ProbeScript::new("time_bomb_wait", WAIT, &[]);
     let round = match attacker.round(&wait).await {
         Ok(round) => round,
         Err(trouble) => return Verdict::undecided(&trouble),

@@ -14,7 +14,8 @@
 //! The pool opens the golden snapshot once. Its sandboxes are [`ChvSandbox`]es that share it, and share its spares.
 //! Every sandbox that is handed out was verified when it was booted, or when it was reset after its last caller. A
 //! sandbox whose reset was not verified is never handed out again. Two unverified resets in a row, of different
-//! sandboxes, halt the pool: the cause is then probably not one guest but the host or the golden snapshot.
+//! sandboxes, halt the pool: the cause is then probably not one guest but the host or the golden snapshot. Every
+//! `acquire`, also one that waits, then fails with [`Error::PoolHalted`].
 //!
 //! One task keeps the pool. It serves callers in the order of their calls. A caller that drops its call loses its
 //! place. A sandbox that its caller drops is reset.
@@ -72,6 +73,41 @@ pub use config::PoolConfig;
 /// sandbox.recycle().await?;
 /// println!("{}", execution.stdout.text());
 /// pool.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Tests without KVM
+///
+/// A pool starts its own VMMs, so neither a [`StubSandbox`](super::StubSandbox) nor a
+/// [`ReplaySandbox`](crate::replay::ReplaySandbox) can be in it. Keep the code that uses one sandbox apart from the
+/// code that acquires and recycles it. A function that takes `&dyn Sandbox` is tested with a stub or a recording, and
+/// gets `&*sandbox` of a [`PooledSandbox`] in production:
+///
+/// ```
+/// use std::time::Duration;
+/// use chv_sandbox::sandbox::{Error, Pool, Sandbox, StubSandbox, ToolInvocation};
+///
+/// async fn greet(sandbox: &dyn Sandbox) -> Result<String, Error> {
+///     let invocation = ToolInvocation::new("echo", serde_json::json!({ "message": "hello" }));
+///     let execution = sandbox.execute_tool(invocation).await?;
+///     Ok(execution.stdout.text().into_owned())
+/// }
+///
+/// // This part needs KVM, and is the same for every dispatch.
+/// async fn greet_in(pool: &Pool) -> Result<String, Error> {
+///     let sandbox = pool.acquire(Duration::from_secs(5)).await?;
+///     let greeting = greet(&*sandbox).await?;
+///     sandbox.recycle().await?;
+///     Ok(greeting)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
+/// // The test.
+/// let stub = StubSandbox::default();
+/// stub.boot().await?;
+/// assert_eq!(greet(&stub).await?, "hello\n");
 /// # Ok(())
 /// # }
 /// ```
@@ -182,7 +218,7 @@ impl Pool {
     ///
     /// - [`Error::AcquireTimeout`]: no sandbox was clean within `deadline`.
     /// - [`Error::PoolClosed`]: the pool was drained or shut down.
-    /// - [`Error::Halted`]: two resets in a row were not verified; [`Error::failed_reset`] has the last one.
+    /// - [`Error::PoolHalted`]: two resets in a row were not verified; [`Error::failed_reset`] has the second one.
     /// - [`Error::NotAvailable`], [`Error::BootFailed`] and other errors whose [advice](Error::advice) is
     ///   [`GiveUp`](super::Advice::GiveUp): no sandbox of this golden snapshot can be booted here.
     pub async fn acquire(&self, deadline: Duration) -> Result<PooledSandbox, Error> {
@@ -280,9 +316,9 @@ impl fmt::Debug for Pool {
 
 /// A sandbox that a [`Pool`] has handed out.
 ///
-/// It dereferences to a [`ChvSandbox`], so the methods of [`Sandbox`](super::Sandbox) can be called on it. Give it back
-/// with [`recycle`](Self::recycle), which waits for the reset, or drop it. In both cases the pool resets it for the
-/// next caller.
+/// It dereferences to a [`ChvSandbox`], so the methods of [`Sandbox`](super::Sandbox) can be called on it, and
+/// `&*pooled` is a `&dyn Sandbox`. Give it back with [`recycle`](Self::recycle), which waits for the reset, or drop it.
+/// In both cases the pool resets it for the next caller.
 pub struct PooledSandbox {
     /// `None` once the sandbox was given back.
     member: Option<Member>,

@@ -58,7 +58,7 @@ pub(super) use run_state::{OnEnd, RunLimits};
 ///
 /// let sandbox = StubSandbox::default();
 /// sandbox.boot().await?;
-/// let mut running = sandbox.start(ToolInvocation::new("cat", json!({})).with_stdin()).await?;
+/// let mut running = sandbox.start(ToolInvocation::new("copy", json!({})).with_stdin()).await?;
 /// let mut stdin = running.stdin().expect("the invocation asks for it");
 /// stdin.write_all(b"hello\n").await?;
 /// drop(stdin);

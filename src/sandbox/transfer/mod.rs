@@ -99,6 +99,9 @@ impl TransferReport {
 }
 
 /// Why files were not transferred: the cause of [`Error::Files`]. None of them is at the target.
+///
+/// The sandbox's state is unchanged. With the [codes](Self::code) [`Truncated`](FileCode::Truncated) and
+/// [`Digest`](FileCode::Digest) the [advice](Error::advice) is a reset, with the others to go on without these files.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransferError {

@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Contract, Error, Invalid, Release, references, tree};
+use super::{Contract, Error, Invalid, Release, bounded_yaml, references};
 pub use releases::{ParseReleasesError, Releases};
 pub use target::{ParseTargetError, Target};
 
@@ -268,7 +268,7 @@ impl Corrections {
     ///
     /// [`CorrectionError::File`], [`CorrectionError::Syntax`] and [`CorrectionError::NameTaken`].
     pub fn read(path: &Path) -> Result<Corrections, CorrectionError> {
-        let bytes = tree::bytes(path)?;
+        let bytes = bounded_yaml::bytes(path)?;
         Corrections::parse(path, &String::from_utf8_lossy(&bytes))
     }
 

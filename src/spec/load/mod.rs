@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::fields::{Fields, Place};
 use super::{
     Body, Content, Contract, Endpoint, Error, Invalid, Method, Problem, Release, Response, Schema,
-    Shape, references, tree,
+    Shape, bounded_yaml, references,
 };
 pub(super) use schema::schema;
 
@@ -25,7 +25,7 @@ const PROSE: &[&str] = &["description", "operationId", "summary", "title"];
 ///
 /// Every variant of [`Error`] but [`Error::Sources`].
 pub fn read(path: &Path) -> Result<Contract, Error> {
-    from_bytes(path, &tree::bytes(path)?, None)
+    from_bytes(path, &bounded_yaml::bytes(path)?, None)
 }
 
 /// Reads an upstream document, or a contract in canonical form, as the contract of `release`.
@@ -34,7 +34,7 @@ pub fn read(path: &Path) -> Result<Contract, Error> {
 ///
 /// As [`read`].
 pub fn read_import(path: &Path, release: Release) -> Result<Contract, Error> {
-    from_bytes(path, &tree::bytes(path)?, Some(release))
+    from_bytes(path, &bounded_yaml::bytes(path)?, Some(release))
 }
 
 /// Reads a document of an unknown release: a contract in canonical form, which names its release, or an upstream
@@ -44,7 +44,7 @@ pub fn read_import(path: &Path, release: Release) -> Result<Contract, Error> {
 ///
 /// As [`read`].
 pub fn read_any(path: &Path) -> Result<Contract, Error> {
-    let bytes = tree::bytes(path)?;
+    let bytes = bounded_yaml::bytes(path)?;
     let tree = parse(path, &bytes)?;
     let named = tree["info"]["version"].as_str();
     let release = named
@@ -63,7 +63,7 @@ pub(super) fn from_bytes(
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Value, Error> {
-    tree::parse(bytes).map_err(|source| Error::Syntax {
+    bounded_yaml::parse(bytes).map_err(|source| Error::Syntax {
         path: path.to_owned(),
         source: Box::new(source),
     })

@@ -8,7 +8,7 @@ mod list;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use super::{Contract, Corrections, Release, load, tree};
+use super::{Contract, Corrections, Release, bounded_yaml, load};
 use list::{CORRECTIONS, DOCUMENTS};
 
 /// Returns the supported releases, oldest first.
@@ -25,7 +25,7 @@ pub fn newest() -> Release {
 /// [`releases`].
 pub fn documented(release: Release) -> Option<Contract> {
     let (_, document) = DOCUMENTS.iter().find(|(known, _)| *known == release)?;
-    let tree = tree::parse_json(document.as_bytes()).expect("a test reads every document");
+    let tree = bounded_yaml::parse_json(document.as_bytes()).expect("a test reads every document");
     Some(load::from_tree(&tree, None).expect("a test reads every document"))
 }
 

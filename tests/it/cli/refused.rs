@@ -262,3 +262,18 @@ fn a_log_filter_that_cannot_be_parsed() {
         "{said}"
     );
 }
+
+#[test]
+fn a_log_in_a_pipe_has_no_colours() {
+    let output = super::command(["run", "--golden", "/nowhere", "--", "echo"])
+        .env("RUST_LOG", "error")
+        .env_remove("CLICOLOR_FORCE")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(
+        said.contains(" ERROR ") && !said.contains('\x1b'),
+        "{said:?}"
+    );
+}

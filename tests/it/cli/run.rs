@@ -200,14 +200,21 @@ fn a_line_that_cannot_be_used_is_64() {
         &["run", "--golden", "g", "--config", "c", "--", "echo"],
         &["run", "--golden", "g", "--", "echo", "--param", "message"],
         &["run", "--golden", "g", "--push", "a", "--", "echo"],
-        &["run", "--golden", "g", "--pull", "a:b", "--", "echo"],
+        &["run", "--golden", "g", "--pull", "a:", "--", "echo"],
         &["run", "--golden", "g", "--deadline", "soon", "--", "echo"],
         &["run", "--golden", "g", "--env", "x", "--", "echo"],
     ] {
         assert_eq!(cli::run(arguments).0, Some(64), "{arguments:?}");
     }
-    assert_eq!(
-        cli::run(["run", "--golden", "nowhere", "--", "echo"]).0,
-        Some(125)
+    let (_, _, said) = cli::run(["run", "--", "echo"]);
+    assert!(said.contains("<--golden <DIR>|--config <FILE>>"), "{said}");
+    let (_, _, said) = cli::run(["run", "--golden", "g", "--deadline", "5", "--", "echo"]);
+    assert!(said.contains("a number and a unit, such as 5s"), "{said}");
+    let (status, _, said) = cli::run(["run", "--golden", "nowhere", "--", "echo"]);
+    assert_eq!(status, Some(125));
+    // The log doesn't repeat the error.
+    assert!(
+        said.starts_with("error: ") && !said.contains("ERROR"),
+        "{said}"
     );
 }

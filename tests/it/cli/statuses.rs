@@ -39,6 +39,8 @@ fn the_list_of_commands_is_complete() {
         let names = list
             .lines()
             .take_while(|line| line.starts_with("  "))
+            // Further lines of a description are indented deeper.
+            .filter(|line| !line.starts_with("   "))
             .filter_map(|line| line.split_whitespace().next())
             .filter(|name| *name != "help");
         for name in names {

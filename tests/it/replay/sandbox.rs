@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use chv_sandbox::replay::{self, ReplaySandbox};
 use chv_sandbox::sandbox::{
     CheckOutcome, CheckSource, Error, Sandbox, SandboxState, ToolInvocation, ToolOutcome,
-    ToolsPerReset,
+    ToolsPerReset, TransferOptions,
 };
 use serde_json::json;
 
@@ -96,6 +96,38 @@ async fn the_last_reset_may_diverge() {
     let disagreed: Vec<_> = disagreed.map(|check| check.source).collect();
     assert_eq!(disagreed, [CheckSource::OpenFdCount]);
     assert!(matches!(sandbox.state(), SandboxState::Halted { .. }));
+    replay.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_vmm_may_end_at_the_last_reset() {
+    let replay = replay(1).then_the_vmm_ends().start().await.unwrap();
+    let sandbox = replay.sandbox();
+    sandbox.boot().await.unwrap();
+    assert!(sandbox.reset().await.unwrap().is_verified());
+    let error = sandbox.reset().await.unwrap_err();
+    assert!(matches!(error, Error::ResetFailed(_)), "{error:?}");
+    assert!(matches!(sandbox.state(), SandboxState::Failed { .. }));
+    replay.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reset_removes_pushed_files() {
+    let replay = replay(1).start().await.unwrap();
+    let sandbox = replay.sandbox();
+    sandbox.boot().await.unwrap();
+    let pushed = tempfile::tempdir().unwrap();
+    std::fs::write(pushed.path().join("file"), "content").unwrap();
+    let options = TransferOptions::default();
+    let push = || sandbox.push(pushed.path(), "in", &options);
+    push().await.unwrap();
+    let kept = replay.directory().join("files/in/file");
+    assert_eq!(std::fs::read(&kept).unwrap(), b"content");
+    let error = push().await.unwrap_err();
+    assert_eq!(error.code(), "SANDBOX_FILE_NAME");
+    sandbox.reset().await.unwrap();
+    assert!(!kept.exists());
+    push().await.unwrap();
     replay.finish().await.unwrap();
 }
 

@@ -14,6 +14,7 @@ mod files;
 mod given_up;
 mod guest;
 mod hanging;
+mod http;
 mod life;
 mod lost;
 mod matrix;

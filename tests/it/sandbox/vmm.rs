@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use chv_sandbox::guest::stand_in::StandIn;
 use chv_sandbox::machine::SNAPSHOT_FILES;
@@ -15,6 +14,7 @@ use chv_sandbox::overlay::qcow2;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::http::{answer_slowly, read_request};
 use super::memory_of_vmm::{self, Mapping};
 use super::orders::Orders;
 use super::script::{Act, Opening, Script};
@@ -392,18 +392,6 @@ impl Player {
     }
 }
 
-/// Answers at one byte a second until the client closes.
-fn answer_slowly(stream: &mut UnixStream) -> io::Result<()> {
-    for byte in b"HTTP/1.1 200 \r\nContent-Length: 100\r\n\r\n"
-        .iter()
-        .cycle()
-    {
-        stream.write_all(&[*byte])?;
-        thread::sleep(Duration::from_secs(1));
-    }
-    Ok(())
-}
-
 fn take_snapshot(body: &str, config: &Value) -> io::Result<()> {
     let folder = folder_in(body, "destination_url").ok_or(io::ErrorKind::InvalidInput)?;
     let [config_file, _, _] = SNAPSHOT_FILES.map(|name| folder.join(name));
@@ -420,32 +408,6 @@ fn without(field: &str, body: &str) -> String {
     let mut body: Value = serde_json::from_str(body).unwrap();
     body.as_object_mut().unwrap().remove(field).unwrap();
     body.to_string()
-}
-
-/// The last part of the path, and the body. `None` at the end of the connection.
-fn read_request(reader: &mut impl BufRead) -> io::Result<Option<(String, String)>> {
-    let mut operation = None;
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line)? == 0 {
-            return Ok(None);
-        }
-        let line = line.trim_end().to_ascii_lowercase();
-        match (&operation, line.strip_prefix("content-length: ")) {
-            (None, _) => {
-                let path = line.split(' ').nth(1).ok_or(io::ErrorKind::InvalidData)?;
-                operation = path.rsplit('/').next().map(str::to_owned);
-            }
-            (_, Some(value)) => length = value.parse().map_err(io::Error::other)?,
-            _ if line.is_empty() => break,
-            _ => {}
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body)?;
-    let body = String::from_utf8(body).map_err(io::Error::other)?;
-    Ok(operation.map(|operation| (operation, body)))
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

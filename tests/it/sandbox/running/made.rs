@@ -155,7 +155,7 @@ fn a_thread_reads_writes_and_cancels() {
     let stub = StubSandbox::default().with_tool("idle", async |_run| pending().await);
     let sandbox = blocking::Sandbox::of(Arc::new(stub)).unwrap();
     sandbox.boot().unwrap();
-    let mut running = sandbox.start(tool("cat").with_stdin()).unwrap();
+    let mut running = sandbox.start(tool("copy").with_stdin()).unwrap();
     let mut stdin = running.stdin().unwrap();
     let writer = std::thread::spawn(move || {
         stdin.write_all(&vec![b'z'; 1 << 20]).unwrap();

@@ -1,4 +1,4 @@
-//! [`Script`]: a script that a probe runs in the guest, and [`Findings`]: its output.
+//! [`ProbeScript`]: a script that a probe runs in the guest. Its output is parsed into [`Findings`].
 //!
 //! A script reports in lines of its output what it tried, which breaches it found and what it could not try. Each line
 //! begins with a token that is random for each dispatch, so lines of an earlier dispatch are ignored:
@@ -11,12 +11,10 @@
 //! TOKEN end
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde_json::json;
 use uuid::Uuid;
 
-use super::Verdict;
+use super::findings::Findings;
 use crate::sandbox::{ToolExecution, ToolInvocation};
 use crate::sanitize;
 
@@ -30,15 +28,15 @@ const LONGEST: usize = 240;
 
 /// A script for the tool `sh`.
 #[derive(Clone, Debug)]
-pub(super) struct Script {
+pub(super) struct ProbeScript {
     text: String,
     token: String,
 }
 
-impl Script {
+impl ProbeScript {
     /// The script of the probe `name`. The shell variables `variables` are set for `body`. No value may contain a
     /// single quote.
-    pub(super) fn new(name: &str, body: &str, variables: &[(&str, &str)]) -> Script {
+    pub(super) fn new(name: &str, body: &str, variables: &[(&str, &str)]) -> ProbeScript {
         let token = Uuid::new_v4().simple().to_string();
         let mut text = format!("# chv-sandbox redteam: {name}\ntoken='{token}'\n");
         for (variable, value) in variables {
@@ -48,12 +46,12 @@ impl Script {
         text.push_str(PRELUDE);
         text.push_str(body);
         text.push_str("\necho \"$token end\"\n");
-        Script { text, token }
+        ProbeScript { text, token }
     }
 
     /// A script that prints only the output of `body`, without token lines.
-    pub(super) fn bare(name: &str, body: &str) -> Script {
-        Script {
+    pub(super) fn bare(name: &str, body: &str) -> ProbeScript {
+        ProbeScript {
             text: format!("# chv-sandbox redteam: {name}\n{body}"),
             token: Uuid::new_v4().simple().to_string(),
         }
@@ -92,55 +90,12 @@ impl Script {
     }
 }
 
-/// The parsed output of a script.
-#[derive(Debug, Default)]
-pub(super) struct Findings {
-    pub(super) tried: BTreeSet<String>,
-    /// The breaches: the subject of each, and what the script saw.
-    pub(super) breaches: Vec<(String, String)>,
-    /// The subjects that could not be tried, and why.
-    pub(super) cannot: Vec<(String, String)>,
-    pub(super) said: BTreeMap<String, String>,
-    pub(super) ended: bool,
-    /// How the tool ended, in words.
-    pub(super) outcome: String,
-}
-
-impl Findings {
-    /// The verdict for a probe that is decided by its script alone.
-    pub(super) fn verdict(&self) -> Verdict {
-        let named = |(subject, value): &(String, String)| format!("{subject}: {value}");
-        if !self.breaches.is_empty() {
-            Verdict::failed(self.breaches.iter().map(named))
-        } else if !self.ended {
-            Verdict::skipped(self.unfinished())
-        } else if !self.cannot.is_empty() {
-            let reasons: Vec<String> = self.cannot.iter().map(named).collect();
-            Verdict::skipped(reasons.join("; "))
-        } else if self.tried.is_empty() {
-            Verdict::skipped("the script tried nothing")
-        } else {
-            Verdict::passed(format!("tried, and nothing came of it: {}", self.what()))
-        }
-    }
-
-    /// The subjects that were tried, as a list.
-    pub(super) fn what(&self) -> String {
-        let tried: Vec<&str> = self.tried.iter().map(String::as_str).collect();
-        tried.join(", ")
-    }
-
-    pub(super) fn unfinished(&self) -> String {
-        format!("the script did not come to its end: {}", self.outcome)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sandbox::ToolOutcome;
 
-    fn findings(script: &Script, lines: &str) -> Findings {
+    fn findings(script: &ProbeScript, lines: &str) -> Findings {
         let text = lines.replace("TOKEN", &script.token);
         let outcome = ToolOutcome::Exited { code: 0 };
         script.findings(&ToolExecution::new(outcome, text, ""))
@@ -148,7 +103,7 @@ mod tests {
 
     #[track_caller]
     fn check(lines: &str, expected: &str) {
-        let script = Script::new("test", "", &[]);
+        let script = ProbeScript::new("test", "", &[]);
         assert_eq!(
             findings(&script, lines).verdict().name(),
             expected,
@@ -180,13 +135,16 @@ mod tests {
 
     #[test]
     fn two_scripts_have_different_tokens() {
-        let (one, two) = (Script::new("a", "", &[]), Script::new("a", "", &[]));
+        let (one, two) = (
+            ProbeScript::new("a", "", &[]),
+            ProbeScript::new("a", "", &[]),
+        );
         assert_ne!(one.token, two.token);
     }
 
     #[test]
     fn a_flood_of_lines_is_cut() {
-        let script = Script::new("test", "", &[]);
+        let script = ProbeScript::new("test", "", &[]);
         let flood = "TOKEN breach x \u{1b}[2J\n".repeat(MAX_LINES * 3);
         let findings = findings(&script, &flood);
         assert_eq!(findings.breaches.len(), MAX_LINES);
