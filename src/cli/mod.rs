@@ -3,7 +3,7 @@
 
 // This module comes first, because its macros replace those of the standard library in all modules below.
 #[macro_use]
-mod print;
+mod stdout;
 
 mod api;
 mod compat;
@@ -14,7 +14,7 @@ mod hash;
 mod image;
 mod interrupt;
 mod latency;
-mod output;
+mod output_file;
 mod progress;
 mod record;
 mod redteam;
@@ -92,7 +92,7 @@ pub(crate) fn main() -> ExitCode {
         print_failure(&failure);
         status_of(&failure)
     });
-    match (print::failure(), status) {
+    match (stdout::failure(), status) {
         // The answer could not be written to standard output, so the caller has none.
         (Some(error), Status::Yes | Status::No) => {
             explain(&error);

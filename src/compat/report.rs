@@ -19,7 +19,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Creates a report of `findings`. They are sorted, and of equal ones only one is kept.
+    /// Creates a report of `findings` about the two sides that `base` and `revision` name. The findings are sorted, and
+    /// of equal ones only one is kept. The verdict is [`Verdict::Breaking`] if one of them is [`Level::Breaking`].
     pub fn new(
         base: impl Into<String>,
         revision: impl Into<String>,

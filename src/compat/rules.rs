@@ -1,15 +1,16 @@
 //! The rules of the comparison, as data.
 //!
-//! A rule says what one kind of change means to a client that was built for the base. Two principles give the whole
-//! table: the server must still accept the client's requests, and its responses must still be as the base promised. So
-//! a change that allows more is harmless in a request and breaks a response. A change that allows less breaks a request
-//! and is harmless in a response.
+//! The *base* is the contract that a client was built for, and the *revision* is the contract that it would be used
+//! with (see [`Report`](super::Report)). A rule says what one kind of change from base to revision means to that
+//! client. Two principles give the whole table: the server must still accept the client's requests, and its responses
+//! must still be as the base promised. So a change that allows more is harmless in a request and breaks a response. A
+//! change that allows less breaks a request and is harmless in a response.
 //!
 //! Each rule has a pair of documents in `fixtures/compat/<id>/` that trigger it, and the findings that are expected.
 
 use super::{Direction, Level};
 
-/// The meaning of one kind of change to a client that was built for the base.
+/// The meaning of one kind of change, from the base to the revision, to a client that was built for the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The name of the rule, which never changes. It is the `id` of a finding.

@@ -155,7 +155,7 @@ pub struct GuestFacts {
     pub protocol: Option<u32>,
     /// The build of the dispatcher; `None` for a dispatcher that does not report one.
     pub build_id: Option<String>,
-    /// A secret that the guest was given before the snapshot and keeps in memory only. It proves that a guest was
+    /// A random marker that the guest was given before the snapshot and keeps in memory only. It proves that a guest was
     /// restored from this snapshot, since a guest that was booted again doesn't have it. `None` for a dispatcher that
     /// can't keep one.
     pub nonce: Option<String>,

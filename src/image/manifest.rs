@@ -15,24 +15,32 @@ pub(crate) const MANIFEST_LIMIT: u64 = 64 * 1024;
 /// The longest command line that an x86 kernel accepts, in bytes without the final NUL.
 pub(super) const CMDLINE_LIMIT: usize = 2047;
 
-/// The manifest of an image: the content of its `image.json`.
+/// The manifest of an image: the content of its `image.json`, a JSON object with these fields. A missing, unknown or
+/// repeated field and a value of another type are an [`Error::ManifestShape`]. The file has at most 64 KiB.
+///
+/// Nothing authenticates the manifest: a program that can change the image's files can change their digests here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Manifest {
-    /// The version of this shape: 1.
+    /// The version of the manifest's fields: 1. Another number is an [`Error::ManifestValue`].
     pub format: u32,
-    /// The kernel's command line.
+    /// The kernel's command line: at most 2047 bytes without control characters. Another text is an
+    /// [`Error::ManifestValue`].
     pub cmdline: String,
-    /// The kernel's release, as `uname -r` prints it in the guest; absent for a kernel that isn't Linux.
+    /// The kernel's release, as `uname -r` prints it in the guest; absent (`None`) for a kernel that isn't Linux. Its
+    /// text isn't checked when an image is opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_release: Option<String>,
-    /// The build id of the packed `chv-guest`, which is also in its `Hello` message.
+    /// The build id of the packed `chv-guest` ([`BUILD_ID`](crate::guest::BUILD_ID)), which is also in its
+    /// [`Hello`](crate::guest::protocol::Hello): 1 to 128 visible ASCII characters. Another text is an
+    /// [`Error::ManifestValue`].
     pub guest_build_id: String,
-    /// The container image that the root disk was made from; absent for a disk made from busybox or a tree.
+    /// The container image that the root disk was made from; absent (`None`) for a disk made from busybox or a tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_image: Option<ContainerRecord>,
-    /// The file names of the modules that the guest loads, in load order; empty if everything is built in.
+    /// The file names of the modules in the initramfs that the guest loads, ending in `.ko`, in load order; empty if
+    /// everything is built in. The names aren't checked when an image is opened.
     pub modules: Vec<String>,
     /// `kernel`: an uncompressed ELF with a PVH entry.
     pub kernel: FileRecord,
@@ -49,9 +57,10 @@ pub struct Manifest {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct FileRecord {
-    /// Its length in bytes.
+    /// The file's length in bytes. A disk is a sparse file, so it may take less room.
     pub size: u64,
-    /// The digest of its bytes.
+    /// The SHA-256 of all the file's bytes, holes included. In JSON: `sha256:` and 64 lower-case hexadecimal digits;
+    /// another text is an [`Error::ManifestShape`].
     pub sha256: Digest,
 }
 

@@ -14,18 +14,24 @@ use super::{
 };
 
 /// The source of the modules that the guest needs and the kernel doesn't have built in.
+///
+/// Every guest needs the drivers `virtio_pci`, `virtio_blk`, `vmw_vsock_virtio_transport`, `ext4` and `overlay`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ModuleSource {
-    /// No modules: the kernel has all drivers that the guest needs built in. Packing checks that by searching a Linux
-    /// kernel's image for each driver.
+    /// No modules: the kernel has all these drivers built in. Packing checks that by searching a Linux kernel's image
+    /// for each driver, and fails with [`Error::ModulesNeeded`] if one isn't found. A kernel that isn't Linux isn't
+    /// checked.
     #[default]
     BuiltIn,
     /// No modules, and no check: for a kernel whose image doesn't show its built-in drivers, for example one without
     /// messages. If the kernel lacks a driver, the guest doesn't boot.
     AssumeBuiltIn,
-    /// The kernel's directory `lib/modules/VERSION`, with depmod's `modules.dep`. A `modules.builtin` in it, from the
-    /// kernel's build, lists the built-in modules. Packing searches the kernel's image for a module that is in neither
-    /// list.
+    /// The path of the kernel's directory `lib/modules/VERSION`, with depmod's `modules.dep` (otherwise
+    /// [`Error::ModuleList`]). `VERSION` must be the kernel's release (otherwise [`Error::ModulesOfAnotherKernel`]). A
+    /// `modules.builtin` in it, from the kernel's build, lists the built-in modules.
+    ///
+    /// For a driver that is in neither list packing searches the kernel's image, and fails with
+    /// [`Error::ModuleMissing`] if it isn't found there. Each module may have 64 MiB, before and after decompression.
     Directory(PathBuf),
 }
 

@@ -13,7 +13,7 @@ pub(super) const ROOT: &str = "root.img";
 pub(super) const OVERLAY: &str = "overlay.img";
 pub(super) const MANIFEST: &str = "image.json";
 
-/// A packed image whose files all exist.
+/// A packed image: its directory and its manifest. When it was opened, all its files existed with the recorded sizes.
 #[derive(Clone, Debug)]
 pub struct Image {
     dir: PathBuf,
@@ -26,10 +26,13 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// [`Error::NoImage`] if `dir` is not a directory that can be entered; [`Error::FileMissing`] if `image.json` or
-    /// another file of the image is missing; [`Error::ManifestShape`] and [`Error::ManifestValue`] if the manifest is
-    /// malformed; [`Error::NotRegular`] if a file is not a regular file; [`Error::FileDiffers`] if a file has another
-    /// size than recorded; [`Error::Io`] if the system refuses.
+    /// - [`Error::NoImage`] if `dir` is not a directory that can be entered
+    /// - [`Error::FileMissing`] if `image.json` or another file of the image is missing
+    /// - [`Error::NotRegular`] if a file is not a regular file; a symbolic link is none
+    /// - [`Error::TooLarge`] if `image.json` has more than 64 KiB
+    /// - [`Error::ManifestShape`] and [`Error::ManifestValue`] if the manifest is malformed
+    /// - [`Error::FileDiffers`] if a file has another size than recorded
+    /// - [`Error::Io`] if the system refuses
     pub fn open(dir: impl Into<PathBuf>) -> Result<Image, Error> {
         let dir = dir.into();
         // The dot makes it an error if `dir` is a file.
@@ -46,12 +49,16 @@ impl Image {
         Ok(image)
     }
 
-    /// Reads every file and compares its digest with the manifest's.
+    /// Reads the kernel, the initramfs, the root disk and the overlay disk, in this order, and compares the size and
+    /// the digest of each with the manifest that [`open`](Image::open) read.
+    ///
+    /// Both disks are read to their end, holes included, so this may block for minutes, and it can't be stopped. It
+    /// finds damage, not forgery: the manifest itself isn't authenticated.
     ///
     /// # Errors
     ///
-    /// [`Error::FileDiffers`] for the first file that was changed since the image was packed, for example an overlay
-    /// that a VM wrote to; [`Error::Io`] if a file can't be read.
+    /// [`Error::FileDiffers`] for the first file in this order that was changed since the image was packed, for example
+    /// an overlay that a VM wrote to; [`Error::Io`] if a file can't be read. The files after it are not read.
     pub fn verify(&self) -> Result<(), Error> {
         self.files().into_iter().try_for_each(|(file, expected)| {
             let path = self.dir.join(file);
@@ -61,37 +68,38 @@ impl Image {
         })
     }
 
-    /// The directory that was opened.
+    /// The image's directory, as it was given to [`open`](Image::open) or as [`ImageSpec::out`](super::ImageSpec::out).
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The manifest: the content of `image.json`.
+    /// The manifest: the content of `image.json` when the image was opened.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// The kernel's command line.
+    /// The kernel's command line, from the manifest.
     pub fn cmdline(&self) -> &str {
         &self.manifest.cmdline
     }
 
-    /// The kernel: an uncompressed ELF.
+    /// The path of the kernel: an uncompressed ELF.
     pub fn kernel(&self) -> PathBuf {
         self.dir.join(KERNEL)
     }
 
-    /// The initramfs.
+    /// The path of the initramfs: an uncompressed newc archive.
     pub fn initramfs(&self) -> PathBuf {
         self.dir.join(INITRAMFS)
     }
 
-    /// The root disk. It must be the VM's first disk, and read-only.
+    /// The path of the root disk, a raw image. It must be the VM's first disk, and read-only.
     pub fn root_disk(&self) -> PathBuf {
         self.dir.join(ROOT)
     }
 
-    /// The overlay disk. It must be the VM's second disk. A VM writes to it, so give the VM a copy.
+    /// The path of the overlay disk, a raw image. It must be the VM's second disk. A VM writes to it, so give the VM a
+    /// copy.
     pub fn overlay_disk(&self) -> PathBuf {
         self.dir.join(OVERLAY)
     }

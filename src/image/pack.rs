@@ -38,13 +38,14 @@ const TOOLS_LIMIT: u64 = 64 * 1024;
 /// The source of the root disk's content.
 #[derive(Clone, Debug)]
 pub enum RootSource {
-    /// A static busybox: its usual names in `/bin`, and the users `root` and `tool` (1000).
+    /// The path of a static busybox of at most 64 MiB. The root has its usual names in `/bin`, and the users `root` and
+    /// `tool` (1000).
     Busybox(PathBuf),
-    /// A directory tree. Symbolic links and modification times are kept, and files of the packing user become root's.
-    /// It must have the directories `dev`, `proc`, `sys` and `tmp`, and must hold only files, directories and symbolic
-    /// links.
+    /// The path of a directory tree. Symbolic links and modification times are kept, and files of the packing user
+    /// become root's. It must have the directories `dev`, `proc`, `sys` and `tmp`, and must hold only files,
+    /// directories and symbolic links: at most 1,000,000 of them, and at most 64 GiB without the holes of files.
     Tree(PathBuf),
-    /// A container image: its layers, with their owners and modes.
+    /// A [container image](super#container-images): the files of its layers, with their owners and modes.
     Container(ContainerSource),
 }
 
@@ -52,31 +53,40 @@ pub enum RootSource {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ImageSpec {
-    /// The kernel: a distribution's bzImage (`vmlinuz`), or an uncompressed ELF with a PVH entry.
+    /// The path of the kernel: a distribution's bzImage (`vmlinuz`), or an uncompressed ELF with a PVH entry. The file
+    /// may have 256 MiB, and the kernel in a bzImage 512 MiB after decompression.
     pub kernel: PathBuf,
     /// The source of the kernel's modules.
     pub modules: ModuleSource,
     /// The content of the root disk.
     pub root: RootSource,
-    /// The static `chv-guest`; see [`guest_beside_executable`].
+    /// The path of the static `chv-guest`, at most 64 MiB; see [`guest_beside_executable`].
     pub guest: PathBuf,
-    /// The JSON file that declares the image's own tools, if it has any (see [`Toolbox::from_json`]).
+    /// The path of the JSON file that declares the image's own tools, at most 64 KiB (see [`Toolbox::from_json`]);
+    /// `None` for the built-in tools alone.
     pub tools: Option<PathBuf>,
-    /// The root disk's size in MiB, from 4 to 1048576; `None` for as much as its content needs.
+    /// The root disk's size in MiB, from 4 to 1048576, otherwise [`Error::OutOfRange`]; `None` for as much as its
+    /// content needs. If the content doesn't fit: [`Error::RootTooSmall`], or for a container image
+    /// [`ContainerError::DoesNotFit`](super::ContainerError::DoesNotFit).
     pub root_mib: Option<u64>,
-    /// The overlay disk's size in MiB.
+    /// The overlay disk's size in MiB, from 4 to 1048576, otherwise [`Error::OutOfRange`]. It limits how much tools can
+    /// write to their file system between two resets.
     pub overlay_mib: u64,
-    /// The kernel's command line, at most 2047 bytes without control characters.
+    /// The kernel's command line, at most 2047 bytes without control characters, otherwise [`Error::OutOfRange`].
     pub cmdline: String,
-    /// The directory for the image. It must not exist or must be empty, and its parent must exist.
+    /// The directory for the image. It must not exist or must be empty, otherwise [`Error::OutputExists`], and its
+    /// parent must exist.
     pub out: PathBuf,
-    /// The directories to search for `mke2fs` and `e2fsck`. Without `e2fsck` the root disk isn't checked.
+    /// The directories to search for `mke2fs` and `e2fsck`; the first that has the program counts. Without `mke2fs`
+    /// packing fails with [`Error::Mke2fsMissing`]; without `e2fsck` the root disk isn't checked, and a warning is
+    /// logged.
     pub search_path: Vec<PathBuf>,
 }
 
 impl ImageSpec {
-    /// A specification with the defaults: no modules, no tools file, [`DEFAULT_OVERLAY_MIB`], [`DEFAULT_CMDLINE`],
-    /// and e2fsprogs from `PATH` or the system's own directories.
+    /// A specification with the defaults: no modules, no tools file, a root disk of the size that its content needs,
+    /// [`DEFAULT_OVERLAY_MIB`], [`DEFAULT_CMDLINE`], and e2fsprogs from the absolute directories of `PATH` or else from
+    /// `/usr/sbin` or `/sbin`. Nothing is checked before [`pack`].
     pub fn new(
         kernel: impl Into<PathBuf>,
         guest: impl Into<PathBuf>,
@@ -142,12 +152,15 @@ pub fn guest_beside_executable() -> Result<PathBuf, Error> {
     Ok(program.with_file_name("chv-guest"))
 }
 
-/// Packs an image. It is built in a temporary directory beside `spec.out` and renamed to `spec.out` at the end, so an
-/// incomplete image never has that name.
+/// Packs an image. It is built in a work directory (`.chv-image-` and random characters) beside `spec.out` and renamed
+/// to `spec.out` at the end, so an incomplete image never has that name. The work directory is removed in any case.
 ///
 /// Needs no root. Blocks for about as long as it takes to read the inputs and write the disks.
 ///
 /// # Errors
+///
+/// The settings and `spec.out` are checked first, then the mount points of a tree, the kernel with its modules,
+/// `chv-guest`, the tools file, and the content of the root disk. The first error ends packing.
 ///
 /// - Inputs and settings: [`Error::Io`], [`Error::NotRegular`], [`Error::TooLarge`], [`Error::OutOfRange`],
 ///   [`Error::OutputExists`], [`Error::OutputUnnamed`].
@@ -166,7 +179,8 @@ pub fn pack(spec: &ImageSpec) -> Result<Image, Error> {
     pack_stoppable(spec, Stop::never())
 }
 
-/// Like [`pack`], but fails soon after another thread sets `stop`. No file of the image is left then.
+/// Like [`pack`], but fails soon after another thread sets `stop` to true. No file of the image is left then. The flag
+/// is looked at between the steps, for each piece of a disk or layer, and every 50 ms while e2fsprogs run.
 ///
 /// # Errors
 ///

@@ -7,11 +7,12 @@ use std::time::Duration;
 use crate::sandbox::{SandboxConfig, Strategy};
 use crate::vmm::VmmConfig;
 
-/// The most sandboxes that a case can use at once.
+/// The most sandboxes that a case should use at once: 256. The command `chv-sandbox latency` refuses more;
+/// [`measure`](super::measure) doesn't check it.
 pub const MAX_AT_ONCE: u32 = 256;
 
-/// The most iterations of a case on recordings, including the warm-up of each worker. The limit exists because the
-/// recorded answers for all iterations are held in memory.
+/// The most iterations of a case on recordings, including the warm-up of each worker: 10,000. The recorded answers for
+/// all iterations are held in memory. A case with more is skipped with [`Error::TooMany`](super::Error::TooMany).
 pub const MAX_RECORDED: u64 = 10_000;
 
 /// The sandboxes and cases that are measured, and the number of iterations.
@@ -22,13 +23,16 @@ pub struct Plan {
     pub subject: Subject,
     /// The cases, in the order in which they are measured.
     pub cases: Vec<Case>,
-    /// How many iterations of each case are measured, summed over all workers. The default is 1,000.
+    /// How many iterations of each case are measured, summed over all workers. The default is 1,000. Any number is
+    /// allowed for VMMs; for recordings see [`MAX_RECORDED`].
     pub iterations: u64,
     /// How many unmeasured iterations each worker makes first. The default is 10.
     pub warm_up: u64,
-    /// How long a worker waits for a sandbox. The default is one minute.
+    /// How long a worker waits for a sandbox of the pool. The default is one minute. A longer wait fails the case.
+    /// Recordings have no pool and don't use it.
     pub acquire: Duration,
-    /// The command line as it was given, for the report.
+    /// The command line as it was given, for [`LatencyReport::command_line`](super::LatencyReport::command_line). The
+    /// default is empty.
     pub command_line: Vec<String>,
 }
 
@@ -38,7 +42,8 @@ pub struct Plan {
 pub enum Subject {
     /// VMMs that are spawned.
     Vmms {
-        /// The configuration of each sandbox. Its origin is replaced by the golden snapshot of the case.
+        /// The configuration of each sandbox. Its origin is replaced by the golden snapshot of the case, and its number
+        /// of tools per reset by [`ToolsPerReset::Many`](crate::sandbox::ToolsPerReset::Many).
         config: Box<SandboxConfig>,
         /// How each VMM is spawned; `None` for the VMM of `config`. If it is set, KVM is not checked in advance, and
         /// the VMM itself reports a missing KVM.
@@ -46,9 +51,11 @@ pub enum Subject {
     },
     /// The recorded answers of a VMM, with a simulated guest. Only the host's share of the time is measured.
     Recordings {
-        /// Multiplies every time limit.
+        /// The factor by which every default time limit is multiplied, up to 24 hours each; 1 changes none. With 0
+        /// every case is skipped.
         patience: u32,
         /// The measured iteration of the first worker, from 1, whose reset diverges, to show how a failure is reported.
+        /// With `None`, and with a number beyond that worker's iterations, no reset diverges.
         diverge_at: Option<u64>,
     },
 }
@@ -56,17 +63,20 @@ pub enum Subject {
 /// One case: the settings that all its iterations share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// The golden snapshot's directory; `None` on recordings.
+    /// The directory of the [golden snapshot](crate::golden) that the case resets to; `None` on recordings.
     pub golden: Option<PathBuf>,
-    /// How a sandbox is reset.
+    /// How a sandbox is reset. Recordings can only be reset with [`Strategy::InPlace`]; a case with another strategy is
+    /// skipped.
     pub strategy: Strategy,
-    /// The number of spare VMMs, with [`Strategy::Fresh`].
+    /// The number of spare VMMs with [`Strategy::Fresh`], at most [`MAX_SPARES`](crate::sandbox::MAX_SPARES); a case
+    /// with more is skipped. Not used with [`Strategy::InPlace`].
     pub spares: u32,
-    /// How many sandboxes are used at the same time, each by a worker of its own: 1 to [`MAX_AT_ONCE`].
+    /// How many sandboxes are used at the same time, each by a worker of its own: 1 to [`MAX_AT_ONCE`] (256). It isn't
+    /// checked here, but a pool refuses 0 and more than 1,024, and the case is skipped then.
     pub at_once: u32,
 }
 
-/// The case's name: its strategy, its spares and how many are used at once.
+/// The case's name: its strategy, its spares and how many are used at once, such as `fresh, 1 spare, 4 at once`.
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.strategy, self.spares) {
@@ -79,7 +89,8 @@ impl fmt::Display for Case {
 }
 
 impl Plan {
-    /// A plan with these cases, and the defaults for all other settings.
+    /// A plan with these cases, and the defaults for all other settings. Nothing is checked before
+    /// [`measure`](super::measure), which reports an impossible case as skipped.
     pub fn new(subject: Subject, cases: Vec<Case>) -> Plan {
         Plan {
             subject,

@@ -3,7 +3,8 @@
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// How many samples of a step are kept individually. Further samples count in the figures and in the histogram only.
+/// How many samples of a step are kept individually: 100,000. Further samples count in the figures and in the histogram
+/// only.
 pub const MAX_SAMPLES: usize = 100_000;
 
 /// The upper bound of the histogram, in microseconds: one day. Longer times count as this time.
@@ -12,20 +13,25 @@ const LONGEST: u64 = 24 * 60 * 60 * 1_000_000;
 /// A percentile is at most 0.1 % above the sample that it stands for.
 const SIGNIFICANT_DIGITS: u8 = 3;
 
-/// The distribution of a step's times, in microseconds.
+/// The distribution of the times of a [step](super#the-steps). A sample is one such time, in whole microseconds; every
+/// time here is in microseconds.
+///
+/// The figures and the histogram count all samples, of all workers. The histogram has buckets of three significant
+/// digits (an HDR histogram) up to one day; a longer time counts in it as one day.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Distribution {
     /// The number of samples. If it is 0, every figure is 0.
     pub count: u64,
-    /// The mean of all samples.
+    /// The exact mean of all samples; it need not be a whole number.
     pub mean: f64,
-    /// The shortest.
+    /// The shortest sample, exactly.
     pub min: u64,
-    /// The longest.
+    /// The longest sample, exactly.
     pub max: u64,
-    /// The median. Percentiles come from the histogram, so they are at most 0.1 % above the exact sample. With too few
-    /// samples for a percentile, for example fewer than 1,000 for `p99_9`, it is the longest time.
+    /// The median: half of the samples are not longer. Percentiles come from the histogram, so they are at most 0.1 %
+    /// above the exact sample, and never below it, for times up to one day. With too few samples for a percentile, for
+    /// example fewer than 1,000 for `p99_9`, it is the longest sample.
     pub p50: u64,
     /// The 90th percentile.
     pub p90: u64,
@@ -35,18 +41,20 @@ pub struct Distribution {
     pub p99: u64,
     /// The 99.9th percentile.
     pub p99_9: u64,
-    /// The histogram (HDR, three significant digits): the buckets that aren't empty, in order.
+    /// The histogram: the buckets that aren't empty, those of shorter times first.
     pub histogram: Vec<Bucket>,
-    /// The samples in the order in which they were taken, worker by worker, at most [`MAX_SAMPLES`].
+    /// The first [`MAX_SAMPLES`] samples: all of one worker in the order in which they were taken, then all of the
+    /// next. The worker that ended first comes first.
     pub samples: Vec<u64>,
     /// How many samples are not in [`samples`](Self::samples) because there were more than [`MAX_SAMPLES`].
     pub samples_dropped: u64,
 }
 
-/// A bucket of a histogram.
+/// A bucket of a [histogram](Distribution::histogram).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
-    /// The longest time in the bucket, in microseconds.
+    /// The longest time that falls into the bucket, in microseconds, inclusive. No sample need have exactly this time.
+    /// Up to 2,047 a bucket has one time only; above, it ends at most 0.1 % above its shortest time.
     pub up_to: u64,
     /// The number of samples in the bucket.
     pub count: u64,

@@ -61,13 +61,14 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Reads the image's chain of backing files, from the nearest to the last. A raw image has none. The VMM opens them
-    /// read-only in their places, so their bytes are part of the disk and must be proved like those of a read-only
-    /// disk.
+    /// Reads the image's chain of backing files, from the nearest to the last, by the header of each. A raw image has
+    /// none. The VMM opens them read-only in their places, so their bytes are part of the disk and must be proved like
+    /// those of a read-only disk. Blocks while it reads the headers.
     ///
     /// # Errors
     ///
-    /// [`Error::Disk`] for a chain that can't be used, and for a writable image that a VMM would change by opening it.
+    /// [`Error::Disk`] for a chain that can't be used ([`qcow2::chain()`] says which can), and for a writable image
+    /// that a VMM would change by opening it.
     pub fn backing(&self) -> Result<Vec<Member>, Error> {
         let chain = self.chain().map_err(|source| self.error(source))?;
         Ok(chain.map_or_else(Vec::new, |chain| chain.backing().to_vec()))

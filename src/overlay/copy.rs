@@ -160,9 +160,10 @@ fn copy_data(
     Ok(copied)
 }
 
-/// Tests groups of 128 bytes with one comparison each, which is many times faster than a test of each byte.
+/// Compares the bytes with zeros, which the C library does faster than a loop over them, and as fast in debug builds.
 pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    static ZEROS: [u8; 4096] = [0; 4096];
     bytes
-        .chunks(128)
-        .all(|group| group.iter().fold(0, |seen, byte| seen | byte) == 0)
+        .chunks(ZEROS.len())
+        .all(|piece| *piece == ZEROS[..piece.len()])
 }

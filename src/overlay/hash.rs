@@ -182,8 +182,12 @@ pub(crate) fn fsverity_of(
     proof.map_err(|error| error.of(name, status.length))
 }
 
-/// Computes both digests of the file that `path` leads to in one pass on two threads, and returns them with its length,
-/// as a manifest records them.
+/// Digests the regular file that `path` leads to both as [`sha256`] and as [`fsverity`] do, in one pass on two threads.
+/// Returns the two digests with the file's length, as the manifest of a golden snapshot records them. Symbolic links
+/// are followed.
+///
+/// Blocks for a time that grows with the file's length; holes are not read. When this returns, it holds no lease and no
+/// mapping.
 ///
 /// # Errors
 ///

@@ -122,11 +122,11 @@ pub struct Digests {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RecordedBytes {
-    /// Their SHA-256.
+    /// The SHA-256 of the file's bytes.
     pub sha256: Digest,
-    /// Their fs-verity digest.
+    /// The fs-verity digest of the file's bytes.
     pub fsverity: VerityDigest,
-    /// Their number.
+    /// The file's length in bytes.
     pub length: u64,
 }
 

@@ -39,7 +39,9 @@ impl Source<'_> {
                 &map[start..start + segment.length]
             }
             Source::Read(file) | Source::Padded(file) => {
-                buffer.resize(SEGMENT, 0);
+                if buffer.len() < SEGMENT {
+                    *buffer = vec![0; SEGMENT];
+                }
                 for run in segment.data_runs() {
                     let offset = segment.offset + run.start as u64;
                     match self {

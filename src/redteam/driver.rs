@@ -23,7 +23,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The index of the current probe, from 0.
+    /// The index of the current probe in [`Plan::probes()`], from 0.
     pub fn probe(&self) -> usize {
         usize::try_from(self.probe.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
@@ -38,8 +38,11 @@ impl Progress {
     }
 }
 
-/// Tries each probe of `plan`. Once `stop` is true, the current probe is dropped, and it and all later probes are
-/// reported as skipped. The sandboxes are shut down when this returns. Must be called within a tokio runtime.
+/// Tries each probe of `plan`, one after the other, and counts them in `progress`. The sandboxes are shut down when
+/// this returns. Must be called within a tokio runtime.
+///
+/// Once `stop` is true, the current probe is dropped, and it and all later probes are reported as skipped. If the
+/// sender of `stop` is dropped, the attack runs to its end.
 ///
 /// Never fails: a probe that could not be tried is skipped in the report, with the reason.
 pub async fn attack(

@@ -19,8 +19,9 @@ pub struct Plan {
     pub(super) make: Box<dyn Fn() -> Made + Send + Sync>,
     pub(super) substrate: Option<Box<dyn Substrate>>,
     pub(super) probes: Vec<&'static Probe>,
-    /// How many dispatches plant markers and look for those of earlier dispatches. The default is 1,000. With fewer
-    /// than 2 the probes for markers are skipped.
+    /// How many dispatches leave markers and look for those of earlier dispatches. A marker is a random text in a file,
+    /// a process or another place that a reset must empty. The default is 1,000. With fewer than 2 the probes for
+    /// markers are skipped.
     pub dispatches: u64,
     /// Multiplies the deadlines of tools. The default is 1. An emulated guest needs about 10.
     pub patience: u32,
@@ -51,8 +52,12 @@ pub struct UnknownProbe {
 }
 
 impl Plan {
-    /// A plan with every probe, on sandboxes from `make`. `make` is called once, and again after each sandbox whose
-    /// reset failed.
+    /// A plan with every probe of [`probes`](super::probes), on sandboxes from `make`, with the defaults of the other
+    /// fields.
+    ///
+    /// `make` returns a sandbox, which [`attack`](super::attack) boots and at last shuts down. `make` is called when
+    /// the first sandbox is needed, and again after each sandbox whose boot or reset failed. If the first sandbox can't
+    /// be made or booted, `make` is not called again, and every probe that needs a sandbox is skipped.
     pub fn new<F>(make: impl Fn() -> F + Send + Sync + 'static) -> Plan
     where
         F: Future<Output = Result<Arc<dyn Sandbox>, MakeError>> + Send + 'static,

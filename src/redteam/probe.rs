@@ -62,14 +62,14 @@ pub enum Family {
     Channel,
     /// Network access, where the sandbox must have none.
     Network,
-    /// False readings, which a reset must detect.
+    /// False readings, which a reset must detect: see [`Substrate`](super::Substrate).
     Substrate,
     /// The resets that the other probes made.
     Resets,
 }
 
 impl Family {
-    /// Its name in the report.
+    /// Its name in the report and in [`Plan::only`](super::Plan::only): the variant in snake case, such as `time_bomb`.
     pub fn name(self) -> &'static str {
         match self {
             Family::Markers => "markers",
@@ -142,7 +142,7 @@ impl Verdict {
         matches!(self, Verdict::Failed { .. })
     }
 
-    /// Its name in the report.
+    /// Its name in the report: `passed`, `failed` or `skipped`.
     pub fn name(&self) -> &'static str {
         match self {
             Verdict::Passed { .. } => "passed",

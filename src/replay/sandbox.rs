@@ -94,7 +94,8 @@ impl ReplaySandbox {
     }
 }
 
-/// The settings of a [`ReplaySandbox`].
+/// The settings of a [`ReplaySandbox`]. [`ReplaySandbox::verified`] makes one with the defaults, and
+/// [`start`](Self::start) makes the sandbox.
 pub struct ReplayBuilder {
     session: RecordedSession,
     toolbox: Toolbox,
@@ -214,6 +215,10 @@ impl ReplayBuilder {
     }
 
     /// Changes the configuration of the sandbox, for example its limits or how many tools run before a reset.
+    ///
+    /// [`start`](Self::start) calls `configure` once, with the default configuration for the recorded golden snapshot.
+    /// The result must be for the same golden snapshot. If this method is called several times, each function gets the
+    /// result of the one before.
     #[must_use]
     pub fn configure<F>(mut self, configure: F) -> ReplayBuilder
     where

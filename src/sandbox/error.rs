@@ -326,7 +326,7 @@ impl fmt::Display for FailedReset {
 }
 
 impl Error {
-    /// The stable code in the agent's protocol: see the [table](Error#codes).
+    /// The stable code in the [agent's protocol](super#the-agents-protocol): see the [table](Error#codes).
     pub fn code(&self) -> &'static str {
         match self {
             Error::NotAvailable(_) | Error::Config(_) | Error::NoThread(_) => {

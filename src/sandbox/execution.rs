@@ -106,9 +106,9 @@ impl ToolExecution {
 
 /// How a tool ended, as the guest says.
 ///
-/// A guest with the extension `result/1` says it explicitly. An older guest sends an exit code alone, from which no
-/// outcome is guessed: it is [`Unspecified`](ToolOutcome::Unspecified). `Debug` shows the length of a reason, not its
-/// text.
+/// A guest with the extension [`result/1`](crate::guest::protocol::Extension::Result) says it explicitly. An older
+/// guest sends an exit code alone, from which no outcome is guessed: it is [`Unspecified`](ToolOutcome::Unspecified).
+/// `Debug` shows the length of a reason, not its text.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ToolOutcome {
@@ -142,7 +142,8 @@ pub enum ToolOutcome {
         /// The guest's reason, as in [`Refused`](ToolOutcome::Refused).
         reason: String,
     },
-    /// The guest lacks the extension `result/1` and sent an exit code alone.
+    /// The guest lacks the extension [`result/1`](crate::guest::protocol::Extension::Result) and sent an exit code
+    /// alone.
     Unspecified {
         /// Either the tool's own exit code, or 128 plus the number of a signal, or a code of the guest: 127 no such
         /// tool, 137 killed at the deadline, 254 refused or failed. A tool can exit with each of these codes, so they
@@ -294,8 +295,9 @@ impl ToolOutput {
         ToolOutput { bytes, total }
     }
 
-    /// The bytes that were kept. A guest without the extension `result/1` sends text, in which U+FFFD stands for each
-    /// sequence of bytes that was not UTF-8; then these are the bytes of that text.
+    /// The bytes that were kept. A guest without the extension [`result/1`](crate::guest::protocol::Extension::Result)
+    /// sends text, in which U+FFFD stands for each sequence of bytes that was not UTF-8; then these are the bytes of
+    /// that text.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -311,7 +313,7 @@ impl ToolOutput {
     }
 
     /// How many bytes the tool wrote, kept and dropped ones together. `None` from a guest without the extension
-    /// `result/1`.
+    /// [`result/1`](crate::guest::protocol::Extension::Result).
     pub fn total(&self) -> Option<u64> {
         self.total
     }

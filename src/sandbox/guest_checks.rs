@@ -53,7 +53,7 @@ impl GuestChecks<'_> {
         [self.nonce(), self.randomness(), self.clock()]
     }
 
-    /// Compares the nonces. They are a secret between host and guest, so the check doesn't show them.
+    /// Compares the nonces. The check says only whether they are equal.
     fn nonce(&self) -> ResetCheck {
         let found = self.guest.answered().map(|guest| {
             let hello = guest.hello.as_ref();

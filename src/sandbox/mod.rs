@@ -32,12 +32,20 @@
 //! | `Halted` | `Halted` | `Halted` | `Halted` | `Halted` |
 //!
 //! `shutdown` is allowed in every state, also while another call is under way. After it the sandbox may be booted
-//! again. In the state `Failed` there is nothing left to reset after a failed boot, and in scaffold mode after a failed
-//! reset that killed the VMM.
+//! again. In the state `Failed` there is nothing left to reset after a failed boot, and in
+//! [scaffold mode](SandboxOrigin::Scaffold) after a failed reset that killed the VMM.
 //!
 //! One task drives a [`ChvSandbox`], on the tokio runtime of its first call. A caller that drops the future of a `boot`
 //! or a `reset` therefore doesn't interrupt it: the boot or reset goes on to its end. [`shutdown`](Sandbox::shutdown)
 //! interrupts whatever is under way, from any task, whether or not the interrupted call is polled.
+//!
+//! # The agent's protocol
+//!
+//! The *agent* is the program that uses a sandbox. The *agent's protocol* is the set of names and JSON shapes in which
+//! agents report on their sandboxes: those of [`WireState`], [`Backend`], [`ResetState`], [`ToolInvocation`] and
+//! [`ToolExecution`], and the codes of [`Error::code`]. They are the same for every implementation of [`Sandbox`].
+//! Where this crate knows more than the protocol has, another type says it: [`SandboxState`], [`ResetReport`],
+//! [`ToolOutcome`].
 
 mod call_activity;
 mod chv;

@@ -10,15 +10,15 @@ use super::ResetReport;
 use crate::guest::protocol::{DivergenceAction, VmmApiState};
 use crate::overlay::Digest;
 
-/// The result of a reset. The agent's protocol fixes these fields and their order; all further details are in the
-/// [`ResetReport`].
+/// The result of a reset. The [agent's protocol](super#the-agents-protocol) fixes these fields and their order; all
+/// further details are in the [`ResetReport`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResetState {
     /// When the reset ended, in UTC.
     pub reset_at: Timestamp,
-    /// The baseline of the file system: the golden snapshot's digest of the overlay. [`FsHash::NotConfigured`] in
-    /// scaffold mode.
+    /// The baseline of the file system: the golden snapshot's digest of the overlay, or of the root disk if there is no
+    /// overlay. [`FsHash::NotConfigured`] in [scaffold mode](super::SandboxOrigin::Scaffold) and from a stub.
     pub golden_hash: FsHash,
     /// Whether every source agreed with its baseline. Always true in scaffold mode, where nothing is verified: see
     /// [`ResetOutcome::verdict`].
@@ -27,7 +27,9 @@ pub struct ResetState {
     pub verification_details: VerificationDetails,
 }
 
-/// The readings of the three sources (disk, guest, VMM), each with its baseline.
+/// The readings of the three sources (disk, guest, VMM), each with its baseline. In
+/// [scaffold mode](super::SandboxOrigin::Scaffold), and from a stub, no disk and no descriptor is read: the digests are
+/// [`FsHash::NotConfigured`] and the counts are 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VerificationDetails {
@@ -36,7 +38,8 @@ pub struct VerificationDetails {
     pub fs_hash: FsHash,
     /// The baseline of that disk.
     pub fs_hash_baseline: FsHash,
-    /// Whether the disk has the digest and the length of its baseline.
+    /// Whether the disk has the digest and the length of its baseline. True in scaffold mode, where nothing is
+    /// compared.
     pub fs_hash_match: bool,
     /// The number of open descriptors of all guest processes, without sockets. 0 if the guest gave no answer.
     pub open_fd_count: u64,
@@ -94,7 +97,8 @@ impl<'de> Deserialize<'de> for FsHash {
 pub enum Reset {
     /// All three sources agreed with their baselines.
     Verified(ResetOutcome),
-    /// Scaffold mode: the sandbox was reverted, and **nothing was verified**.
+    /// [Scaffold mode](super::SandboxOrigin::Scaffold), or a stub: the sandbox was reverted, and **nothing was
+    /// verified**.
     Scaffold(ResetOutcome),
 }
 

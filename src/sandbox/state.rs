@@ -40,8 +40,8 @@ pub enum SandboxState {
     },
 }
 
-/// The states of the agent's protocol, coarser than [`SandboxState`]. They serialise in snake case, such as
-/// `not_booted`.
+/// The states of the [agent's protocol](super#the-agents-protocol), coarser than [`SandboxState`]. They serialise in
+/// snake case, such as `not_booted`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WireState {

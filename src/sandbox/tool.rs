@@ -30,6 +30,10 @@ pub enum ToolsPerReset {
 /// [`Sandbox::execute_tool`](super::Sandbox::execute_tool) takes an invocation without `stdin`, `env` and `directory`;
 /// [`Sandbox::start`](super::Sandbox::start) takes any.
 ///
+/// The image's *tools file* declares the tools of a guest, and what each of them takes: `Toolbox::from_json` in
+/// [`guest::dispatcher`](crate::guest) describes the file. An invocation that doesn't fit it is not an error of the
+/// call: the outcome is [`NoSuchTool`](super::ToolOutcome::NoSuchTool) or [`Refused`](super::ToolOutcome::Refused).
+///
 /// ```
 /// use std::time::Duration;
 ///
@@ -46,21 +50,25 @@ pub enum ToolsPerReset {
 pub struct ToolInvocation {
     /// The name of this run, at most 256 bytes. No two runs that are under way may have the same.
     pub command_id: String,
-    /// The tool's name, 1 to 256 characters. The image's allow-list has to have it.
+    /// The tool's name, 1 to 256 characters. The guest has the built-in tools and those of the image's tools file.
     pub tool: String,
-    /// The tool's parameters. The image's tools file says which ones a tool takes.
+    /// The tool's parameters: a JSON object, or null for none. The image's tools file says which ones a tool takes.
     pub params: Value,
-    /// How long the tool may run, in milliseconds.
+    /// How long the tool may run, in milliseconds. Then the guest kills it. The guest of this crate refuses more than
+    /// 3,600,000, which is one hour.
     pub deadline_ms: u64,
     /// The tool's standard input: none, or piped from the caller. The latter needs
-    /// [`Sandbox::start`](super::Sandbox::start).
+    /// [`Sandbox::start`](super::Sandbox::start), and a tool for which the image's tools file allows it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stdin: StdinMode,
-    /// Environment variables beside those that the guest sets. They need [`Sandbox::start`](super::Sandbox::start).
+    /// Environment variables beside those that the guest sets, by name. They need
+    /// [`Sandbox::start`](super::Sandbox::start), and a tool for which the image's tools file allows these names. All
+    /// names and values together have at most 32 KiB ([`MAX_ENVIRONMENT`]).
     #[serde(default, skip_serializing_if = "is_default")]
     pub env: BTreeMap<String, String>,
-    /// The tool's working directory in the guest. The guest chooses one if it is `None`. It needs
-    /// [`Sandbox::start`](super::Sandbox::start).
+    /// The tool's working directory in the guest (`cwd` in JSON): an existing directory, named by an absolute path of
+    /// at most 4,095 bytes without `..`. It needs [`Sandbox::start`](super::Sandbox::start), and a tool for which the
+    /// image's tools file allows it. With `None` the directory is the tools file's default, or else `/`.
     #[serde(rename = "cwd", default, skip_serializing_if = "is_default")]
     pub directory: Option<String>,
 }
@@ -127,8 +135,8 @@ impl ToolInvocation {
         self
     }
 
-    /// Sets the tool's working directory, an absolute path in the guest. The image's tools file has to allow that for
-    /// the tool.
+    /// Sets the tool's working [`directory`](Self::directory), an absolute path in the guest. The image's tools file
+    /// has to allow that for the tool.
     #[must_use]
     pub fn with_directory(self, directory: impl Into<String>) -> ToolInvocation {
         ToolInvocation {
@@ -226,7 +234,7 @@ pub enum EnvironmentError {
         /// The variable's name.
         name: String,
     },
-    /// All names and values together are longer than a run allows.
+    /// All names and values together are longer than 32 KiB ([`MAX_ENVIRONMENT`]).
     #[error("the environment has {bytes} bytes, more than {MAX_ENVIRONMENT}")]
     TooLarge {
         /// The length of all names and values together, in bytes.

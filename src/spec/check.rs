@@ -12,7 +12,8 @@ pub const CORRECTIONS: &str = "corrections.toml";
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Fit {
-    /// For each contract, the corrections that fail on it. The list is empty if all corrections apply.
+    /// For each contract, the corrections that fail on it. The list of a contract is empty if all corrections apply to
+    /// it.
     pub contracts: BTreeMap<Release, Vec<CorrectionError>>,
     /// The changes whose range holds none of the releases that have a contract.
     pub idle: Vec<CorrectionError>,

@@ -230,25 +230,29 @@ pub enum Shape {
     Boolean,
     /// A whole number.
     Integer {
-        /// The width: `int64`, `uint8`. `None` if the document does not give one.
+        /// The width, such as `int64` or `uint8`, which bounds the value too. `None` if the document does not give one.
         format: Option<String>,
-        /// The least value.
+        /// The least value; `None` for no bound. If [`constraints`](Schema::constraints) has `exclusiveMinimum`, the
+        /// value itself is not allowed.
         minimum: Option<Number>,
-        /// The greatest value.
+        /// The greatest value; `None` for no bound. If [`constraints`](Schema::constraints) has `exclusiveMaximum`, the
+        /// value itself is not allowed.
         maximum: Option<Number>,
     },
     /// A number that may have a fraction.
     Number {
-        /// The precision: `float`, `double`.
+        /// The precision, `float` or `double`. `None` if the document does not give one.
         format: Option<String>,
-        /// The least value.
+        /// The least value; `None` for no bound. If [`constraints`](Schema::constraints) has `exclusiveMinimum`, the
+        /// value itself is not allowed.
         minimum: Option<Number>,
-        /// The greatest value.
+        /// The greatest value; `None` for no bound. If [`constraints`](Schema::constraints) has `exclusiveMaximum`, the
+        /// value itself is not allowed.
         maximum: Option<Number>,
     },
     /// A string.
     String {
-        /// How the string is to be read, for instance `date-time`.
+        /// How the string is to be read, for instance `date-time`. `None` if the document does not say.
         format: Option<String>,
         /// The only values that are allowed. Empty if every string is allowed.
         values: BTreeSet<String>,

@@ -9,7 +9,8 @@
 //!                       Error (log tail)               ended (exit, log tail) ──▶ run directory removed
 //! ```
 //!
-//! One VMM process serves one [`Vmm`]. It lives in a private run directory (mode 0700) below the run root:
+//! The *agent* is the process that uses this crate. One VMM process serves one [`Vmm`]. It lives in a private run
+//! directory (mode 0700) below the run root:
 //!
 //! | file | content |
 //! |---|---|

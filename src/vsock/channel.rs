@@ -215,7 +215,8 @@ impl Channel {
         self.query(QueryKind::MemUsage, limit, read).await
     }
 
-    /// The running processes of the guest, at most 100. `chv-guest` leaves out kernel threads.
+    /// The running processes of the guest, at most 100. `chv-guest` leaves out kernel threads, and if there are more
+    /// than 100 processes, those with the highest ids.
     ///
     /// # Errors
     ///

@@ -6,13 +6,14 @@
 //!   (nothing) --------> open ------------ the guest closes, the stream fails -----> closed
 //!      ^  |              |
 //!      |  | refused,     +--------------- a frame that is malformed, too large,
-//!      +--+ no answer:                    late, or answers no request -----------> closed (poisoned)
+//!      +--+ no answer:                    stalled, or answers no request --------> closed
 //!           tried again
 //! ```
 //!
-//! A closed channel never opens again. After a bad frame the host doesn't look for the next good one, since nothing
-//! that the guest sends after it has broken the protocol can be trusted. The channel keeps the first reason to close.
-//! Every request in flight and every later request fails with it.
+//! A frame is stalled if it began and isn't complete within its time limits ([`Error::PartialFrameTimeout`]). A closed
+//! channel never opens again. After a bad frame the host doesn't look for the next good one, since nothing that the
+//! guest sends after it has broken the protocol can be trusted. The channel keeps the first reason to close. Every
+//! request in flight and every later request fails with it.
 //!
 //! The guest is hostile. Its frames are bounded in size and time and are decoded into closed types. An answer counts
 //! only for a request that waits for it. An answer that comes after its request has given up becomes an event

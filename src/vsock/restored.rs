@@ -81,10 +81,10 @@ impl ClockSkew {
 }
 
 impl Channel {
-    /// Sends a hello, reseeds the guest's random pool, sets its clock, and counts its open descriptors. The result is
-    /// that of [`hello`](Channel::hello), [`renew`](Channel::renew) and [`open_fd_count`](Channel::open_fd_count) one
-    /// after the other, but it takes one round trip. It must be sent before any other request. `limit` is for all three
-    /// answers together.
+    /// Sends a hello, reseeds the guest's random pool with `seed`, sets its clock to the host's present time, and
+    /// counts its open descriptors. The result is that of [`hello`](Channel::hello), [`renew`](Channel::renew) and
+    /// [`open_fd_count`](Channel::open_fd_count) one after the other, but it takes one round trip. It must be sent
+    /// before any other request. `limit` is for all three answers together.
     ///
     /// A guest that doesn't know one of these requests refuses it, and the answers to the others count.
     ///

@@ -17,7 +17,7 @@ use chv_sandbox::sandbox::{MAX_SPARES, SandboxConfig, Strategy};
 use chv_sandbox::vmm::{Confinement, Layer};
 
 use super::interrupt::Interrupt;
-use super::output::Output;
+use super::output_file::OutputFile;
 use super::status::{self, Status};
 use super::vm_args::{VmmBinary, layer};
 use super::{Failure, usage};
@@ -122,8 +122,8 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     }
     let interrupt = Interrupt::catch()?;
     // Before the measurement, which takes long.
-    let html = args.html.as_deref().map(Output::prepare).transpose()?;
-    let json = args.json.as_deref().map(Output::prepare).transpose()?;
+    let html = args.html.as_deref().map(OutputFile::prepare).transpose()?;
+    let json = args.json.as_deref().map(OutputFile::prepare).transpose()?;
     if let Some(report) = &args.page_of {
         let report = read(report)?;
         write(html, || Ok(page(&report).into_bytes()))?;
@@ -156,7 +156,7 @@ fn status_of(report: &LatencyReport) -> Status {
 }
 
 fn write(
-    output: Option<Output>,
+    output: Option<OutputFile>,
     bytes: impl FnOnce() -> Result<Vec<u8>, Failure>,
 ) -> Result<(), Failure> {
     match output {

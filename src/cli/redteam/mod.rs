@@ -21,7 +21,7 @@ use chv_sandbox::vmm::Confinement;
 
 use super::interrupt::Interrupt;
 use super::latency::strategy;
-use super::output::Output;
+use super::output_file::OutputFile;
 use super::status::Status;
 use super::vm_args::VmmBinary;
 use super::{Failure, usage};
@@ -95,7 +95,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     // Before the attack, which takes long.
     let to_stdout = args.json.as_deref() == Some(Path::new(STDOUT));
     let json = args.json.as_deref().filter(|_| !to_stdout);
-    let json = json.map(Output::prepare).transpose()?;
+    let json = json.map(OutputFile::prepare).transpose()?;
     let progress = Arc::new(Progress::default());
     let work = |stopped| attack(&plan, &progress, stopped);
     let drawing = progress::show(&plan, &progress);

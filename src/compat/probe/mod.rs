@@ -112,10 +112,13 @@ const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
 /// The time limit for the first answer of the binary. An emulated machine needs seconds.
 const READY: Duration = Duration::from_secs(10);
 
-/// Probes a server.
+/// Starts the VMM's binary several times, plays every scenario, tries every request field and counts the connections
+/// that the server accepts. Compares the results with the contract and the recording of a release, which [`Probed`]
+/// names.
 ///
-/// Dropping the future ends every process and removes the directory. A program that exits right afterwards should wait
-/// for the end of the processes with [`vmm::all_ended`].
+/// Must be called within a tokio runtime. It takes at most [`Options::limit`]. Dropping the future ends every process
+/// and removes the directory. A program that exits right afterwards should wait for the end of the processes with
+/// [`vmm::all_ended`].
 ///
 /// # Errors
 ///

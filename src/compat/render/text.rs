@@ -11,7 +11,7 @@ use crate::sanitize;
 /// The number of operations that are named. The others are only counted.
 const NAMED: usize = 6;
 
-/// The properties of the terminal.
+/// The properties of the terminal that [`text`] writes for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The width in columns. A word that is longer, such as a path, exceeds it.

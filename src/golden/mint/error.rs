@@ -50,7 +50,10 @@ pub enum MintError {
         /// The build that the guest reports.
         guest: String,
     },
-    /// The guest's count of open descriptors kept changing.
+    /// The guest's count of open descriptors kept changing before the snapshot. [`MintConfig::settle`] gives it more
+    /// time.
+    ///
+    /// [`MintConfig::settle`]: crate::golden::MintConfig::settle
     #[error(
         "the guest's count of open descriptors still changed after {} s, last to {last}: give it more time to settle",
         limit.as_secs()
@@ -58,7 +61,7 @@ pub enum MintError {
     Restless {
         /// The time that the guest was given.
         limit: Duration,
-        /// The guest's last count.
+        /// The guest's last count of open descriptors.
         last: u64,
     },
     /// The guest's greeting doesn't announce an extension of the protocol that warming needs.
@@ -97,7 +100,10 @@ pub enum MintError {
         /// The disk's digest after the last tool.
         after: Digest,
     },
-    /// The bytes of a disk kept changing before the guest was warmed, although no tool ran.
+    /// The bytes of a disk kept changing before the guest was warmed, although no tool ran. [`MintConfig::settle`]
+    /// gives it more time.
+    ///
+    /// [`MintConfig::settle`]: crate::golden::MintConfig::settle
     #[error(
         "the guest still wrote to its {role} disk after {} s: give it more time to settle",
         limit.as_secs()

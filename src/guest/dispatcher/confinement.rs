@@ -56,7 +56,8 @@ pub struct Confinement {
     /// user.
     pub user: Option<(u32, u32)>,
     /// The limits of a tool, unless the tools file has others for it. A limit that is `None` here applies to no tool,
-    /// even if the tools file sets it for one.
+    /// even if the tools file sets it for one. [`output_mib`](Limits::output_mib) is an exception: the tools file may
+    /// always set it.
     pub limits: Limits,
     /// A directory of the cgroup v2 file system. Each run gets a group of its own below it, which enforces the limits
     /// on memory and processes. With `None`, or if groups can't be made there, which is logged, `setrlimit` enforces
@@ -91,10 +92,9 @@ impl Confinement {
     }
 
     /// The confinement for a dispatcher inside an ordinary process, a stand-in for a guest: tools have the root and the
-    /// user of the process, no control group and no throwaway layer.
-    ///
-    /// The number of processes isn't limited, since without a control group the kernel counts all processes of the
-    /// user.
+    /// user of the process, no control group and no [throwaway layer](Self::throwaway). They have a Landlock domain,
+    /// the filter of system calls, and the default [`Limits`] with one exception: the number of processes isn't
+    /// limited, since without a control group the kernel counts all processes of the user.
     pub fn in_process() -> Confinement {
         Confinement {
             user: None,
@@ -109,7 +109,8 @@ impl Confinement {
     }
 }
 
-/// The limits of a tool. A limit that is `None` is that of the dispatcher's own process. Core files are never written.
+/// The limits of a tool. A limit that is `None` is that of the dispatcher's own process; for `output_mib`, `None` means
+/// no limit. Core files are never written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Memory in MiB. With a control group: the used memory of all processes of a run together. Without one: the

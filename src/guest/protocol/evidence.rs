@@ -8,7 +8,8 @@ use crate::digest::Digest;
 /// The domain of the hash: no other hash of this protocol begins with these bytes.
 const DOMAIN: &[u8] = b"brainstorm-evidence-chunk-v1\0";
 
-/// The hash chain over the chunks of one command. It holds the last link.
+/// The hash chain over the [chunks](EvidenceChunk) of one command: each link is a hash of a chunk and of the link
+/// before it. The value holds the last link.
 ///
 /// `hash[n] = SHA-256("brainstorm-evidence-chunk-v1\0" || command_id || u64be(seq) || u32be(chunk_size) || bytes ||
 /// hash[n-1])`; `hash[0]` is 32 zero bytes. Guest and host each compute the chain.
@@ -16,7 +17,8 @@ const DOMAIN: &[u8] = b"brainstorm-evidence-chunk-v1\0";
 pub struct EvidenceChain([u8; 32]);
 
 impl EvidenceChain {
-    /// Appends the link of the next chunk. The caller checks that `chunk.seq` is the next number.
+    /// Appends the link of the next chunk. Nothing is checked here: the caller checks that `chunk.seq` is the next
+    /// number and that `chunk.chunk_size` is the length of `chunk.chunk_data`.
     pub fn append(&mut self, chunk: &EvidenceChunk) {
         let link = Sha256::new()
             .chain_update(DOMAIN)
@@ -28,7 +30,8 @@ impl EvidenceChain {
         self.0 = link.finalize().into();
     }
 
-    /// The last link as a tool's result carries it: `sha256:` and 64 lower-case hexadecimal digits.
+    /// The last link as [`ToolResult::evidence_hash`](super::ToolResult::evidence_hash) carries it: `sha256:` and 64
+    /// lower-case hexadecimal digits. Before the first chunk the digits are zeros.
     pub fn last_link(&self) -> String {
         Digest::from(self.0).to_string()
     }

@@ -17,27 +17,31 @@ use crate::sanitize;
 /// The most extensions that a hello may list; with more it is malformed.
 const MAX_EXTENSIONS: usize = 64;
 
-/// The sender's version, build and extensions. The host sends it as the first frame, and the guest answers with its
-/// own.
+/// The sender's version, build and [extensions](super#extensions). The host sends it as the first frame of the channel,
+/// and the guest answers with its own. A guest from before the hello answers with an
+/// [`ErrorEvent`](super::ErrorEvent); the host then uses no extension.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hello {
-    /// The version of the protocol, [`PROTOCOL_VERSION`].
+    /// The version of the protocol that the sender speaks. This build sends [`PROTOCOL_VERSION`], which is 1. Decoding
+    /// accepts any number, and neither side of this crate refuses one: what a peer can do is in `extensions`.
     pub protocol: u32,
-    /// The sender's [`BUILD_ID`](crate::guest::BUILD_ID). When a hello is decoded, this is made a
+    /// The sender's [`BUILD_ID`](crate::guest::BUILD_ID). Decoding accepts any text and makes it a
     /// [line](crate::sanitize::line) of at most 128 characters.
     #[serde(deserialize_with = "build_id")]
     pub build_id: String,
-    /// The names of the extensions that the sender knows. The receiver ignores names that it doesn't know.
+    /// The [names](Extension::name) of the extensions that the sender knows, at most 64; a hello with more is
+    /// [malformed](super#malformed-frames). The receiver ignores names that it doesn't know.
     #[serde(deserialize_with = "extensions")]
     pub extensions: Vec<String>,
-    /// The nonce of the [`Imprint`] that this guest got, if it got one. A host never sends a nonce here.
+    /// The [nonce](super#the-nonce) of the last [`Imprint`] that this guest got; `None` (absent or null) if it got none
+    /// since its boot. A host of this crate sends none, and `chv-guest` ignores one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<String>,
 }
 
 impl Hello {
-    /// The hello of this build, with every extension and no nonce.
+    /// The hello of this build, with every extension of [`Extension::ALL`] and no nonce.
     pub fn of_this_build() -> Hello {
         Hello {
             protocol: PROTOCOL_VERSION,
@@ -56,7 +60,7 @@ impl Hello {
         names + self.build_id.len() + self.nonce.as_ref().map_or(0, String::len)
     }
 
-    /// Whether the sender lists `extension`.
+    /// Whether the sender lists the name of `extension`.
     pub fn supports(&self, extension: Extension) -> bool {
         self.extensions.iter().any(|name| name == extension.name())
     }
@@ -67,10 +71,11 @@ impl Hello {
     }
 }
 
-/// An extension of the first version of the protocol.
+/// An [extension](super#extensions): an optional part of the protocol that was added after its first version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Extension {
-    /// [`Imprint`]: the guest keeps a nonce in memory, and writes all of its pending data to the disk.
+    /// [`Imprint`]: the guest keeps a [nonce](super#the-nonce) in memory, and writes all of its pending data to the
+    /// disk.
     Nonce,
     /// [`Renew`]: the guest reseeds its kernel's random pool.
     Reseed,
@@ -88,7 +93,8 @@ pub enum Extension {
     /// [`OpenPush`](super::OpenPush) and [`OpenPull`](super::OpenPull): the guest transfers files, each transfer on a
     /// connection of its own.
     Files,
-    /// [`WarmDispatch`](super::Frame::WarmDispatch): the guest runs tools and discards what they write.
+    /// [`WarmDispatch`](super::Frame::WarmDispatch): the guest makes [warm runs](super#warm-runs), in which it discards
+    /// what a tool writes.
     Warm,
 }
 
@@ -105,7 +111,8 @@ impl Extension {
         Extension::Warm,
     ];
 
-    /// The extension's name in a [`Hello`].
+    /// The extension's name in a [`Hello`], such as `nonce` or `result/1`. Names are compared byte by byte; a number at
+    /// the end is a part of the name.
     pub const fn name(self) -> &'static str {
         match self {
             Extension::Nonce => "nonce",
@@ -120,41 +127,47 @@ impl Extension {
     }
 }
 
-/// Asks the guest to keep a nonce in memory. A host sends it before it takes the golden snapshot.
+/// Asks the guest to keep a [nonce](super#the-nonce) in memory, in place of an earlier one. A host sends it before it
+/// takes the [golden snapshot](crate::golden).
 ///
-/// The nonce is proof of a restore: a restored guest has the nonce of the golden snapshot, and a guest that has
-/// rebooted has none. The guest also writes its pending data to the disk, since every restored guest would write it
-/// otherwise.
+/// A guest that was restored from the snapshot has the nonce, and a guest that has rebooted has none. The guest also
+/// writes its pending data to the disk, since every restored guest would write it otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Imprint {
-    /// Identifies this request, a random UUID (version 4); the answer repeats it.
+    /// The id that the host has chosen for this request: a random UUID (version 4). A UUID of another version is
+    /// [malformed](super#malformed-frames). [`Imprinted`] repeats the id.
     #[serde(deserialize_with = "uuid_v4")]
     pub request_id: Uuid,
-    /// The nonce. A guest of this build accepts at most 256 bytes.
+    /// The nonce, any text. Decoding accepts every length. `chv-guest` answers a nonce of more than 256 bytes with an
+    /// [`ErrorEvent`](super::ErrorEvent), and keeps the nonce that it had.
     pub nonce: String,
 }
 
-/// The guest's answer to an [`Imprint`]: it keeps the nonce, and its data is on the disk.
+/// The guest's answer to an [`Imprint`]: it keeps the nonce, and has written its pending data to the disk. If writing
+/// fails, `chv-guest` logs the error and sends the same answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Imprinted {
-    /// The request that this answers.
+    /// The [`Imprint::request_id`] of the request that this answers. The host closes the channel if no such request
+    /// waits for an answer or has timed out. A UUID of another version than 4 is [malformed](super#malformed-frames).
     #[serde(deserialize_with = "uuid_v4")]
     pub request_id: Uuid,
 }
 
 /// Asks a restored guest to reseed its random pool and to set its clock. Otherwise all guests that were restored from
-/// one snapshot would have the same random numbers and the snapshot's time.
+/// one snapshot would have the same random numbers and the snapshot's time. The guest tries both, and [`Renewed`] tells
+/// which succeeded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Renew {
-    /// Identifies this request, a random UUID (version 4); the answer repeats it.
+    /// The id that the host has chosen for this request: a random UUID (version 4). A UUID of another version is
+    /// [malformed](super#malformed-frames). [`Renewed`] repeats the id.
     #[serde(deserialize_with = "uuid_v4")]
     pub request_id: Uuid,
-    /// Fresh randomness for the kernel's pool.
+    /// Fresh randomness for the guest kernel's pool.
     pub seed: Seed,
-    /// The host's time, in nanoseconds since 1970-01-01 UTC.
+    /// The host's time, in nanoseconds since 1970-01-01 UTC. The guest sets its clock to it.
     pub unix_nanos: u64,
 }
 
@@ -162,25 +175,29 @@ pub struct Renew {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Renewed {
-    /// The request that this answers.
+    /// The [`Renew::request_id`] of the request that this answers. The host closes the channel if no such request waits
+    /// for an answer or has timed out. A UUID of another version than 4 is [malformed](super#malformed-frames).
     #[serde(deserialize_with = "uuid_v4")]
     pub request_id: Uuid,
-    /// The nonce of the [`Imprint`] that this guest got, if it got one.
+    /// The [nonce](super#the-nonce) of the last [`Imprint`] that this guest got; `None` (absent or null) if it got none
+    /// since its boot.
     #[serde(default)]
     pub nonce: Option<String>,
-    /// Whether the kernel's random pool was reseeded.
+    /// Whether the guest's kernel took the seed and reseeded its random pool. `chv-guest` logs the error otherwise.
     pub reseeded: bool,
-    /// Whether the clock was set.
+    /// Whether the guest's clock was set to [`Renew::unix_nanos`]. `chv-guest` logs the error otherwise.
     pub clock_set: bool,
-    /// How far the guest's clock was behind the host's before it was set, in milliseconds; negative if it was ahead.
+    /// How far the guest's clock was behind [`Renew::unix_nanos`] when the request came, in milliseconds; negative if
+    /// it was ahead.
     pub clock_offset_ms: i64,
-    /// The guest's time after the clock was set, in nanoseconds since 1970-01-01 UTC. `None` from a guest whose build
-    /// is older than this field.
+    /// The guest's time after it has tried to set its clock, in nanoseconds since 1970-01-01 UTC. `None` (absent or
+    /// null) from a guest whose build is older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unix_nanos: Option<u64>,
 }
 
-/// 32 random bytes (base64 on the wire). `Debug` doesn't show them.
+/// 32 random bytes. On the wire: base64 with the standard alphabet and padding; another text, and another number of
+/// bytes, is [malformed](super#malformed-frames). `Debug` doesn't show the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Seed(pub [u8; 32]);
 

@@ -10,32 +10,34 @@ use uuid::Uuid;
 use super::MAX_PROCESSES;
 use super::closed::{Closed, at_most, uuid_v4};
 
-/// Asks the guest for a reading.
+/// Asks the guest for a reading. If the reading can't be taken, the guest answers with an
+/// [`ErrorEvent`](super::ErrorEvent) instead of a [`GuestResponse`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuestQuery {
-    /// Identifies this query, a random UUID (version 4); the answer repeats it.
+    /// The id that the host has chosen for this query: a random UUID (version 4). A UUID of another version is
+    /// [malformed](super#malformed-frames). The answer repeats the id.
     #[serde(deserialize_with = "uuid_v4")]
     pub query_id: Uuid,
-    /// Which reading is asked for.
+    /// Which reading the host asks for. A name that this build doesn't know is [malformed](super#malformed-frames).
     pub query_kind: QueryKind,
-    /// When the host asked, by the host's clock.
+    /// When the host asked, by the host's clock. On the wire: RFC 3339. `chv-guest` doesn't use it.
     pub ts: Timestamp,
 }
 
-/// The readings that a guest can give.
+/// The readings that a guest can give. [`QueryResult`] has the readings themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum QueryKind {
-    /// The number of open descriptors that aren't sockets.
+    /// The number of open descriptors of all processes that aren't sockets.
     OpenFdCount,
-    /// The memory in use.
+    /// The memory in use, in bytes.
     MemUsage,
-    /// The running processes, at most [`MAX_PROCESSES`].
+    /// The running processes, at most [`MAX_PROCESSES`] (100).
     ProcessList,
 }
 
 impl QueryKind {
-    /// The kind's name on the wire.
+    /// The variant's name, which is also its name on the wire, such as `MemUsage`.
     pub const fn name(self) -> &'static str {
         match self {
             QueryKind::OpenFdCount => "OpenFdCount",
@@ -48,15 +50,17 @@ impl QueryKind {
 /// The guest's answer to a [`GuestQuery`].
 ///
 /// On the wire `query_kind` and `result` are two fields of the frame. Here the variant of `result` is the kind, so the
-/// two can't disagree.
+/// two can't disagree. A frame whose `result` isn't that of its `query_kind` is [malformed](super#malformed-frames).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GuestResponse {
-    /// The query that this answers.
+    /// The [`GuestQuery::query_id`] of the query that this answers. The host closes the channel if no such query waits
+    /// for an answer or has timed out. A UUID of another version than 4 is [malformed](super#malformed-frames).
     pub query_id: Uuid,
-    /// The kind of the query and its reading.
+    /// The reading, and with its variant the kind of the query. If it isn't the kind that the host asked for, the host
+    /// closes the channel.
     #[serde(flatten)]
     pub result: QueryResult,
-    /// When the guest answered, by the guest's clock.
+    /// When the guest answered, by the guest's clock. On the wire: RFC 3339. The host doesn't use it.
     pub ts: Timestamp,
 }
 
@@ -109,9 +113,9 @@ pub struct OpenFdCount {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemUsage {
-    /// The memory in use, in bytes.
+    /// The memory in use, in bytes. `chv-guest` reports `MemTotal` minus `MemAvailable` of `/proc/meminfo`.
     pub bytes_used: u64,
-    /// The guest's whole memory, in bytes.
+    /// The memory that the guest's kernel manages, in bytes: `MemTotal` of `/proc/meminfo`.
     pub bytes_total: u64,
 }
 
@@ -119,7 +123,8 @@ pub struct MemUsage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProcessList {
-    /// At most [`MAX_PROCESSES`]; a longer list is malformed.
+    /// At most [`MAX_PROCESSES`] (100); a longer list is [malformed](super#malformed-frames). `chv-guest` leaves out
+    /// kernel threads, sorts the processes by pid, and sends the first 100.
     #[serde(deserialize_with = "processes")]
     pub processes: Vec<GuestProcess>,
 }
@@ -128,9 +133,10 @@ pub struct ProcessList {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuestProcess {
-    /// The process's name as the guest's kernel reports it.
+    /// The process's name as `/proc/<pid>/stat` has it, without its parentheses. `chv-guest` sends at most 64
+    /// characters. A process chooses its own name.
     pub name: String,
-    /// The process id inside the guest.
+    /// The process id inside the guest. 0 is [malformed](super#malformed-frames).
     pub pid: NonZeroU32,
 }
 

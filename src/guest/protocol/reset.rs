@@ -15,13 +15,14 @@ use super::closed::Closed;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResetSignal {
-    /// Identifies this reset; the answer repeats it.
+    /// The id that the host has chosen for this reset, any text; the answer repeats it.
     pub reset_id: String,
-    /// Why the reset was made.
+    /// Why the host made the reset.
     pub reason: ResetReason,
 }
 
-/// Why a reset is made.
+/// Why a reset is made. On the wire the names are in snake case, such as `post_dispatch`; another name is
+/// [malformed](super#malformed-frames).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResetReason {
@@ -35,50 +36,53 @@ pub enum ResetReason {
     OnCommandIdMismatch,
 }
 
-/// The guest's report on a reset: the answer to a [`ResetSignal`].
+/// The guest's report on a reset: the answer to a [`ResetSignal`]. A host of this crate closes the channel when one
+/// comes, since it has sent no signal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResetAck {
-    /// The reset that this answers.
+    /// The [`ResetSignal::reset_id`] of the reset that this answers.
     pub reset_id: String,
-    /// When the reset was complete, by the guest's clock.
+    /// When the reset was complete, by the guest's clock. On the wire: RFC 3339.
     pub reset_complete_at: Timestamp,
     /// The digest that the guest expects of its file system: `sha256:` and 64 lower-case hexadecimal digits, or
-    /// `sha256:not-configured`.
+    /// `sha256:not-configured`. Another text is [malformed](super#malformed-frames).
     #[serde(deserialize_with = "digest")]
     pub golden_hash: String,
     /// Whether the guest found that every reading agrees.
     pub verification_passed: bool,
-    /// The readings that were compared.
+    /// The readings that the guest compared.
     #[serde(deserialize_with = "details")]
     pub verification_details: VerificationDetails,
 }
 
-/// The readings that a verification compared, each beside its expected value.
+/// The readings that a guest compared after a reset, each beside its expected value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VerificationDetails {
-    /// The digest of the file system: `sha256:` and 64 lower-case hexadecimal digits, or `sha256:not-configured`.
+    /// The digest of the guest's file system: `sha256:` and 64 lower-case hexadecimal digits, or
+    /// `sha256:not-configured`. Another text is [malformed](super#malformed-frames).
     #[serde(deserialize_with = "digest")]
     pub fs_hash: String,
-    /// The expected digest, in the same form.
+    /// The expected digest of the guest's file system, in the same form.
     #[serde(deserialize_with = "digest")]
     pub fs_hash_baseline: String,
-    /// Whether the two digests are the same.
+    /// Whether the guest says that the two digests are the same. Decoding doesn't compare them.
     pub fs_hash_match: bool,
     /// The number of open descriptors in the guest, without sockets.
     pub open_fd_count: u64,
-    /// The expected number of open descriptors.
+    /// The expected number of open descriptors in the guest, without sockets.
     pub open_fd_count_baseline: u64,
-    /// The VM's state.
+    /// The VM's state, as the guest says it.
     pub vmm_api_state: VmmApiState,
     /// The expected state of the VM.
     pub expected_vmm_api_state: VmmApiState,
-    /// What the host does because of this comparison.
+    /// What the host is to do because of this comparison.
     pub divergence_action: DivergenceAction,
 }
 
-/// The VM's state, reduced to the four states of the protocol.
+/// The VM's state, reduced to the four states of the protocol. On the wire the names are in lower case; another name is
+/// [malformed](super#malformed-frames).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VmmApiState {
@@ -92,11 +96,12 @@ pub enum VmmApiState {
     Error,
 }
 
-/// What the host does after a verification.
+/// What the host does after a verification. On the wire the names are in lower case; another name is
+/// [malformed](super#malformed-frames).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DivergenceAction {
-    /// Nothing: every reading agrees with its baseline.
+    /// Nothing: every reading agrees with its expected value.
     None,
     /// The sandbox is halted: it runs no further tool.
     Halt,

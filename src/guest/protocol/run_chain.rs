@@ -9,7 +9,7 @@ use crate::guest::record::RecordKind;
 /// The domain of the hash: no other hash of this protocol begins with these bytes.
 const DOMAIN: &[u8] = b"chv-sandbox-run-v2\0";
 
-/// The direction of a record.
+/// The direction of a [record](super#streams) of a run, as the [`RunChain`] hashes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Direction {
@@ -19,18 +19,20 @@ pub enum Direction {
     ToHost = 1,
 }
 
-/// The hash chain over the records of one run in one direction. It holds the last link.
+/// The hash chain over the [records](super#streams) of one run with streams in one direction: each link is a hash of a
+/// record and of the link before it. The value holds the last link.
 ///
-/// The first link is `SHA-256("chv-sandbox-run-v2\0" || u8 direction || u32be(length) || body)`, with the length and
-/// the body of the frame that opened the run. Each record makes the next link: `SHA-256(previous link || u8 kind ||
-/// u32be(size) || bytes)`. The last record, which carries the links, is in neither chain. Guest and host each compute
-/// both chains.
+/// The first link is `SHA-256("chv-sandbox-run-v2\0" || u8 direction || u32be(length) || body)`, with the number of
+/// the [`Direction`], and with the length and the body of the frame that opened the run. Each record makes the next
+/// link: `SHA-256(previous link || u8 kind || u32be(size) || bytes)`, with the number of its [`RecordKind`], and with
+/// the size and the bytes of its body. The last record of the run, which carries the links
+/// ([`RunEnd`](super::RunEnd)), is in neither chain. Guest and host each compute both chains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunChain([u8; 32]);
 
 impl RunChain {
     /// The chain of a run before its first record. `open_run_body` is the body of the [`OpenRun`](super::OpenRun) frame
-    /// as it was sent.
+    /// byte by byte as it was sent, without the length before it.
     pub fn new(direction: Direction, open_run_body: &[u8]) -> RunChain {
         let link = Sha256::new()
             .chain_update(DOMAIN)
@@ -40,7 +42,7 @@ impl RunChain {
         RunChain(link.finalize().into())
     }
 
-    /// Appends the link of the next record.
+    /// Appends the link of the next record: its kind and its body, without the header.
     pub fn append(&mut self, kind: RecordKind, body: &[u8]) {
         let link = Sha256::new()
             .chain_update(self.0)
@@ -50,12 +52,12 @@ impl RunChain {
         self.0 = link.finalize().into();
     }
 
-    /// The last link.
+    /// The last link: the 32 bytes of a SHA-256.
     pub fn link(&self) -> [u8; 32] {
         self.0
     }
 
-    /// Formats a link as it stands on the wire: `sha256:` and 64 lower-case hexadecimal digits.
+    /// Formats a link as a [`RunEnd`](super::RunEnd) carries it: `sha256:` and 64 lower-case hexadecimal digits.
     pub fn text(link: &[u8; 32]) -> String {
         Digest::from(*link).to_string()
     }

@@ -14,7 +14,7 @@ use super::{DecodeError, ToolName};
 use crate::archive::TransferLimits;
 use crate::digest::Digest;
 
-/// The first frame of a connection that runs one tool with streams.
+/// The first frame of a connection that runs one tool with [streams](super#streams).
 ///
 /// The guest answers with [`Opened`], after which records follow, or with an [`ErrorEvent`](super::ErrorEvent), after
 /// which it closes the connection. If the guest doesn't have the tool or refuses it, it answers with [`Opened`], too,
@@ -22,22 +22,31 @@ use crate::digest::Digest;
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenRun {
-    /// Identifies this run.
+    /// The id that the host has chosen for this run. It differs from those of all other runs and commands in flight
+    /// ([`ToolDispatch`](super::ToolDispatch)). `chv-guest` answers an id of more than 256 bytes, and the id of a
+    /// running tool, with an [`ErrorEvent`](super::ErrorEvent).
     pub command_id: String,
-    /// The name of a tool on the guest's allow-list.
+    /// The name of a tool on the guest's allow-list. If the guest has no such tool, the run ends with
+    /// [`RunOutcome::NoSuchTool`].
     pub tool: ToolName,
     /// The tool's parameters: a JSON object, or null for none. The tool's declaration in the guest maps them to
-    /// arguments.
+    /// arguments. Decoding accepts any JSON; with parameters that the tool doesn't accept, the run ends with
+    /// [`RunOutcome::Refused`].
     pub params: Value,
-    /// How long the tool may run, in milliseconds. Afterwards the guest kills it.
+    /// How long the tool may run, in milliseconds from the arrival of this frame. Afterwards the guest kills it and
+    /// every process that it started. With more than 3,600,000 (one hour) the run ends in `chv-guest` with
+    /// [`RunOutcome::Refused`].
     pub deadline_ms: u64,
-    /// Where the tool's standard input comes from.
+    /// Where the tool's standard input comes from. If the tool doesn't accept [`StdinMode::Piped`], the run ends with
+    /// [`RunOutcome::Refused`].
     pub stdin: StdinMode,
-    /// Environment variables beside those that the guest sets. The guest refuses a variable that the image's tools file
-    /// doesn't allow for this tool, and more than [`MAX_ENVIRONMENT`] bytes.
+    /// Environment variables beside or in place of those that the guest sets, by name. With a variable that the image's
+    /// tools file doesn't allow for this tool, and with more than [`MAX_ENVIRONMENT`] (32 KiB) of names and values, the
+    /// run ends with [`RunOutcome::Refused`].
     pub env: BTreeMap<String, String>,
-    /// The tool's working directory. The guest refuses it unless the image's tools file lets the host choose it for
-    /// this tool.
+    /// The tool's working directory, an absolute path below the tools' root without `..`; `None` (absent or null) for
+    /// the tool's default. The run ends with [`RunOutcome::Refused`] if the image's tools file doesn't let the host
+    /// choose it for this tool, or if the tool can't enter it.
     #[serde(default)]
     pub cwd: Option<String>,
 }
@@ -57,7 +66,8 @@ impl fmt::Debug for OpenRun {
     }
 }
 
-/// Where a tool's standard input comes from.
+/// Where a tool's standard input comes from. On the wire: `none` or `piped`; another name is
+/// [malformed](super#malformed-frames).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StdinMode {
@@ -69,30 +79,39 @@ pub enum StdinMode {
 }
 
 /// The first frame of a connection that transfers files into the guest.
+///
+/// The guest answers with [`Opened`], after which records follow, or with an [`ErrorEvent`](super::ErrorEvent), after
+/// which it closes the connection. If it refuses the path or fails later, the [`TransferEnd`] says why, and no file of
+/// the transfer is left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenPush {
-    /// Identifies this transfer, a random UUID (version 4).
+    /// The id that the host has chosen for this transfer: a random UUID (version 4). A UUID of another version is
+    /// [malformed](super#malformed-frames). The guest doesn't repeat the id.
     #[serde(deserialize_with = "uuid_v4")]
     pub transfer_id: Uuid,
-    /// The path that is created, as the tools see it: the guest's directory for files, or a path inside that directory,
-    /// either absolute or relative to it.
+    /// The path that the guest creates, as the tools see it: the guest's directory for files, or a path inside that
+    /// directory, either absolute or relative to it. The transfer fails with the code `SANDBOX_FILE_NAME` if the path
+    /// is another one or has a `..`, if it exists already, or if its parent directory doesn't exist.
     pub path: String,
-    /// How many entries and bytes the stream may have.
+    /// How many entries and bytes the tar stream may have. With more the transfer fails with the code
+    /// `SANDBOX_FILE_LIMIT`.
     #[serde(deserialize_with = "closed")]
     pub limits: TransferLimits,
 }
 
-/// The first frame of a connection that transfers files out of the guest.
+/// The first frame of a connection that transfers files out of the guest. It is answered as [`OpenPush`] is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenPull {
-    /// Identifies this transfer, a random UUID (version 4).
+    /// The id that the host has chosen for this transfer, as in [`OpenPush::transfer_id`].
     #[serde(deserialize_with = "uuid_v4")]
     pub transfer_id: Uuid,
-    /// The path that is sent, as in [`OpenPush::path`].
+    /// The path of the file or directory that the guest sends, in the form of [`OpenPush::path`]. The transfer fails
+    /// with the code `SANDBOX_FILE_NAME` if nothing is there, or if the path leads through a symbolic link.
     pub path: String,
-    /// How many entries and bytes the stream may have.
+    /// How many entries and bytes the tar stream may have. With more the transfer fails with the code
+    /// `SANDBOX_FILE_LIMIT`.
     #[serde(deserialize_with = "closed")]
     pub limits: TransferLimits,
 }
@@ -103,7 +122,8 @@ pub struct OpenPull {
 pub struct Opened {}
 
 /// The body of a [`Signal`](crate::guest::record::RecordKind::Signal) record: the signal that is sent to the tool and
-/// every process that it started.
+/// every process that it started. On the wire it is the JSON string `"terminate"` or `"kill"`. If a host sends another
+/// one, `chv-guest` kills the tool and closes the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunSignal {
@@ -113,40 +133,47 @@ pub enum RunSignal {
     Kill,
 }
 
-/// The body of the last record of a run.
+/// The body of the last record of a run with streams.
+///
+/// The host compares it with the records that came and those that it sent. If they disagree, the run fails with
+/// [`Protocol`](crate::vsock::Error::Protocol) for the totals and `cut`, and with
+/// [`Evidence`](crate::vsock::Error::Evidence) for the links and `records_taken`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunEnd {
     /// How the tool ended.
     pub outcome: RunOutcome,
-    /// The number of bytes that the tool wrote to its standard output.
+    /// The number of bytes that the guest has read of the tool's standard output, sent or not.
     pub stdout_total: u64,
-    /// The number of bytes that the tool wrote to its standard error.
+    /// The number of bytes that the guest has read of the tool's standard error, sent or not.
     pub stderr_total: u64,
-    /// Whether the tool reached its limit of output, so that fewer bytes were sent than the totals say.
+    /// Whether the tool wrote more than its limit of output, so that fewer bytes were sent than the totals say.
     pub cut: bool,
-    /// The last link of the [chain](super::RunChain) of the records that the guest has received and processed.
+    /// The last link of the [chain](super::RunChain) of the records that the guest has received and processed:
+    /// `sha256:` and 64 lower-case hexadecimal digits. A text that is no digest is refused by
+    /// [`decode`](JsonRecord::decode).
     #[serde(deserialize_with = "digest")]
     pub to_guest_hash: String,
-    /// The last link of the chain of the records that the guest has sent, without this one.
+    /// The last link of the chain of the records that the guest has sent, without this one, in the same form.
     #[serde(deserialize_with = "digest")]
     pub to_host_hash: String,
-    /// How many records the guest has received and processed.
+    /// How many records the guest has received and processed; those that come after the tool's end are not processed.
     pub records_taken: u64,
 }
 
-/// How a run ended.
+/// How a run with streams ended. On the wire it is an object whose `kind` is the variant's name in snake case, such as
+/// `{"kind": "exited", "code": 0}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum RunOutcome {
     /// The tool ended by itself. This includes a tool that handled a signal and then exited.
     Exited {
-        /// The tool's exit code.
+        /// The tool's exit code, 0 to 255.
         code: u8,
     },
     /// A signal killed the tool that neither the guest sent at the deadline nor the host sent in a record.
     Signalled {
-        /// The signal's number.
+        /// The signal's number on Linux, such as 11 for SIGSEGV.
         signal: u8,
     },
     /// The guest killed the tool at its deadline.
@@ -155,31 +182,39 @@ pub enum RunOutcome {
     Cancelled {},
     /// The guest has no tool of this name.
     NoSuchTool {},
-    /// The guest didn't start the tool, because the request isn't allowed or too many tools run.
+    /// The guest didn't start the tool, because the request isn't allowed or because as many tools run as the guest
+    /// runs at the same time (32 in `chv-guest`).
     Refused {
-        /// Why the guest refused.
+        /// Why the guest refused, in words, as the guest sent it. `chv-guest` sends at most 1,000 characters.
         reason: String,
     },
     /// The guest couldn't start the tool, or couldn't follow it to its end.
     GuestFailed {
-        /// The error in words.
+        /// The error in words, as the guest sent it. `chv-guest` sends at most 1,000 characters.
         reason: String,
     },
 }
 
 /// The body of the last record of a transfer. After a push the guest sends it once all files are on the disk.
+///
+/// After a success the host compares the totals and the digest with its own. If they differ, the transfer fails with
+/// [`TransferError::Disagreement`](crate::sandbox::TransferError::Disagreement).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransferEnd {
-    /// The error's stable code; `None` after a success.
+    /// The error's stable code; `None` (absent or null) after a success. `chv-guest` sends a code of the
+    /// [list](crate::archive#what-is-refused), or `SANDBOX_VSOCK_PROTOCOL_ERROR` if the host sent a record that isn't
+    /// allowed. A sandbox takes a code that it doesn't know for `SANDBOX_FILE_IO`.
     #[serde(default)]
     pub code: Option<String>,
-    /// The error in words; `None` after a success.
+    /// The error in words, as the guest sent it; `None` (absent or null) after a success. `chv-guest` sends at most
+    /// 4,096 characters.
     #[serde(default)]
     pub message: Option<String>,
-    /// The number of files, directories and symbolic links.
+    /// The number of files, directories and symbolic links, including the transferred file or directory itself; after a
+    /// failure those that were begun.
     pub entries: u64,
-    /// The size of all files together, in bytes.
+    /// The size of all files together, in bytes; after a failure the bytes that were packed or extracted.
     pub bytes: u64,
     /// The SHA-256 of the tar stream; after a failure the SHA-256 of no bytes.
     pub sha256: Digest,
@@ -190,16 +225,25 @@ fn closed<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Re
     Ok(object)
 }
 
-/// The body of a record that is JSON: [`RunSignal`], [`RunEnd`] or [`TransferEnd`].
+/// The body of a [record](super#streams) that is JSON: [`RunSignal`], [`RunEnd`] or [`TransferEnd`].
+///
+/// Another crate can implement this trait, but nothing in this crate reads or writes a record of another type.
 pub trait JsonRecord: Sized + Serialize {
-    /// Reads the body of a record.
+    /// Reads the body of a record, without the record's header. The body's length isn't checked:
+    /// [`RecordHeader`](crate::guest::record::RecordHeader) has refused more than 64 KiB before.
     ///
     /// # Errors
     ///
-    /// [`DecodeError::NotAFrame`] if the body isn't JSON, or breaks another rule of the protocol.
+    /// [`DecodeError::NotAFrame`] if the body isn't UTF-8 or isn't JSON, if something follows the JSON, or if it isn't
+    /// the JSON of this type. The objects are [closed](super#malformed-frames) as those of frames are. The other
+    /// variants don't occur.
     fn decode(body: &[u8]) -> Result<Self, DecodeError>;
 
     /// The value as the body of a record.
+    ///
+    /// # Panics
+    ///
+    /// If the value can't be serialised as JSON. The types of this crate always can.
     fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a record has string keys and no fallible serialiser")
     }
@@ -225,7 +269,8 @@ impl JsonRecord for TransferEnd {
     }
 }
 
-/// The most bytes of environment variables that a host may set for a run, names and values together: 32 KiB.
+/// The most bytes of environment variables that a host may set for a run, names and values together: 32 KiB. With more
+/// the run ends with [`RunOutcome::Refused`].
 pub const MAX_ENVIRONMENT: usize = 32 << 10;
 
 #[cfg(test)]

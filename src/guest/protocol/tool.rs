@@ -7,18 +7,24 @@ use serde_json::Value;
 
 use super::{MAX_EVIDENCE_CHUNK, MAX_TOOL_NAME};
 
-/// Asks the guest to run one tool.
+/// Asks the guest to run one tool. The guest answers with [`EvidenceChunk`]s and a [`ToolResult`](super::ToolResult).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ToolDispatch {
-    /// Identifies this command; every answer to it repeats the id. A guest of this build accepts at most 256 bytes.
+    /// The id that the host has chosen for this command; every answer to it repeats the id. `chv-guest` answers an id
+    /// of more than 256 bytes, and the id of a running tool, with an [`ErrorEvent`](super::ErrorEvent), and runs
+    /// nothing.
     pub command_id: String,
-    /// The name of a tool on the guest's allow-list.
+    /// The name of a tool on the guest's allow-list. If the guest has no such tool, the outcome is
+    /// [`NoSuchTool`](super::ToolOutcomeKind::NoSuchTool).
     pub tool: ToolName,
     /// The tool's parameters: a JSON object, or null for none. The tool's declaration in the guest maps them to
-    /// arguments.
+    /// arguments. Decoding accepts any JSON; for parameters that the tool doesn't accept, the outcome is
+    /// [`Refused`](super::ToolOutcomeKind::Refused).
     pub params: Value,
-    /// How long the tool may run, in milliseconds. Afterwards the guest kills it.
+    /// How long the tool may run, in milliseconds from its start. Afterwards the guest kills it and every process that
+    /// it started. For more than 3,600,000 (one hour) the outcome in `chv-guest` is
+    /// [`Refused`](super::ToolOutcomeKind::Refused).
     pub deadline_ms: u64,
 }
 
@@ -31,25 +37,32 @@ pub struct ToolDispatch {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvidenceChunk {
-    /// The command whose output this is.
+    /// The [`ToolDispatch::command_id`] of the command whose output this is. If no such command waits for its result or
+    /// has timed out, the host closes the channel.
     pub command_id: String,
-    /// The chunk's number within its command, from 1.
+    /// The chunk's number within its command: 1, 2, 3 and so on. If a number is missing, repeated or out of order, the
+    /// command fails with an [`EvidenceError`](crate::vsock::EvidenceError).
     pub seq: u64,
-    /// The output's bytes (base64 on the wire), at most [`MAX_EVIDENCE_CHUNK`].
+    /// The output's bytes, at most [`MAX_EVIDENCE_CHUNK`] (1 MiB). On the wire: base64 with the standard alphabet and
+    /// padding; another text is [malformed](super#malformed-frames).
     #[serde(with = "base64_bytes")]
     pub chunk_data: Vec<u8>,
-    /// The number of bytes in `chunk_data` as the guest states it. If it is wrong, the host closes the channel.
+    /// The number of bytes in `chunk_data`, before base64, as the guest states it. If it is wrong, the host closes the
+    /// channel.
     pub chunk_size: u32,
-    /// Whether this is the command's last chunk.
+    /// Whether this is the command's last chunk. The last chunk may be empty. If it doesn't come before the result, the
+    /// command fails with [`EvidenceError::Gap`](crate::vsock::EvidenceError::Gap).
     pub is_terminal: bool,
 }
 
-/// A tool's name: 1 to 256 characters.
+/// A tool's name: 1 to 256 Unicode characters. A frame with another name is [malformed](super#malformed-frames).
+///
+/// An image's tools file can declare only names of 1 to 64 of `a-z`, `0-9`, `_` and `-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ToolName(String);
 
 impl ToolName {
-    /// A name of 1 to [`MAX_TOOL_NAME`] characters. Whether the guest has such a tool shows when it is called.
+    /// A name of 1 to [`MAX_TOOL_NAME`] (256) characters. Whether the guest has such a tool shows when it is called.
     ///
     /// # Errors
     ///

@@ -7,18 +7,21 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::json_text;
 
 /// The most bytes that a guest keeps of each of a tool's two output streams: 1 MiB. A guest with
-/// [`Extension::Result`](super::Extension::Result) may not keep more.
+/// [`Extension::Result`](super::Extension::Result) may not keep more: if its chunks hold more than twice this number,
+/// the command fails with [`EvidenceError::TooMuch`](crate::vsock::EvidenceError::TooMuch).
 ///
 /// JSON writes a control character with six bytes, so two streams of this size always fit a frame of 16 MiB.
 pub const MAX_OUTPUT: usize = 1 << 20;
 
 /// The exit code for a tool that is not on the guest's list.
 pub const EXIT_UNKNOWN_TOOL: i32 = 127;
-/// The exit code of a tool that was killed at its deadline; stderr is then `deadline_exceeded`.
+/// The exit code of a tool that was killed at its deadline; stderr is then `deadline_exceeded`. A tool that SIGKILL
+/// ended for another reason has the same exit code ([`EXIT_SIGNALLED`] plus 9); only the
+/// [outcome](ResultDetails::outcome) tells the two apart.
 pub const EXIT_DEADLINE: i32 = 137;
 /// The exit code if the guest didn't start the tool, or couldn't follow it to its end; stderr then says why.
 pub const EXIT_GUEST_ERROR: i32 = 254;
-/// The exit code of a tool that a signal killed is this number plus the signal's number.
+/// The exit code of a tool that a signal killed is this number, 128, plus the signal's number.
 pub const EXIT_SIGNALLED: i32 = 128;
 
 /// How a tool ended, and what it wrote.
@@ -28,21 +31,27 @@ pub const EXIT_SIGNALLED: i32 = 128;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Fields")]
 pub struct ToolResult {
-    /// The command that this answers.
+    /// The [`ToolDispatch::command_id`](super::ToolDispatch::command_id) of the command that this answers. If no such
+    /// command waits for its result or has timed out, the host closes the channel.
     pub command_id: String,
     /// The tool's own exit code, or one that the guest sets: [`EXIT_UNKNOWN_TOOL`], [`EXIT_DEADLINE`],
     /// [`EXIT_GUEST_ERROR`], or [`EXIT_SIGNALLED`] plus a signal's number. [`details`](ToolResult::details) tells
     /// the two apart.
     pub exit_code: i32,
-    /// The kept part of the tool's standard output, as UTF-8.
+    /// The part of the tool's standard output that the guest kept, decoded as UTF-8 with U+FFFD in place of invalid
+    /// bytes.
     pub stdout: String,
-    /// The kept part of the tool's standard error, as UTF-8; or the guest's own text, see [`ResultDetails`].
+    /// The part of the tool's standard error that the guest kept, decoded likewise; or the guest's own text, see
+    /// [`ResultDetails`].
     pub stderr: String,
-    /// The last link of the evidence chain as the guest computed it, if it kept one. A host compares it with the link
-    /// that it computed itself ([`EvidenceChain`](super::EvidenceChain)).
+    /// The last link of the evidence chain as the guest computed it, in the form of
+    /// [`EvidenceChain::last_link`](super::EvidenceChain::last_link); `None` (absent or null) if the guest kept none.
+    /// Decoding accepts any text. If it isn't the link that the host computed, the command fails with
+    /// [`EvidenceError::WrongLink`](crate::vsock::EvidenceError::WrongLink).
     pub evidence_hash: Option<String>,
     /// The fields that [`Extension::Result`](super::Extension::Result) adds. On the wire they stand beside the others,
-    /// either all five or none.
+    /// either all five or none; a result with some of them is [malformed](super#malformed-frames). `None` if the guest
+    /// or the host doesn't know the extension. Details from a guest that hasn't listed it close the channel.
     #[serde(flatten)]
     pub details: Option<ResultDetails>,
 }
@@ -53,37 +62,47 @@ pub struct ToolResult {
 /// in the result is its kept bytes decoded as UTF-8, with U+FFFD in place of invalid bytes. The guest drops output
 /// beyond the kept bytes: the total minus the kept bytes is the number of dropped bytes.
 ///
-/// For some outcomes the guest replaces the tool's standard error with a text of its own. The kept bytes are then those
-/// of this text, and everything that the tool wrote to its standard error was dropped.
+/// For every outcome but [`Exited`](ToolOutcomeKind::Exited) and [`Signalled`](ToolOutcomeKind::Signalled) the guest
+/// replaces the tool's standard error with a text of its own. The kept bytes are then those of this text, and
+/// everything that the tool wrote to its standard error was dropped.
+///
+/// Decoding accepts any numbers. If the kept bytes are more than the total, or aren't those of the chunks, the command
+/// fails with an [`EvidenceError`](crate::vsock::EvidenceError).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ResultDetails {
     /// How the tool ended.
     pub outcome: ToolOutcomeKind,
     /// The size of standard output in bytes, kept and dropped.
     pub stdout_total: u64,
-    /// The number of bytes of standard output that the chunks hold.
+    /// The number of bytes of standard output that the chunks hold: the first ones, at most [`MAX_OUTPUT`].
     pub stdout_kept: u64,
-    /// The size of standard error in bytes, kept and dropped.
+    /// The size of standard error in bytes, kept and dropped. A text of the guest counts as kept.
     pub stderr_total: u64,
-    /// The number of bytes of standard error that the chunks hold.
+    /// The number of bytes of standard error, or of the guest's text, that the chunks hold: the first ones, at most
+    /// [`MAX_OUTPUT`].
     pub stderr_kept: u64,
 }
 
-/// How a tool ended, as a [`ToolResult`] carries it.
+/// How a tool ended, as a [`ToolResult`] carries it. On the wire the names are in snake case, such as `no_such_tool`.
+///
+/// Each outcome goes with certain exit codes. A result with another exit code, and one with an unknown outcome, is
+/// [malformed](super#malformed-frames).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolOutcomeKind {
     /// It ended by itself, with an exit code of 0 to 255.
     Exited,
-    /// A signal killed it. The signal's number is the exit code minus [`EXIT_SIGNALLED`].
+    /// A signal killed it. The exit code is 129 to 192: [`EXIT_SIGNALLED`] plus the signal's number.
     Signalled,
-    /// The guest killed it at its deadline: [`EXIT_DEADLINE`].
+    /// The guest killed it at its deadline. The exit code is [`EXIT_DEADLINE`].
     DeadlineExceeded,
-    /// The guest has no tool of this name: [`EXIT_UNKNOWN_TOOL`].
+    /// The guest has no tool of this name. The exit code is [`EXIT_UNKNOWN_TOOL`].
     NoSuchTool,
-    /// The guest didn't start the tool, because the request isn't allowed or too many tools run: [`EXIT_GUEST_ERROR`].
+    /// The guest didn't start the tool, because the request isn't allowed or because as many tools run as the guest
+    /// runs at the same time (32 in `chv-guest`). The exit code is [`EXIT_GUEST_ERROR`].
     Refused,
-    /// The guest couldn't start the tool, or couldn't follow it to its end: [`EXIT_GUEST_ERROR`].
+    /// The guest couldn't start the tool, couldn't follow it to its end, or couldn't make or remove the throwaway layer
+    /// of a [warm run](super#warm-runs). The exit code is [`EXIT_GUEST_ERROR`].
     GuestFailed,
 }
 

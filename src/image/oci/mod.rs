@@ -9,10 +9,10 @@
 //! owners in memory, and the ext4 is written from both. The size and digest of every blob are checked as it is read.
 //! | in the layers | in the root |
 //! |---|---|
-//! | files, directories, symbolic and hard links, FIFOs | as they are: owner, mode with set-id bits, time of last modification |
+//! | files, directories, symbolic and hard links, FIFOs | as they are: owner, mode with set-id bits, mtime |
 //! | `security.capability`, `user.*` | kept; other extended attributes are left out and counted |
 //! | devices | left out and counted, because the guest has its own |
-//! | whiteouts, opaque directories | hide files of the layers below; a duplicate, or a whiteout of a whiteout, is an error |
+//! | whiteouts, opaque directories | hide files of the layers below; a duplicate, or one of a whiteout, is an error |
 //! | an entry below a symbolic link | is placed where the link leads inside the root, as container runtimes do |
 //! | a name twice in one layer | an error, unless both entries are directories; then the last counts |
 //! | absolute names, `..` | an error |
@@ -55,7 +55,7 @@ use spool::Spool;
 use store::Store;
 use tree::Tree;
 
-/// The default limit for the decompressed bytes of all layers of an image together: 16 GiB.
+/// The default of [`ContainerSource::content_limit`], in bytes: 16 GiB.
 pub const DEFAULT_CONTENT_LIMIT: u64 = 16 * 1024 * MIB;
 
 /// The guest's mount points, with the modes for those that are created.
@@ -66,18 +66,23 @@ const MOUNT_POINTS: [(&str, u16); 4] = [
     ("tmp", 0o1777),
 ];
 
-/// A container image as the content of a root disk.
+/// A [container image](super#container-images) as the content of a root disk. It must be for `linux/amd64`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ContainerSource {
-    /// An OCI layout (a directory, or a tar of one), or a `docker save` archive.
+    /// The path of an OCI layout (a directory, or an uncompressed tar of one) or of a `docker save` archive. A symbolic
+    /// link is refused with [`ContainerError::NotLayout`].
     pub path: PathBuf,
-    /// Which image to take if there are several: its tag, its full name, or its digest. With `None` there must be only
-    /// one.
+    /// Which image to take: its tag, its full name with the tag, or its digest (`sha256:` and 64 hexadecimal digits),
+    /// which is that of its descriptor in `index.json`, or of its configuration in a `docker save` archive.
+    ///
+    /// With `None` the layout must hold one image, or be an OCI layout with exactly one for `linux/amd64`. Otherwise
+    /// the error is [`ContainerError::SeveralImages`] or [`ContainerError::Platform`].
     pub image: Option<String>,
-    /// The most bytes that all its layers together may have once they are decompressed.
+    /// The most bytes that all its layers together may have once they are decompressed: the bytes of the tar archives,
+    /// headers included. With more the error is a [`LayerError::Limit`].
     pub content_limit: u64,
-    /// Offers the image's entry point as a tool.
+    /// Offers the image's entry point as a tool; `None` for no such tool.
     pub entrypoint_tool: Option<EntrypointTool>,
 }
 
@@ -93,13 +98,14 @@ impl ContainerSource {
     }
 }
 
-/// How an image's entry point is offered as a tool.
+/// How an image's entry point (`Entrypoint` of its configuration, or `Cmd` if it has none) is offered as a tool.
 #[derive(Clone, Debug)]
 pub struct EntrypointTool {
-    /// The tool's name.
+    /// The tool's name: 1 to 64 of `a-z`, `0-9`, `_` and `-`, and not that of a built-in tool, otherwise
+    /// [`Error::Tools`]. A name that the tools file has is a [`ContainerError::Entrypoint`].
     pub name: String,
-    /// The names of its parameters. Each value becomes one argument, in this order. They replace the image's own
-    /// arguments (`Cmd`).
+    /// The names of the tool's parameters, of the same characters. Each value becomes one argument after the entry
+    /// point, in this order. If there are any, they replace the image's own arguments (`Cmd` beside an `Entrypoint`).
     pub arguments: Vec<String>,
 }
 
@@ -109,26 +115,28 @@ pub struct EntrypointTool {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ContainerRecord {
-    /// The digest of its manifest; absent for a `docker save` archive.
+    /// The digest of the container image's manifest; absent (`None`) for a `docker save` archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Digest>,
-    /// The digest of its configuration, which names its layers.
+    /// The digest of the container image's configuration, which has the digests of its decompressed layers.
     pub config: Digest,
-    /// Its name in the layout.
+    /// The first name that the layout gives the container image: a tag, or a full name with its tag; absent (`None`)
+    /// for an image without a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// How many layers it has.
+    /// How many [layers](super#container-images) the container image has.
     pub layers: u64,
-    /// How many files in the root have the set-user-id or the set-group-id bit.
+    /// How many regular files in the root have the set-user-id or the set-group-id bit.
     pub set_id_files: u64,
-    /// How many devices were left out.
+    /// How many devices were left out, summed over all layers.
     pub skipped_devices: u64,
-    /// How many extended attributes were left out.
+    /// How many extended attributes were left out, summed over all entries of all layers.
     pub skipped_attributes: u64,
 }
 
 impl ContainerRecord {
-    /// The digest that identifies the image: that of its manifest, or that of its configuration if it has no manifest.
+    /// The digest that identifies the container image: that of its manifest, or that of its configuration if there is
+    /// no manifest.
     pub fn digest(&self) -> Digest {
         self.manifest.unwrap_or(self.config)
     }

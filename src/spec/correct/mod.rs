@@ -162,21 +162,21 @@ pub enum Edit {
     },
     /// Adds a response without a body to endpoints.
     AddStatus {
-        /// The paths of the endpoints.
+        /// The paths of the endpoints, each of which has one method only.
         of: Vec<String>,
         /// The HTTP status of the new response.
         status: u16,
     },
     /// Removes a response that the server never sends.
     RemoveStatus {
-        /// The paths of the endpoints.
+        /// The paths of the endpoints, each of which has one method only.
         of: Vec<String>,
         /// The HTTP status of the response.
         status: u16,
     },
     /// Gives a response another status. If the endpoint has a response with that status already, both must be equal.
     MoveStatus {
-        /// The paths of the endpoints.
+        /// The paths of the endpoints, each of which has one method only.
         of: Vec<String>,
         /// The HTTP status in the document.
         from: u16,
@@ -364,7 +364,8 @@ impl Corrections {
 }
 
 impl Correction {
-    /// Whether `change`, which must belong to this entry, applies to the contract of `release`.
+    /// Whether the range of `change`, which must belong to this entry, and the range of the entry both hold `release`.
+    /// Only then is the change applied to that release's contract. Whether it fits the contract is not checked.
     pub fn holds(&self, change: &Change, release: Release) -> bool {
         self.releases.contains(release) && change.releases.contains(release)
     }

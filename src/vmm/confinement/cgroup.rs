@@ -16,20 +16,24 @@ use serde::Deserialize;
 
 use crate::causes::Causes;
 
-/// The parent of the VMMs' control groups, and the limits of each group.
+/// The parent of the VMMs' control groups, and the limits of each group. A limit that is `None` isn't set, so only the
+/// limits of the parent apply. If a group can't be made or one of its limits can't be set, the VMM gets no group, and
+/// the layer [`Cgroup`](super::Layer::Cgroup) is reported as missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct CgroupConfig {
-    /// An existing cgroup v2 directory in which this user may make groups. Default: this process's own group if it was
-    /// delegated, else the VMMs get no control group.
+    /// An existing cgroup v2 directory in which this user may make groups. With `None`, the default, it is this
+    /// process's own group if a service manager has delegated that group to this process (the extended attribute
+    /// `user.delegate` or `trusted.delegate` is `1`, as systemd sets it with `Delegate=yes`). Otherwise the VMMs get no
+    /// control group.
     pub parent: Option<PathBuf>,
     /// The limit of memory for one VMM with its guest, in MiB (`memory.max`). Memory of a golden snapshot that guests
     /// share is charged to the VMM that touched it first.
     pub memory_max_mib: Option<u64>,
     /// The limit on the number of processes and threads of one VMM (`pids.max`).
     pub pids_max: Option<u32>,
-    /// The limit of CPU time for one VMM, in percent of one CPU (`cpu.max`).
+    /// The limit of CPU time for one VMM, in percent of one CPU (`cpu.max`): 150 is one CPU and a half.
     pub cpu_max_percent: Option<u32>,
 }
 

@@ -48,7 +48,8 @@ pub struct Reclaimed {
     pub path: PathBuf,
     /// What was done about it.
     pub action: Action,
-    /// The last 16 KiB of the log of the VMM whose run directory it was; empty if there is none.
+    /// The last 16 KiB of the log of the VMM whose run directory it was, as text that is
+    /// [safe to show](crate::sanitize::lines). Empty if there is none, or if the path could not be taken over.
     pub log_tail: String,
 }
 

@@ -33,7 +33,12 @@ pub(super) fn scenario() -> Scenario {
             wire("PATCH", "/api/v1/vm.boot", Vec::new(), 400),
             // The `Content-Type` of the answer is JSON, but a string in its body has an unescaped newline.
             wire("DELETE", "/api/v1/vm.boot", Vec::new(), 400),
-            wire("PUT", "/api/v1/vm.create", vec![b' '; TOO_LARGE], 400),
+            wire(
+                "PUT",
+                "/api/v1/vm.create",
+                " ".repeat(TOO_LARGE).into_bytes(),
+                400,
+            ),
             call_with(
                 VmCreate,
                 json!({ "no_such_field": 1, "memory": { "size": 64 << 20, "nor_this": 2 } }),

@@ -1,9 +1,9 @@
 //! The scenarios of the probe, as data: calls, and what the client is expected to make of the answers.
 //!
-//! The same list has four uses. The cassettes are recorded by it, `cargo test` replays these cassettes through the
-//! client, a test plays it on a live VMM, and the probe plays it on an unknown VMM. Every release is expected to give
-//! the same kinds of errors, although their statuses differ. If a release behaves differently, the step has another
-//! expectation for it (`before` of [`Step`]).
+//! The same list has four uses. The [cassettes](crate::replay::Cassette) of this crate are recorded by it, `cargo test`
+//! replays these cassettes through the client, a test plays it on a live VMM, and the probe plays it on an unknown VMM.
+//! Every release is expected to give the same kinds of errors, although their statuses differ. If a release behaves
+//! differently, the step has another expectation for it (`before` of [`Step`]).
 //!
 //! The module is public for the tests of this crate only.
 

@@ -46,24 +46,24 @@ fn write(mut to: impl Write, text: fmt::Arguments<'_>) -> io::Result<()> {
 
 macro_rules! print {
     ($($text:tt)*) => {
-        $crate::cli::print::output(format_args!($($text)*))
+        $crate::cli::stdout::output(format_args!($($text)*))
     };
 }
 
 macro_rules! println {
     ($($text:tt)*) => {
-        $crate::cli::print::output(format_args!("{}\n", format_args!($($text)*)))
+        $crate::cli::stdout::output(format_args!("{}\n", format_args!($($text)*)))
     };
 }
 
 macro_rules! eprint {
     ($($text:tt)*) => {
-        $crate::cli::print::error(format_args!($($text)*))
+        $crate::cli::stdout::error(format_args!($($text)*))
     };
 }
 
 macro_rules! eprintln {
     ($($text:tt)*) => {
-        $crate::cli::print::error(format_args!("{}\n", format_args!($($text)*)))
+        $crate::cli::stdout::error(format_args!("{}\n", format_args!($($text)*)))
     };
 }

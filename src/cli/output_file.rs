@@ -1,4 +1,4 @@
-//! [`Output`]: an output file that is written completely or not at all.
+//! [`OutputFile`]: an output file that is written completely or not at all.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use crate::cli::Failure;
 
 /// An output file. It gets its name once it is complete, and then replaces a file of that name; only this user can read
 /// it. If this is dropped before, nothing is left.
-pub(crate) struct Output {
+pub(crate) struct OutputFile {
     path: PathBuf,
     sibling: NamedTempFile,
 }
 
-impl Output {
+impl OutputFile {
     /// Checks that `path` can be written, by creating a temporary file beside it.
-    pub(crate) fn prepare(path: &Path) -> Result<Output, Failure> {
+    pub(crate) fn prepare(path: &Path) -> Result<OutputFile, Failure> {
         let path = std::path::absolute(path)?;
         let shown = path.display();
         if path.is_dir() {
@@ -25,7 +25,7 @@ impl Output {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let sibling = NamedTempFile::with_prefix_in(".chv-", directory);
         let sibling = sibling.map_err(|error| format!("cannot write {shown}: {error}"))?;
-        Ok(Output { path, sibling })
+        Ok(OutputFile { path, sibling })
     }
 
     pub(crate) fn write(mut self, bytes: &[u8]) -> Result<(), Failure> {
