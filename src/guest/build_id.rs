@@ -61,6 +61,7 @@ const SOURCES: &[(&str, &[u8])] = sources![
     "dispatcher/function.rs",
     "dispatcher/in_flight.rs",
     "dispatcher/landlock.rs",
+    "dispatcher/limits.rs",
     "dispatcher/listener.rs",
     "dispatcher/mod.rs",
     "dispatcher/processes.rs",

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::confinement::{Limits, MIB};
+use super::limits::{Limits, MIB};
 use crate::causes::Causes;
 use crate::mutex::lock;
 

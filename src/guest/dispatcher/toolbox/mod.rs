@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 pub use file::ToolsFileError;
 pub(super) use run_options::RunOptions;
 
-use super::confinement::Limits;
 use super::function::{Function, FunctionRun};
+use super::limits::Limits;
 use defaults::Defaults;
 use run_options::AllowedOptions;
 use tool::Tool;
