@@ -15,6 +15,7 @@ mod names;
 mod operation;
 mod structs;
 mod support;
+mod type_words;
 mod types;
 mod union;
 
@@ -123,8 +124,14 @@ fn codegen_is_fresh() {
 }
 
 #[test]
-fn only_fields_that_exist_have_words() {
+fn only_types_and_fields_that_exist_have_words() {
     let api = Api::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("api-spec"));
+    for name in type_words::all() {
+        assert!(
+            api.contract.schemas.contains_key(name),
+            "no release has {name}: delete its words"
+        );
+    }
     for (owner, field) in field_words::all() {
         let schema = api.contract.schemas.get(owner).map(|schema| &schema.shape);
         assert!(

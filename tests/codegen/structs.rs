@@ -185,7 +185,7 @@ fn facts(api: &Api, owner: &str, wire: &str, schema: &Schema, required: bool) ->
         facts += &format!("; `{wire}` on the wire");
     }
     if let Some(correction) = api.undocumented(owner, wire) {
-        facts += &format!("; not in the document (correction `{correction}`)");
+        facts += &format!("; missing in upstream's document (correction `{correction}`)");
     }
     facts.push('.');
     if let Some(support) = api.support(&format!("{owner}.{wire}"), Some(owner)) {

@@ -8,7 +8,7 @@ use proc_macro2::{TokenStream, TokenTree};
 use quote::quote;
 
 use super::api::{Api, json};
-use super::{enums, layout, names, structs};
+use super::{enums, layout, names, structs, type_words};
 
 /// The files below `types/`, with their module docs.
 pub(super) const MODULES: &[(&str, &str)] = &[
@@ -191,7 +191,11 @@ pub(super) fn about(api: &Api, name: &str, schema: &Schema) -> Vec<String> {
         0..=3 => uses.join("; "),
         more => format!("{}; and {} more", uses[..2].join("; "), more - 2),
     };
-    let mut lines = vec![format!("`{name}`: {uses}.")];
+    let words =
+        type_words::words(name).unwrap_or_else(|| panic!("{name} has no words in `type_words`"));
+    let (first, rest) = uses.split_at_checked(1).unwrap_or_default();
+    let uses = format!("{}{rest}", first.to_ascii_uppercase());
+    let mut lines = vec![words.to_owned(), String::new(), format!("{uses}.")];
     if let Some(support) = api.support(name, None) {
         lines.extend([String::new(), support]);
     }
@@ -204,7 +208,7 @@ pub(super) fn about(api: &Api, name: &str, schema: &Schema) -> Vec<String> {
     if let Some(correction) = api.undocumented_schema(name) {
         lines.extend([
             String::new(),
-            format!("Not in the document (correction `{correction}`)."),
+            format!("Missing in upstream's document (correction `{correction}`)."),
         ]);
     }
     lines

@@ -1,4 +1,5 @@
-//! Formats reports for readers: as text for a terminal, and as Markdown for a comment.
+//! Formats reports for readers: [`text`](text()) for a terminal, and [`markdown`](markdown()) for a comment on a pull
+//! request. [`Report::page`] arranges a report into the [`Page`] that both take.
 //!
 //! The names in a report come from documents that may be hostile. Control characters and markup in them are made
 //! visible, so that they have no effect on the terminal or the page.

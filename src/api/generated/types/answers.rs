@@ -7,7 +7,9 @@ use crate::api::open_object::open_object;
 use crate::api::{RawJson, UnknownFields};
 use super::VmConfig;
 
-/// `DeviceNode`: part of [`VmInfo`](super::VmInfo).
+/// A device in the VM's device tree.
+///
+/// Part of [`VmInfo`](super::VmInfo).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DeviceNode {
@@ -18,7 +20,8 @@ pub struct DeviceNode {
     /// The PCI BARs, address ranges, interrupts and memory slots of the node, in the VMM's own form. Addresses and
     /// sizes are in bytes. Always sent.
     pub resources: Vec<RawJson>,
-    /// The `id` of the node above this one. Sent where there is one; not in the document (correction `device-node`).
+    /// The `id` of the node above this one. Sent where there is one; missing in upstream's document (correction
+    /// `device-node`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
     /// The PCI address in the guest, `segment:bus:device.function` in hexadecimal, such as `0000:00:05.0`. Sent where
@@ -68,7 +71,9 @@ impl DeviceNode {
     }
 }
 
-/// `PciDeviceInfo`: the answer to [`vm.add-device`](crate::api::vm_add_device); the answer to
+/// The name and the PCI address of a device that was added.
+///
+/// The answer to [`vm.add-device`](crate::api::vm_add_device); the answer to
 /// [`vm.add-disk`](crate::api::vm_add_disk); and 7 more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -99,10 +104,14 @@ impl PciDeviceInfo {
     }
 }
 
-/// `VmCounters`: the answer to [`vm.counters`](crate::api::vm_counters).
+/// The counters of the VM's devices: by device, then by counter.
+///
+/// The answer to [`vm.counters`](crate::api::vm_counters).
 pub type VmCounters = BTreeMap<String, BTreeMap<String, u64>>;
 
-/// `VmInfo`: the answer to [`vm.info`](crate::api::vm_info).
+/// The configuration, the state and the devices of the VM.
+///
+/// The answer to [`vm.info`](crate::api::vm_info).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VmInfo {
@@ -150,7 +159,9 @@ impl VmInfo {
     }
 }
 
-/// `VmState`: part of [`VmInfo`](super::VmInfo).
+/// The state of a VM, as the VMM says it.
+///
+/// Part of [`VmInfo`](super::VmInfo).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[non_exhaustive]
 pub enum VmState {
@@ -190,7 +201,9 @@ impl std::fmt::Display for VmState {
     }
 }
 
-/// `VmmPingResponse`: the answer to [`vmm.ping`](crate::api::vmm_ping).
+/// The version, the process and the features of a VMM.
+///
+/// The answer to [`vmm.ping`](crate::api::vmm_ping).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VmmPingResponse {

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// `MemoryRestoreMode`: part of [`RestoreConfig`](super::RestoreConfig).
+/// When the memory of a snapshot is read.
+///
+/// Part of [`RestoreConfig`](super::RestoreConfig).
 ///
 /// Since v52.0.
 ///
@@ -39,8 +41,9 @@ impl std::fmt::Display for MemoryRestoreMode {
     }
 }
 
-/// `MigrationMode`: part of [`ReceiveMigrationData`](super::ReceiveMigrationData),
-/// [`SendMigrationData`](super::SendMigrationData).
+/// When the memory of a VM that is migrated is sent.
+///
+/// Part of [`ReceiveMigrationData`](super::ReceiveMigrationData), [`SendMigrationData`](super::SendMigrationData).
 ///
 /// Since v53.0.
 ///
@@ -76,7 +79,9 @@ impl std::fmt::Display for MigrationMode {
     }
 }
 
-/// `ReceiveMigrationData`: the body of [`vm.receive-migration`](crate::api::vm_receive_migration).
+/// How a VM is taken over from another VMM.
+///
+/// The body of [`vm.receive-migration`](crate::api::vm_receive_migration).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct ReceiveMigrationData {
@@ -118,7 +123,9 @@ impl ReceiveMigrationData {
     }
 }
 
-/// `RestoreConfig`: the body of [`vm.restore`](crate::api::vm_restore).
+/// The snapshot to restore, and how.
+///
+/// The body of [`vm.restore`](crate::api::vm_restore).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct RestoreConfig {
@@ -129,7 +136,7 @@ pub struct RestoreConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_restore_mode: Option<MemoryRestoreMode>,
     /// The new descriptors of the network devices that had descriptors (`fds`) in the snapshot. Each of these devices
-    /// must be listed. Optional; not in the document (correction `restored-network-descriptors`).
+    /// must be listed. Optional; missing in upstream's document (correction `restored-network-descriptors`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub net_fds: Option<Vec<RestoredNetConfig>>,
     /// Allocates all of the memory on the host before the call answers; replaces the `prefault` of the snapshot's
@@ -186,9 +193,11 @@ impl RestoreConfig {
     }
 }
 
-/// `RestoredNetConfig`: part of [`RestoreConfig`](super::RestoreConfig).
+/// The new file descriptors of one network device of a snapshot.
 ///
-/// Not in the document (correction `restored-network-descriptors`).
+/// Part of [`RestoreConfig`](super::RestoreConfig).
+///
+/// Missing in upstream's document (correction `restored-network-descriptors`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct RestoredNetConfig {
@@ -229,7 +238,9 @@ impl RestoredNetConfig {
     }
 }
 
-/// `SendMigrationData`: the body of [`vm.send-migration`](crate::api::vm_send_migration).
+/// How a VM is handed over to another VMM.
+///
+/// The body of [`vm.send-migration`](crate::api::vm_send_migration).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct SendMigrationData {
@@ -330,7 +341,9 @@ impl SendMigrationData {
     }
 }
 
-/// `TimeoutStrategy`: part of [`SendMigrationData`](super::SendMigrationData).
+/// What becomes of a migration that takes longer than its time limit.
+///
+/// Part of [`SendMigrationData`](super::SendMigrationData).
 ///
 /// Since v52.0.
 ///
@@ -366,7 +379,9 @@ impl std::fmt::Display for TimeoutStrategy {
     }
 }
 
-/// `VmCoredumpData`: the body of [`vm.coredump`](crate::api::vm_coredump).
+/// The file that a core dump of the guest is written to.
+///
+/// The body of [`vm.coredump`](crate::api::vm_coredump).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct VmCoredumpData {
@@ -384,7 +399,9 @@ impl VmCoredumpData {
     }
 }
 
-/// `VmRemoveDevice`: the body of [`vm.remove-device`](crate::api::vm_remove_device).
+/// The device to remove.
+///
+/// The body of [`vm.remove-device`](crate::api::vm_remove_device).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct VmRemoveDevice {
@@ -399,7 +416,9 @@ impl VmRemoveDevice {
     }
 }
 
-/// `VmResize`: the body of [`vm.resize`](crate::api::vm_resize).
+/// The new number of vCPUs and sizes of memory; what is absent stays.
+///
+/// The body of [`vm.resize`](crate::api::vm_resize).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct VmResize {
@@ -441,7 +460,9 @@ impl VmResize {
     }
 }
 
-/// `VmResizeDisk`: the body of [`vm.resize-disk`](crate::api::vm_resize_disk).
+/// The new size of a disk.
+///
+/// The body of [`vm.resize-disk`](crate::api::vm_resize_disk).
 ///
 /// Since v50.2.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -464,7 +485,9 @@ impl VmResizeDisk {
     }
 }
 
-/// `VmResizeZone`: the body of [`vm.resize-zone`](crate::api::vm_resize_zone).
+/// The new size of a memory zone.
+///
+/// The body of [`vm.resize-zone`](crate::api::vm_resize_zone).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct VmResizeZone {
@@ -482,7 +505,9 @@ impl VmResizeZone {
     }
 }
 
-/// `VmSnapshotConfig`: the body of [`vm.snapshot`](crate::api::vm_snapshot).
+/// The directory that a snapshot is written to.
+///
+/// The body of [`vm.snapshot`](crate::api::vm_snapshot).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct VmSnapshotConfig {

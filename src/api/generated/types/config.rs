@@ -9,7 +9,9 @@ use super::{
     RateLimiterConfig, VdpaConfig, VsockConfig,
 };
 
-/// `BalloonConfig`: part of [`VmConfig`](super::VmConfig).
+/// A virtio-balloon device, by which the guest gives memory back to the host.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct BalloonConfig {
@@ -107,7 +109,9 @@ impl BalloonConfig {
     }
 }
 
-/// `ConsoleConfig`: part of [`VmConfig`](super::VmConfig).
+/// The virtio console of the guest.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 ///
 /// The server's default is `{"mode":"Tty"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -207,8 +211,10 @@ impl ConsoleConfig {
     }
 }
 
-/// `ConsoleMode`: part of [`ConsoleConfig`](super::ConsoleConfig),
-/// [`DebugConsoleConfig`](super::DebugConsoleConfig), [`SerialConfig`](super::SerialConfig).
+/// Where a console's output goes, and where its input comes from.
+///
+/// Part of [`ConsoleConfig`](super::ConsoleConfig), [`DebugConsoleConfig`](super::DebugConsoleConfig),
+/// [`SerialConfig`](super::SerialConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[non_exhaustive]
 pub enum ConsoleMode {
@@ -251,7 +257,9 @@ impl std::fmt::Display for ConsoleMode {
     }
 }
 
-/// `CoreSchedulingMode`: part of [`CpusConfig`](super::CpusConfig).
+/// Which threads may share a physical core with a vCPU.
+///
+/// Part of [`CpusConfig`](super::CpusConfig).
 ///
 /// Since v52.0.
 ///
@@ -290,7 +298,9 @@ impl std::fmt::Display for CoreSchedulingMode {
     }
 }
 
-/// `CpuAffinity`: part of [`CpusConfig`](super::CpusConfig).
+/// The host's CPUs on which one vCPU may run.
+///
+/// Part of [`CpusConfig`](super::CpusConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CpuAffinity {
@@ -319,7 +329,9 @@ impl CpuAffinity {
     }
 }
 
-/// `CpuFeatures`: part of [`CpusConfig`](super::CpusConfig).
+/// Features of the CPU that are off unless they are turned on.
+///
+/// Part of [`CpusConfig`](super::CpusConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CpuFeatures {
@@ -345,13 +357,15 @@ impl CpuFeatures {
     }
 }
 
-/// `CpuProfile`: part of [`CpusConfig`](super::CpusConfig).
+/// The model of CPU that the guest sees.
+///
+/// Part of [`CpusConfig`](super::CpusConfig).
 ///
 /// Since v53.0.
 ///
 /// The server's default is `"Host"`.
 ///
-/// Not in the document (correction `cpu-profile`).
+/// Missing in upstream's document (correction `cpu-profile`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[non_exhaustive]
 pub enum CpuProfile {
@@ -380,7 +394,9 @@ impl std::fmt::Display for CpuProfile {
     }
 }
 
-/// `CpuTopology`: part of [`CpusConfig`](super::CpusConfig).
+/// The arrangement of the vCPUs that the guest sees.
+///
+/// Part of [`CpusConfig`](super::CpusConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CpuTopology {
@@ -421,7 +437,9 @@ impl CpuTopology {
     }
 }
 
-/// `CpusConfig`: part of [`VmConfig`](super::VmConfig).
+/// The vCPUs of the VM.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 ///
 /// The server's default is `{"boot_vcpus":1,"max_vcpus":1}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -454,7 +472,7 @@ pub struct CpusConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nested: Option<bool>,
     /// The CPU model that the guest sees. `Host`, the only one at v53.0, leaves the features of the host as they are.
-    /// `"Host"` if absent; not in the document (correction `cpu-profile`). Since v53.0.
+    /// `"Host"` if absent; missing in upstream's document (correction `cpu-profile`). Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<CpuProfile>,
     /// The threads, cores, dies and packages that the guest sees. Their product is `max_vcpus`. Optional.
@@ -548,7 +566,9 @@ impl CpusConfig {
     }
 }
 
-/// `DebugConsoleConfig`: part of [`VmConfig`](super::VmConfig).
+/// The debug console: an I/O port of x86 whose bytes the VMM passes on.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 ///
 /// The server's default is `{"iobase":233,"mode":"Off"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -600,11 +620,13 @@ impl DebugConsoleConfig {
     }
 }
 
-/// `HotplugMethod`: part of [`MemoryConfig`](super::MemoryConfig).
+/// How the memory of a VM that runs is changed.
+///
+/// Part of [`MemoryConfig`](super::MemoryConfig).
 ///
 /// The server's default is `"Acpi"`.
 ///
-/// Not in the document (correction `hotplug-method-is-an-enumeration`).
+/// Missing in upstream's document (correction `hotplug-method-is-an-enumeration`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[non_exhaustive]
 pub enum HotplugMethod {
@@ -636,7 +658,9 @@ impl std::fmt::Display for HotplugMethod {
     }
 }
 
-/// `LandlockConfig`: part of [`VmConfig`](super::VmConfig).
+/// A path that the VMM may still use once it has confined itself by Landlock.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LandlockConfig {
@@ -666,7 +690,9 @@ impl LandlockConfig {
     }
 }
 
-/// `MemoryConfig`: part of [`VmConfig`](super::VmConfig).
+/// The memory of the guest.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 ///
 /// The server's default is `{"size":536870912}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -828,7 +854,9 @@ impl MemoryConfig {
     }
 }
 
-/// `MemoryZoneConfig`: part of [`MemoryConfig`](super::MemoryConfig).
+/// A part of the guest's memory that has its own size, backing and host node.
+///
+/// Part of [`MemoryConfig`](super::MemoryConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MemoryZoneConfig {
@@ -979,7 +1007,9 @@ impl MemoryZoneConfig {
     }
 }
 
-/// `NumaConfig`: part of [`VmConfig`](super::VmConfig).
+/// A NUMA node of the guest.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NumaConfig {
@@ -1072,7 +1102,9 @@ impl NumaConfig {
     }
 }
 
-/// `NumaDistance`: part of [`NumaConfig`](super::NumaConfig).
+/// How far another NUMA node is.
+///
+/// Part of [`NumaConfig`](super::NumaConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NumaDistance {
@@ -1108,7 +1140,9 @@ impl NumaDistance {
     }
 }
 
-/// `PayloadConfig`: part of [`VmConfig`](super::VmConfig).
+/// What the VM boots: a kernel, with an initramfs and a command line, or a firmware.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PayloadConfig {
@@ -1167,7 +1201,9 @@ impl PayloadConfig {
     }
 }
 
-/// `PciSegmentConfig`: part of [`VmConfig`](super::VmConfig).
+/// The share of one PCI segment in the address space.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PciSegmentConfig {
@@ -1216,7 +1252,9 @@ impl PciSegmentConfig {
     }
 }
 
-/// `PlatformConfig`: part of [`VmConfig`](super::VmConfig).
+/// What concerns the VM as a whole: PCI segments, SMBIOS texts, IOMMU, confidential computing.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PlatformConfig {
@@ -1235,7 +1273,7 @@ pub struct PlatformConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommufd: Option<bool>,
     /// The VMM's descriptor of an open iommufd, for `iommufd`. The API can't set it: the server replaces the number of
-    /// a body by -1. Optional; not in the document (correction `descriptors`). Since v53.0.
+    /// a body by -1. Optional; missing in upstream's document (correction `descriptors`). Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommufd_fd: Option<i32>,
     /// The number of PCI segments, 1 to 96, each with a bus of 31 slots. `1` if absent.
@@ -1434,7 +1472,9 @@ impl PlatformConfig {
     }
 }
 
-/// `RateLimitGroupConfig`: part of [`VmConfig`](super::VmConfig).
+/// A rate limit that several disks share.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RateLimitGroupConfig {
@@ -1473,7 +1513,9 @@ impl RateLimitGroupConfig {
     }
 }
 
-/// `RngConfig`: part of [`VmConfig`](super::VmConfig).
+/// The virtio-rng device, a source of random bytes for the guest.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 ///
 /// The server's default is `{"src":"/dev/urandom"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -1549,7 +1591,9 @@ impl RngConfig {
     }
 }
 
-/// `RtcConfig`: part of [`VmConfig`](super::VmConfig).
+/// The virtio-rtc device, a clock for the guest.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 ///
 /// Since v53.0.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -1610,7 +1654,9 @@ impl RtcConfig {
     }
 }
 
-/// `SerialConfig`: part of [`VmConfig`](super::VmConfig).
+/// The serial port of the guest.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 ///
 /// The server's default is `{"mode":"Null"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -1674,7 +1720,9 @@ impl SerialConfig {
     }
 }
 
-/// `SgxEpcConfig`: part of [`VmConfig`](super::VmConfig).
+/// A section of the guest's memory for SGX enclaves.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 ///
 /// Until v46.0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -1724,7 +1772,9 @@ impl SgxEpcConfig {
     }
 }
 
-/// `TpmConfig`: part of [`VmConfig`](super::VmConfig).
+/// A TPM of the guest. A swtpm process emulates it.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TpmConfig {
@@ -1750,7 +1800,9 @@ impl TpmConfig {
     }
 }
 
-/// `UserDeviceConfig`: part of [`VmConfig`](super::VmConfig).
+/// A PCI device that another process serves by vfio-user.
+///
+/// Part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct UserDeviceConfig {
@@ -1761,7 +1813,7 @@ pub struct UserDeviceConfig {
     /// VMM makes one up if absent, such as `_disk0`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Not supported: the VMM refuses `true`. `false` if absent; not in the document (correction
+    /// Not supported: the VMM refuses `true`. `false` if absent; missing in upstream's document (correction
     /// `every-pci-device-has-id-and-iommu`). Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
@@ -1826,7 +1878,9 @@ impl UserDeviceConfig {
     }
 }
 
-/// `VmConfig`: the body of [`vm.create`](crate::api::vm_create); part of [`VmInfo`](super::VmInfo).
+/// The whole configuration of a VM.
+///
+/// The body of [`vm.create`](crate::api::vm_create); part of [`VmInfo`](super::VmInfo).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VmConfig {
@@ -1852,8 +1906,8 @@ pub struct VmConfig {
     /// The virtio-fs devices: folders of the host, which a daemon such as `virtiofsd` serves. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fs: Option<Vec<FsConfig>>,
-    /// The virtio devices of other types whose back ends are vhost-user processes. Optional; not in the document
-    /// (correction `generic-vhost-user-is-spelt-with-underscores`). Since v52.0.
+    /// The virtio devices of other types whose back ends are vhost-user processes. Optional; missing in upstream's
+    /// document (correction `generic-vhost-user-is-spelt-with-underscores`). Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generic_vhost_user: Option<Vec<GenericVhostUserConfig>>,
     /// Adds a virtio-iommu. The VMM sets it itself if a device has `iommu` or there are `iommu_segments`. `false` if

@@ -5,12 +5,14 @@ use serde::{Deserialize, Serialize};
 use crate::api::open_object::open_object;
 use crate::api::UnknownFields;
 
-/// `DeviceConfig`: the body of [`vm.add-device`](crate::api::vm_add_device); part of [`VmConfig`](super::VmConfig).
+/// A device of the host that the guest gets by VFIO.
+///
+/// The body of [`vm.add-device`](crate::api::vm_add_device); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DeviceConfig {
     /// Ignored by the server, which takes a descriptor of the VFIO device beside the body of `vm.add-device`
-    /// (`SCM_RIGHTS`). It replaces `path` and needs `iommufd_fd`. Optional; not in the document (correction
+    /// (`SCM_RIGHTS`). It replaces `path` and needs `iommufd_fd`. Optional; missing in upstream's document (correction
     /// `descriptors`). Since v53.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fd: Option<i32>,
@@ -114,7 +116,9 @@ impl DeviceConfig {
     }
 }
 
-/// `DiskConfig`: the body of [`vm.add-disk`](crate::api::vm_add_disk); part of [`VmConfig`](super::VmConfig).
+/// A disk of the guest.
+///
+/// The body of [`vm.add-disk`](crate::api::vm_add_disk); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DiskConfig {
@@ -125,12 +129,12 @@ pub struct DiskConfig {
     /// Opens the image with `O_DIRECT`, which goes past the host's page cache. `false` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direct: Option<bool>,
-    /// Keeps the VMM from using Linux AIO for a raw image. Meant for upstream's tests. `false` if absent; not in the
-    /// document (correction `disk-back-ends-can-be-ruled-out`).
+    /// Keeps the VMM from using Linux AIO for a raw image. Meant for upstream's tests. `false` if absent; missing in
+    /// upstream's document (correction `disk-back-ends-can-be-ruled-out`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disable_aio: Option<bool>,
-    /// Keeps the VMM from using io_uring for the image. Meant for upstream's tests. `false` if absent; not in the
-    /// document (correction `disk-back-ends-can-be-ruled-out`).
+    /// Keeps the VMM from using io_uring for the image. Meant for upstream's tests. `false` if absent; missing in
+    /// upstream's document (correction `disk-back-ends-can-be-ruled-out`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disable_io_uring: Option<bool>,
     /// Names the device in `vm.remove-device` and in the device tree; unique in the VM and without leading `__`. The
@@ -370,7 +374,9 @@ impl DiskConfig {
     }
 }
 
-/// `FsConfig`: the body of [`vm.add-fs`](crate::api::vm_add_fs); part of [`VmConfig`](super::VmConfig).
+/// A directory of the host that the guest mounts by virtio-fs. A virtiofsd serves it.
+///
+/// The body of [`vm.add-fs`](crate::api::vm_add_fs); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct FsConfig {
@@ -383,7 +389,7 @@ pub struct FsConfig {
     /// VMM makes one up if absent, such as `_disk0`. Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Not supported: the VMM refuses `true`. `false` if absent; not in the document (correction
+    /// Not supported: the VMM refuses `true`. `false` if absent; missing in upstream's document (correction
     /// `every-pci-device-has-id-and-iommu`). Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
@@ -472,8 +478,10 @@ impl FsConfig {
     }
 }
 
-/// `GenericVhostUserConfig`: the body of [`vm.add-generic-vhost-user`](crate::api::vm_add_generic_vhost_user); part
-/// of [`VmConfig`](super::VmConfig).
+/// A virtio device of any type that another process serves by vhost-user.
+///
+/// The body of [`vm.add-generic-vhost-user`](crate::api::vm_add_generic_vhost_user); part of
+/// [`VmConfig`](super::VmConfig).
 ///
 /// Since v52.0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -488,11 +496,11 @@ pub struct GenericVhostUserConfig {
     /// to 60 s. Needs memory that is `shared` or in `hugepages`. Required.
     pub socket: String,
     /// Names the device in `vm.remove-device` and in the device tree; unique in the VM and without leading `__`. The
-    /// VMM makes one up if absent, such as `_disk0`. Optional; not in the document (correction
+    /// VMM makes one up if absent, such as `_disk0`. Optional; missing in upstream's document (correction
     /// `every-pci-device-has-id-and-iommu`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Not supported: the VMM refuses `true`. `false` if absent; not in the document (correction
+    /// Not supported: the VMM refuses `true`. `false` if absent; missing in upstream's document (correction
     /// `every-pci-device-has-id-and-iommu`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
@@ -563,7 +571,9 @@ impl GenericVhostUserConfig {
     }
 }
 
-/// `ImageType`: part of [`DiskConfig`](super::DiskConfig).
+/// The format of a disk image.
+///
+/// Part of [`DiskConfig`](super::DiskConfig).
 ///
 /// Since v50.2.
 ///
@@ -609,7 +619,9 @@ impl std::fmt::Display for ImageType {
     }
 }
 
-/// `LockGranularity`: part of [`DiskConfig`](super::DiskConfig).
+/// How much of a disk image the VMM locks.
+///
+/// Part of [`DiskConfig`](super::DiskConfig).
 ///
 /// Since v52.0.
 ///
@@ -645,13 +657,15 @@ impl std::fmt::Display for LockGranularity {
     }
 }
 
-/// `NetConfig`: the body of [`vm.add-net`](crate::api::vm_add_net); part of [`VmConfig`](super::VmConfig).
+/// A network device of the guest.
+///
+/// The body of [`vm.add-net`](crate::api::vm_add_net); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NetConfig {
     /// In an answer, the VMM's own descriptors of the TAP. The server ignores those of a body: `vm.add-net` takes
-    /// descriptors beside its body (`SCM_RIGHTS`), one for each pair of queues. Optional; not in the document
-    /// (correction `descriptors`).
+    /// descriptors beside its body (`SCM_RIGHTS`), one for each pair of queues. Optional; missing in upstream's
+    /// document (correction `descriptors`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fds: Option<Vec<i32>>,
     /// The MAC address of the TAP on the host. The VMM fills in the one that the TAP has if absent. Optional.
@@ -883,7 +897,9 @@ impl NetConfig {
     }
 }
 
-/// `PmemConfig`: the body of [`vm.add-pmem`](crate::api::vm_add_pmem); part of [`VmConfig`](super::VmConfig).
+/// A file of the host that the guest sees as persistent memory.
+///
+/// The body of [`vm.add-pmem`](crate::api::vm_add_pmem); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PmemConfig {
@@ -983,7 +999,9 @@ impl PmemConfig {
     }
 }
 
-/// `RateLimiterConfig`: part of [`DiskConfig`](super::DiskConfig), [`NetConfig`](super::NetConfig),
+/// How many bytes and how many operations a device may do in a time.
+///
+/// Part of [`DiskConfig`](super::DiskConfig), [`NetConfig`](super::NetConfig),
 /// [`RateLimitGroupConfig`](super::RateLimitGroupConfig).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -1020,7 +1038,9 @@ impl RateLimiterConfig {
     }
 }
 
-/// `TokenBucket`: part of [`RateLimiterConfig`](super::RateLimiterConfig).
+/// A rate limit: each operation takes tokens from a bucket, which is filled again over time.
+///
+/// Part of [`RateLimiterConfig`](super::RateLimiterConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TokenBucket {
@@ -1062,7 +1082,9 @@ impl TokenBucket {
     }
 }
 
-/// `VdpaConfig`: the body of [`vm.add-vdpa`](crate::api::vm_add_vdpa); part of [`VmConfig`](super::VmConfig).
+/// A vDPA device of the host that the guest gets.
+///
+/// The body of [`vm.add-vdpa`](crate::api::vm_add_vdpa); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VdpaConfig {
@@ -1148,11 +1170,13 @@ impl VdpaConfig {
     }
 }
 
-/// `VhostMode`: part of [`NetConfig`](super::NetConfig).
+/// Which side of a vhost-user connection listens: see [`NetConfig::vhost_mode`](super::NetConfig::vhost_mode).
+///
+/// Part of [`NetConfig`](super::NetConfig).
 ///
 /// The server's default is `"Client"`.
 ///
-/// Not in the document (correction `vhost-mode-is-an-enumeration`).
+/// Missing in upstream's document (correction `vhost-mode-is-an-enumeration`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[non_exhaustive]
 pub enum VhostMode {
@@ -1184,7 +1208,9 @@ impl std::fmt::Display for VhostMode {
     }
 }
 
-/// `VirtQueueAffinity`: part of [`DiskConfig`](super::DiskConfig).
+/// The host's CPUs on which the thread of one disk queue may run.
+///
+/// Part of [`DiskConfig`](super::DiskConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VirtQueueAffinity {
@@ -1213,7 +1239,9 @@ impl VirtQueueAffinity {
     }
 }
 
-/// `VmAddUserDevice`: the body of [`vm.add-user-device`](crate::api::vm_add_user_device).
+/// A PCI device that another process serves by vfio-user.
+///
+/// The body of [`vm.add-user-device`](crate::api::vm_add_user_device).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct VmAddUserDevice {
@@ -1221,11 +1249,11 @@ pub struct VmAddUserDevice {
     /// `shared` or in `hugepages`. Required.
     pub socket: String,
     /// Names the device in `vm.remove-device` and in the device tree; unique in the VM and without leading `__`. The
-    /// VMM makes one up if absent, such as `_disk0`. Optional; not in the document (correction
+    /// VMM makes one up if absent, such as `_disk0`. Optional; missing in upstream's document (correction
     /// `every-pci-device-has-id-and-iommu`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Not supported: the VMM refuses `true`. `false` if absent; not in the document (correction
+    /// Not supported: the VMM refuses `true`. `false` if absent; missing in upstream's document (correction
     /// `every-pci-device-has-id-and-iommu`). Since v52.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iommu: Option<bool>,
@@ -1280,7 +1308,9 @@ impl VmAddUserDevice {
     }
 }
 
-/// `VsockConfig`: the body of [`vm.add-vsock`](crate::api::vm_add_vsock); part of [`VmConfig`](super::VmConfig).
+/// The vsock device, which connects the guest with a Unix socket of the host.
+///
+/// The body of [`vm.add-vsock`](crate::api::vm_add_vsock); part of [`VmConfig`](super::VmConfig).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VsockConfig {
