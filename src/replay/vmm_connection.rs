@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::pin;
 
-use tokio::io::{AsyncWrite, AsyncWriteExt, sink};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -43,7 +43,9 @@ pub(super) enum First {
 #[cfg(feature = "compat")]
 pub(crate) async fn exchange(socket: &Path, request: &[u8]) -> Reply {
     let mut upstream = VmmConnection::connect(socket).await?;
-    upstream.ask(request, Vec::new(), &mut sink()).await
+    upstream
+        .ask(request, Vec::new(), &mut tokio::io::sink())
+        .await
 }
 
 impl VmmConnection {
