@@ -47,6 +47,9 @@ struct MintArgs {
     #[command(flatten)]
     vmm: VmmBinary,
     /// The image, a directory that `chv-sandbox image` made
+    ///
+    /// It has to stay where it is: the golden snapshot refers to its root disk, kernel and
+    /// initramfs, and copies only the overlay.
     #[arg(long, value_name = "DIR")]
     image: PathBuf,
     /// The directory to create for the golden snapshot; it must not exist

@@ -207,7 +207,9 @@ impl ReplayBuilder {
     /// `..`. A reset doesn't empty it.
     ///
     /// Without this call, the directory is the folder `files` in the sandbox's
-    /// [directory](ReplaySandbox::directory), and each reset empties it.
+    /// [directory](ReplaySandbox::directory), and each reset empties it. That folder is made by [`start`](Self::start).
+    /// So a tool that reads pushed files or makes files to pull needs this call, with a path that the test and the
+    /// tool's closure both know.
     #[must_use]
     pub fn files(mut self, directory: impl Into<PathBuf>) -> ReplayBuilder {
         self.session = self.session.files(directory);

@@ -33,31 +33,32 @@ use crate::{golden, machine, vmm, vsock};
 ///
 /// /// Runs a tool, and tries again as long as the advice allows it.
 /// async fn dispatch(sandbox: &dyn Sandbox, job: &ToolInvocation) -> Result<RunOnce, Error> {
-///     let mut attempt = 1;
-///     loop {
-///         // Files that the tool needs are pushed here, in each attempt: a reset removes them.
-///         match sandbox.run_once(job.clone()).await {
-///             Err(error) if attempt < ATTEMPTS => recover(sandbox, error, PAUSE * attempt).await?,
-///             done => return done,
-///         }
-///         attempt += 1;
+///     let mut ran = sandbox.run_once(job.clone()).await;
+///     for attempt in 1..ATTEMPTS {
+///         let Err(error) = &ran else { break };
+///         // What the advice asks for may fail too, with an advice of its own.
+///         ran = match recover(sandbox, error, PAUSE * attempt).await {
+///             // Files that the tool needs are pushed here again: a reset removed them.
+///             Ok(true) => sandbox.run_once(job.clone()).await,
+///             Ok(false) => break,
+///             Err(error) => Err(error),
+///         };
 ///     }
+///     ran
 /// }
 ///
-/// /// Does what the advice says. Returns the error if the dispatch can't be repeated.
-/// async fn recover(sandbox: &dyn Sandbox, error: Error, pause: Duration) -> Result<(), Error> {
+/// /// Does what the advice says. Returns whether the dispatch can be repeated.
+/// async fn recover(sandbox: &dyn Sandbox, error: &Error, pause: Duration) -> Result<bool, Error> {
 ///     match error.advice() {
 ///         Advice::Retry => tokio::time::sleep(pause).await,
-///         Advice::Reset => {
-///             sandbox.reset().await?;
-///         }
+///         Advice::Reset => drop(sandbox.reset().await?),
 ///         Advice::Rebuild => {
 ///             sandbox.shutdown().await;
 ///             sandbox.boot().await?;
 ///         }
-///         _ => return Err(error),
+///         _ => return Ok(false),
 ///     }
-///     Ok(())
+///     Ok(true)
 /// }
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Error> {
@@ -206,7 +207,9 @@ pub enum ToolRefusal {
 ///
 /// A dispatch is all that happens between two resets: the pushes, the tools and the pulls. A reset removes the files
 /// that were pushed, and so does a new boot. After [`Reset`](Self::Reset) and [`Rebuild`](Self::Rebuild) the whole
-/// dispatch is therefore repeated, push included, and the output of the failed attempt is discarded.
+/// dispatch is therefore repeated, push included, and the output of the failed attempt is discarded, with the files
+/// that it pulled: a pull replaces nothing, so a dispatch pulls to a temporary path and renames it after the verified
+/// reset.
 ///
 /// Bound the number of attempts of a dispatch, for example to five: a tool that breaks the channel in each attempt gets
 /// the advice to reset each time.
@@ -217,16 +220,19 @@ pub enum Advice {
     /// Make the same call again after a pause: 100 milliseconds at first, and longer after each further attempt.
     ///
     /// After [`Error::AcquireTimeout`] and [`TooManyStreams`](vsock::Error::TooManyStreams) only the call that failed
-    /// is repeated. [`Error::ResetInterrupted`] and [`Error::NotReady`] mean that another task resets or boots the
-    /// sandbox, which removes the files that were pushed: the whole dispatch is repeated.
+    /// is repeated; the latter has the code `SANDBOX_TOO_MANY_STREAMS`. [`Error::ResetInterrupted`] and
+    /// [`Error::NotReady`] mean that another task resets or boots the sandbox, which removes the pushed files: the whole
+    /// dispatch is repeated.
     Retry,
     /// Call [`reset`](super::Sandbox::reset), then repeat the whole dispatch. No pause is needed. If the reset itself
-    /// was the call that failed, call it again, and discard the output of the dispatch before it.
+    /// was the call that failed, call it again, and discard the output of the dispatch before it. If several resets
+    /// fail in a row, shut the sandbox down.
     Reset,
     /// Shut this sandbox down and boot it anew, or give it back to its pool and acquire another. Then repeat the whole
     /// dispatch.
     Rebuild,
-    /// Go on without this tool or these files. The same call would be refused again.
+    /// Go on without this tool or these files. The same call would be refused again. If files were pushed or a tool ran
+    /// before, reset the sandbox first.
     SkipTool,
     /// Stop. Either a person has to correct the host, the configuration or the golden snapshot, or the caller itself
     /// has shut the sandbox or the pool down.
