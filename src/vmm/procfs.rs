@@ -124,7 +124,13 @@ pub(super) fn descriptor_of_socket(
     let directory = directory(pid).join("fd");
     let mut found = None;
     look_at_descriptors(pid, likely.as_slice(), |fd| {
-        let target = fs::read_link(directory.join(fd.to_string()))?;
+        let target = match fs::read_link(directory.join(fd.to_string())) {
+            // The path of an open file can be too long for a link. The target of a socket is always short.
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
+                return Ok(ControlFlow::Continue(()));
+            }
+            target => target?,
+        };
         if target.as_os_str() != expected.as_str() {
             return Ok(ControlFlow::Continue(()));
         }
@@ -275,6 +281,8 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixListener;
 
+    use rustix::fs::{Mode, OFlags};
+
     use super::*;
 
     #[test]
@@ -291,6 +299,16 @@ mod tests {
             assert_eq!(found, Some(fd), "{likely:?}");
         }
         drop(listener);
+        // The search meets this directory, whose path is too long for a link.
+        let mut deep = File::open(dir.path()).unwrap();
+        for _ in 0..25 {
+            let name = "d".repeat(200);
+            rustix::fs::mkdirat(&deep, &name, Mode::RWXU).unwrap();
+            let inner = rustix::fs::openat(&deep, &name, OFlags::DIRECTORY, Mode::empty());
+            deep = File::from(inner.unwrap());
+        }
+        let link = fs::read_link(format!("/proc/self/fd/{}", deep.as_raw_fd()));
+        assert_eq!(link.unwrap_err().kind(), io::ErrorKind::InvalidFilename);
         for likely in [None, Some(fd)] {
             let found = descriptor_of_socket(me.pid, inode, likely).unwrap();
             assert_eq!(found, None, "{likely:?}");
