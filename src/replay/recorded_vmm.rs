@@ -188,14 +188,17 @@ impl RecordedVmm {
             shape(&config).expect("the recorded `vm.create` has every field of a VM's shape");
 
         let own_files = directory.join("files");
-        let toolbox = session.files.as_deref().unwrap_or(&own_files);
-        let toolbox = text(toolbox).and_then(|directory| {
+        let guest_files = session.files.as_deref().unwrap_or(&own_files);
+        let toolbox = text(guest_files).and_then(|directory| {
             let toolbox = session.toolbox.clone().with_files_directory(directory);
             toolbox.map_err(io::Error::other)
         });
+        let toolbox = toolbox.map_err(|source| Error::Files {
+            directory: guest_files.to_owned(),
+            source,
+        })?;
         let socket = directory.join("machine/vsock.sock");
-        let guest = toolbox.and_then(|toolbox| StandIn::with_toolbox(socket, toolbox));
-        let guest = guest.map_err(files)?;
+        let guest = StandIn::with_toolbox(socket, toolbox).map_err(files)?;
         let recorded = &cassette.exchanges;
         let mut exchanges = [&recorded[MINT], &recorded[BOOT]].concat();
         for _ in 0..session.resets {

@@ -4,8 +4,8 @@ use std::io::{self, Read, Write};
 
 use chv_sandbox::replay::{self, ReplaySandbox};
 use chv_sandbox::sandbox::{
-    CheckOutcome, CheckSource, Error, Sandbox, SandboxState, ToolInvocation, ToolOutcome,
-    ToolsPerReset, TransferOptions,
+    CheckOutcome, CheckSource, Error, ResetVerdict, Sandbox, SandboxState, ToolInvocation,
+    ToolOutcome, ToolsPerReset, TransferOptions,
 };
 use serde_json::json;
 
@@ -91,6 +91,7 @@ async fn the_last_reset_may_diverge() {
     let Err(Error::ResetDivergence(failed)) = sandbox.reset().await else {
         panic!("it diverges");
     };
+    assert_eq!(failed.outcome.verdict(), ResetVerdict::Failed);
     let checks = failed.outcome.report.checks.iter();
     let disagreed = checks.filter(|check| check.outcome == CheckOutcome::Disagreed);
     let disagreed: Vec<_> = disagreed.map(|check| check.source).collect();
@@ -129,6 +130,17 @@ async fn a_reset_removes_pushed_files() {
     assert!(!kept.exists());
     push().await.unwrap();
     replay.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_for_files_that_no_guest_could_have_is_refused() {
+    for wrong in ["relative", "/out/../of/it"] {
+        let error = replay(0).files(wrong).start().await.unwrap_err();
+        assert!(
+            matches!(&error, replay::Error::Files { directory, .. } if directory.as_os_str() == wrong),
+            "{error:?}"
+        );
+    }
 }
 
 #[tokio::test]

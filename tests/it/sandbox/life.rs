@@ -3,7 +3,7 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use chv_sandbox::sandbox::{Backend, Error, Event, Sandbox, WireState};
+use chv_sandbox::sandbox::{Backend, Error, Event, ResetVerdict, Sandbox, WireState};
 use tokio::time::timeout;
 
 use super::script::Act;
@@ -54,6 +54,7 @@ async fn subscribers_are_told_of_a_reset() {
     loop {
         if let Event::Reset(told) = events.recv().await.unwrap() {
             assert_eq!(told.state, reset.outcome().state);
+            assert_eq!(told.verdict(), ResetVerdict::Verified);
             break;
         }
     }

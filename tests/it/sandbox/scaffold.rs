@@ -1,8 +1,8 @@
 //! Sandboxes that verify nothing: scaffold mode, which has to be asked for by name, and the stub.
 
 use chv_sandbox::sandbox::{
-    Backend, Error, Event, Reset, Sandbox, StrategyUsed, StubSandbox, ToolInvocation, ToolOutcome,
-    WireState,
+    Backend, Error, Event, Reset, ResetVerdict, Sandbox, StrategyUsed, StubSandbox, ToolInvocation,
+    ToolOutcome, WireState,
 };
 use serde_json::json;
 
@@ -93,14 +93,25 @@ async fn the_stub_answers_echo_and_verifies_nothing() {
     let mut all = sandbox.subscribe();
     let reset = sandbox.reset().await.unwrap();
     assert_scaffold(&reset);
-    let mut told = false;
+    let mut told = Vec::new();
     while let Ok(event) = all.try_recv() {
-        told |= matches!(event, Event::Reset(_));
+        if let Event::Reset(outcome) = &event {
+            let json = serde_json::to_value(&event).unwrap();
+            told.push((
+                outcome.verdict(),
+                json["verdict"].clone(),
+                event.to_string(),
+            ));
+        }
     }
-    assert!(
-        told,
-        "an agent's audit sees it as it would another back end's"
-    );
+    let [(verdict, json, line)] = &told[..] else {
+        panic!("an agent's audit sees it as it would another back end's: {told:?}");
+    };
+    // Not to be taken for a verified one, although `verification_passed` is true.
+    assert!(reset.outcome().state.verification_passed);
+    assert_eq!(*verdict, ResetVerdict::Unverified);
+    assert_eq!(json, "unverified");
+    assert!(line.ends_with(": unverified"), "{line}");
     sandbox.shutdown().await;
     sandbox.shutdown().await;
     use WireState::{NotBooted, Ready, Resetting};
