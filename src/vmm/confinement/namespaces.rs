@@ -4,8 +4,8 @@ use rustix::process::{getegid, geteuid};
 
 /// The kinds of namespaces that are made for a VMM. The mount namespace is shared with this process, since Landlock
 /// limits the files that the VMM can open.
-pub(in crate::vmm) const FLAGS: u64 =
-    (libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC) as u64;
+pub(in crate::vmm) const FLAGS: i32 =
+    libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
 
 /// The contents of `uid_map` and `gid_map` in `/proc/self` that a process writes after it has entered its new user
 /// namespace. They map its own user and group to the same ids, and no others. A process needs no privilege to write

@@ -1,8 +1,7 @@
 //! [`ChildPlan`] starts the child process that becomes a VMM, and sets its restrictions between clone and exec.
 //!
-//! After the clone the child is a copy of this process with a single thread. Another thread of this process may have
-//! held a lock, for instance the allocator's, when the copy was made, so only system calls are safe in the child.
-//! Everything that the child needs is therefore made before the clone, and kept in the [`ChildPlan`].
+//! Until it executes the program, the child runs on this process's memory, so it only makes system calls. Everything
+//! that it needs is therefore made before the clone, and kept in the [`ChildPlan`].
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
@@ -17,6 +16,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::signals::reset_signals;
+use super::vfork::{ChildStack, vfork};
 use crate::vmm::beyond_streams;
 use crate::vmm::confinement::{IdMaps, Layer, NAMESPACES};
 
@@ -129,22 +130,17 @@ impl ChildPlan {
     /// The calling thread must live as long as the child should, since the kernel sends the parent-death signal when
     /// that thread ends.
     pub(super) fn start(&self) -> Result<Pid, Failure> {
-        let failed = |step| {
-            move |error: Errno| Failure {
-                step,
-                error: error.into(),
-            }
-        };
-        let (status, failure_pipe) = pipe_with(PipeFlags::CLOEXEC).map_err(failed(Step::Clone))?;
-        let failure_pipe = beyond_streams(failure_pipe).map_err(|error| Failure {
-            step: Step::Clone,
-            error,
-        })?;
+        let failed = |step| move |error| Failure { step, error };
+        let (status, failure_pipe) =
+            pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(Step::Clone)(error.into()))?;
+        let failure_pipe = beyond_streams(failure_pipe).map_err(failed(Step::Clone))?;
+        let mut stack = ChildStack::new().map_err(failed(Step::Clone))?;
         let arguments = pointers(&self.arguments);
         let environment = pointers(&self.environment);
-        let signals = SignalsBlocked::new();
-        let child = self.fork()?;
-        let Some(child) = child else {
+        let become_program = || {
+            // The parent alone keeps the reading end, or the child could not tell that the parent is gone.
+            // SAFETY: descriptors are not shared, so this closes the child's own, which nothing uses after this.
+            unsafe { libc::close(status.as_raw_fd()) };
             let (step, error) = match self.become_program(&failure_pipe, &arguments, &environment) {
                 Ok(never) => match never {},
                 Err(failure) => failure,
@@ -152,10 +148,15 @@ impl ChildPlan {
             let errno = error.raw_os_error().to_ne_bytes();
             let message = [step as u8, errno[0], errno[1], errno[2], errno[3]];
             let _ = rustix::io::write(&failure_pipe, &message);
-            // SAFETY: `_exit` ends the child without running any code of the process that it is a copy of.
-            unsafe { libc::_exit(127) }
+            127
         };
-        drop(signals);
+        let (namespaces, step) = match self.restrictions.namespaces {
+            None => (0, Step::Clone),
+            Some(_) => (NAMESPACES, Step::Namespaces),
+        };
+        // SAFETY: `become_program` makes system calls only and does not panic.
+        let child = unsafe { vfork(namespaces, &mut stack, &become_program) };
+        let child = child.map_err(failed(step))?;
         drop(failure_pipe);
         match read_failure(&status) {
             Ok(None) if self.program.is_some() => Ok(child),
@@ -168,40 +169,8 @@ impl ChildPlan {
             }
             Err(error) => {
                 kill_and_reap(child);
-                let step = Step::Clone;
-                Err(Failure { step, error })
+                Err(failed(Step::Clone)(error))
             }
-        }
-    }
-
-    /// Clones this process. Returns `None` in the child.
-    fn fork(&self) -> Result<Option<Pid>, Failure> {
-        let (id, step) = match self.restrictions.namespaces {
-            // SAFETY: fork is always sound to call. `become_program` keeps to what is allowed in the child.
-            None => (unsafe { libc::fork() }, Step::Clone),
-            Some(_) => {
-                // SAFETY: the struct has numbers only, and zeros request nothing.
-                let mut request: libc::clone_args = unsafe { std::mem::zeroed() };
-                request.exit_signal = libc::SIGCHLD as u64;
-                request.flags = NAMESPACES;
-                // SAFETY: without CLONE_VM and without a stack, clone3 is a fork: the child continues here on a copy of
-                // this stack. The kernel reads the struct, of the given size, before the call returns.
-                let id = unsafe {
-                    libc::syscall(
-                        libc::SYS_clone3,
-                        ptr::from_ref(&request),
-                        size_of::<libc::clone_args>(),
-                    )
-                };
-                (id as i32, Step::Namespaces)
-            }
-        };
-        match id {
-            ..0 => Err(Failure {
-                step,
-                error: io::Error::last_os_error(),
-            }),
-            id => Ok(Pid::from_raw(id)),
         }
     }
 
@@ -324,7 +293,7 @@ fn drop_capabilities() -> Result<(), Errno> {
 }
 
 /// Whether the parent died before the parent-death signal was requested, in which case the signal never comes.
-/// `failure_pipe` is a pipe whose reading end only the parent has.
+/// `failure_pipe` is a pipe whose reading end only the parent has open.
 fn parent_is_gone(failure_pipe: &OwnedFd) -> Result<bool, Errno> {
     let mut pipe = [PollFd::from_borrowed_fd(
         failure_pipe.as_fd(),
@@ -363,55 +332,6 @@ fn restrict(ruleset: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
-/// Sets every signal to its default action and unblocks all signals. With `ignore_file_size`, SIGXFSZ is ignored, so
-/// that a write beyond the limit on a file's length fails instead of killing the process.
-fn reset_signals(ignore_file_size: bool) {
-    for signal in 1..=64 {
-        let meaning = match signal {
-            libc::SIGXFSZ if ignore_file_size => libc::SIG_IGN,
-            _ => libc::SIG_DFL,
-        };
-        // SAFETY: the call sets no handler, and is safe between fork and exec. For SIGKILL and SIGSTOP it fails, as it
-        // should.
-        unsafe { libc::signal(signal, meaning) };
-    }
-    set_mask(|mask| {
-        // SAFETY: the call writes the set that it is given.
-        unsafe { libc::sigemptyset(mask) };
-    });
-}
-
-/// Blocks the signals of the set that `fill` writes in this thread, and returns the set that was blocked before.
-fn set_mask(fill: impl FnOnce(*mut libc::sigset_t)) -> libc::sigset_t {
-    // SAFETY: the sets have numbers only. `fill` writes the one and the call below writes the other.
-    let (mut mask, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { std::mem::zeroed() };
-    fill(&raw mut mask);
-    // SAFETY: the call reads the one set and writes the other. It can't fail with this first argument.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, &raw mut before) };
-    before
-}
-
-/// Blocks all signals of this thread until it is dropped. Otherwise a signal handler of this process could run in the
-/// child, where it would write to pipes that both processes have open.
-struct SignalsBlocked(libc::sigset_t);
-
-impl SignalsBlocked {
-    fn new() -> Self {
-        SignalsBlocked(set_mask(|mask| {
-            // SAFETY: the call writes the set that it is given.
-            unsafe { libc::sigfillset(mask) };
-        }))
-    }
-}
-
-impl Drop for SignalsBlocked {
-    fn drop(&mut self) {
-        let before = self.0;
-        // SAFETY: this copies a set onto one of the same type.
-        set_mask(|mask| unsafe { *mask = before });
-    }
-}
-
 /// Reads the step that failed from the child; `None` if exec has closed the child's end of the pipe.
 fn read_failure(status: &OwnedFd) -> io::Result<Option<Failure>> {
     let mut message = [0; 5];
@@ -444,3 +364,6 @@ fn reap(child: Pid) {
         rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty())
     {}
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,8 @@ mod child_plan;
 mod command_line;
 mod environment;
 mod prepared_confinement;
+mod signals;
+mod vfork;
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
