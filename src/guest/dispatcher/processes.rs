@@ -65,10 +65,13 @@ pub(super) fn kill_all_of(leader: Pid) {
 }
 
 /// Sends a signal to a tool and to every process that descends from it.
+///
+/// The tool gets it first: a shell whose command is killed before it would exit with that command's status, as if the
+/// signal had never been sent to the shell.
 pub(super) fn signal_all_of(leader: Pid, number: Signal) {
     let descendants = descendants_of(leader, &[]);
-    descendants.iter().for_each(|pid| signal(*pid, number));
     signal(leader, number);
+    descendants.iter().for_each(|pid| signal(*pid, number));
 }
 
 /// Sends SIGKILL to every process whose root directory is `root`. A process that has ended, reaped or not, has no root.

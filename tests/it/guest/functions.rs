@@ -74,6 +74,9 @@ fn a_function_that_waits_is_told_of_its_end_and_not_waited_for() {
     let (said, heard) = mpsc::channel();
     let waits = Toolbox::built_in().with_function("waits", move |run| {
         run.stdout.write_all(b"waiting").unwrap();
+        while !run.is_cancelled() {
+            std::thread::yield_now();
+        }
         // The writes fail once the run is over, because nothing reads the output any more.
         while run.stdout.write_all(&[b'.'; 1024]).is_ok() {}
         said.send(run.is_cancelled()).unwrap();

@@ -85,6 +85,8 @@ pub(crate) fn generous() -> TimeLimits {
         .settle(PATIENCE)
         .query(PATIENCE)
         .tool_grace(PATIENCE)
+        .vmm_start(3 * PATIENCE)
+        .vmm_probe(PATIENCE)
         .vmm_lifecycle(PATIENCE)
 }
 

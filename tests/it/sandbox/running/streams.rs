@@ -206,7 +206,10 @@ async fn settings_that_no_tool_can_have_are_refused_unsent() {
 #[tokio::test]
 async fn a_signal_ends_a_tool_or_is_the_tools_to_handle() {
     let (_scene, sandbox) = booted().await;
-    let mut running = sandbox.start(shell("echo on; sleep 60")).await.unwrap();
+    // The signal reaches the shell before it can see the end of the process that it waits for.
+    let script =
+        "sleep 60 & first=$!; for i in $(seq 50); do sleep 60 & done; echo on; wait $first";
+    let mut running = sandbox.start(shell(script)).await.unwrap();
     read(&mut running, OutputStream::Stdout, 3).await;
     running.signal(RunSignal::Terminate);
     assert_eq!(
