@@ -2,7 +2,7 @@
 //! for another VMM, or to delay the reset. No reset is verified falsely, and each ends within its limit.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,7 +29,7 @@ fn used_with(spares: u32) -> VmmUsed {
 }
 
 async fn reset(cast: &Cast) -> Result<Reset, Error> {
-    let reset = timeout(PATIENCE, cast.sandbox.reset());
+    let reset = timeout(3 * PATIENCE, cast.sandbox.reset());
     reset.await.expect("the reset ends in time")
 }
 
@@ -368,8 +368,10 @@ async fn where_no_other_vmm_can_be_had_the_one_that_served_is_dead_and_the_cause
             scene.limits.vmm_start = START;
             let stage = scene.stage();
             let vmm = scene.path("vmm");
-            fs::copy(std::env::current_exe().unwrap(), &vmm).unwrap();
-            let config = stage.config_of(&vmm);
+            let executable = std::env::current_exe().unwrap();
+            symlink(&executable, &vmm).unwrap();
+            let mut config = stage.config_of(&vmm);
+            config.programs.push(executable);
             let mut cast = Cast::booted_as(scene, stage, config, spares).await;
             let served = cast.stage.serving();
             // The VMM that waits, or was started ahead, is lost, and no other can be started.

@@ -86,7 +86,6 @@ pub(crate) fn generous() -> TimeLimits {
         .query(PATIENCE)
         .tool_grace(PATIENCE)
         .vmm_start(3 * PATIENCE)
-        .vmm_probe(PATIENCE)
         .vmm_lifecycle(PATIENCE)
 }
 

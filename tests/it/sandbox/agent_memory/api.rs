@@ -6,7 +6,8 @@ use std::thread;
 
 use chv_sandbox::api::types::{VmConfig, VmInfo};
 use chv_sandbox::api::{self, Operation, Request};
-use chv_sandbox::client::{Client, Error, ErrorKind};
+use chv_sandbox::client::{Client, Deadlines, Error, ErrorKind};
+use chv_sandbox::limits::TimeLimits;
 use serde_json::Value;
 
 use super::runtime;
@@ -31,7 +32,9 @@ fn asked<T>(
         }
         answer(&mut stream);
     });
-    let client = Client::new(socket).unwrap();
+    // The bodies are long for a client that isn't optimised.
+    let deadlines = Deadlines::from(TimeLimits::default().scaled(10));
+    let client = Client::new(socket).unwrap().with_deadlines(deadlines);
     runtime().block_on(client.send(request))
 }
 
