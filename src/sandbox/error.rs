@@ -321,7 +321,7 @@ impl fmt::Display for FailedReset {
             let (source, found, expected) = (check.source, &check.found, &check.expected);
             write!(
                 f,
-                "{separator}{source:?} is \"{found}\", expected \"{expected}\""
+                "{separator}{source}: found \"{found}\", expected \"{expected}\""
             )?;
         }
         match &self.evidence {

@@ -240,7 +240,8 @@ pub trait Sandbox: Send + Sync {
     ///
     /// Every answer of the guest is a result, not an error: a non-zero exit code, a tool that was killed at its
     /// deadline, a tool that the guest doesn't have. The [`outcome`](ToolExecution::outcome) tells them apart. The
-    /// guest keeps at most 1 MiB of each output stream; [`start`](Self::start) has no such limit.
+    /// guest keeps at most 1 MiB of each output stream; the output of [`start`](Self::start) has only the limit that the
+    /// image sets.
     ///
     /// With [`ToolsPerReset::One`], the default, the sandbox needs a reset afterwards. If the returned future is
     /// dropped, the tool may still run, so the sandbox takes no other tool until it is reset.
@@ -263,10 +264,11 @@ pub trait Sandbox: Send + Sync {
     /// [`Ready`](SandboxState::Ready).
     ///
     /// Such a tool counts toward [`ToolsPerReset`] as an [executed](Self::execute_tool) one does. Its output isn't
-    /// limited to 1 MiB. It may be given a standard input, an environment and a directory, as far as the image's tools
-    /// file allows. If the guest doesn't have the tool or refuses it, `start` succeeds all the same, and the run's
-    /// [outcome](RunReport::outcome) says so. If the returned future is dropped, the guest ends the tool, and the
-    /// sandbox takes no other tool until it is reset.
+    /// limited to 1 MiB. If the image's tools file limits it (`output_mib`), the tool runs on and the rest of its output
+    /// is dropped; only [`is_cut`](StreamEvidence::is_cut) in the report says so. The tool may be given a standard input,
+    /// an environment and a directory, as far as the tools file allows. If the guest doesn't have the tool or refuses it,
+    /// `start` succeeds all the same, and the run's [outcome](RunReport::outcome) says so. If the returned future is
+    /// dropped, the guest ends the tool, and the sandbox takes no other tool until it is reset.
     ///
     /// # Errors
     ///

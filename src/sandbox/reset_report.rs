@@ -153,7 +153,8 @@ pub struct ResetCheck {
     pub found: String,
 }
 
-/// What a reset checks. It serialises in snake case, such as `fs_hash`.
+/// What a reset checks. It serialises in snake case, such as `fs_hash`; `Display` gives a name for people, such as
+/// `disk digest`.
 ///
 /// [`FsHash`](CheckSource::FsHash), [`OpenFdCount`](CheckSource::OpenFdCount) and
 /// [`VmmApiState`](CheckSource::VmmApiState) are the sources whose baselines the agent's protocol has. The others show
@@ -181,6 +182,22 @@ pub enum CheckSource {
     /// Whether the VM has the golden snapshot's memory: the VMM has mapped it, or copied it from a file that could not
     /// change.
     GuestMemory,
+}
+
+impl fmt::Display for CheckSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            CheckSource::FsHash => "disk digest",
+            CheckSource::OpenFdCount => "open descriptors",
+            CheckSource::VmmApiState => "VM state",
+            CheckSource::DiskIdentity => "identity of the disk",
+            CheckSource::GuestNonce => "guest's nonce",
+            CheckSource::GuestRandomness => "guest's randomness",
+            CheckSource::GuestClock => "guest's clock",
+            CheckSource::VmmIdentity => "identity of the VMM",
+            CheckSource::GuestMemory => "guest's memory",
+        })
+    }
 }
 
 /// The result of a check. It serialises in snake case, such as `vouched_for`.

@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use chv_sandbox::golden::Golden;
-use chv_sandbox::sandbox::{
-    CheckOutcome, CheckSource, FailedReset, ResetCheck, ResetOutcome, ToolExecution,
-};
+use chv_sandbox::sandbox::{CheckOutcome, FailedReset, ResetCheck, ResetOutcome, ToolExecution};
 use serde_json::{Map, Value, json};
 
 use super::directory::Place;
@@ -146,10 +144,10 @@ impl Program {
                 CheckOutcome::Silent => (BAD, "silent"),
                 CheckOutcome::NotApplicable => (DIM, "does not apply"),
             };
-            let name = source(check);
+            let name = check.source;
             let found = said(check);
             self.line(format_args!(
-                "{:>31}{name:<18} {style}{word:<14}{style:#} {found}",
+                "{:>31}{name:<20} {style}{word:<14}{style:#} {found}",
                 ""
             ));
         }
@@ -171,21 +169,6 @@ impl Program {
 
 fn reset(outcome: &ResetOutcome) -> Value {
     json!({ "state": outcome.state, "report": outcome.report })
-}
-
-fn source(check: &ResetCheck) -> &'static str {
-    match check.source {
-        CheckSource::FsHash => "disk digest",
-        CheckSource::OpenFdCount => "open descriptors",
-        CheckSource::VmmApiState => "VM state",
-        CheckSource::DiskIdentity => "disk is the VMM's",
-        CheckSource::GuestNonce => "guest's nonce",
-        CheckSource::GuestRandomness => "guest's randomness",
-        CheckSource::GuestClock => "guest's clock",
-        CheckSource::VmmIdentity => "VMM is ours",
-        CheckSource::GuestMemory => "guest's memory",
-        _ => "another source",
-    }
 }
 
 fn said(check: &ResetCheck) -> String {

@@ -52,6 +52,11 @@ pub(crate) struct Args {
     /// The golden snapshot
     #[arg(long, value_name = "DIR", required_unless_present = "stub")]
     golden: Option<PathBuf>,
+    /// Require a signature of the golden snapshot by this Ed25519 public key: PEM, or 32 raw bytes
+    ///
+    /// Without this option no signature is checked.
+    #[arg(long, value_name = "FILE", conflicts_with = "stub")]
+    public_key: Option<PathBuf>,
     /// Attack a stub without a VM, to see a report without KVM
     ///
     /// The stub has no tool `sh`, so every probe is skipped.
@@ -63,7 +68,7 @@ pub(crate) struct Args {
     /// Try only these probes, each given by its name or the name of its family; --help lists all names
     #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1..)]
     only: Vec<String>,
-    /// Leave out these probes, given in the same way
+    /// Leave out these probes, given in the same way, separated by commas or spaces
     #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1..)]
     without: Vec<String>,
     /// The reset strategy: fresh, in_place [default: the sandbox's default]
@@ -158,6 +163,7 @@ impl Args {
     fn plan_of(&self, directory: &Path) -> Result<Plan, Failure> {
         let golden = Golden::open(directory)?;
         let mut origin = GoldenOrigin::new(directory);
+        origin.public_key.clone_from(&self.public_key);
         if let Some(strategy) = self.strategy {
             origin = origin.strategy(strategy);
         }

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chv_sandbox::sandbox::{
-    ChvSandbox, RunReport, Sandbox, SandboxConfig, ToolInvocation, ToolOutcome, ToolsPerReset,
+    ChvSandbox, GoldenOrigin, RunReport, Sandbox, SandboxConfig, ToolInvocation, ToolOutcome,
+    ToolsPerReset,
 };
 
 use super::interrupt::{Interrupt, Signalled, wait_for_vmms};
@@ -38,6 +39,11 @@ pub(crate) struct Args {
     /// The configuration of a sandbox in TOML, which names the golden snapshot; in place of --golden
     #[arg(long, value_name = "FILE", group = "origin")]
     config: Option<PathBuf>,
+    /// Require a signature of the golden snapshot by this Ed25519 public key: PEM, or 32 raw bytes
+    ///
+    /// Without this option no signature is checked, unless the configuration names a key.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    public_key: Option<PathBuf>,
     /// The Cloud Hypervisor executable; a name without a slash is looked up in PATH [env: CLOUD_HYPERVISOR] [default:
     /// the configuration's, or cloud-hypervisor]
     #[arg(long, value_name = "BIN")]
@@ -190,9 +196,10 @@ impl Args {
         let config = match (&self.config, &self.golden) {
             (Some(file), _) => SandboxConfig::load(file)?,
             (None, golden) => {
-                let golden = golden.clone().unwrap_or_default();
+                let mut golden = GoldenOrigin::new(golden.clone().unwrap_or_default());
+                golden.public_key.clone_from(&self.public_key);
                 let vmm = std::env::var_os("CLOUD_HYPERVISOR");
-                SandboxConfig::golden(golden).vmm(vmm.unwrap_or("cloud-hypervisor".into()))
+                SandboxConfig::new(golden).vmm(vmm.unwrap_or("cloud-hypervisor".into()))
             }
         };
         let config = match &self.vmm {

@@ -162,7 +162,8 @@ impl RunningTool {
         Ok((running, controller))
     }
 
-    /// Waits for the next piece of output. Returns `None` once the tool has ended; [`wait`](Self::wait) then says how.
+    /// Waits for the next piece of output. Returns `None` once the tool has ended; [`wait`](Self::wait) then says how,
+    /// and whether output is missing that the image doesn't allow ([`is_cut`](StreamEvidence::is_cut)).
     /// An error is returned once, and `None` after it. If the returned future is dropped, no output is lost.
     ///
     /// # Errors

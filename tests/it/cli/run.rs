@@ -12,6 +12,7 @@ use chv_sandbox::guest::stand_in::StandIn;
 use rustix::process::Signal;
 
 use crate::cli::{self, place, signals};
+use crate::golden::manifest::keys;
 use crate::sandbox::stage::Stage;
 use crate::sandbox::{PATIENCE, Scene};
 
@@ -152,8 +153,32 @@ async fn failures_other_than_the_tools_own_exit_code_are_125() {
         "nowhere",
     );
     let output = place.run(b"", &["--", "leak"]);
-    check(&output, 125, "OpenFdCount");
+    check(&output, 125, "open descriptors: found");
     assert!(place.path("evidence").is_dir(), "the evidence is kept");
+}
+
+/// A golden snapshot that isn't signed, and a public key.
+async fn unsigned() -> (Scene, [String; 2]) {
+    let scene = Scene::minted().await;
+    let (_, key) = keys(&scene, 7);
+    fs::write(scene.path("key"), key.as_bytes()).unwrap();
+    let paths = ["golden", "key"].map(|name| scene.path(name).display().to_string());
+    (scene, paths)
+}
+
+#[tokio::test]
+async fn a_golden_snapshot_without_the_required_signature_is_refused() {
+    let (_scene, [golden, key]) = unsigned().await;
+    for command in ["run", "redteam"] {
+        let mut arguments = vec![command, "--golden", &golden, "--public-key", &key];
+        if command == "run" {
+            arguments.extend(["--", "echo"]);
+        }
+        let (status, printed, said) = cli::run(arguments);
+        assert_ne!(status, Some(0), "{command}");
+        let output = printed + &said;
+        assert!(output.contains("is not signed"), "{command}: {output}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,6 +228,7 @@ fn a_line_that_cannot_be_used_is_64() {
         &["run", "--golden", "g", "--pull", "a:", "--", "echo"],
         &["run", "--golden", "g", "--deadline", "soon", "--", "echo"],
         &["run", "--golden", "g", "--env", "x", "--", "echo"],
+        &["run", "--config", "c", "--public-key", "k", "--", "echo"],
     ] {
         assert_eq!(cli::run(arguments).0, Some(64), "{arguments:?}");
     }
