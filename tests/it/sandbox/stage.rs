@@ -227,15 +227,12 @@ impl Played {
     fn wait_for(&self, pid: u32) -> Arc<Spawned> {
         let runs = |vmm: &Arc<Spawned>| vmm.pid == pid && !vmm.has_ended.load(Ordering::Relaxed);
         let (vmms, limit) = (lock(&self.vmms), Duration::from_secs(2));
+        // From the newest on, since there may be thousands of older ones.
         let waited = self
             .another
-            .wait_timeout_while(vmms, limit, |vmms| !vmms.iter().any(runs));
-        let newest = waited
-            .unwrap()
-            .0
-            .iter()
-            .rfind(|vmm| vmm.pid == pid)
-            .cloned();
+            .wait_timeout_while(vmms, limit, |vmms| !vmms.iter().rev().any(runs));
+        let vmms = waited.unwrap().0;
+        let newest = vmms.iter().rfind(|vmm| vmm.pid == pid).cloned();
         newest.expect("a VMM connects for its orders first")
     }
 }
@@ -253,8 +250,10 @@ impl Spawned {
 
     /// Whether the VMM runs. A zombie doesn't.
     pub(crate) fn runs(&self) -> bool {
+        // Once it has ended, another process may have its id.
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid));
-        stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))
+        !self.has_ended.load(Ordering::Relaxed)
+            && stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))
     }
 
     /// The nameless file that is the VMM's overlay. Another process reaches it by the descriptor that the VMM
