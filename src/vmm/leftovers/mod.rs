@@ -106,8 +106,11 @@ pub enum LeftAlone {
 /// dead agents have left below `run_root`.
 ///
 /// An agent counts as alive while the lock in its run directory is held. A run directory of a living agent is neither
-/// touched nor reported. A process is killed only if its environment shows that it was started for the run directory of
-/// a dead agent. Anything else is left as it is and reported. All findings are also logged with `tracing`. Every
+/// touched nor reported. The lock may outlast the agent by some milliseconds, in a child that it was about to start and
+/// that then ends by itself; the next call removes such a directory.
+///
+/// A process is killed only if its environment shows that it was started for the run directory of a dead agent. Anything
+/// else is left as it is and reported. All findings are also logged with `tracing`. Every
 /// [`Vmm::spawn`](super::Vmm::spawn) does the same first, for at most 1 s. If the run root doesn't exist, there is
 /// nothing to do.
 ///

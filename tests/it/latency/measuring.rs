@@ -87,7 +87,11 @@ async fn a_reset_that_diverges_ends_its_case_with_its_error() {
         };
         assert_eq!(failure.step, "reset");
         assert_eq!(failure.code, "SANDBOX_RESET_DIVERGENCE");
-        assert!(failure.error.contains("OpenFdCount"), "{}", failure.error);
+        assert!(
+            failure.error.contains("open descriptors"),
+            "{}",
+            failure.error
+        );
     }
     // The iterations before the failed one count; the failed one counts nowhere.
     assert_eq!(cases[0].iterations, 2);

@@ -86,7 +86,11 @@ async fn a_guest_that_diverges_ends_its_case_and_not_the_next() {
         panic!("{:?}", report.cases[0].state);
     };
     assert_eq!(failure.step, "boot");
-    assert!(failure.error.contains("OpenFdCount"), "{}", failure.error);
+    assert!(
+        failure.error.contains("open descriptors"),
+        "{}",
+        failure.error
+    );
     assert_eq!(report.cases[0].iterations, 0);
 
     place.scene.guest.set_open_files(open_files);
