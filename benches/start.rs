@@ -36,7 +36,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             let [forked, ours, after_fork, after_ours] = &mut rows;
             forked.block(1, || fork().expect("/bin/true can be started"));
             after_fork.block(1, || write(&mut memory));
-            ours.block(1, || drop(available(&CgroupConfig::default())));
+            ours.block(1, || {
+                drop(available(&CgroupConfig::default()).expect("a process starts"))
+            });
             after_ours.block(1, || write(&mut memory));
         }
         println!("\nthe start of a process by an agent with {mib} MiB of memory");

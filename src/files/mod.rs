@@ -2,14 +2,12 @@
 //! replaced whole.
 
 mod bounded;
-mod lock;
 mod open;
 mod pipe;
 mod private;
 mod temporary_sibling;
 
 pub(crate) use bounded::{ReadError, read_bounded};
-pub(crate) use lock::lock_in_time;
 pub(crate) use open::{Symlinks, is_at, open_for_reading, open_lock_file, open_regular};
 pub(crate) use pipe::read_file_or_pipe;
 pub(crate) use private::{create_private, create_private_directory, new_private, write_private};

@@ -90,8 +90,7 @@ pub struct MintConfig {
 /// stopped and the folder is removed.
 pub async fn mint(mut config: MintConfig) -> Result<Golden, MintError> {
     config.resolve_paths()?;
-    let into = config.into.clone();
-    let folder = blocking(move || UnfinishedGolden::create(&into)).await?;
+    let folder = UnfinishedGolden::create(&config.into)?;
     config.machine.files = VmmFiles {
         writes: vec![folder.path().to_owned()],
         ..VmmFiles::of_boot(&config.shape)

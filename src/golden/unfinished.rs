@@ -11,9 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::{MintError, manifest};
 use crate::causes::Causes;
-use crate::files::{
-    Symlinks, create_private, create_private_directory, is_at, lock_in_time, open_for_reading,
-};
+use crate::files::{Symlinks, create_private, create_private_directory, is_at, open_for_reading};
 
 /// The file that the minting process locks until the golden snapshot is complete.
 const IN_THE_MAKING: &str = ".minting";
@@ -29,7 +27,6 @@ pub(super) struct UnfinishedGolden {
 
 impl UnfinishedGolden {
     /// Makes the folder, with mode 0700. If a killed mint has left a folder at this path, that folder is removed first.
-    /// Blocks, for a second if another process mints there.
     pub(super) fn create(path: &Path) -> Result<Self, MintError> {
         let path = std::path::absolute(path).map_err(failed(path))?;
         match create_private_directory(&path) {
@@ -102,7 +99,7 @@ fn remove_abandoned(path: &Path) -> Result<(), MintError> {
     };
     let mark = path.join(IN_THE_MAKING);
     let file = open_for_reading(&mark, Symlinks::Refuse).map_err(|_| exists())?;
-    match lock_in_time(&file) {
+    match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             return Err(MintError::InUse {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::layout::Layout;
 use crate::causes::Causes;
-use crate::files::{is_at, lock_in_time, open_lock_file};
+use crate::files::{is_at, open_lock_file};
 
 /// The lock on a directory that the caller gave to a machine: an `flock` on a file in it, held until this is dropped.
 /// The kernel releases it when the process ends.
@@ -26,7 +26,6 @@ const LOCK: &str = "machine.lock";
 impl DirectoryLock {
     /// Locks the directory. If it contains a file that the machine would replace or remove, it is refused, unless an
     /// earlier machine has left that file. An earlier machine that was killed has left its lock's file as well.
-    /// Blocks, for a second if another machine works in the directory.
     pub(super) fn take(directory: &Path, layout: &Layout) -> Result<DirectoryLock, Error> {
         let path = directory.join(LOCK);
         if path.symlink_metadata().is_err()
@@ -40,7 +39,7 @@ impl DirectoryLock {
         loop {
             let lock = open_lock_file(&path);
             let lock = lock.map_err(Error::file("create", path.as_path()))?;
-            match lock_in_time(&lock) {
+            match lock.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     return Err(Error::DirectoryInUse {

@@ -10,7 +10,6 @@ use super::layout::Layout;
 use super::memory::InheritedMemory;
 use super::{Error, GuestMemory, Machine, MachineConfig, VmmSource};
 use crate::limits::TimeLimits;
-use crate::offload::blocking;
 use crate::vmm::Vmm;
 
 impl Machine {
@@ -61,12 +60,7 @@ impl Machine {
             } => {
                 let vmm = Vmm::attach(&api_socket).await.map_err(Error::Vmm)?;
                 let layout = Layout::new(directory.clone(), directory.clone(), None)?;
-                let (layout, lock) = blocking(move || {
-                    let lock = DirectoryLock::take(&directory, &layout);
-                    (layout, lock)
-                })
-                .await;
-                let lock = lock?;
+                let lock = DirectoryLock::take(&directory, &layout)?;
                 let disks = config.disks.into_iter();
                 let disks = disks
                     .map(|disk| WorkingDisk::named(disk, &layout))

@@ -208,12 +208,15 @@ fn mark(pid: u32) -> Option<OsString> {
     })
 }
 
-/// Whether the process has no environment any more, as is the case while it is dying and its memory is gone.
+/// Whether the process has no environment any more, as is the case while it is dying and its memory is gone. The file is
+/// empty then; newer kernels say that there is no such process.
 pub(super) fn has_lost_its_environment(pid: u32) -> bool {
     let mut first = [0];
     let file = File::open(directory(pid).join("environ"));
-    file.and_then(|mut file| file.read(&mut first))
-        .is_ok_and(|length| length == 0)
+    match file.and_then(|mut file| file.read(&mut first)) {
+        Ok(length) => length == 0,
+        Err(error) => gone_is_not_found(error).kind() == io::ErrorKind::NotFound,
+    }
 }
 
 /// Returns the user of a process.
@@ -387,5 +390,24 @@ mod tests {
         check("7 )vmm(", None);
         check("7 (short) S 1 2", None);
         check("", None);
+    }
+
+    #[test]
+    fn a_process_loses_its_environment_when_it_ends() {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+        let mut child = std::process::Command::new("/bin/cat")
+            .stdin(std::process::Stdio::piped())
+            .env("NAME", "value")
+            .spawn()
+            .unwrap();
+        assert!(!has_lost_its_environment(child.id()));
+        drop(child.stdin.take());
+        // The child stays a zombie.
+        let pid = rustix::process::Pid::from_child(&child);
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(pid), options).unwrap();
+        assert!(has_lost_its_environment(child.id()));
+        child.wait().unwrap();
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! - [`Environment`](Layer::Environment): the VMM gets an allow-list of the agent's environment, and so none of its
 //!   secrets.
-//! - [`Descriptors`](Layer::Descriptors): the VMM inherits only the descriptors that are handed over. Needs Linux 5.11.
+//! - [`Descriptors`](Layer::Descriptors): the VMM inherits only the descriptors that are handed over. Needs Linux 5.9.
 //! - [`NoNewPrivs`](Layer::NoNewPrivs): set-user-id programs and file capabilities give no privileges.
 //! - [`Rlimits`](Layer::Rlimits): no core dumps, a limited number of descriptors, no file larger than the largest that
 //!   the VMM has to write.
@@ -46,7 +46,7 @@ pub(super) use rlimits::rlimits;
 pub enum Layer {
     /// The VMM's environment has only the variables of an allow-list.
     Environment,
-    /// All descriptors except those that are handed over are closed at exec. Needs Linux 5.11.
+    /// All descriptors except those that are handed over are closed before the VMM is executed. Needs Linux 5.9.
     Descriptors,
     /// The VMM and its children can't gain privileges by running a program.
     NoNewPrivs,

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -137,11 +137,13 @@ impl ChildPlan {
         let mut stack = ChildStack::new().map_err(failed(Step::Clone))?;
         let arguments = pointers(&self.arguments);
         let environment = pointers(&self.environment);
+        let needed = self.needed_descriptors(&failure_pipe);
         let become_program = || {
             // The parent alone keeps the reading end, or the child could not tell that the parent is gone.
             // SAFETY: descriptors are not shared, so this closes the child's own, which nothing uses after this.
-            unsafe { libc::close(status.as_raw_fd()) };
-            let (step, error) = match self.become_program(&failure_pipe, &arguments, &environment) {
+            unsafe { rustix::io::close(status.as_raw_fd()) };
+            let failed = self.become_program(&failure_pipe, &needed, &arguments, &environment);
+            let (step, error) = match failed {
                 Ok(never) => match never {},
                 Err(failure) => failure,
             };
@@ -174,14 +176,30 @@ impl ChildPlan {
         }
     }
 
+    /// The numbers of the descriptors that the child uses, in ascending order.
+    fn needed_descriptors(&self, failure_pipe: &OwnedFd) -> Vec<RawFd> {
+        let restrictions = &self.restrictions;
+        let files = [&self.record, &restrictions.cgroup, &restrictions.landlock];
+        let files = files.into_iter().flatten().chain([failure_pipe]);
+        let all = files.chain(&self.stdio).chain(&self.inherited);
+        let mut needed: Vec<RawFd> = all.map(AsRawFd::as_raw_fd).collect();
+        needed.sort_unstable();
+        needed
+    }
+
     /// Sets up the child and executes the program. It only makes system calls: it takes no lock and allocates nothing.
     fn become_program(
         &self,
         failure_pipe: &OwnedFd,
+        needed: &[RawFd],
         arguments: &[*const c_char],
         environment: &[*const c_char],
     ) -> Steps<Infallible> {
         let restrictions = &self.restrictions;
+        // This comes first: if the agent dies now, the child must not keep the agent's locks.
+        if restrictions.descriptors {
+            close_all_but(needed).map_err(at(Step::Descriptors))?;
+        }
         if let Some(procs) = &restrictions.cgroup {
             // 0 means the process that writes.
             rustix::io::write(procs, b"0").map_err(at(Step::Cgroup))?;
@@ -218,9 +236,6 @@ impl ChildPlan {
             .map_err(at(Step::Prepare))?;
         if parent_is_gone(failure_pipe).map_err(at(Step::Prepare))? {
             return Err((Step::Prepare, Errno::SRCH));
-        }
-        if restrictions.descriptors {
-            close_at_exec().map_err(at(Step::Descriptors))?;
         }
         for descriptor in &self.inherited {
             rustix::io::fcntl_setfd(descriptor, FdFlags::empty()).map_err(at(Step::Prepare))?;
@@ -303,19 +318,24 @@ fn parent_is_gone(failure_pipe: &OwnedFd) -> Result<bool, Errno> {
     Ok(pipe[0].revents().contains(PollFlags::ERR))
 }
 
-/// Marks every descriptor from 3 on as close-on-exec. They can't be closed before, as the pipe that reports a failure
-/// is one of them.
-fn close_at_exec() -> Result<(), Errno> {
-    // SAFETY: the call takes three numbers, and with this flag only marks descriptors.
-    let marked = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            3_u32,
-            u32::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    match marked {
+/// Closes every descriptor from 3 on that is not among the `needed` ones, which are in ascending order. Those are closed
+/// at exec, unless the program inherits them.
+fn close_all_but(needed: &[RawFd]) -> Result<(), Errno> {
+    let mut first = 3;
+    for &number in needed {
+        close_range(first, number - 1)?;
+        first = first.max(number + 1);
+    }
+    close_range(first, RawFd::MAX)
+}
+
+/// Closes the descriptors from `first` to `last`, if there are any.
+fn close_range(first: RawFd, last: RawFd) -> Result<(), Errno> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: descriptors are not shared, so this closes the child's own, which nothing uses after this.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
         0 => Ok(()),
         _ => Err(last_error()),
     }

@@ -1,6 +1,8 @@
 //! Signals around the start of a child: blocked in the parent's thread meanwhile ([`SignalsBlocked`]), and set back in
 //! the child ([`reset_signals`]).
 
+use std::ptr;
+
 /// Sets every signal to its default action and unblocks all signals. With `ignore_file_size`, SIGXFSZ is ignored, so
 /// that a write beyond the limit on a file's length fails instead of killing the process.
 pub(super) fn reset_signals(ignore_file_size: bool) {
@@ -9,9 +11,20 @@ pub(super) fn reset_signals(ignore_file_size: bool) {
             libc::SIGXFSZ if ignore_file_size => libc::SIG_IGN,
             _ => libc::SIG_DFL,
         };
-        // SAFETY: the call sets no handler, and is safe between fork and exec. For SIGKILL and SIGSTOP it fails, as it
-        // should.
-        unsafe { libc::signal(signal, meaning) };
+        // The kernel's `struct sigaction` begins with the handler; the rest stays zero. The C library's function would
+        // take a lock for SIGABRT, which a child that is killed would never release.
+        let action = [meaning, 0, 0, 0];
+        let (none, mask_size) = (ptr::null_mut::<usize>(), size_of::<u64>());
+        // SAFETY: the kernel reads the struct and sets no handler. For SIGKILL and SIGSTOP it fails, as it should.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                action.as_ptr(),
+                none,
+                mask_size,
+            )
+        };
     }
     set_mask(|mask| {
         // SAFETY: the call writes the set that it is given.

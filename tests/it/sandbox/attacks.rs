@@ -29,7 +29,7 @@ fn used_with(spares: u32) -> VmmUsed {
 }
 
 async fn reset(cast: &Cast) -> Result<Reset, Error> {
-    let reset = timeout(3 * PATIENCE, cast.sandbox.reset());
+    let reset = timeout(PATIENCE, cast.sandbox.reset());
     reset.await.expect("the reset ends in time")
 }
 
