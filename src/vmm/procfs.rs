@@ -398,9 +398,13 @@ mod tests {
 
         let mut child = std::process::Command::new("/bin/cat")
             .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
             .env("NAME", "value")
             .spawn()
             .unwrap();
+        // Its answer shows that it has executed its program: it has no environment for a moment before.
+        io::Write::write_all(child.stdin.as_mut().unwrap(), b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         assert!(!has_lost_its_environment(child.id()));
         drop(child.stdin.take());
         // The child stays a zombie.
