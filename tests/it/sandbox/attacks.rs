@@ -163,7 +163,8 @@ async fn a_spare_that_has_stopped_itself_is_refused_in_time() {
         Event::SpareRefused(error) => Some(chain(error)),
         _ => None,
     });
-    assert!(refused.await.contains("vm.info"));
+    let refused = refused.await;
+    assert!(refused.contains("vm.info"), "{refused}");
     assert!(!spare.runs());
     cast.leaves_nothing().await;
 }

@@ -243,9 +243,22 @@ impl Spawned {
         send(self.pid, Signal::KILL);
     }
 
-    /// Stops the VMM with SIGSTOP: it does nothing more.
+    /// Stops the VMM with SIGSTOP, and waits until each of its threads has stopped: it does nothing more.
     pub(crate) fn stop(&self) {
         send(self.pid, Signal::STOP);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let runs = |thread: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(thread.path().join("stat"));
+            let stat = stat.unwrap_or_default();
+            let state = stat.rsplit(')').next().unwrap().trim_start();
+            // Stopped, or ended.
+            !state.is_empty() && !state.starts_with(['T', 'Z', 'X'])
+        };
+        let threads = || std::fs::read_dir(format!("/proc/{}/task", self.pid));
+        while threads().is_ok_and(|threads| threads.flatten().any(runs)) {
+            assert!(Instant::now() < deadline, "VMM {} does not stop", self.pid);
+            thread::yield_now();
+        }
     }
 
     /// Whether the VMM runs. A zombie doesn't.
